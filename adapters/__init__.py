@@ -1,0 +1,51 @@
+"""One file per device protocol: bytes from a device become readings. `load` finds an adapter by its word."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+
+from adapters.base import Adapter, OptionsError
+
+GROUP = "edgebed.adapters"
+
+# word in a config -> (module, class, extra); imported on first use: a daemon pays for what it reads
+BUILT_IN: dict[str, tuple[str, str, str]] = {
+    "camera": ("adapters.camera", "Camera", "camera"),
+    "opcua": ("adapters.opcua", "OpcUa", "opcua"),
+    "replay": ("adapters.replay", "Replay", ""),
+}
+
+
+def names() -> list[str]:
+    """Every adapter that can be named in a config, built in or installed, sorted."""
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+
+
+def load(name: str) -> type[Adapter]:
+    """The adapter class for a word in a config.
+
+    Raises:
+        OptionsError: unknown word, a name clash, or an extra that is not installed.
+    """
+    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    if len(points) + (name in BUILT_IN) > 1:
+        owners = ", ".join(point.value for point in points)
+        raise OptionsError(f"adapter {name!r} is defined more than once ({owners}): uninstall one")
+    if points:
+        found = points[0].load()
+        if not (isinstance(found, type) and issubclass(found, Adapter)):
+            raise OptionsError(
+                f"entry point {name!r} names {points[0].value}, which is no adapters.base.Adapter"
+            )
+        return found
+    if name not in BUILT_IN:
+        raise OptionsError(f"unknown adapter {name!r}; there are {', '.join(names())}")
+    module, attribute, extra = BUILT_IN[name]
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise OptionsError(
+            f"adapter {name!r} needs {error.name}, which is missing: pip install 'edgebed[{extra}]'"
+        ) from error
+    return found  # type: ignore[no-any-return]

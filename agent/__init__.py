@@ -1,0 +1,1 @@
+"""The daemon beside a device: sensor -> adapter -> pipeline -> model -> outbox -> uplink."""

@@ -1,0 +1,1 @@
+"""The device side of every protocol, seeded faults and load: all of edgebed without hardware."""

@@ -1,0 +1,1 @@
+"""The contract between agents, collector and subscribers: messages, topics, codec, clock and errors."""

@@ -1,0 +1,129 @@
+"""Bodies to bytes and back: JSON, sniffed gzip and zstd, bounds on everything a stranger can send."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from wire.errors import WireError
+from wire.messages import BODIES, MAX_BODY, Live, Scalar
+from wire.topics import FIELD
+
+MAX_PLAIN = 1_048_576  # bytes after decompression: a body of MAX_BODY never needs more, a bomb does
+COMPRESS_FROM = 512  # bytes; below it a compressed body is larger than the plain one
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+
+_encoder = msgspec.json.Encoder()
+_decoders = {body: msgspec.json.Decoder(body) for body in BODIES.values()}
+_live_decoder = msgspec.json.Decoder(dict[str, Scalar])
+
+M = TypeVar("M", bound=Struct)
+
+
+def encode(message: Struct | Live) -> bytes:
+    """UTF-8 JSON; NaN and infinities travel as null."""
+    return _encoder.encode(message)
+
+
+def decode(body: bytes, kind: type[M]) -> M:
+    """Read a body of any encoding the contract allows.
+
+    Raises:
+        WireError: not of this kind; the text says where.
+    """
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        raise TypeError(f"{kind.__name__} is no body of the wire contract")
+    try:
+        return decoder.decode(plain(body))  # type: ignore[return-value]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a {kind.__name__}: {error}") from error
+
+
+def decode_live(body: bytes) -> Live:
+    """Read a flat live body.
+
+    Raises:
+        WireError: not flat JSON with a `ts` in milliseconds.
+    """
+    try:
+        live = _live_decoder.decode(plain(body))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a flat live body: {error}") from error
+    ts = live.get("ts")
+    if not isinstance(ts, int) or isinstance(ts, bool) or ts < 0:
+        raise WireError("a live body needs ts, integer milliseconds")
+    for name, value in live.items():
+        if not FIELD.fullmatch(name):
+            raise WireError(f"live field name {name!r} is not [a-z][a-z0-9_]*")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise WireError(f"live field {name!r} is not finite")
+    return live
+
+
+def compress(body: bytes) -> bytes:
+    """The gzip form where it is worth it, else the body as it is. Only for data and event bodies."""
+    if len(body) < COMPRESS_FROM:
+        return body
+    packed = gzip.compress(body, compresslevel=6, mtime=0)
+    return packed if len(packed) < len(body) else body
+
+
+def plain(body: bytes) -> bytes:
+    """Undo gzip or zstd, told by the first bytes; JSON comes back as it is.
+
+    Raises:
+        WireError: too large, broken, or a decompression bomb.
+    """
+    if len(body) > MAX_PLAIN:
+        raise WireError(f"body of {len(body)} bytes; {MAX_BODY} are allowed")
+    if body.startswith(_GZIP):
+        return _gunzip(body)
+    if body.startswith(_ZSTD):
+        return _unzstd(body)
+    return body
+
+
+def _gunzip(body: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        out = unpacker.decompress(body, MAX_PLAIN)
+    except zlib.error as error:
+        raise WireError(f"broken gzip body: {error}") from error
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise WireError(f"gzip body is cut off or unpacks to more than {MAX_PLAIN} bytes")
+    if unpacker.unused_data:
+        raise WireError("bytes after the end of a gzip body")
+    return out
+
+
+def _unzstd(body: bytes) -> bytes:
+    try:
+        import zstandard  # the collector's extra: no agent reads zstd
+    except ImportError as error:
+        raise WireError(
+            "zstd body, and zstandard is not installed: pip install edgebed[collector]"
+        ) from error
+    try:
+        unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_PLAIN).decompressobj()
+        size = zstandard.frame_content_size(body)
+        if size > MAX_PLAIN:
+            raise WireError(f"zstd body unpacks to {size} bytes; {MAX_PLAIN} are allowed")
+        if size < 0:
+            with zstandard.ZstdDecompressor(max_window_size=MAX_PLAIN).stream_reader(body) as reader:
+                out = reader.read(MAX_PLAIN + 1)
+            if len(out) > MAX_PLAIN:
+                raise WireError(f"zstd body unpacks to more than {MAX_PLAIN} bytes")
+            return bytes(out)
+        out = unpacker.decompress(body)
+        if not unpacker.eof:
+            raise WireError("zstd body is cut off")
+        return bytes(out)
+    except zstandard.ZstdError as error:
+        raise WireError(f"broken zstd body: {error}") from error

@@ -1,0 +1,47 @@
+"""Every error edgebed raises on purpose, with the exit code its command ends with.
+
+    EdgebedError                 1   something failed and was said so in one sentence
+    |-- ConfigError             78   a file the user wrote is wrong; lists every mistake
+    |-- Unreachable             69   a broker, port or service that is not there
+    |-- TryAgain                75   a condition that passes by itself: disk full, lock held
+    |-- WireError                1   bytes or a topic that do not keep the contract
+    `-- (adapters.base.AdapterError, agent.model.ModelError, ... derive from EdgebedError)
+
+Exit codes follow sysexits.h where it has one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgebedError(Exception):
+    """A failure with a sentence for the user; `exit_code` is what a command ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class Unreachable(EdgebedError):
+    """A peer that should be there is not (EX_UNAVAILABLE)."""
+
+    exit_code = 69
+
+
+class TryAgain(EdgebedError):
+    """The same command can succeed later without a change (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class ConfigError(EdgebedError):
+    """A file the user wrote is wrong; `mistakes` holds one `file:line:col: sentence` each (EX_CONFIG)."""
+
+    exit_code = 78
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class WireError(EdgebedError):
+    """Bytes, a topic or a message that do not keep the wire contract; the text says why."""

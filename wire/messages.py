@@ -1,0 +1,395 @@
+"""What travels: one struct per topic class of the wire contract; docs/topics.md shows each with an example.
+
+All times are integer milliseconds since the Unix epoch, UTC, unless a name says otherwise. Unknown fields
+are ignored by every reader, so a newer agent never breaks an older collector.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from wire.topics import FIELD, ID
+
+VERSION = 1
+MAX_BODY = 60_000  # bytes of one payload; several hosted brokers stop at 65,536
+MAX_SAMPLES = 10_000  # per batch: far above what fits MAX_BODY, bounds what a hostile body can ask for
+
+_MAX_OFFSET = 10**12  # with it no sum of times leaves 64 bits
+_MAX_MS = 253_402_300_799_999  # 9999-12-31, the last time Python and ECMAScript both can show
+Millis = Annotated[int, Meta(ge=0, le=_MAX_MS)]
+Seq = Annotated[int, Meta(ge=1, le=2**62)]
+Text = Annotated[str, Meta(max_length=2_000)]
+Short = Annotated[str, Meta(max_length=128)]
+Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,32}$")]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Scalar = bool | Int64 | float | str | None
+SeqRange = tuple[Seq, Seq]
+
+
+def _version() -> int:
+    return VERSION  # a factory, because omit_defaults drops plain defaults and `v` must always travel
+
+
+class Quality(IntEnum):
+    """Why a reading should be trusted less; 0 travels as nothing at all."""
+
+    GOOD = 0
+    OUT_OF_RANGE = 1  # outside the declared min/max; the value is stored as it came
+    NOT_FINITE = 2  # NaN or infinite; travels as null
+    UNCERTAIN = 3  # the device itself says so
+    BAD = 4  # the device itself says so
+    TIME_REPEATED = 5  # same device time as the reading before
+    TIME_BACKWARD = 6  # device time before that of the reading before
+    WRONG_TYPE = 7  # not of the declared type; travels as null
+
+
+class ClockState(IntEnum):
+    """How far a timestamp can be trusted."""
+
+    UNSYNCED = 0
+    NTP = 1
+    PTP = 2
+
+
+class _Message(Struct, omit_defaults=True):
+    pass
+
+
+class DeviceState(_Message, kw_only=True):
+    """Whether a device's stream is read: degraded says why and since when."""
+
+    state: Literal["starting", "ok", "degraded", "stopped"]
+    since: Millis = 0
+    why: Text = ""
+
+
+class ModelState(_Message, kw_only=True):
+    """The model in one slot and the execution provider it really runs on."""
+
+    state: Literal["ok", "failed", "stopped"]
+    name: Short = ""
+    ver: Short = ""
+    provider: Short = ""
+    device: Short = ""
+    why: Text = ""
+
+
+class Status(_Message, kw_only=True):
+    """Retained, and the Will with `state: lost`; readers ignore a `sess` older than the newest they saw."""
+
+    v: int = field(default_factory=_version)
+    state: Literal["online", "offline", "lost", "sleeping"]
+    ts: Millis
+    boot: Epoch
+    sess: Annotated[int, Meta(ge=0, le=2**53)]
+    agent: Short = ""
+    reason: Text = ""
+    devices: dict[str, DeviceState] = {}
+    models: dict[str, ModelState] = {}
+
+
+class Field(_Message, kw_only=True):
+    """One measured quantity of a stream; `unit` is a UCUM code, `dec` the decimals that travel."""
+
+    t: Literal["f32", "f64", "i64", "bool", "str", "json"] = "f64"
+    unit: Short = ""
+    dec: Annotated[int, Meta(ge=0, le=12)] | UnsetType = UNSET
+    min: float | UnsetType = UNSET
+    max: float | UnsetType = UNSET
+    desc: Text = ""
+
+
+class Stream(_Message, kw_only=True):
+    """What a device sends under one name: `signal` rows of fields, or `frame` pictures that stay local."""
+
+    kind: Literal["signal", "frame"] = "signal"
+    rate_hz: float | UnsetType = UNSET
+    fields: dict[str, Field] = {}
+
+    def __post_init__(self) -> None:
+        for name in self.fields:
+            _require_field_name(name)
+
+
+class Device(_Message, kw_only=True):
+    """A device as its node declares it."""
+
+    type: Short
+    vendor: Short = ""
+    model: Short = ""
+    serial: Short = ""
+    streams: dict[str, Stream] = {}
+
+
+class AgentInfo(_Message, kw_only=True):
+    """The daemon and the machine it runs on."""
+
+    ver: Short
+    os: Short = ""
+    arch: Short = ""
+    hw: Short = ""
+    serial: Short = ""
+    asset_id: Short = ""
+
+
+class Command(_Message, kw_only=True):
+    """A command the node answers; `args` is a JSON Schema."""
+
+    name: Short
+    device: Short = "_"
+    args: dict[str, Any] | UnsetType = UNSET
+
+
+class ModelRef(_Message, kw_only=True):
+    """Which model bundle runs in a slot."""
+
+    name: Short
+    ver: Short
+    sha256: Short
+
+
+class Birth(_Message, kw_only=True):
+    """Retained description of a node; informational: batches describe themselves."""
+
+    v: int = field(default_factory=_version)
+    contract: Literal["tb1"] = field(default_factory=lambda: "tb1")
+    ts: Millis
+    boot: Epoch
+    sess: Annotated[int, Meta(ge=0, le=2**53)]
+    ep: Epoch
+    agent: AgentInfo
+    devices: dict[str, Device] = {}
+    cmds: list[Command] = []
+    models: dict[str, ModelRef] = {}
+    hash: Short = ""
+
+
+class Batch(_Message, kw_only=True):
+    """Readings of one stream as columns of equal length.
+
+    Times are `t0 + dt[i]`, or `t0 + i * per` for `n` rows; `tu: "us"` makes `dt` and `per` microseconds.
+    `ep` and `seq` are given by the outbox at enqueue. `q` holds one `Quality` a row, absent when all good.
+    """
+
+    v: int = field(default_factory=_version)
+    ep: Epoch = ""
+    seq: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    t0: Millis
+    dt: list[Annotated[int, Meta(ge=-_MAX_OFFSET, le=_MAX_OFFSET)]] | UnsetType = UNSET
+    per: Annotated[int, Meta(ge=1, le=10**9)] | UnsetType = UNSET
+    n: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)] | UnsetType = UNSET
+    tu: Literal["ms", "us"] = "ms"
+    f: dict[str, list[Scalar]]
+    clk: Literal[0, 1, 2] | UnsetType = UNSET
+    q: list[Annotated[int, Meta(ge=0, le=255)]] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.dt is UNSET and (self.per is UNSET or self.n is UNSET):
+            raise ValueError("a batch needs dt, or per and n")
+        if self.dt is not UNSET and (self.per is not UNSET or self.n is not UNSET):
+            raise ValueError("a batch has dt, or per and n, not both")
+        rows = len(self)
+        if not 1 <= rows <= MAX_SAMPLES:
+            raise ValueError(f"a batch of {rows} rows; 1 to {MAX_SAMPLES} are allowed")
+        if not self.f:
+            raise ValueError("a batch without fields")
+        for name, column in self.f.items():
+            _require_field_name(name)
+            if len(column) != rows:
+                raise ValueError(f"column {name!r} has {len(column)} values for {rows} rows")
+        if self.q is not UNSET and len(self.q) != rows:
+            raise ValueError(f"q has {len(self.q)} values for {rows} rows")
+
+    def __len__(self) -> int:
+        return len(self.dt) if self.dt is not UNSET else (self.n if self.n is not UNSET else 0)
+
+    def times_us(self) -> list[int]:
+        """Unix microseconds of each row."""
+        scale = 1 if self.tu == "us" else 1000
+        t0 = self.t0 * 1000
+        if self.dt is not UNSET:
+            return [t0 + offset * scale for offset in self.dt]
+        per, rows = (self.per or 1), len(self)  # __post_init__ made sure that both are there
+        return [t0 + row * per * scale for row in range(rows)]
+
+
+class Box(_Message, kw_only=True):
+    """One detection; `box` is `[x, y, w, h]` normalised to the frame, origin at the top left."""
+
+    label: Short
+    cls: int
+    score: float
+    box: tuple[float, float, float, float]
+    track: int | UnsetType = UNSET
+
+
+class Image(_Message, kw_only=True):
+    """A picture kept elsewhere, named by content."""
+
+    url: Text = ""
+    sha256: Short
+    w: int
+    h: int
+
+
+class Event(_Message, kw_only=True):
+    """Something that happened once: an inference, a state change, a declared `gap`.
+
+    Flat summary fields first, so that simple consumers need no `detail`. A gap names what will never
+    come: `lost` holds seq ranges of this `ep`.
+    """
+
+    v: int = field(default_factory=_version)
+    ep: Epoch = ""
+    seq: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    ts: Millis
+    type: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+    sev: Annotated[int, Meta(ge=0, le=4)] = field(default_factory=lambda: 0)
+    clk: Literal[0, 1, 2] | UnsetType = UNSET
+    model: Short = ""
+    slot: Short = ""
+    infer_ms: float | UnsetType = UNSET
+    n: int | UnsetType = UNSET
+    top: Short = ""
+    score: float | UnsetType = UNSET
+    frame: int | UnsetType = UNSET
+    value: float | UnsetType = UNSET
+    why: Text = ""
+    boxes: Annotated[list[Box], Meta(max_length=1000)] = []
+    img: Image | UnsetType = UNSET
+    lost: list[SeqRange] = []
+    detail: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        _require_ordered(self.lost)
+
+
+class Snapshot(_Message, kw_only=True):
+    """The newest picture of a frame stream with what the model saw in it: QoS 0, never stored as data."""
+
+    v: int = field(default_factory=_version)
+    ts: Millis
+    w: Annotated[int, Meta(ge=1, le=16_384)]
+    h: Annotated[int, Meta(ge=1, le=16_384)]
+    sha256: Short
+    mime: Literal["image/jpeg"] = field(default_factory=lambda: "image/jpeg")
+    jpeg: bytes  # base64 in JSON
+    frame: int | UnsetType = UNSET
+    model: Short = ""
+    boxes: Annotated[list[Box], Meta(max_length=1000)] = []
+
+
+class Ack(_Message, kw_only=True):
+    """Ranges of one `ep` that the collector instance `by` has committed to its database."""
+
+    v: int = field(default_factory=_version)
+    ep: Epoch
+    ok: Annotated[list[SeqRange], Meta(max_length=10_000)]
+    by: Short
+    ts: Millis
+
+    def __post_init__(self) -> None:
+        _require_ordered(self.ok)
+
+
+Ulid = Annotated[str, Meta(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+
+
+class Cmd(_Message, kw_only=True):
+    """A command to a node or device; one id is executed once, and not after `ts + ttl_ms`."""
+
+    v: int = field(default_factory=_version)
+    id: Ulid
+    ts: Millis
+    ttl_ms: Annotated[int, Meta(ge=1, le=86_400_000)]
+    by: Short = ""
+    args: dict[str, Any] = {}
+
+
+class Res(_Message, kw_only=True):
+    """The answer to a command."""
+
+    v: int = field(default_factory=_version)
+    id: Ulid
+    state: Literal["accepted", "running", "done", "failed", "rejected", "expired", "duplicate"]
+    code: int = field(default_factory=lambda: 0)
+    result: dict[str, Any] | UnsetType = UNSET
+    err: Text = ""
+    ts: Millis
+
+
+class Desired(_Message, kw_only=True):
+    """What a controller wants a node to run; retained, never with secrets."""
+
+    v: int = field(default_factory=_version)
+    ver: Annotated[int, Meta(ge=0, le=2**53)]
+    ts: Millis
+    by: Short = ""
+    hash: Short = ""
+    doc: dict[str, Any] | UnsetType = UNSET
+    ref: dict[str, Any] | UnsetType = UNSET
+
+
+class Reported(_Message, kw_only=True):
+    """What a node made of the `desired` of version `ver`."""
+
+    v: int = field(default_factory=_version)
+    ver: Annotated[int, Meta(ge=0, le=2**53)]
+    state: Literal[
+        "applied", "downloading", "verified", "shadow", "active", "rejected", "rolled_back", "failed"
+    ]
+    active: Short = ""
+    previous: Short = ""
+    err: Text = ""
+    ts: Millis
+
+
+class Log(_Message, kw_only=True):
+    """One line a node wants seen; QoS 0."""
+
+    ts: Millis
+    msg: Text
+    src: Short = ""
+
+
+Live = dict[str, Scalar]  # flat: `ts` and the newest value of each field
+
+BODIES: dict[str, type[Struct]] = {
+    "status": Status,
+    "birth": Birth,
+    "snap": Snapshot,
+    "data": Batch,
+    "event": Event,
+    "ack": Ack,
+    "cmd": Cmd,
+    "res": Res,
+    "desired": Desired,
+    "reported": Reported,
+    "log": Log,
+}
+
+
+def _require_field_name(name: str) -> None:
+    if not FIELD.fullmatch(name):
+        raise ValueError(f"field name {name!r} is not [a-z][a-z0-9_]*, 48 characters at most")
+
+
+def _require_ordered(ranges: list[tuple[int, int]]) -> None:
+    for first, last in ranges:
+        if last < first:
+            raise ValueError(f"range {first}..{last} ends before it starts")
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` may stand as a tenant, pilot, site, node, device, stream or event name."""
+    return bool(ID.fullmatch(text))
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schemas of every body, keyed by topic class, with shared `$defs`."""
+    schemas, defs = msgspec.json.schema_components(list(BODIES.values()), ref_template="#/$defs/{name}")
+    return {"classes": dict(zip(BODIES, schemas, strict=True)), "$defs": defs}

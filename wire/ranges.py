@@ -1,0 +1,88 @@
+"""Sets of sequence numbers as sorted, disjoint, inclusive ranges: acks, dedup marks, gaps, the ledger."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+Range = tuple[int, int]
+
+
+class Ranges:
+    """A set of integers kept as inclusive `[a, b]` ranges; adjacent ranges are merged.
+
+    Adding in rising order is O(1); membership is O(log n) in the number of ranges, not of integers.
+    """
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self, ranges: Iterable[tuple[int, int] | list[int]] = ()) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for first, last in ranges:
+            self.add(first, last)
+
+    def add(self, first: int, last: int | None = None) -> None:
+        """Add `first..last` inclusive, or the one number `first`.
+
+        Raises:
+            ValueError: `last` is below `first`.
+        """
+        last = first if last is None else last
+        if last < first:
+            raise ValueError(f"range {first}..{last} ends before it starts")
+        starts, ends = self._starts, self._ends
+        low = bisect_left(ends, first - 1)
+        high = bisect_right(starts, last + 1)
+        if low < high:
+            first = min(first, starts[low])
+            last = max(last, ends[high - 1])
+        starts[low:high] = [first]
+        ends[low:high] = [last]
+
+    def update(self, other: Iterable[Range]) -> None:
+        """Add every range of `other`."""
+        for first, last in other:
+            self.add(first, last)
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect_right(self._starts, number) - 1
+        return at >= 0 and number <= self._ends[at]
+
+    def __iter__(self) -> Iterator[Range]:
+        return iter(zip(self._starts, self._ends, strict=True))
+
+    def __len__(self) -> int:
+        """How many ranges, not how many numbers."""
+        return len(self._starts)
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ranges) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Ranges({list(self)})"
+
+    def count(self) -> int:
+        """How many numbers are in the set."""
+        return sum(self._ends) - sum(self._starts) + len(self._starts)
+
+    def missing(self, first: int, last: int) -> list[Range]:
+        """The ranges of `first..last` that are not in the set."""
+        holes: list[Range] = []
+        at = first
+        for start, end in self:
+            if end < at:
+                continue
+            if start > last:
+                break
+            if start > at:
+                holes.append((at, start - 1))
+            at = end + 1
+        if at <= last:
+            holes.append((at, last))
+        return holes
