@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from edgebed.broker import KINDS, Broker, Kind, find
 from wire.errors import Unreachable
 
 REQUIRE_ALL = os.environ.get("EDGEBED_REQUIRE_ALL") == "1"
+# machines are shared and noisy: how long an example takes says nothing about the code
+settings.register_profile("edgebed", deadline=None)
+settings.load_profile("edgebed")
+
 PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
 
 

@@ -1,0 +1,38 @@
+# Two commands for a newcomer: `make demo` and `make test`. The same ones run in CI.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/dashboard/package-lock.json)
+
+.PHONY: demo test check wheel-test bench clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.demo: $(SETUP_FILES)
+	@echo "Setting up $(VENV) (once; a minute or two) ..." >&2
+	@sh deploy/venv.sh $(VENV) demo
+	@touch $@
+
+$(VENV)/.dev: $(SETUP_FILES)
+	@echo "Setting up $(VENV) for development (once; a minute or two) ..." >&2
+	@sh deploy/venv.sh $(VENV) dev
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## the whole story: simulators, agents, broker, collector, dashboard
+	@$(VENV)/bin/edgebed demo
+
+test: $(VENV)/.dev  ## everything but the long runs
+	$(PY) -m pytest -q -m "not slow"
+
+check: $(VENV)/.dev  ## style, types, import directions
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+wheel-test: $(VENV)/.dev  ## the tests again, on the built wheel, away from the checkout
+	sh deploy/wheel-test.sh $(PY)
+
+bench: $(VENV)/.dev  ## the README's figures: ratios side by side, into bench/results.md
+	$(PY) -m bench
+
+clean:
+	rm -rf $(VENV) dist build test-output .pytest_cache .mypy_cache .ruff_cache collector/dashboard/vendor

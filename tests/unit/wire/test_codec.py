@@ -1,0 +1,180 @@
+"""The codec: what goes in comes out, and any bytes give a message or one WireError."""
+
+from __future__ import annotations
+
+import gzip
+import math
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wire import codec
+from wire.errors import WireError
+from wire.messages import BODIES, MAX_SAMPLES, Ack, Batch, Event, Quality, Snapshot, Status
+
+EPOCH = "0123456789abcdef"
+millis = st.integers(0, 4_000_000_000_000)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | finite | st.text(max_size=20)
+names = st.from_regex(r"[a-z][a-z0-9_]{0,47}", fullmatch=True)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    rows = draw(st.integers(1, 20))
+    columns = draw(
+        st.dictionaries(names, st.lists(scalars, min_size=rows, max_size=rows), min_size=1, max_size=5)
+    )
+    numbered = {"ep": EPOCH, "seq": draw(st.integers(1, 2**62)), "t0": draw(millis), "f": columns}
+    if draw(st.booleans()):
+        return Batch(**numbered, per=draw(st.integers(1, 10_000)), n=rows)
+    offsets = draw(st.lists(st.integers(-(10**12), 10**12), min_size=rows, max_size=rows))
+    quality = draw(st.lists(st.sampled_from(list(map(int, Quality))), min_size=rows, max_size=rows))
+    return Batch(**numbered, dt=offsets, q=quality, tu=draw(st.sampled_from(["ms", "us"])), clk=1)
+
+
+@given(batches())
+def test_a_batch_comes_back_as_it_went(batch: Batch) -> None:
+    assert codec.decode(codec.encode(batch), Batch) == batch
+
+
+@given(batches())
+def test_a_compressed_batch_comes_back_as_it_went(batch: Batch) -> None:
+    body = codec.encode(batch)
+    assert codec.decode(codec.compress(body), Batch) == batch
+    assert codec.decode(gzip.compress(body), Batch) == batch
+    assert codec.decode(zstandard.compress(body), Batch) == batch
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", b"{", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"]))
+def test_any_bytes_give_a_message_or_one_wire_error(noise: bytes, start: bytes) -> None:
+    for kind in BODIES.values():
+        try:
+            assert isinstance(codec.decode(start + noise, kind), kind)
+        except WireError as error:
+            assert str(error)
+    try:
+        codec.decode_live(start + noise)
+    except WireError as error:
+        assert str(error)
+
+
+@given(batches(), st.data())
+def test_a_damaged_body_gives_a_message_or_one_wire_error(batch: Batch, data: st.DataObject) -> None:
+    body = bytearray(
+        data.draw(st.sampled_from([codec.encode, lambda b: gzip.compress(codec.encode(b))]))(batch)
+    )
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at] ^= data.draw(st.integers(1, 255))
+    damaged = bytes(body[: data.draw(st.integers(0, len(body)))])
+    try:
+        codec.decode(damaged, Batch)
+    except WireError as error:
+        assert str(error)
+
+
+json_values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+)
+
+
+@given(
+    st.sampled_from(list(BODIES)), st.dictionaries(st.text(max_size=8), json_values, max_size=6), st.data()
+)
+def test_any_json_gives_a_message_or_one_wire_error(
+    cls: str, extra: dict[str, object], data: st.DataObject
+) -> None:
+    known = {
+        field: data.draw(json_values) for field in BODIES[cls].__struct_fields__ if data.draw(st.booleans())
+    }
+    import json
+
+    try:
+        codec.decode(json.dumps({**extra, **known}).encode(), BODIES[cls])
+    except WireError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"detail":{"a":', b'{"x":'])
+def test_deep_nesting_is_refused(opening: bytes) -> None:
+    with pytest.raises(WireError):
+        codec.decode(opening + b"[" * 200_000, Event)
+
+
+def test_bombs_are_refused_before_they_unpack() -> None:
+    zeros = bytes(50_000_000)
+    writer = zstandard.ZstdCompressor().compressobj()  # a frame that does not state its size
+    unsized = writer.compress(zeros) + writer.flush()
+    for bomb in (gzip.compress(zeros), zstandard.compress(zeros), unsized):
+        with pytest.raises(WireError, match=r"unpacks to|too much memory"):
+            codec.decode(bomb, Batch)
+
+
+def test_not_a_number_travels_as_null() -> None:
+    body = codec.encode(Batch(t0=0, dt=[0, 1, 2], f={"x": [math.nan, math.inf, 1.0]}))
+    assert codec.decode(body, Batch).f == {"x": [None, None, 1.0]}
+    assert codec.decode_live(codec.encode({"ts": 1, "x": math.nan})) == {"ts": 1, "x": None}
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"t0":1,"dt":[0,1],"f":{"x":[1]}}', "column 'x' has 1 values for 2 rows"),
+        (b'{"t0":1,"f":{"x":[1]}}', "needs dt"),
+        (b'{"t0":1,"dt":[0],"per":1,"n":1,"f":{"x":[1]}}', "not both"),
+        (b'{"t0":1,"dt":[0],"f":{}}', "without fields"),
+        (b'{"t0":1,"dt":[],"f":{"x":[]}}', "0 rows"),
+        (b'{"t0":1,"dt":[0],"f":{"X":[1]}}', "field name 'X'"),
+        (b'{"t0":1,"dt":[0],"q":[0,0],"f":{"x":[1]}}', "q has 2 values"),
+        (b'{"t0":1,"per":1,"n":%d,"f":{"x":[1]}}' % (MAX_SAMPLES + 1), "<="),
+        (b'{"t0":-1,"dt":[0],"f":{"x":[1]}}', ">= 0"),
+        (b'{"t0":1,"dt":[0],"f":{"x":[99999999999999999999]}}', "f[...]"),
+    ],
+)
+def test_a_wrong_batch_is_refused_with_the_reason(body: bytes, why: str) -> None:
+    with pytest.raises(WireError) as error:
+        codec.decode(body, Batch)
+    assert why in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"ts":true}',
+        b'{"ts":-1}',
+        b'{"ts":1.5}',
+        b'{"ts":1,"A":2}',
+        b'{"ts":1,"a":{}}',
+        b'{"ts":1,"a":[1]}',
+    ],
+)
+def test_a_wrong_live_body_is_refused(body: bytes) -> None:
+    with pytest.raises(WireError):
+        codec.decode_live(body)
+
+
+def test_unknown_fields_are_ignored_so_that_newer_agents_can_talk() -> None:
+    status = codec.decode(
+        b'{"v":7,"state":"online","ts":1,"boot":"00112233","sess":4,"news":{"a":[1]}}', Status
+    )
+    assert (status.v, status.state, status.sess) == (7, "online", 4)
+
+
+def test_pictures_and_versions_always_travel() -> None:
+    shot = Snapshot(ts=1, w=2, h=3, sha256="aa", jpeg=b"\xff\xd8\x00")
+    assert codec.decode(codec.encode(shot), Snapshot) == shot
+    assert b'"v":1' in codec.encode(Event(ts=1, type="gap"))
+
+
+def test_ranges_that_end_before_they_start_are_refused() -> None:
+    with pytest.raises(WireError, match="ends before"):
+        codec.decode(b'{"ep":"00112233","ok":[[5,4]],"by":"c","ts":1}', Ack)
+
+
+def test_regular_and_irregular_times() -> None:
+    assert Batch(t0=5, per=20, n=3, f={"x": [1, 2, 3]}).times_us() == [5_000, 25_000, 45_000]
+    assert Batch(t0=5, dt=[0, 7], tu="us", f={"x": [1, 2]}).times_us() == [5_000, 5_007]

@@ -1,0 +1,37 @@
+"""Ranges against the plain set of integers they stand for."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wire.ranges import Ranges
+
+pairs = st.tuples(st.integers(1, 60), st.integers(0, 8)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+@given(st.lists(pairs, max_size=30), pairs)
+def test_ranges_are_the_set_they_stand_for(added: list[tuple[int, int]], window: tuple[int, int]) -> None:
+    ranges, plain = Ranges(added), {n for first, last in added for n in range(first, last + 1)}
+    assert ranges.count() == len(plain)
+    assert [n in ranges for n in range(80)] == [n in plain for n in range(80)]
+    holes = {n for first, last in ranges.missing(*window) for n in range(first, last + 1)}
+    assert holes == set(range(window[0], window[1] + 1)) - plain
+    flat = list(ranges)
+    assert all(left[1] + 1 < right[0] for left, right in pairwise(flat))
+
+
+@given(st.permutations(range(1, 40)))
+def test_order_of_adding_does_not_matter(order: list[int]) -> None:
+    ranges = Ranges()
+    for number in order:
+        ranges.add(number)
+    assert list(ranges) == [(1, 39)]
+
+
+def test_a_range_that_ends_before_it_starts_is_refused() -> None:
+    with pytest.raises(ValueError, match="ends before"):
+        Ranges([(2, 1)])
