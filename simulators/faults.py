@@ -1,0 +1,301 @@
+"""Bad networks on demand: a seeded TCP proxy between a client and a server that does harm as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import socket
+import struct
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+from wire.errors import Unreachable
+
+Way = Literal["up", "down", "both"]
+_OneWay = Literal["up", "down"]
+
+_CHUNK = 65_536  # bytes taken from a socket at once
+_IN_FLIGHT = 64  # chunks of one direction that latency may hold back: bounds memory at 4 MiB
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
+
+
+@dataclass(slots=True)
+class Harm:
+    """What is done to the bytes of one direction; every value may change while connections run."""
+
+    latency_s: float = 0.0
+    jitter_s: float = 0.0  # up to so much more latency, drawn for each chunk; order is kept
+    rate: float = 0.0  # bytes a second of one connection; 0 = as fast as it goes
+    slice: int = 0  # bytes of one write at most; 0 = as it came
+    corrupt: float = 0.0  # share of the bytes that are changed, 0 to 1
+    cut_after: int = 0  # reset a connection when it has carried so many bytes this way; 0 = never
+    black_hole: bool = False  # swallow every byte, keep the connection up
+
+
+class FaultProxy:
+    """Forwards `host:port` to a server and does harm; without settings it is a plain proxy.
+
+    `up` is what the client sends, `down` what the server answers. The same seed does the same harm to the
+    same bytes of the n-th connection, however TCP slices them.
+    """
+
+    def __init__(
+        self,
+        target_port: int,
+        *,
+        target_host: str = "127.0.0.1",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        seed: int = 0,
+        max_connections: int = 1_000,
+    ) -> None:
+        self.target = (target_host, target_port)
+        self.host = host
+        self.port = port
+        self.up = Harm()
+        self.down = Harm()
+        self.accepted = 0  # since the start
+        self._seed = seed
+        self._max = max_connections
+        self._links: dict[asyncio.Task[None], _Link] = {}
+        self._held: socket.socket | None = None
+        self._listening: socket.socket | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are up now."""
+        return len(self._links)
+
+    def set(self, way: Way = "both", **settings: float | bool) -> None:
+        """Change settings of `Harm` in one or both directions, e.g. `set("down", latency_s=0.2)`."""
+        for harm in {"up": (self.up,), "down": (self.down,), "both": (self.up, self.down)}[way]:
+            for name, value in settings.items():
+                if name not in Harm.__slots__:
+                    raise TypeError(f"no fault {name!r}; there are {', '.join(Harm.__slots__)}")
+                setattr(harm, name, value)
+
+    def heal(self) -> None:
+        """Take all harm back and accept connections; those that lost bytes stay black holes until cut."""
+        self.up, self.down = Harm(), Harm()
+        self.refuse(False)
+
+    def cut(self, *, reset: bool = True) -> None:
+        """End every connection now on both sides, with RST or with FIN."""
+        for link in self._links.values():
+            link.cut(reset=reset)
+
+    def black_hole(self, on: bool = True, way: Way = "both") -> None:
+        """Swallow every byte and keep connections up, as a firewall that forgot them.
+
+        Connections that lost bytes never carry any again after `on=False`: their stream has a hole.
+        """
+        self.set(way, black_hole=on)
+
+    def refuse(self, on: bool = True) -> None:
+        """Refuse new connections (ECONNREFUSED) or accept them again; the port stays taken."""
+        if on and self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
+        elif not on and self._listening is None and self._held is not None:
+            self._listening = _bound(self.host, self.port)
+            self._listening.listen(128)
+            asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
+
+    async def __aenter__(self) -> Self:
+        try:
+            # bound and never listening: while connections are refused, nobody else gets the port
+            self._held = _bound(self.host, self.port)
+        except OSError as error:
+            raise Unreachable(f"fault proxy cannot have {self.host}:{self.port}: {error.strerror}") from error
+        self.port = self._held.getsockname()[1]
+        self.refuse(False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.refuse(True)
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+        self.cut()
+        for task in self._links:
+            task.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    def _harm(self, way: _OneWay) -> Harm:
+        return self.up if way == "up" else self.down
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            client, _ = listening.accept()
+        except OSError:
+            return  # it went away again before it was accepted
+        client.setblocking(False)
+        if len(self._links) >= self._max:
+            client.close()
+            return
+        self.accepted += 1
+        link = _Link(client, f"{self._seed}/{self.accepted}")
+        task = asyncio.create_task(self._carry(link), name=f"fault-proxy-{self.accepted}")
+        self._links[task] = link
+        task.add_done_callback(self._links.pop)
+
+    async def _carry(self, link: _Link) -> None:
+        try:
+            client_reads, client_writes = await asyncio.open_connection(sock=link.client)
+            link.writers.append(client_writes)
+            server_reads, server_writes = await asyncio.open_connection(*self.target)
+            link.writers.append(server_writes)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(link, client_reads, server_writes, "up"))
+                group.create_task(self._pump(link, server_reads, client_writes, "down"))
+        except OSError:
+            link.cut(reset=True)  # the server is not there: the client sees its connection reset
+        finally:
+            link.cut(reset=False)
+
+    async def _pump(
+        self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: _OneWay
+    ) -> None:
+        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_IN_FLIGHT)
+        async with asyncio.TaskGroup() as group:
+            taking = group.create_task(self._take(link, reader, queue, way))
+            await self._give(link, queue, writer, way)
+            taking.cancel()  # the connection was cut, and it may wait for room in the queue
+
+    async def _take(
+        self,
+        link: _Link,
+        reader: asyncio.StreamReader,
+        queue: asyncio.Queue[tuple[float, bytes]],
+        way: _OneWay,
+    ) -> None:
+        rng = random.Random(f"{link.seed}/{way}/jitter")
+        now, due = asyncio.get_running_loop().time, 0.0
+        chunk = b"-"
+        while chunk:
+            try:
+                chunk = await reader.read(_CHUNK)
+            except OSError:
+                chunk = b""
+            harm = self._harm(way)
+            due = max(due, now() + harm.latency_s + rng.random() * harm.jitter_s)
+            await queue.put((due, chunk))
+
+    async def _give(
+        self,
+        link: _Link,
+        queue: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+        way: _OneWay,
+    ) -> None:
+        now = asyncio.get_running_loop().time
+        corruption = _Corruption(random.Random(f"{link.seed}/{way}/corrupt"))
+        chunk = b"-"
+        while chunk:
+            due, chunk = await queue.get()
+            if due > now():
+                await asyncio.sleep(due - now())
+            harm = self._harm(way)
+            if harm.black_hole or way in link.holes:
+                link.holes.add(way)
+            elif chunk:
+                if not await self._write(link, writer, corruption.apply(chunk, harm.corrupt), way):
+                    link.cut(reset=True)
+                    return
+            else:
+                with contextlib.suppress(OSError):  # the other side has gone already
+                    writer.write_eof()
+
+    async def _write(self, link: _Link, writer: asyncio.StreamWriter, chunk: bytes, way: _OneWay) -> bool:
+        """Whether the connection goes on."""
+        at = 0
+        while at < len(chunk):
+            harm = self._harm(way)
+            size = min(len(chunk) - at, harm.slice or _CHUNK)
+            if harm.rate:
+                size = min(size, max(1, int(harm.rate / 20)))
+            left = harm.cut_after - link.carried[way] if harm.cut_after else size
+            try:
+                writer.write(chunk[at : at + max(0, min(size, left))])
+                await writer.drain()
+            except OSError:
+                return False
+            link.carried[way] += size
+            at += size
+            if left <= size and harm.cut_after:
+                return False
+            if harm.rate:
+                await asyncio.sleep(size / harm.rate)
+            elif harm.slice:
+                await asyncio.sleep(0)
+        return True
+
+
+@dataclass(eq=False, slots=True)
+class _Link:
+    """One connection through the proxy: both its ends and how far it got."""
+
+    client: socket.socket
+    seed: str
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    carried: dict[str, int] = field(default_factory=lambda: {"up": 0, "down": 0})
+    holes: set[str] = field(default_factory=set)
+
+    def cut(self, *, reset: bool) -> None:
+        if not self.writers:
+            self.client.close()
+        for writer in self.writers:
+            if reset:
+                with contextlib.suppress(OSError):  # closed already
+                    writer.get_extra_info("socket").setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
+                    )
+                writer.transport.abort()
+            else:
+                writer.close()
+
+
+class _Corruption:
+    """Changes bytes at places drawn by gaps, so that the chunks' borders do not matter."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._share = 0.0
+        self._gap = 0  # good bytes before the next bad one
+
+    def apply(self, chunk: bytes, share: float) -> bytes:
+        if share != self._share:
+            self._share = share
+            self._gap = self._draw()
+        if not share:
+            return chunk
+        out = bytearray(chunk)
+        while self._gap < len(out):
+            out[self._gap] ^= self._rng.randint(1, 255)
+            self._gap += 1 + self._draw()
+        self._gap -= len(out)
+        return bytes(out)
+
+    def _draw(self) -> int:
+        if not 0.0 < self._share < 1.0:
+            return 0
+        return int(math.log(1.0 - self._rng.random()) / math.log1p(-self._share))
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setblocking(False)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
