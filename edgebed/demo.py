@@ -1,0 +1,260 @@
+"""The demo: a camera and a cobot, a cut link, a killed agent, and an account of every message at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgebed.broker import Kind
+from edgebed.stand import Site, Stand
+from wire.errors import EdgebedError
+
+CAMERA = Site("cam-01", "smart-city.yaml", "camera", "camera")
+COBOT = Site("cobot-01", "robot.yaml", "arm", "opcua")
+CHART = ("joints", "j1_position")  # the signal whose gap is seen to fill
+
+
+@dataclass
+class Act:
+    """One act of the story: what must hold, and the figures it was judged by."""
+
+    name: str
+    ok: bool = False
+    seconds: float = 0.0
+    figures: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
+
+
+@dataclass
+class Outcome:
+    """What the demo ends with; `ok` only when every act held."""
+
+    ok: bool
+    taken: int
+    stored: int
+    lost: int
+    duplicates_dropped: int
+    acts: list[Act]
+
+    def line(self) -> str:
+        """The closing line."""
+        relation = "=" if self.taken == self.stored else "!="
+        return (
+            f"taken {self.taken:,} {relation} stored {self.stored:,}, {self.lost} lost, "
+            f"{self.duplicates_dropped} duplicates dropped"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The outcome as `--json` prints it."""
+        return asdict(self)
+
+
+class Demo:
+    """Plays the acts on a stand; `say` gets each line of the story, `count` a line that replaces itself."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        broker: Kind,
+        http_port: int,
+        seconds: float,
+        say: Callable[[str], None],
+        count: Callable[[str], None],
+    ) -> None:
+        self.stand = Stand(folder, [CAMERA, COBOT], broker=broker, http_port=http_port, seed=7)
+        self.cut_s = max(6.0, seconds / 5)
+        self.say = say
+        self.count = count
+        self.acts: list[Act] = []
+        self._cut: tuple[int, int] = (0, 0)
+
+    async def play(self) -> Outcome:
+        """All acts in order; a failed act is told and ends the play, the account is still drawn up."""
+        story: list[tuple[str, Callable[[Act], Awaitable[None]]]] = [
+            ("devices turn green", self._green),
+            ("a camera picture with boxes from a real ONNX run", self._boxes),
+            ("a 50 Hz signal chart", self._chart),
+            ("the link is cut, the outbox counts up", self._cut_link),
+            ("the agent is killed with SIGKILL and restarted", self._kill_agent),
+            ("the backlog drains into the chart's gap", self._drain),
+        ]
+        for name, play in story:
+            if not await self._act(name, play):
+                break
+        return await self._account()
+
+    async def _act(self, name: str, play: Callable[[Act], Awaitable[None]]) -> bool:
+        act, began = Act(name), time.monotonic()
+        self.acts.append(act)
+        self.say(f"\n{len(self.acts)}. {name[0].upper()}{name[1:]}")
+        try:
+            await play(act)
+            act.ok = not act.why
+        except EdgebedError as error:
+            act.why = str(error)
+        act.seconds = round(time.monotonic() - began, 1)
+        if act.why:
+            self.say(f"   FAILED: {act.why}")
+        return act.ok
+
+    async def _green(self, act: Act) -> None:
+        async def all_ok() -> bool:
+            nodes = (await self.stand.api("/api/v1/fleet"))["nodes"]
+            devices = [device for node in nodes for device in node["devices"]]
+            models = [model for node in nodes for model in node["models"]]
+            states = [f"{d['id']} {d['state']}" for d in devices] + [
+                f"{m['slot']} {m['state']}" for m in models
+            ]
+            self.count("   " + ", ".join(states))
+            act.figures["devices"] = len(devices)
+            return len(devices) == len(models) == 2 and all(d["state"] == "ok" for d in devices + models)
+
+        await self.stand.until("both devices and both models turn green", all_ok)
+        self.say(f"   camera and cobot are read, both models run. The page: {self.stand.url}")
+
+    async def _boxes(self, act: Act) -> None:
+        path = self._device(CAMERA) + "/snapshot/frames"
+
+        async def with_boxes() -> Any:
+            shot = await self.stand.api(path)
+            return shot if shot["boxes"] else None
+
+        shot = await self.stand.until("a snapshot with boxes", with_boxes)
+        act.figures.update(frame=shot["frame"], boxes=len(shot["boxes"]), model=shot["model"])
+        kinds = [box["label"] for box in shot["boxes"]]
+        seen = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+        self.say(f"   frame {shot['frame']}: {seen}, by {shot['model']}")
+
+    async def _chart(self, act: Act) -> None:
+        async def steady() -> Any:
+            at = await self._last_time()
+            rows = await self._rows(at - 3000, at)
+            act.figures["rows_per_s"] = round(rows / 3, 1)
+            return rows >= 0.95 * 3 * 50
+
+        await self.stand.until("three seconds of the signal at 50 Hz", steady)
+        self.say(f"   {act.figures['rows_per_s']} rows/s of 18 signals are stored and drawn")
+
+    async def _cut_link(self, act: Act) -> None:
+        for link in self.stand.links.values():
+            link.refuse(True)
+            link.cut()
+        cut_ms = await self._now_ms()
+        before = await self._depths()
+        began = time.monotonic()
+        while time.monotonic() - began < self.cut_s:
+            await asyncio.sleep(0.5)
+            depths = await self._depths()
+            waiting = ", ".join(f"{site} {depth}" for site, depth in depths.items())
+            self.count(f"   waiting on disk: {waiting} messages")
+        self._cut = (cut_ms, 0)
+        act.figures.update(before=before, after=depths, cut_s=round(time.monotonic() - began, 1))
+        if not all(depths[site] > before[site] for site in depths):
+            act.why = f"an outbox did not count up: {before} -> {depths}"
+        self.say(f"   cut for {act.figures['cut_s']} s so far; on disk wait {waiting} messages")
+
+    async def _kill_agent(self, act: Act) -> None:
+        agent, pid = self.stand.agents[COBOT.name], self.stand.agents[COBOT.name].pid
+        before = self.stand.agent_status(COBOT.name)
+        agent.kill()
+        self.say(f"   kill -9 {pid}, while {before['depth']} messages wait on its disk")
+        agent.start()
+
+        def back() -> bool:
+            status = self.stand.agent_status(COBOT.name)
+            return bool(status["boot"] != before["boot"] and status["depth"] > before["depth"])
+
+        await self.stand.until("the restarted agent finds its outbox and adds to it", back)
+        after = self.stand.agent_status(COBOT.name)
+        act.figures.update(depth_before=before["depth"], depth_after=after["depth"])
+        if after["ep"] != before["ep"]:
+            act.why = "the restarted agent began a new outbox instead of opening the old one"
+        self.say(f"   it is back with the same outbox: {after['depth']} messages wait")
+
+    async def _drain(self, act: Act) -> None:
+        for link in self.stand.links.values():
+            link.refuse(False)
+        mended_ms = await self._now_ms()
+        self._cut = (self._cut[0], mended_ms)
+        began = time.monotonic()
+
+        async def drained() -> bool:
+            totals = (await self.stand.api("/api/v1/ledger"))["totals"]
+            self.count(f"   {totals['waiting']} messages still to come")
+            filled = await self._late(self._cut[0], mended_ms)
+            act.figures["late_points"] = filled
+            return bool(totals["waiting"] <= 5 and filled)
+
+        await self.stand.until("the backlog drains", drained)
+        act.figures["drain_s"] = round(time.monotonic() - began, 1)
+        self.say(
+            f"   drained in {act.figures['drain_s']} s; the chart's gap is filled, its points marked as late"
+        )
+
+    async def _account(self) -> Outcome:
+        """Stop the agents cleanly, so that what they took is final, and compare with what is stored."""
+        for agent in self.stand.agents.values():
+            await asyncio.to_thread(agent.stop)
+        act = Act("every message is accounted for")
+        self.acts.append(act)
+
+        async def settled() -> bool:
+            ledger = await self.stand.api("/api/v1/ledger")
+            heads = {
+                status["ep"]: status["head"] for status in map(self.stand.agent_status, self.stand.sites)
+            }
+            return all(entry["taken"] >= heads.get(entry["ep"], 0) for entry in ledger["entries"]) and (
+                ledger["totals"]["waiting"] == 0
+            )
+
+        try:
+            await self.stand.until("the ledger settles", settled, 30)
+        except EdgebedError as error:
+            act.why = str(error)
+        totals = (await self.stand.api("/api/v1/ledger"))["totals"]
+        lost = totals["gap_count"] + totals["missing_count"]
+        act.figures.update(totals)
+        act.ok = not act.why and lost == 0 and totals["taken"] == totals["stored"] > 0
+        return Outcome(
+            ok=all(each.ok for each in self.acts),
+            taken=totals["taken"],
+            stored=totals["stored"],
+            lost=lost,
+            duplicates_dropped=totals["duplicates"],
+            acts=self.acts,
+        )
+
+    async def resume(self) -> None:
+        """Start the agents again, so that the page goes on living."""
+        for agent in self.stand.agents.values():
+            agent.start()
+
+    def _device(self, site: Site) -> str:
+        return f"/api/v1/nodes/{self.stand.node(site.name)}/devices/{site.device}"
+
+    async def _series(self, start_ms: int, end_ms: int) -> Any:
+        stream, name = CHART
+        query = f"stream={stream}&field={name}&from={start_ms}&to={end_ms}&points=500"
+        return await self.stand.api(f"{self._device(COBOT)}/series?{query}")
+
+    async def _rows(self, start_ms: int, end_ms: int) -> int:
+        return sum(n or 0 for n in (await self._series(start_ms, end_ms))["n"])
+
+    async def _late(self, start_ms: int, end_ms: int) -> int:
+        return sum(late or 0 for late in (await self._series(start_ms, end_ms))["late"])
+
+    async def _now_ms(self) -> int:
+        now: int = (await self.stand.api("/api/v1/fleet"))["now"]
+        return now
+
+    async def _last_time(self) -> int:
+        series = await self._series(await self._now_ms() - 10_000, await self._now_ms())
+        return max(at for at, n in zip(series["t"], series["n"], strict=True) if n)
+
+    async def _depths(self) -> dict[str, int]:
+        return {site: self.stand.agent_status(site).get("depth", 0) for site in self.stand.sites}

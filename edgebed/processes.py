@@ -1,0 +1,114 @@
+"""Child processes that can be killed, restarted and asked what they printed; none outlives its owner."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from wire.errors import TryAgain
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may take a lock
+
+
+class Child:
+    """One process of a stand; `kill` and `start` again as often as wanted.
+
+    Results go to `log` with the suffix `.out`, everything else to `log`, both appended over restarts. The
+    kernel ends the process when the thread that started it dies: start it from one that lives as long.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        self.name = name
+        self.command = list(command)
+        self.log = log
+        self.out = log.with_suffix(".out")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id, 0 while it does not run."""
+        return self.process.pid if self.process is not None and self.process.poll() is None else 0
+
+    def start(self) -> None:
+        """Start the process; it is not waited for."""
+        with self.log.open("ab") as log, self.out.open("ab") as out:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                preexec_fn=_die_with_owner,  # noqa: PLW1509 - one prctl call, safe between fork and exec
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        self.end(signal.SIGKILL)
+
+    def stop(self, deadline_s: float = 15.0) -> int:
+        """SIGTERM, SIGKILL after `deadline_s`; returns the exit status."""
+        return self.end(signal.SIGTERM, deadline_s)
+
+    def end(self, how: signal.Signals, deadline_s: float = 15.0) -> int:
+        """Send one signal and wait for the end; returns the exit status, 0 when it did not run."""
+        if self.process is None:
+            return 0
+        process, self.process = self.process, None
+        if process.poll() is None:
+            process.send_signal(how)
+            try:
+                process.wait(deadline_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        return process.returncode
+
+    def first_line(self, deadline_s: float = 30.0) -> str:
+        """The first line of results the process printed.
+
+        Raises:
+            TryAgain: it ended or stayed silent; the text holds what it said.
+        """
+        until = time.monotonic() + deadline_s
+        while True:
+            text = self.out.read_text(errors="replace") if self.out.exists() else ""
+            if "\n" in text:
+                return text.split("\n", 1)[0]
+            if self.process is None or self.process.poll() is not None or time.monotonic() > until:
+                raise TryAgain(f"{self.name} did not start: {self.tail() or 'it said nothing'}")
+            time.sleep(0.02)
+
+    def tail(self, lines: int = 5) -> str:
+        """The last lines of the log, for an error message."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.strip().splitlines()[-lines:])
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def edgebed_command(*arguments: str) -> list[str]:
+    """The command line of `edgebed ARGUMENTS` in this very environment."""
+    script = Path(sysconfig.get_path("scripts")) / "edgebed"
+    return [sys.executable, str(script), *arguments]
+
+
+def _die_with_owner() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:  # the owner was gone before the call
+        os.kill(os.getpid(), signal.SIGKILL)
