@@ -254,7 +254,8 @@ class Demo:
 
     async def _last_time(self) -> int:
         series = await self._series(await self._now_ms() - 10_000, await self._now_ms())
-        return max(at for at, n in zip(series["t"], series["n"], strict=True) if n)
+        newest: int = max(at for at, n in zip(series["t"], series["n"], strict=True) if n)
+        return newest
 
     async def _depths(self) -> dict[str, int]:
         return {site: self.stand.agent_status(site).get("depth", 0) for site in self.stand.sites}
