@@ -1,0 +1,79 @@
+"""`make bench`: every figure of the README, as a table and as bench/results.md with the machine named."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wire.clock import NS_PER_S, Clock
+
+PARTS = {
+    "inference": "Model runs: the agent's path beside a hand-written loop",
+    "frames": "The camera agent: CPU per frame beside a hand-written capture-infer-decode loop",
+    "outbox": "The outbox: durable 250-byte records in groups of 10, live drain",
+    "ingest": "The collector: durable samples per second beside mosquitto_sub merely reading",
+    "footprint": "The daemon: memory and start",
+    "dashboard": "The dashboard: first paint and the cost of a further viewer",
+}
+RESULTS = Path(__file__).parent / "results.md"
+
+
+def main(wanted: Sequence[str]) -> int:
+    """Run the parts named (all without a name); a full run rewrites results.md."""
+    unknown = set(wanted) - set(PARTS)
+    if unknown:
+        print(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    text = [f"# Measured by `make bench`\n\n{_machine()}\n"]
+    for part in wanted or PARTS:
+        print(f"... {part}", file=sys.stderr)
+        rows = importlib.import_module(f"bench.{part}").run()
+        text.append(f"## {PARTS[part]}\n\n{table(rows)}\n")
+        print(text[-1])
+    if not wanted:
+        RESULTS.write_text("\n".join(text))
+        print(f"written: {RESULTS}", file=sys.stderr)
+    return 0
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of `what, ours, peer, ratio, unit, limit` as a Markdown table."""
+    lines = ["| what | ours | peer or limit | ratio | unit | wanted |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        cells = [_show(row.get(key)) for key in ("what", "ours", "peer", "ratio", "unit", "limit")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _machine() -> str:
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
+    total = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), "0")
+    day = datetime.fromtimestamp(Clock().now_ns() / NS_PER_S, UTC).date()
+    return (
+        f"{day}, {cpu}, {os.cpu_count()} cores, {int(total) / 2**20:.0f} GiB, Linux {platform.release()}, "
+        f"Python {platform.python_version()}. A shared machine: read the ratios, not the absolute figures."
+    )
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Build the wheel, install it into an environment of its own away from the checkout, and run the tests on it.
+# First a smoke run with the run-time dependencies of the daemon alone.
+set -eu
+python=$1
+checkout=$(pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$python" -m build --wheel --outdir "$work/dist" . >"$work/build.log" 2>&1 || { cat "$work/build.log" >&2; exit 1; }
+wheel=$(ls "$work"/dist/*.whl)
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+"$python" -m venv "$work/core"
+"$work/core/bin/pip" install --quiet "$wheel"
+mkdir "$work/empty"
+cd "$work/empty"
+"$work/core/bin/edgebed" --version
+printf 'time,x\n0,1\n1,2\n' >readings.csv
+cat >agent.yaml <<'YAML'
+node: acme/smoke/bench/node-1
+broker: {url: "mqtt://127.0.0.1:1883"}
+state: ./state
+devices:
+  log: {adapter: replay, options: {file: readings.csv, time: time, stream: log}}
+YAML
+"$work/core/bin/edgebed" agent check agent.yaml
+"$work/core/bin/edgebed" agent once agent.yaml
+
+"$python" -m venv "$work/full"
+"$work/full/bin/pip" install --quiet "$wheel[test]"
+cp -r "$checkout/tests" "$work/tests"
+cp "$checkout/pyproject.toml" "$work/pyproject.toml"
+cp -r "$checkout/docs" "$checkout/configs" "$checkout/models" "$work/"
+cd "$work"
+"$work/full/bin/pytest" -q -m "not slow" tests/unit tests/contract tests/integration
