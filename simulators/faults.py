@@ -94,6 +94,10 @@ class FaultProxy:
         """
         self.set(way, black_hole=on)
 
+    def corrupt(self, share: float, way: Way = "both") -> None:
+        """Change this share of the bytes, 0 to 1."""
+        self.set(way, corrupt=share)
+
     def refuse(self, on: bool = True) -> None:
         """Refuse new connections (ECONNREFUSED) or accept them again; the port stays taken."""
         if on and self._listening is not None:
