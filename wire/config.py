@@ -7,6 +7,7 @@ import math
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -49,20 +50,16 @@ def parse(text: str, kind: type[T], *, name: str, folder: Path, check: Check[T] 
     except YamlMistake as mistake:
         raise ConfigError(_line(name, mistake.place, mistake.sentence)) from mistake
     marks = Marks(name, folder, root)
-    mistakes = [(mistake.place, mistake.sentence) for mistake in found]
-    walk = _Walk(folder)
-    value = walk.build(root, kind, ())
-    mistakes += [(place, sentence) for _, place, sentence in walk.found]
-    if check is not None and value is not _FAILED:
-        blamed = {path for path, _, _ in walk.found if path}
-        mistakes += [
-            (marks.place(*path), _told(path, sentence))
-            for path, sentence in check(value, marks)
-            if not any(path[: len(bad)] == bad for bad in blamed)
-        ]
-    if mistakes:
+    value = marks.convert(kind, stand_ins=True)
+    if check is not None and value is not None:
+        blamed = [mistake.path for mistake in marks.found if mistake.spoils]
+        for path, sentence in check(value, marks):
+            if not any(path[: len(bad)] == bad for bad in blamed):
+                marks.found.append(_Found(path, marks.place(*path), sentence))
+    mistakes = [(each.place, each.sentence) for each in found] + [each.told() for each in marks.found]
+    if mistakes or value is None:
         raise ConfigError(*_lines(name, mistakes))
-    return value  # type: ignore[no-any-return]  # built by walking kind
+    return value
 
 
 def schema(kind: type[Struct]) -> dict[str, Any]:
@@ -86,6 +83,7 @@ class Marks:
     def __init__(self, name: str, folder: Path, root: Node) -> None:
         self.name = name
         self.folder = folder
+        self.found: list[_Found] = []
         self._root = root
 
     def at(self, *path: str | int) -> str:
@@ -108,20 +106,36 @@ class Marks:
         """Whether the file sets `path`."""
         return self._find(path) is not None
 
-    def convert(self, kind: type[T], *path: str | int) -> tuple[T | None, list[Mistake]]:
-        """What stands at `path` as a `kind` (nothing reads as an empty map), with every mistake in it."""
+    def convert(self, kind: type[T], *path: str | int, stand_ins: bool = False) -> T | None:
+        """What stands at `path` as a `kind` (nothing reads as an empty map); its mistakes are noted.
+
+        None where there are any, or with `stand_ins` only where not even a stand-in could be made.
+        """
         node = self._find(path) or Node(self.place(*path), "map")
         walk = _Walk(self.folder)
-        value = walk.build(node, kind, path)
-        if walk.found:
-            return None, [(where, sentence) for where, _, sentence in walk.found]
-        return value, []
+        value = walk.build(node, kind, path, self.place(*path))
+        self.found += walk.found
+        if value is _FAILED or (walk.found and not stand_ins):
+            return None
+        return value  # type: ignore[no-any-return]  # built by walking kind
 
     def _find(self, path: Sequence[str | int]) -> Node | None:
         node: Node | None = self._root
         for step in path:
             node = None if node is None else _step(node, step)
         return node
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: KeyPath
+    place: Place
+    sentence: str
+    spoils: bool = True  # what stands at path was replaced, so nobody else need complain about it
+
+    def told(self) -> tuple[Place, str]:
+        dotted = ".".join(str(step) for step in self.path)
+        return self.place, f"{dotted}: {self.sentence}" if dotted else self.sentence
 
 
 _FAILED: Any = object()
@@ -131,7 +145,7 @@ class _Walk:
     """Builds values of a type from nodes; a mistake is noted and replaced by a stand-in of the same type."""
 
     def __init__(self, folder: Path) -> None:
-        self.found: list[tuple[KeyPath, Place, str]] = []
+        self.found: list[_Found] = []
         self._folder = folder
 
     def build(self, node: Node, kind: Any, path: KeyPath, place: Place | None = None) -> Any:
@@ -145,22 +159,21 @@ class _Walk:
         if isinstance(bare, type) and issubclass(bare, Struct):
             return self._struct(node, bare, path, place)
         container = get_origin(bare) or bare
-        if container is dict:
-            return self._bounded(self._dict(node, bare, path, place), metas, path, place)
-        if container in (list, tuple):
-            return self._bounded(self._list(node, bare, path, place), metas, path, place)
-        return self._leaf(node, kind, path, place)
+        if container not in (dict, list, tuple):
+            return self._leaf(node, kind, path, place)
+        before = len(self.found)
+        value = (self._dict if container is dict else self._list)(node, bare, path, place)
+        return value if len(self.found) > before else self._bounded(value, metas, path, place)
 
     def _struct(self, node: Node, kind: type[Struct], path: KeyPath, place: Place) -> Any:
         if node.kind == "scalar" and node.value is None:
             node = Node(place, "map")  # `broker:` with nothing behind it: what is missing is told below
         if node.kind != "map":
-            return self._wrong(path, place, f"expected keys and values, got {_show(node)}")
+            return self._wrong(path, place, f"expected keys and values, got {_show(node)}", kind)
         fields = {info.encode_name: info for info in msgspec.structs.fields(kind)}
         for key in node.keys.keys() - fields.keys():
-            self._note(
-                (*path, key), node.key_places[key], f"unknown key{did_you_mean(key, fields)}", blame=()
-            )
+            sentence = f"unknown key{did_you_mean(key, fields)}"
+            self.found.append(_Found((*path, key), node.key_places[key], sentence, spoils=False))
         values: dict[str, Any] = {}
         for key, info in fields.items():
             if key in node.keys:
@@ -170,7 +183,7 @@ class _Walk:
                 if len(self.found) > before and not info.required and not isinstance(value, (Struct, dict)):
                     continue  # the default is the better stand-in
             elif info.required:
-                self._note((*path, key), place, "is missing", blame=(*path, key))
+                self.found.append(_Found((*path, key), place, "is missing"))
                 value = _stand_in(info.type)
             else:
                 continue
@@ -182,13 +195,13 @@ class _Walk:
         try:
             return kind(**values)
         except (ValueError, TypeError) as error:  # what a struct's own __post_init__ has to say
-            return self._wrong(path, place, str(error))
+            return self._wrong(path, place, str(error), kind)
 
     def _dict(self, node: Node, kind: Any, path: KeyPath, place: Place) -> Any:
         if node.kind != "map":
             if node.kind == "scalar" and node.value is None:
                 return {}
-            return self._wrong(path, place, f"expected keys and values, got {_show(node)}")
+            return self._wrong(path, place, f"expected keys and values, got {_show(node)}", dict)
         key_type, value_type = get_args(kind) or (str, Any)
         built = {}
         for key, inner in node.keys.items():
@@ -201,12 +214,12 @@ class _Walk:
 
     def _list(self, node: Node, kind: Any, path: KeyPath, place: Place) -> Any:
         if node.kind != "list":
-            return self._wrong(path, place, f"expected a list, got {_show(node)}")
+            return self._wrong(path, place, f"expected a list, got {_show(node)}", kind)
         args = get_args(kind) or (Any,)
         is_tuple = (get_origin(kind) or kind) is tuple
         fixed = is_tuple and Ellipsis not in args
         if fixed and len(args) != len(node.items):
-            return self._wrong(path, place, f"expected {len(args)} values, got {len(node.items)}")
+            return self._wrong(path, place, f"expected {len(args)} values, got {len(node.items)}", kind)
         built = [
             self.build(item, args[at] if fixed else args[0], (*path, at), _place(node, at, item))
             for at, item in enumerate(node.items)
@@ -246,13 +259,15 @@ class _Walk:
             return self._wrong(path, place, _sentence(str(error), node), kind)
 
     def _bounded(self, value: Any, metas: list[Meta], path: KeyPath, place: Place) -> Any:
-        if value is _FAILED:
-            return value
         for meta in metas:
             if meta.max_length is not None and len(value) > meta.max_length:
-                return self._wrong(path, place, f"{len(value)} entries; {meta.max_length} are allowed")
+                return self._wrong(
+                    path, place, f"{len(value)} entries; {meta.max_length} are allowed", type(value)
+                )
             if meta.min_length is not None and len(value) < meta.min_length:
-                return self._wrong(path, place, f"{len(value)} entries; {meta.min_length} are needed")
+                return self._wrong(
+                    path, place, f"{len(value)} entries; {meta.min_length} are needed", type(value)
+                )
         return value
 
     def _hook(self, kind: type, value: Any) -> Any:
@@ -262,12 +277,9 @@ class _Walk:
             raise ValueError("Expected `path`")
         return self._folder / value
 
-    def _wrong(self, path: KeyPath, place: Place, sentence: str, kind: Any = None) -> Any:
-        self._note(path, place, sentence, blame=path)
-        return _FAILED if kind is None else _stand_in(kind)
-
-    def _note(self, path: KeyPath, place: Place, sentence: str, *, blame: KeyPath) -> None:
-        self.found.append((blame, place, _told(path, sentence)))
+    def _wrong(self, path: KeyPath, place: Place, sentence: str, kind: Any) -> Any:
+        self.found.append(_Found(path, place, sentence))
+        return _stand_in(kind)
 
 
 def _strip(kind: Any) -> tuple[Any, list[Meta]]:
@@ -333,7 +345,7 @@ def _sentence(reason: str, node: Node) -> str:
     if reason.startswith("expected text") and node.kind == "scalar" and not isinstance(node.value, str):
         hint = ": put it in quotes" if node.text else ""
     if reason == "expected true or false" and node.text.lower() in ("yes", "no", "on", "off"):
-        hint = ": YAML 1.2 has only true and false"
+        hint = ": this is YAML 1.2"
     return f"{reason}, got {_show(node)}{hint}"
 
 
@@ -348,11 +360,6 @@ def _show(node: Node) -> str:
         return "nothing"
     text = node.text if len(node.text) <= 60 else node.text[:57] + "..."
     return repr(text) if isinstance(node.value, str) else text
-
-
-def _told(path: KeyPath, sentence: str) -> str:
-    dotted = ".".join(str(step) for step in path)
-    return f"{dotted}: {sentence}" if dotted else sentence
 
 
 def _line(name: str, place: Place, sentence: str) -> str:
