@@ -1,0 +1,122 @@
+"""How to reach the MQTT broker: the `broker:` section of every configuration, checked and opened once."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Meta, Struct
+
+from wire.errors import ConfigError
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+_MAX_SECRET = 4096  # bytes; a password file larger than this is the wrong file
+
+
+class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Where the broker is and how this client identifies itself.
+
+    Secrets live in files of their own, never in the configuration. `wire.config` makes file names
+    relative to the configuration's folder.
+    """
+
+    url: Annotated[str, Meta(max_length=300, description="mqtt://host[:port], or mqtts:// for TLS.")]
+    username: Annotated[str, Meta(max_length=256, description="The client id if empty.")] = ""
+    password_file: Annotated[Path | None, Meta(description="File whose first line is the password.")] = None
+    ca_file: Annotated[Path | None, Meta(description="PEM of the authority; the system's if absent.")] = None
+    cert_file: Annotated[Path | None, Meta(description="PEM of the client's certificate, for mTLS.")] = None
+    key_file: Annotated[Path | None, Meta(description="PEM of the client's key.")] = None
+    protocol: Annotated[
+        Literal["auto", "3.1.1", "5", 5], Meta(description="auto tries MQTT 5 and falls back to 3.1.1.")
+    ] = "auto"  # YAML reads a bare 5 as a number
+
+    @property
+    def host(self) -> str:
+        """Host name or address, IPv6 without brackets."""
+        return _split(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """TCP port: the one in the URL, else 1883, or 8883 with TLS."""
+        split = _split(self.url)
+        return split.port or PORTS[split.scheme]
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return _split(self.url).scheme == "mqtts"
+
+    def mistakes(self, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], str]]:
+        """What cannot work, as `(path, sentence)`; `path` is where this section stands. Touches no file."""
+        try:
+            _split(self.url)
+        except ConfigError as error:
+            yield (*path, "url"), str(error)
+            return
+        if self.cert_file and not self.key_file:
+            yield (*path, "cert_file"), "cert_file needs key_file beside it"
+        if self.key_file and not self.cert_file:
+            yield (*path, "key_file"), "key_file needs cert_file beside it"
+        for key in ("ca_file", "cert_file"):
+            if getattr(self, key) and not self.tls:
+                yield (*path, key), f"{key} needs a url that starts with mqtts://"
+
+    def password(self) -> str | None:
+        """The password, read now, or None when no file is named.
+
+        Raises:
+            ConfigError: the file cannot be read, or is no password file.
+        """
+        if not self.password_file:
+            return None
+        try:
+            with self.password_file.open("rb") as file:
+                raw = file.read(_MAX_SECRET + 1)
+            text = raw.decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"broker.password_file {self.password_file}: {error}") from error
+        lines = text.splitlines()
+        if len(raw) > _MAX_SECRET or not lines or not lines[0]:
+            raise ConfigError(
+                f"broker.password_file {self.password_file}: its first line must be the password"
+            )
+        return lines[0]
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """A context that verifies the broker and shows the client certificate; None without TLS.
+
+        Raises:
+            ConfigError: a certificate or key cannot be used; the text names the file.
+        """
+        if not self.tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file or None)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"broker.ca_file {self.ca_file}: {error}") from error
+        if self.cert_file and self.key_file:
+            try:
+                context.load_cert_chain(self.cert_file, self.key_file)
+            except (OSError, ssl.SSLError) as error:
+                raise ConfigError(
+                    f"broker.cert_file {self.cert_file}, key_file {self.key_file}: {error}"
+                ) from error
+        return context
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        split = urlsplit(url)
+        port = split.port
+    except ValueError as error:
+        raise ConfigError(f"broker url {url!r}: {error}; write mqtt://host:port") from error
+    if split.scheme not in PORTS or not split.hostname or port == 0:
+        raise ConfigError(f"broker url {url!r} is not mqtt://host[:port] or mqtts://host[:port]")
+    if split.username is not None or split.password is not None:
+        raise ConfigError("broker url holds a user or password; use the keys username and password_file")
+    if split.path.strip("/") or split.query or split.fragment:
+        raise ConfigError(f"broker url {url!r} has something after the host and port; take it away")
+    return split
