@@ -87,6 +87,14 @@ class Adapter(ABC):
         self.clock = clock
         self.counters: dict[str, int] = {}
 
+    @property
+    def waits(self) -> bool:
+        """Whether the source waits for its reader (a file read as fast as possible).
+
+        The agent then holds it back where a model is slower; of any other source it drops the oldest.
+        """
+        return False
+
     @abstractmethod
     def streams(self) -> dict[str, Stream]:
         """The streams this device sends, from the options alone: `agent check` asks no device."""
