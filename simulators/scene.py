@@ -17,7 +17,8 @@ Thing = Vehicle | Walker | Post
 Truth = list[tuple[str, float, float, float, float]]
 
 _MIN_PX = 9.0  # of height at 480 lines: below it nobody could tell what it is
-_MIN_SEEN = 0.35  # visible share of a thing's box, by what is nearer and by the picture's edge
+_MIN_SEEN = 0.35  # of a thing's box not hidden by what is nearer, and of it inside the picture, but
+_LARGE = 0.02  # of the picture is enough to tell a thing that is mostly outside
 
 # One cycle of the traffic light: cars roll `_SLOTS` places forward, then stand while people cross.
 _GREEN_S, _RED_S = 9.0, 7.5
@@ -78,7 +79,8 @@ class Scene:
     def truth(self, index: int) -> Truth:
         """What can be seen in picture `index`: (label, x, y, w, h) in px, clipped to the picture.
 
-        Things smaller than 9 px (at 480 lines) or hidden by more than 65 % are left out.
+        Left out are things lower than 9 px (at 480 lines), hidden by more than 65 %, or outside by more than
+        65 % unless what is inside covers 2 % of the picture.
         """
         free = np.ones((math.ceil(self.height / 4), math.ceil(self.width / 4)), bool)
         found: Truth = []
@@ -90,12 +92,13 @@ class Scene:
             if cx1 - cx0 < 2 or cy1 - cy0 < 2:
                 continue
             cell = free[int(cy0 // 4) : math.ceil(cy1 / 4), int(cx0 // 4) : math.ceil(cx1 / 4)]
-            inside = (cx1 - cx0) * (cy1 - cy0) / ((x1 - x0) * (y1 - y0))
-            seen = inside * float(cell.mean())
+            area = (cx1 - cx0) * (cy1 - cy0)
+            inside = area / ((x1 - x0) * (y1 - y0))
+            seen = float(cell.mean())
             cell[:] = False
-            if isinstance(thing, Post):
+            if isinstance(thing, Post) or cy1 - cy0 < _MIN_PX * self.height / 480:
                 continue
-            if seen >= _MIN_SEEN and cy1 - cy0 >= _MIN_PX * self.height / 480:
+            if seen >= _MIN_SEEN and (inside >= _MIN_SEEN or area > _LARGE * self.width * self.height):
                 found.append((thing.label, float(cx0), float(cy0), float(cx1 - cx0), float(cy1 - cy0)))
         return found[::-1]
 
