@@ -8,10 +8,11 @@ in any order, is the same to the bit. The plant knows no protocol.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ UNITS = {"position": "deg", "velocity": "deg/s", "torque": "N.m"}  # UCUM; OPC 4
 
 FaultKind = Literal["friction", "backlash", "spike", "stuck-sensor"]
 FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_FAULT_TEXT = re.compile(rf"([a-z-]+):(\d+)(?:@{_NUMBER}(?:-{_NUMBER})?)?(?:x{_NUMBER})?")
 
 Floats = NDArray[np.float64]
 
@@ -55,6 +58,23 @@ class Fault:
             raise ValueError(f"a fault from {self.start_s} s to {self.end_s} s has no duration")
         if not (np.isfinite(self.size) and self.size > 0):
             raise ValueError(f"fault size {self.size} is not above 0")
+
+    @classmethod
+    def parse(cls, text: str) -> Fault:
+        """Read `KIND:JOINT[@START[-END]][xSIZE]`, e.g. `friction:3@20-40x1.5`.
+
+        Raises:
+            ValueError: it is not of this form, or no such fault is possible.
+        """
+        found = _FAULT_TEXT.fullmatch(text)
+        if not found:
+            raise ValueError(
+                f"fault {text!r} is not KIND:JOINT[@START[-END]][xSIZE], e.g. friction:3@20-40x1.5"
+            )
+        kind, joint, start, end, size = found.groups()
+        return cls(
+            int(joint), cast(FaultKind, kind), float(start or 0), float(end or "inf"), float(size or 1.0)
+        )
 
 
 class Cobot:

@@ -90,3 +90,15 @@ def test_impossible_faults_are_refused(wrong: dict[str, object]) -> None:
 def test_time_before_the_start_is_refused() -> None:
     with pytest.raises(ValueError, match="count from 0"):
         Cobot(1).block(-1, 2)
+
+
+def test_faults_are_written_in_one_word() -> None:
+    assert Fault.parse("stuck-sensor:6") == Fault(6, "stuck-sensor")
+    assert Fault.parse("friction:3@20.5-40x1.5") == Fault(3, "friction", 20.5, 40, 1.5)
+    assert Fault.parse("spike:1@7") == Fault(1, "spike", 7)
+
+
+@pytest.mark.parametrize("text", ["", "friction", "friction:9", "rust:1", "spike:1@9-3", "spike:1x0"])
+def test_faults_written_wrong_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"fault|joint"):
+        Fault.parse(text)
