@@ -1,0 +1,139 @@
+"""What can be said against a reading: flagged and counted at the edge, never silently mended."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from msgspec import UNSET
+
+from adapters.base import Reading, Value
+from wire.clock import NS_PER_S, Clock
+from wire.messages import Field, Quality, Stream
+
+MAX_TEXT = 2_000  # characters of one value: what is longer is no measurement
+_LAST_NS = 253_402_300_799 * NS_PER_S  # 9999-12-31
+# the gravest first: a row travels with one
+_ORDER = (
+    Quality.BAD,
+    Quality.WRONG_TYPE,
+    Quality.NOT_FINITE,
+    Quality.TIME_BACKWARD,
+    Quality.TIME_REPEATED,
+    Quality.OUT_OF_RANGE,
+    Quality.UNCERTAIN,
+)
+
+
+class Inspector:
+    """Compares the readings of one device with the streams it declares; `counters` takes what was found."""
+
+    def __init__(self, streams: Mapping[str, Stream], clock: Clock, counters: Counter[str]) -> None:
+        self._streams = {name: _Declared(stream) for name, stream in streams.items()}
+        self._clock = clock
+        self._counters = counters
+
+    def reopened(self) -> None:
+        """The device was opened anew: a recording may rightly begin again."""
+        for stream in self._streams.values():
+            stream.last_ns = None
+
+    def inspect(self, reading: Reading) -> Reading | None:
+        """The reading with its quality, or None when it is of no declared stream and kind."""
+        declared = self._streams.get(reading.stream)
+        if declared is None or (reading.picture is None) == declared.frame:
+            self._counters["undeclared_stream"] += 1
+            return None
+        found = [reading.quality] if reading.quality else []
+        at_ns = reading.at_ns
+        if not 0 <= at_ns < _LAST_NS:
+            self._counters["impossible_time"] += 1
+            at_ns = self._clock.now_ns()
+            found.append(Quality.UNCERTAIN)
+        elif declared.last_ns is not None and at_ns <= declared.last_ns:
+            found.append(Quality.TIME_REPEATED if at_ns == declared.last_ns else Quality.TIME_BACKWARD)
+        declared.last_ns = at_ns
+        values = reading.values
+        if not declared.fine(values):
+            values = declared.flag(values, found, self._counters)
+        if not found and at_ns == reading.at_ns and values is reading.values:
+            return reading
+        for quality in found:
+            self._counters[quality.name.lower()] += 1
+        worst = next((quality for quality in _ORDER if quality in found), Quality.GOOD)
+        return replace(reading, at_ns=at_ns, values=values, quality=worst)
+
+
+class _Declared:
+    def __init__(self, stream: Stream) -> None:
+        self.frame = stream.kind == "frame"
+        self.last_ns: int | None = None
+        self._fields = stream.fields
+        self._types = {name: _TYPES[field.t] for name, field in stream.fields.items()}
+        self._limits = {
+            name: (
+                -math.inf if field.min is UNSET else field.min,
+                math.inf if field.max is UNSET else field.max,
+            )
+            for name, field in stream.fields.items()
+            if _TYPES[field.t] in (float, int)
+        }
+
+    def fine(self, values: Mapping[str, Value]) -> bool:
+        """Whether nothing is to be said against the values: the quick way for nearly every row."""
+        types, limits = self._types, self._limits
+        for name, value in values.items():
+            if value is None:
+                continue
+            if type(value) is not types.get(name):
+                return False
+            if name in limits:
+                low, high = limits[name]
+                if not low <= value <= high or not -_HUGE < value < _HUGE:  # type: ignore[operator]  # a number
+                    return False
+            elif type(value) is str and len(value) > MAX_TEXT:
+                return False
+        return True
+
+    def flag(
+        self, values: Mapping[str, Value], found: list[Quality], counters: Counter[str]
+    ) -> Mapping[str, Value]:
+        kept: dict[str, Value] = {}
+        for name, value in values.items():
+            field = self._fields.get(name)
+            if field is None:
+                counters["undeclared_field"] += 1
+                continue
+            kept[name], quality = _judge(value, field)
+            if quality and quality not in found:
+                found.append(quality)
+        return kept
+
+
+_TYPES: dict[str, type] = {"f32": float, "f64": float, "i64": int, "bool": bool, "str": str, "json": str}
+_HUGE = 2.0**63
+
+
+def _judge(value: Value, field: Field) -> tuple[Value, Quality]:
+    wanted = _TYPES[field.t]
+    if value is None:
+        return None, Quality.GOOD
+    if wanted is float and type(value) in (int, float):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None, Quality.NOT_FINITE
+        return (number, _within(number, field)) if math.isfinite(number) else (None, Quality.NOT_FINITE)
+    if wanted is int and type(value) is int:
+        return (value, _within(value, field)) if -_HUGE <= value < _HUGE else (None, Quality.WRONG_TYPE)
+    if type(value) is wanted and (not isinstance(value, str) or len(value) <= MAX_TEXT):
+        return value, Quality.GOOD
+    return None, Quality.WRONG_TYPE
+
+
+def _within(value: float, field: Field) -> Quality:
+    low = -math.inf if field.min is UNSET else field.min
+    high = math.inf if field.max is UNSET else field.max
+    return Quality.GOOD if low <= value <= high else Quality.OUT_OF_RANGE

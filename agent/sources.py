@@ -1,0 +1,160 @@
+"""One device followed for ever: opened, read, watched for silence, opened again; never the daemon's end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
+from agent.quality import Inspector
+from wire.clock import Clock
+from wire.messages import DeviceState, Stream
+
+log = logging.getLogger("edgebed.source")
+
+Sink = Callable[[Reading], Awaitable[None] | None]
+OPEN_S = 30.0  # a device that takes longer to open is not there
+CLOSE_S = 10.0
+
+
+class Source:
+    """Reads one device into `sink` and says how it is by `state`.
+
+    `sink` takes a reading at once and returns None, or returns what to wait for: the device is held back
+    until then and that time does not count as silence. `changed` is called whenever `state` changes.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        build: Callable[[], Adapter],
+        streams: dict[str, Stream],
+        sink: Sink,
+        *,
+        clock: Clock,
+        stall_s: float,
+        changed: Callable[[], None],
+        backoff_s: tuple[float, float] = (0.5, 30.0),
+    ) -> None:
+        self.device = device
+        self.state = DeviceState(state="starting", since=clock.now_ms())
+        self.counters: Counter[str] = Counter()
+        self.readings = 0
+        self._build = build
+        self._inspector = Inspector(streams, clock, self.counters)
+        self._sink = sink
+        self._clock = clock
+        self._stall_s = stall_s
+        self._changed = changed
+        self._first_s, self._longest_s = backoff_s
+
+    async def run(self) -> None:
+        """Read until the device ends by itself (a file), else for ever."""
+        wait_s = self._first_s
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._once()
+                self._enter("stopped", "the recording has ended")
+                return
+            except AdapterError as error:
+                self._lost(str(error))
+            except Exception as error:  # the supervised loop: a bug in an adapter is one lost device
+                log.debug("%s: adapter failed", self.device, exc_info=True)
+                self._lost(f"the adapter failed: {type(error).__name__}: {error}")
+            if asyncio.get_running_loop().time() - began > self._longest_s:
+                wait_s = self._first_s  # it was well for long: this is a new failure, not the same one
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
+            wait_s = min(wait_s * 2, self._longest_s)
+
+    async def _once(self) -> None:
+        """Open, read until the end, close.
+
+        Raises:
+            AdapterError: it cannot be read (any more).
+        """
+        adapter = self._build()
+        counted: Counter[str] = Counter()
+        try:
+            await self._open(adapter)
+            await self._read(adapter, counted)
+        finally:
+            self._count(adapter, counted)
+            await self._close(adapter)
+
+    async def _open(self, adapter: Adapter) -> None:
+        limit_s = max(OPEN_S, self._stall_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                await adapter.open()
+        except TimeoutError as error:
+            raise DeviceStalled(f"opening took longer than {limit_s:g} s") from error
+
+    async def _read(self, adapter: Adapter, counted: Counter[str]) -> None:
+        loop = asyncio.get_running_loop()
+        inspect, sink, slack = self._inspector.inspect, self._sink, self._stall_s / 8
+        self._inspector.reopened()
+        try:
+            # the deadline moves only once in a while: moving it costs as much as reading a row
+            async with _ended(adapter.readings()) as readings, asyncio.timeout(self._stall_s) as limit:
+                moved = loop.time()
+                async for reading in readings:
+                    if self.state.state != "ok":
+                        self._enter("ok")
+                    self.readings += 1
+                    if (fit := inspect(reading)) is not None and (wait := sink(fit)) is not None:
+                        limit.reschedule(None)
+                        await wait
+                        moved = 0.0
+                    if (now := loop.time()) - moved > slack:
+                        limit.reschedule(now + self._stall_s)
+                        moved = now
+                        self._count(adapter, counted)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise DeviceStalled(f"no reading for {self._stall_s:g} s") from error
+
+    async def _close(self, adapter: Adapter) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await adapter.close()
+        except TimeoutError:
+            log.warning("%s: closing took longer than %g s and was given up", self.device, CLOSE_S)
+
+    def _count(self, adapter: Adapter, counted: Counter[str]) -> None:
+        for name, number in adapter.counters.items():
+            self.counters[name] += number - counted[name]
+            counted[name] = number
+
+    def _lost(self, why: str) -> None:
+        self.counters["lost"] += self.state.state != "degraded"
+        self._enter("degraded", why)
+
+    def _enter(self, state: str, why: str = "") -> None:
+        before = self.state
+        since = self._clock.now_ms() if state != before.state else before.since
+        self.state = DeviceState(state=state, since=since, why=why[:2000])  # type: ignore[arg-type]  # ours
+        if state != before.state:
+            if state == "degraded":
+                log.warning("%s: degraded: %s", self.device, why)
+            elif state == "ok" and before.state == "degraded":
+                log.info("%s: back after %.1f s", self.device, (since - before.since) / 1000)
+            else:
+                log.info("%s: %s", self.device, state)
+        if (state, why) != (before.state, before.why):
+            self._changed()
+
+
+@contextlib.asynccontextmanager
+async def _ended(readings: AsyncIterator[Reading]) -> AsyncIterator[AsyncIterator[Reading]]:
+    """One iteration that ends here and not when the garbage collector finds it."""
+    try:
+        yield readings
+    finally:
+        if isinstance(readings, AsyncGenerator):
+            await readings.aclose()
