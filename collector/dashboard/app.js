@@ -1,0 +1,134 @@
+// The shell: header, route, language, theme, and the banner while the stream is lost.
+import { locked } from "./api.js";
+import { failure, loaded, start, troubled } from "./fleet-state.js";
+import { effect, html, render, signal, useEffect, useState } from "./html.js";
+import { Icon } from "./parts.js";
+import { recall, remember } from "./remember.js";
+import { follow, link } from "./stream.js";
+import { choose, lang, LANGUAGES, speak, t } from "./text.js";
+import { FleetView } from "./views/fleet.js";
+
+const LATER = {
+  // fetched when first opened: the fleet page must not wait for chart code
+  device: () => import("./views/device.js").then((module) => module.DeviceView),
+  ledger: () => import("./views/ledger.js").then((module) => module.LedgerView),
+  quarantine: () => import("./views/quarantine.js").then((module) => module.QuarantineView),
+  token: () => import("./views/token.js").then((module) => module.TokenView),
+};
+const PLACES = ["fleet", "ledger", "quarantine"];
+
+const route = signal(parse(location.hash));
+
+function parse(hash) {
+  let parts;
+  try {
+    parts = hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  } catch {
+    parts = [""]; // a hand-made address with a broken escape
+  }
+  const [view, ...rest] = parts;
+  if (view === "device" && rest.length === 5) return { view, node: rest.slice(0, 4).join("/"), device: rest[4] };
+  return { view: PLACES.includes(view) ? view : "fleet" };
+}
+
+function Shell() {
+  const at = route.value;
+  const view = locked.value ? "token" : at.view;
+  return html`
+    <a class="skip" href="#main" onClick=${skip}>${t("skip")}</a>
+    <header class="top">
+      <div class="bar">
+        <a class="brand" href="#/"><${Mark} />edgebed</a>
+        <nav aria-label=${t("nav")}>
+          ${PLACES.map(
+            (place) => html`<a key=${place} href=${place === "fleet" ? "#/" : `#/${place}`}
+              aria-current=${at.view === place ? "page" : undefined}>${t(`nav.${place}`)}</a>`,
+          )}
+        </nav>
+        <div class="switches"><${LinkState} /><${LanguageSwitch} /><${ThemeSwitch} /></div>
+      </div>
+    </header>
+    <${Banner} />
+    <main class="page" id="main" tabindex="-1"><${View} key=${JSON.stringify([view, at.node, at.device])} view=${view} at=${at} /></main>`;
+}
+
+function View({ view, at }) {
+  const [Found, setFound] = useState(view === "fleet" ? () => FleetView : null);
+  const [broken, setBroken] = useState(false);
+  useEffect(() => {
+    if (view !== "fleet") LATER[view]().then((component) => setFound(() => component), () => setBroken(true));
+  }, []);
+  if (broken) return html`<p class="card problem" role="alert">${t("load.failed")}</p>`;
+  if (!Found) return html`<p class="loading" role="status">${t("loading")}</p>`;
+  return html`<${Found} node=${at.node} device=${at.device} />`;
+}
+
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+function Mark() {
+  return html`<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect x="3" y="3" width="26" height="26" rx="7" class="mark-box" /><path class="mark-line" d="M7 17h4l2.5-7 4 13 3-9 1.5 3H25" /></svg>`;
+}
+
+function LinkState() {
+  const state = link.value;
+  const tone = { open: "good", lost: "bad", connecting: "idle" }[state];
+  return html`<span class="link ${tone}" title=${t(`link.${state}.long`)}><span class="dot" aria-hidden="true"></span><span class="link-word">${t(`link.${state}`)}</span></span>`;
+}
+
+function Banner() {
+  const lost = link.value === "lost" && !locked.value;
+  const refused = !lost && failure.value && !locked.value && !loaded.value;
+  return html`<div role="status" aria-live="polite">
+    ${(lost || refused) && html`<div class="banner"><div class="banner-in"><${Icon} name="plug" /><span><b>${t("lost.title")}</b> ${t("lost.text")}</span></div></div>`}
+  </div>`;
+}
+
+function LanguageSwitch() {
+  return html`<label class="pick"><span class="hidden">${t("language")}</span>
+    <select value=${lang.value} onChange=${(event) => choose(event.target.value)}>
+      ${Object.entries(LANGUAGES).map(([code, name]) => html`<option key=${code} value=${code} lang=${code}>${name}</option>`)}
+    </select></label>`;
+}
+
+const THEMES = ["auto", "light", "dark"];
+export const theme = signal(recall("edgebed.theme") ?? "auto");
+
+function ThemeSwitch() {
+  const current = THEMES.includes(theme.value) ? theme.value : "auto";
+  const icon = { auto: "auto", light: "sun", dark: "moon" }[current];
+  const turn = () => {
+    theme.value = THEMES[(THEMES.indexOf(current) + 1) % THEMES.length];
+  };
+  const label = `${t("theme")}: ${t(`theme.${current}`)}`;
+  return html`<button type="button" class="round" aria-label=${label} title=${label} onClick=${turn}><${Icon} name=${icon} /></button>`;
+}
+
+effect(() => {
+  const chosen = theme.value;
+  remember("edgebed.theme", chosen === "auto" ? null : chosen);
+  if (chosen === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = chosen;
+  dispatchEvent(new Event("themechange"));
+});
+
+effect(() => {
+  const n = troubled.value;
+  document.title = n ? `(${n}) edgebed` : "edgebed";
+});
+
+addEventListener("hashchange", () => {
+  if (location.hash === "#main") return;
+  route.value = parse(location.hash);
+  document.getElementById("main")?.focus({ preventScroll: true });
+  scrollTo(0, 0);
+});
+
+effect(() => follow(route.value.node, route.value.device));
+start();
+await speak(lang.value);
+const root = document.getElementById("app");
+root.replaceChildren();
+render(html`<${Shell} />`, root);

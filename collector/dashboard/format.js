@@ -1,0 +1,91 @@
+// Numbers, times and units as people read them.
+import { lang, t } from "./text.js";
+
+const cache = new Map();
+
+function formatter(kind, options) {
+  const key = `${lang.value}${kind.name}${JSON.stringify(options)}`;
+  if (!cache.has(key)) cache.set(key, new kind(lang.value, options));
+  return cache.get(key);
+}
+
+export const NONE = "–";
+
+export function count(n) {
+  return Number.isFinite(n) ? formatter(Intl.NumberFormat, { maximumFractionDigits: 0 }).format(n) : NONE;
+}
+
+/** A measured value: `dec` decimals where its field declares them, else four significant digits. */
+export function value(x, dec) {
+  if (typeof x === "boolean") return t(x ? "yes" : "no");
+  if (typeof x === "string") return x;
+  if (!Number.isFinite(x)) return NONE;
+  const options =
+    Number.isInteger(dec) && dec >= 0 && dec <= 12
+      ? { minimumFractionDigits: Math.min(dec, 6), maximumFractionDigits: Math.min(dec, 6) }
+      : { maximumSignificantDigits: 4 };
+  return formatter(Intl.NumberFormat, options).format(x);
+}
+
+export function percent(share) {
+  return Number.isFinite(share) ? formatter(Intl.NumberFormat, { style: "percent", maximumFractionDigits: 0 }).format(share) : NONE;
+}
+
+export function bytes(n) {
+  if (!Number.isFinite(n)) return NONE;
+  const steps = ["B", "kB", "MB", "GB", "TB"];
+  let step = 0;
+  while (n >= 1000 && step < steps.length - 1) {
+    n /= 1000;
+    step += 1;
+  }
+  return `${value(n, n < 10 && step ? 1 : 0)} ${steps[step]}`;
+}
+
+/** A span of time in at most two units. */
+export function span(ms) {
+  if (!Number.isFinite(ms)) return NONE;
+  const s = Math.max(0, Math.floor(ms / 1000));
+  if (s < 60) return t("span.s", { s });
+  const m = Math.floor(s / 60);
+  if (m < 60) return t("span.min", { m });
+  const h = Math.floor(m / 60);
+  if (h < 24) return m % 60 ? t("span.hmin", { h, m: m % 60 }) : t("span.h", { h });
+  const d = Math.floor(h / 24);
+  return h % 24 ? t("span.dh", { d, h: h % 24 }) : t("span.d", { d });
+}
+
+const DAY = { month: "short", day: "numeric" };
+const TIME = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+
+/** Local clock time; with the date where it is not today. */
+export function when(ms) {
+  if (!Number.isFinite(ms)) return NONE;
+  const at = new Date(ms);
+  const today = at.toDateString() === new Date().toDateString();
+  return formatter(Intl.DateTimeFormat, today ? TIME : { ...DAY, ...TIME }).format(at);
+}
+
+export function clockTime(ms, seconds = true) {
+  const { second, ...minutes } = TIME;
+  return formatter(Intl.DateTimeFormat, seconds ? { second, ...minutes } : minutes).format(new Date(ms));
+}
+
+export function day(ms) {
+  return formatter(Intl.DateTimeFormat, DAY).format(new Date(ms));
+}
+
+export function utc(ms) {
+  return Number.isFinite(ms) ? `${new Date(ms).toISOString().replace("T", " ").replace("Z", "")} UTC` : "";
+}
+
+// UCUM codes are for machines; these are what a chart shows
+const UNITS = {
+  Cel: "°C", deg: "°", "deg/s": "°/s", "N.m": "N·m", "m/s2": "m/s²", "1": "", "{count}": "", "[lb_av]": "lb",
+  "ug/m3": "µg/m³", "[degF]": "°F", "/min": "/min", "{beats}/min": "bpm", "mm[Hg]": "mmHg", "km/h": "km/h", "W.h": "Wh",
+};
+
+export function unit(code) {
+  if (!code) return "";
+  return UNITS[code] ?? code.replace(/\{([^}]*)\}/g, "$1").replaceAll(".", "·");
+}

@@ -1,0 +1,71 @@
+// One server-sent event stream per tab, opened again for ever; the page says so while it is lost.
+import { signal } from "./html.js";
+
+const RETRY_MS = [500, 1000, 2000, 4000, 8000];
+const EVENTS = ["hello", "fleet", "rows", "live", "event", "snap"];
+
+/** connecting | open | lost */
+export const link = signal("connecting");
+
+const listeners = new Map(EVENTS.map((name) => [name, new Set()]));
+let source = null;
+let query = null;
+let failures = 0;
+let timer = 0;
+
+/** Call `listener` with each parsed `name` event; returns the function that stops it. */
+export function on(name, listener) {
+  listeners.get(name).add(listener);
+  return () => listeners.get(name).delete(listener);
+}
+
+/** Follow the fleet, and one device too where it is named. */
+export function follow(node, device) {
+  const wanted = node ? `?${new URLSearchParams(device ? { node, device } : { node })}` : "";
+  if (wanted === query && source) return;
+  query = wanted;
+  open();
+}
+
+function open() {
+  clearTimeout(timer);
+  source?.close();
+  const mine = new EventSource(`api/v1/stream${query}`);
+  source = mine;
+  for (const name of EVENTS) {
+    mine.addEventListener(name, (event) => {
+      if (source === mine) deliver(name, event.data);
+    });
+  }
+  mine.onerror = () => {
+    if (source === mine) retry();
+  };
+}
+
+function deliver(name, data) {
+  let body;
+  try {
+    body = JSON.parse(data);
+  } catch {
+    return; // cut off in the middle of a frame: the next one is whole
+  }
+  if (name === "hello") {
+    failures = 0;
+    link.value = "open";
+  }
+  for (const listener of listeners.get(name)) listener(body);
+}
+
+function retry() {
+  // EventSource gives up for good on an HTTP error, so every failure is treated the same way here
+  source.close();
+  source = null;
+  failures += 1;
+  if (failures > 1 || link.value === "open") link.value = "lost";
+  const wait = RETRY_MS[Math.min(failures, RETRY_MS.length) - 1];
+  clearTimeout(timer);
+  timer = setTimeout(open, wait);
+}
+
+addEventListener("online", () => link.value === "lost" && open());
+document.addEventListener("visibilitychange", () => !document.hidden && link.value === "lost" && open());

@@ -1,0 +1,64 @@
+// The proof: per node and outbox, what was taken must be stored, waiting, or declared lost with a reason.
+import { ApiError, get } from "../api.js";
+import { count } from "../format.js";
+import { html, useEffect, useState } from "../html.js";
+import { At, Icon, NodeName } from "../parts.js";
+import { t } from "../text.js";
+
+const EVERY_MS = 5000;
+const SHOWN = 5; // ranges listed per entry
+
+export function LedgerView() {
+  const [answer, setAnswer] = useState(null);
+  const [error, setError] = useState("");
+  useEffect(() => {
+    const abort = new AbortController();
+    const load = async () => {
+      try {
+        if (!document.hidden) setAnswer(await get("ledger", { signal: abort.signal }));
+        setError("");
+      } catch (failed) {
+        if (failed.name === "AbortError") return;
+        if (!(failed instanceof ApiError)) throw failed;
+        setError(failed.message);
+      }
+    };
+    load();
+    const timer = setInterval(load, EVERY_MS);
+    return () => {
+      clearInterval(timer);
+      abort.abort();
+    };
+  }, []);
+  return html`<section class="card">
+    <div class="card-head"><h1>${t("nav.ledger")}</h1></div>
+    <p class="muted lead">${t("ledger.text")}</p>
+    ${error && html`<p class="problem" role="alert">${error}</p>`}
+    ${answer && (answer.entries.length ? html`<${Entries} entries=${answer.entries} />` : html`<p class="empty">${t("ledger.empty")}</p>`)}
+    <dl class="glossary">${["taken", "stored", "waiting", "declared", "missing", "duplicates"].map((name) => html`<div key=${name}><dt>${t(`totals.${name}`)}</dt><dd>${t(`totals.${name}.long`)}</dd></div>`)}</dl>
+  </section>`;
+}
+
+function Entries({ entries }) {
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${t("nav.ledger")}><table class="ledger">
+    <thead><tr><th>${t("col.node")}</th>${["taken", "stored", "waiting", "declared", "missing", "duplicates"].map((name) => html`<th key=${name} class="n" title=${t(`totals.${name}.long`)}>${t(`totals.${name}`)}</th>`)}<th class="n">${t("col.rows")}</th><th>${t("col.span")}</th></tr></thead>
+    <tbody>${entries.map((entry) => html`<${Entry} key=${entry.node + entry.ep} entry=${entry} />`)}</tbody>
+  </table></div>`;
+}
+
+function Entry({ entry }) {
+  const missing = entry.missing_count ?? 0;
+  return html`<tr>
+      <th scope="row"><${NodeName} node=${entry.node} /><span class="mono muted small" title=${t("ledger.ep")}>${String(entry.ep).slice(0, 8)}</span></th>
+      <td class="n">${count(entry.taken)}</td><td class="n">${count(entry.stored)}</td><td class="n ${entry.waiting ? "note-text" : ""}">${count(entry.waiting)}</td>
+      <td class="n ${entry.gap_count ? "warn-text" : ""}">${count(entry.gap_count)}</td>
+      <td class="n ${missing ? "bad-text" : ""}">${missing ? html`<${Icon} name="bad" />` : html`<${Icon} name="ok" />`} ${count(missing)}</td>
+      <td class="n">${count(entry.duplicates)}</td><td class="n">${count(entry.rows_stored)}</td>
+      <td class="nowrap small"><${At} ms=${entry.first} /> – <${At} ms=${entry.last} /></td>
+    </tr>
+    ${(entry.gaps?.length > 0 || entry.missing?.length > 0) && html`<tr class="detail"><td colspan="9"><ul>
+      ${(entry.gaps ?? []).slice(-SHOWN).map(([first, last, why], i) => html`<li key=${`g${i}`} class="warn-text">${t("ledger.gap", { first: count(first), last: count(last) })} <span class="why">${why}</span></li>`)}
+      ${(entry.missing ?? []).slice(-SHOWN).map(([first, last], i) => html`<li key=${`m${i}`} class="bad-text">${t("ledger.missing", { first: count(first), last: count(last) })}</li>`)}
+      ${entry.gaps?.length > SHOWN && html`<li class="muted">${t("ledger.moregaps", { n: count(entry.gaps.length - SHOWN) })}</li>`}
+    </ul></td></tr>`}`;
+}

@@ -1,0 +1,29 @@
+// Where the collector asks for a token: given once, kept by the server in a cookie that scripts cannot read.
+import { locked } from "../api.js";
+import { refresh } from "../fleet-state.js";
+import { html, useState } from "../html.js";
+import { t } from "../text.js";
+
+export function TokenView() {
+  const [wrong, setWrong] = useState(false);
+  const enter = async (event) => {
+    event.preventDefault();
+    const token = new FormData(event.currentTarget).get("token").trim();
+    const reply = await fetch("api/v1/session", { method: "POST", headers: { authorization: `Bearer ${token}` } }).catch(() => null);
+    if (!reply?.ok) {
+      setWrong(true);
+      return;
+    }
+    locked.value = false;
+    refresh();
+  };
+  return html`<section class="card welcome">
+    <h1>${t("token.title")}</h1>
+    <p>${t("token.text")}</p>
+    <form class="token" onSubmit=${enter}>
+      <label>${t("token.label")} <input name="token" type="password" autocomplete="current-password" required autofocus /></label>
+      <button type="submit" class="button primary">${t("token.enter")}</button>
+    </form>
+    ${wrong && html`<p class="problem" role="alert">${t("token.wrong")}</p>`}
+  </section>`;
+}

@@ -1,0 +1,28 @@
+// What a newcomer sees while no node has ever reported.
+import { get } from "../api.js";
+import { html, useEffect, useState } from "../html.js";
+import { State } from "../parts.js";
+import { t } from "../text.js";
+
+const STEPS = [
+  ["welcome.demo", "make demo"],
+  ["welcome.check", "edgebed agent check configs/…yaml"],
+  ["welcome.run", "edgebed agent run configs/…yaml"],
+];
+
+export function Welcome() {
+  const [health, setHealth] = useState(null);
+  useEffect(() => {
+    get("health").then(setHealth, () => setHealth(null)); // shown where it can be had, no more
+  }, []);
+  const broker = health && (health.broker?.state ?? health.broker);
+  return html`<section class="card welcome">
+    <h1>${t("welcome.title")}</h1>
+    <p>${t("welcome.text")}</p>
+    <ol>${STEPS.map(([key, command]) => html`<li key=${key}><span>${t(key)}</span><code>${command}</code></li>`)}</ol>
+    ${broker !== null && broker !== undefined && html`<p class="muted">${t("welcome.broker")} <${State} state=${brokerState(broker)} /></p>`}
+    <p class="muted">${t("welcome.wait")}</p>
+  </section>`;
+}
+
+const brokerState = (broker) => (broker === true || broker === "connected" || broker === "ok" || broker === "online" ? "online" : "lost");
