@@ -93,13 +93,17 @@ class Status(_Message, kw_only=True):
 
 
 class Field(_Message, kw_only=True):
-    """One measured quantity of a stream; `unit` is a UCUM code, `dec` the decimals that travel."""
+    """One measured quantity of a stream; `unit` is a UCUM code, `dec` the decimals that travel.
+
+    `alarm` is the value from which on a reading is an alarm: a chart draws it, nothing is triggered by it.
+    """
 
     t: Literal["f32", "f64", "i64", "bool", "str", "json"] = "f64"
     unit: Short = ""
     dec: Annotated[int, Meta(ge=0, le=12)] | UnsetType = UNSET
     min: float | UnsetType = UNSET
     max: float | UnsetType = UNSET
+    alarm: float | UnsetType = UNSET
     desc: Text = ""
 
 
