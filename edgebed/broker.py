@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import sysconfig
 import time
 from pathlib import Path
@@ -69,6 +68,17 @@ class Broker:
         """What goes into `broker: {url: ...}` of an agent or collector."""
         return f"mqtt://{self.host}:{self.port}"
 
+    def require_port(self) -> None:
+        """Refuse a port that something listens on.
+
+        Raises:
+            TryAgain: it is in use.
+        """
+        if is_listening(self.host, self.port):
+            raise TryAgain(
+                f"port {self.port} on {self.host} is in use: stop what listens there or use --port"
+            )
+
     def command(self) -> list[str]:
         """Write the broker's configuration into `folder` and return its command line."""
         program = find(self.kind)
@@ -93,10 +103,7 @@ class Broker:
 
     def start(self, deadline_s: float = 30.0) -> None:
         """Start the process and wait until it takes connections."""
-        if is_listening(self.host, self.port):
-            raise TryAgain(
-                f"port {self.port} on {self.host} is in use: stop what listens there or use --port"
-            )
+        self.require_port()
         command = self.command()
         with (self.folder / "broker.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -137,13 +144,10 @@ class Broker:
 
 
 def become(broker: Broker) -> None:
-    """Replace this process by the broker: signals reach it and nothing is orphaned."""
-    if is_listening(broker.host, broker.port):
-        raise TryAgain(
-            f"port {broker.port} on {broker.host} is in use: stop what listens there or use --port"
-        )
+    """Print the URL and replace this process by the broker: signals reach it and nothing is orphaned."""
+    broker.require_port()
     command = broker.command()
-    sys.stdout.flush()
+    print(broker.url, flush=True)  # noqa: T201 - a result: scripts read the address from the first line
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 

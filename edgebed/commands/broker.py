@@ -27,6 +27,4 @@ def command(kind: str, host: str, port: int, data: Path) -> None:
     nats (nats-server with its MQTT and JetStream sides, MQTT 3.1.1) comes with edgebed[broker]; mosquitto 2
     must be installed. It takes anyone's connection: keep it on this machine, or see deploy/ for a site.
     """
-    broker = Broker(cast(Kind, kind), data, host=host, port=port)
-    click.echo(broker.url)
-    become(broker)
+    become(Broker(cast(Kind, kind), data, host=host, port=port))

@@ -1,0 +1,47 @@
+"""The adapter table: every word loads, has its twins under the same word, and never shadows another."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import adapters
+from adapters.base import Adapter, OptionsError
+
+ROOT = Path(__file__).parents[3]
+NO_PROTOCOL = {"replay"}  # reads files: there is no other side to simulate
+
+
+@pytest.mark.parametrize("word", adapters.BUILT_IN)
+def test_the_same_word_in_three_places(word: str) -> None:
+    assert issubclass(adapters.load(word), Adapter)
+    assert adapters.load(word).kind == word
+    assert (ROOT / f"adapters/{word}.py").exists()
+    assert (ROOT / f"tests/contract/test_{word}.py").exists()
+    assert word in NO_PROTOCOL or (ROOT / f"simulators/{word}.py").exists()
+
+
+def test_an_unknown_word_names_those_there_are() -> None:
+    with pytest.raises(OptionsError, match=r"'camra'; there are camera, opcua, replay"):
+        adapters.load("camra")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("camera", "other.camera:Camera", "more than once"),
+        ("odd", "json:JSONDecoder", "no adapters.base.Adapter"),
+    ],
+)
+def test_an_entry_point_that_clashes_or_is_no_adapter_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str
+) -> None:
+    def installed(group: str) -> list[Any]:
+        return [EntryPoint(name=name, value=value, group=group)]
+
+    monkeypatch.setattr(adapters, "entry_points", installed)
+    with pytest.raises(OptionsError, match=why):
+        adapters.load(name)

@@ -1,0 +1,71 @@
+"""docs/cli.md shows every command and option as `--help` does; EDGEBED_WRITE_DOCS=1 writes it anew."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from edgebed.cli import COMMANDS, command
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs/cli.md"
+HEAD = """# The command
+
+Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 partly failed, 69 something
+is not there, 75 try again, 78 the config is wrong, 130 interrupted.
+"""
+
+
+def _walk(found: click.Command, path: str, parent: click.Context | None = None) -> Iterator[str]:
+    with click.Context(
+        found, info_name=path if parent is None else path.rsplit(maxsplit=1)[-1], parent=parent
+    ) as context:
+        context.max_content_width = 100
+        yield f"## {path}\n\n```text\n{found.get_help(context)}\n```\n"
+        if isinstance(found, click.Group):
+            for name in found.list_commands(context):
+                inner = found.get_command(context, name)
+                assert inner is not None, f"{path} {name} is listed but not there"
+                yield from _walk(inner, f"{path} {name}", context)
+
+
+def test_the_page_shows_every_command_as_help_does() -> None:
+    text = "\n".join([HEAD, *_walk(command, "edgebed")])
+    if os.environ.get("EDGEBED_WRITE_DOCS") == "1":
+        PAGE.write_text(text)
+    assert PAGE.read_text() == text, "docs/cli.md is old: run this test with EDGEBED_WRITE_DOCS=1"
+
+
+def test_every_line_of_help_has_its_file() -> None:
+    files = {path.stem for path in (ROOT / "edgebed/commands").glob("*.py")} - {"__init__"}
+    assert files == set(COMMANDS)
+
+
+def test_help_imports_no_heavy_library() -> None:
+    script = (
+        "import sys; from edgebed.cli import command\n"
+        "command.main(['--help'], standalone_mode=False)\n"
+        "print([n for n in ('numpy', 'onnxruntime', 'cv2', 'asyncua', 'paho', 'yaml') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_readme_names_only_commands_and_pages_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for first, second in re.findall(
+        r"\bedgebed (\w+)(?: (\w+))?", " ".join(re.findall(r"^    .*$|`.*?`", readme, re.MULTILINE))
+    ):
+        assert first in COMMANDS, f"README names `edgebed {first}`"
+        with click.Context(command) as context:
+            inner = command.get_command(context, first)
+            if isinstance(inner, click.Group):
+                assert second in inner.list_commands(context), f"README names `edgebed {first} {second}`"
+    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (ROOT / link).exists(), f"README links to {link}, which is not there"
