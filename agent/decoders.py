@@ -61,14 +61,18 @@ class Placement:
 
 
 @dataclass(slots=True)
-class Decoded:
-    """What one run means. `top` names the most important finding, `score` is its strength."""
+class Result:
+    """What one run means: a row of `values`, boxes of a picture, `top` the main finding and its `score`.
+
+    `infer_ms` was spent in onnxruntime; a decoder leaves it at 0.
+    """
 
     values: dict[str, Scalar]
     boxes: list[Box] = field(default_factory=list)
     top: str = ""
     score: float | None = None
     alarm: bool = False
+    infer_ms: float = 0.0
 
 
 class Decoder(ABC):
@@ -89,7 +93,7 @@ class Decoder(ABC):
         """What a row of the result stream holds."""
 
     @abstractmethod
-    def decode(self, outputs: Outputs, placement: Placement | None) -> Decoded:
+    def decode(self, outputs: Outputs, placement: Placement | None) -> Result:
         """One run's outputs, in the model's order; whatever the numbers are, NaN included.
 
         Raises:
@@ -171,7 +175,7 @@ class Classification(Decoder):
         every = {name: Field(t="f32", dec=3) for name in self._names}
         return {"label": Field(t="str"), "score": Field(t="f32", dec=3), **every}
 
-    def decode(self, outputs: Outputs, _placement: Placement | None) -> Decoded:
+    def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
         """The best class; none of them where no number is finite."""
         options = self._options
         scores = flat(outputs[0], len(options.labels)).astype(np.float64)
@@ -180,11 +184,11 @@ class Classification(Decoder):
         usable = np.isfinite(scores)
         every = {name: _number(scores[i]) for i, name in enumerate(self._names)}
         if not usable.any():
-            return Decoded({"label": None, "score": None, **every})
+            return Result({"label": None, "score": None, **every})
         best = int(np.argmax(np.where(usable, scores, -np.inf)))
         label, score = options.labels[best], float(scores[best])
         values: dict[str, Scalar] = {"label": label, "score": score, **every}
-        return Decoded(values, top=label, score=score, alarm=label in options.alarm)
+        return Result(values, top=label, score=score, alarm=label in options.alarm)
 
 
 class Quantity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -229,7 +233,7 @@ class Regression(Decoder):
         """The manifest's fields."""
         return {name: Field(t="f32", unit=q.unit, dec=q.dec) for name, q in self._quantities.items()}
 
-    def decode(self, outputs: Outputs, _placement: Placement | None) -> Decoded:
+    def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
         """The numbers; null where one is not finite."""
         row = np.concatenate([np.asarray(output, np.float64).reshape(-1) for output in outputs])
         if len(row) != len(self._quantities):
@@ -238,7 +242,7 @@ class Regression(Decoder):
             name: _number(number * q.scale + q.offset)
             for number, (name, q) in zip(row.tolist(), self._quantities.items(), strict=True)
         }
-        return Decoded(values)
+        return Result(values)
 
 
 class AnomalyOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -286,7 +290,7 @@ class Anomaly(Decoder):
         found = {"score": score, "alarm": Field(t="bool")}
         return {**found, "part": Field(t="str")} if self._options.parts else found
 
-    def decode(self, outputs: Outputs, _placement: Placement | None) -> Decoded:
+    def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
         """Score, worst part and alarm; null and no alarm where the score is not finite."""
         options, part, worst = self._options, "", math.nan
         if self._parts_at is not None:
@@ -302,7 +306,7 @@ class Anomaly(Decoder):
         values: dict[str, Scalar] = {"score": score, "alarm": alarm}
         if options.parts:
             values["part"] = part or None
-        return Decoded(values, top=part, score=score, alarm=alarm)
+        return Result(values, top=part, score=score, alarm=alarm)
 
 
 # -- what decoders share -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from agent.decoders import Decoded, Decoder, Labelled, ModelError, Outputs, Placement, Tensor, slugs
+from agent.decoders import Decoder, Labelled, ModelError, Outputs, Placement, Result, Tensor, slugs
 from wire.messages import Box, Field, Scalar
 
 Found = tuple[
@@ -61,9 +61,8 @@ class Detection(Decoder):
         self._head = HEADS[options.head](outputs, len(labels), size)
         counted = options.count or (labels if len(labels) <= _COUNTED else [])
         self._counted = dict(zip(counted, slugs(counted), strict=True))
-        for reserved in ("n", "infer_ms"):
-            if reserved in self._counted.values():
-                raise ModelError(f"output.count: a label named {reserved!r} clashes with a field; rename it")
+        for reserved in {"n", "infer_ms", "frame"} & {*self._counted.values()}:
+            raise ModelError(f"output.count: label {reserved!r} clashes with a field of that name: rename it")
         self._alarms = frozenset(options.alarm)
 
     def fields(self) -> dict[str, Field]:
@@ -71,7 +70,7 @@ class Detection(Decoder):
         every = {name: Field(t="i64", unit="1") for name in self._counted.values()}
         return {"n": Field(t="i64", unit="1", desc="boxes"), **every}
 
-    def decode(self, outputs: Outputs, placement: Placement | None) -> Decoded:
+    def decode(self, outputs: Outputs, placement: Placement | None) -> Result:
         """Boxes from strong to weak, within the frame; one without an area or a finite number is none."""
         if placement is None:
             raise ModelError("boxes need the place of the picture in the model's input")
@@ -101,7 +100,7 @@ class Detection(Decoder):
                 values[name] += 1  # type: ignore[operator]  # set to 0 above
         top = boxes[0] if boxes else None
         alarm = bool(self._alarms) and any(box.label in self._alarms for box in boxes)
-        return Decoded(values, boxes, top.label if top else "", top.score if top else None, alarm)
+        return Result(values, boxes, top.label if top else "", top.score if top else None, alarm)
 
 
 def suppress(

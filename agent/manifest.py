@@ -58,6 +58,14 @@ class FrameInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
         """1 for grey, else 3."""
         return 1 if self.colour == "grey" else 3
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        width, height = self.size
+        if self.layout == "nchw":
+            return (1, self.channels, height, width)
+        return (1, height, width, self.channels)
+
 
 class WindowInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """A window of signals, rows in time order: `x = (value - mean) / std` for each signal."""
@@ -77,6 +85,14 @@ class WindowInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
         Literal["time-signal", "signal-time", "flat"],
         Meta(description="Tensor [1, length, signals], [1, signals, length], or [1, length * signals]."),
     ] = "time-signal"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        length, signals = self.length, len(self.signals)
+        if self.layout == "flat":
+            return (1, length * signals)
+        return (1, length, signals) if self.layout == "time-signal" else (1, signals, length)
 
 
 Input = FrameInput | WindowInput
