@@ -208,7 +208,8 @@ def _check_slot(
 
 
 def _check_package(name: str, slot: Slot, stream: Stream) -> Iterator[Mistake]:
-    from agent.model import ModelError, load_package  # only who has models pays for them
+    from agent.decoders import ModelError  # only who has models pays for their kin
+    from agent.model import load_package
     from agent.windows import misfit
 
     try:

@@ -18,7 +18,7 @@ log = logging.getLogger("edgebed.source")
 
 Sink = Callable[[Reading], Awaitable[None] | None]
 OPEN_S = 30.0  # a device that takes longer to open is not there
-CLOSE_S = 10.0
+CLOSE_S = 3.0
 
 
 class Source:

@@ -15,7 +15,7 @@ from wire.clock import NS_PER_S
 from wire.messages import Stream
 
 if TYPE_CHECKING:
-    from agent.model import Manifest
+    from agent.manifest import Manifest
 
 _SAME = 0.05  # a stream within 5 % of the model's rate is taken row by row
 _RATE = 0.2  # rows of a window may come so much faster or slower than the model's rate
@@ -76,7 +76,7 @@ class Windows:
         else:
             if step_ns > 1.5 * self._period_ns:
                 self._counters["filled"] += 1
-                window = self._put(at_ns - step_ns // 2, (self._last + row) / 2)
+                window = self._put(at_ns - step_ns // 2, (self._last + row) * np.float32(0.5))
             due = self._put(at_ns, row)
             window = window if due is None else due
         self._last_ns, self._last = at_ns, row
@@ -111,7 +111,7 @@ class Windows:
 def misfit(manifest: Manifest, source: str, stream: Stream) -> str:
     """Why a model with this manifest cannot see `stream`; "" when it can."""
     wants = manifest.input
-    if (wants.kind == "frame") != (stream.kind == "frame"):
+    if wants.kind != stream.kind.replace("signal", "window"):
         return f"model {manifest.name} wants {wants.kind}s, and {source} is a {stream.kind} stream"
     if wants.kind == "frame":
         return ""

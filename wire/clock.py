@@ -25,6 +25,11 @@ class Clock:
         self._origin_ns = time.monotonic_ns()
         self._start_ns = time.time_ns() if start_ns is None else start_ns  # noqa: TID251 - the one place
 
+    @property
+    def real(self) -> bool:
+        """Whether this is the machine's own clock, which somebody has to keep right."""
+        return self._real
+
     def now_ns(self) -> int:
         """Unix nanoseconds, UTC."""
         if self._real:

@@ -1,0 +1,128 @@
+"""How the daemon and its machine are: what a heartbeat says and what `status.json` keeps."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.outbox import OutboxStats
+from wire.clock import Clock
+from wire.errors import ConfigError
+from wire.messages import ClockState, Live
+
+HEARTBEAT_S = 15.0
+BACKLOG_S = 3.0  # a message older than this means that the link is behind
+STATUS_FILE = "status.json"
+
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+_THERMAL = ("/sys/class/thermal/thermal_zone*/temp", "/sys/class/hwmon/hwmon*/temp*_input")
+
+
+class Health:
+    """Samples this process and machine; rates are taken between two calls of `heartbeat`."""
+
+    def __init__(self, clock: Clock, boot: str) -> None:
+        self._clock = clock
+        self._boot = boot
+        self._began_s = clock.monotonic()
+        self._cpu_pct = 0.0
+        self._cpu_s = time.process_time()
+        self._wall_s = time.monotonic()
+        self._sensors = [Path(path) for pattern in _THERMAL for path in sorted(Path("/").glob(pattern[1:]))]
+
+    def heartbeat(self, stats: OutboxStats, ep: str, clk: ClockState) -> Live:
+        """The flat body of `live/_/agent`. Reads /proc and /sys: a few files, no device."""
+        return {
+            "ts": self._clock.now_ms(),
+            "ep": ep,
+            "head": stats.head,
+            "acked": stats.acked,
+            "depth": stats.depth,
+            "oldest_s": round(stats.oldest_s, 1),
+            "bytes": stats.bytes,
+            "taken_rows": stats.taken_rows,
+            "dropped_rows": stats.dropped_rows,
+            "trouble": stats.trouble[:200],
+            "rss_mb": rss_mb(),
+            "cpu_pct": self._cpu(),
+            "temp_c": self._temperature(),
+            "clk": clk.value,
+            "uptime_s": round(self._clock.monotonic() - self._began_s, 1),
+            "boot": self._boot,
+        }
+
+    def _cpu(self) -> float:
+        """Per cent of one core since the sample before, which is at least a second old."""
+        cpu_s, wall_s = time.process_time(), time.monotonic()
+        if wall_s - self._wall_s >= 1.0:
+            self._cpu_pct = round(100 * (cpu_s - self._cpu_s) / (wall_s - self._wall_s), 1)
+            self._cpu_s, self._wall_s = cpu_s, wall_s
+        return self._cpu_pct
+
+    def _temperature(self) -> float | None:
+        """Degrees Celsius of the hottest sensor that gives a believable number."""
+        found = []
+        for sensor in self._sensors:
+            try:
+                found.append(int(sensor.read_text()) / 1000)
+            except (OSError, ValueError):  # sensors come and go
+                continue
+        believable = [degrees for degrees in found if -40 < degrees < 150]
+        return round(max(believable), 1) if believable else None
+
+
+class Rhythm:
+    """When a heartbeat is due: every 15 s; each second while a backlog waits, and once when it is gone."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due_s = 0.0
+        self._backlog = False
+        self._connected = False
+
+    def due(self, stats: OutboxStats, connected: bool) -> bool:
+        """Ask once a second or more rarely; a yes counts as sent."""
+        now_s = self._clock.monotonic()
+        backlog = stats.oldest_s > BACKLOG_S
+        turned = backlog != self._backlog or connected != self._connected
+        self._backlog, self._connected = backlog, connected
+        if not (turned or backlog or now_s >= self._due_s):
+            return False
+        self._due_s = now_s + HEARTBEAT_S
+        return True
+
+
+def rss_mb() -> float:
+    """Resident memory of this process in 10^6 bytes."""
+    resident = Path("/proc/self/statm").read_text().split()[1]
+    return round(int(resident) * _PAGE_MB, 1)
+
+
+def write_status(state: Path, document: dict[str, Any]) -> None:
+    """Replace `state`/status.json in one step; a full or broken disk is not the daemon's end."""
+    path = state / STATUS_FILE
+    fresh = path.with_suffix(".tmp")
+    try:
+        fresh.write_bytes(msgspec.json.encode(document))
+        fresh.replace(path)
+    except OSError:  # the outbox tells the trouble
+        return
+
+
+def read_status(state: Path) -> dict[str, Any]:
+    """What the agent of this state folder wrote last; {} when there is none.
+
+    Raises:
+        ConfigError: the file is there and cannot be read.
+    """
+    path = state / STATUS_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error

@@ -1,0 +1,71 @@
+"""The state folder: made, locked against a second agent, and asked whether its agent runs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from wire.errors import ConfigError, TryAgain
+
+LOCK = "agent.lock"
+_PATIENCE_S = 1.0  # a predecessor that was just killed, or somebody who merely looks
+
+
+@contextlib.contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """Own the folder, creating it; the kernel frees it when this process ends in whatever way.
+
+    Raises:
+        ConfigError: it cannot be created or written.
+        TryAgain: another agent owns it.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        handle = os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(
+            f"state folder {state} cannot be written: {error.strerror}; give it to this user or name another"
+        ) from error
+    try:
+        if not _lock(handle):
+            pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise TryAgain(f"another agent (process {pid}) runs on state folder {state}: stop it first")
+        with contextlib.suppress(OSError):  # a full disk: the number is only for the sentence above
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_running(state: Path) -> bool:
+    """Whether an agent owns this folder now."""
+    try:
+        handle = os.open(state / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    until_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > until_s:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
