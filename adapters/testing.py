@@ -24,6 +24,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -247,7 +248,7 @@ class AdapterContract:
     # --- how it is done
 
     def _from_raw(self, raw: Mapping[str, Any]) -> Adapter:
-        return self.adapter(msgspec.convert(dict(raw), self.adapter.Options), Clock())
+        return self.adapter(msgspec.convert(dict(raw), self.adapter.Options, dec_hook=_path), Clock())
 
     @contextlib.asynccontextmanager
     async def _opened(self, rig: Rig) -> AsyncIterator[Adapter]:
@@ -364,6 +365,10 @@ def _running(started: list[_Running]) -> list[str]:
     # the loop's own executor keeps its threads until the loop ends
     names = [thread.name for thread in threads if not thread.name.startswith("asyncio_")]
     return names + [task.get_name() for task in tasks]
+
+
+def _path(kind: type, value: Any) -> Any:
+    return Path(value) if kind is Path else value  # as the config reader does
 
 
 def _check_picture(reading: Reading) -> None:

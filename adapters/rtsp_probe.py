@@ -1,0 +1,128 @@
+"""Asks an RTSP server what is wrong before a library is given its URL, which would only say "not opened"."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from adapters.base import DeviceLied, DeviceUnreachable, OptionsError
+
+_MAX_HEAD = 8_192  # bytes of an answer up to the blank line
+_MAX_BODY = 65_536
+_PORTS = {"rtsp": 554, "rtsps": 322}
+
+
+def parts_of(url: str) -> SplitResult:
+    """Take a URL apart.
+
+    Raises:
+        OptionsError: not rtsp:// or rtsps:// with a host; the text repeats nothing of it.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise OptionsError("url has a host or port that cannot be: rtsp://host:554/path") from None
+    if parts.scheme not in _PORTS or not parts.hostname or port == 0:
+        raise OptionsError("url must be rtsp://host:port/path or rtsps://host:port/path")
+    if any(letter.isspace() or not letter.isprintable() for letter in url):
+        raise OptionsError("url holds a blank or a control character: write it as %20")
+    return parts
+
+
+def name_of(url: str) -> str:
+    """What may be shown of a URL: no user, password, path or query, which all carry secrets somewhere."""
+    parts = parts_of(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"camera {parts.scheme}://{host}:{parts.port or _PORTS[parts.scheme]}"
+
+
+async def probe(url: str, timeout_s: float) -> bool:
+    """Whether it asks for a password; returns only when it offers a video, or may after a password.
+
+    Raises:
+        DeviceUnreachable: nobody is there, or it has no such stream.
+        DeviceLied: something else is there.
+    """
+    name = name_of(url)
+    try:
+        async with asyncio.timeout(timeout_s):
+            status, body = await _describe(url)
+    except TimeoutError as error:
+        raise DeviceUnreachable(
+            f"{name} does not answer within {timeout_s:g} s: check its power, cable and address"
+        ) from error
+    except ConnectionRefusedError as error:
+        raise DeviceUnreachable(f"{name} refuses connections: is it on, and the port right?") from error
+    except socket.gaierror as error:
+        raise DeviceUnreachable(f"{name}: the host's name is not known") from error
+    except ssl.SSLError as error:
+        raise DeviceUnreachable(f"{name} does not speak TLS: try rtsp:// instead of rtsps://") from error
+    except asyncio.IncompleteReadError as error:
+        raise DeviceUnreachable(f"{name} closes the connection without an answer") from error
+    except OSError as error:
+        raise DeviceUnreachable(f"{name} cannot be reached: {error.strerror or error}") from error
+    except _NotRtspError as error:
+        raise DeviceLied(f"{name} answers, but not in RTSP: is the port right?") from error
+    _judge(name, url, status, body)
+    return status == 401
+
+
+def _judge(name: str, url: str, status: int, body: bytes) -> None:
+    if status == 401 and not parts_of(url).username:
+        raise DeviceUnreachable(f"{name} wants a user and password: rtsp://user:password@host:port/path")
+    if status == 404:
+        raise DeviceUnreachable(f"{name} has no such stream: check the path of url")
+    if status == 200 and b"m=video" not in body:
+        raise DeviceLied(f"{name} offers no video")
+    if status not in (200, 401, 301, 302, 303):
+        raise DeviceUnreachable(f"{name} refuses the stream with status {status}")
+
+
+async def _describe(url: str) -> tuple[int, bytes]:
+    """Status and body of the answer to DESCRIBE without a password."""
+    parts = parts_of(url)
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    tls = _any_certificate() if parts.scheme == "rtsps" else None
+    reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=_MAX_HEAD)
+    try:
+        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        lines = (f"DESCRIBE {bare} RTSP/1.0", "CSeq: 1", "Accept: application/sdp", "User-Agent: edgebed")
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        return await _answer(reader)
+    finally:
+        writer.transport.abort()
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    first = await reader.readexactly(5)
+    if first != b"RTSP/":
+        raise _NotRtspError
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        raise _NotRtspError from None
+    lines = head.decode("latin-1").split("\r\n")
+    words = lines[0].split(" ")
+    if len(words) < 2 or not words[1].isdecimal() or len(words[1]) != 3:
+        raise _NotRtspError
+    length = 0
+    for line in lines[1:]:
+        key, _, value = line.partition(":")
+        if key.strip().lower() == "content-length" and value.strip().isdecimal():
+            length = min(int(value.strip()[:9]), _MAX_BODY)
+    return int(words[1]), await reader.readexactly(length)
+
+
+def _any_certificate() -> ssl.SSLContext:
+    # cameras carry certificates of their own making, and FFmpeg does not check them either
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class _NotRtspError(Exception):
+    """Bytes that are no RTSP answer."""
