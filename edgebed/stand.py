@@ -24,13 +24,13 @@ from wire.errors import EdgebedError, TryAgain
 
 @dataclass
 class Site:
-    """One agent with its simulated device: which example config, and what that config's device is."""
+    """One agent with its device: which config, and which simulator stands for its device."""
 
     name: str  # node id
-    config: str  # file in configs/
+    config: str | Path  # file in configs/, or any path
     device: str  # device id in that file
-    simulator: str  # kind for `edgebed sim run`
-    options: tuple[str, ...] = ()
+    simulator: str = ""  # kind for `edgebed sim run`; none for a device that is a file
+    options: tuple[str, ...] = ()  # of the simulator
     changes: Mapping[str, Any] = field(default_factory=dict)  # merged over the config file
 
 
@@ -91,6 +91,8 @@ class Stand:
         self.collector.start()
 
     def _start_simulator(self, site: Site) -> None:
+        if not site.simulator:
+            return
         command = edgebed_command("sim", "run", site.simulator, "--seed", str(self.seed), "--port", "0")
         child = Child(f"sim-{site.name}", [*command, *site.options], self.folder / f"sim-{site.name}.log")
         self.simulators[site.name] = child
@@ -98,13 +100,14 @@ class Stand:
         child.start()
 
     async def _start_agent(self, site: Site) -> None:
-        url = await asyncio.to_thread(self.simulators[site.name].first_line)
         source = assets("configs") / site.config
         document = yaml.safe_load(source.read_text())
         document["node"] = "/".join([*document["node"].split("/")[:3], site.name])
         document["broker"] = {"url": f"mqtt://127.0.0.1:{self.links[site.name].port}"}
         document["state"] = f"state-{site.name}"
-        document["devices"][site.device]["options"]["url"] = url
+        if site.simulator:
+            url = await asyncio.to_thread(self.simulators[site.name].first_line)
+            document["devices"][site.device]["options"]["url"] = url
         for model in document.get("models", {}).values():
             model["package"] = str((source.parent / model["package"]).resolve())
         merged = _merge(document, site.changes)
