@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/cli.md"
 HEAD = """# The command
 
-Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 partly failed, 69 something
-is not there, 75 try again, 78 the config is wrong, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 partly failed,
+69 something is not there, 75 try again, 78 the config is wrong, 130 interrupted.
 """
 
 
