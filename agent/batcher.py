@@ -19,7 +19,7 @@ MAX_AGE_S = 1.0
 MAX_SPAN_NS = 3600 * NS_PER_S  # offsets stay small numbers whatever a device's clock does
 _FINE_NS = 20 * NS_PER_MS  # rows closer than this keep their microseconds
 
-Send = Callable[[Message], None]
+Send = Callable[[Message], object]
 SendLive = Callable[[str, str, Live], None]
 
 _size = msgspec.json.Encoder().encode

@@ -144,6 +144,15 @@ def load(path: Path, clock: Clock, *, packages: bool = False) -> Plan:
     return Plan(path, settings, Address.parse(settings.node), devices)
 
 
+def state_folder(path: Path) -> Path:
+    """Where the agent of this config keeps its state; adapters and models are not looked at.
+
+    Raises:
+        ConfigError: the file cannot be read or is no config.
+    """
+    return config.load(path, AgentConfig).state
+
+
 def schema() -> dict[str, Any]:
     """JSON Schema of the config for editors; each adapter's options stand in its own documentation."""
     return config.schema(AgentConfig)

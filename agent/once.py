@@ -1,0 +1,139 @@
+"""A look without consequences: read the devices, run the models, say what would be sent, send nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from adapters.base import Reading
+from agent.config import Plan
+from agent.message import Message
+from agent.pipeline import Pipeline
+from agent.sources import Sink, Source
+from agent.timesync import TimeSync
+from wire.clock import Clock
+from wire.errors import EdgebedError, Unreachable
+from wire.messages import Live, Snapshot
+
+ENOUGH = 3  # readings of each stream
+
+
+class PartlyFailed(EdgebedError):
+    """Some devices or models did, others did not."""
+
+    exit_code = 3
+
+
+class Once:
+    """One look at `plan`: each message that would be sent goes to `say` as a line of JSON, topic and body."""
+
+    def __init__(self, plan: Plan, clock: Clock, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._say = say
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self._results: Counter[str] = Counter()
+        self._all = asyncio.Event()
+
+    async def run(self, within_s: float) -> None:
+        """Look until every stream gave three readings and every model a result, at most `within_s`.
+
+        Raises:
+            Unreachable: no device gave a reading.
+            PartlyFailed: a device gave none, or a model was refused, failed or had too little to see.
+        """
+        sync = TimeSync(self._clock)
+        self._pipeline = Pipeline(
+            self._plan,
+            self._clock,
+            clock_state=sync.state,
+            send=self._send,
+            send_live=self._send_live,
+            send_snap=self._send_snap,
+            changed=self._look,
+        )
+        await asyncio.to_thread(self._pipeline.open_models)
+        self._sources = {
+            name: Source(
+                name,
+                partial(device.build, self._clock),
+                device.streams,
+                self._counting(name, self._pipeline.sink(name)),
+                clock=self._clock,
+                stall_s=device.config.stall_s,
+                changed=self._look,
+            )
+            for name, device in self._plan.devices.items()
+        }
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(source.run(), name=f"source-{name}")
+                for name, source in self._sources.items()
+            ]
+            tasks.append(group.create_task(self._pipeline.run(), name="pipeline"))
+            try:
+                async with asyncio.timeout(within_s):
+                    await self._all.wait()
+            except TimeoutError:
+                pass
+            for task in tasks:
+                task.cancel()
+        self._pipeline.flush()
+        self._judge(within_s)
+
+    def _judge(self, within_s: float) -> None:
+        silent = [
+            f"{name}: {source.state.why or f'no reading within {within_s:g} s'}"
+            for name, source in self._sources.items()
+            if not source.readings
+        ]
+        if len(silent) == len(self._sources):
+            raise Unreachable("; ".join(silent))
+        for name, slot in self._pipeline.slots.items():
+            if not slot.at_work or slot.state.state == "failed":
+                silent.append(f"model {name}: {slot.state.why}")
+            elif not self._results[name]:
+                silent.append(f"model {name}: no whole input within {within_s:g} s")
+        if silent:
+            raise PartlyFailed("; ".join(silent))
+
+    def _counting(self, device: str, sink: Sink) -> Sink:
+        def take(reading: Reading) -> Awaitable[None] | None:
+            self._seen[device, reading.stream] += 1
+            if self._seen[device, reading.stream] == ENOUGH:
+                self._look()
+            return sink(reading)
+
+        return take
+
+    def _look(self) -> None:
+        streams = all(
+            self._seen[name, stream] >= ENOUGH or self._sources[name].state.state == "stopped"
+            for name, device in self._plan.devices.items()
+            for stream in device.streams
+        )
+        models = all(self._results[name] for name, slot in self._pipeline.slots.items() if slot.at_work)
+        if streams and models:
+            self._all.set()
+
+    def _send(self, message: Message) -> None:
+        if message.cls == "data" and message.name in self._pipeline.slots:
+            self._results[message.name] += message.rows
+            self._look()
+        self._line((message.cls, message.device, message.name), message.body)
+
+    def _send_live(self, device: str, stream: str, body: Live) -> None:
+        self._line(("live", device, stream), body)
+
+    def _send_snap(self, device: str, stream: str, body: Snapshot) -> None:
+        shown = {**msgspec.to_builtins(body), "jpeg": f"({len(body.jpeg)} bytes)"}
+        self._line(("snap", device, stream), shown)
+
+    def _line(self, tail: tuple[str, str, str], body: Any) -> None:
+        topic = self._plan.address.topic(*tail)
+        self._say(msgspec.json.encode({"topic": topic, "body": body}).decode())

@@ -1,0 +1,159 @@
+"""`edgebed agent`: the daemon beside a device, and what can be asked of it and its config."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from edgebed import __version__
+from wire.clock import Clock
+from wire.errors import EdgebedError
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+LEVELS = ("debug", "info", "warning", "error")
+
+log = logging.getLogger("edgebed.agent")
+
+
+@click.group(name="agent")
+def command() -> None:
+    """The daemon beside a device: reads it, runs models on what it reads, sends what must not be lost."""
+
+
+@command.command()
+@CONFIG
+@click.option("--log", "level", type=click.Choice(LEVELS), default="info", show_default=True)
+def run(config: Path, level: str) -> None:
+    """Run the agent described by CONFIG until it is told to stop (SIGTERM, Ctrl-C)."""
+    _log_to_stderr(level)
+    _one_arena()
+    import asyncio
+
+    from agent.app import App
+    from agent.config import load
+
+    clock = Clock()
+    plan = load(config, clock)
+    try:
+        asyncio.run(App(plan, clock, __version__).run())
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+@command.command()
+@CONFIG
+@click.option("--seconds", default=10.0, show_default=True, help="How long to wait for devices and models.")
+@click.option("--log", "level", type=click.Choice(LEVELS), default="warning", show_default=True)
+def once(config: Path, seconds: float, level: str) -> None:
+    """Read the devices for a moment, run the models, print what would be published; send and keep nothing."""
+    _log_to_stderr(level)
+    import asyncio
+
+    from agent.config import load
+    from agent.once import Once
+
+    clock = Clock()
+    plan = load(config, clock, packages=True)
+
+    async def look() -> None:
+        await Once(plan, clock, click.echo).run(seconds)
+
+    try:
+        asyncio.run(look())
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+@command.command()
+@CONFIG
+@click.option("--json", "as_json", is_flag=True, help="The mistakes as a JSON list.")
+def check(config: Path, as_json: bool) -> None:
+    """Say every mistake in CONFIG with its line, model packages included; asks no device and no broker."""
+    from agent.config import load
+    from wire.errors import ConfigError
+
+    try:
+        plan = load(config, Clock(), packages=True)
+    except ConfigError as error:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "mistakes": list(error.mistakes)}))
+            sys.exit(error.exit_code)
+        raise
+    devices, models = len(plan.devices), len(plan.config.models)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "node": str(plan.address), "devices": devices, "models": models}))
+    else:
+        click.echo(f"{config}: fine: {plan.address}, devices: {devices}, models: {models}")
+
+
+@command.command()
+@CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Everything it wrote about itself.")
+def status(config: Path, as_json: bool) -> None:
+    """Say how the agent of CONFIG is, also while its broker is away.
+
+    Exits 0 when all is well, 3 when a device or model is not, 69 when the agent does not run.
+    """
+    from agent import status as found
+    from agent.config import state_folder
+
+    clock = Clock()
+    document = found.read(state_folder(config), clock)
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        for line in found.lines(document):
+            click.echo(line)
+    if not found.is_well(document):
+        sys.exit(3 if document["running"] else 69)
+
+
+@command.command()
+@click.option("--adapter", default="", help="The options of this adapter instead of the whole config.")
+def schema(adapter: str) -> None:
+    """Print the JSON Schema of the config, for editors."""
+    import adapters
+    from agent import config
+    from wire.config import schema as schema_of
+
+    found = schema_of(adapters.load(adapter).Options) if adapter else config.schema()
+    click.echo(json.dumps(found, indent=2))
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for ours in ("edgebed", "agent", "adapters", "wire"):
+        logging.getLogger(ours).setLevel(level.upper())
+
+
+class _OneLine(logging.Formatter):
+    """A record is a line, whatever a device put into its words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).replace("\n", " | ").replace("\r", " ")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to end with: one that was raised on purpose, else a bug with its traceback."""
+    for error in group.exceptions:
+        found = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, EdgebedError):
+            return found
+    log.error("a part of the agent ended by a bug", exc_info=group)
+    return EdgebedError("a part of the agent ended by a bug, see above; what was taken is on disk")
+
+
+def _one_arena() -> None:
+    """One heap for all threads, as they mostly wait: saves megabytes where the C library is glibc."""
+    import ctypes
+
+    arena_max = -8  # M_ARENA_MAX
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(arena_max, 1)
