@@ -63,6 +63,7 @@ class Pipeline:
                 settings,
                 plan.devices[settings.device].streams[settings.stream],
                 waits=plan.devices[settings.device].build(clock).waits,
+                memory=plan.config.state / "gate",
                 done=self._inferred,
                 changed=changed,
             )

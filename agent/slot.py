@@ -9,6 +9,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import numpy as np
@@ -57,7 +58,8 @@ class Slot:
     """Runs one model package on one stream, each input in a thread of its own; results go to `done`.
 
     A source that waits is held back while the model is busy; of any other the oldest input is dropped and
-    counted (`dropped`). `open` before `run`. `changed` is called when `state` changes.
+    counted (`dropped`). `memory` is where the gate notes what passed. `open` before `run`. `changed` is
+    called when `state` changes.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Slot:
         stream: Stream,
         *,
         waits: bool,
+        memory: Path,
         done: Callable[[Slot, Inference], None],
         changed: Callable[[], None],
     ) -> None:
@@ -78,6 +81,7 @@ class Slot:
         self.ref = ModelRef(name="", ver="", sha256="")
         self._stream = stream
         self._waits = waits
+        self._memory = memory
         self._done = done
         self._changed = changed
         self._model: Model | None = None
@@ -101,7 +105,8 @@ class Slot:
 
     def open(self) -> None:
         """Load, check and warm up the model; blocks. A model that cannot be used is told by `state`."""
-        from agent.decoders import ModelError  # only who has models pays for their kin
+        from agent import gate  # only who has models pays for their kin
+        from agent.decoders import ModelError
         from agent.manifest import WindowInput
         from agent.model import Model, load_package
 
@@ -111,6 +116,7 @@ class Slot:
             self.ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
             if why := misfit(manifest, self.settings.input, self._stream):
                 raise ModelError(why)
+            gate.verify(package, providers=self.settings.providers, memory=self._memory)
             model = Model(package, providers=self.settings.providers)
             if model.provider not in self.settings.providers:
                 wanted = ", ".join(self.settings.providers)
