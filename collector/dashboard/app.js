@@ -10,12 +10,22 @@ import { FleetView } from "./views/fleet.js";
 
 const LATER = {
   // fetched when first opened: the fleet page must not wait for chart code
-  device: () => import("./views/device.js").then((module) => module.DeviceView),
+  device: () => Promise.all([import("./views/device.js"), style("vendor/uplot.css")]).then(([module]) => module.DeviceView),
   ledger: () => import("./views/ledger.js").then((module) => module.LedgerView),
   quarantine: () => import("./views/quarantine.js").then((module) => module.QuarantineView),
   token: () => import("./views/token.js").then((module) => module.TokenView),
 };
 const PLACES = ["fleet", "ledger", "quarantine"];
+
+/** A style sheet that only one view needs, before the page's own so that ours wins. */
+function style(path) {
+  if (document.querySelector(`link[href="static/${path}"]`)) return null;
+  return new Promise((resolve, reject) => {
+    const sheet = document.createElement("link");
+    Object.assign(sheet, { rel: "stylesheet", href: `static/${path}`, onload: resolve, onerror: reject });
+    document.head.prepend(sheet);
+  });
+}
 
 const route = signal(parse(location.hash));
 

@@ -30,6 +30,7 @@ const STATES = {
   online: ["ok", "good"], ok: ["ok", "good"], starting: ["wait", "idle"], sleeping: ["sleep", "idle"],
   offline: ["off", "idle"], stopped: ["off", "idle"], unknown: ["unknown", "idle"],
   degraded: ["warn", "warn"], lost: ["bad", "bad"], failed: ["bad", "bad"],
+  alarm: ["bad", "bad"], calm: ["ok", "good"],
 };
 
 export function State({ state, title }) {

@@ -1,0 +1,151 @@
+// One signal over time as the collector keeps it: mean line, min-max band, holes, back-filled points, reasons.
+import uPlot from "../vendor/uplot.js";
+import { serverNow } from "../fleet-state.js";
+import { count, unit as unitText, utc, value, when } from "../format.js";
+import { html, useEffect, useLayoutEffect, useRef } from "../html.js";
+import { lang, t } from "../text.js";
+import { axes, hatch, NARROW, PADDING, palette, rug, threshold } from "./paint.js";
+import { shape } from "./series.js";
+
+/**
+ * @param answer series answer of the API, or null while it is on its way
+ * @param field  its declaration: unit, dec, alarm
+ * @param onZoom called with (fromMs, toMs) after a drag across the chart
+ */
+export function HistoryChart({ answer, name, field = {}, height, onZoom, onReset }) {
+  const box = useRef(null);
+  const chart = useRef(null);
+  const latest = useRef({});
+  latest.current = { onZoom, onReset };
+  const make = () => {
+    chart.current?.destroy();
+    chart.current = answer && draw(box.current, answer, field, height, latest.current);
+  };
+  useLayoutEffect(make, [answer, name, height, lang.value]);
+  useEffect(() => {
+    const again = () => requestAnimationFrame(make);
+    const resized = new ResizeObserver(() => chart.current && chart.current.width !== box.current.clientWidth && again());
+    resized.observe(box.current);
+    const scheme = matchMedia("(prefers-color-scheme: dark)");
+    addEventListener("themechange", again);
+    scheme.addEventListener("change", again);
+    return () => {
+      resized.disconnect();
+      removeEventListener("themechange", again);
+      scheme.removeEventListener("change", again);
+    };
+  }, [answer, name, height]);
+  useEffect(
+    () => () => {
+      chart.current?.destroy();
+      chart.current = null;
+    },
+    [],
+  );
+  return html`<div class="chart" ref=${box} role="img" aria-label=${answer ? summary(answer, name) : name} data-height=${height}></div>`;
+}
+
+function summary(answer, name) {
+  const low = answer.min.filter((x) => x !== null);
+  const high = answer.max.filter((x) => x !== null);
+  const least = low.length ? value(low.reduce((a, b) => Math.min(a, b))) : "–";
+  const most = high.length ? value(high.reduce((a, b) => Math.max(a, b))) : "–";
+  const late = answer.late.reduce((a, b) => a + b, 0);
+  return t("history.label", { field: name, from: when(answer.from), to: when(answer.to), min: least, max: most, gaps: answer.gaps.length, late });
+}
+
+function draw(box, answer, field, height, latest) {
+  const paint = palette(box);
+  const data = shape(answer, serverNow());
+  const limit = Number.isFinite(field.alarm) ? field.alarm : null;
+  const tip = document.createElement("div");
+  tip.className = "tip";
+  tip.hidden = true;
+  const options = {
+    width: Math.max(200, box.clientWidth),
+    height,
+    ms: 1,
+    padding: PADDING,
+    legend: { show: false },
+    cursor: { y: false, drag: { x: true, y: false, setScale: false }, points: { size: 7 }, bind: { dblclick: () => () => latest.onReset?.() } },
+    scales: { x: { time: true, range: () => [answer.from, answer.to] }, y: { range: (_, low, high) => room(low, high, limit) } },
+    axes: axes(paint, unitText(answer.unit ?? field.unit), { flat: height < 180, narrow: box.clientWidth < NARROW }),
+    series: [
+      {},
+      { stroke: null, points: { show: false } },
+      { stroke: null, points: { show: false } },
+      { stroke: paint.s1, width: 1.6, points: { show: lonely(data) } },
+      { stroke: null, paths: () => null, points: { show: true, size: 5, width: 1.4, fill: paint.card, stroke: paint.late } },
+    ],
+    bands: [{ series: [1, 2], fill: paint.band }],
+    hooks: {
+      drawAxes: [(u) => marks(u, answer, data, paint, limit)],
+      draw: [(u) => rug(u, data.lateSpans, paint.late)],
+      setSelect: [
+        (u) => {
+          const from = u.posToVal(u.select.left, "x");
+          const to = u.posToVal(u.select.left + u.select.width, "x");
+          u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+          if (to - from >= 100) latest.onZoom?.(Math.round(from), Math.round(to));
+        },
+      ],
+      setCursor: [(u) => point(u, tip, answer, data, field)],
+      ready: [(u) => u.over.append(tip)],
+    },
+  };
+  box.dataset.late = String(data.late.filter((y) => y !== null).length); // what is drawn, for those who cannot see it
+  box.dataset.voids = String(data.voids.length);
+  box.dataset.gaps = String(answer.gaps.length);
+  return new uPlot(options, [data.x, data.max, data.min, data.mean, data.late], box);
+}
+
+const lonely = (data) => data.mean.filter((y) => y !== null).length < 3;
+
+function room(low, high, limit) {
+  if (low === null || high === null) return [0, 1];
+  if (limit !== null) {
+    low = Math.min(low, 0, limit);
+    high = Math.max(high, limit * 1.1);
+  }
+  const pad = (high - low || Math.abs(high) || 1) * 0.08;
+  return [low < 0 || low - pad >= 0 ? low - pad : 0, high + pad];
+}
+
+function marks(u, answer, data, paint, limit) {
+  if (limit !== null) threshold(u, limit, { line: paint.bad, fill: paint.alarmFill, text: `${t("models.threshold")} ${value(limit)}` });
+  for (const [from, to] of data.voids) hatch(u, from, to, { line: paint.voidLine, text: t("history.void"), ink: paint.muted, slope: -1 });
+  for (const [from, to] of data.lateSpans) hatch(u, from, to, { fill: paint.lateFill, line: "transparent" });
+  for (const [from, to, why] of answer.gaps) hatch(u, from, to, { fill: paint.gapFill, line: paint.gapLine, text: String(why), ink: paint.bad });
+}
+
+function point(u, tip, answer, data, field) {
+  const i = u.cursor.idx;
+  const at = u.cursor.left >= 0 ? u.posToVal(u.cursor.left, "x") : null;
+  const gap = at !== null && answer.gaps.find(([from, to]) => at >= from && at <= to);
+  if (at === null || ((i === null || i === undefined || data.mean[i] === null) && !gap)) {
+    tip.hidden = true;
+    return;
+  }
+  const unit = unitText(answer.unit ?? field.unit);
+  const lines = [];
+  if (gap) lines.push([`${t("history.gap")}: ${gap[2]}`, "bad-text"]);
+  if (i !== null && data.mean[i] !== null && !gap) {
+    const show = (y) => `${value(y, field.dec)}${unit ? ` ${unit}` : ""}`;
+    lines.push([when(data.x[i]), "muted"], [show(data.mean[i]), "strong"]);
+    if (data.n[i] > 1) lines.push([`${show(data.min[i])} – ${show(data.max[i])}`, ""], [t("history.n", { n: data.n[i], count: count(data.n[i]) }), "muted"]);
+    if (data.late[i] !== null) lines.push([t("history.late"), "late-text"]);
+    tip.title = utc(data.x[i]);
+  }
+  tip.replaceChildren(
+    ...lines.map(([text, tone]) => {
+      const line = document.createElement("div");
+      line.textContent = text;
+      line.className = tone;
+      return line;
+    }),
+  );
+  tip.hidden = false;
+  const right = u.cursor.left > u.over.clientWidth / 2;
+  tip.style.left = right ? "auto" : `${u.cursor.left + 12}px`;
+  tip.style.right = right ? `${u.over.clientWidth - u.cursor.left + 12}px` : "auto";
+}

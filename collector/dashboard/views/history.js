@@ -1,0 +1,125 @@
+// What the collector has kept of one signal, over a range that is chosen, dragged or stepped through.
+import { ApiError, devicePath, get } from "../api.js";
+import { HistoryChart } from "../charts/history.js";
+import { serverNow } from "../fleet-state.js";
+import { unit as unitText } from "../format.js";
+import { html, useEffect, useRef, useState } from "../html.js";
+import { At, Choice, Icon } from "../parts.js";
+import { on } from "../stream.js";
+import { t } from "../text.js";
+
+const MIN = 60_000;
+const SPANS = { "5min": 5 * MIN, "1h": 60 * MIN, "24h": 24 * 60 * MIN };
+const REFRESH_MS = { "5min": 3000, "1h": 15_000, "24h": 60_000 };
+const SHORTEST_MS = 1000;
+const LONGEST_MS = 31 * 24 * 60 * MIN;
+const SOON_MS = 700; // after late rows or a gap: they are what one waits for
+
+/** {kind: "5min" | "1h" | "24h"} follows the clock; {kind: "custom", from, to} stands still. */
+export function bounds(range) {
+  if (range.kind === "custom") return [range.from, range.to];
+  const to = Math.round(serverNow());
+  return [to - SPANS[range.kind], to];
+}
+
+export function History({ node, device, streams, range, onRange }) {
+  const options = streams.flatMap(([stream, fields]) => Object.entries(fields).map(([field, meta]) => ({ key: `${stream}/${field}`, stream, field, meta })));
+  const [key, setKey] = useState(options[0].key);
+  const chosen = options.find((option) => option.key === key) ?? options[0];
+  const { answer, error } = useSeries(node, device, chosen.stream, chosen.field, range);
+  const zoom = (from, to) => onRange(custom(from, to));
+  const unit = unitText(chosen.meta.unit);
+  return html`<section class="card history">
+    <div class="card-head"><h2>${t("history")}</h2>
+      <label class="pick"><span class="hidden">${t("history.signal")}</span><select class="select" value=${chosen.key} onChange=${(event) => setKey(event.target.value)}>
+        ${streams.map(([stream, fields]) => html`<optgroup key=${stream} label=${stream}>${Object.keys(fields).map((field) => html`<option key=${field} value=${`${stream}/${field}`}>${field}${fields[field].unit ? ` [${unitText(fields[field].unit)}]` : ""}</option>`)}</optgroup>`)}
+      </select></label>
+      <${Choice} label=${t("history.range")} value=${range.kind === "custom" ? null : range.kind} options=${Object.keys(SPANS).map((kind) => [kind, t(`history.${kind}`)])} onChange=${(kind) => onRange({ kind })} />
+      <${Steps} range=${range} onRange=${onRange} />
+    </div>
+    ${error && html`<p class="problem" role="alert">${error}</p>`}
+    <${HistoryChart} answer=${answer} name=${`${chosen.field}${unit ? ` [${unit}]` : ""}`} field=${chosen.meta} height=${280} onZoom=${zoom} onReset=${() => onRange({ kind: "5min" })} />
+    <${Legend} answer=${answer} />
+    ${answer?.gaps.length > 0 && html`<details class="gaps"><summary>${t("history.gaps")} (${answer.gaps.length})</summary><ul>${answer.gaps.map(([from, to, why], i) => html`<li key=${i}><${At} ms=${from} /> – <${At} ms=${to} /> <span class="why">${why}</span></li>`)}</ul></details>`}
+  </section>`;
+}
+
+function Steps({ range, onRange }) {
+  const move = (share, factor) => {
+    const [from, to] = bounds(range);
+    const middle = (from + to) / 2 + (to - from) * share;
+    const half = ((to - from) * factor) / 2;
+    onRange(custom(middle - half, middle + half));
+  };
+  return html`<span class="steps push" role="group" aria-label=${t("history.range")}>
+    <button type="button" class="round" title=${t("history.earlier")} aria-label=${t("history.earlier")} onClick=${() => move(-0.5, 1)}><${Icon} name="left" /></button>
+    <button type="button" class="round" title=${t("history.in")} aria-label=${t("history.in")} onClick=${() => move(0, 0.5)}>+</button>
+    <button type="button" class="round" title=${t("history.out")} aria-label=${t("history.out")} onClick=${() => move(0, 2)}>−</button>
+    <button type="button" class="round" title=${t("history.later")} aria-label=${t("history.later")} disabled=${range.kind !== "custom"} onClick=${() => move(0.5, 1)}><${Icon} name="right" /></button>
+    <button type="button" class="button" disabled=${range.kind !== "custom"} onClick=${() => onRange({ kind: "5min" })}>${t("history.now")}</button>
+  </span>`;
+}
+
+function custom(from, to) {
+  const width = Math.min(LONGEST_MS, Math.max(SHORTEST_MS, to - from));
+  const end = Math.min((from + to) / 2 + width / 2, serverNow());
+  return { kind: "custom", from: Math.max(0, Math.round(end - width)), to: Math.round(end) };
+}
+
+function Legend({ answer }) {
+  return html`<p class="legend small muted">
+    <span><i class="key mean"></i>${t("history.mean")}</span><span><i class="key spread"></i>${t("history.spread")}</span>
+    <span><i class="key late"></i>${t("history.late")}</span><span><i class="key gap"></i>${t("history.gap")}</span><span><i class="key void"></i>${t("history.void")}</span>
+    ${answer && html`<span class="push">${t(answer.source === "rollup" ? "history.rollup" : "history.rows")} · ${t("history.hint")}</span>`}
+  </p>`;
+}
+
+/** The series of a range, asked again while the range follows the clock, and soon after late rows arrived. */
+export function useSeries(node, device, stream, field, range) {
+  const [state, setState] = useState({ answer: null, error: "" });
+  const asked = useRef("");
+  useEffect(() => {
+    const abort = new AbortController();
+    let timer = 0;
+    let due = Infinity;
+    const plan = (ms) => {
+      if (performance.now() + ms >= due) return;
+      due = performance.now() + ms;
+      clearTimeout(timer);
+      timer = setTimeout(load, ms);
+    };
+    const load = async () => {
+      due = Infinity;
+      if (!document.hidden) await ask();
+      if (!abort.signal.aborted && range.kind !== "custom") plan(REFRESH_MS[range.kind]);
+    };
+    const ask = async () => {
+      const [from, to] = bounds(range);
+      try {
+        const params = { stream, field, from, to, points: Math.max(150, Math.min(1000, Math.round(innerWidth * 0.8))) };
+        const answer = await get(`${devicePath(node, device)}/series`, { params, signal: abort.signal });
+        setState({ answer: { ...answer, from, to }, error: "" });
+      } catch (failed) {
+        if (failed.name === "AbortError") return;
+        if (!(failed instanceof ApiError)) throw failed;
+        if (failed.status) setState((old) => ({ ...old, error: failed.message })); // unreachable: the banner says so
+      }
+    };
+    const key = `${node}/${device}/${stream}/${field}`;
+    if (asked.current !== key) setState({ answer: null, error: "" });
+    asked.current = key;
+    load();
+    const mine = (body) => body.node === node && body.device === device;
+    const offRows = on("rows", (rows) => mine(rows) && rows.stream === stream && rows.late && plan(SOON_MS));
+    const offEvent = on("event", (event) => event.type === "gap" && event.node === node && plan(SOON_MS));
+    const offHello = on("hello", () => plan(SOON_MS));
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+      offRows();
+      offEvent();
+      offHello();
+    };
+  }, [node, device, stream, field, range]);
+  return state;
+}

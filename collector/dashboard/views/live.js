@@ -1,0 +1,112 @@
+// What a device sends now: its signals by quantity, running, with the newest values beside their names.
+import { ApiError, devicePath, get } from "../api.js";
+import { LiveBuffer, Playhead } from "../charts/buffer.js";
+import { LiveChart } from "../charts/live.js";
+import { serverNow } from "../fleet-state.js";
+import { unit as unitText, value } from "../format.js";
+import { html, useEffect, useMemo, useState } from "../html.js";
+import { Choice } from "../parts.js";
+import { on } from "../stream.js";
+import { t } from "../text.js";
+
+const MOST_LINES = 8; // there are as many colours
+const FIRST_LINES = 6;
+const FAST_HZ = 5;
+
+export function Live({ node, device, streams }) {
+  const [name, setName] = useState(streams[0][0]);
+  const [, fields, stream] = streams.find(([one]) => one === name) ?? streams[0];
+  return html`<section class="card live">
+    <${Running} key=${name} node=${node} device=${device} stream=${name} fields=${fields} rate=${stream?.rate_hz}
+      streams=${streams} onStream=${setName} />
+  </section>`;
+}
+
+function Running({ node, device, stream, fields, rate, streams, onStream }) {
+  const groups = useMemo(() => byUnit(fields), [Object.keys(fields).join()]);
+  const [group, setGroup] = useState(groups[0][0]);
+  const names = (groups.find(([one]) => one === group) ?? groups[0])[1];
+  const [chosen, setChosen] = useState(names.slice(0, FIRST_LINES));
+  const [paused, setPaused] = useState(false);
+  const [, redraw] = useState(0);
+  const feed = useFeed(node, device, stream, rate, chosen);
+  const pick = (next) => {
+    setGroup(next);
+    setChosen(groups.find(([one]) => one === next)[1].slice(0, FIRST_LINES));
+  };
+  const toggle = (one) => {
+    const rest = chosen.filter((other) => other !== one);
+    const next = rest.length < chosen.length ? rest : [...chosen, one].slice(-MOST_LINES);
+    if (next.length) setChosen(names.filter((other) => next.includes(other)));
+  };
+  const colourOf = (one) => `s${(names.indexOf(one) % MOST_LINES) + 1}`;
+  return html`
+    <div class="card-head"><h2>${t("live")}</h2>
+      ${streams.length > 1 && html`<label class="pick"><span class="hidden">${t("live.stream")}</span><select class="select" value=${stream} onChange=${(event) => onStream(event.target.value)}>${streams.map(([one]) => html`<option key=${one} value=${one}>${one}</option>`)}</select></label>`}
+      ${groups.length > 1 && html`<${Choice} label=${t("live.quantity")} value=${group} onChange=${pick} options=${groups.map(([one, [first]]) => [one, title(one, first)])} />`}
+      <button type="button" class="button push" aria-pressed=${paused ? "true" : "false"} onClick=${() => setPaused(!paused)}>${t(paused ? "live.resume" : "live.pause")}</button>
+    </div>
+    <${LiveChart} buffer=${feed.buffer} playhead=${feed.playhead} fields=${chosen} meta=${fields} colourOf=${colourOf} height=${260} paused=${paused} onTick=${() => redraw((n) => n + 1)} />
+    <div class="chips" role="group" aria-label=${t("live.choose")}>
+      ${names.map((one) => html`<button type="button" key=${one} class=${`chip ${colourOf(one)}`} aria-pressed=${chosen.includes(one) ? "true" : "false"} title=${fields[one].desc || undefined} onClick=${() => toggle(one)}>
+        <span class="swatch" aria-hidden="true"></span>${one} <b>${value(feed.buffer.newest(one), fields[one].dec)}</b></button>`)}
+    </div>`;
+}
+
+/** The rows of one stream into a bounded buffer, for as long as the component is there. */
+function useFeed(node, device, stream, rate, fields) {
+  const feed = useMemo(() => ({ buffer: new LiveBuffer(rate && rate < FAST_HZ ? 180_000 : 30_000), playhead: new Playhead(), batches: false }), [node, device, stream]);
+  useEffect(() => {
+    const abort = new AbortController();
+    recent(node, device, stream, fields, feed.buffer.windowMs, abort.signal).then((rows) => rows && feed.buffer.prepend(rows));
+    const mine = (body) => body.node === node && body.device === device && body.stream === stream;
+    const offRows = on("rows", (rows) => {
+      if (!mine(rows) || !rows.t?.length) return;
+      feed.batches = true;
+      feed.buffer.push(rows);
+      if (!rows.late) feed.playhead.arrived(rows.t.at(-1), performance.now());
+    });
+    const offLive = on("live", (live) => {
+      // newest values, 1 Hz: all there is where raw rows stay on the machine
+      if (!mine(live) || feed.batches) return;
+      feed.buffer.push({ t: [live.ts], late: 0, f: Object.fromEntries(Object.entries(live.values ?? {}).map(([name, x]) => [name, [x]])) });
+      feed.playhead.arrived(live.ts, performance.now());
+    });
+    return () => {
+      abort.abort();
+      offRows();
+      offLive();
+    };
+  }, [feed]);
+  return feed;
+}
+
+/** The last rows as the collector keeps them, so that a chart does not begin empty; null where there are none. */
+async function recent(node, device, stream, fields, windowMs, signal) {
+  const to = Math.round(serverNow());
+  const params = { stream, from: to - windowMs, to, points: 600 };
+  try {
+    const answers = await Promise.all(fields.map((field) => get(`${devicePath(node, device)}/series`, { params: { ...params, field }, signal })));
+    const kept = answers[0].t.map((_, i) => i).filter((i) => answers[0].mean[i] !== null);
+    return { t: kept.map((i) => answers[0].t[i]), late: kept.map((i) => answers[0].late[i]), f: Object.fromEntries(fields.map((field, k) => [field, kept.map((i) => answers[k].mean[i])])) };
+  } catch (error) {
+    if (error instanceof ApiError || error.name === "AbortError") return null; // it fills as rows come
+    throw error;
+  }
+}
+
+/** [[unit, [field]]]: one axis can only carry one quantity. */
+function byUnit(fields) {
+  const groups = new Map();
+  for (const [name, field] of Object.entries(fields)) {
+    const key = field.t === "bool" ? "bool" : (field.unit ?? "");
+    groups.set(key, [...(groups.get(key) ?? []), name]);
+  }
+  return [...groups];
+}
+
+function title(code, first) {
+  const unit = unitText(code);
+  const kind = first.includes("_") ? first.split("_").at(-1) : "";
+  return code === "bool" ? `${first}` : [kind, unit && `[${unit}]`].filter(Boolean).join(" ") || first;
+}

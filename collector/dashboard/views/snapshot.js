@@ -1,0 +1,123 @@
+// The newest picture with what the model saw in that very picture, or the picture alone.
+import { ApiError, devicePath, get } from "../api.js";
+import { value, when } from "../format.js";
+import { html, useEffect, useRef, useState } from "../html.js";
+import { At } from "../parts.js";
+import { on } from "../stream.js";
+import { t } from "../text.js";
+
+// bright and the same in both themes: a picture has no dark mode
+const COLOURS = ["#ffb000", "#22d3ff", "#8dff6b", "#ff7ad9", "#ffe45c", "#bda6ff", "#ff8463"];
+
+export function Snapshot({ node, device, stream }) {
+  const canvas = useRef(null);
+  const [shown, setShown] = useState(null); // the snapshot whose picture is on the canvas
+  useEffect(() => follow(node, device, stream, (snap, picture) => {
+    paint(canvas.current, snap, picture);
+    setShown(snap);
+  }), [node, device, stream]);
+  const boxes = shown?.boxes ?? [];
+  const label = shown && t("picture.label", { device, time: when(shown.ts), what: tally(boxes).map(([name, n]) => `${name} ${n}`).join(", ") || t("picture.nothing") });
+  return html`<section class="card picture">
+    <div class="card-head"><h2>${t("picture")}</h2>
+      ${shown && html`<span class="muted small push"><${At} ms=${shown.ts} />${Number.isFinite(shown.frame) && html` · ${t("picture.frame", { frame: shown.frame })}`}</span>`}
+    </div>
+    <canvas ref=${canvas} class="still" role="img" aria-label=${label ?? t("picture")} hidden=${!shown} data-frame=${shown?.frame} data-sha=${shown?.sha256} data-boxes=${boxes.length}></canvas>
+    ${!shown && html`<p class="empty">${t("picture.wait")}</p>`}
+    ${shown && html`<div class="found">${shown.model && html`<span class="muted small mono">${shown.model}</span>`}
+      <ul aria-label=${t("picture.found")}>${boxes.length ? tally(boxes).map(([name, n]) => html`<li key=${name} class="tag"><b>${n}</b> ${name}</li>`) : html`<li class="muted small">${t("picture.nothing")}</li>`}</ul></div>`}
+  </section>`;
+}
+
+function tally(boxes) {
+  const counts = new Map();
+  for (const { label } of boxes) counts.set(label, (counts.get(label) ?? 0) + 1);
+  return [...counts];
+}
+
+/** Bring pictures one at a time, newest first; boxes are given only with the picture they were found in. */
+function follow(node, device, stream, show) {
+  const abort = new AbortController();
+  const base = `${devicePath(node, device)}/snapshot/${encodeURIComponent(stream)}`;
+  let wanted = null;
+  let busy = false;
+  let drawn = "";
+  const bring = async () => {
+    while (wanted && !abort.signal.aborted) {
+      const snap = wanted;
+      wanted = null;
+      if (snap.sha256 === drawn || document.hidden) continue;
+      const got = await picture(`${base}.jpg`, snap.sha256, abort.signal);
+      if (got && !abort.signal.aborted) {
+        drawn = snap.sha256;
+        show(snap, got);
+      }
+    }
+  };
+  const want = (snap) => {
+    wanted = snap;
+    if (busy) return;
+    busy = true;
+    bring().finally(() => {
+      busy = false;
+    });
+  };
+  const off = on("snap", (snap) => snap.node === node && snap.device === device && snap.stream === stream && want(snap));
+  get(base, { signal: abort.signal }).then(
+    (snap) => wanted ?? want(snap),
+    (error) => {
+      if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error; // none yet: wait for the first
+    },
+  );
+  return () => {
+    off();
+    abort.abort();
+  };
+}
+
+/** The picture with this hash, or null where the collector holds a newer one by now: its news is under way. */
+async function picture(path, sha256, signal) {
+  try {
+    const reply = await fetch(`api/v1/${path}?sha256=${sha256}`, { signal });
+    if (!reply.ok || (reply.headers.get("etag") ?? "").replace(/^W\/|"/g, "") !== sha256) return null;
+    return await createImageBitmap(await reply.blob());
+  } catch (error) {
+    if (error.name === "AbortError" || error instanceof TypeError || error.name === "InvalidStateError") return null; // gone, offline, or no picture at all
+    throw error;
+  }
+}
+
+function paint(canvas, snap, picture) {
+  const scale = Math.max(1, Math.min(2, 1280 / picture.width)); // sharp labels on small pictures
+  canvas.width = Math.round(picture.width * scale);
+  canvas.height = Math.round(picture.height * scale);
+  const ctx = canvas.getContext("2d");
+  ctx.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  picture.close();
+  const size = Math.max(13, Math.round(canvas.width / 52));
+  ctx.font = `600 ${size}px system-ui, "Noto Sans CJK KR", sans-serif`;
+  ctx.lineWidth = Math.max(2, canvas.width / 420);
+  ctx.textBaseline = "middle";
+  for (const box of [...(snap.boxes ?? [])].reverse()) drawBox(ctx, box, COLOURS[hash(box.label) % COLOURS.length], size);
+}
+
+function drawBox(ctx, { label, score, box }, hue, size) {
+  const { width, height } = ctx.canvas;
+  const [x, y, w, h] = [box[0] * width, box[1] * height, box[2] * width, box[3] * height];
+  ctx.strokeStyle = hue;
+  ctx.strokeRect(x, y, w, h);
+  const text = `${label} ${value(score, 2)}`;
+  const room = ctx.measureText(text).width + size * 0.7;
+  const left = Math.min(Math.max(0, x - ctx.lineWidth / 2), Math.max(0, width - room));
+  const top = y >= size * 1.5 ? y - size * 1.5 : y;
+  ctx.fillStyle = hue;
+  ctx.fillRect(left, top, room, size * 1.5);
+  ctx.fillStyle = "#000";
+  ctx.fillText(text, left + size * 0.35, top + size * 0.78);
+}
+
+function hash(text) {
+  let sum = 0;
+  for (const letter of text) sum = (sum * 31 + letter.codePointAt(0)) % 9973;
+  return sum;
+}
