@@ -85,9 +85,9 @@ class _Declared:
         """Whether nothing is to be said against the values: the quick way for nearly every row."""
         types, limits = self._types, self._limits
         for name, value in values.items():
-            if value is None:
-                continue
             if type(value) is not types.get(name):
+                if value is None and name in types:
+                    continue
                 return False
             if name in limits:
                 low, high = limits[name]

@@ -132,7 +132,8 @@ class Source:
             counted[name] = number
 
     def _lost(self, why: str) -> None:
-        self.counters["lost"] += self.state.state != "degraded"
+        if self.state.state != "degraded":
+            self.counters["lost"] += 1
         self._enter("degraded", why)
 
     def _enter(self, state: str, why: str = "") -> None:

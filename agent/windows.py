@@ -62,7 +62,8 @@ class Windows:
         window: NDArray[np.float32] | None = None
         step_ns = 0 if self._last_ns is None else at_ns - self._last_ns
         if self._last_ns is None or step_ns < 0 or step_ns > 2.5 * self._period_ns:
-            self._counters["gaps"] += self._last_ns is not None
+            if self._last_ns is not None:
+                self._counters["gaps"] += 1
             window = self._begin(at_ns, row)
         elif step_ns == 0:
             self._counters["repeated"] += 1
