@@ -1,0 +1,236 @@
+"""The collector: broker -> link -> ingest -> store -> api -> page, wired in the order data flow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import uvicorn
+
+from collector.api import Sources, build
+from collector.config import CollectorConfig, Http
+from collector.fleet import Fleet
+from collector.ingest import Ingest
+from collector.ledger import Ledger
+from collector.link import Link
+from collector.reader import Readers
+from collector.store import SqliteStore
+from collector.stream import Hub
+from wire.clock import Clock
+from wire.errors import EdgebedError, TryAgain
+
+log = logging.getLogger(__name__)
+
+FLEET_EVERY_S = 1.0
+MANY_NODES = 50  # beyond it, nodes whose figures alone changed are told less often
+FIGURES_EVERY_S = 5.0
+
+
+class Collector:
+    """One collector. `run` until cancelled or `stop`; the store is owned from construction on."""
+
+    def __init__(self, config: CollectorConfig, clock: Clock) -> None:
+        self.config = config
+        self.clock = clock
+        token = config.http.token()
+        config.broker.password()  # wrong files are told before anything starts
+        config.broker.ssl_context()
+        self.socket = _listen(config.http)
+        try:
+            self.store = SqliteStore(config.store, clock, config.retention_days)
+        except BaseException:
+            self.socket.close()
+            raise
+        saved = self.store.load()
+        self.ledger = Ledger(saved.marks)
+        self.fleet = Fleet(clock, self.ledger)
+        self.fleet.restore(saved.states)
+        self.hub = Hub()
+        self.ingest = Ingest(
+            self.store,
+            self.ledger,
+            self.fleet,
+            self.hub,
+            clock,
+            name=config.id,
+            group_commit_ms=config.group_commit_ms,
+        )
+        self.link = Link(
+            config.broker, config.id, clock, on_message=self.ingest.receive, is_full=self.ingest.is_full
+        )
+        self.readers = Readers(self.store.folder)
+        sources = Sources(clock, self.fleet, self.ledger, self.readers, self.hub, self.health)
+        names = [*config.http.names, config.http.host]
+        self.server = _Server(
+            uvicorn.Config(
+                build(sources, names=names, token=token),
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=3,
+                limit_concurrency=500,
+                h11_max_incomplete_event_size=16_384,
+            )
+        )
+        self._began = clock.monotonic()
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        host, port = self.socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`; `ready` is called when the page can be opened."""
+        self.hub.open()
+        try:
+            self.ingest.start(self.link)
+            self.link.start()
+            async with asyncio.TaskGroup() as tasks:
+                telling = tasks.create_task(self._tell_fleet(), name="fleet-teller")
+                serving = tasks.create_task(self.server.serve([self.socket]), name="http")
+                ready()
+                await serving
+                telling.cancel()
+        finally:
+            await asyncio.to_thread(self._end)
+
+    def stop(self) -> None:
+        """End `run`; from the event loop."""
+        self.hub.close()
+        self.server.should_exit = True
+
+    def _end(self) -> None:
+        """In data-flow order: receive no more, store what is here, say so, close."""
+        self.hub.close()
+        self.link.hold()
+        self.ingest.stop()
+        self.link.stop()
+        self.readers.close()
+        self.store.close()
+        self.socket.close()
+
+    async def _tell_fleet(self) -> None:
+        """Tell every page which nodes changed, at most once a second."""
+        told: dict[str, tuple[bytes, bytes, float]] = {}
+        while True:
+            await self.clock.sleep(FLEET_EVERY_S)
+            if not self.hub.viewers:
+                told.clear()
+                continue
+            views = await asyncio.to_thread(self.fleet.views)
+            now, changed = self.clock.monotonic(), []
+            for view in views:
+                body = msgspec.json.encode(view)
+                gist = msgspec.json.encode((view.state, view.devices, view.models, view.trouble, view.outbox))
+                before = told.get(view.node)
+                if before and before[0] == body:
+                    continue
+                if (
+                    before
+                    and before[1] == gist
+                    and len(views) > MANY_NODES
+                    and now - before[2] < FIGURES_EVERY_S
+                ):
+                    continue
+                told[view.node] = (body, gist, now)
+                changed.append(msgspec.Raw(body))
+            if changed:
+                self.hub.broadcast("fleet", changed)
+
+    def health(self) -> dict[str, Any]:
+        """The collector's own state, for /api/v1/health; any thread."""
+        link, store, ingest = self.link.state, self.store.status(), self.ingest
+        trouble = ingest.trouble or store.trouble
+        ok = link.state == "online" and not trouble
+        return {
+            "state": "ok" if ok else "degraded",
+            "id": self.config.id,
+            "ver": _version(),
+            "now": self.clock.now_ms(),
+            "uptime_s": int(self.clock.monotonic() - self._began),
+            "broker": {"url": self.config.broker.url, **_fields(link)},
+            "store": {
+                **msgspec.to_builtins(store),
+                "state": "blocked" if ingest.trouble else "ok",
+                "trouble": trouble,
+            },
+            "backlog": ingest.backlog,
+            "viewers": self.hub.viewers,
+            **msgspec.to_builtins(ingest.counters),
+        }
+
+
+def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) -> None:
+    """Run a collector until SIGTERM or SIGINT; `announce` gets its address.
+
+    Raises:
+        TryAgain: the port is in use, or the store belongs to another collector.
+        EdgebedError: the store or a secret cannot be used.
+    """
+    collector = Collector(config, clock)
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, collector.stop)
+        await collector.run(lambda: announce(collector.url))
+
+    # SQLite gives the interpreter back thousands of times a second; waiting 5 ms to get it again would
+    # let the receiving thread starve the writing one
+    sys.setswitchinterval(0.001)
+    asyncio.run(serve())
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the app stops in its own order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(http: Http) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(http.host, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, proto, _, address = found[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise EdgebedError(
+            f"http.host {http.host!r} cannot be listened on: {error.strerror or error}"
+        ) from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise TryAgain(
+            f"port {http.port} on {http.host} cannot be used: {error.strerror}; "
+            "stop what listens there or use --port"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("edgebed")
+    except importlib.metadata.PackageNotFoundError:  # run from an unpacked tree
+        return ""
+
+
+def _fields(state: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(state)
+    return found

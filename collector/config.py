@@ -1,0 +1,118 @@
+"""The collector's YAML: its structs and the mistakes that types cannot tell."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, field
+
+from wire import config
+from wire.broker import Broker
+from wire.config import Marks, Mistake
+from wire.errors import ConfigError
+from wire.messages import is_id
+
+_MIN_TOKEN = 16  # characters: below it a token can be guessed over the network
+
+
+class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where the dashboard and the API are served."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=253, description="Address to listen on.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 takes any free one.")] = 8080
+    token_file: Annotated[Path | None, Meta(description="File whose first line is the access token.")] = None
+    names: Annotated[
+        list[str], Meta(max_length=50, description="Host names the page is reached by, besides localhost.")
+    ] = []
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def token(self) -> str | None:
+        """The access token, read now, or None when no file is named.
+
+        Raises:
+            ConfigError: the file cannot be read or holds no token.
+        """
+        if self.token_file is None:
+            return None
+        try:
+            lines = self.token_file.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"http.token_file {self.token_file}: {error}") from error
+        token = lines[0].strip() if lines else ""
+        if len(token) < _MIN_TOKEN or not token.isascii() or not token.isprintable() or ";" in token:
+            raise ConfigError(
+                f"http.token_file {self.token_file}: its first line must be a token of at least "
+                f"{_MIN_TOKEN} printable ASCII characters without ';'"
+            )
+        return token
+
+
+class CollectorConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The whole file. A relative path is relative to the file's folder."""
+
+    id: Annotated[str, Meta(description="Who acknowledges: `by` in acks, and the MQTT client id.")] = (
+        "collector-1"
+    )
+    broker: Annotated[Broker, Meta(description="Where messages come from.")] = field(
+        default_factory=lambda: Broker(url="mqtt://127.0.0.1:1883")
+    )
+    store: Annotated[Path, Meta(description="Folder of the day files.")]
+    http: Annotated[Http, Meta(description="Where the dashboard and the API are served.")] = field(
+        default_factory=Http
+    )
+    group_commit_ms: Annotated[
+        int, Meta(ge=1, le=5000, description="How long messages are gathered for one commit.")
+    ] = 100
+    retention_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="Days of receipt to keep; 0 keeps all.")
+    ] = 0
+
+
+def load(path: Path) -> CollectorConfig:
+    """Read and check a collector's config; no broker is asked.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    return config.load(path, CollectorConfig, _check)
+
+
+def mistakes(found: CollectorConfig) -> Iterator[Mistake]:
+    """What types cannot tell, as `(path of keys, sentence)`."""
+    if not is_id(found.id):
+        yield ("id",), f"{found.id!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)"
+    yield from found.broker.mistakes(("broker",))
+    if not found.http.is_loopback and found.http.token_file is None:
+        yield (
+            ("http", "host"),
+            f"{found.http.host} can be reached by others: name a token_file, or listen on 127.0.0.1",
+        )
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the config for editors."""
+    return config.schema(CollectorConfig)
+
+
+def same(left: str, right: str) -> bool:
+    """Compare secrets in constant time."""
+    return hmac.compare_digest(left.encode(), right.encode())
+
+
+def _check(found: CollectorConfig, _marks: Marks) -> Iterator[Mistake]:
+    yield from mistakes(found)

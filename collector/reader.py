@@ -1,0 +1,262 @@
+"""Questions to the day files: series, events, quarantine; on connections that cannot write."""
+
+from __future__ import annotations
+
+import math
+import queue
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from collector.chunk import MINUTE_US, as_floats, unpack
+from collector.dayfile import check, version
+from collector.group import Quarantined
+from collector.series import Points, Series, downsample
+from collector.store import aside, day_files
+from wire.errors import EdgebedError, TryAgain, WireError
+
+MAX_ROWS = 500_000  # rows one question may read; beyond it rollups answer
+OPEN_FILES = 32  # per reader
+DEADLINE_S = 5.0
+MINUTE_MS = 60_000
+
+
+class TooSlow(TryAgain):
+    """A question that took longer than allowed; narrow it."""
+
+
+class Readers:
+    """A few readers for many askers: more of them only fight for the cores. Blocking; any thread."""
+
+    def __init__(self, folder: Path, count: int = 2) -> None:
+        self._idle: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+        self._count = count
+        for _ in range(count):
+            self._idle.put(Reader(folder))
+
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """One reader, for one question.
+
+        Raises:
+            TooSlow: none got free in time, or the question itself took too long.
+        """
+        try:
+            reader = self._idle.get(timeout=DEADLINE_S)
+        except queue.Empty as error:
+            raise TooSlow("too many questions at once: try again") from error
+        try:
+            reader.deadline = time.monotonic() + DEADLINE_S
+            yield reader
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+                raise TryAgain(f"the store cannot be read now: {error}") from error
+            raise TooSlow("the question took too long: ask for less") from error
+        finally:
+            self._idle.put(reader)
+
+    def close(self) -> None:
+        """Close every connection; waits for questions that are being answered."""
+        for _ in range(self._count):
+            self._idle.get(timeout=2 * DEADLINE_S).close()
+
+
+class Reader:
+    """Read-only connections to day files; used by one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.deadline = math.inf
+        self.damaged: set[str] = set()  # files that failed while they were read
+        self._folder = folder
+        self._open: OrderedDict[Path, sqlite3.Connection] = OrderedDict()
+        self._spans: dict[Path, dict[tuple[str, str, str], tuple[int, int]]] = {}
+
+    def series(
+        self, node: str, device: str, stream: str, field: str, *, start_ms: int, end_ms: int, points: int
+    ) -> Series:
+        """One field between two times in at most `points` buckets, from rows or minute rollups."""
+        key = (node, device, stream)
+        coarse = (end_ms - start_ms) >= points * MINUTE_MS
+        if not coarse:
+            coarse = self._count(key, start_ms, end_ms) > MAX_ROWS
+        read = self._rollups if coarse else self._rows
+        found: list[Points] = []
+        for path, db in self._days():
+            with self._guard(path):
+                if self._reaches(path, db, key, start_ms, end_ms):
+                    found += read(db, key, field, start_ms, end_ms)
+        series = downsample(found, start_ms, end_ms, points, grid_ms=MINUTE_MS if coarse else 0)
+        series.source = "rollup" if coarse else "rows"
+        series.gaps = [(start_ms, end_ms, f"day file {name} is damaged") for name in sorted(self.damaged)]
+        return series
+
+    def _count(self, key: tuple[str, str, str], start_ms: int, end_ms: int) -> int:
+        total = 0
+        for path, db in self._days():
+            with self._guard(path):
+                total += db.execute(
+                    f"SELECT ifnull(sum(rows), 0) FROM chunk WHERE stream = {_STREAM}"  # noqa: S608 - a constant
+                    " AND last_us >= ? AND first_us <= ?",
+                    (*key, start_ms * 1000, end_ms * 1000 + 999),
+                ).fetchone()[0]
+        return total
+
+    def _rows(
+        self, db: sqlite3.Connection, key: tuple[str, str, str], field: str, start_ms: int, end_ms: int
+    ) -> Iterator[Points]:
+        rows = db.execute(
+            f"SELECT body, late FROM chunk WHERE stream = {_STREAM} AND last_us >= ? AND first_us <= ?",  # noqa: S608 - a constant
+            (*key, start_ms * 1000, end_ms * 1000 + 999),
+        )
+        for body, late in rows:
+            try:
+                _, times, columns = unpack(body, (field,))
+            except WireError as error:
+                raise sqlite3.DatabaseError(str(error)) from error
+            if field in columns:
+                yield Points.of_rows(times / 1000.0, as_floats(columns[field]), bool(late))
+
+    def _rollups(
+        self, db: sqlite3.Connection, key: tuple[str, str, str], field: str, start_ms: int, end_ms: int
+    ) -> Iterator[Points]:
+        rows = db.execute(
+            f"SELECT minute, n, total, low, high, late FROM rollup WHERE stream = {_STREAM}"  # noqa: S608 - a constant
+            " AND field = (SELECT id FROM field WHERE name = ?) AND minute BETWEEN ? AND ?",
+            (*key, field, start_ms // MINUTE_MS, end_ms // MINUTE_MS),
+        ).fetchall()
+        if rows:
+            table = np.array(rows, dtype=np.float64)  # NULL becomes NaN
+            yield Points(
+                table[:, 0] * MINUTE_MS, table[:, 1], table[:, 2], table[:, 3], table[:, 4], table[:, 5]
+            )
+
+    def _reaches(
+        self, path: Path, db: sqlite3.Connection, key: tuple[str, str, str], start_ms: int, end_ms: int
+    ) -> bool:
+        """Whether a finished day has rows of the stream in the span; always for the day being written."""
+        if path == day_files(self._folder)[-1]:
+            return True
+        spans = self._spans.get(path)
+        if spans is None:
+            rows = db.execute(
+                "SELECT node, device, name, min(first_us), max(last_us) FROM chunk JOIN stream"
+                " ON stream.id = chunk.stream GROUP BY chunk.stream"
+            )
+            spans = self._spans[path] = {(n, d, s): (first, last) for n, d, s, first, last in rows}
+        first, last = spans.get(key, (1, 0))
+        return first <= last and first <= end_ms * 1000 + MINUTE_US and last >= start_ms * 1000 - MINUTE_US
+
+    def events(
+        self, node: str, device: str, *, limit: int, before: tuple[int, str, int], kind: str = ""
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """Events with their cursors, newest time first, from before the cursor `(ts, file, id)`."""
+        found: list[tuple[int, str, int, dict[str, Any]]] = []
+        for path, db in self._days():
+            number = path.name[:6]
+            # of the cursor's own time only what stands before it in its file, and all of older files
+            same = before[2] if number == before[1] else (_ALL if number < before[1] else 0)
+            with self._guard(path):
+                rows = db.execute(_EVENTS, (node, device, before[0], before[0], same, kind, kind, limit))
+                for at, ts, recv, etype, sev, body in rows:
+                    head = {"ts": ts, "recv": recv, "device": device, "type": etype, "sev": sev}
+                    found.append((ts, number, at, {**msgspec.json.decode(body), **head}))
+        found.sort(key=lambda one: one[:3], reverse=True)
+        return [(f"{ts}.{number}.{at}", event) for ts, number, at, event in found[:limit]]
+
+    def quarantine(self, limit: int) -> tuple[int, list[Quarantined]]:
+        """How many ever, and the newest ones."""
+        total, items = 0, list[Quarantined]()
+        for path, db in self._days():
+            with self._guard(path):
+                row = db.execute("SELECT n FROM total WHERE key = 'quarantined'").fetchone()
+                total = max(total, row[0] if row else 0)
+                if len(items) < limit:
+                    rows = db.execute(
+                        "SELECT recv, topic, why, size, head FROM quarantine ORDER BY id DESC LIMIT ?",
+                        (limit - len(items),),
+                    )
+                    items += [Quarantined(*row) for row in rows]
+        return total, items
+
+    def chunks(self) -> Iterator[tuple[str, str, list[int], int]]:
+        """`(node, ep, seqs, rows)` of everything stored as rows, then of events; for the audit."""
+        for path, db in self._days():
+            with self._guard(path):
+                rows = db.execute("SELECT node, ep, body FROM chunk JOIN stream ON stream.id = chunk.stream")
+                for node, ep, body in rows:
+                    head, times, _ = unpack(body, ())
+                    yield node, ep, [seq for seq, _ in head.messages], len(times)
+                for node, ep, seq in db.execute("SELECT node, ep, seq FROM event"):
+                    yield node, ep, [seq], 1
+
+    def _days(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
+        """Every day file with a connection, newest first; a day that cannot be read is noted and left out."""
+        self.damaged = {path.name.removesuffix(".damaged") for path in aside(self._folder)}
+        for path in reversed(day_files(self._folder)):
+            with self._guard(path):
+                db = self._connect(path)
+                if db is not None:
+                    yield path, db
+
+    @contextmanager
+    def _guard(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError:
+            if path.exists():
+                raise
+        except (sqlite3.DatabaseError, WireError):
+            self.damaged.add(path.name)
+
+    def _connect(self, path: Path) -> sqlite3.Connection | None:
+        db = self._open.get(path)
+        if db is None:
+            db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2.0, check_same_thread=False)
+            check(db, path)
+            if version(db) == 0:  # being made right now
+                db.close()
+                return None
+            db.set_progress_handler(lambda: time.monotonic() > self.deadline, 20_000)
+            self._open[path] = db
+            while len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(path)
+        return db
+
+    def close(self) -> None:
+        """Close every connection."""
+        for db in self._open.values():
+            db.close()
+        self._open.clear()
+
+
+_ALL = 2**62
+_EVENTS = """
+SELECT id, ts, recv, type, sev, body FROM event INDEXED BY event_by_time
+WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
+ORDER BY ts DESC, id DESC LIMIT ?"""
+_STREAM = "(SELECT id FROM stream WHERE node = ? AND device = ? AND name = ?)"
+
+
+def read_cursor(text: str) -> tuple[int, str, int]:
+    """`before=` of the events page: a time in ms, or the cursor of the last event.
+
+    Raises:
+        EdgebedError: neither.
+    """
+    parts = text.split(".")
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts) or len(parts) not in (
+        1,
+        3,
+    ):
+        raise EdgebedError(f"before={text[:40]!r} is neither a time in ms nor a cursor")
+    if len(parts) == 1:
+        return int(parts[0]), "", 0
+    return int(parts[0]), parts[1], int(parts[2])

@@ -1,0 +1,146 @@
+"""Server-sent events: each frame encoded once for all viewers, slow viewers let go."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+MAX_VIEWERS = 200
+QUEUE_FRAMES = 256  # per viewer
+MAX_DROPPED = 256  # frames a viewer may miss before it is let go
+QUEUE_BYTES = 8_000_000  # of frames waiting for one viewer
+HEARTBEAT_S = 10.0
+
+_encoder = msgspec.json.Encoder()
+
+
+class TooMany(Exception):
+    """No room for another viewer."""
+
+
+class Viewer:
+    """One open page: which node and device it looks at, and what waits for it."""
+
+    def __init__(self, node: str, device: str) -> None:
+        self.node = node
+        self.device = device
+        self.dropped = 0
+        self.closed = False
+        self._frames: deque[bytes] = deque()
+        self._size = 0
+        self._ready = asyncio.Event()
+
+    def put(self, frame: bytes) -> None:
+        """Queue a frame; the oldest goes when there is no room, and the viewer when it never catches up."""
+        self._frames.append(frame)
+        self._size += len(frame)
+        while len(self._frames) > QUEUE_FRAMES or self._size > QUEUE_BYTES:
+            self._size -= len(self._frames.popleft())
+            self.dropped += 1
+        if self.dropped > MAX_DROPPED:
+            self.close()
+        self._ready.set()
+
+    def close(self) -> None:
+        """End the stream; the page connects again when it is still there."""
+        self.closed = True
+        self._ready.set()
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """What waits, joined; a comment when nothing comes, so that dead connections are noticed."""
+        while not self.closed:
+            try:
+                await asyncio.wait_for(self._ready.wait(), HEARTBEAT_S)
+            except TimeoutError:
+                yield b": still here\n\n"
+                continue
+            self._ready.clear()
+            waiting = b"".join(self._frames)
+            self._frames.clear()
+            self._size = self.dropped = 0
+            if waiting:
+                yield waiting
+
+
+class Hub:
+    """All viewers; `post` and `is_wanted` may be called from any thread, the rest from the event loop."""
+
+    def __init__(self) -> None:
+        self._viewers: set[Viewer] = set()
+        self._wanted: frozenset[tuple[str, str]] = frozenset()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Bind to the running event loop; frames posted before are dropped."""
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+
+    @property
+    def viewers(self) -> int:
+        """How many pages are open."""
+        return len(self._viewers)
+
+    def is_wanted(self, node: str, device: str) -> bool:
+        """Whether anyone looks at this device: only then is a frame worth encoding."""
+        wanted = self._wanted
+        return bool(wanted) and not wanted.isdisjoint(((node, device), (node, "")))
+
+    def post(self, event: str, data: Mapping[str, Any], node: str = "", device: str = "") -> None:
+        """Send to the viewers of a device; to all when `node` is empty."""
+        frame = encode(event, data)
+        with self._lock:  # after `close` the loop may be gone
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._deliver, frame, node, device)
+
+    def broadcast(self, event: str, data: Any) -> None:
+        """Send to all viewers, from the event loop."""
+        if self._viewers:
+            self._deliver(encode(event, data), "", "")
+
+    def _deliver(self, frame: bytes, node: str, device: str) -> None:
+        for viewer in list(self._viewers):
+            if not node or (viewer.node == node and (device == "_" or viewer.device in ("", device))):
+                viewer.put(frame)
+
+    def join(self, node: str, device: str) -> Viewer:
+        """A new viewer of a node and device; "" is any.
+
+        Raises:
+            TooMany: all places are taken.
+        """
+        if len(self._viewers) >= MAX_VIEWERS:
+            raise TooMany(f"{MAX_VIEWERS} pages are open already: close one")
+        viewer = Viewer(node, device)
+        self._viewers.add(viewer)
+        self._recount()
+        return viewer
+
+    def leave(self, viewer: Viewer) -> None:
+        """Forget a viewer."""
+        self._viewers.discard(viewer)
+        self._recount()
+
+    def _recount(self) -> None:
+        # a viewer that named neither node nor device sees the fleet only: rows of all nodes would drown it
+        watched = [viewer for viewer in self._viewers if viewer.node]
+        self._wanted = frozenset(
+            pair for viewer in watched for pair in ((viewer.node, viewer.device), (viewer.node, "_"))
+        )
+
+    def close(self) -> None:
+        """Let every viewer go and take no more frames."""
+        with self._lock:
+            self._loop = None
+        for viewer in self._viewers:
+            viewer.close()
+
+
+def encode(event: str, data: Any) -> bytes:
+    """One frame; JSON has no line breaks, so one data line holds it."""
+    return b"event: " + event.encode() + b"\ndata: " + _encoder.encode(data) + b"\n\n"

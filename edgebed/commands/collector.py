@@ -1,0 +1,109 @@
+"""`edgebed collector`: the centre, in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wire.errors import ConfigError, EdgebedError
+
+if TYPE_CHECKING:
+    from collector.config import CollectorConfig
+
+
+@click.group(name="collector")
+def command() -> None:
+    """The centre: store, prove and show what agents send."""
+
+
+_config = click.argument("config", required=False, type=click.Path(dir_okay=False, path_type=Path))
+
+
+@command.command()
+@_config
+@click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Folder of the day files.")
+@click.option("--broker", help="mqtt://host[:port] or mqtts://host[:port].")
+@click.option("--host", help="Address the page is served on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the page; 0 takes a free one.")
+@click.option("--id", "name", help="Who acknowledges; the MQTT client id.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more on stderr.")
+def run(config: Path | None, verbose: bool, **changes: Any) -> None:
+    """Run a collector until Ctrl-C; without CONFIG it needs --store.
+
+    The first line of stdout is the address of its page; everything else goes to stderr. A broker that is
+    not there is no error: it is tried for ever, and the page works meanwhile.
+    """
+    from collector import app
+    from agent.sdnotify import Notifier
+    from wire.clock import Clock
+
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+    notifier = Notifier()
+
+    def announce(url: str) -> None:
+        click.echo(url)
+        notifier.ready(f"page at {url}")
+
+    try:
+        app.run(_settings(config, changes), Clock(), announce)
+    finally:
+        notifier.close()
+
+
+@command.command()
+@_config
+def check(config: Path | None) -> None:
+    """Check a CONFIG and what it names; nothing is started."""
+    found = _settings(config, {})
+    found.http.token()
+    found.broker.password()
+    found.broker.ssl_context()
+    click.echo(f"{config}: fine; store {found.store}, broker {found.broker.url}")
+
+
+def _settings(path: Path | None, changes: dict[str, Any]) -> CollectorConfig:
+    """The file with what the command line changes."""
+    import msgspec
+
+    _require_extra()
+    from collector import config
+    from wire.broker import Broker
+
+    if path is None and changes.get("store") is None:
+        raise click.UsageError("name a CONFIG file, or a folder with --store")
+    found = config.CollectorConfig(store=changes["store"]) if path is None else config.load(path)
+    http = {key: changes[key] for key in ("host", "port") if changes.get(key) is not None}
+    changed: dict[str, Any] = {"http": msgspec.structs.replace(found.http, **http)}
+    if changes.get("store") is not None:
+        changed["store"] = changes["store"]
+    if changes.get("name") is not None:
+        changed["id"] = changes["name"]
+    if changes.get("broker") is not None:
+        fields = msgspec.structs.asdict(found.broker)
+        changed["broker"] = Broker(**{**fields, "url": changes["broker"]})
+    found = msgspec.structs.replace(found, **changed)
+    mistakes = [f"{'.'.join(map(str, keys))}: {sentence}" for keys, sentence in config.mistakes(found)]
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return found
+
+
+def _require_extra() -> None:
+    try:
+        import paho.mqtt.client
+        import starlette
+        import uvicorn
+        import zstandard  # noqa: F401 - all four are only asked for
+    except ImportError as error:
+        raise EdgebedError(
+            f"the collector needs {error.name}, which is missing: pip install 'edgebed[collector]'"
+        ) from error
