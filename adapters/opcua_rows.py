@@ -1,0 +1,141 @@
+"""Values that arrive one by one become rows: all fields of one sample instant together, in order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from adapters.base import Value
+from wire.messages import Quality
+
+_NS_PER_US = 1_000
+# the gravest first: a row travels with one
+_GRAVITY = {
+    Quality.BAD: 4,
+    Quality.WRONG_TYPE: 3,
+    Quality.TIME_BACKWARD: 2,
+    Quality.UNCERTAIN: 1,
+    Quality.GOOD: 0,
+}
+
+
+@dataclass(slots=True)
+class Row:
+    """One sample instant; a field that did not come is None."""
+
+    at_ns: int
+    born_s: float
+    values: dict[str, Value] = field(default_factory=dict)
+    quality: Quality = Quality.GOOD
+
+
+class Rows:
+    """Groups values by their time.
+
+    A row is over when all its fields are there, when a younger row is (a server sends each field in order, so
+    nothing of the elder one can come any more), or `wait_s` after its first value. What is missing then is
+    None and the row UNCERTAIN; with `hold` it is the field's last value, for servers that do not repeat what
+    has not changed. Fields within `align_ns` of a row join it, for servers that stamp each field by itself.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[str],
+        counters: dict[str, int],
+        *,
+        wait_s: float,
+        hold: bool = False,
+        align_ns: int = 0,
+        limit: int = 1_000,
+    ) -> None:
+        self._fields = tuple(fields)
+        self._counters = counters
+        self._wait_s = wait_s
+        self._hold = hold
+        self._align_ns = align_ns
+        self._limit = limit
+        self._open: dict[int, Row] = {}
+        self._over: list[Row] = []
+        self._last_ns = -1
+        self._last: dict[str, Value] = dict.fromkeys(self._fields)
+
+    def add(self, name: str, value: Value, quality: Quality, at_ns: int, now_s: float) -> None:
+        """Take one value; `now_s` is any monotonic clock."""
+        row = self._open.get(at_ns)
+        if row is None and self._align_ns:
+            row = self._near(at_ns, name)
+        while row is not None and name in row.values:  # twice at one time: no value is thrown away
+            self._count("same_time")
+            at_ns += _NS_PER_US
+            row = self._open.get(at_ns)
+        if row is None:
+            if len(self._open) >= self._limit:
+                self._finish(min(self._open))
+            row = self._open[at_ns] = Row(at_ns, now_s)
+        row.values[name] = value
+        if quality and _GRAVITY[quality] > _GRAVITY[row.quality]:
+            row.quality = quality
+        if len(row.values) == len(self._fields):
+            self._finish(row.at_ns)
+
+    def due_s(self) -> float | None:
+        """When the eldest open row has waited long enough; None where none is open."""
+        return next(iter(self._open.values())).born_s + self._wait_s if self._open else None
+
+    def expire(self, now_s: float) -> None:
+        """End the rows that have waited long enough."""
+        late = [row.at_ns for row in self._open.values() if row.born_s + self._wait_s <= now_s]
+        if late:
+            self._finish(max(late))
+
+    def flush(self) -> None:
+        """End every row: nothing more will come."""
+        if self._open:
+            self._finish(max(self._open))
+
+    def take(self) -> list[Row]:
+        """The rows that are over since the last call, eldest first."""
+        over, self._over = self._over, []
+        return over
+
+    def _near(self, at_ns: int, name: str) -> Row | None:
+        for row in self._open.values():
+            if abs(row.at_ns - at_ns) <= self._align_ns and name not in row.values:
+                return row
+        return None
+
+    def _finish(self, until_ns: int) -> None:
+        """End the rows up to a time."""
+        first = next(iter(self._open))
+        if first == until_ns and len(self._open[first].values) == len(self._fields):
+            self._end(self._open.pop(first))  # nearly always: rows fill up in order
+            return
+        for at_ns in sorted(at for at in self._open if at <= until_ns):
+            self._end(self._open.pop(at_ns))
+
+    def _end(self, row: Row) -> None:
+        if len(row.values) < len(self._fields):
+            self._complete(row)
+        elif self._hold:
+            self._last = row.values
+        if row.at_ns < self._last_ns and _GRAVITY[row.quality] < _GRAVITY[Quality.TIME_BACKWARD]:
+            self._count("late")
+            row.quality = Quality.TIME_BACKWARD
+        self._last_ns = max(self._last_ns, row.at_ns)
+        self._over.append(row)
+
+    def _complete(self, row: Row) -> None:
+        missing = [name for name in self._fields if name not in row.values]
+        if self._hold:
+            self._last = {name: row.values.get(name, self._last[name]) for name in self._fields}
+            row.values = dict(self._last)
+            missing = [name for name in missing if row.values[name] is None]
+        for name in missing:
+            row.values[name] = None
+        if missing:
+            self._count("incomplete")
+            if row.quality is Quality.GOOD:
+                row.quality = Quality.UNCERTAIN
+
+    def _count(self, what: str) -> None:
+        self._counters[what] = self._counters.get(what, 0) + 1

@@ -1,0 +1,295 @@
+"""The OPC UA adapter against the simulated cobot cell, through a line that fails in every way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from adapters.base import Adapter, AdapterError, DeviceLied, DeviceUnreachable, Reading
+from adapters.opcua import Node, OpcUa, OpcUaOptions, Security
+from adapters.testing import AdapterContract, Rig
+from edgebed.processes import Child, edgebed_command
+from simulators.cobot import RATE_HZ, SIGNALS, Cobot
+from simulators.faults import FaultProxy
+from simulators.opcua import APPLICATION_URI, VENDOR_URI, CobotCell
+from wire.clock import NS_PER_S, Clock
+from wire.messages import Quality
+
+SEED = 11
+PERIOD_NS = NS_PER_S // RATE_HZ
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cobot cell in a process of its own; its URL."""
+    log = tmp_path_factory.mktemp("cell") / "cell.log"
+    with Child("cell", edgebed_command("sim", "run", "opcua", "--seed", str(SEED)), log) as child:
+        yield child.first_line()
+
+
+def options(port: int, **more: object) -> OpcUaOptions:
+    quick: dict[str, object] = {"profile": "opc40010", "data_age_s": 1.0, "timeout_s": 2.0}
+    return OpcUaOptions(url=f"opc.tcp://127.0.0.1:{port}/x", **(quick | more))  # type: ignore[arg-type]
+
+
+def port_of(url: str) -> int:
+    return int(url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
+
+
+async def read(adapter: Adapter, n: int, within_s: float = 10.0) -> list[Reading]:
+    seen: list[Reading] = []
+    async with asyncio.timeout(within_s):
+        async for reading in adapter:
+            seen.append(reading)
+            if len(seen) == n:
+                break
+    return seen
+
+
+class TestOpcUa(AdapterContract):
+    adapter = OpcUa
+    good_options: ClassVar = {"url": "opc.tcp://robot.example:4840", "profile": "opc40010"}
+    bad_options: ClassVar = [
+        ({"url": "http://x:1", "profile": "opc40010"}, "opc.tcp://"),
+        ({"url": "opc.tcp://x", "profile": "opc40010"}, "opc.tcp://host:port"),
+        ({"url": "opc.tcp://x:99999", "profile": "opc40010"}, "port"),
+        ({"url": "opc.tcp://me:geheim@x:1", "profile": "opc40010"}, "password_file"),
+        ({"url": "opc.tcp://x:1"}, "nodes"),
+        ({"url": "opc.tcp://x:1", "profile": "opc40010", "nodes": {"a": "i=1"}}, "either"),
+        ({"url": "opc.tcp://x:1", "nodes": {"a": "Speed"}}, "browse path"),
+        ({"url": "opc.tcp://x:1", "nodes": {"Not A Field": "i=1"}}, "field name"),
+        ({"url": "opc.tcp://x:1", "profile": "opc40010", "user": "op"}, "password_file"),
+        (
+            {"url": "opc.tcp://x:1", "profile": "opc40010", "user": "op", "password_file": Path("p")},
+            "clear text",
+        ),
+    ]
+    secrets = ("geheim",)
+
+    @pytest.fixture
+    async def rig(self, cell: str) -> AsyncIterator[Rig]:
+        async with FaultProxy(port_of(cell)) as link:
+            yield Rig(lambda: OpcUa(options(link.port), Clock()), link)
+
+
+async def test_every_sample_arrives_once_and_as_the_robot_made_it(cell: str) -> None:
+    async with OpcUa(options(port_of(cell)), Clock()) as adapter:
+        rows = await read(adapter, 3 * RATE_HZ)
+        assert adapter.counters == {}
+    steps = {b.at_ns - a.at_ns for a, b in pairwise(rows)}
+    assert steps == {PERIOD_NS}
+    assert {row.quality for row in rows} == {Quality.GOOD}
+    data = np.array([[row.values[signal] for signal in SIGNALS] for row in rows])
+    made = Cobot(SEED).block(0, 120 * RATE_HZ)
+    at = int(np.flatnonzero((made == data[0]).all(axis=1))[0])
+    np.testing.assert_array_equal(made[at : at + len(data)], data)
+
+
+async def test_data_come_back_after_every_kind_of_loss_again_and_again(cell: str) -> None:
+    async with FaultProxy(port_of(cell)) as link:
+        harms: list[Callable[[], None]] = [
+            lambda: link.cut(reset=True),
+            lambda: link.cut(reset=False),
+            link.black_hole,
+        ]
+        for harm in harms * 3:
+            async with OpcUa(options(link.port, data_age_s=0.5), Clock()) as adapter:
+                assert len(await read(adapter, 10)) == 10
+                harm()
+                with pytest.raises(AdapterError):
+                    await read(adapter, 100_000)
+            link.heal()
+
+
+async def test_data_come_back_after_each_restart_of_the_server(tmp_path: Path) -> None:
+    child = Child("cell", edgebed_command("sim", "run", "opcua", "--port", "0"), tmp_path / "cell.log")
+    with child:
+        port = port_of(child.first_line())
+        for _ in range(3):
+            async with OpcUa(options(port), Clock()) as adapter:
+                assert len(await read(adapter, 10)) == 10
+                child.kill()
+                with pytest.raises(DeviceUnreachable):
+                    await read(adapter, 100_000)
+            with pytest.raises(DeviceUnreachable):
+                async with OpcUa(options(port), Clock()):
+                    pass
+            child.out.unlink()
+            child.command = edgebed_command("sim", "run", "opcua", "--port", str(port))
+            child.start()
+            child.first_line()
+
+
+async def test_nodes_by_id_by_namespace_and_by_path(cell: str) -> None:
+    parameters = "0:Objects/2:DeviceSet/4:Cell1/3:MotionDevices/4:Arm1/3:Axes/4:Axis_2/2:ParameterSet"
+    nodes: dict[str, str | Node] = {
+        "speed": "ns=4;s=Axis_1.ActualSpeed",
+        "torque": Node(node=f"nsu={VENDOR_URI};s=Axis_1.ActualTorque", unit="N.m", dec=1),
+        "angle": f"{parameters}/3:ActualPosition",
+    }
+    async with OpcUa(options(port_of(cell), profile="", nodes=nodes, stream="axis-one"), Clock()) as adapter:
+        rows = await read(adapter, 20)
+    assert {row.stream for row in rows} == {"axis-one"}
+    assert all(row.values.keys() == {"speed", "torque", "angle"} for row in rows)
+    assert all(-138 < float(row.values["angle"] or 0) < -40 for row in rows)  # joint 2, not joint 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"server_uri": "urn:another:robot"}, APPLICATION_URI),
+        ({"axes": 7}, "6 axes"),
+        ({"device": "Cell9"}, "Cell1"),
+        ({"arm": "Arm9"}, "Arm1"),
+        ({"profile": "", "nodes": {"a": "nsu=urn:nowhere;i=1"}}, "urn:nowhere"),
+        ({"profile": "", "nodes": {"a": "ns=4;s=Axis_9.ActualSpeed"}}, "BadNodeIdUnknown"),
+        ({"profile": "", "nodes": {"a": "0:Objects/2:Nothing"}}, "0:Objects/2:Nothing"),
+        ({"profile": "", "nodes": {"a": Node(node="ns=4;s=Axis_1.ActualSpeed", unit="rad/s")}}, "deg/s"),
+    ],
+)
+async def test_another_device_than_declared_is_told(cell: str, wrong: dict[str, object], said: str) -> None:
+    adapter = OpcUa(options(port_of(cell), **wrong), Clock())
+    with pytest.raises(DeviceLied) as caught:
+        await adapter.open()
+    assert said in str(caught.value)
+
+
+async def test_the_devices_own_doubts_travel() -> None:
+    async with CobotCell(seed=1) as cell, OpcUa(options(cell.port), Clock()) as adapter:
+        assert (await read(adapter, 3))[-1].quality is Quality.GOOD
+        cell.set_status("j3_torque", 0x40000000)
+        row = await until(adapter, lambda row: row.quality is Quality.UNCERTAIN)
+        assert isinstance(row.values["j3_torque"], float)
+        cell.set_status("j2_velocity", 0x80000000)
+        row = await until(adapter, lambda row: row.quality is Quality.BAD)
+        assert row.values["j2_velocity"] is None
+        cell.set_status("j2_velocity")
+        cell.set_status("j3_torque", 0x00000480)
+        await until(adapter, lambda row: adapter.counters.get("overflow", 0) > 3)
+        cell.set_status("j3_torque")
+        cell.silence(["j6_position"])
+        row = await until(adapter, lambda row: row.values["j6_position"] is None)
+        assert row.quality is Quality.UNCERTAIN
+        assert adapter.counters["incomplete"] >= 1
+        cell.silence(())
+        await until(adapter, lambda row: row.quality is Quality.GOOD)
+        cell.silence()
+        with pytest.raises(AdapterError, match="no value for 1 s"):
+            await read(adapter, 100_000)
+
+
+async def until(adapter: Adapter, found: Callable[[Reading], bool]) -> Reading:
+    async with asyncio.timeout(10):
+        async for reading in adapter:
+            if found(reading):
+                return reading
+    raise AssertionError("the device ended")
+
+
+async def test_a_clock_that_is_years_off_is_not_believed() -> None:
+    device_time = Clock(start_ns=946_684_800 * NS_PER_S)  # 2000-01-01
+    async with CobotCell(seed=1, clock=device_time) as cell:
+        async with OpcUa(options(cell.port), clock := Clock()) as adapter:
+            rows = await read(adapter, 20)
+            assert adapter.counters == {"clock_not_believed": 1}
+        assert abs(rows[-1].at_ns - clock.now_ns()) < 60 * NS_PER_S
+        assert {b.at_ns - a.at_ns for a, b in pairwise(rows)} == {PERIOD_NS}
+        async with OpcUa(options(cell.port, max_skew_s=1e12), Clock()) as adapter:
+            assert (await read(adapter, 1))[0].at_ns < 947_000_000 * NS_PER_S
+
+
+async def test_a_wrong_password_is_refused_without_repeating_it(tmp_path: Path) -> None:
+    (tmp_path / "right").write_text("correct horse\n")
+    (tmp_path / "wrong").write_text("battery staple\n")
+    words = (tmp_path / "right").read_text().strip()
+    async with CobotCell(seed=1, user="op", password=words) as cell:
+        login = {"user": "op", "plain_password": True}
+        async with OpcUa(options(cell.port, **login, password_file=tmp_path / "right"), Clock()) as adapter:
+            assert await read(adapter, 3)
+        for wrong in ({**login, "password_file": tmp_path / "wrong"}, {}):
+            with pytest.raises(DeviceUnreachable) as caught:
+                await OpcUa(options(cell.port, **wrong), Clock()).open()
+            assert "refuses" in str(caught.value)
+            assert "staple" not in str(caught.value)
+
+
+async def test_only_the_pinned_server_is_trusted(tmp_path: Path) -> None:
+    for name, uri in (("server", APPLICATION_URI), ("agent", "urn:test:agent"), ("other", "urn:test:other")):
+        make_certificate(tmp_path / name, uri)
+    server = {"cert": tmp_path / "server.der", "key": tmp_path / "server.pem"}
+    (tmp_path / "password").write_text(words := "correct horse")
+    async with CobotCell(seed=1, user="op", password=words, **server) as cell:  # type: ignore[arg-type]
+        for pinned, trusted in (("server", True), ("other", False)):
+            security = Security(
+                cert=tmp_path / "agent.der",
+                key=tmp_path / "agent.pem",
+                server_cert=tmp_path / f"{pinned}.der",
+            )
+            login = {"user": "op", "password_file": tmp_path / "password", "security": security}
+            adapter = OpcUa(options(cell.port, **login), Clock())
+            if trusted:
+                async with adapter:
+                    assert len(await read(adapter, 5)) == 5
+            else:
+                with pytest.raises(DeviceLied, match="another certificate"):
+                    await adapter.open()
+
+
+def make_certificate(path: Path, uri: str) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path.name)])
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=36_500))
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path.with_suffix(".der").write_bytes(certificate.public_bytes(serialization.Encoding.DER))
+    path.with_suffix(".pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20,
+        b"ACKF\xff\xff\xff\x7f" + bytes(4_000_000),  # a chunk of 2 GiB
+        bytes(range(256)) * 50,
+        b"",
+    ],
+    ids=["http", "endless", "noise", "eof"],
+)
+async def test_whatever_answers_is_one_error_soon(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        adapter = OpcUa(options(server.sockets[0].getsockname()[1]), Clock())
+        async with asyncio.timeout(5):
+            with pytest.raises(AdapterError):
+                await adapter.open()
