@@ -109,6 +109,7 @@ class App:
         self.pipeline = Pipeline(
             self.plan,
             clock,
+            gate_memory=config.state / "gate",
             clock_state=self.time.state,
             send=self.outbox.append,
             send_live=self.uplink.live,

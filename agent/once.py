@@ -51,6 +51,7 @@ class Once:
         self._pipeline = Pipeline(
             self._plan,
             self._clock,
+            gate_memory=None,
             clock_state=sync.state,
             send=self._send,
             send_live=self._send_live,

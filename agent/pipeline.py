@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapters.base import Reading
 from agent import snapshot
@@ -30,8 +31,8 @@ SendSnap = Callable[[str, str, Snapshot], None]
 class Pipeline:
     """Everything between the sources and the outbox of one agent.
 
-    `open_models` first (it blocks), then `run`. Each source gets its `sink`. Durable messages go to
-    `send`, which must return at once; `send_live` and `send_snap` may drop. `changed` is called when a
+    `open_models` first (it blocks), then `run`. Each source gets its `sink`. `gate_memory` is a folder for
+    which models passed the gate. Durable messages go to `send`, which must return at once; `send_live` and `send_snap` may drop. `changed` is called when a
     model's state changes.
     """
 
@@ -40,6 +41,7 @@ class Pipeline:
         plan: Plan,
         clock: Clock,
         *,
+        gate_memory: Path | None,
         clock_state: Callable[[], ClockState],
         send: Send,
         send_live: SendLive,
@@ -63,7 +65,7 @@ class Pipeline:
                 settings,
                 plan.devices[settings.device].streams[settings.stream],
                 waits=plan.devices[settings.device].build(clock).waits,
-                memory=plan.config.state / "gate",
+                memory=gate_memory,
                 done=self._inferred,
                 changed=changed,
             )

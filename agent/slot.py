@@ -69,7 +69,7 @@ class Slot:
         stream: Stream,
         *,
         waits: bool,
-        memory: Path,
+        memory: Path | None,
         done: Callable[[Slot, Inference], None],
         changed: Callable[[], None],
     ) -> None:
