@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
+from agent.buffer import Buffer
+from agent.journal import Journal, Lost, Record, read
+from agent.losses import TYPE, Why, why_of
 from agent.message import Message
-from wire.clock import Clock
+from agent.pool import SPARE, Pool
+from agent.recovery import Recovered, recover
+from agent.segments import KINDS, OVERHEAD, PAGE, Found, Kind, Segment, Totals
+from wire.clock import NS_PER_MS, NS_PER_S, Clock
+from wire.errors import ConfigError, TryAgain
+from wire.messages import Event
+from wire.ranges import Ranges
+from wire.topics import NODE_ITSELF
+
+log = logging.getLogger(__name__)
+
+_GAP_TAIL = f"{NODE_ITSELF}/{TYPE}".encode()
+_MARK_EVERY_S = 1.0
+_RETRY_S = 1.0
 
 
 class OutboxSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +55,7 @@ class OutboxSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
 @dataclass(slots=True)
 class OutboxStats:
-    """One look at the outbox. `head` and what follows count what is on disk, not what is buffered."""
+    """One look at the outbox, counting what is on disk, not what is buffered."""
 
     depth: int = 0  # messages not acknowledged
     oldest_s: float = 0.0  # age of the oldest of them
@@ -45,10 +70,35 @@ class OutboxStats:
 
 
 class Outbox:
-    """Thread-safe. `append` is for the event loop and never waits for the disk; `commit` does, elsewhere."""
+    """Thread-safe. `append` is for the event loop and never waits for the disk; `commit` does, elsewhere.
 
-    ep: str  # random id of this outbox, part of every message's identity
-    head: int  # highest seq given, on disk or not
+    Use `open`. `ep` is the random id of this outbox, part of every message's identity.
+    """
+
+    def __init__(self, folder: int, pool: Pool, state: Recovered, clock: Clock) -> None:
+        self.ep = state.ep
+        self.torn_bytes = state.torn_bytes
+        self.trouble = ""
+        self._folder = folder
+        self._pool = pool
+        self._clock = clock
+        self._generation = state.generation
+        self._torn = state.torn
+        self._lock = threading.Lock()  # guards attributes; held for microseconds, never over disk work
+        self._disk = threading.Lock()  # one commits
+        self._taking = threading.Lock()  # one takes
+        self._journals = {kind: Journal(kind, self._lock, state.segments[kind]) for kind in KINDS}
+        self._buffer = Buffer(state.ep, state.head, clock)
+        self._buffer.losses.add("torn", state.torn)
+        self._buffer.losses.add("damaged", state.damaged)
+        for kind in KINDS:
+            self._buffer.dropped[kind] = state.dropped[kind].dropped
+            self._buffer.dropped_rows[kind] = state.dropped[kind].dropped_rows
+        self._freed: list[Segment] = []
+        self._groups = 0  # written since the start
+        self._marked_at = time.monotonic()
+        self._on_append: Callable[[], object] = _nothing
+        self._on_commit: Callable[[], object] = _nothing
 
     @classmethod
     def open(cls, folder: Path, settings: OutboxSettings, clock: Clock) -> Outbox:
@@ -60,54 +110,333 @@ class Outbox:
             ConfigError: the folder cannot be created, read or written.
             TryAgain: another process has it open.
         """
-        raise NotImplementedError
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            state = recover(folder)
+            pool = Pool(folder, settings.max_mb * 1_000_000, state.free)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise TryAgain(f"{folder} is open in another process: stop that agent first") from error
+        except OSError as error:
+            os.close(fd)
+            raise _unusable(folder, error) from error
+        return cls(fd, pool, state, clock)
+
+    @property
+    def head(self) -> int:
+        """The highest seq given, on disk or not."""
+        return self._buffer.head
 
     def append(self, message: Message) -> int:
         """Number, stamp and buffer a message; returns its seq. It counts as taken only after `commit`.
 
-        Writes `ep` and `seq` into the body. Never raises for what the message holds, never blocks on the
+        Writes `ep` and `seq` into the body. Never raises for what the message holds, never waits for the
         disk: what cannot be kept is counted and declared in a gap.
         """
-        raise NotImplementedError
+        with self._lock:
+            seq = self._buffer.add(message)
+            first = len(self._buffer) == 1
+            self._buffer.shed("disk" if self.trouble else "overload")
+        if first:
+            self._on_append()
+        return seq
 
-    def commit(self) -> None:
-        """Write what is buffered and wait until the disk has it. Never raises for disk reasons."""
-        raise NotImplementedError
+    def commit(self) -> bool:
+        """Write what is buffered and wait until the disk has it; False while the disk takes nothing."""
+        with self._disk:
+            if self._folder < 0:
+                return True
+            groups = self._groups
+            try:
+                self._drain()
+                self._keep_spare()
+            except OSError as error:
+                self._failed(error)
+            else:
+                self._works()
+            self._mark()
+            wrote = self._groups > groups
+        if wrote:
+            self._on_commit()
+        return not self.trouble
 
     def take(self, messages: int, size: int) -> list[Record]:
         """The next committed records that were not taken since open, events first, oldest first.
 
         At most `messages` of them and about `size` bytes. Reads the disk: call it in a thread.
+
+        Raises:
+            OSError: for a reason that may pass, as too many open files; nothing is lost by it.
         """
-        raise NotImplementedError
+        records: list[Record] = []
+        with self._taking:
+            for kind in reversed(KINDS):
+                found, lost = self._journals[kind].take(messages - len(records), size)
+                records += found
+                size -= sum(len(each.body) for each in found)
+                for each in lost:
+                    self._damaged(kind, each)
+            with self._lock:
+                self._collect()
+        return records
 
     def ack(self, ranges: Iterable[tuple[int, int]]) -> int:
         """Let records go that were taken; returns how many. Unknown numbers are ignored."""
-        raise NotImplementedError
+        known = ranges if isinstance(ranges, Ranges) else Ranges(ranges)
+        with self._lock:
+            count = sum(journal.ack(known) for journal in self._journals.values())
+            self._collect()
+        return count
 
-    def on_commit(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called in the committing thread after each commit that wrote something."""
-        raise NotImplementedError
+    def on_append(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called, in the appending thread, when a first message waits for a commit."""
+        self._on_append = callback
+
+    def on_commit(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called, in the committing thread, after a commit that wrote something."""
+        self._on_commit = callback
 
     def stats(self) -> OutboxStats:
-        """A look at the numbers; reads at most a few bytes."""
-        raise NotImplementedError
+        """A look at the numbers; reads a few bytes at most."""
+        waiting = [found for journal in self._journals.values() if (found := journal.oldest())]
+        with self._lock:
+            for journal in self._journals.values():
+                journal.settle()
+            every = [each for journal in self._journals.values() for each in journal.segments]
+            head = self._buffer.floor
+            return OutboxStats(
+                depth=sum(each.count - each.acked for each in every),
+                oldest_s=max(map(self._age_s, waiting), default=0.0),
+                bytes=sum(each.end - each.low for each in every),
+                head=head,
+                acked=min((each.seq - 1 for each in waiting), default=head),
+                taken_rows=sum(map(self._rows, KINDS)),
+                dropped_rows=sum(self._buffer.dropped_rows.values()),
+                dropped={kind: self._buffer.dropped[kind] for kind in KINDS},
+                torn_bytes=self.torn_bytes,
+                trouble=self.trouble,
+            )
 
     def close(self) -> None:
         """Commit, note what was acknowledged, release the folder. Safe to call twice."""
-        raise NotImplementedError
+        self._marked_at = -_MARK_EVERY_S
+        self.commit()
+        with self._disk, self._lock:
+            if self._folder < 0:
+                return
+            for journal in self._journals.values():
+                for segment in journal.segments:
+                    segment.close()
+            os.close(self._folder)
+            self._folder = -1
+
+    # Below, the one thread that commits: it alone writes, rotates and drops.
+
+    def _drain(self) -> None:
+        while True:
+            self._recycle()
+            with self._lock:
+                self._buffer.declare()
+                kind = self._buffer.next()
+            if kind is None:
+                return
+            self._write(kind)
+
+    def _write(self, kind: Kind) -> None:
+        segment = self._segment_for(kind)
+        with self._lock:
+            sure = self._buffer.floor
+            group = self._buffer.pop(kind, segment.room)
+        try:
+            segment.write(group, sure)
+        except OSError:
+            self._abandon(segment)
+            raise
+        known = self._journals[kind].segments
+        with self._lock:
+            self._buffer.written()
+            self._groups += 1
+            unsealed = [each for each in known[:-1] if not each.sealed]
+            for each in unsealed:
+                each.sealed = True
+            self._collect()
+        for each in unsealed:
+            with contextlib.suppress(OSError):  # without a seal the next open scans it, nothing else
+                each.seal()
+            each.close()
+
+    def _segment_for(self, kind: Kind) -> Segment:
+        """Where the next group goes: the active segment, or a new one when that is nearly full."""
+        known = self._journals[kind].segments
+        with self._lock:
+            base, need, total = self._buffer.wants(kind)
+            before = Totals(self._rows(kind), self._buffer.dropped[kind], self._buffer.dropped_rows[kind])
+        if known and (known[-1].room >= total or known[-1].room >= max(need, known[-1].size // 8)):
+            return known[-1]
+        path = self._pool.get()
+        segment = Segment(path, kind, self.ep, self._generation + 1, base, self._pool.segment_size, before)
+        segment.last_seq = base - 1
+        try:
+            segment.begin()
+        except OSError:
+            segment.close()
+            self._pool.give(path)
+            raise
+        self._generation += 1
+        with self._lock:
+            known.append(segment)
+        return segment
+
+    def _abandon(self, segment: Segment) -> None:
+        """After a failed write nobody knows what the file holds behind `end`: nothing more goes there."""
+        with self._lock:
+            self._buffer.put_back(segment.kind)
+            segment.size = segment.end
+            segment.close()
+            if segment.count:
+                return
+            self._journals[segment.kind].remove(segment)
+        self._pool.give(segment.path)
+
+    def _collect(self) -> None:
+        for journal in self._journals.values():
+            self._freed += journal.finished()
+
+    def _recycle(self) -> None:
+        """Files in which nothing waits become free; the mark keeps them from being read again."""
+        with self._lock:
+            freed, self._freed = self._freed, []
+        for segment in freed:
+            with contextlib.suppress(OSError):
+                segment.mark(segment.before.dropped, segment.before.dropped_rows)
+            self._pool.give(segment.path)
+
+    def _keep_spare(self) -> None:
+        """Grow, or at the quota drop the oldest, data first. It is overwritten only once it is declared."""
+        while len(self._pool) < SPARE:
+            why: Why = "quota" if self._pool.full else "disk"
+            try:
+                self._pool.grow()
+                continue
+            except OSError as error:
+                log.debug("no more segments: %s", error.strerror)
+            victims = (self._journals[kind].segments for kind in KINDS)
+            victim = next((known[0] for known in victims if len(known) > 1), None)
+            if victim is None:
+                return
+            if self._drop(victim, why):
+                self._drain()
+                self._pool.give(victim.path)
+            else:
+                self._recycle()
+
+    def _drop(self, victim: Segment, why: Why) -> bool:
+        data = read(victim, 0, victim.end)
+        dropped = self._journals[victim.kind].drop(victim)
+        if dropped is None:  # the last acknowledgement came first
+            return False
+        waiting, unread = dropped
+        damage: list[tuple[int, int]] = []
+        lost = [each for each in victim.walk(data, PAGE, damage) if each.at >= unread or each.seq in waiting]
+        carried = [gap for each in lost if (gap := _gap_in(data, each))]
+        log.warning("outbox full (%s): the oldest %d %s messages are dropped", why, len(lost), victim.kind)
+        with self._lock:
+            self._buffer.losses.add(why, ((each.seq, each.seq) for each in lost))
+            for event in carried:
+                self._buffer.losses.add(why_of(event), event.lost)
+            self._buffer.dropped[victim.kind] += len(lost)
+            self._buffer.dropped_rows[victim.kind] += sum(each.rows for each in lost)
+        if damage:
+            self._damaged(victim.kind, Lost(sum(size for _, size in damage), victim.base, victim.last_seq))
+        return True
+
+    def _damaged(self, kind: Kind, lost: Lost) -> None:
+        """Declare what a damaged stretch held: numbers of this kind, so none that another record has."""
+        present = Ranges(self._torn)
+        with self._lock:
+            others = list(self._journals["event" if kind == "data" else "data"].segments)
+        for segment in others:
+            if segment.base <= lost.last and lost.first <= segment.last_seq:
+                data = read(segment, 0, segment.end)
+                present.update((each.seq, each.seq) for each in segment.walk(data, PAGE, []))
+        log.warning("%d damaged bytes skipped in the outbox", lost.size)
+        with self._lock:
+            self.torn_bytes += lost.size
+            self._buffer.losses.add("damaged", present.missing(lost.first, lost.last))
+
+    def _mark(self) -> None:
+        if time.monotonic() < self._marked_at + _MARK_EVERY_S:
+            return
+        self._marked_at = time.monotonic()
+        with self._taking, self._lock:  # what a reader skipped as damaged is declared before it is passed
+            if self._buffer.losses.lowest() is not None:
+                return
+            for journal in self._journals.values():
+                journal.settle()
+            moved = [
+                segment
+                for journal in self._journals.values()
+                for segment in journal.segments
+                if segment.low != segment.marked or segment is journal.segments[-1]
+            ]
+        for segment in moved:
+            with contextlib.suppress(OSError):
+                segment.mark(self._buffer.dropped[segment.kind], self._buffer.dropped_rows[segment.kind])
+
+    def _rows(self, kind: Kind) -> int:
+        known = self._journals[kind].segments
+        return known[-1].before.rows + known[-1].rows if known else 0
+
+    def _age_s(self, found: Found) -> float:
+        if found.boot == self._buffer.boot:  # the wall clock may have been set since
+            at_ns = found.at_ms * NS_PER_MS - found.offset_ns
+            return max(0.0, (self._clock.monotonic_ns() - at_ns) / NS_PER_S)
+        return max(0.0, (self._clock.now_ms() - found.at_ms) / 1000)
+
+    def _failed(self, error: OSError) -> None:
+        if not self.trouble:
+            log.error("the outbox cannot write: %s; the newest messages wait in memory", error.strerror)
+        self.trouble = error.strerror or str(error)
+
+    def _works(self) -> None:
+        if self.trouble:
+            log.warning("the outbox can write again")
+        self.trouble = ""
 
 
 async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
     """The committer task: for ever, commits in a worker thread `group_commit_ms` after a first append."""
-    raise NotImplementedError
+    loop, appended = asyncio.get_running_loop(), asyncio.Event()
+    outbox.on_append(lambda: loop.call_soon_threadsafe(appended.set))
+    while True:
+        with contextlib.suppress(TimeoutError):  # now and then without cause: acknowledgements are noted
+            await asyncio.wait_for(appended.wait(), _MARK_EVERY_S)
+        appended.clear()
+        await asyncio.sleep(group_commit_ms / 1000)
+        if not await asyncio.to_thread(outbox.commit):
+            await asyncio.sleep(_RETRY_S)
+            appended.set()
 
 
-class Record:
-    """One committed message on its way out."""
+def _unusable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{folder} cannot hold the outbox: {error.strerror}; make it writable or name another state folder"
+    )
 
-    seq: int
-    cls: Literal["data", "event"]
-    device: str
-    name: str
-    body: bytes
+
+def _gap_in(data: bytes, found: Found) -> Event | None:
+    body = found.at + OVERHEAD + found.tail
+    if data[found.at + OVERHEAD : body] != _GAP_TAIL:
+        return None
+    return msgspec.json.decode(data[body : found.at + found.size], type=Event)
+
+
+def _nothing() -> None:
+    pass

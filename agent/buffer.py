@@ -1,0 +1,132 @@
+"""Numbered messages in memory on their way to disk, and the account of those that never get there."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+import msgspec
+
+from agent.losses import TYPE, Losses, Why
+from agent.message import Message
+from agent.restamp import machine_boot, offset_ns
+from agent.segments import KINDS, UNSYNCED, Blob, Kind, blob
+from wire.clock import Clock
+from wire.messages import MAX_BODY
+from wire.topics import NODE_ITSELF
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 4_194_304  # while the disk takes nothing; beyond it the oldest go
+_MAX_TAIL = 255
+
+
+class Buffer:
+    """Gives the numbers: one counter over data and events. Not thread-safe: the outbox's lock guards it."""
+
+    def __init__(self, ep: str, head: int, clock: Clock) -> None:
+        self.ep = ep
+        self.head = head
+        self.boot = machine_boot()
+        self.losses = Losses()
+        self.dropped = dict.fromkeys(KINDS, 0)
+        self.dropped_rows = dict.fromkeys(KINDS, 0)
+        self._clock = clock
+        self._waiting: dict[Kind, deque[Blob]] = {kind: deque() for kind in KINDS}
+        self._bytes = dict.fromkeys(KINDS, 0)
+        self._writing: list[Blob] = []
+        self._encode = msgspec.json.Encoder().encode
+
+    def __len__(self) -> int:
+        """How many messages wait, those being written left out."""
+        return sum(len(waiting) for waiting in self._waiting.values())
+
+    @property
+    def floor(self) -> int:
+        """The highest seq up to which everything is on disk or declared lost there."""
+        lowest = [waiting[0].seq for waiting in self._waiting.values() if waiting]
+        lowest += [first.seq for first in self._writing[:1]]
+        lost = self.losses.lowest()
+        return min([*lowest, self.head + 1, *([] if lost is None else [lost])]) - 1
+
+    def add(self, message: Message) -> int:
+        """Number, stamp and encode a message; what cannot be encoded or sent is lost and counted."""
+        body = message.body
+        seq = self.head = body.seq = self.head + 1
+        body.ep = self.ep
+        tail = f"{message.device}/{message.name}".encode("ascii", "replace")
+        try:
+            raw = self._encode(body)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            log.warning("%s cannot be encoded and is declared lost: %s", tail.decode()[:_MAX_TAIL], error)
+            self.lose(message.cls, seq, message.rows, "unencodable")
+            return seq
+        if len(raw) > MAX_BODY or len(tail) > _MAX_TAIL:
+            log.warning("%s: %d bytes are too much, declared lost", tail.decode()[:_MAX_TAIL], len(raw))
+            self.lose(message.cls, seq, message.rows, "too-large")
+            return seq
+        packed = blob(
+            seq,
+            tail,
+            raw,
+            at_ms=self._clock.now_ms(),
+            offset_ns=offset_ns(self._clock),
+            boot=self.boot,
+            rows=message.rows,
+            flags=UNSYNCED if message.unsynced else 0,
+        )
+        self._waiting[message.cls].append(packed)
+        self._bytes[message.cls] += packed.size
+        return seq
+
+    def shed(self, why: Why) -> None:
+        """Keep to `MAX_BYTES`: the oldest data go first, then the oldest events."""
+        while sum(self._bytes.values()) > MAX_BYTES:
+            kind: Kind = "data" if self._waiting["data"] else "event"
+            packed = self._waiting[kind].popleft()
+            self._bytes[kind] -= packed.size
+            self.losses.unsaid(packed.seq)
+            self.lose(kind, packed.seq, packed.rows, why)
+
+    def lose(self, kind: Kind, seq: int, rows: int, why: Why) -> None:
+        """Count a message as dropped; a gap event will say so."""
+        self.losses.add(why, [(seq, seq)])
+        self.dropped[kind] += 1
+        self.dropped_rows[kind] += rows
+
+    def declare(self) -> None:
+        """Turn what is lost into gap events; they wait like any message."""
+        if self.losses:
+            for event in self.losses.events(self._clock.now_ms()):
+                self.add(Message("event", NODE_ITSELF, TYPE, event))
+                self.losses.said(event)
+
+    def next(self) -> Kind | None:
+        """What is written next: events first, so that a gap is on disk before what it names is gone."""
+        return "event" if self._waiting["event"] else "data" if self._waiting["data"] else None
+
+    def wants(self, kind: Kind) -> tuple[int, int, int]:
+        """Seq and size of the first that waits, and the size of all of them."""
+        first = self._waiting[kind][0]
+        return first.seq, first.size, self._bytes[kind]
+
+    def pop(self, kind: Kind, room: int) -> list[Blob]:
+        """The next group to write, as much as `room` bytes hold; end it with `written` or `put_back`."""
+        waiting, group = self._waiting[kind], []
+        while waiting and waiting[0].size <= room:
+            room -= waiting[0].size
+            group.append(waiting.popleft())
+        self._bytes[kind] -= sum(packed.size for packed in group)
+        self._writing = group
+        return group
+
+    def written(self) -> None:
+        """The group is on disk, and with it what its gap events declare."""
+        self.losses.written(packed.seq for packed in self._writing)
+        self._writing = []
+
+    def put_back(self, kind: Kind) -> None:
+        """The group could not be written and waits again."""
+        self._waiting[kind].extendleft(reversed(self._writing))
+        self._bytes[kind] += sum(packed.size for packed in self._writing)
+        self._writing = []
