@@ -1,0 +1,165 @@
+"""What the daemon costs: start to READY and resident memory, told by systemd's own notify protocol."""
+
+from __future__ import annotations
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from edgebed.assets import folder
+from edgebed.broker import Broker
+from edgebed.processes import edgebed_command
+from simulators.cobot import SIGNALS, Cobot
+
+SETTLE_S = 8.0  # windows are inferred and batches sent before memory is read
+
+
+def run() -> list[dict[str, Any]]:
+    """Rows of the daemon with a sensor model, without one, and with a camera and its detector."""
+    with tempfile.TemporaryDirectory() as name, Broker("nats", Path(name) / "broker") as broker:
+        work = Path(name)
+        _recording(work / "arm.csv")
+        plain = _measure(work, "plain", _sensor(work, broker.url, with_model=False))
+        sensor = _measure(work, "sensor", _sensor(work, broker.url, with_model=True))
+        camera = _measure(work, "camera", _camera(work, broker.url))
+    bare = _bare_interpreter()
+    return [
+        {
+            "what": "RSS without a model",
+            "ours": plain["rss"],
+            "peer": bare,
+            "unit": "MB",
+            "limit": "<= 40 (stretch)",
+        },
+        {
+            "what": "RSS with one sensor model",
+            "ours": sensor["rss"],
+            "peer": bare,
+            "unit": "MB",
+            "limit": "<= 62",
+        },
+        {
+            "what": "RSS of a camera agent with its detector",
+            "ours": camera["rss"],
+            "peer": bare,
+            "unit": "MB",
+        },
+        {"what": "start to READY, sensor model", "ours": sensor["ready"], "unit": "s", "limit": "<= 1.7"},
+        {"what": "start to READY, camera and detector", "ours": camera["ready"], "unit": "s"},
+        {"what": "CPU at 50 Hz x 18 signals with the model", "ours": sensor["cpu"], "unit": "% of a core"},
+    ]
+
+
+def _sensor(work: Path, url: str, *, with_model: bool) -> dict[str, Any]:
+    replay = {"file": str(work / "arm.csv"), "time": "time", "stream": "joints", "loop": True}
+    models = {"anomaly": {"package": str(folder("models") / "joint-anomaly"), "input": "arm/joints"}}
+    return {
+        "node": "bench/footprint/here/node-1",
+        "broker": {"url": url},
+        "devices": {"arm": {"adapter": "replay", "options": replay}},
+        "models": models if with_model else {},
+    }
+
+
+def _camera(work: Path, url: str) -> dict[str, Any]:
+    import cv2
+
+    from simulators.scene import Scene
+
+    scene, pictures = Scene(5), work / "pictures"
+    pictures.mkdir()
+    for index in range(40):
+        cv2.imwrite(str(pictures / f"{index:03}.jpg"), scene.frame(index))
+    options = {"folder": str(pictures), "loop": True, "pace": "realtime"}
+    return {
+        "node": "bench/footprint/here/node-1",
+        "broker": {"url": url},
+        "devices": {"camera": {"adapter": "camera", "options": options}},
+        "models": {
+            "detector": {"package": str(folder("models") / "street-detector"), "input": "camera/frames"}
+        },
+    }
+
+
+def _measure(work: Path, name: str, document: dict[str, Any]) -> dict[str, float]:
+    path = work / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**document, "state": f"state-{name}"}))
+    _start(path)  # the gate's verdict is cached by hash: a daemon's usual start is its second
+    return _start(path)
+
+
+def _start(config: Path) -> dict[str, float]:
+    with ready_agent(config) as (process, ready):
+        cpu = cpu_s(process.pid)
+        time.sleep(SETTLE_S)
+        return {
+            "ready": ready,
+            "rss": _rss_mb(process.pid),
+            "cpu": (cpu_s(process.pid) - cpu) / SETTLE_S * 100,
+        }
+
+
+@contextmanager
+def ready_agent(config: Path) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """A running agent that has said READY, and the seconds that took."""
+    with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(f"{name}/notify")
+        notify.settimeout(60)
+        began = time.monotonic()
+        process = subprocess.Popen(
+            edgebed_command("agent", "run", str(config)),
+            env={**os.environ, "NOTIFY_SOCKET": f"{name}/notify"},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while b"READY=1" not in notify.recv(4096):
+                pass
+            yield process, time.monotonic() - began
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _recording(path: Path) -> None:
+    block: np.ndarray[Any, Any] = Cobot(seed=3).block(0, 500)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time", *SIGNALS])
+        writer.writerows([index / 50, *map(float, row)] for index, row in enumerate(block))
+
+
+def _bare_interpreter() -> float:
+    script = "import numpy, onnxruntime, msgspec, yaml, aiomqtt; print(open('/proc/self/status').read())"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    return _resident(out)
+
+
+def _rss_mb(pid: int) -> float:
+    return _resident(Path(f"/proc/{pid}/status").read_text())
+
+
+def _resident(status: str) -> float:
+    return int(status.split("VmRSS:")[1].split(maxsplit=1)[0]) / 1024
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds a process has used so far, in user and system mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    from bench.__main__ import table
+
+    print(table(run()))
