@@ -32,8 +32,8 @@ class Pipeline:
     """Everything between the sources and the outbox of one agent.
 
     `open_models` first (it blocks), then `run`. Each source gets its `sink`. `gate_memory` is a folder for
-    which models passed the gate. Durable messages go to `send`, which must return at once; `send_live` and `send_snap` may drop. `changed` is called when a
-    model's state changes.
+    which models passed the gate. Durable messages go to `send`, which must return at once; `send_live` and
+    `send_snap` may drop. `changed` is called when a model's state changes.
     """
 
     def __init__(

@@ -1,0 +1,74 @@
+"""The heartbeat is flat and complete, its rhythm follows the backlog, status.json is whole or old."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.health import Health, Rhythm, read_status, rss_mb, write_status
+from agent.outbox import OutboxStats
+from wire.clock import Clock
+from wire.codec import decode_live, encode
+from wire.errors import ConfigError
+from wire.messages import ClockState
+
+
+def test_a_heartbeat_is_a_live_body_with_every_promised_field() -> None:
+    stats = OutboxStats(
+        depth=3, oldest_s=1.26, bytes=900, head=12, acked=9, taken_rows=70, trouble="disk full"
+    )
+    beat = decode_live(
+        encode(Health(Clock(), "ab12cd34").heartbeat(stats, "0123456789abcdef", ClockState.NTP))
+    )
+    promised = "ts ep head acked depth oldest_s bytes taken_rows dropped_rows clk uptime_s boot"
+    assert {*promised.split(), "rss_mb", "cpu_pct", "temp_c"} <= set(beat)
+    assert (beat["head"], beat["depth"], beat["oldest_s"], beat["clk"]) == (12, 3, 1.3, 1)
+    assert beat["ep"] == "0123456789abcdef"
+    assert beat["trouble"] == "disk full"
+    assert 5 < rss_mb() < 10_000
+
+
+class Stepped(Clock):
+    now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+def test_it_beats_every_15_s_each_second_of_a_backlog_and_when_it_is_gone() -> None:
+    clock = Stepped()
+    rhythm = Rhythm(clock)
+    beats = []
+    for second in range(60):
+        clock.now_s += 1
+        waiting = 20 <= second < 25
+        stats = OutboxStats(depth=1, oldest_s=10.0 if waiting else 0.5)
+        if rhythm.due(stats, connected=True):
+            beats.append(second)
+    assert beats == [0, 15, 20, 21, 22, 23, 24, 25, 40, 55]
+
+
+def test_it_beats_when_the_link_comes_back() -> None:
+    clock = Stepped()
+    rhythm = Rhythm(clock)
+    assert rhythm.due(OutboxStats(), connected=False)
+    clock.now_s += 1
+    assert not rhythm.due(OutboxStats(), connected=False)
+    clock.now_s += 1
+    assert rhythm.due(OutboxStats(), connected=True)
+
+
+def test_the_status_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+    assert read_status(tmp_path) == {}
+    write_status(tmp_path, {"depth": 1})
+    write_status(tmp_path, {"depth": 2})
+    assert read_status(tmp_path) == {"depth": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_status_that_cannot_be_written_or_read(tmp_path: Path) -> None:
+    write_status(tmp_path / "absent", {"depth": 1})
+    (tmp_path / "status.json").write_text("{torn")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_status(tmp_path)
