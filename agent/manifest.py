@@ -285,7 +285,7 @@ class Key:
     meaning: str
 
 
-def keys() -> list[Key]:
+def documented() -> list[Key]:
     """Every key that a manifest can hold, the built-in decoders' included."""
     found = list(_keys(_Page, ""))
     found += [

@@ -40,7 +40,8 @@ class FrameTensor:
         planes = np.empty((channels, height, width), np.uint8)
         self._planes = planes if nchw else planes.reshape(height, width, channels)
         # the order of planes in memory is the model's; cv2.split writes blue, green, red wherever it is told
-        self._targets = [planes[at] for at in ((0, 1, 2) if spec.colour == "bgr" else (2, 1, 0))[:channels]]
+        order = {"bgr": (0, 1, 2), "rgb": (2, 1, 0), "grey": (0,)}[spec.colour]
+        self._targets = [planes[at] for at in order]
         self._gains, self._offsets = _affine(spec)
 
     def fill(self, picture: Picture) -> Placement:
