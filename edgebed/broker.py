@@ -30,7 +30,9 @@ jetstream {{ store_dir: "{folder}/jetstream", sync_interval: always }}
 mqtt {{ host: "{host}", port: {port}, ack_wait: "10s", max_ack_pending: 4096 }}
 """
 
-# mosquitto's defaults keep 1,000 messages for an absent collector and drop what it had PUBACKed after that
+# mosquitto's defaults keep 1,000 messages for an absent collector and drop what it had PUBACKed after that.
+# autosave_interval counts changes here: a whole save after each one holds it at 150 messages/s, every 25 cost
+# nothing that can be measured, and what a kill -9 takes with it the nodes send again.
 _MOSQUITTO = """\
 listener {port} {host}
 allow_anonymous true
@@ -38,7 +40,7 @@ user {user}
 persistence true
 persistence_location {folder}/
 autosave_on_changes true
-autosave_interval 1
+autosave_interval 25
 max_queued_messages 1000000
 max_inflight_messages 1000
 max_packet_size 70000
