@@ -147,7 +147,7 @@ class Api:
         return _json({"stream": stream, **picture(found), "img": url})
 
     async def snapshot_image(self, request: Request) -> Response:
-        """The newest picture; its ETag is its content's SHA-256, so that a viewer can tell whose boxes fit."""
+        """The newest picture; its ETag is its SHA-256, so that a viewer can tell whose boxes fit."""
         found = self._snapshot(request, request.path_params["stream"])
         tag = f'"{hashlib.sha256(found.jpeg).hexdigest()}"'
         if request.headers.get("if-none-match") == tag:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -37,8 +38,8 @@ def run(config: Path | None, verbose: bool, **changes: Any) -> None:
     The first line of stdout is the address of its page; everything else goes to stderr. A broker that is
     not there is no error: it is tried for ever, and the page works meanwhile.
     """
-    from collector import app
     from agent.sdnotify import Notifier
+    from collector import app
     from wire.clock import Clock
 
     logging.basicConfig(
@@ -98,12 +99,8 @@ def _settings(path: Path | None, changes: dict[str, Any]) -> CollectorConfig:
 
 
 def _require_extra() -> None:
-    try:
-        import paho.mqtt.client
-        import starlette
-        import uvicorn
-        import zstandard  # noqa: F401 - all four are only asked for
-    except ImportError as error:
-        raise EdgebedError(
-            f"the collector needs {error.name}, which is missing: pip install 'edgebed[collector]'"
-        ) from error
+    for name in ("paho", "starlette", "uvicorn", "zstandard"):
+        if importlib.util.find_spec(name) is None:
+            raise EdgebedError(
+                f"the collector needs {name}, which is missing: pip install 'edgebed[collector]'"
+            )
