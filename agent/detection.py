@@ -75,7 +75,8 @@ class Detection(Decoder):
         if placement is None:
             raise ModelError("boxes need the place of the picture in the model's input")
         options, labels = self._options, self._options.labels
-        found, scores, classes = _strongest(*self._head.read(outputs, options.score))
+        with np.errstate(all="ignore"):  # numbers without bounds come in; what they become is checked
+            found, scores, classes = _strongest(*self._head.read(outputs, options.score))
         if len(scores):
             kept = suppress(found, scores, classes, options.iou, options.max_boxes)
             found, scores, classes = found[kept], scores[kept], classes[kept]
