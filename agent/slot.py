@@ -118,9 +118,6 @@ class Slot:
                 raise ModelError(why)
             gate.verify(package, providers=self.settings.providers, memory=self._memory)
             model = Model(package, providers=self.settings.providers)
-            if model.provider not in self.settings.providers:
-                wanted = ", ".join(self.settings.providers)
-                raise ModelError(f"it would run on {model.provider}; asked for was {wanted}")
         except EdgebedError as error:
             self._enter("failed", str(error))
             return

@@ -1,0 +1,388 @@
+"""From readings to messages with real models: results, events, refusals, drops, back-pressure, pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import pytest
+from onnx import helper
+
+from adapters.base import Adapter, Options, Reading
+from agent.config import AgentConfig, Device, DevicePlan, Plan, Publish, Slot
+from agent.message import Message
+from agent.pipeline import Pipeline
+from agent.snapshot import SnapshotError, encode
+from wire.broker import Broker
+from wire.clock import Clock
+from wire.codec import encode as to_bytes
+from wire.messages import MAX_BODY, Batch, Box, ClockState, Event, Field, Live, Snapshot, Stream
+from wire.topics import Address
+
+T0 = 1_760_000_000 * 10**9
+STEP = 100_000_000  # 10 Hz
+
+
+class Silent(Adapter):
+    """A device that is only declared; `waits` as its options say."""
+
+    class Options(Options, frozen=True):
+        waits: bool = False
+
+    kind = "silent"
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.options.waits)
+
+    def streams(self) -> dict[str, Stream]:
+        return {
+            "rows": Stream(rate_hz=10, fields={"a": Field(dec=3), "b": Field(dec=3)}),
+            "frames": Stream(kind="frame"),
+        }
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        return
+        yield
+
+
+class Bench:
+    """A pipeline over one device `dev` and what it handed on."""
+
+    gate_memory: ClassVar[Path]  # of all tests here: the same few models would pass again and again
+
+    def __init__(self, folder: Path, models: dict[str, Slot], *, waits: bool = False, **publish: Any) -> None:
+        device = Device(adapter="silent", publish=Publish(**{"live_hz": 0, **publish}))
+        options = Silent.Options(waits=waits)
+        clock = Clock()
+        config = AgentConfig(
+            node="t/p/s/n",
+            broker=Broker(url="mqtt://127.0.0.1"),
+            state=folder / "state",
+            devices={"dev": device},
+            models=models,
+        )
+        streams = Silent(options, clock).streams()
+        plan = Plan(
+            folder / "a.yaml",
+            config,
+            Address.parse("t/p/s/n"),
+            {"dev": DevicePlan(device, Silent, options, streams)},
+        )
+        self.messages: list[Message] = []
+        self.lives: list[tuple[str, Live]] = []
+        self.snaps: list[Snapshot] = []
+        self.changes = 0
+        self.pipeline = Pipeline(
+            plan,
+            clock,
+            gate_memory=Bench.gate_memory,
+            clock_state=lambda: ClockState.NTP,
+            send=self.messages.append,
+            send_live=lambda device, stream, body: self.lives.append((stream, body)),
+            send_snap=lambda device, stream, body: self.snaps.append(body),
+            changed=self._changed,
+        )
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Callable[[Reading], Any]]:
+        await asyncio.to_thread(self.pipeline.open_models)
+        task = asyncio.create_task(self.pipeline.run())
+        try:
+            yield self.pipeline.sink("dev")
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+    async def settled(self) -> None:
+        await until(lambda: not self.pipeline.busy)
+        self.pipeline.flush()
+
+    def batches(self, name: str) -> list[Batch]:
+        return [m.body for m in self.messages if m.name == name and isinstance(m.body, Batch)]
+
+    def events(self) -> list[Event]:
+        return [m.body for m in self.messages if isinstance(m.body, Event)]
+
+    def column(self, stream: str, field: str) -> list[Any]:
+        return [value for batch in self.batches(stream) for value in batch.f[field]]
+
+
+async def until(condition: Callable[[], Any], within_s: float = 30.0) -> None:
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not happen"
+        await asyncio.sleep(0.005)
+
+
+def row(index: int, a: float = 0.0, b: float = 0.0) -> Reading:
+    return Reading("rows", T0 + index * STEP, {"a": a, "b": b})
+
+
+def frame(index: int, value: int = 0) -> Reading:
+    picture = np.full((24, 32, 3), value, np.uint8)
+    return Reading("frames", T0 + index * STEP, picture=picture, index=index)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gate_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One folder of passed models for the whole file."""
+    Bench.gate_memory = tmp_path_factory.mktemp("gate")
+
+
+@pytest.fixture
+def mean_model(packages: Any) -> Path:
+    """An anomaly model whose score is the mean of its window of 4 rows, alarm from 10."""
+    body = packages.model(
+        [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=0)],
+        inputs={"x": (1, 4, 2)},
+        outputs={"y": (1,)},
+    )
+    output = {"decoder": "anomaly", "threshold": 10}
+    window = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 10, "length": 4, "hop": 2}
+    return packages.write(body, name="mean", input=window, output=output)
+
+
+@pytest.fixture
+def bright_model(packages: Any, frame_input: Any) -> Path:
+    """A classifier of 32x32 pictures: dark or bright by the mean of the pixels."""
+    body = packages.model(
+        [
+            helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
+            helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "base"], ["y"]),
+        ],
+        inputs={"x": (1, 3, 32, 32)},
+        outputs={"y": (2,)},
+        constants={
+            "scale": np.array([-1, 1], np.float32),
+            "base": np.array([1, 0], np.float32),
+        },
+    )
+    output = {"decoder": "classification", "labels": ["dark", "bright"]}
+    return packages.write(body, name="bright", input=frame_input(), output=output)
+
+
+async def test_rows_become_batches_and_windows_become_results(tmp_path: Path, mean_model: Path) -> None:
+    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows", events="each")})
+    async with bench.running() as sink:
+        for index in range(12):
+            assert sink(row(index, a=float(index))) is None
+            await bench.settled()
+    assert bench.column("rows", "a") == [float(index) for index in range(12)]
+    scores = bench.column("odd", "score")
+    assert scores == [0.75, 1.75, 2.75, 3.75, 4.75], "means of rows 0-3, 2-5, 4-7, ... of a and zero"
+    assert [event.type for event in bench.events()] == ["normal"] * 5
+    event = bench.events()[0]
+    assert (event.model, event.slot, event.score) == ("mean@1.0", "odd", 0.75)
+    assert event.ts == (T0 + 3 * STEP) // 10**6, "the time of the window's last row"
+    assert event.infer_ms is not msgspec.UNSET
+    assert event.frame is msgspec.UNSET
+    assert bench.pipeline.streams("dev")["odd"].fields["score"].alarm == 10
+    state = bench.pipeline.models()["odd"]
+    assert (state.state, state.name, state.provider) == ("ok", "mean", "CPUExecutionProvider")
+
+
+async def test_an_anomaly_is_told_when_it_begins_and_when_it_ends(tmp_path: Path, mean_model: Path) -> None:
+    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows")})
+    async with bench.running() as sink:
+        for index in range(40):
+            sink(row(index, *((30.0, 30.0) if 12 <= index < 24 else (0.0, 0.0))))
+            await bench.settled()
+    assert [(event.type, event.sev) for event in bench.events()] == [("anomaly", 3), ("anomaly-end", 1)]
+
+
+async def test_a_window_across_a_gap_is_not_inferred(tmp_path: Path, mean_model: Path) -> None:
+    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows")})
+    async with bench.running() as sink:
+        for index in [*range(6), *range(20, 26)]:
+            sink(row(index))
+            await bench.settled()
+    assert bench.pipeline.slots["odd"].counters["gaps"] == 1
+    times = [at for batch in bench.batches("odd") for at in batch.times_us()]
+    assert [(at * 1000 - T0) // STEP for at in times] == [3, 5, 23, 25]
+
+
+async def test_every_nth_window(tmp_path: Path, mean_model: Path) -> None:
+    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows", every=2, events="never")})
+    async with bench.running() as sink:
+        for index in range(12):
+            sink(row(index, a=float(index)))
+            await bench.settled()
+    assert bench.column("odd", "score") == [0.75, 2.75, 4.75]
+    assert not bench.events()
+
+
+async def test_frames_are_classified_and_shown(tmp_path: Path, bright_model: Path) -> None:
+    models = {"light": Slot(package=bright_model, input="dev/frames")}
+    bench = Bench(tmp_path, models, live_hz=10, snapshot_every_s=0.05)
+    async with bench.running() as sink:
+        for index in range(9):
+            sink(frame(index, 250 if 3 <= index < 6 else 5))
+            await bench.settled()
+        await until(lambda: bench.snaps and bench.snaps[-1].frame == 8)
+        found = await bench.pipeline.snapshot("dev")
+    assert bench.column("light", "label") == ["dark"] * 3 + ["bright"] * 3 + ["dark"] * 3
+    assert bench.column("light", "frame") == list(range(9))
+    assert [(event.type, event.top, event.frame) for event in bench.events()] == [
+        ("classification", "dark", 0),
+        ("classification", "bright", 3),
+        ("classification", "dark", 6),
+    ]
+    assert found is not None
+    assert (found.frame, found.model, found.w, found.h) == (8, "bright@1.0", 32, 24)
+    assert bench.lives[0][0] == "light"
+
+
+async def test_a_refused_model_says_why_and_the_others_run(
+    tmp_path: Path, mean_model: Path, bright_model: Path, packages: Any
+) -> None:
+    torn = packages.write(b"no onnx at all", name="torn")
+    slow = packages.write(
+        packages.constant(np.zeros((1, 1))),
+        name="fast-only",
+        input={"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 50, "length": 4},
+    )
+    models = {
+        "absent": Slot(package=tmp_path / "nowhere", input="dev/rows"),
+        "torn": Slot(package=torn, input="dev/rows"),
+        "frames-for-rows": Slot(package=bright_model, input="dev/rows"),
+        "too-fast": Slot(package=slow, input="dev/rows"),
+        "gpu": Slot(package=mean_model, input="dev/rows", providers=["CUDAExecutionProvider"]),
+        "fine": Slot(package=mean_model, input="dev/rows"),
+    }
+    bench = Bench(tmp_path, models)
+    async with bench.running() as sink:
+        for index in range(4):
+            sink(row(index))
+            await bench.settled()
+    states = bench.pipeline.models()
+    assert {name: state.state for name, state in states.items()} == {
+        **dict.fromkeys(models, "failed"),
+        "fine": "ok",
+    }
+    for name, words in {
+        "absent": "no such model package",
+        "torn": "model.onnx",
+        "frames-for-rows": "wants frames, and dev/rows is a signal stream",
+        "too-fast": "wants 50 Hz, and dev/rows gives 10",
+        "gpu": "CUDAExecutionProvider",
+    }.items():
+        assert words in states[name].why
+    assert set(bench.pipeline.streams("dev")) == {"rows", "frames", "fine"}
+    assert len(bench.column("fine", "score")) == 1
+
+
+async def test_a_run_that_fails_is_told_and_the_next_one_is_tried(tmp_path: Path, bright_model: Path) -> None:
+    bench = Bench(tmp_path, {"light": Slot(package=bright_model, input="dev/frames")})
+    async with bench.running() as sink:
+        bad = Reading("frames", T0, picture=np.zeros((0, 0, 3), np.uint8), index=0)
+        sink(bad)
+        await until(lambda: bench.pipeline.models()["light"].state == "failed")
+        assert bench.pipeline.models()["light"].why
+        sink(frame(1))
+        await until(lambda: bench.pipeline.models()["light"].state == "ok")
+    assert bench.pipeline.slots["light"].counters == {"failed": 1, "runs": 1}
+    assert bench.changes == 2
+
+
+class Gate:
+    """Holds a model's runs back until it is opened."""
+
+    def __init__(self, bench: Bench, slot: str) -> None:
+        self.open = threading.Event()
+        model = bench.pipeline.slots[slot]._model
+        assert model is not None
+        run = model.run_frame
+        model.run_frame = lambda picture: (self.open.wait(30), run(picture))[1]  # type: ignore[method-assign]
+
+
+async def test_of_a_live_source_the_newest_frame_wins(tmp_path: Path, bright_model: Path) -> None:
+    bench = Bench(tmp_path, {"light": Slot(package=bright_model, input="dev/frames")})
+    async with bench.running() as sink:
+        gate = Gate(bench, "light")
+        assert sink(frame(0)) is None
+        await until(lambda: bench.pipeline.slots["light"]._working)
+        assert all(sink(frame(index)) is None for index in range(1, 6))
+        gate.open.set()
+        await bench.settled()
+        sink(frame(6))
+        await bench.settled()
+    assert bench.column("light", "frame") == [0, 5, 6]
+    assert bench.pipeline.slots["light"].counters["dropped"] == 4
+
+
+async def test_a_source_that_waits_loses_no_frame(tmp_path: Path, bright_model: Path) -> None:
+    models = {name: Slot(package=bright_model, input="dev/frames") for name in ("one", "two")}
+    bench = Bench(tmp_path, models, waits=True)
+    async with bench.running() as sink:
+        for index in range(30):
+            if (wait := sink(frame(index))) is not None:
+                await wait
+        await bench.settled()
+    assert bench.column("one", "frame") == list(range(30))
+    assert bench.column("two", "frame") == list(range(30))
+    assert all(slot.counters["dropped"] == 0 for slot in bench.pipeline.slots.values())
+
+
+async def test_a_model_that_hangs_is_told_and_recovers(
+    tmp_path: Path, bright_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.slot.STUCK_S", 0.05)
+    bench = Bench(tmp_path, {"light": Slot(package=bright_model, input="dev/frames")})
+    async with bench.running() as sink:
+        gate = Gate(bench, "light")
+        sink(frame(0))
+        await until(lambda: "no answer for" in bench.pipeline.models()["light"].why)
+        sink(row(0))
+        bench.pipeline.flush()
+        assert bench.column("rows", "a") == [0.0], "the rest goes on"
+        gate.open.set()
+        await until(lambda: bench.pipeline.models()["light"].state == "ok")
+
+
+async def test_pictures_without_a_model_are_shown_plain(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, {}, snapshot_every_s=0.02)
+    async with bench.running() as sink:
+        assert await bench.pipeline.snapshot("dev") is None
+        sink(frame(0, 100))
+        await until(lambda: bench.snaps)
+        first = len(bench.snaps)
+        await asyncio.sleep(0.1)
+        assert len(bench.snaps) == first, "the same picture is not sent twice"
+        sink(Reading("frames", T0, picture=np.zeros((0, 4, 3), np.uint8), index=1))
+        await until(lambda: bench.pipeline.counters["snapshots_failed"])
+    assert not bench.messages
+
+
+@pytest.mark.parametrize("size", [(480, 640), (2160, 3840), (1, 1), (3000, 2)])
+def test_a_snapshot_fits_a_message_whatever_the_picture(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    boxes = [Box(label="car", cls=1, score=0.9, box=(0.1, 0.1, 0.2, 0.2))] * 100
+    made = encode(Reading("frames", T0, picture=noise, index=7), boxes, "m@1")
+    assert len(to_bytes(made)) <= MAX_BODY
+    assert made.jpeg.startswith(b"\xff\xd8")
+    assert math.isclose(made.w / made.h, size[1] / size[0], rel_tol=0.1) or min(size) < 10
+    assert made.frame == 7
+
+
+def test_boxes_that_leave_no_room_are_an_error() -> None:
+    boxes = [Box(label="x" * 100, cls=1, score=0.9, box=(0.1, 0.1, 0.2, 0.2))] * 1000
+    with pytest.raises(SnapshotError, match="1000 boxes leave no room"):
+        encode(frame(0), boxes)
