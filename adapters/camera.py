@@ -104,7 +104,7 @@ class Camera(Adapter):
             await self._start(left_s)
         except DeviceUnreachable as error:
             if guarded:
-                hint = f"{error}: it may not accept the user or password"
+                hint = f"{error}: check the user, password and path of url"
                 raise DeviceUnreachable(hint) from None
             raise
 
@@ -157,7 +157,7 @@ class Camera(Adapter):
                 await asyncio.shield(self._capture.opened)
         except TimeoutError as error:
             await self.close()
-            raise DeviceUnreachable(f"{self._name()} did not open within {timeout_s:g} s") from error
+            raise DeviceUnreachable(f"{self._name()} did not open within {timeout_s:.1f} s") from error
         except BaseException:
             await self.close()
             raise

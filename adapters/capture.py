@@ -70,7 +70,9 @@ class Capture:
         self._every, self._realtime, self._loop_over = wait_for_reader, realtime, loop_over
         self._limit_hz = limit_hz
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
+        self._waiter: asyncio.Future[bool] | None = None
+        self._waiting_since = 0.0
+        self._watch: asyncio.TimerHandle | None = None
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self._done = asyncio.Event()
         self._stop = threading.Event()
@@ -101,22 +103,33 @@ class Capture:
 
     async def wait(self, quiet_s: float) -> bool:
         """Wait for something to take; False where the source gave no sign of life for `quiet_s`."""
-        since = time.monotonic()
-        while not self._news.is_set():
-            left = max(self.moved, since) + quiet_s - time.monotonic()
-            if left <= 0:
-                return False
-            try:
-                async with asyncio.timeout(left):
-                    await self._news.wait()
-            except TimeoutError:
-                continue
-        self._news.clear()
-        return True
+        if self._shots or self._done.is_set():
+            return True
+        self._waiter, self._waiting_since = self._loop.create_future(), time.monotonic()
+        if self._watch is None:
+            self._look(quiet_s)
+        try:
+            return await self._waiter
+        finally:
+            self._waiter = None
+
+    def _look(self, quiet_s: float) -> None:
+        # one timer that looks now and then: one for each picture costs as much as handing it over
+        now = time.monotonic()
+        left = max(self.moved, self._waiting_since) + quiet_s - now
+        if left <= 0 and self._waiter is not None:
+            self._wake(False)
+        self._watch = self._loop.call_later(max(left, 0.1 * quiet_s), self._look, quiet_s)
+
+    def _wake(self, alive: bool = True) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(alive)
 
     async def close(self, patience_s: float) -> bool:
         """End the thread; False where it hangs and was abandoned: it ends when what it hangs in returns."""
         self._stop.set()
+        if self._watch is not None:
+            self._watch.cancel()
         with self._room:
             self._room.notify_all()
         if self._thread.ident is None:
@@ -181,7 +194,7 @@ class Capture:
                 self._shots.clear()
                 self.dropped += 1
             self._shots.append(shot)
-        self._tell(self._news.set)
+        self._tell(self._wake)
         return not self._stop.is_set()
 
     def _tell(self, what: Callable[[], object]) -> None:
@@ -198,7 +211,7 @@ class Capture:
 
     def _finish(self) -> None:
         self._done.set()
-        self._news.set()
+        self._wake()
         if not self.opened.done():
             self.opened.set_exception(self._end or DeviceUnreachable("it ended before it began"))
             self.opened.exception()  # seen, also where nobody waits for it any more

@@ -95,11 +95,14 @@ class Network(Video):
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(read_timeout_s * 1000)),
             *(cv2.CAP_PROP_N_THREADS, 1),  # frame threads hold pictures back and take a core each
         ]
+        began = time.monotonic()
         # without fpsprobesize 20 pictures are collected before the first is given, all of them old by then
         with _ffmpeg_options(f"rtsp_transport;{transport}|fpsprobesize;0"):
             capture = _opened(url, cv2.CAP_FFMPEG, parameters)
         if capture is None:
-            raise DeviceUnreachable(f"{name} did not start its stream within {open_timeout_s:g} s")
+            late = time.monotonic() - began >= 0.9 * open_timeout_s
+            within = f" within {open_timeout_s:.1f} s" if late else ""
+            raise DeviceUnreachable(f"{name} did not start its stream{within}")
         super().__init__(name, capture, size, max_size)
         self._read_timeout_s = read_timeout_s
         self._asked = time.monotonic()

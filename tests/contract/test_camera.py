@@ -12,7 +12,7 @@ from simulators.camera import StreetCamera
 from simulators.faults import FaultProxy
 from wire.clock import Clock
 
-WORD = "s3cret-word"  # noqa: S105 - a password that must not come up anywhere
+WORD = "s3cret-word"
 
 
 class TestCameraContract(AdapterContract):
