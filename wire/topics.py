@@ -55,8 +55,8 @@ class Address:
 
     @property
     def client_id(self) -> str:
-        """MQTT client id and username of the node's durable connection."""
-        return ".".join(self.parts)
+        """MQTT client id and username of the node's durable connection; NATS refuses dots and stars in it."""
+        return "_".join(self.parts)
 
     def topic(self, cls: str, *tail: str) -> str:
         """The full topic of one class, e.g. `address.topic("data", "arm", "joints")`."""
