@@ -1,0 +1,327 @@
+"""The rows of a recording: CSV or JSON lines as times, values and what is to be said against them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from adapters.base import DeviceLied, DeviceUnreachable, Options, OptionsError, Value
+from wire.clock import NS_PER_S
+from wire.messages import Field, Quality, Stream
+
+Row = tuple[int, dict[str, Value], Quality]  # Unix ns, values, what is to be said against them
+NO_TIME = -(2**63)  # of a row whose recording has no time column
+_MAX_LINE = 1_048_576  # characters
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Column(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """One column of the recording and the field it becomes."""
+
+    column: Annotated[str, Meta(description="Name in the CSV header, or key of the JSON object.")]
+    t: Annotated[Literal["f32", "f64", "i64", "bool", "str"], Meta(description="Type of the field.")] = "f64"
+    unit: Annotated[str, Meta(max_length=128, description="UCUM code, e.g. deg, N.m, Cel.")] = ""
+    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that travel.")] | UnsetType = UNSET
+    min: Annotated[float, Meta(description="Values below are flagged.")] | UnsetType = UNSET
+    max: Annotated[float, Meta(description="Values above are flagged.")] | UnsetType = UNSET
+    desc: Annotated[str, Meta(max_length=2_000, description="For people.")] = ""
+
+
+class ReplayOptions(Options, frozen=True, kw_only=True):
+    """What to play and how."""
+
+    file: Annotated[Path, Meta(description="Recording: .csv or .jsonl, also with .gz behind it.")]
+    fields: Annotated[
+        dict[str, str | Column],
+        Meta(min_length=1, max_length=1_000, description="Field name to column, or to column with unit."),
+    ]
+    stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
+    format: Annotated[Literal["auto", "csv", "jsonl"], Meta(description="auto = by the file's name.")] = (
+        "auto"
+    )
+    time: Annotated[
+        str | list[str],
+        Meta(description="Column of the time, or several to join by a space; empty = none."),
+    ] = ""
+    time_format: Annotated[
+        str, Meta(description="strptime format; empty = ISO 8601, or a number in time_unit.")
+    ] = ""
+    time_unit: Annotated[
+        Literal["s", "ms", "us", "ns"], Meta(description="Of times that are numbers since 1970.")
+    ] = "s"
+    timezone: Annotated[str, Meta(description="Of times that name none, e.g. Asia/Seoul.")] = "UTC"
+    rate_hz: (
+        Annotated[
+            float, Meta(gt=0, le=1e6, description="Rows per second; needed where there is no time column.")
+        ]
+        | UnsetType
+    ) = UNSET
+    rate: Annotated[
+        float | Literal["asap"], Meta(description="How many times real time; asap = as fast as it goes.")
+    ] = 1.0
+    times: Annotated[
+        Literal["now", "recorded"],
+        Meta(description="Rows carry the time of the replay, or of the recording."),
+    ] = "now"
+    loop: Annotated[bool, Meta(description="Begin again at the end; time goes on.")] = False
+    missing: Annotated[
+        list[str | float], Meta(max_length=100, description="Cells that mean no value, e.g. [-200, NA].")
+    ] = msgspec.field(default_factory=list)
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1, description="Between the cells of a CSV.")] = (
+        ","
+    )
+    encoding: Annotated[str, Meta(description="Of the text, e.g. cp949.")] = "utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The options, checked and ready to use."""
+
+    declared: dict[str, Field]
+    columns: dict[str, str]
+    time: tuple[str, ...]
+    time_format: str
+    unit_ns: int
+    zone: tzinfo
+    missing: frozenset[str]
+    lines: bool  # JSON lines, not CSV
+    delimiter: str
+    name: str
+
+    @classmethod
+    def of(cls, options: ReplayOptions) -> Plan:
+        """Raises OptionsError."""
+        columns = {
+            name: c if isinstance(c, Column) else Column(column=c) for name, c in options.fields.items()
+        }
+        declared = {
+            name: Field(t=c.t, unit=c.unit, dec=c.dec, min=c.min, max=c.max, desc=c.desc)
+            for name, c in columns.items()
+        }
+        time = (options.time,) if isinstance(options.time, str) else tuple(options.time)
+        time = tuple(name for name in time if name)
+        try:
+            Stream(fields=declared)  # the wire's own rule for field names
+            codecs.lookup(options.encoding)
+            zone = ZoneInfo(options.timezone)
+        except (ValueError, LookupError, OSError) as error:
+            raise OptionsError(str(error)) from error
+        if not time and options.rate_hz is UNSET:
+            raise OptionsError("without a `time` column the rows need `rate_hz`")
+        if options.rate == "asap" and options.times == "now":
+            raise OptionsError("at rate asap rows would come from the future: set `times: recorded`")
+        if options.rate != "asap" and not 0 < float(options.rate) < math.inf:
+            raise OptionsError(f"rate {options.rate} is not above 0")
+        return cls(
+            declared,
+            {name: c.column for name, c in columns.items()},
+            time,
+            options.time_format,
+            {"s": NS_PER_S, "ms": 1_000_000, "us": 1_000, "ns": 1}[options.time_unit],
+            zone,
+            frozenset(_spell(word) for word in options.missing),
+            _is_lines(options),
+            options.delimiter,
+            options.file.name,
+        )
+
+
+def _is_lines(options: ReplayOptions) -> bool:
+    if options.format != "auto":
+        return options.format == "jsonl"
+    suffix = Path(options.file.name.removesuffix(".gz")).suffix.lower()
+    if suffix not in (".csv", ".tsv", ".txt", ".jsonl", ".ndjson"):
+        raise OptionsError(f"is {options.file.name!r} csv or jsonl? Set `format`")
+    return suffix in (".jsonl", ".ndjson")
+
+
+def open_text(options: ReplayOptions) -> TextIO:
+    # utf-8-sig also reads files that begin without the mark
+    encoding = "utf-8-sig" if codecs.lookup(options.encoding).name == "utf-8" else options.encoding
+    try:
+        if options.file.name.endswith(".gz"):
+            packed: TextIO = gzip.open(options.file, "rt", encoding=encoding, errors="replace", newline="")  # noqa: SIM115 - the adapter closes it
+            return packed
+        return options.file.open(encoding=encoding, errors="replace", newline="")
+    except OSError as error:
+        raise DeviceUnreachable(f"cannot open {options.file}: {error.strerror}") from error
+
+
+class Rows:
+    """One pass over an open file."""
+
+    def __init__(self, plan: Plan, file: TextIO, counters: dict[str, int]) -> None:
+        self._plan = plan
+        self._file = file
+        self._counters = counters
+        self._whole = True  # the line last read ended as lines do
+
+    def check(self) -> None:
+        """Raises DeviceLied where a column is missing."""
+        if not self._plan.lines:
+            self._positions(next(csv.reader(self._lines(), delimiter=self._plan.delimiter), []))
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._json_rows() if self._plan.lines else self._csv_rows()
+
+    def _csv_rows(self) -> Iterator[Row]:
+        reader = csv.reader(self._lines(), delimiter=self._plan.delimiter, strict=True)
+        header = next(reader, [])
+        fields, times = self._positions(header)
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error:  # an open quote at the end, or a byte no CSV holds
+                self._count("bad_lines" if self._whole else "torn_lines")
+                continue
+            if not cells:
+                continue
+            if len(cells) < len(header) and not self._whole:
+                self._count("torn_lines")
+                continue
+            if (at_ns := self._time([cells[at] if at < len(cells) else "" for at in times])) is None:
+                continue
+            yield self._row(
+                at_ns, {name: cells[at] if at < len(cells) else "" for name, at in fields.items()}
+            )
+
+    def _json_rows(self) -> Iterator[Row]:
+        plan = self._plan
+        for line in self._lines():
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
+                self._count("bad_lines" if self._whole else "torn_lines")
+                continue
+            if not isinstance(found, dict):
+                self._count("bad_lines")
+                continue
+            self._whole = True  # an object that closes is whole, whatever the line ends in
+            if (at_ns := self._time([found.get(name, "") for name in plan.time])) is None:
+                continue
+            yield self._row(at_ns, {name: found.get(column) for name, column in plan.columns.items()})
+
+    def _lines(self) -> Iterator[str]:
+        try:
+            while line := self._file.readline(_MAX_LINE):
+                self._whole = line.endswith("\n")
+                if len(line) >= _MAX_LINE and not self._whole:
+                    raise DeviceLied(f"{self._plan.name} holds a line of more than {_MAX_LINE} characters")
+                yield line
+        except EOFError:  # a .gz that was cut off
+            self._count("torn_lines")
+        except (OSError, zlib.error) as error:
+            raise DeviceUnreachable(f"cannot read {self._plan.name}: {error}") from error
+
+    def _positions(self, header: Sequence[str]) -> tuple[dict[str, int], list[int]]:
+        names = [name.strip() for name in header]
+        for wanted in (*self._plan.columns.values(), *self._plan.time):
+            if names.count(wanted) != 1:
+                what = f"{names.count(wanted)} columns" if wanted in names else "no column"
+                shown = ", ".join(name for name in names[:12] if name)
+                raise DeviceLied(f"{self._plan.name} has {what} {wanted!r}; there are {shown or 'none'}")
+        fields = {name: names.index(column) for name, column in self._plan.columns.items()}
+        return fields, [names.index(column) for column in self._plan.time]
+
+    def _time(self, cells: Sequence[object]) -> int | None:
+        """Unix ns; None where the line cannot be placed in time and is left out."""
+        if not cells:
+            return NO_TIME
+        try:
+            return _unix_ns(cells, self._plan)
+        except (ValueError, OverflowError):
+            self._count("bad_times" if self._whole else "torn_lines")
+            return None
+
+    def _row(self, at_ns: int, cells: dict[str, object]) -> Row:
+        values: dict[str, Value] = {}
+        worst = Quality.GOOD
+        for name, cell in cells.items():
+            values[name], quality = self._value(cell, self._plan.declared[name].t)
+            worst = max(worst, quality)  # WRONG_TYPE is the gravest and the highest of those given here
+        if not self._whole and not worst:
+            worst = Quality.UNCERTAIN  # the last cell of a last line without an end may be cut short
+            self._count("unfinished_lines")
+        return at_ns, values, worst
+
+    def _value(self, cell: object, kind: str) -> tuple[Value, Quality]:
+        if cell is None or cell == "" or _spell(cell) in self._plan.missing:
+            self._count("missing_cells")
+            return None, Quality.GOOD
+        try:
+            value = _read(cell, kind)
+        except (ValueError, OverflowError):
+            self._count("bad_cells")
+            return None, Quality.WRONG_TYPE
+        if isinstance(value, float) and not math.isfinite(value):
+            self._count("bad_cells")
+            return None, Quality.NOT_FINITE
+        return value, Quality.GOOD
+
+    def _count(self, what: str) -> None:
+        self._counters[what] = self._counters.get(what, 0) + 1
+
+
+def _read(cell: object, kind: str) -> Value:
+    """A cell as a value of its declared type; raises ValueError."""
+    if kind == "str":
+        return cell if isinstance(cell, str) else json.dumps(cell)
+    if kind == "bool":
+        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if (word := str(cell).strip().lower()) not in known:
+            raise ValueError(f"{word!r} is neither true nor false")
+        return known[word]
+    if isinstance(cell, bool) or not isinstance(cell, (str, int, float)) or "_" in str(cell):
+        raise ValueError(f"{cell!r} is no number")
+    if kind == "i64":
+        if isinstance(cell, float):
+            raise ValueError(f"{cell!r} is no whole number")
+        return int(cell)
+    return float(cell)
+
+
+def _spell(cell: object) -> str:
+    """One spelling of a cell, so that -200, -200.0 and "-200" mean the same missing value."""
+    text = str(cell).strip()
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
+
+
+def _unix_ns(cells: Sequence[object], plan: Plan) -> int:
+    if len(cells) == 1 and not plan.time_format:
+        cell = cells[0]
+        if isinstance(cell, int) and not isinstance(cell, bool):
+            return cell * plan.unit_ns
+        text = str(cell).strip()
+        if text.lstrip("-").isdigit():
+            return int(text) * plan.unit_ns
+        try:
+            return round(float(text) * plan.unit_ns)
+        except ValueError:
+            at = datetime.fromisoformat(text)
+    elif plan.time_format:
+        text = " ".join(str(cell).strip() for cell in cells)
+        at = datetime.strptime(text, plan.time_format)  # noqa: DTZ007 - the zone follows below
+    else:
+        at = datetime.fromisoformat(" ".join(str(cell).strip() for cell in cells))
+    since = (at if at.tzinfo else at.replace(tzinfo=plan.zone)) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * NS_PER_S + since.microseconds * 1_000
