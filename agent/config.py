@@ -59,7 +59,8 @@ class Slot(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         Literal["change", "each", "never"], Meta(description="When an event is sent beside the result.")
     ] = "change"
     providers: Annotated[
-        list[str], Meta(min_length=1, description="onnxruntime execution providers, best first.")
+        list[str],
+        Meta(min_length=1, description="onnxruntime execution providers; the first must be the one in use."),
     ] = msgspec.field(default_factory=lambda: ["CPUExecutionProvider"])
 
     @property
@@ -224,7 +225,8 @@ def _check_package(name: str, slot: Slot, stream: Stream) -> Iterator[Mistake]:
     try:
         package = load_package(slot.package)
     except ModelError as error:
-        yield ("models", name, "package"), str(error)
+        for line in str(error).splitlines():
+            yield ("models", name, "package"), line
         return
     if why := misfit(package.manifest, slot.input, stream):
         yield ("models", name, "input"), why

@@ -1,0 +1,188 @@
+"""An agent's config: a good one becomes a plan, a bad one is told with every line, none crashes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.config import load, schema, state_folder
+from edgebed.processes import edgebed_command
+from wire.clock import Clock
+from wire.errors import ConfigError
+
+GOOD = """\
+node: acme/junction/street-1/cam-01
+broker: {url: "mqtt://127.0.0.1:1883", username: x, password_file: secret}
+state: ./state
+outbox: {max_mb: 64}
+devices:
+  arm:
+    adapter: replay
+    options: {file: rows.csv, fields: {q: q, qd: {column: qd, unit: rad/s}}, rate_hz: 50, stream: joints}
+    type: cobot
+    publish: {live_hz: 0}
+  camera:
+    adapter: camera
+    options: {folder: pictures}
+models:
+  odd:
+    package: odd
+    input: arm/joints
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "rows.csv").write_text("q,qd\n1,2\n")
+    (tmp_path / "pictures").mkdir()
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "agent.yaml"
+    path.write_text(text)
+    return path
+
+
+def mistakes(folder: Path, text: str, *, packages: bool = False) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(write(folder, text), Clock(), packages=packages)
+    return [each.removeprefix(f"{folder}/") for each in caught.value.mistakes]
+
+
+def test_a_good_config_is_a_plan(folder: Path) -> None:
+    plan = load(write(folder, GOOD), Clock())
+    assert str(plan.address) == "acme/junction/street-1/cam-01"
+    assert plan.config.state == folder / "state"
+    assert plan.config.broker.password_file == folder / "secret"
+    assert plan.config.outbox.max_mb == 64
+    assert plan.config.models["odd"].package == folder / "odd"
+    assert set(plan.devices["arm"].streams) == {"joints"}
+    assert plan.devices["arm"].streams["joints"].fields["qd"].unit == "rad/s"
+    assert plan.devices["camera"].streams["frames"].kind == "frame"
+    first, second = (plan.devices["arm"].build(Clock()) for _ in range(2))
+    assert first is not second
+    assert state_folder(plan.path) == folder / "state"
+
+
+def test_every_mistake_at_once_with_its_line(folder: Path) -> None:
+    text = """\
+node: acme/junction/street-1
+broker: {url: "http://127.0.0.1", cert_file: c.pem}
+stat: ./state
+state: ./state
+outbox: {max_mb: lots}
+devices:
+  Arm:
+    adapter: replay
+    options:
+      file: rows.csv
+      fileds: {q: q}
+      rate: fast
+  camera:
+    adapter: camra
+    stall_s: 0
+  other:
+    adapter: camera
+    options: {url: "http://x", pace: realtme}
+  none:
+    adapter: camera
+models:
+  a: {package: m, input: camera/frames, evry: 2}
+  b: {package: m, input: lamp/frames}
+  c: {package: m, input: frames, events: sometimes}
+"""
+    found = mistakes(folder, text)
+    wanted = [
+        ("agent.yaml:1:7: node: ", "is not tenant/pilot/site/node"),
+        ("agent.yaml:2:15: broker.url: ", "mqtt://"),
+        ("agent.yaml:3:1: stat: ", "did you mean 'state'?"),
+        ("agent.yaml:5:18: outbox.max_mb: ", "expected a whole number, got 'lots'"),
+        ("agent.yaml:7:3: devices.Arm: ", "is not an id"),
+        ("agent.yaml:9:5: devices.Arm.options.fields: ", "is missing"),
+        ("agent.yaml:11:7: devices.Arm.options.fileds: ", "did you mean 'fields'?"),
+        ("agent.yaml:12:13: devices.Arm.options.rate: ", "'fast'"),
+        ("agent.yaml:14:14: devices.camera.adapter: ", "did you mean 'camera'?"),
+        ("agent.yaml:15:14: devices.camera.stall_s: ", "> 0"),
+        ("agent.yaml:18:38: devices.other.options.pace: ", "did you mean 'realtime'?"),
+        ("agent.yaml:19:3: devices.none", "url"),
+        ("agent.yaml:22:41: models.a.evry: ", "did you mean 'every'?"),
+        ("agent.yaml:23:26: models.b.input: ", "unknown device 'lamp'"),
+        ("agent.yaml:24:26: models.c.input: ", "is not device/stream"),
+        ("agent.yaml:24:42: models.c.events: ", "is not one of change, each, never"),
+    ]
+    for start, words in wanted:
+        assert any(each.startswith(start) and words in each for each in found), (start, words, found)
+    assert len(found) == len(wanted), found
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "words"),
+    [
+        (("arm/joints", "arm/joint"), "models.odd.input", "did you mean 'joints'?"),
+        (("  odd:", "  joints:"), "models.joints", "name the slot differently"),
+        (("  odd:", "  Odd_1:"), "models.Odd_1", "is not an id"),
+        (("stream: joints", "stream: Joints"), "devices.arm", "Joints"),
+        (("devices:\n", "devices: {}\nold:\n"), "devices", "1 are needed"),
+        (("state: ./state", "state: ''"), "state", "expected a path"),
+        (("mqtt://127.0.0.1:1883", "mqtt://u:p@h"), "broker.url", "password_file"),
+    ],
+)
+def test_what_types_cannot_tell(folder: Path, change: tuple[str, str], place: str, words: str) -> None:
+    assert change[0] in GOOD
+    found = mistakes(folder, GOOD.replace(*change))
+    assert any(f": {place}" in each and words in each for each in found), found
+
+
+def test_packages_are_looked_at_when_asked(folder: Path, packages: Any) -> None:
+    found = mistakes(folder, GOOD, packages=True)
+    assert len(found) == 1
+    assert found[0].startswith("agent.yaml:16:14: models.odd.package: ")
+    packages.write(packages.constant(np.zeros((1, 1))), name="odd")
+    found = mistakes(folder, GOOD, packages=True)
+    assert "wants a, b, which arm/joints does not send" in found[0]
+    good = GOOD.replace("q: q, qd: {column: qd, unit: rad/s}", "a: q, b: qd").replace("50", "10")
+    assert load(write(folder, good), Clock(), packages=True).devices
+
+
+def test_the_schema_names_every_key() -> None:
+    found = json.dumps(schema())
+    for key in ("node", "password_file", "group_commit_ms", "stall_s", "snapshot_every_s", "providers"):
+        assert f'"{key}"' in found
+
+
+def test_check_prints_all_and_exits_78(folder: Path) -> None:
+    path = write(
+        folder, GOOD.replace("adapter: camera", "adapter: camra").replace("live_hz: 0", "live_hz: 11")
+    )
+    done = subprocess.run(edgebed_command("agent", "check", str(path)), capture_output=True, text=True)
+    assert done.returncode == 78
+    assert done.stdout == ""
+    assert "live_hz: expected a number <= 10" in done.stderr
+    assert "did you mean 'camera'?" in done.stderr
+    done = subprocess.run(
+        edgebed_command("agent", "check", "--json", str(path)), capture_output=True, text=True
+    )
+    assert done.returncode == 78
+    assert len(json.loads(done.stdout)["mistakes"]) == 3, "the model package is missing too"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.sampled_from(GOOD.splitlines()), st.text(max_size=20), st.integers(0, 40))
+def test_a_damaged_config_is_read_or_told(folder: Path, line: str, garbage: str, at: int) -> None:
+    damaged = GOOD.replace(line, line[:at] + garbage + line[at + len(garbage) :])
+    try:
+        path = write(folder, damaged)
+    except UnicodeEncodeError:  # a lone surrogate can be in no file
+        return
+    try:
+        load(path, Clock())
+    except ConfigError as error:
+        assert error.mistakes
