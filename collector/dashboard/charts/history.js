@@ -7,6 +7,8 @@ import { lang, t } from "../text.js";
 import { axes, hatch, NARROW, PADDING, palette, rug, threshold } from "./paint.js";
 import { shape } from "./series.js";
 
+const LEAST_PX = 200;
+
 /**
  * @param answer series answer of the API, or null while it is on its way
  * @param field  its declaration: unit, dec, alarm
@@ -19,12 +21,13 @@ export function HistoryChart({ answer, name, field = {}, height, onZoom, onReset
   latest.current = { onZoom, onReset };
   const make = () => {
     chart.current?.destroy();
+    if (!box.current) return; // asked for the frame before the view was left
     chart.current = answer && draw(box.current, answer, field, height, latest.current);
   };
   useLayoutEffect(make, [answer, name, height, lang.value]);
   useEffect(() => {
     const again = () => requestAnimationFrame(make);
-    const resized = new ResizeObserver(() => chart.current && chart.current.width !== box.current.clientWidth && again());
+    const resized = new ResizeObserver(() => box.current && chart.current && chart.current.width !== Math.max(LEAST_PX, box.current.clientWidth) && again());
     resized.observe(box.current);
     const scheme = matchMedia("(prefers-color-scheme: dark)");
     addEventListener("themechange", again);
@@ -62,7 +65,7 @@ function draw(box, answer, field, height, latest) {
   tip.className = "tip";
   tip.hidden = true;
   const options = {
-    width: Math.max(200, box.clientWidth),
+    width: Math.max(LEAST_PX, box.clientWidth),
     height,
     ms: 1,
     padding: PADDING,

@@ -12,13 +12,14 @@ const MOST = 300;
 export function Events({ node, device }) {
   const [events, setEvents] = useState(null);
   const [error, setError] = useState("");
-  const [ended, setEnded] = useState(false);
+  const [next, setNext] = useState(null); // cursor of the page before
   const load = async (before, signal) => {
     try {
       const params = before ? { limit: PAGE, before } : { limit: PAGE };
-      const found = (await get(`${devicePath(node, device)}/events`, { params, signal })).events;
+      const answer = await get(`${devicePath(node, device)}/events`, { params, signal });
+      const found = answer.events;
       setEvents((old) => [...(before ? (old ?? []) : []), ...found].slice(0, MOST));
-      setEnded(found.length < PAGE);
+      setNext(answer.next ?? null);
       setError("");
     } catch (failed) {
       if (failed.name === "AbortError") return;
@@ -44,7 +45,7 @@ export function Events({ node, device }) {
     <div class="card-head"><h2>${t("events")}</h2></div>
     ${error && html`<p class="problem" role="alert">${error}</p>`}
     ${events && (events.length ? html`<${Table} events=${events} />` : html`<p class="empty">${t("events.empty")}</p>`)}
-    ${events?.length > 0 && !ended && events.length < MOST && html`<p class="center"><button type="button" class="button" onClick=${() => load(events.at(-1).ts)}>${t("events.more")}</button></p>`}
+    ${next !== null && events.length < MOST && html`<p class="center"><button type="button" class="button" onClick=${() => load(next)}>${t("events.more")}</button></p>`}
   </section>`;
 }
 

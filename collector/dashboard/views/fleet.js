@@ -111,7 +111,7 @@ function Devices({ node }) {
 }
 
 function Outbox({ outbox }) {
-  if (!outbox) return html`<span class="muted">–</span>`;
+  if (!outbox || !Number.isFinite(outbox.depth)) return html`<span class="muted">–</span>`;
   if (!outbox.depth) return html`<span class="muted">${t("outbox.empty")}</span>`;
   return html`<b class="note-text" data-depth>${count(outbox.depth)}</b><span class="muted small" title=${bytes(outbox.bytes)}>${t("outbox.oldest", { span: span((outbox.oldest_s ?? 0) * 1000) })}</span>`;
 }

@@ -1,6 +1,4 @@
 // Where the collector asks for a token: given once, kept by the server in a cookie that scripts cannot read.
-import { locked } from "../api.js";
-import { refresh } from "../fleet-state.js";
 import { html, useState } from "../html.js";
 import { t } from "../text.js";
 
@@ -9,13 +7,9 @@ export function TokenView() {
   const enter = async (event) => {
     event.preventDefault();
     const token = new FormData(event.currentTarget).get("token").trim();
-    const reply = await fetch("api/v1/session", { method: "POST", headers: { authorization: `Bearer ${token}` } }).catch(() => null);
-    if (!reply?.ok) {
-      setWrong(true);
-      return;
-    }
-    locked.value = false;
-    refresh();
+    const reply = await fetch("api/v1/health", { headers: { authorization: `Bearer ${token}` } }).catch(() => null);
+    if (reply?.ok) location.replace(`./?token=${encodeURIComponent(token)}`); // answers with the cookie and without the token
+    else setWrong(true);
   };
   return html`<section class="card welcome">
     <h1>${t("token.title")}</h1>

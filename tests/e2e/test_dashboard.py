@@ -1,0 +1,358 @@
+"""The dashboard in a real browser, fed by a real collector on a real broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ARM = "device/acme/cell/hall-1/arm-01/arm"
+CAMERA = "device/acme/junction/street-1/cam-01/camera"
+EVERY_NODE = 4
+
+
+def fleet(watched: Any, **how: Any) -> Page:
+    page: Page = watched.open(wait=".fleet-row[data-node]", **how)
+    expect(page.locator(".fleet-row[data-node]")).to_have_count(EVERY_NODE)
+    return page
+
+
+def fits(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+def test_fleet_shows_trouble_first_and_totals_that_add_up(
+    watched: Any, picture: Callable[[Page, str], None]
+) -> None:
+    page = fleet(watched)
+    rows = page.locator(".fleet-row[data-node]")
+    first = rows.first
+    expect(first).to_contain_text("air-02")
+    expect(first.locator(".c-state")).to_contain_text("Lost")
+    expect(first.locator(".troubles")).to_contain_text("Node lost")
+    expect(rows.nth(1)).to_contain_text("bed-07")  # a backlog is trouble, less than a lost node
+    expect(rows.nth(1).locator("[data-depth]")).to_have_text("1,234")
+    arm = page.locator('[data-node="acme/cell/hall-1/arm-01"]')
+    expect(arm).to_contain_text("joint-anomaly 1.0.0")
+    expect(arm.locator(".tag")).to_have_text("CPU")
+    expect(arm).to_contain_text("58 MB")
+    page.wait_for_function(
+        """() => {
+            const text = (name) => document.querySelector(`[data-total=${name}]`).textContent;
+            const n = (name) => Number(text(name).replaceAll(",", ""));
+            return n("stored") > 20 && n("taken") === n("stored") + n("waiting") + n("lost");
+        }"""
+    )
+    picture(page, "fleet-en-light")
+
+
+def test_last_seen_decays_by_itself(watched: Any) -> None:
+    page = watched.open(wait=".fleet-row[data-node]")
+    page.route("**/api/**", lambda route: route.abort())  # from here on nothing is asked of the server
+    seen = page.locator('[data-node="acme/junction/street-1/air-02"] .c-seen time')
+    before = seen.inner_text()
+    page.wait_for_function(
+        """(before) => document.querySelector('[data-node$="air-02"] .c-seen time').textContent !== before""",
+        arg=before,
+    )
+    seconds = [int(text.split()[0]) for text in (before, seen.inner_text())]
+    assert seconds[0] < seconds[1] <= seconds[0] + 3
+    assert "UTC" in (seen.get_attribute("title") or "")
+
+
+def test_hostile_names_and_reasons_stay_text(watched: Any) -> None:
+    page = fleet(watched)
+    row = page.locator('[data-node="acme/junction/street-1/air-02"]')
+    expect(row).to_contain_text("<img src=x onerror=")
+    expect(row).to_contain_text("</script>")
+    camera = watched.open(CAMERA, wait=".event-table tbody tr")
+    expect(camera.locator(".event-table tbody tr").first).to_contain_text("<img src=x")
+    for opened in (page, camera):
+        assert opened.locator("main img, main script").count() == 0
+        assert "owned" not in opened.title()
+
+
+def test_snapshot_carries_the_boxes_of_its_own_frame(watched: Any, site: Any) -> None:
+    page = watched.open(CAMERA, wait="canvas.still:not([hidden])")
+    shown: list[dict[str, str]] = []
+
+    def note(facts: dict[str, str]) -> None:
+        shown.append(facts)
+
+    page.expose_function("drawn", note)
+    page.evaluate(
+        """() => {
+            const tell = ([{ target }]) => drawn({ ...target.dataset });
+            const canvas = document.querySelector("canvas.still");
+            new MutationObserver(tell).observe(canvas, { attributes: true, attributeFilter: ["data-sha"] });
+        }"""
+    )
+    seen = page.evaluate(
+        """() => new Promise((resolve) => {
+            const found = {};
+            const source = new EventSource("api/v1/stream?node=acme/junction/street-1/cam-01&device=camera");
+            source.addEventListener("snap", (event) => {
+                const snap = JSON.parse(event.data);
+                found[snap.sha256] = [String(snap.frame), String(snap.boxes.length)];
+                if (Object.keys(found).length === 4) { source.close(); resolve(found); }
+            });
+        })"""
+    )
+    page.wait_for_function("() => document.querySelector('canvas.still').width > 600")
+    compared = [facts for facts in shown if facts["sha"] in seen]
+    assert len(compared) >= 2, "the picture did not move"
+    for facts in compared:
+        assert [facts["frame"], facts["boxes"]] == seen[facts["sha"]]
+    painted = page.evaluate(
+        """() => {
+            const canvas = document.querySelector("canvas.still");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return new Set(new Uint32Array(data.buffer)).size;
+        }"""
+    )
+    assert painted > 500, "the canvas holds no photograph"
+
+
+def test_live_chart_moves_and_follows_the_chosen_signals(
+    watched: Any, picture: Callable[[Page, str], None]
+) -> None:
+    page = watched.open(ARM, wait=".live-chart[data-edge]")
+    edge = "Number(document.querySelector('.live-chart').dataset.edge)"
+    page.wait_for_function("() => Number(document.querySelector('.live-chart').dataset.rows) > 100")
+    start = page.evaluate(edge)
+    page.wait_for_function(f"() => {edge} > {start} + 1500")
+    steps = page.evaluate(
+        """() => new Promise((resolve) => {
+            const seen = [];
+            const look = () => {
+                seen.push(Number(document.querySelector(".live-chart").dataset.edge));
+                seen.length < 60 ? requestAnimationFrame(look) : resolve(seen);
+            };
+            look();
+        })"""
+    )
+    assert steps == sorted(steps), "the chart ran backwards"
+    assert len(set(steps)) > 5, "the chart moved in jumps"
+    expect(page.locator(".chip")).to_have_count(6)
+    page.get_by_role("radio", name="torque").click()
+    expect(page.locator(".chip").first).to_contain_text("j1_torque")
+    first = page.locator(".chip").first
+    first.click()
+    expect(first).to_have_attribute("aria-pressed", "false")
+    expect(page.locator(".live-chart")).not_to_have_attribute("aria-label", "j1_torque")
+    picture(page, "device-en-light")
+
+
+def test_an_outage_is_a_hole_and_is_filled_with_marked_points(
+    watched: Any, site: Any, picture: Callable[[Page, str], None]
+) -> None:
+    page = watched.open(ARM, wait=".history .chart[data-voids]")
+    chart = page.locator(".history .chart")
+    expect(chart).to_have_attribute("data-late", "0")
+    site.feeder.cut_arm()
+    page.wait_for_function(
+        "() => Number(document.querySelector('.history .chart').dataset.voids) === 1", timeout=30_000
+    )
+    expect(page.locator(".live-chart .overlay")).to_contain_text("No data")
+    fleet_page = fleet(watched)
+    waiting = fleet_page.locator('[data-node="acme/cell/hall-1/arm-01"] [data-depth]')
+    expect(waiting).not_to_have_text("0")
+    site.feeder.heal_arm()
+    page.wait_for_function(
+        "() => Number(document.querySelector('.history .chart').dataset.late) >= 3", timeout=30_000
+    )
+    expect(chart).to_have_attribute("data-voids", "0", timeout=30_000)
+    expect(page.locator(".live-chart .overlay")).to_be_hidden()
+    expect(fleet_page.locator('[data-node="acme/cell/hall-1/arm-01"] .c-outbox')).to_contain_text("empty")
+    page.locator(".history").scroll_into_view_if_needed()
+    picture(page, "history-backfilled")
+
+
+def test_a_declared_loss_is_told_everywhere(watched: Any, site: Any) -> None:
+    site.feeder.lose(40, "quota")
+    page = watched.open("ledger", wait="table.ledger tr.detail")
+    row = page.locator("table.ledger tbody tr", has_text="arm-01").first
+    expect(row.locator("td").nth(3)).to_have_text("40")
+    expect(page.locator("tr.detail").first).to_contain_text("quota")
+    page.goto(page.url.split("#")[0] + "#/")
+    lost = page.locator("[data-total=lost]")
+    expect(lost).to_have_text("40")
+
+
+def test_quarantine_shows_what_could_not_be_read(watched: Any, site: Any) -> None:
+    site.feeder.garbage()
+    page = watched.open("quarantine", wait="main .card")
+    refresh = page.get_by_role("button", name="Refresh")
+    for _ in range(50):
+        if page.locator("tbody tr").count():
+            break
+        page.wait_for_timeout(100)
+        refresh.click()
+    expect(page.locator("tbody tr").first).to_contain_text("camera/detector")
+
+
+@pytest.mark.parametrize(
+    ("name", "lang", "scheme", "width", "word"),
+    [
+        ("ko-dark", "ko-KR", "dark", 1360, "전체 현황"),
+        ("ko-phone", "ko-KR", "light", 360, "전체 현황"),
+        ("en-dark-phone", "en-US", "dark", 360, "Fleet"),
+    ],
+)
+def test_every_view_in_both_languages_both_themes_and_on_a_phone(
+    watched: Any,
+    picture: Callable[[Page, str], None],
+    name: str,
+    lang: str,
+    scheme: str,
+    width: int,
+    word: str,
+) -> None:
+    page = fleet(watched, lang=lang, scheme=scheme, width=width)
+    expect(page.locator("nav a[aria-current]")).to_have_text(word)
+    assert page.evaluate("document.documentElement.lang") == lang[:2]
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+    assert dark == (scheme == "dark")
+    assert fits(page)
+    picture(page, f"fleet-{name}")
+    for place, ready, shot in (
+        (CAMERA, "canvas.still:not([hidden])", "camera"),
+        (ARM, ".history .chart[data-voids]", "arm"),
+        ("ledger", "table.ledger", "ledger"),
+        ("quarantine", "main .card h1", "quarantine"),
+    ):
+        page.goto(page.url.split("#")[0] + f"#/{place}")
+        page.wait_for_selector(ready)
+        assert fits(page), place
+        picture(page, f"{shot}-{name}")
+
+
+def test_language_and_theme_are_chosen_and_remembered(watched: Any) -> None:
+    page = fleet(watched, query="?lang=ko")
+    expect(page.locator("nav")).to_contain_text("수신 원장")
+    page.locator(".switches select").select_option("en")
+    expect(page.locator("nav")).to_contain_text("Ledger")
+    page.get_by_role("button", name="Theme: as the system").click()
+    page.get_by_role("button", name="Theme: light").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.goto(page.url.split("?")[0])
+    page.wait_for_selector(".fleet-row[data-node]")
+    expect(page.locator("nav")).to_contain_text("Ledger")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+
+
+def test_the_keyboard_reaches_everything(watched: Any) -> None:
+    page = fleet(watched)
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    links = page.locator("a.device")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if links.first.evaluate("link => link === document.activeElement"):
+            break
+    expect(links.first).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".device-head")
+    page.goto(page.url.split("#")[0] + f"#/{ARM}")
+    hour = page.get_by_role("radio", name="1 h")
+    page.get_by_role("radio", name="5 min").focus()
+    page.keyboard.press("ArrowRight")
+    expect(hour).to_be_focused()
+    expect(hour).to_have_attribute("aria-checked", "true")
+
+
+def test_a_drag_zooms_and_now_comes_back(watched: Any) -> None:
+    page = watched.open(ARM, wait=".history .u-over")
+    over = page.locator(".history .u-over")
+    over.scroll_into_view_if_needed()
+    box = over.bounding_box()
+    assert box is not None
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/series?" in request.url else None)
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 60, steps=5)
+    page.mouse.up()
+    now = page.locator(".history").get_by_role("button", name="Now", exact=True)
+    expect(now).to_be_enabled()
+    page.wait_for_function("() => !document.querySelector('.history [role=radio][aria-checked=true]')")
+    spans = [dict(pair.split("=") for pair in url.split("?")[1].split("&")) for url in asked]
+    assert any(50_000 < int(span["to"]) - int(span["from"]) < 70_000 for span in spans), (
+        "a fifth of 5 min was not asked for"
+    )
+    now.click()
+    expect(now).to_be_disabled()
+
+
+def test_a_lost_collector_is_said_and_found_again(own_watched: Any, own_site: Any) -> None:
+    page = fleet(own_watched)
+    own_watched.may_fail = True
+    own_site.collector.kill()
+    expect(page.locator(".banner")).to_contain_text("Connection to the collector lost")
+    own_site.collector.start()
+    expect(page.locator(".banner")).to_have_count(0, timeout=30_000)
+    expect(page.locator(".link")).to_contain_text("live")
+    expect(page.locator(".fleet-row[data-node]")).to_have_count(EVERY_NODE)
+
+
+def test_the_policy_allows_no_inline_code_and_the_page_needs_none(watched: Any, site: Any) -> None:
+    page = fleet(watched)
+    response = page.request.get(site.url)
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert response.headers["etag"]
+    again = page.request.get(site.url, headers={"if-none-match": response.headers["etag"]})
+    assert again.status == 304
+    watched.may_fail = True  # the browser says on the console what it refused
+    ran = page.evaluate(
+        """() => {
+            const script = document.createElement("script");
+            script.textContent = "globalThis.ran = true";
+            document.head.append(script);
+            return globalThis.ran === true;
+        }"""
+    )
+    assert not ran
+
+
+def test_both_languages_have_the_same_words(watched: Any) -> None:
+    page = watched.open(wait=".fleet-row[data-node]")
+    tables = page.evaluate(
+        """async () => {
+            const table = async (code) => (await import(`/static/i18n/${code}.js`)).default;
+            return [await table("en"), await table("ko")];
+        }"""
+    )
+    english, korean = tables
+    assert set(english) == set(korean)
+    for key, text in english.items():
+        holes = sorted(part.split("}")[0] for part in text.split("{")[1:])
+        assert holes == sorted(part.split("}")[0] for part in korean[key].split("{")[1:]), key
+    same = [
+        key for key, text in english.items() if text == korean[key] and key not in ("clock.ntp", "clock.ptp")
+    ]
+    assert same == [], "not translated"
+    assert json.dumps(korean, ensure_ascii=False).isascii() is False
+
+
+def test_less_motion_is_respected(browser: Browser, watched: Any) -> None:
+    page = watched.open(ARM, wait=".live-chart[data-edge]", reduced_motion="reduce")
+    edges = page.evaluate(
+        """() => new Promise((resolve) => {
+            const seen = new Set();
+            const until = performance.now() + 2000;
+            const look = () => {
+                seen.add(document.querySelector(".live-chart").dataset.edge);
+                performance.now() < until ? requestAnimationFrame(look) : resolve(seen.size);
+            };
+            look();
+        })"""
+    )
+    assert edges <= 4
