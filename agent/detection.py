@@ -17,6 +17,7 @@ Found = tuple[
 ]  # boxes [n,4] xyxy px, scores, classes
 
 _CANDIDATES = 1000  # strongest boxes that take part in suppression: bounds what a hostile model can cost
+_FAR = np.float32(1e6)  # px; boxes end there, so that areas stay finite
 _COUNTED = 16  # more labels than these are not counted each unless `count` names them
 
 
@@ -108,14 +109,16 @@ def suppress(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], classes: NDArray[np.intp], iou: float, most: int
 ) -> NDArray[np.intp]:
     """Greedy non-maximum suppression within each class; boxes come strongest first and stay so."""
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left = np.maximum(boxes[:, None, 0], boxes[None, :, 0])
-    top = np.maximum(boxes[:, None, 1], boxes[None, :, 1])
-    right = np.minimum(boxes[:, None, 2], boxes[None, :, 2])
-    low = np.minimum(boxes[:, None, 3], boxes[None, :, 3])
-    shared = np.maximum(right - left, 0) * np.maximum(low - top, 0)
-    doubles = shared > iou * (areas[:, None] + areas[None, :] - shared)
-    doubles &= classes[:, None] == classes[None, :]
+    x0, y0, x1, y1 = np.ascontiguousarray(boxes.T)
+    areas = (x1 - x0) * (y1 - y0)
+    wide = np.minimum(x1[:, None], x1)
+    wide -= np.maximum(x0[:, None], x0)
+    high = np.minimum(y1[:, None], y1)
+    high -= np.maximum(y0[:, None], y0)
+    shared = np.maximum(wide, 0, out=wide)
+    shared *= np.maximum(high, 0, out=high)
+    other = shared <= iou * (areas[:, None] + areas - shared)
+    other |= classes[:, None] != classes
     alive = np.ones(len(scores), bool)
     kept: list[int] = []
     for at in range(len(scores)):
@@ -123,26 +126,32 @@ def suppress(
             kept.append(at)
             if len(kept) == most:
                 break
-            alive &= ~doubles[at]
+            alive &= other[at]
     return np.array(kept, np.intp)
 
 
 def _strongest(boxes: NDArray[np.float32], scores: NDArray[np.float32], classes: NDArray[np.intp]) -> Found:
-    """Strongest first, finite and with an area, `_CANDIDATES` at most."""
+    """Strongest first, of a finite size, `_CANDIDATES` at most."""
     if not len(scores):
         return boxes, scores, classes
-    fit = np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    at = np.flatnonzero(fit)
-    at = at[np.argsort(-scores[at], kind="stable")[:_CANDIDATES]]
-    limit = np.float32(1e6)  # px; keeps areas finite
-    return np.clip(boxes[at], -limit, limit), np.minimum(scores[at], np.float32(1)), classes[at]
+    np.minimum(boxes, _FAR, out=boxes)
+    np.maximum(boxes, -_FAR, out=boxes)
+    order = np.argsort(-scores, kind="stable")[:_CANDIDATES]
+    boxes = boxes[order]
+    sized = (boxes[:, 2] > boxes[:, 0]) & (
+        boxes[:, 3] > boxes[:, 1]
+    )  # what is no number is not above another
+    order = order[sized]
+    return boxes[sized], np.minimum(scores[order], np.float32(1)), classes[order]
 
 
 def _on_frame(boxes: NDArray[np.float32], place: Placement) -> NDArray[np.float64]:
-    offset = np.array((place.offset_x, place.offset_y) * 2)
-    scale = np.array((place.scale_x, place.scale_y) * 2)
-    corners: NDArray[np.float64] = np.clip((boxes - offset) * scale, 0.0, 1.0).round(4)
-    return corners
+    corners = boxes.astype(np.float64)
+    corners -= (place.offset_x, place.offset_y, place.offset_x, place.offset_y)
+    corners *= (place.scale_x, place.scale_y, place.scale_x, place.scale_y)
+    np.minimum(corners, 1.0, out=corners)
+    np.maximum(corners, 0.0, out=corners)
+    return corners.round(4)
 
 
 # -- heads -------------------------------------------------------------------------------------------------
@@ -165,7 +174,7 @@ class Head:
         raise NotImplementedError
 
     def read(self, outputs: Outputs, least: float) -> Found:
-        """Boxes of a score of at least `least`; NaN is below it."""
+        """Boxes of a score of at least `least`; one with NaN among its scores is none."""
         raise NotImplementedError
 
 
@@ -184,19 +193,18 @@ class FastestDet(Head):
         if not len(at):
             return _nothing()
         picked = cells[:, at]
-        classes = _best(picked[5:])
-        shares = np.clip(picked[5:][classes, np.arange(len(at))], 0, 1)
-        scores = np.clip(picked[0], 0, 1) ** 0.6 * shares**0.4
-        strong = scores >= least
+        shares = picked[5:].max(axis=0)
+        scores = np.minimum(picked[0], 1) ** _P6 * np.minimum(shares, 1) ** _P4
+        strong = np.flatnonzero(scores >= least)
         picked, at = picked[:, strong], at[strong]
         width, height = self.size
         x = (np.tanh(picked[1]) + at % columns) * (width / columns)
         y = (np.tanh(picked[2]) + at // columns) * (height / rows)
-        return (
-            _corners(x, y, _sigmoid(picked[3]) * width, _sigmoid(picked[4]) * height),
-            scores[strong],
-            classes[strong],
-        )
+        sides = _sigmoid(picked[3:5])
+        return _corners(x, y, sides[0] * width, sides[1] * height), scores[strong], picked[5:].argmax(axis=0)
+
+
+_P6, _P4 = np.float32(0.6), np.float32(0.4)
 
 
 class YoloX(Head):
@@ -226,14 +234,13 @@ class YoloX(Head):
         if not len(at):
             return _nothing()
         picked = rows[at]
-        classes = _best(picked[:, 5:].T)
-        scores = np.clip(picked[:, 4], 0, 1) * np.clip(picked[np.arange(len(at)), 5 + classes], 0, 1)
-        strong = scores >= least
+        scores = np.minimum(picked[:, 4], 1) * np.minimum(picked[:, 5:].max(axis=1), 1)
+        strong = np.flatnonzero(scores >= least)
         picked, at = picked[strong], at[strong]
         step = self._step[at]
         x, y = (picked[:, 0] + self._grid[at, 0]) * step, (picked[:, 1] + self._grid[at, 1]) * step
         w, h = (np.exp(np.minimum(picked[:, side], 12)) * step for side in (2, 3))
-        return _corners(x, y, w, h), scores[strong], classes[strong]
+        return _corners(x, y, w, h), scores[strong], picked[:, 5:].argmax(axis=1)
 
 
 class YoloV8(Head):
@@ -249,10 +256,10 @@ class YoloV8(Head):
         if found.ndim == 3 and found.shape[1] != 4 + self.classes and found.shape[2] == 4 + self.classes:
             found = found.transpose(0, 2, 1)
         columns = _shaped(found, 3, 1, 4 + self.classes)[0]
-        best = np.fmax.reduce(columns[4:], axis=0)
+        best = columns[4:].max(axis=0)
         at = np.flatnonzero(best >= least)
         picked = columns[:, at]
-        return _corners(*picked[:4]), best[at], _best(picked[4:])
+        return _corners(*picked[:4]), best[at], picked[4:].argmax(axis=0)
 
 
 class UlFace(Head):
@@ -267,11 +274,11 @@ class UlFace(Head):
     def read(self, outputs: Outputs, least: float) -> Found:
         scores = _shaped(outputs[0], 3, 1, None, 1 + self.classes)[0, :, 1:]
         corners = _shaped(outputs[1], 3, 1, len(scores), 4)[0]
-        best = np.fmax.reduce(scores, axis=1)
+        best = scores.max(axis=1)
         at = np.flatnonzero(best >= least)
         width, height = self.size
         boxes = corners[at] * np.array((width, height, width, height), np.float32)
-        return boxes, best[at], _best(scores[at].T)
+        return boxes, best[at], scores[at].argmax(axis=1)
 
 
 HEADS: dict[str, type[Head]] = {"fastestdet": FastestDet, "yolox": YoloX, "yolov8": YoloV8, "ulface": UlFace}
@@ -298,15 +305,11 @@ def _shaped(output: NDArray[Any], dims: int, *wanted: int | None) -> NDArray[Any
     return output
 
 
-def _best(scores: NDArray[Any]) -> NDArray[np.intp]:
-    """Index of the largest of each column; NaN never wins."""
-    if np.isnan(scores).any():
-        scores = np.where(np.isnan(scores), -np.inf, scores)
-    return np.asarray(scores.argmax(axis=0), np.intp)
-
-
 def _corners(x: Any, y: Any, w: Any, h: Any) -> NDArray[np.float32]:
-    return np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1).astype(np.float32)
+    boxes = np.empty((len(x), 4), np.float32)
+    half_w, half_h = w * 0.5, h * 0.5
+    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = x - half_w, y - half_h, x + half_w, y + half_h
+    return boxes
 
 
 def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:
