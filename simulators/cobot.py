@@ -110,6 +110,10 @@ class Cobot:
         self._freeze(index, out)
         return out.reshape(n, 3 * JOINTS)
 
+    def payload(self, start: int, n: int) -> Floats:
+        """Kilograms at the tool, shape (n,): what a calibration run knows and the signals do not say."""
+        return self._motion(np.arange(start, start + n)).payload
+
     def labels(self, start: int, n: int) -> NDArray[np.int64]:
         """Ground truth per sample, shape (n,): the faulty joint 1..6, or 0 for a healthy robot."""
         truth = np.zeros(n, dtype=np.int64)
@@ -216,6 +220,7 @@ _OVER_PLACE = np.array([55.0, -66.0, 84.0, -108.0, -90.0, 35.0])
 _PLACE = np.array([55.0, -52.0, 92.0, -130.0, -90.0, 35.0])
 # shares of the cycle: over the part, down, grip, up, across, down, release, up, home
 _STEPS = (0.17, 0.09, 0.06, 0.09, 0.24, 0.09, 0.06, 0.08, 0.12)
+_TAKE = 0.2 * RATE_HZ  # samples until the gripper carries the whole weight
 _GRIPPED, _RELEASED = 2, 6  # the steps in whose middle the gripper closes and opens
 
 
@@ -250,7 +255,8 @@ class _Cycle:
         since = (share[:, None] - self.turned[step]) * _CYCLE / RATE_HZ
         grip = self.ends[_GRIPPED : _GRIPPED + 2].mean()
         release = self.ends[_RELEASED : _RELEASED + 2].mean()
-        payload = np.where((share >= grip) & (share < release), self.payload, 0.0)
+        taken, put = ((share - at) * _CYCLE / _TAKE for at in (grip, release))  # weight comes and goes softly
+        payload = self.payload * (np.clip(taken, 0, 1) - np.clip(put, 0, 1))
         return _Motion(q, qd, qdd, self.direction[step], since, payload)
 
 
