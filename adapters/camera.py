@@ -47,6 +47,12 @@ class Camera(Adapter):
         transport: Annotated[
             Literal["tcp", "udp"], Meta(description="How RTP travels; udp loses pictures on a busy network.")
         ] = "tcp"
+        ca_file: Annotated[
+            Path | None,
+            Meta(
+                description="rtsps: certificate of the camera or of who signed it; without it any is taken."
+            ),
+        ] = None
         open_timeout_s: Annotated[
             float, Meta(gt=0, le=60, description="Seconds until a camera that does not answer is absent.")
         ] = 5.0
@@ -98,7 +104,9 @@ class Camera(Adapter):
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self.options.open_timeout_s
-        guarded = bool(self.options.url) and await probe(self.options.url, self.options.open_timeout_s)
+        guarded = False
+        if self.options.url:
+            guarded = await probe(self.options.url, self.options.open_timeout_s, self.options.ca_file)
         left_s = max(0.5, until - loop.time())
         try:
             await self._start(left_s)
@@ -169,6 +177,7 @@ class Camera(Adapter):
                 options.url,
                 name_of(options.url),
                 transport=options.transport,
+                ca_file=options.ca_file,
                 open_timeout_s=timeout_s,
                 read_timeout_s=options.read_timeout_s,
                 size=options.size,
@@ -203,5 +212,10 @@ class Camera(Adapter):
             parts_of(options.url)
         if given[0] not in ("file", "folder") and (self.waits or options.loop):
             raise OptionsError("pace: asap and loop are for a file or folder: a camera does not wait")
+        if options.ca_file is not None:
+            if not options.url or parts_of(options.url).scheme != "rtsps":
+                raise OptionsError("ca_file is for a url of rtsps://")
+            if set(";|") & set(str(options.ca_file)):
+                raise OptionsError("the path of ca_file must not hold ; or |")
         if options.size and any(one > most for one, most in zip(options.size, options.max_size, strict=True)):
             raise OptionsError(f"size {list(options.size)} is above max_size {list(options.max_size)}")

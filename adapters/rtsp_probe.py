@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from adapters.base import DeviceLied, DeviceUnreachable, OptionsError
@@ -39,17 +40,19 @@ def name_of(url: str) -> str:
     return f"camera {parts.scheme}://{host}:{parts.port or _PORTS[parts.scheme]}"
 
 
-async def probe(url: str, timeout_s: float) -> bool:
+async def probe(url: str, timeout_s: float, ca_file: Path | None = None) -> bool:
     """Whether it asks for a password; returns only when it offers a video, or may after a password.
 
     Raises:
+        OptionsError: `ca_file` cannot be used.
         DeviceUnreachable: nobody is there, or it has no such stream.
         DeviceLied: something else is there.
     """
     name = name_of(url)
+    tls = _tls(ca_file) if parts_of(url).scheme == "rtsps" else None
     try:
         async with asyncio.timeout(timeout_s):
-            status, body = await _describe(url)
+            status, body = await _describe(url, tls)
     except TimeoutError as error:
         raise DeviceUnreachable(
             f"{name} does not answer within {timeout_s:g} s: check its power, cable and address"
@@ -58,6 +61,8 @@ async def probe(url: str, timeout_s: float) -> bool:
         raise DeviceUnreachable(f"{name} refuses connections: is it on, and the port right?") from error
     except socket.gaierror as error:
         raise DeviceUnreachable(f"{name}: the host's name is not known") from error
+    except ssl.SSLCertVerificationError as error:
+        raise DeviceLied(f"{name} shows a certificate that is not of ca_file") from error
     except ssl.SSLError as error:
         raise DeviceUnreachable(f"{name} does not speak TLS: try rtsp:// instead of rtsps://") from error
     except asyncio.IncompleteReadError as error:
@@ -81,11 +86,10 @@ def _judge(name: str, url: str, status: int, body: bytes) -> None:
         raise DeviceUnreachable(f"{name} refuses the stream with status {status}")
 
 
-async def _describe(url: str) -> tuple[int, bytes]:
+async def _describe(url: str, tls: ssl.SSLContext | None) -> tuple[int, bytes]:
     """Status and body of the answer to DESCRIBE without a password."""
     parts = parts_of(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-    tls = _any_certificate() if parts.scheme == "rtsps" else None
     reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=_MAX_HEAD)
     try:
         bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
@@ -116,11 +120,16 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(words[1]), await reader.readexactly(length)
 
 
-def _any_certificate() -> ssl.SSLContext:
-    # cameras carry certificates of their own making, and FFmpeg does not check them either
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context.check_hostname = False  # cameras sign for themselves, under names nobody chose
+    if ca_file is None:
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    try:
+        context.load_verify_locations(ca_file)
+    except OSError as error:
+        raise OptionsError(f"ca_file {ca_file} cannot be used: {error.strerror or error}") from error
     return context
 
 

@@ -85,6 +85,7 @@ class Network(Video):
         name: str,
         *,
         transport: Literal["tcp", "udp"],
+        ca_file: Path | None,
         open_timeout_s: float,
         read_timeout_s: float,
         size: Size | None,
@@ -97,7 +98,8 @@ class Network(Video):
         ]
         began = time.monotonic()
         # without fpsprobesize 20 pictures are collected before the first is given, all of them old by then
-        with _ffmpeg_options(f"rtsp_transport;{transport}|fpsprobesize;0"):
+        trust = f"|tls_verify;1|ca_file;{ca_file}" if ca_file else ""
+        with _ffmpeg_options(f"rtsp_transport;{transport}|fpsprobesize;0{trust}"):
             capture = _opened(url, cv2.CAP_FFMPEG, parameters)
         if capture is None:
             late = time.monotonic() - began >= 0.9 * open_timeout_s
