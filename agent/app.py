@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from agent import health, state
+from agent import footprint, health, state
 from agent.commands import Commands, Rejected
 from agent.config import Plan
 from agent.outbox import Outbox, keep_committing
@@ -82,6 +82,7 @@ class App:
             await asyncio.to_thread(self.pipeline.open_models)
             self._open_sources()
             await self._write_status()
+            footprint.let_go_of_the_start()
             self.ready.set()
             self._notifier.ready(self._sentence())
             log.info("ready: %s", self._sentence())

@@ -30,7 +30,9 @@ def command() -> None:
 def run(config: Path, level: str) -> None:
     """Run the agent described by CONFIG until it is told to stop (SIGTERM, Ctrl-C)."""
     _log_to_stderr(level)
-    _one_arena()
+    from agent.footprint import one_heap
+
+    one_heap()
     import asyncio
 
     from agent.app import App
@@ -147,13 +149,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
             return found
     log.error("a part of the agent ended by a bug", exc_info=group)
     return EdgebedError("a part of the agent ended by a bug, see above; what was taken is on disk")
-
-
-def _one_arena() -> None:
-    """One heap for all threads, as they mostly wait: saves megabytes where the C library is glibc."""
-    import ctypes
-
-    arena_max = -8  # M_ARENA_MAX
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(arena_max, 1)
