@@ -116,9 +116,9 @@ def pack(rows: Rows) -> Packed:
         parts.append(quality)
     head = msgspec.msgpack.encode(Head(rows.messages, columns, rows.clk, len(quality)))
     body = _packer().compress(b"".join((len(head).to_bytes(4, "little"), head, *parts)))
-    return Packed(
-        int(times.min()), int(times.max()), len(times), body, list(_rollups(times, numbers, rows.late))
-    )
+    with np.errstate(all="ignore"):  # sums of huge values may overflow to inf, which is stored as such
+        rollups = list(_rollups(times, numbers, rows.late))
+    return Packed(int(times.min()), int(times.max()), len(times), body, rollups)
 
 
 def unpack(body: bytes, names: Iterable[str] | None = None) -> tuple[Head, NDArray[np.int64], dict[str, Any]]:
@@ -214,8 +214,7 @@ def _minute(names: list[str], part: NDArray[np.float64], minute: int, late: bool
                 yield Rollup(name, minute, 1, value, value, value, int(late))
         return
     lows, highs = np.fmin.reduce(part, axis=1).tolist(), np.fmax.reduce(part, axis=1).tolist()
-    with np.errstate(all="ignore"):  # huge values may overflow to inf, which is stored as such
-        sums = part.sum(axis=1)
+    sums = part.sum(axis=1)
     counts = [part.shape[1]] * len(names)
     if np.isnan(sums).any():
         counts = np.count_nonzero(~np.isnan(part), axis=1).tolist()

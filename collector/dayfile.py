@@ -256,6 +256,24 @@ class DayFile:
         self._db.close()
 
 
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+        StoreError: not a file this version may read.
+    """
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0, check_same_thread=False
+    )
+    try:
+        check(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 def check(db: sqlite3.Connection, path: Path) -> None:
     """Refuse what another program or a newer edgebed wrote.
 

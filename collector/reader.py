@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from collector.chunk import MINUTE_US, as_floats, unpack
-from collector.dayfile import check, version
+from collector.dayfile import connect, version
 from collector.group import Quarantined
 from collector.series import Points, Series, downsample
 from collector.store import aside, day_files
@@ -218,8 +218,7 @@ class Reader:
     def _connect(self, path: Path) -> sqlite3.Connection | None:
         db = self._open.get(path)
         if db is None:
-            db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2.0, check_same_thread=False)
-            check(db, path)
+            db = connect(path)
             if version(db) == 0:  # being made right now
                 db.close()
                 return None

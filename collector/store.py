@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,8 +16,18 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from collector.dayfile import Damaged, DayFile, is_complete
+from collector.dayfile import (
+    Damaged,
+    DayFile,
+    StoreError,
+    connect,
+    is_complete,
+    read_saved,
+    translate,
+    version,
+)
 from collector.group import Group, Saved
+from collector.ledger import Mark
 from collector.memory import Memory, read_copy
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
@@ -191,6 +202,27 @@ class SqliteStore:
 def day_files(folder: Path) -> list[Path]:
     """The usable day files of a store, in the order they were written."""
     return sorted(path for path in folder.glob("*.db") if _NAME.fullmatch(path.name))
+
+
+def peek(folder: Path) -> list[Mark]:
+    """The marks of a store, read beside a collector that may be running.
+
+    Raises:
+        StoreError: there is no store, or a newer edgebed wrote it.
+        TryAgain: it cannot be read now.
+    """
+    files = day_files(folder)
+    if not files:
+        raise StoreError(f"{folder} holds no day files: it is no store")
+    for path in reversed(files):
+        try:
+            with contextlib.closing(connect(path)) as db:
+                if version(db):
+                    return read_saved(db).marks
+        except sqlite3.Error as error:
+            if not isinstance(translate(error, path), Damaged):
+                raise TryAgain(f"{path} cannot be read: {error}") from error
+    return read_copy(folder)
 
 
 def aside(folder: Path) -> list[Path]:

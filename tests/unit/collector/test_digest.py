@@ -1,0 +1,137 @@
+"""Into one group: duplicates out, garbage aside with its reason, order kept, nothing raised."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from collector import chunk
+from collector import digest as module
+from collector.digest import Digester, Received, acks
+from collector.group import HEAD_BYTES
+from collector.ledger import Ledger
+from collector.link import Incoming
+from wire.codec import decode, encode
+from wire.messages import MAX_BODY, Ack, Batch
+from wire.topics import parse
+
+NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
+DATA = f"tb1/{NODE}/data/arm/joints"
+EVENT = f"tb1/{NODE}/event/arm/alarm"
+
+
+def received(body: bytes, topic: str = DATA, recv: int = T0) -> Received:
+    return Received(Incoming(topic, body, recv, False, (1, 1)), parse(topic))
+
+
+def digest(items: list[Received], ledger: Ledger | None = None, skew: int = 0) -> Any:
+    return Digester(ledger or Ledger(), lambda _node: skew).digest(items, T0)
+
+
+@given(st.lists(st.binary(max_size=300)))
+@example([b"", b"{}", b"null", b"[]", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xff\xfe", b'{"v":1}'])
+def test_any_bytes_end_in_the_quarantine(bodies: list[bytes]) -> None:
+    for topic in (DATA, EVENT):
+        found = digest([received(body, topic) for body in bodies])
+        assert len(found.group.quarantine) == len(bodies)
+        assert all(one.why for one in found.group.quarantine)
+        assert not found.group.chunks
+        assert not found.group.events
+
+
+BAD = {
+    "not numbered": encode(Batch(t0=1, per=1, n=1, f={"x": [1]})),
+    "truncated": b'{"t0":1,',
+    "has 2 values for 1 rows": b'{"ep":"00112233","seq":5,"t0":1,"dt":[0],"f":{"x":[1,2]}}',
+    "before 1970": b'{"ep":"00112233","seq":5,"t0":1,"dt":[-100],"f":{"x":[1]}}',
+    "a batch without fields": b'{"ep":"00112233","seq":5,"t0":1,"dt":[0],"f":{}}',
+    "not [a-z]": b'{"ep":"00112233","seq":5,"t0":1,"dt":[0],"f":{"X":[1]}}',
+    "60000 are allowed": b" " * (MAX_BODY + 1),
+    "unpacks to more": gzip.compress(b" " * 20_000_000),
+}
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_the_reason_is_told(why: str) -> None:
+    (found,) = digest([received(BAD[why])]).group.quarantine
+    assert why in found.why
+    assert (found.topic, found.size) == (DATA, len(BAD[why]))
+    assert found.head == BAD[why][:HEAD_BYTES]
+
+
+def test_a_bad_message_with_a_number_is_acknowledged_and_declared_lost() -> None:
+    ledger = Ledger()
+    found = digest([received(BAD["a batch without fields"])], ledger)
+    assert {key: list(ranges) for key, ranges in found.acked.items()} == {(NODE, "00112233"): [(5, 5)]}
+    ledger.accept(found.group.drafts)
+    (entry,) = ledger.entries()
+    assert (entry.stored, entry.gap_count) == (0, 1)
+    assert entry.gaps[0][2].startswith("quarantined: not a Batch")
+
+
+def test_one_bad_message_spoils_no_other(batch: Any) -> None:
+    items = [batch(1), received(b"garbage"), batch(2), received(b"{}", EVENT), batch(3)]
+    found = digest(items)
+    assert (found.stored, len(found.group.quarantine)) == (3, 2)
+    assert list(found.acked[(NODE, EP)]) == [(1, 3)]
+
+
+def test_a_duplicate_within_a_group_and_of_the_ledger(batch: Any, event: Any, numbers: Any) -> None:
+    found = digest([batch(1), batch(2), batch(2), event(2), batch(5)], numbers([1]))
+    assert (found.stored, found.duplicates) == (2, 3)
+    assert list(found.acked[(NODE, EP)]) == [(1, 2), (5, 5)], "duplicates are acknowledged again"
+
+
+def test_the_node_is_the_topics_not_the_bodys(batch: Any) -> None:
+    found = digest([batch(1, node="acme/trial/hall/n1"), batch(1, node="acme/trial/hall/n2")])
+    assert (found.stored, found.duplicates) == (2, 0)
+
+
+def test_rows_of_a_stream_keep_their_order_in_one_chunk(batch: Any) -> None:
+    found = digest([batch(seq, {"x": [seq, seq + 0.5]}, t0=T0 + seq * 40) for seq in (1, 2, 3)])
+    (only,) = found.group.chunks
+    assert only.rows.messages == [(1, 2), (2, 2), (3, 2)]
+    assert only.rows.columns["x"] == [1, 1.5, 2, 2.5, 3, 3.5]
+    assert only.rows.times_us == [(T0 + seq * 40 + at) * 1000 for seq in (1, 2, 3) for at in (0, 20)]
+
+
+def test_other_fields_are_another_chunk(batch: Any) -> None:
+    found = digest([batch(1, {"x": [1.0]}), batch(2, {"y": [1.0]}), batch(3, {"x": [1.0], "y": [2.0]})])
+    assert len(found.group.chunks) == 3
+
+
+def test_a_chunk_is_never_larger_than_one_can_read(batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK_ROWS", 100)
+    found = digest([batch(seq, {"x": [1.0] * 60}) for seq in range(1, 8)])
+    assert [part.packed.rows for part in found.group.chunks] == [120, 120, 120, 60]
+    assert chunk.MAX_UNPACKED > 20_000 * 8 * 100
+
+
+@pytest.mark.parametrize(
+    ("delay", "skew", "late"),
+    [(9_000, 0, False), (11_000, 0, True), (11_000, 5_000, False), (2_000, -9_000, True)],
+)
+def test_late_is_measured_on_the_nodes_clock(batch: Any, delay: int, skew: int, late: bool) -> None:
+    found = digest([batch(1, t0=T0, recv=T0 + delay)], skew=skew)
+    assert found.group.chunks[0].rows.late is late
+
+
+def test_gap_events_declare(event: Any) -> None:
+    ledger = Ledger()
+    found = digest([event(10, "gap", device="_", lost=[(3, 7)], why="disk full")], ledger)
+    ledger.accept(found.group.drafts)
+    assert ledger.entries()[0].gaps == [(3, 7, "disk full")]
+
+
+def test_acks_are_ranges_of_a_size_any_broker_takes(batch: Any) -> None:
+    found = digest([batch(seq) for seq in range(1, 5_001, 2)])
+    bodies = list(acks(found.acked, "collector-1", T0))
+    assert {topic for topic, _ in bodies} == {f"tb1/{NODE}/ack"}
+    assert all(len(body) <= MAX_BODY for _, body in bodies)
+    read = [decode(body, Ack) for _, body in bodies]
+    assert [pair for ack in read for pair in ack.ok] == [(seq, seq) for seq in range(1, 5_001, 2)]
+    assert (read[0].by, read[0].ep) == ("collector-1", EP)
