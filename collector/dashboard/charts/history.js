@@ -96,6 +96,7 @@ function draw(box, answer, field, height, latest) {
       ready: [(u) => u.over.append(tip)],
     },
   };
+  Object.assign(box.dataset, { from: String(answer.from), to: String(answer.to) });
   box.dataset.late = String(data.late.filter((y) => y !== null).length); // what is drawn, for those who cannot see it
   box.dataset.voids = String(data.voids.length);
   box.dataset.gaps = String(answer.gaps.length);

@@ -35,7 +35,7 @@ function Page({ node, device }) {
     <${Head} node=${node} device=${device} models=${models} trouble=${trouble} />
     <div class=${`deck ${frames.length ? "with-picture" : ""}`}>
       ${frames.length > 0 && html`<${Snapshot} key=${frames[0]} ...${where} stream=${frames[0]} />`}
-      ${shown.length > 0 ? html`<${Live} ...${where} streams=${shown} />` : html`<section class="card"><h2>${t("live")}</h2><p class="empty">${t("device.nosignals")}</p></section>`}
+      ${shown.length > 0 ? html`<${Live} ...${where} streams=${shown} height=${frames.length ? 200 : 260} />` : html`<section class="card"><h2>${t("live")}</h2><p class="empty">${t("device.nosignals")}</p></section>`}
       ${models.map((model) => html`<${Results} key=${model.slot} ...${where} model=${model} fields=${device.streams?.[model.slot]?.fields ?? {}} range=${range} onRange=${setRange} />`)}
       ${streams.length > 0 && html`<${History} ...${where} streams=${[...raw, ...streams.filter(([name]) => slots.has(name))]} range=${range} onRange=${setRange} />`}
       <${Events} ...${where} />

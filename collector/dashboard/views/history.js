@@ -12,14 +12,18 @@ const MIN = 60_000;
 const SPANS = { "5min": 5 * MIN, "1h": 60 * MIN, "24h": 24 * 60 * MIN };
 const REFRESH_MS = { "5min": 3000, "1h": 15_000, "24h": 60_000 };
 const SHORTEST_MS = 1000;
+const SHORTEST_FOLLOWED_MS = 30_000;
 const LONGEST_MS = 31 * 24 * 60 * MIN;
 const SOON_MS = 700; // after late rows or a gap: they are what one waits for
 
-/** {kind: "5min" | "1h" | "24h"} follows the clock; {kind: "custom", from, to} stands still. */
-export function bounds(range) {
+/**
+ * {kind: "5min" | "1h" | "24h"} follows the clock, and does not begin before there was anything;
+ * {kind: "custom", from, to} stands still.
+ */
+export function bounds(range, first = 0) {
   if (range.kind === "custom") return [range.from, range.to];
   const to = Math.round(serverNow());
-  return [to - SPANS[range.kind], to];
+  return [Math.min(Math.max(to - SPANS[range.kind], first), to - SHORTEST_FOLLOWED_MS), to];
 }
 
 export function History({ node, device, streams, range, onRange }) {
@@ -93,8 +97,20 @@ export function useSeries(node, device, stream, field, range) {
       if (!document.hidden) await ask();
       if (!abort.signal.aborted && range.kind !== "custom") plan(REFRESH_MS[range.kind]);
     };
+    let first = 0;
+    const begin = async () => {
+      const to = Math.round(serverNow());
+      const params = { stream, field, from: to - SPANS["24h"], to, points: 200 }; // minutes, from summaries
+      try {
+        const answer = await get(`${devicePath(node, device)}/series`, { params, signal: abort.signal });
+        first = answer.t.find((_, i) => answer.mean[i] !== null) ?? 0;
+      } catch (failed) {
+        if (failed.name !== "AbortError" && !(failed instanceof ApiError)) throw failed;
+      }
+      await load();
+    };
     const ask = async () => {
-      const [from, to] = bounds(range);
+      const [from, to] = bounds(range, first);
       try {
         const params = { stream, field, from, to, points: Math.max(150, Math.min(1000, Math.round(innerWidth * 0.8))) };
         const answer = await get(`${devicePath(node, device)}/series`, { params, signal: abort.signal });
@@ -108,7 +124,8 @@ export function useSeries(node, device, stream, field, range) {
     const key = `${node}/${device}/${stream}/${field}`;
     if (asked.current !== key) setState({ answer: null, error: "" });
     asked.current = key;
-    load();
+    if (range.kind === "custom") load();
+    else begin();
     const mine = (body) => body.node === node && body.device === device;
     const offRows = on("rows", (rows) => mine(rows) && rows.stream === stream && rows.late && plan(SOON_MS));
     const offEvent = on("event", (event) => event.type === "gap" && event.node === node && plan(SOON_MS));

@@ -46,15 +46,20 @@ function Entries({ entries }) {
   </table></div>`;
 }
 
+function Count({ name, n, tone = "", icon = "" }) {
+  return html`<td class=${`n ${tone}`} data-label=${t(name)}>${icon && html`<${Icon} name=${icon} /> `}${count(n)}</td>`;
+}
+
 function Entry({ entry }) {
   const missing = entry.missing_count ?? 0;
   return html`<tr>
       <th scope="row"><${NodeName} node=${entry.node} /><span class="mono muted small" title=${t("ledger.ep")}>${String(entry.ep).slice(0, 8)}</span></th>
-      <td class="n">${count(entry.taken)}</td><td class="n">${count(entry.stored)}</td><td class="n ${entry.waiting ? "note-text" : ""}">${count(entry.waiting)}</td>
-      <td class="n ${entry.gap_count ? "warn-text" : ""}">${count(entry.gap_count)}</td>
-      <td class="n ${missing ? "bad-text" : ""}">${missing ? html`<${Icon} name="bad" />` : html`<${Icon} name="ok" />`} ${count(missing)}</td>
-      <td class="n">${count(entry.duplicates)}</td><td class="n">${count(entry.rows_stored)}</td>
-      <td class="nowrap small"><${At} ms=${entry.first} /> – <${At} ms=${entry.last} /></td>
+      <${Count} name="totals.taken" n=${entry.taken} /><${Count} name="totals.stored" n=${entry.stored} />
+      <${Count} name="totals.waiting" n=${entry.waiting} tone=${entry.waiting ? "note-text" : ""} />
+      <${Count} name="totals.declared" n=${entry.gap_count} tone=${entry.gap_count ? "warn-text" : ""} />
+      <${Count} name="totals.missing" n=${missing} tone=${missing ? "bad-text" : ""} icon=${missing ? "bad" : "ok"} />
+      <${Count} name="totals.duplicates" n=${entry.duplicates} /><${Count} name="col.rows" n=${entry.rows_stored} />
+      <td class="small span" data-label=${t("col.span")}><${At} ms=${entry.first} /> – <${At} ms=${entry.last} /></td>
     </tr>
     ${(entry.gaps?.length > 0 || entry.missing?.length > 0) && html`<tr class="detail"><td colspan="9"><ul>
       ${(entry.gaps ?? []).slice(-SHOWN).map(([first, last, why], i) => html`<li key=${`g${i}`} class="warn-text">${t("ledger.gap", { first: count(first), last: count(last) })} <span class="why">${why}</span></li>`)}

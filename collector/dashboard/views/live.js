@@ -12,24 +12,25 @@ import { t } from "../text.js";
 const MOST_LINES = 8; // there are as many colours
 const FIRST_LINES = 6;
 const FAST_HZ = 5;
+const MOST_PREFILLED = 24; // signals whose last seconds are asked for
 
-export function Live({ node, device, streams }) {
+export function Live({ node, device, streams, height }) {
   const [name, setName] = useState(streams[0][0]);
   const [, fields, stream] = streams.find(([one]) => one === name) ?? streams[0];
   return html`<section class="card live">
     <${Running} key=${name} node=${node} device=${device} stream=${name} fields=${fields} rate=${stream?.rate_hz}
-      streams=${streams} onStream=${setName} />
+      streams=${streams} onStream=${setName} height=${height} />
   </section>`;
 }
 
-function Running({ node, device, stream, fields, rate, streams, onStream }) {
+function Running({ node, device, stream, fields, rate, streams, onStream, height }) {
   const groups = useMemo(() => byUnit(fields), [Object.keys(fields).join()]);
   const [group, setGroup] = useState(groups[0][0]);
   const names = (groups.find(([one]) => one === group) ?? groups[0])[1];
   const [chosen, setChosen] = useState(names.slice(0, FIRST_LINES));
   const [paused, setPaused] = useState(false);
   const [, redraw] = useState(0);
-  const feed = useFeed(node, device, stream, rate, chosen);
+  const feed = useFeed(node, device, stream, rate, Object.keys(fields).slice(0, MOST_PREFILLED));
   const pick = (next) => {
     setGroup(next);
     setChosen(groups.find(([one]) => one === next)[1].slice(0, FIRST_LINES));
@@ -46,7 +47,7 @@ function Running({ node, device, stream, fields, rate, streams, onStream }) {
       ${groups.length > 1 && html`<${Choice} label=${t("live.quantity")} value=${group} onChange=${pick} options=${groups.map(([one, [first]]) => [one, title(one, first)])} />`}
       <button type="button" class="button push" aria-pressed=${paused ? "true" : "false"} onClick=${() => setPaused(!paused)}>${t(paused ? "live.resume" : "live.pause")}</button>
     </div>
-    <${LiveChart} buffer=${feed.buffer} playhead=${feed.playhead} fields=${chosen} meta=${fields} colourOf=${colourOf} height=${260} paused=${paused} onTick=${() => redraw((n) => n + 1)} />
+    <${LiveChart} buffer=${feed.buffer} playhead=${feed.playhead} fields=${chosen} meta=${fields} colourOf=${colourOf} height=${height} paused=${paused} onTick=${() => redraw((n) => n + 1)} />
     <div class="chips" role="group" aria-label=${t("live.choose")}>
       ${names.map((one) => html`<button type="button" key=${one} class=${`chip ${colourOf(one)}`} aria-pressed=${chosen.includes(one) ? "true" : "false"} title=${fields[one].desc || undefined} onClick=${() => toggle(one)}>
         <span class="swatch" aria-hidden="true"></span>${one} <b>${value(feed.buffer.newest(one), fields[one].dec)}</b></button>`)}
