@@ -37,8 +37,6 @@ class Once:
         self._clock = clock
         self._say = say
         self._seen: Counter[tuple[str, str]] = Counter()
-        self._results: Counter[str] = Counter()
-        self._all = asyncio.Event()
 
     async def run(self, within_s: float) -> None:
         """Look until every stream gave three readings and every model a result, at most `within_s`.
@@ -56,7 +54,7 @@ class Once:
             send=self._send,
             send_live=self._send_live,
             send_snap=self._send_snap,
-            changed=self._look,
+            changed=_nothing,
         )
         await asyncio.to_thread(self._pipeline.open_models)
         self._sources = {
@@ -67,7 +65,7 @@ class Once:
                 self._counting(name, self._pipeline.sink(name)),
                 clock=self._clock,
                 stall_s=device.config.stall_s,
-                changed=self._look,
+                changed=_nothing,
             )
             for name, device in self._plan.devices.items()
         }
@@ -77,11 +75,9 @@ class Once:
                 for name, source in self._sources.items()
             ]
             tasks.append(group.create_task(self._pipeline.run(), name="pipeline"))
-            try:
-                async with asyncio.timeout(within_s):
-                    await self._all.wait()
-            except TimeoutError:
-                pass
+            until_s = asyncio.get_running_loop().time() + within_s
+            while not self._enough() and asyncio.get_running_loop().time() < until_s:
+                await asyncio.sleep(0.02)
             for task in tasks:
                 task.cancel()
         self._pipeline.flush()
@@ -98,7 +94,7 @@ class Once:
         for name, slot in self._pipeline.slots.items():
             if not slot.at_work or slot.state.state == "failed":
                 silent.append(f"model {name}: {slot.state.why}")
-            elif not self._results[name]:
+            elif not slot.counters["runs"]:
                 silent.append(f"model {name}: no whole input within {within_s:g} s")
         if silent:
             raise PartlyFailed("; ".join(silent))
@@ -106,26 +102,20 @@ class Once:
     def _counting(self, device: str, sink: Sink) -> Sink:
         def take(reading: Reading) -> Awaitable[None] | None:
             self._seen[device, reading.stream] += 1
-            if self._seen[device, reading.stream] == ENOUGH:
-                self._look()
             return sink(reading)
 
         return take
 
-    def _look(self) -> None:
+    def _enough(self) -> bool:
         streams = all(
             self._seen[name, stream] >= ENOUGH or self._sources[name].state.state == "stopped"
             for name, device in self._plan.devices.items()
             for stream in device.streams
         )
-        models = all(self._results[name] for name, slot in self._pipeline.slots.items() if slot.at_work)
-        if streams and models:
-            self._all.set()
+        models = all(slot.counters["runs"] for slot in self._pipeline.slots.values() if slot.at_work)
+        return streams and models
 
     def _send(self, message: Message) -> None:
-        if message.cls == "data" and message.name in self._pipeline.slots:
-            self._results[message.name] += message.rows
-            self._look()
         self._line((message.cls, message.device, message.name), message.body)
 
     def _send_live(self, device: str, stream: str, body: Live) -> None:
@@ -138,3 +128,7 @@ class Once:
     def _line(self, tail: tuple[str, str, str], body: Any) -> None:
         topic = self._plan.address.topic(*tail)
         self._say(msgspec.json.encode({"topic": topic, "body": body}).decode())
+
+
+def _nothing() -> None:
+    """States are looked at when the look is over."""
