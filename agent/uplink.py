@@ -2,18 +2,58 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import aiomqtt
+from msgspec.structs import replace
+
+from agent.flight import Flight, Sent
+from agent.journal import Record
+from agent.latest import Latest
+from agent.link import HungUp, Link, LinkDown, Login, WrongProtocol
 from agent.outbox import Outbox
+from agent.restamp import machine_boot, offset_ns, restamp
+from agent.session import Session
 from wire.broker import Broker
 from wire.clock import Clock
-from wire.messages import Birth, ClockState, Cmd, Live, Res, Snapshot, Status
-from wire.topics import Address
+from wire.codec import compress, decode, encode
+from wire.errors import ConfigError, WireError
+from wire.messages import (
+    MAX_BODY,
+    Ack,
+    Batch,
+    Birth,
+    ClockState,
+    Cmd,
+    Event,
+    Live,
+    Res,
+    Snapshot,
+    Status,
+)
+from wire.ranges import Ranges
+from wire.topics import NODE_ITSELF, Address, Topic, parse
+
+log = logging.getLogger(__name__)
 
 OnCommand = Callable[[str, str, Cmd], Awaitable[Res]]
+
+PUBACK_S = 15.0  # a broker that owes one and sends none for so long is not there any more
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 15.0
+_STEADY_S = 5.0  # a connection that lasted so long was a good one
+_FAREWELL_S = 1.0
+_NEWS_S = 0.5  # between two publications of the status
+_COMMANDS = 8  # at once
+_LIVE_EXPIRY_S, _BEAT_EXPIRY_S, _RES_EXPIRY_S = 300, 60, 3_600
+_MAX_SESS = 2**52
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +73,6 @@ class Uplink:
     each publication. `on_command` is `agent.commands.Commands.handle` or alike; it gets device, name, Cmd.
     """
 
-    connected: bool  # now
-    sess: int  # +1 per CONNECT, persisted in `state`
-
     def __init__(
         self,
         identity: Identity,
@@ -49,28 +86,337 @@ class Uplink:
         status: Callable[[], Status],
         clock_state: Callable[[], ClockState],
         on_command: OnCommand,
-    ) -> None: ...
+    ) -> None:
+        self._identity = identity
+        self._address = identity.address
+        self._broker = broker
+        self._outbox = outbox
+        self._clock = clock
+        self._session = Session(state / "uplink.json", broker.protocol)
+        self._flight = Flight(puback_is_enough=ack == "puback")
+        self._describe = describe
+        self._status = status
+        self._clock_state = clock_state
+        self._on_command = on_command
+        self._machine_boot = machine_boot()
+        self._counters: Counter[str] = Counter()
+        self._link: Link | None = None
+        self._lost = False  # the loss was logged
+        self._wake = asyncio.Event()
+        self._unread = True  # the outbox may hold more
+        self._latest = Latest(self._counters)
+        self._news: set[Literal["status", "birth"]] = set()
+        self._news_at = 0.0
+        self._executing = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there now."""
+        return self._link is not None
+
+    @property
+    def sess(self) -> int:
+        """Rises with each CONNECT, over restarts too."""
+        return self._session.sess
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened since the start, by name."""
+        return {**self._counters, "resent": self._flight.resent, "refused": self._flight.refused}
 
     async def run(self) -> None:
         """Connect, drain and reconnect for ever; never raises for network reasons.
 
-        When cancelled, publishes `status: offline` and disconnects, within about 2 s.
+        When cancelled, publishes `status: offline` and disconnects, within about 2 s of a live connection.
         """
-        raise NotImplementedError
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._session.load)
+        self._outbox.on_commit(lambda: loop.call_soon_threadsafe(self._read_on))
+        try:
+            async with asyncio.TaskGroup() as commands:
+                pause_s = _FIRST_PAUSE_S
+                while True:
+                    began_s = loop.time()
+                    await self._connection(commands)
+                    if loop.time() - began_s > _STEADY_S:
+                        pause_s = _FIRST_PAUSE_S
+                    await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+                    pause_s = min(pause_s * 2, _MAX_PAUSE_S)
+        finally:
+            self._outbox.on_commit(_nothing)
 
     def live(self, device: str, stream: str, body: Live) -> None:
         """Publish newest values, QoS 0 retained; dropped while offline, newest wins."""
+        expiry_s = _BEAT_EXPIRY_S if device == NODE_ITSELF else _LIVE_EXPIRY_S
+        topic = self._address.topic("live", device, stream)
+        self._latest.put(self._link, topic, body, retain=True, expiry_s=expiry_s)
 
     def snap(self, device: str, stream: str, body: Snapshot) -> None:
         """Publish the newest picture, QoS 0; dropped while offline or too large, newest wins."""
+        self._latest.put(self._link, self._address.topic("snap", device, stream), body)
 
     def renew_status(self) -> None:
         """Publish the status again: a device or model changed."""
+        self._news.add("status")
+        self._wake.set()
 
     def renew_birth(self) -> None:
         """Publish the birth again: `cmd/_/rebirth`, or the schema changed."""
+        self._news.add("birth")
+        self._wake.set()
 
-    @property
-    def counters(self) -> dict[str, int]:
-        """What happened since the start: sent, acked, resent, reconnects, live_dropped, cmd_refused, ..."""
-        raise NotImplementedError
+    # One connection, from CONNECT to its end
+
+    async def _connection(self, commands: asyncio.TaskGroup) -> None:
+        try:
+            link = await self._open()
+        except (LinkDown, ConfigError) as error:
+            self._down(error)
+            return
+        try:
+            await self._talk(link, commands)
+        except* LinkDown as downs:
+            self._down(downs.exceptions[0])
+        finally:
+            self._link = None
+            self._latest.clear()
+            await link.shut()
+
+    async def _open(self) -> Link:
+        await asyncio.to_thread(self._session.next)
+        login = await asyncio.to_thread(Login.read, self._broker, self._address.client_id)
+        will = aiomqtt.Will(self._address.topic("status"), encode(self._state("lost")), qos=1, retain=True)
+        protocol = self._session.protocol
+        link = Link(login, protocol, will)
+        try:
+            await link.open()
+        except (WrongProtocol, HungUp) as error:
+            self._session.refused(certain=isinstance(error, WrongProtocol))
+            if self._session.protocol == "3.1.1" != protocol:  # nothing is wrong: this broker is older
+                log.info("%s: trying MQTT 3.1.1", error)
+                return await self._open()
+            raise
+        self._session.works()
+        return link
+
+    async def _talk(self, link: Link, commands: asyncio.TaskGroup) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(link.ended(), name="uplink-end")
+                group.create_task(self._receive(link, commands), name="uplink-receive")
+                group.create_task(self._drain(link), name="uplink-drain")
+        except asyncio.CancelledError:
+            await self._farewell(link)
+            raise
+
+    def _down(self, error: Exception) -> None:
+        self._counters["lost_connections"] += 1
+        if not self._lost:
+            log.warning("offline: %s; trying again, messages wait in the outbox", error)
+        self._lost = True
+
+    async def _farewell(self, link: Link) -> None:
+        """Say `offline`, so that nobody takes this for a loss."""
+        said = asyncio.Event()
+        mids: set[int] = set()
+        link.on_puback = lambda mid, _: said.set() if mid in mids else None
+        with contextlib.suppress(LinkDown, TimeoutError):
+            self._latest.send(link)
+            mids.add(self._publish_state(link, "offline", "stopped"))
+            await asyncio.wait_for(said.wait(), _FAREWELL_S)
+        await link.shut(politely_s=_FAREWELL_S)
+
+    # What comes in
+
+    async def _receive(self, link: Link, commands: asyncio.TaskGroup) -> None:
+        base = self._address.base
+        await link.listen([f"{base}/ack", f"{base}/status", f"{base}/cmd/+/+"])
+        while True:
+            message = await link.read()
+            body = message.payload
+            try:
+                topic = parse(message.topic.value)
+                if not isinstance(body, bytes) or len(body) > MAX_BODY:
+                    raise WireError("no body of this contract")
+                if topic.cls == "ack":
+                    self._acked(decode(body, Ack))
+                elif topic.cls == "status":
+                    self._heard_of_itself(decode(body, Status), retained=message.retain)
+                elif topic.cls == "cmd" and not message.retain:
+                    self._commanded(topic, decode(body, Cmd), commands)
+            except WireError as error:
+                self._counters["ignored"] += 1
+                log.debug("ignored %s: %s", message.topic, error)
+
+    def _acked(self, ack: Ack) -> None:
+        if ack.ep != self._outbox.ep:
+            return  # of an outbox that was here before
+        ranges = Ranges(ack.ok)
+        self._outbox.ack(ranges)
+        self._counters["acked"] += len(self._flight.acked(ranges, self._now()))
+        self._wake.set()
+
+    def _heard_of_itself(self, status: Status, *, retained: bool) -> None:
+        if self.sess < status.sess < _MAX_SESS and retained:
+            # Our state folder is younger than what the broker keeps: readers would ignore us.
+            self._session.at_least(status.sess)
+            raise LinkDown(f"the broker knows session {status.sess} of this node, going on from there")
+        if status.state == "lost" and status.sess <= self.sess:
+            self.renew_status()
+
+    def _commanded(self, topic: Topic, command: Cmd, commands: asyncio.TaskGroup) -> None:
+        if self._executing >= _COMMANDS:
+            busy = Res(
+                id=command.id, state="rejected", code=429, err="too many commands", ts=self._clock.now_ms()
+            )
+            self._answer(topic, busy)
+            return
+        self._executing += 1
+        commands.create_task(self._execute(topic, command), name=f"command-{topic.name}")
+
+    async def _execute(self, topic: Topic, command: Cmd) -> None:
+        try:
+            self._answer(topic, await self._on_command(topic.device, topic.name, command))
+        finally:
+            self._executing -= 1
+
+    def _answer(self, topic: Topic, answer: Res) -> None:
+        self._counters["commands"] += 1
+        if self._link is not None:
+            to = self._address.topic("res", topic.device, topic.name)
+            with contextlib.suppress(LinkDown):
+                self._link.send(to, encode(answer), qos=1, expiry_s=_RES_EXPIRY_S)
+
+    # What goes out
+
+    async def _drain(self, link: Link) -> None:
+        self._flight.connected(self._now())
+        link.on_puback = self._puback
+        self._publish_state(link, "online")
+        self._publish_birth(link)
+        self._news.clear()
+        self._link, self._unread = link, True
+        self._counters["connects"] += 1
+        log.log(
+            logging.INFO if not self._lost else logging.WARNING, "online, MQTT %s", self._session.protocol
+        )
+        self._lost = False
+        while True:
+            self._wake.clear()
+            self._publish_news(link)
+            self._latest.send(link)
+            await self._fill()
+            await self._send_window(link)
+            silent_s = self._flight.silent_s(self._now())
+            if silent_s > PUBACK_S:
+                raise LinkDown(f"the broker answers nothing for {silent_s:.0f} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._patience_s())
+
+    def _patience_s(self) -> float:
+        if self._latest or self._news:
+            return 0.1
+        return min(self._flight.idle_s(self._now()) or 5.0, 1.0 if self._flight.on_wire else 5.0)
+
+    async def _fill(self) -> None:
+        messages, size = self._flight.room
+        if not self._unread or messages <= 0 or size <= 0:
+            return
+        self._unread = False  # before reading: a commit meanwhile sets it again
+        reading = asyncio.create_task(asyncio.to_thread(self._read, messages, size), name="uplink-read")
+        try:
+            sent = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            with contextlib.suppress(OSError):
+                self._flight.add(await reading)  # what the outbox gave out it gives out once
+            raise
+        except OSError as error:
+            log.error("the outbox cannot be read now: %s", error)
+            self._unread = True
+            await asyncio.sleep(1)
+            return
+        self._flight.add(sent)
+        if len(sent) >= messages or sum(len(each.body) for each in sent) * 2 >= size:
+            self._unread = True
+
+    def _read(self, messages: int, size: int) -> list[Sent]:
+        return [
+            Sent(each.seq, f"{self._address.base}/{each.cls}/{each.tail}", compress(self._restamped(each)))
+            for each in self._outbox.take(messages, size)
+        ]
+
+    def _restamped(self, record: Record) -> bytes:
+        if not record.unsynced or record.boot != self._machine_boot:
+            return record.body
+        state = self._clock_state()
+        if state is ClockState.UNSYNCED:
+            return record.body
+        shift_ns = offset_ns(self._clock) - record.offset_ns
+        return restamp(record.body, Batch if record.cls == "data" else Event, shift_ns, state)
+
+    async def _send_window(self, link: Link) -> None:
+        while (sent := self._flight.next(self._now(), link.receive_maximum)) is not None:
+            self._flight.sent(sent, link.send(sent.topic, sent.body, qos=1), self._now())
+            self._counters["sent"] += 1
+            if self._counters["sent"] % 32 == 0:
+                await asyncio.sleep(0)  # the devices' tasks are not to wait for a whole window
+
+    def _puback(self, mid: int, reason: int) -> None:
+        seq = self._flight.puback(mid, reason, self._now())
+        if seq:
+            self._outbox.ack([(seq, seq)])
+            self._counters["acked"] += 1
+        self._wake.set()
+
+    def _publish_news(self, link: Link) -> None:
+        if self._news and self._now() >= self._news_at + _NEWS_S:
+            self._news_at = self._now()
+            if "status" in self._news:
+                self._publish_state(link, "online")
+            if "birth" in self._news:
+                self._publish_birth(link)
+            self._news.clear()
+
+    def _publish_state(self, link: Link, state: Literal["online", "offline"], reason: str = "") -> int:
+        return link.send(
+            self._address.topic("status"), encode(self._state(state, reason)), qos=1, retain=True
+        )
+
+    def _publish_birth(self, link: Link) -> None:
+        birth = replace(
+            self._describe(),
+            ts=self._clock.now_ms(),
+            boot=self._identity.boot,
+            sess=self.sess,
+            ep=self._outbox.ep,
+        )
+        body = encode(birth)
+        if len(body) > MAX_BODY:
+            log.warning("the birth has %d bytes, %d are allowed: not sent", len(body), MAX_BODY)
+            return
+        link.send(self._address.topic("birth"), body, qos=1, retain=True)
+
+    def _state(self, state: Literal["online", "offline", "lost"], reason: str = "") -> Status:
+        now = Status(
+            state=state,
+            ts=self._clock.now_ms(),
+            boot=self._identity.boot,
+            sess=self.sess,
+            agent=self._identity.agent,
+            reason=reason,
+        )
+        if state == "online":
+            known = self._status()
+            now.devices, now.models = known.devices, known.models
+        return now
+
+    def _read_on(self) -> None:
+        self._unread = True
+        self._wake.set()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _nothing() -> None:
+    pass
