@@ -55,6 +55,26 @@ def load_package(path: Path, *, max_bytes: int = MAX_MODEL) -> Package:
     return Package(path, found, found.sha256)
 
 
+def signature(file: Path, *, max_bytes: int = MAX_MODEL) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs and outputs of an ONNX file that has no manifest yet.
+
+    Raises:
+        ModelError: it cannot be read or loaded.
+    """
+    try:
+        size = file.stat().st_size
+        if size > max_bytes:
+            raise ModelError(f"{file} has {size} bytes; {max_bytes} are allowed")
+        body = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
+    try:
+        session = _open(freed(body, scan(body)), ("CPUExecutionProvider",))
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
+    return [_tensor(each) for each in session.get_inputs()], [_tensor(each) for each in session.get_outputs()]
+
+
 class Model:
     """An onnxruntime session for a package, on one core, warmed up.
 

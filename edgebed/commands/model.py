@@ -1,0 +1,56 @@
+"""`edgebed model`: check a model package as the agent's gate would, or begin a manifest for an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group(name="model")
+def command() -> None:
+    """Model packages: a folder with an ONNX file and a manifest."""
+
+
+@command.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    default=("CPUExecutionProvider",),
+    show_default=True,
+    help="onnxruntime execution provider; may be repeated, best first.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
+def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
+    """Say whether the agent's gate lets FOLDER in, and what a run costs here.
+
+    Loads and runs it in a child process with limits, compares with the golden vectors, measures.
+    """
+    import msgspec
+
+    from agent import gate
+    from agent.model import load_package
+
+    package = load_package(folder)
+    report = gate.verify(package, providers=providers)
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+        return
+    found = package.manifest
+    click.echo(f"{found.ref}: ok on {report.provider}")
+    click.echo(
+        f"  {report.golden} golden vectors agree" if report.golden else "  no golden vectors to compare with"
+    )
+    click.echo(f"  half of the runs within {report.p50_ms:g} ms, 99 of 100 within {report.p99_ms:g} ms")
+    click.echo(f"  {report.rss_mb:g} MB of memory, {found.decoder}, sha256 {found.sha256[:12]}")
+
+
+@command.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def draft(file: Path) -> None:
+    """Print a manifest to begin with for the ONNX FILE; what its tensors do not tell is marked TODO."""
+    from agent.draft import draft as write
+
+    click.echo(write(file), nl=False)
