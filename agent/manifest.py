@@ -296,6 +296,7 @@ def documented() -> list[Key]:
     found += list(_keys(Budgets, "budgets."))
     for word in decoders.BUILT_IN:
         found += _keys(decoders.load(word).Options, f"output ({word}).")
+    found += _keys(decoders.Quantity, "output (regression).fields.*.")
     return found
 
 

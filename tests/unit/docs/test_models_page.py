@@ -1,0 +1,69 @@
+"""docs/models.md names every key of a manifest; EDGEBED_WRITE_DOCS=1 writes its tables anew."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from agent import manifest
+from agent.manifest import Key
+from agent.model import load_package
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs/models.md"
+BEGIN = "## Every key of a manifest\n"
+
+
+def _tables() -> Iterator[str]:
+    yield BEGIN
+    for part, keys in groupby(manifest.documented(), key=lambda key: key.path.rpartition(".")[0]):
+        yield f"### {part or 'The manifest'}\n"
+        yield "| key | default | |\n|---|---|---|\n" + "\n".join(map(_row, keys)) + "\n"
+
+
+def _row(key: Key) -> str:
+    default = "must be there" if key.required else f"`{key.default}`" if key.default else ""
+    return f"| `{key.path.rpartition('.')[2]}` | {default} | {key.meaning} |"
+
+
+def test_every_key_is_documented() -> None:
+    text = PAGE.read_text()
+    before, begin, _ = text.partition(BEGIN)
+    wanted = before + "\n".join(_tables())
+    if os.environ.get("EDGEBED_WRITE_DOCS") == "1":
+        PAGE.write_text(wanted)
+        text = wanted
+    assert begin
+    assert text == wanted, (
+        "docs/models.md is not what the structs say: run this test with EDGEBED_WRITE_DOCS=1"
+    )
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_examples_are_manifests(number: int, tmp_path: Path) -> None:
+    """Each YAML block of the page loads, with the placeholder hash of its model."""
+    blocks = [part.split("```")[0] for part in PAGE.read_text().split("```yaml\n")[1:]]
+    assert len(blocks) == 4
+    (tmp_path / "manifest.yaml").write_text(blocks[number])
+    (tmp_path / "coco.names").write_text("person\ncar\n")
+    assert manifest.load(tmp_path).name == yaml.safe_load(blocks[number])["name"]
+
+
+def test_the_shipped_packages_load() -> None:
+    folders = [path.parent for path in (ROOT / "models").glob("*/manifest.yaml")]
+    assert folders
+    for folder in folders:
+        package = load_package(folder)
+        assert package.manifest.licence == "Apache-2.0"
+        assert package.manifest.data["synthetic"] is True
+        assert package.manifest.quality
+        assert sorted((folder / "golden").glob("*.npz"))
+        for vector in (folder / "golden").glob("*.npz"):
+            with np.load(vector) as arrays:
+                assert {"input", "output_0"} <= set(arrays.files)
