@@ -13,6 +13,8 @@ from typing import Protocol
 from adapters.base import AdapterError, DeviceUnreachable, Picture
 from wire.clock import NS_PER_S, Clock
 
+_SIGN_S = 0.1  # a source that waits for its schedule gives a sign of life so often
+
 
 class Source(Protocol):
     """A device or file, used by one thread only."""
@@ -181,7 +183,7 @@ class Capture:
         """False where it is time to stop."""
         while (left_s := (due_ns - self._clock.now_ns()) / NS_PER_S) > 0:
             self.moved = time.monotonic()
-            if self._clock.wait(self._stop, min(left_s, self._clock.rate)):
+            if self._clock.wait(self._stop, min(left_s, _SIGN_S * self._clock.rate)):
                 return False
         return True
 

@@ -429,9 +429,9 @@ async def test_refusals() -> None:
 
 async def test_a_password_is_asked_for_and_checked() -> None:
     async with (
-        StreetCamera(size=(64, 64), user="eye", password="blink") as camera,
+        StreetCamera(size=(64, 64), user="eye", password="blink") as camera,  # noqa: S106
         visiting(camera) as viewer,
-    ):  # noqa: S106
+    ):
         status, headers, _ = await viewer.ask("DESCRIBE")
         assert (status, headers["www-authenticate"]) == (401, 'Basic realm="edgebed"')
         assert (await viewer.ask("DESCRIBE", Authorization="Basic d3Jvbmc6"))[0] == 401
