@@ -78,7 +78,7 @@ class Fault:
 
 
 class Cobot:
-    """One robot. `seed` chooses its cycle-to-cycle variation, payloads and sensor noise, not its build."""
+    """One robot. `seed` chooses its build within a maker's tolerances, its parts and its sensors' noise."""
 
     def __init__(self, seed: int, faults: Sequence[Fault] = ()) -> None:
         self.seed = seed
@@ -95,7 +95,7 @@ class Cobot:
         index = np.arange(start, start + n)
         motion = self._motion(index)
         noise = _noise(self.seed, start, n)
-        torque = _torque(motion, index / RATE_HZ)
+        torque = _torque(motion, index / RATE_HZ, _build(self.seed))
         position, velocity = motion.q.copy(), motion.qd.copy()
         for fault in self.faults:
             self._apply(fault, index, motion, position, velocity, torque)
@@ -146,7 +146,7 @@ class Cobot:
         if not on.any():
             return
         if fault.kind == "friction":
-            torque[on, j] += fault.size * _friction(motion.qd[on])[:, j]
+            torque[on, j] += fault.size * _friction(motion.qd[on], _build(self.seed))[:, j]
         elif fault.kind == "backlash":
             since = motion.since_reversal[on, j]
             ring = np.exp(-since / 0.08) * np.cos(2 * np.pi * 11.0 * since)
@@ -183,8 +183,29 @@ _VELOCITY_NOISE = 0.06  # deg/s
 _TORQUE_NOISE = np.array([0.45, 0.50, 0.35, 0.10, 0.09, 0.07])  # N.m
 
 
-def _friction(qd: Floats) -> Floats:
-    return _COULOMB * np.tanh(qd / _STICTION) + _VISCOUS * qd
+class _Build(NamedTuple):
+    """Where one robot differs from its drawing; each (6,), 1 is as drawn."""
+
+    coulomb: Floats
+    viscous: Floats
+    mass: Floats
+    bias: Floats  # N.m, of the torque sensors
+
+
+@lru_cache(maxsize=16)
+def _build(seed: int) -> _Build:
+    rng = np.random.default_rng([seed, 4])
+    return _Build(
+        rng.uniform(0.9, 1.1, JOINTS),
+        rng.uniform(0.85, 1.15, JOINTS),
+        rng.uniform(0.97, 1.03, JOINTS),
+        rng.normal(0.0, 0.02, JOINTS) * _COULOMB,
+    )
+
+
+def _friction(qd: Floats, build: _Build) -> Floats:
+    out: Floats = build.coulomb * _COULOMB * np.tanh(qd / _STICTION) + build.viscous * _VISCOUS * qd
+    return out
 
 
 def _gravity(q: Floats, payload: Floats) -> Floats:
@@ -202,11 +223,12 @@ def _gravity(q: Floats, payload: Floats) -> Floats:
     return out
 
 
-def _torque(motion: _Motion, seconds: Floats) -> Floats:
+def _torque(motion: _Motion, seconds: Floats, build: _Build) -> Floats:
     payload = motion.payload
-    inertia = _INERTIA + payload[:, None] * _REACH2
-    warm = 0.25 * np.exp(-seconds / _WARM_UP_S)[:, None] * _VISCOUS * motion.qd
-    out: Floats = inertia * np.radians(motion.qdd) + _gravity(motion.q, payload) + _friction(motion.qd) + warm
+    inertia = build.mass * _INERTIA + payload[:, None] * _REACH2
+    cold = 0.25 * np.exp(-seconds / _WARM_UP_S)[:, None] * _VISCOUS * motion.qd
+    weight = build.mass * _gravity(motion.q, payload)
+    out: Floats = inertia * np.radians(motion.qdd) + weight + _friction(motion.qd, build) + cold + build.bias
     return out
 
 
