@@ -74,6 +74,8 @@ class App:
 
     async def _run(self) -> None:
         config, clock = self.plan.config, self.clock
+        config.broker.password()  # wrong files are told before anything starts
+        config.broker.ssl_context()
         self.time = TimeSync(clock)
         self.health = health.Health(clock, self.boot)
         self.outbox = await asyncio.to_thread(Outbox.open, config.state / "outbox", config.outbox, clock)

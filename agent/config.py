@@ -17,7 +17,7 @@ from wire import config
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.config import Marks, Mistake, did_you_mean
-from wire.errors import WireError
+from wire.errors import ConfigError, WireError
 from wire.messages import Short, Stream, is_id
 from wire.topics import Address
 
@@ -111,11 +111,11 @@ class Plan:
     devices: dict[str, DevicePlan]
 
 
-def load(path: Path, clock: Clock, *, packages: bool = False) -> Plan:
+def load(path: Path, clock: Clock, *, files: bool = False) -> Plan:
     """Read and check an agent's config; no device is asked and no broker.
 
-    `packages` checks the model packages too. The daemon leaves that to its models: one that is refused
-    does not keep the others from running.
+    `files` looks at the model packages, password and certificates too. The daemon leaves packages to its
+    models: one that is refused does not keep the others from running.
 
     Raises:
         ConfigError: every mistake.
@@ -139,7 +139,9 @@ def load(path: Path, clock: Clock, *, packages: bool = False) -> Plan:
                     devices[name] = plan
         for name, slot in found.models.items():
             yield from _check_id(("models", name), "slot", name)
-            yield from _check_slot(name, slot, devices, found, packages)
+            yield from _check_slot(name, slot, devices, found, files)
+        if files:
+            yield from _check_secrets(found.broker)
 
     settings = config.load(path, AgentConfig, check)
     return Plan(path, settings, Address.parse(settings.node), devices)
@@ -192,7 +194,7 @@ def _check_id(where: tuple[str, ...], what: str, name: str) -> Iterator[Mistake]
 
 
 def _check_slot(
-    name: str, slot: Slot, devices: dict[str, DevicePlan], found: AgentConfig, packages: bool
+    name: str, slot: Slot, devices: dict[str, DevicePlan], found: AgentConfig, files: bool
 ) -> Iterator[Mistake]:
     where = ("models", name, "input")
     if slot.input.count("/") != 1:
@@ -213,8 +215,16 @@ def _check_slot(
             ("models", name),
             f"device {slot.device!r} sends a stream {name!r} itself: name the slot differently",
         )
-    if packages:
+    if files:
         yield from _check_package(name, slot, streams[slot.stream])
+
+
+def _check_secrets(broker: Broker) -> Iterator[Mistake]:
+    for key, read in (("password_file", broker.password), ("ca_file", broker.ssl_context)):
+        try:
+            read()
+        except ConfigError as error:
+            yield ("broker", key), str(error).removeprefix(f"broker.{key} ")
 
 
 def _check_package(name: str, slot: Slot, stream: Stream) -> Iterator[Mistake]:

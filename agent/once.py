@@ -77,7 +77,7 @@ class Once:
             tasks.append(group.create_task(self._pipeline.run(), name="pipeline"))
             until_s = asyncio.get_running_loop().time() + within_s
             while not self._enough() and asyncio.get_running_loop().time() < until_s:
-                await asyncio.sleep(0.02)
+                await asyncio.wait(tasks, timeout=0.02)
             for task in tasks:
                 task.cancel()
         self._pipeline.flush()

@@ -59,7 +59,7 @@ def once(config: Path, seconds: float, level: str) -> None:
     from agent.once import Once
 
     clock = Clock()
-    plan = load(config, clock, packages=True)
+    plan = load(config, clock, files=True)
 
     async def look() -> None:
         await Once(plan, clock, click.echo).run(seconds)
@@ -79,7 +79,7 @@ def check(config: Path, as_json: bool) -> None:
     from wire.errors import ConfigError
 
     try:
-        plan = load(config, Clock(), packages=True)
+        plan = load(config, Clock(), files=True)
     except ConfigError as error:
         if as_json:
             click.echo(json.dumps({"ok": False, "mistakes": list(error.mistakes)}))

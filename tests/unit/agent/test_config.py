@@ -42,6 +42,7 @@ models:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "rows.csv").write_text("q,qd\n1,2\n")
     (tmp_path / "pictures").mkdir()
+    (tmp_path / "secret").write_text("hunter2\n")
     return tmp_path
 
 
@@ -51,9 +52,9 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def mistakes(folder: Path, text: str, *, packages: bool = False) -> list[str]:
+def mistakes(folder: Path, text: str, *, files: bool = False) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        load(write(folder, text), Clock(), packages=packages)
+        load(write(folder, text), Clock(), files=files)
     return [each.removeprefix(f"{folder}/") for each in caught.value.mistakes]
 
 
@@ -142,14 +143,16 @@ def test_what_types_cannot_tell(folder: Path, change: tuple[str, str], place: st
 
 
 def test_packages_are_looked_at_when_asked(folder: Path, packages: Any) -> None:
-    found = mistakes(folder, GOOD, packages=True)
+    found = mistakes(folder, GOOD, files=True)
     assert len(found) == 1
     assert found[0].startswith("agent.yaml:16:14: models.odd.package: ")
     packages.write(packages.constant(np.zeros((1, 1))), name="odd")
-    found = mistakes(folder, GOOD, packages=True)
+    found = mistakes(folder, GOOD, files=True)
     assert "wants a, b, which arm/joints does not send" in found[0]
     good = GOOD.replace("q: q, qd: {column: qd, unit: rad/s}", "a: q, b: qd").replace("50", "10")
-    assert load(write(folder, good), Clock(), packages=True).devices
+    assert load(write(folder, good), Clock(), files=True).devices
+    (folder / "secret").unlink()
+    assert ": broker.password_file: " in mistakes(folder, good, files=True)[0]
 
 
 def test_the_schema_names_every_key() -> None:
