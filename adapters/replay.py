@@ -32,6 +32,11 @@ class Replay(Adapter):
         self._plan = Plan.of(options)
         self._file: TextIO | None = None
 
+    @property
+    def waits(self) -> bool:
+        """A recording read `asap` waits for its reader."""
+        return bool(self.options.rate == "asap")
+
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
         return {self.options.stream: Stream(rate_hz=self.options.rate_hz, fields=self._plan.declared)}

@@ -1,0 +1,297 @@
+"""The daemon as a whole: real brokers, real processes, a recording for a device, an ONNX model made here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import msgspec
+import pytest
+import yaml
+from onnx import helper
+
+from agent import status
+from agent.app import App
+from agent.config import load
+from agent.state import is_running, locked
+from edgebed.broker import Broker, free_port
+from edgebed.processes import edgebed_command
+from wire import codec, topics
+from wire.clock import Clock
+from wire.errors import ConfigError, TryAgain, Unreachable
+from wire.messages import Ack, Batch, Birth, Event, Status
+
+HZ = 50
+NODE = "t/p/s/n"
+
+
+@pytest.fixture
+def model(packages: Any) -> Path:
+    """An anomaly model over half a second of both signals."""
+    body = packages.model(
+        [helper.make_node("ReduceMax", ["x"], ["y"], axes=[1, 2], keepdims=0)],
+        inputs={"x": (1, 25, 2)},
+        outputs={"y": (1,)},
+    )
+    window = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": HZ, "length": 25, "hop": 25}
+    output = {"decoder": "anomaly", "threshold": 99.5}
+    return packages.write(body, name="peak", input=window, output=output)
+
+
+@pytest.fixture
+def config(tmp_path: Path, model: Path) -> Callable[..., Path]:
+    """Writes a config for `url` whose device plays 100 rows at 50 Hz for ever; `a` counts 0 to 99 and on."""
+
+    def write(url: str, **changes: Any) -> Path:
+        rows = "".join(f"{i / HZ},{i + 1},{-i}\n" for i in range(100))
+        (tmp_path / "rows.csv").write_text("t,a,b\n" + rows)
+        options = {
+            "file": "rows.csv",
+            "time": "t",
+            "rate_hz": HZ,
+            "stream": "rows",
+            "loop": True,
+            "fields": {"a": "a", "b": "b"},
+        }
+        document = {
+            "node": NODE,
+            "broker": {"url": url},
+            "state": "state",
+            "devices": {"arm": {"adapter": "replay", "options": options}},
+            "models": {"peak": {"package": str(model), "input": "arm/rows"}},
+            **changes,
+        }
+        path = tmp_path / "agent.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    return write
+
+
+class Centre:
+    """A subscriber that keeps what it gets and acknowledges it, as a collector does after its commit."""
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self.client = client
+        self.got: list[tuple[topics.Topic, bytes]] = []
+
+    async def run(self) -> None:
+        async for message in self.client.messages:
+            topic = topics.parse(str(message.topic))
+            body = codec.plain(bytes(message.payload)) if message.payload else b""  # type: ignore[arg-type]
+            self.got.append((topic, body))
+            if topic.cls in ("data", "event"):
+                found = msgspec.json.decode(body, type=Batch if topic.cls == "data" else Event)
+                ack = Ack(ep=found.ep, ok=[(found.seq, found.seq)], by="centre", ts=1)
+                await self.client.publish(topic.address.topic("ack"), codec.encode(ack), qos=1)
+
+    def bodies(self, cls: str, kind: type[Any], name: str = "") -> list[Any]:
+        return [
+            msgspec.json.decode(body, type=kind)
+            for topic, body in self.got
+            if topic.cls == cls and name in ("", topic.name) and body
+        ]
+
+
+@contextlib.asynccontextmanager
+async def centre(broker: Broker) -> AsyncIterator[Centre]:
+    async with aiomqtt.Client("127.0.0.1", broker.port, identifier="centre") as client:
+        await client.subscribe("tb1/#", qos=1)
+        made = Centre(client)
+        task = asyncio.create_task(made.run())
+        try:
+            yield made
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def until(condition: Callable[[], Any], what: str, within_s: float = 40.0) -> Any:
+    deadline = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        await asyncio.sleep(0.02)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path) -> AsyncIterator[App]:
+    clock = Clock()
+    app = App(load(path, clock), clock, "9.9")
+    task = asyncio.create_task(app.run())
+    try:
+        ready = asyncio.create_task(app.ready.wait())
+        await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED, timeout=60)
+        ready.cancel()
+        if task.done():
+            task.result()
+        yield app
+    finally:
+        app.stop()
+        await asyncio.wait_for(task, 30)
+
+
+async def test_from_a_recording_to_the_broker_and_nothing_is_left(
+    broker: Broker, config: Callable[..., Path]
+) -> None:
+    path = config(broker.url)
+    async with centre(broker) as there:
+        async with running(path) as app:
+            assert is_running(path.parent / "state")
+            await until(lambda: len(there.bodies("event", Event)) >= 2, "an anomaly begins and ends")
+            document = status.read(path.parent / "state", Clock())
+            assert document["running"]
+            assert (document["node"], document["agent"], document["boot"]) == (NODE, "9.9", app.boot)
+        await until(lambda: there.bodies("status", Status)[-1].state == "offline", "offline is told")
+        rows = [value for batch in there.bodies("data", Batch, "rows") for value in batch.f["a"]]
+        head = json.loads((path.parent / "state/status.json").read_bytes())
+    assert rows == [float(i % 100 + 1) for i in range(len(rows))], "whole, in order, nothing twice"
+    assert len(rows) >= 100
+    seqs = sorted(b.seq for b in [*there.bodies("data", Batch), *there.bodies("event", Event)])
+    assert seqs == list(range(1, len(seqs) + 1)), "what was taken has left before the daemon ended"
+    assert (head["head"], head["depth"], head["running"]) == (len(seqs), 0, False)
+    events = there.bodies("event", Event)
+    assert [event.type for event in events[:2]] == ["anomaly", "anomaly-end"]
+    assert events[0].score == 100.0
+    birth = there.bodies("birth", Birth)[0]
+    assert set(birth.devices["arm"].streams) == {"rows", "peak"}
+    assert birth.models["peak"].name == "peak"
+    assert {"ping", "snapshot", "rebirth"} <= {command.name for command in birth.cmds}
+    online = [body for body in there.bodies("status", Status) if body.state == "online"][-1]
+    assert online.devices["arm"].state == "ok"
+    assert online.models["peak"].provider == "CPUExecutionProvider"
+    beats = [json.loads(body) for topic, body in there.got if (topic.cls, topic.device) == ("live", "_")]
+    assert beats[-1]["head"] == len(seqs)
+    assert not is_running(path.parent / "state")
+
+
+async def test_without_a_broker_it_is_ready_and_keeps_everything(config: Callable[..., Path]) -> None:
+    path = config(f"mqtt://127.0.0.1:{free_port()}")
+    async with running(path) as app:
+        await until(lambda: app.outbox.stats().taken_rows >= 60, "rows are on disk")
+    document = status.read(path.parent / "state", Clock())
+    assert document["depth"] == document["head"] > 0
+    assert "not running, offline" in next(iter(status.lines(document)))
+    async with running(path) as app:
+        await until(lambda: app.outbox.stats().head > document["head"], "the same outbox goes on")
+        assert app.outbox.ep == document["ep"]
+
+
+async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
+    config: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = config("mqtt://127.0.0.1:9")
+    document = yaml.safe_load(path.read_text())
+    gone = {"file": "gone.csv", "rate_hz": 1, "fields": {"x": "x"}}
+    document["devices"]["lost"] = {"adapter": "replay", "options": gone}
+    document["models"]["bad"] = {"package": "nowhere", "input": "arm/rows"}
+    path.write_text(yaml.safe_dump(document))
+    async with running(path) as app:
+        await until(lambda: app.status().devices["lost"].state == "degraded", "the loss is told")
+        await until(lambda: app.pipeline.slots["peak"].counters["runs"], "the other is read")
+        found = app.status()
+        assert found.devices["arm"].state == "ok"
+        assert "gone.csv" in found.devices["lost"].why
+        assert (found.models["bad"].state, found.models["peak"].state) == ("failed", "ok")
+        assert "nowhere" in found.models["bad"].why
+    document = status.read(tmp_path / "state", Clock())
+    assert not status.is_well({**document, "running": True})
+    assert any("device lost: degraded" in line for line in status.lines(document))
+
+
+async def test_one_state_folder_has_one_agent(config: Callable[..., Path]) -> None:
+    path = config("mqtt://127.0.0.1:9")
+    words = f"another agent .process {os.getpid()}. runs on state folder"
+    with locked(path.parent / "state"), pytest.raises(TryAgain, match=words):
+        async with running(path):
+            pass
+    async with running(path):
+        pass
+
+
+async def test_a_state_folder_that_cannot_be_written_is_one_sentence(config: Callable[..., Path]) -> None:
+    path = config("mqtt://127.0.0.1:9", state="rows.csv/state")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        async with running(path):
+            pass
+
+
+def test_status_of_an_agent_that_never_ran(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="no agent has run"):
+        status.read(tmp_path, Clock())
+
+
+@pytest.fixture
+def notify(tmp_path: Path) -> Iterator[socket.socket]:
+    """What systemd would listen on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(tmp_path / "notify"))
+        bound.settimeout(60)
+        yield bound
+
+
+def test_as_a_service_it_says_ready_feeds_the_watchdog_and_ends_on_sigterm(
+    config: Callable[..., Path], notify: socket.socket, tmp_path: Path
+) -> None:
+    path = config("mqtt://127.0.0.1:9")
+    environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "900000"}
+    with subprocess.Popen(
+        edgebed_command("agent", "run", str(path)), env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            words = [notify.recv(4096).decode() for _ in range(4)]
+            assert words[0].startswith("READY=1\nSTATUS=t/p/s/n: ")
+            assert all(word.startswith("WATCHDOG=1") for word in words[1:])
+            asked = subprocess.run(
+                edgebed_command("agent", "status", "--json", str(path)), capture_output=True, text=True
+            )
+            assert json.loads(asked.stdout)["running"], asked.stderr
+            second = subprocess.run(
+                edgebed_command("agent", "run", str(path)), capture_output=True, text=True
+            )
+            assert second.returncode == 75
+            assert f"process {process.pid}" in second.stderr
+            assert "Traceback" not in second.stderr
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    asked = subprocess.run(edgebed_command("agent", "status", str(path)), capture_output=True, text=True)
+    assert asked.returncode == 69
+    assert "t/p/s/n: not running" in asked.stdout
+
+
+def test_once_prints_what_would_be_sent_and_leaves_nothing(config: Callable[..., Path]) -> None:
+    path = config("mqtt://127.0.0.1:9")
+    before = sorted(path.parent.rglob("*"))
+    done = subprocess.run(edgebed_command("agent", "once", str(path)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["topic"] for line in lines} >= {
+        f"tb1/{NODE}/{tail}" for tail in ("data/arm/rows", "data/arm/peak", "live/arm/rows")
+    }
+    data = next(line["body"] for line in lines if line["topic"].endswith("data/arm/rows"))
+    assert data["f"]["a"][:3] == [1.0, 2.0, 3.0]
+    assert sorted(path.parent.rglob("*")) == before
+
+
+def test_once_says_which_device_is_silent(config: Callable[..., Path]) -> None:
+    path = config("mqtt://127.0.0.1:9")
+    (path.parent / "rows.csv").unlink()
+    done = subprocess.run(
+        edgebed_command("agent", "once", "--seconds", "1", str(path)), capture_output=True, text=True
+    )
+    assert done.returncode == 69
+    assert "rows.csv" in done.stderr
+    assert done.stdout == ""
