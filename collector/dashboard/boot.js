@@ -13,4 +13,7 @@
   if (theme === "light" || theme === "dark") root.dataset.theme = theme;
   const wanted = [asked, stored("edgebed.lang"), ...(navigator.languages || [navigator.language])];
   root.lang = wanted.map((tag) => String(tag || "").slice(0, 2)).find((tag) => tag === "ko" || tag === "en") || "en";
+  const words = document.createElement("link");
+  Object.assign(words, { rel: "modulepreload", href: `static/i18n/${root.lang}.js` });
+  document.head.append(words);
 })();

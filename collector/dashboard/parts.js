@@ -65,7 +65,7 @@ export function Ago({ at, calm = Infinity, late = Infinity }) {
 }
 
 export function At({ ms }) {
-  if (!Number.isFinite(ms)) return NONE;
+  if (!(ms > 0)) return NONE;
   return html`<time datetime=${new Date(ms).toISOString()} title=${utc(ms)}>${when(ms)}</time>`;
 }
 

@@ -94,9 +94,10 @@ function paint(canvas, snap, picture) {
   const ctx = canvas.getContext("2d");
   ctx.drawImage(picture, 0, 0, canvas.width, canvas.height);
   picture.close();
-  const size = Math.max(13, Math.round(canvas.width / 52));
+  const shown = canvas.clientWidth || canvas.parentElement.clientWidth || canvas.width;
+  const size = Math.round((canvas.width / shown) * Math.max(10, Math.min(15, shown / 44))); // as large on a phone
   ctx.font = `600 ${size}px system-ui, "Noto Sans CJK KR", sans-serif`;
-  ctx.lineWidth = Math.max(2, canvas.width / 420);
+  ctx.lineWidth = (canvas.width / shown) * 1.8;
   ctx.textBaseline = "middle";
   for (const box of [...(snap.boxes ?? [])].reverse()) drawBox(ctx, box, COLOURS[hash(box.label) % COLOURS.length], size);
 }
