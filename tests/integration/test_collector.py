@@ -1,0 +1,447 @@
+"""The collector on real brokers: acknowledged means stored, whatever is killed, full, cut or garbage."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import resource
+import sqlite3
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+
+from collector import link as link_module
+from collector.app import Collector
+from collector.config import CollectorConfig, Http
+from collector.reader import Reader
+from edgebed.broker import Broker, free_port
+from edgebed.processes import Child, edgebed_command
+from simulators.faults import FaultProxy
+from wire.broker import Broker as BrokerConfig
+from wire.clock import Clock
+from wire.codec import compress, decode, encode
+from wire.messages import Ack, AgentInfo, Batch, Birth, Event, Status
+from wire.ranges import Ranges
+from wire.topics import Address
+
+NODE = Address("acme", "trial", "hall", "cobot-01")
+EP = "00112233aabbccdd"
+T0 = 1_795_356_000_000
+ROWS = 10
+
+
+class Sender:
+    """A node's outbox at its simplest: sends by number, sends again what is not acknowledged in a second."""
+
+    def __init__(self, port: int, node: Address = NODE) -> None:
+        self.node = node
+        self.port = port
+        self.acked = Ranges()
+        self.on_ack: Callable[[Ack], None] = lambda _ack: None
+        self.taken = 0
+        self._pending: dict[int, tuple[str, bytes, float]] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=node.client_id)
+        self.client.max_inflight_messages_set(500)
+        self.client.reconnect_delay_set(1, 1)
+        self.client.on_connect = lambda client, *_: client.subscribe(node.topic("ack"), 1)
+        self.client.on_message = self._on_message
+        self._thread = threading.Thread(target=self._resend, name="sender")
+
+    def __enter__(self) -> Sender:
+        self.client.connect_async("127.0.0.1", self.port, keepalive=10)
+        self.client.loop_start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def _on_message(self, _client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
+        ack = decode(message.payload, Ack)
+        with self._lock:
+            self.acked.update(ack.ok)
+            for seq in [seq for seq in self._pending if seq in self.acked]:
+                del self._pending[seq]
+        self.on_ack(ack)
+
+    def _resend(self) -> None:
+        while not self._stop.wait(0.2):
+            now = time.monotonic()
+            with self._lock:
+                due = [(seq, *rest) for seq, rest in self._pending.items() if now - rest[2] > 1.0]
+                for seq, topic, body, _ in due:
+                    self._pending[seq] = (topic, body, now)
+            if self.client.is_connected():
+                for _, topic, body, _ in due:
+                    self.client.publish(topic, body, qos=1)
+
+    def send(self, count: int, stream: str = "joints") -> None:
+        """`count` batches whose rows are numbered through: row r of batch s has x = s * ROWS + r."""
+        for _ in range(count):
+            self.taken += 1
+            seq = self.taken
+            values = [seq * ROWS + row for row in range(ROWS)]
+            batch = Batch(ep=EP, seq=seq, t0=T0 + seq * 100, per=10, n=ROWS, f={"x": values})
+            topic, body = self.node.topic("data", "arm", stream), compress(encode(batch))
+            with self._lock:
+                self._pending[seq] = (topic, body, time.monotonic())
+            self.client.publish(topic, body, qos=1)
+
+    def wait(self, deadline_s: float = 60.0) -> None:
+        """Until everything sent is acknowledged."""
+        until(lambda: self.acked.count() >= self.taken, deadline_s, "acknowledgements")
+
+
+def until(condition: Callable[[], Any], deadline_s: float = 30.0, what: str = "") -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def child(tmp_path: Path, broker: Broker) -> Iterator[Child]:
+    """A collector process; it is started by the test."""
+    port = free_port()
+    command = edgebed_command(
+        "collector", "run", "--store", str(tmp_path / "store"), "--broker", broker.url, "--port", str(port)
+    )
+    made = Child("collector", command, tmp_path / "collector.log")
+    made.url = f"http://127.0.0.1:{port}"  # type: ignore[attr-defined]  # for `ask`
+    yield made
+    made.stop()
+
+
+def ask(child: Child, path: str) -> Any:
+    url = f"{child.url}/api/v1/{path}"  # type: ignore[attr-defined]  # set above
+    with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310 - own loopback
+        return json.load(answer)
+
+
+def is_online(child: Child) -> bool:
+    try:
+        return bool(ask(child, "health")["broker"]["state"] == "online")
+    except OSError:
+        return False
+
+
+def rows_of(folder: Path) -> list[tuple[int, int]]:
+    """(time in ms, x) of every stored row in stored order, read from the day files."""
+    from collector.chunk import unpack
+    from collector.store import day_files
+
+    found: list[tuple[int, int]] = []
+    for path in day_files(folder):
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            for (body,) in db.execute("SELECT body FROM chunk ORDER BY id"):
+                _, times, columns = unpack(body)
+                found += zip((times // 1000).tolist(), columns["x"].tolist(), strict=True)
+    return found
+
+
+def expect_exactly(folder: Path, count: int) -> None:
+    rows = rows_of(folder)
+    expected = [
+        (T0 + seq * 100 + row * 10, seq * ROWS + row) for seq in range(1, count + 1) for row in range(ROWS)
+    ]
+    assert len(rows) == len(expected), "rows are missing or stored twice"
+    assert sorted(rows) == expected
+
+
+def test_acknowledged_means_stored(tmp_path: Path, broker: Broker, child: Child) -> None:
+    child.start()
+    early: list[int] = []
+    reader = Reader(tmp_path / "store")
+
+    def check(ack: Ack) -> None:
+        stored = {seq for _, _, seqs, _ in reader.chunks() for seq in seqs}
+        early.extend(seq for first, last in ack.ok for seq in range(first, last + 1) if seq not in stored)
+        acks.append(ack)
+
+    acks: list[Ack] = []
+    with Sender(broker.port) as sender:
+        sender.on_ack = check
+        until(lambda: is_online(child), what="the collector connects")
+        for _ in range(10):
+            sender.send(30)
+            time.sleep(0.05)
+        sender.wait()
+    reader.close()
+    assert early == []
+    assert {ack.by for ack in acks} == {"collector-1"}
+    assert len(acks) < 100, "ranges are joined: far fewer acks than messages"
+    expect_exactly(tmp_path / "store", 300)
+    assert [x for _, x in rows_of(tmp_path / "store")] == sorted(x for _, x in rows_of(tmp_path / "store"))
+    (entry,) = ask(child, "ledger")["entries"]
+    assert (entry["taken"], entry["stored"], entry["missing"], entry["rows_stored"]) == (300, 300, [], 3000)
+    assert ask(child, "health")["broker"]["protocol"] == ("5" if broker.kind == "mosquitto" else "3.1.1")
+    told = subprocess.run(
+        edgebed_command("ledger", "--store", str(tmp_path / "store"), "--audit"),
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "100.000 % of 300 messages stored (3,000 rows)" in told.stdout
+
+
+def test_kill_9_in_mid_stream_loses_and_doubles_nothing(tmp_path: Path, broker: Broker, child: Child) -> None:
+    dice = random.Random(7)
+    child.start()
+    with Sender(broker.port) as sender:
+        until(lambda: is_online(child), what="the collector connects")
+        for round_ in range(6):
+            target = sender.acked.count() + 30
+            while sender.acked.count() < target:
+                sender.send(10)
+                time.sleep(0.03)
+            time.sleep(dice.uniform(0, 0.15))
+            if round_ == 3:
+                broker.kill()
+                sender.send(50)
+                broker.start()
+            elif round_ == 4:
+                assert child.stop() == 0
+                child.start()
+            else:
+                child.kill()
+                sender.send(50)
+                child.start()
+        sender.wait()
+        until(lambda: is_online(child), what="the collector is back")
+        (entry,) = ask(child, "ledger")["entries"]
+    assert (entry["taken"], entry["stored"], entry["missing"]) == (sender.taken, sender.taken, [])
+    assert child.stop() == 0
+    expect_exactly(tmp_path / "store", sender.taken)
+
+
+def test_duplicates_are_dropped_counted_and_acknowledged_again(broker: Broker, child: Child) -> None:
+    child.start()
+    with Sender(broker.port) as sender:
+        until(lambda: is_online(child), what="the collector connects")
+        sender.send(20)
+        sender.wait()
+        again = Ranges()
+        sender.on_ack = lambda ack: again.update(ack.ok)
+        sender.taken = 0
+        sender.send(20)
+        until(lambda: again.count() == 20, what="the duplicates are acknowledged too")
+        (entry,) = ask(child, "ledger")["entries"]
+    assert (entry["stored"], entry["duplicates"], entry["rows_stored"]) == (20, 20, 200)
+
+
+def test_garbage_is_quarantined_and_stops_nobody(tmp_path: Path, broker: Broker, child: Child) -> None:
+    dice = random.Random(3)
+    child.start()
+    with Sender(broker.port) as sender:
+        until(lambda: is_online(child), what="the collector connects")
+        base = f"{NODE.base}/"
+        tails = [
+            "data/arm/joints", "event/arm/alarm", "data/arm", "data/arm/joints/more", "data/ARM/joints",
+            "status", "birth", "live/arm/joints", "snap/arm/frames", "live/_/agent", "res/arm/ping",
+            "reported/config", "log/info", "event//x", "data/arm/" + "x" * 300,
+        ]  # fmt: skip
+        bodies = [
+            b"", b"{}", b"null", b"[" * 20_000, b'{"ep":"%s","seq":1}' % EP.encode(), b"\x1f\x8b\x08\x00junk",
+            b"\x28\xb5\x2f\xfd\xff", b'{"ts":-1}', b"1e999", b'{"state":"online"}', b"x" * 65_000,
+        ]  # fmt: skip
+        for number in range(300):
+            body = dice.choice(bodies) if number % 2 else dice.randbytes(dice.randrange(1, 400))
+            sender.client.publish(base + dice.choice(tails), body, qos=1)
+            if number % 10 == 0:
+                sender.send(1)
+        sender.wait()
+        until(lambda: ask(child, "quarantine")["total"] >= 150, what="the garbage is quarantined")
+        sender.send(10)
+        sender.wait()
+        items = ask(child, "quarantine?limit=500")["items"]
+        health = ask(child, "health")
+    assert ask(child, "health")["quarantined"] == ask(child, "quarantine")["total"]
+    assert all(item["why"] and len(item["topic"]) <= 256 for item in items)
+    assert any("60000 are allowed" in item["why"] for item in items)
+    assert any("takes 2 more segments" in item["why"] for item in items)
+    assert health["broker"]["state"] == "online"
+    (entry,) = ask(child, "ledger")["entries"]
+    assert entry["stored"] + entry["gap_count"] == entry["taken"] == 40
+    assert "Traceback" not in child.log.read_text()
+
+
+def test_a_full_disk_holds_everything_back_and_loses_nothing(
+    tmp_path: Path, broker: Broker, child: Child
+) -> None:
+    child.start()
+    with Sender(broker.port) as sender:
+        until(lambda: is_online(child), what="the collector connects")
+        sender.send(20)
+        sender.wait()
+        largest = max(path.stat().st_size for path in (tmp_path / "store").iterdir())
+        limit = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (largest + 4096, limit[1]))
+        sender.send(300)
+        until(lambda: ask(child, "health")["store"]["state"] == "blocked", what="the store is blocked")
+        held = sender.acked.count()
+        health = ask(child, "health")
+        assert health["state"] == "degraded"
+        assert "000001-" in health["store"]["trouble"] or "full" in health["store"]["trouble"]
+        time.sleep(1.5)
+        assert sender.acked.count() == held < 320
+        assert {seq for _, _, seqs, _ in read_all(tmp_path) for seq in seqs} >= set(range(1, held + 1))
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, limit)
+        sender.wait()
+        assert ask(child, "health")["store"]["state"] == "ok"
+    assert child.stop() == 0
+    expect_exactly(tmp_path / "store", 320)
+    log = child.log.read_text()
+    assert log.count("nothing is acknowledged until it can be stored") == 1
+    assert log.count("the store takes messages again") == 1
+
+
+def read_all(tmp_path: Path) -> list[tuple[str, str, list[int], int]]:
+    reader = Reader(tmp_path / "store")
+    try:
+        return list(reader.chunks())
+    finally:
+        reader.close()
+
+
+def test_a_restart_brings_back_ledger_and_fleet(broker: Broker, child: Child) -> None:
+    child.start()
+    with Sender(broker.port) as sender:
+        until(lambda: is_online(child), what="the collector connects")
+        publish = sender.client.publish
+        publish(NODE.topic("status"), encode(Status(state="online", ts=T0, boot="deadbeef", sess=4)), 1, True)
+        birth = Birth(ts=T0, boot="deadbeef", sess=4, ep=EP, agent=AgentInfo(ver="0.1.0"))
+        publish(NODE.topic("birth"), encode(birth), 1, True)
+        lost = Event(ep=EP, seq=9, ts=T0, type="gap", lost=[(6, 8)], why="disk full")
+        publish(NODE.topic("event", "_", "gap"), encode(lost), 1)
+        beat = {"ts": T0, "ep": EP, "head": 12, "depth": 2, "taken_rows": 60, "rss_mb": 41.5}
+        publish(NODE.topic("live", "_", "agent"), encode(beat), 0)
+        sender.send(5)
+        sender.wait()
+        until(lambda: ask(child, "ledger")["totals"]["stored"] == 6, what="the gap event is stored")
+        before = ask(child, "ledger")["entries"]
+        child.stop()
+        publish(NODE.topic("status"), b"", 1, True)  # the broker forgets, the store does not
+        publish(NODE.topic("live", "_", "agent"), b"", 0, True)
+        child.start()
+        until(lambda: is_online(child), what="the collector connects again")
+        after = ask(child, "ledger")["entries"]
+        (node,) = ask(child, "fleet")["nodes"]
+    assert after == before
+    assert (before[0]["gap_count"], before[0]["waiting"], before[0]["missing_count"]) == (3, 2, 1)
+    assert (node["agent"], node["health"]["rss_mb"]) == ("0.1.0", 41.5)
+
+
+def test_what_an_absent_collector_missed_waits_for_it(tmp_path: Path, broker: Broker, child: Child) -> None:
+    child.start()
+    until(lambda: is_online(child), what="the collector connects")
+    child.kill()
+    with Sender(broker.port) as sender:
+        sender.send(100)
+        until(sender.client.is_connected, what="the sender connects")
+        time.sleep(0.5)
+        child.start()
+        sender.wait()
+    child.stop()
+    expect_exactly(tmp_path / "store", 100)
+
+
+def test_a_second_collector_on_the_store_is_refused(tmp_path: Path, broker: Broker, child: Child) -> None:
+    child.start()
+    until(lambda: is_online(child), what="the collector connects")
+    second = subprocess.run(
+        edgebed_command("collector", "run", "--store", str(tmp_path / "store"), "--port", "0"),
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (second.returncode, second.stdout) == (75, "")
+    assert second.stderr.count("\n") == 1
+    assert "another collector writes to" in second.stderr
+
+
+@contextmanager
+def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(link_module, "SILENCE_S", 1.5)
+    monkeypatch.setattr(link_module, "PROBE_EVERY_S", 0.3)
+    monkeypatch.setattr(link_module, "CONNECT_S", 3.0)
+    yield
+
+
+@asynccontextmanager
+async def collecting(tmp_path: Path, port: int) -> AsyncIterator[Collector]:
+    config = CollectorConfig(
+        broker=BrokerConfig(url=f"mqtt://127.0.0.1:{port}"), store=tmp_path / "store", http=Http(port=0)
+    )
+    collector = Collector(config, Clock())
+    running = asyncio.create_task(collector.run())
+    try:
+        yield collector
+    finally:
+        collector.stop()
+        async with asyncio.timeout(40):
+            await running
+
+
+async def test_a_connection_that_fell_silent_is_made_anew(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hurried(monkeypatch):
+        async with FaultProxy(broker.port) as proxy, collecting(tmp_path, proxy.port) as collector:
+            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            await asyncio.sleep(2.5)
+            assert collector.link.state.rebuilt == 0, "the own probe is sign of life enough"
+            proxy.black_hole(True)
+            await asyncio.to_thread(until, lambda: collector.link.state.rebuilt >= 1)
+            proxy.black_hole(False)
+            proxy.cut()
+            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            with Sender(broker.port) as sender:
+                sender.send(20)
+                await asyncio.to_thread(sender.wait)
+    expect_exactly(tmp_path / "store", 20)
+
+
+async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collector import ingest
+    from collector.dayfile import StoreBusy
+
+    monkeypatch.setattr(ingest, "QUEUE_MESSAGES", 50)
+    monkeypatch.setattr(ingest, "RETRY_S", 0.1)
+    blocked = threading.Event()
+    blocked.set()
+    with hurried(monkeypatch):
+        async with collecting(tmp_path, broker.port) as collector:
+            commit = collector.store.commit
+
+            def hesitating(group: Any) -> None:
+                if blocked.is_set():
+                    raise StoreBusy("the disk is full")
+                commit(group)
+
+            monkeypatch.setattr(collector.store, "commit", hesitating)
+            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            with Sender(broker.port) as sender:
+                sender.send(400)
+                await asyncio.to_thread(until, lambda: collector.ingest.backlog >= 50)
+                await asyncio.sleep(3.0)
+                assert collector.ingest.backlog <= 50 + 250
+                assert sender.acked.count() == 0
+                assert collector.link.state.rebuilt == 0, "it is we who hold back"
+                blocked.clear()
+                await asyncio.to_thread(sender.wait)
+    expect_exactly(tmp_path / "store", 400)
