@@ -168,7 +168,7 @@ class AdapterContract:
             assert 30 * _YEAR_NS < reading.at_ns < 130 * _YEAR_NS, "at_ns is Unix nanoseconds"
             before = last.get(reading.stream)
             if before is not None and reading.quality is not Quality.TIME_BACKWARD:
-                assert reading.at_ns >= before.at_ns
+                assert reading.at_ns >= before.at_ns, "at_ns went back, and quality does not say so"
             if before is not None and reading.picture is not None:
                 assert reading.index > before.index
             last[reading.stream] = reading
@@ -282,11 +282,13 @@ class AdapterContract:
     async def _cannot_open(self, rig: Rig, *kinds: type[AdapterError]) -> None:
         async with self._nothing_left():
             adapter = rig.make()
-            async with asyncio.timeout(self.opens_within_s + 1.0):
-                with pytest.raises(kinds) as caught:
-                    await adapter.open()
+            try:
+                async with asyncio.timeout(self.opens_within_s + 1.0):
+                    with pytest.raises(kinds) as caught:
+                        await adapter.open()
+            finally:
+                await adapter.close()
             self._check_text(caught.value)
-            await adapter.close()
 
     async def _harmed(self, rig: Rig, harm: Callable[[], None], within_s: float) -> AdapterError | None:
         """Read, do harm, read on for `within_s`: the error it ends in, None where it reads on."""

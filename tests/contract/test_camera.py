@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
+from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
 from adapters.camera import Camera
 from adapters.testing import AdapterContract, Rig
 from simulators.camera import StreetCamera
 from simulators.faults import FaultProxy
+from simulators.scene import Scene
 from wire.clock import Clock
 
 WORD = "s3cret-word"
+SMALL = (160, 120)  # quick to draw, and the number in it can still be read
 
 
 class TestCameraContract(AdapterContract):
@@ -44,7 +52,7 @@ class TestCameraContract(AdapterContract):
     @pytest.fixture
     async def rig(self) -> AsyncIterator[Rig]:
         async with (
-            StreetCamera(seed=1, fps=30, user="viewer", password=WORD) as camera,
+            StreetCamera(seed=1, fps=30, size=SMALL, user="viewer", password=WORD) as camera,
             FaultProxy(camera.port, seed=1) as link,
         ):
             options = Camera.Options(
@@ -53,3 +61,211 @@ class TestCameraContract(AdapterContract):
                 read_timeout_s=1.0,
             )
             yield Rig(lambda: Camera(options, Clock()), link)
+
+
+async def read(most: int, *, each_s: float = 0.0, **options: object) -> tuple[list[Reading], dict[str, int]]:
+    camera = Camera(Camera.Options(**options), Clock())  # type: ignore[arg-type]  # keywords of one test
+    seen: list[Reading] = []
+    async with camera:
+        async for reading in camera:
+            seen.append(reading)
+            if len(seen) == most:
+                break
+            if each_s:
+                await asyncio.sleep(each_s)
+    return seen, camera.counters
+
+
+def number(reading: Reading) -> int:
+    assert reading.picture is not None
+    return Scene.read_number(reading.picture)
+
+
+@pytest.mark.parametrize(("fps", "transport"), [(10.0, "tcp"), (30.0, "tcp"), (30.0, "udp")])
+async def test_every_picture_is_accounted_for(fps: float, transport: str) -> None:
+    async with StreetCamera(seed=1, fps=fps, size=SMALL) as street:
+        seen, counters = await read(int(2 * fps), url=street.url, transport=transport)
+    numbers = [number(reading) for reading in seen]
+    assert numbers == sorted(set(numbers))
+    assert seen[-1].index - seen[0].index == len(seen) - 1 + counters["frames_dropped"]
+    if transport == "tcp":  # UDP may lose some on a busy machine
+        unseen = numbers[-1] - numbers[0] - (seen[-1].index - seen[0].index)
+        assert 0 <= unseen <= street.skipped  # those a busy machine did not draw
+    assert counters["captures_abandoned"] == 0
+
+
+async def test_a_picture_is_fresh_when_it_comes() -> None:
+    """Nothing is collected while opening: the first picture is not older than the newest but some."""
+    async with (
+        StreetCamera(seed=1, fps=20, size=SMALL) as street,
+        Camera(Camera.Options(url=street.url), Clock()) as camera,
+    ):
+        first = await anext(aiter(camera))
+        assert street.index - number(first) <= 5
+
+
+async def test_a_slow_reader_gets_the_newest() -> None:
+    async with StreetCamera(seed=1, fps=50, size=SMALL) as street:
+        seen, counters = await read(8, each_s=0.2, url=street.url)
+    numbers = [number(reading) for reading in seen]
+    assert numbers == sorted(set(numbers))
+    assert counters["frames_dropped"] >= 8
+    assert 8 <= seen[-1].index - seen[0].index - 7 <= counters["frames_dropped"]
+
+
+async def test_fps_limits_a_camera() -> None:
+    async with StreetCamera(seed=1, fps=40, size=SMALL) as street:
+        seen, counters = await read(10, url=street.url, fps=8.0)
+    assert counters["frames_skipped"] >= 25
+    assert (seen[-1].at_ns - seen[0].at_ns) / 9 > 0.1e9
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "sentence"),
+    [
+        ({"url": "{url}x"}, DeviceUnreachable, "has no such stream: check the path of url"),
+        ({"url": "{url}", "size": (640, 480)}, DeviceLied, "of 160x120 px, not of 640x480 px"),
+        ({"url": "{url}", "max_size": (100, 100)}, DeviceLied, "up to 100x100 px are allowed"),
+        ({"url": "rtsp://no-such-host.invalid/street"}, DeviceUnreachable, "name is not known"),
+    ],
+)
+async def test_what_is_wrong_is_said(
+    options: dict[str, object], kind: type[AdapterError], sentence: str
+) -> None:
+    async with StreetCamera(seed=1, size=SMALL) as street:
+        with pytest.raises(kind, match=sentence):
+            await read(1, **{**options, "url": str(options["url"]).format(url=street.url)})
+
+
+@pytest.mark.parametrize(
+    ("login", "sentence"),
+    [
+        ("", "wants a user and password: rtsp://user:password@"),
+        ("eye:wrong-word@", "did not start its stream: check the user, password and path"),
+        ("eye:wrong%2Fword@", "did not start its stream: check the user, password and path"),
+    ],
+)
+async def test_passwords_stay_out_of_errors_logs_and_output(
+    login: str, sentence: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with StreetCamera(seed=1, size=SMALL, user="eye", password=WORD) as street:
+        url = f"rtsp://{login}127.0.0.1:{street.port}/street?token={WORD}"
+        with pytest.raises(DeviceUnreachable, match=sentence) as caught:
+            await read(1, url=url)
+    said = str(caught.value) + caplog.text + "".join(capfd.readouterr())
+    assert "wrong" not in said
+    assert WORD not in said
+
+
+@contextlib.asynccontextmanager
+async def impostor(answer: bytes, *, hold: bool) -> AsyncIterator[int]:
+    """A server that says one thing and closes, or stays."""
+    held: list[asyncio.StreamWriter] = []
+
+    def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        held.append(writer)
+        if not hold:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for writer in held:
+            writer.transport.abort()
+
+
+SDP = b"v=0\r\nm=audio 0 RTP/AVP 0\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "hold", "kind", "sentence"),
+    [
+        (b"", False, DeviceUnreachable, "closes the connection without an answer"),
+        (b"", True, DeviceUnreachable, "does not answer within 0.5 s"),
+        (b"HTTP/1.0 200 OK\r\n\r\n", True, DeviceLied, "answers, but not in RTSP"),
+        (b"RTSP/1.0 OK\r\n\r\n", True, DeviceLied, "answers, but not in RTSP"),
+        (b"RTSP/1.0 200 OK\r\n" + b"A: b\r\n" * 4_000, True, DeviceLied, "answers, but not in RTSP"),
+        (b"RTSP/1.0 453 Busy\r\n\r\n", True, DeviceUnreachable, "refuses the stream with status 453"),
+        (
+            b"RTSP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(SDP) + SDP,
+            True,
+            DeviceLied,
+            "offers no video",
+        ),
+        (
+            b"RTSP/1.0 200 OK\r\nContent-Length: 99999999999999999\r\n\r\n",
+            True,
+            DeviceUnreachable,
+            "answer within",
+        ),
+        (b"RTSP/1.0 401 No\r\n\r\n", True, DeviceUnreachable, "wants a user and password"),
+        (
+            b"RTSP/1.0 302 Moved\r\nLocation: rtsp://127.0.0.1:9/x\r\n\r\n",
+            False,
+            DeviceUnreachable,
+            "did not start",
+        ),
+    ],
+)
+async def test_something_else_on_the_port(
+    answer: bytes, hold: bool, kind: type[AdapterError], sentence: str
+) -> None:
+    async with impostor(answer, hold=hold) as port:
+        with pytest.raises(kind, match=sentence):
+            await read(1, url=f"rtsp://127.0.0.1:{port}/x", open_timeout_s=0.5)
+
+
+async def test_a_stream_that_stalls_is_read_again_by_a_new_camera() -> None:
+    """What the agent does: one camera after another, each closed before the next."""
+    async with StreetCamera(seed=1, fps=30, size=SMALL) as street, FaultProxy(street.port) as link:
+        url = f"rtsp://127.0.0.1:{link.port}/street"
+        for harm in (link.black_hole, link.cut, lambda: link.set("down", cut_after=60_000)):
+            async with Camera(Camera.Options(url=url, read_timeout_s=0.5), Clock()) as camera:
+                readings = aiter(camera)
+                await anext(readings)
+                harm()
+                with pytest.raises((DeviceStalled, DeviceUnreachable), match=r"after \d+ pictures"):
+                    await drained(readings)
+            link.heal()
+        assert (await read(1, url=url))[0]
+
+
+async def drained(readings: AsyncIterator[Reading]) -> None:
+    async with asyncio.timeout(10):
+        async for _ in readings:
+            pass
+
+
+async def test_a_bad_line_slows_and_does_not_break() -> None:
+    async with StreetCamera(seed=1, fps=10, size=SMALL) as street, FaultProxy(street.port, seed=5) as link:
+        link.set("down", latency_s=0.1, jitter_s=0.1, slice=700)
+        seen, _ = await read(10, url=f"rtsp://127.0.0.1:{link.port}/street")
+    numbers = [number(reading) for reading in seen]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_tls_with_and_without_the_cameras_certificate(
+    tmp_path: Path, require: Callable[[str], str]
+) -> None:
+    own, foreign = [await certificate(require("openssl"), tmp_path / name) for name in ("own", "foreign")]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own, own.with_suffix(".key"))
+    async with StreetCamera(seed=1, size=SMALL, tls=context) as street:
+        assert street.url.startswith("rtsps://")
+        for trusted in (None, own):
+            seen, _ = await read(3, url=street.url, ca_file=trusted)
+            assert len(seen) == 3
+        with pytest.raises(DeviceLied, match="shows a certificate that is not of ca_file"):
+            await read(1, url=street.url, ca_file=foreign)
+
+
+async def certificate(openssl: str, stem: Path) -> Path:
+    made = await asyncio.create_subprocess_exec(
+        *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-days", "2", "-subj", "/CN=camera", "-keyout", f"{stem}.key", "-out", f"{stem}.pem"),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await made.wait() == 0
+    return stem.with_suffix(".pem")
