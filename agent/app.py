@@ -263,6 +263,7 @@ class App:
                 for name, slot in self.pipeline.slots.items()
             },
             "uplink": self.uplink.counters,
+            "oversized": self.pipeline.oversized(),
         }
 
     def _sentence(self) -> str:

@@ -122,6 +122,10 @@ class Pipeline:
         """The state of each slot."""
         return {name: slot.state for name, slot in self.slots.items()}
 
+    def oversized(self) -> dict[str, int]:
+        """Rows that were left out because they fit no message, by `device/stream`."""
+        return {f"{at[0]}/{at[1]}": each.oversized for at, each in self._batchers.items() if each.oversized}
+
     @property
     def busy(self) -> bool:
         """Whether a model still has input."""

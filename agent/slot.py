@@ -199,11 +199,13 @@ class Slot:
         return self._working or bool(self._jobs)
 
     async def _patiently(self, work: asyncio.Future[R]) -> R:
+        """Wait as long as it takes: a thread cannot be ended, so nothing else could follow anyway."""
+        told = f"no answer for {STUCK_S:g} s"
+        timer = asyncio.get_running_loop().call_later(STUCK_S, self._enter, "failed", told)
         try:
-            return await asyncio.wait_for(asyncio.shield(work), STUCK_S)
-        except TimeoutError:
-            self._enter("failed", f"no answer for {STUCK_S:g} s")
-        return await work
+            return await work
+        finally:
+            timer.cancel()
 
     async def _next(self) -> tuple[Reading, NDArray[np.float32] | None]:
         while not self._jobs:

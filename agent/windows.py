@@ -58,7 +58,8 @@ class Windows:
 
     def add(self, at_ns: int, values: Mapping[str, Value]) -> NDArray[np.float32] | None:
         """Take one row; returns the window that is due with it, which is the caller's to keep."""
-        row = np.array([_number(values.get(signal)) for signal in self._signals], dtype=np.float32)
+        get = values.get
+        row = np.array([get(signal) for signal in self._signals], dtype=np.float32)  # nothing becomes NaN
         window: NDArray[np.float32] | None = None
         step_ns = 0 if self._last_ns is None else at_ns - self._last_ns
         if self._last_ns is None or step_ns < 0 or step_ns > 2.5 * self._period_ns:
@@ -125,7 +126,3 @@ def misfit(manifest: Manifest, source: str, stream: Stream) -> str:
     if stream.rate_hz is not UNSET and stream.rate_hz < wants.rate_hz * (1 - _SAME):
         return f"model {manifest.name} wants {wants.rate_hz:g} Hz, and {source} gives {stream.rate_hz:g}"
     return ""
-
-
-def _number(value: Value) -> float:
-    return np.nan if value is None or isinstance(value, str) else float(value)
