@@ -78,6 +78,11 @@ class Camera(Adapter):
             tuple[Side, Side], Meta(description="[width, height] of the largest picture that is taken.")
         ] = (4096, 4096)
 
+        def __repr__(self) -> str:
+            """Without the url, which holds a password as a rule: options end up in logs."""
+            shown = {**msgspec.structs.asdict(self), "url": "..." if self.url else ""}
+            return f"Camera.Options({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+
     def __init__(self, options: Options, clock: Clock) -> None:
         super().__init__(options, clock)
         self.options: Camera.Options = options

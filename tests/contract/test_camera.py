@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import cv2
 import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
@@ -153,7 +154,7 @@ async def test_passwords_stay_out_of_errors_logs_and_output(
         url = f"rtsp://{login}127.0.0.1:{street.port}/street?token={WORD}"
         with pytest.raises(DeviceUnreachable, match=sentence) as caught:
             await read(1, url=url)
-    said = str(caught.value) + caplog.text + "".join(capfd.readouterr())
+    said = str(caught.value) + caplog.text + "".join(capfd.readouterr()) + repr(Camera.Options(url=url))
     assert "wrong" not in said
     assert WORD not in said
 
@@ -244,6 +245,16 @@ async def test_a_bad_line_slows_and_does_not_break() -> None:
         seen, _ = await read(10, url=f"rtsp://127.0.0.1:{link.port}/street")
     numbers = [number(reading) for reading in seen]
     assert numbers == sorted(set(numbers))
+
+
+async def test_a_recording_gives_the_same_pictures_as_file_and_as_camera(field_data: Path) -> None:
+    """The recording is read by one thread here and travels as JPEG there: alike, not equal."""
+    clip = field_data / "videos" / "vtest.avi"
+    filed, _ = await read(40, file=clip, pace="asap")
+    async with StreetCamera(clip=clip) as street:
+        seen, _ = await read(3, url=street.url, size=(768, 576))
+    closest = [max(cv2.PSNR(one.picture, other.picture) for one in filed) for other in seen]
+    assert min(closest) > 30
 
 
 async def test_tls_with_and_without_the_cameras_certificate(
