@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from collector.assets import Assets
+from collector.declared import lost
 from collector.fleet import Fleet
 from collector.guard import Guard
 from collector.ledger import Ledger, totals
@@ -107,9 +108,10 @@ class Api:
         points = _number(request, "points", 1000, 1, MAX_POINTS)
         if start >= end:
             raise HTTPException(400, f"from={start} is not before to={end}")
+        losses = lost(await asyncio.to_thread(self._from.ledger.entries, node))
         found = await self._ask(
             lambda reader: reader.series(
-                node, device, stream, name, start_ms=start, end_ms=end, points=points
+                node, device, stream, name, start_ms=start, end_ms=end, points=points, losses=losses
             )
         )
         unit = self._from.fleet.unit(node, device, stream, name)

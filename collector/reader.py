@@ -7,8 +7,9 @@ import queue
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from collector.chunk import MINUTE_US, as_floats, unpack
 from collector.dayfile import connect, version
+from collector.declared import Declared, Lost
 from collector.group import Quarantined
 from collector.series import Points, Series, downsample
 from collector.store import aside, day_files
@@ -74,15 +76,29 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.deadline = math.inf
         self.damaged: set[str] = set()  # files that failed while they were read
+        self._declared = Declared(())
         self._folder = folder
         self._open: OrderedDict[Path, sqlite3.Connection] = OrderedDict()
         self._spans: dict[Path, dict[tuple[str, str, str], tuple[int, int]]] = {}
 
     def series(
-        self, node: str, device: str, stream: str, field: str, *, start_ms: int, end_ms: int, points: int
+        self,
+        node: str,
+        device: str,
+        stream: str,
+        field: str,
+        *,
+        start_ms: int,
+        end_ms: int,
+        points: int,
+        losses: Sequence[Lost] = (),
     ) -> Series:
-        """One field between two times in at most `points` buckets, from rows or minute rollups."""
+        """One field between two times in at most `points` buckets, from rows or minute rollups.
+
+        From rows, the holes that the declared `losses` of the node left are among the gaps.
+        """
         key = (node, device, stream)
+        self._declared = Declared(losses)
         coarse = (end_ms - start_ms) >= points * MINUTE_MS
         if not coarse:
             coarse = self._count(key, start_ms, end_ms) > MAX_ROWS
@@ -94,7 +110,8 @@ class Reader:
                     found += read(db, key, field, start_ms, end_ms)
         series = downsample(found, start_ms, end_ms, points, grid_ms=MINUTE_MS if coarse else 0)
         series.source = "rollup" if coarse else "rows"
-        series.gaps = [(start_ms, end_ms, f"day file {name} is damaged") for name in sorted(self.damaged)]
+        series.gaps = self._declared.gaps(start_ms, end_ms)
+        series.gaps += [(start_ms, end_ms, f"day file {name} is damaged") for name in sorted(self.damaged)]
         return series
 
     def _count(self, key: tuple[str, str, str], start_ms: int, end_ms: int) -> int:
@@ -111,16 +128,19 @@ class Reader:
     def _rows(
         self, db: sqlite3.Connection, key: tuple[str, str, str], field: str, start_ms: int, end_ms: int
     ) -> Iterator[Points]:
+        start_us, end_us = start_ms * 1000, end_ms * 1000 + 999
         rows = db.execute(
-            f"SELECT body, late FROM chunk WHERE stream = {_STREAM} AND last_us >= ? AND first_us <= ?",  # noqa: S608 - a constant
-            (*key, start_ms * 1000, end_ms * 1000 + 999),
+            f"SELECT ep, body, late FROM chunk WHERE stream = {_STREAM} AND last_us >= ? AND first_us <= ?",  # noqa: S608 - a constant
+            (*key, start_us, end_us),
         )
-        for body, late in rows:
+        around = (db.execute(query, (*key, at)) for query, at in ((_BEFORE, start_us), (_AFTER, end_us)))
+        for ep, body, late in chain(rows, *(around if self._declared else ())):
             try:
-                _, times, columns = unpack(body, (field,))
+                head, times, columns = unpack(body, (field,))
             except WireError as error:
                 raise sqlite3.DatabaseError(str(error)) from error
-            if field in columns:
+            self._declared.add(ep, head.messages, times)
+            if field in columns and late is not None:
                 yield Points.of_rows(times / 1000.0, as_floats(columns[field]), bool(late))
 
     def _rollups(
@@ -242,6 +262,10 @@ SELECT id, ts, recv, type, sev, body FROM event INDEXED BY event_by_time
 WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
 ORDER BY ts DESC, id DESC LIMIT ?"""
 _STREAM = "(SELECT id FROM stream WHERE node = ? AND device = ? AND name = ?)"
+# the chunks on either side of a span, whose rows are not in it: `late` is null
+_ASIDE = f"SELECT ep, body, NULL FROM chunk WHERE stream = {_STREAM} AND "  # noqa: S608 - a constant
+_BEFORE = _ASIDE + "last_us < ? ORDER BY last_us DESC LIMIT 1"
+_AFTER = _ASIDE + "last_us > ?4 AND first_us > ?4 ORDER BY last_us LIMIT 1"
 
 
 def read_cursor(text: str) -> tuple[int, str, int]:

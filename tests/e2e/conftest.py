@@ -141,14 +141,21 @@ class Feeder:
             self.arm.release()
             self.arm.beat()
 
-    def lose(self, count: int, why: str) -> None:
-        """Numbers of the arm that were dropped and are declared."""
+    def lose(self, seconds: float, why: str) -> int:
+        """What the arm sends for so long is dropped and declared; returns how many messages."""
         with self._lock:
+            self.arm.holding = True
             first = self.arm.seq + 1
-            self.arm.seq += count
+        time.sleep(seconds)
+        with self._lock:
+            self.arm.held.clear()
+            self.arm.holding = False
             lost = [(first, self.arm.seq)]
-            gap = Event(ts=now_ms(), type="gap", sev=3, why=why, n=count, lost=lost)
-            self.arm.queue(gap, "event", "_", "gap")
+            count = self.arm.seq - first + 1
+            self.arm.queue(
+                Event(ts=now_ms(), type="gap", sev=3, why=why, n=count, lost=lost), "event", "_", "gap"
+            )
+        return count
 
     def garbage(self) -> None:
         self._publish(CAM.topic("data", "camera", "detector"), b'{"v":1,"t0":"<b>yesterday</b>"', False)

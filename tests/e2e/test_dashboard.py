@@ -174,15 +174,24 @@ def test_an_outage_is_a_hole_and_is_filled_with_marked_points(
     picture(page, "history-backfilled")
 
 
-def test_a_declared_loss_is_told_everywhere(watched: Any, site: Any) -> None:
-    site.feeder.lose(40, "quota")
-    page = watched.open("ledger", wait="table.ledger tr.detail")
+def test_a_declared_loss_is_told_everywhere(
+    own_watched: Any, own_site: Any, picture: Callable[[Page, str], None]
+) -> None:
+    page = own_watched.open(ARM, wait=".live-chart[data-edge]")
+    count = str(own_site.feeder.lose(3.0, "quota"))
+    page.wait_for_function(
+        "() => document.querySelector('.history .chart')?.dataset.gaps === '1'", timeout=30_000
+    )
+    expect(page.locator(".history .chart")).to_have_attribute("data-voids", "0")  # the reason says more
+    expect(page.locator(".history details")).to_contain_text("quota")
+    page.locator(".history").scroll_into_view_if_needed()
+    picture(page, "history-declared-gap")
+    page.goto(page.url.split("#")[0] + "#/ledger")
     row = page.locator("table.ledger tbody tr", has_text="arm-01").first
-    expect(row.locator("td").nth(3)).to_have_text("40")
+    expect(row.locator("td").nth(3)).to_have_text(count)
     expect(page.locator("tr.detail").first).to_contain_text("quota")
     page.goto(page.url.split("#")[0] + "#/")
-    lost = page.locator("[data-total=lost]")
-    expect(lost).to_have_text("40")
+    expect(page.locator("[data-total=lost]")).to_have_text(count)
 
 
 def test_quarantine_shows_what_could_not_be_read(watched: Any, site: Any) -> None:
