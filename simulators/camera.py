@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
+
+os.environ.setdefault(
+    "OPENCV_FFMPEG_LOGLEVEL", "-8"
+)  # read when the library is loaded: errors are ours to say
 
 import cv2
 import numpy as np
@@ -24,6 +29,9 @@ from wire.errors import EdgebedError
 log = logging.getLogger(__name__)
 
 Truth = list[tuple[str, float, float, float, float]]
+
+cv2.setNumThreads(1)  # a simulator beside what it is there for takes no core more than it needs
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 

@@ -10,32 +10,19 @@ import re
 import secrets
 import socket
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from simulators.rtp import CLOCK_HZ, JPEG_TYPE, Packetizer
+from simulators.rtsp_text import MAX_HEAD, Headers, Refused, Request, framed, pair, read_request, response
 from wire.errors import Unreachable
 
 MAX_VIEWERS = 32
 SESSION_S = 60.0  # a viewer that sends nothing for so long is gone (RFC 2326, 12.37)
-_MAX_HEAD = 8_192  # bytes of a request up to the blank line
-_MAX_BODY = 4_096
 _BEHIND = 1_048_576  # bytes unsent to one viewer: from there on it misses pictures
 _REPORT_S = 5.0
 _METHODS = ("OPTIONS", "DESCRIBE", "SETUP", "PLAY", "PAUSE", "TEARDOWN", "GET_PARAMETER")
-Headers = list[tuple[str, str]]
-_REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    404: "Not Found",
-    454: "Session Not Found",
-    455: "Method Not Valid in This State",
-    461: "Unsupported Transport",
-    501: "Not Implemented",
-    505: "RTSP Version Not Supported",
-}
 
 
 class RtspServer:
@@ -69,6 +56,7 @@ class RtspServer:
         self._viewers: dict[asyncio.Task[None], _Viewer] = {}
         self._server: asyncio.Server | None = None
         self._udp: tuple[asyncio.DatagramTransport, asyncio.DatagramTransport] | None = None
+        self._outlet = _Outlet()
         self._reported = -1e9
 
     @property
@@ -100,7 +88,7 @@ class RtspServer:
     async def __aenter__(self) -> Self:
         try:
             self._server = await asyncio.start_server(
-                self._welcome, self.host, self.port, limit=_MAX_HEAD, ssl=self._tls, backlog=64
+                self._welcome, self.host, self.port, limit=MAX_HEAD, ssl=self._tls, backlog=64
             )
         except OSError as error:
             raise Unreachable(f"camera cannot have {self.host}:{self.port}: {error.strerror}") from error
@@ -128,6 +116,9 @@ class RtspServer:
     def _send(self, viewer: _Viewer, packets: list[bytes], report: bytes, now: float) -> None:
         if viewer.udp is not None and self._udp is not None:
             (host, rtp, rtcp), (data, control) = viewer.udp, self._udp
+            if self._outlet.full:
+                self.counters["pictures_missed"] += 1
+                return
             if report:
                 control.sendto(report, (host, rtcp))
             for packet in packets:
@@ -144,8 +135,8 @@ class RtspServer:
                 transport.abort()
             return
         viewer.slow_since = 0.0
-        parts = [_framed(viewer.channel + 1, report)] if report else []
-        parts += [_framed(viewer.channel, packet) for packet in packets]
+        parts = [framed(viewer.channel + 1, report)] if report else []
+        parts += [framed(viewer.channel, packet) for packet in packets]
         viewer.writer.write(b"".join(parts))
 
     # --- requests in
@@ -176,7 +167,7 @@ class RtspServer:
             while True:
                 try:
                     async with asyncio.timeout_at(viewer.heard + self.session_s):
-                        request = await _read_request(viewer.reader)
+                        request = await read_request(viewer.reader)
                 except TimeoutError:
                     if loop.time() - viewer.heard < self.session_s:
                         continue  # heard of by RTCP over UDP
@@ -184,45 +175,45 @@ class RtspServer:
                 viewer.heard = loop.time()
                 if request is not None and not await self._answer(viewer, request):
                     return
-        except _Refused as error:  # no RTSP: there is no telling where the next request begins
+        except Refused as error:  # no RTSP: there is no telling where the next request begins
             self.counters["requests_refused"] += 1
-            viewer.writer.write(_response(error.status, "0", [("X-Reason", error.reason)]))
+            viewer.writer.write(response(error.status, "0", [("X-Reason", error.reason)]))
         except (OSError, EOFError):
             return  # the viewer went away
         finally:
             viewer.playing = False
             viewer.writer.close()
 
-    async def _answer(self, viewer: _Viewer, request: _Request) -> bool:
+    async def _answer(self, viewer: _Viewer, request: Request) -> bool:
         """Whether the connection goes on."""
         try:
             self._check(request)
             headers, body = await self._handle(viewer, request)
-            viewer.writer.write(_response(200, request.cseq, headers, body))
+            viewer.writer.write(response(200, request.cseq, headers, body))
             if request.method == "PLAY":
                 viewer.playing = True
                 self._note_players()
-        except _Refused as error:
+        except Refused as error:
             self.counters["requests_refused"] += 1
             headers = [*error.headers, ("X-Reason", error.reason)]
-            viewer.writer.write(_response(error.status, request.cseq, headers))
+            viewer.writer.write(response(error.status, request.cseq, headers))
         if viewer.writer.transport.get_write_buffer_size() > 2 * _BEHIND:
             return False  # it asks without reading the answers
         return request.method != "TEARDOWN"
 
-    def _check(self, request: _Request) -> None:
+    def _check(self, request: Request) -> None:
         if request.version != "RTSP/1.0":
-            raise _Refused(505, "this is RTSP/1.0")
+            raise Refused(505, "this is RTSP/1.0")
         if request.method not in _METHODS:
-            raise _Refused(501, "no such method", ("Public", ", ".join(_METHODS)))
+            raise Refused(501, "no such method", ("Public", ", ".join(_METHODS)))
         if request.method == "OPTIONS":
             return
         if self._login and not self._allowed(request):
-            raise _Refused(401, "wrong or no password", ("WWW-Authenticate", 'Basic realm="edgebed"'))
+            raise Refused(401, "wrong or no password", ("WWW-Authenticate", 'Basic realm="edgebed"'))
         if not self._is_ours(request.url):
-            raise _Refused(404, f"the stream is /{self.path}")
+            raise Refused(404, f"the stream is /{self.path}")
 
-    async def _handle(self, viewer: _Viewer, request: _Request) -> tuple[Headers, bytes]:
+    async def _handle(self, viewer: _Viewer, request: Request) -> tuple[Headers, bytes]:
         if request.method == "OPTIONS":
             return [("Public", ", ".join(_METHODS))], b""
         if request.method == "DESCRIBE":
@@ -233,7 +224,7 @@ class RtspServer:
             return [("Transport", reply), self._session(viewer)], b""
         named = request.headers.get("session", "").partition(";")[0].strip()
         if not viewer.session or named != viewer.session:
-            raise _Refused(454, "SETUP comes first, on the same connection")
+            raise Refused(454, "SETUP comes first, on the same connection")
         if request.method == "PLAY":
             info = f"url={self._base(request.url)}track0;seq={self.source.next}"
             return [self._session(viewer), ("Range", "npt=now-"), ("RTP-Info", info)], b""
@@ -242,21 +233,21 @@ class RtspServer:
             self._note_players()
         return [self._session(viewer)], b""
 
-    async def _set_up(self, viewer: _Viewer, request: _Request) -> str:
+    async def _set_up(self, viewer: _Viewer, request: Request) -> str:
         """The transport that was agreed on, as the Transport header says it."""
         if viewer.playing:
-            raise _Refused(455, "it plays already")
+            raise Refused(455, "it plays already")
         for offer in request.headers.get("transport", "").split(","):
             words = [word.strip().lower() for word in offer.split(";")]
             values = dict(word.split("=", 1) for word in words if "=" in word)
             if "multicast" in words:
                 continue
             if words[0] == "rtp/avp/tcp":
-                low, _ = _pair(values.get("interleaved", "0-1"), 254)
+                low, _ = pair(values.get("interleaved", "0-1"), 254)
                 reply = f"RTP/AVP/TCP;unicast;interleaved={low}-{low + 1}"
                 viewer.channel, viewer.udp = low, None
             elif words[0] in ("rtp/avp", "rtp/avp/udp") and "client_port" in values and not self._tls:
-                ports = _pair(values["client_port"], 65_535)
+                ports = pair(values["client_port"], 65_535)
                 own = await self._open_udp()
                 # never to where the request says: the server would flood strangers for anybody
                 viewer.udp = (viewer.writer.get_extra_info("peername")[0], *ports)
@@ -265,9 +256,9 @@ class RtspServer:
                 continue
             viewer.session = viewer.session or secrets.token_hex(8)
             return f"{reply};ssrc={self.source.ssrc:08X}"
-        raise _Refused(461, "RTP/AVP/TCP;interleaved or RTP/AVP;client_port, unicast")
+        raise Refused(461, "RTP/AVP/TCP;interleaved or RTP/AVP;client_port, unicast")
 
-    def _allowed(self, request: _Request) -> bool:
+    def _allowed(self, request: Request) -> bool:
         scheme, _, word = request.headers.get("authorization", "").partition(" ")
         return scheme.lower() == "basic" and hmac.compare_digest(word.strip().encode(), self._login)
 
@@ -302,7 +293,7 @@ class RtspServer:
         loop = asyncio.get_running_loop()
         if self._udp is None:
             data, control = _udp_pair(self.host)
-            one, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=data)
+            one, _ = await loop.create_datagram_endpoint(lambda: self._outlet, sock=data)
             two, _ = await loop.create_datagram_endpoint(lambda: _Reports(self._viewers), sock=control)
             self._udp = (one, two)
         one, two = self._udp
@@ -330,25 +321,16 @@ class _Viewer:
         return source.report(at_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    url: str
-    version: str
-    headers: dict[str, str] = field(default_factory=dict)
+class _Outlet(asyncio.DatagramProtocol):
+    """Knows when the machine takes no more packets for now."""
 
-    @property
-    def cseq(self) -> str:
-        word = self.headers.get("cseq", "0")
-        return word if word.isdigit() and len(word) < 12 else "0"
+    full = False
 
+    def pause_writing(self) -> None:
+        self.full = True
 
-class _Refused(Exception):
-    """The answer to a request that cannot be granted."""
-
-    def __init__(self, status: int, reason: str, *headers: tuple[str, str]) -> None:
-        super().__init__(reason)
-        self.status, self.reason, self.headers = status, reason, headers
+    def resume_writing(self) -> None:
+        self.full = False
 
 
 class _Reports(asyncio.DatagramProtocol):
@@ -361,57 +343,6 @@ class _Reports(asyncio.DatagramProtocol):
         for viewer in self._viewers.values():
             if viewer.udp is not None and (viewer.udp[0], viewer.udp[2]) == addr[:2]:
                 viewer.heard = asyncio.get_running_loop().time()
-
-
-async def _read_request(reader: asyncio.StreamReader) -> _Request | None:
-    """The next request; None for an interleaved packet, which is read and thrown away."""
-    first = await reader.readexactly(1)
-    if first == b"$":
-        head = await reader.readexactly(3)
-        await reader.readexactly(int.from_bytes(head[1:], "big"))
-        return None
-    if first in b"\r\n":
-        return None
-    try:
-        head = first + await reader.readuntil(b"\r\n\r\n")
-    except asyncio.LimitOverrunError as error:
-        raise _Refused(400, f"a request of more than {_MAX_HEAD} bytes") from error
-    lines = head.decode("latin-1").split("\r\n")
-    words = lines[0].split(" ")
-    if len(words) != 3 or not words[2].startswith("RTSP/"):
-        raise _Refused(400, "not RTSP")
-    headers = {}
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name.strip().lower()] = value.strip()
-    length = headers.get("content-length", "0")
-    if not (length.isdigit() and len(length) < 8 and int(length) <= _MAX_BODY):
-        raise _Refused(400, f"a body of more than {_MAX_BODY} bytes")
-    await reader.readexactly(int(length))
-    return _Request(words[0], words[1], words[2], headers)
-
-
-def _response(status: int, cseq: str, headers: Headers, body: bytes = b"") -> bytes:
-    lines = [f"RTSP/1.0 {status} {_REASONS[status]}", f"CSeq: {cseq}", "Server: edgebed"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    if body:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
-
-
-def _framed(channel: int, packet: bytes) -> bytes:
-    return b"$" + bytes((channel,)) + len(packet).to_bytes(2, "big") + packet
-
-
-def _pair(text: str, highest: int) -> tuple[int, int]:
-    low, _, high = text.partition("-")
-    high = high or str(int(low) + 1 if low.isdigit() and len(low) < 6 else "")
-    if not (low.isdigit() and high.isdigit() and len(low) < 6 and len(high) < 6):
-        raise _Refused(400, f"a pair of numbers is needed, not {text[:20]!r}")
-    if int(low) > highest or int(high) > highest:
-        raise _Refused(400, f"numbers up to {highest} are possible, not {text[:20]!r}")
-    return int(low), int(high)
 
 
 def _udp_pair(host: str) -> tuple[socket.socket, socket.socket]:
