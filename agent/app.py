@@ -44,6 +44,8 @@ class App:
         self.version = version
         self.boot = secrets.token_hex(8)
         self.ready = asyncio.Event()
+        self.interrupted = False  # by Ctrl-C
+        self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._news = False  # a state changed that status.json does not show yet
         self._notifier = Notifier()
@@ -58,8 +60,9 @@ class App:
         loop = asyncio.get_running_loop()
         # few threads: each costs an arena of memory, and what they do waits for the disk
         loop.set_default_executor(ThreadPoolExecutor(3, thread_name_prefix="asyncio_"))
+        self._task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(number, self._signalled, number)
         try:
             with state.locked(self.plan.config.state):
                 await self._run()
@@ -71,6 +74,12 @@ class App:
     def stop(self) -> None:
         """End soon and in order."""
         self._stopping.set()
+
+    def _signalled(self, number: signal.Signals) -> None:
+        self.interrupted = number == signal.SIGINT
+        if self._stopping.is_set() and self._task is not None:
+            self._task.cancel()  # asked twice: at once; what is taken is on disk anyway
+        self.stop()
 
     async def _run(self) -> None:
         config, clock = self.plan.config, self.clock

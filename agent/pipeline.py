@@ -100,7 +100,7 @@ class Pipeline:
             at_work = slots[reading.stream]
             if reading.picture is None:
                 self._batchers[device, reading.stream].add(reading.at_ns, reading.values, reading.quality)
-            elif not at_work:
+            elif not any(slot.state.state == "ok" for slot in at_work):
                 self._views[device, reading.stream].show(reading)
             waits = [wait for slot in at_work if (wait := slot.offer(reading)) is not None]
             if not waits:

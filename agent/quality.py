@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 from msgspec import UNSET
 
-from adapters.base import Reading, Value
+from adapters.base import Picture, Reading, Value
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Field, Quality, Stream
 
+MAX_SIDE = 16_384  # pixels
 MAX_TEXT = 2_000  # characters of one value: what is longer is no measurement
 _LAST_NS = 253_402_300_799 * NS_PER_S  # 9999-12-31
 # the gravest first: a row travels with one
@@ -41,10 +43,13 @@ class Inspector:
             stream.last_ns = None
 
     def inspect(self, reading: Reading) -> Reading | None:
-        """The reading with its quality, or None when it is of no declared stream and kind."""
+        """The reading with its quality, or None when it is of no declared stream and kind, or no picture."""
         declared = self._streams.get(reading.stream)
         if declared is None or (reading.picture is None) == declared.frame:
             self._counters["undeclared_stream"] += 1
+            return None
+        if reading.picture is not None and not _is_picture(reading.picture):
+            self._counters["bad_picture"] += 1
             return None
         found = [reading.quality] if reading.quality else []
         at_ns = reading.at_ns
@@ -64,6 +69,12 @@ class Inspector:
             self._counters[quality.name.lower()] += 1
         worst = next((quality for quality in _ORDER if quality in found), Quality.GOOD)
         return replace(reading, at_ns=at_ns, values=values, quality=worst)
+
+
+def _is_picture(picture: Picture) -> bool:
+    shape = picture.shape
+    fits = len(shape) == 3 and shape[2] == 3 and 0 < shape[0] <= MAX_SIDE and 0 < shape[1] <= MAX_SIDE
+    return fits and picture.dtype == np.uint8
 
 
 class _Declared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -45,6 +46,13 @@ def _fitting_jpeg(picture: Picture, room: int) -> tuple[bytes, int, int]:
         raise SnapshotError(
             "pictures need OpenCV, which is missing: pip install 'edgebed[camera]'"
         ) from error
+    try:
+        return _shrunk(cv2, picture, room)
+    except cv2.error as error:
+        raise SnapshotError(f"OpenCV cannot encode the picture: {error}") from error
+
+
+def _shrunk(cv2: Any, picture: Picture, room: int) -> tuple[bytes, int, int]:
     scale = min(1.0, _LONGEST / max(picture.shape[:2]))
     while True:
         height, width = (max(1, round(side * scale)) for side in picture.shape[:2])

@@ -40,10 +40,15 @@ def run(config: Path, level: str) -> None:
 
     clock = Clock()
     plan = load(config, clock)
+    app = App(plan, clock, __version__)
     try:
-        asyncio.run(App(plan, clock, __version__).run())
+        asyncio.run(app.run())
+    except asyncio.CancelledError:
+        log.warning("ended at once, as asked twice")
     except BaseExceptionGroup as group:
         raise _first(group) from group
+    if app.interrupted:
+        sys.exit(130)
 
 
 @command.command()

@@ -21,8 +21,10 @@ import yaml
 from onnx import helper
 
 from agent import status
-from agent.app import App
+from agent.app import App, _Committer
 from agent.config import load
+from agent.message import Message
+from agent.outbox import Outbox, OutboxSettings
 from agent.state import is_running, locked
 from edgebed.broker import Broker, free_port
 from edgebed.processes import edgebed_command
@@ -270,6 +272,38 @@ def test_as_a_service_it_says_ready_feeds_the_watchdog_and_ends_on_sigterm(
     asked = subprocess.run(edgebed_command("agent", "status", str(path)), capture_output=True, text=True)
     assert asked.returncode == 69
     assert "t/p/s/n: not running" in asked.stdout
+
+
+async def test_a_committer_that_does_not_move_is_noticed(tmp_path: Path) -> None:
+    outbox = await asyncio.to_thread(Outbox.open, tmp_path / "outbox", OutboxSettings(), Clock())
+    try:
+        committer = _Committer(outbox)
+        assert committer.moves(0.0)
+        assert committer.moves(100.0), "nothing waits"
+        outbox.append(Message("event", "_", "x", Event(ts=1, type="x")))
+        assert committer.moves(101.0)
+        assert committer.moves(129.0)
+        assert not committer.moves(132.0)
+        await asyncio.to_thread(outbox.commit)
+        assert committer.moves(133.0)
+    finally:
+        await asyncio.to_thread(outbox.close)
+
+
+def test_ctrl_c_ends_in_order_and_twice_at_once(config: Callable[..., Path]) -> None:
+    path = config("mqtt://127.0.0.1:9")
+    for presses in (1, 2):
+        with subprocess.Popen(
+            edgebed_command("agent", "run", str(path)), stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            while "ready: " not in process.stderr.readline():
+                assert process.poll() is None
+            for _ in range(presses):
+                process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in said
 
 
 def test_once_prints_what_would_be_sent_and_leaves_nothing(config: Callable[..., Path]) -> None:

@@ -117,6 +117,22 @@ def test_what_was_never_declared_is_left_out_and_counted() -> None:
     assert counters == {"undeclared_stream": 3, "undeclared_field": 1}
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((2, 2), np.uint8),
+        np.zeros((2, 2, 4), np.uint8),
+        np.zeros((2, 2, 3), np.float32),
+        np.zeros((0, 2, 3), np.uint8),
+        np.zeros((1, 20_000, 3), np.uint8),
+    ],
+)
+def test_what_is_no_picture_goes_nowhere(picture: Any) -> None:
+    inspect, counters = inspector()
+    assert inspect.inspect(Reading("frames", T0, picture=picture)) is None
+    assert counters == {"bad_picture": 1}
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["x", "n", "on", "word", "spy"]),
