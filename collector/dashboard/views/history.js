@@ -114,6 +114,7 @@ export function useSeries(node, device, stream, field, range) {
       try {
         const params = { stream, field, from, to, points: Math.max(150, Math.min(1000, Math.round(innerWidth * 0.8))) };
         const answer = await get(`${devicePath(node, device)}/series`, { params, signal: abort.signal });
+        first ||= answer.t.find((_, i) => answer.mean[i] !== null) ?? 0; // it began after this page was opened
         setState({ answer: { ...answer, from, to }, error: "" });
       } catch (failed) {
         if (failed.name === "AbortError") return;
