@@ -32,6 +32,7 @@ class Harm:
     slice: int = 0  # bytes of one write at most; 0 = as it came
     corrupt: float = 0.0  # share of the bytes that are changed, 0 to 1
     cut_after: int = 0  # reset a connection when it has carried so many bytes this way; 0 = never
+    hole_after: int = 0  # from so many bytes on, swallow what the connection should carry; 0 = never
     black_hole: bool = False  # swallow every byte, keep the connection up
 
 
@@ -224,16 +225,18 @@ class FaultProxy:
             size = min(len(chunk) - at, harm.slice or _CHUNK)
             if harm.rate:
                 size = min(size, max(1, int(harm.rate / 20)))
-            left = harm.cut_after - link.carried[way] if harm.cut_after else size
+            ends = [end for end in (harm.cut_after, harm.hole_after) if end]
+            size = min([size, *(max(0, end - link.carried[way]) for end in ends)])
             try:
-                writer.write(chunk[at : at + max(0, min(size, left))])
+                writer.write(chunk[at : at + size])
                 await writer.drain()
             except OSError:
                 return False
             link.carried[way] += size
             at += size
-            if left <= size and harm.cut_after:
-                return False
+            if ends and link.carried[way] >= min(ends):
+                link.holes.add(way)
+                return not 0 < harm.cut_after <= link.carried[way]
             if harm.rate:
                 await asyncio.sleep(size / harm.rate)
             elif harm.slice:

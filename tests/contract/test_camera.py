@@ -233,6 +233,25 @@ async def test_a_stream_that_stalls_is_read_again_by_a_new_camera() -> None:
         assert (await read(1, url=url))[0]
 
 
+@pytest.mark.parametrize("passed", [100, 500, 800, 1_300])
+async def test_a_line_that_goes_dark_while_the_stream_starts(passed: int) -> None:
+    """In the answer to the first question, and in later ones, which the library asks."""
+    async with StreetCamera(seed=1, size=SMALL) as street, FaultProxy(street.port) as link:
+        link.set("down", hole_after=passed)
+        url = f"rtsp://127.0.0.1:{link.port}/street"
+        camera = Camera(Camera.Options(url=url, open_timeout_s=1.0, read_timeout_s=0.5), Clock())
+        said = r"does not answer within|did not start its stream within|sent nothing for 0\.5 s"
+        async with asyncio.timeout(5):
+            with pytest.raises((DeviceUnreachable, DeviceStalled), match=said):
+                await opened_and_drained(camera)
+        assert camera.counters["captures_abandoned"] == 0
+
+
+async def opened_and_drained(camera: Camera) -> None:
+    async with camera:
+        await drained(aiter(camera))
+
+
 async def drained(readings: AsyncIterator[Reading]) -> None:
     async with asyncio.timeout(10):
         async for _ in readings:

@@ -130,6 +130,16 @@ async def test_cut_after_passes_exactly_so_many_bytes(echo: int) -> None:
         await until(lambda: proxy.connections == 0)
 
 
+async def test_hole_after_passes_exactly_so_many_bytes_and_stays_up(echo: int) -> None:
+    async with FaultProxy(echo) as proxy, connected(proxy.port) as line:
+        proxy.set("down", hole_after=1_000, slice=300)
+        line.writer.write(PATTERN)
+        assert await asyncio.wait_for(line.reader.readexactly(1_000), 10) == PATTERN[:1_000]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(line.reader.read(1), 0.2)
+        assert proxy.connections == 1
+
+
 @pytest.mark.parametrize("reset", [True, False])
 async def test_cut_ends_every_connection(echo: int, reset: bool) -> None:
     async with FaultProxy(echo) as proxy, connected(proxy.port) as line:
