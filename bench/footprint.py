@@ -63,6 +63,7 @@ def run() -> list[dict[str, Any]]:
 
 def _sensor(work: Path, url: str, *, with_model: bool) -> dict[str, Any]:
     replay = {"file": str(work / "arm.csv"), "time": "time", "stream": "joints", "loop": True}
+    replay["fields"] = {name: name for name in SIGNALS}
     models = {"anomaly": {"package": str(folder("models") / "joint-anomaly"), "input": "arm/joints"}}
     return {
         "node": "bench/footprint/here/node-1",

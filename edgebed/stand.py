@@ -172,8 +172,12 @@ class Stand:
             if found:
                 return found
             if loop.time() > until:
-                raise EdgebedError(f"not within {deadline_s:g} s: {what}; see the logs in {self.folder}")
+                raise EdgebedError(f"not within {deadline_s:g} s: {what}\n{self._last_words()}")
             await asyncio.sleep(0.1)
+
+    def _last_words(self) -> str:
+        children = [self.collector, *self.simulators.values(), *self.agents.values()]
+        return "\n".join(f"{child.name} ({child.log}): {child.tail(3)}" for child in children)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
