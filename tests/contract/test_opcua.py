@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from adapters.base import Adapter, AdapterError, DeviceLied, DeviceUnreachable, Reading
+from adapters.base import Adapter, AdapterError, DeviceLied, DeviceUnreachable, OptionsError, Reading
 from adapters.opcua import Node, OpcUa, OpcUaOptions, Security
 from adapters.testing import AdapterContract, Rig
 from edgebed.processes import Child, edgebed_command
@@ -209,41 +209,38 @@ async def test_a_clock_that_is_years_off_is_not_believed() -> None:
             assert (await read(adapter, 1))[0].at_ns < 947_000_000 * NS_PER_S
 
 
-async def test_a_wrong_password_is_refused_without_repeating_it(tmp_path: Path) -> None:
-    (tmp_path / "right").write_text("correct horse\n")
-    (tmp_path / "wrong").write_text("battery staple\n")
-    words = (tmp_path / "right").read_text().strip()
-    async with CobotCell(seed=1, user="op", password=words) as cell:
-        login = {"user": "op", "plain_password": True}
-        async with OpcUa(options(cell.port, **login, password_file=tmp_path / "right"), Clock()) as adapter:
-            assert await read(adapter, 3)
-        for wrong in ({**login, "password_file": tmp_path / "wrong"}, {}):
-            with pytest.raises(DeviceUnreachable) as caught:
-                await OpcUa(options(cell.port, **wrong), Clock()).open()
-            assert "refuses" in str(caught.value)
-            assert "staple" not in str(caught.value)
-
-
-async def test_only_the_pinned_server_is_trusted(tmp_path: Path) -> None:
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A folder of certificates (.der), private keys (.pem) and passwords."""
     for name, uri in (("server", APPLICATION_URI), ("agent", "urn:test:agent"), ("other", "urn:test:other")):
         make_certificate(tmp_path / name, uri)
-    server = {"cert": tmp_path / "server.der", "key": tmp_path / "server.pem"}
-    (tmp_path / "password").write_text(words := "correct horse")
-    async with CobotCell(seed=1, user="op", password=words, **server) as cell:  # type: ignore[arg-type]
-        for pinned, trusted in (("server", True), ("other", False)):
-            security = Security(
-                cert=tmp_path / "agent.der",
-                key=tmp_path / "agent.pem",
-                server_cert=tmp_path / f"{pinned}.der",
-            )
-            login = {"user": "op", "password_file": tmp_path / "password", "security": security}
-            adapter = OpcUa(options(cell.port, **login), Clock())
-            if trusted:
-                async with adapter:
-                    assert len(await read(adapter, 5)) == 5
-            else:
-                with pytest.raises(DeviceLied, match="another certificate"):
-                    await adapter.open()
+    (tmp_path / "right").write_text("correct horse\n")
+    (tmp_path / "wrong").write_text("battery staple\n")
+    return tmp_path
+
+
+async def test_who_may_read_and_who_is_read(keys: Path) -> None:
+    words = (keys / "right").read_text().strip()
+    server = CobotCell(user="op", password=words, cert=keys / "server.der", key=keys / "server.pem")
+    plain = {"user": "op", "plain_password": True}
+    secured = {"cert": keys / "agent.der", "key": keys / "agent.pem"}
+    async with server as cell:
+        async with OpcUa(options(cell.port, **plain, password_file=keys / "right"), Clock()) as adapter:
+            assert await read(adapter, 3)
+        for wrong in ({**plain, "password_file": keys / "wrong"}, {}):
+            with pytest.raises(DeviceUnreachable, match="refuses") as caught:
+                await OpcUa(options(cell.port, **wrong), Clock()).open()
+            assert "staple" not in str(caught.value)
+        login = {"user": "op", "password_file": keys / "right"}
+        pinned = Security(**secured, server_cert=keys / "server.der")
+        async with OpcUa(options(cell.port, **login, security=pinned), Clock()) as adapter:
+            assert await read(adapter, 3)
+        another = Security(**secured, server_cert=keys / "other.der")
+        with pytest.raises(DeviceLied, match="another certificate"):
+            await OpcUa(options(cell.port, **login, security=another), Clock()).open()
+        gone = Security(**secured, server_cert=keys / "none.der")
+        with pytest.raises(OptionsError, match=r"none\.der"):
+            await OpcUa(options(cell.port, **login, security=gone), Clock()).open()
 
 
 def make_certificate(path: Path, uri: str) -> None:

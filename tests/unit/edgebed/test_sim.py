@@ -1,0 +1,56 @@
+"""`edgebed sim`: the URL first, an end by time or signal, mistakes by exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import simulators
+from edgebed.processes import Child, edgebed_command
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = edgebed_command("sim", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_every_kind_is_listed() -> None:
+    done = run("list", "--json")
+    assert [json.loads(line)["kind"] for line in done.stdout.splitlines()] == list(simulators.KINDS)
+
+
+def test_it_says_where_and_ends_in_time() -> None:
+    done = run("run", "opcua", "--for", "0.2", "--json", "--fault", "friction:3@1-2x0.5")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["url"].startswith("opc.tcp://127.0.0.1:")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_it_ends_by_signal(tmp_path: Path, how: signal.Signals, status: int) -> None:
+    child = Child("sim", edgebed_command("sim", "run", "opcua"), tmp_path / "sim.log")
+    with child:
+        assert child.first_line().startswith("opc.tcp://")
+        assert child.end(how) == status
+    assert child.tail() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["opcua", "--clip", __file__], "opcua takes no --clip"),
+        (["camera", "--fault", "spike:1"], "camera takes no --fault"),
+        (["opcua", "--fault", "rust:1"], "rust"),
+        (["opcua", "--rate", "0"], "rate"),
+        (["toaster"], "toaster"),
+    ],
+)
+def test_mistakes_are_usage_errors(arguments: list[str], said: str) -> None:
+    done = run("run", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
