@@ -46,13 +46,14 @@ class Rows:
     clk: int
     late: bool
     recv_ms: int
-    times_us: list[int] = field(default_factory=list)
+    count: int = 0
+    times: list[NDArray[np.int64]] = field(default_factory=list)  # us, one array a batch
     columns: dict[str, list[Scalar]] = field(default_factory=dict)
     quality: list[int] = field(default_factory=list)
     messages: list[tuple[int, int]] = field(default_factory=list)
     size: int = 0  # bytes as they travelled
 
-    def add(self, batch: Batch, times: list[int], size: int) -> None:
+    def add(self, batch: Batch, times: NDArray[np.int64], size: int) -> None:
         """Append the rows of a batch with the same fields, at `times` in us; `size` is what travelled."""
         if self.columns:
             for name, column in batch.f.items():
@@ -60,18 +61,24 @@ class Rows:
         else:
             self.columns = {name: list(column) for name, column in batch.f.items()}
         if isinstance(batch.q, list):
-            self.quality.extend([0] * (len(self.times_us) - len(self.quality)))
+            self.quality.extend([0] * (self.count - len(self.quality)))
             self.quality.extend(batch.q)
-        self.times_us.extend(times)
+        self.times.append(times)
+        self.count += len(times)
         self.messages.append((batch.seq, len(times)))
         self.size += size
 
+    def times_us(self) -> NDArray[np.int64]:
+        """The time of each row."""
+        if len(self.times) > 1:
+            self.times = [np.concatenate(self.times)]
+        return self.times[0]
+
     def newest(self) -> tuple[int, dict[str, Scalar]]:
         """Time in us and values of the row with the newest time."""
-        at = max(range(len(self.times_us)), key=self.times_us.__getitem__)
-        if self.times_us[-1] >= self.times_us[at]:
-            at = len(self.times_us) - 1
-        return self.times_us[at], {name: column[at] for name, column in self.columns.items()}
+        times = self.times_us()
+        at = len(times) - 1 - int(times[::-1].argmax())
+        return int(times[at]), {name: column[at] for name, column in self.columns.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ class Packed:
 
 def pack(rows: Rows) -> Packed:
     """Columns to bytes, with the minute rollups of every field."""
-    times = np.array(rows.times_us, dtype=np.int64)
+    times = rows.times_us()
     steps = np.diff(times, prepend=np.int64(0))
     parts: list[bytes] = [steps.tobytes()]
     columns: list[tuple[str, str, int]] = []
@@ -143,6 +150,15 @@ def unpack(body: bytes, names: Iterable[str] | None = None) -> tuple[Head, NDArr
     except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
         raise WireError(f"not a column chunk: {error}") from error
     return head, times, columns
+
+
+def times_of(batch: Batch) -> NDArray[np.int64]:
+    """Unix microseconds of each row."""
+    scale = 1 if batch.tu == "us" else 1000
+    if isinstance(batch.dt, list):
+        return np.array(batch.dt, np.int64) * scale + batch.t0 * 1000
+    step = (batch.per or 1) * scale  # a batch without dt has per and n
+    return np.arange(len(batch), dtype=np.int64) * step + batch.t0 * 1000
 
 
 def as_floats(column: NDArray[Any] | Sequence[Any]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from collector.chunk import Rows, pack
+from collector.chunk import Rows, pack, times_of
 from collector.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
 from collector.ledger import Draft, Key, Ledger, Refused
 from collector.link import Incoming
@@ -101,13 +101,14 @@ class _Digesting:
     def _data(self, topic: Topic, message: Incoming) -> None:
         batch = decode(message.body, Batch)
         _require_number(batch)
-        times = batch.times_us()
-        if min(times) < _EARLIEST_US or max(times) > _LATEST_US:
+        times = times_of(batch)
+        newest_us = int(times.max())
+        if newest_us > _LATEST_US or times.min() < _EARLIEST_US:
             raise WireError("rows before 1970 or after 9999")
         node = str(topic.address)
         if not self._count(node, batch.ep, batch.seq, len(batch), message.recv_ms):
             return
-        late = message.recv_ms - self._skew(node) - max(times) // 1000 > LATE_MS
+        late = message.recv_ms - self._skew(node) - newest_us // 1000 > LATE_MS
         clk = -1 if batch.clk is msgspec.UNSET else batch.clk
         key = (node, topic.device, topic.name, batch.ep, clk, late, *batch.f)
         rows = self._rows.get(key)
@@ -117,7 +118,7 @@ class _Digesting:
             )
         rows.add(batch, times, len(message.body))
         self._digest.rows += len(batch)
-        if len(rows.times_us) >= CHUNK_ROWS:
+        if rows.count >= CHUNK_ROWS:
             self._full.append(self._rows.pop(key))
 
     def _event(self, topic: Topic, message: Incoming) -> None:

@@ -280,12 +280,12 @@ def _senders(items: Sequence[Received]) -> Mapping[str, int]:
 
 def rows_frame(rows: Rows) -> dict[str, object]:
     """Stored rows as viewers get them."""
-    start = max(0, len(rows.times_us) - FRAME_ROWS)
+    start = max(0, rows.count - FRAME_ROWS)
     return {
         "node": rows.node,
         "device": rows.device,
         "stream": rows.stream,
-        "t": [at // 1000 for at in rows.times_us[start:]],
+        "t": (rows.times_us()[start:] // 1000).tolist(),
         "f": {name: column[start:] for name, column in rows.columns.items()},
         "late": int(rows.late),
     }

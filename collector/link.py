@@ -250,7 +250,7 @@ class _Connection:
         link, full = self._link, self._link.is_holding
         poll = select.poll()
         reading = 0 if full else select.POLLIN
-        writing = select.POLLOUT if self.client.want_write() else 0
+        writing = select.POLLOUT if self.client.want_write() or sock.unsent else 0
         poll.register(sock, reading | writing)
         poll.register(link._wake_in, select.POLLIN)
         pending = not full and sock.pending() > 0
@@ -261,8 +261,7 @@ class _Connection:
             with contextlib.suppress(BlockingIOError):
                 link._wake_in.recv(4096)
         self._send()
-        if self.client.want_write():
-            self.client.loop_write()
+        self._write()
         self._look_after(full)
 
     def _read(self) -> None:
@@ -272,6 +271,13 @@ class _Connection:
                 return
             if self._link.is_holding:
                 return
+
+    def _write(self) -> None:
+        if self.client.want_write():
+            self.client.loop_write()
+        sock: Any = self.client.socket()
+        if sock is not None:
+            sock.flush()
 
     def _send(self) -> None:
         link = self._link
@@ -363,16 +369,16 @@ class _Connection:
     def _end(self) -> None:
         """Send what is settled and say goodbye, within a second."""
         deadline = self._link._clock.monotonic() + 1.0
+        self._link._on_message = _nothing
         self._send()
         while (sock := self.client.socket()) is not None and self._link._clock.monotonic() < deadline:
-            self.client.loop_write()
+            self._write()
             if not self.client.want_write() and not self.client._out_messages:
                 break
             poll = select.poll()
             poll.register(sock, select.POLLIN | (select.POLLOUT * self.client.want_write()))
             if poll.poll(100):
                 self.client.loop_read()
-        self._link._on_message = _nothing
         self.client.disconnect()
         self.client.loop_write()
 
