@@ -235,12 +235,14 @@ class Regression(Decoder):
 
     def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
         """The numbers; null where one is not finite."""
-        row = np.concatenate([np.asarray(output, np.float64).reshape(-1) for output in outputs])
+        row: list[float] = []
+        for output in outputs:
+            row += output.reshape(-1).tolist()
         if len(row) != len(self._quantities):
             raise ModelError(f"the model gave {len(row)} numbers for {len(self._quantities)} fields")
         values: dict[str, Scalar] = {
             name: _number(number * q.scale + q.offset)
-            for number, (name, q) in zip(row.tolist(), self._quantities.items(), strict=True)
+            for number, (name, q) in zip(row, self._quantities.items(), strict=True)
         }
         return Result(values)
 
@@ -292,16 +294,17 @@ class Anomaly(Decoder):
 
     def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
         """Score, worst part and alarm; null and no alarm where the score is not finite."""
-        options, part, worst = self._options, "", math.nan
+        # for a handful of numbers lists cost less than numpy, whose code the run has thrown out of the cache
+        options, part, worst = self._options, "", -math.inf
         if self._parts_at is not None:
-            parts = flat(outputs[self._parts_at], len(options.parts)).astype(np.float64)
-            usable = np.isfinite(parts)
-            if usable.any():
-                at = int(np.argmax(np.where(usable, parts, -np.inf)))
-                part, worst = options.parts[at], float(parts[at])
+            for name, number in zip(
+                options.parts, flat(outputs[self._parts_at], len(options.parts)).tolist(), strict=True
+            ):
+                if worst < number < math.inf:
+                    part, worst = name, number
         elif options.parts:
             part = options.parts[0]
-        score = _number(float(flat(outputs[self._score_at], 1)[0]) if self._score_at is not None else worst)
+        score = _number(flat(outputs[self._score_at], 1).tolist()[0] if self._score_at is not None else worst)
         alarm = score is not None and score >= options.threshold
         values: dict[str, Scalar] = {"score": score, "alarm": alarm}
         if options.parts:
@@ -337,8 +340,7 @@ def slugs(labels: Sequence[str]) -> list[str]:
 
 
 def _number(value: float) -> float | None:
-    value = float(value)
-    return value if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
