@@ -17,20 +17,24 @@ from wire.topics import NODE_ITSELF
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 4_194_304  # while the disk takes nothing; beyond it the oldest go
 _MAX_TAIL = 255
 
 
 class Buffer:
-    """Gives the numbers: one counter over data and events. Not thread-safe: the outbox's lock guards it."""
+    """Gives the numbers: one counter over data and events. Not thread-safe: the outbox's lock guards it.
 
-    def __init__(self, ep: str, head: int, clock: Clock) -> None:
+    `max_bytes` is what it holds while the disk takes nothing; beyond it the oldest go. At most half a
+    segment: so a gap event is never more than one new segment behind what it has to be ahead of.
+    """
+
+    def __init__(self, ep: str, head: int, max_bytes: int, clock: Clock) -> None:
         self.ep = ep
         self.head = head
         self.boot = machine_boot()
         self.losses = Losses()
         self.dropped = dict.fromkeys(KINDS, 0)
         self.dropped_rows = dict.fromkeys(KINDS, 0)
+        self._max_bytes = max_bytes
         self._clock = clock
         self._waiting: dict[Kind, deque[Blob]] = {kind: deque() for kind in KINDS}
         self._bytes = dict.fromkeys(KINDS, 0)
@@ -80,8 +84,8 @@ class Buffer:
         return seq
 
     def shed(self, why: Why) -> None:
-        """Keep to `MAX_BYTES`: the oldest data go first, then the oldest events."""
-        while sum(self._bytes.values()) > MAX_BYTES:
+        """Keep to `max_bytes`: the oldest data go first, then the oldest events."""
+        while sum(self._bytes.values()) > self._max_bytes:
             kind: Kind = "data" if self._waiting["data"] else "event"
             packed = self._waiting[kind].popleft()
             self._bytes[kind] -= packed.size

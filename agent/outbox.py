@@ -88,13 +88,14 @@ class Outbox:
         self._disk = threading.Lock()  # one commits
         self._taking = threading.Lock()  # one takes
         self._journals = {kind: Journal(kind, self._lock, state.segments[kind]) for kind in KINDS}
-        self._buffer = Buffer(state.ep, state.head, clock)
+        self._buffer = Buffer(state.ep, state.head, pool.segment_size // 2, clock)
         self._buffer.losses.add("torn", state.torn)
         self._buffer.losses.add("damaged", state.damaged)
         for kind in KINDS:
             self._buffer.dropped[kind] = state.dropped[kind].dropped
             self._buffer.dropped_rows[kind] = state.dropped[kind].dropped_rows
-        self._freed: list[Segment] = []
+        self._freed: list[Segment] = []  # nothing waits in them
+        self._condemned: list[Segment] = []  # dropped, but the disk does not say so yet
         self._groups = 0  # written since the start
         self._marked_at = time.monotonic()
         self._on_append: Callable[[], object] = _nothing
@@ -156,7 +157,6 @@ class Outbox:
             groups = self._groups
             try:
                 self._drain()
-                self._keep_spare()
             except OSError as error:
                 self._failed(error)
             else:
@@ -242,12 +242,14 @@ class Outbox:
     def _drain(self) -> None:
         while True:
             self._recycle()
+            grown = self._make_spare()
             with self._lock:
                 self._buffer.declare()
                 kind = self._buffer.next()
-            if kind is None:
+            if kind is not None:
+                self._write(kind)
+            elif not grown:
                 return
-            self._write(kind)
 
     def _write(self, kind: Kind) -> None:
         segment = self._segment_for(kind)
@@ -310,38 +312,38 @@ class Outbox:
             self._freed += journal.finished()
 
     def _recycle(self) -> None:
-        """Files in which nothing waits become free; the mark keeps them from being read again."""
+        """Files in which nothing waits become free, dropped ones once it is on disk that they were."""
         with self._lock:
-            freed, self._freed = self._freed, []
-        for segment in freed:
-            with contextlib.suppress(OSError):
+            free, self._freed = self._freed, []
+            if self._buffer.losses.lowest() is None:
+                free += self._condemned
+                self._condemned = []
+        for segment in free:
+            segment.low, segment.done = segment.end, segment.count
+            with contextlib.suppress(OSError):  # without the mark it is sent once more after a restart
                 segment.mark(segment.before.dropped, segment.before.dropped_rows)
             self._pool.give(segment.path)
 
-    def _keep_spare(self) -> None:
-        """Grow, or at the quota drop the oldest, data first. It is overwritten only once it is declared."""
-        while len(self._pool) < SPARE:
-            why: Why = "quota" if self._pool.full else "disk"
-            try:
-                self._pool.grow()
-                continue
-            except OSError as error:
-                log.debug("no more segments: %s", error.strerror)
-            victims = (self._journals[kind].segments for kind in KINDS)
-            victim = next((known[0] for known in victims if len(known) > 1), None)
-            if victim is None:
-                return
-            if self._drop(victim, why):
-                self._drain()
-                self._pool.give(victim.path)
-            else:
-                self._recycle()
+    def _make_spare(self) -> bool:
+        """Grow, or drop the oldest, data first, so that the next segment has a file; False if all is well."""
+        if len(self._pool) + len(self._condemned) >= SPARE:
+            return False
+        why: Why = "quota" if self._pool.full else "disk"
+        try:
+            self._pool.grow()
+        except OSError as error:
+            log.debug("no more segments: %s", error.strerror)
+        else:
+            return True
+        victims = (self._journals[kind].segments for kind in KINDS)
+        victim = next((known[0] for known in victims if len(known) > 1), None)
+        return victim is not None and self._drop(victim, why)
 
     def _drop(self, victim: Segment, why: Why) -> bool:
         data = read(victim, 0, victim.end)
         dropped = self._journals[victim.kind].drop(victim)
         if dropped is None:  # the last acknowledgement came first
-            return False
+            return True
         waiting, unread = dropped
         damage: list[tuple[int, int]] = []
         lost = [each for each in victim.walk(data, PAGE, damage) if each.at >= unread or each.seq in waiting]
@@ -353,6 +355,7 @@ class Outbox:
                 self._buffer.losses.add(why_of(event), event.lost)
             self._buffer.dropped[victim.kind] += len(lost)
             self._buffer.dropped_rows[victim.kind] += sum(each.rows for each in lost)
+            self._condemned.append(victim)
         if damage:
             self._damaged(victim.kind, Lost(sum(size for _, size in damage), victim.base, victim.last_seq))
         return True

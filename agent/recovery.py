@@ -80,12 +80,15 @@ def _scan(state: Recovered, known: list[Segment], broken: int) -> None:
         for segment in pending:
             sure = max(sure, _scan_one(state, segment, present))
             scanned.add(segment.generation)
-        # what the newest group was sure of lies in segments that are scanned, or below `sure`
+            _compare_with_next(state, segment)
+        # The rest lies below `sure`, unless something is damaged: then what is there must be known.
+        thorough = broken or state.damaged
         pending = [
-            each for each in known if each.generation not in scanned and (broken or each.last_seq > sure)
+            each for each in known if each.generation not in scanned and (thorough or each.last_seq > sure)
         ]
     state.head = max(state.head, *(max(each.base - 1, each.last_seq) for each in known))
     state.torn = present.missing(sure + 1, state.head)
+    state.damaged = [hole for first, last in state.damaged for hole in present.missing(first, last)]
     if broken:
         # Numbers in there may have been sent: none is given again, and those below are declared as well.
         first, top = min(each.base for each in known), state.head + broken // OVERHEAD
@@ -95,17 +98,28 @@ def _scan(state: Recovered, known: list[Segment], broken: int) -> None:
 
 def _scan_one(state: Recovered, segment: Segment, present: Ranges) -> int:
     data = read(segment, 0, max(segment.size, PAGE))
-    sure, rows, count, end, last = 0, 0, 0, PAGE, segment.base - 1
+    sure, rows, count, done, end, last = 0, 0, 0, 0, PAGE, segment.base - 1
     for each in segment.walk(data, PAGE, []):
         sure, last, end = max(sure, each.sure), each.seq, each.at + each.size
-        rows, count = rows + each.rows, count + 1
+        rows, count, done = rows + each.rows, count + 1, done + (each.at < segment.low)
         present.add(each.seq)
     if not segment.sealed:
         segment.end, segment.count, segment.rows, segment.last_seq = end, count, rows, last
+        segment.low, segment.done, segment.acked = min(segment.low, end), done, done
         size, claimed = segment.torn(data, end)
-        if size:
+        if segment.noted.end > end:  # it was there once
+            state.torn_bytes += segment.noted.end - end
+            state.damaged.append((last + 1, max(last + 1, segment.noted.last_seq)))
+            state.head = max(state.head, segment.noted.last_seq)
+        elif size:
             _cut(state, segment, size, claimed)
     return sure
+
+
+def _compare_with_next(state: Recovered, segment: Segment) -> None:
+    after = [each for each in state.segments[segment.kind] if each.generation > segment.generation]
+    if after and segment.before.rows + segment.rows < after[0].before.rows:
+        state.damaged.append((segment.last_seq + 1, max(segment.last_seq + 1, after[0].base - 1)))
 
 
 def _cut(state: Recovered, segment: Segment, size: int, claimed: int) -> None:
@@ -124,7 +138,7 @@ def _release(state: Recovered) -> None:
     for kind in KINDS:
         kept: list[Segment] = []
         for segment in state.segments[kind]:
-            state.dropped[kind] = segments.load_mark(segment)
+            state.dropped[kind] = Totals(0, segment.noted.dropped, segment.noted.dropped_rows)
             if segment.sealed and segment.acked >= segment.count:
                 state.free.append(segment.path)
                 continue

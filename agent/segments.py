@@ -32,7 +32,7 @@ _MAGIC = b"edgebed1"
 # magic, kind, ep, generation, base seq, file size, salt, rows taken before, dropped before, rows dropped
 _HEADER = struct.Struct("<8sI32sQQI8sQQQ")
 _SEAL = struct.Struct("<8sIIQQ")  # salt, end, count, last seq, rows
-_MARK = struct.Struct("<8sIIQQ")  # salt, offset, count, messages dropped, rows dropped
+_MARK = struct.Struct("<8sIIIQQQ")  # salt, low, done, end, last seq, messages dropped, rows dropped
 _CRC = struct.Struct("<I")
 _PREFIX = struct.Struct("<4sIQ")  # marker, CRC of all that follows, sure
 _SURE = struct.Struct("<Q")
@@ -68,6 +68,18 @@ class Totals(NamedTuple):
     rows: int = 0
     dropped: int = 0
     dropped_rows: int = 0
+
+
+class Noted(NamedTuple):
+    """What the mark of a segment says besides `low` and `done`: how much there was when it was written."""
+
+    end: int = 0
+    last_seq: int = 0
+    dropped: int = 0
+    dropped_rows: int = 0
+
+
+_NOTHING = Noted()
 
 
 class Blob(NamedTuple):
@@ -108,6 +120,7 @@ class Segment:
     low: int = PAGE  # nothing before it waits any more: where reading begins
     done: int = 0  # how many records lie before `low`
     marked: int = PAGE  # `low` as it stands on disk
+    noted: Noted = _NOTHING
     sealed: bool = False  # full, and its successor is on disk
     gone: bool = False  # dropped or free: no longer part of the outbox
     fd: int = -1
@@ -160,7 +173,9 @@ class Segment:
 
     def mark(self, dropped: int, dropped_rows: int) -> None:
         """Note how far it is acknowledged, lazily: what is lost of this is sent once more."""
-        data = _with_crc(_MARK.pack(self.salt, self.low, self.done, dropped, dropped_rows))
+        data = _with_crc(
+            _MARK.pack(self.salt, self.low, self.done, self.end, self.last_seq, dropped, dropped_rows)
+        )
         self.marked = self.low
         if self.fd >= 0:
             _write_all(self.fd, data, _MARK_AT)
@@ -236,30 +251,24 @@ def load(path: Path) -> Segment | None:
     headers = [values for at in (0, _COPY_AT) if (values := _checked(_HEADER, page, at)) is not None]
     headers = [values for values in headers if values[0] == _MAGIC and values[1] < len(KINDS)]
     if not headers:
-        if not any(page[_COPY_AT:]):  # a first header that was cut off, or none yet
+        if not path.read_bytes()[_COPY_AT:].strip(b"\0"):  # a first header that was cut off, or none yet
             return None
         raise ValueError(f"{path}: both copies of the header are damaged")
     _, kind, ep, generation, base, size, salt, *before = max(headers, key=lambda values: values[3])
     name = ep.rstrip(b"\0").decode("ascii", "replace")
     segment = Segment(path, KINDS[kind], name, generation, base, size, Totals(*before), salt)
     segment.last_seq = base - 1
+    segment.noted = Noted(0, 0, *segment.before[1:])
     seal = _checked(_SEAL, page, _SEAL_AT)
     if seal is not None and seal[0] == salt:
         _, segment.end, segment.count, segment.last_seq, segment.rows = seal
         segment.sealed = True
-    return segment
-
-
-def load_mark(segment: Segment) -> Totals:
-    """Read the mark into `low`, `done` and `acked`; returns what was dropped of this kind until then."""
-    with segment.path.open("rb") as file:
-        page = file.read(PAGE).ljust(PAGE, b"\0")
     mark = _checked(_MARK, page, _MARK_AT)
-    if mark is None or mark[0] != segment.salt or not PAGE <= mark[1] <= segment.end:
-        return segment.before
-    _, segment.low, segment.done, dropped, dropped_rows = mark
-    segment.acked, segment.marked = segment.done, segment.low
-    return Totals(segment.before.rows, dropped, dropped_rows)
+    if mark is not None and mark[0] == salt:
+        _, segment.low, segment.done, *noted = mark
+        segment.noted = Noted(*noted)
+        segment.acked, segment.marked = segment.done, segment.low
+    return segment
 
 
 def create(path: Path, size: int) -> None:

@@ -1,0 +1,434 @@
+"""The outbox by its promises: what is committed is delivered, numbers are used once, losses are declared."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent import segments
+from agent.journal import Record
+from agent.message import Message
+from agent.outbox import Outbox, OutboxSettings
+from wire.clock import Clock
+from wire.errors import ConfigError, TryAgain
+from wire.messages import Batch, Event
+from wire.ranges import Ranges
+
+Open = Callable[..., Outbox]
+ALL = 1 << 30
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "outbox"
+
+
+@pytest.fixture
+def open_outbox(folder: Path) -> Iterator[Open]:
+    with contextlib.ExitStack() as stack:
+
+        def open_outbox(max_mb: int = 1, at: Path = folder) -> Outbox:
+            outbox = Outbox.open(at, OutboxSettings(max_mb=max_mb), Clock())
+            stack.callback(outbox.close)
+            return outbox
+
+        yield open_outbox
+
+
+def data(size: int = 10, rows: int = 2) -> Message:
+    return Message("data", "arm", "joints", Batch(t0=1, per=10, n=rows, f={"x": ["v" * size] * rows}))
+
+
+def event(size: int = 10) -> Message:
+    return Message("event", "arm", "alarm", Event(ts=1, type="alarm", detail={"x": "v" * size}))
+
+
+def take(outbox: Outbox) -> list[Record]:
+    return outbox.take(ALL, ALL)
+
+
+def ack(outbox: Outbox, records: list[Record]) -> int:
+    return outbox.ack([(record.seq, record.seq) for record in records])
+
+
+def lost(records: list[Record]) -> Ranges:
+    found = Ranges()
+    for record in records:
+        if record.tail == "_/gap":
+            found.update(msgspec.json.decode(record.body, type=Event).lost)
+    return found
+
+
+class TestTaking:
+    def test_only_what_is_committed_is_given_out(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        assert outbox.append(data()) == 1
+        assert take(outbox) == []
+        assert outbox.commit()
+        assert [record.seq for record in take(outbox)] == [1]
+        assert take(outbox) == []
+
+    def test_the_body_travels_with_its_identity(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        outbox.append(data(rows=3))
+        outbox.commit()
+        (record,) = take(outbox)
+        body = msgspec.json.decode(record.body, type=Batch)
+        assert (body.ep, body.seq, len(body)) == (outbox.ep, 1, 3)
+        assert (record.cls, record.tail, record.rows, record.unsynced) == ("data", "arm/joints", 3, False)
+
+    def test_events_go_first_and_each_class_is_in_order(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        for _ in range(3):
+            outbox.append(data())
+            outbox.append(event())
+        outbox.commit()
+        assert [record.seq for record in take(outbox)] == [2, 4, 6, 1, 3, 5]
+
+    def test_limits_of_a_take(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        for _ in range(10):
+            outbox.append(data(500))
+        outbox.commit()
+        assert [record.seq for record in outbox.take(3, ALL)] == [1, 2, 3]
+        assert [record.seq for record in outbox.take(ALL, 1)] == [4]
+        assert [record.seq for record in outbox.take(ALL, 2_500)] == [5, 6, 7]
+
+    def test_rows_marked_unsynced_are_flagged(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        message = data()
+        message.body.clk = 0
+        outbox.append(message)
+        outbox.commit()
+        assert take(outbox)[0].unsynced
+
+    def test_callbacks_say_when_to_commit_and_when_to_take(self, open_outbox: Open) -> None:
+        outbox, heard = open_outbox(), []
+        outbox.on_append(lambda: heard.append("append"))
+        outbox.on_commit(lambda: heard.append("commit"))
+        outbox.append(data())
+        outbox.append(data())
+        outbox.commit()
+        outbox.commit()
+        assert heard == ["append", "commit"]
+
+    def test_appending_does_not_wait_for_the_disk(
+        self, open_outbox: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outbox = open_outbox()
+        syncing, go_on = threading.Event(), threading.Event()
+        real = os.fdatasync
+
+        def slow(fd: int) -> None:
+            syncing.set()
+            assert go_on.wait(30)
+            real(fd)
+
+        outbox.append(data())
+        monkeypatch.setattr(os, "fdatasync", slow)
+        committing = threading.Thread(target=outbox.commit)
+        committing.start()
+        assert syncing.wait(30)
+        seqs = [outbox.append(data()) for _ in range(100)]  # would hang for ever if it waited
+        head = outbox.stats().head
+        go_on.set()
+        committing.join()
+        assert seqs == list(range(2, 102))
+        assert head == 0
+        assert outbox.stats().head == 101
+
+
+class TestAcknowledging:
+    def test_acknowledged_records_do_not_come_back(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        for _ in range(10):
+            outbox.append(data())
+        outbox.commit()
+        first = outbox.take(6, ALL)
+        assert ack(outbox, first) == 6
+        assert ack(outbox, first) == 0
+        outbox.close()
+        outbox = open_outbox()
+        assert [record.seq for record in take(outbox)] == [7, 8, 9, 10]
+
+    def test_what_was_acknowledged_out_of_order_may_come_twice_but_nothing_is_missing(
+        self, open_outbox: Open
+    ) -> None:
+        outbox = open_outbox()
+        for _ in range(10):
+            outbox.append(data())
+        outbox.commit()
+        take(outbox)
+        outbox.ack([(1, 2), (5, 9)])
+        assert outbox.stats().depth == 3
+        assert outbox.stats().acked == 2
+        outbox.close()
+        outbox = open_outbox()
+        assert [record.seq for record in take(outbox)] == list(range(3, 11))
+
+    def test_numbers_nobody_gave_are_ignored(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        outbox.append(data())
+        outbox.commit()
+        assert outbox.ack([(1, 2**60)]) == 0  # not taken yet
+        take(outbox)
+        assert outbox.ack([(2, 2**60)]) == 0
+        assert outbox.ack([(1, 2**60)]) == 1
+
+    def test_stats(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        for _ in range(4):
+            outbox.append(data(rows=5))
+        outbox.append(event())
+        outbox.commit()
+        stats = outbox.stats()
+        assert (stats.depth, stats.head, stats.acked, stats.taken_rows) == (5, 5, 0, 21)
+        assert stats.bytes > 5 * 52
+        ack(outbox, take(outbox))
+        stats = outbox.stats()
+        assert (stats.depth, stats.head, stats.acked, stats.bytes, stats.oldest_s) == (0, 5, 5, 0, 0.0)
+        assert stats.taken_rows == 21
+
+    def test_the_age_of_the_oldest(self, folder: Path, open_outbox: Open) -> None:
+        clock = Clock(rate=1000.0, start_ns=10**18)
+        outbox = Outbox.open(folder, OutboxSettings(max_mb=1), clock)
+        outbox.append(data())
+        outbox.commit()
+        at = clock.monotonic()
+        while clock.monotonic() < at + 20:
+            pass
+        assert 20 <= outbox.stats().oldest_s <= clock.monotonic()
+        outbox.close()
+
+
+class TestNumbers:
+    def test_one_counter_over_both_classes_and_restarts(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        epoch = outbox.ep
+        assert [outbox.append(data()), outbox.append(event()), outbox.append(data())] == [1, 2, 3]
+        outbox.close()
+        outbox = open_outbox()
+        assert (outbox.ep, outbox.head) == (epoch, 3)
+        assert outbox.append(event()) == 4
+
+    def test_a_new_folder_is_a_new_epoch(self, open_outbox: Open, tmp_path: Path) -> None:
+        assert open_outbox().ep != open_outbox(at=tmp_path / "other").ep
+
+    def test_never_again_after_everything_was_acknowledged_and_recycled(
+        self, folder: Path, open_outbox: Open, tmp_path: Path
+    ) -> None:
+        outbox = open_outbox()
+        for turn in range(60):  # several times through all segments
+            for _ in range(20):
+                outbox.append(data(1_000))
+            outbox.append(event(1_000))
+            outbox.commit()
+            ack(outbox, take(outbox))
+            if turn % 7 == 0:  # as kill -9 finds it
+                copy = tmp_path / f"copy-{turn}"
+                shutil.copytree(folder, copy)
+                found = open_outbox(at=copy)
+                assert found.head == outbox.head
+                assert found.ep == outbox.ep
+        assert outbox.stats().depth == 0
+        outbox.close()
+        assert open_outbox().head == 60 * 21
+
+
+class TestQuota:
+    def test_the_oldest_data_go_first_and_are_declared(self, folder: Path, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        first_event = outbox.append(event())
+        while not outbox.stats().dropped["data"]:
+            for _ in range(5):
+                outbox.append(data(4_000))
+            outbox.commit()
+        stats = outbox.stats()
+        assert stats.dropped["event"] == 0
+        assert stats.dropped_rows == 2 * stats.dropped["data"]
+        assert sum(path.stat().st_size for path in folder.iterdir()) <= 1_000_000
+        records = take(outbox)
+        seqs = Ranges((record.seq, record.seq) for record in records)
+        gap = lost(records)
+        assert first_event in seqs
+        assert gap.count() == stats.dropped["data"]
+        assert next(iter(gap)) == (2, 1 + stats.dropped["data"])
+        seqs.update(gap)
+        assert list(seqs) == [(1, outbox.head)]
+
+    def test_events_last_and_their_gaps_are_carried_on(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        for _ in range(100):
+            outbox.append(data(4_000))
+            outbox.commit()
+        while outbox.stats().dropped["event"] < 200:
+            for _ in range(10):
+                outbox.append(event(4_000))
+            outbox.commit()
+        stats = outbox.stats()
+        records = take(outbox)
+        seqs = Ranges((record.seq, record.seq) for record in records)
+        seqs.update(lost(records))
+        assert list(seqs) == [(1, outbox.head)]  # also those whose gap event was dropped in its turn
+        assert stats.dropped["data"] > 0
+
+    def test_dropped_counts_survive(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        while not outbox.stats().dropped["data"]:
+            outbox.append(data(20_000))
+            outbox.commit()
+        before = outbox.stats()
+        outbox.close()
+        after = open_outbox().stats()
+        assert (after.dropped, after.dropped_rows) == (before.dropped, before.dropped_rows)
+        assert after.taken_rows == before.taken_rows
+
+    def test_room_comes_back_with_acknowledgements(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        for _ in range(300):
+            outbox.append(data(10_000))
+            outbox.commit()
+            ack(outbox, take(outbox))
+        assert outbox.stats().dropped == {"data": 0, "event": 0}
+
+    def test_a_smaller_quota_frees_disk_as_it_drains(self, folder: Path, open_outbox: Open) -> None:
+        outbox = open_outbox(max_mb=3)
+        for _ in range(100):
+            outbox.append(data(10_000))
+            outbox.commit()
+        outbox.close()
+        outbox = open_outbox(max_mb=1)
+        ack(outbox, take(outbox))
+        outbox.append(data())
+        outbox.commit()
+        assert sum(path.stat().st_size for path in folder.iterdir()) <= 1_000_000
+        assert outbox.stats().dropped["data"] == 0
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def full(self) -> Iterator[Callable[[bool], None]]:
+        """Files cannot grow beyond 64 KiB: what a full disk says to whoever wants a new segment."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def full(on: bool) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (65_536 if on else soft, hard))
+
+        yield full
+        full(False)
+
+    def test_a_new_outbox_waits_in_memory_and_heals(
+        self, open_outbox: Open, full: Callable[[bool], None], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        full(True)
+        outbox = open_outbox()
+        outbox.append(data())
+        assert not outbox.commit()
+        assert not outbox.commit()
+        assert outbox.stats().trouble
+        assert outbox.stats().head == 0
+        full(False)
+        _patience(outbox)
+        assert outbox.stats().trouble == ""
+        assert [record.seq for record in take(outbox)] == [1]
+        levels = [record.levelname for record in caplog.records if record.name == "agent.outbox"]
+        assert levels == ["ERROR", "WARNING"]  # said once on loss, once on return
+
+    def test_memory_is_bounded_and_what_it_cannot_hold_is_declared(
+        self, open_outbox: Open, full: Callable[[bool], None]
+    ) -> None:
+        full(True)
+        outbox = open_outbox()
+        outbox.append(event())
+        for _ in range(30):
+            outbox.append(data(5_000))
+        assert not outbox.commit()
+        full(False)
+        _patience(outbox)
+        stats = outbox.stats()
+        assert 20 < stats.dropped["data"] < 30
+        assert stats.dropped["event"] == 0
+        records = take(outbox)
+        seqs = Ranges((record.seq, record.seq) for record in records)
+        gap = lost(records)
+        assert gap.count() >= 1
+        assert 1 in seqs
+        seqs.update(gap)
+        assert list(seqs) == [(1, outbox.head)]
+
+    def test_with_segments_at_hand_the_oldest_make_room(
+        self, folder: Path, open_outbox: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outbox = open_outbox(max_mb=8)
+        while len(list(folder.glob("*.seg"))) < 5:
+            outbox.append(data(5_000))
+            outbox.commit()
+
+        def no_space(path: Path, size: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(segments, "create", no_space)
+        while outbox.stats().dropped["data"] < 50:
+            outbox.append(data(5_000))
+            assert outbox.commit()  # it goes on writing: what is full is the disk, not the outbox
+        records = take(outbox)
+        gap = lost(records)
+        assert gap.count() == outbox.stats().dropped["data"]
+        gap.update((record.seq, record.seq) for record in records)
+        assert list(gap) == [(1, outbox.head)]
+
+
+class TestHostileMessages:
+    def test_too_large_a_body_is_declared(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        assert outbox.append(data(60_000)) == 1
+        assert outbox.append(data()) == 2
+        outbox.commit()
+        records = take(outbox)
+        assert list(lost(records)) == [(1, 1)]
+        assert outbox.stats().dropped["data"] == 1
+
+    @pytest.mark.parametrize("value", ["\ud800", object(), {1: {2: {3: object()}}}])
+    def test_what_cannot_be_encoded_is_declared(self, open_outbox: Open, value: object) -> None:
+        outbox = open_outbox()
+        outbox.append(Message("event", "arm", "alarm", Event(ts=1, type="alarm", detail={"x": value})))
+        outbox.commit()
+        assert list(lost(take(outbox))) == [(1, 1)]
+
+
+class TestFolder:
+    def test_a_second_process_is_refused(self, folder: Path, open_outbox: Open) -> None:
+        open_outbox()
+        with pytest.raises(TryAgain, match="another process"):
+            Outbox.open(folder, OutboxSettings(), Clock())
+
+    def test_no_folder_can_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ConfigError, match="cannot hold the outbox"):
+            Outbox.open(tmp_path / "file" / "outbox", OutboxSettings(), Clock())
+
+    def test_a_folder_that_cannot_be_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+        with pytest.raises(ConfigError, match="Permission denied"):
+            Outbox.open(folder, OutboxSettings(), Clock())
+
+    def test_closing_twice(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        outbox.close()
+        outbox.close()
+        assert outbox.commit()
+
+
+def _patience(outbox: Outbox) -> None:
+    """A pool that could not grow tries again after some seconds: let it."""
+    outbox._pool._retry_at = 0.0
+    assert outbox.commit()
