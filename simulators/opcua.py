@@ -34,6 +34,7 @@ DI_URI = "http://opcfoundation.org/UA/DI/"
 ROBOTICS_URI = "http://opcfoundation.org/UA/Robotics/"
 VENDOR_URI = "urn:edgebed:cobot-cell:nodes"
 
+_OVERFLOW = 0x0480  # InfoType DataValue, Overflow
 _PERIOD_NS = NS_PER_S // RATE_HZ
 _GIVE_UP_NS = 10 * NS_PER_S  # later than this, samples are skipped: a robot that slept does not replay
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -176,6 +177,7 @@ class CobotCell:
         server.set_server_name("edgebed cobot cell")
         server.disable_clock()  # its task takes a second to end; CurrentTime is answered on demand instead
         _answer_republish(server)
+        _tell_overflow(server)
         await server.set_application_uri(APPLICATION_URI)
         cert, key = self._files
         policies = [ua.SecurityPolicyType.NoSecurity]
@@ -259,6 +261,29 @@ def _answer_republish(server: Server) -> None:
         return message
 
     service.republish = republish
+
+
+def _tell_overflow(server: Server) -> None:
+    """Mark the value after a loss with the Overflow bit, OPC UA Part 4, 7.22.1; asyncua drops in silence."""
+    service = server.iserver.subscription_service
+    create = service.create_subscription
+
+    async def create_subscription(*args: Any, **more: Any) -> ua.CreateSubscriptionResult:
+        result = await create(*args, **more)
+        subscription = service.subscriptions[result.SubscriptionId]
+        enqueue = subscription._enqueue_event  # the one place where values wait, and it is private
+
+        async def enqueue_event(item: int, event: Any, size: int, queue: dict[int, list[Any]]) -> None:
+            full = 0 < size <= len(queue.get(item, ()))
+            await enqueue(item, event, size, queue)
+            if full and isinstance(oldest := queue[item][0], ua.MonitoredItemNotification):
+                code = ua.StatusCode(ua.UInt32(oldest.Value.StatusCode.value | _OVERFLOW))
+                oldest.Value = replace(oldest.Value, StatusCode=code)
+
+        subscription._enqueue_event = enqueue_event
+        return result
+
+    service.create_subscription = create_subscription
 
 
 class _OneUser:

@@ -189,6 +189,16 @@ async def test_the_devices_own_doubts_travel() -> None:
             await read(adapter, 100_000)
 
 
+async def test_what_a_slow_reader_loses_is_counted(cell: str) -> None:
+    async with OpcUa(options(port_of(cell), queue=5, publishing_ms=20.0), Clock()) as adapter:
+        rows = await read(adapter, 5)
+        await asyncio.sleep(0.6)  # the server keeps five samples of each node, and makes thirty
+        rows += await read(adapter, 20)
+    lost = (rows[-1].at_ns - rows[0].at_ns) // PERIOD_NS + 1 - len(rows)
+    assert lost > 5
+    assert adapter.counters["overflow"] >= len(SIGNALS)
+
+
 async def until(adapter: Adapter, found: Callable[[Reading], bool]) -> Reading:
     async with asyncio.timeout(10):
         async for reading in adapter:
