@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
 
 from adapters.base import Adapter, OptionsError
+from wire.plugins import entry_points
 
 GROUP = "edgebed.adapters"
 

@@ -8,7 +8,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from wire.errors import EdgebedError
 from wire.messages import Box, Field, Scalar
+from wire.plugins import entry_points
 from wire.topics import FIELD
 
 GROUP = "edgebed.decoders"
