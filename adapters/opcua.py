@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct
 
 from adapters.base import (
     Adapter,
@@ -27,6 +27,7 @@ from adapters.base import (
     Reading,
     Value,
 )
+from adapters.fields import FieldOptions, declared
 from adapters.opcua_nodes import AXIS, by_address, by_robotics_names, check_address, check_units
 from adapters.opcua_rows import Rows
 from adapters.opcua_session import Link, check_identity, new_client, subscribe, translated
@@ -42,16 +43,10 @@ log = logging.getLogger("edgebed.adapters.opcua")
 _CLOSE_S = 1.0  # what a polite goodbye may take
 
 
-class Node(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class Node(FieldOptions, frozen=True, kw_only=True):
     """One variable of the server and the field it becomes."""
 
     node: Annotated[str, Meta(description="Node id (ns=2;s=Speed, nsu=urn:x;i=7) or browse path.")]
-    t: Annotated[Literal["f32", "f64", "i64", "bool", "str"], Meta(description="Type of the field.")] = "f64"
-    unit: Annotated[str, Meta(max_length=128, description="UCUM code, e.g. deg, N.m, Cel.")] = ""
-    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that travel.")] | UnsetType = UNSET
-    min: Annotated[float, Meta(description="Values below are flagged.")] | UnsetType = UNSET
-    max: Annotated[float, Meta(description="Values above are flagged.")] | UnsetType = UNSET
-    desc: Annotated[str, Meta(max_length=2_000, description="For people.")] = ""
 
 
 class Security(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -74,7 +69,7 @@ class OpcUaOptions(Options, frozen=True, kw_only=True):
 
     url: Annotated[str, Meta(max_length=2_000, description="opc.tcp://host:port/path")]
     profile: Annotated[
-        Literal["", "opc40010"], Meta(description="Find nodes by the names of a standard.")
+        Literal["", "opc40010"], Meta(description="Find a robot's nodes by name; empty = see nodes.")
     ] = ""
     device: Annotated[str, Meta(description="opc40010: name in DeviceSet; empty = the only one.")] = ""
     arm: Annotated[str, Meta(description="opc40010: name in MotionDevices; empty = the only one.")] = ""
@@ -349,17 +344,8 @@ def _fields(options: OpcUaOptions) -> dict[str, Field]:
             for quantity, _, field in AXIS
             if options.torque or quantity != "torque"
         }
-    found: dict[str, Field] = {}
-    for name, entry in options.nodes.items():
-        node = Node(node=entry) if isinstance(entry, str) else entry
-        found[name] = Field(
-            t=node.t, unit=node.unit, dec=node.dec, min=node.min, max=node.max, desc=node.desc
-        )
-    try:
-        Stream(fields=found)  # the wire's own rule for field names
-    except ValueError as error:
-        raise OptionsError(str(error)) from error
-    return found
+    nodes = {name: Node(node=e) if isinstance(e, str) else e for name, e in options.nodes.items()}
+    return declared(nodes)
 
 
 def _addresses(options: OpcUaOptions) -> dict[str, str]:

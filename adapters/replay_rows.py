@@ -16,11 +16,12 @@ from typing import Annotated, Literal, TextIO
 from zoneinfo import ZoneInfo
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from adapters.base import DeviceLied, DeviceUnreachable, Options, OptionsError, Value
+from adapters.fields import FieldOptions, declared
 from wire.clock import NS_PER_S
-from wire.messages import Field, Quality, Stream
+from wire.messages import Field, Quality
 
 Row = tuple[int, dict[str, Value], Quality]  # Unix ns, values, what is to be said against them
 NO_TIME = -(2**63)  # of a row whose recording has no time column
@@ -28,16 +29,10 @@ _MAX_LINE = 1_048_576  # characters
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Column(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class Column(FieldOptions, frozen=True, kw_only=True):
     """One column of the recording and the field it becomes."""
 
     column: Annotated[str, Meta(description="Name in the CSV header, or key of the JSON object.")]
-    t: Annotated[Literal["f32", "f64", "i64", "bool", "str"], Meta(description="Type of the field.")] = "f64"
-    unit: Annotated[str, Meta(max_length=128, description="UCUM code, e.g. deg, N.m, Cel.")] = ""
-    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that travel.")] | UnsetType = UNSET
-    min: Annotated[float, Meta(description="Values below are flagged.")] | UnsetType = UNSET
-    max: Annotated[float, Meta(description="Values above are flagged.")] | UnsetType = UNSET
-    desc: Annotated[str, Meta(max_length=2_000, description="For people.")] = ""
 
 
 class ReplayOptions(Options, frozen=True, kw_only=True):
@@ -107,14 +102,9 @@ class Plan:
         columns = {
             name: c if isinstance(c, Column) else Column(column=c) for name, c in options.fields.items()
         }
-        declared = {
-            name: Field(t=c.t, unit=c.unit, dec=c.dec, min=c.min, max=c.max, desc=c.desc)
-            for name, c in columns.items()
-        }
         time = (options.time,) if isinstance(options.time, str) else tuple(options.time)
         time = tuple(name for name in time if name)
         try:
-            Stream(fields=declared)  # the wire's own rule for field names
             codecs.lookup(options.encoding)
             zone = ZoneInfo(options.timezone)
         except (ValueError, LookupError, OSError) as error:
@@ -126,7 +116,7 @@ class Plan:
         if options.rate != "asap" and not 0 < float(options.rate) < math.inf:
             raise OptionsError(f"rate {options.rate} is not above 0")
         return cls(
-            declared,
+            declared(columns),
             {name: c.column for name, c in columns.items()},
             time,
             options.time_format,
