@@ -67,7 +67,7 @@ class Demo:
         count: Callable[[str], None],
     ) -> None:
         self.stand = Stand(folder, [CAMERA, COBOT], broker=broker, http_port=http_port, seed=7)
-        self.cut_s = max(6.0, seconds / 5)
+        self.cut_s = max(6.0, seconds / 3)
         self.say = say
         self.count = count
         self.acts: list[Act] = []
@@ -184,11 +184,12 @@ class Demo:
         began = time.monotonic()
 
         async def drained() -> bool:
-            totals = (await self.stand.api("/api/v1/ledger"))["totals"]
-            self.count(f"   {totals['waiting']} messages still to come")
+            states = [self.stand.agent_status(site) for site in self.stand.sites]
+            waiting = sum(state["depth"] for state in states)
+            self.count(f"   {waiting} messages still to come")
             filled = await self._late(self._cut[0], mended_ms)
             act.figures["late_points"] = filled
-            return bool(totals["waiting"] <= 5 and filled)
+            return bool(all(state["connected"] for state in states) and waiting <= 5 and filled)
 
         await self.stand.until("the backlog drains", drained)
         act.figures["drain_s"] = round(time.monotonic() - began, 1)
@@ -254,7 +255,7 @@ class Demo:
 
     async def _last_time(self) -> int:
         series = await self._series(await self._now_ms() - 10_000, await self._now_ms())
-        newest: int = max(at for at, n in zip(series["t"], series["n"], strict=True) if n)
+        newest: int = max((at for at, n in zip(series["t"], series["n"], strict=True) if n), default=0)
         return newest
 
     async def _depths(self) -> dict[str, int]:
