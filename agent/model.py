@@ -61,13 +61,7 @@ def signature(file: Path, *, max_bytes: int = MAX_MODEL) -> tuple[list[Tensor], 
     Raises:
         ModelError: it cannot be read or loaded.
     """
-    try:
-        size = file.stat().st_size
-        if size > max_bytes:
-            raise ModelError(f"{file} has {size} bytes; {max_bytes} are allowed")
-        body = file.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
+    body = _capped(file, max_bytes)
     try:
         session = _open(freed(body, scan(body)), ("CPUExecutionProvider",))
     except ModelError as error:
@@ -208,13 +202,7 @@ def _desk(found: Manifest, tensor: Tensor) -> Callable[[], _Desk]:
 
 def _read(folder: Path, found: Manifest, max_bytes: int) -> bytes:
     path = manifest.inside(folder, found.file)
-    try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise ModelError(f"{path} has {size} bytes; {max_bytes} are allowed")
-        body = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    body = _capped(path, max_bytes)
     digest = hashlib.sha256(body).hexdigest()
     if digest != found.sha256:
         raise ModelError(
@@ -222,6 +210,16 @@ def _read(folder: Path, found: Manifest, max_bytes: int) -> bytes:
             "it is another file, or the manifest was not updated"
         )
     return body
+
+
+def _capped(path: Path, max_bytes: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise ModelError(f"{path} has {size} bytes; {max_bytes} are allowed")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _open(body: bytes, providers: Sequence[str]) -> Any:
