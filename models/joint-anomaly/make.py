@@ -401,7 +401,7 @@ def write_manifest(quality: dict[str, Any]) -> None:
             "threshold": 1.0,
             "parts": [f"j{joint}" for joint in range(1, JOINTS + 1)],
         },
-        "budgets": {"p99_ms": 5, "rss_mb": 20},
+        "budgets": {"p99_ms": 5, "rss_mb": 40},
         "data": {
             "source": "simulators/cobot.py: synthetic, no real robot was measured",
             "train": f"{len(TRAIN)} robots, 2 minutes each (seeds {TRAIN.start}-{TRAIN.stop - 1})",
