@@ -190,6 +190,8 @@ class Api:
             _address(node)
         if device and not ID.fullmatch(device) and device != NODE_ITSELF:
             raise HTTPException(400, f"device={device[:40]!r} is not an id")
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         try:
             viewer = self._from.hub.join(node, device)
         except TooMany as error:

@@ -126,6 +126,8 @@ class Collector:
         told: dict[str, tuple[bytes, bytes, float]] = {}
         while True:
             await self.clock.sleep(FLEET_EVERY_S)
+            if not (self.ingest.is_alive and self.link.is_alive):
+                raise EdgebedError("a thread of the collector ended by itself: see the log above")
             if not self.hub.viewers:
                 told.clear()
                 continue

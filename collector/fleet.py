@@ -78,13 +78,15 @@ class Fleet:
         """Take over what the store remembers; what cannot be read any more is left out."""
         for key, body in states.items():
             kind, _, node = key.partition("/")
+            if kind not in ("status", "birth", "beat"):
+                continue
             state = self._nodes.setdefault(node, NodeState())
             try:
                 if kind == "status":
                     state.status = decode(body, Status)
                 elif kind == "birth":
                     state.birth = decode(body, Birth)
-                elif kind == "beat":
+                else:
                     saved = msgspec.json.decode(body, type=_SavedBeat)
                     state.beat, state.beat_ms = saved.beat, saved.at_ms
                     state.seen_ms = max(state.seen_ms, saved.seen_ms)
@@ -196,7 +198,7 @@ class Fleet:
                 self._nodes[node].quarantined_ms = recv_ms
 
     def keep(self, key: StateKey, body: bytes) -> None:
-        """Have the store remember a body as it is: results and reported states."""
+        """Have the store remember a body as it is, for a known node."""
         with self._lock:
             self._unsaved[key] = body
 

@@ -23,7 +23,7 @@ from collector.news import News
 from collector.store import Store
 from collector.stream import Hub
 from wire.clock import Clock
-from wire.errors import EdgebedError, WireError
+from wire.errors import WireError
 from wire.topics import Topic, parse
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,11 @@ class Ingest:
             self._thread.join()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the writer runs."""
+        return self._thread.is_alive()
+
+    @property
     def backlog(self) -> int:
         """Messages that wait for their commit."""
         return len(self._queue.items)
@@ -149,15 +154,30 @@ class Ingest:
 
     def _run(self) -> None:
         while not (self._stop.is_set() and not self._queue.items):
+            items = self._gather()
+            if (items or self._states_due()) and not self._write_all(items):
+                return  # stopping, and the disk does not take it: nobody was told that it did
+
+    def _write_all(self, items: Sequence[Received]) -> bool:
+        """Store every message that can be stored: a group that fails is halved until the bad one is alone."""
+        parts = [items]
+        while parts:
+            part = parts.pop()
             try:
-                items = self._gather()
-                if items or self._states_due():
-                    self._write(items)
-            except Exception:
-                log.exception("a commit failed in an unforeseen way")
-                self._stop.wait(RETRY_S)
-            if self._stop.is_set() and self.trouble:
-                return
+                if not self._write(part):
+                    return False
+            except Exception as error:
+                half = len(part) // 2
+                if half:
+                    parts += [part[half:], part[:half]]
+                elif part and not part[0].fault:
+                    log.error("a message on %s cannot be stored: %s", part[0].message.topic[:100], error)
+                    fault = f"cannot be stored: {type(error).__name__}: {error}"
+                    parts.append([Received(part[0].message, part[0].topic, fault)])
+                else:
+                    log.exception("a commit failed in an unforeseen way")
+                    self._stop.wait(RETRY_S)  # what is not acknowledged comes again
+        return True
 
     def _gather(self) -> list[Received]:
         """Wait for messages, then for company: `group_commit_ms`, a full group, or a pause after a burst."""
@@ -190,24 +210,13 @@ class Ingest:
             return False
         return self._stop.is_set() or self._clock.monotonic() - self._states_at >= STATES_EVERY_S
 
-    def _write(self, items: Sequence[Received]) -> None:
-        """Commit `items`; when SQLite refuses them for good, one by one, so that only the bad one suffers."""
+    def _write(self, items: Sequence[Received]) -> bool:
+        """Commit `items` and say so; False when that was given up because of the stop."""
         digest = self._digester.digest(items, self._clock.now_ms())
-        try:
-            if not self._commit(digest.group):
-                return  # stopping, and the disk does not take it: nobody was told that it did
-        except EdgebedError as error:
-            if len(items) > 1:
-                log.error("a group of %d messages cannot be stored: %s", len(items), error)
-                half = len(items) // 2
-                self._write(items[:half])
-                self._write(items[half:])
-                return
-            if not items or items[0].fault:
-                raise
-            self._write([Received(items[0].message, items[0].topic, f"cannot be stored: {error}")])
-            return
+        if not self._commit(digest.group):
+            return False
         self._after(digest, items)
+        return True
 
     def _commit(self, group: Group) -> bool:
         """Until it is on disk; False when that did not happen before the stop."""

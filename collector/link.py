@@ -118,6 +118,11 @@ class Link:
         self._held.set()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
     def is_holding(self) -> bool:
         """Whether nothing is to be received now."""
         return self._held.is_set() or self._is_full()

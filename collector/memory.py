@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -83,16 +84,20 @@ class Memory:
         self._copied_at = self._clock.monotonic()
         try:
             self._write()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, OSError) as error:
+            # never raised: the group is committed, and must not be taken as if it were not
             self.trouble = f"{COPY}: {error}"
             self._dirty = None
-            if isinstance(error, sqlite3.OperationalError):
-                return  # full or locked: later
-            for name in (COPY, f"{COPY}-wal", f"{COPY}-shm"):
-                self._path.with_name(name).unlink(missing_ok=True)
-            return
-        self.trouble = ""
-        self._dirty = {}
+            if not isinstance(error, sqlite3.OperationalError):
+                self._remove()
+        else:
+            self.trouble = ""
+            self._dirty = {}
+
+    def _remove(self) -> None:
+        for name in (COPY, f"{COPY}-wal", f"{COPY}-shm"):
+            with suppress(OSError):
+                self._path.with_name(name).unlink()
 
     def _write(self) -> None:
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None)

@@ -14,6 +14,8 @@ from wire.errors import WireError
 from wire.messages import Birth, Log, Reported, Res, Snapshot, Status
 from wire.topics import NODE_ITSELF, Topic
 
+REPORTED = ("config", "models")
+
 
 class News:
     """Takes each message at once, in the receiving thread: it tells the fleet and whoever is watching."""
@@ -67,11 +69,13 @@ class News:
         result = decode(message.body, Res)
         node = str(topic.address)
         self._fleet.saw(node, message.recv_ms)
-        self._fleet.keep(f"res/{node}/{topic.device}/{topic.name}", msgspec.json.encode(result))
         self._post("res", topic, {"name": topic.name, **msgspec.to_builtins(result)})
 
     def _reported(self, topic: Topic, message: Incoming) -> None:
         reported = decode(message.body, Reported)
+        if topic.name not in REPORTED:
+            raise WireError(f"nothing reports {topic.name!r}; there is {', '.join(REPORTED)}")
+        self._fleet.saw(str(topic.address), message.recv_ms)
         self._fleet.keep(f"reported/{topic.address}/{topic.name}", msgspec.json.encode(reported))
 
     def _log(self, topic: Topic, message: Incoming) -> None:

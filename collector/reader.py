@@ -77,7 +77,8 @@ class Reader:
         self.deadline = math.inf
         self.damaged: set[str] = set()  # files that failed while they were read
         self._declared = Declared(())
-        self._folder = folder
+        self._folder = folder.absolute()
+        self._newest: Path | None = None
         self._open: OrderedDict[Path, sqlite3.Connection] = OrderedDict()
         self._spans: dict[Path, dict[tuple[str, str, str], tuple[int, int]]] = {}
 
@@ -161,7 +162,7 @@ class Reader:
         self, path: Path, db: sqlite3.Connection, key: tuple[str, str, str], start_ms: int, end_ms: int
     ) -> bool:
         """Whether a finished day has rows of the stream in the span; always for the day being written."""
-        if path == day_files(self._folder)[-1]:
+        if path == self._newest:
             return True
         spans = self._spans.get(path)
         if spans is None:
@@ -219,7 +220,11 @@ class Reader:
     def _days(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
         """Every day file with a connection, newest first; a day that cannot be read is noted and left out."""
         self.damaged = {path.name.removesuffix(".damaged") for path in aside(self._folder)}
-        for path in reversed(day_files(self._folder)):
+        files = day_files(self._folder)
+        self._newest = files[-1] if files else None
+        for path in self._open.keys() - set(files):
+            self._open.pop(path).close()  # retention removed it: its space is free only now
+        for path in reversed(files):
             with self._guard(path):
                 db = self._connect(path)
                 if db is not None:

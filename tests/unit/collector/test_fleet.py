@@ -150,7 +150,9 @@ def test_a_restart_brings_the_fleet_back(fleet: Fleet, clock: Any) -> None:
     states = fleet.take_unsaved()
     assert fleet.take_unsaved() == {}
     again = Fleet(clock, Ledger())
-    again.restore({**states, "status/broken": b"garbage", "odd": b"{}"})
+    again.restore({**states, f"status/{NODE}/x": b"garbage", "odd": b"{}", f"reported/{NODE}/config": b"{}"})
+    assert NODE in {found.node for found in again.views()}
+    assert not any("reported" in found.node or "config" in found.node for found in again.views())
     before, after = view(fleet), view(again)
     assert (after.state, after.health, after.devices) == (before.state, before.health, before.devices)
     assert after.last_seen == before.last_seen

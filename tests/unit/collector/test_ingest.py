@@ -1,0 +1,186 @@
+"""The writer thread: one bad message stops no other, what is not committed is not acknowledged."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector import digest
+from collector import ingest as module
+from collector.dayfile import StoreBusy
+from collector.fleet import Fleet
+from collector.ingest import Ingest
+from collector.ledger import Ledger
+from collector.link import Incoming
+from collector.reader import Reader
+from collector.store import SqliteStore
+from collector.stream import Hub
+from wire.clock import Clock
+from wire.codec import decode, encode
+from wire.messages import Ack, Batch
+
+NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
+
+
+class FakeLink:
+    """Keeps what would go to the broker: these tests are about what is given to a link, not about MQTT."""
+
+    def __init__(self) -> None:
+        self.tokens: list[tuple[int, int]] = []
+        self.acked: list[tuple[int, int]] = []
+
+    def settle(self, tokens: Any, acks: Any = ()) -> None:
+        self.tokens.extend(tokens)
+        for _, body in acks:
+            self.acked.extend(decode(body, Ack).ok)
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        clock = Clock()
+        self.store = SqliteStore(folder, clock)
+        self.ledger = Ledger()
+        self.fleet = Fleet(clock, self.ledger)
+        self.link = FakeLink()
+        self.ingest = Ingest(
+            self.store, self.ledger, self.fleet, Hub(), clock, name="collector-1", group_commit_ms=20
+        )
+
+    def start(self) -> None:
+        self.ingest.start(self.link)  # type: ignore[arg-type]  # see FakeLink
+
+    def send(self, seq: int, value: float = 1.0) -> None:
+        body = encode(Batch(ep=EP, seq=seq, t0=T0 + seq, per=1, n=1, f={"x": [value]}))
+        self.ingest.receive(Incoming(f"tb1/{NODE}/data/arm/joints", body, T0, False, (1, seq)))
+
+    def stored(self) -> list[int]:
+        reader = Reader(self.store.folder)
+        try:
+            return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
+        finally:
+            reader.close()
+
+
+@pytest.fixture
+def site(folder: Path) -> Iterator[Site]:
+    made = Site(folder)
+    yield made
+    made.ingest.stop()
+    made.store.close()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_message_that_breaks_the_code_itself_stands_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = digest.pack
+
+    def breaking(rows: Any) -> Any:
+        if 666.0 in rows.columns["x"]:
+            raise ZeroDivisionError("a bug nobody foresaw")
+        return pack(rows)
+
+    monkeypatch.setattr(digest, "pack", breaking)
+    for seq in range(1, 101):
+        site.send(seq, 666.0 if seq in (17, 60) else 1.0)
+    site.start()
+    until(lambda: len(site.link.tokens) == 100)
+    assert site.stored() == [seq for seq in range(1, 101) if seq not in (17, 60)]
+    assert site.ingest.counters.quarantined == 2
+    (entry,) = site.ledger.entries()
+    assert (entry.stored, entry.gap_count, entry.missing_count) == (98, 2, 0)
+    assert "a bug nobody foresaw" in entry.gaps[0][2]
+    numbers = sorted(seq for first, last in site.link.acked for seq in range(first, last + 1))
+    assert numbers == list(range(1, 101))
+
+
+def test_nothing_is_acknowledged_before_it_is_committed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.02)
+    commit, allowed = site.store.commit, threading.Event()
+    tries: list[int] = []
+
+    def hesitating(group: Any) -> None:
+        tries.append(len(group.chunks))
+        if not allowed.is_set():
+            raise StoreBusy("the disk is full")
+        commit(group)
+
+    monkeypatch.setattr(site.store, "commit", hesitating)
+    site.start()
+    for seq in (1, 2, 3):
+        site.send(seq)
+    until(lambda: len(tries) > 5)
+    assert (site.link.tokens, site.link.acked, site.ingest.trouble) == ([], [], "the disk is full")
+    assert site.ledger.entries() == [], "the ledger does not claim what is not on disk either"
+    allowed.set()
+    until(lambda: len(site.link.tokens) == 3)
+    assert site.ingest.trouble == ""
+    assert site.stored() == [1, 2, 3]
+
+
+def test_stopping_on_a_full_disk_ends_and_acknowledges_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_group: Any) -> None:
+        raise StoreBusy("the disk is full")
+
+    monkeypatch.setattr(site.store, "commit", full)
+    site.start()
+    site.send(1)
+    until(lambda: site.ingest.trouble)
+    site.ingest.stop()
+    assert site.link.tokens == []
+    assert not site.ingest.is_alive
+
+
+def test_stopping_commits_what_is_here(site: Site) -> None:
+    for seq in range(1, 2501):
+        site.send(seq)
+    site.start()
+    site.ingest.stop()
+    assert len(site.stored()) == len(site.link.tokens) == 2500
+
+
+def test_heartbeats_are_stored_without_rows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STATES_EVERY_S", 0.01)
+    site.start()
+    beat = {"ts": T0, "ep": EP, "head": 5, "depth": 5}
+    site.ingest.receive(Incoming(f"tb1/{NODE}/live/_/agent", encode(beat), T0, False, None))
+    until(lambda: any(key.startswith("beat/") for key in site.store.load().states))
+    (mark,) = site.store.load().marks
+    assert mark.claim is not None
+    assert (mark.claim.head, mark.stored) == (5, [])
+
+
+def test_the_queue_says_when_it_is_full(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUEUE_MESSAGES", 10)
+    for seq in range(1, 11):
+        assert not site.ingest.is_full()
+        site.send(seq)
+    assert site.ingest.is_full()
+    monkeypatch.setattr(module, "QUEUE_MESSAGES", 10_000)
+    monkeypatch.setattr(module, "QUEUE_BYTES", 500)
+    assert site.ingest.is_full()
+    site.start()
+    until(lambda: not site.ingest.is_full())
+
+
+def test_what_is_no_message_of_ours_is_settled_too(site: Site) -> None:
+    site.start()
+    tails = ["cmd/arm/stop", "ack", "desired/config", "status", "what/ever", "reported/weather"]
+    for mid, tail in enumerate(tails, 1):
+        site.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", b"{}", T0, False, (1, mid)))
+    site.ingest.receive(Incoming("elsewhere/altogether", b"{}", T0, False, (1, 99)))
+    until(lambda: len(site.link.tokens) == len(tails) + 1)
+    assert site.ingest.counters.quarantined == 4, "commands and acks are simply not for us"
