@@ -81,7 +81,7 @@ export function utc(ms) {
 
 // UCUM codes are for machines; these are what a chart shows
 const UNITS = {
-  Cel: "°C", deg: "°", "deg/s": "°/s", "N.m": "N·m", "m/s2": "m/s²", "1": "", "{count}": "", "[lb_av]": "lb",
+  Cel: "°C", deg: "°", "deg/s": "°/s", "N.m": "N·m", "m/s2": "m/s²", "1": "", "[lb_av]": "lb",
   "ug/m3": "µg/m³", "[degF]": "°F", "/min": "/min", "{beats}/min": "bpm", "mm[Hg]": "mmHg", "km/h": "km/h", "W.h": "Wh",
 };
 

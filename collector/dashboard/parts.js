@@ -88,7 +88,7 @@ export const nodeHref = (node, device) => `#/device/${[...node.split("/"), devic
 export function NodeName({ node }) {
   const parts = node.split("/");
   const name = parts.pop();
-  return html`<span class="node-name"><b>${name}</b><span class="path">${parts.join(" / ")}</span></span>`;
+  return html`<span class="node-name"><b>${name}</b><span class="path">${parts.map((part, i) => html`<span class="nowrap" key=${i}>${part}${i < parts.length - 1 ? " /" : ""}</span> `)}</span></span>`;
 }
 
 /** Chosen one of several, with arrow keys and one tab stop as a native radio group has. */

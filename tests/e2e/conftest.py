@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -401,6 +402,26 @@ class Watched:
     def close(self) -> None:
         for context in self._contexts:
             context.close()
+
+
+@pytest.fixture
+def guarded(browser: Browser, tmp_path: Path) -> Iterator[tuple[Watched, str]]:
+    """Pages of a collector that asks for a token, has no broker and knows no node; and the token."""
+    token, config = tmp_path / "token", tmp_path / "collector.yaml"
+    secret = secrets.token_hex(16)
+    token.write_text(secret)
+    config.write_text(
+        f"broker: {{url: 'mqtt://127.0.0.1:{free_port('127.0.0.1')}'}}\nstore: store\n"
+        "http: {port: 0, token_file: token}\n"
+    )
+    command = edgebed_command("collector", "run", str(config))
+    with Child("collector", command, tmp_path / "collector.log") as collector:
+        pages = Watched(browser, collector.first_line())
+        try:
+            yield pages, secret
+        finally:
+            pages.close()
+        assert pages.foreign == []
 
 
 @contextlib.contextmanager

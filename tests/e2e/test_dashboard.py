@@ -372,3 +372,25 @@ def test_less_motion_is_respected(browser: Browser, watched: Any) -> None:
         })"""
     )
     assert edges <= 4
+
+
+def test_a_token_is_asked_for_once_and_a_newcomer_is_told_what_to_do(
+    guarded: Any, picture: Callable[[Page, str], None]
+) -> None:
+    pages, token = guarded
+    page = pages.open(wait="form.token")
+    field, enter = page.get_by_label("Token"), page.get_by_role("button", name="Continue")
+    field.fill("not the token at all")
+    enter.click()
+    expect(page.get_by_role("alert")).to_contain_text("did not accept")
+    field.fill(token)
+    enter.click()
+    page.wait_for_selector(".welcome ol")
+    assert token not in page.url
+    expect(page.locator(".welcome")).to_contain_text("No node has reported yet")
+    expect(page.locator(".welcome code").first).to_have_text("make demo")
+    expect(page.locator(".welcome .state")).to_contain_text("Lost")  # the broker
+    expect(page.locator(".link")).to_contain_text("live")
+    picture(page, "welcome-en-light")
+    page.reload()
+    page.wait_for_selector(".welcome ol")

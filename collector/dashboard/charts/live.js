@@ -31,6 +31,9 @@ export function LiveChart({ buffer, playhead, fields, meta, colourOf, height, pa
   </div>`;
 }
 
+/** Counts and yes/no jump; a slope between them would show values that never were. */
+const steps = (field) => (field?.t === "i64" || field?.t === "bool" ? { paths: uPlot.paths.stepped({ align: 1 }) } : {});
+
 class Runner {
   constructor(box, overlay, settings) {
     Object.assign(this, settings, { box, overlay, seen: true, drawn: 0, ticked: 0, version: -1, lateSpans: [], alive: true });
@@ -79,7 +82,7 @@ class Runner {
         cursor: { show: false },
         scales: { x: { time: true, auto: false }, y: { range: (_, low, high) => this.steady(low, high, limit) } },
         axes: axes(paint, unitText(first.unit), { narrow: this.box.clientWidth < NARROW }),
-        series: [{}, ...this.fields.map((name) => ({ stroke: paint[this.colourOf(name)], width: 1.5, points: { show: false } }))],
+        series: [{}, ...this.fields.map((name) => ({ stroke: paint[this.colourOf(name)], width: 1.5, points: { show: false }, ...steps(this.meta[name]) }))],
         hooks: {
           drawAxes: [(u) => this.marks(u, paint, limit)],
           draw: [(u) => rug(u, this.lateSpans, paint.late)],

@@ -10,6 +10,7 @@ import { Results } from "./results.js";
 import { Snapshot } from "./snapshot.js";
 
 const NUMERIC = new Set(["f32", "f64", "i64", "bool", undefined]);
+const COUNTERS = new Set(["frame"]); // which frame a result is about: a number, but no quantity
 
 export function DeviceView({ node, device }) {
   const known = order.value.includes(node) ? nodeSignal(node).value : null;
@@ -24,7 +25,7 @@ export function DeviceView({ node, device }) {
 function Page({ node, device }) {
   const models = (node.models ?? []).filter((model) => model.device === device.id);
   const slots = new Set(models.map((model) => model.slot));
-  const streams = numericStreams(device);
+  const streams = numericStreams(device, slots);
   const raw = streams.filter(([name]) => !slots.has(name));
   const frames = Object.entries(device.streams ?? {}).filter(([, stream]) => stream.kind === "frame").map(([name]) => name);
   const [range, setRange] = useState({ kind: "5min" });
@@ -43,10 +44,11 @@ function Page({ node, device }) {
 }
 
 /** [[stream, {field: declaration}]] with the fields a chart can show. */
-function numericStreams(device) {
+function numericStreams(device, slots) {
+  const shown = (stream) => ([name, field]) => NUMERIC.has(field.t) && !(slots.has(stream) && COUNTERS.has(name));
   return Object.entries(device.streams ?? {})
     .filter(([, stream]) => stream.kind !== "frame")
-    .map(([name, stream]) => [name, Object.fromEntries(Object.entries(stream.fields ?? {}).filter(([, field]) => NUMERIC.has(field.t))), stream])
+    .map(([name, stream]) => [name, Object.fromEntries(Object.entries(stream.fields ?? {}).filter(shown(name))), stream])
     .filter(([, fields]) => Object.keys(fields).length);
 }
 

@@ -97,6 +97,8 @@ function Since({ at }) {
 
 function Devices({ node }) {
   const devices = node.devices ?? [];
+  const ids = new Set(devices.map((device) => device.id));
+  const loose = (node.models ?? []).filter((model) => !ids.has(model.device)); // a lost node's status names no devices
   if (!devices.length) return html`<span class="muted">${t("fleet.nodevices")}</span>`;
   return html`<ul class="devices">
     ${devices.map((device) => {
@@ -107,6 +109,7 @@ function Devices({ node }) {
         ${models.map((model) => html`<${Model} key=${model.slot} model=${model} />`)}
       </li>`;
     })}
+    ${loose.map((model) => html`<li key=${`model ${model.slot}`}><${Model} model=${model} /></li>`)}
   </ul>`;
 }
 

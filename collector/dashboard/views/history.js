@@ -32,20 +32,24 @@ export function History({ node, device, streams, range, onRange }) {
   const chosen = options.find((option) => option.key === key) ?? options[0];
   const { answer, error } = useSeries(node, device, chosen.stream, chosen.field, range);
   const zoom = (from, to) => onRange(custom(from, to));
-  const unit = unitText(chosen.meta.unit);
   return html`<section class="card history">
     <div class="card-head"><h2>${t("history")}</h2>
       <label class="pick"><span class="hidden">${t("history.signal")}</span><select class="select" value=${chosen.key} onChange=${(event) => setKey(event.target.value)}>
-        ${streams.map(([stream, fields]) => html`<optgroup key=${stream} label=${stream}>${Object.keys(fields).map((field) => html`<option key=${field} value=${`${stream}/${field}`}>${field}${fields[field].unit ? ` [${unitText(fields[field].unit)}]` : ""}</option>`)}</optgroup>`)}
+        ${streams.map(([stream, fields]) => html`<optgroup key=${stream} label=${stream}>${Object.keys(fields).map((field) => html`<option key=${field} value=${`${stream}/${field}`}>${named(field, fields[field].unit)}</option>`)}</optgroup>`)}
       </select></label>
       <${Choice} label=${t("history.range")} value=${range.kind === "custom" ? null : range.kind} options=${Object.keys(SPANS).map((kind) => [kind, t(`history.${kind}`)])} onChange=${(kind) => onRange({ kind })} />
       <${Steps} range=${range} onRange=${onRange} />
     </div>
     ${error && html`<p class="problem" role="alert">${error}</p>`}
-    <${HistoryChart} answer=${answer} name=${`${chosen.field}${unit ? ` [${unit}]` : ""}`} field=${chosen.meta} height=${280} onZoom=${zoom} onReset=${() => onRange({ kind: "5min" })} />
+    <${HistoryChart} answer=${answer} name=${named(chosen.field, chosen.meta.unit)} field=${chosen.meta} height=${280} onZoom=${zoom} onReset=${() => onRange({ kind: "5min" })} />
     <${Legend} answer=${answer} />
     ${answer?.gaps.length > 0 && html`<details class="gaps"><summary>${t("history.gaps")} (${answer.gaps.length})</summary><ul>${answer.gaps.map(([from, to, why], i) => html`<li key=${i}><${At} ms=${from} /> – <${At} ms=${to} /> <span class="why">${why}</span></li>`)}</ul></details>`}
   </section>`;
+}
+
+function named(field, unit) {
+  const text = unitText(unit);
+  return text ? `${field} [${text}]` : field;
 }
 
 function Steps({ range, onRange }) {

@@ -100,14 +100,13 @@ async function recent(node, device, stream, fields, windowMs, signal) {
 function byUnit(fields) {
   const groups = new Map();
   for (const [name, field] of Object.entries(fields)) {
-    const key = field.t === "bool" ? "bool" : (field.unit ?? "");
+    const key = field.t === "bool" ? "bool" : unitText(field.unit);
     groups.set(key, [...(groups.get(key) ?? []), name]);
   }
   return [...groups];
 }
 
-function title(code, first) {
-  const unit = unitText(code);
+function title(unit, first) {
   const kind = first.includes("_") ? first.split("_").at(-1) : "";
-  return code === "bool" ? `${first}` : [kind, unit && `[${unit}]`].filter(Boolean).join(" ") || first;
+  return unit === "bool" ? first : [kind, unit && `[${unit}]`].filter(Boolean).join(" ") || first;
 }
