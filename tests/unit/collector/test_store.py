@@ -72,6 +72,7 @@ def test_a_new_day_is_a_new_file_that_remembers(folder: Path, clock: Any, batch:
     assert [path.name for path in day_files(folder)] == ["000001-2026-11-22.db", "000002-2026-11-23.db"]
     store.close()
     (day_files(folder)[0]).unlink()
+    (folder / "marks.db").unlink()
     store = SqliteStore(folder, clock)
     assert Ledger(store.load().marks).entries()[0].stored == 3, "retention takes rows, not the account"
     store.close()
