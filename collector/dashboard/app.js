@@ -10,7 +10,8 @@ import { FleetView } from "./views/fleet.js";
 
 const LATER = {
   // fetched when first opened: the fleet page must not wait for chart code
-  device: () => Promise.all([import("./views/device.js"), style("vendor/uplot.css")]).then(([module]) => module.DeviceView),
+  device: () =>
+    Promise.all([import("./views/device.js"), style("vendor/uplot.css")]).then(([module]) => module.DeviceView),
   ledger: () => import("./views/ledger.js").then((module) => module.LedgerView),
   quarantine: () => import("./views/quarantine.js").then((module) => module.QuarantineView),
   token: () => import("./views/token.js").then((module) => module.TokenView),
@@ -48,29 +49,58 @@ function Shell() {
     <a class="skip" href="#main" onClick=${skip}>${t("skip")}</a>
     <header class="top">
       <div class="bar">
-        <a class="brand" href="#/"><${Mark} />edgebed</a>
+        <a class="brand" href="#/">
+          <${Mark} />
+          edgebed
+        </a>
         <nav aria-label=${t("nav")}>
           ${PLACES.map(
-            (place) => html`<a key=${place} href=${place === "fleet" ? "#/" : `#/${place}`}
-              aria-current=${at.view === place ? "page" : undefined}>${t(`nav.${place}`)}</a>`,
+            (place) => html`
+              <a
+                key=${place}
+                href=${place === "fleet" ? "#/" : `#/${place}`}
+                aria-current=${at.view === place ? "page" : undefined}
+              >
+                ${t(`nav.${place}`)}
+              </a>
+            `,
           )}
         </nav>
-        <div class="switches"><${LinkState} /><${LanguageSwitch} /><${ThemeSwitch} /></div>
+        <div class="switches">
+          <${LinkState} />
+          <${LanguageSwitch} />
+          <${ThemeSwitch} />
+        </div>
       </div>
     </header>
     <${Banner} />
-    <main class="page" id="main" tabindex="-1"><${View} key=${JSON.stringify([view, at.node, at.device])} view=${view} at=${at} /></main>`;
+    <main class="page" id="main" tabindex="-1">
+      <${View} key=${JSON.stringify([view, at.node, at.device])} view=${view} at=${at} />
+    </main>
+  `;
 }
 
 function View({ view, at }) {
   const [Found, setFound] = useState(view === "fleet" ? () => FleetView : null);
   const [broken, setBroken] = useState(false);
   useEffect(() => {
-    if (view !== "fleet") LATER[view]().then((component) => setFound(() => component), () => setBroken(true));
+    if (view !== "fleet")
+      LATER[view]().then(
+        (component) => setFound(() => component),
+        () => setBroken(true),
+      );
   }, []);
-  if (broken) return html`<p class="card problem" role="alert">${t("load.failed")}</p>`;
-  if (!Found) return html`<p class="loading" role="status">${t("loading")}</p>`;
-  return html`<${Found} node=${at.node} device=${at.device} />`;
+  if (broken)
+    return html`
+      <p class="card problem" role="alert">${t("load.failed")}</p>
+    `;
+  if (!Found)
+    return html`
+      <p class="loading" role="status">${t("loading")}</p>
+    `;
+  return html`
+    <${Found} node=${at.node} device=${at.device} />
+  `;
 }
 
 function skip(event) {
@@ -79,28 +109,61 @@ function skip(event) {
 }
 
 function Mark() {
-  return html`<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect x="3" y="3" width="26" height="26" rx="7" class="mark-box" /><path class="mark-line" d="M7 17h4l2.5-7 4 13 3-9 1.5 3H25" /></svg>`;
+  return html`
+    <svg class="mark" viewBox="0 0 32 32" aria-hidden="true">
+      <rect x="3" y="3" width="26" height="26" rx="7" class="mark-box" />
+      <path class="mark-line" d="M7 17h4l2.5-7 4 13 3-9 1.5 3H25" />
+    </svg>
+  `;
 }
 
 function LinkState() {
   const state = link.value;
   const tone = { open: "good", lost: "bad", connecting: "idle" }[state];
-  return html`<span class="link ${tone}" title=${t(`link.${state}.long`)}><span class="dot" aria-hidden="true"></span><span class="link-word">${t(`link.${state}`)}</span></span>`;
+  return html`
+    <span class="link ${tone}" title=${t(`link.${state}.long`)}>
+      <span class="dot" aria-hidden="true"></span>
+      <span class="link-word">${t(`link.${state}`)}</span>
+    </span>
+  `;
 }
 
 function Banner() {
   const lost = link.value === "lost" && !locked.value;
   const refused = !lost && failure.value && !locked.value && !loaded.value;
-  return html`<div role="status" aria-live="polite">
-    ${(lost || refused) && html`<div class="banner"><div class="banner-in"><${Icon} name="plug" /><span><b>${t("lost.title")}</b> ${t("lost.text")}</span></div></div>`}
-  </div>`;
+  return html`
+    <div role="status" aria-live="polite">
+      ${
+        (lost || refused) &&
+        html`
+          <div class="banner">
+            <div class="banner-in">
+              <${Icon} name="plug" />
+              <span>
+                <b>${t("lost.title")}</b>
+                ${" "} ${t("lost.text")}
+              </span>
+            </div>
+          </div>
+        `
+      }
+    </div>
+  `;
 }
 
 function LanguageSwitch() {
-  return html`<label class="pick"><span class="hidden">${t("language")}</span>
-    <select value=${lang.value} onChange=${(event) => choose(event.target.value)}>
-      ${Object.entries(LANGUAGES).map(([code, name]) => html`<option key=${code} value=${code} lang=${code}>${name}</option>`)}
-    </select></label>`;
+  return html`
+    <label class="pick">
+      <span class="hidden">${t("language")}</span>
+      <select value=${lang.value} onChange=${(event) => choose(event.target.value)}>
+        ${Object.entries(LANGUAGES).map(
+          ([code, name]) => html`
+            <option key=${code} value=${code} lang=${code}>${name}</option>
+          `,
+        )}
+      </select>
+    </label>
+  `;
 }
 
 const THEMES = ["auto", "light", "dark"];
@@ -113,7 +176,11 @@ function ThemeSwitch() {
     theme.value = THEMES[(THEMES.indexOf(current) + 1) % THEMES.length];
   };
   const label = `${t("theme")}: ${t(`theme.${current}`)}`;
-  return html`<button type="button" class="round" aria-label=${label} title=${label} onClick=${turn}><${Icon} name=${icon} /></button>`;
+  return html`
+    <button type="button" class="round" aria-label=${label} title=${label} onClick=${turn}>
+      <${Icon} name=${icon} />
+    </button>
+  `;
 }
 
 effect(() => {
@@ -141,4 +208,9 @@ start();
 await speak(lang.value);
 const root = document.getElementById("app");
 root.replaceChildren();
-render(html`<${Shell} />`, root);
+render(
+  html`
+    <${Shell} />
+  `,
+  root,
+);

@@ -80,7 +80,9 @@ export function severity(node) {
 
 function byTrouble(a, b) {
   const [left, right] = [nodes.get(a).value, nodes.get(b).value];
-  return severity(right) - severity(left) || (right.trouble?.length ?? 0) - (left.trouble?.length ?? 0) || (a < b ? -1 : 1);
+  return (
+    severity(right) - severity(left) || (right.trouble?.length ?? 0) - (left.trouble?.length ?? 0) || (a < b ? -1 : 1)
+  );
 }
 
 function sum() {

@@ -28,7 +28,9 @@ export function value(x, dec) {
 }
 
 export function percent(share) {
-  return Number.isFinite(share) ? formatter(Intl.NumberFormat, { style: "percent", maximumFractionDigits: 0 }).format(share) : NONE;
+  return Number.isFinite(share)
+    ? formatter(Intl.NumberFormat, { style: "percent", maximumFractionDigits: 0 }).format(share)
+    : NONE;
 }
 
 export function bytes(n) {
@@ -81,8 +83,20 @@ export function utc(ms) {
 
 // UCUM codes are for machines; these are what a chart shows
 const UNITS = {
-  Cel: "°C", deg: "°", "deg/s": "°/s", "N.m": "N·m", "m/s2": "m/s²", "1": "", "[lb_av]": "lb",
-  "ug/m3": "µg/m³", "[degF]": "°F", "/min": "/min", "{beats}/min": "bpm", "mm[Hg]": "mmHg", "km/h": "km/h", "W.h": "Wh",
+  Cel: "°C",
+  deg: "°",
+  "deg/s": "°/s",
+  "N.m": "N·m",
+  "m/s2": "m/s²",
+  1: "",
+  "[lb_av]": "lb",
+  "ug/m3": "µg/m³",
+  "[degF]": "°F",
+  "/min": "/min",
+  "{beats}/min": "bpm",
+  "mm[Hg]": "mmHg",
+  "km/h": "km/h",
+  "W.h": "Wh",
 };
 
 export function unit(code) {

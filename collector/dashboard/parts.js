@@ -5,38 +5,92 @@ import { html } from "./html.js";
 import { known, t } from "./text.js";
 
 const SHAPES = {
-  ok: html`<circle cx="8" cy="8" r="6.5" /><path d="M5 8.2l2.1 2.1L11 6.2" />`,
-  warn: html`<path d="M8 1.8l6.6 11.7H1.4z" /><path d="M8 6.2v3.4M8 11.6v.2" />`,
-  bad: html`<path d="M5.3 1.5h5.4l3.8 3.8v5.4l-3.8 3.8H5.3L1.5 10.7V5.3z" /><path d="M5.7 5.7l4.6 4.6M10.3 5.7l-4.6 4.6" />`,
-  off: html`<circle cx="8" cy="8" r="6.5" /><path d="M5 8h6" />`,
-  sleep: html`<path d="M13.6 9.7A6 6 0 1 1 6.3 2.4a4.8 4.8 0 0 0 7.3 7.3z" />`,
-  unknown: html`<circle cx="8" cy="8" r="6.5" /><path d="M6.2 6.3a1.9 1.9 0 1 1 2.6 1.8c-.6.3-.8.6-.8 1.3M8 11.6v.1" />`,
-  wait: html`<circle cx="8" cy="8" r="6.5" /><path d="M8 4.5V8l2.4 1.6" />`,
-  left: html`<path d="M10 3L5 8l5 5" />`,
-  right: html`<path d="M6 3l5 5-5 5" />`,
-  search: html`<circle cx="7" cy="7" r="4.5" /><path d="M10.5 10.5L14 14" />`,
-  sun: html`<circle cx="8" cy="8" r="3" /><path d="M8 1.2v1.6M8 13.2v1.6M1.2 8h1.6M13.2 8h1.6M3.2 3.2l1.1 1.1M11.7 11.7l1.1 1.1M3.2 12.8l1.1-1.1M11.7 4.3l1.1-1.1" />`,
-  moon: html`<path d="M13.6 9.7A6 6 0 1 1 6.3 2.4a4.8 4.8 0 0 0 7.3 7.3z" />`,
-  auto: html`<circle cx="8" cy="8" r="6.5" /><path d="M8 1.5a6.5 6.5 0 0 1 0 13z" class="fill" />`,
-  plug: html`<path d="M5.5 1.5v3M10.5 1.5v3M3.5 4.5h9v3a4.5 4.5 0 0 1-9 0zM8 12v2.5" />`,
+  ok: html`
+    <circle cx="8" cy="8" r="6.5" />
+    <path d="M5 8.2l2.1 2.1L11 6.2" />
+  `,
+  warn: html`
+    <path d="M8 1.8l6.6 11.7H1.4z" />
+    <path d="M8 6.2v3.4M8 11.6v.2" />
+  `,
+  bad: html`
+    <path d="M5.3 1.5h5.4l3.8 3.8v5.4l-3.8 3.8H5.3L1.5 10.7V5.3z" />
+    <path d="M5.7 5.7l4.6 4.6M10.3 5.7l-4.6 4.6" />
+  `,
+  off: html`
+    <circle cx="8" cy="8" r="6.5" />
+    <path d="M5 8h6" />
+  `,
+  sleep: html`
+    <path d="M13.6 9.7A6 6 0 1 1 6.3 2.4a4.8 4.8 0 0 0 7.3 7.3z" />
+  `,
+  unknown: html`
+    <circle cx="8" cy="8" r="6.5" />
+    <path d="M6.2 6.3a1.9 1.9 0 1 1 2.6 1.8c-.6.3-.8.6-.8 1.3M8 11.6v.1" />
+  `,
+  wait: html`
+    <circle cx="8" cy="8" r="6.5" />
+    <path d="M8 4.5V8l2.4 1.6" />
+  `,
+  left: html`
+    <path d="M10 3L5 8l5 5" />
+  `,
+  right: html`
+    <path d="M6 3l5 5-5 5" />
+  `,
+  search: html`
+    <circle cx="7" cy="7" r="4.5" />
+    <path d="M10.5 10.5L14 14" />
+  `,
+  sun: html`
+    <circle cx="8" cy="8" r="3" />
+    <path
+      d="M8 1.2v1.6M8 13.2v1.6M1.2 8h1.6M13.2 8h1.6M3.2 3.2l1.1 1.1M11.7 11.7l1.1 1.1M3.2 12.8l1.1-1.1M11.7 4.3l1.1-1.1"
+    />
+  `,
+  moon: html`
+    <path d="M13.6 9.7A6 6 0 1 1 6.3 2.4a4.8 4.8 0 0 0 7.3 7.3z" />
+  `,
+  auto: html`
+    <circle cx="8" cy="8" r="6.5" />
+    <path d="M8 1.5a6.5 6.5 0 0 1 0 13z" class="fill" />
+  `,
+  plug: html`
+    <path d="M5.5 1.5v3M10.5 1.5v3M3.5 4.5h9v3a4.5 4.5 0 0 1-9 0zM8 12v2.5" />
+  `,
 };
 
 export function Icon({ name }) {
-  return html`<svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false">${SHAPES[name] ?? SHAPES.unknown}</svg>`;
+  return html`
+    <svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false">${SHAPES[name] ?? SHAPES.unknown}</svg>
+  `;
 }
 
 // state -> [icon, tone]; the word always stands beside, so that colour is never the only sign
 const STATES = {
-  online: ["ok", "good"], ok: ["ok", "good"], starting: ["wait", "idle"], sleeping: ["sleep", "idle"],
-  offline: ["off", "idle"], stopped: ["off", "idle"], unknown: ["unknown", "idle"],
-  degraded: ["warn", "warn"], lost: ["bad", "bad"], failed: ["bad", "bad"],
-  alarm: ["bad", "bad"], calm: ["ok", "good"],
+  online: ["ok", "good"],
+  ok: ["ok", "good"],
+  starting: ["wait", "idle"],
+  sleeping: ["sleep", "idle"],
+  offline: ["off", "idle"],
+  stopped: ["off", "idle"],
+  unknown: ["unknown", "idle"],
+  degraded: ["warn", "warn"],
+  lost: ["bad", "bad"],
+  failed: ["bad", "bad"],
+  alarm: ["bad", "bad"],
+  calm: ["ok", "good"],
 };
 
 export function State({ state, title }) {
   const [icon, tone] = STATES[state] ?? STATES.unknown;
   const word = known(`state.${state}`) ? t(`state.${state}`) : String(state);
-  return html`<span class="state ${tone}" title=${title}><${Icon} name=${icon} /><span>${word}</span></span>`;
+  return html`
+    <span class="state ${tone}" title=${title}>
+      <${Icon} name=${icon} />
+      <span>${word}</span>
+    </span>
+  `;
 }
 
 export const toneOf = (sev) => (sev >= 3 ? "bad" : sev >= 2 ? "warn" : sev >= 1 ? "note" : "idle");
@@ -44,43 +98,96 @@ const ICON_OF = { bad: "bad", warn: "warn", note: "wait", idle: "off" };
 
 export function Severity({ sev }) {
   const tone = toneOf(sev);
-  return html`<span class="state ${tone}"><${Icon} name=${ICON_OF[tone]} /><span>${t(`sev.${tone}`)}</span></span>`;
+  return html`
+    <span class="state ${tone}">
+      <${Icon} name=${ICON_OF[tone]} />
+      <span>${t(`sev.${tone}`)}</span>
+    </span>
+  `;
 }
 
 export function Trouble({ trouble }) {
   const tone = toneOf(trouble.sev);
   const label = known(`trouble.${trouble.code}`) ? t(`trouble.${trouble.code}`) : trouble.code;
-  return html`<li class="trouble ${tone}">
-    <${Icon} name=${ICON_OF[tone]} /><span class="trouble-text"><b>${label}</b>${trouble.device && html` <span class="mono">${trouble.device}</span>`}
-    ${trouble.why && html`<span class="why"> ${trouble.why}</span>`}</span>
-  </li>`;
+  return html`
+    <li class="trouble ${tone}">
+      <${Icon} name=${ICON_OF[tone]} />
+      <span class="trouble-text">
+        <b>${label}</b>
+        ${" "}
+        ${
+          trouble.device &&
+          html`
+            <span class="mono">${trouble.device}</span>
+            ${" "}
+          `
+        }
+        ${
+          trouble.why &&
+          html`
+            <span class="why">${trouble.why}</span>
+          `
+        }
+      </span>
+    </li>
+  `;
 }
 
 /** How long ago, ageing by itself; turns amber and red where `calm` and `late` milliseconds are passed. */
 export function Ago({ at, calm = Infinity, late = Infinity }) {
-  if (!Number.isFinite(at) || at <= 0) return html`<span class="muted">${t("never")}</span>`;
+  if (!Number.isFinite(at) || at <= 0)
+    return html`
+      <span class="muted">${t("never")}</span>
+    `;
   const age = Math.max(0, now.value - at);
   const tone = age > late ? "bad" : age > calm ? "warn" : "";
-  return html`<time class="ago ${tone}" datetime=${new Date(at).toISOString()} title=${`${when(at)} · ${utc(at)}`}>${t("ago", { span: span(age) })}</time>`;
+  return html`
+    <time class="ago ${tone}" datetime=${new Date(at).toISOString()} title=${`${when(at)} · ${utc(at)}`}>
+      ${t("ago", { span: span(age) })}
+    </time>
+  `;
 }
 
 export function At({ ms }) {
   if (!(ms > 0)) return NONE;
-  return html`<time datetime=${new Date(ms).toISOString()} title=${utc(ms)}>${when(ms)}</time>`;
+  return html`
+    <time datetime=${new Date(ms).toISOString()} title=${utc(ms)}>${when(ms)}</time>
+  `;
 }
 
 export function Clock({ clk, skew }) {
   const word = t(clk === 2 ? "clock.ptp" : clk === 1 ? "clock.ntp" : clk === 0 ? "clock.unsynced" : "clock.unknown");
   const off = Math.abs(skew ?? 0) >= 1000 ? ` ${skew > 0 ? "+" : "−"}${span(Math.abs(skew))}` : "";
-  return html`<span class=${clk === 0 ? "warn-text" : ""} title=${Number.isFinite(skew) ? t("clock.skew", { ms: count(skew) }) : undefined}>${word}${off}</span>`;
+  return html`
+    <span
+      class=${clk === 0 ? "warn-text" : ""}
+      title=${Number.isFinite(skew) ? t("clock.skew", { ms: count(skew) }) : undefined}
+    >
+      ${word}${off}
+    </span>
+  `;
 }
 
 export function Model({ model }) {
   const provider = String(model.provider ?? "").replace(/ExecutionProvider$/, "");
-  return html`<span class="model" title=${model.why || undefined}>
-    <span class="model-name">${model.name}<span class="muted"> ${model.ver}</span></span>
-    ${model.state === "ok" ? provider && html`<span class="tag" title=${t("provider")}>${provider}</span>` : html`<${State} state=${model.state} />`}
-  </span>`;
+  return html`
+    <span class="model" title=${model.why || undefined}>
+      <span class="model-name">
+        ${model.name}${" "}
+        <span class="muted">${model.ver}</span>
+      </span>
+      ${
+        model.state === "ok"
+          ? provider &&
+            html`
+              <span class="tag" title=${t("provider")}>${provider}</span>
+            `
+          : html`
+              <${State} state=${model.state} />
+            `
+      }
+    </span>
+  `;
 }
 
 export const nodeHref = (node, device) => `#/device/${[...node.split("/"), device].map(encodeURIComponent).join("/")}`;
@@ -88,7 +195,19 @@ export const nodeHref = (node, device) => `#/device/${[...node.split("/"), devic
 export function NodeName({ node }) {
   const parts = node.split("/");
   const name = parts.pop();
-  return html`<span class="node-name"><b>${name}</b><span class="path">${parts.map((part, i) => html`<span class="nowrap" key=${i}>${part}${i < parts.length - 1 ? " /" : ""}</span> `)}</span></span>`;
+  return html`
+    <span class="node-name">
+      <b>${name}</b>
+      <span class="path">
+        ${parts.map(
+          (part, i) => html`
+            <span class="nowrap" key=${i}>${part}${i < parts.length - 1 ? " /" : ""}</span>
+            ${" "}
+          `,
+        )}
+      </span>
+    </span>
+  `;
 }
 
 /** Chosen one of several, with arrow keys and one tab stop as a native radio group has. */
@@ -101,10 +220,22 @@ export function Choice({ label, options, value, onChange }) {
     onChange(options[at][0]);
     event.currentTarget.children[at]?.focus();
   };
-  return html`<div class="choice" role="radiogroup" aria-label=${label} onKeyDown=${step}>
-    ${options.map(
-      ([key, text]) => html`<button type="button" role="radio" key=${key} aria-checked=${key === value ? "true" : "false"}
-        tabindex=${key === value || (value === null && key === options[0][0]) ? 0 : -1} onClick=${() => onChange(key)}>${text}</button>`,
-    )}
-  </div>`;
+  return html`
+    <div class="choice" role="radiogroup" aria-label=${label} onKeyDown=${step}>
+      ${options.map(
+        ([key, text]) => html`
+          <button
+            type="button"
+            role="radio"
+            key=${key}
+            aria-checked=${key === value ? "true" : "false"}
+            tabindex=${key === value || (value === null && key === options[0][0]) ? 0 : -1}
+            onClick=${() => onChange(key)}
+          >
+            ${text}
+          </button>
+        `,
+      )}
+    </div>
+  `;
 }

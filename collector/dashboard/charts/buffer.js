@@ -35,7 +35,11 @@ export class LiveBuffer {
     const first = this.t.find((_, i) => !this.late[i]) ?? Infinity;
     const kept = rows.t.map((_, i) => i).filter((i) => rows.t[i] < first);
     const pick = (column) => kept.map((i) => column[i]);
-    this.push({ t: pick(rows.t), late: pick(rows.late), f: Object.fromEntries(Object.entries(rows.f).map(([name, column]) => [name, pick(column)])) });
+    this.push({
+      t: pick(rows.t),
+      late: pick(rows.late),
+      f: Object.fromEntries(Object.entries(rows.f).map(([name, column]) => [name, pick(column)])),
+    });
   }
 
   #sort() {

@@ -27,7 +27,10 @@ export function HistoryChart({ answer, name, field = {}, height, onZoom, onReset
   useLayoutEffect(make, [answer, name, height, lang.value]);
   useEffect(() => {
     const again = () => requestAnimationFrame(make);
-    const resized = new ResizeObserver(() => box.current && chart.current && chart.current.width !== Math.max(LEAST_PX, box.current.clientWidth) && again());
+    const resized = new ResizeObserver(
+      () =>
+        box.current && chart.current && chart.current.width !== Math.max(LEAST_PX, box.current.clientWidth) && again(),
+    );
     resized.observe(box.current);
     const scheme = matchMedia("(prefers-color-scheme: dark)");
     addEventListener("themechange", again);
@@ -45,7 +48,15 @@ export function HistoryChart({ answer, name, field = {}, height, onZoom, onReset
     },
     [],
   );
-  return html`<div class="chart" ref=${box} role="img" aria-label=${answer ? summary(answer, name) : name} data-height=${height}></div>`;
+  return html`
+    <div
+      class="chart"
+      ref=${box}
+      role="img"
+      aria-label=${answer ? summary(answer, name) : name}
+      data-height=${height}
+    ></div>
+  `;
 }
 
 function summary(answer, name) {
@@ -54,7 +65,15 @@ function summary(answer, name) {
   const least = low.length ? value(low.reduce((a, b) => Math.min(a, b))) : "–";
   const most = high.length ? value(high.reduce((a, b) => Math.max(a, b))) : "–";
   const late = answer.late.reduce((a, b) => a + b, 0);
-  return t("history.label", { field: name, from: when(answer.from), to: when(answer.to), min: least, max: most, gaps: answer.gaps.length, late });
+  return t("history.label", {
+    field: name,
+    from: when(answer.from),
+    to: when(answer.to),
+    min: least,
+    max: most,
+    gaps: answer.gaps.length,
+    late,
+  });
 }
 
 function draw(box, answer, field, height, latest) {
@@ -70,15 +89,27 @@ function draw(box, answer, field, height, latest) {
     ms: 1,
     padding: PADDING,
     legend: { show: false },
-    cursor: { y: false, drag: { x: true, y: false, setScale: false }, points: { size: 7 }, bind: { dblclick: () => () => latest.onReset?.() } },
-    scales: { x: { time: true, range: () => [answer.from, answer.to] }, y: { range: (_, low, high) => room(low, high, limit) } },
+    cursor: {
+      y: false,
+      drag: { x: true, y: false, setScale: false },
+      points: { size: 7 },
+      bind: { dblclick: () => () => latest.onReset?.() },
+    },
+    scales: {
+      x: { time: true, range: () => [answer.from, answer.to] },
+      y: { range: (_, low, high) => room(low, high, limit) },
+    },
     axes: axes(paint, unitText(answer.unit ?? field.unit), { flat: height < 180, narrow: box.clientWidth < NARROW }),
     series: [
       {},
       { stroke: null, points: { show: false } },
       { stroke: null, points: { show: false } },
       { stroke: paint.s1, width: 1.6, points: { show: lonely(data) } },
-      { stroke: null, paths: () => null, points: { show: true, size: 5, width: 1.4, fill: paint.card, stroke: paint.late } },
+      {
+        stroke: null,
+        paths: () => null,
+        points: { show: true, size: 5, width: 1.4, fill: paint.card, stroke: paint.late },
+      },
     ],
     bands: [{ series: [1, 2], fill: paint.band }],
     hooks: {
@@ -116,10 +147,13 @@ function room(low, high, limit) {
 }
 
 function marks(u, answer, data, paint, limit) {
-  if (limit !== null) threshold(u, limit, { line: paint.bad, fill: paint.alarmFill, text: `${t("models.threshold")} ${value(limit)}` });
-  for (const [from, to] of data.voids) hatch(u, from, to, { line: paint.voidLine, text: t("history.void"), ink: paint.muted, slope: -1 });
+  if (limit !== null)
+    threshold(u, limit, { line: paint.bad, fill: paint.alarmFill, text: `${t("models.threshold")} ${value(limit)}` });
+  for (const [from, to] of data.voids)
+    hatch(u, from, to, { line: paint.voidLine, text: t("history.void"), ink: paint.muted, slope: -1 });
   for (const [from, to] of data.lateSpans) hatch(u, from, to, { fill: paint.lateFill, line: "transparent" });
-  for (const [from, to, why] of answer.gaps) hatch(u, from, to, { fill: paint.gapFill, line: paint.gapLine, text: String(why), ink: paint.bad });
+  for (const [from, to, why] of answer.gaps)
+    hatch(u, from, to, { fill: paint.gapFill, line: paint.gapLine, text: String(why), ink: paint.bad });
 }
 
 function point(u, tip, answer, data, field) {
@@ -136,7 +170,11 @@ function point(u, tip, answer, data, field) {
   if (i !== null && data.mean[i] !== null && !gap) {
     const show = (y) => `${value(y, field.dec)}${unit ? ` ${unit}` : ""}`;
     lines.push([when(data.x[i]), "muted"], [show(data.mean[i]), "strong"]);
-    if (data.n[i] > 1) lines.push([`${show(data.min[i])} – ${show(data.max[i])}`, ""], [t("history.n", { n: data.n[i], count: count(data.n[i]) }), "muted"]);
+    if (data.n[i] > 1)
+      lines.push(
+        [`${show(data.min[i])} – ${show(data.max[i])}`, ""],
+        [t("history.n", { n: data.n[i], count: count(data.n[i]) }), "muted"],
+      );
     if (data.late[i] !== null) lines.push([t("history.late"), "late-text"]);
     tip.title = utc(data.x[i]);
   }

@@ -22,27 +22,50 @@ export function LiveChart({ buffer, playhead, fields, meta, colourOf, height, pa
   const tick = useRef(null);
   tick.current = onTick;
   useEffect(() => {
-    const runner = new Runner(box.current, overlay.current, { buffer, playhead, fields, meta, colourOf, height, paused, tick });
+    const runner = new Runner(box.current, overlay.current, {
+      buffer,
+      playhead,
+      fields,
+      meta,
+      colourOf,
+      height,
+      paused,
+      tick,
+    });
     return () => runner.stop();
   }, [buffer, playhead, fields.join(), height, paused]);
   const label = t("live.label", { fields: fields.join(", "), span: span(buffer.windowMs) });
-  return html`<div class="chart live-chart" ref=${box} role="img" aria-label=${label} data-height=${height}>
-    <p class="overlay" ref=${overlay} hidden></p>
-  </div>`;
+  return html`
+    <div class="chart live-chart" ref=${box} role="img" aria-label=${label} data-height=${height}>
+      <p class="overlay" ref=${overlay} hidden></p>
+    </div>
+  `;
 }
 
 /** Counts and yes/no jump; a slope between them would show values that never were. */
-const steps = (field) => (field?.t === "i64" || field?.t === "bool" ? { paths: uPlot.paths.stepped({ align: 1 }) } : {});
+const steps = (field) =>
+  field?.t === "i64" || field?.t === "bool" ? { paths: uPlot.paths.stepped({ align: 1 }) } : {};
 
 class Runner {
   constructor(box, overlay, settings) {
-    Object.assign(this, settings, { box, overlay, seen: true, drawn: 0, ticked: 0, version: -1, lateSpans: [], alive: true });
+    Object.assign(this, settings, {
+      box,
+      overlay,
+      seen: true,
+      drawn: 0,
+      ticked: 0,
+      version: -1,
+      lateSpans: [],
+      alive: true,
+    });
     this.calm = matchMedia("(prefers-reduced-motion: reduce)");
     this.observer = new IntersectionObserver(([entry]) => {
       this.seen = entry.isIntersecting;
     });
     this.observer.observe(box);
-    this.resized = new ResizeObserver(() => this.chart?.setSize({ width: Math.max(200, box.clientWidth), height: this.height }));
+    this.resized = new ResizeObserver(() =>
+      this.chart?.setSize({ width: Math.max(200, box.clientWidth), height: this.height }),
+    );
     this.resized.observe(box);
     this.again = () => this.make();
     addEventListener("themechange", this.again);
@@ -82,7 +105,15 @@ class Runner {
         cursor: { show: false },
         scales: { x: { time: true, auto: false }, y: { range: (_, low, high) => this.steady(low, high, limit) } },
         axes: axes(paint, unitText(first.unit), { narrow: this.box.clientWidth < NARROW }),
-        series: [{}, ...this.fields.map((name) => ({ stroke: paint[this.colourOf(name)], width: 1.5, points: { show: false }, ...steps(this.meta[name]) }))],
+        series: [
+          {},
+          ...this.fields.map((name) => ({
+            stroke: paint[this.colourOf(name)],
+            width: 1.5,
+            points: { show: false },
+            ...steps(this.meta[name]),
+          })),
+        ],
         hooks: {
           drawAxes: [(u) => this.marks(u, paint, limit)],
           draw: [(u) => rug(u, this.lateSpans, paint.late)],
@@ -131,7 +162,12 @@ class Runner {
   say(at) {
     const { end } = this.playhead;
     const silent = end === null ? null : at - this.playhead.heard;
-    const text = end === null ? t("live.wait") : silent > Math.max(STALL_MS, this.buffer.usual() * 4) ? t("live.stall", { span: span(silent) }) : "";
+    const text =
+      end === null
+        ? t("live.wait")
+        : silent > Math.max(STALL_MS, this.buffer.usual() * 4)
+          ? t("live.stall", { span: span(silent) })
+          : "";
     this.overlay.hidden = !text;
     if (this.overlay.textContent !== text) this.overlay.textContent = text;
   }

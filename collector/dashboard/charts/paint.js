@@ -19,20 +19,48 @@ const fade = (name, share) => `color-mix(in srgb, var(--${name}) ${share}%, tran
 
 export const palette = (element) =>
   colours(element, {
-    ink: "var(--ink)", muted: "var(--muted)", line: "var(--faint)", card: "var(--card)", late: "var(--late)", bad: "var(--bad)", warn: "var(--warn)",
-    gapFill: fade("bad", 9), gapLine: fade("bad", 55), voidLine: fade("muted", 35), lateFill: fade("late", 13), band: fade("s1", 18), alarmFill: fade("bad", 10),
+    ink: "var(--ink)",
+    muted: "var(--muted)",
+    line: "var(--faint)",
+    card: "var(--card)",
+    late: "var(--late)",
+    bad: "var(--bad)",
+    warn: "var(--warn)",
+    gapFill: fade("bad", 9),
+    gapLine: fade("bad", 55),
+    voidLine: fade("muted", 35),
+    lateFill: fade("late", 13),
+    band: fade("s1", 18),
+    alarmFill: fade("bad", 10),
     ...Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8].map((n) => [`s${n}`, `var(--s${n})`])),
   });
 
-export const FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans CJK KR", sans-serif';
+export const FONT =
+  '11px system-ui, -apple-system, "Segoe UI", Roboto, "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans CJK KR", sans-serif';
 
 /** uPlot axes: local time below, the unit's numbers at the left. */
 export function axes(paint, unit, { flat = false, narrow = false } = {}) {
   const named = Boolean(unit) && !narrow;
   const common = { font: FONT, stroke: paint.muted, grid: { stroke: paint.line, width: 1 }, ticks: { show: false } };
   return [
-    { ...common, space: 86, size: 26, gap: 4, values: (_, splits, __, ___, step) => splits.map((ms) => label(ms, step)) },
-    { ...common, size: narrow ? 40 : 52, gap: 6, space: flat ? 26 : 32, values: (_, splits) => splits.map((y) => value(y)), label: named ? unit : undefined, labelFont: FONT, labelSize: named ? 18 : 0, labelGap: 0 },
+    {
+      ...common,
+      space: 86,
+      size: 26,
+      gap: 4,
+      values: (_, splits, __, ___, step) => splits.map((ms) => label(ms, step)),
+    },
+    {
+      ...common,
+      size: narrow ? 40 : 52,
+      gap: 6,
+      space: flat ? 26 : 32,
+      values: (_, splits) => splits.map((y) => value(y)),
+      label: named ? unit : undefined,
+      labelFont: FONT,
+      labelSize: named ? 18 : 0,
+      labelGap: 0,
+    },
   ];
 }
 

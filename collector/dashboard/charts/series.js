@@ -22,7 +22,15 @@ export function shape(answer, nowMs) {
       push(columns, Math.round((previous + at) / 2), null, null, null, null, 0); // a hole breaks the line
     }
     const late = answer.late[i] === 1;
-    push(columns, at, answer.mean[i], answer.min[i] ?? answer.mean[i], answer.max[i] ?? answer.mean[i], late ? answer.mean[i] : null, answer.n[i]);
+    push(
+      columns,
+      at,
+      answer.mean[i],
+      answer.min[i] ?? answer.mean[i],
+      answer.max[i] ?? answer.mean[i],
+      late ? answer.mean[i] : null,
+      answer.n[i],
+    );
     if (late) extend(lateSpans, at, at + usual, limit);
     previous = at;
   }
@@ -34,7 +42,15 @@ export function shape(answer, nowMs) {
 /** What of a hole is not declared: a reason is worth more than "no data". */
 function without([from, to], gaps) {
   let rest = [[from, to]];
-  for (const [a, b] of gaps) rest = rest.flatMap(([x, y]) => (b <= x || a >= y ? [[x, y]] : [[x, a], [b, y]].filter(([p, q]) => q - p > SHORTEST_HOLE_MS)));
+  for (const [a, b] of gaps)
+    rest = rest.flatMap(([x, y]) =>
+      b <= x || a >= y
+        ? [[x, y]]
+        : [
+            [x, a],
+            [b, y],
+          ].filter(([p, q]) => q - p > SHORTEST_HOLE_MS),
+    );
   return rest;
 }
 

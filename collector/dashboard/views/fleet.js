@@ -12,8 +12,14 @@ const COLUMNS = ["node", "state", "devices", "seen", "outbox", "stored", "clock"
 export function FleetView() {
   const [filter, setFilter] = useState("");
   const [limit, setLimit] = useState(PAGE);
-  if (!loaded.value) return html`<p class="loading" role="status">${failure.value ? t("lost.title") : t("loading")}</p>`;
-  if (!order.value.length) return html`<${Welcome} />`;
+  if (!loaded.value)
+    return html`
+      <p class="loading" role="status">${failure.value ? t("lost.title") : t("loading")}</p>
+    `;
+  if (!order.value.length)
+    return html`
+      <${Welcome} />
+    `;
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
   const found = words.length ? order.value.filter((id) => matches(nodeSignal(id).value, words)) : order.value;
   return html`
@@ -21,19 +27,59 @@ export function FleetView() {
     <${Totals} />
     <div class="toolbar">
       <${States} />
-      <label class="search"><${Icon} name="search" /><span class="hidden">${t("fleet.filter")}</span>
-        <input type="search" placeholder=${t("fleet.filter")} value=${filter} maxlength="100" onInput=${(event) => setFilter(event.target.value)} /></label>
+      <label class="search">
+        <${Icon} name="search" />
+        <span class="hidden">${t("fleet.filter")}</span>
+        <input
+          type="search"
+          placeholder=${t("fleet.filter")}
+          value=${filter}
+          maxlength="100"
+          onInput=${(event) => setFilter(event.target.value)}
+        />
+      </label>
     </div>
     <div class="fleet card" role="table" aria-label=${t("nav.fleet")} aria-rowcount=${order.value.length + 1}>
-      <div class="fleet-row fleet-head" role="row">${COLUMNS.map((name) => html`<span role="columnheader" key=${name} class=${`c-${name}`}>${t(`col.${name}`)}</span>`)}</div>
-      ${found.slice(0, limit).map((id) => html`<${Row} key=${id} id=${id} />`)}
+      <div class="fleet-row fleet-head" role="row">
+        ${COLUMNS.map(
+          (name) => html`
+            <span role="columnheader" key=${name} class=${`c-${name}`}>${t(`col.${name}`)}</span>
+          `,
+        )}
+      </div>
+      ${found.slice(0, limit).map(
+        (id) => html`
+          <${Row} key=${id} id=${id} />
+        `,
+      )}
     </div>
-    ${!found.length && html`<p class="muted center">${t("fleet.nothing")}</p>`}
-    ${found.length > limit && html`<p class="center"><button type="button" class="button" onClick=${() => setLimit(limit + PAGE)}>${t("more", { n: found.length - limit })}</button></p>`}`;
+    ${
+      !found.length &&
+      html`
+        <p class="muted center">${t("fleet.nothing")}</p>
+      `
+    }
+    ${
+      found.length > limit &&
+      html`
+        <p class="center">
+          <button type="button" class="button" onClick=${() => setLimit(limit + PAGE)}>
+            ${t("more", { n: found.length - limit })}
+          </button>
+        </p>
+      `
+    }
+  `;
 }
 
 function matches(node, words) {
-  const text = [node.node, node.state, ...(node.devices ?? []).flatMap((d) => [d.id, d.type, d.state]), ...(node.models ?? []).map((m) => m.name), ...(node.trouble ?? []).map((x) => x.code)]
+  const text = [
+    node.node,
+    node.state,
+    ...(node.devices ?? []).flatMap((d) => [d.id, d.type, d.state]),
+    ...(node.models ?? []).map((m) => m.name),
+    ...(node.trouble ?? []).map((x) => x.code),
+  ]
     .join(" ")
     .toLowerCase();
   return words.every((word) => text.includes(word));
@@ -42,23 +88,45 @@ function matches(node, words) {
 function Totals() {
   const all = totals.value;
   const balanced = all.taken === all.stored + all.waiting + all.lost;
-  return html`<section class="totals card" aria-label=${t("totals")}>
-    <${Figure} name="taken" n=${all.taken} />
-    <span class="sign" aria-hidden="true">=</span>
-    <${Figure} name="stored" n=${all.stored} />
-    <span class="sign" aria-hidden="true">+</span>
-    <${Figure} name="waiting" n=${all.waiting} tone=${all.waiting ? "note" : ""} />
-    <span class="sign" aria-hidden="true">+</span>
-    <${Figure} name="lost" n=${all.lost} tone=${all.missing ? "bad" : all.declared ? "warn" : "good"}
-      note=${all.lost ? t("totals.split", { declared: count(all.declared), missing: count(all.missing) }) : ""} />
-    <span class="figure aside"><span class="figure-name">${t("totals.duplicates")}</span><b class="figure-n" data-total="duplicates">${count(all.duplicates)}</b></span>
-    <a class="proof ${balanced ? "good" : "idle"}" href="#/ledger"><${Icon} name=${balanced ? "ok" : "wait"} />${t(balanced ? "totals.balanced" : "totals.settling")}</a>
-  </section>`;
+  return html`
+    <section class="totals card" aria-label=${t("totals")}>
+      <${Figure} name="taken" n=${all.taken} />
+      <span class="sign" aria-hidden="true">=</span>
+      <${Figure} name="stored" n=${all.stored} />
+      <span class="sign" aria-hidden="true">+</span>
+      <${Figure} name="waiting" n=${all.waiting} tone=${all.waiting ? "note" : ""} />
+      <span class="sign" aria-hidden="true">+</span>
+      <${Figure}
+        name="lost"
+        n=${all.lost}
+        tone=${all.missing ? "bad" : all.declared ? "warn" : "good"}
+        note=${all.lost ? t("totals.split", { declared: count(all.declared), missing: count(all.missing) }) : ""}
+      />
+      <span class="figure aside">
+        <span class="figure-name">${t("totals.duplicates")}</span>
+        <b class="figure-n" data-total="duplicates">${count(all.duplicates)}</b>
+      </span>
+      <a class="proof ${balanced ? "good" : "idle"}" href="#/ledger">
+        <${Icon} name=${balanced ? "ok" : "wait"} />
+        ${t(balanced ? "totals.balanced" : "totals.settling")}
+      </a>
+    </section>
+  `;
 }
 
 function Figure({ name, n, tone = "", note = "" }) {
-  return html`<span class="figure ${tone}"><span class="figure-name" title=${t(`totals.${name}.long`)}>${t(`totals.${name}`)}</span>
-    <b class="figure-n" data-total=${name}>${count(n)}</b>${note && html`<span class="figure-note">${note}</span>`}</span>`;
+  return html`
+    <span class="figure ${tone}">
+      <span class="figure-name" title=${t(`totals.${name}.long`)}>${t(`totals.${name}`)}</span>
+      <b class="figure-n" data-total=${name}>${count(n)}</b>
+      ${
+        note &&
+        html`
+          <span class="figure-note">${note}</span>
+        `
+      }
+    </span>
+  `;
 }
 
 function States() {
@@ -67,65 +135,166 @@ function States() {
     const { state } = nodeSignal(id).value;
     states.set(state, (states.get(state) ?? 0) + 1);
   }
-  return html`<p class="census">${[...states].map(([state, n]) => html`<span key=${state} class="census-item"><b>${count(n)}</b> <${State} state=${state} /></span>`)}</p>`;
+  return html`
+    <p class="census">
+      ${[...states].map(
+        ([state, n]) => html`
+          <span key=${state} class="census-item">
+            <b>${count(n)}</b>
+            <${State} state=${state} />
+          </span>
+        `,
+      )}
+    </p>
+  `;
 }
 
 function Row({ id }) {
   const node = nodeSignal(id)?.value;
   if (!node) return null;
   const trouble = node.trouble ?? [];
-  return html`<div class="fleet-row ${trouble.length ? `has-trouble ${toneOf(severity(node))}` : ""}" role="row" data-node=${node.node}>
-    <span role="rowheader" class="c-node"><${NodeName} node=${node.node} /></span>
-    <span role="cell" class="c-state"><${State} state=${node.state} /><span class="muted small"><${Since} at=${node.since} /></span></span>
-    <span role="cell" class="c-devices"><${Devices} node=${node} /></span>
-    <${Cell} name="seen"><${Ago} at=${node.last_seen} calm=${45_000} late=${120_000} /><//>
-    <${Cell} name="outbox"><${Outbox} outbox=${node.outbox} /><//>
-    <${Cell} name="stored"><${Stored} ledger=${node.ledger} /><//>
-    <${Cell} name="clock"><${Clock} clk=${node.clk} skew=${node.skew_ms} /><span class="muted small">${node.agent && t("agent", { ver: node.agent })}</span><//>
-    <${Cell} name="load"><${Load} health=${node.health} /><//>
-    ${trouble.length > 0 && html`<span role="cell" class="c-trouble"><ul class="troubles" aria-label=${t("trouble")}>${trouble.map((one, i) => html`<${Trouble} key=${i} trouble=${one} />`)}</ul></span>`}
-  </div>`;
+  return html`
+    <div
+      class="fleet-row ${trouble.length ? `has-trouble ${toneOf(severity(node))}` : ""}"
+      role="row"
+      data-node=${node.node}
+    >
+      <span role="rowheader" class="c-node"><${NodeName} node=${node.node} /></span>
+      <span role="cell" class="c-state">
+        <${State} state=${node.state} />
+        <span class="muted small"><${Since} at=${node.since} /></span>
+      </span>
+      <span role="cell" class="c-devices"><${Devices} node=${node} /></span>
+      <${Cell} name="seen"><${Ago} at=${node.last_seen} calm=${45_000} late=${120_000} /><//>
+      <${Cell} name="outbox"><${Outbox} outbox=${node.outbox} /><//>
+      <${Cell} name="stored"><${Stored} ledger=${node.ledger} /><//>
+      <${Cell} name="clock">
+        <${Clock} clk=${node.clk} skew=${node.skew_ms} />
+        <span class="muted small">${node.agent && t("agent", { ver: node.agent })}</span>
+      <//>
+      <${Cell} name="load"><${Load} health=${node.health} /><//>
+      ${
+        trouble.length > 0 &&
+        html`
+          <span role="cell" class="c-trouble">
+            <ul class="troubles" aria-label=${t("trouble")}>
+              ${trouble.map(
+                (one, i) => html`
+                  <${Trouble} key=${i} trouble=${one} />
+                `,
+              )}
+            </ul>
+          </span>
+        `
+      }
+    </div>
+  `;
 }
 
 function Cell({ name, children }) {
-  return html`<span role="cell" class=${`c-${name}`}><span class="label" aria-hidden="true">${t(`col.${name}`)}</span><span class="cell-body">${children}</span></span>`;
+  return html`
+    <span role="cell" class=${`c-${name}`}>
+      <span class="label" aria-hidden="true">${t(`col.${name}`)}</span>
+      <span class="cell-body">${children}</span>
+    </span>
+  `;
 }
 
 function Since({ at }) {
-  return at > 0 ? html`<time datetime=${new Date(at).toISOString()} title=${`${when(at)} · ${utc(at)}`}>${t("since", { span: span(now.value - at) })}</time>` : null;
+  return at > 0
+    ? html`
+        <time datetime=${new Date(at).toISOString()} title=${`${when(at)} · ${utc(at)}`}>
+          ${t("since", { span: span(now.value - at) })}
+        </time>
+      `
+    : null;
 }
 
 function Devices({ node }) {
   const devices = node.devices ?? [];
   const ids = new Set(devices.map((device) => device.id));
   const loose = (node.models ?? []).filter((model) => !ids.has(model.device)); // a lost node's status names no devices
-  if (!devices.length) return html`<span class="muted">${t("fleet.nodevices")}</span>`;
-  return html`<ul class="devices">
-    ${devices.map((device) => {
-      const models = (node.models ?? []).filter((model) => model.device === device.id);
-      return html`<li key=${device.id}>
-        <a class="device" href=${nodeHref(node.node, device.id)}><b>${device.id}</b>${device.type && html`<span class="muted"> ${device.type}</span>`}</a>
-        <${State} state=${device.state} title=${device.why || undefined} />
-        ${models.map((model) => html`<${Model} key=${model.slot} model=${model} />`)}
-      </li>`;
-    })}
-    ${loose.map((model) => html`<li key=${`model ${model.slot}`}><${Model} model=${model} /></li>`)}
-  </ul>`;
+  if (!devices.length)
+    return html`
+      <span class="muted">${t("fleet.nodevices")}</span>
+    `;
+  return html`
+    <ul class="devices">
+      ${devices.map((device) => {
+        const models = (node.models ?? []).filter((model) => model.device === device.id);
+        return html`
+          <li key=${device.id}>
+            <a class="device" href=${nodeHref(node.node, device.id)}>
+              <b>${device.id}</b>
+              ${" "}
+              ${
+                device.type &&
+                html`
+                  <span class="muted">${device.type}</span>
+                `
+              }
+            </a>
+            <${State} state=${device.state} title=${device.why || undefined} />
+            ${models.map(
+              (model) => html`
+                <${Model} key=${model.slot} model=${model} />
+              `,
+            )}
+          </li>
+        `;
+      })}
+      ${loose.map(
+        (model) => html`
+          <li key=${`model ${model.slot}`}><${Model} model=${model} /></li>
+        `,
+      )}
+    </ul>
+  `;
 }
 
 function Outbox({ outbox }) {
-  if (!outbox || !Number.isFinite(outbox.depth)) return html`<span class="muted">–</span>`;
-  if (!outbox.depth) return html`<span class="muted">${t("outbox.empty")}</span>`;
-  return html`<b class="note-text" data-depth>${count(outbox.depth)}</b><span class="muted small" title=${bytes(outbox.bytes)}>${t("outbox.oldest", { span: span((outbox.oldest_s ?? 0) * 1000) })}</span>`;
+  if (!outbox || !Number.isFinite(outbox.depth))
+    return html`
+      <span class="muted">–</span>
+    `;
+  if (!outbox.depth)
+    return html`
+      <span class="muted">${t("outbox.empty")}</span>
+    `;
+  return html`
+    <b class="note-text" data-depth>${count(outbox.depth)}</b>
+    <span class="muted small" title=${bytes(outbox.bytes)}>
+      ${t("outbox.oldest", { span: span((outbox.oldest_s ?? 0) * 1000) })}
+    </span>
+  `;
 }
 
 function Stored({ ledger }) {
-  if (!ledger) return html`<span class="muted">–</span>`;
+  if (!ledger)
+    return html`
+      <span class="muted">–</span>
+    `;
   const lost = (ledger.gap_count ?? 0) + (ledger.missing_count ?? 0);
-  return html`<span>${count(ledger.stored)}</span>${lost > 0 && html`<span class="bad-text small">${t("stored.lost", { n: count(lost) })}</span>`}`;
+  return html`
+    <span>${count(ledger.stored)}</span>
+    ${
+      lost > 0 &&
+      html`
+        <span class="bad-text small">${t("stored.lost", { n: count(lost) })}</span>
+      `
+    }
+  `;
 }
 
 function Load({ health }) {
-  if (!health || !Number.isFinite(health.rss_mb)) return html`<span class="muted">–</span>`;
-  return html`<span>${value(health.rss_mb, 0)} MB</span><span class="muted small">${percent((health.cpu_pct ?? NaN) / 100)}${Number.isFinite(health.temp_c) ? ` · ${value(health.temp_c, 0)} °C` : ""}</span>`;
+  if (!health || !Number.isFinite(health.rss_mb))
+    return html`
+      <span class="muted">–</span>
+    `;
+  return html`
+    <span>${value(health.rss_mb, 0)} MB</span>
+    <span class="muted small">
+      ${percent((health.cpu_pct ?? NaN) / 100)}${Number.isFinite(health.temp_c) ? ` · ${value(health.temp_c, 0)} °C` : ""}
+    </span>
+  `;
 }

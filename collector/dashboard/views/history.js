@@ -27,24 +27,79 @@ export function bounds(range, first = 0) {
 }
 
 export function History({ node, device, streams, range, onRange }) {
-  const options = streams.flatMap(([stream, fields]) => Object.entries(fields).map(([field, meta]) => ({ key: `${stream}/${field}`, stream, field, meta })));
+  const options = streams.flatMap(([stream, fields]) =>
+    Object.entries(fields).map(([field, meta]) => ({ key: `${stream}/${field}`, stream, field, meta })),
+  );
   const [key, setKey] = useState(options[0].key);
   const chosen = options.find((option) => option.key === key) ?? options[0];
   const { answer, error } = useSeries(node, device, chosen.stream, chosen.field, range);
   const zoom = (from, to) => onRange(custom(from, to));
-  return html`<section class="card history">
-    <div class="card-head"><h2>${t("history")}</h2>
-      <label class="pick"><span class="hidden">${t("history.signal")}</span><select class="select" value=${chosen.key} onChange=${(event) => setKey(event.target.value)}>
-        ${streams.map(([stream, fields]) => html`<optgroup key=${stream} label=${stream}>${Object.keys(fields).map((field) => html`<option key=${field} value=${`${stream}/${field}`}>${named(field, fields[field].unit)}</option>`)}</optgroup>`)}
-      </select></label>
-      <${Choice} label=${t("history.range")} value=${range.kind === "custom" ? null : range.kind} options=${Object.keys(SPANS).map((kind) => [kind, t(`history.${kind}`)])} onChange=${(kind) => onRange({ kind })} />
-      <${Steps} range=${range} onRange=${onRange} />
-    </div>
-    ${error && html`<p class="problem" role="alert">${error}</p>`}
-    <${HistoryChart} answer=${answer} name=${named(chosen.field, chosen.meta.unit)} field=${chosen.meta} height=${280} onZoom=${zoom} onReset=${() => onRange({ kind: "5min" })} />
-    <${Legend} answer=${answer} />
-    ${answer?.gaps.length > 0 && html`<details class="gaps"><summary>${t("history.gaps")} (${answer.gaps.length})</summary><ul>${answer.gaps.map(([from, to, why], i) => html`<li key=${i}><${At} ms=${from} /> – <${At} ms=${to} /> <span class="why">${why}</span></li>`)}</ul></details>`}
-  </section>`;
+  return html`
+    <section class="card history">
+      <div class="card-head">
+        <h2>${t("history")}</h2>
+        <label class="pick">
+          <span class="hidden">${t("history.signal")}</span>
+          <select class="select" value=${chosen.key} onChange=${(event) => setKey(event.target.value)}>
+            ${streams.map(
+              ([stream, fields]) => html`
+                <optgroup key=${stream} label=${stream}>
+                  ${Object.keys(fields).map(
+                    (field) => html`
+                      <option key=${field} value=${`${stream}/${field}`}>${named(field, fields[field].unit)}</option>
+                    `,
+                  )}
+                </optgroup>
+              `,
+            )}
+          </select>
+        </label>
+        <${Choice}
+          label=${t("history.range")}
+          value=${range.kind === "custom" ? null : range.kind}
+          options=${Object.keys(SPANS).map((kind) => [kind, t(`history.${kind}`)])}
+          onChange=${(kind) => onRange({ kind })}
+        />
+        <${Steps} range=${range} onRange=${onRange} />
+      </div>
+      ${
+        error &&
+        html`
+          <p class="problem" role="alert">${error}</p>
+        `
+      }
+      <${HistoryChart}
+        answer=${answer}
+        name=${named(chosen.field, chosen.meta.unit)}
+        field=${chosen.meta}
+        height=${280}
+        onZoom=${zoom}
+        onReset=${() => onRange({ kind: "5min" })}
+      />
+      <${Legend} answer=${answer} />
+      ${
+        answer?.gaps.length > 0 &&
+        html`
+          <details class="gaps">
+            <summary>${t("history.gaps")} (${answer.gaps.length})</summary>
+            <ul>
+              ${answer.gaps.map(
+                ([from, to, why], i) => html`
+                  <li key=${i}>
+                    <${At} ms=${from} />
+                    ${" – "}
+                    <${At} ms=${to} />
+                    ${" "}
+                    <span class="why">${why}</span>
+                  </li>
+                `,
+              )}
+            </ul>
+          </details>
+        `
+      }
+    </section>
+  `;
 }
 
 function named(field, unit) {
@@ -59,13 +114,55 @@ function Steps({ range, onRange }) {
     const half = ((to - from) * factor) / 2;
     onRange(custom(middle - half, middle + half));
   };
-  return html`<span class="steps push" role="group" aria-label=${t("history.range")}>
-    <button type="button" class="round" title=${t("history.earlier")} aria-label=${t("history.earlier")} onClick=${() => move(-0.5, 1)}><${Icon} name="left" /></button>
-    <button type="button" class="round" title=${t("history.in")} aria-label=${t("history.in")} onClick=${() => move(0, 0.5)}>+</button>
-    <button type="button" class="round" title=${t("history.out")} aria-label=${t("history.out")} onClick=${() => move(0, 2)}>−</button>
-    <button type="button" class="round" title=${t("history.later")} aria-label=${t("history.later")} disabled=${range.kind !== "custom"} onClick=${() => move(0.5, 1)}><${Icon} name="right" /></button>
-    <button type="button" class="button" disabled=${range.kind !== "custom"} onClick=${() => onRange({ kind: "5min" })}>${t("history.now")}</button>
-  </span>`;
+  return html`
+    <span class="steps push" role="group" aria-label=${t("history.range")}>
+      <button
+        type="button"
+        class="round"
+        title=${t("history.earlier")}
+        aria-label=${t("history.earlier")}
+        onClick=${() => move(-0.5, 1)}
+      >
+        <${Icon} name="left" />
+      </button>
+      <button
+        type="button"
+        class="round"
+        title=${t("history.in")}
+        aria-label=${t("history.in")}
+        onClick=${() => move(0, 0.5)}
+      >
+        +
+      </button>
+      <button
+        type="button"
+        class="round"
+        title=${t("history.out")}
+        aria-label=${t("history.out")}
+        onClick=${() => move(0, 2)}
+      >
+        −
+      </button>
+      <button
+        type="button"
+        class="round"
+        title=${t("history.later")}
+        aria-label=${t("history.later")}
+        disabled=${range.kind !== "custom"}
+        onClick=${() => move(0.5, 1)}
+      >
+        <${Icon} name="right" />
+      </button>
+      <button
+        type="button"
+        class="button"
+        disabled=${range.kind !== "custom"}
+        onClick=${() => onRange({ kind: "5min" })}
+      >
+        ${t("history.now")}
+      </button>
+    </span>
+  `;
 }
 
 function custom(from, to) {
@@ -75,11 +172,38 @@ function custom(from, to) {
 }
 
 function Legend({ answer }) {
-  return html`<p class="legend small muted">
-    <span><i class="key mean"></i>${t("history.mean")}</span><span><i class="key spread"></i>${t("history.spread")}</span>
-    <span><i class="key late"></i>${t("history.late")}</span><span><i class="key gap"></i>${t("history.gap")}</span><span><i class="key void"></i>${t("history.void")}</span>
-    ${answer && html`<span class="push">${t(answer.source === "rollup" ? "history.rollup" : "history.rows")} · ${t("history.hint")}</span>`}
-  </p>`;
+  return html`
+    <p class="legend small muted">
+      <span>
+        <i class="key mean"></i>
+        ${t("history.mean")}
+      </span>
+      <span>
+        <i class="key spread"></i>
+        ${t("history.spread")}
+      </span>
+      <span>
+        <i class="key late"></i>
+        ${t("history.late")}
+      </span>
+      <span>
+        <i class="key gap"></i>
+        ${t("history.gap")}
+      </span>
+      <span>
+        <i class="key void"></i>
+        ${t("history.void")}
+      </span>
+      ${
+        answer &&
+        html`
+          <span class="push">
+            ${t(answer.source === "rollup" ? "history.rollup" : "history.rows")} · ${t("history.hint")}
+          </span>
+        `
+      }
+    </p>
+  `;
 }
 
 /** The series of a range, asked again while the range follows the clock, and soon after late rows arrived. */

@@ -17,10 +17,21 @@ const MOST_PREFILLED = 24; // signals whose last seconds are asked for
 export function Live({ node, device, streams, height }) {
   const [name, setName] = useState(streams[0][0]);
   const [, fields, stream] = streams.find(([one]) => one === name) ?? streams[0];
-  return html`<section class="card live">
-    <${Running} key=${name} node=${node} device=${device} stream=${name} fields=${fields} rate=${stream?.rate_hz}
-      streams=${streams} onStream=${setName} height=${height} />
-  </section>`;
+  return html`
+    <section class="card live">
+      <${Running}
+        key=${name}
+        node=${node}
+        device=${device}
+        stream=${name}
+        fields=${fields}
+        rate=${stream?.rate_hz}
+        streams=${streams}
+        onStream=${setName}
+        height=${height}
+      />
+    </section>
+  `;
 }
 
 function Running({ node, device, stream, fields, rate, streams, onStream, height }) {
@@ -42,24 +53,89 @@ function Running({ node, device, stream, fields, rate, streams, onStream, height
   };
   const colourOf = (one) => `s${(names.indexOf(one) % MOST_LINES) + 1}`;
   return html`
-    <div class="card-head"><h2>${t("live")}</h2>
-      ${streams.length > 1 && html`<label class="pick"><span class="hidden">${t("live.stream")}</span><select class="select" value=${stream} onChange=${(event) => onStream(event.target.value)}>${streams.map(([one]) => html`<option key=${one} value=${one}>${one}</option>`)}</select></label>`}
-      ${groups.length > 1 && html`<${Choice} label=${t("live.quantity")} value=${group} onChange=${pick} options=${groups.map(([one, [first]]) => [one, title(one, first)])} />`}
-      <button type="button" class="button push" aria-pressed=${paused ? "true" : "false"} onClick=${() => setPaused(!paused)}>${t(paused ? "live.resume" : "live.pause")}</button>
+    <div class="card-head">
+      <h2>${t("live")}</h2>
+      ${
+        streams.length > 1 &&
+        html`
+          <label class="pick">
+            <span class="hidden">${t("live.stream")}</span>
+            <select class="select" value=${stream} onChange=${(event) => onStream(event.target.value)}>
+              ${streams.map(
+                ([one]) => html`
+                  <option key=${one} value=${one}>${one}</option>
+                `,
+              )}
+            </select>
+          </label>
+        `
+      }
+      ${
+        groups.length > 1 &&
+        html`
+          <${Choice}
+            label=${t("live.quantity")}
+            value=${group}
+            onChange=${pick}
+            options=${groups.map(([one, [first]]) => [one, title(one, first)])}
+          />
+        `
+      }
+      <button
+        type="button"
+        class="button push"
+        aria-pressed=${paused ? "true" : "false"}
+        onClick=${() => setPaused(!paused)}
+      >
+        ${t(paused ? "live.resume" : "live.pause")}
+      </button>
     </div>
-    <${LiveChart} buffer=${feed.buffer} playhead=${feed.playhead} fields=${chosen} meta=${fields} colourOf=${colourOf} height=${height} paused=${paused} onTick=${() => redraw((n) => n + 1)} />
+    <${LiveChart}
+      buffer=${feed.buffer}
+      playhead=${feed.playhead}
+      fields=${chosen}
+      meta=${fields}
+      colourOf=${colourOf}
+      height=${height}
+      paused=${paused}
+      onTick=${() => redraw((n) => n + 1)}
+    />
     <div class="chips" role="group" aria-label=${t("live.choose")}>
-      ${names.map((one) => html`<button type="button" key=${one} class=${`chip ${colourOf(one)}`} aria-pressed=${chosen.includes(one) ? "true" : "false"} title=${fields[one].desc || undefined} onClick=${() => toggle(one)}>
-        <span class="swatch" aria-hidden="true"></span>${one} <b>${value(feed.buffer.newest(one), fields[one].dec)}</b></button>`)}
-    </div>`;
+      ${names.map(
+        (one) => html`
+          <button
+            type="button"
+            key=${one}
+            class=${`chip ${colourOf(one)}`}
+            aria-pressed=${chosen.includes(one) ? "true" : "false"}
+            title=${fields[one].desc || undefined}
+            onClick=${() => toggle(one)}
+          >
+            <span class="swatch" aria-hidden="true"></span>
+            ${one}${" "}
+            <b>${value(feed.buffer.newest(one), fields[one].dec)}</b>
+          </button>
+        `,
+      )}
+    </div>
+  `;
 }
 
 /** The rows of one stream into a bounded buffer, for as long as the component is there. */
 function useFeed(node, device, stream, rate, fields) {
-  const feed = useMemo(() => ({ buffer: new LiveBuffer(rate && rate < FAST_HZ ? 180_000 : 30_000), playhead: new Playhead(), batches: false }), [node, device, stream]);
+  const feed = useMemo(
+    () => ({
+      buffer: new LiveBuffer(rate && rate < FAST_HZ ? 180_000 : 30_000),
+      playhead: new Playhead(),
+      batches: false,
+    }),
+    [node, device, stream],
+  );
   useEffect(() => {
     const abort = new AbortController();
-    recent(node, device, stream, fields, feed.buffer.windowMs, abort.signal).then((rows) => rows && feed.buffer.prepend(rows));
+    recent(node, device, stream, fields, feed.buffer.windowMs, abort.signal).then(
+      (rows) => rows && feed.buffer.prepend(rows),
+    );
     const mine = (body) => body.node === node && body.device === device && body.stream === stream;
     const offRows = on("rows", (rows) => {
       if (!mine(rows) || !rows.t?.length) return;
@@ -70,7 +146,11 @@ function useFeed(node, device, stream, rate, fields) {
     const offLive = on("live", (live) => {
       // newest values, 1 Hz: all there is where raw rows stay on the machine
       if (!mine(live) || feed.batches) return;
-      feed.buffer.push({ t: [live.ts], late: 0, f: Object.fromEntries(Object.entries(live.values ?? {}).map(([name, x]) => [name, [x]])) });
+      feed.buffer.push({
+        t: [live.ts],
+        late: 0,
+        f: Object.fromEntries(Object.entries(live.values ?? {}).map(([name, x]) => [name, [x]])),
+      });
       feed.playhead.arrived(live.ts, performance.now());
     });
     return () => {
@@ -87,9 +167,15 @@ async function recent(node, device, stream, fields, windowMs, signal) {
   const to = Math.round(serverNow());
   const params = { stream, from: to - windowMs, to, points: 600 };
   try {
-    const answers = await Promise.all(fields.map((field) => get(`${devicePath(node, device)}/series`, { params: { ...params, field }, signal })));
+    const answers = await Promise.all(
+      fields.map((field) => get(`${devicePath(node, device)}/series`, { params: { ...params, field }, signal })),
+    );
     const kept = answers[0].t.map((_, i) => i).filter((i) => answers[0].mean[i] !== null);
-    return { t: kept.map((i) => answers[0].t[i]), late: kept.map((i) => answers[0].late[i]), f: Object.fromEntries(fields.map((field, k) => [field, kept.map((i) => answers[k].mean[i])])) };
+    return {
+      t: kept.map((i) => answers[0].t[i]),
+      late: kept.map((i) => answers[0].late[i]),
+      f: Object.fromEntries(fields.map((field, k) => [field, kept.map((i) => answers[k].mean[i])])),
+    };
   } catch (error) {
     if (error instanceof ApiError || error.name === "AbortError") return null; // it fills as rows come
     throw error;

@@ -16,18 +16,59 @@ export function QuarantineView() {
   useEffect(() => {
     load();
   }, []);
-  return html`<section class="card">
-    <div class="card-head"><h1>${t("nav.quarantine")}</h1><button type="button" class="button" onClick=${load}>${t("reload")}</button></div>
-    <p class="muted lead">${t("quarantine.text")}</p>
-    ${error && html`<p class="problem" role="alert">${error}</p>`}
-    ${answer && (answer.total ? html`<${Items} answer=${answer} />` : html`<p class="empty">${t("quarantine.empty")}</p>`)}
-  </section>`;
+  return html`
+    <section class="card">
+      <div class="card-head">
+        <h1>${t("nav.quarantine")}</h1>
+        <button type="button" class="button" onClick=${load}>${t("reload")}</button>
+      </div>
+      <p class="muted lead">${t("quarantine.text")}</p>
+      ${
+        error &&
+        html`
+          <p class="problem" role="alert">${error}</p>
+        `
+      }
+      ${
+        answer &&
+        (answer.total
+          ? html`
+              <${Items} answer=${answer} />
+            `
+          : html`
+              <p class="empty">${t("quarantine.empty")}</p>
+            `)
+      }
+    </section>
+  `;
 }
 
 function Items({ answer }) {
-  return html`<p>${t("quarantine.total", { n: answer.total, count: count(answer.total) })}</p>
-    <div class="scroll" tabindex="0" role="region" aria-label=${t("nav.quarantine")}><table>
-      <thead><tr><th>${t("col.received")}</th><th>${t("col.topic")}</th><th>${t("col.why")}</th><th class="n">${t("col.size")}</th></tr></thead>
-      <tbody>${answer.items.map((item, i) => html`<tr key=${i}><td class="nowrap"><${At} ms=${item.recv} /></td><td class="mono break">${item.topic}</td><td class="break">${item.why}</td><td class="n nowrap">${bytes(item.size)}</td></tr>`)}</tbody>
-    </table></div>`;
+  return html`
+    <p>${t("quarantine.total", { n: answer.total, count: count(answer.total) })}</p>
+    <div class="scroll" tabindex="0" role="region" aria-label=${t("nav.quarantine")}>
+      <table>
+        <thead>
+          <tr>
+            <th>${t("col.received")}</th>
+            <th>${t("col.topic")}</th>
+            <th>${t("col.why")}</th>
+            <th class="n">${t("col.size")}</th>
+          </tr>
+        </thead>
+        <tbody>
+          ${answer.items.map(
+            (item, i) => html`
+              <tr key=${i}>
+                <td class="nowrap"><${At} ms=${item.recv} /></td>
+                <td class="mono break">${item.topic}</td>
+                <td class="break">${item.why}</td>
+                <td class="n nowrap">${bytes(item.size)}</td>
+              </tr>
+            `,
+          )}
+        </tbody>
+      </table>
+    </div>
+  `;
 }

@@ -12,21 +12,91 @@ const COLOURS = ["#ffb000", "#22d3ff", "#8dff6b", "#ff7ad9", "#ffe45c", "#bda6ff
 export function Snapshot({ node, device, stream }) {
   const canvas = useRef(null);
   const [shown, setShown] = useState(null); // the snapshot whose picture is on the canvas
-  useEffect(() => follow(node, device, stream, (snap, picture) => {
-    paint(canvas.current, snap, picture);
-    setShown(snap);
-  }), [node, device, stream]);
+  useEffect(
+    () =>
+      follow(node, device, stream, (snap, picture) => {
+        paint(canvas.current, snap, picture);
+        setShown(snap);
+      }),
+    [node, device, stream],
+  );
   const boxes = shown?.boxes ?? [];
-  const label = shown && t("picture.label", { device, time: when(shown.ts), what: tally(boxes).map(([name, n]) => `${name} ${n}`).join(", ") || t("picture.nothing") });
-  return html`<section class="card picture">
-    <div class="card-head"><h2>${t("picture")}</h2>
-      ${shown && html`<span class="muted small push"><${At} ms=${shown.ts} />${Number.isFinite(shown.frame) && html` · ${t("picture.frame", { frame: shown.frame })}`}</span>`}
-    </div>
-    <canvas ref=${canvas} class="still" role="img" aria-label=${label ?? t("picture")} hidden=${!shown} data-frame=${shown?.frame} data-sha=${shown?.sha256} data-boxes=${boxes.length}></canvas>
-    ${!shown && html`<p class="empty">${t("picture.wait")}</p>`}
-    ${shown && html`<div class="found">${shown.model && html`<span class="muted small mono">${shown.model}</span>`}
-      <ul aria-label=${t("picture.found")}>${boxes.length ? tally(boxes).map(([name, n]) => html`<li key=${name} class="tag"><b>${n}</b> ${name}</li>`) : html`<li class="muted small">${t("picture.nothing")}</li>`}</ul></div>`}
-  </section>`;
+  const label =
+    shown &&
+    t("picture.label", {
+      device,
+      time: when(shown.ts),
+      what:
+        tally(boxes)
+          .map(([name, n]) => `${name} ${n}`)
+          .join(", ") || t("picture.nothing"),
+    });
+  return html`
+    <section class="card picture">
+      <div class="card-head">
+        <h2>${t("picture")}</h2>
+        ${
+          shown &&
+          html`
+            <span class="muted small push">
+              <${At} ms=${shown.ts} />
+              ${
+                Number.isFinite(shown.frame) &&
+                html`
+                  ${" · "}${t("picture.frame", { frame: shown.frame })}
+                `
+              }
+            </span>
+          `
+        }
+      </div>
+      <canvas
+        ref=${canvas}
+        class="still"
+        role="img"
+        aria-label=${label ?? t("picture")}
+        hidden=${!shown}
+        data-frame=${shown?.frame}
+        data-sha=${shown?.sha256}
+        data-boxes=${boxes.length}
+      ></canvas>
+      ${
+        !shown &&
+        html`
+          <p class="empty">${t("picture.wait")}</p>
+        `
+      }
+      ${
+        shown &&
+        html`
+          <div class="found">
+            ${
+              shown.model &&
+              html`
+                <span class="muted small mono">${shown.model}</span>
+              `
+            }
+            <ul aria-label=${t("picture.found")}>
+              ${
+                boxes.length
+                  ? tally(boxes).map(
+                      ([name, n]) => html`
+                        <li key=${name} class="tag">
+                          <b>${n}</b>
+                          ${name}
+                        </li>
+                      `,
+                    )
+                  : html`
+                      <li class="muted small">${t("picture.nothing")}</li>
+                    `
+              }
+            </ul>
+          </div>
+        `
+      }
+    </section>
+  `;
 }
 
 function tally(boxes) {
@@ -62,7 +132,10 @@ function follow(node, device, stream, show) {
       busy = false;
     });
   };
-  const off = on("snap", (snap) => snap.node === node && snap.device === device && snap.stream === stream && want(snap));
+  const off = on(
+    "snap",
+    (snap) => snap.node === node && snap.device === device && snap.stream === stream && want(snap),
+  );
   get(base, { signal: abort.signal }).then(
     (snap) => wanted ?? want(snap),
     (error) => {
@@ -82,7 +155,8 @@ async function picture(path, sha256, signal) {
     if (!reply.ok || (reply.headers.get("etag") ?? "").replace(/^W\/|"/g, "") !== sha256) return null;
     return await createImageBitmap(await reply.blob());
   } catch (error) {
-    if (error.name === "AbortError" || error instanceof TypeError || error.name === "InvalidStateError") return null; // gone, offline, or no picture at all
+    const expected = error instanceof TypeError || ["AbortError", "InvalidStateError"].includes(error.name);
+    if (expected) return null; // offline, the view was left, or no picture at all
     throw error;
   }
 }
@@ -99,7 +173,8 @@ function paint(canvas, snap, picture) {
   ctx.font = `600 ${size}px system-ui, "Noto Sans CJK KR", sans-serif`;
   ctx.lineWidth = (canvas.width / shown) * 1.8;
   ctx.textBaseline = "middle";
-  for (const box of [...(snap.boxes ?? [])].reverse()) drawBox(ctx, box, COLOURS[hash(box.label) % COLOURS.length], size);
+  for (const box of [...(snap.boxes ?? [])].reverse())
+    drawBox(ctx, box, COLOURS[hash(box.label) % COLOURS.length], size);
 }
 
 function drawBox(ctx, { label, score, box }, hue, size) {

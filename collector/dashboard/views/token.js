@@ -8,16 +8,27 @@ export function TokenView() {
     event.preventDefault();
     const token = new FormData(event.currentTarget).get("token").trim();
     const reply = await fetch("api/v1/health", { headers: { authorization: `Bearer ${token}` } }).catch(() => null);
-    if (reply?.ok) location.replace(`./?token=${encodeURIComponent(token)}`); // answers with the cookie and without the token
+    if (reply?.ok)
+      location.replace(`./?token=${encodeURIComponent(token)}`); // answers with the cookie and without the token
     else setWrong(true);
   };
-  return html`<section class="card welcome">
-    <h1>${t("token.title")}</h1>
-    <p>${t("token.text")}</p>
-    <form class="token" onSubmit=${enter}>
-      <label>${t("token.label")} <input name="token" type="password" autocomplete="current-password" required autofocus /></label>
-      <button type="submit" class="button primary">${t("token.enter")}</button>
-    </form>
-    ${wrong && html`<p class="problem" role="alert">${t("token.wrong")}</p>`}
-  </section>`;
+  return html`
+    <section class="card welcome">
+      <h1>${t("token.title")}</h1>
+      <p>${t("token.text")}</p>
+      <form class="token" onSubmit=${enter}>
+        <label>
+          ${t("token.label")}
+          <input name="token" type="password" autocomplete="current-password" required autofocus />
+        </label>
+        <button type="submit" class="button primary">${t("token.enter")}</button>
+      </form>
+      ${
+        wrong &&
+        html`
+          <p class="problem" role="alert">${t("token.wrong")}</p>
+        `
+      }
+    </section>
+  `;
 }

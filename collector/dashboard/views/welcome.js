@@ -16,13 +16,34 @@ export function Welcome() {
     get("health").then(setHealth, () => setHealth(null)); // shown where it can be had, no more
   }, []);
   const broker = health && (health.broker?.state ?? health.broker);
-  return html`<section class="card welcome">
-    <h1>${t("welcome.title")}</h1>
-    <p>${t("welcome.text")}</p>
-    <ol>${STEPS.map(([key, command]) => html`<li key=${key}><span>${t(key)}</span><code>${command}</code></li>`)}</ol>
-    ${broker !== null && broker !== undefined && html`<p class="muted">${t("welcome.broker")} <${State} state=${brokerState(broker)} /></p>`}
-    <p class="muted">${t("welcome.wait")}</p>
-  </section>`;
+  return html`
+    <section class="card welcome">
+      <h1>${t("welcome.title")}</h1>
+      <p>${t("welcome.text")}</p>
+      <ol>
+        ${STEPS.map(
+          ([key, command]) => html`
+            <li key=${key}>
+              <span>${t(key)}</span>
+              <code>${command}</code>
+            </li>
+          `,
+        )}
+      </ol>
+      ${
+        broker !== null &&
+        broker !== undefined &&
+        html`
+          <p class="muted">
+            ${t("welcome.broker")}${" "}
+            <${State} state=${brokerState(broker)} />
+          </p>
+        `
+      }
+      <p class="muted">${t("welcome.wait")}</p>
+    </section>
+  `;
 }
 
-const brokerState = (broker) => (broker === true || broker === "connected" || broker === "ok" || broker === "online" ? "online" : "lost");
+const brokerState = (broker) =>
+  broker === true || broker === "connected" || broker === "ok" || broker === "online" ? "online" : "lost";
