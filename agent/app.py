@@ -29,6 +29,7 @@ from wire.topics import NODE_ITSELF
 
 log = logging.getLogger("edgebed.agent")
 
+REST_S = 5.0  # for everything else to end
 CLOSE_S = 4.0  # for the devices to close when the daemon stops
 DRAIN_S = 6.0  # for what is taken to leave ...
 DRAIN_IDLE_S = 2.0  # ... as long as acknowledgements come
@@ -165,8 +166,7 @@ class App:
             await asyncio.to_thread(self.outbox.commit)
             await self._drain()
             self.uplink.live(NODE_ITSELF, "agent", self._heartbeat())
-            for task in rest:
-                task.cancel()
+            await _cancelled(rest, REST_S)
 
     async def _drain(self) -> None:
         """Let what is taken leave while acknowledgements come; what stays is sent after the next start."""
@@ -315,8 +315,11 @@ class _Committer:
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]], within_s: float) -> None:
-    for task in tasks:
-        task.cancel()
-    _, late = await asyncio.wait(tasks, timeout=within_s)
+    loop = asyncio.get_running_loop()
+    until_s, late = loop.time() + within_s, set(tasks)
+    while late and loop.time() < until_s:
+        for task in late:
+            task.cancel()  # again each second: a library may have swallowed the first one
+        _, late = await asyncio.wait(late, timeout=1.0)
     for task in late:
-        log.warning("%s did not close within %g s and is left behind", task.get_name(), within_s)
+        log.warning("%s did not end within %g s", task.get_name(), within_s)

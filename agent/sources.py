@@ -54,7 +54,7 @@ class Source:
 
     async def run(self) -> None:
         """Read until the device ends by itself (a file), else for ever."""
-        wait_s = self._first_s
+        wait_s, ourselves = self._first_s, asyncio.current_task()
         while True:
             began = asyncio.get_running_loop().time()
             try:
@@ -66,6 +66,8 @@ class Source:
             except Exception as error:  # the supervised loop: a bug in an adapter is one lost device
                 log.debug("%s: adapter failed", self.device, exc_info=True)
                 self._lost(f"the adapter failed: {type(error).__name__}: {error}")
+            if ourselves is not None and ourselves.cancelling():
+                raise asyncio.CancelledError  # an adapter's own task group may have told only its failure
             if asyncio.get_running_loop().time() - began > self._longest_s:
                 wait_s = self._first_s  # it was well for long: this is a new failure, not the same one
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))

@@ -176,6 +176,33 @@ async def test_failures_in_a_row_wait_longer_and_longer(monkeypatch: pytest.Monk
     assert waits == [0.001, 0.002, 0.004, 0.008, 0.01, 0.01]
 
 
+async def test_cancelled_it_ends_though_the_adapter_tells_a_failure_instead() -> None:
+    class Swallows(Scripted):
+        async def readings(self) -> AsyncIterator[Reading]:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._fails_when_cancelled())
+                yield Reading("s", T0, {"x": 1.0})
+                await asyncio.Event().wait()
+
+        async def _fails_when_cancelled(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise DeviceUnreachable("gone while being cancelled") from None
+
+    follower = Follower()
+    follower.source._build = lambda: Swallows([])
+    given = asyncio.Event()
+    follower.wait = given.set
+    task = asyncio.create_task(follower.source.run())
+    async with asyncio.timeout(10):
+        await given.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert Scripted.closed == 1
+
+
 async def test_cancelled_it_closes_its_device() -> None:
     follower = Follower([1, "stall"])
     task = asyncio.create_task(follower.source.run())
