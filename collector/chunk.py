@@ -140,7 +140,7 @@ def unpack(body: bytes, names: Iterable[str] | None = None) -> tuple[Head, NDArr
         size = int.from_bytes(plain[:4], "little")
         head = msgspec.msgpack.decode(plain[4 : 4 + size], type=Head)
         rows = sum(count for _, count in head.messages)
-        times = np.cumsum(np.frombuffer(plain, np.int64, rows, 4 + size))
+        times = np.frombuffer(plain, np.int64, rows, 4 + size).cumsum()
         at = 4 + size + 8 * rows
         columns: dict[str, Any] = {}
         for name, kind, width in head.columns:
@@ -164,7 +164,7 @@ def times_of(batch: Batch) -> NDArray[np.int64]:
 def as_floats(column: NDArray[Any] | Sequence[Any]) -> NDArray[np.float64]:
     """A column as f64 with NaN for what is null or no number."""
     if isinstance(column, np.ndarray):
-        return column.astype(np.float64)
+        return column.astype(np.float64, copy=False)
     return np.array(
         [float(value) if isinstance(value, (int, float)) else np.nan for value in column], np.float64
     )

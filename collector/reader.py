@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from collector.chunk import MINUTE_US, as_floats, unpack
 from collector.dayfile import connect, version
@@ -135,14 +136,22 @@ class Reader:
             (*key, start_us, end_us),
         )
         around = (db.execute(query, (*key, at)) for query, at in ((_BEFORE, start_us), (_AFTER, end_us)))
+        times: list[NDArray[np.int64]] = []
+        values: list[NDArray[np.float64]] = []
+        lates: list[int] = []
         for ep, body, late in chain(rows, *(around if self._declared else ())):
             try:
-                head, times, columns = unpack(body, (field,))
+                head, at, columns = unpack(body, (field,))
             except WireError as error:
                 raise sqlite3.DatabaseError(str(error)) from error
-            self._declared.add(ep, head.messages, times)
+            self._declared.add(ep, head.messages, at)
             if field in columns and late is not None:
-                yield Points.of_rows(times / 1000.0, as_floats(columns[field]), bool(late))
+                times.append(at)
+                values.append(as_floats(columns[field]))
+                lates.append(late)
+        if times:
+            late_rows = np.repeat(np.array(lates, np.float64), [len(each) for each in times])
+            yield Points.of_rows(np.concatenate(times) / 1000.0, np.concatenate(values), late_rows)
 
     def _rollups(
         self, db: sqlite3.Connection, key: tuple[str, str, str], field: str, start_ms: int, end_ms: int

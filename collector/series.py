@@ -25,13 +25,12 @@ class Points:
     late: _Floats
 
     @classmethod
-    def of_rows(cls, times_ms: _Floats, values: _Floats, late: bool) -> Self:
-        """Rows as they are; NaN is no value."""
+    def of_rows(cls, times_ms: _Floats, values: _Floats, late: _Floats) -> Self:
+        """Rows as they are, `late` 1 or 0 each; NaN is no value."""
         kept = ~np.isnan(values)
         if not kept.all():
-            times_ms, values = times_ms[kept], values[kept]
-        ones = np.ones(len(values))
-        return cls(times_ms, ones, values, values, values, ones if late else np.zeros(len(values)))
+            times_ms, values, late = times_ms[kept], values[kept], late[kept]
+        return cls(times_ms, np.ones(len(values)), values, values, values, late)
 
     @classmethod
     def joined(cls, parts: Sequence[Points]) -> Self:
@@ -76,8 +75,8 @@ def downsample(
         found = _merged(found, found.t)  # one minute may lie in two day files
     if len(found.t) <= points:
         return _as_they_are(found, points, 1.5 if grid_ms else 2.5)
-    # two points a bucket on average: with fewer, jitter alone would leave buckets empty
-    buckets = min(points, len(found.t) // 2)
+    # two points a bucket on average: with fewer, jitter alone would leave buckets empty; rollups have none
+    buckets = points if grid_ms else min(points, len(found.t) // 2)
     width = max(1.0, (end_ms - start_ms + 1) / buckets)
     if grid_ms:
         width = np.ceil(width / grid_ms) * grid_ms

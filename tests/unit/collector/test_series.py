@@ -14,7 +14,9 @@ ROW = st.tuples(st.integers(0, 10_000), st.floats(-1e3, 1e3))
 
 def rows(found: list[tuple[int, float]], late: bool = False) -> Points:
     return Points.of_rows(
-        np.array([at for at, _ in found], float), np.array([value for _, value in found], float), late
+        np.array([at for at, _ in found], float),
+        np.array([value for _, value in found], float),
+        np.full(len(found), float(late)),
     )
 
 
