@@ -79,6 +79,7 @@ def _ask(url: str, token_file: Path | None, node: str | None) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - checked above
             found: dict[str, Any] = json.loads(answer.read(_MAX_ANSWER))
     except urllib.error.HTTPError as error:
+        error.close()
         raise EdgebedError(f"{url} answers {error.code} {error.reason}") from error
     except OSError as error:
         reason = getattr(error, "reason", error)

@@ -1,0 +1,139 @@
+"""`edgebed ledger` and `edgebed collector check`: what they print and what they end with."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from collector.audit import differences
+from collector.ledger import Ledger
+from collector.store import SqliteStore, day_files
+from edgebed.cli import command as edgebed
+from edgebed.commands.ledger import share
+from wire.errors import ConfigError, EdgebedError, Unreachable
+
+NODE = "acme/trial/hall/cobot-01"
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(edgebed, ["ledger", *arguments])
+
+
+@pytest.fixture
+def store(folder: Path, clock: Any, batch: Any, event: Any, commit: Any) -> Path:
+    made, ledger = SqliteStore(folder, clock), Ledger()
+    commit(made, ledger, [batch(seq) for seq in (1, 2, 3, 5, 5, 12)])
+    commit(made, ledger, [event(13, "gap", device="_", lost=[(7, 10)], why="disk full")])
+    commit(made, ledger, [batch(1, node="acme/trial/hall/cam-01")])
+    made.close()
+    return folder
+
+
+def test_what_is_missing_is_told_with_its_ranges(store: Path) -> None:
+    found = run("--store", str(store))
+    assert found.exit_code == 3
+    assert found.stdout.splitlines() == [
+        "acme/trial/hall/cam-01  ep 00112233aabbccdd",
+        "  100.000 % of 1 messages stored (1 rows)",
+        "acme/trial/hall/cobot-01  ep 00112233aabbccdd",
+        "  46.153 % of 13 messages stored (6 rows)",
+        "  4 declared lost, 1 duplicates dropped",
+        "  declared lost: 7-10: disk full",
+        "  MISSING 3: 4, 6, 11",
+        "all nodes",
+        "  50.000 % of 14 messages stored",
+        "  4 declared lost, 1 duplicates dropped",
+        "  MISSING 3",
+    ]
+
+
+def test_one_node_and_json(store: Path) -> None:
+    found = run("--store", str(store), "--node", "acme/trial/hall/cam-01", "--json", "--audit")
+    assert found.exit_code == 0
+    ledger = json.loads(found.stdout)
+    assert (ledger["totals"]["stored"], ledger["entries"][0]["missing"], ledger["audit"]) == (1, [], [])
+
+
+def test_an_audit_finds_what_the_files_do_not_hold(store: Path, clock: Any, batch: Any, commit: Any) -> None:
+    clock.ms += 86_400_000
+    made = SqliteStore(store, clock)
+    forgetful = Ledger()
+    commit(made, forgetful, [batch(2), batch(99)])
+    made.close()
+    found = run("--store", str(store), "--audit")
+    assert found.exit_code == 3
+    assert f"AUDIT {NODE} ep 00112233aabbccdd: seq 2 is stored twice" in found.stdout
+    day_files(store)[0].unlink()
+    assert any("the files hold" in line for line in differences(store, None, {}))
+
+
+def test_a_store_that_is_none(tmp_path: Path) -> None:
+    found = run("--store", str(tmp_path))
+    assert isinstance(found.exception, EdgebedError)
+    assert "no day files" in str(found.exception)
+
+
+def test_options_that_do_not_go_together(store: Path) -> None:
+    assert run("--store", str(store), "--url", "http://x").exit_code == 2
+    assert run("--audit").exit_code == 2
+    assert run("--url", "file:///etc/passwd").exit_code == 2
+
+
+def test_a_collector_that_is_not_there() -> None:
+    found = run("--url", "http://127.0.0.1:1")
+    assert isinstance(found.exception, Unreachable)
+    assert "no collector at http://127.0.0.1:1" in str(found.exception)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b"<html>"), (200, b"[]"), (401, b"{}"), (200, b'{"a":1}')]
+)
+def test_a_peer_that_is_no_collector(status: int, body: bytes) -> None:
+    class Peer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Peer) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        found = run("--url", f"http://127.0.0.1:{server.server_port}")
+        answering.join()
+    assert isinstance(found.exception, EdgebedError)
+    assert "\n" not in str(found.exception)
+
+
+@pytest.mark.parametrize(
+    ("stored", "taken", "text"),
+    [
+        (0, 0, "0 of 0"), (1, 1, "100.000 % of 1"), (999_999, 1_000_000, "99.999 % of 1,000,000"),
+        (9_999_999, 10_000_000, "99.999 % of 10,000,000"), (1, 3, "33.333 % of 3"),
+    ],
+)  # fmt: skip
+def test_a_hundred_percent_is_never_rounded_up_to(stored: int, taken: int, text: str) -> None:
+    assert share(stored, taken) == text
+
+
+def test_check_tells_every_mistake_and_the_command_line_wins(tmp_path: Path) -> None:
+    config = tmp_path / "collector.yaml"
+    config.write_text("store: data\nid: BAD\nhttp: {host: 0.0.0.0}\n")
+    found = CliRunner().invoke(edgebed, ["collector", "check", str(config)])
+    assert isinstance(found.exception, ConfigError)
+    assert len(found.exception.mistakes) == 2
+    config.write_text("store: data\n")
+    found = CliRunner().invoke(edgebed, ["collector", "check", str(config)])
+    assert (found.exit_code, found.stdout.count("\n")) == (0, 1)
+    for wrong in (["--host", "0.0.0.0"], ["--broker", "http://x"], ["--id", "A B"]):
+        found = CliRunner().invoke(edgebed, ["collector", "run", str(config), *wrong])
+        assert isinstance(found.exception, ConfigError), wrong
+    assert CliRunner().invoke(edgebed, ["collector", "run"]).exit_code == 2
