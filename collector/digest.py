@@ -51,6 +51,7 @@ class Digest:
     stored: int = 0
     duplicates: int = 0
     rows: int = 0
+    refused: list[str] = field(default_factory=list)  # why a message was neither stored nor acknowledged
 
 
 class Digester:
@@ -80,8 +81,10 @@ class _Digesting:
         for one in received:
             try:
                 self._take(one)
-            except (WireError, Refused) as error:
+            except WireError as error:
                 self._quarantine(one, str(error))
+            except Refused as error:
+                self._digest.refused.append(str(error))
         digest, group = self._digest, self._digest.group
         group.chunks = [Chunk(rows, pack(rows)) for rows in (*self._full, *self._rows.values())]
         group.drafts = list(self._draft.accounts.values())
@@ -125,10 +128,10 @@ class _Digesting:
         event = decode(message.body, Event)
         _require_number(event)
         node = str(topic.address)
+        if event.lost and self._draft.is_new(node, event.ep, event.seq):
+            self._draft.lose(node, event.ep, event.lost, event.why or "no reason given")
         if not self._count(node, event.ep, event.seq, 1, message.recv_ms):
             return
-        if event.lost:
-            self._draft.lose(node, event.ep, event.lost, event.why or "no reason given")
         body = msgspec.to_builtins(event)
         for name in _EVENT_HEAD:
             body.pop(name, None)
@@ -175,7 +178,8 @@ class _Digesting:
         key = (str(topic.address), number.ep)
         try:
             self._draft.lose(*key, [(number.seq, number.seq)], f"quarantined: {why}"[:200])
-        except Refused:
+        except Refused as error:
+            self._digest.refused.append(str(error))
             return
         self._digest.acked.setdefault(key, Ranges()).add(number.seq)
 

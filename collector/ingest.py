@@ -48,6 +48,7 @@ class Counters(Struct):
     rows: int = 0
     duplicates: int = 0
     quarantined: int = 0
+    refused: int = 0  # not stored and not acknowledged: they come again
     commits: int = 0
 
 
@@ -134,7 +135,7 @@ class Ingest:
         except WireError as error:
             fault = str(error)
         except Exception as error:
-            log.exception("a message on %s failed in an unforeseen way", message.topic[:100])
+            log.exception("a message on %r failed in an unforeseen way", message.topic[:100])
             fault = f"unforeseen: {type(error).__name__}: {error}"
         self._enqueue(Received(message, topic, fault))
 
@@ -171,7 +172,7 @@ class Ingest:
                 if half:
                     parts += [part[half:], part[:half]]
                 elif part and not part[0].fault:
-                    log.error("a message on %s cannot be stored: %s", part[0].message.topic[:100], error)
+                    log.error("a message on %r cannot be stored: %s", part[0].message.topic[:100], error)
                     fault = f"cannot be stored: {type(error).__name__}: {error}"
                     parts.append([Received(part[0].message, part[0].topic, fault)])
                 else:
@@ -258,6 +259,9 @@ class Ingest:
         counters.stored += digest.stored
         counters.rows += digest.rows
         counters.duplicates += digest.duplicates
+        if digest.refused and not counters.refused:
+            log.warning("messages are refused for now: %s", digest.refused[0])
+        counters.refused += len(digest.refused)
         counters.quarantined += len(digest.group.quarantine)
         for node, recv_ms in _senders(items).items():
             self._fleet.saw(node, recv_ms)

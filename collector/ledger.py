@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -10,15 +11,17 @@ from msgspec import Struct
 
 from wire.ranges import Range, Ranges
 
-MAX_RANGES = 20_000  # stored or lost ranges of one ep: a drained outbox leaves a handful
-MAX_EPOCHS = 200_000  # of all nodes together: one per outbox ever made
+# Stored or lost ranges of a node with one outbox, shared out over all its outboxes. A drained outbox leaves a
+# handful; one that drains its events before its data has as many for a while as there are data between them.
+MAX_RANGES = 200_000
+MAX_EPOCHS = 1_000  # per node: one per outbox ever made
 SHOWN = 100  # ranges an entry lists; its counts are always of all
 
 Key = tuple[str, str]  # node as "tenant/pilot/site/node", ep
 
 
 class Refused(Exception):
-    """A message that the ledger cannot number; the text says why."""
+    """A message that the ledger has no room for now; it is not acknowledged, so it comes again."""
 
 
 class Claim(Struct, frozen=True):
@@ -93,7 +96,7 @@ class Account:
         return Account(
             self.node,
             self.ep,
-            Ranges(self.stored),
+            self.stored.copy(),
             list(self.lost),
             self.duplicates,
             self.rows,
@@ -122,6 +125,7 @@ class Ledger:
     def __init__(self, marks: Iterable[Mark] = ()) -> None:
         self._lock = threading.Lock()
         self._accounts: dict[Key, Account] = {}
+        self._outboxes: Counter[str] = Counter()  # node -> how many
         self._claims: dict[Key, Claim] = {}
         self._current: dict[str, str] = {}  # node -> the ep it writes now
         self._claimed: set[Key] = set()  # claims that are not in the store yet
@@ -130,6 +134,7 @@ class Ledger:
 
     def _restore(self, mark: Mark) -> None:
         key = (mark.node, mark.ep)
+        self._outboxes[mark.node] += key not in self._accounts
         self._accounts[key] = Account(
             mark.node,
             mark.ep,
@@ -154,14 +159,19 @@ class Ledger:
         """The account as it is on disk; not to be changed."""
         return self._accounts.get(key)
 
+    def outboxes(self, node: str) -> int:
+        """How many a node ever used."""
+        return self._outboxes[node]
+
     def claim(self, node: str, ep: str, claim: Claim) -> None:
         """Note what a heartbeat says; an unknown ep opens an account."""
         key = (node, ep)
         with self._lock:
             if key not in self._accounts:
-                if len(self._accounts) >= MAX_EPOCHS:
+                if self._outboxes[node] >= MAX_EPOCHS:
                     return
                 self._accounts[key] = Account(node, ep)
+                self._outboxes[node] += 1
             before = self._claims.get(key)
             if before is not None and claim.head < before.head:
                 return  # retained or overtaken: an outbox never goes back
@@ -173,6 +183,7 @@ class Ledger:
         """Take over drafts that are on disk now."""
         with self._lock:
             for draft in drafts:
+                self._outboxes[draft.node] += (draft.node, draft.ep) not in self._accounts
                 self._accounts[(draft.node, draft.ep)] = draft
                 self._current.setdefault(draft.node, draft.ep)
 
@@ -215,43 +226,62 @@ class Draft:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._opened: Counter[str] = Counter()  # outboxes that were not known before
         self.accounts: dict[Key, Account] = {}
 
     def _account(self, key: Key) -> Account:
         draft = self.accounts.get(key)
         if draft is None:
             account = self._ledger.account(key)
-            if account is None and len(self._ledger._accounts) + len(self.accounts) >= MAX_EPOCHS:
-                raise Refused(f"more than {MAX_EPOCHS} outboxes were seen")
+            if account is None:
+                self._opened[key[0]] += 1
+                if self._outboxes(key[0]) > MAX_EPOCHS:
+                    raise Refused(f"{key[0]} used more than {MAX_EPOCHS} outboxes")
             draft = self.accounts[key] = Account(*key) if account is None else account.copy()
         return draft
+
+    def _outboxes(self, node: str) -> int:
+        return max(1, self._ledger.outboxes(node) + self._opened[node])
+
+    def is_new(self, node: str, ep: str, seq: int) -> bool:
+        """Whether a message was not stored yet.
+
+        Raises:
+            Refused: its outbox cannot be kept.
+        """
+        return seq not in self._account((node, ep)).stored
 
     def add(self, node: str, ep: str, seq: int, rows: int, at_ms: int) -> bool:
         """Count a message as stored; False for a duplicate, which is counted as one.
 
         Raises:
-            Refused: its number cannot be kept.
+            Refused: its number cannot be kept now.
         """
         account = self._account((node, ep))
-        if seq in account.stored:
+        stored = account.stored
+        if seq in stored:
             account.duplicates += 1
             return False
-        if len(account.stored) >= MAX_RANGES and not (seq - 1 in account.stored or seq + 1 in account.stored):
-            raise Refused(f"seq {seq} of ep {ep}: more than {MAX_RANGES} ranges with holes between them")
-        account.stored.add(seq)
+        if len(stored) >= MAX_RANGES // self._outboxes(node) and not (seq - 1 in stored or seq + 1 in stored):
+            raise Refused(f"{node} ep {ep}: too many holes between what arrived, {len(stored)}")
+        stored.add(seq)
         account.rows += rows
         account.first = account.first or at_ms
         account.last = at_ms
         return True
 
     def lose(self, node: str, ep: str, lost: Iterable[Range], why: str) -> None:
-        """Note a declared gap."""
+        """Note a declared gap.
+
+        Raises:
+            Refused: there are too many already.
+        """
         account = self._account((node, ep))
         for first, last in lost:
-            if len(account.lost) >= MAX_RANGES:
-                raise Refused(f"ep {ep} declared more than {MAX_RANGES} gaps")
             if account.lost and account.lost[-1][2] == why and account.lost[-1][1] + 1 == first:
                 account.lost[-1] = (account.lost[-1][0], last, why)
+            elif len(account.lost) >= MAX_RANGES // self._outboxes(node):
+                raise Refused(f"{node} ep {ep}: {len(account.lost)} gaps were declared already")
             elif (first, last, why) not in account.lost[-8:]:
                 account.lost.append((first, last, why))
 
@@ -273,7 +303,7 @@ def _entry(account: Account, claim: Claim | None, current: bool) -> Entry:
     stored = account.stored.count()
     accounted = account.stored
     if account.lost:
-        accounted = Ranges(account.stored)
+        accounted = account.stored.copy()
         accounted.update((first, last) for first, last, _ in account.lost)
     gap_count = accounted.count() - stored
     taken = max(_highest(accounted), claim.head if claim else 0)

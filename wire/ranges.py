@@ -67,6 +67,12 @@ class Ranges:
     def __repr__(self) -> str:
         return f"Ranges({list(self)})"
 
+    def copy(self) -> Ranges:
+        """A set of its own with the same numbers; far quicker than adding them again."""
+        twin = Ranges()
+        twin._starts, twin._ends = self._starts.copy(), self._ends.copy()
+        return twin
+
     def count(self) -> int:
         """How many numbers are in the set."""
         return sum(self._ends) - sum(self._starts) + len(self._starts)

@@ -46,7 +46,8 @@ def command(
         click.echo(json.dumps(ledger))
     else:
         for line in _lines(ledger):
-            click.echo(line)
+            # reasons are written by nodes: nothing of them may steer a terminal
+            click.echo("".join(each if each.isprintable() else "?" for each in line))
     if ledger["totals"]["missing_count"] or ledger.get("audit"):
         sys.exit(3)
 
@@ -74,7 +75,9 @@ def _ask(url: str, token_file: Path | None, node: str | None) -> dict[str, Any]:
     query = f"?{urllib.parse.urlencode({'node': node})}" if node else ""
     request = urllib.request.Request(f"{url.rstrip('/')}/api/v1/ledger{query}")  # noqa: S310 - checked above
     if token_file is not None:
-        request.add_header("Authorization", f"Bearer {token_file.read_text().splitlines()[0].strip()}")
+        from collector.config import Http
+
+        request.add_header("Authorization", f"Bearer {Http(token_file=token_file).token()}")
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - checked above
             found: dict[str, Any] = json.loads(answer.read(_MAX_ANSWER))

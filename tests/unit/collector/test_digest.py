@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from collector import chunk
 from collector import digest as module
+from collector import ledger as ledger_module
 from collector.digest import Digester, Received, acks
 from collector.group import HEAD_BYTES
 from collector.ledger import Ledger
@@ -127,6 +128,27 @@ def test_gap_events_declare(event: Any) -> None:
     found = digest([event(10, "gap", device="_", lost=[(3, 7)], why="disk full")], ledger)
     ledger.accept(found.group.drafts)
     assert ledger.entries()[0].gaps == [(3, 7, "disk full")]
+
+
+def test_what_there_is_no_room_for_is_neither_kept_nor_acknowledged(
+    batch: Any, event: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_RANGES", 2)
+    found = digest([batch(1), batch(3), batch(5), event(7, lost=[(1, 1)]), event(2, lost=[(8, 8)])])
+    assert (found.stored, len(found.refused), found.group.quarantine) == (3, 2, [])
+    assert list(found.acked[(NODE, EP)]) == [(1, 3)]
+    assert [one.seq for one in found.group.events] == [2]
+    (account,) = found.group.drafts
+    assert list(account.stored) == [(1, 3)]
+
+
+def test_a_gap_told_twice_is_one_gap(event: Any) -> None:
+    ledger = Ledger()
+    for _ in range(3):
+        found = digest([event(10, "gap", device="_", lost=[(3, 7)], why="full")], ledger)
+        ledger.accept(found.group.drafts)
+    (entry,) = ledger.entries()
+    assert (entry.gaps, entry.duplicates) == ([(3, 7, "full")], 2)
 
 
 def test_acks_are_ranges_of_a_size_any_broker_takes(batch: Any) -> None:

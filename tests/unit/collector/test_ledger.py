@@ -100,19 +100,37 @@ def test_scattered_numbers_are_refused_before_they_eat_the_memory(monkeypatch: p
     draft = Draft(Ledger())
     for seq in range(1, 21, 2):
         assert draft.add(NODE, EP, seq, 1, 1)
-    with pytest.raises(Refused, match="more than 10 ranges"):
+    with pytest.raises(Refused, match="too many holes"):
         draft.add(NODE, EP, 100, 1, 1)
     assert draft.add(NODE, EP, 2, 1, 1), "what closes a hole is always welcome"
+    assert draft.add(NODE, EP, 100, 1, 1), "and makes room"
+    for first in range(1000, 1100, 10):
+        draft.lose(NODE, EP, [(first, first + 5)], "x")
+    with pytest.raises(Refused, match="declared already"):
+        draft.lose(NODE, EP, [(5000, 5001)], "x")
 
 
-def test_outboxes_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_shares_its_room_over_its_outboxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RANGES", 10)
+    draft = Draft(Ledger())
+    for number in range(5):
+        draft.add(NODE, f"{number:08x}", 1, 1, 1)
+    draft.add(NODE, EP, 1, 1, 1)
+    with pytest.raises(Refused):
+        draft.add(NODE, EP, 3, 1, 1)
+
+
+def test_outboxes_without_end_are_refused_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_EPOCHS", 3)
     ledger = Ledger()
     for number in range(5):
         ledger.claim(NODE, f"{number:08x}", Claim(head=1))
     assert len(ledger.entries()) == 3
+    draft = Draft(ledger)
     with pytest.raises(Refused):
-        Draft(ledger).add(NODE, "ffffffff", 1, 1, 1)
+        draft.add(NODE, "ffffffff", 1, 1, 1)
+    assert draft.add(NODE, "00000000", 1, 1, 1)
+    assert draft.add("acme/trial/hall/other", "ffffffff", 1, 1, 1)
 
 
 @given(
