@@ -14,10 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from agent.decoders import ModelError
 from agent.manifest import FrameInput
 from agent.model import Model, Package, load_package
 from agent.preprocess import FrameTensor
+from wire.plugins import version
 
 CPU = ("CPUExecutionProvider",)
 WALL_S = 90.0  # for the whole child
@@ -203,6 +202,8 @@ def _compare(model: Model, path: Path) -> None:
 
 
 def _read_golden(path: Path) -> dict[str, NDArray[Any]]:
+    import zipfile  # in the child alone: the daemon does without it
+
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -254,10 +255,7 @@ def _rss_mb() -> float:
 
 def _key(package: Package, providers: Sequence[str]) -> str:
     """Changes with the model, the manifest, the golden vectors and what runs them."""
-    versions = []
-    for name in ("onnxruntime", "onnxruntime-gpu", "numpy", "edgebed"):
-        with suppress(metadata.PackageNotFoundError):
-            versions.append(f"{name} {metadata.version(name)}")
+    versions = [f"{name} {version(name)}" for name in ("onnxruntime", "onnxruntime-gpu", "numpy", "edgebed")]
     digest = hashlib.sha256(
         json.dumps([package.sha256, package.manifest.hash, *versions, *providers]).encode()
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from wire.plugins import entry_points
+from wire.plugins import entry_points, version
 
 GROUP = "edgebed.test-plugins"
 
@@ -21,6 +22,12 @@ def test_nothing_registered_costs_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "False"]
+
+
+def test_versions_are_those_importlib_tells() -> None:
+    for name in ("msgspec", "numpy", "edgebed", "onnxruntime"):
+        assert version(name) == metadata.version(name)
+    assert version("no-such-distribution") == ""
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
