@@ -101,7 +101,7 @@ def _collector(folder: Path, broker: Broker, samples: int, messages: int) -> flo
         while (found := health())["stored"] < messages:
             time.sleep(0.02)
         took_s = (found["now"] - found["broker"]["since"]) / 1000
-    return messages / took_s
+    return float(messages / took_s)
 
 
 def _publish(broker: Broker, samples: int, messages: int) -> None:

@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from collector.socket import Buffered
+from collector.buffered import Buffered
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.errors import ConfigError

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import MQTTProtocolVersion
 
+from collector.buffered import Buffered
 from collector.link import Incoming, Link, _Connection
-from collector.socket import Buffered
 from wire.broker import Broker
 from wire.clock import Clock
 
