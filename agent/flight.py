@@ -14,7 +14,7 @@ WINDOW_BYTES = 2_097_152
 WIRE_BYTES = 524_288  # of them sent without a PUBACK: more only delays what is newer
 RESEND_S = 30.0  # after the broker took it and nobody acknowledged; doubles up to RESEND_MAX_S
 RESEND_MAX_S = 600.0
-SOON_S = 2.0  # how soon a collector that acknowledges again gets what it left out
+SOON_S = 5.0  # how soon a collector that acknowledges again gets what it left out
 QUIET_S = 30.0  # a collector that acknowledged nothing for so long was away
 NO_MATCHING_SUBSCRIBERS = 16
 _REFUSED = 128  # reason codes from here on are failures
@@ -49,7 +49,7 @@ class Flight:
         self._wire_bytes = 0
         self._moved_s = 0.0  # when a PUBACK came last, or the wire was empty
         self._due: list[tuple[float, int]] = []
-        self._acked_s: float | None = None
+        self._acked_s: float | None = None  # when a collector acknowledged last, or the first connection
 
     def __len__(self) -> int:
         """How many are in the window."""
@@ -80,6 +80,7 @@ class Flight:
         self._wire_bytes = 0
         self._due.clear()
         self._moved_s = now_s
+        self._acked_s = self._acked_s or now_s
         for sent in self._window.values():
             sent.tries = sent.mid = 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent import segments
 
 SPARE = 2  # one to write to, one so that the loss of a third can be declared before it is overwritten
-_MIN_SIZE, _MAX_SIZE = 131_072, 8_388_608  # bytes of one segment
+_MIN_SIZE, _MAX_SIZE = 131_072, 4_194_304  # bytes of one segment
 _RETRY_S = 5.0  # between attempts to grow on a full disk
 
 
@@ -19,7 +19,7 @@ class Pool:
     """Free files, recycled in turn; new ones up to the limit. Not thread-safe: the committer's alone."""
 
     def __init__(self, folder: Path, max_bytes: int, free: list[Path]) -> None:
-        self.segment_size = min(max(_MIN_SIZE, max_bytes // 64 // segments.PAGE * segments.PAGE), _MAX_SIZE)
+        self.segment_size = min(max(_MIN_SIZE, max_bytes // 16 // segments.PAGE * segments.PAGE), _MAX_SIZE)
         self._folder = folder
         self._limit = max(max_bytes // self.segment_size, SPARE + 4)
         self._files = {path.name for path in folder.glob("*.seg")}

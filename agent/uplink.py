@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import aiomqtt
+import msgspec
 from msgspec.structs import replace
 
 from agent.flight import Flight, Sent
@@ -175,8 +176,8 @@ class Uplink:
             return
         try:
             await self._talk(link, commands)
-        except* LinkDown as downs:
-            self._down(downs.exceptions[0])
+        except LinkDown as error:
+            self._down(error)
         finally:
             self._link = None
             self._latest.clear()
@@ -200,19 +201,28 @@ class Uplink:
         return link
 
     async def _talk(self, link: Link, commands: asyncio.TaskGroup) -> None:
+        # No task group: one that is cancelled while its tasks fail tells the failure only, and we would go on.
+        tasks = [
+            asyncio.create_task(link.ended(), name="uplink-end"),
+            asyncio.create_task(self._receive(link, commands), name="uplink-receive"),
+            asyncio.create_task(self._drain(link), name="uplink-drain"),
+        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(link.ended(), name="uplink-end")
-                group.create_task(self._receive(link, commands), name="uplink-receive")
-                group.create_task(self._drain(link), name="uplink-drain")
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await _cancelled(tasks)
         except asyncio.CancelledError:
+            await _cancelled(tasks)
             await self._farewell(link)
             raise
+        for task in done:
+            task.result()  # none of them returns: this raises
 
     def _down(self, error: Exception) -> None:
         self._counters["lost_connections"] += 1
         if not self._lost:
             log.warning("offline: %s; trying again, messages wait in the outbox", error)
+        else:
+            log.debug("still offline: %s", error)
         self._lost = True
 
     async def _farewell(self, link: Link) -> None:
@@ -352,7 +362,11 @@ class Uplink:
         if state is ClockState.UNSYNCED:
             return record.body
         shift_ns = offset_ns(self._clock) - record.offset_ns
-        return restamp(record.body, Batch if record.cls == "data" else Event, shift_ns, state)
+        try:
+            return restamp(record.body, Batch if record.cls == "data" else Event, shift_ns, state)
+        except msgspec.MsgspecError as error:  # written by another version: it goes out as it is
+            log.warning("%s %d is not restamped: %s", record.tail, record.seq, error)
+            return record.body
 
     async def _send_window(self, link: Link) -> None:
         while (sent := self._flight.next(self._now(), link.receive_maximum)) is not None:
@@ -416,6 +430,15 @@ class Uplink:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen
 
 
 def _nothing() -> None:

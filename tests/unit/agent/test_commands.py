@@ -1,0 +1,132 @@
+"""Commands: each id once, over restarts too; late, unknown and hostile ones are refused with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.commands import REMEMBERED, Action, Commands, Rejected
+from wire.clock import Clock
+from wire.errors import EdgebedError
+from wire.messages import Cmd
+
+NOW_MS = 1_700_000_000_000
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(start_ns=NOW_MS * 1_000_000)
+
+
+def ulid(number: int) -> str:
+    return f"{number:026}"
+
+
+def cmd(number: int = 1, ts: int = NOW_MS, ttl_ms: int = 60_000, **args: Any) -> Cmd:
+    return Cmd(id=ulid(number), ts=ts, ttl_ms=ttl_ms, args=args)
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    async def __call__(self, device: str, args: dict[str, Any]) -> dict[str, Any]:
+        self.calls.append((device, args))
+        return {"n": len(self.calls)}
+
+
+def raising(error: Exception) -> Action:
+    async def action(device: str, args: dict[str, Any]) -> dict[str, Any]:
+        raise error
+
+    return action
+
+
+async def test_ping(tmp_path: Path, clock: Clock) -> None:
+    answer = await Commands(tmp_path, clock, {}).handle("_", "ping", cmd())
+    assert (answer.id, answer.state, answer.code) == (ulid(1), "done", 0)
+    assert isinstance(answer.result, dict)
+    assert answer.result["pong"] >= NOW_MS
+
+
+async def test_an_action_gets_device_and_arguments(tmp_path: Path, clock: Clock) -> None:
+    action = Counting()
+    answer = await Commands(tmp_path, clock, {"snapshot": action}).handle(
+        "cam", "snapshot", cmd(stream="frames")
+    )
+    assert action.calls == [("cam", {"stream": "frames"})]
+    assert answer.result == {"n": 1}
+
+
+async def test_an_id_is_executed_once(tmp_path: Path, clock: Clock) -> None:
+    action = Counting()
+    commands = Commands(tmp_path, clock, {"go": action})
+    answers = await asyncio.gather(*(commands.handle("_", "go", cmd()) for _ in range(5)))
+    assert sorted(answer.state for answer in answers) == ["done"] + ["duplicate"] * 4
+    again = await Commands(tmp_path, clock, {"go": action}).handle("_", "go", cmd())
+    assert again.state == "duplicate"
+    assert len(action.calls) == 1
+
+
+async def test_so_many_ids_are_remembered(tmp_path: Path, clock: Clock) -> None:
+    commands = Commands(tmp_path, clock, {})
+    for number in range(REMEMBERED + 1):
+        await commands.handle("_", "ping", cmd(number))
+    fresh = Commands(tmp_path, clock, {})
+    assert (await fresh.handle("_", "ping", cmd(REMEMBERED))).state == "duplicate"
+    assert (await fresh.handle("_", "ping", cmd(1))).state == "duplicate"
+    assert (await fresh.handle("_", "ping", cmd(0))).state == "done"
+
+
+async def test_too_late(tmp_path: Path, clock: Clock) -> None:
+    action = Counting()
+    commands = Commands(tmp_path, clock, {"go": action})
+    assert (await commands.handle("_", "go", cmd(1, ts=NOW_MS - 10_000, ttl_ms=5_000))).state == "expired"
+    assert action.calls == []
+    assert (await commands.handle("_", "go", cmd(2, ts=NOW_MS - 10_000, ttl_ms=60_000))).state == "done"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "state", "err"),
+    [
+        ("unknown", None, "rejected", "unknown command 'unknown'"),
+        ("go", Rejected("no such device"), "rejected", "no such device"),
+        ("go", EdgebedError("the arm is busy"), "failed", "the arm is busy"),
+    ],
+)
+async def test_refusals(
+    tmp_path: Path, clock: Clock, name: str, error: Exception | None, state: str, err: str
+) -> None:
+    actions = {"go": raising(error)} if error else {}
+    answer = await Commands(tmp_path, clock, actions).handle("_", name, cmd())
+    assert (answer.state, answer.err) == (state, err)
+
+
+async def test_too_large_a_result(tmp_path: Path, clock: Clock) -> None:
+    async def action(device: str, args: dict[str, Any]) -> dict[str, Any]:
+        return {"x": "y" * 60_000}
+
+    answer = await Commands(tmp_path, clock, {"go": action}).handle("_", "go", cmd())
+    assert (answer.state, answer.code) == ("failed", 413)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a":1}', b"[1,2]", b"\xff" * 100_000])
+async def test_a_damaged_memory_is_forgotten(tmp_path: Path, clock: Clock, content: bytes) -> None:
+    (tmp_path / "commands.json").write_bytes(content)
+    commands = Commands(tmp_path, clock, {})
+    assert (await commands.handle("_", "ping", cmd())).state == "done"
+    assert (await commands.handle("_", "ping", cmd())).state == "duplicate"
+
+
+async def test_a_folder_that_cannot_be_written(tmp_path: Path, clock: Clock) -> None:
+    commands = Commands(tmp_path / "absent", clock, {})
+    assert (await commands.handle("_", "ping", cmd())).state == "done"
+    assert (await commands.handle("_", "ping", cmd())).state == "duplicate"
+
+
+def test_declared(tmp_path: Path, clock: Clock) -> None:
+    declared = Commands(tmp_path, clock, {"snapshot": Counting(), "rebirth": Counting()}).declared()
+    assert [command.name for command in declared] == ["ping", "snapshot", "rebirth"]

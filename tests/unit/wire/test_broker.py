@@ -1,0 +1,103 @@
+"""The `broker:` section: what it means, what is wrong with it, and its secrets read from files."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from wire.broker import Broker
+from wire.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "tls"),
+    [
+        ("mqtt://127.0.0.1:1884", "127.0.0.1", 1884, False),
+        ("mqtt://broker", "broker", 1883, False),
+        ("mqtts://broker.example", "broker.example", 8883, True),
+        ("mqtts://[::1]:9999/", "::1", 9999, True),
+    ],
+)
+def test_urls(url: str, host: str, port: int, tls: bool) -> None:
+    broker = Broker(url=url)
+    assert list(broker.mistakes()) == []
+    assert (broker.host, broker.port, broker.tls) == (host, port, tls)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("", "is not mqtt://"),
+        ("broker:1883", "is not mqtt://"),
+        ("http://broker", "is not mqtt://"),
+        ("mqtt://", "is not mqtt://"),
+        ("mqtt://broker:0", "is not mqtt://"),
+        ("mqtt://broker:70000", "write mqtt://host:port"),
+        ("mqtt://broker:x", "write mqtt://host:port"),
+        ("mqtt://[::1", "write mqtt://host:port"),
+        ("mqtt://user:secret@broker", "use the keys username and password_file"),
+        ("mqtt://broker/topic", "take it away"),
+    ],
+)
+def test_wrong_urls_have_one_sentence(url: str, sentence: str) -> None:
+    (mistake,) = Broker(url=url).mistakes(("broker",))
+    assert mistake[0] == ("broker", "url")
+    assert sentence in mistake[1]
+    assert "secret" not in mistake[1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "sentence"),
+    [
+        ({"cert_file": Path("a")}, "cert_file", "key_file"),
+        ({"key_file": Path("a")}, "key_file", "cert_file"),
+    ],
+)
+def test_half_a_client_certificate(keys: dict[str, Path], key: str, sentence: str) -> None:
+    ((path, text),) = Broker(url="mqtts://b", **keys).mistakes()  # type: ignore[arg-type]
+    assert path == (key,)
+    assert sentence in text
+
+
+def test_certificates_without_tls() -> None:
+    mistakes = dict(Broker(url="mqtt://b", ca_file=Path("x")).mistakes())
+    assert "mqtts://" in mistakes[("ca_file",)]
+
+
+def test_password(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("geheim 비밀\nsecond line\n")
+    assert Broker(url="mqtt://b", password_file=file).password() == "geheim 비밀"
+    assert Broker(url="mqtt://b").password() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"x" * 5_000, b"\xff\xfe"])
+def test_no_password_in_the_file(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="password"):
+        Broker(url="mqtt://b", password_file=file).password()
+
+
+def test_no_password_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        Broker(url="mqtt://b", password_file=tmp_path / "absent").password()
+
+
+def test_tls_verifies_the_broker() -> None:
+    context = Broker(url="mqtts://b").ssl_context()
+    assert context is not None
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert Broker(url="mqtt://b").ssl_context() is None
+
+
+def test_wrong_certificate_files(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    with pytest.raises(ConfigError, match="ca_file"):
+        Broker(url="mqtts://b", ca_file=junk).ssl_context()
+    with pytest.raises(ConfigError, match="cert_file"):
+        Broker(url="mqtts://b", cert_file=junk, key_file=junk).ssl_context()
