@@ -5,15 +5,14 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sysconfig
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from edgebed.processes import Child
 from wire.errors import EdgebedError, TryAgain, Unreachable
 
 Kind = Literal["nats", "mosquitto"]
@@ -63,7 +62,7 @@ class Broker:
         self.folder = folder.resolve()
         self.host = host
         self.port = port or free_port(host)
-        self.process: subprocess.Popen[bytes] | None = None
+        self._child = Child(f"the {kind} broker", (), self.folder / "broker.log")
 
     @property
     def url(self) -> str:
@@ -106,34 +105,27 @@ class Broker:
     def start(self, deadline_s: float = 30.0) -> None:
         """Start the process and wait until it takes connections."""
         self.require_port()
-        command = self.command()
-        with (self.folder / "broker.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self._child.command = self.command()
+        self._child.start()
         until = time.monotonic() + deadline_s
         while not is_listening(self.host, self.port):
-            if self.process.poll() is not None or time.monotonic() > until:
+            if not self.pid or time.monotonic() > until:
                 self.kill()
                 raise TryAgain(f"the {self.kind} broker did not come up; see {self.folder / 'broker.log'}")
             time.sleep(0.01)
 
+    @property
+    def pid(self) -> int:
+        """Process id, 0 while it does not run."""
+        return self._child.pid
+
     def kill(self) -> None:
         """SIGKILL: what a power cut does to the process."""
-        self._end(signal.SIGKILL)
+        self._child.kill()
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL after 5 s."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, how: signal.Signals) -> None:
-        if self.process is None:
-            return
-        process, self.process = self.process, None
-        process.send_signal(how)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        """SIGTERM, and SIGKILL after a while."""
+        self._child.stop()
 
     def __enter__(self) -> Self:
         self.start()

@@ -182,6 +182,11 @@ class Stand:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for children in (self.agents, self.simulators):  # each kind at once, in the order data flow ends
+            for child in children.values():
+                child.ask_to_stop()
+            for child in children.values():
+                await asyncio.to_thread(child.stop)
         await self._stack.aclose()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -40,13 +41,22 @@ def command(headless: bool, seconds: float, as_json: bool, kind: str, port: int,
     end every message is accounted for.
     """
     with tempfile.TemporaryDirectory(prefix="edgebed-demo-") as folder:
-        outcome = asyncio.run(_run(keep or Path(folder), cast(Kind, kind), port, seconds, headless=headless))
+        try:
+            outcome = asyncio.run(
+                _run(keep or Path(folder), cast(Kind, kind), port, seconds, headless=headless)
+            )
+        except asyncio.CancelledError:
+            sys.exit(130)
     if as_json:
         click.echo(json.dumps(outcome.document(), indent=2))
     sys.exit(0 if outcome.ok else 1)
 
 
 async def _run(folder: Path, kind: Kind, port: int, seconds: float, *, headless: bool) -> Outcome:
+    me = asyncio.current_task()
+    if me is not None:  # also where a shell has SIGINT ignored for jobs in the background
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, me.cancel)
     story = _Story()
     demo = Demo(folder, broker=kind, http_port=port, seconds=seconds, say=story.say, count=story.count)
     story.say(
