@@ -7,7 +7,8 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
 
 from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
 from agent.quality import Inspector
@@ -54,11 +55,11 @@ class Source:
 
     async def run(self) -> None:
         """Read until the device ends by itself (a file), else for ever."""
-        wait_s, ourselves = self._first_s, asyncio.current_task()
+        wait_s = self._first_s
         while True:
             began = asyncio.get_running_loop().time()
             try:
-                await self._once()
+                await _apart(self._once(), f"device-{self.device}")
                 self._enter("stopped", "the recording has ended")
                 return
             except AdapterError as error:
@@ -66,8 +67,6 @@ class Source:
             except Exception as error:  # the supervised loop: a bug in an adapter is one lost device
                 log.debug("%s: adapter failed", self.device, exc_info=True)
                 self._lost(f"the adapter failed: {type(error).__name__}: {error}")
-            if ourselves is not None and ourselves.cancelling():
-                raise asyncio.CancelledError  # an adapter's own task group may have told only its failure
             if asyncio.get_running_loop().time() - began > self._longest_s:
                 wait_s = self._first_s  # it was well for long: this is a new failure, not the same one
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
@@ -151,6 +150,26 @@ class Source:
                 log.info("%s: %s", self.device, state)
         if (state, why) != (before.state, before.why):
             self._changed()
+
+
+async def _apart(work: Coroutine[Any, Any, None], name: str) -> None:
+    """Run foreign code in a task of its own: what it does to its cancellation stays there.
+
+    A task group of Python 3.11 that fails leaves its task marked as being cancelled for ever, and one that
+    is cancelled while it fails tells only the failure: in our own task either would end or deafen the source.
+    """
+    task = asyncio.create_task(work, name=name)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # seen: we are ending, and a failure is no news any more
+        raise
+    if task.cancelled():
+        raise AdapterError("the adapter cancelled itself")
+    task.result()
 
 
 @contextlib.asynccontextmanager

@@ -203,6 +203,32 @@ async def test_cancelled_it_ends_though_the_adapter_tells_a_failure_instead() ->
     assert Scripted.closed == 1
 
 
+async def test_an_adapter_with_a_task_group_that_fails_is_opened_anew() -> None:
+    class Grouped(Scripted):
+        async def open(self) -> None:
+            await super().open()
+            if Scripted.opened < 3:
+                # its body has ended when the task fails: Python 3.11 then marks our task for ever
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._fails())
+
+        async def _fails(self) -> None:
+            await asyncio.sleep(0)
+            raise DeviceUnreachable("a part of it is gone")
+
+    follower = Follower()
+    follower.source._build = lambda: Grouped([1, 2])
+    await follower.runs()
+    assert follower.given == [1, 2]
+    assert Scripted.opened == 3
+
+
+async def test_an_adapter_that_cancels_itself_is_opened_anew() -> None:
+    follower = Follower([asyncio.CancelledError()], [1])
+    await follower.runs()
+    assert follower.given == [1]
+
+
 async def test_cancelled_it_closes_its_device() -> None:
     follower = Follower([1, "stall"])
     task = asyncio.create_task(follower.source.run())
