@@ -420,7 +420,8 @@ async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
     outbox.on_append(lambda: loop.call_soon_threadsafe(appended.set))
     while True:
         with contextlib.suppress(TimeoutError):  # now and then without cause: acknowledgements are noted
-            await asyncio.wait_for(appended.wait(), _MARK_EVERY_S)
+            async with asyncio.timeout(_MARK_EVERY_S):
+                await appended.wait()
         appended.clear()
         await asyncio.sleep(group_commit_ms / 1000)
         if not await asyncio.to_thread(outbox.commit):

@@ -55,7 +55,8 @@ class Viewer:
         """What waits, joined; a comment when nothing comes, so that dead connections are noticed."""
         while not self.closed:
             try:
-                await asyncio.wait_for(self._ready.wait(), HEARTBEAT_S)
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._ready.wait()
             except TimeoutError:
                 yield b": still here\n\n"
                 continue
