@@ -29,6 +29,7 @@ from wire.topics import NODE_ITSELF
 
 log = logging.getLogger("edgebed.agent")
 
+SETTLED_S = 5.0  # after it the first connection and the first results have been
 REST_S = 5.0  # for everything else to end
 CLOSE_S = 4.0  # for the devices to close when the daemon stops
 DRAIN_S = 6.0  # for what is taken to leave ...
@@ -94,7 +95,6 @@ class App:
             await asyncio.to_thread(self.pipeline.open_models)
             self._open_sources()
             await self._write_status()
-            footprint.let_go_of_the_start()
             self.ready.set()
             self._notifier.ready(self._sentence())
             log.info("ready: %s", self._sentence())
@@ -235,6 +235,7 @@ class App:
     async def _heart(self) -> None:
         """Each second: beat when it is due, and feed the watchdog while everything moves."""
         rhythm, committer = health.Rhythm(self.clock), _Committer(self.outbox)
+        asyncio.get_running_loop().call_later(SETTLED_S, footprint.let_go_of_the_start)
         while True:
             stats = self.outbox.stats()
             if beat := rhythm.due(stats, self.uplink.connected):

@@ -1,4 +1,4 @@
-"""Memory that only the start needed, given back once the daemon is ready."""
+"""Memory that only the start needed, given back once the daemon has settled."""
 
 from __future__ import annotations
 

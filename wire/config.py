@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import stat
@@ -71,10 +70,15 @@ def schema(kind: type[Struct]) -> dict[str, Any]:
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the nearest of `words`, else what there is."""
     known = sorted(words)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
+    if near := _nearest(word, known):
+        return f"; did you mean {near!r}?"
     return f"; there is {', '.join(known)}" if 0 < len(known) <= 20 else ""
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    import difflib  # only a wrong config needs it
+
+    return next(iter(difflib.get_close_matches(word, words, n=1)), "")
 
 
 class Marks:
@@ -251,8 +255,8 @@ class _Walk:
         if get_origin(bare) is Literal and node.value not in get_args(bare):
             words = [str(word) for word in get_args(bare)]
             sentence = f"{_show(node)} is not one of {', '.join(words)}"
-            near = difflib.get_close_matches(str(node.text), words, n=1)
-            return self._wrong(path, place, sentence + (f"; did you mean {near[0]!r}?" if near else ""), kind)
+            near = _nearest(node.text, words)
+            return self._wrong(path, place, sentence + (f"; did you mean {near!r}?" if near else ""), kind)
         try:
             return msgspec.convert(node.plain(), kind, dec_hook=self._hook)
         except msgspec.ValidationError as error:
