@@ -162,7 +162,7 @@ function Row({ id }) {
       <span role="rowheader" class="c-node"><${NodeName} node=${node.node} /></span>
       <span role="cell" class="c-state">
         <${State} state=${node.state} />
-        <span class="muted small"><${Since} at=${node.since} /></span>
+        <span class="muted small"><${Since} at=${since(node)} /></span>
       </span>
       <span role="cell" class="c-devices"><${Devices} node=${node} /></span>
       <${Cell} name="seen"><${Ago} at=${node.last_seen} calm=${45_000} late=${120_000} /><//>
@@ -199,6 +199,9 @@ function Cell({ name, children }) {
     </span>
   `;
 }
+
+/** A broker publishes the words a node left with it at its connect: of `lost`, the last sign of life tells more. */
+const since = (node) => (node.state === "lost" ? Math.max(node.since, node.last_seen) : node.since);
 
 function Since({ at }) {
   return at > 0

@@ -122,8 +122,13 @@ function Entry({ entry }) {
       <${Count} name="col.rows" n=${entry.rows_stored} />
       <td class="small span" data-label=${t("col.span")}>
         <${At} ms=${entry.first} />
-        ${" – "}
-        <${At} ms=${entry.last} />
+        ${
+          entry.last > 0 &&
+          html`
+            ${" – "}
+            <${At} ms=${entry.last} />
+          `
+        }
       </td>
     </tr>
     ${

@@ -83,7 +83,7 @@ export function Snapshot({ node, device, stream }) {
                       ([name, n]) => html`
                         <li key=${name} class="tag">
                           <b>${n}</b>
-                          ${name}
+                          ${" "} ${name}
                         </li>
                       `,
                     )

@@ -6,14 +6,19 @@ import { t } from "../text.js";
 
 const STEPS = [
   ["welcome.demo", "make demo"],
-  ["welcome.check", "edgebed agent check configs/…yaml"],
-  ["welcome.run", "edgebed agent run configs/…yaml"],
+  ["welcome.check", "edgebed agent check configs/robot.yaml"],
+  ["welcome.run", "edgebed agent run configs/robot.yaml"],
 ];
+
+const EVERY_MS = 5000;
 
 export function Welcome() {
   const [health, setHealth] = useState(null);
   useEffect(() => {
-    get("health").then(setHealth, () => setHealth(null)); // shown where it can be had, no more
+    const ask = () => get("health").then(setHealth, () => setHealth(null)); // shown where it can be had, no more
+    ask();
+    const timer = setInterval(ask, EVERY_MS);
+    return () => clearInterval(timer);
   }, []);
   const broker = health && (health.broker?.state ?? health.broker);
   return html`
