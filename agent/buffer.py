@@ -17,24 +17,25 @@ from wire.topics import NODE_ITSELF
 
 log = logging.getLogger(__name__)
 
+MAX_BYTES = 2_097_152  # while the disk takes nothing, or too little
 _MAX_TAIL = 255
 
 
 class Buffer:
     """Gives the numbers: one counter over data and events. Not thread-safe: the outbox's lock guards it.
 
-    `max_bytes` is what it holds while the disk takes nothing; beyond it the oldest go. At most half a
-    segment: so a gap event is never more than one new segment behind what it has to be ahead of.
+    Beyond `MAX_BYTES` the oldest go. Of events it holds `max_events` bytes, at most half a segment: so a gap
+    event is never more than one new segment behind what it has to be ahead of.
     """
 
-    def __init__(self, ep: str, head: int, max_bytes: int, clock: Clock) -> None:
+    def __init__(self, ep: str, head: int, max_events: int, clock: Clock) -> None:
         self.ep = ep
         self.head = head
         self.boot = machine_boot()
         self.losses = Losses()
         self.dropped = dict.fromkeys(KINDS, 0)
         self.dropped_rows = dict.fromkeys(KINDS, 0)
-        self._max_bytes = max_bytes
+        self._max_events = max_events
         self._clock = clock
         self._waiting: dict[Kind, deque[Blob]] = {kind: deque() for kind in KINDS}
         self._bytes = dict.fromkeys(KINDS, 0)
@@ -84,9 +85,9 @@ class Buffer:
         return seq
 
     def shed(self, why: Why) -> None:
-        """Keep to `max_bytes`: the oldest data go first, then the oldest events."""
-        while sum(self._bytes.values()) > self._max_bytes:
-            kind: Kind = "data" if self._waiting["data"] else "event"
+        """Keep to the limits: the oldest data go first, then the oldest events."""
+        while (too_many := self._bytes["event"] > self._max_events) or sum(self._bytes.values()) > MAX_BYTES:
+            kind: Kind = "event" if too_many or not self._waiting["data"] else "data"
             packed = self._waiting[kind].popleft()
             self._bytes[kind] -= packed.size
             self.losses.unsaid(packed.seq)

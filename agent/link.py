@@ -124,6 +124,8 @@ class Link(aiomqtt.Client):
             # The connecting thread cannot be cancelled: wait for it, or its socket outlives us.
             while not opening.done():
                 self._abort()
+                if not self._connected.done():
+                    self._connected.set_exception(_Closed("given up"))
                 await asyncio.wait({opening}, timeout=0.05)
             if not opening.cancelled():
                 opening.exception()  # seen

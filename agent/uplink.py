@@ -201,13 +201,22 @@ class Uplink:
         return link
 
     async def _talk(self, link: Link, commands: asyncio.TaskGroup) -> None:
-        # No task group: one that is cancelled while its tasks fail tells the failure only, and we would go on.
-        tasks = [
-            asyncio.create_task(link.ended(), name="uplink-end"),
-            asyncio.create_task(self._receive(link, commands), name="uplink-receive"),
-            asyncio.create_task(self._drain(link), name="uplink-drain"),
-        ]
+        # No task group: one that is cancelled while its tasks fail tells only of the failure.
+        tasks: list[asyncio.Task[None]] = []
         try:
+            # Subscribed before anything is published: what the broker retained of us would be gone.
+            await link.listen(
+                [
+                    self._address.topic("ack"),
+                    self._address.topic("status"),
+                    self._address.topic("cmd", "+", "+"),
+                ]
+            )
+            tasks += [
+                asyncio.create_task(link.ended(), name="uplink-end"),
+                asyncio.create_task(self._receive(link, commands), name="uplink-receive"),
+                asyncio.create_task(self._drain(link), name="uplink-drain"),
+            ]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await _cancelled(tasks)
         except asyncio.CancelledError:
@@ -233,14 +242,13 @@ class Uplink:
         with contextlib.suppress(LinkDown, TimeoutError):
             self._latest.send(link)
             mids.add(self._publish_state(link, "offline", "stopped"))
-            await asyncio.wait_for(said.wait(), _FAREWELL_S)
+            async with asyncio.timeout(_FAREWELL_S):
+                await said.wait()
         await link.shut(politely_s=_FAREWELL_S)
 
     # What comes in
 
     async def _receive(self, link: Link, commands: asyncio.TaskGroup) -> None:
-        base = self._address.base
-        await link.listen([f"{base}/ack", f"{base}/status", f"{base}/cmd/+/+"])
         while True:
             message = await link.read()
             body = message.payload
@@ -321,7 +329,9 @@ class Uplink:
             if silent_s > PUBACK_S:
                 raise LinkDown(f"the broker answers nothing for {silent_s:.0f} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._patience_s())
+                # not wait_for: before 3.12 it loses a cancellation that comes together with the event
+                async with asyncio.timeout(self._patience_s()):
+                    await self._wake.wait()
 
     def _patience_s(self) -> float:
         if self._latest or self._news:
@@ -435,7 +445,8 @@ class Uplink:
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    if tasks:
+        await asyncio.wait(tasks)
     for task in tasks:
         if not task.cancelled():
             task.exception()  # seen

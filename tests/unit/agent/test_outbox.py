@@ -347,15 +347,15 @@ class TestFullDisk:
         self, open_outbox: Open, full: Callable[[bool], None]
     ) -> None:
         full(True)
-        outbox = open_outbox()
+        outbox = open_outbox(max_mb=8)
         outbox.append(event())
-        for _ in range(30):
+        for _ in range(300):
             outbox.append(data(5_000))
         assert not outbox.commit()
         full(False)
         _patience(outbox)
         stats = outbox.stats()
-        assert 20 < stats.dropped["data"] < 30
+        assert 50 < stats.dropped["data"] < 250
         assert stats.dropped["event"] == 0
         records = take(outbox)
         seqs = Ranges((record.seq, record.seq) for record in records)

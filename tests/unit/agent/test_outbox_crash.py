@@ -322,14 +322,20 @@ def test_kill_9_again_and_again(tmp_path: Path) -> None:
 
 operations = st.lists(
     st.one_of(
-        st.tuples(st.just("append"), st.sampled_from(["data", "event"]), st.sampled_from([1, 300, 9_000])),
+        st.tuples(
+            st.just("append"),
+            st.sampled_from(["data", "event"]),
+            st.sampled_from([1, 300, 9_000, 30_000]),
+            st.integers(1, 40),
+        ),
         st.tuples(st.just("commit")),
         st.tuples(st.just("take"), st.integers(1, 40), st.sampled_from([1, 20_000, 1 << 30])),
         st.tuples(st.just("ack"), st.integers(0, 2**32)),
         st.tuples(st.just("reopen")),
         st.tuples(st.just("kill")),
     ),
-    max_size=120,
+    min_size=25,
+    max_size=80,
 )
 
 
@@ -352,10 +358,11 @@ class Model:
         self.stack.callback(outbox.close)
         return outbox
 
-    def append(self, kind: str, size: int) -> None:
-        seq = self.outbox.append(message(kind, size))
-        assert seq not in self.committed
-        self.buffered.add(seq)
+    def append(self, kind: str, size: int, times: int) -> None:
+        for _ in range(times):
+            seq = self.outbox.append(message(kind, size))
+            assert seq not in self.committed
+            self.buffered.add(seq)
 
     def commit(self) -> None:
         assert self.outbox.commit()
