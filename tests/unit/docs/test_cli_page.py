@@ -23,10 +23,10 @@ Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 u
 
 
 def _walk(found: click.Command, path: str, parent: click.Context | None = None) -> Iterator[str]:
+    # a width of its own: a terminal's would change the page
     with click.Context(
-        found, info_name=path if parent is None else path.rsplit(maxsplit=1)[-1], parent=parent
+        found, info_name=path.rpartition(" ")[2], parent=parent, terminal_width=100
     ) as context:
-        context.max_content_width = 100
         yield f"## {path}\n\n```text\n{found.get_help(context)}\n```\n"
         if isinstance(found, click.Group):
             for name in found.list_commands(context):
