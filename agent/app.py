@@ -9,7 +9,6 @@ import platform
 import secrets
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ from agent.config import Plan
 from agent.outbox import Outbox, keep_committing
 from agent.pipeline import Pipeline
 from agent.sdnotify import Notifier
-from agent.sources import Source
+from agent.sources import follow
 from agent.timesync import TimeSync
 from agent.uplink import Identity, Uplink
 from wire.clock import Clock
@@ -93,7 +92,7 @@ class App:
         try:
             self._wire()
             await asyncio.to_thread(self.pipeline.open_models)
-            self._open_sources()
+            self.sources = follow(self.plan, self.clock, self.pipeline.sink, self._changed)
             await self._write_status()
             self.ready.set()
             self._notifier.ready(self._sentence())
@@ -129,20 +128,6 @@ class App:
             send_snap=self.uplink.snap,
             changed=self._changed,
         )
-
-    def _open_sources(self) -> None:
-        self.sources = {
-            name: Source(
-                name,
-                partial(device.build, self.clock),
-                device.streams,
-                self.pipeline.sink(name),
-                clock=self.clock,
-                stall_s=device.config.stall_s,
-                changed=self._changed,
-            )
-            for name, device in self.plan.devices.items()
-        }
 
     async def _flow(self) -> None:
         """Everything at once, then the end in the order of the flow: no reading taken is left behind."""

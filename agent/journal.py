@@ -7,12 +7,17 @@ import os
 import threading
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Struct
 
+from agent.losses import TYPE
 from agent.segments import MAX_RECORD, OVERHEAD, PAGE, UNSYNCED, Found, Kind, Segment
+from wire.messages import Event
 from wire.ranges import Ranges
+from wire.topics import NODE_ITSELF
 
 _CHUNK = 262_144  # bytes read at once
+_GAP_TAIL = f"{NODE_ITSELF}/{TYPE}".encode()
 _FOR_EVER = (errno.EIO, errno.ENOENT, errno.ESTALE, errno.EBADMSG)
 
 
@@ -40,6 +45,14 @@ class Lost(NamedTuple):
     size: int
     first: int
     last: int
+
+
+class Evicted(NamedTuple):
+    """What an evicted segment held that was not acknowledged: records, gaps among them, damage on the way."""
+
+    lost: list[Found]
+    gaps: list[Event]
+    damage: list[Lost]
 
 
 class _Taken(NamedTuple):
@@ -113,8 +126,9 @@ class Journal:
             self.remove(segment)
         return done
 
-    def drop(self, segment: Segment) -> tuple[set[int], int] | None:
-        """Remove a segment: which taken records of it wait, where unread ones begin; None if gone."""
+    def evict(self, segment: Segment) -> Evicted | None:
+        """Remove the oldest segment with what waits in it; None if nothing did any more. Raises OSError."""
+        data = read(segment, 0, segment.end)
         with self._lock:
             if segment.gone:
                 return None
@@ -126,7 +140,22 @@ class Journal:
             else:
                 unread = self._at if self._reading is segment else segment.low
             self.remove(segment)
-        return waiting, unread
+        damage: list[tuple[int, int]] = []
+        every = segment.walk(data, PAGE, damage)
+        lost = [each for each in every if each.at >= unread or each.seq in waiting]
+        gaps = [gap for each in lost if (gap := _gap_in(data, each))]
+        hurt = [Lost(sum(size for _, size in damage), segment.base, segment.last_seq)] if damage else []
+        return Evicted(lost, gaps, hurt)
+
+    def present(self, first: int, last: int) -> Ranges:
+        """Which of these seqs are on disk in this kind. Raises OSError."""
+        with self._lock:
+            every = [each for each in self.segments if each.base <= last and first <= each.last_seq]
+        found = Ranges()
+        for segment in every:
+            data = read(segment, 0, segment.end)
+            found.update((each.seq, each.seq) for each in segment.walk(data, PAGE, []))
+        return found
 
     def remove(self, segment: Segment) -> None:
         """Forget a segment; reading goes on in the next one. Needs the lock."""
@@ -263,3 +292,10 @@ def _record(segment: Segment, data: bytes, found: Found, at: int) -> Record:
         found.rows,
         bool(found.flags & UNSYNCED),
     )
+
+
+def _gap_in(data: bytes, found: Found) -> Event | None:
+    body = found.at + OVERHEAD + found.tail
+    if data[found.at + OVERHEAD : body] != _GAP_TAIL:
+        return None
+    return msgspec.json.decode(data[body : found.at + found.size], type=Event)

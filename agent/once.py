@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from adapters.base import Reading
 from agent.config import Plan
 from agent.message import Message
 from agent.pipeline import Pipeline
-from agent.sources import Sink, Source
+from agent.sources import Sink, follow
 from agent.timesync import TimeSync
 from wire.clock import Clock
 from wire.errors import EdgebedError, Unreachable
@@ -57,18 +56,7 @@ class Once:
             changed=_nothing,
         )
         await asyncio.to_thread(self._pipeline.open_models)
-        self._sources = {
-            name: Source(
-                name,
-                partial(device.build, self._clock),
-                device.streams,
-                self._counting(name, self._pipeline.sink(name)),
-                clock=self._clock,
-                stall_s=device.config.stall_s,
-                changed=_nothing,
-            )
-            for name, device in self._plan.devices.items()
-        }
+        self._sources = follow(self._plan, self._clock, self._counting, _nothing)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(source.run(), name=f"source-{name}")
@@ -99,7 +87,9 @@ class Once:
         if silent:
             raise PartlyFailed("; ".join(silent))
 
-    def _counting(self, device: str, sink: Sink) -> Sink:
+    def _counting(self, device: str) -> Sink:
+        sink = self._pipeline.sink(device)
+
         def take(reading: Reading) -> Awaitable[None] | None:
             self._seen[device, reading.stream] += 1
             return sink(reading)

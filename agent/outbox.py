@@ -15,25 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from agent.buffer import Buffer
-from agent.journal import Journal, Lost, Record, read
-from agent.losses import TYPE, Why, why_of
+from agent.journal import Journal, Lost, Record
+from agent.losses import Why, why_of
 from agent.message import Message
 from agent.pool import SPARE, Pool
 from agent.recovery import Recovered, recover
-from agent.segments import KINDS, OVERHEAD, PAGE, Found, Kind, Segment, Totals
+from agent.segments import KINDS, Found, Kind, Segment, Totals
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import ConfigError, TryAgain
-from wire.messages import Event
 from wire.ranges import Ranges
-from wire.topics import NODE_ITSELF
 
 log = logging.getLogger(__name__)
 
-_GAP_TAIL = f"{NODE_ITSELF}/{TYPE}".encode()
 _MARK_EVERY_S = 1.0
 _RETRY_S = 1.0
 
@@ -340,39 +336,30 @@ class Outbox:
         return victim is not None and self._drop(victim, why)
 
     def _drop(self, victim: Segment, why: Why) -> bool:
-        data = read(victim, 0, victim.end)
-        dropped = self._journals[victim.kind].drop(victim)
-        if dropped is None:  # the last acknowledgement came first
+        evicted = self._journals[victim.kind].evict(victim)
+        if evicted is None:  # the last acknowledgement came first
             return True
-        waiting, unread = dropped
-        damage: list[tuple[int, int]] = []
-        lost = [each for each in victim.walk(data, PAGE, damage) if each.at >= unread or each.seq in waiting]
-        carried = [gap for each in lost if (gap := _gap_in(data, each))]
+        lost = evicted.lost
         log.warning("outbox full (%s): the oldest %d %s messages are dropped", why, len(lost), victim.kind)
         with self._lock:
             self._buffer.losses.add(why, ((each.seq, each.seq) for each in lost))
-            for event in carried:
-                self._buffer.losses.add(why_of(event), event.lost)
+            for gap in evicted.gaps:
+                self._buffer.losses.add(why_of(gap), gap.lost)
             self._buffer.dropped[victim.kind] += len(lost)
             self._buffer.dropped_rows[victim.kind] += sum(each.rows for each in lost)
             self._condemned.append(victim)
-        if damage:
-            self._damaged(victim.kind, Lost(sum(size for _, size in damage), victim.base, victim.last_seq))
+        for each in evicted.damage:
+            self._damaged(victim.kind, each)
         return True
 
     def _damaged(self, kind: Kind, lost: Lost) -> None:
         """Declare what a damaged stretch held: numbers of this kind, so none that another record has."""
-        present = Ranges(self._torn)
-        with self._lock:
-            others = list(self._journals["event" if kind == "data" else "data"].segments)
-        for segment in others:
-            if segment.base <= lost.last and lost.first <= segment.last_seq:
-                data = read(segment, 0, segment.end)
-                present.update((each.seq, each.seq) for each in segment.walk(data, PAGE, []))
         log.warning("%d damaged bytes skipped in the outbox", lost.size)
+        known = self._journals["event" if kind == "data" else "data"].present(lost.first, lost.last)
+        known.update(self._torn)
         with self._lock:
             self.torn_bytes += lost.size
-            self._buffer.losses.add("damaged", present.missing(lost.first, lost.last))
+            self._buffer.losses.add("damaged", known.missing(lost.first, lost.last))
 
     def _mark(self) -> None:
         if time.monotonic() < self._marked_at + _MARK_EVERY_S:
@@ -433,13 +420,6 @@ def _unusable(folder: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"{folder} cannot hold the outbox: {error.strerror}; make it writable or name another state folder"
     )
-
-
-def _gap_in(data: bytes, found: Found) -> Event | None:
-    body = found.at + OVERHEAD + found.tail
-    if data[found.at + OVERHEAD : body] != _GAP_TAIL:
-        return None
-    return msgspec.json.decode(data[body : found.at + found.size], type=Event)
 
 
 def _nothing() -> None:

@@ -8,9 +8,11 @@ import logging
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
+from agent.config import Plan
 from agent.quality import Inspector
 from wire.clock import Clock
 from wire.messages import DeviceState, Stream
@@ -20,6 +22,24 @@ log = logging.getLogger("edgebed.source")
 Sink = Callable[[Reading], Awaitable[None] | None]
 OPEN_S = 30.0  # a device that takes longer to open is not there
 CLOSE_S = 3.0
+
+
+def follow(
+    plan: Plan, clock: Clock, sink: Callable[[str], Sink], changed: Callable[[], None]
+) -> dict[str, Source]:
+    """A source for each device of `plan`, to be run; `sink` gives where a device's readings go."""
+    return {
+        name: Source(
+            name,
+            partial(device.build, clock),
+            device.streams,
+            sink(name),
+            clock=clock,
+            stall_s=device.config.stall_s,
+            changed=changed,
+        )
+        for name, device in plan.devices.items()
+    }
 
 
 class Source:
