@@ -8,40 +8,27 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import aiomqtt
-import msgspec
-from msgspec.structs import replace
 
-from agent.flight import Flight, Sent
-from agent.journal import Record
+from agent.feed import Feed
+from agent.flight import Flight
 from agent.latest import Latest
 from agent.link import HungUp, Link, LinkDown, Login, WrongProtocol
 from agent.outbox import Outbox
-from agent.restamp import machine_boot, offset_ns, restamp
+from agent.presence import Identity, Presence
 from agent.session import Session
 from wire.broker import Broker
 from wire.clock import Clock
-from wire.codec import compress, decode, encode
+from wire.codec import decode, encode
 from wire.errors import ConfigError, WireError
-from wire.messages import (
-    MAX_BODY,
-    Ack,
-    Batch,
-    Birth,
-    ClockState,
-    Cmd,
-    Event,
-    Live,
-    Res,
-    Snapshot,
-    Status,
-)
+from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Res, Snapshot, Status
 from wire.ranges import Ranges
-from wire.topics import NODE_ITSELF, Address, Topic, parse
+from wire.topics import NODE_ITSELF, Topic, parse
+
+__all__ = ["Identity", "OnCommand", "Uplink"]
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +42,6 @@ _NEWS_S = 0.5  # between two publications of the status
 _COMMANDS = 8  # at once
 _LIVE_EXPIRY_S, _BEAT_EXPIRY_S, _RES_EXPIRY_S = 300, 60, 3_600
 _MAX_SESS = 2**52
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What stays the same while the daemon runs: who it is and what `status` says about it."""
-
-    address: Address
-    boot: str  # random per daemon start, lower-case hex
-    agent: str  # the agent's version
 
 
 class Uplink:
@@ -88,18 +66,15 @@ class Uplink:
         clock_state: Callable[[], ClockState],
         on_command: OnCommand,
     ) -> None:
-        self._identity = identity
         self._address = identity.address
         self._broker = broker
         self._outbox = outbox
         self._clock = clock
         self._session = Session(state / "uplink.json", broker.protocol)
         self._flight = Flight(puback_is_enough=ack == "puback")
-        self._describe = describe
-        self._status = status
-        self._clock_state = clock_state
+        self._feed = Feed(outbox, self._address, clock, clock_state)
+        self._presence = Presence(identity, outbox.ep, self._session, clock, describe, status)
         self._on_command = on_command
-        self._machine_boot = machine_boot()
         self._counters: Counter[str] = Counter()
         self._link: Link | None = None
         self._lost = False  # the loss was logged
@@ -186,7 +161,7 @@ class Uplink:
     async def _open(self) -> Link:
         await asyncio.to_thread(self._session.next)
         login = await asyncio.to_thread(Login.read, self._broker, self._address.client_id)
-        will = aiomqtt.Will(self._address.topic("status"), encode(self._state("lost")), qos=1, retain=True)
+        will = aiomqtt.Will(self._address.topic("status"), self._presence.state("lost"), qos=1, retain=True)
         protocol = self._session.protocol
         link = Link(login, protocol, will)
         try:
@@ -343,7 +318,7 @@ class Uplink:
         if not self._unread or messages <= 0 or size <= 0:
             return
         self._unread = False  # before reading: a commit meanwhile sets it again
-        reading = asyncio.create_task(asyncio.to_thread(self._read, messages, size), name="uplink-read")
+        reading = asyncio.create_task(asyncio.to_thread(self._feed.read, messages, size), name="uplink-read")
         try:
             sent = await asyncio.shield(reading)
         except asyncio.CancelledError:
@@ -358,25 +333,6 @@ class Uplink:
         self._flight.add(sent)
         if len(sent) >= messages or sum(len(each.body) for each in sent) * 2 >= size:
             self._unread = True
-
-    def _read(self, messages: int, size: int) -> list[Sent]:
-        return [
-            Sent(each.seq, f"{self._address.base}/{each.cls}/{each.tail}", compress(self._restamped(each)))
-            for each in self._outbox.take(messages, size)
-        ]
-
-    def _restamped(self, record: Record) -> bytes:
-        if not record.unsynced or record.boot != self._machine_boot:
-            return record.body
-        state = self._clock_state()
-        if state is ClockState.UNSYNCED:
-            return record.body
-        shift_ns = offset_ns(self._clock) - record.offset_ns
-        try:
-            return restamp(record.body, Batch if record.cls == "data" else Event, shift_ns, state)
-        except msgspec.MsgspecError as error:  # written by another version: it goes out as it is
-            log.warning("%s %d is not restamped: %s", record.tail, record.seq, error)
-            return record.body
 
     async def _send_window(self, link: Link) -> None:
         while (sent := self._flight.next(self._now(), link.receive_maximum)) is not None:
@@ -402,37 +358,13 @@ class Uplink:
             self._news.clear()
 
     def _publish_state(self, link: Link, state: Literal["online", "offline"], reason: str = "") -> int:
-        return link.send(
-            self._address.topic("status"), encode(self._state(state, reason)), qos=1, retain=True
-        )
+        body = self._presence.state(state, reason)
+        return link.send(self._address.topic("status"), body, qos=1, retain=True)
 
     def _publish_birth(self, link: Link) -> None:
-        birth = replace(
-            self._describe(),
-            ts=self._clock.now_ms(),
-            boot=self._identity.boot,
-            sess=self.sess,
-            ep=self._outbox.ep,
-        )
-        body = encode(birth)
-        if len(body) > MAX_BODY:
-            log.warning("the birth has %d bytes, %d are allowed: not sent", len(body), MAX_BODY)
-            return
-        link.send(self._address.topic("birth"), body, qos=1, retain=True)
-
-    def _state(self, state: Literal["online", "offline", "lost"], reason: str = "") -> Status:
-        now = Status(
-            state=state,
-            ts=self._clock.now_ms(),
-            boot=self._identity.boot,
-            sess=self.sess,
-            agent=self._identity.agent,
-            reason=reason,
-        )
-        if state == "online":
-            known = self._status()
-            now.devices, now.models = known.devices, known.models
-        return now
+        body = self._presence.birth()
+        if body is not None:
+            link.send(self._address.topic("birth"), body, qos=1, retain=True)
 
     def _read_on(self) -> None:
         self._unread = True

@@ -71,7 +71,8 @@ def compress(body: bytes) -> bytes:
     """The gzip form where it is worth it, else the body as it is. Only for data and event bodies."""
     if len(body) < COMPRESS_FROM:
         return body
-    packed = gzip.compress(body, compresslevel=6, mtime=0)
+    # level 4: 7 kB of columns to 40 % in 75 us; 6 needs 225 us for 38 %, 1 needs 55 us for 43 %
+    packed = gzip.compress(body, compresslevel=4, mtime=0)
     return packed if len(packed) < len(body) else body
 
 

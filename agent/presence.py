@@ -1,0 +1,77 @@
+"""What a node says about itself: the status, the Will that says it is lost, and the birth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from msgspec.structs import replace
+
+from agent.session import Session
+from wire.clock import Clock
+from wire.codec import encode
+from wire.messages import MAX_BODY, Birth, Status
+from wire.topics import Address
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What stays the same while the daemon runs: who it is and what `status` says about it."""
+
+    address: Address
+    boot: str  # random per daemon start, lower-case hex
+    agent: str  # the agent's version
+
+
+class Presence:
+    """Bodies ready to be published; `describe` and `status` are asked anew for each."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        ep: str,
+        session: Session,
+        clock: Clock,
+        describe: Callable[[], Birth],
+        status: Callable[[], Status],
+    ) -> None:
+        self._identity = identity
+        self._ep = ep
+        self._session = session
+        self._clock = clock
+        self._describe = describe
+        self._status = status
+
+    def state(self, state: Literal["online", "offline", "lost"], reason: str = "") -> bytes:
+        """A status; `online` tells of devices and models."""
+        now = Status(
+            state=state,
+            ts=self._clock.now_ms(),
+            boot=self._identity.boot,
+            sess=self._session.sess,
+            agent=self._identity.agent,
+            reason=reason,
+        )
+        if state == "online":
+            known = self._status()
+            now.devices, now.models = known.devices, known.models
+        return encode(now)
+
+    def birth(self) -> bytes | None:
+        """The birth; None where it is too large to be sent."""
+        birth = replace(
+            self._describe(),
+            ts=self._clock.now_ms(),
+            boot=self._identity.boot,
+            sess=self._session.sess,
+            ep=self._ep,
+        )
+        body = encode(birth)
+        if len(body) > MAX_BODY:
+            log.warning("the birth has %d bytes, %d are allowed: not sent", len(body), MAX_BODY)
+            return None
+        return body
