@@ -67,7 +67,7 @@ class Demo:
         count: Callable[[str], None],
     ) -> None:
         self.stand = Stand(folder, [CAMERA, COBOT], broker=broker, http_port=http_port, seed=7)
-        self.cut_s = max(6.0, seconds / 3)
+        self.cut_s = max(14.0, seconds / 3)  # rows count as late after 10 s
         self.say = say
         self.count = count
         self.acts: list[Act] = []
