@@ -19,7 +19,8 @@ class Reporter:
     """Turns the inferences of one slot into events: `each`, on `change`, or `never`.
 
     A change is an alarm that begins or ends for an anomaly model, other counts for a detector, another
-    class for a classifier; a regression has none.
+    class for a classifier; a regression has none. Counts and classes flicker at a threshold from picture to
+    picture: they have changed when two inferences in a row agree.
     """
 
     def __init__(self, slot: str, model: str, decoder: str, mode: Literal["change", "each", "never"]) -> None:
@@ -27,15 +28,19 @@ class Reporter:
         self._model = model
         self._decoder = decoder if is_id(decoder) else "inference"
         self._mode = mode
-        self._before: object = False if decoder == "anomaly" else None
+        self._reported: object = False if decoder == "anomaly" else None
+        self._before: object = self._reported
 
     def event(self, inference: Inference, clk: ClockState) -> Event | None:
         """The event this inference is worth, if any."""
         if self._mode == "never":
             return None
         now = self._essence(inference)
-        changed, self._before = now != self._before, now
-        if self._mode == "change" and not changed:
+        steady = self._decoder == "anomaly" or now == self._before
+        changed, self._before = steady and now != self._reported, now
+        if changed:
+            self._reported = now
+        elif self._mode == "change":
             return None
         return self._compose(inference, self._type(inference, changed), clk)
 
