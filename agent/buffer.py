@@ -9,9 +9,9 @@ import msgspec
 
 from agent.losses import TYPE, Losses, Why
 from agent.message import Message
-from agent.restamp import machine_boot, offset_ns
+from agent.restamp import machine_boot
 from agent.segments import KINDS, UNSYNCED, Blob, Kind, blob
-from wire.clock import Clock
+from wire.clock import NS_PER_MS, Clock
 from wire.messages import MAX_BODY
 from wire.topics import NODE_ITSELF
 
@@ -44,7 +44,7 @@ class Buffer:
 
     def __len__(self) -> int:
         """How many messages wait, those being written left out."""
-        return sum(len(waiting) for waiting in self._waiting.values())
+        return len(self._waiting["data"]) + len(self._waiting["event"])
 
     @property
     def floor(self) -> int:
@@ -70,12 +70,13 @@ class Buffer:
             log.warning("%s: %d bytes are too much, declared lost", tail.decode()[:_MAX_TAIL], len(raw))
             self.lose(message.cls, seq, message.rows, "too-large")
             return seq
+        now_ns = self._clock.now_ns()
         packed = blob(
             seq,
             tail,
             raw,
-            at_ms=self._clock.now_ms(),
-            offset_ns=offset_ns(self._clock),
+            at_ms=now_ns // NS_PER_MS,
+            offset_ns=now_ns - self._clock.monotonic_ns(),
             boot=self.boot,
             rows=message.rows,
             flags=UNSYNCED if message.unsynced else 0,
@@ -86,7 +87,8 @@ class Buffer:
 
     def shed(self, why: Why) -> None:
         """Keep to the limits: the oldest data go first, then the oldest events."""
-        while (too_many := self._bytes["event"] > self._max_events) or sum(self._bytes.values()) > MAX_BYTES:
+        size = self._bytes
+        while (too_many := size["event"] > self._max_events) or size["event"] + size["data"] > MAX_BYTES:
             kind: Kind = "event" if too_many or not self._waiting["data"] else "data"
             packed = self._waiting[kind].popleft()
             self._bytes[kind] -= packed.size

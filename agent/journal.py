@@ -93,16 +93,16 @@ class Journal:
             with self._lock:
                 if segment.gone:  # dropped while we read: these may be bytes of its successor
                     continue
-                fresh = [each for each in found if each.seq not in self._taken]
                 for each in found:
-                    if each.seq not in self._taken:
-                        self._taken[each.seq] = _Taken(segment, each, self._passed)
-                    else:  # a write that failed reached the disk all the same, and was repeated elsewhere
+                    if each.seq in self._taken:
+                        # a write that failed reached the disk all the same, and was repeated elsewhere
                         segment.acked += 1
+                    else:
+                        self._taken[each.seq] = _Taken(segment, each, self._passed)
+                        records.append(_record(segment, data, each, each.at - at))
                     self._passed += 1
                 self._at = upto
             lost += damage
-            records += [_record(segment, data, each, each.at - at) for each in fresh]
             size -= sum(each.size for each in found)
         return records, lost
 

@@ -238,14 +238,13 @@ class Outbox:
     def _drain(self) -> None:
         while True:
             self._recycle()
-            grown = self._make_spare()
+            self._make_spare()
             with self._lock:
                 self._buffer.declare()
                 kind = self._buffer.next()
-            if kind is not None:
-                self._write(kind)
-            elif not grown:
+            if kind is None:
                 return
+            self._write(kind)
 
     def _write(self, kind: Kind) -> None:
         segment = self._segment_for(kind)
@@ -278,7 +277,7 @@ class Outbox:
             before = Totals(self._rows(kind), self._buffer.dropped[kind], self._buffer.dropped_rows[kind])
         if known and (known[-1].room >= total or known[-1].room >= max(need, known[-1].size // 8)):
             return known[-1]
-        path = self._pool.get()
+        path = self._file()
         segment = Segment(path, kind, self.ep, self._generation + 1, base, self._pool.segment_size, before)
         segment.last_seq = base - 1
         try:
@@ -320,25 +319,34 @@ class Outbox:
                 segment.mark(segment.before.dropped, segment.before.dropped_rows)
             self._pool.give(segment.path)
 
-    def _make_spare(self) -> bool:
-        """Grow, or drop the oldest, data first, so that the next segment has a file; False if all is well."""
-        if len(self._pool) + len(self._condemned) >= SPARE:
-            return False
-        why: Why = "quota" if self._pool.full else "disk"
-        try:
-            self._pool.grow()
-        except OSError as error:
-            log.debug("no more segments: %s", error.strerror)
-        else:
-            return True
-        victims = (self._journals[kind].segments for kind in KINDS)
-        victim = next((known[0] for known in victims if len(known) > 1), None)
-        return victim is not None and self._drop(victim, why)
+    def _make_spare(self) -> None:
+        """Grow, or drop the oldest, data first, so that the next segments have files."""
+        while len(self._pool) + len(self._condemned) < SPARE:
+            why: Why = "quota" if self._pool.full else "disk"
+            try:
+                self._pool.grow()
+            except OSError as error:
+                log.debug("no more segments: %s", error.strerror)
+                victims = (self._journals[kind].segments for kind in KINDS)
+                victim = next((known[0] for known in victims if len(known) > 1), None)
+                if victim is None:
+                    return
+                self._drop(victim, why)
 
-    def _drop(self, victim: Segment, why: Why) -> bool:
+    def _file(self) -> Path:
+        try:
+            return self._pool.get()
+        except OSError:
+            if not self._condemned:
+                raise
+            # What it held is declared in the next write; only a crash before that leaves it undeclared.
+            return self._condemned.pop(0).path
+
+    def _drop(self, victim: Segment, why: Why) -> None:
         evicted = self._journals[victim.kind].evict(victim)
         if evicted is None:  # the last acknowledgement came first
-            return True
+            self._recycle()
+            return
         lost = evicted.lost
         log.warning("outbox full (%s): the oldest %d %s messages are dropped", why, len(lost), victim.kind)
         with self._lock:
@@ -350,7 +358,6 @@ class Outbox:
             self._condemned.append(victim)
         for each in evicted.damage:
             self._damaged(victim.kind, each)
-        return True
 
     def _damaged(self, kind: Kind, lost: Lost) -> None:
         """Declare what a damaged stretch held: numbers of this kind, so none that another record has."""

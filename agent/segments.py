@@ -111,7 +111,7 @@ class Segment:
     base: int  # no seq below it is in here
     size: int
     before: Totals
-    salt: bytes = b""
+    salt: bytes = b""  # marker and seed of the CRCs
     end: int = PAGE  # committed up to here
     count: int = 0
     last_seq: int = 0
@@ -145,7 +145,7 @@ class Segment:
 
     def write(self, group: list[Blob], sure: int) -> None:
         """Append with one write and one fdatasync. Raises OSError: nothing of the group counts."""
-        marker, seed = self.salt[:4], crc32(_SURE.pack(sure), _seed(self.salt))
+        marker, seed = self.salt[:4], crc32(_SURE.pack(sure), int.from_bytes(self.salt[4:], "little"))
         parts = []
         for record in group:
             parts.append(_PREFIX.pack(marker, crc32(record.data, seed), sure))
@@ -202,7 +202,7 @@ class Segment:
         end = at + OVERHEAD + length
         if marker != self.salt[:4] or end > len(data) or tail > length or length > MAX_RECORD:
             return None
-        if crc32(data[at + 8 : end], _seed(self.salt)) != crc:
+        if crc32(data[at + 8 : end], int.from_bytes(self.salt[4:], "little")) != crc:
             return None
         return Found(start + at, OVERHEAD + length, seq, sure, at_ms, offset_ns, boot, rows, flags, tail)
 
@@ -290,10 +290,6 @@ def create(path: Path, size: int) -> None:
 def _new_salt() -> bytes:
     salt = secrets.token_bytes(8)
     return salt if any(salt[:4]) else _new_salt()  # a marker of zeros is what an unwritten file holds
-
-
-def _seed(salt: bytes) -> int:
-    return int.from_bytes(salt[4:], "little")
 
 
 def _with_crc(data: bytes) -> bytes:
