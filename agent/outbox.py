@@ -23,7 +23,7 @@ from agent.losses import Why, why_of
 from agent.message import Message
 from agent.pool import SPARE, Pool
 from agent.recovery import Recovered, recover
-from agent.segments import KINDS, Found, Kind, Segment, Totals
+from agent.segments import KINDS, PAGE, Found, Kind, Segment, Totals
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import ConfigError, TryAgain
 from wire.ranges import Ranges
@@ -381,7 +381,8 @@ class Outbox:
                 segment
                 for journal in self._journals.values()
                 for segment in journal.segments
-                if segment.low != segment.marked or segment is journal.segments[-1]
+                if segment.marked != (segment.low, segment.end, self._buffer.dropped[segment.kind])
+                and (segment.low > PAGE or segment is journal.segments[-1])
             ]
         for segment in moved:
             with contextlib.suppress(OSError):

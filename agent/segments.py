@@ -119,7 +119,7 @@ class Segment:
     acked: int = 0  # how many of `count`
     low: int = PAGE  # nothing before it waits any more: where reading begins
     done: int = 0  # how many records lie before `low`
-    marked: int = PAGE  # `low` as it stands on disk
+    marked: tuple[int, int, int] = (0, 0, 0)  # `low`, `end` and messages dropped as they stand on disk
     noted: Noted = _NOTHING
     sealed: bool = False  # full, and its successor is on disk
     gone: bool = False  # dropped or free: no longer part of the outbox
@@ -176,7 +176,7 @@ class Segment:
         data = _with_crc(
             _MARK.pack(self.salt, self.low, self.done, self.end, self.last_seq, dropped, dropped_rows)
         )
-        self.marked = self.low
+        self.marked = (self.low, self.end, dropped)
         if self.fd >= 0:
             _write_all(self.fd, data, _MARK_AT)
             return
@@ -267,7 +267,7 @@ def load(path: Path) -> Segment | None:
     if mark is not None and mark[0] == salt:
         _, segment.low, segment.done, *noted = mark
         segment.noted = Noted(*noted)
-        segment.acked, segment.marked = segment.done, segment.low
+        segment.acked = segment.done
     return segment
 
 

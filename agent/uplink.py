@@ -342,7 +342,10 @@ class Uplink:
                 await asyncio.sleep(0)  # the devices' tasks are not to wait for a whole window
 
     def _puback(self, mid: int, reason: int) -> None:
+        refused = self._flight.refused
         seq = self._flight.puback(mid, reason, self._now())
+        if refused == 0 < self._flight.refused:
+            log.warning("the broker refuses messages (reason %d): they stay in the outbox", reason)
         if seq:
             self._outbox.ack([(seq, seq)])
             self._counters["acked"] += 1
