@@ -19,8 +19,8 @@ $(VENV)/.dev: $(SETUP_FILES)
 demo: $(VENV)/.demo  ## the whole story: simulators, agents, broker, collector, dashboard
 	@$(VENV)/bin/edgebed demo
 
-test: $(VENV)/.dev  ## everything but the long runs
-	$(PY) -m pytest -q -m "not slow"
+test: $(VENV)/.dev  ## everything but the long runs; most of its time is waiting for real peers, hence -n
+	$(PY) -m pytest -q -m "not slow" -n 4
 
 check: $(VENV)/.dev  ## style, types, import directions
 	$(VENV)/bin/ruff check

@@ -33,4 +33,4 @@ cp -r "$checkout/tests" "$work/tests"
 cp "$checkout/pyproject.toml" "$work/pyproject.toml"
 cp -r "$checkout/docs" "$checkout/configs" "$checkout/models" "$work/"
 cd "$work"
-"$work/full/bin/pytest" -q -m "not slow" tests/unit tests/contract tests/integration
+"$work/full/bin/pytest" -q -m "not slow" -n 4 tests/unit tests/contract tests/integration

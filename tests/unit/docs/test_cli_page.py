@@ -24,9 +24,8 @@ Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 u
 
 def _walk(found: click.Command, path: str, parent: click.Context | None = None) -> Iterator[str]:
     # a width of its own: a terminal's would change the page
-    with click.Context(
-        found, info_name=path.rpartition(" ")[2], parent=parent, terminal_width=100
-    ) as context:
+    settings = {"terminal_width": 100, **found.context_settings}
+    with click.Context(found, info_name=path.rpartition(" ")[2], parent=parent, **settings) as context:
         yield f"## {path}\n\n```text\n{found.get_help(context)}\n```\n"
         if isinstance(found, click.Group):
             for name in found.list_commands(context):
