@@ -11,16 +11,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-from msgspec import Meta, Struct
 
 from agent.buffer import Buffer
 from agent.journal import Journal, Lost, Record
 from agent.losses import Why, why_of
 from agent.message import Message
+from agent.outbox_types import OutboxSettings, OutboxStats
 from agent.pool import SPARE, Pool
 from agent.recovery import Recovered, recover
 from agent.segments import KINDS, PAGE, Found, Kind, Segment, Totals
@@ -28,41 +25,13 @@ from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import ConfigError, TryAgain
 from wire.ranges import Ranges
 
+__all__ = ["Outbox", "OutboxSettings", "OutboxStats", "Record", "keep_committing"]
+
 log = logging.getLogger(__name__)
 
 _MARK_EVERY_S = 1.0
 _RETRY_S = 1.0
-
-
-class OutboxSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The `outbox:` section of an agent's configuration."""
-
-    max_mb: Annotated[
-        int, Meta(ge=1, le=16_384, description="Disk it may use; when full the oldest data are dropped.")
-    ] = 256
-    group_commit_ms: Annotated[
-        int, Meta(ge=0, le=1_000, description="How long messages wait to share one write to disk.")
-    ] = 50
-    ack: Annotated[
-        Literal["collector", "puback"],
-        Meta(description="Who lets a message go: the collector's database, or (lossy) the broker."),
-    ] = "collector"
-
-
-@dataclass(slots=True)
-class OutboxStats:
-    """One look at the outbox, counting what is on disk, not what is buffered."""
-
-    depth: int = 0  # messages not acknowledged
-    oldest_s: float = 0.0  # age of the oldest of them
-    bytes: int = 0  # their size on disk
-    head: int = 0  # every seq up to here is on disk, was acknowledged, or is declared lost
-    acked: int = 0  # no seq up to here waits any more
-    taken_rows: int = 0  # since the outbox was created
-    dropped_rows: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)  # class -> messages, since it was created
-    torn_bytes: int = 0  # damaged bytes skipped since this start
-    trouble: str = ""  # why nothing can be written now; "" when all is well
+_TELL_EVERY_S = 60.0  # that the outbox is full
 
 
 class Outbox:
@@ -94,6 +63,7 @@ class Outbox:
         self._condemned: list[Segment] = []  # dropped, but the disk does not say so yet
         self._groups = 0  # written since the start
         self._marked_at = time.monotonic()
+        self._told_at = -_TELL_EVERY_S
         self._on_append: Callable[[], object] = _nothing
         self._on_commit: Callable[[], object] = _nothing
 
@@ -240,7 +210,8 @@ class Outbox:
             self._recycle()
             self._make_spare()
             with self._lock:
-                self._buffer.declare()
+                if not self.trouble:  # while nothing can be written, gaps would only crowd out events
+                    self._buffer.declare()
                 kind = self._buffer.next()
             if kind is None:
                 return
@@ -256,6 +227,7 @@ class Outbox:
         except OSError:
             self._abandon(segment)
             raise
+        self._works()
         known = self._journals[kind].segments
         with self._lock:
             self._buffer.written()
@@ -348,7 +320,11 @@ class Outbox:
             self._recycle()
             return
         lost = evicted.lost
-        log.warning("outbox full (%s): the oldest %d %s messages are dropped", why, len(lost), victim.kind)
+        if time.monotonic() > self._told_at + _TELL_EVERY_S:
+            self._told_at = time.monotonic()
+            log.warning(
+                "outbox full (%s): the oldest %d %s messages are dropped", why, len(lost), victim.kind
+            )
         with self._lock:
             self._buffer.losses.add(why, ((each.seq, each.seq) for each in lost))
             for gap in evicted.gaps:

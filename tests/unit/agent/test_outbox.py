@@ -351,7 +351,7 @@ class TestFullDisk:
         outbox.append(event())
         for _ in range(300):
             outbox.append(data(5_000))
-        assert not outbox.commit()
+            assert not outbox.commit()
         full(False)
         _patience(outbox)
         stats = outbox.stats()
@@ -360,7 +360,7 @@ class TestFullDisk:
         records = take(outbox)
         seqs = Ranges((record.seq, record.seq) for record in records)
         gap = lost(records)
-        assert gap.count() >= 1
+        assert [record.tail for record in records].count("_/gap") <= 2  # not one for each attempt
         assert 1 in seqs
         seqs.update(gap)
         assert list(seqs) == [(1, outbox.head)]
