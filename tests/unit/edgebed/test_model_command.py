@@ -9,30 +9,30 @@ import pytest
 from click.testing import CliRunner
 
 from agent.model import ModelError
-from edgebed.commands.model import command
+from edgebed.cli import command
 
 PACKAGE = Path(__file__).parents[3] / "models/street-detector"
 
 
 def test_check_reports() -> None:
-    done = CliRunner().invoke(command, ["check", str(PACKAGE), "--json"])
+    done = CliRunner().invoke(command, ["model", "check", str(PACKAGE), "--json"])
     report = json.loads(done.output)
     assert done.exit_code == 0
     assert report["provider"] == "CPUExecutionProvider"
     assert report["golden"] >= 2
     assert 0 < report["p50_ms"] <= report["p99_ms"]
-    shown = CliRunner().invoke(command, ["check", str(PACKAGE)]).output
+    shown = CliRunner().invoke(command, ["model", "check", str(PACKAGE)]).output
     assert "street-detector@1.0.0: ok on CPUExecutionProvider" in shown
     assert "golden vectors agree" in shown
 
 
 def test_what_is_no_package_ends_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no such model package"):
-        CliRunner().invoke(command, ["check", str(tmp_path / "none")], catch_exceptions=False)
+        CliRunner().invoke(command, ["model", "check", str(tmp_path / "none")], catch_exceptions=False)
 
 
 def test_draft_prints_a_manifest() -> None:
-    done = CliRunner().invoke(command, ["draft", str(PACKAGE / "model.onnx")])
+    done = CliRunner().invoke(command, ["model", "draft", str(PACKAGE / "model.onnx")])
     assert done.exit_code == 0
     assert "head: fastestdet" in done.output
     assert "size: [320, 240]" in done.output
