@@ -13,6 +13,7 @@ from typing import Protocol
 from adapters.base import AdapterError, DeviceUnreachable, Picture
 from wire.clock import NS_PER_S, Clock
 
+_AHEAD = 4  # pictures read while the reader is busy, and then all at once: each wake-up costs
 _SIGN_S = 0.1  # a source that waits for its schedule gives a sign of life so often
 
 
@@ -97,7 +98,8 @@ class Capture:
         with self._room:
             if self._shots:
                 shot = self._shots.popleft()
-                self._room.notify()
+                if len(self._shots) <= 1:
+                    self._room.notify()
                 return shot
         if self._done.is_set():
             raise self._end or EOFError
@@ -105,12 +107,12 @@ class Capture:
 
     async def wait(self, quiet_s: float) -> bool:
         """Wait for something to take; False where the source gave no sign of life for `quiet_s`."""
-        if self._shots or self._done.is_set():
-            return True
         self._waiter, self._waiting_since = self._loop.create_future(), time.monotonic()
-        if self._watch is None:
-            self._look(quiet_s)
         try:
+            if self._shots or self._done.is_set():  # looked at with the waiter set: the thread wakes no other
+                return True
+            if self._watch is None:
+                self._look(quiet_s)
             return await self._waiter
         finally:
             self._waiter = None
@@ -190,13 +192,14 @@ class Capture:
     def _hand_over(self, shot: Shot) -> bool:
         with self._room:
             if self._every:
-                while len(self._shots) >= 2 and not self._stop.is_set():
-                    self._room.wait()
+                if len(self._shots) >= _AHEAD:
+                    self._room.wait_for(lambda: len(self._shots) <= 1 or self._stop.is_set())
             elif self._shots:
                 self._shots.clear()
                 self.dropped += 1
             self._shots.append(shot)
-        self._tell(self._wake)
+        if self._waiter is not None:
+            self._tell(self._wake)
         return not self._stop.is_set()
 
     def _tell(self, what: Callable[[], object]) -> None:

@@ -9,14 +9,15 @@ import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from adapters.base import Picture, Reading
+from adapters.base import Reading
 from agent import config
 from agent.windows import Windows, misfit
 from wire.errors import EdgebedError
@@ -30,9 +31,6 @@ log = logging.getLogger("edgebed.model")
 
 STUCK_S = 20.0  # a model that takes longer for one answer is told as failed
 _WINDOWS_WAITING = 4
-
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +85,21 @@ class Slot:
         self._model: Model | None = None
         self._windows: Windows | None = None
         self._tells = False  # not while `open` runs in another thread
-        self._working = False
         self._seen = 0
-        self._jobs: deque[tuple[Reading, NDArray[np.float32] | None]] = deque()
-        self._filled = asyncio.Event()
-        self._room = asyncio.Event()
+        self._thread: ModelThread | None = None
+        self._jobs: deque[_Job] = deque()
+        self._at_work = 0  # jobs the thread has
+        self._since_s = 0.0  # when it began the oldest of them
+        # where nothing gets old the thread finds its next job at hand: waking it costs more than handing over
+        self._ahead = 2 if waits else 1
+        self._room: asyncio.Future[None] | None = None  # what a source that is held back waits for
+
+    @property
+    def _limit(self) -> int:
+        """How many jobs may wait here."""
+        if self._windows is not None:
+            return _WINDOWS_WAITING
+        return 0 if self._waits else 1
 
     @property
     def label(self) -> str:
@@ -157,13 +165,16 @@ class Slot:
             nth = reading.index
         if nth % self.settings.every:
             return None
-        limit = 1 if window is None else _WINDOWS_WAITING
-        if len(self._jobs) >= limit:
-            if self._waits:
-                return self._when_room(reading, window, limit)
-            self._jobs.popleft()
-            self.counters["dropped"] += 1
-        self._push(reading, window)
+        self._jobs.append(_Job(reading, window))
+        self._hand_on()
+        if len(self._jobs) <= self._limit:
+            return None
+        if self._waits:
+            if self._room is None or self._room.done():  # done: its source was cancelled meanwhile
+                self._room = asyncio.get_running_loop().create_future()
+            return self._room
+        self._jobs.popleft()
+        self.counters["dropped"] += 1
         return None
 
     async def run(self) -> None:
@@ -171,60 +182,59 @@ class Slot:
         if self._model is None:
             return
         self._tells = True
-        model, thread = self._model, ModelThread(f"model-{self.name}")
+        self._thread = ModelThread(f"model-{self.name}", partial(_infer, self._model), self._answered)
+        loop = asyncio.get_running_loop()
         try:
+            self._hand_on()
             while True:
-                reading, window = await self._next()
-                try:
-                    if window is not None:
-                        work = thread.run(model.run_window, window)
-                    else:
-                        work = thread.run(model.run_frame, _picture(reading))
-                    self._done(self, Inference(reading, await self._patiently(work), window is not None))
-                    self.counters["runs"] += 1
-                    self._enter("ok", "", model.provider)
-                except Exception as error:  # the supervised loop: one bad run is not the daemon's end
-                    log.debug("%s: run failed", self.name, exc_info=True)
-                    self.counters["failed"] += 1
-                    text = (
-                        str(error) if isinstance(error, EdgebedError) else f"{type(error).__name__}: {error}"
-                    )
-                    self._enter("failed", text, model.provider)
+                # one timer that looks now and then: one for each run costs as much as handing it over
+                left_s = STUCK_S if not self._at_work else self._since_s + STUCK_S - loop.time()
+                if left_s <= 0:  # a thread cannot be ended, so nothing else could follow anyway
+                    self._enter("failed", f"no answer for {STUCK_S:g} s")
+                    left_s = STUCK_S
+                await asyncio.sleep(left_s)
         finally:
-            thread.stop()
+            self._thread.stop()
+            self._thread = None
 
     @property
     def busy(self) -> bool:
         """Whether something is queued or at work."""
-        return self._working or bool(self._jobs)
+        return bool(self._at_work or self._jobs)
 
-    async def _patiently(self, work: asyncio.Future[R]) -> R:
-        """Wait as long as it takes: a thread cannot be ended, so nothing else could follow anyway."""
-        told = f"no answer for {STUCK_S:g} s"
-        timer = asyncio.get_running_loop().call_later(STUCK_S, self._enter, "failed", told)
+    def _hand_on(self) -> None:
+        """Give the thread what it may have; a source that was held back goes on."""
+        if self._thread is None:
+            return
+        while self._jobs and self._at_work < self._ahead:
+            if not self._at_work:
+                self._since_s = asyncio.get_running_loop().time()
+            self._at_work += 1
+            self._thread.put(self._jobs.popleft())
+        if self._room is not None and len(self._jobs) <= self._limit:
+            room, self._room = self._room, None
+            if not room.done():
+                room.set_result(None)
+
+    def _answered(self, job: _Job, result: Result | None, failure: Exception | None) -> None:
+        """In the event loop, once for each job and in their order."""
+        if self._thread is None or self._model is None:
+            return  # it has ended meanwhile
+        self._at_work -= 1
+        self._since_s = asyncio.get_running_loop().time()
+        self._hand_on()  # the thread is not to wait until this answer is dealt with
         try:
-            return await work
-        finally:
-            timer.cancel()
-
-    async def _next(self) -> tuple[Reading, NDArray[np.float32] | None]:
-        while not self._jobs:
-            self._working = False
-            self._filled.clear()
-            await self._filled.wait()
-        self._working = True
-        self._room.set()
-        return self._jobs.popleft()
-
-    def _push(self, reading: Reading, window: NDArray[np.float32] | None) -> None:
-        self._jobs.append((reading, window))
-        self._filled.set()
-
-    async def _when_room(self, reading: Reading, window: NDArray[np.float32] | None, limit: int) -> None:
-        while len(self._jobs) >= limit:
-            self._room.clear()
-            await self._room.wait()
-        self._push(reading, window)
+            if failure is not None:
+                raise failure
+            if result is not None:
+                self._done(self, Inference(job.reading, result, job.window is not None))
+            self.counters["runs"] += 1
+            self._enter("ok", "", self._model.provider)
+        except Exception as error:  # one bad run is not the daemon's end
+            log.debug("%s: run failed", self.name, exc_info=True)
+            self.counters["failed"] += 1
+            text = str(error) if isinstance(error, EdgebedError) else f"{type(error).__name__}: {error}"
+            self._enter("failed", text, self._model.provider)
 
     def _enter(self, state: str, why: str, provider: str = "") -> None:
         before = self.state
@@ -247,52 +257,55 @@ class Slot:
             self._changed()
 
 
-class ModelThread:
-    """One thread that calls and answers in order; cheaper than an executor by two locks and a future."""
+@dataclass(frozen=True, slots=True)
+class _Job:
+    reading: Reading
+    window: NDArray[np.float32] | None
 
-    def __init__(self, name: str) -> None:
+
+class ModelThread:
+    """One thread that works in order and tells the event loop each answer, or why there is none."""
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[_Job], Result],
+        then: Callable[[_Job, Result | None, Exception | None], None],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._calls: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
-        self._calls = queue.SimpleQueue()
+        self._answer, self._then = work, then
+        self._stopping = False
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # a daemon: a model that hangs must not keep the process from ending
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def run(self, call: Callable[[*Ts], R], *arguments: *Ts) -> asyncio.Future[R]:
-        """The future of `call(*arguments)`."""
-        future: asyncio.Future[R] = self._loop.create_future()
-        self._calls.put((future, call, arguments))
-        return future
+    def put(self, job: _Job) -> None:
+        """Have it worked on after what was put before."""
+        self._jobs.put(job)
 
     def stop(self) -> None:
-        """End after the call at work; waits for it at most a second."""
-        self._calls.put(None)
+        """End after the job at work; waits for it at most a second."""
+        self._stopping = True
+        self._jobs.put(None)
         self._thread.join(1.0)
 
     def _work(self) -> None:
-        while (item := self._calls.get()) is not None:
-            future, call, arguments = item
+        while (job := self._jobs.get()) is not None and not self._stopping:
             try:
-                answer: Any = call(*arguments)
+                answer: Result | None = self._answer(job)
                 failure: Exception | None = None
-            except Exception as error:  # noqa: BLE001 - carried to whoever awaits
+            except Exception as error:  # noqa: BLE001 - carried to who deals with it
                 answer, failure = None, error
             try:
-                self._loop.call_soon_threadsafe(_settle, future, answer, failure)
+                self._loop.call_soon_threadsafe(self._then, job, answer, failure)
             except RuntimeError:  # the loop has closed meanwhile
                 return
 
 
-def _picture(reading: Reading) -> Picture:
-    if reading.picture is None:
+def _infer(model: Model, job: _Job) -> Result:
+    if job.window is not None:
+        return model.run_window(job.window)
+    if job.reading.picture is None:
         raise TypeError("a frame stream gave a reading without a picture")
-    return reading.picture
-
-
-def _settle(future: asyncio.Future[Any], answer: Any, failure: Exception | None) -> None:
-    if future.done():
-        return
-    if failure is None:
-        future.set_result(answer)
-    else:
-        future.set_exception(failure)
+    return model.run_frame(job.reading.picture)

@@ -72,6 +72,9 @@ class Source:
         self._stall_s = stall_s
         self._changed = changed
         self._first_s, self._longest_s = backoff_s
+        self._heard_s = 0.0  # when the last reading came, or was let go of
+        self._held = False  # back by the sink: no silence of the device
+        self._look: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Read until the device ends by itself (a file), else for ever."""
@@ -116,29 +119,39 @@ class Source:
             raise DeviceStalled(f"opening took longer than {limit_s:g} s") from error
 
     async def _read(self, adapter: Adapter, counted: Counter[str]) -> None:
-        loop = asyncio.get_running_loop()
-        inspect, sink, slack = self._inspector.inspect, self._sink, self._stall_s / 8
+        now, inspect, sink = asyncio.get_running_loop().time, self._inspector.inspect, self._sink
         self._inspector.reopened()
+        self._held, self._heard_s = False, now()
         try:
-            # the deadline moves only once in a while: moving it costs as much as reading a row
-            async with _ended(adapter.readings()) as readings, asyncio.timeout(self._stall_s) as limit:
-                moved = loop.time()
+            async with _ended(adapter.readings()) as readings, asyncio.timeout(None) as limit:
+                self._watch(adapter, counted, limit)
                 async for reading in readings:
+                    self._heard_s = now()
                     if self.state.state != "ok":
                         self._enter("ok")
                     self.readings += 1
                     if (fit := inspect(reading)) is not None and (wait := sink(fit)) is not None:
-                        limit.reschedule(None)
+                        self._held = True
                         await wait
-                        moved = 0.0
-                    if (now := loop.time()) - moved > slack:
-                        limit.reschedule(now + self._stall_s)
-                        moved = now
-                        self._count(adapter, counted)
+                        self._held, self._heard_s = False, now()
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise DeviceStalled(f"no reading for {self._stall_s:g} s") from error
+        finally:
+            if self._look is not None:
+                self._look.cancel()
+
+    def _watch(self, adapter: Adapter, counted: Counter[str], limit: asyncio.Timeout) -> None:
+        """Look now and then whether it is silent: a timer for each reading costs as much as reading it."""
+        loop = asyncio.get_running_loop()
+        left_s = self._stall_s if self._held else self._heard_s + self._stall_s - loop.time()
+        self._count(adapter, counted)
+        if left_s <= 0:
+            limit.reschedule(loop.time())
+        else:
+            again_s = min(left_s, self._stall_s / 8)
+            self._look = loop.call_later(again_s, self._watch, adapter, counted, limit)
 
     async def _close(self, adapter: Adapter) -> None:
         try:

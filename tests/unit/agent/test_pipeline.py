@@ -328,7 +328,7 @@ async def test_of_a_live_source_the_newest_frame_wins(tmp_path: Path, bright_mod
     async with bench.running() as sink:
         gate = Gate(bench, "light")
         assert sink(frame(0)) is None
-        await until(lambda: bench.pipeline.slots["light"]._working)
+        await until(lambda: bench.pipeline.slots["light"]._at_work)
         assert all(sink(frame(index)) is None for index in range(1, 6))
         gate.open.set()
         await bench.settled()
