@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from agent.state import keep
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.messages import MAX_BODY, Cmd, Command, Res
@@ -103,13 +103,8 @@ class Commands:
         return {}
 
     def _save(self, ids: list[str]) -> None:
-        fresh = self._path.with_suffix(".new")
         try:
-            with fresh.open("wb") as file:
-                file.write(msgspec.json.encode(ids))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
+            keep(self._path, msgspec.json.encode(ids))
         except OSError as error:
             log.warning(
                 "%s cannot be written (%s): a restart forgets this command", self._path, error.strerror

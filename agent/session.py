@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from agent.link import Protocol
+from agent.state import keep
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +67,8 @@ class Session:
             self.protocol = "3.1.1" if self.protocol == "5" else "5"
 
     def _save(self) -> None:
-        fresh = self._path.with_suffix(".new")
         try:
-            with fresh.open("wb") as file:
-                file.write(msgspec.json.encode(self._kept))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
+            keep(self._path, msgspec.json.encode(self._kept))
         except OSError as error:
             log.warning(
                 "%s cannot be written (%s): the session number may be late", self._path, error.strerror

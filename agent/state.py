@@ -58,6 +58,21 @@ def is_running(state: Path) -> bool:
         os.close(handle)
 
 
+def keep(path: Path, data: bytes) -> None:
+    """Replace a file in one step, on disk when this returns. Raises OSError and leaves the old one."""
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _lock(handle: int) -> bool:
     until_s = time.monotonic() + _PATIENCE_S
     while True:
