@@ -2,7 +2,7 @@
 # Build the wheel, install it into an environment of its own away from the checkout, and run the tests on it.
 # First a smoke run with the run-time dependencies of the daemon alone.
 set -eu
-python=$1
+case $1 in /*) python=$1 ;; *) python=$(pwd)/$1 ;; esac
 checkout=$(pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -22,7 +22,7 @@ node: acme/smoke/bench/node-1
 broker: {url: "mqtt://127.0.0.1:1883"}
 state: ./state
 devices:
-  log: {adapter: replay, options: {file: readings.csv, time: time, stream: log}}
+  log: {adapter: replay, options: {file: readings.csv, time: time, fields: {x: x}}}
 YAML
 "$work/core/bin/edgebed" agent check agent.yaml
 "$work/core/bin/edgebed" agent once agent.yaml
@@ -31,6 +31,9 @@ YAML
 "$work/full/bin/pip" install --quiet "$wheel[test]"
 cp -r "$checkout/tests" "$work/tests"
 cp "$checkout/pyproject.toml" "$work/pyproject.toml"
-cp -r "$checkout/docs" "$checkout/configs" "$checkout/models" "$work/"
+cp -r "$checkout/docs" "$checkout/configs" "$checkout/models" "$checkout/deploy" "$work/"
 cd "$work"
-"$work/full/bin/pytest" -q -m "not slow" -n 4 tests/unit tests/contract tests/integration
+# left out: what looks at the checkout itself, not at the software
+"$work/full/bin/pytest" -q -m "not slow" -n 4 tests/unit tests/contract tests/integration \
+    --ignore=tests/unit/docs --ignore=tests/unit/packaging \
+    --deselect=tests/unit/adapters/test_table.py::test_the_same_word_in_three_places
