@@ -18,6 +18,7 @@ from edgebed.assets import folder
 from edgebed.broker import Broker
 
 FRAMES = 600
+SETTLE_S = 7.0  # connected, the start's memory let go: what comes once is no cost of a frame
 
 # What a good engineer writes by hand for this one model: one session, buffers made once, the same decoding.
 _BY_HAND = """
@@ -31,7 +32,7 @@ session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"
 name, out = session.get_inputs()[0].name, session.get_outputs()[0].name
 _, _, height, width = session.get_inputs()[0].shape
 tensor = np.empty((1, 3, height, width), np.float32)
-capture = cv2.VideoCapture(clip, cv2.CAP_FFMPEG)
+capture = cv2.VideoCapture(clip, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])  # the cheapest way
 frames = boxes = 0
 start = time.monotonic()
 used = resource.getrusage(resource.RUSAGE_SELF)
@@ -50,7 +51,10 @@ while True:
     w, h = 1 / (1 + np.exp(-grid[3, ys, xs])), 1 / (1 + np.exp(-grid[4, ys, xs]))
     rects = np.stack([cx - w / 2, cy - h / 2, w, h], axis=1)
     keep = cv2.dnn.NMSBoxes((rects * 1000).tolist(), score[ys, xs].tolist(), 0.4, 0.45)
-    boxes += len(keep)
+    keep = np.array(keep, int)
+    kinds = classes[:, ys, xs].argmax(axis=0)[keep].tolist()
+    found = list(zip(kinds, score[ys, xs][keep].tolist(), rects[keep].clip(0, 1).round(4).tolist()))
+    boxes += len(found)
     frames += 1
 end = resource.getrusage(resource.RUSAGE_SELF)
 cpu = end.ru_utime + end.ru_stime - used.ru_utime - used.ru_stime
@@ -64,14 +68,15 @@ def run() -> list[dict[str, Any]]:
         work = Path(name)
         clip, package = _clip(work)
         loop: list[float] = []
-        agent: list[float] = []
+        agent: dict[str, list[float]] = {"never": [], "each": []}
         for _ in range(3):  # alternate, and take the best of each: the machine is shared
             loop.append(_loop(clip, package / "model.onnx"))
-            agent.append(_agent(work, clip, package, broker.url))
-    ours, peer = min(agent) * 1000, min(loop) * 1000
+            for events, costs in agent.items():
+                costs.append(_agent(work, clip, package, broker.url, events))
+    ours, each, peer = (min(costs) * 1000 for costs in (agent["never"], agent["each"], loop))
     return [
         {
-            "what": f"CPU per frame, agent with broker and outbox ({FRAMES} frames)",
+            "what": f"CPU per frame, agent with broker and outbox, every result a row ({FRAMES} frames)",
             "ours": ours,
             "peer": peer,
             "ratio": ours / peer,
@@ -79,6 +84,13 @@ def run() -> list[dict[str, Any]]:
             "limit": "ratio <= 1.10",
         },
         {"what": "added by the framework", "ours": ours - peer, "unit": "ms per frame", "limit": "<= 0.2"},
+        {
+            "what": "the same with an event for each frame, on disk and sent",
+            "ours": each,
+            "peer": peer,
+            "ratio": each / peer,
+            "unit": "ms",
+        },
     ]
 
 
@@ -135,35 +147,39 @@ def _loop(clip: Path, model: Path) -> float:
     return float(cpu) / int(frames)
 
 
-def _agent(work: Path, clip: Path, package: Path, url: str) -> float:
+def _agent(work: Path, clip: Path, package: Path, url: str, events: str) -> float:
     state = Path(tempfile.mkdtemp(dir=work))
+    options = {"file": str(clip), "pace": "asap", "loop": True}
     document = {
-        "node": "bench/frames/here/node-1",
+        "node": f"bench/frames/here/{state.name.replace('_', '-')}",
         "broker": {"url": url},
         "state": str(state / "state"),
-        "devices": {"camera": {"adapter": "camera", "options": {"file": str(clip), "pace": "asap"}}},
-        "models": {"detector": {"package": str(package), "input": "camera/frames", "events": "each"}},
+        "devices": {"camera": {"adapter": "camera", "options": options}},
+        "models": {"detector": {"package": str(package), "input": "camera/frames", "events": events}},
     }
     config = state / "agent.yaml"
     config.write_text(yaml.safe_dump(document))
     with ready_agent(config) as (process, _):
-        cpu, frames = cpu_s(process.pid), _frames(state)
-        while _state(state) != "stopped":
-            time.sleep(0.2)
-        return (cpu_s(process.pid) - cpu) / (_frames(state) - frames)
+        time.sleep(SETTLE_S)
+        first, before_s = _mark(state, process.pid)
+        frames, cpu = 0, 0.0
+        while frames < FRAMES:
+            last, now_s = _mark(state, process.pid)
+            frames, cpu = last - first, now_s - before_s
+        return cpu / frames
 
 
-def _status(state: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((state / "state/status.json").read_text())
-    return found
+def _mark(state: Path, pid: int) -> tuple[int, float]:
+    """Frames inferred and CPU seconds used at the moment when status.json is written next.
 
-
-def _frames(state: Path) -> int:
-    return int(_status(state)["devices"]["camera"]["readings"])
-
-
-def _state(state: Path) -> str:
-    return str(_status(state)["devices"]["camera"]["state"])
+    Nobody acknowledges here, so that a backlog waits, and with it the status is written each second.
+    """
+    path = state / "state/status.json"
+    before = path.stat().st_mtime_ns
+    while path.stat().st_mtime_ns == before:
+        time.sleep(0.01)
+    cpu = cpu_s(pid)
+    return int(json.loads(path.read_text())["models"]["detector"]["runs"]), cpu
 
 
 if __name__ == "__main__":
