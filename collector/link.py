@@ -156,6 +156,9 @@ class Link:
             failures = 0 if connection.was_online else failures + 1
             if not connection.was_online and connection.refused_version and self.broker.protocol == "auto":
                 self._version = _other(self._version)
+                if not self._told and self._version == MQTTProtocolVersion.MQTTv311:
+                    self._fall_back(why)
+                    continue
             self._lost(why)
             self._stop.wait(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
 
@@ -176,6 +179,12 @@ class Link:
             log.warning("no broker at %s: %s; trying on", self.broker.url, why)
             self._told = why
         self._note("offline", why)
+
+    def _fall_back(self, why: str) -> None:
+        # what nats-server always does; that nothing answers at all is told after the next attempt
+        self._told = "MQTT 5 was not taken"
+        log.info("broker %s does not take MQTT 5 (%s): trying MQTT 3.1.1", self.broker.url, why)
+        self._note("connecting", "")
 
     def _came_online(self) -> None:
         self._note("online", "")

@@ -158,6 +158,32 @@ def test_no_broker_is_told_once_and_tried_on(caplog: pytest.LogCaptureFixture, m
     assert link.state.state == "stopped"
 
 
+def test_falling_back_to_an_older_protocol_is_no_trouble(
+    caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
+    from collector import link as module
+
+    monkeypatch.setattr(module, "BACKOFF_S", (5.0,))  # the fallback does not wait for it
+    caplog.set_level("INFO")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.settimeout(20)
+        link = make_link(port=server.getsockname()[1])
+        link.start()
+        levels = []
+        for answer in (b"\x20\x03\x00\x84\x00", b""):  # CONNACK: unsupported protocol version
+            peer, _ = server.accept()
+            with peer:
+                levels.append(peer.recv(4096)[8])
+                peer.sendall(answer)
+        link.stop()
+    assert levels == [5, 4]
+    told = next((record.levelname, record.message) for record in caplog.records)
+    assert told[0] == "INFO"
+    assert "does not take MQTT 5" in told[1]
+
+
 def test_a_peer_that_is_no_broker_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     from collector import link as module
 
