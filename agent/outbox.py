@@ -197,6 +197,9 @@ class Outbox:
         with self._disk, self._lock:
             if self._folder < 0:
                 return
+            if unwritten := len(self._buffer):
+                why = self.trouble or "no reason was given"
+                log.error("%d messages could not be written (%s) and end with this process", unwritten, why)
             for journal in self._journals.values():
                 for segment in journal.segments:
                     segment.close()

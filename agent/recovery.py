@@ -39,6 +39,9 @@ def recover(folder: Path) -> Recovered:
     found: list[Segment] = []
     broken = 0  # bytes in files of which no header can be read
     for path in sorted(folder.glob("*.seg")):
+        if path.is_symlink() or not path.is_file():
+            log.warning("%s is no file and is left alone", path)
+            continue
         try:
             segment = segments.load(path)
         except (ValueError, OSError) as error:

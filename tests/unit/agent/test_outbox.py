@@ -365,6 +365,16 @@ class TestFullDisk:
         seqs.update(gap)
         assert list(seqs) == [(1, outbox.head)]
 
+    def test_what_ends_with_the_process_is_told(
+        self, open_outbox: Open, full: Callable[[bool], None], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        full(True)
+        outbox = open_outbox()
+        for _ in range(3):
+            outbox.append(data())
+        outbox.close()
+        assert any("3 messages could not be written (No space left" in line for line in caplog.messages)
+
     def test_with_segments_at_hand_the_oldest_make_room(
         self, folder: Path, open_outbox: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -385,6 +395,17 @@ class TestFullDisk:
         assert gap.count() == outbox.stats().dropped["data"]
         gap.update((record.seq, record.seq) for record in records)
         assert list(gap) == [(1, outbox.head)]
+
+
+class TestHostileFolder:
+    def test_what_is_no_file_is_left_alone(self, folder: Path, open_outbox: Open) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "000001.seg").mkdir()
+        (folder / "000002.seg").symlink_to("/dev/zero")  # read to its end it would take all memory
+        outbox = open_outbox()
+        outbox.append(data())
+        assert outbox.commit()
+        assert [record.seq for record in take(outbox)] == [1]
 
 
 class TestHostileMessages:
