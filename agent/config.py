@@ -140,7 +140,7 @@ def load(path: Path, clock: Clock, *, files: bool = False) -> Plan:
         for name, slot in found.models.items():
             yield from _check_id(("models", name), "slot", name)
             yield from _check_slot(name, slot, devices, found, files)
-        if files:
+        if files and not list(found.broker.mistakes()):
             yield from _check_secrets(found.broker)
 
     settings = config.load(path, AgentConfig, check)

@@ -52,8 +52,9 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
         yield f"device {name}: {device.get('state')}, {device.get('readings', 0)} readings{why}"
     for name, model in document.get("models", {}).items():
         why = f": {model['why']}" if model.get("why") else ""
-        what = f"{model.get('name')}@{model.get('ver')} on {model.get('provider') or 'nothing'}"
-        yield f"model {name}: {model.get('state')}, {what}, {model.get('runs', 0)} runs{why}"
+        known = f", {model['name']}@{model.get('ver', '?')}" if model.get("name") else ""
+        place = f" on {model['provider']}" if model.get("provider") else ""
+        yield f"model {name}: {model.get('state')}{known}{place}, {model.get('runs', 0)} runs{why}"
     clock = ("unsynchronised", "ntp", "pps")[min(2, max(0, int(document.get("clk", 0))))]
     yield (
         f"machine: {document.get('rss_mb', 0):g} MB, {document.get('cpu_pct', 0):g} % of a core, "

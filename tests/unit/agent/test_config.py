@@ -189,3 +189,17 @@ def test_a_damaged_config_is_read_or_told(folder: Path, line: str, garbage: str,
         load(path, Clock())
     except ConfigError as error:
         assert error.mistakes
+
+
+def test_a_wrong_url_is_told_once_and_blames_no_certificate(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(
+        "node: acme/trial/hall/one\nbroker: {url: 'http://127.0.0.1'}\nstate: state\n"
+        "devices: {recorded: {adapter: replay, options: {file: x.csv}}}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path, Clock(), files=True)
+    assert [line for line in caught.value.mistakes if "http://127.0.0.1" in line] == [
+        line for line in caught.value.mistakes if "broker.url" in line
+    ]
+    assert "ca_file" not in str(caught.value)
