@@ -30,7 +30,7 @@ from collector.group import Group, Saved
 from collector.ledger import Mark
 from collector.memory import Memory, read_copy
 from wire.clock import Clock
-from wire.errors import EdgebedError, TryAgain
+from wire.errors import EdgebedError, TryAgain, unwritable
 
 log = logging.getLogger(__name__)
 
@@ -236,13 +236,14 @@ def lock(folder: Path) -> int:
     """Own a store's folder until the descriptor is closed, or the process ends however it does.
 
     Raises:
-        TryAgain: another collector owns it, or the folder cannot be written.
+        TryAgain: another collector owns it, or the disk is full.
+        ConfigError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise TryAgain(f"the store folder {folder} cannot be written: {error.strerror}") from error
+        raise unwritable(f"the store folder {folder}", error) from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

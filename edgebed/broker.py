@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from edgebed.processes import Child
-from wire.errors import EdgebedError, TryAgain, Unreachable
+from wire.errors import ConfigError, TryAgain, Unreachable, unwritable
 
 Kind = Literal["nats", "mosquitto"]
 KINDS: tuple[Kind, ...] = ("nats", "mosquitto")
@@ -54,7 +54,8 @@ class Broker:
 
     Raises on start:
         Unreachable: the program is not installed.
-        TryAgain: the port is in use, or the broker did not come up.
+        TryAgain: the port is in use, the disk is full, or the broker did not come up.
+        ConfigError: the folder cannot be written.
     """
 
     def __init__(self, kind: Kind, folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -68,17 +69,6 @@ class Broker:
     def url(self) -> str:
         """What goes into `broker: {url: ...}` of an agent or collector."""
         return f"mqtt://{self.host}:{self.port}"
-
-    def require_port(self) -> None:
-        """Refuse a port that something listens on.
-
-        Raises:
-            TryAgain: it is in use.
-        """
-        if is_listening(self.host, self.port):
-            raise TryAgain(
-                f"port {self.port} on {self.host} is in use: stop what listens there or use --port"
-            )
 
     def command(self) -> list[str]:
         """Write the broker's configuration into `folder` and return its command line."""
@@ -97,14 +87,12 @@ class Broker:
                 )
             )
         except OSError as error:
-            raise EdgebedError(
-                f"the broker's folder {self.folder} cannot be written: {error.strerror}"
-            ) from error
+            raise unwritable(f"the broker's folder {self.folder}", error) from error
         return [program, "-c", str(path)]
 
     def start(self, deadline_s: float = 30.0) -> None:
         """Start the process and wait until it takes connections."""
-        self.require_port()
+        require_free(self.host, self.port)
         self._child.command = self.command()
         self._child.start()
         until = time.monotonic() + deadline_s
@@ -139,7 +127,7 @@ class Broker:
 
 def become(broker: Broker) -> None:
     """Print the URL and replace this process by the broker: signals reach it and nothing is orphaned."""
-    broker.require_port()
+    require_free(broker.host, broker.port)
     command = broker.command()
     print(broker.url, flush=True)  # noqa: T201 - a result: scripts read the address from the first line
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
@@ -167,11 +155,28 @@ def find(kind: Kind) -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nothing listens on now."""
+    """A TCP port that nothing listens on now.
+
+    Raises:
+        ConfigError: `host` is no address of this machine.
+    """
     with socket.socket() as probe:
-        probe.bind((host, 0))
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise ConfigError(f"{host} cannot be listened on: {error.strerror or error}") from error
         port: int = probe.getsockname()[1]
         return port
+
+
+def require_free(host: str, port: int) -> None:
+    """Refuse a port that something listens on.
+
+    Raises:
+        TryAgain: it is in use.
+    """
+    if is_listening(host, port):
+        raise TryAgain(f"port {port} on {host} is in use: stop what listens there or use --port")
 
 
 def is_listening(host: str, port: int) -> bool:

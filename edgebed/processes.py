@@ -33,6 +33,7 @@ class Child:
         self.log = log
         self.out = log.with_suffix(".out")
         self.process: subprocess.Popen[bytes] | None = None
+        self._printed_before = 0  # bytes of `out` from earlier runs
 
     @property
     def pid(self) -> int:
@@ -42,6 +43,7 @@ class Child:
     def start(self) -> None:
         """Start the process; it is not waited for."""
         with self.log.open("ab") as log, self.out.open("ab") as out:
+            self._printed_before = out.tell()
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -78,16 +80,16 @@ class Child:
         return process.returncode
 
     def first_line(self, deadline_s: float = 30.0) -> str:
-        """The first line of results the process printed.
+        """The first line of results the process printed since its last start.
 
         Raises:
             TryAgain: it ended or stayed silent; the text holds what it said.
         """
         until = time.monotonic() + deadline_s
         while True:
-            text = self.out.read_text(errors="replace") if self.out.exists() else ""
-            if "\n" in text:
-                return text.split("\n", 1)[0]
+            printed = self.out.read_bytes()[self._printed_before :] if self.out.exists() else b""
+            if b"\n" in printed:
+                return printed.split(b"\n", 1)[0].decode(errors="replace")
             if self.process is None or self.process.poll() is not None or time.monotonic() > until:
                 raise TryAgain(f"{self.name} did not start: {self.tail() or 'it said nothing'}")
             time.sleep(0.02)

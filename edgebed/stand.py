@@ -16,10 +16,10 @@ from typing import Any, Self
 import yaml
 
 from edgebed.assets import folder as assets
-from edgebed.broker import Broker, Kind, free_port
+from edgebed.broker import Broker, Kind, free_port, require_free
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
-from wire.errors import EdgebedError, TryAgain
+from wire.errors import EdgebedError, TryAgain, unwritable
 
 
 @dataclass
@@ -60,7 +60,11 @@ class Stand:
         return f"http://127.0.0.1:{self.http_port}"
 
     async def __aenter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "collector.log").touch()  # the first file of many
+        except OSError as error:
+            raise unwritable(f"folder {self.folder}", error) from error
         try:
             await self._start()
         except BaseException:
@@ -69,6 +73,7 @@ class Stand:
         return self
 
     async def _start(self) -> None:
+        require_free("127.0.0.1", self.http_port)
         self._stack.callback(self.broker.stop)
         self.broker.start()
         self._start_collector()
@@ -78,6 +83,7 @@ class Stand:
             link = FaultProxy(self.broker.port, seed=self.seed)
             self.links[site.name] = await self._stack.enter_async_context(link)
             await self._start_agent(site)
+        await asyncio.to_thread(self.collector.first_line)  # its page can be opened, or why it cannot
 
     def _start_collector(self) -> None:
         document = {

@@ -125,7 +125,7 @@ class StreetCamera:
 
         Raises:
             CameraError: the clip cannot be shown.
-            Unreachable: the port is taken.
+            TryAgain: the port is taken.
         """
         source = await asyncio.to_thread(_open, *self._film_of)
         try:

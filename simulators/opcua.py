@@ -14,6 +14,7 @@ import contextlib
 import gc
 import hmac
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 
 from simulators.cobot import JOINTS, RATE_HZ, SIGNALS, UNITS, Cobot, Fault
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
-from wire.errors import Unreachable
+from wire.errors import TryAgain
 
 APPLICATION_URI = "urn:edgebed:cobot-cell"
 DI_URI = "http://opcfoundation.org/UA/DI/"
@@ -119,7 +120,11 @@ class CobotCell:
         try:
             await server.start()
         except OSError as error:
-            raise Unreachable(f"no server at {self.host}:{self.port}: {error.strerror or error}") from error
+            why = os.strerror(error.errno or 0)
+            raise TryAgain(
+                f"the OPC UA server cannot listen on {self.host}:{self.port}: {why}; "
+                "stop what listens there or use --port"
+            ) from error
         self.port = server.bserver.port
         self._server = server
         period = _PERIOD_NS

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import hmac
+import os
 import re
 import secrets
 import socket
@@ -16,7 +17,7 @@ from typing import Self
 
 from simulators.rtp import CLOCK_HZ, JPEG_TYPE, Packetizer
 from simulators.rtsp_text import MAX_HEAD, Headers, Refused, Request, framed, pair, read_request, response
-from wire.errors import Unreachable
+from wire.errors import TryAgain, Unreachable
 
 MAX_VIEWERS = 32
 SESSION_S = 60.0  # a viewer that sends nothing for so long is gone (RFC 2326, 12.37)
@@ -91,7 +92,10 @@ class RtspServer:
                 self._welcome, self.host, self.port, limit=MAX_HEAD, ssl=self._tls, backlog=64
             )
         except OSError as error:
-            raise Unreachable(f"camera cannot have {self.host}:{self.port}: {error.strerror}") from error
+            raise TryAgain(
+                f"the camera cannot listen on {self.host}:{self.port}: {os.strerror(error.errno or 0)}; "
+                "stop what listens there or use --port"
+            ) from error
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -12,6 +12,7 @@ Exit codes follow sysexits.h where it has one.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -41,6 +42,14 @@ class ConfigError(EdgebedError):
     def __init__(self, *mistakes: str) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+def unwritable(what: str, error: OSError) -> EdgebedError:
+    """The error for a folder that cannot be used: a full disk passes by itself, anything else does not."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TryAgain(f"{what} cannot be written: the disk is full; make room")
+    reason = error.strerror or error
+    return ConfigError(f"{what} cannot be written: {reason}; give it to this user or name another")
 
 
 class WireError(EdgebedError):

@@ -13,7 +13,13 @@ from edgebed.broker import KINDS, Broker, Kind, become
 @click.command(name="broker")
 @click.option("--broker", "kind", type=click.Choice(KINDS), default="nats", show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=1883, show_default=True, help="MQTT port; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=1883,
+    show_default=True,
+    help="MQTT port; 0 takes a free one.",
+)
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),

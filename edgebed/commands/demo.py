@@ -24,10 +24,22 @@ Next:
 
 @click.command(name="demo")
 @click.option("--headless", is_flag=True, help="Play the acts and end; exit 0 only when every one held.")
-@click.option("--seconds", default=60.0, show_default=True, help="About how long the acts take.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 86_400),
+    default=60.0,
+    show_default=True,
+    help="About how long the acts take.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
 @click.option("--broker", "kind", type=click.Choice(KINDS), default="nats", show_default=True)
-@click.option("--port", default=8080, show_default=True, help="Dashboard port; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Dashboard port; 0 takes a free one.",
+)
 @click.option(
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),

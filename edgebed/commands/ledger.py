@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 import urllib.error
@@ -73,7 +74,10 @@ def _ask(url: str, token_file: Path | None, node: str | None) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise click.UsageError(f"--url {url!r} does not start with http://")
     query = f"?{urllib.parse.urlencode({'node': node})}" if node else ""
-    request = urllib.request.Request(f"{url.rstrip('/')}/api/v1/ledger{query}")  # noqa: S310 - checked above
+    try:
+        request = urllib.request.Request(f"{url.rstrip('/')}/api/v1/ledger{query}")  # noqa: S310 - checked above
+    except ValueError as error:
+        raise click.UsageError(f"--url {url!r}: {error}") from error
     if token_file is not None:
         from collector.config import Http
 
@@ -87,8 +91,10 @@ def _ask(url: str, token_file: Path | None, node: str | None) -> dict[str, Any]:
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise Unreachable(f"no collector at {url}: {reason}; start one, or name its --store") from error
-    except ValueError as error:
-        raise EdgebedError(f"{url} is no collector: {error}") from error
+    except http.client.InvalidURL as error:
+        raise click.UsageError(f"--url {url!r}: {error}") from error
+    except (ValueError, http.client.HTTPException) as error:
+        raise EdgebedError(f"{url} is no collector: {str(error) or type(error).__name__}") from error
     if not isinstance(found, dict) or "entries" not in found or "totals" not in found:
         raise EdgebedError(f"{url} is no collector")
     return found

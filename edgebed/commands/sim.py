@@ -36,7 +36,9 @@ def list_kinds(as_json: bool) -> None:
 @click.argument("kind", type=click.Choice(list(simulators.KINDS)))
 @click.option("--seed", default=1, show_default=True, help="Same seed, same data.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=0, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one."
+)
 @click.option("--rate", default=1.0, show_default=True, help="How many times faster than real its time runs.")
 @click.option(
     "--fault",

@@ -74,5 +74,5 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
         text=True,
         timeout=60,
     )
-    assert done.returncode == 1
+    assert done.returncode == 78
     assert "cannot be written" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def test_it_ends_by_signal(tmp_path: Path, how: signal.Signals, status: int) -> 
         (["camera", "--fault", "spike:1"], "camera takes no --fault"),
         (["opcua", "--fault", "rust:1"], "rust"),
         (["opcua", "--rate", "0"], "rate"),
+        (["opcua", "--port", "99999"], "99999"),
         (["toaster"], "toaster"),
     ],
 )
@@ -54,3 +56,15 @@ def test_mistakes_are_usage_errors(arguments: list[str], said: str) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("kind", list(simulators.KINDS))
+def test_a_port_in_use_is_told_as_such(kind: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run("run", kind, "--port", str(port))
+    assert done.returncode == 75
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr

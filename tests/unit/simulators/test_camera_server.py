@@ -21,7 +21,7 @@ from simulators.rtp import CLOCK_HZ, JpegError, Packetizer
 from simulators.rtsp import MAX_VIEWERS, RtspServer
 from simulators.scene import Scene
 from wire.clock import NS_PER_S, Clock
-from wire.errors import Unreachable
+from wire.errors import TryAgain
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -397,7 +397,7 @@ async def test_what_cannot_be_shown_is_one_clear_error(
 
 async def test_a_taken_port_is_one_clear_error() -> None:
     async with StreetCamera(size=(64, 64)) as first:
-        with pytest.raises(Unreachable, match=f"cannot have 127.0.0.1:{first.port}: .*in use"):
+        with pytest.raises(TryAgain, match=f"cannot listen on 127.0.0.1:{first.port}: .*in use"):
             async with StreetCamera(size=(64, 64), port=first.port):
                 pass
 

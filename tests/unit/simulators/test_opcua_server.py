@@ -13,7 +13,7 @@ from asyncua import Client, ua
 from simulators.cobot import RATE_HZ, Cobot, Fault
 from simulators.opcua import DI_URI, ROBOTICS_URI, VENDOR_URI, CobotCell
 from wire.clock import NS_PER_S, Clock
-from wire.errors import Unreachable
+from wire.errors import TryAgain
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -122,6 +122,6 @@ async def _written(cell: CobotCell, samples: int) -> bool:
 
 
 async def test_a_port_in_use_is_one_clear_sentence(cell: CobotCell) -> None:
-    with pytest.raises(Unreachable, match=f"127.0.0.1:{cell.port}.*in use"):
+    with pytest.raises(TryAgain, match=f"127.0.0.1:{cell.port}.*in use"):
         async with CobotCell(port=cell.port):
             pass

@@ -1,0 +1,78 @@
+"""What a clumsy user types: one sentence, the right exit code, never a traceback."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from edgebed.processes import Child, edgebed_command
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = edgebed_command(*arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["agnt"], 2, "no such command 'agnt'; did you mean 'agent'?"),
+        (["broker", "--port", "99999"], 2, "99999"),
+        (["broker", "--port", "0", "--host", "192.0.2.1"], 78, "192.0.2.1 cannot be listened on"),
+        (["broker", "--port", "0", "--data", "/proc/x"], 78, "the broker's folder /proc/x cannot be written"),
+        (["collector", "run", "--store", "/proc/x", "--port", "0"], 78, "store folder /proc/x cannot be"),
+        (["demo", "--port", "99999"], 2, "99999"),
+        (["demo", "--seconds", "-1"], 2, "--seconds"),
+        (["demo", "--port", "0", "--keep", "/proc/x"], 78, "folder /proc/x cannot be written"),
+        (["ledger", "--url", "http://[::bad"], 2, "http://[::bad"),
+        (["ledger", "--url", "http://a b"], 2, "http://a b"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments: list[str], status: int, said: str) -> None:
+    done = run(*arguments)
+    assert said in done.stderr
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
+def test_a_demo_on_a_used_port_does_not_begin() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run("demo", "--headless", "--port", str(port))
+    assert done.returncode == 75
+    assert f"port {port} on 127.0.0.1 is in use" in done.stderr
+    assert "Dashboard" not in done.stderr
+
+
+def test_what_is_no_web_server_is_no_collector() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        peer = threading.Thread(target=answer)
+        peer.start()
+        done = run("ledger", "--url", f"http://127.0.0.1:{server.getsockname()[1]}")
+        peer.join()
+    assert done.returncode == 1
+    assert "is no collector" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_first_line_is_that_of_the_last_start(tmp_path: Path) -> None:
+    for word in ("before", "after"):  # as in a folder that an earlier demo left behind
+        with Child(
+            "child", ["sh", "-c", f"sleep 0.2; echo {word}; exec sleep 30"], tmp_path / "x.log"
+        ) as child:
+            assert child.first_line() == word
