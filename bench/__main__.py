@@ -64,8 +64,9 @@ def _machine() -> str:
     )
     total = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), "0")
     day = datetime.fromtimestamp(Clock().now_ns() / NS_PER_S, UTC).date()
+    kernel = platform.release().partition("-")[0]
     return (
-        f"{day}, {cpu}, {os.cpu_count()} cores, {int(total) / 2**20:.0f} GiB, Linux {platform.release().partition('-')[0]}, "
+        f"{day}, {cpu}, {os.cpu_count()} cores, {int(total) / 2**20:.0f} GiB, Linux {kernel}, "
         f"Python {platform.python_version()}. A shared machine: read the ratios, not the absolute figures."
     )
 
