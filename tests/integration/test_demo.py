@@ -1,0 +1,75 @@
+"""The demo as CI plays it: every act holds on both brokers, and Ctrl-C leaves nothing running."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgebed.broker import KINDS, Kind, find
+from edgebed.processes import edgebed_command
+from wire.errors import Unreachable
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_act_holds(kind: Kind, tmp_path: Path, require: Callable[[str], str]) -> None:
+    try:
+        find(kind)
+    except Unreachable:
+        require("mosquitto")
+    options = ["--headless", "--json", "--port", "0", "--seconds", "30", "--broker", kind]
+    done = subprocess.run(
+        edgebed_command("demo", *options, "--keep", str(tmp_path / "demo")),
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    acts = {act["name"]: act["figures"] for act in outcome["acts"]}
+    assert all(act["ok"] for act in outcome["acts"])
+    assert len(acts) == 7
+    assert outcome["taken"] == outcome["stored"] > 100
+    assert outcome["lost"] == 0
+    assert acts["a camera picture with boxes from a real ONNX run"]["boxes"] > 0
+    assert acts["the backlog drains into the chart's gap"]["late_points"] > 0
+    assert f"taken {outcome['taken']:,} = stored {outcome['stored']:,}, 0 lost" in done.stderr
+
+
+def test_an_interrupt_ends_every_part(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    demo = subprocess.Popen(
+        edgebed_command("demo", "--port", "0", "--keep", str(folder)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stderr is not None
+    for line in demo.stderr:
+        if "devices turn green" in line.lower():
+            break
+    demo.send_signal(signal.SIGINT)
+    demo.stderr.read()
+    assert demo.wait(60) == 130
+    demo.stderr.close()
+    deadline = time.monotonic() + 20
+    while (left := _of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def _of(folder: Path) -> list[str]:
+    """Command lines of the processes that name `folder`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it ended while we looked
+            continue
+        if str(folder) in words:
+            found.append(words)
+    return found
