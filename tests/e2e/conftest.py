@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from edgebed.broker import Broker, free_port
 from edgebed.processes import Child, edgebed_command
@@ -35,6 +35,8 @@ from wire.messages import (
     Stream,
 )
 from wire.topics import Address
+
+expect.set_options(timeout=30_000)  # a condition is waited for, however slow the machine is
 
 OUTPUT = Path(__file__).parents[2] / "test-output"
 ARGUMENTS = [
