@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 NODE = f"{ROOT}/+/+/+/+"
 DURABLE = ("data/#", "event/#", "status", "birth", "res/#", "reported/#")
+RETAINED = ("status", "birth")  # of DURABLE
 FLEETING = ("live/#", "snap/#", "log/#")
 RECEIVE_MAXIMUM = 2000  # messages a broker may send beyond what was acknowledged
 SESSION_S = 7 * 86_400  # how long a broker keeps the session of an absent collector
@@ -37,6 +38,9 @@ KEEPALIVE_S = 20
 CONNECT_S = 10.0
 SILENCE_S = 30.0  # connected, nothing to hold back, not even the own probe: the connection is made anew
 PROBE_EVERY_S = 8.0
+# nats-server can miss a status published while a new session subscribes: neither live nor as retained.
+# Subscribing again brings what is retained once more.
+ASK_AGAIN_S = (2.0, 20.0)  # after coming online
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _OUTGOING = (
     20_000  # acks that wait for a connection; what falls out is sent again by its node, and acked then
@@ -208,6 +212,8 @@ class _Connection:
         self._limit = MAX_INFLIGHT
         self._heard_at = link._clock.monotonic()
         self._probed_at = 0.0
+        self._online_at = 0.0
+        self._asked = 0  # how many of ASK_AGAIN_S are done
         self.client = self._build(version)
 
     def _build(self, version: MQTTProtocolVersion) -> mqtt.Client:
@@ -322,6 +328,9 @@ class _Connection:
             self._probed_at = now
             # QoS 1 travels the way of the data; while nothing is read, QoS 0 keeps the broker from giving up
             self.client.publish(self._link._probe_topic, b"?", qos=0 if full else 1)
+        if self._asked < len(ASK_AGAIN_S) and now - self._online_at > ASK_AGAIN_S[self._asked]:
+            self._asked += 1
+            self._subscribe([(f"{NODE}/{tail}", 1) for tail in RETAINED])
         if now - self._heard_at > SILENCE_S:
             self._why = f"connected, but nothing came through for {SILENCE_S:g} s, not even the own probe"
             before = self._link.state
@@ -329,7 +338,9 @@ class _Connection:
                 before.state, before.since, before.why, before.protocol, before.connects, before.rebuilt + 1
             )
 
-    def _on_connect(self, client: mqtt.Client, _user: Any, _flags: Any, code: ReasonCode, props: Any) -> None:
+    def _on_connect(
+        self, _client: mqtt.Client, _user: Any, _flags: Any, code: ReasonCode, props: Any
+    ) -> None:
         if code.is_failure:
             self.refused_version = "protocol version" in str(code).lower()
             self._why = f"it refuses the connection: {code}"
@@ -339,10 +350,13 @@ class _Connection:
             self._limit = min(MAX_INFLIGHT, limit)
         wanted = [(f"{NODE}/{tail}", 1) for tail in DURABLE] + [(self._link._probe_topic, 1)]
         wanted += [(f"{NODE}/{tail}", 0) for tail in FLEETING]
+        self._subscribe(wanted)
+
+    def _subscribe(self, wanted: list[tuple[str, int]]) -> None:
         if self._v5:
-            client.subscribe([(topic, SubscribeOptions(qos=qos)) for topic, qos in wanted])
+            self.client.subscribe([(topic, SubscribeOptions(qos=qos)) for topic, qos in wanted])
         else:
-            client.subscribe(wanted)
+            self.client.subscribe(wanted)
 
     def _on_subscribe(
         self, _client: Any, _user: Any, _mid: int, codes: list[ReasonCode], _props: Any
@@ -351,9 +365,11 @@ class _Connection:
         if refused:
             self._why = f"it refuses {len(refused)} subscriptions: {refused[0]}; check its access rules"
             return
-        self.was_online = True
         self._heard_at = self._link._clock.monotonic()
-        self._link._came_online()
+        if not self.was_online:
+            self.was_online = True
+            self._online_at = self._heard_at
+            self._link._came_online()
 
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
         if not self._why:
