@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from adapters.base import Adapter, OptionsError
-from wire.plugins import entry_points
+from wire.plugins import entry_points, installed
 
 GROUP = "edgebed.adapters"
 
@@ -28,17 +28,9 @@ def load(name: str) -> type[Adapter]:
     Raises:
         OptionsError: unknown word, a name clash, or an extra that is not installed.
     """
-    points = [point for point in entry_points(group=GROUP) if point.name == name]
-    if len(points) + (name in BUILT_IN) > 1:
-        owners = ", ".join(point.value for point in points)
-        raise OptionsError(f"adapter {name!r} is defined more than once ({owners}): uninstall one")
-    if points:
-        found = points[0].load()
-        if not (isinstance(found, type) and issubclass(found, Adapter)):
-            raise OptionsError(
-                f"entry point {name!r} names {points[0].value}, which is no adapters.base.Adapter"
-            )
-        return found
+    third_party = installed(GROUP, "adapter", name, BUILT_IN, Adapter, OptionsError)  # type: ignore[type-abstract]
+    if third_party is not None:
+        return third_party
     if name not in BUILT_IN:
         raise OptionsError(f"unknown adapter {name!r}; there are {', '.join(names())}")
     module, attribute, extra = BUILT_IN[name]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wire.errors import EdgebedError
 from wire.messages import Box, Field, Scalar
-from wire.plugins import entry_points
+from wire.plugins import entry_points, installed
 from wire.topics import FIELD
 
 GROUP = "edgebed.decoders"
@@ -112,17 +112,9 @@ def load(name: str) -> type[Decoder]:
     Raises:
         ModelError: unknown word or a name clash.
     """
-    points = [point for point in entry_points(group=GROUP) if point.name == name]
-    if len(points) + (name in BUILT_IN) > 1:
-        owners = ", ".join(point.value for point in points)
-        raise ModelError(f"decoder {name!r} is defined more than once ({owners}): uninstall one")
-    if points:
-        found = points[0].load()
-        if not (isinstance(found, type) and issubclass(found, Decoder)):
-            raise ModelError(
-                f"entry point {name!r} names {points[0].value}, which is no agent.decoders.Decoder"
-            )
-        return found
+    third_party = installed(GROUP, "decoder", name, BUILT_IN, Decoder, ModelError)  # type: ignore[type-abstract]
+    if third_party is not None:
+        return third_party
     if name not in BUILT_IN:
         raise ModelError(f"unknown decoder {name!r}; there are {', '.join(names())}")
     module, attribute = BUILT_IN[name]

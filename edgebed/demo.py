@@ -71,7 +71,7 @@ class Demo:
         self.say = say
         self.count = count
         self.acts: list[Act] = []
-        self._cut: tuple[int, int] = (0, 0)
+        self._cut_at_ms = 0
 
     async def play(self) -> Outcome:
         """All acts in order; a failed act is told and ends the play, the account is still drawn up."""
@@ -144,7 +144,7 @@ class Demo:
         for link in self.stand.links.values():
             link.refuse(True)
             link.cut()
-        cut_ms = await self._now_ms()
+        self._cut_at_ms = await self._now_ms()
         before = await self._depths()
         began = time.monotonic()
         while time.monotonic() - began < self.cut_s:
@@ -152,7 +152,6 @@ class Demo:
             depths = await self._depths()
             waiting = ", ".join(f"{site} {depth}" for site, depth in depths.items())
             self.count(f"   waiting on disk: {waiting} messages")
-        self._cut = (cut_ms, 0)
         act.figures.update(before=before, after=depths, cut_s=round(time.monotonic() - began, 1))
         if not all(depths[site] > before[site] for site in depths):
             act.why = f"an outbox did not count up: {before} -> {depths}"
@@ -180,14 +179,13 @@ class Demo:
         for link in self.stand.links.values():
             link.refuse(False)
         mended_ms = await self._now_ms()
-        self._cut = (self._cut[0], mended_ms)
         began = time.monotonic()
 
         async def drained() -> bool:
             states = [self.stand.agent_status(site) for site in self.stand.sites]
             waiting = sum(state["depth"] for state in states)
             self.count(f"   {waiting} messages still to come")
-            filled = await self._late(self._cut[0], mended_ms)
+            filled = await self._late(self._cut_at_ms, mended_ms)
             act.figures["late_points"] = filled
             return bool(all(state["connected"] for state in states) and waiting <= 5 and filled)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from wire.topics import FIELD, ID
@@ -391,9 +390,3 @@ def _require_ordered(ranges: list[tuple[int, int]]) -> None:
 def is_id(text: str) -> bool:
     """Whether `text` may stand as a tenant, pilot, site, node, device, stream or event name."""
     return bool(ID.fullmatch(text))
-
-
-def schema() -> dict[str, Any]:
-    """JSON Schemas of every body, keyed by topic class, with shared `$defs`."""
-    schemas, defs = msgspec.json.schema_components(list(BODIES.values()), ref_template="#/$defs/{name}")
-    return {"classes": dict(zip(BODIES, schemas, strict=True)), "$defs": defs}

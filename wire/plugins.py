@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
 
 
 def entry_points(group: str) -> Iterable[EntryPoint]:
@@ -18,6 +20,27 @@ def entry_points(group: str) -> Iterable[EntryPoint]:
     from importlib import metadata  # now there is something to pay for
 
     return metadata.entry_points(group=group)
+
+
+def installed(
+    group: str, what: str, name: str, built_in: Container[str], base: type[T], error: type[Exception]
+) -> type[T] | None:
+    """The class a third party registered as `name`; None where it is built in or unknown.
+
+    Raises:
+        error: a name clash, with a built-in too, or what is registered is no `base`.
+    """
+    points = [point for point in entry_points(group) if point.name == name]
+    if len(points) + (name in built_in) > 1:
+        owners = ", ".join(point.value for point in points)
+        raise error(f"{what} {name!r} is defined more than once ({owners}): uninstall one")
+    if not points:
+        return None
+    found = points[0].load()
+    if not (isinstance(found, type) and issubclass(found, base)):
+        full = f"{base.__module__}.{base.__qualname__}"
+        raise error(f"entry point {name!r} names {points[0].value}, which is no {full}")
+    return found
 
 
 def version(distribution: str) -> str:

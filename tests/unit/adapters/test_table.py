@@ -10,6 +10,7 @@ import pytest
 
 import adapters
 from adapters.base import Adapter, OptionsError
+from wire import plugins
 
 ROOT = Path(__file__).parents[3]
 NO_PROTOCOL = {"replay"}  # reads files: there is no other side to simulate
@@ -42,6 +43,6 @@ def test_an_entry_point_that_clashes_or_is_no_adapter_is_refused(
     def installed(group: str) -> list[Any]:
         return [EntryPoint(name=name, value=value, group=group)]
 
-    monkeypatch.setattr(adapters, "entry_points", installed)
+    monkeypatch.setattr(plugins, "entry_points", installed)
     with pytest.raises(OptionsError, match=why):
         adapters.load(name)
