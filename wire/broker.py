@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Meta, Struct
@@ -29,6 +29,9 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     ca_file: Annotated[Path | None, Meta(description="PEM of the authority; the system's if absent.")] = None
     cert_file: Annotated[Path | None, Meta(description="PEM of the client's certificate, for mTLS.")] = None
     key_file: Annotated[Path | None, Meta(description="PEM of the client's key.")] = None
+    server_name: Annotated[
+        str, Meta(max_length=253, description="Name in the broker's certificate; the url's host if empty.")
+    ] = ""
     protocol: Annotated[
         Literal["auto", "3.1.1", "5", 5], Meta(description="auto tries MQTT 5 and falls back to 3.1.1.")
     ] = "auto"  # YAML reads a bare 5 as a number
@@ -60,7 +63,7 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
             yield (*path, "cert_file"), "cert_file needs key_file beside it"
         if self.key_file and not self.cert_file:
             yield (*path, "key_file"), "key_file needs cert_file beside it"
-        for key in ("ca_file", "cert_file"):
+        for key in ("ca_file", "cert_file", "server_name"):
             if getattr(self, key) and not self.tls:
                 yield (*path, key), f"{key} needs a url that starts with mqtts://"
 
@@ -94,7 +97,12 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
         if not self.tls:
             return None
         try:
-            context = ssl.create_default_context(cafile=self.ca_file or None)
+            context = _Named(ssl.PROTOCOL_TLS_CLIENT)
+            context.server_name = self.server_name
+            if self.ca_file:
+                context.load_verify_locations(cafile=self.ca_file)
+            else:
+                context.load_default_certs()
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"broker.ca_file {self.ca_file}: {error}") from error
         if self.cert_file and self.key_file:
@@ -105,6 +113,17 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
                     f"broker.cert_file {self.cert_file}, key_file {self.key_file}: {error}"
                 ) from error
         return context
+
+
+class _Named(ssl.SSLContext):
+    """Looks for another name than the one connected to: behind a tunnel or a proxy they differ."""
+
+    server_name = ""
+
+    def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+        if self.server_name:
+            options["server_hostname"] = self.server_name
+        return super().wrap_socket(*args, **options)
 
 
 def _split(url: str) -> SplitResult:

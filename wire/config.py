@@ -25,8 +25,8 @@ Mistake = tuple[KeyPath, str]
 Check = Callable[[T, "Marks"], Iterable[Mistake]]
 
 
-def load(path: Path, kind: type[T], check: Check[T] | None = None) -> T:
-    """Read one YAML file as a `kind`; a `Path` in it is taken relative to the file's folder.
+def load(path: Path, kind: type[T], check: Check[T] | None = None, *, folder: Path | None = None) -> T:
+    """Read one YAML file as a `kind`; a `Path` in it is taken relative to `folder`, as a rule the file's own.
 
     `check` adds the mistakes that types cannot tell, each with the keys that lead to it. It also runs
     when types were wrong, with harmless stand-ins for what could not be read, and what it says about
@@ -35,7 +35,7 @@ def load(path: Path, kind: type[T], check: Check[T] | None = None) -> T:
     Raises:
         ConfigError: the file cannot be read, or holds mistakes: all of them.
     """
-    return parse(_text(path), kind, name=str(path), folder=path.parent, check=check)
+    return parse(_text(path), kind, name=str(path), folder=folder or path.parent, check=check)
 
 
 def parse(text: str, kind: type[T], *, name: str, folder: Path, check: Check[T] | None = None) -> T:

@@ -54,3 +54,12 @@ def unwritable(what: str, error: OSError) -> EdgebedError:
 
 class WireError(EdgebedError):
     """Bytes, a topic or a message that do not keep the wire contract; the text says why."""
+
+
+def on_purpose(group: BaseExceptionGroup[BaseException]) -> EdgebedError | None:
+    """The first error of a group that was raised on purpose; None where all of them are bugs."""
+    for error in group.exceptions:
+        found = on_purpose(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, EdgebedError):
+            return found
+    return None

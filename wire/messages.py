@@ -9,13 +9,16 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from wire.topics import FIELD, ID
 
 VERSION = 1
 MAX_BODY = 60_000  # bytes of one payload; several hosted brokers stop at 65,536
+MAX_PACKED = 1_000  # messages in one pack
 MAX_SAMPLES = 10_000  # per batch: far above what fits MAX_BODY, bounds what a hostile body can ask for
+
+MAX_COUNTERS = 64  # of one device or model in a status
 
 _MAX_OFFSET = 10**12  # with it no sum of times leaves 64 bits
 _MAX_MS = 253_402_300_799_999  # 9999-12-31, the last time Python and ECMAScript both can show
@@ -27,6 +30,7 @@ Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,32}$")]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Scalar = bool | Int64 | float | str | None
 SeqRange = tuple[Seq, Seq]
+RowNo = tuple[Seq, Seq]  # the daemon's run, named by the first seq it gave, and a row's number in its stream
 
 
 def _version() -> int:
@@ -58,16 +62,26 @@ class _Message(Struct, omit_defaults=True):
     pass
 
 
+Counters = Annotated[dict[Short, Annotated[int, Meta(ge=0, le=2**53)]], Meta(max_length=MAX_COUNTERS)]
+
+
 class DeviceState(_Message, kw_only=True):
-    """Whether a device's stream is read: degraded says why and since when."""
+    """Whether a device's stream is read: degraded says why and since when.
+
+    `counters` are since the daemon's start, those of 0 left out: `readings`, what was dropped or repaired.
+    """
 
     state: Literal["starting", "ok", "degraded", "stopped"]
     since: Millis = 0
     why: Text = ""
+    counters: Counters = {}
 
 
 class ModelState(_Message, kw_only=True):
-    """The model in one slot and the execution provider it really runs on."""
+    """The model in one slot and the execution provider it really runs on.
+
+    `counters` as those of a device: `runs`, `failed`, `dropped` inputs, ...
+    """
 
     state: Literal["ok", "failed", "stopped"]
     name: Short = ""
@@ -75,6 +89,7 @@ class ModelState(_Message, kw_only=True):
     provider: Short = ""
     device: Short = ""
     why: Text = ""
+    counters: Counters = {}
 
 
 class Status(_Message, kw_only=True):
@@ -169,18 +184,21 @@ class Birth(_Message, kw_only=True):
     cmds: list[Command] = []
     models: dict[str, ModelRef] = {}
     hash: Short = ""
+    key: Short = ""  # the public key that its custody statements are signed with
 
 
 class Batch(_Message, kw_only=True):
     """Readings of one stream as columns of equal length.
 
     Times are `t0 + dt[i]`, or `t0 + i * per` for `n` rows; `tu: "us"` makes `dt` and `per` microseconds.
-    `ep` and `seq` are given by the outbox at enqueue. `q` holds one `Quality` a row, absent when all good.
+    `ep` and `seq` are given by the outbox at enqueue, and `no`: the daemon's run, and the number of the first
+    row among all of this stream in that run. `q` holds one `Quality` a row, absent when all good.
     """
 
     v: int = field(default_factory=_version)
     ep: Epoch = ""
     seq: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    no: RowNo | UnsetType = UNSET
     t0: Millis
     dt: list[Annotated[int, Meta(ge=-_MAX_OFFSET, le=_MAX_OFFSET)]] | UnsetType = UNSET
     per: Annotated[int, Meta(ge=1, le=10**9)] | UnsetType = UNSET
@@ -249,6 +267,7 @@ class Event(_Message, kw_only=True):
     v: int = field(default_factory=_version)
     ep: Epoch = ""
     seq: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    no: RowNo | UnsetType = UNSET
     ts: Millis
     type: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
     sev: Annotated[int, Meta(ge=0, le=4)] = field(default_factory=lambda: 0)
@@ -271,8 +290,22 @@ class Event(_Message, kw_only=True):
         _require_ordered(self.lost)
 
 
+class Pack(_Message, kw_only=True):
+    """Several data and event messages of one node in one publication, each with its own `ep` and `seq`.
+
+    `m` holds the topic after the node, as `data/arm/joints`, and the body.
+    """
+
+    v: int = field(default_factory=_version)
+    m: Annotated[list[tuple[Short, Raw]], Meta(min_length=1, max_length=MAX_PACKED)]
+
+
 class Snapshot(_Message, kw_only=True):
-    """The newest picture of a frame stream with what the model saw in it: QoS 0, never stored as data."""
+    """The newest picture of a frame stream with what the model saw in it: QoS 0, never stored as data.
+
+    `blur` says what was made unrecognisable: nothing, `faces` and `plates` parts of it, or all of it and
+    `why`.
+    """
 
     v: int = field(default_factory=_version)
     ts: Millis
@@ -284,14 +317,22 @@ class Snapshot(_Message, kw_only=True):
     frame: int | UnsetType = UNSET
     model: Short = ""
     boxes: Annotated[list[Box], Meta(max_length=1000)] = []
+    blur: Literal["none", "parts", "whole"] | UnsetType = UNSET
+    faces: int | UnsetType = UNSET
+    plates: int | UnsetType = UNSET
+    why: Text = ""
 
 
 class Ack(_Message, kw_only=True):
-    """Ranges of one `ep` that the collector instance `by` has committed to its database."""
+    """Ranges of one `ep` that the collector instance `by` has committed to its database.
+
+    `packs` says that it reads the class `pack`.
+    """
 
     v: int = field(default_factory=_version)
     ep: Epoch
     ok: Annotated[list[SeqRange], Meta(max_length=10_000)]
+    packs: bool = False
     by: Short
     ts: Millis
 
@@ -367,6 +408,7 @@ BODIES: dict[str, type[Struct]] = {
     "snap": Snapshot,
     "data": Batch,
     "event": Event,
+    "pack": Pack,
     "ack": Ack,
     "cmd": Cmd,
     "res": Res,

@@ -77,15 +77,26 @@ class Ranges:
         """How many numbers are in the set."""
         return sum(self._ends) - sum(self._starts) + len(self._starts)
 
+    def highest(self) -> int:
+        """The highest number in the set, 0 when it is empty."""
+        return self._ends[-1] if self._ends else 0
+
+    def count_in(self, first: int, last: int) -> int:
+        """How many of `first..last` are in the set."""
+        return sum(end - start + 1 for start, end in self.within(first, last))
+
+    def within(self, first: int, last: int) -> list[Range]:
+        """The ranges of the set, cut to `first..last`."""
+        low, high = bisect_left(self._ends, first), bisect_right(self._starts, last)
+        pairs = zip(self._starts[low:high], self._ends[low:high], strict=True)
+        return [(max(start, first), min(end, last)) for start, end in pairs]
+
     def missing(self, first: int, last: int) -> list[Range]:
         """The ranges of `first..last` that are not in the set."""
         holes: list[Range] = []
         at = first
-        for start, end in self:
-            if end < at:
-                continue
-            if start > last:
-                break
+        low, high = bisect_left(self._ends, first), bisect_right(self._starts, last)
+        for start, end in zip(self._starts[low:high], self._ends[low:high], strict=True):
             if start > at:
                 holes.append((at, start - 1))
             at = end + 1

@@ -20,6 +20,7 @@ CLASSES = {
     "snap": 2,
     "data": 2,
     "event": 2,
+    "pack": 0,
     "ack": 0,
     "cmd": 2,
     "res": 2,

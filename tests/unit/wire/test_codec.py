@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 
@@ -46,6 +47,26 @@ def test_a_compressed_batch_comes_back_as_it_went(batch: Batch) -> None:
     assert codec.decode(codec.compress(body), Batch) == batch
     assert codec.decode(gzip.compress(body), Batch) == batch
     assert codec.decode(zstandard.compress(body), Batch) == batch
+
+
+@given(batches(), st.data())
+def test_one_changed_byte_of_a_sealed_body_never_makes_another_message(
+    batch: Batch, data: st.DataObject
+) -> None:
+    body = bytearray(codec.seal(codec.encode(batch)))
+    assert codec.decode(bytes(body), Batch) == batch
+    body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(WireError):
+        assert codec.decode(bytes(body), Batch) == batch
+
+
+def test_a_seal_is_no_field_and_a_field_is_no_seal() -> None:
+    live = {"ts": 1, "crc": "deadbeef"}
+    assert codec.decode_live(codec.encode(live)) == live, "a device may have such a field"
+    assert codec.decode_live(codec.seal(codec.encode({"ts": 1})), sealed=True) == {"ts": 1}
+    with pytest.raises(WireError, match="checksum"):
+        codec.decode_live(codec.encode(live), sealed=True)
+    assert codec.seal(b"{}") == b"{}"
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"{", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"]))

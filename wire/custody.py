@@ -1,0 +1,86 @@
+"""What a node states, signed, about the messages it has taken: the body of `event/_/custody`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct, UnsetType
+
+from wire.errors import WireError
+from wire.messages import Epoch, Seq
+
+TYPE = "custody"
+MAX_STREAMS = 1_000  # of one statement: with more it would not fit a message
+
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+Key = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Statement(Struct, kw_only=True, omit_defaults=True):
+    """`detail` of a custody event: what one run of a daemon took in one part of a UTC day.
+
+    A part is `first..upto`, every number given in it. `streams` has, by the tail of the topic
+    (`data/arm/joints`), how many messages there were and the numbers of the first and last row of them.
+    `prev` is the SHA-256 of the statement before it in this run, "" for the first. The counters are those of
+    the whole outbox when the statement was made. `sig` is an Ed25519 signature of `signed_form`.
+    """
+
+    v: Annotated[int, Meta(ge=1)] = 1
+    n: Seq
+    prev: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
+    key: Key
+    boot: Epoch
+    run: Seq
+    day: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    first: Seq
+    upto: Seq
+    streams: dict[Annotated[str, Meta(max_length=128)], tuple[Seq, Seq, Seq]]
+    stored: Count = 0  # every number up to here is on the node's disk, or declared lost there
+    acked: Count = 0  # no number up to here waits any more
+    sent: Count = 0  # messages sent since the daemon started, again or for the first time
+    dropped: dict[str, dict[str, tuple[Count, Count]]] = {}  # since then, class -> why -> messages, rows
+    clk: Annotated[int, Meta(ge=0, le=2)] = 0
+    sig: Annotated[str, Meta(pattern=r"^[0-9a-f]{128}$")] | UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if not self.run <= self.first <= self.upto:
+            raise ValueError("run, first and upto are not in order")
+        if len(self.streams) > MAX_STREAMS:
+            raise ValueError(f"{len(self.streams)} streams; {MAX_STREAMS} are allowed")
+        for messages, first, last in self.streams.values():
+            if messages > last - first + 1:
+                raise ValueError(f"{messages} messages with rows {first}..{last}: some would be empty")
+
+
+def read(detail: Mapping[str, Any]) -> Statement:
+    """The statement in an event's `detail`.
+
+    Raises:
+        WireError: it is none.
+    """
+    try:
+        return msgspec.convert(dict(detail), Statement)
+    except msgspec.ValidationError as error:
+        raise WireError(f"not a custody statement: {error}") from error
+
+
+def signed_form(detail: Mapping[str, Any], node: str, ep: str) -> bytes:
+    """The bytes that are signed: `detail` without `sig`, with `node` and `ep`, keys sorted, no spaces.
+
+    Only whole numbers and ASCII text are in it, so every JSON library writes the same bytes.
+    """
+    said = {name: value for name, value in detail.items() if name != "sig"}
+    return msgspec.json.encode({**said, "node": node, "ep": ep}, order="sorted")
+
+
+def digest(form: bytes) -> str:
+    """What the next statement gives as `prev`."""
+    return hashlib.sha256(form).hexdigest()
+
+
+def key_id(key: str) -> str:
+    """A public key for people: the first 16 digits of its SHA-256."""
+    return hashlib.sha256(bytes.fromhex(key)).hexdigest()[:16]
