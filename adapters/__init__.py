@@ -11,9 +11,19 @@ GROUP = "edgebed.adapters"
 
 # word in a config -> (module, class, extra); imported on first use: a daemon pays for what it reads
 BUILT_IN: dict[str, tuple[str, str, str]] = {
+    "ble": ("adapters.ble", "Ble", "ble"),
     "camera": ("adapters.camera", "Camera", "camera"),
+    "can": ("adapters.can", "Can", "can"),
+    "chirpstack": ("adapters.chirpstack", "ChirpStack", ""),
+    "modbus": ("adapters.modbus", "Modbus", "modbus"),
+    "mqtt": ("adapters.mqtt", "Mqtt", ""),
+    "nmea": ("adapters.nmea", "Nmea", "serial"),
+    "obd": ("adapters.obd", "Obd", "can"),
+    "hl7": ("adapters.hl7", "Hl7", ""),
     "opcua": ("adapters.opcua", "OpcUa", "opcua"),
     "replay": ("adapters.replay", "Replay", ""),
+    "serial": ("adapters.serial", "SerialLines", "serial"),
+    "vda5050": ("adapters.vda5050", "Vda5050", ""),
 }
 
 

@@ -16,7 +16,7 @@ from asyncua.common.utils import Buffer
 from asyncua.crypto import security_policies, uacrypto
 from asyncua.ua.ua_binary import struct_from_binary
 
-from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, OptionsError
+from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, OptionsError, why_no_connection
 from adapters.opcua_wire import Published, decode
 from wire.clock import NS_PER_S
 
@@ -246,8 +246,7 @@ def translated(url: str) -> Iterator[None]:
     except (AdapterError, TimeoutError):
         raise
     except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        raise DeviceUnreachable(f"{url}: {reason}") from error
+        raise DeviceUnreachable(f"{url}: {why_no_connection(error)}") from error
     except ua.UaStatusCodeError as error:
         raise DeviceUnreachable(f"{url} refuses: {ua.StatusCode(error.code).name}") from error
     except Exception as error:  # bytes that are no OPC UA make the library fail in any way there is

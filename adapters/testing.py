@@ -11,6 +11,8 @@
                 options = Thermometer.Options(url=f"tcp://127.0.0.1:{link.port}", read_timeout_s=1)
                 yield Rig(lambda: Thermometer(options, Clock()), link)
 
+`read`, `until` and `read_until` are for further tests of the adapter.
+
 `simulators.faults.FaultProxy` is a `Link`; an adapter without a connection (a file) gives none, and the tests
 of a bad line are skipped. It needs pytest and pytest-asyncio, which the daemon does not.
 """
@@ -19,10 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -39,9 +38,12 @@ from adapters.base import (
     OptionsError,
     Reading,
 )
+from adapters.watching import iterating, no_network, read, read_until, still_running, until, watched
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Field, Quality, Stream
 from wire.topics import FIELD, ID
+
+__all__ = ["AdapterContract", "Link", "Rig", "read", "read_until", "until"]
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "f32": (float, int),
@@ -51,8 +53,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "json": (str,),
 }
-_Running = threading.Thread | asyncio.Task[Any]
-_inside: ContextVar[bool] = ContextVar("inside an adapter", default=False)
 _YEAR_NS = 365 * 86_400 * NS_PER_S
 
 
@@ -113,7 +113,7 @@ class AdapterContract:
     # --- without a device
 
     async def test_wrong_options_are_refused_before_any_device_is_asked(self) -> None:
-        with _no_network():
+        with no_network():
             for raw, part in [
                 *self.bad_options,
                 ({**self.good_options, "no_such_option": 1}, "no_such_option"),
@@ -124,7 +124,7 @@ class AdapterContract:
                 self._check_text(caught.value)
 
     async def test_streams_are_known_offline(self) -> None:
-        with _no_network():
+        with no_network():
             adapter = self._from_raw(self.good_options)
             streams = adapter.streams()
         assert streams, "a device without streams is of no use"
@@ -266,7 +266,7 @@ class AdapterContract:
         seen: list[Reading] = []
         async with (
             asyncio.timeout(self.opens_within_s + self.stalls_within_s),
-            _iterating(adapter) as readings,
+            iterating(adapter) as readings,
         ):
             async for reading in readings:
                 seen.append(reading)
@@ -275,7 +275,7 @@ class AdapterContract:
         return seen
 
     async def _drain(self, adapter: Adapter) -> None:
-        async with _iterating(adapter) as readings:
+        async with iterating(adapter) as readings:
             async for _ in readings:
                 pass
 
@@ -292,7 +292,7 @@ class AdapterContract:
 
     async def _harmed(self, rig: Rig, harm: Callable[[], None], within_s: float) -> AdapterError | None:
         """Read, do harm, read on for `within_s`: the error it ends in, None where it reads on."""
-        async with self._nothing_left(), self._opened(rig) as adapter, _iterating(adapter) as readings:
+        async with self._nothing_left(), self._opened(rig) as adapter, iterating(adapter) as readings:
             async with asyncio.timeout(self.opens_within_s + self.stalls_within_s):
                 await anext(readings)
             harm()
@@ -314,10 +314,10 @@ class AdapterContract:
     @contextlib.asynccontextmanager
     async def _nothing_left(self) -> AsyncIterator[None]:
         """Fails where a thread or a task of the adapter outlives the block by more than `closes_within_s`."""
-        with _watched() as started:
+        with watched() as started:
             yield
         for _ in range(int(self.closes_within_s / 0.01)):
-            if not (left := _running(started)):
+            if not (left := still_running(started)):
                 return
             await asyncio.sleep(0.01)
         pytest.fail(f"left running: {left}")
@@ -330,43 +330,6 @@ class AdapterContract:
             for secret in self.secrets:
                 assert secret not in str(chain), f"{type(chain).__name__} repeats a secret"
             chain = chain.__cause__
-
-
-@contextlib.contextmanager
-def _watched() -> Iterator[list[_Running]]:
-    """Collects the threads and tasks that are started from inside the block, not those of the device."""
-    started: list[_Running] = []
-    start, loop = threading.Thread.start, asyncio.get_running_loop()
-    factory = loop.get_task_factory()
-
-    def note_thread(thread: threading.Thread) -> None:
-        if _inside.get():
-            started.append(thread)
-        start(thread)
-
-    def note_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **named: Any) -> asyncio.Future[Any]:
-        task = factory(loop, coroutine, **named) if factory else asyncio.Task(coroutine, loop=loop, **named)
-        if _inside.get() and isinstance(task, asyncio.Task):
-            started.append(task)
-        return task
-
-    token = _inside.set(True)  # inherited by what is started here; the device's own tasks do not have it
-    loop.set_task_factory(note_task)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(threading.Thread, "start", note_thread)
-            yield started
-    finally:
-        loop.set_task_factory(factory)
-        _inside.reset(token)
-
-
-def _running(started: list[_Running]) -> list[str]:
-    threads = [one for one in started if isinstance(one, threading.Thread) and one.is_alive()]
-    tasks = [one for one in started if isinstance(one, asyncio.Task) and not one.done()]
-    # the loop's own executor keeps its threads until the loop ends
-    names = [thread.name for thread in threads if not thread.name.startswith("asyncio_")]
-    return names + [task.get_name() for task in tasks]
 
 
 def _path(kind: type, value: Any) -> Any:
@@ -391,27 +354,3 @@ def _check_values(reading: Reading, fields: Mapping[str, Field]) -> None:
             declared = fields[name].t
             assert isinstance(value, _TYPES[declared]), f"{name} is {value!r}, declared {declared}"
             assert declared == "bool" or not isinstance(value, bool), f"{name} is {value!r}"
-
-
-@contextlib.contextmanager
-def _no_network() -> Iterator[None]:
-    def refuse(*_: object) -> None:
-        raise AssertionError("a device was asked before open()")
-
-    threads = set(threading.enumerate())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", refuse)
-        patch.setattr(socket.socket, "connect_ex", refuse)
-        yield
-    assert not set(threading.enumerate()) - threads, "a thread was started before open()"
-
-
-@contextlib.asynccontextmanager
-async def _iterating(adapter: Adapter) -> AsyncIterator[AsyncIterator[Reading]]:
-    """One iteration that is ended here and not by the garbage collector."""
-    readings = adapter.readings()
-    try:
-        yield readings
-    finally:
-        if isinstance(readings, AsyncGenerator):
-            await readings.aclose()

@@ -84,6 +84,7 @@ def test_missing_and_bad_cells_are_null_told_apart_and_counted(tmp_path: Path) -
     ("kind", "cell", "value"),
     [
         ("f64", "1e-3", 0.001),
+        ("f64", "1_0", None),
         ("i64", "-7", -7),
         ("i64", "1.5", None),
         ("bool", "True", True),

@@ -1,0 +1,157 @@
+"""What BLE devices send, as numbers: the Heart Rate Measurement, and values of a declared layout.
+
+Layouts are facts of the Bluetooth Heart Rate Service 1.0, 3.1, and the GATT Specification Supplement.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from adapters.base import OptionsError, Value
+from adapters.fields import FieldOptions
+from wire.clock import NS_PER_S
+from wire.messages import Quality
+
+_LAYOUT = frozenset("<bBhHiIqQefd?x0123456789")
+_BEHIND_NS = 3 * NS_PER_S  # beats that lag so far behind were lost on the way
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One Heart Rate Measurement (0x2A37); None where the device does not say."""
+
+    rate: int  # beats a minute
+    contact: bool | None
+    energy: int | None  # kJ since the last reset
+    rr_ms: tuple[float, ...]  # oldest first
+
+
+def heart_rate(data: bytes) -> Measurement:
+    """Read the value of 0x2A37.
+
+    Raises:
+        ValueError: it is shorter than its flags say, or ends in half an RR interval.
+    """
+    try:
+        flags = data[0]
+        (rate,) = struct.unpack_from("<H" if flags & 0x01 else "<B", data, 1)
+        at = 3 if flags & 0x01 else 2
+        energy = None
+        if flags & 0x08:
+            (energy,) = struct.unpack_from("<H", data, at)
+            at += 2
+        intervals = struct.unpack(f"<{(len(data) - at) // 2}H", data[at:]) if flags & 0x10 else ()
+    except (IndexError, struct.error) as error:
+        raise ValueError(f"{data[:24].hex()} is no Heart Rate Measurement") from error
+    contact = bool(flags & 0x02) if flags & 0x04 else None
+    return Measurement(rate, contact, energy, tuple(ticks * 1000 / 1024 for ticks in intervals))
+
+
+class BeatTimes:
+    """When the beats were: the device sends no time, but the intervals between them.
+
+    A row of intervals goes on where the last one ended, never later than it was received; the first beats
+    are late by what the device waited with them, and each notification that comes sooner corrects it.
+    """
+
+    def __init__(self) -> None:
+        self._end_ns: int | None = None  # of the last interval
+        self._last_ns = 0  # the last time that was given
+
+    def stamp(self, rr_ms: Sequence[float], receipt_ns: int) -> list[int]:
+        """The times of the beats at the end of these intervals, in order."""
+        steps = [round(interval * 1e6) for interval in rr_ms]
+        if receipt_ns < self._last_ns - _BEHIND_NS:  # our own clock was set back
+            self._end_ns, self._last_ns = None, 0
+        end_ns = receipt_ns if self._end_ns is None else self._end_ns + sum(steps)
+        if not receipt_ns - _BEHIND_NS <= end_ns <= receipt_ns:
+            end_ns = receipt_ns
+        times = [end_ns - sum(steps[n + 1 :]) for n in range(len(steps))]
+        for n, at_ns in enumerate(times):
+            self._last_ns = times[n] = max(at_ns, self._last_ns + 1)
+        self._end_ns = end_ns
+        return times
+
+    def now(self, receipt_ns: int) -> int:
+        """The time of a row without a beat."""
+        if receipt_ns < self._last_ns - _BEHIND_NS:
+            self._end_ns, self._last_ns = None, 0
+        self._last_ns = max(receipt_ns, self._last_ns + 1)
+        return self._last_ns
+
+
+class Part(FieldOptions, frozen=True, kw_only=True):
+    """One field of a characteristic's value."""
+
+    scale: Annotated[float, Meta(description="The number that was sent is multiplied by this ...")] = 1.0
+    offset: Annotated[float, Meta(description="... and then this is added.")] = 0.0
+
+
+class Characteristic(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A value that a device notifies and the stream it becomes."""
+
+    uuid: Annotated[str, Meta(max_length=36, description="16 bit (2A1C) or 128 bit UUID, in quotes.")]
+    layout: Annotated[
+        str, Meta(min_length=1, max_length=64, description="As Python's struct, little-endian: BhH.")
+    ]
+    fields: Annotated[
+        dict[str, Part], Meta(min_length=1, max_length=100, description="Field names in the layout's order.")
+    ]
+
+
+class Layout:
+    """Reads the values of one characteristic."""
+
+    def __init__(self, name: str, said: Characteristic) -> None:
+        """Check the layout.
+
+        Raises:
+            OptionsError: it is none, or has another number of values than there are fields.
+        """
+        try:
+            if not set(said.layout) <= _LAYOUT:
+                raise struct.error("only < b B h H i I q Q e f d ? x and counts")
+            self._struct = struct.Struct("<" + said.layout.removeprefix("<"))
+            found = 0 if self._struct.size > 512 else len(self._struct.unpack(bytes(self._struct.size)))
+        except (struct.error, OverflowError, MemoryError) as error:
+            raise OptionsError(f"{name}: layout {said.layout!r} is none: {error}") from error
+        if found != len(said.fields):
+            raise OptionsError(
+                f"{name}: layout {said.layout!r} has {found} values of at most 512 bytes, and there are"
+                f" {len(said.fields)} fields"
+            )
+        self._fields: Mapping[str, Part] = said.fields
+
+    def read(self, data: bytes) -> tuple[dict[str, Value], Quality]:
+        """Values by field name; what follows the layout is ignored.
+
+        Raises:
+            ValueError: too short.
+        """
+        try:
+            sent = self._struct.unpack_from(data)
+        except struct.error as error:
+            raise ValueError(str(error)) from error
+        values: dict[str, Value] = {}
+        quality = Quality.GOOD
+        for (name, part), number in zip(self._fields.items(), sent, strict=True):
+            values[name] = value = _as_declared(number, part)
+            if value is None:
+                quality = Quality.WRONG_TYPE
+        return values, quality
+
+
+def _as_declared(number: float, part: Part) -> Value:
+    if part.t == "bool":
+        return bool(number)
+    if part.t == "str":
+        return str(number)
+    if part.t == "i64":
+        whole = number * part.scale + part.offset if (part.scale, part.offset) != (1.0, 0.0) else number
+        return int(whole) if whole == whole // 1 else None
+    return float(number) * part.scale + part.offset

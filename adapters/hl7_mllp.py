@@ -1,0 +1,256 @@
+"""MLLP, HL7's Minimal Lower Layer Protocol: frames of 0x0B message 0x1C 0x0D, and who sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from adapters.base import AdapterError, DeviceLied, DeviceUnreachable
+from wire.clock import Clock
+
+log = logging.getLogger("edgebed.adapters.hl7")
+
+START, END = b"\x0b", b"\x1c\r"
+_CHUNK = 65_536
+_MAX_GARBAGE = 1_000_000  # bytes between two frames: who sends more speaks another protocol
+_WAITING = 4  # frames taken in before they are read: more would only be memory
+_ACK_S = 2.0  # a monitor that takes no answer for so long has gone
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Frames:
+    """Cuts a stream of bytes into messages; counts what is none."""
+
+    def __init__(self, max_bytes: int, counters: dict[str, int]) -> None:
+        self._max = max_bytes
+        self._counters = counters
+        self._buffer = bytearray()
+        self._inside = False
+        self._looked = 0  # so far no end was found in the buffer
+        self._garbage = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._inside
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The messages that are whole now.
+
+        Raises:
+            DeviceLied: a message longer than allowed, or no MLLP at all.
+        """
+        self._buffer += data
+        found: list[bytes] = []
+        while True:
+            if not self._inside and not self._begin():
+                return found
+            end = self._buffer.find(END, self._looked)
+            if end < 0:
+                self._restart()
+                self._looked = max(0, len(self._buffer) - 1)
+                if len(self._buffer) > self._max:
+                    raise DeviceLied(f"a message of more than {self._max} bytes: see max_message_kb")
+                return found
+            message = bytes(self._buffer[:end])
+            del self._buffer[: end + len(END)]
+            self._inside, self._looked = False, 0
+            restart = message.rfind(START)  # a second start in a message: the first one was never finished
+            if restart >= 0:
+                self._count("half_messages")
+                message = message[restart + 1 :]
+            if end > self._max:
+                raise DeviceLied(f"a message of more than {self._max} bytes: see max_message_kb")
+            found.append(message)
+
+    def give_up(self) -> None:
+        """Forget a message that was not finished."""
+        if self._inside:
+            self._count("half_messages")
+            self._buffer.clear()
+            self._inside, self._looked = False, 0
+
+    def _begin(self) -> bool:
+        start = self._buffer.find(START)
+        skipped = start if start >= 0 else len(self._buffer)
+        del self._buffer[: skipped + (start >= 0)]
+        if skipped:
+            self._counters["garbage_bytes"] = self._counters.get("garbage_bytes", 0) + skipped
+            self._garbage += skipped
+            if self._garbage > _MAX_GARBAGE:
+                raise DeviceLied(f"more than {_MAX_GARBAGE} bytes outside of MLLP frames")
+        if start < 0:
+            return False
+        self._garbage = 0
+        self._inside, self._looked = True, 0
+        return True
+
+    def _restart(self) -> None:
+        restart = self._buffer.rfind(START, self._looked)
+        if restart >= 0:
+            self._count("half_messages")
+            del self._buffer[: restart + 1]
+
+    def _count(self, what: str) -> None:
+        self._counters[what] = self._counters.get(what, 0) + 1
+
+
+class Arrival(NamedTuple):
+    """A message and when it came; without one the peer has ended, and `error` says why."""
+
+    peer: Peer
+    frame: bytes | None
+    at_ns: int
+    error: AdapterError | None = None
+
+
+class Peer:
+    """One connection; a task of its own reads it into the inbox."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: Frames, half_s: float
+    ) -> None:
+        self.shift_ns: int | None = None  # what to add to its times, once it was heard
+        self._reader = reader
+        self._writer = writer
+        self._frames = frames
+        self._half_s = half_s
+        address = writer.get_extra_info("peername") or ("",)
+        self.host = str(address[0])
+
+    async def receive(self, inbox: asyncio.Queue[Arrival], clock: Clock) -> None:
+        """Read until the end of the connection, and say that it ended."""
+        error: AdapterError = DeviceUnreachable("the monitor ended the connection")
+        try:
+            while True:
+                data = await self._read()
+                for frame in self._frames.feed(data):
+                    await inbox.put(Arrival(self, frame, clock.now_ns()))
+                if not data and not self._frames.begun and self._reader.at_eof():
+                    break
+        except OSError as cause:
+            error = DeviceUnreachable(f"the connection to the monitor broke: {cause.strerror or 'lost'}")
+        except AdapterError as cause:
+            error = cause
+        self._writer.transport.abort()
+        await inbox.put(Arrival(self, None, clock.now_ns(), error))
+
+    async def _read(self) -> bytes:
+        """Some bytes; none where the peer ended, or has left a message unfinished for too long."""
+        try:
+            async with asyncio.timeout(self._half_s if self._frames.begun else None):
+                data = await self._reader.read(_CHUNK)
+        except TimeoutError:
+            self._frames.give_up()
+            return b""
+        if not data:
+            self._frames.give_up()
+        return data
+
+    async def send(self, message: bytes) -> bool:
+        """Whether the peer took it."""
+        try:
+            async with asyncio.timeout(_ACK_S):
+                self._writer.write(START + message + END)
+                await self._writer.drain()
+        except (OSError, TimeoutError):
+            self.abort()
+            return False
+        return not self._writer.is_closing()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._writer.transport.abort()
+
+
+class Line:
+    """All connections to one device: the one that we made, or those that were made to us.
+
+    Of `most` connections the newest replaces the oldest: a monitor whose line broke comes back by a new one.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        counters: dict[str, int],
+        *,
+        max_bytes: int,
+        half_s: float,
+        most: int = 1,
+        allowed: Sequence[Network] = (),
+    ) -> None:
+        self.inbox: asyncio.Queue[Arrival] = asyncio.Queue(_WAITING)
+        self.peers: dict[Peer, asyncio.Task[None]] = {}
+        self._clock = clock
+        self._counters = counters
+        self._new_frames: Callable[[], Frames] = lambda: Frames(max_bytes, counters)
+        self._half_s = half_s
+        self._most = most
+        self._allowed = allowed
+        self._server: asyncio.Server | None = None
+
+    async def connect(self, host: str, port: int) -> None:
+        """Make the connection.
+
+        Raises:
+            OSError: nobody is there.
+        """
+        self._join(*await asyncio.open_connection(host, port))
+
+    async def listen(self, host: str, port: int) -> None:
+        """Wait for connections.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        self._server = await asyncio.start_server(self._accept, host or None, port)
+
+    def ended(self, peer: Peer) -> None:
+        """A peer's end has been read from the inbox."""
+        self.peers.pop(peer, None)
+
+    async def close(self) -> None:
+        """End all connections."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        tasks = list(self.peers.values())
+        for peer, task in self.peers.items():
+            task.cancel()
+            peer.abort()
+        self.peers.clear()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address = writer.get_extra_info("peername")
+        if self._server is None or (self._allowed and not _is_allowed(address, self._allowed)):
+            self._count("peers_refused")
+            writer.transport.abort()
+            return
+        while len(self.peers) >= self._most:
+            oldest, task = next(iter(self.peers.items()))
+            self._count("replaced_connections")
+            task.cancel()
+            oldest.abort()
+            del self.peers[oldest]
+        self._join(reader, writer)
+
+    def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer, self._new_frames(), self._half_s)
+        self.peers[peer] = asyncio.create_task(peer.receive(self.inbox, self._clock), name="hl7-peer")
+
+    def _count(self, what: str) -> None:
+        self._counters[what] = self._counters.get(what, 0) + 1
+
+
+def _is_allowed(address: object, allowed: Sequence[Network]) -> bool:
+    if not isinstance(address, tuple) or not address:
+        return False
+    host = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    mapped = getattr(host, "ipv4_mapped", None)
+    return any((mapped or host) in network for network in allowed)

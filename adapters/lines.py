@@ -1,0 +1,245 @@
+"""Lines of bytes from a serial port or a TCP server: bounded, abandonable, without a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import termios
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from adapters.base import DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError, why_no_connection
+
+_CHUNK = 4_096  # bytes taken at once
+_ENDLESS = 4  # so many times the longest line without a line end: this is no line protocol
+_TELL_S = 10.0  # a line that is not understood is shown at most so often
+_SETTINGS = {
+    "baud": range(50, 4_000_001),
+    "bits": (5, 6, 7, 8),
+    "parity": ("N", "E", "O", "M", "S"),
+    "stop": (1, 2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where lines come from: `host` and `port`, or `path` with the settings of its UART."""
+
+    url: str
+    host: str = ""
+    port: int = 0
+    path: Path | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, url: str) -> Source:
+        """Read `serial:///dev/ttyUSB0?baud=9600&bits=8&parity=N&stop=1` or `tcp://host:port`.
+
+        Raises:
+            OptionsError: it is neither.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise OptionsError(f"url {url!r} has no usable host or port: {error}") from error
+        if parts.username is not None or parts.password is not None:
+            raise OptionsError("url holds a user or password: a line source has none")
+        if parts.scheme == "serial" and not parts.netloc and len(parts.path) > 1:
+            return cls(url, path=Path(parts.path), settings=_settings(parts.query))
+        if parts.scheme == "tcp" and parts.hostname and port and not (parts.query or parts.path.strip("/")):
+            return cls(url, host=parts.hostname, port=port)
+        raise OptionsError(f"url {url!r} is not tcp://host:port or serial:///dev/ttyUSB0?baud=9600")
+
+
+class Lines:
+    """One connection. Use: `await lines.open()`, then `await lines.next(by)`, at last `lines.close()`.
+
+    A line ends with CR, LF or both; empty ones are skipped. Those longer than `max_line` bytes are skipped
+    and counted in `counters["too_long"]`.
+    """
+
+    def __init__(self, source: Source, counters: dict[str, int], *, max_line: int) -> None:
+        self._source = source
+        self._counters = counters
+        self._max = max_line
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None  # of TCP
+        self._port: asyncio.BaseTransport | None = None
+        self._ready: deque[bytes] = deque()  # at most the lines of one chunk
+        self._part = b""  # the line that has no end yet
+        self._unended = 0  # bytes since the last line end
+        self._skipping = False
+
+    async def open(self, within_s: float) -> None:
+        """Connect.
+
+        Raises:
+            DeviceUnreachable: nobody there, the port is taken, or it is no serial port.
+        """
+        source = self._source
+        try:
+            async with asyncio.timeout(within_s):
+                if source.path is None:
+                    self._reader, self._writer = await asyncio.open_connection(source.host, source.port)
+                else:
+                    self._reader, self._port = await _open_port(source.path, source.settings)
+        except TimeoutError as error:
+            raise DeviceUnreachable(f"{source.url} gives no answer within {within_s:g} s") from error
+        except (OSError, termios.error) as error:  # pyserial's own error is an OSError
+            raise DeviceUnreachable(f"{source.url} cannot be opened: {why_no_connection(error)}") from error
+
+    async def next(self, by_s: float) -> bytes | None:
+        """The next line without its end, None where none is whole by `by_s`, a time of the event loop.
+
+        Raises:
+            DeviceUnreachable: the connection ended, the port was unplugged.
+            DeviceLied: bytes without any line end.
+        """
+        if self._ready:  # a timer for a line that is here costs more than reading it
+            return self._ready.popleft()
+        try:
+            async with asyncio.timeout_at(by_s):
+                while not self._ready:
+                    self._take(await self._read())
+        except TimeoutError:
+            return None
+        return self._ready.popleft()
+
+    def stalled(self, what: str, silence_s: float) -> DeviceStalled:
+        """The error to raise when nothing of use came for `silence_s`."""
+        url = self._source.url
+        if self._unended:
+            return DeviceStalled(
+                f"{url} sent bytes and no whole line in {silence_s:g} s: is the baud rate right?"
+            )
+        return DeviceStalled(f"{url} is open and sent no {what} for {silence_s:g} s")
+
+    def close(self) -> None:
+        """Let go at once; safe to call twice."""
+        writer, self._writer = self._writer, None
+        port, self._port = self._port, None
+        self._reader = None
+        if writer is not None:
+            writer.transport.abort()
+        if port is not None:
+            port.close()
+
+    async def _read(self) -> bytes:
+        url = self._source.url
+        if self._reader is None:
+            raise DeviceUnreachable(f"{url} is not open")
+        try:
+            chunk = await self._reader.read(_CHUNK)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise DeviceUnreachable(f"{url} went away: {error}") from error
+        if not chunk:
+            raise DeviceUnreachable(f"{url} ended the connection or was unplugged")
+        return chunk
+
+    def _take(self, chunk: bytes) -> None:
+        *ended, rest = chunk.replace(b"\r", b"\n").split(b"\n")
+        for piece in ended:
+            line, self._part = self._part + piece, b""
+            skipping, self._skipping, self._unended = self._skipping, False, 0
+            if skipping or len(line) > self._max:
+                self._counters["too_long"] = self._counters.get("too_long", 0) + 1
+            elif line:
+                self._ready.append(line)
+        self._unended += len(rest)
+        self._part += rest
+        if len(self._part) > self._max:
+            self._part, self._skipping = b"", True
+        if self._unended > _ENDLESS * max(self._max, _CHUNK):
+            raise DeviceLied(
+                f"{self._source.url} sent {self._unended} bytes without a line end: is the baud rate right?"
+            )
+
+
+class Judge:
+    """Counts what is no good line; too many in a row is another device, or another baud rate."""
+
+    def __init__(self, source: Source, counters: dict[str, int], log: logging.Logger, limit: int) -> None:
+        self._url = source.url
+        self._counters = counters
+        self._log = log
+        self._limit = limit
+        self._in_row = 0
+        self._told_s = -math.inf
+
+    def good(self) -> None:
+        """A line that was understood."""
+        self._in_row = 0
+
+    def bad(self, why: str, line: bytes, expected: str) -> None:
+        """A line that was not; `why` names the counter.
+
+        Raises:
+            DeviceLied: it is one too many.
+        """
+        self._counters[why] = self._counters.get(why, 0) + 1
+        self._in_row += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._told_s >= _TELL_S:
+            self._told_s = now
+            self._log.debug("%s: %s: %r", self._url, why, line[:80])
+        if self._in_row >= self._limit:
+            raise DeviceLied(
+                f"{self._url}: {self._in_row} lines in a row are no {expected}, the last one {line[:40]!r}:"
+                " is it another device, or another baud rate?"
+            )
+
+
+async def _open_port(
+    path: Path, settings: dict[str, Any]
+) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
+    import serial
+
+    port = serial.Serial(
+        str(path),
+        baudrate=settings["baud"],
+        bytesize=settings["bits"],
+        parity=settings["parity"],
+        stopbits=settings["stop"],
+        timeout=0,
+        exclusive=True,  # two readers of one port would share its bytes between them
+    )
+    try:
+        # pyserial reads 0 bytes where there are none, which asyncio takes for the end
+        mode = termios.tcgetattr(port.fd)
+        mode[6][termios.VMIN] = 1
+        termios.tcsetattr(port.fd, termios.TCSANOW, mode)
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), port
+        )
+    except BaseException:
+        with suppress(OSError):
+            port.close()
+        raise
+    return reader, transport
+
+
+def _settings(query: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {"baud": 9_600, "bits": 8, "parity": "N", "stop": 1}
+    for name, values in parse_qs(query, keep_blank_values=True).items():
+        if name not in _SETTINGS:
+            raise OptionsError(f"url says {name!r}; a serial port has {', '.join(_SETTINGS)}")
+        value: Any = int(values[-1]) if values[-1].isdecimal() else values[-1].upper()
+        if value not in _SETTINGS[name]:
+            raise OptionsError(f"url says {name}={values[-1]}, which no serial port has: {_some(name)}")
+        settings[name] = value
+    return settings
+
+
+def _some(name: str) -> str:
+    known: Iterable[Any] = _SETTINGS[name] if name != "baud" else ("e.g. 4800", "9600", "115200")
+    return ", ".join(map(str, known))

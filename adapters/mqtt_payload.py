@@ -1,0 +1,215 @@
+"""Bytes of a message become values: JSON from strangers, paths into it, times as devices write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+
+from adapters.base import Value
+from wire.clock import NS_PER_MS, NS_PER_S
+from wire.messages import Quality
+
+TimeFormat = Literal["iso", "s", "ms", "us", "ns"]
+T = TypeVar("T")
+
+_UNITS_NS = {"s": NS_PER_S, "ms": NS_PER_MS, "us": 1_000, "ns": 1}
+_ISO = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,18}))?(?:([Zz])|([+-])(\d\d):?(\d\d))?",
+    re.ASCII,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NUMBER = re.compile(r"[+-]?(?:\d{1,300}(?:\.\d{0,300})?|\.\d{1,300})(?:[eE][+-]?\d{1,4})?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+_NOT_FINITE = ("nan", "inf", "infinity")
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+_BOM = b"\xef\xbb\xbf"
+
+
+class Missing:
+    """What `find` gives where a path leads nowhere; null in JSON is None."""
+
+
+MISSING: Final = Missing()
+
+
+class Unusable(Exception):
+    """A message that gives no reading: `counter` names why, the text says it to people."""
+
+    def __init__(self, counter: str, why: str) -> None:
+        super().__init__(why)
+        self.counter = counter
+
+
+# --- JSON
+
+
+def parse_json(body: bytes, kind: type[T]) -> T:
+    """One JSON document as `kind` (a msgspec Struct, or `Any`).
+
+    Unknown keys are ignored. The tokens NaN and Infinity, which JSON has not and many devices send, are
+    read as such, for a reading to be flagged. Text is UTF-8, with or without a byte order mark.
+
+    Raises:
+        Unusable: no JSON, nested too deep, or not of this kind.
+    """
+    body = body.removeprefix(_BOM)
+    try:
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.DecodeError:
+            if b"NaN" not in body and b"Infinity" not in body:
+                raise
+        return msgspec.convert(json.loads(body), kind)
+    except msgspec.ValidationError as error:
+        raise Unusable("unexpected_json", f"the message is not as expected: {error}") from error
+    except ValueError as error:
+        raise Unusable("not_json", f"the message is no JSON: {error}") from error
+    except RecursionError as error:
+        raise Unusable("not_json", "the message is JSON nested too deep") from error
+
+
+def path_steps(text: str) -> tuple[str, ...]:
+    """A path as its steps: a JSON pointer (RFC 6901) where it begins with `/`, else words with dots between.
+
+    Raises:
+        ValueError: an empty path or step.
+    """
+    if text.startswith("/"):
+        return tuple(step.replace("~1", "/").replace("~0", "~") for step in text[1:].split("/"))
+    steps = tuple(text.split("."))
+    if not all(steps):
+        raise ValueError(f"path {text!r} is no JSON pointer like /air/0/temp and no path like air.temp")
+    return steps
+
+
+def find(document: object, steps: Sequence[str]) -> object:
+    """What stands in `document` at the end of `steps`, or MISSING; arrays are counted from 0."""
+    for step in steps:
+        if isinstance(document, dict):
+            document = document.get(step, MISSING)
+        elif isinstance(document, list) and step.isascii() and step.isdigit() and len(step) < 8:
+            document = document[int(step)] if int(step) < len(document) else MISSING
+        else:
+            return MISSING
+    return document
+
+
+# --- values
+
+
+def as_declared(raw: object, declared: str) -> tuple[Value, Quality]:
+    """A JSON value as its field is declared; what does not fit is None and WRONG_TYPE.
+
+    A whole number that came as 5.0 is an i64: JSON does not tell them apart.
+    """
+    if raw is None or raw is MISSING:
+        return None, Quality.GOOD if raw is None else Quality.UNCERTAIN
+    kind = type(raw)
+    if declared in ("f32", "f64") and kind in (int, float):
+        return raw, Quality.GOOD  # type: ignore[return-value]  # a number
+    if declared == "i64" and (kind is int or (isinstance(raw, float) and raw.is_integer())):
+        return int(raw), Quality.GOOD  # type: ignore[call-overload]  # a whole number
+    if (declared == "str" and kind is str) or (declared == "bool" and kind is bool):
+        return raw, Quality.GOOD  # type: ignore[return-value]  # as it is
+    return None, Quality.WRONG_TYPE
+
+
+def from_text(text: str, declared: str) -> tuple[Value, Quality]:
+    """A value that came as text: a number with a point, true/false/1/0; empty is None and UNCERTAIN."""
+    text = text.strip()
+    if declared == "str":
+        return text, Quality.GOOD
+    if not text:
+        return None, Quality.UNCERTAIN
+    if declared == "bool":
+        truth = _TRUTH.get(text.lower())
+        return truth, Quality.WRONG_TYPE if truth is None else Quality.GOOD
+    if declared == "i64" and _WHOLE.fullmatch(text):
+        return int(text), Quality.GOOD  # not by way of a float: it would lose digits
+    if _NUMBER.fullmatch(text) or text.lower().lstrip("+-") in _NOT_FINITE:
+        return as_declared(float(text), declared)
+    return None, Quality.WRONG_TYPE
+
+
+def text_of(body: bytes) -> str:
+    """The message as UTF-8.
+
+    Raises:
+        Unusable: it is not.
+    """
+    try:
+        return body.removeprefix(_BOM).decode()
+    except UnicodeDecodeError as error:
+        raise Unusable("not_utf8", "the message is not UTF-8") from error
+
+
+# --- times
+
+
+def instant_ns(raw: object, form: TimeFormat) -> int | None:
+    """A device's time as Unix nanoseconds, None where it is none; ISO 8601 without a zone is UTC."""
+    if form == "iso":
+        return iso_ns(raw) if isinstance(raw, str) else None
+    if type(raw) is float:
+        raw = repr(raw)  # its shortest decimals, as the device wrote them
+    if isinstance(raw, str):
+        return int(Decimal(raw) * _UNITS_NS[form]) if _NUMBER.fullmatch(raw) else None
+    return raw * _UNITS_NS[form] if type(raw) is int else None
+
+
+def iso_ns(text: str) -> int | None:
+    """An ISO 8601 date and time to the nanosecond, None where it is none."""
+    found = _ISO.fullmatch(text) if len(text) < 64 else None
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, fraction, _, sign, off_h, off_m = found.groups()
+    try:
+        at = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    except ValueError:
+        return None
+    offset_s = (int(off_h) * 3600 + int(off_m) * 60) * (-1 if sign == "-" else 1) if sign else 0
+    whole_s = (at - _EPOCH) // timedelta(seconds=1) - offset_s
+    return whole_s * NS_PER_S + int(f"{fraction or '0':0<9}"[:9])
+
+
+def believed(
+    device_ns: int | None, receipt_ns: int, max_skew_s: float, counters: dict[str, int]
+) -> tuple[int, Quality]:
+    """The time of a reading: the device's where it says one that can be true, else that of receipt.
+
+    Args:
+        device_ns: what the device says, Unix ns; None where it says nothing readable.
+        receipt_ns: when the message came.
+        max_skew_s: a device clock further off than this is not believed.
+        counters: takes `no_time` and `clock_not_believed`.
+    """
+    if device_ns is None:
+        counters["no_time"] = counters.get("no_time", 0) + 1
+        return receipt_ns, Quality.UNCERTAIN
+    if abs(device_ns - receipt_ns) > max_skew_s * NS_PER_S:
+        counters["clock_not_believed"] = counters.get("clock_not_believed", 0) + 1
+        return receipt_ns, Quality.UNCERTAIN
+    return device_ns, Quality.GOOD
+
+
+_GRAVITY = (Quality.GOOD, Quality.UNCERTAIN, Quality.WRONG_TYPE)
+
+
+def worse(one: Quality, other: Quality) -> Quality:
+    """The graver of two: a row travels with one."""
+    return max(one, other, key=_GRAVITY.index)
+
+
+def any_json(body: bytes) -> Any:
+    """A JSON document of whatever shape.
+
+    Raises:
+        Unusable: it is none.
+    """
+    return parse_json(body, Any)

@@ -1,0 +1,191 @@
+"""Devices without a protocol: each line of text on a serial port or over TCP is one row."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from adapters.base import Adapter, Options, OptionsError, Reading, Value
+from adapters.fields import FieldOptions, declared
+from adapters.line_formats import (
+    Found,
+    Reader,
+    as_declared,
+    csv_reader,
+    json_reader,
+    moment,
+    pair_reader,
+    pattern_reader,
+)
+from adapters.lines import Judge, Lines, Source
+from wire.clock import NS_PER_S, Clock
+from wire.messages import Quality, Stream
+
+log = logging.getLogger("edgebed.adapters.serial")
+
+_TIME = "@time"  # where a reader puts the time, which no field can be called
+
+
+class TextField(FieldOptions, frozen=True, kw_only=True):
+    """One field and where it stands in a line."""
+
+    at: Annotated[
+        int | str, Meta(description="Column from 1, path in JSON, key, or group; empty = the field's name.")
+    ] = ""
+
+
+class SerialOptions(Options, frozen=True, kw_only=True):
+    """`format` says how a line is read, `fields` what stands in it."""
+
+    url: Annotated[
+        str, Meta(max_length=2_000, description="serial:///dev/ttyUSB0?baud=9600 or tcp://host:port")
+    ]
+    format: Annotated[Literal["csv", "json", "key-value", "regex"], Meta(description="How a line is read.")]
+    fields: Annotated[
+        dict[str, TextField], Meta(min_length=1, max_length=1_000, description="Field name to its place.")
+    ]
+    separator: Annotated[
+        str, Meta(max_length=8, description="Between columns or pairs; empty = comma, or any blank.")
+    ] = ""
+    pattern: Annotated[str, Meta(max_length=2_000, description="regex: with a (?P<group>...) a field.")] = ""
+    encoding: Annotated[str, Meta(max_length=40, description="Of the text, e.g. utf-8, euc-kr.")] = "utf-8"
+    stream: Annotated[str, Meta(description="Name of the stream.")] = "lines"
+    time_at: Annotated[int | str, Meta(description="Where the device's time stands; empty = nowhere.")] = ""
+    time_unit: Annotated[
+        Literal["iso", "s", "ms", "us", "ns"],
+        Meta(description="ISO 8601 (UTC without a zone), or a number since 1970."),
+    ] = "iso"
+    max_skew_s: Annotated[
+        float, Meta(gt=0, description="A device's time further off than this is not believed.")
+    ] = 86_400.0
+    first_line: Annotated[
+        bool, Meta(description="Read the first line too: it may have begun in its middle.")
+    ] = False
+    max_line: Annotated[int, Meta(ge=16, le=4_194_304, description="Bytes of the longest line.")] = 65_536
+    bad_lines: Annotated[
+        int, Meta(ge=1, le=100_000, description="So many bad lines in a row: another device.")
+    ] = 50
+    silence_s: Annotated[float, Meta(gt=0, le=86_400, description="No row for so long: stalled.")] = 5.0
+    timeout_s: Annotated[
+        float, Meta(gt=0, le=3_600, description="Opening may take so long, the first row included.")
+    ] = 5.0
+
+
+class SerialLines(Adapter):
+    """One device, one signal stream."""
+
+    Options = SerialOptions
+    kind = "serial"
+
+    def __init__(self, options: SerialOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+        self._fields = declared(options.fields)
+        self._read = _reader(options)
+        self._source = Source.parse(options.url)
+        try:
+            b" ".decode(options.encoding)
+        except (LookupError, UnicodeError) as error:
+            raise OptionsError(f"encoding {options.encoding!r} is unknown: try utf-8") from error
+        self._lines = Lines(self._source, self.counters, max_line=options.max_line)
+        self._judge = Judge(self._source, self.counters, log, options.bad_lines)
+        self._first: Reading | None = None
+
+    def streams(self) -> dict[str, Stream]:
+        """One signal stream."""
+        return {self.options.stream: Stream(fields=self._fields)}
+
+    async def open(self) -> None:
+        """Connect and wait for a line that can be read: a port that opens proves nothing."""
+        options: SerialOptions = self.options
+        deadline = asyncio.get_running_loop().time() + options.timeout_s
+        try:
+            await self._lines.open(options.timeout_s)
+            if not options.first_line:
+                await self._lines.next(deadline)
+            self._first = await self._next(deadline)
+            if self._first is None:
+                raise self._lines.stalled("line that can be read", options.timeout_s)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the port at once."""
+        self._lines.close()
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        """A row for each line that can be read, for ever."""
+        loop, silence_s = asyncio.get_running_loop(), self.options.silence_s
+        reading, self._first = self._first, None
+        while True:
+            if reading is not None:
+                yield reading
+            deadline = loop.time() + silence_s
+            reading = await self._next(deadline)
+            if reading is None:
+                raise self._lines.stalled("line that can be read", silence_s)
+
+    async def _next(self, by_s: float) -> Reading | None:
+        """The next row, None where none came by then."""
+        loop = asyncio.get_running_loop()
+        while (line := await self._lines.next(by_s)) is not None:
+            found = self._understand(line)
+            if found:
+                self._judge.good()
+                return self._reading(found)
+            if loop.time() >= by_s:
+                break
+        return None
+
+    def _understand(self, line: bytes) -> Found | None:
+        """What stands in a line; None, counted, where it is none of this device's."""
+        try:
+            text = line.decode(self.options.encoding)
+        except UnicodeError:
+            self._judge.bad("bad_encoding", line, f"{self.options.encoding} text")
+            return None
+        found = self._read(text.strip())
+        if not found or found.keys() == {_TIME}:
+            self._judge.bad("no_match", line, f"{self.options.format} lines as `fields` says")
+            return None
+        return found
+
+    def _reading(self, found: Found) -> Reading:
+        values: dict[str, Value] = {}
+        worst = Quality.GOOD
+        for name, field in self._fields.items():
+            values[name], quality = as_declared(found.get(name), field.t)
+            if quality and worst is not Quality.WRONG_TYPE:
+                worst = quality
+        return Reading(self.options.stream, self._stamp(found.get(_TIME)), values, quality=worst)
+
+    def _stamp(self, said: object) -> int:
+        now_ns = self.clock.now_ns()
+        if self.options.time_at == "":
+            return now_ns
+        at_ns = moment(said, self.options.time_unit)
+        if at_ns is None or abs(at_ns - now_ns) > self.options.max_skew_s * NS_PER_S:
+            why = "no_time" if at_ns is None else "clock_not_believed"
+            self.counters[why] = self.counters.get(why, 0) + 1
+            return now_ns
+        return at_ns
+
+
+def _reader(options: SerialOptions) -> Reader:
+    if options.format == "csv":
+        numbered = enumerate(options.fields.items(), start=1)
+        places = {name: str(column if field.at == "" else field.at) for column, (name, field) in numbered}
+    else:
+        places = {name: str(name if field.at == "" else field.at) for name, field in options.fields.items()}
+    if options.time_at != "":
+        places[_TIME] = str(options.time_at)
+    if (options.format == "regex") != bool(options.pattern):
+        raise OptionsError("give a `pattern` with `format: regex`, and only there")
+    if options.format == "regex":
+        return pattern_reader(places, options.pattern)
+    readers = {"csv": csv_reader, "json": json_reader, "key-value": pair_reader}
+    return readers[options.format](places, options.separator)

@@ -1,0 +1,132 @@
+"""VDA 5050 version 2 messages as far as they are read; keys that are not named here are ignored.
+
+Names and what is required are those of the JSON schemas of versions 2.0 and 2.1.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+OPERATING_MODES = frozenset({"AUTOMATIC", "SEMIAUTOMATIC", "MANUAL", "SERVICE", "TEACHIN"})
+E_STOPS = frozenset({"AUTOACK", "MANUAL", "REMOTE", "NONE"})
+CONNECTION_STATES = frozenset({"ONLINE", "OFFLINE", "CONNECTIONBROKEN"})
+ERROR_LEVELS = {"WARNING": 1, "FATAL": 2}  # word -> how grave
+
+Number = Annotated[int, Meta(ge=0, le=2**62)]
+Name = Annotated[str, Meta(max_length=2_000)]
+
+
+class Header(Struct, rename="camel", kw_only=True):
+    """What every message begins with; `timestamp` is ISO 8601 in UTC."""
+
+    header_id: Number
+    timestamp: Name
+    version: Name
+    manufacturer: Name
+    serial_number: Name
+
+
+class AgvPosition(Struct, rename="camel", kw_only=True):
+    """On the map, m and rad."""
+
+    x: float
+    y: float
+    theta: float
+    map_id: Name
+    position_initialized: bool
+    localization_score: float | None = None
+
+
+class Velocity(Struct, rename="camel", kw_only=True):
+    """In the vehicle's own directions, m/s and rad/s."""
+
+    vx: float | None = None
+    vy: float | None = None
+    omega: float | None = None
+
+
+class BatteryState(Struct, rename="camel", kw_only=True):
+    """Charge in %, voltage in V."""
+
+    battery_charge: float
+    charging: bool
+    battery_voltage: float | None = None
+
+
+class Error(Struct, rename="camel", kw_only=True):
+    """One active error."""
+
+    error_type: Name
+    error_level: Name
+
+
+class SafetyState(Struct, rename="camel", kw_only=True):
+    """Why it may not move."""
+
+    e_stop: Name
+    field_violation: bool
+
+
+class NodeState(Struct, rename="camel", kw_only=True):
+    """A node of the order that is still ahead, and in an order any node."""
+
+    node_id: Name
+    sequence_id: Number
+    released: bool
+
+
+class EdgeState(Struct, rename="camel", kw_only=True):
+    """An edge of the order that is still ahead, and in an order any edge."""
+
+    edge_id: Name
+    sequence_id: Number
+    released: bool
+
+
+class Load(Struct):
+    """Something it carries; only counted."""
+
+
+class State(Header, rename="camel", kw_only=True):
+    """Topic `state`: at each event, and every 30 s at least."""
+
+    order_id: Name
+    order_update_id: Number
+    last_node_id: Name
+    last_node_sequence_id: Number
+    driving: bool
+    operating_mode: Name
+    node_states: list[NodeState]
+    edge_states: list[EdgeState]
+    battery_state: BatteryState
+    errors: list[Error]
+    safety_state: SafetyState
+    paused: bool | None = None
+    distance_since_last_node: float | None = None
+    agv_position: AgvPosition | None = None
+    velocity: Velocity | None = None
+    loads: list[Load] | None = None
+
+
+class Connection(Header, rename="camel", kw_only=True):
+    """Topic `connection`, retained; CONNECTIONBROKEN is the vehicle's last will."""
+
+    connection_state: Name
+
+
+class Visualization(Header, rename="camel", kw_only=True):
+    """Topic `visualization`: position and velocity as often as the vehicle likes."""
+
+    agv_position: AgvPosition | None = None
+    velocity: Velocity | None = None
+
+
+class Order(Header, rename="camel", kw_only=True):
+    """Topic `order`, from the fleet control to the vehicle."""
+
+    order_id: Name
+    order_update_id: Number
+    nodes: list[NodeState]
+    edges: list[EdgeState]

@@ -1,0 +1,1 @@
+"""An edgebed adapter for a thermometer, as a package of its own."""

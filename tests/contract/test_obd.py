@@ -1,0 +1,198 @@
+"""The OBD-II adapter against the simulated car's control unit, through a line that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import pytest
+
+from adapters.base import AdapterError, DeviceLied, DeviceStalled
+from adapters.obd import Obd, ObdOptions
+from adapters.testing import AdapterContract, Rig, read
+from simulators.can import VehicleBus
+from simulators.faults import FaultProxy
+from wire.clock import NS_PER_S, Clock
+from wire.messages import Quality
+
+SEED = 5
+VIN = "EDGEBED0V00000005"
+START_NS = 1_800_000_000 * NS_PER_S
+# name -> half of what its raw value steps by, and what truncation takes
+PIDS = {
+    "vehicle_speed": 0.5,
+    "engine_speed": 0.125,
+    "accelerator_d": 0.2,
+    "hybrid_battery": 0.2,
+    "odometer": 0.1,
+    "control_voltage": 0.001,
+    "coolant_temperature": 0.5,
+}
+
+
+def options(channel: str | int, **more: Any) -> ObdOptions:
+    where = channel if isinstance(channel, str) else f"socket://127.0.0.1:{channel}"
+    quick: dict[str, Any] = {
+        "interface": "slcan",
+        "channel": where,
+        "pids": list(PIDS),
+        "timeout_s": 2.0,
+        "data_age_s": 0.6,
+        "answer_s": 0.4,
+    }
+    return ObdOptions(**(quick | more))
+
+
+@contextlib.asynccontextmanager
+async def asking(
+    rate: float = 20.0, faults: Sequence[str] = (), **more: Any
+) -> AsyncIterator[tuple[VehicleBus, Obd]]:
+    """A car and an adapter that asks it, both by one clock."""
+    clock = Clock(rate, START_NS)
+    car = VehicleBus(seed=SEED, clock=clock, faults=faults)
+    async with car, Obd(options(car.url, **more), clock) as adapter:
+        yield car, adapter
+
+
+class TestObd(AdapterContract):
+    adapter = Obd
+    good_options: ClassVar = {"interface": "slcan", "channel": "/dev/none", "pids": ["vehicle_speed"]}
+    bad_options: ClassVar = [
+        (good_options | {"interface": "smoke"}, "smoke"),
+        (good_options | {"channel": "tcp://x:1"}, "socket://host:port"),
+        (good_options | {"pids": []}, "pids"),
+        (good_options | {"pids": ["warp_speed"]}, "vehicle_speed"),
+        (good_options | {"pids": ["odometer", "odometer"]}, "once"),
+        (good_options | {"vin": VIN[:16]}, "vin is neither"),
+        (good_options | {"vin": "sha256:12"}, "vin is neither"),
+        (good_options | {"answer_id": 0x7DF}, "0x7E8"),
+        (good_options | {"extended": True}, "0x18DAF1"),
+        (good_options | {"period_s": 0}, "period_s"),
+    ]
+    secrets = (VIN, VIN[:16])
+
+    @pytest.fixture
+    async def rig(self) -> AsyncIterator[Rig]:
+        clock = Clock(20, START_NS)
+        async with VehicleBus(seed=SEED, clock=clock) as car, FaultProxy(car.port) as link:
+            yield Rig(lambda: Obd(options(link.port, vin=VIN, answer_s=0.2, data_age_s=0.3), clock), link)
+
+
+async def test_rows_are_what_the_car_measured() -> None:
+    async with asking(rate=10) as (car, adapter):
+        seen = [row for row in await read(adapter, 25) if row.at_ns > car.start_ns]
+        assert set(adapter.counters) <= {"missed_polls", "slow_polls"}  # a busy machine at 10 times its speed
+    assert all(b.at_ns > a.at_ns for a, b in pairwise(seen))
+    # what was answered within the second that was asked for, as all is where nobody is slow
+    rows = [row for row in seen if row.at_ns % NS_PER_S == NS_PER_S // 2]
+    assert len(rows) >= len(seen) - adapter.counters.get("slow_polls", 0) > 0
+    for row in rows:
+        assert row.quality is Quality.GOOD
+        true = car.truth(row.at_ns)
+        for name, step in PIDS.items():
+            assert row.values[name] == pytest.approx(true[name], abs=step * 1.001), (name, row.at_ns)
+    assert max(float(row.values["vehicle_speed"] or 0) for row in seen) > 10
+
+
+async def test_the_vin_is_checked_and_stays_at_home() -> None:
+    hashed = hashlib.sha256(VIN.encode()).hexdigest()
+    async with asking(vin=f"sha256:{hashed.upper()}") as (car, adapter):
+        assert "vin" not in adapter.streams()["obd"].fields
+        assert "vin" not in (await read(adapter, 1))[0].values
+        async with Obd(options(car.url, vin=VIN, send_vin="hash"), car.clock) as other:
+            assert (await read(other, 1))[0].values["vin"] == hashed[:16]
+        async with Obd(options(car.url, send_vin="plain"), car.clock) as other:
+            assert (await read(other, 1))[0].values["vin"] == VIN
+        for wrong in (VIN.replace("5", "6"), "sha256:" + "0" * 64):
+            with pytest.raises(DeviceLied, match="another vehicle") as caught:
+                await Obd(options(car.url, vin=wrong), car.clock).open()
+            assert VIN not in str(caught.value)
+            assert wrong not in str(caught.value)
+
+
+async def test_what_the_unit_does_not_offer_is_told() -> None:
+    async with asking() as (car, _):
+        for pids in (["fuel_level", "vehicle_speed"], ["fuel_level"]):
+            with pytest.raises(DeviceLied, match=r"does not offer fuel_level; it offers .*odometer"):
+                await Obd(options(car.url, pids=pids), car.clock).open()
+        other = options(car.url, answer_id=0x7E9)
+        with pytest.raises(DeviceStalled, match="0x7E9 does not tell which"):
+            await Obd(other, car.clock).open()
+
+
+async def test_physical_requests_go_to_one_unit() -> None:
+    async with asking(request_id=0x7E0, pids=["vehicle_speed"], vin=VIN) as (_, adapter):
+        assert await read(adapter, 2)
+
+
+async def test_refusals_are_named_and_patience_is_had(caplog: pytest.LogCaptureFixture) -> None:
+    async with asking(rate=5, pids=["vehicle_speed", "odometer"]) as (car, adapter):
+        assert await read(adapter, 1)
+        car.inject("ecu-refuses")
+        with pytest.raises(TimeoutError):  # no row without a value
+            await read(adapter, 1, within_s=1.0)
+        assert adapter.counters["refused_conditionsNotCorrect"] >= 2
+        car.repair()
+        assert (await read(adapter, 1))[0].quality is Quality.GOOD
+        assert caplog.text.count("odometer refused: conditionsNotCorrect") == 1
+        car.inject("ecu-pending")
+        assert (await read(adapter, 2))[-1].quality is Quality.GOOD
+    with pytest.raises(
+        DeviceLied, match="refuses to tell which measurements it offers: conditionsNotCorrect"
+    ):
+        async with asking(faults=["ecu-refuses"]):
+            pass
+
+
+async def test_a_silent_unit_on_a_busy_bus_is_a_stall() -> None:
+    async with asking() as (car, adapter):
+        assert await read(adapter, 1)
+        car.inject("ecu-silent")
+        with pytest.raises(DeviceStalled, match=r"has not answered for 0\.6 s"):
+            await read(adapter, 100_000)
+        assert adapter.counters["no_answer"] >= 1
+
+
+async def test_a_long_answer_that_breaks_off_is_asked_again_and_told() -> None:
+    async with asking(pids=["vehicle_speed"], vin=VIN) as (car, adapter):
+        car.inject("ecu-garbled")
+        assert await read(adapter, 1)  # answers of one frame are well
+        with pytest.raises(DeviceStalled, match="consecutive frame 1 should be"):
+            await Obd(options(car.url, vin=VIN), car.clock).open()
+
+
+async def test_data_come_back_after_every_kind_of_loss_again_and_again() -> None:
+    clock = Clock(20, START_NS)
+    async with VehicleBus(seed=SEED, clock=clock) as car, FaultProxy(car.port) as link:
+        harms: list[Callable[[], None]] = [
+            lambda: link.cut(reset=True),
+            lambda: link.cut(reset=False),
+            link.black_hole,
+        ]
+        for harm in harms * 2:
+            async with Obd(
+                options(link.port, pids=["odometer"], answer_s=0.2, data_age_s=0.3), clock
+            ) as adapter:
+                assert await read(adapter, 2)
+                harm()
+                with pytest.raises(AdapterError):
+                    await read(adapter, 100_000)
+            link.heal()
+
+
+async def test_two_testers_on_one_bus_do_not_take_each_others_answers_for_their_own() -> None:
+    async with (
+        asking(pids=["vehicle_speed"]) as (car, adapter),
+        Obd(options(car.url, pids=["odometer"]), car.clock) as other,
+        asyncio.TaskGroup() as group,
+    ):
+        speeds = group.create_task(read(adapter, 10))
+        ways = group.create_task(read(other, 10))
+    for row in speeds.result():
+        assert float(row.values["vehicle_speed"] or 0) < 130
+    for row in ways.result():
+        assert row.values["odometer"] is None or 12_000 < float(row.values["odometer"]) < 13_100  # type: ignore[arg-type]

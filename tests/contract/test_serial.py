@@ -1,0 +1,176 @@
+"""The line adapter against the simulated hygrometer: TCP through a failing line, and a pseudo terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import pytest
+
+from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
+from adapters.serial import SerialLines, SerialOptions, TextField
+from adapters.testing import AdapterContract, Rig, read
+from simulators.faults import FaultProxy
+from simulators.serial import Hygrometer
+from wire.clock import NS_PER_S, Clock
+from wire.messages import Quality
+
+SEED = 5
+TEMPERATURE = TextField(at=2, unit="Cel", dec=2, min=-40, max=85)
+FORMS: dict[str, dict[str, Any]] = {
+    "csv": {"fields": {"temperature": TEMPERATURE, "humidity": TextField(at=3, unit="%")}, "time_at": 1},
+    "json": {
+        "fields": {"temperature": TextField(at="air.T", unit="Cel"), "humidity": TextField(at="air.H")},
+        "time_at": "at",
+        "time_unit": "s",
+    },
+    "key-value": {"fields": {"temperature": TextField(at="T"), "humidity": TextField(at="H")}},
+    "regex": {
+        "fields": {"temperature": TextField(at="t"), "humidity": TextField(at="h")},
+        "pattern": r"(?P<at>[^,]+),(?P<t>[^,]*),(?P<h>[^,]*)",
+        "time_at": "at",
+    },
+}
+
+
+def options(url: str, form: str = "csv", **more: Any) -> SerialOptions:
+    return SerialOptions(
+        **{"url": url, "format": form, "silence_s": 0.7, "timeout_s": 1.0} | FORMS[form] | more
+    )
+
+
+class TestSerial(AdapterContract):
+    adapter = SerialLines
+    good_options: ClassVar = {"url": "serial:///dev/ttyUSB0", "format": "csv", "fields": {"a": {}}}
+    bad_options: ClassVar = [
+        ({"url": "tcp://x:1", "format": "csv", "fields": {}}, "length"),
+        ({"url": "tcp://x:1", "format": "xml", "fields": {"a": {}}}, "xml"),
+        ({"url": "udp://x:1", "format": "csv", "fields": {"a": {}}}, "tcp://"),
+        ({"url": "tcp://x:1", "format": "csv", "fields": {"a": {"at": "T"}}}, "column number"),
+        (
+            {"url": "tcp://x:1", "format": "csv", "fields": {"a": {"at": 1}}, "separator": "::"},
+            "one character",
+        ),
+        ({"url": "tcp://x:1", "format": "csv", "fields": {"a": {"at": 0}}}, "column number"),
+        ({"url": "tcp://x:1", "format": "csv", "fields": {"A b": {}}}, "field name"),
+        ({"url": "tcp://x:1", "format": "regex", "fields": {"a": {}}}, "pattern"),
+        ({"url": "tcp://x:1", "format": "regex", "fields": {"a": {}}, "pattern": "("}, "regular expression"),
+        ({"url": "tcp://x:1", "format": "regex", "fields": {"a": {}}, "pattern": "(?P<b>.)"}, "group"),
+        ({"url": "tcp://x:1", "format": "json", "fields": {"a": {}}, "encoding": "klingon"}, "utf-8"),
+        ({"url": "tcp://x:1", "format": "json", "fields": {"a": {}}, "encoding": "hex"}, "utf-8"),
+    ]
+
+    @pytest.fixture
+    async def rig(self) -> AsyncIterator[Rig]:
+        async with Hygrometer(seed=SEED, rate_hz=50) as device, FaultProxy(device.port) as link:
+            url = f"tcp://127.0.0.1:{link.port}"
+            yield Rig(lambda: SerialLines(options(url), device.clock), link)
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["tcp", "pty"])
+@pytest.mark.parametrize("form", FORMS)
+async def test_every_line_is_a_row_as_the_air_was(form: str, terminal: bool) -> None:
+    printed: Any = "csv" if form == "regex" else form
+    async with (
+        Hygrometer(seed=SEED, rate_hz=100, form=printed, terminal=terminal) as device,
+        SerialLines(options(device.url, form), device.clock) as adapter,
+    ):
+        rows = await read(adapter, 30)
+        assert adapter.counters == {}
+        for row in rows:
+            assert row.quality is Quality.GOOD
+            if form != "key-value":  # those lines carry no time
+                assert row.values == pytest.approx(device.truth(row.at_ns), abs=0.051)
+    if form != "key-value":
+        assert {b.at_ns - a.at_ns for a, b in pairwise(rows)} == {NS_PER_S // 100}
+
+
+async def test_what_is_no_line_of_this_device_is_counted_then_told() -> None:
+    async with (
+        Hygrometer(seed=SEED, rate_hz=100) as device,
+        SerialLines(options(device.url, bad_lines=40), device.clock) as adapter,
+    ):
+        device.inject("error")
+        rows = await read(adapter, 60)
+        assert rows[-1].quality is Quality.WRONG_TYPE
+        assert rows[-1].values["temperature"] is None
+        assert rows[-1].values["humidity"] is not None
+        device.repair()
+        device.inject("garbled")
+        with pytest.raises(DeviceLied, match="40 lines in a row"):
+            await read(adapter, 100_000)
+        assert adapter.counters.get("no_match", 0) + adapter.counters.get("bad_encoding", 0) == 40
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("silent", "no line that can be read"), ("no-newline", "no whole")]
+)
+async def test_silence_is_told(fault: str, said: str) -> None:
+    async with (
+        Hygrometer(seed=SEED, rate_hz=100) as device,
+        SerialLines(options(device.url), device.clock) as adapter,
+    ):
+        await read(adapter, 3)
+        device.inject(fault)
+        with pytest.raises(DeviceStalled, match=said):
+            await read(adapter, 100_000)
+
+
+async def test_a_pulled_cable_is_told() -> None:
+    async with (
+        Hygrometer(seed=SEED, rate_hz=100, terminal=True) as device,
+        SerialLines(options(device.url), device.clock) as adapter,
+    ):
+        await read(adapter, 3)
+        device.unplug()
+        with pytest.raises(DeviceUnreachable):
+            await read(adapter, 100_000)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/nowhere/ttyUSB0", "/etc/hostname"])
+async def test_what_is_no_serial_port_is_told(path: str) -> None:
+    with pytest.raises(DeviceUnreachable, match=path):
+        await SerialLines(options(f"serial://{path}"), Clock()).open()
+
+
+async def served(data: bytes, **more: Any) -> list[Reading]:
+    """What is read from a server that sends this and hangs up."""
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    rows: list[Reading] = []
+    async with server:
+        url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with SerialLines(options(url, first_line=True, **more), Clock()) as adapter:
+            with contextlib.suppress(DeviceUnreachable):
+                async for reading in adapter:
+                    rows.append(reading)  # noqa: PERF401 - they are kept when the error comes
+    return rows
+
+
+async def test_korean_text_in_both_encodings() -> None:
+    fields = {"where": TextField(at=1, t="str"), "pm": TextField(at=2)}
+    for encoding in ("utf-8", "euc-kr"):
+        data = "대구 중구,23.5\r\n".encode(encoding) * 2
+        (row, _) = await served(data, fields=fields, time_at="", encoding=encoding)
+        assert row.values == {"where": "대구 중구", "pm": 23.5}
+
+
+async def test_a_line_of_two_megabytes_is_one_row_where_it_may_be_and_counted_where_not() -> None:
+    long = b'{"air":{"T":1.0,"H":2.0},"more":"' + b"x" * 2_000_000 + b'"}\n'
+    short = b'{"air":{"T":3.0,"H":4.0}}\n'
+    rows = await served(long + short, form="json", time_at="", max_line=4_194_304)
+    assert [row.values["temperature"] for row in rows] == [1.0, 3.0]
+    rows = await served(long[:100_000] + b"\n" + short, form="json", time_at="")
+    assert [row.values["temperature"] for row in rows] == [3.0]
+
+
+async def test_bytes_without_any_line_end_are_no_line_protocol() -> None:
+    with pytest.raises(AdapterError, match="without a line end"):
+        await served(b"x" * 1_000_000)

@@ -1,0 +1,216 @@
+"""The VDA 5050 adapter against the simulated vehicle, through a line that fails in every way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import pytest
+
+from adapters.base import AdapterError, DeviceLied, DeviceStalled, Reading
+from adapters.testing import AdapterContract, Rig, read_until
+from adapters.vda5050 import Vda5050, Vda5050Options
+from edgebed.broker import Broker
+from simulators.faults import FaultProxy
+from simulators.mqtt_publisher import Publisher, broker_of
+from simulators.vda5050 import AmrVehicle
+from wire.clock import NS_PER_MS, NS_PER_S, Clock
+from wire.messages import Quality
+
+BASE = "uagv/v2/acme/amr-01"
+
+
+def options(port: int, **more: Any) -> Vda5050Options:
+    quick = {"manufacturer": "acme", "serial": "amr-01", "silence_s": 0.8, "timeout_s": 1.0}
+    return Vda5050Options(url=f"mqtt://127.0.0.1:{port}", **(quick | more))
+
+
+async def until(adapter: Vda5050, found: Callable[[Reading], bool]) -> list[Reading]:
+    """Every reading up to the first that is found."""
+    return await read_until(adapter, lambda seen: found(seen[-1]))
+
+
+async def fails(adapter: Vda5050) -> AdapterError:
+    with pytest.raises(AdapterError) as caught:
+        await until(adapter, lambda _: False)
+    return caught.value
+
+
+class TestVda5050(AdapterContract):
+    adapter = Vda5050
+    good_options: ClassVar = {"url": "mqtt://hub.example", "manufacturer": "acme", "serial": "amr-01"}
+    bad_options: ClassVar = [
+        ({**good_options, "url": "mqtt://me:geheim@hub.example"}, "password_file"),
+        ({**good_options, "serial": "#"}, "topic level"),
+        ({**good_options, "manufacturer": "a/b"}, "topic level"),
+        ({**good_options, "manufacturer": ""}, "manufacturer"),
+        ({**good_options, "interface": "tb1"}, "loop"),
+    ]
+    secrets = ("geheim",)
+
+    @pytest.fixture
+    async def rig(self, mosquitto: Broker) -> AsyncIterator[Rig]:
+        clock = Clock(10.0)
+        async with (
+            AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url),
+            FaultProxy(mosquitto.port) as link,
+        ):
+            yield Rig(lambda: Vda5050(options(link.port), clock), link)
+
+
+async def test_the_rows_are_what_the_vehicle_did(broker: Broker) -> None:
+    clock = Clock(20.0)
+    async with AmrVehicle(seed=4, clock=clock, broker_url=broker.url, visualization=True) as vehicle:
+        async with Vda5050(options(broker.port, visualization=True), clock) as adapter:
+            arrived = lambda row: bool(row.values.get("order_id")) and row.values.get("nodes_left") == 0  # noqa: E731
+            rows = await until(adapter, arrived)
+            assert adapter.counters == {}
+        states = [row for row in rows if row.stream == "state"]
+        assert len(states) > 20
+        for row in states:
+            truth = vehicle.truth(row.at_ns)
+            for name in ("order_id", "last_node_id", "nodes_left", "driving", "charging"):
+                assert row.values[name] == truth[name]
+            for name in ("x", "y", "theta", "vx", "omega", "battery_charge", "battery_voltage"):
+                assert row.values[name] == pytest.approx(truth[name], abs=0.02), name
+        assert {row.quality for row in rows} == {Quality.GOOD}
+        assert max(b.at_ns - a.at_ns for a, b in pairwise(states)) == 500 * NS_PER_MS
+        fine = [row for row in rows if row.stream == "visualization"]
+        assert {b.at_ns - a.at_ns for a, b in pairwise(fine)} == {100 * NS_PER_MS}
+        order = next(row for row in rows if row.stream == "orders")
+        assert order.values["order_id"] == states[-1].values["order_id"]
+        assert (
+            order.values["nodes"] == order.values["released_nodes"] == len(str(order.values["route"]).split())
+        )
+        assert str(order.values["route"]).split()[-1] == states[-1].values["last_node_id"]
+
+
+async def test_an_order_is_echoed_and_done_and_nothing_is_ever_sent(mosquitto: Broker) -> None:
+    clock, heard = Clock(20.0), []
+    order = {
+        "headerId": 1, "timestamp": "2026-01-01T00:00:00.000Z", "version": "2.1.0",
+        "manufacturer": "acme", "serialNumber": "amr-01", "orderId": "주문-7", "orderUpdateId": 0,
+        "nodes": [
+            {"nodeId": "dock", "sequenceId": 0, "released": True, "actions": []},
+            {"nodeId": "gate", "sequenceId": 2, "released": True, "actions": [],
+             "nodePosition": {"x": -1.0, "y": 2.0, "mapId": "hall-1"}},
+            {"nodeId": "n10", "sequenceId": 4, "released": False, "actions": []},
+        ],
+        "edges": [{"edgeId": "e", "sequenceId": 1, "released": True, "actions": []}],
+    }  # fmt: skip
+    master = Publisher(
+        broker_of("fleet", mosquitto.url, 0), "master", topic="#", heard=lambda *a: heard.append(a)
+    )
+    await master.open()
+    try:
+        async with AmrVehicle(seed=4, clock=clock, broker_url=mosquitto.url, fleet=False) as vehicle:
+            async with Vda5050(options(mosquitto.port), clock) as adapter:
+                parked = await until(adapter, lambda row: row.stream == "state")
+                assert parked[-1].values["order_id"] == ""
+                master.publish(f"{BASE}/order", json.dumps(order).encode(), qos=1)
+                rows = await until(adapter, lambda row: row.values.get("last_node_id") == "gate")
+                master.publish(f"{BASE}/order", json.dumps({**order, "orderId": "far"}).encode(), qos=1)
+                master.publish(f"{BASE}/order", b"{", qos=1)
+                rows += await until(adapter, lambda row: bool(row.values.get("errors")))
+                foreign = json.dumps({**order, "serialNumber": "amr-02"}).encode()
+                master.publish(f"{BASE}/order", foreign, qos=1)
+                await until(adapter, lambda _: bool(adapter.counters.get("foreign_order")))
+            end = vehicle.truth(rows[-1].at_ns)
+    finally:
+        await master.close()
+    said = next(row for row in rows if row.stream == "orders")
+    assert said.values | {"x": 0} == {
+        "order_id": "주문-7", "order_update_id": 0, "nodes": 3, "released_nodes": 2, "edges": 1,
+        "route": "dock gate n10", "x": 0,
+    }  # fmt: skip
+    assert {row.values["order_id"] for row in rows if row.stream == "state"} >= {"주문-7"}
+    assert (end["x"], end["y"]) == pytest.approx((-1.0, 2.0))
+    assert rows[-1].values["error_level"] == "WARNING"
+    assert {topic for topic, _ in heard} == {f"{BASE}/{kind}" for kind in ("state", "connection", "order")}
+    assert sum(topic.endswith("order") for topic, _ in heard) == 4, "every order came from this test"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        ("wrong-serial", DeviceLied, "amr-01-other"),
+        ("version", DeviceLied, "VDA 5050 3.0.0"),
+        ("silent", DeviceStalled, "nothing usable"),
+        ("malformed", DeviceStalled, "no JSON"),
+        ("broken", DeviceStalled, "the vehicle said CONNECTIONBROKEN"),
+    ],
+)
+async def test_a_vehicle_that_is_none_is_told(
+    mosquitto: Broker, fault: str, error: type[AdapterError], said: str
+) -> None:
+    clock = Clock(10.0)
+    async with AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url) as vehicle:
+        async with Vda5050(options(mosquitto.port), clock) as adapter:
+            await until(adapter, lambda row: row.stream == "state")
+            vehicle.inject(fault)
+            caught = await fails(adapter)
+            assert isinstance(caught, error)
+            assert said in str(caught)
+        vehicle.repair()
+        async with Vda5050(options(mosquitto.port, silence_s=10.0), clock) as adapter:
+            await until(adapter, lambda row: row.stream == "state")
+
+
+async def test_a_broken_connection_is_a_row_and_so_is_its_return(mosquitto: Broker) -> None:
+    clock = Clock(10.0)
+    async with (
+        AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url) as vehicle,
+        Vda5050(options(mosquitto.port, silence_s=20.0), clock) as adapter,
+    ):
+        await until(adapter, lambda row: row.stream == "state")
+        vehicle.inject("broken")
+        rows = await until(adapter, lambda row: row.values.get("online") is False)
+        vehicle.repair()
+        rows += await until(adapter, lambda row: row.values.get("online") is True)
+        await until(adapter, lambda row: row.stream == "state")
+    async with Vda5050(options(mosquitto.port), clock) as adapter:
+        assert "OFFLINE when the broker last heard" in str(await fails(adapter))
+    words = [row.values["connection_state"] for row in rows if row.stream == "connection"]
+    assert words[-2:] == ["CONNECTIONBROKEN", "ONLINE"]
+
+
+async def test_odd_messages_are_flagged_or_counted(mosquitto: Broker) -> None:
+    clock = Clock(10.0)
+    async with (
+        AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url) as vehicle,
+        Vda5050(options(mosquitto.port, silence_s=20.0), clock) as adapter,
+    ):
+        rows = await until(adapter, lambda row: row.stream == "state")
+        vehicle.inject("nan")
+        rows += await until(adapter, lambda row: row.values.get("vx") != row.values.get("vx"))
+        vehicle.repair()
+        vehicle.inject("backward")
+        rows += await until(adapter, lambda row: row.at_ns < rows[-1].at_ns - 8 * NS_PER_S)
+        vehicle.repair()
+        rows += await until(adapter, lambda row: row.at_ns > rows[-2].at_ns and row.stream == "state")
+        assert adapter.counters == {}
+        vehicle.inject("lostx0.5")
+        await until(adapter, lambda _: adapter.counters.get("missed", 0) >= 3)
+        vehicle.repair()
+        vehicle.inject("e-stop")
+        stopped = (await until(adapter, lambda row: row.values.get("e_stop") == "MANUAL"))[-1]
+        assert stopped.values["error_level"] == "FATAL"
+        assert (stopped.values["driving"], stopped.values["errors"]) == (False, 1)
+    assert {row.quality for row in rows} == {Quality.GOOD}, "times and NaN are left to the agent to flag"
+
+
+async def test_a_state_of_two_megabytes_costs_the_vehicle_its_connection_and_no_more(
+    mosquitto: Broker,
+) -> None:
+    clock = Clock(10.0)
+    async with (
+        AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url) as vehicle,
+        Vda5050(options(mosquitto.port, silence_s=20.0), clock) as adapter,
+    ):
+        await until(adapter, lambda row: row.stream == "state")
+        vehicle.inject("huge")  # more than this broker takes
+        await until(adapter, lambda row: row.values.get("connection_state") == "CONNECTIONBROKEN")
+        vehicle.repair()
+        await until(adapter, lambda row: row.stream == "state")
