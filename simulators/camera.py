@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import ssl
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +20,12 @@ os.environ.setdefault(
 import cv2
 import numpy as np
 
+from simulators.lapses import Lapses
 from simulators.rtp import CLOCK_HZ, MAX_SIDE
 from simulators.rtsp import RtspServer
 from simulators.scene import Scene
 from simulators.scenery import Picture
-from wire.clock import NS_PER_S, Clock
+from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import EdgebedError
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,11 @@ Truth = list[tuple[str, float, float, float, float]]
 cv2.setNumThreads(1)  # a simulator beside what it is there for takes no core more than it needs
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
+LAPSES = {
+    "covered": "something is before the lens: pictures are black",
+    "frozen": "the same picture again and again",
+    "silent": "no pictures; the connection stays up",
+}
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -43,7 +50,7 @@ class CameraError(EdgebedError):
 class StreetCamera:
     """`async with StreetCamera(seed=1) as camera:` serves `camera.url` until the block ends.
 
-    Pictures follow the clock's schedule: number i is due at start + i / fps. They are made only while
+    Pictures follow the clock's schedule: number i is due at `start_ns` + i / fps. They are made only while
     somebody watches, once for all viewers; where making them takes too long, numbers are left out
     (`skipped`). `clip` is a video file or a folder of pictures, shown over and over instead of the scene.
     """
@@ -56,6 +63,7 @@ class StreetCamera:
         host: str = "127.0.0.1",
         port: int = 0,
         clock: Clock | None = None,
+        faults: Sequence[str] = (),
         size: tuple[int, int] = (640, 480),
         fps: float = 0.0,
         quality: int = 85,
@@ -70,6 +78,8 @@ class StreetCamera:
         self.clock = clock or Clock()
         self.skipped = 0
         self.index = -1  # of the newest picture sent
+        self.start_ns = 0  # time of picture 0
+        self._lapses = Lapses(LAPSES, faults)
         self.fps = fps  # 0 until it is open: the clip's own
         self._film_of = (seed, clip, size, fps)
         self._source: _Source | None = None
@@ -77,7 +87,7 @@ class StreetCamera:
         self._server = RtspServer("street", host=host, port=port, user=user, password=password, tls=tls)
         self._studio: ThreadPoolExecutor | None = None
         self._filming: asyncio.Task[None] | None = None
-        self._begun = (0, 0)  # on the clock's monotonic and on its wall side
+        self._began_ns = 0  # picture 0 on the clock's monotonic side, which is never set
 
     @property
     def url(self) -> str:
@@ -98,6 +108,35 @@ class StreetCamera:
     def counters(self) -> dict[str, int]:
         """What was refused or dropped since the start, by name."""
         return {**self._server.counters, "pictures_skipped": self.skipped}
+
+    @property
+    def period_ns(self) -> int:
+        """From picture to picture."""
+        return round(NS_PER_S / self.fps)
+
+    def truth(self, at_ns: int) -> Mapping[str, int]:
+        """How many of each label, and `n` of all, the picture that was newest at `at_ns` holds.
+
+        A covered or frozen lens does not change what was there. Empty before picture 0, and for a recording.
+        """
+        # times travel in whole milliseconds, cut rather than rounded
+        frame = math.floor((at_ns + NS_PER_MS - self.start_ns) * self.fps / NS_PER_S)
+        if frame < 0 or not isinstance(self._source, _Scenery):
+            return {}
+        counts = self._source.scene.counts(frame)
+        return {"n": sum(counts.values()), **counts}
+
+    def inject(self, fault: str) -> None:
+        """Break something from now on, or from the fault's own start where that is later.
+
+        Raises:
+            ValueError: no such fault.
+        """
+        self._lapses.add(fault, max(0.0, self._elapsed_s()) if self._source else 0.0)
+
+    def repair(self) -> None:
+        """Take every fault back."""
+        self._lapses.clear()
 
     def truth_at(self, frame: int) -> Truth:
         """What can be seen in picture `frame`: (label, x, y, w, h) in px.
@@ -136,7 +175,9 @@ class StreetCamera:
             raise
         self._studio = ThreadPoolExecutor(1, thread_name_prefix="street-camera")
         self._source = source
-        self._begun = (self.clock.monotonic_ns(), self.clock.now_ns())
+        now_ns, period_ns = self.clock.now_ns(), self.period_ns
+        self.start_ns = -(-now_ns // period_ns) * period_ns
+        self._began_ns = self.clock.monotonic_ns() + self.start_ns - now_ns
         self._filming = asyncio.create_task(self._film(source), name="street-camera")
         return self
 
@@ -164,23 +205,38 @@ class StreetCamera:
             if not self._server.someone_plays.is_set():
                 await self._server.someone_plays.wait()
                 self.index = max(self.index, math.ceil(self._elapsed_s() * self.fps) - 1)
-            due = max(self.index + 1, math.floor(self._elapsed_s() * self.fps))
+            due = max(self.index + 1, math.floor(self._elapsed_s() * self.fps + 1e-6))
             self.skipped += due - self.index - 1
-            jpeg = await loop.run_in_executor(self._studio, _jpeg, source, due, self._quality)
-            await self.clock.sleep(due / self.fps - self._elapsed_s())
+            jpeg = await loop.run_in_executor(self._studio, self._jpeg, source, due)
+            after_ns = round(due * NS_PER_S / self.fps)
+            left_ns = self._began_ns + after_ns - self.clock.monotonic_ns()
+            await self.clock.sleep_until(self.clock.now_ns() + left_ns)
             self.index = due
-            at_s = due / self.fps
-            self._server.publish(jpeg, round(at_s * CLOCK_HZ), self._begun[1] + round(at_s * NS_PER_S))
+            if jpeg:
+                timestamp = round(due / self.fps * CLOCK_HZ)
+                self._server.publish(jpeg, timestamp, self.start_ns + after_ns)
+
+    def _jpeg(self, source: _Source, index: int) -> bytes:
+        at_s = index / self.fps
+        if self._lapses.size("silent", at_s):
+            return b""
+        for frozen in self._lapses.active("frozen", at_s):
+            index = min(index, math.ceil(frozen.start_s * self.fps))
+        picture = source.picture(index)
+        if self._lapses.size("covered", at_s):
+            picture = np.zeros_like(picture)
+        _, jpeg = cv2.imencode(".jpg", picture, self._quality)
+        return jpeg.tobytes()
 
     def _elapsed_s(self) -> float:
-        return (self.clock.monotonic_ns() - self._begun[0]) / NS_PER_S
+        return (self.clock.monotonic_ns() - self._began_ns) / NS_PER_S
 
 
 class _Source(Protocol):
     fps: float
 
     def picture(self, index: int) -> Picture:
-        """Picture `index`; called from one thread with rising numbers."""
+        """Picture `index`; called from one thread, with rising numbers unless the lens is frozen."""
 
     def close(self) -> None:
         """Give files back."""
@@ -204,10 +260,13 @@ class _Clip:
         self._path = path
         self._video = self._begin()
         self._next = 0
+        self._last: Picture | None = None
         rate = self._video.get(cv2.CAP_PROP_FPS)
         self.fps = rate if 0 < rate <= 240 else 25.0
 
     def picture(self, index: int) -> Picture:
+        if index < self._next and self._last is not None:
+            return self._last  # a frozen lens
         while self._next < index:  # those that were skipped
             if not self._video.grab():
                 self._rewind()
@@ -220,7 +279,8 @@ class _Clip:
         if not done:
             raise CameraError(f"{self._path} cannot be decoded any more")
         self._next += 1
-        return _fitting(picture)
+        self._last = _fitting(picture)
+        return self._last
 
     def close(self) -> None:
         self._video.release()
@@ -264,11 +324,6 @@ class _Folder:
         if picture is None:
             raise CameraError(f"{self._files[number]} is no picture that can be decoded")
         return _fitting(picture)
-
-
-def _jpeg(source: _Source, index: int, quality: list[int]) -> bytes:
-    _, jpeg = cv2.imencode(".jpg", source.picture(index), quality)
-    return jpeg.tobytes()
 
 
 def _open(seed: int, clip: Path | str | None, size: tuple[int, int], fps: float) -> _Source:

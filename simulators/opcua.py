@@ -15,7 +15,7 @@ import gc
 import hmac
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,7 +61,7 @@ class CobotCell:
         host: str = "127.0.0.1",
         port: int = 0,
         clock: Clock | None = None,
-        faults: Sequence[Fault] = (),
+        faults: Sequence[Fault | str] = (),
         cell: str = "Cell1",
         arm: str = "Arm1",
         user: str = "",
@@ -69,7 +69,7 @@ class CobotCell:
         cert: Path | None = None,
         key: Path | None = None,
     ) -> None:
-        self.cobot = Cobot(seed, faults)
+        self.cobot = Cobot(seed, [_fault(each) for each in faults])
         self.host, self.port = host, port
         self.clock = clock or Clock()
         self.cell, self.arm = cell, arm
@@ -94,9 +94,25 @@ class CobotCell:
         """Seconds of the robot's time since sample 0: the scale of `Fault.start_s`."""
         return (self.clock.now_ns() - self.start_ns) / NS_PER_S
 
-    def inject(self, fault: Fault) -> None:
-        """Break something from now on, or from `fault.start_s` where that is later."""
-        now = (self.written + self.skipped) / RATE_HZ
+    def truth(self, at_ns: int) -> Mapping[str, float]:
+        """What the joints did at a sample's time, `faulty_joint` beside it; stuck sensors falsify nothing.
+
+        Empty before sample 0 and between samples.
+        """
+        index, rest = divmod(at_ns - self.start_ns, _PERIOD_NS)
+        if not self.start_ns or rest or index < 0:
+            return {}
+        real = [fault for fault in self.cobot.faults if fault.kind != "stuck-sensor"]
+        sample = Cobot(self.cobot.seed, real).sample(index)
+        return {**sample, "faulty_joint": int(self.cobot.labels(index, 1)[0])}
+
+    def inject(self, fault: Fault | str) -> None:
+        """Break something from now on, or from the fault's own start where that is later.
+
+        Raises:
+            ValueError: no such fault.
+        """
+        fault, now = _fault(fault), (self.written + self.skipped) / RATE_HZ
         if fault.end_s > now:
             self.cobot.faults = (*self.cobot.faults, replace(fault, start_s=max(fault.start_s, now)))
 
@@ -239,6 +255,10 @@ class CobotCell:
         server.iserver.set_attribute_value_callback(
             ua.NodeId(ua.ObjectIds.Server_ServerStatus_CurrentTime), now
         )
+
+
+def _fault(fault: Fault | str) -> Fault:
+    return Fault.parse(fault) if isinstance(fault, str) else fault
 
 
 class _Sample(ua.DataValue):  # type: ignore[misc]  # mypy does not follow asyncua

@@ -15,12 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-from simulators import camera as camera_module
 from simulators.camera import CameraError, StreetCamera
 from simulators.rtp import CLOCK_HZ, JpegError, Packetizer
 from simulators.rtsp import MAX_VIEWERS, RtspServer
 from simulators.scene import Scene
-from wire.clock import NS_PER_S, Clock
+from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import TryAgain
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -159,13 +158,13 @@ async def test_ffprobe_reads_codec_size_and_rate(require: Callable[[str], str]) 
 
 async def test_opencv_viewers_see_the_same_pictures_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
-    original = camera_module._jpeg
+    original = StreetCamera._jpeg
 
-    def counted(source: object, index: int, quality: list[int]) -> bytes:
+    def counted(camera: StreetCamera, source: object, index: int) -> bytes:
         encoded.append(index)
-        return original(source, index, quality)  # type: ignore[arg-type]  # passed on as it came
+        return original(camera, source, index)  # type: ignore[arg-type]  # passed on as it came
 
-    monkeypatch.setattr(camera_module, "_jpeg", counted)
+    monkeypatch.setattr(StreetCamera, "_jpeg", counted)
 
     def watch(url: str) -> dict[int, bytes]:
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 5000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 5000]
@@ -318,6 +317,55 @@ async def test_truth_is_that_of_the_scene() -> None:
         scene = Scene(9)
         assert camera.truth_at(55) == scene.truth(55)
         assert camera.counts_at(55) == scene.counts(55)
+
+
+async def test_truth_is_told_by_time() -> None:
+    async with StreetCamera(seed=9, fps=25, clock=Clock(1.0, start_ns=1_000_000_001)) as camera:
+        assert camera.start_ns % camera.period_ns == 0
+        for frame in (0, 1, 77):
+            counts = Scene(9, fps=25.0).counts(frame)
+            at_ns = camera.start_ns + frame * camera.period_ns
+            assert camera.truth(at_ns) == {"n": sum(counts.values()), **counts}
+            assert camera.truth(at_ns + camera.period_ns - 2 * NS_PER_MS) == camera.truth(at_ns)
+            assert camera.truth(at_ns - NS_PER_MS + 1) == camera.truth(at_ns)  # as it is once it travelled
+        assert camera.truth(camera.start_ns - 2 * NS_PER_MS) == {}
+
+
+async def test_a_lens_freezes_is_covered_and_is_repaired() -> None:
+    seen: list[tuple[int | None, float]] = []
+
+    def watch(url: str) -> None:
+        video = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_READ_TIMEOUT_MSEC, 20_000])
+        while not seen or seen[-1][0] is None or seen[-1][0] < 70:
+            done, picture = video.read()
+            assert done
+            with contextlib.suppress(ValueError):
+                seen.append((Scene.read_number(picture), float(picture.mean())))  # type: ignore[arg-type]  # BGR
+                continue
+            seen.append((None, float(picture.mean())))
+        video.release()
+
+    async with StreetCamera(seed=1, fps=30, size=(160, 120), faults=["frozen@1-1.5"]) as camera:
+        camera.inject("covered@1.6-2")
+        await asyncio.to_thread(watch, camera.url)
+        assert [each[0] for each in seen].count(30) > 5
+        assert not {31, 44} & {each[0] for each in seen}
+        assert min(each[1] for each in seen) < 5
+        assert max(each[1] for each in seen) > 50
+        camera.inject("silent")
+        camera.repair()
+        again = await asyncio.to_thread(cv2.VideoCapture, camera.url, cv2.CAP_FFMPEG)
+        assert again.isOpened()
+        again.release()
+
+
+@pytest.mark.parametrize("text", ["frozen:1", "foggy", "frozen@5-4", ""])
+async def test_an_impossible_lens_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="fault"):
+        StreetCamera(faults=[text])
+    async with StreetCamera(seed=1) as camera:
+        with pytest.raises(ValueError, match="fault"):
+            camera.inject(text)
 
 
 def numbered_clip(path: Path, pictures: int, size: tuple[int, int] = (164, 124)) -> Path:

@@ -65,6 +65,21 @@ async def test_a_fault_can_be_injected_and_repaired_while_it_runs(cell: CobotCel
         await until(lambda: _moves(node))
 
 
+async def test_truth_is_the_plants_at_the_times_of_samples(cell: CobotCell) -> None:
+    at_ns = cell.start_ns + 500 * NS_PER_S // RATE_HZ
+    assert cell.truth(at_ns) == {**Cobot(5).sample(500), "faulty_joint": 0}
+    assert cell.truth(at_ns + 1) == {}
+    assert cell.truth(cell.start_ns - NS_PER_S // RATE_HZ) == {}
+    cell.inject("friction:3@5-30x2")
+    cell.inject("stuck-sensor:2@5-30")
+    told = cell.truth(at_ns)
+    assert told["faulty_joint"] in (2, 3)
+    assert told["j3_torque"] == Cobot(5, [Fault(3, "friction", 5, 30, 2)]).sample(500)["j3_torque"]
+    assert told["j2_position"] == Cobot(5).sample(500)["j2_position"]  # it moves on, whatever its sensor says
+    with pytest.raises(ValueError, match="rust"):
+        cell.inject("rust:1")
+
+
 async def _still(node: object) -> bool:
     return len(await _positions(node)) == 1
 

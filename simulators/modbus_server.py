@@ -1,0 +1,302 @@
+"""The device side of Modbus, written from the specification: TCP, RTU on a pseudo terminal, RTU over TCP.
+
+MODBUS Application Protocol V1.1b3 (functions 1 to 4 and 43/14), MODBUS Messaging on TCP/IP V1.0b, MODBUS over
+Serial Line V1.02. It shares no code with what the adapter stands on, so neither side can hide a misreading of
+the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import struct
+import tty
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from wire.errors import TryAgain
+
+Way = Literal["tcp", "rtu", "rtu+tcp"]
+
+ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = 1, 2, 3
+NAMES = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
+_MAX_CONNECTIONS = 64
+
+
+class Refusal(Exception):
+    """An exception answer; 7 of the application protocol."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exception {code}")
+        self.code = code
+
+
+@dataclass(slots=True)
+class Manners:
+    """How a device answers now."""
+
+    answers_as: int = 0  # a unit it pretends to be; 0 = the one it is
+    late_s: float = 0.0
+    silent: bool = False
+    exception: int = 0  # refuses everything with this code
+    short: int = 0  # leaves out so many registers
+    garbage: bool = False
+
+
+class Bank(Protocol):
+    """What a device holds. Bits and registers are asked for the same way."""
+
+    unit_id: int  # the one it answers as; questions to others are not for it
+
+    def read(self, table: str, address: int, count: int) -> Sequence[int]:
+        """Numbers 0 to 65535 (bits 0 or 1) of `coil`, `discrete`, `holding` or `input`.
+
+        Raises:
+            Refusal: it has no such address.
+        """
+
+    def objects(self) -> Mapping[int, bytes]:
+        """Who it says it is, by object id; empty where it does not know function 43/14."""
+
+    def manners(self) -> Manners:
+        """How it answers now."""
+
+
+def answer(bank: Bank, request: bytes, manners: Manners) -> bytes:
+    """The answer to one request PDU (function and data, no address, no checksum)."""
+    function = request[0] if request else 0
+    try:
+        if manners.exception:
+            raise Refusal(manners.exception)
+        if function in NAMES:
+            return _read(bank, request, manners.short)
+        if function == 0x2B:
+            return _identify(bank, request)
+        raise Refusal(ILLEGAL_FUNCTION)
+    except Refusal as refusal:
+        return bytes([function | 0x80, refusal.code])
+
+
+def crc(frame: bytes) -> bytes:
+    """The checksum of an RTU frame, low byte first; 6.2.2 of MODBUS over Serial Line."""
+    value = 0xFFFF
+    for byte in frame:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ 0xA001 if value & 1 else value >> 1
+    return value.to_bytes(2, "little")
+
+
+class TcpListener:
+    """Serves a bank on a TCP port; with `rtu`, frames as on a serial line (a transparent gateway)."""
+
+    def __init__(self, bank: Bank, host: str, port: int, *, rtu: bool = False) -> None:
+        self.port = port
+        self._bank, self._host, self._rtu = bank, host, rtu
+        self._server: asyncio.Server | None = None
+        self._talks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            TryAgain: the port cannot be had.
+        """
+        try:
+            self._server = await asyncio.start_server(self._talk, self._host, self.port, limit=1024)
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise TryAgain(
+                f"the Modbus server cannot listen on {self._host}:{self.port}: {why}; "
+                "stop what listens there or use --port"
+            ) from error
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stop listening and end every connection."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        for task in self._talks:
+            task.cancel()
+        await asyncio.gather(*self._talks, return_exceptions=True)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._talks) >= _MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._talks.add(task)
+        task.add_done_callback(self._talks.discard)
+        try:
+            await (self._serve_rtu if self._rtu else self._serve_tcp)(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client went, or we do: start_server would log it
+        finally:
+            writer.transport.abort()
+
+    async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            header = await reader.readexactly(7)
+            transaction, protocol, length, unit = struct.unpack(">HHHB", header)
+            if protocol != 0 or not 2 <= length <= 254:
+                return  # no Modbus: the connection is worth nothing any more
+            request = await reader.readexactly(length - 1)
+            if unit != self._bank.unit_id:
+                continue
+            manners = self._bank.manners()
+            said = await _considered(self._bank, request, manners)
+            if said is None:
+                continue
+            if not manners.garbage:
+                said = struct.pack(">HHHB", transaction, 0, len(said) + 1, manners.answers_as or unit) + said
+            writer.write(said)
+            await writer.drain()
+
+    async def _serve_rtu(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = Frames()
+        while chunk := await reader.read(256):
+            for frame in frames.feed(chunk):
+                said = await rtu_answer(self._bank, frame)
+                if said is not None:
+                    writer.write(said)
+                    await writer.drain()
+
+
+class Terminal:
+    """Serves a bank on a pseudo terminal, which a client opens as its serial port."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.path = ""
+        self._bank = bank
+        self._ends: tuple[int, int] | None = None
+        self._frames = Frames()
+        self._asked: asyncio.Queue[bytes] = asyncio.Queue(16)
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Make the terminal."""
+        ours, theirs = self._ends = os.openpty()
+        tty.setraw(theirs)
+        os.set_blocking(ours, False)
+        self.path = os.ttyname(theirs)
+        asyncio.get_running_loop().add_reader(ours, self._readable, ours)
+        self._task = asyncio.create_task(self._serve(ours), name="modbus-terminal")
+
+    async def close(self) -> None:
+        """Take it away, as a pulled USB plug does."""
+        ends, self._ends = self._ends, None
+        task, self._task = self._task, None
+        if ends is not None:
+            asyncio.get_running_loop().remove_reader(ends[0])
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for end in ends or ():
+            os.close(end)
+
+    def babble(self, noise: bytes) -> None:
+        """Send something nobody asked for."""
+        if self._ends is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._ends[0], noise)
+
+    def _readable(self, ours: int) -> None:
+        try:
+            chunk = os.read(ours, 256)
+        except OSError:
+            return  # nobody has the other end open
+        for frame in self._frames.feed(chunk):
+            with contextlib.suppress(asyncio.QueueFull):  # a serial device keeps no queue
+                self._asked.put_nowait(frame)
+
+    async def _serve(self, ours: int) -> None:
+        while True:
+            said = await rtu_answer(self._bank, await self._asked.get())
+            if said is not None:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(ours, said)
+
+
+@dataclass(slots=True)
+class Frames:
+    """Requests out of the bytes of a serial line; what has no right checksum is passed over byte by byte."""
+
+    _held: bytearray = field(default_factory=bytearray)
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The whole frames so far: unit and PDU, without the checksum."""
+        self._held += chunk
+        found = []
+        while len(self._held) >= _SHORTEST:
+            size = 7 if self._held[1] == 0x2B else 8
+            if len(self._held) < size:
+                break
+            frame, sent = bytes(self._held[: size - 2]), bytes(self._held[size - 2 : size])
+            if crc(frame) == sent:
+                found.append(frame)
+                del self._held[:size]
+            else:
+                del self._held[0]
+        return found
+
+
+async def rtu_answer(bank: Bank, frame: bytes) -> bytes | None:
+    """The answer to one RTU request without its checksum; None where the unit keeps silent."""
+    if frame[0] != bank.unit_id:
+        return None  # another unit's question
+    manners = bank.manners()
+    said = await _considered(bank, frame[1:], manners)
+    if said is None or manners.garbage:
+        return said
+    said = bytes([manners.answers_as or frame[0]]) + said
+    return said + crc(said)
+
+
+_SHORTEST = 7
+
+
+async def _considered(bank: Bank, request: bytes, manners: Manners) -> bytes | None:
+    said = answer(bank, request, manners)
+    if manners.late_s:
+        await asyncio.sleep(manners.late_s)
+    if manners.garbage:
+        return b"\xff" + bytes(byte ^ 0x5A for byte in said) * 3
+    return None if manners.silent else said
+
+
+def _read(bank: Bank, request: bytes, short: int) -> bytes:
+    if len(request) != 5:
+        raise Refusal(ILLEGAL_VALUE)
+    function, address, count = struct.unpack(">BHH", request)
+    of_bits = function in (1, 2)
+    if not 1 <= count <= (2_000 if of_bits else 125):
+        raise Refusal(ILLEGAL_VALUE)
+    if address + count > 0x10000:
+        raise Refusal(ILLEGAL_ADDRESS)
+    numbers = list(bank.read(NAMES[function], address, count))
+    numbers = numbers[: max(1, count - short)] if short else numbers
+    if of_bits:
+        packed = sum(bit << at for at, bit in enumerate(numbers))
+        body = packed.to_bytes(-(-len(numbers) // 8), "little")
+    else:
+        body = struct.pack(f">{len(numbers)}H", *numbers)
+    return bytes([function, len(body)]) + body
+
+
+def _identify(bank: Bank, request: bytes) -> bytes:
+    """Read Device Identification, 6.21: the basic category as a stream."""
+    objects = {at: said for at, said in bank.objects().items() if at <= 2}
+    if len(request) != 4 or request[1] != 0x0E or not objects:
+        raise Refusal(ILLEGAL_FUNCTION)
+    code, first = request[2], request[3]
+    if not 1 <= code <= 4:
+        raise Refusal(ILLEGAL_VALUE)
+    if code == 4 and first not in objects:
+        raise Refusal(ILLEGAL_ADDRESS)
+    chosen = {at: said for at, said in objects.items() if (at == first if code == 4 else at >= first)}
+    listed = b"".join(bytes([at, len(said)]) + said for at, said in chosen.items())
+    return bytes([0x2B, 0x0E, code, 0x81, 0, 0, len(chosen)]) + listed
