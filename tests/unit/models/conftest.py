@@ -1,0 +1,42 @@
+"""What the tests of a package under models/ share: the model opened, and its make.py as a module.
+
+A test file names its package in `PACKAGE`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from agent.model import Model, load_package
+
+
+@pytest.fixture(scope="module")
+def model(request: pytest.FixtureRequest) -> Model:
+    """The package at work."""
+    return Model(load_package(request.module.PACKAGE))
+
+
+@pytest.fixture(scope="module")
+def make(request: pytest.FixtureRequest) -> ModuleType:
+    """Its make.py, not run."""
+    package = request.module.PACKAGE
+    spec = importlib.util.spec_from_file_location(
+        f"make_{package.name.replace('-', '_')}", package / "make.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def constants(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
+    """What stands in its ONNX file, by name."""
+    onnx = pytest.importorskip("onnx", reason="onnx is needed to look into a model")
+    graph = onnx.load(request.module.PACKAGE / "model.onnx").graph
+    return {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}

@@ -1,0 +1,94 @@
+"""The bearing-condition package: it passes the gate, is blind to gain, and scores what its card says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from agent.gate import inspect
+from agent.model import Model, load_package
+
+pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
+PACKAGE = Path(__file__).resolve().parents[3] / "models" / "bearing-condition"
+LENGTH = 2048
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(load_package(PACKAGE))
+
+
+@pytest.fixture(scope="module")
+def make() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bearing_condition_make", PACKAGE / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_passes_the_gate_with_every_golden_vector() -> None:
+    report = inspect(load_package(PACKAGE), ("CPUExecutionProvider",))
+    assert report.why == ""
+    assert report.golden == 4
+
+
+def test_only_the_shape_of_the_spectrum_matters(model: Model) -> None:
+    vibration = np.random.default_rng(1).standard_normal((LENGTH, 1)).astype(np.float32)
+    wanted = model.raw(vibration)[0]
+    for gain, offset in ((0.01, 0.0), (100.0, 0.0), (1.0, 9.81)):
+        np.testing.assert_allclose(
+            model.raw(vibration * np.float32(gain) + np.float32(offset))[0], wanted, atol=0.05
+        )
+
+
+def test_knocks_at_the_rate_of_a_ball_are_no_normal_bearing(model: Model) -> None:
+    with np.load(PACKAGE / "golden" / "knocks.npz") as golden:
+        result = model.run_window(golden["input"])
+    assert (result.top, result.alarm) == ("ball", True)
+    assert set(model.fields()) == {"label", "score", "alarm", "normal", "ball", "inner_race"}
+
+
+def test_numbers_no_sensor_gives_are_no_crash(model: Model) -> None:
+    for value in (0.0, 1e30, np.nan, np.inf):
+        model.run_window(np.full((LENGTH, 1), value, np.float32))
+
+
+def test_the_graph_sees_what_the_fit_saw(make: ModuleType) -> None:
+    rng = np.random.default_rng(2)
+    weights, bias = rng.normal(size=(make.BANDS, 3)), rng.normal(size=3)
+    judge = make.network(make.export(weights, bias))
+    for _ in range(20):
+        vibration = np.cumsum(rng.standard_normal(LENGTH)).astype(np.float32) + rng.standard_normal(LENGTH)
+        assert judge(vibration.astype(np.float32)) == np.argmax(make.features(vibration) @ weights + bias)
+
+
+@pytest.mark.field
+def test_the_score_on_the_recordings_is_the_cards(field_data: Path, model: Model, make: ModuleType) -> None:
+    labels = model.manifest.output.labels
+    groups: dict[str, list[bool]] = {}
+    table = np.zeros((3, 3), int)
+    for group, window, label in make.held_out(make.load(field_data)):
+        told = model.run_window(window[:, None]).top
+        table[label, labels.index(told)] += 1
+        groups.setdefault(group, []).append(told == labels[label])
+    card = model.manifest.quality["model"]
+    assert table.tolist() == card["confusion"]
+    assert {group: round(float(np.mean(right)), 4) for group, right in groups.items()} == card["by_recording"]
+
+
+@pytest.mark.field
+def test_fitting_anew_gives_the_weights_in_the_file(field_data: Path, make: ModuleType) -> None:
+    import onnx
+
+    weights, bias = make.fit(make.training(make.load(field_data), ball_load_hp=0))
+    kept = {
+        c.name: onnx.numpy_helper.to_array(c) for c in onnx.load(PACKAGE / "model.onnx").graph.initializer
+    }
+    np.testing.assert_allclose(kept["weights"], weights, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(kept["bias"], bias, rtol=1e-3, atol=1e-2)
