@@ -8,22 +8,26 @@ import logging
 import platform
 import secrets
 import signal
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from agent import footprint, health, state
 from agent.commands import Commands, Rejected
 from agent.config import Plan
+from agent.custody import Custody, NodeKey, keep_stating
+from agent.message import Message
 from agent.outbox import Outbox, keep_committing
 from agent.pipeline import Pipeline
 from agent.sdnotify import Notifier
 from agent.sources import follow
-from agent.timesync import TimeSync
+from agent.timesync import Steps, TimeSync, kernel_state
 from agent.uplink import Identity, Uplink
 from wire.clock import Clock
-from wire.messages import AgentInfo, Birth, Device, Status
+from wire.messages import AgentInfo, Birth, ClockState, Device, Event, Status
 from wire.topics import NODE_ITSELF
 
 log = logging.getLogger("edgebed.agent")
@@ -37,22 +41,29 @@ STUCK_S = 30.0  # a committer that has not moved for so long is not fed
 
 
 class App:
-    """One agent at work on `plan`. Call `run` in an event loop; it returns after a signal or `stop()`."""
+    """One agent at work on `plan`: `run` where the process is its own, `serve` where it is one of several."""
 
-    def __init__(self, plan: Plan, clock: Clock, version: str) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        clock: Clock,
+        version: str,
+        clock_state: Callable[[], ClockState] = kernel_state,
+    ) -> None:
         self.plan = plan
         self.clock = clock
         self.version = version
         self.boot = secrets.token_hex(8)
         self.ready = asyncio.Event()
         self.interrupted = False  # by Ctrl-C
+        self._clock_state = clock_state
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._news = False  # a state changed that status.json does not show yet
         self._notifier = Notifier()
 
     async def run(self) -> None:
-        """Read, infer and send until told to stop; what is taken is on disk before this returns.
+        """`serve` until a signal, with threads and memory of the process as a daemon wants them.
 
         Raises:
             ConfigError: the state folder cannot be used.
@@ -64,13 +75,26 @@ class App:
         self._task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        trimming = asyncio.create_task(self._let_go(), name="footprint")
+        try:
+            await self.serve()
+        finally:
+            trimming.cancel()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def serve(self) -> None:
+        """Read, infer and send until `stop`; what is taken is on disk before this returns.
+
+        Raises:
+            ConfigError: the state folder cannot be used.
+            TryAgain: another agent uses it.
+        """
         try:
             with state.locked(self.plan.config.state):
                 await self._run()
         finally:
             self._notifier.close()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
 
     def stop(self) -> None:
         """End soon and in order."""
@@ -82,14 +106,21 @@ class App:
             self._task.cancel()  # asked twice: at once; what is taken is on disk anyway
         self.stop()
 
+    async def _let_go(self) -> None:
+        await self.ready.wait()
+        await asyncio.sleep(SETTLED_S)
+        footprint.let_go_of_the_start()
+
     async def _run(self) -> None:
         config, clock = self.plan.config, self.clock
         config.broker.password()  # wrong files are told before anything starts
         config.broker.ssl_context()
-        self.time = TimeSync(clock)
+        self.time = TimeSync(clock, self._clock_state)
+        self._steps = Steps(clock)
         self.health = health.Health(clock, self.boot)
         self.outbox = await asyncio.to_thread(Outbox.open, config.state / "outbox", config.outbox, clock)
         try:
+            self._key = await asyncio.to_thread(NodeKey.open, config.state)
             self._wire()
             await asyncio.to_thread(self.pipeline.open_models)
             self.sources = follow(self.plan, self.clock, self.pipeline.sink, self._changed)
@@ -113,10 +144,21 @@ class App:
             clock,
             state=config.state,
             ack=config.outbox.ack,
+            drain_kb_per_s=config.outbox.drain_kb_per_s,
+            packs=config.outbox.packs,
             describe=self.describe,
             status=self.status,
             clock_state=self.time.state,
             on_command=self.commands.handle,
+        )
+        self.custody = Custody(
+            self.outbox,
+            self.plan.address,
+            self.boot,
+            self._key,
+            clock,
+            clock_state=self.time.state,
+            sent=lambda: self.uplink.counters.get("sent", 0),
         )
         self.pipeline = Pipeline(
             self.plan,
@@ -140,6 +182,7 @@ class App:
             rest = [
                 group.create_task(self.pipeline.run(), name="pipeline"),
                 group.create_task(keep_committing(self.outbox, commit_ms), name="committer"),
+                group.create_task(keep_stating(self.custody, self.clock), name="custody"),
                 group.create_task(self.uplink.run(), name="uplink"),
                 group.create_task(self._heart(), name="heart"),
             ]
@@ -148,6 +191,7 @@ class App:
             self._notifier.stopping()
             await _cancelled(reading, CLOSE_S)
             self.pipeline.flush()
+            await asyncio.to_thread(self.custody.close)
             await asyncio.to_thread(self.outbox.commit)
             await self._drain()
             self.uplink.live(NODE_ITSELF, "agent", self._heartbeat())
@@ -199,6 +243,7 @@ class App:
             cmds=commands,
             models=models,
             hash=digest[:16],
+            key="" if self._key is None else self._key.public,
         )
 
     def status(self) -> Status:
@@ -209,8 +254,14 @@ class App:
             boot=self.boot,
             sess=self.uplink.sess,
             agent=self.version,
-            devices={name: source.state for name, source in self.sources.items()},
-            models=self.pipeline.models(),
+            devices={
+                name: replace(source.state, counters=health.told(source.counted))
+                for name, source in self.sources.items()
+            },
+            models={
+                name: replace(slot.state, counters=health.told(slot.counters))
+                for name, slot in self.pipeline.slots.items()
+            },
         )
 
     def _changed(self) -> None:
@@ -220,11 +271,15 @@ class App:
     async def _heart(self) -> None:
         """Each second: beat when it is due, and feed the watchdog while everything moves."""
         rhythm, committer = health.Rhythm(self.clock), _Committer(self.outbox)
-        asyncio.get_running_loop().call_later(SETTLED_S, footprint.let_go_of_the_start)
+        telling = health.Telling(self.clock)
         while True:
+            if step_s := self._steps.look():
+                self._tell_step(step_s)
             stats = self.outbox.stats()
             if beat := rhythm.due(stats, self.uplink.connected):
                 self.uplink.live(NODE_ITSELF, "agent", self._heartbeat())
+            if telling.due(self._counted()):
+                self.uplink.renew_status()
             if beat or self._news:
                 self._news = False
                 await self._write_status()
@@ -234,8 +289,21 @@ class App:
                 log.error("the outbox has committed nothing for %g s though there is something", STUCK_S)
             await asyncio.sleep(min(1.0, self._notifier.watchdog_s / 3 or 1.0))
 
+    def _counted(self) -> list[Mapping[str, int]]:
+        slots = self.pipeline.slots.values()
+        return [*(source.counted for source in self.sources.values()), *(slot.counters for slot in slots)]
+
+    def _tell_step(self, step_s: float) -> None:
+        """Readers are to know why times jump here."""
+        why = f"the clock was set {abs(step_s):,.1f} s {'forward' if step_s > 0 else 'back'}"
+        log.warning("%s", why)
+        event = Event(ts=self.clock.now_ms(), type="clock-step", sev=1, value=step_s, why=why)
+        event.clk = self.time.state().value
+        self.outbox.append(Message("event", NODE_ITSELF, event.type, event))
+
     def _heartbeat(self) -> dict[str, Any]:
-        return self.health.heartbeat(self.outbox.stats(), self.outbox.ep, self.time.state())
+        stats, clk = self.outbox.stats(), self.time.state()
+        return self.health.heartbeat(stats, self.outbox.ep, clk, self.uplink.ack_ms)
 
     async def _write_status(self, *, running: bool = True) -> None:
         # in a thread: a rename can wait for the disk
@@ -250,7 +318,7 @@ class App:
             "connected": running and self.uplink.connected,
             "sess": self.uplink.sess,
             "devices": {
-                name: {**msgspec.to_builtins(source.state), "readings": source.readings, **source.counters}
+                name: {**msgspec.to_builtins(source.state), **source.counted}
                 for name, source in self.sources.items()
             },
             "models": {
@@ -258,6 +326,7 @@ class App:
                 for name, slot in self.pipeline.slots.items()
             },
             "uplink": self.uplink.counters,
+            "pictures": self.pipeline.counters,
             "oversized": self.pipeline.oversized(),
         }
 
@@ -277,7 +346,14 @@ class App:
         made = await self.pipeline.snapshot(device, stream) if isinstance(stream, str) else None
         if made is None:
             raise Rejected(f"device {device!r} has no picture of {stream or 'any stream'} yet")
-        return {"ts": made.ts, "w": made.w, "h": made.h, "sha256": made.sha256, "frame": made.frame}
+        return {
+            "ts": made.ts,
+            "w": made.w,
+            "h": made.h,
+            "sha256": made.sha256,
+            "frame": made.frame,
+            "blur": made.blur,
+        }
 
     async def _rebirth(self, _device: str, _args: dict[str, Any]) -> dict[str, Any]:
         self.uplink.renew_birth()

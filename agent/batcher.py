@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import UNSET
 
 from agent.message import Message
+from agent.timesync import Stamps
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.messages import Batch, ClockState, Live, Quality, Scalar, Stream
 
@@ -57,7 +58,7 @@ class Batcher:
         self._head_size = sum(len(name) + 6 for name in self._fields)
         self._row_size = _NUMBER * (len(self._fields) - len(self._texts))
         self._clock = clock
-        self._clock_state = clock_state
+        self._stamps = Stamps(clock, clock_state)
         self._send = send
         self._send_live = send_live if live_hz > 0 else None
         self._live_every_s = 1 / live_hz if live_hz > 0 else math.inf
@@ -68,7 +69,8 @@ class Batcher:
         self._quality: list[int] = []
         self._size = self._head_size
         self._since_s = 0.0
-        self._clk = ClockState.NTP
+        self._clk: ClockState | None = ClockState.NTP
+        self._offset_ns: int | None = None
 
     def add(self, at_ns: int, values: Mapping[str, Scalar], quality: Quality = Quality.GOOD) -> None:
         """Take one row: Unix nanoseconds and a value, or nothing, for each declared field."""
@@ -104,7 +106,7 @@ class Batcher:
             )
         }
         body = batch(times_ns, columns, quality if any(quality) else None, self._clk)
-        self._send(Message("data", self._device, self._name, body))
+        self._send(Message("data", self._device, self._name, body, self._offset_ns))
 
     def _keep(self, at_ns: int, row: list[Scalar], quality: Quality) -> None:
         size = self._row_size
@@ -115,16 +117,17 @@ class Batcher:
                 log.warning("%s/%s: a row too large for a message was left out", self._device, self._name)
             self.oversized += 1
             return
-        clk = self._clock_state()
+        clk, offset_ns = self._stamps.of(at_ns)
         if self._rows and (
             self._size + size > MAX_SIZE
             or clk is not self._clk
+            or _differ(offset_ns, self._offset_ns)
             or abs(at_ns - self._times_ns[0]) > MAX_SPAN_NS
         ):
             self.flush()
         if not self._rows:
             self._since_s = self._clock.monotonic()
-            self._clk = clk
+            self._clk, self._offset_ns = clk, offset_ns
         self._rows.append(row)
         self._times_ns.append(at_ns)
         self._quality.append(quality)
@@ -145,7 +148,7 @@ class Batcher:
 
 
 def batch(
-    times_ns: list[int], columns: dict[str, list[Scalar]], quality: list[int] | None, clk: ClockState
+    times_ns: list[int], columns: dict[str, list[Scalar]], quality: list[int] | None, clk: ClockState | None
 ) -> Batch:
     """A batch with the shortest times that keep what matters: `per` where rows are regular, else `dt`."""
     t0 = times_ns[0] // NS_PER_MS
@@ -160,9 +163,14 @@ def batch(
         n=len(offsets) if regular else UNSET,
         tu="us" if unit == 1000 else "ms",
         f=columns,
-        clk=clk.value,
+        clk=UNSET if clk is None else clk.value,
         q=UNSET if quality is None else quality,
     )
+
+
+def _differ(left_ns: int | None, right_ns: int | None) -> bool:
+    """Whether the clock was set between two rows: then they are corrected differently."""
+    return left_ns is not None and right_ns is not None and abs(left_ns - right_ns) > NS_PER_S // 2
 
 
 def _fine(times_ns: list[int]) -> bool:

@@ -10,7 +10,9 @@ import msgspec
 from agent.losses import TYPE, Losses, Why
 from agent.message import Message
 from agent.restamp import machine_boot
-from agent.segments import KINDS, UNSYNCED, Blob, Kind, blob
+from agent.segments import KINDS, TAIL_AT, UNSYNCED, Blob, Kind, blob
+from agent.tally import Tally
+from wire import custody
 from wire.clock import NS_PER_MS, Clock
 from wire.messages import MAX_BODY
 from wire.topics import NODE_ITSELF
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 2_097_152  # while the disk takes nothing, or too little
 _MAX_TAIL = 255
+_STATEMENT = f"{NODE_ITSELF}/{custody.TYPE}{{".encode()
 
 
 class Buffer:
@@ -35,6 +38,8 @@ class Buffer:
         self.losses = Losses()
         self.dropped = dict.fromkeys(KINDS, 0)
         self.dropped_rows = dict.fromkeys(KINDS, 0)
+        self.drops: dict[str, dict[str, tuple[int, int]]] = {}  # since the start: kind, why, messages, rows
+        self.tally = Tally(head + 1)
         self._max_events = max_events
         self._clock = clock
         self._waiting: dict[Kind, deque[Blob]] = {kind: deque() for kind in KINDS}
@@ -59,6 +64,9 @@ class Buffer:
         body = message.body
         seq = self.head = body.seq = self.head + 1
         body.ep = self.ep
+        now_ns = self._clock.now_ns()
+        stream = f"{message.cls}/{message.device}/{message.name}"
+        body.no = self.tally.add(seq, stream, message.rows, now_ns)
         tail = f"{message.device}/{message.name}".encode("ascii", "replace")
         try:
             raw = self._encode(body)
@@ -70,13 +78,12 @@ class Buffer:
             log.warning("%s: %d bytes are too much, declared lost", tail.decode()[:_MAX_TAIL], len(raw))
             self.lose(message.cls, seq, message.rows, "too-large")
             return seq
-        now_ns = self._clock.now_ns()
         packed = blob(
             seq,
             tail,
             raw,
             at_ms=now_ns // NS_PER_MS,
-            offset_ns=now_ns - self._clock.monotonic_ns(),
+            offset_ns=now_ns - self._clock.monotonic_ns() if message.offset_ns is None else message.offset_ns,
             boot=self.boot,
             rows=message.rows,
             flags=UNSYNCED if message.unsynced else 0,
@@ -86,11 +93,16 @@ class Buffer:
         return seq
 
     def shed(self, why: Why) -> None:
-        """Keep to the limits: the oldest data go first, then the oldest events."""
+        """Keep to the limits: the oldest data go first, then events, statements of custody last of them."""
         size = self._bytes
         while (too_many := size["event"] > self._max_events) or size["event"] + size["data"] > MAX_BYTES:
             kind: Kind = "event" if too_many or not self._waiting["data"] else "data"
-            packed = self._waiting[kind].popleft()
+            waiting = self._waiting[kind]
+            at = next(
+                (at for at, each in enumerate(waiting) if not each.data.startswith(_STATEMENT, TAIL_AT)), 0
+            )
+            packed = waiting[at]
+            del waiting[at]
             self._bytes[kind] -= packed.size
             self.losses.unsaid(packed.seq)
             self.lose(kind, packed.seq, packed.rows, why)
@@ -98,8 +110,15 @@ class Buffer:
     def lose(self, kind: Kind, seq: int, rows: int, why: Why) -> None:
         """Count a message as dropped; a gap event will say so."""
         self.losses.add(why, [(seq, seq)])
-        self.dropped[kind] += 1
+        self.count_dropped(kind, why, 1, rows)
+
+    def count_dropped(self, kind: Kind, why: Why, messages: int, rows: int) -> None:
+        """Count messages that are declared lost."""
+        self.dropped[kind] += messages
         self.dropped_rows[kind] += rows
+        reasons = self.drops.setdefault(kind, {})
+        before = reasons.get(why, (0, 0))
+        reasons[why] = (before[0] + messages, before[1] + rows)
 
     def declare(self) -> None:
         """Turn what is lost into gap events; they wait like any message."""

@@ -46,6 +46,7 @@ class Commands:
         self._actions: dict[str, Action] = {"ping": self._ping, **actions}
         self._seen: dict[str, None] | None = None  # in order of arrival; None until it is read
         self._saving = asyncio.Lock()
+        self._unwritable = False  # and that was logged
 
     def declared(self) -> list[Command]:
         """For the birth."""
@@ -106,6 +107,10 @@ class Commands:
         try:
             keep(self._path, msgspec.json.encode(ids))
         except OSError as error:
-            log.warning(
-                "%s cannot be written (%s): a restart forgets this command", self._path, error.strerror
-            )
+            if not self._unwritable:
+                log.warning(
+                    "%s cannot be written (%s): a restart forgets what was done", self._path, error.strerror
+                )
+            self._unwritable = True
+        else:
+            self._unwritable = False

@@ -32,6 +32,19 @@ class Publish(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     snapshot_every_s: Annotated[
         float, Meta(ge=0, le=86_400, description="Seconds between pictures on snap/..., 0 for none.")
     ] = 0.0
+    blur: Annotated[
+        tuple[Literal["faces", "plates"], ...],
+        Meta(
+            description="What is made unrecognisable in pictures that leave; all of a picture where no "
+            "detector told where it is. [] for nothing."
+        ),
+    ] = ("faces", "plates")
+    faces: Annotated[
+        Path | None,
+        Meta(
+            description="Folder of a detector package with a label face that sees pictures before they leave."
+        ),
+    ] = None
 
 
 class Device(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -111,9 +124,10 @@ class Plan:
     devices: dict[str, DevicePlan]
 
 
-def load(path: Path, clock: Clock, *, files: bool = False) -> Plan:
+def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None = None) -> Plan:
     """Read and check an agent's config; no device is asked and no broker.
 
+    Relative paths in it are relative to `folder`, as a rule the file's own.
     `files` looks at the model packages, password and certificates too. The daemon leaves packages to its
     models: one that is refused does not keep the others from running.
 
@@ -137,13 +151,15 @@ def load(path: Path, clock: Clock, *, files: bool = False) -> Plan:
             else:
                 if plan is not None:
                     devices[name] = plan
+            if files and device.publish.faces is not None:
+                yield from _check_faces(("devices", name, "publish", "faces"), device.publish.faces)
         for name, slot in found.models.items():
             yield from _check_id(("models", name), "slot", name)
             yield from _check_slot(name, slot, devices, found, files)
         if files and not list(found.broker.mistakes()):
             yield from _check_secrets(found.broker)
 
-    settings = config.load(path, AgentConfig, check)
+    settings = config.load(path, AgentConfig, check, folder=folder)
     return Plan(path, settings, Address.parse(settings.node), devices)
 
 
@@ -225,6 +241,19 @@ def _check_secrets(broker: Broker) -> Iterator[Mistake]:
             read()
         except ConfigError as error:
             yield ("broker", key), str(error).removeprefix(f"broker.{key} ")
+
+
+def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
+    from agent.decoders import ModelError  # only who has models pays for their kin
+    from agent.model import load_package
+    from agent.privacy import unfit
+
+    try:
+        why = unfit(load_package(package).manifest)
+    except ModelError as error:
+        why = str(error)
+    for line in why.splitlines():
+        yield where, line
 
 
 def _check_package(name: str, slot: Slot, stream: Stream) -> Iterator[Mistake]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
 from wire.errors import EdgebedError
@@ -161,11 +161,14 @@ class Classification(Decoder):
         require_size(outputs[0], len(options.labels), "labels")
         self._options = options
         self._names = slugs(options.labels) if options.scores else []
+        for reserved in {"label", "score", "alarm", "infer_ms", "frame"} & {*self._names}:
+            raise ModelError(f"output.labels: {reserved!r} clashes with a field of that name: rename it")
 
     def fields(self) -> dict[str, Field]:
-        """`label` and `score`, and each class by its name where `scores` is on."""
+        """`label`, `score`, `alarm` where labels raise one, and each class by name where `scores` is on."""
         every = {name: Field(t="f32", dec=3) for name in self._names}
-        return {"label": Field(t="str"), "score": Field(t="f32", dec=3), **every}
+        alarm = {"alarm": Field(t="bool")} if self._options.alarm else {}
+        return {"label": Field(t="str"), "score": Field(t="f32", dec=3), **alarm, **every}
 
     def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
         """The best class; none of them where no number is finite."""
@@ -176,11 +179,14 @@ class Classification(Decoder):
         usable = np.isfinite(scores)
         every = {name: _number(scores[i]) for i, name in enumerate(self._names)}
         if not usable.any():
-            return Result({"label": None, "score": None, **every})
+            unsaid = {"alarm": None} if options.alarm else {}
+            return Result({"label": None, "score": None, **unsaid, **every})
         best = int(np.argmax(np.where(usable, scores, -np.inf)))
         label, score = options.labels[best], float(scores[best])
-        values: dict[str, Scalar] = {"label": label, "score": score, **every}
-        return Result(values, top=label, score=score, alarm=label in options.alarm)
+        alarm = label in options.alarm
+        said = {"alarm": alarm} if options.alarm else {}
+        values: dict[str, Scalar] = {"label": label, "score": score, **said, **every}
+        return Result(values, top=label, score=score, alarm=alarm)
 
 
 class Quantity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -244,6 +250,13 @@ class AnomalyOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
 
     threshold: Annotated[float, Meta(description="A score of at least this is an alarm.")]
     parts: Annotated[list[Label], Meta(max_length=256, description="What each part score belongs to.")] = []
+    part_threshold: (
+        Annotated[
+            float,
+            Meta(description="A part score of at least this is an alarm too; adds `part_score`."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Anomaly(Decoder):
@@ -276,16 +289,22 @@ class Anomaly(Decoder):
             raise ModelError(
                 f"an anomaly model needs an output of one number, or output.parts: {_shown(outputs)}"
             )
+        if options.part_threshold is not UNSET and self._parts_at is None:
+            raise ModelError("output.part_threshold: the model gives no scores of parts")
         self._options = options
 
     def fields(self) -> dict[str, Field]:
-        """`score` and `alarm`, and `part` where there are parts."""
+        """`score` and `alarm`, `part` where there are parts, and `part_score` where it has a threshold."""
         score = Field(t="f32", dec=3, alarm=self._options.threshold)
         found = {"score": score, "alarm": Field(t="bool")}
-        return {**found, "part": Field(t="str")} if self._options.parts else found
+        if self._options.parts:
+            found["part"] = Field(t="str")
+        if self._options.part_threshold is not UNSET:
+            found["part_score"] = Field(t="f32", dec=3, alarm=self._options.part_threshold)
+        return found
 
     def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
-        """Score, worst part and alarm; null and no alarm where the score is not finite."""
+        """Score, worst part and alarm; what is not finite is null and raises none."""
         # for a handful of numbers lists cost less than numpy, whose code the run has thrown out of the cache
         options, part, worst = self._options, "", -math.inf
         if self._parts_at is not None:
@@ -301,6 +320,9 @@ class Anomaly(Decoder):
         values: dict[str, Scalar] = {"score": score, "alarm": alarm}
         if options.parts:
             values["part"] = part or None
+        if options.part_threshold is not UNSET:
+            values["part_score"] = _number(worst)
+            alarm = values["alarm"] = alarm or worst >= options.part_threshold
         return Result(values, top=part, score=score, alarm=alarm)
 
 

@@ -62,14 +62,15 @@ class Detection(Decoder):
         self._head = HEADS[options.head](outputs, len(labels), size)
         counted = options.count or (labels if len(labels) <= _COUNTED else [])
         self._counted = dict(zip(counted, slugs(counted), strict=True))
-        for reserved in {"n", "infer_ms", "frame"} & {*self._counted.values()}:
+        for reserved in {"n", "alarm", "infer_ms", "frame"} & {*self._counted.values()}:
             raise ModelError(f"output.count: label {reserved!r} clashes with a field of that name: rename it")
         self._alarms = frozenset(options.alarm)
 
     def fields(self) -> dict[str, Field]:
-        """`n` boxes, and how many of each counted label."""
+        """`n` boxes, how many of each counted label, and `alarm` where labels raise one."""
         every = {name: Field(t="i64", unit="1") for name in self._counted.values()}
-        return {"n": Field(t="i64", unit="1", desc="boxes"), **every}
+        alarm = {"alarm": Field(t="bool")} if self._alarms else {}
+        return {"n": Field(t="i64", unit="1", desc="boxes"), **every, **alarm}
 
     def decode(self, outputs: Outputs, placement: Placement | None) -> Result:
         """Boxes from strong to weak, within the frame; one without an area or a finite number is none."""
@@ -101,7 +102,9 @@ class Detection(Decoder):
             if name is not None:
                 values[name] += 1  # type: ignore[operator]  # set to 0 above
         top = boxes[0] if boxes else None
-        alarm = bool(self._alarms) and any(box.label in self._alarms for box in boxes)
+        alarm = any(box.label in self._alarms for box in boxes)
+        if self._alarms:
+            values["alarm"] = alarm
         return Result(values, boxes, top.label if top else "", top.score if top else None, alarm)
 
 

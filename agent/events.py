@@ -12,7 +12,7 @@ from wire.clock import NS_PER_MS
 from wire.messages import Box, ClockState, Event, is_id
 
 MAX_BOXES_SIZE = 48_000  # bytes of JSON: with the rest of the event it fits one message
-_SEVERITY = {"anomaly": 3, "anomaly-end": 1}
+_ALARM, _ALARM_ENDED = 3, 1  # severities
 
 
 class Reporter:
@@ -30,8 +30,9 @@ class Reporter:
         self._mode = mode
         self._reported: object = False if decoder == "anomaly" else None
         self._before: object = self._reported
+        self._alarmed = False  # by the newest event
 
-    def event(self, inference: Inference, clk: ClockState) -> Event | None:
+    def event(self, inference: Inference, clk: ClockState | None) -> Event | None:
         """The event this inference is worth, if any."""
         if self._mode == "never":
             return None
@@ -42,7 +43,10 @@ class Reporter:
             self._reported = now
         elif self._mode == "change":
             return None
-        return self._compose(inference, self._type(inference, changed), clk)
+        ended = self._alarmed and not inference.result.alarm
+        self._alarmed = inference.result.alarm
+        severity = _ALARM if self._alarmed else _ALARM_ENDED if ended else 0
+        return self._compose(inference, self._type(inference, changed), severity, clk)
 
     def _essence(self, inference: Inference) -> object:
         result = inference.result
@@ -64,14 +68,14 @@ class Reporter:
             return "anomaly"
         return "anomaly-end" if changed else "normal"
 
-    def _compose(self, inference: Inference, kind: str, clk: ClockState) -> Event:
+    def _compose(self, inference: Inference, kind: str, severity: int, clk: ClockState | None) -> Event:
         result = inference.result
         boxes, left_out = _fitting(result.boxes)
         return Event(
             ts=inference.reading.at_ns // NS_PER_MS,
             type=kind,
-            sev=_SEVERITY.get(kind, 0),
-            clk=clk.value,
+            sev=severity,
+            clk=UNSET if clk is None else clk.value,
             model=self._model,
             slot=self._slot,
             infer_ms=round(result.infer_ms, 3),

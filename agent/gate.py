@@ -28,9 +28,9 @@ from agent.decoders import ModelError
 from agent.manifest import FrameInput
 from agent.model import Model, Package, load_package
 from agent.preprocess import FrameTensor
+from agent.shelf import CPU
 from wire.plugins import version
 
-CPU = ("CPUExecutionProvider",)
 WALL_S = 90.0  # for the whole child
 _CPU_S = 60
 _MEMORY = 4 << 30  # bytes of address space; Python, OpenCV and onnxruntime map 1.5 GB before any model
@@ -49,19 +49,6 @@ class Report(Struct, kw_only=True):
     p99_ms: float = 0.0
     rss_mb: float = 0.0  # that opening and running it added; onnxruntime itself not counted
     remembered: bool = False  # from an earlier time
-
-
-def activate(package: Path, *, providers: Sequence[str] = CPU, memory: Path | None = None) -> Model:
-    """Check, gate and open a package; blocks for a second or so, much less when it is remembered.
-
-    `memory` is a folder for what passed.
-
-    Raises:
-        ModelError: with the reason.
-    """
-    loaded = load_package(package)
-    verify(loaded, providers=providers, memory=memory)
-    return Model(loaded, providers=providers)
 
 
 def verify(package: Package, *, providers: Sequence[str] = CPU, memory: Path | None = None) -> Report:

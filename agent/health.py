@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from agent.outbox import OutboxStats
+from agent.timesync import kernel_error_ms
 from wire.clock import Clock
 from wire.errors import ConfigError
-from wire.messages import ClockState, Live
+from wire.messages import MAX_COUNTERS, ClockState, Live
 
 HEARTBEAT_S = 15.0
+COUNTERS_S = 60.0
 BACKLOG_S = 3.0  # a message older than this means that the link is behind
 STATUS_FILE = "status.json"
 
+_USUAL = ("readings", "runs")  # what grows while all is well
+_LONGEST_NAME = 128
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 _THERMAL = ("/sys/class/thermal/thermal_zone*/temp", "/sys/class/hwmon/hwmon*/temp*_input")
 
@@ -34,8 +39,11 @@ class Health:
         self._wall_s = time.monotonic()
         self._sensors = [Path(path) for pattern in _THERMAL for path in sorted(Path("/").glob(pattern[1:]))]
 
-    def heartbeat(self, stats: OutboxStats, ep: str, clk: ClockState) -> Live:
-        """The flat body of `live/_/agent`. Reads /proc and /sys: a few files, no device."""
+    def heartbeat(self, stats: OutboxStats, ep: str, clk: ClockState, ack_ms: int | None = None) -> Live:
+        """The flat body of `live/_/agent`. Reads /proc and /sys: a few files, no device.
+
+        `ack_ms`: the quickest way from the collector to here, by both clocks.
+        """
         return {
             "ts": self._clock.now_ms(),
             "ep": ep,
@@ -51,6 +59,8 @@ class Health:
             "cpu_pct": self._cpu(),
             "temp_c": self._temperature(),
             "clk": clk.value,
+            "clk_err_ms": kernel_error_ms() if self._clock.real else None,
+            "ack_ms": ack_ms,
             "uptime_s": round(self._clock.monotonic() - self._began_s, 1),
             "boot": self._boot,
         }
@@ -94,6 +104,34 @@ class Rhythm:
             return False
         self._due_s = now_s + HEARTBEAT_S
         return True
+
+
+class Telling:
+    """When the counters of devices and models are due: each minute, sooner when something was lost."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._told_s = clock.monotonic()
+        self._told: tuple[int, int] = (0, 0)
+
+    def due(self, counted: Iterable[Mapping[str, int]]) -> bool:
+        """Ask once a second or more rarely; a yes counts as told."""
+        age_s = self._clock.monotonic() - self._told_s
+        if age_s < HEARTBEAT_S:
+            return False
+        found = [each.items() for each in counted]
+        usual = sum(number for each in found for name, number in each if name in _USUAL)
+        odd = sum(number for each in found for name, number in each if name not in _USUAL)
+        if odd == self._told[1] and (usual == self._told[0] or age_s < COUNTERS_S):
+            return False
+        self._told_s, self._told = self._clock.monotonic(), (usual, odd)
+        return True
+
+
+def told(counted: Mapping[str, int]) -> dict[str, int]:
+    """Counters as a status carries them: those that are not 0, by name, so many as it may hold."""
+    names = [name for name in sorted(counted) if counted[name] > 0 and len(name) <= _LONGEST_NAME]
+    return {name: counted[name] for name in names[:MAX_COUNTERS]}
 
 
 def rss_mb() -> float:

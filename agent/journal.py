@@ -1,4 +1,4 @@
-"""The segments of one kind in order: where reading stands, what was taken and waits to be acknowledged."""
+"""The segments of one kind in order: what is read of them, what was taken and waits to be acknowledged."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from msgspec import Struct
 
 from agent.losses import TYPE
 from agent.segments import MAX_RECORD, OVERHEAD, PAGE, UNSYNCED, Found, Kind, Segment
+from agent.spans import Spans
+from wire import custody
 from wire.messages import Event
 from wire.ranges import Ranges
 from wire.topics import NODE_ITSELF
 
 _CHUNK = 262_144  # bytes read at once
 _GAP_TAIL = f"{NODE_ITSELF}/{TYPE}".encode()
+_STATEMENT_TAIL = f"{NODE_ITSELF}/{custody.TYPE}".encode()
 _FOR_EVER = (errno.EIO, errno.ENOENT, errno.ESTALE, errno.EBADMSG)
 
 
@@ -48,10 +51,14 @@ class Lost(NamedTuple):
 
 
 class Evicted(NamedTuple):
-    """What an evicted segment held that was not acknowledged: records, gaps among them, damage on the way."""
+    """What an evicted segment held that was not acknowledged: records, gaps among them, damage on the way.
+
+    `statements` of custody are the newest that nobody has read, a quarter of the segment at most.
+    """
 
     lost: list[Found]
     gaps: list[Event]
+    statements: list[Event]
     damage: list[Lost]
 
 
@@ -75,21 +82,26 @@ class Journal:
         self.segments = segments
         self._lock = lock
         self._taken: dict[int, _Taken] = {}  # by seq, in the order of reading
-        self._reading: Segment | None = None
-        self._at = PAGE  # where reading stands in it
-        self._passed = 0  # how many of its records lie before
+        self._spans = Spans(segments)
 
-    def take(self, messages: int, size: int) -> tuple[list[Record], list[Lost]]:
-        """The next records, and what turned out to be damaged on the way to them. Raises OSError."""
+    def take(
+        self, messages: int, size: int, *, backlog: bool = False, below: int | None = None
+    ) -> tuple[list[Record], list[Lost]]:
+        """The next records, and what turned out to be damaged on the way to them. Raises OSError.
+
+        Of the newest span, or of the `backlog` that was overtaken; with `below` only smaller seqs.
+        """
         records: list[Record] = []
         lost: list[Lost] = []
         while len(records) < messages and size > 0:
             with self._lock:
-                segment, at, end = self._next()
-            if segment is None:
+                span = self._spans.oldest_overtaken() if backlog else self._spans.newest
+                place = self._spans.place(span) if span is not None else None
+            if span is None or place is None:
                 break
+            segment, at, end = place
             data = read(segment, at, min(end, at + _CHUNK))
-            found, upto, damage = _parse(segment, data, at, end, messages - len(records), size)
+            found, upto, damage, done = _parse(segment, data, at, end, messages - len(records), size, below)
             with self._lock:
                 if segment.gone:  # dropped while we read: these may be bytes of its successor
                     continue
@@ -98,13 +110,37 @@ class Journal:
                         # a write that failed reached the disk all the same, and was repeated elsewhere
                         segment.acked += 1
                     else:
-                        self._taken[each.seq] = _Taken(segment, each, self._passed)
+                        self._taken[each.seq] = _Taken(segment, each, span.passed)
                         records.append(_record(segment, data, each, each.at - at))
-                    self._passed += 1
-                self._at = upto
+                    span.passed += 1
+                segment.seen += len(found)
+                span.at = upto
             lost += damage
             size -= sum(each.size for each in found)
+            if done:
+                break
         return records, lost
+
+    def overtake(self) -> bool:
+        """Leave what is committed and unread to the backlog. Needs the lock."""
+        return self._spans.split()
+
+    def is_behind(self, size: int) -> bool:
+        """Whether more than `size` bytes wait to be read, the backlog left out. Needs the lock."""
+        return self._spans.is_behind(size)
+
+    def next_overtaken(self) -> int | None:
+        """The seq of the next record of the backlog, 0 where a damage comes first; None without any.
+
+        Raises OSError.
+        """
+        with self._lock:
+            span = self._spans.oldest_overtaken()
+            place = self._spans.place(span) if span is not None else None
+        if place is None:
+            return None
+        found = _peek(*place)
+        return 0 if found is None else found.seq
 
     def ack(self, ranges: Ranges) -> int:
         """Let taken records go; returns how many. Needs the lock."""
@@ -115,14 +151,13 @@ class Journal:
 
     def finished(self) -> list[Segment]:
         """Remove the segments in which nothing waits any more. Needs the lock."""
-        done: list[Segment] = []
-        for segment in self.segments:
-            if not self._is_read(segment):
-                break
-            if segment.sealed and segment.acked >= segment.count:
-                segment.low, segment.done = segment.end, segment.count
-                done.append(segment)
+        done = [
+            segment
+            for segment in self._spans.touched()
+            if segment.sealed and segment.acked >= segment.seen and not self._spans.parts(segment)
+        ]
         for segment in done:
+            segment.low, segment.done = segment.end, segment.count
             self.remove(segment)
         return done
 
@@ -135,17 +170,26 @@ class Journal:
             waiting = {seq for seq, taken in self._taken.items() if taken.segment is segment}
             for seq in waiting:
                 del self._taken[seq]
-            if self._is_read(segment):
-                unread = segment.end
-            else:
-                unread = self._at if self._reading is segment else segment.low
+            unread = [(start, end) for start, end, _ in self._spans.parts(segment)]
             self.remove(segment)
         damage: list[tuple[int, int]] = []
         every = segment.walk(data, PAGE, damage)
-        lost = [each for each in every if each.at >= unread or each.seq in waiting]
-        gaps = [gap for each in lost if (gap := _gap_in(data, each))]
+        lost = [
+            each
+            for each in every
+            if each.seq in waiting or any(start <= each.at < end for start, end in unread)
+        ]
+        gaps = [event for each in lost if (event := _event_in(data, each, _GAP_TAIL))]
+        statements: list[Event] = []
+        room = segment.size // 4
+        for each in reversed(lost):
+            if each.seq not in waiting and (event := _event_in(data, each, _STATEMENT_TAIL)):
+                room -= each.size
+                if room < 0:
+                    break
+                statements.insert(0, event)
         hurt = [Lost(sum(size for _, size in damage), segment.base, segment.last_seq)] if damage else []
-        return Evicted(lost, gaps, hurt)
+        return Evicted(lost, gaps, statements, hurt)
 
     def present(self, first: int, last: int) -> Ranges:
         """Which of these seqs are on disk in this kind. Raises OSError."""
@@ -160,63 +204,39 @@ class Journal:
     def remove(self, segment: Segment) -> None:
         """Forget a segment; reading goes on in the next one. Needs the lock."""
         segment.gone = True
-        at = self.segments.index(segment)
-        del self.segments[at]
-        if self._reading is segment:
-            self._reading = None
-            if at < len(self.segments):
-                self._turn_to(self.segments[at])
+        self.segments.remove(segment)
         segment.close()
 
     def settle(self) -> None:
         """Bring `low` and `done` of each segment up to date. Needs the lock."""
         oldest: dict[int, _Taken] = {}
         for taken in self._taken.values():
-            oldest.setdefault(taken.segment.generation, taken)
-        for segment in self.segments:
+            known = oldest.setdefault(taken.segment.generation, taken)
+            if taken.found.at < known.found.at:  # the newest is read before what it overtook
+                oldest[taken.segment.generation] = taken
+        for segment in self._spans.touched():
+            places = [(start, passed) for start, _, passed in self._spans.parts(segment)]
             if first := oldest.get(segment.generation):
-                segment.low, segment.done = first.found.at, first.before
-            elif self._is_read(segment):
-                segment.low, segment.done = segment.end, segment.count
-            elif self._reading is segment:
-                segment.low, segment.done = self._at, self._passed
+                places.append((first.found.at, first.before))
+            segment.low, segment.done = min(places, default=(segment.end, segment.count))
 
     def oldest(self) -> Found | None:
         """The oldest record that waits; may read a few bytes."""
         with self._lock:
-            if self._taken:
-                return next(iter(self._taken.values())).found
-            segment, at, end = self._next()
-        if segment is None:
-            return None
-        try:
-            return segment.parse(read(segment, at, min(end, at + MAX_RECORD)), 0, at)
-        except OSError:
-            return None
-
-    def _is_read(self, segment: Segment) -> bool:
-        if self._reading is None:
-            return False
-        if self._reading is segment:
-            return self._at >= segment.end
-        return segment.generation < self._reading.generation
-
-    def _next(self) -> tuple[Segment | None, int, int]:
-        while self.segments:
-            segment = self._reading
-            if segment is None:
-                self._turn_to(self.segments[0])
+            taken = min(self._taken, default=None)
+            found = [] if taken is None else [self._taken[taken].found]
+            places = [place for span in self._spans if (place := self._spans.place(span))]
+        for place in places[:1]:  # they are in the order of their records
+            try:
+                unread = _peek(*place)
+            except OSError:
                 continue
-            if self._at < segment.end:
-                return segment, self._at, segment.end
-            if not segment.sealed:
-                break
-            segment.count = self._passed  # fewer than it was sealed with where some could not be read
-            self._turn_to(self.segments[self.segments.index(segment) + 1])
-        return None, 0, 0
+            found += [] if unread is None else [unread]
+        return min(found, key=lambda each: each.seq, default=None)
 
-    def _turn_to(self, segment: Segment) -> None:
-        self._reading, self._at, self._passed = segment, segment.low, segment.done
+
+def _peek(segment: Segment, at: int, end: int) -> Found | None:
+    return segment.parse(read(segment, at, min(end, at + MAX_RECORD)), 0, at)
 
 
 def read(segment: Segment, start: int, end: int) -> bytes:
@@ -248,9 +268,12 @@ def _page(fd: int, at: int, size: int) -> bytes:
 
 
 def _parse(
-    segment: Segment, data: bytes, start: int, end: int, messages: int, size: int
-) -> tuple[list[Found], int, list[Lost]]:
-    """Records from `start` on, up to a number, a size or a damage; where to go on; what was skipped."""
+    segment: Segment, data: bytes, start: int, end: int, messages: int, size: int, below: int | None
+) -> tuple[list[Found], int, list[Lost], bool]:
+    """Records from `start` on, up to a number, a size, a seq or a damage.
+
+    They, where to go on, what was skipped, and whether it was the seq that ended it.
+    """
     found: list[Found] = []
     at = start
     while at < start + len(data) and len(found) < messages and size > 0:
@@ -259,20 +282,22 @@ def _parse(
             if at + MAX_RECORD > start + len(data) and start + len(data) < end:
                 break  # cut off by the chunk, not by damage
             upto, lost = _skip(segment, at, end)
-            return found, upto, [lost]
+            return found, upto, [lost], False
+        if below is not None and each.seq >= below:
+            return found, at, [], True
         found.append(each)
         at += each.size
         size -= each.size
-    return found, at, []
+    return found, at, [], False
 
 
 def _skip(segment: Segment, at: int, end: int) -> tuple[int, Lost]:
-    """Find the next valid record after a damage at `at`: its offset, and what lies in between."""
-    data = read(segment, 0, end)
+    """Find the next valid record after a damage at `at`: its offset, `end` at most, and what lies between."""
+    data = read(segment, 0, segment.end)
     first, last, upto = segment.base, segment.last_seq, end
     for each in segment.walk(data, PAGE, []):
         if each.at > at:
-            last, upto = each.seq - 1, each.at
+            last, upto = each.seq - 1, min(each.at, end)
             break
         first = each.seq + 1
     return upto, Lost(upto - at, first, last)
@@ -294,8 +319,11 @@ def _record(segment: Segment, data: bytes, found: Found, at: int) -> Record:
     )
 
 
-def _gap_in(data: bytes, found: Found) -> Event | None:
+def _event_in(data: bytes, found: Found, tail: bytes) -> Event | None:
     body = found.at + OVERHEAD + found.tail
-    if data[found.at + OVERHEAD : body] != _GAP_TAIL:
+    if data[found.at + OVERHEAD : body] != tail:
         return None
-    return msgspec.json.decode(data[body : found.at + found.size], type=Event)
+    try:
+        return msgspec.json.decode(data[body : found.at + found.size], type=Event)
+    except msgspec.MsgspecError:  # written by another version: it is lost like any other
+        return None

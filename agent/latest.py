@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 
 from agent.link import Link, LinkDown
-from wire.codec import encode
+from wire.codec import encode, seal
 from wire.messages import MAX_BODY, Live, Snapshot
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,15 @@ class Latest:
         *,
         retain: bool = False,
         expiry_s: int = 0,
+        sealed: bool = False,
     ) -> None:
-        """Publish, now or when the socket takes it; dropped without a link."""
+        """Publish, now or when the socket takes it; dropped without a link. `sealed`: with a checksum."""
         what = "snap" if isinstance(body, Snapshot) else "live"
         if link is None:
             self._counters[f"{what}_dropped"] += 1
             return
         try:
-            raw = encode(body)
+            raw = seal(encode(body)) if sealed else encode(body)
         except (TypeError, ValueError, OverflowError) as error:
             self._counters[f"{what}_refused"] += 1
             log.debug("%s cannot be encoded: %s", topic, error)

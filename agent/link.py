@@ -111,6 +111,11 @@ class Link(aiomqtt.Client):
         """Packets that wait for the socket."""
         return len(self._client._out_packet)
 
+    @property
+    def unanswered(self) -> int:
+        """Messages of QoS 1 that wait for a PUBACK."""
+        return len(self._client._out_messages)
+
     async def open(self) -> None:
         """Connect.
 

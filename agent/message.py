@@ -13,13 +13,15 @@ class Message:
     """A batch of readings or an event of one device, before it has a number.
 
     `device` is `_` for the node itself; `name` is the stream of a batch or the type of an event. The body
-    belongs to the outbox from `Outbox.append` on, which writes `ep` and `seq` into it.
+    belongs to the outbox from `Outbox.append` on, which writes `ep` and `seq` into it. `offset_ns` is wall
+    minus monotonic clock when its times were taken; None: they are as new as the message.
     """
 
     cls: Literal["data", "event"]
     device: str
     name: str
     body: Batch | Event
+    offset_ns: int | None = None
 
     @property
     def rows(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,8 +12,10 @@ import msgspec
 
 from adapters.base import Reading
 from agent.config import Plan
+from agent.manifest import WindowInput
 from agent.message import Message
 from agent.pipeline import Pipeline
+from agent.slot import Slot
 from agent.sources import Sink, follow
 from agent.timesync import TimeSync
 from wire.clock import Clock
@@ -78,14 +81,16 @@ class Once:
             if not source.readings
         ]
         if len(silent) == len(self._sources):
-            raise Unreachable("; ".join(silent))
+            raise Unreachable(_listed("no device gave a reading", silent))
         for name, slot in self._pipeline.slots.items():
+            if slot.at_work and not self._sources[slot.settings.device].readings:
+                continue  # told with its device
             if not slot.at_work or slot.state.state == "failed":
                 silent.append(f"model {name}: {slot.state.why}")
             elif not slot.counters["runs"]:
-                silent.append(f"model {name}: no whole input within {within_s:g} s")
+                silent.append(f"model {name}: {_hungry(slot, within_s)}")
         if silent:
-            raise PartlyFailed("; ".join(silent))
+            raise PartlyFailed(_listed("the rest is above; these gave nothing", silent))
 
     def _counting(self, device: str) -> Sink:
         sink = self._pipeline.sink(device)
@@ -122,3 +127,16 @@ class Once:
 
 def _nothing() -> None:
     """States are looked at when the look is over."""
+
+
+def _hungry(slot: Slot, within_s: float) -> str:
+    """Why a model that is well has said nothing."""
+    wants = slot.manifest.input if slot.manifest else None
+    span_s = wants.length / wants.rate_hz if isinstance(wants, WindowInput) else 0.0
+    if span_s < within_s:
+        return f"no whole input within {within_s:g} s"
+    return f"it sees {span_s:g} s at once: look longer, --seconds {math.ceil(span_s + 10)}"
+
+
+def _listed(what: str, each: list[str]) -> str:
+    return "\n  ".join([f"{what}:", *each])

@@ -21,9 +21,12 @@ from agent.outbox_types import OutboxSettings, OutboxStats
 from agent.pool import SPARE, Pool
 from agent.recovery import Recovered, recover
 from agent.segments import KINDS, PAGE, Found, Kind, Segment, Totals
+from agent.tally import Part
+from wire import custody
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
-from wire.errors import ConfigError, TryAgain
-from wire.ranges import Ranges
+from wire.errors import TryAgain, unwritable
+from wire.ranges import Range, Ranges
+from wire.topics import NODE_ITSELF
 
 __all__ = ["Outbox", "OutboxSettings", "OutboxStats", "Record", "keep_committing"]
 
@@ -56,6 +59,10 @@ class Outbox:
         self._buffer = Buffer(state.ep, state.head, pool.segment_size // 2, clock)
         self._buffer.losses.add("torn", state.torn)
         self._buffer.losses.add("damaged", state.damaged)
+        found: dict[Why, list[Range]] = {"torn": state.torn, "damaged": state.damaged}
+        for why, lost in found.items():
+            if lost:  # of which class they were nobody knows
+                self._buffer.drops.setdefault("unknown", {})[why] = (sum(b - a + 1 for a, b in lost), 0)
         for kind in KINDS:
             self._buffer.dropped[kind] = state.dropped[kind].dropped
             self._buffer.dropped_rows[kind] = state.dropped[kind].dropped_rows
@@ -75,7 +82,7 @@ class Outbox:
 
         Raises:
             ConfigError: the folder cannot be created, read or written.
-            TryAgain: another process has it open.
+            TryAgain: another process has it open, or the disk is full.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +90,7 @@ class Outbox:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise _unusable(folder, error) from error
+            raise unwritable(f"the outbox in {folder}", error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             state = recover(folder)
@@ -93,7 +100,7 @@ class Outbox:
             raise TryAgain(f"{folder} is open in another process: stop that agent first") from error
         except OSError as error:
             os.close(fd)
-            raise _unusable(folder, error) from error
+            raise unwritable(f"the outbox in {folder}", error) from error
         return cls(fd, pool, state, clock)
 
     @property
@@ -134,9 +141,10 @@ class Outbox:
         return not self.trouble
 
     def take(self, messages: int, size: int) -> list[Record]:
-        """The next committed records that were not taken since open, events first, oldest first.
+        """The next committed records that were not taken since open: events first, oldest first.
 
-        At most `messages` of them and about `size` bytes. Reads the disk: call it in a thread.
+        At most `messages` of them and about `size` bytes, none of what was overtaken. Reads the disk: call
+        it in a thread.
 
         Raises:
             OSError: for a reason that may pass, as too many open files; nothing is lost by it.
@@ -144,14 +152,64 @@ class Outbox:
         records: list[Record] = []
         with self._taking:
             for kind in reversed(KINDS):
-                found, lost = self._journals[kind].take(messages - len(records), size)
-                records += found
-                size -= sum(len(each.body) for each in found)
-                for each in lost:
-                    self._damaged(kind, each)
+                records += self._taken(kind, messages - len(records), size - _size(records))
             with self._lock:
                 self._collect()
         return records
+
+    def overtake(self, behind: int) -> bool:
+        """Leave what waits to `take_overtaken` if it is more than `behind` bytes: what comes goes first."""
+        with self._taking, self._lock:
+            journals = self._journals.values()
+            if not any(journal.is_behind(behind) for journal in journals):
+                return False
+            split = [journal.overtake() for journal in journals]
+            return any(split)
+
+    def take_overtaken(self, messages: int, size: int) -> list[Record]:
+        """As `take`, of what was overtaken; by number, so that a collector is left with few holes.
+
+        Raises:
+            OSError: for a reason that may pass; nothing is lost by it.
+        """
+        records: list[Record] = []
+        with self._taking:
+            while messages > len(records) and size > _size(records):
+                firsts = {kind: self._journals[kind].next_overtaken() for kind in KINDS}
+                known = sorted((seq, kind) for kind, seq in firsts.items() if seq is not None)
+                if not known:
+                    break
+                (_, kind), below = known[0], known[1][0] if len(known) > 1 else None
+                records += self._taken(
+                    kind, messages - len(records), size - _size(records), backlog=True, below=below
+                )
+            with self._lock:
+                self._collect()
+        return records
+
+    def _taken(
+        self, kind: Kind, messages: int, size: int, *, backlog: bool = False, below: int | None = None
+    ) -> list[Record]:
+        found, lost = self._journals[kind].take(messages, size, backlog=backlog, below=below)
+        for each in lost:
+            self._damaged(kind, each)
+        return found
+
+    def parts(self, *, closed: bool = False) -> list[Part]:
+        """What was taken and is to be stated now; `closed`: only if a part of a day has ended."""
+        with self._lock:
+            tally = self._buffer.tally
+            return [] if closed and not tally.turned else tally.parts()
+
+    @property
+    def news(self) -> bool:
+        """Whether something was taken that no statement tells of."""
+        return self._buffer.tally.news
+
+    def drops(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Since the start, by class and reason: messages and rows that are declared lost."""
+        with self._lock:
+            return {kind: dict(reasons) for kind, reasons in self._buffer.drops.items()}
 
     def ack(self, ranges: Iterable[tuple[int, int]]) -> int:
         """Let records go that were taken; returns how many. Unknown numbers are ignored."""
@@ -332,8 +390,9 @@ class Outbox:
             self._buffer.losses.add(why, ((each.seq, each.seq) for each in lost))
             for gap in evicted.gaps:
                 self._buffer.losses.add(why_of(gap), gap.lost)
-            self._buffer.dropped[victim.kind] += len(lost)
-            self._buffer.dropped_rows[victim.kind] += sum(each.rows for each in lost)
+            self._buffer.count_dropped(victim.kind, why, len(lost), sum(each.rows for each in lost))
+            for statement in evicted.statements:  # what was taken is known as long as anything is
+                self._buffer.add(Message("event", NODE_ITSELF, custody.TYPE, statement))
             self._condemned.append(victim)
         for each in evicted.damage:
             self._damaged(victim.kind, each)
@@ -392,6 +451,7 @@ async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
     """The committer task: for ever, commits in a worker thread `group_commit_ms` after a first append."""
     loop, appended = asyncio.get_running_loop(), asyncio.Event()
     outbox.on_append(lambda: loop.call_soon_threadsafe(appended.set))
+    appended.set()  # something may have been appended before anybody listened
     while True:
         with contextlib.suppress(TimeoutError):  # now and then without cause: acknowledgements are noted
             async with asyncio.timeout(_MARK_EVERY_S):
@@ -403,10 +463,8 @@ async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
             appended.set()
 
 
-def _unusable(folder: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"{folder} cannot hold the outbox: {error.strerror}; make it writable or name another state folder"
-    )
+def _size(records: list[Record]) -> int:
+    return sum(len(each.body) for each in records)
 
 
 def _nothing() -> None:

@@ -17,6 +17,16 @@ class OutboxSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     group_commit_ms: Annotated[
         int, Meta(ge=0, le=1_000, description="How long messages wait to share one write to disk.")
     ] = 50
+    drain_kb_per_s: Annotated[
+        int,
+        Meta(
+            ge=0, le=1_000_000, description="A backlog is sent no faster; 0 = no limit. New data always are."
+        ),
+    ] = 1_000
+    packs: Annotated[
+        bool,
+        Meta(description="A backlog may travel as several messages in one, where a collector reads that."),
+    ] = True
     ack: Annotated[
         Literal["collector", "puback"],
         Meta(description="Who lets a message go: the collector's database, or (lossy) the broker."),

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.base import Reading
-from agent import snapshot
+from agent import privacy, snapshot
 from agent.batcher import Batcher, Send, SendLive
 from agent.config import Plan
 from agent.events import Reporter
 from agent.message import Message
+from agent.shelf import Shelf
 from agent.slot import Inference, Slot
 from agent.sources import Sink
+from agent.timesync import Stamps
 from wire.clock import Clock
 from wire.errors import EdgebedError
-from wire.messages import Box, ClockState, ModelState, Snapshot, Stream
+from wire.messages import ClockState, ModelState, Snapshot, Stream
 
 log = logging.getLogger("edgebed.pipeline")
 
@@ -52,20 +54,24 @@ class Pipeline:
         self._plan = plan
         self._clock = clock
         self._clock_state = clock_state
+        self._stamps = Stamps(clock, clock_state)
         self._send = send
         self._send_live = send_live
         self._send_snap = send_snap
         self._batchers: dict[tuple[str, str], Batcher] = {}
         self._reporters: dict[str, Reporter] = {}
         self._views: dict[tuple[str, str], _View] = {}
-        self._painters: dict[tuple[str, str], Slot] = {}  # whose boxes a picture shows: the first model's
+        self._privacy: dict[str, privacy.Privacy] = {}  # by device
+        self._models = Shelf(gate_memory)
+        # whose boxes a picture shows: the first model's that tells most of what is to be hidden
+        self._painters: dict[tuple[str, str], Slot] = {}
         self.slots = {
             name: Slot(
                 name,
                 settings,
                 plan.devices[settings.device].streams[settings.stream],
                 waits=plan.devices[settings.device].build(clock).waits,
-                memory=gate_memory,
+                models=self._models,
                 done=self._inferred,
                 changed=changed,
             )
@@ -77,13 +83,17 @@ class Pipeline:
 
     def open_models(self) -> None:
         """Load every model; one that is refused says so by its state and keeps nobody else from running."""
+        for guard in self._privacy.values():
+            guard.open()
         for name, slot in self.slots.items():
             slot.open()
             stream = slot.result_stream()
             if stream is not None and slot.manifest is not None:
                 device = slot.settings.device
-                if (device, slot.settings.stream) in self._views:
-                    self._painters.setdefault((device, slot.settings.stream), slot)
+                if (at := (device, slot.settings.stream)) in self._views:
+                    before = self._painters.get(at)
+                    if before is None or len(_finds(slot)) > len(_finds(before)):
+                        self._painters[at] = slot
                 self._batchers[device, name] = self._batcher(device, name, stream, raw=True)
                 self._reporters[name] = Reporter(
                     name, slot.label, slot.manifest.decoder, slot.settings.events
@@ -165,6 +175,9 @@ class Pipeline:
     def _add_stream(self, device: str, name: str, stream: Stream) -> None:
         if stream.kind == "frame":
             self._views[device, name] = _View()
+            if device not in self._privacy:
+                publish = self._plan.devices[device].config.publish
+                self._privacy[device] = privacy.Privacy(publish.blur, publish.faces, models=self._models)
         else:
             raw = self._plan.devices[device].config.publish.raw
             self._batchers[device, name] = self._batcher(device, name, stream, raw=raw)
@@ -184,11 +197,13 @@ class Pipeline:
     def _inferred(self, slot: Slot, inference: Inference) -> None:
         device, reading = slot.settings.device, inference.reading
         self._batchers[device, slot.name].add(reading.at_ns, inference.row(), inference.quality)
-        event = self._reporters[slot.name].event(inference, self._clock_state())
+        clk, offset_ns = self._stamps.of(reading.at_ns)
+        event = self._reporters[slot.name].event(inference, clk)
         if event is not None:
-            self._send(Message("event", device, event.type, event))
-        if self._painters.get((device, slot.settings.stream)) is slot:
-            self._views[device, slot.settings.stream].show(reading, inference.result.boxes, slot.label)
+            self._send(Message("event", device, event.type, event, offset_ns))
+        if self._painters.get((device, slot.settings.stream)) is slot and slot.manifest is not None:
+            seen = privacy.seen_by(slot.manifest, inference.result.boxes)
+            self._views[device, slot.settings.stream].show(reading, seen, slot.label)
 
     async def _look(self, device: str, stream: str, view: _View, every_s: float) -> None:
         while True:
@@ -208,10 +223,20 @@ class Pipeline:
     async def _picture(self, device: str, stream: str, view: _View) -> Snapshot:
         if (reading := view.reading) is None:
             raise snapshot.SnapshotError(f"{device}/{stream} has sent no picture yet")
-        made = await asyncio.to_thread(snapshot.encode, reading, view.boxes, view.model)
+        made = await asyncio.to_thread(_encoded, self._privacy[device], reading, view.seen, view.model)
         view.sent = reading
+        self._count(device, stream, view, made)
         self._send_snap(device, stream, made)
         return made
+
+    def _count(self, device: str, stream: str, view: _View, made: Snapshot) -> None:
+        self.counters["snapshots"] += 1
+        self.counters["snapshots_hidden_whole"] += made.blur == "whole"
+        self.counters["faces_hidden"] += made.faces or 0
+        self.counters["plates_hidden"] += made.plates or 0
+        if made.why and made.why != view.why:
+            log.warning("%s/%s: pictures are hidden as a whole: %s", device, stream, made.why)
+        view.why = made.why
 
 
 @dataclass(slots=True)
@@ -219,13 +244,26 @@ class _View:
     """The newest picture of a frame stream and what was seen in it."""
 
     reading: Reading | None = None
-    boxes: Sequence[Box] = ()
+    seen: privacy.Seen | None = None  # in just this picture
     model: str = ""
     sent: Reading | None = None
     complained: bool = False
+    why: str = ""  # the last picture was hidden as a whole
 
-    def show(self, reading: Reading, boxes: Sequence[Box] = (), model: str = "") -> None:
-        self.reading, self.boxes, self.model = reading, boxes, model
+    def show(self, reading: Reading, seen: privacy.Seen | None = None, model: str = "") -> None:
+        self.reading, self.seen, self.model = reading, seen, model
+
+
+def _finds(slot: Slot) -> frozenset[privacy.Kind]:
+    return frozenset() if slot.manifest is None else privacy.finds(privacy.seen_by(slot.manifest, ()).labels)
+
+
+def _encoded(guard: privacy.Privacy, reading: Reading, seen: privacy.Seen | None, model: str) -> Snapshot:
+    """In a thread: what may be seen of a picture, as a message."""
+    if reading.picture is None:
+        raise snapshot.SnapshotError("this reading has no picture")
+    hidden = guard.hide(reading.picture, seen)
+    return snapshot.encode(reading, seen.boxes if seen is not None else (), model, hidden)
 
 
 async def _all(waits: Sequence[Awaitable[None]]) -> None:

@@ -63,7 +63,7 @@ class Pool:
         path = self._folder / f"{number:06}.seg"
         try:
             segments.create(path, self.segment_size)
-            sync_folder(self._folder)
+            sync(self._folder)
         except OSError:
             self._retry_at = time.monotonic() + _RETRY_S
             raise
@@ -71,9 +71,9 @@ class Pool:
         self._free.append(path)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make new names in a folder survive a power cut. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive a power cut. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

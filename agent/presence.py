@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from agent.session import Session
 from wire.clock import Clock
-from wire.codec import encode
+from wire.codec import encode, seal
 from wire.messages import MAX_BODY, Birth, Status
 from wire.topics import Address
 
@@ -59,7 +59,7 @@ class Presence:
         if state == "online":
             known = self._status()
             now.devices, now.models = known.devices, known.models
-        return encode(now)
+        return seal(encode(now))
 
     def birth(self) -> bytes | None:
         """The birth; None where it is too large to be sent."""
@@ -70,7 +70,7 @@ class Presence:
             sess=self._session.sess,
             ep=self._ep,
         )
-        body = encode(birth)
+        body = seal(encode(birth))
         if len(body) > MAX_BODY:
             log.warning("the birth has %d bytes, %d are allowed: not sent", len(body), MAX_BODY)
             return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from adapters.base import Picture, Reading, Value
 from wire.clock import NS_PER_S, Clock

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent import segments
 from agent.journal import read
+from agent.pool import sync
 from agent.segments import KINDS, OVERHEAD, PAGE, Kind, Segment, Totals
 from wire.ranges import Range, Ranges
 
@@ -56,6 +57,7 @@ def recover(folder: Path) -> Recovered:
             found.append(segment)
     if found:
         _sort(state, found)
+        _flush(folder, [each.path for kind in KINDS for each in state.segments[kind][-1:]])
         _scan(state, [each for kind in KINDS for each in state.segments[kind]], broken)
         _release(state)
     return state
@@ -72,6 +74,15 @@ def _sort(state: Recovered, found: list[Segment]) -> None:
     for kind in KINDS:
         if state.segments[kind]:
             state.segments[kind][-1].sealed = False  # the last one is written to, whatever came after it
+
+
+def _flush(folder: Path, newest: list[Path]) -> None:
+    """Make durable what a killed process wrote and did not live to flush: from here on it is sent."""
+    for path in (folder, *newest):
+        try:
+            sync(path)
+        except OSError as error:
+            log.warning("%s: %s; its last records may not outlive a power cut", path, error.strerror)
 
 
 def _scan(state: Recovered, known: list[Segment], broken: int) -> None:
@@ -108,7 +119,8 @@ def _scan_one(state: Recovered, segment: Segment, present: Ranges) -> int:
         present.add(each.seq)
     if not segment.sealed:
         segment.end, segment.count, segment.rows, segment.last_seq = end, count, rows, last
-        segment.low, segment.done, segment.acked = min(segment.low, end), done, done
+        segment.low, segment.done = min(segment.low, end), done
+        segment.acked = segment.seen = done
         size, claimed = segment.torn(data, end)
         if segment.noted.end > end:  # it was there once
             state.torn_bytes += segment.noted.end - end
@@ -120,6 +132,8 @@ def _scan_one(state: Recovered, segment: Segment, present: Ranges) -> int:
 
 
 def _compare_with_next(state: Recovered, segment: Segment) -> None:
+    if segment.sealed:  # it says itself what it holds; between it and the next one others may have been
+        return
     after = [each for each in state.segments[segment.kind] if each.generation > segment.generation]
     if after and segment.before.rows + segment.rows < after[0].before.rows:
         state.damaged.append((segment.last_seq + 1, max(segment.last_seq + 1, after[0].base - 1)))
@@ -142,7 +156,7 @@ def _release(state: Recovered) -> None:
         kept: list[Segment] = []
         for segment in state.segments[kind]:
             state.dropped[kind] = Totals(0, segment.noted.dropped, segment.noted.dropped_rows)
-            if segment.sealed and segment.acked >= segment.count:
+            if segment.sealed and segment.low >= segment.end:
                 state.free.append(segment.path)
                 continue
             segment.size = max(segment.end, min(segment.size, segment.path.stat().st_size))

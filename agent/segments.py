@@ -39,6 +39,7 @@ _SURE = struct.Struct("<Q")
 _HEAD = struct.Struct("<IQqqIHBB")  # length of tail and body, seq, at, offset, boot, rows, flags, tail
 _RECORD = struct.Struct("<4sIQIQqqIHBB")
 OVERHEAD = _RECORD.size
+TAIL_AT = _HEAD.size  # of `Blob.data`
 MAX_RECORD = OVERHEAD + MAX_BODY + 255
 UNSYNCED = 1  # in `flags`
 _ZEROS = bytes(65_536)
@@ -116,7 +117,8 @@ class Segment:
     count: int = 0
     last_seq: int = 0
     rows: int = 0
-    acked: int = 0  # how many of `count`
+    seen: int = 0  # how many of `count` were read, or lie before `low`
+    acked: int = 0  # how many of `seen`
     low: int = PAGE  # nothing before it waits any more: where reading begins
     done: int = 0  # how many records lie before `low`
     marked: tuple[int, int, int] = (0, 0, 0)  # `low`, `end` and messages dropped as they stand on disk
@@ -167,9 +169,13 @@ class Segment:
         os.fdatasync(self.fd)
 
     def seal(self) -> None:
-        """Note what the segment holds, lazily: without it opening takes a scan, nothing else."""
+        """Note durably what the segment holds.
+
+        Without it opening takes a scan, and has to guess what was in a successor that is free again.
+        """
         data = _SEAL.pack(self.salt, self.end, self.count, self.last_seq, self.rows)
         _write_all(self.fd, _with_crc(data), _SEAL_AT)
+        os.fdatasync(self.fd)
 
     def mark(self, dropped: int, dropped_rows: int) -> None:
         """Note how far it is acknowledged, lazily: what is lost of this is sent once more."""
@@ -267,7 +273,7 @@ def load(path: Path) -> Segment | None:
     if mark is not None and mark[0] == salt:
         _, segment.low, segment.done, *noted = mark
         segment.noted = Noted(*noted)
-        segment.acked = segment.done
+        segment.acked = segment.seen = segment.done
     return segment
 
 

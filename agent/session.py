@@ -32,6 +32,7 @@ class Session:
         self._fixed: Protocol | None = None if protocol == "auto" else "3.1.1" if protocol == "3.1.1" else "5"
         self._kept = _Kept()
         self._hung_up = 0
+        self._unwritable = False  # and that was logged
         self.protocol: Protocol = self._fixed or "5"
 
     @property
@@ -70,6 +71,8 @@ class Session:
         try:
             keep(self._path, msgspec.json.encode(self._kept))
         except OSError as error:
-            log.warning(
-                "%s cannot be written (%s): the session number may be late", self._path, error.strerror
-            )
+            if not self._unwritable:
+                log.warning("%s cannot be written (%s): sess may be late", self._path, error.strerror)
+            self._unwritable = True
+        else:
+            self._unwritable = False

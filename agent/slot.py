@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from adapters.base import Reading
 from agent import config
+from agent.shelf import Shelf
 from agent.windows import Windows, misfit
 from wire.errors import EdgebedError
 from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
@@ -56,8 +56,8 @@ class Slot:
     """Runs one model package on one stream, each input in a thread of its own; results go to `done`.
 
     A source that waits is held back while the model is busy; of any other the oldest input is dropped and
-    counted (`dropped`). `memory` is where the gate notes what passed. `open` before `run`. `changed` is
-    called when `state` changes.
+    counted (`dropped`). `models` opens the package, or has it open for another slot. `open` before `run`.
+    `changed` is called when `state` changes.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Slot:
         stream: Stream,
         *,
         waits: bool,
-        memory: Path | None,
+        models: Shelf,
         done: Callable[[Slot, Inference], None],
         changed: Callable[[], None],
     ) -> None:
@@ -79,7 +79,7 @@ class Slot:
         self.ref = ModelRef(name="", ver="", sha256="")
         self._stream = stream
         self._waits = waits
-        self._memory = memory
+        self._models = models
         self._done = done
         self._changed = changed
         self._model: Model | None = None
@@ -113,10 +113,9 @@ class Slot:
 
     def open(self) -> None:
         """Load, check and warm up the model; blocks. A model that cannot be used is told by `state`."""
-        from agent import gate  # only who has models pays for their kin
-        from agent.decoders import ModelError
+        from agent.decoders import ModelError  # only who has models pays for their kin
         from agent.manifest import WindowInput
-        from agent.model import Model, load_package
+        from agent.model import load_package
 
         try:
             package = load_package(self.settings.package)
@@ -124,8 +123,7 @@ class Slot:
             self.ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
             if why := misfit(manifest, self.settings.input, self._stream):
                 raise ModelError(why)
-            gate.verify(package, providers=self.settings.providers, memory=self._memory)
-            model = Model(package, providers=self.settings.providers)
+            model = self._models.model(package, self.settings.providers)
         except EdgebedError as error:
             self._enter("failed", str(error))
             return

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from adapters.base import Picture, Reading
+from agent.privacy import Hidden
 from wire.clock import NS_PER_MS
 from wire.errors import EdgebedError
 from wire.messages import MAX_BODY, Box, Snapshot
@@ -21,22 +22,27 @@ class SnapshotError(EdgebedError):
     """A picture that cannot be made into a snapshot."""
 
 
-def encode(reading: Reading, boxes: Sequence[Box] = (), model: str = "") -> Snapshot:
+def encode(
+    reading: Reading, boxes: Sequence[Box] = (), model: str = "", hidden: Hidden | None = None
+) -> Snapshot:
     """A `Snapshot` whose body is at most 60,000 bytes: quality goes down first, then size. Blocks.
+
+    `hidden` is what may be seen of the reading's picture; without it all of it may.
 
     Raises:
         SnapshotError: no picture, no encoder installed, or boxes that alone are too large.
     """
-    picture = reading.picture
-    if picture is None or picture.size == 0:
+    if reading.picture is None or reading.picture.size == 0:
         raise SnapshotError("this reading has no picture")
+    hidden = hidden or Hidden(reading.picture, "none")
+    picture = hidden.picture
     height, width = picture.shape[:2]
-    empty = _snapshot(reading, b"", width, height, boxes, model)
+    empty = _snapshot(reading, b"", width, height, boxes, model, hidden)
     room = (MAX_BODY - len(msgspec.json.encode(empty)) - 16) * 3 // 4  # base64
     if room < 1000:
         raise SnapshotError(f"{len(boxes)} boxes leave no room for a picture")
     jpeg, width, height = _fitting_jpeg(picture, room)
-    return _snapshot(reading, jpeg, width, height, boxes, model)
+    return _snapshot(reading, jpeg, width, height, boxes, model, hidden)
 
 
 def _fitting_jpeg(picture: Picture, room: int) -> tuple[bytes, int, int]:
@@ -67,7 +73,13 @@ def _shrunk(cv2: Any, picture: Picture, room: int) -> tuple[bytes, int, int]:
 
 
 def _snapshot(
-    reading: Reading, jpeg: bytes, width: int, height: int, boxes: Sequence[Box], model: str
+    reading: Reading,
+    jpeg: bytes,
+    width: int,
+    height: int,
+    boxes: Sequence[Box],
+    model: str,
+    hidden: Hidden,
 ) -> Snapshot:
     return Snapshot(
         ts=reading.at_ns // NS_PER_MS,
@@ -78,4 +90,8 @@ def _snapshot(
         frame=reading.index,
         model=model,
         boxes=list(boxes),
+        blur=hidden.how,
+        faces=hidden.faces,
+        plates=hidden.plates,
+        why=hidden.why[:2000],
     )

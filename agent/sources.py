@@ -22,6 +22,7 @@ log = logging.getLogger("edgebed.source")
 Sink = Callable[[Reading], Awaitable[None] | None]
 OPEN_S = 30.0  # a device that takes longer to open is not there
 CLOSE_S = 3.0
+_LOOK_S = 5.0  # the counters of a device that may be silent for hours are no older
 
 
 def follow(
@@ -65,6 +66,8 @@ class Source:
         self.state = DeviceState(state="starting", since=clock.now_ms())
         self.counters: Counter[str] = Counter()
         self.readings = 0
+        self.newest_ns = 0  # device time of the newest reading
+        self.opened = False  # the device answers, whether or not it has sent anything yet
         self._build = build
         self._inspector = Inspector(streams, clock, self.counters)
         self._sink = sink
@@ -75,6 +78,11 @@ class Source:
         self._heard_s = 0.0  # when the last reading came, or was let go of
         self._held = False  # back by the sink: no silence of the device
         self._look: asyncio.TimerHandle | None = None
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """What was read, dropped and repaired since the start."""
+        return {"readings": self.readings, **self.counters}
 
     async def run(self) -> None:
         """Read until the device ends by itself (a file), else for ever."""
@@ -105,8 +113,10 @@ class Source:
         counted: Counter[str] = Counter()
         try:
             await self._open(adapter)
+            self.opened = True
             await self._read(adapter, counted)
         finally:
+            self.opened = False
             self._count(adapter, counted)
             await self._close(adapter)
 
@@ -130,6 +140,7 @@ class Source:
                     if self.state.state != "ok":
                         self._enter("ok")
                     self.readings += 1
+                    self.newest_ns = reading.at_ns
                     if (fit := inspect(reading)) is not None and (wait := sink(fit)) is not None:
                         self._held = True
                         await wait
@@ -150,7 +161,7 @@ class Source:
         if left_s <= 0:
             limit.reschedule(loop.time())
         else:
-            again_s = min(left_s, self._stall_s / 8)
+            again_s = min(left_s, self._stall_s / 8, _LOOK_S)
             self._look = loop.call_later(again_s, self._watch, adapter, counted, limit)
 
     async def _close(self, adapter: Adapter) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from wire.errors import ConfigError, TryAgain
+from wire.errors import TryAgain, unwritable
 
 LOCK = "agent.lock"
 _PATIENCE_S = 1.0  # a predecessor that was just killed, or somebody who merely looks
@@ -21,15 +21,13 @@ def locked(state: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: it cannot be created or written.
-        TryAgain: another agent owns it.
+        TryAgain: another agent owns it, or the disk is full.
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
         handle = os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise ConfigError(
-            f"state folder {state} cannot be written: {error.strerror}; give it to this user or name another"
-        ) from error
+        raise unwritable(f"state folder {state}", error) from error
     try:
         if not _lock(handle):
             pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
@@ -58,10 +56,12 @@ def is_running(state: Path) -> bool:
         os.close(handle)
 
 
-def keep(path: Path, data: bytes) -> None:
+def keep(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace a file in one step, on disk when this returns. Raises OSError and leaves the old one."""
     fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
+    fresh.unlink(missing_ok=True)  # of a write that was cut off, perhaps with another mode
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(handle, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

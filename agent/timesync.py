@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-from wire.clock import Clock
+from agent.restamp import offset_ns
+from wire.clock import NS_PER_S, Clock
 from wire.messages import ClockState
 
 _STA_PPSTIME = 0x0004
 _STA_UNSYNC = 0x0040
 _STA_PPSSIGNAL = 0x0100
 _POLL_S = 2.0
+_OURS_NS = 5 * NS_PER_S  # a reading is on its way for less
+_STEP_S = 0.5  # between two looks; whoever keeps a clock right by slewing it moves it by less
 
 
 class _Timex(ctypes.Structure):
@@ -33,15 +36,30 @@ def kernel_state() -> ClockState:
 
     Where the kernel cannot be asked, the clock counts as unsynchronised.
     """
-    timex = _Timex()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "adjtimex") or libc.adjtimex(ctypes.byref(timex)) < 0:
+    timex = _asked()
+    if timex is None:
         return ClockState.UNSYNCED
     if timex.status & _STA_UNSYNC:
         return ClockState.UNSYNCED
     if timex.status & _STA_PPSTIME and timex.status & _STA_PPSSIGNAL:
         return ClockState.PTP
     return ClockState.NTP
+
+
+def kernel_error_ms() -> float | None:
+    """How far from UTC the kernel says that the clock may be, see adjtimex(2); None while nobody sets it."""
+    timex = _asked()
+    if timex is None or timex.status & _STA_UNSYNC:
+        return None
+    return float(round(timex.maxerror / 1000, 3))
+
+
+def _asked() -> _Timex | None:
+    timex = _Timex()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "adjtimex") or libc.adjtimex(ctypes.byref(timex)) < 0:
+        return None
+    return timex
 
 
 class TimeSync:
@@ -60,3 +78,42 @@ class TimeSync:
             self._state = self._ask()
             self._asked_s = now_s
         return self._state
+
+
+class Stamps:
+    """Whose clock a reading's time is of, and where the wall clock stood when it was taken."""
+
+    def __init__(self, clock: Clock, state: Callable[[], ClockState]) -> None:
+        self._clock = clock
+        self._state = state
+        self._offset_ns: int | None = None  # wall minus monotonic clock at the reading before
+
+    def of(self, at_ns: int) -> tuple[ClockState | None, int | None]:
+        """How far the time of a reading that just came can be trusted, and what to correct it from.
+
+        While this machine's clock was never set, a time far from it is the device's own and must not move
+        when the clock is: its state is None. The second is wall minus monotonic clock, None once it was set.
+        """
+        state = self._state()
+        if state is not ClockState.UNSYNCED:
+            return state, None
+        up_ns, before_ns = self._clock.monotonic_ns(), self._offset_ns
+        self._offset_ns = offset_ns(self._clock)
+        for each in (self._offset_ns, before_ns):  # it may have been set between the reading and now
+            if each is not None and abs(at_ns - up_ns - each) <= _OURS_NS:
+                return state, each
+        return None, None
+
+
+class Steps:
+    """Notices when the wall clock is set: it then moves against the monotonic one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset_ns = offset_ns(clock)
+
+    def look(self) -> float:
+        """By how many seconds it was set forward since the last look; 0.0 when it was not."""
+        before, self._offset_ns = self._offset_ns, offset_ns(self._clock)
+        step_s = (self._offset_ns - before) / NS_PER_S
+        return round(step_s, 3) if abs(step_s) >= _STEP_S else 0.0

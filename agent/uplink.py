@@ -13,11 +13,14 @@ from typing import Literal
 
 import aiomqtt
 
+from agent.delays import Delays
 from agent.feed import Feed
 from agent.flight import Flight
+from agent.hearing import DEAF, NEVER_HEARD, Hearing
 from agent.latest import Latest
 from agent.link import HungUp, Link, LinkDown, Login, WrongProtocol
 from agent.outbox import Outbox
+from agent.packs import unpacked
 from agent.presence import Identity, Presence
 from agent.session import Session
 from wire.broker import Broker
@@ -40,6 +43,7 @@ _STEADY_S = 5.0  # a connection that lasted so long was a good one
 _FAREWELL_S = 1.0
 _NEWS_S = 0.5  # between two publications of the status
 _COMMANDS = 8  # at once
+_ANSWERS = 100  # without a PUBACK; who asks faster than that hears nothing
 _LIVE_EXPIRY_S, _BEAT_EXPIRY_S, _RES_EXPIRY_S = 300, 60, 3_600
 _MAX_SESS = 2**52
 
@@ -61,6 +65,8 @@ class Uplink:
         *,
         state: Path,
         ack: Literal["collector", "puback"] = "collector",
+        drain_kb_per_s: int = 0,
+        packs: bool = True,
         describe: Callable[[], Birth],
         status: Callable[[], Status],
         clock_state: Callable[[], ClockState],
@@ -71,15 +77,20 @@ class Uplink:
         self._outbox = outbox
         self._clock = clock
         self._session = Session(state / "uplink.json", broker.protocol)
-        self._flight = Flight(puback_is_enough=ack == "puback")
+        self._flight = Flight(
+            puback_is_enough=ack == "puback",
+            drain_per_s=1_000 * drain_kb_per_s,
+            unpacked=unpacked if packs else None,
+        )
         self._feed = Feed(outbox, self._address, clock, clock_state)
         self._presence = Presence(identity, outbox.ep, self._session, clock, describe, status)
         self._on_command = on_command
         self._counters: Counter[str] = Counter()
+        self._delays = Delays()
+        self._hearing = Hearing()
         self._link: Link | None = None
         self._lost = False  # the loss was logged
         self._wake = asyncio.Event()
-        self._unread = True  # the outbox may hold more
         self._latest = Latest(self._counters)
         self._news: set[Literal["status", "birth"]] = set()
         self._news_at = 0.0
@@ -94,6 +105,11 @@ class Uplink:
     def sess(self) -> int:
         """Rises with each CONNECT, over restarts too."""
         return self._session.sess
+
+    @property
+    def ack_ms(self) -> int | None:
+        """The least that an acknowledgement took in five minutes, by the collector's clock and ours."""
+        return self._delays.least(self._clock)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -123,9 +139,10 @@ class Uplink:
 
     def live(self, device: str, stream: str, body: Live) -> None:
         """Publish newest values, QoS 0 retained; dropped while offline, newest wins."""
-        expiry_s = _BEAT_EXPIRY_S if device == NODE_ITSELF else _LIVE_EXPIRY_S
+        itself = device == NODE_ITSELF
         topic = self._address.topic("live", device, stream)
-        self._latest.put(self._link, topic, body, retain=True, expiry_s=expiry_s)
+        expiry_s = _BEAT_EXPIRY_S if itself else _LIVE_EXPIRY_S
+        self._latest.put(self._link, topic, body, retain=True, expiry_s=expiry_s, sealed=itself)
 
     def snap(self, device: str, stream: str, body: Snapshot) -> None:
         """Publish the newest picture, QoS 0; dropped while offline or too large, newest wins."""
@@ -244,6 +261,9 @@ class Uplink:
     def _acked(self, ack: Ack) -> None:
         if ack.ep != self._outbox.ep:
             return  # of an outbox that was here before
+        if ack.packs:
+            self._flight.takes_packs()
+        self._delays.add(self._clock.now_ms() - ack.ts, self._clock)
         ranges = Ranges(ack.ok)
         self._outbox.ack(ranges)
         self._counters["acked"] += len(self._flight.acked(ranges, self._now()))
@@ -254,6 +274,8 @@ class Uplink:
             # Our state folder is younger than what the broker keeps: readers would ignore us.
             self._session.at_least(status.sess)
             raise LinkDown(f"the broker knows session {status.sess} of this node, going on from there")
+        if status.sess == self.sess and not retained:
+            self._hearing.heard(self._now())
         if status.state == "lost" and status.sess <= self.sess:
             self.renew_status()
 
@@ -275,20 +297,23 @@ class Uplink:
 
     def _answer(self, topic: Topic, answer: Res) -> None:
         self._counters["commands"] += 1
-        if self._link is not None:
+        link = self._link
+        if link is not None and link.unanswered - self._flight.on_wire < _ANSWERS:
             to = self._address.topic("res", topic.device, topic.name)
             with contextlib.suppress(LinkDown):
-                self._link.send(to, encode(answer), qos=1, expiry_s=_RES_EXPIRY_S)
+                link.send(to, encode(answer), qos=1, expiry_s=_RES_EXPIRY_S)
 
     # What goes out
 
     async def _drain(self, link: Link) -> None:
         self._flight.connected(self._now())
+        self._hearing.connected(self._now())
         link.on_puback = self._puback
         self._publish_state(link, "online")
         self._publish_birth(link)
         self._news.clear()
-        self._link, self._unread = link, True
+        self._link = link
+        self._feed.look()
         self._counters["connects"] += 1
         log.log(
             logging.INFO if not self._lost else logging.WARNING, "online, MQTT %s", self._session.protocol
@@ -298,46 +323,38 @@ class Uplink:
             self._wake.clear()
             self._publish_news(link)
             self._latest.send(link)
-            await self._fill()
+            await self._feed.fill(self._flight, self._now())
             await self._send_window(link)
             silent_s = self._flight.silent_s(self._now())
             if silent_s > PUBACK_S:
                 raise LinkDown(f"the broker answers nothing for {silent_s:.0f} s")
+            self._listen_for_itself()
             with contextlib.suppress(TimeoutError):
                 # not wait_for: before 3.12 it loses a cancellation that comes together with the event
                 async with asyncio.timeout(self._patience_s()):
                     await self._wake.wait()
 
+    def _listen_for_itself(self) -> None:
+        match self._hearing.next(self._now()):
+            case "ask":
+                self.renew_status()
+            case "deaf":
+                raise LinkDown(DEAF)
+            case "warn":
+                log.warning(NEVER_HEARD)
+
     def _patience_s(self) -> float:
         if self._latest or self._news:
             return 0.1
-        return min(self._flight.idle_s(self._now()) or 5.0, 1.0 if self._flight.on_wire else 5.0)
-
-    async def _fill(self) -> None:
-        messages, size = self._flight.room
-        if not self._unread or messages <= 0 or size <= 0:
-            return
-        self._unread = False  # before reading: a commit meanwhile sets it again
-        reading = asyncio.create_task(asyncio.to_thread(self._feed.read, messages, size), name="uplink-read")
-        try:
-            sent = await asyncio.shield(reading)
-        except asyncio.CancelledError:
-            with contextlib.suppress(OSError):
-                self._flight.add(await reading)  # what the outbox gave out it gives out once
-            raise
-        except OSError as error:
-            log.error("the outbox cannot be read now: %s", error)
-            self._unread = True
-            await asyncio.sleep(1)
-            return
-        self._flight.add(sent)
-        if len(sent) >= messages or sum(len(each.body) for each in sent) * 2 >= size:
-            self._unread = True
+        calm_s = min(self._flight.idle_s(self._now()) or 5.0, 1.0 if self._flight.on_wire else 5.0)
+        return min(calm_s, self._feed.wait_s(self._flight))
 
     async def _send_window(self, link: Link) -> None:
         while (sent := self._flight.next(self._now(), link.receive_maximum)) is not None:
             self._flight.sent(sent, link.send(sent.topic, sent.body, qos=1), self._now())
             self._counters["sent"] += 1
+            self._counters["packs"] += bool(sent.members)
+            self._counters["sent_bytes"] += len(sent.topic) + len(sent.body)
             if self._counters["sent"] % 32 == 0:
                 await asyncio.sleep(0)  # the devices' tasks are not to wait for a whole window
 
@@ -370,7 +387,7 @@ class Uplink:
             link.send(self._address.topic("birth"), body, qos=1, retain=True)
 
     def _read_on(self) -> None:
-        self._unread = True
+        self._feed.look()
         self._wake.set()
 
     def _now(self) -> float:

@@ -136,6 +136,16 @@ def test_a_batch_never_mixes_times_of_a_set_and_an_unset_clock() -> None:
     assert [(desk.body(i).clk, desk.body(i).f["q"]) for i in (0, 1)] == [(0, [1.0]), (1, [2.0])]
 
 
+def test_a_devices_own_time_is_not_moved_when_our_clock_is_set() -> None:
+    desk = Desk(ROWS)
+    desk.clk = ClockState.UNSYNCED
+    desk.batcher.add(T0, {"q": 1.0})
+    desk.batcher.add(T0 + 60 * NS_PER_S, {"q": 2.0})
+    desk.batcher.flush()
+    assert [desk.body(i).clk for i in (0, 1)] == [0, msgspec.UNSET]
+    assert [message.unsynced for message in desk.sent] == [True, False]
+
+
 def test_a_clock_that_jumps_far_begins_a_new_batch() -> None:
     desk = Desk(ROWS)
     for at_ns in (T0, T0 + 1, 0, T0 * 2):

@@ -142,6 +142,21 @@ def test_what_types_cannot_tell(folder: Path, change: tuple[str, str], place: st
     assert any(f": {place}" in each and words in each for each in found), found
 
 
+def test_what_hides_faces_is_looked_at_when_asked(folder: Path, packages: Any) -> None:
+    camera = "  camera:\n    adapter: camera\n    options: {folder: pictures}\n"
+    text = GOOD[: GOOD.index("models:")].replace(camera, camera + "    publish: {faces: faces}\n")
+    plan = load(write(folder, text), Clock())
+    publish = plan.devices["camera"].config.publish
+    assert (publish.blur, publish.faces) == (("faces", "plates"), folder / "faces")
+    assert "publish.faces: " in mistakes(folder, text, files=True)[0]
+    packages.write(packages.constant(np.zeros((1, 1))), name="faces")
+    assert "decoder detection" in mistakes(folder, text, files=True)[0]
+    off = load(write(folder, text.replace("faces: faces", "blur: []")), Clock())
+    assert off.devices["camera"].config.publish.blur == ()
+    assert "expected a list" in mistakes(folder, text.replace("faces: faces", "blur: false"))[0]
+    assert "is not one of faces, plates" in mistakes(folder, text.replace("faces: faces", "blur: [face]"))[0]
+
+
 def test_packages_are_looked_at_when_asked(folder: Path, packages: Any) -> None:
     found = mistakes(folder, GOOD, files=True)
     assert len(found) == 1

@@ -176,8 +176,10 @@ def test_many_labels_are_counted_only_where_asked() -> None:
 def test_a_seen_label_can_raise_an_alarm() -> None:
     out = np.zeros((1, 7, 63), np.float32)
     out[0, :, 0] = (30, 20, 20, 20, 0.7, 0, 0)
-    assert detection("yolov8", alarm=["person"]).decode([out], WHOLE).alarm
-    assert not detection("yolov8", alarm=["car"]).decode([out], WHOLE).alarm
+    for labels, expected in ((["person"], True), (["car"], False)):
+        result = detection("yolov8", alarm=labels).decode([out], WHOLE)
+        assert (result.alarm, result.values["alarm"]) == (expected, expected)
+    assert "alarm" not in detection("yolov8").fields()
 
 
 # -- the others --------------------------------------------------------------------------------------------
@@ -192,12 +194,18 @@ def test_classification_names_the_best() -> None:
     assert result.values == {
         "label": "AF",
         "score": pytest.approx(share),
+        "alarm": True,
         "n": pytest.approx(1 - share),
         "af": pytest.approx(share),
         "pvc": None,
     }
     assert (result.top, result.alarm) == ("AF", True)
-    assert set(decoder.fields()) == set(result.values)
+    assert list(decoder.fields()) == list(result.values)
+    nothing = decoder.decode([np.full((1, 3), math.nan, np.float32)], None)
+    assert set(nothing.values.values()) == {None}
+    assert list(nothing.values) == list(result.values)
+    with pytest.raises(ModelError, match="clashes with a field"):
+        make("classification", [(1, 2)], labels=["Alarm", "b"], scores=True)
 
 
 def test_classification_without_a_number_names_nothing() -> None:
@@ -248,6 +256,28 @@ def test_an_anomaly_without_parts_needs_one_number() -> None:
         make("anomaly", [(1, 6)], threshold=2.0)
     with pytest.raises(ModelError, match="names 2 parts"):
         make("anomaly", [(1, 6)], threshold=2.0, parts=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("parts", "alarm", "part", "part_score"),
+    [
+        ([0.0, 2.0, 1.0], False, "j2", 2.0),
+        ([3.0, 0.0, 0.0], True, "j1", 3.0),
+        ([1.0, math.nan, 0.0], False, "j1", 1.0),
+        ([math.nan] * 3, False, None, None),
+    ],
+)
+def test_one_part_alone_can_raise_an_alarm(
+    parts: list[float], alarm: bool, part: str | None, part_score: float | None
+) -> None:
+    decoder = make("anomaly", [(1,), (3,)], threshold=5.0, part_threshold=3.0, parts=["j1", "j2", "j3"])
+    result = decoder.decode([np.array([3.0]), np.array(parts)], None)
+    assert result.values == {"score": 3.0, "alarm": alarm, "part": part, "part_score": part_score}
+    assert result.alarm is alarm
+    assert set(decoder.fields()) == set(result.values)
+    assert decoder.decode([np.array([5.0]), np.array(parts)], None).alarm is True
+    with pytest.raises(ModelError, match="no scores of parts"):
+        make("anomaly", [(1,)], threshold=5.0, part_threshold=3.0)
 
 
 def test_an_unknown_decoder_is_told_with_those_there_are() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from agent.flight import (
     NO_MATCHING_SUBSCRIBERS,
+    PACKED_WINDOW,
     QUIET_S,
     RESEND_MAX_S,
     RESEND_S,
@@ -173,3 +174,130 @@ def test_timers_do_not_pile_up() -> None:
         flight.puback(mid, 0, 0.0)
         flight.acked(Ranges([(seq, seq)]), 0.0)
     assert len(flight._due) <= 4 * WINDOW + 1
+
+
+def old(*seqs: int, size: int = 10) -> list[Sent]:
+    return [Sent(seq, f"t/{seq}", b"x" * size, overtaken=True) for seq in seqs]
+
+
+def pack(*seqs: int, size: int = 10) -> Sent:
+    return Sent(seqs[0], "t/pack", b"p" * size, overtaken=True, members=set(seqs))
+
+
+def singles(sent: Sent) -> list[Sent]:
+    return old(*sorted(sent.members))
+
+
+def packing() -> Flight:
+    flight = Flight(unpacked=singles)
+    flight.connected(0.0)
+    flight.takes_packs()
+    return flight
+
+
+class TestBacklog:
+    def test_what_is_new_goes_first_but_a_share_is_the_backlogs(self) -> None:
+        flight = Flight()
+        flight.connected(0.0)
+        flight.add(old(*range(1, 21)))
+        flight.add(Sent(seq, "t", b"x") for seq in range(101, 131))
+        order = send_all(flight, 0.0)
+        assert order[:7] == list(range(101, 108))
+        assert [seq for seq in order if seq < 100] == list(range(1, 21))
+        assert order.index(130) <= 35  # 30 of them and one in eight of the others
+
+    def test_a_backlog_takes_no_room_from_what_is_new(self) -> None:
+        flight = Flight()
+        flight.connected(0.0)
+        flight.add(old(*range(1, WINDOW + 1), size=100))
+        assert flight.room == (WINDOW, WINDOW_BYTES)
+        assert flight.room_overtaken[0] < 0
+
+    def test_a_backlog_has_no_more_on_its_way_than_its_delay_allows(self) -> None:
+        flight = Flight()
+        flight.connected(0.0)
+        window = flight.pace.window
+        flight.add(old(1, size=window * 4 // 5))
+        assert flight.room_overtaken[1] == 0, "less than a quarter is not worth a look"
+        send_all(flight, 0.0)
+        flight.acked(Ranges([(1, 1)]), 0.05)
+        assert flight.room_overtaken[1] > window
+
+    def test_a_message_sent_twice_says_nothing_of_the_delay(self) -> None:
+        flight = Flight()
+        flight.connected(0.0)
+        flight.add(old(1))
+        window = flight.pace.window
+        for mid, at_s in ((1, 0.0), (2, RESEND_S)):
+            assert send_all(flight, at_s, mid) == [1]
+            flight.puback(mid, 0, at_s)
+        flight.acked(Ranges([(1, 1)]), RESEND_S + 0.01)
+        assert flight.pace.window == window
+
+
+class TestPacks:
+    def test_none_without_a_collector_that_reads_them(self) -> None:
+        for flight in (Flight(), Flight(unpacked=singles), Flight(puback_is_enough=True, unpacked=singles)):
+            flight.connected(0.0)
+            assert not flight.packing
+        for flight in (Flight(), Flight(puback_is_enough=True, unpacked=singles)):
+            flight.takes_packs()
+            assert not flight.packing
+        assert packing().packing
+
+    def test_acknowledged_in_parts(self) -> None:
+        flight = packing()
+        flight.add([pack(1, 2, 3), pack(7, 8)])
+        assert (len(flight), flight.room_overtaken[0]) == (5, PACKED_WINDOW - 5)
+        assert send_all(flight, 0.0) == [1, 7]
+        assert sorted(flight.acked(Ranges([(2, 2), (7, 8)]), 0.1)) == [2, 7, 8]
+        assert len(flight) == 2
+        assert flight.acked(Ranges([(1, 3)]), 0.1) == [1, 3]
+        assert (len(flight), flight.room_overtaken[0]) == (0, PACKED_WINDOW)
+
+    def test_what_nobody_acknowledged_comes_one_by_one_and_no_pack_after_it(self) -> None:
+        flight = packing()
+        flight.add([pack(1, 2, 3)])
+        send_all(flight, 0.0)
+        flight.puback(1, 0, 0.0)
+        flight.acked(Ranges([(2, 2)]), 0.0)
+        assert send_all(flight, RESEND_S, 2) == [1, 3]
+        assert not flight.packing
+        assert flight.resent == 2
+        assert flight.acked(Ranges([(1, 3)]), RESEND_S) == [1, 3]
+        assert len(flight) == 0
+        flight.connected(100.0)
+        flight.takes_packs()
+        assert flight.packing
+
+    def test_a_new_connection_takes_them_apart(self) -> None:
+        flight = packing()
+        flight.add([pack(1, 2), *old(5)])
+        send_all(flight, 0.0)
+        flight.connected(1.0)
+        assert not flight.packing
+        assert sorted(send_all(flight, 1.0)) == [1, 2, 5]
+
+    def test_connections_that_end_with_packs_end_packing(self) -> None:
+        flight = packing()
+        for turn in range(1, 4):
+            assert flight.packing
+            flight.add([pack(10 * turn, 10 * turn + 1)])
+            send_all(flight, turn, 100 * turn)
+            flight.connected(turn)
+            flight.takes_packs()
+        assert not flight.packing
+        flight.acked(Ranges([(1, 100)]), 4.0)
+        flight.connected(700.0)
+        flight.takes_packs()
+        assert flight.packing, "after a while it is tried again"
+
+    def test_one_that_arrives_shows_that_they_do(self) -> None:
+        flight = packing()
+        for turn in range(1, 9):
+            flight.add([pack(10 * turn, 10 * turn + 1), pack(10 * turn + 2, 10 * turn + 3)])
+            send_all(flight, turn, 100 * turn)
+            flight.acked(Ranges([(10 * turn, 10 * turn + 1)]), turn)
+            flight.connected(turn)
+            flight.takes_packs()
+            assert flight.packing

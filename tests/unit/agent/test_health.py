@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from agent.health import Health, Rhythm, read_status, rss_mb, write_status
+from agent.health import Health, Rhythm, Telling, read_status, rss_mb, told, write_status
 from agent.outbox import OutboxStats
 from wire.clock import Clock
 from wire.codec import decode_live, encode
 from wire.errors import ConfigError
-from wire.messages import ClockState
+from wire.messages import MAX_COUNTERS, ClockState, DeviceState
 
 
 def test_a_heartbeat_is_a_live_body_with_every_promised_field() -> None:
@@ -47,6 +48,26 @@ def test_it_beats_every_15_s_each_second_of_a_backlog_and_when_it_is_gone() -> N
         if rhythm.due(stats, connected=True):
             beats.append(second)
     assert beats == [0, 15, 20, 21, 22, 23, 24, 25, 40, 55]
+
+
+def test_counters_are_told_each_minute_and_sooner_when_something_was_lost() -> None:
+    clock = Stepped()
+    telling, camera, slot = Telling(clock), {"readings": 0}, {"runs": 0, "dropped": 0}
+    seconds = []
+    for second in range(1, 201):
+        clock.now_s += 1
+        camera["readings"] += second < 130  # then it stands still
+        slot["dropped"] += second in (70, 71)
+        if telling.due([camera, slot]):
+            seconds.append(second)
+    assert seconds == [60, 75, 135]
+
+
+def test_a_status_holds_so_many_counters_and_none_of_zero() -> None:
+    counted = {f"odd_{n:03}": n for n in range(200)} | {"x" * 200: 1}
+    state = DeviceState(state="ok", counters=told(counted))
+    assert msgspec.json.decode(msgspec.json.encode(state), type=DeviceState) == state
+    assert list(state.counters) == [f"odd_{n:03}" for n in range(1, MAX_COUNTERS + 1)]
 
 
 def test_it_beats_when_the_link_comes_back() -> None:

@@ -52,6 +52,12 @@ def event(size: int = 10) -> Message:
     return Message("event", "arm", "alarm", Event(ts=1, type="alarm", detail={"x": "v" * size}))
 
 
+def statement(number: int, size: int = 500) -> Message:
+    return Message(
+        "event", "_", "custody", Event(ts=1, type="custody", detail={"n": number, "x": "v" * size})
+    )
+
+
 def take(outbox: Outbox) -> list[Record]:
     return outbox.take(ALL, ALL)
 
@@ -281,6 +287,49 @@ class TestQuota:
         assert list(seqs) == [(1, outbox.head)]  # also those whose gap event was dropped in its turn
         assert stats.dropped["data"] > 0
 
+    def test_statements_of_custody_outlive_other_events(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        stated = []
+        for turn in range(60):
+            stated.append(statement(turn))
+            outbox.append(stated[-1])
+            for _ in range(20):
+                outbox.append(event(4_000))
+                outbox.append(data(1_000))
+            outbox.commit()
+        stats = outbox.stats()
+        assert stats.dropped["event"] > 500
+        records = take(outbox)
+        kept = [msgspec.json.decode(r.body, type=Event) for r in records if r.tail == "_/custody"]
+        assert sorted(each.detail["n"] for each in kept) == list(range(60))
+        assert {each.detail["n"]: each.detail for each in kept}[0] == stated[0].body.detail
+        seqs = Ranges((record.seq, record.seq) for record in records)
+        seqs.update(lost(records))
+        assert list(seqs) == [(1, outbox.head)]
+
+    def test_nothing_but_statements_has_an_end_too(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        for turn in range(1_000):
+            outbox.append(statement(turn, 4_000))
+            outbox.commit()
+        records = take(outbox)
+        kept = {msgspec.json.decode(r.body)["detail"]["n"] for r in records if r.tail == "_/custody"}
+        assert len(kept) > 50
+        assert max(kept) == 999
+        seqs = Ranges((record.seq, record.seq) for record in records)
+        seqs.update(lost(records))
+        assert list(seqs) == [(1, outbox.head)]
+
+    def test_one_that_is_on_its_way_is_not_given_again(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        outbox.append(statement(1))
+        outbox.commit()
+        assert len(take(outbox)) == 1
+        while outbox.stats().dropped["event"] < 200:
+            outbox.append(event(4_000))
+            outbox.commit()
+        assert "_/custody" not in {record.tail for record in take(outbox)}
+
     def test_dropped_counts_survive(self, open_outbox: Open) -> None:
         outbox = open_outbox()
         while not outbox.stats().dropped["data"]:
@@ -365,6 +414,24 @@ class TestFullDisk:
         seqs.update(gap)
         assert list(seqs) == [(1, outbox.head)]
 
+    def test_in_memory_too_statements_of_custody_go_last(
+        self, open_outbox: Open, full: Callable[[bool], None]
+    ) -> None:
+        full(True)
+        outbox = open_outbox(max_mb=8)
+        outbox.append(statement(1))
+        for _ in range(1_000):
+            outbox.append(event(3_000))
+        outbox.append(data())
+        full(False)
+        _patience(outbox)
+        records = take(outbox)
+        assert outbox.stats().dropped["event"] > 500
+        assert [record.seq for record in records if record.tail == "_/custody"] == [1]
+        seqs = Ranges((record.seq, record.seq) for record in records)
+        seqs.update(lost(records))
+        assert list(seqs) == [(1, outbox.head)]
+
     def test_what_ends_with_the_process_is_told(
         self, open_outbox: Open, full: Callable[[bool], None], caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -434,7 +501,7 @@ class TestFolder:
 
     def test_no_folder_can_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        with pytest.raises(ConfigError, match="cannot hold the outbox"):
+        with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
             Outbox.open(tmp_path / "file" / "outbox", OutboxSettings(), Clock())
 
     def test_a_folder_that_cannot_be_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,8 +264,8 @@ from agent.outbox import Outbox, OutboxSettings
 from wire.clock import Clock
 from wire.messages import Batch, Event
 outbox = Outbox.open(Path(sys.argv[1]), OutboxSettings(max_mb=2), Clock())
-def hand_over(count):
-    records = outbox.take(count, 1 << 30)
+def hand_over(count, take=outbox.take):
+    records = take(count, 1 << 30)
     for record in records:  # as a collector learns of them
         if record.tail == "_/gap":
             for first, last in msgspec.json.decode(record.body, type=Event).lost:
@@ -284,6 +284,10 @@ while True:
     hand_over(4)
     if turn % 3 == 0:
         hand_over(100)
+    if turn % 20 == 19:
+        outbox.overtake(0)
+    if turn % 50 < 25:
+        hand_over(8, outbox.take_overtaken)
 """
 
 
@@ -330,6 +334,8 @@ operations = st.lists(
         ),
         st.tuples(st.just("commit")),
         st.tuples(st.just("take"), st.integers(1, 40), st.sampled_from([1, 20_000, 1 << 30])),
+        st.tuples(st.just("overtake"), st.sampled_from([0, 0, 5_000])),
+        st.tuples(st.just("take_overtaken"), st.integers(1, 40), st.sampled_from([1, 20_000, 1 << 30])),
         st.tuples(st.just("ack"), st.integers(0, 2**32)),
         st.tuples(st.just("reopen")),
         st.tuples(st.just("kill")),
@@ -376,6 +382,19 @@ class Model:
         for kind in ("data", "event"):
             seqs = [record.seq for record in records if record.cls == kind]
             assert seqs == sorted(seqs)
+        self._note(records)
+
+    def overtake(self, behind: int) -> None:
+        self.outbox.overtake(behind)
+
+    def take_overtaken(self, count: int, size: int) -> None:
+        records = self.outbox.take_overtaken(count, size)
+        assert len(records) <= count
+        seqs = [record.seq for record in records]
+        assert seqs == sorted(seqs), "a backlog goes by number over both classes"
+        self._note(records)
+
+    def _note(self, records: list[Record]) -> None:
         for record in records:
             assert record.seq not in self.given, "given out twice without a restart"
             self.given.add(record.seq)
@@ -412,6 +431,7 @@ class Model:
         self.commit()
         while True:
             self.take(1_000, ALL)
+            self.take_overtaken(1_000, ALL)
             if not self.taken:
                 break
             self.ack_all()

@@ -10,13 +10,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
+import yaml
 from onnx import helper
 
 from adapters.base import Adapter, Options, Reading
 from agent.config import AgentConfig, Device, DevicePlan, Plan, Publish, Slot
+from agent.decoders import ModelError
 from agent.message import Message
 from agent.pipeline import Pipeline
 from agent.snapshot import SnapshotError, encode
@@ -239,6 +242,22 @@ async def test_a_class_that_flickers_is_no_change(tmp_path: Path, bright_model: 
     assert [event.top for event in bench.events()] == ["dark"]
 
 
+async def test_a_class_that_raises_an_alarm_is_severe_and_its_end_is_told(
+    tmp_path: Path, bright_model: Path
+) -> None:
+    manifest = yaml.safe_load((bright_model / "manifest.yaml").read_text())
+    manifest["output"]["alarm"] = ["bright"]
+    (bright_model / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    bench = Bench(tmp_path, {"light": Slot(package=bright_model, input="dev/frames")})
+    async with bench.running() as sink:
+        for index in range(12):
+            sink(frame(index, 250 if 3 <= index < 7 else 5))
+            await bench.settled()
+    assert [(event.top, event.sev) for event in bench.events()] == [("dark", 0), ("bright", 3), ("dark", 1)]
+    assert bench.column("light", "alarm").count(True) == 4
+    assert bench.pipeline.streams("dev")["light"].fields["alarm"].t == "bool"
+
+
 async def test_frames_are_classified_and_shown(tmp_path: Path, bright_model: Path) -> None:
     models = {"light": Slot(package=bright_model, input="dev/frames")}
     bench = Bench(tmp_path, models, live_hz=10, snapshot_every_s=0.05)
@@ -258,6 +277,102 @@ async def test_frames_are_classified_and_shown(tmp_path: Path, bright_model: Pat
     assert found is not None
     assert (found.frame, found.model, found.w, found.h) == (8, "bright@1.0", 32, 24)
     assert bench.lives[0][0] == "light"
+
+
+@pytest.fixture
+def street_model(packages: Any, frame_input: Any) -> Callable[..., Path]:
+    """A detector that sees one person and one car at fixed places, unless other labels are asked for."""
+
+    def make(*labels: str) -> Path:
+        rows = np.zeros((1, 6, 2), np.float32)
+        rows[0, :, 0] = [8, 12, 6, 20, 0.9, 0.1]  # centre, size in pixels of the input, scores
+        rows[0, :, 1] = [24, 22, 12, 10, 0.1, 0.8]
+        body = packages.constant(rows, shape=(1, 3, 32, 32))
+        output = {"decoder": "detection", "head": "yolov8", "labels": list(labels), "score": 0.5}
+        made: Path = packages.write(body, name="-".join(labels), input=frame_input(), output=output)
+        return made
+
+    return make
+
+
+async def test_heads_and_plates_leave_as_mosaics(
+    tmp_path: Path, street_model: Callable[..., Path], bright_model: Path
+) -> None:
+    models = {
+        "light": Slot(package=bright_model, input="dev/frames", events="never"),
+        "street": Slot(package=street_model("person", "car"), input="dev/frames"),
+    }
+    bench = Bench(tmp_path, models)
+    noise = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    async with bench.running() as sink:
+        sink(Reading("frames", T0, picture=noise, index=0))
+        await bench.settled()
+        shot = await bench.pipeline.snapshot("dev")
+    assert shot is not None
+    assert (shot.blur, shot.faces, shot.plates, shot.why) == ("parts", 1, 1, "")
+    assert shot.model == "person-car@1.0", "the boxes are those of the model that tells where people are"
+    sent = cv2.imdecode(np.frombuffer(shot.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    grain = cv2.absdiff(sent, cv2.blur(sent, (3, 3))).mean(axis=2)
+    head, legs, plate, road = (
+        grain[20:70, 55:105],
+        grain[140:170, 60:100],
+        grain[165:200, 190:290],
+        grain[:, :30],
+    )
+    for hidden in (head, plate):
+        for seen in (legs, road):
+            assert hidden.mean() < 0.35 * seen.mean()
+    assert bench.pipeline.counters == {
+        "snapshots": 1,
+        "snapshots_hidden_whole": 0,
+        "faces_hidden": 1,
+        "plates_hidden": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "case", ["no model", "a classifier", "a detector of weeds", "a failed run", "refused"]
+)
+async def test_a_picture_that_nobody_looked_at_is_hidden_as_a_whole(
+    tmp_path: Path, street_model: Callable[..., Path], bright_model: Path, case: str
+) -> None:
+    packages = {
+        "a classifier": bright_model,
+        "a detector of weeds": street_model("weed", "grass"),
+        "a failed run": street_model("person", "car"),
+        "refused": tmp_path / "nowhere",
+    }
+    models = {"one": Slot(package=packages[case], input="dev/frames")} if case in packages else {}
+    bench = Bench(tmp_path, models)
+    async with bench.running() as sink:
+        if case == "a failed run":
+            bench.pipeline.slots["one"]._model.run_frame = fail  # type: ignore[union-attr, method-assign]
+            sink(frame(0))
+            await until(lambda: bench.pipeline.models()["one"].state == "failed")
+        noise = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+        sink(Reading("frames", T0 + STEP, picture=noise, index=1))
+        await bench.settled()
+        shot = await bench.pipeline.snapshot("dev")
+    assert shot is not None
+    assert shot.frame == 1
+    assert (shot.blur, shot.faces, shot.plates) == ("whole", 0, 0)
+    assert shot.why
+    sent = cv2.imdecode(np.frombuffer(shot.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert cv2.absdiff(sent, cv2.blur(sent, (3, 3))).mean() < 3
+    assert bench.pipeline.counters["snapshots_hidden_whole"] == 1
+
+
+async def test_a_picture_leaves_as_it_is_where_that_is_asked_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, {}, blur=())
+    async with bench.running() as sink:
+        sink(frame(0, 77))
+        shot = await bench.pipeline.snapshot("dev")
+    assert shot is not None
+    assert (shot.blur, shot.why) == ("none", "")
+
+
+def fail(_picture: Any) -> Any:
+    raise ModelError("it failed")
 
 
 async def test_a_refused_model_says_why_and_the_others_run(

@@ -79,6 +79,13 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     kept = Session(tmp_path / "absent" / "uplink.json", "auto")
     kept.load()
+    for _ in range(5):
+        kept.next()
+    assert kept.sess == 5
+    assert caplog.text.count("cannot be written") == 1, "told once, not with each CONNECT"
+    (tmp_path / "absent").mkdir()
     kept.next()
-    assert kept.sess == 1
-    assert "cannot be written" in caplog.text
+    (tmp_path / "absent" / "uplink.json").unlink()
+    (tmp_path / "absent").rmdir()
+    kept.next()
+    assert caplog.text.count("cannot be written") == 2, "a new loss is told again"

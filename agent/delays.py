@@ -1,0 +1,40 @@
+"""How long acknowledgements take to get here, by two clocks: one side of telling how far ours is off."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from agent.restamp import offset_ns
+from wire.clock import NS_PER_MS, Clock
+
+_WINDOW_S = 300.0
+_STEP_MS = 500  # between wall and monotonic clock: somebody has set the clock
+
+
+class Delays:
+    """The smallest of five minutes; a clock that is set begins anew. Of each second the least is kept."""
+
+    def __init__(self) -> None:
+        self._least: deque[tuple[float, int]] = deque()  # since when (s), ms
+        self._offset_ms: int | None = None
+
+    def add(self, ms: int, clock: Clock) -> None:
+        """Take one delay."""
+        offset_ms, now_s = offset_ns(clock) // NS_PER_MS, clock.monotonic()
+        if self._offset_ms is None or abs(offset_ms - self._offset_ms) > _STEP_MS:
+            self._least.clear()
+            self._offset_ms = offset_ms
+        if self._least and now_s - self._least[-1][0] < 1.0:
+            self._least[-1] = (self._least[-1][0], min(self._least[-1][1], ms))
+        else:
+            self._least.append((now_s, ms))
+            self._forget(now_s)
+
+    def least(self, clock: Clock) -> int | None:
+        """The smallest delay, None when there was none."""
+        self._forget(clock.monotonic())
+        return min((ms for _, ms in self._least), default=None)
+
+    def _forget(self, now_s: float) -> None:
+        while self._least and self._least[0][0] < now_s - _WINDOW_S:
+            self._least.popleft()
