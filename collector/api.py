@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +23,10 @@ from collector.assets import Assets
 from collector.declared import lost
 from collector.fleet import Fleet
 from collector.guard import Guard
-from collector.ledger import Ledger, totals
+from collector.ledger import Ledger
 from collector.news import picture
-from collector.reader import Reader, Readers, read_cursor
+from collector.proof import Wanted, account
+from collector.reader import Reader, Readers, TooManyRows, read_cursor
 from collector.stream import Hub, TooMany, Viewer, encode
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, WireError
@@ -31,11 +34,15 @@ from wire.messages import Snapshot
 from wire.topics import FIELD, ID, NODE_ITSELF, Address
 
 MAX_POINTS = 5_000
+MAX_EXPORT = 200_000  # rows of one answer
 MAX_EVENTS = 500
 MAX_MS = 253_402_300_799_999
 DASHBOARD = Path(__file__).parent / "dashboard"
 NODE = "/api/v1/nodes/{t}/{p}/{s}/{n}"
 DEVICE = NODE + "/devices/{d}"
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_STREAM = re.compile(rf"((data|event)/)?({ID.pattern}|{NODE_ITSELF})/{ID.pattern}")
 
 T = TypeVar("T")
 
@@ -67,6 +74,7 @@ class Api:
             Route("/api/v1/fleet", self.fleet),
             Route(NODE, self.node),
             Route(DEVICE + "/series", self.series),
+            Route(DEVICE + "/rows", self.rows),
             Route(DEVICE + "/events", self.events),
             Route(DEVICE + "/snapshot/{stream}.jpg", self.snapshot_image),
             Route(DEVICE + "/snapshot/{stream}", self.snapshot),
@@ -115,8 +123,35 @@ class Api:
             )
         )
         unit = self._from.fleet.unit(node, device, stream, name)
-        head = {"stream": stream, "field": name, "unit": unit, "from": start, "to": end}
+        head: dict[str, Any] = {"stream": stream, "field": name, "unit": unit, "from": start, "to": end}
+        head["clock"] = self._clock_of(node)
         return _json({**head, **msgspec.structs.asdict(found)})
+
+    def _clock_of(self, node: str) -> dict[str, int | None]:
+        offset = self._from.fleet.offset(node)
+        return {
+            "clk": self._from.fleet.clock_state(node),
+            "skew_ms": offset.skew_ms,
+            "uncertainty_ms": offset.uncertainty_ms,
+        }
+
+    async def rows(self, request: Request) -> Response:
+        """Rows as they are stored, as JSON or CSV: for programs and spreadsheets."""
+        node, device, stream = _node(request), _device(request), _word(request, "stream", ID)
+        form = _word(request, "format", re.compile("json|csv"), default="json")
+        end = _number(request, "to", self._from.clock.now_ms(), 0, MAX_MS)
+        start = _number(request, "from", max(0, end - 60_000), 0, MAX_MS)
+        if start >= end:
+            raise HTTPException(400, f"from={start} is not before to={end}")
+        try:
+            found = await self._ask(
+                lambda reader: reader.rows(node, device, stream, start_ms=start, end_ms=end, limit=MAX_EXPORT)
+            )
+        except TooManyRows as error:
+            raise HTTPException(413, str(error)) from error
+        if form == "csv":
+            return Response(await asyncio.to_thread(found.csv), media_type="text/csv; charset=utf-8")
+        return _json({"stream": stream, "from": start, "to": end, **found.columns()})
 
     async def events(self, request: Request) -> Response:
         """Events, newest first."""
@@ -157,10 +192,17 @@ class Api:
         return Response(found.jpeg, media_type=found.mime, headers={"etag": tag, "cache-control": "no-cache"})
 
     async def ledger(self, request: Request) -> Response:
-        """What was taken, stored, declared lost, is missing."""
-        node = request.query_params.get("node")
-        entries = await asyncio.to_thread(self._from.ledger.entries, node)
-        return _json({"entries": entries, "totals": totals(entries)})
+        """What was taken, stored, declared lost, is missing; of one pilot, day or stream if asked for."""
+        node, pilot = request.query_params.get("node", ""), request.query_params.get("pilot", "")
+        wanted = Wanted(
+            pilot,
+            node,
+            _word(request, "day", _DAY, default=""),
+            _word(request, "stream", _STREAM, default=""),
+            since=_day_before(self._from.clock, _number(request, "days", 7, 1, 4000)),
+        )
+        detailed = bool(node or pilot or wanted.day or wanted.stream)
+        return _json(await asyncio.to_thread(account, self._from.ledger, wanted, detailed=detailed))
 
     async def quarantine(self, request: Request) -> Response:
         """What could not be taken, newest first."""
@@ -270,6 +312,10 @@ def _word(request: Request, name: str, grammar: Any, default: str | None = None)
     if word != default and not grammar.fullmatch(word):
         raise HTTPException(400, f"{name}={word[:40]!r} is not a {name}")
     return word
+
+
+def _day_before(clock: Clock, days: int) -> str:
+    return datetime.fromtimestamp(clock.now_ms() / 1000 - days * 86_400, UTC).strftime("%Y-%m-%d")
 
 
 def _number(request: Request, name: str, default: int, low: int, high: int) -> int:

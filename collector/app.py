@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import uvicorn
 
+from collector.accepted import AcceptedKeys
 from collector.api import Sources, build
 from collector.config import CollectorConfig, Http
 from collector.fleet import Fleet
@@ -50,7 +51,7 @@ class Collector:
             self.socket.close()
             raise
         saved = self.store.load()
-        self.ledger = Ledger(saved.marks)
+        self.ledger = Ledger(saved.marks, saved.states)
         self.fleet = Fleet(clock, self.ledger)
         self.fleet.restore(saved.states)
         self.hub = Hub()
@@ -62,6 +63,7 @@ class Collector:
             clock,
             name=config.id,
             group_commit_ms=config.group_commit_ms,
+            accepted=AcceptedKeys(self.store.folder).of,
         )
         self.link = Link(
             config.broker, config.id, clock, on_message=self.ingest.receive, is_full=self.ingest.is_full

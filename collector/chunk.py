@@ -15,6 +15,7 @@ import zstandard
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from collector.skew import Offset
 from wire.errors import WireError
 from wire.messages import Batch, Scalar
 
@@ -33,6 +34,8 @@ class Head(Struct, array_like=True):
     columns: list[tuple[str, str, int]]  # (field, kind, bytes); kind d f64, q i64, b bool, j JSON
     clk: int = -1
     quality: int = 0  # bytes of the quality column; 0 when all rows are good
+    skew: int | None = None  # how far the node's clock was behind when they came, ms
+    err: int | None = None  # how wrong that may be, ms
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class Rows:
     quality: list[int] = field(default_factory=list)
     messages: list[tuple[int, int]] = field(default_factory=list)
     size: int = 0  # bytes as they travelled
+    offset: Offset = field(default_factory=Offset)
 
     def add(self, batch: Batch, times: NDArray[np.int64], size: int) -> None:
         """Append the rows of a batch with the same fields, at `times` in us; `size` is what travelled."""
@@ -121,7 +125,10 @@ def pack(rows: Rows) -> Packed:
     if any(rows.quality):
         quality = bytes(rows.quality).ljust(len(times), b"\0")
         parts.append(quality)
-    head = msgspec.msgpack.encode(Head(rows.messages, columns, rows.clk, len(quality)))
+    known = rows.offset
+    head = msgspec.msgpack.encode(
+        Head(rows.messages, columns, rows.clk, len(quality), known.skew_ms, known.uncertainty_ms)
+    )
     body = _packer().compress(b"".join((len(head).to_bytes(4, "little"), head, *parts)))
     with np.errstate(all="ignore"):  # sums of huge values may overflow to inf, which is stored as such
         rollups = list(_rollups(times, numbers, rows.late))
@@ -136,12 +143,10 @@ def unpack(body: bytes, names: Iterable[str] | None = None) -> tuple[Head, NDArr
     """
     wanted = None if names is None else set(names)
     try:
-        plain = _unpacker().decompress(body, max_output_size=MAX_UNPACKED)
-        size = int.from_bytes(plain[:4], "little")
-        head = msgspec.msgpack.decode(plain[4 : 4 + size], type=Head)
+        plain, head, at = _opened(body)
         rows = sum(count for _, count in head.messages)
-        times = np.frombuffer(plain, np.int64, rows, 4 + size).cumsum()
-        at = 4 + size + 8 * rows
+        times = np.frombuffer(plain, np.int64, rows, at).cumsum()
+        at += 8 * rows
         columns: dict[str, Any] = {}
         for name, kind, width in head.columns:
             if wanted is None or name in wanted:
@@ -150,6 +155,28 @@ def unpack(body: bytes, names: Iterable[str] | None = None) -> tuple[Head, NDArr
     except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
         raise WireError(f"not a column chunk: {error}") from error
     return head, times, columns
+
+
+def quality_of(body: bytes) -> list[int]:
+    """The quality of each row of a chunk.
+
+    Raises:
+        WireError: the bytes are no chunk.
+    """
+    try:
+        plain, head, _ = _opened(body)
+    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
+        raise WireError(f"not a column chunk: {error}") from error
+    if head.quality:
+        return list(plain[-head.quality :])
+    return [0] * sum(count for _, count in head.messages)
+
+
+def _opened(body: bytes) -> tuple[bytes, Head, int]:
+    """What was packed, its head, and where the columns begin."""
+    plain = _unpacker().decompress(body, max_output_size=MAX_UNPACKED)
+    size = int.from_bytes(plain[:4], "little")
+    return plain, msgspec.msgpack.decode(plain[4 : 4 + size], type=Head), 4 + size
 
 
 def times_of(batch: Batch) -> NDArray[np.int64]:

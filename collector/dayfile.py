@@ -200,11 +200,12 @@ class DayFile:
         )
         self._write_quarantine(group)
         _write_marks(db, group.marks)
+        states = {**group.states, **group.custody}
         db.executemany(
-            "INSERT OR REPLACE INTO state VALUES (?,?)", [item for item in group.states.items() if item[1]]
+            "INSERT OR REPLACE INTO state VALUES (?,?)", [item for item in states.items() if item[1]]
         )
         db.executemany(
-            "DELETE FROM state WHERE key = ?", [(key,) for key, body in group.states.items() if not body]
+            "DELETE FROM state WHERE key = ?", [(key,) for key, body in states.items() if not body]
         )
 
     def _write_quarantine(self, group: Group) -> None:

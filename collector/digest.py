@@ -13,17 +13,20 @@ from collector.chunk import Rows, pack, times_of
 from collector.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
 from collector.ledger import Draft, Key, Ledger, Refused
 from collector.link import Incoming
-from wire.codec import decode, encode, plain
+from collector.skew import Offset
+from collector.suspects import Suspects
+from wire.codec import decode, encode, plain, seal, unsealed
+from wire.custody import TYPE as CUSTODY
 from wire.errors import WireError
 from wire.messages import MAX_BODY, Ack, Batch, Event
 from wire.ranges import Range, Ranges
-from wire.topics import Address, Topic
+from wire.topics import NODE_ITSELF, Address, Topic
 
 LATE_MS = 10_000  # rows that arrive longer after their time were back-filled
 CHUNK_ROWS = 20_000
 ACK_RANGES = 1_000  # per message: keeps it within the size any broker takes
 _EARLIEST_US, _LATEST_US = 0, 253_402_300_799_999_000
-_EVENT_HEAD = ("v", "ep", "seq", "ts", "type", "sev")
+_EVENT_HEAD = ("v", "ep", "seq", "no", "ts", "type", "sev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +58,42 @@ class Digest:
 
 
 class Digester:
-    """Makes digests; keeps no state of its own but what it was given."""
+    """Makes digests; of its own it knows only which bodies were bad."""
 
-    def __init__(self, ledger: Ledger, skew_ms: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        offset: Callable[[str], Offset],
+        accepted: Callable[[str], Iterable[str]] = lambda _node: (),
+    ) -> None:
         self._ledger = ledger
-        self._skew_ms = skew_ms
+        self._offset = offset
+        self._accepted = accepted  # keys of a node, by their ids, besides the first that was seen
+        self._suspects = Suspects()
 
     def digest(self, received: Iterable[Received], now_ms: int) -> Digest:
         """Take every message, whatever it holds; nothing is raised for a bad one."""
-        return _Digesting(self._ledger, self._skew_ms, now_ms).run(received)
+        made = _Digesting(self._ledger, self._offset, self._accepted, self._suspects, now_ms)
+        return made.run(received)
 
 
 class _Digesting:
     """One run over one group."""
 
-    def __init__(self, ledger: Ledger, skew_ms: Callable[[str], int], now_ms: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        offset: Callable[[str], Offset],
+        accepted: Callable[[str], Iterable[str]],
+        suspects: Suspects,
+        now_ms: int,
+    ) -> None:
+        self._ledger = ledger
         self._draft = Draft(ledger)
-        self._skew_ms = skew_ms
-        self._skews: dict[str, int] = {}
+        self._suspects = suspects
+        self._accepted = accepted
+        self._offset = offset
+        self._offsets: dict[str, Offset] = {}
         self._rows: dict[tuple[Any, ...], Rows] = {}
         self._full: list[Rows] = []
         self._digest = Digest(Group(now_ms))
@@ -88,6 +109,7 @@ class _Digesting:
         digest, group = self._digest, self._digest.group
         group.chunks = [Chunk(rows, pack(rows)) for rows in (*self._full, *self._rows.values())]
         group.drafts = list(self._draft.accounts.values())
+        group.custody = self._draft.statements.saved()
         return digest
 
     def _take(self, one: Received) -> None:
@@ -111,13 +133,17 @@ class _Digesting:
         node = str(topic.address)
         if not self._count(node, batch.ep, batch.seq, len(batch), message.recv_ms):
             return
-        late = message.recv_ms - self._skew(node) - newest_us // 1000 > LATE_MS
+        if batch.no is not msgspec.UNSET:
+            stream = f"data/{topic.device}/{topic.name}"
+            self._draft.number(node, batch.ep, batch.no, stream, len(batch))
+        offset = self._offset_of(node)
+        late = message.recv_ms - (offset.skew_ms or 0) - newest_us // 1000 > LATE_MS
         clk = -1 if batch.clk is msgspec.UNSET else batch.clk
         key = (node, topic.device, topic.name, batch.ep, clk, late, *batch.f)
         rows = self._rows.get(key)
         if rows is None:
             rows = self._rows[key] = Rows(
-                node, topic.device, topic.name, batch.ep, clk, late, message.recv_ms
+                node, topic.device, topic.name, batch.ep, clk, late, message.recv_ms, offset=offset
             )
         rows.add(batch, times, len(message.body))
         self._digest.rows += len(batch)
@@ -132,6 +158,10 @@ class _Digesting:
             self._draft.lose(node, event.ep, event.lost, event.why or "no reason given")
         if not self._count(node, event.ep, event.seq, 1, message.recv_ms):
             return
+        if event.no is not msgspec.UNSET:
+            self._draft.number(node, event.ep, event.no, f"event/{topic.device}/{topic.name}", 1)
+        if topic.device == NODE_ITSELF and event.type == CUSTODY:
+            self._draft.state(node, event, message.recv_ms, self._accepted(node))
         body = msgspec.to_builtins(event)
         for name in _EVENT_HEAD:
             body.pop(name, None)
@@ -151,16 +181,16 @@ class _Digesting:
         self._digest.duplicates += not new
         return new
 
-    def _skew(self, node: str) -> int:
-        found = self._skews.get(node)
+    def _offset_of(self, node: str) -> Offset:
+        found = self._offsets.get(node)
         if found is None:
-            found = self._skews[node] = self._skew_ms(node)
+            found = self._offsets[node] = self._offset(node)
         return found
 
     def _quarantine(self, one: Received, why: str) -> None:
-        """Keep a trace of it; a number that can still be read is declared lost and acknowledged.
+        """Keep a trace of it; acknowledge it as lost when its node has it so, or it would come for ever.
 
-        Otherwise its node would send it again for ever.
+        A second arrival proves that: of what was damaged on the way, a good one follows.
         """
         message, topic = one.message, one.topic
         self._digest.group.quarantine.append(
@@ -176,6 +206,12 @@ class _Digesting:
         if number is None or topic is None:
             return
         key = (str(topic.address), number.ep)
+        account = self._draft.accounts.get(key) or self._ledger.account(key)
+        if account is not None and number.seq in account.stored:
+            self._digest.acked.setdefault(key, Ranges()).add(number.seq)  # a good copy was here before
+            return
+        if not self._suspects.is_proven(key[0], message):
+            return
         try:
             self._draft.lose(*key, [(number.seq, number.seq)], f"quarantined: {why}"[:200])
         except Refused as error:
@@ -190,7 +226,10 @@ def acks(acked: dict[Key, Ranges], by: str, now_ms: int) -> Iterable[tuple[str, 
         whole: list[Range] = list(ranges)
         topic = Address.parse(node).topic("ack")
         for at in range(0, len(whole), ACK_RANGES):
-            yield topic, encode(Ack(ep=ep, ok=whole[at : at + ACK_RANGES], by=by, ts=now_ms))
+            yield (
+                topic,
+                seal(encode(Ack(ep=ep, ok=whole[at : at + ACK_RANGES], packs=True, by=by, ts=now_ms))),
+            )
 
 
 def _require_number(body: Batch | Event) -> None:
@@ -202,7 +241,7 @@ def _number(body: bytes) -> _Number | None:
     if len(body) > MAX_BODY:
         return None
     try:
-        number = msgspec.json.decode(plain(body), type=_Number)
+        number = msgspec.json.decode(unsealed(plain(body)), type=_Number)
     except (msgspec.MsgspecError, WireError, UnicodeDecodeError, RecursionError):
         return None
     hexadecimal = 8 <= len(number.ep) <= 32 and not set(number.ep) - set("0123456789abcdef")

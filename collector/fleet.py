@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from collector import trouble
 from collector.ledger import Claim, Ledger, Totals, totals
+from collector.skew import Offset, Skew
 from collector.trouble import Trouble
 from wire.clock import Clock
 from wire.codec import decode, encode
@@ -23,8 +24,8 @@ from wire.topics import NODE_ITSELF, Topic
 MAX_NODES = 20_000
 MAX_LIVE = 50_000  # streams of all nodes whose newest values are kept
 MAX_SNAPSHOTS = 300  # pictures of 60 kB at most
+MAX_LABEL = 64  # letters of a class
 SILENT_MS = 45_000  # three heartbeats
-SKEW_WINDOW_S = 300.0
 HEARTBEAT = "agent"  # live/_/agent
 
 StateKey = str  # "status/{node}" and alike, in the store
@@ -40,6 +41,7 @@ class NodeView(Struct):
     agent: str
     clk: int | None
     skew_ms: int | None
+    uncertainty_ms: int | None
     outbox: dict[str, float | None]
     health: dict[str, float | None]
     devices: list[dict[str, Any]]
@@ -53,11 +55,12 @@ class NodeState:
     """What came from one node."""
 
     status: Status | None = None
+    since_ms: int = 0  # of the status' state: it is sent again when something else in it changes
     birth: Birth | None = None
     beat: Live = field(default_factory=dict)
     beat_ms: int = 0  # when it was received
     seen_ms: int = 0
-    skews: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=400))
+    skew: Skew = field(default_factory=Skew)
     quarantined_ms: int = 0
     missing_since: int = 0
 
@@ -84,6 +87,7 @@ class Fleet:
             try:
                 if kind == "status":
                     state.status = decode(body, Status)
+                    state.since_ms = state.status.ts
                 elif kind == "birth":
                     state.birth = decode(body, Birth)
                 else:
@@ -132,7 +136,9 @@ class Fleet:
             state = self._state(node)
             if state.status is not None and status.sess < state.status.sess:
                 return False
-            state.status = status
+            before, state.status = state.status, status
+            if before is None or (before.state, before.sess) != (status.state, status.sess):
+                state.since_ms = status.ts
             if not retained and status.state != "lost":
                 state.seen_ms = max(state.seen_ms, recv_ms)
             self._unsaved[f"status/{node}"] = encode(status)
@@ -165,13 +171,19 @@ class Fleet:
     def _on_beat(self, node: str, state: NodeState, beat: Live, recv_ms: int, retained: bool) -> None:
         sent = int(number(beat, "ts") or 0)
         if not retained:
-            state.skews.append((self._clock.monotonic(), recv_ms - sent))
+            self._measure(state, beat, sent, recv_ms)
         elif state.beat and sent < int(number(state.beat, "ts") or 0):
             return
         else:
             state.seen_ms = max(state.seen_ms, min(sent, recv_ms))
         state.beat, state.beat_ms = beat, recv_ms
         self._unsaved[f"beat/{node}"] = msgspec.json.encode(_SavedBeat(beat, recv_ms, state.seen_ms))
+
+    def _measure(self, state: NodeState, beat: Live, sent: int, recv_ms: int) -> None:
+        uptime, boot, down = number(beat, "uptime_s"), beat.get("boot"), number(beat, "ack_ms")
+        if uptime is not None and isinstance(boot, str):
+            state.skew.started_at(boot, sent - uptime * 1000)
+        state.skew.add(self._clock.monotonic(), recv_ms - sent, None if down is None else int(down))
 
     def _claim(self, node: str, beat: Live, recv_ms: int) -> None:
         ep = beat.get("ep")
@@ -206,13 +218,19 @@ class Fleet:
         """How far the node's clock is behind the collector's, 0 when unknown."""
         with self._lock:
             state = self._nodes.get(node)
-            return (self._skew(state) or 0) if state else 0
+            return (state.skew.offset(self._clock.monotonic()).skew_ms or 0) if state else 0
 
-    def _skew(self, state: NodeState) -> int | None:
-        oldest = self._clock.monotonic() - SKEW_WINDOW_S
-        while state.skews and state.skews[0][0] < oldest:
-            state.skews.popleft()
-        return min((skew for _, skew in state.skews), default=None)
+    def offset(self, node: str) -> Offset:
+        """The same with its uncertainty, None where unknown."""
+        with self._lock:
+            state = self._nodes.get(node)
+            return state.skew.offset(self._clock.monotonic()) if state else Offset()
+
+    def clock_state(self, node: str) -> int | None:
+        """What the node's newest heartbeat says of its clock."""
+        with self._lock:
+            state = self._nodes.get(node)
+            return _whole(number(state.beat, "clk")) if state else None
 
     def snapshot(self, node: str, device: str, stream: str) -> Snapshot | None:
         """The newest picture of a stream."""
@@ -260,7 +278,7 @@ class Fleet:
     def _view(self, node: str, ledger: Totals, now: int) -> NodeView:
         state = self._nodes.get(node) or NodeState()
         name, since, why = _condition(state, now)
-        skew = self._skew(state)
+        offset = state.skew.offset(self._clock.monotonic())
         view = NodeView(
             node=node,
             state=name,
@@ -269,11 +287,15 @@ class Fleet:
             agent=(state.status.agent if state.status else "")
             or (state.birth.agent.ver if state.birth else ""),
             clk=_whole(number(state.beat, "clk")),
-            skew_ms=skew,
+            skew_ms=offset.skew_ms,
+            uncertainty_ms=offset.uncertainty_ms,
             outbox={key: number(state.beat, key) for key in ("depth", "oldest_s", "bytes")},
             health={key: number(state.beat, key) for key in ("rss_mb", "cpu_pct", "temp_c", "uptime_s")},
             devices=list(_devices(state, name == "online")),
-            models=list(_models(state, name == "online")),
+            models=[
+                {**model, "verdict": self._verdict(node, model, name == "online")}
+                for model in _models(state, name == "online")
+            ],
             ledger=ledger,
             trouble=[],
         )
@@ -282,9 +304,23 @@ class Fleet:
         else:
             state.missing_since = 0
         view.trouble = trouble.find(
-            view, why=why, now=now, missing_since=state.missing_since, quarantined=state.quarantined_ms
+            view,
+            why=why,
+            now=now,
+            missing_since=state.missing_since,
+            quarantined=state.quarantined_ms,
+            doubt=self._ledger.doubt(node, now - trouble.DOUBT_MS),
         )
         return view
+
+    def _verdict(self, node: str, model: dict[str, Any], online: bool) -> dict[str, Any]:
+        """The class that a model named last, and whether that is an alarm, as far as it tells either."""
+        live = self._live.get((node, model["device"], model["slot"]), {}) if online else {}
+        label, alarm = live.get("label"), live.get("alarm")
+        return {
+            **({"label": label[:MAX_LABEL]} if isinstance(label, str) else {}),
+            **({"alarm": alarm} if isinstance(alarm, bool) else {}),
+        }
 
 
 class _SavedBeat(Struct):
@@ -311,7 +347,7 @@ def _condition(state: NodeState, now: int) -> tuple[str, int, str]:
     silent_ms = now - max(state.seen_ms, 0)
     if status.state == "online" and silent_ms > SILENT_MS:
         return "unknown", state.seen_ms + SILENT_MS, f"no sign of life for {silent_ms // 1000} s"
-    return status.state, status.ts, status.reason
+    return status.state, state.since_ms, status.reason
 
 
 def _devices(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
@@ -329,6 +365,7 @@ def _devices(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
             "state": said.state if said and online else "unknown",
             "since": said.since if said else 0,
             "why": said.why if said else "",
+            "counters": said.counters if said else {},
             "streams": streams,
         }
 
@@ -346,4 +383,5 @@ def _models(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
             "provider": said.provider if said else "",
             "state": said.state if said and online else "unknown",
             "why": said.why if said else "",
+            "counters": said.counters if said else {},
         }

@@ -58,11 +58,14 @@ class Group:
     states: dict[str, bytes] = field(default_factory=dict)  # newest wins; b"" removes
     drafts: list[Account] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    custody: dict[str, bytes] = field(default_factory=dict)  # states that go with the drafts
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.chunks or self.events or self.quarantine or self.states or self.marks)
+        return not (
+            self.chunks or self.events or self.quarantine or self.states or self.marks or self.custody
+        )
 
 
 class Last(Struct, frozen=True):

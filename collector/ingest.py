@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import re
 import threading
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -16,28 +14,28 @@ from collector.chunk import Rows
 from collector.dayfile import StoreBusy
 from collector.digest import Digest, Digester, Received, acks
 from collector.fleet import Fleet
-from collector.group import EventRow, Group
+from collector.group import EventRow, Group, Quarantined
+from collector.inbox import Inbox
 from collector.ledger import Ledger
 from collector.link import Incoming, Link
 from collector.news import News
 from collector.store import Store
 from collector.stream import Hub
+from collector.unpack import NUMBERED, parse_topic, unpack
 from wire.clock import Clock
 from wire.errors import WireError
-from wire.topics import Topic, parse
+from wire.seldom import Seldom
+from wire.topics import Address, Topic
 
 log = logging.getLogger(__name__)
 
-NUMBERED = ("data", "event")
 GROUP_MESSAGES = 1_000
 BURST = 16  # messages; after so many a pause means that the broker waits for acknowledgements
-QUEUE_MESSAGES = 5_000
-QUEUE_BYTES = 32_000_000
 STATES_EVERY_S = 5.0  # heartbeats alone do not make the disk turn more often
 RETRY_S = 1.0
 FRAME_ROWS = 5_000  # rows of one stream told to viewers at once; more of them they had better ask for
 
-parse_topic = functools.lru_cache(maxsize=65_536)(parse)
+_PARTICULAR = re.compile(r"[0-9'`\"]")  # from here on a reason tells of one message, not of its kind
 
 
 class Counters(Struct):
@@ -50,14 +48,6 @@ class Counters(Struct):
     quarantined: int = 0
     refused: int = 0  # not stored and not acknowledged: they come again
     commits: int = 0
-
-
-@dataclass(slots=True)
-class _Queue:
-    """What was received and is not gathered yet."""
-
-    items: deque[Received] = field(default_factory=deque)
-    size: int = 0  # bytes
 
 
 class Ingest:
@@ -73,6 +63,7 @@ class Ingest:
         *,
         name: str,
         group_commit_ms: int = 100,
+        accepted: Callable[[str], Iterable[str]] = lambda _node: (),
     ) -> None:
         self.counters = Counters()
         self.trouble = ""  # why nothing can be committed now
@@ -84,14 +75,14 @@ class Ingest:
         self._name = name
         self._gather_s = group_commit_ms / 1000
         self._news = News(fleet, hub)
-        self._digester = Digester(ledger, fleet.skew_ms)
+        self._digester = Digester(ledger, fleet.offset, accepted)
         self._link: Link | None = None
-        self._queue = _Queue()
-        self._lock = threading.Lock()
+        self._inbox = Inbox()
         self._arrived = threading.Event()
         self._enough = threading.Event()
         self._stop = threading.Event()
         self._states_at = clock.monotonic()
+        self._seldom = Seldom()
         self._thread = threading.Thread(target=self._run, name="collector-writer", daemon=True)
 
     def start(self, link: Link) -> None:
@@ -115,11 +106,11 @@ class Ingest:
     @property
     def backlog(self) -> int:
         """Messages that wait for their commit."""
-        return len(self._queue.items)
+        return len(self._inbox)
 
     def is_full(self) -> bool:
         """Whether nothing more should be received now: what waits, waits at the broker."""
-        return len(self._queue.items) >= QUEUE_MESSAGES or self._queue.size >= QUEUE_BYTES
+        return self._inbox.is_full
 
     def receive(self, message: Incoming) -> None:
         """Take one message in; never raises, never waits for the disk."""
@@ -127,6 +118,9 @@ class Ingest:
         topic: Topic | None = None
         try:
             topic = parse_topic(message.topic)
+            if topic.cls == "pack":
+                self._enqueue(message, topic, unpack(message, topic))
+                return
             if topic.cls not in NUMBERED:
                 self._news.take(topic, message)
                 self._settle(message)
@@ -134,27 +128,29 @@ class Ingest:
             fault = ""
         except WireError as error:
             fault = str(error)
-        except Exception as error:
-            log.exception("a message on %r failed in an unforeseen way", message.topic[:100])
+        except Exception as error:  # noqa: BLE001 - a bug met by a stranger's bytes costs that message, not this thread
+            self._complain(message.topic, "unforeseen", error)
             fault = f"unforeseen: {type(error).__name__}: {error}"
-        self._enqueue(Received(message, topic, fault))
+        self._enqueue(message, topic, [Received(message, topic, fault)])
 
     def _settle(self, message: Incoming) -> None:
         if message.token is not None and self._link is not None:
             self._link.settle((message.token,))
 
-    def _enqueue(self, one: Received) -> None:
-        with self._lock:
-            self._queue.items.append(one)
-            self._queue.size += len(one.message.body)
-            count = len(self._queue.items)
-        if count == 1:
-            self._arrived.set()
-        elif count >= GROUP_MESSAGES:
+    def _enqueue(self, message: Incoming, topic: Topic | None, some: Sequence[Received]) -> None:
+        sender = "" if topic is None else topic.address.base
+        if not self._inbox.put(sender, some):  # nobody acknowledges it: from a node's outbox it comes again
+            self.counters.refused += len(some)
+            self._settle(message)
+            if self._seldom.since(("flood", sender)) is not None:
+                log.warning("%s sends faster than can be stored: refused for now", sender or "a stranger")
+            return
+        self._arrived.set()
+        if len(self._inbox) >= GROUP_MESSAGES:
             self._enough.set()
 
     def _run(self) -> None:
-        while not (self._stop.is_set() and not self._queue.items):
+        while not (self._stop.is_set() and not self._inbox):
             items = self._gather()
             if (items or self._states_due()) and not self._write_all(items):
                 return  # stopping, and the disk does not take it: nobody was told that it did
@@ -167,43 +163,49 @@ class Ingest:
             try:
                 if not self._write(part):
                     return False
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a bug that one message meets must not stop the others
                 half = len(part) // 2
                 if half:
                     parts += [part[half:], part[:half]]
                 elif part and not part[0].fault:
-                    log.error("a message on %r cannot be stored: %s", part[0].message.topic[:100], error)
+                    self._complain(part[0].message.topic, "cannot be stored", error)
                     fault = f"cannot be stored: {type(error).__name__}: {error}"
                     parts.append([Received(part[0].message, part[0].topic, fault)])
                 else:
-                    log.exception("a commit failed in an unforeseen way")
-                    self._stop.wait(RETRY_S)  # what is not acknowledged comes again
+                    self._complain("", "a commit failed", error)
+                    for one in part:
+                        self._settle(one.message)  # its node sends it again; the broker is to go on
+                    self._stop.wait(RETRY_S)
         return True
+
+    def _complain(self, topic: str, what: str, error: Exception) -> None:
+        """Tell of a bug with its trace, each kind once in a while."""
+        if self._seldom.since((what, type(error))) is not None:
+            log.error("%s: %r: please report this", what, topic[:100], exc_info=error)
 
     def _gather(self) -> list[Received]:
         """Wait for messages, then for company: `group_commit_ms`, a full group, or a pause after a burst."""
         self._arrived.wait(1.0)
-        if not self._queue.items:
+        if not self._inbox:
             self._arrived.clear()
-            if not self._queue.items:
+            if not self._inbox:
                 return []
         step, waited, before = self._gather_s / 10, 0.0, 0
         while waited < self._gather_s and not self._stop.is_set():
             if self._enough.wait(step):
                 break
             waited += step
-            count = len(self._queue.items)
+            count = len(self._inbox)
             if BURST <= count == before:
                 break
             before = count
-        with self._lock:
-            waiting = self._queue.items
-            items = [waiting.popleft() for _ in range(min(len(waiting), GROUP_MESSAGES))]
-            self._queue.size -= sum(len(one.message.body) for one in items)
-            if len(waiting) < GROUP_MESSAGES:
-                self._enough.clear()
-            if not waiting:
-                self._arrived.clear()
+        self._enough.clear()
+        self._arrived.clear()
+        items = self._inbox.take(GROUP_MESSAGES)
+        if self._inbox:  # more, or what came meanwhile
+            self._arrived.set()
+        if len(self._inbox) >= GROUP_MESSAGES:
+            self._enough.set()
         return items
 
     def _states_due(self) -> bool:
@@ -250,7 +252,7 @@ class Ingest:
 
     def _after(self, digest: Digest, items: Sequence[Received]) -> None:
         """It is on disk: say so to the broker, to the nodes, to the viewers, in this order."""
-        self._ledger.accept(digest.group.drafts)
+        self._ledger.accept(digest.group.drafts, digest.group.custody)
         tokens = [one.message.token for one in items if one.message.token is not None]
         if self._link is not None:
             self._link.settle(tokens, acks(digest.acked, self._name, self._clock.now_ms()))
@@ -266,16 +268,20 @@ class Ingest:
         for node, recv_ms in _senders(items).items():
             self._fleet.saw(node, recv_ms)
         if digest.group.quarantine:
-            for one in items:
-                if one.topic is not None:
-                    self._blame(one.topic, digest.group)
+            blamed: dict[str, int] = {}
+            for bad in digest.group.quarantine:
+                node = _node_of(bad.topic)
+                blamed[node] = bad.recv
+                self._tell_quarantined(node, bad)
+            for node, recv_ms in blamed.items():
+                self._fleet.on_quarantine(node, recv_ms)
         self._tell_viewers(digest.group)
 
-    def _blame(self, topic: Topic, group: Group) -> None:
-        base = f"{topic.address.base}/"
-        for bad in group.quarantine:
-            if bad.topic.startswith(base):
-                self._fleet.on_quarantine(str(topic.address), bad.recv)
+    def _tell_quarantined(self, node: str, bad: Quarantined) -> None:
+        kind = _PARTICULAR.split(bad.why, maxsplit=1)[0]
+        if (more := self._seldom.since((node, kind))) is not None:
+            also = f" ({more} alike were not told)" if more else ""
+            log.warning("a message on %r cannot be taken: %s%s", bad.topic[:100], bad.why[:200], also)
 
     def _tell_viewers(self, group: Group) -> None:
         for chunk in group.chunks:
@@ -289,6 +295,14 @@ class Ingest:
 
 def _senders(items: Sequence[Received]) -> Mapping[str, int]:
     return {str(one.topic.address): one.message.recv_ms for one in items if one.topic is not None}
+
+
+def _node_of(topic: str) -> str:
+    """Whose topic it is, though the rest of it may be nonsense; "" for nobody's."""
+    try:
+        return str(Address.parse("/".join(topic.split("/")[1:5])))
+    except WireError:
+        return ""
 
 
 def rows_frame(rows: Rows) -> dict[str, object]:

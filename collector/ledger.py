@@ -4,129 +4,39 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 
-from msgspec import Struct
+from collector.account import Account, Claim, Key, Mark
+from collector.custody import MAX_RUNS, Day, Days, Ring, Statements, decoded
+from collector.entries import Entry, Known, Totals, entry_of, totals
+from wire.messages import Event
+from wire.ranges import Range
 
-from wire.ranges import Range, Ranges
+__all__ = ["Account", "Claim", "Draft", "Entry", "Key", "Ledger", "Mark", "Refused", "Totals", "totals"]
 
 # Stored or lost ranges of a node with one outbox, shared out over all its outboxes. A drained outbox leaves a
 # handful; one that drains its events before its data has as many for a while as there are data between them.
 MAX_RANGES = 200_000
 MAX_EPOCHS = 1_000  # per node: one per outbox ever made
-SHOWN = 100  # ranges an entry lists; its counts are always of all
-
-Key = tuple[str, str]  # node as "tenant/pilot/site/node", ep
+MAX_NODES = 20_000  # whose accounts are kept
+MAX_HOLES = 200  # whose age is known, of one outbox
+MAX_HEADS = 50  # claims of an outbox that tell since when its last messages are missing
 
 
 class Refused(Exception):
     """A message that the ledger has no room for now; it is not acknowledged, so it comes again."""
 
 
-class Claim(Struct, frozen=True):
-    """What a node's heartbeat said of its outbox at `at_ms` (the collector's clock)."""
-
-    head: int = 0
-    acked: int = 0
-    depth: int = 0
-    rows: int = 0  # rows ever taken
-    at_ms: int = 0
-
-
-class Mark(Struct):
-    """An account as it lies in the store."""
-
-    node: str
-    ep: str
-    stored: list[tuple[int, int]] = []
-    lost: list[tuple[int, int, str]] = []
-    duplicates: int = 0
-    rows: int = 0
-    first: int = 0
-    last: int = 0
-    claim: Claim | None = None
-
-
-class Entry(Struct):
-    """One line of the ledger; counts are messages, `first` and `last` times of storing in ms."""
-
-    node: str
-    ep: str
-    taken: int
-    stored: int
-    gaps: list[tuple[int, int, str]]
-    gap_count: int
-    missing: list[tuple[int, int]]
-    missing_count: int
-    waiting: int
-    duplicates: int
-    rows_stored: int
-    rows_taken: int
-    first: int
-    last: int
-
-
-class Totals(Struct):
-    """Sums over entries."""
-
-    taken: int = 0
-    stored: int = 0
-    gap_count: int = 0
-    missing_count: int = 0
-    waiting: int = 0
-    duplicates: int = 0
-
-
-@dataclass(slots=True)
-class Account:
-    """What the store has of one (node, ep)."""
-
-    node: str
-    ep: str
-    stored: Ranges = field(default_factory=Ranges)
-    lost: list[tuple[int, int, str]] = field(default_factory=list)
-    duplicates: int = 0
-    rows: int = 0
-    first: int = 0
-    last: int = 0
-
-    def copy(self) -> Account:
-        """A draft that can be changed without touching this one."""
-        return Account(
-            self.node,
-            self.ep,
-            self.stored.copy(),
-            list(self.lost),
-            self.duplicates,
-            self.rows,
-            self.first,
-            self.last,
-        )
-
-    def mark(self, claim: Claim | None) -> Mark:
-        """The form that is stored."""
-        return Mark(
-            self.node,
-            self.ep,
-            list(self.stored),
-            self.lost,
-            self.duplicates,
-            self.rows,
-            self.first,
-            self.last,
-            claim,
-        )
-
-
 class Ledger:
     """All accounts; `claim` may be called from any thread, `accept` from the writer's only."""
 
-    def __init__(self, marks: Iterable[Mark] = ()) -> None:
+    def __init__(self, marks: Iterable[Mark] = (), states: Mapping[str, bytes] | None = None) -> None:
+        self.days = Days(states or {})
         self._lock = threading.Lock()
         self._accounts: dict[Key, Account] = {}
         self._outboxes: Counter[str] = Counter()  # node -> how many
         self._claims: dict[Key, Claim] = {}
+        self._heads: dict[Key, list[tuple[int, int]]] = {}  # head, when it was claimed first, rising
         self._current: dict[str, str] = {}  # node -> the ep it writes now
         self._claimed: set[Key] = set()  # claims that are not in the store yet
         for mark in marks:
@@ -135,18 +45,11 @@ class Ledger:
     def _restore(self, mark: Mark) -> None:
         key = (mark.node, mark.ep)
         self._outboxes[mark.node] += key not in self._accounts
-        self._accounts[key] = Account(
-            mark.node,
-            mark.ep,
-            Ranges(mark.stored),
-            list(mark.lost),
-            mark.duplicates,
-            mark.rows,
-            mark.first,
-            mark.last,
-        )
+        self._accounts[key] = Account.of(mark)
         if mark.claim is not None:
             self._claims[key] = mark.claim
+        if mark.heads:
+            self._heads[key] = list(mark.heads)
         newest = self._current.get(mark.node)
         if newest is None or self._seen((mark.node, newest)) < self._seen(key):
             self._current[mark.node] = mark.ep
@@ -159,6 +62,10 @@ class Ledger:
         """The account as it is on disk; not to be changed."""
         return self._accounts.get(key)
 
+    def has_room(self, node: str, others: int = 0) -> bool:
+        """Whether an account of this node can be kept, besides `others` that are being opened."""
+        return node in self._outboxes or len(self._outboxes) + others < MAX_NODES
+
     def outboxes(self, node: str) -> int:
         """How many a node ever used."""
         return self._outboxes[node]
@@ -168,7 +75,7 @@ class Ledger:
         key = (node, ep)
         with self._lock:
             if key not in self._accounts:
-                if self._outboxes[node] >= MAX_EPOCHS:
+                if self._outboxes[node] >= MAX_EPOCHS or not self.has_room(node):
                     return
                 self._accounts[key] = Account(node, ep)
                 self._outboxes[node] += 1
@@ -176,12 +83,21 @@ class Ledger:
             if before is not None and claim.head < before.head:
                 return  # retained or overtaken: an outbox never goes back
             self._claims[key] = claim
+            self._note_head(key, claim)
             self._current[node] = ep
             self._claimed.add(key)
 
-    def accept(self, drafts: Iterable[Account]) -> None:
-        """Take over drafts that are on disk now."""
+    def _note_head(self, key: Key, claim: Claim) -> None:
+        reached = self._accounts[key].stored.highest()
+        heads = [one for one in self._heads.get(key, ()) if one[0] > reached]
+        if claim.head > max(reached, heads[-1][0] if heads else 0):
+            heads = [*heads[: MAX_HEADS - 1], (claim.head, claim.at_ms)]
+        self._heads[key] = heads
+
+    def accept(self, drafts: Iterable[Account], states: Mapping[str, bytes] | None = None) -> None:
+        """Take over drafts, and what was stated with them, that are on disk now."""
         with self._lock:
+            self.days.restore(states or {})
             for draft in drafts:
                 self._outboxes[draft.node] += (draft.node, draft.ep) not in self._accounts
                 self._accounts[(draft.node, draft.ep)] = draft
@@ -195,7 +111,10 @@ class Ledger:
             for key in keys:
                 changed.setdefault(key, self._accounts[key])
             self._claimed.clear()
-            return [account.mark(self._claims.get(key)) for key, account in changed.items()]
+            return [
+                account.mark(self._claims.get(key), self._heads.get(key, []))
+                for key, account in changed.items()
+            ]
 
     def remember(self, marks: Iterable[Mark]) -> None:
         """Undo the forgetting of `marks`: they did not reach the disk."""
@@ -204,6 +123,23 @@ class Ledger:
                 key for mark in marks if (key := (mark.node, mark.ep)) in self._accounts and mark.claim
             )
 
+    def ring(self, node: str) -> Ring:
+        """The keys that a node's statements were signed with."""
+        with self._lock:
+            return self.days.rings.get(node, Ring())
+
+    def rings(self) -> dict[str, Ring]:
+        """Those of all nodes."""
+        with self._lock:
+            return dict(self.days.rings)
+
+    def doubt(self, node: str, since_ms: int) -> str:
+        """Why statements of a node that came since then were not taken, "" when all were."""
+        with self._lock:
+            account = self._accounts.get((node, self._current.get(node, "")))
+            book = account.book if account is not None else None
+        return "" if book is None or book.said.refused_at < since_ms else book.said.refused_why
+
     @property
     def has_claims(self) -> bool:
         """Whether heartbeats came that are not in the store yet."""
@@ -211,14 +147,29 @@ class Ledger:
 
     def entries(self, node: str | None = None) -> list[Entry]:
         """The ledger, of one node or all, ordered by node and first storing."""
-        with self._lock:
-            chosen = [
-                (account, self._claims.get(key), self._current.get(key[0]) == key[1])
-                for key, account in self._accounts.items()
-                if node is None or key[0] == node
-            ]
-        found = [_entry(account, claim, current) for account, claim, current in chosen]
+        found = [entry_of(known) for known in self.known(lambda key: node is None or key[0] == node)]
         return sorted(found, key=lambda entry: (entry.node, entry.first, entry.ep))
+
+    def with_days(self, wanted: Callable[[str], bool]) -> list[tuple[Known, dict[str, Day]]]:
+        """The same of the nodes that are `wanted`, with what was stated of each UTC day."""
+        found = self.known(lambda key: wanted(key[0]))
+        with self._lock:
+            bodies = [self.days.bodies((one.account.node, one.account.ep)) for one in found]
+        return [(one, decoded(each)) for one, each in zip(found, bodies, strict=True)]
+
+    def known(self, wanted: Callable[[Key], bool]) -> list[Known]:
+        """All that is known of the outboxes that are `wanted`; not to be changed."""
+        with self._lock:
+            return [
+                Known(
+                    account,
+                    self._claims.get(key),
+                    self._current.get(key[0], key[1]),
+                    self._heads.get(key, []),
+                )
+                for key, account in self._accounts.items()
+                if wanted(key)
+            ]
 
 
 class Draft:
@@ -228,12 +179,15 @@ class Draft:
         self._ledger = ledger
         self._opened: Counter[str] = Counter()  # outboxes that were not known before
         self.accounts: dict[Key, Account] = {}
+        self.statements = Statements(ledger.days)
 
     def _account(self, key: Key) -> Account:
         draft = self.accounts.get(key)
         if draft is None:
             account = self._ledger.account(key)
             if account is None:
+                if not self._ledger.has_room(key[0], len(self._opened)):
+                    raise Refused(f"{key[0]} is one of more than {MAX_NODES} nodes")
                 self._opened[key[0]] += 1
                 if self._outboxes(key[0]) > MAX_EPOCHS:
                     raise Refused(f"{key[0]} used more than {MAX_EPOCHS} outboxes")
@@ -264,11 +218,26 @@ class Draft:
             return False
         if len(stored) >= MAX_RANGES // self._outboxes(node) and not (seq - 1 in stored or seq + 1 in stored):
             raise Refused(f"{node} ep {ep}: too many holes between what arrived, {len(stored)}")
+        reached = stored.highest()
+        if seq > reached + 1:
+            account.holes = [*account.holes[-MAX_HOLES + 1 :], (reached + 1, seq - 1, account.last or at_ms)]
         stored.add(seq)
         account.rows += rows
         account.first = account.first or at_ms
         account.last = at_ms
         return True
+
+    def number(self, node: str, ep: str, no: tuple[int, int], stream: str, rows: int) -> None:
+        """Note the numbers of the rows of a message that was added."""
+        book = self.accounts[(node, ep)].book
+        book.number(no, stream, rows)
+        while len(book.rows) > 2 * MAX_RUNS:
+            self.statements.settle(book, (node, ep))
+
+    def state(self, node: str, event: Event, recv_ms: int, accepted: Iterable[str]) -> None:
+        """Take a custody event that was added; whatever it says, it is stored as an event all the same."""
+        book = self.accounts[(node, event.ep)].book
+        self.statements.take(book, node, event, recv_ms, accepted)
 
     def lose(self, node: str, ep: str, lost: Iterable[Range], why: str) -> None:
         """Note a declared gap.
@@ -284,75 +253,3 @@ class Draft:
                 raise Refused(f"{node} ep {ep}: {len(account.lost)} gaps were declared already")
             elif (first, last, why) not in account.lost[-8:]:
                 account.lost.append((first, last, why))
-
-
-def totals(entries: Iterable[Entry]) -> Totals:
-    """Sum entries up."""
-    found = Totals()
-    for entry in entries:
-        found.taken += entry.taken
-        found.stored += entry.stored
-        found.gap_count += entry.gap_count
-        found.missing_count += entry.missing_count
-        found.waiting += entry.waiting
-        found.duplicates += entry.duplicates
-    return found
-
-
-def _entry(account: Account, claim: Claim | None, current: bool) -> Entry:
-    stored = account.stored.count()
-    accounted = account.stored
-    if account.lost:
-        accounted = account.stored.copy()
-        accounted.update((first, last) for first, last, _ in account.lost)
-    gap_count = accounted.count() - stored
-    taken = max(_highest(accounted), claim.head if claim else 0)
-    holes = accounted.missing(1, taken) if taken else []
-    open_count = _count(holes)
-    # only the outbox that is in use now can still hold something, and no more than it said
-    waiting = 0
-    if claim is not None and current:
-        to_head = _count(_cut(holes, claim.head))
-        waiting = open_count - to_head + min(to_head, claim.depth)
-    missing_count = open_count - waiting
-    return Entry(
-        node=account.node,
-        ep=account.ep,
-        taken=taken,
-        stored=stored,
-        gaps=account.lost[:SHOWN],
-        gap_count=gap_count,
-        missing=list(_lowest(holes, missing_count))[:SHOWN],
-        missing_count=missing_count,
-        waiting=waiting,
-        duplicates=account.duplicates,
-        rows_stored=account.rows,
-        rows_taken=claim.rows if claim else 0,
-        first=account.first,
-        last=account.last,
-    )
-
-
-def _highest(ranges: Ranges) -> int:
-    return ranges._ends[-1] if ranges else 0
-
-
-def _count(ranges: Iterable[Range]) -> int:
-    return sum(last - first + 1 for first, last in ranges)
-
-
-def _cut(ranges: Iterable[Range], upto: int) -> Iterator[Range]:
-    for first, last in ranges:
-        if first > upto:
-            return
-        yield first, min(last, upto)
-
-
-def _lowest(ranges: Iterable[Range], count: int) -> Iterator[Range]:
-    """The first `count` numbers of `ranges`: an outbox drains from its oldest, so what is gone is lowest."""
-    for first, last in ranges:
-        if count <= 0:
-            return
-        end = min(last, first + count - 1)
-        count -= end - first + 1
-        yield first, end

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from collector.chunk import Rows
+from collector.custody import Book
 from collector.group import Group, Last, Saved
 from collector.ledger import Mark
 from wire.clock import Clock
@@ -16,6 +17,7 @@ from wire.ranges import Ranges
 
 COPY = "marks.db"
 COPY_EVERY_S = 2.0
+KEPT = ("custody/", "key/")  # states that no node tells again
 
 
 class Memory:
@@ -34,6 +36,7 @@ class Memory:
         self._last: dict[tuple[str, str, str], Last] = {}
         self._quarantined = 0
         self._dirty: dict[tuple[str, str], Mark] | None = None  # None: the copy needs all
+        self._dirty_states: dict[str, bytes] = {}  # of custody; the others are told again by their nodes
         self._copied_at = clock.monotonic()
         self.trouble = ""
 
@@ -53,7 +56,8 @@ class Memory:
             self._marks[(mark.node, mark.ep)] = mark
         if self._dirty is not None:
             self._dirty.update({(mark.node, mark.ep): mark for mark in group.marks})
-        for key, body in group.states.items():
+        self._dirty_states.update(group.custody)
+        for key, body in {**group.states, **group.custody}.items():
             if body:
                 self._states[key] = body
             else:
@@ -92,7 +96,7 @@ class Memory:
                 self._remove()
         else:
             self.trouble = ""
-            self._dirty = {}
+            self._dirty, self._dirty_states = {}, {}
 
     def _remove(self) -> None:
         for name in (COPY, f"{COPY}-wal", f"{COPY}-shm"):
@@ -114,24 +118,34 @@ class Memory:
                 "INSERT OR REPLACE INTO mark VALUES (?,?,?)",
                 [(node, ep, msgspec.json.encode(mark)) for (node, ep), mark in marks.items()],
             )
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS state(key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"
+            )
+            kept = {key: body for key, body in self._states.items() if key.startswith(KEPT)}
+            states = kept if self._dirty is None else self._dirty_states
+            db.executemany("INSERT OR REPLACE INTO state VALUES (?,?)", states.items())
             db.execute("COMMIT")
         finally:
             db.close()
 
 
-def read_copy(folder: Path) -> list[Mark]:
-    """The marks in the copy; none when it is absent or damaged."""
+def read_copy(folder: Path) -> Saved:
+    """Marks and statements in the copy; nothing when it is absent or damaged."""
     path = folder / COPY
     if not path.exists():
-        return []
+        return Saved()
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         try:
-            return [msgspec.json.decode(body, type=Mark) for (body,) in db.execute("SELECT body FROM mark")]
+            marks = [msgspec.json.decode(body, type=Mark) for (body,) in db.execute("SELECT body FROM mark")]
+            states: dict[str, bytes] = {}
+            with suppress(sqlite3.OperationalError):  # written before there were statements
+                states = dict(db.execute("SELECT key, body FROM state"))
+            return Saved(marks, states)
         finally:
             db.close()
     except (sqlite3.Error, msgspec.MsgspecError):
-        return []  # it is written anew from what the day files know
+        return Saved()  # it is written anew from what the day files know
 
 
 def _union(left: Mark, right: Mark) -> Mark:
@@ -141,4 +155,10 @@ def _union(left: Mark, right: Mark) -> Mark:
     newer.stored = list(stored)
     newer.lost = newer.lost or older.lost
     newer.claim = newer.claim or older.claim
+    newer.holes = newer.holes or older.holes
+    newer.heads = newer.heads or older.heads
+    if newer.book is not None and older.book is not None:
+        newer.book = Book.of(newer.book).united(Book.of(older.book)).saved()
+    else:
+        newer.book = newer.book or older.book
     return newer

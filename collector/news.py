@@ -51,9 +51,10 @@ class News:
             self.stale += 1
 
     def _live(self, topic: Topic, message: Incoming) -> None:
-        live = decode_live(message.body)
+        beat = topic.device == NODE_ITSELF and topic.name == HEARTBEAT
+        live = decode_live(message.body, sealed=beat)
         self._fleet.on_live(topic, live, message.recv_ms, retained=message.retained)
-        if topic.device == NODE_ITSELF and topic.name == HEARTBEAT:
+        if beat:
             return
         values = {name: value for name, value in live.items() if name != "ts"}
         self._post("live", topic, {"stream": topic.name, "ts": live["ts"], "values": values})
@@ -100,6 +101,11 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
             "frame": None if snapshot.frame is msgspec.UNSET else snapshot.frame,
             "model": snapshot.model,
             "boxes": snapshot.boxes,
+            **{
+                name: value
+                for name in ("blur", "faces", "plates", "why")
+                if (value := getattr(snapshot, name)) not in (msgspec.UNSET, "")
+            },
         }
     )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import sqlite3
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -21,10 +22,13 @@ from collector.chunk import MINUTE_US, as_floats, unpack
 from collector.dayfile import connect, version
 from collector.declared import Declared, Lost
 from collector.group import Quarantined
-from collector.series import Points, Series, downsample
+from collector.series import Points, Series, downsample, joined
 from collector.store import aside, day_files
+from collector.table import Table
 from wire.errors import EdgebedError, TryAgain, WireError
+from wire.messages import ClockState
 
+CHUNK_ROWS = 40_000  # the first and last chunk reach beyond the time asked for
 MAX_ROWS = 500_000  # rows one question may read; beyond it rollups answer
 OPEN_FILES = 32  # per reader
 DEADLINE_S = 5.0
@@ -33,6 +37,10 @@ MINUTE_MS = 60_000
 
 class TooSlow(TryAgain):
     """A question that took longer than allowed; narrow it."""
+
+
+class TooManyRows(EdgebedError):
+    """A question whose answer would be too long."""
 
 
 class Readers:
@@ -78,6 +86,7 @@ class Reader:
         self.deadline = math.inf
         self.damaged: set[str] = set()  # files that failed while they were read
         self._declared = Declared(())
+        self._unset: list[tuple[int, int]] = []  # spans in ms in which the node's clock was never set
         self._folder = folder.absolute()
         self._newest: Path | None = None
         self._open: OrderedDict[Path, sqlite3.Connection] = OrderedDict()
@@ -100,7 +109,7 @@ class Reader:
         From rows, the holes that the declared `losses` of the node left are among the gaps.
         """
         key = (node, device, stream)
-        self._declared = Declared(losses)
+        self._declared, self._unset = Declared(losses), []
         coarse = (end_ms - start_ms) >= points * MINUTE_MS
         if not coarse:
             coarse = self._count(key, start_ms, end_ms) > MAX_ROWS
@@ -112,6 +121,7 @@ class Reader:
                     found += read(db, key, field, start_ms, end_ms)
         series = downsample(found, start_ms, end_ms, points, grid_ms=MINUTE_MS if coarse else 0)
         series.source = "rollup" if coarse else "rows"
+        series.unset = joined(self._unset, start_ms, end_ms)
         series.gaps = self._declared.gaps(start_ms, end_ms)
         series.gaps += [(start_ms, end_ms, f"day file {name} is damaged") for name in sorted(self.damaged)]
         return series
@@ -145,6 +155,8 @@ class Reader:
             except WireError as error:
                 raise sqlite3.DatabaseError(str(error)) from error
             self._declared.add(ep, head.messages, at)
+            if head.clk == ClockState.UNSYNCED:
+                self._unset.append((int(at.min()) // 1000, int(at.max()) // 1000))
             if field in columns and late is not None:
                 times.append(at)
                 values.append(as_floats(columns[field]))
@@ -214,6 +226,24 @@ class Reader:
                     )
                     items += [Quarantined(*row) for row in rows]
         return total, items
+
+    def rows(
+        self, node: str, device: str, stream: str, *, start_ms: int, end_ms: int, limit: int = sys.maxsize
+    ) -> Table:
+        """Every row of a stream with `start_ms <= time < end_ms`, in order of time, as it is stored.
+
+        Raises:
+            TooManyRows: there are more than `limit` (and what stands with them in a chunk).
+        """
+        table, key = Table(), (node, device, stream)
+        for path, db in self._days():
+            with self._guard(path):
+                query = f"SELECT body FROM chunk WHERE stream = {_STREAM} AND last_us >= ? AND first_us < ?"  # noqa: S608 - a constant
+                for (body,) in db.execute(query, (*key, start_ms * 1000, end_ms * 1000)):
+                    table.add(body)
+                    if len(table) > limit + CHUNK_ROWS:
+                        raise TooManyRows(f"more than {limit:,} rows: ask for a shorter time")
+        return table.between(start_ms * 1000, end_ms * 1000)
 
     def chunks(self) -> Iterator[tuple[str, str, list[int], int]]:
         """`(node, ep, seqs, rows)` of everything stored as rows, then of events; for the audit."""

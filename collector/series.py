@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
+_NEAR_MS = 2_000  # a batch may cover a second
 _Floats = NDArray[np.float64]
 
 
@@ -62,7 +63,20 @@ class Series(Struct):
     n: list[int] = field(default_factory=list)
     late: list[int] = field(default_factory=list)
     gaps: list[tuple[int, int, str]] = field(default_factory=list)
+    unset: list[tuple[int, int]] = field(default_factory=list)  # where the node's clock was never set
     source: str = "rows"
+
+
+def joined(spans: Iterable[tuple[int, int]], start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+    """Spans of time within `start_ms..end_ms` in order, those that are less than two seconds apart as one."""
+    found: list[tuple[int, int]] = []
+    within = [(max(first, start_ms), min(last, end_ms)) for first, last in spans]
+    for first, last in sorted(span for span in within if span[0] <= span[1]):
+        if found and first - found[-1][1] < _NEAR_MS:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found
 
 
 def downsample(

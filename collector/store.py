@@ -27,8 +27,7 @@ from collector.dayfile import (
     version,
 )
 from collector.group import Group, Saved
-from collector.ledger import Mark
-from collector.memory import Memory, read_copy
+from collector.memory import KEPT, Memory, read_copy
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, unwritable
 
@@ -96,7 +95,7 @@ class SqliteStore:
             raise
 
     def _open_newest(self) -> DayFile:
-        self._memory.restore(Saved(marks=read_copy(self.folder)))
+        self._memory.restore(read_copy(self.folder))
         while files := day_files(self.folder):
             try:
                 if not is_complete(
@@ -115,7 +114,9 @@ class SqliteStore:
         return self._create()
 
     def _remembered(self) -> Group:
-        return Group(self._clock.now_ms(), marks=self._memory.saved().marks)
+        saved = self._memory.saved()
+        custody = {key: body for key, body in saved.states.items() if key.startswith(KEPT)}
+        return Group(self._clock.now_ms(), marks=saved.marks, custody=custody)
 
     def _create(self) -> DayFile:
         numbers = [int(path.name[:6]) for path in (*day_files(self.folder), *aside(self.folder))]
@@ -204,8 +205,8 @@ def day_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.db") if _NAME.fullmatch(path.name))
 
 
-def peek(folder: Path) -> list[Mark]:
-    """The marks of a store, read beside a collector that may be running.
+def peek(folder: Path) -> Saved:
+    """What a store remembers, read beside a collector that may be running.
 
     Raises:
         StoreError: there is no store, or a newer edgebed wrote it.
@@ -218,7 +219,7 @@ def peek(folder: Path) -> list[Mark]:
         try:
             with contextlib.closing(connect(path)) as db:
                 if version(db):
-                    return read_saved(db).marks
+                    return read_saved(db)
         except sqlite3.Error as error:
             if not isinstance(translate(error, path), Damaged):
                 raise TryAgain(f"{path} cannot be read: {error}") from error

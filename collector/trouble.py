@@ -17,12 +17,14 @@ CODES = (
     "backlog",
     "clock-unsynced",
     "missing",
+    "custody",
     "quarantine",
 )
 BACKLOG_S = 30.0  # an outbox drains in seconds; older than this and it does not
 SKEW_MS = 5_000
 MISSING_MS = 20_000  # longer than a heartbeat, which may yet tell where a message is
 QUARANTINE_MS = 3_600_000
+DOUBT_MS = 3_600_000
 
 
 class Trouble(Struct, omit_defaults=True):
@@ -34,8 +36,10 @@ class Trouble(Struct, omit_defaults=True):
     device: str | UnsetType = UNSET
 
 
-def find(view: NodeView, *, why: str, now: int, missing_since: int, quarantined: int) -> list[Trouble]:
-    """Everything that is wrong with a node, worst first; `why` explains its state."""
+def find(
+    view: NodeView, *, why: str, now: int, missing_since: int, quarantined: int, doubt: str = ""
+) -> list[Trouble]:
+    """Everything that is wrong with a node, worst first; `why` explains its state, `doubt` its word."""
     found: list[Trouble] = []
     if view.state == "lost":
         found.append(Trouble("node-lost", 4, why or "its connection broke off without a goodbye"))
@@ -61,6 +65,8 @@ def find(view: NodeView, *, why: str, now: int, missing_since: int, quarantined:
         found.append(Trouble("clock-unsynced", 2, f"its clock is {abs(view.skew_ms) / 1000:.1f} s {side}"))
     if missing_since and now - missing_since > MISSING_MS:
         found.append(Trouble("missing", 4, f"{view.ledger.missing_count} messages are missing"))
+    if doubt:
+        found.append(Trouble("custody", 3, f"a signed statement of it was not taken: {doubt}"))
     if quarantined and now - quarantined < QUARANTINE_MS:
         found.append(Trouble("quarantine", 2, "messages of it could not be taken: see the quarantine"))
     return sorted(found, key=lambda one: -one.sev)

@@ -24,13 +24,23 @@ export function value(x, dec) {
     Number.isInteger(dec) && dec >= 0 && dec <= 12
       ? { minimumFractionDigits: Math.min(dec, 6), maximumFractionDigits: Math.min(dec, 6) }
       : { maximumSignificantDigits: 4 };
-  return formatter(Intl.NumberFormat, options).format(x);
+  // rounded first, because what rounds to nothing has no sign
+  const shown = Number.isInteger(dec) && dec >= 0 ? Number(x.toFixed(Math.min(dec, 6))) + 0 : x;
+  return formatter(Intl.NumberFormat, options).format(shown);
 }
 
 export function percent(share) {
   return Number.isFinite(share)
     ? formatter(Intl.NumberFormat, { style: "percent", maximumFractionDigits: 0 }).format(share)
     : NONE;
+}
+
+/** `99.999 %` of a whole, cut rather than rounded: 100 is said only when it is all. */
+export function share(part, whole) {
+  if (!(whole > 0) || !Number.isFinite(part)) return NONE;
+  const cut = Math.floor((part * 100_000) / whole) / 100_000;
+  const options = { style: "percent", minimumFractionDigits: 3, maximumFractionDigits: 3 };
+  return formatter(Intl.NumberFormat, options).format(cut);
 }
 
 export function bytes(n) {
@@ -83,23 +93,43 @@ export function utc(ms) {
 
 // UCUM codes are for machines; these are what a chart shows
 const UNITS = {
-  Cel: "°C",
-  deg: "°",
-  "deg/s": "°/s",
-  "N.m": "N·m",
-  "m/s2": "m/s²",
   1: "",
-  "[lb_av]": "lb",
-  "ug/m3": "µg/m³",
+  Cel: "°C",
   "[degF]": "°F",
-  "/min": "/min",
+  deg: "°",
   "{beats}/min": "bpm",
-  "mm[Hg]": "mmHg",
-  "km/h": "km/h",
-  "W.h": "Wh",
+  "[lb_av]": "lb",
+  "[in_i]": "in",
+  "[ft_i]": "ft",
+  "[mi_i]": "mi",
+  "10*-6": "ppm",
+  "10*-9": "ppb",
+  "[ppth]": "‰",
+  "[car_Au]": "kt",
 };
+const POWERS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+const ATOMS = [
+  [/\{#?([^}]*)\}/g, "$1"], // an annotation, {frames}/s
+  [/m\[Hg\]/g, "mHg"],
+  [/m\[H2O\]/g, "mH₂O"],
+  [/\[([^\]_]*)[^\]]*\]/g, " $1"], // dB[SPL]
+  [/\bCel\b/g, "°C"],
+  [/\bdeg\b/g, "°"],
+  [/\bu(?=(?:g|m|s|l|L|V|A|W|S|Sv|Pa|mol|T)\b)/g, "µ"],
+  [/\b(k?W|A|VA)\.h\b/g, "$1h"],
+  [/10\*(\d)/g, (_, n) => `10${POWERS[n]}`],
+  [/([a-zµ])(-?)([123])\b/gi, (_, letter, sign, n) => `${letter}${sign && "⁻"}${POWERS[n]}`],
+  [/\./g, "·"],
+];
 
+/** A UCUM code as people write it: `ug/m3` is µg/m³, `mm[Hg]` mmHg, `W.h` Wh. */
 export function unit(code) {
   if (!code) return "";
-  return UNITS[code] ?? code.replace(/\{([^}]*)\}/g, "$1").replaceAll(".", "·");
+  return UNITS[code] ?? ATOMS.reduce((text, [pattern, shown]) => text.replace(pattern, shown), code).trim();
+}
+
+/** The name of a field, with what it is measured in. */
+export function named(field, code) {
+  const text = unit(code);
+  return text ? `${field} [${text}]` : field;
 }

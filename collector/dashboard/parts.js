@@ -28,6 +28,10 @@ const SHAPES = {
     <circle cx="8" cy="8" r="6.5" />
     <path d="M6.2 6.3a1.9 1.9 0 1 1 2.6 1.8c-.6.3-.8.6-.8 1.3M8 11.6v.1" />
   `,
+  hide: html`
+    <path d="M2 8c1.6-2.7 3.6-4 6-4s4.4 1.3 6 4c-1.6 2.7-3.6 4-6 4s-4.4-1.3-6-4z" />
+    <path d="M3 13L13 3" />
+  `,
   wait: html`
     <circle cx="8" cy="8" r="6.5" />
     <path d="M8 4.5V8l2.4 1.6" />
@@ -93,6 +97,7 @@ export function State({ state, title }) {
   `;
 }
 
+const LEVELS = ["idle", "note", "warn", "alarm", "bad"];
 export const toneOf = (sev) => (sev >= 3 ? "bad" : sev >= 2 ? "warn" : sev >= 1 ? "note" : "idle");
 const ICON_OF = { bad: "bad", warn: "warn", note: "wait", idle: "off" };
 
@@ -101,7 +106,7 @@ export function Severity({ sev }) {
   return html`
     <span class="state ${tone}">
       <${Icon} name=${ICON_OF[tone]} />
-      <span>${t(`sev.${tone}`)}</span>
+      <span>${t(`sev.${LEVELS[Math.max(0, Math.min(4, Math.floor(sev) || 0))]}`)}</span>
     </span>
   `;
 }
@@ -189,6 +194,41 @@ export function Model({ model }) {
     </span>
   `;
 }
+
+/** The models on a device. The last words of a lost node name no device: its results are a stream of one. */
+export const modelsOn = (node, device) =>
+  (node.models ?? []).filter((model) =>
+    model.device ? model.device === device.id : model.slot in (device.streams ?? {}),
+  );
+
+/** What a model says now: its newest values where they are here, else what the fleet knows of them. */
+export const verdictOf = (model, values) => values ?? model.verdict ?? {};
+
+/** The class that a model names and whether that is an alarm; nothing where it says neither. */
+export function Verdict({ label, alarm }) {
+  const told = typeof alarm === "boolean";
+  if (typeof label !== "string" && !told) return null;
+  return html`
+    <span class=${`verdict ${told ? (alarm ? "on" : "") : "plain"}`}>
+      ${
+        label &&
+        html`
+          <b class="verdict-label">${label}</b>
+        `
+      }
+      ${
+        told &&
+        html`
+          <${State} state=${alarm ? "alarm" : "calm"} />
+        `
+      }
+    </span>
+  `;
+}
+
+/** What a field of a model's results is called here; `n` counts, or is a class of that name. */
+export const fieldWord = (name, field) =>
+  known(`field.${name}`) && (name !== "n" || field?.t === "i64") ? t(`field.${name}`) : name;
 
 export const nodeHref = (node, device) => `#/device/${[...node.split("/"), device].map(encodeURIComponent).join("/")}`;
 

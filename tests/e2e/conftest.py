@@ -1,24 +1,30 @@
-"""A real site for a browser: broker, collector process, and a feeder that speaks for four nodes."""
+"""A real site for a browser: broker, collector process, and a feeder that speaks for five nodes."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import secrets
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from edgebed.broker import Broker, free_port
 from edgebed.processes import Child, edgebed_command
 from wire.codec import encode
+from wire.custody import digest, signed_form
 from wire.messages import (
     AgentInfo,
     Batch,
@@ -53,9 +59,11 @@ ARM = Address("acme", "cell", "hall-1", "arm-01")
 CAM = Address("acme", "junction", "street-1", "cam-01")
 AIR = Address("acme", "junction", "street-1", "air-02")
 BED = Address("hanbit", "bedside", "ward-3", "bed-07")
+UNIT = Address("hanbit", "field", "unit-3", "unit-09")
 SIGNALS = [f"j{joint}_{what}" for what in ("position", "velocity", "torque") for joint in range(1, 7)]
 UNITS = {"position": "rad", "velocity": "rad/s", "torque": "N.m"}
 HZ = 50
+KEY = Ed25519PrivateKey.from_private_bytes(b"of the arm, for the browser only")
 OUTAGE_S = 12.5  # rows count as back-filled when they arrive more than 10 s after their time
 
 
@@ -73,6 +81,9 @@ class Node:
     seq: int = 0
     taken: int = 0
     held: list[tuple[str, bytes]] = field(default_factory=list)
+    streams: dict[str, list[int]] = field(default_factory=dict)  # messages, first and last row
+    stated: int = 0
+    before: str = ""
     holding: bool = False
 
     def __post_init__(self) -> None:
@@ -83,12 +94,28 @@ class Node:
 
     def queue(self, body: Batch | Event, *tail: str) -> None:
         self.seq += 1
-        body.ep, body.seq = self.ep, self.seq
+        rows = len(body) if isinstance(body, Batch) else 1
+        known = self.streams.setdefault("/".join(tail), [0, 1, 0])
+        body.ep, body.seq, body.no = self.ep, self.seq, (1, known[2] + 1)
+        known[0], known[2] = known[0] + 1, known[2] + rows
         message = (self.address.topic(*tail), encode(body))
         if self.holding:
             self.held.append(message)
         else:
             self.publish(*message, False)
+
+    def state(self) -> None:
+        """A signed statement of all that was queued, as an agent makes one each minute."""
+        self.stated += 1
+        said: dict[str, Any] = {
+            "v": 1, "n": self.stated, "prev": self.before, "key": KEY.public_key().public_bytes_raw().hex(),
+            "boot": "0badcafe", "run": 1, "day": f"{datetime.now(UTC):%Y-%m-%d}", "first": 1,
+            "upto": self.seq, "clk": 1, "streams": {name: list(each) for name, each in self.streams.items()},
+        }  # fmt: skip
+        form = signed_form(said, str(self.address), self.ep)
+        self.before = digest(form)
+        said["sig"] = KEY.sign(form).hex()
+        self.queue(Event(ts=now_ms(), type="custody", sev=0, detail=said), "event", "_", "custody")
 
     def release(self) -> None:
         self.holding = False
@@ -107,7 +134,7 @@ class Node:
 
 
 class Feeder:
-    """Publishes what four agents would; `cut_arm` and `heal_arm` are a link that breaks and comes back."""
+    """Publishes what five agents would; `cut_arm` and `heal_arm` are a link that breaks and comes back."""
 
     def __init__(self, port: int) -> None:
         import paho.mqtt.client as mqtt
@@ -116,7 +143,10 @@ class Feeder:
         self._client.max_inflight_messages_set(500)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        self.arm, self.cam, self.air, self.bed = (Node(at, self._publish) for at in (ARM, CAM, AIR, BED))
+        self.arm, self.cam, self.air, self.bed, self.unit = (
+            Node(at, self._publish) for at in (ARM, CAM, AIR, BED, UNIT)
+        )
+        self.hidden: dict[str, Any] = {"blur": "parts", "faces": 2, "plates": 1}  # of the next picture
         self.cut_at = 0.0
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -160,6 +190,14 @@ class Feeder:
             )
         return count
 
+    def happen(self, times: int) -> None:
+        """So many events of the monitor, one a millisecond."""
+        with self._lock:
+            began = now_ms()
+            for i in range(times):
+                event = Event(ts=began + i, type="classification", sev=3, top=f"no {i}", score=0.5)
+                self.unit.queue(event, "event", "monitor", "classification")
+
     def garbage(self) -> None:
         self._publish(CAM.topic("data", "camera", "detector"), b'{"v":1,"t0":"<b>yesterday</b>"', False)
 
@@ -196,8 +234,43 @@ class Feeder:
             reason=f"connection broken {EVIL}",
         )
         self._present(self.bed, {"monitor": Device(type="bedside monitor")}, {})
+        self._present_unit()
         self.air.beat(clk=0)
         self.bed.beat(head=1234, acked=0, depth=1234, oldest_s=184.0, bytes=812_000, clk=2)
+
+    def _present_unit(self) -> None:
+        """Streams of every kind: a wave, numbers, words, places, a band, a class that is an alarm."""
+        number = Field(dec=1)
+        vitals = {
+            "heart_rate": Field(unit="/min", dec=0),
+            "sys_bp": Field(unit="mm[Hg]", dec=0, desc="MDC_PRESS_BLD_NONINV_SYS"),
+            "temperature": Field(unit="Cel", dec=1),
+            "connected": Field(t="bool"),
+            "gear": Field(t="str"),
+        }
+        energy = {name: Field(unit="W.h", dec=1) for name in ("energy", "energy_low", "energy_high")}
+        monitor = {
+            "vitals": Stream(fields=vitals),
+            "ecg": Stream(rate_hz=250, fields={"ecg": Field(unit="mV", dec=3)}),
+            "rhythm": Stream(
+                fields={"label": Field(t="str"), "score": number, "alarm": Field(t="bool"), "n": number}
+            ),
+            "energy": Stream(fields=energy),
+            "late": Stream(fields={"pm2_5": number}),
+        }
+        place = {name: Field(unit="deg", dec=7) for name in ("latitude", "longitude", "heading")}
+        self._present(
+            self.unit,
+            {
+                "monitor": Device(type="bedside-monitor", streams=monitor),
+                "gnss": Device(type="gnss-receiver", streams={"position": Stream(fields=place)}),
+            },
+            {
+                "rhythm": ("ecg-rhythm", "monitor", ""),
+                "energy": ("ev-energy", "monitor", ""),
+                "late": ("pm25-nowcast", "monitor", ""),
+            },
+        )
 
     def _present(
         self,
@@ -223,11 +296,13 @@ class Feeder:
         states = {
             slot: ModelState(
                 state="failed" if why else "ok", name=name, ver="1.0.0", device=device, why=why,
+                counters={"runs": 3_200},
                 provider="" if why else "CPUExecutionProvider",
             )
             for slot, (name, device, why) in models.items()
         }  # fmt: skip
-        told = {name: DeviceState(state="ok", since=at - 3_600_000) for name in devices}
+        counted = {"readings": 51_200, "frames_dropped": 12}
+        told = {name: DeviceState(state="ok", since=at - 3_600_000, counters=counted) for name in devices}
         status = Status(
             state=state,
             ts=at - 200_000,
@@ -254,9 +329,12 @@ class Feeder:
                     self._arm_rows(rows, began)
                 index += 1
                 self._camera(scene, index * 2)
+                self._unit_rows(index)
                 if index % 5 == 0:
                     self.arm.beat(oldest_s=time.monotonic() - self.cut_at if self.arm.held else 0.0)
+                    self.arm.state()
                     self.cam.beat(rss_mb=181.2, cpu_pct=42.0)
+                    self.unit.beat()
                     self.bed.beat(head=1234, acked=0, depth=1234, oldest_s=184.0, bytes=812_000, clk=2)
 
     def _arm_rows(self, rows: range, began: int) -> None:
@@ -269,6 +347,27 @@ class Feeder:
         result = Batch(t0=rows[0], dt=[0], f={"score": [score], "alarm": [False]})
         self.arm.queue(result, "data", "arm", "anomaly")
 
+    def _unit_rows(self, index: int) -> None:
+        at = now_ms()
+        wave = [round(math.sin((index * 50 + i) / 20), 3) for i in range(50)]
+        self.unit.queue(Batch(t0=at - 200, per=4, n=50, f={"ecg": wave}), "data", "monitor", "ecg")
+        if index % 5:
+            return
+        newest = {
+            "vitals": {
+                "heart_rate": 72, "sys_bp": 121, "temperature": 36.6, "connected": True, "gear": "수동 D",
+            },
+            "rhythm": {"label": "AF", "score": 0.9, "alarm": True, "n": 0.1},
+            "energy": {"energy": 90.0, "energy_low": 40.0, "energy_high": 150.0},
+        }  # fmt: skip
+        for stream, values in newest.items():
+            row = Batch(t0=at, dt=[0], f={name: [value] for name, value in values.items()})
+            self.unit.queue(row, "data", "monitor", stream)
+            self.unit.tell({"ts": at, **values}, "live", "monitor", stream)
+        place = {"latitude": 36.4 + index * 1e-5, "longitude": 127.3, "heading": 0.0}
+        row = Batch(t0=at, dt=[0], f={name: [value] for name, value in place.items()})
+        self.unit.queue(row, "data", "gnss", "position")
+
     def _camera(self, scene: Any, index: int) -> None:
         import cv2
 
@@ -280,11 +379,11 @@ class Feeder:
         counts: dict[str, list[Any]] = {"n": [len(boxes)]}
         counts |= {label: [sum(box.label == label for box in boxes)] for label in ("person", "car")}
         self.cam.queue(Batch(t0=now_ms(), dt=[0], f=counts), "data", "camera", "detector")
-        if index % 10 == 0:
+        if index % 10 == 2:
             jpeg = cv2.imencode(".jpg", scene.frame(index), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
             snapshot = Snapshot(
                 ts=now_ms(), w=640, h=480, sha256=hashlib.sha256(jpeg).hexdigest(), jpeg=jpeg, frame=index,
-                model="street-detector@1.0.0", boxes=boxes,
+                model="street-detector@1.0.0", boxes=boxes, **self.hidden,
             )  # fmt: skip
             self.cam.tell(snapshot, "snap", "camera", "frames", retain=False)
         if index % 40 == 0:
@@ -341,12 +440,31 @@ def running(folder: Path) -> Iterator[Site]:
         with Child("collector", command, folder / "collector.log") as collector:
             url = collector.first_line()
             assert url == f"http://127.0.0.1:{port}"
+            # a page is served before the broker is reached, and only what is retained is caught up on
+            wait_for(f"{url}/api/v1/health", lambda health: health["broker"]["state"] == "online")
             feeder = Feeder(broker.port)
             feeder.start()
             try:
+                wait_for(
+                    f"{url}/api/v1/nodes/{CAM}/devices/camera/snapshot/frames", lambda shot: shot["boxes"]
+                )
                 yield Site(url, feeder, collector)
             finally:
                 feeder.stop()
+
+
+def wait_for(url: str, condition: Callable[[Any], Any]) -> None:
+    """Ask until the answer is as wanted; a page that came too early would log what is not there."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(urllib.error.HTTPError),  # not there yet
+            urllib.request.urlopen(url) as answer,  # noqa: S310 - our own collector
+        ):
+            if condition(json.load(answer)):
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"not within 30 s: {url}")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 ARM = "device/acme/cell/hall-1/arm-01/arm"
 CAMERA = "device/acme/junction/street-1/cam-01/camera"
-EVERY_NODE = 4
+MONITOR = "device/hanbit/field/unit-3/unit-09/monitor"
+GNSS = "device/hanbit/field/unit-3/unit-09/gnss"
+EVERY_NODE = 5
 
 
 def fleet(watched: Any, **how: Any) -> Page:
@@ -187,6 +191,12 @@ def test_a_declared_loss_is_told_everywhere(
     page.locator(".history").scroll_into_view_if_needed()
     picture(page, "history-declared-gap")
     page.goto(page.url.split("#")[0] + "#/ledger")
+    proof = page.locator("table.days tr[data-pilot='acme/cell']").first
+    expect(proof).to_contain_text(f"{datetime.now(UTC):%Y-%m-}")
+    expect(proof).to_contain_text("verified")
+    expect(proof.locator("td").first).to_have_text(re.compile(r"^\d\d\.\d{3}% of "))  # what was declared lost
+    other = page.locator("table.days tr[data-pilot='acme/junction']").first
+    expect(other).to_contain_text("no signed day")
     row = page.locator("table.ledger tbody tr", has_text="arm-01").first
     expect(row.locator("td").nth(3)).to_have_text(count)
     expect(page.locator("tr.detail").first).to_contain_text("quota")
@@ -304,6 +314,103 @@ def test_a_drag_zooms_and_now_comes_back(watched: Any) -> None:
     assert page.locator(".history [role=radio][aria-checked=true]").count() == 0
     now.click()
     expect(now).to_be_disabled()
+
+
+def test_a_bedside_page_shows_the_wave_the_numbers_and_the_verdict(
+    watched: Any, picture: Callable[[Page, str], None]
+) -> None:
+    page = watched.open(MONITOR, wait=".live-chart[data-edge]")
+    expect(page.locator(".live .select")).to_have_value("ecg")
+    page.wait_for_function("() => Number(document.querySelector('.live-chart').dataset.rows) > 500")
+    cells = page.locator(".now .cell")
+    expect(cells).to_have_text(
+        [
+            re.compile(r"heart_rate\s*72\s*/min"),
+            re.compile(r"sys_bp\s*121\s*mmHg"),
+            re.compile(r"temperature\s*36\.6\s*°C"),
+            re.compile(r"connected\s*yes"),
+            re.compile(r"gear\s*수동 D"),
+        ]
+    )
+    head = page.locator(".device-head .verdict")
+    expect(head).to_have_text(re.compile(r"AF\s*Alarm"))
+    rhythm = page.locator('[data-slot="rhythm"]')
+    expect(rhythm.locator(".verdict.on")).to_contain_text("AF")
+    expect(rhythm).to_contain_text("alarm over time")
+    expect(rhythm.locator("dl")).not_to_contain_text("objects")  # its class n is no count
+    expect(page.locator('[data-slot="late"]')).to_contain_text("No result yet")
+    assert page.locator('[data-slot="late"] .chart').count() == 0
+    picture(page, "bedside-en-light")
+    cells.nth(1).get_by_role("button").click()
+    expect(page.locator(".live .select")).to_have_value("vitals")
+    expect(page.locator(".live .chip")).to_have_text([re.compile(r"sys_bp\s*121")])
+    options = page.locator(".history option").all_inner_texts()
+    assert "connected" in options
+    assert "gear" not in options
+
+
+def test_a_verdict_is_seen_on_the_fleet_page_and_can_be_filtered_for(watched: Any) -> None:
+    page = fleet(watched)
+    row = page.locator('[data-node="hanbit/field/unit-3/unit-09"]')
+    expect(row.locator(".verdict")).to_have_text(re.compile(r"AF\s*Alarm"))
+    page.get_by_role("searchbox").fill("alarm")
+    expect(page.locator(".fleet-row[data-node]")).to_have_count(1)
+
+
+def test_a_prediction_is_shown_with_its_band(watched: Any) -> None:
+    page = watched.open(MONITOR, wait='[data-slot="energy"] .chart[data-from]')
+    energy = page.locator('[data-slot="energy"]')
+    expect(energy.locator("dd")).to_have_text([re.compile(r"90\.0\s*Wh\s*\(40\.0 to 150\.0\)")])
+    expect(energy.locator(".chart")).to_have_attribute("aria-label", re.compile("40 to 150"))
+
+
+def test_a_track_is_drawn_to_scale_from_places(watched: Any) -> None:
+    page = watched.open(GNSS, wait="canvas.plan")
+    page.wait_for_function("() => Number(document.querySelector('canvas.plan').dataset.points) > 3")
+    expect(page.locator(".track")).to_contain_text(re.compile(r"\d+ m in the range"))
+    painted = page.evaluate(
+        """() => {
+            const canvas = document.querySelector("canvas.plan");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return new Set(new Uint32Array(data.buffer)).size;
+        }"""
+    )
+    assert painted > 3, "nothing is drawn"
+    expect(page.locator(".live .chip").first).to_contain_text("heading")  # places have an axis each
+
+
+def test_what_a_picture_hides_is_said_and_why(watched: Any, site: Any) -> None:
+    page = watched.open(CAMERA, wait="canvas.still:not([hidden])")
+    told = page.locator(".hidden-parts")
+    expect(told).to_contain_text("2 faces, 1 number plate")
+    site.feeder.hidden = {"blur": "whole", "why": "no detector has a result for it"}
+    expect(told).to_have_attribute("data-blur", "whole")
+    expect(told).to_contain_text("nobody can be made out: no detector has a result for it")
+    site.feeder.hidden = {"blur": "none"}
+    expect(told).to_have_class(re.compile("warn-text"))
+    site.feeder.hidden = {"blur": "parts", "faces": 0, "plates": 0}
+    expect(told).to_contain_text("this picture showed none")
+
+
+def test_what_was_dropped_is_shown_with_its_device_and_model(watched: Any) -> None:
+    counted = watched.open(CAMERA).locator(".counters")
+    expect(counted).to_contain_text("frames dropped")
+    expect(counted.locator("dd")).to_have_text(["51,200", "12", "3,200"])
+
+
+def test_a_busy_device_does_not_fill_the_page_and_earlier_events_are_all_there(
+    watched: Any, site: Any
+) -> None:
+    page = watched.open(MONITOR, wait=".events .empty, .events tbody tr")
+    site.feeder.happen(60)
+    rows = page.locator(".events tbody tr")
+    expect(rows.first).to_contain_text("no 59")
+    expect(rows).to_have_count(15)
+    for shown in (30, 45, 60):
+        page.get_by_role("button", name="Show earlier events").click()
+        expect(rows).to_have_count(shown)
+    told = [text.split("\t")[-1] for text in rows.all_inner_texts()]
+    assert [text.split(" · ")[0].strip() for text in told] == [f"no {i}" for i in range(59, -1, -1)]
 
 
 def test_a_lost_collector_is_said_and_found_again(own_watched: Any, own_site: Any) -> None:

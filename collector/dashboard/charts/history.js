@@ -4,17 +4,20 @@ import { serverNow } from "../fleet-state.js";
 import { count, unit as unitText, utc, value, when } from "../format.js";
 import { html, useEffect, useLayoutEffect, useRef } from "../html.js";
 import { lang, t } from "../text.js";
-import { axes, hatch, NARROW, PADDING, palette, rug, threshold } from "./paint.js";
+import { axes, hatch, NARROW, PADDING, palette, redrawn, rug, steps, threshold } from "./paint.js";
 import { shape } from "./series.js";
 
 const LEAST_PX = 200;
+const widthOf = (box) => Math.max(LEAST_PX, box.clientWidth);
 
 /**
- * @param answer series answer of the API, or null while it is on its way
+ * @param answer series answer of the API, or null while it is on its way; `banded` where min and max are a band
+ *               that was told with each value, not what a bucket spans
  * @param field  its declaration: unit, dec, alarm
+ * @param raised whether a yes is an alarm
  * @param onZoom called with (fromMs, toMs) after a drag across the chart
  */
-export function HistoryChart({ answer, name, field = {}, height, onZoom, onReset }) {
+export function HistoryChart({ answer, name, field = {}, raised = false, height, onZoom, onReset }) {
   const box = useRef(null);
   const chart = useRef(null);
   const latest = useRef({});
@@ -22,24 +25,12 @@ export function HistoryChart({ answer, name, field = {}, height, onZoom, onReset
   const make = () => {
     chart.current?.destroy();
     if (!box.current) return; // asked for the frame before the view was left
-    chart.current = answer && draw(box.current, answer, field, height, latest.current);
+    chart.current = answer && draw(box.current, answer, field, raised, height, latest.current);
   };
   useLayoutEffect(make, [answer, name, height, lang.value]);
   useEffect(() => {
-    const again = () => requestAnimationFrame(make);
-    const resized = new ResizeObserver(
-      () =>
-        box.current && chart.current && chart.current.width !== Math.max(LEAST_PX, box.current.clientWidth) && again(),
-    );
-    resized.observe(box.current);
-    const scheme = matchMedia("(prefers-color-scheme: dark)");
-    addEventListener("themechange", again);
-    scheme.addEventListener("change", again);
-    return () => {
-      resized.disconnect();
-      removeEventListener("themechange", again);
-      scheme.removeEventListener("change", again);
-    };
+    const fits = () => !(box.current && chart.current) || chart.current.width === widthOf(box.current);
+    return redrawn(box.current, make, fits);
   }, [answer, name, height]);
   useEffect(
     () => () => {
@@ -76,15 +67,16 @@ function summary(answer, name) {
   });
 }
 
-function draw(box, answer, field, height, latest) {
+function draw(box, answer, field, raised, height, latest) {
   const paint = palette(box);
+  const turned = field.t === "bool";
   const data = shape(answer, serverNow());
   const limit = Number.isFinite(field.alarm) ? field.alarm : null;
   const tip = document.createElement("div");
   tip.className = "tip";
   tip.hidden = true;
   const options = {
-    width: Math.max(LEAST_PX, box.clientWidth),
+    width: widthOf(box),
     height,
     ms: 1,
     padding: PADDING,
@@ -97,14 +89,24 @@ function draw(box, answer, field, height, latest) {
     },
     scales: {
       x: { time: true, range: () => [answer.from, answer.to] },
-      y: { range: (_, low, high) => room(low, high, limit) },
+      y: { range: (_, low, high) => (turned ? [-0.15, 1.15] : room(low, high, limit)) },
     },
-    axes: axes(paint, unitText(answer.unit ?? field.unit), { flat: height < 180, narrow: box.clientWidth < NARROW }),
+    axes: axes(paint, unitText(answer.unit ?? field.unit), {
+      flat: height < 180,
+      narrow: box.clientWidth < NARROW,
+      words: turned ? [t("no"), t("yes")] : null,
+    }),
     series: [
       {},
       { stroke: null, points: { show: false } },
       { stroke: null, points: { show: false } },
-      { stroke: paint.s1, width: 1.6, points: { show: lonely(data) } },
+      {
+        stroke: raised ? paint.bad : paint.s1,
+        fill: raised ? paint.alarmFill : undefined,
+        width: 1.6,
+        points: { show: lonely(data) },
+        ...steps(field),
+      },
       {
         stroke: null,
         paths: () => null,
@@ -168,13 +170,10 @@ function point(u, tip, answer, data, field) {
   const lines = [];
   if (gap) lines.push([`${t("history.gap")}: ${gap[2]}`, "bad-text"]);
   if (i !== null && data.mean[i] !== null && !gap) {
-    const show = (y) => `${value(y, field.dec)}${unit ? ` ${unit}` : ""}`;
+    const show = (y) => `${value(field.t === "bool" && y % 1 === 0 ? y === 1 : y, field.dec)}${unit ? ` ${unit}` : ""}`;
     lines.push([when(data.x[i]), "muted"], [show(data.mean[i]), "strong"]);
-    if (data.n[i] > 1)
-      lines.push(
-        [`${show(data.min[i])} – ${show(data.max[i])}`, ""],
-        [t("history.n", { n: data.n[i], count: count(data.n[i]) }), "muted"],
-      );
+    if (data.n[i] > 1 || answer.banded) lines.push([`${show(data.min[i])} – ${show(data.max[i])}`, ""]);
+    if (data.n[i] > 1) lines.push([t("history.n", { n: data.n[i], count: count(data.n[i]) }), "muted"]);
     if (data.late[i] !== null) lines.push([t("history.late"), "late-text"]);
     tip.title = utc(data.x[i]);
   }

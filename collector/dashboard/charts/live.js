@@ -3,7 +3,7 @@ import uPlot from "../vendor/uplot.js";
 import { span, unit as unitText } from "../format.js";
 import { html, useEffect, useRef } from "../html.js";
 import { t } from "../text.js";
-import { axes, hatch, NARROW, PADDING, palette, rug, threshold } from "./paint.js";
+import { axes, hatch, NARROW, PADDING, palette, rug, steps, threshold } from "./paint.js";
 
 const FRAME_MS = 33;
 const CALM_MS = 1000; // for readers who asked for less motion
@@ -41,10 +41,6 @@ export function LiveChart({ buffer, playhead, fields, meta, colourOf, height, pa
     </div>
   `;
 }
-
-/** Counts and yes/no jump; a slope between them would show values that never were. */
-const steps = (field) =>
-  field?.t === "i64" || field?.t === "bool" ? { paths: uPlot.paths.stepped({ align: 1 }) } : {};
 
 class Runner {
   constructor(box, overlay, settings) {

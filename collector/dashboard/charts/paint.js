@@ -1,4 +1,5 @@
 // Colours, axes and marks that every chart shares; a canvas cannot read CSS variables by itself.
+import uPlot from "../vendor/uplot.js";
 import { clockTime, day, value } from "../format.js";
 
 /** Resolve CSS colours such as `var(--s1)` in the theme that holds at `element`. */
@@ -14,6 +15,10 @@ export function colours(element, names) {
   probe.remove();
   return found;
 }
+
+/** Counts and yes/no jump; a slope between them would show values that never were. */
+export const steps = (field) =>
+  field?.t === "i64" || field?.t === "bool" ? { paths: uPlot.paths.stepped({ align: 1 }) } : {};
 
 const fade = (name, share) => `color-mix(in srgb, var(--${name}) ${share}%, transparent)`;
 
@@ -35,11 +40,26 @@ export const palette = (element) =>
     ...Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8].map((n) => [`s${n}`, `var(--s${n})`])),
   });
 
+/** Draw again when the element has another size that does not `fit`, or the theme another name; returns the end. */
+export function redrawn(element, draw, fits = () => false) {
+  const again = () => requestAnimationFrame(draw);
+  const resized = new ResizeObserver(() => fits() || again());
+  resized.observe(element);
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  addEventListener("themechange", again);
+  scheme.addEventListener("change", again);
+  return () => {
+    resized.disconnect();
+    removeEventListener("themechange", again);
+    scheme.removeEventListener("change", again);
+  };
+}
+
 export const FONT =
   '11px system-ui, -apple-system, "Segoe UI", Roboto, "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans CJK KR", sans-serif';
 
-/** uPlot axes: local time below, the unit's numbers at the left. */
-export function axes(paint, unit, { flat = false, narrow = false } = {}) {
+/** uPlot axes: local time below, the unit's numbers at the left, or `words` for 0 and 1. */
+export function axes(paint, unit, { flat = false, narrow = false, words = null } = {}) {
   const named = Boolean(unit) && !narrow;
   const common = { font: FONT, stroke: paint.muted, grid: { stroke: paint.line, width: 1 }, ticks: { show: false } };
   return [
@@ -52,10 +72,10 @@ export function axes(paint, unit, { flat = false, narrow = false } = {}) {
     },
     {
       ...common,
-      size: narrow ? 40 : 52,
+      size: (_, labels) => Math.max(narrow ? 40 : 52, ...(labels ?? []).map((text) => text.length * LETTER_PX + 12)),
       gap: 6,
       space: flat ? 26 : 32,
-      values: (_, splits) => splits.map((y) => value(y)),
+      values: (_, splits, __, ___, step) => splits.map((y) => (words ? (words[y] ?? "") : value(y, decimals(step)))),
       label: named ? unit : undefined,
       labelFont: FONT,
       labelSize: named ? 18 : 0,
@@ -64,10 +84,17 @@ export function axes(paint, unit, { flat = false, narrow = false } = {}) {
   ];
 }
 
+/** How many tell neighbours apart that are `step` from each other; undefined where four digits do. */
+function decimals(step) {
+  for (let n = 0; n <= 6; n += 1) if (Math.abs(step * 10 ** n - Math.round(step * 10 ** n)) < 1e-6) return n;
+  return undefined;
+}
+
 /** Room for the last time label, and none wasted on a phone. */
 export const PADDING = [8, 26, 0, 0];
 export const NARROW = 520;
 
+const LETTER_PX = 6.2;
 const SECOND = 1000;
 const DAY_MS = 86_400_000;
 

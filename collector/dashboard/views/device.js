@@ -1,15 +1,20 @@
 // One device: what it sees, what it sends now, what its models say, what was kept, what happened.
 import { loaded, nodeSignal, order } from "../fleet-state.js";
 import { html, useState } from "../html.js";
-import { Ago, Model, State, Trouble } from "../parts.js";
+import { useNewest } from "../newest.js";
+import { Ago, fieldWord, Model, modelsOn, State, Trouble, Verdict, verdictOf } from "../parts.js";
+import { numbers } from "../quantities.js";
 import { t } from "../text.js";
+import { Counters } from "./counters.js";
 import { Events } from "./events.js";
 import { History } from "./history.js";
-import { Live } from "./live.js";
+import { firstShown, Live } from "./live.js";
 import { Results } from "./results.js";
 import { Snapshot } from "./snapshot.js";
+import { placesOf, Track } from "./track.js";
+import { Values } from "./values.js";
 
-const NUMERIC = new Set(["f32", "f64", "i64", "bool", undefined]);
+const asItIs = (name) => name;
 const COUNTERS = new Set(["frame"]); // which frame a result is about: a number, but no quantity
 
 export function DeviceView({ node, device }) {
@@ -30,20 +35,32 @@ export function DeviceView({ node, device }) {
 }
 
 function Page({ node, device }) {
-  const models = (node.models ?? []).filter((model) => model.device === device.id);
+  const models = modelsOn(node, device);
   const slots = new Set(models.map((model) => model.slot));
-  const streams = numericStreams(device, slots);
+  const streams = signalStreams(device, slots);
   const raw = streams.filter(([name]) => !slots.has(name));
+  const results = streams.filter(([name]) => slots.has(name));
   const frames = Object.entries(device.streams ?? {})
     .filter(([, stream]) => stream.kind === "frame")
     .map(([name]) => name);
   const [range, setRange] = useState({ kind: "5min" });
+  const [picked, setPicked] = useState(null);
+  const newest = useNewest(node.node, device.id);
   const where = { node: node.node, device: device.id };
   const trouble = (node.trouble ?? []).filter((one) => !one.device || one.device === device.id);
-  const shown = raw.length ? raw : streams;
+  const drawn = charted(raw).length ? charted(raw) : charted(results);
+  const shown = drawn.length ? (picked ?? firstShown(drawn)) : {};
+  const places = placesOf(raw);
+  const kept = [...raw, ...results].map(keepable).filter(([, fields]) => Object.keys(fields).length);
+  const layout = [
+    "deck",
+    frames.length && "with-picture",
+    places && !frames.length && "placed",
+    models.length > 1 && "paired",
+  ];
   return html`
-    <${Head} node=${node} device=${device} models=${models} trouble=${trouble} />
-    <div class=${`deck ${frames.length ? "with-picture" : ""}`}>
+    <${Head} node=${node} device=${device} models=${models} trouble=${trouble} newest=${newest} />
+    <div class=${layout.filter(Boolean).join(" ")}>
       ${
         frames.length > 0 &&
         html`
@@ -51,9 +68,16 @@ function Page({ node, device }) {
         `
       }
       ${
-        shown.length > 0
+        drawn.length > 0
           ? html`
-              <${Live} ...${where} streams=${shown} height=${frames.length ? 200 : 260} />
+              <${Live}
+                ...${where}
+                streams=${drawn}
+                word=${charted(raw).length ? asItIs : fieldWord}
+                shown=${shown}
+                onShow=${setPicked}
+                height=${frames.length ? 200 : 260}
+              />
             `
           : html`
               <section class="card">
@@ -62,6 +86,18 @@ function Page({ node, device }) {
               </section>
             `
       }
+      ${
+        places &&
+        html`
+          <${Track} ...${where} places=${places} range=${range} />
+        `
+      }
+      ${
+        raw.length > 0 &&
+        html`
+          <${Values} streams=${raw} newest=${newest} shown=${shown} onShow=${setPicked} />
+        `
+      }
       ${models.map(
         (model) => html`
           <${Results}
@@ -69,44 +105,50 @@ function Page({ node, device }) {
             ...${where}
             model=${model}
             fields=${device.streams?.[model.slot]?.fields ?? {}}
+            newest=${newest}
             range=${range}
             onRange=${setRange}
           />
         `,
       )}
       ${
-        streams.length > 0 &&
+        kept.length > 0 &&
         html`
-          <${History}
-            ...${where}
-            streams=${[...raw, ...streams.filter(([name]) => slots.has(name))]}
-            range=${range}
-            onRange=${setRange}
-          />
+          <${History} ...${where} streams=${kept} slots=${slots} range=${range} onRange=${setRange} />
         `
       }
       <${Events} ...${where} />
+      <${Counters} device=${device} models=${models} />
     </div>
   `;
 }
 
-/** [[stream, {field: declaration}]] with the fields a chart can show. */
-function numericStreams(device, slots) {
-  const shown =
+/** [[stream, {field: declaration}, stream declaration]] of all that are no pictures. */
+function signalStreams(device, slots) {
+  const told =
     (stream) =>
-    ([name, field]) =>
-      NUMERIC.has(field.t) && !(slots.has(stream) && COUNTERS.has(name));
+    ([name]) =>
+      !(slots.has(stream) && COUNTERS.has(name));
   return Object.entries(device.streams ?? {})
     .filter(([, stream]) => stream.kind !== "frame")
-    .map(([name, stream]) => [
-      name,
-      Object.fromEntries(Object.entries(stream.fields ?? {}).filter(shown(name))),
-      stream,
-    ])
+    .map(([name, stream]) => [name, Object.fromEntries(Object.entries(stream.fields ?? {}).filter(told(name))), stream])
     .filter(([, fields]) => Object.keys(fields).length);
 }
 
-function Head({ node, device, models, trouble }) {
+/** The streams with numbers, and these alone. */
+function charted(streams) {
+  return streams
+    .map(([name, fields, stream]) => [name, numbers(fields), stream])
+    .filter(([, fields]) => Object.keys(fields).length);
+}
+
+/** What a chart of the past can show of a stream: numbers, then yes and no. */
+function keepable([name, fields, stream]) {
+  const switches = Object.entries(fields).filter(([, field]) => field.t === "bool");
+  return [name, { ...numbers(fields), ...Object.fromEntries(switches) }, stream];
+}
+
+function Head({ node, device, models, trouble, newest }) {
   return html`
     <section class="device-head">
       <p class="crumbs">
@@ -140,7 +182,10 @@ function Head({ node, device, models, trouble }) {
         </span>
         ${models.map(
           (model) => html`
-            <${Model} key=${model.slot} model=${model} />
+            <span class="model-line" key=${model.slot}>
+              <${Model} model=${model} />
+              <${Verdict} ...${verdictOf(model, newest.value[model.slot])} />
+            </span>
           `,
         )}
       </div>

@@ -1,10 +1,10 @@
 // What happened to a device, newest first: kept events, and new ones as they come.
 import { ApiError, devicePath, get } from "../api.js";
 import { value } from "../format.js";
-import { html, useEffect, useState } from "../html.js";
+import { html, useEffect, useRef, useState } from "../html.js";
 import { At, Severity } from "../parts.js";
 import { on } from "../stream.js";
-import { t } from "../text.js";
+import { known, t } from "../text.js";
 
 const PAGE = 15;
 const MOST = 300;
@@ -12,14 +12,14 @@ const MOST = 300;
 export function Events({ node, device }) {
   const [events, setEvents] = useState(null);
   const [error, setError] = useState("");
-  const [next, setNext] = useState(null); // cursor of the page before
+  const [next, setNext] = useState(null); // how to ask for the page before
+  const room = useRef(PAGE);
   const load = async (before, signal) => {
     try {
-      const params = before ? { limit: PAGE, before } : { limit: PAGE };
-      const answer = await get(`${devicePath(node, device)}/events`, { params, signal });
-      const found = answer.events;
-      setEvents((old) => [...(before ? (old ?? []) : []), ...found].slice(0, MOST));
-      setNext(answer.next ?? null);
+      const answer = await get(`${devicePath(node, device)}/events`, { params: before ?? { limit: PAGE }, signal });
+      setEvents((old) => unique([...(before ? (old ?? []) : []), ...answer.events]).slice(0, MOST));
+      if (before) room.current += PAGE;
+      setNext(answer.next ? { before: answer.next, limit: PAGE } : null);
       setError("");
     } catch (failed) {
       if (failed.name === "AbortError") return;
@@ -31,8 +31,16 @@ export function Events({ node, device }) {
     const abort = new AbortController();
     load(null, abort.signal);
     const offEvent = on("event", (event) => {
-      if (event.node !== node || (event.device !== device && event.device !== "_")) return;
-      setEvents((old) => [event, ...(old ?? [])].slice(0, MOST));
+      const ours = event.device === device || (event.device === "_" && event.sev > 0); // what hits the node hits all
+      if (event.node !== node || !ours) return;
+      setEvents((old) => {
+        const all = unique([event, ...(old ?? [])]);
+        if (all.length <= room.current) return all;
+        const kept = all.slice(0, room.current); // as many as were asked for: a busy device would fill the page
+        const { ts } = kept.at(-1); // those of the same millisecond come again, and are here once
+        setNext({ before: ts + 1, limit: PAGE + kept.filter((one) => one.ts === ts).length });
+        return kept;
+      });
     });
     const offHello = on("hello", () => load(null, abort.signal));
     return () => {
@@ -73,6 +81,9 @@ export function Events({ node, device }) {
   `;
 }
 
+const keyOf = (event) => `${event.ts}/${event.ep}/${event.seq}/${event.type}`;
+const unique = (events) => [...new Map(events.map((event) => [keyOf(event), event])).values()];
+
 function Table({ events }) {
   return html`
     <div class="scroll" tabindex="0" role="region" aria-label=${t("events")}>
@@ -88,10 +99,12 @@ function Table({ events }) {
         <tbody>
           ${events.map(
             (event) => html`
-              <tr key=${`${event.ts}/${event.ep}/${event.seq}/${event.type}`}>
+              <tr key=${keyOf(event)}>
                 <td class="nowrap"><${At} ms=${event.ts} /></td>
                 <td><${Severity} sev=${event.sev ?? 0} /></td>
-                <td class="mono nowrap">${event.type}</td>
+                <td class="nowrap" title=${event.type}>
+                  ${known(`event.${event.type}`) ? t(`event.${event.type}`) : event.type}
+                </td>
                 <td class="break">${what(event)}</td>
               </tr>
             `,

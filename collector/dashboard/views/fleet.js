@@ -2,7 +2,20 @@
 import { failure, loaded, nodeSignal, now, order, severity, totals } from "../fleet-state.js";
 import { bytes, count, percent, span, utc, value, when } from "../format.js";
 import { html, useState } from "../html.js";
-import { Ago, Clock, Icon, Model, NodeName, nodeHref, State, toneOf, Trouble } from "../parts.js";
+import {
+  Ago,
+  Clock,
+  Icon,
+  Model,
+  modelsOn,
+  NodeName,
+  nodeHref,
+  State,
+  toneOf,
+  Trouble,
+  Verdict,
+  verdictOf,
+} from "../parts.js";
 import { t } from "../text.js";
 import { Welcome } from "./welcome.js";
 
@@ -77,7 +90,7 @@ function matches(node, words) {
     node.node,
     node.state,
     ...(node.devices ?? []).flatMap((d) => [d.id, d.type, d.state]),
-    ...(node.models ?? []).map((m) => m.name),
+    ...(node.models ?? []).flatMap((m) => [m.name, m.verdict?.label, m.verdict?.alarm && "alarm"]),
     ...(node.trouble ?? []).map((x) => x.code),
   ]
     .join(" ")
@@ -215,8 +228,8 @@ function Since({ at }) {
 
 function Devices({ node }) {
   const devices = node.devices ?? [];
-  const ids = new Set(devices.map((device) => device.id));
-  const loose = (node.models ?? []).filter((model) => !ids.has(model.device)); // a lost node's status names no devices
+  const placed = new Set(devices.flatMap((device) => modelsOn(node, device)));
+  const loose = (node.models ?? []).filter((model) => !placed.has(model));
   if (!devices.length)
     return html`
       <span class="muted">${t("fleet.nodevices")}</span>
@@ -224,7 +237,7 @@ function Devices({ node }) {
   return html`
     <ul class="devices">
       ${devices.map((device) => {
-        const models = (node.models ?? []).filter((model) => model.device === device.id);
+        const models = modelsOn(node, device);
         return html`
           <li key=${device.id}>
             <a class="device" href=${nodeHref(node.node, device.id)}>
@@ -240,7 +253,10 @@ function Devices({ node }) {
             <${State} state=${device.state} title=${device.why || undefined} />
             ${models.map(
               (model) => html`
-                <${Model} key=${model.slot} model=${model} />
+                <span class="model-line" key=${model.slot}>
+                  <${Model} model=${model} />
+                  <${Verdict} ...${verdictOf(model)} />
+                </span>
               `,
             )}
           </li>

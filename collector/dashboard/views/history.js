@@ -2,9 +2,9 @@
 import { ApiError, devicePath, get } from "../api.js";
 import { HistoryChart } from "../charts/history.js";
 import { serverNow } from "../fleet-state.js";
-import { unit as unitText } from "../format.js";
+import { named } from "../format.js";
 import { html, useEffect, useRef, useState } from "../html.js";
-import { At, Choice, Icon } from "../parts.js";
+import { At, Choice, fieldWord, Icon } from "../parts.js";
 import { on } from "../stream.js";
 import { t } from "../text.js";
 
@@ -26,13 +26,14 @@ export function bounds(range, first = 0) {
   return [Math.min(Math.max(to - SPANS[range.kind], first), to - SHORTEST_FOLLOWED_MS), to];
 }
 
-export function History({ node, device, streams, range, onRange }) {
+export function History({ node, device, streams, slots, range, onRange }) {
   const options = streams.flatMap(([stream, fields]) =>
     Object.entries(fields).map(([field, meta]) => ({ key: `${stream}/${field}`, stream, field, meta })),
   );
   const [key, setKey] = useState(options[0].key);
   const chosen = options.find((option) => option.key === key) ?? options[0];
   const { answer, error } = useSeries(node, device, chosen.stream, chosen.field, range);
+  const word = (stream, field, meta) => (slots.has(stream) ? fieldWord(field, meta) : field);
   const zoom = (from, to) => onRange(custom(from, to));
   return html`
     <section class="card history">
@@ -46,7 +47,9 @@ export function History({ node, device, streams, range, onRange }) {
                 <optgroup key=${stream} label=${stream}>
                   ${Object.keys(fields).map(
                     (field) => html`
-                      <option key=${field} value=${`${stream}/${field}`}>${named(field, fields[field].unit)}</option>
+                      <option key=${field} value=${`${stream}/${field}`}>
+                        ${named(word(stream, field, fields[field]), fields[field].unit)}
+                      </option>
                     `,
                   )}
                 </optgroup>
@@ -70,7 +73,7 @@ export function History({ node, device, streams, range, onRange }) {
       }
       <${HistoryChart}
         answer=${answer}
-        name=${named(chosen.field, chosen.meta.unit)}
+        name=${named(word(chosen.stream, chosen.field, chosen.meta), chosen.meta.unit)}
         field=${chosen.meta}
         height=${280}
         onZoom=${zoom}
@@ -100,11 +103,6 @@ export function History({ node, device, streams, range, onRange }) {
       }
     </section>
   `;
-}
-
-function named(field, unit) {
-  const text = unitText(unit);
-  return text ? `${field} [${text}]` : field;
 }
 
 function Steps({ range, onRange }) {
@@ -206,9 +204,12 @@ function Legend({ answer }) {
   `;
 }
 
-/** The series of a range, asked again while the range follows the clock, and soon after late rows arrived. */
-export function useSeries(node, device, stream, field, range) {
-  const [state, setState] = useState({ answer: null, error: "" });
+/**
+ * The series of a range, asked again while the range follows the clock, and soon after late rows arrived.
+ * `others` are fields of the same stream, asked for the same span: `answers` has them after the first.
+ */
+export function useSeries(node, device, stream, field, range, others = []) {
+  const [state, setState] = useState({ answer: null, answers: [], error: "" });
   const asked = useRef("");
   useEffect(() => {
     const abort = new AbortController();
@@ -240,10 +241,20 @@ export function useSeries(node, device, stream, field, range) {
     const ask = async () => {
       const [from, to] = bounds(range, first);
       try {
-        const params = { stream, field, from, to, points: Math.max(150, Math.min(1000, Math.round(innerWidth * 0.8))) };
-        const answer = await get(`${devicePath(node, device)}/series`, { params, signal: abort.signal });
+        const params = { stream, from, to, points: Math.max(150, Math.min(1000, Math.round(innerWidth * 0.8))) };
+        const answers = await Promise.all(
+          [field, ...others].map(async (name) => ({
+            ...(await get(`${devicePath(node, device)}/series`, {
+              params: { ...params, field: name },
+              signal: abort.signal,
+            })),
+            from,
+            to,
+          })),
+        );
+        const [answer] = answers;
         first ||= answer.t.find((_, i) => answer.mean[i] !== null) ?? 0; // it began after this page was opened
-        setState({ answer: { ...answer, from, to }, error: "" });
+        setState({ answer, answers, error: "" });
       } catch (failed) {
         if (failed.name === "AbortError") return;
         if (!(failed instanceof ApiError)) throw failed;
@@ -251,7 +262,7 @@ export function useSeries(node, device, stream, field, range) {
       }
     };
     const key = `${node}/${device}/${stream}/${field}`;
-    if (asked.current !== key) setState({ answer: null, error: "" });
+    if (asked.current !== key) setState({ answer: null, answers: [], error: "" });
     asked.current = key;
     if (range.kind === "custom") load();
     else begin();

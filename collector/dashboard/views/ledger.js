@@ -1,6 +1,6 @@
 // The proof: per node and outbox, what was taken must be stored, waiting, or declared lost with a reason.
 import { ApiError, get } from "../api.js";
-import { count } from "../format.js";
+import { count, share, when } from "../format.js";
 import { html, useEffect, useState } from "../html.js";
 import { At, Icon, NodeName } from "../parts.js";
 import { t } from "../text.js";
@@ -41,6 +41,20 @@ export function LedgerView() {
         `
       }
       ${
+        answer?.pilots?.length > 0 &&
+        html`
+          <${Proof} pilots=${answer.pilots} />
+        `
+      }
+      ${(answer?.strangers ?? []).map(
+        (one) => html`
+          <p key=${one.node + one.key} class="problem">
+            <${Icon} name="warn" />${" "}
+            ${t("ledger.stranger", { node: one.node, key: one.key, n: count(one.statements), since: when(one.since) })}
+          </p>
+        `,
+      )}
+      ${
         answer &&
         (answer.entries.length
           ? html`
@@ -61,6 +75,64 @@ export function LedgerView() {
         )}
       </dl>
     </section>
+  `;
+}
+
+function Proof({ pilots }) {
+  return html`
+    <h2>${t("proof.title")}</h2>
+    <p class="muted lead">${t("proof.text")}</p>
+    <div class="scroll" tabindex="0" role="region" aria-label=${t("proof.title")}>
+      <table class="ledger days">
+        <thead>
+          <tr>
+            <th>${t("proof.pilot")}</th>
+            <th class="n">${t("proof.messages")}</th>
+            <th class="n">${t("col.rows")}</th>
+            <th class="n">${t("proof.statements")}</th>
+            <th>${t("proof.nodes")}</th>
+          </tr>
+        </thead>
+        <tbody>
+          ${pilots.map(
+            (one) => html`
+              <${Day} key=${one.pilot + one.day} one=${one} />
+            `,
+          )}
+        </tbody>
+      </table>
+    </div>
+    <h2>${t("proof.outboxes")}</h2>
+  `;
+}
+
+function Day({ one }) {
+  const sound = one.day !== "" && one.verified === one.nodes;
+  const settled = !one.missing_count && !one.gap_count;
+  return html`
+    <tr data-pilot=${one.pilot} data-day=${one.day}>
+      <th scope="row">
+        ${one.pilot}${" "}<span class="mono muted small">${one.day || t("proof.undated")}</span>
+      </th>
+      <td class=${`n ${settled ? "" : "bad-text"}`} data-label=${t("proof.messages")}>
+        ${t("proof.of", { share: share(one.stored, one.taken), n: count(one.taken) })}
+      </td>
+      <td class="n" data-label=${t("col.rows")}>
+        ${
+          one.rows_taken > 0 &&
+          t("proof.of", { share: share(one.rows_stored, one.rows_taken), n: count(one.rows_taken) })
+        }
+      </td>
+      <td class="n" data-label=${t("proof.statements")}>${count(one.statements)}</td>
+      <td class=${sound ? "good-text" : "warn-text"} data-label=${t("proof.nodes")}>
+        <${Icon} name=${sound ? "ok" : "warn"} />${" "}
+        ${t(sound ? "proof.verified" : "proof.partly", {
+          n: one.nodes,
+          verified: count(one.verified),
+          nodes: count(one.nodes),
+        })}
+      </td>
+    </tr>
   `;
 }
 
@@ -132,7 +204,7 @@ function Entry({ entry }) {
       </td>
     </tr>
     ${
-      (entry.gaps?.length > 0 || entry.missing?.length > 0) &&
+      (entry.gaps?.length > 0 || entry.absent?.length > 0) &&
       html`
         <tr class="detail">
           <td colspan="9">
@@ -145,10 +217,12 @@ function Entry({ entry }) {
                   </li>
                 `,
               )}
-              ${(entry.missing ?? []).slice(-SHOWN).map(
-                ([first, last], i) => html`
+              ${(entry.absent ?? []).slice(-SHOWN).map(
+                ([first, last, since, why], i) => html`
                   <li key=${`m${i}`} class="bad-text">
                     ${t("ledger.missing", { first: count(first), last: count(last) })}
+                    ${since > 0 && ` ${t("ledger.since", { since: when(since) })}`}:${" "}
+                    <span class="why">${why}</span>
                   </li>
                 `,
               )}

@@ -3,20 +3,29 @@ import { ApiError, devicePath, get } from "../api.js";
 import { LiveBuffer, Playhead } from "../charts/buffer.js";
 import { LiveChart } from "../charts/live.js";
 import { serverNow } from "../fleet-state.js";
-import { unit as unitText, value } from "../format.js";
+import { value } from "../format.js";
 import { html, useEffect, useMemo, useState } from "../html.js";
 import { Choice } from "../parts.js";
+import { groupsOf, title } from "../quantities.js";
 import { on } from "../stream.js";
 import { t } from "../text.js";
 
 const MOST_LINES = 8; // there are as many colours
 const FIRST_LINES = 6;
-const FAST_HZ = 5;
+const SLOW_HZ = 5;
+const WAVE_HZ = 100; // a waveform: its single beats must be told apart
+const SPAN_MS = { slow: 180_000, signal: 30_000, wave: 10_000 };
 const MOST_PREFILLED = 24; // signals whose last seconds are asked for
 
-export function Live({ node, device, streams, height }) {
-  const [name, setName] = useState(streams[0][0]);
-  const [, fields, stream] = streams.find(([one]) => one === name) ?? streams[0];
+/** What to show first: the fastest stream, for a picture of it tells what its newest number cannot. */
+export function firstShown(streams) {
+  const [stream, fields] = streams.reduce((best, one) => ((one[2].rate_hz ?? 0) > (best[2].rate_hz ?? 0) ? one : best));
+  return { stream, group: groupsOf(fields)[0][0] };
+}
+
+/** @param shown {stream, group} on the chart; the first ones where these are not there */
+export function Live({ node, device, streams, word, shown, onShow, height }) {
+  const [name, fields, stream] = streams.find(([one]) => one === shown.stream) ?? streams[0];
   return html`
     <section class="card live">
       <${Running}
@@ -27,25 +36,24 @@ export function Live({ node, device, streams, height }) {
         fields=${fields}
         rate=${stream?.rate_hz}
         streams=${streams}
-        onStream=${setName}
+        word=${word}
+        wanted=${shown.group}
+        onShow=${onShow}
         height=${height}
       />
     </section>
   `;
 }
 
-function Running({ node, device, stream, fields, rate, streams, onStream, height }) {
-  const groups = useMemo(() => byUnit(fields), [Object.keys(fields).join()]);
-  const [group, setGroup] = useState(groups[0][0]);
-  const names = (groups.find(([one]) => one === group) ?? groups[0])[1];
-  const [chosen, setChosen] = useState(names.slice(0, FIRST_LINES));
+function Running({ node, device, stream, fields, rate, streams, word, wanted, onShow, height }) {
+  const groups = useMemo(() => groupsOf(fields), [Object.keys(fields).join()]);
+  const [group, names] = groups.find(([one]) => one === wanted) ?? groups[0];
+  const [picked, setPicked] = useState({}); // group -> names
+  const chosen = picked[group] ?? names.slice(0, FIRST_LINES);
   const [paused, setPaused] = useState(false);
   const [, redraw] = useState(0);
   const feed = useFeed(node, device, stream, rate, Object.keys(fields).slice(0, MOST_PREFILLED));
-  const pick = (next) => {
-    setGroup(next);
-    setChosen(groups.find(([one]) => one === next)[1].slice(0, FIRST_LINES));
-  };
+  const setChosen = (next) => setPicked({ ...picked, [group]: next });
   const toggle = (one) => {
     const rest = chosen.filter((other) => other !== one);
     const next = rest.length < chosen.length ? rest : [...chosen, one].slice(-MOST_LINES);
@@ -60,7 +68,7 @@ function Running({ node, device, stream, fields, rate, streams, onStream, height
         html`
           <label class="pick">
             <span class="hidden">${t("live.stream")}</span>
-            <select class="select" value=${stream} onChange=${(event) => onStream(event.target.value)}>
+            <select class="select" value=${stream} onChange=${(event) => onShow(first(streams, event.target.value))}>
               ${streams.map(
                 ([one]) => html`
                   <option key=${one} value=${one}>${one}</option>
@@ -76,8 +84,14 @@ function Running({ node, device, stream, fields, rate, streams, onStream, height
           <${Choice}
             label=${t("live.quantity")}
             value=${group}
-            onChange=${pick}
-            options=${groups.map(([one, [first]]) => [one, title(one, first)])}
+            onChange=${(next) => onShow({ stream, group: next })}
+            options=${groups.map(([one, members]) => [
+              one,
+              title(
+                members.map((one) => word(one, fields[one])),
+                fields[members[0]],
+              ),
+            ])}
           />
         `
       }
@@ -112,7 +126,7 @@ function Running({ node, device, stream, fields, rate, streams, onStream, height
             onClick=${() => toggle(one)}
           >
             <span class="swatch" aria-hidden="true"></span>
-            ${one}${" "}
+            ${word(one, fields[one])}${" "}
             <b>${value(feed.buffer.newest(one), fields[one].dec)}</b>
           </button>
         `,
@@ -121,11 +135,13 @@ function Running({ node, device, stream, fields, rate, streams, onStream, height
   `;
 }
 
+const first = (streams, name) => firstShown(streams.filter(([one]) => one === name));
+
 /** The rows of one stream into a bounded buffer, for as long as the component is there. */
 function useFeed(node, device, stream, rate, fields) {
   const feed = useMemo(
     () => ({
-      buffer: new LiveBuffer(rate && rate < FAST_HZ ? 180_000 : 30_000),
+      buffer: new LiveBuffer(spanOf(rate)),
       playhead: new Playhead(),
       batches: false,
     }),
@@ -141,6 +157,7 @@ function useFeed(node, device, stream, rate, fields) {
       if (!mine(rows) || !rows.t?.length) return;
       feed.batches = true;
       feed.buffer.push(rows);
+      if (!rate) feed.buffer.windowMs = spanOf(1000 / feed.buffer.usual());
       if (!rows.late) feed.playhead.arrived(rows.t.at(-1), performance.now());
     });
     const offLive = on("live", (live) => {
@@ -162,10 +179,15 @@ function useFeed(node, device, stream, rate, fields) {
   return feed;
 }
 
+function spanOf(rate) {
+  if (!rate || rate < SLOW_HZ) return SPAN_MS.slow;
+  return rate < WAVE_HZ ? SPAN_MS.signal : SPAN_MS.wave;
+}
+
 /** The last rows as the collector keeps them, so that a chart does not begin empty; null where there are none. */
 async function recent(node, device, stream, fields, windowMs, signal) {
   const to = Math.round(serverNow());
-  const params = { stream, from: to - windowMs, to, points: 600 };
+  const params = { stream, from: to - windowMs, to, points: 1200 };
   try {
     const answers = await Promise.all(
       fields.map((field) => get(`${devicePath(node, device)}/series`, { params: { ...params, field }, signal })),
@@ -180,19 +202,4 @@ async function recent(node, device, stream, fields, windowMs, signal) {
     if (error instanceof ApiError || error.name === "AbortError") return null; // it fills as rows come
     throw error;
   }
-}
-
-/** [[unit, [field]]]: one axis can only carry one quantity. */
-function byUnit(fields) {
-  const groups = new Map();
-  for (const [name, field] of Object.entries(fields)) {
-    const key = field.t === "bool" ? "bool" : unitText(field.unit);
-    groups.set(key, [...(groups.get(key) ?? []), name]);
-  }
-  return [...groups];
-}
-
-function title(unit, first) {
-  const kind = first.includes("_") ? first.split("_").at(-1) : "";
-  return unit === "bool" ? first : [kind, unit && `[${unit}]`].filter(Boolean).join(" ") || first;
 }

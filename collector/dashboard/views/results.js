@@ -1,32 +1,25 @@
-// What a model says about a device: newest values, and its score over time against the threshold.
+// What a model says about a device: its verdict, its newest values, and what matters of them over time.
 import { HistoryChart } from "../charts/history.js";
 import { unit as unitText, value } from "../format.js";
-import { html, useEffect, useState } from "../html.js";
-import { Model, State } from "../parts.js";
-import { on } from "../stream.js";
+import { html } from "../html.js";
+import { fieldWord, Model, Verdict, verdictOf } from "../parts.js";
+import { isNumber } from "../quantities.js";
 import { t } from "../text.js";
 import { useSeries } from "./history.js";
 
-const NUMERIC = new Set(["f32", "f64", "i64", undefined]);
+const ASIDE = new Set(["alarm", "label", "frame"]); // told by the verdict, or no quantity
+const HEIGHT = { number: 150, switch: 90 };
 
-export function Results({ node, device, model, fields, range, onRange }) {
-  const newest = useNewest(node, device, model.slot);
-  const names = Object.keys(fields);
-  const charted = names.includes("score")
-    ? "score"
-    : names.find((name) => NUMERIC.has(fields[name].t) && name !== "infer_ms" && name !== "frame");
-  const alarm = newest?.alarm;
+export function Results({ node, device, model, fields, newest, range, onRange }) {
+  const values = newest.value[model.slot];
+  const band = bandOf(fields);
+  const charted = chartOf(fields, band);
   return html`
-    <section class="card results">
+    <section class="card results" data-slot=${model.slot}>
       <div class="card-head">
-        <h2>${t("models")}</h2>
+        <h2>${t("models.of", { slot: model.slot })}</h2>
         <${Model} model=${model} />
-        ${
-          typeof alarm === "boolean" &&
-          html`
-            <span class="push verdict ${alarm ? "on" : ""}"><${State} state=${alarm ? "alarm" : "calm"} /></span>
-          `
-        }
+        <span class="push"><${Verdict} ...${verdictOf(model, values)} /></span>
       </div>
       ${
         model.why &&
@@ -34,37 +27,27 @@ export function Results({ node, device, model, fields, range, onRange }) {
           <p class="problem">${model.why}</p>
         `
       }
-      <dl class="values">
-        ${names
-          .filter((name) => name !== "alarm" && name !== "frame")
-          .map(
-            (name) => html`
-              <div key=${name}>
-                <dt>${name === "infer_ms" ? t("models.latency") : name}</dt>
-                <dd>
-                  ${value(newest?.[name], fields[name].dec)}${" "}
-                  <span class="muted small">${unitText(fields[name].unit)}</span>
-                </dd>
-              </div>
-            `,
-          )}
-      </dl>
       ${
-        !names.length &&
-        html`
-          <p class="empty">${t("models.none")}</p>
-        `
+        values
+          ? html`
+              <${Newest} values=${values} fields=${fields} band=${band} />
+            `
+          : html`
+              <p class="empty">${t("models.none")}</p>
+            `
       }
       ${
+        values &&
         charted &&
         html`
-          <${Chart}
+          <${band ? BandChart : Chart}
             key=${charted}
             node=${node}
             device=${device}
             stream=${model.slot}
             field=${charted}
             meta=${fields[charted]}
+            band=${band}
             range=${range}
             onRange=${onRange}
           />
@@ -74,31 +57,91 @@ export function Results({ node, device, model, fields, range, onRange }) {
   `;
 }
 
+function Newest({ values, fields, band }) {
+  const names = Object.keys(fields).filter(
+    (name) => !ASIDE.has(name) && !(band && (name === band.low || name === band.high)) && tells(name, values),
+  );
+  if (!names.length) return null;
+  return html`
+    <dl class="values">
+      ${names.map(
+        (name) => html`
+          <div key=${name}>
+            <dt title=${fields[name].desc || undefined}>${fieldWord(name, fields[name])}</dt>
+            <dd>
+              ${shown(values[name], fields[name])}${" "}
+              <span class="muted small">
+                ${unitText(fields[name].unit)}
+                ${
+                  name === band?.main &&
+                  ` ${t("models.band", { low: shown(values[band.low], fields[band.low]), high: shown(values[band.high], fields[band.high]) })}`
+                }
+              </span>
+            </dd>
+          </div>
+        `,
+      )}
+    </dl>
+  `;
+}
+
+/** The worst part tells nothing while it has no points at all. */
+const tells = (name, values) => !(name.startsWith("part") && values.part_score === 0);
+
+/** A whole number of points is shown as one, whatever decimals travel. */
+const shown = (newest, field) => value(newest, Number.isInteger(newest) && !field.unit ? 0 : field.dec);
+
+/** {main, low, high} where a number comes with the band it lies in: `energy`, `energy_low`, `energy_high`. */
+function bandOf(fields) {
+  const low = Object.keys(fields).find((name) => name.endsWith("_low"));
+  const stem = low?.slice(0, -"_low".length);
+  const high = `${stem}_high`;
+  if (!low || !fields[high]) return null;
+  const main = Object.keys(fields).find((name) => name !== low && name !== high && name.startsWith(stem));
+  return main ? { main, low, high } : null;
+}
+
+function chartOf(fields, band) {
+  if (band) return band.main;
+  if (fields.label && fields.alarm) return "alarm"; // the share of whatever class is best says little
+  if (fields.score) return "score";
+  return Object.keys(fields).find((name) => isNumber(fields[name]) && name !== "infer_ms" && name !== "frame");
+}
+
 function Chart({ node, device, stream, field, meta, range, onRange }) {
   const { answer } = useSeries(node, device, stream, field, range);
   return html`
-    <h3 class="muted">${field === "score" ? t("models.score") : meta.desc || field}</h3>
+    <${Drawn} answer=${answer} field=${field} meta=${meta} onRange=${onRange} />
+  `;
+}
+
+function BandChart({ node, device, stream, field, meta, band, range, onRange }) {
+  const { answers } = useSeries(node, device, stream, field, range, [band.low, band.high]);
+  return html`
+    <${Drawn} answer=${answers.length > 2 ? within(...answers) : null} field=${field} meta=${meta} onRange=${onRange} />
+  `;
+}
+
+/** The series with its band in the place of what a bucket spans: rows of one stream have the same times. */
+function within(answer, low, high) {
+  const at = (other) => {
+    const means = new Map(other.t.map((time, i) => [time, other.mean[i]]));
+    return answer.t.map((time) => means.get(time) ?? null);
+  };
+  return { ...answer, min: at(low), max: at(high), banded: true };
+}
+
+function Drawn({ answer, field, meta, onRange }) {
+  return html`
+    <h3 class="muted">${t("models.overtime", { field: fieldWord(field, meta) })}</h3>
     <${HistoryChart}
       answer=${answer}
       name=${field}
       field=${meta}
-      height=${150}
+      raised=${field === "alarm"}
+      height=${meta.t === "bool" ? HEIGHT.switch : HEIGHT.number}
       onZoom=${(from, to) => onRange({ kind: "custom", from, to })}
       onReset=${() => onRange({ kind: "5min" })}
     />
   `;
-}
-
-function useNewest(node, device, slot) {
-  const [newest, setNewest] = useState(null);
-  useEffect(() => {
-    let at = 0;
-    return on("rows", (rows) => {
-      if (rows.node !== node || rows.device !== device || rows.stream !== slot || rows.late || !rows.t?.length) return;
-      if (performance.now() - at < 200) return; // no reader follows more than a few changes a second
-      at = performance.now();
-      setNewest(Object.fromEntries(Object.entries(rows.f).map(([name, column]) => [name, column.at(-1)])));
-    });
-  }, [node, device, slot]);
-  return newest;
 }

@@ -2,7 +2,7 @@
 import { ApiError, devicePath, get } from "../api.js";
 import { value, when } from "../format.js";
 import { html, useEffect, useRef, useState } from "../html.js";
-import { At } from "../parts.js";
+import { At, Icon } from "../parts.js";
 import { on } from "../stream.js";
 import { t } from "../text.js";
 
@@ -93,9 +93,39 @@ export function Snapshot({ node, device, stream }) {
               }
             </ul>
           </div>
+          <${Hidden} snap=${shown} />
         `
       }
     </section>
+  `;
+}
+
+/** What of the picture was made unrecognisable on the spot; nothing where the agent does not say. */
+function Hidden({ snap }) {
+  const { blur, faces = 0, plates = 0, why } = snap;
+  if (!blur) return null;
+  const text =
+    blur === "whole"
+      ? t("picture.whole")
+      : blur === "none"
+        ? t("picture.open")
+        : faces || plates
+          ? t("picture.parts", { faces: t("picture.faces", { n: faces }), plates: t("picture.plates", { n: plates }) })
+          : t("picture.noparts");
+  return html`
+    <p class=${`hidden-parts small ${blur === "none" ? "warn-text" : "muted"}`} data-blur=${blur}>
+      <${Icon} name=${blur === "none" ? "warn" : "hide"} />
+      <span>
+        ${text}
+        ${
+          why &&
+          html`
+            ${" "}
+            <span class="why">${why}</span>
+          `
+        }
+      </span>
+    </p>
   `;
 }
 

@@ -6,8 +6,8 @@ import { t } from "../text.js";
 
 const STEPS = [
   ["welcome.demo", "make demo"],
-  ["welcome.check", "edgebed agent check configs/robot.yaml"],
-  ["welcome.run", "edgebed agent run configs/robot.yaml"],
+  ["welcome.check", "edgebed init robot -o my.yaml"],
+  ["welcome.run", "edgebed agent check my.yaml && edgebed agent run my.yaml"],
 ];
 
 const EVERY_MS = 5000;

@@ -12,6 +12,7 @@ from collector.digest import Received
 from collector.group import Group
 from collector.ledger import Draft, Ledger
 from collector.link import Incoming
+from collector.skew import Offset
 from wire.clock import NS_PER_MS, Clock
 from wire.codec import encode
 from wire.messages import Batch, Event
@@ -85,10 +86,10 @@ def commit() -> Callable[..., Any]:
     from collector.digest import Digester
 
     def make(store: Any, ledger: Ledger, received: list[Received], now: int = T0) -> Any:
-        digest = Digester(ledger, lambda _node: 0).digest(received, now)
+        digest = Digester(ledger, lambda _node: Offset()).digest(received, now)
         digest.group.marks = ledger.marks(digest.group.drafts)
         store.commit(digest.group)
-        ledger.accept(digest.group.drafts)
+        ledger.accept(digest.group.drafts, digest.group.custody)
         return digest
 
     return make

@@ -161,6 +161,7 @@ async def test_every_route_is_documented_and_answers_as_documented(site: tuple[C
         "/api/v1/fleet": "fleet",
         BASE: "node",
         f"{BASE}/devices/arm/{asked}": "series",
+        f"{BASE}/devices/arm/rows?stream=joints&from=0": "rows",
         f"{BASE}/devices/arm/events": "events",
         f"{BASE}/devices/arm/snapshot/frames": "snapshot",
         "/api/v1/ledger": "ledger",
@@ -209,6 +210,21 @@ async def test_series_events_and_pictures(site: tuple[Collector, Get]) -> None:
     assert (await get(f"{BASE}/devices/arm/snapshot/nothing")).status == 404
 
 
+async def test_rows_as_they_are_stored(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    rows = (await get(f"{BASE}/devices/arm/rows?stream=joints&from=0")).json()
+    assert len(rows["us"]) == len(rows["f"]["j1"]) == 300
+    assert rows["us"] == sorted(rows["us"])
+    half = rows["us"][150] // 1000
+    later = (await get(f"{BASE}/devices/arm/rows?stream=joints&from={half}")).json()
+    assert later["us"] == [at for at in rows["us"] if at >= half * 1000]
+    table = await get(f"{BASE}/devices/arm/rows?stream=joints&from=0&format=csv")
+    lines = table.body.decode().splitlines()
+    assert table.headers["content-type"].startswith("text/csv")
+    assert lines[0].split(",")[0] == "time"
+    assert len(lines) == 301
+
+
 async def test_ledger_quarantine_and_health(site: tuple[Collector, Get]) -> None:
     _, get = site
     ledger = (await get(f"/api/v1/ledger?node={NODE}")).json()
@@ -231,6 +247,7 @@ async def test_ledger_quarantine_and_health(site: tuple[Collector, Get]) -> None
         "series?stream=joints&field=j1&points=0", "series?stream=joints&field=j1&points=5001",
         "series?stream=joints&field=j1&points=x", "series?stream=joints&field=j1&from=5&to=5",
         "series?stream=joints&field=j1&from=-1", "series?stream=joints&field=j1&to=9999999999999999999",
+        "rows", "rows?stream=joints&format=xml", "rows?stream=joints&from=5&to=5",
         "events?limit=501", "events?before=x", "events?type=A B", "events?limit=1e3",
         "series?stream=joints&field=j1&from=%D9%A1",
     ],
@@ -370,3 +387,15 @@ async def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
             Collector(config, Clock())
     assert refused.value.exit_code == 75
     assert not (tmp_path / "store").exists(), "nothing was touched"
+
+
+async def test_the_ledger_by_pilot_day_and_stream(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    whole = (await get("/api/v1/ledger")).json()
+    assert "days" not in whole
+    assert whole["pilots"][0]["pilot"] == "acme/trial"
+    assert (await get("/api/v1/ledger?pilot=acme/trial")).json()["days"][0]["doubt"]
+    assert (await get("/api/v1/ledger?pilot=acme/trial&stream=arm/other")).json()["days"] == []
+    assert (await get("/api/v1/ledger?pilot=acme/other")).json()["entries"] == []
+    for wrong in ("day=2026-1-1", "day=x", "stream=joints", "stream=a/../b", "days=0", "days=x"):
+        assert (await get(f"/api/v1/ledger?{wrong}")).status == 400, wrong

@@ -9,14 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from collector import chunk
+from collector import chunk, suspects
 from collector import digest as module
 from collector import ledger as ledger_module
 from collector.digest import Digester, Received, acks
 from collector.group import HEAD_BYTES
 from collector.ledger import Ledger
 from collector.link import Incoming
-from wire.codec import decode, encode
+from collector.skew import Offset
+from collector.suspects import AGAIN_MS, Suspects
+from wire.codec import decode, encode, seal
 from wire.messages import MAX_BODY, Ack, Batch
 from wire.topics import parse
 
@@ -30,7 +32,7 @@ def received(body: bytes, topic: str = DATA, recv: int = T0) -> Received:
 
 
 def digest(items: list[Received], ledger: Ledger | None = None, skew: int = 0) -> Any:
-    return Digester(ledger or Ledger(), lambda _node: skew).digest(items, T0)
+    return Digester(ledger or Ledger(), lambda _node: Offset(skew)).digest(items, T0)
 
 
 @given(st.lists(st.binary(max_size=300)))
@@ -56,6 +58,12 @@ BAD = {
 }
 
 
+def bad(recv: int, *, body: bytes = b"", topic: str = DATA, dup: bool = False) -> Received:
+    return Received(
+        Incoming(topic, body or BAD["a batch without fields"], recv, False, (1, 1), dup), parse(topic)
+    )
+
+
 @pytest.mark.parametrize("why", BAD)
 def test_the_reason_is_told(why: str) -> None:
     (found,) = digest([received(BAD[why])]).group.quarantine
@@ -64,14 +72,80 @@ def test_the_reason_is_told(why: str) -> None:
     assert found.head == BAD[why][:HEAD_BYTES]
 
 
-def test_a_bad_message_with_a_number_is_acknowledged_and_declared_lost() -> None:
+def test_a_bad_message_with_a_number_is_declared_lost_when_it_comes_again_as_it_was() -> None:
     ledger = Ledger()
-    found = digest([received(BAD["a batch without fields"])], ledger)
-    assert {key: list(ranges) for key, ranges in found.acked.items()} == {(NODE, "00112233"): [(5, 5)]}
-    ledger.accept(found.group.drafts)
+    digester = Digester(ledger, lambda _node: Offset())
+    first = digester.digest([bad(T0)], T0)
+    assert (first.acked, first.group.drafts, len(first.group.quarantine)) == ({}, [], 1)
+    again = digester.digest([bad(T0 + AGAIN_MS)], T0 + AGAIN_MS)
+    assert {key: list(ranges) for key, ranges in again.acked.items()} == {(NODE, "00112233"): [(5, 5)]}
+    ledger.accept(again.group.drafts)
     (entry,) = ledger.entries()
     assert (entry.stored, entry.gap_count) == (0, 1)
     assert entry.gaps[0][2].startswith("quarantined: not a Batch")
+
+
+@pytest.mark.parametrize(
+    ("why", "second"),
+    [
+        ("the broker repeats what was not acknowledged in time", bad(T0 + 60_000, dup=True)),
+        ("a killed broker repeats and does not know it", bad(T0 + 2_000)),
+        ("damaged, but otherwise", bad(T0 + 60_000, body=BAD["a batch without fields"] + b" ")),
+        ("another stream", bad(T0 + 60_000, topic=EVENT)),
+        ("another node", bad(T0 + 60_000, topic=DATA.replace("cobot-01", "cobot-02"))),
+    ],
+)
+def test_what_may_be_damage_on_the_way_is_not_acknowledged(why: str, second: Received) -> None:
+    digester = Digester(Ledger(), lambda _node: Offset())
+    for one in (bad(T0), second):
+        found = digester.digest([one], T0)
+        assert (found.acked, found.group.drafts) == ({}, []), why
+
+
+def test_a_good_copy_after_a_damaged_one_is_stored_and_nothing_is_lost(batch: Any) -> None:
+    ledger = Ledger()
+    digester = Digester(ledger, lambda _node: Offset())
+    good = batch(5, ep="00112233")
+    digester.digest([bad(T0)], T0)
+    found = digester.digest([good, bad(T0 + AGAIN_MS)], T0)
+    assert list(found.acked[(NODE, "00112233")]) == [(5, 5)]
+    ledger.accept(found.group.drafts)
+    late = digester.digest([bad(T0 + 2 * AGAIN_MS)], T0)
+    assert list(late.acked[(NODE, "00112233")]) == [(5, 5)], "it is stored: nothing more has to come"
+    (entry,) = ledger.entries()
+    assert (entry.stored, entry.gap_count, late.group.drafts) == (1, 0, [])
+
+
+def test_a_body_whose_checksum_does_not_fit_never_counts_as_sent_so(batch: Any) -> None:
+    sound = seal(batch(5).message.body)
+    assert digest([received(sound)]).stored == 1
+    digester = Digester(Ledger(), lambda _node: Offset())
+    for at in range(3):
+        damaged = sound.replace(b"5.0", b"6.0")
+        found = digester.digest([bad(T0 + at * AGAIN_MS, body=damaged)], T0)
+        assert "checksum" in found.group.quarantine[0].why
+        assert (found.stored, found.acked) == (0, {})
+
+
+def test_what_is_remembered_of_bad_messages_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspects, "PER_NODE", 20)
+    monkeypatch.setattr(suspects, "NODES", 5)
+    known = Suspects()
+    for node in range(12):
+        for number in range(50):
+            assert not known.is_proven(str(node), bad(T0, body=b"%d" % number).message)
+    assert len(known) == 5 * 20
+    late = T0 + AGAIN_MS
+    assert known.is_proven("11", bad(late, body=b"49").message)
+    assert not known.is_proven("11", bad(late, body=b"0").message), "forgotten: it counts anew"
+    assert not known.is_proven("0", bad(late, body=b"49").message)
+
+
+def test_a_collector_whose_clock_is_set_back_counts_anew() -> None:
+    known = Suspects()
+    hour = 3_600_000
+    steps = [T0 + hour, T0, T0 + 5_000, T0 + AGAIN_MS]
+    assert [known.is_proven(NODE, bad(at).message) for at in steps] == [False, False, False, True]
 
 
 def test_one_bad_message_spoils_no_other(batch: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 from collector import fleet as module
 from collector.fleet import SILENT_MS, Fleet
 from collector.ledger import Draft, Ledger
+from collector.skew import Offset
 from collector.trouble import CODES
 from wire.errors import WireError
 from wire.messages import (
@@ -52,6 +53,24 @@ def view(fleet: Fleet) -> Any:
     return found
 
 
+def test_the_verdict_of_a_model_is_told_while_its_node_is_online(fleet: Fleet) -> None:
+    said = ModelState(state="ok", name="ecg-rhythm", ver="1.0.0", device="arm")
+    fleet.on_status(NODE, status(models={"rhythm": said}), T0, retained=False)
+    fleet.on_live(BEAT, {"ts": T0}, T0, retained=False)
+    assert view(fleet).models[0]["verdict"] == {}
+    topic = parse(f"tb1/{NODE}/live/arm/rhythm")
+    for told, expected in (
+        ({"label": "AF", "alarm": True, "score": 0.9}, {"label": "AF", "alarm": True}),
+        ({"label": "x" * 1000}, {"label": "x" * 64}),
+        ({"label": 7, "alarm": "yes"}, {}),
+        ({"label": "N", "alarm": False}, {"label": "N", "alarm": False}),
+    ):
+        fleet.on_live(topic, {"ts": T0, **told}, T0, retained=False)
+        assert view(fleet).models[0]["verdict"] == expected
+    fleet.on_status(NODE, status("lost", models={"rhythm": said}), T0, retained=False)
+    assert view(fleet).models[0]["verdict"] == {}
+
+
 def codes(fleet: Fleet) -> list[str]:
     found = [one.code for one in view(fleet).trouble]
     assert set(found) <= set(CODES)
@@ -67,6 +86,24 @@ def test_online_decays_by_itself(fleet: Fleet, clock: Any) -> None:
     assert codes(fleet) == ["node-silent"]
     fleet.on_live(BEAT, {"ts": clock.ms}, clock.ms, retained=False)
     assert (view(fleet).state, codes(fleet)) == ("online", [])
+
+
+def test_what_devices_and_models_count_is_shown_and_a_state_is_as_old_as_it_was(fleet: Fleet) -> None:
+    for later, dropped in ((0, 0), (60_000, 7)):
+        said = status(
+            devices={
+                "camera": DeviceState(state="ok", counters={"readings": 600, "frames_dropped": dropped})
+            },
+            models={"detector": ModelState(state="ok", device="camera", counters={"dropped": dropped})},
+        )
+        said.ts += later
+        assert fleet.on_status(NODE, said, T0 + later, retained=False)
+    seen = view(fleet)
+    assert seen.devices[0]["counters"] == {"readings": 600, "frames_dropped": 7}
+    assert seen.models[0]["counters"] == {"dropped": 7}
+    assert (seen.state, seen.since) == ("online", T0)
+    fleet.on_status(NODE, status(sess=2), T0, retained=False)
+    assert view(fleet).devices == []
 
 
 def test_retained_messages_are_no_sign_of_life(fleet: Fleet, clock: Any) -> None:
@@ -85,6 +122,32 @@ def test_an_older_session_does_not_speak_for_the_node(fleet: Fleet) -> None:
     assert (view(fleet).state, codes(fleet)) == ("lost", ["node-lost"])
     assert fleet.on_birth(NODE, birth(7))
     assert not fleet.on_birth(NODE, birth(6))
+
+
+def test_the_offset_is_known_both_ways_as_far_as_the_way_is_long(fleet: Fleet, clock: Any) -> None:
+    """A clock 60 s behind, 40 ms up and 20 ms down: the truth lies within what is claimed."""
+    for more in (500, 0, 80):
+        clock.ms += 15_000
+        beat = {"ts": clock.ms - 60_000 - 40 - more, "ack_ms": 20 - 60_000 + more, "uptime_s": 1.0, "clk": 1}
+        fleet.on_live(BEAT, beat, clock.ms, retained=False)
+    seen = view(fleet)
+    assert (seen.clk, seen.skew_ms, seen.uncertainty_ms) == (1, 60_010, 31)
+    assert abs(seen.skew_ms - 60_000) <= seen.uncertainty_ms
+
+
+def test_a_clock_that_is_set_begins_anew(fleet: Fleet, clock: Any) -> None:
+    for ahead_ms in (0, 0, 3_600_000, 3_600_000, 0):
+        clock.ms += 15_000
+        ts = clock.ms + ahead_ms
+        beat = {"ts": ts - 30, "boot": "00ff", "uptime_s": clock.ms / 1000, "ack_ms": ahead_ms + 10}
+        fleet.on_live(BEAT, beat, clock.ms, retained=False)
+        assert fleet.offset(NODE) == Offset(10 - ahead_ms, 21)
+
+
+def test_delays_that_contradict_each_other_claim_nothing(fleet: Fleet, clock: Any) -> None:
+    fleet.on_live(BEAT, {"ts": clock.ms - 100, "ack_ms": -5_000}, clock.ms, retained=False)
+    assert fleet.offset(NODE) == Offset(100, None)
+    assert fleet.offset("acme/trial/hall/nobody") == Offset(None, None)
 
 
 def test_skew_is_the_smallest_delay_of_five_minutes(fleet: Fleet, clock: Any) -> None:

@@ -156,3 +156,20 @@ def test_every_number_has_exactly_one_place(
     gone = {seq for first, last in entry.missing for seq in range(first, last + 1)}
     assert len(gone) == entry.missing_count
     assert not gone & set(stored)
+
+
+def test_strangers_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_NODES", 3)
+    ledger = Ledger()
+    draft = Draft(ledger)
+    for number in range(3):
+        assert draft.add(f"acme/trial/hall/n{number}", EP, 1, 1, 5)
+    with pytest.raises(Refused, match="more than 3 nodes"):
+        draft.add("acme/trial/hall/n3", EP, 1, 1, 5)
+    ledger.accept(draft.accounts.values())
+    ledger.claim("acme/trial/hall/n4", EP, Claim(head=9, at_ms=1))
+    again = Draft(ledger)
+    assert again.add("acme/trial/hall/n1", "ffffffff00000000", 1, 1, 5), "those that are known go on"
+    with pytest.raises(Refused):
+        again.add("acme/trial/hall/n4", EP, 1, 1, 5)
+    assert len(ledger.entries()) == 3

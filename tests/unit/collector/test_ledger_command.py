@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from collector.accepted import AcceptedKeys
 from collector.audit import differences
 from collector.ledger import Ledger
 from collector.store import SqliteStore, day_files
@@ -46,6 +47,7 @@ def test_what_is_missing_is_told_with_its_ranges(store: Path) -> None:
         "  4 declared lost, 1 duplicates dropped",
         "  declared lost: 7-10: disk full",
         "  MISSING 3: 4, 6, 11",
+        "  missing 4, 6, 11: since 2026-11-22 14:00:00 UTC, never arrived",
         "all nodes",
         "  50.000 % of 14 messages stored",
         "  4 declared lost, 1 duplicates dropped",
@@ -71,6 +73,30 @@ def test_an_audit_finds_what_the_files_do_not_hold(store: Path, clock: Any, batc
     assert f"AUDIT {NODE} ep 00112233aabbccdd: seq 2 is stored twice" in found.stdout
     day_files(store)[0].unlink()
     assert any("the files hold" in line for line in differences(store, None, {}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--day", "yesterday"), "YYYY-MM-DD"),
+        (("--pilot", "acme"), "tenant/pilot"),
+        (("--stream", "joints"), "device/stream"),
+        (("--node", "cobot-01"), "tenant/pilot/site/node"),
+        (("--accept", "0123456789abcdef"), "needs --store and --node"),
+        (("--accept", "short", "--node", NODE), "16 hexadecimal digits"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told(store: Path, arguments: tuple[str, ...], told: str) -> None:
+    more = () if "needs" in told else ("--store", str(store))
+    found = run(*arguments, *more)
+    assert found.exit_code == 2
+    assert told in found.output
+
+
+def test_a_key_is_accepted_on_the_collectors_machine(store: Path) -> None:
+    found = run("--store", str(store), "--node", NODE, "--accept", "0123456789abcdef")
+    assert found.exit_code == 0
+    assert AcceptedKeys(store).of(NODE) == {"0123456789abcdef"}
 
 
 def test_a_store_that_is_none(tmp_path: Path) -> None:

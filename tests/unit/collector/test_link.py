@@ -14,7 +14,8 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from collector.buffered import Buffered
-from collector.link import Incoming, Link, _Connection
+from collector.connection import Connection
+from collector.link import Incoming, Link
 from wire.broker import Broker
 from wire.clock import Clock
 
@@ -105,7 +106,7 @@ def make_link(received: list[Incoming] | None = None, port: int = 1) -> Link:
 
 def test_a_number_of_an_earlier_connection_acknowledges_nothing() -> None:
     link = make_link()
-    connection = _Connection(link, MQTTProtocolVersion.MQTTv311)
+    connection = Connection(link, MQTTProtocolVersion.MQTTv311)
     connection.was_online = True
     link.settle([(connection._number - 1, 5), (connection._number, 6)])
     connection._send()
@@ -116,17 +117,19 @@ def test_a_number_of_an_earlier_connection_acknowledges_nothing() -> None:
 def test_a_topic_that_is_no_text_is_handed_on_all_the_same() -> None:
     received: list[Incoming] = []
     link = make_link(received)
-    connection = _Connection(link, MQTTProtocolVersion.MQTTv311)
+    connection = Connection(link, MQTTProtocolVersion.MQTTv311)
     connection._on_message(connection.client, None, MQTTMessage(7, b"tb1/\xff\xfe"))
     assert received[0].topic == "tb1/\\xff\\xfe"
     link.stop()
 
 
-def test_the_own_probe_is_not_for_others() -> None:
+def test_probes_are_not_for_others() -> None:
     received: list[Incoming] = []
     link = make_link(received)
-    connection = _Connection(link, MQTTProtocolVersion.MQTTv311)
-    connection._on_message(connection.client, None, MQTTMessage(7, b"tb1/_sys/collector-1/probe"))
+    connection = Connection(link, MQTTProtocolVersion.MQTTv311)
+    connection._on_message(
+        connection.client, None, MQTTMessage(7, b"tb1/_sys/collector-2/probe/_/data/_/probe")
+    )
     assert received == []
     link.stop()
 
@@ -134,7 +137,7 @@ def test_the_own_probe_is_not_for_others() -> None:
 def test_acks_wait_for_a_connection_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
     link = make_link()
     link.settle((), [(f"t/{number}", b"") for number in range(30_000)])
-    assert len(link._outgoing) == 20_000
+    assert len(link.outgoing) == 20_000
     link.stop()
 
 
@@ -148,7 +151,7 @@ def test_no_broker_is_told_once_and_tried_on(caplog: pytest.LogCaptureFixture, m
         link = make_link(port=port)
         link.start()
         deadline = time.monotonic() + 20
-        while link._connection < 5:
+        while link.connections < 5:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         state = link.state
@@ -185,7 +188,7 @@ def test_falling_back_to_an_older_protocol_is_no_trouble(
 
 
 def test_a_peer_that_is_no_broker_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    from collector import link as module
+    from collector import connection as module
 
     monkeypatch.setattr(module, "CONNECT_S", 0.3)
     with socket.socket() as mute:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.series import Points, downsample
+from collector.series import Points, downsample, joined
 
 ROW = st.tuples(st.integers(0, 10_000), st.floats(-1e3, 1e3))
 
@@ -87,3 +87,9 @@ def test_the_minute_that_holds_the_start_counts() -> None:
 def test_nan_is_no_value() -> None:
     series = downsample([rows([(1, 1.0), (2, float("nan")), (3, 3.0)])], 0, 10, 10)
     assert (series.t, series.mean) == ([1, 3], [1.0, 3.0])
+
+
+def test_spans_are_joined_and_cut_to_what_was_asked_for() -> None:
+    spans = [(9_000, 9_500), (0, 900), (1_000, 1_900), (500, 700), (20_000, 90_000), (95_000, 99_000)]
+    assert joined(spans, 100, 50_000) == [(100, 1_900), (9_000, 9_500), (20_000, 50_000)]
+    assert joined([], 0, 1) == []

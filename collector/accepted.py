@@ -1,0 +1,59 @@
+"""Keys that people accepted: a file in the store's folder, read again whenever it changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wire.errors import EdgebedError
+
+FILE = "accepted-keys"
+_MAX_BYTES = 1_000_000
+
+
+class AcceptedKeys:
+    """`node key-id` a line, `#` begins a remark. Any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._read_of: tuple[int, int] | None = None  # time and size of the file that was read
+        self._keys: dict[str, frozenset[str]] = {}
+
+    def of(self, node: str) -> frozenset[str]:
+        """The accepted key ids of a node."""
+        try:
+            stat = self._path.stat()
+            version = (stat.st_mtime_ns, stat.st_size)
+            if version != self._read_of:
+                with self._path.open("rb") as file:
+                    self._keys = _parsed(file.read(_MAX_BYTES).decode("ascii", "replace"))
+                self._read_of = version
+        except FileNotFoundError:
+            self._keys, self._read_of = {}, None
+        except OSError:  # the last that was read stands
+            pass
+        return self._keys.get(node, frozenset())
+
+
+def accept(folder: Path, node: str, key: str, remark: str) -> None:
+    """Add a key to the file; a collector that runs takes it with the node's next statement.
+
+    Raises:
+        EdgebedError: the file cannot be written.
+    """
+    path = folder / FILE
+    try:
+        with path.open("a", encoding="ascii", errors="replace") as file:
+            file.write(f"{node} {key}  # {remark}\n")
+    except OSError as error:
+        raise EdgebedError(
+            f"{path} cannot be written: {error.strerror}; become the collector's user"
+        ) from error
+
+
+def _parsed(text: str) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        words = line.partition("#")[0].split()
+        if len(words) == 2:
+            found.setdefault(words[0], set()).add(words[1])
+    return {node: frozenset(keys) for node, keys in found.items()}

@@ -1,0 +1,303 @@
+"""One MQTT connection of the collector, from CONNECT to its end, driven by the link's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from collector.buffered import Buffered
+from collector.probe import SYSTEM, Probe
+from wire.topics import ROOT
+
+if TYPE_CHECKING:
+    from collector.link import Link
+
+NODE = f"{ROOT}/+/+/+/+"
+DURABLE = ("data/#", "event/#", "pack", "status", "birth", "res/#", "reported/#")
+RETAINED = ("status", "birth")  # of DURABLE
+FLEETING = ("live/#", "snap/#", "log/#")
+RECEIVE_MAXIMUM = 2000  # messages a broker may send beyond what was acknowledged
+SESSION_S = 7 * 86_400  # how long a broker keeps the session of an absent collector
+MAX_INFLIGHT = 100  # own messages the broker has not acknowledged yet
+KEEPALIVE_S = 20
+CONNECT_S = 10.0
+SILENCE_S = 30.0  # connected, nothing to hold back, not even the own probe: the connection is made anew
+HELD_S = 5.0  # nothing was settled for so long though something is open: the store is stuck, not the broker
+PROBE_EVERY_S = 8.0
+# nats-server can miss a status published while a new session subscribes: neither live nor as retained.
+# Subscribing again brings what is retained once more.
+ASK_AGAIN_S = (2.0, 20.0)  # after coming online
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message as it came; `token` settles it: (connection, mid), or None for QoS 0.
+
+    `dup`: the broker says that it may have delivered it before.
+    """
+
+    topic: str
+    body: bytes
+    recv_ms: int
+    retained: bool
+    token: tuple[int, int] | None
+    dup: bool = False
+
+
+class Connection:
+    """One paho client for one connection, driven by the link's thread: no other thread touches it."""
+
+    def __init__(self, link: Link, version: MQTTProtocolVersion) -> None:
+        self.was_online = False
+        self.refused_version = False
+        self._link = link
+        self._v5 = version == MQTTProtocolVersion.MQTTv5
+        self._why = ""
+        link.connections += 1
+        self._number = link.connections
+        self._received = 0
+        self._open = 0  # messages handed over that nobody has settled yet
+        self._limit = MAX_INFLIGHT
+        self._heard_at = self._settled_at = time.monotonic()
+        self._probe = Probe(link.client_id)
+        self._probed_at = 0.0
+        self._online_at = 0.0
+        self._asked = 0  # how many of ASK_AGAIN_S are done
+        self.client = self._build(version)
+
+    def _build(self, version: MQTTProtocolVersion) -> mqtt.Client:
+        link = self._link
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=link.client_id,
+            clean_session=None if self._v5 else False,
+            protocol=version,
+            manual_ack=True,
+        )
+        client.connect_timeout = CONNECT_S / 2
+        client.max_inflight_messages_set(MAX_INFLIGHT)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_socket_register_write = _nothing  # makes paho queue instead of writing where it stands
+        return client
+
+    def serve(self) -> str:
+        """Connect and receive until the connection ends; returns why it did."""
+        link, broker = self._link, self._link.broker
+        password = broker.password()
+        if broker.username or password:
+            self.client.username_pw_set(broker.username or link.client_id, password)
+        context = broker.ssl_context()
+        if context is not None:
+            self.client.tls_set_context(context)
+        if self._v5:
+            properties = _properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = SESSION_S
+            properties.ReceiveMaximum = RECEIVE_MAXIMUM
+            self.client.connect(
+                broker.host, broker.port, KEEPALIVE_S, clean_start=False, properties=properties
+            )
+        else:
+            self.client.connect(broker.host, broker.port, KEEPALIVE_S)
+        began = time.monotonic()
+        while (sock := self.client.socket()) is not None and not self._why:
+            if link.stopping.is_set():
+                self._end()
+                return "stopped"
+            if not self.was_online and time.monotonic() - began > CONNECT_S:
+                self.refused_version = True
+                return f"it took the connection and answered nothing for {CONNECT_S:g} s"
+            self._turn(sock)
+        if not self.was_online and not self._why:
+            self.refused_version = True  # closed without a word: nats-server does so with MQTT 5
+        return self._why or "the connection ended"
+
+    def _turn(self, sock: Any) -> None:
+        """Wait for something to do, and do it."""
+        link, full = self._link, self._link.is_holding
+        poll = select.poll()
+        reading = 0 if full else select.POLLIN
+        writing = select.POLLOUT if self.client.want_write() or sock.unsent else 0
+        poll.register(sock, reading | writing)
+        poll.register(link.wake_in, select.POLLIN)
+        pending = not full and sock.pending() > 0
+        ready = dict(poll.poll(0 if pending else 250))
+        if pending or ready.get(sock.fileno(), 0) & ~select.POLLOUT:
+            self._read()
+        if link.wake_in.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                link.wake_in.recv(4096)
+        self._send()
+        self._write()
+        self._look_after(full)
+
+    def _read(self) -> None:
+        for _ in range(200):
+            before = self._received
+            if self.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._received == before:
+                return
+            if self._link.is_holding:
+                return
+
+    def _write(self) -> None:
+        if self.client.want_write():
+            self.client.loop_write()
+        sock: Any = self.client.socket()
+        if sock is not None:
+            sock.flush()
+
+    def _send(self) -> None:
+        link = self._link
+        if not self.was_online:
+            return
+        while link.settled:
+            connection, mid = link.settled.popleft()
+            if connection == self._number:
+                self._open -= 1
+                self._settled_at = time.monotonic()
+                self.client.ack(mid, 1)
+        while link.outgoing and len(self.client._out_messages) < 1000:
+            topic, body = link.outgoing.popleft()
+            properties = None
+            if self._v5:
+                properties = _properties(PacketTypes.PUBLISH)
+                properties.MessageExpiryInterval = 60
+            self.client.publish(topic, body, qos=1, properties=properties)
+
+    def _look_after(self, full: bool) -> None:
+        now = time.monotonic()
+        if full or (self._open and now - self._settled_at > HELD_S):
+            self._heard_at = now  # it may well wait for us: silence proves nothing
+            self._probe.excuse()
+        if not full and self.client.socket() is not None:
+            self.client.loop_misc()  # not while full: answers to its pings are not read then
+        if not self.was_online:
+            return
+        if now - self._probed_at > PROBE_EVERY_S:
+            self._probed_at = now
+            # QoS 1 travels the way of the data; while nothing is read, QoS 0 keeps the broker from giving up
+            for topic, body in self._probe.next():
+                self.client.publish(topic, body, qos=0 if full else 1)
+        if self._asked < len(ASK_AGAIN_S) and now - self._online_at > ASK_AGAIN_S[self._asked]:
+            self._asked += 1
+            self._subscribe([(f"{NODE}/{tail}", 1) for tail in RETAINED])
+        if now - self._heard_at > SILENCE_S:
+            self._deaf(f"connected, but nothing came through for {SILENCE_S:g} s, not even the own probe")
+        elif dead := self._probe.dead(now, SILENCE_S):
+            self._deaf(f"connected, but no {dead} came through for {SILENCE_S:g} s, nor the own probe")
+
+    def _deaf(self, why: str) -> None:
+        self._why = why
+        self._link.count_rebuilt()
+
+    def _on_connect(
+        self, _client: mqtt.Client, _user: Any, _flags: Any, code: ReasonCode, props: Any
+    ) -> None:
+        if code.is_failure:
+            self.refused_version = "protocol version" in str(code).lower()
+            self._why = f"it refuses the connection: {code}"
+            return
+        limit = getattr(props, "ReceiveMaximum", None)
+        if isinstance(limit, int):
+            self._limit = min(MAX_INFLIGHT, limit)
+        wanted = [(f"{NODE}/{tail}", 1) for tail in DURABLE]
+        wanted += [(f"{NODE}/{tail}", 0) for tail in FLEETING]
+        self._subscribe(wanted)
+
+    def _subscribe(self, wanted: list[tuple[str, int]]) -> None:
+        if self._v5:
+            self.client.subscribe([(topic, SubscribeOptions(qos=qos)) for topic, qos in wanted])
+        else:
+            self.client.subscribe(wanted)
+
+    def _on_subscribe(
+        self, _client: Any, _user: Any, _mid: int, codes: list[ReasonCode], _props: Any
+    ) -> None:
+        refused = [str(code) for code in codes if code.is_failure]
+        if refused:
+            self._why = f"it refuses {len(refused)} subscriptions: {refused[0]}; check its access rules"
+            return
+        self._heard_at = time.monotonic()
+        if not self.was_online:
+            self.was_online = True
+            self._online_at = self._heard_at
+            self._link.came_online()
+
+    def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
+        if not self._why:
+            self._why = f"the connection ended: {code}"
+        if "taken over" in str(code).lower():
+            self._why = (
+                f"another client connected as {self._link.client_id!r}: give each collector its own id"
+            )
+
+    def _on_message(self, client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
+        self._received += 1
+        if message.qos:
+            self._heard_at = time.monotonic()
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = message._topic.decode("utf-8", "backslashreplace")
+        if topic.startswith(SYSTEM):
+            self._probe.came(topic, bytes(message.payload), time.monotonic())
+            if message.qos:
+                client.ack(message.mid, 1)
+            return
+        self._probe.flows(topic)
+        token = (self._number, message.mid) if message.qos else None
+        self._open += token is not None
+        recv_ms = self._link.clock.now_ms()
+        body = bytes(message.payload)
+        self._link.on_message(Incoming(topic, body, recv_ms, message.retain, token, message.dup))
+
+    def _end(self) -> None:
+        """Send what is settled and say goodbye, within a second."""
+        deadline = time.monotonic() + 1.0
+        self._link.on_message = _nothing
+        self._send()
+        while (sock := self.client.socket()) is not None and time.monotonic() < deadline:
+            self._write()
+            if not self.client.want_write() and not self.client._out_messages:
+                break
+            poll = select.poll()
+            poll.register(sock, select.POLLIN | (select.POLLOUT * self.client.want_write()))
+            if poll.poll(100):
+                self.client.loop_read()
+        self.client.disconnect()
+        self.client.loop_write()
+
+    def close(self) -> None:
+        """Drop the socket, whatever state it is in."""
+        sock = self.client.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+
+class _Client(mqtt.Client):
+    """paho's client on a socket that is read in large pieces: paho itself asks for single bytes."""
+
+    def _create_socket(self) -> Any:
+        sock: Any = super()._create_socket()
+        return Buffered(sock)
+
+
+def _properties(packet: int) -> Any:
+    return Properties(packet)  # type: ignore[no-untyped-call]  # paho leaves it without annotations
+
+
+def _nothing(*_: Any) -> None:
+    return None

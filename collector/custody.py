@@ -1,0 +1,389 @@
+"""What nodes stated, signed, about what they took: keys that are trusted, parts of UTC days by stream."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from wire.custody import Statement, digest, key_id, read, signed_form
+from wire.errors import WireError
+from wire.messages import Event
+from wire.ranges import Ranges
+
+log = logging.getLogger(__name__)
+
+MAX_RUNS = 20  # of an outbox whose row numbers are kept; of older ones only counts
+MAX_STREAMS = 2_000  # of a run
+MAX_HOLES = 5_000  # between the rows of a stream; more of them are not numbers of ours
+MAX_PARTS = 200  # of one day: more are restarts without end
+MAX_DAYS = 4_000  # of an outbox: eleven years, or a node that makes days up
+MAX_CHAINS = 8  # newest runs whose statements are compared with one another
+MAX_REASONS = 20
+_NOT_ACCEPTED = "its key {} is not accepted"
+MAX_STRANGE = 20  # keys of a node that are not accepted
+
+
+class Part(Struct, omit_defaults=True):
+    """Numbers `first..upto` of one run and day, as stated; `end` is its last number, 0 while open.
+
+    `streams`: messages, numbers of the first and last row. `settled`: rows of it that were stored when the
+    run's row numbers were let go; `extra`: rows stored of what the run took after its last statement.
+    """
+
+    run: int
+    first: int
+    upto: int
+    end: int = 0
+    ts: int = 0
+    clk: int = 0
+    statements: int = 0
+    key: str = ""
+    streams: dict[str, tuple[int, int, int]] = {}
+    settled: dict[str, int] = {}
+    extra: dict[str, int] = {}
+
+
+class Day(Struct):
+    """The parts of one UTC day of one outbox; `coarse` when the oldest were joined, rows left out."""
+
+    parts: list[Part] = []
+    coarse: bool = False
+
+    def part(self, first: int) -> Part | None:
+        """The part that begins with this number."""
+        return next((part for part in self.parts if part.first == first), None)
+
+
+class KeySeen(Struct):
+    """A public key that signed statements of a node; `how` it came to be accepted, "" while it is not."""
+
+    key: str
+    since: int
+    last: int
+    statements: int = 0
+    how: str = ""
+
+
+class Ring(Struct):
+    """Every key that a node's statements were signed with."""
+
+    keys: list[KeySeen] = []
+
+    def of(self, key: str) -> KeySeen | None:
+        """What is known of a key."""
+        return next((one for one in self.keys if one.key == key), None)
+
+
+class Chain(Struct):
+    """Which statements of a run came, and those whose neighbours did not: n -> its digest and its `prev`."""
+
+    seen: list[tuple[int, int]] = []
+    ends: dict[int, tuple[str, str]] = {}
+
+
+class Said(Struct, omit_defaults=True):
+    """What an outbox's statements amount to; never changed in place but in a draft."""
+
+    chains: dict[int, Chain] = {}  # by run
+    statements: int = 0  # that were verified
+    begin: int = 0  # lowest number that one tells of
+    acked: int = 0  # newest word of the node: everything up to here was acknowledged
+    told: int = 0  # when the newest was made, ms by the node's clock
+    sent: int = 0
+    dropped: dict[str, dict[str, tuple[int, int]]] = {}
+    refused: dict[str, int] = {}  # why -> how many were not taken
+    refused_why: str = ""  # the newest of them
+    refused_at: int = 0  # when it was received, ms
+
+
+class SavedBook(Struct, omit_defaults=True):
+    """A `Book` as it lies in the store."""
+
+    rows: dict[int, dict[str, list[tuple[int, int]]]] = {}
+    said: Said = field(default_factory=Said)
+
+
+@dataclass(slots=True)
+class Book:
+    """What is known of one outbox besides which numbers are stored."""
+
+    rows: dict[int, dict[str, Ranges]] = dataclass_field(default_factory=dict)  # run, stream: rows stored
+    said: Said = dataclass_field(default_factory=Said)
+    own: set[tuple[int, str]] = dataclass_field(default_factory=set)  # ranges that no copy shares
+
+    def copy(self) -> Book:
+        """A draft; ranges are shared until they change."""
+        said = replace(
+            self.said,
+            chains=dict(self.said.chains),
+            refused=dict(self.said.refused),
+        )
+        self.own = set()
+        return Book({run: dict(streams) for run, streams in self.rows.items()}, said)
+
+    def saved(self) -> SavedBook:
+        """The form that is stored."""
+        rows = {
+            run: {stream: list(ranges) for stream, ranges in streams.items()}
+            for run, streams in self.rows.items()
+        }
+        return SavedBook(rows, self.said)
+
+    @classmethod
+    def of(cls, saved: SavedBook) -> Book:
+        """From the form that is stored."""
+        rows = {
+            run: {stream: Ranges(ranges) for stream, ranges in streams.items()}
+            for run, streams in saved.rows.items()
+        }
+        return cls(rows, saved.said)
+
+    def united(self, other: Book) -> Book:
+        """This book with the rows that another copy of it knows as well."""
+        for run, streams in other.rows.items():
+            mine = self.rows.setdefault(run, {})
+            for stream, ranges in streams.items():
+                if stream in mine:
+                    mine[stream].update(ranges)
+                else:
+                    mine[stream] = ranges
+        return self
+
+    def number(self, no: tuple[int, int], stream: str, rows: int) -> None:
+        """Note that rows with these numbers are stored."""
+        run, first = no
+        streams = self.rows.setdefault(run, {})
+        ranges = streams.get(stream)
+        if ranges is None:
+            if len(streams) >= MAX_STREAMS:
+                return
+            ranges = streams[stream] = Ranges()
+            self.own.add((run, stream))
+        elif (run, stream) not in self.own:
+            ranges = streams[stream] = ranges.copy()
+            self.own.add((run, stream))
+        if len(ranges) < MAX_HOLES or first - 1 in ranges or first + rows in ranges:
+            ranges.add(first, first + rows - 1)
+
+
+class Days:
+    """Every day of every outbox, encoded; read by anyone who holds the ledger's lock."""
+
+    def __init__(self, saved: Mapping[str, bytes] = {}) -> None:
+        self._bodies: dict[tuple[str, str], dict[str, bytes]] = {}
+        self.rings: dict[str, Ring] = {}
+        self.restore(saved)
+
+    def restore(self, saved: Mapping[str, bytes]) -> None:
+        """Take over what a store remembers."""
+        for name, body in saved.items():
+            kind, _, rest = name.partition("/")
+            if kind == "custody":
+                node, ep, day = rest.rsplit("/", 2)
+                self._bodies.setdefault((node, ep), {})[day] = body
+            elif kind == "key":
+                self.rings[rest] = msgspec.json.decode(body, type=Ring)
+
+    def get(self, key: tuple[str, str], day: str) -> Day:
+        """A day, empty when nothing is known of it."""
+        body = self._bodies.get(key, {}).get(day)
+        return Day() if body is None else msgspec.json.decode(body, type=Day)
+
+    def bodies(self, key: tuple[str, str]) -> dict[str, bytes]:
+        """All days of an outbox, for `decoded`."""
+        return dict(self._bodies.get(key, {}))
+
+
+def decoded(bodies: Mapping[str, bytes]) -> dict[str, Day]:
+    """Days by their dates."""
+    return {day: msgspec.json.decode(body, type=Day) for day, body in bodies.items()}
+
+
+class Statements:
+    """The changes that one group's statements make, kept apart until they are on disk."""
+
+    def __init__(self, days: Days) -> None:
+        self._known = days
+        self._days: dict[tuple[tuple[str, str], str], Day] = {}
+        self._rings: dict[str, Ring] = {}
+
+    def saved(self) -> dict[str, bytes]:
+        """What has to be written with the group."""
+        found = {}
+        for (key, day), one in self._days.items():
+            body = msgspec.json.encode(one)
+            if body != self._known.bodies(key).get(day):
+                found[f"custody/{key[0]}/{key[1]}/{day}"] = body
+        found.update({f"key/{node}": msgspec.json.encode(ring) for node, ring in self._rings.items()})
+        return found
+
+    def take(self, book: Book, node: str, event: Event, recv_ms: int, accepted: Iterable[str]) -> None:
+        """Take a custody event of `node` for what it is worth; never raises for what it says."""
+        try:
+            statement = self._verified(book, node, event, recv_ms, frozenset(accepted))
+        except WireError as error:
+            why = str(error)
+            log.warning("%s ep %s: a custody statement is not taken: %s", node, event.ep, why)
+            said = book.said
+            if len(said.refused) < MAX_REASONS or why in said.refused:
+                said.refused[why] = said.refused.get(why, 0) + 1
+            said.refused_why, said.refused_at = why, recv_ms
+            return
+        if book.said.refused_why == _NOT_ACCEPTED.format(key_id(statement.key)):
+            book.said.refused_at = 0  # people accepted it meanwhile
+        book.said.statements += 1
+        if event.ts >= book.said.told:
+            book.said.told, book.said.sent, book.said.dropped = event.ts, statement.sent, statement.dropped
+        book.said.acked = max(book.said.acked, statement.acked)
+        self._place(book, (node, event.ep), statement, event.ts)
+
+    def _verified(
+        self, book: Book, node: str, event: Event, recv_ms: int, accepted: frozenset[str]
+    ) -> Statement:
+        statement = read(event.detail)
+        if event.seq <= statement.upto:
+            raise WireError("it tells of numbers that were not given yet")
+        days = self._known.bodies((node, event.ep))
+        if len(days) >= MAX_DAYS and statement.day not in days:
+            raise WireError("it tells of more days than are kept")
+        form = signed_form(event.detail, node, event.ep)
+        if statement.sig is msgspec.UNSET or not _is_signed(statement.key, statement.sig, form):
+            raise WireError("its signature is not that of this node, outbox and text")
+        self._trust(node, statement.key, recv_ms, accepted)
+        self._link(book, statement, digest(form))
+        return statement
+
+    def _trust(self, node: str, key: str, recv_ms: int, accepted: frozenset[str]) -> None:
+        ring = self._rings.get(node)
+        if ring is None:
+            known = self._known.rings.get(node, Ring())
+            ring = self._rings[node] = Ring([replace(one) for one in known.keys])
+        seen = ring.of(key)
+        if seen is None:
+            if len(ring.keys) >= MAX_STRANGE:
+                raise WireError("its key is not accepted, nor are many others")
+            seen = KeySeen(key, recv_ms, recv_ms, how="" if ring.keys else "first seen")
+            ring.keys.append(seen)
+        seen.last, seen.statements = max(seen.last, recv_ms), seen.statements + 1
+        if not seen.how and key_id(key) in accepted:
+            seen.how = "accepted"
+        if not seen.how:
+            raise WireError(_NOT_ACCEPTED.format(key_id(key)))
+
+    def _link(self, book: Book, statement: Statement, name: str) -> None:
+        """Compare it with its neighbours in the run's chain; two that differ mean a copied key."""
+        chain = book.said.chains.get(statement.run, Chain())
+        seen, ends, n = Ranges(chain.seen), dict(chain.ends), statement.n
+        if n in seen:
+            raise WireError("a statement of this number was there before")
+        before, after = ends.get(n - 1), ends.get(n + 1)
+        forked = (before and before[0] != statement.prev) or (after and after[1] != name)
+        if forked or (n == 1) == bool(statement.prev):
+            raise WireError("it does not continue the statement before it: is there a copy of this node?")
+        seen.add(n)
+        ends[n] = (name, statement.prev)
+        for at in (n - 1, n, n + 1):
+            if at in ends and at + 1 in seen and (at == 1 or at - 1 in seen):
+                del ends[at]
+        while len(ends) > 100:
+            del ends[min(ends)]
+        book.said.chains[statement.run] = Chain(list(seen), ends)
+        while len(book.said.chains) > MAX_CHAINS:
+            del book.said.chains[min(book.said.chains)]
+
+    def _place(self, book: Book, key: tuple[str, str], statement: Statement, ts: int) -> None:
+        day = self._day(key, statement.day)
+        part = day.part(statement.first)
+        if part is None:
+            part = Part(statement.run, statement.first, statement.first)
+            self._insert(key, day, part)
+            book.said.begin = min(book.said.begin or part.first, part.first)
+        if part.run != statement.run:
+            return  # nothing that a sound node says
+        part.statements += 1
+        if statement.upto >= part.upto:
+            part.upto, part.streams = statement.upto, statement.streams
+            part.ts, part.clk, part.key = ts, statement.clk, key_id(statement.key)
+        while len(book.rows) > MAX_RUNS:
+            self.settle(book, key)
+
+    def _insert(self, key: tuple[str, str], day: Day, part: Part) -> None:
+        """Every number is in one part: the one before ends where this begins, this where the next begins."""
+        others = self._parts(key)
+        at = bisect_left(others, part.first, key=lambda one: one.first)
+        if at < len(others):
+            part.end = others[at].first - 1
+        if at > 0:
+            others[at - 1].end = part.first - 1
+        insort(day.parts, part, key=lambda one: one.first)
+        while len(day.parts) > MAX_PARTS:
+            oldest = day.parts.pop(0)
+            day.parts[0].first, day.coarse = oldest.first, True
+            day.parts[0].statements += oldest.statements
+
+    def settle(self, book: Book, key: tuple[str, str]) -> None:
+        """Let the row numbers of the oldest run go; what is stored of its parts stays as counts."""
+        run = min(book.rows)
+        streams = book.rows.pop(run)
+        parts = [part for part in self._parts(key) if part.run == run]
+        for part, (within, beyond) in zip(parts, stored_rows(parts, streams), strict=True):
+            part.settled = _sum(part.settled, within)
+            part.extra = _sum(part.extra, beyond)
+
+    def _parts(self, key: tuple[str, str]) -> list[Part]:
+        """All of an outbox, in order; asked for at restarts, new days and nothing else."""
+        days = {*self._known.bodies(key), *(day for of, day in self._days if of == key)}
+        return sorted((part for day in days for part in self._day(key, day).parts), key=lambda one: one.first)
+
+    def _day(self, key: tuple[str, str], day: str) -> Day:
+        found = self._days.get((key, day))
+        if found is None:
+            found = self._days[(key, day)] = self._known.get(key, day)
+        return found
+
+
+Counts = dict[str, int]  # by stream
+
+
+def stored_rows(parts: Sequence[Part], streams: Mapping[str, Ranges]) -> list[tuple[Counts, Counts]]:
+    """Of the parts of one run in order: rows stored within each, and rows after it that no part tells of."""
+    found: list[tuple[Counts, Counts]] = [({}, {}) for _ in parts]
+    for stream, ranges in streams.items():
+        told = 0
+        for at, part in enumerate(parts):
+            _, first, last = part.streams.get(stream, (0, 1, 0))
+            if first > last:
+                continue
+            found[at][0][stream] = ranges.count_in(first, last)
+            _add(found[max(0, at - 1)][1], stream, ranges.count_in(told + 1, first - 1))
+            told = last
+        if found:
+            _add(found[-1][1], stream, ranges.count_in(told + 1, ranges.highest()))
+    return found
+
+
+def _add(counts: Counts, stream: str, rows: int) -> None:
+    if rows:
+        counts[stream] = counts.get(stream, 0) + rows
+
+
+def _sum(left: Counts, right: Counts) -> Counts:
+    return {name: left.get(name, 0) + right.get(name, 0) for name in {**left, **right}}
+
+
+def _is_signed(key: str, signature: str, form: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), form)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -1,0 +1,55 @@
+"""The collector's messages to itself: one through each subscription that the account rests on."""
+
+from __future__ import annotations
+
+from wire.topics import ROOT
+
+SYSTEM = f"{ROOT}/_sys/"
+TAILS = {"data": "data/_/probe", "event": "event/_/probe", "status": "status"}
+CLASSES = tuple(TAILS)
+
+
+class Probe:
+    """Tells a dead subscription from nodes that say nothing. Times are of any steady clock.
+
+    A probe has the form of a node's topic below `tb1/_sys/`, so it comes back by the very filter that data,
+    events or statuses come by; some brokers have a queue for each. A broker may hold thousands of messages
+    before it: as long as any of that class come, nobody waits for it. Where one came back and of another
+    class neither its probe nor anything else does, that filter is dead.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.topics = {cls: f"{SYSTEM}{name}/probe/_/{tail}" for cls, tail in TAILS.items()}
+        self._classes = {topic: cls for cls, topic in self.topics.items()}
+        self._sent = 0
+        self._back = dict.fromkeys(CLASSES, 0)
+        self._behind_s: dict[str, float] = {}  # class -> since when only the other comes
+
+    def next(self) -> list[tuple[str, bytes]]:
+        """Topic and body of what is to be published now."""
+        self._sent += 1
+        return [(topic, b'{"probe":%d}' % self._sent) for topic in self.topics.values()]
+
+    def came(self, topic: str, body: bytes, now_s: float) -> None:
+        """A message below `tb1/_sys/` came; those of other collectors say nothing."""
+        cls, number = self._classes.get(topic), body[9:-1]
+        if cls is None or not number.isdigit() or len(number) > 18:
+            return
+        self._back[cls] = max(self._back[cls], min(int(number), self._sent))
+        self._behind_s.pop(cls, None)
+        for other, back in self._back.items():
+            if back < self._back[cls]:
+                self._behind_s.setdefault(other, now_s)
+
+    def flows(self, topic: str) -> None:
+        """A node's message came."""
+        if self._behind_s:
+            self._behind_s.pop(topic.split("/", 6)[5] if topic.count("/") > 4 else "", None)
+
+    def excuse(self) -> None:
+        """The broker was kept from sending: what is late says nothing."""
+        self._behind_s.clear()
+
+    def dead(self, now_s: float, after_s: float) -> str:
+        """The class whose messages come no more, "" for none."""
+        return next((cls for cls, since_s in self._behind_s.items() if now_s - since_s > after_s), "")
