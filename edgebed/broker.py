@@ -63,7 +63,7 @@ class Broker:
         self.folder = folder.resolve()
         self.host = host
         self.port = port or free_port(host)
-        self._child = Child(f"the {kind} broker", (), self.folder / "broker.log")
+        self.child = Child(f"the {kind} broker", (), self.folder / "broker.log")
 
     @property
     def url(self) -> str:
@@ -93,8 +93,8 @@ class Broker:
     def start(self, deadline_s: float = 30.0) -> None:
         """Start the process and wait until it takes connections."""
         require_free(self.host, self.port)
-        self._child.command = self.command()
-        self._child.start()
+        self.child.command = self.command()
+        self.child.start()
         until = time.monotonic() + deadline_s
         while not is_listening(self.host, self.port):
             if not self.pid or time.monotonic() > until:
@@ -105,15 +105,15 @@ class Broker:
     @property
     def pid(self) -> int:
         """Process id, 0 while it does not run."""
-        return self._child.pid
+        return self.child.pid
 
     def kill(self) -> None:
         """SIGKILL: what a power cut does to the process."""
-        self._child.kill()
+        self.child.kill()
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after a while."""
-        self._child.stop()
+        self.child.stop()
 
     def __enter__(self) -> Self:
         self.start()

@@ -16,8 +16,12 @@ COMMANDS = {
     "broker": "Run a real MQTT broker with its data on disk.",
     "collector": "The centre: store, prove and show what agents send.",
     "demo": "The whole story in a minute, without hardware.",
+    "drill": "Faults on purpose, and the proof that nothing was lost by them.",
+    "init": "A ready config of one of the testbeds, to make your own.",
     "ledger": "What was taken, stored, declared lost, missing.",
     "model": "Check a model package as the agent's gate would.",
+    "record": "Record what devices say into a file.",
+    "replay": "A recorded session through the models again; the regression gate.",
     "sim": "Simulated devices that speak the real protocols.",
 }
 

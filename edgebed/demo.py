@@ -1,4 +1,4 @@
-"""The demo: a camera and a cobot, a cut link, a killed agent, and an account of every message at the end."""
+"""The demo: four testbeds, a cut link, a killed agent, and an account of every message at the end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,22 @@ from edgebed.broker import Kind
 from edgebed.stand import Site, Stand
 from wire.errors import EdgebedError
 
-CAMERA = Site("cam-01", "smart-city.yaml", "camera", "camera")
-COBOT = Site("cobot-01", "robot.yaml", "arm", "opcua")
+# each with something to see: faults begin so many seconds after a simulator's start
+COBOT = Site("cobot-01", "robot.yaml", "arm", "opcua", options=("--fault", "friction:3@25-90x1.5"))
+CAR = Site(
+    *("car-01", "mobility.yaml", "vehicle", "can"),
+    options=("--fault", "brake@10-3600"),  # and every 20 s
+    further={"gnss": ["nmea"]},
+)
+BED = Site(
+    *("bed-01", "healthcare.yaml", "monitor", "hl7"),
+    options=("--fault", "af@8-100", "--fault", "desaturation@100-1000"),
+)
+CAMERA = Site(
+    *("cam-01", "smart-city.yaml", "camera", "camera"),
+    further={"air": ["modbus", "--fault", "plume@40-400"]},
+)
+TESTBEDS = [COBOT, CAR, BED, CAMERA]
 CHART = ("joints", "j1_position")  # the signal whose gap is seen to fill
 
 
@@ -66,8 +81,8 @@ class Demo:
         say: Callable[[str], None],
         count: Callable[[str], None],
     ) -> None:
-        self.stand = Stand(folder, [CAMERA, COBOT], broker=broker, http_port=http_port, seed=7)
-        self.cut_s = max(14.0, seconds / 3)  # rows count as late after 10 s
+        self.stand = Stand(folder, TESTBEDS, broker=broker, http_port=http_port, seed=7)
+        self.cut_s = max(14.0, seconds / 4)  # rows count as late after 10 s
         self.say = say
         self.count = count
         self.acts: list[Act] = []
@@ -79,6 +94,7 @@ class Demo:
             ("devices turn green", self._green),
             ("a camera picture with boxes from a real ONNX run", self._boxes),
             ("a 50 Hz signal chart", self._chart),
+            ("an arrhythmia, hard braking, a worn joint: the models raise alarms", self._alarms),
             ("the link is cut, the outbox counts up", self._cut_link),
             ("the agent is killed with SIGKILL and restarted", self._kill_agent),
             ("the backlog drains into the chart's gap", self._drain),
@@ -112,10 +128,23 @@ class Demo:
             ]
             self.count("   " + ", ".join(states))
             act.figures["devices"] = len(devices)
-            return len(devices) == len(models) == 2 and all(d["state"] == "ok" for d in devices + models)
+            act.figures["models"] = len(models)
+            there = len(nodes) == len(TESTBEDS) and len(devices) >= sum(
+                1 + len(site.further) for site in TESTBEDS
+            )
+            return there and bool(models) and all(each["state"] == "ok" for each in devices + models)
 
-        await self.stand.until("both devices and both models turn green", all_ok)
-        self.say(f"   camera and cobot are read, both models run. The page: {self.stand.url}")
+        await self.stand.until("every device and every model turns green", all_ok, 120)
+        for site, told in ((COBOT, _robot), (CAR, _car), (BED, _bed), (CAMERA, _street)):
+            line = await self.stand.until(f"newest values of {site.name}", partial(self._told, site, told))
+            self.say(f"   {site.name:9} {line}")
+        self.say(
+            f"   {act.figures['devices']} devices are read, {act.figures['models']} models run beside them. "
+            f"The page: {self.stand.url}"
+        )
+
+    async def _told(self, site: Site, told: Callable[[Any], str]) -> str:
+        return told((await self.stand.api(f"/api/v1/nodes/{self.stand.node(site.name)}"))["live"])
 
     async def _boxes(self, act: Act) -> None:
         path = self._device(CAMERA) + "/snapshot/frames"
@@ -139,6 +168,21 @@ class Demo:
 
         await self.stand.until("three seconds of the signal at 50 Hz", steady)
         self.say(f"   {act.figures['rows_per_s']} rows/s of 18 signals are stored and drawn")
+
+    async def _alarms(self, act: Act) -> None:
+        expected = [
+            (BED, "AF", "atrial fibrillation in ten seconds of ECG, sure to {score:.0%}"),
+            (CAR, "brake", "hard braking, sure to {score:.0%}"),
+            (COBOT, "j3", "joint 3 runs stiff: anomaly {score:.2f}, the alarm is at 1"),
+        ]
+        for site, top, sentence in expected:
+            event = await self.stand.until(f"an alarm of {site.name}", partial(self._alarm, site, top))
+            self.say(f"   {site.name:9} {sentence.format(score=event['score'])}  ({event['model']})")
+            act.figures[site.name] = {key: event[key] for key in ("top", "score", "model", "sev")}
+
+    async def _alarm(self, site: Site, top: str) -> Any:
+        events = (await self.stand.api(f"{self._device(site)}/events?limit=50"))["events"]
+        return next((event for event in events if event["sev"] >= 3 and event.get("top") == top), None)
 
     async def _cut_link(self, act: Act) -> None:
         for link in self.stand.links.values():
@@ -258,3 +302,35 @@ class Demo:
 
     async def _depths(self) -> dict[str, int]:
         return {site: self.stand.agent_status(site).get("depth", 0) for site in self.stand.sites}
+
+
+def _robot(live: Any) -> str:
+    joints = live["arm"]["joints"]
+    return (
+        f"a robot arm on OPC UA: 18 signals at 50 Hz, joint 1 at {joints['j1_position']:.0f}°; "
+        f"anomaly {live['arm']['anomaly']['score']:.2f}"
+    )
+
+
+def _car(live: Any) -> str:
+    drive, place = live["vehicle"]["drive"], live["gnss"]["position"]
+    return (
+        f"an electric car on CAN and GNSS: {drive['speed']:.0f} km/h at {place['latitude']:.4f}, "
+        f"{place['longitude']:.4f}, battery {drive['soc']:.0f} %; driving {live['vehicle']['harsh']['label']}"
+    )
+
+
+def _bed(live: Any) -> str:
+    vitals = live["monitor"]["vitals"]
+    return (
+        f"a bedside monitor on HL7: ECG at 250 Hz, heart {vitals['heart_rate']:.0f}/min, "
+        f"SpO2 {vitals['spo2']:.0f} %; early warning score {live['monitor']['news2']['score']:.0f}"
+    )
+
+
+def _street(live: Any) -> str:
+    seen, air = live["camera"]["detector"], live["air"]["air"]
+    return (
+        f"a street camera on RTSP, air on Modbus: PM2.5 {air['pm2_5']:.0f} µg/m³; "
+        f"people {seen['person']}, vehicles {seen['car'] + seen['bus']}"
+    )

@@ -6,7 +6,7 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,16 +21,23 @@ from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
 from wire.errors import EdgebedError, TryAgain, unwritable
 
+ADDRESS_KEYS = ("url", "channel", "hci")  # where a device is: of all, of a CAN bus, of a Bluetooth controller
+
 
 @dataclass
 class Site:
-    """One agent with its device: which config, and which simulator stands for its device."""
+    """One agent with its devices: which config, and which simulators stand for which of its devices.
+
+    Devices of the config that are not named here take no part, nor do the models on them.
+    """
 
     name: str  # node id
     config: str | Path  # file in configs/, or any path
     device: str  # device id in that file
     simulator: str = ""  # kind for `edgebed sim run`; none for a device that is a file
     options: tuple[str, ...] = ()  # of the simulator
+    further: Mapping[str, Sequence[str]] = field(default_factory=dict)  # more devices -> simulator, options
+    arguments: tuple[str, ...] = ()  # of `edgebed agent run`
     changes: Mapping[str, Any] = field(default_factory=dict)  # merged over the config file
 
 
@@ -48,6 +55,7 @@ class Stand:
         self.broker = Broker(broker, folder / "broker")
         self.http_port = http_port or free_port()
         self.seed = seed
+        self.headers: dict[str, str] = {}  # of every request to the collector
         self.links: dict[str, FaultProxy] = {}
         self.agents: dict[str, Child] = {}
         self.simulators: dict[str, Child] = {}
@@ -78,7 +86,7 @@ class Stand:
         self.broker.start()
         self._start_collector()
         for site in self.sites.values():
-            self._start_simulator(site)
+            self._start_simulators(site)
         for site in self.sites.values():
             link = FaultProxy(self.broker.port, seed=self.seed)
             self.links[site.name] = await self._stack.enter_async_context(link)
@@ -96,35 +104,58 @@ class Stand:
         self._stack.callback(self.collector.stop)
         self.collector.start()
 
-    def _start_simulator(self, site: Site) -> None:
+    def _start_simulators(self, site: Site) -> None:
         if not site.simulator:
             return
-        command = edgebed_command("sim", "run", site.simulator, "--seed", str(self.seed), "--port", "0")
-        child = Child(f"sim-{site.name}", [*command, *site.options], self.folder / f"sim-{site.name}.log")
-        self.simulators[site.name] = child
-        self._stack.callback(child.stop)
-        child.start()
+        for device, (kind, *options) in {
+            site.device: (site.simulator, *site.options),
+            **site.further,
+        }.items():
+            name = f"{site.name}-{device}"
+            command = edgebed_command("sim", "run", kind, "--seed", str(self.seed), "--port", "0", *options)
+            child = Child(f"sim-{name}", command, self.folder / f"sim-{name}.log")
+            self.simulators[name] = child
+            self._stack.callback(child.stop)
+            child.start()
 
     async def _start_agent(self, site: Site) -> None:
         source = assets("configs") / site.config
         document = yaml.safe_load(source.read_text())
         document["node"] = "/".join([*document["node"].split("/")[:3], site.name])
-        document["broker"] = {"url": f"mqtt://127.0.0.1:{self.links[site.name].port}"}
+        document["broker"] = self._broker_of(site)
         document["state"] = f"state-{site.name}"
+        taking_part = [site.device, *site.further]
+        document["devices"] = {name: document["devices"][name] for name in taking_part}
+        document["models"] = {
+            slot: {**model, "package": str((source.parent / model["package"]).resolve())}
+            for slot, model in document.get("models", {}).items()
+            if model["input"].partition("/")[0] in taking_part
+        }
         if site.simulator:
-            url = await asyncio.to_thread(self.simulators[site.name].first_line)
-            document["devices"][site.device]["options"]["url"] = url
-        for model in document.get("models", {}).values():
-            model["package"] = str((source.parent / model["package"]).resolve())
+            await self._point(document["devices"], site)
         merged = _merge(document, site.changes)
         child = Child(
             f"agent-{site.name}",
-            edgebed_command("agent", "run", self._write(site.name, merged)),
+            edgebed_command("agent", "run", self._write(site.name, merged), *site.arguments),
             self.folder / f"agent-{site.name}.log",
         )
         self.agents[site.name] = child
         self._stack.callback(child.stop)
         child.start()
+
+    async def _point(self, devices: dict[str, Any], site: Site) -> None:
+        """Have the devices read the site's simulators."""
+        for name, device in devices.items():
+            url = await asyncio.to_thread(self.simulators[f"{site.name}-{name}"].first_line)
+            where = next(key for key in ADDRESS_KEYS if key in device["options"])
+            device["options"][where] = url
+            for key in ("map", "dbc"):
+                if key in device["options"]:
+                    device["options"][key] = str(assets("configs") / device["options"][key])
+
+    def _broker_of(self, site: Site) -> dict[str, Any]:
+        """The `broker:` section of a site's agent: the way there leads through its link."""
+        return {"url": f"mqtt://127.0.0.1:{self.links[site.name].port}"}
 
     def _write(self, name: str, document: Mapping[str, Any]) -> str:
         path = self.folder / f"{name}.yaml"
@@ -155,7 +186,8 @@ class Stand:
 
     def _get(self, path: str) -> bytes:
         try:
-            with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:  # noqa: S310 - own loopback
+            asked = urllib.request.Request(f"{self.url}{path}", headers=self.headers)  # noqa: S310 - own or named
+            with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - the same
                 body: bytes = answer.read()
                 return body
         except (urllib.error.URLError, OSError) as error:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from edgebed import __version__
 from wire.clock import Clock
-from wire.errors import EdgebedError
+from wire.errors import EdgebedError, on_purpose
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
 LEVELS = ("debug", "info", "warning", "error")
@@ -27,9 +29,10 @@ def command() -> None:
 @command.command()
 @CONFIG
 @click.option("--log", "level", type=click.Choice(LEVELS), default="info", show_default=True)
-def run(config: Path, level: str) -> None:
+@click.option("--clock-file", type=click.Path(path_type=Path), hidden=True)  # for drills: a clock that steps
+def run(config: Path, level: str, clock_file: Path | None) -> None:
     """Run the agent described by CONFIG until it is told to stop (SIGTERM, Ctrl-C)."""
-    _log_to_stderr(level)
+    log_to_stderr(level)
     from agent.footprint import one_heap
 
     one_heap()
@@ -38,15 +41,19 @@ def run(config: Path, level: str) -> None:
     from agent.app import App
     from agent.config import load
 
-    clock = Clock()
-    plan = load(config, clock)
-    app = App(plan, clock, __version__)
-    try:
-        asyncio.run(app.run())
-    except asyncio.CancelledError:
-        log.warning("ended at once, as asked twice")
-    except BaseExceptionGroup as group:
-        raise _first(group) from group
+    if clock_file is None:
+        clock = Clock()
+        app = App(load(config, clock), clock, __version__)
+    else:
+        from edgebed.drill.clock import SteppedClock
+
+        stepped = SteppedClock(clock_file)
+        app = App(load(config, stepped), stepped, __version__, stepped.state)
+    with errors_of_a_group():
+        try:
+            asyncio.run(app.run())
+        except asyncio.CancelledError:
+            log.warning("ended at once, as asked twice")
     if app.interrupted:
         sys.exit(130)
 
@@ -57,7 +64,7 @@ def run(config: Path, level: str) -> None:
 @click.option("--log", "level", type=click.Choice(LEVELS), default="warning", show_default=True)
 def once(config: Path, seconds: float, level: str) -> None:
     """Read the devices for a moment, run the models, print what would be published; send and keep nothing."""
-    _log_to_stderr(level)
+    log_to_stderr(level)
     import asyncio
 
     from agent.config import load
@@ -69,10 +76,8 @@ def once(config: Path, seconds: float, level: str) -> None:
     async def look() -> None:
         await Once(plan, clock, click.echo).run(seconds)
 
-    try:
+    with errors_of_a_group():
         asyncio.run(look())
-    except BaseExceptionGroup as group:
-        raise _first(group) from group
 
 
 @command.command()
@@ -131,7 +136,8 @@ def schema(adapter: str) -> None:
     click.echo(json.dumps(found, indent=2))
 
 
-def _log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str) -> None:
+    """What our packages log goes to stderr, a line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -146,11 +152,18 @@ class _OneLine(logging.Formatter):
         return super().format(record).replace("\n", " | ").replace("\r", " ")
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+@contextlib.contextmanager
+def errors_of_a_group() -> Iterator[None]:
+    """Raise what a task group failed for instead of the group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> EdgebedError:
     """The error to end with: one that was raised on purpose, else a bug with its traceback."""
-    for error in group.exceptions:
-        found = _first(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(found, EdgebedError):
-            return found
+    if found := on_purpose(group):
+        return found
     log.error("a part of the agent ended by a bug", exc_info=group)
     return EdgebedError("a part of the agent ended by a bug, see above; what was taken is on disk")

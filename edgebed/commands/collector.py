@@ -80,7 +80,9 @@ def _settings(path: Path | None, changes: dict[str, Any]) -> CollectorConfig:
     from wire.broker import Broker
 
     if path is None and changes.get("store") is None:
-        raise click.UsageError("name a CONFIG file, or a folder with --store")
+        raise click.UsageError(
+            "where shall it store? Name a folder, --store data, or a CONFIG: edgebed init collector -o c.yaml"
+        )
     found = config.CollectorConfig(store=changes["store"]) if path is None else config.load(path)
     http = {key: changes[key] for key in ("host", "port") if changes.get(key) is not None}
     changed: dict[str, Any] = {"http": msgspec.structs.replace(found.http, **http)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -14,12 +16,14 @@ import click
 
 from edgebed.broker import KINDS, Kind
 from edgebed.demo import Demo, Outcome
+from edgebed.processes import edgebed_command
 
 NEXT = """\
-Next:
-  edgebed agent check configs/robot.yaml       every mistake in a config, with its line
-  edgebed agent once configs/robot.yaml        read a device, run the model, send nothing
-  edgebed sim run camera                       a street camera on RTSP, to point your own config at"""
+Next, with a device of your own or without:
+  {me} init robot -o my.yaml       a ready config; also mobility, healthcare, smart-city
+  {me} agent check my.yaml         every mistake in it, with its line
+  {me} sim run opcua --port 4840   the robot that this config reads, when you have none
+  {me} agent once my.yaml          read it, run its model, send nothing"""
 
 
 @click.command(name="demo")
@@ -48,9 +52,10 @@ Next:
 def command(headless: bool, seconds: float, as_json: bool, kind: str, port: int, keep: Path | None) -> None:
     """The whole story in a minute, without hardware.
 
-    A simulated street camera and cobot speak RTSP and OPC UA; agents run ONNX models beside them; a broker,
-    a collector and a dashboard run on this machine only. The link is cut, an agent is killed, and in the
-    end every message is accounted for.
+    Four testbeds: a cobot on OPC UA, an electric car on CAN and GNSS, a bedside monitor on HL7, a street
+    camera on RTSP with an air sensor on Modbus, all simulated; four agents run ONNX models beside them. A
+    broker, a collector and a dashboard run on this machine only. Models raise alarms, the link is cut, an
+    agent is killed, and in the end every message is accounted for.
     """
     with tempfile.TemporaryDirectory(prefix="edgebed-demo-") as folder:
         try:
@@ -71,21 +76,27 @@ async def _run(folder: Path, kind: Kind, port: int, seconds: float, *, headless:
             asyncio.get_running_loop().add_signal_handler(number, me.cancel)
     story = _Story()
     demo = Demo(folder, broker=kind, http_port=port, seconds=seconds, say=story.say, count=story.count)
-    story.say(
-        f"edgebed demo: starting a {kind} broker, a collector, a street camera, a cobot, two agents ..."
-    )
+    story.say(f"edgebed demo: starting a {kind} broker, a collector and four testbeds ...")
     async with demo.stand:
         story.say(f"Dashboard: {demo.stand.url}")
         outcome = await demo.play()
         story.say(f"\n{click.style(outcome.line(), bold=True, fg='green' if outcome.ok else 'red')}\n")
         if not headless:
             await demo.resume()
-            story.say(f"{NEXT}\n\nThe page stays up: {demo.stand.url}  (Ctrl-C ends everything)")
+            story.say(NEXT.format(me=_me()))
+            story.say(f"\nThe page stays up: {demo.stand.url}  (Ctrl-C ends everything)")
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 story.say("\nstopping ...")
     return outcome
+
+
+def _me() -> str:
+    """How this command is called from here: a checkout's is not on the PATH."""
+    if shutil.which("edgebed"):
+        return "edgebed"
+    return os.path.relpath(edgebed_command()[1])
 
 
 class _Story:

@@ -8,7 +8,8 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,54 +27,110 @@ _MAX_ANSWER = 64 * 1024 * 1024  # bytes
 )
 @click.option("--url", help=f"Running collector to ask; {DEFAULT_URL} when nothing is named.")
 @click.option("--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="For --url.")
-@click.option("--node", help="tenant/pilot/site/node: only this one.")
+@click.option("--node", default="", help="tenant/pilot/site/node: only this one.")
+@click.option("--pilot", default="", help="tenant/pilot: its nodes, by UTC day and stream.")
+@click.option("--day", default="", help="YYYY-MM-DD: only this UTC day, by node and stream.")
+@click.option("--stream", default="", help="device/stream: only its rows, by node and UTC day.")
+@click.option(
+    "--accept", metavar="KEY", help="With --store and --node: trust statements signed with this key."
+)
 @click.option("--audit", is_flag=True, help="With --store: count every stored message again, one by one.")
 @click.option("--json", "as_json", is_flag=True, help="The whole ledger as one JSON object.")
 def command(
-    store: Path | None, url: str | None, token_file: Path | None, node: str | None, audit: bool, as_json: bool
+    store: Path | None,
+    url: str | None,
+    token_file: Path | None,
+    node: str,
+    pilot: str,
+    day: str,
+    stream: str,
+    accept: str | None,
+    audit: bool,
+    as_json: bool,
 ) -> None:
     """What was taken, stored, declared lost, is missing.
 
-    Exit code 0 when every message is accounted for, 3 when some are missing or the audit found a difference.
+    Exit code 0 when every message is accounted for, 3 when some are missing, or the audit or what was signed
+    says otherwise.
     """
     if store is not None and url is not None:
         raise click.UsageError("name --store or --url, not both")
     if audit and store is None:
         raise click.UsageError("--audit needs --store")
-    ledger = _read(store, node) if store is not None else _ask(url or DEFAULT_URL, token_file, node)
+    asked = {"node": node, "pilot": pilot, "day": day, "stream": stream}
+    _check(asked)
+    if accept is not None:
+        _accept(store, node, accept)
+        return
+    ledger = _read(store, asked) if store is not None else _ask(url or DEFAULT_URL, token_file, asked)
     if audit and store is not None:
         ledger["audit"] = _audit(store, ledger["entries"], node)
     if as_json:
         click.echo(json.dumps(ledger))
     else:
-        for line in _lines(ledger):
+        for line in _by_day(ledger) if pilot or day or stream else _lines(ledger):
             # reasons are written by nodes: nothing of them may steer a terminal
             click.echo("".join(each if each.isprintable() else "?" for each in line))
-    if ledger["totals"]["missing_count"] or ledger.get("audit"):
+    doubts = any(one["doubt"] and one["statements"] for one in ledger.get("days", ()))
+    if ledger["totals"]["missing_count"] or ledger.get("audit") or doubts:
         sys.exit(3)
 
 
-def _read(store: Path, node: str | None) -> dict[str, Any]:
+def _check(asked: Mapping[str, str]) -> None:
+    for name, parts in (("node", 4), ("pilot", 2), ("stream", 2)):
+        if asked[name] and len(asked[name].split("/")) != parts:
+            form = {"node": "tenant/pilot/site/node", "pilot": "tenant/pilot", "stream": "device/stream"}[
+                name
+            ]
+            raise click.UsageError(f"--{name} {asked[name]!r} is not {form}")
+    if asked["day"]:
+        try:
+            date.fromisoformat(asked["day"])
+        except ValueError as error:
+            raise click.UsageError(f"--day {asked['day']!r} is not YYYY-MM-DD") from error
+
+
+def _accept(store: Path | None, node: str, key: str) -> None:
+    from collector.accepted import accept
+    from wire.clock import Clock
+    from wire.topics import Address
+
+    if store is None or not node:
+        raise click.UsageError("--accept needs --store and --node")
+    if len(key) != 16 or set(key) - set("0123456789abcdef"):
+        raise click.UsageError(
+            f"--accept {key!r} is not a key of 16 hexadecimal digits, as the ledger shows it"
+        )
+    accept(store, str(Address.parse(node)), key, f"accepted {_time(Clock().now_ms())}")
+    click.echo(f"{node}: statements signed with {key} are taken from its next one on")
+
+
+def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
     import msgspec
 
-    from collector.ledger import Ledger, totals
+    from collector.ledger import Ledger
+    from collector.proof import Wanted, account
     from collector.store import peek
 
-    entries = Ledger(peek(store)).entries(node)
-    found: dict[str, Any] = msgspec.to_builtins({"entries": entries, "totals": totals(entries)})
+    saved = peek(store)
+    ledger = Ledger(saved.marks, saved.states)
+    found: dict[str, Any] = msgspec.to_builtins(
+        account(ledger, Wanted(**asked), detailed=any(asked.values()))
+    )
     return found
 
 
-def _audit(store: Path, entries: Sequence[dict[str, Any]], node: str | None) -> list[str]:
+def _audit(store: Path, entries: Sequence[dict[str, Any]], node: str) -> list[str]:
     from collector.audit import differences
 
-    return list(differences(store, node, {(one["node"], one["ep"]): one for one in entries}))
+    return list(differences(store, node or None, {(one["node"], one["ep"]): one for one in entries}))
 
 
-def _ask(url: str, token_file: Path | None, node: str | None) -> dict[str, Any]:
+def _ask(url: str, token_file: Path | None, asked: Mapping[str, str]) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise click.UsageError(f"--url {url!r} does not start with http://")
-    query = f"?{urllib.parse.urlencode({'node': node})}" if node else ""
+    named = {name: value for name, value in asked.items() if value}
+    query = f"?{urllib.parse.urlencode(named)}" if named else ""
     try:
         request = urllib.request.Request(f"{url.rstrip('/')}/api/v1/ledger{query}")  # noqa: S310 - checked above
     except ValueError as error:
@@ -111,6 +168,8 @@ def _lines(ledger: dict[str, Any]) -> Iterable[str]:
         if one["missing_count"]:
             ranges = ", ".join(_range(first, last) for first, last in one["missing"])
             yield f"  MISSING {one['missing_count']:,}: {ranges}"
+            yield from _absent(one)
+    yield from _strangers(ledger)
     for line in ledger.get("audit", ()):
         yield f"AUDIT {line}"
     if not entries:
@@ -124,6 +183,73 @@ def _lines(ledger: dict[str, Any]) -> Iterable[str]:
             yield f"  MISSING {ledger['totals']['missing_count']:,}"
 
 
+def _by_day(ledger: dict[str, Any]) -> Iterable[str]:
+    """Per pilot and UTC day, then per node and stream."""
+    days = ledger.get("days", [])
+    if not days:
+        yield "nothing was taken that fits"
+    for total in reversed(ledger["pilots"]):
+        nodes = "node" if total["nodes"] == 1 else "nodes"
+        yield f"{total['pilot']}  {total['day'] or 'no signed day'}"
+        yield f"  {_shares(total)}; {total['verified']} of {total['nodes']} {nodes} verified"
+        for one in days:
+            if one["day"] == total["day"] and one["node"].startswith(f"{total['pilot']}/"):
+                yield from _of_day(one)
+    yield from _strangers(ledger)
+
+
+def _of_day(one: dict[str, Any]) -> Iterable[str]:
+    yield f"  {one['node']}  ep {one['ep']}"
+    yield f"    {_shares(one)}"
+    if one["statements"]:
+        clock = "" if one["clk"] else ", clock not synchronised"
+        verdict = "DOUBTFUL" if one["doubt"] else "verified"
+        signed = "all" if one["signed"] == one["taken"] else f"{one['signed']:,} of them"
+        yield f"    {signed} in {one['statements']:,} signed statements: {verdict}{clock}"
+    if one["doubt"]:
+        yield f"    {one['doubt']}"
+    for line in (
+        *_exceptions(one),
+        *(f"  declared lost: {_range(a, b)}: {why}" for a, b, why in one["gaps"]),
+    ):
+        yield f"  {line}"
+    if one["missing_count"]:
+        yield f"    MISSING {one['missing_count']:,}"
+        for line in _absent(one):
+            yield f"  {line}"
+    for name, stream in one["streams"].items():
+        yield f"      {name}  {share(stream['rows_stored'], stream['rows_taken'])} rows stored"
+
+
+def _shares(one: dict[str, Any]) -> str:
+    text = f"{share(one['stored'], one['taken'])} messages stored"
+    if one["rows_taken"]:
+        text += f", {share(one['rows_stored'], one['rows_taken'])} rows"
+    return text
+
+
+def _absent(one: dict[str, Any]) -> Iterable[str]:
+    """Since when and why; ranges with the same reason share a line."""
+    lines: dict[tuple[int, str], list[str]] = {}
+    for first, last, since, why in one.get("absent", ()):
+        lines.setdefault((since, why), []).append(_range(first, last))
+    for (since, why), ranges in lines.items():
+        when = f"since {_time(since)}, " if since else ""
+        yield f"  missing {', '.join(ranges)}: {when}{why}"
+
+
+def _strangers(ledger: dict[str, Any]) -> Iterable[str]:
+    for one in ledger.get("strangers", ()):
+        yield (
+            f"{one['node']}: {one['statements']:,} statements since {_time(one['since'])} are signed "
+            f"with key {one['key']}, which is not accepted: was the device set up anew?"
+        )
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def _exceptions(one: dict[str, Any]) -> Iterable[str]:
     parts = [
         f"{one[key]:,} {text}"
@@ -132,7 +258,7 @@ def _exceptions(one: dict[str, Any]) -> Iterable[str]:
             ("waiting", "still wait on their node"),
             ("duplicates", "duplicates dropped"),
         )
-        if one[key]
+        if one.get(key)
     ]
     if parts:
         yield "  " + ", ".join(parts)

@@ -8,6 +8,7 @@ import inspect
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import click
 import simulators
 from wire.clock import Clock
 from wire.errors import EdgebedError
+from wire.yaml12 import YamlMistake, compose
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group(name="sim")
@@ -33,39 +37,102 @@ def list_kinds(as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("kind", type=click.Choice(list(simulators.KINDS)))
-@click.option("--seed", default=1, show_default=True, help="Same seed, same data.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.argument("what", metavar="KIND|SCENARIO")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Same seed, same data; 1, or the scenario's.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one."
+    "--rate",
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="How many times faster than real its time runs: 1 for a kind; at most, for a scenario.",
 )
-@click.option("--rate", default=1.0, show_default=True, help="How many times faster than real its time runs.")
+@click.option("--host", help="Kind: address to listen on, 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Kind: TCP port, a free one.")
 @click.option(
     "--fault",
     "faults",
     multiple=True,
-    help="opcua: KIND:JOINT[@START[-END]][xSIZE], e.g. friction:3@20-40x1.5 (seconds since the start); kinds "
-    "are friction, backlash, spike, stuck-sensor. May be repeated.",
+    help="Kind: KIND[:PART][@START[-END]][xSIZE], e.g. friction:3@20-40x1.5 for opcua (seconds since the "
+    "start); a wrong one says which there are. May be repeated.",
 )
 @click.option(
     "--clip",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="camera: loop this recorded clip instead of the drawn street.",
+    help="Kind camera: loop this recorded clip instead of the drawn street.",
 )
-@click.option("--for", "seconds", type=click.FloatRange(min=0), help="End after so many real seconds.")
-@click.option("--json", "as_json", is_flag=True, help="Say where it listens as a JSON object.")
-def run(kind: str, rate: float, seconds: float | None, as_json: bool, **options: Any) -> None:
-    """Run a simulated device until Ctrl-C.
+@click.option("--option", "extra", multiple=True, help="Kind: KEY=VALUE of what is its own. May be repeated.")
+@click.option("--for", "seconds", type=click.FloatRange(min=0), help="Kind: end after so many real seconds.")
+@click.option(
+    "--assert", "asserted", is_flag=True, help="Scenario: exit 1 when an assertion fails, 3 when partly run."
+)
+@click.option("--junit", type=_FILE, help="Scenario: write JUnit XML, a test case an assertion.")
+@click.option(
+    "--report", type=_FILE, help="Scenario: write a Markdown report, truth and result side by side."
+)
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Scenario: keep store, configs and logs in this folder, which must be new or empty.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Where it listens, or the report, as a JSON object.")
+def run(what: str, as_json: bool, **options: Any) -> None:
+    """Run a simulated device until Ctrl-C, or play a scenario to its end.
 
-    The first line of stdout is its URL, for an adapter's `url` option; everything else goes to stderr.
+    KIND is a word of `edgebed sim list`; the first line of stdout is its URL, for an adapter's `url` option.
+    SCENARIO is a name in configs/scenarios/ or a file: broker, collector, agents and devices run in this
+    process on one clock, and what the collector stored is compared with the truth. Results go to stdout,
+    everything else to stderr.
     """
-    server = _server(kind, rate, options)
+    given = {name: value for name, value in options.items() if value not in (None, (), False)}
+    if what in simulators.KINDS:
+        _refuse(given, _OF_SCENARIOS, f"{what} is a kind of device")
+        _run_kind(what, given, as_json)
+    else:
+        _refuse(given, _OF_KINDS, f"{what} is a scenario")
+        from edgebed.scenario import command as scenario  # only who plays one pays for all of edgebed
+
+        sys.exit(scenario.run(what, given, as_json))
+
+
+_OF_KINDS = {
+    "host": "host",
+    "port": "port",
+    "faults": "fault",
+    "clip": "clip",
+    "extra": "option",
+    "seconds": "for",
+}
+_OF_SCENARIOS = {"asserted": "assert", "junit": "junit", "report": "report", "keep": "keep"}
+
+
+def _refuse(given: dict[str, Any], foreign: dict[str, str], why: str) -> None:
+    for name, option in foreign.items():
+        if name in given:
+            raise click.UsageError(f"{why}: it takes no --{option}")
+
+
+def _run_kind(kind: str, given: dict[str, Any], as_json: bool) -> None:
+    rate, seconds = given.pop("rate", 1.0), given.pop("seconds", None)
+    given |= _extra(given.pop("extra", ()))
+    given.setdefault("seed", 1)
+    server = _server(kind, rate, given)
     stopped_by = asyncio.run(_serve(server, kind, seconds, as_json))
     if stopped_by == signal.SIGINT:
         sys.exit(130)
 
 
-def _server(kind: str, rate: float, options: dict[str, Any]) -> Any:
+def _extra(texts: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for text in texts:
+        key, is_pair, value = text.partition("=")
+        if not is_pair or not key.isidentifier() or key in ("clock", "seed", "host", "port", "faults"):
+            raise click.UsageError(f"--option {text!r} is not KEY=VALUE of the kind's own")
+        try:
+            found[key] = compose(value or '""')[0].plain()
+        except YamlMistake as mistake:
+            raise click.UsageError(f"--option {text!r}: {mistake.sentence}") from mistake
+    return found
+
+
+def _server(kind: str, rate: float, given: dict[str, Any]) -> Any:
     try:
         kind_of_server = simulators.load(kind)
     except ModuleNotFoundError as error:
@@ -73,22 +140,13 @@ def _server(kind: str, rate: float, options: dict[str, Any]) -> Any:
             f"{kind} needs {error.name}, which is missing: pip install 'edgebed[sim]'"
         ) from error
     taken = inspect.signature(kind_of_server).parameters
-    given = {name: value for name, value in options.items() if value not in (None, ())}
     for name in given:
         if name not in taken:
-            raise click.UsageError(f"{kind} takes no --{name.removesuffix('s')}")
+            raise click.UsageError(f"{kind} takes no --{_OF_KINDS.get(name, f'option {name}')}")
     try:
-        if "faults" in given:
-            given["faults"] = _faults(given["faults"])
         return kind_of_server(clock=Clock(rate), **given)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise click.UsageError(str(error)) from error
-
-
-def _faults(texts: tuple[str, ...]) -> list[Any]:
-    from simulators.cobot import Fault
-
-    return [Fault.parse(text) for text in texts]
 
 
 async def _serve(server: Any, kind: str, seconds: float | None, as_json: bool) -> int:

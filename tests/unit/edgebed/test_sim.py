@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import socket
@@ -44,7 +45,12 @@ def test_it_ends_by_signal(tmp_path: Path, how: signal.Signals, status: int) -> 
     ("arguments", "said"),
     [
         (["opcua", "--clip", __file__], "opcua takes no --clip"),
-        (["camera", "--fault", "spike:1"], "camera takes no --fault"),
+        (["camera", "--fault", "spike:1"], "spike:1"),
+        (["camera", "--option", "colour=red"], "camera takes no --option colour"),
+        (["camera", "--option", "clock=1"], "is not KEY=VALUE"),
+        (["camera", "--option", "size={"], "--option"),
+        (["camera", "--junit", "out.xml"], "it takes no --junit"),
+        (["robot", "--port", "1"], "robot is a scenario: it takes no --port"),
         (["opcua", "--fault", "rust:1"], "rust"),
         (["opcua", "--rate", "0"], "rate"),
         (["opcua", "--port", "99999"], "99999"),
@@ -58,7 +64,14 @@ def test_mistakes_are_usage_errors(arguments: list[str], said: str) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("kind", list(simulators.KINDS))
+LISTENING = [
+    kind
+    for kind in simulators.KINDS
+    if "broker_url" not in inspect.signature(simulators.load(kind)).parameters
+]
+
+
+@pytest.mark.parametrize("kind", LISTENING)
 def test_a_port_in_use_is_told_as_such(kind: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -66,5 +79,6 @@ def test_a_port_in_use_is_told_as_such(kind: str) -> None:
         port = taken.getsockname()[1]
         done = run("run", kind, "--port", str(port))
     assert done.returncode == 75
-    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert f"127.0.0.1:{port}: " in done.stderr
+    assert "address already in use" in done.stderr.lower()
     assert "Traceback" not in done.stderr

@@ -1,0 +1,78 @@
+"""`edgebed init`: a ready config of one of the testbeds, to be changed into your own."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+
+from edgebed.assets import folder
+from wire.config import did_you_mean
+from wire.errors import ConfigError, WireError, unwritable
+from wire.topics import Address
+
+_FILE = re.compile(r"(?P<key>\b(?:package|dbc|map):\s*)(?P<path>[\w./-]+)")
+_NODE = re.compile(r"^node:.*$", re.MULTILINE)
+_BROKER = re.compile(r"^broker:.*$", re.MULTILINE)
+
+
+def testbeds() -> list[str]:
+    """The names of the ready configs for agents and the collector."""
+    return sorted(path.stem for path in folder("configs").glob("*.yaml"))
+
+
+@click.command(name="init")
+@click.argument("testbed", required=False, default="")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; stdout without it.")
+@click.option("--node", default="", help="tenant/pilot/site/node: who the agent is.")
+@click.option("--broker", default="", help="mqtt://host[:port] of your broker.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def command(testbed: str, output: Path | None, node: str, broker: str, force: bool) -> None:
+    """Write the ready config of TESTBED; without one, list which there are."""
+    if not testbed:
+        for name in testbeds():
+            first = (folder("configs") / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+            click.echo(f"{name:12} {first.removeprefix('# ')}")
+        return
+    if testbed not in testbeds():
+        raise click.UsageError(f"no testbed {testbed!r}{did_you_mean(testbed, testbeds())}")
+    text = _text(testbed, node, broker, output)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{output} exists: choose another name, or --force") from error
+    except OSError as error:
+        raise unwritable(str(output), error) from error
+    what = "collector run" if testbed == "collector" else "agent check"
+    click.echo(f"{output} is written; change it, then: edgebed {what} {output}", err=True)
+
+
+def _text(testbed: str, node: str, broker: str, output: Path | None) -> str:
+    """The config with the paths of what is shipped seen from where it will stand."""
+    configs = folder("configs")
+    text = (configs / f"{testbed}.yaml").read_text(encoding="utf-8")
+    here = (output.parent if output is not None else Path()).resolve()
+
+    def path(found: re.Match[str]) -> str:
+        shipped = (configs / found["path"]).resolve()
+        if not shipped.exists():
+            return found[0]
+        inside = here == configs.resolve().parent or configs.resolve().parent in here.parents
+        return found["key"] + (os.path.relpath(shipped, here) if inside else str(shipped))
+
+    text = _FILE.sub(path, text)
+    if node:
+        try:
+            Address.parse(node)
+        except WireError as error:
+            raise click.UsageError(str(error)) from error
+        text = _NODE.sub(f"node: {node}", text, count=1)
+    if broker:
+        text = _BROKER.sub(f'broker: {{url: "{broker}"}}', text, count=1)
+    return text

@@ -1,0 +1,132 @@
+"""`edgebed replay`: a recorded session through the pipeline again, and the regression gate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from agent.regression import Difference
+    from agent.replay import Replay
+
+
+@click.command(name="replay")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Models of this config instead of the recorded one.",
+)
+@click.option(
+    "--expect",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Compare the events with this file (one JSON object a line).",
+)
+@click.option("--update", is_flag=True, help="Write --expect instead of comparing.")
+@click.option(
+    "--within-ms", type=click.IntRange(min=0), default=0, show_default=True, help="How far an event may move."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.02,
+    show_default=True,
+    help="Of scores and numbers.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def command(
+    file: Path,
+    config: Path | None,
+    expect: Path | None,
+    update: bool,
+    within_ms: int,
+    tolerance: float,
+    as_json: bool,
+) -> None:
+    """Feed FILE, made by `edgebed record`, through the pipeline as fast as the models go.
+
+    Without --expect the events are printed, one JSON object a line. Exits 1 when they differ from what is
+    expected, 3 when a model did not run.
+    """
+    from agent import regression
+    from agent.replay import Replay
+    from edgebed.commands.agent import errors_of_a_group, log_to_stderr
+
+    if update and expect is None:
+        raise click.UsageError("--update needs --expect, the file to write")
+    log_to_stderr("error")
+    replay = Replay(file, config)
+    began_s = time.monotonic()
+    with errors_of_a_group():
+        asyncio.run(replay.run())
+    took_s = time.monotonic() - began_s
+    found = regression.of_events(replay.events)
+    difference = None
+    if expect is not None and update:
+        regression.save(expect, found)
+    elif expect is not None:
+        difference = regression.compare(
+            regression.load(expect), found, within_ms=within_ms, tolerance=tolerance
+        )
+    if as_json:
+        click.echo(json.dumps(_document(replay, took_s, difference)))
+    else:
+        if expect is None:
+            for each in found:
+                click.echo(msgspec.json.encode(each))
+        _tell(replay, took_s, difference)
+    failed = [name for name, state in replay.states.items() if state.state == "failed"]
+    sys.exit(1 if difference else 3 if failed else 0)
+
+
+def _tell(replay: Replay, took_s: float, difference: Difference | None) -> None:
+    from agent.replay import changed_models
+
+    if replay.session.recovered:
+        click.echo(f"{replay.path} ends early: {replay.session.recovered}", err=True)
+    for line in changed_models(replay.session.models, replay.models):
+        click.echo(line, err=True)
+    for name, state in replay.states.items():
+        if state.state == "failed":
+            click.echo(f"model {name}: {state.why}", err=True)
+    speed = replay.seconds / took_s if took_s > 0 else 0.0
+    click.echo(
+        f"{replay.readings:,} readings of {replay.seconds:,.1f} s in {took_s:.1f} s (x{speed:,.0f}), "
+        f"{len(replay.events):,} events",
+        err=True,
+    )
+    if difference is None:
+        return
+    for line in difference.lines():
+        click.echo(line)
+    click.echo(
+        f"{len(difference.missing)} missing, {len(difference.unexpected)} unexpected, "
+        f"{len(difference.changed)} changed"
+        if difference
+        else "as expected"
+    )
+
+
+def _document(replay: Replay, took_s: float, difference: Difference | None) -> dict[str, Any]:
+    from agent.replay import changed_models
+
+    return {
+        "file": str(replay.path),
+        "recovered": replay.session.recovered,
+        "readings": replay.readings,
+        "left_out": replay.left_out,
+        "recorded_s": round(replay.seconds, 3),
+        "took_s": round(took_s, 3),
+        "events": len(replay.events),
+        "models": replay.models,
+        "changed_models": changed_models(replay.session.models, replay.models),
+        "states": {name: msgspec.to_builtins(state) for name, state in replay.states.items()},
+        "difference": None if difference is None else difference.lines(),
+    }

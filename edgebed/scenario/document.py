@@ -1,0 +1,295 @@
+"""The scenario file: what is built, what happens to it, and what must hold in the end."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+import simulators
+from edgebed.assets import folder as assets
+from edgebed.broker import Kind
+from wire import config
+from wire.clock import NS_PER_S
+from wire.config import KeyPath, Marks, Mistake, did_you_mean
+from wire.errors import ConfigError
+from wire.messages import is_id
+
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+Span = Annotated[float, Meta(gt=0, le=86_400)]
+Name = Annotated[str, Meta(max_length=100)]
+
+_EARLIEST_NS, _LATEST_NS = 31_536_000 * NS_PER_S, 7_258_118_400 * NS_PER_S
+_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
+
+
+class SimulatedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What stands for a device of the agent's config."""
+
+    simulator: Annotated[str, Meta(description="A word of `edgebed sim list`.")] = ""
+    shares: Annotated[
+        Name, Meta(description="Instead: the device of this agent whose simulator it is too.")
+    ] = ""
+    options: Annotated[dict[str, Any], Meta(description="Of the simulator.")] = {}
+    adapter: Annotated[dict[str, Any], Meta(description="Changes to the adapter's options.")] = {}
+
+
+class ScenarioAgent(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One agent: a ready config, of which only the named devices (and models on them) take part."""
+
+    config: Annotated[Path, Meta(description="The agent's YAML.")]
+    devices: Annotated[
+        dict[str, SimulatedDevice],
+        Meta(min_length=1, max_length=50, description="Device id of the config to what stands for it."),
+    ]
+
+
+class Happening(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One line of the timeline: who, what, when, for how long. Seconds count from T0, when all is up."""
+
+    at_s: Annotated[Seconds, Meta(description="When.")]
+    for_s: Annotated[Span | None, Meta(description="For how long; without it until the end.")] = None
+    id: Annotated[str, Meta(max_length=32, description="A name, for assertions.")] = ""
+    device: Annotated[Name, Meta(description="Whom: a device ...")] = ""
+    fault: Annotated[
+        str, Meta(max_length=100, description="... that breaks: KIND[:PART][xSIZE] of its simulator.")
+    ] = ""
+    line: Annotated[
+        Literal["", "cut", "black-hole"], Meta(description="... whose line to the agent fails (TCP only).")
+    ] = ""
+    agent: Annotated[Name, Meta(description="Whom: an agent ...")] = ""
+    link: Annotated[
+        Literal["", "cut", "black-hole"], Meta(description="... whose link to the broker fails.")
+    ] = ""
+    restart: Annotated[
+        Literal["", "agent", "broker", "collector"],
+        Meta(description="What is stopped and, after for_s, started again; `agent` is the named one."),
+    ] = ""
+
+
+class Check(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One assertion: a key that says what is looked at, and those that say what must be seen."""
+
+    stream: Annotated[Name, Meta(description="device/stream, with `rows` or `equals_truth`.")] = ""
+    rows: Annotated[
+        Literal["all"] | int | None, Meta(description="How many rows: all there were, or at least so many.")
+    ] = None
+    equals_truth: Annotated[
+        Literal["within decimals"] | float | None,
+        Meta(description="Every value is the simulator's, but for the decimals that travel or this much."),
+    ] = None
+    fields: Annotated[list[str], Meta(description="equals_truth: only these.")] = []
+    counts: Annotated[Name, Meta(description="device/stream of counts, against the truth.")] = ""
+    within: Annotated[
+        str, Meta(max_length=10, description="counts: how far off their mean may be, e.g. 5%.")
+    ] = ""
+    alarm: Annotated[Name, Meta(description="device/model that must raise an alarm ...")] = ""
+    after: Annotated[str, Meta(description="... after this line of the timeline ...")] = ""
+    within_s: Annotated[Seconds | None, Meta(description="... within so many seconds ...")] = None
+    part: Annotated[str, Meta(description="... of this part; of a classifier, this class.")] = ""
+    quiet: Annotated[Name, Meta(description="device/model that must raise no alarm ...")] = ""
+    before: Annotated[str, Meta(description="... before this line of the timeline, or at all.")] = ""
+    quality: Annotated[Name, Meta(description="device/stream whose rows must be good ...")] = ""
+    good: Annotated[str, Meta(max_length=10, description="... to this share at least, e.g. 99%.")] = ""
+    events: Annotated[Name, Meta(description="device/type of events, of which there must be ...")] = ""
+    at_least: Annotated[int | None, Meta(ge=0, description="... so many at least.")] = None
+    at_most: Annotated[int | None, Meta(ge=0, description="... so many at most.")] = None
+    lost: Annotated[int | None, Meta(ge=0, description="Messages lost or missing, at most.")] = None
+    duplicates: Annotated[int | None, Meta(ge=0, description="Messages stored twice, at most.")] = None
+    units: Annotated[
+        Literal["", "as declared"], Meta(description="Every stored field has the unit its config declares.")
+    ] = ""
+
+
+class Scenario(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The whole file. Times of the timeline count from T0; what is stored before T0 is not judged."""
+
+    title: Annotated[str, Meta(max_length=200, description="One line for the report.")] = ""
+    start: Annotated[
+        str, Meta(max_length=40, description="When the simulated world begins, e.g. 2026-03-02T09:00:00Z.")
+    ]
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Same seed, same data.")] = 1
+    lead_in_s: Annotated[
+        float,
+        Meta(
+            ge=2,
+            le=86_400,
+            description="From the start to T0: devices connect and models fill their windows.",
+        ),
+    ] = 10.0
+    duration_s: Annotated[Span, Meta(description="From T0 to the end.")]
+    rate: Annotated[float, Meta(gt=0, le=1000, description="Simulated seconds a real second, at most.")] = (
+        50.0
+    )
+    broker: Annotated[Kind, Meta(description="Which broker runs.")] = "nats"
+    agents: Annotated[
+        dict[str, ScenarioAgent], Meta(min_length=1, max_length=50, description="Agent name to agent.")
+    ]
+    timeline: Annotated[list[Happening], Meta(max_length=500, description="What happens.")] = []
+    checks: Annotated[list[Check], Meta(max_length=500, description="What must hold in the end.")] = field(
+        name="assert", default_factory=list
+    )
+
+    @property
+    def start_ns(self) -> int:
+        """Unix nanoseconds of `start`."""
+        return round(datetime.fromisoformat(self.start).timestamp()) * NS_PER_S
+
+    def happening(self, id: str) -> Happening:  # noqa: A002 - the key's own name
+        """The line of the timeline that is called so."""
+        return next(each for each in self.timeline if each.id == id)
+
+
+def find(name: str) -> Path:
+    """The file of a scenario: a path, or the name of one in `configs/scenarios/`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    shipped = {found.stem: found for found in sorted((assets("configs") / "scenarios").glob("*.yaml"))}
+    if name in shipped:
+        return shipped[name]
+    hint = did_you_mean(name, [*simulators.KINDS, *shipped])
+    raise ConfigError(f"{name!r} is no kind of device, no ready scenario and no file{hint}")
+
+
+def load(path: Path) -> Scenario:
+    """Read and check a scenario.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    return config.load(path, Scenario, _check)
+
+
+def percent(text: str) -> float | None:
+    """`5%` as 0.05; None where it is no such thing."""
+    found = _PERCENT.fullmatch(text.strip())
+    return float(found[1]) / 100 if found else None
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a scenario, for editors."""
+    return config.schema(Scenario)
+
+
+# --- mistakes that types cannot tell
+
+
+def _check(found: Scenario, _marks: Marks) -> Iterator[Mistake]:
+    try:
+        if datetime.fromisoformat(found.start).tzinfo is None:
+            yield ("start",), f"{found.start!r} needs its zone, e.g. 2026-03-02T09:00:00Z"
+        elif not _EARLIEST_NS <= found.start_ns <= _LATEST_NS:
+            yield ("start",), f"{found.start!r} is not between 1971 and 2200"
+    except ValueError:
+        yield ("start",), f"{found.start!r} is no time like 2026-03-02T09:00:00Z"
+    devices: Counter[str] = Counter()
+    for name, agent in found.agents.items():
+        if not is_id(name):
+            yield ("agents", name), f"{name!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)"
+        for device, simulated in agent.devices.items():
+            devices[device] += 1
+            yield from _check_device(("agents", name, "devices", device), simulated, agent)
+    for device, times in devices.items():
+        if times > 1:
+            yield ("agents",), f"{times} agents have a device {device!r}: names in a scenario are unique"
+    yield from _check_timeline(found, devices)
+    ids = {each.id for each in found.timeline} - {""}
+    for at, check in enumerate(found.checks):
+        for path, sentence in _check_assertion(check, devices, ids):
+            yield ("assert", at, *path), sentence
+
+
+def _check_device(where: KeyPath, simulated: SimulatedDevice, agent: ScenarioAgent) -> Iterator[Mistake]:
+    if bool(simulated.simulator) == bool(simulated.shares):
+        yield where, "exactly one of simulator and shares says what stands for it"
+    elif simulated.simulator and simulated.simulator not in simulators.KINDS:
+        hint = did_you_mean(simulated.simulator, simulators.KINDS)
+        yield (*where, "simulator"), f"there is no simulator {simulated.simulator!r}{hint}"
+    elif simulated.shares:
+        other = agent.devices.get(simulated.shares)
+        if other is None or not other.simulator:
+            yield (*where, "shares"), f"{simulated.shares!r} is no device of this agent with a simulator"
+        if simulated.options:
+            yield (*where, "options"), f"the simulator's options stand at {simulated.shares}"
+
+
+def _check_timeline(found: Scenario, devices: Counter[str]) -> Iterator[Mistake]:
+    seen: set[str] = set()
+    for at, each in enumerate(found.timeline):
+        where = ("timeline", at)
+        if each.id in seen:
+            yield (*where, "id"), f"a line before is called {each.id!r} too"
+        seen |= {each.id} - {""}
+        if each.at_s >= found.duration_s:
+            yield (*where, "at_s"), f"{each.at_s:g} s is not before the end at {found.duration_s:g} s"
+        actions = [name for name in ("fault", "line", "link", "restart") if getattr(each, name)]
+        if len(actions) != 1:
+            yield where, "exactly one of fault, line, link and restart says what happens"
+            continue
+        action = actions[0]
+        wants = {"fault": "device", "line": "device", "link": "agent"}.get(action, "")
+        if action == "restart":
+            wants = "agent" if each.restart == "agent" else ""
+        for target, known in (("device", devices), ("agent", found.agents)):
+            value = getattr(each, target)
+            if value and target != wants:
+                yield (*where, target), f"{action} does not happen to a {target}"
+            elif target == wants and value not in known:
+                hint = did_you_mean(value, known)
+                yield (*where, target), f"there is no {target} {value!r}{hint}"
+        if action == "fault" and "@" in each.fault:
+            yield (*where, "fault"), "at_s and for_s say when: leave @... away"
+
+
+HEADS: dict[
+    str, tuple[tuple[str, ...], tuple[str, ...]]
+] = {  # what is looked at -> keys it needs one of, and takes
+    "stream": (("rows", "equals_truth"), ("fields",)),
+    "counts": (("within",), ()),
+    "alarm": (("within_s",), ("after", "part")),
+    "quiet": ((), ("before", "part")),
+    "quality": (("good",), ()),
+    "events": (("at_least", "at_most"), ()),
+    "lost": ((), ("duplicates",)),
+    "duplicates": ((), ("lost",)),
+    "units": ((), ()),
+}
+
+
+def _check_assertion(check: Check, devices: Counter[str], ids: set[str]) -> Iterator[Mistake]:
+    given = {name for name in check.__struct_fields__ if getattr(check, name) not in ("", None, [])}
+    heads = [head for head in HEADS if head in given]
+    if not heads or (len(heads) > 1 and heads != ["lost", "duplicates"]):
+        what = f"not {' and '.join(heads)}" if heads else "none is given"
+        yield (), f"exactly one of {', '.join(HEADS)} says what is looked at, {what}"
+        return
+    needs, takes = HEADS[heads[0]]
+    for name in sorted(given - {*heads, *needs, *takes}):
+        yield (name,), f"{name} says nothing about {heads[0]}"
+    if needs and not given & set(needs):
+        yield (), f"{heads[0]} needs {' or '.join(needs)}"
+    for name in ("stream", "counts", "alarm", "quiet", "quality", "events"):
+        value = getattr(check, name)
+        device = value.partition("/")[0]
+        if value and value.count("/") != 1:
+            yield (name,), f"{value!r} is not device/{'type' if name == 'events' else 'stream'}"
+        elif value and device not in devices and device != "_":
+            yield (name,), f"there is no device {device!r}{did_you_mean(device, devices)}"
+    for name in ("after", "before"):
+        value = getattr(check, name)
+        if value and value not in ids:
+            yield (name,), f"no line of the timeline is called {value!r}{did_you_mean(value, ids)}"
+    for name in ("within", "good"):
+        value = getattr(check, name)
+        if value and percent(value) is None:
+            yield (name,), f"{value!r} is no share like 5%"

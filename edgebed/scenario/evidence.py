@@ -1,0 +1,177 @@
+"""What the collector holds of a scenario, beside what the simulators say it should."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from agent.app import App
+from agent.manifest import WindowInput
+from collector.reader import Reader
+from collector.table import Table
+from edgebed.scenario.document import Scenario
+from edgebed.scenario.play import Run
+from edgebed.scenario.stage import Site, Stage
+from wire.clock import NS_PER_MS
+from wire.messages import Scalar, Stream
+from wire.ranges import Ranges
+
+MEASURED = ("infer_ms",)  # of this machine and this run: no part of the payload that a seed determines
+COUNTED = ("frame",)  # counts from when the device was opened
+
+Truth = Mapping[str, Scalar]
+
+
+@dataclass
+class StreamEvidence:
+    """The stored rows of one stream between T0 and the end, and the truth at each of their times."""
+
+    name: str  # device/stream
+    node: str
+    declared: Stream  # as the node declared it
+    configured: Stream | None  # as its agent has it from config and models
+    table: Table
+    truth: list[Truth]
+    expected: int | None  # rows, where the rate says
+    slack: int = 0  # rows more or less that are all the same "all"
+
+    @property
+    def sha256(self) -> str:
+        """Of times, values and quality in order: the same for the same seed at any pace."""
+        digest = hashlib.sha256()
+        first: dict[str, Scalar] = {}
+        for at_us, values, quality in self.table:
+            digest.update(msgspec.json.encode((at_us, sorted(_payload(values, first).items()), quality)))
+        return digest.hexdigest()
+
+    @property
+    def compared(self) -> list[str]:
+        """The fields that the simulator tells the truth about."""
+        known = {name for truth in self.truth for name in truth}
+        return [name for name in self.table.fields if name in known]
+
+    def error(self, name: str) -> tuple[float, float] | None:
+        """Mean and largest absolute difference of a field to the truth; None where nothing is to compare.
+
+        A missing value where there is a truth counts as infinitely wrong.
+        """
+        found = []
+        for (_, values, _), truth in zip(self.table, self.truth, strict=True):
+            real, stored = truth.get(name), values.get(name)
+            if isinstance(real, (int, float)):
+                found.append(abs(stored - real) if isinstance(stored, (int, float)) else math.inf)
+            elif real is not None:
+                found.append(0.0 if stored == real else math.inf)
+        return (sum(found) / len(found), max(found)) if found else None
+
+    def tolerance(self, name: str) -> float:
+        """What the decimals that travel may take from a value."""
+        info = self.declared.fields.get(name)
+        return 0.0 if info is None or info.dec is UNSET else 0.5 * 10.0**-info.dec
+
+    def mean(self, name: str) -> tuple[float, float]:
+        """Stored and true mean of a field, NaN where there is none."""
+        stored = [_number(values.get(name)) for _, values, _ in self.table]
+        return _mean(stored), _mean([_number(truth.get(name)) for truth in self.truth])
+
+
+@dataclass
+class Evidence:
+    """All that is judged and reported."""
+
+    run: Run
+    streams: dict[str, StreamEvidence] = field(default_factory=dict)  # by device/stream
+    events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by device, oldest first
+    totals: dict[str, int] = field(default_factory=dict)  # of the ledger
+    twice: int = 0  # messages that are stored more than once
+    left_out: dict[str, str] = field(default_factory=dict)  # agent -> why it did not take part
+    absent: dict[str, str] = field(default_factory=dict)  # device -> its agent that was left out
+
+
+def gather(stage: Stage, run: Run) -> Evidence:
+    """Read the store of a collector that has ended. Blocks."""
+    evidence = Evidence(run, totals=run.totals)
+    reader = Reader(stage.folder / "store")
+    try:
+        for site in stage.sites.values():
+            if site.left_out:
+                evidence.left_out[site.name] = site.left_out
+                evidence.absent |= dict.fromkeys(site.settings.devices, site.name)
+            else:
+                _add_site(evidence, reader, stage, site, run.apps[site.name])
+        evidence.twice = _twice(reader)
+    finally:
+        reader.close()
+    return evidence
+
+
+def _add_site(evidence: Evidence, reader: Reader, stage: Stage, site: Site, app: App) -> None:
+    node, run, scenario = str(app.plan.address), evidence.run, stage.scenario
+    start_ms, end_ms = run.t0_ns // NS_PER_MS, run.end_ns // NS_PER_MS
+    declared = run.births[node].devices if node in run.births else {}
+    for device in site.settings.devices:
+        for stream, info in declared[device].streams.items() if device in declared else ():
+            if info.kind == "frame":
+                continue
+            table = reader.rows(node, device, stream, start_ms=start_ms, end_ms=end_ms)
+            simulator = site.simulators[device]
+            truth = [simulator.truth(at_us * 1000) for at_us, _, _ in table]
+            configured = app.pipeline.streams(device).get(stream)
+            expected, slack = _expected(app, stream, info, simulator, scenario)
+            name = f"{device}/{stream}"
+            evidence.streams[name] = StreamEvidence(
+                name, node, info, configured, table, truth, expected, slack
+            )
+        rows = reader.events(node, device, limit=10_000, before=(2**62, "", 0))
+        evidence.events[device] = [event for _, event in reversed(rows)]
+
+
+def _expected(
+    app: App, stream: str, info: Stream, simulator: Any, scenario: Scenario
+) -> tuple[int | None, int]:
+    """How many rows there should be, and by how many the edges may differ."""
+    rate = info.rate_hz or 0.0
+    slot, slack = app.pipeline.slots.get(stream), 0
+    if slot is not None and slot.manifest is not None:
+        wants = slot.manifest.input
+        if isinstance(wants, WindowInput):
+            rate, slack = wants.rate_hz / wants.hop, 1
+        else:
+            rate = getattr(simulator, "fps", 0.0)
+        rate /= slot.settings.every
+    return (round(rate * scenario.duration_s), slack) if rate else (None, 0)
+
+
+def _twice(reader: Reader) -> int:
+    seen: dict[tuple[str, str], Ranges] = {}
+    twice = 0
+    for node, ep, numbers, _ in reader.chunks():
+        ranges = seen.setdefault((node, ep), Ranges())
+        for number in numbers:
+            twice += number in ranges
+            ranges.add(number)
+    return twice
+
+
+def _payload(values: Mapping[str, Scalar], first: dict[str, Scalar]) -> dict[str, Scalar]:
+    kept = {name: value for name, value in values.items() if name not in MEASURED}
+    for name in COUNTED:
+        if isinstance(value := kept.get(name), int):
+            base = first.setdefault(name, value)
+            kept[name] = value - base if isinstance(base, int) else value
+    return kept
+
+
+def _number(value: Scalar) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

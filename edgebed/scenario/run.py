@@ -1,0 +1,48 @@
+"""One scenario from file to report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from edgebed.scenario.document import load
+from edgebed.scenario.evidence import gather
+from edgebed.scenario.judge import judge
+from edgebed.scenario.play import play
+from edgebed.scenario.report import Report
+from edgebed.scenario.stage import Stage
+from wire.errors import unwritable
+
+_THREADS = 16  # of all agents, the collector and their disks together
+
+
+async def run(
+    path: Path, folder: Path, *, rate: float | None, seed: int | None, say: Callable[[str], None]
+) -> Report:
+    """Play the scenario of a file with its data in `folder`, and judge it.
+
+    Raises:
+        ConfigError: the file, or a config it names, holds mistakes.
+        EdgebedError: it could not be played.
+    """
+    scenario = load(path)
+    pace, seed = rate or scenario.rate, scenario.seed if seed is None else seed
+    await asyncio.to_thread(_make, folder)
+    executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="asyncio_")
+    asyncio.get_running_loop().set_default_executor(executor)
+    async with Stage(scenario, folder, seed=seed) as stage:
+        for site in stage.sites.values():
+            if site.left_out:
+                say(f"agent {site.name} does not take part: {site.left_out}")
+        played = await play(stage, pace, say)
+        evidence = await asyncio.to_thread(gather, stage, played)
+    return Report(path.stem, scenario, seed, pace, evidence, judge(scenario, evidence))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(f"folder {folder}", error) from error

@@ -1,0 +1,51 @@
+"""`edgebed init`: every ready config becomes one that loads where it was put."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from agent.config import load
+from edgebed.cli import command
+from edgebed.commands.init import testbeds as names
+from wire.clock import Clock
+
+AGENTS = [name for name in names() if name != "collector"]
+
+
+def init(*arguments: str) -> Result:
+    return CliRunner().invoke(command, ["init", *arguments])
+
+
+@pytest.mark.parametrize("testbed", AGENTS)
+def test_a_ready_config_loads_wherever_it_is_put(testbed: str, tmp_path: Path) -> None:
+    mine = tmp_path / "my.yaml"
+    made = init(
+        testbed, "-o", str(mine), "--node", "me/try/lab/box", "--broker", "mqtt://broker.example:1884"
+    )
+    assert made.exit_code == 0, made.output
+    plan = load(mine, Clock(), files=True)
+    assert str(plan.address) == "me/try/lab/box"
+    assert plan.config.broker.url == "mqtt://broker.example:1884"
+    assert plan.config.state == tmp_path / yaml.safe_load(mine.read_text())["state"]
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    mine = tmp_path / "my.yaml"
+    mine.write_text("precious")
+    refused = init("robot", "-o", str(mine))
+    assert refused.exit_code != 0
+    assert mine.read_text() == "precious"
+    assert init("robot", "-o", str(mine), "--force").exit_code == 0
+    assert "adapter:" in mine.read_text()
+
+
+def test_without_a_name_it_lists_and_a_wrong_one_is_helped() -> None:
+    listed = init()
+    assert [line.split()[0] for line in listed.output.splitlines()] == names()
+    assert "robot" in init("robto").output
+    assert init("robot", "--node", "Not/A/Node/x").exit_code == 2
+    assert yaml.safe_load(init("collector").output)["http"]["port"] == 8080
