@@ -16,30 +16,45 @@ from wire.clock import NS_PER_S, Clock
 PARTS = {
     "inference": "Model runs: the agent's path beside a hand-written loop",
     "frames": "The camera agent: CPU per frame beside a hand-written capture-infer-decode loop",
+    "adapters": "Adapters: CPU per reading and highest rate beside the bare library",
+    "cameras": "Four cameras on one agent, and a model too slow for them",
     "outbox": "The outbox: durable 250-byte records in groups of 10, live drain",
+    "wear": "Wear: what the device writes for a durable 250-byte record, beside a bare append and SQLite",
+    "backlog": "A backlog that drains: how fresh new readings are meanwhile, how fast, how much memory",
     "ingest": "The collector: durable samples per second beside mosquitto_sub merely reading",
     "footprint": "The daemon: memory and start",
+    "scenarios": "Scenarios: accelerated time, and the same payload at any pace",
+    "stall": "A link that stalls for 40 s, and a stop under load, beside ThingsBoard's gateway",
     "dashboard": "The dashboard: first paint and the cost of a further viewer",
 }
+_SHARED = "Each part in one run, with the machine it ran on. Machines are shared: read the ratios."
 RESULTS = Path(__file__).parent / "results.md"
 
 
 def main(wanted: Sequence[str]) -> int:
-    """Run the parts named (all without a name); a full run rewrites results.md."""
+    """Run the parts named (all without a name); each writes its own section of results.md anew."""
     unknown = set(wanted) - set(PARTS)
     if unknown:
         print(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    text = [f"# Measured by `make bench`\n\n{_machine()}\n"]
     for part in wanted or PARTS:
         print(f"... {part}", file=sys.stderr)
+        began_s = Clock().monotonic()
         rows = importlib.import_module(f"bench.{part}").run()
-        text.append(f"## {PARTS[part]}\n\n{table(rows)}\n")
-        print(text[-1])
-    if not wanted:
-        RESULTS.write_text("\n".join(text))
-        print(f"written: {RESULTS}", file=sys.stderr)
+        took_s = Clock().monotonic() - began_s
+        section = f"{_machine()} Took {took_s:.0f} s.\n\n{table(rows)}\n"
+        print(f"## {PARTS[part]}\n\n{section}")
+        _replace(PARTS[part], section)
     return 0
+
+
+def _replace(title: str, section: str) -> None:
+    """Put one section into results.md, in the order of the parts; sections of parts that went go."""
+    text = RESULTS.read_text() if RESULTS.exists() else ""
+    sections = dict(each.split("\n\n", 1) for each in text.split("\n## ")[1:])
+    sections[title] = section
+    kept = [f"## {title}\n\n{sections[title].strip()}\n" for title in PARTS.values() if title in sections]
+    RESULTS.write_text("\n".join([f"# Measured by `make bench`\n\n{_SHARED}\n", *kept]))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -67,7 +82,7 @@ def _machine() -> str:
     kernel = platform.release().partition("-")[0]
     return (
         f"{day}, {cpu}, {os.cpu_count()} cores, {int(total) / 2**20:.0f} GiB, Linux {kernel}, "
-        f"Python {platform.python_version()}. A shared machine: read the ratios, not the absolute figures."
+        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the end."
     )
 
 

@@ -106,20 +106,20 @@ def _start(config: Path) -> dict[str, float]:
         time.sleep(SETTLE_S)
         return {
             "ready": ready,
-            "rss": _rss_mb(process.pid),
+            "rss": rss_mb(process.pid),
             "cpu": (cpu_s(process.pid) - cpu) / SETTLE_S * 100,
         }
 
 
 @contextmanager
-def ready_agent(config: Path) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """A running agent that has said READY, and the seconds that took."""
+def ready_agent(config: Path, *command: str) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """A running agent (by `command` where one is given) that has said READY, and the seconds that took."""
     with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(f"{name}/notify")
         notify.settimeout(60)
         began = time.monotonic()
         process = subprocess.Popen(
-            edgebed_command("agent", "run", str(config)),
+            command or edgebed_command("agent", "run", str(config)),
             env={**os.environ, "NOTIFY_SOCKET": f"{name}/notify"},
             stderr=subprocess.DEVNULL,
         )
@@ -146,7 +146,8 @@ def _bare_interpreter() -> float:
     return _resident(out)
 
 
-def _rss_mb(pid: int) -> float:
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process in MiB."""
     return _resident(Path(f"/proc/{pid}/status").read_text())
 
 

@@ -49,6 +49,24 @@ def field_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def processes_of() -> Callable[[Path], list[str]]:
+    """`processes_of(folder)`: command lines of the running processes that name it."""
+
+    def find(folder: Path) -> list[str]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:  # it ended while we looked
+                continue
+            if str(folder) in words:
+                found.append(words)
+        return found
+
+    return find
+
+
 @pytest.fixture(params=KINDS)
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     """A running broker of each kind; `kill` and `start` keep its port and data."""

@@ -20,6 +20,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import pytest
 
+from collector import connection
 from collector import link as link_module
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
@@ -41,7 +42,7 @@ ROWS = 10
 
 
 class Sender:
-    """A node's outbox at its simplest: sends by number, sends again what is not acknowledged in a second."""
+    """A node's outbox at its simplest: sends by number, and again what is not acknowledged in 3 s."""
 
     def __init__(self, port: int, node: Address = NODE) -> None:
         self.node = node
@@ -83,7 +84,9 @@ class Sender:
         while not self._stop.wait(0.2):
             now = time.monotonic()
             with self._lock:
-                due = [(seq, *rest) for seq, rest in self._pending.items() if now - rest[2] > 1.0]
+                # as a node does, never more than it has on its way: a sender that floods is refused
+                oldest = list(self._pending.items())[:300]
+                due = [(seq, *rest) for seq, rest in oldest if now - rest[2] > 3.0]
                 for seq, topic, body, _ in due:
                     self._pending[seq] = (topic, body, now)
             if self.client.is_connected():
@@ -372,9 +375,9 @@ def test_a_second_collector_on_the_store_is_refused(tmp_path: Path) -> None:
 
 @contextmanager
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(link_module, "SILENCE_S", 1.5)
-    monkeypatch.setattr(link_module, "PROBE_EVERY_S", 0.3)
-    monkeypatch.setattr(link_module, "CONNECT_S", 3.0)
+    monkeypatch.setattr(connection, "SILENCE_S", 1.5)
+    monkeypatch.setattr(connection, "PROBE_EVERY_S", 0.3)
+    monkeypatch.setattr(connection, "CONNECT_S", 3.0)
     yield
 
 
@@ -412,13 +415,39 @@ async def test_a_connection_that_fell_silent_is_made_anew(
     expect_exactly(tmp_path / "store", 20)
 
 
+@pytest.mark.parametrize("tail", ["data/#", "status"])
+async def test_a_subscription_that_died_alone_is_made_anew(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch, tail: str
+) -> None:
+    """Connected, pinged, and everything else comes: only the messages of one class do not."""
+    made: list[connection.Connection] = []
+
+    def noted(*arguments: Any) -> connection.Connection:
+        made.append(connection.Connection(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(link_module, "Connection", noted)
+    with hurried(monkeypatch):
+        async with collecting(tmp_path, broker.port) as collector:
+            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            made[-1].client.unsubscribe(f"{connection.NODE}/{tail}")
+            with Sender(broker.port) as sender:
+                sender.send(20)
+                status = Status(state="online", ts=T0, boot="deadbeef", sess=4)
+                sender.client.publish(NODE.topic("status"), encode(status), 1, True)
+                await asyncio.to_thread(until, lambda: collector.link.state.rebuilt >= 1)
+                await asyncio.to_thread(sender.wait)
+                await asyncio.to_thread(until, lambda: collector.fleet.views(str(NODE))[0].state == "online")
+    expect_exactly(tmp_path / "store", 20)
+
+
 async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
     tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from collector import ingest
+    from collector import inbox, ingest
     from collector.dayfile import StoreBusy
 
-    monkeypatch.setattr(ingest, "QUEUE_MESSAGES", 50)
+    monkeypatch.setattr(inbox, "QUEUE_MESSAGES", 50)
     monkeypatch.setattr(ingest, "RETRY_S", 0.1)
     blocked = threading.Event()
     blocked.set()
@@ -443,3 +472,91 @@ async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
                 blocked.clear()
                 await asyncio.to_thread(sender.wait)
     expect_exactly(tmp_path / "store", 400)
+
+
+class Deaf:
+    """A line that takes statuses out of what the broker sends until there were more SUBSCRIBEs.
+
+    It PUBACKs them, so to the broker they are delivered and never sent again: what nats-server does with a
+    status that is published while a session subscribes.
+    """
+
+    def __init__(self, port: int, deaf_for: int) -> None:
+        self.port = 0
+        self.subscribes = self.swallowed = 0
+        self._target, self._deaf_for = port, deaf_for
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Deaf:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._up(reader, to_broker))
+                group.create_task(self._down(from_broker, writer, to_broker))
+        except* (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            to_broker.close()
+
+    async def _up(self, reader: asyncio.StreamReader, to_broker: asyncio.StreamWriter) -> None:
+        while True:
+            head, body = await _packet(reader)
+            self.subscribes += head[0] >> 4 == 8
+            to_broker.write(head + body)
+
+    async def _down(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to_broker: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            head, body = await _packet(reader)
+            if head[0] >> 4 == 3 and self.subscribes <= self._deaf_for:
+                size = int.from_bytes(body[:2])
+                if body[2 : 2 + size].endswith(b"cobot-01/status"):
+                    self.swallowed += 1
+                    if head[0] & 6:
+                        to_broker.write(b"\x40\x02" + body[2 + size : 4 + size])
+                    continue
+            writer.write(head + body)
+
+
+async def _packet(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await reader.readexactly(2)
+    size, shift = head[1] & 127, 7
+    while head[-1] & 128:
+        head += await reader.readexactly(1)
+        size |= (head[-1] & 127) << shift
+        shift += 7
+    return head, await reader.readexactly(size)
+
+
+async def test_a_status_that_was_missed_while_subscribing_is_asked_for_again(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the first repetition, or by the second, when the first was as deaf as the subscription."""
+    monkeypatch.setattr(connection, "ASK_AGAIN_S", (0.3, 0.6))
+    with Sender(broker.port) as sender:
+        status = Status(state="online", ts=T0, boot="deadbeef", sess=4, agent="0.1.0")
+        sender.client.publish(NODE.topic("status"), encode(status), 1, True)
+        for deaf_for in (1, 2):
+            folder = tmp_path / str(deaf_for)
+            async with Deaf(broker.port, deaf_for) as line, collecting(folder, line.port) as made:
+                await asyncio.to_thread(until, lambda made=made: made.fleet.views(str(NODE)))
+                (view,) = made.fleet.views(str(NODE))
+                assert (view.agent, line.subscribes) == ("0.1.0", deaf_for + 1)
+                assert line.swallowed >= deaf_for
+                assert made.link.state.rebuilt == 0

@@ -33,15 +33,21 @@ def test_every_act_holds(kind: Kind, tmp_path: Path, require: Callable[[str], st
     outcome = json.loads(done.stdout)
     acts = {act["name"]: act["figures"] for act in outcome["acts"]}
     assert all(act["ok"] for act in outcome["acts"])
-    assert len(acts) == 7
+    assert len(acts) == 8
     assert outcome["taken"] == outcome["stored"] > 100
     assert outcome["lost"] == 0
     assert acts["a camera picture with boxes from a real ONNX run"]["boxes"] > 0
+    alarms = acts["an arrhythmia, hard braking, a worn joint: the models raise alarms"]
+    assert {site: alarm["top"] for site, alarm in alarms.items()} == {
+        "bed-01": "AF",
+        "car-01": "brake",
+        "cobot-01": "j3",
+    }
     assert acts["the backlog drains into the chart's gap"]["late_points"] > 0
     assert f"taken {outcome['taken']:,} = stored {outcome['stored']:,}, 0 lost" in done.stderr
 
 
-def test_an_interrupt_ends_every_part(tmp_path: Path) -> None:
+def test_an_interrupt_ends_every_part(tmp_path: Path, processes_of: Callable[[Path], list[str]]) -> None:
     folder = tmp_path / "demo"
     demo = subprocess.Popen(
         edgebed_command("demo", "--port", "0", "--keep", str(folder)),
@@ -57,19 +63,6 @@ def test_an_interrupt_ends_every_part(tmp_path: Path) -> None:
     assert demo.wait(60) == 130
     demo.stderr.close()
     deadline = time.monotonic() + 20
-    while (left := _of(folder)) and time.monotonic() < deadline:
+    while (left := processes_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left
-
-
-def _of(folder: Path) -> list[str]:
-    """Command lines of the processes that name `folder`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it ended while we looked
-            continue
-        if str(folder) in words:
-            found.append(words)
-    return found

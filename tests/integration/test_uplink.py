@@ -473,6 +473,22 @@ async def test_more_commands_than_can_run(broker: RunningBroker, start: Start) -
         await until(lambda: len(listener.answers) == 12, "the others are done")
 
 
+async def test_answers_that_nobody_takes_do_not_pile_up(
+    broker: RunningBroker, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uplink, "_ANSWERS", 5)
+    async with FaultProxy(broker.port) as line, Listener(broker.port) as listener:
+        node = await start(line.port)
+        await until(lambda: bool(listener.births), "the uplink connects")
+        line.black_hole(way="up")
+        for number in range(15):
+            await listener.publish("cmd/_/ping", cmd(number))
+        await until(lambda: node.uplink.counters.get("commands", 0) > 10, "they are heard")
+        assert node.uplink._link is not None
+        assert node.uplink._link.unanswered <= 5
+        line.heal()
+
+
 HOSTILE = [
     b"",
     b"{",

@@ -23,8 +23,10 @@ Every mistake is told at once as `file:line:col: sentence`, with exit status 78.
 to the file it stands in. `edgebed agent check FILE` says what is wrong, `edgebed agent schema` prints a JSON
 Schema for editors. Secrets never stand in a config: it names the file that holds them.
 
-Ready examples: [robot.yaml](../configs/robot.yaml), [smart-city.yaml](../configs/smart-city.yaml),
-[collector.yaml](../configs/collector.yaml). `*` is an id of yours: `a-z`, `0-9`, `-`, 32 characters at most.
+Ready examples: [robot.yaml](../configs/robot.yaml), [mobility.yaml](../configs/mobility.yaml),
+[healthcare.yaml](../configs/healthcare.yaml), [smart-city.yaml](../configs/smart-city.yaml),
+[collector.yaml](../configs/collector.yaml); `edgebed init` makes one your own. `*` is an id of
+yours: `a-z`, `0-9`, `-`, 32 characters at most.
 """
 COLLECTOR = """## The collector
 

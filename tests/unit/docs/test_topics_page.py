@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -30,3 +31,20 @@ def test_every_class_has_a_row_and_an_example() -> None:
     assert {cls for cls, _ in EXAMPLES} == set(CLASSES)
     for cls in CLASSES:
         assert re.search(rf"^\| \[`{cls}[`/]", PAGE, re.MULTILINE), f"no row for {cls} in docs/topics.md"
+
+
+def test_the_statement_of_the_page_is_checked_as_the_page_says() -> None:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from wire import custody
+
+    (event,) = [json.loads(body) for _, body in EXAMPLES if '"type":"custody"' in body]
+    snippet = PAGE.split("```python\n")[1].split("```")[0]
+    known = {"json": json, "Ed25519PublicKey": Ed25519PublicKey, "node": "acme/trial/hall/cobot-01"}
+    known |= {"detail": event["detail"], "ep": event["ep"]}
+    exec(snippet, known)  # noqa: S102 - what the page tells a reader to run
+    assert known["form"] == custody.signed_form(event["detail"], known["node"], event["ep"]).decode()
+    assert custody.read(event["detail"]).upto < event["seq"]
+    with pytest.raises(InvalidSignature):
+        exec(snippet, known | {"node": "acme/trial/hall/cobot-02"})  # noqa: S102 - the same

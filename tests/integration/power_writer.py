@@ -1,0 +1,141 @@
+"""A collector's writer without its broker: seeded groups into a store, each commit told in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+from collector.digest import Digester, Received
+from collector.ledger import Ledger
+from collector.link import Incoming
+from collector.skew import Offset
+from collector.store import SqliteStore
+from wire.clock import NS_PER_MS, Clock
+from wire.codec import encode
+from wire.messages import Batch, Event
+from wire.topics import parse
+
+T0 = 1_795_356_000_000
+DAY_MS = 86_400_000
+EPS = ("00112233aabbccdd", "44556677eeff0011")
+CHECKPOINT_PAGES = 40  # SQLite's own 1,000 would need far more data before it folds its log in
+
+
+class SteppedClock(Clock):
+    """A clock that goes on when it is told."""
+
+    def __init__(self, ms: int) -> None:
+        super().__init__()
+        self.ms = ms
+
+    def now_ns(self) -> int:
+        return self.ms * NS_PER_MS
+
+    def monotonic_ns(self) -> int:
+        return self.ms * NS_PER_MS
+
+
+class Connection(sqlite3.Connection):
+    """Folds its log in often; `sync` replaces the mode that the store asks for."""
+
+    sync = ""
+
+    def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
+        if self.sync and sql.startswith("PRAGMA synchronous"):
+            sql = f"PRAGMA synchronous = {self.sync}"
+        return super().execute(sql, *rest)
+
+
+def message(ep: str, seq: int) -> Received:
+    """Of an outbox each number is one message for ever, whoever sends it again."""
+    rng = random.Random(seq)
+    node = f"acme/trial/hall/node-{EPS.index(ep)}"
+    if seq % 5 == 0:
+        body = encode(
+            Event(ep=ep, seq=seq, ts=T0 + seq, type="alarm", detail={"text": "v" * rng.randrange(900)})
+        )
+        topic = f"tb1/{node}/event/arm/alarm"
+    else:
+        text = rng.randbytes(rng.choice((10, 10, 3_000))).hex()
+        body = encode(
+            Batch(ep=ep, seq=seq, t0=T0 + seq * 40, per=20, n=2, f={"x": [1.5, 2.5], "text": [text, ""]})
+        )
+        topic = f"tb1/{node}/data/arm/s{seq % 3}"
+    return Received(Incoming(topic, body, T0 + seq * 40 + 100, False, None), parse(topic))
+
+
+class Writer:
+    """What `collector.ingest` does with a group; `words` is told before a commit and after it."""
+
+    def __init__(self, folder: Path, words: Path, seed: int, first: int) -> None:
+        self.rng = random.Random(seed)
+        self.words = os.open(words, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.clock = SteppedClock(T0 + seed * 3_600_000)
+        self.folder = folder
+        self.next = first
+        self.number = seed * 1_000_000
+        self.open()
+
+    def open(self) -> None:
+        self.store = SqliteStore(self.folder, self.clock)
+        self.ledger = Ledger(self.store.load().marks)
+
+    def say(self, **what: Any) -> None:
+        os.write(self.words, json.dumps(what).encode())
+
+    def group(self) -> None:
+        """New messages and some that come again."""
+        size = self.rng.choice((1, 3, 12))
+        seqs = [max(1, self.next - self.rng.randrange(1, 30)) for _ in range(self.rng.randrange(4))]
+        seqs += range(self.next, self.next + size)
+        self.next += size
+        received = [
+            message(self.rng.choice(EPS) if seq < self.next - size else EPS[seq % 2], seq) for seq in seqs
+        ]
+        digest = Digester(self.ledger, lambda _node: Offset()).digest(received, self.clock.now_ms())
+        group = digest.group
+        self.number += 1
+        group.states = {"number": str(self.number).encode()}
+        group.marks = self.ledger.marks(group.drafts)
+        new = [(chunk.rows.ep, seq) for chunk in group.chunks for seq, _ in chunk.rows.messages]
+        new += [(event.ep, event.seq) for event in group.events]
+        acked = [(ep, *each) for (_, ep), ranges in digest.acked.items() for each in ranges]
+        self.say(number=self.number, new=new, next=self.next)
+        self.store.commit(group)
+        self.ledger.accept(group.drafts)
+        self.say(done=self.number, acked=acked)
+
+    def run(self, groups: int) -> None:
+        for _ in range(groups):
+            self.clock.ms += 700
+            chance = self.rng.random()
+            if chance < 0.06:
+                self.clock.ms += DAY_MS
+            elif chance < 0.12:
+                self.store.close()
+                self.open()
+            self.group()
+        self.store.close()
+
+
+def main(folder: str, words: str, seed: str, first: str, groups: str, sync: str = "") -> None:
+    """Write `groups` groups from number `first` on; `sync` is the mode that a mutation wants."""
+    connect = sqlite3.connect
+
+    def patched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        made: sqlite3.Connection = connect(*arguments, **options, factory=Connection)
+        made.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        return made
+
+    Connection.sync = sync
+    sqlite3.connect = patched  # type: ignore[assignment] # what it returns is a Connection all the same
+    Writer(Path(folder), Path(words), int(seed), int(first)).run(int(groups))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

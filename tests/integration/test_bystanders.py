@@ -1,0 +1,264 @@
+"""One bad peer stalls nobody else, and what the store cannot take waits in the outboxes, not in RAM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import secrets
+import select
+import socket
+import sqlite3
+import threading
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgebed.broker import Broker, free_port
+from edgebed.processes import Child, edgebed_command
+from wire.codec import encode
+from wire.messages import Batch
+
+FRESH_S = 10.0  # a second on a calm machine
+HARM_S = 2.5
+BASE = "tb1/acme/trial/hall"
+
+
+class Centre(Child):
+    """A collector process, asked over HTTP."""
+
+    def __init__(self, folder: Path, broker: Broker) -> None:
+        self.port = free_port()
+        self.store = folder / "store"
+        command = edgebed_command(
+            "collector", "run", "--store", str(self.store), "--broker", broker.url, "--port", str(self.port)
+        )
+        super().__init__("collector", command, folder / "collector.log")
+
+    async def ask(self, path: str) -> Any:
+        def get() -> Any:
+            url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                return json.load(answer)
+
+        return await asyncio.to_thread(get)
+
+    @property
+    def rss_mb(self) -> float:
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+    @property
+    def day(self) -> Path:
+        return max(self.store.glob("0*.db"))
+
+    async def stored(self) -> dict[str, int]:
+        entries = (await self.ask("ledger"))["entries"]
+        return {entry["node"].rpartition("/")[2]: entry["stored"] for entry in entries}
+
+
+class Site:
+    """Three boxes that send ten messages a second each, and what is measured of them."""
+
+    def __init__(self, centre: Centre, broker: Broker, boxes: list[Any]) -> None:
+        self.centre, self.broker, self.boxes = centre, broker, boxes
+        self.paused = False
+
+    async def feed(self) -> None:
+        while True:
+            for box in self.boxes:
+                if not self.paused:
+                    box.take()
+            await asyncio.sleep(0.1)
+
+    async def stays_fresh(self, seconds: float) -> None:
+        """For so long, every box keeps being acknowledged and the collector does not grow."""
+        before, rss_mb = await self.centre.stored(), self.centre.rss_mb
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            ages = [box.outbox.stats().oldest_s for box in self.boxes]
+            assert max(ages) < FRESH_S, ages
+            await asyncio.sleep(0.1)
+        assert self.centre.rss_mb - rss_mb < 25
+        await self.grow(before, 1)
+
+    async def grow(self, before: dict[str, int], count: int) -> None:
+        """Until so many more messages of each box are stored."""
+        async with asyncio.timeout(60):
+            while True:
+                now = await self.centre.stored()
+                if all(now.get(name, 0) >= before.get(name, 0) + count for name in ("n1", "n2", "n3")):
+                    return
+                await asyncio.sleep(0.1)
+
+    async def drained(self) -> None:
+        """Until nothing waits."""
+        self.paused = True
+        async with asyncio.timeout(90):
+            while any(box.depth for box in self.boxes):  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def site(tmp_path: Path, broker: Broker, start_box: Any) -> AsyncIterator[Site]:
+    with Centre(tmp_path, broker) as centre:
+        await asyncio.to_thread(centre.first_line)
+        made = Site(centre, broker, [await start_box(name, broker.port) for name in ("n1", "n2", "n3")])
+        feeding = asyncio.create_task(made.feed(), name="feed")
+        try:
+            await made.grow({}, 5)
+            yield made
+        finally:
+            feeding.cancel()
+            await asyncio.wait({feeding})
+
+
+async def test_one_bad_peer_stalls_nobody(site: Site) -> None:
+    with a_viewer_that_does_not_read(site.centre.port), a_subscriber_that_does_not_read(site.broker.port):
+        await site.stays_fresh(HARM_S)
+        with flooding(site.broker.port, good):
+            await site.stays_fresh(HARM_S)
+        with flooding(site.broker.port, rubbish):
+            await site.stays_fresh(HARM_S)
+    await site.drained()
+    stored = await site.centre.stored()
+    assert [stored[box.address.node] for box in site.boxes] == [box.outbox.head for box in site.boxes]
+    assert (await site.centre.ask("health"))["quarantined"] > 100
+    log = site.centre.log.read_text()
+    assert "Traceback" not in log
+    assert log.count("cannot be taken") < 10, "told, but not each of them"
+
+
+async def test_what_the_store_cannot_take_waits_in_the_outboxes(site: Site) -> None:
+    """Its file is locked behind one broker, its disk is full behind the other."""
+    rss_mb = site.centre.rss_mb
+    with locked(site.centre.day) if site.broker.kind == "nats" else full(site.centre):
+        await until_blocked(site.centre)
+        held = await site.centre.stored()
+        for box in site.boxes:  # far more than the collector may keep
+            for _ in range(700):
+                box.take(size=20_000)
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(3.0)
+        assert await site.centre.stored() == held
+        assert (await site.centre.ask("health"))["store"]["state"] == "blocked"
+        assert all(box.depth >= 700 for box in site.boxes), "nothing is acknowledged"
+        assert site.centre.rss_mb - rss_mb < 60
+    await site.drained()
+    stored = await site.centre.stored()
+    assert [stored[box.address.node] for box in site.boxes] == [box.outbox.head for box in site.boxes]
+    log = site.centre.log.read_text()
+    assert log.count("nothing is acknowledged until it can be stored") == 1
+
+
+async def until_blocked(centre: Centre) -> None:
+    async with asyncio.timeout(60):
+        while (await centre.ask("health"))["store"]["state"] != "blocked":  # noqa: ASYNC110 - it is asked
+            await asyncio.sleep(0.1)
+
+
+@contextmanager
+def locked(day: Path) -> Iterator[None]:
+    """Somebody holds the day file, as a backup program does that does not know SQLite."""
+    with contextlib.closing(sqlite3.connect(day, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def full(centre: Centre) -> Iterator[None]:
+    """No file of the collector may grow."""
+    largest = max(path.stat().st_size for path in centre.store.iterdir())
+    before = resource.prlimit(centre.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(centre.pid, resource.RLIMIT_FSIZE, (largest + 4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(centre.pid, resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def a_viewer_that_does_not_read(port: int) -> Iterator[None]:
+    """It asked for everything of a node and takes nothing."""
+    with socket.create_connection(("127.0.0.1", port)) as viewer:
+        viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        viewer.sendall(b"GET /api/v1/stream?node=acme/trial/hall/n1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        yield
+
+
+@contextmanager
+def a_subscriber_that_does_not_read(port: int) -> Iterator[None]:
+    """It subscribed to everything and takes nothing."""
+    with connected(port, "slow") as subscriber:
+        subscriber.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        topic = b"tb1/#"
+        subscriber.sendall(packet(0x82, b"\x00\x01" + text(topic) + b"\x01"))
+        yield
+
+
+@contextmanager
+def flooding(port: int, body: Any) -> Iterator[None]:
+    """A node that publishes as fast as the broker takes it, PUBACKs or no."""
+    done, flooded = threading.Event(), list[int]()
+
+    def flood() -> None:
+        with connected(port, "flood") as node:
+            node.setblocking(False)
+            number = 0
+            while not done.is_set():
+                burst = bytearray()
+                for _ in range(100):
+                    number += 1
+                    topic = text(f"{BASE}/hostile/data/arm/x".encode())
+                    burst += packet(0x32, topic + (number % 60_000 + 1).to_bytes(2) + body(number))
+                while burst and not done.wait(0 if select.select([], [node], [], 0.1)[1] else 0.1):
+                    with contextlib.suppress(BlockingIOError):
+                        del burst[: node.send(burst)]
+                    with contextlib.suppress(BlockingIOError):
+                        while node.recv(65_536):
+                            pass
+        flooded.append(number)
+
+    thread = threading.Thread(target=flood, name="flood")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert flooded[0] > 500, "a flood it was"
+
+
+def good(number: int) -> bytes:
+    return encode(Batch(ep="0123456789abcdef", seq=number, t0=1_795_356_000_000, per=1, n=1, f={"x": [1.0]}))
+
+
+def rubbish(number: int) -> bytes:
+    return b'{"ep":"0123456789abcdef","seq":%d,"t0":"%s"}' % (number, secrets.token_hex(20).encode())
+
+
+@contextmanager
+def connected(port: int, name: str) -> Iterator[socket.socket]:
+    """An MQTT 3.1.1 connection by hand."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(packet(0x10, text(b"MQTT") + b"\x04\x02\x00\x3c" + text(name.encode())))
+        assert client.recv(4)[:2] == b"\x20\x02"
+        yield client
+
+
+def packet(kind: int, body: bytes) -> bytes:
+    size, length = len(body), bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    return bytes([kind, *length, size]) + body
+
+
+def text(value: bytes) -> bytes:
+    return len(value).to_bytes(2) + value

@@ -1,0 +1,113 @@
+"""A backlog drains over a narrow link: what is new overtakes it, and after a kill the account is exact."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import statistics
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agent.message import Message
+from agent.outbox import Outbox, OutboxSettings
+from edgebed.broker import KINDS, Kind, find
+from edgebed.drill.check import kept
+from edgebed.drill.device import NumberedDevice
+from edgebed.stand import Site, Stand
+from wire.clock import Clock
+from wire.errors import Unreachable
+from wire.messages import Batch, Event, Scalar
+
+NODE = "acme/drain/hall/box"
+BACKLOG = 5_000
+RATE = 25_000.0  # bytes/s of the link
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    chosen: Kind = request.param
+    try:
+        find(chosen)
+    except Unreachable as error:
+        pytest.skip(str(error))
+    return chosen
+
+
+def fill(folder: Path) -> None:
+    outbox = Outbox.open(folder, OutboxSettings(max_mb=16), Clock())
+    now_ms = Clock().now_ms()
+    for number in range(BACKLOG):
+        ts = now_ms - 100 * (BACKLOG - number)
+        if number % 50 == 0:
+            outbox.append(Message("event", "arm", "state", Event(ts=ts, type="state", why="x" * 50)))
+        else:
+            columns: dict[str, list[Scalar]] = {
+                "x": [number / 7, number / 11, number / 13],
+                "s": [f"{number:x}" * 4, "", ""],
+            }
+            outbox.append(Message("data", "arm", "joints", Batch(t0=ts, per=20, n=3, f=columns)))
+        if number % 500 == 0:
+            outbox.commit()
+    outbox.close()
+
+
+def arrivals(store: Path, device: str) -> list[tuple[int, int]]:
+    """When the chunks of a device came, and when their newest row was taken, in ms."""
+    found: list[tuple[int, int]] = []
+    for day in sorted(store.glob("0*.db")):
+        with closing(sqlite3.connect(f"file:{day}?mode=ro", uri=True)) as db:
+            found += db.execute(
+                "SELECT c.recv_ms, c.last_us / 1000 FROM chunk c JOIN stream s ON s.id = c.stream"
+                " WHERE s.device = ? ORDER BY c.id",
+                (device,),
+            ).fetchall()
+    return found
+
+
+async def test_fresh_readings_overtake_and_a_kill_costs_nothing(tmp_path: Path, kind: Kind) -> None:
+    folder = tmp_path / "stand"
+    fill(folder / "state-box" / "outbox")
+    async with NumberedDevice(rate_hz=40.0) as device:
+        config = tmp_path / "box.yaml"
+        document = {
+            "node": NODE,
+            "broker": {"url": "mqtt://127.0.0.1:1"},
+            "state": "state",
+            "outbox": {"max_mb": 16},
+            "devices": {"counter": {"adapter": "serial", "options": device.options()}},
+        }
+        config.write_text(yaml.safe_dump(document))
+        async with Stand(folder, [Site("box", config, "counter")], broker=kind) as stand:
+            stand.links["box"].set("both", latency_s=0.02, rate=RATE)
+
+            async def stored(wanted: int) -> bool:
+                entries = (await stand.api("/api/v1/ledger"))["entries"]
+                return any(entry["stored"] >= wanted for entry in entries)
+
+            await stand.until("a part of the backlog is stored", lambda: stored(BACKLOG // 3), 90)
+            stand.agents["box"].kill()
+            stand.agents["box"].start()
+            await stand.until("the backlog is stored", lambda: stored(BACKLOG), 120)
+            assert stand.agent_status("box")["uplink"]["packs"] > 0
+
+            for _ in range(5):
+                await asyncio.to_thread(stand.agents["box"].stop)
+                last = stand.agent_status("box")
+                if last["depth"] == 0:
+                    break
+                stand.agents["box"].start()
+                await stand.until("the agent is back", lambda: stand.agent_status("box").get("connected"))
+            head = last["head"]
+            await stand.until("every message is stored", lambda: stored(head))
+    ((_, held),) = kept(folder / "store").items()
+    assert held.faults(head, device.jumps) == []
+    assert held.lost == set()
+    old, fresh = arrivals(folder / "store", "arm"), arrivals(folder / "store", "counter")
+    last_ms = max(came for came, _ in old)
+    overtaking = [(came, taken) for came, taken in fresh if came < last_ms]
+    assert len(overtaking) >= 3
+    drained_ms = last_ms - min(came for came, _ in old)
+    assert statistics.median(came - taken for came, taken in overtaking) < drained_ms / 3

@@ -1,0 +1,127 @@
+"""The promise: 60 rounds of every harm on both brokers, then 0 lost, 0 doubled, order kept, ledger exact."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from edgebed.broker import KINDS, Kind, find
+from edgebed.drill.bench import BOXES
+from edgebed.drill.check import Kept, kept
+from edgebed.drill.harms import HARMS
+from edgebed.drill.run import run
+from edgebed.processes import edgebed_command
+from edgebed.stand import Stand
+from wire.errors import Unreachable
+
+SEED = 20_261_122
+MIXED = [harm for harm in HARMS.values() if not harm.alone]
+
+
+@pytest.mark.timeout(580)
+@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_mixed_rounds_lose_nothing(kind: Kind, part: int, tmp_path: Path, require: Any) -> None:
+    try:
+        find(kind)
+    except Unreachable:
+        require("mosquitto")
+    said: list[str] = []
+    result = await run(tmp_path, kind, "mixed", 14, SEED + part, MIXED, said.append)
+    assert result.faults == [], said[-3:]
+    assert (len(result.rounds), len(said)) == (14, 14)
+    assert result.taken == result.stored + result.declared
+    assert result.stored > 100
+    _tampered(tmp_path / "store")
+
+
+def _tampered(store: Path) -> None:
+    """The judge sees what it is there for: a message taken out of the store, and one put in twice."""
+    boxes = {key: found for key, found in kept(store).items() if key[0].endswith(BOXES)}
+    key, sound = max(boxes.items(), key=lambda item: len(item[1].rows))
+    head = max(sound.stored)
+    assert sound.faults(head, 1000) == []
+    day = max(store.glob("0*.db"))
+    with closing(sqlite3.connect(day)) as database, database:
+        (chunk,) = database.execute("SELECT max(id) FROM chunk WHERE ep = ?", (key[1],)).fetchone()
+        database.execute(
+            "INSERT INTO chunk SELECT NULL, stream, first_us, last_us, recv_ms, late, rows, ep, seq_a, seq_b,"
+            " body FROM chunk WHERE id = ?",
+            (chunk,),
+        )
+    assert "stored twice" in "".join(kept(store)[key].faults(head, 1000))
+    with closing(sqlite3.connect(day)) as database, database:
+        database.execute("DELETE FROM chunk WHERE ep = ? AND id < ?", (key[1], chunk))
+    assert "neither stored nor declared" in "".join(kept(store)[key].faults(head, 1000))
+
+
+@pytest.mark.timeout(400)
+def test_what_costs_something_is_told(tmp_path: Path) -> None:
+    alone = [harm.name for harm in HARMS.values() if harm.alone]
+    report = tmp_path / "drills.xml"
+    command = edgebed_command("drill", "run", *alone, "--seed", str(SEED), "--json", "--junit", str(report))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=380, check=False)
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    document = json.loads(done.stdout)
+    assert document["kept"]
+    drills = {each["name"]: each for each in document["drills"]}
+    assert drills.keys() == set(alone)
+    assert drills["collector-restored"]["missing"] > 0, "the backup lacked something, and the ledger says so"
+    assert {"torn", "damaged"} & set(drills["outbox-corrupt"]["reasons"])
+    if drills["agent-disk-full"]["skipped"]:
+        pytest.skip(drills["agent-disk-full"]["skipped"])
+    assert drills["agent-disk-full"]["declared"] > 0, "the disk was full, and the ledger says what it cost"
+    assert drills["collector-disk-full"]["declared"] == 0
+    assert len(ET.parse(report).getroot()) == len(alone)  # noqa: S314 - our own file
+
+
+def test_the_judge_tells_order_and_jumps() -> None:
+    assert Kept(rows={1: [0, 1], 2: [2]}).faults(2, 0) == []
+    assert "out of order" in Kept(rows={1: [2], 2: [0, 1]}).faults(2, 5)[0]
+    assert "jumps" in Kept(rows={1: [0], 2: [5]}).faults(2, 0)[0]
+    assert Kept(rows={1: [0], 3: [5]}, lost={2}).faults(3, 0) == []
+    assert "beyond the head" in Kept(rows={1: [0], 2: [1]}).faults(1, 0)[0]
+
+
+def test_a_wrong_harm_is_helped() -> None:
+    done = subprocess.run(
+        edgebed_command("drill", "run", "agent-kil"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "agent-kill" in done.stderr
+
+
+async def test_a_sites_own_installation_gets_its_certificate(tmp_path: Path) -> None:
+    """Our own broker and collector stand for a site's: the drill meets them by their addresses alone."""
+    own = tmp_path / "own"
+    async with Stand(own, [], broker="nats") as site:
+        config = tmp_path / "site.yaml"
+        config.write_text(
+            f"node: acme/acceptance/hall\nbroker: {{url: '{site.broker.url}'}}\n"
+            f"collector: {{url: '{site.url}'}}\ncommands: {{broker-stop: 'kill -HUP {site.broker.pid}'}}\n"
+        )
+        command = edgebed_command(
+            "drill", "run", "agent-kill", "link-rst", "broker-stop", "--rounds", "4", "--seed", "3", "--json",
+            "--against", str(config),
+        )  # fmt: skip
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, timeout=170, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        (drill,) = json.loads(done.stdout)["drills"]
+        assert drill["taken"] == drill["stored"] > 10
+        assert set(drill["rounds"]) <= {"agent-kill", "link-rst", "broker-stop"}
+        config.write_text(config.read_text().replace("broker-stop", "device-nan"))
+        refused = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert refused.returncode == 78
+    assert "site.yaml:4" in refused.stderr

@@ -1,0 +1,238 @@
+"""Scenarios as CI plays them: the same seed gives the same payload at any pace, and what fails is told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+
+import simulators
+from edgebed.processes import edgebed_command
+from edgebed.scenario.document import find
+from edgebed.scenario.report import Report
+from edgebed.scenario.run import run
+from wire.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+START = "2026-03-02T09:00:00Z"
+
+
+def agents(**devices: dict[str, Any]) -> dict[str, Any]:
+    """The agents of the four testbeds that have these devices."""
+    found = {}
+    for name, agent in yaml.safe_load(find("four-testbeds").read_text())["agents"].items():
+        kept = {
+            device: {**settings, **devices[device.replace("-", "_")]}
+            for device, settings in agent["devices"].items()
+            if device.replace("-", "_") in devices
+        }
+        if kept:
+            found[name] = {"config": str(CONFIGS / Path(agent["config"]).name), "devices": kept}
+    return found
+
+
+def written(folder: Path, **keys: Any) -> Path:
+    path = folder / "scenario.yaml"
+    document = {"start": START, "seed": 7, "lead_in_s": 2, "duration_s": 3, **keys}
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+async def played(path: Path, folder: Path, rate: float, seed: int | None = None) -> Report:
+    return await run(path, folder, rate=rate, seed=seed, say=lambda _: None)
+
+
+async def test_the_same_seed_gives_the_same_payload_at_any_pace(tmp_path: Path) -> None:
+    everything = agents(
+        arm={}, arm_modbus={}, amr={}, vehicle={}, obd={}, gnss={}, monitor={}, camera={}, air={},
+        lorawan={"options": {"period_s": 2}},
+    )  # fmt: skip
+    for lead_in_s in (3, 20):  # on a machine too busy for the first, T0 is later and the data are others
+        checks = [{"lost": 0, "duplicates": 0}]
+        path = written(tmp_path, agents=everything, lead_in_s=lead_in_s, **{"assert": checks})
+        runs = [await played(path, tmp_path / f"{lead_in_s}-x{rate}", rate) for rate in (1, 40)]
+        if len({report.evidence.run.t0_ns for report in runs}) == 1:
+            break
+    slow, quick = map(hashes, runs)
+    assert {"arm/joints", "arm/anomaly", "camera/detector", "monitor/ecg", "vehicle/drive"} <= slow.keys()
+    assert slow == quick
+    path = written(tmp_path, agents=agents(arm={}, air={}))
+    other = hashes(await played(path, tmp_path / "other", 40, seed=8))
+    assert not {"arm/joints", "air/air"} & {name for name in other if other[name] == slow[name]}
+
+
+def hashes(report: Report) -> dict[str, str]:
+    assert report.exit_code == 0, list(report.text())
+    return {name: stream.sha256 for name, stream in report.evidence.streams.items() if len(stream.table)}
+
+
+async def test_links_agents_broker_collector_and_lines_fail_and_come_back(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        agents=agents(monitor={}, air={}, arm_modbus={}),
+        duration_s=40,
+        broker="nats",
+        timeline=[
+            {"id": "hole", "at_s": 2, "agent": "bed-01", "link": "black-hole", "for_s": 4},
+            {"id": "cable", "at_s": 4, "device": "arm-modbus", "line": "cut", "for_s": 6},
+            {"id": "agent", "at_s": 12, "restart": "agent", "agent": "cam-01", "for_s": 5},
+            {"id": "broker", "at_s": 20, "restart": "broker", "for_s": 2},
+            {"id": "collector", "at_s": 26, "restart": "collector"},
+        ],
+        **{
+            "assert": [
+                {"stream": "monitor/ecg", "rows": "all", "equals_truth": "within decimals"},
+                {"stream": "air/air", "rows": 20, "equals_truth": "within decimals"},
+                {"stream": "arm-modbus/joints", "rows": 100, "equals_truth": 0.51},
+                {"lost": 0, "duplicates": 0},
+            ]
+        },
+    )
+    report = await played(path, tmp_path / "run", 10)
+    assert report.exit_code == 0, list(report.text())
+    rows = {name: len(stream.table) for name, stream in report.evidence.streams.items()}
+    assert rows["monitor/ecg"] == 40 * 250  # the outbox kept what the link did not take
+    assert rows["air/air"] < 40  # nobody reads a sensor while its agent is away
+    assert rows["arm-modbus/joints"] < 400  # nor through a cut cable
+
+
+async def test_a_part_that_cannot_be_played_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = simulators.load
+
+    def lacking(kind: str) -> type[Any]:
+        if kind == "hl7":
+            raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
+        return load(kind)
+
+    monkeypatch.setattr(simulators, "load", lacking)
+    checks = [{"stream": "monitor/ecg", "rows": "all"}, {"stream": "air/air", "rows": "all"}]
+    path = written(
+        tmp_path,
+        agents=agents(monitor={}, air={}),
+        timeline=[{"at_s": 1, "device": "monitor", "fault": "af"}],
+        **{"assert": checks},
+    )
+    report = await played(path, tmp_path / "run", 40)
+    assert report.exit_code == 3
+    assert [verdict.state for verdict in report.verdicts] == ["skipped", "ok"]
+    assert "hl7 needs numpy" in report.markdown()
+    assert 'skipped="1"' in report.junit()
+
+
+def alone(config: str) -> dict[str, Any]:
+    return {"a": {"config": str(CONFIGS / config), "devices": {"air": {"simulator": "modbus"}}}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"timeline": [{"at_s": 1, "device": "air", "fault": "rust"}]}, "plume, dust"),
+        ({"agents": agents(air={"options": {"colour": "red"}})}, "colour"),
+        ({"agents": alone("robot.yaml")}, "its devices are arm, arm-modbus, amr"),
+        ({"agents": alone("none.yaml")}, "none.yaml"),
+        (
+            {
+                "agents": agents(air={"options": {"line": "rtu"}}),
+                "timeline": [{"at_s": 1, "device": "air", "line": "cut"}],
+            },
+            "no TCP connection",
+        ),
+    ],
+)
+async def test_what_cannot_be_built_is_a_mistake_of_the_file(
+    tmp_path: Path, keys: dict[str, Any], said: str
+) -> None:
+    path = written(tmp_path, **{"agents": agents(air={}), **keys})
+    with pytest.raises(ConfigError, match=said):
+        await played(path, tmp_path / "run", 40)
+
+
+# --- from the command line
+
+
+def edgebed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = edgebed_command("sim", "run", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_each_failing_assertion_is_told(tmp_path: Path) -> None:
+    checks = [
+        {"stream": "arm/joints", "rows": "all"},  # the only one that holds
+        {"stream": "arm/joints", "rows": 10_000},
+        {"stream": "arm/joints", "equals_truth": "within decimals"},
+        {"stream": "arm/screws", "rows": "all"},
+        {"counts": "arm/joints", "within": "5%"},
+        {"alarm": "arm/anomaly", "after": "stuck", "within_s": 0, "part": "j1"},
+        {"quality": "arm/bolts", "good": "99%"},
+        {"events": "arm/anomaly", "at_most": 0, "at_least": 5},
+        {"stream": "arm/anomaly", "equals_truth": 1, "fields": ["score"]},
+    ]
+    stuck = {"id": "stuck", "at_s": 0.5, "device": "arm", "fault": "stuck-sensor:3"}
+    path = written(tmp_path, agents=agents(arm={}), timeline=[stuck], **{"assert": checks})
+    junit, report = tmp_path / "out.xml", tmp_path / "out.md"
+    done = edgebed(str(path), "--assert", "--json", "--junit", str(junit), "--report", str(report))
+    assert done.returncode == 1, done.stderr
+    document = json.loads(done.stdout)
+    states = [verdict["state"] for verdict in document["assertions"]]
+    assert states == ["ok", *["failed"] * 8]
+    assert document["ok"] is False
+    assert document["streams"]["arm/joints"]["rows"] == 150
+    suite = ET.parse(junit).getroot()  # noqa: S314 - our own
+    assert (suite.attrib["tests"], suite.attrib["failures"]) == ("9", "8")
+    told = [case.find("failure") for case in suite]
+    assert ["" if each is None else each.attrib["message"] for each in told][1] == (
+        "expected >= 10,000 rows, found 150 rows"
+    )
+    assert "worst is j3_position" in report.read_text()
+    assert "| failed |" in report.read_text()
+
+
+def test_it_exits_well_without_being_asked_to_judge_and_keeps_its_folder(tmp_path: Path) -> None:
+    checks = [{"stream": "air/air", "rows": 1_000}]
+    path = written(tmp_path, agents=agents(air={}), **{"assert": checks})
+    kept = tmp_path / "kept"
+    done = edgebed(str(path), "--keep", str(kept))
+    assert done.returncode == 0
+    assert "FAILED" in done.stdout
+    assert list((kept / "store").glob("*.db"))
+    again = edgebed(str(path), "--keep", str(kept))
+    assert again.returncode == 78
+    assert "not empty" in again.stderr
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path, processes_of: Callable[[Path], list[str]]) -> None:
+    kept = tmp_path / "kept"
+    path = written(tmp_path, agents=agents(arm={}, camera={}), duration_s=3600)
+    process = subprocess.Popen(
+        edgebed_command("sim", "run", str(path), "--rate", "1", "--keep", str(kept)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "are read" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait(30) == 130
+    process.stderr.close()
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 10
+    while processes_of(kept) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_of(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "scenarios").glob("*.yaml"))])
+def test_the_ready_scenarios_hold(name: str) -> None:
+    done = edgebed(name, "--assert")
+    assert done.returncode == 0, done.stdout + done.stderr

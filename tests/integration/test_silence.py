@@ -1,0 +1,133 @@
+"""Connected but silent: the agent notices, a new connection cures it, and commands arrive again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from agent import hearing, link, uplink
+from collector.app import Collector
+from collector.config import CollectorConfig, Http
+from edgebed.broker import Broker as RunningBroker
+from simulators.faults import FaultProxy
+from wire.broker import Broker
+from wire.clock import Clock
+from wire.codec import decode, encode
+from wire.messages import Cmd, Res
+
+
+async def until(what: Callable[[], object], why: str) -> None:
+    async with asyncio.timeout(60):
+        while not what():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def site(folder: Path, broker: RunningBroker, start_box: Any) -> AsyncIterator[tuple[Any, FaultProxy]]:
+    """A box behind a faulty link, and a collector beside the broker."""
+    config = CollectorConfig(broker=Broker(url=broker.url), store=folder / "store", http=Http(port=0))
+    collector = Collector(config, Clock())
+    running = asyncio.create_task(collector.run(), name="collector")
+    try:
+        async with FaultProxy(broker.port) as proxy:
+            box = await start_box("n1", proxy.port)
+            await until(lambda: box.uplink.connected, "it connects")
+            box.take(10)
+            await until(lambda: box.depth == 0, "the collector acknowledges")
+            yield box, proxy
+    finally:
+        collector.stop()
+        await running
+
+
+async def obeys(box: Any, port: int, number: int = 1) -> None:
+    """A command is published and its answer comes."""
+    wanted = f"{number:026}"
+    body = encode(Cmd(id=wanted, ts=Clock().now_ms(), ttl_ms=60_000))
+    async with asyncio.timeout(40), aiomqtt.Client("127.0.0.1", port) as operator:
+        await operator.subscribe(box.address.topic("res", "_", "ping"), qos=1)
+        await operator.publish(box.address.topic("cmd", "_", "ping"), body, qos=1)
+        async for message in operator.messages:
+            assert isinstance(message.payload, bytes)
+            answer = decode(message.payload, Res)
+            if answer.id == wanted:
+                assert answer.state == "done"
+                return
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "KEEPALIVE_S", 1)
+    monkeypatch.setattr(uplink, "PUBACK_S", 1.0)
+    monkeypatch.setattr(uplink, "_FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(uplink, "_MAX_PAUSE_S", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("harm", "busy"), [("both", True), ("up", False), ("down", True), ("down", False), ("frozen", True)]
+)
+async def test_a_line_that_swallows_and_a_broker_that_stands_still(
+    tmp_path: Path, broker: RunningBroker, hurried: None, start_box: Any, harm: Any, busy: bool
+) -> None:
+    async with site(tmp_path, broker, start_box) as (box, proxy):
+        before = box.uplink.counters.get("lost_connections", 0)
+        if harm == "frozen":
+            os.kill(broker.pid, signal.SIGSTOP)
+        else:
+            proxy.black_hole(way=harm)
+        began_s = time.monotonic()
+        try:
+            if busy:
+                box.take(50)
+            await until(lambda: box.uplink.counters.get("lost_connections", 0) > before, "it is noticed")
+            assert time.monotonic() - began_s < 20, "within the two periods, on a busy machine"
+            assert not busy or box.depth == 50
+        finally:
+            if harm == "frozen":
+                os.kill(broker.pid, signal.SIGCONT)
+        proxy.heal()
+        await until(lambda: box.uplink.connected, "it is back")
+        await until(lambda: box.depth == 0, "everything is stored")
+        await obeys(box, broker.port)
+
+
+async def test_a_short_stall_costs_nothing(tmp_path: Path, broker: RunningBroker, start_box: Any) -> None:
+    async with site(tmp_path, broker, start_box) as (box, _):
+        os.kill(broker.pid, signal.SIGSTOP)
+        box.take(50)
+        await asyncio.sleep(1.0)
+        os.kill(broker.pid, signal.SIGCONT)
+        await until(lambda: box.depth == 0, "everything is stored")
+        await obeys(box, broker.port)
+        assert box.uplink.counters["connects"] == 1
+
+
+async def test_subscriptions_that_died_on_a_living_connection(
+    tmp_path: Path, broker: RunningBroker, monkeypatch: pytest.MonkeyPatch, start_box: Any
+) -> None:
+    """The broker takes and PUBACKs everything and delivers nothing: neither acks nor commands."""
+    monkeypatch.setattr(hearing, "ASK_S", 0.3)
+    monkeypatch.setattr(hearing, "ANSWER_S", 1.0)
+    async with site(tmp_path, broker, start_box) as (box, _):
+        for tail in (("ack",), ("status",), ("cmd", "+", "+")):
+            box.uplink._link._client.unsubscribe(box.address.topic(*tail))
+        await asyncio.sleep(0.2)
+        for _ in range(20):
+            box.take()
+            await asyncio.sleep(0.1)
+        await until(lambda: box.uplink.counters["connects"] == 2, "it notices and connects again")
+        await until(lambda: box.depth == 0, "acks arrive")
+        await obeys(box, broker.port)
+        for _ in range(40):  # four times as long as it is patient
+            box.take()
+            await asyncio.sleep(0.1)
+        assert box.uplink.counters["connects"] == 2, "hearing itself, it stays"
