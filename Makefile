@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/dashboard/package-lock.json)
 
-.PHONY: demo test check wheel-test bench clean
+.PHONY: demo test check wheel-test bench drill clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(SETUP_FILES)
@@ -30,6 +30,10 @@ check: $(VENV)/.dev  ## style, types, import directions
 
 wheel-test: $(VENV)/.dev  ## the tests again, on the built wheel, away from the checkout
 	sh deploy/wheel-test.sh $(PY)
+
+drill: $(VENV)/.dev  ## 1,000 rounds of every fault on both brokers; about an hour
+	@mkdir -p test-output
+	$(VENV)/bin/edgebed drill run --rounds 500 --broker both --junit test-output/drill.xml
 
 bench: $(VENV)/.dev  ## the README's figures: ratios side by side, into bench/results.md
 	$(PY) -m bench
