@@ -20,7 +20,7 @@ demo: $(VENV)/.demo  ## the whole story: simulators, agents, broker, collector, 
 	@$(VENV)/bin/edgebed demo
 
 test: $(VENV)/.dev  ## everything but the long runs; most of its time is waiting for real peers, hence -n
-	$(PY) -m pytest -q -m "not slow" -n 4
+	$(PY) -m pytest -q -m "not slow" -n 4 --dist worksteal
 
 check: $(VENV)/.dev  ## style, types, import directions
 	$(VENV)/bin/ruff check

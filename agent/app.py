@@ -19,6 +19,7 @@ from agent import footprint, health, state
 from agent.commands import Commands, Rejected
 from agent.config import Plan
 from agent.custody import Custody, NodeKey, keep_stating
+from agent.ending import end
 from agent.message import Message
 from agent.outbox import Outbox, keep_committing
 from agent.pipeline import Pipeline
@@ -189,13 +190,13 @@ class App:
             await self._stopping.wait()
             log.info("stopping")
             self._notifier.stopping()
-            await _cancelled(reading, CLOSE_S)
+            await _ended(reading, CLOSE_S)
             self.pipeline.flush()
             await asyncio.to_thread(self.custody.close)
             await asyncio.to_thread(self.outbox.commit)
             await self._drain()
             self.uplink.live(NODE_ITSELF, "agent", self._heartbeat())
-            await _cancelled(rest, REST_S)
+            await _ended(rest, REST_S)
 
     async def _drain(self) -> None:
         """Let what is taken leave while acknowledgements come; what stays is sent after the next start."""
@@ -376,12 +377,6 @@ class _Committer:
         return now_s - self._since_s < STUCK_S
 
 
-async def _cancelled(tasks: list[asyncio.Task[None]], within_s: float) -> None:
-    loop = asyncio.get_running_loop()
-    until_s, late = loop.time() + within_s, set(tasks)
-    while late and loop.time() < until_s:
-        for task in late:
-            task.cancel()  # again each second: a library may have swallowed the first one
-        _, late = await asyncio.wait(late, timeout=1.0)
-    for task in late:
+async def _ended(tasks: list[asyncio.Task[None]], within_s: float) -> None:
+    for task in await end(tasks, within_s):
         log.warning("%s did not end within %g s", task.get_name(), within_s)

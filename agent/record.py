@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from adapters.base import Reading
 from agent import recording
 from agent.config import Plan
+from agent.ending import end
 from agent.message import Message
 from agent.pipeline import Pipeline
 from agent.recording import Recorder, RecordingError
@@ -88,9 +89,7 @@ class Record:
                 if recorder.size > self._max_bytes:
                     self.ended = f"the recording has reached its {self._max_bytes // 2**20:,} MB"
                     break
-            for task in reading:
-                task.cancel()
-            await asyncio.wait(reading)
+            await end(reading)
             while pipeline.busy:  # noqa: ASYNC110 - the slots have no event for "idle"
                 await asyncio.sleep(0.01)
             working.cancel()

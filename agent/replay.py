@@ -11,6 +11,7 @@ import msgspec
 
 from adapters.base import Adapter, Options, Reading
 from agent.config import AgentConfig, DevicePlan, Plan
+from agent.ending import end
 from agent.message import Message
 from agent.pipeline import Pipeline
 from agent.recording import Reader, RecordingError, Session, session
@@ -89,9 +90,10 @@ class Replay:
             await self._feed()
             while self._pipeline.busy and not working.done():  # noqa: ASYNC110 - slots have no such event
                 await asyncio.sleep(0.001)
+            if working.done():
+                working.result()  # it ends by itself only when it fails
         finally:
-            working.cancel()
-            await asyncio.wait([working])
+            await end([working])
         self.events.sort(key=lambda each: (each[1].ts, each[0], each[1].slot, each[1].type))
 
     async def _feed(self) -> None:

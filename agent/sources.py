@@ -13,6 +13,7 @@ from typing import Any
 
 from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
 from agent.config import Plan
+from agent.ending import end
 from agent.quality import Inspector
 from wire.clock import Clock
 from wire.messages import DeviceState, Stream
@@ -206,10 +207,7 @@ async def _apart(work: Coroutine[Any, Any, None], name: str) -> None:
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # seen: we are ending, and a failure is no news any more
+        await end([task])
         raise
     if task.cancelled():
         raise AdapterError("the adapter cancelled itself")

@@ -14,6 +14,7 @@ from typing import Literal
 import aiomqtt
 
 from agent.delays import Delays
+from agent.ending import end
 from agent.feed import Feed
 from agent.flight import Flight
 from agent.hearing import DEAF, NEVER_HEARD, Hearing
@@ -210,9 +211,9 @@ class Uplink:
                 asyncio.create_task(self._drain(link), name="uplink-drain"),
             ]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            await _cancelled(tasks)
+            await end(tasks)
         except asyncio.CancelledError:
-            await _cancelled(tasks)
+            await end(tasks)
             await self._farewell(link)
             raise
         for task in done:
@@ -392,16 +393,6 @@ class Uplink:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # seen
 
 
 def _nothing() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from agent.commands import Commands
+from agent.ending import end
 from agent.message import Message
 from agent.outbox import Outbox, OutboxSettings, keep_committing
 from agent.uplink import Identity, Uplink
@@ -49,11 +49,7 @@ class Box:
 
     async def stop(self) -> None:
         """End both, and close the outbox."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await end(self._tasks)
         self.outbox.close()
 
     def take(self, count: int = 1, *, size: int = 0) -> None:

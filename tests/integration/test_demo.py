@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from edgebed.broker import KINDS, Kind, find
+from edgebed.broker import Kind, find
 from edgebed.processes import edgebed_command
 from wire.errors import Unreachable
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["nats", pytest.param("mosquitto", marks=pytest.mark.slow)])
 def test_every_act_holds(kind: Kind, tmp_path: Path, require: Callable[[str], str]) -> None:
     try:
         find(kind)

@@ -14,6 +14,7 @@ import pytest
 
 from agent import flight, link, uplink
 from agent.commands import Action, Commands
+from agent.ending import end
 from agent.message import Message
 from agent.outbox import Outbox, OutboxSettings, keep_committing
 from agent.uplink import Identity, Uplink
@@ -79,9 +80,7 @@ class Listener:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.wait(self.tasks)
+        await end(self.tasks)
         with contextlib.suppress(aiomqtt.MqttError):
             await self.client.__aexit__(None, None, None)
         self.client._disconnected.exception()  # aiomqtt leaves it unseen, and asyncio complains
@@ -152,10 +151,7 @@ class Node:
     async def stop(self) -> None:
         ended = [task for task in self.tasks if task.done() and not self.stopped]
         self.stopped = True
-        for task in self.tasks:
-            task.cancel()
-        if self.tasks:
-            await asyncio.wait(self.tasks)
+        await end(self.tasks)
         for task in self.tasks:
             if not task.cancelled():
                 task.result()
