@@ -25,7 +25,7 @@ _MAX_KEY = 4_096
 _DOMAIN = b"edgebed patient pseudonym 1"
 _KEPT_BYTES = 10  # 80 bits: among a million persons two share a pseudonym with a chance of 4e-13
 _REMEMBERED = 10_000
-_HOW = "(umask 077; head -c 32 /dev/urandom > {path})"
+_HOW = "edgebed key new {path}"
 
 
 def read_key(path: Path) -> bytes:
@@ -65,11 +65,24 @@ def create_key(path: Path) -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise OptionsError(f"{path} exists: another key would give everybody a new pseudonym") from error
+        raise OptionsError(
+            f"{path} exists and stays as it is: another key would give everybody a new pseudonym"
+        ) from error
     except OSError as error:
-        raise OptionsError(f"pseudonym key {path} cannot be written: {error.strerror}") from error
-    with open(fd, "wb") as file:  # noqa: PTH123 - of a descriptor that was never readable by others
-        file.write(secrets.token_bytes(KEY_BYTES))
+        raise _unwritable(path, error) from error
+    try:
+        with open(fd, "wb") as file:  # noqa: PTH123 - of a descriptor that was never readable by others
+            os.fchmod(fd, 0o600)  # whatever the umask takes away
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(fd)  # pseudonyms are made with it at once: a power cut must not take it back
+    except OSError as error:
+        path.unlink(missing_ok=True)  # half a key would stand in the way of the next try
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OptionsError:
+    return OptionsError(f"pseudonym key {path} cannot be written: {error.strerror}; name another folder")
 
 
 class Deidentifier:

@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "The whole story in a minute, without hardware.",
     "drill": "Faults on purpose, and the proof that nothing was lost by them.",
     "init": "A ready config of one of the testbeds, to make your own.",
+    "key": "A new secret key for the pseudonyms of patients.",
     "ledger": "What was taken, stored, declared lost, missing.",
     "model": "Check a model package as the agent's gate would.",
     "record": "Record what devices say into a file.",
