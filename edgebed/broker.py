@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
+import itertools
 import os
+import random
 import shutil
 import socket
 import sysconfig
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -17,6 +21,10 @@ from wire.errors import ConfigError, TryAgain, Unreachable, unwritable
 
 Kind = Literal["nats", "mosquitto"]
 KINDS: tuple[Kind, ...] = ("nats", "mosquitto")
+
+_KERNELS_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 12_000  # above those that are known for something
+_given = itertools.count(random.randrange(100_000))  # each process begins elsewhere
 
 # ack_wait: how long nats-server waits before it sends an unacknowledged message again. The collector
 # acknowledges after a commit of 100 ms, a killed one comes back within seconds: 10 s is far from both.
@@ -155,18 +163,37 @@ def find(kind: Kind) -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nothing listens on now.
+    """A TCP port that nothing listens on now, and that the kernel gives to nobody else meanwhile.
+
+    It is none of those that connections and port 0 take: a broker that is killed finds its port free again.
 
     Raises:
         ConfigError: `host` is no address of this machine.
     """
-    with socket.socket() as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError as error:
-            raise ConfigError(f"{host} cannot be listened on: {error.strerror or error}") from error
-        port: int = probe.getsockname()[1]
-        return port
+    for port in _own_ports():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno in (errno.EADDRINUSE, errno.EACCES) and port:
+                    continue
+                raise ConfigError(f"{host} cannot be listened on: {error.strerror or error}") from error
+            found: int = probe.getsockname()[1]
+            return found
+    raise AssertionError("the last one is 0, which is always free")
+
+
+def _own_ports() -> Iterator[int]:
+    """Ports below the kernel's own range, none twice in a process, then 0."""
+    try:
+        end = int(_KERNELS_PORTS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):  # not Linux
+        end = 0
+    for _ in range(100):
+        if end - _FIRST_PORT > 1_000:
+            yield _FIRST_PORT + next(_given) % (end - _FIRST_PORT)
+    yield 0
 
 
 def require_free(host: str, port: int) -> None:

@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgebed.broker import Broker, free_port
 from edgebed.processes import edgebed_command
-from wire.errors import TryAgain
+from wire.errors import ConfigError, TryAgain
 
 
 def test_a_message_for_an_absent_reader_survives_a_stop(broker: Broker) -> None:
@@ -47,6 +47,20 @@ def _session(
             break
     client.disconnect()
     return got
+
+
+def test_a_free_port_is_none_that_the_kernel_gives_away() -> None:
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    found = [free_port() for _ in range(50)]
+    assert len(set(found)) == len(found)
+    if low > 20_000:
+        assert not [port for port in found if low <= port <= high]
+    with socket.socket() as taken, socket.socket() as left:
+        taken.bind(("127.0.0.1", free_port()))
+        left.bind(("127.0.0.1", free_port()))
+        assert free_port() not in (taken.getsockname()[1], left.getsockname()[1])
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1 cannot be listened on"):
+        free_port("192.0.2.1")
 
 
 def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
