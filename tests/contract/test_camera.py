@@ -46,9 +46,6 @@ class TestCameraContract(AdapterContract):
         ({"url": "rtsp://a", "size": [5000, 100]}, "max_size"),
     ]
     secrets = [WORD]  # noqa: RUF012 - read only
-    opens_within_s = 2.5
-    stalls_within_s = 2.0
-    fails_within_s = 2.0
 
     @pytest.fixture
     async def rig(self) -> AsyncIterator[Rig]:
