@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import ssl
 from collections.abc import AsyncIterator, Iterator
 
 from adapters.base import (
@@ -37,6 +38,7 @@ from adapters.hl7_message import (
 from adapters.hl7_mllp import Arrival, Line, Peer
 from adapters.hl7_options import Hl7Options, network, networks, streams, where, zone
 from adapters.hl7_rows import Bedside, Times
+from adapters.hl7_tls import context, why_not_secured
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Stream
 
@@ -83,6 +85,7 @@ class Hl7(Adapter):
             half_s=options.half_message_s,
             most=max(1, len(options.monitors)),
             allowed=self._allowed,
+            secure=context(options.tls, listening=self._where[0] == "mllp-listen") if options.tls else None,
         )
         try:
             await self._reach(self._line)
@@ -120,12 +123,16 @@ class Hl7(Adapter):
         scheme, host, port = self._where
         try:
             if scheme == "mllp":
+                tls = self.options.tls
                 async with asyncio.timeout(self.options.silence_s):
-                    await line.connect(host, port)
+                    await line.connect(host, port, tls.name if tls else "")
             else:
                 await line.listen(host, port)
         except TimeoutError as error:
             raise DeviceUnreachable(f"{self.options.url} gives no answer") from error
+        except (ssl.SSLError, ConnectionAbortedError, ConnectionResetError) as error:
+            why = why_not_secured(error) if self.options.tls else why_no_connection(error)
+            raise DeviceUnreachable(f"{self.options.url} cannot be read: {why}") from error
         except OSError as error:
             what = "cannot be listened on" if scheme == "mllp-listen" else "is not there"
             raise DeviceUnreachable(f"{self.options.url} {what}: {why_no_connection(error)}") from error
@@ -148,7 +155,8 @@ class Hl7(Adapter):
                     arrival = await line.inbox.get()
             except TimeoutError as error:
                 if not line.peers:
-                    raise gone or DeviceUnreachable(f"no monitor has connected to {url}") from error
+                    tried = f"; one that tried was refused: {line.refused}" if line.refused else ""
+                    raise gone or DeviceUnreachable(f"no monitor has connected to {url}{tried}") from error
                 raise DeviceStalled(
                     f"the monitor at {url} is connected and sent no message for {self.options.silence_s:g} s"
                 ) from error

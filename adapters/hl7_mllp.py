@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from adapters.base import AdapterError, DeviceLied, DeviceUnreachable
+from adapters.hl7_tls import GREETING_S, why_not_secured
 from wire.clock import Clock
 
 log = logging.getLogger("edgebed.adapters.hl7")
@@ -18,6 +20,7 @@ _CHUNK = 65_536
 _MAX_GARBAGE = 1_000_000  # bytes between two frames: who sends more speaks another protocol
 _WAITING = 4  # frames taken in before they are read: more would only be memory
 _ACK_S = 2.0  # a monitor that takes no answer for so long has gone
+_GREETING = 16  # TLS handshakes at a time, whoever asks
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -119,19 +122,28 @@ class Peer:
         self._writer = writer
         self._frames = frames
         self._half_s = half_s
+        self._secured = writer.get_extra_info("ssl_object") is not None
         address = writer.get_extra_info("peername") or ("",)
         self.host = str(address[0])
 
     async def receive(self, inbox: asyncio.Queue[Arrival], clock: Clock) -> None:
         """Read until the end of the connection, and say that it ended."""
         error: AdapterError = DeviceUnreachable("the monitor ended the connection")
+        if self._secured:  # with TLS 1.3 a peer that refuses our certificate says so after the handshake
+            error = DeviceUnreachable(
+                "the monitor ended the secured connection before its first byte: does it trust our tls.cert?"
+            )
         try:
             while True:
                 data = await self._read()
+                if data:
+                    error = DeviceUnreachable("the monitor ended the connection")
                 for frame in self._frames.feed(data):
                     await inbox.put(Arrival(self, frame, clock.now_ns()))
                 if not data and not self._frames.begun and self._reader.at_eof():
                     break
+        except ssl.SSLError as cause:
+            error = DeviceUnreachable(f"the connection to the monitor broke: {why_not_secured(cause)}")
         except OSError as cause:
             error = DeviceUnreachable(f"the connection to the monitor broke: {cause.strerror or 'lost'}")
         except AdapterError as cause:
@@ -171,6 +183,7 @@ class Line:
     """All connections to one device: the one that we made, or those that were made to us.
 
     Of `most` connections the newest replaces the oldest: a monitor whose line broke comes back by a new one.
+    With `secure` each is one of TLS, and nobody replaces anybody before both certificates were accepted.
     """
 
     def __init__(
@@ -182,7 +195,9 @@ class Line:
         half_s: float,
         most: int = 1,
         allowed: Sequence[Network] = (),
+        secure: ssl.SSLContext | None = None,
     ) -> None:
+        self.refused = ""  # why TLS failed with the last one that tried
         self.inbox: asyncio.Queue[Arrival] = asyncio.Queue(_WAITING)
         self.peers: dict[Peer, asyncio.Task[None]] = {}
         self._clock = clock
@@ -191,15 +206,28 @@ class Line:
         self._half_s = half_s
         self._most = most
         self._allowed = allowed
+        self._secure = secure
+        self._greeting: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
 
-    async def connect(self, host: str, port: int) -> None:
-        """Make the connection.
+    async def connect(self, host: str, port: int, name: str = "") -> None:
+        """Make the connection; with TLS the certificate must have the `name`, else that of the host.
 
         Raises:
-            OSError: nobody is there.
+            OSError: nobody is there, or TLS failed.
         """
-        self._join(*await asyncio.open_connection(host, port))
+        if self._secure is None:
+            self._join(*await asyncio.open_connection(host, port))
+            return
+        self._join(
+            *await asyncio.open_connection(
+                host,
+                port,
+                ssl=self._secure,
+                server_hostname=name or host,
+                ssl_handshake_timeout=GREETING_S,
+            )
+        )
 
     async def listen(self, host: str, port: int) -> None:
         """Wait for connections.
@@ -218,20 +246,46 @@ class Line:
         server, self._server = self._server, None
         if server is not None:
             server.close()
-        tasks = list(self.peers.values())
+        tasks = [*self.peers.values(), *self._greeting]
         for peer, task in self.peers.items():
             task.cancel()
             peer.abort()
+        for task, writer in self._greeting.items():
+            task.cancel()
+            writer.transport.abort()
         self.peers.clear()
         if tasks:
             await asyncio.wait(tasks)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = writer.get_extra_info("peername")
-        if self._server is None or (self._allowed and not _is_allowed(address, self._allowed)):
+        refused = self._allowed and not _is_allowed(address, self._allowed)
+        if self._server is None or refused or len(self._greeting) >= _GREETING:
             self._count("peers_refused")
             writer.transport.abort()
-            return
+        elif self._secure is None:
+            self._welcome(reader, writer)
+        else:
+            greeting = asyncio.create_task(self._greet(reader, writer, self._secure), name="hl7-greeting")
+            self._greeting[greeting] = writer
+            greeting.add_done_callback(self._greeting.pop)
+
+    async def _greet(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, secure: ssl.SSLContext
+    ) -> None:
+        # started here and not by the server, which would keep to itself why a handshake failed
+        try:
+            await writer.start_tls(secure, ssl_handshake_timeout=GREETING_S)
+        except OSError as error:
+            writer.transport.abort()
+            self._count("tls_refused")
+            before, self.refused = self.refused, why_not_secured(error)
+            if self.refused != before:
+                log.warning("a monitor was refused: %s", self.refused)
+        else:
+            self._welcome(reader, writer)
+
+    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while len(self.peers) >= self._most:
             oldest, task = next(iter(self.peers.items()))
             self._count("replaced_connections")

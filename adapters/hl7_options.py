@@ -16,6 +16,7 @@ from adapters.base import Options, OptionsError
 from adapters.fields import declared
 from adapters.hl7_catalog import VITALS, WAVEFORMS, Vital, Waveform
 from adapters.hl7_mllp import Network
+from adapters.hl7_tls import Tls
 from wire.messages import Field, Stream, is_id
 
 
@@ -47,6 +48,10 @@ class Hl7Options(Options, frozen=True, kw_only=True):
         list[str],
         Meta(max_length=100, description="Networks that may connect; needed beyond loopback."),
     ] = msgspec.field(default_factory=list)
+    tls: (
+        Annotated[Tls, Meta(description="Encrypt, and know each other by certificates; else clear text.")]
+        | None
+    ) = None
     patient_key_file: (
         Annotated[
             Path, Meta(description="Secret key of the pseudonyms; without it there is no stream `patient`.")

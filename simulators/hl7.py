@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 from collections import Counter, deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -66,7 +67,8 @@ class BedsideMonitor:
     """One monitor and its patient. Use: `async with BedsideMonitor(seed=1) as monitor: monitor.url`.
 
     Sample i of the ECG is at `start_ns + i / 250 s`, vital signs of second k at `start_ns + k s`; both are
-    sent when their second is over. The newest connection is reported to.
+    sent when their second is over. The newest connection is reported to. With the PEM files `cert`, `key`
+    and `ca` it speaks TLS and wants a certificate of that authority from the receiver.
     """
 
     def __init__(
@@ -80,6 +82,9 @@ class BedsideMonitor:
         connect: str = "",
         charset: str = "UNICODE UTF-8",
         ack_s: float = 2.0,
+        cert: str = "",
+        key: str = "",
+        ca: str = "",
     ) -> None:
         if charset not in CHARSETS:
             raise ValueError(f"charset {charset!r} is not one of {', '.join(CHARSETS)}")
@@ -93,6 +98,7 @@ class BedsideMonitor:
         self._to = connect.rpartition(":")
         self._charset = charset
         self._ack_s = ack_s
+        self._tls = _tls(cert, key, ca, calls=bool(connect)) if cert or key or ca else None
         self._second = 0  # of the next report
         self._waiting: deque[Report] = deque()
         self._news = asyncio.Event()
@@ -149,7 +155,7 @@ class BedsideMonitor:
             self._begin(self._call(), "monitor-calls")
         else:
             try:
-                self._server = await asyncio.start_server(self._accept, self.host, self.port)
+                self._server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._tls)
             except OSError as error:
                 why = os.strerror(error.errno or 0)
                 raise TryAgain(
@@ -231,7 +237,7 @@ class BedsideMonitor:
         """Connect to the receiver, for ever."""
         while True:
             with contextlib.suppress(OSError):
-                reader, writer = await asyncio.open_connection(self.host, self.port)
+                reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self._tls)
                 await self._talk(reader, writer)
             await asyncio.sleep(0.1)
 
@@ -305,6 +311,19 @@ class BedsideMonitor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _tls(cert: str, key: str, ca: str, *, calls: bool) -> ssl.SSLContext:
+    """Raises ValueError where a file is none."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if calls else ssl.PROTOCOL_TLS_SERVER)
+    tls.check_hostname = False  # hospitals' nodes are known by their authority, IHE ATNA
+    tls.verify_mode = ssl.CERT_REQUIRED
+    try:
+        tls.load_verify_locations(ca)
+        tls.load_cert_chain(cert, key)
+    except OSError as error:
+        raise ValueError(f"cert {cert!r}, key {key!r}, ca {ca!r} are no PEM files to use: {error}") from error
+    return tls
 
 
 async def _acknowledgements(reader: asyncio.StreamReader, acks: asyncio.Queue[tuple[str, str]]) -> None:
