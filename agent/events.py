@@ -84,7 +84,11 @@ class Reporter:
             score=UNSET if result.score is None else round(result.score, 4),
             frame=UNSET if inference.window else inference.reading.index,
             boxes=boxes,
-            detail={**result.values, **({"boxes_left_out": left_out} if left_out else {})},
+            detail={
+                **result.values,
+                **({"boxes_left_out": left_out} if left_out else {}),
+                **({"input_quality": int(inference.quality)} if inference.quality else {}),
+            },
         )
 
 

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 from msgspec import UNSET
-from numpy.typing import NDArray
 
 from adapters.base import Reading
 from agent import config
 from agent.shelf import Shelf
-from agent.windows import Windows, misfit
+from agent.windows import Window, Windows, misfit
 from wire.errors import EdgebedError
 from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
 
@@ -35,21 +33,20 @@ _WINDOWS_WAITING = 4
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What a model made of one frame or window; `frame` is the picture's index, `reading` its input's end."""
+    """What a model made of one frame or window; `reading` is the picture, or the row that made it due.
+
+    `quality` is a picture's own; of a window it is UNCERTAIN where a row of it was flagged or filled.
+    """
 
     reading: Reading
     result: Result
     window: bool
+    quality: Quality
 
     def row(self) -> dict[str, Scalar]:
         """Its row in the result stream."""
         row: dict[str, Scalar] = {**self.result.values, "infer_ms": self.result.infer_ms}
         return row if self.window else {**row, "frame": self.reading.index}
-
-    @property
-    def quality(self) -> Quality:
-        """Of the row: a picture's own; windows with doubtful rows count as they are."""
-        return Quality.GOOD if self.window else self.reading.quality
 
 
 class Slot:
@@ -135,6 +132,7 @@ class Slot:
                 hop=wants.hop,
                 source_hz=None if self._stream.rate_hz is UNSET else self._stream.rate_hz,
                 counters=self.counters,
+                held=[self._stream.fields[signal].t == "bool" for signal in wants.signals],
             )
         self.manifest, self._model = manifest, model
         self._enter("ok", "", model.provider)
@@ -154,7 +152,7 @@ class Slot:
             return None
         window = None
         if self._windows is not None:
-            window = self._windows.add(reading.at_ns, reading.values)
+            window = self._windows.add(reading.at_ns, reading.values, reading.quality)
             if window is None:
                 return None
             self._seen += 1
@@ -225,7 +223,7 @@ class Slot:
             if failure is not None:
                 raise failure
             if result is not None:
-                self._done(self, Inference(job.reading, result, job.window is not None))
+                self._done(self, job.answer(result))
             self.counters["runs"] += 1
             self._enter("ok", "", self._model.provider)
         except Exception as error:  # one bad run is not the daemon's end
@@ -258,7 +256,12 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class _Job:
     reading: Reading
-    window: NDArray[np.float32] | None
+    window: Window | None
+
+    def answer(self, result: Result) -> Inference:
+        whole = self.window
+        quality = self.reading.quality if whole is None else whole.quality
+        return Inference(self.reading, result, whole is not None, quality)
 
 
 class ModelThread:
@@ -303,7 +306,7 @@ class ModelThread:
 
 def _infer(model: Model, job: _Job) -> Result:
     if job.window is not None:
-        return model.run_window(job.window)
+        return model.run_window(job.window.rows)
     if job.reading.picture is None:
         raise TypeError("a frame stream gave a reading without a picture")
     return model.run_frame(job.reading.picture)

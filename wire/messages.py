@@ -43,7 +43,7 @@ class Quality(IntEnum):
     GOOD = 0
     OUT_OF_RANGE = 1  # outside the declared min/max; the value is stored as it came
     NOT_FINITE = 2  # NaN or infinite; travels as null
-    UNCERTAIN = 3  # the device itself says so
+    UNCERTAIN = 3  # the device itself says so; of a model: a row it saw was flagged or filled
     BAD = 4  # the device itself says so
     TIME_REPEATED = 5  # same device time as the reading before
     TIME_BACKWARD = 6  # device time before that of the reading before

@@ -26,7 +26,7 @@ from agent.snapshot import SnapshotError, encode
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import encode as to_bytes
-from wire.messages import MAX_BODY, Batch, Box, ClockState, Event, Field, Live, Snapshot, Stream
+from wire.messages import MAX_BODY, Batch, Box, ClockState, Event, Field, Live, Quality, Snapshot, Stream
 from wire.topics import Address
 
 T0 = 1_760_000_000 * 10**9
@@ -220,6 +220,24 @@ async def test_a_window_across_a_gap_is_not_inferred(tmp_path: Path, mean_model:
     assert bench.pipeline.slots["odd"].counters["gaps"] == 1
     times = [at for batch in bench.batches("odd") for at in batch.times_us()]
     assert [(at * 1000 - T0) // STEP for at in times] == [3, 5, 23, 25]
+
+
+async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(tmp_path: Path, mean_model: Path) -> None:
+    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows", events="each")})
+    flags = {6: Quality.OUT_OF_RANGE, 12: Quality.NOT_FINITE}
+    async with bench.running() as sink:
+        for index in range(24):
+            reading = row(index, a=math.nan if index == 12 else 1.0)
+            if index != 18:
+                sink(msgspec.structs.replace(reading, quality=flags.get(index, Quality.GOOD)))
+            await bench.settled()
+    ends = [(at * 1000 - T0) // STEP for batch in bench.batches("odd") for at in batch.times_us()]
+    qualities = [q for batch in bench.batches("odd") for q in batch.q or [0] * len(batch.times_us())]
+    found = dict(zip(ends, qualities, strict=True))
+    # rows 6 (flagged) and 18 (filled) are in the windows that end up to three rows later, 12 in none
+    assert found == {3: 0, 5: 0, 7: 3, 9: 3, 11: 0, 17: 0, 19: 3, 21: 3, 23: 0}
+    assert [event.detail.get("input_quality", 0) for event in bench.events()] == list(found.values())
+    assert bench.pipeline.slots["odd"].counters.items() >= {"filled": 1, "incomplete": 2}.items()
 
 
 async def test_every_nth_window(tmp_path: Path, mean_model: Path) -> None:

@@ -1,0 +1,113 @@
+"""A faster stream brought to a model's rate: low-pass filtered, so that nothing folds into the window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HALF_WIDTH = 9  # rows at the model's rate that the filter looks back and ahead: it is that much behind
+MOST = 1000  # times as fast a source may be: the filter holds 18 rows of the model of it
+_BETA = 5.65  # of the Kaiser window: its transition is from 0.4 to 0.6 of the model's rate
+_FINE = 256  # points of the impulse response a row
+_AT_ONCE = 4096  # rows of a recording
+_OFF = 0.2  # a source may come so much faster or slower than it may and is declared to
+
+
+class Resampler:
+    """Rows at any faster rate to rows `[signals]` at the model's, by a windowed sinc of linear phase.
+
+    Flat to 0.1 % up to 0.4 of the new rate, -6 dB at half of it, less than -57 dB from 0.6 of it on: what
+    folds lies above 0.4. The weights are taken at the rows' own times, so stamps may jitter and a row may be
+    missing. A missing value spoils every row that it has a part in. `held` signals (bool) have no value
+    between two of theirs: theirs is the newest.
+    """
+
+    def __init__(self, held: Sequence[bool] | NDArray[np.bool_], *, period_ns: int, source_hz: float) -> None:
+        self._held = np.array(held, dtype=bool)
+        self._any_held = bool(self._held.any())
+        self._period_ns = period_ns
+        self._reach_ns = HALF_WIDTH * period_ns
+        reach = np.arange(HALF_WIDTH * _FINE + 1) / _FINE
+        self._grid = reach * period_ns
+        self._impulse = _impulse(reach)
+        # each row stands twice, `size` apart, so that the newest are always one contiguous piece
+        self._size = math.ceil(2 * self._reach_ns / 1e9 * source_hz * (1 + _OFF)) + 4
+        self._rows = np.zeros((2 * self._size, len(held)), dtype=np.float32)
+        self._times_ns = np.zeros(2 * self._size, dtype=np.int64)
+        self._spans = np.zeros(2 * self._size)  # ns that a row stands for: half way to either neighbour
+        self._count = 0
+        self._next_ns = 0
+
+    def begin(self) -> None:
+        """Forget what came before a gap."""
+        self._count = 0
+
+    def add(self, at_ns: int, row: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32] | None]]:
+        """Take a row later than the one before; returns time and row of each that is due with it.
+
+        The row is None where the source is so much faster or slower than declared that there is no telling.
+        """
+        if not self._count:
+            self._next_ns = at_ns + self._reach_ns
+        newest, before = self._count % self._size, (self._count - 1) % self._size
+        if self._count:
+            older_ns = self._times_ns[(self._count - 2) % self._size if self._count > 1 else before]
+            self._spans[[before, before + self._size]] = (at_ns - older_ns) / 2
+        for place in (newest, newest + self._size):
+            self._rows[place] = row
+            self._times_ns[place] = at_ns
+        self._count += 1
+        due = []
+        while self._next_ns + self._reach_ns <= at_ns:
+            due.append((self._next_ns, self._at(self._next_ns)))
+            self._next_ns += self._period_ns
+        return due
+
+    def _at(self, at_ns: int) -> NDArray[np.float32] | None:
+        kept = min(self._count, self._size)
+        end = (self._count - 1) % self._size + self._size + 1  # after the newest
+        times_ns = self._times_ns[end - kept : end]
+        if times_ns[0] > at_ns - self._reach_ns:
+            return None  # it has sent more rows than there is room for
+        first, now, last = np.searchsorted(
+            times_ns, (at_ns - self._reach_ns, at_ns + 1, at_ns + self._reach_ns)
+        )
+        if last - first < (1 - _OFF) * 2 * HALF_WIDTH:
+            return None  # it has sent hardly any
+        part = slice(end - kept + first, end - kept + last)
+        weights = np.interp(np.abs(self._times_ns[part] - at_ns), self._grid, self._impulse)
+        weights *= self._spans[part]
+        # a plain sum and no product of matrices: the same numbers on every run
+        row: NDArray[np.float32] = ((weights[:, None] * self._rows[part]).sum(axis=0) / weights.sum()).astype(
+            np.float32
+        )
+        return np.where(self._held, self._rows[end - kept + now - 1], row) if self._any_held else row
+
+
+def resampled(rows: NDArray[np.floating[Any]], source_hz: float, rate_hz: float) -> NDArray[np.float64]:
+    """A whole recording [n] or [n, signals] as a model would see it, to train and to measure with.
+
+    The first of the rows at `rate_hz` that come out lies `HALF_WIDTH` of them after the first that go in.
+    """
+    ratio, last = source_hz / rate_hz, len(rows) - 1
+    taps = np.arange(-math.ceil(HALF_WIDTH * ratio), math.ceil(HALF_WIDTH * ratio) + 1)
+    places = np.arange(HALF_WIDTH, math.floor(last / ratio) - HALF_WIDTH + 1) * ratio
+    found = np.empty((len(places), *rows.shape[1:]))
+    for at in range(0, len(places), _AT_ONCE):
+        near = places[at : at + _AT_ONCE, None]
+        index = np.floor(near).astype(int) + taps
+        weights = _impulse(np.abs(index - near) / ratio)
+        weights /= weights.sum(axis=1, keepdims=True)
+        found[at : at + _AT_ONCE] = np.einsum("pt,pt...->p...", weights, rows[np.clip(index, 0, last)])
+    return found
+
+
+def _impulse(reach: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a row has of another one that many rows of the model away."""
+    inside: NDArray[np.float64] = np.maximum(0, 1 - (reach / HALF_WIDTH) ** 2)
+    response: NDArray[np.float64] = np.sinc(reach) * np.i0(_BETA * np.sqrt(inside)) * (reach < HALF_WIDTH)
+    return response
