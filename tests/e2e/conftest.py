@@ -42,7 +42,8 @@ from wire.messages import (
 )
 from wire.topics import Address
 
-expect.set_options(timeout=30_000)  # a condition is waited for, however slow the machine is
+PATIENCE_MS = 60_000  # a condition is waited for, however slow the machine is
+expect.set_options(timeout=PATIENCE_MS)
 
 OUTPUT = Path(__file__).parents[2] / "test-output"
 ARGUMENTS = [
@@ -455,7 +456,7 @@ def running(folder: Path) -> Iterator[Site]:
 
 def wait_for(url: str, condition: Callable[[Any], Any]) -> None:
     """Ask until the answer is as wanted; a page that came too early would log what is not there."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with (
             contextlib.suppress(urllib.error.HTTPError),  # not there yet
@@ -464,7 +465,7 @@ def wait_for(url: str, condition: Callable[[Any], Any]) -> None:
             if condition(json.load(answer)):
                 return
         time.sleep(0.05)
-    raise AssertionError(f"not within 30 s: {url}")
+    raise AssertionError(f"not within 60 s: {url}")
 
 
 @pytest.fixture(scope="module")
@@ -501,7 +502,7 @@ class Watched:
         context = self._browser.new_context(
             locale=lang, color_scheme=scheme, viewport={"width": width, "height": 900}, **more
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE_MS)
         self._contexts.append(context)
         page = context.new_page()
         page.on("console", self._console)

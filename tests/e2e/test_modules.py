@@ -46,6 +46,16 @@ BUFFER = """async () => {
         edge = next;
     }
     found.playhead = [backwards, ahead];
+
+    const jerky = new Playhead();
+    found.ranBack = 0;
+    for (let at = 0, before = 0; at < 20_000; at += 33) {
+        const kept = Math.floor(at / 1000) % 5 < 3 ? 120 : 2500; // now and then a line is slow
+        if (at % 990 === 0) jerky.arrived(1_000_000 + at - kept, at);
+        const next = jerky.edge(at, 33);
+        if (next < before) found.ranBack += 1;
+        before = next;
+    }
     return found;
 }"""
 
@@ -86,6 +96,7 @@ def test_the_live_buffer_is_bounded_ordered_and_knows_its_holes(page: Any) -> No
     backwards, ahead = found["playhead"]
     assert backwards == 0
     assert ahead == 0, "the chart ran past its data"
+    assert found["ranBack"] == 0, "the chart ran backwards when data came late"
 
 
 def test_holes_are_told_from_declared_gaps_and_from_the_future(page: Any) -> None:

@@ -135,7 +135,10 @@ export class Playhead {
     if (this.end === null) return null;
     const wanted = this.delays.length ? Math.max(...this.delays) + 40 : at - this.end;
     if (this.delay === null || Math.abs(wanted - this.delay) > 3000) this.delay = wanted;
-    else this.delay += (wanted - this.delay) * Math.min(1, step / 600); // ease, so that the chart never jumps
+    else {
+      // eased, so that the chart never jumps, and no faster than time goes, so that it never runs backwards
+      this.delay += Math.min(step, (wanted - this.delay) * Math.min(1, step / 600));
+    }
     return at - this.delay;
   }
 }

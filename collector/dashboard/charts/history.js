@@ -21,13 +21,28 @@ export function HistoryChart({ answer, name, field = {}, raised = false, height,
   const box = useRef(null);
   const chart = useRef(null);
   const latest = useRef({});
-  latest.current = { onZoom, onReset };
+  const dragged = useRef(false);
   const make = () => {
+    if (dragged.current) return; // what is selected would be gone: drawn anew when the button is let go
     chart.current?.destroy();
     if (!box.current) return; // asked for the frame before the view was left
     chart.current = answer && draw(box.current, answer, field, raised, height, latest.current);
   };
+  latest.current = { onZoom, onReset, make };
   useLayoutEffect(make, [answer, name, height, lang.value]);
+  useEffect(() => {
+    const begin = () => {
+      dragged.current = true;
+    };
+    const end = () => {
+      if (!dragged.current) return;
+      dragged.current = false;
+      requestAnimationFrame(() => latest.current.make());
+    };
+    box.current.addEventListener("mousedown", begin);
+    addEventListener("mouseup", end);
+    return () => removeEventListener("mouseup", end);
+  }, []);
   useEffect(() => {
     const fits = () => !(box.current && chart.current) || chart.current.width === widthOf(box.current);
     return redrawn(box.current, make, fits);
