@@ -18,7 +18,7 @@ _Running = threading.Thread | asyncio.Task[Any]
 _inside: ContextVar[bool] = ContextVar("inside an adapter", default=False)
 
 
-async def read(adapter: Adapter, n: int, *, stream: str = "", within_s: float = 20.0) -> list[Reading]:
+async def read(adapter: Adapter, n: int, *, stream: str = "", within_s: float = 60.0) -> list[Reading]:
     """The next `n` readings of an open adapter, of one stream where it is named; fewer where the device ends.
 
     Raises:
@@ -36,7 +36,7 @@ async def read(adapter: Adapter, n: int, *, stream: str = "", within_s: float = 
 
 
 async def until(
-    adapter: Adapter, found: Callable[[Reading], bool], *, stream: str = "", within_s: float = 20.0
+    adapter: Adapter, found: Callable[[Reading], bool], *, stream: str = "", within_s: float = 60.0
 ) -> Reading:
     """The next reading that is `found`, of one stream where it is named.
 
@@ -53,7 +53,7 @@ async def until(
 
 
 async def read_until(
-    adapter: Adapter, done: Callable[[list[Reading]], bool], *, within_s: float = 30.0
+    adapter: Adapter, done: Callable[[list[Reading]], bool], *, within_s: float = 60.0
 ) -> list[Reading]:
     """Readings until `done` is true of all those read so far; raises as `until` does."""
     seen: list[Reading] = []

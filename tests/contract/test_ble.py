@@ -22,7 +22,7 @@ SEED = 4
 
 
 def options(port: int, **more: Any) -> BleOptions:
-    near: dict[str, Any] = {"hci": f"tcp-client:127.0.0.1:{port}", "silence_s": 1.0, "timeout_s": 3.0}
+    near: dict[str, Any] = {"hci": f"tcp-client:127.0.0.1:{port}", "silence_s": 2.0, "timeout_s": 5.0}
     return BleOptions(**near | ({} if "address" in more else {"name": NAME}) | more)
 
 
@@ -184,7 +184,7 @@ async def test_data_come_back_after_every_kind_of_loss_in_turn() -> None:
             link.black_hole,
         ]
         for harm in harms:
-            async with Ble(options(link.port, silence_s=0.5), clock) as adapter:
+            async with Ble(options(link.port), clock) as adapter:
                 rows = await read(adapter, 3, stream="heart")
                 assert abs(rows[-1].at_ns - clock.now_ns()) < 60 * NS_PER_S
                 harm()

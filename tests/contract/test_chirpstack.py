@@ -32,8 +32,8 @@ def options(port: int, **more: Any) -> ChirpStackOptions:
         "application": APPLICATION,
         "sensors": SENSORS,
         "fields": FIELDS,
-        "silence_s": 0.8,
-        "timeout_s": 1.0,
+        "silence_s": 2.0,
+        "timeout_s": 5.0,
     }
     return ChirpStackOptions(url=f"mqtt://127.0.0.1:{port}", **(quick | more))
 

@@ -33,13 +33,13 @@ START_NS = 1_772_000_000 * NS_PER_S
 
 
 def quick(url: str, **more: Any) -> Hl7Options:
-    return Hl7Options(url=url, **({"silence_s": 1.2, "rejoin_s": 0.5, "half_message_s": 1.0} | more))
+    return Hl7Options(url=url, **({"silence_s": 3.0, "rejoin_s": 0.5, "half_message_s": 1.0} | more))
 
 
 Until = Callable[[list[Reading]], bool]
 
 
-async def gather(adapter: Adapter, rows: list[Reading], until: Until, within_s: float = 20.0) -> None:
+async def gather(adapter: Adapter, rows: list[Reading], until: Until, within_s: float = 60.0) -> None:
     """The same into a list that also holds what came before an error."""
     async with asyncio.timeout(within_s), contextlib.aclosing(adapter.readings()) as readings:
         async for reading in readings:
@@ -135,7 +135,7 @@ async def test_what_a_message_says_wrong_is_flagged_and_the_rest_arrives() -> No
         BedsideMonitor(seed=SEED, clock=clock, faults=faults) as monitor,
         Hl7(quick(monitor.url), clock) as adapter,
     ):
-        rows = await read_until(adapter, seconds(16), within_s=40)
+        rows = await read_until(adapter, seconds(16), within_s=90)
     ecg, vitals = of(rows, "ecg"), of(rows, "vitals")
     assert {b.at_ns - a.at_ns for a, b in pairwise(ecg)} == {PERIOD_NS}
     assert {b.at_ns - a.at_ns for a, b in pairwise(vitals)} == {NS_PER_S}
@@ -328,18 +328,18 @@ async def test_an_acknowledgement_comes_after_the_readings_were_taken() -> None:
         async with asyncio.timeout(0.3):
             await reader.read(1)
     following = asyncio.create_task(anext(readings), name="following")  # who asks for more has the first
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await reader.readuntil(b"\x1c\r")
     assert b"\rMSA|AA|17\r" in answer
     writer.write(b"\x0b" + message(b"18", b"268192^MDC_DIM_DEGC") + b"\x1c\r")
     assert (await following).quality is Quality.BAD
     following = asyncio.create_task(anext(readings), name="following")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await reader.readuntil(b"\x1c\r")
     assert b"\rMSA|AE|18\r" in answer
     assert b"\rERR||OBX^1^6|103|E||||unit is not /min\r" in answer
     writer.write(b"\x0b" + message(b"19").replace(b"ORU^R01", b"ADT^A01") + b"\x1c\r")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await reader.readuntil(b"\x1c\r")
     assert b"\rMSA|AR|19\r" in answer
     assert b"\rERR||MSH^1^9|200|E||||no ORU message\r" in answer
@@ -350,7 +350,7 @@ async def test_an_acknowledgement_comes_after_the_readings_were_taken() -> None:
 
 
 async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await asyncio.open_connection("127.0.0.1", port)

@@ -40,9 +40,9 @@ def options(channel: str | int, **more: Any) -> ObdOptions:
         "interface": "slcan",
         "channel": where,
         "pids": list(PIDS),
-        "timeout_s": 2.0,
-        "data_age_s": 0.6,
-        "answer_s": 0.4,
+        "timeout_s": 5.0,
+        "data_age_s": 2.0,
+        "answer_s": 1.5,
     }
     return ObdOptions(**(quick | more))
 
@@ -79,7 +79,7 @@ class TestObd(AdapterContract):
     async def rig(self) -> AsyncIterator[Rig]:
         clock = Clock(20, START_NS)
         async with VehicleBus(seed=SEED, clock=clock) as car, FaultProxy(car.port) as link:
-            yield Rig(lambda: Obd(options(link.port, vin=VIN, answer_s=0.2, data_age_s=0.3), clock), link)
+            yield Rig(lambda: Obd(options(link.port, vin=VIN), clock), link)
 
 
 async def test_rows_are_what_the_car_measured() -> None:
@@ -134,7 +134,7 @@ async def test_refusals_are_named_and_patience_is_had(caplog: pytest.LogCaptureF
         assert await read(adapter, 1)
         car.inject("ecu-refuses")
         with pytest.raises(TimeoutError):  # no row without a value
-            await read(adapter, 1, within_s=1.0)
+            await read(adapter, 1, within_s=3.0)
         assert adapter.counters["refused_conditionsNotCorrect"] >= 2
         car.repair()
         assert (await read(adapter, 1))[0].quality is Quality.GOOD
@@ -152,7 +152,7 @@ async def test_a_silent_unit_on_a_busy_bus_is_a_stall() -> None:
     async with asking() as (car, adapter):
         assert await read(adapter, 1)
         car.inject("ecu-silent")
-        with pytest.raises(DeviceStalled, match=r"has not answered for 0\.6 s"):
+        with pytest.raises(DeviceStalled, match=r"has not answered for 2 s"):
             await read(adapter, 100_000)
         assert adapter.counters["no_answer"] >= 1
 
@@ -174,9 +174,7 @@ async def test_data_come_back_after_every_kind_of_loss_again_and_again() -> None
             link.black_hole,
         ]
         for harm in harms * 2:
-            async with Obd(
-                options(link.port, pids=["odometer"], answer_s=0.2, data_age_s=0.3), clock
-            ) as adapter:
+            async with Obd(options(link.port, pids=["odometer"]), clock) as adapter:
                 assert await read(adapter, 2)
                 harm()
                 with pytest.raises(AdapterError):

@@ -38,7 +38,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 def options(url: str, form: str = "csv", **more: Any) -> SerialOptions:
     return SerialOptions(
-        **{"url": url, "format": form, "silence_s": 0.7, "timeout_s": 1.0} | FORMS[form] | more
+        **{"url": url, "format": form, "silence_s": 2.0, "timeout_s": 5.0} | FORMS[form] | more
     )
 
 

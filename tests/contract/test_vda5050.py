@@ -23,7 +23,7 @@ BASE = "uagv/v2/acme/amr-01"
 
 
 def options(port: int, **more: Any) -> Vda5050Options:
-    quick = {"manufacturer": "acme", "serial": "amr-01", "silence_s": 0.8, "timeout_s": 1.0}
+    quick = {"manufacturer": "acme", "serial": "amr-01", "silence_s": 2.0, "timeout_s": 5.0}
     return Vda5050Options(url=f"mqtt://127.0.0.1:{port}", **(quick | more))
 
 

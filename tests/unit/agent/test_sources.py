@@ -58,7 +58,9 @@ class Scripted(Adapter):
 class Follower:
     """A source over a list of scripts, what it gave and how its state went."""
 
-    def __init__(self, *scripts: list[object], stall_s: float = 5.0) -> None:
+    def __init__(
+        self, *scripts: list[object], stall_s: float = 5.0, backoff_s: tuple[float, float] = (0.001, 0.01)
+    ) -> None:
         Scripted.opened = Scripted.closed = 0
         self.scripts: Iterator[list[object]] = iter(scripts)
         self.given: list[float] = []
@@ -72,7 +74,7 @@ class Follower:
             clock=Clock(),
             stall_s=stall_s,
             changed=lambda: self.states.append((self.source.state.state, self.source.state.why)),
-            backoff_s=(0.001, 0.01),
+            backoff_s=backoff_s,
         )
 
     def _take(self, reading: Reading) -> Awaitable[None] | None:
@@ -171,9 +173,9 @@ async def test_failures_in_a_row_wait_longer_and_longer(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("agent.sources.asyncio.sleep", note)
     monkeypatch.setattr("agent.sources.random.uniform", lambda low, high: (low + high) / 2)
-    follower = Follower(*[[DeviceUnreachable("no")] for _ in range(6)], [1])
+    follower = Follower(*[[DeviceUnreachable("no")] for _ in range(6)], [1], backoff_s=(10.0, 100.0))
     await follower.runs()
-    assert waits == [0.001, 0.002, 0.004, 0.008, 0.01, 0.01]
+    assert waits == [10.0, 20.0, 40.0, 80.0, 100.0, 100.0]
 
 
 async def test_cancelled_it_ends_though_the_adapter_tells_a_failure_instead() -> None:
