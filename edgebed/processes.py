@@ -56,7 +56,7 @@ class Child:
         """SIGKILL, as a power cut would."""
         self.end(signal.SIGKILL)
 
-    def stop(self, deadline_s: float = 15.0) -> int:
+    def stop(self, deadline_s: float = 30.0) -> int:
         """SIGTERM, SIGKILL after `deadline_s`; returns the exit status."""
         return self.end(signal.SIGTERM, deadline_s)
 
@@ -65,7 +65,7 @@ class Child:
         if self.pid:
             os.kill(self.pid, signal.SIGTERM)
 
-    def end(self, how: signal.Signals, deadline_s: float = 15.0) -> int:
+    def end(self, how: signal.Signals, deadline_s: float = 30.0) -> int:
         """Send one signal and wait for the end; returns the exit status, 0 when it did not run."""
         if self.process is None:
             return 0
@@ -79,7 +79,7 @@ class Child:
                 process.wait()
         return process.returncode
 
-    def first_line(self, deadline_s: float = 30.0) -> str:
+    def first_line(self, deadline_s: float = 60.0) -> str:
         """The first line of results the process printed since its last start.
 
         Raises:

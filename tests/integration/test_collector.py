@@ -110,7 +110,7 @@ class Sender:
         until(lambda: self.acked.count() >= self.taken, deadline_s, "acknowledgements")
 
 
-def until(condition: Callable[[], Any], deadline_s: float = 30.0, what: str = "") -> None:
+def until(condition: Callable[[], Any], deadline_s: float = 60.0, what: str = "") -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
@@ -296,13 +296,14 @@ def test_a_full_disk_holds_everything_back_and_loses_nothing(
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (largest + 4096, limit[1]))
         sender.send(300)
         until(lambda: ask(child, "health")["store"]["state"] == "blocked", what="the store is blocked")
-        held = sender.acked.count()
+        held = len({seq for _, _, seqs, _ in read_all(tmp_path) for seq in seqs})
+        until(lambda: sender.acked.count() == held, what="what was stored before is acknowledged")
         health = ask(child, "health")
         assert health["state"] == "degraded"
         assert "000001-" in health["store"]["trouble"] or "full" in health["store"]["trouble"]
         time.sleep(1.2)
         assert sender.acked.count() == held < 320
-        assert {seq for _, _, seqs, _ in read_all(tmp_path) for seq in seqs} >= set(range(1, held + 1))
+        assert {seq for _, _, seqs, _ in read_all(tmp_path) for seq in seqs} == set(range(1, held + 1))
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, limit)
         sender.wait()
         assert ask(child, "health")["store"]["state"] == "ok"
@@ -355,8 +356,7 @@ def test_what_an_absent_collector_missed_waits_for_it(tmp_path: Path, broker: Br
     child.kill()
     with Sender(broker.port) as sender:
         sender.send(100)
-        until(sender.client.is_connected, what="the sender connects")
-        time.sleep(0.5)
+        until(lambda: not sender.client._out_messages, what="the broker has them")
         child.start()
         sender.wait()
     child.stop()
@@ -373,11 +373,13 @@ def test_a_second_collector_on_the_store_is_refused(tmp_path: Path) -> None:
     assert "another collector writes to" in second.stderr
 
 
+PATIENCE_S = 4.0  # longer than a busy machine keeps broker and collector apart
+
+
 @contextmanager
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(connection, "SILENCE_S", 1.5)
+    monkeypatch.setattr(connection, "SILENCE_S", PATIENCE_S)
     monkeypatch.setattr(connection, "PROBE_EVERY_S", 0.3)
-    monkeypatch.setattr(connection, "CONNECT_S", 3.0)
     yield
 
 
@@ -392,7 +394,7 @@ async def collecting(tmp_path: Path, port: int) -> AsyncIterator[Collector]:
         yield collector
     finally:
         collector.stop()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             await running
 
 
@@ -402,7 +404,7 @@ async def test_a_connection_that_fell_silent_is_made_anew(
     with hurried(monkeypatch):
         async with FaultProxy(broker.port) as proxy, collecting(tmp_path, proxy.port) as collector:
             await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(PATIENCE_S + 1)
             assert collector.link.state.rebuilt == 0, "the own probe is sign of life enough"
             proxy.black_hole(True)
             await asyncio.to_thread(until, lambda: collector.link.state.rebuilt >= 1)
@@ -465,7 +467,7 @@ async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
             with Sender(broker.port) as sender:
                 sender.send(400)
                 await asyncio.to_thread(until, lambda: collector.ingest.backlog >= 50)
-                await asyncio.sleep(2.0)
+                await asyncio.sleep(PATIENCE_S + 1)
                 assert collector.ingest.backlog <= 50 + 250
                 assert sender.acked.count() == 0
                 assert collector.link.state.rebuilt == 0, "it is we who hold back"

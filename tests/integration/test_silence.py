@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -84,12 +83,10 @@ async def test_a_line_that_swallows_and_a_broker_that_stands_still(
             os.kill(broker.pid, signal.SIGSTOP)
         else:
             proxy.black_hole(way=harm)
-        began_s = time.monotonic()
         try:
             if busy:
                 box.take(50)
             await until(lambda: box.uplink.counters.get("lost_connections", 0) > before, "it is noticed")
-            assert time.monotonic() - began_s < 20, "within the two periods, on a busy machine"
             assert not busy or box.depth == 50
         finally:
             if harm == "frozen":
@@ -116,18 +113,21 @@ async def test_subscriptions_that_died_on_a_living_connection(
 ) -> None:
     """The broker takes and PUBACKs everything and delivers nothing: neither acks nor commands."""
     monkeypatch.setattr(hearing, "ASK_S", 0.3)
-    monkeypatch.setattr(hearing, "ANSWER_S", 1.0)
+    answers: list[float] = []
+    heard = hearing.Hearing.heard
+    monkeypatch.setattr(hearing.Hearing, "heard", lambda self, at: (answers.append(at), heard(self, at)))
     async with site(tmp_path, broker, start_box) as (box, _):
+        await until(lambda: answers, "its own status comes back")
         for tail in (("ack",), ("status",), ("cmd", "+", "+")):
             box.uplink._link._client.unsubscribe(box.address.topic(*tail))
-        await asyncio.sleep(0.2)
-        for _ in range(20):
-            box.take()
-            await asyncio.sleep(0.1)
-        await until(lambda: box.uplink.counters["connects"] == 2, "it notices and connects again")
+        monkeypatch.setattr(hearing, "ANSWER_S", 1.0)
+        box.take(20)
+        await until(lambda: box.uplink.counters["connects"] > 1, "it notices and connects again")
+        monkeypatch.setattr(
+            hearing, "ANSWER_S", 45.0
+        )  # from here on a slow machine is not to be taken for deaf
         await until(lambda: box.depth == 0, "acks arrive")
         await obeys(box, broker.port)
-        for _ in range(40):  # four times as long as it is patient
-            box.take()
-            await asyncio.sleep(0.1)
-        assert box.uplink.counters["connects"] == 2, "hearing itself, it stays"
+        connects, before = box.uplink.counters["connects"], len(answers)
+        await until(lambda: len(answers) >= before + 5, "it asks and hears itself")
+        assert box.uplink.counters["connects"] == connects, "hearing itself, it stays"

@@ -39,7 +39,7 @@ from wire.ranges import Ranges
 from wire.topics import Address, parse
 
 ADDRESS = Address("acme", "junction", "street-1", "cam-01")
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 BOOT = "ab" * 8
 
 
@@ -63,7 +63,7 @@ class Listener:
         self.answers: list[Res] = []
         self.latest: dict[str, bytes] = {}
         self.client = aiomqtt.Client(
-            "127.0.0.1", port, identifier="listener", timeout=5, max_inflight_messages=0
+            "127.0.0.1", port, identifier="listener", timeout=30, max_inflight_messages=0
         )
 
     @property
@@ -528,14 +528,16 @@ async def test_times_from_before_the_clock_was_set(broker: RunningBroker, start:
         assert [listener.bodies[seq].clk for seq in (1, 2)] == [1, 1]
 
 
-async def test_nobody_answers_the_greeting(broker: RunningBroker, start: Start) -> None:
+async def test_nobody_answers_the_greeting(
+    broker: RunningBroker, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "CONNECT_S", 3_600.0)
     async with FaultProxy(broker.port) as proxy:
         proxy.black_hole()
         node = await start(proxy.port)
         await until(lambda: proxy.accepted > 0, "it tries")
-        began_s = time.monotonic()
-        await node.stop()
-        assert time.monotonic() - began_s < 5.0
+        async with asyncio.timeout(DEADLINE_S):  # it does not wait for an answer
+            await node.stop()
 
 
 async def test_stopping_while_nobody_listens(start: Start, tmp_path: Path) -> None:
