@@ -168,24 +168,30 @@ class Api:
         more = rows[-1][0] if len(rows) == limit else None
         return _json({"events": [event for _, event in rows], "next": more})
 
-    def _snapshot(self, request: Request, stream: str) -> Snapshot:
+    def _snapshot(self, request: Request, stream: str) -> Snapshot | None:
+        """The newest picture; None where the node declares the stream and none has come yet."""
         if not ID.fullmatch(stream):
             raise HTTPException(404, "no such stream")
-        found = self._from.fleet.snapshot(_node(request), _device(request), stream)
-        if found is None:
-            raise HTTPException(404, "no picture of this stream has come since the collector started")
+        node, device = _node(request), _device(request)
+        found = self._from.fleet.snapshot(node, device, stream)
+        if found is None and not self._from.fleet.has_pictures(node, device, stream):
+            raise HTTPException(404, "no such stream of pictures")
         return found
 
     async def snapshot(self, request: Request) -> Response:
-        """The newest picture's facts and boxes."""
+        """The newest picture's facts and boxes; `img` is null before the first."""
         stream = request.path_params["stream"]
         found = self._snapshot(request, stream)
+        if found is None:
+            return _json({"stream": stream, "img": None})
         url = f"{request.url.path}.jpg?sha256={found.sha256}"
         return _json({"stream": stream, **picture(found), "img": url})
 
     async def snapshot_image(self, request: Request) -> Response:
         """The newest picture; its ETag is its SHA-256, so that a viewer can tell whose boxes fit."""
         found = self._snapshot(request, request.path_params["stream"])
+        if found is None:
+            raise HTTPException(404, "no picture of this stream has come since the collector started")
         tag = f'"{hashlib.sha256(found.jpeg).hexdigest()}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})

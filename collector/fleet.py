@@ -237,6 +237,13 @@ class Fleet:
         with self._lock:
             return self._snapshots.get((node, device, stream))
 
+    def has_pictures(self, node: str, device: str, stream: str) -> bool:
+        """Whether the node declares this stream as one of pictures."""
+        birth = self.birth(node)
+        found = birth.devices.get(device) if birth else None
+        declared = found.streams.get(stream) if found else None
+        return declared is not None and declared.kind == "frame"
+
     def live(self, node: str) -> dict[str, dict[str, Live]]:
         """Newest live values of a node, by device and stream."""
         found: dict[str, dict[str, Live]] = {}

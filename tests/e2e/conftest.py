@@ -265,6 +265,7 @@ class Feeder:
             {
                 "monitor": Device(type="bedside-monitor", streams=monitor),
                 "gnss": Device(type="gnss-receiver", streams={"position": Stream(fields=place)}),
+                "door": Device(type="door-camera", streams={"frames": Stream(kind="frame", rate_hz=5)}),
             },
             {
                 "rhythm": ("ecg-rhythm", "monitor", ""),
@@ -447,7 +448,7 @@ def running(folder: Path) -> Iterator[Site]:
             feeder.start()
             try:
                 wait_for(
-                    f"{url}/api/v1/nodes/{CAM}/devices/camera/snapshot/frames", lambda shot: shot["boxes"]
+                    f"{url}/api/v1/nodes/{CAM}/devices/camera/snapshot/frames", lambda shot: shot.get("boxes")
                 )
                 yield Site(url, feeder, collector)
             finally:

@@ -18,6 +18,7 @@ ARM = "device/acme/cell/hall-1/arm-01/arm"
 CAMERA = "device/acme/junction/street-1/cam-01/camera"
 MONITOR = "device/hanbit/field/unit-3/unit-09/monitor"
 GNSS = "device/hanbit/field/unit-3/unit-09/gnss"
+DOOR = "device/hanbit/field/unit-3/unit-09/door"
 EVERY_NODE = 5
 
 
@@ -123,6 +124,15 @@ def test_snapshot_carries_the_boxes_of_its_own_frame(watched: Any, site: Any) ->
         }"""
     )
     assert painted > 500, "the canvas holds no photograph"
+
+
+def test_a_camera_page_waits_for_the_first_picture_without_an_error(watched: Any) -> None:
+    page = watched.open(DOOR, wait=".picture")
+    with page.expect_response("**/snapshot/frames") as asked:
+        page.reload()
+    assert (asked.value.status, asked.value.json()) == (200, {"stream": "frames", "img": None})
+    expect(page.locator(".picture .empty")).to_contain_text("Waiting for the next picture")
+    expect(page.locator(".picture canvas")).to_be_hidden()  # and `watched` found nothing in the console
 
 
 def test_live_chart_moves_and_follows_the_chosen_signals(

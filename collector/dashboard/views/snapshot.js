@@ -167,9 +167,9 @@ function follow(node, device, stream, show) {
     (snap) => snap.node === node && snap.device === device && snap.stream === stream && want(snap),
   );
   get(base, { signal: abort.signal }).then(
-    (snap) => wanted ?? want(snap),
+    (snap) => wanted ?? (snap.img && want(snap)), // none yet: wait for the first
     (error) => {
-      if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error; // none yet: wait for the first
+      if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error;
     },
   );
   return () => {
