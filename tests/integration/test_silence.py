@@ -65,8 +65,8 @@ async def obeys(box: Any, port: int, number: int = 1) -> None:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "KEEPALIVE_S", 1)
-    monkeypatch.setattr(uplink, "PUBACK_S", 1.0)
+    monkeypatch.setattr(link, "KEEPALIVE_S", 2)
+    monkeypatch.setattr(uplink, "PUBACK_S", 3.0)
     monkeypatch.setattr(uplink, "_FIRST_PAUSE_S", 0.1)
     monkeypatch.setattr(uplink, "_MAX_PAUSE_S", 0.3)
 
