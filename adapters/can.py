@@ -32,6 +32,9 @@ class CanOptions(BusOptions, frozen=True, kw_only=True):
     """One bus and the DBC file that explains it; without `signals`, all of the file's."""
 
     dbc: Annotated[Path, Meta(description="DBC file that names messages and signals.")]
+    encoding: Annotated[
+        str, Meta(max_length=40, description="Of the DBC file, e.g. cp949; empty = UTF-8, else cp1252.")
+    ] = ""
     row_on: Annotated[
         str,
         Meta(
@@ -66,7 +69,7 @@ class Can(Adapter):
     def __init__(self, options: CanOptions, clock: Clock) -> None:
         super().__init__(options, clock)
         check(options)
-        self._dbc = Dbc(options.dbc)
+        self._dbc = Dbc(options.dbc, options.encoding)
         self._picked = _picked(self._dbc, options)
         self._fields = {name: one.field for name, one in self._picked.items()}
         self._row_on = self._dbc.message(options.row_on).name

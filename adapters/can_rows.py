@@ -13,6 +13,7 @@ from adapters.base import OptionsError, Reading, Value
 from adapters.can_frames import Frame
 from adapters.can_signals import Dbc, Picked, Picking, pick
 from adapters.can_units import conversion, ucum
+from adapters.device_time import DeviceClock
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 
@@ -144,32 +145,13 @@ class _DeviceTime:
         self.message = message.name
         self._picked = pick(dbc, "time", Picking(signal=options.time))
         self._whole_ns = round(found[0])
-        self._max_skew_ns = int(options.max_skew_s * NS_PER_S)
-        self._shift_ns: int | None = None
-        self._counters, self._where = counters, options.where
+        self._clock = DeviceClock(
+            options.where, log, counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
+        )
 
     def read(self, raw: Mapping[str, object], receipt_ns: int) -> tuple[int, Quality]:
         """Unix ns and how far it is believed; the moment of receipt where there is no time."""
         bits = raw.get(self._picked.signal.name)
         value, _ = self._picked.value(bits) if isinstance(bits, int | float) else (None, Quality.BAD)
-        if not isinstance(value, int | float) or not 0 <= value < 2**63 / self._whole_ns:
-            self._count("no_time")
-            return receipt_ns, Quality.UNCERTAIN
-        at_ns = int(value * self._whole_ns)
-        if self._shift_ns is None:
-            self._shift_ns = self._believe(at_ns, receipt_ns)
-        return at_ns + self._shift_ns, Quality.GOOD
-
-    def _believe(self, at_ns: int, receipt_ns: int) -> int:
-        """What to add to the device's times: 0 where its clock is believed."""
-        ahead_ns = at_ns - receipt_ns
-        if abs(ahead_ns) <= self._max_skew_ns:
-            return 0
-        self._count("clock_not_believed")
-        log.warning(
-            "%s: its clock is off by %.0f s; rows are stamped by ours", self._where, ahead_ns / NS_PER_S
-        )
-        return -ahead_ns
-
-    def _count(self, what: str) -> None:
-        self._counters[what] = self._counters.get(what, 0) + 1
+        usable = isinstance(value, int | float) and 0 <= value < 2**63 / self._whole_ns
+        return self._clock.stamp(int(value * self._whole_ns) if usable else None, receipt_ns)  # type: ignore[operator]

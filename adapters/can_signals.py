@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,9 +32,9 @@ logging.getLogger("cantools").setLevel(logging.CRITICAL)  # repeated ids are tol
 class Dbc:
     """A parsed DBC file that knows its lines."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: str = "") -> None:
         self.path = path
-        self._text = _read(path)
+        self._text = _read(path, encoding)
         self._lines: dict[str, list[int]] = {}
         for number, line in enumerate(self._text.split("\n"), 1):
             if found := _DEFINES.match(line):
@@ -261,18 +262,41 @@ def _snake(name: str) -> str:
     return re.sub(r"_+", "_", parted).strip("_").lower()[:48]
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, encoding: str) -> str:
     try:
         if path.stat().st_size > _MAX_DBC:
             raise OptionsError(f"{path} is larger than {_MAX_DBC >> 20} MiB: it is no DBC file")
         data = path.read_bytes()
     except OSError as error:
         raise OptionsError(f"cannot read dbc {path}: {error.strerror or error}") from error
+    return _decoded(data, path, encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(data: bytes, path: Path, encoding: str) -> str:
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", errors="replace")  # what the tools of most makers write
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        return data.decode(encoding or "utf-8-sig")
+    except LookupError as error:
+        raise OptionsError(f"encoding {encoding!r} is unknown: try cp949 or cp1252") from error
+    except UnicodeError as error:
+        if encoding:
+            raise OptionsError(f"{_line_of(error, data, path)} is not {encoding}, see `encoding`") from error
+    try:
+        text = data.decode("cp1252")  # what the tools of most makers write
+    except UnicodeDecodeError as error:
+        where = _line_of(error, data, path)
+        raise OptionsError(f"{where} is neither UTF-8 nor cp1252: say the file's `encoding`") from error
+    _tell_guess(path)
+    return text
+
+
+@cache  # a bus that is lost is opened again and again
+def _tell_guess(path: Path) -> None:
+    log.warning("%s is not UTF-8 and read as cp1252: say its `encoding` where names look odd", path)
+
+
+def _line_of(error: UnicodeError, data: bytes, path: Path) -> str:
+    start = getattr(error, "start", 0)
+    return f"{path}:{data.count(bytes([10]), 0, start) + 1}: byte 0x{data[start : start + 1].hex()}"
 
 
 def _some(names: Iterator[str] | Mapping[str, object]) -> str:

@@ -20,13 +20,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from adapters.base import OptionsError, Reading, Value
+from adapters.device_time import believed
 from adapters.fields import FieldOptions, declared
 from adapters.lorawan_payload import RawPart, raw_part
 from adapters.mqtt_payload import (
     MISSING,
     Unusable,
     as_declared,
-    believed,
     find,
     iso_ns,
     parse_json,

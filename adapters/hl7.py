@@ -23,6 +23,7 @@ from adapters.base import (
     why_no_connection,
 )
 from adapters.deidentify import Deidentifier, read_key
+from adapters.device_time import DeviceClock
 from adapters.hl7_ack import Answers, Verdict, memory, wanted
 from adapters.hl7_identity import count
 from adapters.hl7_message import (
@@ -220,34 +221,24 @@ class Hl7(Adapter):
         self._memory.keep(sender, message.control_id, at, taken.verdict)
 
     def _times(self, message: Message, arrival: Arrival) -> Times:
+        options: Hl7Options = self.options
         raw = message.msh(7)
         zone = offset_of(raw) or self._zone
         at_ns = time_ns(raw, zone)
-        observed_ns = time_ns(observed_at(message), zone)
-        if arrival.peer.shift_ns is None:
-            arrival.peer.shift_ns = self._believe(at_ns if at_ns is not None else observed_ns, arrival.at_ns)
-        if at_ns is None and observed_ns is None:
-            self._count("no_time")
-            at_ns = arrival.at_ns - arrival.peer.shift_ns
-        return Times(zone, at_ns if at_ns is not None else observed_ns or 0, arrival.peer.shift_ns)
-
-    def _believe(self, device_ns: int | None, receipt_ns: int) -> int:
-        """What to add to a monitor's times: 0 where its clock is believed.
-
-        The past is believed longer than the future: a monitor sends later what it could not send.
-        """
-        if device_ns is None:
-            return 0
-        ahead_s = (device_ns - receipt_ns) / NS_PER_S
-        if -self.options.max_skew_s <= ahead_s <= self.options.max_ahead_s:
-            return 0
-        self._count("clock_not_believed")
-        log.warning(
-            "%s: its clock is off by %.0f s; rows are stamped by ours (see `timezone`)",
-            self.options.url,
-            ahead_s,
+        clock = arrival.peer.time = arrival.peer.time or DeviceClock(
+            options.url,
+            log,
+            self.counters,
+            max_past_s=options.max_skew_s,
+            max_ahead_s=options.max_ahead_s,
+            hint=" (see `timezone`)",
         )
-        return receipt_ns - device_ns
+        sent_ns, doubt = clock.stamp(
+            at_ns if at_ns is not None else time_ns(observed_at(message), zone), arrival.at_ns
+        )
+        return Times(
+            zone, sent_ns - clock.shift_ns, clock.shift_ns, doubt=doubt, limits=clock.limits(arrival.at_ns)
+        )
 
     def _whose(self, message: Message, peer: Peer) -> str | None:
         """Which monitor sent it: empty where there is one, None where it is none of ours."""

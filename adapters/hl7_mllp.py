@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from adapters.base import AdapterError, DeviceLied, DeviceUnreachable
+from adapters.device_time import DeviceClock
 from adapters.hl7_tls import GREETING_S, why_not_secured
 from wire.clock import Clock
 
@@ -117,7 +118,7 @@ class Peer:
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: Frames, half_s: float
     ) -> None:
-        self.shift_ns: int | None = None  # what to add to its times, once it was heard
+        self.time: DeviceClock | None = None  # its clock, once it was heard
         self._reader = reader
         self._writer = writer
         self._frames = frames

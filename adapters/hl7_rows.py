@@ -56,13 +56,22 @@ class Times:
     """How the times of a message are read.
 
     `base_ns` is for an OBX that has none: that of its OBR (`exact`) or of the message. `shift_ns` is added to
-    all of them where the monitor's clock is not believed.
+    all of them where the monitor's clock is not believed, and `doubt` says so. A time outside of `limits`
+    (not moved) is none.
     """
 
     zone: tzinfo
     base_ns: int
     shift_ns: int = 0
     exact: bool = False
+    doubt: Quality = Quality.GOOD
+    limits: tuple[int, int] = (-(2**63), 2**63)
+
+    def own(self, raw: bytes) -> int | None:
+        """A time of the message, not moved; None where it is none, or cannot be."""
+        at_ns = time_ns(raw, self.zone)
+        first_ns, last_ns = self.limits
+        return at_ns if at_ns is not None and first_ns <= at_ns <= last_ns else None
 
 
 class Bedside:
@@ -121,11 +130,13 @@ class Bedside:
 
     def _group_times(self, obr: bytes, message: Message, times: Times) -> Times:
         raw = part(fields_of(obr, message.separators, 8), 7, 1, message.separators)
-        at_ns = time_ns(raw, times.zone)
-        if at_ns is None:
-            self._count("bad_time", int(bool(raw)))
+        at_ns = times.own(raw)
+        if at_ns is not None:
+            return replace(times, base_ns=at_ns, exact=True)
+        if not raw:
             return times
-        return replace(times, base_ns=at_ns, exact=True)
+        self._count("bad_time", 1)
+        return replace(times, doubt=Quality.UNCERTAIN)
 
     def _admit(self, pid: bytes, message: Message, times: Times) -> Iterator[Reading]:
         pseudonym = patient(pid, message, self._deidentifier)
@@ -136,34 +147,42 @@ class Bedside:
             self._told = True
             since_ms = self.current[1] // NS_PER_MS
             values = self._deidentifier.release({"pseudonym": pseudonym, "since": since_ms})
-            yield Reading(self.prefix + "patient", times.base_ns + times.shift_ns, values)
+            at_ns = times.base_ns + times.shift_ns
+            yield Reading(self.prefix + "patient", at_ns, values, quality=times.doubt)
 
     def _group(self, group: Group, message: Message, note: _Note) -> Iterator[Reading]:
         rows: dict[int, _Row] = {}
         times = group.times
+        stamped = [self._own_time(obx, times, message) for obx in group.observations]
         if not times.exact:
-            stamped = [self._own_time(obx, times, message) for obx in group.observations]
             times = replace(
-                times, base_ns=max((at for at in stamped if at is not None), default=times.base_ns)
+                times, base_ns=max((at for at, _ in stamped if at is not None), default=times.base_ns)
             )
-        attributes: list[Obx] = []
-        channels: list[Obx] = []
-        for obx in group.observations:
+        attributes = [obx for obx in group.observations if obx.target.kind == "attribute"]
+        for obx, own in zip(group.observations, stamped, strict=True):
             if obx.target.kind == "vital":
-                self._vital(obx, times, rows, message, note)
-            else:
-                (channels if obx.target.kind == "waveform" else attributes).append(obx)
+                self._vital(obx, own, times, rows, message, note)
         for at_ns in sorted(rows):
             yield self._row(at_ns + times.shift_ns, rows[at_ns])
-        for obx in channels:
-            yield from self._channel(obx, attributes, times, message, note)
+        for obx, own in zip(group.observations, stamped, strict=True):
+            if obx.target.kind == "waveform":
+                yield from self._channel(obx, own, attributes, times, message, note)
 
     # --- vital signs
 
-    def _vital(self, obx: Obx, times: Times, rows: dict[int, _Row], message: Message, note: _Note) -> None:
+    def _vital(
+        self,
+        obx: Obx,
+        own: _Own,
+        times: Times,
+        rows: dict[int, _Row],
+        message: Message,
+        note: _Note,
+    ) -> None:
         name, rank = obx.target.name, obx.target.rank
         value, quality = self._value(obx, self._vitals[name], message, note)
-        own_ns = self._own_time(obx, times, message) or times.base_ns
+        quality = max(quality, own[1], key=_GRAVITY.__getitem__)
+        own_ns = times.base_ns if own[0] is None else own[0]
         # a set shows values that were measured before it, such as the last blood pressure: one row
         at_ns = max(times.base_ns, own_ns)
         row = rows.setdefault(at_ns, _Row())
@@ -231,17 +250,18 @@ class Bedside:
         status = _STATUS.get(fields[11], Quality.BAD)
         return max(quality, status, key=_GRAVITY.__getitem__)
 
-    def _own_time(self, obx: Obx, times: Times, message: Message) -> int | None:
+    def _own_time(self, obx: Obx, times: Times, message: Message) -> _Own:
+        """OBX-14, None where there is none, and what is to be said of the observation's time."""
         if not obx.fields[14]:
-            return None
-        at_ns = time_ns(part(obx.fields, 14, 1, message.separators), times.zone)
+            return None, times.doubt
+        at_ns = times.own(part(obx.fields, 14, 1, message.separators))
         self._count("bad_time", int(at_ns is None))
-        return at_ns
+        return at_ns, Quality.UNCERTAIN if at_ns is None else times.doubt
 
     # --- waveforms
 
     def _channel(
-        self, obx: Obx, attributes: list[Obx], times: Times, message: Message, note: _Note
+        self, obx: Obx, own: _Own, attributes: list[Obx], times: Times, message: Message, note: _Note
     ) -> Iterator[Reading]:
         wave = self._waves[obx.target.name]
         samples = self._samples(obx, attributes, wave.said, message, note)
@@ -251,8 +271,9 @@ class Bedside:
         if wrong:
             note(Mismatch("OBX", obx.number, 5, 103, wrong))
             return
-        at_ns = self._own_time(obx, times, message) or times.base_ns
-        yield from wave.rows(samples, at_ns + times.shift_ns, self._said_quality(obx.fields, message))
+        at_ns = times.base_ns if own[0] is None else own[0]
+        quality = max(self._said_quality(obx.fields, message), own[1], key=_GRAVITY.__getitem__)
+        yield from wave.rows(samples, at_ns + times.shift_ns, quality)
 
     def _samples(
         self, obx: Obx, attributes: list[Obx], said: Waveform, message: Message, note: _Note
@@ -300,6 +321,7 @@ class _Row:
 
 
 _Note = Callable[[Mismatch], None]
+_Own = tuple[int | None, Quality]
 
 
 def _beside(attribute: list[bytes], wave: list[bytes]) -> bool:

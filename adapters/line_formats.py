@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
-import msgspec
-
 from adapters.base import OptionsError, Value
+from adapters.mqtt_payload import Unusable, any_json
 from wire.messages import Quality
 
 Found = Mapping[str, object]  # what a line says of each place: text, or a value of JSON
@@ -66,8 +65,8 @@ def json_reader(places: Mapping[str, str], _separator: str) -> Reader:
 
     def read(line: str) -> Found | None:
         try:
-            said = msgspec.json.decode(line)
-        except (msgspec.DecodeError, RecursionError):
+            said = any_json(line.encode())
+        except Unusable:
             return None
         if not isinstance(said, dict | list):
             return None

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from adapters.base import DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError, why_no_connection
 
 _CHUNK = 4_096  # bytes taken at once
-_ENDLESS = 4  # so many times the longest line without a line end: this is no line protocol
+_ENDLESS = 4 * 2**20  # bytes beyond the longest line without a line end: this is no line protocol
 _TELL_S = 10.0  # a line that is not understood is shown at most so often
 _SETTINGS = {
     "baud": range(50, 4_000_001),
@@ -116,6 +116,7 @@ class Lines:
         """The error to raise when nothing of use came for `silence_s`."""
         url = self._source.url
         if self._unended:
+            self._give_up()
             return DeviceStalled(
                 f"{url} sent bytes and no whole line in {silence_s:g} s: is the baud rate right?"
             )
@@ -140,10 +141,18 @@ class Lines:
         except TimeoutError:
             raise
         except OSError as error:
+            self._give_up()
             raise DeviceUnreachable(f"{url} went away: {error}") from error
         if not chunk:
+            self._give_up()
             raise DeviceUnreachable(f"{url} ended the connection or was unplugged")
         return chunk
+
+    def _give_up(self) -> None:
+        """Count a line whose rest will never come."""
+        if self._part or self._skipping:
+            self._counters["half_lines"] = self._counters.get("half_lines", 0) + 1
+            self._part, self._skipping = b"", False
 
     def _take(self, chunk: bytes) -> None:
         *ended, rest = chunk.replace(b"\r", b"\n").split(b"\n")
@@ -158,7 +167,7 @@ class Lines:
         self._part += rest
         if len(self._part) > self._max:
             self._part, self._skipping = b"", True
-        if self._unended > _ENDLESS * max(self._max, _CHUNK):
+        if self._unended > self._max + _ENDLESS:
             raise DeviceLied(
                 f"{self._source.url} sent {self._unended} bytes without a line end: is the baud rate right?"
             )

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Options, OptionsError, Reading
+from adapters.device_time import DeviceClock
 from adapters.modbus_map import NamedMap, RegisterMap, mistakes, read_map
 from adapters.modbus_reader import Reader, Sample
 from adapters.modbus_session import Line, Refused, Session
@@ -77,7 +78,9 @@ class Modbus(Adapter):
         self._reader = Reader(self._named, url=options.url, unit_id=options.unit_id, counters=self.counters)
         self._session: Session | None = None
         self._first: Sample | None = None
-        self._shift_ns = 0
+        self._time = DeviceClock(
+            options.url, log, self.counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
+        )
         self._last_ns: int | None = None
         self._marker: int | float | None = None
 
@@ -170,19 +173,8 @@ class Modbus(Adapter):
     def _stamp(self, raw: int | float, now_ns: int) -> tuple[int, Quality]:
         """The device's time where it is believed; else moved by what it is off, so that its steps stay."""
         place = self._named.map.time
-        if place is None or not math.isfinite(raw):
-            self._count("no_time")
-            return now_ns, Quality.UNCERTAIN
-        at_ns = int(raw * _NS_OF[place.unit])
-        skew_ns = self.options.max_skew_s * NS_PER_S
-        if abs(at_ns - now_ns) <= skew_ns:
-            self._shift_ns = 0
-        elif abs(at_ns + self._shift_ns - now_ns) > skew_ns or self._shift_ns == 0:
-            self._shift_ns = now_ns - at_ns
-            self._count("clock_not_believed")
-            off_s = (at_ns - now_ns) / NS_PER_S
-            log.warning("%s: its clock is off by %.0f s; rows are stamped by ours", self.options.url, off_s)
-        return at_ns + self._shift_ns, Quality.GOOD
+        usable = place is not None and math.isfinite(raw)
+        return self._time.stamp(int(raw * _NS_OF[place.unit]) if place and usable else None, now_ns)
 
     def _count(self, what: str, by: int = 1) -> None:
         self.counters[what] = self.counters.get(what, 0) + by

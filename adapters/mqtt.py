@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from adapters.base import OptionsError, Reading, Value
+from adapters.device_time import believed
 from adapters.fields import FieldOptions, declared
 from adapters.mqtt_payload import (
     MISSING,
@@ -17,7 +18,6 @@ from adapters.mqtt_payload import (
     Unusable,
     any_json,
     as_declared,
-    believed,
     find,
     from_text,
     instant_ns,

@@ -52,8 +52,9 @@ class Unusable(Exception):
 def parse_json(body: bytes, kind: type[T]) -> T:
     """One JSON document as `kind` (a msgspec Struct, or `Any`).
 
-    Unknown keys are ignored. The tokens NaN and Infinity, which JSON has not and many devices send, are
-    read as such, for a reading to be flagged. Text is UTF-8, with or without a byte order mark.
+    Unknown keys are ignored. The tokens NaN and Infinity, which JSON has not and many devices send, and
+    numbers beyond what a double holds are read as such, for a reading to be flagged. Text is UTF-8, with or
+    without a byte order mark.
 
     Raises:
         Unusable: no JSON, nested too deep, or not of this kind.
@@ -62,8 +63,8 @@ def parse_json(body: bytes, kind: type[T]) -> T:
     try:
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError:
-            if b"NaN" not in body and b"Infinity" not in body:
+        except msgspec.DecodeError as error:
+            if b"NaN" not in body and b"Infinity" not in body and "out of range" not in str(error):
                 raise
         return msgspec.convert(json.loads(body), kind)
     except msgspec.ValidationError as error:
@@ -176,26 +177,6 @@ def iso_ns(text: str) -> int | None:
     offset_s = (int(off_h) * 3600 + int(off_m) * 60) * (-1 if sign == "-" else 1) if sign else 0
     whole_s = (at - _EPOCH) // timedelta(seconds=1) - offset_s
     return whole_s * NS_PER_S + int(f"{fraction or '0':0<9}"[:9])
-
-
-def believed(
-    device_ns: int | None, receipt_ns: int, max_skew_s: float, counters: dict[str, int]
-) -> tuple[int, Quality]:
-    """The time of a reading: the device's where it says one that can be true, else that of receipt.
-
-    Args:
-        device_ns: what the device says, Unix ns; None where it says nothing readable.
-        receipt_ns: when the message came.
-        max_skew_s: a device clock further off than this is not believed.
-        counters: takes `no_time` and `clock_not_believed`.
-    """
-    if device_ns is None:
-        counters["no_time"] = counters.get("no_time", 0) + 1
-        return receipt_ns, Quality.UNCERTAIN
-    if abs(device_ns - receipt_ns) > max_skew_s * NS_PER_S:
-        counters["clock_not_believed"] = counters.get("clock_not_believed", 0) + 1
-        return receipt_ns, Quality.UNCERTAIN
-    return device_ns, Quality.GOOD
 
 
 _GRAVITY = (Quality.GOOD, Quality.UNCERTAIN, Quality.WRONG_TYPE)

@@ -10,15 +10,15 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from adapters.base import Adapter, Options, Reading
+from adapters.device_time import DeviceClock
 from adapters.lines import Judge, Lines, Source
 from adapters.nmea_epochs import Epoch, Epochs, Sentence, Unreadable, moment, parse
-from wire.clock import NS_PER_S, Clock
+from wire.clock import Clock
 from wire.messages import Field, Quality, Stream
 
 log = logging.getLogger("edgebed.adapters.nmea")
 
 _MAX_LINE = 512  # bytes; NMEA says 82, makers do not keep to it
-_SAME_SHIFT_NS = 60 * NS_PER_S  # a clock that is not believed, but goes on as before
 
 _FIELDS = {
     "latitude": Field(unit="deg", dec=7, min=-90.0, max=90.0, desc="WGS 84, north is positive."),
@@ -78,7 +78,14 @@ class Nmea(Adapter):
         self._judge = Judge(self._source, self.counters, log, options.bad_lines)
         self._epochs = Epochs(self.counters, options.row_wait_s)
         self._dated_ns: int | None = None  # the receiver's own time of the last row that had a date
-        self._shift_ns = 0
+        self._time = DeviceClock(
+            options.url,
+            log,
+            self.counters,
+            max_past_s=options.max_skew_s,
+            max_ahead_s=options.max_skew_s,
+            hint=" (weeks of GPS roll over after 1,024)",
+        )
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
@@ -140,33 +147,20 @@ class Nmea(Adapter):
 
     def _reading(self, epoch: Epoch) -> Reading:
         values = {name: epoch.values.get(name) for name in _FIELDS} | {"fix": epoch.fix}
-        quality = Quality.GOOD if epoch.sure else Quality.UNCERTAIN
-        return Reading(self.options.stream, self._stamp(epoch), values, quality=quality)
+        at_ns, doubt = self._stamp(epoch)
+        return Reading(self.options.stream, at_ns, values, quality=doubt if epoch.sure else Quality.UNCERTAIN)
 
-    def _stamp(self, epoch: Epoch) -> int:
+    def _stamp(self, epoch: Epoch) -> tuple[int, Quality]:
         receipt_ns = self.clock.now_ns()
-        if epoch.time_ns is None or self.options.time == "receipt":
-            return receipt_ns
+        if self.options.time == "receipt":
+            return receipt_ns, Quality.GOOD
+        if epoch.time_ns is None:
+            return self._time.stamp(None, receipt_ns)
         near_ns = receipt_ns if self._dated_ns is None else self._dated_ns
         at_ns = moment(epoch.time_ns, epoch.day, near_ns)
         if epoch.day is not None or self._dated_ns is not None:
             self._dated_ns = at_ns
-        return at_ns + self._shift(at_ns, receipt_ns)
-
-    def _shift(self, at_ns: int, receipt_ns: int) -> int:
-        """What to add to the receiver's time: 0 where it is believed."""
-        ahead_ns = at_ns - receipt_ns
-        if abs(ahead_ns) <= self.options.max_skew_s * NS_PER_S:
-            self._shift_ns = 0
-        elif abs(ahead_ns + self._shift_ns) > _SAME_SHIFT_NS:
-            self._shift_ns = -ahead_ns
-            self._count("clock_not_believed")
-            log.warning(
-                "%s: its time is off by %.0f s (weeks roll over after 1,024); rows are stamped by our clock",
-                self._source.url,
-                ahead_ns / NS_PER_S,
-            )
-        return self._shift_ns
+        return self._time.stamp(at_ns, receipt_ns)
 
     def _count(self, what: str) -> None:
         self.counters[what] = self.counters.get(what, 0) + 1

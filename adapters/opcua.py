@@ -27,12 +27,13 @@ from adapters.base import (
     Reading,
     Value,
 )
+from adapters.device_time import DeviceClock
 from adapters.fields import FieldOptions, declared
 from adapters.opcua_nodes import AXIS, by_address, by_robotics_names, check_address, check_units
 from adapters.opcua_rows import Rows
 from adapters.opcua_session import Link, check_identity, new_client, subscribe, translated
 from adapters.opcua_wire import Item, Published
-from wire.clock import NS_PER_MS, NS_PER_S, Clock
+from wire.clock import NS_PER_MS, Clock
 from wire.messages import Field, Quality, Stream
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgebed.adapters.opcua")
 
 _CLOSE_S = 1.0  # what a polite goodbye may take
+_NO_LIMIT_NS = 2**63
 
 
 class Node(FieldOptions, frozen=True, kw_only=True):
@@ -127,7 +129,10 @@ class OpcUa(Adapter):
         self._fields = _fields(options)
         self._client: Client | None = None
         self._publishing: asyncio.Task[Any] | None = None
-        self._shift_ns: int | None = None
+        self._time = DeviceClock(
+            options.url, log, self.counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
+        )
+        self._receipt_shift_ns: int | None = None  # from its steps to our clock, with `time: receipt`
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
@@ -220,9 +225,8 @@ class OpcUa(Adapter):
     def _take(self, items: Sequence[Item], rows: Rows, now_s: float) -> None:
         names, fields = tuple(self._fields), self._fields
         receipt_ns = self.clock.now_ns()
-        if self._shift_ns is None:
-            self._shift_ns = self._believe(items, receipt_ns)
         by_server = self.options.time == "server"
+        shift_ns, last_ns, doubt = self._shift(items, receipt_ns)
         for handle, raw, status, source_ns, server_ns in items:
             if handle >= len(names):
                 self._count("unknown_handle")
@@ -232,28 +236,21 @@ class OpcUa(Adapter):
             if status & 0x0480 == 0x0480:  # InfoType DataValue with Overflow: values before this one are lost
                 self._count("overflow")
             at_ns = server_ns if by_server or source_ns is None else source_ns
-            if at_ns is None:
-                self._count("no_time")
-                at_ns = receipt_ns - self._shift_ns
-            rows.add(name, value, quality, at_ns + self._shift_ns, now_s)
+            if at_ns is None or at_ns > last_ns:  # one from the future would make all that follow late
+                self._count("no_time" if at_ns is None else "clock_not_believed")
+                at_ns, quality = receipt_ns - shift_ns, quality or Quality.UNCERTAIN
+            rows.add(name, value, quality or doubt, at_ns + shift_ns, now_s)
 
-    def _believe(self, items: Sequence[Item], receipt_ns: int) -> int:
-        """What to add to the device's times: 0 where its clock is believed."""
+    def _shift(self, items: Sequence[Item], receipt_ns: int) -> tuple[int, int, Quality]:
+        """What to add to the device's times, the last of them that can be, and what is to be said of them."""
         by_server = self.options.time == "server"
         times = [at for *_, source, server in items if (at := server if by_server else source) is not None]
-        if not times:
-            return 0
-        ahead_ns = max(times) - receipt_ns
-        if self.options.time != "receipt" and abs(ahead_ns) <= self.options.max_skew_s * NS_PER_S:
-            return 0
-        if self.options.time != "receipt":
-            self._count("clock_not_believed")
-            log.warning(
-                "%s: its clock is off by %.0f s; rows are stamped by ours",
-                self.options.url,
-                ahead_ns / NS_PER_S,
-            )
-        return -ahead_ns
+        if self.options.time == "receipt":
+            if self._receipt_shift_ns is None and times:
+                self._receipt_shift_ns = receipt_ns - max(times)
+            return self._receipt_shift_ns or 0, _NO_LIMIT_NS, Quality.GOOD
+        self._time.judge(times, receipt_ns)
+        return self._time.shift_ns, self._time.limits(receipt_ns)[1], self._time.doubt
 
     def _count(self, what: str) -> None:
         self.counters[what] = self.counters.get(what, 0) + 1

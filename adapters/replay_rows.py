@@ -28,6 +28,7 @@ NO_TIME = -(2**63)  # of a row whose recording has no time column
 _MAX_LINE = 1_048_576  # characters
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FLOATS = ("f32", "f64")
+_UNREADABLE = "\ufffd"  # what stands where bytes are not of the encoding
 
 
 class Column(FieldOptions, frozen=True, kw_only=True):
@@ -186,6 +187,9 @@ class Rows:
             if len(cells) < len(header) and not self._whole:
                 self._count("torn_lines")
                 continue
+            if len(cells) > len(header) and any(cells[len(header) :]):  # a comma in a cell: which is which?
+                self._count("bad_lines")
+                continue
             if (at_ns := self._time([cells[at] if at < len(cells) else "" for at in times])) is None:
                 continue
             if plain and (numbers := self._numbers(cells, fields)) is not None:
@@ -232,7 +236,10 @@ class Rows:
             if names.count(wanted) != 1:
                 what = f"{names.count(wanted)} columns" if wanted in names else "no column"
                 shown = ", ".join(name for name in names[:12] if name)
-                raise DeviceLied(f"{self._plan.name} has {what} {wanted!r}; there are {shown or 'none'}")
+                hint = ": is `encoding` right?" if _UNREADABLE in shown else ""
+                raise DeviceLied(
+                    f"{self._plan.name} has {what} {wanted!r}; there are {shown or 'none'}{hint}"
+                )
         fields = {name: names.index(column) for name, column in self._plan.columns.items()}
         return fields, [names.index(column) for column in self._plan.time]
 
@@ -289,7 +296,11 @@ class Rows:
 def _read(cell: object, kind: str) -> Value:
     """A cell as a value of its declared type; raises ValueError."""
     if kind == "str":
-        return cell if isinstance(cell, str) else json.dumps(cell)
+        text = cell if isinstance(cell, str) else json.dumps(cell)
+        if _UNREADABLE in text:
+            raise ValueError("it is not of the encoding that was said")
+        text.encode()  # half of a surrogate pair, which JSON can escape, is no text
+        return text
     if kind == "bool":
         known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         if (word := str(cell).strip().lower()) not in known:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from adapters.base import Adapter, Options, OptionsError, Reading, Value
+from adapters.device_time import believed
 from adapters.fields import FieldOptions, declared
 from adapters.line_formats import (
     Found,
@@ -22,7 +23,7 @@ from adapters.line_formats import (
     pattern_reader,
 )
 from adapters.lines import Judge, Lines, Source
-from wire.clock import NS_PER_S, Clock
+from wire.clock import Clock
 from wire.messages import Quality, Stream
 
 log = logging.getLogger("edgebed.adapters.serial")
@@ -161,18 +162,15 @@ class SerialLines(Adapter):
             values[name], quality = as_declared(found.get(name), field.t)
             if quality and worst is not Quality.WRONG_TYPE:
                 worst = quality
-        return Reading(self.options.stream, self._stamp(found.get(_TIME)), values, quality=worst)
+        at_ns, doubt = self._stamp(found.get(_TIME))
+        return Reading(self.options.stream, at_ns, values, quality=worst or doubt)
 
-    def _stamp(self, said: object) -> int:
+    def _stamp(self, said: object) -> tuple[int, Quality]:
         now_ns = self.clock.now_ns()
         if self.options.time_at == "":
-            return now_ns
-        at_ns = moment(said, self.options.time_unit)
-        if at_ns is None or abs(at_ns - now_ns) > self.options.max_skew_s * NS_PER_S:
-            why = "no_time" if at_ns is None else "clock_not_believed"
-            self.counters[why] = self.counters.get(why, 0) + 1
-            return now_ns
-        return at_ns
+            return now_ns, Quality.GOOD
+        said_ns = moment(said, self.options.time_unit)
+        return believed(said_ns, now_ns, self.options.max_skew_s, self.counters)
 
 
 def _reader(options: SerialOptions) -> Reader:

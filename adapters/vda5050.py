@@ -15,7 +15,8 @@ from typing import Annotated, TypeVar
 from msgspec import Meta
 
 from adapters.base import DeviceLied, OptionsError, Reading, Value
-from adapters.mqtt_payload import Unusable, believed, iso_ns, parse_json, worse
+from adapters.device_time import believed
+from adapters.mqtt_payload import Unusable, iso_ns, parse_json, worse
 from adapters.mqtt_session import MqttAdapter, MqttOptions, Received
 from adapters.vda5050_messages import (
     CONNECTION_STATES,

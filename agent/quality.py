@@ -65,7 +65,7 @@ class Inspector:
             values = declared.flag(values, found, self._counters)
         if not found and at_ns == reading.at_ns and values is reading.values:
             return reading
-        for quality in found:
+        for quality in set(found):  # the adapter may have said it already
             self._counters[quality.name.lower()] += 1
         worst = next((quality for quality in _ORDER if quality in found), Quality.GOOD)
         return replace(reading, at_ns=at_ns, values=values, quality=worst)
@@ -104,7 +104,7 @@ class _Declared:
                 low, high = limits[name]
                 if not low <= value <= high or not -_HUGE < value < _HUGE:  # type: ignore[operator]  # a number
                     return False
-            elif type(value) is str and len(value) > MAX_TEXT:
+            elif type(value) is str and not _is_text(value):
                 return False
         return True
 
@@ -139,9 +139,20 @@ def _judge(value: Value, field: Field) -> tuple[Value, Quality]:
         return (number, _within(number, field)) if math.isfinite(number) else (None, Quality.NOT_FINITE)
     if wanted is int and type(value) is int:
         return (value, _within(value, field)) if -_HUGE <= value < _HUGE else (None, Quality.WRONG_TYPE)
-    if type(value) is wanted and (not isinstance(value, str) or len(value) <= MAX_TEXT):
+    if type(value) is wanted and (not isinstance(value, str) or _is_text(value)):
         return value, Quality.GOOD
     return None, Quality.WRONG_TYPE
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can travel: not too long, and no half of a surrogate pair, as JSON can hold."""
+    if value.isascii():
+        return len(value) <= MAX_TEXT
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(value) <= MAX_TEXT
 
 
 def _within(value: float, field: Field) -> Quality:

@@ -174,7 +174,8 @@ async def test_a_port_that_somebody_reads_is_not_shared() -> None:
     ("answer", "error", "said"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n" * 100, DeviceLied, "no NMEA 0183"),
-        (b"$" * 100_000, DeviceLied, "without a line end"),
+        (b"$" * 100_000, DeviceStalled, "no whole line"),
+        (b"$" * 5_000_000, DeviceLied, "without a line end"),
         (bytes(range(256)) * 1_000, DeviceLied, "no NMEA 0183"),
         (b"$GPGGA,half", DeviceStalled, "no whole line"),
         (b"$GPZDA,201530.00,04,07,2002,00,00*60\r\n" * 3, DeviceStalled, "no position"),

@@ -192,6 +192,18 @@ def test_files_of_other_tools(dbc: Path) -> None:
     assert can(dbc).streams()["signals"].fields["speed"].desc == "차량 속도"
 
 
+def test_a_file_in_cp949_is_read_where_that_is_said_and_never_half_read(dbc: Path) -> None:
+    korean = MOST + 'CM_ SG_ 256 Speed "차량 속도 갂";\n'
+    dbc.write_bytes(korean.encode("cp949"))
+    assert can(dbc, encoding="cp949").streams()["signals"].fields["speed"].desc == "차량 속도 갂"
+    with pytest.raises(OptionsError, match=rf"most\.dbc:{korean.count(chr(10))}: byte 0x.. is neither UTF-8"):
+        can(dbc)  # the last syllable has no letter in cp1252; without it nobody could tell
+    with pytest.raises(OptionsError, match=r"most\.dbc:\d+: byte 0x.. is not euc-kr"):
+        can(dbc, encoding="euc-kr")
+    with pytest.raises(OptionsError, match="klingon"):
+        can(dbc, encoding="klingon")
+
+
 def test_fields_of_all_signals_have_names_of_their_own(dbc: Path) -> None:
     dbc.write_text(MOST.replace("Last", "Speed"), encoding="utf-8")
     names = all_signals(Dbc(dbc))

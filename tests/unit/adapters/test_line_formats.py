@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,9 @@ READERS: list[Reader] = [
         (1, '{"x":[]}', {}),
         (1, "[" * 100_000, None),
         (1, "3", None),
-        (1, '{"b":NaN}', None),
+        (1, '{"b":-Infinity}', {"b": -math.inf}),
+        (1, '{"b":1e999}', {"b": math.inf}),
+        (1, '{"b":}', None),
         (2, "T=1.5;H: 40, x", {"a": "1.5", "b": "40"}),
         (2, "T:23.5 H:1", {"a": "23.5", "b": "1"}),
         (2, "nothing here", {}),

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import OptionsError
+from adapters.device_time import believed
 from adapters.lorawan_payload import raw_part
 from adapters.mqtt_payload import (
     MISSING,
     Unusable,
     any_json,
     as_declared,
-    believed,
     find,
     from_text,
     instant_ns,

@@ -56,6 +56,8 @@ def test_a_good_row_passes_as_it_is() -> None:
         ({"n": 2**63}, Quality.WRONG_TYPE, {"n": None}),
         ({"on": 1}, Quality.WRONG_TYPE, {"on": None}),
         ({"word": "x" * 2_001}, Quality.WRONG_TYPE, {"word": None}),
+        ({"word": "대구 중구"}, Quality.GOOD, {"word": "대구 중구"}),
+        ({"word": "\ud800"}, Quality.WRONG_TYPE, {"word": None}),  # half of a pair: no UTF-8 is made of it
         ({"x": 1}, Quality.GOOD, {"x": 1.0}),
         ({"x": math.nan, "n": "a"}, Quality.WRONG_TYPE, {"x": None, "n": None}),
     ],

@@ -1,0 +1,75 @@
+"""A device's clock: believed where it can be true, moved where it cannot, and said to be so."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from adapters.device_time import DeviceClock
+from wire.clock import NS_PER_S
+from wire.messages import Quality
+
+NOW = 1_795_356_000 * NS_PER_S
+DAY, YEARS = 86_400 * NS_PER_S, 40 * 365 * 86_400 * NS_PER_S
+GOOD, DOUBT = Quality.GOOD, Quality.UNCERTAIN
+
+
+def clock(counters: dict[str, int], ahead_s: float = 86_400) -> DeviceClock:
+    log = logging.getLogger("edgebed.adapters.test")
+    return DeviceClock("cobot", log, counters, max_past_s=86_400, max_ahead_s=ahead_s)
+
+
+def test_a_clock_that_is_right_is_taken_as_it_is() -> None:
+    counters: dict[str, int] = {}
+    found = clock(counters)
+    for off_ns in (0, -DAY, DAY, -3, 7):
+        assert found.stamp(NOW + off_ns, NOW) == (NOW + off_ns, GOOD)
+    assert counters == {}
+
+
+def test_a_clock_that_is_set_while_it_is_read_is_believed_from_then_on() -> None:
+    """A controller that boots in 1970 and learns the time later: its rows must not end up in 2082."""
+    counters: dict[str, int] = {}
+    found = clock(counters)
+    for second in range(5):
+        at_ns = second * NS_PER_S
+        assert found.stamp(at_ns + 17, NOW + at_ns) == (NOW + at_ns, DOUBT)  # its steps stay
+    for second in range(5, 10):
+        at_ns = NOW + second * NS_PER_S
+        assert found.stamp(at_ns, at_ns) == (at_ns, GOOD)
+    assert counters == {"clock_not_believed": 1}
+
+
+def test_one_time_from_the_future_costs_its_own_row_and_no_other() -> None:
+    counters: dict[str, int] = {}
+    found = clock(counters, ahead_s=120)
+    assert found.stamp(NOW, NOW) == (NOW, GOOD)
+    assert found.stamp(NOW + YEARS, NOW) == (NOW, DOUBT)
+    assert found.stamp(NOW + 1, NOW) == (NOW + 1, GOOD)
+    assert found.stamp(NOW + 121 * NS_PER_S, NOW)[1] is DOUBT
+    assert counters == {"clock_not_believed": 2}
+
+
+def test_of_times_that_came_together_one_that_can_be_is_enough() -> None:
+    counters: dict[str, int] = {}
+    found = clock(counters)
+    found.judge([NOW - YEARS, NOW, NOW + YEARS], NOW)  # a value that has not changed for years, a wrong one
+    assert (found.shift_ns, found.doubt) == (0, GOOD)
+    found.judge([], NOW)
+    found.judge([NOW - YEARS, NOW - YEARS - 5], NOW)
+    assert (found.shift_ns, found.doubt) == (YEARS, DOUBT)
+    found.judge([], NOW)
+    assert found.limits(NOW) == (NOW - YEARS - DAY, NOW - YEARS + DAY)
+    assert counters == {"clock_not_believed": 1}
+
+
+def test_no_time_is_that_of_receipt(caplog: pytest.LogCaptureFixture) -> None:
+    counters: dict[str, int] = {}
+    found = clock(counters)
+    assert found.stamp(None, NOW) == (NOW, DOUBT)
+    assert counters == {"no_time": 1}
+    for number in range(1, 100):  # a clock that jumps with every row does not fill the log
+        found.stamp(NOW - number * YEARS, NOW)
+    assert counters["clock_not_believed"] == 99
+    assert len(caplog.records) == 10
