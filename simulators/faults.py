@@ -128,9 +128,13 @@ class FaultProxy:
             self._held.close()
             self._held = None
         self.cut()
-        for task in self._links:
+        links = dict(self._links)
+        for task in links:
             task.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
+        await asyncio.gather(*links, return_exceptions=True)
+        for link in links.values():
+            if not link.writers:
+                link.client.close()  # cancelled before asyncio had taken it over
 
     def _harm(self, way: _OneWay) -> Harm:
         return self.up if way == "up" else self.down
@@ -153,9 +157,9 @@ class FaultProxy:
     async def _carry(self, link: _Link) -> None:
         try:
             client_reads, client_writes = await asyncio.open_connection(sock=link.client)
-            link.writers.append(client_writes)
+            link.opened(client_writes)
             server_reads, server_writes = await asyncio.open_connection(*self.target)
-            link.writers.append(server_writes)
+            link.opened(server_writes)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(link, client_reads, server_writes, "up"))
                 group.create_task(self._pump(link, server_reads, client_writes, "down"))
@@ -253,10 +257,16 @@ class _Link:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     carried: dict[str, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     holes: set[str] = field(default_factory=set)
+    over: Literal["", "reset", "closed"] = ""
+
+    def opened(self, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        if self.over:
+            self.cut(reset=self.over == "reset")
 
     def cut(self, *, reset: bool) -> None:
-        if not self.writers:
-            self.client.close()
+        # a socket that asyncio is just opening must not be closed under it: `opened` does it then
+        self.over = self.over or ("reset" if reset else "closed")
         for writer in self.writers:
             if reset:
                 with contextlib.suppress(OSError):  # closed already

@@ -156,6 +156,33 @@ async def test_cut_ends_every_connection(echo: int, reset: bool) -> None:
             assert await again.ask(b"again") == b"again"
 
 
+async def test_a_cut_hits_connections_at_any_moment_of_their_making(echo: int) -> None:
+    """Each storm cuts after another number of turns of the loop, some while asyncio takes the socket over."""
+    failed: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: failed.append(what))
+    async with FaultProxy(echo) as proxy:
+        for turns in range(12):
+            accepted = proxy.accepted
+            clients = [asyncio.create_task(_ended(proxy.port)) for _ in range(4)]
+            while proxy.accepted == accepted:
+                await asyncio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            proxy.cut()
+            for client in clients:
+                while not client.done():  # those that came after the cut
+                    await asyncio.sleep(0.001)
+                    proxy.cut()
+            await until(lambda: proxy.connections == 0)
+    assert failed == []
+
+
+async def _ended(port: int) -> None:
+    with contextlib.suppress(OSError):
+        async with connected(port) as line:
+            await line.reader.read()
+
+
 async def test_black_hole_swallows_keeps_up_and_never_resumes_a_torn_stream(echo: int) -> None:
     async with FaultProxy(echo) as proxy, connected(proxy.port) as line:
         await line.ask(b"hello")
