@@ -71,8 +71,11 @@ class Feed:
         try:
             sent = await asyncio.shield(reading)
         except asyncio.CancelledError:
+            while not reading.done():  # a slow disk may outlast several cancellations
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({reading})
             with contextlib.suppress(OSError):
-                flight.add(await reading)  # what the outbox gave out it gives out once
+                flight.add(reading.result())  # what the outbox gave out it gives out once
             raise
         except OSError as error:
             log.error("the outbox cannot be read now: %s", error)

@@ -87,9 +87,12 @@ class Journal:
     def take(
         self, messages: int, size: int, *, backlog: bool = False, below: int | None = None
     ) -> tuple[list[Record], list[Lost]]:
-        """The next records, and what turned out to be damaged on the way to them. Raises OSError.
+        """The next records, and what turned out to be damaged on the way to them.
 
         Of the newest span, or of the `backlog` that was overtaken; with `below` only smaller seqs.
+
+        Raises:
+            OSError: before anything was taken; after it what was taken is returned.
         """
         records: list[Record] = []
         lost: list[Lost] = []
@@ -100,8 +103,15 @@ class Journal:
             if span is None or place is None:
                 break
             segment, at, end = place
-            data = read(segment, at, min(end, at + _CHUNK))
-            found, upto, damage, done = _parse(segment, data, at, end, messages - len(records), size, below)
+            try:
+                data = read(segment, at, min(end, at + _CHUNK))
+                found, upto, damage, done = _parse(
+                    segment, data, at, end, messages - len(records), size, below
+                )
+            except OSError:
+                if records or lost:
+                    break  # these are given out once; the next call meets the error again
+                raise
             with self._lock:
                 if segment.gone:  # dropped while we read: these may be bytes of its successor
                     continue

@@ -9,32 +9,28 @@ import fcntl
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from agent.buffer import Buffer
-from agent.journal import Journal, Lost, Record
-from agent.losses import Why, why_of
+from agent.committer import MARK_EVERY_S, Committer
+from agent.journal import Journal, Record
+from agent.losses import Why
 from agent.message import Message
 from agent.outbox_types import OutboxSettings, OutboxStats
-from agent.pool import SPARE, Pool
+from agent.pool import Pool
 from agent.recovery import Recovered, recover
-from agent.segments import KINDS, PAGE, Found, Kind, Segment, Totals
+from agent.segments import KINDS, Found, Kind
 from agent.tally import Part
-from wire import custody
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import TryAgain, unwritable
 from wire.ranges import Range, Ranges
-from wire.topics import NODE_ITSELF
 
 __all__ = ["Outbox", "OutboxSettings", "OutboxStats", "Record", "keep_committing"]
 
 log = logging.getLogger(__name__)
 
-_MARK_EVERY_S = 1.0
 _RETRY_S = 1.0
-_TELL_EVERY_S = 60.0  # that the outbox is full
 
 
 class Outbox:
@@ -45,13 +41,8 @@ class Outbox:
 
     def __init__(self, folder: int, pool: Pool, state: Recovered, clock: Clock) -> None:
         self.ep = state.ep
-        self.torn_bytes = state.torn_bytes
-        self.trouble = ""
         self._folder = folder
-        self._pool = pool
         self._clock = clock
-        self._generation = state.generation
-        self._torn = state.torn
         self._lock = threading.Lock()  # guards attributes; held for microseconds, never over disk work
         self._disk = threading.Lock()  # one commits
         self._taking = threading.Lock()  # one takes
@@ -66,11 +57,9 @@ class Outbox:
         for kind in KINDS:
             self._buffer.dropped[kind] = state.dropped[kind].dropped
             self._buffer.dropped_rows[kind] = state.dropped[kind].dropped_rows
-        self._freed: list[Segment] = []  # nothing waits in them
-        self._condemned: list[Segment] = []  # dropped, but the disk does not say so yet
-        self._groups = 0  # written since the start
-        self._marked_at = time.monotonic()
-        self._told_at = -_TELL_EVERY_S
+        self._committer = Committer(
+            pool, state, self._journals, self._buffer, lock=self._lock, taking=self._taking
+        )
         self._on_append: Callable[[], object] = _nothing
         self._on_commit: Callable[[], object] = _nothing
 
@@ -104,6 +93,16 @@ class Outbox:
         return cls(fd, pool, state, clock)
 
     @property
+    def trouble(self) -> str:
+        """Why nothing can be written now; "" when all is well."""
+        return self._committer.trouble
+
+    @property
+    def torn_bytes(self) -> int:
+        """Damaged bytes that were skipped since the start."""
+        return self._committer.torn_bytes
+
+    @property
     def head(self) -> int:
         """The highest seq given, on disk or not."""
         return self._buffer.head
@@ -124,18 +123,13 @@ class Outbox:
 
     def commit(self) -> bool:
         """Write what is buffered and wait until the disk has it; False while the disk takes nothing."""
+        return self._commit()
+
+    def _commit(self, *, last: bool = False) -> bool:
         with self._disk:
             if self._folder < 0:
                 return True
-            groups = self._groups
-            try:
-                self._drain()
-            except OSError as error:
-                self._failed(error)
-            else:
-                self._works()
-            self._mark()
-            wrote = self._groups > groups
+            wrote = self._committer.commit(last=last)
         if wrote:
             self._on_commit()
         return not self.trouble
@@ -152,9 +146,14 @@ class Outbox:
         records: list[Record] = []
         with self._taking:
             for kind in reversed(KINDS):
-                records += self._taken(kind, messages - len(records), size - _size(records))
+                try:
+                    records += self._taken(kind, messages - len(records), size - _size(records))
+                except OSError:
+                    if not records:
+                        raise
+                    break  # a record is given out once: the next call meets the error again
             with self._lock:
-                self._collect()
+                self._committer.collect()
         return records
 
     def overtake(self, behind: int) -> bool:
@@ -175,24 +174,34 @@ class Outbox:
         records: list[Record] = []
         with self._taking:
             while messages > len(records) and size > _size(records):
-                firsts = {kind: self._journals[kind].next_overtaken() for kind in KINDS}
-                known = sorted((seq, kind) for kind, seq in firsts.items() if seq is not None)
-                if not known:
+                try:
+                    found = self._next_overtaken(messages - len(records), size - _size(records))
+                except OSError:
+                    if not records:
+                        raise
                     break
-                (_, kind), below = known[0], known[1][0] if len(known) > 1 else None
-                records += self._taken(
-                    kind, messages - len(records), size - _size(records), backlog=True, below=below
-                )
+                if found is None:
+                    break
+                records += found
             with self._lock:
-                self._collect()
+                self._committer.collect()
         return records
+
+    def _next_overtaken(self, messages: int, size: int) -> list[Record] | None:
+        """Those of the kind whose turn it is, up to the turn of the other; None at the end."""
+        firsts = {kind: self._journals[kind].next_overtaken() for kind in KINDS}
+        known = sorted((seq, kind) for kind, seq in firsts.items() if seq is not None)
+        if not known:
+            return None
+        (_, kind), below = known[0], known[1][0] if len(known) > 1 else None
+        return self._taken(kind, messages, size, backlog=True, below=below)
 
     def _taken(
         self, kind: Kind, messages: int, size: int, *, backlog: bool = False, below: int | None = None
     ) -> list[Record]:
         found, lost = self._journals[kind].take(messages, size, backlog=backlog, below=below)
         for each in lost:
-            self._damaged(kind, each)
+            self._committer.damaged(kind, each)
         return found
 
     def parts(self, *, closed: bool = False) -> list[Part]:
@@ -216,7 +225,7 @@ class Outbox:
         known = ranges if isinstance(ranges, Ranges) else Ranges(ranges)
         with self._lock:
             count = sum(journal.ack(known) for journal in self._journals.values())
-            self._collect()
+            self._committer.collect()
         return count
 
     def on_append(self, callback: Callable[[], object]) -> None:
@@ -241,7 +250,7 @@ class Outbox:
                 bytes=sum(each.end - each.low for each in every),
                 head=head,
                 acked=min((each.seq - 1 for each in waiting), default=head),
-                taken_rows=sum(map(self._rows, KINDS)),
+                taken_rows=sum(map(self._committer.rows, KINDS)),
                 dropped_rows=sum(self._buffer.dropped_rows.values()),
                 dropped={kind: self._buffer.dropped[kind] for kind in KINDS},
                 torn_bytes=self.torn_bytes,
@@ -250,8 +259,7 @@ class Outbox:
 
     def close(self) -> None:
         """Commit, note what was acknowledged, release the folder. Safe to call twice."""
-        self._marked_at = -_MARK_EVERY_S
-        self.commit()
+        self._commit(last=True)
         with self._disk, self._lock:
             if self._folder < 0:
                 return
@@ -264,187 +272,11 @@ class Outbox:
             os.close(self._folder)
             self._folder = -1
 
-    # Below, the one thread that commits: it alone writes, rotates and drops.
-
-    def _drain(self) -> None:
-        while True:
-            self._recycle()
-            self._make_spare()
-            with self._lock:
-                if not self.trouble:  # while nothing can be written, gaps would only crowd out events
-                    self._buffer.declare()
-                kind = self._buffer.next()
-            if kind is None:
-                return
-            self._write(kind)
-
-    def _write(self, kind: Kind) -> None:
-        segment = self._segment_for(kind)
-        with self._lock:
-            sure = self._buffer.floor
-            group = self._buffer.pop(kind, segment.room)
-        try:
-            segment.write(group, sure)
-        except OSError:
-            self._abandon(segment)
-            raise
-        self._works()
-        known = self._journals[kind].segments
-        with self._lock:
-            self._buffer.written()
-            self._groups += 1
-            unsealed = [each for each in known[:-1] if not each.sealed]
-            for each in unsealed:
-                each.sealed = True
-            self._collect()
-        for each in unsealed:
-            with contextlib.suppress(OSError):  # without a seal the next open scans it, nothing else
-                each.seal()
-            each.close()
-
-    def _segment_for(self, kind: Kind) -> Segment:
-        """Where the next group goes: the active segment, or a new one when that is nearly full."""
-        known = self._journals[kind].segments
-        with self._lock:
-            base, need, total = self._buffer.wants(kind)
-            before = Totals(self._rows(kind), self._buffer.dropped[kind], self._buffer.dropped_rows[kind])
-        if known and (known[-1].room >= total or known[-1].room >= max(need, known[-1].size // 8)):
-            return known[-1]
-        path = self._file()
-        segment = Segment(path, kind, self.ep, self._generation + 1, base, self._pool.segment_size, before)
-        segment.last_seq = base - 1
-        try:
-            segment.begin()
-        except OSError:
-            segment.close()
-            self._pool.give(path)
-            raise
-        self._generation += 1
-        with self._lock:
-            known.append(segment)
-        return segment
-
-    def _abandon(self, segment: Segment) -> None:
-        """After a failed write nobody knows what the file holds behind `end`: nothing more goes there."""
-        with self._lock:
-            self._buffer.put_back(segment.kind)
-            segment.size = segment.end
-            segment.close()
-            if segment.count:
-                return
-            self._journals[segment.kind].remove(segment)
-        self._pool.give(segment.path)
-
-    def _collect(self) -> None:
-        for journal in self._journals.values():
-            self._freed += journal.finished()
-
-    def _recycle(self) -> None:
-        """Files in which nothing waits become free, dropped ones once it is on disk that they were."""
-        with self._lock:
-            free, self._freed = self._freed, []
-            if self._buffer.losses.lowest() is None:
-                free += self._condemned
-                self._condemned = []
-        for segment in free:
-            segment.low, segment.done = segment.end, segment.count
-            with contextlib.suppress(OSError):  # without the mark it is sent once more after a restart
-                segment.mark(segment.before.dropped, segment.before.dropped_rows)
-            self._pool.give(segment.path)
-
-    def _make_spare(self) -> None:
-        """Grow, or drop the oldest, data first, so that the next segments have files."""
-        while len(self._pool) + len(self._condemned) < SPARE:
-            why: Why = "quota" if self._pool.full else "disk"
-            try:
-                self._pool.grow()
-            except OSError as error:
-                log.debug("no more segments: %s", error.strerror)
-                victims = (self._journals[kind].segments for kind in KINDS)
-                victim = next((known[0] for known in victims if len(known) > 1), None)
-                if victim is None:
-                    return
-                self._drop(victim, why)
-
-    def _file(self) -> Path:
-        try:
-            return self._pool.get()
-        except OSError:
-            if not self._condemned:
-                raise
-            # What it held is declared in the next write; only a crash before that leaves it undeclared.
-            return self._condemned.pop(0).path
-
-    def _drop(self, victim: Segment, why: Why) -> None:
-        evicted = self._journals[victim.kind].evict(victim)
-        if evicted is None:  # the last acknowledgement came first
-            self._recycle()
-            return
-        lost = evicted.lost
-        if time.monotonic() > self._told_at + _TELL_EVERY_S:
-            self._told_at = time.monotonic()
-            log.warning(
-                "outbox full (%s): the oldest %d %s messages are dropped", why, len(lost), victim.kind
-            )
-        with self._lock:
-            self._buffer.losses.add(why, ((each.seq, each.seq) for each in lost))
-            for gap in evicted.gaps:
-                self._buffer.losses.add(why_of(gap), gap.lost)
-            self._buffer.count_dropped(victim.kind, why, len(lost), sum(each.rows for each in lost))
-            for statement in evicted.statements:  # what was taken is known as long as anything is
-                self._buffer.add(Message("event", NODE_ITSELF, custody.TYPE, statement))
-            self._condemned.append(victim)
-        for each in evicted.damage:
-            self._damaged(victim.kind, each)
-
-    def _damaged(self, kind: Kind, lost: Lost) -> None:
-        """Declare what a damaged stretch held: numbers of this kind, so none that another record has."""
-        log.warning("%d damaged bytes skipped in the outbox", lost.size)
-        known = self._journals["event" if kind == "data" else "data"].present(lost.first, lost.last)
-        known.update(self._torn)
-        with self._lock:
-            self.torn_bytes += lost.size
-            self._buffer.losses.add("damaged", known.missing(lost.first, lost.last))
-
-    def _mark(self) -> None:
-        if time.monotonic() < self._marked_at + _MARK_EVERY_S:
-            return
-        self._marked_at = time.monotonic()
-        with self._taking, self._lock:  # what a reader skipped as damaged is declared before it is passed
-            if self._buffer.losses.lowest() is not None:
-                return
-            for journal in self._journals.values():
-                journal.settle()
-            moved = [
-                segment
-                for journal in self._journals.values()
-                for segment in journal.segments
-                if segment.marked != (segment.low, segment.end, self._buffer.dropped[segment.kind])
-                and (segment.low > PAGE or segment is journal.segments[-1])
-            ]
-        for segment in moved:
-            with contextlib.suppress(OSError):
-                segment.mark(self._buffer.dropped[segment.kind], self._buffer.dropped_rows[segment.kind])
-
-    def _rows(self, kind: Kind) -> int:
-        known = self._journals[kind].segments
-        return known[-1].before.rows + known[-1].rows if known else 0
-
     def _age_s(self, found: Found) -> float:
         if found.boot == self._buffer.boot:  # the wall clock may have been set since
             at_ns = found.at_ms * NS_PER_MS - found.offset_ns
             return max(0.0, (self._clock.monotonic_ns() - at_ns) / NS_PER_S)
         return max(0.0, (self._clock.now_ms() - found.at_ms) / 1000)
-
-    def _failed(self, error: OSError) -> None:
-        if not self.trouble:
-            log.error("the outbox cannot write: %s; the newest messages wait in memory", error.strerror)
-        self.trouble = error.strerror or str(error)
-
-    def _works(self) -> None:
-        if self.trouble:
-            log.warning("the outbox can write again")
-        self.trouble = ""
 
 
 async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
@@ -454,7 +286,7 @@ async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
     appended.set()  # something may have been appended before anybody listened
     while True:
         with contextlib.suppress(TimeoutError):  # now and then without cause: acknowledgements are noted
-            async with asyncio.timeout(_MARK_EVERY_S):
+            async with asyncio.timeout(MARK_EVERY_S):
                 await appended.wait()
         appended.clear()
         await asyncio.sleep(group_commit_ms / 1000)

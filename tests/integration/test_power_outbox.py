@@ -18,7 +18,7 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
-import agent.outbox
+import agent.committer
 import agent.recovery
 from agent.journal import Record
 from agent.message import Message
@@ -237,7 +237,7 @@ class Run:
         with (
             patch.object(secrets, "token_bytes", rng.randbytes),
             patch.object(secrets, "token_hex", lambda size: rng.randbytes(size).hex()),
-            patch.object(agent.outbox, "_MARK_EVERY_S", rng.choice((0.0, 0.01, 1.0))),
+            patch.object(agent.committer, "MARK_EVERY_S", rng.choice((0.0, 0.01, 1.0))),
         ):
             for life in range(self.lives):
                 ops = self._record(image, life, rng)

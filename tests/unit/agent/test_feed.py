@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from agent import flight as flight_module
+from agent import journal
+from agent.ending import end
 from agent.feed import Feed
 from agent.flight import Flight
 from agent.message import Message
@@ -40,4 +44,31 @@ async def test_what_did_not_fit_is_read_when_there_is_room(
             got.append(sent.seq)
         flight.acked(Ranges((seq, seq) for seq in got), float(turn))
     assert sorted(got) == [2, 3, 4]
+    outbox.close()
+
+
+async def test_a_slow_disk_outlasts_the_end_of_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being read while a connection ends goes out over the next, however often it is cancelled."""
+    outbox = Outbox.open(tmp_path / "outbox", OutboxSettings(max_mb=4), Clock())
+    outbox.append(Message("data", "arm", "joints", Batch(t0=1_000, per=1, n=1, f={"x": [1.0]})))
+    outbox.commit()
+    reading, go_on, real = threading.Event(), threading.Event(), journal.read
+
+    def slow(*place: object) -> bytes:
+        reading.set()
+        assert go_on.wait(30)
+        return real(*place)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(journal, "read", slow)
+    monkeypatch.setattr("agent.ending.AGAIN_S", 0.01)
+    feed, flight = Feed(outbox, NODE, Clock(), lambda: ClockState.NTP), Flight()
+    filling = asyncio.create_task(feed.fill(flight, 0.0))
+    assert await asyncio.to_thread(reading.wait, 30)
+    late = await end([filling], 0.1)  # some ten cancellations
+    go_on.set()
+    assert late == {filling}, "it does not leave before it has what was read"
+    await end([filling])
+    assert len(flight) == 1
     outbox.close()

@@ -109,6 +109,44 @@ class TestTaking:
         assert [record.seq for record in outbox.take(ALL, 1)] == [4]
         assert [record.seq for record in outbox.take(ALL, 2_500)] == [5, 6, 7]
 
+    @pytest.mark.parametrize(
+        ("overtaken", "fails"), [*((False, at) for at in range(1, 5)), *((True, at) for at in range(1, 12))]
+    )
+    def test_an_error_in_the_midst_of_reading_keeps_nothing_back(
+        self, open_outbox: Open, monkeypatch: pytest.MonkeyPatch, overtaken: bool, fails: int
+    ) -> None:
+        """Whichever look at the disk fails, for want of a descriptor say: each record is given out once."""
+        outbox = open_outbox(max_mb=8)
+        for _ in range(90):
+            outbox.append(data(4_000))
+            outbox.append(event(2_000))
+        outbox.commit()
+        if overtaken:
+            assert outbox.overtake(0)
+        looks, real = 0, os.open
+
+        def opened(path: object, flags: int, *rest: int, **more: int) -> int:
+            nonlocal looks
+            looks += str(path).endswith(".seg")
+            if looks == fails:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(path, flags, *rest, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(os, "open", opened)
+        found, failed = list[Record](), 0
+        while True:
+            try:
+                records = (outbox.take_overtaken if overtaken else outbox.take)(1_000, ALL)
+            except OSError:
+                failed += 1
+                continue
+            if not records:
+                break
+            found += records
+        assert failed <= 1
+        assert looks > fails, "no look failed"
+        assert sorted(record.seq for record in found) == list(range(1, 181))
+
     def test_rows_marked_unsynced_are_flagged(self, open_outbox: Open) -> None:
         outbox = open_outbox()
         message = data()
@@ -389,7 +427,7 @@ class TestFullDisk:
         _patience(outbox)
         assert outbox.stats().trouble == ""
         assert [record.seq for record in take(outbox)] == [1]
-        levels = [record.levelname for record in caplog.records if record.name == "agent.outbox"]
+        levels = [record.levelname for record in caplog.records if record.name == "agent.committer"]
         assert levels == ["ERROR", "WARNING"]  # said once on loss, once on return
 
     def test_memory_is_bounded_and_what_it_cannot_hold_is_declared(
@@ -518,5 +556,5 @@ class TestFolder:
 
 def _patience(outbox: Outbox) -> None:
     """A pool that could not grow tries again after some seconds: let it."""
-    outbox._pool._retry_at = 0.0
+    outbox._committer._pool._retry_at = 0.0
     assert outbox.commit()
