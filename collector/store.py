@@ -121,7 +121,13 @@ class SqliteStore:
     def _create(self) -> DayFile:
         numbers = [int(path.name[:6]) for path in (*day_files(self.folder), *aside(self.folder))]
         today = self._today().isoformat()
-        return DayFile(self.folder / f"{max(numbers, default=0) + 1:06d}-{today}.db", self._memory.saved())
+        path = self.folder / f"{max(numbers, default=0) + 1:06d}-{today}.db"
+        try:
+            return DayFile(path, self._memory.saved())
+        except EdgebedError:  # a full disk, say: the next try must not leave another half beside it
+            with contextlib.suppress(OSError):
+                _each_part(path, Path.unlink)
+            raise
 
     def load(self) -> Saved:
         """Marks, states and last values of all days."""
@@ -254,7 +260,7 @@ def lock(folder: Path) -> int:
 
 
 def _each_part(path: Path, act: Callable[[Path], object]) -> None:
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm", "-journal"):
         with contextlib.suppress(FileNotFoundError):
             act(path.with_name(path.name + suffix))
 

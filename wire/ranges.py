@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 Range = tuple[int, int]
 
+_MANY = 64
+
 
 class Ranges:
     """A set of integers kept as inclusive `[a, b]` ranges; adjacent ranges are merged.
@@ -41,8 +43,13 @@ class Ranges:
         ends[low:high] = [last]
 
     def update(self, other: Iterable[Range]) -> None:
-        """Add every range of `other`."""
-        for first, last in other:
+        """Add every range of `other`; many are merged in one go, as each `add` in the midst moves the rest."""
+        ranges = list(other)
+        if len(ranges) > _MANY:
+            merged = Ranges(sorted([*self, *ranges]))
+            self._starts, self._ends = merged._starts, merged._ends
+            return
+        for first, last in ranges:
             self.add(first, last)
 
     def __contains__(self, number: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -90,6 +91,27 @@ def test_a_clock_set_back_does_not_reopen_an_old_day(
     store = SqliteStore(folder, clock)
     assert commit(store, Ledger(store.load().marks), [batch(1), batch(2)]).duplicates == 2
     store.close()
+
+
+def test_a_disk_that_is_full_when_the_day_changes_leaves_no_halves_behind(
+    folder: Path, clock: Any, batch: Any, commit: Any
+) -> None:
+    store, ledger = SqliteStore(folder, clock), Ledger()
+    commit(store, ledger, [batch(1)])
+    clock.ms += DAY_MS
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (0, 4_096, 20_000, 40_000):  # bytes that a file may have: it fails at another step each time
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            with pytest.raises(TryAgain):
+                commit(store, ledger, [batch(2)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert [path.name for path in folder.glob("000002*")] == []
+    assert commit(store, ledger, [batch(1), batch(2)]).duplicates == 1
+    store.close()
+    assert [path.name for path in day_files(folder)] == ["000001-2026-11-22.db", "000002-2026-11-23.db"]
+    assert stored(folder) == [1, 2]
 
 
 def test_retention_unlinks_whole_days(folder: Path, clock: Any, batch: Any, commit: Any) -> None:

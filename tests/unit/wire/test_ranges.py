@@ -32,6 +32,18 @@ def test_order_of_adding_does_not_matter(order: list[int]) -> None:
     assert list(ranges) == [(1, 39)]
 
 
+@given(st.lists(pairs, max_size=30), st.lists(pairs, min_size=50, max_size=90))
+def test_many_ranges_at_once_are_added_as_one_by_one(
+    known: list[tuple[int, int]], more: list[tuple[int, int]]
+) -> None:
+    spread = [(3 * first, 3 * last) for first, last in more]
+    at_once, one_by_one = Ranges(known), Ranges(known)
+    at_once.update(spread)
+    for first, last in spread:
+        one_by_one.add(first, last)
+    assert at_once == one_by_one
+
+
 def test_a_range_that_ends_before_it_starts_is_refused() -> None:
     with pytest.raises(ValueError, match="ends before"):
         Ranges([(2, 1)])
