@@ -1,4 +1,4 @@
-# Two commands for a newcomer: `make demo` and `make test`. The same ones run in CI.
+# Two commands for a newcomer: `make demo` (PORT=8081 where 8080 is taken) and `make test`. The same ones run in CI.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/dashboard/package-lock.json)
@@ -17,7 +17,7 @@ $(VENV)/.dev: $(SETUP_FILES)
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## the whole story: simulators, agents, broker, collector, dashboard
-	@$(VENV)/bin/edgebed demo
+	@$(VENV)/bin/edgebed demo $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev  ## everything but the long runs; most of its time is waiting for real peers, hence -n
 	$(PY) -m pytest -q -m "not slow" -n 4 --dist worksteal

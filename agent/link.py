@@ -28,6 +28,7 @@ SESSION_S = 86_400  # how long a broker keeps commands for a node that is away: 
 _WILL_DELAY_S = 5  # a node that is back so soon was never lost
 _VERSIONS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 _WRONG_PROTOCOL = (1, 132)  # reason codes of a CONNACK: 3.1.1, 5
+_UNSPECIFIED = 128  # what paho says of a connection that ended without a word
 _REFUSED = {
     133: "the broker does not take this client id",
     134: "the broker does not know this user name and password",
@@ -164,7 +165,9 @@ class Link(aiomqtt.Client):
         """
         await asyncio.wait({self._disconnected})
         error = self._disconnected.exception()
-        raise LinkDown(f"connection lost: {error or 'closed'}") from error
+        code = getattr(error, "rc", None)
+        named = error and getattr(code, "value", code) != _UNSPECIFIED
+        raise LinkDown(f"connection lost: {error if named else 'the broker ended it'}") from error
 
     async def read(self) -> aiomqtt.Message:
         """The next message of a subscription.

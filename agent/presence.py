@@ -45,6 +45,8 @@ class Presence:
         self._clock = clock
         self._describe = describe
         self._status = status
+        self._online_ms = 0  # when it first said so
+        self._met = False
 
     def state(self, state: Literal["online", "offline", "lost"], reason: str = "") -> bytes:
         """A status; `online` tells of devices and models."""
@@ -57,9 +59,26 @@ class Presence:
             reason=reason,
         )
         if state == "online":
+            self._online_ms = self._online_ms or now.ts
             known = self._status()
             now.devices, now.models = known.devices, known.models
         return seal(encode(now))
+
+    def meets(self, status: Status) -> None:
+        """Say once that somebody else said `online` under this name after this process did.
+
+        With MQTT 3.1.1 a broker does not tell a client why it ends the connection, and all that shows is a
+        connection that is lost and found every two seconds.
+        """
+        after = 0 < self._online_ms < status.ts
+        if self._met or not after or status.boot == self._identity.boot:
+            return
+        self._met = True
+        log.error(
+            "another agent is connected as %s, and each takes the connection from the other: stop one, "
+            "or give it a `node` of its own",
+            self._identity.address,
+        )
 
     def birth(self) -> bytes | None:
         """The birth; None where it is too large to be sent."""

@@ -271,6 +271,7 @@ class Uplink:
         self._wake.set()
 
     def _heard_of_itself(self, status: Status, *, retained: bool) -> None:
+        self._presence.meets(status)
         if self.sess < status.sess < _MAX_SESS and retained:
             # Our state folder is younger than what the broker keeps: readers would ignore us.
             self._session.at_least(status.sess)

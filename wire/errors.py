@@ -49,6 +49,8 @@ def unwritable(what: str, error: OSError) -> EdgebedError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return TryAgain(f"{what} cannot be written: the disk is full; make room")
     reason = error.strerror or error
+    if error.errno == errno.ENOENT:
+        return ConfigError(f"{what} cannot be written: {reason}; make its folder, or name another")
     return ConfigError(f"{what} cannot be written: {reason}; give it to this user or name another")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,11 +74,29 @@ def once(config: Path, seconds: float, level: str) -> None:
     clock = Clock()
     plan = load(config, clock, files=True)
 
+    listening = True
+
     async def look() -> None:
-        await Once(plan, clock, click.echo).run(seconds)
+        me = asyncio.current_task()
+
+        def say(line: str) -> None:
+            nonlocal listening
+            try:
+                if listening:
+                    click.echo(line)
+            except BrokenPipeError:  # `| head`: who has seen enough asks no adapter to go on
+                listening = False
+                if me is not None:
+                    me.cancel()
+
+        await Once(plan, clock, say).run(seconds)
 
     with errors_of_a_group():
-        asyncio.run(look())
+        try:
+            asyncio.run(look())
+        except asyncio.CancelledError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed
+            sys.exit(1)
 
 
 @command.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edgebed.assets import folder
+from wire.broker import Broker
 from wire.config import did_you_mean
 from wire.errors import ConfigError, WireError, unwritable
 from wire.topics import Address
@@ -74,5 +75,7 @@ def _text(testbed: str, node: str, broker: str, output: Path | None) -> str:
             raise click.UsageError(str(error)) from error
         text = _NODE.sub(f"node: {node}", text, count=1)
     if broker:
+        for _, sentence in Broker(url=broker).mistakes():
+            raise click.UsageError(f"--broker: {sentence}")
         text = _BROKER.sub(f'broker: {{url: "{broker}"}}', text, count=1)
     return text

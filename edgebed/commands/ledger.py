@@ -147,6 +147,7 @@ def _ask(url: str, token_file: Path | None, asked: Mapping[str, str]) -> dict[st
         raise EdgebedError(f"{url} answers {error.code} {error.reason}") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
+        reason = getattr(reason, "strerror", None) or reason
         raise Unreachable(f"no collector at {url}: {reason}; start one, or name its --store") from error
     except http.client.InvalidURL as error:
         raise click.UsageError(f"--url {url!r}: {error}") from error

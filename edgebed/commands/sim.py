@@ -31,9 +31,10 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_kinds(as_json: bool) -> None:
     """List the kinds that can run."""
+    width = max(map(len, simulators.KINDS))
     for kind, (module, name) in simulators.KINDS.items():
         where = f"{module}.{name}"
-        click.echo(json.dumps({"kind": kind, "class": where}) if as_json else f"{kind:10} {where}")
+        click.echo(json.dumps({"kind": kind, "class": where}) if as_json else f"{kind:{width}} {where}")
 
 
 @command.command()

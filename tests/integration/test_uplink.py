@@ -369,6 +369,27 @@ async def test_a_loss_that_is_retained_is_contradicted(broker: RunningBroker, st
         await until(lambda: "lost" in states() and states()[-1] == "online", "online is said again")
 
 
+async def test_a_second_agent_of_the_same_name_is_told_of(
+    broker: RunningBroker, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Status(state="online", ts=Clock().now_ms() - 1, boot="0" * 8, sess=1)
+    twin = Status(state="online", ts=Clock().now_ms() + 60_000, boot="f" * 8, sess=70)
+    async with Listener(broker.port) as listener:
+        await listener.publish("status", encode(before), retain=True)  # what this node was until yesterday
+        node = await start(broker.port)
+        await until(lambda: BOOT in [status.boot for status in listener.statuses], "online")
+        await node.send(5)
+        await until(lambda: node.drained, "the outbox drains")
+        told = lambda: caplog.text.count(f"another agent is connected as {ADDRESS}")  # noqa: E731
+        assert told() == 0
+        for _ in range(2):
+            await listener.publish("status", encode(twin), retain=True)
+        await until(lambda: told() > 0, "it is told")
+        await node.send(5)
+        await until(lambda: node.drained, "the outbox drains")
+        assert told() == 1
+
+
 async def test_a_state_folder_younger_than_the_broker(broker: RunningBroker, start: Start) -> None:
     async with Listener(broker.port) as listener:
         await listener.publish("status", encode(Status(state="lost", ts=0, boot=BOOT, sess=70)), retain=True)

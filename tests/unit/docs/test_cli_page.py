@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,3 +69,33 @@ def test_the_readme_names_only_commands_and_pages_that_exist() -> None:
                 assert second in inner.list_commands(context), f"README names `edgebed {first} {second}`"
     for link in re.findall(r"\]\(([^)#:]+)\)", readme):
         assert (ROOT / link).exists(), f"README links to {link}, which is not there"
+
+
+def _printed() -> Iterator[tuple[str, str]]:
+    """Every command line that a page or a config's head prints, as (page, line)."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "configs").glob("*.yaml")]
+    begin = r"^(?:    |      - run: |#   |# [^:]*:  )(edgebed .*)$"
+    for page in sorted(set(pages) - {PAGE}):
+        for line in re.findall(begin, page.read_text(), re.MULTILINE):
+            for one in re.split(r"\s&\s*|\s{2,}and\s+|\s{2,}\(|\s#\s|\s>\s", line):
+                if one.startswith("edgebed "):
+                    yield page.name, one.strip()
+
+
+def test_every_command_line_that_a_page_prints_can_be_typed() -> None:
+    lines = list(_printed())
+    assert {"README.md", "operations.md", "robot.yaml", "smart-city.yaml"} <= {page for page, _ in lines}
+    for page, line in lines:
+        found, words = command, shlex.split(line)[1:]
+        with click.Context(command) as context:
+            while isinstance(found, click.Group):
+                inner = found.get_command(context, words.pop(0)) if words else None
+                assert inner is not None, f"{page}: {line}"
+                found = inner
+        with click.Context(found) as context:
+            given, rest, _ = found.make_parser(context).parse_args(words)  # an unknown option raises
+        assert not rest, f"{page}: {line}"
+        lacking = [one.name for one in found.params if one.required and not given.get(one.name or "")]
+        assert not lacking, f"{page}: {line} lacks {lacking}"
+        if line.startswith("edgebed collector run"):
+            assert given.get("config") or given.get("store"), f"{page}: {line} names no store"

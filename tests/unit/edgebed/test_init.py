@@ -48,4 +48,5 @@ def test_without_a_name_it_lists_and_a_wrong_one_is_helped() -> None:
     assert [line.split()[0] for line in listed.output.splitlines()] == names()
     assert "robot" in init("robto").output
     assert init("robot", "--node", "Not/A/Node/x").exit_code == 2
+    assert init("robot", "--broker", "my-broker").exit_code == 2
     assert yaml.safe_load(init("collector").output)["http"]["port"] == 8080

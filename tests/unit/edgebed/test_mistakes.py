@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgebed.assets import folder
 from edgebed.processes import Child, edgebed_command
 
 
@@ -37,6 +38,25 @@ def test_a_mistake_is_one_sentence(arguments: list[str], status: int, said: str)
     assert said in done.stderr
     assert done.returncode == status
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_a_look_without_a_word(tmp_path: Path) -> None:
+    command = edgebed_command("sim", "run", "modbus", "--port", "0")
+    with Child("sim", command, tmp_path / "sim.log") as air:
+        config = tmp_path / "my.yaml"
+        config.write_text(
+            "node: acme/try/lab/box\nstate: ./state\nbroker: {url: 'mqtt://127.0.0.1:1'}\n"
+            f"devices: {{air: {{adapter: modbus, options: {{url: '{air.first_line()}', "
+            f"map: {folder('configs') / 'maps/particulate-modbus.yaml'}, stream: air}}}}}}\n"
+        )
+        look = edgebed_command("agent", "once", str(config), "--seconds", "60")
+        with subprocess.Popen(look, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as once:
+            assert once.stdout is not None
+            assert once.stderr is not None
+            assert b"/live/air/air" in once.stdout.readline()
+            once.stdout.close()
+            assert once.stderr.read() == b""
+    assert once.returncode == 1
 
 
 def test_a_demo_on_a_used_port_does_not_begin() -> None:
