@@ -84,7 +84,7 @@ def leaves_nothing_behind() -> Iterator[None]:
     """Fail a test after which a thread or child process is still there."""
     threads, children = set(threading.enumerate()), _children()
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         left = [t.name for t in threading.enumerate() if t not in threads and t.is_alive() and not _pool(t)]
         orphans = _children() - children

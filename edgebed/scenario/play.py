@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agent.app import App
+from agent.ending import end
 from agent.sources import Source
 from collector.ledger import totals
 from edgebed.scenario.document import Happening
@@ -73,8 +74,7 @@ async def play(stage: Stage, rate: float, say: Callable[[str], None]) -> Run:
         clock.pace = 0
         await timeline
     finally:
-        timeline.cancel()
-        await asyncio.gather(timeline, return_exceptions=True)
+        await end({timeline})
     await _until(lambda: all(_has_read(stage, source, run) for source in _sources(stage)), _CAUGHT_UP_S)
     await _end(stage, run)
     return run

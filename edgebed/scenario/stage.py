@@ -17,6 +17,7 @@ import yaml
 import simulators
 from agent.app import App
 from agent.config import load as load_plan
+from agent.ending import end
 from agent.sources import Source
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
@@ -38,7 +39,7 @@ IN_STEP = frozenset({"camera"})
 
 
 READY_S = 60.0  # of real time for models to load and devices to connect
-STOP_S = 30.0
+STOP_S = 60.0
 _LEAD_S = 2.5  # how far the clock may be ahead of what was read of a device, which may send by the second ...
 _LEAD_ROWS = 3  # ... and so many rows
 
@@ -136,9 +137,7 @@ class Stage:
         try:
             await asyncio.gather(*starting)
         finally:
-            for task in starting:
-                task.cancel()
-            await asyncio.gather(*starting, return_exceptions=True)
+            await end(starting)
 
     def present(self) -> list[Site]:
         """The agents that take part."""
@@ -185,10 +184,8 @@ class Stage:
         if app is None or task is None:
             return
         app.stop()
-        _, late = await asyncio.wait({task}, timeout=STOP_S)
-        if late:
-            task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task}, timeout=STOP_S)
+        await end({task})
 
     async def _simulate(self, site: Site) -> None:
         for device, settings in site.settings.devices.items():
