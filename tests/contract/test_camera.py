@@ -238,7 +238,7 @@ async def test_a_line_that_goes_dark_while_the_stream_starts(passed: int) -> Non
         url = f"rtsp://127.0.0.1:{link.port}/street"
         camera = Camera(Camera.Options(url=url, open_timeout_s=1.0, read_timeout_s=0.5), Clock())
         said = r"does not answer within|did not start its stream within|sent nothing for 0\.5 s"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises((DeviceUnreachable, DeviceStalled), match=said):
                 await opened_and_drained(camera)
         assert camera.counters["captures_abandoned"] == 0
@@ -250,7 +250,7 @@ async def opened_and_drained(camera: Camera) -> None:
 
 
 async def drained(readings: AsyncIterator[Reading]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for _ in readings:
             pass
 

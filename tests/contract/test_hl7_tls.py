@@ -191,12 +191,12 @@ async def test_an_alert_is_told_in_its_words(site: Path) -> None:
     secure.load_verify_locations(site / "other.pem")
     secure.verify_mode = ssl.CERT_REQUIRED
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(5)
+        server.settimeout(60)
 
         def refuse() -> None:
             peer, _ = server.accept()
             with peer, contextlib.suppress(OSError):
-                peer.settimeout(5)
+                peer.settimeout(60)
                 secure.wrap_socket(peer, server_side=True)
 
         refusing = asyncio.create_task(asyncio.to_thread(refuse), name="refusing")
@@ -254,7 +254,7 @@ async def test_a_stranger_drives_no_monitor_away(site: Path) -> None:
     ):
         hellos = iter((b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05half", b"\x0bMSH|\x1c\r"))
         writers = []
-        async with asyncio.timeout(20), contextlib.aclosing(adapter.readings()) as readings:
+        async with asyncio.timeout(60), contextlib.aclosing(adapter.readings()) as readings:
             async for reading in readings:
                 assert reading.quality is Quality.GOOD
                 if adapter.counters.get("tls_refused", 0) < len(writers):

@@ -43,7 +43,7 @@ def replay(path: Path, clock: Clock | None = None, **options: Any) -> Replay:
 
 async def read(adapter: Adapter, n: int | None = None) -> list[Reading]:
     seen: list[Reading] = []
-    async with asyncio.timeout(20), adapter:
+    async with asyncio.timeout(60), adapter:
         async for reading in adapter:
             seen.append(reading)
             if len(seen) == n:

@@ -82,7 +82,7 @@ def options(url: str, **raw: Any) -> ModbusOptions:
 
 
 async def one(given: ModbusOptions) -> Reading:
-    async with asyncio.timeout(10), Modbus(given, Clock()) as adapter:
+    async with asyncio.timeout(60), Modbus(given, Clock()) as adapter:
         async for reading in adapter:
             return reading
     raise AssertionError("the device ended")

@@ -84,7 +84,7 @@ class Follower:
         return self.wait()
 
     async def runs(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.source.run()
 
 
@@ -197,7 +197,7 @@ async def test_cancelled_it_ends_though_the_adapter_tells_a_failure_instead() ->
     given = asyncio.Event()
     follower.wait = given.set
     task = asyncio.create_task(follower.source.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await given.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -236,7 +236,7 @@ async def test_cancelled_it_closes_its_device() -> None:
     task = asyncio.create_task(follower.source.run())
     given = asyncio.Event()
     follower.wait = given.set
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await given.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -90,12 +90,12 @@ async def serving(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Collect
         return await asyncio.to_thread(ask, path, method, headers)
 
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await ready.wait()
         yield collector, get
     finally:
         collector.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await running
 
 
@@ -344,7 +344,7 @@ async def test_the_event_stream_tells_rows_after_their_commit(site: tuple[Collec
     writer.write(f"GET /api/v1/stream?node={NODE}&device=arm HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     seen: dict[str, Any] = {}
     text = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not {"hello", "rows", "live", "event", "snap", "fleet", "res", "log"} <= seen.keys():
             text += await reader.read(65_536)
             if b"event: hello" in text and "hello" not in seen:

@@ -42,7 +42,7 @@ class Client:
 
     async def send(self, request: bytes) -> Answer:
         self.writer.write(request)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (first := await self.reader.readexactly(1)) == b"$":
                 await self._packet()
             head = (first + await self.reader.readuntil(b"\r\n\r\n")).decode()
@@ -54,7 +54,7 @@ class Client:
         return int(lines[0].split(" ")[1]), headers, body
 
     async def packet(self) -> tuple[int, bytes]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             if not self.packets:
                 assert await self.reader.readexactly(1) == b"$"
                 await self._packet()
@@ -78,7 +78,7 @@ class Client:
 
     async def ended(self) -> bytes:
         """What is left until the server closes the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.reader.read()
 
 
@@ -100,7 +100,7 @@ async def visiting(camera: StreetCamera | RtspServer) -> AsyncIterator[Client]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.005)
 
@@ -270,7 +270,7 @@ async def test_udp_goes_to_the_asking_host_whatever_it_says_and_reports_keep_it_
         for number in range(16):  # longer than the session lives by itself
             server.publish(jpeg, number * 9_000, 0)
             control.sendto(b"\x80\xc9\0\1\0\0\0\0", ("127.0.0.1", reports_to))
-            assert await asyncio.wait_for(received.get(), 10)
+            assert await asyncio.wait_for(received.get(), 60)
             await asyncio.sleep(0.05)
         assert server.viewers == 1
         await viewer.ended()

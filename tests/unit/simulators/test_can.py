@@ -162,7 +162,7 @@ async def test_the_control_unit_answers_byte_for_byte(request_id: int) -> None:
 
     async def asked(data: str) -> str:
         ecu.take(BusFrame(request_id, bytes.fromhex(data)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             frame = await sent.get()
         assert frame.id == ANSWERS
         return frame.data.hex()
@@ -262,6 +262,6 @@ async def test_a_client_that_takes_nothing_loses_frames_and_holds_nobody_back() 
 
 
 async def _until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not done():  # noqa: ASYNC110 - counters have no event
             await asyncio.sleep(0.01)

@@ -30,7 +30,7 @@ async def line(monitor: BedsideMonitor) -> AsyncIterator[tuple[asyncio.StreamRea
 
 
 async def take(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return (await reader.readuntil(b"\x1c\r"))[1:-2]
 
 

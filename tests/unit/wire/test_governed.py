@@ -39,7 +39,7 @@ async def clock(wall: Wall) -> AsyncIterator[GovernedClock]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - a clock has no event for what it shows
             await asyncio.sleep(0.001)
 
