@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from wire.errors import EdgebedError
@@ -42,8 +43,10 @@ def accept(folder: Path, node: str, key: str, remark: str) -> None:
     """
     path = folder / FILE
     try:
-        with path.open("a", encoding="ascii", errors="replace") as file:
-            file.write(f"{node} {key}  # {remark}\n")
+        with path.open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            open_line = size and os.pread(file.fileno(), 1, size - 1) != b"\n"  # an editor left it so
+            file.write(b"\n" * bool(open_line) + f"{node} {key}  # {remark}\n".encode("ascii", "replace"))
     except OSError as error:
         raise EdgebedError(
             f"{path} cannot be written: {error.strerror}; become the collector's user"

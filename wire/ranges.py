@@ -43,7 +43,7 @@ class Ranges:
         ends[low:high] = [last]
 
     def update(self, other: Iterable[Range]) -> None:
-        """Add every range of `other`; many are merged in one go, as each `add` in the midst moves the rest."""
+        """Add every range of `other`; many in one pass, as each `add` in the midst moves the rest."""
         ranges = list(other)
         if len(ranges) > _MANY:
             merged = Ranges(sorted([*self, *ranges]))

@@ -11,12 +11,14 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collector import custody as module
 from collector.accepted import FILE, AcceptedKeys, accept
 from collector.custody import Part, stored_rows
 from collector.digest import Digester, Received
-from collector.ledger import Claim, Ledger
+from collector.ledger import Claim, Ledger, Mark
 from collector.link import Incoming
 from collector.proof import DayLine, Wanted, account, day_lines, pilot_lines
 from collector.skew import Offset
@@ -187,6 +189,64 @@ def test_days_and_runs_part_exactly_whatever_the_order(ledger: Ledger, take: Tak
         joints = [days[day].streams["data/arm/joints"] for day in sorted(days)]
         assert [(one.rows_taken, one.rows_stored) for one in joints] == [(30, 30), (12, 12)]
         assert refused(ledger) == {}
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_order_the_grouping_and_the_restarts(draw: st.DataObject) -> None:
+    """Two boots and days, gaps told twice, overlapping, after what they name: the account is the same."""
+    node, sent, gone = Node(), list[Received](), set[int]()
+    days = iter(("2026-11-23", "2026-11-24", "2026-11-25"))
+    for step in draw.draw(st.lists(st.sampled_from("dddddssgntr"), min_size=3, max_size=25)):
+        if step == "d":
+            one = node.data(draw.draw(st.integers(1, 4)), draw.draw(st.sampled_from(["joints", "tcp"])))
+            (gone.add(node.seq) if draw.draw(st.integers(0, 3)) == 0 else sent.append(one))
+        elif step == "g" and node.seq:  # some that are gone, some that were or will be stored
+            first = draw.draw(st.integers(1, node.seq))
+            sent.append(node.gap([(first, draw.draw(st.integers(first, node.seq)))]))
+        elif step == "s" and node.seq >= node.first:
+            sent.append(node.state())
+        elif step == "t" and node.seq >= node.first and (day := next(days, "")):
+            sent.append(node.state())
+            node.turn(day)
+        elif step == "r":
+            day = node.day
+            sent.append(node.state()) if node.seq >= node.first else None
+            node.restart()
+            node.turn(day)
+    sent.append(node.data())
+    sent.append(node.state())
+    declared = Ranges((a, b) for one in sent for a, b in decode_gap(one))
+    declared_gone = {seq for seq in gone if seq in declared}
+    order = draw.draw(st.permutations([*sent, *draw.draw(st.lists(st.sampled_from(sent), max_size=6))]))
+    ledger = Ledger()
+    while order:
+        size = draw.draw(st.integers(1, len(order)))
+        made = Digester(ledger, lambda _node: Offset()).digest(order[:size], T0)
+        order = order[size:]
+        marks = ledger.marks(made.group.drafts)
+        ledger.accept(made.group.drafts, made.group.custody)
+        if draw.draw(st.booleans()):  # the collector is killed and comes back
+            states = {
+                f"custody/{NODE}/{EP}/{day}": body for day, body in ledger.days.bodies((NODE, EP)).items()
+            }
+            states[f"key/{NODE}"] = msgspec.json.encode(ledger.ring(NODE))
+            ledger = Ledger(msgspec.json.decode(msgspec.json.encode(marks), type=list[Mark]), states)
+    lines = day_lines(ledger, Wanted())
+    assert refused(ledger) == {}
+    assert sum(line.taken for line in lines) == node.seq
+    assert sum(line.stored for line in lines) == len(sent)
+    assert sum(line.gap_count for line in lines) == len(declared_gone)
+    assert sum(line.missing_count for line in lines) == len(gone - declared_gone)
+    assert {line.doubt for line in lines} == {""}
+    (entry,) = ledger.entries()
+    assert (entry.taken, entry.gap_count) == (node.seq, len(declared_gone))
+    assert sum(share.rows_stored for line in lines for share in line.streams.values()) == entry.rows_stored
+
+
+def decode_gap(one: Received) -> list[tuple[int, int]]:
+    body: dict[str, Any] = json.loads(one.message.body)
+    return [(first, last) for first, last in body.get("lost", [])]
 
 
 def test_what_is_declared_waiting_and_missing_is_told_by_day(ledger: Ledger, take: Take) -> None:
@@ -453,7 +513,9 @@ def test_accepted_keys_are_read_again_when_they_change(tmp_path: Path) -> None:
     assert keys.of(NODE) == frozenset()
     accept(tmp_path, NODE, "0123456789abcdef", "why not")
     path = tmp_path / FILE
-    path.write_bytes(path.read_bytes() + b"\xff\xfe rubbish of no sense \n# a remark\n\n")
+    path.write_bytes(
+        path.read_bytes() + b"\xff\xfe rubbish of no sense \n\n# a remark whose line an editor left open"
+    )
     assert keys.of(NODE) == {"0123456789abcdef"}
     accept(tmp_path, NODE, "fedcba9876543210", "another")
     assert keys.of(NODE) == {"0123456789abcdef", "fedcba9876543210"}
