@@ -36,7 +36,7 @@ from adapters.hl7_message import (
     require_report,
     time_ns,
 )
-from adapters.hl7_mllp import Arrival, Line, Peer
+from adapters.hl7_mllp import Arrival, Line, Peer, TooLong
 from adapters.hl7_options import Hl7Options, network, networks, streams, where, zone
 from adapters.hl7_rows import Bedside, Times
 from adapters.hl7_tls import context, why_not_secured
@@ -184,6 +184,9 @@ class Hl7(Adapter):
         deidentifier = self._gate()
         try:
             taken.message = message = parse(arrival.frame or b"")
+            if isinstance(arrival.frame, TooLong):
+                most = f"longer than {self.options.max_message_kb} KiB, see max_message_kb"
+                raise Unfit(Mismatch("MSH", 1, 0, 207, most))
             require_report(message)
         except Unfit as error:
             self._refuse(taken, error.mismatch)

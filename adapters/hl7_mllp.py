@@ -19,11 +19,17 @@ log = logging.getLogger("edgebed.adapters.hl7")
 START, END = b"\x0b", b"\x1c\r"
 _CHUNK = 65_536
 _MAX_GARBAGE = 1_000_000  # bytes between two frames: who sends more speaks another protocol
+_HEAD = 4_096  # bytes that hold the MSH of any message
+_ENDLESS = 2**26  # bytes beyond what is allowed: this message will never end
 _WAITING = 4  # frames taken in before they are read: more would only be memory
 _ACK_S = 2.0  # a monitor that takes no answer for so long has gone
 _GREETING = 16  # TLS handshakes at a time, whoever asks
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class TooLong(bytes):
+    """The beginning of a message that was longer than allowed: enough to refuse it by its name."""
 
 
 class Frames:
@@ -36,6 +42,8 @@ class Frames:
         self._inside = False
         self._looked = 0  # so far no end was found in the buffer
         self._garbage = 0
+        self._head = b""  # of a message that is too long
+        self._gone = 0  # bytes of it that were let go
 
     @property
     def begun(self) -> bool:
@@ -43,10 +51,10 @@ class Frames:
         return self._inside
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are whole now.
+        """The messages that are whole now; one that was longer than allowed is `TooLong`.
 
         Raises:
-            DeviceLied: a message longer than allowed, or no MLLP at all.
+            DeviceLied: a message without an end, or no MLLP at all.
         """
         self._buffer += data
         found: list[bytes] = []
@@ -57,18 +65,19 @@ class Frames:
             if end < 0:
                 self._restart()
                 self._looked = max(0, len(self._buffer) - 1)
-                if len(self._buffer) > self._max:
-                    raise DeviceLied(f"a message of more than {self._max} bytes: see max_message_kb")
+                if self._gone or len(self._buffer) > self._max:
+                    self._let_go()
                 return found
-            message = bytes(self._buffer[:end])
+            message, head = bytes(self._buffer[:end]), self._head
             del self._buffer[: end + len(END)]
-            self._inside, self._looked = False, 0
+            self._ended()
             restart = message.rfind(START)  # a second start in a message: the first one was never finished
             if restart >= 0:
                 self._count("half_messages")
-                message = message[restart + 1 :]
-            if end > self._max:
-                raise DeviceLied(f"a message of more than {self._max} bytes: see max_message_kb")
+                message, head = message[restart + 1 :], b""
+            if head or len(message) > self._max:
+                self._count("too_long")
+                message = TooLong(head or message[:_HEAD])
             found.append(message)
 
     def give_up(self) -> None:
@@ -76,7 +85,19 @@ class Frames:
         if self._inside:
             self._count("half_messages")
             self._buffer.clear()
-            self._inside, self._looked = False, 0
+            self._ended()
+
+    def _ended(self) -> None:
+        self._inside, self._looked, self._head, self._gone = False, 0, b"", 0
+
+    def _let_go(self) -> None:
+        """Keep of a message that is too long its beginning, and what could be half of its end."""
+        self._head = self._head or bytes(self._buffer[:_HEAD])
+        self._gone += len(self._buffer) - 1
+        del self._buffer[:-1]
+        self._looked = 0
+        if self._gone > self._max + _ENDLESS:
+            raise DeviceLied(f"a message of more than {self._gone} bytes that has no end")
 
     def _begin(self) -> bool:
         start = self._buffer.find(START)
@@ -98,6 +119,7 @@ class Frames:
         if restart >= 0:
             self._count("half_messages")
             del self._buffer[: restart + 1]
+            self._head, self._gone = b"", 0
 
     def _count(self, what: str) -> None:
         self._counters[what] = self._counters.get(what, 0) + 1

@@ -1,7 +1,11 @@
-"""Brokers for the adapters that read MQTT topics, beside the fixture `broker` that gives each kind."""
+"""Brokers for the adapters that read MQTT topics, and what the agent says of any reading."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +13,10 @@ from typing import ClassVar
 
 import pytest
 
+from adapters.base import Adapter, AdapterError, Reading
+from agent.quality import Inspector
 from edgebed.broker import Broker
+from wire.messages import Quality
 
 
 class Configured(Broker):
@@ -60,3 +67,40 @@ def roomy(tmp_path: Path, require: Callable[[str], str]) -> Iterator[Broker]:
     require("mosquitto")
     with Roomy("mosquitto", tmp_path / "broker") as running:
         yield running
+
+
+class Judged:
+    """What came of a device until it failed or fell silent: rows as the agent takes them, all counters."""
+
+    def __init__(self) -> None:
+        self.rows: list[Reading] = []
+        self.counters: Counter[str] = Counter()
+        self.error = ""
+        self.came = asyncio.Event()
+
+    @property
+    def qualities(self) -> list[Quality]:
+        return [row.quality for row in self.rows]
+
+    async def read(self, adapter: Adapter, most: int = 1_000) -> Judged:
+        inspector = Inspector(adapter.streams(), adapter.clock, self.counters)
+        try:
+            async with asyncio.timeout(30), adapter, contextlib.aclosing(adapter.readings()) as readings:
+                async for reading in readings:
+                    found = inspector.inspect(reading)
+                    assert found is not None
+                    json.dumps(dict(found.values), allow_nan=False).encode()  # it can travel
+                    self.rows.append(found)
+                    self.came.set()
+                    if len(self.rows) == most:
+                        break
+        except AdapterError as error:
+            self.error = str(error)
+        self.counters.update(adapter.counters)
+        return self
+
+
+@pytest.fixture
+def judge() -> type[Judged]:
+    """Use: `await judge().read(adapter)`."""
+    return Judged

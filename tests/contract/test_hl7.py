@@ -343,6 +343,16 @@ async def test_an_acknowledgement_comes_after_the_readings_were_taken() -> None:
         answer = await reader.readuntil(b"\x1c\r")
     assert b"\rMSA|AR|19\r" in answer
     assert b"\rERR||MSH^1^9|200|E||||no ORU message\r" in answer
+    # refused by its name, or the monitor would send it for ever, and nothing after it
+    writer.write(b"\x0b" + message(b"20") + b"NTE|1||" + b"x" * 5_000_000 + b"\r\x1c\r")
+    async with asyncio.timeout(5):
+        answer = await reader.readuntil(b"\x1c\r")
+    assert b"\rMSA|AR|20\r" in answer
+    assert b"longer than 4096 KiB, see max_message_kb\r" in answer
+    assert adapter.counters["too_long"] == 1
+    writer.write(b"\x0b" + message(b"21") + b"\x1c\r")
+    assert (await following).values["heart_rate"] == 71
+    following = asyncio.create_task(anext(readings), name="following")
     following.cancel()
     await asyncio.wait({following})
     await adapter.close()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import DeviceLied
-from adapters.hl7_mllp import END, START, Frames
+from adapters.hl7_mllp import END, START, Frames, TooLong
 
 MAX = 1_000
 
@@ -63,10 +63,31 @@ def test_a_message_that_is_given_up_leaves_no_rest() -> None:
     assert counters == {"half_messages": 1, "garbage_bytes": 8}
 
 
-@pytest.mark.parametrize("ended", [True, False])
-def test_a_message_that_is_too_long_ends_the_connection(ended: bool) -> None:
-    with pytest.raises(DeviceLied, match="1000 bytes"):
-        Frames(MAX, {}).feed(START + b"x" * (MAX + 1) + (END if ended else b""))
+@given(st.lists(st.integers(1, 2_500), min_size=1, max_size=6), st.integers(MAX + 1, 3 * MAX))
+def test_a_message_that_is_too_long_costs_itself_and_no_other(sizes: list[int], length: int) -> None:
+    long = START + b"MSH" + b"x" * (length - 3) + END
+    found, counters = cut(START + b"one" + END + long + START + b"two" + END + long, sizes)
+    assert [found[0], found[2]] == [b"one", b"two"]
+    assert all(isinstance(each, TooLong) and each.startswith(b"MSHx") for each in (found[1], found[3]))
+    assert counters == {"too_long": 2}
+
+
+@given(st.lists(st.integers(1, 2_500), min_size=1, max_size=6))
+def test_one_that_is_too_long_and_begins_anew_was_half(sizes: list[int]) -> None:
+    found, counters = cut(START + b"x" * 2 * MAX + START + b"whole" + END, sizes)
+    assert found == [b"whole"]
+    assert not isinstance(found[0], TooLong)
+    assert counters == {"half_messages": 1}
+
+
+def test_one_that_never_ends_is_not_read_for_ever() -> None:
+    frames = Frames(MAX, {})
+    frames.feed(START)
+    for _ in range(67):
+        frames.feed(b"x" * 1_000_000)
+    assert len(frames._buffer) == 1, "what is let go takes no memory"
+    with pytest.raises(DeviceLied, match="no end"):
+        frames.feed(b"x" * 1_000_000)
 
 
 def test_another_protocol_is_told() -> None:
