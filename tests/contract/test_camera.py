@@ -114,7 +114,7 @@ async def test_a_slow_reader_gets_the_newest() -> None:
 async def test_fps_limits_a_camera() -> None:
     async with StreetCamera(seed=1, fps=40, size=SMALL) as street:
         seen, counters = await read(10, url=street.url, fps=8.0)
-    assert counters["frames_skipped"] >= 25
+    assert counters["frames_skipped"] >= 10  # 36 where nothing is slow
     assert (seen[-1].at_ns - seen[0].at_ns) / 9 > 0.1e9
 
 

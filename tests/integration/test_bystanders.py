@@ -25,6 +25,7 @@ from edgebed.processes import Child, edgebed_command
 from wire.codec import encode
 from wire.messages import Batch
 
+FLOOD = 5_000
 HARM_S = 2.5  # long enough to fill every buffer that a bad peer could fill
 BASE = "tb1/acme/trial/hall"
 
@@ -206,7 +207,10 @@ def a_subscriber_that_does_not_read(port: int) -> Iterator[None]:
 
 @contextmanager
 def flooding(port: int, body: Any) -> Iterator[None]:
-    """A node that publishes as fast as the broker takes it, PUBACKs or no."""
+    """A node that publishes `FLOOD` messages as fast as the broker takes them, PUBACKs or no, and goes on.
+
+    No faster then than the slowest machine can quarantine: what is sent is stored in its order.
+    """
     done, flooded = threading.Event(), list[int]()
 
     def flood() -> None:
@@ -225,6 +229,8 @@ def flooding(port: int, body: Any) -> Iterator[None]:
                     with contextlib.suppress(BlockingIOError):
                         while node.recv(65_536):
                             pass
+                if number >= FLOOD:
+                    done.wait(1.0)
         flooded.append(number)
 
     thread = threading.Thread(target=flood, name="flood")

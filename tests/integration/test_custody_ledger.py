@@ -161,6 +161,7 @@ async def test_a_forger_on_the_broker_is_not_believed(bench: Bench) -> None:
     client.connect("127.0.0.1", bench.stand.broker.port)
     client.loop_start()
     try:
+        await bench.stand.until("the forger connects", client.is_connected)
         for node, its_ep, seq, said in sent:
             body = {
                 "v": 1,
@@ -171,7 +172,7 @@ async def test_a_forger_on_the_broker_is_not_believed(bench: Bench) -> None:
                 "detail": said,
             }
             info = client.publish(f"tb1/{node}/event/_/custody", json.dumps(body), qos=1)
-            await asyncio.to_thread(info.wait_for_publish, 10)
+            await asyncio.to_thread(info.wait_for_publish, 60)
     finally:
         client.disconnect()
         client.loop_stop()

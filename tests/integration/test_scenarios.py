@@ -168,7 +168,7 @@ async def test_what_cannot_be_built_is_a_mistake_of_the_file(
 
 def edgebed(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = edgebed_command("sim", "run", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=170)
 
 
 def test_each_failing_assertion_is_told(tmp_path: Path) -> None:

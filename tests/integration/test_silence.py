@@ -24,10 +24,11 @@ from wire.codec import decode, encode
 from wire.messages import Cmd, Res
 
 
-async def until(what: Callable[[], object], why: str) -> None:
+async def until(what: Callable[[], object], why: str, meanwhile: Callable[[], object] = bool) -> None:
     async with asyncio.timeout(60):
-        while not what():  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.02)
+        while not what():
+            meanwhile()
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -121,13 +122,12 @@ async def test_subscriptions_that_died_on_a_living_connection(
         for tail in (("ack",), ("status",), ("cmd", "+", "+")):
             box.uplink._link._client.unsubscribe(box.address.topic(*tail))
         monkeypatch.setattr(hearing, "ANSWER_S", 1.0)
-        box.take(20)
-        await until(lambda: box.uplink.counters["connects"] > 1, "it notices and connects again")
+        await until(lambda: box.uplink.counters["connects"] > 1, "it notices and connects again", box.take)
         monkeypatch.setattr(
             hearing, "ANSWER_S", 45.0
         )  # from here on a slow machine is not to be taken for deaf
         await until(lambda: box.depth == 0, "acks arrive")
         await obeys(box, broker.port)
         connects, before = box.uplink.counters["connects"], len(answers)
-        await until(lambda: len(answers) >= before + 5, "it asks and hears itself")
+        await until(lambda: len(answers) >= before + 5, "it asks and hears itself", box.take)
         assert box.uplink.counters["connects"] == connects, "hearing itself, it stays"

@@ -264,14 +264,14 @@ async def test_udp_goes_to_the_asking_host_whatever_it_says_and_reports_keep_it_
     control, _ = await loop.create_datagram_endpoint(Receiver, local_addr=("127.0.0.1", 0))
     ports = [transport.get_extra_info("sockname")[1] for transport in (data, control)]
     jpeg = cv2.imencode(".jpg", Scene(1, 64, 64).frame(0))[1].tobytes()
-    async with RtspServer("street", session_s=0.5) as server, visiting(server) as viewer:
+    async with RtspServer("street", session_s=2.0) as server, visiting(server) as viewer:
         await viewer.play(f"RTP/AVP;unicast;destination=203.0.113.9;client_port={ports[0]}-{ports[1]}")
         reports_to = int(re.search(r"server_port=\d+-(\d+)", viewer.transport)[1])  # type: ignore[index]
-        for number in range(16):  # longer than the session lives by itself
+        for number in range(30):  # longer than the session lives by itself
             server.publish(jpeg, number * 9_000, 0)
             control.sendto(b"\x80\xc9\0\1\0\0\0\0", ("127.0.0.1", reports_to))
             assert await asyncio.wait_for(received.get(), 60)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
         assert server.viewers == 1
         await viewer.ended()
         assert server.viewers == 0
@@ -291,7 +291,7 @@ async def test_the_clock_sets_the_pace() -> None:
         await until(lambda: camera.index >= first + 100)
         took = loop.time() - began
         drain.cancel()
-    assert 0.4 < took < 5.0  # 10 s of street at twenty times the speed
+    assert 0.4 < took < 10.0  # 10 s of street at twenty times the speed, half a second on a quiet machine
 
 
 async def test_nothing_is_drawn_while_nobody_watches() -> None:
