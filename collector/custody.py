@@ -82,10 +82,14 @@ class Ring(Struct):
 
 
 class Chain(Struct):
-    """Which statements of a run came, and those whose neighbours did not: n -> its digest and its `prev`."""
+    """Which statements of a run came, and those whose neighbours did not: n -> its digest and its `prev`.
+
+    `forked`: two that cannot both be of one run were signed.
+    """
 
     seen: list[tuple[int, int]] = []
     ends: dict[int, tuple[str, str]] = {}
+    forked: bool = False
 
 
 class Said(Struct, omit_defaults=True):
@@ -281,12 +285,17 @@ class Statements:
         """Compare it with its neighbours in the run's chain; two that differ mean a copied key."""
         chain = book.said.chains.get(statement.run, Chain())
         seen, ends, n = Ranges(chain.seen), dict(chain.ends), statement.n
+        before, after, same = ends.get(n - 1), ends.get(n + 1), ends.get(n)
+        forked = (before and before[0] != statement.prev) or (after and after[1] != name)
+        if n in seen:
+            forked = same is not None and same[0] != name
+        elif (n == 1) == bool(statement.prev):
+            forked = True
+        if forked:
+            book.said.chains[statement.run] = Chain(chain.seen, chain.ends, forked=True)
+            raise WireError("it does not continue the statement before it: is there a copy of this node?")
         if n in seen:
             raise WireError("a statement of this number was there before")
-        before, after = ends.get(n - 1), ends.get(n + 1)
-        forked = (before and before[0] != statement.prev) or (after and after[1] != name)
-        if forked or (n == 1) == bool(statement.prev):
-            raise WireError("it does not continue the statement before it: is there a copy of this node?")
         seen.add(n)
         ends[n] = (name, statement.prev)
         for at in (n - 1, n, n + 1):
@@ -294,7 +303,7 @@ class Statements:
                 del ends[at]
         while len(ends) > 100:
             del ends[min(ends)]
-        book.said.chains[statement.run] = Chain(list(seen), ends)
+        book.said.chains[statement.run] = Chain(list(seen), ends, chain.forked)
         while len(book.said.chains) > MAX_CHAINS:
             del book.said.chains[min(book.said.chains)]
 

@@ -17,6 +17,10 @@ from wire.custody import key_id
 from wire.ranges import Range
 
 UNDATED = ""  # what no statement tells the day of
+_FORKED = (
+    "statements that cannot both be true were signed: a copy of this node, or its state folder was set back"
+)
+_SET_BACK = "statements are missing though no message is: was its state folder set back to an older one?"
 _MANY_RESTARTS = "the agent restarted so often that its rows were not compared"
 
 
@@ -220,12 +224,25 @@ class _OfOutbox:
         streams: dict[str, StreamShare] = {}
         for piece in pieces:
             _count_rows(streams, piece)
-        line.doubt = _MANY_RESTARTS if self._days[day].coarse else _doubt(line, streams)
+        line.doubt = self._forked({part.run for part in parts})
+        line.doubt = line.doubt or (_MANY_RESTARTS if self._days[day].coarse else _doubt(line, streams))
         line.verified = not line.doubt
         line.streams = {name: share for name, share in sorted(streams.items()) if wanted.stream_is(name)}
         line.rows_taken = sum(share.rows_taken for share in line.streams.values())
         line.rows_stored = sum(share.rows_stored for share in line.streams.values())
         return line
+
+    def _forked(self, runs: set[int]) -> str:
+        """What speaks for two histories under the same numbers: the second was taken for duplicates."""
+        chains = self._known.account.book.said.chains
+        begins = sorted({part.run for one in self._days.values() for part in one.parts})
+        for run in sorted(runs & chains.keys()):
+            if chains[run].forked:
+                return _FORKED
+            end = next((begin - 1 for begin in begins if begin > run), self._balance.taken)
+            if len(chains[run].seen) > 1 and self._balance.stored.count_in(run, end) == end - run + 1:
+                return _SET_BACK
+        return ""
 
     def _line(self, day: str, spans: Sequence[Range]) -> DayLine:
         balance, account = self._balance, self._known.account

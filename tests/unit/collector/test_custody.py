@@ -205,7 +205,8 @@ def test_whatever_the_order_the_grouping_and_the_restarts(draw: st.DataObject) -
             first = draw.draw(st.integers(1, node.seq))
             sent.append(node.gap([(first, draw.draw(st.integers(first, node.seq)))]))
         elif step == "s" and node.seq >= node.first:
-            sent.append(node.state())
+            one = node.state()
+            (gone.add(node.seq) if draw.draw(st.integers(0, 3)) == 0 else sent.append(one))
         elif step == "t" and node.seq >= node.first and (day := next(days, "")):
             sent.append(node.state())
             node.turn(day)
@@ -353,6 +354,29 @@ def test_two_that_go_on_from_one_statement_are_a_copy_of_the_node(ledger: Ledger
     node.prev = before
     take([node.data(), node.state()])
     assert "copy of this node" in next(iter(refused(ledger)))
+
+
+@pytest.mark.parametrize("taken", range(1, 12))
+@pytest.mark.parametrize("statements", [1, 4])
+def test_a_device_restored_from_an_older_image_is_told(
+    ledger: Ledger, take: Take, taken: int, statements: int
+) -> None:
+    """It gives numbers a second time, and what bears them is taken for duplicates: that is no proof."""
+    node = Node()
+    take([node.data(), node.state()])
+    image = node.seq
+    node.restart()
+    for _ in range(statements):
+        take([node.data(), node.data(), node.state()])
+    assert only(ledger).verified
+    again = Node(run=image + 1)  # what it took since the image is on no disk of its own
+    made = [take([again.data(), again.state()]) for _ in range(taken)]
+    lost = sum(one.duplicates for one in made)
+    assert lost == min(2 * taken, 3 * statements)
+    line = only(ledger)
+    if sum(one.stored for one in made):  # else nothing came yet by which it could be known
+        assert not line.verified
+        assert "set back" in line.doubt
 
 
 def test_numbers_from_the_future_and_rubbish_are_refused(ledger: Ledger, take: Take) -> None:
