@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _paho = logging.getLogger("agent.link.paho")
 _paho.setLevel(logging.CRITICAL)  # what it has to say comes as an exception too, which is logged once
 
 KEEPALIVE_S = 15
+AGAIN_S = 300.0  # between two SUBSCRIBEs for the same topics
 CONNECT_S = 10.0  # for TCP, TLS and CONNACK together
 SESSION_S = 86_400  # how long a broker keeps commands for a node that is away: the longest ttl
 _WILL_DELAY_S = 5  # a node that is back so soon was never lost
@@ -190,6 +192,18 @@ class Link(aiomqtt.Client):
             await self.subscribe([(topic, 1) for topic in topics])
         except aiomqtt.MqttError as error:
             raise LinkDown(f"subscribing failed: {error}") from error
+
+    async def keep_listening(self, topics: list[str]) -> None:
+        """Subscribe to them again now and then, for ever: of one that died alone nothing else tells.
+
+        Subscribing to what is subscribed to changes nothing (MQTT 5, section 3.8.4), so it costs a packet.
+
+        Raises:
+            LinkDown: no answer in time.
+        """
+        while True:
+            await asyncio.sleep(random.uniform(0.75, 1.25) * AGAIN_S)  # a thousand nodes, not all at once
+            await self.listen(topics)
 
     def send(self, topic: str, body: bytes, *, qos: int, retain: bool = False, expiry_s: int = 0) -> int:
         """Queue a message for the socket; returns its packet id, which `on_puback` names for QoS 1.

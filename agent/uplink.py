@@ -198,15 +198,11 @@ class Uplink:
         tasks: list[asyncio.Task[None]] = []
         try:
             # Subscribed before anything is published: what the broker retained of us would be gone.
-            await link.listen(
-                [
-                    self._address.topic("ack"),
-                    self._address.topic("status"),
-                    self._address.topic("cmd", "+", "+"),
-                ]
-            )
+            topics = [self._address.topic(*tail) for tail in (("ack",), ("status",), ("cmd", "+", "+"))]
+            await link.listen(topics)
             tasks += [
                 asyncio.create_task(link.ended(), name="uplink-end"),
+                asyncio.create_task(link.keep_listening(topics), name="uplink-subscriptions"),
                 asyncio.create_task(self._receive(link, commands), name="uplink-receive"),
                 asyncio.create_task(self._drain(link), name="uplink-drain"),
             ]

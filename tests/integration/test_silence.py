@@ -131,3 +131,34 @@ async def test_subscriptions_that_died_on_a_living_connection(
         connects, before = box.uplink.counters["connects"], len(answers)
         await until(lambda: len(answers) >= before + 5, "it asks and hears itself", box.take)
         assert box.uplink.counters["connects"] == connects, "hearing itself, it stays"
+
+
+@pytest.mark.parametrize("tail", [("cmd", "+", "+"), ("ack",)])
+async def test_a_subscription_that_died_alone_is_made_again(
+    tmp_path: Path, broker: RunningBroker, monkeypatch: pytest.MonkeyPatch, start_box: Any, tail: Any
+) -> None:
+    """The node's status comes back, so nothing tells that commands, or acks, do not: it subscribes again."""
+    may_listen = asyncio.Event()
+    may_listen.set()
+    listen = link.Link.listen
+
+    async def listen_when_it_may(self: link.Link, topics: list[str]) -> None:
+        await may_listen.wait()
+        await listen(self, topics)
+
+    monkeypatch.setattr(link, "AGAIN_S", 0.2)
+    monkeypatch.setattr(link.Link, "listen", listen_when_it_may)
+    async with site(tmp_path, broker, start_box) as (box, _):
+        may_listen.clear()
+        await asyncio.sleep(0.5)  # for one that is under way
+        gone = asyncio.Event()
+        client = box.uplink._link._client
+        client.on_unsubscribe = lambda *_: gone.set()
+        client.unsubscribe(box.address.topic(*tail))
+        async with asyncio.timeout(60):
+            await gone.wait()
+        may_listen.set()
+        before = box.uplink.counters["acked"]
+        await until(lambda: box.uplink.counters["acked"] > before, "acks arrive", box.take)
+        await obeys(box, broker.port)
+        assert box.uplink.counters["connects"] == 1
