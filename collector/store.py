@@ -171,9 +171,13 @@ class SqliteStore:
     def _retire(self) -> None:
         if not self._retention_days:
             return
-        oldest = self._today() - timedelta(days=self._retention_days)
-        for path in day_files(self.folder):
-            if path.name != self._writes and date.fromisoformat(path.name[7:17]) < oldest:
+        dates = {path: date.fromisoformat(path.name[7:17]) for path in day_files(self.folder)}
+        before = [day for path, day in dates.items() if path.name != self._writes]
+        # By two days, or a clock that is wrong for a minute after a start would take every file along.
+        today = min(self._today(), before[-1] + timedelta(days=1)) if before else self._today()
+        oldest = today - timedelta(days=self._retention_days)
+        for path, day in dates.items():
+            if path.name != self._writes and day < oldest:
                 log.info("day %s is older than %d days and goes", path.name, self._retention_days)
                 _each_part(path, Path.unlink)
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,13 +54,21 @@ def volume(place: Path) -> Iterator[Volume]:
             pytest.skip(f"no file system can be mounted here: {error}")
 
 
-def look(volume: Volume, place: Path, check: Callable[[Path], None]) -> None:
-    """Mount what is on the device now and check it."""
+def look(volume: Volume, place: Path, kept: Path, check: Callable[[Path], None]) -> None:
+    """Mount what is on the device now and check it; what fails goes to `kept`: it may not come again."""
     with tempfile.TemporaryDirectory(dir=place) as name:  # each its own: a mount may outlive its end
-        copy = Path(name) / "copy"
-        volume.copy(copy)
-        with Volume(copy, Path(name) / "after", make=False) as after:
-            check(after.folder)
+        image, copy = Path(name) / "image", Path(name) / "copy"
+        volume.copy(image)
+        shutil.copyfile(image, copy)  # mounting and looking change it
+        try:
+            with Volume(copy, Path(name) / "after", make=False) as after:
+                check(after.folder)
+        except AssertionError as error:
+            shutil.copyfile(image, kept / "image")
+            for words in place.glob("words"):
+                shutil.copyfile(words, kept / "words")
+            error.add_note(f"what the power cut left is in {kept}")
+            raise
 
 
 def write_some_back(folder: Path, rng: random.Random) -> None:
@@ -90,7 +99,9 @@ class CuttingLog(WriteLog):
             self.looked += 1
 
 
-def cut_outbox(volume: Volume, place: Path, seed: int, share: float, skip: tuple[str, ...] = ()) -> int:
+def cut_outbox(
+    volume: Volume, place: Path, kept: Path, seed: int, share: float, skip: tuple[str, ...] = ()
+) -> int:
     rng = random.Random(seed)
     known, heard = of_outbox.Known(), 0
 
@@ -102,7 +113,7 @@ def cut_outbox(volume: Volume, place: Path, seed: int, share: float, skip: tuple
         heard = len(log.ops)
         of_outbox.check(folder / "outbox", known)
 
-    log = CuttingLog(volume.folder / "outbox", share, rng, lambda: look(volume, place, check))
+    log = CuttingLog(volume.folder / "outbox", share, rng, lambda: look(volume, place, kept, check))
     log.folder.mkdir()
     with contextlib.ExitStack() as stack, recorded(log, skip=skip):
         program = of_outbox.Program(log, rng, stack, False)
@@ -110,12 +121,15 @@ def cut_outbox(volume: Volume, place: Path, seed: int, share: float, skip: tuple
     return log.looked
 
 
-def cut_store(volume: Volume, place: Path, seed: int, times: int, sync: str = "") -> int:
+def cut_store(volume: Volume, place: Path, kept: Path, seed: int, times: int, sync: str = "") -> int:
     """How often it was looked at while the writer, in its own process, was stopped."""
     rng, words = random.Random(seed), place / "words"
     command = [sys.executable, str(of_store.WRITER), str(volume.folder / "store"), str(words)]
     errors = (place / "errors").open("w+")
-    child = subprocess.Popen([*command, str(seed), "1", "100000", sync], stderr=errors)
+    # in a session of its own: a process group that is orphaned gets SIGCONT while one of it is stopped
+    child = subprocess.Popen(
+        [*command, str(seed), "1", "100000", sync], stderr=errors, start_new_session=True
+    )
     looked, known, heard = 0, of_store.Known(), 0
 
     try:
@@ -132,7 +146,7 @@ def cut_store(volume: Volume, place: Path, seed: int, times: int, sync: str = ""
                 known.hear(each)
             heard = len(said)
             write_some_back(volume.folder, rng)
-            look(volume, place, lambda folder: of_store.check(folder / "store", known))
+            look(volume, place, kept, lambda folder: of_store.check(folder / "store", known))
             assert _state(child.pid) == "T", "somebody else let the writer go on"
             looked += 1
             child.send_signal(signal.SIGCONT)
@@ -154,22 +168,22 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_the_outbox_on_ext4(volume: Volume, place: Path) -> None:
-    assert cut_outbox(volume, place, 1, 0.08) > 2
+def test_the_outbox_on_ext4(volume: Volume, place: Path, tmp_path: Path) -> None:
+    assert cut_outbox(volume, place, tmp_path, 1, 0.08) > 2
 
 
-def test_the_store_on_ext4(volume: Volume, place: Path) -> None:
-    assert cut_store(volume, place, 1, 5) == 5
+def test_the_store_on_ext4(volume: Volume, place: Path, tmp_path: Path) -> None:
+    assert cut_store(volume, place, tmp_path, 1, 5) == 5
 
 
-def test_this_finds_what_is_not_flushed(volume: Volume, place: Path) -> None:
+def test_this_finds_what_is_not_flushed(volume: Volume, place: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"is gone|twice|another|accounts for|new outbox"):
-        cut_outbox(volume, place, 2, 0.3, skip=("fdatasync", "fsync"))
+        cut_outbox(volume, place, tmp_path, 2, 0.3, skip=("fdatasync", "fsync"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(10, 20))
-def test_many_cuts_on_ext4(volume: Volume, place: Path, seed: int) -> None:
-    assert cut_outbox(volume, place, seed, 0.6) > 30
-    assert cut_store(volume, place, seed, 60) == 60
+def test_many_cuts_on_ext4(volume: Volume, place: Path, tmp_path: Path, seed: int) -> None:
+    assert cut_outbox(volume, place, tmp_path, seed, 0.6) > 30
+    assert cut_store(volume, place, tmp_path, seed, 60) == 60

@@ -124,6 +124,23 @@ def test_retention_unlinks_whole_days(folder: Path, clock: Any, batch: Any, comm
     assert ledger.entries()[0].stored == 5
 
 
+def test_a_clock_that_is_wrong_for_a_while_takes_no_days_along(
+    folder: Path, clock: Any, batch: Any, commit: Any
+) -> None:
+    store, ledger = SqliteStore(folder, clock, retention_days=2), Ledger()
+    for seq in range(1, 4):
+        commit(store, ledger, [batch(seq)])
+        clock.ms += DAY_MS
+    store.close()
+    clock.ms += 50 * 365 * DAY_MS  # as it boots; then it is set
+    store = SqliteStore(folder, clock, retention_days=2)
+    commit(store, ledger, [batch(4)])
+    clock.ms -= 50 * 365 * DAY_MS
+    commit(store, ledger, [batch(5)])
+    store.close()
+    assert stored(folder) == [2, 3, 4, 5], "1 is three days old by now"
+
+
 @pytest.mark.parametrize("where", [0, 5_000])
 def test_a_damaged_day_is_set_aside_and_nothing_is_forgotten(
     folder: Path, clock: Any, batch: Any, commit: Any, where: int
