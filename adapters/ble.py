@@ -180,6 +180,8 @@ class Ble(Adapter):
             "energy": None if said.energy is None else float(said.energy),
         }
         times = self._beats.stamp(said.rr_ms, at_ns) if said.rr_ms else [self._beats.now(at_ns)]
+        if self._beats.gaps:
+            self.counters["beat_gaps"] = self._beats.gaps
         intervals: tuple[float | None, ...] = said.rr_ms or (None,)
         return [
             Reading(self.options.stream, at, both | {"rr": interval}, quality=quality)

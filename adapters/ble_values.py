@@ -60,6 +60,7 @@ class BeatTimes:
     """
 
     def __init__(self) -> None:
+        self.gaps = 0  # how often beats were lost on the way
         self._end_ns: int | None = None  # of the last interval
         self._last_ns = 0  # the last time that was given
 
@@ -70,6 +71,7 @@ class BeatTimes:
             self._end_ns, self._last_ns = None, 0
         end_ns = receipt_ns if self._end_ns is None else self._end_ns + sum(steps)
         if not receipt_ns - _BEHIND_NS <= end_ns <= receipt_ns:
+            self.gaps += end_ns < receipt_ns
             end_ns = receipt_ns
         times = [end_ns - sum(steps[n + 1 :]) for n in range(len(steps))]
         for n, at_ns in enumerate(times):

@@ -215,7 +215,7 @@ class Bedside:
         if fields[2] != b"NM" or not _NUMBER.fullmatch(raw):
             at = 2 if fields[2] != b"NM" else 5
             note(Mismatch("OBX", obx.number, at, 102, "no number (NM), where one is configured"))
-            self._count("wrong_type", 1)
+            self._count("not_numeric", 1)
             return None, Quality.WRONG_TYPE
         if quality is Quality.BAD:
             self._count("said_invalid", 1)
@@ -281,7 +281,7 @@ class Bedside:
         fields, separators = obx.fields, message.separators
         if fields[2] != b"NA" or not fields[5]:
             note(Mismatch("OBX", obx.number, 2, 102, "no numbers (NA), where a waveform is configured"))
-            self._count("wrong_type", 1)
+            self._count("not_numeric", 1)
             return None
         rate, scale, invalid = None, None, set[bytes]()
         for attribute in attributes:

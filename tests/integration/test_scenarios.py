@@ -59,7 +59,7 @@ async def test_the_same_seed_gives_the_same_payload_at_any_pace(
     waits = functools.partial(GovernedClock, patience_s=60.0)  # for everybody, however busy the machine is
     monkeypatch.setattr(stage, "GovernedClock", waits)
     everything = agents(
-        arm={}, arm_modbus={}, amr={}, vehicle={}, obd={}, gnss={}, monitor={}, camera={}, air={},
+        arm={}, arm_modbus={}, amr={}, vehicle={}, obd={}, gnss={}, monitor={}, strap={}, camera={}, air={},
         lorawan={"options": {"period_s": 2}},
     )  # fmt: skip
     for lead_in_s in (3, 20):  # on a machine too busy for the first, T0 is later and the data are others
@@ -70,7 +70,8 @@ async def test_the_same_seed_gives_the_same_payload_at_any_pace(
             break
     assert [report.evidence.run.notes for report in runs] == [[], []]
     slow, quick = map(hashes, runs)
-    assert {"arm/joints", "arm/anomaly", "camera/detector", "monitor/ecg", "vehicle/drive"} <= slow.keys()
+    wanted = {"arm/joints", "arm/anomaly", "camera/detector", "monitor/ecg", "strap/heart", "vehicle/drive"}
+    assert wanted <= slow.keys()
     assert slow == quick
     path = written(tmp_path, agents=agents(arm={}, air={}))
     other = hashes(await played(path, tmp_path / "other", 40, seed=8))

@@ -105,7 +105,9 @@ def test_beats_never_go_back_and_are_never_later_than_received(sent: list[tuple[
 def test_beats_that_were_lost_are_jumped_over() -> None:
     times = BeatTimes()
     times.stamp([800.0], MINUTE)
+    assert times.gaps == 0
     assert times.stamp([800.0], MINUTE + 60 * NS_PER_S) == [MINUTE + 60 * NS_PER_S]
+    assert times.gaps == 1
 
 
 def test_after_our_clock_was_set_back_beats_follow_it() -> None:

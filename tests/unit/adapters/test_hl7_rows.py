@@ -188,9 +188,9 @@ def heart(value: str = "70", unit: str = "bpm", kind: str = "NM", flags: str = "
         (heart(unit=""), 70.0, Quality.UNCERTAIN, "no_unit"),
         (heart(unit="Cel"), None, Quality.BAD, "wrong_unit"),
         (heart(unit="황보"), None, Quality.BAD, "wrong_unit"),
-        (heart(kind="ST"), None, Quality.WRONG_TYPE, "wrong_type"),
-        (heart(value="seventy"), None, Quality.WRONG_TYPE, "wrong_type"),
-        (heart(value="nan"), None, Quality.WRONG_TYPE, "wrong_type"),
+        (heart(kind="ST"), None, Quality.WRONG_TYPE, "not_numeric"),
+        (heart(value="seventy"), None, Quality.WRONG_TYPE, "not_numeric"),
+        (heart(value="nan"), None, Quality.WRONG_TYPE, "not_numeric"),
         (heart(value="1e999"), float("inf"), GOOD, ""),  # the agent flags it: it is not finite
         (heart(value="-999"), -999.0, GOOD, ""),  # and this: it is out of the declared range
         (heart(value=""), None, GOOD, "no_value"),
