@@ -7,12 +7,13 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import aiomqtt
 
+from agent.answers import Answers, OnCommand
 from agent.delays import Delays
 from agent.ending import end
 from agent.feed import Feed
@@ -26,24 +27,21 @@ from agent.presence import Identity, Presence
 from agent.session import Session
 from wire.broker import Broker
 from wire.clock import Clock
-from wire.codec import decode, encode
+from wire.codec import decode
 from wire.errors import ConfigError, WireError
-from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Res, Snapshot, Status
+from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Snapshot, Status
 from wire.ranges import Ranges
-from wire.topics import NODE_ITSELF, Topic, parse
+from wire.topics import NODE_ITSELF, parse
 
 __all__ = ["Identity", "OnCommand", "Uplink"]
 
 log = logging.getLogger(__name__)
-
-OnCommand = Callable[[str, str, Cmd], Awaitable[Res]]
 
 PUBACK_S = 15.0  # a broker that owes one and sends none for so long is not there any more
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 15.0
 _STEADY_S = 5.0  # a connection that lasted so long was a good one
 _FAREWELL_S = 1.0
 _NEWS_S = 0.5  # between two publications of the status
-_COMMANDS = 8  # at once
 _ANSWERS = 100  # without a PUBACK; who asks faster than that hears nothing
 _LIVE_EXPIRY_S, _BEAT_EXPIRY_S, _RES_EXPIRY_S = 300, 60, 3_600
 _MAX_SESS = 2**52
@@ -85,8 +83,8 @@ class Uplink:
         )
         self._feed = Feed(outbox, self._address, clock, clock_state)
         self._presence = Presence(identity, outbox.ep, self._session, clock, describe, status)
-        self._on_command = on_command
         self._counters: Counter[str] = Counter()
+        self._answers = Answers(self._address, clock, self._counters, on_command, self._send_answer)
         self._delays = Delays()
         self._hearing = Hearing()
         self._link: Link | None = None
@@ -95,7 +93,6 @@ class Uplink:
         self._latest = Latest(self._counters)
         self._news: set[Literal["status", "birth"]] = set()
         self._news_at = 0.0
-        self._executing = 0
 
     @property
     def connected(self) -> bool:
@@ -250,7 +247,7 @@ class Uplink:
                 elif topic.cls == "status":
                     self._heard_of_itself(decode(body, Status), retained=message.retain)
                 elif topic.cls == "cmd" and not message.retain:
-                    self._commanded(topic, decode(body, Cmd), commands)
+                    self._answers.take(topic, decode(body, Cmd), commands)
             except WireError as error:
                 self._counters["ignored"] += 1
                 log.debug("ignored %s: %s", message.topic, error)
@@ -277,29 +274,11 @@ class Uplink:
         if status.state == "lost" and status.sess <= self.sess:
             self.renew_status()
 
-    def _commanded(self, topic: Topic, command: Cmd, commands: asyncio.TaskGroup) -> None:
-        if self._executing >= _COMMANDS:
-            busy = Res(
-                id=command.id, state="rejected", code=429, err="too many commands", ts=self._clock.now_ms()
-            )
-            self._answer(topic, busy)
-            return
-        self._executing += 1
-        commands.create_task(self._execute(topic, command), name=f"command-{topic.name}")
-
-    async def _execute(self, topic: Topic, command: Cmd) -> None:
-        try:
-            self._answer(topic, await self._on_command(topic.device, topic.name, command))
-        finally:
-            self._executing -= 1
-
-    def _answer(self, topic: Topic, answer: Res) -> None:
-        self._counters["commands"] += 1
+    def _send_answer(self, topic: str, body: bytes) -> None:
         link = self._link
         if link is not None and link.unanswered - self._flight.on_wire < _ANSWERS:
-            to = self._address.topic("res", topic.device, topic.name)
             with contextlib.suppress(LinkDown):
-                link.send(to, encode(answer), qos=1, expiry_s=_RES_EXPIRY_S)
+                link.send(topic, body, qos=1, expiry_s=_RES_EXPIRY_S)
 
     # What goes out
 

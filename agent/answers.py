@@ -1,0 +1,55 @@
+"""Commands that came over a connection: a few run at once, each is answered while there is a connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from wire.clock import Clock
+from wire.codec import encode
+from wire.messages import Cmd, Res
+from wire.topics import Address, Topic
+
+OnCommand = Callable[[str, str, Cmd], Awaitable[Res]]
+
+_COMMANDS = 8  # at once
+
+
+class Answers:
+    """`on_command` gets device, name and Cmd; `send` takes topic and body of an answer, or drops them."""
+
+    def __init__(
+        self,
+        address: Address,
+        clock: Clock,
+        counters: Counter[str],
+        on_command: OnCommand,
+        send: Callable[[str, bytes], None],
+    ) -> None:
+        self._address = address
+        self._clock = clock
+        self._counters = counters
+        self._on_command = on_command
+        self._send = send
+        self._executing = 0
+
+    def take(self, topic: Topic, command: Cmd, commands: asyncio.TaskGroup) -> None:
+        """Have a command executed by a task of `commands`, or reject it while too many are."""
+        if self._executing >= _COMMANDS:
+            now_ms = self._clock.now_ms()
+            busy = Res(id=command.id, state="rejected", code=429, err="too many commands", ts=now_ms)
+            self._answer(topic, busy)
+            return
+        self._executing += 1
+        commands.create_task(self._execute(topic, command), name=f"command-{topic.name}")
+
+    async def _execute(self, topic: Topic, command: Cmd) -> None:
+        try:
+            self._answer(topic, await self._on_command(topic.device, topic.name, command))
+        finally:
+            self._executing -= 1
+
+    def _answer(self, topic: Topic, answer: Res) -> None:
+        self._counters["commands"] += 1
+        self._send(self._address.topic("res", topic.device, topic.name), encode(answer))
