@@ -8,7 +8,7 @@ that folder; they are not part of this package. Same recordings, same weights bu
 """
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["numpy", "onnx>=1.21", "onnxruntime>=1.28.1", "pyyaml"]
+# dependencies = ["edgebed", "numpy", "onnx>=1.21", "onnxruntime>=1.28.1", "pyyaml"]
 # ///
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import onnx
 import onnxruntime
 import yaml
 from onnx import TensorProto, helper, numpy_helper
+
+from edgebed.intervals import wilson
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
@@ -77,7 +79,7 @@ def main() -> None:
         write_golden()
     quality = measure(data, fan_end(Path(named)))
     write_manifest(quality)
-    write_card(quality)
+    (HERE / "README.md").write_text(card(quality))
 
 
 # -- recordings --------------------------------------------------------------------------------------------
@@ -322,7 +324,6 @@ def write_manifest(quality: dict[str, Any]) -> None:
         "version": VERSION,
         "licence": "Apache-2.0",
         "description": "Vibration of a motor's drive-end bearing: normal, damaged ball, damaged inner race.",
-        "file": "model.onnx",
         "sha256": hashlib.sha256((HERE / "model.onnx").read_bytes()).hexdigest(),
         "input": {
             "kind": "window",
@@ -351,8 +352,10 @@ def write_manifest(quality: dict[str, Any]) -> None:
     (HERE / "manifest.yaml").write_text("# Written by make.py.\n" + text)
 
 
-def write_card(quality: dict[str, Any]) -> None:
+def card(quality: dict[str, Any]) -> str:
+    """README.md: `card.md` with the figures of the manifest's `quality`."""
     model, rule = quality["model"], quality["baseline"]
+    right = [row[at] for at, row in enumerate(model["confusion"])]
 
     def rows(key: str) -> str:
         return "\n".join(
@@ -362,92 +365,17 @@ def write_card(quality: dict[str, Any]) -> None:
     def matrix(table: list[list[int]]) -> str:
         return "\n".join(f"| {LABELS[at]} | {' | '.join(map(str, row))} |" for at, row in enumerate(table))
 
-    (HERE / "README.md").write_text(
-        CARD.format(
-            recordings=rows("by_recording"),
-            conditions=rows("by_condition"),
-            confusion=matrix(model["confusion"]),
-            windows=model["windows"],
-            turned=quality["trained_at_3_hp"],
-        )
+    text = (HERE / "card.md").read_text()
+    return text.format(
+        recordings=rows("by_recording"),
+        conditions=rows("by_condition"),
+        confusion=matrix(model["confusion"]),
+        windows=model["windows"],
+        turned=quality["trained_at_3_hp"],
+        all=wilson(sum(right), model["windows"]),
+        normal=wilson(right[0], sum(model["confusion"][0])),
+        few=sum(model["confusion"][0]),
     )
-
-
-CARD = """\
-# bearing-condition
-
-Looks at 2048 samples of a motor's drive-end vibration at 12 kHz (0.17 s) and says `normal`, `ball` or
-`inner race`. The unit does not matter: only the shape of the spectrum is looked at.
-
-It learned from **real recordings**, four of the Case Western Reserve University Bearing Data Center, none
-of which is in this package. They are few, and the classes in them are far apart. **Read the limits before
-the figures.**
-
-## How it works
-
-12 bands of 375 Hz, each one's share of the energy, its logarithm, and a softmax regression: 39 learned
-numbers. The shares make it blind to gain, so another sensor, mount or unit leaves it alone. It was trained
-with white noise added to half of the windows and speeds off by up to 5 %.
-
-The baseline is a vibration switch: RMS and kurtosis, nearest class.
-
-## What there is to learn from
-
-| recording | class | load | rate | used for |
-|---|---|---|---|---|
-| `1797_Normal` | normal | 0 hp, 1797 rpm | 48 kHz, brought to 12 | first half training, last 40 % test |
-| `1797_B_28_DE12` | ball, 0.028 in | 0 hp, 1797 rpm | 12 kHz | first half training, last 40 % test |
-| `1797_IR_28_DE12` | inner race, 0.028 in | 0 hp, 1797 rpm | 12 kHz | first half training, last 40 % test |
-| `1730_B_28_DE12` | ball, 0.028 in | 3 hp, 1730 rpm | 12 kHz | test alone |
-
-That the normal recording is at 48 kHz is not written in it: the lines at 119.8, 161.7 and 191.7 Hz that
-the rig's other recordings show are in their places at that rate only.
-
-## How well it works
-
-{windows} windows that training did not see, side by side without overlap:
-
-| recording | model | RMS and kurtosis |
-|---|---|---|
-{recordings}
-
-| is, told by the model: | normal | ball | inner race |
-|---|---|---|---|
-{confusion}
-
-The other way round, trained with the ball at 3 hp instead: {turned[ball at 0 hp]:.1%} of {turned[windows]}
-windows of the ball at 0 hp are told right.
-
-The same windows after something changed that is no damage, and a sensor it never heard:
-
-| | model | RMS and kurtosis |
-|---|---|---|
-{conditions}
-
-## What this shows, and what it cannot
-
-- On these recordings a vibration switch is as good: RMS alone tells the three apart. The model earns its
-  place where the gain changes (another sensor, another mount), and the switch is lost.
-- Only the **ball** fault exists at two loads, and **both are the same bearing on the same rig**: the test
-  at 3 hp shows that the load does not matter to the model, not that another bearing's ball would be found.
-- Normal and inner race exist at 0 hp alone. Their test windows are later seconds of the recording trained
-  on, so they show that nothing drifted, and no more. What a class has in common with its recording (the
-  day, the mount, the recorder) cannot be told from the fault. Bands above 4.5 kHz were left out for that
-  reason: the 12 kHz recordings have been filtered there, the 48 kHz one has not.
-- One size of damage (0.028 inch, large), one bearing (SKF 6205), one motor. No outer race, no lubrication
-  fault, no small damage: it will call those something. A sensor that is silent is called normal.
-- **For your machine it is a starting point**: record your own motor when it is well, and what you have of
-  it when it was not, and refit; 39 numbers need little data.
-- The agent brings a faster stream to 12 kHz by straight lines, which folds what lies above 6 kHz into the
-  window. Give it a sensor that samples at 12 kHz.
-
-## Rebuild
-
-    pip install onnx onnxruntime pyyaml
-    EDGEBED_FIELD_DATA=... python make.py
-
-Seconds. The folder must hold `signals/cwru/*.npz` with the drive-end signal as `DE`.
-"""
 
 
 if __name__ == "__main__":

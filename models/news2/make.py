@@ -21,6 +21,7 @@ import onnxruntime
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from edgebed.intervals import wilson
 from simulators.patient import Fault, Patient
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +52,7 @@ def main() -> None:
     write_golden(session)
     quality = measure(session)
     write_manifest(quality)
-    write_card(quality)
+    (HERE / "README.md").write_text(card(quality))
 
 
 def build() -> bytes:
@@ -172,7 +173,6 @@ def write_manifest(quality: dict[str, Any]) -> None:
         "licence": "Apache-2.0",
         "description": "National Early Warning Score 2 (SpO2 scale 1) of seven vital signs: a rule, nothing"
         " learnt. A monitoring pilot, not a medical device.",
-        "file": "model.onnx",
         "sha256": hashlib.sha256((HERE / "model.onnx").read_bytes()).hexdigest(),
         "input": {
             "kind": "window",
@@ -194,72 +194,22 @@ def write_manifest(quality: dict[str, Any]) -> None:
     (HERE / "manifest.yaml").write_text("# Written by make.py.\n" + text)
 
 
-def write_card(quality: dict[str, Any]) -> None:
+def card(quality: dict[str, Any]) -> str:
+    """README.md: `card.md` with the figures of the manifest's `quality`."""
     table = "\n".join(
-        f"| {kind} | {quality[kind]['median']:g} | {quality[kind]['sum_of_5']:.0%} "
-        f"| {quality[kind]['sum_of_7']:.0%} | {quality[kind]['one_red']:.0%} |"
+        f"| {kind} | {quality[kind]['median']:g} | "
+        + " | ".join(_sure(quality[kind][key]) for key in ("sum_of_5", "sum_of_7", "one_red"))
+        + " |"
         for kind in FAULTS
     )
-    (HERE / "README.md").write_text(
-        CARD.format(table=table, healthy=quality["healthy"], patients=len(HEALTHY), ill=len(ILL))
-    )
+    text = (HERE / "card.md").read_text()
+    return text.format(table=table, healthy=quality["healthy"], patients=len(HEALTHY), ill=len(ILL))
 
 
-CARD = """\
-# news2
-
-The National Early Warning Score 2 of an adult: seven vital signs in, a score of 0 to 20 out. It is a rule
-from a chart, and **nothing was trained**: the baseline that a learned model has to beat. A rule travels in
-the same package, passes the same gate and rolls back in the same way as a network.
-
-**A monitoring pilot, not a medical device.** It is for adults only, not for children or in pregnancy, and it
-knows SpO2 scale 1 alone: patients with hypercapnic respiratory failure need scale 2, which is not here.
-
-Source: Royal College of Physicians, *National Early Warning Score (NEWS) 2: Standardising the assessment of
-acute-illness severity in the NHS*, London 2017, chart 1.
-
-| input | unit | score 3 | 2 | 1 | 0 | 1 | 2 | 3 |
-|---|---|---|---|---|---|---|---|---|
-| `resp_rate` | /min | 8 or less | | 9-11 | 12-20 | | 21-24 | 25 or more |
-| `spo2` (scale 1) | % | 91 or less | 92-93 | 94-95 | 96 or more | | | |
-| `oxygen` | 0 air, 1 given | | | | 0 | | 1 | |
-| `sys_bp` | mm[Hg] | 90 or less | 91-100 | 101-110 | 111-219 | | | 220 or more |
-| `heart_rate` | /min | 40 or less | | 41-50 | 51-90 | 91-110 | 111-130 | 131 or more |
-| `consciousness_altered` | 0 alert, 1 CVPU | | | | 0 | | | 1 |
-| `temperature` | Cel | 35.0 or less | | 35.1-36.0 | 36.1-38.0 | 38.1-39.0 | 39.1 or more | |
-
-A number with more decimals than the chart counts as the nearest of the chart.
-
-## What comes out
-
-`score` is the sum, `part` the vital sign that scores most and `part_score` what it scores. `alarm` is true at
-a sum of **5 or more**, or when one vital sign alone scores **3** (`part_score` of 3: the chart's red): the
-report asks for an urgent review by a clinician at both. At **7 or more** it asks for the emergency response;
-a dashboard reads that from `score`. For a ward that wants to be called at 7 alone, set `threshold: 7` and
-remove `part_threshold` in the manifest.
-
-A missing vital sign makes no window, so no score quietly leaves one out; one that is not a number makes the
-score null. A device that sends a wrong number gets the score of that number: the adapter's limits and
-`quality` flags are there for that.
-
-## How well it does what it should
-
-Every edge of the chart is tested against a second table written by hand (`tests/unit/models/test_news2.py`).
-What follows says more of the simulated patients (synthetic, `simulators/patient.py`) than of the rule: it is
-there to compare with. {patients} healthy patients, ten minutes each: {healthy[alarms]:.1%} of the scores are
-alarms, the median is {healthy[median]:g}. {ill} other patients, five minutes after a fault of size 1 began:
-
-| fault | median score | 5 or more | 7 or more | one vital sign at 3 |
-|---|---|---|---|---|
-{table}
-
-## Rebuild
-
-    pip install 'edgebed[sim]' onnx pyyaml
-    python make.py
-
-Same table, same `model.onnx`.
-"""
+def _sure(share: float) -> str:
+    """A share of the ill patients and its 95 % interval."""
+    low, high = wilson(round(share * len(ILL)), len(ILL))
+    return f"{share:.0%} ({low:.0%} to {high:.0%})"
 
 
 if __name__ == "__main__":

@@ -15,20 +15,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from street_figures import Seen, average_precision, count_errors, hits, people, precision_interval
+from street_pictures import HEIGHT, WIDTH, augmented, pictures
 
 from simulators.scene import LABELS, Scene
 
 HERE = Path(__file__).resolve().parent
-WIDTH, HEIGHT, STRIDE = 320, 240, 8
+STRIDE = 8
 COLUMNS, ROWS = WIDTH // STRIDE, HEIGHT // STRIDE
 TRAIN, TUNE, HELD_OUT = range(1000, 1250), range(3000, 3016), range(9000, 9040)  # seeds; no scene is in two
-PER_SCENE = 14
+PER_SCENE, SHOWN = 14, 12  # pictures of each to train on, and to tune and measure with
 
 # name, reads, in, out, kernel, stride, dilation, groups: "a+b" joins channels, "^a" is a at twice the size
 Layer = tuple[str, str, int, int, int, int, int, int]
@@ -62,47 +63,9 @@ def main() -> None:
     score = tune()
     write_manifest(score, {})
     write_golden()
-    write_manifest(score, measure())
-
-
-# -- pictures ----------------------------------------------------------------------------------------------
-
-
-def pictures(
-    seeds: range, per_scene: int
-) -> Iterator[tuple[np.ndarray, list[tuple[int, float, float, float, float]]]]:
-    """640x480 pictures as a camera's JPEG leaves them, with boxes (class, x, y, w, h) as shares."""
-    for seed in seeds:
-        scene, rng = Scene(seed), np.random.default_rng(seed)
-        for index in rng.integers(0, 100_000, per_scene).tolist():
-            quality = int(rng.integers(60, 96))
-            _, jpeg = cv2.imencode(".jpg", scene.frame(index), [cv2.IMWRITE_JPEG_QUALITY, quality])
-            boxes = [
-                (LABELS.index(label), x / 640, y / 480, w / 640, h / 480)
-                for label, x, y, w, h in scene.truth(index)
-            ]
-            yield cv2.imdecode(jpeg, cv2.IMREAD_COLOR), boxes
-
-
-def augmented(
-    picture: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mirrored, zoomed, shifted and in another light; boxes (n, 5) as class, x0, y0, x1, y1 in px."""
-    zoom = rng.uniform(0.85, 1.3)
-    dx, dy = (rng.uniform(min(0, side - side * zoom), max(0, side - side * zoom)) for side in (WIDTH, HEIGHT))
-    flip = -1 if rng.random() < 0.5 else 1
-    shift = dx if flip > 0 else WIDTH - dx
-    matrix = np.array([[zoom * flip, 0, shift], [0, zoom, dy]])
-    out = cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), borderValue=(114, 114, 114)).astype(np.float32)
-    out = out * rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, 3).astype(np.float32) + rng.uniform(-12, 12)
-    moved = boxes.copy()
-    ends = boxes[:, [1, 3]] * zoom * flip + shift
-    moved[:, 1], moved[:, 3] = np.clip(ends.min(1), 0, WIDTH), np.clip(ends.max(1), 0, WIDTH)
-    moved[:, [2, 4]] = np.clip(boxes[:, [2, 4]] * zoom + dy, 0, HEIGHT)
-    left = (moved[:, 3] - moved[:, 1]) * (moved[:, 4] - moved[:, 2])
-    whole = (boxes[:, 3] - boxes[:, 1]) * (boxes[:, 4] - boxes[:, 2]) * zoom * zoom
-    kept = left > 0.3 * whole
-    return np.clip(out, 0, 255), moved[kept]
+    quality = measure()
+    write_manifest(score, quality)
+    (HERE / "README.md").write_text(card(quality))
 
 
 # -- training ----------------------------------------------------------------------------------------------
@@ -353,6 +316,11 @@ def write_manifest(score: float, quality: dict[str, Any], folder: Path = HERE) -
     (folder / "manifest.yaml").write_text(text)
 
 
+def card(quality: dict[str, Any]) -> str:
+    """README.md: `card.md` with the figures of the manifest's `quality`."""
+    return (HERE / "card.md").read_text().format(q=quality)
+
+
 def write_golden() -> None:
     """Two small pictures and what the model makes of them; the gate compares on every new device."""
     from agent.model import Model, load_package
@@ -366,13 +334,11 @@ def write_golden() -> None:
 
 # -- figures -----------------------------------------------------------------------------------------------
 
-Seen = tuple[list[tuple[int, float, tuple[float, ...]]], list[tuple[int, float, float, float, float]]]
-
 
 def tune() -> float:
     """The score threshold with the smallest error of counts on scenes that are in no other split."""
-    seen = _detect(TUNE, 12)
-    errors = {score / 100: sum(_count_errors(seen, score / 100)) for score in range(20, 61, 5)}
+    seen = _detect(TUNE, SHOWN)
+    errors = {score / 100: sum(count_errors(seen, score / 100)) for score in range(20, 61, 5)}
     best = min(errors, key=lambda score: errors[score])
     print("tuned:", {score: round(error, 3) for score, error in errors.items()}, "->", best, flush=True)
     return best
@@ -383,15 +349,18 @@ def measure() -> dict[str, Any]:
     from agent.model import load_package
 
     score = load_package(HERE).manifest.output.score
-    seen = _detect(HELD_OUT, 12)
-    precision = [_average_precision(seen, cls) for cls in range(len(LABELS))]
-    errors = _count_errors(seen, score)
+    seen = _detect(HELD_OUT, SHOWN)
+    by_class = [[hits(picture, cls) for picture in seen] for cls in range(len(LABELS))]
+    precision = [average_precision(each) for each in by_class]
+    errors = count_errors(seen, score)
     counts = np.array(
         [[sum(box[0] == cls for box in truth) for cls in range(len(LABELS))] for _, truth in seen]
     )
     usual = np.median(_training_counts(), axis=0)
     baseline = np.abs(counts - usual).mean(axis=0)
     found: dict[str, Any] = {"pictures": len(seen), "map50": round(float(np.mean(precision)), 3)}
+    found["map50_95"] = precision_interval(by_class, len(HELD_OUT))
+    found |= people(seen, score)
     found |= {f"ap50_{label}": round(precision[cls], 3) for cls, label in enumerate(LABELS)}
     found |= {f"count_mae_{label}": round(errors[cls], 3) for cls, label in enumerate(LABELS)}
     found |= {f"baseline_mae_{label}": round(float(baseline[cls]), 3) for cls, label in enumerate(LABELS)}
@@ -425,47 +394,6 @@ def _training_counts() -> np.ndarray:
         picked = np.random.default_rng(seed).integers(0, 100_000, 4).tolist()
         counts += [[Scene.counts(scene, index)[label] for label in LABELS] for index in picked]
     return np.array(counts)
-
-
-def _count_errors(seen: list[Seen], score: float) -> list[float]:
-    errors = []
-    for cls in range(len(LABELS)):
-        off = [
-            abs(sum(c == cls and s >= score for c, s, _ in boxes) - sum(box[0] == cls for box in truth))
-            for boxes, truth in seen
-        ]
-        errors.append(float(np.mean(off)))
-    return errors
-
-
-def _average_precision(seen: list[Seen], cls: int) -> float:
-    """Area under the precision-recall curve; a detection counts once, for a box it overlaps by half."""
-    hits: list[tuple[float, bool]] = []
-    total = 0
-    for boxes, truth in seen:
-        wanted = [box[1:] for box in truth if box[0] == cls]
-        total += len(wanted)
-        taken: set[int] = set()
-        for _, score, box in sorted((b for b in boxes if b[0] == cls), key=lambda b: -b[1]):
-            overlaps = [0.0 if at in taken else _iou(box, other) for at, other in enumerate(wanted)]
-            best = int(np.argmax(overlaps)) if overlaps else -1
-            good = best >= 0 and overlaps[best] >= 0.5
-            if good:
-                taken.add(best)
-            hits.append((score, good))
-    if not total or not hits:
-        return 0.0
-    right = np.cumsum([good for _, good in sorted(hits, key=lambda hit: -hit[0])])
-    precision, recall = right / np.arange(1, len(right) + 1), right / total
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
-
-
-def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    wide = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    high = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    inner = max(0.0, wide) * max(0.0, high)
-    return inner / (a[2] * a[3] + b[2] * b[3] - inner)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ A test file names its package in `PACKAGE`.
 from __future__ import annotations
 
 import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -20,18 +23,30 @@ def model(request: pytest.FixtureRequest) -> Model:
     return Model(load_package(request.module.PACKAGE))
 
 
+@pytest.fixture(scope="session")
+def make_of() -> Callable[[Path], ModuleType]:
+    """The make.py of a package, not run; what stands beside it is found as when it is run."""
+
+    def opened(package: Path) -> ModuleType:
+        name = f"make_{package.name.replace('-', '_')}"
+        spec = importlib.util.spec_from_file_location(name, package / "make.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(package))
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(package))
+        return module
+
+    return opened
+
+
 @pytest.fixture(scope="module")
-def make(request: pytest.FixtureRequest) -> ModuleType:
-    """Its make.py, not run."""
-    package = request.module.PACKAGE
-    spec = importlib.util.spec_from_file_location(
-        f"make_{package.name.replace('-', '_')}", package / "make.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def make(request: pytest.FixtureRequest, make_of: Callable[[Path], ModuleType]) -> ModuleType:
+    """That of the package of the test file."""
+    return make_of(request.module.PACKAGE)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -11,25 +11,12 @@ import pytest
 
 from agent.gate import inspect
 from agent.model import Model, load_package
+from agent.resampling import HALF_WIDTH
+from agent.windows import Windows
 
 pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "bearing-condition"
 LENGTH = 2048
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return Model(load_package(PACKAGE))
-
-
-@pytest.fixture(scope="module")
-def make() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bearing_condition_make", PACKAGE / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_it_passes_the_gate_with_every_golden_vector() -> None:
@@ -80,6 +67,33 @@ def test_the_score_on_the_recordings_is_the_cards(field_data: Path, model: Model
     card = model.manifest.quality["model"]
     assert table.tolist() == card["confusion"]
     assert {group: round(float(np.mean(right)), 4) for group, right in groups.items()} == card["by_recording"]
+
+
+@pytest.mark.field
+def test_a_sensor_at_48_khz_is_heard_through_the_agent_as_it_was_learnt(
+    field_data: Path, model: Model, make: ModuleType
+) -> None:
+    recording = make.RECORDINGS[0]
+    with np.load(field_data / "signals" / "cwru" / f"{recording.file}.npz") as arrays:
+        raw = arrays["DE"][: 4 * 5 * LENGTH, 0]
+    learnt = make.decimated(raw, recording.decimate)
+    windows = Windows(
+        ["vibration"],
+        rate_hz=12_000,
+        length=LENGTH,
+        hop=LENGTH,
+        source_hz=48_000,
+        counters=Counter(),
+    )
+    heard = [windows.add(round(at * 1e9 / 48_000), {"vibration": float(v)}) for at, v in enumerate(raw)]
+    found = [window.rows for window in heard if window is not None]
+    assert len(found) == 4
+    for nth, rows in enumerate(found):
+        at = HALF_WIDTH + nth * LENGTH
+        alike = learnt[at : at + LENGTH].astype(np.float32)
+        # logarithms of the bands' shares
+        assert np.abs(make.features(rows[:, 0]) - make.features(alike)).max() < 0.05
+        assert model.run_window(rows).top == "normal"
 
 
 @pytest.mark.field

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,26 +15,6 @@ from simulators.patient import ECG_HZ, Fault, Patient
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "ecg-rhythm"
 PATIENTS = range(200_000, 200_012)  # neither trained on, tuned on nor measured
 LENGTH = 10 * ECG_HZ
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return Model(load_package(PACKAGE))
-
-
-@pytest.fixture(scope="module")
-def make() -> Iterator[ModuleType]:
-    """make.py; what stands beside it is found as when it is run."""
-    spec = importlib.util.spec_from_file_location("ecg_rhythm_make", PACKAGE / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(PACKAGE))
-    try:
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(PACKAGE))
 
 
 def told(model: Model, ecg: np.ndarray) -> str:
@@ -95,13 +72,16 @@ def test_numbers_no_monitor_gives_are_no_crash(model: Model) -> None:
         model.run_window(np.full((LENGTH, 1), value, np.float32))
 
 
-def test_truth_is_what_the_beats_say(make: ModuleType) -> None:
+@pytest.mark.usefixtures("make")
+def test_truth_is_what_the_beats_say() -> None:
+    from ecg_patients import AF, PVC, N, truth
+
     patient = Patient(5, [Fault("pvc", 30), Fault("af", 0, 20)])
     early = next(at for at, kind in patient.beats(40, 80) if kind == "V")
-    assert make.truth(patient, 0, LENGTH) == make.AF
-    assert make.truth(patient, 21 * ECG_HZ, 5 * ECG_HZ) == make.N
-    assert make.truth(patient, round((early - 5) * ECG_HZ), LENGTH) == make.PVC
-    assert make.truth(patient, round((early - 0.1) * ECG_HZ), ECG_HZ) == make.N  # cut off
+    assert truth(patient, 0, LENGTH) == AF
+    assert truth(patient, 21 * ECG_HZ, 5 * ECG_HZ) == N
+    assert truth(patient, round((early - 5) * ECG_HZ), LENGTH) == PVC
+    assert truth(patient, round((early - 0.1) * ECG_HZ), ECG_HZ) == N  # cut off
 
 
 def test_the_baseline_finds_the_beats(make: ModuleType) -> None:

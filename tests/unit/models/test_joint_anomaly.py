@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -17,21 +16,6 @@ from simulators.cobot import FAULT_KINDS, SIGNALS, Cobot, Fault
 onnx = pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "joint-anomaly"
 ROBOT = 20_001  # neither fitted, tuned on nor measured
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return Model(load_package(PACKAGE))
-
-
-@pytest.fixture(scope="module")
-def make() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("joint_anomaly_make", PACKAGE / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def seen(model: Model, faults: list[Fault], seconds: int = 20) -> list[tuple[float, str]]:
