@@ -21,7 +21,7 @@ from collector.config import CollectorConfig, Http
 from collector.fleet import Fleet
 from collector.ingest import Ingest
 from collector.ledger import Ledger
-from collector.link import Link
+from collector.link import AckLink, Link
 from collector.reader import Readers
 from collector.store import SqliteStore
 from collector.stream import Hub
@@ -66,7 +66,14 @@ class Collector:
             accepted=AcceptedKeys(self.store.folder).of,
         )
         self.link = Link(
-            config.broker, config.id, clock, on_message=self.ingest.receive, is_full=self.ingest.is_full
+            config.broker,
+            config.id,
+            clock,
+            on_message=self.ingest.receive,
+            is_full=self.ingest.is_full,
+            admits=self.ingest.admits,
+            turn=self.ingest.turn,
+            acks=AckLink(config.broker, config.id, clock),
         )
         self.readers = Readers(self.store.folder)
         sources = Sources(clock, self.fleet, self.ledger, self.readers, self.hub, self.health)

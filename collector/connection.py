@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import select
 import time
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from collector.buffered import Buffered
+from collector.buffered import Buffered, Publish
 from collector.probe import SYSTEM, Probe
 from wire.topics import ROOT
 
 if TYPE_CHECKING:
     from collector.link import Link
 
+_SYSTEM = SYSTEM.encode()
 NODE = f"{ROOT}/+/+/+/+"
 DURABLE = ("data/#", "event/#", "pack", "status", "birth", "res/#", "reported/#")
 RETAINED = ("status", "birth")  # of DURABLE
@@ -32,6 +34,7 @@ MAX_INFLIGHT = 100  # own messages the broker has not acknowledged yet
 KEEPALIVE_S = 20
 CONNECT_S = 10.0
 SILENCE_S = 30.0  # connected, nothing to hold back, not even the own probe: the connection is made anew
+OWED_S = 5.0  # a PUBACK for an ack: on a connection for acks alone nothing can delay it so long
 HELD_S = 5.0  # nothing was settled for so long though something is open: the store is stuck, not the broker
 PROBE_EVERY_S = 8.0
 # nats-server can miss a status published while a new session subscribes: neither live nor as retained.
@@ -65,9 +68,9 @@ class Connection:
         self._why = ""
         link.connections += 1
         self._number = link.connections
-        self._received = 0
         self._open = 0  # messages handed over that nobody has settled yet
         self._limit = MAX_INFLIGHT
+        self._owed: dict[int, tuple[float, str, bytes]] = {}  # mid -> since when, what was published
         self._heard_at = self._settled_at = time.monotonic()
         self._probe = Probe(link.client_id)
         self._probed_at = 0.0
@@ -80,7 +83,7 @@ class Connection:
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=link.client_id,
-            clean_session=None if self._v5 else False,
+            clean_session=None if self._v5 else not link.receives,
             protocol=version,
             manual_ack=True,
         )
@@ -89,7 +92,7 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
+        client.on_publish = self._on_publish
         client.on_socket_register_write = _nothing  # makes paho queue instead of writing where it stands
         return client
 
@@ -98,16 +101,16 @@ class Connection:
         link, broker = self._link, self._link.broker
         password = broker.password()
         if broker.username or password:
-            self.client.username_pw_set(broker.username or link.client_id, password)
+            self.client.username_pw_set(broker.username or link.username, password)
         context = broker.ssl_context()
         if context is not None:
             self.client.tls_set_context(context)
         if self._v5:
             properties = _properties(PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = SESSION_S
+            properties.SessionExpiryInterval = SESSION_S if link.receives else 0
             properties.ReceiveMaximum = RECEIVE_MAXIMUM
             self.client.connect(
-                broker.host, broker.port, KEEPALIVE_S, clean_start=False, properties=properties
+                broker.host, broker.port, KEEPALIVE_S, clean_start=not link.receives, properties=properties
             )
         else:
             self.client.connect(broker.host, broker.port, KEEPALIVE_S)
@@ -132,10 +135,10 @@ class Connection:
         writing = select.POLLOUT if self.client.want_write() or sock.unsent else 0
         poll.register(sock, reading | writing)
         poll.register(link.wake_in, select.POLLIN)
-        pending = not full and sock.pending() > 0
+        pending = not full and sock.pending()
         ready = dict(poll.poll(0 if pending else 250))
         if pending or ready.get(sock.fileno(), 0) & ~select.POLLOUT:
-            self._read()
+            self._read(sock)
         if link.wake_in.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 link.wake_in.recv(4096)
@@ -143,12 +146,17 @@ class Connection:
         self._write()
         self._look_after(full)
 
-    def _read(self) -> None:
-        for _ in range(200):
-            before = self._received
-            if self.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._received == before:
-                return
-            if self._link.is_holding:
+    def _read(self, sock: Any) -> None:
+        """Take what is there: PUBLISH packets by ourselves, the others by paho."""
+        link, now_s = self._link, time.monotonic()
+        sock.fill()
+        link.turn(now_s)
+        while True:
+            for publish in sock.publishes(v5=self._v5):
+                self._take(sock, publish, now_s)
+                if link.is_holding:
+                    return
+            if not sock.release() or self.client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return
 
     def _write(self) -> None:
@@ -159,22 +167,28 @@ class Connection:
             sock.flush()
 
     def _send(self) -> None:
-        link = self._link
-        if not self.was_online:
+        link, sock = self._link, self.client.socket()
+        if not self.was_online or sock is None:
             return
-        while link.settled:
-            connection, mid = link.settled.popleft()
-            if connection == self._number:
-                self._open -= 1
-                self._settled_at = time.monotonic()
-                self.client.ack(mid, 1)
-        while link.outgoing and len(self.client._out_messages) < 1000:
+        link.take_back()
+        buffered: Any = sock
+        settled = len(link.settled)  # what is settled goes after its acks: a broker takes them in turn
+        while link.outgoing and len(self.client._out_messages) < self._limit:
             topic, body = link.outgoing.popleft()
             properties = None
             if self._v5:
                 properties = _properties(PacketTypes.PUBLISH)
                 properties.MessageExpiryInterval = 60
-            self.client.publish(topic, body, qos=1, properties=properties)
+            mid = self.client.publish(topic, body, qos=1, properties=properties).mid
+            self._owed[mid] = (time.monotonic(), topic, body)
+        if settled:
+            self.client.loop_write()
+        for _ in range(settled):
+            connection, mid = link.settled.popleft()
+            if connection == self._number:
+                self._open -= 1
+                self._settled_at = time.monotonic()
+                buffered.puback(mid)
 
     def _look_after(self, full: bool) -> None:
         now = time.monotonic()
@@ -184,6 +198,10 @@ class Connection:
         if not full and self.client.socket() is not None:
             self.client.loop_misc()  # not while full: answers to its pings are not read then
         if not self.was_online:
+            return
+        if not self._link.receives:
+            if any(now - since > OWED_S for since, _, _ in itertools.islice(self._owed.values(), 1)):
+                self._deaf(f"the broker acknowledges nothing for {OWED_S:g} s")
             return
         if now - self._probed_at > PROBE_EVERY_S:
             self._probed_at = now
@@ -212,6 +230,9 @@ class Connection:
         limit = getattr(props, "ReceiveMaximum", None)
         if isinstance(limit, int):
             self._limit = min(MAX_INFLIGHT, limit)
+        if not self._link.receives:
+            self._came_online()
+            return
         wanted = [(f"{NODE}/{tail}", 1) for tail in DURABLE]
         wanted += [(f"{NODE}/{tail}", 0) for tail in FLEETING]
         self._subscribe(wanted)
@@ -231,9 +252,15 @@ class Connection:
             return
         self._heard_at = time.monotonic()
         if not self.was_online:
-            self.was_online = True
-            self._online_at = self._heard_at
-            self._link.came_online()
+            self._came_online()
+
+    def _came_online(self) -> None:
+        self.was_online = True
+        self._online_at = time.monotonic()
+        self._link.came_online()
+
+    def _on_publish(self, _client: Any, _user: Any, mid: int, _code: Any, _props: Any) -> None:
+        self._owed.pop(mid, None)
 
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
         if not self._why:
@@ -243,25 +270,27 @@ class Connection:
                 f"another client connected as {self._link.client_id!r}: give each collector its own id"
             )
 
-    def _on_message(self, client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
-        self._received += 1
-        if message.qos:
-            self._heard_at = time.monotonic()
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = message._topic.decode("utf-8", "backslashreplace")
-        if topic.startswith(SYSTEM):
-            self._probe.came(topic, bytes(message.payload), time.monotonic())
-            if message.qos:
-                client.ack(message.mid, 1)
+    def _take(self, sock: Any, publish: Publish, now_s: float) -> None:
+        link, mid = self._link, publish.mid
+        if mid:
+            self._heard_at = now_s
+        if publish.topic.startswith(_SYSTEM):
+            self._probe.came(publish.topic.decode(errors="replace"), publish.body, now_s)
+            if mid:
+                sock.puback(mid)
             return
+        if not link.admits(
+            publish.topic
+        ):  # acknowledged to nobody but the broker: from an outbox it comes again
+            if mid:
+                sock.puback(mid)
+            return
+        topic = publish.topic.decode(errors="backslashreplace")
         self._probe.flows(topic)
-        token = (self._number, message.mid) if message.qos else None
-        self._open += token is not None
-        recv_ms = self._link.clock.now_ms()
-        body = bytes(message.payload)
-        self._link.on_message(Incoming(topic, body, recv_ms, message.retain, token, message.dup))
+        self._open += mid > 0
+        token = (self._number, mid) if mid else None
+        recv_ms = link.clock.now_ms()
+        link.on_message(Incoming(topic, publish.body, recv_ms, publish.retained, token, publish.dup))
 
     def _end(self) -> None:
         """Send what is settled and say goodbye, within a second."""
@@ -280,7 +309,9 @@ class Connection:
         self.client.loop_write()
 
     def close(self) -> None:
-        """Drop the socket, whatever state it is in."""
+        """Drop the socket, whatever state it is in; what the broker did not take is to be sent again."""
+        self._link.outgoing.extendleft((topic, body) for _, topic, body in reversed(self._owed.values()))
+        self._owed.clear()
         sock = self.client.socket()
         if sock is not None:
             with contextlib.suppress(OSError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -14,9 +13,6 @@ QUEUE_BYTES = 32_000_000
 # A node has 640 publications on its way, and after a new connection as many that were sent before.
 SENDER_MESSAGES = 1_600  # a pack counts as one
 SENDER_BYTES = 8_000_000
-SENDER_PER_S = (
-    2_000  # publications; a node sends one a second for each of its streams, and its backlog in packs
-)
 
 
 class Inbox:
@@ -28,8 +24,6 @@ class Inbox:
         self._size = 0  # bytes
         self._shares: Counter[str] = Counter()
         self._sizes: Counter[str] = Counter()
-        self._rates: Counter[str] = Counter()  # of this second
-        self._second = 0
 
     def __len__(self) -> int:
         """How many messages wait."""
@@ -44,8 +38,6 @@ class Inbox:
         """Take one publication of `sender`, which may be a pack; False beyond its share."""
         size = sum(len(one.message.body) for one in some)
         with self._lock:
-            if self._count(sender) > SENDER_PER_S:
-                return False
             if self._shares[sender] >= SENDER_MESSAGES or self._sizes[sender] >= SENDER_BYTES:
                 return False
             self._shares[sender] += 1
@@ -54,15 +46,6 @@ class Inbox:
             last = len(some) - 1
             self._items.extend((one, sender, int(at == last)) for at, one in enumerate(some))
         return True
-
-    def _count(self, sender: str) -> int:
-        """How many publications of `sender` came in this second."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second = second
-            self._rates.clear()
-        self._rates[sender] += 1
-        return self._rates[sender]
 
     def take(self, most: int) -> list[Received]:
         """The oldest messages, at most so many."""

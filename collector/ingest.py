@@ -19,6 +19,7 @@ from collector.inbox import Inbox
 from collector.ledger import Ledger
 from collector.link import Incoming, Link
 from collector.news import News
+from collector.quota import Quota
 from collector.store import Store
 from collector.stream import Hub
 from collector.unpack import NUMBERED, parse_topic, unpack
@@ -78,6 +79,7 @@ class Ingest:
         self._digester = Digester(ledger, fleet.offset, accepted)
         self._link: Link | None = None
         self._inbox = Inbox()
+        self._quota = Quota()
         self._arrived = threading.Event()
         self._enough = threading.Event()
         self._stop = threading.Event()
@@ -112,6 +114,18 @@ class Ingest:
         """Whether nothing more should be received now: what waits, waits at the broker."""
         return self._inbox.is_full
 
+    def turn(self, now_s: float) -> None:
+        """Before `admits`, in the link's thread: what time it is, in s of any steady clock."""
+        self._quota.turn(now_s)
+
+    def admits(self, topic: bytes) -> bool:
+        """Whether its node may publish that now: asked for each publication, in the link's thread."""
+        if self._quota.admits(topic):
+            return True
+        self.counters.received += 1
+        self._refuse(b"/".join(topic.split(b"/", 5)[:5]).decode(errors="backslashreplace"), 1)
+        return False
+
     def receive(self, message: Incoming) -> None:
         """Take one message in; never raises, never waits for the disk."""
         self.counters.received += 1
@@ -140,14 +154,20 @@ class Ingest:
     def _enqueue(self, message: Incoming, topic: Topic | None, some: Sequence[Received]) -> None:
         sender = "" if topic is None else topic.address.base
         if not self._inbox.put(sender, some):  # nobody acknowledges it: from a node's outbox it comes again
-            self.counters.refused += len(some)
             self._settle(message)
-            if self._seldom.since(("flood", sender)) is not None:
-                log.warning("%s sends faster than can be stored: refused for now", sender or "a stranger")
+            self._refuse(sender, len(some))
             return
         self._arrived.set()
         if len(self._inbox) >= GROUP_MESSAGES:
             self._enough.set()
+
+    def _refuse(self, sender: str, count: int) -> None:
+        self.counters.refused += count
+        if self._seldom.since(("flood", sender)) is not None:
+            log.warning(
+                "%s sends faster than can be stored: refused for now",
+                repr(sender[:100]) if sender else "a stranger",
+            )
 
     def _run(self) -> None:
         while not (self._stop.is_set() and not self._inbox):

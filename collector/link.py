@@ -6,8 +6,9 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 __all__ = ["Incoming", "Link", "LinkState"]
 
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_FREE = 1_000  # acks that wait for the connection of their own; more go over the other
+_TAKEN_OVER_S = 3.0
+_STRIKES = 2
 _OUTGOING = 20_000  # acks that wait for a connection; what falls out comes again from its node
 
 
@@ -41,8 +45,12 @@ class LinkState:
 class Link:
     """Receives in its own thread, for ever: `on_message` must not block and is called from there.
 
-    While `is_full()` nothing is read, so that what waits, waits at the broker.
+    While `is_full()` nothing is read, so that what waits, waits at the broker. Acks go over `acks` while that
+    is there; `turn` and `admits` are those of `collector.quota.Quota`.
     """
+
+    receives = True
+    pauses_s: Sequence[float] = BACKOFF_S
 
     def __init__(
         self,
@@ -52,6 +60,9 @@ class Link:
         *,
         on_message: Callable[[Incoming], None],
         is_full: Callable[[], bool],
+        admits: Callable[[bytes], bool] = lambda _topic: True,
+        turn: Callable[[float], None] = lambda _now_s: None,
+        acks: AckLink | None = None,
     ) -> None:
         self.broker = broker
         self.client_id = client_id
@@ -59,6 +70,10 @@ class Link:
         # what a connection works with, in the link's own thread
         self.clock = clock
         self.on_message = on_message
+        self.admits = admits
+        self.turn = turn
+        self.acks = acks
+        self.username = client_id
         self.connections = 0  # how many there were
         self.settled: deque[tuple[int, int]] = deque()
         self.outgoing: deque[tuple[str, bytes]] = deque(maxlen=_OUTGOING)
@@ -81,9 +96,19 @@ class Link:
     def settle(self, tokens: Iterable[tuple[int, int]], acks: Iterable[tuple[str, bytes]] = ()) -> None:
         """Acknowledge messages to the broker, then publish acks; any thread, returns at once."""
         self.settled.extend(tokens)
-        self.outgoing.extend(acks)
+        if self.acks is not None and self.acks.is_free:
+            self.acks.settle((), acks)
+        else:
+            self.outgoing.extend(acks)
         with contextlib.suppress(BlockingIOError):  # full of wake-ups: it is awake
             self._wake_out.send(b"w")
+
+    def take_back(self) -> None:
+        """What the connection for acks cannot send goes over this one."""
+        if self.acks is not None and not self.acks.is_free:
+            with contextlib.suppress(IndexError):
+                while True:
+                    self.outgoing.append(self.acks.outgoing.popleft())
 
     def hold(self) -> None:
         """Receive nothing more, but go on sending: the first half of stopping."""
@@ -101,6 +126,8 @@ class Link:
 
     def stop(self) -> None:
         """Send what is settled, disconnect, end the thread; the session stays at the broker."""
+        if self.acks is not None:
+            self.acks.stop()
         self.stopping.set()
         self.settle(())
         if self._thread.ident is not None:
@@ -132,7 +159,7 @@ class Link:
                     self._fall_back(why)
                     continue
             self._lost(why)
-            self.stopping.wait(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+            self.stopping.wait(self.pauses_s[min(failures, len(self.pauses_s) - 1)])
 
     def _note(self, state: Literal["connecting", "online", "offline", "stopped"], why: str) -> None:
         before = self.state
@@ -151,6 +178,8 @@ class Link:
             log.warning("no broker at %s: %s; trying on", self.broker.url, why)
             self._told = why
         self._note("offline", why)
+        if self.acks is not None:
+            self.acks.main_lost()
 
     def _fall_back(self, why: str) -> None:
         # what nats-server always does; that nothing answers at all is told after the next attempt
@@ -163,10 +192,69 @@ class Link:
         self._note("online", "")
         log.info("connected to %s with MQTT %s", self.broker.url, self.state.protocol)
         self._told = ""
+        if self.acks is not None:
+            self.acks.main_online(self._version)
 
     def count_rebuilt(self) -> None:
         """The connection ends itself, because nothing comes through it."""
         self.state = replace(self.state, rebuilt=self.state.rebuilt + 1)
+
+
+class AckLink(Link):
+    """A connection for acks alone: a broker takes each connection's packets in turn.
+
+    On the receiving one they stand behind a PUBACK for each message of a flood. Where the broker does not
+    give a second connection, they go over that one all the same.
+    """
+
+    receives = False
+    pauses_s = (1.0, 5.0, 30.0, 300.0)
+
+    def __init__(self, broker: Broker, client_id: str, clock: Clock) -> None:
+        super().__init__(
+            broker, f"{client_id}-acks", clock, on_message=lambda _message: None, is_full=lambda: False
+        )
+        self.username = client_id
+        self._online_at = 0.0
+        self._strikes = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes more now."""
+        return self.state.state == "online" and len(self.outgoing) < _FREE
+
+    def main_online(self, version: MQTTProtocolVersion) -> None:
+        """The receiving connection is there, with this protocol: begin."""
+        if self._thread.ident is None and not self.stopping.is_set():
+            self._version = version
+            self.start()
+
+    def main_lost(self) -> None:
+        """The receiving connection ended. Twice just after this one came: both have one client id there."""
+        if self.is_free and time.monotonic() - self._online_at < _TAKEN_OVER_S:
+            self._strikes += 1
+            if self._strikes == _STRIKES:
+                self.stopping.set()
+                self._note("stopped", "the broker takes it for the receiving connection")
+                log.warning(
+                    "broker %s gives every connection of %r one client id: acks go over the other",
+                    self.broker.url, self.username,
+                )  # fmt: skip
+
+    def came_online(self) -> None:
+        """It is connected."""
+        self._online_at = time.monotonic()
+        self._note("online", "")
+        self._told = ""
+
+    def _lost(self, why: str) -> None:
+        if self._told != why:
+            log.info("no connection of their own for acks: %s", why)
+            self._told = why
+        self._note("offline", why)
+
+    def _fall_back(self, why: str) -> None:
+        self._lost(why)
 
 
 def _other(version: MQTTProtocolVersion) -> MQTTProtocolVersion:

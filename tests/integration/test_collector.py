@@ -433,7 +433,8 @@ async def test_a_subscription_that_died_alone_is_made_anew(
     with hurried(monkeypatch):
         async with collecting(tmp_path, broker.port) as collector:
             await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
-            made[-1].client.unsubscribe(f"{connection.NODE}/{tail}")
+            *_, receiving = (one for one in made if one._link is collector.link)
+            receiving.client.unsubscribe(f"{connection.NODE}/{tail}")
             with Sender(broker.port) as sender:
                 sender.send(20)
                 status = Status(state="online", ts=T0, boot="deadbeef", sess=4)

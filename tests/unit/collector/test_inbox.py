@@ -41,18 +41,6 @@ def test_a_flood_has_its_share_and_others_go_on(monkeypatch: pytest.MonkeyPatch)
     assert names(inbox.take(99))[5] == "c"
 
 
-def test_a_sender_has_a_rate_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(module, "SENDER_PER_S", 10)
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    inbox = Inbox()
-    for _ in range(3):
-        taken = [inbox.put("flood", [message("f")]) for _ in range(30)]
-        assert (sum(taken), inbox.put("calm", [message("c")])) == (10, True)
-        inbox.take(100)
-        now[0] += 1.0
-
-
 def test_a_share_is_of_bytes_too_and_a_pack_is_one_publication(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SENDER_MESSAGES", 2)
     monkeypatch.setattr(module, "SENDER_BYTES", 1_000)
