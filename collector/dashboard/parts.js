@@ -111,7 +111,18 @@ export function Severity({ sev }) {
   `;
 }
 
-export function Trouble({ trouble }) {
+/** Why, in the reader's language where the page knows the facts itself; else as the node or collector says it. */
+function reason({ code, why }, { outbox, clk, skew_ms: skew, ledger }) {
+  if (code === "clock-unsynced" && clk === 0) return ""; // the label says all there is
+  if (code === "clock-unsynced") return t(skew > 0 ? "why.behind" : "why.ahead", { span: span(Math.abs(skew)) });
+  if (code === "backlog")
+    return t("why.backlog", { n: outbox.depth, count: count(outbox.depth), span: span(outbox.oldest_s * 1000) });
+  if (code === "missing") return t("why.missing", { n: ledger.missing_count, count: count(ledger.missing_count) });
+  return code === "quarantine" ? t("why.quarantine") : why;
+}
+
+export function Trouble({ trouble, node }) {
+  const why = reason(trouble, node);
   const tone = toneOf(trouble.sev);
   const label = known(`trouble.${trouble.code}`) ? t(`trouble.${trouble.code}`) : trouble.code;
   return html`
@@ -128,9 +139,9 @@ export function Trouble({ trouble }) {
           `
         }
         ${
-          trouble.why &&
+          why &&
           html`
-            <span class="why">${trouble.why}</span>
+            <span class="why">${why}</span>
           `
         }
       </span>

@@ -3,6 +3,7 @@ import { named, unit } from "./format.js";
 
 const NUMBERS = new Set(["f32", "f64", "i64", undefined]);
 const PLACES = new Set(["latitude", "longitude"]); // in degrees like an angle, but never on its axis
+const READ = 4;
 const LONGEST = 26; // letters of names on a button
 
 export const isNumber = (field) => NUMBERS.has(field?.t);
@@ -23,6 +24,9 @@ export function groupsOf(fields) {
 }
 
 export const groupOf = (name, field) => (PLACES.has(name) ? name : unit(field.unit));
+
+/** How many decimals are read: a float of a car's bus travels with six, and only places need them. */
+export const decimalsOf = (name, field) => (field.dec > READ && !PLACES.has(name) ? READ : field.dec);
 
 /** What a group is called: the word its names share, else the names, with the unit of its first field. */
 export function title(names, field) {

@@ -6,11 +6,15 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgebed import __version__
 from wire.clock import Clock
+
+if TYPE_CHECKING:
+    from agent.record import Record
 
 
 @click.command(name="record")
@@ -38,20 +42,28 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
     are recorded as they are, faces and number plates included: see docs/privacy.md.
     """
     from agent.config import load
+    from agent.ending import end
     from agent.record import Record
     from edgebed.commands.agent import errors_of_a_group, log_to_stderr
 
     log_to_stderr("warning")
     clock = Clock()
-    session = Record(
-        load(config, clock), clock, output, version=__version__, quality=quality, max_bytes=max_mb * 2**20
-    )
+    plan = load(config, clock)
+    session = Record(plan, clock, output, version=__version__, quality=quality, max_bytes=max_mb * 2**20)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, session.stop)
-        await session.run(seconds)
+        until = f"for {seconds:g} s, or until Ctrl-C" if seconds else "until Ctrl-C"
+        click.echo(f"recording {', '.join(plan.devices)} into {output} {until} ...", err=True)
+        telling = loop.create_task(_tell(session), name="teller")
+        try:
+            await session.run(seconds)
+        finally:
+            await end([telling])
+            if sys.stderr.isatty():
+                click.echo(err=True)
 
     with errors_of_a_group():
         asyncio.run(run())
@@ -67,3 +79,11 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
     if silent:
         click.echo(f"nothing was heard of {', '.join(silent)}", err=True)
         sys.exit(3)
+
+
+async def _tell(session: Record) -> None:
+    """On a terminal, a line that replaces itself: how much is recorded."""
+    while sys.stderr.isatty():
+        await asyncio.sleep(1)
+        if found := session.recorder:
+            click.echo(f"\r\x1b[K{found.rows:,} rows, {found.pictures:,} pictures", err=True, nl=False)

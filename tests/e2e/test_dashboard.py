@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -60,9 +61,12 @@ def test_fleet_shows_trouble_first_and_totals_that_add_up(
 def test_last_seen_decays_by_itself(watched: Any, site: Any) -> None:
     page = watched.open(wait=".fleet-row[data-node]")
     seen = page.locator('[data-node="acme/junction/street-1/air-02"] .c-seen time')
-    known = seen.get_attribute("datetime") or ""
+    said_ms = time.time_ns() // 1_000_000
     site.feeder.air.beat(clk=0)  # the only word of it since the site began, which may be minutes ago
-    expect(seen).not_to_have_attribute("datetime", known)
+    page.wait_for_function(
+        """(at) => Date.parse(document.querySelector('[data-node$="air-02"] .c-seen time').dateTime) >= at""",
+        arg=said_ms,
+    )
     page.route("**/api/**", lambda route: route.abort())  # from here on nothing is asked of the server
     before = seen.inner_text()
     page.wait_for_function(
@@ -257,6 +261,17 @@ def test_every_view_in_both_languages_both_themes_and_on_a_phone(
         page.wait_for_selector(ready)
         assert fits(page), place
         picture(page, f"{shot}-{name}")
+
+
+def test_reasons_and_counts_are_told_in_the_readers_language(watched: Any) -> None:
+    page = fleet(watched, lang="ko-KR")
+    bed = page.locator('[data-node="hanbit/bedside/ward-3/bed-07"] .trouble')
+    expect(bed).to_contain_text("메시지 1,234건 전송 대기, 최장 3분")
+    unsynced = page.locator('[data-node="acme/junction/street-1/air-02"] .trouble').last
+    expect(unsynced).to_contain_text("시계가 동기화되지 않음")
+    assert "clock" not in unsynced.inner_text()  # nor the same again in English
+    page = watched.open(MONITOR, lang="ko-KR", wait=".counters")
+    expect(page.locator(".counters dt").first).to_have_text(re.compile("읽은 값|버린 프레임"))
 
 
 def test_language_and_theme_are_chosen_and_remembered(watched: Any) -> None:
@@ -505,8 +520,9 @@ def test_a_token_is_asked_for_once_and_a_newcomer_is_told_what_to_do(
     page.wait_for_selector(".welcome ol")
     assert token not in page.url
     expect(page.locator(".welcome")).to_contain_text("No node has reported yet")
-    expect(page.locator(".welcome code").first).to_have_text("make demo")
+    expect(page.locator(".welcome code").first).to_have_text("edgebed demo --port 0")
     expect(page.locator(".welcome .state")).to_contain_text("Lost")  # the broker
+    expect(page.locator(".welcome > p code")).to_have_text("edgebed broker")
     expect(page.locator(".link")).to_contain_text("live")
     picture(page, "welcome-en-light")
     page.reload()

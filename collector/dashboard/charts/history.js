@@ -8,6 +8,7 @@ import { axes, hatch, NARROW, PADDING, palette, redrawn, rug, steps, threshold }
 import { shape } from "./series.js";
 
 const LEAST_PX = 200;
+const FLAT_PX = 180; // lower charts have their name above them, and room for a unit only
 const widthOf = (box) => Math.max(LEAST_PX, box.clientWidth);
 
 /**
@@ -26,7 +27,7 @@ export function HistoryChart({ answer, name, field = {}, raised = false, height,
     if (dragged.current) return; // what is selected would be gone: drawn anew when the button is let go
     chart.current?.destroy();
     if (!box.current) return; // asked for the frame before the view was left
-    chart.current = answer && draw(box.current, answer, field, raised, height, latest.current);
+    chart.current = answer && draw(box.current, answer, { name, field, raised, height, latest: latest.current });
   };
   latest.current = { onZoom, onReset, make };
   useLayoutEffect(make, [answer, name, height, lang.value]);
@@ -82,7 +83,7 @@ function summary(answer, name) {
   });
 }
 
-function draw(box, answer, field, raised, height, latest) {
+function draw(box, answer, { name, field, raised, height, latest }) {
   const paint = palette(box);
   const turned = field.t === "bool";
   const data = shape(answer, serverNow());
@@ -106,8 +107,9 @@ function draw(box, answer, field, raised, height, latest) {
       x: { time: true, range: () => [answer.from, answer.to] },
       y: { range: (_, low, high) => (turned ? [-0.15, 1.15] : room(low, high, limit)) },
     },
-    axes: axes(paint, unitText(answer.unit ?? field.unit), {
-      flat: height < 180,
+    axes: axes(paint, height < FLAT_PX ? unitText(answer.unit ?? field.unit) : name, {
+      flat: height < FLAT_PX,
+      whole: field.t === "i64",
       narrow: box.clientWidth < NARROW,
       words: turned ? [t("no"), t("yes")] : null,
     }),

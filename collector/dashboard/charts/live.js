@@ -1,6 +1,6 @@
 // A chart that runs: newest rows of a stream, drawn smoothly at most 30 times a second and only while seen.
 import uPlot from "../vendor/uplot.js";
-import { span, unit as unitText } from "../format.js";
+import { span } from "../format.js";
 import { html, useEffect, useRef } from "../html.js";
 import { t } from "../text.js";
 import { axes, hatch, NARROW, PADDING, palette, rug, steps, threshold } from "./paint.js";
@@ -15,8 +15,9 @@ const STALL_MS = 3000;
  * @param fields   names to draw, in order
  * @param meta     name -> declaration
  * @param colourOf name -> palette key s1..s8
+ * @param name     what the axis shows, with its unit
  */
-export function LiveChart({ buffer, playhead, fields, meta, colourOf, height, paused, onTick }) {
+export function LiveChart({ buffer, playhead, fields, meta, colourOf, name, height, paused, onTick }) {
   const box = useRef(null);
   const overlay = useRef(null);
   const tick = useRef(null);
@@ -28,12 +29,13 @@ export function LiveChart({ buffer, playhead, fields, meta, colourOf, height, pa
       fields,
       meta,
       colourOf,
+      name,
       height,
       paused,
       tick,
     });
     return () => runner.stop();
-  }, [buffer, playhead, fields.join(), height, paused]);
+  }, [buffer, playhead, fields.join(), name, height, paused]);
   const label = t("live.label", { fields: fields.join(", "), span: span(buffer.windowMs) });
   return html`
     <div class="chart live-chart" ref=${box} role="img" aria-label=${label} data-height=${height}>
@@ -100,7 +102,10 @@ class Runner {
         legend: { show: false },
         cursor: { show: false },
         scales: { x: { time: true, auto: false }, y: { range: (_, low, high) => this.steady(low, high, limit) } },
-        axes: axes(paint, unitText(first.unit), { narrow: this.box.clientWidth < NARROW }),
+        axes: axes(paint, this.name, {
+          narrow: this.box.clientWidth < NARROW,
+          whole: this.fields.every((name) => this.meta[name]?.t === "i64"),
+        }),
         series: [
           {},
           ...this.fields.map((name) => ({

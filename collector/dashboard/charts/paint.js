@@ -58,16 +58,20 @@ export function redrawn(element, draw, fits = () => false) {
 export const FONT =
   '11px system-ui, -apple-system, "Segoe UI", Roboto, "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans CJK KR", sans-serif';
 
-/** uPlot axes: local time below, the unit's numbers at the left, or `words` for 0 and 1. */
-export function axes(paint, unit, { flat = false, narrow = false, words = null } = {}) {
-  const named = Boolean(unit) && !narrow;
+const WHOLE = [1, 2, 5]
+  .flatMap((n) => [0, 1, 2, 3, 4, 5, 6, 7, 8].map((power) => n * 10 ** power))
+  .sort((a, b) => a - b);
+
+/** uPlot axes: local time below, `name` and its numbers at the left (`whole` ones only), or `words` for 0 and 1. */
+export function axes(paint, name, { flat = false, narrow = false, words = null, whole = false } = {}) {
+  const named = Boolean(name) && !narrow;
   const common = { font: FONT, stroke: paint.muted, grid: { stroke: paint.line, width: 1 }, ticks: { show: false } };
   return [
     {
       ...common,
-      space: 86,
-      size: 26,
-      gap: 4,
+      space: narrow ? (_, __, from, to, room) => (((to - from) / room) * NARROW_PX > 30 * SECOND ? NARROW_PX : 64) : 86,
+      size: 30,
+      gap: 8, // the lowest number at the left must not touch the first time
       values: (_, splits, __, ___, step) => splits.map((ms) => label(ms, step)),
     },
     {
@@ -75,8 +79,9 @@ export function axes(paint, unit, { flat = false, narrow = false, words = null }
       size: (_, labels) => Math.max(narrow ? 40 : 52, ...(labels ?? []).map((text) => text.length * LETTER_PX + 12)),
       gap: 6,
       space: flat ? 26 : 32,
+      ...(whole && { incrs: WHOLE }),
       values: (_, splits, __, ___, step) => splits.map((y) => (words ? (words[y] ?? "") : value(y, decimals(step)))),
-      label: named ? unit : undefined,
+      label: named ? name : undefined,
       labelFont: FONT,
       labelSize: named ? 18 : 0,
       labelGap: 0,
@@ -96,6 +101,7 @@ export const NARROW = 520;
 
 const LETTER_PX = 6.2;
 const SECOND = 1000;
+const NARROW_PX = 44; // from one time to the next where these are hours and minutes
 const DAY_MS = 86_400_000;
 
 function label(ms, step) {
@@ -133,12 +139,15 @@ export function hatch(u, from, to, { fill, line, text = "", ink, slope = 1 }) {
   ctx.restore();
 }
 
+const SHORTEST = 10;
+
 function write(ctx, text, x, y, room, ink) {
   ctx.font = `${11 * devicePixelRatio}px ${FONT.slice(5)}`;
   ctx.textAlign = "left"; // uPlot leaves its own behind
   ctx.textBaseline = "alphabetic";
   let shown = text;
   while (shown.length > 1 && ctx.measureText(shown).width > room) shown = `${shown.slice(0, -2).trimEnd()}…`;
+  if (shown !== text && shown.length < SHORTEST) return; // a stump says nothing: the legend tells the hatching
   ctx.fillStyle = ink;
   ctx.fillText(shown, x, y);
 }

@@ -1,7 +1,7 @@
 // What a device and its models counted since their agent began: read, dropped, repaired.
 import { count } from "../format.js";
 import { html } from "../html.js";
-import { t } from "../text.js";
+import { known, t } from "../text.js";
 
 /** @param models those that run on the device */
 export function Counters({ device, models }) {
@@ -22,7 +22,7 @@ export function Counters({ device, models }) {
             ${Object.entries(counters).map(
               ([what, n]) => html`
                 <div key=${what}>
-                  <dt>${what.replaceAll("_", " ")}</dt>
+                  <dt>${known(`counter.${what}`) ? t(`counter.${what}`) : what.replaceAll("_", " ")}</dt>
                   <dd>${count(n)}</dd>
                 </div>
               `,

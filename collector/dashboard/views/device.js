@@ -195,7 +195,7 @@ function Head({ node, device, models, trouble, newest }) {
           <ul class="troubles card">
             ${trouble.map(
               (one, i) => html`
-                <${Trouble} key=${i} trouble=${one} />
+                <${Trouble} key=${i} trouble=${one} node=${node} />
               `,
             )}
           </ul>

@@ -115,13 +115,16 @@ function Table({ events }) {
   `;
 }
 
+/** A share has two decimals, points of a rule have none. */
+const points = (score) => value(score, Number.isInteger(score) && score > 1 ? 0 : 2);
+
 function what(event) {
   const parts = [];
   if (event.top)
     parts.push(html`
       <b>${event.top}</b>
     `);
-  if (Number.isFinite(event.score)) parts.push(t("events.score", { score: value(event.score, 2) }));
+  if (Number.isFinite(event.score)) parts.push(t("events.score", { score: points(event.score) }));
   if (Number.isFinite(event.n)) parts.push(t("events.n", { n: event.n }));
   if (event.lost?.length)
     parts.push(

@@ -193,7 +193,7 @@ function Row({ id }) {
             <ul class="troubles" aria-label=${t("trouble")}>
               ${trouble.map(
                 (one, i) => html`
-                  <${Trouble} key=${i} trouble=${one} />
+                  <${Trouble} key=${i} trouble=${one} node=${node} />
                 `,
               )}
             </ul>

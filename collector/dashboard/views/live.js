@@ -6,7 +6,7 @@ import { serverNow } from "../fleet-state.js";
 import { value } from "../format.js";
 import { html, useEffect, useMemo, useState } from "../html.js";
 import { Choice } from "../parts.js";
-import { groupsOf, title } from "../quantities.js";
+import { decimalsOf, groupsOf, title } from "../quantities.js";
 import { on } from "../stream.js";
 import { t } from "../text.js";
 
@@ -59,6 +59,11 @@ function Running({ node, device, stream, fields, rate, streams, word, wanted, on
     const next = rest.length < chosen.length ? rest : [...chosen, one].slice(-MOST_LINES);
     if (next.length) setChosen(names.filter((other) => next.includes(other)));
   };
+  const titleOf = (members) =>
+    title(
+      members.map((one) => word(one, fields[one])),
+      fields[members[0]],
+    );
   const colourOf = (one) => `s${(names.indexOf(one) % MOST_LINES) + 1}`;
   return html`
     <div class="card-head">
@@ -85,13 +90,7 @@ function Running({ node, device, stream, fields, rate, streams, word, wanted, on
             label=${t("live.quantity")}
             value=${group}
             onChange=${(next) => onShow({ stream, group: next })}
-            options=${groups.map(([one, members]) => [
-              one,
-              title(
-                members.map((one) => word(one, fields[one])),
-                fields[members[0]],
-              ),
-            ])}
+            options=${groups.map(([one, members]) => [one, titleOf(members)])}
           />
         `
       }
@@ -110,6 +109,7 @@ function Running({ node, device, stream, fields, rate, streams, word, wanted, on
       fields=${chosen}
       meta=${fields}
       colourOf=${colourOf}
+      name=${titleOf(names)}
       height=${height}
       paused=${paused}
       onTick=${() => redraw((n) => n + 1)}
@@ -127,7 +127,7 @@ function Running({ node, device, stream, fields, rate, streams, word, wanted, on
           >
             <span class="swatch" aria-hidden="true"></span>
             ${word(one, fields[one])}${" "}
-            <b>${value(feed.buffer.newest(one), fields[one].dec)}</b>
+            <b>${value(feed.buffer.newest(one), decimalsOf(one, fields[one]))}</b>
           </button>
         `,
       )}

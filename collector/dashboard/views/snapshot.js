@@ -203,21 +203,33 @@ function paint(canvas, snap, picture) {
   ctx.font = `600 ${size}px system-ui, "Noto Sans CJK KR", sans-serif`;
   ctx.lineWidth = (canvas.width / shown) * 1.8;
   ctx.textBaseline = "middle";
-  for (const box of [...(snap.boxes ?? [])].reverse())
-    drawBox(ctx, box, COLOURS[hash(box.label) % COLOURS.length], size);
+  const boxes = (snap.boxes ?? []).map(({ label, score, box: [x, y, w, h] }) => ({
+    ...{ x: x * canvas.width, y: y * canvas.height, w: w * canvas.width, h: h * canvas.height },
+    text: `${label} ${value(score, 2)}`,
+    hue: COLOURS[hash(label) % COLOURS.length],
+  }));
+  for (const { x, y, w, h, hue } of boxes) {
+    ctx.strokeStyle = hue;
+    ctx.strokeRect(x, y, w, h);
+  }
+  const taken = [];
+  for (const box of boxes) label(ctx, box, size, taken); // the surest comes first, and gets its place
 }
 
-function drawBox(ctx, { label, score, box }, hue, size) {
+/** The words of a box above it, below it or in it, where no other words are; else none, its colour tells enough. */
+function label(ctx, { x, y, h, text, hue }, size, taken) {
   const { width, height } = ctx.canvas;
-  const [x, y, w, h] = [box[0] * width, box[1] * height, box[2] * width, box[3] * height];
-  ctx.strokeStyle = hue;
-  ctx.strokeRect(x, y, w, h);
-  const text = `${label} ${value(score, 2)}`;
-  const room = ctx.measureText(text).width + size * 0.7;
-  const left = Math.min(Math.max(0, x - ctx.lineWidth / 2), Math.max(0, width - room));
-  const top = y >= size * 1.5 ? y - size * 1.5 : y;
+  const [w, line] = [ctx.measureText(text).width + size * 0.7, size * 1.5];
+  const left = Math.min(Math.max(0, x - ctx.lineWidth / 2), Math.max(0, width - w));
+  const free = (top) =>
+    top >= 0 &&
+    top + line <= height &&
+    !taken.some((one) => left < one.left + one.w && one.left < left + w && Math.abs(top - one.top) < line);
+  const top = [y - line, y + h, y].find(free);
+  if (top === undefined) return;
+  taken.push({ left, top, w });
   ctx.fillStyle = hue;
-  ctx.fillRect(left, top, room, size * 1.5);
+  ctx.fillRect(left, top, w, line);
   ctx.fillStyle = "#000";
   ctx.fillText(text, left + size * 0.35, top + size * 0.78);
 }

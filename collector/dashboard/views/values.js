@@ -1,7 +1,7 @@
 // The newest value of every field that can be read as a number or a word; a number brings its chart.
 import { unit as unitText, value } from "../format.js";
 import { html, useState } from "../html.js";
-import { groupOf, isNumber } from "../quantities.js";
+import { decimalsOf, groupOf, isNumber } from "../quantities.js";
 import { t } from "../text.js";
 
 const READABLE_HZ = 20; // faster numbers are for a chart
@@ -33,6 +33,7 @@ export function Values({ streams, newest, shown, onShow }) {
             <${Cell}
               key=${`${stream}/${name}`}
               label=${named ? `${stream} · ${name}` : name}
+              dec=${decimalsOf(name, field)}
               field=${field}
               newest=${newest.value[stream]?.[name]}
               chosen=${isNumber(field) && stream === shown.stream && groupOf(name, field) === shown.group}
@@ -55,9 +56,9 @@ export function Values({ streams, newest, shown, onShow }) {
   `;
 }
 
-function Cell({ label, field, newest, chosen, onShow }) {
+function Cell({ label, dec, field, newest, chosen, onShow }) {
   const text = html`
-    <b>${spoken(newest, field)}</b>
+    <b>${spoken(newest, dec)}</b>
     ${" "}
     <span class="muted small">${newest === null || newest === undefined ? "" : unitText(field.unit)}</span>
   `;
@@ -90,9 +91,9 @@ const breakable = (name) =>
       : [part],
   );
 
-function spoken(newest, field) {
+function spoken(newest, dec) {
   if (newest !== null && typeof newest === "object") newest = JSON.stringify(newest);
   if (typeof newest === "string")
     return newest.length > LONGEST ? `${newest.slice(0, LONGEST - 1)}…` : newest || value(NaN);
-  return value(newest, field.dec);
+  return value(newest, dec);
 }

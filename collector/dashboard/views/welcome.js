@@ -5,7 +5,7 @@ import { State } from "../parts.js";
 import { t } from "../text.js";
 
 const STEPS = [
-  ["welcome.demo", "make demo"],
+  ["welcome.demo", "edgebed demo --port 0"],
   ["welcome.check", "edgebed init robot -o my.yaml"],
   ["welcome.run", "edgebed agent check my.yaml && edgebed agent run my.yaml"],
 ];
@@ -42,6 +42,13 @@ export function Welcome() {
           <p class="muted">
             ${t("welcome.broker")}${" "}
             <${State} state=${brokerState(broker)} />
+            ${
+              brokerState(broker) === "lost" &&
+              html`
+                ${" "}${t("welcome.nobroker")}${" "}
+                <code>edgebed broker</code>
+              `
+            }
           </p>
         `
       }
