@@ -95,7 +95,6 @@ class SqliteStore:
             raise
 
     def _open_newest(self) -> DayFile:
-        self._memory.restore(read_copy(self.folder))
         while files := day_files(self.folder):
             try:
                 if not is_complete(
@@ -103,14 +102,18 @@ class SqliteStore:
                 ):  # a crash while it was made: what it must remember is before it
                     _each_part(files[-1], Path.unlink)
                     continue
-                day = DayFile(files[-1], self._memory.saved())
+                day = DayFile(files[-1])
                 self._memory.restore(day.saved())
             except Damaged as error:
                 self._set_aside(files[-1], error)
                 continue
-            if aside(self.folder):
-                day.write(self._remembered())  # marks of the copy that the damaged file did not give
+            if any(path.name > files[-1].name for path in aside(self.folder)):
+                # The copy knows what the damaged file did not give; of a sound one it knows nothing more,
+                # unless that was restored from a backup: then the copy tells of rows that are not there.
+                self._memory.restore(read_copy(self.folder))
+                day.write(self._remembered())
             return day
+        self._memory.restore(read_copy(self.folder))
         return self._create()
 
     def _remembered(self) -> Group:

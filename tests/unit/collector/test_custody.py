@@ -517,6 +517,23 @@ def test_all_of_it_survives_restarts_new_days_and_a_damaged_file(
     assert refused(ledger) == {}, "the chain goes on where it was"
 
 
+def test_what_was_stated_since_the_last_sound_file_survives_the_damaged_one(
+    folder: Path, clock: Any, commit: Callable[..., Any]
+) -> None:
+    node, store, ledger = Node(), SqliteStore(folder, clock), Ledger()
+    commit(store, ledger, [node.data(), node.state()])
+    clock.ms += 86_400_000
+    commit(store, ledger, [node.data(), node.data(), node.state()])  # of the same day, told in another file
+    before = account(ledger, Wanted(), detailed=True)
+    store.close()
+    day_files(folder)[-1].write_bytes(b"rubbish" * 1000)
+    for _ in range(2):
+        store = SqliteStore(folder, clock)
+        saved = store.load()
+        store.close()
+        assert account(Ledger(saved.marks, saved.states), Wanted(), detailed=True) == before
+
+
 def test_a_lost_outbox_is_told_with_its_successor(ledger: Ledger, take: Take) -> None:
     node, again = Node(), Node(ep="ffffffff00000000")
     take([node.data(), node.state()])

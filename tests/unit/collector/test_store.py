@@ -164,6 +164,26 @@ def test_a_damaged_day_is_set_aside_and_nothing_is_forgotten(
     store.close()
 
 
+def test_a_day_file_from_a_backup_is_believed_and_not_the_copy_beside_it(
+    folder: Path, clock: Any, batch: Any, commit: Any
+) -> None:
+    store, ledger = SqliteStore(folder, clock), Ledger()
+    commit(store, ledger, [batch(1), batch(2)])
+    store.close()
+    (path,) = day_files(folder)
+    backup = path.read_bytes()
+    store = SqliteStore(folder, clock)
+    commit(store, ledger, [batch(3)])
+    store.close()
+    path.write_bytes(backup)
+    store = SqliteStore(folder, clock)
+    again = Ledger(store.load().marks)
+    assert again.entries()[0].stored == 2, "of 3 there is no row"
+    assert commit(store, again, [batch(2), batch(3)]).duplicates == 1
+    store.close()
+    assert stored(folder) == [1, 2, 3]
+
+
 def test_damage_while_running_is_survived(folder: Path, clock: Any, batch: Any, commit: Any) -> None:
     store, ledger = SqliteStore(folder, clock), Ledger()
     commit(store, ledger, [batch(seq) for seq in range(1, 500)])
