@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import UNSET
 
 from agent.message import Message
-from agent.timesync import Stamps
+from agent.timesync import Stamp, Stamps
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.messages import Batch, ClockState, Live, Quality, Scalar, Stream
 
@@ -72,12 +72,21 @@ class Batcher:
         self._clk: ClockState | None = ClockState.NTP
         self._offset_ns: int | None = None
 
-    def add(self, at_ns: int, values: Mapping[str, Scalar], quality: Quality = Quality.GOOD) -> None:
-        """Take one row: Unix nanoseconds and a value, or nothing, for each declared field."""
+    def add(
+        self,
+        at_ns: int,
+        values: Mapping[str, Scalar],
+        quality: Quality = Quality.GOOD,
+        stamp: Stamp | None = None,
+    ) -> None:
+        """Take one row: Unix nanoseconds and a value, or nothing, for each declared field.
+
+        `stamp` is of when the reading came; a row without one comes now.
+        """
         get = values.get
         row = [get(field) for field in self._fields]
         if self._send is not None:
-            self._keep(at_ns, row, quality)
+            self._keep(at_ns, row, quality, stamp)
         if self._send_live is not None:
             self._newest = at_ns, row
             now_s = self._clock.monotonic()
@@ -108,7 +117,7 @@ class Batcher:
         body = batch(times_ns, columns, quality if any(quality) else None, self._clk)
         self._send(Message("data", self._device, self._name, body, self._offset_ns))
 
-    def _keep(self, at_ns: int, row: list[Scalar], quality: Quality) -> None:
+    def _keep(self, at_ns: int, row: list[Scalar], quality: Quality, stamp: Stamp | None) -> None:
         size = self._row_size
         if self._texts:
             size += sum(len(_json(value)) + 1 for value in row if value is None or isinstance(value, str))
@@ -117,7 +126,7 @@ class Batcher:
                 log.warning("%s/%s: a row too large for a message was left out", self._device, self._name)
             self.oversized += 1
             return
-        clk, offset_ns = self._stamps.of(at_ns)
+        clk, offset_ns = stamp or self._stamps.of(at_ns)
         if self._rows and (
             self._size + size > MAX_SIZE
             or clk is not self._clk

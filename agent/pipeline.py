@@ -71,6 +71,7 @@ class Pipeline:
                 settings,
                 plan.devices[settings.device].streams[settings.stream],
                 waits=plan.devices[settings.device].build(clock).waits,
+                stamp=self._stamps.of,
                 models=self._models,
                 done=self._inferred,
                 changed=changed,
@@ -196,8 +197,10 @@ class Pipeline:
 
     def _inferred(self, slot: Slot, inference: Inference) -> None:
         device, reading = slot.settings.device, inference.reading
-        self._batchers[device, slot.name].add(reading.at_ns, inference.row(), inference.quality)
-        clk, offset_ns = self._stamps.of(reading.at_ns)
+        clk, offset_ns = inference.stamp
+        self._batchers[device, slot.name].add(
+            reading.at_ns, inference.row(), inference.quality, inference.stamp
+        )
         event = self._reporters[slot.name].event(inference, clk)
         if event is not None:
             self._send(Message("event", device, event.type, event, offset_ns))

@@ -17,6 +17,7 @@ from msgspec import UNSET
 from adapters.base import Reading
 from agent import config
 from agent.shelf import Shelf
+from agent.timesync import Stamp
 from agent.windows import Window, Windows, misfit
 from wire.errors import EdgebedError
 from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
@@ -42,6 +43,7 @@ class Inference:
     result: Result
     window: bool
     quality: Quality
+    stamp: Stamp  # of when the reading came: the clock may have been set since
 
     def row(self) -> dict[str, Scalar]:
         """Its row in the result stream."""
@@ -64,6 +66,7 @@ class Slot:
         stream: Stream,
         *,
         waits: bool,
+        stamp: Callable[[int], Stamp],
         models: Shelf,
         done: Callable[[Slot, Inference], None],
         changed: Callable[[], None],
@@ -76,6 +79,7 @@ class Slot:
         self.ref = ModelRef(name="", ver="", sha256="")
         self._stream = stream
         self._waits = waits
+        self._stamp = stamp
         self._models = models
         self._done = done
         self._changed = changed
@@ -161,7 +165,7 @@ class Slot:
             nth = reading.index
         if nth % self.settings.every:
             return None
-        self._jobs.append(_Job(reading, window))
+        self._jobs.append(_Job(reading, window, self._stamp(reading.at_ns)))
         self._hand_on()
         if len(self._jobs) <= self._limit:
             return None
@@ -257,11 +261,12 @@ class Slot:
 class _Job:
     reading: Reading
     window: Window | None
+    stamp: Stamp
 
     def answer(self, result: Result) -> Inference:
         whole = self.window
         quality = self.reading.quality if whole is None else whole.quality
-        return Inference(self.reading, result, whole is not None, quality)
+        return Inference(self.reading, result, whole is not None, quality, self.stamp)
 
 
 class ModelThread:

@@ -80,6 +80,9 @@ class TimeSync:
         return self._state
 
 
+Stamp = tuple[ClockState | None, int | None]  # how far a time can be trusted, and what to correct it from
+
+
 class Stamps:
     """Whose clock a reading's time is of, and where the wall clock stood when it was taken."""
 
@@ -88,7 +91,7 @@ class Stamps:
         self._state = state
         self._offset_ns: int | None = None  # wall minus monotonic clock at the reading before
 
-    def of(self, at_ns: int) -> tuple[ClockState | None, int | None]:
+    def of(self, at_ns: int) -> Stamp:
         """How far the time of a reading that just came can be trusted, and what to correct it from.
 
         While this machine's clock was never set, a time far from it is the device's own and must not move

@@ -65,10 +65,19 @@ class Bench:
 
     gate_memory: ClassVar[Path]  # of all tests here: the same few models would pass again and again
 
-    def __init__(self, folder: Path, models: dict[str, Slot], *, waits: bool = False, **publish: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: dict[str, Slot],
+        *,
+        waits: bool = False,
+        clock: Clock | None = None,
+        **publish: Any,
+    ) -> None:
         device = Device(adapter="silent", publish=Publish(**{"live_hz": 0, **publish}))
         options = Silent.Options(waits=waits)
-        clock = Clock()
+        clock = clock or Clock()
+        self.clock_state = ClockState.NTP
         config = AgentConfig(
             node="t/p/s/n",
             broker=Broker(url="mqtt://127.0.0.1"),
@@ -91,7 +100,7 @@ class Bench:
             plan,
             clock,
             gate_memory=Bench.gate_memory,
-            clock_state=lambda: ClockState.NTP,
+            clock_state=lambda: self.clock_state,
             send=self.messages.append,
             send_live=lambda device, stream, body: self.lives.append((stream, body)),
             send_snap=lambda device, stream, body: self.snaps.append(body),
@@ -469,6 +478,42 @@ async def test_of_a_live_source_the_newest_frame_wins(tmp_path: Path, bright_mod
         await bench.settled()
     assert bench.column("light", "frame") == [0, 5, 6]
     assert bench.pipeline.slots["light"].counters["dropped"] == 4
+
+
+class SetClock(Clock):
+    """A clock whose wall was never set: the test says how far it is off."""
+
+    ahead_ns = -50 * 365 * 86_400 * 10**9
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.ahead_ns
+
+
+async def test_a_result_is_of_the_clock_that_its_picture_was_stamped_with(
+    tmp_path: Path, bright_model: Path
+) -> None:
+    clock = SetClock()
+    bench = Bench(
+        tmp_path, {"light": Slot(package=bright_model, input="dev/frames", events="each")}, clock=clock
+    )
+    bench.clock_state = ClockState.UNSYNCED
+    async with bench.running() as sink:
+        gate = Gate(bench, "light")
+        sink(msgspec.structs.replace(frame(0), at_ns=clock.now_ns()))
+        await until(lambda: bench.pipeline.slots["light"]._at_work)
+        clock.ahead_ns, bench.clock_state = 0, ClockState.NTP  # it is set while the model looks
+        gate.open.set()
+        await bench.settled()
+        sink(msgspec.structs.replace(frame(1), at_ns=clock.now_ns()))
+        await bench.settled()
+    found = [(m.body.clk, m.offset_ns) for m in bench.messages if isinstance(m.body, Batch | Event)]
+    early = [offset_ns for clk, offset_ns in found if clk == ClockState.UNSYNCED]
+    assert len(early) == 2, "row and event of the first: to be corrected before they are sent"
+    assert all(
+        abs(offset_ns - (clock.now_ns() - clock.monotonic_ns()) - SetClock.ahead_ns) < 10**9
+        for offset_ns in early
+    )
+    assert [clk for clk, _ in found].count(ClockState.NTP) == 2
 
 
 async def test_a_source_that_waits_loses_no_frame(tmp_path: Path, bright_model: Path) -> None:
