@@ -65,6 +65,9 @@ class Link(Protocol):
     def black_hole(self, on: bool = True) -> None:
         """Swallow every byte and keep connections up."""
 
+    def break_after(self, count: int, *, cut: bool) -> None:
+        """Let each connection carry so many bytes each way; then cut it, or swallow what follows."""
+
     def refuse(self, on: bool = True) -> None:
         """Refuse new connections."""
 
@@ -103,6 +106,7 @@ class AdapterContract:
     stalls_within_s: ClassVar[float] = 30.0  # silence is told by DeviceStalled after so long at most ...
     agent_tells_stalls: ClassVar[bool] = False  # ... or by the agent's own watchdog (`stall_s`)
     fails_within_s: ClassVar[float] = 30.0  # a cut is told after so long at most
+    breaks_after: ClassVar[Sequence[int]] = (5, 100, 700)  # bytes that come while it is opened and read
     closes_within_s: ClassVar[float] = 30.0
     readings_to_see: ClassVar[int] = 5
 
@@ -221,6 +225,24 @@ class AdapterContract:
             assert isinstance(error, DeviceStalled), f"silence ended in {error!r}, not in DeviceStalled"
         link.heal()
         await self._works_again(rig)
+
+    @pytest.mark.parametrize("cut", [True, False], ids=["end", "silence"])
+    async def test_half_of_what_it_says_is_told(self, rig: Rig, cut: bool) -> None:
+        """A greeting, a message or an answer breaks off in its middle."""
+        link = rig.bad_line()
+        for count in self.breaks_after if cut else self.breaks_after[1:2]:
+            link.break_after(count, cut=cut)
+            async with self._nothing_left():
+                adapter = rig.make()
+                try:
+                    async with asyncio.timeout(self.opens_within_s + self.stalls_within_s), adapter:
+                        await self._drain(adapter)
+                except AdapterError as error:
+                    self._check_text(error)
+                except TimeoutError:
+                    assert self.agent_tells_stalls, f"that it broke off after {count} bytes was not told"
+            link.heal()
+            await self._works_again(rig)
 
     @pytest.mark.parametrize("share", [0.0005, 0.05])
     async def test_corrupted_bytes_raise_nothing_but_adapter_errors(self, rig: Rig, share: float) -> None:

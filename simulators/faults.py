@@ -95,6 +95,10 @@ class FaultProxy:
         """
         self.set(way, black_hole=on)
 
+    def break_after(self, count: int, *, cut: bool) -> None:
+        """Let each connection carry so many bytes each way; then cut it, or swallow what follows."""
+        self.set("both", **{"cut_after" if cut else "hole_after": count})
+
     def corrupt(self, share: float, way: Way = "both") -> None:
         """Change this share of the bytes, 0 to 1."""
         self.set(way, corrupt=share)
