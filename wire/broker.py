@@ -107,10 +107,11 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
             raise ConfigError(f"broker.ca_file {self.ca_file}: {error}") from error
         if self.cert_file and self.key_file:
             try:
-                context.load_cert_chain(self.cert_file, self.key_file)
-            except (OSError, ssl.SSLError) as error:
+                # without a passphrase of ours OpenSSL would ask the terminal for one, and wait
+                context.load_cert_chain(self.cert_file, self.key_file, password=lambda: b"")
+            except (OSError, ValueError) as error:
                 raise ConfigError(
-                    f"broker.cert_file {self.cert_file}, key_file {self.key_file}: {error}"
+                    f"broker.cert_file {self.cert_file}, key_file {self.key_file}: {error}; is it PEM, without a passphrase?"
                 ) from error
         return context
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from wire.broker import Broker
 from wire.errors import ConfigError
@@ -101,3 +106,17 @@ def test_wrong_certificate_files(tmp_path: Path) -> None:
         Broker(url="mqtts://b", ca_file=junk).ssl_context()
     with pytest.raises(ConfigError, match="cert_file"):
         Broker(url="mqtts://b", cert_file=junk, key_file=junk).ssl_context()
+
+
+def test_a_key_with_a_passphrase_asks_nobody(tmp_path: Path) -> None:
+    """OpenSSL would ask the terminal, and a command would hang."""
+    key, locked = ec.generate_private_key(ec.SECP256R1()), tmp_path / "locked.key"
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    locked.write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(b"geheim")))
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node")]), datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    cert = tmp_path / "node.pem"
+    cert.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(form[0]))
+    broker = Broker(url="mqtts://b", cert_file=cert, key_file=locked)
+    with pytest.raises(ConfigError, match=r"locked\.key"):
+        broker.ssl_context()
