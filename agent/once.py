@@ -125,6 +125,9 @@ class Once:
         self._say(msgspec.json.encode({"topic": topic, "body": body}).decode())
 
 
+_UNFIT = ("gaps", "incomplete", "repeated", "wrong_rate")  # what docs/models.md says of windows
+
+
 def _nothing() -> None:
     """States are looked at when the look is over."""
 
@@ -134,7 +137,8 @@ def _hungry(slot: Slot, within_s: float) -> str:
     wants = slot.manifest.input if slot.manifest else None
     span_s = wants.length / wants.rate_hz if isinstance(wants, WindowInput) else 0.0
     if span_s < within_s:
-        return f"no whole input within {within_s:g} s"
+        found = [f"{slot.counters[name]} {name}" for name in _UNFIT if slot.counters[name]]
+        return f"no whole input within {within_s:g} s" + (f" ({', '.join(found)})" if found else "")
     return f"it sees {span_s:g} s at once: look longer, --seconds {math.ceil(span_s + 10)}"
 
 

@@ -87,6 +87,7 @@ class Slot:
         self._windows: Windows | None = None
         self._tells = False  # not while `open` runs in another thread
         self._seen = 0
+        self._rate_is_right = True  # or it was said that it is not
         self._thread: ModelThread | None = None
         self._jobs: deque[_Job] = deque()
         self._at_work = 0  # jobs the thread has
@@ -158,6 +159,10 @@ class Slot:
         if self._windows is not None:
             window = self._windows.add(reading.at_ns, reading.values, reading.quality)
             if window is None:
+                if self._rate_is_right and self.counters["wrong_rate"]:
+                    self._rate_is_right = False
+                    at = self.settings.input
+                    log.warning("model %s: %s comes at another rate than its model's", self.name, at)
                 return None
             self._seen += 1
             nth = self._seen - 1

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from agent.manifest import Manifest
 
 _SAME = 0.05  # a stream within 5 % of the model's rate is taken row by row
-_LATE = 2.0  # rows by which stamps that jitter may make a window longer or shorter besides
+_LATE = 2.0  # rows by which stamps that jitter may make a window longer or shorter besides ...
+_SHORT = 0.2  # ... but by no more than this share of a short one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +137,7 @@ class Windows:
         self._since = 0
         begin_ns = self._times_ns[self._at]
         off = (at_ns - begin_ns) / self._period_ns - (self._length - 1)
-        if abs(off) > _SAME * self._length + _LATE:
+        if abs(off) > min(_SAME * self._length + _LATE, _SHORT * self._length):
             self._counters["wrong_rate"] += 1
             return None
         rows = self._ring[self._at : self._at + self._length].copy()

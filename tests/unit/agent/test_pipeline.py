@@ -21,6 +21,7 @@ from adapters.base import Adapter, Options, Reading
 from agent.config import AgentConfig, Device, DevicePlan, Plan, Publish, Slot
 from agent.decoders import ModelError
 from agent.message import Message
+from agent.once import _hungry
 from agent.pipeline import Pipeline
 from agent.snapshot import SnapshotError, encode
 from wire.broker import Broker
@@ -247,6 +248,23 @@ async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(tmp_path: Pa
     assert found == {3: 0, 5: 0, 7: 3, 9: 3, 11: 0, 17: 0, 19: 3, 21: 3, 23: 0}
     assert [event.detail.get("input_quality", 0) for event in bench.events()] == list(found.values())
     assert bench.pipeline.slots["odd"].counters.items() >= {"filled": 1, "incomplete": 2}.items()
+
+
+async def test_rows_at_another_rate_than_the_models_are_told_once(
+    tmp_path: Path, mean_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows")})
+    async with bench.running() as sink:
+        for index in range(40):
+            sink(Reading("rows", T0 + index * STEP // 4, {"a": 0.0, "b": 0.0}))
+        await bench.settled()
+    assert bench.pipeline.slots["odd"].counters["wrong_rate"] > 1
+    assert not bench.batches("odd")
+    assert [r.getMessage() for r in caplog.records if "another rate" in r.getMessage()] == [
+        "model odd: dev/rows comes at another rate than its model's"
+    ]
+    often = bench.pipeline.slots["odd"].counters["wrong_rate"]
+    assert _hungry(bench.pipeline.slots["odd"], 5.0) == f"no whole input within 5 s ({often} wrong_rate)"
 
 
 async def test_every_nth_window(tmp_path: Path, mean_model: Path) -> None:

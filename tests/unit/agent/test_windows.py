@@ -261,6 +261,9 @@ def test_a_long_window_is_held_to_its_rate_as_a_short_one_cannot_be() -> None:
         made, counters = windows(length=500, hop=500, source_hz=None)
         found = feed(made, [T0 + round(i * P * factor) for i in range(500)])
         assert (len(found), counters["wrong_rate"]) == (1 - wrong, wrong)
+    made, counters = windows(length=4, hop=4, source_hz=None)
+    assert not feed(made, [T0 + i * P // 2 for i in range(4)])
+    assert counters == {"wrong_rate": 1}, "four rows at twice the rate are known as well"
 
 
 @pytest.mark.parametrize("hop", [1, 10])
