@@ -111,7 +111,8 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
                 context.load_cert_chain(self.cert_file, self.key_file, password=lambda: b"")
             except (OSError, ValueError) as error:
                 raise ConfigError(
-                    f"broker.cert_file {self.cert_file}, key_file {self.key_file}: {error}; is it PEM, without a passphrase?"
+                    f"broker.cert_file {self.cert_file}, key_file {self.key_file}: {error};"
+                    " is it PEM, without a passphrase?"
                 ) from error
         return context
 
