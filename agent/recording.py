@@ -10,6 +10,7 @@ one, not in chunks: a file that was cut off is whole up to its last record.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -104,7 +105,8 @@ class Recorder:
                 self._declare(device, each)
             self.sync()
         except BaseException:
-            self._file.close()
+            with contextlib.suppress(OSError):  # the disk is as full as before
+                self._file.close()
             raise
 
     def reading(self, device: str, reading: Reading, jpeg: bytes = b"") -> None:
@@ -166,9 +168,7 @@ class Recorder:
         try:
             from mcap.writer import Writer
         except ImportError as error:
-            raise RecordingError(
-                "recording needs mcap, which is missing: pip install 'edgebed[record]'"
-            ) from error
+            raise RecordingError("recording needs mcap: pip install 'edgebed[record]'") from error
         try:
             file = self._path.open("xb")
         except FileExistsError as error:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.health import read_status
+from agent.health import HEARTBEAT_S, read_status
 from agent.state import is_running
 from wire.clock import Clock
 from wire.errors import Unreachable
+
+STALE_S = 3 * HEARTBEAT_S  # it is written at each heartbeat, at least
 
 
 def read(state: Path, clock: Clock) -> dict[str, Any]:
@@ -32,6 +34,7 @@ def is_well(document: dict[str, Any]) -> bool:
     models = document.get("models", {}).values()
     return bool(
         document["running"]
+        and document["age_s"] <= STALE_S
         and all(device.get("state") in ("ok", "stopped") for device in devices)
         and all(model.get("state") == "ok" for model in models)
     )
@@ -42,6 +45,8 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
     life = "running" if document["running"] else "not running"
     link = "connected" if document.get("connected") and document["running"] else "offline"
     yield f"{document.get('node', '?')}: {life}, {link}, as of {document['age_s']:g} s ago"
+    if document["running"] and document["age_s"] > STALE_S:
+        yield "it has written no status since: is the disk under its state folder full?"
     trouble = f"; TROUBLE: {document['trouble']}" if document.get("trouble") else ""
     yield (
         f"outbox: {document.get('depth', 0)} messages wait, the oldest for {document.get('oldest_s', 0):g} s"

@@ -183,8 +183,8 @@ class Collector:
         }
 
 
-def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) -> None:
-    """Run a collector until SIGTERM or SIGINT; `announce` gets its address.
+def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) -> int:
+    """Run a collector until SIGTERM or SIGINT, and return which; `announce` gets its address.
 
     Raises:
         TryAgain: the port is in use, or the store belongs to another collector.
@@ -192,16 +192,24 @@ def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) 
     """
     collector = Collector(config, clock)
 
+    stopped_by = 0
+
+    def stop(number: int) -> None:
+        nonlocal stopped_by
+        stopped_by = number
+        collector.stop()
+
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, collector.stop)
+            loop.add_signal_handler(number, stop, number)
         await collector.run(lambda: announce(collector.url))
 
     # SQLite gives the interpreter back thousands of times a second; waiting 5 ms to get it again would
     # let the receiving thread starve the writing one
     sys.setswitchinterval(0.001)
     asyncio.run(serve())
+    return stopped_by
 
 
 class _Server(uvicorn.Server):

@@ -33,6 +33,7 @@ SESSION_S = 7 * 86_400  # how long a broker keeps the session of an absent colle
 MAX_INFLIGHT = 100  # own messages the broker has not acknowledged yet
 KEEPALIVE_S = 20
 CONNECT_S = 10.0
+_UNSPECIFIED = 128  # a reason code
 SILENCE_S = 30.0  # connected, nothing to hold back, not even the own probe: the connection is made anew
 OWED_S = 5.0  # a PUBACK for an ack: on a connection for acks alone nothing can delay it so long
 HELD_S = 5.0  # nothing was settled for so long though something is open: the store is stuck, not the broker
@@ -264,7 +265,8 @@ class Connection:
 
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
         if not self._why:
-            self._why = f"the connection ended: {code}"
+            # what paho says of an end without a word: the broker was stopped, or the line was cut
+            self._why = "the connection ended" + ("" if code.value == _UNSPECIFIED else f": {code}")
         if "taken over" in str(code).lower():
             self._why = (
                 f"another client connected as {self._link.client_id!r}: give each collector its own id"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,11 @@ def run(config: Path | None, verbose: bool, **changes: Any) -> None:
         notifier.ready(f"page at {url}")
 
     try:
-        app.run(_settings(config, changes), Clock(), announce)
+        stopped_by = app.run(_settings(config, changes), Clock(), announce)
     finally:
         notifier.close()
+    if stopped_by == signal.SIGINT:
+        sys.exit(130)
 
 
 @command.command()

@@ -223,6 +223,19 @@ def test_a_killed_recorder_leaves_what_it_had_synced(tmp_path: Path) -> None:
     assert "never overwritten" in again.stderr
 
 
+def test_a_file_that_cannot_grow_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "node: a/b/c/d\nbroker: {url: 'mqtt://127.0.0.1:1'}\nstate: s\ndevices:\n"
+        "  arm: {adapter: opcua, options: {url: 'opc.tcp://127.0.0.1:1', profile: opc40010}}\n"
+    )
+    record = edgebed_command("record", "a.yaml", "-o", "x.mcap", "--for", "2")
+    full = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *record]  # every write fails, as on a full disk
+    run = subprocess.run(full, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert "x.mcap cannot be written" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.returncode == 78
+
+
 def test_nothing_heard_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "node: a/b/c/d\nbroker: {url: 'mqtt://127.0.0.1:1'}\nstate: s\ndevices:\n"

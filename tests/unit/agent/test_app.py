@@ -214,6 +214,11 @@ async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
         assert "nowhere" in found.models["bad"].why
     document = status.read(tmp_path / "state", Clock())
     assert not status.is_well({**document, "running": True})
+    fine = {**document, "running": True, "devices": {}, "models": {}, "age_s": 14.0}
+    assert status.is_well(fine)
+    old = {**fine, "age_s": 60.0}
+    assert not status.is_well(old)
+    assert any("is the disk under its state folder full" in line for line in status.lines(old))
     assert any("device lost: degraded" in line for line in status.lines(document))
 
 

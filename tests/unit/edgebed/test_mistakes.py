@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import threading
@@ -57,6 +58,16 @@ def test_a_reader_that_has_seen_enough_ends_a_look_without_a_word(tmp_path: Path
             once.stdout.close()
             assert once.stderr.read() == b""
     assert once.returncode == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_an_interrupted_collector_says_so_and_a_stopped_one_is_well(
+    number: signal.Signals, status: int, tmp_path: Path
+) -> None:
+    command = edgebed_command("collector", "run", "--store", str(tmp_path / "store"), "--port", "0")
+    with Child("collector", command, tmp_path / "collector.log") as collector:
+        collector.first_line()
+        assert collector.end(number) == status
 
 
 def test_a_demo_on_a_used_port_does_not_begin() -> None:
