@@ -28,12 +28,15 @@ _given = itertools.count(random.randrange(100_000))  # each process begins elsew
 
 # ack_wait: how long nats-server waits before it sends an unacknowledged message again. The collector
 # acknowledges after a commit of 100 ms, a killed one comes back within seconds: 10 s is far from both.
+# sync_interval: a broker's word is no promise of ours; what a power cut takes from it, the nodes send again.
+# "always" syncs each message, acknowledgement and ack in one queue: behind a node that floods everybody
+# waited for seconds, at 500 messages a second (docs/decisions/0023).
 _NATS = """\
 server_name: edgebed
 host: "{host}"
 port: {nats_port}
 max_payload: 1MB
-jetstream {{ store_dir: "{folder}/jetstream", sync_interval: always }}
+jetstream {{ store_dir: "{folder}/jetstream", sync_interval: "1s" }}
 mqtt {{ host: "{host}", port: {port}, ack_wait: "10s", max_ack_pending: 4096 }}
 """
 
