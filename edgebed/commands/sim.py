@@ -7,6 +7,7 @@ import gc
 import inspect
 import json
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,11 +114,22 @@ def _refuse(given: dict[str, Any], foreign: dict[str, str], why: str) -> None:
 def _run_kind(kind: str, given: dict[str, Any], as_json: bool) -> None:
     rate, seconds = given.pop("rate", 1.0), given.pop("seconds", None)
     given |= _extra(given.pop("extra", ()))
+    if "host" in given:
+        _known(given["host"])
     given.setdefault("seed", 1)
     server = _server(kind, rate, given)
     stopped_by = asyncio.run(_serve(server, kind, seconds, as_json))
     if stopped_by == signal.SIGINT:
         sys.exit(130)
+
+
+def _known(host: str) -> None:
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise click.UsageError(
+            f"--host {host!r} is no address and no name that this machine knows"
+        ) from error
 
 
 def _extra(texts: Sequence[str]) -> dict[str, Any]:
