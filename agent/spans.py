@@ -97,8 +97,9 @@ class Spans:
         found: list[Segment] = []
         at = 0
         for span in self._spans:
-            found += self._segments[at : self._index(span.generation) + 1]
-            at = max(at, self._index(span.to_generation))
+            end = self._index(span.generation) + 1
+            found += self._segments[at:end]
+            at = max(at, end, self._index(span.to_generation))  # a span may begin and end in one
         return found
 
     def _index(self, generation: int) -> int:

@@ -114,6 +114,20 @@ def test_segments_of_fresh_data_are_free_again_while_the_backlog_waits(
     assert numbers(outbox.take_overtaken(ALL, ALL)) == old
 
 
+def test_a_segment_in_which_a_backlog_began_and_ended_is_let_go_once(open_outbox: Open) -> None:
+    """Read to its last record and no further, which is how a window fills; then all of it is acknowledged."""
+    outbox = open_outbox(max_mb=8)
+    old = append(outbox, 20)
+    assert outbox.overtake(0)
+    new = append(outbox, 200, size=5_000)  # the file it shares with the backlog is full, the next one begun
+    assert numbers(outbox.take(ALL, ALL)) == new
+    assert numbers(outbox.take_overtaken(len(old), ALL)) == old
+    assert ack(outbox, [*old, *new]) == 220
+    assert append(outbox, 1) == [221]
+    assert numbers(outbox.take(ALL, ALL)) == [221]
+    assert outbox.take_overtaken(ALL, ALL) == []
+
+
 @pytest.mark.parametrize("graceful", [True, False])
 def test_after_a_restart_only_the_last_segment_of_what_was_fresh_comes_again(
     folder: Path, open_outbox: Open, tmp_path: Path, graceful: bool
