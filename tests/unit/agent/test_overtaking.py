@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.journal import Record
@@ -192,3 +196,58 @@ def test_a_damage_in_the_backlog_declares_nothing_that_overtook_it(folder: Path,
     (gap,) = again.take(ALL, ALL)
     assert gap.tail == "_/gap"
     assert f'"lost":[[{missing[0]},{missing[0]}]]'.encode() in gap.body
+
+
+@pytest.mark.parametrize("seed", [*range(12), 355])
+def test_whatever_the_order_and_what_the_disk_refuses(
+    open_outbox: Open, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Each message is given out once or declared, though now and then no file can be opened."""
+    rng = random.Random(seed)
+    share, real = rng.choice((0.0, 0.02, 0.1, 0.3)), os.open
+
+    def opened(path: object, flags: int, *rest: int, **more: int) -> int:
+        if str(path).endswith(".seg") and rng.random() < share:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, flags, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr("agent.pool._RETRY_S", 0.0)
+    outbox = open_outbox(max_mb=rng.choice((1, 8)))
+    taken, acked, declared = set[int](), set[int](), Ranges()
+
+    def take(records: list[Record]) -> None:
+        assert not taken & set(numbers(records)), "given out twice"
+        taken.update(numbers(records))
+        for record in records:
+            if record.tail == "_/gap":
+                declared.update(msgspec.json.decode(record.body, type=Event).lost)
+
+    for what in rng.choices(("append", "commit", "take", "overtake", "ack"), (8, 5, 4, 1, 2), k=150):
+        if what == "append":
+            for _ in range(rng.choice((1, 5, 30))):
+                text = "v" * rng.choice((50, 1_000, 6_000))
+                body = Batch(t0=1, per=1, n=1, f={"x": [text]})
+                event = Event(ts=1, type="e", detail={"x": text})
+                data = rng.random() < 0.7
+                outbox.append(Message("data", "a", "s", body) if data else Message("event", "a", "e", event))
+        elif what == "commit":
+            outbox.commit()
+        elif what == "take":
+            some = rng.choice((outbox.take, outbox.take_overtaken))
+            with suppress(OSError):
+                take(some(rng.choice((1, 20, 500)), rng.choice((1, 30_000, ALL))))
+        elif what == "overtake":
+            outbox.overtake(0)
+        else:
+            known = {seq for seq in taken - acked if rng.random() < 0.7}
+            acked |= known
+            ack(outbox, sorted(known))
+    share = 0.0
+    for _ in range(3):  # what reading found damaged is declared by the next commit
+        assert outbox.commit()
+        while records := outbox.take(ALL, ALL) + outbox.take_overtaken(ALL, ALL):
+            take(records)
+    assert [seq for seq in range(1, outbox.head + 1) if seq not in taken and seq not in declared] == []
+    ack(outbox, sorted(taken))
+    assert outbox.stats().depth == 0
