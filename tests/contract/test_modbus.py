@@ -39,7 +39,7 @@ PACE = 100.0  # the same, at most, on a clock that waits for everybody
 
 
 def options(url: str, map_file: Path = SENSOR, **more: Any) -> ModbusOptions:
-    quick: dict[str, Any] = {"timeout_s": 0.25, "retries": 1}
+    quick: dict[str, Any] = {"timeout_s": 1.0, "retries": 1}
     return ModbusOptions(url=url, map=map_file, **(quick | more))
 
 
@@ -87,7 +87,7 @@ class TestModbusTcp(AdapterContract):
             FaultProxy(device.port) as link,
         ):
             url = f"{self.line}://127.0.0.1:{link.port}"
-            patience = {"timeout_s": 0.25} if self.line == "tcp" else {"timeout_s": 0.1, "retries": 2}
+            patience = {} if self.line == "tcp" else {"timeout_s": 0.5, "retries": 2}
             yield Rig(lambda: Modbus(options(url, **patience), clock), link)
 
 
@@ -319,13 +319,13 @@ async def test_what_ends_a_session_says_why(
 ) -> None:
     clock = Clock(RATE)
     async with ParticulateSensor(seed=SEED, clock=clock, line=line) as device:
-        async with Modbus(options(device.url, timeout_s=0.1, retries=2), clock) as adapter:
+        async with Modbus(options(device.url, timeout_s=0.5, retries=2), clock) as adapter:
             await read(adapter, 1)
             device.inject(fault)
             with pytest.raises(error, match=said):
                 await read(adapter, 100_000)
             device.repair()
-        async with Modbus(options(device.url, timeout_s=0.1, retries=2), clock) as adapter:
+        async with Modbus(options(device.url, timeout_s=0.5, retries=2), clock) as adapter:
             assert await read(adapter, 1)
 
 

@@ -317,8 +317,8 @@ def test_a_drag_zooms_and_now_comes_back(watched: Any) -> None:
         return int(chart.get_attribute("data-to")) - int(chart.get_attribute("data-from"))
 
     whole = span()
-    box = page.locator(".history .u-over").bounding_box()
-    assert box is not None
+    while (box := page.locator(".history .u-over").bounding_box()) is None:
+        pass  # it was drawn anew in that moment
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 60)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 60, steps=5)
