@@ -31,6 +31,7 @@ from simulators.faults import FaultProxy
 from wire.broker import Broker as BrokerConfig
 from wire.clock import Clock
 from wire.codec import compress, decode, encode
+from wire.errors import Unreachable
 from wire.messages import Ack, AgentInfo, Batch, Birth, Event, Status
 from wire.ranges import Ranges
 from wire.topics import Address
@@ -385,9 +386,11 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def collecting(tmp_path: Path, port: int) -> AsyncIterator[Collector]:
+async def collecting(tmp_path: Path, port: int, username: str = "") -> AsyncIterator[Collector]:
     config = CollectorConfig(
-        broker=BrokerConfig(url=f"mqtt://127.0.0.1:{port}"), store=tmp_path / "store", http=Http(port=0)
+        broker=BrokerConfig(url=f"mqtt://127.0.0.1:{port}", username=username),
+        store=tmp_path / "store",
+        http=Http(port=0),
     )
     collector = Collector(config, Clock())
     running = asyncio.create_task(collector.run())
@@ -443,6 +446,41 @@ async def test_a_subscription_that_died_alone_is_made_anew(
                 await asyncio.to_thread(sender.wait)
                 await asyncio.to_thread(until, lambda: collector.fleet.views(str(NODE))[0].state == "online")
     expect_exactly(tmp_path / "store", 20)
+
+
+class OneClient(Broker):
+    """mosquitto that takes every connection of a user for one client."""
+
+    def command(self) -> list[str]:
+        program, flag, path = super().command()
+        with Path(path).open("a") as conf:
+            conf.write("use_username_as_clientid true\n")
+        return [program, flag, path]
+
+
+async def test_a_broker_that_gives_no_second_connection(tmp_path: Path) -> None:
+    """Acks have a connection of their own where it can be; here each of the two would end the other."""
+    try:
+        broker = OneClient("mosquitto", tmp_path / "broker")
+        broker.start()
+    except Unreachable as error:
+        pytest.skip(str(error))
+    try:
+        async with collecting(tmp_path, broker.port, "collector-1") as collector:
+            acks = collector.link.acks
+            assert acks is not None
+            await asyncio.to_thread(until, lambda: acks.state.state == "stopped", what="it gives in")
+            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            connects = collector.link.state.connects
+            sender = Sender(broker.port)
+            sender.client.username_pw_set(NODE.client_id)
+            with sender:
+                sender.send(50)
+                await asyncio.to_thread(sender.wait)
+            assert collector.link.state.connects == connects, "in peace from then on"
+    finally:
+        broker.stop()
+    expect_exactly(tmp_path / "store", 50)
 
 
 async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
