@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import termios
@@ -17,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from adapters.base import DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError, why_no_connection
 
 _CHUNK = 4_096  # bytes taken at once
+_GRACE_S = 0.01  # to read what is there already
 _ENDLESS = 4 * 2**20  # bytes beyond the longest line without a line end: this is no line protocol
 _TELL_S = 10.0  # a line that is not understood is shown at most so often
 _SETTINGS = {
@@ -104,13 +106,15 @@ class Lines:
         """
         if self._ready:  # a timer for a line that is here costs more than reading it
             return self._ready.popleft()
-        try:
-            async with asyncio.timeout_at(by_s):
-                while not self._ready:
-                    self._take(await self._read())
-        except TimeoutError:
-            return None
-        return self._ready.popleft()
+        # what came while the whole process stood still has come in time: it is read after `by_s`
+        loop = asyncio.get_running_loop()
+        for grace in (False, True):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(loop.time() + _GRACE_S if grace else by_s):
+                    while not self._ready:
+                        self._take(await self._read())
+                return self._ready.popleft()
+        return None
 
     def stalled(self, what: str, silence_s: float) -> DeviceStalled:
         """The error to raise when nothing of use came for `silence_s`."""
