@@ -25,7 +25,7 @@ from edgebed.processes import Child, edgebed_command
 from wire.codec import encode
 from wire.messages import Batch
 
-FLOOD = 5_000
+FLOOD = 2_000
 HARM_S = 2.5  # long enough to fill every buffer that a bad peer could fill
 BASE = "tb1/acme/trial/hall"
 
@@ -236,7 +236,7 @@ def flooding(port: int, body: Any) -> Iterator[None]:
                         while node.recv(65_536):
                             pass
                 if number >= FLOOD:
-                    done.wait(1.0)
+                    done.wait(2.0)
         flooded.append(number)
 
     thread = threading.Thread(target=flood, name="flood")
