@@ -167,9 +167,7 @@ class Link(aiomqtt.Client):
         """
         await asyncio.wait({self._disconnected})
         error = self._disconnected.exception()
-        code = getattr(error, "rc", None)
-        named = error and getattr(code, "value", code) != _UNSPECIFIED
-        raise LinkDown(f"connection lost: {error if named else 'the broker ended it'}") from error
+        raise _lost(error) from error
 
     async def read(self) -> aiomqtt.Message:
         """The next message of a subscription.
@@ -180,7 +178,7 @@ class Link(aiomqtt.Client):
         try:
             return await anext(self.messages)
         except aiomqtt.MqttError as error:
-            raise LinkDown(f"connection lost: {error.__cause__ or error}") from error
+            raise _lost(error.__cause__ or error) from error
 
     async def listen(self, topics: list[str]) -> None:
         """Subscribe with QoS 1.
@@ -268,3 +266,9 @@ def properties(packet: int, **values: Any) -> Properties:
 
 def _ignore(_mid: int, _reason: int) -> None:
     pass
+
+
+def _lost(error: BaseException | None) -> LinkDown:
+    code = getattr(error, "rc", None)
+    named = error and getattr(code, "value", code) != _UNSPECIFIED
+    return LinkDown(f"connection lost: {error if named else 'the broker ended it'}")

@@ -72,7 +72,8 @@ def _window(package: Path) -> list[dict[str, Any]]:
     model = Model(load_package(package))
     spec = model.manifest.input
     assert isinstance(spec, WindowInput)
-    window = np.random.default_rng(1).normal(spec.mean, spec.std, (spec.length, len(spec.signals)))
+    shape = (spec.length, len(spec.signals))
+    window = np.random.default_rng(1).normal(spec.mean or 0.0, spec.std or 1.0, shape)
     rows = window.astype(np.float32)
     session, tensor = _session(package / model.manifest.file), np.zeros(spec.shape, np.float32)
     ours, bare = _best(
