@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -263,6 +264,8 @@ def _other(version: MQTTProtocolVersion) -> MQTTProtocolVersion:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLEOFError):  # some brokers hang up without an alert
+        return "it ended the TLS connection without saying why; does it trust our certificate?"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return str(error)
