@@ -21,6 +21,7 @@ from bumble.transport import open_transport
 from bumble.transport.common import Transport
 
 from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, why_no_connection
+from wire.ending import end
 
 DEVICE_INFORMATION = {"manufacturer": "2A29", "model": "2A24", "serial_number": "2A25"}
 _INFORMATION_SERVICE = UUID("180A")
@@ -74,7 +75,7 @@ class Session:
             await asyncio.wait(ends, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             answered = task.done()
-            await _end(task)
+            await end([task], 0.5, again_s=0.1)
         if not answered or task.cancelled():
             raise DeviceUnreachable(self.lost.result() if self.lost.done() else self._why(within_s))
         error = task.exception()
@@ -231,13 +232,4 @@ async def _wait(work: Coroutine[Any, Any, None], seconds: float) -> None:
     try:
         await asyncio.wait({task}, timeout=seconds)
     finally:
-        await _end(task)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel until it ends: `wait_for`, which Bumble uses, loses a cancellation now and then."""
-    for _ in range(5):
-        if task.done():
-            return
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.1)
+        await end([task], 0.5, again_s=0.1)

@@ -28,6 +28,7 @@ from pymodbus.framer import FramerBase, FramerRTU, FramerSocket, FramerType
 from pymodbus.pdu import DecodePDU, ModbusPDU
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError
+from wire.ending import end
 
 # MODBUS Application Protocol V1.1b3, 7
 EXCEPTIONS = {
@@ -153,9 +154,8 @@ class Session:
                 raise fate.result()
             return task.result()
         finally:
-            while not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=0.05)
+            if not task.done():
+                await end([task], again_s=0.05)
 
     async def read(self, kind: str, address: int, count: int) -> Sequence[int]:
         """`count` registers or bits from `address`, which counts from 0.

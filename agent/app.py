@@ -19,7 +19,6 @@ from agent import footprint, health, state
 from agent.commands import Commands, Rejected
 from agent.config import Plan
 from agent.custody import Custody, NodeKey, keep_stating
-from agent.ending import end
 from agent.message import Message
 from agent.outbox import Outbox, keep_committing
 from agent.pipeline import Pipeline
@@ -28,6 +27,7 @@ from agent.sources import follow
 from agent.timesync import Steps, TimeSync, kernel_state
 from agent.uplink import Identity, Uplink
 from wire.clock import Clock
+from wire.ending import end
 from wire.messages import AgentInfo, Birth, ClockState, Device, Event, Status
 from wire.topics import NODE_ITSELF
 

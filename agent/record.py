@@ -12,13 +12,13 @@ from msgspec.structs import replace
 from adapters.base import Reading
 from agent import recording
 from agent.config import Plan
-from agent.ending import end
 from agent.message import Message
 from agent.pipeline import Pipeline
 from agent.recording import Recorder, RecordingError
 from agent.sources import Sink, Source, follow
 from agent.timesync import TimeSync
 from wire.clock import Clock
+from wire.ending import end
 from wire.errors import Unreachable
 from wire.messages import Event, Live, Snapshot
 

@@ -11,12 +11,12 @@ import msgspec
 
 from adapters.base import Adapter, Options, Reading
 from agent.config import AgentConfig, DevicePlan, Plan
-from agent.ending import end
 from agent.message import Message
 from agent.pipeline import Pipeline
 from agent.recording import Reader, RecordingError, Session, session
 from wire import config
 from wire.clock import Clock
+from wire.ending import end
 from wire.messages import ClockState, Event, Live, ModelState, Snapshot, Stream
 from wire.topics import Address
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
 from agent.config import Plan
-from agent.ending import end
 from agent.quality import Inspector
 from wire.clock import Clock
+from wire.ending import end
 from wire.messages import DeviceState, Stream
 
 log = logging.getLogger("edgebed.source")

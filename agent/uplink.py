@@ -15,7 +15,6 @@ import aiomqtt
 
 from agent.answers import Answers, OnCommand
 from agent.delays import Delays
-from agent.ending import end
 from agent.feed import Feed
 from agent.flight import Flight
 from agent.hearing import DEAF, NEVER_HEARD, Hearing
@@ -28,6 +27,7 @@ from agent.session import Session
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode
+from wire.ending import end
 from wire.errors import ConfigError, WireError
 from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Snapshot, Status
 from wire.ranges import Ranges

@@ -33,6 +33,7 @@ from simulators import patient
 from simulators.lapses import Lapses
 from simulators.patient import Patient
 from wire.clock import NS_PER_S, Clock
+from wire.ending import end
 from wire.errors import TryAgain
 
 ADDRESS = "F0:F1:F2:F3:F4:F5"
@@ -143,9 +144,8 @@ class HeartStrap:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
-        while task is not None and not task.done():
-            task.cancel()  # Bumble loses a cancellation now and then
-            await asyncio.wait({task}, timeout=0.2)
+        if task is not None:
+            await end([task], again_s=0.2)
         await self._stop()
 
     async def _stop(self) -> None:

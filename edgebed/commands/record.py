@@ -42,9 +42,9 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
     are recorded as they are, faces and number plates included: see docs/privacy.md.
     """
     from agent.config import load
-    from agent.ending import end
     from agent.record import Record
     from edgebed.commands.agent import errors_of_a_group, log_to_stderr
+    from wire.ending import end
 
     log_to_stderr("warning")
     clock = Clock()

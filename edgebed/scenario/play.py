@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agent.app import App
-from agent.ending import end
 from agent.sources import Source
 from collector.ledger import totals
 from edgebed.scenario.document import Happening
 from edgebed.scenario.stage import IN_FLOW, READY_S, Site, Stage, quickest
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S
+from wire.ending import end
 from wire.errors import ConfigError, EdgebedError
 from wire.governed import GovernedClock
 from wire.messages import Birth

@@ -17,7 +17,6 @@ import yaml
 import simulators
 from agent.app import App
 from agent.config import load as load_plan
-from agent.ending import end
 from agent.sources import Source
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
@@ -28,6 +27,7 @@ from edgebed.stand import ADDRESS_KEYS
 from simulators.faults import FaultProxy
 from wire.broker import Broker as BrokerOptions
 from wire.clock import NS_PER_S
+from wire.ending import end
 from wire.errors import ConfigError, EdgebedError
 from wire.governed import GovernedClock
 from wire.messages import Stream

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from agent.commands import Commands
-from agent.ending import end
 from agent.message import Message
 from agent.outbox import Outbox, OutboxSettings, keep_committing
 from agent.uplink import Identity, Uplink
 from wire.broker import Broker
 from wire.clock import Clock
+from wire.ending import end
 from wire.messages import AgentInfo, Batch, Birth, ClockState, Status
 from wire.topics import Address
 

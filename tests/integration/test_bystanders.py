@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from agent.ending import end
 from edgebed.broker import Broker, free_port
 from edgebed.processes import Child, edgebed_command
 from wire.codec import encode
+from wire.ending import end
 from wire.messages import Batch
 
 FLOOD = 2_000

@@ -14,7 +14,6 @@ import pytest
 
 from agent import flight, link, uplink
 from agent.commands import Action, Commands
-from agent.ending import end
 from agent.message import Message
 from agent.outbox import Outbox, OutboxSettings, keep_committing
 from agent.uplink import Identity, Uplink
@@ -23,6 +22,7 @@ from simulators.faults import FaultProxy
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode, decode_live, encode
+from wire.ending import end
 from wire.messages import (
     Ack,
     AgentInfo,

@@ -24,7 +24,6 @@ from onnx import helper
 from agent import status
 from agent.app import App, _Committer
 from agent.config import load
-from agent.ending import end
 from agent.message import Message
 from agent.outbox import Outbox, OutboxSettings
 from agent.state import is_running, locked
@@ -32,6 +31,7 @@ from edgebed.broker import Broker, free_port
 from edgebed.processes import edgebed_command
 from wire import codec, topics
 from wire.clock import Clock
+from wire.ending import end
 from wire.errors import ConfigError, TryAgain, Unreachable
 from wire.messages import Ack, Batch, Birth, Event, Status
 

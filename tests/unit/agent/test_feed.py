@@ -10,12 +10,12 @@ import pytest
 
 from agent import flight as flight_module
 from agent import journal
-from agent.ending import end
 from agent.feed import Feed
 from agent.flight import Flight
 from agent.message import Message
 from agent.outbox import Outbox, OutboxSettings
 from wire.clock import Clock
+from wire.ending import end
 from wire.messages import Batch, ClockState
 from wire.ranges import Ranges
 from wire.topics import Address
@@ -62,7 +62,7 @@ async def test_a_slow_disk_outlasts_the_end_of_a_connection(
         return real(*place)  # type: ignore[arg-type]
 
     monkeypatch.setattr(journal, "read", slow)
-    monkeypatch.setattr("agent.ending.AGAIN_S", 0.01)
+    monkeypatch.setattr("wire.ending.AGAIN_S", 0.01)
     feed, flight = Feed(outbox, NODE, Clock(), lambda: ClockState.NTP), Flight()
     filling = asyncio.create_task(feed.fill(flight, 0.0))
     assert await asyncio.to_thread(reading.wait, 30)

@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
-from agent import ending
-from agent.ending import end
+from wire import ending
+from wire.ending import end
 
 
 @pytest.fixture(autouse=True)

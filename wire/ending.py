@@ -9,8 +9,12 @@ from typing import Any
 AGAIN_S = 1.0
 
 
-async def end(tasks: Iterable[asyncio.Task[Any]], within_s: float = float("inf")) -> set[asyncio.Task[Any]]:
+async def end(
+    tasks: Iterable[asyncio.Task[Any]], within_s: float = float("inf"), *, again_s: float | None = None
+) -> set[asyncio.Task[Any]]:
     """Cancel `tasks` until they are done; returns those that were not within `within_s`.
+
+    `again_s` is how long a cancellation may take before it is repeated, `AGAIN_S` without it.
 
     One cancellation is not enough: `asyncio.wait_for` of Python 3.11, on which MQTT and device libraries
     stand, loses one that comes at the moment its future is done (python/cpython#86296).
@@ -21,7 +25,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]], within_s: float = float("inf")
     while late and loop.time() < until_s:
         for task in late:
             task.cancel()
-        _, late = await asyncio.wait(late, timeout=min(AGAIN_S, until_s - loop.time()))
+        _, late = await asyncio.wait(late, timeout=min(again_s or AGAIN_S, until_s - loop.time()))
     for task in every - late:
         if not task.cancelled():
             task.exception()  # seen: it is over, and whoever wants the failure has the task
