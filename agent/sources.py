@@ -118,8 +118,10 @@ class Source:
             await self._read(adapter, counted)
         finally:
             self.opened = False
-            self._count(adapter, counted)
-            await self._close(adapter)
+            try:
+                await self._close(adapter)
+            finally:
+                self._count(adapter, counted)  # closing counts as well: what was still waiting, what hangs
 
     async def _open(self, adapter: Adapter) -> None:
         limit_s = max(OPEN_S, self._stall_s)

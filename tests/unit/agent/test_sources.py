@@ -98,6 +98,16 @@ async def test_a_device_that_ends_by_itself_is_stopped() -> None:
     assert follower.source.readings == 3
 
 
+async def test_what_closing_counts_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def close(self: Scripted) -> None:
+        self.counters["left_behind"] = 1
+
+    monkeypatch.setattr(Scripted, "close", close)
+    follower = Follower([1, DeviceUnreachable("gone")], [2])
+    await follower.runs()
+    assert follower.source.counters == {"steps": 2, "left_behind": 2, "lost": 1}
+
+
 async def test_loss_and_return_are_each_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "edgebed.source")
     follower = Follower(
