@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from adapters import base
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, OptionsError, Reading
-from adapters.capture import Capture, Source
+from adapters.capture import Capture, Shot, Source
 from adapters.rtsp_probe import name_of, parts_of, probe
 from adapters.video import Clip, Folder, Network, Usb
 from wire.clock import Clock
@@ -29,8 +29,9 @@ Number = Annotated[int, Meta(ge=0, le=255)]
 class Camera(Adapter):
     """One camera; its stream is `frames`.
 
-    `counters`: `frames_dropped` were replaced by a newer one before anybody took them, `frames_skipped` were
-    left out to keep to `fps`, `captures_abandoned` hang in the library.
+    `counters`: `frames_dropped` were replaced by a newer one before anybody took them, or waited when the
+    camera was closed; `frames_skipped` were left out to keep to `fps`; `captures_abandoned` hang in the
+    library. At each reading `index + 1` is what was read, dropped and skipped.
     """
 
     kind = "camera"
@@ -124,8 +125,11 @@ class Camera(Adapter):
     async def close(self) -> None:
         """End the capture; one that hangs is left to end by itself, and counted."""
         capture, self._capture = self._capture, None
-        if capture is not None and not await capture.close(_CLOSE_S):
+        if capture is None:
+            return
+        if not await capture.close(_CLOSE_S):
             self.counters["captures_abandoned"] += 1
+        self._count(capture)  # what came after the last reading
 
     async def readings(self) -> AsyncIterator[Reading]:
         """Pictures, the newest first where the reader is slow, every one with `pace: asap`.
@@ -143,15 +147,16 @@ class Camera(Adapter):
                 shot = capture.take()
             except EOFError:
                 return
-            finally:
-                self.counters["frames_dropped"] = capture.dropped
-                self.counters["frames_skipped"] = capture.skipped
             if shot is not None:
+                self._count(shot)
                 yield Reading(STREAM, shot.at_ns, picture=shot.picture, index=shot.index)
             elif not await capture.wait(self.options.read_timeout_s + _SLACK_S):
                 raise DeviceStalled(f"{self._name()} hangs: no picture for {self.options.read_timeout_s:g} s")
 
     # --- how it is done
+
+    def _count(self, of: Shot | Capture) -> None:
+        self.counters["frames_dropped"], self.counters["frames_skipped"] = of.dropped, of.skipped
 
     async def _start(self, timeout_s: float) -> None:
         options, from_disk = self.options, self.options.file or self.options.folder

@@ -41,18 +41,25 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture, its number since the start and its time in Unix nanoseconds."""
+    """One picture, its number since the start and its time in Unix nanoseconds.
+
+    `dropped` and `skipped` count the pictures before it that nobody took. The thread may drop the next one
+    while this one is handed on, so the counters of the capture do not fit the picture.
+    """
 
     picture: Picture
     index: int
     at_ns: int
+    dropped: int
+    skipped: int
 
 
 class Capture:
     """Runs a source in a daemon thread and hands its pictures to the event loop.
 
     `wait_for_reader`: every picture is handed on and the source waits; else a newer picture replaces one
-    that nobody took (`dropped`). `moved` is when the source last gave a sign of life, by `time.monotonic`.
+    that nobody took. `dropped` counts those, and the one that waited when the capture was closed. `moved`
+    is when the source last gave a sign of life, by `time.monotonic`.
     """
 
     def __init__(
@@ -141,9 +148,13 @@ class Capture:
         try:
             async with asyncio.timeout(patience_s):
                 await self._done.wait()
+            self._thread.join(1.0)  # it has said its last word and returns
         except TimeoutError:
             return False
-        self._thread.join(1.0)  # it has said its last word and returns
+        finally:
+            if not self._every:  # what was read ahead of a reader can be read again
+                self.dropped += len(self._shots)
+            self._shots.clear()
         return True
 
     # --- in the thread
@@ -172,8 +183,8 @@ class Capture:
                 self.moved = time.monotonic()
                 at_ns = pace.stamp(index)
                 if pace.wanted(at_ns):
-                    shot = Shot(source.picture(), index, at_ns)
-                    if not self._wait_until(pace.due_ns(at_ns)) or not self._hand_over(shot):
+                    picture = source.picture()
+                    if not self._wait_until(pace.due_ns(at_ns)) or not self._hand_over(picture, index, at_ns):
                         return
                 else:
                     self.skipped += 1
@@ -189,7 +200,7 @@ class Capture:
                 return False
         return True
 
-    def _hand_over(self, shot: Shot) -> bool:
+    def _hand_over(self, picture: Picture, index: int, at_ns: int) -> bool:
         with self._room:
             if self._every:
                 if len(self._shots) >= _AHEAD:
@@ -197,7 +208,7 @@ class Capture:
             elif self._shots:
                 self._shots.clear()
                 self.dropped += 1
-            self._shots.append(shot)
+            self._shots.append(Shot(picture, index, at_ns, self.dropped, self.skipped))
         if self._waiter is not None:
             self._tell(self._wake)
         return not self._stop.is_set()
