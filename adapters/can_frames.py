@@ -186,8 +186,9 @@ class CanBus:
         while thread.is_alive():  # an event would need the loop of a thread that may never end
             if asyncio.get_running_loop().time() > deadline:
                 log.warning("%s does not close: its driver hangs and is left behind", self._options.where)
-                return
+                break
             await asyncio.sleep(0.01)
+        self._counters.update(self._tally.copy())  # what was counted after the last frames were taken
 
     # --- the thread
 
