@@ -196,6 +196,8 @@ class Session:
         link, self._link = self._link, None
         if link is not None:
             await link.shut()
+        while self._waiting:  # the broker counts them as delivered
+            self._drop()
 
     def heard(self) -> None:
         """Something usable came: silence counts from now."""
@@ -272,11 +274,14 @@ class Session:
             self.why = f"; the last message had {len(body)} bytes, see max_message_bytes"
             return
         while len(self._waiting) >= self._options.queue or self._bytes + len(body) > _QUEUE_BYTES:
-            self._bytes -= len(self._waiting.popleft().body)
-            self._count("dropped")
+            self._drop()
         self._waiting.append(Received(topic, body, message.retain, self._clock.now_ns()))
         self._bytes += len(body)
         self._news.set()
+
+    def _drop(self) -> None:
+        self._bytes -= len(self._waiting.popleft().body)
+        self._count("dropped")
 
     def _count(self, what: str) -> None:
         self._counters[what] = self._counters.get(what, 0) + 1

@@ -239,6 +239,14 @@ async def test_what_a_slow_reader_loses_is_counted(broker: Broker) -> None:
         assert [row.values["temp"] for row in await read(adapter, 5)] == [15, 16, 17, 18, 19]
 
 
+async def test_what_waits_when_it_is_closed_is_counted(broker: Broker) -> None:
+    async with publisher(broker.url) as device, Mqtt(options(broker.port, queue=1), Clock()) as adapter:
+        for number in range(3):
+            device.publish(TOPIC, b'{"air": {"temp": %d}}' % number, qos=1)
+        await until(lambda: adapter.counters.get("dropped") == 2)  # and one waits
+    assert adapter.counters == {"dropped": 3}
+
+
 async def test_a_flood_of_rubbish_is_silence_and_says_so(mosquitto: Broker) -> None:
     async with Mqtt(options(mosquitto.port), Clock()) as adapter, publisher(mosquitto.url) as device:
 
