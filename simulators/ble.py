@@ -75,6 +75,7 @@ class HeartStrap:
         self.host, self.port = host, port
         self.clock = clock or Clock()
         self.start_ns = 0
+        self.skipped = 0  # notifications that a sleeping machine missed
         self.address, self.name = address, name
         self._lapses = Lapses(LAPSES, [text for text in faults if _is_lapse(text)])
         self._patient = Patient(seed, [patient.Fault.parse(text) for text in faults if not _is_lapse(text)])
@@ -170,6 +171,7 @@ class HeartStrap:
             await self.clock.sleep_until(due_ns)
             late_ns = self.clock.now_ns() - due_ns
             if late_ns > _GIVE_UP_NS * self.clock.rate:
+                self.skipped += late_ns // _PERIOD_NS
                 self._index += late_ns // _PERIOD_NS
             with contextlib.suppress(BaseBumbleError):  # whom it tells went away meanwhile
                 await self._tell(self._index)

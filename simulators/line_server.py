@@ -35,6 +35,7 @@ class Talker(ABC):
         self.clock = clock or Clock()
         self.rate_hz = rate_hz
         self.start_ns = 0  # time of sample 0
+        self.skipped = 0  # samples that a sleeping machine missed
         self._period_ns = NS_PER_S // rate_hz
         self._lapses = lapses
         self._line = LineServer(host, port, terminal=terminal)
@@ -54,6 +55,11 @@ class Talker(ABC):
     def port(self) -> int:
         """Where it listens; 0 on a pseudo terminal."""
         return self._line.port
+
+    @property
+    def lost(self) -> int:
+        """What listeners did not take in time."""
+        return self._line.lost
 
     def inject(self, fault: str) -> None:
         """Break something from now on, or from the fault's start where that is later."""
@@ -97,6 +103,7 @@ class Talker(ABC):
             await self.clock.sleep_until(due_ns)
             late_ns = self.clock.now_ns() - due_ns
             if late_ns > _GIVE_UP_NS * self.clock.rate:
+                self.skipped += late_ns // self._period_ns
                 self._index += late_ns // self._period_ns
             self._line.send(self.says(self._index))
             self._index += 1
@@ -108,6 +115,7 @@ class LineServer:
 
     def __init__(self, host: str, port: int, *, terminal: bool = False) -> None:
         self.host, self.port = host, port
+        self.lost = 0  # sends that a listener missed, or got a part of
         self._terminal = terminal
         self._path = ""
         self._ends: tuple[int, ...] = ()  # of the pseudo terminal: ours and theirs
@@ -124,9 +132,13 @@ class LineServer:
         for writer in self._clients.values():
             if writer.transport.get_write_buffer_size() < _BEHIND:
                 writer.write(data)
+            else:
+                self.lost += 1
         if self._ends:
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._ends[0], data)
+            try:
+                self.lost += os.write(self._ends[0], data) < len(data)
+            except BlockingIOError:
+                self.lost += 1
 
     def unplug(self) -> None:
         """Pull the cable: connections end, and the pseudo terminal goes away."""

@@ -52,6 +52,7 @@ class MqttDevice(ABC):
         self.clock = clock or Clock()
         self.start_ns = 0
         self.written = 0  # messages with samples since the start
+        self.skipped = 0  # turns that a sleeping machine missed
         self._plant = plant
         self._period_ns = period_ns
         self._parts = parts
@@ -107,7 +108,9 @@ class MqttDevice(ABC):
             await self.clock.sleep_until(due_ns)
             late_ns = self.clock.now_ns() - due_ns
             if late_ns > max(_GIVE_UP_NS * self.clock.rate, self._period_ns):
-                self._turn += int(late_ns * self._parts // self._period_ns)
+                missed = int(late_ns * self._parts // self._period_ns)
+                self.skipped += missed
+                self._turn += missed
             at_s = self._now_s()
             if await self._is_connected(at_s):
                 self._step(self._turn, at_s)

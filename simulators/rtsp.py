@@ -29,8 +29,8 @@ _METHODS = ("OPTIONS", "DESCRIBE", "SETUP", "PLAY", "PAUSE", "TEARDOWN", "GET_PA
 class RtspServer:
     """Serves `rtsp://host:port/path`; `publish` sends one picture to everybody who plays.
 
-    `counters`: viewers that were too slow and were dropped, pictures they missed before that, requests that
-    were refused.
+    `counters`: viewers that were too many and were refused, or too slow and were dropped, pictures they
+    missed before that, requests that were refused.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ class RtspServer:
     ) -> None:
         self.path, self.host, self.port = path.strip("/"), host, port
         self.rate_hz = rate_hz
-        self.counters = {"viewers_dropped": 0, "pictures_missed": 0, "requests_refused": 0}
+        self.counters = dict.fromkeys(
+            ("viewers_refused", "viewers_dropped", "pictures_missed", "requests_refused"), 0
+        )
         self.someone_plays = asyncio.Event()
         self.session_s, self._slow_s = session_s, slow_s
         self._login = base64.b64encode(f"{user}:{password}".encode()) if user or password else b""
@@ -147,6 +149,7 @@ class RtspServer:
 
     def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._viewers) >= MAX_VIEWERS:
+            self.counters["viewers_refused"] += 1
             writer.transport.abort()
             return
         viewer = _Viewer(reader, writer)

@@ -301,15 +301,17 @@ async def test_nothing_is_drawn_while_nobody_watches() -> None:
             await viewer.play()
             await until(lambda: camera.index >= 3)
         await until(lambda: camera.viewers == 0)
-        await asyncio.sleep(0.05)
         stood, skipped = camera.index, camera.skipped
-        await asyncio.sleep(0.1)
-        assert camera.index == stood
+        await asyncio.sleep(0.15)
+
+        def drawn() -> int:
+            return camera.index - stood - (camera.skipped - skipped)
+
+        assert drawn() <= 1, "the picture that was begun"
         async with visiting(camera) as viewer:
             await viewer.play()
-            await until(lambda: camera.index > stood)
-        assert camera.index > stood + 5  # the street went on
-        assert camera.skipped <= skipped + 2  # which is no fault of the camera
+            await until(lambda: camera.index > stood + 20)
+        assert drawn() >= 20, "the street went on: that is no fault of the camera and not skipped"
 
 
 async def test_truth_is_that_of_the_scene() -> None:
@@ -523,6 +525,7 @@ async def test_viewers_are_bounded() -> None:
             with contextlib.suppress(ConnectionError):
                 assert await late.ended() == b""
         assert camera.viewers == MAX_VIEWERS
+        assert camera.counters["viewers_refused"] == 1
 
 
 async def test_who_says_nothing_is_forgotten() -> None:
