@@ -20,6 +20,7 @@ SIZE = (320, 240)
 FPS = {"north": 4, "east": 4, "south": 4, "west": 20}  # the last one's model is too slow for it
 SLOW = "west"
 PICTURE_MB = 640 * 480 * 3 / 1e6
+GUARD_S = 180.0  # against hanging: a busy machine takes its time
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +114,9 @@ async def test_every_stream_arrives_and_what_is_dropped_is_counted_and_told(
             return len((await rows(name))["f"]["frame"]) >= least
 
         for name in FPS:
-            await stand.until(f"results of {name}", lambda name=name: arrived(name, 10))
+            await stand.until(f"results of {name}", lambda name=name: arrived(name, 10), GUARD_S)
         first_mb = (await stand.api(path))["health"]["rss_mb"]
-        await stand.until("drops are told", lambda: _dropped(stand, path, 60))
+        await stand.until("drops are told", lambda: _dropped(stand, path, 60), GUARD_S)
         told, frames = await stand.api(path), {name: (await rows(name))["f"]["frame"] for name in FPS}
     status = stand.agent_status("cam-01")
     for name in FPS:
