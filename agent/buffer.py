@@ -44,7 +44,7 @@ class Buffer:
         self._clock = clock
         self._waiting: dict[Kind, deque[Blob]] = {kind: deque() for kind in KINDS}
         self._bytes = dict.fromkeys(KINDS, 0)
-        self._writing: list[Blob] = []
+        self._writing: list[tuple[Kind, list[Blob]]] = []  # in the order of their numbers
         self._encode = msgspec.json.Encoder().encode
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Buffer:
     def floor(self) -> int:
         """The highest seq up to which everything is on disk or declared lost there."""
         lowest = [waiting[0].seq for waiting in self._waiting.values() if waiting]
-        lowest += [first.seq for first in self._writing[:1]]
+        lowest += [group[0].seq for _, group in self._writing[:1]]
         lost = self.losses.lowest()
         return min([*lowest, self.head + 1, *([] if lost is None else [lost])]) - 1
 
@@ -127,32 +127,50 @@ class Buffer:
                 self.add(Message("event", NODE_ITSELF, TYPE, event))
                 self.losses.said(event)
 
-    def next(self) -> Kind | None:
-        """What is written next: events first, so that a gap is on disk before what it names is gone."""
-        return "event" if self._waiting["event"] else "data" if self._waiting["data"] else None
+    def next(self, *, events_first: bool) -> Kind | None:
+        """The kind that is written next: that of the lowest number, or events where they come first."""
+        if events_first and self._waiting["event"]:
+            return "event"
+        return min(((first, kind) for kind, first in self._firsts()), default=(0, None))[1]
 
     def wants(self, kind: Kind) -> tuple[int, int, int]:
-        """Seq and size of the first that waits, and the size of all of them."""
-        first = self._waiting[kind][0]
-        return first.seq, first.size, self._bytes[kind]
+        """The lowest number that waits in either kind, the size of the first of this kind, and of all."""
+        lowest = min(first for _, first in self._firsts())
+        return lowest, self._waiting[kind][0].size, self._bytes[kind]
 
-    def pop(self, kind: Kind, room: int) -> list[Blob]:
-        """The next group to write, as much as `room` bytes hold; end it with `written` or `put_back`."""
-        waiting, group = self._waiting[kind], []
-        while waiting and waiting[0].size <= room:
-            room -= waiting[0].size
-            group.append(waiting.popleft())
-        self._bytes[kind] -= sum(packed.size for packed in group)
-        self._writing = group
-        return group
+    def pop(self, rooms: dict[Kind, int], *, events_first: bool) -> list[tuple[Kind, list[Blob]]]:
+        """The next runs to write, in the order of their numbers, up to the first that finds no room.
+
+        Only with `events_first` events go on past data without room. End it with `written` or `put_back`.
+        """
+        rooms, runs = dict(rooms), []
+        while firsts := sorted((first, kind) for kind, first in self._firsts() if kind in rooms):
+            kind, limit = firsts[0][1], firsts[1][0] if len(firsts) > 1 else self.head + 1
+            waiting, group, room = self._waiting[kind], [], rooms[kind]
+            while waiting and waiting[0].seq < limit and waiting[0].size <= rooms[kind]:
+                rooms[kind] -= waiting[0].size
+                group.append(waiting.popleft())
+            if group:
+                self._bytes[kind] -= room - rooms[kind]
+                runs.append((kind, group))
+            if waiting and waiting[0].seq < limit:  # it does not fit
+                if kind == "event" or not events_first:
+                    break
+                del rooms[kind]
+        self._writing = runs
+        return runs
 
     def written(self) -> None:
-        """The group is on disk, and with it what its gap events declare."""
-        self.losses.written(packed.seq for packed in self._writing)
+        """The runs are on disk, and with them what their gap events declare."""
+        self.losses.written(packed.seq for _, group in self._writing for packed in group)
         self._writing = []
 
-    def put_back(self, kind: Kind) -> None:
-        """The group could not be written and waits again."""
-        self._waiting[kind].extendleft(reversed(self._writing))
-        self._bytes[kind] += sum(packed.size for packed in self._writing)
+    def put_back(self) -> None:
+        """The runs could not be written and wait again."""
+        for kind, group in reversed(self._writing):
+            self._waiting[kind].extendleft(reversed(group))
+            self._bytes[kind] += sum(packed.size for packed in group)
         self._writing = []
+
+    def _firsts(self) -> list[tuple[Kind, int]]:
+        return [(kind, waiting[0].seq) for kind, waiting in self._waiting.items() if waiting]

@@ -79,34 +79,48 @@ class Committer:
             with self._lock:
                 if not self.trouble:  # while nothing can be written, gaps would only crowd out events
                     self._buffer.declare()
-                kind = self._buffer.next()
+                # A gap goes ahead of data that need a file: what it names is in the next files to be used.
+                events_first = bool(self._condemned or self.trouble)
+                kind = self._buffer.next(events_first=events_first)
             if kind is None:
                 return
-            self._write(kind)
+            self._write(kind, events_first=events_first)
 
-    def _write(self, kind: Kind) -> None:
-        segment = self._segment_for(kind)
+    def _write(self, kind: Kind, *, events_first: bool) -> None:
+        """Write both kinds in the order of their numbers, each flushed once, in the segments there are.
+
+        A kill on the way leaves the first of them: no number is missing below one that is there.
+        """
+        active = {each: journal.segments[-1] for each, journal in self._journals.items() if journal.segments}
+        active[kind] = self._segment_for(kind)
         with self._lock:
             sure = self._buffer.floor
-            group = self._buffer.pop(kind, segment.room)
+            rooms = {each: active[each].room if each in active else 0 for each in KINDS}
+            runs = self._buffer.pop(rooms, events_first=events_first)
+        touched = {each: active[each] for each, _ in runs}
         try:
-            segment.write(group, sure)
+            for each, group in runs:
+                active[each].write(group, sure)
+            for segment in touched.values():
+                segment.flush()
         except OSError:
-            self._abandon(segment)
+            self._abandon(list(touched.values()))
             raise
         self._works()
-        known = self._journals[kind].segments
         with self._lock:
+            for segment in touched.values():
+                segment.publish()
             self._buffer.written()
-            self._groups += 1
-            unsealed = [each for each in known[:-1] if not each.sealed]
-            for each in unsealed:
-                each.sealed = True
+            self._groups += bool(runs)
+            known = [segment for each in touched for segment in self._journals[each].segments[:-1]]
+            unsealed = [segment for segment in known if not segment.sealed]
+            for segment in unsealed:
+                segment.sealed = True
             self.collect()
-        for each in unsealed:
+        for segment in unsealed:
             with contextlib.suppress(OSError):  # without a seal the next open scans it, nothing else
-                each.seal()
-            each.close()
+                segment.seal()
+            segment.close()
 
     def _segment_for(self, kind: Kind) -> Segment:
         """Where the next group goes: the active segment, or a new one when that is nearly full."""
@@ -132,16 +146,17 @@ class Committer:
             known.append(segment)
         return segment
 
-    def _abandon(self, segment: Segment) -> None:
-        """After a failed write nobody knows what the file holds behind `end`: nothing more goes there."""
+    def _abandon(self, touched: list[Segment]) -> None:
+        """After a failed write nobody knows what the files hold behind `end`: nothing more goes there."""
+        empty = [segment for segment in touched if not segment.count]
         with self._lock:
-            self._buffer.put_back(segment.kind)
-            segment.size = segment.end
-            segment.close()
-            if segment.count:
-                return
-            self._journals[segment.kind].remove(segment)
-        self._pool.give(segment.path)
+            self._buffer.put_back()
+            for segment in touched:
+                segment.give_up()
+            for segment in empty:
+                self._journals[segment.kind].remove(segment)
+        for segment in empty:
+            self._pool.give(segment.path)
 
     def collect(self) -> None:
         """Segments in which nothing waits any more are free from the next commit on. Needs the lock."""

@@ -16,7 +16,7 @@ import os
 import secrets
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 from zlib import crc32
@@ -114,6 +114,7 @@ class Segment:
     before: Totals
     salt: bytes = b""  # marker and seed of the CRCs
     end: int = PAGE  # committed up to here
+    ahead: list[Blob] = field(default_factory=list)  # written behind `end`, not committed yet
     count: int = 0
     last_seq: int = 0
     rows: int = 0
@@ -146,27 +147,52 @@ class Segment:
         os.fdatasync(self.fd)
 
     def write(self, group: list[Blob], sure: int) -> None:
-        """Append with one write and one fdatasync. Raises OSError: nothing of the group counts."""
+        """Append without a flush; the group counts after `flush` and `publish`. Raises OSError."""
         marker, seed = self.salt[:4], crc32(_SURE.pack(sure), int.from_bytes(self.salt[4:], "little"))
-        parts = []
-        for record in group:
-            parts.append(_PREFIX.pack(marker, crc32(record.data, seed), sure))
-            parts.append(record.data)
-        data = b"".join(parts)
         if self.fd < 0:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        _write_all(self.fd, data, self.end)
+        start = at = self.end + sum(record.size for record in self.ahead)
+        parts: list[bytes] = []
+        for record in group:
+            prefix, end = _PREFIX.pack(marker, crc32(record.data, seed), sure), at + record.size
+            if at // PAGE == (end - 1) // PAGE:
+                parts += prefix, record.data
+            else:
+                # A kill can end a write between two pages. The marker of a record that crosses into
+                # another page is written after the rest of it: a kill leaves whole records only.
+                _write_all(self.fd, prefix[len(marker) :] + record.data, at + len(marker))
+                _write_all(self.fd, b"".join([*parts, marker]), start)
+                start, parts = end, []
+            at = end
+        _write_all(self.fd, b"".join(parts), start)
+        self.ahead += group
+
+    def flush(self) -> None:
+        """Make durable what is written. Raises OSError: nothing of it counts."""
         os.fdatasync(self.fd)
-        self.last_seq = group[-1].seq
-        self.count += len(group)
-        self.rows += sum(record.rows for record in group)
-        self.end += len(data)  # last: a reader in another thread goes by it
+
+    def publish(self) -> None:
+        """Count what is flushed as committed. Needs the outbox's lock."""
+        self.last_seq = self.ahead[-1].seq
+        self.count += len(self.ahead)
+        self.rows += sum(record.rows for record in self.ahead)
+        self.end += sum(record.size for record in self.ahead)
+        self.ahead = []
+
+    def give_up(self) -> None:
+        """Forget what is not committed and take no more. Needs the outbox's lock."""
+        self.ahead = []
+        self.size = self.end
+        self.close()
 
     def wipe_rest(self) -> None:
         """Zero what a torn write left behind the last record. Raises OSError."""
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        _write_zeros(self.fd, self.end, self.size)
-        os.fdatasync(self.fd)
+        fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            _write_zeros(fd, self.end, self.size)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
 
     def seal(self) -> None:
         """Note durably what the segment holds.

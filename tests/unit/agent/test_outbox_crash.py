@@ -316,12 +316,103 @@ def test_kill_9_again_and_again(tmp_path: Path) -> None:
         outbox = Outbox.open(copy, OutboxSettings(max_mb=2), Clock())
         assert outbox.head >= taken
         outbox.commit()
-        known = account(outbox.take(ALL, ALL), acked)
-        assert known.missing(1, taken) == []
+        records = outbox.take(ALL, ALL)
+        assert account(records, acked).missing(1, taken) == []
+        gaps = [msgspec.json.decode(each.body, type=Event) for each in records if each.tail == "_/gap"]
+        assert "torn" not in {gap.why for gap in gaps}
         epochs.add(outbox.ep)
         outbox.close()
     assert len(epochs) == 1
     assert taken > 100
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from agent.message import Message
+from agent.outbox import Outbox, OutboxSettings
+from wire.clock import Clock
+from wire.messages import Batch, Event
+
+# A child for each step kills itself there. As in the kernel, a write is cut between pages, never within one.
+PAGE, pwrite, fdatasync = 4096, os.pwrite, os.fdatasync
+left = 0
+
+def step():
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def paged(fd, data, at):
+    data, done = bytes(data), 0
+    if not data.strip(bytes(1)):
+        return pwrite(fd, data, at)  # a file in the making
+    while done < len(data):
+        step()
+        done += pwrite(fd, data[done : done + PAGE - (at + done) % PAGE], at + done)
+    return done
+
+def flushed(fd):
+    step()
+    fdatasync(fd)
+
+def live(folder, turns):
+    outbox = Outbox.open(folder, OutboxSettings(max_mb=1), Clock())
+    for turn, kinds in enumerate(turns):
+        for at, kind in enumerate(kinds):
+            size = (300, 9_000, 2_000, 17)[(turn + at) % 4]
+            if kind == "e":
+                message = Message("event", "a", "e", Event(ts=1, type="e", detail={"x": "v" * size}))
+            else:
+                message = Message("data", "a", "s", Batch(t0=1, per=1, n=1, f={"x": ["v" * size]}))
+            outbox.append(message)
+        outbox.commit()
+        (folder.parent / f"{folder.name}.committed").write_text(str(outbox.head))
+    outbox.close()
+
+start, number, status = Path(sys.argv[1]) / "start", 0, -1
+live(start, ["d" * 20 + "e"] * int(sys.argv[2]))
+while status:
+    folder = start.with_name(str(number))
+    shutil.copytree(start, folder)
+    pid = os.fork()
+    if pid == 0:
+        left, os.pwrite, os.fdatasync = number, paged, flushed
+        live(folder, ["dde", "d", "ded", "eddedd", "dd" * 20, "dedde", "e" * 9 + "d", "dde"])
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    assert status in (0, signal.SIGKILL)
+    number += 1
+"""
+
+
+@pytest.mark.parametrize(("turns", "reasons"), [(0, set()), (20, {"quota"})], ids=["new", "full"])
+def test_a_kill_anywhere_costs_no_number(tmp_path: Path, turns: int, reasons: set[str]) -> None:
+    """What was not committed was promised to nobody: its numbers are free again, none is declared `torn`."""
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(turns)], check=True, timeout=50)
+    folders = [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "start"]
+    assert len(folders) > 50
+    heads: set[int] = set()
+    wrong: dict[int, object] = {}
+    for folder in folders:
+        outbox = opened(folder)
+        try:
+            noted = tmp_path / f"{folder.name}.committed"
+            assert outbox.head >= (int(noted.read_text()) if noted.exists() else 0)
+            heads.add(outbox.head)
+            assert outbox.append(message("data", 3)) == outbox.head
+            assert outbox.commit()
+            records = outbox.take(ALL, ALL)
+            gaps = [msgspec.json.decode(each.body, type=Event) for each in records if each.tail == "_/gap"]
+            why = {gap.why for gap in gaps}
+            missing = account(records, Ranges()).missing(1, outbox.head)
+            if missing or not why <= reasons:
+                wrong[int(folder.name)] = [(gap.why, gap.lost) for gap in gaps], missing
+        finally:
+            outbox.close()
+    assert wrong == {}, "by the step of the kill"
+    assert len(heads) > 20, "kills within groups, too"
 
 
 operations = st.lists(

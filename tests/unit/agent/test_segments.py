@@ -31,10 +31,16 @@ def record(seq: int, body: bytes = b"{}", rows: int = 1) -> Blob:
     return blob(seq, b"arm/joints", body, at_ms=5, offset_ns=-6, boot=7, rows=rows, flags=segments.UNSYNCED)
 
 
+def commit(segment: Segment, group: list[Blob], sure: int) -> None:
+    segment.write(group, sure)
+    segment.flush()
+    segment.publish()
+
+
 def written(segment: Segment, *groups: list[Blob]) -> Segment:
     segment.begin()
     for group in groups:
-        segment.write(group, sure=group[0].seq - 1)
+        commit(segment, group, sure=group[0].seq - 1)
     segment.close()
     return segment
 
@@ -112,7 +118,7 @@ def test_a_first_header_that_was_cut_off_means_never_used(make: Make) -> None:
 def test_seal_and_mark_come_back(make: Make) -> None:
     segment = make()
     segment.begin()
-    segment.write([record(1), record(2, rows=5)], sure=0)
+    commit(segment, [record(1), record(2, rows=5)], sure=0)
     segment.low, segment.done = PAGE + record(1).size, 1
     segment.seal()
     segment.mark(dropped=4, dropped_rows=40)
@@ -129,7 +135,7 @@ def test_seal_and_mark_come_back(make: Make) -> None:
 def test_seal_and_mark_of_an_earlier_generation_do_not_count(make: Make) -> None:
     first = make()
     first.begin()
-    first.write([record(1)], sure=0)
+    commit(first, [record(1)], sure=0)
     first.low, first.done = first.end, 1
     first.seal()
     first.mark(9, 9)
