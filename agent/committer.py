@@ -173,7 +173,8 @@ class Committer:
         for segment in free:
             segment.low, segment.done = segment.end, segment.count
             with contextlib.suppress(OSError):  # without the mark it is sent once more after a restart
-                segment.mark(segment.before.dropped, segment.before.dropped_rows)
+                segment.mark(segment.note(segment.before.dropped, segment.before.dropped_rows))
+            segment.close()
             self._pool.give(segment.path)
 
     def _make_spare(self) -> None:
@@ -197,7 +198,9 @@ class Committer:
             if not self._condemned:
                 raise
             # What it held is declared in the next write; only a crash before that leaves it undeclared.
-            return self._condemned.pop(0).path
+            condemned = self._condemned.pop(0)
+            condemned.close()
+            return condemned.path
 
     def _drop(self, victim: Segment, why: Why) -> None:
         evicted = self._journals[victim.kind].evict(victim)
@@ -240,16 +243,23 @@ class Committer:
                 return
             for journal in self._journals.values():
                 journal.settle()
+            dropped, dropped_rows = self._buffer.dropped, self._buffer.dropped_rows
             moved = [
-                segment
+                (segment, segment.note(dropped[segment.kind], dropped_rows[segment.kind]))
                 for journal in self._journals.values()
                 for segment in journal.segments
-                if segment.marked != (segment.low, segment.end, self._buffer.dropped[segment.kind])
+                if segment.marked != (segment.low, segment.end, dropped[segment.kind])
                 and (segment.low > PAGE or segment is journal.segments[-1])
             ]
-        for segment in moved:
+        for segment, note in moved:
             with contextlib.suppress(OSError):
-                segment.mark(self._buffer.dropped[segment.kind], self._buffer.dropped_rows[segment.kind])
+                segment.mark(note)
+
+    def close(self) -> None:
+        """Release the files. Needs the lock."""
+        known = [segment for journal in self._journals.values() for segment in journal.segments]
+        for segment in (*known, *self._freed, *self._condemned):
+            segment.close()
 
     def rows(self, kind: Kind) -> int:
         """How many rows of a kind were ever committed. Needs the lock."""

@@ -212,10 +212,12 @@ class Journal:
         return found
 
     def remove(self, segment: Segment) -> None:
-        """Forget a segment; reading goes on in the next one. Needs the lock."""
+        """Forget a segment; reading goes on in the next one. Needs the lock.
+
+        Its descriptor stays open: the committer may be writing there in another thread, and closes it.
+        """
         segment.gone = True
         self.segments.remove(segment)
-        segment.close()
 
     def settle(self) -> None:
         """Bring `low` and `done` of each segment up to date. Needs the lock."""

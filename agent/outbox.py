@@ -266,9 +266,7 @@ class Outbox:
             if unwritten := len(self._buffer):
                 why = self.trouble or "no reason was given"
                 log.error("%d messages could not be written (%s) and end with this process", unwritten, why)
-            for journal in self._journals.values():
-                for segment in journal.segments:
-                    segment.close()
+            self._committer.close()
             os.close(self._folder)
             self._folder = -1
 

@@ -126,7 +126,7 @@ class Segment:
     noted: Noted = _NOTHING
     sealed: bool = False  # full, and its successor is on disk
     gone: bool = False  # dropped or free: no longer part of the outbox
-    fd: int = -1
+    fd: int = -1  # the committer's alone: no other thread opens or closes it
 
     @property
     def room(self) -> int:
@@ -203,12 +203,15 @@ class Segment:
         _write_all(self.fd, _with_crc(data), _SEAL_AT)
         os.fdatasync(self.fd)
 
-    def mark(self, dropped: int, dropped_rows: int) -> None:
-        """Note how far it is acknowledged, lazily: what is lost of this is sent once more."""
-        data = _with_crc(
+    def note(self, dropped: int, dropped_rows: int) -> bytes:
+        """What `mark` writes. Needs the outbox's lock: the fields must belong together."""
+        self.marked = (self.low, self.end, dropped)
+        return _with_crc(
             _MARK.pack(self.salt, self.low, self.done, self.end, self.last_seq, dropped, dropped_rows)
         )
-        self.marked = (self.low, self.end, dropped)
+
+    def mark(self, data: bytes) -> None:
+        """Write a `note` of how far it is acknowledged, without a flush: what is lost is sent once more."""
         if self.fd >= 0:
             _write_all(self.fd, data, _MARK_AT)
             return

@@ -531,6 +531,86 @@ class TestHostileMessages:
         assert list(lost(take(outbox))) == [(1, 1)]
 
 
+class TestFiles:
+    @pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+    def test_an_acknowledgement_in_mid_seal_leaves_the_file_open(
+        self, open_outbox: Open, monkeypatch: pytest.MonkeyPatch, call: str
+    ) -> None:
+        """Another thread lets a segment go while the committer writes, or flushes, its seal."""
+        outbox = open_outbox()
+        pwrite, fdatasync = os.pwrite, os.fdatasync
+        sealing, files = list[int](), list[str]()
+
+        def acknowledge(fd: int) -> None:
+            thread = threading.Thread(target=lambda: outbox.ack([(1, ALL)]))
+            files.append(os.path.realpath(f"/proc/self/fd/{fd}"))
+            thread.start()
+            thread.join(30)
+            files.append(os.path.realpath(f"/proc/self/fd/{fd}"))
+
+        def watched_pwrite(fd: int, data: bytes, at: int) -> int:
+            if at == segments._SEAL_AT:
+                sealing.append(fd)
+                if call == "pwrite":
+                    acknowledge(fd)
+            return pwrite(fd, data, at)
+
+        def watched_fdatasync(fd: int) -> None:
+            if sealing and not files:
+                acknowledge(fd)
+            fdatasync(fd)
+
+        monkeypatch.setattr(os, "pwrite", watched_pwrite)
+        monkeypatch.setattr(os, "fdatasync", watched_fdatasync)
+        while not sealing:
+            outbox.append(data(5_000))
+            before = outbox.stats().depth
+            take(outbox)  # all but what the next commit writes
+            assert outbox.commit()
+        assert files[0] == files[1]
+        assert before > 10
+        assert outbox.stats().depth == 1
+
+    def test_closing_leaves_no_file_open(self, folder: Path, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        for turn in range(100):
+            outbox.append(event(100) if turn % 5 == 0 else data(9_000))
+            assert outbox.commit()
+            if turn % 10 == 0:
+                records = take(outbox)
+                outbox.ack([(record.seq, record.seq) for record in records])
+        assert _open_in(folder)
+        outbox.close()
+        assert _open_in(folder) == []
+
+    def test_a_write_that_fails_in_one_class_loses_and_doubles_nothing(
+        self, open_outbox: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outbox = open_outbox()
+        for message in (data(), event()):
+            outbox.append(message)
+            assert outbox.commit()
+        pwrite, left = os.pwrite, [2]
+
+        def fails(fd: int, data: bytes, at: int) -> int:
+            left[0] -= 1
+            if left[0] == 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return pwrite(fd, data, at)
+
+        for message in (data(), event(), data()):
+            outbox.append(message)
+        monkeypatch.setattr(os, "pwrite", fails)
+        assert not outbox.commit()
+        assert outbox.stats().head == 2
+        assert outbox.commit()
+        assert sorted(record.seq for record in take(outbox)) == [1, 2, 3, 4, 5]
+        outbox.close()
+        again = open_outbox()
+        assert sorted(record.seq for record in take(again)) == [1, 2, 3, 4, 5]
+        assert again.head == 5
+
+
 class TestFolder:
     def test_a_second_process_is_refused(self, folder: Path, open_outbox: Open) -> None:
         open_outbox()
@@ -558,3 +638,12 @@ def _patience(outbox: Outbox) -> None:
     """A pool that could not grow tries again after some seconds: let it."""
     outbox._committer._pool._retry_at = 0.0
     assert outbox.commit()
+
+
+def _open_in(folder: Path) -> list[Path]:
+    """Where the descriptors lead that this process has open in a folder."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the descriptor of this very listing
+            found.append(link.readlink())
+    return [path for path in found if path.is_relative_to(folder)]

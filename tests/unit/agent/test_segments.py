@@ -121,7 +121,7 @@ def test_seal_and_mark_come_back(make: Make) -> None:
     commit(segment, [record(1), record(2, rows=5)], sure=0)
     segment.low, segment.done = PAGE + record(1).size, 1
     segment.seal()
-    segment.mark(dropped=4, dropped_rows=40)
+    segment.mark(segment.note(dropped=4, dropped_rows=40))
     segment.close()
     loaded = segments.load(segment.path)
     assert loaded is not None
@@ -138,7 +138,7 @@ def test_seal_and_mark_of_an_earlier_generation_do_not_count(make: Make) -> None
     commit(first, [record(1)], sure=0)
     first.low, first.done = first.end, 1
     first.seal()
-    first.mark(9, 9)
+    first.mark(first.note(9, 9))
     first.close()
     written(make(generation=2, base=2), [record(2)])
     loaded = segments.load(first.path)
