@@ -1,7 +1,7 @@
 # Two commands for a newcomer: `make demo` (PORT=8081 where 8080 is taken) and `make test`. The same ones run in CI.
 VENV ?= .venv
 PY := $(VENV)/bin/python
-SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/dashboard/package-lock.json)
+SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/web/dashboard/package-lock.json)
 
 .PHONY: demo test check wheel-test bench drill clean
 .DELETE_ON_ERROR:
@@ -39,4 +39,4 @@ bench: $(VENV)/.dev  ## the README's figures: ratios side by side, into bench/re
 	$(PY) -m bench
 
 clean:
-	rm -rf $(VENV) dist build test-output .pytest_cache .mypy_cache .ruff_cache collector/dashboard/vendor
+	rm -rf $(VENV) dist build test-output .pytest_cache .mypy_cache .ruff_cache collector/web/dashboard/vendor

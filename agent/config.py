@@ -244,9 +244,9 @@ def _check_secrets(broker: Broker) -> Iterator[Mistake]:
 
 
 def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
-    from agent.decoders import ModelError  # only who has models pays for their kin
-    from agent.model import load_package
-    from agent.privacy import unfit
+    from agent.inference.decoders import ModelError  # only who has models pays for their kin
+    from agent.inference.package import load_package
+    from agent.pipeline.privacy import unfit
 
     try:
         why = unfit(load_package(package).manifest)
@@ -257,9 +257,9 @@ def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
 
 
 def _check_package(name: str, slot: Slot, stream: Stream) -> Iterator[Mistake]:
-    from agent.decoders import ModelError  # only who has models pays for their kin
-    from agent.model import load_package
-    from agent.windows import misfit
+    from agent.inference.decoders import ModelError  # only who has models pays for their kin
+    from agent.inference.package import load_package
+    from agent.pipeline.windows import misfit
 
     try:
         package = load_package(slot.package)

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from agent.clock_sync import kernel_error_ms
 from agent.outbox import OutboxStats
-from agent.timesync import kernel_error_ms
 from wire.clock import Clock
 from wire.errors import ConfigError
 from wire.messages import MAX_COUNTERS, ClockState, Live

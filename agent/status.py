@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.health import HEARTBEAT_S, read_status
-from agent.state import is_running
+from agent.state_dir import is_running
 from wire.clock import Clock
 from wire.errors import Unreachable
 

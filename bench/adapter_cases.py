@@ -73,7 +73,7 @@ def _robot() -> list[Case]:
 
 
 def _mobility() -> list[Case]:
-    from adapters.obd_pids import PIDS
+    from adapters.obd.pids import PIDS
 
     slcan = {"interface": "slcan"}
     drive = _ready("mobility", "vehicle")
@@ -131,7 +131,7 @@ def _healthcare() -> list[Case]:
 
 
 def _city(work: Path) -> list[Case]:
-    from simulators.chirpstack import APPLICATION, dev_eui
+    from simulators.devices.chirpstack import APPLICATION, dev_eui
 
     sensors = {f"kerb-{n + 1}": dev_eui(n) for n in range(floods.SENSORS)}
     lora = {**_ready("smart-city", "lorawan"), "sensors": sensors, "application": APPLICATION, **_MQTT}
@@ -227,13 +227,13 @@ def _ready(config: str, device: str) -> dict[str, Any]:
 
 
 def _columns() -> dict[str, str]:
-    from simulators.cobot import SIGNALS
+    from simulators.plants.cobot import SIGNALS
 
     return {name: name for name in SIGNALS}
 
 
 def _table(work: Path) -> Path:
-    from simulators.cobot import RATE_HZ, SIGNALS, Cobot
+    from simulators.plants.cobot import RATE_HZ, SIGNALS, Cobot
 
     path = work / "arm.csv"
     if not path.exists():
@@ -252,7 +252,7 @@ def _clip(work: Path) -> Path:
         return Path(data).resolve() / "videos/vtest.avi"
     import cv2
 
-    from simulators.scene import Scene
+    from simulators.plants.scene import Scene
 
     path, scene = work / "scene.avi", Scene(5)
     if not path.exists():

@@ -23,8 +23,7 @@ import yaml
 import zstandard
 from paho.mqtt.enums import CallbackAPIVersion
 
-from agent.message import Message
-from agent.outbox import Outbox, OutboxSettings, keep_committing
+from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
 from bench.footprint import cpu_s
 from edgebed.broker import Broker, Kind, find, free_port
 from edgebed.drill.device import NumberedDevice

@@ -182,8 +182,8 @@ def _agent(config: Path, told: Path) -> None:
     """The agent, and for each result the milliseconds since its picture was taken, as float64 in a file."""
     from agent import config as configs
     from agent.app import App
-    from agent.pipeline import Pipeline
-    from agent.slot import Inference, Slot
+    from agent.pipeline.model_runner import Inference, Slot
+    from agent.pipeline.pipeline import Pipeline
 
     clock, row = Clock(), Pipeline._inferred
 

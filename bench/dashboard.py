@@ -18,7 +18,7 @@ import yaml
 from bench.footprint import cpu_s, ready_agent
 from edgebed.broker import Broker
 from edgebed.processes import Child, edgebed_command
-from simulators.cobot import SIGNALS, Cobot
+from simulators.plants.cobot import SIGNALS, Cobot
 
 NODE = "bench/dashboard/here/node-1"
 LOADS = 5

@@ -71,7 +71,7 @@ def _simulator(kind: str) -> Any:
 
 
 def _gnss() -> list[bytes]:
-    from simulators.nmea import GnssReceiver
+    from simulators.devices.nmea import GnssReceiver
 
     receiver = GnssReceiver(seed=_SEED, rate_hz=10)
     receiver.start_ns = _now_ns()
@@ -79,9 +79,9 @@ def _gnss() -> list[bytes]:
 
 
 def _bus() -> list[bytes]:
-    from simulators.slcan import Slcan
-    from simulators.vehicle import RATE_HZ, SIGNALS, Vehicle
-    from simulators.vehicle_frames import frames
+    from simulators.devices.can.slcan import Slcan
+    from simulators.devices.can.vehicle_frames import frames
+    from simulators.plants.vehicle import RATE_HZ, SIGNALS, Vehicle
 
     adapter, begin_ns = Slcan(lambda _frame: None), _now_ns()
     written = []
@@ -99,8 +99,8 @@ def _bus() -> list[bytes]:
 def _bedside() -> list[bytes]:
     import numpy as np
 
-    from simulators.hl7_messages import RESOLUTION_MV, Envelope, Person, ecg_message, vitals_message
-    from simulators.patient import ECG_HZ, Patient
+    from simulators.devices.hl7.messages import RESOLUTION_MV, Envelope, Person, ecg_message, vitals_message
+    from simulators.plants.patient import ECG_HZ, Patient
 
     patient, person, begin_ns = Patient(_SEED), Person.of(_SEED), _now_ns()
     written = []
@@ -134,7 +134,7 @@ def _kerb() -> Iterator[bytes]:
 
 
 def _lora() -> list[bytes]:
-    from simulators.chirpstack import APPLICATION, LoraNetwork, dev_eui
+    from simulators.devices.chirpstack import APPLICATION, LoraNetwork, dev_eui
 
     network = LoraNetwork(seed=_SEED, broker_url="mqtt://127.0.0.1:1", sensors=SENSORS, period_s=1.0)
     network.start_ns = _now_ns()

@@ -20,7 +20,7 @@ import yaml
 from edgebed.assets import folder
 from edgebed.broker import Broker
 from edgebed.processes import edgebed_command
-from simulators.cobot import SIGNALS, Cobot
+from simulators.plants.cobot import SIGNALS, Cobot
 
 SETTLE_S = 8.0  # windows are inferred and batches sent before memory is read
 
@@ -76,7 +76,7 @@ def _sensor(work: Path, url: str, *, with_model: bool) -> dict[str, Any]:
 def _camera(work: Path, url: str) -> dict[str, Any]:
     import cv2
 
-    from simulators.scene import Scene
+    from simulators.plants.scene import Scene
 
     scene, pictures = Scene(5), work / "pictures"
     pictures.mkdir()

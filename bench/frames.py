@@ -101,7 +101,7 @@ def _clip(work: Path) -> tuple[Path, Path]:
         return Path(data).resolve() / "videos/vtest.avi", _fastestdet(work, Path(data).resolve())
     import cv2
 
-    from simulators.scene import Scene
+    from simulators.plants.scene import Scene
 
     scene, clip = Scene(5), work / "scene.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (640, 480))

@@ -1,4 +1,4 @@
-"""What a run through agent/model.py costs beside onnxruntime called by hand, in CPU time of one thread."""
+"""What a run of a model package costs beside onnxruntime called by hand, in CPU time of one thread."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.manifest import FrameInput, WindowInput
-from agent.model import Model, load_package
+from agent.inference.manifest import FrameInput, WindowInput
+from agent.inference.package import Model, load_package
 from bench.frames import _fastestdet
 from edgebed.assets import folder
 
@@ -88,7 +88,7 @@ def _window(package: Path) -> list[dict[str, Any]]:
 
 def _freed(model: Path) -> dict[str, Any]:
     """A model whose every weight is listed as an input, freed and as it came."""
-    from agent.onnx_file import freed, scan
+    from agent.inference.onnx_scan import freed, scan
 
     body = model.read_bytes()
     sessions = [_session(freed(body, scan(body))), _session(body)]
@@ -149,7 +149,7 @@ def _a_picture() -> NDArray[np.uint8]:
         picture: Any = capture.read()[1]
         capture.release()
         return np.ascontiguousarray(picture)
-    from simulators.scene import Scene
+    from simulators.plants.scene import Scene
 
     return Scene(12).frame(130)
 

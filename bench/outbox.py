@@ -16,8 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agent.message import Message
-from agent.outbox import Outbox, OutboxSettings
+from agent.outbox import Message, Outbox, OutboxSettings
 from wire.clock import Clock
 from wire.messages import Batch
 from wire.ranges import Ranges

@@ -22,8 +22,8 @@ import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgebed.broker import Broker
+from edgebed.installation import Site, Stand
 from edgebed.processes import Child
-from edgebed.stand import Site, Stand
 from simulators.faults import FaultProxy
 from wire.clock import Clock
 

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agent.message import Message
-from agent.outbox import Outbox, OutboxSettings
-from simulators.volume import SECTOR, Volume
+from agent.outbox import Message, Outbox, OutboxSettings
+from tests.powercut.volume import SECTOR, Volume
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.messages import Batch

@@ -15,16 +15,16 @@ from typing import Any
 import msgspec
 import uvicorn
 
-from collector.accepted import AcceptedKeys
-from collector.api import Sources, build
 from collector.config import CollectorConfig, Http
-from collector.fleet import Fleet
-from collector.ingest import Ingest
-from collector.ledger import Ledger
-from collector.link import AckLink, Link
-from collector.reader import Readers
-from collector.store import SqliteStore
-from collector.stream import Hub
+from collector.fleet.fleet import Fleet
+from collector.ingest.writer import Ingest
+from collector.ledger.accepted_keys import AcceptedKeys
+from collector.ledger.ledger import Ledger
+from collector.mqtt.link import AckLink, Link
+from collector.store.reader import Readers
+from collector.store.store import SqliteStore
+from collector.web.api import Sources, build
+from collector.web.event_stream import Hub
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebed.broker import Kind
-from edgebed.stand import Site, Stand
+from edgebed.installation import Site, Stand
 from wire.errors import EdgebedError
 
 # each with something to see: faults begin so many seconds after a simulator's start

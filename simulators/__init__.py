@@ -9,18 +9,18 @@ from typing import Any
 # async context manager with `.url` and `.port`, takes `host`, `port` (0 = a free one), `seed` and `clock`,
 # and is imported on first use
 KINDS: dict[str, tuple[str, str]] = {
-    "ble": ("simulators.ble", "HeartStrap"),
-    "camera": ("simulators.camera", "StreetCamera"),
-    "chirpstack": ("simulators.chirpstack", "LoraNetwork"),
-    "can": ("simulators.can", "VehicleBus"),
-    "modbus": ("simulators.modbus", "ParticulateSensor"),
-    "modbus-cobot": ("simulators.modbus", "ModbusCobot"),
-    "hl7": ("simulators.hl7", "BedsideMonitor"),
-    "mqtt": ("simulators.mqtt", "KerbSensors"),
-    "nmea": ("simulators.nmea", "GnssReceiver"),
-    "opcua": ("simulators.opcua", "CobotCell"),
-    "vda5050": ("simulators.vda5050", "AmrVehicle"),
-    "serial": ("simulators.serial", "Hygrometer"),
+    "ble": ("simulators.devices.ble", "HeartStrap"),
+    "camera": ("simulators.devices.camera.device", "StreetCamera"),
+    "chirpstack": ("simulators.devices.chirpstack", "LoraNetwork"),
+    "can": ("simulators.devices.can.device", "VehicleBus"),
+    "modbus": ("simulators.devices.modbus.device", "ParticulateSensor"),
+    "modbus-cobot": ("simulators.devices.modbus.device", "ModbusCobot"),
+    "hl7": ("simulators.devices.hl7.device", "BedsideMonitor"),
+    "mqtt": ("simulators.devices.mqtt.device", "KerbSensors"),
+    "nmea": ("simulators.devices.nmea", "GnssReceiver"),
+    "opcua": ("simulators.devices.opcua", "CobotCell"),
+    "vda5050": ("simulators.devices.vda5050.device", "AmrVehicle"),
+    "serial": ("simulators.devices.serial", "Hygrometer"),
 }
 
 

@@ -5,7 +5,7 @@
     |-- Unreachable             69   a broker, port or service that is not there
     |-- TryAgain                75   a condition that passes by itself: disk full, lock held
     |-- WireError                1   bytes or a topic that do not keep the contract
-    `-- (adapters.base.AdapterError, agent.model.ModelError, ... derive from EdgebedError)
+    `-- (adapters.base.AdapterError, agent.inference.package.ModelError, ... derive from EdgebedError)
 
 Exit codes follow sysexits.h where it has one.
 """

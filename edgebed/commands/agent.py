@@ -34,7 +34,7 @@ def command() -> None:
 def run(config: Path, level: str, clock_file: Path | None) -> None:
     """Run the agent described by CONFIG until it is told to stop (SIGTERM, Ctrl-C)."""
     log_to_stderr(level)
-    from agent.footprint import one_heap
+    from agent.process_memory import one_heap
 
     one_heap()
     import asyncio
@@ -69,7 +69,7 @@ def once(config: Path, seconds: float, level: str) -> None:
     import asyncio
 
     from agent.config import load
-    from agent.once import Once
+    from agent.offline.once import Once
 
     clock = Clock()
     plan = load(config, clock, files=True)

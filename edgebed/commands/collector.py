@@ -39,7 +39,7 @@ def run(config: Path | None, verbose: bool, **changes: Any) -> None:
     The first line of stdout is the address of its page; everything else goes to stderr. A broker that is
     not there is no error: it is tried for ever, and the page works meanwhile.
     """
-    from agent.sdnotify import Notifier
+    from agent.systemd import Notifier
     from collector import app
     from wire.clock import Clock
 

@@ -32,7 +32,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_harms(as_json: bool) -> None:
     """List what can be done to an installation."""
-    from edgebed.drill.harms import HARMS
+    from edgebed.drill.faults import HARMS
 
     for harm in HARMS.values():
         if as_json:
@@ -81,7 +81,7 @@ def run(
     from edgebed.broker import KINDS, Kind
     from edgebed.drill import run as drills
     from edgebed.drill.against import load
-    from edgebed.drill.harms import HARMS
+    from edgebed.drill.faults import HARMS
 
     for name in harms:
         if name not in HARMS:

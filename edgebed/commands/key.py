@@ -19,7 +19,7 @@ def new(file: Path) -> None:
 
     FILE is what `patient_key_file` of the adapter hl7 names. One that exists is never overwritten.
     """
-    from adapters.deidentify import create_key
+    from adapters.hl7.deidentify import create_key
 
     create_key(file)
     click.echo(f"{file} is written; keep a copy: the same pseudonyms cannot be made without it", err=True)

@@ -91,7 +91,7 @@ def _check(asked: Mapping[str, str]) -> None:
 
 
 def _accept(store: Path | None, node: str, key: str) -> None:
-    from collector.accepted import accept
+    from collector.ledger.accepted_keys import accept
     from wire.clock import Clock
     from wire.topics import Address
 
@@ -108,9 +108,9 @@ def _accept(store: Path | None, node: str, key: str) -> None:
 def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
     import msgspec
 
-    from collector.ledger import Ledger
-    from collector.proof import Wanted, account
-    from collector.store import peek
+    from collector.ledger.ledger import Ledger
+    from collector.ledger.report import Wanted, account
+    from collector.store.store import peek
 
     saved = peek(store)
     ledger = Ledger(saved.marks, saved.states)
@@ -121,7 +121,7 @@ def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _audit(store: Path, entries: Sequence[dict[str, Any]], node: str) -> list[str]:
-    from collector.audit import differences
+    from collector.ledger.audit import differences
 
     return list(differences(store, node or None, {(one["node"], one["ep"]): one for one in entries}))
 

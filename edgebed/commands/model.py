@@ -30,8 +30,8 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
     """
     import msgspec
 
-    from agent import gate
-    from agent.model import load_package
+    from agent.inference import gate
+    from agent.inference.package import load_package
 
     package = load_package(folder)
     report = gate.verify(package, providers=providers)
@@ -51,6 +51,6 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def draft(file: Path) -> None:
     """Print a manifest to begin with for the ONNX FILE; what its tensors do not tell is marked TODO."""
-    from agent.draft import draft as write
+    from agent.inference.scaffold import draft as write
 
     click.echo(write(file), nl=False)

@@ -14,7 +14,7 @@ from edgebed import __version__
 from wire.clock import Clock
 
 if TYPE_CHECKING:
-    from agent.record import Record
+    from agent.offline.record import Record
 
 
 @click.command(name="record")
@@ -42,9 +42,9 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
     are recorded as they are, faces and number plates included: see docs/privacy.md.
     """
     from agent.config import load
-    from agent.record import Record
+    from agent.offline.record import Record
     from edgebed.commands.agent import errors_of_a_group, log_to_stderr
-    from wire.ending import end
+    from wire.task_cancellation import end
 
     log_to_stderr("warning")
     clock = Clock()

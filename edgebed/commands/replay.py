@@ -13,8 +13,8 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
-    from agent.regression import Difference
-    from agent.replay import Replay
+    from agent.offline.regression import Difference
+    from agent.offline.replay import Replay
 
 
 @click.command(name="replay")
@@ -55,8 +55,8 @@ def command(
     Without --expect the events are printed, one JSON object a line. Exits 1 when they differ from what is
     expected, 3 when a model did not run.
     """
-    from agent import regression
-    from agent.replay import Replay
+    from agent.offline import regression
+    from agent.offline.replay import Replay
     from edgebed.commands.agent import errors_of_a_group, log_to_stderr
 
     if update and expect is None:
@@ -87,7 +87,7 @@ def command(
 
 
 def _tell(replay: Replay, took_s: float, difference: Difference | None) -> None:
-    from agent.replay import changed_models
+    from agent.offline.replay import changed_models
 
     if replay.session.recovered:
         click.echo(f"{replay.path} ends early: {replay.session.recovered}", err=True)
@@ -115,7 +115,7 @@ def _tell(replay: Replay, took_s: float, difference: Difference | None) -> None:
 
 
 def _document(replay: Replay, took_s: float, difference: Difference | None) -> dict[str, Any]:
-    from agent.replay import changed_models
+    from agent.offline.replay import changed_models
 
     return {
         "file": str(replay.path),

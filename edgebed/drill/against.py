@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from edgebed.stand import Site, Stand
+from edgebed.installation import Site, Stand
 from simulators.faults import FaultProxy
 from wire import config
 from wire.broker import Broker

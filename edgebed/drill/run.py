@@ -17,9 +17,9 @@ from typing import Any
 
 from edgebed.broker import Kind
 from edgebed.drill.against import Against, Installed
-from edgebed.drill.bench import BOXES, Bench
 from edgebed.drill.check import Kept, kept
-from edgebed.drill.harms import HARMS, Harm, mount
+from edgebed.drill.faults import HARMS, Harm, mount
+from edgebed.drill.installation import BOXES, Bench
 from wire.errors import EdgebedError
 
 _MOUNTED = "EDGEBED_DRILL_NAMESPACE"  # set in the process that has a mount namespace of its own

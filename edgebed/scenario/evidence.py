@@ -12,12 +12,12 @@ import msgspec
 from msgspec import UNSET
 
 from agent.app import App
-from agent.manifest import WindowInput
-from collector.reader import Reader
-from collector.table import Table
+from agent.inference.manifest import WindowInput
+from collector.store.reader import Reader
+from collector.store.table import Table
 from edgebed.scenario.document import Scenario
+from edgebed.scenario.installation import Site, Stage
 from edgebed.scenario.play import Run
-from edgebed.scenario.stage import Site, Stage
 from wire.clock import NS_PER_MS
 from wire.messages import Scalar, Stream
 from wire.ranges import Ranges

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agent.app import App
-from agent.sources import Source
-from collector.ledger import totals
+from agent.pipeline.source import Source
+from collector.ledger.ledger import totals
 from edgebed.scenario.document import Happening
-from edgebed.scenario.stage import IN_FLOW, READY_S, Site, Stage, quickest
+from edgebed.scenario.installation import IN_FLOW, READY_S, Site, Stage, quickest
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S
-from wire.ending import end
 from wire.errors import ConfigError, EdgebedError
-from wire.governed import GovernedClock
 from wire.messages import Birth
+from wire.simulation_clock import GovernedClock
+from wire.task_cancellation import end
 
 _TAIL_S = 2.0  # simulated, after the end: the last samples are polled and sent
 _CONNECTED_S = 0.5  # real, for adapters to get as far as they can while time stands

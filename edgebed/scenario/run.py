@@ -9,10 +9,10 @@ from pathlib import Path
 
 from edgebed.scenario.document import load
 from edgebed.scenario.evidence import gather
+from edgebed.scenario.installation import Stage
 from edgebed.scenario.judge import judge
 from edgebed.scenario.play import play
 from edgebed.scenario.report import Report
-from edgebed.scenario.stage import Stage
 from wire.errors import unwritable
 
 _THREADS = 16  # of all agents, the collector and their disks together

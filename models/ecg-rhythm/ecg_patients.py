@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simulators.patient import ECG_HZ, Fault, Patient
+from simulators.plants.patient import ECG_HZ, Fault, Patient
 
 LENGTH = 10 * ECG_HZ
 LABELS = ("N", "AF", "PVC", "unreadable")

@@ -26,9 +26,9 @@ from ecg_patients import CASES, LABELS, LENGTH, PER_PATIENT, PVC, N, fault, pati
 from ecg_rule import Paired, Plain, look
 from mitbih import RATE_HZ, record_100
 
-from agent.resampling import HALF_WIDTH, resampled
+from agent.pipeline.resampler import HALF_WIDTH, resampled
 from edgebed.intervals import bootstrap
-from simulators.patient import ECG_HZ, Patient
+from simulators.plants.patient import ECG_HZ, Patient
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
@@ -327,7 +327,7 @@ def write_manifest(quality: dict[str, Any]) -> None:
         },
         "budgets": {"p99_ms": 10, "rss_mb": 40},
         "data": {
-            "source": "simulators/patient.py, randomised by make.py: synthetic",
+            "source": "simulators/plants/patient.py, randomised by make.py: synthetic",
             "windows_of_a_patient": PER_PATIENT,
             **{
                 part: f"{len(seeds)} patients (seeds {seeds.start}-{seeds.stop - 1})"

@@ -25,7 +25,7 @@ import yaml
 from onnx import numpy_helper, parser
 
 from edgebed.intervals import bootstrap
-from simulators.vehicle import RATE_HZ, SIGNALS, UNITS, Vehicle
+from simulators.plants.vehicle import RATE_HZ, SIGNALS, UNITS, Vehicle
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
@@ -323,7 +323,7 @@ def write_manifest(quality: dict[str, Any]) -> None:
         },
         "budgets": {"p99_ms": 5, "rss_mb": 40},
         "data": {
-            "source": "simulators/vehicle.py: synthetic, no real car was measured",
+            "source": "simulators/plants/vehicle.py: synthetic, no real car was measured",
             "units": {name: UNITS[name] for name in SEES},
             "train": f"{len(TRAIN)} cars, an hour each (seeds {TRAIN.start}-{TRAIN.stop - 1})",
             "tune": f"{len(TUNE)} cars, for the baselines (seeds {TUNE.start}-{TUNE.stop - 1})",

@@ -26,7 +26,7 @@ import yaml
 from onnx import numpy_helper, parser
 
 from edgebed.intervals import bootstrap, wilson
-from simulators.vehicle import LABELS, RATE_HZ, SIGNALS, UNITS, Fault, Vehicle
+from simulators.plants.vehicle import LABELS, RATE_HZ, SIGNALS, UNITS, Fault, Vehicle
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
@@ -359,7 +359,7 @@ def write_manifest(quality: dict[str, Any]) -> None:
         },
         "budgets": {"p99_ms": 5, "rss_mb": 40},
         "data": {
-            "source": "simulators/vehicle.py: synthetic, no real car was measured",
+            "source": "simulators/plants/vehicle.py: synthetic, no real car was measured",
             "units": {name: UNITS[name] for name in SEES},
             "train": f"{len(TRAIN)} cars, two hours each (seeds {TRAIN.start}-{TRAIN.stop - 1})",
             "tune": f"{len(TUNE)} cars, an hour each (seeds {TUNE.start}-{TUNE.stop - 1})",

@@ -24,7 +24,7 @@ import yaml
 from joint_graph import Graph
 
 from edgebed.intervals import bootstrap, wilson
-from simulators.cobot import FAULT_KINDS, JOINTS, RATE_HZ, SIGNALS, Cobot, Fault
+from simulators.plants.cobot import FAULT_KINDS, JOINTS, RATE_HZ, SIGNALS, Cobot, Fault
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
@@ -351,7 +351,7 @@ def write_manifest(quality: dict[str, Any]) -> None:
         },
         "budgets": {"p99_ms": 5, "rss_mb": 40},
         "data": {
-            "source": "simulators/cobot.py: synthetic, no real robot was measured",
+            "source": "simulators/plants/cobot.py: synthetic, no real robot was measured",
             "train": f"{len(TRAIN)} robots, 2 minutes each (seeds {TRAIN.start}-{TRAIN.stop - 1})",
             "tune": f"{len(TUNE)} robots, {TUNE_S // 60} minutes each (seeds {TUNE.start}-{TUNE.stop - 1})",
             "held_out": f"{len(HELD_OUT)} robots (seeds {HELD_OUT.start}-{HELD_OUT.stop - 1})",

@@ -22,7 +22,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebed.intervals import wilson
-from simulators.patient import Fault, Patient
+from simulators.plants.patient import Fault, Patient
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"

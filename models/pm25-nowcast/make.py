@@ -26,7 +26,7 @@ import yaml
 from onnx import numpy_helper, parser
 
 from edgebed.intervals import bootstrap
-from simulators.air import RATE_HZ, SIGNALS, UNITS, Air
+from simulators.plants.air import RATE_HZ, SIGNALS, UNITS, Air
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
@@ -365,7 +365,7 @@ def write_manifest(quality: dict[str, Any]) -> None:
         },
         "budgets": {"p99_ms": 5, "rss_mb": 40},
         "data": {
-            "source": "simulators/air.py: synthetic, no real air was measured",
+            "source": "simulators/plants/air.py: synthetic, no real air was measured",
             "units": dict(UNITS),
             "train": f"{len(TRAIN)} streets, four hours each (seeds {TRAIN.start}-{TRAIN.stop - 1})",
             "tune": f"{len(TUNE)} streets, for the mixture (seeds {TUNE.start}-{TUNE.stop - 1})",

@@ -23,7 +23,7 @@ import numpy as np
 from street_figures import Seen, average_precision, count_errors, hits, people, precision_interval
 from street_pictures import HEIGHT, WIDTH, augmented, pictures
 
-from simulators.scene import LABELS, Scene
+from simulators.plants.scene import LABELS, Scene
 
 HERE = Path(__file__).resolve().parent
 STRIDE = 8
@@ -292,7 +292,7 @@ output:
 budgets: {{p99_ms: 40, rss_mb: 40}}
 data:
   synthetic: true
-  source: simulators/scene.py, rendered by make.py, JPEG quality 60 to 95, 640x480 scaled to {width}x{height}
+  source: simulators/plants/scene.py by make.py, JPEG quality 60 to 95, 640x480 scaled to {width}x{height}
   train: scenes of seeds {train}, {per_scene} pictures each
   tune: scenes of seeds {tune}, for the score threshold
   held_out: scenes of seeds {held_out}, for the figures below
@@ -323,7 +323,7 @@ def card(quality: dict[str, Any]) -> str:
 
 def write_golden() -> None:
     """Two small pictures and what the model makes of them; the gate compares on every new device."""
-    from agent.model import Model, load_package
+    from agent.inference.package import Model, load_package
 
     (HERE / "golden").mkdir(exist_ok=True)
     model = Model(load_package(HERE))
@@ -346,7 +346,7 @@ def tune() -> float:
 
 def measure() -> dict[str, Any]:
     """Figures on the held-out scenes, through the agent's own preprocessing and decoder."""
-    from agent.model import load_package
+    from agent.inference.package import load_package
 
     score = load_package(HERE).manifest.output.score
     seen = _detect(HELD_OUT, SHOWN)
@@ -374,7 +374,7 @@ def _detect(seeds: range, per_scene: int) -> list[Seen]:
     """Detections down to a score of 0.05 beside the truth."""
     import shutil
 
-    from agent.model import Model, load_package
+    from agent.inference.package import Model, load_package
 
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(HERE / "model.onnx", folder)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from simulators.scene import LABELS
+from simulators.plants.scene import LABELS
 
 # of one picture: what was told (class, score, box) and what is there (class, x, y, w, h), in shares of it
 Seen = tuple[list[tuple[int, float, tuple[float, ...]]], list[tuple[int, float, float, float, float]]]

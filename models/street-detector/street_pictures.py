@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from simulators.scene import LABELS, Scene
+from simulators.plants.scene import LABELS, Scene
 
 WIDTH, HEIGHT = 320, 240  # px that the model sees
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from adapters.base import Adapter, AdapterError, Reading
-from agent.quality import Inspector
+from agent.pipeline.validation import Inspector
 from edgebed.broker import Broker
 from wire.messages import Quality
 

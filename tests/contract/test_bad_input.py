@@ -18,12 +18,12 @@ from typing import Any
 
 from asyncua import Server, ua
 
-from adapters.hl7 import Hl7
-from adapters.hl7_options import Hl7Options
-from adapters.nmea import Nmea, NmeaOptions
-from adapters.opcua import Node, OpcUa, OpcUaOptions
-from adapters.replay import Replay
-from adapters.replay_rows import Column, ReplayOptions
+from adapters.hl7.adapter import Hl7
+from adapters.hl7.options import Hl7Options
+from adapters.nmea.adapter import Nmea, NmeaOptions
+from adapters.opcua.adapter import Node, OpcUa, OpcUaOptions
+from adapters.replay.adapter import Replay
+from adapters.replay.rows import Column, ReplayOptions
 from adapters.serial import SerialLines, SerialOptions, TextField
 from edgebed.broker import free_port
 from wire.clock import NS_PER_S, Clock

@@ -11,9 +11,9 @@ from typing import Any
 import aiomqtt
 
 from adapters.base import Adapter
-from adapters.chirpstack import ChirpStack, ChirpStackOptions, UplinkField
-from adapters.mqtt import Mqtt, MqttField, MqttTopicOptions, TimeOptions
-from adapters.vda5050 import Vda5050, Vda5050Options
+from adapters.chirpstack.adapter import ChirpStack, ChirpStackOptions, UplinkField
+from adapters.mqtt.adapter import Mqtt, MqttField, MqttTopicOptions, TimeOptions
+from adapters.vda5050.adapter import Vda5050, Vda5050Options
 from edgebed.broker import Broker
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality

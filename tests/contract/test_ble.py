@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable
-from adapters.ble import Ble, BleOptions
-from adapters.ble_values import Characteristic, Part
+from adapters.ble.adapter import Ble, BleOptions
+from adapters.ble.values import Characteristic, Part
 from adapters.testing import AdapterContract, Rig, read, until
-from simulators.ble import ADDRESS, NAME, HeartStrap
+from simulators.devices.ble import ADDRESS, NAME, HeartStrap
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
-from wire.governed import GovernedClock
 from wire.messages import Quality
+from wire.simulation_clock import GovernedClock
 
 SEED = 4
 

@@ -13,12 +13,12 @@ import cv2
 import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
-from adapters.camera import Camera
+from adapters.camera.adapter import Camera
 from adapters.testing import AdapterContract, Rig
-from simulators.camera import StreetCamera
+from simulators.devices.camera.device import StreetCamera
+from simulators.devices.camera.rtsp import RtspServer
 from simulators.faults import FaultProxy
-from simulators.rtsp import RtspServer
-from simulators.scene import Scene
+from simulators.plants.scene import Scene
 from wire.clock import NS_PER_S, Clock
 
 WORD = "s3cret-word"

@@ -20,15 +20,15 @@ from adapters.base import (
     OptionsError,
     Reading,
 )
-from adapters.can import Can, CanOptions
-from adapters.can_signals import Picking
+from adapters.can.adapter import Can, CanOptions
+from adapters.can.signals import Picking
 from adapters.testing import AdapterContract, Rig, read, read_until, until
-from agent.quality import Inspector
-from simulators.can import VehicleBus
+from agent.pipeline.validation import Inspector
+from simulators.devices.can.device import VehicleBus
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
-from wire.governed import GovernedClock
 from wire.messages import Quality
+from wire.simulation_clock import GovernedClock
 
 SEED = 5
 START_NS = 1_800_000_000 * NS_PER_S

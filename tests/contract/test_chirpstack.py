@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable
-from adapters.chirpstack import ChirpStack, ChirpStackOptions, UplinkField
+from adapters.chirpstack.adapter import ChirpStack, ChirpStackOptions, UplinkField
 from adapters.testing import AdapterContract, Rig, read_until
 from edgebed.broker import Broker
-from simulators.chirpstack import APPLICATION, LoraNetwork, dev_eui
+from simulators.devices.chirpstack import APPLICATION, LoraNetwork, dev_eui
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality

@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import Adapter, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
-from adapters.deidentify import create_key
-from adapters.hl7 import Hl7
-from adapters.hl7_catalog import VITALS, Conversion
-from adapters.hl7_options import Hl7Options, Monitor
+from adapters.hl7.adapter import Hl7
+from adapters.hl7.catalog import VITALS, Conversion
+from adapters.hl7.deidentify import create_key
+from adapters.hl7.options import Hl7Options, Monitor
 from adapters.testing import AdapterContract, Rig, read_until
 from edgebed.broker import free_port
+from simulators.devices.hl7.device import BedsideMonitor
+from simulators.devices.hl7.messages import DEVICE, FACILITY, Person
 from simulators.faults import FaultProxy
-from simulators.hl7 import BedsideMonitor
-from simulators.hl7_messages import DEVICE, FACILITY, Person
-from simulators.patient import ECG_HZ
-from simulators.patient import VITALS as SHOWN
+from simulators.plants.patient import ECG_HZ
+from simulators.plants.patient import VITALS as SHOWN
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 

@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from adapters.base import DeviceUnreachable, OptionsError
-from adapters.hl7 import Hl7
-from adapters.hl7_options import Hl7Options
-from adapters.hl7_tls import Tls
+from adapters.hl7.adapter import Hl7
+from adapters.hl7.options import Hl7Options
+from adapters.hl7.tls import Tls
 from adapters.testing import AdapterContract, Rig, read
 from edgebed.broker import free_port
+from simulators.devices.hl7.device import BedsideMonitor
 from simulators.faults import FaultProxy
-from simulators.hl7 import BedsideMonitor
 from wire.clock import Clock
 from wire.messages import Quality
 

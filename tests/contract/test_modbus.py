@@ -20,15 +20,15 @@ from adapters.base import (
     DeviceUnreachable,
     OptionsError,
 )
-from adapters.modbus import Modbus, ModbusOptions
+from adapters.modbus.adapter import Modbus, ModbusOptions
 from adapters.testing import AdapterContract, Rig, read, until
-from simulators.cobot import SIGNALS
+from simulators.devices.modbus.device import ModbusCobot, ParticulateSensor
+from simulators.devices.modbus.server import Way
 from simulators.faults import FaultProxy
-from simulators.modbus import ModbusCobot, ParticulateSensor
-from simulators.modbus_server import Way
+from simulators.plants.cobot import SIGNALS
 from wire.clock import NS_PER_S, Clock
-from wire.governed import GovernedClock
 from wire.messages import Quality
+from wire.simulation_clock import GovernedClock
 
 MAPS = Path(__file__).parents[2] / "configs/maps"
 SENSOR, COBOT = MAPS / "particulate-modbus.yaml", MAPS / "cobot-modbus.yaml"

@@ -16,15 +16,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from adapters import mqtt_link
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError, Reading
-from adapters.mqtt import Mqtt, MqttField, MqttTopicOptions, TimeOptions
+from adapters.mqtt import link as mqtt_link
+from adapters.mqtt.adapter import Mqtt, MqttField, MqttTopicOptions, TimeOptions
 from adapters.testing import AdapterContract, Rig, read
-from agent.quality import Inspector
+from agent.pipeline.validation import Inspector
 from edgebed.broker import Broker, free_port
+from simulators.devices.mqtt.device import KerbSensors
+from simulators.devices.mqtt.publisher import Publisher, broker_of
 from simulators.faults import FaultProxy
-from simulators.mqtt import KerbSensors
-from simulators.mqtt_publisher import Publisher, broker_of
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 

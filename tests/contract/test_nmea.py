@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable
-from adapters.nmea import Nmea, NmeaOptions
+from adapters.nmea.adapter import Nmea, NmeaOptions
 from adapters.testing import AdapterContract, Rig, read, until
-from agent.quality import Inspector
+from agent.pipeline.validation import Inspector
+from simulators.devices.nmea import GnssReceiver
 from simulators.faults import FaultProxy
-from simulators.nmea import GnssReceiver
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled
-from adapters.obd import Obd, ObdOptions
+from adapters.obd.adapter import Obd, ObdOptions
 from adapters.testing import AdapterContract, Rig, read
-from simulators.can import VehicleBus
+from simulators.devices.can.device import VehicleBus
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality

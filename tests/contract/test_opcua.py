@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, OptionsError
-from adapters.opcua import Node, OpcUa, OpcUaOptions, Security
+from adapters.opcua.adapter import Node, OpcUa, OpcUaOptions, Security
 from adapters.testing import AdapterContract, Rig, read, until
 from edgebed.broker import free_port
 from edgebed.processes import Child, edgebed_command
-from simulators.cobot import RATE_HZ, SIGNALS, Cobot
+from simulators.devices.opcua import APPLICATION_URI, VENDOR_URI, CobotCell
 from simulators.faults import FaultProxy
-from simulators.opcua import APPLICATION_URI, VENDOR_URI, CobotCell
+from simulators.plants.cobot import RATE_HZ, SIGNALS, Cobot
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 

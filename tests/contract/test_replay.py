@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import Adapter, DeviceLied, DeviceUnreachable, Reading
-from adapters.replay import Replay
-from adapters.replay_rows import Column, ReplayOptions
+from adapters.replay.adapter import Replay
+from adapters.replay.rows import Column, ReplayOptions
 from adapters.testing import AdapterContract, Rig
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality

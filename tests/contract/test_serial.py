@@ -13,8 +13,8 @@ import pytest
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
 from adapters.serial import SerialLines, SerialOptions, TextField
 from adapters.testing import AdapterContract, Rig, read
+from simulators.devices.serial import Hygrometer
 from simulators.faults import FaultProxy
-from simulators.serial import Hygrometer
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 

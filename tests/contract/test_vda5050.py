@@ -13,11 +13,11 @@ import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, Reading
 from adapters.testing import AdapterContract, Rig, read_until
-from adapters.vda5050 import Vda5050, Vda5050Options
+from adapters.vda5050.adapter import Vda5050, Vda5050Options
 from edgebed.broker import Broker
+from simulators.devices.mqtt.publisher import Publisher, broker_of
+from simulators.devices.vda5050.device import AmrVehicle
 from simulators.faults import FaultProxy
-from simulators.mqtt_publisher import Publisher, broker_of
-from simulators.vda5050 import AmrVehicle
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.messages import Quality
 

@@ -319,7 +319,7 @@ class Feeder:
         node.tell(status, "status")
 
     def _run(self) -> None:
-        from simulators.scene import Scene
+        from simulators.plants.scene import Scene
 
         scene = Scene(seed=7)
         began, index, next_row = now_ms(), 0, now_ms()

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from agent.commands import Commands
-from agent.message import Message
-from agent.outbox import Outbox, OutboxSettings, keep_committing
-from agent.uplink import Identity, Uplink
+from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
+from agent.uplink.uplink import Identity, Uplink
 from wire.broker import Broker
 from wire.clock import Clock
-from wire.ending import end
 from wire.messages import AgentInfo, Batch, Birth, ClockState, Status
+from wire.task_cancellation import end
 from wire.topics import Address
 
 BOOT = "ab" * 8

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from collector.digest import Digester, Received
-from collector.ledger import Ledger
-from collector.link import Incoming
-from collector.skew import Offset
-from collector.store import SqliteStore
+from collector.ingest.group_builder import Digester, Received
+from collector.ledger.ledger import Ledger
+from collector.mqtt.link import Incoming
+from collector.store.clock_skew import Offset
+from collector.store.store import SqliteStore
 from wire.clock import NS_PER_MS, Clock
 from wire.codec import encode
 from wire.messages import Batch, Event
@@ -70,7 +70,7 @@ def message(ep: str, seq: int) -> Received:
 
 
 class Writer:
-    """What `collector.ingest` does with a group; `words` is told before a commit and after it."""
+    """What `collector.ingest.writer` does with a group; `words` is told before a commit and after it."""
 
     def __init__(self, folder: Path, words: Path, seed: int, first: int) -> None:
         self.rng = random.Random(seed)

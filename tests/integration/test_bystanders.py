@@ -22,8 +22,8 @@ import pytest
 from edgebed.broker import Broker, free_port
 from edgebed.processes import Child, edgebed_command
 from wire.codec import encode
-from wire.ending import end
 from wire.messages import Batch
+from wire.task_cancellation import end
 
 FLOOD = 2_000
 HARM_S = 2.5  # long enough to fill every buffer that a bad peer could fill

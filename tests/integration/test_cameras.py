@@ -12,7 +12,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebed.broker import find
-from edgebed.stand import Site, Stand
+from edgebed.installation import Site, Stand
 from wire.errors import Unreachable
 
 DETECTOR = Path(__file__).resolve().parents[2] / "models/street-detector"

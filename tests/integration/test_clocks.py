@@ -16,7 +16,7 @@ from agent.app import App
 from agent.config import load
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
-from collector.reader import Reader
+from collector.store.reader import Reader
 from edgebed.broker import Broker as RunningBroker
 from edgebed.drill.clock import SteppedClock, step
 from edgebed.drill.device import FIELD, STREAM, NumberedDevice
@@ -95,7 +95,7 @@ class Site:
 
 
 def _numbered(body: bytes) -> list[tuple[int, list[int]]]:
-    from collector.chunk import unpack
+    from collector.store.chunk import unpack
 
     head, _, columns = unpack(body)
     numbers, at, found = columns[FIELD].tolist(), 0, []

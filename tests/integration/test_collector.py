@@ -20,11 +20,11 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import pytest
 
-from collector import connection
-from collector import link as link_module
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
-from collector.reader import Reader
+from collector.mqtt import connection
+from collector.mqtt import link as link_module
+from collector.store.reader import Reader
 from edgebed.broker import Broker, free_port
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
@@ -146,8 +146,8 @@ def is_online(child: Child) -> bool:
 
 def rows_of(folder: Path) -> list[tuple[int, int]]:
     """(time in ms, x) of every stored row in stored order, read from the day files."""
-    from collector.chunk import unpack
-    from collector.store import day_files
+    from collector.store.chunk import unpack
+    from collector.store.store import day_files
 
     found: list[tuple[int, int]] = []
     for path in day_files(folder):
@@ -486,11 +486,12 @@ async def test_a_broker_that_gives_no_second_connection(tmp_path: Path) -> None:
 async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
     tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from collector import inbox, ingest
-    from collector.dayfile import StoreBusy
+    from collector.ingest import inbox
+    from collector.ingest import writer as ingest_writer
+    from collector.store.day_file import StoreBusy
 
     monkeypatch.setattr(inbox, "QUEUE_MESSAGES", 50)
-    monkeypatch.setattr(ingest, "RETRY_S", 0.1)
+    monkeypatch.setattr(ingest_writer, "RETRY_S", 0.1)
     blocked = threading.Event()
     blocked.set()
     with hurried(monkeypatch):

@@ -15,12 +15,12 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from collector.config import CollectorConfig, Http
-from collector.fleet import Fleet
-from collector.ingest import Ingest
-from collector.ledger import Ledger
-from collector.link import Link
-from collector.store import SqliteStore
-from collector.stream import Hub
+from collector.fleet.fleet import Fleet
+from collector.ingest.writer import Ingest
+from collector.ledger.ledger import Ledger
+from collector.mqtt.link import Link
+from collector.store.store import SqliteStore
+from collector.web.event_stream import Hub
 from edgebed.broker import free_port, is_listening
 from wire.broker import Broker
 from wire.clock import Clock

@@ -16,8 +16,8 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgebed.broker import KINDS, Kind, find
-from edgebed.drill.bench import BOXES, TENANT, Bench
 from edgebed.drill.clock import step
+from edgebed.drill.installation import BOXES, TENANT, Bench
 from edgebed.processes import edgebed_command
 from wire.clock import Clock
 from wire.custody import key_id

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.message import Message
-from agent.outbox import Outbox, OutboxSettings
+from agent.outbox import Message, Outbox, OutboxSettings
 from edgebed.broker import KINDS, Kind, find
 from edgebed.drill.check import kept
 from edgebed.drill.device import NumberedDevice
-from edgebed.stand import Site, Stand
+from edgebed.installation import Site, Stand
 from wire.clock import Clock
 from wire.errors import Unreachable
 from wire.messages import Batch, Event, Scalar

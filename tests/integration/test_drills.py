@@ -14,12 +14,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from edgebed.broker import KINDS, Kind, find
-from edgebed.drill.bench import BOXES
 from edgebed.drill.check import Kept, kept
-from edgebed.drill.harms import HARMS
+from edgebed.drill.faults import HARMS
+from edgebed.drill.installation import BOXES
 from edgebed.drill.run import run
+from edgebed.installation import Stand
 from edgebed.processes import edgebed_command
-from edgebed.stand import Stand
 from wire.errors import Unreachable
 
 SEED = 20_261_122

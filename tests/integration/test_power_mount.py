@@ -18,9 +18,9 @@ from types import ModuleType
 
 import pytest
 
-from simulators.disk import Op
-from simulators.volume import Volume
-from simulators.write_log import WriteLog, recorded
+from tests.powercut.disk import Op
+from tests.powercut.volume import Volume
+from tests.powercut.write_log import WriteLog, recorded
 from wire.errors import EdgebedError
 
 HERE = Path(__file__).parent

@@ -18,13 +18,9 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
-import agent.committer
-import agent.recovery
-from agent.journal import Record
-from agent.message import Message
-from agent.outbox import Outbox, OutboxSettings
-from simulators.disk import Disk, Op, cuts, replayed, write_files
-from simulators.write_log import Stopped, WriteLog, recorded
+from agent.outbox import Message, Outbox, OutboxSettings, Record, recovery, writer
+from tests.powercut.disk import Disk, Op, cuts, replayed, write_files
+from tests.powercut.write_log import Stopped, WriteLog, recorded
 from wire.clock import Clock
 from wire.messages import Batch, Event
 from wire.ranges import Ranges
@@ -237,7 +233,7 @@ class Run:
         with (
             patch.object(secrets, "token_bytes", rng.randbytes),
             patch.object(secrets, "token_hex", lambda size: rng.randbytes(size).hex()),
-            patch.object(agent.committer, "MARK_EVERY_S", rng.choice((0.0, 0.01, 1.0))),
+            patch.object(writer, "MARK_EVERY_S", rng.choice((0.0, 0.01, 1.0))),
         ):
             for life in range(self.lives):
                 ops = self._record(image, life, rng)
@@ -322,7 +318,7 @@ def test_thousands_of_cuts(place: Path, seed: int, flood: bool) -> None:
 def test_these_cuts_find_what_is_not_flushed(place: Path, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     skip = {"no record is flushed": ("fdatasync",), "no file is flushed": ("fsync",)}.get(harm, ())
     if harm == "found is not flushed":
-        monkeypatch.setattr(agent.recovery, "_flush", lambda *_: None)
+        monkeypatch.setattr(recovery, "_flush", lambda *_: None)
 
     def cut() -> None:
         for seed in (13, 18, *range(30)):  # the first of them show the rarest harm

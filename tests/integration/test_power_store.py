@@ -19,13 +19,13 @@ from types import ModuleType
 
 import pytest
 
-from collector.digest import Digester
-from collector.ledger import Ledger
-from collector.reader import Reader
-from collector.skew import Offset
-from collector.store import SqliteStore, aside, day_files
-from simulators.disk import Op, cuts, replayed, write_files
-from simulators.write_log import WriteLog, traced
+from collector.ingest.group_builder import Digester
+from collector.ledger.ledger import Ledger
+from collector.store.clock_skew import Offset
+from collector.store.reader import Reader
+from collector.store.store import SqliteStore, aside, day_files
+from tests.powercut.disk import Op, cuts, replayed, write_files
+from tests.powercut.write_log import WriteLog, traced
 from wire.errors import EdgebedError
 
 WRITER = Path(__file__).with_name("power_writer.py")

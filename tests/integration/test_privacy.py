@@ -22,11 +22,11 @@ import pytest
 import yaml
 import zstandard
 
-from adapters.deidentify import Deidentifier, create_key, read_key
+from adapters.hl7.deidentify import Deidentifier, create_key, read_key
 from edgebed.broker import Kind, find, free_port
-from edgebed.stand import Site, Stand
-from simulators.hl7 import BedsideMonitor
-from simulators.hl7_messages import Envelope, Person, vitals_message
+from edgebed.installation import Site, Stand
+from simulators.devices.hl7.device import BedsideMonitor
+from simulators.devices.hl7.messages import Envelope, Person, vitals_message
 from wire.clock import NS_PER_S, Clock
 from wire.errors import Unreachable
 

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from adapters.base import Reading
-from agent.recording import Reader, RecordingError, session
-from agent.regression import Expected, compare
+from agent.offline.mcap_file import Reader, RecordingError, session
+from agent.offline.regression import Expected, compare
 from edgebed.processes import Child, edgebed_command
-from simulators.cobot import RATE_HZ, SIGNALS, Cobot, Fault
-from simulators.scene import Scene
+from simulators.plants.cobot import RATE_HZ, SIGNALS, Cobot, Fault
+from simulators.plants.scene import Scene
 from wire.messages import Quality
 
 MODELS = Path(__file__).resolve().parents[2] / "models"

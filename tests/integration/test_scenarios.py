@@ -17,12 +17,12 @@ import yaml
 
 import simulators
 from edgebed.processes import edgebed_command
-from edgebed.scenario import stage
+from edgebed.scenario import installation
 from edgebed.scenario.document import find
 from edgebed.scenario.report import Report
 from edgebed.scenario.run import run
 from wire.errors import ConfigError
-from wire.governed import GovernedClock
+from wire.simulation_clock import GovernedClock
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 START = "2026-03-02T09:00:00Z"
@@ -57,7 +57,7 @@ async def test_the_same_seed_gives_the_same_payload_at_any_pace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = functools.partial(GovernedClock, patience_s=60.0)  # for everybody, however busy the machine is
-    monkeypatch.setattr(stage, "GovernedClock", waits)
+    monkeypatch.setattr(installation, "GovernedClock", waits)
     everything = agents(
         arm={}, arm_modbus={}, amr={}, vehicle={}, obd={}, gnss={}, monitor={}, strap={}, camera={}, air={},
         lorawan={"options": {"period_s": 2}},

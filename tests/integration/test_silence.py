@@ -13,7 +13,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from agent import hearing, link, uplink
+from agent.uplink import liveness, mqtt_client, uplink
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
 from edgebed.broker import Broker as RunningBroker
@@ -66,7 +66,7 @@ async def obeys(box: Any, port: int, number: int = 1) -> None:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "KEEPALIVE_S", 2)
+    monkeypatch.setattr(mqtt_client, "KEEPALIVE_S", 2)
     monkeypatch.setattr(uplink, "PUBACK_S", 3.0)
     monkeypatch.setattr(uplink, "_FIRST_PAUSE_S", 0.1)
     monkeypatch.setattr(uplink, "_MAX_PAUSE_S", 0.3)
@@ -113,18 +113,18 @@ async def test_subscriptions_that_died_on_a_living_connection(
     tmp_path: Path, broker: RunningBroker, monkeypatch: pytest.MonkeyPatch, start_box: Any
 ) -> None:
     """The broker takes and PUBACKs everything and delivers nothing: neither acks nor commands."""
-    monkeypatch.setattr(hearing, "ASK_S", 0.3)
+    monkeypatch.setattr(liveness, "ASK_S", 0.3)
     answers: list[float] = []
-    heard = hearing.Hearing.heard
-    monkeypatch.setattr(hearing.Hearing, "heard", lambda self, at: (answers.append(at), heard(self, at)))
+    heard = liveness.Hearing.heard
+    monkeypatch.setattr(liveness.Hearing, "heard", lambda self, at: (answers.append(at), heard(self, at)))
     async with site(tmp_path, broker, start_box) as (box, _):
         await until(lambda: answers, "its own status comes back")
         for tail in (("ack",), ("status",), ("cmd", "+", "+")):
             box.uplink._link._client.unsubscribe(box.address.topic(*tail))
-        monkeypatch.setattr(hearing, "ANSWER_S", 1.0)
+        monkeypatch.setattr(liveness, "ANSWER_S", 1.0)
         await until(lambda: box.uplink.counters["connects"] > 1, "it notices and connects again", box.take)
         monkeypatch.setattr(
-            hearing, "ANSWER_S", 45.0
+            liveness, "ANSWER_S", 45.0
         )  # from here on a slow machine is not to be taken for deaf
         await until(lambda: box.depth == 0, "acks arrive")
         await obeys(box, broker.port)
@@ -140,14 +140,14 @@ async def test_a_subscription_that_died_alone_is_made_again(
     """The node's status comes back, so nothing tells that commands, or acks, do not: it subscribes again."""
     may_listen = asyncio.Event()
     may_listen.set()
-    listen = link.Link.listen
+    listen = mqtt_client.Link.listen
 
-    async def listen_when_it_may(self: link.Link, topics: list[str]) -> None:
+    async def listen_when_it_may(self: mqtt_client.Link, topics: list[str]) -> None:
         await may_listen.wait()
         await listen(self, topics)
 
-    monkeypatch.setattr(link, "AGAIN_S", 0.2)
-    monkeypatch.setattr(link.Link, "listen", listen_when_it_may)
+    monkeypatch.setattr(mqtt_client, "AGAIN_S", 0.2)
+    monkeypatch.setattr(mqtt_client.Link, "listen", listen_when_it_may)
     async with site(tmp_path, broker, start_box) as (box, _):
         may_listen.clear()
         await asyncio.sleep(0.5)  # for one that is under way

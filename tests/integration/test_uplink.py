@@ -12,17 +12,15 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from agent import flight, link, uplink
 from agent.commands import Action, Commands
-from agent.message import Message
-from agent.outbox import Outbox, OutboxSettings, keep_committing
-from agent.uplink import Identity, Uplink
+from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
+from agent.uplink import in_flight, mqtt_client, uplink
+from agent.uplink.uplink import Identity, Uplink
 from edgebed.broker import Broker as RunningBroker
 from simulators.faults import FaultProxy
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode, decode_live, encode
-from wire.ending import end
 from wire.messages import (
     Ack,
     AgentInfo,
@@ -36,6 +34,7 @@ from wire.messages import (
     Status,
 )
 from wire.ranges import Ranges
+from wire.task_cancellation import end
 from wire.topics import Address, parse
 
 ADDRESS = Address("acme", "junction", "street-1", "cam-01")
@@ -204,12 +203,12 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uplink, "_FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(uplink, "_MAX_PAUSE_S", 0.2)
-    monkeypatch.setattr(link, "_WILL_DELAY_S", 1)
+    monkeypatch.setattr(mqtt_client, "_WILL_DELAY_S", 1)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flight, "RESEND_S", 1.0)
+    monkeypatch.setattr(in_flight, "RESEND_S", 1.0)
     monkeypatch.setattr(uplink, "PUBACK_S", 4.0)  # a slow broker is none that is gone
 
 
@@ -404,7 +403,7 @@ async def test_a_state_folder_younger_than_the_broker(broker: RunningBroker, sta
 async def test_protocol_versions(
     broker: RunningBroker, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "agent.uplink")
+    caplog.set_level("INFO", "agent.uplink.uplink")
     node = await start(broker.port)
     await until(lambda: node.uplink.connected, "the uplink connects")
     spoken = "MQTT 5" if broker.kind == "mosquitto" else "MQTT 3.1.1"
@@ -552,7 +551,7 @@ async def test_times_from_before_the_clock_was_set(broker: RunningBroker, start:
 async def test_nobody_answers_the_greeting(
     broker: RunningBroker, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "CONNECT_S", 3_600.0)
+    monkeypatch.setattr(mqtt_client, "CONNECT_S", 3_600.0)
     async with FaultProxy(broker.port) as proxy:
         proxy.black_hole()
         node = await start(proxy.port)

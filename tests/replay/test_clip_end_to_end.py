@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from edgebed.broker import KINDS, Kind, find
-from edgebed.stand import Site, Stand
+from edgebed.installation import Site, Stand
 from wire.errors import Unreachable
 
 pytestmark = pytest.mark.field

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from agent.model import Model, load_package
+from agent.inference.package import Model, load_package
 
 pytestmark = pytest.mark.field
 

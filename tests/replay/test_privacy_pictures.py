@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from agent.model import Model, load_package
-from agent.privacy import Hidden, Privacy, seen_by
+from agent.inference.package import Model, load_package
+from agent.pipeline.privacy import Hidden, Privacy, seen_by
 from wire.messages import Box
 
 pytestmark = pytest.mark.field

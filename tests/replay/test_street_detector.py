@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent import gate
-from agent.model import Model, load_package
-from simulators.scene import Scene
+from agent.inference import gate
+from agent.inference.package import Model, load_package
+from simulators.plants.scene import Scene
 
 PACKAGE = Path(__file__).parents[2] / "models/street-detector"
 

@@ -24,16 +24,15 @@ from onnx import helper
 from agent import status
 from agent.app import App, _Committer
 from agent.config import load
-from agent.message import Message
-from agent.outbox import Outbox, OutboxSettings
-from agent.state import is_running, locked
+from agent.outbox import Message, Outbox, OutboxSettings
+from agent.state_dir import is_running, locked
 from edgebed.broker import Broker, free_port
 from edgebed.processes import edgebed_command
 from wire import codec, topics
 from wire.clock import Clock
-from wire.ending import end
 from wire.errors import ConfigError, TryAgain, Unreachable
 from wire.messages import Ack, Batch, Birth, Event, Status
+from wire.task_cancellation import end
 
 HZ = 50
 NODE = "t/p/s/n"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from collector.digest import Received
-from collector.group import Group
-from collector.ledger import Draft, Ledger
-from collector.link import Incoming
-from collector.skew import Offset
+from collector.ingest.group_builder import Received
+from collector.ledger.ledger import Draft, Ledger
+from collector.mqtt.link import Incoming
+from collector.store.clock_skew import Offset
+from collector.store.group import Group
 from wire.clock import NS_PER_MS, Clock
 from wire.codec import encode
 from wire.messages import Batch, Event
@@ -83,7 +83,7 @@ def event() -> Callable[..., Received]:
 @pytest.fixture
 def commit() -> Callable[..., Any]:
     """`commit(store, ledger, received, now)`: what the writer thread does with a group."""
-    from collector.digest import Digester
+    from collector.ingest.group_builder import Digester
 
     def make(store: Any, ledger: Ledger, received: list[Received], now: int = T0) -> Any:
         digest = Digester(ledger, lambda _node: Offset()).digest(received, now)

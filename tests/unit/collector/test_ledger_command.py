@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from collector.accepted import AcceptedKeys
-from collector.audit import differences
-from collector.ledger import Ledger
-from collector.store import SqliteStore, day_files
+from collector.ledger.accepted_keys import AcceptedKeys
+from collector.ledger.audit import differences
+from collector.ledger.ledger import Ledger
+from collector.store.store import SqliteStore, day_files
 from edgebed.cli import command as edgebed
 from edgebed.commands.ledger import share
 from wire.errors import ConfigError, EdgebedError, Unreachable

@@ -34,9 +34,15 @@ def documented() -> dict[str, set[str]]:
 
 @cache
 def counted(module: str) -> frozenset[str]:
-    """The counters that the source of `adapters.<module>` names."""
-    tree = ast.parse((ROOT / f"adapters/{module}.py").read_text())
+    """The counters that the source of a module names, given as `adapters.<...>`."""
+    tree = ast.parse(source(module))
     return frozenset(name for node in ast.walk(tree) for name in _named(node))
+
+
+def source(module: str) -> str:
+    """The text of a module, which may be a package."""
+    path = ROOT / module.replace(".", "/")
+    return (path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py").read_text()
 
 
 def _named(node: ast.AST) -> Iterator[str]:
@@ -77,26 +83,24 @@ def _words(node: ast.AST | None) -> Iterator[str]:
 def modules(word: str) -> frozenset[str]:
     """The modules an adapter is made of."""
     found: set[str] = set()
-    waiting = [adapters.BUILT_IN[word][0].rpartition(".")[2]]
+    waiting = [adapters.BUILT_IN[word][0]]
     while waiting:
         module = waiting.pop()
         if module in found:
             continue
         found.add(module)
-        imported = re.findall(
-            r"^from adapters\.(\w+) import", (ROOT / f"adapters/{module}.py").read_text(), re.MULTILINE
-        )
-        waiting += imported
+        waiting += re.findall(r"^from (adapters\.[\w.]+) import", source(module), re.MULTILINE)
     return frozenset(found)
 
 
 def test_every_counter_is_documented() -> None:
     """And for each adapter that has its module, unless another adapter of that module has it."""
     known = documented()
-    for path in (ROOT / "adapters").glob("*.py"):
-        owners = {word for word in adapters.BUILT_IN if path.stem in modules(word)}
-        for name in counted(path.stem):
-            assert name in known, f"adapters/{path.name} counts {name!r}, docs/adapters.md does not name it"
+    for path in (ROOT / "adapters").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        owners = {word for word in adapters.BUILT_IN if module in modules(word)}
+        for name in counted(module):
+            assert name in known, f"{module} counts {name!r}, docs/adapters.md does not name it"
             assert known[name] & owners, f"{name}: docs/adapters.md says {known[name]}, it is of {owners}"
 
 
@@ -105,14 +109,15 @@ def test_an_adapter_has_the_counters_it_is_said_to_have(word: str) -> None:
     there = set().union(*map(counted, modules(word)))
     said = {name for name, words in documented().items() if word in words}
     assert said <= there, f"{word} does not count {said - there}"
-    own = counted(word) | set().union(*(counted(m) for m in modules(word) if m.startswith(f"{word}_")))
+    room = f"adapters.{word}"
+    own = set().union(*(counted(m) for m in modules(word) if m == room or m.startswith(f"{room}.")))
     assert own <= said, f"docs/adapters.md does not say that {word} counts {own - said}"
 
 
 def test_the_agents_own_counters_are_named_and_no_adapter_takes_their_names() -> None:
     """Both come in one table of the status: the same name would count a row twice."""
     own = {quality.name.lower() for quality in Quality if quality}
-    tree = ast.parse((ROOT / "agent/quality.py").read_text())
+    tree = ast.parse((ROOT / "agent/pipeline/validation.py").read_text())
     own |= {
         word
         for node in ast.walk(tree)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from agent import manifest
-from agent.manifest import Key
-from agent.model import load_package
+from agent.inference import manifest
+from agent.inference.manifest import Key
+from agent.inference.package import load_package
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/models.md"

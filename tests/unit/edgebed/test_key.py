@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from adapters.deidentify import read_key
+from adapters.hl7.deidentify import read_key
 
 
 def run(file: Path) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from agent.model import Model, load_package
+from agent.inference.package import Model, load_package
 
 
 @pytest.fixture(scope="module")

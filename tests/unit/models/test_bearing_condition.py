@@ -9,10 +9,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from agent.gate import inspect
-from agent.model import Model, load_package
-from agent.resampling import HALF_WIDTH
-from agent.windows import Windows
+from agent.inference.gate import inspect
+from agent.inference.package import Model, load_package
+from agent.pipeline.resampler import HALF_WIDTH
+from agent.pipeline.windows import Windows
 
 pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "bearing-condition"

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from agent.model import load_package
+from agent.inference.package import load_package
 from edgebed.intervals import bootstrap, wilson
 
 pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")

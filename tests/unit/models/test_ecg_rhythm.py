@@ -8,9 +8,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from agent.gate import inspect
-from agent.model import Model, load_package
-from simulators.patient import ECG_HZ, Fault, Patient
+from agent.inference.gate import inspect
+from agent.inference.package import Model, load_package
+from simulators.plants.patient import ECG_HZ, Fault, Patient
 
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "ecg-rhythm"
 PATIENTS = range(200_000, 200_012)  # neither trained on, tuned on nor measured

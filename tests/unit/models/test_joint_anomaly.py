@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from agent.gate import inspect
-from agent.model import Model, load_package
-from simulators.cobot import FAULT_KINDS, SIGNALS, Cobot, Fault
+from agent.inference.gate import inspect
+from agent.inference.package import Model, load_package
+from simulators.plants.cobot import FAULT_KINDS, SIGNALS, Cobot, Fault
 
 onnx = pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "joint-anomaly"

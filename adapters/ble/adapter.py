@@ -1,0 +1,230 @@
+"""Bluetooth Low Energy devices that notify: heart-rate straps (180D), and values of a declared layout."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from adapters.base import (
+    Adapter,
+    DeviceLied,
+    DeviceStalled,
+    DeviceUnreachable,
+    Options,
+    OptionsError,
+    Reading,
+)
+from adapters.ble.session import DEVICE_INFORMATION, Session, Wanted
+from adapters.ble.values import BeatTimes, Characteristic, Layout, heart_rate
+from adapters.fields import declared
+from wire.clock import Clock
+from wire.messages import Field, Quality, Stream
+
+HEART_RATE = "2A37"
+BATTERY = "2A19"
+_KEPT = 1_000  # notifications that wait for a slow reader
+_ODD = 20  # so many values in a row that are none: another device
+_TRANSPORTS = ("hci-socket", "usb", "serial", "tcp-client")
+_ADDRESS = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+_UUID = re.compile(r"[0-9A-Fa-f]{4}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+_HEART = {
+    "heart_rate": Field(unit="/min", dec=0, min=0.0, max=300.0),
+    "rr": Field(unit="ms", dec=2, min=200.0, max=3_000.0, desc="From the beat before; none where not sent."),
+    "energy": Field(unit="kJ", dec=0, min=0.0, max=65_535.0, desc="Expended since the last reset."),
+}
+_BATTERY = {"level": Field(t="i64", unit="%", min=0, max=100)}
+
+
+class BleOptions(Options, frozen=True, kw_only=True):
+    """A controller (`hci`) and a device by its `address` or `name`."""
+
+    hci: Annotated[
+        str,
+        Meta(
+            max_length=200,
+            description="hci-socket:0, usb:0, serial:/dev/ttyACM0,1000000 or tcp-client:host:port.",
+        ),
+    ]
+    address: Annotated[str, Meta(description="Address of the device, F0:F1:F2:F3:F4:F5.")] = ""
+    name: Annotated[str, Meta(max_length=248, description="Name it advertises, where no address.")] = ""
+    heart: Annotated[bool, Meta(description="Read the heart rate (service 180D).")] = True
+    battery: Annotated[bool, Meta(description="Read the battery level (180F) where it has one.")] = True
+    characteristics: Annotated[
+        dict[str, Characteristic], Meta(max_length=32, description="Stream name to a value it notifies.")
+    ] = msgspec.field(default_factory=dict)
+    manufacturer: Annotated[str, Meta(description="It must say (2A29); empty = anything.")] = ""
+    model: Annotated[str, Meta(description="It must say (2A24); empty = anything.")] = ""
+    serial_number: Annotated[str, Meta(description="It must say (2A25); empty = anything.")] = ""
+    stream: Annotated[str, Meta(description="Name of the heart rate's stream.")] = "heart"
+    silence_s: Annotated[float, Meta(gt=0, le=86_400, description="No value for so long: stalled.")] = 10.0
+    timeout_s: Annotated[
+        float, Meta(gt=0, le=300, description="Finding the device and connecting may take so long.")
+    ] = 20.0
+
+
+class Ble(Adapter):
+    """One device; a row for each RR interval, or for each notification that has none.
+
+    A beat is stamped by the intervals since the beats before, never later than it was received: the service
+    carries no time. Without skin contact rows are uncertain.
+    """
+
+    Options = BleOptions
+    kind = "ble"
+
+    def __init__(self, options: BleOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+        _check(options)
+        self._layouts = {name: Layout(name, said) for name, said in options.characteristics.items()}
+        self._streams = _streams(options)
+        self._names = {said.uuid: name for name, said in options.characteristics.items()}
+        self._beats = BeatTimes()
+        self._waiting: deque[tuple[str, bytes, int]] = deque(maxlen=_KEPT)
+        self._came = asyncio.Event()
+        self._session: Session | None = None
+        self._odd = 0
+
+    def streams(self) -> dict[str, Stream]:
+        """`heart`, `battery`, and one for each of `characteristics`."""
+        return self._streams
+
+    async def open(self) -> None:
+        """Find the device, connect, compare who it is, subscribe."""
+        options: BleOptions = self.options
+        wanted = Wanted(
+            address=options.address,
+            name=options.name,
+            identity={what: getattr(options, what) for what in DEVICE_INFORMATION},
+            notify=((HEART_RATE,) if options.heart else ()) + tuple(self._names),
+            optional=(BATTERY,) if options.battery else (),
+            long_values=bool(options.characteristics),
+        )
+        self._session = session = Session(options.hci, wanted, self._keep)
+        session.lost.add_done_callback(lambda _: self._came.set())
+        try:
+            await session.open(options.timeout_s)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Disconnect, and let go of the controller."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        """Rows as the device notifies, for ever."""
+        loop, silence_s = asyncio.get_running_loop(), self.options.silence_s
+        deadline = loop.time() + silence_s
+        while True:
+            await self._wait(deadline)
+            while self._waiting:
+                uuid, value, at_ns = self._waiting.popleft()
+                for reading in self._rows(uuid, value, at_ns):
+                    yield reading
+                if uuid != BATTERY or BATTERY in self._names:
+                    deadline = loop.time() + silence_s
+            session = self._session
+            if session is None or session.lost.done():
+                raise DeviceUnreachable(session.lost.result() if session else "the device is not open")
+            if loop.time() >= deadline:
+                raise DeviceStalled(f"{self._who()} is connected and sent no value for {silence_s:g} s")
+
+    async def _wait(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._came.wait()
+        except TimeoutError:
+            return
+        self._came.clear()
+
+    def _keep(self, uuid: str, value: bytes) -> None:
+        if len(self._waiting) == _KEPT:
+            self._count("overflow")
+        self._waiting.append((uuid, value, self.clock.now_ns()))
+        self._came.set()
+
+    def _rows(self, uuid: str, value: bytes, at_ns: int) -> Iterator[Reading]:
+        try:
+            if (name := self._names.get(uuid)) is not None:
+                values, quality = self._layouts[name].read(value)
+                rows = [Reading(name, at_ns, values, quality=quality)]
+            elif uuid == HEART_RATE:
+                rows = self._heart(value, at_ns)
+            else:
+                rows = [Reading("battery", at_ns, {"level": value[0] if value else None})]
+        except ValueError as error:
+            self._count("malformed")
+            self._odd += 1
+            if self._odd >= _ODD:
+                raise DeviceLied(
+                    f"{self._who()} sent {_ODD} values in a row that are none: {error}"
+                ) from error
+            return
+        self._odd = 0
+        yield from rows
+
+    def _heart(self, value: bytes, at_ns: int) -> list[Reading]:
+        said = heart_rate(value)
+        quality = Quality.UNCERTAIN if said.contact is False else Quality.GOOD
+        both = {
+            "heart_rate": float(said.rate),
+            "energy": None if said.energy is None else float(said.energy),
+        }
+        times = self._beats.stamp(said.rr_ms, at_ns) if said.rr_ms else [self._beats.now(at_ns)]
+        if self._beats.gaps:
+            self.counters["beat_gaps"] = self._beats.gaps
+        intervals: tuple[float | None, ...] = said.rr_ms or (None,)
+        return [
+            Reading(self.options.stream, at, both | {"rr": interval}, quality=quality)
+            for at, interval in zip(times, intervals, strict=True)
+        ]
+
+    def _who(self) -> str:
+        return f"device {self.options.address or repr(self.options.name)}"
+
+    def _count(self, what: str) -> None:
+        self.counters[what] = self.counters.get(what, 0) + 1
+
+
+def _check(options: BleOptions) -> None:
+    transport, _, rest = options.hci.partition(":")
+    if transport not in _TRANSPORTS or not rest:
+        raise OptionsError(f"hci {options.hci!r} is not one of {', '.join(f'{t}:...' for t in _TRANSPORTS)}")
+    if transport == "tcp-client" and not re.fullmatch(r".+:\d{1,5}", rest):
+        raise OptionsError(f"hci {options.hci!r} is not tcp-client:host:port")
+    if bool(options.address) == bool(options.name):
+        raise OptionsError(
+            "give the device's `address` or its `name`: any other one nearby is somebody else's"
+        )
+    if options.address and not _ADDRESS.fullmatch(options.address):
+        raise OptionsError(f"address {options.address!r} is not like F0:F1:F2:F3:F4:F5")
+    if not options.heart and not options.characteristics:
+        raise OptionsError("with `heart: false`, say in `characteristics` what is to be read")
+    uuids = [said.uuid.upper() for said in options.characteristics.values()]
+    if len(set(uuids)) != len(uuids):
+        raise OptionsError("characteristics: two streams read the same uuid; put their fields into one")
+    for name, said in options.characteristics.items():
+        if said.uuid.upper() in ((HEART_RATE,) * options.heart + (BATTERY,) * options.battery):
+            raise OptionsError(f"{name}: {said.uuid} is read already: set `heart` or `battery` to false")
+        if not _UUID.fullmatch(said.uuid):
+            raise OptionsError(f"{name}: uuid {said.uuid!r} is not like 2A1C or 0000xxxx-0000-1000-...")
+
+
+def _streams(options: BleOptions) -> dict[str, Stream]:
+    streams = {options.stream: Stream(fields=_HEART)} if options.heart else {}
+    if options.battery:
+        streams["battery"] = Stream(fields=_BATTERY)
+    for name, said in options.characteristics.items():
+        if name in streams:
+            raise OptionsError(f"characteristics: there is a stream {name!r} already")
+        streams[name] = Stream(fields=declared(said.fields))
+    return streams

@@ -1,0 +1,235 @@
+"""One BLE device through one Bluetooth controller: find, connect, subscribe, and tell when it has gone.
+
+Bumble cancels what waits for a device that goes away; its work is done in a task of its own, so that nobody
+takes this for our own cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bumble.core import UUID, AdvertisingData, BaseBumbleError
+from bumble.device import Advertisement, Connection, Device, Peer
+from bumble.gatt_client import CharacteristicProxy
+from bumble.hci import Address, HCI_ErrorCode
+from bumble.transport import open_transport
+from bumble.transport.common import Transport
+
+from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, why_no_connection
+from wire.task_cancellation import end
+
+DEVICE_INFORMATION = {"manufacturer": "2A29", "model": "2A24", "serial_number": "2A25"}
+_INFORMATION_SERVICE = UUID("180A")
+_CLOSE_S = 0.5  # what a polite goodbye may take
+_MTU = 247  # one packet of Bluetooth 4.2 and later
+
+_COUNTED = 1_000  # devices heard, for the error that names how many
+
+Told = Callable[[str, bytes], None]  # uuid and value
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which device, and what it has to have."""
+
+    address: str = ""
+    name: str = ""
+    identity: Mapping[str, str] = field(default_factory=dict)  # of DEVICE_INFORMATION; empty = anything
+    notify: tuple[str, ...] = ()  # characteristics it must notify
+    optional: tuple[str, ...] = ()  # read once, and notified where it can
+    long_values: bool = False
+
+    def __str__(self) -> str:
+        return f"device {self.address or repr(self.name)}"
+
+
+class Session:
+    """Use: `await open(...)`, then wait for `lost`, then `await close()`."""
+
+    def __init__(self, hci: str, wanted: Wanted, told: Told) -> None:
+        self._hci = hci
+        self._wanted = wanted
+        self._told = told
+        self._doing = "opening the controller"
+        self._heard: set[Address] = set()
+        self._transport: Transport | None = None
+        self._connection: Connection | None = None
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def open(self, within_s: float) -> None:
+        """Find the device, connect and subscribe.
+
+        Raises:
+            DeviceUnreachable: no controller, no such device, or it went away.
+            DeviceLied: it is another device than declared.
+        """
+        logging.getLogger("bumble").setLevel(logging.CRITICAL)  # it logs every packet that is none
+        task = asyncio.create_task(self._connect(), name="ble-connect")
+        try:
+            ends: set[asyncio.Future[Any]] = {task, self.lost}
+            await asyncio.wait(ends, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answered = task.done()
+            await end([task], 0.5, again_s=0.1)
+        if not answered or task.cancelled():
+            raise DeviceUnreachable(self.lost.result() if self.lost.done() else self._why(within_s))
+        error = task.exception()
+        if isinstance(error, AdapterError):
+            raise error
+        if error is not None:
+            raise self._translated(error) from error
+
+    async def close(self) -> None:
+        """Say goodbye for a moment at most, then let go of the controller; never raises."""
+        connection, self._connection = self._connection, None
+        transport, self._transport = self._transport, None
+        if connection is not None and not self.lost.done():
+            await _within(_CLOSE_S, connection.disconnect())
+        if transport is not None:
+            tcp = getattr(transport.sink, "transport", None)
+            if isinstance(tcp, asyncio.WriteTransport):
+                tcp.abort()  # what a dead line never took would keep it open
+            await _within(2 * _CLOSE_S, transport.close())
+        if not self.lost.done():
+            self.lost.cancel()
+
+    # --- steps
+
+    async def _connect(self) -> None:
+        self._transport = transport = await open_transport(self._hci)
+        terminated: asyncio.Future[None] | None = getattr(transport.source, "terminated", None)
+        if terminated is not None:
+            terminated.add_done_callback(lambda _: self._lose(f"the controller {self._hci} went away"))
+        self._doing = "starting the controller"
+        device = Device.with_hci(
+            "edgebed", Address.generate_static_address(), transport.source, transport.sink
+        )
+        await device.power_on()
+        self._doing = "looking for the device"
+        address = await self._find(device)
+        self._doing = "connecting"
+        self._connection = connection = await device.connect(address, timeout=None)
+        connection.on("disconnection", self._hung_up)
+        self._doing = "asking what it can do"
+        peer = Peer(connection)
+        if self._wanted.long_values:
+            await peer.request_mtu(_MTU)
+        await peer.discover_services()
+        await self._check_identity(peer)
+        await self._subscribe(peer)
+
+    async def _find(self, device: Device) -> Address:
+        found: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
+
+        def heard(advertisement: Advertisement) -> None:
+            if len(self._heard) < _COUNTED:
+                self._heard.add(advertisement.address)
+            if not found.done() and self._is_it(advertisement):
+                found.set_result(advertisement.address)
+
+        device.on("advertisement", heard)
+        await device.start_scanning()
+        address = await found
+        device.remove_listener("advertisement", heard)
+        await device.stop_scanning()
+        return address
+
+    def _is_it(self, advertisement: Advertisement) -> bool:
+        wanted = self._wanted
+        if wanted.address:
+            return advertisement.address.to_string(False).upper() == wanted.address.upper()
+        names = (AdvertisingData.COMPLETE_LOCAL_NAME, AdvertisingData.SHORTENED_LOCAL_NAME)
+        return any(wanted.name.encode() == advertisement.data.get(kind, raw=True) for kind in names)
+
+    async def _check_identity(self, peer: Peer) -> None:
+        asked = {what: text for what, text in self._wanted.identity.items() if text}
+        if not asked:
+            return
+        services = peer.get_services_by_uuid(_INFORMATION_SERVICE)
+        if not services:
+            raise DeviceLied(f"{self._wanted} has no Device Information service (180A) to compare with")
+        await services[0].discover_characteristics()
+        for what, text in asked.items():
+            found = services[0].get_characteristics_by_uuid(UUID(DEVICE_INFORMATION[what]))
+            said = bytes(await found[0].read_value()) if found else b""
+            if said.rstrip(b"\0").decode("utf-8", "replace").strip() != text:
+                raise DeviceLied(f"{self._wanted} says {what} {said[:40]!r}, the config says {text!r}")
+
+    async def _subscribe(self, peer: Peer) -> None:
+        for uuid in (*self._wanted.notify, *self._wanted.optional):
+            found = await peer.discover_characteristics([UUID(uuid)])
+            must = uuid in self._wanted.notify
+            if not found and must:
+                raise DeviceLied(f"{self._wanted} has no characteristic {uuid}: it is another device")
+            for characteristic in found[:1]:
+                if not must:
+                    self._told(uuid, bytes(await characteristic.read_value()))
+                await self._listen(characteristic, uuid, must)
+
+    async def _listen(self, characteristic: CharacteristicProxy[bytes], uuid: str, must: bool) -> None:
+        told = self._told
+        able = characteristic.properties & (
+            characteristic.properties.NOTIFY | characteristic.properties.INDICATE
+        )
+        if able:
+            await characteristic.subscribe(lambda value: told(uuid, bytes(value)))
+        elif must:
+            raise DeviceLied(f"{self._wanted}: characteristic {uuid} cannot notify: it is another device")
+
+    # --- ends
+
+    def _hung_up(self, reason: int) -> None:
+        if reason:
+            self._lose(f"{self._wanted} hung up: {HCI_ErrorCode(reason).name}")
+        else:  # Bumble's word for: not the device, but the way to it
+            self._lose(f"the controller {self._hci} went away")
+
+    def _lose(self, why: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(why)
+
+    def _why(self, within_s: float) -> str:
+        if self._doing == "looking for the device":
+            return (
+                f"no {self._wanted} was heard within {within_s:g} s, and {len(self._heard)} others were:"
+                " is it worn and near, and no phone connected to it?"
+            )
+        return f"{self._hci}: no answer within {within_s:g} s while {self._doing}"
+
+    def _translated(self, error: BaseException) -> AdapterError:
+        if isinstance(error, ModuleNotFoundError):
+            return DeviceUnreachable(
+                f"{self._hci} needs {error.name}, which is missing: pip install {error.name}"
+            )
+        if isinstance(error, OSError) or self._transport is None:
+            return DeviceUnreachable(
+                f"the controller {self._hci} cannot be opened: {why_no_connection(error)}"
+            )
+        if isinstance(error, BaseBumbleError):
+            what = str(error) or type(error).__name__
+            return DeviceUnreachable(f"{self._hci}: failed while {self._doing}: {what}")
+        # bytes that are no HCI or ATT make the library fail in any way there is
+        return DeviceLied(f"{self._hci} does not keep to Bluetooth: {type(error).__name__}: {error}")
+
+
+async def _within(seconds: float, work: Awaitable[Any]) -> None:
+    """Let it try, and let it fail."""
+
+    async def run() -> None:
+        with contextlib.suppress(Exception):
+            await work
+
+    await _wait(run(), seconds)
+
+
+async def _wait(work: Coroutine[Any, Any, None], seconds: float) -> None:
+    task = asyncio.create_task(work, name="ble-goodbye")
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        await end([task], 0.5, again_s=0.1)

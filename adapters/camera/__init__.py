@@ -1,0 +1,1 @@
+"""Pictures from an RTSP or USB camera, a video file or a folder of images."""

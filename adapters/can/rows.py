@@ -1,0 +1,157 @@
+"""Frames become rows: the last value of every signal, held until the message that makes a row arrives."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from cantools.database.can import Message
+from cantools.database.errors import DecodeError
+
+from adapters.base import OptionsError, Reading, Value
+from adapters.can.frames import Frame
+from adapters.can.signals import Dbc, Picked, Picking, pick
+from adapters.can.units import conversion, ucum
+from adapters.device_time import DeviceClock
+from wire.clock import NS_PER_S
+from wire.messages import Quality
+
+if TYPE_CHECKING:
+    from adapters.can.adapter import CanOptions
+
+log = logging.getLogger("edgebed.adapters.can")
+
+
+class Rows:
+    """The last value of every field, by the time of the bus."""
+
+    def __init__(
+        self, dbc: Dbc, picked: Mapping[str, Picked], options: CanOptions, counters: dict[str, int]
+    ) -> None:
+        self._dbc, self._picked, self._options, self._counters = dbc, picked, options, counters
+        self._max_age_ns = int(options.max_age_s * NS_PER_S)
+        self._clock = _DeviceTime(dbc, options, counters) if options.time else None
+        names = {one.message for one in picked.values()} | {options.row_on}
+        if self._clock is not None:
+            names.add(self._clock.message)
+        messages = [dbc.message(name) for name in sorted(names)]
+        self._messages: dict[tuple[int, bool], Message] = {
+            (message.frame_id, message.is_extended_frame): message for message in messages
+        }
+        self._of = {
+            message.name: [(name, one) for name, one in picked.items() if one.message == message.name]
+            for message in messages
+        }
+        self._held: dict[str, _Held] = {}
+        self._now_ns = 0
+        self._time_quality = Quality.GOOD
+        self.seen: set[str] = set()
+        self.wrong_lengths: dict[str, tuple[int, int]] = {}
+
+    @property
+    def ids(self) -> list[tuple[int, bool]]:
+        """The frames that matter, as pairs of id and extended."""
+        return list(self._messages)
+
+    def take(self, frame: Frame) -> str | None:
+        """Keep what a frame says; the name of its message, None where it says nothing."""
+        message = self._messages[frame.id, frame.extended]
+        flexible = message.is_fd or message.length > 8  # CAN FD knows some lengths only: frames are filled up
+        if len(frame.data) < message.length or (not flexible and len(frame.data) != message.length):
+            self._wrong_length(message, len(frame.data))
+            return None
+        try:
+            raw = message.decode_simple(frame.data, decode_choices=False, scaling=False)
+        except (DecodeError, ValueError, KeyError):
+            # a multiplexer value that the DBC does not know; the message may still time a row
+            self._count("undecodable")
+            raw = {}
+        self.seen.add(message.name)
+        self._stamp(frame, message.name, raw)
+        for name, one in self._of[message.name]:
+            bits = raw.get(one.signal.name)
+            if isinstance(bits, int | float):  # absent where the multiplexer chose others
+                value, quality = one.value(bits)
+                if quality in (Quality.UNCERTAIN, Quality.BAD):
+                    self._count("not_available")
+                self._held[name] = _Held(value, quality, self._now_ns)
+        return message.name
+
+    def row(self, stream: str) -> Reading:
+        """What all fields are now; those that are missing or too old are null."""
+        values: dict[str, Value] = {}
+        qualities = {self._time_quality}
+        for name in self._picked:
+            held = self._held.get(name)
+            if held is None:
+                self._count("missing")
+            elif self._now_ns - held.at_ns > self._max_age_ns:
+                self._count("stale")
+            else:
+                values[name] = held.value
+                qualities.add(held.quality)
+                continue
+            values[name] = None
+            qualities.add(Quality.UNCERTAIN)
+        worst = next((quality for quality in _GRAVEST if quality in qualities), Quality.GOOD)
+        return Reading(stream, self._now_ns, values, quality=worst)
+
+    def _stamp(self, frame: Frame, message: str, raw: Mapping[str, object]) -> None:
+        if self._clock is None:
+            self._now_ns = frame.at_ns
+        elif message == self._clock.message:
+            self._now_ns, self._time_quality = self._clock.read(raw, frame.at_ns)
+        elif not self._now_ns:
+            self._now_ns, self._time_quality = frame.at_ns, Quality.UNCERTAIN
+
+    def _wrong_length(self, message: Message, length: int) -> None:
+        self._count("wrong_length")
+        if message.name not in self.wrong_lengths:
+            log.warning(
+                "%s: %s has %d bytes, on %s it has %d: not decoded",
+                self._dbc.place(message.name),
+                message.name,
+                message.length,
+                self._options.where,
+                length,
+            )
+        self.wrong_lengths[message.name] = (length, message.length)
+
+    def _count(self, what: str) -> None:
+        self._counters[what] = self._counters.get(what, 0) + 1
+
+
+_GRAVEST = (Quality.BAD, Quality.WRONG_TYPE, Quality.NOT_FINITE, Quality.UNCERTAIN)
+
+
+class _Held(NamedTuple):
+    value: Value
+    quality: Quality
+    at_ns: int
+
+
+class _DeviceTime:
+    """Unix time as a signal of the bus says it, where it is credible."""
+
+    def __init__(self, dbc: Dbc, options: CanOptions, counters: dict[str, int]) -> None:
+        message, signal = dbc.signal(options.time)
+        place = f"{dbc.place(message.name, signal.name)}: {options.time}"
+        found = conversion(ucum(signal.unit or ""), "ns")
+        if found is None:
+            raise OptionsError(f"{place} is no time: its unit is {signal.unit or 'empty'!r}, not s, ms or us")
+        if signal.is_multiplexer or signal.multiplexer_ids:
+            raise OptionsError(f"{place} is multiplexed and cannot stamp rows")
+        self.message = message.name
+        self._picked = pick(dbc, "time", Picking(signal=options.time))
+        self._whole_ns = round(found[0])
+        self._clock = DeviceClock(
+            options.where, log, counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
+        )
+
+    def read(self, raw: Mapping[str, object], receipt_ns: int) -> tuple[int, Quality]:
+        """Unix ns and how far it is believed; the moment of receipt where there is no time."""
+        bits = raw.get(self._picked.signal.name)
+        value, _ = self._picked.value(bits) if isinstance(bits, int | float) else (None, Quality.BAD)
+        usable = isinstance(value, int | float) and 0 <= value < 2**63 / self._whole_ns
+        return self._clock.stamp(int(value * self._whole_ns) if usable else None, receipt_ns)  # type: ignore[operator]

@@ -1,0 +1,304 @@
+"""What a DBC file says of a bus: which frames hold which fields, in which units, and on which line."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cantools
+from cantools.database.can import Database, Message, Signal
+from cantools.database.errors import UnsupportedDatabaseFormatError
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from adapters.base import OptionsError, Value
+from adapters.can.units import conversion, known, ucum
+from wire.messages import Field, Quality
+from wire.topics import FIELD
+
+MAX_FIELDS = 500
+_MAX_DBC = 16 * 1024 * 1024  # bytes; the largest public ones have 2 MiB
+_LARGEST_INT = 2**63 - 1
+
+log = logging.getLogger("edgebed.adapters.can")
+logging.getLogger("cantools").setLevel(logging.CRITICAL)  # repeated ids are told by our errors
+
+
+class Dbc:
+    """A parsed DBC file that knows its lines."""
+
+    def __init__(self, path: Path, encoding: str = "") -> None:
+        self.path = path
+        self._text = _read(path, encoding)
+        self._lines: dict[str, list[int]] = {}
+        for number, line in enumerate(self._text.split("\n"), 1):
+            if found := _DEFINES.match(line):
+                key = f"BO_ {found[1]}" if found[1] else f"SG_ {found[2]}"
+                self._lines.setdefault(key, []).append(number)
+        try:
+            database = cantools.database.load_string(self._text, "dbc")
+        except UnsupportedDatabaseFormatError as error:
+            raise OptionsError(self._why(error.e_dbc or error)) from error
+        except RecursionError as error:
+            raise OptionsError(f"{path} nests too deep to be a DBC file") from error
+        if not isinstance(database, Database) or not database.messages:
+            raise OptionsError(f"{path} defines no message")
+        self._messages: dict[str, list[Message]] = {}
+        for message in database.messages:
+            self._messages.setdefault(message.name, []).append(message)
+
+    def __iter__(self) -> Iterator[Message]:
+        return (message for same_name in self._messages.values() for message in same_name)
+
+    def message(self, name: str) -> Message:
+        """The one message of this name.
+
+        Raises:
+            OptionsError: there is none, or there are two, or another one has its id.
+        """
+        found = self._messages.get(name, [])
+        if not found:
+            raise OptionsError(f"{self.path} has no message {name!r}; it has {_some(self._messages)}")
+        key = (found[0].frame_id, found[0].is_extended_frame)
+        same = [one for one in self if (one.frame_id, one.is_extended_frame) == key or one.name == name]
+        if len(same) > 1:
+            places = ", ".join(f"{one.name} (0x{one.frame_id:X})" for one in same)
+            raise OptionsError(f"{self.place(name)}: name and id of a message must be its own: {places}")
+        if found[0].is_container:
+            raise OptionsError(f"{self.place(name)}: message {name} is a container, which is not supported")
+        return found[0]
+
+    def signal(self, address: str) -> tuple[Message, Signal]:
+        """The message and signal of `Message.Signal`.
+
+        Raises:
+            OptionsError: it is not of this form, or not in the file.
+        """
+        name, dot, wanted = address.partition(".")
+        if not dot:
+            raise OptionsError(f"signal {address!r} is not Message.Signal, e.g. Motion.Speed")
+        message = self.message(name)
+        for signal in message.signals:
+            if signal.name == wanted:
+                return message, signal
+        names = _some(signal.name for signal in message.signals)
+        raise OptionsError(f"{self.place(name)}: message {name} has no signal {wanted!r}; it has {names}")
+
+    def place(self, message: str, signal: str = "") -> str:
+        """`file:line` of a message or of one of its signals; the file alone where it cannot be told."""
+        starts = self._lines.get(f"BO_ {message}", [])
+        if not signal:
+            return f"{self.path}:{starts[0]}" if starts else str(self.path)
+        for start in starts:
+            following = [line for line in self._lines.get(f"SG_ {signal}", []) if line > start]
+            if following:
+                return f"{self.path}:{following[0]}"
+        return str(self.path)
+
+    def _why(self, error: Exception) -> str:
+        text = " ".join(str(error).split())
+        if found := _SYNTAX.search(text):
+            line, column, rest = found.groups()
+            return f"{self.path}:{line}:{column}: this is no DBC syntax: {rest[:200]}"
+        if found := _IN_MESSAGE.search(text):
+            return f"{self.place(found[1])}: {text[:300]}"
+        return f"{self.path}: {text[:300] or type(error).__name__}"
+
+
+_DEFINES = re.compile(r"\s*(?:BO_ \d+ ([A-Za-z_]\w*)\s*:|SG_ ([A-Za-z_]\w*)\b)")
+_SYNTAX = re.compile(r"Invalid syntax at line (\d+), column (\d+): (.*)", re.DOTALL)
+_IN_MESSAGE = re.compile(r"in message (\w+)\.")
+
+
+class Picking(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What a config says of a field over what the DBC says."""
+
+    signal: Annotated[str, Meta(max_length=300, description="Message.Signal as the DBC names them.")]
+    t: Annotated[
+        Literal["", "f32", "f64", "i64", "bool", "str"],
+        Meta(description="Type; str = the names of the DBC's value table; empty = i64 or f64 as it scales."),
+    ] = ""
+    unit: Annotated[
+        str, Meta(max_length=128, description="UCUM code: converted to, or believed where the DBC has none.")
+    ] = ""
+    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that travel.")] | UnsetType = UNSET
+    min: Annotated[float, Meta(description="Values below are flagged.")] | UnsetType = UNSET
+    max: Annotated[float, Meta(description="Values above are flagged.")] | UnsetType = UNSET
+    desc: Annotated[str, Meta(max_length=2_000, description="For people.")] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """One field of the stream: the signal it comes from and how its number becomes the field's."""
+
+    message: str
+    signal: Signal
+    field: Field
+    factor: float
+    offset: float
+    names: Mapping[int, str]  # what the DBC calls some of its raw values
+    absent: Mapping[int, Quality]  # raw values that stand for no measurement
+
+    def value(self, raw: float) -> tuple[Value, Quality]:
+        """The field's value for the bits of a frame, and what is to be said against it."""
+        if isinstance(raw, int) and (found := self.absent.get(raw)):
+            return None, found
+        scaled = raw * self.signal.scale + self.signal.offset
+        if self.field.t == "str":
+            return self.names.get(int(raw), f"{scaled:g}"), Quality.GOOD
+        if self.field.t == "bool":
+            return (bool(raw), Quality.GOOD) if raw in (0, 1) else (None, Quality.WRONG_TYPE)
+        if self.field.t == "i64":
+            return int(scaled), Quality.GOOD
+        value = scaled * self.factor + self.offset if self._converts else float(scaled)
+        return (value, Quality.GOOD) if math.isfinite(value) else (None, Quality.NOT_FINITE)
+
+    @property
+    def _converts(self) -> bool:
+        return self.factor != 1.0 or self.offset != 0.0
+
+
+# a DBC has no word for "not available" but names in a value table; these are SAE J1939's and AUTOSAR's habits
+_NOT_AVAILABLE = re.compile(
+    r"(sna|na|n/a|not[ _-]?available|signal[ _-]?not[ _-]?available|unavailable)", re.IGNORECASE
+)
+_FAULTY = re.compile(r"(error|err|invalid|fault|error[ _-]?indicator|init[ _-]?error)", re.IGNORECASE)
+
+
+_NUMBERS = ("f32", "f64", "i64")
+
+
+def pick(dbc: Dbc, name: str, said: Picking) -> Picked:
+    """A field of the stream.
+
+    Raises:
+        OptionsError: no such signal, no field name, or a type or unit that the signal cannot have.
+    """
+    message, signal = dbc.signal(said.signal)
+    place = f"{dbc.place(message.name, signal.name)}: {said.signal}"
+    if not FIELD.fullmatch(name):
+        raise OptionsError(f"{place} needs another field name than {name!r}: lower case, digits, _")
+    source = ucum(signal.unit or "")
+    target = said.unit or source
+    found = conversion(source, target)
+    if found is None and known(source):
+        raise OptionsError(f"{place} is in {signal.unit!r}, which does not become {target!r}")
+    factor, offset = found or (1.0, 0.0)
+    kind = said.t or ("i64" if _is_whole(signal) and (factor, offset) == (1.0, 0.0) else "f64")
+    if kind in ("i64", "bool", "str") and not _is_whole(signal):
+        raise OptionsError(f"{place} is not a whole number and cannot be {kind}")
+    names = {int(raw): str(text) for raw, text in (signal.choices or {}).items()}
+    field = Field(
+        t=kind,
+        unit=target if kind in _NUMBERS else "",
+        dec=_decimals(signal, factor) if said.dec is UNSET and kind in ("f32", "f64") else said.dec,
+        min=said.min,
+        max=said.max,
+        desc=said.desc or (signal.comment or "")[:2_000],
+    )
+    low, high = signal.minimum, signal.maximum
+    if kind in _NUMBERS and low is not None and high is not None and low < high:
+        field.min = float(low * factor + offset) if said.min is UNSET else said.min
+        field.max = float(high * factor + offset) if said.max is UNSET else said.max
+    return Picked(message.name, signal, field, factor, offset, names, _absent(names))
+
+
+def all_signals(dbc: Dbc) -> dict[str, str]:
+    """A field name for every signal of the file: the signal's own, with its message's where two have it.
+
+    Raises:
+        OptionsError: there are more than a stream can hold.
+    """
+    every = [(message.name, signal.name) for message in dbc for signal in message.signals]
+    if len(every) > MAX_FIELDS:
+        raise OptionsError(
+            f"{dbc.path} has {len(every)} signals: name up to {MAX_FIELDS} of them in `signals`"
+        )
+    short = [_snake(signal) for _, signal in every]
+    fields: dict[str, str] = {}
+    for (message, signal), name in zip(every, short, strict=True):
+        unique = name if short.count(name) == 1 else f"{_snake(message)}_{name}"[:48]
+        fields[unique] = f"{message}.{signal}"
+    return fields
+
+
+def _is_whole(signal: Signal) -> bool:
+    if signal.is_float:
+        return False
+    furthest = 2**signal.length * abs(signal.scale) + abs(signal.offset)
+    return isinstance(signal.scale, int) and isinstance(signal.offset, int) and furthest <= _LARGEST_INT
+
+
+def _decimals(signal: Signal, factor: float) -> int:
+    """How many decimals tell two neighbouring raw values apart."""
+    if signal.is_float:
+        return 6
+    step = abs(signal.scale * factor)
+    if not step or not math.isfinite(step):
+        return 12
+    return next(
+        (digits for digits in range(12) if math.isclose(round(step * 10**digits), step * 10**digits)),
+        min(12, max(0, 2 - math.floor(math.log10(step)))),
+    )
+
+
+def _absent(names: Mapping[int, str]) -> dict[int, Quality]:
+    found: dict[int, Quality] = {}
+    for raw, text in names.items():
+        if _NOT_AVAILABLE.fullmatch(text.strip()):
+            found[raw] = Quality.UNCERTAIN
+        elif _FAULTY.fullmatch(text.strip()):
+            found[raw] = Quality.BAD
+    return found
+
+
+def _snake(name: str) -> str:
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return re.sub(r"_+", "_", parted).strip("_").lower()[:48]
+
+
+def _read(path: Path, encoding: str) -> str:
+    try:
+        if path.stat().st_size > _MAX_DBC:
+            raise OptionsError(f"{path} is larger than {_MAX_DBC >> 20} MiB: it is no DBC file")
+        data = path.read_bytes()
+    except OSError as error:
+        raise OptionsError(f"cannot read dbc {path}: {error.strerror or error}") from error
+    return _decoded(data, path, encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(data: bytes, path: Path, encoding: str) -> str:
+    try:
+        return data.decode(encoding or "utf-8-sig")
+    except LookupError as error:
+        raise OptionsError(f"encoding {encoding!r} is unknown: try cp949 or cp1252") from error
+    except UnicodeError as error:
+        if encoding:
+            raise OptionsError(f"{_line_of(error, data, path)} is not {encoding}, see `encoding`") from error
+    try:
+        text = data.decode("cp1252")  # what the tools of most makers write
+    except UnicodeDecodeError as error:
+        where = _line_of(error, data, path)
+        raise OptionsError(f"{where} is neither UTF-8 nor cp1252: say the file's `encoding`") from error
+    _tell_guess(path)
+    return text
+
+
+@cache  # a bus that is lost is opened again and again
+def _tell_guess(path: Path) -> None:
+    log.warning("%s is not UTF-8 and read as cp1252: say its `encoding` where names look odd", path)
+
+
+def _line_of(error: UnicodeError, data: bytes, path: Path) -> str:
+    start = getattr(error, "start", 0)
+    return f"{path}:{data.count(bytes([10]), 0, start) + 1}: byte 0x{data[start : start + 1].hex()}"
+
+
+def _some(names: Iterator[str] | Mapping[str, object]) -> str:
+    every = sorted(names)
+    return ", ".join(every[:20]) + (f" and {len(every) - 20} more" if len(every) > 20 else "")

@@ -1,0 +1,1 @@
+"""LoRaWAN sensors behind a ChirpStack v4 network server."""

@@ -1,0 +1,272 @@
+"""LoRaWAN sensors behind a ChirpStack v4 network server, read from its MQTT integration.
+
+    application/{application id}/device/{DevEUI}/event/up | join | status | log | ...
+
+The JSON is the protobuf mapping of `integration.UplinkEvent`: a number that is 0 may be left out. Nothing is
+published: no downlink is ever queued.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from adapters.base import OptionsError, Reading, Value
+from adapters.chirpstack.lorawan_payload import RawPart, raw_part
+from adapters.device_time import believed
+from adapters.fields import FieldOptions, declared
+from adapters.mqtt.payload import (
+    MISSING,
+    Unusable,
+    as_declared,
+    find,
+    iso_ns,
+    parse_json,
+    path_steps,
+    worse,
+)
+from adapters.mqtt.session import MqttAdapter, MqttOptions, Received
+from wire.clock import Clock
+from wire.messages import Field, Quality, Stream
+from wire.topics import ID
+
+_EVENTS = ("join", "status", "ack", "txack", "log", "location", "integration")
+_REMEMBERED = 64  # deduplication ids of one sensor
+_RADIO = {
+    "rssi": Field(unit="{dBm}", dec=0, desc="Of the gateway that heard it best"),
+    "snr": Field(unit="dB", dec=1),
+    "gateways": Field(t="i64", min=0, desc="How many heard it"),
+    "f_cnt": Field(t="i64", min=0, desc="Frame counter of the sensor"),
+}
+
+
+class UplinkField(FieldOptions, frozen=True, kw_only=True):
+    """Where a field stands in an uplink: in the decoded `object`, or in the bytes."""
+
+    path: Annotated[
+        str, Meta(max_length=300, description="In `object`, which a codec made: pointer or path.")
+    ] = ""
+    raw: Annotated[
+        str,
+        Meta(max_length=20, description="Byte and type: 0:u8, 1:i16, 4:u32le, 2:f32, 0:bit3; big-endian."),
+    ] = ""
+    scale: Annotated[float, Meta(description="raw: times this ...")] = 1.0
+    offset: Annotated[float, Meta(description="raw: ... plus this.")] = 0.0
+
+
+class ChirpStackOptions(MqttOptions, frozen=True, kw_only=True):
+    """Sensors of one kind in one application; each is a stream of its own."""
+
+    application: Annotated[str, Meta(min_length=1, max_length=64, description="Application id, a UUID.")]
+    sensors: Annotated[
+        dict[str, Annotated[str, Meta(pattern="^[0-9A-Fa-f]{16}$")]],
+        Meta(min_length=1, max_length=200, description="Stream name to DevEUI, 16 hexadecimal digits."),
+    ]
+    fields: Annotated[
+        dict[str, str | UplinkField],
+        Meta(max_length=200, description="Field name to path in `object`, or to path or raw with unit."),
+    ]
+    f_port: Annotated[
+        int, Meta(ge=0, le=255, description="Only uplinks of this FPort; 0 = all but MAC commands.")
+    ] = 0
+    radio: Annotated[bool, Meta(description="Also the fields rssi, snr, gateways and f_cnt.")] = True
+    silence_s: Annotated[
+        float, Meta(gt=0, le=604_800, description="No uplink of any sensor for so long: stalled.")
+    ] = 7_200.0
+
+
+class DeviceInfo(Struct, rename="camel"):
+    """Whose event it is."""
+
+    dev_eui: str = ""
+    application_id: str = ""
+
+
+class Reception(Struct, rename="camel"):
+    """How one gateway heard it."""
+
+    rssi: float | None = 0.0
+    snr: float | None = 0.0
+
+
+class Uplink(Struct, rename="camel"):
+    """An uplink event as far as it is read."""
+
+    device_info: DeviceInfo
+    deduplication_id: str = ""
+    time: str | None = None
+    dev_addr: str = ""
+    f_cnt: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    f_port: Annotated[int, Meta(ge=0, le=255)] = 0
+    data: str | None = ""
+    object: Any = None
+    rx_info: list[Reception] = msgspec.field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Sensor:
+    """What is remembered of one sensor."""
+
+    stream: str
+    f_cnt: int | None = None
+    dev_addr: str = ""
+    seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+
+class ChirpStack(MqttAdapter):
+    """One stream a sensor, stamped with the network server's time of the uplink.
+
+    A repeated uplink is dropped and counted, a gap of the frame counter is counted as uplinks lost on the
+    air. Both are known since this connection was opened, not before.
+    """
+
+    Options = ChirpStackOptions
+    kind = "chirpstack"
+
+    def __init__(self, options: ChirpStackOptions, clock: Clock) -> None:
+        if any(sign in options.application for sign in "/+#\0"):
+            raise OptionsError(f"application {options.application!r} is no topic level: it has / + or #")
+        super().__init__(options, clock)
+        said = {
+            name: UplinkField(path=where) if isinstance(where, str) else where
+            for name, where in options.fields.items()
+        }
+        self._places = {name: _place(name, each) for name, each in said.items()}
+        self._types = {name: each.t for name, each in said.items()}
+        self._fields = _fields(options, said)
+        self._sensors = _sensors(options.sensors)
+
+    def topics(self) -> list[str]:
+        """All events of each sensor: what is no uplink is counted."""
+        options: ChirpStackOptions = self.options
+        return [
+            f"application/{options.application}/device/{eui.lower()}/event/+"
+            for eui in options.sensors.values()
+        ]
+
+    def streams(self) -> dict[str, Stream]:
+        """One signal stream a sensor."""
+        options: ChirpStackOptions = self.options
+        return {name: Stream(fields=self._fields) for name in options.sensors}
+
+    def rows(self, message: Received) -> Iterable[Reading]:
+        """One row for an uplink with data."""
+        _, _, _, eui, _, event = message.topic.split("/")  # as it was subscribed to
+        if event != "up":
+            self.count(f"{event}_events" if event in _EVENTS else "other_events")
+            return
+        if message.retained:
+            raise Unusable("retained", "a retained uplink is of unknown age")
+        uplink = parse_json(message.body, Uplink)
+        options: ChirpStackOptions = self.options
+        info = uplink.device_info
+        if info.dev_eui.lower() != eui or info.application_id.lower() != options.application.lower():
+            raise Unusable("wrong_identity", f"on the topic of {eui} came an uplink of {info.dev_eui[:32]!r}")
+        sensor = self._sensors[eui]
+        if self._repeated(sensor, uplink):
+            return
+        if uplink.f_port == 0 or options.f_port not in (0, uplink.f_port):
+            self.count("other_ports")  # FPort 0 carries MAC commands, no data of the sensor
+            return
+        values, quality = self._values(uplink)
+        at_ns, doubt = believed(iso_ns(uplink.time or ""), message.at_ns, options.max_skew_s, self.counters)
+        yield Reading(sensor.stream, at_ns, values, quality=worse(quality, doubt))
+
+    def _repeated(self, sensor: _Sensor, uplink: Uplink) -> bool:
+        """Whether it was read before; counts what the frame counter says is missing."""
+        known = uplink.deduplication_id
+        if known and known in sensor.seen:
+            self.count("duplicates")
+            return True
+        if known:
+            sensor.seen[known] = None
+            if len(sensor.seen) > _REMEMBERED:
+                sensor.seen.popitem(last=False)
+        before, same_session = sensor.f_cnt, uplink.dev_addr == sensor.dev_addr
+        sensor.f_cnt, sensor.dev_addr = uplink.f_cnt, uplink.dev_addr
+        if before is None:
+            return False
+        if same_session and uplink.f_cnt == before:
+            self.count("duplicates")
+            return True
+        if not same_session or uplink.f_cnt < before:
+            self.count("counter_resets")  # it joined anew: nobody knows what was lost before this frame
+        elif uplink.f_cnt > before + 1:
+            self.count("lost_uplinks", uplink.f_cnt - before - 1)
+        return False
+
+    def _values(self, uplink: Uplink) -> tuple[dict[str, Value], Quality]:
+        options: ChirpStackOptions = self.options
+        data = _bytes(uplink.data or "")
+        values: dict[str, Value] = {}
+        quality, found = Quality.GOOD, 0
+        for name, place in self._places.items():
+            raw = place.read(data) if isinstance(place, RawPart) else find(uplink.object, place)
+            if raw is None and isinstance(place, RawPart):
+                raw = MISSING
+            values[name], doubt = as_declared(raw, self._types[name])
+            found += raw is not MISSING
+            quality = worse(quality, doubt)
+        if self._places and not found:
+            raise Unusable(
+                "no_fields", "none of the fields is in it; is there a codec in its device profile?"
+            )
+        if found < len(self._places):
+            self.count("incomplete")
+        if options.radio:
+            values.update(_radio(uplink))
+        return values, quality
+
+
+def _radio(uplink: Uplink) -> dict[str, Value]:
+    heard = [one for one in uplink.rx_info if one.rssi is not None]
+    best = max(heard, key=lambda one: one.rssi or -math.inf, default=Reception(None, None))
+    return {"rssi": best.rssi, "snr": best.snr, "gateways": len(uplink.rx_info), "f_cnt": uplink.f_cnt}
+
+
+def _bytes(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unusable("not_base64", "the payload is not base64") from error
+
+
+# --- options
+
+
+def _place(name: str, said: UplinkField) -> RawPart | tuple[str, ...]:
+    if bool(said.path) == bool(said.raw):
+        raise OptionsError(f"field {name!r} needs either `path` or `raw`")
+    if said.path and (said.scale, said.offset) != (1.0, 0.0):
+        raise OptionsError(f"field {name!r}: scale and offset go with `raw`; a path is taken as it is")
+    try:
+        return raw_part(said.raw, said.scale, said.offset, said.t) if said.raw else path_steps(said.path)
+    except ValueError as error:
+        raise OptionsError(f"field {name!r}: {error}") from error
+
+
+def _fields(options: ChirpStackOptions, said: Mapping[str, UplinkField]) -> dict[str, Field]:
+    if not said and not options.radio:
+        raise OptionsError("without `fields` and without `radio` there is nothing to read")
+    if options.radio and (both := said.keys() & _RADIO.keys()):
+        raise OptionsError(f"{', '.join(sorted(both))} is a field of `radio` already")
+    return {**declared(said), **(_RADIO if options.radio else {})}
+
+
+def _sensors(named: Mapping[str, str]) -> dict[str, _Sensor]:
+    found: dict[str, _Sensor] = {}
+    for stream, eui in named.items():
+        if not ID.fullmatch(stream):
+            raise OptionsError(f"sensor {stream!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)")
+        if eui.lower() in found:
+            raise OptionsError(f"DevEUI {eui} stands twice in `sensors`")
+        found[eui.lower()] = _Sensor(stream)
+    return found

@@ -1,0 +1,118 @@
+"""Answering a monitor: ACK messages with ERR segments, and remembering what was taken already."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+from adapters.hl7.message import Message, Mismatch, Separators
+from wire.clock import NS_PER_MS, Clock
+
+Verdict = Literal["A", "E", "R"]  # accepted, error (read as far as it could be), rejected
+_MAX_ERRORS = 20
+_REMEMBERED = 4_096
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def wanted(message: Message | None, mode: str, verdict: Verdict) -> str:
+    """MSA-1 of the answer, empty where the monitor wants none; HL7 v2.6 chapter 2.9.
+
+    Without MSH-15 and MSH-16 (original mode), or with an application acknowledgement asked for: AA, AE, AR.
+    With MSH-15 alone (enhanced mode): CA, CE, CR.
+    """
+    if mode == "never":
+        return ""
+    if mode == "application" or message is None:
+        return "A" + verdict
+    accept, application = message.msh(15).upper(), message.msh(16).upper()
+    if not accept and not application:
+        return "A" + verdict
+    if _asks(application, verdict):
+        return "A" + verdict
+    return "C" + verdict if _asks(accept, verdict) else ""
+
+
+def _asks(condition: bytes, verdict: Verdict) -> bool:
+    # table 0155
+    return condition in (b"AL", b"SU" if verdict == "A" else b"ER")
+
+
+class Answers:
+    """Writes acknowledgements; MSH-10 of ours counts up from the time of the first."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._sent = 0
+
+    def build(self, message: Message | None, code: str, mismatches: Sequence[Mismatch] = ()) -> bytes:
+        """An ACK to `message`, or to what could not be read where it is None."""
+        now_ms = self._clock.now_ns() // NS_PER_MS
+        at = (_EPOCH + timedelta(milliseconds=now_ms)).strftime("%Y%m%d%H%M%S.%f")[:-3] + "+0000"
+        self._sent += 1
+        s = message.separators if message is not None else Separators()
+        empty = [b""] * 19
+        header = [*message.header, *empty] if message is not None else empty
+        trigger = message.msh(9, 2) if message is not None else b"R01"
+        msh = [b""] * 19
+        msh[0] = b"MSH"
+        msh[2] = s.component + s.repetition + s.escape + s.subcomponent
+        msh[3], msh[5], msh[6] = b"edgebed", header[3], header[4]
+        msh[7] = at.encode()
+        msh[9] = s.component.join((b"ACK", trigger or b"R01", b"ACK"))
+        msh[10] = f"{now_ms:x}-{self._sent:x}".encode()
+        msh[11], msh[12], msh[18] = header[11] or b"P", header[12] or b"2.6", header[18]
+        segments = [
+            s.field.join([msh[0], *msh[2:]]),
+            s.field.join((b"MSA", code.encode(), header[10])),
+            *(_err(mismatch, s) for mismatch in mismatches[:_MAX_ERRORS]),
+        ]
+        return b"\r".join(segments) + b"\r"
+
+
+def _err(mismatch: Mismatch, s: Separators) -> bytes:
+    place = (mismatch.segment, mismatch.number, mismatch.field or "")
+    location = s.component.join(str(word).encode() for word in place)
+    text = mismatch.text.encode().translate(None, s.all)  # ours, without anything to escape
+    return s.field.join((b"ERR", b"", location, str(mismatch.code).encode(), b"E", b"", b"", b"", text))
+
+
+@dataclass(slots=True)
+class Memory:
+    """What must outlive a connection: an adapter lives for one, and a monitor resends after it broke.
+
+    A restart of the agent forgets it; a message that was taken and not acknowledged then comes twice.
+    """
+
+    taken: OrderedDict[tuple[bytes, bytes, bytes], Verdict] = field(default_factory=OrderedDict)
+    ids: OrderedDict[tuple[bytes, bytes], bytes] = field(default_factory=OrderedDict)
+    patients: dict[str, tuple[str | None, int]] = field(default_factory=dict)
+
+    def find(self, sender: bytes, control_id: bytes, at: bytes) -> Verdict | None:
+        """The verdict on a message that came before: same sender, MSH-10 and device time."""
+        return self.taken.get((sender, control_id, at))
+
+    def reused(self, sender: bytes, control_id: bytes, at: bytes) -> bool:
+        """Whether this MSH-10 stood for another time before: a monitor that counts anew."""
+        return self.ids.get((sender, control_id), at) != at
+
+    def keep(self, sender: bytes, control_id: bytes, at: bytes, verdict: Verdict) -> None:
+        """Remember a message, and forget the oldest ones."""
+        self.taken[sender, control_id, at] = verdict
+        self.ids[sender, control_id] = at
+        self.ids.move_to_end((sender, control_id))
+        for table in (self.taken, self.ids):
+            while len(table) > _REMEMBERED:
+                table.popitem(last=False)
+
+
+# by clock: a process that lives several times (tests, scenarios) remembers nothing of its other lives
+_memories: WeakKeyDictionary[Clock, dict[str, Memory]] = WeakKeyDictionary()
+
+
+def memory(clock: Clock, url: str) -> Memory:
+    """The memory of the device at `url`."""
+    return _memories.setdefault(clock, {}).setdefault(url, Memory())

@@ -1,0 +1,174 @@
+"""What of a monitor becomes which field: options for vital signs and waveforms, and finding them by code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from adapters.fields import FieldOptions
+from adapters.hl7.message import Separators
+
+Codes = Annotated[list[Annotated[str, Meta(min_length=1, max_length=100)]], Meta(min_length=1, max_length=20)]
+_CACHED = 2_000  # different OBX-3 texts; a monitor has some dozens
+
+
+class Conversion(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """How a value in another unit becomes one in the declared unit."""
+
+    factor: Annotated[float, Meta(description="Multiply by this ...")] = 1.0
+    offset: Annotated[float, Meta(description="... and add this.")] = 0.0
+
+
+class Vital(FieldOptions, frozen=True, kw_only=True):
+    """One number of an OBX NM and the field it becomes."""
+
+    codes: Annotated[
+        Codes,
+        Meta(description="OBX-3: `code` (of MDC), `code^system` or `NAME`; the first there counts."),
+    ]
+    convert: Annotated[
+        dict[str, Conversion],
+        Meta(description="UCUM unit to how it is converted; any other unit than `unit` is an error."),
+    ] = msgspec.field(default_factory=dict)
+
+
+class Waveform(Vital, frozen=True, kw_only=True):
+    """One channel of an OBX NA; it becomes a stream of its own, one row a sample."""
+
+    field: Annotated[str, Meta(description="Name of the field; empty = that of the stream.")] = ""
+    rate_hz: Annotated[float, Meta(gt=0, le=20_000, description="Samples a second; another rate is refused.")]
+
+
+VITALS: dict[str, Vital] = {
+    "heart_rate": Vital(
+        codes=["147842", "MDC_ECG_HEART_RATE", "147842^MDC_ECG_CARD_BEAT_RATE"],
+        unit="/min",
+        dec=0,
+        min=0,
+        max=350,
+        desc="MDC_ECG_HEART_RATE",
+    ),
+    "resp_rate": Vital(
+        codes=["151562", "151578", "MDC_RESP_RATE", "MDC_TTHOR_RESP_RATE"],
+        unit="/min",
+        dec=0,
+        min=0,
+        max=150,
+        desc="MDC_RESP_RATE or MDC_TTHOR_RESP_RATE",
+    ),
+    "spo2": Vital(
+        codes=["150456", "MDC_PULS_OXIM_SAT_O2"],
+        unit="%",
+        dec=0,
+        min=0,
+        max=100,
+        desc="MDC_PULS_OXIM_SAT_O2",
+    ),
+    "sys_bp": Vital(
+        codes=["150021", "150301", "MDC_PRESS_BLD_NONINV_SYS", "MDC_PRESS_CUFF_SYS"],
+        unit="mm[Hg]",
+        dec=0,
+        min=0,
+        max=300,
+        desc="MDC_PRESS_BLD_NONINV_SYS",
+    ),
+    "dia_bp": Vital(
+        codes=["150022", "150302", "MDC_PRESS_BLD_NONINV_DIA", "MDC_PRESS_CUFF_DIA"],
+        unit="mm[Hg]",
+        dec=0,
+        min=0,
+        max=300,
+        desc="MDC_PRESS_BLD_NONINV_DIA",
+    ),
+    "temperature": Vital(
+        codes=["150364", "150344", "MDC_TEMP_BODY", "MDC_TEMP"],
+        unit="Cel",
+        dec=1,
+        min=20,
+        max=45,
+        desc="MDC_TEMP_BODY or MDC_TEMP",
+    ),
+    "consciousness_altered": Vital(
+        codes=["1^99EDGEBED"], min=0, max=1, dec=0, desc="0 alert, 1 new confusion or worse; entered by staff"
+    ),
+    "oxygen": Vital(
+        codes=["2^99EDGEBED"], min=0, max=1, dec=0, desc="0 breathes air, 1 is given oxygen; entered by staff"
+    ),
+}
+WAVEFORMS: dict[str, Waveform] = {
+    "ecg": Waveform(
+        codes=["131330", "MDC_ECG_ELEC_POTL_II", "MDC_ECG_LEAD_II"],
+        unit="mV",
+        dec=3,
+        min=-10,
+        max=10,
+        rate_hz=250,
+        desc="Lead II, MDC_ECG_ELEC_POTL_II",
+    )
+}
+
+Attribute = Literal["rate", "resolution", "invalid"]
+# IEEE 11073-10101 names as IHE PCD WCM and makers put them beside a waveform; their codes differ by maker
+_ATTRIBUTES: dict[bytes, Attribute] = {
+    b"MDC_ATTR_SAMP_RATE": "rate",
+    b"MDC_ATTR_SAMPLE_RATE": "rate",
+    b"MDC_ATTR_NU_MSMT_RES": "resolution",
+    b"MDC_ATTR_SA_MSMT_RES": "resolution",
+    b"MDC_EVT_INOP": "invalid",
+    b"MDC_EVT_DATA_INVALID": "invalid",
+    b"MDC_EVT_DATA_MISSING": "invalid",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an OBX is: a field (`rank` 0 is the code preferred), a stream, or an attribute of a waveform."""
+
+    kind: Literal["vital", "waveform", "attribute"]
+    name: str
+    rank: int = 0
+
+
+class Catalog:
+    """Finds the target of an OBX-3; a text seen before costs one look-up."""
+
+    def __init__(self, vitals: Mapping[str, Vital], waveforms: Mapping[str, Waveform]) -> None:
+        self._known: dict[tuple[str, str], Target] = {}
+        for kind, table in (("vital", vitals), ("waveform", waveforms)):
+            for name, said in table.items():
+                for rank, code in enumerate(said.codes):
+                    self._known.setdefault(_key(code), Target(kind, name, rank))  # type: ignore[arg-type]  # as written above
+        self._found: dict[bytes, Target | None] = {}
+
+    def find(self, raw: bytes, separators: Separators) -> Target | None:
+        """What OBX-3 names, None where nothing of it is wanted."""
+        if raw in self._found:
+            return self._found[raw]
+        target = self._find(raw, separators)
+        if len(raw) <= 200:
+            if len(self._found) >= _CACHED:
+                self._found.clear()
+            self._found[raw] = target
+        return target
+
+    def _find(self, raw: bytes, separators: Separators) -> Target | None:
+        words = [word.strip() for word in raw.split(separators.component, 6)]
+        for at in (0, 3):  # CWE: code, text and system, then the same of an alternate
+            code, text, system = (*words[at : at + 3], b"", b"", b"")[:3]
+            if text in _ATTRIBUTES:
+                return Target("attribute", _ATTRIBUTES[text])
+            for key in ((code, system or b"MDC"), (text, b""), (code, b"")):
+                found = self._known.get((key[0].decode("latin-1"), key[1].decode("latin-1")))
+                if found and key[0]:
+                    return found
+        return None
+
+
+def _key(code: str) -> tuple[str, str]:
+    """`147842` is of MDC, `1^99LOCAL` of its own system, a word with a letter in front is a name."""
+    first, _, system = code.partition("^")
+    return first, system or ("MDC" if first[:1].isdigit() else "")

@@ -1,0 +1,339 @@
+"""The OBX segments of one monitor become rows: vital signs by time, waveforms sample by sample."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import tzinfo
+from typing import NamedTuple
+
+from adapters.base import Reading, Value
+from adapters.hl7.catalog import Catalog, Target, Vital, Waveform
+from adapters.hl7.deidentify import Deidentifier
+from adapters.hl7.identity import patient
+from adapters.hl7.message import Message, Mismatch, fields_of, part, time_ns
+from adapters.hl7.units import plain, ucum
+from adapters.hl7.waves import Samples, Wave
+from wire.clock import NS_PER_MS
+from wire.messages import Quality
+
+_NUMBER = re.compile(rb"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?")
+_NULL = b'""'
+_NO_FIELDS = [b""] * 19
+# OBX-11, HL7 table 0085; R is what a monitor's unvalidated values are in IHE PCD-01
+_STATUS = {
+    **dict.fromkeys((b"", b"F", b"R", b"C", b"U"), Quality.GOOD),
+    **dict.fromkeys((b"P", b"S"), Quality.UNCERTAIN),
+}
+# OBX-8: IHE PCD-01 says here how a value was measured, HL7 table 0078 where it lies
+_FLAGS = {
+    **dict.fromkeys((b"QUES", b"EARLY"), Quality.UNCERTAIN),
+    **dict.fromkeys((b"INV", b"NAV", b"CALIB", b"TEST", b"DEMO"), Quality.BAD),
+}
+_ABNORMAL = frozenset((b"L", b"H", b"LL", b"HH", b"<", b">", b"A", b"AA"))
+_GRAVITY = {Quality.BAD: 3, Quality.WRONG_TYPE: 2, Quality.UNCERTAIN: 1, Quality.GOOD: 0}
+
+
+class Obx(NamedTuple):
+    """An OBX that is wanted: which one of the message, its target and its fields."""
+
+    number: int
+    target: Target
+    fields: list[bytes]
+
+
+@dataclass(slots=True)
+class Group:
+    """One OBR with its OBX segments."""
+
+    times: Times
+    observations: list[Obx] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How the times of a message are read.
+
+    `base_ns` is for an OBX that has none: that of its OBR (`exact`) or of the message. `shift_ns` is added to
+    all of them where the monitor's clock is not believed, and `doubt` says so. A time outside of `limits`
+    (not moved) is none.
+    """
+
+    zone: tzinfo
+    base_ns: int
+    shift_ns: int = 0
+    exact: bool = False
+    doubt: Quality = Quality.GOOD
+    limits: tuple[int, int] = (-(2**63), 2**63)
+
+    def own(self, raw: bytes) -> int | None:
+        """A time of the message, not moved; None where it is none, or cannot be."""
+        at_ns = time_ns(raw, self.zone)
+        first_ns, last_ns = self.limits
+        return at_ns if at_ns is not None and first_ns <= at_ns <= last_ns else None
+
+
+class Bedside:
+    """What one monitor sends, from message to message; `prefix` stands before the names of its streams."""
+
+    def __init__(
+        self,
+        prefix: str,
+        vitals: Mapping[str, Vital],
+        waveforms: Mapping[str, Waveform],
+        deidentifier: Deidentifier,
+        counters: dict[str, int],
+        *,
+        patients: bool,
+        old_ns: int,
+    ) -> None:
+        self.prefix = prefix
+        self.current: tuple[str | None, int] | None = None  # pseudonym, since
+        self._vitals = vitals
+        self._catalog = Catalog(vitals, waveforms)
+        self._waves = {
+            name: Wave(prefix + name, said, said.field or name, counters) for name, said in waveforms.items()
+        }
+        self._deidentifier = deidentifier
+        self._counters = counters
+        self._patients = patients
+        self._old_ns = old_ns
+        self._last_ns = -1
+        self._told = False
+
+    def readings(self, message: Message, times: Times, mismatches: list[Mismatch]) -> Iterator[Reading]:
+        """Rows of a message in its order; what it does not keep is added to `mismatches`."""
+        note: _Note = mismatches.append
+        group = Group(times)
+        number, skipped = 0, 0
+        for segment in message.segments:
+            name = segment[:3]
+            if name == b"OBX":
+                number += 1
+                fields = fields_of(segment, message.separators, 18)
+                fields += _NO_FIELDS[len(fields) :]
+                target = self._catalog.find(fields[3], message.separators)
+                if target is None:
+                    skipped += fields[5] not in (b"", _NULL)
+                else:
+                    group.observations.append(Obx(number, target, fields))
+            elif name == b"OBR":
+                yield from self._group(group, message, note)
+                group = Group(self._group_times(segment, message, times))
+            elif name == b"PID":
+                yield from self._group(group, message, note)
+                group = Group(times)
+                yield from self._admit(segment, message, times)
+        yield from self._group(group, message, note)
+        self._count("not_configured", skipped)
+
+    def _group_times(self, obr: bytes, message: Message, times: Times) -> Times:
+        raw = part(fields_of(obr, message.separators, 8), 7, 1, message.separators)
+        at_ns = times.own(raw)
+        if at_ns is not None:
+            return replace(times, base_ns=at_ns, exact=True)
+        if not raw:
+            return times
+        self._count("bad_time", 1)
+        return replace(times, doubt=Quality.UNCERTAIN)
+
+    def _admit(self, pid: bytes, message: Message, times: Times) -> Iterator[Reading]:
+        pseudonym = patient(pid, message, self._deidentifier)
+        if self.current is None or self.current[0] != pseudonym:
+            self._count("patient_changed", int(self.current is not None))
+            self.current, self._told = (pseudonym, times.base_ns + times.shift_ns), False
+        if self._patients and not self._told:
+            self._told = True
+            since_ms = self.current[1] // NS_PER_MS
+            values = self._deidentifier.release({"pseudonym": pseudonym, "since": since_ms})
+            at_ns = times.base_ns + times.shift_ns
+            yield Reading(self.prefix + "patient", at_ns, values, quality=times.doubt)
+
+    def _group(self, group: Group, message: Message, note: _Note) -> Iterator[Reading]:
+        rows: dict[int, _Row] = {}
+        times = group.times
+        stamped = [self._own_time(obx, times, message) for obx in group.observations]
+        if not times.exact:
+            times = replace(
+                times, base_ns=max((at for at, _ in stamped if at is not None), default=times.base_ns)
+            )
+        attributes = [obx for obx in group.observations if obx.target.kind == "attribute"]
+        for obx, own in zip(group.observations, stamped, strict=True):
+            if obx.target.kind == "vital":
+                self._vital(obx, own, times, rows, message, note)
+        for at_ns in sorted(rows):
+            yield self._row(at_ns + times.shift_ns, rows[at_ns])
+        for obx, own in zip(group.observations, stamped, strict=True):
+            if obx.target.kind == "waveform":
+                yield from self._channel(obx, own, attributes, times, message, note)
+
+    # --- vital signs
+
+    def _vital(
+        self,
+        obx: Obx,
+        own: _Own,
+        times: Times,
+        rows: dict[int, _Row],
+        message: Message,
+        note: _Note,
+    ) -> None:
+        name, rank = obx.target.name, obx.target.rank
+        value, quality = self._value(obx, self._vitals[name], message, note)
+        quality = max(quality, own[1], key=_GRAVITY.__getitem__)
+        own_ns = times.base_ns if own[0] is None else own[0]
+        # a set shows values that were measured before it, such as the last blood pressure: one row
+        at_ns = max(times.base_ns, own_ns)
+        row = rows.setdefault(at_ns, _Row())
+        if name in row.ranks and own_ns != row.times[name]:
+            row = rows.setdefault(own_ns, _Row())
+        if name in row.ranks and row.ranks[name] <= rank:
+            self._count("same_field", 1)
+            return
+        if value is not None and at_ns - own_ns > self._old_ns:
+            self._count("old_values", 1)
+            quality = max(quality, Quality.UNCERTAIN, key=_GRAVITY.__getitem__)
+        row.ranks[name], row.times[name] = rank, own_ns
+        row.values[name], row.qualities[name] = value, quality
+
+    def _row(self, at_ns: int, row: _Row) -> Reading:
+        quality = max(row.qualities.values(), key=_GRAVITY.__getitem__)
+        if at_ns <= self._last_ns and _GRAVITY[quality] < 2:
+            quality = Quality.TIME_REPEATED if at_ns == self._last_ns else Quality.TIME_BACKWARD
+        self._last_ns = max(self._last_ns, at_ns)
+        values: dict[str, Value] = {name: row.values.get(name) for name in self._vitals}
+        return Reading(self.prefix + "vitals", at_ns, self._deidentifier.release(values), quality=quality)
+
+    def _value(self, obx: Obx, said: Vital, message: Message, note: _Note) -> tuple[Value, Quality]:
+        fields, separators = obx.fields, message.separators
+        quality = self._said_quality(fields, message)
+        raw = fields[5].strip()
+        if raw in (b"", _NULL):
+            self._count("no_value", 1)
+            return None, Quality.GOOD  # that nothing is there is no doubt about the other values of the row
+        if fields[2] != b"NM" or not _NUMBER.fullmatch(raw):
+            at = 2 if fields[2] != b"NM" else 5
+            note(Mismatch("OBX", obx.number, at, 102, "no number (NM), where one is configured"))
+            self._count("not_numeric", 1)
+            return None, Quality.WRONG_TYPE
+        if quality is Quality.BAD:
+            self._count("said_invalid", 1)
+            return None, quality
+        converted = self.convert(float(raw), fields[6], said, message)
+        if converted is None:
+            note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {said.unit or '1'}"))
+            self._count("wrong_unit", 1)
+            return None, Quality.BAD
+        if not fields[6].translate(None, separators.all):
+            self._count("no_unit", 1)
+            quality = max(quality, Quality.UNCERTAIN, key=_GRAVITY.__getitem__)
+        return _typed(converted, said.t, quality)
+
+    def convert(self, number: float, unit: bytes, said: Vital, message: Message) -> float | None:
+        """A number in the declared unit; None where its own is another and no conversion is configured."""
+        found = ucum(unit, message.separators)
+        if found is None or found == plain(said.unit):
+            return number
+        for name, conversion in said.convert.items():
+            if plain(name) == found:
+                return number * conversion.factor + conversion.offset
+        return None
+
+    def _said_quality(self, fields: list[bytes], message: Message) -> Quality:
+        """What the monitor itself says of a value in OBX-8 and OBX-11."""
+        quality = Quality.GOOD
+        if fields[8]:
+            for flag in fields[8].split(message.separators.repetition, 10):
+                quality = max(quality, _FLAGS.get(flag, Quality.GOOD), key=_GRAVITY.__getitem__)
+                self._count("abnormal", int(flag in _ABNORMAL))
+        status = _STATUS.get(fields[11], Quality.BAD)
+        return max(quality, status, key=_GRAVITY.__getitem__)
+
+    def _own_time(self, obx: Obx, times: Times, message: Message) -> _Own:
+        """OBX-14, None where there is none, and what is to be said of the observation's time."""
+        if not obx.fields[14]:
+            return None, times.doubt
+        at_ns = times.own(part(obx.fields, 14, 1, message.separators))
+        self._count("bad_time", int(at_ns is None))
+        return at_ns, Quality.UNCERTAIN if at_ns is None else times.doubt
+
+    # --- waveforms
+
+    def _channel(
+        self, obx: Obx, own: _Own, attributes: list[Obx], times: Times, message: Message, note: _Note
+    ) -> Iterator[Reading]:
+        wave = self._waves[obx.target.name]
+        samples = self._samples(obx, attributes, wave.said, message, note)
+        if samples is None:
+            return
+        wrong = wave.mismatch(samples)
+        if wrong:
+            note(Mismatch("OBX", obx.number, 5, 103, wrong))
+            return
+        at_ns = times.base_ns if own[0] is None else own[0]
+        quality = max(self._said_quality(obx.fields, message), own[1], key=_GRAVITY.__getitem__)
+        yield from wave.rows(samples, at_ns + times.shift_ns, quality)
+
+    def _samples(
+        self, obx: Obx, attributes: list[Obx], said: Waveform, message: Message, note: _Note
+    ) -> Samples | None:
+        fields, separators = obx.fields, message.separators
+        if fields[2] != b"NA" or not fields[5]:
+            note(Mismatch("OBX", obx.number, 2, 102, "no numbers (NA), where a waveform is configured"))
+            self._count("not_numeric", 1)
+            return None
+        rate, scale, invalid = None, None, set[bytes]()
+        for attribute in attributes:
+            if not _beside(attribute.fields, fields):
+                continue
+            raw = attribute.fields[5].strip()
+            if not _NUMBER.fullmatch(raw):
+                note(Mismatch("OBX", attribute.number, 5, 102, "no number, where a waveform needs one"))
+            elif attribute.target.name == "rate":
+                rate = float(raw)
+            elif attribute.target.name == "resolution":
+                scale = (float(raw), attribute.fields[6])
+            else:
+                invalid.add(raw)
+        unit = scale[1] if scale else fields[6]
+        one, zero = (self.convert(number, unit, said, message) for number in (1.0, 0.0))
+        factor = None
+        if one is None or zero is None:
+            note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {said.unit or '1'}"))
+            self._count("wrong_unit", 1)
+        else:
+            factor = (one - zero) * (scale[0] if scale else 1.0)
+        separator = separators.component if separators.component in fields[5] else separators.repetition
+        return Samples(fields[5], separator, rate, factor, zero or 0.0, frozenset(invalid))
+
+    def _count(self, what: str, number: int) -> None:
+        if number:
+            self._counters[what] = self._counters.get(what, 0) + number
+
+
+@dataclass(slots=True)
+class _Row:
+    values: dict[str, Value] = field(default_factory=dict)
+    qualities: dict[str, Quality] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+
+
+_Note = Callable[[Mismatch], None]
+_Own = tuple[int | None, Quality]
+
+
+def _beside(attribute: list[bytes], wave: list[bytes]) -> bool:
+    """Whether an attribute's OBX-4 is below the waveform's, or the same."""
+    own, parent = attribute[4], wave[4]
+    return own == parent or own.startswith(parent + b".")
+
+
+def _typed(number: float, declared: str, quality: Quality) -> tuple[Value, Quality]:
+    if declared == "bool":
+        return (bool(number), quality) if number in (0.0, 1.0) else (None, Quality.WRONG_TYPE)
+    if declared == "i64":
+        whole = number.is_integer() and abs(number) < 2**63
+        return (int(number), quality) if whole else (None, Quality.WRONG_TYPE)
+    return number, quality

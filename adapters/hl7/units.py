@@ -1,0 +1,58 @@
+"""Units of IEEE 11073-10101 (MDC_DIM_*) and of habit, as UCUM; nothing here converts."""
+
+from __future__ import annotations
+
+import re
+
+from adapters.hl7.message import Separators
+
+# reference id -> (code, UCUM); codes are 4 * 65536 (the partition of dimensions) + the term's own
+_MDC: dict[str, tuple[int, str]] = {
+    "MDC_DIM_DIMLESS": (262_656, "1"),
+    "MDC_DIM_PERCENT": (262_688, "%"),
+    "MDC_DIM_PER_SEC": (264_608, "/s"),
+    "MDC_DIM_HZ": (264_640, "Hz"),
+    "MDC_DIM_BEAT_PER_MIN": (264_864, "/min"),
+    "MDC_DIM_RESP_PER_MIN": (264_928, "/min"),
+    "MDC_DIM_KILO_PASCAL": (265_987, "kPa"),
+    "MDC_DIM_MMHG": (266_016, "mm[Hg]"),
+    "MDC_DIM_VOLT": (266_400, "V"),
+    "MDC_DIM_MILLI_VOLT": (266_418, "mV"),
+    "MDC_DIM_MICRO_VOLT": (266_419, "uV"),
+    "MDC_DIM_KELVIN": (266_528, "K"),
+    "MDC_DIM_FAHR": (266_560, "[degF]"),
+    "MDC_DIM_DEGC": (268_192, "Cel"),
+}
+_BY_MDC = {word: ucum for name, (code, ucum) in _MDC.items() for word in (name, str(code))}
+# the same unit in other letters: a renaming, no conversion
+_HABIT = {
+    "mmHg": "mm[Hg]",
+    "bpm": "/min",
+    "rpm": "/min",
+    "1/min": "/min",
+    "1/s": "/s",
+    "Hz": "/s",
+    "°C": "Cel",
+    "degC": "Cel",
+    "°F": "[degF]",
+    "": "1",
+}
+_ANNOTATION = re.compile(r"\{[^{}]*\}")
+
+
+def ucum(raw: bytes, separators: Separators) -> str | None:
+    """The unit of an OBX-6 in one spelling, None where it names none that is known to be one."""
+    words = [word.decode("utf-8", "replace").strip() for word in raw.split(separators.component, 5)[:5]]
+    for word in words:
+        if word in _BY_MDC:
+            return plain(_BY_MDC[word])
+    return plain(words[0]) if words[0] else None
+
+
+def plain(unit: str) -> str:
+    """A UCUM code without annotations and in one spelling: `{beat}/min` is `/min`."""
+    bare = _ANNOTATION.sub("", unit)
+    return _HABIT.get(bare, bare)
+
+
+KNOWN = frozenset(plain(unit) for _, unit in _MDC.values())  # what may be named in a log line

@@ -1,0 +1,108 @@
+"""A waveform from message to message: exact times, gaps and overlaps counted, invalid samples left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adapters.base import Reading
+from adapters.hl7.catalog import Waveform
+from wire.clock import NS_PER_S
+from wire.messages import Quality
+
+MAX_SAMPLES = 200_000  # of one OBX: ten minutes at 333 Hz
+_NUMBER = re.compile(rb"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?")
+_PLAIN = b"0123456789.+-"
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """An OBX NA as it came with what its siblings say of it; `factor` None where its unit is wrong."""
+
+    raw: bytes
+    separator: bytes
+    rate_hz: float | None
+    factor: float | None
+    offset: float
+    invalid: frozenset[bytes]  # values that stand for no measurement, in the monitor's own letters
+
+
+class Wave:
+    """One stream of samples at a steady rate."""
+
+    def __init__(self, stream: str, said: Waveform, name: str, counters: dict[str, int]) -> None:
+        self.said = said
+        self._stream = stream
+        self._name = name
+        self._counters = counters
+        self._last_ns = -1  # time of the last sample
+        self._next_ns: int | None = None  # and of the one that continues it
+
+    def mismatch(self, samples: Samples) -> str:
+        """Why the samples cannot be handed on, empty where they can."""
+        count = samples.raw.count(samples.separator) + 1
+        if count > MAX_SAMPLES:
+            self._count("too_many_samples", count)
+            return f"more than {MAX_SAMPLES} samples"
+        if samples.rate_hz is None:
+            self._count("rate_assumed", 1)
+        elif samples.rate_hz != self.said.rate_hz:
+            self._count("wrong_rate", 1)
+            return f"sample rate is not {self.said.rate_hz:g} Hz"
+        return ""
+
+    def rows(self, samples: Samples, at_ns: int, quality: Quality) -> Iterator[Reading]:
+        """One reading a sample at `at_ns + i / rate`."""
+        values = self._values(samples, quality)
+        rate = self.said.rate_hz
+        self._continuity(at_ns, len(values))
+        stream, name, last_ns = self._stream, self._name, self._last_ns
+        whole = NS_PER_S % rate == 0
+        period_ns = int(NS_PER_S // rate)
+        for index, value in enumerate(values):
+            time_ns = at_ns + (index * period_ns if whole else round(index * NS_PER_S / rate))
+            said = quality
+            if value is None:
+                said = Quality.BAD
+            elif time_ns <= last_ns:
+                said = Quality.TIME_REPEATED if time_ns == last_ns else Quality.TIME_BACKWARD
+            yield Reading(stream, time_ns, {name: value}, quality=said)
+        if values:
+            self._last_ns = max(last_ns, time_ns)
+            self._next_ns = at_ns + round(len(values) * NS_PER_S / rate)
+
+    def _values(self, samples: Samples, quality: Quality) -> list[float | None]:
+        parts = samples.raw.split(samples.separator)
+        if samples.factor is None or quality is Quality.BAD:
+            self._count("invalid_samples", len(parts))
+            return [None] * len(parts)
+        factor, offset = samples.factor, samples.offset
+        if not samples.invalid.intersection(parts) and not samples.raw.translate(
+            None, _PLAIN + samples.separator
+        ):
+            try:  # nearly always: numbers and nothing else
+                return [value * factor + offset for value in map(float, parts)]
+            except ValueError:
+                pass
+        found = [
+            float(part) * factor + offset if part not in samples.invalid and _NUMBER.fullmatch(part) else None
+            for part in parts
+        ]
+        self._count("invalid_samples", found.count(None))
+        return found
+
+    def _continuity(self, at_ns: int, count: int) -> None:
+        """Compare with where the last message ended; half a sample is the clocks' resolution."""
+        if self._next_ns is None or not count:
+            return
+        late_ns, period_ns = at_ns - self._next_ns, NS_PER_S / self.said.rate_hz
+        if late_ns > period_ns / 2:
+            self._count("waveform_gaps", 1)
+            self._count("missing_samples", round(late_ns / period_ns))
+        elif late_ns < -period_ns / 2:
+            self._count("waveform_overlaps", 1)
+
+    def _count(self, what: str, number: int) -> None:
+        if number:
+            self._counters[what] = self._counters.get(what, 0) + number

@@ -1,0 +1,1 @@
+"""Modbus TCP and RTU, read through a register map."""

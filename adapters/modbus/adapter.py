@@ -1,0 +1,258 @@
+"""Modbus TCP and RTU: the registers a map names are read at a fixed pace, and one new sample is one row."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Options, OptionsError, Reading
+from adapters.device_time import DeviceClock
+from adapters.modbus.reader import Reader, Sample
+from adapters.modbus.register_map import NamedMap, RegisterMap, mistakes, read_map
+from adapters.modbus.session import Line, Refused, Session
+from wire.clock import NS_PER_MS, NS_PER_S, Clock
+from wire.messages import Quality, Stream
+
+log = logging.getLogger("edgebed.adapters.modbus")
+
+_NS_OF = {"s": NS_PER_S, "ms": NS_PER_MS, "us": 1_000}
+_LEAST_AGE_S = 5.0
+_SLOW_S = 10.0
+
+
+class ModbusOptions(Options, RegisterMap, frozen=True, kw_only=True):
+    """Either `map` names a file of registers, or the config holds its keys (`registers`, ...) itself."""
+
+    url: Annotated[
+        str,
+        Meta(
+            max_length=2_000, description="tcp://host:502, rtu+tcp://host:port, rtu:///dev/ttyUSB0?baud=9600"
+        ),
+    ]
+    unit_id: Annotated[int, Meta(ge=0, le=255, description="Which unit behind the url; 1 to 247 on RTU.")] = 1
+    map: Annotated[Path, Meta(description="File that names the registers.")] | None = None
+    stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
+    period_s: Annotated[
+        float, Meta(ge=0.001, le=86_400, description="The device's sample period: a row each.")
+    ] = 1.0
+    polls: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10,
+            description="Polls a period; 2 where a counter or time tells samples of a drifting clock.",
+        ),
+    ] = 1
+    timeout_s: Annotated[
+        float, Meta(ge=0.01, le=30, description="An answer may take so long; connecting too.")
+    ] = 1.0
+    retries: Annotated[int, Meta(ge=0, le=10, description="How often a request is asked again.")] = 2
+    data_age_s: Annotated[
+        float,
+        Meta(
+            ge=0, le=86_400, description="No new sample for so long: stalled; 0 = five periods, 5 s at least."
+        ),
+    ] = 0.0
+    max_skew_s: Annotated[
+        float, Meta(gt=0, description="A device clock further off than this is not believed.")
+    ] = 86_400.0
+
+
+class Modbus(Adapter):
+    """One unit behind one connection, one signal stream."""
+
+    Options = ModbusOptions
+    kind = "modbus"
+
+    def __init__(self, options: ModbusOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+        self._line = Line.parse(options.url)
+        self._named = _map(options)
+        _check(options, self._line)
+        self._reader = Reader(self._named, url=options.url, unit_id=options.unit_id, counters=self.counters)
+        self._session: Session | None = None
+        self._first: Sample | None = None
+        self._time = DeviceClock(
+            options.url, log, self.counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
+        )
+        self._last_ns: int | None = None
+        self._marker: int | float | None = None
+
+    def streams(self) -> dict[str, Stream]:
+        """One signal stream."""
+        options: ModbusOptions = self.options
+        fields = {name: register.field for name, register in self._named.map.registers.items()}
+        return {options.stream: Stream(rate_hz=1.0 / options.period_s, fields=fields)}
+
+    async def open(self) -> None:
+        """Connect, see that it is the device the map describes, and that each register can be read."""
+        options: ModbusOptions = self.options
+        self._session = Session(
+            self._line,
+            options.unit_id,
+            timeout_s=options.timeout_s,
+            retries=options.retries,
+            counters=self.counters,
+        )
+        try:
+            await self._session.open()
+            sample = await self._session.alone(self._meet(self._session))
+            # a slow device may end idle connections: then what opening shows is all there is to have
+            self._first = sample if options.period_s >= _SLOW_S else None
+        except Refused as error:
+            await self.close()
+            raise DeviceUnreachable(f"{options.url} is not ready: {error}") from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        """A row for each new sample, for ever."""
+        if self._session is None:
+            raise DeviceUnreachable(f"{self.options.url} is not open")
+        age = _Age(self.options, self.clock)
+        pace = _Pace(self.options, self.clock, self.counters)
+        first, self._first = self._first, None
+        if first is not None:
+            yield self._row(first)
+        while True:
+            await pace.next()
+            try:
+                sample = await self._session.alone(self._reader.sample(self._session))
+            except Refused as error:  # busy, or broken for a while: other codes end in an error
+                self._count(f"exception_{error.code}")
+                age.check(f"refuses: {error}")
+                continue
+            if sample.marker is not None and sample.marker == self._marker:
+                what = "time" if sample.counter is None else "sample counter"
+                age.check(f"answers, but its {what} stands still at {sample.marker}")
+                continue
+            age.fresh()
+            yield self._row(sample)
+
+    async def _meet(self, session: Session) -> Sample:
+        await self._reader.check_identity(session)
+        return await self._reader.sample(session)
+
+    # --- a sample
+
+    def _row(self, sample: Sample) -> Reading:
+        if sample.counter is not None and self._marker is not None:
+            self._see_gap(sample.counter, int(self._marker))
+        self._marker = sample.marker
+        at_ns, quality = self.clock.now_ns(), sample.quality
+        if sample.time is not None:
+            at_ns, believed = self._stamp(sample.time, at_ns)
+            quality = quality or believed
+        last_ns, self._last_ns = self._last_ns, at_ns
+        if last_ns is not None and at_ns <= last_ns and not quality:
+            quality = Quality.TIME_REPEATED if at_ns == last_ns else Quality.TIME_BACKWARD
+        return Reading(self.options.stream, at_ns, sample.values, quality=quality)
+
+    def _see_gap(self, counter: int, before: int) -> None:
+        place = self._named.map.counter
+        size = 1 << 16 * (place.words if place else 1)
+        grown = (counter - before) % size
+        if grown > size // 2:
+            self._count("counter_went_back")  # the device began anew
+        elif grown > 1:
+            self._count("missed_samples", grown - 1)
+
+    def _stamp(self, raw: int | float, now_ns: int) -> tuple[int, Quality]:
+        """The device's time where it is believed; else moved by what it is off, so that its steps stay."""
+        place = self._named.map.time
+        usable = place is not None and math.isfinite(raw)
+        return self._time.stamp(int(raw * _NS_OF[place.unit]) if place and usable else None, now_ns)
+
+    def _count(self, what: str, by: int = 1) -> None:
+        self.counters[what] = self.counters.get(what, 0) + by
+
+
+class _Pace:
+    """Polls on a fixed schedule, half a poll's period off the device's samples where its clock is ours."""
+
+    def __init__(self, options: ModbusOptions, clock: Clock, counters: dict[str, int]) -> None:
+        self._clock, self._counters = clock, counters
+        self._step_ns = max(1, int(options.period_s * NS_PER_S) // options.polls)
+        self._due_ns = self._after(clock.now_ns() + 1)
+        self._last_ns = clock.monotonic_ns()
+
+    async def next(self) -> None:
+        """Sleep until the next poll is due; those whose time has passed are left out and counted."""
+        now_ns = self._clock.now_ns()
+        if not now_ns - self._step_ns < self._due_ns <= now_ns + self._step_ns:
+            self._due_ns = self._after(now_ns)
+            # by the clock nobody sets: what the other was set by is no poll that was missed
+            since_ns = self._clock.monotonic_ns() - self._last_ns + self._due_ns - now_ns
+            missed = round(since_ns / self._step_ns) - 1
+            if missed > 0:
+                self._counters["missed_polls"] = self._counters.get("missed_polls", 0) + missed
+        await self._clock.sleep_until(self._due_ns)
+        self._last_ns = self._clock.monotonic_ns()
+        self._due_ns += self._step_ns
+
+    def _after(self, now_ns: int) -> int:
+        half = self._step_ns // 2
+        return -(-(now_ns - half) // self._step_ns) * self._step_ns + half
+
+
+class _Age:
+    """How long there has been no new sample, in the device's time."""
+
+    def __init__(self, options: ModbusOptions, clock: Clock) -> None:
+        self._url, self._clock = options.url, clock
+        self._limit_s = options.data_age_s or max(_LEAST_AGE_S, 5 * options.period_s)
+        self._fresh_s = clock.monotonic()
+
+    def fresh(self) -> None:
+        """A new sample came."""
+        self._fresh_s = self._clock.monotonic()
+
+    def check(self, what: str) -> None:
+        """Raise `DeviceStalled` where the last new sample is too old."""
+        age_s = self._clock.monotonic() - self._fresh_s
+        if age_s >= self._limit_s:
+            raise DeviceStalled(f"{self._url} {what}: no new sample for {age_s:.3g} s")
+
+
+# --- options
+
+
+def _map(options: ModbusOptions) -> NamedMap:
+    inline = {name: getattr(options, name) for name in RegisterMap.__struct_fields__}
+    own = RegisterMap(**inline)
+    if options.map is None:
+        wrong = [f"{'.'.join(map(str, path))}: {said}" for path, said in mistakes(own)]
+        if not own.registers:
+            raise OptionsError("name the registers: `map: FILE.yaml`, or `registers`, a field name to each")
+        if wrong:
+            raise OptionsError("; ".join(wrong))
+        return NamedMap(map=own, places={})
+    for info in msgspec.structs.fields(RegisterMap):
+        empty = RegisterMap()
+        if getattr(own, info.name) != getattr(empty, info.name):
+            raise OptionsError(
+                f"`{info.name}` belongs into the map: give either `map` or the map's keys here"
+            )
+    return read_map(options.map)
+
+
+def _check(options: ModbusOptions, line: Line) -> None:
+    if line.kind != "tcp" and not 1 <= options.unit_id <= 247:
+        raise OptionsError(f"unit_id {options.unit_id} is no unit of a serial line: those are 1 to 247")
+    if 0 < options.data_age_s <= options.period_s:
+        raise OptionsError(
+            f"data_age_s {options.data_age_s:g} is not above period_s {options.period_s:g}: all would be late"
+        )

@@ -1,0 +1,361 @@
+"""One Modbus connection: the only file that knows pymodbus, whose API moves in minor versions.
+
+A request runs through all its tries (`timeout_s` each, `retries` more than one) and is never cut short: an
+answer that came later would be taken for that of the next request. RTU has no transaction id to tell them
+apart. So after a question that had to be repeated nothing is asked until the answers still owed have come, or
+the line has been quiet for as long as they could take; and an answer that does not fit is thrown away, and
+the line left quiet, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import struct
+import termios
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
+from pymodbus.client.base import ModbusBaseClient
+from pymodbus.exceptions import ModbusException
+from pymodbus.framer import FramerBase, FramerRTU, FramerSocket, FramerType
+from pymodbus.pdu import DecodePDU, ModbusPDU
+
+from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError
+from wire.task_cancellation import end
+
+# MODBUS Application Protocol V1.1b3, 7
+EXCEPTIONS = {
+    1: "illegal function",
+    2: "illegal data address",
+    3: "illegal data value",
+    4: "device failure",
+    5: "acknowledge: it needs more time",
+    6: "device busy",
+    8: "memory parity error",
+    10: "gateway path unavailable",
+    11: "gateway: the device behind it does not answer",
+}
+T = TypeVar("T")
+
+_ANY = 10  # answers that may still come when nobody knows how many were asked for
+_PARITIES = ("N", "E", "O")
+_FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+
+
+class Refused(Exception):
+    """The device answered a request with an exception code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exception {code}, {EXCEPTIONS.get(code, 'none that Modbus knows')}")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Where a device is; what a `url` says."""
+
+    url: str
+    kind: Literal["tcp", "rtu", "rtu+tcp"]
+    host: str  # or the serial device's path
+    port: int = 0
+    baud: int = 9_600
+    parity: str = "N"
+    stop: int = 1
+
+    @classmethod
+    def parse(cls, url: str) -> Line:
+        """Read `tcp://host:port`, `rtu+tcp://host:port` or `rtu:///dev/ttyUSB0?baud=9600&parity=N&stop=1`.
+
+        Raises:
+            OptionsError: it is none of them.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise OptionsError(f"url {url!r} has no usable host or port: {error}") from error
+        if parts.username is not None or parts.password is not None:
+            raise OptionsError("url holds a user or password; Modbus knows neither")
+        if parts.scheme == "rtu":
+            return _serial(url)
+        if parts.scheme not in ("tcp", "rtu+tcp") or not parts.hostname:
+            raise OptionsError(
+                f"url {url!r} is none of tcp://host:502, rtu+tcp://host:port, rtu:///dev/ttyUSB0?baud=9600"
+            )
+        if parts.path.strip("/") or parts.query:
+            raise OptionsError(f"url {url!r} has something behind its port")
+        if port == 0 or (port is None and parts.scheme == "rtu+tcp"):
+            raise OptionsError(f"url {url!r} needs a port")
+        kind: Literal["tcp", "rtu+tcp"] = "tcp" if parts.scheme == "tcp" else "rtu+tcp"
+        return cls(url, kind, parts.hostname, port or 502)
+
+
+class Session:
+    """One connection to one unit, one request at a time: `await session.alone(...)` around what asks."""
+
+    def __init__(
+        self, line: Line, unit_id: int, *, timeout_s: float, retries: int, counters: dict[str, int]
+    ) -> None:
+        self._line = line
+        self._unit = unit_id
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._counters = counters
+        self._client: ModbusBaseClient | None = None
+        self._framer: _Careful = (_Tcp if line.kind == "tcp" else _Rtu)(self._garbage)
+        self._fate: asyncio.Future[AdapterError] = asyncio.get_running_loop().create_future()
+
+    async def open(self) -> None:
+        """Connect; a serial line is then left quiet for `timeout_s`, so that old answers die there.
+
+        Raises:
+            AdapterError: it cannot be had.
+        """
+        logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what it logs is told by our errors
+        client = self._client = self._new_client()
+        client.ctx.framer = self._framer
+        try:
+            if not await self.alone(client.connect()):
+                raise DeviceUnreachable(self._why_not())
+        except (OSError, ValueError, termios.error) as error:  # a serial device that is none
+            raise DeviceUnreachable(f"{self._line.url} cannot be opened: {error}") from error
+        if self._line.kind != "tcp":
+            await self._settle(_ANY, self._timeout_s)
+
+    async def close(self) -> None:
+        """Let go of it; never raises."""
+        client, self._client = self._client, None
+        if client is not None:
+            await asyncio.sleep(0)  # pymodbus registers a serial port with the loop one turn after opening it
+            client.close()
+
+    async def alone(self, requests: Coroutine[Any, Any, T]) -> T:
+        """What asks this session, in a task of its own, ended early by the end of the connection alone.
+
+        pymodbus goes on waiting for answers when a connection is lost, and its `wait_for` may swallow a
+        cancellation. A task for each request costs as much as asking, so one holds all those of a poll.
+
+        Raises:
+            AdapterError: the connection ended; and whatever `requests` raises.
+        """
+        fate = self._fate
+        task = asyncio.create_task(requests, name="modbus-requests")
+        try:
+            both: set[asyncio.Future[Any]] = {task, fate}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if fate.done() and not (task.done() and task.exception() is None):
+                raise fate.result()
+            return task.result()
+        finally:
+            if not task.done():
+                await end([task], again_s=0.05)
+
+    async def read(self, kind: str, address: int, count: int) -> Sequence[int]:
+        """`count` registers or bits from `address`, which counts from 0.
+
+        Raises:
+            Refused: the device answered with an exception code.
+            AdapterError: it did not answer, or not what it was asked.
+        """
+        client = self._connected()
+        ask = {
+            "holding": client.read_holding_registers,
+            "input": client.read_input_registers,
+            "coil": client.read_coils,
+            "discrete": client.read_discrete_inputs,
+        }[kind]
+        for _ in range(self._retries + 1):
+            answer = await self._ask(partial(ask, address, count=count, device_id=self._unit))
+            numbers: Sequence[Any] = answer.registers if kind in ("holding", "input") else answer.bits
+            wanted = count if kind in ("holding", "input") else -(-count // 8) * 8
+            if answer.function_code == _FUNCTIONS[kind] and len(numbers) == wanted:
+                return numbers[:count]
+            await self._misfit()
+        raise self._misfitting()
+
+    async def identify(self) -> dict[int, str]:
+        """VendorName, ProductCode and MajorMinorRevision by object id 0, 1, 2 (function 43/14).
+
+        Raises:
+            Refused: the device does not know the function.
+            AdapterError: it did not answer, or not what it was asked.
+        """
+        client = self._connected()
+        found: dict[int, str] = {}
+        following = 0
+        for _ in range(4):
+            ask = partial(client.read_device_information, read_code=1, device_id=self._unit)
+            answer: Any = await self._ask(partial(ask, object_id=following))
+            if answer.function_code != 0x2B or not hasattr(answer, "information"):
+                raise DeviceLied(f"{self._line.url} answers Read Device Identification with something else")
+            for at, said in answer.information.items():
+                if isinstance(said, bytes):
+                    found[at] = said.decode("utf-8", "replace")
+            following = answer.next_object_id
+            if answer.more_follows != 0xFF:
+                break
+        return found
+
+    # --- one request
+
+    async def _ask(self, request: Callable[[], Awaitable[ModbusPDU]]) -> ModbusPDU:
+        try:
+            answer = await request()
+        except ModbusException as error:
+            raise self._silent() from error
+        if answer.retries:
+            self._count("retries", answer.retries)
+            await self._settle(answer.retries, self._timeout_s * (answer.retries + 1))
+        if answer.isError():
+            raise Refused(answer.exception_code)
+        return answer
+
+    async def _misfit(self) -> None:
+        self._count("misfit_answers")
+        if self._line.kind == "tcp":
+            raise self._misfitting()
+        await self._settle(_ANY, self._timeout_s)
+
+    def _misfitting(self) -> DeviceLied:
+        return DeviceLied(f"{self._line.url} answers with another function or number than it was asked for")
+
+    async def _settle(self, late: int, quiet_s: float) -> None:
+        """Let answers die that are still to come, `late` at most: until nothing came for `quiet_s`.
+
+        pymodbus throws away what comes while nothing is asked.
+        """
+        came = self._framer.came
+        for _ in range(late):
+            came.clear()
+            try:
+                async with asyncio.timeout(quiet_s):
+                    await came.wait()
+            except TimeoutError:
+                return
+
+    def _silent(self) -> AdapterError:
+        tries = f"{self._retries + 1} tries of {self._timeout_s:g} s"
+        heard = self._framer.heard
+        if heard is not None and heard != self._unit:
+            return DeviceLied(f"{self._line.url} was asked for unit {self._unit} and answers as unit {heard}")
+        return DeviceStalled(f"{self._line.url} gives no answer as unit {self._unit} in {tries}")
+
+    def _garbage(self) -> None:
+        """What came is no frame: on TCP nothing after it can be trusted, on a serial line it is noise."""
+        self._count("garbage")
+        if self._line.kind == "tcp":
+            self._end(DeviceLied(f"{self._line.url} answers with something that is no Modbus TCP"))
+
+    def _end(self, error: AdapterError) -> None:
+        if not self._fate.done():
+            self._fate.set_result(error)
+
+    def _count(self, what: str, by: int = 1) -> None:
+        self._counters[what] = self._counters.get(what, 0) + by
+
+    def _connected(self) -> ModbusBaseClient:
+        if self._client is None:
+            raise DeviceUnreachable(f"{self._line.url} is not open")
+        return self._client
+
+    # --- connecting
+
+    def _new_client(self) -> ModbusBaseClient:
+        line = self._line
+
+        def told(connected: bool) -> None:
+            if not connected:
+                self._end(DeviceUnreachable(f"{line.url} ended the connection"))
+
+        if line.kind == "rtu":
+            return AsyncModbusSerialClient(
+                line.host,
+                baudrate=line.baud,
+                parity=line.parity,
+                stopbits=line.stop,
+                timeout=self._timeout_s,
+                retries=self._retries,
+                reconnect_delay=0,  # reconnecting is the agent's
+                trace_connect=told,
+            )
+        return AsyncModbusTcpClient(
+            line.host,
+            port=line.port,
+            framer=FramerType.SOCKET if line.kind == "tcp" else FramerType.RTU,
+            timeout=self._timeout_s,
+            retries=self._retries,
+            reconnect_delay=0,
+            trace_connect=told,
+        )
+
+    def _why_not(self) -> str:
+        line = self._line
+        if line.kind != "rtu":
+            return f"{line.url} takes no connection within {self._timeout_s:g} s: is it on, the port right?"
+        if not Path(line.host).exists():
+            return f"{line.url}: there is no {line.host}; is it plugged in?"
+        if not os.access(line.host, os.R_OK | os.W_OK):
+            return (
+                f"{line.url}: this user may not use {line.host}; add it to the group that owns it (dialout)"
+            )
+        return f"{line.url} cannot be opened: it is no serial port, or another program uses it"
+
+
+class _Careful(FramerBase):
+    """A framer that never raises into the event loop, and says what pymodbus keeps to itself."""
+
+    protocol_id = slice(0)  # where the protocol's own mark stands, all zeros
+
+    def __init__(self, garbage: Callable[[], None]) -> None:
+        super().__init__(DecodePDU(False))
+        self.heard: int | None = None  # the unit that answered last
+        self.came = asyncio.Event()  # set with each frame
+        self._garbage = garbage
+
+    def decode(self, data: bytes) -> tuple[int, int, int, bytes]:
+        used, unit, transaction, body = super().decode(data)
+        if body:
+            self.heard = unit
+            self.came.set()
+        return used, unit, transaction, body
+
+    def handleFrame(self, data: bytes, exp_devid: int, exp_tid: int) -> tuple[int, ModbusPDU | None]:  # noqa: N802 - pymodbus' name
+        try:
+            if data[self.protocol_id].strip(b"\0"):
+                raise ModbusException("no Modbus")
+            return super().handleFrame(data, exp_devid, exp_tid)
+        except (ModbusException, struct.error, IndexError):
+            self._garbage()
+            return len(data), None
+
+
+class _Tcp(_Careful, FramerSocket):
+    protocol_id = slice(2, 4)  # always 0; MODBUS Messaging on TCP/IP V1.0b, 3.1.3
+
+
+class _Rtu(_Careful, FramerRTU):
+    pass
+
+
+def _serial(url: str) -> Line:
+    parts = urlsplit(url)
+    if parts.netloc or not parts.path.startswith("/") or parts.path == "/":
+        raise OptionsError(f"url {url!r} is not rtu:///dev/ttyUSB0?baud=9600: three slashes, then the path")
+    given = parse_qs(parts.query, keep_blank_values=True)
+    said = {name: values[-1] for name, values in given.items()}
+    for name in said:
+        if name not in ("baud", "parity", "stop"):
+            raise OptionsError(f"url {url!r} sets {name!r}; there are baud, parity, stop")
+    baud, parity, stop = said.get("baud", "9600"), said.get("parity", "N").upper(), said.get("stop", "1")
+    if not (baud.isascii() and baud.isdigit() and 50 <= int(baud[:9]) <= 4_000_000):
+        raise OptionsError(f"url {url!r}: baud {baud!r} is not 50 to 4000000")
+    if parity not in _PARITIES or stop not in ("1", "2"):
+        raise OptionsError(f"url {url!r}: parity is N, E or O and stop 1 or 2")
+    return Line(url, "rtu", parts.path, 0, int(baud), parity, int(stop))

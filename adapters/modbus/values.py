@@ -1,0 +1,133 @@
+"""Which registers one request reads, and what their 16-bit words mean."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from msgspec import UNSET
+
+from adapters.base import Value
+from adapters.modbus.register_map import MAX_BITS, NamedMap, Place, Register
+from wire.messages import Quality
+
+_FORMATS = {
+    "u32": ">I", "s32": ">i", "u64": ">Q", "s64": ">q", "f32": ">f", "f64": ">d",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry of the map at its place on the wire; `address` counts from 0."""
+
+    name: str
+    place: Place
+    address: int
+    order: str
+
+    @classmethod
+    def of(cls, name: str, place: Place, named: NamedMap) -> Item:
+        """`place` with what its map leaves to all."""
+        order = named.map.order if place.order is UNSET else place.order
+        return cls(name, place, place.register - named.map.base, order)
+
+    @property
+    def end(self) -> int:
+        """The address behind it."""
+        return self.address + self.place.words
+
+    def number(self, words: Sequence[int]) -> int | float:
+        """The raw number in its words, each 0 to 65535, or in its bit."""
+        return number(words, self.place.coded, self.order)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Neighbours that one request reads: `count` registers or bits from `address`."""
+
+    kind: str
+    address: int
+    count: int
+    items: tuple[Item, ...]
+
+    def words(self, item: Item, answer: Sequence[int]) -> Sequence[int]:
+        """What of the answer belongs to an item."""
+        return answer[item.address - self.address : item.end - self.address]
+
+
+def blocks(items: Iterable[Item], *, most: int, gap: int) -> list[Block]:
+    """As few requests as the limits allow, in order of kind and address.
+
+    `most` registers fit one request (of bits, `MAX_BITS`); up to `gap` unasked ones between two items are
+    read with them.
+    """
+    found: list[list[Item]] = []
+    for item in sorted(items, key=lambda one: (one.place.kind, one.address, one.end)):
+        limit = MAX_BITS if item.place.of_bits else most
+        last = found[-1] if found else []
+        near = last and last[0].place.kind == item.place.kind
+        end = max((one.end for one in last), default=0)
+        if near and item.address <= end + gap and max(end, item.end) - last[0].address <= limit:
+            last.append(item)
+        else:
+            found.append([item])
+    return [
+        Block(
+            block[0].place.kind,
+            block[0].address,
+            max(item.end for item in block) - block[0].address,
+            tuple(block),
+        )
+        for block in found
+    ]
+
+
+def number(words: Sequence[int], coded: str, order: str) -> int | float:
+    """Registers as they arrived into the number they hold.
+
+    `order` names the bytes of 32 bits as they arrive, `a` the highest: `cdab` swaps the words, `badc` the
+    bytes within each, `dcba` both; 64 bits follow the same rule. 16 bits are as Modbus sends them.
+    """
+    if coded in ("bit", "u16"):
+        return words[0]
+    if coded == "s16":
+        return words[0] - ((words[0] & 0x8000) << 1)
+    if order in ("cdab", "dcba"):
+        words = words[::-1]
+    packing = "<" if len(words) > 1 and order in ("badc", "dcba") else ">"
+    raw: int | float
+    (raw,) = struct.unpack(_FORMATS[coded], struct.pack(f"{packing}{len(words)}H", *words))
+    return raw
+
+
+def value(register: Register, raw: int | float) -> tuple[Value, Quality]:
+    """A raw number as its field is declared, and what the device says against it.
+
+    A NaN passes as it is: the agent flags it.
+    """
+    if register.coded == "bit":
+        at = 0 if register.bit is UNSET else register.bit
+        return bool(int(raw) >> at & 1), Quality.GOOD
+    if raw in register.invalid:
+        return None, Quality.BAD
+    if register.mask != 0xFFFF:
+        lowest = (register.mask & -register.mask).bit_length() - 1
+        raw = (int(raw) & register.mask) >> lowest
+    if not register.scaled:
+        return raw, Quality.GOOD
+    return _scaled(float(raw), register.scale) + register.offset, Quality.GOOD
+
+
+def _scaled(raw: float, scale: float) -> float:
+    """Divided where the scale is one over a whole number: 1234 x 0.01 is then 12.34 to the last bit."""
+    steps = _steps(scale)
+    return raw / steps if steps else raw * scale
+
+
+@lru_cache(1_000)
+def _steps(scale: float) -> int:
+    """Which whole number the scale is one over, 0 where it is none."""
+    steps = round(1 / scale) if 1e-12 < abs(scale) <= 1 else 0
+    return steps if steps and abs(steps * scale - 1) < 1e-9 else 0

@@ -1,0 +1,330 @@
+"""What the adapters that read MQTT topics share: the broker's options, one session, its silence and limits.
+
+No adapter here publishes anything: a device or a fleet is never commanded from this side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from abc import abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from msgspec import Meta
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.matcher import MQTTMatcher
+
+from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Options, OptionsError, Reading
+from adapters.mqtt.link import Link, Protocol, Secrets, WrongProtocol
+from adapters.mqtt.payload import Unusable
+from wire.broker import Broker
+from wire.clock import Clock
+from wire.errors import ConfigError
+from wire.topics import ROOT
+
+_LONGEST_FILTER = 1_000  # bytes
+_QUEUE_BYTES = 16 * 2**20  # of messages that wait for a slow reader
+
+
+class MqttOptions(Options, frozen=True, kw_only=True):
+    """How to reach the broker, and what is expected of it."""
+
+    url: Annotated[str, Meta(max_length=300, description="mqtt://host[:port], or mqtts:// for TLS.")]
+    username: Annotated[str, Meta(max_length=256, description="User name; empty = the client id.")] = ""
+    password_file: Annotated[Path | None, Meta(description="File whose first line is the password.")] = None
+    ca_file: Annotated[Path | None, Meta(description="PEM of the authority; the system's if absent.")] = None
+    cert_file: Annotated[Path | None, Meta(description="PEM of the client's certificate, for mTLS.")] = None
+    key_file: Annotated[Path | None, Meta(description="PEM of the client's key.")] = None
+    protocol: Annotated[
+        Literal["auto", "3.1.1", "5", 5], Meta(description="auto tries MQTT 3.1.1 and falls back to 5.")
+    ] = "auto"  # YAML reads a bare 5 as a number
+    client_id: Annotated[
+        str, Meta(max_length=64, description="MQTT client id; empty = a new one for each connection.")
+    ] = ""
+    qos: Annotated[Literal[0, 1], Meta(description="Quality of service that is asked for.")] = 1
+    timeout_s: Annotated[
+        float, Meta(gt=0, le=60, description="Connecting and subscribing may take so long.")
+    ] = 8.0
+    silence_s: Annotated[
+        float, Meta(gt=0, le=604_800, description="No usable message for so long: the device has stalled.")
+    ] = 60.0
+    queue: Annotated[
+        int, Meta(ge=1, le=100_000, description="Messages kept while we are slow; the oldest go first.")
+    ] = 1_000
+    max_message_bytes: Annotated[
+        int, Meta(ge=100, le=2_097_152, description="Larger messages are dropped and counted.")
+    ] = 262_144
+    max_skew_s: Annotated[
+        float, Meta(gt=0, description="A device clock further off than this is not believed.")
+    ] = 86_400.0
+
+
+class Received(NamedTuple):
+    """One message and when it came, Unix ns."""
+
+    topic: str
+    body: bytes
+    retained: bool
+    at_ns: int
+
+
+class MqttAdapter(Adapter):
+    """Subclasses say which topics they read (`topics`) and what a message means (`rows`)."""
+
+    def __init__(self, options: MqttOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+        self._broker = _broker(options)
+        self._session: Session | None = None
+        check_filters(self.topics())
+
+    @abstractmethod
+    def topics(self) -> list[str]:
+        """Topic filters, from the options alone."""
+
+    @abstractmethod
+    def rows(self, message: Received) -> Iterable[Reading]:
+        """The readings of one message, which may be none.
+
+        Raises:
+            Unusable: it is dropped and counted.
+            AdapterError: this is not the device.
+        """
+
+    def alive(self, reading: Reading) -> bool:  # noqa: ARG002 - what subclasses decide by
+        """Whether this reading shows that the device lives."""
+        return True
+
+    def last_words(self) -> str:
+        """What the device said of itself, for the error that tells its silence."""
+        return ""
+
+    async def open(self) -> None:
+        """Connect and subscribe: a slow topic may say nothing for long, so nothing more is asked for."""
+        self._session = Session(
+            self.options, self._broker, self.topics(), self.clock, self.counters, self.last_words
+        )
+        await self._session.open()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        """Readings of messages as they come, for ever."""
+        session = self._session
+        if session is None:
+            raise DeviceUnreachable(f"{self.options.url} is not open")
+        now = asyncio.get_running_loop().time
+        while True:
+            message = await session.next()
+            found: list[Reading] = []
+            try:
+                found.extend(self.rows(message))
+            except Unusable as error:
+                self.count(error.counter)
+                session.why = f"; the last message was of no use: {error}"
+            if any(map(self.alive, found)):
+                session.heard()
+            else:
+                session.check_silence()
+            given_s = now()
+            for reading in found:
+                yield reading
+            session.wait_longer(now() - given_s)  # that the reader took its time is no silence
+
+    def count(self, what: str, n: int = 1) -> None:
+        """Add to a counter."""
+        self.counters[what] = self.counters.get(what, 0) + n
+
+
+class Session:
+    """One connection with its subscriptions and a bounded queue of what came."""
+
+    def __init__(
+        self,
+        options: MqttOptions,
+        broker: Broker,
+        topics: list[str],
+        clock: Clock,
+        counters: dict[str, int],
+        said: Callable[[], str],
+    ) -> None:
+        self.why = ""  # the last message was of no use
+        self._said = said  # the device's last words
+        self._options = options
+        self._broker = broker
+        self._topics = topics
+        self._asked: Any = MQTTMatcher()  # type: ignore[no-untyped-call]  # paho's is untyped
+        for topic in topics:
+            self._asked[_levels(topic)] = True
+        self._clock = clock
+        self._counters = counters
+        self._link: Link | None = None
+        self._waiting: deque[Received] = deque()
+        self._bytes = 0
+        self._news = asyncio.Event()
+        self._deadline_s = 0.0
+
+    async def open(self) -> None:
+        """Connect and subscribe.
+
+        Raises:
+            OptionsError: a file of the options cannot be used.
+            DeviceUnreachable: no connection, or the broker refuses.
+        """
+        try:
+            async with asyncio.timeout(self._options.timeout_s):
+                await self._connect()
+        except TimeoutError as error:
+            await self.close()
+            raise DeviceUnreachable(
+                f"{self._options.url} gives no answer within {self._options.timeout_s:g} s"
+            ) from error
+        except BaseException:
+            await self.close()
+            raise
+        self.heard()
+
+    async def close(self) -> None:
+        """End it; never raises."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.shut()
+        while self._waiting:  # the broker counts them as delivered
+            self._drop()
+
+    def heard(self) -> None:
+        """Something usable came: silence counts from now."""
+        self._deadline_s = asyncio.get_running_loop().time() + self._options.silence_s
+        self.why = ""
+
+    def wait_longer(self, seconds: float) -> None:
+        """Move the end of the allowed silence."""
+        self._deadline_s += seconds
+
+    def check_silence(self) -> None:
+        """Raise DeviceStalled where nothing usable came for too long, however much else did."""
+        if asyncio.get_running_loop().time() >= self._deadline_s:
+            raise DeviceStalled(
+                f"{self._options.url}: nothing usable on {', '.join(self._topics[:3])} for"
+                f" {self._options.silence_s:g} s{self._said()}{self.why}"
+            )
+
+    async def next(self) -> Received:
+        """The next message.
+
+        Raises:
+            DeviceStalled: nothing usable for too long.
+            DeviceUnreachable: the connection ended.
+            DeviceLied: it ended because no MQTT came.
+        """
+        while not self._waiting:
+            if self._link is None:
+                raise DeviceUnreachable(f"{self._options.url} is not open")
+            if (failure := self._link.failure()) is not None:
+                raise failure
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._deadline_s):
+                    await self._news.wait()
+            if not self._waiting and self._link is not None and self._link.failure() is None:
+                self.check_silence()  # what came while the whole process stood still has come in time
+        message = self._waiting.popleft()
+        self._bytes -= len(message.body)
+        return message
+
+    async def _connect(self) -> None:
+        client_id = self._options.client_id or f"edgebed-{secrets.token_hex(8)}"
+        try:
+            read = await asyncio.to_thread(Secrets.read, self._broker)
+        except ConfigError as error:
+            raise OptionsError(str(error)) from error
+        wanted = str(self._options.protocol)
+        tries: list[Protocol] = ["3.1.1", "5"] if wanted == "auto" else ["5" if wanted == "5" else "3.1.1"]
+        for protocol in tries:
+            await self.close()
+            self._link = Link(self._broker, read, client_id, protocol, self._arrived, self._news.set)
+            try:
+                await self._link.open()
+            except WrongProtocol:
+                if protocol == tries[-1]:
+                    raise
+            else:
+                break
+        await self._link.listen(self._topics, self._options.qos)  # type: ignore[union-attr]  # opened above
+
+    def _arrived(self, message: MQTTMessage) -> None:
+        body = bytes(message.payload)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            self._count("bad_topic")
+            return
+        if next(self._asked.iter_match(topic), None) is None:
+            self._count("unasked_topic")
+            return
+        if len(body) > self._options.max_message_bytes:
+            self._count("too_large")
+            self.why = f"; the last message had {len(body)} bytes, see max_message_bytes"
+            return
+        while len(self._waiting) >= self._options.queue or self._bytes + len(body) > _QUEUE_BYTES:
+            self._drop()
+        self._waiting.append(Received(topic, body, message.retain, self._clock.now_ns()))
+        self._bytes += len(body)
+        self._news.set()
+
+    def _drop(self) -> None:
+        self._bytes -= len(self._waiting.popleft().body)
+        self._count("dropped")
+
+    def _count(self, what: str) -> None:
+        self._counters[what] = self._counters.get(what, 0) + 1
+
+
+def check_filters(topics: list[str]) -> None:
+    """Refuse what is no topic filter, and what takes in the topics of edgebed itself.
+
+    An agent that read its own data back as a device's would send them again, and read them again.
+
+    Raises:
+        OptionsError: the text says which filter and why.
+    """
+    for topic in topics:
+        levels = _levels(topic).split("/")
+        if not topic or "\0" in topic or len(topic.encode()) > _LONGEST_FILTER:
+            raise OptionsError(f"topic {topic[:40]!r} is no topic filter: 1 to {_LONGEST_FILTER} bytes")
+        if any(("#" in level or "+" in level) and len(level) > 1 for level in levels) or "#" in levels[:-1]:
+            raise OptionsError(f"topic {topic!r}: `+` is one whole level, `#` the whole last one")
+        if levels[0] in (ROOT, "+", "#"):
+            raise OptionsError(
+                f"topic {topic!r} takes in {ROOT}/..., where edgebed itself publishes: that would be a loop;"
+                " name the device's own first level"
+            )
+
+
+def _levels(topic: str) -> str:
+    """A filter without the part that shares it with other clients."""
+    return topic.split("/", 2)[-1] if topic.startswith("$share/") else topic
+
+
+def _broker(options: MqttOptions) -> Broker:
+    broker = Broker(
+        url=options.url,
+        username=options.username,
+        password_file=options.password_file,
+        ca_file=options.ca_file,
+        cert_file=options.cert_file,
+        key_file=options.key_file,
+        protocol=options.protocol,
+    )
+    for _, sentence in broker.mistakes():
+        raise OptionsError(sentence)
+    if options.username and options.password_file is None and options.cert_file is None:
+        raise OptionsError(f"username {options.username!r} needs a password_file")
+    return broker

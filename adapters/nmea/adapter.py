@@ -1,0 +1,166 @@
+"""GNSS receivers that speak NMEA 0183 on a serial port or over TCP: one row for each position they report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from adapters.base import Adapter, Options, Reading
+from adapters.device_time import DeviceClock
+from adapters.lines.lines import Judge, Lines, Source
+from adapters.nmea.epochs import Epoch, Epochs, Sentence, Unreadable, moment, parse
+from wire.clock import Clock
+from wire.messages import Field, Quality, Stream
+
+log = logging.getLogger("edgebed.adapters.nmea")
+
+_MAX_LINE = 512  # bytes; NMEA says 82, makers do not keep to it
+
+_FIELDS = {
+    "latitude": Field(unit="deg", dec=7, min=-90.0, max=90.0, desc="WGS 84, north is positive."),
+    "longitude": Field(unit="deg", dec=7, min=-180.0, max=180.0, desc="WGS 84, east is positive."),
+    "altitude": Field(unit="m", dec=2, min=-500.0, max=100_000.0, desc="Above mean sea level."),
+    "speed": Field(unit="km/h", dec=3, min=0.0, max=2_000.0, desc="Over ground."),
+    "heading": Field(unit="deg", dec=2, min=0.0, max=360.0, desc="Course over ground, from true north."),
+    "satellites": Field(t="i64", unit="1", min=0, max=99, desc="Satellites used."),
+    "hdop": Field(unit="1", dec=2, min=0.0, max=100.0, desc="Horizontal dilution of precision."),
+    "fix": Field(
+        t="i64",
+        unit="1",
+        min=0,
+        max=8,
+        desc="0 none, 1 GNSS, 2 differential, 3 PPS, 4 RTK, 5 RTK float, 6 estimated, 7 manual, 8 simulated.",
+    ),
+}
+
+
+class NmeaOptions(Options, frozen=True, kw_only=True):
+    """GGA, RMC, VTG and GSA of any talker are read, other sentences are passed over."""
+
+    url: Annotated[
+        str, Meta(max_length=2_000, description="serial:///dev/ttyUSB0?baud=9600 or tcp://host:port")
+    ]
+    stream: Annotated[str, Meta(description="Name of the stream.")] = "position"
+    row_wait_s: Annotated[
+        float, Meta(gt=0, le=10, description="How long a row waits for a sentence of its instant.")
+    ] = 0.25
+    time: Annotated[Literal["device", "receipt"], Meta(description="Whose clock stamps the rows.")] = "device"
+    max_skew_s: Annotated[
+        float, Meta(gt=0, description="A receiver's time further off than this is not believed.")
+    ] = 86_400.0
+    silence_s: Annotated[float, Meta(gt=0, le=86_400, description="No row for so long: stalled.")] = 5.0
+    timeout_s: Annotated[
+        float, Meta(gt=0, le=60, description="Opening may take so long, the first sentence included.")
+    ] = 5.0
+    bad_lines: Annotated[
+        int, Meta(ge=1, le=100_000, description="So many bad lines in a row: another device.")
+    ] = 50
+
+
+class Nmea(Adapter):
+    """One receiver, one signal stream; stamped by RMC's date and time.
+
+    A time without a date (GGA alone, or RMC before the almanac is known) is put on the day that brings it
+    nearest to the last dated row, or to our clock where there was none: midnight is no special case.
+    """
+
+    Options = NmeaOptions
+    kind = "nmea"
+
+    def __init__(self, options: NmeaOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+        self._source = Source.parse(options.url)
+        self._lines = Lines(self._source, self.counters, max_line=_MAX_LINE)
+        self._judge = Judge(self._source, self.counters, log, options.bad_lines)
+        self._epochs = Epochs(self.counters, options.row_wait_s)
+        self._dated_ns: int | None = None  # the receiver's own time of the last row that had a date
+        self._time = DeviceClock(
+            options.url,
+            log,
+            self.counters,
+            max_past_s=options.max_skew_s,
+            max_ahead_s=options.max_skew_s,
+            hint=" (weeks of GPS roll over after 1,024)",
+        )
+
+    def streams(self) -> dict[str, Stream]:
+        """One signal stream."""
+        return {self.options.stream: Stream(fields=_FIELDS)}
+
+    async def open(self) -> None:
+        """Connect and wait for a good sentence: a port that opens proves nothing."""
+        timeout_s = self.options.timeout_s
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        try:
+            await self._lines.open(timeout_s)
+            first = await self._next(deadline)
+            if first is None:
+                raise self._lines.stalled("NMEA sentence", timeout_s)
+            self._take(first)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the port at once."""
+        self._lines.close()
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        """Rows as the receiver reports them, for ever."""
+        options: NmeaOptions = self.options
+        loop, epochs = asyncio.get_running_loop(), self._epochs
+        deadline = loop.time() + options.silence_s
+        while True:
+            due = epochs.due_s()
+            sentence = await self._next(deadline if due is None else min(deadline, due))
+            if sentence is None:
+                epochs.expire(loop.time())
+            else:
+                self._take(sentence)
+            for epoch in epochs.take():
+                yield self._reading(epoch)
+                deadline = loop.time() + options.silence_s
+            if loop.time() >= deadline:
+                raise self._lines.stalled("position (GGA or RMC)", options.silence_s)
+
+    def _take(self, sentence: Sentence) -> None:
+        if sentence.kind:
+            self._epochs.add(sentence, asyncio.get_running_loop().time())
+
+    async def _next(self, by_s: float) -> Sentence | None:
+        """The next good sentence, None where none came by then."""
+        while (line := await self._lines.next(by_s)) is not None:
+            if line.rfind(b"$") > 0:
+                self._count("cut_sentence")  # what follows the last $ is read all the same
+            try:
+                sentence = parse(line)
+            except Unreadable as why:
+                self._judge.bad(str(why), line, "NMEA 0183 sentences")
+            else:
+                self._judge.good()
+                return sentence
+        return None
+
+    def _reading(self, epoch: Epoch) -> Reading:
+        values = {name: epoch.values.get(name) for name in _FIELDS} | {"fix": epoch.fix}
+        at_ns, doubt = self._stamp(epoch)
+        return Reading(self.options.stream, at_ns, values, quality=doubt if epoch.sure else Quality.UNCERTAIN)
+
+    def _stamp(self, epoch: Epoch) -> tuple[int, Quality]:
+        receipt_ns = self.clock.now_ns()
+        if self.options.time == "receipt":
+            return receipt_ns, Quality.GOOD
+        if epoch.time_ns is None:
+            return self._time.stamp(None, receipt_ns)
+        near_ns = receipt_ns if self._dated_ns is None else self._dated_ns
+        at_ns = moment(epoch.time_ns, epoch.day, near_ns)
+        if epoch.day is not None or self._dated_ns is not None:
+            self._dated_ns = at_ns
+        return self._time.stamp(at_ns, receipt_ns)
+
+    def _count(self, what: str) -> None:
+        self.counters[what] = self.counters.get(what, 0) + 1

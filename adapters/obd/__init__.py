@@ -1,0 +1,1 @@
+"""OBD-II over CAN: requests to the control unit of a vehicle."""

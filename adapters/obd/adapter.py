@@ -1,0 +1,301 @@
+"""OBD-II over CAN: a vehicle's control unit is asked for its standard measurements, a row a period."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from adapters.base import (
+    Adapter,
+    DeviceLied,
+    DeviceStalled,
+    DeviceUnreachable,
+    OptionsError,
+    Reading,
+    Value,
+)
+from adapters.can.frames import BusOptions, CanBus, check
+from adapters.obd.isotp import BrokenAnswer, IsoTp, NoAnswer
+from adapters.obd.pids import NEGATIVE, PENDING, PIDS, Pid
+from wire.clock import NS_PER_S, Clock
+from wire.messages import Field, Quality, Stream
+
+log = logging.getLogger("edgebed.adapters.obd")
+
+_CURRENT, _VEHICLE = 0x01, 0x09  # services of SAE J1979
+_VIN = 0x02
+_PATIENCE_S = 5.0  # ISO 15765-4, P2*: how long "response pending" may take
+_PENDINGS = 10  # how often it may be said
+_STRANGERS = 100  # answers to other questions that are passed over
+_FIRST_29 = 0x18DA00F1  # 29-bit ids, ISO 15765-4: 18DA<to><from>, the tester is F1
+
+
+class ObdOptions(BusOptions, frozen=True, kw_only=True):
+    """One control unit and what it is asked."""
+
+    pids: Annotated[
+        list[str], Meta(min_length=1, max_length=40, description="Measurements by name, see the list below.")
+    ]
+    period_s: Annotated[float, Meta(ge=0.05, le=3_600, description="How often all of them are asked.")] = 1.0
+    stream: Annotated[str, Meta(description="Name of the stream.")] = "obd"
+    extended: Annotated[bool, Meta(description="29-bit ids; request_id and answer_id are then such.")] = False
+    request_id: Annotated[
+        int, Meta(ge=0, le=0x1FFFFFFF, description="Where questions go: 0x7DF = all, 0x7E0 = engine or EV.")
+    ] = 0x7DF
+    answer_id: Annotated[
+        int, Meta(ge=0, le=0x1FFFFFFF, description="The control unit that is listened to.")
+    ] = 0x7E8
+    answer_s: Annotated[float, Meta(gt=0, le=60, description="An answer may take so long.")] = 1.0
+    vin: Annotated[
+        str,
+        Meta(max_length=80, description="The VIN it must have, or sha256:HEX of it; empty = any."),
+    ] = ""
+    send_vin: Annotated[
+        Literal["no", "hash", "plain"],
+        Meta(description="Put the VIN in each row; it is personal data, and its hash a pseudonym."),
+    ] = "no"
+
+
+class Refused(Exception):
+    """The control unit said no; `code` says why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(NEGATIVE.get(code, f"0x{code:02X}"))
+
+
+class Obd(Adapter):
+    """One control unit, one signal stream."""
+
+    Options = ObdOptions
+    kind = "obd"
+
+    def __init__(self, options: ObdOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+        check(options)
+        _check(options)
+        self._pids = {name: PIDS[name] for name in options.pids}
+        self._bus: CanBus | None = None
+        self._link: IsoTp | None = None
+        self._vin = ""
+        self._silent_s = 0.0
+        self._told: set[tuple[str, str]] = set()
+
+    def streams(self) -> dict[str, Stream]:
+        """One signal stream, a field for each PID by its name."""
+        options: ObdOptions = self.options
+        fields = {name: pid.field for name, pid in self._pids.items()}
+        if options.send_vin != "no":
+            fields["vin"] = Field(t="str", desc=f"Vehicle identification, {options.send_vin}.")
+        return {options.stream: Stream(rate_hz=1 / options.period_s, fields=fields)}
+
+    async def open(self) -> None:
+        """Open the bus, ask the control unit what it offers and, where that matters, which vehicle it is."""
+        options: ObdOptions = self.options
+        answers = [(options.answer_id, options.extended)]
+        self._bus = CanBus(options, self.clock, self.counters, wanted=answers, sends=True)
+        self._link = IsoTp(
+            self._bus,
+            request_id=options.request_id,
+            flow_id=_flow_id(options),
+            answer_id=options.answer_id,
+            extended=options.extended,
+        )
+        try:
+            await self._bus.open()
+            await self._check_pids()
+            if options.vin or options.send_vin != "no":
+                self._vin = await self._check_vin()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Leave the bus."""
+        bus, self._bus, self._link = self._bus, None, None
+        if bus is not None:
+            await bus.close()
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        """A row each period, stamped with the moment it was due; one that took too long, with its end."""
+        options: ObdOptions = self.options
+        period_ns = int(options.period_s * NS_PER_S)
+        # in the middle of whole periods: what is measured at their borders has settled by then
+        last_ns = self.clock.now_ns()
+        due_ns = last_ns // period_ns * period_ns + period_ns // 2
+        due_ns += period_ns * (due_ns <= last_ns)
+        while True:
+            while due_ns <= max(last_ns, self.clock.now_ns() - period_ns // 2):
+                due_ns += period_ns
+                self._count("missed_polls")
+            await self.clock.sleep_until(due_ns)
+            values, quality = await self._poll()
+            last_ns = due_ns
+            if self.clock.now_ns() - due_ns >= period_ns // 2:
+                last_ns = self.clock.now_ns()
+                self._count("slow_polls")
+            if values is not None:
+                yield Reading(options.stream, last_ns, values, quality=quality)
+            due_ns += period_ns
+
+    # --- questions
+
+    async def _poll(self) -> tuple[dict[str, Value] | None, Quality]:
+        """What all PIDs are now; None where nothing was answered."""
+        values: dict[str, Value] = {}
+        for name, pid in self._pids.items():
+            values[name] = await self._value(name, pid)
+        missing = sum(value is None for value in values.values())
+        if missing == len(values):
+            return None, Quality.BAD
+        if self.options.send_vin != "no":
+            values["vin"] = self._vin
+        return values, Quality.UNCERTAIN if missing else Quality.GOOD
+
+    async def _value(self, name: str, pid: Pid) -> Value:
+        options: ObdOptions = self.options
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
+        try:
+            data = await self._ask(_CURRENT, pid.number)
+        except NoAnswer as error:
+            self._count("no_answer")
+            self._silent_s += loop.time() - asked_s
+            if self._silent_s >= options.data_age_s:
+                raise DeviceStalled(
+                    f"{options.where} is open, but its control unit 0x{options.answer_id:X} has not answered"
+                    f" for {options.data_age_s:g} s"
+                ) from error
+            return None
+        except BrokenAnswer as error:
+            self._count("broken_answers")
+            self._tell_once(name, str(error))
+            return None
+        except Refused as error:
+            self._silent_s = 0.0
+            self._count(f"refused_{error}")
+            self._tell_once(name, f"refused: {error}")
+            return None
+        self._silent_s = 0.0
+        if len(data) != pid.size:
+            self._count("wrong_size")
+            self._tell_once(name, f"answered with {len(data)} bytes, {pid.size} are right")
+            return None
+        return float(pid.value(int.from_bytes(data, "big")))
+
+    async def _ask(self, service: int, pid: int) -> bytes:
+        """What follows service and PID in the answer.
+
+        Raises:
+            NoAnswer, BrokenAnswer: see `IsoTp.receive`.
+            Refused: the control unit said no.
+        """
+        if self._link is None:
+            raise DeviceUnreachable(f"{self.options.where} is not open")
+        loop = asyncio.get_running_loop()
+        if late := await self._link.send(bytes([service, pid])):
+            self._count("late_frames", late)
+        until_s, pendings = loop.time() + self.options.answer_s, 0
+        for _ in range(_STRANGERS):
+            answer = await self._link.receive(until_s)
+            if answer[:2] == bytes([service + 0x40, pid]):
+                return answer[2:]
+            if answer[0] != 0x7F or len(answer) < 3 or answer[1] != service:
+                self._count("unexpected_answers")
+            elif answer[2] != PENDING:
+                raise Refused(answer[2])
+            elif pendings < _PENDINGS:
+                pendings += 1
+                until_s = loop.time() + _PATIENCE_S
+        raise NoAnswer("only answers to other questions")
+
+    # --- who is asked
+
+    async def _check_pids(self) -> None:
+        offered: set[int] = set()
+        for base in range(0, 0x100, 0x20):
+            if base and base not in offered:  # the last of 32 says whether there are more
+                break
+            data = await self._first(_CURRENT, base, "which measurements it offers")
+            if len(data) != 4:
+                raise DeviceLied(f"{self._unit} lists its measurements in {len(data)} bytes, not in 4")
+            bits = int.from_bytes(data, "big")
+            offered |= {base + place + 1 for place in range(32) if bits >> 31 - place & 1}
+        lacking = [name for name, pid in self._pids.items() if pid.number not in offered]
+        if lacking:
+            known = (
+                ", ".join(name for name, pid in PIDS.items() if pid.number in offered) or "nothing we know"
+            )
+            raise DeviceLied(f"{self._unit} does not offer {', '.join(lacking)}; it offers {known}")
+
+    async def _check_vin(self) -> str:
+        """The VIN as rows carry it; no error repeats it."""
+        options: ObdOptions = self.options
+        data = await self._first(_VEHICLE, _VIN, "its VIN")
+        vin = data[1:].strip(b"\x00").decode("ascii", errors="replace")
+        if not re.fullmatch("[A-HJ-NPR-Z0-9]{17}", vin):
+            raise DeviceLied(f"{self._unit} answers with {len(data) - 1} characters that are no VIN")
+        hashed = hashlib.sha256(vin.encode()).hexdigest()
+        expected = options.vin.removeprefix("sha256:").lower() if ":" in options.vin else _hash(options.vin)
+        if options.vin and not hmac.compare_digest(hashed, expected):
+            raise DeviceLied(f"{self._unit} is in another vehicle: its VIN is not the one in `vin`")
+        return {"no": "", "hash": hashed[:16], "plain": vin}[options.send_vin]
+
+    async def _first(self, service: int, pid: int, what: str) -> bytes:
+        """Ask twice: the first frame on a bus that slept may be lost."""
+        for attempt in range(2):
+            try:
+                return await self._ask(service, pid)
+            except (NoAnswer, BrokenAnswer) as error:
+                if attempt:
+                    raise DeviceStalled(
+                        f"{self._unit} does not tell {what}: {error}; is the ignition on?"
+                    ) from error
+            except Refused as error:
+                raise DeviceLied(f"{self._unit} refuses to tell {what}: {error}") from error
+        raise AssertionError("unreachable")
+
+    @property
+    def _unit(self) -> str:
+        return f"{self.options.where}: control unit 0x{self.options.answer_id:X}"
+
+    def _tell_once(self, name: str, why: str) -> None:
+        if (name, why) not in self._told and len(self._told) < 100:
+            self._told.add((name, why))
+            log.warning("%s: %s %s", self._unit, name, why)
+
+    def _count(self, what: str, n: int = 1) -> None:
+        self.counters[what] = self.counters.get(what, 0) + n
+
+
+def _hash(vin: str) -> str:
+    return hashlib.sha256(vin.encode()).hexdigest()
+
+
+def _flow_id(options: ObdOptions) -> int:
+    """Where flow control goes: to the one control unit that answers, never to all."""
+    if not options.extended:
+        return options.answer_id - 8
+    return _FIRST_29 & 0x1FFF00FF | (options.answer_id & 0xFF) << 8
+
+
+def _check(options: ObdOptions) -> None:
+    unknown = [name for name in options.pids if name not in PIDS]
+    if unknown:
+        raise OptionsError(f"pids: {', '.join(unknown)} is unknown; there are {', '.join(PIDS)}")
+    if len(set(options.pids)) != len(options.pids):
+        raise OptionsError("pids: each of them once")
+    if options.extended:
+        if options.answer_id >> 8 != 0x18DAF1:
+            raise OptionsError("answer_id of 29 bits is 0x18DAF1xx: from a control unit to the tester")
+    elif not 0x7E8 <= options.answer_id <= 0x7EF or options.request_id > 0x7FF:
+        raise OptionsError("answer_id is 0x7E8 to 0x7EF and request_id at most 0x7FF, or set `extended`")
+    sha = re.fullmatch("sha256:[0-9a-fA-F]{64}", options.vin)
+    if options.vin and not sha and not re.fullmatch("[A-HJ-NPR-Z0-9]{17}", options.vin):
+        raise OptionsError("vin is neither 17 characters as a VIN has nor sha256: and 64 hex digits")

@@ -1,0 +1,349 @@
+"""OPC UA by subscription: the fields of one sample instant become one row, stamped by the device.
+
+A server that vanishes, stalls or lies ends the iteration; the agent opens a new client and subscription from
+scratch. asyncua's own reconnect is not used: after a second loss it asks for old messages for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Meta, Struct
+
+from adapters.base import (
+    Adapter,
+    AdapterError,
+    DeviceStalled,
+    DeviceUnreachable,
+    Options,
+    OptionsError,
+    Reading,
+    Value,
+)
+from adapters.device_time import DeviceClock
+from adapters.fields import FieldOptions, declared
+from adapters.opcua.nodes import AXIS, by_address, by_robotics_names, check_address, check_units
+from adapters.opcua.publish_response import Item, Published
+from adapters.opcua.rows import Rows
+from adapters.opcua.session import Link, check_identity, new_client, subscribe, translated
+from wire.clock import NS_PER_MS, Clock
+from wire.messages import Field, Quality, Stream
+
+if TYPE_CHECKING:
+    from asyncua import Client
+
+log = logging.getLogger("edgebed.adapters.opcua")
+
+_CLOSE_S = 1.0  # what a polite goodbye may take
+_NO_LIMIT_NS = 2**63
+
+
+class Node(FieldOptions, frozen=True, kw_only=True):
+    """One variable of the server and the field it becomes."""
+
+    node: Annotated[str, Meta(description="Node id (ns=2;s=Speed, nsu=urn:x;i=7) or browse path.")]
+
+
+class Security(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A secured channel: our key pair, and the one server certificate that is trusted."""
+
+    cert: Annotated[Path, Meta(description="Our certificate, PEM or DER.")]
+    key: Annotated[Path, Meta(description="Our private key, PEM or DER.")]
+    server_cert: Annotated[Path, Meta(description="The server's certificate; another one is refused.")]
+    policy: Annotated[
+        Literal["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"],
+        Meta(description="OPC UA security policy."),
+    ] = "Basic256Sha256"
+    mode: Annotated[Literal["sign", "sign-and-encrypt"], Meta(description="Message security mode.")] = (
+        "sign-and-encrypt"
+    )
+
+
+class OpcUaOptions(Options, frozen=True, kw_only=True):
+    """Either `profile: opc40010` finds a robot's axes by their names, or `nodes` lists each field."""
+
+    url: Annotated[str, Meta(max_length=2_000, description="opc.tcp://host:port/path")]
+    profile: Annotated[
+        Literal["", "opc40010"], Meta(description="Find a robot's nodes by name; empty = see nodes.")
+    ] = ""
+    device: Annotated[str, Meta(description="opc40010: name in DeviceSet; empty = the only one.")] = ""
+    arm: Annotated[str, Meta(description="opc40010: name in MotionDevices; empty = the only one.")] = ""
+    axes: Annotated[int, Meta(ge=1, le=32, description="opc40010: how many axes it has.")] = 6
+    torque: Annotated[bool, Meta(description="opc40010: also read ActualTorque, a vendor's addition.")] = True
+    nodes: Annotated[
+        dict[str, str | Node], Meta(max_length=1_000, description="Field name to node, or to node with unit.")
+    ] = msgspec.field(default_factory=dict)
+    stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
+    publishing_ms: Annotated[float, Meta(ge=10, le=60_000, description="How often values are sent.")] = 100.0
+    sampling_ms: Annotated[
+        float, Meta(ge=0, le=3_600_000, description="How often the server looks at a node; 0 = as it can.")
+    ] = 20.0
+    queue: Annotated[
+        int, Meta(ge=1, le=100_000, description="Samples of a node the server keeps while we are slow.")
+    ] = 500
+    row_wait_s: Annotated[
+        float, Meta(gt=0, le=60, description="How long a row waits for a missing field.")
+    ] = 0.5
+    align_ms: Annotated[
+        float,
+        Meta(ge=0, le=60_000, description="Fields stamped so close are one row; 0 = same time."),
+    ] = 0.0
+    hold: Annotated[
+        bool, Meta(description="The server does not repeat what has not changed: keep its last value.")
+    ] = False
+    time: Annotated[
+        Literal["source", "server", "receipt"], Meta(description="Whose clock stamps the rows.")
+    ] = "source"
+    max_skew_s: Annotated[
+        float, Meta(gt=0, description="A device clock further off than this is not believed.")
+    ] = 86_400.0
+    data_age_s: Annotated[
+        float, Meta(gt=0, le=86_400, description="No value for so long: the device has stalled.")
+    ] = 5.0
+    timeout_s: Annotated[float, Meta(gt=0, le=60, description="Connecting may take so long.")] = 8.0
+    server_uri: Annotated[str, Meta(description="ApplicationUri the server must have; empty = any.")] = ""
+    security: Annotated[Security, Meta(description="Sign or encrypt; without it, nothing is.")] | None = None
+    user: Annotated[str, Meta(max_length=200, description="User name; empty = anonymous.")] = ""
+    password_file: Annotated[Path, Meta(description="File that holds the password.")] | None = None
+    plain_password: Annotated[bool, Meta(description="Send the password although nothing encrypts it.")] = (
+        False
+    )
+
+
+class OpcUa(Adapter):
+    """One OPC UA server, one subscription, one signal stream."""
+
+    Options = OpcUaOptions
+    kind = "opcua"
+
+    def __init__(self, options: OpcUaOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+        _check(options)
+        self._fields = _fields(options)
+        self._client: Client | None = None
+        self._publishing: asyncio.Task[Any] | None = None
+        self._time = DeviceClock(
+            options.url, log, self.counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
+        )
+        self._receipt_shift_ns: int | None = None  # from its steps to our clock, with `time: receipt`
+
+    def streams(self) -> dict[str, Stream]:
+        """One signal stream."""
+        options: OpcUaOptions = self.options
+        rate = 1000.0 / options.sampling_ms if options.sampling_ms else UNSET
+        return {options.stream: Stream(rate_hz=rate, fields=self._fields)}
+
+    async def open(self) -> None:
+        """Connect, find the nodes, subscribe."""
+        url, timeout_s = self.options.url, self.options.timeout_s
+        try:
+            with translated(url):
+                async with asyncio.timeout(timeout_s):
+                    await self._connect()
+        except TimeoutError as error:
+            await self.close()
+            raise DeviceUnreachable(f"{url} gives no answer within {timeout_s:g} s") from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Say goodbye for a second at most, then go."""
+        client, self._client = self._client, None
+        task, self._publishing = self._publishing, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+        if client is None:
+            return
+        protocol = client.uaclient.protocol
+        if protocol is not None:
+            protocol.timeout = _CLOSE_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * _CLOSE_S):
+                await client.disconnect()
+        if protocol is not None and protocol.transport is not None:
+            protocol.transport.abort()  # what a dead line never took would keep the socket open
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        """Rows in order of time, for ever."""
+        options: OpcUaOptions = self.options
+        loop, stream = asyncio.get_running_loop(), options.stream
+        rows = Rows(
+            tuple(self._fields),
+            self.counters,
+            wait_s=options.row_wait_s,
+            hold=options.hold,
+            align_ns=int(options.align_ms * NS_PER_MS),
+        )
+        link = Link(self._connected(), self.counters, options.url)
+        deadline = loop.time() + options.data_age_s
+        try:
+            while True:
+                due = rows.due_s()
+                published = await self._next(link, deadline if due is None else min(deadline, due))
+                now = loop.time()
+                if published is not None and published.items:
+                    deadline = now + options.data_age_s
+                    self._take(published.items, rows, now)
+                rows.expire(now)
+                for row in rows.take():
+                    yield Reading(stream, row.at_ns, row.values, quality=row.quality)
+                if now >= deadline:
+                    raise DeviceStalled(
+                        f"{options.url} is connected and sent no value for {options.data_age_s:g} s"
+                    )
+        except AdapterError:
+            rows.flush()
+            for row in rows.take():
+                yield Reading(stream, row.at_ns, row.values, quality=row.quality)
+            raise
+
+    # --- values
+
+    async def _next(self, link: Link, until_s: float) -> Published | None:
+        """The next publication, None where none came by then; the request stays open for the next call."""
+        if self._publishing is None:
+            self._publishing = asyncio.create_task(link.publish(), name="opcua-publish")
+        wait_s = until_s - asyncio.get_running_loop().time()
+        done, _ = await asyncio.wait({self._publishing}, timeout=max(0.0, wait_s))
+        if not done:
+            return None
+        task, self._publishing = self._publishing, None
+        with translated(self.options.url):
+            published: Published = task.result()
+        return published
+
+    def _take(self, items: Sequence[Item], rows: Rows, now_s: float) -> None:
+        names, fields = tuple(self._fields), self._fields
+        receipt_ns = self.clock.now_ns()
+        by_server = self.options.time == "server"
+        shift_ns, last_ns, doubt = self._shift(items, receipt_ns)
+        for handle, raw, status, source_ns, server_ns in items:
+            if handle >= len(names):
+                self._count("unknown_handle")
+                continue
+            name = names[handle]
+            value, quality = _judge(raw, status, fields[name].t)
+            if status & 0x0480 == 0x0480:  # InfoType DataValue with Overflow: values before this one are lost
+                self._count("overflow")
+            at_ns = server_ns if by_server or source_ns is None else source_ns
+            if at_ns is None or at_ns > last_ns:  # one from the future would make all that follow late
+                self._count("no_time" if at_ns is None else "clock_not_believed")
+                at_ns, quality = receipt_ns - shift_ns, quality or Quality.UNCERTAIN
+            rows.add(name, value, quality or doubt, at_ns + shift_ns, now_s)
+
+    def _shift(self, items: Sequence[Item], receipt_ns: int) -> tuple[int, int, Quality]:
+        """What to add to the device's times, the last of them that can be, and what is to be said of them."""
+        by_server = self.options.time == "server"
+        times = [at for *_, source, server in items if (at := server if by_server else source) is not None]
+        if self.options.time == "receipt":
+            if self._receipt_shift_ns is None and times:
+                self._receipt_shift_ns = receipt_ns - max(times)
+            return self._receipt_shift_ns or 0, _NO_LIMIT_NS, Quality.GOOD
+        self._time.judge(times, receipt_ns)
+        return self._time.shift_ns, self._time.limits(receipt_ns)[1], self._time.doubt
+
+    def _count(self, what: str) -> None:
+        self.counters[what] = self.counters.get(what, 0) + 1
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            raise DeviceUnreachable(f"{self.options.url} is not open")
+        return self._client
+
+    # --- connecting
+
+    async def _connect(self) -> None:
+        options: OpcUaOptions = self.options
+        client = self._client = await new_client(options)
+        await client.connect(auto_reconnect=False)
+        namespaces = await client.get_namespace_array()
+        await check_identity(client, options.server_uri)
+        if options.profile == "opc40010":
+            nodes = await by_robotics_names(
+                client,
+                namespaces,
+                device=options.device,
+                arm=options.arm,
+                axes=options.axes,
+                torque=options.torque,
+            )
+        else:
+            nodes = await by_address(client, _addresses(options), namespaces)
+        await check_units(client, nodes, self._fields)
+        await subscribe(client, options, [(field, nodes[field]) for field in self._fields])
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "f32": (float, int),
+    "f64": (float, int),
+    "i64": (int,),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
+def _judge(raw: object, status: int, declared: str) -> tuple[Value, Quality]:
+    """A value as its field is declared, and what is to be said against it."""
+    severity = status >> 30
+    if severity >= 2:
+        return None, Quality.BAD
+    if raw is None or type(raw) not in _TYPES[declared]:
+        return None, Quality.UNCERTAIN if raw is None else Quality.WRONG_TYPE
+    value: Value = raw  # type: ignore[assignment]  # _TYPES holds nothing else
+    return value, Quality.UNCERTAIN if severity else Quality.GOOD
+
+
+# --- options
+
+
+def _check(options: OpcUaOptions) -> None:
+    parts = urlsplit(options.url)
+    if parts.username is not None or parts.password is not None:
+        raise OptionsError("url holds a user or password: use `user` and `password_file`")
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise OptionsError(f"url {options.url!r} has no usable port: {error}") from error
+    if parts.scheme != "opc.tcp" or not parts.hostname or not port:
+        raise OptionsError(f"url {options.url!r} is not opc.tcp://host:port")
+    if bool(options.profile) == bool(options.nodes):
+        raise OptionsError("give either `profile: opc40010` or `nodes`, a field name to each node")
+    if options.user and options.password_file is None:
+        raise OptionsError(f"user {options.user!r} needs a password_file")
+    encrypted = options.security is not None and options.security.mode == "sign-and-encrypt"
+    if options.user and not encrypted and not options.plain_password:
+        raise OptionsError(
+            "the password would travel in clear text: set `security`, or `plain_password: true` where the"
+            " network is trusted"
+        )
+    for entry in options.nodes.values():
+        try:
+            check_address(entry if isinstance(entry, str) else entry.node)
+        except ValueError as error:
+            raise OptionsError(str(error)) from error
+
+
+def _fields(options: OpcUaOptions) -> dict[str, Field]:
+    if options.profile:
+        return {
+            f"j{axis}_{quantity}": field
+            for axis in range(1, options.axes + 1)
+            for quantity, _, field in AXIS
+            if options.torque or quantity != "torque"
+        }
+    nodes = {name: Node(node=e) if isinstance(e, str) else e for name, e in options.nodes.items()}
+    return declared(nodes)
+
+
+def _addresses(options: OpcUaOptions) -> dict[str, str]:
+    return {name: entry if isinstance(entry, str) else entry.node for name, entry in options.nodes.items()}

@@ -1,0 +1,253 @@
+"""The OPC UA session underneath: client, security, subscription, publications, failures in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asyncua import Client, ua
+from asyncua.common.utils import Buffer
+from asyncua.crypto import security_policies, uacrypto
+from asyncua.ua.ua_binary import struct_from_binary
+
+from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, OptionsError, why_no_connection
+from adapters.opcua.publish_response import Published, decode
+from wire.clock import NS_PER_S
+
+if TYPE_CHECKING:
+    from adapters.opcua.adapter import OpcUaOptions, Security
+
+log = logging.getLogger("edgebed.adapters.opcua")
+logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # what it would say is said once, by our errors
+
+_MAX_MESSAGE = 16 * 1024 * 1024  # bytes of one answer; a publication of 500 x 1,000 values is 15 MB
+_MAX_CHUNK = 256 * 1024  # bytes of one chunk; 64 KiB is what we ask for
+
+
+async def new_client(options: OpcUaOptions) -> Client:
+    client = Client(options.url, timeout=options.timeout_s, watchdog_intervall=options.data_age_s)
+    client.name = client.description = "edgebed"
+    client.session_timeout = int(_abandoned_s(options) * 1000)
+    _bound(client)
+    if options.user:
+        client.set_user(options.user)
+        client.set_password(_password(options.password_file))
+    if options.security is not None:
+        await _secure(client, options.security)
+    return client
+
+
+def _abandoned_s(options: OpcUaOptions) -> float:
+    """When the server may forget a session: soon after we would have, for small servers keep few of them."""
+    return max(5.0, 2 * options.data_age_s)
+
+
+def _password(file: Path | None) -> str:
+    try:
+        return "" if file is None else file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionsError(f"cannot read password_file {file}: {error}") from error
+
+
+def _bound(client: Client) -> None:
+    """Keep a hostile server from filling memory: asyncua believes any length it is told."""
+    make = client.uaclient._make_protocol  # there is no public place to stand between socket and parser
+
+    def bounded() -> Any:
+        protocol = make()
+        limits, receive = protocol._connection._limits, protocol.data_received
+
+        def data_received(data: bytes) -> None:
+            if len(protocol.receive_buffer or b"") > _MAX_CHUNK:
+                protocol.disconnect_socket()
+                return
+            if not 0 < limits.max_message_size <= _MAX_MESSAGE:
+                limits.max_message_size = _MAX_MESSAGE
+            receive(data)
+
+        protocol.data_received = data_received
+        return protocol
+
+    client.uaclient._make_protocol = bounded
+
+
+async def _secure(client: Client, security: Security) -> None:
+    try:
+        ours = await uacrypto.load_certificate(security.cert)
+        trusted = uacrypto.der_from_x509(await uacrypto.load_certificate(security.server_cert))
+        await uacrypto.load_private_key(security.key)
+    except (OSError, ValueError, TypeError) as error:
+        raise OptionsError(f"cannot use the files of `security`: {error}") from error
+    shown = {point.ServerCertificate for point in await client.connect_and_get_server_endpoints()} - {None}
+    if not any(cert.startswith(trusted) for cert in shown):
+        seen = ", ".join(hashlib.sha256(cert).hexdigest()[:16] for cert in shown) or "none"
+        raise DeviceLied(f"the server shows another certificate than server_cert (sha256 {seen}...)")
+    client.application_uri = _application_uri(ours) or client.application_uri
+    mode = {"sign": "Sign", "sign-and-encrypt": "SignAndEncrypt"}[security.mode]
+    await client.set_security(
+        getattr(security_policies, f"SecurityPolicy{security.policy}"),
+        str(security.cert),
+        str(security.key),
+        server_certificate=str(security.server_cert),
+        mode=getattr(ua.MessageSecurityMode, mode),
+    )
+
+
+def _application_uri(certificate: Any) -> str:
+    """The URI in a certificate, which must be the one we go by."""
+    from cryptography import x509
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    return next(iter(names.get_values_for_type(x509.UniformResourceIdentifier)), "")
+
+
+async def check_identity(client: Client, expected: str) -> None:
+    if not expected:
+        return
+    servers = await client.get_node(ua.NodeId(ua.ObjectIds.Server_ServerArray)).read_value()
+    actual = servers[0] if servers else ""
+    if actual != expected:
+        raise DeviceLied(f"this is server {actual!r}, declared is {expected!r}")
+
+
+async def subscribe(client: Client, options: OpcUaOptions, nodes: Sequence[tuple[str, Any]]) -> None:
+    request = ua.CreateSubscriptionRequest()
+    wanted = request.Parameters
+    wanted.RequestedPublishingInterval = options.publishing_ms
+    beats = max(1, int(options.data_age_s * 1000 / options.publishing_ms / 2))
+    wanted.RequestedMaxKeepAliveCount = beats
+    wanted.RequestedLifetimeCount = max(3 * beats, int(_abandoned_s(options) * 1000 / options.publishing_ms))
+    wanted.MaxNotificationsPerPublish = 0
+    wanted.PublishingEnabled = True
+    protocol = client.uaclient.protocol
+    if protocol is None:
+        raise ConnectionError("connection lost")
+    answer = struct_from_binary(ua.CreateSubscriptionResponse, await protocol.send_request(request))
+    answer.ResponseHeader.ServiceResult.check()
+    subscription = answer.Parameters.SubscriptionId
+    refused = await _monitor(client, options, subscription, list(enumerate(nodes)), filtered=True)
+    if refused:  # some servers do not know the filter; then unchanged values are not repeated
+        refused = await _monitor(client, options, subscription, [item for item, _ in refused], filtered=False)
+    for (_, (field, node)), status in refused:
+        raise DeviceLied(f"the server has no {node.to_string()} for {field}: {status.name}")
+
+
+async def _monitor(
+    client: Client,
+    options: OpcUaOptions,
+    subscription: int,
+    items: list[tuple[int, tuple[str, Any]]],
+    *,
+    filtered: bool,
+) -> list[tuple[tuple[int, tuple[str, Any]], Any]]:
+    """Ask for the nodes' values; returns those refused, with the reason."""
+    params = ua.CreateMonitoredItemsParameters()
+    params.SubscriptionId = subscription
+    params.TimestampsToReturn = ua.TimestampsToReturn.Both
+    for handle, (_, node) in items:
+        item = ua.MonitoredItemCreateRequest()
+        item.ItemToMonitor.NodeId = node
+        item.ItemToMonitor.AttributeId = ua.AttributeIds.Value
+        item.MonitoringMode = ua.MonitoringMode.Reporting
+        item.RequestedParameters.ClientHandle = handle
+        item.RequestedParameters.SamplingInterval = options.sampling_ms
+        item.RequestedParameters.QueueSize = options.queue
+        item.RequestedParameters.DiscardOldest = True
+        if filtered:  # a sample with the same value is a sample: a stuck sensor must show
+            item.RequestedParameters.Filter = ua.DataChangeFilter(
+                Trigger=ua.DataChangeTrigger.StatusValueTimestamp
+            )
+        params.ItemsToCreate.append(item)
+    results = await client.uaclient.session.create_monitored_items(params)
+    kept = min((r.RevisedQueueSize for r in results if r.StatusCode.is_good()), default=options.queue)
+    if options.sampling_ms and kept * options.sampling_ms < options.publishing_ms:
+        log.warning("%s keeps %d samples a node and will lose some: lower publishing_ms", options.url, kept)
+    return [
+        (item, result.StatusCode)
+        for item, result in zip(items, results, strict=True)
+        if not result.StatusCode.is_good()
+    ]
+
+
+@dataclass(slots=True)
+class Link:
+    """The subscription's stream of publications; what was sent and never came is counted as lost."""
+
+    client: Client
+    counters: dict[str, int]
+    url: str
+    sequence: int = 0
+    acks: tuple[Any, ...] = ()
+
+    async def publish(self) -> Published:
+        request = ua.PublishRequest()
+        request.Parameters.SubscriptionAcknowledgements = list(self.acks)
+        protocol = self.client.uaclient.protocol
+        if protocol is None:
+            raise DeviceUnreachable(f"{self.url} ended the connection")
+        body = bytes(await protocol.send_request(request, timeout=0))
+        published = decode(body) or decode_slowly(body)
+        if published.ended:
+            reason = ua.StatusCode(published.ended).name
+            raise DeviceUnreachable(f"{self.url} ended the subscription: {reason}")
+        self.acks = ()
+        if published.items:
+            lost = (published.sequence - self.sequence - 1) if self.sequence else 0
+            if lost > 0:
+                self.counters["lost_messages"] = self.counters.get("lost_messages", 0) + lost
+            self.sequence = published.sequence
+            self.acks = (
+                ua.SubscriptionAcknowledgement(
+                    SubscriptionId=published.subscription, SequenceNumber=published.sequence
+                ),
+            )
+        return published
+
+
+def decode_slowly(body: bytes) -> Published:
+    """Any publication at all: text, arrays, structures, diagnostics."""
+    response = struct_from_binary(ua.PublishResponse, Buffer(body))
+    found = response.Parameters
+    out = Published(found.SubscriptionId, found.NotificationMessage.SequenceNumber)
+    for notification in found.NotificationMessage.NotificationData or ():
+        if isinstance(notification, ua.StatusChangeNotification):
+            out.ended = notification.Status.value
+        elif isinstance(notification, ua.DataChangeNotification):
+            for item in notification.MonitoredItems:
+                data = item.Value
+                raw = data.Value.Value if data.Value is not None else None
+                status = data.StatusCode.value if data.StatusCode is not None else 0
+                times = (_unix_ns(data.SourceTimestamp), _unix_ns(data.ServerTimestamp))
+                out.items.append((item.ClientHandle, raw, status, *times))
+    return out
+
+
+def _unix_ns(at: datetime | None) -> int | None:
+    if at is None:
+        return None
+    since = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * NS_PER_S + since.microseconds * 1000
+
+
+@contextlib.contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Any failure of the library in the words of `adapters.base`."""
+    try:
+        yield
+    except (AdapterError, TimeoutError):
+        raise
+    except OSError as error:
+        raise DeviceUnreachable(f"{url}: {why_no_connection(error)}") from error
+    except ua.UaStatusCodeError as error:
+        raise DeviceUnreachable(f"{url} refuses: {ua.StatusCode(error.code).name}") from error
+    except Exception as error:  # bytes that are no OPC UA make the library fail in any way there is
+        raise DeviceLied(f"{url} does not keep to OPC UA: {type(error).__name__}: {error}") from error

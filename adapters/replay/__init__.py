@@ -1,0 +1,1 @@
+"""Recorded readings from CSV or JSON lines."""

@@ -1,0 +1,156 @@
+"""Recorded readings from CSV or JSON lines, played again at their pace, faster, or as fast as they go.
+
+What cannot be read is never guessed: a bad cell is null and flagged, a bad line left out, both counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from itertools import islice
+from typing import TextIO
+
+from msgspec import UNSET
+
+from adapters.base import Adapter, AdapterError, DeviceLied, DeviceUnreachable, Reading
+from adapters.replay.rows import NO_TIME, Plan, ReplayOptions, Row, Rows, open_text
+from wire.clock import NS_PER_S, Clock
+from wire.messages import Quality, Stream
+
+_AT_ONCE = 256  # rows read ahead of the clock
+
+
+class Replay(Adapter):
+    """A recording as a device."""
+
+    Options = ReplayOptions
+    kind = "replay"
+
+    def __init__(self, options: ReplayOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+        self._plan = Plan.of(options)
+        self._file: TextIO | None = None
+
+    @property
+    def waits(self) -> bool:
+        """A recording read `asap` waits for its reader."""
+        return bool(self.options.rate == "asap")
+
+    def streams(self) -> dict[str, Stream]:
+        """One signal stream."""
+        return {self.options.stream: Stream(rate_hz=self.options.rate_hz, fields=self._plan.declared)}
+
+    async def open(self) -> None:
+        """Open the file and find its columns."""
+        opening = asyncio.create_task(asyncio.to_thread(self._checked), name="replay-open")
+        try:
+            self._file = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_discard)  # a thread cannot be cancelled: what it opens is closed then
+            raise
+
+    async def close(self) -> None:
+        """Close the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            await asyncio.to_thread(file.close)
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        """Rows at their pace, until the recording ends."""
+        options: ReplayOptions = self.options
+        pace = _Pace(self.clock, options)
+        while True:
+            played = 0
+            async with aclosing(self._rows()) as rows:
+                async for at_ns, values, quality in rows:
+                    played += 1
+                    due_ns, shown_ns = pace.place(at_ns)
+                    if due_ns is not None:
+                        await self.clock.sleep_until(due_ns)
+                    yield Reading(options.stream, shown_ns, values, quality=quality or pace.order)
+            if not played:
+                raise DeviceLied(f"{options.file} holds no row that could be played")
+            if not options.loop:
+                return
+            pace.again()
+
+    def _checked(self) -> TextIO:
+        file = open_text(self.options)
+        try:
+            Rows(self._plan, file, self.counters).check()
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    async def _rows(self) -> AsyncGenerator[Row]:
+        """One pass over the file, read ahead in a thread: a disk may be slow."""
+        if self._file is None:
+            raise DeviceUnreachable(f"{self.options.file} is not open")
+        await asyncio.to_thread(self._file.seek, 0)
+        rows = iter(Rows(self._plan, self._file, self.counters))
+        while True:
+            ahead, error = await asyncio.to_thread(_take, rows)
+            for row in ahead:
+                yield row
+            if error is not None:
+                raise error
+            if not ahead:
+                return
+            await asyncio.sleep(0)
+
+
+def _take(rows: Iterator[Row]) -> tuple[list[Row], AdapterError | None]:
+    """The next rows, and what ended them: rows read before a failure are played before it is told."""
+    taken: list[Row] = []
+    try:
+        taken.extend(islice(rows, _AT_ONCE))
+    except AdapterError as error:
+        return taken, error
+    return taken, None
+
+
+def _discard(opening: asyncio.Task[TextIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+class _Pace:
+    """When a row is due and which time it shows."""
+
+    def __init__(self, clock: Clock, options: ReplayOptions) -> None:
+        self.order = Quality.GOOD  # what is to be said about the last row's time
+        self._asap = options.rate == "asap"
+        self._rate = 1.0 if options.rate == "asap" else float(options.rate)
+        self._recorded = options.times == "recorded"
+        self._step_ns = NS_PER_S if options.rate_hz is UNSET else int(NS_PER_S / options.rate_hz)
+        self._start_ns = clock.now_ns()
+        self._first_ns: int | None = None  # of the whole replay
+        self._began_ns: int | None = None  # of this pass, as recorded
+        self._newest_ns = NO_TIME
+        self._offset_ns = 0
+
+    def place(self, at_ns: int) -> tuple[int | None, int]:
+        """(due, shown), Unix ns of the clock; due is None where nothing is to be waited for."""
+        if at_ns == NO_TIME:
+            at_ns = self._start_ns if self._newest_ns == NO_TIME else self._newest_ns + self._step_ns
+        else:
+            self._began_ns = at_ns if self._began_ns is None else self._began_ns
+            at_ns += self._offset_ns
+        if self._first_ns is None:
+            self._first_ns = at_ns
+        self.order = Quality.GOOD
+        if at_ns <= self._newest_ns:
+            self.order = Quality.TIME_REPEATED if at_ns == self._newest_ns else Quality.TIME_BACKWARD
+        elif self._newest_ns != NO_TIME:
+            self._step_ns = at_ns - self._newest_ns
+        self._newest_ns = max(self._newest_ns, at_ns)
+        due_ns = self._start_ns + int((at_ns - self._first_ns) / self._rate)
+        return None if self._asap else due_ns, at_ns if self._recorded else due_ns
+
+    def again(self) -> None:
+        """The recording begins anew: its first row comes one step after the newest."""
+        if self._began_ns is not None:
+            self._offset_ns = self._newest_ns + self._step_ns - self._began_ns
+            self._began_ns = None

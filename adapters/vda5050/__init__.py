@@ -1,0 +1,1 @@
+"""Automated vehicles that speak VDA 5050 over MQTT."""

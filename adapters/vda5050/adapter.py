@@ -1,0 +1,297 @@
+"""An automated vehicle that speaks VDA 5050 version 2 over MQTT: its state, its connection, its orders.
+
+    {interface}/v2/{manufacturer}/{serial}/state | connection | order | visualization
+
+Facts are from the VDA 5050 recommendation, versions 2.0 and 2.1, and its JSON schemas. This adapter only
+reads: no order and no instant action is ever sent by edgebed, a vehicle is moved by its fleet control alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, TypeVar
+
+from msgspec import Meta
+
+from adapters.base import DeviceLied, OptionsError, Reading, Value
+from adapters.device_time import believed
+from adapters.mqtt.payload import Unusable, iso_ns, parse_json, worse
+from adapters.mqtt.session import MqttAdapter, MqttOptions, Received
+from adapters.vda5050.messages import (
+    CONNECTION_STATES,
+    E_STOPS,
+    ERROR_LEVELS,
+    OPERATING_MODES,
+    Connection,
+    Header,
+    Order,
+    State,
+    Visualization,
+)
+from wire.clock import Clock
+from wire.messages import Field, Quality, Stream
+
+_LONGEST_TEXT = 2_000  # characters of one value that travel
+_AHEAD = 2**31  # a headerId that rose by more has not risen: the vehicle counts anew
+
+_POSE = {
+    "x": Field(unit="m", dec=4),
+    "y": Field(unit="m", dec=4),
+    "theta": Field(unit="rad", dec=4, min=-math.pi - 1e-6, max=math.pi + 1e-6, desc="Orientation on the map"),
+    "map_id": Field(t="str"),
+    "position_initialized": Field(t="bool"),
+    "localization_score": Field(unit="1", dec=3, min=0, max=1),
+    "vx": Field(unit="m/s", dec=4, desc="Velocity in the vehicle's own direction"),
+    "vy": Field(unit="m/s", dec=4),
+    "omega": Field(unit="rad/s", dec=4),
+}
+_STATE = {
+    **_POSE,
+    "battery_charge": Field(unit="%", dec=2, min=0, max=100),
+    "battery_voltage": Field(unit="V", dec=2, min=0),
+    "charging": Field(t="bool"),
+    "driving": Field(t="bool", desc="Driving or turning"),
+    "paused": Field(t="bool"),
+    "operating_mode": Field(t="str"),
+    "e_stop": Field(t="str", desc="AUTOACK, MANUAL, REMOTE or NONE"),
+    "field_violation": Field(t="bool", desc="Something stands in its protective field"),
+    "errors": Field(t="i64", min=0),
+    "error_level": Field(t="str", desc="The gravest of its errors, empty without one"),
+    "error_types": Field(t="str"),
+    "loads": Field(t="i64", min=0),
+    "order_id": Field(t="str"),
+    "order_update_id": Field(t="i64", min=0),
+    "last_node_id": Field(t="str"),
+    "last_node_sequence_id": Field(t="i64", min=0),
+    "nodes_left": Field(t="i64", min=0, desc="Nodes of its order still to be driven to"),
+    "edges_left": Field(t="i64", min=0),
+    "distance_since_last_node": Field(unit="m", dec=3, min=0),
+}
+_CONNECTION = {"connection_state": Field(t="str"), "online": Field(t="bool")}
+_ORDERS = {
+    "order_id": Field(t="str"),
+    "order_update_id": Field(t="i64", min=0),
+    "nodes": Field(t="i64", min=0),
+    "released_nodes": Field(t="i64", min=0, desc="Nodes of the base: the vehicle may drive to them"),
+    "edges": Field(t="i64", min=0),
+    "route": Field(t="str", desc="Node ids in order"),
+}
+_Name = Annotated[str, Meta(min_length=1, max_length=128)]
+H = TypeVar("H", bound=Header)
+
+
+class Vda5050Options(MqttOptions, frozen=True, kw_only=True):
+    """Which vehicle."""
+
+    manufacturer: Annotated[_Name, Meta(description="As in its topics and messages.")]
+    serial: Annotated[_Name, Meta(description="serialNumber, as in its topics and messages.")]
+    interface: Annotated[_Name, Meta(description="First level of its topics.")] = "uagv"
+    orders: Annotated[bool, Meta(description="Also read the orders its fleet control sends it.")] = True
+    visualization: Annotated[bool, Meta(description="Also read its quick position messages.")] = False
+    silence_s: Annotated[
+        float,
+        Meta(gt=0, le=604_800, description="No state for so long: stalled. VDA 5050 demands one in 30."),
+    ] = 35.0
+
+
+class Vda5050(MqttAdapter):
+    """One vehicle: streams `state`, `connection`, and where asked for `orders` and `visualization`.
+
+    `state` rows carry the vehicle's timestamp. `connection` rows are stamped at receipt: a last will holds
+    the time of its registration, and a retained message that of a day long past. A retained ONLINE is
+    believed, and becomes a row, when a state proves it; any other retained word is told with the silence.
+    """
+
+    Options = Vda5050Options
+    kind = "vda5050"
+
+    def __init__(self, options: Vda5050Options, clock: Clock) -> None:
+        for name in ("manufacturer", "serial", "interface"):
+            if any(sign in getattr(options, name) for sign in "/+#\0"):
+                raise OptionsError(f"{name} {getattr(options, name)!r} is no topic level: it has / + or #")
+        super().__init__(options, clock)
+        self._header_ids: dict[str, int] = {}
+        self._retained_word = ""
+        self._last_words = ""
+
+    def topics(self) -> list[str]:
+        """One for each kind of message that is read."""
+        options: Vda5050Options = self.options
+        base = f"{options.interface}/v2/{options.manufacturer}/{options.serial}"
+        kinds = ["state", "connection"]
+        kinds += ["order"] * options.orders + ["visualization"] * options.visualization
+        return [f"{base}/{kind}" for kind in kinds]
+
+    def streams(self) -> dict[str, Stream]:
+        """Signal streams of what is read."""
+        options: Vda5050Options = self.options
+        found = {"state": Stream(fields=_STATE), "connection": Stream(fields=_CONNECTION)}
+        if options.orders:
+            found["orders"] = Stream(fields=_ORDERS)
+        if options.visualization:
+            found["visualization"] = Stream(fields=_POSE)
+        return found
+
+    def rows(self, message: Received) -> Iterable[Reading]:
+        """One row; with the first state also one of the connection."""
+        kind = message.topic.rpartition("/")[2]
+        if kind == "connection":
+            return self._connection(message)
+        if message.retained:  # only connection messages are retained, 6.3; a state so old is no state
+            raise Unusable("retained", f"a retained {kind} message is of unknown age")
+        if kind == "state":
+            return self._state(message)
+        return self._order(message) if kind == "order" else self._visualization(message)
+
+    def alive(self, reading: Reading) -> bool:
+        """An order is the fleet control's word, not the vehicle's."""
+        return reading.stream != "orders"
+
+    def last_words(self) -> str:
+        """What it last said of its connection."""
+        return self._last_words
+
+    def _state(self, message: Received) -> Iterable[Reading]:
+        state = self._parsed(message, State)
+        values, quality = _state_values(state)
+        values["error_types"] = self._cut(str(values["error_types"]))
+        if quality:
+            self.count("unknown_word")
+        if state.agv_position is not None and not state.agv_position.position_initialized:
+            quality = worse(quality, Quality.UNCERTAIN)
+        at_ns, doubt = self._at(state, message)
+        rows = [Reading("state", at_ns, values, quality=worse(quality, doubt))]
+        if word := self._retained_word:
+            self._retained_word = ""
+            agrees = Quality.GOOD if word == "ONLINE" else Quality.UNCERTAIN
+            rows.append(Reading("connection", message.at_ns, _connection_values(word), quality=agrees))
+        return rows
+
+    def _connection(self, message: Received) -> Iterable[Reading]:
+        connection = self._parsed(message, Connection, counted=not message.retained)
+        word = connection.connection_state
+        self._last_words = "" if word == "ONLINE" else f"; the vehicle said {word} at {connection.timestamp}"
+        if message.retained:
+            self._retained_word = word
+            self._last_words = f"; it was {word} when the broker last heard of it"
+            return []
+        quality = Quality.GOOD if word in CONNECTION_STATES else Quality.UNCERTAIN
+        self._retained_word = ""
+        return [Reading("connection", message.at_ns, _connection_values(word), quality=quality)]
+
+    def _order(self, message: Received) -> Iterable[Reading]:
+        order = parse_json(message.body, Order)
+        options: Vda5050Options = self.options
+        if (order.manufacturer, order.serial_number) != (options.manufacturer, options.serial):
+            raise Unusable("foreign_order", f"an order for {order.manufacturer}/{order.serial_number}")
+        self._check_header_id("order", order.header_id)
+        route = " ".join(node.node_id for node in sorted(order.nodes, key=lambda node: node.sequence_id))
+        at_ns, quality = self._at(order, message)
+        values: dict[str, Value] = {
+            "order_id": order.order_id,
+            "order_update_id": order.order_update_id,
+            "nodes": len(order.nodes),
+            "released_nodes": sum(node.released for node in order.nodes),
+            "edges": len(order.edges),
+            "route": self._cut(route),
+        }
+        return [Reading("orders", at_ns, values, quality=quality)]
+
+    def _visualization(self, message: Received) -> Iterable[Reading]:
+        seen = self._parsed(message, Visualization)
+        if seen.agv_position is None and seen.velocity is None:
+            raise Unusable("no_fields", "a visualization without position and velocity")
+        at_ns, quality = self._at(seen, message)
+        return [Reading("visualization", at_ns, _pose_values(seen), quality=quality)]
+
+    def _cut(self, text: str) -> str:
+        if len(text) <= _LONGEST_TEXT:
+            return text
+        self.count("text_cut")
+        return text[: _LONGEST_TEXT - 1] + "…"
+
+    # --- what every message begins with
+
+    def _parsed(self, message: Received, kind: type[H], *, counted: bool = True) -> H:
+        """A message of the vehicle itself, which must be the one of the options."""
+        found = parse_json(message.body, kind)
+        options: Vda5050Options = self.options
+        declared = (options.manufacturer, options.serial)
+        if (found.manufacturer, found.serial_number) != declared:
+            raise DeviceLied(
+                f"on {message.topic} speaks {found.manufacturer[:128]}/{found.serial_number[:128]},"
+                f" not {'/'.join(declared)}"
+            )
+        if found.version.partition(".")[0] != "2":
+            raise DeviceLied(
+                f"{'/'.join(declared)} speaks VDA 5050 {found.version[:32]}: this adapter reads version 2"
+            )
+        if counted:
+            self._check_header_id(message.topic.rpartition("/")[2], found.header_id)
+        return found
+
+    def _check_header_id(self, kind: str, header_id: int) -> None:
+        """Count what is missing: each topic numbers its messages without gaps."""
+        before = self._header_ids.get(kind)
+        self._header_ids[kind] = header_id
+        if before is None:
+            return
+        rise = header_id - before
+        if rise == 0:
+            self.count("repeated_header_id")
+        elif rise < 0 or rise > _AHEAD:
+            self.count("header_id_restarts")  # a vehicle that was switched off counts anew
+        elif rise > 1 and kind != "connection":  # a will that was never sent has taken a number
+            self.count("missed", rise - 1)
+
+    def _at(self, header: Header, message: Received) -> tuple[int, Quality]:
+        options: Vda5050Options = self.options
+        return believed(iso_ns(header.timestamp), message.at_ns, options.max_skew_s, self.counters)
+
+
+def _state_values(state: State) -> tuple[dict[str, Value], Quality]:
+    """The row of a state, UNCERTAIN where a word in it is not one of VDA 5050."""
+    levels = [error.error_level for error in state.errors]
+    gravest = max(levels, key=lambda level: ERROR_LEVELS.get(level, 0), default="")
+    known = (
+        state.operating_mode in OPERATING_MODES
+        and state.safety_state.e_stop in E_STOPS
+        and ERROR_LEVELS.keys() >= set(levels)
+    )
+    values: dict[str, Value] = {
+        **_pose_values(state),
+        "battery_charge": state.battery_state.battery_charge,
+        "battery_voltage": state.battery_state.battery_voltage,
+        "charging": state.battery_state.charging,
+        "driving": state.driving,
+        "paused": state.paused,
+        "operating_mode": state.operating_mode,
+        "e_stop": state.safety_state.e_stop,
+        "field_violation": state.safety_state.field_violation,
+        "errors": len(state.errors),
+        "error_level": gravest,
+        "error_types": " ".join(error.error_type for error in state.errors),
+        "loads": None if state.loads is None else len(state.loads),
+        "order_id": state.order_id,
+        "order_update_id": state.order_update_id,
+        "last_node_id": state.last_node_id,
+        "last_node_sequence_id": state.last_node_sequence_id,
+        "nodes_left": len(state.node_states),
+        "edges_left": len(state.edge_states),
+        "distance_since_last_node": state.distance_since_last_node,
+    }
+    return values, Quality.GOOD if known else Quality.UNCERTAIN
+
+
+def _pose_values(message: State | Visualization) -> dict[str, Value]:
+    values: dict[str, Value] = dict.fromkeys(_POSE)
+    if (position := message.agv_position) is not None:
+        values.update({name: getattr(position, name) for name in position.__struct_fields__})
+    if (velocity := message.velocity) is not None:
+        values.update({name: getattr(velocity, name) for name in velocity.__struct_fields__})
+    return values
+
+
+def _connection_values(word: str) -> dict[str, Value]:
+    return {"connection_state": word, "online": word == "ONLINE"}

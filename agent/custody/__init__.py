@@ -1,0 +1,1 @@
+"""Signed statements of what the outbox took, and the key that signs them."""

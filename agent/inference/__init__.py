@@ -1,0 +1,1 @@
+"""Model packages: manifest, gate, and from picture or window to result."""

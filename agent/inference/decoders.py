@@ -1,0 +1,370 @@
+"""From a model's output tensors to values, boxes and alarms: the registry, and the decoders without boxes."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from msgspec import UNSET, Meta, Struct, UnsetType
+from numpy.typing import NDArray
+
+from wire.errors import EdgebedError
+from wire.messages import Box, Field, Scalar
+from wire.plugins import entry_points, installed
+from wire.topics import FIELD
+
+GROUP = "edgebed.decoders"
+
+# word in a manifest -> (module, class); imported on first use
+BUILT_IN: dict[str, tuple[str, str]] = {
+    "detection": ("agent.inference.detection", "Detection"),
+    "classification": ("agent.inference.decoders", "Classification"),
+    "regression": ("agent.inference.decoders", "Regression"),
+    "anomaly": ("agent.inference.decoders", "Anomaly"),
+}
+
+Outputs = Sequence[NDArray[Any]]
+Label = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class ModelError(EdgebedError):
+    """A model package that cannot be used, or a run that failed; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output of a model; a dimension of -1 is only known when it runs."""
+
+    name: str
+    dtype: str  # numpy's name, as float32
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        dims = ", ".join("?" if dim < 0 else str(dim) for dim in self.shape)
+        return f"{self.name} {self.dtype}[{dims}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the picture lies in the model's input: `normal = (pixel - offset) * scale`, for x and y."""
+
+    offset_x: float
+    offset_y: float
+    scale_x: float
+    scale_y: float
+
+
+@dataclass(slots=True)
+class Result:
+    """What one run means: a row of `values`, boxes of a picture, `top` the main finding and its `score`.
+
+    `infer_ms` was spent in onnxruntime; a decoder leaves it at 0.
+    """
+
+    values: dict[str, Scalar]
+    boxes: list[Box] = field(default_factory=list)
+    top: str = ""
+    score: float | None = None
+    alarm: bool = False
+    infer_ms: float = 0.0
+
+
+class Decoder(ABC):
+    """Made once per model from the manifest's `output`; `decode` may run in several threads at a time."""
+
+    Options: ClassVar[type[Struct]]
+
+    @abstractmethod
+    def __init__(self, options: Any, outputs: Sequence[Tensor], size: tuple[int, int] | None) -> None:
+        """Check `options` against what the model declares; `size` is (width, height) of a frame model.
+
+        Raises:
+            ModelError: they do not fit; the text says which output has which shape.
+        """
+
+    @abstractmethod
+    def fields(self) -> dict[str, Field]:
+        """What a row of the result stream holds."""
+
+    @abstractmethod
+    def decode(self, outputs: Outputs, placement: Placement | None) -> Result:
+        """One run's outputs, in the model's order; whatever the numbers are, NaN included.
+
+        Raises:
+            ModelError: an output has another size than declared.
+        """
+
+
+def names() -> list[str]:
+    """Every decoder that can be named in a manifest, sorted."""
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+
+
+def load(name: str) -> type[Decoder]:
+    """The decoder class for a word in a manifest.
+
+    Raises:
+        ModelError: unknown word or a name clash.
+    """
+    third_party = installed(GROUP, "decoder", name, BUILT_IN, Decoder, ModelError)  # type: ignore[type-abstract]
+    if third_party is not None:
+        return third_party
+    if name not in BUILT_IN:
+        raise ModelError(f"unknown decoder {name!r}; there are {', '.join(names())}")
+    module, attribute = BUILT_IN[name]
+    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+
+
+class Labelled(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Base of options with class names: in the manifest, or one a line in a file beside it."""
+
+    labels: Annotated[
+        list[Label], Meta(max_length=10_000, description="Class names in the model's order.")
+    ] = []
+    labels_file: Annotated[str, Meta(description="A text file in the package, one class name a line.")] = ""
+
+
+# -- decoders without boxes --------------------------------------------------------------------------------
+
+
+class ClassificationOptions(Labelled, frozen=True):
+    """`output` of a manifest with `decoder: classification`."""
+
+    softmax: Annotated[bool, Meta(description="The model's output are logits: turn them into shares.")] = (
+        False
+    )
+    scores: Annotated[bool, Meta(description="Publish the score of every class, not of the best alone.")] = (
+        False
+    )
+    alarm: Annotated[list[Label], Meta(description="Labels that raise an alarm when they are the best.")] = []
+
+
+class Classification(Decoder):
+    """One output of as many numbers as there are labels; the largest wins."""
+
+    Options = ClassificationOptions
+
+    def __init__(
+        self, options: ClassificationOptions, outputs: Sequence[Tensor], _size: tuple[int, int] | None
+    ) -> None:
+        if not options.labels:
+            raise ModelError("output.labels: a classification needs labels or labels_file")
+        for label in options.alarm:
+            if label not in options.labels:
+                raise ModelError(f"output.alarm: {label!r} is none of the labels")
+        require_size(outputs[0], len(options.labels), "labels")
+        self._options = options
+        self._names = slugs(options.labels) if options.scores else []
+        for reserved in {"label", "score", "alarm", "infer_ms", "frame"} & {*self._names}:
+            raise ModelError(f"output.labels: {reserved!r} clashes with a field of that name: rename it")
+
+    def fields(self) -> dict[str, Field]:
+        """`label`, `score`, `alarm` where labels raise one, and each class by name where `scores` is on."""
+        every = {name: Field(t="f32", dec=3) for name in self._names}
+        alarm = {"alarm": Field(t="bool")} if self._options.alarm else {}
+        return {"label": Field(t="str"), "score": Field(t="f32", dec=3), **alarm, **every}
+
+    def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
+        """The best class; none of them where no number is finite."""
+        options = self._options
+        scores = flat(outputs[0], len(options.labels)).astype(np.float64)
+        if options.softmax:
+            scores = _softmax(scores)
+        usable = np.isfinite(scores)
+        every = {name: _number(scores[i]) for i, name in enumerate(self._names)}
+        if not usable.any():
+            unsaid = {"alarm": None} if options.alarm else {}
+            return Result({"label": None, "score": None, **unsaid, **every})
+        best = int(np.argmax(np.where(usable, scores, -np.inf)))
+        label, score = options.labels[best], float(scores[best])
+        alarm = label in options.alarm
+        said = {"alarm": alarm} if options.alarm else {}
+        values: dict[str, Scalar] = {"label": label, "score": score, **said, **every}
+        return Result(values, top=label, score=score, alarm=alarm)
+
+
+class Quantity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """One number of a regression."""
+
+    unit: Annotated[str, Meta(max_length=128, description="UCUM code.")] = ""
+    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that travel.")] = 3
+    scale: Annotated[float, Meta(description="The model's number times this ...")] = 1.0
+    offset: Annotated[float, Meta(description="... plus this is the value.")] = 0.0
+
+
+class RegressionOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """`output` of a manifest with `decoder: regression`."""
+
+    fields: Annotated[
+        dict[str, Quantity],
+        Meta(min_length=1, max_length=256, description="Field name to quantity, in the model's order."),
+    ]
+
+
+class Regression(Decoder):
+    """All outputs in a row are as many numbers as there are fields."""
+
+    Options = RegressionOptions
+
+    def __init__(
+        self, options: RegressionOptions, outputs: Sequence[Tensor], _size: tuple[int, int] | None
+    ) -> None:
+        for name in options.fields:
+            if not FIELD.fullmatch(name):
+                raise ModelError(f"output.fields: {name!r} is not [a-z][a-z0-9_]*, 48 characters at most")
+        if all(-1 not in output.shape for output in outputs):
+            total = sum(math.prod(output.shape) for output in outputs)
+            if total != len(options.fields):
+                shown = ", ".join(map(str, outputs))
+                raise ModelError(
+                    f"output.fields names {len(options.fields)} numbers, the model gives {total} ({shown})"
+                )
+        self._quantities = dict(options.fields)
+
+    def fields(self) -> dict[str, Field]:
+        """The manifest's fields."""
+        return {name: Field(t="f32", unit=q.unit, dec=q.dec) for name, q in self._quantities.items()}
+
+    def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
+        """The numbers; null where one is not finite."""
+        row: list[float] = []
+        for output in outputs:
+            row += output.reshape(-1).tolist()
+        if len(row) != len(self._quantities):
+            raise ModelError(f"the model gave {len(row)} numbers for {len(self._quantities)} fields")
+        values: dict[str, Scalar] = {
+            name: _number(number * q.scale + q.offset)
+            for number, (name, q) in zip(row, self._quantities.items(), strict=True)
+        }
+        return Result(values)
+
+
+class AnomalyOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """`output` of a manifest with `decoder: anomaly`."""
+
+    threshold: Annotated[float, Meta(description="A score of at least this is an alarm.")]
+    parts: Annotated[list[Label], Meta(max_length=256, description="What each part score belongs to.")] = []
+    part_threshold: (
+        Annotated[
+            float,
+            Meta(description="A part score of at least this is an alarm too; adds `part_score`."),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class Anomaly(Decoder):
+    """A score of one number, scores of parts, or both (told apart by size); the largest part names the fault.
+
+    Without a score of its own the score is that of the worst part.
+    """
+
+    Options = AnomalyOptions
+
+    def __init__(
+        self, options: AnomalyOptions, outputs: Sequence[Tensor], _size: tuple[int, int] | None
+    ) -> None:
+        sizes = [math.prod(output.shape) if -1 not in output.shape else -1 for output in outputs]
+        self._score_at = next((at for at, length in enumerate(sizes) if length == 1), None)
+        wanted = len(options.parts)
+        self._parts_at = next(
+            (
+                at
+                for at, length in enumerate(sizes)
+                if wanted and at != self._score_at and length in (wanted, -1)
+            ),
+            None,
+        )
+        if wanted and self._parts_at is None and not (wanted == 1 and self._score_at is not None):
+            raise ModelError(
+                f"output.parts names {wanted} parts, no output has so many numbers: {_shown(outputs)}"
+            )
+        if self._score_at is None and self._parts_at is None:
+            raise ModelError(
+                f"an anomaly model needs an output of one number, or output.parts: {_shown(outputs)}"
+            )
+        if options.part_threshold is not UNSET and self._parts_at is None:
+            raise ModelError("output.part_threshold: the model gives no scores of parts")
+        self._options = options
+
+    def fields(self) -> dict[str, Field]:
+        """`score` and `alarm`, `part` where there are parts, and `part_score` where it has a threshold."""
+        score = Field(t="f32", dec=3, alarm=self._options.threshold)
+        found = {"score": score, "alarm": Field(t="bool")}
+        if self._options.parts:
+            found["part"] = Field(t="str")
+        if self._options.part_threshold is not UNSET:
+            found["part_score"] = Field(t="f32", dec=3, alarm=self._options.part_threshold)
+        return found
+
+    def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
+        """Score, worst part and alarm; what is not finite is null and raises none."""
+        # for a handful of numbers lists cost less than numpy, whose code the run has thrown out of the cache
+        options, part, worst = self._options, "", -math.inf
+        if self._parts_at is not None:
+            for name, number in zip(
+                options.parts, flat(outputs[self._parts_at], len(options.parts)).tolist(), strict=True
+            ):
+                if worst < number < math.inf:
+                    part, worst = name, number
+        elif options.parts:
+            part = options.parts[0]
+        score = _number(flat(outputs[self._score_at], 1).tolist()[0] if self._score_at is not None else worst)
+        alarm = score is not None and score >= options.threshold
+        values: dict[str, Scalar] = {"score": score, "alarm": alarm}
+        if options.parts:
+            values["part"] = part or None
+        if options.part_threshold is not UNSET:
+            values["part_score"] = _number(worst)
+            alarm = values["alarm"] = alarm or worst >= options.part_threshold
+        return Result(values, top=part, score=score, alarm=alarm)
+
+
+# -- what decoders share -----------------------------------------------------------------------------------
+
+
+def require_size(output: Tensor, wanted: int, what: str) -> None:
+    """Raise ModelError unless the output holds `wanted` numbers or tells its size only when it runs."""
+    if -1 not in output.shape and math.prod(output.shape) != wanted:
+        raise ModelError(f"{wanted} {what} do not fit the model's output {output}")
+
+
+def flat(output: NDArray[Any], wanted: int) -> NDArray[Any]:
+    """The output as one row of `wanted` numbers, else ModelError."""
+    if output.size != wanted:
+        raise ModelError(f"the model gave {output.size} numbers where {wanted} were declared")
+    return output.reshape(-1)
+
+
+def slugs(labels: Sequence[str]) -> list[str]:
+    """Field names for labels (`traffic light` -> `traffic_light`), unique; else ModelError."""
+    made = [re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")[:48] for label in labels]
+    for name, label in zip(made, labels, strict=True):
+        if not FIELD.fullmatch(name):
+            raise ModelError(f"label {label!r} makes no field name: it must start with a letter a-z")
+        if made.count(name) > 1:
+            raise ModelError(f"label {label!r} makes the same field name {name!r} as another")
+    return made
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    usable = np.isfinite(logits)
+    if not usable.any():
+        return np.full(logits.shape, np.nan)
+    powers = np.exp(np.where(usable, logits - logits[usable].max(), -np.inf))
+    shares: NDArray[np.float64] = np.where(usable, powers / powers.sum(), np.nan)
+    return shares
+
+
+def _shown(outputs: Mapping[str, Tensor] | Sequence[Tensor]) -> str:
+    return ", ".join(map(str, outputs))

@@ -1,0 +1,307 @@
+"""The manifest of a model package: what goes in, what comes out, what it may cost."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from agent.inference import decoders
+from agent.inference.decoders import ModelError
+from wire import config
+from wire.config import Marks, Mistake
+from wire.errors import ConfigError
+from wire.messages import is_id
+from wire.topics import FIELD
+
+FILE = "manifest.yaml"
+MAX_LABELS = 1_000_000  # bytes of a labels file
+
+_Key = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class FrameInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A picture: `x = (pixel / scale - mean) / std` for each channel, pixels 0 to 255."""
+
+    kind: Annotated[Literal["frame"], Meta(description="The model sees single pictures.")]
+    name: Annotated[_Key, Meta(description="Name of the model's input.")]
+    size: Annotated[
+        tuple[Annotated[int, Meta(ge=8, le=4096)], Annotated[int, Meta(ge=8, le=4096)]],
+        Meta(description="Width and height in pixels."),
+    ]
+    colour: Annotated[Literal["bgr", "rgb", "grey"], Meta(description="Order of the channels.")] = "rgb"
+    scale: Annotated[float, Meta(gt=0, description="Pixels are divided by this first.")] = 255.0
+    mean: Annotated[
+        list[float], Meta(max_length=3, description="Then this is subtracted, one a channel.")
+    ] = []
+    std: Annotated[
+        list[float], Meta(max_length=3, description="Then it is divided by this, one a channel.")
+    ] = []
+    fit: Annotated[
+        Literal["stretch", "letterbox"],
+        Meta(description="Fill the input, or keep the shape of the picture and pad."),
+    ] = "stretch"
+    place: Annotated[
+        Literal["centre", "corner"], Meta(description="Where a letterboxed picture lies; YOLOX uses corner.")
+    ] = "centre"
+    pad: Annotated[int, Meta(ge=0, le=255, description="Value of the padding's pixels.")] = 114
+    layout: Annotated[Literal["nchw", "nhwc"], Meta(description="Order of the tensor's dimensions.")] = "nchw"
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, else 3."""
+        return 1 if self.colour == "grey" else 3
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        width, height = self.size
+        if self.layout == "nchw":
+            return (1, self.channels, height, width)
+        return (1, height, width, self.channels)
+
+
+class WindowInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A window of signals, rows in time order: `x = (value - mean) / std` for each signal."""
+
+    kind: Annotated[Literal["window"], Meta(description="The model sees windows of signals.")]
+    name: Annotated[_Key, Meta(description="Name of the model's input.")]
+    signals: Annotated[
+        list[str],
+        Meta(min_length=1, max_length=1024, description="Fields of the stream, in the model's order."),
+    ]
+    rate_hz: Annotated[float, Meta(gt=0, le=1e6, description="Rows a second that the model was made for.")]
+    length: Annotated[int, Meta(ge=1, le=100_000, description="Rows in a window.")]
+    hop: Annotated[int, Meta(ge=1, le=100_000, description="Rows from one window to the next.")] = 1
+    mean: Annotated[list[float], Meta(description="Subtracted from each signal.")] = []
+    std: Annotated[list[float], Meta(description="Then it is divided by this.")] = []
+    layout: Annotated[
+        Literal["time-signal", "signal-time", "flat"],
+        Meta(description="Tensor [1, length, signals], [1, signals, length], or [1, length * signals]."),
+    ] = "time-signal"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        length, signals = self.length, len(self.signals)
+        if self.layout == "flat":
+            return (1, length * signals)
+        return (1, length, signals) if self.layout == "time-signal" else (1, signals, length)
+
+
+Input = FrameInput | WindowInput
+
+
+class Budgets(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What the gate holds the model to on the machine where it will run; 0 is no limit."""
+
+    p99_ms: Annotated[float, Meta(ge=0, description="99 of 100 runs take at most this.")] = 0.0
+    rss_mb: Annotated[float, Meta(ge=0, description="Memory that loading and running it may add.")] = 0.0
+
+
+class Manifest(Struct, kw_only=True, frozen=True):
+    """A checked manifest; `output` holds the options of `decoder`, with the labels read in."""
+
+    name: str
+    version: str
+    licence: str
+    description: str
+    file: str
+    sha256: str
+    input: Input
+    decoder: str
+    output: Any
+    budgets: Budgets
+    data: dict[str, Any]
+    quality: dict[str, Any]
+    hash: str  # sha256 of the manifest's own bytes
+
+    @property
+    def ref(self) -> str:
+        """`name@version`, as events carry it."""
+        return f"{self.name}@{self.version}"
+
+
+class _Page(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """The file as it is written; what `input` and `output` may hold depends on a word in them."""
+
+    name: Annotated[str, Meta(description="Id of the model: a-z, 0-9 and '-', 1 to 32 characters.")]
+    version: Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$", description="Its version.")]
+    licence: Annotated[_Key, Meta(description="SPDX identifier, or words.")]
+    description: Annotated[str, Meta(max_length=2000, description="One line on what it is.")] = ""
+    file: Annotated[_Key, Meta(description="The ONNX file in this folder.")] = "model.onnx"
+    sha256: Annotated[
+        str, Meta(pattern="^[0-9a-f]{64}$", description="Of the ONNX file: `sha256sum model.onnx`.")
+    ]
+    input: Annotated[dict[str, Any], Meta(description="What the model sees: kind frame or window.")]
+    output: Annotated[dict[str, Any], Meta(description="How to read what it gives: decoder and its options.")]
+    budgets: Annotated[Budgets, Meta(description="What it may cost.")] = Budgets()
+    data: Annotated[dict[str, Any], Meta(description="What it was trained on; free form.")] = {}
+    quality: Annotated[dict[str, Any], Meta(description="What it scores, on what; free form.")] = {}
+
+
+def load(folder: Path) -> Manifest:
+    """Read and check `folder`/manifest.yaml.
+
+    Raises:
+        ModelError: every mistake as `file:line:col: sentence`, one a line.
+    """
+    path = folder / FILE
+    parts: dict[str, Any] = {}
+    try:
+        page = config.load(path, _Page, lambda page, marks: _check(page, marks, folder, parts))
+        body = path.read_bytes()
+    except ConfigError as error:
+        raise ModelError(str(error)) from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    rest = {key: getattr(page, key) for key in page.__struct_fields__ if key not in ("input", "output")}
+    return Manifest(**rest, **parts, hash=hashlib.sha256(body).hexdigest())
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` of the package `folder`.
+
+    Raises:
+        ModelError: it is absolute, leaves the folder by `..` or a link, or is no file.
+    """
+    relative = Path(name)
+    if relative.is_absolute() or ".." in relative.parts or "\0" in name:
+        raise ModelError(f"{name!r} is not a path inside the package")
+    path = folder / relative
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise ModelError(f"{path}: is missing") from error
+    if not real.is_relative_to(folder.resolve()):
+        raise ModelError(f"{path}: leads out of the package")
+    if not real.is_file():
+        raise ModelError(f"{path}: is no file")
+    return real
+
+
+def _check(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]) -> Iterator[Mistake]:
+    if not is_id(page.name):
+        yield ("name",), f"{page.name!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)"
+    kinds: dict[Any, type[FrameInput] | type[WindowInput]] = {"frame": FrameInput, "window": WindowInput}
+    kind = kinds.get(page.input.get("kind")) if isinstance(page.input.get("kind"), str) else None
+    if kind is None:
+        yield ("input", "kind"), "must be frame or window"
+    else:
+        found = marks.convert(kind, "input")
+        if found is not None:
+            parts["input"] = found
+            yield from _check_frame(found) if isinstance(found, FrameInput) else _check_window(found)
+    yield from _check_output(page, marks, folder, parts)
+
+
+def _check_frame(found: FrameInput) -> Iterator[Mistake]:
+    for key, numbers in (("mean", found.mean), ("std", found.std)):
+        if numbers and len(numbers) != found.channels:
+            yield ("input", key), f"{len(numbers)} numbers for {found.channels} channels"
+    if 0.0 in found.std:
+        yield ("input", "std"), "0 cannot be divided by"
+
+
+def _check_window(found: WindowInput) -> Iterator[Mistake]:
+    for at, name in enumerate(found.signals):
+        if not FIELD.fullmatch(name):
+            yield ("input", "signals", at), f"{name!r} is not a field name ([a-z][a-z0-9_]*)"
+        elif name in found.signals[:at]:
+            yield ("input", "signals", at), f"{name!r} is there twice"
+    for key, numbers in (("mean", found.mean), ("std", found.std)):
+        if numbers and len(numbers) != len(found.signals):
+            yield ("input", key), f"{len(numbers)} numbers for {len(found.signals)} signals"
+    if 0.0 in found.std:
+        yield ("input", "std"), "0 cannot be divided by"
+    if found.hop > found.length:
+        yield ("input", "hop"), f"{found.hop} rows would leave some out: windows are {found.length} long"
+
+
+def _check_output(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]) -> Iterator[Mistake]:
+    word = page.output.get("decoder")
+    if not isinstance(word, str) or word not in decoders.names():
+        hint = config.did_you_mean(str(word), decoders.names()) if word is not None else ""
+        yield ("output", "decoder"), f"{word!r} is no decoder{hint}" if word is not None else "is missing"
+        return
+    try:
+        decoder = decoders.load(word)
+    except ModelError as error:
+        yield ("output", "decoder"), str(error)
+        return
+    options = marks.convert(_with_word(decoder.Options, word), "output")
+    if options is None:
+        return
+    try:
+        parts["output"] = _read_labels(options, folder)
+    except ModelError as error:
+        yield ("output", "labels_file"), str(error)
+    parts["decoder"] = word
+
+
+def _with_word(options: type[Struct], word: str) -> type[Struct]:
+    """The decoder's options plus the key `decoder`, which stands beside them in the file."""
+    return msgspec.defstruct(
+        options.__name__,
+        [("decoder", Literal[word], word)],
+        bases=(options,),
+        kw_only=True,
+        frozen=True,
+    )
+
+
+def _read_labels(options: Any, folder: Path) -> Any:
+    name = getattr(options, "labels_file", "")
+    if not name:
+        return options
+    if options.labels:
+        raise ModelError("labels stand in the manifest too: keep one of the two")
+    path = inside(folder, name)
+    try:
+        if path.stat().st_size > MAX_LABELS:
+            raise ModelError(f"{path} has more than {MAX_LABELS} bytes")
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    labels = [line.strip() for line in lines if line.strip()]
+    if not labels or max(map(len, labels)) > 128:
+        raise ModelError(f"{path} must hold one label of 1 to 128 characters a line")
+    return msgspec.structs.replace(options, labels=labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a manifest for the documentation and `edgebed` help."""
+
+    path: str
+    required: bool
+    default: str
+    meaning: str
+
+
+def documented() -> list[Key]:
+    """Every key that a manifest can hold, the built-in decoders' included."""
+    found = list(_keys(_Page, ""))
+    found += [
+        key
+        for kind in (FrameInput, WindowInput)
+        for key in _keys(kind, f"input ({kind.__name__[:-5].lower()}).")
+    ]
+    found += list(_keys(Budgets, "budgets."))
+    for word in decoders.BUILT_IN:
+        found += _keys(decoders.load(word).Options, f"output ({word}).")
+    found += _keys(decoders.Quantity, "output (regression).fields.*.")
+    return found
+
+
+def _keys(kind: type[Struct], prefix: str) -> Iterator[Key]:
+    info = msgspec.json.schema_components([kind])[1][kind.__name__]
+    for name, rule in info["properties"].items():
+        default = "" if "default" not in rule else re.sub(r"\s+", " ", str(rule["default"]))
+        yield Key(prefix + name, name in info.get("required", []), default, rule.get("description", ""))

@@ -1,0 +1,146 @@
+"""A look without consequences: read the devices, run the models, say what would be sent, send nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from adapters.base import Reading
+from agent.clock_sync import TimeSync
+from agent.config import Plan
+from agent.inference.manifest import WindowInput
+from agent.outbox import Message
+from agent.pipeline.model_runner import Slot
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.source import Sink, follow
+from wire.clock import Clock
+from wire.errors import EdgebedError, Unreachable
+from wire.messages import Live, Snapshot
+
+ENOUGH = 3  # readings of each stream
+
+
+class PartlyFailed(EdgebedError):
+    """Some devices or models did, others did not."""
+
+    exit_code = 3
+
+
+class Once:
+    """One look at `plan`: each message that would be sent goes to `say` as a line of JSON, topic and body."""
+
+    def __init__(self, plan: Plan, clock: Clock, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._say = say
+        self._seen: Counter[tuple[str, str]] = Counter()
+
+    async def run(self, within_s: float) -> None:
+        """Look until every stream gave three readings and every model a result, at most `within_s`.
+
+        Raises:
+            Unreachable: no device gave a reading.
+            PartlyFailed: a device gave none, or a model was refused, failed or had too little to see.
+        """
+        sync = TimeSync(self._clock)
+        self._pipeline = Pipeline(
+            self._plan,
+            self._clock,
+            gate_memory=None,
+            clock_state=sync.state,
+            send=self._send,
+            send_live=self._send_live,
+            send_snap=self._send_snap,
+            changed=_nothing,
+        )
+        await asyncio.to_thread(self._pipeline.open_models)
+        self._sources = follow(self._plan, self._clock, self._counting, _nothing)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(source.run(), name=f"source-{name}")
+                for name, source in self._sources.items()
+            ]
+            tasks.append(group.create_task(self._pipeline.run(), name="pipeline"))
+            until_s = asyncio.get_running_loop().time() + within_s
+            while not self._enough() and asyncio.get_running_loop().time() < until_s:
+                await asyncio.wait(tasks, timeout=0.02)
+            for task in tasks:
+                task.cancel()
+        self._pipeline.flush()
+        self._judge(within_s)
+
+    def _judge(self, within_s: float) -> None:
+        silent = [
+            f"{name}: {source.state.why or f'no reading within {within_s:g} s'}"
+            for name, source in self._sources.items()
+            if not source.readings
+        ]
+        if len(silent) == len(self._sources):
+            raise Unreachable(_listed("no device gave a reading", silent))
+        for name, slot in self._pipeline.slots.items():
+            if slot.at_work and not self._sources[slot.settings.device].readings:
+                continue  # told with its device
+            if not slot.at_work or slot.state.state == "failed":
+                silent.append(f"model {name}: {slot.state.why}")
+            elif not slot.counters["runs"]:
+                silent.append(f"model {name}: {_hungry(slot, within_s)}")
+        if silent:
+            raise PartlyFailed(_listed("the rest is above; these gave nothing", silent))
+
+    def _counting(self, device: str) -> Sink:
+        sink = self._pipeline.sink(device)
+
+        def take(reading: Reading) -> Awaitable[None] | None:
+            self._seen[device, reading.stream] += 1
+            return sink(reading)
+
+        return take
+
+    def _enough(self) -> bool:
+        streams = all(
+            self._seen[name, stream] >= ENOUGH or self._sources[name].state.state == "stopped"
+            for name, device in self._plan.devices.items()
+            for stream in device.streams
+        )
+        models = all(slot.counters["runs"] for slot in self._pipeline.slots.values() if slot.at_work)
+        return streams and models
+
+    def _send(self, message: Message) -> None:
+        self._line((message.cls, message.device, message.name), message.body)
+
+    def _send_live(self, device: str, stream: str, body: Live) -> None:
+        self._line(("live", device, stream), body)
+
+    def _send_snap(self, device: str, stream: str, body: Snapshot) -> None:
+        shown = {**msgspec.to_builtins(body), "jpeg": f"({len(body.jpeg)} bytes)"}
+        self._line(("snap", device, stream), shown)
+
+    def _line(self, tail: tuple[str, str, str], body: Any) -> None:
+        topic = self._plan.address.topic(*tail)
+        self._say(msgspec.json.encode({"topic": topic, "body": body}).decode())
+
+
+_UNFIT = ("gaps", "incomplete", "repeated", "wrong_rate")  # what docs/models.md says of windows
+
+
+def _nothing() -> None:
+    """States are looked at when the look is over."""
+
+
+def _hungry(slot: Slot, within_s: float) -> str:
+    """Why a model that is well has said nothing."""
+    wants = slot.manifest.input if slot.manifest else None
+    span_s = wants.length / wants.rate_hz if isinstance(wants, WindowInput) else 0.0
+    if span_s < within_s:
+        found = [f"{slot.counters[name]} {name}" for name in _UNFIT if slot.counters[name]]
+        return f"no whole input within {within_s:g} s" + (f" ({', '.join(found)})" if found else "")
+    return f"it sees {span_s:g} s at once: look longer, --seconds {math.ceil(span_s + 10)}"
+
+
+def _listed(what: str, each: list[str]) -> str:
+    return "\n  ".join([f"{what}:", *each])

@@ -1,0 +1,209 @@
+"""`edgebed replay`: a recorded session through the same pipeline, as fast as it goes, the same every time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from adapters.base import Adapter, Options, Reading
+from agent.config import AgentConfig, DevicePlan, Plan
+from agent.offline.mcap_file import Reader, RecordingError, Session, session
+from agent.outbox import Message
+from agent.pipeline.pipeline import Pipeline
+from wire import config
+from wire.clock import Clock
+from wire.messages import ClockState, Event, Live, ModelState, Snapshot, Stream
+from wire.task_cancellation import end
+from wire.topics import Address
+
+_AT_ONCE = 64  # readings fed between two looks at the event loop
+
+
+class RecordedClock(Clock):
+    """Stands where the recording is; sleeping hands on to whoever has work."""
+
+    def __init__(self) -> None:
+        super().__init__(rate=1.0, start_ns=0)
+        self.at_ns = 0
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+    def monotonic_ns(self) -> int:
+        return self.at_ns
+
+    async def sleep(self, seconds: float) -> None:  # noqa: ARG002 - time passes with the records
+        await asyncio.sleep(0.001)
+
+
+class Replay:
+    """One recording through the models of its own config, or of another one that fits its streams.
+
+    After `run`: `events` in the order of device time, device and slot; `readings`, `counters` and the state
+    of each model. Same file and models, same events, but for how long each inference took.
+
+    Raises:
+        RecordingError: no recording.
+        ConfigError: no config that fits it.
+    """
+
+    def __init__(self, path: Path, config_path: Path | None = None) -> None:
+        self.path = path
+        self.session: Session = session(path)
+        self.plan = _plan(path, self.session, config_path)
+        self.events: list[tuple[str, Event]] = []  # device, event
+        self.readings = 0
+        self.left_out = 0  # readings of streams that the config does not name
+        self.seconds = 0.0  # of recorded time
+        self._clock = RecordedClock()
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Slot -> "name@version sha256" that ran."""
+        return {name: f"{s.label} {s.ref.sha256}" for name, s in self._pipeline.slots.items() if s.at_work}
+
+    @property
+    def states(self) -> dict[str, ModelState]:
+        """How each model is."""
+        return self._pipeline.models()
+
+    async def run(self) -> None:
+        """Feed every reading; a model that is slower than the file holds it back, nothing is dropped."""
+        self._pipeline = Pipeline(
+            self.plan,
+            self._clock,
+            gate_memory=None,
+            clock_state=_synced,
+            send=self._send,
+            send_live=_no_live,
+            send_snap=_no_snap,
+            changed=_nothing,
+        )
+        await asyncio.to_thread(self._pipeline.open_models)
+        working = asyncio.create_task(self._pipeline.run(), name="pipeline")
+        try:
+            await asyncio.sleep(0)  # the slots start
+            await self._feed()
+            while self._pipeline.busy and not working.done():  # noqa: ASYNC110 - slots have no such event
+                await asyncio.sleep(0.001)
+            if working.done():
+                working.result()  # it ends by itself only when it fails
+        finally:
+            await end([working])
+        self.events.sort(key=lambda each: (each[1].ts, each[0], each[1].slot, each[1].type))
+
+    async def _feed(self) -> None:
+        sinks = {device: self._pipeline.sink(device) for device in self.plan.devices}
+        first_ns = None
+        for number, record in enumerate(Reader(self.path).records()):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if (reading := record.reading) is None:
+                continue
+            self._clock.at_ns = max(self._clock.at_ns, record.log_ns)
+            first_ns = record.log_ns if first_ns is None else first_ns
+            self.seconds = (record.log_ns - first_ns) / 1e9
+            device = self.plan.devices.get(record.device)
+            if device is None or reading.stream not in device.streams:
+                self.left_out += 1
+                continue
+            self.readings += 1
+            if (wait := sinks[record.device](reading)) is not None:
+                await wait
+
+    def _send(self, message: Message) -> None:
+        if isinstance(message.body, Event):
+            self.events.append((message.device, message.body))
+
+
+class _Options(Options, frozen=True, kw_only=True):
+    streams: dict[str, Stream] = msgspec.field(default_factory=dict)
+
+
+class _Recorded(Adapter):
+    """Stands in the plan for the device that was recorded: its streams, and that it waits for its reader."""
+
+    Options = _Options
+    kind = "recording"
+
+    @property
+    def waits(self) -> bool:
+        return True
+
+    def streams(self) -> dict[str, Stream]:
+        return dict(self.options.streams)
+
+    async def open(self) -> None:
+        raise NotImplementedError("a recording is fed, not opened")
+
+    async def close(self) -> None:
+        """Nothing was opened."""
+
+    def readings(self) -> AsyncIterator[Reading]:
+        raise NotImplementedError("a recording is fed, not read")
+
+
+def _plan(path: Path, found: Session, config_path: Path | None) -> Plan:
+    streams = found.streams
+
+    def check(settings: AgentConfig, _marks: Any) -> Any:
+        for name, slot in settings.models.items():
+            recorded = streams.get(slot.device, {})
+            if slot.stream not in recorded:
+                there = ", ".join(f"{d}/{s}" for d, each in streams.items() for s in each)
+                yield (
+                    ("models", name, "input"),
+                    f"{slot.input!r} was not recorded; there are {there or 'none'}",
+                )
+
+    if config_path is not None:
+        settings = config.load(config_path, AgentConfig, check)
+        where = config_path
+    elif found.config:
+        where = path.resolve().parent / found.about.get("config", "config.yaml")
+        settings = config.parse(
+            found.config, AgentConfig, name=f"{path}:config.yaml", folder=where.parent, check=check
+        )
+    else:
+        raise RecordingError(f"{path} was cut off before its config: name one with --config")
+    devices = {
+        name: DevicePlan(device, _Recorded, _Options(streams=dict(streams[name])), dict(streams[name]))
+        for name, device in settings.devices.items()
+        if name in streams
+    }
+    return Plan(where, settings, Address.parse(settings.node), devices)
+
+
+def changed_models(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A sentence for each slot whose model is not the one that was recorded."""
+    told = []
+    for slot in sorted({*recorded, *now}):
+        before, after = recorded.get(slot, ""), now.get(slot, "")
+        if before != after:
+            told.append(f"{slot}: recorded with {_short(before)}, replayed with {_short(after)}")
+    return told
+
+
+def _short(model: str) -> str:
+    name, _, sha256 = model.partition(" ")
+    return f"{name} ({sha256[:12]})" if name else "no model"
+
+
+def _synced() -> ClockState:
+    return ClockState.NTP
+
+
+def _nothing() -> None:
+    """States are looked at when the replay is over."""
+
+
+def _no_live(_device: str, _stream: str, _body: Live) -> None:
+    """Nobody looks."""
+
+
+def _no_snap(_device: str, _stream: str, _body: Snapshot) -> None:
+    """Pictures are in the recording."""

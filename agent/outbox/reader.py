@@ -1,0 +1,341 @@
+"""The segments of one kind in order: what is read of them, what was taken and waits to be acknowledged."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from agent.outbox.cursors import Spans
+from agent.outbox.gaps import TYPE
+from agent.outbox.segment import MAX_RECORD, OVERHEAD, PAGE, UNSYNCED, Found, Kind, Segment
+from wire import custody
+from wire.messages import Event
+from wire.ranges import Ranges
+from wire.topics import NODE_ITSELF
+
+_CHUNK = 262_144  # bytes read at once
+_GAP_TAIL = f"{NODE_ITSELF}/{TYPE}".encode()
+_STATEMENT_TAIL = f"{NODE_ITSELF}/{custody.TYPE}".encode()
+_FOR_EVER = (errno.EIO, errno.ENOENT, errno.ESTALE, errno.EBADMSG)
+
+
+class Record(Struct, frozen=True, gc=False):
+    """One committed message on its way out; `tail` is `device/name`, `at_ms` when it was appended.
+
+    `offset_ns` is wall clock minus monotonic clock at that time, `boot` names the run of the machine: with
+    them the times in an `unsynced` body can be corrected once the clock is set.
+    """
+
+    seq: int
+    cls: Kind
+    tail: str
+    body: bytes
+    at_ms: int
+    offset_ns: int
+    boot: int
+    rows: int
+    unsynced: bool
+
+
+class Lost(NamedTuple):
+    """A stretch of bytes that cannot be read; what was in it had seqs from `first` to `last`."""
+
+    size: int
+    first: int
+    last: int
+
+
+class Evicted(NamedTuple):
+    """What an evicted segment held that was not acknowledged: records, gaps among them, damage on the way.
+
+    `statements` of custody are the newest that nobody has read, a quarter of the segment at most.
+    """
+
+    lost: list[Found]
+    gaps: list[Event]
+    statements: list[Event]
+    damage: list[Lost]
+
+
+class _Taken(NamedTuple):
+    """A record that was read and not acknowledged yet; `before` counts those in front of it."""
+
+    segment: Segment
+    found: Found
+    before: int
+
+
+class Journal:
+    """All segments of one kind, oldest first; the last one is written to.
+
+    `lock` guards every attribute; it is held for microseconds and never while the disk works. The outbox
+    sees to it that one thread takes at a time.
+    """
+
+    def __init__(self, kind: Kind, lock: threading.Lock, segments: list[Segment]) -> None:
+        self.kind: Kind = kind
+        self.segments = segments
+        self._lock = lock
+        self._taken: dict[int, _Taken] = {}  # by seq, in the order of reading
+        self._spans = Spans(segments)
+
+    def take(
+        self, messages: int, size: int, *, backlog: bool = False, below: int | None = None
+    ) -> tuple[list[Record], list[Lost]]:
+        """The next records, and what turned out to be damaged on the way to them.
+
+        Of the newest span, or of the `backlog` that was overtaken; with `below` only smaller seqs.
+
+        Raises:
+            OSError: before anything was taken; after it what was taken is returned.
+        """
+        records: list[Record] = []
+        lost: list[Lost] = []
+        while len(records) < messages and size > 0:
+            with self._lock:
+                span = self._spans.oldest_overtaken() if backlog else self._spans.newest
+                place = self._spans.place(span) if span is not None else None
+            if span is None or place is None:
+                break
+            segment, at, end = place
+            try:
+                data = read(segment, at, min(end, at + _CHUNK))
+                found, upto, damage, done = _parse(
+                    segment, data, at, end, messages - len(records), size, below
+                )
+            except OSError:
+                if records or lost:
+                    break  # these are given out once; the next call meets the error again
+                raise
+            with self._lock:
+                if segment.gone:  # dropped while we read: these may be bytes of its successor
+                    continue
+                for each in found:
+                    if each.seq in self._taken:
+                        # a write that failed reached the disk all the same, and was repeated elsewhere
+                        segment.acked += 1
+                    else:
+                        self._taken[each.seq] = _Taken(segment, each, span.passed)
+                        records.append(_record(segment, data, each, each.at - at))
+                    span.passed += 1
+                segment.seen += len(found)
+                span.at = upto
+            lost += damage
+            size -= sum(each.size for each in found)
+            if done:
+                break
+        return records, lost
+
+    def overtake(self) -> bool:
+        """Leave what is committed and unread to the backlog. Needs the lock."""
+        return self._spans.split()
+
+    def is_behind(self, size: int) -> bool:
+        """Whether more than `size` bytes wait to be read, the backlog left out. Needs the lock."""
+        return self._spans.is_behind(size)
+
+    def next_overtaken(self) -> int | None:
+        """The seq of the next record of the backlog, 0 where a damage comes first; None without any.
+
+        Raises OSError.
+        """
+        with self._lock:
+            span = self._spans.oldest_overtaken()
+            place = self._spans.place(span) if span is not None else None
+        if place is None:
+            return None
+        found = _peek(*place)
+        return 0 if found is None else found.seq
+
+    def ack(self, ranges: Ranges) -> int:
+        """Let taken records go; returns how many. Needs the lock."""
+        known = [seq for seq in self._taken if seq in ranges]
+        for seq in known:
+            self._taken.pop(seq).segment.acked += 1
+        return len(known)
+
+    def finished(self) -> list[Segment]:
+        """Remove the segments in which nothing waits any more. Needs the lock."""
+        done = [
+            segment
+            for segment in self._spans.touched()
+            if segment.sealed and segment.acked >= segment.seen and not self._spans.parts(segment)
+        ]
+        for segment in done:
+            segment.low, segment.done = segment.end, segment.count
+            self.remove(segment)
+        return done
+
+    def evict(self, segment: Segment) -> Evicted | None:
+        """Remove the oldest segment with what waits in it; None if nothing did any more. Raises OSError."""
+        data = read(segment, 0, segment.end)
+        with self._lock:
+            if segment.gone:
+                return None
+            waiting = {seq for seq, taken in self._taken.items() if taken.segment is segment}
+            for seq in waiting:
+                del self._taken[seq]
+            unread = [(start, end) for start, end, _ in self._spans.parts(segment)]
+            self.remove(segment)
+        damage: list[tuple[int, int]] = []
+        every = segment.walk(data, PAGE, damage)
+        lost = [
+            each
+            for each in every
+            if each.seq in waiting or any(start <= each.at < end for start, end in unread)
+        ]
+        gaps = [event for each in lost if (event := _event_in(data, each, _GAP_TAIL))]
+        statements: list[Event] = []
+        room = segment.size // 4
+        for each in reversed(lost):
+            if each.seq not in waiting and (event := _event_in(data, each, _STATEMENT_TAIL)):
+                room -= each.size
+                if room < 0:
+                    break
+                statements.insert(0, event)
+        hurt = [Lost(sum(size for _, size in damage), segment.base, segment.last_seq)] if damage else []
+        return Evicted(lost, gaps, statements, hurt)
+
+    def present(self, first: int, last: int) -> Ranges:
+        """Which of these seqs are on disk in this kind. Raises OSError."""
+        with self._lock:
+            every = [each for each in self.segments if each.base <= last and first <= each.last_seq]
+        found = Ranges()
+        for segment in every:
+            data = read(segment, 0, segment.end)
+            found.update((each.seq, each.seq) for each in segment.walk(data, PAGE, []))
+        return found
+
+    def remove(self, segment: Segment) -> None:
+        """Forget a segment; reading goes on in the next one. Needs the lock.
+
+        Its descriptor stays open: the committer may be writing there in another thread, and closes it.
+        """
+        segment.gone = True
+        self.segments.remove(segment)
+
+    def settle(self) -> None:
+        """Bring `low` and `done` of each segment up to date. Needs the lock."""
+        oldest: dict[int, _Taken] = {}
+        for taken in self._taken.values():
+            known = oldest.setdefault(taken.segment.generation, taken)
+            if taken.found.at < known.found.at:  # the newest is read before what it overtook
+                oldest[taken.segment.generation] = taken
+        for segment in self._spans.touched():
+            places = [(start, passed) for start, _, passed in self._spans.parts(segment)]
+            if first := oldest.get(segment.generation):
+                places.append((first.found.at, first.before))
+            segment.low, segment.done = min(places, default=(segment.end, segment.count))
+
+    def oldest(self) -> Found | None:
+        """The oldest record that waits; may read a few bytes."""
+        with self._lock:
+            taken = min(self._taken, default=None)
+            found = [] if taken is None else [self._taken[taken].found]
+            places = [place for span in self._spans if (place := self._spans.place(span))]
+        for place in places[:1]:  # they are in the order of their records
+            try:
+                unread = _peek(*place)
+            except OSError:
+                continue
+            found += [] if unread is None else [unread]
+        return min(found, key=lambda each: each.seq, default=None)
+
+
+def _peek(segment: Segment, at: int, end: int) -> Found | None:
+    return segment.parse(read(segment, at, min(end, at + MAX_RECORD)), 0, at)
+
+
+def read(segment: Segment, start: int, end: int) -> bytes:
+    """The bytes `start..end` of a segment's file, zeros where the disk has none for us.
+
+    Raises OSError only for what may pass, as too many open files.
+    """
+    try:
+        fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)  # its own: others may close theirs meanwhile
+    except OSError as error:
+        if error.errno not in _FOR_EVER:
+            raise
+        return bytes(end - start)
+    try:
+        return os.pread(fd, end - start, start).ljust(end - start, b"\0")
+    except OSError as error:
+        if error.errno not in _FOR_EVER:
+            raise
+        return b"".join(_page(fd, at, min(PAGE, end - at)) for at in range(start, end, PAGE))
+    finally:
+        os.close(fd)
+
+
+def _page(fd: int, at: int, size: int) -> bytes:
+    try:
+        return os.pread(fd, size, at).ljust(size, b"\0")
+    except OSError:
+        return bytes(size)  # a bad sector costs the records it holds, not all that follow
+
+
+def _parse(
+    segment: Segment, data: bytes, start: int, end: int, messages: int, size: int, below: int | None
+) -> tuple[list[Found], int, list[Lost], bool]:
+    """Records from `start` on, up to a number, a size, a seq or a damage.
+
+    They, where to go on, what was skipped, and whether it was the seq that ended it.
+    """
+    found: list[Found] = []
+    at = start
+    while at < start + len(data) and len(found) < messages and size > 0:
+        each = segment.parse(data, at - start, start)
+        if each is None:
+            if at + MAX_RECORD > start + len(data) and start + len(data) < end:
+                break  # cut off by the chunk, not by damage
+            upto, lost = _skip(segment, at, end)
+            return found, upto, [lost], False
+        if below is not None and each.seq >= below:
+            return found, at, [], True
+        found.append(each)
+        at += each.size
+        size -= each.size
+    return found, at, [], False
+
+
+def _skip(segment: Segment, at: int, end: int) -> tuple[int, Lost]:
+    """Find the next valid record after a damage at `at`: its offset, `end` at most, and what lies between."""
+    data = read(segment, 0, segment.end)
+    first, last, upto = segment.base, segment.last_seq, end
+    for each in segment.walk(data, PAGE, []):
+        if each.at > at:
+            last, upto = each.seq - 1, min(each.at, end)
+            break
+        first = each.seq + 1
+    return upto, Lost(upto - at, first, last)
+
+
+def _record(segment: Segment, data: bytes, found: Found, at: int) -> Record:
+    begin = at + OVERHEAD
+    body = begin + found.tail
+    return Record(
+        found.seq,
+        segment.kind,
+        data[begin:body].decode("ascii", "replace"),
+        data[body : at + found.size],
+        found.at_ms,
+        found.offset_ns,
+        found.boot,
+        found.rows,
+        bool(found.flags & UNSYNCED),
+    )
+
+
+def _event_in(data: bytes, found: Found, tail: bytes) -> Event | None:
+    body = found.at + OVERHEAD + found.tail
+    if data[found.at + OVERHEAD : body] != tail:
+        return None
+    try:
+        return msgspec.json.decode(data[body : found.at + found.size], type=Event)
+    except msgspec.MsgspecError:  # written by another version: it is lost like any other
+        return None

@@ -1,0 +1,1 @@
+"""From readings to messages: validation, batches, windows, models, events, pictures."""

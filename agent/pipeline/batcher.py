@@ -1,0 +1,199 @@
+"""Rows of one stream into batches that fit a message, and the newest of them into live values."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+
+import msgspec
+import numpy as np
+from msgspec import UNSET
+
+from agent.clock_sync import Stamp, Stamps
+from agent.outbox import Message
+from wire.clock import NS_PER_MS, NS_PER_S, Clock
+from wire.messages import Batch, ClockState, Live, Quality, Scalar, Stream
+
+log = logging.getLogger("edgebed.pipeline")
+
+MAX_ROWS = 100
+MAX_SIZE = 48_000  # bytes of JSON at most, whatever the numbers are; they come to half of it as a rule
+MAX_AGE_S = 1.0
+MAX_SPAN_NS = 3600 * NS_PER_S  # offsets stay small numbers whatever a device's clock does
+_FINE_NS = 20 * NS_PER_MS  # rows closer than this keep their microseconds
+_NUMBER = 25  # bytes of the longest number and its comma
+
+Send = Callable[[Message], object]
+SendLive = Callable[[str, str, Live], None]
+
+_json = msgspec.json.Encoder().encode
+
+
+class Batcher:
+    """Collects the rows of `device`/`name` and hands on a `Message` at 100 rows, when full or after a second.
+
+    Call `tick` a few times a second. `send` of None keeps rows at home, `live_hz` of 0 live values. A row
+    that fits no message is dropped and counted in `oversized`. NaN is for the encoder, which makes it null.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        name: str,
+        stream: Stream,
+        *,
+        clock: Clock,
+        clock_state: Callable[[], ClockState],
+        send: Send | None,
+        send_live: SendLive | None,
+        live_hz: float,
+    ) -> None:
+        self.oversized = 0
+        self._device = device
+        self._name = name
+        self._fields = list(stream.fields)
+        self._decimals = [None if info.dec is UNSET else info.dec for info in stream.fields.values()]
+        self._texts = [name for name, info in stream.fields.items() if info.t in ("str", "json")]
+        self._head_size = sum(len(name) + 6 for name in self._fields)
+        self._row_size = _NUMBER * (len(self._fields) - len(self._texts))
+        self._clock = clock
+        self._stamps = Stamps(clock, clock_state)
+        self._send = send
+        self._send_live = send_live if live_hz > 0 else None
+        self._live_every_s = 1 / live_hz if live_hz > 0 else math.inf
+        self._live_due_s = -math.inf
+        self._newest: tuple[int, list[Scalar]] | None = None
+        self._rows: list[list[Scalar]] = []
+        self._times_ns: list[int] = []
+        self._quality: list[int] = []
+        self._size = self._head_size
+        self._since_s = 0.0
+        self._clk: ClockState | None = ClockState.NTP
+        self._offset_ns: int | None = None
+
+    def add(
+        self,
+        at_ns: int,
+        values: Mapping[str, Scalar],
+        quality: Quality = Quality.GOOD,
+        stamp: Stamp | None = None,
+    ) -> None:
+        """Take one row: Unix nanoseconds and a value, or nothing, for each declared field.
+
+        `stamp` is of when the reading came; a row without one comes now.
+        """
+        get = values.get
+        row = [get(field) for field in self._fields]
+        if self._send is not None:
+            self._keep(at_ns, row, quality, stamp)
+        if self._send_live is not None:
+            self._newest = at_ns, row
+            now_s = self._clock.monotonic()
+            if now_s >= self._live_due_s:
+                self._show(now_s)
+
+    def tick(self) -> None:
+        """Hand on what has waited long enough."""
+        now_s = self._clock.monotonic()
+        if self._rows and now_s - self._since_s >= MAX_AGE_S:
+            self.flush()
+        if self._newest is not None and now_s >= self._live_due_s:
+            self._show(now_s)
+
+    def flush(self) -> None:
+        """Hand on what is there, as when the daemon stops."""
+        if not self._rows or self._send is None:
+            return
+        rows, times_ns, quality = self._rows, self._times_ns, self._quality
+        self._rows, self._times_ns, self._quality = [], [], []
+        self._size = self._head_size
+        columns = {
+            field: _rounded(list(column), decimals)
+            for field, column, decimals in zip(
+                self._fields, zip(*rows, strict=True), self._decimals, strict=True
+            )
+        }
+        body = batch(times_ns, columns, quality if any(quality) else None, self._clk)
+        self._send(Message("data", self._device, self._name, body, self._offset_ns))
+
+    def _keep(self, at_ns: int, row: list[Scalar], quality: Quality, stamp: Stamp | None) -> None:
+        size = self._row_size
+        if self._texts:
+            size += sum(len(_json(value)) + 1 for value in row if value is None or isinstance(value, str))
+        if self._head_size + size > MAX_SIZE:
+            if not self.oversized:
+                log.warning("%s/%s: a row too large for a message was left out", self._device, self._name)
+            self.oversized += 1
+            return
+        clk, offset_ns = stamp or self._stamps.of(at_ns)
+        if self._rows and (
+            self._size + size > MAX_SIZE
+            or clk is not self._clk
+            or _differ(offset_ns, self._offset_ns)
+            or abs(at_ns - self._times_ns[0]) > MAX_SPAN_NS
+        ):
+            self.flush()
+        if not self._rows:
+            self._since_s = self._clock.monotonic()
+            self._clk, self._offset_ns = clk, offset_ns
+        self._rows.append(row)
+        self._times_ns.append(at_ns)
+        self._quality.append(quality)
+        self._size += size
+        if len(self._rows) >= MAX_ROWS:
+            self.flush()
+
+    def _show(self, now_s: float) -> None:
+        if self._send_live is None or self._newest is None:
+            return
+        at_ns, row = self._newest
+        self._newest = None
+        self._live_due_s = now_s + self._live_every_s
+        shown: Live = {"ts": at_ns // NS_PER_MS}
+        for field, value, decimals in zip(self._fields, row, self._decimals, strict=True):
+            shown[field] = _rounded([value], decimals)[0]
+        self._send_live(self._device, self._name, shown)
+
+
+def batch(
+    times_ns: list[int], columns: dict[str, list[Scalar]], quality: list[int] | None, clk: ClockState | None
+) -> Batch:
+    """A batch with the shortest times that keep what matters: `per` where rows are regular, else `dt`."""
+    t0 = times_ns[0] // NS_PER_MS
+    unit = 1000 if _fine(times_ns) else NS_PER_MS
+    offsets = [(at_ns - t0 * NS_PER_MS) // unit for at_ns in times_ns]
+    per = offsets[1] if len(offsets) > 1 else 0
+    regular = 0 < per <= 10**9 and offsets == list(range(0, per * len(offsets), per))
+    return Batch(
+        t0=t0,
+        dt=UNSET if regular else offsets,
+        per=per if regular else UNSET,
+        n=len(offsets) if regular else UNSET,
+        tu="us" if unit == 1000 else "ms",
+        f=columns,
+        clk=UNSET if clk is None else clk.value,
+        q=UNSET if quality is None else quality,
+    )
+
+
+def _differ(left_ns: int | None, right_ns: int | None) -> bool:
+    """Whether the clock was set between two rows: then they are corrected differently."""
+    return left_ns is not None and right_ns is not None and abs(left_ns - right_ns) > NS_PER_S // 2
+
+
+def _fine(times_ns: list[int]) -> bool:
+    """Whether milliseconds would lose something: rows that are close and not on whole milliseconds."""
+    close = len(times_ns) > 1 and abs(times_ns[-1] - times_ns[0]) < _FINE_NS * (len(times_ns) - 1)
+    return close and any(at_ns % NS_PER_MS >= 1000 for at_ns in times_ns)
+
+
+def _rounded(column: list[Scalar], decimals: int | None) -> list[Scalar]:
+    if decimals is None:
+        return column
+    if None not in column:
+        numbers = np.array(column)
+        if numbers.dtype == np.float64:  # five times as quick, and a column is nearly always of floats
+            rounded: list[Scalar] = np.round(numbers, decimals).tolist()
+            return rounded
+    return [round(value, decimals) if isinstance(value, float) else value for value in column]

@@ -1,0 +1,322 @@
+"""One model at work: its queue, its thread, and whether it is well."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from adapters.base import Reading
+from agent import config
+from agent.clock_sync import Stamp
+from agent.inference.model_cache import Shelf
+from agent.pipeline.windows import Window, Windows, misfit
+from wire.errors import EdgebedError
+from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
+
+if TYPE_CHECKING:
+    from agent.inference.manifest import Manifest
+    from agent.inference.package import Model, Result
+
+log = logging.getLogger("edgebed.model")
+
+STUCK_S = 20.0  # a model that takes longer for one answer is told as failed
+_WINDOWS_WAITING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What a model made of one frame or window; `reading` is the picture, or the row that made it due.
+
+    `quality` is a picture's own; of a window it is UNCERTAIN where a row of it was flagged or filled.
+    """
+
+    reading: Reading
+    result: Result
+    window: bool
+    quality: Quality
+    stamp: Stamp  # of when the reading came: the clock may have been set since
+
+    def row(self) -> dict[str, Scalar]:
+        """Its row in the result stream."""
+        row: dict[str, Scalar] = {**self.result.values, "infer_ms": self.result.infer_ms}
+        return row if self.window else {**row, "frame": self.reading.index}
+
+
+class Slot:
+    """Runs one model package on one stream, each input in a thread of its own; results go to `done`.
+
+    A source that waits is held back while the model is busy; of any other the oldest input is dropped and
+    counted (`dropped`). `models` opens the package, or has it open for another slot. `open` before `run`.
+    `changed` is called when `state` changes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: config.Slot,
+        stream: Stream,
+        *,
+        waits: bool,
+        stamp: Callable[[int], Stamp],
+        models: Shelf,
+        done: Callable[[Slot, Inference], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.counters: Counter[str] = Counter()
+        self.state = ModelState(state="stopped", device=settings.device)
+        self.manifest: Manifest | None = None
+        self.ref = ModelRef(name="", ver="", sha256="")
+        self._stream = stream
+        self._waits = waits
+        self._stamp = stamp
+        self._models = models
+        self._done = done
+        self._changed = changed
+        self._model: Model | None = None
+        self._windows: Windows | None = None
+        self._tells = False  # not while `open` runs in another thread
+        self._seen = 0
+        self._rate_is_right = True  # or it was said that it is not
+        self._thread: ModelThread | None = None
+        self._jobs: deque[_Job] = deque()
+        self._at_work = 0  # jobs the thread has
+        self._since_s = 0.0  # when it began the oldest of them
+        # where nothing gets old the thread finds its next job at hand: waking it costs more than handing over
+        self._ahead = 2 if waits else 1
+        self._room: asyncio.Future[None] | None = None  # what a source that is held back waits for
+
+    @property
+    def _limit(self) -> int:
+        """How many jobs may wait here."""
+        if self._windows is not None:
+            return _WINDOWS_WAITING
+        return 0 if self._waits else 1
+
+    @property
+    def label(self) -> str:
+        """`name@version` of the model, as events carry it."""
+        return f"{self.ref.name}@{self.ref.ver}"
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it takes input: refused models do not, failing ones do."""
+        return self._model is not None
+
+    def open(self) -> None:
+        """Load, check and warm up the model; blocks. A model that cannot be used is told by `state`."""
+        from agent.inference.decoders import ModelError  # only who has models pays for their kin
+        from agent.inference.manifest import WindowInput
+        from agent.inference.package import load_package
+
+        try:
+            package = load_package(self.settings.package)
+            manifest = package.manifest
+            self.ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
+            if why := misfit(manifest, self.settings.input, self._stream):
+                raise ModelError(why)
+            model = self._models.model(package, self.settings.providers)
+        except EdgebedError as error:
+            self._enter("failed", str(error))
+            return
+        if isinstance(wants := manifest.input, WindowInput):
+            self._windows = Windows(
+                wants.signals,
+                rate_hz=wants.rate_hz,
+                length=wants.length,
+                hop=wants.hop,
+                source_hz=None if self._stream.rate_hz is UNSET else self._stream.rate_hz,
+                counters=self.counters,
+                held=[self._stream.fields[signal].t == "bool" for signal in wants.signals],
+            )
+        self.manifest, self._model = manifest, model
+        self._enter("ok", "", model.provider)
+
+    def result_stream(self) -> Stream | None:
+        """What `data/{device}/{slot}` carries; None while the model is refused."""
+        if self._model is None:
+            return None
+        fields = dict(self._model.fields())
+        if self._windows is None:
+            fields["frame"] = Field(t="i64", desc="index of the picture")
+        return Stream(kind="signal", fields=fields)
+
+    def offer(self, reading: Reading) -> Awaitable[None] | None:
+        """Give one reading of the stream; what comes back is to be awaited before the next."""
+        if self._model is None:
+            return None
+        window = None
+        if self._windows is not None:
+            window = self._windows.add(reading.at_ns, reading.values, reading.quality)
+            if window is None:
+                if self._rate_is_right and self.counters["wrong_rate"]:
+                    self._rate_is_right = False
+                    at = self.settings.input
+                    log.warning("model %s: %s comes at another rate than its model's", self.name, at)
+                return None
+            self._seen += 1
+            nth = self._seen - 1
+        else:
+            nth = reading.index
+        if nth % self.settings.every:
+            return None
+        self._jobs.append(_Job(reading, window, self._stamp(reading.at_ns)))
+        self._hand_on()
+        if len(self._jobs) <= self._limit:
+            return None
+        if self._waits:
+            if self._room is None or self._room.done():  # done: its source was cancelled meanwhile
+                self._room = asyncio.get_running_loop().create_future()
+            return self._room
+        self._jobs.popleft()
+        self.counters["dropped"] += 1
+        return None
+
+    async def run(self) -> None:
+        """Answer for ever what is offered."""
+        if self._model is None:
+            return
+        self._tells = True
+        self._thread = ModelThread(f"model-{self.name}", partial(_infer, self._model), self._answered)
+        loop = asyncio.get_running_loop()
+        try:
+            self._hand_on()
+            while True:
+                # one timer that looks now and then: one for each run costs as much as handing it over
+                left_s = STUCK_S if not self._at_work else self._since_s + STUCK_S - loop.time()
+                if left_s <= 0:  # a thread cannot be ended, so nothing else could follow anyway
+                    self._enter("failed", f"no answer for {STUCK_S:g} s")
+                    left_s = STUCK_S
+                await asyncio.sleep(left_s)
+        finally:
+            self._thread.stop()
+            self._thread = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is queued or at work."""
+        return bool(self._at_work or self._jobs)
+
+    def _hand_on(self) -> None:
+        """Give the thread what it may have; a source that was held back goes on."""
+        if self._thread is None:
+            return
+        while self._jobs and self._at_work < self._ahead:
+            if not self._at_work:
+                self._since_s = asyncio.get_running_loop().time()
+            self._at_work += 1
+            self._thread.put(self._jobs.popleft())
+        if self._room is not None and len(self._jobs) <= self._limit:
+            room, self._room = self._room, None
+            if not room.done():
+                room.set_result(None)
+
+    def _answered(self, job: _Job, result: Result | None, failure: Exception | None) -> None:
+        """In the event loop, once for each job and in their order."""
+        if self._thread is None or self._model is None:
+            return  # it has ended meanwhile
+        self._at_work -= 1
+        self._since_s = asyncio.get_running_loop().time()
+        self._hand_on()  # the thread is not to wait until this answer is dealt with
+        try:
+            if failure is not None:
+                raise failure
+            if result is not None:
+                self._done(self, job.answer(result))
+            self.counters["runs"] += 1
+            self._enter("ok", "", self._model.provider)
+        except Exception as error:  # one bad run is not the daemon's end
+            log.debug("%s: run failed", self.name, exc_info=True)
+            self.counters["failed"] += 1
+            text = str(error) if isinstance(error, EdgebedError) else f"{type(error).__name__}: {error}"
+            self._enter("failed", text, self._model.provider)
+
+    def _enter(self, state: str, why: str, provider: str = "") -> None:
+        before = self.state
+        if (state, why) == (before.state, before.why) and (provider or before.provider) == before.provider:
+            return
+        self.state = ModelState(
+            state=state,  # type: ignore[arg-type]  # ours
+            name=self.ref.name,
+            ver=self.ref.ver,
+            provider=provider or before.provider,
+            device=self.settings.device,
+            why=why[:2000],
+        )
+        if state != before.state:
+            if state == "failed":
+                log.warning("model %s: %s", self.name, why)
+            else:
+                log.info("model %s: %s runs on %s", self.name, self.label, self.state.provider)
+        if self._tells:
+            self._changed()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    reading: Reading
+    window: Window | None
+    stamp: Stamp
+
+    def answer(self, result: Result) -> Inference:
+        whole = self.window
+        quality = self.reading.quality if whole is None else whole.quality
+        return Inference(self.reading, result, whole is not None, quality, self.stamp)
+
+
+class ModelThread:
+    """One thread that works in order and tells the event loop each answer, or why there is none."""
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[_Job], Result],
+        then: Callable[[_Job, Result | None, Exception | None], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._answer, self._then = work, then
+        self._stopping = False
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # a daemon: a model that hangs must not keep the process from ending
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, job: _Job) -> None:
+        """Have it worked on after what was put before."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """End after the job at work; waits for it at most a second."""
+        self._stopping = True
+        self._jobs.put(None)
+        self._thread.join(1.0)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._stopping:
+            try:
+                answer: Result | None = self._answer(job)
+                failure: Exception | None = None
+            except Exception as error:  # noqa: BLE001 - carried to who deals with it
+                answer, failure = None, error
+            try:
+                self._loop.call_soon_threadsafe(self._then, job, answer, failure)
+            except RuntimeError:  # the loop has closed meanwhile
+                return
+
+
+def _infer(model: Model, job: _Job) -> Result:
+    if job.window is not None:
+        return model.run_window(job.window.rows)
+    if job.reading.picture is None:
+        raise TypeError("a frame stream gave a reading without a picture")
+    return model.run_frame(job.reading.picture)

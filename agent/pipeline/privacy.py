@@ -1,0 +1,274 @@
+"""Faces and number plates made unrecognisable before a picture leaves the agent; unsure where: all of it.
+
+What is hidden becomes a mosaic of a few blocks, each the mean of its pixels: there is nothing in the bytes
+that a face or a plate could be computed back from, as there is after a blur.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from adapters.base import Picture
+from agent.inference.decoders import ModelError
+from agent.inference.model_cache import Shelf
+from wire.messages import Box
+
+if TYPE_CHECKING:
+    from agent.inference.manifest import Manifest
+    from agent.inference.package import Model
+
+log = logging.getLogger("edgebed.privacy")
+
+Kind = Literal["faces", "plates"]
+How = Literal["none", "parts", "whole"]
+KINDS: tuple[Kind, ...] = ("faces", "plates")
+
+FACES = frozenset({"face", "head"})
+PEOPLE = frozenset({"person", "people", "pedestrian", "rider", "cyclist", "motorcyclist", "man", "woman"})
+VEHICLES = frozenset(
+    {"car", "bus", "truck", "van", "taxi", "vehicle", "motorcycle", "motorbike", "scooter", "trailer"}
+)
+
+_ACROSS = 4  # blocks along the longer side of a face's or plate's region
+_WHOLE_ACROSS = 8  # of a whole picture: a face that fills it is four blocks wide
+_LEAST_PX = 8  # of a block's side: what is smaller than a few blocks becomes one
+_FACE_MARGIN = 0.3  # of a face's size, on each side
+_PERSON_MARGIN = 0.15
+_UPRIGHT = 0.4  # of a standing person's box, from the top
+_LOWER = 0.65  # of a vehicle's box, from the bottom
+_LOOKS_AGAIN = 4  # of the face model, at what it left
+_SAME = 0.9  # of a part hidden already: it was told before, as the head of a person and as a face
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a detector found in this very picture, and what it would have found if it were there."""
+
+    boxes: Sequence[Box]
+    labels: Collection[str]
+    most: int  # boxes that it tells; with so many there may be more
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A picture that may leave; `why` says why all of it is hidden."""
+
+    picture: Picture
+    how: How
+    faces: int = 0
+    plates: int = 0
+    why: str = ""
+
+
+class Privacy:
+    """Hides what `wanted` names in the pictures of one device; `open` first (it blocks).
+
+    `faces` is the folder of a detection package with a label `face` that looks at each picture, too, and
+    again at what would leave until it finds nothing more. Where something that is wanted cannot be found,
+    because nobody looks for it or the look failed, the picture is hidden as a whole.
+    """
+
+    def __init__(
+        self, wanted: Collection[str], faces: Path | None = None, *, models: Shelf | None = None
+    ) -> None:
+        self.wanted = frozenset(wanted)
+        self._package = faces if "faces" in self.wanted else None
+        self._models = models or Shelf()
+        self._model: Model | None = None
+        self._why = "the face model is not open yet" if self._package is not None else ""
+
+    def open(self) -> None:
+        """Load and gate the face model; one that is refused is logged, and pictures are hidden whole."""
+        if self._package is None:
+            return
+        from agent.inference.package import load_package  # only who has models pays for their kin
+
+        try:
+            model = self._models.model(load_package(self._package))
+            if why := unfit(model.manifest):
+                raise ModelError(f"{self._package}: {why}")
+        except ModelError as error:
+            self._why = f"the face model is refused: {error}"
+            log.warning("%s", self._why)
+        else:
+            self._model, self._why = model, ""
+
+    def hide(self, picture: Picture, seen: Seen | None) -> Hidden:
+        """A copy of `picture` without what is wanted; itself where nothing is. Blocks.
+
+        `seen` is None where no detector has looked at this very picture.
+        """
+        if not self.wanted:
+            return Hidden(picture, "none")
+        sheet = _Sheet(picture)
+        try:
+            faces, plates = self._hide(sheet, seen)
+        except _Unsure as unsure:
+            return Hidden(_all_of(picture), "whole", why=str(unsure))
+        return Hidden(sheet.picture, "parts", faces, plates)
+
+    def _hide(self, sheet: _Sheet, seen: Seen | None) -> tuple[int, int]:
+        """Hide all that is found; how many faces and plates that were."""
+        if self._why:
+            raise _Unsure(self._why)
+        looks = [] if seen is None else [seen]
+        if self._model is not None:
+            looks.append(_look(self._model, sheet.picture))
+        self._must_suffice(looks, seen)
+        faces, plates = (
+            sum(sheet.cover(kind, look) for look in looks if kind in self.wanted) for kind in KINDS
+        )
+        if self._model is not None:
+            faces += self._look_again(self._model, sheet)
+        return faces, plates
+
+    def _must_suffice(self, looks: Sequence[Seen], seen: Seen | None) -> None:
+        """Together they would have found all that is wanted, else `_Unsure`."""
+        missing = self.wanted.difference(*(finds(each.labels) for each in looks))
+        if missing and seen is None:
+            raise _Unsure("no detector has looked at this picture")
+        if missing:
+            raise _Unsure(f"the detector does not look for {' or '.join(sorted(missing))}")
+        if any(len(each.boxes) >= each.most for each in looks):
+            raise _Unsure("there are more boxes than the detector tells")
+
+    def _look_again(self, model: Model, sheet: _Sheet) -> int:
+        """Hide what the face model finds only now; a picture leaves when it finds nothing more."""
+        found = 0
+        for _ in range(_LOOKS_AGAIN):
+            if not (more := sheet.cover("faces", _look(model, sheet.picture))):
+                return found
+            found += more
+        raise _Unsure("the face model finds more faces at each look")
+
+
+def finds(labels: Collection[str]) -> frozenset[Kind]:
+    """What can be hidden with boxes of these labels."""
+    words = {label.lower() for label in labels}
+    found: set[Kind] = set()
+    if words & (FACES | PEOPLE):
+        found.add("faces")
+    if words & VEHICLES:
+        found.add("plates")
+    return frozenset(found)
+
+
+def seen_by(manifest: Manifest, boxes: Sequence[Box]) -> Seen:
+    """What a model's boxes are worth; one that is no detector tells of nothing."""
+    options: Any = manifest.output
+    labels = options.labels if manifest.decoder == "detection" else ()
+    return Seen(boxes, labels, getattr(options, "max_boxes", 1_000))
+
+
+def unfit(manifest: Manifest) -> str:
+    """Why a package cannot be the face model; "" when it can."""
+    if manifest.input.kind != "frame" or manifest.decoder != "detection":
+        return "a face model sees pictures and has the decoder detection"
+    if not {label.lower() for label in manifest.output.labels} & FACES:
+        return "a face model has a label face"
+    return ""
+
+
+class _Unsure(Exception):
+    """It is not known where everything is that must be hidden."""
+
+
+def _look(model: Model, picture: Picture) -> Seen:
+    try:
+        return seen_by(model.manifest, model.run_frame(picture).boxes)
+    except ModelError as error:
+        raise _Unsure(f"the face model failed: {error}") from error
+
+
+# --- where faces and plates are -----------------------------------------------------------------------------
+
+_Region = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
+
+
+class _Sheet:
+    """A copy of a picture, and which of its pixels are hidden already."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture.copy()
+        self._hidden = np.zeros(picture.shape[:2], np.bool_)
+
+    def cover(self, kind: Kind, look: Seen) -> int:
+        """Make mosaics of every part of `kind`; how many of them were not hidden before."""
+        new = 0
+        for region in _regions(kind, look, self.picture.shape):
+            x0, y0, x1, y1 = region
+            new += bool(self._hidden[y0:y1, x0:x1].mean() < _SAME)
+            self._hidden[y0:y1, x0:x1] = True
+            _mosaic(self.picture, region, _ACROSS)
+        return new
+
+
+def _regions(kind: Kind, look: Seen, shape: tuple[int, ...]) -> list[_Region]:
+    """Where `kind` is in a picture of this shape, without those of no size."""
+    height, width = shape[:2]
+    found = []
+    for box in look.boxes:
+        if not all(map(math.isfinite, box.box)):
+            raise _Unsure("a box is of no numbers")
+        x, y, w, h = (share * side for share, side in zip(box.box, (width, height) * 2, strict=True))
+        part = _face_part(box.label, x, y, w, h) if kind == "faces" else _plate_part(box.label, x, y, w, h)
+        if part is None:
+            continue
+        x0, y0, x1, y1 = part
+        region = (
+            max(0, math.floor(x0)),
+            max(0, math.floor(y0)),
+            min(width, math.ceil(x1)),
+            min(height, math.ceil(y1)),
+        )
+        if region[2] > region[0] and region[3] > region[1]:
+            found.append(region)
+    return found
+
+
+_Part = tuple[float, float, float, float]
+
+
+def _face_part(label: str, x: float, y: float, w: float, h: float) -> _Part | None:
+    word = label.lower()
+    if word in FACES:
+        dx, dy = _FACE_MARGIN * w, _FACE_MARGIN * h
+        return x - dx, y - dy, x + w + dx, y + h + dy
+    if word not in PEOPLE:
+        return None
+    # of a standing person the top; the less of the body there is in the box, the more of it is the face
+    tall = h * min(1.0, max(_UPRIGHT, w / h)) if h > 0 else 0.0
+    return x - _PERSON_MARGIN * w, y - _PERSON_MARGIN * tall, x + (1 + _PERSON_MARGIN) * w, y + tall
+
+
+def _plate_part(label: str, x: float, y: float, w: float, h: float) -> _Part | None:
+    if label.lower() not in VEHICLES:
+        return None
+    return x - 0.05 * w, y + (1 - _LOWER) * h, x + 1.05 * w, y + 1.05 * h
+
+
+def _all_of(picture: Picture) -> Picture:
+    shown = picture.copy()
+    if picture.size:
+        _mosaic(shown, (0, 0, picture.shape[1], picture.shape[0]), _WHOLE_ACROSS)
+    return shown
+
+
+def _mosaic(picture: Picture, region: _Region, across: int) -> None:
+    """Make a region, in place, squares that each are the mean of their pixels."""
+    x0, y0, x1, y1 = region
+    part = picture[y0:y1, x0:x1]
+    side = max(_LEAST_PX, -(-max(part.shape[:2]) // across))
+    tops, lefts = (np.arange(0, length, side) for length in part.shape[:2])
+    heights, widths = np.diff(tops, append=part.shape[0]), np.diff(lefts, append=part.shape[1])
+    sums = np.add.reduceat(np.add.reduceat(part, tops, axis=0, dtype=np.uint64), lefts, axis=1)
+    counts = np.outer(heights, widths).astype(np.uint64)
+    means = sums // counts.reshape(counts.shape + (1,) * (part.ndim - 2))
+    part[:] = np.repeat(np.repeat(means, heights, axis=0), widths, axis=1)

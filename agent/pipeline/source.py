@@ -1,0 +1,226 @@
+"""One device followed for ever: opened, read, watched for silence, opened again; never the daemon's end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
+from agent.config import Plan
+from agent.pipeline.validation import Inspector
+from wire.clock import Clock
+from wire.messages import DeviceState, Stream
+from wire.task_cancellation import end
+
+log = logging.getLogger("edgebed.source")
+
+Sink = Callable[[Reading], Awaitable[None] | None]
+OPEN_S = 30.0  # a device that takes longer to open is not there
+CLOSE_S = 3.0
+_LOOK_S = 5.0  # the counters of a device that may be silent for hours are no older
+
+
+def follow(
+    plan: Plan, clock: Clock, sink: Callable[[str], Sink], changed: Callable[[], None]
+) -> dict[str, Source]:
+    """A source for each device of `plan`, to be run; `sink` gives where a device's readings go."""
+    return {
+        name: Source(
+            name,
+            partial(device.build, clock),
+            device.streams,
+            sink(name),
+            clock=clock,
+            stall_s=device.config.stall_s,
+            changed=changed,
+        )
+        for name, device in plan.devices.items()
+    }
+
+
+class Source:
+    """Reads one device into `sink` and says how it is by `state`.
+
+    `sink` takes a reading at once and returns None, or returns what to wait for: the device is held back
+    until then and that time does not count as silence. `changed` is called whenever `state` changes.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        build: Callable[[], Adapter],
+        streams: dict[str, Stream],
+        sink: Sink,
+        *,
+        clock: Clock,
+        stall_s: float,
+        changed: Callable[[], None],
+        backoff_s: tuple[float, float] = (0.5, 30.0),
+    ) -> None:
+        self.device = device
+        self.state = DeviceState(state="starting", since=clock.now_ms())
+        self.counters: Counter[str] = Counter()
+        self.readings = 0
+        self.newest_ns = 0  # device time of the newest reading
+        self.opened = False  # the device answers, whether or not it has sent anything yet
+        self._build = build
+        self._inspector = Inspector(streams, clock, self.counters)
+        self._sink = sink
+        self._clock = clock
+        self._stall_s = stall_s
+        self._changed = changed
+        self._first_s, self._longest_s = backoff_s
+        self._heard_s = 0.0  # when the last reading came, or was let go of
+        self._held = False  # back by the sink: no silence of the device
+        self._look: asyncio.TimerHandle | None = None
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """What was read, dropped and repaired since the start."""
+        return {"readings": self.readings, **self.counters}
+
+    async def run(self) -> None:
+        """Read until the device ends by itself (a file), else for ever."""
+        wait_s = self._first_s
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                await _apart(self._once(), f"device-{self.device}")
+                self._enter("stopped", "the recording has ended")
+                return
+            except AdapterError as error:
+                self._lost(str(error))
+            except Exception as error:  # the supervised loop: a bug in an adapter is one lost device
+                log.debug("%s: adapter failed", self.device, exc_info=True)
+                self._lost(f"the adapter failed: {type(error).__name__}: {error}")
+            if asyncio.get_running_loop().time() - began > self._longest_s:
+                wait_s = self._first_s  # it was well for long: this is a new failure, not the same one
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
+            wait_s = min(wait_s * 2, self._longest_s)
+
+    async def _once(self) -> None:
+        """Open, read until the end, close.
+
+        Raises:
+            AdapterError: it cannot be read (any more).
+        """
+        adapter = self._build()
+        counted: Counter[str] = Counter()
+        try:
+            await self._open(adapter)
+            self.opened = True
+            await self._read(adapter, counted)
+        finally:
+            self.opened = False
+            try:
+                await self._close(adapter)
+            finally:
+                self._count(adapter, counted)  # closing counts as well: what was still waiting, what hangs
+
+    async def _open(self, adapter: Adapter) -> None:
+        limit_s = max(OPEN_S, self._stall_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                await adapter.open()
+        except TimeoutError as error:
+            raise DeviceStalled(f"opening took longer than {limit_s:g} s") from error
+
+    async def _read(self, adapter: Adapter, counted: Counter[str]) -> None:
+        now, inspect, sink = asyncio.get_running_loop().time, self._inspector.inspect, self._sink
+        self._inspector.reopened()
+        self._held, self._heard_s = False, now()
+        try:
+            async with _ended(adapter.readings()) as readings, asyncio.timeout(None) as limit:
+                self._watch(adapter, counted, limit)
+                async for reading in readings:
+                    self._heard_s = now()
+                    if self.state.state != "ok":
+                        self._enter("ok")
+                    self.readings += 1
+                    self.newest_ns = reading.at_ns
+                    if (fit := inspect(reading)) is not None and (wait := sink(fit)) is not None:
+                        self._held = True
+                        await wait
+                        self._held, self._heard_s = False, now()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise DeviceStalled(f"no reading for {self._stall_s:g} s") from error
+        finally:
+            if self._look is not None:
+                self._look.cancel()
+
+    def _watch(self, adapter: Adapter, counted: Counter[str], limit: asyncio.Timeout) -> None:
+        """Look now and then whether it is silent: a timer for each reading costs as much as reading it."""
+        loop = asyncio.get_running_loop()
+        left_s = self._stall_s if self._held else self._heard_s + self._stall_s - loop.time()
+        self._count(adapter, counted)
+        if left_s <= 0:
+            limit.reschedule(loop.time())
+        else:
+            again_s = min(left_s, self._stall_s / 8, _LOOK_S)
+            self._look = loop.call_later(again_s, self._watch, adapter, counted, limit)
+
+    async def _close(self, adapter: Adapter) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await adapter.close()
+        except TimeoutError:
+            log.warning("%s: closing took longer than %g s and was given up", self.device, CLOSE_S)
+
+    def _count(self, adapter: Adapter, counted: Counter[str]) -> None:
+        for name, number in adapter.counters.items():
+            self.counters[name] += number - counted[name]
+            counted[name] = number
+
+    def _lost(self, why: str) -> None:
+        if self.state.state != "degraded":
+            self.counters["lost"] += 1
+        self._enter("degraded", why)
+
+    def _enter(self, state: str, why: str = "") -> None:
+        before = self.state
+        since = self._clock.now_ms() if state != before.state else before.since
+        self.state = DeviceState(state=state, since=since, why=why[:2000])  # type: ignore[arg-type]  # ours
+        if state != before.state:
+            if state == "degraded":
+                log.warning("%s: degraded: %s", self.device, why)
+            elif state == "ok" and before.state == "degraded":
+                log.info("%s: back after %.1f s", self.device, (since - before.since) / 1000)
+            else:
+                log.info("%s: %s", self.device, state)
+        if (state, why) != (before.state, before.why):
+            self._changed()
+
+
+async def _apart(work: Coroutine[Any, Any, None], name: str) -> None:
+    """Run foreign code in a task of its own: what it does to its cancellation stays there.
+
+    A task group of Python 3.11 that fails leaves its task marked as being cancelled for ever, and one that
+    is cancelled while it fails tells only the failure: in our own task either would end or deafen the source.
+    """
+    task = asyncio.create_task(work, name=name)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        await end([task])
+        raise
+    if task.cancelled():
+        raise AdapterError("the adapter cancelled itself")
+    task.result()
+
+
+@contextlib.asynccontextmanager
+async def _ended(readings: AsyncIterator[Reading]) -> AsyncIterator[AsyncIterator[Reading]]:
+    """One iteration that ends here and not when the garbage collector finds it."""
+    try:
+        yield readings
+    finally:
+        if isinstance(readings, AsyncGenerator):
+            await readings.aclose()

@@ -1,0 +1,130 @@
+"""From record to message: read from the outbox, its time put right if the clock was set since, compressed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable
+
+import msgspec
+
+from agent.outbox import Outbox, Record
+from agent.restamp import machine_boot, offset_ns, restamp
+from agent.uplink.in_flight import Flight, Sent
+from agent.uplink.packs import GUESS, PLAIN_MAX, PLAIN_MIN, packed
+from wire.clock import Clock
+from wire.codec import compress
+from wire.messages import Batch, ClockState, Event
+from wire.topics import Address
+
+log = logging.getLogger(__name__)
+
+BEHIND = 65_536  # bytes: less is sent in a moment, in its order
+
+Room = tuple[int, int]  # messages, bytes
+
+
+class Feed:
+    """Turns what the outbox gives out into messages, in a worker thread: it reads the disk and compresses.
+
+    What waits beyond `BEHIND` bytes becomes backlog: it is sent at its own rate, after what is new.
+    """
+
+    def __init__(
+        self, outbox: Outbox, address: Address, clock: Clock, clock_state: Callable[[], ClockState]
+    ) -> None:
+        self._outbox = outbox
+        self._base = address.base
+        self._clock = clock
+        self._clock_state = clock_state
+        self._boot = machine_boot()
+        self._new = self._old = True  # there may be more
+        self._squeeze = GUESS  # how much smaller the last pack became
+
+    def look(self) -> None:
+        """Something was committed, or a connection is there."""
+        self._new = True
+
+    def wait_s(self, flight: Flight) -> float:
+        """Seconds until the backlog may go on, unless something else happens first."""
+        messages, size = flight.room_overtaken
+        return flight.pace.wait_s() if self._old and messages > 0 < size else math.inf
+
+    async def fill(self, flight: Flight, now_s: float) -> None:
+        """Read what there is room for."""
+        new, (messages, size) = flight.room, flight.room_overtaken
+        size = min(size, flight.pace.budget(now_s))
+        pack = min(max(PLAIN_MIN, 2 * flight.pace.window), PLAIN_MAX) if flight.packing else 0
+        old = messages, int(size * self._squeeze) if pack else size
+        wanted = (self._new and min(new) > 0, self._old and min(old) > 0)
+        if not any(wanted):
+            return
+        if wanted[0]:
+            self._new = False  # before reading: a commit meanwhile sets it again
+        reading = asyncio.create_task(
+            asyncio.to_thread(self._read, new if wanted[0] else None, old if wanted[1] else None, pack),
+            name="uplink-read",
+        )
+        try:
+            sent = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            while not reading.done():  # a slow disk may outlast several cancellations
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({reading})
+            with contextlib.suppress(OSError):
+                flight.add(reading.result())  # what the outbox gave out it gives out once
+            raise
+        except OSError as error:
+            log.error("the outbox cannot be read now: %s", error)
+            self._new = True
+            await asyncio.sleep(1)
+            return
+        flight.add(sent)
+
+    def _read(self, new: Room | None, old: Room | None, pack: int) -> list[Sent]:
+        found: list[Sent] = []
+        if new is not None:
+            self._old |= self._outbox.overtake(BEHIND)
+            records = self._outbox.take(*new)
+            self._new |= bool(records)  # only an empty reading is the end
+            found = [self._sent(each) for each in records]
+        if old is not None:
+            try:
+                records = self._outbox.take_overtaken(*old)
+            except OSError:
+                if not found:
+                    raise
+                return found  # it says so again
+            self._old = bool(records)
+            if pack:
+                found += self._packed(records, pack)
+            else:
+                found += [self._sent(each, overtaken=True) for each in records]
+        return found
+
+    def _sent(self, record: Record, *, overtaken: bool = False) -> Sent:
+        topic = f"{self._base}/{record.cls}/{record.tail}"
+        return Sent(record.seq, topic, compress(self._restamped(record)), overtaken)
+
+    def _packed(self, records: list[Record], size: int) -> list[Sent]:
+        plain = [(each.seq, f"{each.cls}/{each.tail}", self._restamped(each)) for each in records]
+        found = list(packed(self._base, plain, size))
+        if found:
+            squeeze = sum(len(body) for _, _, body in plain) / sum(len(sent.body) for sent in found)
+            self._squeeze = min(max(1.0, squeeze), 2 * GUESS)
+        return found
+
+    def _restamped(self, record: Record) -> bytes:
+        if not record.unsynced or record.boot != self._boot:
+            return record.body
+        state = self._clock_state()
+        if state is ClockState.UNSYNCED:
+            return record.body
+        shift_ns = offset_ns(self._clock) - record.offset_ns
+        try:
+            return restamp(record.body, Batch if record.cls == "data" else Event, shift_ns, state)
+        except msgspec.MsgspecError as error:  # written by another version: it goes out as it is
+            log.warning("%s %d is not restamped: %s", record.tail, record.seq, error)
+            return record.body

@@ -1,0 +1,73 @@
+"""QoS 0 bodies of which only the newest counts: sent at once, kept by topic while the socket is busy."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+
+from agent.uplink.mqtt_client import Link, LinkDown
+from wire.codec import encode, seal
+from wire.messages import MAX_BODY, Live, Snapshot
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 64  # packets before the socket, from where on these wait
+_TOPICS = 1_000
+
+
+class Latest:
+    """Bounded by `_TOPICS` bodies of at most `MAX_BODY` bytes each; `counters` says what was dropped."""
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self._counters = counters
+        self._waiting: dict[str, tuple[bytes, bool, int]] = {}  # topic -> body, retained, expiry
+
+    def __bool__(self) -> bool:
+        """Whether something waits for the socket."""
+        return bool(self._waiting)
+
+    def put(
+        self,
+        link: Link | None,
+        topic: str,
+        body: Live | Snapshot,
+        *,
+        retain: bool = False,
+        expiry_s: int = 0,
+        sealed: bool = False,
+    ) -> None:
+        """Publish, now or when the socket takes it; dropped without a link. `sealed`: with a checksum."""
+        what = "snap" if isinstance(body, Snapshot) else "live"
+        if link is None:
+            self._counters[f"{what}_dropped"] += 1
+            return
+        try:
+            raw = seal(encode(body)) if sealed else encode(body)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._counters[f"{what}_refused"] += 1
+            log.debug("%s cannot be encoded: %s", topic, error)
+            return
+        if len(raw) > MAX_BODY or len(self._waiting) >= _TOPICS:
+            self._counters[f"{what}_refused"] += 1
+            return
+        if topic in self._waiting:
+            self._counters[f"{what}_dropped"] += 1
+        self._waiting[topic] = (raw, retain, expiry_s)
+        with contextlib.suppress(LinkDown):
+            self.send(link)
+
+    def send(self, link: Link) -> None:
+        """Send what waits, as far as the socket keeps up.
+
+        Raises:
+            LinkDown: there is no connection.
+        """
+        while self._waiting and link.backlog < _BACKLOG:
+            topic = next(iter(self._waiting))
+            body, retain, expiry_s = self._waiting.pop(topic)
+            link.send(topic, body, qos=0, retain=retain, expiry_s=expiry_s)
+
+    def clear(self) -> None:
+        """Forget what waits: it is old when the link is back."""
+        self._waiting.clear()

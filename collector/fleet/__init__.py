@@ -1,0 +1,1 @@
+"""The present state of every node, and what is wrong with it."""

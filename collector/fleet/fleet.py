@@ -1,0 +1,394 @@
+"""What is known of every node now: state, devices, models, health, and what is wrong with it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from collector.fleet import problems
+from collector.fleet.problems import Trouble
+from collector.ledger.ledger import Claim, Ledger, Totals, totals
+from collector.store.clock_skew import Offset, Skew
+from wire.clock import Clock
+from wire.codec import decode, encode
+from wire.errors import WireError
+from wire.messages import Birth, Live, Snapshot, Status
+from wire.topics import NODE_ITSELF, Topic
+
+MAX_NODES = 20_000
+MAX_LIVE = 50_000  # streams of all nodes whose newest values are kept
+MAX_SNAPSHOTS = 300  # pictures of 60 kB at most
+MAX_LABEL = 64  # letters of a class
+SILENT_MS = 45_000  # three heartbeats
+HEARTBEAT = "agent"  # live/_/agent
+
+StateKey = str  # "status/{node}" and alike, in the store
+
+
+class NodeView(Struct):
+    """One node as the API shows it."""
+
+    node: str
+    state: str
+    since: int
+    last_seen: int
+    agent: str
+    clk: int | None
+    skew_ms: int | None
+    uncertainty_ms: int | None
+    outbox: dict[str, float | None]
+    health: dict[str, float | None]
+    devices: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+    ledger: Totals
+    trouble: list[Trouble]
+
+
+@dataclass(slots=True)
+class NodeState:
+    """What came from one node."""
+
+    status: Status | None = None
+    since_ms: int = 0  # of the status' state: it is sent again when something else in it changes
+    birth: Birth | None = None
+    beat: Live = field(default_factory=dict)
+    beat_ms: int = 0  # when it was received
+    seen_ms: int = 0
+    skew: Skew = field(default_factory=Skew)
+    quarantined_ms: int = 0
+    missing_since: int = 0
+
+
+class Fleet:
+    """All nodes; every method may be called from any thread."""
+
+    def __init__(self, clock: Clock, ledger: Ledger) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._nodes: dict[str, NodeState] = {}
+        self._live: dict[tuple[str, str, str], Live] = {}
+        self._snapshots: OrderedDict[tuple[str, str, str], Snapshot] = OrderedDict()
+        self._unsaved: dict[StateKey, bytes] = {}
+
+    def restore(self, states: Mapping[StateKey, bytes]) -> None:
+        """Take over what the store remembers; what cannot be read any more is left out."""
+        for key, body in states.items():
+            kind, _, node = key.partition("/")
+            if kind not in ("status", "birth", "beat"):
+                continue
+            state = self._nodes.setdefault(node, NodeState())
+            try:
+                if kind == "status":
+                    state.status = decode(body, Status)
+                    state.since_ms = state.status.ts
+                elif kind == "birth":
+                    state.birth = decode(body, Birth)
+                else:
+                    saved = msgspec.json.decode(body, type=_SavedBeat)
+                    state.beat, state.beat_ms = saved.beat, saved.at_ms
+                    state.seen_ms = max(state.seen_ms, saved.seen_ms)
+            except (WireError, msgspec.MsgspecError):
+                continue
+
+    def take_unsaved(self) -> dict[StateKey, bytes]:
+        """States that the store does not have yet; they count as saved then."""
+        with self._lock:
+            found, self._unsaved = self._unsaved, {}
+        return found
+
+    def give_back(self, states: Mapping[StateKey, bytes]) -> None:
+        """Undo `take_unsaved`: newer ones win."""
+        with self._lock:
+            self._unsaved = {**states, **self._unsaved}
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether there are states for the store."""
+        return bool(self._unsaved)
+
+    def _state(self, node: str) -> NodeState:
+        state = self._nodes.get(node)
+        if state is None:
+            if len(self._nodes) >= MAX_NODES:
+                raise WireError(f"more than {MAX_NODES} nodes")
+            state = self._nodes[node] = NodeState()
+        return state
+
+    def saw(self, node: str, recv_ms: int) -> None:
+        """A message came from the node just now."""
+        with self._lock:
+            state = self._state(node)
+            state.seen_ms = max(state.seen_ms, recv_ms)
+
+    def on_status(self, node: str, status: Status, recv_ms: int, *, retained: bool) -> bool:
+        """Take a status; False when it is older than one already seen.
+
+        A node's Will is published by the broker, so it is no sign of life.
+        """
+        with self._lock:
+            state = self._state(node)
+            if state.status is not None and status.sess < state.status.sess:
+                return False
+            before, state.status = state.status, status
+            if before is None or (before.state, before.sess) != (status.state, status.sess):
+                state.since_ms = status.ts
+            if not retained and status.state != "lost":
+                state.seen_ms = max(state.seen_ms, recv_ms)
+            self._unsaved[f"status/{node}"] = encode(status)
+        return True
+
+    def on_birth(self, node: str, birth: Birth) -> bool:
+        """Take a birth; False when it is older than one already seen."""
+        with self._lock:
+            state = self._state(node)
+            if state.birth is not None and birth.sess < state.birth.sess:
+                return False
+            state.birth = birth
+            self._unsaved[f"birth/{node}"] = encode(birth)
+        return True
+
+    def on_live(self, topic: Topic, live: Live, recv_ms: int, *, retained: bool) -> None:
+        """Take newest values, or a heartbeat."""
+        node = str(topic.address)
+        with self._lock:
+            state = self._state(node)
+            if not retained:
+                state.seen_ms = max(state.seen_ms, recv_ms)
+            if topic.device == NODE_ITSELF and topic.name == HEARTBEAT:
+                self._on_beat(node, state, live, recv_ms, retained)
+            elif len(self._live) < MAX_LIVE or (node, topic.device, topic.name) in self._live:
+                self._live[(node, topic.device, topic.name)] = live
+        if topic.device == NODE_ITSELF and topic.name == HEARTBEAT:
+            self._claim(node, live, recv_ms)
+
+    def _on_beat(self, node: str, state: NodeState, beat: Live, recv_ms: int, retained: bool) -> None:
+        sent = int(number(beat, "ts") or 0)
+        if not retained:
+            self._measure(state, beat, sent, recv_ms)
+        elif state.beat and sent < int(number(state.beat, "ts") or 0):
+            return
+        else:
+            state.seen_ms = max(state.seen_ms, min(sent, recv_ms))
+        state.beat, state.beat_ms = beat, recv_ms
+        self._unsaved[f"beat/{node}"] = msgspec.json.encode(_SavedBeat(beat, recv_ms, state.seen_ms))
+
+    def _measure(self, state: NodeState, beat: Live, sent: int, recv_ms: int) -> None:
+        uptime, boot, down = number(beat, "uptime_s"), beat.get("boot"), number(beat, "ack_ms")
+        if uptime is not None and isinstance(boot, str):
+            state.skew.started_at(boot, sent - uptime * 1000)
+        state.skew.add(self._clock.monotonic(), recv_ms - sent, None if down is None else int(down))
+
+    def _claim(self, node: str, beat: Live, recv_ms: int) -> None:
+        ep = beat.get("ep")
+        figures = [number(beat, name) for name in ("head", "acked", "depth", "taken_rows")]
+        if not isinstance(ep, str) or not 8 <= len(ep) <= 32 or set(ep) - set("0123456789abcdef"):
+            return
+        head, acked, depth, rows = (int(min(max(value or 0, 0), 2**62)) for value in figures)
+        self._ledger.claim(node, ep, Claim(head, acked, depth, rows, recv_ms))
+
+    def on_snapshot(self, topic: Topic, snapshot: Snapshot, recv_ms: int) -> None:
+        """Keep the newest picture of a stream."""
+        key = (str(topic.address), topic.device, topic.name)
+        with self._lock:
+            self._state(key[0]).seen_ms = recv_ms
+            self._snapshots[key] = snapshot
+            self._snapshots.move_to_end(key)
+            while len(self._snapshots) > MAX_SNAPSHOTS:
+                self._snapshots.popitem(last=False)
+
+    def on_quarantine(self, node: str, recv_ms: int) -> None:
+        """A message under the node's topics could not be taken."""
+        with self._lock:
+            if node in self._nodes:
+                self._nodes[node].quarantined_ms = recv_ms
+
+    def keep(self, key: StateKey, body: bytes) -> None:
+        """Have the store remember a body as it is, for a known node."""
+        with self._lock:
+            self._unsaved[key] = body
+
+    def skew_ms(self, node: str) -> int:
+        """How far the node's clock is behind the collector's, 0 when unknown."""
+        with self._lock:
+            state = self._nodes.get(node)
+            return (state.skew.offset(self._clock.monotonic()).skew_ms or 0) if state else 0
+
+    def offset(self, node: str) -> Offset:
+        """The same with its uncertainty, None where unknown."""
+        with self._lock:
+            state = self._nodes.get(node)
+            return state.skew.offset(self._clock.monotonic()) if state else Offset()
+
+    def clock_state(self, node: str) -> int | None:
+        """What the node's newest heartbeat says of its clock."""
+        with self._lock:
+            state = self._nodes.get(node)
+            return _whole(number(state.beat, "clk")) if state else None
+
+    def snapshot(self, node: str, device: str, stream: str) -> Snapshot | None:
+        """The newest picture of a stream."""
+        with self._lock:
+            return self._snapshots.get((node, device, stream))
+
+    def has_pictures(self, node: str, device: str, stream: str) -> bool:
+        """Whether the node declares this stream as one of pictures."""
+        birth = self.birth(node)
+        found = birth.devices.get(device) if birth else None
+        declared = found.streams.get(stream) if found else None
+        return declared is not None and declared.kind == "frame"
+
+    def live(self, node: str) -> dict[str, dict[str, Live]]:
+        """Newest live values of a node, by device and stream."""
+        found: dict[str, dict[str, Live]] = {}
+        with self._lock:
+            for (owner, device, stream), values in self._live.items():
+                if owner == node:
+                    found.setdefault(device, {})[stream] = values
+        return found
+
+    def birth(self, node: str) -> Birth | None:
+        """The newest birth of a node."""
+        with self._lock:
+            state = self._nodes.get(node)
+            return state.birth if state else None
+
+    def unit(self, node: str, device: str, stream: str, name: str) -> str:
+        """The declared unit of a field, "" when nobody declared one."""
+        birth = self.birth(node)
+        found = birth.devices.get(device) if birth else None
+        declared = found.streams.get(stream) if found else None
+        one = declared.fields.get(name) if declared else None
+        return one.unit if one else ""
+
+    def views(self, only: str | None = None) -> list[NodeView]:
+        """Every node (or `only` one), trouble first, then by name."""
+        now = self._clock.now_ms()
+        accounts: dict[str, list[Any]] = {}
+        for entry in self._ledger.entries(only):
+            accounts.setdefault(entry.node, []).append(entry)
+        with self._lock:
+            names = (
+                set(self._nodes) | set(accounts)
+                if only is None
+                else {only} & (set(self._nodes) | set(accounts))
+            )
+            found = [self._view(name, totals(accounts.get(name, ())), now) for name in names]
+        return sorted(found, key=lambda view: (-max((t.sev for t in view.trouble), default=-1), view.node))
+
+    def _view(self, node: str, ledger: Totals, now: int) -> NodeView:
+        state = self._nodes.get(node) or NodeState()
+        name, since, why = _condition(state, now)
+        offset = state.skew.offset(self._clock.monotonic())
+        view = NodeView(
+            node=node,
+            state=name,
+            since=since,
+            last_seen=state.seen_ms,
+            agent=(state.status.agent if state.status else "")
+            or (state.birth.agent.ver if state.birth else ""),
+            clk=_whole(number(state.beat, "clk")),
+            skew_ms=offset.skew_ms,
+            uncertainty_ms=offset.uncertainty_ms,
+            outbox={key: number(state.beat, key) for key in ("depth", "oldest_s", "bytes")},
+            health={key: number(state.beat, key) for key in ("rss_mb", "cpu_pct", "temp_c", "uptime_s")},
+            devices=list(_devices(state, name == "online")),
+            models=[
+                {**model, "verdict": self._verdict(node, model, name == "online")}
+                for model in _models(state, name == "online")
+            ],
+            ledger=ledger,
+            trouble=[],
+        )
+        if ledger.missing_count:
+            state.missing_since = state.missing_since or now
+        else:
+            state.missing_since = 0
+        view.trouble = problems.find(
+            view,
+            why=why,
+            now=now,
+            missing_since=state.missing_since,
+            quarantined=state.quarantined_ms,
+            doubt=self._ledger.doubt(node, now - problems.DOUBT_MS),
+        )
+        return view
+
+    def _verdict(self, node: str, model: dict[str, Any], online: bool) -> dict[str, Any]:
+        """The class that a model named last, and whether that is an alarm, as far as it tells either."""
+        live = self._live.get((node, model["device"], model["slot"]), {}) if online else {}
+        label, alarm = live.get("label"), live.get("alarm")
+        return {
+            **({"label": label[:MAX_LABEL]} if isinstance(label, str) else {}),
+            **({"alarm": alarm} if isinstance(alarm, bool) else {}),
+        }
+
+
+class _SavedBeat(Struct):
+    beat: Live
+    at_ms: int
+    seen_ms: int
+
+
+def number(live: Live, name: str) -> float | None:
+    """A finite number in a flat body, else None."""
+    value = live.get(name)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _condition(state: NodeState, now: int) -> tuple[str, int, str]:
+    """State, since when, and why: what a node said of itself decays when it falls silent."""
+    status = state.status
+    if status is None:
+        return "unknown", state.seen_ms, "no status has come yet"
+    silent_ms = now - max(state.seen_ms, 0)
+    if status.state == "online" and silent_ms > SILENT_MS:
+        return "unknown", state.seen_ms + SILENT_MS, f"no sign of life for {silent_ms // 1000} s"
+    return status.state, state.since_ms, status.reason
+
+
+def _devices(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
+    described = state.birth.devices if state.birth else {}
+    told = state.status.devices if state.status else {}
+    for name in sorted({*described, *told}):
+        device, said = described.get(name), told.get(name)
+        streams = {
+            stream: {"kind": one.kind, **msgspec.to_builtins(one), "fields": msgspec.to_builtins(one.fields)}
+            for stream, one in (device.streams if device else {}).items()
+        }
+        yield {
+            "id": name,
+            "type": device.type if device else "",
+            "state": said.state if said and online else "unknown",
+            "since": said.since if said else 0,
+            "why": said.why if said else "",
+            "counters": said.counters if said else {},
+            "streams": streams,
+        }
+
+
+def _models(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
+    told = state.status.models if state.status else {}
+    listed = state.birth.models if state.birth else {}
+    for slot in sorted({*told, *listed}):
+        said, ref = told.get(slot), listed.get(slot)
+        yield {
+            "slot": slot,
+            "device": said.device if said else "",
+            "name": (said.name if said else "") or (ref.name if ref else ""),
+            "ver": (said.ver if said else "") or (ref.ver if ref else ""),
+            "provider": said.provider if said else "",
+            "state": said.state if said and online else "unknown",
+            "why": said.why if said else "",
+            "counters": said.counters if said else {},
+        }

@@ -1,0 +1,1 @@
+"""From a received message to a committed and acknowledged one."""

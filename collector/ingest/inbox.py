@@ -1,0 +1,61 @@
+"""What was received and waits for its commit, in order of arrival; a sender has its share and no more."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from collector.ingest.group_builder import Received
+
+QUEUE_MESSAGES = 5_000
+QUEUE_BYTES = 32_000_000
+# A node has 640 publications on its way, and after a new connection as many that were sent before.
+SENDER_MESSAGES = 1_600  # a pack counts as one
+SENDER_BYTES = 8_000_000
+
+
+class Inbox:
+    """Thread-safe. One puts, one takes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._items: deque[tuple[Received, str, int]] = deque()  # sender, what goes off its share
+        self._size = 0  # bytes
+        self._shares: Counter[str] = Counter()
+        self._sizes: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        """How many messages wait."""
+        return len(self._items)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more should be received now."""
+        return len(self._items) >= QUEUE_MESSAGES or self._size >= QUEUE_BYTES
+
+    def put(self, sender: str, some: Sequence[Received]) -> bool:
+        """Take one publication of `sender`, which may be a pack; False beyond its share."""
+        size = sum(len(one.message.body) for one in some)
+        with self._lock:
+            if self._shares[sender] >= SENDER_MESSAGES or self._sizes[sender] >= SENDER_BYTES:
+                return False
+            self._shares[sender] += 1
+            self._sizes[sender] += size
+            self._size += size
+            last = len(some) - 1
+            self._items.extend((one, sender, int(at == last)) for at, one in enumerate(some))
+        return True
+
+    def take(self, most: int) -> list[Received]:
+        """The oldest messages, at most so many."""
+        with self._lock:
+            found = [self._items.popleft() for _ in range(min(len(self._items), most))]
+            for one, sender, ended in found:
+                size = len(one.message.body)
+                self._size -= size
+                self._sizes[sender] -= size
+                self._shares[sender] -= ended
+                if not self._shares[sender]:
+                    del self._shares[sender], self._sizes[sender]
+        return [one for one, _, _ in found]

@@ -1,0 +1,1 @@
+"""The account of every message: taken, stored, declared lost, missing."""

@@ -1,0 +1,105 @@
+"""What the store has of one outbox: numbers, declared losses, the node's word, and how all of it is saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from collector.ledger.statements import Book, SavedBook
+from wire.ranges import Ranges
+
+Key = tuple[str, str]  # node as "tenant/pilot/site/node", ep
+Hole = tuple[int, int, int]  # first and last number, when the message before it was stored (ms)
+
+
+class Claim(Struct, frozen=True):
+    """What a node's heartbeat said of its outbox at `at_ms` (the collector's clock)."""
+
+    head: int = 0
+    acked: int = 0
+    depth: int = 0
+    rows: int = 0  # rows ever taken
+    at_ms: int = 0
+
+
+class Mark(Struct, omit_defaults=True):
+    """An account as it lies in the store."""
+
+    node: str
+    ep: str
+    stored: list[tuple[int, int]] = []
+    lost: list[tuple[int, int, str]] = []
+    duplicates: int = 0
+    rows: int = 0
+    first: int = 0
+    last: int = 0
+    claim: Claim | None = None
+    holes: list[Hole] = []
+    heads: list[tuple[int, int]] = []
+    book: SavedBook | None = None
+
+
+@dataclass(slots=True)
+class Account:
+    """What the store has of one (node, ep)."""
+
+    node: str
+    ep: str
+    stored: Ranges = field(default_factory=Ranges)
+    lost: list[tuple[int, int, str]] = field(default_factory=list)
+    duplicates: int = 0
+    rows: int = 0
+    first: int = 0
+    last: int = 0
+    holes: list[Hole] = field(default_factory=list)  # since when numbers below the highest are not stored
+    book: Book = field(default_factory=Book)
+
+    def copy(self) -> Account:
+        """A draft that can be changed without touching this one."""
+        return Account(
+            self.node,
+            self.ep,
+            self.stored.copy(),
+            list(self.lost),
+            self.duplicates,
+            self.rows,
+            self.first,
+            self.last,
+            list(self.holes),
+            self.book.copy(),
+        )
+
+    @classmethod
+    def of(cls, mark: Mark) -> Account:
+        """From the form that is stored."""
+        return cls(
+            mark.node,
+            mark.ep,
+            Ranges(mark.stored),
+            list(mark.lost),
+            mark.duplicates,
+            mark.rows,
+            mark.first,
+            mark.last,
+            list(mark.holes),
+            Book() if mark.book is None else Book.of(mark.book),
+        )
+
+    def mark(self, claim: Claim | None, heads: list[tuple[int, int]]) -> Mark:
+        """The form that is stored."""
+        self.holes = [hole for hole in self.holes if self.stored.missing(hole[0], hole[1])]
+        return Mark(
+            self.node,
+            self.ep,
+            list(self.stored),
+            self.lost,
+            self.duplicates,
+            self.rows,
+            self.first,
+            self.last,
+            claim,
+            self.holes,
+            heads,
+            self.book.saved(),
+        )

@@ -1,0 +1,182 @@
+"""The ledger's lines: what of an outbox is stored, declared lost, waiting, missing, since when and why."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from msgspec import Struct
+
+from collector.ledger.account import Account, Claim
+from wire.ranges import Range, Ranges
+
+SHOWN = 100  # ranges an entry lists; its counts are always of all
+
+
+class Entry(Struct):
+    """One line of the ledger; counts are messages, `first` and `last` times of storing in ms.
+
+    `absent` is `missing` with since when (ms, 0 unknown) and why.
+    """
+
+    node: str
+    ep: str
+    taken: int
+    stored: int
+    gaps: list[tuple[int, int, str]]
+    gap_count: int
+    missing: list[tuple[int, int]]
+    missing_count: int
+    waiting: int
+    duplicates: int
+    rows_stored: int
+    rows_taken: int
+    first: int
+    last: int
+    absent: list[tuple[int, int, int, str]] = []
+
+
+class Totals(Struct):
+    """Sums over entries."""
+
+    taken: int = 0
+    stored: int = 0
+    gap_count: int = 0
+    missing_count: int = 0
+    waiting: int = 0
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An account with what its node says of it; `current` is the ep that the node writes now."""
+
+    account: Account
+    claim: Claim | None
+    current: str
+    heads: list[tuple[int, int]]
+
+    @property
+    def in_use(self) -> bool:
+        """Whether its outbox can still hold something."""
+        return self.current == self.account.ep
+
+    def since(self, first: int) -> int:
+        """When the message before this number was stored, or the number was first claimed; 0 when unknown."""
+        for low, high, at_ms in self.account.holes:
+            if low <= first <= high:
+                return at_ms
+        at = bisect_right(self.heads, first - 1, key=lambda one: one[0])
+        if at < len(self.heads):
+            return self.heads[at][1]
+        if first > self.account.stored.highest() and self.claim is not None:
+            return self.claim.at_ms
+        return 0
+
+    def whys(self, holes: Iterable[Range]) -> Iterator[tuple[int, int, int, str]]:
+        """Why each of these ranges is not there, and since when."""
+        acked = self.account.book.said.acked
+        if self.claim is not None:
+            acked = max(acked, min(self.claim.acked, self.claim.head))
+        lost = NEVER if self.in_use else f"{OUTBOX_LOST}: the node goes on as ep {self.current}"
+        for first, last in holes:
+            if first <= acked:
+                yield first, min(last, acked), self.since(first), RESTORED
+            if last > acked:
+                yield max(first, acked + 1), last, self.since(max(first, acked + 1)), lost
+
+
+NEVER = "never arrived"
+OUTBOX_LOST = "its outbox was lost"
+RESTORED = "was stored once: this store is restored from an older backup"
+
+
+def totals(entries: Iterable[Entry]) -> Totals:
+    """Sum entries up."""
+    found = Totals()
+    for entry in entries:
+        found.taken += entry.taken
+        found.stored += entry.stored
+        found.gap_count += entry.gap_count
+        found.missing_count += entry.missing_count
+        found.waiting += entry.waiting
+        found.duplicates += entry.duplicates
+    return found
+
+
+class Balance:
+    """Every number of an outbox up to the highest: stored, declared lost, waiting on its node, or missing."""
+
+    def __init__(self, known: Known) -> None:
+        account, claim = known.account, known.claim
+        self.known = known
+        self.stored = account.stored
+        accounted = account.stored
+        if account.lost:
+            accounted = account.stored.copy()
+            accounted.update((first, last) for first, last, _ in account.lost)
+        self.taken = max(accounted.highest(), claim.head if claim else 0)
+        self.accounted = accounted
+        holes = accounted.missing(1, self.taken) if self.taken else []
+        self.waiting_count = _waiting(known, holes)
+        self.missing_count = _count(holes) - self.waiting_count
+        self.missing = Ranges(_lowest(holes, self.missing_count))
+
+    @property
+    def gap_count(self) -> int:
+        """How many are declared lost and not stored after all."""
+        return self.accounted.count() - self.stored.count()
+
+
+def entry_of(known: Known) -> Entry:
+    """The line of one outbox."""
+    account, balance = known.account, Balance(known)
+    missing = list(islice(balance.missing, SHOWN))
+    return Entry(
+        node=account.node,
+        ep=account.ep,
+        taken=balance.taken,
+        stored=balance.stored.count(),
+        gaps=account.lost[:SHOWN],
+        gap_count=balance.gap_count,
+        missing=missing,
+        missing_count=balance.missing_count,
+        waiting=balance.waiting_count,
+        duplicates=account.duplicates,
+        rows_stored=account.rows,
+        rows_taken=known.claim.rows if known.claim else 0,
+        first=account.first,
+        last=account.last,
+        absent=list(known.whys(missing)),
+    )
+
+
+def _waiting(known: Known, holes: list[Range]) -> int:
+    """Only the outbox that is in use now can still hold something, and no more than it said."""
+    if known.claim is None or not known.in_use:
+        return 0
+    to_head = _count(_cut(holes, known.claim.head))
+    return _count(holes) - to_head + min(to_head, known.claim.depth)
+
+
+def _count(ranges: Iterable[Range]) -> int:
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def _cut(ranges: Iterable[Range], upto: int) -> Iterator[Range]:
+    for first, last in ranges:
+        if first > upto:
+            return
+        yield first, min(last, upto)
+
+
+def _lowest(ranges: Iterable[Range], count: int) -> Iterator[Range]:
+    """The first `count` numbers of `ranges`: an outbox drains from its oldest, so what is gone is lowest."""
+    for first, last in ranges:
+        if count <= 0:
+            return
+        end = min(last, first + count - 1)
+        count -= end - first + 1
+        yield first, end

@@ -1,0 +1,255 @@
+"""The account of every message: per (node, ep) what was taken, stored, declared lost, and what is missing."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from collector.ledger.account import Account, Claim, Key, Mark
+from collector.ledger.balance import Entry, Known, Totals, entry_of, totals
+from collector.ledger.statements import MAX_RUNS, Day, Days, Ring, Statements, decoded
+from wire.messages import Event
+from wire.ranges import Range
+
+__all__ = ["Account", "Claim", "Draft", "Entry", "Key", "Ledger", "Mark", "Refused", "Totals", "totals"]
+
+# Stored or lost ranges of a node with one outbox, shared out over all its outboxes. A drained outbox leaves a
+# handful; one that drains its events before its data has as many for a while as there are data between them.
+MAX_RANGES = 200_000
+MAX_EPOCHS = 1_000  # per node: one per outbox ever made
+MAX_NODES = 20_000  # whose accounts are kept
+MAX_HOLES = 200  # whose age is known, of one outbox
+MAX_HEADS = 50  # claims of an outbox that tell since when its last messages are missing
+
+
+class Refused(Exception):
+    """A message that the ledger has no room for now; it is not acknowledged, so it comes again."""
+
+
+class Ledger:
+    """All accounts; `claim` may be called from any thread, `accept` from the writer's only."""
+
+    def __init__(self, marks: Iterable[Mark] = (), states: Mapping[str, bytes] | None = None) -> None:
+        self.days = Days(states or {})
+        self._lock = threading.Lock()
+        self._accounts: dict[Key, Account] = {}
+        self._outboxes: Counter[str] = Counter()  # node -> how many
+        self._claims: dict[Key, Claim] = {}
+        self._heads: dict[Key, list[tuple[int, int]]] = {}  # head, when it was claimed first, rising
+        self._current: dict[str, str] = {}  # node -> the ep it writes now
+        self._claimed: set[Key] = set()  # claims that are not in the store yet
+        for mark in marks:
+            self._restore(mark)
+
+    def _restore(self, mark: Mark) -> None:
+        key = (mark.node, mark.ep)
+        self._outboxes[mark.node] += key not in self._accounts
+        self._accounts[key] = Account.of(mark)
+        if mark.claim is not None:
+            self._claims[key] = mark.claim
+        if mark.heads:
+            self._heads[key] = list(mark.heads)
+        newest = self._current.get(mark.node)
+        if newest is None or self._seen((mark.node, newest)) < self._seen(key):
+            self._current[mark.node] = mark.ep
+
+    def _seen(self, key: Key) -> int:
+        claim = self._claims.get(key)
+        return max(self._accounts[key].last, claim.at_ms if claim else 0)
+
+    def account(self, key: Key) -> Account | None:
+        """The account as it is on disk; not to be changed."""
+        return self._accounts.get(key)
+
+    def has_room(self, node: str, others: int = 0) -> bool:
+        """Whether an account of this node can be kept, besides `others` that are being opened."""
+        return node in self._outboxes or len(self._outboxes) + others < MAX_NODES
+
+    def outboxes(self, node: str) -> int:
+        """How many a node ever used."""
+        return self._outboxes[node]
+
+    def claim(self, node: str, ep: str, claim: Claim) -> None:
+        """Note what a heartbeat says; an unknown ep opens an account."""
+        key = (node, ep)
+        with self._lock:
+            if key not in self._accounts:
+                if self._outboxes[node] >= MAX_EPOCHS or not self.has_room(node):
+                    return
+                self._accounts[key] = Account(node, ep)
+                self._outboxes[node] += 1
+            before = self._claims.get(key)
+            if before is not None and claim.head < before.head:
+                return  # retained or overtaken: an outbox never goes back
+            self._claims[key] = claim
+            self._note_head(key, claim)
+            self._current[node] = ep
+            self._claimed.add(key)
+
+    def _note_head(self, key: Key, claim: Claim) -> None:
+        reached = self._accounts[key].stored.highest()
+        heads = [one for one in self._heads.get(key, ()) if one[0] > reached]
+        if claim.head > max(reached, heads[-1][0] if heads else 0):
+            heads = [*heads[: MAX_HEADS - 1], (claim.head, claim.at_ms)]
+        self._heads[key] = heads
+
+    def accept(self, drafts: Iterable[Account], states: Mapping[str, bytes] | None = None) -> None:
+        """Take over drafts, and what was stated with them, that are on disk now."""
+        with self._lock:
+            self.days.restore(states or {})
+            for draft in drafts:
+                self._outboxes[draft.node] += (draft.node, draft.ep) not in self._accounts
+                self._accounts[(draft.node, draft.ep)] = draft
+                self._current.setdefault(draft.node, draft.ep)
+
+    def marks(self, drafts: Iterable[Account] = (), *, everything: bool = False) -> list[Mark]:
+        """What has to be written with a group: its drafts and accounts with fresh claims, or all."""
+        with self._lock:
+            changed = {(draft.node, draft.ep): draft for draft in drafts}
+            keys = self._accounts.keys() if everything else self._claimed
+            for key in keys:
+                changed.setdefault(key, self._accounts[key])
+            self._claimed.clear()
+            return [
+                account.mark(self._claims.get(key), self._heads.get(key, []))
+                for key, account in changed.items()
+            ]
+
+    def remember(self, marks: Iterable[Mark]) -> None:
+        """Undo the forgetting of `marks`: they did not reach the disk."""
+        with self._lock:
+            self._claimed.update(
+                key for mark in marks if (key := (mark.node, mark.ep)) in self._accounts and mark.claim
+            )
+
+    def ring(self, node: str) -> Ring:
+        """The keys that a node's statements were signed with."""
+        with self._lock:
+            return self.days.rings.get(node, Ring())
+
+    def rings(self) -> dict[str, Ring]:
+        """Those of all nodes."""
+        with self._lock:
+            return dict(self.days.rings)
+
+    def doubt(self, node: str, since_ms: int) -> str:
+        """Why statements of a node that came since then were not taken, "" when all were."""
+        with self._lock:
+            account = self._accounts.get((node, self._current.get(node, "")))
+            book = account.book if account is not None else None
+        return "" if book is None or book.said.refused_at < since_ms else book.said.refused_why
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether heartbeats came that are not in the store yet."""
+        return bool(self._claimed)
+
+    def entries(self, node: str | None = None) -> list[Entry]:
+        """The ledger, of one node or all, ordered by node and first storing."""
+        found = [entry_of(known) for known in self.known(lambda key: node is None or key[0] == node)]
+        return sorted(found, key=lambda entry: (entry.node, entry.first, entry.ep))
+
+    def with_days(self, wanted: Callable[[str], bool]) -> list[tuple[Known, dict[str, Day]]]:
+        """The same of the nodes that are `wanted`, with what was stated of each UTC day."""
+        found = self.known(lambda key: wanted(key[0]))
+        with self._lock:
+            bodies = [self.days.bodies((one.account.node, one.account.ep)) for one in found]
+        return [(one, decoded(each)) for one, each in zip(found, bodies, strict=True)]
+
+    def known(self, wanted: Callable[[Key], bool]) -> list[Known]:
+        """All that is known of the outboxes that are `wanted`; not to be changed."""
+        with self._lock:
+            return [
+                Known(
+                    account,
+                    self._claims.get(key),
+                    self._current.get(key[0], key[1]),
+                    self._heads.get(key, []),
+                )
+                for key, account in self._accounts.items()
+                if wanted(key)
+            ]
+
+
+class Draft:
+    """The changes one group makes to the ledger, kept apart until they are on disk."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._opened: Counter[str] = Counter()  # outboxes that were not known before
+        self.accounts: dict[Key, Account] = {}
+        self.statements = Statements(ledger.days)
+
+    def _account(self, key: Key) -> Account:
+        draft = self.accounts.get(key)
+        if draft is None:
+            account = self._ledger.account(key)
+            if account is None:
+                if not self._ledger.has_room(key[0], len(self._opened)):
+                    raise Refused(f"{key[0]} is one of more than {MAX_NODES} nodes")
+                self._opened[key[0]] += 1
+                if self._outboxes(key[0]) > MAX_EPOCHS:
+                    raise Refused(f"{key[0]} used more than {MAX_EPOCHS} outboxes")
+            draft = self.accounts[key] = Account(*key) if account is None else account.copy()
+        return draft
+
+    def _outboxes(self, node: str) -> int:
+        return max(1, self._ledger.outboxes(node) + self._opened[node])
+
+    def is_new(self, node: str, ep: str, seq: int) -> bool:
+        """Whether a message was not stored yet.
+
+        Raises:
+            Refused: its outbox cannot be kept.
+        """
+        return seq not in self._account((node, ep)).stored
+
+    def add(self, node: str, ep: str, seq: int, rows: int, at_ms: int) -> bool:
+        """Count a message as stored; False for a duplicate, which is counted as one.
+
+        Raises:
+            Refused: its number cannot be kept now.
+        """
+        account = self._account((node, ep))
+        stored = account.stored
+        if seq in stored:
+            account.duplicates += 1
+            return False
+        if len(stored) >= MAX_RANGES // self._outboxes(node) and not (seq - 1 in stored or seq + 1 in stored):
+            raise Refused(f"{node} ep {ep}: too many holes between what arrived, {len(stored)}")
+        reached = stored.highest()
+        if seq > reached + 1:
+            account.holes = [*account.holes[-MAX_HOLES + 1 :], (reached + 1, seq - 1, account.last or at_ms)]
+        stored.add(seq)
+        account.rows += rows
+        account.first = account.first or at_ms
+        account.last = at_ms
+        return True
+
+    def number(self, node: str, ep: str, no: tuple[int, int], stream: str, rows: int) -> None:
+        """Note the numbers of the rows of a message that was added."""
+        book = self.accounts[(node, ep)].book
+        book.number(no, stream, rows)
+        while len(book.rows) > 2 * MAX_RUNS:
+            self.statements.settle(book, (node, ep))
+
+    def state(self, node: str, event: Event, recv_ms: int, accepted: Iterable[str]) -> None:
+        """Take a custody event that was added; whatever it says, it is stored as an event all the same."""
+        book = self.accounts[(node, event.ep)].book
+        self.statements.take(book, node, event, recv_ms, accepted)
+
+    def lose(self, node: str, ep: str, lost: Iterable[Range], why: str) -> None:
+        """Note a declared gap.
+
+        Raises:
+            Refused: there are too many already.
+        """
+        account = self._account((node, ep))
+        for first, last in lost:
+            if account.lost and account.lost[-1][2] == why and account.lost[-1][1] + 1 == first:
+                account.lost[-1] = (account.lost[-1][0], last, why)
+            elif len(account.lost) >= MAX_RANGES // self._outboxes(node):
+                raise Refused(f"{node} ep {ep}: {len(account.lost)} gaps were declared already")
+            elif (first, last, why) not in account.lost[-8:]:
+                account.lost.append((first, last, why))

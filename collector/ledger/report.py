@@ -1,0 +1,300 @@
+"""The proof per pilot, node, stream and UTC day: what was taken, by signed word, beside what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from msgspec import Struct
+
+from collector.ledger.account import Account
+from collector.ledger.balance import SHOWN, Balance, Known
+from collector.ledger.ledger import Ledger, totals
+from collector.ledger.statements import Day, Part, stored_rows
+from wire.custody import key_id
+from wire.ranges import Range
+
+UNDATED = ""  # what no statement tells the day of
+_FORKED = (
+    "statements that cannot both be true were signed: a copy of this node, or its state folder was set back"
+)
+_SET_BACK = "statements are missing though no message is: was its state folder set back to an older one?"
+_MANY_RESTARTS = "the agent restarted so often that its rows were not compared"
+
+
+class StreamShare(Struct):
+    """Rows of a stream; `messages` is how many of them the node stated."""
+
+    messages: int = 0
+    rows_taken: int = 0
+    rows_stored: int = 0
+
+
+class Sums(Struct, kw_only=True):
+    """Counts of messages, of rows where the name says so, and of verified statements."""
+
+    taken: int = 0
+    stored: int = 0
+    gap_count: int = 0
+    missing_count: int = 0
+    waiting: int = 0
+    rows_taken: int = 0
+    rows_stored: int = 0
+    statements: int = 0
+
+    def add(self, other: Sums) -> None:
+        """Count the other's as well."""
+        for name in Sums.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class DayLine(Sums):
+    """One UTC day of one outbox; counts are messages unless the name says rows.
+
+    `taken = stored + gap_count + waiting + missing_count`. `signed` of them are in `statements` that were
+    verified, the newest made at `told` (ms, the node's clock); `clk` is the worst clock state in them.
+    `verified`: there are statements, and what they count is what is stored but for what is told as declared,
+    waiting or missing; `doubt` says why it is not.
+    """
+
+    node: str
+    ep: str
+    day: str
+    signed: int = 0
+    told: int = 0
+    clk: int = 0
+    verified: bool = False
+    doubt: str = ""
+    gaps: list[tuple[int, int, str]] = []
+    absent: list[tuple[int, int, int, str]] = []
+    streams: dict[str, StreamShare] = {}
+
+
+class Stranger(Struct):
+    """A key that signed statements of a node and is not accepted."""
+
+    node: str
+    key: str
+    since: int
+    last: int
+    statements: int
+
+
+class PilotLine(Sums):
+    """One UTC day of one pilot: sums over its nodes, `verified` of them without a doubt."""
+
+    pilot: str
+    day: str
+    nodes: int = 0
+    verified: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for: `tenant/pilot`, a node, a day, `device/stream`, days from `since` on; "" is all."""
+
+    pilot: str = ""
+    node: str = ""
+    day: str = ""
+    stream: str = ""
+    since: str = ""
+
+    def node_is(self, node: str) -> bool:
+        """Whether a node is meant."""
+        return (not self.node or node == self.node) and (not self.pilot or pilot_of(node) == self.pilot)
+
+    def day_is(self, day: str) -> bool:
+        """Whether a day is meant; what has no day always is unless one was named."""
+        return day == self.day if self.day else not day or day >= self.since
+
+    def stream_is(self, stream: str) -> bool:
+        """Whether `data/device/stream` is meant."""
+        return not self.stream or self.stream in (stream, stream.partition("/")[2])
+
+
+def pilot_of(node: str) -> str:
+    """`tenant/pilot` of a node."""
+    return "/".join(node.split("/")[:2])
+
+
+def account(ledger: Ledger, wanted: Wanted, *, detailed: bool) -> dict[str, Any]:
+    """The whole answer: entries and totals, sums per pilot and day, keys, and `days` in detail if wanted."""
+    entries = [one for one in ledger.entries() if wanted.node_is(one.node)]
+    lines = day_lines(ledger, wanted)
+    strangers = [
+        Stranger(node, key_id(one.key), one.since, one.last, one.statements)
+        for node, ring in sorted(ledger.rings().items())
+        if wanted.node_is(node)
+        for one in ring.keys
+        if not one.how
+    ]
+    found = {
+        "entries": entries,
+        "totals": totals(entries),
+        "pilots": pilot_lines(lines),
+        "strangers": strangers,
+    }
+    return {**found, "days": lines} if detailed else found
+
+
+def day_lines(ledger: Ledger, wanted: Wanted) -> list[DayLine]:
+    """The proof, ordered by day, then node."""
+    found = [
+        line
+        for known, days in ledger.with_days(wanted.node_is)
+        for line in _OfOutbox(known, days).lines(wanted)
+        if not wanted.stream or line.streams
+    ]
+    return sorted(found, key=lambda line: (line.day, line.node, line.ep))
+
+
+def pilot_lines(lines: Iterable[DayLine]) -> list[PilotLine]:
+    """Sums per pilot and day, newest day first."""
+    found: dict[tuple[str, str], PilotLine] = {}
+    nodes: dict[tuple[str, str], dict[str, bool]] = {}
+    for line in lines:
+        key = (pilot_of(line.node), line.day)
+        total = found.setdefault(key, PilotLine(*key))
+        total.add(line)
+        sound = nodes.setdefault(key, {})
+        sound[line.node] = sound.get(line.node, True) and line.verified
+    for key, sound in nodes.items():
+        found[key].nodes, found[key].verified = len(sound), sum(sound.values())
+    return sorted(sorted(found.values(), key=lambda one: one.pilot), key=lambda one: one.day, reverse=True)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Numbers `first..last` of one part, and the rows of its streams that are stored."""
+
+    part: Part
+    first: int
+    last: int
+    within: dict[str, int] = field(default_factory=dict)
+    beyond: dict[str, int] = field(default_factory=dict)
+
+
+class _OfOutbox:
+    """All days of one outbox."""
+
+    def __init__(self, known: Known, days: dict[str, Day]) -> None:
+        self._known = known
+        self._balance = Balance(known)
+        self._days = days
+
+    def lines(self, wanted: Wanted) -> Iterator[DayLine]:
+        account, balance = self._known.account, self._balance
+        begin = account.book.said.begin or balance.taken + 1
+        if begin > 1 and wanted.day_is(UNDATED):
+            line = self._line(UNDATED, [(1, min(begin - 1, balance.taken))])
+            line.doubt = "no signed statement tells of it"
+            if not account.book.said.begin:
+                _count_unsigned(line, account, wanted)
+            yield line
+        pieces = self._pieces()
+        for day in sorted(pieces):
+            if wanted.day_is(day):
+                yield self._signed(day, pieces[day], wanted)
+
+    def _pieces(self) -> dict[str, list[_Piece]]:
+        """Of all days, as the rows of a run are counted over its parts."""
+        found: dict[str, list[_Piece]] = {}
+        runs: dict[int, list[_Piece]] = {}
+        for day, one in self._days.items():
+            for part in one.parts:
+                piece = _Piece(part, part.first, part.end or self._balance.taken)
+                found.setdefault(day, []).append(piece)
+                runs.setdefault(part.run, []).append(piece)
+        for run, streams in self._known.account.book.rows.items():
+            pieces = sorted(runs.get(run, ()), key=lambda piece: piece.first)
+            shares = stored_rows([piece.part for piece in pieces], streams)
+            for piece, (within, beyond) in zip(pieces, shares, strict=True):
+                piece.within, piece.beyond = within, beyond
+        return found
+
+    def _signed(self, day: str, pieces: Sequence[_Piece], wanted: Wanted) -> DayLine:
+        line = self._line(day, [(piece.first, piece.last) for piece in pieces])
+        parts = [piece.part for piece in pieces]
+        line.statements = sum(part.statements for part in parts)
+        # a part that the next one ended is vouched for to its end: that one says, signed, where it began
+        line.signed = sum((piece.part.end or piece.part.upto) - piece.first + 1 for piece in pieces)
+        line.told, line.clk = max(part.ts for part in parts), min(part.clk for part in parts)
+        streams: dict[str, StreamShare] = {}
+        for piece in pieces:
+            _count_rows(streams, piece)
+        line.doubt = self._forked({part.run for part in parts})
+        line.doubt = line.doubt or (_MANY_RESTARTS if self._days[day].coarse else _doubt(line, streams))
+        line.verified = not line.doubt
+        line.streams = {name: share for name, share in sorted(streams.items()) if wanted.stream_is(name)}
+        line.rows_taken = sum(share.rows_taken for share in line.streams.values())
+        line.rows_stored = sum(share.rows_stored for share in line.streams.values())
+        return line
+
+    def _forked(self, runs: set[int]) -> str:
+        """What speaks for two histories under the same numbers: the second was taken for duplicates."""
+        chains = self._known.account.book.said.chains
+        begins = sorted({part.run for one in self._days.values() for part in one.parts})
+        for run in sorted(runs & chains.keys()):
+            if chains[run].forked:
+                return _FORKED
+            end = next((begin - 1 for begin in begins if begin > run), self._balance.taken)
+            if len(chains[run].seen) > 1 and self._balance.stored.count_in(run, end) == end - run + 1:
+                return _SET_BACK
+        return ""
+
+    def _line(self, day: str, spans: Sequence[Range]) -> DayLine:
+        balance, account = self._balance, self._known.account
+        line = DayLine(account.node, account.ep, day)
+        for first, last in spans:
+            stored, accounted = balance.stored.count_in(first, last), balance.accounted.count_in(first, last)
+            missing = balance.missing.count_in(first, last)
+            line.taken += last - first + 1
+            line.stored += stored
+            line.gap_count += accounted - stored
+            line.missing_count += missing
+            line.waiting += last - first + 1 - accounted - missing
+        line.gaps = list(islice(_clipped_gaps(account, spans), SHOWN))
+        absent = [hole for first, last in spans for hole in balance.missing.within(first, last)]
+        line.absent = list(self._known.whys(absent[:SHOWN]))
+        return line
+
+
+def _doubt(line: DayLine, streams: dict[str, StreamShare]) -> str:
+    if line.stored < line.taken:
+        return ""  # rows that are not here went with messages that are told
+    for name, share in streams.items():
+        if share.rows_stored != share.rows_taken:
+            return f"{name}: {share.rows_taken} rows are signed and {share.rows_stored} stored"
+    return ""
+
+
+def _count_rows(streams: dict[str, StreamShare], piece: _Piece) -> None:
+    part = piece.part
+    for name in {*part.streams, *part.extra, *piece.beyond}:
+        messages, first, last = part.streams.get(name, (0, 1, 0))
+        extra = part.extra.get(name, 0) + piece.beyond.get(name, 0)
+        share = streams.setdefault(name, StreamShare())
+        share.messages += messages
+        share.rows_taken += last - first + 1 + extra
+        share.rows_stored += part.settled.get(name, 0) + piece.within.get(name, 0) + extra
+
+
+def _count_unsigned(line: DayLine, account: Account, wanted: Wanted) -> None:
+    """Of a node that states nothing: its rows are numbered all the same, up to the last that came."""
+    for streams in account.book.rows.values():
+        for name, ranges in streams.items():
+            if wanted.stream_is(name):
+                share = line.streams.setdefault(name, StreamShare())
+                share.rows_taken += ranges.highest()
+                share.rows_stored += ranges.count()
+    line.rows_taken = sum(share.rows_taken for share in line.streams.values())
+    line.rows_stored = account.rows if not line.streams else sum(s.rows_stored for s in line.streams.values())
+
+
+def _clipped_gaps(account: Account, spans: Sequence[Range]) -> Iterator[tuple[int, int, str]]:
+    for low, high, why in account.lost:
+        for first, last in spans:
+            if low <= last and first <= high:
+                yield max(low, first), min(high, last), why

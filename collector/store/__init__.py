@@ -1,0 +1,1 @@
+"""The database: day files of rows, events and the marks of the ledger."""

@@ -1,0 +1,164 @@
+"""What must outlive any single day file: marks, node states, last values; with a second copy on disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from collector.ledger.ledger import Mark
+from collector.ledger.statements import Book
+from collector.store.chunk import Rows
+from collector.store.group import Group, Last, Saved
+from wire.clock import Clock
+from wire.ranges import Ranges
+
+COPY = "marks.db"
+COPY_EVERY_S = 2.0
+KEPT = ("custody/", "key/")  # states that no node tells again
+
+
+class Memory:
+    """The newest marks, states and last values, kept in RAM and, a moment later, in a file of their own.
+
+    Marks and rows share the day file, so a damaged day file would take the marks of everything ever
+    stored with it: then all of it would be taken as new. The copy may lag by seconds, which is safe: what
+    it forgets is stored again, beside the damaged file that was set aside.
+    """
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._path = folder / COPY
+        self._clock = clock
+        self._marks: dict[tuple[str, str], Mark] = {}
+        self._states: dict[str, bytes] = {}
+        self._last: dict[tuple[str, str, str], Last] = {}
+        self._quarantined = 0
+        self._dirty: dict[tuple[str, str], Mark] | None = None  # None: the copy needs all
+        self._dirty_states: dict[str, bytes] = {}  # of custody; the others are told again by their nodes
+        self._copied_at = clock.monotonic()
+        self.trouble = ""
+
+    def restore(self, saved: Saved) -> None:
+        """Add what a file remembered to what is known: marks are united, the rest newest last."""
+        for mark in saved.marks:
+            key = (mark.node, mark.ep)
+            known = self._marks.get(key)
+            self._marks[key] = mark if known is None else _union(known, mark)
+        self._states.update(saved.states)
+        self._last.update({(one.node, one.device, one.stream): one for one in saved.last})
+        self._quarantined = max(self._quarantined, saved.quarantined)
+
+    def note(self, group: Group) -> None:
+        """Take over what a committed group changed."""
+        for mark in group.marks:
+            self._marks[(mark.node, mark.ep)] = mark
+        if self._dirty is not None:
+            self._dirty.update({(mark.node, mark.ep): mark for mark in group.marks})
+        self._dirty_states.update(group.custody)
+        for key, body in {**group.states, **group.custody}.items():
+            if body:
+                self._states[key] = body
+            else:
+                self._states.pop(key, None)
+        for chunk in group.chunks:
+            self._note_last(chunk.rows)
+        self._quarantined += len(group.quarantine)
+
+    def _note_last(self, rows: Rows) -> None:
+        at_us, values = rows.newest()
+        key = (rows.node, rows.device, rows.stream)
+        before = self._last.get(key)
+        if before is None or before.ts <= at_us // 1000:
+            self._last[key] = Last(*key, at_us // 1000, values)
+
+    def saved(self) -> Saved:
+        """Everything, for the first transaction of a new file."""
+        return Saved(
+            list(self._marks.values()), dict(self._states), list(self._last.values()), self._quarantined
+        )
+
+    def copy(self, *, now: bool = False) -> None:
+        """Bring the copy up to date, at most every two seconds unless `now`; never raises."""
+        if not now and self._clock.monotonic() - self._copied_at < COPY_EVERY_S:
+            return
+        if self._dirty is not None and not self._dirty:
+            return
+        self._copied_at = self._clock.monotonic()
+        try:
+            self._write()
+        except (sqlite3.Error, OSError) as error:
+            # never raised: the group is committed, and must not be taken as if it were not
+            self.trouble = f"{COPY}: {error}"
+            self._dirty = None
+            if not isinstance(error, sqlite3.OperationalError):
+                self._remove()
+        else:
+            self.trouble = ""
+            self._dirty, self._dirty_states = {}, {}
+
+    def _remove(self) -> None:
+        for name in (COPY, f"{COPY}-wal", f"{COPY}-shm"):
+            with suppress(OSError):
+                self._path.with_name(name).unlink()
+
+    def _write(self) -> None:
+        db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")  # a copy: it may lag, it may not tear
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS mark"
+                "(node TEXT, ep TEXT, body BLOB NOT NULL, PRIMARY KEY(node, ep)) WITHOUT ROWID"
+            )
+            marks = self._marks if self._dirty is None else self._dirty
+            db.executemany(
+                "INSERT OR REPLACE INTO mark VALUES (?,?,?)",
+                [(node, ep, msgspec.json.encode(mark)) for (node, ep), mark in marks.items()],
+            )
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS state(key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"
+            )
+            kept = {key: body for key, body in self._states.items() if key.startswith(KEPT)}
+            states = kept if self._dirty is None else self._dirty_states
+            db.executemany("INSERT OR REPLACE INTO state VALUES (?,?)", states.items())
+            db.execute("COMMIT")
+        finally:
+            db.close()
+
+
+def read_copy(folder: Path) -> Saved:
+    """Marks and statements in the copy; nothing when it is absent or damaged."""
+    path = folder / COPY
+    if not path.exists():
+        return Saved()
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+        try:
+            marks = [msgspec.json.decode(body, type=Mark) for (body,) in db.execute("SELECT body FROM mark")]
+            states: dict[str, bytes] = {}
+            with suppress(sqlite3.OperationalError):  # written before there were statements
+                states = dict(db.execute("SELECT key, body FROM state"))
+            return Saved(marks, states)
+        finally:
+            db.close()
+    except (sqlite3.Error, msgspec.MsgspecError):
+        return Saved()  # it is written anew from what the day files know
+
+
+def _union(left: Mark, right: Mark) -> Mark:
+    newer, older = (left, right) if left.last >= right.last else (right, left)
+    stored = Ranges(newer.stored)
+    stored.update(older.stored)
+    newer.stored = list(stored)
+    newer.lost = newer.lost or older.lost
+    newer.claim = newer.claim or older.claim
+    newer.holes = newer.holes or older.holes
+    newer.heads = newer.heads or older.heads
+    if newer.book is not None and older.book is not None:
+        newer.book = Book.of(newer.book).united(Book.of(older.book)).saved()
+    else:
+        newer.book = newer.book or older.book
+    return newer

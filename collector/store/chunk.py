@@ -1,0 +1,281 @@
+"""Column chunks: the rows of one stream and one commit as typed columns, packed with zstd."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import zstandard
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from collector.store.clock_skew import Offset
+from wire.errors import WireError
+from wire.messages import Batch, Scalar
+
+MAX_UNPACKED = 64 * 1024 * 1024  # bytes of one chunk: far above what a commit can gather
+MINUTE_US = 60_000_000
+_EXACT = 2**53  # integers beyond it do not survive as f64
+
+# one of each per thread: zstd contexts are not thread-safe, and making one costs more than a small chunk
+_local = threading.local()
+
+
+class Head(Struct, array_like=True):
+    """What stands before the columns of a chunk."""
+
+    messages: list[tuple[int, int]]  # (seq, rows) in order of arrival
+    columns: list[tuple[str, str, int]]  # (field, kind, bytes); kind d f64, q i64, b bool, j JSON
+    clk: int = -1
+    quality: int = 0  # bytes of the quality column; 0 when all rows are good
+    skew: int | None = None  # how far the node's clock was behind when they came, ms
+    err: int | None = None  # how wrong that may be, ms
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows of one stream gathered for one commit; `late` when they came long after their time."""
+
+    node: str
+    device: str
+    stream: str
+    ep: str
+    clk: int
+    late: bool
+    recv_ms: int
+    count: int = 0
+    times: list[NDArray[np.int64]] = field(default_factory=list)  # us, one array a batch
+    columns: dict[str, list[Scalar]] = field(default_factory=dict)
+    quality: list[int] = field(default_factory=list)
+    messages: list[tuple[int, int]] = field(default_factory=list)
+    size: int = 0  # bytes as they travelled
+    offset: Offset = field(default_factory=Offset)
+
+    def add(self, batch: Batch, times: NDArray[np.int64], size: int) -> None:
+        """Append the rows of a batch with the same fields, at `times` in us; `size` is what travelled."""
+        if self.columns:
+            for name, column in batch.f.items():
+                self.columns[name].extend(column)
+        else:
+            self.columns = {name: list(column) for name, column in batch.f.items()}
+        if isinstance(batch.q, list):
+            self.quality.extend([0] * (self.count - len(self.quality)))
+            self.quality.extend(batch.q)
+        self.times.append(times)
+        self.count += len(times)
+        self.messages.append((batch.seq, len(times)))
+        self.size += size
+
+    def times_us(self) -> NDArray[np.int64]:
+        """The time of each row."""
+        if len(self.times) > 1:
+            self.times = [np.concatenate(self.times)]
+        return self.times[0]
+
+    def newest(self) -> tuple[int, dict[str, Scalar]]:
+        """Time in us and values of the row with the newest time."""
+        times = self.times_us()
+        at = len(times) - 1 - int(times[::-1].argmax())
+        return int(times[at]), {name: column[at] for name, column in self.columns.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Rollup:
+    """One field of one stream over one minute; `late` counts its late rows."""
+
+    field: str
+    minute: int
+    n: int
+    low: float | None
+    high: float | None
+    total: float
+    late: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A chunk ready for the store."""
+
+    first_us: int
+    last_us: int
+    rows: int
+    body: bytes
+    rollups: list[Rollup]
+
+
+def pack(rows: Rows) -> Packed:
+    """Columns to bytes, with the minute rollups of every field."""
+    times = rows.times_us()
+    steps = np.diff(times, prepend=np.int64(0))
+    parts: list[bytes] = [steps.tobytes()]
+    columns: list[tuple[str, str, int]] = []
+    numbers: dict[str, NDArray[np.float64] | None] = {}
+    for name, column in rows.columns.items():
+        kind, body, floats = _column(column)
+        parts.append(body)
+        columns.append((name, kind, len(body)))
+        numbers[name] = floats
+    quality = b""
+    if any(rows.quality):
+        quality = bytes(rows.quality).ljust(len(times), b"\0")
+        parts.append(quality)
+    known = rows.offset
+    head = msgspec.msgpack.encode(
+        Head(rows.messages, columns, rows.clk, len(quality), known.skew_ms, known.uncertainty_ms)
+    )
+    body = _packer().compress(b"".join((len(head).to_bytes(4, "little"), head, *parts)))
+    with np.errstate(all="ignore"):  # sums of huge values may overflow to inf, which is stored as such
+        rollups = list(_rollups(times, numbers, rows.late))
+    return Packed(int(times.min()), int(times.max()), len(times), body, rollups)
+
+
+def unpack(body: bytes, names: Iterable[str] | None = None) -> tuple[Head, NDArray[np.int64], dict[str, Any]]:
+    """Head, times in us, and the columns in `names` (all when None): arrays, or a list for JSON columns.
+
+    Raises:
+        WireError: the bytes are no chunk.
+    """
+    wanted = None if names is None else set(names)
+    try:
+        plain, head, at = _opened(body)
+        rows = sum(count for _, count in head.messages)
+        times = np.frombuffer(plain, np.int64, rows, at).cumsum()
+        at += 8 * rows
+        columns: dict[str, Any] = {}
+        for name, kind, width in head.columns:
+            if wanted is None or name in wanted:
+                columns[name] = _read(kind, plain, at, width, rows)
+            at += width
+    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
+        raise WireError(f"not a column chunk: {error}") from error
+    return head, times, columns
+
+
+def quality_of(body: bytes) -> list[int]:
+    """The quality of each row of a chunk.
+
+    Raises:
+        WireError: the bytes are no chunk.
+    """
+    try:
+        plain, head, _ = _opened(body)
+    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
+        raise WireError(f"not a column chunk: {error}") from error
+    if head.quality:
+        return list(plain[-head.quality :])
+    return [0] * sum(count for _, count in head.messages)
+
+
+def _opened(body: bytes) -> tuple[bytes, Head, int]:
+    """What was packed, its head, and where the columns begin."""
+    plain = _unpacker().decompress(body, max_output_size=MAX_UNPACKED)
+    size = int.from_bytes(plain[:4], "little")
+    return plain, msgspec.msgpack.decode(plain[4 : 4 + size], type=Head), 4 + size
+
+
+def times_of(batch: Batch) -> NDArray[np.int64]:
+    """Unix microseconds of each row."""
+    scale = 1 if batch.tu == "us" else 1000
+    if isinstance(batch.dt, list):
+        return np.array(batch.dt, np.int64) * scale + batch.t0 * 1000
+    step = (batch.per or 1) * scale  # a batch without dt has per and n
+    return np.arange(len(batch), dtype=np.int64) * step + batch.t0 * 1000
+
+
+def as_floats(column: NDArray[Any] | Sequence[Any]) -> NDArray[np.float64]:
+    """A column as f64 with NaN for what is null or no number."""
+    if isinstance(column, np.ndarray):
+        return column.astype(np.float64, copy=False)
+    return np.array(
+        [float(value) if isinstance(value, (int, float)) else np.nan for value in column], np.float64
+    )
+
+
+def _column(column: list[Scalar]) -> tuple[str, bytes, NDArray[np.float64] | None]:
+    """Kind, bytes, and the numbers in it for rollups (None for text)."""
+    kinds = set(map(type, column))
+    if kinds <= {float, type(None)} or (kinds <= {float, int} and int in kinds and float in kinds):
+        floats = np.array(column, dtype=np.float64)
+        if int not in kinds or np.abs(floats).max() < _EXACT:
+            return "d", floats.tobytes(), floats
+    elif kinds == {int}:
+        whole = np.array(column, dtype=np.int64)
+        return "q", whole.tobytes(), whole.astype(np.float64)
+    elif kinds == {bool}:
+        flags = np.array(column, dtype=np.bool_)
+        return "b", flags.tobytes(), flags.astype(np.float64)
+    floats_or_none = None if str in kinds else as_floats(column)
+    return "j", msgspec.json.encode(column), floats_or_none
+
+
+def _read(kind: str, plain: bytes, at: int, width: int, rows: int) -> Any:
+    if kind == "d":
+        return np.frombuffer(plain, np.float64, rows, at)
+    if kind == "q":
+        return np.frombuffer(plain, np.int64, rows, at)
+    if kind == "b":
+        return np.frombuffer(plain, np.bool_, rows, at)
+    return msgspec.json.decode(plain[at : at + width])
+
+
+def _rollups(
+    times: NDArray[np.int64], numbers: dict[str, NDArray[np.float64] | None], late: bool
+) -> Iterable[Rollup]:
+    minutes = times // MINUTE_US
+    order: NDArray[np.intp] | None = None
+    if minutes[0] == minutes[-1] and (len(minutes) < 3 or bool((minutes == minutes[0]).all())):
+        edges = [0, len(minutes)]
+    else:
+        order = np.argsort(minutes, kind="stable")
+        minutes = minutes[order]
+        edges = [0, *(np.flatnonzero(np.diff(minutes)) + 1).tolist(), len(minutes)]
+    names = [name for name, column in numbers.items() if column is not None]
+    table = np.array([numbers[name] for name in names]) if names else np.empty((0, len(times)))
+    if order is not None:
+        table = table[:, order]
+    for start, end in itertools.pairwise(edges):
+        minute = int(minutes[start])
+        part = table[:, start:end]
+        yield from _minute(names, part, minute, late)
+        for name, column in numbers.items():
+            if column is None:
+                yield Rollup(name, minute, end - start, None, None, 0.0, (end - start) * late)
+
+
+def _minute(names: list[str], part: NDArray[np.float64], minute: int, late: bool) -> Iterable[Rollup]:
+    if not names:
+        return
+    if part.shape[1] == 1:
+        for name, value in zip(names, part[:, 0].tolist(), strict=True):
+            if not math.isnan(value):
+                yield Rollup(name, minute, 1, value, value, value, int(late))
+        return
+    lows, highs = np.fmin.reduce(part, axis=1).tolist(), np.fmax.reduce(part, axis=1).tolist()
+    sums = part.sum(axis=1)
+    counts = [part.shape[1]] * len(names)
+    if np.isnan(sums).any():
+        counts = np.count_nonzero(~np.isnan(part), axis=1).tolist()
+        sums = np.nansum(part, axis=1)
+    for name, n, low, high, total in zip(names, counts, lows, highs, sums.tolist(), strict=True):
+        if n:
+            yield Rollup(name, minute, n, low, high, total, n * late)
+
+
+def _packer() -> zstandard.ZstdCompressor:
+    found: zstandard.ZstdCompressor | None = getattr(_local, "packer", None)
+    if found is None:
+        found = _local.packer = zstandard.ZstdCompressor(level=1)
+    return found
+
+
+def _unpacker() -> zstandard.ZstdDecompressor:
+    found: zstandard.ZstdDecompressor | None = getattr(_local, "unpacker", None)
+    if found is None:
+        found = _local.unpacker = zstandard.ZstdDecompressor()
+    return found

@@ -1,0 +1,343 @@
+"""One SQLite file with what was received in one day: schema, and one transaction per group."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import msgspec
+
+from collector.ledger.ledger import Mark
+from collector.store.chunk import Rollup
+from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Last, Saved
+from wire.errors import EdgebedError, TryAgain
+
+SCHEMA = 1
+APPLICATION = 0x65646264  # "edbd" in the file header: which program made this file
+MAX_STREAMS = 100_000  # of all nodes, per day
+MAX_FIELDS = 50_000  # different field names of all streams, per day
+MAX_QUARANTINED = 10_000  # messages kept per day; more are only counted
+HOUR_MS = 3_600_000
+
+_TABLES = """
+CREATE TABLE stream(
+    id INTEGER PRIMARY KEY, node TEXT NOT NULL, device TEXT NOT NULL, name TEXT NOT NULL,
+    UNIQUE(node, device, name));
+CREATE TABLE field(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE chunk(
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
+    recv_ms INTEGER NOT NULL, late INTEGER NOT NULL, rows INTEGER NOT NULL, ep TEXT NOT NULL,
+    seq_a INTEGER NOT NULL, seq_b INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX chunk_by_time ON chunk(stream, last_us, first_us, rows);
+CREATE TABLE rollup(
+    stream INTEGER NOT NULL, field INTEGER NOT NULL, minute INTEGER NOT NULL, n INTEGER NOT NULL,
+    low REAL, high REAL, total REAL, late INTEGER NOT NULL,
+    PRIMARY KEY(stream, field, minute)) WITHOUT ROWID;
+CREATE TABLE hour(
+    stream INTEGER NOT NULL, hour INTEGER NOT NULL, messages INTEGER NOT NULL, rows INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, late INTEGER NOT NULL, PRIMARY KEY(stream, hour)) WITHOUT ROWID;
+CREATE TABLE event(
+    id INTEGER PRIMARY KEY, node TEXT NOT NULL, device TEXT NOT NULL, type TEXT NOT NULL,
+    sev INTEGER NOT NULL, ts INTEGER NOT NULL, recv INTEGER NOT NULL, ep TEXT NOT NULL,
+    seq INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX event_by_time ON event(node, device, ts, type);
+CREATE TABLE last(
+    node TEXT NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL, ts INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY(node, device, stream)) WITHOUT ROWID;
+CREATE TABLE quarantine(
+    id INTEGER PRIMARY KEY, recv INTEGER NOT NULL, topic TEXT NOT NULL, why TEXT NOT NULL,
+    size INTEGER NOT NULL, head BLOB NOT NULL);
+CREATE TABLE mark(node TEXT NOT NULL, ep TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY(node, ep))
+    WITHOUT ROWID;
+CREATE TABLE state(key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE total(key TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+_ADD_ROLLUP = """
+INSERT INTO rollup VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(stream, field, minute) DO UPDATE SET
+    n = n + excluded.n, late = late + excluded.late, total = total + excluded.total,
+    low = min(ifnull(low, excluded.low), ifnull(excluded.low, low)),
+    high = max(ifnull(high, excluded.high), ifnull(excluded.high, high))"""
+_ADD_HOUR = """
+INSERT INTO hour VALUES (?,?,?,?,?,?) ON CONFLICT(stream, hour) DO UPDATE SET
+    messages = messages + excluded.messages, rows = rows + excluded.rows,
+    bytes = bytes + excluded.bytes, late = late + excluded.late"""
+_ADD_LAST = """
+INSERT INTO last VALUES (?,?,?,?,?) ON CONFLICT(node, device, stream) DO UPDATE SET
+    ts = excluded.ts, body = excluded.body WHERE excluded.ts >= ts"""
+_ADD_TOTAL = "INSERT INTO total VALUES (?,?) ON CONFLICT(key) DO UPDATE SET n = n + excluded.n"
+
+
+class StoreError(EdgebedError):
+    """A store that cannot be used; the text says which file and what to do."""
+
+    exit_code = 78
+
+
+class StoreBusy(TryAgain):
+    """The disk is full, or the file is locked: the same group can be committed later."""
+
+
+class Damaged(EdgebedError):
+    """A day file that SQLite cannot read any more."""
+
+
+class Full(EdgebedError):
+    """A group that asks for more streams or fields than a day may hold."""
+
+
+class DayFile:
+    """The file being written; used by one thread. Opening an absent file creates it with `saved` inside."""
+
+    def __init__(self, path: Path, saved: Saved | None = None) -> None:
+        self.path = path
+        self._streams: dict[tuple[str, str, str], int] = {}
+        self._fields: dict[str, int] = {}
+        self._quarantined = 0
+        self._db = self._open(saved)
+
+    def _open(self, saved: Saved | None) -> sqlite3.Connection:
+        db = None
+        try:
+            db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
+            check(db, self.path)
+            db.execute("PRAGMA page_size = 8192")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA cache_size = -16000")
+            db.execute("PRAGMA journal_size_limit = 33554432")
+            if version(db) == 0:
+                self._create(db, saved or Saved())
+            self._load_names(db)
+        except sqlite3.Error as error:
+            if db is not None:
+                db.close()
+            raise translate(error, self.path) from error
+        except EdgebedError:
+            if db is not None:
+                db.close()
+            raise
+        return db
+
+    def _create(self, db: sqlite3.Connection, saved: Saved) -> None:
+        """Schema and memory in one transaction: a file is either complete or has version 0."""
+        db.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES.split(";"):
+            db.execute(statement)
+        _write_marks(db, saved.marks)
+        db.executemany("INSERT INTO state VALUES (?,?)", saved.states.items())
+        db.executemany(
+            _ADD_LAST,
+            [
+                (one.node, one.device, one.stream, one.ts, msgspec.json.encode(one.values))
+                for one in saved.last
+            ],
+        )
+        db.execute(_ADD_TOTAL, ("quarantined", saved.quarantined))
+        db.execute(f"PRAGMA application_id = {APPLICATION}")
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+        db.execute("COMMIT")
+
+    def _load_names(self, db: sqlite3.Connection) -> None:
+        self._streams = {
+            (node, device, name): at for at, node, device, name in db.execute("SELECT * FROM stream")
+        }
+        self._fields = {name: at for at, name in db.execute("SELECT * FROM field")}
+        self._quarantined = db.execute("SELECT count(*) FROM quarantine").fetchone()[0]
+
+    def write(self, group: Group) -> None:
+        """One transaction, on disk when this returns.
+
+        Raises:
+            StoreBusy: try the same group again later.
+            Damaged: this file is beyond use.
+            Full: the group names too many streams or fields.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._write(group)
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # the first error is the one to tell
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    self._load_names(self._db)
+                raise
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+        self._quarantined += len(group.quarantine)
+
+    def _write(self, group: Group) -> None:
+        db = self._db
+        chunks, rollups, hours, newest = [], [], [], []
+        for chunk in group.chunks:
+            rows, packed = chunk.rows, chunk.packed
+            stream = self._stream((rows.node, rows.device, rows.stream))
+            seqs = [seq for seq, _ in rows.messages]
+            chunks.append(
+                (stream, packed.first_us, packed.last_us, rows.recv_ms, int(rows.late), packed.rows, rows.ep,
+                 min(seqs), max(seqs), packed.body)
+            )  # fmt: skip
+            rollups += [self._rollup(stream, one) for one in packed.rollups]
+            late = packed.rows if rows.late else 0
+            hours.append((stream, rows.recv_ms // HOUR_MS, len(seqs), packed.rows, rows.size, late))
+            at_us, values = rows.newest()
+            newest.append((rows.node, rows.device, rows.stream, at_us // 1000, msgspec.json.encode(values)))
+        db.executemany(
+            "INSERT INTO chunk(stream, first_us, last_us, recv_ms, late, rows, ep, seq_a, seq_b, body)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?)",
+            chunks,
+        )
+        db.executemany(_ADD_ROLLUP, rollups)
+        db.executemany(_ADD_HOUR, hours)
+        db.executemany(_ADD_LAST, newest)
+        db.executemany(
+            "INSERT INTO event(node, device, type, sev, ts, recv, ep, seq, body) VALUES (?,?,?,?,?,?,?,?,?)",
+            [(e.node, e.device, e.type, e.sev, e.ts, e.recv, e.ep, e.seq, e.body) for e in group.events],
+        )
+        self._write_quarantine(group)
+        _write_marks(db, group.marks)
+        states = {**group.states, **group.custody}
+        db.executemany(
+            "INSERT OR REPLACE INTO state VALUES (?,?)", [item for item in states.items() if item[1]]
+        )
+        db.executemany(
+            "DELETE FROM state WHERE key = ?", [(key,) for key, body in states.items() if not body]
+        )
+
+    def _write_quarantine(self, group: Group) -> None:
+        if not group.quarantine:
+            return
+        room = max(0, MAX_QUARANTINED - self._quarantined)
+        self._db.executemany(
+            "INSERT INTO quarantine(recv, topic, why, size, head) VALUES (?,?,?,?,?)",
+            [
+                (one.recv, one.topic[:TOPIC_CHARS], one.why[:500], one.size, one.head[:HEAD_BYTES])
+                for one in group.quarantine[:room]
+            ],
+        )
+        self._db.execute(_ADD_TOTAL, ("quarantined", len(group.quarantine)))
+
+    def _stream(self, key: tuple[str, str, str]) -> int:
+        found = self._streams.get(key)
+        if found is None:
+            if len(self._streams) >= MAX_STREAMS:
+                raise Full(f"more than {MAX_STREAMS} streams in one day")
+            cursor = self._db.execute("INSERT INTO stream(node, device, name) VALUES (?,?,?)", key)
+            found = self._streams[key] = cursor.lastrowid or 0
+        return found
+
+    def _rollup(self, stream: int, one: Rollup) -> tuple[object, ...]:
+        field = self._fields.get(one.field)
+        if field is None:
+            if len(self._fields) >= MAX_FIELDS:
+                raise Full(f"more than {MAX_FIELDS} field names in one day")
+            cursor = self._db.execute("INSERT INTO field(name) VALUES (?)", (one.field,))
+            field = self._fields[one.field] = cursor.lastrowid or 0
+        return (stream, field, one.minute, one.n, one.low, one.high, one.total, one.late)
+
+    def saved(self) -> Saved:
+        """What the next file must start with."""
+        try:
+            return read_saved(self._db)
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    def close(self) -> None:
+        """Fold the log into the file; one that is still being read keeps it beside."""
+        with suppress(sqlite3.Error):  # full disk or a reader: the log is replayed at the next opening
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+    def abandon(self) -> None:
+        """Close without touching the file any more."""
+        self._db.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+        StoreError: not a file this version may read.
+    """
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0, check_same_thread=False
+    )
+    try:
+        check(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def check(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse what another program or a newer edgebed wrote.
+
+    Raises:
+        StoreError: not a file this version may touch.
+    """
+    found, made_by = version(db), db.execute("PRAGMA application_id").fetchone()[0]
+    if found > SCHEMA:
+        raise StoreError(
+            f"{path} has schema {found}, this edgebed knows {SCHEMA}: upgrade edgebed, or name another store"
+        )
+    if made_by not in (0, APPLICATION):
+        raise StoreError(f"{path} was made by another program: name another folder as store")
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the file's creation finished.
+
+    Raises:
+        Damaged: it is no SQLite file.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=5.0)) as db:
+            return version(db) > 0
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+
+
+def version(db: sqlite3.Connection) -> int:
+    """Schema of an open file; 0 for one whose creation did not finish."""
+    found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    return found
+
+
+def read_saved(db: sqlite3.Connection) -> Saved:
+    """Marks, states, last values and totals of an open file."""
+    marks = [msgspec.json.decode(body, type=Mark) for (body,) in db.execute("SELECT body FROM mark")]
+    last = [
+        Last(node, device, stream, ts, msgspec.json.decode(body))
+        for node, device, stream, ts, body in db.execute("SELECT * FROM last")
+    ]
+    total = db.execute("SELECT n FROM total WHERE key = 'quarantined'").fetchone()
+    return Saved(marks, dict(db.execute("SELECT key, body FROM state")), last, total[0] if total else 0)
+
+
+def translate(error: sqlite3.Error, path: Path) -> EdgebedError:
+    """SQLite's error as one of ours."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Damaged(f"{path.name}: {error}")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return StoreBusy(f"{path} cannot be written: {error}")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreBusy(f"the disk of {path} is full")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(f"{path} is locked by another program")
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL):
+        return StoreBusy(f"{path} cannot be written: {error}")
+    return EdgebedError(f"{path.name}: {error}")
+
+
+def _write_marks(db: sqlite3.Connection, marks: Iterable[Mark]) -> None:
+    db.executemany(
+        "INSERT OR REPLACE INTO mark VALUES (?,?,?)",
+        [(mark.node, mark.ep, msgspec.json.encode(mark)) for mark in marks],
+    )

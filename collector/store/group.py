@@ -1,0 +1,88 @@
+"""What one commit holds: rows, events, quarantined bytes, node states, and the ledger's marks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct
+
+from collector.ledger.ledger import Account, Mark
+from collector.store.chunk import Packed, Rows
+
+HEAD_BYTES = 512  # of a quarantined body that is kept
+TOPIC_CHARS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event on its way into the store; `body` is its JSON without what stands in columns."""
+
+    node: str
+    device: str
+    type: str
+    sev: int
+    ts: int
+    recv: int
+    ep: str
+    seq: int
+    body: bytes
+
+
+class Quarantined(Struct, frozen=True):
+    """A message that could not be taken, and why; `head` is the first bytes of its body."""
+
+    recv: int
+    topic: str
+    why: str
+    size: int
+    head: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows of one stream with their packed form."""
+
+    rows: Rows
+    packed: Packed
+
+
+@dataclass(slots=True)
+class Group:
+    """The content of one transaction."""
+
+    at_ms: int
+    chunks: list[Chunk] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+    quarantine: list[Quarantined] = field(default_factory=list)
+    states: dict[str, bytes] = field(default_factory=dict)  # newest wins; b"" removes
+    drafts: list[Account] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    custody: dict[str, bytes] = field(default_factory=dict)  # states that go with the drafts
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (
+            self.chunks or self.events or self.quarantine or self.states or self.marks or self.custody
+        )
+
+
+class Last(Struct, frozen=True):
+    """The newest stored row of a stream."""
+
+    node: str
+    device: str
+    stream: str
+    ts: int
+    values: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Saved:
+    """What a store remembered: all that a collector needs to go on where the last one ended."""
+
+    marks: list[Mark] = field(default_factory=list)
+    states: dict[str, bytes] = field(default_factory=dict)
+    last: list[Last] = field(default_factory=list)
+    quarantined: int = 0

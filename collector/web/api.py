@@ -1,0 +1,333 @@
+"""HTTP API v1: what docs/api.md promises, JSON, read only."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from collector.fleet.fleet import Fleet
+from collector.ingest.live import picture
+from collector.ledger.ledger import Ledger
+from collector.ledger.report import Wanted, account
+from collector.store.declared import lost
+from collector.store.reader import Reader, Readers, TooManyRows, read_cursor
+from collector.web.access import Guard
+from collector.web.assets import Assets
+from collector.web.event_stream import Hub, TooMany, Viewer, encode
+from wire.clock import Clock
+from wire.errors import EdgebedError, TryAgain, WireError
+from wire.messages import Snapshot
+from wire.topics import FIELD, ID, NODE_ITSELF, Address
+
+MAX_POINTS = 5_000
+MAX_EXPORT = 200_000  # rows of one answer
+MAX_EVENTS = 500
+MAX_MS = 253_402_300_799_999
+DASHBOARD = Path(__file__).parent / "dashboard"
+NODE = "/api/v1/nodes/{t}/{p}/{s}/{n}"
+DEVICE = NODE + "/devices/{d}"
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_STREAM = re.compile(rf"((data|event)/)?({ID.pattern}|{NODE_ITSELF})/{ID.pattern}")
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Sources:
+    """Where answers come from."""
+
+    clock: Clock
+    fleet: Fleet
+    ledger: Ledger
+    readers: Readers
+    hub: Hub
+    health: Callable[[], dict[str, Any]]
+
+
+class Api:
+    """The routes; each answers from RAM, or asks the day files in a worker thread."""
+
+    def __init__(self, sources: Sources, dashboard: Path = DASHBOARD) -> None:
+        self._from = sources
+        self._assets = Assets(dashboard)
+
+    def routes(self) -> list[Route]:
+        """Every route; docs/api.md tells of each."""
+        return [
+            Route("/", self.page),
+            Route("/static/{name:path}", self.static),
+            Route("/api/v1/fleet", self.fleet),
+            Route(NODE, self.node),
+            Route(DEVICE + "/series", self.series),
+            Route(DEVICE + "/rows", self.rows),
+            Route(DEVICE + "/events", self.events),
+            Route(DEVICE + "/snapshot/{stream}.jpg", self.snapshot_image),
+            Route(DEVICE + "/snapshot/{stream}", self.snapshot),
+            Route("/api/v1/ledger", self.ledger),
+            Route("/api/v1/quarantine", self.quarantine),
+            Route("/api/v1/health", self.health),
+            Route("/api/v1/stream", self.stream),
+        ]
+
+    async def page(self, request: Request) -> Response:
+        """The dashboard."""
+        return self._assets.answer("index.html", request)
+
+    async def static(self, request: Request) -> Response:
+        """The dashboard's files."""
+        return self._assets.answer(request.path_params["name"], request)
+
+    async def fleet(self, _request: Request) -> Response:
+        """Every node, trouble first."""
+        views = await asyncio.to_thread(self._from.fleet.views)
+        return _json({"now": self._from.clock.now_ms(), "nodes": views})
+
+    async def node(self, request: Request) -> Response:
+        """One node, with its birth and newest values."""
+        node = _node(request)
+        views = await asyncio.to_thread(self._from.fleet.views, node)
+        if not views:
+            raise HTTPException(404, f"node {node} was never heard of")
+        extra = {"birth": self._from.fleet.birth(node), "live": self._from.fleet.live(node)}
+        return _json({**msgspec.to_builtins(views[0]), **extra, "now": self._from.clock.now_ms()})
+
+    async def series(self, request: Request) -> Response:
+        """One field over time, down-sampled."""
+        node, device = _node(request), _device(request)
+        stream, name = _word(request, "stream", ID), _word(request, "field", FIELD)
+        now = self._from.clock.now_ms()
+        end = _number(request, "to", now, 0, MAX_MS)
+        start = _number(request, "from", max(0, end - 3_600_000), 0, MAX_MS)
+        points = _number(request, "points", 1000, 1, MAX_POINTS)
+        if start >= end:
+            raise HTTPException(400, f"from={start} is not before to={end}")
+        losses = lost(await asyncio.to_thread(self._from.ledger.entries, node))
+        found = await self._ask(
+            lambda reader: reader.series(
+                node, device, stream, name, start_ms=start, end_ms=end, points=points, losses=losses
+            )
+        )
+        unit = self._from.fleet.unit(node, device, stream, name)
+        head: dict[str, Any] = {"stream": stream, "field": name, "unit": unit, "from": start, "to": end}
+        head["clock"] = self._clock_of(node)
+        return _json({**head, **msgspec.structs.asdict(found)})
+
+    def _clock_of(self, node: str) -> dict[str, int | None]:
+        offset = self._from.fleet.offset(node)
+        return {
+            "clk": self._from.fleet.clock_state(node),
+            "skew_ms": offset.skew_ms,
+            "uncertainty_ms": offset.uncertainty_ms,
+        }
+
+    async def rows(self, request: Request) -> Response:
+        """Rows as they are stored, as JSON or CSV: for programs and spreadsheets."""
+        node, device, stream = _node(request), _device(request), _word(request, "stream", ID)
+        form = _word(request, "format", re.compile("json|csv"), default="json")
+        end = _number(request, "to", self._from.clock.now_ms(), 0, MAX_MS)
+        start = _number(request, "from", max(0, end - 60_000), 0, MAX_MS)
+        if start >= end:
+            raise HTTPException(400, f"from={start} is not before to={end}")
+        try:
+            found = await self._ask(
+                lambda reader: reader.rows(node, device, stream, start_ms=start, end_ms=end, limit=MAX_EXPORT)
+            )
+        except TooManyRows as error:
+            raise HTTPException(413, str(error)) from error
+        if form == "csv":
+            return Response(await asyncio.to_thread(found.csv), media_type="text/csv; charset=utf-8")
+        return _json({"stream": stream, "from": start, "to": end, **found.columns()})
+
+    async def events(self, request: Request) -> Response:
+        """Events, newest first."""
+        node, device = _node(request), _device(request)
+        limit = _number(request, "limit", 100, 1, MAX_EVENTS)
+        kind = _word(request, "type", ID, default="")
+        try:
+            before = read_cursor(request.query_params.get("before", str(MAX_MS + 1)))
+        except EdgebedError as error:
+            raise HTTPException(400, str(error)) from error
+        rows = await self._ask(
+            lambda reader: reader.events(node, device, limit=limit, before=before, kind=kind)
+        )
+        more = rows[-1][0] if len(rows) == limit else None
+        return _json({"events": [event for _, event in rows], "next": more})
+
+    def _snapshot(self, request: Request, stream: str) -> Snapshot | None:
+        """The newest picture; None where the node declares the stream and none has come yet."""
+        if not ID.fullmatch(stream):
+            raise HTTPException(404, "no such stream")
+        node, device = _node(request), _device(request)
+        found = self._from.fleet.snapshot(node, device, stream)
+        if found is None and not self._from.fleet.has_pictures(node, device, stream):
+            raise HTTPException(404, "no such stream of pictures")
+        return found
+
+    async def snapshot(self, request: Request) -> Response:
+        """The newest picture's facts and boxes; `img` is null before the first."""
+        stream = request.path_params["stream"]
+        found = self._snapshot(request, stream)
+        if found is None:
+            return _json({"stream": stream, "img": None})
+        url = f"{request.url.path}.jpg?sha256={found.sha256}"
+        return _json({"stream": stream, **picture(found), "img": url})
+
+    async def snapshot_image(self, request: Request) -> Response:
+        """The newest picture; its ETag is its SHA-256, so that a viewer can tell whose boxes fit."""
+        found = self._snapshot(request, request.path_params["stream"])
+        if found is None:
+            raise HTTPException(404, "no picture of this stream has come since the collector started")
+        tag = f'"{hashlib.sha256(found.jpeg).hexdigest()}"'
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"etag": tag})
+        return Response(found.jpeg, media_type=found.mime, headers={"etag": tag, "cache-control": "no-cache"})
+
+    async def ledger(self, request: Request) -> Response:
+        """What was taken, stored, declared lost, is missing; of one pilot, day or stream if asked for."""
+        node, pilot = request.query_params.get("node", ""), request.query_params.get("pilot", "")
+        wanted = Wanted(
+            pilot,
+            node,
+            _word(request, "day", _DAY, default=""),
+            _word(request, "stream", _STREAM, default=""),
+            since=_day_before(self._from.clock, _number(request, "days", 7, 1, 4000)),
+        )
+        detailed = bool(node or pilot or wanted.day or wanted.stream)
+        return _json(await asyncio.to_thread(account, self._from.ledger, wanted, detailed=detailed))
+
+    async def quarantine(self, request: Request) -> Response:
+        """What could not be taken, newest first."""
+        limit = _number(request, "limit", 100, 1, MAX_EVENTS)
+        total, items = await self._ask(lambda reader: reader.quarantine(limit))
+        shown = [
+            {
+                "recv": one.recv,
+                "topic": one.topic,
+                "why": one.why,
+                "size": one.size,
+                "head": one.head[:80].decode("latin-1"),
+            }
+            for one in items
+        ]
+        return _json({"total": total, "items": shown})
+
+    async def health(self, _request: Request) -> Response:
+        """The collector itself."""
+        return _json(await asyncio.to_thread(self._from.health))
+
+    async def stream(self, request: Request) -> Response:
+        """Server-sent events."""
+        node = request.query_params.get("node", "")
+        device = request.query_params.get("device", "")
+        if node:
+            _address(node)
+        if device and not ID.fullmatch(device) and device != NODE_ITSELF:
+            raise HTTPException(400, f"device={device[:40]!r} is not an id")
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+        try:
+            viewer = self._from.hub.join(node, device)
+        except TooMany as error:
+            raise HTTPException(503, str(error)) from error
+        return StreamingResponse(
+            self._frames(viewer), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
+        )
+
+    async def _frames(self, viewer: Viewer) -> AsyncIterator[bytes]:
+        try:
+            yield b"retry: 2000\n" + encode("hello", {"now": self._from.clock.now_ms()})
+            async for frame in viewer.frames():
+                yield frame
+        finally:
+            self._from.hub.leave(viewer)
+
+    async def _ask(self, question: Callable[[Reader], T]) -> T:
+        def ask() -> T:
+            with self._from.readers.reader() as reader:
+                return question(reader)
+
+        return await asyncio.to_thread(ask)
+
+
+def build(sources: Sources, *, names: Iterable[str] = (), token: str | None = None) -> Starlette:
+    """The ASGI application."""
+    api = Api(sources)
+    return Starlette(
+        routes=api.routes(),
+        middleware=[Middleware(Guard, names=list(names), token=token)],
+        exception_handlers={HTTPException: _http_error, TryAgain: _try_again, EdgebedError: _failed},
+    )
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = error.detail if isinstance(error, HTTPException) else "failed"
+    return _json({"error": detail}, status)
+
+
+async def _try_again(_request: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, 503)
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, 500)
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, media_type="application/json")
+
+
+def _address(text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except WireError as error:
+        raise HTTPException(400, str(error)) from error
+
+
+def _node(request: Request) -> str:
+    params = request.path_params
+    return str(_address("/".join(params[part] for part in "tpsn")))
+
+
+def _device(request: Request) -> str:
+    device: str = request.path_params["d"]
+    if not ID.fullmatch(device) and device != NODE_ITSELF:
+        raise HTTPException(404, f"{device[:40]!r} is not a device")
+    return device
+
+
+def _word(request: Request, name: str, grammar: Any, default: str | None = None) -> str:
+    word = request.query_params.get(name, default)
+    if word is None:
+        raise HTTPException(400, f"{name}= is missing")
+    if word != default and not grammar.fullmatch(word):
+        raise HTTPException(400, f"{name}={word[:40]!r} is not a {name}")
+    return word
+
+
+def _day_before(clock: Clock, days: int) -> str:
+    return datetime.fromtimestamp(clock.now_ms() / 1000 - days * 86_400, UTC).strftime("%Y-%m-%d")
+
+
+def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or not low <= int(text) <= high:
+        raise HTTPException(400, f"{name}={text[:40]!r} is not a whole number from {low} to {high}")
+    return int(text)

@@ -1,0 +1,300 @@
+"""Broker, collector, simulators and agents of a scenario in one process, on one governed clock."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+
+import simulators
+from agent.app import App
+from agent.config import load as load_plan
+from agent.pipeline.source import Source
+from collector.app import Collector
+from collector.config import CollectorConfig, Http
+from edgebed import __version__
+from edgebed.broker import Broker
+from edgebed.installation import ADDRESS_KEYS
+from edgebed.scenario.document import Scenario, ScenarioAgent, SimulatedDevice
+from simulators.faults import FaultProxy
+from wire.broker import Broker as BrokerOptions
+from wire.clock import NS_PER_S
+from wire.errors import ConfigError, EdgebedError
+from wire.messages import Stream
+from wire.simulation_clock import GovernedClock
+from wire.task_cancellation import end
+
+# simulators whose adapters find the device only while it sends: they cannot open while time stands
+IN_FLOW = frozenset({"ble", "camera", "can", "hl7", "nmea", "serial"})
+# ... and those whose data carry no time: each sample is received at the moment it was sent, one by one
+IN_STEP = frozenset({"camera"})
+
+
+READY_S = 60.0  # of real time for models to load and devices to connect
+STOP_S = 60.0
+_LEAD_S = 2.5  # how far the clock may be ahead of what was read of a device, which may send by the second ...
+_LEAD_ROWS = 3  # ... and so many rows
+
+
+@dataclass
+class Site:
+    """One agent of the scenario and what stands for its devices."""
+
+    name: str
+    settings: ScenarioAgent
+    folder: Path
+    config: Path = Path()
+    simulators: dict[str, Any] = field(default_factory=dict)
+    lines: dict[str, FaultProxy] = field(default_factory=dict)  # of devices that the timeline cuts off
+    link: FaultProxy | None = None
+    app: App | None = None
+    task: asyncio.Task[None] | None = None
+    left_out: str = ""  # why it does not take part
+
+    def kind(self, device: str) -> str:
+        """The word of the simulator that stands for a device."""
+        settings = self.settings.devices[device]
+        return settings.simulator or self.settings.devices[settings.shares].simulator
+
+    @property
+    def running(self) -> App:
+        """The agent.
+
+        Raises:
+            EdgebedError: it does not run now.
+        """
+        if self.app is None:
+            raise EdgebedError(f"agent {self.name} does not run")
+        return self.app
+
+
+class Stage:
+    """Use as `async with`: everything is up then, and time stands at the scenario's start.
+
+    An agent whose simulators lack a library is left out and says so.
+    """
+
+    def __init__(self, scenario: Scenario, folder: Path, *, seed: int, http_port: int = 0) -> None:
+        self.scenario = scenario
+        self.folder = folder
+        self.seed = seed
+        self.clock = GovernedClock(scenario.start_ns)
+        self.sites = {name: Site(name, each, folder) for name, each in scenario.agents.items()}
+        self.broker = Broker(scenario.broker, folder / "broker")
+        self._http = Http(port=http_port)
+        self._collecting: tuple[Collector, asyncio.Task[None]] | None = None
+        self._stack = AsyncExitStack()
+
+    @property
+    def collector(self) -> Collector:
+        """The collector.
+
+        Raises:
+            EdgebedError: it does not run now.
+        """
+        if self._collecting is None:
+            raise EdgebedError("the collector does not run")
+        return self._collecting[0]
+
+    def site_of(self, device: str) -> Site:
+        """Whose device it is."""
+        return next(site for site in self.sites.values() if device in site.settings.devices)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._build()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _build(self) -> None:
+        await self._stack.enter_async_context(self.clock)
+        self._stack.callback(self.broker.stop)
+        self.broker.start()
+        self._stack.push_async_callback(self.stop_collector)
+        await self.start_collector()
+        for site in self.sites.values():
+            await self._simulate(site)
+        for site in self.present():
+            site.link = await self._stack.enter_async_context(FaultProxy(self.broker.port, seed=self.seed))
+            self._stack.push_async_callback(self.stop_agent, site)
+            site.config = self._write(site, site.link.port)
+        starting = [asyncio.create_task(self.start_agent(site)) for site in self.present()]
+        try:
+            await asyncio.gather(*starting)
+        finally:
+            await end(starting)
+
+    def present(self) -> list[Site]:
+        """The agents that take part."""
+        return [site for site in self.sites.values() if not site.left_out]
+
+    # --- its parts, also for the timeline
+
+    async def start_collector(self) -> None:
+        """Start the collector, or start it again on the same store."""
+        config = CollectorConfig(
+            broker=BrokerOptions(url=self.broker.url), store=self.folder / "store", http=self._http
+        )
+        collector = Collector(config, self.clock)
+        ready = asyncio.Event()
+        task = asyncio.create_task(collector.run(ready.set), name="collector")
+        self._collecting = collector, task
+        await _first(ready, task)
+
+    async def stop_collector(self) -> None:
+        """Stop it in order; what it received is stored."""
+        if self._collecting is None:
+            return
+        collector, task = self._collecting
+        self._collecting = None
+        collector.stop()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def start_agent(self, site: Site) -> None:
+        """Start an agent and wait until its models are loaded."""
+        # its relative paths are those of the config it was made from
+        plan = load_plan(site.config, self.clock, folder=site.settings.config.parent)
+        app = App(plan, self.clock, __version__)
+        site.app, site.task = app, asyncio.create_task(app.serve(), name=f"agent-{site.name}")
+        await _first(app.ready, site.task)
+        for device in site.settings.devices:
+            self.clock.brakes[f"{site.name}/{device}"] = _Brake(self.clock, site, device)
+
+    async def stop_agent(self, site: Site) -> None:
+        """Stop it in order: what it took is on its disk, and sent where its link allows."""
+        app, task = site.app, site.task
+        site.app = site.task = None
+        for device in site.settings.devices:
+            self.clock.brakes.pop(f"{site.name}/{device}", None)
+        if app is None or task is None:
+            return
+        app.stop()
+        await asyncio.wait({task}, timeout=STOP_S)
+        await end({task})
+
+    async def _simulate(self, site: Site) -> None:
+        for device, settings in site.settings.devices.items():
+            if settings.shares:
+                continue
+            try:
+                simulator = _simulator(settings, self.seed, self.clock, self.broker.url)
+            except ModuleNotFoundError as error:
+                site.left_out = f"{settings.simulator} needs {error.name}: pip install 'edgebed[sim]'"
+                return
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"agents.{site.name}.devices.{device}: {error}") from error
+            site.simulators[device] = await self._stack.enter_async_context(simulator)
+            if any(each.device == device and each.line for each in self.scenario.timeline):
+                port = getattr(simulator, "port", 0)
+                if not port:
+                    raise ConfigError(f"the line to {device} is no TCP connection: it cannot be cut")
+                line = FaultProxy(port, seed=self.seed)
+                site.lines[device] = await self._stack.enter_async_context(line)
+        for device, settings in site.settings.devices.items():
+            if settings.shares:
+                site.simulators[device] = site.simulators[settings.shares]
+
+    def _write(self, site: Site, broker_port: int) -> Path:
+        """The agent's config as it is for this scenario."""
+        source = site.settings.config
+        try:
+            document: dict[str, Any] = yaml.safe_load(source.read_text())
+            base = document["node"].split("/")[:3]
+            devices, models = document["devices"], document.get("models", {})
+            for device, settings in site.settings.devices.items():
+                options = devices[device].setdefault("options", {})
+                where = next(word for word in ADDRESS_KEYS if word in options)
+                options.update({where: self._url(site, device), **settings.adapter})
+            document["models"] = {
+                slot: model
+                for slot, model in models.items()
+                if model["input"].partition("/")[0] in site.settings.devices
+            }
+        except KeyError as error:
+            known = ", ".join(document.get("devices", {}))
+            raise ConfigError(f"{source} has no {error.args[0]!r}; its devices are {known}") from error
+        except (OSError, yaml.YAMLError, AttributeError, TypeError, StopIteration) as error:
+            raise ConfigError(f"{source} is no agent's config: {error}") from error
+        document["node"] = "/".join([*base, site.name])
+        document["broker"] = {"url": f"mqtt://127.0.0.1:{broker_port}"}
+        document["state"] = str(self.folder.resolve() / f"state-{site.name}")
+        document["devices"] = {device: devices[device] for device in site.settings.devices}
+        path = self.folder / f"{site.name}.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        return path
+
+    def _url(self, site: Site, device: str) -> str:
+        url: str = site.simulators[device].url
+        if device not in site.lines:
+            return url
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition(":")[0]
+        return urlunsplit(parts._replace(netloc=f"{host}:{site.lines[device].port}"))
+
+
+class _Brake:
+    """Holds the clock while a device's data are on their way through adapter and models."""
+
+    def __init__(self, clock: GovernedClock, site: Site, device: str) -> None:
+        self._clock, self._site, self._device = clock, site, device
+        simulator, app = site.simulators[device], site.running
+        rate_hz = quickest(app.plan.devices[device].streams)
+        self._lead_ns = round((_LEAD_S + _LEAD_ROWS / rate_hz) * NS_PER_S) if rate_hz else 0
+        self._step = (simulator.start_ns, simulator.period_ns) if site.kind(device) in IN_STEP else None
+
+    def __call__(self) -> int | None:
+        app = self._site.app
+        source: Source | None = getattr(app, "sources", {}).get(self._device)
+        if app is None or source is None or source.state.state != "ok" or not source.newest_ns:
+            return None
+        slots = app.pipeline.slots.values()
+        if any(slot.busy for slot in slots if slot.settings.device == self._device):
+            return self._clock.now_ns()
+        if self._step is not None:
+            start_ns, period_ns = self._step
+            grid: int = start_ns + ((source.newest_ns - start_ns) // period_ns + 1) * period_ns
+            return grid
+        newest_ns: int = source.newest_ns
+        return newest_ns + self._lead_ns if self._lead_ns else None
+
+
+def quickest(streams: Mapping[str, Stream]) -> float:
+    """Rows a second of the quickest stream; 0 where none says."""
+    return max((stream.rate_hz or 0.0 for stream in streams.values()), default=0.0)
+
+
+def _simulator(settings: SimulatedDevice, seed: int, clock: GovernedClock, broker_url: str) -> Any:
+    kind = simulators.load(settings.simulator)
+    options = {"seed": seed, "clock": clock, **settings.options}
+    if "broker_url" in inspect.signature(kind).parameters:
+        options["broker_url"] = broker_url
+    return kind(**options)
+
+
+async def _first(ready: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Wait until something is ready, or has failed to become so."""
+    waiting = asyncio.create_task(ready.wait())
+    try:
+        await asyncio.wait({waiting, task}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        if not ready.is_set():
+            raise EdgebedError(f"{task.get_name()} was not ready within {READY_S:g} s")
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)

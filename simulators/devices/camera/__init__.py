@@ -1,0 +1,1 @@
+"""A street camera that serves RTSP."""

@@ -1,0 +1,1 @@
+"""Modbus devices: a particulate sensor and a cobot."""

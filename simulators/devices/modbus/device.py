@@ -1,0 +1,297 @@
+"""Two devices on Modbus: a particulate sensor beside a street, and a cobot that shows its joints.
+
+The cobot's registers are those Doosan Robotics publishes for the Modbus TCP server of its controllers: tenths
+of a degree, refreshed ten times a second. The sensor's are its own.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from simulators.devices.modbus.server import ILLEGAL_ADDRESS, Manners, Refusal, TcpListener, Terminal, Way
+from simulators.faults.lapses import Lapse, Lapses
+from simulators.plants import air, cobot
+from simulators.simulator import Value
+from wire.clock import NS_PER_MS, NS_PER_S, Clock
+
+LAPSES: dict[str, str] = {  # what both devices can do wrong
+    "refuse": "refuse every request with the exception code xSIZE",
+    "silent": "answer nothing",
+    "late": "answer xSIZE real seconds late",
+    "short": "leave out xSIZE registers of each answer",
+    "garbage": "answer with bytes that are no Modbus",
+    "other-unit": "answer as unit xSIZE",
+    "other-device": "say that it is another device",
+}
+
+
+class Unit(ABC):
+    """A Modbus device on the network. Use: `async with ParticulateSensor(seed=1) as device: device.url`.
+
+    `line` is `tcp`, `rtu` (a pseudo terminal, `url` says which) or `rtu+tcp`. What it shows is the newest
+    sample of the schedule of `clock`; nothing runs between requests.
+    """
+
+    rate_hz: int
+    lapses: Mapping[str, str]
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        faults: Sequence[str] = (),
+        unit_id: int = 1,
+        line: Way = "tcp",
+    ) -> None:
+        self.seed, self.host, self.port = seed, host, port
+        self.clock = clock or Clock()
+        self.unit_id, self.line = unit_id, line
+        self.start_ns = 0  # time of sample 0
+        self.requests = 0  # since the start
+        self.refused = 0  # of them, those for an address that it does not have
+        self._lapses = Lapses(self.lapses)
+        self._repair_plant()
+        self._server: TcpListener | Terminal | None = None
+        for text in faults:
+            self.inject(text)
+
+    @property
+    def url(self) -> str:
+        """What the adapter's `url` option takes."""
+        if isinstance(self._server, Terminal):
+            return f"rtu://{self._server.path}?baud=9600"
+        return f"{self.line}://{self.host}:{self.port}"
+
+    @property
+    def period_ns(self) -> int:
+        """From sample to sample."""
+        return NS_PER_S // self.rate_hz
+
+    def inject(self, fault: str) -> None:
+        """Break something from now on: a fault of the plant, or one of `lapses`.
+
+        Raises:
+            ValueError: no such fault.
+        """
+        if self._lapses.knows(fault):
+            self._lapses.add(fault, self._now_s())
+        else:
+            self._break_plant(fault, (self.index() + 1) / self.rate_hz if self.start_ns else 0.0)
+
+    def repair(self) -> None:
+        """Take every fault back."""
+        self._lapses.clear()
+        self._repair_plant()
+
+    def index(self) -> int:
+        """Of the newest sample."""
+        return max(0, self.clock.now_ns() - self.start_ns) // self.period_ns if self.start_ns else 0
+
+    async def unplug(self) -> None:
+        """Pull the plug: connections end, or the serial port is gone."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.close()
+
+    def babble(self, noise: bytes) -> None:
+        """Send bytes nobody asked for; on a pseudo terminal alone."""
+        if isinstance(self._server, Terminal):
+            self._server.babble(noise)
+
+    async def __aenter__(self) -> Self:
+        server: TcpListener | Terminal
+        if self.line == "rtu":
+            server = Terminal(self)
+        else:
+            server = TcpListener(self, self.host, self.port, rtu=self.line == "rtu+tcp")
+        await server.open()
+        if isinstance(server, TcpListener):
+            self.port = server.port
+        self._server = server
+        self.start_ns = self.clock.now_ns() // self.period_ns * self.period_ns
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.unplug()
+
+    # --- what the server asks
+
+    def read(self, table: str, address: int, count: int) -> Sequence[int]:
+        """Registers as they are now."""
+        self.requests += 1
+        held = self.held(table, self.index())
+        try:
+            return [held[at] for at in range(address, address + count)]
+        except KeyError:
+            self.refused += 1
+            raise Refusal(ILLEGAL_ADDRESS) from None
+
+    def manners(self) -> Manners:
+        """How it answers now."""
+        return Manners(
+            answers_as=int(self.lapse("other-unit")),
+            late_s=self.lapse("late"),
+            silent=self.lapse("silent") > 0,
+            exception=int(self.lapse("refuse")),
+            short=int(self.lapse("short")),
+            garbage=self.lapse("garbage") > 0,
+        )
+
+    def lapse(self, kind: str) -> float:
+        """How bad it is now; 0 where it is not."""
+        return self._lapses.size(kind, self._now_s())
+
+    def _now_s(self) -> float:
+        return (self.clock.now_ns() - self.start_ns) / NS_PER_S if self.start_ns else 0.0
+
+    # --- what each device is
+
+    @abstractmethod
+    def truth(self, at_ns: int) -> Mapping[str, Value]:
+        """See `simulators.simulator.Simulator`."""
+
+    @abstractmethod
+    def held(self, table: str, index: int) -> Mapping[int, int]:
+        """Address to number, of one table, when sample `index` is the newest."""
+
+    @abstractmethod
+    def objects(self) -> Mapping[int, bytes]:
+        """Who it says it is."""
+
+    @abstractmethod
+    def _break_plant(self, fault: str, now_s: float) -> None: ...
+
+    @abstractmethod
+    def _repair_plant(self) -> None:
+        """Make the plant anew, as it is without faults."""
+
+
+class ParticulateSensor(Unit):
+    """A particulate sensor, once a second: 16 input registers, configs/maps/particulate-modbus.yaml."""
+
+    rate_hz = air.RATE_HZ
+    lapses = LAPSES | {
+        "stuck-counter": "take no new sample",
+        "lost-samples": "count xSIZE samples more than it takes",
+        "nan": "show NaN as pm2_5",
+        "no-reading": "show its mark for no reading as temperature",
+        "clock-ahead": "stamp xSIZE seconds ahead",
+        "clock-behind": "stamp xSIZE seconds behind",
+    }
+
+    def truth(self, at_ns: int) -> Mapping[str, Value]:
+        """What was in the air at a sample's time; a stuck or dirty sensor falsifies nothing of it."""
+        index, rest = divmod(at_ns - self.start_ns, self.period_ns)
+        if not self.start_ns or rest or index < 0:
+            return {}
+        real = [fault for fault in self.air.faults if fault.kind not in ("stuck", "drift")]
+        return {**air.Air(self.seed, real).sample(index)}
+
+    def held(self, table: str, index: int) -> Mapping[int, int]:
+        """Who it is, status, counter, time, values."""
+        if table != "input":
+            return {}
+        if self.lapse("stuck-counter"):
+            index = int(self._stuck_s * self.rate_hz)
+        sample = self.air.sample(index)
+        ahead_s = self.lapse("clock-ahead") - self.lapse("clock-behind")
+        at_ms = (self.start_ns + index * self.period_ns) // NS_PER_MS + int(ahead_s * 1000)
+        pm2_5 = math.nan if self.lapse("nan") else sample["pm2_5"]
+        temperature = -0x8000 if self.lapse("no-reading") else _whole(sample["temperature"] * 100)
+        packed = struct.pack(
+            ">HHIQfffhH",
+            0x1234 if self.lapse("other-device") else 0xA125,
+            0b01 if index < 30 else 0b00,  # it warms up
+            (index + int(self.lapse("lost-samples"))) % 2**32,
+            max(0, at_ms),
+            sample["pm1"],
+            pm2_5,
+            sample["pm10"],
+            temperature,
+            _whole(sample["humidity"] * 100),
+        )
+        return dict(enumerate(struct.unpack(f">{len(packed) // 2}H", packed)))
+
+    def inject(self, fault: str) -> None:
+        """See `Unit.inject`."""
+        super().inject(fault)
+        if fault.startswith("stuck-counter"):
+            self._stuck_s = max(Lapse.parse(fault, self.lapses).start_s, self._now_s())
+
+    def objects(self) -> Mapping[int, bytes]:
+        """By function 43/14."""
+        product = b"Kettle" if self.lapse("other-device") else b"PM-16"
+        return {0: b"edgebed", 1: product, 2: b"1.2"}
+
+    def _break_plant(self, fault: str, now_s: float) -> None:
+        found = air.Fault.parse(fault)
+        if found.end_s > now_s:
+            self.air.faults = (*self.air.faults, replace(found, start_s=max(found.start_s, now_s)))
+
+    def _repair_plant(self) -> None:
+        self.air = air.Air(self.seed)
+        self._stuck_s = 0.0
+
+
+class ModbusCobot(Unit):
+    """A cobot's controller, ten times a second, configs/maps/cobot-modbus.yaml; it stamps nothing."""
+
+    rate_hz = 10
+    lapses = LAPSES | {"stop": "be stopped by its emergency stop (the register alone)"}
+
+    def truth(self, at_ns: int) -> Mapping[str, Value]:
+        """What the joints did at the sample that a time falls into, `faulty_joint` beside it."""
+        index = (at_ns - self.start_ns) // self.period_ns
+        if not self.start_ns or index < 0:
+            return {}
+        at = index * _PLANT_STEPS
+        real = [fault for fault in self.cobot.faults if fault.kind != "stuck-sensor"]
+        sample = cobot.Cobot(self.seed, real).sample(at)
+        return {**sample, "faulty_joint": int(self.cobot.labels(at, 1)[0])}
+
+    def held(self, table: str, index: int) -> Mapping[int, int]:
+        """Controller and robot state from 256, joints from 270: holding registers."""
+        if table != "holding":
+            return {}
+        sample = self.cobot.sample(index * _PLANT_STEPS)
+        stopped = int(self.lapse("stop") > 0)
+        version = (1, 4, 0) if self.lapse("other-device") else (2, 9, 1)
+        state = [*version, _EMERGENCY_STOP if stopped else _MOVING, 1 - stopped, stopped, 0, 0, 0]
+        held = dict(enumerate(state, 256))
+        for joint in range(1, cobot.JOINTS + 1):
+            held[269 + joint] = _whole(sample[f"j{joint}_position"] * 10) & 0xFFFF
+            held[279 + joint] = _whole(sample[f"j{joint}_velocity"] * 10) & 0xFFFF
+            held[309 + joint] = _whole(sample[f"j{joint}_torque"]) & 0xFFFF
+        return held
+
+    def objects(self) -> Mapping[int, bytes]:
+        """Not by this controller."""
+        return {}
+
+    def _break_plant(self, fault: str, now_s: float) -> None:
+        found = cobot.Fault.parse(fault)
+        if found.end_s > now_s:
+            self.cobot.faults = (*self.cobot.faults, replace(found, start_s=max(found.start_s, now_s)))
+
+    def _repair_plant(self) -> None:
+        self.cobot = cobot.Cobot(self.seed)
+
+
+_PLANT_STEPS = cobot.RATE_HZ // ModbusCobot.rate_hz
+_MOVING, _EMERGENCY_STOP = 2, 6  # of register 259
+
+
+def _whole(value: float) -> int:
+    """The nearest number that a signed register can hold."""
+    return max(-0x8000, min(0x7FFF, round(value)))

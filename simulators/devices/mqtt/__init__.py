@@ -1,0 +1,1 @@
+"""Sensors that publish to an MQTT broker, and what such simulators share."""

@@ -1,0 +1,1 @@
+"""An automated vehicle that publishes VDA 5050."""

@@ -1,0 +1,1 @@
+"""Models of the world without a protocol: robots, vehicles, patients, streets, air."""

@@ -1,0 +1,103 @@
+"""MLLP frames: however TCP slices them, whatever lies between them, however they end."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.base import DeviceLied
+from adapters.hl7.mllp import END, START, Frames, TooLong
+
+MAX = 1_000
+
+
+def cut(stream: bytes, sizes: list[int]) -> tuple[list[bytes], dict[str, int]]:
+    counters: dict[str, int] = {}
+    frames, found, at, turn = Frames(MAX, counters), [], 0, 0
+    while at < len(stream):
+        size = sizes[turn % len(sizes)]
+        found += frames.feed(stream[at : at + size])
+        at, turn = at + size, turn + 1
+    return found, counters
+
+
+MESSAGES = st.lists(
+    st.binary(max_size=80).filter(
+        lambda raw: START not in raw and END not in raw and not raw.endswith(b"\x1c")
+    )
+)
+SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=10)
+
+
+@given(MESSAGES, SIZES)
+def test_messages_come_out_as_they_went_in(messages: list[bytes], sizes: list[int]) -> None:
+    found, counters = cut(b"".join(START + message + END for message in messages), sizes)
+    assert found == messages
+    assert counters == {}
+
+
+@given(SIZES)
+def test_what_lies_between_is_counted(sizes: list[int]) -> None:
+    found, counters = cut(b"noise" + START + b"one" + END + b"\r\n" + START + b"two" + END, sizes)
+    assert found == [b"one", b"two"]
+    assert counters == {"garbage_bytes": 7}
+
+
+@given(SIZES)
+def test_a_message_that_begins_anew_was_half(sizes: list[int]) -> None:
+    found, counters = cut(START + b"ha" + START + b"whole\x1c!" + END, sizes)
+    assert found == [b"whole\x1c!"]
+    assert counters == {"half_messages": 1}
+
+
+def test_a_message_that_is_given_up_leaves_no_rest() -> None:
+    counters: dict[str, int] = {}
+    frames = Frames(MAX, counters)
+    frames.give_up()
+    assert frames.feed(START + b"half") == []
+    assert frames.begun
+    frames.give_up()
+    assert not frames.begun
+    assert frames.feed(b" of it" + END + START + b"next" + END) == [b"next"]
+    assert counters == {"half_messages": 1, "garbage_bytes": 8}
+
+
+@given(st.lists(st.integers(1, 2_500), min_size=1, max_size=6), st.integers(MAX + 1, 3 * MAX))
+def test_a_message_that_is_too_long_costs_itself_and_no_other(sizes: list[int], length: int) -> None:
+    long = START + b"MSH" + b"x" * (length - 3) + END
+    found, counters = cut(START + b"one" + END + long + START + b"two" + END + long, sizes)
+    assert [found[0], found[2]] == [b"one", b"two"]
+    assert all(isinstance(each, TooLong) and each.startswith(b"MSHx") for each in (found[1], found[3]))
+    assert counters == {"too_long": 2}
+
+
+@given(st.lists(st.integers(1, 2_500), min_size=1, max_size=6))
+def test_one_that_is_too_long_and_begins_anew_was_half(sizes: list[int]) -> None:
+    found, counters = cut(START + b"x" * 2 * MAX + START + b"whole" + END, sizes)
+    assert found == [b"whole"]
+    assert not isinstance(found[0], TooLong)
+    assert counters == {"half_messages": 1}
+
+
+def test_one_that_never_ends_is_not_read_for_ever() -> None:
+    frames = Frames(MAX, {})
+    frames.feed(START)
+    for _ in range(67):
+        frames.feed(b"x" * 1_000_000)
+    assert len(frames._buffer) == 1, "what is let go takes no memory"
+    with pytest.raises(DeviceLied, match="no end"):
+        frames.feed(b"x" * 1_000_000)
+
+
+def test_another_protocol_is_told() -> None:
+    with pytest.raises(DeviceLied, match="outside"):
+        Frames(MAX, {}).feed(b"HTTP/1.1 400 Bad Request\r\n" * 100_000)
+
+
+def test_a_message_of_megabytes_in_small_pieces_is_not_searched_again_and_again() -> None:
+    frames, message = Frames(4_000_000, {}), b"x" * 2_000_000
+    stream, found = START + message + END, []
+    for at in range(0, len(stream), 500):  # 4,000 pieces: searching from the start would read 4 GB
+        found += frames.feed(stream[at : at + 500])
+    assert found == [message]

@@ -1,0 +1,31 @@
+"""A connection that carries lines: what has come is read, however late somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from adapters.lines.lines import Lines, Source
+
+
+async def test_what_came_while_the_process_stood_still_has_come_in_time() -> None:
+    talks: list[asyncio.StreamWriter] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        lines = Lines(Source(f"tcp://127.0.0.1:{port}", "127.0.0.1", port), {}, max_line=100)
+        await lines.open(60.0)
+        loop = asyncio.get_running_loop()
+        while not talks:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0)
+        by_s = loop.time() + 0.01
+        talks[0].write(b"late\n")
+        time.sleep(0.05)  # noqa: ASYNC251 - nothing of this process runs, and the line is there
+        assert await lines.next(by_s) == b"late"
+        assert await lines.next(loop.time()) is None
+        lines.close()
+        talks[0].transport.abort()

@@ -1,0 +1,137 @@
+"""When the Modbus adapter asks, and what it makes of samples that change under its eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from adapters.base import Reading
+from adapters.modbus.adapter import Modbus, ModbusOptions, _Pace
+from simulators.devices.modbus.server import Manners, TcpListener
+from wire.clock import NS_PER_S, Clock
+from wire.messages import Quality
+
+START_NS = 1_800_000_000 * NS_PER_S
+
+
+class Stepped(Clock):
+    """A clock whose sleepers are always woken at once, and that somebody sets."""
+
+    def __init__(self) -> None:
+        super().__init__(start_ns=START_NS)
+        self.now, self.up = START_NS, 0
+
+    def now_ns(self) -> int:
+        return self.now
+
+    def monotonic_ns(self) -> int:
+        return self.up
+
+    async def sleep_until(self, at_ns: int) -> None:
+        self.passes(max(0, at_ns - self.now) / NS_PER_S)
+
+    def passes(self, seconds: float) -> None:
+        self.now += int(seconds * NS_PER_S)
+        self.up += int(seconds * NS_PER_S)
+
+
+def options(**raw: Any) -> ModbusOptions:
+    given = {"url": "tcp://127.0.0.1:1", "registers": {"a": {"register": 0}}, "timeout_s": 1.0} | raw
+    return msgspec.convert(given, ModbusOptions)
+
+
+async def polls(pace: _Pace, clock: Stepped, n: int) -> list[float]:
+    seen = []
+    for _ in range(n):
+        await pace.next()
+        seen.append((clock.now - START_NS) / NS_PER_S)
+    return seen
+
+
+async def test_polls_stand_between_the_samples() -> None:
+    clock, counters = Stepped(), dict[str, int]()
+    clock.passes(0.7)
+    assert await polls(_Pace(options(), clock, counters), clock, 3) == [1.5, 2.5, 3.5]
+    assert await polls(_Pace(options(polls=2), clock, counters), clock, 3) == [3.75, 4.25, 4.75]
+    assert counters == {}
+
+
+async def test_polls_that_were_slept_through_are_counted() -> None:
+    clock, counters = Stepped(), dict[str, int]()
+    pace = _Pace(options(), clock, counters)
+    await polls(pace, clock, 2)
+    clock.passes(0.9)  # a little late: the next one is asked on time
+    assert await polls(pace, clock, 1) == [2.5]
+    clock.passes(10.2)
+    assert await polls(pace, clock, 1) == [13.5]
+    assert counters == {"missed_polls": 10}
+
+
+@pytest.mark.parametrize("hours", [-1.0, 1.0, 400_000.0])
+async def test_a_clock_that_somebody_sets_stops_nothing(hours: float) -> None:
+    clock, counters = Stepped(), dict[str, int]()
+    pace = _Pace(options(), clock, counters)
+    await polls(pace, clock, 2)
+    clock.now += int(hours * 3600) * NS_PER_S
+    before = clock.up
+    await polls(pace, clock, 3)
+    assert clock.up - before <= 3 * NS_PER_S
+    assert counters == {}
+
+
+class Changing:
+    """A device that takes a new sample after so many requests, and then every so many."""
+
+    unit_id = 1
+
+    def __init__(self, every: int, calm_after: int) -> None:
+        self.requests, self.every, self.calm_after = 0, every, calm_after
+
+    def read(self, table: str, address: int, count: int) -> Sequence[int]:
+        self.requests += 1
+        sample = min(self.requests, self.calm_after) // self.every
+        return [sample] * count
+
+    def objects(self) -> Mapping[int, bytes]:
+        return {}
+
+    def manners(self) -> Manners:
+        return Manners()
+
+
+async def rows(device: Changing, n: int) -> tuple[list[Reading], dict[str, int]]:
+    listener = TcpListener(device, "127.0.0.1", 0)
+    await listener.open()
+    given = options(
+        url=f"tcp://127.0.0.1:{listener.port}",
+        registers={"a": {"register": 0}, "b": {"register": 50}, "c": {"register": 100}},
+        counter={"register": 10},
+        period_s=0.01,
+        data_age_s=60,
+    )
+    found: list[Reading] = []
+    try:
+        async with Modbus(given, Clock()) as adapter:
+            async for reading in adapter:
+                found.append(reading)
+                if len(found) == n:
+                    break
+            return found, adapter.counters
+    finally:
+        await listener.close()
+
+
+async def test_a_row_never_mixes_two_samples() -> None:
+    found, counters = await rows(Changing(every=7, calm_after=10**9), 10)
+    for row in found:
+        assert len(set(row.values.values())) == 1
+        assert row.quality is Quality.GOOD
+    assert counters["torn"] > 0
+
+
+async def test_a_device_that_never_stands_still_is_doubted() -> None:
+    found, _ = await rows(Changing(every=2, calm_after=10**9), 3)
+    assert {row.quality for row in found} == {Quality.UNCERTAIN}

@@ -1,0 +1,225 @@
+"""What strangers write becomes values, or is told apart: JSON, text, times, bytes of a LoRaWAN payload."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.base import OptionsError
+from adapters.chirpstack.lorawan_payload import raw_part
+from adapters.device_time import believed
+from adapters.mqtt.payload import (
+    MISSING,
+    Unusable,
+    any_json,
+    as_declared,
+    find,
+    from_text,
+    instant_ns,
+    iso_ns,
+    path_steps,
+)
+from adapters.mqtt.session import check_filters
+from wire.clock import NS_PER_S
+from wire.messages import Quality
+
+DOCUMENT = {"air": [{"temp": 1}, {"temp": 2}], "a/b": {"m~n": 3}, "": {"": 4}, "온도": 5}
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("air.1.temp", 2),
+        ("/air/0/temp", 1),
+        ("/a~1b/m~0n", 3),
+        ("//", 4),
+        ("온도", 5),
+        ("air", DOCUMENT["air"]),
+        ("air.2.temp", MISSING),
+        ("air.-1", MISSING),
+        ("air.１", MISSING),
+        ("air.99999999999999999999", MISSING),
+        ("온도.x", MISSING),
+        ("nothing", MISSING),
+    ],
+)
+def test_paths_lead_as_rfc_6901_says(path: str, found: object) -> None:
+    assert find(DOCUMENT, path_steps(path)) == found
+
+
+@pytest.mark.parametrize("path", ["", "a..b", ".a", "a."])
+def test_paths_that_are_none(path: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        path_steps(path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'"\xff"',
+        b"nan",
+        b"{'a': 1}",
+        b"1" * 10_000,
+        b"NaN" * 9,
+    ],
+)
+def test_what_is_no_json_is_told_apart(body: bytes) -> None:
+    with pytest.raises(Unusable):
+        any_json(body)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_do_harm(body: bytes) -> None:
+    try:
+        found = any_json(body)
+    except Unusable:
+        return
+    for declared in ("f64", "i64", "str", "bool"):
+        as_declared(found, declared)
+        as_declared(find(found, ("a", "0")), declared)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_every_document_is_read_as_the_standard_library_reads_it(document: Any) -> None:
+    body = json.dumps(document, ensure_ascii=False)
+    try:
+        encoded = body.encode()
+    except UnicodeEncodeError:
+        return  # a lone surrogate has no UTF-8
+    assert repr(any_json(b"\xef\xbb\xbf" + encoded)) == repr(json.loads(body))
+
+
+def test_values_as_declared() -> None:
+    good, wrong, doubt = Quality.GOOD, Quality.WRONG_TYPE, Quality.UNCERTAIN
+    table: list[tuple[object, str, object, Quality]] = [
+        (1, "f64", 1, good),
+        (True, "f64", None, wrong),
+        ("1", "f64", None, wrong),
+        (5.0, "i64", 5, good),
+        (5.5, "i64", None, wrong),
+        (math.nan, "i64", None, wrong),
+        (True, "i64", None, wrong),
+        (1, "bool", None, wrong),
+        ([], "str", None, wrong),
+        (None, "f64", None, good),
+        (MISSING, "f64", None, doubt),
+    ]
+    for raw, declared, value, quality in table:
+        assert as_declared(raw, declared) == (value, quality), (raw, declared)
+
+
+def test_values_that_came_as_text() -> None:
+    for text, declared, value in [
+        (" -1.5e3\n", "f64", -1500.0),
+        ("9007199254740993", "i64", 9_007_199_254_740_993),
+        ("3.0", "i64", 3),
+        ("TRUE", "bool", True),
+        ("0", "bool", False),
+        (" 열림 ", "str", "열림"),
+    ]:
+        assert from_text(text, declared) == (value, Quality.GOOD)
+    assert from_text("-Infinity", "f64") == (-math.inf, Quality.GOOD)
+    assert from_text("", "f64") == (None, Quality.UNCERTAIN)
+    for text in ("1,5", "1_000", "0x10", "١", "1.5.2", "1e99999", "- 1", "9" * 400):
+        assert from_text(text, "f64") == (None, Quality.WRONG_TYPE), text
+
+
+def test_times_in_every_writing() -> None:
+    at = 1_658_136_855 * NS_PER_S
+    for text, ns in [
+        ("2022-07-18T09:34:15.775023242+00:00", 775_023_242),
+        ("2022-07-18T09:34:15Z", 0),
+        ("2022-07-18 09:34:15,5", 500_000_000),
+        ("2022-07-18T18:34:15.12+09:00", 120_000_000),
+        ("2022-07-18T05:04:15-0430", 0),
+        ("2022-07-18T09:34:15.1234567899Z", 123_456_789),
+    ]:
+        assert iso_ns(text) == at + ns, text
+    for text in (
+        "",
+        "2022-13-01T00:00:00Z",
+        "2022-07-18",
+        "2022-07-18T09:34:60Z",
+        "x" * 100_000,
+        "２022-07-18T09:34:15Z",
+    ):
+        assert iso_ns(text) is None
+    assert instant_ns(1_658_136_855.25, "s") == at + NS_PER_S // 4
+    assert instant_ns("1658136855250", "ms") == at + NS_PER_S // 4
+    assert instant_ns(1_658_136_855_000_001, "us") == at + 1_000
+    for raw in (True, None, math.nan, math.inf, [], "1e400000"):
+        assert instant_ns(raw, "s") is None
+
+
+@given(st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(9999, 1, 1)))
+def test_times_are_those_of_the_standard_library(at: datetime) -> None:
+    ns = iso_ns(f"{at.isoformat()}Z")
+    assert ns is not None
+    assert divmod(ns, 1_000) == ((at - datetime(1970, 1, 1)) // timedelta(microseconds=1), 0)
+
+
+def test_a_clock_that_is_off_is_not_believed() -> None:
+    counters: dict[str, int] = {}
+    assert believed(99 * NS_PER_S, 100 * NS_PER_S, 2.0, counters) == (99 * NS_PER_S, Quality.GOOD)
+    assert believed(90 * NS_PER_S, 100 * NS_PER_S, 2.0, counters) == (100 * NS_PER_S, Quality.UNCERTAIN)
+    assert believed(None, 100 * NS_PER_S, 2.0, counters) == (100 * NS_PER_S, Quality.UNCERTAIN)
+    assert counters == {"clock_not_believed": 1, "no_time": 1}
+
+
+def test_numbers_in_a_payload_are_those_that_struct_finds() -> None:
+    data = struct.pack(">BhIe", 0b1010_0000, -1234, 4_000_000_000, 1.5) + struct.pack("<Hd", 513, -2.5)
+    for place, value in [
+        ("0:u8", 160),
+        ("0:i8", -96),
+        ("1:i16", -1234),
+        ("3:u32", 4_000_000_000),
+        ("7:f16", 1.5),
+        ("9:u16le", 513),
+        ("9:u16", 258),
+        ("11:f64le", -2.5),
+        ("0:u24", 0xA0FB2E),
+        ("18:u16", None),
+    ]:
+        assert raw_part(place, 1.0, 0.0, "f64").read(data) == value, place
+    assert raw_part("0:bit7", 1.0, 0.0, "bool").read(data) is True
+    assert raw_part("0:bit6", 1.0, 0.0, "i64").read(data) == 0
+    assert raw_part("1:i16", 0.5, 10.0, "f64").read(data) == -607.0
+    assert raw_part("9:u8", 1.0, 0.0, "bool").read(data) is True
+
+
+def test_filters_that_take_in_our_own_topics_are_refused() -> None:
+    check_filters(["a/b", "a/+/c/#", "tb10/x", "$SYS/broker/uptime", "$share/g/a/#", "공장/1호기"])
+    for topic in (
+        "tb1",
+        "tb1/#",
+        "#",
+        "+",
+        "+/a",
+        "$share/g/#",
+        "$share/g/tb1/x",
+        "$share/tb1",
+        "a/#/b",
+        "a+",
+        "",
+        "a\0",
+    ):
+        with pytest.raises(OptionsError):
+            check_filters([topic])

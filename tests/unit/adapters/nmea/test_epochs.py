@@ -1,0 +1,223 @@
+"""NMEA 0183 sentences as receivers' manuals print them, and whatever else may come over the line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.nmea.epochs import DAY_NS, Epochs, Sentence, Unreadable, checksum, moment, parse
+from wire.clock import NS_PER_S
+
+# examples printed in u-blox 8 / M8 receiver description (GGA, GSA, RMC, VTG), the Trimble and the SiRF NMEA
+# reference manuals, and the NMEA FAQ: facts, so that the simulator's own writer is not the only witness
+GGA = b"$GPGGA,092725.00,4717.11399,N,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,*5B"
+RMC = b"$GPRMC,083559.00,A,4717.11437,N,00833.91522,E,0.004,77.52,091202,,,A*57"
+VTG = b"$GPVTG,77.52,T,,M,0.004,N,0.008,K,A*06"
+GSA = b"$GPGSA,A,3,23,29,07,08,09,18,26,28,,,,,1.94,1.18,1.54*0D"
+SIRF_GGA = b"$GPGGA,161229.487,3723.2475,N,12158.3416,W,1,07,1.0,9.0,M,,,,0000*18"
+SIRF_RMC = b"$GPRMC,161229.487,A,3723.2475,N,12158.3416,W,0.13,309.62,120598,,*10"
+FAQ_RMC = b"$GPRMC,225446,A,4916.45,N,12311.12,W,000.5,054.7,191194,020.3,E*68"
+
+
+def near(**values: float) -> Any:
+    return pytest.approx(values, abs=1e-9)
+
+
+def test_gga_of_a_ublox_receiver() -> None:
+    said = parse(GGA)
+    assert (said.kind, said.day, said.fix, said.sure) == ("GGA", None, 1, True)
+    assert said.time_ns == (9 * 3600 + 27 * 60 + 25) * NS_PER_S
+    assert said.values == near(
+        latitude=47.28523316666667, longitude=8.565265, satellites=8, hdop=1.01, altitude=499.6
+    )
+
+
+def test_rmc_of_a_ublox_receiver() -> None:
+    said = parse(RMC)
+    assert said.day is not None
+    assert said.time_ns is not None
+    at_ns = said.day * DAY_NS + said.time_ns
+    assert datetime.fromtimestamp(at_ns / 1e9, UTC) == datetime(2002, 12, 9, 8, 35, 59, tzinfo=UTC)
+    assert said.values == near(latitude=47.2852395, longitude=8.565253667, speed=0.004 * 1.852, heading=77.52)
+
+
+def test_vtg_and_gsa_of_a_ublox_receiver() -> None:
+    assert parse(VTG).values == near(heading=77.52, speed=0.008)
+    assert parse(GSA).values == near(hdop=1.18)
+
+
+def test_older_makers_and_the_western_half() -> None:
+    assert parse(SIRF_GGA).values["longitude"] == pytest.approx(-121.97236, abs=1e-9)
+    rmc = parse(SIRF_RMC)
+    assert rmc.values["latitude"] == pytest.approx(37.387458333, abs=1e-9)
+    assert rmc.time_ns == (16 * 3600 + 12 * 60 + 29) * NS_PER_S + 487_000_000
+    assert rmc.day == datetime(1998, 5, 12, tzinfo=UTC).timestamp() // 86_400
+    assert parse(FAQ_RMC).values["longitude"] == pytest.approx(-123.18533333, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        (b"$GPGGA,092725.00,,,,,0,00,99.99,,,,,,", 0),
+        (b"$GPRMC,083559.00,V,,,,,,,091202,,,N", 0),
+        (b"$GPRMC,,V,,,,,,,,,,N", 0),
+        (b"$GNRMC,083559.00,A,4717.11437,N,00833.91522,E,0.004,77.52,091202,,,E", 6),
+    ],
+)
+def test_without_a_fix_it_is_not_sure(line: bytes, fix: int) -> None:
+    said = parse(closed(line))
+    assert said.fix == fix
+    assert not said.sure
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"", "not_nmea"),
+        (b"hello", "not_nmea"),
+        (b"$", "bad_checksum"),
+        (b"$GPGGA,092725.00,4717.11399,N", "bad_checksum"),
+        (GGA.replace(b"4717", b"4718"), "bad_checksum"),
+        (GGA[:-1], "bad_checksum"),
+        ("$GPGGA,대구*00".encode(), "bad_checksum"),
+    ],
+)
+def test_what_is_no_sentence_is_named(line: bytes, why: str) -> None:
+    with pytest.raises(Unreadable, match=f"^{why}$"):
+        parse(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"$GPGGA",
+        b"$GPGGA,092725.00",
+        b"$GPGGA,292725.00,4717.11399,N,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,",
+        b"$GPGGA,092725.00,4760.00000,N,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,",
+        b"$GPGGA,092725.00,4717.11399,X,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,",
+        b"$GPGGA,092725.00,4717.11399,NS,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,",
+        b"$GPGGA,092725.00,nan,N,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,",
+        b"$GPGGA,092725.00,4717.11399,N,00833.91590,E,1,8_0,1.01,499.6,M,48.0,M,,",
+        b"$GPGGA,092725.00,4717.11399,N,00833.91590,E,1,08,1.01,1639,f,48.0,M,,",
+        b"$GPRMC,083559.00,A,4717.11437,N,00833.91522,E,0.004,77.52,310202,,,A",
+        b"$GPRMC,083559.00,X,4717.11437,N,00833.91522,E,0.004,77.52,091202,,,A",
+        b"$GPVTG,77.52,T,0.004,N",
+        b"$GPGSA,A,3",
+    ],
+)
+def test_a_good_checksum_over_nonsense_is_malformed(line: bytes) -> None:
+    with pytest.raises(Unreadable, match=r"^malformed$"):
+        parse(closed(line))
+
+
+def test_beyond_the_pole_is_passed_on_for_the_agent_to_flag() -> None:
+    said = parse(closed(b"$GPGGA,092725.00,9917.11399,N,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,"))
+    assert float(said.values["latitude"] or 0) > 99
+
+
+@pytest.mark.parametrize(
+    "line", [b"$GPZDA,201530.00,04,07,2002,00,00*60", b"$PUBX,00*33", b"$GPGSV,1,1,00*79"]
+)
+def test_other_sentences_are_good_and_say_nothing_here(line: bytes) -> None:
+    assert parse(line) == Sentence()
+
+
+def test_what_stands_before_a_sentence_does_no_harm() -> None:
+    assert parse(b"\x00\xff$GPGGA,0927" + GGA) == parse(GGA)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_do_any_harm(line: bytes) -> None:
+    try:
+        parse(line)
+    except Unreadable as why:
+        assert str(why) in {"not_nmea", "bad_checksum", "malformed"}
+
+
+@given(
+    st.sampled_from(["GGA", "RMC", "VTG", "GSA"]),
+    st.lists(st.text("0123456789.-+NSEWAVMTK e_", max_size=12), max_size=20),
+)
+def test_no_sentence_does_any_harm(kind: str, fields: list[str]) -> None:
+    try:
+        said = parse(closed(",".join([f"$GN{kind}", *fields]).encode()))
+    except Unreadable as why:
+        assert str(why) == "malformed"
+    else:
+        assert all(value is None or isinstance(value, int | float) for value in said.values.values())
+        Epochs({}, 1.0).add(said, 0.0)
+
+
+# --- joining
+
+
+def at(second: int, kind: str = "RMC", **values: float) -> Sentence:
+    return Sentence(kind, kind in ("RMC", "GGA"), second * NS_PER_S, values=dict(values))
+
+
+def joined(sentences: list[Sentence]) -> tuple[list[set[str]], dict[str, int]]:
+    counters: dict[str, int] = {}
+    epochs, found = Epochs(counters, 1.0), []
+    for sentence in sentences:
+        epochs.add(sentence, 0.0)
+        found += [epoch.kinds for epoch in epochs.take()]
+    return found, counters
+
+
+def test_a_row_goes_out_with_its_last_sentence_once_the_receiver_is_known() -> None:
+    second = [at(0, "VTG"), at(0, "GGA"), at(0, "GSA"), at(0, "GSA")]
+    everything = {"RMC", "VTG", "GGA", "GSA"}
+    found, counters = joined(
+        [*second, at(1), *_at(1, second), at(2), *_at(2, second), at(3), *_at(3, second)]
+    )
+    assert found[-1] == everything
+    assert len(found) == 4, "also the one of second 3, whose follower has not come"
+    assert counters == {}
+
+
+def _at(second: int, sentences: list[Sentence]) -> list[Sentence]:
+    return [at(second, sentence.kind) for sentence in sentences]
+
+
+def test_a_lost_sentence_delays_its_own_row_only() -> None:
+    pair = [[at(second), at(second, "GGA")] for second in range(6)]
+    found, counters = joined([*pair[0], *pair[1], *pair[2], pair[3][0], *pair[4], *pair[5]])
+    assert found == [{"RMC", "GGA"}] * 3 + [{"RMC"}] + [{"RMC", "GGA"}] * 2
+    assert counters == {}
+
+
+def test_a_time_that_stands_still_makes_rows_all_the_same() -> None:
+    found, _ = joined([at(7), at(7, "GGA")] * 5)
+    assert len(found) >= 4
+
+
+def test_what_comes_after_its_row_has_gone_is_counted() -> None:
+    counters: dict[str, int] = {}
+    epochs = Epochs(counters, 0.5)
+    epochs.add(at(1), 10.0)
+    assert epochs.due_s() == 10.5
+    epochs.expire(10.4)
+    assert epochs.take() == []
+    epochs.expire(10.5)
+    assert len(epochs.take()) == 1
+    epochs.add(at(1, "GGA"), 10.6)
+    assert counters == {"late_sentence": 1}
+
+
+@pytest.mark.parametrize(
+    ("time", "near_", "day"),
+    [("23:59:59", "00:00:01", 9), ("00:00:00", "23:59:59", 11), ("12:00:00", "12:00:01", 10)],
+)
+def test_a_time_without_a_date_is_put_on_the_nearest_day(time: str, near_: str, day: int) -> None:
+    near_ns = int(datetime.fromisoformat(f"2026-03-10T{near_}+00:00").timestamp()) * NS_PER_S
+    hour, minute, second = map(int, time.split(":"))
+    found = moment((hour * 3600 + minute * 60 + second) * NS_PER_S, None, near_ns)
+    assert datetime.fromtimestamp(found / 1e9, UTC).isoformat() == f"2026-03-{day:02}T{time}+00:00"
+
+
+def closed(line: bytes) -> bytes:
+    return line + f"*{checksum(line[1:].decode('ascii')):02X}".encode()

@@ -1,0 +1,120 @@
+"""Rows from values: complete, in order of time, none thrown away."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.opcua.rows import Row, Rows
+from wire.messages import Quality
+
+GOOD = Quality.GOOD
+
+
+def rows_of(fields: str, **more: object) -> tuple[Rows, dict[str, int]]:
+    counters: dict[str, int] = {}
+    return Rows(tuple(fields), counters, wait_s=0.5, **more), counters  # type: ignore[arg-type]
+
+
+def shown(rows: list[Row]) -> list[tuple[int, dict[str, object], Quality]]:
+    return [(row.at_ns, dict(row.values), row.quality) for row in rows]
+
+
+def test_fields_of_one_time_are_one_row_whatever_their_order() -> None:
+    rows, counters = rows_of("ab")
+    for name, at in [("a", 1), ("a", 2), ("b", 1), ("b", 2)]:
+        rows.add(name, float(at), GOOD, at, 0.0)
+    assert shown(rows.take()) == [(1, {"a": 1.0, "b": 1.0}, GOOD), (2, {"a": 2.0, "b": 2.0}, GOOD)]
+    assert rows.take() == []
+    assert counters == {}
+
+
+def test_a_complete_row_ends_the_elder_ones() -> None:
+    rows, counters = rows_of("ab")
+    rows.add("a", 1.0, GOOD, 1, 0.0)
+    rows.add("b", 2.0, GOOD, 2, 0.0)
+    rows.add("a", 2.0, GOOD, 2, 0.0)
+    first, second = rows.take()
+    assert (first.at_ns, first.values, first.quality) == (1, {"a": 1.0, "b": None}, Quality.UNCERTAIN)
+    assert second.quality is GOOD
+    assert counters == {"incomplete": 1}
+
+
+def test_a_row_waits_so_long_and_no_longer() -> None:
+    rows, _ = rows_of("ab")
+    assert rows.due_s() is None
+    rows.add("a", 1.0, GOOD, 1, 10.0)
+    assert rows.due_s() == 10.5
+    rows.expire(10.4)
+    assert rows.take() == []
+    rows.expire(10.5)
+    assert [row.values for row in rows.take()] == [{"a": 1.0, "b": None}]
+
+
+def test_with_hold_what_is_not_repeated_still_counts() -> None:
+    rows, counters = rows_of("ab", hold=True)
+    rows.add("a", 1.0, GOOD, 1, 0.0)
+    rows.add("b", 5.0, GOOD, 1, 0.0)
+    rows.add("a", 2.0, GOOD, 2, 0.0)
+    rows.flush()
+    assert shown(rows.take())[-1] == (2, {"a": 2.0, "b": 5.0}, GOOD)
+    assert counters == {}
+
+
+def test_with_align_fields_stamped_apart_join() -> None:
+    rows, _ = rows_of("ab", align_ns=5)
+    rows.add("a", 1.0, GOOD, 100, 0.0)
+    rows.add("b", 1.0, GOOD, 104, 0.0)
+    rows.add("a", 2.0, GOOD, 120, 0.0)
+    rows.add("b", 2.0, GOOD, 117, 0.0)
+    assert [row.at_ns for row in rows.take()] == [100, 120]
+
+
+def test_the_gravest_quality_travels() -> None:
+    rows, _ = rows_of("abc")
+    for name, quality in (("a", Quality.UNCERTAIN), ("b", Quality.BAD), ("c", GOOD)):
+        rows.add(name, None, quality, 1, 0.0)
+    assert rows.take()[0].quality is Quality.BAD
+
+
+def test_what_comes_after_its_row_says_so() -> None:
+    rows, counters = rows_of("ab")
+    rows.add("a", 1.0, GOOD, 1, 0.0)
+    rows.add("a", 2.0, GOOD, 2, 0.0)
+    rows.flush()
+    rows.add("b", 1.0, GOOD, 1, 0.0)
+    rows.flush()
+    assert [row.quality for row in rows.take()] == [
+        Quality.UNCERTAIN,
+        Quality.UNCERTAIN,
+        Quality.TIME_BACKWARD,
+    ]
+    assert counters == {"incomplete": 3, "late": 1}
+
+
+def test_open_rows_are_bounded() -> None:
+    rows, counters = rows_of("ab", limit=10)
+    for at in range(100):
+        rows.add("a", 1.0, GOOD, at, 0.0)
+    assert len(rows.take()) == 90
+    assert counters["incomplete"] == 90
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 8), st.integers(0, 99))), st.booleans())
+def test_no_value_is_ever_thrown_away(arrivals: list[tuple[str, int, int]], expire: bool) -> None:
+    rows, _ = rows_of("abc", limit=4)
+    out: list[Row] = []
+    for now, (name, at, value) in enumerate(arrivals):
+        rows.add(name, value, GOOD, at * 1_000_000, float(now))
+        if expire:
+            rows.expire(float(now))
+        out += rows.take()
+    rows.flush()
+    out += rows.take()
+    kept = sorted((name, value) for row in out for name, value in row.values.items() if value is not None)
+    assert kept == sorted((name, value) for name, _, value in arrivals)
+    assert all(set(row.values) == set("abc") for row in out)
+    on_time = [row.at_ns for row in out if row.quality is not Quality.TIME_BACKWARD]
+    assert all(a <= b for a, b in pairwise(on_time))

@@ -1,0 +1,141 @@
+"""The gate: what it lets through, what it stops, and that a bad model hurts the child only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from agent.inference import gate
+from agent.inference.model_cache import CPU
+from agent.inference.package import ModelError, load_package
+
+ONE = np.ones((1, 1), np.float32)
+
+
+@pytest.fixture
+def adding(packages) -> Path:
+    """A package that sums its window up."""
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    return packages.write(packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}))
+
+
+def golden(folder: Path, **arrays: np.ndarray) -> None:
+    (folder / "golden").mkdir(exist_ok=True)
+    np.savez(folder / "golden" / "one.npz", **arrays)
+
+
+def test_a_good_model_passes_and_is_remembered(adding: Path, tmp_path: Path) -> None:
+    golden(adding, input=np.ones((4, 2), np.float32), output_0=np.float32(8))
+    memory = tmp_path / "state" / "gate"
+    first = gate.verify(load_package(adding), memory=memory)
+    assert (first.why, first.golden, first.provider) == ("", 1, "CPUExecutionProvider")
+    assert not first.remembered
+    assert 0 < first.p50_ms <= first.p99_ms
+    assert gate.verify(load_package(adding), memory=memory).remembered
+
+
+def test_what_changed_is_not_remembered(adding: Path, tmp_path: Path) -> None:
+    gate.verify(load_package(adding), memory=tmp_path / "gate")
+    golden(adding, input=np.ones((4, 2), np.float32), output_0=np.float32(9))
+    with pytest.raises(ModelError, match=r"golden/one\.npz: output 0 is off by up to 1"):
+        gate.verify(load_package(adding), memory=tmp_path / "gate")
+
+
+def test_a_torn_note_is_no_pass(adding: Path, tmp_path: Path) -> None:
+    memory = tmp_path / "gate"
+    gate.verify(load_package(adding), memory=memory)
+    (note,) = memory.iterdir()
+    note.write_bytes(note.read_bytes()[:9])
+    assert not gate.verify(load_package(adding), memory=memory).remembered
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(adding: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert not gate.verify(load_package(adding), memory=tmp_path / "file" / "gate").remembered
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"output_0": ONE}, "holds no array named input"),
+        ({"input": ONE, "output_0": ONE}, "a window of shape"),
+        ({"input": np.ones((4, 2), np.float32), "output_0": ONE}, "output 0 is"),
+        (
+            {"input": np.ones((4, 2), np.float32), "output_0": np.float32(8), "output_1": ONE},
+            "has no output_1",
+        ),
+        ({"input": np.array([{}], object)}, "cannot be read"),
+    ],
+)
+def test_golden_vectors_that_do_not_fit_stop_it(
+    adding: Path, arrays: dict[str, np.ndarray], reason: str
+) -> None:
+    golden(adding, **arrays)
+    with pytest.raises(ModelError, match=reason):
+        gate.inspect(load_package(adding), CPU)
+
+
+def test_budgets_are_held(packages) -> None:
+    slow = packages.write(packages.constant(ONE), budgets={"p99_ms": 0.000001})
+    with pytest.raises(ModelError, match=r"budgets\.p99_ms allows 1e-06"):
+        gate.inspect(load_package(slow), CPU)
+
+
+def test_memory_is_held_to_its_budget(packages) -> None:
+    nodes = [
+        helper.make_node("Expand", ["x", "shape"], ["wide"]),
+        helper.make_node("ReduceMax", ["wide"], ["y"], keepdims=0),
+    ]
+    wide = {"shape": np.array([2_000_000, 4, 2], np.int64)}  # 64 MB
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants=wide)
+    with pytest.raises(ModelError, match=r"budgets\.rss_mb allows 5"):
+        gate.verify(load_package(packages.write(body, budgets={"rss_mb": 5})))
+
+
+def test_a_model_that_gives_no_numbers_is_stopped(packages) -> None:
+    folder = packages.write(packages.constant(np.array([[np.nan]], np.float32)))
+    with pytest.raises(ModelError, match="not numbers"):
+        gate.verify(load_package(folder))
+
+
+def test_a_model_that_eats_memory_hurts_the_child_only(packages) -> None:
+    nodes = [
+        helper.make_node("Expand", ["x", "shape"], ["wide"]),
+        helper.make_node("ReduceMax", ["wide"], ["y"], keepdims=0),
+    ]
+    wide = {"shape": np.array([1_000_000_000, 4, 2], np.int64)}  # 32 GB
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants=wide)
+    with pytest.raises(ModelError, match=r"the run failed|GB of memory|crashed"):
+        gate.verify(load_package(packages.write(body)))
+
+
+def test_a_model_that_never_ends_is_stopped(packages, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["again"], ["still"]),
+            helper.make_node("Identity", ["x_in"], ["x_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x_in", TensorProto.FLOAT, [1, 4, 2]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x_out", TensorProto.FLOAT, [1, 4, 2]),
+        ],
+    )
+    nodes = [
+        helper.make_node("Loop", ["", "true", "x"], ["last"], body=body),
+        helper.make_node("ReduceSum", ["last"], ["y"], keepdims=0),
+    ]
+    made = packages.model(
+        nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants={"true": np.array(True)}
+    )
+    monkeypatch.setattr(gate, "WALL_S", 3.0)
+    with pytest.raises(ModelError, match="no answer within 3 s"):
+        gate.verify(load_package(packages.write(made)))

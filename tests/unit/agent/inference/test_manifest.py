@@ -1,0 +1,124 @@
+"""Manifests: every mistake with its place, and nothing outside the package is ever read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.inference import manifest
+from agent.inference.decoders import ModelError
+from agent.inference.manifest import FrameInput, WindowInput
+from agent.inference.package import load_package
+
+GOOD = """\
+name: street
+version: 1.2.0
+licence: Apache-2.0
+sha256: {sha}
+input: {{kind: frame, name: images, size: [320, 240]}}
+output:
+  decoder: detection
+  head: yolox
+  labels: [person, car]
+""".format(sha="ab" * 32)
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "manifest.yaml").write_text(text)
+    return folder
+
+
+def mistakes(folder: Path, text: str) -> list[str]:
+    with pytest.raises(ModelError) as caught:
+        manifest.load(write(folder, text))
+    return [line.removeprefix(f"{folder}/manifest.yaml:") for line in str(caught.value).splitlines()]
+
+
+def test_defaults_are_filled_in(tmp_path: Path) -> None:
+    found = manifest.load(write(tmp_path, GOOD))
+    assert found.ref == "street@1.2.0"
+    assert isinstance(found.input, FrameInput)
+    assert found.input.shape == (1, 3, 240, 320)
+    assert found.output.labels == ["person", "car"]
+    assert found.file == "model.onnx"
+
+
+def test_a_window_knows_its_tensor(tmp_path: Path) -> None:
+    text = GOOD.replace("{kind: frame, name: images, size: [320, 240]}", "{kind: window, name: x, signals: [a, b], rate_hz: 50, length: 100, hop: 25, layout: signal-time}")  # fmt: skip # noqa: E501
+    text = text[: text.index("output:")] + "output: {decoder: anomaly, threshold: 3, parts: [left, right]}\n"
+    found = manifest.load(write(tmp_path, text))
+    assert isinstance(found.input, WindowInput)
+    assert found.input.shape == (1, 2, 100)
+
+
+def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
+    text = (
+        GOOD.replace("street", "Street!")
+        .replace("[320, 240]", "[320, 2]")
+        .replace("head: yolox", "head: yolo9\n  scor: 0.3")
+        + "budget: {}\n"
+    )
+    found = mistakes(tmp_path, text)
+    assert found[0].startswith("1:7: name: 'Street!' is not an id")
+    assert found[1].startswith("5:")
+    assert "input.size" in found[1]
+    assert found[2].startswith("8:9: output.head: 'yolo9' is not one of")
+    assert found[3].startswith("9:3: output.scor: unknown key; did you mean 'score'?")
+    assert found[4].startswith("11:1: budget: unknown key; did you mean 'budgets'?")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("kind: frame", "kind: picture"), "must be frame or window"),
+        (("decoder: detection", "decoder: detektion"), "did you mean 'detection'?"),
+        (("size: [320, 240]", "size: [320, 240], mean: [1, 2]"), "2 numbers for 3 channels"),
+        (("size: [320, 240]", "size: [320, 240], std: [1, 0, 1]"), "0 cannot be divided by"),
+        (("size: [320, 240]", "size: [320, 240], scale: .inf"), "no number that can be used"),
+        (("labels: [person, car]", "labels_file: /etc/passwd"), "not a path inside the package"),
+        (("labels: [person, car]", "labels_file: ../secret"), "not a path inside the package"),
+        (("labels: [person, car]", "labels_file: link"), "leads out of the package"),
+        (("labels: [person, car]", "labels_file: nowhere"), "is missing"),
+    ],
+)
+def test_what_cannot_work_is_told(tmp_path: Path, change: tuple[str, str], reason: str) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (tmp_path / "secret").write_text("person\n")
+    (package / "link").symlink_to(tmp_path / "secret")
+    assert change[0] in GOOD
+    found = mistakes(package, GOOD.replace(*change))
+    assert len(found) == 1
+    assert reason in found[0]
+
+
+def test_labels_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("traffic light\n\n사람\n", "utf-8")
+    found = manifest.load(write(tmp_path, GOOD.replace("labels: [person, car]", "labels_file: names.txt")))
+    assert found.output.labels == ["traffic light", "사람"]
+
+
+def test_a_folder_without_a_manifest_is_no_package(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"manifest\.yaml: cannot be read"):
+        load_package(tmp_path)
+    with pytest.raises(ModelError, match="no such model package"):
+        load_package(tmp_path / "nowhere")
+
+
+def test_the_window_of_a_manifest_is_checked(packages, tmp_path: Path) -> None:
+    body = packages.constant(np.ones((1, 1)))
+    window = {"kind": "window", "name": "x", "signals": ["a", "a", "B"], "rate_hz": 10, "length": 4, "hop": 9}
+    with pytest.raises(ModelError) as caught:
+        load_package(packages.write(body, input=window))
+    said = str(caught.value)
+    assert "'a' is there twice" in said
+    assert "'B' is not a field name" in said
+    assert "9 rows would leave some out" in said
+
+
+def test_keys_know_every_part() -> None:
+    paths = {key.path for key in manifest.documented()}
+    assert {"sha256", "input (frame).fit", "input (window).hop", "output (anomaly).threshold"} <= paths
+    assert all(key.meaning for key in manifest.documented())

@@ -1,0 +1,129 @@
+"""Pictures and windows into tensors, against the same thing written plainly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from agent.inference.decoders import ModelError
+from agent.inference.manifest import FrameInput, WindowInput
+from agent.inference.preprocess import FrameTensor, WindowTensor
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (120, 200, 3), dtype=np.uint8)
+
+
+def spec(**changes: Any) -> FrameInput:
+    return FrameInput(**{"kind": "frame", "name": "x", "size": (64, 48), **changes})
+
+
+def plainly(picture: np.ndarray, found: FrameInput) -> np.ndarray:
+    width, height = found.size
+    fitted = np.full((height, width, 3), found.pad, np.uint8)
+    new = (width, height)
+    at = (0, 0)
+    if found.fit == "letterbox":
+        ratio = min(width / picture.shape[1], height / picture.shape[0])
+        new = (round(picture.shape[1] * ratio), round(picture.shape[0] * ratio))
+        if found.place == "centre":
+            at = ((width - new[0]) // 2, (height - new[1]) // 2)
+    fitted[at[1] : at[1] + new[1], at[0] : at[0] + new[0]] = cv2.resize(picture, new)
+    if found.colour == "grey":
+        fitted = cv2.cvtColor(fitted, cv2.COLOR_BGR2GRAY)[..., None]
+    elif found.colour == "rgb":
+        fitted = fitted[..., ::-1]
+    x = (fitted / found.scale - np.array(found.mean or 0.0)) / np.array(found.std or 1.0)
+    return (x.transpose(2, 0, 1) if found.layout == "nchw" else x)[None]
+
+
+@pytest.mark.parametrize("colour", ["bgr", "rgb", "grey"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("fit", [("stretch", "centre"), ("letterbox", "centre"), ("letterbox", "corner")])
+def test_a_tensor_is_what_the_formula_says(
+    picture: np.ndarray, colour: str, layout: str, fit: tuple[str, str]
+) -> None:
+    numbers = (
+        {"mean": [0.4], "std": [0.2]}
+        if colour == "grey"
+        else {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.1]}
+    )
+    found = spec(colour=colour, layout=layout, fit=fit[0], place=fit[1], **numbers)
+    tensor = FrameTensor(found)
+    tensor.fill(picture)
+    assert tensor.tensor.shape == found.shape
+    np.testing.assert_allclose(tensor.tensor, plainly(picture, found), atol=2e-5)
+
+
+def test_pictures_of_changing_size_leave_no_trace_of_each_other(picture: np.ndarray) -> None:
+    found = spec(fit="letterbox")
+    tensor = FrameTensor(found)
+    for shown in (picture, picture[:, :50], picture[:48, :64], picture):
+        tensor.fill(shown)
+        np.testing.assert_allclose(tensor.tensor, plainly(shown, found), atol=2e-6)
+
+
+@pytest.mark.parametrize("fit", [("stretch", "centre"), ("letterbox", "centre"), ("letterbox", "corner")])
+def test_the_placement_leads_back_to_the_picture(fit: tuple[str, str]) -> None:
+    picture = np.zeros((120, 200, 3), np.uint8)
+    picture[30:60, 50:100] = 255
+    found = spec(fit=fit[0], place=fit[1], pad=0)
+    tensor = FrameTensor(found)
+    place = tensor.fill(picture)
+    rows, columns = np.nonzero(tensor.tensor[0, 0] > 0.5)
+    left, right = ((x - place.offset_x) * place.scale_x for x in (columns.min(), columns.max() + 1))
+    top, low = ((y - place.offset_y) * place.scale_y for y in (rows.min(), rows.max() + 1))
+    assert (left, right, top, low) == pytest.approx((0.25, 0.5, 0.25, 0.5), abs=0.02)
+
+
+def test_the_picture_is_left_as_it_was(picture: np.ndarray) -> None:
+    kept = picture.copy()
+    for found in (spec(size=(200, 120)), spec(colour="bgr", layout="nhwc"), spec(colour="grey")):
+        FrameTensor(found).fill(picture)
+    np.testing.assert_array_equal(picture, kept)
+
+
+def test_bytes_go_in_as_bytes(picture: np.ndarray) -> None:
+    tensor = FrameTensor(spec(size=(200, 120), colour="rgb", layout="nhwc"), "uint8")
+    tensor.fill(picture)
+    np.testing.assert_array_equal(tensor.tensor[0], picture[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((10, 10), np.uint8),
+        np.zeros((10, 10, 4), np.uint8),
+        np.zeros((0, 9, 3), np.uint8),
+        np.zeros((9, 9, 3)),
+    ],
+)
+def test_what_is_no_picture_is_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(ModelError, match="a picture of"):
+        FrameTensor(spec()).fill(wrong)
+
+
+@pytest.mark.parametrize("layout", ["time-signal", "signal-time", "flat"])
+def test_a_window_is_scaled_by_signal(layout: str) -> None:
+    found = WindowInput(
+        kind="window",
+        name="x",
+        signals=["a", "b"],
+        rate_hz=1,
+        length=3,
+        mean=[1, 10],
+        std=[2, 5],
+        layout=layout,
+    )
+    tensor = WindowTensor(found)
+    window = np.array([[1, 10], [3, 15], [5, 20]], np.float32)
+    tensor.fill(window)
+    wanted = np.array([[0, 0], [1, 1], [2, 2]], np.float32)
+    shaped = {"time-signal": wanted, "signal-time": wanted.T, "flat": wanted.reshape(-1)}[layout]
+    np.testing.assert_allclose(tensor.tensor[0], shaped)
+    with pytest.raises(ModelError, match="a window of shape"):
+        tensor.fill(window[:2])

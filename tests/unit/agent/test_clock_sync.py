@@ -1,0 +1,121 @@
+"""The clock's state: asked of the kernel, not too often, and never of a simulated clock."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from agent.clock_sync import Stamps, Steps, TimeSync, kernel_error_ms, kernel_state
+from agent.uplink.ack_delay import Delays
+from wire.clock import NS_PER_MS, Clock
+from wire.messages import ClockState
+
+
+def test_the_kernel_gives_a_state() -> None:
+    assert kernel_state() in tuple(ClockState)
+
+
+def test_it_agrees_with_timedatectl() -> None:
+    if shutil.which("timedatectl") is None:
+        pytest.skip("timedatectl is not installed")
+    done = subprocess.run(["timedatectl", "show"], capture_output=True, text=True, check=False)
+    found = re.search(r"^NTPSynchronized=(yes|no)$", done.stdout, re.MULTILINE)
+    if found is None:
+        pytest.skip("no systemd runs here")
+    assert (kernel_state() is not ClockState.UNSYNCED) == (found[1] == "yes")
+
+
+def test_it_is_asked_again_after_a_while() -> None:
+    answers = iter([ClockState.UNSYNCED, ClockState.NTP])
+
+    class Stepped(Clock):
+        now_s = 0.0
+
+        def monotonic(self) -> float:
+            return self.now_s
+
+    clock = Stepped()
+    sync = TimeSync(clock, ask=lambda: next(answers))
+    assert sync.state() is ClockState.UNSYNCED
+    clock.now_s = 1.9
+    assert sync.state() is ClockState.UNSYNCED
+    clock.now_s = 2.1
+    assert sync.state() is ClockState.NTP
+    assert sync.state() is ClockState.NTP
+
+
+def test_a_simulated_clock_is_right_by_definition() -> None:
+    assert TimeSync(Clock(rate=20), ask=lambda: ClockState.UNSYNCED).state() is ClockState.NTP
+
+
+class SetClock(Clock):
+    """A clock whose wall and uptime are what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up_ms, self.ahead_ms = 1_000_000, 0
+
+    def now_ns(self) -> int:
+        return (self.up_ms + 1_700_000_000_000 + self.ahead_ms) * NS_PER_MS
+
+    def monotonic_ns(self) -> int:
+        return self.up_ms * NS_PER_MS
+
+
+def test_the_least_delay_of_five_minutes_and_none_from_before_a_step() -> None:
+    clock, delays = SetClock(), Delays()
+    assert delays.least(clock) is None
+    for ms in (50, 9, 70):
+        delays.add(ms, clock)
+        clock.up_ms += 100
+    assert delays.least(clock) == 9
+    clock.up_ms += 200_000
+    delays.add(30, clock)
+    assert delays.least(clock) == 9
+    clock.up_ms += 200_000
+    assert delays.least(clock) == 30
+    clock.ahead_ms = 3_600_000
+    delays.add(3_600_030, clock)
+    assert delays.least(clock) == 3_600_030
+
+
+def test_what_the_kernel_holds_its_clock_for() -> None:
+    error_ms = kernel_error_ms()
+    assert (error_ms is None) == (kernel_state() is ClockState.UNSYNCED)
+    assert error_ms is None or error_ms >= 0
+
+
+def test_a_time_that_is_not_ours_does_not_depend_on_our_clock() -> None:
+    clock, state = SetClock(), ClockState.UNSYNCED
+    stamps = Stamps(clock, lambda: state)
+    now_ns, hour_ns = clock.now_ns(), 3_600_000 * NS_PER_MS
+    offset_ns = now_ns - clock.monotonic_ns()
+    assert stamps.of(now_ns - 1_000 * NS_PER_MS) == (ClockState.UNSYNCED, offset_ns)
+    assert stamps.of(now_ns + hour_ns) == (None, None)
+    state = ClockState.NTP
+    assert stamps.of(now_ns + hour_ns) == (ClockState.NTP, None)
+
+
+def test_a_reading_from_just_before_the_clock_was_set_is_corrected_from_there() -> None:
+    clock = SetClock()
+    stamps = Stamps(clock, lambda: ClockState.UNSYNCED)
+    before_ns = clock.now_ns()
+    offset_ns = before_ns - clock.monotonic_ns()
+    assert stamps.of(before_ns) == (ClockState.UNSYNCED, offset_ns)
+    clock.up_ms += 20
+    clock.ahead_ms = 1_600_000_000_000
+    assert stamps.of(before_ns + 10 * NS_PER_MS) == (ClockState.UNSYNCED, offset_ns)
+    assert stamps.of(clock.now_ns()) == (ClockState.UNSYNCED, clock.now_ns() - clock.monotonic_ns())
+
+
+def test_setting_the_clock_is_noticed_once_and_keeping_it_right_is_not() -> None:
+    clock = SetClock()
+    steps = Steps(clock)
+    assert steps.look() == 0.0
+    for ahead_ms, told in ((100, 0.0), (200, 0.0), (3_600_200, 3_600.0), (3_600_200, 0.0), (200, -3_600.0)):
+        clock.up_ms += 1_000
+        clock.ahead_ms = ahead_ms
+        assert steps.look() == told

@@ -1,0 +1,72 @@
+"""From the outbox into the window: nothing stays behind because of how full the window was."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent.outbox import Message, Outbox, OutboxSettings, reader
+from agent.uplink import in_flight as flight_module
+from agent.uplink.encoder import Feed
+from agent.uplink.in_flight import Flight
+from wire.clock import Clock
+from wire.messages import Batch, ClockState
+from wire.ranges import Ranges
+from wire.task_cancellation import end
+from wire.topics import Address
+
+NODE = Address("acme", "trial", "hall", "n1")
+
+
+@pytest.mark.parametrize("short", range(0, 121, 10))
+async def test_what_did_not_fit_is_read_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: int
+) -> None:
+    """Whatever the last bit of room is: less than a record, its overhead, or nothing."""
+    outbox = Outbox.open(tmp_path / "outbox", OutboxSettings(max_mb=4), Clock())
+    for _ in range(4):
+        body = Batch(t0=1_000, per=1, n=1, f={"x": ["v" * 8_000]})
+        outbox.append(Message("data", "arm", "joints", body))
+    outbox.commit()
+    (first,) = outbox.take(1, 1)
+    monkeypatch.setattr(flight_module, "WINDOW_BYTES", 2 * len(first.body) + short)
+    feed, flight = Feed(outbox, NODE, Clock(), lambda: ClockState.NTP), Flight()
+    got: list[int] = []
+    for turn in range(6):
+        await feed.fill(flight, float(turn))
+        while (sent := flight.next(float(turn), 100)) is not None:
+            flight.sent(sent, len(got) + 1, float(turn))
+            got.append(sent.seq)
+        flight.acked(Ranges((seq, seq) for seq in got), float(turn))
+    assert sorted(got) == [2, 3, 4]
+    outbox.close()
+
+
+async def test_a_slow_disk_outlasts_the_end_of_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being read while a connection ends goes out over the next, however often it is cancelled."""
+    outbox = Outbox.open(tmp_path / "outbox", OutboxSettings(max_mb=4), Clock())
+    outbox.append(Message("data", "arm", "joints", Batch(t0=1_000, per=1, n=1, f={"x": [1.0]})))
+    outbox.commit()
+    reading, go_on, real = threading.Event(), threading.Event(), reader.read
+
+    def slow(*place: object) -> bytes:
+        reading.set()
+        assert go_on.wait(30)
+        return real(*place)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reader, "read", slow)
+    monkeypatch.setattr("wire.task_cancellation.AGAIN_S", 0.01)
+    feed, flight = Feed(outbox, NODE, Clock(), lambda: ClockState.NTP), Flight()
+    filling = asyncio.create_task(feed.fill(flight, 0.0))
+    assert await asyncio.to_thread(reading.wait, 30)
+    late = await end([filling], 0.1)  # some ten cancellations
+    go_on.set()
+    assert late == {filling}, "it does not leave before it has what was read"
+    await end([filling])
+    assert len(flight) == 1
+    outbox.close()

@@ -1,0 +1,267 @@
+"""What the fleet page is told: states that decay, trouble first, nothing that a stale message can fake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from collector.fleet import fleet as module
+from collector.fleet.fleet import SILENT_MS, Fleet
+from collector.fleet.problems import CODES
+from collector.ledger.ledger import Draft, Ledger
+from collector.store.clock_skew import Offset
+from wire.errors import WireError
+from wire.messages import (
+    AgentInfo,
+    Birth,
+    Device,
+    DeviceState,
+    Field,
+    ModelRef,
+    ModelState,
+    Snapshot,
+    Status,
+    Stream,
+)
+from wire.topics import parse
+
+NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
+BEAT = parse(f"tb1/{NODE}/live/_/agent")
+
+
+def status(state: Any = "online", sess: int = 1, **more: Any) -> Status:
+    return Status(state=state, ts=T0, boot="deadbeef", sess=sess, agent="0.1.0", **more)
+
+
+def birth(sess: int = 1) -> Birth:
+    streams = {"joints": Stream(rate_hz=50.0, fields={"j1": Field(unit="deg")})}
+    return Birth(
+        ts=T0, boot="deadbeef", sess=sess, ep=EP, agent=AgentInfo(ver="0.1.0"),
+        devices={"arm": Device(type="cobot", streams=streams)},
+        models={"anomaly": ModelRef(name="joint-anomaly", ver="1.0.0", sha256="ab")},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def fleet(clock: Any) -> Fleet:
+    return Fleet(clock, Ledger())
+
+
+def view(fleet: Fleet) -> Any:
+    (found,) = fleet.views(NODE)
+    return found
+
+
+def test_the_verdict_of_a_model_is_told_while_its_node_is_online(fleet: Fleet) -> None:
+    said = ModelState(state="ok", name="ecg-rhythm", ver="1.0.0", device="arm")
+    fleet.on_status(NODE, status(models={"rhythm": said}), T0, retained=False)
+    fleet.on_live(BEAT, {"ts": T0}, T0, retained=False)
+    assert view(fleet).models[0]["verdict"] == {}
+    topic = parse(f"tb1/{NODE}/live/arm/rhythm")
+    for told, expected in (
+        ({"label": "AF", "alarm": True, "score": 0.9}, {"label": "AF", "alarm": True}),
+        ({"label": "x" * 1000}, {"label": "x" * 64}),
+        ({"label": 7, "alarm": "yes"}, {}),
+        ({"label": "N", "alarm": False}, {"label": "N", "alarm": False}),
+    ):
+        fleet.on_live(topic, {"ts": T0, **told}, T0, retained=False)
+        assert view(fleet).models[0]["verdict"] == expected
+    fleet.on_status(NODE, status("lost", models={"rhythm": said}), T0, retained=False)
+    assert view(fleet).models[0]["verdict"] == {}
+
+
+def codes(fleet: Fleet) -> list[str]:
+    found = [one.code for one in view(fleet).trouble]
+    assert set(found) <= set(CODES)
+    return found
+
+
+def test_online_decays_by_itself(fleet: Fleet, clock: Any) -> None:
+    fleet.on_status(NODE, status(devices={"arm": DeviceState(state="ok")}), T0, retained=False)
+    assert (view(fleet).state, view(fleet).devices[0]["state"]) == ("online", "ok")
+    clock.ms += SILENT_MS + 1
+    assert view(fleet).state == "unknown"
+    assert view(fleet).devices[0]["state"] == "unknown", "nobody knows, so it is not shown as well"
+    assert codes(fleet) == ["node-silent"]
+    fleet.on_live(BEAT, {"ts": clock.ms}, clock.ms, retained=False)
+    assert (view(fleet).state, codes(fleet)) == ("online", [])
+
+
+def test_what_devices_and_models_count_is_shown_and_a_state_is_as_old_as_it_was(fleet: Fleet) -> None:
+    for later, dropped in ((0, 0), (60_000, 7)):
+        said = status(
+            devices={
+                "camera": DeviceState(state="ok", counters={"readings": 600, "frames_dropped": dropped})
+            },
+            models={"detector": ModelState(state="ok", device="camera", counters={"dropped": dropped})},
+        )
+        said.ts += later
+        assert fleet.on_status(NODE, said, T0 + later, retained=False)
+    seen = view(fleet)
+    assert seen.devices[0]["counters"] == {"readings": 600, "frames_dropped": 7}
+    assert seen.models[0]["counters"] == {"dropped": 7}
+    assert (seen.state, seen.since) == ("online", T0)
+    fleet.on_status(NODE, status(sess=2), T0, retained=False)
+    assert view(fleet).devices == []
+
+
+def test_retained_messages_are_no_sign_of_life(fleet: Fleet, clock: Any) -> None:
+    clock.ms += 600_000
+    fleet.on_status(NODE, status(), clock.ms, retained=True)
+    fleet.on_live(BEAT, {"ts": T0}, clock.ms, retained=True)
+    assert (view(fleet).state, view(fleet).last_seen) == ("unknown", T0)
+    assert view(fleet).skew_ms is None, "how long a broker kept it says nothing about a clock"
+
+
+def test_an_older_session_does_not_speak_for_the_node(fleet: Fleet) -> None:
+    assert fleet.on_status(NODE, status(sess=7), T0, retained=False)
+    assert not fleet.on_status(NODE, status("lost", sess=6), T0, retained=False)
+    assert view(fleet).state == "online"
+    assert fleet.on_status(NODE, status("lost", sess=7), T0, retained=False)
+    assert (view(fleet).state, codes(fleet)) == ("lost", ["node-lost"])
+    assert fleet.on_birth(NODE, birth(7))
+    assert not fleet.on_birth(NODE, birth(6))
+
+
+def test_the_offset_is_known_both_ways_as_far_as_the_way_is_long(fleet: Fleet, clock: Any) -> None:
+    """A clock 60 s behind, 40 ms up and 20 ms down: the truth lies within what is claimed."""
+    for more in (500, 0, 80):
+        clock.ms += 15_000
+        beat = {"ts": clock.ms - 60_000 - 40 - more, "ack_ms": 20 - 60_000 + more, "uptime_s": 1.0, "clk": 1}
+        fleet.on_live(BEAT, beat, clock.ms, retained=False)
+    seen = view(fleet)
+    assert (seen.clk, seen.skew_ms, seen.uncertainty_ms) == (1, 60_010, 31)
+    assert abs(seen.skew_ms - 60_000) <= seen.uncertainty_ms
+
+
+def test_a_clock_that_is_set_begins_anew(fleet: Fleet, clock: Any) -> None:
+    for ahead_ms in (0, 0, 3_600_000, 3_600_000, 0):
+        clock.ms += 15_000
+        ts = clock.ms + ahead_ms
+        beat = {"ts": ts - 30, "boot": "00ff", "uptime_s": clock.ms / 1000, "ack_ms": ahead_ms + 10}
+        fleet.on_live(BEAT, beat, clock.ms, retained=False)
+        assert fleet.offset(NODE) == Offset(10 - ahead_ms, 21)
+
+
+def test_delays_that_contradict_each_other_claim_nothing(fleet: Fleet, clock: Any) -> None:
+    fleet.on_live(BEAT, {"ts": clock.ms - 100, "ack_ms": -5_000}, clock.ms, retained=False)
+    assert fleet.offset(NODE) == Offset(100, None)
+    assert fleet.offset("acme/trial/hall/nobody") == Offset(None, None)
+
+
+def test_skew_is_the_smallest_delay_of_five_minutes(fleet: Fleet, clock: Any) -> None:
+    for delay in (900, 120, 4000):
+        clock.ms += 15_000
+        fleet.on_live(BEAT, {"ts": clock.ms - 60_000 - delay}, clock.ms, retained=False)
+    assert fleet.skew_ms(NODE) == 60_120
+    fleet.on_status(NODE, status(), clock.ms, retained=False)
+    assert codes(fleet) == ["clock-unsynced"]
+    clock.ms += 301_000
+    assert fleet.skew_ms(NODE) == 0
+
+
+def test_trouble_of_every_kind_is_found_and_sorted(fleet: Fleet, clock: Any) -> None:
+    fleet.on_birth(NODE, birth())
+    fleet.on_status(
+        NODE,
+        status(
+            devices={"arm": DeviceState(state="degraded", since=T0, why="no answer")},
+            models={"anomaly": ModelState(state="failed", why="wrong shape", device="arm")},
+        ),
+        T0,
+        retained=False,
+    )
+    beat = {"ts": T0, "ep": EP, "head": 100, "depth": 0, "clk": 0}
+    fleet.on_live(BEAT, {**beat, "depth": 40, "oldest_s": 90.0}, T0, retained=False)
+    assert codes(fleet) == ["device-degraded", "model-failed", "backlog", "clock-unsynced", "missing"][:4]
+    clock.ms += 15_000
+    fleet.on_live(BEAT, {**beat, "ts": clock.ms, "clk": 1}, clock.ms, retained=False)
+    assert "missing" not in codes(fleet), "the next heartbeat may tell where it is"
+    clock.ms += 25_000
+    fleet.on_quarantine(NODE, clock.ms)
+    assert codes(fleet) == ["missing", "device-degraded", "model-failed", "quarantine"]
+    assert next(one for one in view(fleet).trouble if one.code == "device-degraded").device == "arm"
+
+
+def test_trouble_stands_first(fleet: Fleet) -> None:
+    for name, state in (("a", "online"), ("b", "lost"), ("c", "online")):
+        fleet.on_status(f"t/p/s/{name}", status(state), T0, retained=False)
+    assert [found.node[-1] for found in fleet.views()] == ["b", "a", "c"]
+
+
+def test_devices_and_models_join_what_was_described_with_what_is(fleet: Fleet) -> None:
+    fleet.on_birth(NODE, birth())
+    fleet.on_status(
+        NODE,
+        status(models={"anomaly": ModelState(state="ok", name="joint-anomaly", ver="1.0.1", provider="CPU")}),
+        T0,
+        retained=False,
+    )
+    (device,), (model,) = view(fleet).devices, view(fleet).models
+    assert device["streams"]["joints"]["fields"]["j1"]["unit"] == "deg"
+    assert (device["streams"]["joints"]["kind"], device["state"]) == ("signal", "unknown")
+    assert (model["ver"], model["provider"], model["state"]) == ("1.0.1", "CPU", "ok")
+    assert fleet.unit(NODE, "arm", "joints", "j1") == "deg"
+    assert fleet.unit(NODE, "arm", "joints", "nope") == fleet.unit("a/b/c/d", "x", "y", "z") == ""
+
+
+def test_a_restart_brings_the_fleet_back(fleet: Fleet, clock: Any) -> None:
+    fleet.on_birth(NODE, birth())
+    fleet.on_status(NODE, status(), T0, retained=False)
+    fleet.on_live(BEAT, {"ts": T0, "ep": EP, "head": 3, "depth": 3, "rss_mb": 40.5}, T0, retained=False)
+    states = fleet.take_unsaved()
+    assert fleet.take_unsaved() == {}
+    again = Fleet(clock, Ledger())
+    again.restore({**states, f"status/{NODE}/x": b"garbage", "odd": b"{}", f"reported/{NODE}/config": b"{}"})
+    assert NODE in {found.node for found in again.views()}
+    assert not any("reported" in found.node or "config" in found.node for found in again.views())
+    before, after = view(fleet), view(again)
+    assert (after.state, after.health, after.devices) == (before.state, before.health, before.devices)
+    assert after.last_seen == before.last_seen
+
+
+def test_states_that_did_not_reach_the_disk_are_offered_again(fleet: Fleet) -> None:
+    fleet.on_status(NODE, status(sess=1), T0, retained=False)
+    lost = fleet.take_unsaved()
+    fleet.on_status(NODE, status(sess=2), T0, retained=False)
+    fleet.give_back(lost)
+    (body,) = fleet.take_unsaved().values()
+    assert b'"sess":2' in body
+
+
+def test_a_node_known_only_by_its_data_is_listed(clock: Any) -> None:
+    ledger = Ledger()
+    draft = Draft(ledger)
+    draft.add(NODE, EP, 1, 5, T0)
+    ledger.accept(draft.accounts.values())
+    found = view(Fleet(clock, ledger))
+    assert (found.state, found.ledger.stored) == ("unknown", 1)
+
+
+@pytest.mark.parametrize(
+    "beat",
+    [
+        {"ep": 7}, {"ep": "XYZ", "head": 5}, {"ep": EP, "head": "many", "depth": None},
+        {"ep": EP, "head": -5, "depth": -1}, {"ep": EP, "head": True}, {"rss_mb": "big"},
+    ],
+)  # fmt: skip
+def test_nonsense_in_a_heartbeat_breaks_nothing(fleet: Fleet, beat: dict[str, Any]) -> None:
+    fleet.on_live(BEAT, {"ts": T0, **beat}, T0, retained=False)
+    found = view(fleet)
+    assert (found.ledger.taken, found.ledger.missing_count) == (0, 0)
+
+
+def test_there_is_an_end_to_everything(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_NODES", 2)
+    monkeypatch.setattr(module, "MAX_LIVE", 2)
+    monkeypatch.setattr(module, "MAX_SNAPSHOTS", 2)
+    snapshot = Snapshot(ts=T0, w=1, h=1, sha256="ab", jpeg=b"\xff\xd8")
+    for number in range(4):
+        fleet.on_live(parse(f"tb1/{NODE}/live/arm/s{number}"), {"ts": T0}, T0, retained=False)
+        fleet.on_snapshot(parse(f"tb1/{NODE}/snap/arm/s{number}"), snapshot, T0)
+    assert set(fleet.live(NODE)["arm"]) == {"s0", "s1"}
+    assert [fleet.snapshot(NODE, "arm", f"s{n}") is not None for n in range(4)] == [False, False, True, True]
+    fleet.saw("a/b/c/d1", T0)
+    with pytest.raises(WireError, match="more than 2 nodes"):
+        fleet.saw("a/b/c/d2", T0)

@@ -1,0 +1,264 @@
+"""The writer thread: one bad message stops no other, what is not committed is not acknowledged."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector.fleet.fleet import Fleet
+from collector.ingest import group_builder, inbox
+from collector.ingest import writer as module
+from collector.ingest.repeat_evidence import AGAIN_MS
+from collector.ingest.writer import Ingest
+from collector.ledger.ledger import Ledger
+from collector.mqtt.link import Incoming
+from collector.store.day_file import StoreBusy
+from collector.store.reader import Reader
+from collector.store.store import SqliteStore
+from collector.web.event_stream import Hub
+from wire.clock import Clock
+from wire.codec import decode, encode
+from wire.messages import Ack, Batch
+
+NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
+
+
+class FakeLink:
+    """Keeps what would go to the broker: these tests are about what is given to a link, not about MQTT."""
+
+    def __init__(self) -> None:
+        self.tokens: list[tuple[int, int]] = []
+        self.acked: list[tuple[int, int]] = []
+
+    def settle(self, tokens: Any, acks: Any = ()) -> None:
+        self.tokens.extend(tokens)
+        for _, body in acks:
+            self.acked.extend(decode(body, Ack).ok)
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        clock = Clock()
+        self.store = SqliteStore(folder, clock)
+        self.ledger = Ledger()
+        self.fleet = Fleet(clock, self.ledger)
+        self.link = FakeLink()
+        self.ingest = Ingest(
+            self.store, self.ledger, self.fleet, Hub(), clock, name="collector-1", group_commit_ms=20
+        )
+
+    def start(self) -> None:
+        self.ingest.start(self.link)  # type: ignore[arg-type]  # see FakeLink
+
+    def send(self, seq: int, value: float = 1.0, *, recv: int = T0) -> None:
+        body = encode(Batch(ep=EP, seq=seq, t0=T0 + seq, per=1, n=1, f={"x": [value]}))
+        self.ingest.receive(Incoming(f"tb1/{NODE}/data/arm/joints", body, recv, False, (1, seq)))
+
+    @property
+    def acked(self) -> list[int]:
+        return sorted(seq for first, last in self.link.acked for seq in range(first, last + 1))
+
+    def stored(self) -> list[int]:
+        reader = Reader(self.store.folder)
+        try:
+            return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
+        finally:
+            reader.close()
+
+
+@pytest.fixture
+def site(folder: Path) -> Iterator[Site]:
+    made = Site(folder)
+    yield made
+    made.ingest.stop()
+    made.store.close()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_message_that_breaks_the_code_itself_stands_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = group_builder.pack
+
+    def breaking(rows: Any) -> Any:
+        if 666.0 in rows.columns["x"]:
+            raise ZeroDivisionError("a bug nobody foresaw")
+        return pack(rows)
+
+    monkeypatch.setattr(group_builder, "pack", breaking)
+    for seq in range(1, 101):
+        site.send(seq, 666.0 if seq in (17, 60) else 1.0)
+    site.start()
+    until(lambda: len(site.link.tokens) == 100)
+    assert site.stored() == [seq for seq in range(1, 101) if seq not in (17, 60)]
+    assert site.ingest.counters.quarantined == 2
+    assert site.acked == [seq for seq in range(1, 101) if seq not in (17, 60)]
+    for seq in (17, 60):
+        site.send(seq, 666.0, recv=T0 + AGAIN_MS)
+    until(lambda: len(site.link.tokens) == 102)
+    (entry,) = site.ledger.entries()
+    assert (entry.stored, entry.gap_count, entry.missing_count) == (98, 2, 0)
+    assert "a bug nobody foresaw" in entry.gaps[0][2]
+    assert site.acked == list(range(1, 101))
+
+
+def test_nothing_is_acknowledged_before_it_is_committed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.02)
+    commit, allowed = site.store.commit, threading.Event()
+    tries: list[int] = []
+
+    def hesitating(group: Any) -> None:
+        tries.append(len(group.chunks))
+        if not allowed.is_set():
+            raise StoreBusy("the disk is full")
+        commit(group)
+
+    monkeypatch.setattr(site.store, "commit", hesitating)
+    site.start()
+    for seq in (1, 2, 3):
+        site.send(seq)
+    until(lambda: len(tries) > 5)
+    assert (site.link.tokens, site.link.acked, site.ingest.trouble) == ([], [], "the disk is full")
+    assert site.ledger.entries() == [], "the ledger does not claim what is not on disk either"
+    allowed.set()
+    until(lambda: len(site.link.tokens) == 3)
+    assert site.ingest.trouble == ""
+    assert site.stored() == [1, 2, 3]
+
+
+def test_stopping_on_a_full_disk_ends_and_acknowledges_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_group: Any) -> None:
+        raise StoreBusy("the disk is full")
+
+    monkeypatch.setattr(site.store, "commit", full)
+    site.start()
+    site.send(1)
+    until(lambda: site.ingest.trouble)
+    site.ingest.stop()
+    assert site.link.tokens == []
+    assert not site.ingest.is_alive
+
+
+def test_stopping_commits_what_is_here(site: Site) -> None:
+    for seq in range(1, 1101):
+        site.send(seq)
+    site.start()
+    site.ingest.stop()
+    assert len(site.stored()) == len(site.link.tokens) == 1100
+
+
+def test_heartbeats_are_stored_without_rows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STATES_EVERY_S", 0.01)
+    site.start()
+    beat = {"ts": T0, "ep": EP, "head": 5, "depth": 5}
+    site.ingest.receive(Incoming(f"tb1/{NODE}/live/_/agent", encode(beat), T0, False, None))
+    until(lambda: any(key.startswith("beat/") for key in site.store.load().states))
+    (mark,) = site.store.load().marks
+    assert mark.claim is not None
+    assert (mark.claim.head, mark.stored) == (5, [])
+
+
+def test_the_queue_says_when_it_is_full(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "QUEUE_MESSAGES", 10)
+    for seq in range(1, 11):
+        assert not site.ingest.is_full()
+        site.send(seq)
+    assert site.ingest.is_full()
+    monkeypatch.setattr(inbox, "QUEUE_MESSAGES", 10_000)
+    monkeypatch.setattr(inbox, "QUEUE_BYTES", 500)
+    assert site.ingest.is_full()
+    site.start()
+    until(lambda: not site.ingest.is_full())
+
+
+def test_beyond_its_share_a_node_is_refused_and_others_go_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inbox, "SENDER_MESSAGES", 10)
+    commit, allowed = site.store.commit, threading.Event()
+
+    def waiting(group: Any) -> None:
+        allowed.wait(20)
+        commit(group)
+
+    monkeypatch.setattr(site.store, "commit", waiting)
+    site.start()
+    site.send(99)
+    until(lambda: site.ingest.backlog == 0)  # the writer has it, and waits
+    for seq in range(1, 101):
+        site.send(seq)
+    other = encode(Batch(ep=EP, seq=7, t0=T0, per=1, n=1, f={"x": [1.0]}))
+    site.ingest.receive(Incoming("tb1/acme/trial/hall/calm/data/arm/x", other, T0, False, (1, 200)))
+    for number in range(50):
+        site.ingest.receive(Incoming(f"nonsense/{number}", b"", T0, False, (1, 300 + number)))
+    assert site.ingest.counters.refused == 90 + 40
+    assert len(site.link.tokens) == 130, "the broker is to go on; nobody was told that they are stored"
+    assert site.link.acked == []
+    allowed.set()
+    until(lambda: len(site.link.tokens) == 152)
+    assert site.stored() == [*range(1, 8), 7, 8, 9, 10, 99]
+    assert {entry.node: entry.stored for entry in site.ledger.entries()} == {
+        NODE: 11, "acme/trial/hall/calm": 1,
+    }  # fmt: skip
+    site.send(11)
+    until(lambda: 11 in site.acked)
+    site.ingest.stop()
+    assert sum("faster than can be stored" in line for line in caplog.messages) == 2
+    assert sum("cannot be taken" in line for line in caplog.messages) == 1, "strangers are one"
+
+
+def test_a_quarantined_message_is_told_once_per_node_and_reason(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    def receive(node: str, body: bytes, count: int) -> None:
+        for _ in range(count):
+            site.ingest.receive(Incoming(f"tb1/acme/trial/hall/{node}/data/arm/x", body, T0, False, (1, 1)))
+
+    receive("n1", b"{", 40)
+    receive("n1", b'{"t0":"x"}', 40)
+    for column in (b"1,2", b"1,2,3", b"1,2,3,4"):
+        receive("n1", b'{"ep":"00112233","seq":5,"t0":1,"dt":[0],"f":{"x":[%s]}}' % column, 10)
+    receive("n2", b"{", 40)
+    site.start()
+    until(lambda: site.ingest.counters.quarantined == 150)
+    site.ingest.stop()
+    told = [line for line in caplog.messages if "cannot be taken" in line]
+    assert len(told) == 4
+    assert "tb1/acme/trial/hall/n1/data/arm/x" in told[0]
+    assert "n2" in told[3]
+
+
+def test_what_is_no_message_of_ours_is_settled_too(site: Site) -> None:
+    site.start()
+    tails = ["cmd/arm/stop", "ack", "desired/config", "status", "what/ever", "reported/weather"]
+    for mid, tail in enumerate(tails, 1):
+        site.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", b"{}", T0, False, (1, mid)))
+    site.ingest.receive(Incoming("elsewhere/altogether", b"{}", T0, False, (1, 99)))
+    until(lambda: len(site.link.tokens) == len(tails) + 1)
+    assert site.ingest.counters.quarantined == 4, "commands and acks are simply not for us"
+
+
+def test_a_pack_is_settled_once_and_when_all_of_it_is_committed(site: Site) -> None:
+    bodies = [encode(Batch(ep=EP, seq=seq, t0=T0, per=1, n=1, f={"x": [1.0]})) for seq in range(1, 8)]
+    parts = b",".join(b'["data/arm/joints",%b]' % body for body in bodies)
+    for mid, body in ((1, b'{"v":1,"m":[' + parts + b"]}"), (2, b'{"v":1,"m":[')):
+        site.ingest.receive(Incoming(f"tb1/{NODE}/pack", body, T0, False, (1, mid)))
+    assert site.ingest.backlog == 8
+    site.start()
+    until(lambda: len(site.link.tokens) == 2)
+    assert site.link.tokens == [(1, 1), (1, 2)]
+    assert (site.stored(), site.acked) == (list(range(1, 8)), list(range(1, 8)))
+    assert site.ingest.counters.quarantined == 1

@@ -1,0 +1,401 @@
+"""HTTP API v1 against its documentation, over real HTTP, with the broker away: the page works still."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from collector.app import Collector
+from collector.config import CollectorConfig, Http
+from collector.fleet.problems import CODES
+from collector.mqtt.link import Incoming
+from collector.web.access import CSP
+from collector.web.api import Api, Sources
+from wire.broker import Broker
+from wire.clock import Clock
+from wire.codec import encode
+from wire.errors import TryAgain
+from wire.messages import (
+    AgentInfo,
+    Batch,
+    Birth,
+    Box,
+    Device,
+    DeviceState,
+    Event,
+    Field,
+    Snapshot,
+    Status,
+    Stream,
+)
+
+DOCS = (Path(__file__).parents[4] / "docs" / "api.md").read_text()
+NODE, EP = "acme/trial/hall/cobot-01", "00112233aabbccdd"
+BASE = f"/api/v1/nodes/{NODE}"
+TOKEN = "-".join(["a", "token", "of", "some", "length"])
+JPEG = b"\xff\xd8\xff\xe0 picture"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Get = Callable[..., Awaitable[Answer]]
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Collector, Get]]:
+    config = CollectorConfig(
+        broker=Broker(url=f"mqtt://127.0.0.1:{closed_port()}"),
+        store=tmp_path / "store",
+        group_commit_ms=10,
+        http=Http(port=0, **options),
+    )
+    collector = Collector(config, Clock())
+    ready = asyncio.Event()
+    running = asyncio.create_task(collector.run(ready.set))
+
+    def ask(path: str, method: str, headers: dict[str, str]) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", collector.socket.getsockname()[1], timeout=20)
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        found = Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        connection.close()
+        return found
+
+    async def get(path: str, method: str = "GET", **headers: str) -> Answer:
+        return await asyncio.to_thread(ask, path, method, headers)
+
+    try:
+        async with asyncio.timeout(60):
+            await ready.wait()
+        yield collector, get
+    finally:
+        collector.stop()
+        async with asyncio.timeout(60):
+            await running
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[tuple[Collector, Get]]:
+    async with serving(tmp_path) as (collector, get):
+        fill(collector)
+        deadline = asyncio.get_running_loop().time() + 20
+        while True:
+            if collector.ingest.counters.stored == 32:
+                break
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.01)
+        yield collector, get
+
+
+def fill(collector: Collector) -> None:
+    """What a node with an arm sends, as if a broker had brought it."""
+    now = collector.clock.now_ms()
+
+    def receive(tail: str, body: Any) -> None:
+        payload = body if isinstance(body, bytes) else encode(body)
+        collector.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", payload, now, False, None))
+
+    fields = {"j1": Field(unit="rad"), "word": Field(t="str")}
+    arm = Device(type="cobot", streams={"joints": Stream(rate_hz=50.0, fields=fields)})
+    boxes = [Box(label="car", cls=1, score=0.5, box=(0.1, 0.1, 0.2, 0.2))]
+    receive(
+        "status",
+        Status(state="online", ts=now, boot="deadbeef", sess=1, devices={"arm": DeviceState(state="ok")}),
+    )
+    receive(
+        "birth",
+        Birth(ts=now, boot="deadbeef", sess=1, ep=EP, agent=AgentInfo(ver="0.1.0"), devices={"arm": arm}),
+    )
+    receive("live/_/agent", {"ts": now, "ep": EP, "head": 33, "depth": 1, "taken_rows": 300, "clk": 0})
+    receive("live/arm/joints", {"ts": now, "j1": 1.5})
+    receive(
+        "snap/arm/frames",
+        Snapshot(ts=now, w=64, h=48, sha256="ab", jpeg=JPEG, frame=7, model="m@1", boxes=boxes),
+    )
+    for seq in range(1, 31):
+        columns = {"j1": [float(seq)] * 10, "word": ["x"] * 10}
+        receive("data/arm/joints", Batch(ep=EP, seq=seq, t0=now - (31 - seq) * 200, per=20, n=10, f=columns))
+    receive("event/arm/alarm", Event(ep=EP, seq=31, ts=now - 5, type="alarm", sev=3, why="too warm"))
+    receive("event/_/gap", Event(ep=EP, seq=32, ts=now, type="gap", lost=[(40, 41)], why="disk full"))
+    receive("data/arm/joints", b"garbage")
+
+
+def section_of(title: str) -> str:
+    return DOCS.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+async def test_every_route_is_documented_and_answers_as_documented(site: tuple[Collector, Get]) -> None:
+    routes = {route.path.replace(":path", "") for route in Api(Sources(*[None] * 6)).routes()}  # type: ignore[arg-type]
+    written = set(re.findall(r"^\| \[?`(/[^`]*)`", DOCS, re.MULTILINE))
+    assert routes == written
+    for code in CODES:
+        assert f"`{code}`" in DOCS
+    _, get = site
+    asked = "series?stream=joints&field=j1"
+    for path, section in {
+        "/api/v1/fleet": "fleet",
+        BASE: "node",
+        f"{BASE}/devices/arm/{asked}": "series",
+        f"{BASE}/devices/arm/rows?stream=joints&from=0": "rows",
+        f"{BASE}/devices/arm/events": "events",
+        f"{BASE}/devices/arm/snapshot/frames": "snapshot",
+        "/api/v1/ledger": "ledger",
+        "/api/v1/quarantine": "quarantine",
+        "/api/v1/health": "health",
+    }.items():
+        answer = await get(path)
+        assert answer.status == 200, path
+        text = (
+            DOCS.split(f"\n## {section}\n")[1].split("\n## ")[0]
+            + DOCS.split("\n## fleet\n")[1].split("\n## ")[0]
+        )
+        for key in answer.json():
+            assert re.search(rf"\b{key}\b", text), f"{key} of {path} is not documented"
+
+
+async def test_the_fleet_and_a_node(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    (node,) = (await get("/api/v1/fleet")).json()["nodes"]
+    assert (node["node"], node["state"], node["clk"]) == (NODE, "online", 0)
+    assert [one["code"] for one in node["trouble"]] == ["clock-unsynced", "quarantine"]
+    assert node["devices"][0]["streams"]["joints"]["fields"]["j1"] == {"unit": "rad"}
+    assert node["ledger"]["stored"] == 32
+    one = (await get(BASE)).json()
+    assert one["birth"]["devices"]["arm"]["type"] == "cobot"
+    assert one["live"]["arm"]["joints"]["j1"] == 1.5
+    assert (await get("/api/v1/nodes/acme/trial/hall/nobody")).status == 404
+
+
+async def test_series_events_and_pictures(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    series = (await get(f"{BASE}/devices/arm/series?stream=joints&field=j1&points=1000")).json()
+    assert (series["unit"], series["source"], sum(series["n"])) == ("rad", "rows", 300)
+    assert len({len(series[name]) for name in ("t", "mean", "min", "max", "n", "late")}) == 1
+    words = (await get(f"{BASE}/devices/arm/series?stream=joints&field=word&points=10")).json()
+    assert all(value is None for value in words["mean"])
+    events = (await get(f"{BASE}/devices/arm/events?limit=1")).json()
+    assert (events["events"][0]["why"], events["events"][0]["sev"]) == ("too warm", 3)
+    assert (await get(f"{BASE}/devices/arm/events?before={events['next']}")).json()["events"] == []
+    gaps = (await get(f"{BASE}/devices/_/events?type=gap")).json()
+    assert gaps["events"][0]["lost"] == [[40, 41]]
+    shot = (await get(f"{BASE}/devices/arm/snapshot/frames")).json()
+    assert (shot["frame"], shot["boxes"][0]["label"], shot["w"]) == (7, "car", 64)
+    picture = await get(shot["img"])
+    assert (picture.body, picture.headers["content-type"]) == (JPEG, "image/jpeg")
+    assert (await get(f"{BASE}/devices/arm/snapshot/nothing")).status == 404
+
+
+async def test_rows_as_they_are_stored(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    rows = (await get(f"{BASE}/devices/arm/rows?stream=joints&from=0")).json()
+    assert len(rows["us"]) == len(rows["f"]["j1"]) == 300
+    assert rows["us"] == sorted(rows["us"])
+    half = rows["us"][150] // 1000
+    later = (await get(f"{BASE}/devices/arm/rows?stream=joints&from={half}")).json()
+    assert later["us"] == [at for at in rows["us"] if at >= half * 1000]
+    table = await get(f"{BASE}/devices/arm/rows?stream=joints&from=0&format=csv")
+    lines = table.body.decode().splitlines()
+    assert table.headers["content-type"].startswith("text/csv")
+    assert lines[0].split(",")[0] == "time"
+    assert len(lines) == 301
+
+
+async def test_ledger_quarantine_and_health(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    ledger = (await get(f"/api/v1/ledger?node={NODE}")).json()
+    (entry,) = ledger["entries"]
+    assert (entry["taken"], entry["stored"], entry["gap_count"]) == (41, 32, 2)
+    assert (entry["gaps"], entry["waiting"], entry["missing"]) == ([[40, 41, "disk full"]], 7, [])
+    assert ledger["totals"]["taken"] == 41
+    assert (await get("/api/v1/ledger?node=a/b/c/d")).json()["entries"] == []
+    quarantine = (await get("/api/v1/quarantine")).json()
+    assert (quarantine["total"], quarantine["items"][0]["head"]) == (1, "garbage")
+    health = (await get("/api/v1/health")).json()
+    assert (health["state"], health["broker"]["state"]) == ("degraded", "offline")
+    assert health["broker"]["why"] == "Connection refused"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "series", "series?stream=joints", "series?stream=joints&field=J1", "series?stream=../x&field=j1",
+        "series?stream=joints&field=j1&points=0", "series?stream=joints&field=j1&points=5001",
+        "series?stream=joints&field=j1&points=x", "series?stream=joints&field=j1&from=5&to=5",
+        "series?stream=joints&field=j1&from=-1", "series?stream=joints&field=j1&to=9999999999999999999",
+        "rows", "rows?stream=joints&format=xml", "rows?stream=joints&from=5&to=5",
+        "events?limit=501", "events?before=x", "events?type=A B", "events?limit=1e3",
+        "series?stream=joints&field=j1&from=%D9%A1",
+    ],
+)  # fmt: skip
+async def test_wrong_parameters_are_refused_with_a_sentence(site: tuple[Collector, Get], path: str) -> None:
+    _, get = site
+    answer = await get(f"{BASE}/devices/arm/{path}".replace(" ", "%20"))
+    assert answer.status == 400
+    assert len(answer.json()["error"]) > 10
+
+
+async def test_other_wrong_asks(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    for path, status in {
+        "/api/v1/nodes/a/b/c/D": 400,
+        f"{BASE}/devices/A%2FB/events": 404,
+        "/api/v1/stream?node=x": 400,
+        "/api/v1/stream?node=a/b/c/d&device=X": 400,
+        "/api/v1/quarantine?limit=0": 400,
+        "/api/v1/nothing": 404,
+        f"/api/v1/fleet?{'x' * 5000}": 414,
+    }.items():
+        assert (await get(path)).status == status, path
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        assert (await get("/api/v1/fleet", method)).status == 405
+
+
+async def test_every_answer_is_guarded(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    for path in (
+        "/",
+        "/static/app.js",
+        "/api/v1/fleet",
+        "/nowhere",
+        f"{BASE}/devices/arm/snapshot/frames.jpg",
+    ):
+        headers = (await get(path)).headers
+        assert headers["content-security-policy"] == CSP
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "server" not in headers
+    assert "unsafe" not in CSP
+    assert (await get("/api/v1/fleet")).headers["cache-control"] == "no-store"
+
+
+async def test_foreign_host_names_are_refused(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    for host, status in {
+        "localhost": 200, "127.0.0.1:8080": 200, "[::1]:80": 200, "10.1.2.3": 200, "LOCALHOST:1": 200,
+        "evil.example": 421, "127.0.0.1.evil.example": 421, "": 421, "a b": 421, "[": 421,
+    }.items():  # fmt: skip
+        assert (await get("/api/v1/fleet", Host=host)).status == status, host
+
+
+async def test_the_page_and_its_files(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    page = await get("/", **{"Accept-Encoding": "gzip"})
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    again = await get("/", **{"If-None-Match": page.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+    packed = await get("/static/app.js", **{"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    for path in (
+        "../api.py", "..%2fapi.py", "%2e%2e/api.py", "/etc/passwd", ".npmrc", "app.js%00", "nothing.js",
+        "vendor",
+        "package.json/../../api.py", "a\\..\\b.js",
+    ):  # fmt: skip
+        assert (await get(f"/static/{path}")).status == 404, path
+
+
+async def test_a_token_guards_the_data(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text(TOKEN + "\n")
+    async with serving(tmp_path, token_file=secret, names=["pilot.example"]) as (_, get):
+        assert (await get("/api/v1/fleet")).status == 401
+        assert (await get("/api/v1/fleet", Authorization=f"Bearer {TOKEN}x")).status == 401
+        assert (await get("/api/v1/fleet", Authorization=f"Bearer {TOKEN}")).status == 200
+        assert (await get("/api/v1/fleet", Cookie="edgebed=x")).status == 401
+        assert (await get("/", Host="pilot.example")).status == 200, "the page itself holds no data"
+        assert (await get("/?token=wrong")).status == 401
+        entered = await get(f"/?token={TOKEN}")
+        assert (entered.status, entered.headers["location"]) == (303, "/")
+        cookie = entered.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert TOKEN not in cookie
+        assert (await get("/api/v1/fleet", Cookie=cookie.split(";")[0])).status == 200
+
+
+async def test_the_event_stream_tells_rows_after_their_commit(site: tuple[Collector, Get]) -> None:
+    collector, _ = site
+    told = set(re.findall(r"^\| `(\w+)` \|", DOCS, re.MULTILINE))
+    reader, writer = await asyncio.open_connection("127.0.0.1", collector.socket.getsockname()[1])
+    writer.write(f"GET /api/v1/stream?node={NODE}&device=arm HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    seen: dict[str, Any] = {}
+    text = b""
+    async with asyncio.timeout(60):
+        while not {"hello", "rows", "live", "event", "snap", "fleet", "res", "log"} <= seen.keys():
+            text += await reader.read(65_536)
+            if b"event: hello" in text and "hello" not in seen:
+                stream_more(collector)
+            for name, data in re.findall(rb"event: (\w+)\ndata: (.*)\n", text):
+                seen[name.decode()] = json.loads(data)
+    writer.close()
+    await writer.wait_closed()
+    assert b"content-type: text/event-stream" in text
+    assert b"no-store" in text
+    assert set(seen) == told
+    assert (seen["rows"]["stream"], seen["rows"]["f"]["j1"], seen["rows"]["late"]) == ("joints", [99.0], 0)
+    assert seen["live"]["values"] == {"j1": 2.5}
+    assert (seen["event"]["why"], seen["snap"]["frame"]) == ("again", 8)
+    assert seen["fleet"][0]["node"] == NODE
+
+
+def stream_more(collector: Collector) -> None:
+    now = collector.clock.now_ms()
+    bodies: dict[str, Any] = {
+        "data/arm/joints": Batch(ep=EP, seq=50, t0=now, per=1, n=1, f={"j1": [99.0]}),
+        "live/arm/joints": {"ts": now, "j1": 2.5},
+        "event/arm/alarm": Event(ep=EP, seq=51, ts=now, type="alarm", why="again"),
+        "snap/arm/frames": Snapshot(ts=now, w=64, h=48, sha256="cd", jpeg=JPEG, frame=8),
+        "log/info": {"ts": now, "msg": "hello"},
+        "res/arm/ping": {"v": 1, "id": "01JD3X5Y6Z7A8B9C0D1E2F3G4H", "state": "done", "ts": now},
+    }
+    for tail, body in bodies.items():
+        payload = msgspec.json.encode(body)
+        collector.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", payload, now, False, None))
+
+
+async def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = CollectorConfig(store=tmp_path / "store", http=Http(port=port))
+        with pytest.raises(TryAgain, match=f"port {port} on 127.0.0.1") as refused:
+            Collector(config, Clock())
+    assert refused.value.exit_code == 75
+    assert not (tmp_path / "store").exists(), "nothing was touched"
+
+
+async def test_the_ledger_by_pilot_day_and_stream(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    whole = (await get("/api/v1/ledger")).json()
+    assert "days" not in whole
+    assert whole["pilots"][0]["pilot"] == "acme/trial"
+    assert (await get("/api/v1/ledger?pilot=acme/trial")).json()["days"][0]["doubt"]
+    assert (await get("/api/v1/ledger?pilot=acme/trial&stream=arm/other")).json()["days"] == []
+    assert (await get("/api/v1/ledger?pilot=acme/other")).json()["entries"] == []
+    for wrong in ("day=2026-1-1", "day=x", "stream=joints", "stream=a/../b", "days=0", "days=x"):
+        assert (await get(f"/api/v1/ledger?{wrong}")).status == 400, wrong

@@ -1,0 +1,295 @@
+"""The governed clock: exact, as fast as allowed, held by who is at work, and by nobody for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from wire.clock import NS_PER_MS, NS_PER_S
+from wire.simulation_clock import GovernedClock
+
+START = 1_800_000_000 * NS_PER_S
+
+
+class Wall:
+    """Real time as a test wants it."""
+
+    def __init__(self) -> None:
+        self.ns = 0
+
+    def __call__(self) -> int:
+        return self.ns
+
+    def pass_s(self, seconds: float) -> None:
+        self.ns += round(seconds * NS_PER_S)
+
+
+@pytest.fixture
+def wall() -> Wall:
+    return Wall()
+
+
+@pytest.fixture
+async def clock(wall: Wall) -> AsyncIterator[GovernedClock]:
+    async with GovernedClock(START, wall_ns=wall, patience_s=1.0) as governed:
+        yield governed
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - a clock has no event for what it shows
+            await asyncio.sleep(0.001)
+
+
+async def idle() -> None:
+    """Long enough for the clock to look again several times."""
+    for _ in range(30):
+        await asyncio.sleep(0.001)
+
+
+async def test_it_stands_still_until_it_is_let_go(clock: GovernedClock, wall: Wall) -> None:
+    wall.pass_s(100)
+    await idle()
+    assert clock.now_ns() == START
+    assert clock.monotonic_ns() == 0
+    assert not clock.real
+
+
+async def test_it_runs_at_its_pace_and_no_faster(clock: GovernedClock, wall: Wall) -> None:
+    clock.pace = 10
+    for step in range(1, 6):
+        wall.pass_s(0.01)
+        await until(lambda step=step: clock.now_ns() == START + step * 100 * NS_PER_MS)  # type: ignore[misc]
+    clock.pace = 0
+    wall.pass_s(1)
+    await idle()
+    assert clock.monotonic_ns() == 500 * NS_PER_MS
+
+
+async def test_sleepers_wake_in_order_at_their_very_nanosecond(clock: GovernedClock, wall: Wall) -> None:
+    woken: list[tuple[int, int]] = []
+
+    async def sleep(until_ns: int) -> None:
+        await clock.sleep_until(until_ns)
+        woken.append((until_ns, clock.now_ns()))
+
+    dues = [START + offset for offset in (7, 3, 3, 12_345_678_901, 5_000)]
+    tasks = [asyncio.create_task(sleep(due)) for due in dues]
+    await idle()
+    clock.pace = 1000
+    for _ in range(20):
+        wall.pass_s(0.001)
+        await idle()
+    await asyncio.gather(*tasks)
+    assert woken == [(due, due) for due in sorted(dues)]
+
+
+async def test_it_waits_for_who_is_at_work(clock: GovernedClock, wall: Wall) -> None:
+    done = asyncio.Event()
+
+    async def work() -> None:
+        await clock.sleep_until(START + NS_PER_S)
+        await done.wait()
+        await clock.sleep_until(START + 2 * NS_PER_S)
+
+    task = asyncio.create_task(work(), name="worker")
+    clock.pace = 100
+    wall.pass_s(0.02)
+    await until(lambda: clock.monotonic_ns() == NS_PER_S)
+    wall.pass_s(0.9)
+    await idle()
+    assert clock.monotonic_ns() == NS_PER_S
+    assert clock.held_s["worker"] == pytest.approx(0.9)
+    done.set()
+    await task
+    # what was held up is not made up for, but for a moment's worth
+    await until(lambda: clock.monotonic_ns() == 3 * NS_PER_S)
+    await idle()
+    assert clock.monotonic_ns() == 3 * NS_PER_S
+    assert not clock.excused
+
+
+async def test_nobody_holds_it_for_ever(clock: GovernedClock, wall: Wall) -> None:
+    async def hang() -> None:
+        await clock.sleep_until(START + NS_PER_S)
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(hang(), name="hung")
+    clock.pace = 100
+    wall.pass_s(0.02)
+    await until(lambda: clock.monotonic_ns() == NS_PER_S)
+    wall.pass_s(1.1)
+    await until(lambda: clock.monotonic_ns() > NS_PER_S)
+    assert clock.excused == {"hung": 1}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_nobody_loses_patience_while_it_stands(clock: GovernedClock, wall: Wall) -> None:
+    done = asyncio.Event()
+
+    async def work() -> None:
+        await clock.sleep_until(START + NS_PER_S)
+        await done.wait()
+
+    task = asyncio.create_task(work())
+    clock.pace = 100
+    wall.pass_s(0.02)
+    await until(lambda: clock.monotonic_ns() == NS_PER_S)
+    clock.pace = 0
+    wall.pass_s(10)
+    await idle()
+    clock.pace = 100
+    wall.pass_s(0.9)
+    await idle()
+    assert clock.monotonic_ns() == NS_PER_S
+    done.set()
+    await task
+    await until(lambda: clock.monotonic_ns() > NS_PER_S)
+    assert not clock.excused
+
+
+async def test_nor_does_who_never_catches_up(clock: GovernedClock, wall: Wall) -> None:
+    async def lag() -> None:
+        while True:
+            await clock.sleep_until(START)
+
+    task = asyncio.create_task(lag(), name="late")
+    clock.pace = 100
+    await idle()
+    wall.pass_s(0.9)
+    await idle()
+    assert clock.now_ns() == START
+    wall.pass_s(0.2)
+    await until(lambda: clock.excused == {"late": 1})
+    wall.pass_s(0.01)
+    await until(lambda: clock.monotonic_ns() >= NS_PER_S)
+    assert clock.excused == {"late": 1}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("end", ["returns", "fails", "is cancelled at work", "is cancelled asleep"])
+async def test_a_task_that_ends_holds_nothing(clock: GovernedClock, wall: Wall, end: str) -> None:
+    at_work = asyncio.Event()
+
+    async def work() -> None:
+        await clock.sleep_until(START + NS_PER_S)
+        at_work.set()
+        if end == "fails":
+            raise ValueError
+        if end != "returns":
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await idle()
+    if end == "is cancelled asleep":
+        task.cancel()
+    clock.pace = 100
+    wall.pass_s(0.02)
+    if end == "is cancelled at work":
+        await at_work.wait()
+        task.cancel()
+    await until(lambda: clock.monotonic_ns() == 2 * NS_PER_S)
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_brake_holds_it_and_is_excused_in_the_end(clock: GovernedClock, wall: Wall) -> None:
+    allowed = START + NS_PER_S
+    clock.brakes["camera"] = lambda: allowed
+    clock.pace = 100
+    wall.pass_s(0.03)
+    await until(lambda: clock.now_ns() == allowed)
+    allowed += NS_PER_S
+    await until(lambda: clock.now_ns() == allowed)
+    wall.pass_s(0.9)
+    await idle()
+    assert clock.monotonic_ns() == 2 * NS_PER_S
+    wall.pass_s(0.2)
+    await until(lambda: clock.now_ns() > allowed)
+    assert clock.excused == {"camera": 1}
+    allowed = clock.now_ns() + NS_PER_S  # it is back, and counts again
+    wall.pass_s(0.5)
+    await until(lambda: clock.now_ns() == allowed)
+    await idle()
+    assert clock.now_ns() == allowed
+
+
+async def test_slack_lets_time_go_on_beside_work(wall: Wall) -> None:
+    async with GovernedClock(START, slack_ns=5 * NS_PER_MS, wall_ns=wall) as clock:
+        stop = asyncio.Event()
+
+        async def work() -> None:
+            await clock.sleep_until(START + NS_PER_S)
+            await stop.wait()
+
+        task = asyncio.create_task(work())
+        clock.pace = 100
+        wall.pass_s(0.02)
+        await until(lambda: clock.monotonic_ns() == 1005 * NS_PER_MS)
+        wall.pass_s(0.02)
+        await idle()
+        assert clock.monotonic_ns() == 1005 * NS_PER_MS
+        stop.set()
+        await task
+
+
+async def test_the_past_gives_others_a_turn(clock: GovernedClock) -> None:
+    turns: list[str] = []
+
+    async def step(name: str) -> None:
+        for _ in range(2):
+            turns.append(name)
+            await clock.sleep_until(START - 1)
+
+    await asyncio.gather(step("a"), step("b"))
+    assert turns == ["a", "b", "a", "b"]
+
+
+async def test_a_thread_waits_in_simulated_seconds(clock: GovernedClock, wall: Wall) -> None:
+    event = threading.Event()
+    waiting = asyncio.create_task(asyncio.to_thread(clock.wait, event, 3.0))
+    clock.pace = 1000
+    wall.pass_s(0.01)
+    assert not await waiting
+    waiting = asyncio.create_task(asyncio.to_thread(clock.wait, event, 1e6))
+    event.set()
+    assert await waiting
+
+
+async def test_what_was_sent_inside_the_process_arrives_before_time_moves_on(
+    clock: GovernedClock, wall: Wall
+) -> None:
+    """A stamp of receipt is the moment of sending: what makes runs of different pace the same."""
+    stamps: list[int] = []
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readexactly(1):
+            stamps.append(clock.now_ns())
+
+    server = await asyncio.start_server(receive, "127.0.0.1", 0)
+    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+
+    async def send() -> None:
+        for index in range(50):
+            await clock.sleep_until(START + index * 20 * NS_PER_MS)
+            writer.write(b".")
+
+    sending = asyncio.create_task(send())
+    clock.pace = 50
+    while not sending.done():
+        wall.pass_s(0.005)
+        await asyncio.sleep(0)
+    await until(lambda: len(stamps) == 50)
+    writer.close()
+    server.close()
+    assert stamps == [START + index * 20 * NS_PER_MS for index in range(50)]
+
+
+@pytest.mark.parametrize("pace", [-1.0, float("inf"), float("nan")])
+async def test_an_impossible_pace_is_refused(clock: GovernedClock, pace: float) -> None:
+    with pytest.raises(ValueError, match="pace"):
+        clock.pace = pace
