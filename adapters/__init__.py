@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 
 from adapters.base import Adapter, OptionsError
-from wire.plugins import entry_points, installed
 
 GROUP = "edgebed.adapters"
 
@@ -28,21 +27,20 @@ BUILT_IN: dict[str, tuple[str, str, str]] = {
 
 
 def names() -> list[str]:
-    """Every adapter that can be named in a config, built in or installed, sorted."""
+    """Every adapter that a config can name, built in or installed, sorted."""
+    from wire.plugins import entry_points
+
     return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
 
 
 def load(name: str) -> type[Adapter]:
-    """The adapter class for a word in a config.
+    """The adapter class for a word in a config. A built-in word is never looked up among the installed.
 
     Raises:
-        OptionsError: unknown word, a name clash, or an extra that is not installed.
+        OptionsError: the word is unknown, two packages register it, or an extra is not installed.
     """
-    third_party = installed(GROUP, "adapter", name, BUILT_IN, Adapter, OptionsError)  # type: ignore[type-abstract]
-    if third_party is not None:
-        return third_party
     if name not in BUILT_IN:
-        raise OptionsError(f"unknown adapter {name!r}; there are {', '.join(names())}")
+        return _third_party(name)
     module, attribute, extra = BUILT_IN[name]
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -51,3 +49,12 @@ def load(name: str) -> type[Adapter]:
             f"adapter {name!r} needs {error.name}, which is missing: pip install 'edgebed[{extra}]'"
         ) from error
     return found  # type: ignore[no-any-return]
+
+
+def _third_party(name: str) -> type[Adapter]:
+    from wire.plugins import third_party  # importlib.metadata costs memory: only a daemon that needs it pays
+
+    found = third_party(GROUP, "adapter", name, Adapter, OptionsError)  # type: ignore[type-abstract]
+    if found is None:
+        raise OptionsError(f"unknown adapter {name!r}; there are {', '.join(names())}")
+    return found

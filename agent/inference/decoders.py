@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wire.errors import EdgebedError
 from wire.messages import Box, Field, Scalar
-from wire.plugins import entry_points, installed
+from wire.plugins import entry_points, third_party
 from wire.topics import FIELD
 
 GROUP = "edgebed.decoders"
@@ -110,15 +110,15 @@ def load(name: str) -> type[Decoder]:
     """The decoder class for a word in a manifest.
 
     Raises:
-        ModelError: unknown word or a name clash.
+        ModelError: the word is unknown, or two packages register it.
     """
-    third_party = installed(GROUP, "decoder", name, BUILT_IN, Decoder, ModelError)  # type: ignore[type-abstract]
-    if third_party is not None:
-        return third_party
-    if name not in BUILT_IN:
+    if name in BUILT_IN:
+        module, attribute = BUILT_IN[name]
+        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    found = third_party(GROUP, "decoder", name, Decoder, ModelError)  # type: ignore[type-abstract]
+    if found is None:
         raise ModelError(f"unknown decoder {name!r}; there are {', '.join(names())}")
-    module, attribute = BUILT_IN[name]
-    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    return found
 
 
 class Labelled(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

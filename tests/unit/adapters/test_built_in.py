@@ -37,18 +37,26 @@ def test_an_unknown_word_names_those_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "why"),
+    ("values", "why"),
     [
-        ("camera", "other.camera:Camera", "more than once"),
-        ("odd", "json:JSONDecoder", "no adapters.base.Adapter"),
+        (["other.one:Odd", "other.two:Odd"], "registered more than once"),
+        (["json:JSONDecoder"], "not a subclass of adapters.base.Adapter"),
     ],
 )
-def test_an_entry_point_that_clashes_or_is_no_adapter_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str
+def test_two_entry_points_of_one_name_or_a_wrong_class_are_refused(
+    monkeypatch: pytest.MonkeyPatch, values: list[str], why: str
 ) -> None:
     def installed(group: str) -> list[Any]:
-        return [EntryPoint(name=name, value=value, group=group)]
+        return [EntryPoint(name="odd", value=value, group=group) for value in values]
 
     monkeypatch.setattr(plugins, "entry_points", installed)
     with pytest.raises(OptionsError, match=why):
-        adapters.load(name)
+        adapters.load("odd")
+
+
+def test_a_built_in_word_is_never_taken_from_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(group: str) -> list[Any]:
+        return [EntryPoint(name="replay", value="json:JSONDecoder", group=group)]
+
+    monkeypatch.setattr(plugins, "entry_points", installed)
+    assert adapters.load("replay").__module__ == "adapters.replay.adapter"
