@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from agent import health, process_memory, state_dir
 from agent.clock_sync import Steps, TimeSync, kernel_state
 from agent.commands import Commands, Rejected
-from agent.config import Plan
+from agent.config import AgentPlan
 from agent.custody.statements import Custody, NodeKey, keep_stating
 from agent.outbox import Message, Outbox, keep_committing
 from agent.pipeline.pipeline import Pipeline
@@ -45,7 +45,7 @@ class App:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: AgentPlan,
         clock: Clock,
         version: str,
         clock_state: Callable[[], ClockState] = kernel_state,
@@ -123,7 +123,7 @@ class App:
             self._key = await asyncio.to_thread(NodeKey.open, config.state)
             self._wire()
             await asyncio.to_thread(self.pipeline.open_models)
-            self.sources = follow(self.plan, self.clock, self.pipeline.sink, self._changed)
+            self.sources = follow(self.plan.devices, self.clock, self.pipeline.sink, self._changed)
             await self._write_status()
             self.ready.set()
             self._notifier.ready(self._sentence())
@@ -161,7 +161,8 @@ class App:
             sent=lambda: self.uplink.counters.get("sent", 0),
         )
         self.pipeline = Pipeline(
-            self.plan,
+            self.plan.devices,
+            config.models,
             clock,
             gate_memory=config.state / "gate",
             clock_state=self.time.state,

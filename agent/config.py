@@ -5,86 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 import adapters
-from adapters.base import Adapter, AdapterError, Options
+from adapters.base import AdapterError
 from agent.outbox import OutboxSettings
+from agent.pipeline.settings import DeviceConfig, DevicePlan, SlotConfig
 from wire import config
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.config import Marks, Mistake, did_you_mean
 from wire.errors import ConfigError, WireError
-from wire.messages import Short, Stream, is_id
+from wire.messages import Stream, is_id
 from wire.topics import Address
-
-
-class Publish(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What of a device leaves the machine."""
-
-    raw: Annotated[bool, Meta(description="Send the rows of signal streams; results always travel.")] = True
-    live_hz: Annotated[
-        float, Meta(ge=0, le=10, description="Newest values per second on live/..., 0 for none.")
-    ] = 1.0
-    snapshot_every_s: Annotated[
-        float, Meta(ge=0, le=86_400, description="Seconds between pictures on snap/..., 0 for none.")
-    ] = 0.0
-    blur: Annotated[
-        tuple[Literal["faces", "plates"], ...],
-        Meta(
-            description="What is made unrecognisable in pictures that leave; all of a picture where no "
-            "detector told where it is. [] for nothing."
-        ),
-    ] = ("faces", "plates")
-    faces: Annotated[
-        Path | None,
-        Meta(
-            description="Folder of a detector package with a label face that sees pictures before they leave."
-        ),
-    ] = None
-
-
-class Device(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One device, read by one adapter."""
-
-    adapter: Annotated[str, Meta(description="The adapter's word: camera, opcua, replay, ...")]
-    options: Annotated[dict[str, Any], Meta(description="The adapter's own options.")] = {}
-    type: Annotated[Short, Meta(description="What it is, for the birth; the adapter's word if empty.")] = ""
-    vendor: Annotated[Short, Meta(description="Who made it, for the birth.")] = ""
-    model: Annotated[Short, Meta(description="The maker's name for it, for the birth.")] = ""
-    serial: Annotated[Short, Meta(description="Its serial number, for the birth.")] = ""
-    stall_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="No reading for so long: degraded, opened anew.")
-    ] = 10.0
-    publish: Annotated[Publish, Meta(description="What of it leaves the machine.")] = Publish()
-
-
-class Slot(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One model at work; its results are the stream data/{device}/{slot}."""
-
-    package: Annotated[Path, Meta(description="Folder of the model package.")]
-    input: Annotated[str, Meta(description="device/stream that it sees.")]
-    every: Annotated[int, Meta(ge=1, le=1_000_000, description="Each nth frame or window.")] = 1
-    events: Annotated[
-        Literal["change", "each", "never"], Meta(description="When an event is sent beside the result.")
-    ] = "change"
-    providers: Annotated[
-        list[str],
-        Meta(min_length=1, description="onnxruntime execution providers; the first must be the one in use."),
-    ] = msgspec.field(default_factory=lambda: ["CPUExecutionProvider"])
-
-    @property
-    def device(self) -> str:
-        """The device of `input`."""
-        return self.input.partition("/")[0]
-
-    @property
-    def stream(self) -> str:
-        """The stream of `input`."""
-        return self.input.partition("/")[2]
 
 
 class AgentConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -96,26 +32,12 @@ class AgentConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     outbox: Annotated[OutboxSettings, Meta(description="How much is kept while the broker is away.")] = (
         msgspec.field(default_factory=OutboxSettings)
     )
-    devices: Annotated[dict[str, Device], Meta(min_length=1, description="Device id to device.")]
-    models: Annotated[dict[str, Slot], Meta(description="Slot id to model.")] = {}
+    devices: Annotated[dict[str, DeviceConfig], Meta(min_length=1, description="Device id to device.")]
+    models: Annotated[dict[str, SlotConfig], Meta(description="Slot id to model.")] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class DevicePlan:
-    """A device whose options are checked: how to build its adapter, and what it will send."""
-
-    config: Device
-    kind: type[Adapter]
-    options: Options
-    streams: dict[str, Stream]
-
-    def build(self, clock: Clock) -> Adapter:
-        """A fresh adapter: each is opened once."""
-        return self.kind(self.options, clock)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
+class AgentPlan:
     """A config without mistakes."""
 
     path: Path
@@ -124,7 +46,7 @@ class Plan:
     devices: dict[str, DevicePlan]
 
 
-def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None = None) -> Plan:
+def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None = None) -> AgentPlan:
     """Read and check an agent's config; no device is asked and no broker.
 
     Relative paths in it are relative to `folder`, as a rule the file's own.
@@ -160,7 +82,7 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
             yield from _check_secrets(found.broker)
 
     settings = config.load(path, AgentConfig, check, folder=folder)
-    return Plan(path, settings, Address.parse(settings.node), devices)
+    return AgentPlan(path, settings, Address.parse(settings.node), devices)
 
 
 def state_folder(path: Path) -> Path:
@@ -183,7 +105,7 @@ class _Wrong(ValueError):
         self.key = key
 
 
-def _plan(name: str, device: Device, marks: Marks, clock: Clock) -> DevicePlan | None:
+def _plan(name: str, device: DeviceConfig, marks: Marks, clock: Clock) -> DevicePlan | None:
     if device.adapter not in adapters.names():
         hint = did_you_mean(device.adapter, adapters.names())
         raise _Wrong("adapter", f"unknown adapter {device.adapter!r}{hint}")
@@ -210,7 +132,7 @@ def _check_id(where: tuple[str, ...], what: str, name: str) -> Iterator[Mistake]
 
 
 def _check_slot(
-    name: str, slot: Slot, devices: dict[str, DevicePlan], found: AgentConfig, files: bool
+    name: str, slot: SlotConfig, devices: dict[str, DevicePlan], found: AgentConfig, files: bool
 ) -> Iterator[Mistake]:
     where = ("models", name, "input")
     if slot.input.count("/") != 1:
@@ -256,7 +178,7 @@ def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
         yield where, line
 
 
-def _check_package(name: str, slot: Slot, stream: Stream) -> Iterator[Mistake]:
+def _check_package(name: str, slot: SlotConfig, stream: Stream) -> Iterator[Mistake]:
     from agent.inference.decoders import ModelError  # only who has models pays for their kin
     from agent.inference.package import load_package
     from agent.pipeline.windows import misfit

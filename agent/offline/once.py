@@ -12,7 +12,7 @@ import msgspec
 
 from adapters.base import Reading
 from agent.clock_sync import TimeSync
-from agent.config import Plan
+from agent.config import AgentPlan
 from agent.inference.manifest import WindowInput
 from agent.outbox import Message
 from agent.pipeline.model_runner import Slot
@@ -34,7 +34,7 @@ class PartlyFailed(EdgebedError):
 class Once:
     """One look at `plan`: each message that would be sent goes to `say` as a line of JSON, topic and body."""
 
-    def __init__(self, plan: Plan, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: AgentPlan, clock: Clock, say: Callable[[str], None]) -> None:
         self._plan = plan
         self._clock = clock
         self._say = say
@@ -49,7 +49,8 @@ class Once:
         """
         sync = TimeSync(self._clock)
         self._pipeline = Pipeline(
-            self._plan,
+            self._plan.devices,
+            self._plan.config.models,
             self._clock,
             gate_memory=None,
             clock_state=sync.state,
@@ -59,7 +60,7 @@ class Once:
             changed=_nothing,
         )
         await asyncio.to_thread(self._pipeline.open_models)
-        self._sources = follow(self._plan, self._clock, self._counting, _nothing)
+        self._sources = follow(self._plan.devices, self._clock, self._counting, _nothing)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(source.run(), name=f"source-{name}")

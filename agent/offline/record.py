@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from adapters.base import Reading
 from agent.clock_sync import TimeSync
-from agent.config import Plan
+from agent.config import AgentPlan
 from agent.offline import mcap_file
 from agent.offline.mcap_file import Recorder, RecordingError
 from agent.outbox import Message
@@ -33,7 +33,14 @@ class Record:
     """
 
     def __init__(
-        self, plan: Plan, clock: Clock, path: Path, *, version: str, quality: int = 95, max_bytes: int = 2**33
+        self,
+        plan: AgentPlan,
+        clock: Clock,
+        path: Path,
+        *,
+        version: str,
+        quality: int = 95,
+        max_bytes: int = 2**33,
     ) -> None:
         self.sources: dict[str, Source] = {}
         self.recorder: Recorder | None = None
@@ -70,7 +77,7 @@ class Record:
         def sink(device: str) -> Sink:
             return self._recording(device, recorder, pipeline.sink(device))
 
-        self.sources = follow(self._plan, self._clock, sink, _nothing)
+        self.sources = follow(self._plan.devices, self._clock, sink, _nothing)
         loop = asyncio.get_running_loop()
         until_s = None if within_s is None else loop.time() + within_s
         async with asyncio.TaskGroup() as group:
@@ -97,7 +104,8 @@ class Record:
 
     def _pipeline(self) -> Pipeline:
         return Pipeline(
-            self._plan,
+            self._plan.devices,
+            self._plan.config.models,
             self._clock,
             gate_memory=None,
             clock_state=TimeSync(self._clock).state,

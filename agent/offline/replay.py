@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from adapters.base import Adapter, Options, Reading
-from agent.config import AgentConfig, DevicePlan, Plan
+from agent.config import AgentConfig, AgentPlan
 from agent.offline.mcap_file import Reader, RecordingError, Session, session
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.settings import DevicePlan
 from wire import config
 from wire.clock import Clock
 from wire.messages import ClockState, Event, Live, ModelState, Snapshot, Stream
@@ -74,7 +75,8 @@ class Replay:
     async def run(self) -> None:
         """Feed every reading; a model that is slower than the file holds it back, nothing is dropped."""
         self._pipeline = Pipeline(
-            self.plan,
+            self.plan.devices,
+            self.plan.config.models,
             self._clock,
             gate_memory=None,
             clock_state=_synced,
@@ -147,7 +149,7 @@ class _Recorded(Adapter):
         raise NotImplementedError("a recording is fed, not read")
 
 
-def _plan(path: Path, found: Session, config_path: Path | None) -> Plan:
+def _plan(path: Path, found: Session, config_path: Path | None) -> AgentPlan:
     streams = found.streams
 
     def check(settings: AgentConfig, _marks: Any) -> Any:
@@ -175,7 +177,7 @@ def _plan(path: Path, found: Session, config_path: Path | None) -> Plan:
         for name, device in settings.devices.items()
         if name in streams
     }
-    return Plan(where, settings, Address.parse(settings.node), devices)
+    return AgentPlan(where, settings, Address.parse(settings.node), devices)
 
 
 def changed_models(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from adapters.base import Reading
-from agent import config
 from agent.clock_sync import Stamp
 from agent.inference.model_cache import Shelf
+from agent.pipeline.settings import SlotConfig
 from agent.pipeline.windows import Window, Windows, misfit
 from wire.errors import EdgebedError
 from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
@@ -62,7 +62,7 @@ class Slot:
     def __init__(
         self,
         name: str,
-        settings: config.Slot,
+        settings: SlotConfig,
         stream: Stream,
         *,
         waits: bool,

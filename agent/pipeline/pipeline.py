@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.base import Reading
 from agent.clock_sync import Stamps
-from agent.config import Plan
 from agent.inference.model_cache import Shelf
 from agent.outbox import Message
 from agent.pipeline import privacy, snapshots
 from agent.pipeline.batcher import Batcher, Send, SendLive
 from agent.pipeline.events import Reporter
 from agent.pipeline.model_runner import Inference, Slot
+from agent.pipeline.settings import DevicePlan, SlotConfig
 from agent.pipeline.source import Sink
 from wire.clock import Clock
 from wire.errors import EdgebedError
@@ -40,7 +40,8 @@ class Pipeline:
 
     def __init__(
         self,
-        plan: Plan,
+        devices: Mapping[str, DevicePlan],
+        models: Mapping[str, SlotConfig],
         clock: Clock,
         *,
         gate_memory: Path | None,
@@ -51,7 +52,7 @@ class Pipeline:
         changed: Callable[[], None],
     ) -> None:
         self.counters: Counter[str] = Counter()
-        self._plan = plan
+        self._devices = devices
         self._clock = clock
         self._clock_state = clock_state
         self._stamps = Stamps(clock, clock_state)
@@ -69,16 +70,16 @@ class Pipeline:
             name: Slot(
                 name,
                 settings,
-                plan.devices[settings.device].streams[settings.stream],
-                waits=plan.devices[settings.device].build(clock).waits,
+                devices[settings.device].streams[settings.stream],
+                waits=devices[settings.device].build(clock).waits,
                 stamp=self._stamps.of,
                 models=self._models,
                 done=self._inferred,
                 changed=changed,
             )
-            for name, settings in plan.config.models.items()
+            for name, settings in models.items()
         }
-        for device, each in plan.devices.items():
+        for device, each in devices.items():
             for name, stream in each.streams.items():
                 self._add_stream(device, name, stream)
 
@@ -102,7 +103,7 @@ class Pipeline:
 
     def sink(self, device: str) -> Sink:
         """Where the source of `device` puts its readings."""
-        slots: dict[str, list[Slot]] = {name: [] for name in self._plan.devices[device].streams}
+        slots: dict[str, list[Slot]] = {name: [] for name in self._devices[device].streams}
         for slot in self.slots.values():
             if slot.settings.device == device and slot.at_work:
                 slots[slot.settings.stream].append(slot)
@@ -127,7 +128,7 @@ class Pipeline:
             for name, slot in self.slots.items()
             if slot.settings.device == device and (stream := slot.result_stream()) is not None
         }
-        return {**self._plan.devices[device].streams, **results}
+        return {**self._devices[device].streams, **results}
 
     def models(self) -> dict[str, ModelState]:
         """The state of each slot."""
@@ -148,7 +149,7 @@ class Pipeline:
             for name, slot in self.slots.items():
                 group.create_task(slot.run(), name=f"slot-{name}")
             for (device, stream), view in self._views.items():
-                every_s = self._plan.devices[device].config.publish.snapshot_every_s
+                every_s = self._devices[device].config.publish.snapshot_every_s
                 if every_s > 0:
                     look = self._look(device, stream, view, every_s)
                     group.create_task(look, name=f"look-{device}-{stream}")
@@ -177,10 +178,10 @@ class Pipeline:
         if stream.kind == "frame":
             self._views[device, name] = _View()
             if device not in self._privacy:
-                publish = self._plan.devices[device].config.publish
+                publish = self._devices[device].config.publish
                 self._privacy[device] = privacy.Privacy(publish.blur, publish.faces, models=self._models)
         else:
-            raw = self._plan.devices[device].config.publish.raw
+            raw = self._devices[device].config.publish.raw
             self._batchers[device, name] = self._batcher(device, name, stream, raw=raw)
 
     def _batcher(self, device: str, name: str, stream: Stream, *, raw: bool) -> Batcher:
@@ -192,7 +193,7 @@ class Pipeline:
             clock_state=self._clock_state,
             send=self._send if raw else None,
             send_live=self._send_live,
-            live_hz=self._plan.devices[device].config.publish.live_hz,
+            live_hz=self._devices[device].config.publish.live_hz,
         )
 
     def _inferred(self, slot: Slot, inference: Inference) -> None:

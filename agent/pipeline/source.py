@@ -7,12 +7,12 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
-from agent.config import Plan
+from agent.pipeline.settings import DevicePlan
 from agent.pipeline.validation import Inspector
 from wire.clock import Clock
 from wire.messages import DeviceState, Stream
@@ -27,9 +27,9 @@ _LOOK_S = 5.0  # the counters of a device that may be silent for hours are no ol
 
 
 def follow(
-    plan: Plan, clock: Clock, sink: Callable[[str], Sink], changed: Callable[[], None]
+    devices: Mapping[str, DevicePlan], clock: Clock, sink: Callable[[str], Sink], changed: Callable[[], None]
 ) -> dict[str, Source]:
-    """A source for each device of `plan`, to be run; `sink` gives where a device's readings go."""
+    """A source for each of `devices`, to be run; `sink` gives where a device's readings go."""
     return {
         name: Source(
             name,
@@ -40,7 +40,7 @@ def follow(
             stall_s=device.config.stall_s,
             changed=changed,
         )
-        for name, device in plan.devices.items()
+        for name, device in devices.items()
     }
 
 

@@ -18,17 +18,15 @@ import yaml
 from onnx import helper
 
 from adapters.base import Adapter, Options, Reading
-from agent.config import AgentConfig, Device, DevicePlan, Plan, Publish, Slot
 from agent.inference.decoders import ModelError
 from agent.offline.once import _hungry
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, SlotConfig
 from agent.pipeline.snapshots import SnapshotError, encode
-from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import encode as to_bytes
 from wire.messages import MAX_BODY, Batch, Box, ClockState, Event, Field, Live, Quality, Snapshot, Stream
-from wire.topics import Address
 
 T0 = 1_760_000_000 * 10**9
 STEP = 100_000_000  # 10 Hz
@@ -69,36 +67,24 @@ class Bench:
     def __init__(
         self,
         folder: Path,
-        models: dict[str, Slot],
+        models: dict[str, SlotConfig],
         *,
         waits: bool = False,
         clock: Clock | None = None,
         **publish: Any,
     ) -> None:
-        device = Device(adapter="silent", publish=Publish(**{"live_hz": 0, **publish}))
+        device = DeviceConfig(adapter="silent", publish=PublishConfig(**{"live_hz": 0, **publish}))
         options = Silent.Options(waits=waits)
         clock = clock or Clock()
         self.clock_state = ClockState.NTP
-        config = AgentConfig(
-            node="t/p/s/n",
-            broker=Broker(url="mqtt://127.0.0.1"),
-            state=folder / "state",
-            devices={"dev": device},
-            models=models,
-        )
         streams = Silent(options, clock).streams()
-        plan = Plan(
-            folder / "a.yaml",
-            config,
-            Address.parse("t/p/s/n"),
-            {"dev": DevicePlan(device, Silent, options, streams)},
-        )
         self.messages: list[Message] = []
         self.lives: list[tuple[str, Live]] = []
         self.snaps: list[Snapshot] = []
         self.changes = 0
         self.pipeline = Pipeline(
-            plan,
+            {"dev": DevicePlan(device, Silent, options, streams)},
+            models,
             clock,
             gate_memory=Bench.gate_memory,
             clock_state=lambda: self.clock_state,
@@ -193,7 +179,7 @@ def bright_model(packages: Any, frame_input: Any) -> Path:
 
 
 async def test_rows_become_batches_and_windows_become_results(tmp_path: Path, mean_model: Path) -> None:
-    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows", events="each")})
+    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows", events="each")})
     async with bench.running() as sink:
         for index in range(12):
             assert sink(row(index, a=float(index))) is None
@@ -213,7 +199,7 @@ async def test_rows_become_batches_and_windows_become_results(tmp_path: Path, me
 
 
 async def test_an_anomaly_is_told_when_it_begins_and_when_it_ends(tmp_path: Path, mean_model: Path) -> None:
-    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows")})
+    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows")})
     async with bench.running() as sink:
         for index in range(40):
             sink(row(index, *((30.0, 30.0) if 12 <= index < 24 else (0.0, 0.0))))
@@ -222,7 +208,7 @@ async def test_an_anomaly_is_told_when_it_begins_and_when_it_ends(tmp_path: Path
 
 
 async def test_a_window_across_a_gap_is_not_inferred(tmp_path: Path, mean_model: Path) -> None:
-    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows")})
+    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows")})
     async with bench.running() as sink:
         for index in [*range(6), *range(20, 26)]:
             sink(row(index))
@@ -233,7 +219,7 @@ async def test_a_window_across_a_gap_is_not_inferred(tmp_path: Path, mean_model:
 
 
 async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(tmp_path: Path, mean_model: Path) -> None:
-    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows", events="each")})
+    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows", events="each")})
     flags = {6: Quality.OUT_OF_RANGE, 12: Quality.NOT_FINITE}
     async with bench.running() as sink:
         for index in range(24):
@@ -253,7 +239,7 @@ async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(tmp_path: Pa
 async def test_rows_at_another_rate_than_the_models_are_told_once(
     tmp_path: Path, mean_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows")})
+    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows")})
     async with bench.running() as sink:
         for index in range(40):
             sink(Reading("rows", T0 + index * STEP // 4, {"a": 0.0, "b": 0.0}))
@@ -268,7 +254,8 @@ async def test_rows_at_another_rate_than_the_models_are_told_once(
 
 
 async def test_every_nth_window(tmp_path: Path, mean_model: Path) -> None:
-    bench = Bench(tmp_path, {"odd": Slot(package=mean_model, input="dev/rows", every=2, events="never")})
+    models = {"odd": SlotConfig(package=mean_model, input="dev/rows", every=2, events="never")}
+    bench = Bench(tmp_path, models)
     async with bench.running() as sink:
         for index in range(12):
             sink(row(index, a=float(index)))
@@ -278,7 +265,7 @@ async def test_every_nth_window(tmp_path: Path, mean_model: Path) -> None:
 
 
 async def test_a_class_that_flickers_is_no_change(tmp_path: Path, bright_model: Path) -> None:
-    bench = Bench(tmp_path, {"light": Slot(package=bright_model, input="dev/frames")})
+    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         for index in range(10):
             sink(frame(index, 250 if index in {3, 5} else 5))
@@ -293,7 +280,7 @@ async def test_a_class_that_raises_an_alarm_is_severe_and_its_end_is_told(
     manifest = yaml.safe_load((bright_model / "manifest.yaml").read_text())
     manifest["output"]["alarm"] = ["bright"]
     (bright_model / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    bench = Bench(tmp_path, {"light": Slot(package=bright_model, input="dev/frames")})
+    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         for index in range(12):
             sink(frame(index, 250 if 3 <= index < 7 else 5))
@@ -304,7 +291,7 @@ async def test_a_class_that_raises_an_alarm_is_severe_and_its_end_is_told(
 
 
 async def test_frames_are_classified_and_shown(tmp_path: Path, bright_model: Path) -> None:
-    models = {"light": Slot(package=bright_model, input="dev/frames")}
+    models = {"light": SlotConfig(package=bright_model, input="dev/frames")}
     bench = Bench(tmp_path, models, live_hz=10, snapshot_every_s=0.05)
     async with bench.running() as sink:
         for index in range(9):
@@ -344,8 +331,8 @@ async def test_heads_and_plates_leave_as_mosaics(
     tmp_path: Path, street_model: Callable[..., Path], bright_model: Path
 ) -> None:
     models = {
-        "light": Slot(package=bright_model, input="dev/frames", events="never"),
-        "street": Slot(package=street_model("person", "car"), input="dev/frames"),
+        "light": SlotConfig(package=bright_model, input="dev/frames", events="never"),
+        "street": SlotConfig(package=street_model("person", "car"), input="dev/frames"),
     }
     bench = Bench(tmp_path, models)
     noise = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
@@ -387,7 +374,7 @@ async def test_a_picture_that_nobody_looked_at_is_hidden_as_a_whole(
         "a failed run": street_model("person", "car"),
         "refused": tmp_path / "nowhere",
     }
-    models = {"one": Slot(package=packages[case], input="dev/frames")} if case in packages else {}
+    models = {"one": SlotConfig(package=packages[case], input="dev/frames")} if case in packages else {}
     bench = Bench(tmp_path, models)
     async with bench.running() as sink:
         if case == "a failed run":
@@ -430,12 +417,12 @@ async def test_a_refused_model_says_why_and_the_others_run(
         input={"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 50, "length": 4},
     )
     models = {
-        "absent": Slot(package=tmp_path / "nowhere", input="dev/rows"),
-        "torn": Slot(package=torn, input="dev/rows"),
-        "frames-for-rows": Slot(package=bright_model, input="dev/rows"),
-        "too-fast": Slot(package=slow, input="dev/rows"),
-        "gpu": Slot(package=mean_model, input="dev/rows", providers=["CUDAExecutionProvider"]),
-        "fine": Slot(package=mean_model, input="dev/rows"),
+        "absent": SlotConfig(package=tmp_path / "nowhere", input="dev/rows"),
+        "torn": SlotConfig(package=torn, input="dev/rows"),
+        "frames-for-rows": SlotConfig(package=bright_model, input="dev/rows"),
+        "too-fast": SlotConfig(package=slow, input="dev/rows"),
+        "gpu": SlotConfig(package=mean_model, input="dev/rows", providers=["CUDAExecutionProvider"]),
+        "fine": SlotConfig(package=mean_model, input="dev/rows"),
     }
     bench = Bench(tmp_path, models)
     async with bench.running() as sink:
@@ -460,7 +447,7 @@ async def test_a_refused_model_says_why_and_the_others_run(
 
 
 async def test_a_run_that_fails_is_told_and_the_next_one_is_tried(tmp_path: Path, bright_model: Path) -> None:
-    bench = Bench(tmp_path, {"light": Slot(package=bright_model, input="dev/frames")})
+    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         bad = Reading("frames", T0, picture=np.zeros((0, 0, 3), np.uint8), index=0)
         sink(bad)
@@ -484,7 +471,7 @@ class Gate:
 
 
 async def test_of_a_live_source_the_newest_frame_wins(tmp_path: Path, bright_model: Path) -> None:
-    bench = Bench(tmp_path, {"light": Slot(package=bright_model, input="dev/frames")})
+    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         gate = Gate(bench, "light")
         assert sink(frame(0)) is None
@@ -512,7 +499,7 @@ async def test_a_result_is_of_the_clock_that_its_picture_was_stamped_with(
 ) -> None:
     clock = SetClock()
     bench = Bench(
-        tmp_path, {"light": Slot(package=bright_model, input="dev/frames", events="each")}, clock=clock
+        tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames", events="each")}, clock=clock
     )
     bench.clock_state = ClockState.UNSYNCED
     async with bench.running() as sink:
@@ -535,7 +522,7 @@ async def test_a_result_is_of_the_clock_that_its_picture_was_stamped_with(
 
 
 async def test_a_source_that_waits_loses_no_frame(tmp_path: Path, bright_model: Path) -> None:
-    models = {name: Slot(package=bright_model, input="dev/frames") for name in ("one", "two")}
+    models = {name: SlotConfig(package=bright_model, input="dev/frames") for name in ("one", "two")}
     bench = Bench(tmp_path, models, waits=True)
     async with bench.running() as sink:
         for index in range(30):
@@ -551,7 +538,7 @@ async def test_a_model_that_hangs_is_told_and_recovers(
     tmp_path: Path, bright_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.pipeline.model_runner.STUCK_S", 0.05)
-    bench = Bench(tmp_path, {"light": Slot(package=bright_model, input="dev/frames")})
+    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         gate = Gate(bench, "light")
         sink(frame(0))

@@ -1,0 +1,93 @@
+"""The settings of devices and models, and a device whose settings are checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from adapters.base import Adapter, Options
+from wire.clock import Clock
+from wire.messages import Short, Stream
+
+
+class PublishConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What of a device leaves the machine."""
+
+    raw: Annotated[bool, Meta(description="Send the rows of signal streams; results always travel.")] = True
+    live_hz: Annotated[
+        float, Meta(ge=0, le=10, description="Newest values per second on live/..., 0 for none.")
+    ] = 1.0
+    snapshot_every_s: Annotated[
+        float, Meta(ge=0, le=86_400, description="Seconds between pictures on snap/..., 0 for none.")
+    ] = 0.0
+    blur: Annotated[
+        tuple[Literal["faces", "plates"], ...],
+        Meta(
+            description="What is made unrecognisable in pictures that leave; all of a picture where no "
+            "detector told where it is. [] for nothing."
+        ),
+    ] = ("faces", "plates")
+    faces: Annotated[
+        Path | None,
+        Meta(
+            description="Folder of a detector package with a label face that sees pictures before they leave."
+        ),
+    ] = None
+
+
+class DeviceConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One device, read by one adapter."""
+
+    adapter: Annotated[str, Meta(description="The adapter's word: camera, opcua, replay, ...")]
+    options: Annotated[dict[str, Any], Meta(description="The adapter's own options.")] = {}
+    type: Annotated[Short, Meta(description="What it is, for the birth; the adapter's word if empty.")] = ""
+    vendor: Annotated[Short, Meta(description="Who made it, for the birth.")] = ""
+    model: Annotated[Short, Meta(description="The maker's name for it, for the birth.")] = ""
+    serial: Annotated[Short, Meta(description="Its serial number, for the birth.")] = ""
+    stall_s: Annotated[
+        float, Meta(gt=0, le=86_400, description="No reading for so long: degraded, opened anew.")
+    ] = 10.0
+    publish: Annotated[PublishConfig, Meta(description="What of it leaves the machine.")] = PublishConfig()
+
+
+class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One model at work; its results are the stream data/{device}/{slot}."""
+
+    package: Annotated[Path, Meta(description="Folder of the model package.")]
+    input: Annotated[str, Meta(description="device/stream that it sees.")]
+    every: Annotated[int, Meta(ge=1, le=1_000_000, description="Each nth frame or window.")] = 1
+    events: Annotated[
+        Literal["change", "each", "never"], Meta(description="When an event is sent beside the result.")
+    ] = "change"
+    providers: Annotated[
+        list[str],
+        Meta(min_length=1, description="onnxruntime execution providers; the first must be the one in use."),
+    ] = msgspec.field(default_factory=lambda: ["CPUExecutionProvider"])
+
+    @property
+    def device(self) -> str:
+        """The device of `input`."""
+        return self.input.partition("/")[0]
+
+    @property
+    def stream(self) -> str:
+        """The stream of `input`."""
+        return self.input.partition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """A device whose options are checked: how to build its adapter, and what it will send."""
+
+    config: DeviceConfig
+    kind: type[Adapter]
+    options: Options
+    streams: dict[str, Stream]
+
+    def build(self, clock: Clock) -> Adapter:
+        """A fresh adapter: each is opened once."""
+        return self.kind(self.options, clock)
