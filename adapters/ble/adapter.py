@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated
-
-import msgspec
-from msgspec import Meta
 
 from adapters.base import (
     Adapter,
     DeviceLied,
     DeviceStalled,
     DeviceUnreachable,
-    Options,
     OptionsError,
     Reading,
 )
+from adapters.ble.options import BATTERY, HEART_RATE, BleOptions, check
 from adapters.ble.session import DEVICE_INFORMATION, Session, Wanted
-from adapters.ble.values import BeatTimes, Characteristic, Layout, heart_rate
+from adapters.ble.values import BeatTimes, Layout, heart_rate
 from adapters.fields import declared
 from wire.clock import Clock
 from wire.messages import Field, Quality, Stream
 
-HEART_RATE = "2A37"
-BATTERY = "2A19"
 _KEPT = 1_000  # notifications that wait for a slow reader
 _ODD = 20  # so many values in a row that are none: another device
-_TRANSPORTS = ("hci-socket", "usb", "serial", "tcp-client")
-_ADDRESS = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
-_UUID = re.compile(r"[0-9A-Fa-f]{4}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 _HEART = {
     "heart_rate": Field(unit="/min", dec=0, min=0.0, max=300.0),
@@ -40,33 +30,6 @@ _HEART = {
     "energy": Field(unit="kJ", dec=0, min=0.0, max=65_535.0, desc="Expended since the last reset."),
 }
 _BATTERY = {"level": Field(t="i64", unit="%", min=0, max=100)}
-
-
-class BleOptions(Options, frozen=True, kw_only=True):
-    """A controller (`hci`) and a device by its `address` or `name`."""
-
-    hci: Annotated[
-        str,
-        Meta(
-            max_length=200,
-            description="hci-socket:0, usb:0, serial:/dev/ttyACM0,1000000 or tcp-client:host:port.",
-        ),
-    ]
-    address: Annotated[str, Meta(description="Address of the device, F0:F1:F2:F3:F4:F5.")] = ""
-    name: Annotated[str, Meta(max_length=248, description="Name it advertises, where no address.")] = ""
-    heart: Annotated[bool, Meta(description="Read the heart rate (service 180D).")] = True
-    battery: Annotated[bool, Meta(description="Read the battery level (180F) where it has one.")] = True
-    characteristics: Annotated[
-        dict[str, Characteristic], Meta(max_length=32, description="Stream name to a value it notifies.")
-    ] = msgspec.field(default_factory=dict)
-    manufacturer: Annotated[str, Meta(description="It must say (2A29); empty = anything.")] = ""
-    model: Annotated[str, Meta(description="It must say (2A24); empty = anything.")] = ""
-    serial_number: Annotated[str, Meta(description="It must say (2A25); empty = anything.")] = ""
-    stream: Annotated[str, Meta(description="Name of the heart rate's stream.")] = "heart"
-    silence_s: Annotated[float, Meta(gt=0, le=86_400, description="No value for so long: stalled.")] = 10.0
-    timeout_s: Annotated[
-        float, Meta(gt=0, le=300, description="Finding the device and connecting may take so long.")
-    ] = 20.0
 
 
 class Ble(Adapter):
@@ -81,7 +44,7 @@ class Ble(Adapter):
 
     def __init__(self, options: BleOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        _check(options)
+        check(options)
         self._layouts = {name: Layout(name, said) for name, said in options.characteristics.items()}
         self._streams = _streams(options)
         self._names = {said.uuid: name for name, said in options.characteristics.items()}
@@ -193,30 +156,6 @@ class Ble(Adapter):
 
     def _count(self, what: str) -> None:
         self.counters[what] = self.counters.get(what, 0) + 1
-
-
-def _check(options: BleOptions) -> None:
-    transport, _, rest = options.hci.partition(":")
-    if transport not in _TRANSPORTS or not rest:
-        raise OptionsError(f"hci {options.hci!r} is not one of {', '.join(f'{t}:...' for t in _TRANSPORTS)}")
-    if transport == "tcp-client" and not re.fullmatch(r".+:\d{1,5}", rest):
-        raise OptionsError(f"hci {options.hci!r} is not tcp-client:host:port")
-    if bool(options.address) == bool(options.name):
-        raise OptionsError(
-            "give the device's `address` or its `name`: any other one nearby is somebody else's"
-        )
-    if options.address and not _ADDRESS.fullmatch(options.address):
-        raise OptionsError(f"address {options.address!r} is not like F0:F1:F2:F3:F4:F5")
-    if not options.heart and not options.characteristics:
-        raise OptionsError("with `heart: false`, say in `characteristics` what is to be read")
-    uuids = [said.uuid.upper() for said in options.characteristics.values()]
-    if len(set(uuids)) != len(uuids):
-        raise OptionsError("characteristics: two streams read the same uuid; put their fields into one")
-    for name, said in options.characteristics.items():
-        if said.uuid.upper() in ((HEART_RATE,) * options.heart + (BATTERY,) * options.battery):
-            raise OptionsError(f"{name}: {said.uuid} is read already: set `heart` or `battery` to false")
-        if not _UUID.fullmatch(said.uuid):
-            raise OptionsError(f"{name}: uuid {said.uuid!r} is not like 2A1C or 0000xxxx-0000-1000-...")
 
 
 def _streams(options: BleOptions) -> dict[str, Stream]:

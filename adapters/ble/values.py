@@ -8,12 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
-
-from msgspec import Meta, Struct
 
 from adapters.base import OptionsError, Value
-from adapters.fields import FieldOptions
+from adapters.ble.options import Characteristic, Part
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 
@@ -85,25 +82,6 @@ class BeatTimes:
             self._end_ns, self._last_ns = None, 0
         self._last_ns = max(receipt_ns, self._last_ns + 1)
         return self._last_ns
-
-
-class Part(FieldOptions, frozen=True, kw_only=True):
-    """One field of a characteristic's value."""
-
-    scale: Annotated[float, Meta(description="The number that was sent is multiplied by this ...")] = 1.0
-    offset: Annotated[float, Meta(description="... and then this is added.")] = 0.0
-
-
-class Characteristic(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """A value that a device notifies and the stream it becomes."""
-
-    uuid: Annotated[str, Meta(max_length=36, description="16 bit (2A1C) or 128 bit UUID, in quotes.")]
-    layout: Annotated[
-        str, Meta(min_length=1, max_length=64, description="As Python's struct, little-endian: BhH.")
-    ]
-    fields: Annotated[
-        dict[str, Part], Meta(min_length=1, max_length=100, description="Field names in the layout's order.")
-    ]
 
 
 class Layout:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
 
-from adapters import base
-from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, OptionsError, Reading
+from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading
 from adapters.camera.capture import Capture, Shot, Source
-from adapters.camera.rtsp_probe import name_of, parts_of, probe
+from adapters.camera.options import CameraOptions, check
+from adapters.camera.rtsp_probe import name_of, probe
 from adapters.camera.video import Clip, Folder, Network, Usb
 from wire.clock import Clock
 from wire.messages import Stream
@@ -21,9 +18,6 @@ from wire.messages import Stream
 STREAM = "frames"
 _SLACK_S = 0.5  # that a library may come later than its own timeout before it counts as hanging
 _CLOSE_S = 1.5
-
-Side = Annotated[int, Meta(ge=1, le=16_384)]
-Number = Annotated[int, Meta(ge=0, le=255)]
 
 
 class Camera(Adapter):
@@ -34,67 +28,19 @@ class Camera(Adapter):
     library. At each reading `index + 1` is what was read, dropped and skipped.
     """
 
+    Options = CameraOptions
     kind = "camera"
 
-    class Options(base.Options, frozen=True, kw_only=True):
-        """Exactly one of url, device, file and folder says where pictures come from."""
-
-        url: Annotated[str, Meta(description="rtsp://user:password@host:port/path, or rtsps://.")] = ""
-        device: Annotated[
-            Number | None, Meta(description="USB camera: the number of /dev/video<number>.")
-        ] = None
-        file: Annotated[Path | None, Meta(description="Video file.")] = None
-        folder: Annotated[Path | None, Meta(description="Folder of images, read by name.")] = None
-        transport: Annotated[
-            Literal["tcp", "udp"], Meta(description="How RTP travels; udp loses pictures on a busy network.")
-        ] = "tcp"
-        ca_file: Annotated[
-            Path | None,
-            Meta(
-                description="rtsps: certificate of the camera or of who signed it; without it any is taken."
-            ),
-        ] = None
-        open_timeout_s: Annotated[
-            float, Meta(gt=0, le=60, description="Seconds until a camera that does not answer is absent.")
-        ] = 5.0
-        read_timeout_s: Annotated[
-            float, Meta(gt=0, le=60, description="Seconds without a picture until it counts as stalled.")
-        ] = 5.0
-        pace: Annotated[
-            Literal["realtime", "asap"],
-            Meta(
-                description="File or folder: as recorded, or as fast as it is read with no picture dropped."
-            ),
-        ] = "realtime"
-        loop: Annotated[bool, Meta(description="File or folder: begin again at the end.")] = False
-        fps: Annotated[
-            float,
-            Meta(ge=0, le=240, description="Pictures a second at most, 0 for all; a folder's rate (1)."),
-        ] = 0.0
-        size: Annotated[
-            tuple[Side, Side] | None,
-            Meta(description="[width, height] it must have; asked of a USB camera."),
-        ] = None
-        max_size: Annotated[
-            tuple[Side, Side], Meta(description="[width, height] of the largest picture that is taken.")
-        ] = (4096, 4096)
-
-        def __repr__(self) -> str:
-            """Without the url, which holds a password as a rule: options end up in logs."""
-            shown = {**msgspec.structs.asdict(self), "url": "..." if self.url else ""}
-            return f"Camera.Options({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
-
-    def __init__(self, options: Options, clock: Clock) -> None:
+    def __init__(self, options: CameraOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        self.options: Camera.Options = options
         self.counters = {"frames_dropped": 0, "frames_skipped": 0, "captures_abandoned": 0}
         self._capture: Capture | None = None
-        self._check()
+        check(options)
 
     @property
     def waits(self) -> bool:
         """A file or folder read `asap` waits for its reader."""
-        return self.options.pace == "asap"
+        return bool(self.options.pace == "asap")
 
     def streams(self) -> dict[str, Stream]:
         """`frames`."""
@@ -210,22 +156,3 @@ class Camera(Adapter):
         if options.device is not None:
             return f"/dev/video{options.device}"
         return str(options.file or options.folder)
-
-    def _check(self) -> None:
-        options = self.options
-        named = {"url": options.url, "file": options.file, "folder": options.folder}
-        given = [key for key, value in named.items() if value] + ["device"] * (options.device is not None)
-        if len(given) != 1:
-            what = f"not {' and '.join(given)}" if given else "none is given"
-            raise OptionsError(f"exactly one of url, device, file and folder is needed, {what}")
-        if options.url:
-            parts_of(options.url)
-        if given[0] not in ("file", "folder") and (self.waits or options.loop):
-            raise OptionsError("pace: asap and loop are for a file or folder: a camera does not wait")
-        if options.ca_file is not None:
-            if not options.url or parts_of(options.url).scheme != "rtsps":
-                raise OptionsError("ca_file is for a url of rtsps://")
-            if set(";|") & set(str(options.ca_file)):
-                raise OptionsError("the path of ca_file must not hold ; or |")
-        if options.size and any(one > most for one, most in zip(options.size, options.max_size, strict=True)):
-            raise OptionsError(f"size {list(options.size)} is above max_size {list(options.max_size)}")

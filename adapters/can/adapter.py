@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from adapters.base import (
     Adapter,
@@ -19,45 +16,14 @@ from adapters.base import (
     OptionsError,
     Reading,
 )
-from adapters.can.frames import BusOptions, CanBus, check
+from adapters.can.frames import CanBus
+from adapters.can.options import MAX_FIELDS, CanOptions, Picking, check_bus
 from adapters.can.rows import Rows
-from adapters.can.signals import MAX_FIELDS, Dbc, Picked, Picking, all_signals, pick
+from adapters.can.signals import Dbc, Picked, all_signals, pick
 from wire.clock import Clock
 from wire.messages import Field, Stream
 
 _SNIFF_S = 0.3  # how long a bus without our frames is listened to, to name what is on it
-
-
-class CanOptions(BusOptions, frozen=True, kw_only=True):
-    """One bus and the DBC file that explains it; without `signals`, all of the file's."""
-
-    dbc: Annotated[Path, Meta(description="DBC file that names messages and signals.")]
-    encoding: Annotated[
-        str, Meta(max_length=40, description="Of the DBC file, e.g. cp949; empty = UTF-8, else cp1252.")
-    ] = ""
-    row_on: Annotated[
-        str,
-        Meta(
-            min_length=1, max_length=200, description="Message whose arrival makes a row, the cycle's last."
-        ),
-    ]
-    signals: Annotated[
-        dict[str, str | Picking],
-        Meta(max_length=MAX_FIELDS, description="Field name to Message.Signal, or to signal with unit."),
-    ] = msgspec.field(default_factory=dict)
-    stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
-    rate_hz: Annotated[
-        float, Meta(ge=0, le=10_000, description="How often row_on comes; 0 = as the DBC says.")
-    ] = 0.0
-    time: Annotated[
-        str, Meta(max_length=300, description="Message.Signal of Unix time; empty = time of receipt.")
-    ] = ""
-    max_skew_s: Annotated[
-        float, Meta(gt=0, description="A device clock further off than this is not believed.")
-    ] = 86_400.0
-    max_age_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="A value older than this is left out of a row.")
-    ] = 1.0
 
 
 class Can(Adapter):
@@ -68,7 +34,7 @@ class Can(Adapter):
 
     def __init__(self, options: CanOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        check(options)
+        check_bus(options)
         self._dbc = Dbc(options.dbc, options.encoding)
         self._picked = _picked(self._dbc, options)
         self._fields = {name: one.field for name, one in self._picked.items()}

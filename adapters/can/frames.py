@@ -9,22 +9,19 @@ import threading
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 import can
-import msgspec
-from msgspec import Meta
 
 from adapters.base import (
     AdapterError,
     DeviceLied,
     DeviceUnreachable,
-    Options,
     OptionsError,
     why_no_connection,
 )
-from adapters.can.slcan import BITRATES, NoFrame, SerialCan
+from adapters.can.options import BusOptions
+from adapters.can.slcan import NoFrame, SerialCan
 from wire.clock import Clock
 
 log = logging.getLogger("edgebed.adapters.can")
@@ -35,38 +32,6 @@ _POLL_S = 0.1  # how long the thread may not notice that it is to end
 _SEND_S = 1.0
 _CLOSE_S = 2.5
 _MAX_IDS = 12  # ids an error names
-
-
-class BusOptions(Options, frozen=True, kw_only=True):
-    """How to reach a bus: the keys that the CAN and the OBD-II adapter share."""
-
-    interface: Annotated[
-        str,
-        Meta(min_length=1, max_length=50, description="python-can interface: socketcan, slcan, pcan, ..."),
-    ]
-    channel: Annotated[
-        str, Meta(min_length=1, max_length=500, description="can0, /dev/ttyACM0, socket://host:port, ...")
-    ]
-    bitrate: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="Bits a second; 0 = as the bus is set already.")
-    ] = 500_000
-    fd: Annotated[bool, Meta(description="Take CAN FD frames too, where the interface can.")] = False
-    bus: Annotated[
-        dict[str, bool | int | float | str],
-        Meta(max_length=50, description="Further keys as python-can takes them for this interface."),
-    ] = msgspec.field(default_factory=dict)
-    queue: Annotated[
-        int, Meta(ge=10, le=1_000_000, description="Frames kept while we are slow; the oldest is dropped.")
-    ] = 10_000
-    timeout_s: Annotated[float, Meta(gt=0, le=60, description="Opening may take so long.")] = 8.0
-    data_age_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="No data for so long: the device has stalled.")
-    ] = 5.0
-
-    @property
-    def where(self) -> str:
-        """The bus as errors name it."""
-        return f"{self.interface} {self.channel}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,39 +209,6 @@ class CanBus:
         if not self._told:
             self._told = True
             _tell(loop, self._news)
-
-
-def check(options: BusOptions) -> None:
-    """Refuse what no bus can be opened with.
-
-    Raises:
-        OptionsError: unknown interface, or a channel or bitrate that it does not take.
-    """
-    if options.interface not in can.VALID_INTERFACES:
-        known = ", ".join(sorted(can.VALID_INTERFACES))
-        raise OptionsError(f"interface {options.interface!r} is unknown to python-can; there are {known}")
-    taken = {"interface", "channel", "bitrate", "fd", "can_filters"} & options.bus.keys()
-    if taken:
-        raise OptionsError(f"bus: {', '.join(sorted(taken))} is a key of its own, or not for you to set")
-    if options.interface != "slcan":
-        return
-    if options.bitrate and options.bitrate not in BITRATES:
-        known = ", ".join(map(str, BITRATES))
-        raise OptionsError(f"bitrate {options.bitrate} is none that SLCAN knows: {known}, or 0")
-    if "://" in options.channel:
-        _check_url(options.channel)
-
-
-def _check_url(channel: str) -> None:
-    parts = urlsplit(channel)
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise OptionsError(f"channel {channel!r} has no usable port: {error}") from error
-    if parts.username is not None or parts.password is not None:
-        raise OptionsError("channel holds a user or password, which no CAN interface takes")
-    if parts.scheme != "socket" or not parts.hostname or not port:
-        raise OptionsError(f"channel {channel!r} is neither a serial port nor socket://host:port")
 
 
 def _opened(options: BusOptions, wanted: Collection[tuple[int, bool]], *, sends: bool) -> can.BusABC:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from cantools.database.can import Message
 from cantools.database.errors import DecodeError
 
 from adapters.base import OptionsError, Reading, Value
 from adapters.can.frames import Frame
-from adapters.can.signals import Dbc, Picked, Picking, pick
+from adapters.can.options import CanOptions, Picking
+from adapters.can.signals import Dbc, Picked, pick
 from adapters.can.units import conversion, ucum
 from adapters.device_time import DeviceClock
 from wire.clock import NS_PER_S
 from wire.messages import Quality
-
-if TYPE_CHECKING:
-    from adapters.can.adapter import CanOptions
 
 log = logging.getLogger("edgebed.adapters.can")
 

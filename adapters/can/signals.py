@@ -9,19 +9,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
 
 import cantools
 from cantools.database.can import Database, Message, Signal
 from cantools.database.errors import UnsupportedDatabaseFormatError
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET
 
 from adapters.base import OptionsError, Value
+from adapters.can.options import MAX_FIELDS, Picking
 from adapters.can.units import conversion, known, ucum
 from wire.messages import Field, Quality
 from wire.topics import FIELD
 
-MAX_FIELDS = 500
 _MAX_DBC = 16 * 1024 * 1024  # bytes; the largest public ones have 2 MiB
 _LARGEST_INT = 2**63 - 1
 
@@ -113,23 +112,6 @@ class Dbc:
 _DEFINES = re.compile(r"\s*(?:BO_ \d+ ([A-Za-z_]\w*)\s*:|SG_ ([A-Za-z_]\w*)\b)")
 _SYNTAX = re.compile(r"Invalid syntax at line (\d+), column (\d+): (.*)", re.DOTALL)
 _IN_MESSAGE = re.compile(r"in message (\w+)\.")
-
-
-class Picking(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """What a config says of a field over what the DBC says."""
-
-    signal: Annotated[str, Meta(max_length=300, description="Message.Signal as the DBC names them.")]
-    t: Annotated[
-        Literal["", "f32", "f64", "i64", "bool", "str"],
-        Meta(description="Type; str = the names of the DBC's value table; empty = i64 or f64 as it scales."),
-    ] = ""
-    unit: Annotated[
-        str, Meta(max_length=128, description="UCUM code: converted to, or believed where the DBC has none.")
-    ] = ""
-    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that travel.")] | UnsetType = UNSET
-    min: Annotated[float, Meta(description="Values below are flagged.")] | UnsetType = UNSET
-    max: Annotated[float, Meta(description="Values above are flagged.")] | UnsetType = UNSET
-    desc: Annotated[str, Meta(max_length=2_000, description="For people.")] = ""
 
 
 @dataclass(frozen=True, slots=True)

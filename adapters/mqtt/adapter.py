@@ -4,81 +4,24 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from typing import Annotated, Literal
-
-import msgspec
-from msgspec import Meta, Struct
 
 from adapters.base import OptionsError, Reading, Value
 from adapters.device_time import believed
-from adapters.fields import FieldOptions, declared
+from adapters.mqtt.options import MqttField, MqttTopicOptions, fields_of, steps_of
 from adapters.mqtt.payload import (
     MISSING,
-    TimeFormat,
     Unusable,
     any_json,
     as_declared,
     find,
     from_text,
     instant_ns,
-    path_steps,
     text_of,
     worse,
 )
-from adapters.mqtt.session import MqttAdapter, MqttOptions, Received
+from adapters.mqtt.session import MqttAdapter, Received
 from wire.clock import Clock
-from wire.messages import Field, Quality, Stream
-
-_MAX_COLUMNS = 10_000
-
-
-class MqttField(FieldOptions, frozen=True, kw_only=True):
-    """Where a field stands in a message."""
-
-    path: Annotated[
-        str,
-        Meta(
-            max_length=300,
-            description="json: pointer /air/0/temp or path air.temp; csv: column from 1; else leave empty.",
-        ),
-    ] = ""
-
-
-class TimeOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """Where the device's own time stands in a message."""
-
-    path: Annotated[str, Meta(max_length=300, description="As the path of a field.")]
-    format: Annotated[
-        TimeFormat, Meta(description="iso = ISO 8601 (UTC without a zone); else a number since 1970.")
-    ] = "iso"
-
-
-class MqttTopicOptions(MqttOptions, frozen=True, kw_only=True):
-    """One stream from one or more topics whose messages look alike."""
-
-    topics: Annotated[
-        list[str], Meta(min_length=1, max_length=200, description="Topic filters, with + and # as in MQTT.")
-    ]
-    format: Annotated[
-        Literal["json", "number", "text", "csv"],
-        Meta(description="What a message is; number and text have one field."),
-    ] = "json"
-    fields: Annotated[
-        dict[str, str | MqttField],
-        Meta(min_length=1, max_length=500, description="Field name to path, or to path with unit and type."),
-    ]
-    stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
-    time: Annotated[TimeOptions, Meta(description="The device's time; without it, receipt.")] | None = None
-    keep: Annotated[
-        dict[str, Annotated[int, Meta(ge=1, le=100)]],
-        Meta(max_length=20, description="Field name to the topic level, from 1, that it holds as text."),
-    ] = msgspec.field(default_factory=dict)
-    retained: Annotated[
-        Literal["flag", "ignore"],
-        Meta(description="A message the broker kept is of unknown age: flagged uncertain, or dropped."),
-    ] = "flag"
-    partial: Annotated[bool, Meta(description="Messages may lack fields: no flag for those.")] = False
-    separator: Annotated[str, Meta(min_length=1, max_length=1, description="csv: between columns.")] = ","
+from wire.messages import Quality, Stream
 
 
 class Mqtt(MqttAdapter):
@@ -97,9 +40,9 @@ class Mqtt(MqttAdapter):
             name: MqttField(path=said) if isinstance(said, str) else said
             for name, said in options.fields.items()
         }
-        self._fields = _fields(options, self._said)
-        self._paths = {name: _steps(options.format, said.path) for name, said in self._said.items()}
-        self._time = _steps(options.format, options.time.path) if options.time else ()
+        self._fields = fields_of(options, self._said)
+        self._paths = {name: steps_of(options.format, said.path) for name, said in self._said.items()}
+        self._time = steps_of(options.format, options.time.path) if options.time else ()
         if options.time and options.format in ("number", "text"):
             raise OptionsError(f"a {options.format} message has no time in it: take `time` away")
 
@@ -173,26 +116,3 @@ class Mqtt(MqttAdapter):
             raw = raw.strip()
         said_ns = instant_ns(raw, options.time.format)
         return believed(said_ns, receipt_ns, options.max_skew_s, self.counters)
-
-
-def _fields(options: MqttTopicOptions, said: dict[str, MqttField]) -> dict[str, Field]:
-    if options.format in ("number", "text") and len(said) != 1:
-        raise OptionsError(f"a {options.format} message has one field, not {len(said)}")
-    if both := said.keys() & options.keep.keys():
-        raise OptionsError(f"{', '.join(sorted(both))} is in `fields` and in `keep`")
-    return declared({**said, **{name: FieldOptions(t="str") for name in options.keep}})
-
-
-def _steps(form: str, path: str) -> tuple[str, ...]:
-    if form in ("number", "text"):
-        if path:
-            raise OptionsError(f"path {path!r}: a {form} message is its one field, leave the path empty")
-        return ()
-    if form == "csv":
-        if not (path.isascii() and path.isdigit() and 1 <= int(path[:6]) <= _MAX_COLUMNS):
-            raise OptionsError(f"path {path!r} is no column: 1 is the first of a csv message")
-        return (str(int(path) - 1),)
-    try:
-        return path_steps(path)
-    except ValueError as error:
-        raise OptionsError(str(error)) from error

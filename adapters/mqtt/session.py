@@ -11,56 +11,20 @@ import secrets
 from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from msgspec import Meta
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.matcher import MQTTMatcher
 
-from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Options, OptionsError, Reading
+from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, OptionsError, Reading
 from adapters.mqtt.link import Link, Protocol, Secrets, WrongProtocol
+from adapters.mqtt.options import MqttOptions, bare_filter, broker_of, check_filters
 from adapters.mqtt.payload import Unusable
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.errors import ConfigError
-from wire.topics import ROOT
 
-_LONGEST_FILTER = 1_000  # bytes
 _QUEUE_BYTES = 16 * 2**20  # of messages that wait for a slow reader
-
-
-class MqttOptions(Options, frozen=True, kw_only=True):
-    """How to reach the broker, and what is expected of it."""
-
-    url: Annotated[str, Meta(max_length=300, description="mqtt://host[:port], or mqtts:// for TLS.")]
-    username: Annotated[str, Meta(max_length=256, description="User name; empty = the client id.")] = ""
-    password_file: Annotated[Path | None, Meta(description="File whose first line is the password.")] = None
-    ca_file: Annotated[Path | None, Meta(description="PEM of the authority; the system's if absent.")] = None
-    cert_file: Annotated[Path | None, Meta(description="PEM of the client's certificate, for mTLS.")] = None
-    key_file: Annotated[Path | None, Meta(description="PEM of the client's key.")] = None
-    protocol: Annotated[
-        Literal["auto", "3.1.1", "5", 5], Meta(description="auto tries MQTT 3.1.1 and falls back to 5.")
-    ] = "auto"  # YAML reads a bare 5 as a number
-    client_id: Annotated[
-        str, Meta(max_length=64, description="MQTT client id; empty = a new one for each connection.")
-    ] = ""
-    qos: Annotated[Literal[0, 1], Meta(description="Quality of service that is asked for.")] = 1
-    timeout_s: Annotated[
-        float, Meta(gt=0, le=60, description="Connecting and subscribing may take so long.")
-    ] = 8.0
-    silence_s: Annotated[
-        float, Meta(gt=0, le=604_800, description="No usable message for so long: the device has stalled.")
-    ] = 60.0
-    queue: Annotated[
-        int, Meta(ge=1, le=100_000, description="Messages kept while we are slow; the oldest go first.")
-    ] = 1_000
-    max_message_bytes: Annotated[
-        int, Meta(ge=100, le=2_097_152, description="Larger messages are dropped and counted.")
-    ] = 262_144
-    max_skew_s: Annotated[
-        float, Meta(gt=0, description="A device clock further off than this is not believed.")
-    ] = 86_400.0
 
 
 class Received(NamedTuple):
@@ -77,7 +41,7 @@ class MqttAdapter(Adapter):
 
     def __init__(self, options: MqttOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        self._broker = _broker(options)
+        self.broker_of = broker_of(options)
         self._session: Session | None = None
         check_filters(self.topics())
 
@@ -105,7 +69,7 @@ class MqttAdapter(Adapter):
     async def open(self) -> None:
         """Connect and subscribe: a slow topic may say nothing for long, so nothing more is asked for."""
         self._session = Session(
-            self.options, self._broker, self.topics(), self.clock, self.counters, self.last_words
+            self.options, self.broker_of, self.topics(), self.clock, self.counters, self.last_words
         )
         await self._session.open()
 
@@ -158,11 +122,11 @@ class Session:
         self.why = ""  # the last message was of no use
         self._said = said  # the device's last words
         self._options = options
-        self._broker = broker
+        self.broker_of = broker
         self._topics = topics
         self._asked: Any = MQTTMatcher()  # type: ignore[no-untyped-call]  # paho's is untyped
         for topic in topics:
-            self._asked[_levels(topic)] = True
+            self._asked[bare_filter(topic)] = True
         self._clock = clock
         self._counters = counters
         self._link: Link | None = None
@@ -242,14 +206,14 @@ class Session:
     async def _connect(self) -> None:
         client_id = self._options.client_id or f"edgebed-{secrets.token_hex(8)}"
         try:
-            read = await asyncio.to_thread(Secrets.read, self._broker)
+            read = await asyncio.to_thread(Secrets.read, self.broker_of)
         except ConfigError as error:
             raise OptionsError(str(error)) from error
         wanted = str(self._options.protocol)
         tries: list[Protocol] = ["3.1.1", "5"] if wanted == "auto" else ["5" if wanted == "5" else "3.1.1"]
         for protocol in tries:
             await self.close()
-            self._link = Link(self._broker, read, client_id, protocol, self._arrived, self._news.set)
+            self._link = Link(self.broker_of, read, client_id, protocol, self._arrived, self._news.set)
             try:
                 await self._link.open()
             except WrongProtocol:
@@ -285,46 +249,3 @@ class Session:
 
     def _count(self, what: str) -> None:
         self._counters[what] = self._counters.get(what, 0) + 1
-
-
-def check_filters(topics: list[str]) -> None:
-    """Refuse what is no topic filter, and what takes in the topics of edgebed itself.
-
-    An agent that read its own data back as a device's would send them again, and read them again.
-
-    Raises:
-        OptionsError: the text says which filter and why.
-    """
-    for topic in topics:
-        levels = _levels(topic).split("/")
-        if not topic or "\0" in topic or len(topic.encode()) > _LONGEST_FILTER:
-            raise OptionsError(f"topic {topic[:40]!r} is no topic filter: 1 to {_LONGEST_FILTER} bytes")
-        if any(("#" in level or "+" in level) and len(level) > 1 for level in levels) or "#" in levels[:-1]:
-            raise OptionsError(f"topic {topic!r}: `+` is one whole level, `#` the whole last one")
-        if levels[0] in (ROOT, "+", "#"):
-            raise OptionsError(
-                f"topic {topic!r} takes in {ROOT}/..., where edgebed itself publishes: that would be a loop;"
-                " name the device's own first level"
-            )
-
-
-def _levels(topic: str) -> str:
-    """A filter without the part that shares it with other clients."""
-    return topic.split("/", 2)[-1] if topic.startswith("$share/") else topic
-
-
-def _broker(options: MqttOptions) -> Broker:
-    broker = Broker(
-        url=options.url,
-        username=options.username,
-        password_file=options.password_file,
-        ca_file=options.ca_file,
-        cert_file=options.cert_file,
-        key_file=options.key_file,
-        protocol=options.protocol,
-    )
-    for _, sentence in broker.mistakes():
-        raise OptionsError(sentence)
-    if options.username and options.password_file is None and options.cert_file is None:
-        raise OptionsError(f"username {options.username!r} needs a password_file")
-    return broker

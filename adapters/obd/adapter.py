@@ -8,21 +8,19 @@ import hmac
 import logging
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal
-
-from msgspec import Meta
 
 from adapters.base import (
     Adapter,
     DeviceLied,
     DeviceStalled,
     DeviceUnreachable,
-    OptionsError,
     Reading,
     Value,
 )
-from adapters.can.frames import BusOptions, CanBus, check
+from adapters.can.frames import CanBus
+from adapters.can.options import check_bus
 from adapters.obd.isotp import BrokenAnswer, IsoTp, NoAnswer
+from adapters.obd.options import ObdOptions
 from adapters.obd.pids import NEGATIVE, PENDING, PIDS, Pid
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Field, Quality, Stream
@@ -35,32 +33,6 @@ _PATIENCE_S = 5.0  # ISO 15765-4, P2*: how long "response pending" may take
 _PENDINGS = 10  # how often it may be said
 _STRANGERS = 100  # answers to other questions that are passed over
 _FIRST_29 = 0x18DA00F1  # 29-bit ids, ISO 15765-4: 18DA<to><from>, the tester is F1
-
-
-class ObdOptions(BusOptions, frozen=True, kw_only=True):
-    """One control unit and what it is asked."""
-
-    pids: Annotated[
-        list[str], Meta(min_length=1, max_length=40, description="Measurements by name, see the list below.")
-    ]
-    period_s: Annotated[float, Meta(ge=0.05, le=3_600, description="How often all of them are asked.")] = 1.0
-    stream: Annotated[str, Meta(description="Name of the stream.")] = "obd"
-    extended: Annotated[bool, Meta(description="29-bit ids; request_id and answer_id are then such.")] = False
-    request_id: Annotated[
-        int, Meta(ge=0, le=0x1FFFFFFF, description="Where questions go: 0x7DF = all, 0x7E0 = engine or EV.")
-    ] = 0x7DF
-    answer_id: Annotated[
-        int, Meta(ge=0, le=0x1FFFFFFF, description="The control unit that is listened to.")
-    ] = 0x7E8
-    answer_s: Annotated[float, Meta(gt=0, le=60, description="An answer may take so long.")] = 1.0
-    vin: Annotated[
-        str,
-        Meta(max_length=80, description="The VIN it must have, or sha256:HEX of it; empty = any."),
-    ] = ""
-    send_vin: Annotated[
-        Literal["no", "hash", "plain"],
-        Meta(description="Put the VIN in each row; it is personal data, and its hash a pseudonym."),
-    ] = "no"
 
 
 class Refused(Exception):
@@ -78,8 +50,8 @@ class Obd(Adapter):
 
     def __init__(self, options: ObdOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        check(options)
-        _check(options)
+        check_bus(options)
+        check_bus(options)
         self._pids = {name: PIDS[name] for name in options.pids}
         self._bus: CanBus | None = None
         self._link: IsoTp | None = None
@@ -283,19 +255,3 @@ def _flow_id(options: ObdOptions) -> int:
     if not options.extended:
         return options.answer_id - 8
     return _FIRST_29 & 0x1FFF00FF | (options.answer_id & 0xFF) << 8
-
-
-def _check(options: ObdOptions) -> None:
-    unknown = [name for name in options.pids if name not in PIDS]
-    if unknown:
-        raise OptionsError(f"pids: {', '.join(unknown)} is unknown; there are {', '.join(PIDS)}")
-    if len(set(options.pids)) != len(options.pids):
-        raise OptionsError("pids: each of them once")
-    if options.extended:
-        if options.answer_id >> 8 != 0x18DAF1:
-            raise OptionsError("answer_id of 29 bits is 0x18DAF1xx: from a control unit to the tester")
-    elif not 0x7E8 <= options.answer_id <= 0x7EF or options.request_id > 0x7FF:
-        raise OptionsError("answer_id is 0x7E8 to 0x7EF and request_id at most 0x7FF, or set `extended`")
-    sha = re.fullmatch("sha256:[0-9a-fA-F]{64}", options.vin)
-    if options.vin and not sha and not re.fullmatch("[A-HJ-NPR-Z0-9]{17}", options.vin):
-        raise OptionsError("vin is neither 17 characters as a VIN has nor sha256: and 64 hex digits")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asyncua import Client, ua
 from asyncua.common.utils import Buffer
@@ -17,11 +17,9 @@ from asyncua.crypto import security_policies, uacrypto
 from asyncua.ua.ua_binary import struct_from_binary
 
 from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, OptionsError, why_no_connection
+from adapters.opcua.options import OpcUaOptions, Security
 from adapters.opcua.publish_response import Published, decode
 from wire.clock import NS_PER_S
-
-if TYPE_CHECKING:
-    from adapters.opcua.adapter import OpcUaOptions, Security
 
 log = logging.getLogger("edgebed.adapters.opcua")
 logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # what it would say is said once, by our errors

@@ -14,7 +14,8 @@ from typing import TextIO
 from msgspec import UNSET
 
 from adapters.base import Adapter, AdapterError, DeviceLied, DeviceUnreachable, Reading
-from adapters.replay.rows import NO_TIME, Plan, ReplayOptions, Row, Rows, open_text
+from adapters.replay.options import Plan, ReplayOptions
+from adapters.replay.rows import NO_TIME, Row, Rows, open_text
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality, Stream
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, TypeVar
-
-from msgspec import Meta
+from typing import TypeVar
 
 from adapters.base import DeviceLied, OptionsError, Reading, Value
 from adapters.device_time import believed
 from adapters.mqtt.payload import Unusable, iso_ns, parse_json, worse
-from adapters.mqtt.session import MqttAdapter, MqttOptions, Received
+from adapters.mqtt.session import MqttAdapter, Received
 from adapters.vda5050.messages import (
     CONNECTION_STATES,
     E_STOPS,
@@ -29,6 +27,7 @@ from adapters.vda5050.messages import (
     State,
     Visualization,
 )
+from adapters.vda5050.options import Vda5050Options
 from wire.clock import Clock
 from wire.messages import Field, Quality, Stream
 
@@ -77,22 +76,7 @@ _ORDERS = {
     "edges": Field(t="i64", min=0),
     "route": Field(t="str", desc="Node ids in order"),
 }
-_Name = Annotated[str, Meta(min_length=1, max_length=128)]
 H = TypeVar("H", bound=Header)
-
-
-class Vda5050Options(MqttOptions, frozen=True, kw_only=True):
-    """Which vehicle."""
-
-    manufacturer: Annotated[_Name, Meta(description="As in its topics and messages.")]
-    serial: Annotated[_Name, Meta(description="serialNumber, as in its topics and messages.")]
-    interface: Annotated[_Name, Meta(description="First level of its topics.")] = "uagv"
-    orders: Annotated[bool, Meta(description="Also read the orders its fleet control sends it.")] = True
-    visualization: Annotated[bool, Meta(description="Also read its quick position messages.")] = False
-    silence_s: Annotated[
-        float,
-        Meta(gt=0, le=604_800, description="No state for so long: stalled. VDA 5050 demands one in 30."),
-    ] = 35.0
 
 
 class Vda5050(MqttAdapter):

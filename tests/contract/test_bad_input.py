@@ -20,10 +20,12 @@ from asyncua import Server, ua
 
 from adapters.hl7.adapter import Hl7
 from adapters.hl7.options import Hl7Options
-from adapters.nmea.adapter import Nmea, NmeaOptions
-from adapters.opcua.adapter import Node, OpcUa, OpcUaOptions
+from adapters.nmea.adapter import Nmea
+from adapters.nmea.options import NmeaOptions
+from adapters.opcua.adapter import OpcUa
+from adapters.opcua.options import Node, OpcUaOptions
 from adapters.replay.adapter import Replay
-from adapters.replay.rows import Column, ReplayOptions
+from adapters.replay.options import Column, ReplayOptions
 from adapters.serial import SerialLines, SerialOptions, TextField
 from edgebed.broker import free_port
 from wire.clock import NS_PER_S, Clock

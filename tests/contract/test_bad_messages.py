@@ -11,9 +11,12 @@ from typing import Any
 import aiomqtt
 
 from adapters.base import Adapter
-from adapters.chirpstack.adapter import ChirpStack, ChirpStackOptions, UplinkField
-from adapters.mqtt.adapter import Mqtt, MqttField, MqttTopicOptions, TimeOptions
-from adapters.vda5050.adapter import Vda5050, Vda5050Options
+from adapters.chirpstack.adapter import ChirpStack
+from adapters.chirpstack.options import ChirpStackOptions, UplinkField
+from adapters.mqtt.adapter import Mqtt
+from adapters.mqtt.options import MqttField, MqttTopicOptions, TimeOptions
+from adapters.vda5050.adapter import Vda5050
+from adapters.vda5050.options import Vda5050Options
 from edgebed.broker import Broker
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable
-from adapters.ble.adapter import Ble, BleOptions
-from adapters.ble.values import Characteristic, Part
+from adapters.ble.adapter import Ble
+from adapters.ble.options import BleOptions, Characteristic, Part
 from adapters.testing import AdapterContract, Rig, read, until
 from simulators.devices.ble import ADDRESS, NAME, HeartStrap
 from simulators.faults import FaultProxy

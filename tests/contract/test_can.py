@@ -20,8 +20,8 @@ from adapters.base import (
     OptionsError,
     Reading,
 )
-from adapters.can.adapter import Can, CanOptions
-from adapters.can.signals import Picking
+from adapters.can.adapter import Can
+from adapters.can.options import CanOptions, Picking
 from adapters.testing import AdapterContract, Rig, read, read_until, until
 from agent.pipeline.validation import Inspector
 from simulators.devices.can.device import VehicleBus

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable
-from adapters.chirpstack.adapter import ChirpStack, ChirpStackOptions, UplinkField
+from adapters.chirpstack.adapter import ChirpStack
+from adapters.chirpstack.options import ChirpStackOptions, UplinkField
 from adapters.testing import AdapterContract, Rig, read_until
 from edgebed.broker import Broker
 from simulators.devices.chirpstack import APPLICATION, LoraNetwork, dev_eui

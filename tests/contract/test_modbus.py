@@ -20,7 +20,8 @@ from adapters.base import (
     DeviceUnreachable,
     OptionsError,
 )
-from adapters.modbus.adapter import Modbus, ModbusOptions
+from adapters.modbus.adapter import Modbus
+from adapters.modbus.options import ModbusOptions
 from adapters.testing import AdapterContract, Rig, read, until
 from simulators.devices.modbus.device import ModbusCobot, ParticulateSensor
 from simulators.devices.modbus.server import Way

@@ -18,7 +18,8 @@ import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError, Reading
 from adapters.mqtt import link as mqtt_link
-from adapters.mqtt.adapter import Mqtt, MqttField, MqttTopicOptions, TimeOptions
+from adapters.mqtt.adapter import Mqtt
+from adapters.mqtt.options import MqttField, MqttTopicOptions, TimeOptions
 from adapters.testing import AdapterContract, Rig, read
 from agent.pipeline.validation import Inspector
 from edgebed.broker import Broker, free_port

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable
-from adapters.nmea.adapter import Nmea, NmeaOptions
+from adapters.nmea.adapter import Nmea
+from adapters.nmea.options import NmeaOptions
 from adapters.testing import AdapterContract, Rig, read, until
 from agent.pipeline.validation import Inspector
 from simulators.devices.nmea import GnssReceiver

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled
-from adapters.obd.adapter import Obd, ObdOptions
+from adapters.obd.adapter import Obd
+from adapters.obd.options import ObdOptions
 from adapters.testing import AdapterContract, Rig, read
 from simulators.devices.can.device import VehicleBus
 from simulators.faults import FaultProxy

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, OptionsError
-from adapters.opcua.adapter import Node, OpcUa, OpcUaOptions, Security
+from adapters.opcua.adapter import OpcUa
+from adapters.opcua.options import Node, OpcUaOptions, Security
 from adapters.testing import AdapterContract, Rig, read, until
 from edgebed.broker import free_port
 from edgebed.processes import Child, edgebed_command

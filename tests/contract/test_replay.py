@@ -13,7 +13,7 @@ import pytest
 
 from adapters.base import Adapter, DeviceLied, DeviceUnreachable, Reading
 from adapters.replay.adapter import Replay
-from adapters.replay.rows import Column, ReplayOptions
+from adapters.replay.options import Column, ReplayOptions
 from adapters.testing import AdapterContract, Rig
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality

@@ -13,7 +13,8 @@ import pytest
 
 from adapters.base import AdapterError, DeviceLied, DeviceStalled, Reading
 from adapters.testing import AdapterContract, Rig, read_until
-from adapters.vda5050.adapter import Vda5050, Vda5050Options
+from adapters.vda5050.adapter import Vda5050
+from adapters.vda5050.options import Vda5050Options
 from edgebed.broker import Broker
 from simulators.devices.mqtt.publisher import Publisher, broker_of
 from simulators.devices.vda5050.device import AmrVehicle

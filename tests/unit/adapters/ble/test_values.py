@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import OptionsError
-from adapters.ble.values import BeatTimes, Characteristic, Layout, Measurement, Part, heart_rate
+from adapters.ble.options import Characteristic, Part
+from adapters.ble.values import BeatTimes, Layout, Measurement, heart_rate
 from wire.clock import NS_PER_MS, NS_PER_S
 from wire.messages import Quality
 

@@ -11,7 +11,8 @@ import can
 import pytest
 
 from adapters.base import DeviceLied, DeviceUnreachable, OptionsError
-from adapters.can.frames import BusOptions, CanBus
+from adapters.can.frames import CanBus
+from adapters.can.options import BusOptions
 from adapters.can.slcan import SerialCan
 from wire.clock import Clock
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import OptionsError
-from adapters.can.adapter import Can, CanOptions
+from adapters.can.adapter import Can
 from adapters.can.frames import Frame
-from adapters.can.signals import Dbc, Picking, all_signals, pick
+from adapters.can.options import CanOptions, Picking
+from adapters.can.signals import Dbc, all_signals, pick
 from adapters.can.units import conversion, ucum
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality

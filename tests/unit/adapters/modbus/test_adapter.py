@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from adapters.base import Reading
-from adapters.modbus.adapter import Modbus, ModbusOptions, _Pace
+from adapters.modbus.adapter import Modbus, _Pace
+from adapters.modbus.options import ModbusOptions
 from simulators.devices.modbus.server import Manners, TcpListener
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality

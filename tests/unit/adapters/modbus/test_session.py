@@ -15,7 +15,8 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from adapters.base import AdapterError, DeviceLied, Reading
-from adapters.modbus.adapter import Modbus, ModbusOptions
+from adapters.modbus.adapter import Modbus
+from adapters.modbus.options import ModbusOptions
 from wire.clock import Clock
 
 # MODBUS Application Protocol V1.1b3: the examples of 6.1, 6.2, 6.3, 6.4 and 6.21, request and answer

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from adapters.base import DeviceLied, Reading
-from adapters.chirpstack.adapter import ChirpStack, ChirpStackOptions, UplinkField
+from adapters.chirpstack.adapter import ChirpStack
+from adapters.chirpstack.options import ChirpStackOptions, UplinkField
 from adapters.mqtt.payload import Unusable, iso_ns
 from adapters.mqtt.session import Received
-from adapters.vda5050.adapter import Vda5050, Vda5050Options
+from adapters.vda5050.adapter import Vda5050
+from adapters.vda5050.options import Vda5050Options
 from wire.clock import Clock
 from wire.messages import Quality
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from adapters.base import OptionsError
 from adapters.chirpstack.lorawan_payload import raw_part
 from adapters.device_time import believed
+from adapters.mqtt.options import check_filters
 from adapters.mqtt.payload import (
     MISSING,
     Unusable,
@@ -26,7 +27,6 @@ from adapters.mqtt.payload import (
     iso_ns,
     path_steps,
 )
-from adapters.mqtt.session import check_filters
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 

@@ -11,7 +11,8 @@ import isotp
 import pytest
 
 from adapters.base import DeviceUnreachable
-from adapters.can.frames import BusOptions, CanBus
+from adapters.can.frames import CanBus
+from adapters.can.options import BusOptions
 from adapters.obd.isotp import BrokenAnswer, IsoTp, NoAnswer
 from adapters.obd.pids import PIDS
 from wire.clock import Clock

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import AdapterError, DeviceLied, OptionsError
-from adapters.replay.rows import NO_TIME, Column, Plan, ReplayOptions, Row, Rows, open_text
+from adapters.replay.options import Column, Plan, ReplayOptions
+from adapters.replay.rows import NO_TIME, Row, Rows, open_text
 from wire.messages import Quality
 
 TEN_NS = 1_700_000_000_000_000_000

@@ -1,0 +1,82 @@
+"""Options of the camera adapter, and what is wrong in them before a camera is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from adapters.base import Options, OptionsError
+from adapters.camera.rtsp_probe import parts_of
+
+Side = Annotated[int, Meta(ge=1, le=16_384)]
+Number = Annotated[int, Meta(ge=0, le=255)]
+
+
+class CameraOptions(Options, frozen=True, kw_only=True):
+    """Exactly one of url, device, file and folder says where pictures come from."""
+
+    url: Annotated[str, Meta(description="rtsp://user:password@host:port/path, or rtsps://.")] = ""
+    device: Annotated[Number | None, Meta(description="USB camera: the number of /dev/video<number>.")] = None
+    file: Annotated[Path | None, Meta(description="Video file.")] = None
+    folder: Annotated[Path | None, Meta(description="Folder of images, read by name.")] = None
+    transport: Annotated[
+        Literal["tcp", "udp"], Meta(description="How RTP travels; udp loses pictures on a busy network.")
+    ] = "tcp"
+    ca_file: Annotated[
+        Path | None,
+        Meta(description="rtsps: certificate of the camera or of who signed it; without it any is taken."),
+    ] = None
+    open_timeout_s: Annotated[
+        float, Meta(gt=0, le=60, description="Seconds until a camera that does not answer is absent.")
+    ] = 5.0
+    read_timeout_s: Annotated[
+        float, Meta(gt=0, le=60, description="Seconds without a picture until it counts as stalled.")
+    ] = 5.0
+    pace: Annotated[
+        Literal["realtime", "asap"],
+        Meta(description="File or folder: as recorded, or as fast as it is read with no picture dropped."),
+    ] = "realtime"
+    loop: Annotated[bool, Meta(description="File or folder: begin again at the end.")] = False
+    fps: Annotated[
+        float,
+        Meta(ge=0, le=240, description="Pictures a second at most, 0 for all; a folder's rate (1)."),
+    ] = 0.0
+    size: Annotated[
+        tuple[Side, Side] | None,
+        Meta(description="[width, height] it must have; asked of a USB camera."),
+    ] = None
+    max_size: Annotated[
+        tuple[Side, Side], Meta(description="[width, height] of the largest picture that is taken.")
+    ] = (4096, 4096)
+
+    def __repr__(self) -> str:
+        """Without the url, which holds a password as a rule: options end up in logs."""
+        shown = {**msgspec.structs.asdict(self), "url": "..." if self.url else ""}
+        return f"CameraOptions({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+
+
+def check(options: CameraOptions) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        OptionsError: no source of pictures or several, or a key that does not fit the source.
+    """
+    named = {"url": options.url, "file": options.file, "folder": options.folder}
+    given = [key for key, value in named.items() if value] + ["device"] * (options.device is not None)
+    if len(given) != 1:
+        what = f"not {' and '.join(given)}" if given else "none is given"
+        raise OptionsError(f"exactly one of url, device, file and folder is needed, {what}")
+    if options.url:
+        parts_of(options.url)
+    if given[0] not in ("file", "folder") and (options.pace == "asap" or options.loop):
+        raise OptionsError("pace: asap and loop are for a file or folder: a camera does not wait")
+    if options.ca_file is not None:
+        if not options.url or parts_of(options.url).scheme != "rtsps":
+            raise OptionsError("ca_file is for a url of rtsps://")
+        if set(";|") & set(str(options.ca_file)):
+            raise OptionsError("the path of ca_file must not hold ; or |")
+    if options.size and any(one > most for one, most in zip(options.size, options.max_size, strict=True)):
+        raise OptionsError(f"size {list(options.size)} is above max_size {list(options.max_size)}")

@@ -1,0 +1,76 @@
+"""Options of the ChirpStack adapter, and what they say of each field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from msgspec import Meta
+
+from adapters.base import OptionsError
+from adapters.chirpstack.lorawan_payload import RawPart, raw_part
+from adapters.fields import FieldOptions, declared
+from adapters.mqtt.options import MqttOptions
+from adapters.mqtt.payload import path_steps
+from wire.messages import Field
+
+RADIO = {
+    "rssi": Field(unit="{dBm}", dec=0, desc="Of the gateway that heard it best"),
+    "snr": Field(unit="dB", dec=1),
+    "gateways": Field(t="i64", min=0, desc="How many heard it"),
+    "f_cnt": Field(t="i64", min=0, desc="Frame counter of the sensor"),
+}
+
+
+class UplinkField(FieldOptions, frozen=True, kw_only=True):
+    """Where a field stands in an uplink: in the decoded `object`, or in the bytes."""
+
+    path: Annotated[
+        str, Meta(max_length=300, description="In `object`, which a codec made: pointer or path.")
+    ] = ""
+    raw: Annotated[
+        str,
+        Meta(max_length=20, description="Byte and type: 0:u8, 1:i16, 4:u32le, 2:f32, 0:bit3; big-endian."),
+    ] = ""
+    scale: Annotated[float, Meta(description="raw: times this ...")] = 1.0
+    offset: Annotated[float, Meta(description="raw: ... plus this.")] = 0.0
+
+
+class ChirpStackOptions(MqttOptions, frozen=True, kw_only=True):
+    """Sensors of one kind in one application; each is a stream of its own."""
+
+    application: Annotated[str, Meta(min_length=1, max_length=64, description="Application id, a UUID.")]
+    sensors: Annotated[
+        dict[str, Annotated[str, Meta(pattern="^[0-9A-Fa-f]{16}$")]],
+        Meta(min_length=1, max_length=200, description="Stream name to DevEUI, 16 hexadecimal digits."),
+    ]
+    fields: Annotated[
+        dict[str, str | UplinkField],
+        Meta(max_length=200, description="Field name to path in `object`, or to path or raw with unit."),
+    ]
+    f_port: Annotated[
+        int, Meta(ge=0, le=255, description="Only uplinks of this FPort; 0 = all but MAC commands.")
+    ] = 0
+    radio: Annotated[bool, Meta(description="Also the fields rssi, snr, gateways and f_cnt.")] = True
+    silence_s: Annotated[
+        float, Meta(gt=0, le=604_800, description="No uplink of any sensor for so long: stalled.")
+    ] = 7_200.0
+
+
+def place_of(name: str, said: UplinkField) -> RawPart | tuple[str, ...]:
+    if bool(said.path) == bool(said.raw):
+        raise OptionsError(f"field {name!r} needs either `path` or `raw`")
+    if said.path and (said.scale, said.offset) != (1.0, 0.0):
+        raise OptionsError(f"field {name!r}: scale and offset go with `raw`; a path is taken as it is")
+    try:
+        return raw_part(said.raw, said.scale, said.offset, said.t) if said.raw else path_steps(said.path)
+    except ValueError as error:
+        raise OptionsError(f"field {name!r}: {error}") from error
+
+
+def fields_of(options: ChirpStackOptions, said: Mapping[str, UplinkField]) -> dict[str, Field]:
+    if not said and not options.radio:
+        raise OptionsError("without `fields` and without `radio` there is nothing to read")
+    if options.radio and (both := said.keys() & RADIO.keys()):
+        raise OptionsError(f"{', '.join(sorted(both))} is a field of `radio` already")
+    return {**declared(said), **(RADIO if options.radio else {})}

@@ -1,0 +1,130 @@
+"""Options of the OPC UA adapter, and what they say of each field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from adapters.base import Options, OptionsError
+from adapters.fields import FieldOptions, declared
+from adapters.opcua.nodes import AXIS, check_address
+from wire.messages import Field
+
+
+class Node(FieldOptions, frozen=True, kw_only=True):
+    """One variable of the server and the field it becomes."""
+
+    node: Annotated[str, Meta(description="Node id (ns=2;s=Speed, nsu=urn:x;i=7) or browse path.")]
+
+
+class Security(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A secured channel: our key pair, and the one server certificate that is trusted."""
+
+    cert: Annotated[Path, Meta(description="Our certificate, PEM or DER.")]
+    key: Annotated[Path, Meta(description="Our private key, PEM or DER.")]
+    server_cert: Annotated[Path, Meta(description="The server's certificate; another one is refused.")]
+    policy: Annotated[
+        Literal["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"],
+        Meta(description="OPC UA security policy."),
+    ] = "Basic256Sha256"
+    mode: Annotated[Literal["sign", "sign-and-encrypt"], Meta(description="Message security mode.")] = (
+        "sign-and-encrypt"
+    )
+
+
+class OpcUaOptions(Options, frozen=True, kw_only=True):
+    """Either `profile: opc40010` finds a robot's axes by their names, or `nodes` lists each field."""
+
+    url: Annotated[str, Meta(max_length=2_000, description="opc.tcp://host:port/path")]
+    profile: Annotated[
+        Literal["", "opc40010"], Meta(description="Find a robot's nodes by name; empty = see nodes.")
+    ] = ""
+    device: Annotated[str, Meta(description="opc40010: name in DeviceSet; empty = the only one.")] = ""
+    arm: Annotated[str, Meta(description="opc40010: name in MotionDevices; empty = the only one.")] = ""
+    axes: Annotated[int, Meta(ge=1, le=32, description="opc40010: how many axes it has.")] = 6
+    torque: Annotated[bool, Meta(description="opc40010: also read ActualTorque, a vendor's addition.")] = True
+    nodes: Annotated[
+        dict[str, str | Node], Meta(max_length=1_000, description="Field name to node, or to node with unit.")
+    ] = msgspec.field(default_factory=dict)
+    stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
+    publishing_ms: Annotated[float, Meta(ge=10, le=60_000, description="How often values are sent.")] = 100.0
+    sampling_ms: Annotated[
+        float, Meta(ge=0, le=3_600_000, description="How often the server looks at a node; 0 = as it can.")
+    ] = 20.0
+    queue: Annotated[
+        int, Meta(ge=1, le=100_000, description="Samples of a node the server keeps while we are slow.")
+    ] = 500
+    row_wait_s: Annotated[
+        float, Meta(gt=0, le=60, description="How long a row waits for a missing field.")
+    ] = 0.5
+    align_ms: Annotated[
+        float,
+        Meta(ge=0, le=60_000, description="Fields stamped so close are one row; 0 = same time."),
+    ] = 0.0
+    hold: Annotated[
+        bool, Meta(description="The server does not repeat what has not changed: keep its last value.")
+    ] = False
+    time: Annotated[
+        Literal["source", "server", "receipt"], Meta(description="Whose clock stamps the rows.")
+    ] = "source"
+    max_skew_s: Annotated[
+        float, Meta(gt=0, description="A device clock further off than this is not believed.")
+    ] = 86_400.0
+    data_age_s: Annotated[
+        float, Meta(gt=0, le=86_400, description="No value for so long: the device has stalled.")
+    ] = 5.0
+    timeout_s: Annotated[float, Meta(gt=0, le=60, description="Connecting may take so long.")] = 8.0
+    server_uri: Annotated[str, Meta(description="ApplicationUri the server must have; empty = any.")] = ""
+    security: Annotated[Security, Meta(description="Sign or encrypt; without it, nothing is.")] | None = None
+    user: Annotated[str, Meta(max_length=200, description="User name; empty = anonymous.")] = ""
+    password_file: Annotated[Path, Meta(description="File that holds the password.")] | None = None
+    plain_password: Annotated[bool, Meta(description="Send the password although nothing encrypts it.")] = (
+        False
+    )
+
+
+def check(options: OpcUaOptions) -> None:
+    parts = urlsplit(options.url)
+    if parts.username is not None or parts.password is not None:
+        raise OptionsError("url holds a user or password: use `user` and `password_file`")
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise OptionsError(f"url {options.url!r} has no usable port: {error}") from error
+    if parts.scheme != "opc.tcp" or not parts.hostname or not port:
+        raise OptionsError(f"url {options.url!r} is not opc.tcp://host:port")
+    if bool(options.profile) == bool(options.nodes):
+        raise OptionsError("give either `profile: opc40010` or `nodes`, a field name to each node")
+    if options.user and options.password_file is None:
+        raise OptionsError(f"user {options.user!r} needs a password_file")
+    encrypted = options.security is not None and options.security.mode == "sign-and-encrypt"
+    if options.user and not encrypted and not options.plain_password:
+        raise OptionsError(
+            "the password would travel in clear text: set `security`, or `plain_password: true` where the"
+            " network is trusted"
+        )
+    for entry in options.nodes.values():
+        try:
+            check_address(entry if isinstance(entry, str) else entry.node)
+        except ValueError as error:
+            raise OptionsError(str(error)) from error
+
+
+def fields_of(options: OpcUaOptions) -> dict[str, Field]:
+    if options.profile:
+        return {
+            f"j{axis}_{quantity}": field
+            for axis in range(1, options.axes + 1)
+            for quantity, _, field in AXIS
+            if options.torque or quantity != "torque"
+        }
+    nodes = {name: Node(node=e) if isinstance(e, str) else e for name, e in options.nodes.items()}
+    return declared(nodes)
+
+
+def addresses_of(options: OpcUaOptions) -> dict[str, str]:
+    return {name: entry if isinstance(entry, str) else entry.node for name, entry in options.nodes.items()}
