@@ -21,7 +21,7 @@ from agent.commands import Commands, Rejected
 from agent.config import AgentPlan
 from agent.custody.statements import Custody, NodeKey, keep_stating
 from agent.outbox import Message, Outbox, keep_committing
-from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.source import follow
 from agent.systemd import Notifier
 from agent.uplink.uplink import Identity, Uplink
@@ -166,10 +166,12 @@ class App:
             clock,
             gate_memory=config.state / "gate",
             clock_state=self.time.state,
-            send=self.outbox.append,
-            send_live=self.uplink.live,
-            send_snap=self.uplink.snap,
-            changed=self._changed,
+            sinks=Sinks(
+                send=self.outbox.append,
+                live=self.uplink.live,
+                snap=self.uplink.snap,
+                changed=self._changed,
+            ),
         )
 
     async def _flow(self) -> None:

@@ -16,7 +16,7 @@ from agent.config import AgentPlan
 from agent.inference.manifest import WindowInput
 from agent.outbox import Message
 from agent.pipeline.model_runner import Slot
-from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.source import Sink, follow
 from wire.clock import Clock
 from wire.errors import EdgebedError, Unreachable
@@ -54,13 +54,10 @@ class Once:
             self._clock,
             gate_memory=None,
             clock_state=sync.state,
-            send=self._send,
-            send_live=self._send_live,
-            send_snap=self._send_snap,
-            changed=_nothing,
+            sinks=Sinks(send=self._send, live=self._send_live, snap=self._send_snap),
         )
         await asyncio.to_thread(self._pipeline.open_models)
-        self._sources = follow(self._plan.devices, self._clock, self._counting, _nothing)
+        self._sources = follow(self._plan.devices, self._clock, self._counting)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(source.run(), name=f"source-{name}")
@@ -127,10 +124,6 @@ class Once:
 
 
 _UNFIT = ("gaps", "incomplete", "repeated", "wrong_rate")  # what docs/models.md says of windows
-
-
-def _nothing() -> None:
-    """States are looked at when the look is over."""
 
 
 def _hungry(slot: Slot, within_s: float) -> str:

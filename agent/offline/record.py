@@ -15,11 +15,11 @@ from agent.config import AgentPlan
 from agent.offline import mcap_file
 from agent.offline.mcap_file import Recorder, RecordingError
 from agent.outbox import Message
-from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.source import Sink, Source, follow
 from wire.clock import Clock
 from wire.errors import Unreachable
-from wire.messages import Event, Live, Snapshot
+from wire.messages import Event
 from wire.task_cancellation import end
 
 SYNC_S = 1.0  # what a power cut may take
@@ -77,7 +77,7 @@ class Record:
         def sink(device: str) -> Sink:
             return self._recording(device, recorder, pipeline.sink(device))
 
-        self.sources = follow(self._plan.devices, self._clock, sink, _nothing)
+        self.sources = follow(self._plan.devices, self._clock, sink)
         loop = asyncio.get_running_loop()
         until_s = None if within_s is None else loop.time() + within_s
         async with asyncio.TaskGroup() as group:
@@ -109,10 +109,7 @@ class Record:
             self._clock,
             gate_memory=None,
             clock_state=TimeSync(self._clock).state,
-            send=self._send,
-            send_live=_no_live,
-            send_snap=_no_snap,
-            changed=_nothing,
+            sinks=Sinks(send=self._send),
         )
 
     def _open(self, pipeline: Pipeline) -> Recorder:
@@ -158,15 +155,3 @@ class Record:
     def _send(self, message: Message) -> None:
         if self.recorder is not None and isinstance(message.body, Event):
             self.recorder.event(message.device, message.body)
-
-
-def _nothing() -> None:
-    """States are shown when the session ends."""
-
-
-def _no_live(_device: str, _stream: str, _body: Live) -> None:
-    """Nobody looks."""
-
-
-def _no_snap(_device: str, _stream: str, _body: Snapshot) -> None:
-    """Pictures are in the recording."""

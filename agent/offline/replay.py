@@ -13,11 +13,11 @@ from adapters.base import Adapter, Options, Reading
 from agent.config import AgentConfig, AgentPlan
 from agent.offline.mcap_file import Reader, RecordingError, Session, session
 from agent.outbox import Message
-from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.settings import DevicePlan
 from wire import config
 from wire.clock import Clock
-from wire.messages import ClockState, Event, Live, ModelState, Snapshot, Stream
+from wire.messages import ClockState, Event, ModelState, Stream
 from wire.task_cancellation import end
 from wire.topics import Address
 
@@ -80,10 +80,7 @@ class Replay:
             self._clock,
             gate_memory=None,
             clock_state=_synced,
-            send=self._send,
-            send_live=_no_live,
-            send_snap=_no_snap,
-            changed=_nothing,
+            sinks=Sinks(send=self._send),
         )
         await asyncio.to_thread(self._pipeline.open_models)
         working = asyncio.create_task(self._pipeline.run(), name="pipeline")
@@ -197,15 +194,3 @@ def _short(model: str) -> str:
 
 def _synced() -> ClockState:
     return ClockState.NTP
-
-
-def _nothing() -> None:
-    """States are looked at when the replay is over."""
-
-
-def _no_live(_device: str, _stream: str, _body: Live) -> None:
-    """Nobody looks."""
-
-
-def _no_snap(_device: str, _stream: str, _body: Snapshot) -> None:
-    """Pictures are in the recording."""

@@ -30,12 +30,29 @@ TICK_S = 0.1
 SendSnap = Callable[[str, str, Snapshot], None]
 
 
+def _drop(*_: object) -> None:
+    """Ignore the output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sinks:
+    """Where a pipeline puts its output; each default drops it.
+
+    `send` takes durable messages and returns at once; `live` and `snap` may drop theirs.
+    `changed` is called when a model's state changes.
+    """
+
+    send: Send = _drop
+    live: SendLive = _drop
+    snap: SendSnap = _drop
+    changed: Callable[[], None] = _drop
+
+
 class Pipeline:
     """Everything between the sources and the outbox of one agent.
 
-    `open_models` first (it blocks), then `run`. Each source gets its `sink`. `gate_memory` is a folder for
-    which models passed the gate. Durable messages go to `send`, which must return at once; `send_live` and
-    `send_snap` may drop. `changed` is called when a model's state changes.
+    Call `open_models` first (it blocks), then `run`. Each source gets its `sink`. `gate_memory` is the folder
+    where the gate keeps the reports of models that passed. Output goes to `sinks`.
     """
 
     def __init__(
@@ -46,19 +63,14 @@ class Pipeline:
         *,
         gate_memory: Path | None,
         clock_state: Callable[[], ClockState],
-        send: Send,
-        send_live: SendLive,
-        send_snap: SendSnap,
-        changed: Callable[[], None],
+        sinks: Sinks,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._devices = devices
         self._clock = clock
         self._clock_state = clock_state
         self._stamps = Stamps(clock, clock_state)
-        self._send = send
-        self._send_live = send_live
-        self._send_snap = send_snap
+        self._sinks = sinks
         self._batchers: dict[tuple[str, str], Batcher] = {}
         self._reporters: dict[str, Reporter] = {}
         self._views: dict[tuple[str, str], _View] = {}
@@ -75,7 +87,7 @@ class Pipeline:
                 stamp=self._stamps.of,
                 models=self._models,
                 done=self._inferred,
-                changed=changed,
+                changed=sinks.changed,
             )
             for name, settings in models.items()
         }
@@ -191,8 +203,8 @@ class Pipeline:
             stream,
             clock=self._clock,
             clock_state=self._clock_state,
-            send=self._send if raw else None,
-            send_live=self._send_live,
+            send=self._sinks.send if raw else None,
+            send_live=self._sinks.live,
             live_hz=self._devices[device].config.publish.live_hz,
         )
 
@@ -204,7 +216,7 @@ class Pipeline:
         )
         event = self._reporters[slot.name].event(inference, clk)
         if event is not None:
-            self._send(Message("event", device, event.type, event, offset_ns))
+            self._sinks.send(Message("event", device, event.type, event, offset_ns))
         if self._painters.get((device, slot.settings.stream)) is slot and slot.manifest is not None:
             seen = privacy.seen_by(slot.manifest, inference.result.boxes)
             self._views[device, slot.settings.stream].show(reading, seen, slot.label)
@@ -230,7 +242,7 @@ class Pipeline:
         made = await asyncio.to_thread(_encoded, self._privacy[device], reading, view.seen, view.model)
         view.sent = reading
         self._count(device, stream, view, made)
-        self._send_snap(device, stream, made)
+        self._sinks.snap(device, stream, made)
         return made
 
     def _count(self, device: str, stream: str, view: _View, made: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""The settings of devices and models, and a device whose settings are checked."""
+"""Settings of the pipeline: one device, what of it is published, and one model."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class PublishConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     blur: Annotated[
         tuple[Literal["faces", "plates"], ...],
         Meta(
-            description="What is made unrecognisable in pictures that leave; all of a picture where no "
-            "detector told where it is. [] for nothing."
+            description="What is made unrecognisable in pictures that leave; the whole picture where no "
+            "detector found where they are. [] for nothing."
         ),
     ] = ("faces", "plates")
     faces: Annotated[
@@ -49,13 +49,14 @@ class DeviceConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
     model: Annotated[Short, Meta(description="The maker's name for it, for the birth.")] = ""
     serial: Annotated[Short, Meta(description="Its serial number, for the birth.")] = ""
     stall_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="No reading for so long: degraded, opened anew.")
+        float,
+        Meta(gt=0, le=86_400, description="Without a reading for so long: degraded, and opened again."),
     ] = 10.0
     publish: Annotated[PublishConfig, Meta(description="What of it leaves the machine.")] = PublishConfig()
 
 
 class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One model at work; its results are the stream data/{device}/{slot}."""
+    """One model on one stream; its results are the stream data/{device}/{slot}."""
 
     package: Annotated[Path, Meta(description="Folder of the model package.")]
     input: Annotated[str, Meta(description="device/stream that it sees.")]
@@ -89,5 +90,5 @@ class DevicePlan:
     streams: dict[str, Stream]
 
     def build(self, clock: Clock) -> Adapter:
-        """A fresh adapter: each is opened once."""
+        """Build a new adapter: each is opened once."""
         return self.kind(self.options, clock)

@@ -26,8 +26,15 @@ CLOSE_S = 3.0
 _LOOK_S = 5.0  # the counters of a device that may be silent for hours are no older
 
 
+def _ignore() -> None:
+    """Ignore a change."""
+
+
 def follow(
-    devices: Mapping[str, DevicePlan], clock: Clock, sink: Callable[[str], Sink], changed: Callable[[], None]
+    devices: Mapping[str, DevicePlan],
+    clock: Clock,
+    sink: Callable[[str], Sink],
+    changed: Callable[[], None] = _ignore,
 ) -> dict[str, Source]:
     """A source for each of `devices`, to be run; `sink` gives where a device's readings go."""
     return {

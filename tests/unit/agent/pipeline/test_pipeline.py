@@ -21,7 +21,7 @@ from adapters.base import Adapter, Options, Reading
 from agent.inference.decoders import ModelError
 from agent.offline.once import _hungry
 from agent.outbox import Message
-from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, SlotConfig
 from agent.pipeline.snapshots import SnapshotError, encode
 from wire.clock import Clock
@@ -66,7 +66,6 @@ class Bench:
 
     def __init__(
         self,
-        folder: Path,
         models: dict[str, SlotConfig],
         *,
         waits: bool = False,
@@ -88,10 +87,12 @@ class Bench:
             clock,
             gate_memory=Bench.gate_memory,
             clock_state=lambda: self.clock_state,
-            send=self.messages.append,
-            send_live=lambda device, stream, body: self.lives.append((stream, body)),
-            send_snap=lambda device, stream, body: self.snaps.append(body),
-            changed=self._changed,
+            sinks=Sinks(
+                send=self.messages.append,
+                live=lambda device, stream, body: self.lives.append((stream, body)),
+                snap=lambda device, stream, body: self.snaps.append(body),
+                changed=self._changed,
+            ),
         )
 
     def _changed(self) -> None:
@@ -178,8 +179,8 @@ def bright_model(packages: Any, frame_input: Any) -> Path:
     return packages.write(body, name="bright", input=frame_input(), output=output)
 
 
-async def test_rows_become_batches_and_windows_become_results(tmp_path: Path, mean_model: Path) -> None:
-    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows", events="each")})
+async def test_rows_become_batches_and_windows_become_results(mean_model: Path) -> None:
+    bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows", events="each")})
     async with bench.running() as sink:
         for index in range(12):
             assert sink(row(index, a=float(index))) is None
@@ -198,8 +199,8 @@ async def test_rows_become_batches_and_windows_become_results(tmp_path: Path, me
     assert (state.state, state.name, state.provider) == ("ok", "mean", "CPUExecutionProvider")
 
 
-async def test_an_anomaly_is_told_when_it_begins_and_when_it_ends(tmp_path: Path, mean_model: Path) -> None:
-    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows")})
+async def test_an_anomaly_is_told_when_it_begins_and_when_it_ends(mean_model: Path) -> None:
+    bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows")})
     async with bench.running() as sink:
         for index in range(40):
             sink(row(index, *((30.0, 30.0) if 12 <= index < 24 else (0.0, 0.0))))
@@ -207,8 +208,8 @@ async def test_an_anomaly_is_told_when_it_begins_and_when_it_ends(tmp_path: Path
     assert [(event.type, event.sev) for event in bench.events()] == [("anomaly", 3), ("anomaly-end", 1)]
 
 
-async def test_a_window_across_a_gap_is_not_inferred(tmp_path: Path, mean_model: Path) -> None:
-    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows")})
+async def test_a_window_across_a_gap_is_not_inferred(mean_model: Path) -> None:
+    bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows")})
     async with bench.running() as sink:
         for index in [*range(6), *range(20, 26)]:
             sink(row(index))
@@ -218,8 +219,8 @@ async def test_a_window_across_a_gap_is_not_inferred(tmp_path: Path, mean_model:
     assert [(at * 1000 - T0) // STEP for at in times] == [3, 5, 23, 25]
 
 
-async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(tmp_path: Path, mean_model: Path) -> None:
-    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows", events="each")})
+async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(mean_model: Path) -> None:
+    bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows", events="each")})
     flags = {6: Quality.OUT_OF_RANGE, 12: Quality.NOT_FINITE}
     async with bench.running() as sink:
         for index in range(24):
@@ -237,9 +238,9 @@ async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(tmp_path: Pa
 
 
 async def test_rows_at_another_rate_than_the_models_are_told_once(
-    tmp_path: Path, mean_model: Path, caplog: pytest.LogCaptureFixture
+    mean_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = Bench(tmp_path, {"odd": SlotConfig(package=mean_model, input="dev/rows")})
+    bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows")})
     async with bench.running() as sink:
         for index in range(40):
             sink(Reading("rows", T0 + index * STEP // 4, {"a": 0.0, "b": 0.0}))
@@ -253,9 +254,8 @@ async def test_rows_at_another_rate_than_the_models_are_told_once(
     assert _hungry(bench.pipeline.slots["odd"], 5.0) == f"no whole input within 5 s ({often} wrong_rate)"
 
 
-async def test_every_nth_window(tmp_path: Path, mean_model: Path) -> None:
-    models = {"odd": SlotConfig(package=mean_model, input="dev/rows", every=2, events="never")}
-    bench = Bench(tmp_path, models)
+async def test_every_nth_window(mean_model: Path) -> None:
+    bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows", every=2, events="never")})
     async with bench.running() as sink:
         for index in range(12):
             sink(row(index, a=float(index)))
@@ -264,8 +264,8 @@ async def test_every_nth_window(tmp_path: Path, mean_model: Path) -> None:
     assert not bench.events()
 
 
-async def test_a_class_that_flickers_is_no_change(tmp_path: Path, bright_model: Path) -> None:
-    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
+async def test_a_class_that_flickers_is_no_change(bright_model: Path) -> None:
+    bench = Bench({"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         for index in range(10):
             sink(frame(index, 250 if index in {3, 5} else 5))
@@ -274,13 +274,11 @@ async def test_a_class_that_flickers_is_no_change(tmp_path: Path, bright_model: 
     assert [event.top for event in bench.events()] == ["dark"]
 
 
-async def test_a_class_that_raises_an_alarm_is_severe_and_its_end_is_told(
-    tmp_path: Path, bright_model: Path
-) -> None:
+async def test_a_class_that_raises_an_alarm_is_severe_and_its_end_is_told(bright_model: Path) -> None:
     manifest = yaml.safe_load((bright_model / "manifest.yaml").read_text())
     manifest["output"]["alarm"] = ["bright"]
     (bright_model / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
+    bench = Bench({"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         for index in range(12):
             sink(frame(index, 250 if 3 <= index < 7 else 5))
@@ -290,9 +288,9 @@ async def test_a_class_that_raises_an_alarm_is_severe_and_its_end_is_told(
     assert bench.pipeline.streams("dev")["light"].fields["alarm"].t == "bool"
 
 
-async def test_frames_are_classified_and_shown(tmp_path: Path, bright_model: Path) -> None:
+async def test_frames_are_classified_and_shown(bright_model: Path) -> None:
     models = {"light": SlotConfig(package=bright_model, input="dev/frames")}
-    bench = Bench(tmp_path, models, live_hz=10, snapshot_every_s=0.05)
+    bench = Bench(models, live_hz=10, snapshot_every_s=0.05)
     async with bench.running() as sink:
         for index in range(9):
             sink(frame(index, 250 if 3 <= index < 6 else 5))
@@ -328,13 +326,13 @@ def street_model(packages: Any, frame_input: Any) -> Callable[..., Path]:
 
 
 async def test_heads_and_plates_leave_as_mosaics(
-    tmp_path: Path, street_model: Callable[..., Path], bright_model: Path
+    street_model: Callable[..., Path], bright_model: Path
 ) -> None:
     models = {
         "light": SlotConfig(package=bright_model, input="dev/frames", events="never"),
         "street": SlotConfig(package=street_model("person", "car"), input="dev/frames"),
     }
-    bench = Bench(tmp_path, models)
+    bench = Bench(models)
     noise = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     async with bench.running() as sink:
         sink(Reading("frames", T0, picture=noise, index=0))
@@ -375,7 +373,7 @@ async def test_a_picture_that_nobody_looked_at_is_hidden_as_a_whole(
         "refused": tmp_path / "nowhere",
     }
     models = {"one": SlotConfig(package=packages[case], input="dev/frames")} if case in packages else {}
-    bench = Bench(tmp_path, models)
+    bench = Bench(models)
     async with bench.running() as sink:
         if case == "a failed run":
             bench.pipeline.slots["one"]._model.run_frame = fail  # type: ignore[union-attr, method-assign]
@@ -394,8 +392,8 @@ async def test_a_picture_that_nobody_looked_at_is_hidden_as_a_whole(
     assert bench.pipeline.counters["snapshots_hidden_whole"] == 1
 
 
-async def test_a_picture_leaves_as_it_is_where_that_is_asked_for(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, {}, blur=())
+async def test_a_picture_leaves_as_it_is_where_that_is_asked_for() -> None:
+    bench = Bench({}, blur=())
     async with bench.running() as sink:
         sink(frame(0, 77))
         shot = await bench.pipeline.snapshot("dev")
@@ -424,7 +422,7 @@ async def test_a_refused_model_says_why_and_the_others_run(
         "gpu": SlotConfig(package=mean_model, input="dev/rows", providers=["CUDAExecutionProvider"]),
         "fine": SlotConfig(package=mean_model, input="dev/rows"),
     }
-    bench = Bench(tmp_path, models)
+    bench = Bench(models)
     async with bench.running() as sink:
         for index in range(4):
             sink(row(index))
@@ -446,8 +444,8 @@ async def test_a_refused_model_says_why_and_the_others_run(
     assert len(bench.column("fine", "score")) == 1
 
 
-async def test_a_run_that_fails_is_told_and_the_next_one_is_tried(tmp_path: Path, bright_model: Path) -> None:
-    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
+async def test_a_run_that_fails_is_told_and_the_next_one_is_tried(bright_model: Path) -> None:
+    bench = Bench({"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         bad = Reading("frames", T0, picture=np.zeros((0, 0, 3), np.uint8), index=0)
         sink(bad)
@@ -470,8 +468,8 @@ class Gate:
         model.run_frame = lambda picture: (self.open.wait(30), run(picture))[1]  # type: ignore[method-assign]
 
 
-async def test_of_a_live_source_the_newest_frame_wins(tmp_path: Path, bright_model: Path) -> None:
-    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
+async def test_of_a_live_source_the_newest_frame_wins(bright_model: Path) -> None:
+    bench = Bench({"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         gate = Gate(bench, "light")
         assert sink(frame(0)) is None
@@ -494,13 +492,9 @@ class SetClock(Clock):
         return super().now_ns() + self.ahead_ns
 
 
-async def test_a_result_is_of_the_clock_that_its_picture_was_stamped_with(
-    tmp_path: Path, bright_model: Path
-) -> None:
+async def test_a_result_is_of_the_clock_that_its_picture_was_stamped_with(bright_model: Path) -> None:
     clock = SetClock()
-    bench = Bench(
-        tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames", events="each")}, clock=clock
-    )
+    bench = Bench({"light": SlotConfig(package=bright_model, input="dev/frames", events="each")}, clock=clock)
     bench.clock_state = ClockState.UNSYNCED
     async with bench.running() as sink:
         gate = Gate(bench, "light")
@@ -521,9 +515,9 @@ async def test_a_result_is_of_the_clock_that_its_picture_was_stamped_with(
     assert [clk for clk, _ in found].count(ClockState.NTP) == 2
 
 
-async def test_a_source_that_waits_loses_no_frame(tmp_path: Path, bright_model: Path) -> None:
+async def test_a_source_that_waits_loses_no_frame(bright_model: Path) -> None:
     models = {name: SlotConfig(package=bright_model, input="dev/frames") for name in ("one", "two")}
-    bench = Bench(tmp_path, models, waits=True)
+    bench = Bench(models, waits=True)
     async with bench.running() as sink:
         for index in range(30):
             if (wait := sink(frame(index))) is not None:
@@ -535,10 +529,10 @@ async def test_a_source_that_waits_loses_no_frame(tmp_path: Path, bright_model: 
 
 
 async def test_a_model_that_hangs_is_told_and_recovers(
-    tmp_path: Path, bright_model: Path, monkeypatch: pytest.MonkeyPatch
+    bright_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.pipeline.model_runner.STUCK_S", 0.05)
-    bench = Bench(tmp_path, {"light": SlotConfig(package=bright_model, input="dev/frames")})
+    bench = Bench({"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         gate = Gate(bench, "light")
         sink(frame(0))
@@ -550,8 +544,8 @@ async def test_a_model_that_hangs_is_told_and_recovers(
         await until(lambda: bench.pipeline.models()["light"].state == "ok")
 
 
-async def test_pictures_without_a_model_are_shown_plain(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, {}, snapshot_every_s=0.02)
+async def test_pictures_without_a_model_are_shown_plain() -> None:
+    bench = Bench({}, snapshot_every_s=0.02)
     async with bench.running() as sink:
         assert await bench.pipeline.snapshot("dev") is None
         sink(frame(0, 100))
