@@ -1,4 +1,4 @@
-"""How to reach the MQTT broker: the `broker:` section of every configuration, checked and opened once."""
+"""The `broker:` section of every configuration: address, credentials and TLS context of the MQTT broker."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MAX_SECRET = 4096  # bytes; a password file larger than this is the wrong file
 
 
 class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """Where the broker is and how this client identifies itself.
+    """Address of the broker, and the credentials of this client.
 
-    Secrets live in files of their own, never in the configuration. `wire.config` makes file names
-    relative to the configuration's folder.
+    Secrets are in separate files, never in the configuration. `wire.config` resolves file names relative to
+    the folder of the configuration.
     """
 
     url: Annotated[str, Meta(max_length=300, description="mqtt://host[:port], or mqtts:// for TLS.")]
@@ -53,7 +53,7 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
         return _split(self.url).scheme == "mqtts"
 
     def mistakes(self, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], str]]:
-        """What cannot work, as `(path, sentence)`; `path` is where this section stands. Touches no file."""
+        """Settings that cannot work, as `(path, sentence)`; `path` leads to this section. Opens no file."""
         try:
             _split(self.url)
         except ConfigError as error:
@@ -68,10 +68,10 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
                 yield (*path, key), f"{key} needs a url that starts with mqtts://"
 
     def password(self) -> str | None:
-        """The password, read now, or None when no file is named.
+        """The password, read from the file at each call; None if no file is configured.
 
         Raises:
-            ConfigError: the file cannot be read, or is no password file.
+            ConfigError: the file cannot be read, or is not a password file.
         """
         if not self.password_file:
             return None
@@ -89,15 +89,15 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
         return lines[0]
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """A context that verifies the broker and shows the client certificate; None without TLS.
+        """A TLS context that verifies the broker and presents the client certificate; None without TLS.
 
         Raises:
-            ConfigError: a certificate or key cannot be used; the text names the file.
+            ConfigError: a certificate or key cannot be used; the message names the file.
         """
         if not self.tls:
             return None
         try:
-            context = _Named(ssl.PROTOCOL_TLS_CLIENT)
+            context = _ServerNameContext(ssl.PROTOCOL_TLS_CLIENT)
             context.server_name = self.server_name
             if self.ca_file:
                 context.load_verify_locations(cafile=self.ca_file)
@@ -107,7 +107,7 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
             raise ConfigError(f"broker.ca_file {self.ca_file}: {error}") from error
         if self.cert_file and self.key_file:
             try:
-                # without a passphrase of ours OpenSSL would ask the terminal for one, and wait
+                # without this empty passphrase OpenSSL would ask for one on the terminal and block
                 context.load_cert_chain(self.cert_file, self.key_file, password=lambda: b"")
             except (OSError, ValueError) as error:
                 raise ConfigError(
@@ -117,8 +117,8 @@ class Broker(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
         return context
 
 
-class _Named(ssl.SSLContext):
-    """Looks for another name than the one connected to: behind a tunnel or a proxy they differ."""
+class _ServerNameContext(ssl.SSLContext):
+    """Verifies `server_name` instead of the host it connects to: they differ behind a tunnel or a proxy."""
 
     server_name = ""
 
@@ -137,7 +137,7 @@ def _split(url: str) -> SplitResult:
     if split.scheme not in PORTS or not split.hostname or port == 0:
         raise ConfigError(f"broker url {url!r} is not mqtt://host[:port] or mqtts://host[:port]")
     if split.username is not None or split.password is not None:
-        raise ConfigError("broker url holds a user or password; use the keys username and password_file")
+        raise ConfigError("broker url contains a user or password; use the keys username and password_file")
     if split.path.strip("/") or split.query or split.fragment:
-        raise ConfigError(f"broker url {url!r} has something after the host and port; take it away")
+        raise ConfigError(f"broker url {url!r} has text after the host and port; remove it")
     return split

@@ -1,4 +1,4 @@
-"""Time as a parameter: rate 1 in the field, 20 to 1000 in simulation, the same data at any rate."""
+"""The clock that every module takes as a parameter: rate 1 in the field, faster in simulation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ NS_PER_MS = 1_000_000
 
 
 class Clock:
-    """Wall and monotonic time that runs `rate` times as fast as the machine's.
+    """Wall time and monotonic time that run `rate` times as fast as the clock of the machine.
 
-    With `rate == 1` and no `start_ns`, `now_ns` is the machine's clock, steps included. Otherwise time
-    starts at `start_ns` (Unix nanoseconds, UTC) when the object is made and never steps.
+    With `rate == 1` and no `start_ns`, `now_ns` is the clock of the machine, including its steps. Otherwise
+    time starts at `start_ns` (Unix nanoseconds, UTC) when the object is created, and never steps.
     """
 
     def __init__(self, rate: float = 1.0, start_ns: int | None = None) -> None:
@@ -23,21 +23,21 @@ class Clock:
         self.rate = rate
         self._real = rate == 1.0 and start_ns is None
         self._origin_ns = time.monotonic_ns()
-        self._start_ns = time.time_ns() if start_ns is None else start_ns  # noqa: TID251 - the one place
+        self._start_ns = time.time_ns() if start_ns is None else start_ns  # noqa: TID251 - only here
 
     @property
     def real(self) -> bool:
-        """Whether this is the machine's own clock, which somebody has to keep right."""
+        """Whether this is the clock of the machine, which a time service has to set."""
         return self._real
 
     def now_ns(self) -> int:
         """Unix nanoseconds, UTC."""
         if self._real:
-            return time.time_ns()  # noqa: TID251 - the one place that may ask the machine
+            return time.time_ns()  # noqa: TID251 - only this class may read the clock of the machine
         return self._start_ns + self.monotonic_ns()
 
     def now_ms(self) -> int:
-        """Unix milliseconds, UTC: what travels on the wire."""
+        """Unix milliseconds, UTC: the unit of the wire contract."""
         return self.now_ns() // NS_PER_MS
 
     def monotonic_ns(self) -> int:
@@ -51,7 +51,7 @@ class Clock:
         return self.monotonic_ns() / NS_PER_S
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep `seconds` of this clock's time."""
+        """Sleep `seconds` in the time of this clock."""
         await asyncio.sleep(max(0.0, seconds) / self.rate)
 
     async def sleep_until(self, at_ns: int) -> None:
@@ -59,5 +59,5 @@ class Clock:
         await self.sleep((at_ns - self.now_ns()) / NS_PER_S)
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Block a thread until `event` is set or `seconds` of this clock's time have passed."""
+        """Block a thread until `event` is set or `seconds` in the time of this clock have passed."""
         return event.wait(max(0.0, seconds) / self.rate)

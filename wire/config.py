@@ -1,4 +1,4 @@
-"""YAML files into msgspec structs: every mistake in one pass as `file:line:col: sentence`."""
+"""Read YAML files into msgspec structs; report every mistake in one pass as `file:line:col: sentence`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, UnsetType
 from wire.errors import ConfigError
 from wire.yaml12 import MAX_BYTES, Node, Place, YamlMistake, compose
 
-MAX_MISTAKES = 100  # more help nobody
+MAX_MISTAKES = 100  # a longer list does not help the reader
 
 T = TypeVar("T", bound=Struct)
 KeyPath = tuple[str | int, ...]
@@ -26,36 +26,36 @@ Check = Callable[[T, "Marks"], Iterable[Mistake]]
 
 
 def load(path: Path, kind: type[T], check: Check[T] | None = None, *, folder: Path | None = None) -> T:
-    """Read one YAML file as a `kind`; a `Path` in it is taken relative to `folder`, as a rule the file's own.
+    """Read one YAML file as a `kind`. A relative `Path` in it starts at `folder`, by default the file's own.
 
-    `check` adds the mistakes that types cannot tell, each with the keys that lead to it. It also runs
-    when types were wrong, with harmless stand-ins for what could not be read, and what it says about
-    those is dropped.
+    `check` adds the mistakes that types cannot express, each with the keys that lead to it. It also runs
+    when types were wrong: values that could not be read are then replaced by harmless placeholders, and
+    mistakes that `check` finds in a placeholder are dropped.
 
     Raises:
-        ConfigError: the file cannot be read, or holds mistakes: all of them.
+        ConfigError: the file cannot be read or contains mistakes; the error lists all of them.
     """
     return parse(_text(path), kind, name=str(path), folder=folder or path.parent, check=check)
 
 
 def parse(text: str, kind: type[T], *, name: str, folder: Path, check: Check[T] | None = None) -> T:
-    """`load` for text that is at hand; `name` stands in front of each mistake.
+    """Like `load`, for text instead of a file; `name` is printed in front of each mistake.
 
     Raises:
-        ConfigError: every mistake in it.
+        ConfigError: the text contains mistakes; the error lists all of them.
     """
     try:
         root, found = compose(text)
     except YamlMistake as mistake:
         raise ConfigError(_line(name, mistake.place, mistake.sentence)) from mistake
     marks = Marks(name, folder, root)
-    value = marks.convert(kind, stand_ins=True)
+    value = marks.convert(kind, placeholders=True)
     if check is not None and value is not None:
         blamed = [mistake.path for mistake in marks.found if mistake.spoils]
         for path, sentence in check(value, marks):
             if not any(path[: len(bad)] == bad for bad in blamed):
                 marks.found.append(_Found(path, marks.place(*path), sentence))
-    mistakes = [(each.place, each.sentence) for each in found] + [each.told() for each in marks.found]
+    mistakes = [(each.place, each.sentence) for each in found] + [each.with_keys() for each in marks.found]
     if mistakes or value is None:
         raise ConfigError(*_lines(name, mistakes))
     return value
@@ -68,7 +68,7 @@ def schema(kind: type[Struct]) -> dict[str, Any]:
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the nearest of `words`, else what there is."""
+    """`; did you mean 'x'?` for the nearest of `words`; a list of `words` where none is near."""
     known = sorted(words)
     if near := _nearest(word, known):
         return f"; did you mean {near!r}?"
@@ -82,7 +82,7 @@ def _nearest(word: str, words: list[str]) -> str:
 
 
 class Marks:
-    """Where each value of a loaded file stands, and typed reading of parts whose type is known only later."""
+    """Line and column of each value of a loaded file; also reads parts whose type is known only later."""
 
     def __init__(self, name: str, folder: Path, root: Node) -> None:
         self.name = name
@@ -91,12 +91,12 @@ class Marks:
         self._root = root
 
     def at(self, *path: str | int) -> str:
-        """`file:line:col` of the value at `path`, or of the nearest thing above it that is there."""
+        """`file:line:col` of the value at `path`, or of its nearest parent that exists."""
         place = self.place(*path)
         return f"{self.name}:{place.line}:{place.col}"
 
     def place(self, *path: str | int) -> Place:
-        """Like `at`, as numbers: of a scalar itself, of the key of a list or map."""
+        """Like `at`, as numbers: the place of a scalar itself, or of the key of a list or map."""
         node, place = self._root, self._root.place
         for step in path:
             inner = _step(node, step)
@@ -110,16 +110,16 @@ class Marks:
         """Whether the file sets `path`."""
         return self._find(path) is not None
 
-    def convert(self, kind: type[T], *path: str | int, stand_ins: bool = False) -> T | None:
-        """What stands at `path` as a `kind` (nothing reads as an empty map); its mistakes are noted.
+    def convert(self, kind: type[T], *path: str | int, placeholders: bool = False) -> T | None:
+        """The value at `path` as a `kind` (an absent value reads as an empty map); mistakes go to `found`.
 
-        None where there are any, or with `stand_ins` only where not even a stand-in could be made.
+        Returns None if there are mistakes; with `placeholders`, only if no placeholder could be made.
         """
         node = self._find(path) or Node(self.place(*path), "map")
         walk = _Walk(self.folder)
         value = walk.build(node, kind, path, self.place(*path))
         self.found += walk.found
-        if value is _FAILED or (walk.found and not stand_ins):
+        if value is _FAILED or (walk.found and not placeholders):
             return None
         return value  # type: ignore[no-any-return]  # built by walking kind
 
@@ -135,9 +135,9 @@ class _Found:
     path: KeyPath
     place: Place
     sentence: str
-    spoils: bool = True  # what stands at path was replaced, so nobody else need complain about it
+    spoils: bool = True  # a placeholder is at `path` now: further mistakes there are not the user's
 
-    def told(self) -> tuple[Place, str]:
+    def with_keys(self) -> tuple[Place, str]:
         dotted = ".".join(str(step) for step in self.path)
         return self.place, f"{dotted}: {self.sentence}" if dotted else self.sentence
 
@@ -146,14 +146,14 @@ _FAILED: Any = object()
 
 
 class _Walk:
-    """Builds values of a type from nodes; a mistake is noted and replaced by a stand-in of the same type."""
+    """Builds values of a type from nodes; records mistakes and replaces them by placeholders of that type."""
 
     def __init__(self, folder: Path) -> None:
         self.found: list[_Found] = []
         self._folder = folder
 
     def build(self, node: Node, kind: Any, path: KeyPath, place: Place | None = None) -> Any:
-        """The value, or `_FAILED` where not even a stand-in could be made; mistakes land in `found`."""
+        """The value, or `_FAILED` where no placeholder could be made; mistakes go to `found`."""
         place = place or node.place
         bare, metas = _strip(kind)
         if bare is Any:
@@ -171,7 +171,7 @@ class _Walk:
 
     def _struct(self, node: Node, kind: type[Struct], path: KeyPath, place: Place) -> Any:
         if node.kind == "scalar" and node.value is None:
-            node = Node(place, "map")  # `broker:` with nothing behind it: what is missing is told below
+            node = Node(place, "map")  # `broker:` without a value: the loop below reports the missing keys
         if node.kind != "map":
             return self._wrong(path, place, f"expected keys and values, got {_show(node)}", kind)
         fields = {info.encode_name: info for info in msgspec.structs.fields(kind)}
@@ -185,10 +185,10 @@ class _Walk:
                 before = len(self.found)
                 value = self.build(inner, info.type, (*path, key), _place(node, key, inner))
                 if len(self.found) > before and not info.required and not isinstance(value, (Struct, dict)):
-                    continue  # the default is the better stand-in
+                    continue  # the default is the better placeholder
             elif info.required:
                 self.found.append(_Found((*path, key), place, "is missing"))
-                value = _stand_in(info.type)
+                value = _placeholder(info.type)
             else:
                 continue
             if value is _FAILED:
@@ -198,7 +198,7 @@ class _Walk:
             values[info.name] = value
         try:
             return kind(**values)
-        except (ValueError, TypeError) as error:  # what a struct's own __post_init__ has to say
+        except (ValueError, TypeError) as error:  # raised by the struct's own __post_init__
             return self._wrong(path, place, str(error), kind)
 
     def _dict(self, node: Node, kind: Any, path: KeyPath, place: Place) -> Any:
@@ -251,7 +251,7 @@ class _Walk:
     def _leaf(self, node: Node, kind: Any, path: KeyPath, place: Place) -> Any:
         bare, _ = _strip(kind)
         if isinstance(node.value, float) and not math.isfinite(node.value):
-            return self._wrong(path, place, f"{node.text} is no number that can be used here", kind)
+            return self._wrong(path, place, f"{node.text} is not a finite number", kind)
         if get_origin(bare) is Literal and node.value not in get_args(bare):
             words = [str(word) for word in get_args(bare)]
             sentence = f"{_show(node)} is not one of {', '.join(words)}"
@@ -276,14 +276,14 @@ class _Walk:
 
     def _hook(self, kind: type, value: Any) -> Any:
         if not issubclass(kind, Path):
-            raise TypeError(f"no config can hold a {kind.__name__}")
+            raise TypeError(f"a config cannot hold a {kind.__name__}")
         if not isinstance(value, str) or not value or "\0" in value:
             raise ValueError("Expected `path`")
         return self._folder / value
 
     def _wrong(self, path: KeyPath, place: Place, sentence: str, kind: Any) -> Any:
         self.found.append(_Found(path, place, sentence))
-        return _stand_in(kind)
+        return _placeholder(kind)
 
 
 def _strip(kind: Any) -> tuple[Any, list[Meta]]:
@@ -293,18 +293,18 @@ def _strip(kind: Any) -> tuple[Any, list[Meta]]:
     return kind, []
 
 
-def _stand_in(kind: Any) -> Any:
-    """A harmless value of the type of what could not be read."""
+def _placeholder(kind: Any) -> Any:
+    """A harmless value of the type of a value that could not be read."""
     bare, _ = _strip(kind)
     shape = get_origin(bare) or bare
     if shape in (Union, UnionType):
         members = get_args(bare)
-        return None if NoneType in members else _stand_in(members[0])
+        return None if NoneType in members else _placeholder(members[0])
     if shape is Literal:
         return get_args(bare)[0]
     if isinstance(shape, type) and issubclass(shape, Struct):
         fields = msgspec.structs.fields(shape)
-        values = {info.name: _stand_in(info.type) for info in fields if info.required}
+        values = {info.name: _placeholder(info.type) for info in fields if info.required}
         try:
             return _FAILED if _FAILED in values.values() else shape(**values)
         except (ValueError, TypeError):
@@ -340,7 +340,7 @@ _TYPES = {
 
 
 def _sentence(reason: str, node: Node) -> str:
-    """msgspec's reason in words for people, with what stands there."""
+    """The reason of msgspec in plain words, with the value that the file has."""
     reason = re.sub(r" - at `.*`$", "", reason)
     reason = re.sub(r", got `[^`]*`$", "", reason)
     reason = re.sub(r"`([^`]*)`", lambda found: _alternatives(found[1]), reason)
@@ -382,7 +382,7 @@ def _text(path: Path) -> str:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise ConfigError(f"{path}: is no file")
+            raise ConfigError(f"{path}: is not a regular file")
         if found.st_size > MAX_BYTES:
             raise ConfigError(f"{path}: has {found.st_size} bytes; {MAX_BYTES} are allowed")
         body = path.read_bytes()
@@ -394,5 +394,5 @@ def _text(path: Path) -> str:
         before = body[: error.start]
         place = Place(before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1)
         raise ConfigError(
-            _line(str(path), place, "a byte that is no UTF-8: save the file as UTF-8")
+            _line(str(path), place, "this byte is not valid UTF-8: save the file as UTF-8")
         ) from error

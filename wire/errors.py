@@ -1,10 +1,10 @@
-"""Every error edgebed raises on purpose, with the exit code its command ends with.
+"""The errors that edgebed raises deliberately, each with the exit code of its command.
 
-    EdgebedError                 1   something failed and was said so in one sentence
-    |-- ConfigError             78   a file the user wrote is wrong; lists every mistake
-    |-- Unreachable             69   a broker, port or service that is not there
-    |-- TryAgain                75   a condition that passes by itself: disk full, lock held
-    |-- WireError                1   bytes or a topic that do not keep the contract
+    EdgebedError                 1   a failure, described in one sentence
+    |-- ConfigError             78   a file of the user is wrong; lists every mistake
+    |-- Unreachable             69   a broker, port or service does not answer
+    |-- TryAgain                75   the same command can succeed later: disk full, lock held
+    |-- WireError                1   bytes or a topic that violate the wire contract
     `-- (adapters.base.AdapterError, agent.inference.package.ModelError, ... derive from EdgebedError)
 
 Exit codes follow sysexits.h where it has one.
@@ -17,13 +17,13 @@ from typing import ClassVar
 
 
 class EdgebedError(Exception):
-    """A failure with a sentence for the user; `exit_code` is what a command ends with."""
+    """A failure with a sentence for the user; `exit_code` is the exit code of the command."""
 
     exit_code: ClassVar[int] = 1
 
 
 class Unreachable(EdgebedError):
-    """A peer that should be there is not (EX_UNAVAILABLE)."""
+    """A peer that does not answer (EX_UNAVAILABLE)."""
 
     exit_code = 69
 
@@ -35,7 +35,7 @@ class TryAgain(EdgebedError):
 
 
 class ConfigError(EdgebedError):
-    """A file the user wrote is wrong; `mistakes` holds one `file:line:col: sentence` each (EX_CONFIG)."""
+    """A file of the user is wrong; `mistakes` has one `file:line:col: sentence` each (EX_CONFIG)."""
 
     exit_code = 78
 
@@ -45,21 +45,21 @@ class ConfigError(EdgebedError):
 
 
 def unwritable(what: str, error: OSError) -> EdgebedError:
-    """The error for a folder that cannot be used: a full disk passes by itself, anything else does not."""
+    """The error for a folder that cannot be written: `TryAgain` for a full disk, else `ConfigError`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TryAgain(f"{what} cannot be written: the disk is full; make room")
+        return TryAgain(f"{what} cannot be written: the disk is full; free some space")
     reason = error.strerror or error
     if error.errno == errno.ENOENT:
-        return ConfigError(f"{what} cannot be written: {reason}; make its folder, or name another")
-    return ConfigError(f"{what} cannot be written: {reason}; give it to this user or name another")
+        return ConfigError(f"{what} cannot be written: {reason}; create its folder or choose another")
+    return ConfigError(f"{what} cannot be written: {reason}; make it writable or choose another")
 
 
 class WireError(EdgebedError):
-    """Bytes, a topic or a message that do not keep the wire contract; the text says why."""
+    """Bytes, a topic or a message that violate the wire contract; the text gives the reason."""
 
 
 def on_purpose(group: BaseExceptionGroup[BaseException]) -> EdgebedError | None:
-    """The first error of a group that was raised on purpose; None where all of them are bugs."""
+    """The first `EdgebedError` of a group; None if the group contains only bugs."""
     for error in group.exceptions:
         found = on_purpose(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(found, EdgebedError):

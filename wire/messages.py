@@ -1,7 +1,7 @@
-"""What travels: one struct per topic class of the wire contract; docs/topics.md shows each with an example.
+"""Message bodies: one struct per topic class of the wire contract; docs/topics.md has an example of each.
 
-All times are integer milliseconds since the Unix epoch, UTC, unless a name says otherwise. Unknown fields
-are ignored by every reader, so a newer agent never breaks an older collector.
+All times are integer milliseconds since the Unix epoch, UTC, unless a name states another unit. Every reader
+ignores unknown fields, so a newer agent never breaks an older collector.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from wire.topics import FIELD, ID
 VERSION = 1
 MAX_BODY = 60_000  # bytes of one payload; several hosted brokers stop at 65,536
 MAX_PACKED = 1_000  # messages in one pack
-MAX_SAMPLES = 10_000  # per batch: far above what fits MAX_BODY, bounds what a hostile body can ask for
+MAX_SAMPLES = 10_000  # per batch: far more than fit into MAX_BODY; limits the cost of a hostile body
 
 MAX_COUNTERS = 64  # of one device or model in a status
 
-_MAX_OFFSET = 10**12  # with it no sum of times leaves 64 bits
-_MAX_MS = 253_402_300_799_999  # 9999-12-31, the last time Python and ECMAScript both can show
+_MAX_OFFSET = 10**12  # with this limit every sum of times fits into 64 bits
+_MAX_MS = 253_402_300_799_999  # 9999-12-31, the last day that Python and ECMAScript can both show
 Millis = Annotated[int, Meta(ge=0, le=_MAX_MS)]
 Seq = Annotated[int, Meta(ge=1, le=2**62)]
 Text = Annotated[str, Meta(max_length=2_000)]
@@ -30,7 +30,7 @@ Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,32}$")]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Scalar = bool | Int64 | float | str | None
 SeqRange = tuple[Seq, Seq]
-RowNo = tuple[Seq, Seq]  # the daemon's run, named by the first seq it gave, and a row's number in its stream
+RowNo = tuple[Seq, Seq]  # run of the daemon (named by its first seq), number of the row in its stream
 
 
 def _version() -> int:
@@ -38,16 +38,16 @@ def _version() -> int:
 
 
 class Quality(IntEnum):
-    """Why a reading should be trusted less; 0 travels as nothing at all."""
+    """Why a reading should be trusted less; 0 is not transmitted."""
 
     GOOD = 0
-    OUT_OF_RANGE = 1  # outside the declared min/max; the value is stored as it came
-    NOT_FINITE = 2  # NaN or infinite; travels as null
-    UNCERTAIN = 3  # the device itself says so; of a model: a row it saw was flagged or filled
-    BAD = 4  # the device itself says so
-    TIME_REPEATED = 5  # same device time as the reading before
-    TIME_BACKWARD = 6  # device time before that of the reading before
-    WRONG_TYPE = 7  # not of the declared type; travels as null
+    OUT_OF_RANGE = 1  # outside the declared min/max; the value is stored unchanged
+    NOT_FINITE = 2  # NaN or infinite; transmitted as null
+    UNCERTAIN = 3  # reported by the device; for a model: one of its input rows was flagged or filled
+    BAD = 4  # reported by the device
+    TIME_REPEATED = 5  # same device time as the previous reading
+    TIME_BACKWARD = 6  # device time before that of the previous reading
+    WRONG_TYPE = 7  # not of the declared type; transmitted as null
 
 
 class ClockState(IntEnum):
@@ -66,9 +66,10 @@ Counters = Annotated[dict[Short, Annotated[int, Meta(ge=0, le=2**53)]], Meta(max
 
 
 class DeviceState(_Message, kw_only=True):
-    """Whether a device's stream is read: degraded says why and since when.
+    """Whether the streams of a device are read; `degraded` comes with `why` and `since`.
 
-    `counters` are since the daemon's start, those of 0 left out: `readings`, what was dropped or repaired.
+    `counters` count from the start of the daemon, without those that are 0: `readings`, and what was dropped
+    or repaired.
     """
 
     state: Literal["starting", "ok", "degraded", "stopped"]
@@ -78,9 +79,9 @@ class DeviceState(_Message, kw_only=True):
 
 
 class ModelState(_Message, kw_only=True):
-    """The model in one slot and the execution provider it really runs on.
+    """The model in one slot and the execution provider that it really uses.
 
-    `counters` as those of a device: `runs`, `failed`, `dropped` inputs, ...
+    `counters` like those of a device: `runs`, `failed`, `dropped` inputs, ...
     """
 
     state: Literal["ok", "failed", "stopped"]
@@ -93,7 +94,7 @@ class ModelState(_Message, kw_only=True):
 
 
 class Status(_Message, kw_only=True):
-    """Retained, and the Will with `state: lost`; readers ignore a `sess` older than the newest they saw."""
+    """Retained; also the Will, with `state: lost`. Readers ignore a `sess` older than the newest they saw."""
 
     v: int = field(default_factory=_version)
     state: Literal["online", "offline", "lost", "sleeping"]
@@ -107,9 +108,9 @@ class Status(_Message, kw_only=True):
 
 
 class Field(_Message, kw_only=True):
-    """One measured quantity of a stream; `unit` is a UCUM code, `dec` the decimals that travel.
+    """One measured quantity of a stream; `unit` is a UCUM code, `dec` the number of transmitted decimals.
 
-    `alarm` is the value from which on a reading is an alarm: a chart draws it, nothing is triggered by it.
+    A reading of `alarm` or more is an alarm: charts draw this line, nothing is triggered by it.
     """
 
     t: Literal["f32", "f64", "i64", "bool", "str", "json"] = "f64"
@@ -122,7 +123,7 @@ class Field(_Message, kw_only=True):
 
 
 class Stream(_Message, kw_only=True):
-    """What a device sends under one name: `signal` rows of fields, or `frame` pictures that stay local."""
+    """A stream of a device: `signal` has rows of fields, `frame` has pictures that stay on the node."""
 
     kind: Literal["signal", "frame"] = "signal"
     rate_hz: float | UnsetType = UNSET
@@ -134,7 +135,7 @@ class Stream(_Message, kw_only=True):
 
 
 class Device(_Message, kw_only=True):
-    """A device as its node declares it."""
+    """The declaration of a device by its node."""
 
     type: Short
     vendor: Short = ""
@@ -144,7 +145,7 @@ class Device(_Message, kw_only=True):
 
 
 class AgentInfo(_Message, kw_only=True):
-    """The daemon and the machine it runs on."""
+    """The daemon and its machine."""
 
     ver: Short
     os: Short = ""
@@ -155,7 +156,7 @@ class AgentInfo(_Message, kw_only=True):
 
 
 class Command(_Message, kw_only=True):
-    """A command the node answers; `args` is a JSON Schema."""
+    """A command that the node accepts; `args` is a JSON Schema."""
 
     name: Short
     device: Short = "_"
@@ -163,7 +164,7 @@ class Command(_Message, kw_only=True):
 
 
 class ModelRef(_Message, kw_only=True):
-    """Which model bundle runs in a slot."""
+    """The model package that runs in a slot."""
 
     name: Short
     ver: Short
@@ -171,7 +172,7 @@ class ModelRef(_Message, kw_only=True):
 
 
 class Birth(_Message, kw_only=True):
-    """Retained description of a node; informational: batches describe themselves."""
+    """Retained description of a node, for information: a batch can be read without it."""
 
     v: int = field(default_factory=_version)
     contract: Literal["tb1"] = field(default_factory=lambda: "tb1")
@@ -184,15 +185,15 @@ class Birth(_Message, kw_only=True):
     cmds: list[Command] = []
     models: dict[str, ModelRef] = {}
     hash: Short = ""
-    key: Short = ""  # the public key that its custody statements are signed with
+    key: Short = ""  # the public key of its custody statements
 
 
 class Batch(_Message, kw_only=True):
     """Readings of one stream as columns of equal length.
 
-    Times are `t0 + dt[i]`, or `t0 + i * per` for `n` rows; `tu: "us"` makes `dt` and `per` microseconds.
-    `ep` and `seq` are given by the outbox at enqueue, and `no`: the daemon's run, and the number of the first
-    row among all of this stream in that run. `q` holds one `Quality` a row, absent when all good.
+    Times are `t0 + dt[i]`, or `t0 + i * per` for `n` rows; with `tu: "us"`, `dt` and `per` are microseconds.
+    The outbox sets `ep`, `seq` and `no` at enqueue; `no` is the run of the daemon and, within that run, the
+    number of the first row in its stream. `q` has one `Quality` per row; it is absent if all rows are good.
     """
 
     v: int = field(default_factory=_version)
@@ -234,7 +235,7 @@ class Batch(_Message, kw_only=True):
         t0 = self.t0 * 1000
         if self.dt is not UNSET:
             return [t0 + offset * scale for offset in self.dt]
-        per, rows = (self.per or 1), len(self)  # __post_init__ made sure that both are there
+        per, rows = (self.per or 1), len(self)  # __post_init__ has checked that both are set
         return [t0 + row * per * scale for row in range(rows)]
 
 
@@ -249,7 +250,7 @@ class Box(_Message, kw_only=True):
 
 
 class Image(_Message, kw_only=True):
-    """A picture kept elsewhere, named by content."""
+    """A picture that is stored elsewhere, identified by its hash."""
 
     url: Text = ""
     sha256: Short
@@ -258,10 +259,10 @@ class Image(_Message, kw_only=True):
 
 
 class Event(_Message, kw_only=True):
-    """Something that happened once: an inference, a state change, a declared `gap`.
+    """A single occurrence: an inference, a state change, a declared `gap`.
 
-    Flat summary fields first, so that simple consumers need no `detail`. A gap names what will never
-    come: `lost` holds seq ranges of this `ep`.
+    Flat summary fields come first, so that simple consumers do not need `detail`. In a gap, `lost` lists the
+    seq ranges of this `ep` that will never arrive.
     """
 
     v: int = field(default_factory=_version)
@@ -293,7 +294,7 @@ class Event(_Message, kw_only=True):
 class Pack(_Message, kw_only=True):
     """Several data and event messages of one node in one publication, each with its own `ep` and `seq`.
 
-    `m` holds the topic after the node, as `data/arm/joints`, and the body.
+    `m` has the topic after the node, such as `data/arm/joints`, and the body.
     """
 
     v: int = field(default_factory=_version)
@@ -301,10 +302,10 @@ class Pack(_Message, kw_only=True):
 
 
 class Snapshot(_Message, kw_only=True):
-    """The newest picture of a frame stream with what the model saw in it: QoS 0, never stored as data.
+    """The newest picture of a frame stream with the detections of the model: QoS 0, never stored as data.
 
-    `blur` says what was made unrecognisable: nothing, `faces` and `plates` parts of it, or all of it and
-    `why`.
+    `blur` states what was made unrecognisable: `none`, `parts` (`faces` and `plates` count them), or `whole`
+    with the reason in `why`.
     """
 
     v: int = field(default_factory=_version)
@@ -326,7 +327,7 @@ class Snapshot(_Message, kw_only=True):
 class Ack(_Message, kw_only=True):
     """Ranges of one `ep` that the collector instance `by` has committed to its database.
 
-    `packs` says that it reads the class `pack`.
+    `packs` states that this collector accepts the class `pack`.
     """
 
     v: int = field(default_factory=_version)
@@ -344,7 +345,7 @@ Ulid = Annotated[str, Meta(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 
 
 class Cmd(_Message, kw_only=True):
-    """A command to a node or device; one id is executed once, and not after `ts + ttl_ms`."""
+    """A command to a node or device; an id is executed once, and never after `ts + ttl_ms`."""
 
     v: int = field(default_factory=_version)
     id: Ulid
@@ -367,7 +368,7 @@ class Res(_Message, kw_only=True):
 
 
 class Desired(_Message, kw_only=True):
-    """What a controller wants a node to run; retained, never with secrets."""
+    """The configuration that a controller requests of a node; retained, without secrets."""
 
     v: int = field(default_factory=_version)
     ver: Annotated[int, Meta(ge=0, le=2**53)]
@@ -379,7 +380,7 @@ class Desired(_Message, kw_only=True):
 
 
 class Reported(_Message, kw_only=True):
-    """What a node made of the `desired` of version `ver`."""
+    """How a node applied the `desired` of version `ver`."""
 
     v: int = field(default_factory=_version)
     ver: Annotated[int, Meta(ge=0, le=2**53)]
@@ -393,14 +394,14 @@ class Reported(_Message, kw_only=True):
 
 
 class Log(_Message, kw_only=True):
-    """One line a node wants seen; QoS 0."""
+    """One log line of a node; QoS 0."""
 
     ts: Millis
     msg: Text
     src: Short = ""
 
 
-Live = dict[str, Scalar]  # flat: `ts` and the newest value of each field
+Live = dict[str, Scalar]  # flat: `ts`, and the newest value of each field
 
 BODIES: dict[str, type[Struct]] = {
     "status": Status,
@@ -430,5 +431,5 @@ def _require_ordered(ranges: list[tuple[int, int]]) -> None:
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` may stand as a tenant, pilot, site, node, device, stream or event name."""
+    """Whether `text` is a valid name of a tenant, pilot, site, node, device, stream or event."""
     return bool(ID.fullmatch(text))

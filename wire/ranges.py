@@ -43,7 +43,7 @@ class Ranges:
         ends[low:high] = [last]
 
     def update(self, other: Iterable[Range]) -> None:
-        """Add every range of `other`; many in one pass, as each `add` in the midst moves the rest."""
+        """Add every range of `other`; many ranges in one pass, because each single `add` moves later ones."""
         ranges = list(other)
         if len(ranges) > _MANY:
             merged = Ranges(sorted([*self, *ranges]))
@@ -75,7 +75,7 @@ class Ranges:
         return f"Ranges({list(self)})"
 
     def copy(self) -> Ranges:
-        """A set of its own with the same numbers; far quicker than adding them again."""
+        """An independent copy; much faster than adding every range again."""
         twin = Ranges()
         twin._starts, twin._ends = self._starts.copy(), self._ends.copy()
         return twin

@@ -1,4 +1,4 @@
-"""A simulated clock for many tasks in one process: fast, and never ahead of a task that is still at work."""
+"""A simulated clock for many tasks in one process: fast, but it never overtakes a task that is still busy."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from typing import Any, Self
 
 from wire.clock import NS_PER_S, Clock
 
-Brake = Callable[[], int | None]  # Unix ns up to which the clock may go now; None: as far as it likes
+Brake = Callable[[], int | None]  # Unix ns up to which the clock may advance now; None for no limit
 
-_TICK_S = 0.005  # how often time moves on while nobody waits for an earlier moment
-_HELD_TICK_S = 0.001  # how often brakes are asked while one holds
-_PASSES = 4  # turns of the event loop before time moves on: what was sent inside the process has arrived
-_BURST_NS = 20_000_000  # real time that may be made up for after the clock was held
+_TICK_S = 0.005  # real time between advances while no task waits for an earlier moment
+_HELD_TICK_S = 0.001  # real time between two checks of the brakes while the clock is held
+_PASSES = 4  # turns of the event loop before time advances: data sent inside the process has then arrived
+_BURST_NS = 20_000_000  # real time that the clock may catch up after it was held
 _NEVER = 2**63
 
 
-class GovernedClock(Clock):
-    """Time that starts at `start_ns`, stands still, and then moves on as fast as everybody can follow.
+class SimulationClock(Clock):
+    """Time that starts at `start_ns`, stopped, and then advances as fast as all its tasks can follow.
 
-    Use it as `async with` in the event loop of the tasks that sleep on it; `now_ns` and `wait` are for any
-    thread. Set `pace` to let time flow: simulated seconds a real second at most. While it flows
+    Use it as `async with` in the event loop of the tasks that sleep on it; `now_ns` and `wait` can be called
+    in any thread. Set `pace` to start it: the maximum of simulated seconds per real second. While it runs,
 
-    - it never passes a moment somebody sleeps until: the task wakes at that very nanosecond;
-    - it stands still, or goes on by `slack_ns` at most, until that task sleeps again or ends;
-    - it passes nothing that a brake of `brakes` does not allow.
+    - it stops at each moment until which a task sleeps: the task wakes at exactly that nanosecond;
+    - it stays there, or advances by `slack_ns` at most, until that task sleeps again or ends;
+    - it never advances beyond the limit of a brake in `brakes`.
 
-    Who holds it for more than `patience_s` of real time on end is excused: a task until it sleeps again, a
-    brake until it allows something else. `held_s` and `excused` tell by name what happened.
+    A task or brake that holds the clock for more than `patience_s` of real time is excused: a task until it
+    sleeps again, a brake until its limit changes. `held_s` and `excused` record this by name.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class GovernedClock(Clock):
         super().__init__(1.0, start_ns)
         self.brakes: dict[str, Brake] = {}
         self.held_s: defaultdict[str, float] = defaultdict(float)  # real seconds
-        self.excused: Counter[str] = Counter()  # how often
+        self.excused: Counter[str] = Counter()
         self._now_ns = start_ns
         self._pace = 0.0
         self._anchor = start_ns, wall_ns()  # from here time runs at `pace`
@@ -60,17 +60,17 @@ class GovernedClock(Clock):
         self._sleepers: list[_Sleeper] = []
         self._numbers = itertools.count()
         self._known: set[asyncio.Task[Any]] = set()
-        self._at_work: dict[asyncio.Task[Any], tuple[int, int]] = {}  # when it was woken: by us, by the wall
-        self._late: set[asyncio.Task[Any]] = set()  # those that were excused and have not slept since
-        self._braking: dict[str, tuple[int, int]] = {}  # what a brake allows, and since when it holds so
+        self._busy: dict[asyncio.Task[Any], tuple[int, int]] = {}  # when it woke: simulated ns, real ns
+        self._late: set[asyncio.Task[Any]] = set()  # excused tasks that have not slept since
+        self._braking: dict[str, tuple[int, int]] = {}  # limit of a brake, and the real time it is held since
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.Handle | None = None
 
-    # --- what tasks see
+    # --- for tasks
 
     @property
     def real(self) -> bool:
-        """Never the machine's own clock."""
+        """False: this is never the clock of the machine."""
         return False
 
     def now_ns(self) -> int:
@@ -86,7 +86,7 @@ class GovernedClock(Clock):
         await self.sleep_until(self._now_ns + round(max(0.0, seconds) * NS_PER_S))
 
     async def sleep_until(self, at_ns: int) -> None:
-        """Sleep until the clock shows `at_ns`; for the past, until other tasks had their turn."""
+        """Sleep until the clock shows `at_ns`; for a past moment, let other tasks run once."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("only a task can sleep")
@@ -95,10 +95,10 @@ class GovernedClock(Clock):
             task.add_done_callback(self._gone)
         if at_ns <= self._now_ns:
             await asyncio.sleep(0)
-            if task not in self._late:  # its patience goes on: it may never catch up
-                self._at_work.setdefault(task, (self._now_ns, self._wall_ns()))
+            if task not in self._late:  # setdefault: a task that never catches up must run out of patience
+                self._busy.setdefault(task, (self._now_ns, self._wall_ns()))
             return
-        self._at_work.pop(task, None)
+        self._busy.pop(task, None)
         self._late.discard(task)
         woken = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, _Sleeper(at_ns, next(self._numbers), task, woken))
@@ -106,23 +106,23 @@ class GovernedClock(Clock):
         try:
             await woken
         except asyncio.CancelledError:
-            self._at_work.pop(task, None)  # it may have been woken at the same moment
+            self._busy.pop(task, None)  # it may have been woken at the same moment
             self._stir()
             raise
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Block a thread until `event` is set or simulated time has passed; threads do not hold the clock."""
+        """Block a thread until `event` is set or simulated time has passed. Threads do not hold the clock."""
         until_ns = self._now_ns + round(max(0.0, seconds) * NS_PER_S)
         while self._now_ns < until_ns:
             if event.wait(_TICK_S):
                 return True
         return event.is_set()
 
-    # --- who lets it flow
+    # --- for the owner of the clock
 
     @property
     def pace(self) -> float:
-        """Simulated seconds a real second at most; 0 stands still."""
+        """The maximum of simulated seconds per real second; 0 stops the clock."""
         return self._pace
 
     @pace.setter
@@ -132,8 +132,8 @@ class GovernedClock(Clock):
         wall_ns = self._wall_ns()
         self._pace = pace
         self._anchor = self._now_ns, wall_ns
-        # nobody holds a clock that stands: patience begins anew
-        self._at_work = {task: (woken_ns, wall_ns) for task, (woken_ns, _) in self._at_work.items()}
+        # a stopped clock is not held by a task: measure patience from now
+        self._busy = {task: (woken_ns, wall_ns) for task, (woken_ns, _) in self._busy.items()}
         self._braking.clear()
         self._stir()
 
@@ -150,11 +150,11 @@ class GovernedClock(Clock):
         if self._timer is not None:
             self._timer.cancel()
 
-    # --- how it moves
+    # --- advancing
 
     def _stir(self) -> None:
-        """Somebody came or went: look again soon."""
-        if not self._at_work or self._slack_ns:
+        """Schedule a turn soon, after a task started to sleep or ended."""
+        if not self._busy or self._slack_ns:
             self._again(_PASSES)
 
     def _again(self, passes: int) -> None:
@@ -167,7 +167,7 @@ class GovernedClock(Clock):
         )
 
     def _turn(self) -> None:
-        """Move on as far as allowed, wake who is due, look again in time."""
+        """Advance as far as allowed, wake the tasks that are due, schedule the next turn."""
         if self._loop is None:
             return
         wall_ns = self._wall_ns()
@@ -198,11 +198,11 @@ class GovernedClock(Clock):
         return min(_TICK_S, left_s / self._pace)
 
     def _limit(self, wall_ns: int) -> tuple[int, str]:
-        """How far it may go, and who says so."""
+        """The moment up to which the clock may advance, and the name of the task or brake that sets it."""
         limit_ns, holder = _NEVER, ""
-        for task, (woken_ns, since_ns) in list(self._at_work.items()):
+        for task, (woken_ns, since_ns) in list(self._busy.items()):
             if wall_ns - since_ns > self._patience_ns:
-                del self._at_work[task]
+                del self._busy[task]
                 self._late.add(task)
                 self.excused[task.get_name()] += 1
             elif woken_ns + self._slack_ns < limit_ns:
@@ -218,7 +218,7 @@ class GovernedClock(Clock):
         return limit_ns, holder
 
     def _is_heeded(self, name: str, allowed_ns: int, wall_ns: int) -> bool:
-        """Whether a brake still counts: not when it has held at the same moment for too long."""
+        """Whether a brake still counts: False once it has held the clock at one moment for too long."""
         before_ns, since_ns = self._braking.get(name, (-1, 0))
         if allowed_ns != before_ns or (self._now_ns < allowed_ns and since_ns >= 0):
             since_ns = wall_ns
@@ -229,26 +229,26 @@ class GovernedClock(Clock):
         return since_ns >= 0
 
     def _due_ns(self) -> int:
-        while self._sleepers and self._sleepers[0].woken.done():  # cancelled in its sleep
+        while self._sleepers and self._sleepers[0].woken.done():  # cancelled while it slept
             heapq.heappop(self._sleepers)
         return self._sleepers[0].at_ns if self._sleepers else _NEVER
 
     def _wake(self, wall_ns: int) -> None:
         while self._due_ns() <= self._now_ns:
             sleeper = heapq.heappop(self._sleepers)
-            self._at_work[sleeper.task] = self._now_ns, wall_ns
+            self._busy[sleeper.task] = self._now_ns, wall_ns
             sleeper.woken.set_result(None)
 
     def _gone(self, task: asyncio.Task[Any]) -> None:
         self._known.discard(task)
         self._late.discard(task)
-        if self._at_work.pop(task, None) is not None:
+        if self._busy.pop(task, None) is not None:
             self._stir()
 
 
 @dataclass(order=True, slots=True)
 class _Sleeper:
     at_ns: int
-    number: int  # first come, first woken
+    number: int  # tasks with the same moment wake in the order in which they went to sleep
     task: asyncio.Task[Any] = field(compare=False)
     woken: asyncio.Future[None] = field(compare=False)

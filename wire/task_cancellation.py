@@ -1,4 +1,4 @@
-"""Ending tasks for good, also those whose library swallows a cancellation."""
+"""Cancel tasks until they have ended, including tasks whose library swallows a cancellation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ AGAIN_S = 1.0
 async def end(
     tasks: Iterable[asyncio.Task[Any]], within_s: float = float("inf"), *, again_s: float | None = None
 ) -> set[asyncio.Task[Any]]:
-    """Cancel `tasks` until they are done; returns those that were not within `within_s`.
+    """Cancel `tasks` until they are done; returns those that did not end within `within_s`.
 
-    `again_s` is how long a cancellation may take before it is repeated, `AGAIN_S` without it.
-
-    One cancellation is not enough: `asyncio.wait_for` of Python 3.11, on which MQTT and device libraries
-    stand, loses one that comes at the moment its future is done (python/cpython#86296).
+    A cancellation is repeated after `again_s` (default `AGAIN_S`). One is not enough: MQTT and device
+    libraries use `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives at the moment its
+    future is done (python/cpython#86296).
     """
     every = set(tasks)
     loop = asyncio.get_running_loop()
@@ -28,5 +27,5 @@ async def end(
         _, late = await asyncio.wait(late, timeout=min(again_s or AGAIN_S, until_s - loop.time()))
     for task in every - late:
         if not task.cancelled():
-            task.exception()  # seen: it is over, and whoever wants the failure has the task
+            task.exception()  # marks it as retrieved; a caller that needs the failure has the task
     return late

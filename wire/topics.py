@@ -1,4 +1,4 @@
-"""The topic grammar `tb1/{tenant}/{pilot}/{site}/{node}/{class}[/{device|_}/{name}]`: public API."""
+"""Parse and format topics: `tb1/{tenant}/{pilot}/{site}/{node}/{class}[/{device|_}/{name}]`, public API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NODE_ITSELF = "_"
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 FIELD = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
-# class -> how many segments follow it; what each carries is in wire/messages.py and docs/topics.md
+# class -> how many segments follow it; the bodies are in wire/messages.py and docs/topics.md
 CLASSES = {
     "status": 0,
     "birth": 0,
@@ -32,7 +32,7 @@ CLASSES = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Who a node is: the company that owns the data, its trial, the hall or street, the daemon."""
+    """The identity of a node: the company that owns the data, its pilot, the site, the daemon."""
 
     tenant: str
     pilot: str
@@ -56,7 +56,7 @@ class Address:
 
     @property
     def client_id(self) -> str:
-        """MQTT client id and username of the node's durable connection; NATS refuses dots and stars in it."""
+        """MQTT client id and username of the node's durable connection, without dots and stars (for NATS)."""
         return "_".join(self.parts)
 
     def topic(self, cls: str, *tail: str) -> str:
@@ -81,7 +81,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One parsed topic; `device` is `_` for the node itself, `""` where the class has none."""
+    """One parsed topic; `device` is `_` for the node itself, `""` for a class without device."""
 
     address: Address
     cls: str
@@ -90,10 +90,10 @@ class Topic:
 
 
 def parse(topic: str) -> Topic:
-    """Take a topic apart.
+    """Parse a topic.
 
     Raises:
-        WireError: it is not of this grammar; the text says which part.
+        WireError: the topic does not follow the grammar; the message names the part.
     """
     if len(topic) > 256:
         raise WireError(f"topic of {len(topic)} characters; 256 are allowed")

@@ -1,4 +1,4 @@
-"""YAML text to a tree of nodes that know their place: the 1.2 core schema only, bounds on everything."""
+"""Parse YAML 1.2 (core schema) into a tree of nodes with line and column; size and depth are bounded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 
 MAX_BYTES = 262_144
 MAX_DEPTH = 40
-MAX_NODES = 20_000  # aliases counted as what they stand for: an alias bomb ends here
+MAX_NODES = 20_000  # an alias counts as the nodes it refers to: this stops an alias bomb
 
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
@@ -29,14 +29,14 @@ _WORDS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands in a file, both counted from 1."""
+    """Line and column in a file, both counted from 1."""
 
     line: int
     col: int
 
 
 class YamlMistake(ValueError):
-    """Text that is no YAML this reader takes: a sentence and its place."""
+    """Text that this reader does not accept: a sentence and its place."""
 
     def __init__(self, place: Place, sentence: str) -> None:
         super().__init__(sentence)
@@ -71,10 +71,10 @@ class Node:
 
 
 def compose(text: str) -> tuple[Node, list[YamlMistake]]:
-    """The one document in `text`, and the mistakes that did not stop the reading (duplicate keys, tags).
+    """The document in `text`, and the mistakes that did not stop the reader (duplicate keys, tags).
 
     Raises:
-        YamlMistake: reading could not go on: bad syntax, two documents, too deep, too large.
+        YamlMistake: the reader had to stop: bad syntax, two documents, too deep, too large.
     """
     try:
         composer = _Composer(yaml.parse(text, Loader=yaml.SafeLoader))
@@ -83,7 +83,7 @@ def compose(text: str) -> tuple[Node, list[YamlMistake]]:
         before = text[: error.position]
         place = Place(before.count("\n") + 1, error.position - (before.rfind("\n") + 1) + 1)
         raise YamlMistake(
-            place, f"the character U+{ord(text[error.position]):04X} may not stand in YAML"
+            place, f"the character U+{ord(text[error.position]):04X} is not allowed in YAML"
         ) from None
     except yaml.MarkedYAMLError as error:
         raise YamlMistake(_place(error.problem_mark or error.context_mark), _sentence(error)) from error
@@ -100,9 +100,11 @@ class _Composer:
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    raise YamlMistake(_place(event.start_mark), "a second document starts here: one is read")
+                    raise YamlMistake(
+                        _place(event.start_mark), "a second document starts here: only one is allowed"
+                    )
                 if event.version == (1, 1):
-                    self._note(event, "this says YAML 1.1; it is read as 1.2: remove the line")
+                    self._note(event, "the file declares YAML 1.1 but is read as 1.2: remove this line")
                 root = self._node(next(self._events), 0)
         if root is None:
             raise YamlMistake(Place(1, 1), "the file is empty")
@@ -145,7 +147,7 @@ class _Composer:
             self._note(event, "a key must be a word")
         elif key.text in node.keys:
             first = node.key_places[key.text]
-            self._note(event, f"key {key.text!r} stands here again; it is already set in line {first.line}")
+            self._note(event, f"key {key.text!r} is set twice; line {first.line} sets it already")
         else:
             node.keys[key.text] = value
             node.key_places[key.text] = _place(event.start_mark)
@@ -158,7 +160,9 @@ class _Composer:
     def _alias(self, event: yaml.AliasEvent) -> Node:
         name = event.anchor
         if name not in self._anchors:
-            raise YamlMistake(_place(event.start_mark), f"*{name} stands for nothing: no &{name} before it")
+            raise YamlMistake(
+                _place(event.start_mark), f"*{name} is not defined: there is no &{name} before it"
+            )
         node = self._anchors[name]
         if node is None:
             raise YamlMistake(_place(event.start_mark), f"*{name} contains itself")
@@ -166,7 +170,7 @@ class _Composer:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
         if event.tag not in (None, "!", "tag:yaml.org,2002:str"):
-            self._note(event, f"tag {event.tag!r} is not taken: write the value alone")
+            self._note(event, f"tag {event.tag!r} is not supported: write the value alone")
         if not event.implicit[0] or event.tag is not None:
             return event.value
         if _INT.fullmatch(event.value) or _BASED.fullmatch(event.value):
@@ -180,7 +184,7 @@ class _Composer:
 
     def _collection(self, event: Any, tag: str) -> bool:
         if event.tag not in (None, "!", tag):
-            self._note(event, f"tag {event.tag!r} is not taken: write the value alone")
+            self._note(event, f"tag {event.tag!r} is not supported: write the value alone")
         return bool(event.flow_style)
 
     def _note(self, event: yaml.Event, sentence: str) -> None:
@@ -192,12 +196,12 @@ def _place(mark: Any) -> Place:  # the pure and the C parser have a Mark class e
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:
-    problem = error.problem or "no YAML"
+    problem = error.problem or "not valid YAML"
     if "'\\t'" in problem:
-        return "a tab stands where YAML wants spaces: indent with spaces"
+        return "a tab is used where YAML requires spaces: indent with spaces"
     if "mapping values are not allowed" in problem:
-        return "a ':' stands where no key can be: check the indentation, or put the text in quotes"
+        return "a ':' is not allowed here: check the indentation, or put the text in quotes"
     if "expected <block end>" in problem:
         return "this line is indented differently from the lines it belongs to"
     context = f" ({error.context})" if error.context else ""
-    return f"no YAML: {problem}{context}"
+    return f"not valid YAML: {problem}{context}"

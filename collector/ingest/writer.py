@@ -25,7 +25,7 @@ from collector.store.store import Store
 from collector.web.event_stream import Hub
 from wire.clock import Clock
 from wire.errors import WireError
-from wire.log_rate_limit import Seldom
+from wire.log_rate_limit import LogRateLimit
 from wire.topics import Address, Topic
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Ingest:
         self._enough = threading.Event()
         self._stop = threading.Event()
         self._states_at = clock.monotonic()
-        self._seldom = Seldom()
+        self._seldom = LogRateLimit()
         self._thread = threading.Thread(target=self._run, name="collector-writer", daemon=True)
 
     def start(self, link: Link) -> None:

@@ -1,4 +1,4 @@
-"""Broker, collector, simulators and agents of a scenario in one process, on one governed clock."""
+"""Broker, collector, simulators and agents of a scenario in one process, on one simulation clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from wire.broker import Broker as BrokerOptions
 from wire.clock import NS_PER_S
 from wire.errors import ConfigError, EdgebedError
 from wire.messages import Stream
-from wire.simulation_clock import GovernedClock
+from wire.simulation_clock import SimulationClock
 from wire.task_cancellation import end
 
 # simulators whose adapters find the device only while it sends: they cannot open while time stands
@@ -86,7 +86,7 @@ class Stage:
         self.scenario = scenario
         self.folder = folder
         self.seed = seed
-        self.clock = GovernedClock(scenario.start_ns)
+        self.clock = SimulationClock(scenario.start_ns)
         self.sites = {name: Site(name, each, folder) for name, each in scenario.agents.items()}
         self.broker = Broker(scenario.broker, folder / "broker")
         self._http = Http(port=http_port)
@@ -250,7 +250,7 @@ class Stage:
 class _Brake:
     """Holds the clock while a device's data are on their way through adapter and models."""
 
-    def __init__(self, clock: GovernedClock, site: Site, device: str) -> None:
+    def __init__(self, clock: SimulationClock, site: Site, device: str) -> None:
         self._clock, self._site, self._device = clock, site, device
         simulator, app = site.simulators[device], site.running
         rate_hz = quickest(app.plan.devices[device].streams)
@@ -278,7 +278,7 @@ def quickest(streams: Mapping[str, Stream]) -> float:
     return max((stream.rate_hz or 0.0 for stream in streams.values()), default=0.0)
 
 
-def _simulator(settings: SimulatedDevice, seed: int, clock: GovernedClock, broker_url: str) -> Any:
+def _simulator(settings: SimulatedDevice, seed: int, clock: SimulationClock, broker_url: str) -> Any:
     kind = simulators.load(settings.simulator)
     options = {"seed": seed, "clock": clock, **settings.options}
     if "broker_url" in inspect.signature(kind).parameters:

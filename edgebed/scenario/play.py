@@ -19,7 +19,7 @@ from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S
 from wire.errors import ConfigError, EdgebedError
 from wire.messages import Birth
-from wire.simulation_clock import GovernedClock
+from wire.simulation_clock import SimulationClock
 from wire.task_cancellation import end
 
 _TAIL_S = 2.0  # simulated, after the end: the last samples are polled and sent
@@ -147,7 +147,7 @@ async def _come_up(stage: Stage) -> tuple[int, list[str]]:
     return stage.scenario.start_ns + lead_ins * lead_ns, [late]
 
 
-def _holders(clock: GovernedClock) -> str:
+def _holders(clock: SimulationClock) -> str:
     """Who held the clock longest."""
     longest = sorted(clock.held_s.items(), key=lambda item: -item[1])[:3]
     return ", ".join(f"{name} ({seconds:.1f} s)" for name, seconds in longest) or "nobody"

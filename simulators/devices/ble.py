@@ -194,7 +194,7 @@ class HeartStrap:
             await self._received()
 
     async def _received(self) -> None:
-        """In simulated time the radio takes none: a governed clock waits for us, and we for the receiver.
+        """In simulated time the radio takes none: a simulation clock waits for us, and we for the receiver.
 
         The service carries no time, so what is received is stamped then, at any pace of the clock the same.
         """

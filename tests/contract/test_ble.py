@@ -17,7 +17,7 @@ from simulators.devices.ble import ADDRESS, NAME, HeartStrap
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
-from wire.simulation_clock import GovernedClock
+from wire.simulation_clock import SimulationClock
 
 SEED = 4
 
@@ -58,14 +58,14 @@ class TestBle(AdapterContract):
 
 
 @pytest.fixture
-async def clock() -> AsyncIterator[GovernedClock]:
+async def clock() -> AsyncIterator[SimulationClock]:
     """Twenty times as fast as real, but no faster than everybody can follow."""
-    async with GovernedClock(Clock().now_ns()) as clock:
+    async with SimulationClock(Clock().now_ns()) as clock:
         clock.pace = 20.0
         yield clock
 
 
-async def test_every_beat_arrives_once_and_as_the_heart_beat(clock: GovernedClock) -> None:
+async def test_every_beat_arrives_once_and_as_the_heart_beat(clock: SimulationClock) -> None:
     async with HeartStrap(seed=SEED, clock=clock) as strap, Ble(options(strap.port), clock) as adapter:
         await read(adapter, 5, stream="heart")  # the first ones find out by how much the strap waits
         rows = await read(adapter, 55, stream="heart")

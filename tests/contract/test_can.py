@@ -28,7 +28,7 @@ from simulators.devices.can.device import VehicleBus
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
-from wire.simulation_clock import GovernedClock
+from wire.simulation_clock import SimulationClock
 
 SEED = 5
 START_NS = 1_800_000_000 * NS_PER_S
@@ -123,7 +123,7 @@ async def test_rows_are_what_the_car_did() -> None:
 async def test_the_same_rows_at_any_rate_of_the_clock() -> None:
     async def recorded(pace: float) -> dict[int, Reading]:
         async with (
-            GovernedClock(START_NS) as clock,
+            SimulationClock(START_NS) as clock,
             VehicleBus(seed=SEED, clock=clock, faults=["not-available@3-4"]) as car,
         ):
             clock.pace = 1.0

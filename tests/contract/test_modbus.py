@@ -29,7 +29,7 @@ from simulators.faults import FaultProxy
 from simulators.plants.cobot import SIGNALS
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
-from wire.simulation_clock import GovernedClock
+from wire.simulation_clock import SimulationClock
 
 MAPS = Path(__file__).parents[2] / "configs/maps"
 SENSOR, COBOT = MAPS / "particulate-modbus.yaml", MAPS / "cobot-modbus.yaml"
@@ -111,9 +111,9 @@ class TestModbusOnASerialPort(AdapterContract):
 
 
 @pytest.fixture
-async def clock() -> AsyncIterator[GovernedClock]:
+async def clock() -> AsyncIterator[SimulationClock]:
     """Stands still, then as fast as everybody can follow: nothing is missed because the machine is busy."""
-    async with GovernedClock(START_S * NS_PER_S) as clock:
+    async with SimulationClock(START_S * NS_PER_S) as clock:
         yield clock
 
 
@@ -121,7 +121,7 @@ async def clock() -> AsyncIterator[GovernedClock]:
 
 
 @pytest.mark.parametrize("line", ["tcp", "rtu"])
-async def test_every_sample_arrives_once_and_as_the_sensor_took_it(line: Way, clock: GovernedClock) -> None:
+async def test_every_sample_arrives_once_and_as_the_sensor_took_it(line: Way, clock: SimulationClock) -> None:
     async with (
         ParticulateSensor(seed=SEED, clock=clock, line=line) as device,
         Modbus(options(device.url, timeout_s=1.0), clock) as adapter,
@@ -147,7 +147,7 @@ async def test_every_sample_arrives_once_and_as_the_sensor_took_it(line: Way, cl
     assert {True, False} == set(warm)
 
 
-async def test_a_cobots_joints_in_tenths_of_a_degree(clock: GovernedClock) -> None:
+async def test_a_cobots_joints_in_tenths_of_a_degree(clock: SimulationClock) -> None:
     async with (
         ModbusCobot(seed=SEED, clock=clock, faults=["friction:3@2"]) as device,
         Modbus(options(device.url, COBOT, period_s=0.1, timeout_s=1.0), clock) as adapter,
@@ -167,7 +167,7 @@ async def test_a_cobots_joints_in_tenths_of_a_degree(clock: GovernedClock) -> No
     assert {truth["faulty_joint"] for truth in truths} == {0, 3}
 
 
-async def test_samples_are_found_once_however_often_the_sensor_is_asked(clock: GovernedClock) -> None:
+async def test_samples_are_found_once_however_often_the_sensor_is_asked(clock: SimulationClock) -> None:
     async with (
         ParticulateSensor(seed=SEED, clock=clock) as device,
         Modbus(options(device.url, polls=4), clock) as adapter,
@@ -239,7 +239,7 @@ def inline(url: str, registers: dict[str, Any], **more: Any) -> ModbusOptions:
 # --- what a device says against itself
 
 
-async def test_odd_values_pass_with_what_is_to_be_said_against_them(clock: GovernedClock) -> None:
+async def test_odd_values_pass_with_what_is_to_be_said_against_them(clock: SimulationClock) -> None:
     async with (
         ParticulateSensor(seed=SEED, clock=clock) as device,
         Modbus(options(device.url), clock) as adapter,
@@ -265,7 +265,7 @@ async def test_odd_values_pass_with_what_is_to_be_said_against_them(clock: Gover
         await until(adapter, lambda row: "counter_went_back" in adapter.counters)
 
 
-async def test_a_clock_that_is_years_off_is_not_believed(clock: GovernedClock) -> None:
+async def test_a_clock_that_is_years_off_is_not_believed(clock: SimulationClock) -> None:
     async with (
         ParticulateSensor(seed=SEED, clock=clock, faults=["clock-behind@0x700000000"]) as device,
         Modbus(options(device.url), clock) as adapter,

@@ -22,7 +22,7 @@ from edgebed.scenario.document import find
 from edgebed.scenario.report import Report
 from edgebed.scenario.run import run
 from wire.errors import ConfigError
-from wire.simulation_clock import GovernedClock
+from wire.simulation_clock import SimulationClock
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 START = "2026-03-02T09:00:00Z"
@@ -56,8 +56,8 @@ async def played(path: Path, folder: Path, rate: float, seed: int | None = None)
 async def test_the_same_seed_gives_the_same_payload_at_any_pace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits = functools.partial(GovernedClock, patience_s=60.0)  # for everybody, however busy the machine is
-    monkeypatch.setattr(installation, "GovernedClock", waits)
+    waits = functools.partial(SimulationClock, patience_s=60.0)  # for everybody, however busy the machine is
+    monkeypatch.setattr(installation, "SimulationClock", waits)
     everything = agents(
         arm={}, arm_modbus={}, amr={}, vehicle={}, obd={}, gnss={}, monitor={}, strap={}, camera={}, air={},
         lorawan={"options": {"period_s": 2}},

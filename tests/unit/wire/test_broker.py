@@ -43,7 +43,7 @@ def test_urls(url: str, host: str, port: int, tls: bool) -> None:
         ("mqtt://broker:x", "write mqtt://host:port"),
         ("mqtt://[::1", "write mqtt://host:port"),
         ("mqtt://user:secret@broker", "use the keys username and password_file"),
-        ("mqtt://broker/topic", "take it away"),
+        ("mqtt://broker/topic", "remove it"),
     ],
 )
 def test_wrong_urls_have_one_sentence(url: str, sentence: str) -> None:

@@ -111,7 +111,7 @@ things:
         "f.yaml:6:13: things.one.wait_s: expected a number > 0.0, got -1",
         "f.yaml:7:17: things.one.part.raw: expected true or false, got 'yes': this is YAML 1.2",
         "f.yaml:7:28: things.one.part.mode: 'eahc' is not one of change, each, never; did you mean 'each'?",
-        "f.yaml:8:3: key 'one' stands here again; it is already set in line 4",
+        "f.yaml:8:3: key 'one' is set twice; line 4 sets it already",
         "f.yaml:10:3: things.two.word: is missing",
         "f.yaml:11:10: things.two.box: expected 2 values, got 1",
         "f.yaml:12:12: things.two.names: 3 entries; 2 are allowed",
@@ -124,7 +124,7 @@ def test_the_check_runs_beside_wrong_types_and_is_not_heard_about_stand_ins() ->
 
     def check(whole: Whole, marks: Marks) -> Iterator[Mistake]:
         seen.append(whole)
-        yield ("node",), "is a stand-in"
+        yield ("node",), "is a placeholder"
         yield ("things", "one", "word"), f"is too short, see {marks.at('things', 'one', 'word')}"
         yield ("things", "one", "absent"), "should be there"
 
@@ -174,21 +174,21 @@ def test_a_part_whose_type_is_known_late_is_read_with_its_marks() -> None:
         ("node: a\n\tcount: 3\n", "2:1", "tab"),
         ("node: a: b\n", "1:8", "put the text in quotes"),
         ("node: x\n  count: 3\n", "2:8", "':'"),
-        ("node: 'open\n", "2:1", "no YAML"),
-        ("node: *gone\n", "1:7", "stands for nothing"),
+        ("node: 'open\n", "2:1", "not valid YAML"),
+        ("node: *gone\n", "1:7", "is not defined"),
         ("node: &a [*a]\n", "1:11", "contains itself"),
-        ("node: !!python/object/apply:os.system [id]\n", "1:7", "not taken"),
-        ("node: !!binary aGk=\n", "1:7", "not taken"),
+        ("node: !!python/object/apply:os.system [id]\n", "1:7", "not supported"),
+        ("node: !!binary aGk=\n", "1:7", "not supported"),
         ("node: a\x01b\n", "1:8", "U+0001"),
         ("? [a]\n: b\n", "1:3", "a key must be a word"),
         ("node: " + "[" * 60 + "\n", "1:47", "nested deeper"),
         ("count: " + "9" * 5000 + "\n", "1:8", "20 digits"),
-        ("count: .inf\n", "1:8", "no number"),
+        ("count: .inf\n", "1:8", "not a finite number"),
         ("- a\n- b\n", "1:1", "expected keys and values, got a list"),
         ("%YAML 1.1\n---\nnode: a\n", "1:1", "1.1"),
     ],
 )
-def test_what_is_no_yaml_is_told_with_its_place(text: str, place: str, words: str) -> None:
+def test_invalid_yaml_is_reported_with_its_place(text: str, place: str, words: str) -> None:
     found = mistakes(text)
     assert any(each.startswith(f"f.yaml:{place}: ") and words in each for each in found), found
 
@@ -223,10 +223,10 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     for path, words in [
         (tmp_path / "absent.yaml", "No such file"),
-        (tmp_path, "is no file"),
+        (tmp_path, "is not a regular file"),
         (large, "300000 bytes"),
-        (latin, "latin.yaml:2:9: a byte that is no UTF-8"),
-        (fifo, "is no file"),
+        (latin, "latin.yaml:2:9: this byte is not valid UTF-8"),
+        (fifo, "is not a regular file"),
     ]:
         with pytest.raises(ConfigError) as caught:
             load(path, Whole)

@@ -1,23 +1,23 @@
-"""A line of one kind now and then, however often it is asked for; nobody fills the log with new kinds."""
+"""At most one line of a kind per period, and a bounded number of kinds."""
 
 from __future__ import annotations
 
-from wire.log_rate_limit import Seldom
+from wire.log_rate_limit import LogRateLimit
 
 
-def test_one_of_a_kind_and_then_how_many_were_left_out() -> None:
+def test_one_line_of_a_kind_and_the_number_of_skipped_ones() -> None:
     now = [0.0]
-    seldom = Seldom(10.0, now=lambda: now[0])
-    assert [seldom.since("a"), seldom.since("a"), seldom.since("b"), seldom.since("a")] == [0, None, 0, None]
+    limit = LogRateLimit(10.0, now=lambda: now[0])
+    assert [limit.since("a"), limit.since("a"), limit.since("b"), limit.since("a")] == [0, None, 0, None]
     now[0] = 10.0
-    assert [seldom.since("a"), seldom.since("a"), seldom.since("b")] == [2, None, 0]
+    assert [limit.since("a"), limit.since("a"), limit.since("b")] == [2, None, 0]
 
 
-def test_new_kinds_without_end_fill_neither_log_nor_memory() -> None:
+def test_endless_new_kinds_fill_neither_log_nor_memory() -> None:
     now = [0.0]
-    seldom = Seldom(10.0, most=5, now=lambda: now[0])
-    told = [seldom.since(kind) for kind in range(1000)]
-    assert told.count(0) == 5
-    assert len(seldom._told) == 5
+    limit = LogRateLimit(10.0, most=5, now=lambda: now[0])
+    written = [limit.since(kind) for kind in range(1000)]
+    assert written.count(0) == 5
+    assert len(limit._written) == 5
     now[0] = 11.0
-    assert seldom.since("later") == 0
+    assert limit.since("later") == 0

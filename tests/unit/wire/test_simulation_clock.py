@@ -1,4 +1,4 @@
-"""The governed clock: exact, as fast as allowed, held by who is at work, and by nobody for ever."""
+"""The simulation clock: exact, as fast as allowed, held by who is at work, and by nobody for ever."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from wire.clock import NS_PER_MS, NS_PER_S
-from wire.simulation_clock import GovernedClock
+from wire.simulation_clock import SimulationClock
 
 START = 1_800_000_000 * NS_PER_S
 
@@ -33,8 +33,8 @@ def wall() -> Wall:
 
 
 @pytest.fixture
-async def clock(wall: Wall) -> AsyncIterator[GovernedClock]:
-    async with GovernedClock(START, wall_ns=wall, patience_s=1.0) as governed:
+async def clock(wall: Wall) -> AsyncIterator[SimulationClock]:
+    async with SimulationClock(START, wall_ns=wall, patience_s=1.0) as governed:
         yield governed
 
 
@@ -50,7 +50,7 @@ async def idle() -> None:
         await asyncio.sleep(0.001)
 
 
-async def test_it_stands_still_until_it_is_let_go(clock: GovernedClock, wall: Wall) -> None:
+async def test_it_stands_still_until_it_is_let_go(clock: SimulationClock, wall: Wall) -> None:
     wall.pass_s(100)
     await idle()
     assert clock.now_ns() == START
@@ -58,7 +58,7 @@ async def test_it_stands_still_until_it_is_let_go(clock: GovernedClock, wall: Wa
     assert not clock.real
 
 
-async def test_it_runs_at_its_pace_and_no_faster(clock: GovernedClock, wall: Wall) -> None:
+async def test_it_runs_at_its_pace_and_no_faster(clock: SimulationClock, wall: Wall) -> None:
     clock.pace = 10
     for step in range(1, 6):
         wall.pass_s(0.01)
@@ -69,7 +69,7 @@ async def test_it_runs_at_its_pace_and_no_faster(clock: GovernedClock, wall: Wal
     assert clock.monotonic_ns() == 500 * NS_PER_MS
 
 
-async def test_sleepers_wake_in_order_at_their_very_nanosecond(clock: GovernedClock, wall: Wall) -> None:
+async def test_sleepers_wake_in_order_at_their_very_nanosecond(clock: SimulationClock, wall: Wall) -> None:
     woken: list[tuple[int, int]] = []
 
     async def sleep(until_ns: int) -> None:
@@ -87,7 +87,7 @@ async def test_sleepers_wake_in_order_at_their_very_nanosecond(clock: GovernedCl
     assert woken == [(due, due) for due in sorted(dues)]
 
 
-async def test_it_waits_for_who_is_at_work(clock: GovernedClock, wall: Wall) -> None:
+async def test_it_waits_for_who_is_at_work(clock: SimulationClock, wall: Wall) -> None:
     done = asyncio.Event()
 
     async def work() -> None:
@@ -112,7 +112,7 @@ async def test_it_waits_for_who_is_at_work(clock: GovernedClock, wall: Wall) -> 
     assert not clock.excused
 
 
-async def test_nobody_holds_it_for_ever(clock: GovernedClock, wall: Wall) -> None:
+async def test_nobody_holds_it_for_ever(clock: SimulationClock, wall: Wall) -> None:
     async def hang() -> None:
         await clock.sleep_until(START + NS_PER_S)
         await asyncio.Event().wait()
@@ -128,7 +128,7 @@ async def test_nobody_holds_it_for_ever(clock: GovernedClock, wall: Wall) -> Non
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_nobody_loses_patience_while_it_stands(clock: GovernedClock, wall: Wall) -> None:
+async def test_nobody_loses_patience_while_it_stands(clock: SimulationClock, wall: Wall) -> None:
     done = asyncio.Event()
 
     async def work() -> None:
@@ -152,7 +152,7 @@ async def test_nobody_loses_patience_while_it_stands(clock: GovernedClock, wall:
     assert not clock.excused
 
 
-async def test_nor_does_who_never_catches_up(clock: GovernedClock, wall: Wall) -> None:
+async def test_nor_does_who_never_catches_up(clock: SimulationClock, wall: Wall) -> None:
     async def lag() -> None:
         while True:
             await clock.sleep_until(START)
@@ -173,7 +173,7 @@ async def test_nor_does_who_never_catches_up(clock: GovernedClock, wall: Wall) -
 
 
 @pytest.mark.parametrize("end", ["returns", "fails", "is cancelled at work", "is cancelled asleep"])
-async def test_a_task_that_ends_holds_nothing(clock: GovernedClock, wall: Wall, end: str) -> None:
+async def test_a_task_that_ends_holds_nothing(clock: SimulationClock, wall: Wall, end: str) -> None:
     at_work = asyncio.Event()
 
     async def work() -> None:
@@ -197,7 +197,7 @@ async def test_a_task_that_ends_holds_nothing(clock: GovernedClock, wall: Wall, 
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_brake_holds_it_and_is_excused_in_the_end(clock: GovernedClock, wall: Wall) -> None:
+async def test_a_brake_holds_it_and_is_excused_in_the_end(clock: SimulationClock, wall: Wall) -> None:
     allowed = START + NS_PER_S
     clock.brakes["camera"] = lambda: allowed
     clock.pace = 100
@@ -219,7 +219,7 @@ async def test_a_brake_holds_it_and_is_excused_in_the_end(clock: GovernedClock, 
 
 
 async def test_slack_lets_time_go_on_beside_work(wall: Wall) -> None:
-    async with GovernedClock(START, slack_ns=5 * NS_PER_MS, wall_ns=wall) as clock:
+    async with SimulationClock(START, slack_ns=5 * NS_PER_MS, wall_ns=wall) as clock:
         stop = asyncio.Event()
 
         async def work() -> None:
@@ -237,7 +237,7 @@ async def test_slack_lets_time_go_on_beside_work(wall: Wall) -> None:
         await task
 
 
-async def test_the_past_gives_others_a_turn(clock: GovernedClock) -> None:
+async def test_the_past_gives_others_a_turn(clock: SimulationClock) -> None:
     turns: list[str] = []
 
     async def step(name: str) -> None:
@@ -249,7 +249,7 @@ async def test_the_past_gives_others_a_turn(clock: GovernedClock) -> None:
     assert turns == ["a", "b", "a", "b"]
 
 
-async def test_a_thread_waits_in_simulated_seconds(clock: GovernedClock, wall: Wall) -> None:
+async def test_a_thread_waits_in_simulated_seconds(clock: SimulationClock, wall: Wall) -> None:
     event = threading.Event()
     waiting = asyncio.create_task(asyncio.to_thread(clock.wait, event, 3.0))
     clock.pace = 1000
@@ -261,7 +261,7 @@ async def test_a_thread_waits_in_simulated_seconds(clock: GovernedClock, wall: W
 
 
 async def test_what_was_sent_inside_the_process_arrives_before_time_moves_on(
-    clock: GovernedClock, wall: Wall
+    clock: SimulationClock, wall: Wall
 ) -> None:
     """A stamp of receipt is the moment of sending: what makes runs of different pace the same."""
     stamps: list[int] = []
@@ -290,6 +290,6 @@ async def test_what_was_sent_inside_the_process_arrives_before_time_moves_on(
 
 
 @pytest.mark.parametrize("pace", [-1.0, float("inf"), float("nan")])
-async def test_an_impossible_pace_is_refused(clock: GovernedClock, pace: float) -> None:
+async def test_an_impossible_pace_is_refused(clock: SimulationClock, pace: float) -> None:
     with pytest.raises(ValueError, match="pace"):
         clock.pace = pace
