@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simulators.plants.patient import ECG_HZ, Fault, Patient
+from simulators.faults.fault import Fault
+from simulators.plants.patient import ECG_HZ, Patient
 
 LENGTH = 10 * ECG_HZ
 LABELS = ("N", "AF", "PVC", "unreadable")
@@ -49,7 +50,7 @@ def faults_of(case: Case, rng: np.random.Generator) -> list[Fault]:
 
 
 def fault(kind: str, size: float = 1.0) -> Fault:
-    return Fault(kind, size=float(size))  # type: ignore[arg-type]  # the Literal's own values
+    return Fault(kind, size=float(size))
 
 
 def patients(seeds: range, *, randomised: bool) -> Iterator[tuple[str, Array, int]]:

@@ -26,7 +26,8 @@ import yaml
 from onnx import numpy_helper, parser
 
 from edgebed.intervals import bootstrap, wilson
-from simulators.plants.vehicle import LABELS, RATE_HZ, SIGNALS, UNITS, Fault, Vehicle
+from simulators.faults.fault import Fault
+from simulators.plants.vehicle import LABELS, RATE_HZ, SIGNALS, UNITS, Vehicle
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"

@@ -24,7 +24,8 @@ import yaml
 from joint_graph import Graph
 
 from edgebed.intervals import bootstrap, wilson
-from simulators.plants.cobot import FAULT_KINDS, JOINTS, RATE_HZ, SIGNALS, Cobot, Fault
+from simulators.faults.fault import Fault
+from simulators.plants.cobot import FAULT_KINDS, JOINTS, RATE_HZ, SIGNALS, Cobot
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
@@ -266,7 +267,7 @@ def episodes() -> Iterator[tuple[str, float, int, Array]]:
                 for _ in range(16):
                     seed = next(robots)
                     start = int(np.random.default_rng([seed, joint]).integers(10, 3_000))
-                    fault = Fault(joint, kind, float(start), float(start + 20), size)  # type: ignore[arg-type]
+                    fault = Fault(kind, str(joint), float(start), float(start + 20), size)
                     yield kind, size, joint, windows(seed, start, 20, [fault])
 
 
@@ -322,7 +323,7 @@ def write_golden() -> None:
     session = open_model((HERE / "model.onnx").read_bytes())
     folder = HERE / "golden"
     folder.mkdir(exist_ok=True)
-    examples = {"healthy": (), **{kind: (Fault(3, kind, 0.0),) for kind in FAULT_KINDS}}  # type: ignore[arg-type]
+    examples = {"healthy": (), **{kind: (Fault(kind, "3"),) for kind in FAULT_KINDS}}
     for name, faults in examples.items():
         window = windows(HELD_OUT[0], 60, 4, faults)[0]
         score, scores = session.run(None, {"x": window[None]})

@@ -22,7 +22,8 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebed.intervals import wilson
-from simulators.plants.patient import Fault, Patient
+from simulators.faults.fault import Fault
+from simulators.plants.patient import Patient
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
@@ -129,7 +130,7 @@ def measure(session: onnxruntime.InferenceSession) -> dict[str, Any]:
         }
     }
     for kind in FAULTS:
-        fault = Fault(kind)  # type: ignore[arg-type]  # FAULTS are among the Literal's own values
+        fault = Fault(kind)
         sums, parts = scored(
             session, np.concatenate([rows(Patient(seed, [fault]), 300, 301, 1) for seed in ILL])
         )

@@ -14,7 +14,6 @@ import logging
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from types import TracebackType
 from typing import Self, cast
@@ -29,7 +28,7 @@ from bumble.link import LocalLink
 from bumble.ll import TerminateInd
 from bumble.transport.common import AsyncPipeSink, StreamPacketSource
 
-from simulators.faults.lapses import Lapses
+from simulators.faults.fault import DeviceFaults
 from simulators.plants import patient
 from simulators.plants.patient import Patient
 from wire.clock import NS_PER_S, Clock
@@ -38,7 +37,7 @@ from wire.task_cancellation import end
 
 ADDRESS = "F0:F1:F2:F3:F4:F5"
 NAME = "Edgebed Strap"
-LAPSES = {
+FAULTS = {
     "contact": "the skin contact is lost: no rate, no intervals",
     "wide": "the heart rate is sent with 16 bits",
     "energy": "energy expended is sent",
@@ -57,7 +56,7 @@ _MANUFACTURER, _MODEL, _SERIAL = "edgebed", "HR-1", "0001"
 class HeartStrap:
     """Use: `async with HeartStrap(seed=1) as strap: strap.url`, which is the adapter's `hci`.
 
-    Heart rate and RR intervals are those of the patient with the same seed. Faults are those of `LAPSES` and
+    Heart rate and RR intervals are those of the patient with the same seed. Faults are those of `FAULTS` and
     those of the patient.
     """
 
@@ -77,8 +76,8 @@ class HeartStrap:
         self.start_ns = 0
         self.skipped = 0  # notifications that a sleeping machine missed
         self.address, self.name = address, name
-        self._lapses = Lapses(LAPSES, [text for text in faults if _is_lapse(text)])
-        self._patient = Patient(seed, [patient.Fault.parse(text) for text in faults if not _is_lapse(text)])
+        self._faults = DeviceFaults(FAULTS, patient.FAULTS, faults)
+        self._patient = Patient(seed, self._faults.of_plant)
         self._index = 0
         self._rate, self._battery = _characteristic("2A37", b"", notify=True), _battery()
         self._link = LocalLink()  # type: ignore[no-untyped-call]  # Bumble does not say that it returns None
@@ -107,17 +106,12 @@ class HeartStrap:
 
     def inject(self, fault: str) -> None:
         """Break something from now on, or from the fault's start where that is later."""
-        if _is_lapse(fault):
-            self._lapses.add(fault, float(self._index))
-            return
-        parsed = patient.Fault.parse(fault)
-        if parsed.end_s > self._index:
-            parsed = replace(parsed, start_s=max(parsed.start_s, float(self._index)))
-            self._patient.faults = (*self._patient.faults, parsed)
+        self._faults.add(fault, float(self._index))
+        self._patient.faults = self._faults.of_plant
 
     def repair(self) -> None:
         """Take every fault back."""
-        self._lapses.clear()
+        self._faults.clear()
         self._patient.faults = ()
 
     async def __aenter__(self) -> Self:
@@ -182,14 +176,14 @@ class HeartStrap:
         device = self._device
         if device is None:
             return
-        if self._lapses.size("disconnect", second):
+        if self._faults.size("disconnect", second):
             await device.stop_advertising()
             for connection in list(device.connections.values()):
                 await connection.disconnect()
             return
         if not device.connections and not device.is_advertising:
             await self._advertise(device)
-        if not self._lapses.size("silent", second):
+        if not self._faults.size("silent", second):
             await device.notify_subscribers(self._rate, self.measurement(second))
             await self._received()
 
@@ -206,18 +200,18 @@ class HeartStrap:
     def measurement(self, second: int) -> bytes:
         """The value of 2A37 for the beats of one second."""
         flags, energy = 0x04, b""  # contact is supported
-        if self._lapses.size("energy", second):
+        if self._faults.size("energy", second):
             flags |= 0x08
             energy = struct.pack("<H", min(65_535, second // 10))
         rate, intervals = 0, b""
-        if not self._lapses.size("contact", second):
+        if not self._faults.size("contact", second):
             flags |= 0x02
             rate = round(self._patient.vitals(second)["heart_rate"])
             beats = [at for at, _ in self._patient.beats(max(0.0, second - 10.0), second + 1.0)]
             steps = [b - a for a, b in pairwise(beats) if b >= second]
             intervals = b"".join(struct.pack("<H", min(65_535, round(step * 1024))) for step in steps[-7:])
             flags |= 0x10 if intervals else 0
-        wide = rate > 255 or bool(self._lapses.size("wide", second))
+        wide = rate > 255 or bool(self._faults.size("wide", second))
         head = struct.pack("<BH", flags | 0x01, rate) if wide else struct.pack("<BB", flags, rate)
         return head + energy + intervals
 
@@ -307,7 +301,3 @@ def _battery() -> Characteristic[bytes]:
     properties = Characteristic.Properties.READ | Characteristic.Properties.NOTIFY
     value: CharacteristicValue[bytes] = CharacteristicValue(read=lambda _: bytes([87]))
     return Characteristic(UUID("2A19"), properties, Characteristic.READABLE, value)
-
-
-def _is_lapse(text: str) -> bool:
-    return Lapses(LAPSES).knows(text)

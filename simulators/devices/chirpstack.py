@@ -28,7 +28,7 @@ from wire.clock import NS_PER_S, Clock
 
 APPLICATION = "5f6a2b9e-3a51-4c7e-9c55-0d6f2a1b7c10"
 F_PORT = 2
-LAPSES = {
+FAULTS = {
     "silent": "no sensor is heard",
     "broken": "the network server loses its broker, and finds it again when the fault ends",
     "lost": "a SIZE share of the uplinks is lost on the air",
@@ -59,7 +59,7 @@ class LoraNetwork(MqttDevice):
     """
 
     kind = "chirpstack"
-    lapses = LAPSES
+    faults = FAULTS
     plant_faults = street_sensors.FAULTS
 
     def __init__(
@@ -105,15 +105,15 @@ class LoraNetwork(MqttDevice):
     def _step(self, turn: int, at_s: float) -> None:
         index, sensor = divmod(turn, self._street.sensors)
         self._join(sensor, index, at_s)
-        if self._lapses.size("silent", at_s):
+        if self._faults.size("silent", at_s):
             return
-        if self._chance(8, sensor, index) < self._lapses.size("lost", at_s):
+        if self._chance(8, sensor, index) < self._faults.size("lost", at_s):
             self.lost += 1
             return
         body = self.uplink(sensor, index)
         self._publish(sensor, "up", body)
         self.written += 1
-        if self._chance(9, sensor, index) < self._lapses.size("duplicates", at_s):
+        if self._chance(9, sensor, index) < self._faults.size("duplicates", at_s):
             self._publish(sensor, "up", body)
             self.duplicates += 1
         if index % _STATUS_EVERY == 0:
@@ -121,7 +121,7 @@ class LoraNetwork(MqttDevice):
             self._publish(sensor, "status", json.dumps(status).encode())
 
     def _join(self, sensor: int, index: int, at_s: float) -> None:
-        reset = bool(self._lapses.size("reset", at_s))
+        reset = bool(self._faults.size("reset", at_s))
         if reset and not self._was_reset:
             self._first.clear()
         self._was_reset = reset
@@ -145,28 +145,28 @@ class LoraNetwork(MqttDevice):
         if count := index - self._first.get(sensor, 0):
             body["fCnt"] = count  # ChirpStack leaves out what is 0
         body["data"] = base64.b64encode(_payload(sample)).decode()
-        nan = bool(self._lapses.size("nan", at_s))
-        if not self._lapses.size("no-codec", at_s):
+        nan = bool(self._faults.size("nan", at_s))
+        if not self._faults.size("no-codec", at_s):
             body["object"] = _decoded(sample, nan)
         body["rxInfo"] = self._heard_by(sensor, index)
         body["txInfo"] = {
             "frequency": 922_100_000,
             "modulation": {"lora": {"bandwidth": 125_000, "spreadingFactor": 7, "codeRate": "CR_4_5"}},
         }
-        if size := self._lapses.size("huge", at_s):
+        if size := self._faults.size("huge", at_s):
             body["padding"] = "x" * int(2_000_000 * size)
         text = json.dumps(body)
-        if self._lapses.size("malformed", at_s):
+        if self._faults.size("malformed", at_s):
             text = text[: len(text) // 2]
         return text.encode()
 
     def _head(self, sensor: int, index: int) -> dict[str, Any]:
         at_s = self._street.at_s(sensor, index)
         at_ns = self._due_ns(index * self._street.sensors + sensor)
-        at_ns -= round(600 * self._lapses.size("backward", at_s) * NS_PER_S)
+        at_ns -= round(600 * self._faults.size("backward", at_s) * NS_PER_S)
         at = _EPOCH + timedelta(seconds=at_ns // NS_PER_S)
         known = hashlib.blake2b(f"{self._seed}/{sensor}/{index}/{self.start_ns}".encode(), digest_size=16)
-        eui = dev_eui(sensor + 1_000 * bool(self._lapses.size("wrong-serial", at_s)))
+        eui = dev_eui(sensor + 1_000 * bool(self._faults.size("wrong-serial", at_s)))
         head = {
             "deduplicationId": str(uuid.UUID(bytes=known.digest(), version=4)),
             "time": f"{at:%Y-%m-%dT%H:%M:%S}.{at_ns % NS_PER_S:09d}+00:00",
@@ -180,7 +180,7 @@ class LoraNetwork(MqttDevice):
                 "tags": {},
             },
         }
-        if self._lapses.size("no-time", at_s):
+        if self._faults.size("no-time", at_s):
             del head["time"]
         return head
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-from simulators.faults.lapses import Lapses
+from simulators.faults.fault import DeviceFaults
 from wire.clock import NS_PER_S, Clock
 from wire.errors import TryAgain
 
@@ -30,14 +30,14 @@ class Talker(ABC):
         clock: Clock | None,
         rate_hz: int,
         terminal: bool,
-        lapses: Lapses,
+        faults: DeviceFaults,
     ) -> None:
         self.clock = clock or Clock()
         self.rate_hz = rate_hz
         self.start_ns = 0  # time of sample 0
         self.skipped = 0  # samples that a sleeping machine missed
         self._period_ns = NS_PER_S // rate_hz
-        self._lapses = lapses
+        self._faults = faults
         self._line = LineServer(host, port, terminal=terminal)
         self._index = 0
         self._task: asyncio.Task[None] | None = None
@@ -63,11 +63,11 @@ class Talker(ABC):
 
     def inject(self, fault: str) -> None:
         """Break something from now on, or from the fault's start where that is later."""
-        self._lapses.add(fault, self._index / self.rate_hz)
+        self._faults.add(fault, self._index / self.rate_hz)
 
     def repair(self) -> None:
         """Take every fault back."""
-        self._lapses.clear()
+        self._faults.clear()
 
     def unplug(self) -> None:
         """Pull the cable."""

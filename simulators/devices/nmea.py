@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from simulators.devices.line_server import Talker
-from simulators.faults.lapses import Lapses
+from simulators.faults.fault import DeviceFaults
 from simulators.plants import vehicle
 from simulators.plants.vehicle import Vehicle
 from wire.clock import Clock
 
-LAPSES = {
+FAULTS = {
     "no-fix": "no position is known",
     "jump": "the position is SIZE x 500 m north of the true one",
     "checksum": "a SIZE share of the sentences has a wrong checksum",
@@ -35,7 +34,7 @@ class GnssReceiver(Talker):
     """Use: `async with GnssReceiver(seed=1) as receiver: receiver.url`.
 
     `rate_hz` is 1, 2, 5 or 10; with `terminal` the URL is that of a pseudo terminal, else of a TCP server
-    that sends the same to everyone. Faults are those of `LAPSES` and those of the vehicle.
+    that sends the same to everyone. Faults are those of `FAULTS` and those of the vehicle.
     """
 
     def __init__(
@@ -58,11 +57,11 @@ class GnssReceiver(Talker):
             clock=clock,
             rate_hz=rate_hz,
             terminal=terminal,
-            lapses=Lapses(LAPSES, [text for text in faults if _is_lapse(text)]),
+            faults=DeviceFaults(FAULTS, vehicle.FAULTS, faults),
         )
         self._seed = seed
         self._talker = talker
-        self._vehicle = Vehicle(seed, [vehicle.Fault.parse(text) for text in faults if not _is_lapse(text)])
+        self._vehicle = Vehicle(seed, self._faults.of_plant)
 
     def truth(self, at_ns: int) -> dict[str, float | int | bool | str | None]:
         """Where the vehicle really was at a time that the receiver stamps, by the adapter's field names."""
@@ -74,41 +73,35 @@ class GnssReceiver(Talker):
 
     def inject(self, fault: str) -> None:
         """Break something from now on, or from the fault's start where that is later."""
-        if _is_lapse(fault):
-            super().inject(fault)
-            return
-        now_s = self._index / self.rate_hz
-        parsed = vehicle.Fault.parse(fault)
-        if parsed.end_s > now_s:
-            parsed = replace(parsed, start_s=max(parsed.start_s, now_s))
-            self._vehicle.faults = (*self._vehicle.faults, parsed)
+        super().inject(fault)
+        self._vehicle = Vehicle(self._seed, self._faults.of_plant)
 
     def repair(self) -> None:
         """Take every fault back."""
         super().repair()
-        self._vehicle.faults = ()
+        self._vehicle = Vehicle(self._seed)
 
     # --- what it says
 
     def says(self, index: int) -> bytes:
         """All sentences of one sample, as they go over the line."""
         at_s = index / self.rate_hz
-        if self._lapses.size("silent", at_s):
+        if self._faults.size("silent", at_s):
             return b""
         at = _EPOCH + timedelta(microseconds=self._at_ns(index) // 1_000)
-        at -= timedelta(seconds=10 * self._lapses.size("backward", at_s))
-        if self._lapses.size("rollover", at_s):
+        at -= timedelta(seconds=10 * self._faults.size("backward", at_s))
+        if self._faults.size("rollover", at_s):
             at -= timedelta(weeks=1_024)
-        bodies = self._lost(at) if self._lapses.size("no-fix", at_s) else self._found(index, at_s, at)
-        share = self._lapses.size("checksum", at_s)
+        bodies = self._lost(at) if self._faults.size("no-fix", at_s) else self._found(index, at_s, at)
+        share = self._faults.size("checksum", at_s)
         wrong = np.random.default_rng([self._seed, index, 7]).random(len(bodies)) < share
         lines = [sentence(self._talker + body, 0x55 * bad) for body, bad in zip(bodies, wrong, strict=True)]
         data = "".join(lines).encode("ascii")
-        return data[: data.rindex(b"GGA") + 20] if self._lapses.size("half-line", at_s) else data
+        return data[: data.rindex(b"GGA") + 20] if self._faults.size("half-line", at_s) else data
 
     def _found(self, index: int, at_s: float, at: datetime) -> list[str]:
         sample = self._vehicle.sample(index * vehicle.RATE_HZ // self.rate_hz)
-        north = sample["latitude"] + 500.0 * self._lapses.size("jump", at_s) / _DEGREE_M
+        north = sample["latitude"] + 500.0 * self._faults.size("jump", at_s) / _DEGREE_M
         place = f"{angle(north, 2, 'NS')},{angle(sample['longitude'], 3, 'EW')}"
         speed = max(0.0, sample["speed"])
         course = f"{sample['heading'] % 360:.2f}" if speed >= _SLOW_KMH else ""
@@ -154,7 +147,3 @@ def angle(degrees: float, width: int, sides: str) -> str:
 def clock_time(at: datetime) -> str:
     """`hhmmss.ss`."""
     return f"{at:%H%M%S}.{at.microsecond // 10_000:02d}"
-
-
-def _is_lapse(text: str) -> bool:
-    return Lapses(LAPSES).knows(text)

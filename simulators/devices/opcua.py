@@ -26,7 +26,8 @@ from asyncua import Server, ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User, UserRole
 
-from simulators.plants.cobot import JOINTS, RATE_HZ, SIGNALS, UNITS, Cobot, Fault
+from simulators.faults.fault import DeviceFaults, Fault
+from simulators.plants.cobot import FAULTS, JOINTS, RATE_HZ, SIGNALS, UNITS, Cobot
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import TryAgain
 
@@ -69,7 +70,8 @@ class CobotCell:
         cert: Path | None = None,
         key: Path | None = None,
     ) -> None:
-        self.cobot = Cobot(seed, [_fault(each) for each in faults])
+        self._faults = DeviceFaults({}, FAULTS, faults)
+        self.cobot = Cobot(seed, self._faults.of_plant)
         self.host, self.port = host, port
         self.clock = clock or Clock()
         self.cell, self.arm = cell, arm
@@ -112,12 +114,12 @@ class CobotCell:
         Raises:
             ValueError: no such fault.
         """
-        fault, now = _fault(fault), (self.written + self.skipped) / RATE_HZ
-        if fault.end_s > now:
-            self.cobot.faults = (*self.cobot.faults, replace(fault, start_s=max(fault.start_s, now)))
+        self._faults.add(fault, (self.written + self.skipped) / RATE_HZ)
+        self.cobot.faults = self._faults.of_plant
 
     def repair(self) -> None:
         """Take every fault back."""
+        self._faults.clear()
         self.cobot.faults = ()
 
     def set_status(self, signal: str, code: int = 0) -> None:
@@ -255,10 +257,6 @@ class CobotCell:
         server.iserver.set_attribute_value_callback(
             ua.NodeId(ua.ObjectIds.Server_ServerStatus_CurrentTime), now
         )
-
-
-def _fault(fault: Fault | str) -> Fault:
-    return Fault.parse(fault) if isinstance(fault, str) else fault
 
 
 class _Sample(ua.DataValue):  # type: ignore[misc]  # mypy does not follow asyncua

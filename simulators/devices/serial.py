@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from simulators.devices.line_server import Talker
-from simulators.faults.lapses import Lapses
+from simulators.faults.fault import DeviceFaults
 from wire.clock import Clock
 
-LAPSES = {
+FAULTS = {
     "garbled": "lines are noise",
     "error": "the temperature reads ERR",
     "no-newline": "lines do not end",
@@ -49,7 +49,7 @@ class Hygrometer(Talker):
             clock=clock,
             rate_hz=rate_hz,
             terminal=terminal,
-            lapses=Lapses(LAPSES, faults),
+            faults=DeviceFaults(FAULTS, faults=faults),
         )
         self._seed, self._form = seed, form
 
@@ -61,14 +61,14 @@ class Hygrometer(Talker):
     def says(self, index: int) -> bytes:
         """What it prints for one sample."""
         at_s = index / self.rate_hz
-        if self._lapses.size("silent", at_s):
+        if self._faults.size("silent", at_s):
             return b""
-        end = b"" if self._lapses.size("no-newline", at_s) else b"\r\n"
-        if self._lapses.size("garbled", at_s):
+        end = b"" if self._faults.size("no-newline", at_s) else b"\r\n"
+        if self._faults.size("garbled", at_s):
             noise = np.random.default_rng([self._seed, index]).bytes(24)
             return noise.replace(b"\n", b"?").replace(b"\r", b"?") + end
         air = self._air(index)
-        temperature = "ERR" if self._lapses.size("error", at_s) else f"{air['temperature']:.2f}"
+        temperature = "ERR" if self._faults.size("error", at_s) else f"{air['temperature']:.2f}"
         humidity = f"{air['humidity']:.1f}"
         at = _EPOCH + timedelta(microseconds=self._at_ns(index) // 1_000)
         if self._form == "json":

@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-FaultKind = Literal[
-    "af", "pvc", "pac", "noise", "lead-off", "desaturation", "fever", "hypotension", "confusion", "oxygen"
-]
-FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
-_NUMBER = r"(\d+(?:\.\d+)?)"
-_FAULT_TEXT = re.compile(rf"([a-z-]+)(?:@{_NUMBER}(?:-{_NUMBER})?)?(?:x{_NUMBER})?")
+from simulators.faults.fault import Fault, FaultKind, FaultKinds
+
+_LARGEST = 4  # fault size
+# size 1 is what a nurse would come for; the heart and breath rates that go with a kind change too
+FAULTS: FaultKinds = {
+    "af": FaultKind("atrial fibrillation; it has no size", largest=_LARGEST),
+    "pvc": FaultKind("SIZE of eight beats come early from the ventricle", largest=_LARGEST),
+    "pac": FaultKind("SIZE of eight beats come early from the atrium", largest=_LARGEST),
+    "noise": FaultKind("electrode noise hides the ECG", largest=_LARGEST),
+    "lead-off": FaultKind("the ECG electrode is off: the ECG reads 0; it has no size", largest=_LARGEST),
+    "desaturation": FaultKind("SpO2 falls by SIZE x 11 %", largest=_LARGEST),
+    "fever": FaultKind("the temperature rises by SIZE x 2.4 K", largest=_LARGEST),
+    "hypotension": FaultKind("the systolic pressure falls by SIZE x 40 mmHg", largest=_LARGEST),
+    "confusion": FaultKind("the patient is confused; it has no size", largest=_LARGEST),
+    "oxygen": FaultKind("the patient gets oxygen; it has no size", largest=_LARGEST),
+}
+FAULT_KINDS: tuple[str, ...] = tuple(FAULTS)  # heartbeat.py draws its chance by the place in this list
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something wrong with the patient or the electrodes between two times (seconds since sample 0).
-
-    `size` 1.0 is what a nurse would come for: one premature beat in eight (`pvc` from the ventricle, `pac`
-    from the atrium; 4 is every second beat); electrode noise that hides the ECG; SpO2 down by 11 %,
-    temperature up by 2.4 K or systolic pressure down by 40 mmHg, with the heart and breath rates that go
-    with it. `af`, `lead-off`, `confusion` and `oxygen` (it is given to the patient) have no size.
-    """
-
-    kind: FaultKind
-    start_s: float = 0.0
-    end_s: float = float("inf")
-    size: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in FAULT_KINDS:
-            raise ValueError(f"fault {self.kind!r} is not one of {', '.join(FAULT_KINDS)}")
-        if not 0 <= self.start_s < self.end_s:
-            raise ValueError(f"a fault from {self.start_s} s to {self.end_s} s has no duration")
-        if not 0 < self.size <= 4:
-            raise ValueError(f"fault size {self.size} is not above 0 and at most 4")
-
-    @classmethod
-    def parse(cls, text: str) -> Fault:
-        """Read `KIND[@START[-END]][xSIZE]`, e.g. `desaturation@20-90x0.5`.
-
-        Raises:
-            ValueError: it is not of this form, or no such fault is possible.
-        """
-        found = _FAULT_TEXT.fullmatch(text)
-        if not found:
-            raise ValueError(f"fault {text!r} is not KIND[@START[-END]][xSIZE], e.g. desaturation@20-90x0.5")
-        kind, start, end, size = found.groups()
-        return cls(cast(FaultKind, kind), float(start or 0), float(end or "inf"), float(size or 1.0))
-
-    def active(self, at_s: float) -> bool:
-        """Whether it is there at this time."""
-        return self.start_s <= at_s < self.end_s
 
 
 class Person(NamedTuple):

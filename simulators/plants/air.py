@@ -11,14 +11,13 @@ An optical sensor counts the water on the particles, too: above 70 % humidity it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.faults import fault_text
+from simulators.faults.fault import Fault, FaultKind, FaultKinds, checked
 
 RATE_HZ = 1
 UNITS: dict[str, str] = {  # UCUM
@@ -29,46 +28,17 @@ UNITS: dict[str, str] = {  # UCUM
     "humidity": "%",
 }
 SIGNALS: tuple[str, ...] = tuple(UNITS)
-FAULT_KINDS: tuple[str, ...] = ("plume", "dust", "drift", "stuck")
+_LARGEST = 100  # fault size
+# plume and dust rise within a minute; when they end, the wind removes them within another minute
+FAULTS: FaultKinds = {
+    "plume": FaultKind("a truck idles beside the sensor: SIZE x 60 ug/m3 of PM2.5", largest=_LARGEST),
+    "dust": FaultKind("a building site: SIZE x 150 ug/m3 of PM10, little of it fine", largest=_LARGEST),
+    "drift": FaultKind("a dirty lens: the sensor shows SIZE x 20 % more each hour", largest=_LARGEST),
+    "stuck": FaultKind("one signal freezes, or all without a part", ("", *SIGNALS), _LARGEST),
+}
 START_HOUR = 7.0  # of the local day at sample 0: the street fills up
 
-
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something in the air or wrong with the sensor between two times (seconds since sample 0).
-
-    `plume` is a truck idling beside the sensor (60 ug/m3 of PM2.5 at size 1), `dust` a building site (150
-    ug/m3 of PM10, little of it fine); both rise within a minute and are carried away within another when they
-    end. `drift` is a dirty lens that shows 20 % more each hour; `stuck` freezes every signal or, with a part,
-    the one it names.
-    """
-
-    kind: str
-    part: str = ""
-    start_s: float = 0.0
-    end_s: float = float("inf")
-    size: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in FAULT_KINDS:
-            raise ValueError(f"fault {self.kind!r} is not one of {', '.join(FAULT_KINDS)}")
-        if self.part and (self.kind != "stuck" or self.part not in SIGNALS):
-            raise ValueError(f"fault {self.kind} has no part {self.part!r}; stuck has {', '.join(SIGNALS)}")
-        fault_text.check_times(self.start_s, self.end_s)
-        if not 0 < self.size <= 100:
-            raise ValueError(f"fault size {self.size} is not above 0 and at most 100")
-
-    @classmethod
-    def parse(cls, text: str) -> Fault:
-        """Read `KIND[:SIGNAL][@START[-END]][xSIZE]`, e.g. `plume@60-240x2` or `stuck:pm2_5@30`.
-
-        Raises:
-            ValueError: it is not of this form, or no such fault is possible.
-        """
-        return cls(*fault_text.read(text, "plume@60-240x2"))
 
 
 class Air:
@@ -76,7 +46,7 @@ class Air:
 
     def __init__(self, seed: int, faults: Sequence[Fault] = ()) -> None:
         self.seed = seed
-        self.faults: tuple[Fault, ...] = tuple(faults)
+        self.faults: tuple[Fault, ...] = tuple(checked(fault, FAULTS) for fault in faults)
 
     def sample(self, index: int) -> dict[str, float]:
         """One sample by signal name; `index` counts from 0 at 1 Hz."""

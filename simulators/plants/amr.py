@@ -16,10 +16,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.faults.lapses import Lapse
+from simulators.faults.fault import Fault, FaultKinds, checked
 from simulators.plants.amr_plan import GRID, Job, Mission, Plan
 
-__all__ = ["FAULTS", "GRID", "RATE_HZ", "SIGNALS", "UNITS", "Amr", "Job", "Situation", "fault"]
+__all__ = ["FAULTS", "GRID", "RATE_HZ", "SIGNALS", "UNITS", "Amr", "Job", "Situation"]
 
 RATE_HZ = 10
 UNITS = {
@@ -32,7 +32,7 @@ UNITS = {
     "battery_voltage": "V",
 }
 SIGNALS: tuple[str, ...] = tuple(UNITS)
-FAULTS = {
+FAULTS: FaultKinds = {
     "blocked": "something stands in its way: it waits",
     "e-stop": "somebody pressed the red button",
     "drift": "its localization goes wrong by SIZE x 0.05 m/s, up to 3 m",
@@ -43,15 +43,6 @@ _LABELS = (*_STOPS, "drift", "sag")  # the gravest first
 _POSITION_NOISE = 0.003  # m
 _ANGLE_NOISE = 0.0005  # rad
 _CHUNK = 512
-
-
-def fault(text: str) -> Lapse:
-    """Read `KIND[@START[-END]][xSIZE]`, e.g. `blocked@20-40`.
-
-    Raises:
-        ValueError: it is not of this form, or no such fault.
-    """
-    return Lapse.parse(text, FAULTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +71,9 @@ class Situation:
 class Amr:
     """One robot. `seed` chooses its jobs and its noise; without `fleet` it waits for orders at its dock."""
 
-    def __init__(self, seed: int, faults: Sequence[Lapse] = (), *, fleet: bool = True) -> None:
+    def __init__(self, seed: int, faults: Sequence[Fault] = (), *, fleet: bool = True) -> None:
         self.seed = seed
-        self.faults: tuple[Lapse, ...] = tuple(faults)
+        self.faults: tuple[Fault, ...] = tuple(checked(fault, FAULTS) for fault in faults)
         self._plan = Plan(seed, fleet)
 
     def order(self, job: Job, at_s: float) -> str:
@@ -113,7 +104,7 @@ class Amr:
     def situation(self, index: int) -> Situation:
         """What is true at one sample."""
         at_s = index / RATE_HZ
-        active = [one for one in self.faults if one.start_s <= at_s < one.end_s]
+        active = [one for one in self.faults if one.active(at_s)]
         kinds = tuple(sorted({one.kind for one in active}))
         stopped = any(kind in _STOPS for kind in kinds)
         mission, pose = self._plan.at(self._progress(at_s))
@@ -159,11 +150,11 @@ class Amr:
         return sum(
             min(3.0, 0.05 * one.size * (at_s - one.start_s))
             for one in self.faults
-            if one.kind == "drift" and one.start_s <= at_s < one.end_s
+            if one.kind == "drift" and one.active(at_s)
         )
 
     def _label(self, at_s: float) -> str:
-        there = {one.kind for one in self.faults if one.start_s <= at_s < one.end_s}
+        there = {one.kind for one in self.faults if one.active(at_s)}
         return next((kind for kind in _LABELS if kind in there), "")
 
 

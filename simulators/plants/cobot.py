@@ -8,14 +8,15 @@ in any order, is the same to the bit. The plant knows no protocol.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from simulators.faults.fault import Fault, FaultKind, FaultKinds, checked
 
 RATE_HZ = 50
 JOINTS = 6
@@ -26,55 +27,17 @@ SIGNALS: tuple[str, ...] = tuple(
 )
 UNITS = {"position": "deg", "velocity": "deg/s", "torque": "N.m"}  # UCUM; OPC 40010 robots speak degrees
 
-FaultKind = Literal["friction", "backlash", "spike", "stuck-sensor"]
-FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
-_NUMBER = r"(\d+(?:\.\d+)?)"
-_FAULT_TEXT = re.compile(rf"([a-z-]+):(\d+)(?:@{_NUMBER}(?:-{_NUMBER})?)?(?:x{_NUMBER})?")
+_JOINTS = tuple(str(joint) for joint in range(1, JOINTS + 1))
+# the part is the joint; size 1 is a fault that a technician would notice
+FAULTS: FaultKinds = {
+    "friction": FaultKind("the friction of the joint is 1 + SIZE times as high", _JOINTS),
+    "backlash": FaultKind("the joint has SIZE degrees of backlash, with a knock at each reversal", _JOINTS),
+    "spike": FaultKind("torque spikes of 3 x SIZE times the joint's friction, about one a second", _JOINTS),
+    "stuck-sensor": FaultKind("the position freezes and the velocity reads 0", _JOINTS),
+}
+FAULT_KINDS: tuple[str, ...] = tuple(FAULTS)
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something wrong with one joint between two times (seconds since sample 0).
-
-    `size` 1.0 is a fault a technician would notice: friction twice as high; 1 degree of backlash with a
-    knock at each reversal; torque spikes of three times the joint's friction, about one a second. A stuck
-    sensor has no size: position freezes and velocity reads 0.
-    """
-
-    joint: int
-    kind: FaultKind
-    start_s: float = 0.0
-    end_s: float = float("inf")
-    size: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.joint <= JOINTS:
-            raise ValueError(f"joint {self.joint} is not 1 to {JOINTS}")
-        if self.kind not in FAULT_KINDS:
-            raise ValueError(f"fault {self.kind!r} is not one of {', '.join(FAULT_KINDS)}")
-        if not 0 <= self.start_s < self.end_s:
-            raise ValueError(f"a fault from {self.start_s} s to {self.end_s} s has no duration")
-        if not (np.isfinite(self.size) and self.size > 0):
-            raise ValueError(f"fault size {self.size} is not above 0")
-
-    @classmethod
-    def parse(cls, text: str) -> Fault:
-        """Read `KIND:JOINT[@START[-END]][xSIZE]`, e.g. `friction:3@20-40x1.5`.
-
-        Raises:
-            ValueError: it is not of this form, or no such fault is possible.
-        """
-        found = _FAULT_TEXT.fullmatch(text)
-        if not found:
-            raise ValueError(
-                f"fault {text!r} is not KIND:JOINT[@START[-END]][xSIZE], e.g. friction:3@20-40x1.5"
-            )
-        kind, joint, start, end, size = found.groups()
-        return cls(
-            int(joint), cast(FaultKind, kind), float(start or 0), float(end or "inf"), float(size or 1.0)
-        )
 
 
 class Cobot:
@@ -82,7 +45,7 @@ class Cobot:
 
     def __init__(self, seed: int, faults: Sequence[Fault] = ()) -> None:
         self.seed = seed
-        self.faults: tuple[Fault, ...] = tuple(faults)
+        self.faults: tuple[Fault, ...] = tuple(checked(fault, FAULTS) for fault in faults)
 
     def sample(self, index: int) -> dict[str, float]:
         """One sample by signal name; `index` counts from 0 at 50 Hz."""
@@ -119,7 +82,7 @@ class Cobot:
         truth = np.zeros(n, dtype=np.int64)
         index = np.arange(start, start + n)
         for fault in self.faults:
-            truth[_active(fault, index)] = fault.joint
+            truth[_active(fault, index)] = int(fault.part)
         return truth
 
     def _motion(self, index: NDArray[np.int64]) -> _Motion:
@@ -142,7 +105,8 @@ class Cobot:
         velocity: Floats,
         torque: Floats,
     ) -> None:
-        on, j = _active(fault, index), fault.joint - 1
+        on, joint = _active(fault, index), int(fault.part)
+        j = joint - 1
         if not on.any():
             return
         if fault.kind == "friction":
@@ -153,7 +117,7 @@ class Cobot:
             position[on, j] -= 0.5 * fault.size * motion.direction[on, j]
             torque[on, j] += 2.5 * fault.size * _COULOMB[j] * ring * motion.direction[on, j]
         elif fault.kind == "spike":
-            hits = _spikes(self.seed, fault.joint, int(index[0]), len(index))[on]
+            hits = _spikes(self.seed, joint, int(index[0]), len(index))[on]
             torque[on, j] += 3.0 * fault.size * _COULOMB[j] * hits
             velocity[on, j] += 4.0 * fault.size * hits
 
@@ -164,9 +128,9 @@ class Cobot:
             if fault.kind != "stuck-sensor" or not on.any():
                 continue
             others = Cobot(self.seed, (*self.faults[:at], *self.faults[at + 1 :]))
-            first = int(np.ceil(fault.start_s * RATE_HZ))
-            out[on, fault.joint - 1, 0] = others.block(first, 1)[0, 3 * (fault.joint - 1)]
-            out[on, fault.joint - 1, 1] = 0.0
+            first, j = int(np.ceil(fault.start_s * RATE_HZ)), int(fault.part) - 1
+            out[on, j, 0] = others.block(first, 1)[0, 3 * j]
+            out[on, j, 1] = 0.0
 
 
 # --- the robot's build: about a 5 kg cobot of 0.85 m reach --------------------------------------------------

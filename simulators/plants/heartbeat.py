@@ -13,7 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from simulators.plants.ailments import FAULT_KINDS, Fault, Floats, change, person
+from simulators.faults.fault import Fault
+from simulators.plants.ailments import FAULT_KINDS, Floats, change, person
 
 _BLOCK = 64  # beats are laid out so many at a time
 _AF_BLOCK = 16  # beats of fibrillation whose lengths are drawn freely, then scaled to fill their place

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.plants.ailments import FAULT_KINDS, Fault, change, person
+from simulators.faults.fault import Fault, checked
+from simulators.plants.ailments import FAULT_KINDS, FAULTS, change, person
 from simulators.plants.heartbeat import beats
 from simulators.plants.waveforms import CHUNK, RATE_HZ, ecg_chunk, ppg_chunk
 
-__all__ = ["ECG_HZ", "FAULT_KINDS", "UNITS", "VITALS", "Fault", "Patient"]
+__all__ = ["ECG_HZ", "FAULTS", "FAULT_KINDS", "UNITS", "VITALS", "Patient"]
 
 ECG_HZ = RATE_HZ
 UNITS = {  # UCUM
@@ -48,7 +49,7 @@ class Patient:
 
     def __init__(self, seed: int, faults: Sequence[Fault] = ()) -> None:
         self.seed = seed
-        self.faults: tuple[Fault, ...] = tuple(faults)
+        self.faults: tuple[Fault, ...] = tuple(checked(fault, FAULTS) for fault in faults)
 
     def ecg(self, start: int, n: int) -> Floats:
         """Samples `start .. start+n-1` of lead II in mV, shape (n,); they count from 0 at 250 Hz."""

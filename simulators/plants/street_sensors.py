@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simulators.faults.lapses import Lapse
+from simulators.faults.fault import Fault, FaultKinds, checked
 
 UNITS = {
     "occupied": "",
@@ -21,7 +21,7 @@ UNITS = {
     "battery": "V",
 }
 SIGNALS: tuple[str, ...] = tuple(UNITS)
-FAULTS = {
+FAULTS: FaultKinds = {
     "flood": "the water rises to SIZE x 300 mm within five minutes",
     "din": "a building site is SIZE x 20 dB louder than the street",
     "flat": "the batteries have SIZE x 0.6 V less",
@@ -35,12 +35,12 @@ class StreetSensors:
     """`sensors` of them, numbered from 0; `seed` chooses the street, its traffic and its weather."""
 
     def __init__(
-        self, seed: int, faults: Sequence[Lapse] = (), *, sensors: int = 4, period_s: float = 60.0
+        self, seed: int, faults: Sequence[Fault] = (), *, sensors: int = 4, period_s: float = 60.0
     ) -> None:
         if not 1 <= sensors <= 1_000 or not period_s > 0:
             raise ValueError(f"{sensors} sensors every {period_s} s are not possible")
         self.seed = seed
-        self.faults: tuple[Lapse, ...] = tuple(faults)
+        self.faults: tuple[Fault, ...] = tuple(checked(fault, FAULTS) for fault in faults)
         self.sensors = sensors
         self.period_s = period_s
 
@@ -84,7 +84,7 @@ class StreetSensors:
 
     def _size(self, kind: str, at_s: float) -> float:
         return max(
-            (one.size for one in self.faults if one.kind == kind and one.start_s <= at_s < one.end_s),
+            (one.size for one in self.faults if one.kind == kind and one.active(at_s)),
             default=0.0,
         )
 
@@ -93,7 +93,7 @@ class StreetSensors:
             (
                 300.0 * one.size * min(1.0, (at_s - one.start_s) / _RISE_S)
                 for one in self.faults
-                if one.kind == "flood" and one.start_s <= at_s < one.end_s
+                if one.kind == "flood" and one.active(at_s)
             ),
             default=0.0,
         )

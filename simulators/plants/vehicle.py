@@ -9,14 +9,13 @@ in any order, is the same to the bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.faults import fault_text
+from simulators.faults.fault import Fault, FaultKind, FaultKinds, checked
 from simulators.plants import trip
 from simulators.plants.powertrain import (
     CAPACITY,
@@ -49,48 +48,20 @@ UNITS: dict[str, str] = {  # UCUM
 }
 SIGNALS: tuple[str, ...] = tuple(UNITS)
 LABELS: tuple[str, ...] = ("calm", "brake", "acceleration", "cornering")
-FAULT_KINDS: tuple[str, ...] = ("brake", "acceleration", "cornering", "overheat", "stuck")
+_LARGEST = 2  # fault size
+# brake, acceleration and cornering are hard manoeuvres at `start_s` and every 20 s until `end_s`. Each begins
+# as soon as the car and the road allow it (a car that waits at a light cannot brake). If the car first has to
+# slow down for its next light, the manoeuvre begins after the light
+FAULTS: FaultKinds = {
+    "brake": FaultKind("the driver brakes with SIZE x 5 m/s2", largest=_LARGEST),
+    "acceleration": FaultKind("the driver accelerates with SIZE x 4 m/s2", largest=_LARGEST),
+    "cornering": FaultKind("the driver swerves with SIZE x 4.6 m/s2", largest=_LARGEST),
+    "overheat": FaultKind("the cells get SIZE x 25 Cel warmer; the time constant is 60 s", largest=_LARGEST),
+    "stuck": FaultKind("one signal, the part, freezes", SIGNALS, _LARGEST),
+}
 
 _KEPT = 1024  # stretches whose beginning a car remembers
-_AGAIN_S = 20  # a driver told to drive hard does so about as often
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something wrong with the car or its driver between two times (seconds since sample 0).
-
-    `brake`, `acceleration` and `cornering` are hard manoeuvres: at `start_s` and every 20 s until `end_s`,
-    each as soon as the car and the road allow it (a car that waits at a light cannot brake), if they do so
-    before it has to slow down for its next light; later than that, after the light. Size 1 is a deceleration
-    of 5 m/s2, an acceleration of 4 m/s2, a swerve of 4.6 m/s2. `overheat` warms the cells by up to 25 Cel
-    times its size, with a time constant of a minute. `stuck` freezes one signal, named as its part.
-    """
-
-    kind: str
-    part: str = ""
-    start_s: float = 0.0
-    end_s: float = float("inf")
-    size: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in FAULT_KINDS:
-            raise ValueError(f"fault {self.kind!r} is not one of {', '.join(FAULT_KINDS)}")
-        if self.kind == "stuck" and self.part not in SIGNALS:
-            raise ValueError(f"fault stuck:{self.part} names none of {', '.join(SIGNALS)}")
-        if self.kind != "stuck" and self.part:
-            raise ValueError(f"fault {self.kind} has no part {self.part!r}")
-        fault_text.check_times(self.start_s, self.end_s)
-        if not 0 < self.size <= 2:
-            raise ValueError(f"fault size {self.size} is not above 0 and at most 2")
-
-    @classmethod
-    def parse(cls, text: str) -> Fault:
-        """Read `KIND[:SIGNAL][@START[-END]][xSIZE]`, e.g. `brake@20-22x1.2` or `stuck:speed@30`.
-
-        Raises:
-            ValueError: it is not of this form, or no such fault is possible.
-        """
-        return cls(*fault_text.read(text, "brake@20-22"))
+_AGAIN_S = 20  # from one hard manoeuvre of a fault to the next
 
 
 class Vehicle:
@@ -98,7 +69,7 @@ class Vehicle:
 
     def __init__(self, seed: int, faults: Sequence[Fault] = ()) -> None:
         self.seed = seed
-        self.faults: tuple[Fault, ...] = tuple(faults)
+        self.faults: tuple[Fault, ...] = tuple(checked(fault, FAULTS) for fault in faults)
         self._asked = tuple(fault for fault in self.faults if fault.kind in trip.LABEL)
         self._states: dict[int, tuple[float, float]] = {}  # by stretch
 

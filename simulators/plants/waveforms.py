@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.plants.ailments import Fault, Floats
+from simulators.faults.fault import Fault
+from simulators.plants.ailments import Floats
 from simulators.plants.heartbeat import Beat, beats, breaths
 
 RATE_HZ = 250

@@ -19,13 +19,14 @@ from adapters.base import Reading
 from agent.offline.mcap_file import Reader, RecordingError, session
 from agent.offline.regression import Expected, compare
 from edgebed.processes import Child, edgebed_command
-from simulators.plants.cobot import RATE_HZ, SIGNALS, Cobot, Fault
+from simulators.faults.fault import Fault
+from simulators.plants.cobot import RATE_HZ, SIGNALS, Cobot
 from simulators.plants.scene import Scene
 from wire.messages import Quality
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 SECONDS = 40
-FAULT = Fault(joint=3, kind="friction", start_s=15, size=2.0)
+FAULT = Fault("friction", "3", start_s=15, size=2.0)
 PICTURES = 6
 
 

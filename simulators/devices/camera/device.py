@@ -22,7 +22,7 @@ import numpy as np
 
 from simulators.devices.camera.rtp import CLOCK_HZ, MAX_SIDE
 from simulators.devices.camera.rtsp import RtspServer
-from simulators.faults.lapses import Lapses
+from simulators.faults.fault import DeviceFaults
 from simulators.plants.scene import Scene
 from simulators.plants.scenery import Picture
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
@@ -35,7 +35,7 @@ Truth = list[tuple[str, float, float, float, float]]
 cv2.setNumThreads(1)  # a simulator beside what it is there for takes no core more than it needs
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-LAPSES = {
+FAULTS = {
     "covered": "something is before the lens: pictures are black",
     "frozen": "the same picture again and again",
     "silent": "no pictures; the connection stays up",
@@ -79,7 +79,7 @@ class StreetCamera:
         self.skipped = 0
         self.index = -1  # of the newest picture sent
         self.start_ns = 0  # time of picture 0
-        self._lapses = Lapses(LAPSES, faults)
+        self._faults = DeviceFaults(FAULTS, faults=faults)
         self.fps = fps  # 0 until it is open: the clip's own
         self._film_of = (seed, clip, size, fps)
         self._source: _Source | None = None
@@ -132,11 +132,11 @@ class StreetCamera:
         Raises:
             ValueError: no such fault.
         """
-        self._lapses.add(fault, max(0.0, self._elapsed_s()) if self._source else 0.0)
+        self._faults.add(fault, max(0.0, self._elapsed_s()) if self._source else 0.0)
 
     def repair(self) -> None:
         """Take every fault back."""
-        self._lapses.clear()
+        self._faults.clear()
 
     def truth_at(self, frame: int) -> Truth:
         """What can be seen in picture `frame`: (label, x, y, w, h) in px.
@@ -218,12 +218,12 @@ class StreetCamera:
 
     def _jpeg(self, source: _Source, index: int) -> bytes:
         at_s = index / self.fps
-        if self._lapses.size("silent", at_s):
+        if self._faults.size("silent", at_s):
             return b""
-        for frozen in self._lapses.active("frozen", at_s):
+        for frozen in self._faults.active("frozen", at_s):
             index = min(index, math.ceil(frozen.start_s * self.fps))
         picture = source.picture(index)
-        if self._lapses.size("covered", at_s):
+        if self._faults.size("covered", at_s):
             picture = np.zeros_like(picture)
         _, jpeg = cv2.imencode(".jpg", picture, self._quality)
         return jpeg.tobytes()

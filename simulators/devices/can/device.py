@@ -13,20 +13,19 @@ import os
 import pty
 import tty
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from simulators.devices.can.ecu import Ecu
 from simulators.devices.can.slcan import BusFrame, Slcan
 from simulators.devices.can.vehicle_frames import GEARS, PACK_CELLS, frames, gear
-from simulators.faults.lapses import Lapses
+from simulators.faults.fault import DeviceFaults
 from simulators.plants import vehicle
 from simulators.plants.vehicle import RATE_HZ, Vehicle
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import TryAgain
 
-LAPSES = {
+FAULTS = {
     "silent": "nobody on the bus sends",
     "wrong-dlc": "the Pack message is three bytes too short",
     "foreign": "a flood of frames that the DBC does not know, 20 a cycle times the size",
@@ -75,11 +74,8 @@ class VehicleBus:
         self.skipped = 0  # cycles that a sleeping machine missed
         self.lost = 0  # lines that clients did not take in time
         self.vin = vin or f"EDGEBED0V{seed % 10**8:08d}"  # of no maker
-        self._lapses = Lapses(LAPSES)
-        lapses = [text for text in faults if self._lapses.knows(text)]
-        self._lapses = Lapses(LAPSES, lapses)
+        self._faults = DeviceFaults(FAULTS, vehicle.FAULTS, faults)
         self._seed = seed
-        self._faults = [_fault_of_car(text) for text in faults if text not in lapses]
         self._ecu = Ecu(self._answered, self._measured, lambda: self._on(self._now_s), self.vin)
         self._car, self._trip = self._driven()
         self._index = 0
@@ -113,17 +109,11 @@ class VehicleBus:
 
     def inject(self, fault: str) -> None:
         """Break something from now on, or from the fault's start where that is later."""
-        if self._lapses.knows(fault):
-            self._lapses.add(fault, self._index / RATE_HZ)
-            return
-        parsed = _fault_of_car(fault)
-        if parsed.end_s > self._index / RATE_HZ:
-            self._faults.append(replace(parsed, start_s=max(parsed.start_s, self._index / RATE_HZ)))
-            self._car, self._trip = self._driven()
+        self._faults.add(fault, self._index / RATE_HZ)
+        self._car, self._trip = self._driven()
 
     def repair(self) -> None:
         """Take every fault back."""
-        self._lapses.clear()
         self._faults.clear()
         self._car, self._trip = self._driven()
 
@@ -185,29 +175,29 @@ class VehicleBus:
             await asyncio.sleep(0)  # clients are served between cycles, however late we are
 
     def _cycle(self, index: int) -> None:
-        lapses = self._on(index / RATE_HZ)
-        if "silent" in lapses:
+        faults = self._on(index / RATE_HZ)
+        if "silent" in faults:
             return
         at_ns = self.start_ns + index * _PERIOD_NS
-        said_ns = self.start_ns if "stuck-clock" in lapses else at_ns
-        sent = frames(index, said_ns, self._car.sample(index), lapses)
-        flood = round(20 * self._lapses.size("foreign", index / RATE_HZ))
+        said_ns = self.start_ns if "stuck-clock" in faults else at_ns
+        sent = frames(index, said_ns, self._car.sample(index), faults)
+        flood = round(20 * self._faults.size("foreign", index / RATE_HZ))
         sent[1:1] = [BusFrame(0x600 + n % 0x100, bytes(8)) for n in range(flood)]
-        noise = b"t14\xff8zz\r" if "garbage" in lapses else b""
+        noise = b"t14\xff8zz\r" if "garbage" in faults else b""
         for where, adapter in list(self._adapters.items()):
             if adapter.open:
                 lines = b"".join(adapter.line(frame, at_ns // NS_PER_MS) for frame in sent)
                 self._write(where, noise + lines)
 
     def _on(self, at_s: float) -> frozenset[str]:
-        return frozenset(kind for kind in LAPSES if self._lapses.size(kind, at_s))
+        return frozenset(kind for kind in FAULTS if self._faults.size(kind, at_s))
 
     @property
     def _now_s(self) -> float:
         return max(0.0, (self.clock.now_ns() - self.start_ns) / NS_PER_S)
 
     def _driven(self) -> tuple[Vehicle, _Trip]:
-        car = Vehicle(self._seed, self._faults)
+        car = Vehicle(self._seed, self._faults.of_plant)
         return car, _Trip(car, 12_000.0 + self._seed % 1_000)
 
     def _measured(self) -> dict[str, float]:
@@ -274,13 +264,6 @@ class VehicleBus:
                     self._write(ours, answers)
 
         asyncio.get_running_loop().add_reader(ours, typed)
-
-
-def _fault_of_car(text: str) -> vehicle.Fault:
-    try:
-        return vehicle.Fault.parse(text)
-    except ValueError as error:
-        raise ValueError(f"{error}; of the bus there are {', '.join(LAPSES)}") from error
 
 
 class _Trip:

@@ -20,18 +20,18 @@ log = logging.getLogger("edgebed.simulators.can")
 
 
 class Ecu:
-    """One control unit. `values` gives what it measures now; `lapses` what it does wrong now."""
+    """One control unit. `values` gives what it measures now; `faults` what it does wrong now."""
 
     def __init__(
         self,
         send: Callable[[BusFrame], None],
         values: Callable[[], Mapping[str, float]],
-        lapses: Callable[[], frozenset[str]],
+        faults: Callable[[], frozenset[str]],
         vin: str,
     ) -> None:
         if len(vin) != 17:
             raise ValueError("a VIN has 17 characters")
-        self._send, self._values, self._lapses, self._vin = send, values, lapses, vin
+        self._send, self._values, self._faults, self._vin = send, values, faults, vin
         self._requests: asyncio.Queue[BusFrame] = asyncio.Queue(_QUEUED)
         self._flow: asyncio.Queue[bytes] = asyncio.Queue(_QUEUED)
 
@@ -48,16 +48,16 @@ class Ecu:
         while True:
             frame = await self._requests.get()
             size = frame.data[0]
-            if not 1 <= size <= 7 or len(frame.data) <= size or "ecu-silent" in self._lapses():
+            if not 1 <= size <= 7 or len(frame.data) <= size or "ecu-silent" in self._faults():
                 continue  # requests of OBD-II are single frames
             await self._respond(frame.data[1 : 1 + size], functional=frame.id == FUNCTIONAL)
 
     async def _respond(self, request: bytes, *, functional: bool) -> None:
-        lapses, service = self._lapses(), request[0]
-        if "ecu-refuses" in lapses:
+        faults, service = self._faults(), request[0]
+        if "ecu-refuses" in faults:
             await self._transmit(bytes([0x7F, service, _NOT_NOW]))
             return
-        if "ecu-pending" in lapses:
+        if "ecu-pending" in faults:
             await self._transmit(bytes([0x7F, service, _PENDING]))
             await asyncio.sleep(_PENDING_S)
         answer = self._answer(request)
@@ -94,7 +94,7 @@ class Ecu:
             for _ in range(block or len(rest)):
                 if not rest:
                     return
-                skipped = "ecu-garbled" in self._lapses()  # a consecutive frame is lost
+                skipped = "ecu-garbled" in self._faults()  # a consecutive frame is lost
                 self._put(bytes([0x20 | (number + skipped) & 0xF]) + rest[:7])
                 rest, number = rest[7:], number + 1
                 await asyncio.sleep(gap_s)

@@ -31,11 +31,11 @@ def gear(speed: float, pedal: float) -> int:
     return DRIVE if speed > 0 or pedal > 0 else NEUTRAL
 
 
-def frames(index: int, at_ns: int, true: Mapping[str, float], lapses: frozenset[str]) -> list[BusFrame]:
-    """The frames of one cycle; `true` holds the plant's signals by name, `lapses` what the units do wrong."""
-    absent = "not-available" in lapses
-    slope = math.nan if "nan" in lapses else true["slope"]
-    speed = _TOO_FAST if "out-of-range" in lapses else _u16(true["speed"], 0.01)
+def frames(index: int, at_ns: int, true: Mapping[str, float], faults: frozenset[str]) -> list[BusFrame]:
+    """The frames of one cycle; `true` holds the plant's signals by name, `faults` what the units do wrong."""
+    absent = "not-available" in faults
+    slope = math.nan if "nan" in faults else true["slope"]
+    speed = _TOO_FAST if "out-of-range" in faults else _u16(true["speed"], 0.01)
     voltage = true["pack_voltage"]
     selected = gear(true["speed"], true["pedal"])
     pack = struct.pack(
@@ -53,7 +53,7 @@ def frames(index: int, at_ns: int, true: Mapping[str, float], lapses: frozenset[
             ),
         ),
         BusFrame(0x120, struct.pack("<ff", slope, true["altitude"])),
-        BusFrame(0x18FF50E5, pack[:5] if "wrong-dlc" in lapses else pack, extended=True),
+        BusFrame(0x18FF50E5, pack[:5] if "wrong-dlc" in faults else pack, extended=True),
         BusFrame(0x130, struct.pack("<Bh5x", 0, _s16(true["cell_temperature"], 0.1))),
         BusFrame(0x130, struct.pack("<BH5x", 1, _u16(voltage / PACK_CELLS, 0.0001))),
         BusFrame(

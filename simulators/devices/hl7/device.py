@@ -28,7 +28,7 @@ from simulators.devices.hl7.messages import (
     verdict,
     vitals_message,
 )
-from simulators.faults.lapses import Lapses
+from simulators.faults.fault import DeviceFaults
 from simulators.plants import patient
 from simulators.plants.patient import ECG_HZ, VITALS, Patient
 from simulators.simulator import Value
@@ -88,13 +88,13 @@ class BedsideMonitor:
     ) -> None:
         if charset not in CHARSETS:
             raise ValueError(f"charset {charset!r} is not one of {', '.join(CHARSETS)}")
-        self.patient = Patient(seed)
         self.host, self.port = host, port
         self.clock = clock or Clock()
         self.start_ns = 0
         self.counters: Counter[str] = Counter()  # sent, acknowledged, errors, rejected, resent, dropped
         self._seed = seed
-        self._lapses = Lapses(FAULTS)
+        self._faults = DeviceFaults(FAULTS, patient.FAULTS, faults)
+        self.patient = Patient(seed, self._faults.of_plant)
         self._to = connect.rpartition(":")
         self._charset = charset
         self._ack_s = ack_s
@@ -109,8 +109,6 @@ class BedsideMonitor:
             if not self._to[0] or not self._to[2].isdigit():
                 raise ValueError(f"connect {connect!r} is not host:port")
             self.host, self.port = self._to[0], int(self._to[2])
-        for fault in faults:
-            self.inject(fault)
 
     @property
     def url(self) -> str:
@@ -134,20 +132,13 @@ class BedsideMonitor:
 
     def inject(self, fault: str) -> None:
         """Break something of the monitor or its patient, from now on or from its later start."""
-        now = float(self._second)
-        kind = fault.partition("@")[0].partition("x")[0]
-        if kind not in patient.FAULT_KINDS:
-            self._lapses.add(fault, now)
-            return
-        ailment = patient.Fault.parse(fault)
-        if ailment.end_s > now:
-            later = replace(ailment, start_s=max(ailment.start_s, now))
-            self.patient.faults = (*self.patient.faults, later)
+        self._faults.add(fault, float(self._second))
+        self.patient.faults = self._faults.of_plant
 
     def repair(self) -> None:
         """Take every fault back, the patient's too."""
+        self._faults.clear()
         self.patient.faults = ()
-        self._lapses.clear()
 
     async def __aenter__(self) -> Self:
         self.start_ns = -(-self.clock.now_ns() // NS_PER_S) * NS_PER_S
@@ -194,11 +185,11 @@ class BedsideMonitor:
 
     def _messages(self, second: int) -> list[Report]:
         at_ns = shown_ns = self.start_ns + second * NS_PER_S
-        if repeats := self._lapses.active("time-repeat", second):
+        if repeats := self._faults.active("time-repeat", second):
             shown_ns = self.start_ns + int(repeats[0].start_s) * NS_PER_S
         elif self._active("time-back", second):
             shown_ns -= 10 * NS_PER_S
-        large = self._lapses.size("large", second)
+        large = self._faults.size("large", second)
         units = [name for name in VITALS if self._active(f"unit-{name.replace('_', '-')}", second)]
         vitals, ecg = (self._envelope(second, letter, at_ns + NS_PER_S) for letter in "VW")
         steps = np.rint(self.patient.ecg(second * ECG_HZ, ECG_HZ) / RESOLUTION_MV).astype(int).tolist()
@@ -229,7 +220,7 @@ class BedsideMonitor:
         return replace(named, device=OTHER_DEVICE) if self._active("other-device", second) else named
 
     def _active(self, kind: str, second: float) -> bool:
-        return bool(self._lapses.active(kind, second))
+        return bool(self._faults.active(kind, second))
 
     # --- to whom it says it
 

@@ -10,17 +10,16 @@ import math
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from simulators.devices.modbus.server import ILLEGAL_ADDRESS, Manners, Refusal, TcpListener, Terminal, Way
-from simulators.faults.lapses import Lapse, Lapses
+from simulators.faults.fault import DeviceFaults, Fault, FaultKinds
 from simulators.plants import air, cobot
 from simulators.simulator import Value
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 
-LAPSES: dict[str, str] = {  # what both devices can do wrong
+FAULTS: dict[str, str] = {  # what both devices can do wrong
     "refuse": "refuse every request with the exception code xSIZE",
     "silent": "answer nothing",
     "late": "answer xSIZE real seconds late",
@@ -39,7 +38,8 @@ class Unit(ABC):
     """
 
     rate_hz: int
-    lapses: Mapping[str, str]
+    faults: FaultKinds
+    plant_faults: FaultKinds
 
     def __init__(
         self,
@@ -58,11 +58,9 @@ class Unit(ABC):
         self.start_ns = 0  # time of sample 0
         self.requests = 0  # since the start
         self.refused = 0  # of them, those for an address that it does not have
-        self._lapses = Lapses(self.lapses)
-        self._repair_plant()
+        self._faults = DeviceFaults(self.faults, self.plant_faults, faults)
+        self._build_plant(self._faults.of_plant)
         self._server: TcpListener | Terminal | None = None
-        for text in faults:
-            self.inject(text)
 
     @property
     def url(self) -> str:
@@ -77,20 +75,20 @@ class Unit(ABC):
         return NS_PER_S // self.rate_hz
 
     def inject(self, fault: str) -> None:
-        """Break something from now on: a fault of the plant, or one of `lapses`.
+        """Break something from now on: a fault of the plant, or one of `faults`.
 
         Raises:
             ValueError: no such fault.
         """
-        if self._lapses.knows(fault):
-            self._lapses.add(fault, self._now_s())
-        else:
-            self._break_plant(fault, (self.index() + 1) / self.rate_hz if self.start_ns else 0.0)
+        # a sample that may have been read does not change any more
+        next_s = (self.index() + 1) / self.rate_hz if self.start_ns else 0.0
+        self._faults.add(fault, self._now_s(), plant_now_s=next_s)
+        self._build_plant(self._faults.of_plant)
 
     def repair(self) -> None:
         """Take every fault back."""
-        self._lapses.clear()
-        self._repair_plant()
+        self._faults.clear()
+        self._build_plant(())
 
     def index(self) -> int:
         """Of the newest sample."""
@@ -140,17 +138,17 @@ class Unit(ABC):
     def manners(self) -> Manners:
         """How it answers now."""
         return Manners(
-            answers_as=int(self.lapse("other-unit")),
-            late_s=self.lapse("late"),
-            silent=self.lapse("silent") > 0,
-            exception=int(self.lapse("refuse")),
-            short=int(self.lapse("short")),
-            garbage=self.lapse("garbage") > 0,
+            answers_as=int(self.fault("other-unit")),
+            late_s=self.fault("late"),
+            silent=self.fault("silent") > 0,
+            exception=int(self.fault("refuse")),
+            short=int(self.fault("short")),
+            garbage=self.fault("garbage") > 0,
         )
 
-    def lapse(self, kind: str) -> float:
+    def fault(self, kind: str) -> float:
         """How bad it is now; 0 where it is not."""
-        return self._lapses.size(kind, self._now_s())
+        return self._faults.size(kind, self._now_s())
 
     def _now_s(self) -> float:
         return (self.clock.now_ns() - self.start_ns) / NS_PER_S if self.start_ns else 0.0
@@ -170,18 +168,16 @@ class Unit(ABC):
         """Who it says it is."""
 
     @abstractmethod
-    def _break_plant(self, fault: str, now_s: float) -> None: ...
-
-    @abstractmethod
-    def _repair_plant(self) -> None:
-        """Make the plant anew, as it is without faults."""
+    def _build_plant(self, faults: Sequence[Fault]) -> None:
+        """Make the plant, with these faults."""
 
 
 class ParticulateSensor(Unit):
     """A particulate sensor, once a second: 16 input registers, configs/maps/particulate-modbus.yaml."""
 
     rate_hz = air.RATE_HZ
-    lapses = LAPSES | {
+    plant_faults = air.FAULTS
+    faults = FAULTS | {
         "stuck-counter": "take no new sample",
         "lost-samples": "count xSIZE samples more than it takes",
         "nan": "show NaN as pm2_5",
@@ -202,18 +198,18 @@ class ParticulateSensor(Unit):
         """Who it is, status, counter, time, values."""
         if table != "input":
             return {}
-        if self.lapse("stuck-counter"):
-            index = int(self._stuck_s * self.rate_hz)
+        for stuck in self._faults.active("stuck-counter", self._now_s()):
+            index = int(stuck.start_s * self.rate_hz)
         sample = self.air.sample(index)
-        ahead_s = self.lapse("clock-ahead") - self.lapse("clock-behind")
+        ahead_s = self.fault("clock-ahead") - self.fault("clock-behind")
         at_ms = (self.start_ns + index * self.period_ns) // NS_PER_MS + int(ahead_s * 1000)
-        pm2_5 = math.nan if self.lapse("nan") else sample["pm2_5"]
-        temperature = -0x8000 if self.lapse("no-reading") else _whole(sample["temperature"] * 100)
+        pm2_5 = math.nan if self.fault("nan") else sample["pm2_5"]
+        temperature = -0x8000 if self.fault("no-reading") else _whole(sample["temperature"] * 100)
         packed = struct.pack(
             ">HHIQfffhH",
-            0x1234 if self.lapse("other-device") else 0xA125,
+            0x1234 if self.fault("other-device") else 0xA125,
             0b01 if index < 30 else 0b00,  # it warms up
-            (index + int(self.lapse("lost-samples"))) % 2**32,
+            (index + int(self.fault("lost-samples"))) % 2**32,
             max(0, at_ms),
             sample["pm1"],
             pm2_5,
@@ -223,32 +219,21 @@ class ParticulateSensor(Unit):
         )
         return dict(enumerate(struct.unpack(f">{len(packed) // 2}H", packed)))
 
-    def inject(self, fault: str) -> None:
-        """See `Unit.inject`."""
-        super().inject(fault)
-        if fault.startswith("stuck-counter"):
-            self._stuck_s = max(Lapse.parse(fault, self.lapses).start_s, self._now_s())
-
     def objects(self) -> Mapping[int, bytes]:
         """By function 43/14."""
-        product = b"Kettle" if self.lapse("other-device") else b"PM-16"
+        product = b"Kettle" if self.fault("other-device") else b"PM-16"
         return {0: b"edgebed", 1: product, 2: b"1.2"}
 
-    def _break_plant(self, fault: str, now_s: float) -> None:
-        found = air.Fault.parse(fault)
-        if found.end_s > now_s:
-            self.air.faults = (*self.air.faults, replace(found, start_s=max(found.start_s, now_s)))
-
-    def _repair_plant(self) -> None:
-        self.air = air.Air(self.seed)
-        self._stuck_s = 0.0
+    def _build_plant(self, faults: Sequence[Fault]) -> None:
+        self.air = air.Air(self.seed, faults)
 
 
 class ModbusCobot(Unit):
     """A cobot's controller, ten times a second, configs/maps/cobot-modbus.yaml; it stamps nothing."""
 
     rate_hz = 10
-    lapses = LAPSES | {"stop": "be stopped by its emergency stop (the register alone)"}
+    plant_faults = cobot.FAULTS
+    faults = FAULTS | {"stop": "be stopped by its emergency stop (the register alone)"}
 
     def truth(self, at_ns: int) -> Mapping[str, Value]:
         """What the joints did at the sample that a time falls into, `faulty_joint` beside it."""
@@ -265,8 +250,8 @@ class ModbusCobot(Unit):
         if table != "holding":
             return {}
         sample = self.cobot.sample(index * _PLANT_STEPS)
-        stopped = int(self.lapse("stop") > 0)
-        version = (1, 4, 0) if self.lapse("other-device") else (2, 9, 1)
+        stopped = int(self.fault("stop") > 0)
+        version = (1, 4, 0) if self.fault("other-device") else (2, 9, 1)
         state = [*version, _EMERGENCY_STOP if stopped else _MOVING, 1 - stopped, stopped, 0, 0, 0]
         held = dict(enumerate(state, 256))
         for joint in range(1, cobot.JOINTS + 1):
@@ -279,13 +264,8 @@ class ModbusCobot(Unit):
         """Not by this controller."""
         return {}
 
-    def _break_plant(self, fault: str, now_s: float) -> None:
-        found = cobot.Fault.parse(fault)
-        if found.end_s > now_s:
-            self.cobot.faults = (*self.cobot.faults, replace(found, start_s=max(found.start_s, now_s)))
-
-    def _repair_plant(self) -> None:
-        self.cobot = cobot.Cobot(self.seed)
+    def _build_plant(self, faults: Sequence[Fault]) -> None:
+        self.cobot = cobot.Cobot(self.seed, faults)
 
 
 _PLANT_STEPS = cobot.RATE_HZ // ModbusCobot.rate_hz

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
 from simulators.devices.mqtt.publisher import Publisher, broker_of
-from simulators.faults.lapses import Lapse, Lapses
+from simulators.faults.fault import DeviceFaults, Fault, FaultKinds
 from wire.clock import NS_PER_S, Clock
 from wire.errors import Unreachable
 
@@ -21,20 +21,20 @@ _GIVE_UP_NS = 10 * NS_PER_S  # later than this, turns are skipped
 class Plant(Protocol):
     """What is behind a device."""
 
-    faults: tuple[Lapse, ...]
+    faults: tuple[Fault, ...]
 
 
 class MqttDevice(ABC):
-    """Subclasses say what they are (`kind`, `lapses`, `plant_faults`) and what they do each turn (`_step`).
+    """Subclasses say what they are (`kind`, `faults`, `plant_faults`) and what they do each turn (`_step`).
 
-    Turn i is at `start_ns + i * period / parts`, `start_ns` a whole multiple of the period. A lapse `broken`
+    Turn i is at `start_ns + i * period / parts`, `start_ns` a whole multiple of the period. A fault `broken`
     cuts the connection without a goodbye for as long as it lasts. `url` and `port` are the broker's: such a
     device is a client itself.
     """
 
     kind: ClassVar[str]
-    lapses: ClassVar[Mapping[str, str]]
-    plant_faults: ClassVar[Mapping[str, str]]
+    faults: ClassVar[FaultKinds]
+    plant_faults: ClassVar[FaultKinds]
 
     def __init__(
         self,
@@ -57,11 +57,10 @@ class MqttDevice(ABC):
         self._period_ns = period_ns
         self._parts = parts
         self._turn = 0  # the next one
-        self._lapses = Lapses(self.lapses)
+        self._faults = DeviceFaults(self.faults, self.plant_faults, faults)
+        plant.faults = self._faults.of_plant
         self._publisher: Publisher | None = None
         self._task: asyncio.Task[None] | None = None
-        for text in faults:
-            self._add(text, 0.0)
 
     @property
     def url(self) -> str:
@@ -70,15 +69,19 @@ class MqttDevice(ABC):
 
     def inject(self, fault: str) -> None:
         """Break something from now on, or from the fault's start where that is later."""
-        self._add(fault, self._now_s())
+        self._faults.add(fault, self._now_s())
+        self._plant.faults = self._faults.of_plant
 
     def repair(self) -> None:
         """Take every fault back; what is done is done."""
         now_s = self._now_s()
-        self._lapses.clear()
-        self._plant.faults = tuple(
-            replace(one, end_s=min(one.end_s, now_s)) for one in self._plant.faults if one.start_s < now_s
-        )
+        past = [
+            replace(fault, end_s=min(fault.end_s, now_s))
+            for fault in self._faults.of_plant
+            if fault.start_s < now_s
+        ]
+        self._faults.clear()
+        self._faults.of_plant = self._plant.faults = tuple(past)
 
     async def __aenter__(self) -> Self:
         self.start_ns = self._next_sample_ns()  # for what it says while it connects
@@ -133,7 +136,7 @@ class MqttDevice(ABC):
 
     async def _is_connected(self, at_s: float) -> bool:
         """Cut or mend the connection as its faults want it; whether it is meant to be there."""
-        if self._lapses.size("broken", at_s):
+        if self._faults.size("broken", at_s):
             if self._publisher is not None:
                 await self._publisher.cut()
                 self._publisher = None
@@ -157,11 +160,3 @@ class MqttDevice(ABC):
 
     def _next_sample_ns(self) -> int:
         return -(-self.clock.now_ns() // self._period_ns) * self._period_ns
-
-    def _add(self, text: str, now_s: float) -> None:
-        fault = Lapse.parse(text, {**self.plant_faults, **self.lapses})
-        if fault.kind in self.lapses:
-            self._lapses.add(text, now_s)
-        elif fault.end_s > now_s:
-            begins_s = max(fault.start_s, now_s)
-            self._plant.faults = (*self._plant.faults, replace(fault, start_s=begins_s))

@@ -17,7 +17,7 @@ from simulators.plants import street_sensors
 from simulators.plants.street_sensors import StreetSensors
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 
-LAPSES = {
+FAULTS = {
     "silent": "nothing is published, the connection stays up",
     "broken": "the connection breaks without a goodbye, and comes back when the fault ends",
     "malformed": "every message is half a JSON document",
@@ -34,7 +34,7 @@ class KerbSensors(MqttDevice):
     """
 
     kind = "mqtt"
-    lapses = LAPSES
+    faults = FAULTS
     plant_faults = street_sensors.FAULTS
 
     def __init__(
@@ -70,25 +70,25 @@ class KerbSensors(MqttDevice):
         return {**self._street.sample(sensor, index), "sensor": sensor, "label": label}
 
     def _step(self, turn: int, at_s: float) -> None:
-        if self._publisher is None or self._lapses.size("silent", at_s):
+        if self._publisher is None or self._faults.size("silent", at_s):
             return
         index, sensor = divmod(turn, self._parts)
         sample = self._street.sample(sensor, index)
-        nan = bool(self._lapses.size("nan", at_s))
+        nan = bool(self._faults.size("nan", at_s))
 
         def number(name: str) -> float:
             return math.nan if nan else round(float(sample[name]), 3)
 
-        at_ms = self._due_ns(turn) // NS_PER_MS - int(10_000 * self._lapses.size("backward", at_s))
+        at_ms = self._due_ns(turn) // NS_PER_MS - int(10_000 * self._faults.size("backward", at_s))
         body = {
             "at": at_ms,
             "bay": {"occupied": bool(sample["occupied"])},
             "air": [{"noise": number("noise"), "temperature": number("temperature")}],
             "water": number("water_level"),
-            "padding": "x" * int(2_000_000 * self._lapses.size("huge", at_s)),
+            "padding": "x" * int(2_000_000 * self._faults.size("huge", at_s)),
         }
         text = json.dumps(body)
-        if self._lapses.size("malformed", at_s):
+        if self._faults.size("malformed", at_s):
             text = text[: len(text) // 2]
         self._publisher.publish(f"street/kerb-{sensor + 1}/reading", text.encode())
         self.written += 1

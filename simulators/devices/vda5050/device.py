@@ -21,7 +21,7 @@ from simulators.plants.amr import RATE_HZ, Amr, Situation
 from simulators.plants.amr_plan import MAP, Mission
 from wire.clock import NS_PER_S, Clock
 
-LAPSES = {
+FAULTS = {
     "silent": "nothing is published, the connection stays up",
     "broken": "the connection breaks without a goodbye, and comes back when the fault ends",
     "wrong-serial": "messages carry another vehicle's serial number",
@@ -45,7 +45,7 @@ class AmrVehicle(MqttDevice):
     """
 
     kind = "vda5050"
-    lapses = LAPSES
+    faults = FAULTS
     plant_faults = amr.FAULTS
 
     def __init__(
@@ -94,7 +94,7 @@ class AmrVehicle(MqttDevice):
     # --- what it does all day
 
     def _step(self, turn: int, at_s: float) -> None:
-        if self._lapses.size("silent", at_s):
+        if self._faults.size("silent", at_s):
             return
         now = self._amr.situation(turn)
         if now.mission and now.mission.own and now.mission.order_id != self._announced:
@@ -115,7 +115,7 @@ class AmrVehicle(MqttDevice):
     def _send_state(self, now: Situation, at_s: float) -> None:
         self.written += 1
         body = self._state(now, at_s)
-        share = self._lapses.size("lost", at_s)
+        share = self._faults.size("lost", at_s)
         if share and math.modf(self.written * min(share, 1.0))[0] < min(share, 1.0):
             self._header_ids["state"] += 1
             return
@@ -128,7 +128,7 @@ class AmrVehicle(MqttDevice):
             return
         at_s = self._turn / RATE_HZ
         text = json.dumps({**self._header(kind), **body}, ensure_ascii=False)
-        if kind == "state" and self._lapses.size("malformed", at_s):
+        if kind == "state" and self._faults.size("malformed", at_s):
             text = text[: len(text) // 2]
         self._publisher.publish(f"{self.base}/{kind}", text.encode())
 
@@ -136,14 +136,14 @@ class AmrVehicle(MqttDevice):
         at_s = self._turn / RATE_HZ
         self._header_ids[kind] += 1
         at = _EPOCH + timedelta(microseconds=(self.start_ns + self._turn * _PERIOD_NS) // 1_000)
-        at -= timedelta(seconds=10 * self._lapses.size("backward", at_s))
+        at -= timedelta(seconds=10 * self._faults.size("backward", at_s))
         identity = dict(self._identity)
-        if self._lapses.size("wrong-serial", at_s) and kind != "order":
+        if self._faults.size("wrong-serial", at_s) and kind != "order":
             identity["serialNumber"] += "-other"
         return {
             "headerId": self._header_ids[kind],
             "timestamp": f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1_000:03d}Z",
-            "version": "3.0.0" if self._lapses.size("version", at_s) else "2.1.0",
+            "version": "3.0.0" if self._faults.size("version", at_s) else "2.1.0",
             **identity,
         }
 
@@ -153,7 +153,7 @@ class AmrVehicle(MqttDevice):
 
     def _state(self, now: Situation, at_s: float) -> dict[str, Any]:
         measured = self._amr.sample(self._turn)
-        if self._lapses.size("nan", at_s):
+        if self._faults.size("nan", at_s):
             measured |= {"vx": math.nan, "omega": math.nan, "battery_charge": math.nan}
         nodes = now.mission.nodes if now.mission else (("dock", 0.0, 0.0),)
         left = range(now.reached, len(nodes)) if now.mission else range(0)
@@ -189,7 +189,7 @@ class AmrVehicle(MqttDevice):
                 "fieldViolation": now.field_violation,
             },
         }
-        if share := self._lapses.size("huge", at_s):
+        if share := self._faults.size("huge", at_s):
             body["information"] = [{"infoType": "x" * int(2_000_000 * share), "infoLevel": "DEBUG"}]
         return body
 

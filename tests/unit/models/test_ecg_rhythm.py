@@ -10,7 +10,8 @@ import pytest
 
 from agent.inference.gate import inspect
 from agent.inference.package import Model, load_package
-from simulators.plants.patient import ECG_HZ, Fault, Patient
+from simulators.faults.fault import Fault
+from simulators.plants.patient import ECG_HZ, Patient
 
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "ecg-rhythm"
 PATIENTS = range(200_000, 200_012)  # neither trained on, tuned on nor measured
@@ -76,7 +77,7 @@ def test_numbers_no_monitor_gives_are_no_crash(model: Model) -> None:
 def test_truth_is_what_the_beats_say() -> None:
     from ecg_patients import AF, PVC, N, truth
 
-    patient = Patient(5, [Fault("pvc", 30), Fault("af", 0, 20)])
+    patient = Patient(5, [Fault("pvc", start_s=30), Fault("af", end_s=20)])
     early = next(at for at, kind in patient.beats(40, 80) if kind == "V")
     assert truth(patient, 0, LENGTH) == AF
     assert truth(patient, 21 * ECG_HZ, 5 * ECG_HZ) == N

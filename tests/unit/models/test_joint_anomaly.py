@@ -11,7 +11,8 @@ import pytest
 
 from agent.inference.gate import inspect
 from agent.inference.package import Model, load_package
-from simulators.plants.cobot import FAULT_KINDS, SIGNALS, Cobot, Fault
+from simulators.faults.fault import Fault
+from simulators.plants.cobot import FAULT_KINDS, SIGNALS, Cobot
 
 onnx = pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "joint-anomaly"
@@ -45,7 +46,7 @@ def test_a_healthy_robot_gives_no_alarm(model: Model) -> None:
 @pytest.mark.parametrize("kind", FAULT_KINDS)
 @pytest.mark.parametrize("joint", range(1, 7))
 def test_a_fault_is_found_in_its_joint(model: Model, kind: str, joint: int) -> None:
-    windows = seen(model, [Fault(joint, kind)])  # type: ignore[arg-type]  # the Literal's own values
+    windows = seen(model, [Fault(kind, str(joint))])
     blamed = [part for score, part in windows if score >= 1.0]
     assert len(blamed) > len(windows) / 4
     assert blamed.count(f"j{joint}") > 0.9 * len(blamed)

@@ -11,7 +11,8 @@ import pytest
 
 from agent.inference.gate import inspect
 from agent.inference.package import Model, load_package
-from simulators.plants.patient import VITALS, Fault, Patient
+from simulators.faults.fault import Fault
+from simulators.plants.patient import VITALS, Patient
 
 pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "news2"
@@ -123,7 +124,7 @@ def test_a_simulated_patient_who_desaturates_raises_it(model: Model) -> None:
     spec = model.manifest.input
     assert spec.kind == "window"
     for seed in range(70_000, 70_010):
-        patient = Patient(seed, [Fault("desaturation", 60)])
+        patient = Patient(seed, [Fault("desaturation", start_s=60)])
 
         def alarm(second: int, patient: Patient = patient) -> bool:
             shown = patient.vitals(second)

@@ -10,7 +10,8 @@ import pytest
 
 from agent.inference.gate import inspect
 from agent.inference.package import Model, load_package
-from simulators.plants.air import RATE_HZ, SIGNALS, UNITS, Air, Fault
+from simulators.faults.fault import Fault
+from simulators.plants.air import RATE_HZ, SIGNALS, UNITS, Air
 
 onnx = pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "pm25-nowcast"

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from simulators.devices.ble import LAPSES, HeartStrap
+from simulators.devices.ble import FAULTS, HeartStrap
 from simulators.plants.patient import Patient
 
 SECONDS = range(5, 25)
@@ -29,8 +29,8 @@ async def test_what_it_tells_is_the_patients_heart() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LAPSES if kind not in ("silent", "disconnect")])
-async def test_each_lapse_shows_and_ends(kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in ("silent", "disconnect")])
+async def test_each_fault_shows_and_ends(kind: str) -> None:
     well, ill = HeartStrap(seed=6), HeartStrap(seed=6, faults=[f"{kind}@10-12"])
     assert ill.measurement(9) == well.measurement(9)
     assert ill.measurement(10) != well.measurement(10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulators.devices.nmea import LAPSES, GnssReceiver, angle, sentence
+from simulators.devices.nmea import FAULTS, GnssReceiver, angle, sentence
 from wire.clock import NS_PER_S
 
 START_NS = 1_790_000_000 * NS_PER_S
@@ -53,8 +53,8 @@ def test_sentences_keep_to_what_nmea_allows() -> None:
             assert line.endswith(b"\r\n")
 
 
-@pytest.mark.parametrize("kind", LAPSES)
-def test_each_lapse_shows_and_ends(kind: str) -> None:
+@pytest.mark.parametrize("kind", FAULTS)
+def test_each_fault_shows_and_ends(kind: str) -> None:
     well, ill = receiver(), receiver(10, f"{kind}@1-2")
     assert ill.says(9) == well.says(9)
     assert ill.says(10) != well.says(10)

@@ -11,7 +11,8 @@ import pytest_asyncio
 from asyncua import Client, ua
 
 from simulators.devices.opcua import DI_URI, ROBOTICS_URI, VENDOR_URI, CobotCell
-from simulators.plants.cobot import RATE_HZ, Cobot, Fault
+from simulators.faults.fault import Fault
+from simulators.plants.cobot import RATE_HZ, Cobot
 from wire.clock import NS_PER_S, Clock
 from wire.errors import TryAgain
 
@@ -58,7 +59,7 @@ async def test_a_fault_can_be_injected_and_repaired_while_it_runs(cell: CobotCel
     async with Client(cell.url) as client:
         vendor = await client.get_namespace_index(VENDOR_URI)
         node = client.get_node(f"ns={vendor};s=Axis_2.ActualPosition")
-        cell.inject(Fault(2, "stuck-sensor"))
+        cell.inject(Fault("stuck-sensor", "2"))
         assert cell.cobot.faults[0].start_s <= cell.elapsed_s + 0.1
         await until(lambda: _still(node))
         cell.repair()
@@ -74,7 +75,7 @@ async def test_truth_is_the_plants_at_the_times_of_samples(cell: CobotCell) -> N
     cell.inject("stuck-sensor:2@5-30")
     told = cell.truth(at_ns)
     assert told["faulty_joint"] in (2, 3)
-    assert told["j3_torque"] == Cobot(5, [Fault(3, "friction", 5, 30, 2)]).sample(500)["j3_torque"]
+    assert told["j3_torque"] == Cobot(5, [Fault("friction", "3", 5, 30, 2)]).sample(500)["j3_torque"]
     assert told["j2_position"] == Cobot(5).sample(500)["j2_position"]  # it moves on, whatever its sensor says
     with pytest.raises(ValueError, match="rust"):
         cell.inject("rust:1")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulators.plants.air import SIGNALS, UNITS, Air, Fault
+from simulators.faults.fault import Fault, parse
+from simulators.plants.air import FAULTS as KINDS
+from simulators.plants.air import SIGNALS, UNITS, Air
 from wire.topics import FIELD
 
 HOUR = 3600
@@ -83,8 +85,8 @@ def test_a_dirty_lens_and_a_stuck_sensor() -> None:
 
 
 def test_faults_are_written_in_one_word() -> None:
-    assert Fault.parse("plume@60-240x2") == Fault("plume", "", 60, 240, 2)
-    assert Fault.parse("stuck:pm2_5@30") == Fault("stuck", "pm2_5", 30)
+    assert parse("plume@60-240x2", KINDS) == Fault("plume", "", 60, 240, 2)
+    assert parse("stuck:pm2_5@30", KINDS) == Fault("stuck", "pm2_5", 30)
     with pytest.raises(ValueError, match="count from 0"):
         Air(1).block(-1, 1)
 
@@ -92,4 +94,4 @@ def test_faults_are_written_in_one_word() -> None:
 @pytest.mark.parametrize("text", ["", "rust", "plume:pm1", "stuck:pm3", "plume@9-3", "plumex0", "driftx1000"])
 def test_faults_written_wrong_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="fault"):
-        Fault.parse(text)
+        parse(text, KINDS)

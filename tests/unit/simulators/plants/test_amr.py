@@ -11,9 +11,9 @@ import pytest
 
 from simulators.devices.vda5050.device import AmrVehicle
 from simulators.devices.vda5050.order import OrderRefused, job_of
-from simulators.faults.lapses import Lapse
-from simulators.plants.amr import GRID, RATE_HZ, SIGNALS, Amr, Job, fault
-from simulators.plants.street_sensors import FAULTS, StreetSensors
+from simulators.faults.fault import Fault, parse
+from simulators.plants.amr import FAULTS, GRID, RATE_HZ, SIGNALS, Amr, Job
+from simulators.plants.street_sensors import StreetSensors
 
 IDENTITY = {"manufacturer": "acme", "serialNumber": "amr-01"}
 
@@ -45,7 +45,7 @@ def test_it_moves_as_a_robot_can_and_its_battery_as_one_does() -> None:
 
 @pytest.mark.parametrize("kind", ["blocked", "e-stop"])
 def test_what_stops_it_costs_exactly_that_time(kind: str) -> None:
-    free, stopped = Amr(3), Amr(3, [fault(f"{kind}@10-25"), fault("blocked@20-30")])
+    free, stopped = Amr(3), Amr(3, [parse(f"{kind}@10-25", FAULTS), parse("blocked@20-30", FAULTS)])
     assert stopped.situation(150).vx == 0
     assert not stopped.situation(299).driving
     assert stopped.situation(150).label == kind
@@ -56,7 +56,7 @@ def test_what_stops_it_costs_exactly_that_time(kind: str) -> None:
 
 
 def test_drift_moves_what_it_measures_and_not_the_truth() -> None:
-    free, lost = Amr(3).block(0, 900), Amr(3, [fault("drift@20x2")])
+    free, lost = Amr(3).block(0, 900), Amr(3, [parse("drift@20x2", FAULTS)])
     measured = lost.block(0, 900)
     assert measured[800, 0] - free[800, 0] == pytest.approx(3.0)
     np.testing.assert_array_equal(measured[:200], free[:200])
@@ -142,7 +142,7 @@ def test_sensors_of_a_street() -> None:
     assert 0.3 < sum(taken) / len(taken) < 0.9
     assert 20 < sum(a != b for a, b in pairwise(taken)) < 144, "a bay changes now and then, not each minute"
     assert all(35 < one["noise"] < 80 and one["water_level"] >= 0 for one in day)
-    flooded = StreetSensors(4, [Lapse.parse("flood@600x2", FAULTS)], sensors=3, period_s=60.0)
+    flooded = StreetSensors(4, [Fault("flood", "", 600, size=2)], sensors=3, period_s=60.0)
     assert flooded.sample(1, 9) == street.sample(1, 9)
     assert flooded.sample(1, 20)["water_level"] - street.sample(1, 20)["water_level"] == pytest.approx(600)
     assert (flooded.label(1, 9), flooded.label(1, 20)) == ("", "flood")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulators.plants.cobot import FAULT_KINDS, RATE_HZ, SIGNALS, Cobot, Fault
+from simulators.faults.fault import Fault, parse
+from simulators.plants.cobot import FAULT_KINDS, FAULTS, RATE_HZ, SIGNALS, Cobot
 from wire.topics import FIELD
 
 MINUTE = 60 * RATE_HZ
 
 
 def test_any_cut_of_the_time_line_gives_the_same_samples() -> None:
-    faults = [Fault(2, "friction", 3, 9), Fault(4, "spike", 0, 30), Fault(1, "stuck-sensor", 5.03, 8)]
+    faults = [Fault("friction", "2", 3, 9), Fault("spike", "4", 0, 30), Fault("stuck-sensor", "1", 5.03, 8)]
     whole = Cobot(7, faults).block(0, 1500)
     for size in (1, 7, 299, 512):
         other = Cobot(7, faults)
@@ -48,7 +49,7 @@ def test_torque_carries_the_payload() -> None:
 @pytest.mark.parametrize("kind", FAULT_KINDS)
 @pytest.mark.parametrize("joint", [1, 5])
 def test_a_fault_shows_on_its_joint_in_its_time_only(kind: str, joint: int) -> None:
-    fault = Fault(joint, kind, 10, 40)  # type: ignore[arg-type]  # parametrised over the Literal's own values
+    fault = Fault(kind, str(joint), 10, 40)
     healthy, faulty = Cobot(5).block(0, MINUTE), Cobot(5, [fault]).block(0, MINUTE)
     changed = (healthy != faulty).any(axis=1)
     assert not changed[: 10 * RATE_HZ].any()
@@ -59,7 +60,7 @@ def test_a_fault_shows_on_its_joint_in_its_time_only(kind: str, joint: int) -> N
 
 
 def test_a_stuck_sensor_stands_still_while_the_motor_works() -> None:
-    data = Cobot(5, [Fault(1, "stuck-sensor", 2, 20)]).block(0, MINUTE)
+    data = Cobot(5, [Fault("stuck-sensor", "1", 2, 20)]).block(0, MINUTE)
     during = data[2 * RATE_HZ : 20 * RATE_HZ]
     assert np.unique(during[:, 0]).size == 1
     assert not during[:, 1].any()
@@ -67,24 +68,24 @@ def test_a_stuck_sensor_stands_still_while_the_motor_works() -> None:
 
 
 def test_truth_names_the_faulty_joint() -> None:
-    truth = Cobot(5, [Fault(6, "spike", 1, 2)]).labels(0, 3 * RATE_HZ)
+    truth = Cobot(5, [Fault("spike", "6", 1, 2)]).labels(0, 3 * RATE_HZ)
     assert truth.tolist() == [0] * 50 + [6] * 50 + [0] * 50
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"joint": 7, "kind": "spike"},
-        {"joint": 1, "kind": "rust"},
-        {"joint": 1, "kind": "spike", "start_s": 5, "end_s": 5},
-        {"joint": 1, "kind": "spike", "start_s": -1},
-        {"joint": 1, "kind": "spike", "size": float("nan")},
-        {"joint": 1, "kind": "spike", "size": 0},
+        {"part": "7", "kind": "spike"},
+        {"part": "1", "kind": "rust"},
+        {"part": "1", "kind": "spike", "start_s": 5, "end_s": 5},
+        {"part": "1", "kind": "spike", "start_s": -1},
+        {"part": "1", "kind": "spike", "size": float("nan")},
+        {"part": "1", "kind": "spike", "size": 0},
     ],
 )
 def test_impossible_faults_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"joint|fault"):
-        Fault(**wrong)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(ValueError, match="fault"):
+        Cobot(1, [Fault(**wrong)])  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_time_before_the_start_is_refused() -> None:
@@ -93,12 +94,12 @@ def test_time_before_the_start_is_refused() -> None:
 
 
 def test_faults_are_written_in_one_word() -> None:
-    assert Fault.parse("stuck-sensor:6") == Fault(6, "stuck-sensor")
-    assert Fault.parse("friction:3@20.5-40x1.5") == Fault(3, "friction", 20.5, 40, 1.5)
-    assert Fault.parse("spike:1@7") == Fault(1, "spike", 7)
+    assert parse("stuck-sensor:6", FAULTS) == Fault("stuck-sensor", "6")
+    assert parse("friction:3@20.5-40x1.5", FAULTS) == Fault("friction", "3", 20.5, 40, 1.5)
+    assert parse("spike:1@7", FAULTS) == Fault("spike", "1", 7)
 
 
 @pytest.mark.parametrize("text", ["", "friction", "friction:9", "rust:1", "spike:1@9-3", "spike:1x0"])
 def test_faults_written_wrong_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"fault|joint"):
-        Fault.parse(text)
+    with pytest.raises(ValueError, match="fault"):
+        parse(text, FAULTS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulators.plants.vehicle import LABELS, RATE_HZ, SIGNALS, UNITS, Fault, Vehicle
+from simulators.faults.fault import Fault, parse
+from simulators.plants.vehicle import FAULTS as KINDS
+from simulators.plants.vehicle import LABELS, RATE_HZ, SIGNALS, UNITS, Vehicle
 from wire.topics import FIELD
 
 MINUTE = 60 * RATE_HZ
@@ -175,9 +177,9 @@ def test_time_before_the_start_is_refused() -> None:
 
 
 def test_faults_are_written_in_one_word() -> None:
-    assert Fault.parse("brake@20-22") == Fault("brake", "", 20, 22)
-    assert Fault.parse("cornering@7x1.5") == Fault("cornering", "", 7, size=1.5)
-    assert Fault.parse("stuck:pack_voltage") == Fault("stuck", "pack_voltage")
+    assert parse("brake@20-22", KINDS) == Fault("brake", "", 20, 22)
+    assert parse("cornering@7x1.5", KINDS) == Fault("cornering", "", 7, size=1.5)
+    assert parse("stuck:pack_voltage", KINDS) == Fault("stuck", "pack_voltage")
 
 
 @pytest.mark.parametrize(
@@ -185,4 +187,4 @@ def test_faults_are_written_in_one_word() -> None:
 )
 def test_faults_written_wrong_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="fault"):
-        Fault.parse(text)
+        parse(text, KINDS)
