@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent.outbox.gaps import WHYS
 from wire import codec
 from wire.messages import BODIES
 from wire.topics import CLASSES
@@ -25,6 +26,19 @@ def test_the_example_decodes_and_loses_nothing(cls: str, body: str) -> None:
     message = codec.decode(body.encode(), BODIES[cls])
     # what a struct does not know would be dropped in silence: re-encoding shows it
     assert msgspec.json.decode(codec.encode(message)) == msgspec.json.decode(body)
+
+
+def test_a_gap_has_a_reason_that_an_agent_can_send() -> None:
+    """Decoding accepts any text as `why`, so the values of the page are compared with those of the code."""
+    gaps = [
+        event for cls, body in EXAMPLES if cls == "event" and (event := json.loads(body))["type"] == "gap"
+    ]
+    assert gaps
+    for event in gaps:
+        assert event["why"] in WHYS
+        assert event["n"] == sum(last - first + 1 for first, last in event["lost"])
+    table = PAGE.split("| `why` of a gap |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE) == list(WHYS)
 
 
 def test_every_class_has_a_row_and_an_example() -> None:
