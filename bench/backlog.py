@@ -25,7 +25,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
 from bench.footprint import cpu_s
-from edgebed.broker import Broker, Kind, find, free_port
+from edgebed.broker import BrokerProcess, Kind, find, free_port
 from edgebed.drill.device import NumberedDevice
 from edgebed.processes import Child, edgebed_command
 from wire.clock import NS_PER_S, Clock
@@ -141,7 +141,7 @@ class _Site:
         self.folder.mkdir(parents=True)
         if self.backlog:
             fill(self.folder / "state" / "outbox", self.backlog)
-        self.broker = Broker(self.kind, self.folder / "broker")
+        self.broker = BrokerProcess(self.kind, self.folder / "broker")
         self.port = free_port()
         command = edgebed_command(
             "collector",

@@ -20,7 +20,7 @@ import yaml
 
 from bench.footprint import cpu_s, ready_agent, rss_mb
 from edgebed.assets import folder
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from edgebed.processes import edgebed_command
 from wire.clock import Clock
 
@@ -48,7 +48,7 @@ def run() -> list[dict[str, Any]]:
     package = folder("models") / "street-detector"
     with (
         tempfile.TemporaryDirectory() as name,
-        Broker("nats", Path(name) / "broker") as broker,
+        BrokerProcess("nats", Path(name) / "broker") as broker,
         _street(4) as urls,
     ):
         work = Path(name)
@@ -72,7 +72,7 @@ def _row(what: str, four: float, one: float, unit: str) -> dict[str, Any]:
     return {"what": said, "ours": four, "peer": one, "ratio": four / one if one else None, "unit": unit}
 
 
-def _measure(work: Path, broker: Broker, urls: list[str], package: Path) -> Run:
+def _measure(work: Path, broker: BrokerProcess, urls: list[str], package: Path) -> Run:
     config = _config(work / f"{len(urls)}", broker, urls, package)
     _warm(config)
     told = config.parent / "delays"
@@ -89,7 +89,7 @@ def _measure(work: Path, broker: Broker, urls: list[str], package: Path) -> Run:
     return Run(100 * used_s / seconds, resident, taken, inferred, dropped, float(p50), float(p99))
 
 
-def _grown(work: Path, broker: Broker, urls: list[str], package: Path) -> list[dict[str, Any]]:
+def _grown(work: Path, broker: BrokerProcess, urls: list[str], package: Path) -> list[dict[str, Any]]:
     config = _config(work / "slow", broker, urls, package)
     _warm(config)
     with ready_agent(config) as (process, _):
@@ -137,7 +137,7 @@ def _street(cameras: int) -> Iterator[list[str]]:
                 child.terminate()
 
 
-def _config(work: Path, broker: Broker, urls: list[str], package: Path) -> Path:
+def _config(work: Path, broker: BrokerProcess, urls: list[str], package: Path) -> Path:
     work.mkdir()
     cameras = {f"camera-{n}": url for n, url in enumerate(urls, 1)}
     document = {

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from bench.footprint import cpu_s, ready_agent
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from edgebed.processes import Child, edgebed_command
 from simulators.plants.cobot import SIGNALS, Cobot
 
@@ -63,7 +63,7 @@ def _site(work: Path) -> Iterator[tuple[str, int]]:
         "fields": fields,
     }
     with ExitStack() as stack:
-        broker = stack.enter_context(Broker("nats", work / "broker"))
+        broker = stack.enter_context(BrokerProcess("nats", work / "broker"))
         command = ["collector", "run", "--store", str(work / "store"), "--broker", broker.url, "--port", "0"]
         collector = stack.enter_context(Child("collector", edgebed_command(*command), work / "collector.log"))
         agent = {

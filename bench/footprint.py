@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from edgebed.assets import folder
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from edgebed.processes import edgebed_command
 from simulators.plants.cobot import SIGNALS, Cobot
 
@@ -27,7 +27,7 @@ SETTLE_S = 8.0  # windows are inferred and batches sent before memory is read
 
 def run() -> list[dict[str, Any]]:
     """Rows of the daemon with a sensor model, without one, and with a camera and its detector."""
-    with tempfile.TemporaryDirectory() as name, Broker("nats", Path(name) / "broker") as broker:
+    with tempfile.TemporaryDirectory() as name, BrokerProcess("nats", Path(name) / "broker") as broker:
         work = Path(name)
         _recording(work / "arm.csv")
         plain = _measure(work, "plain", _sensor(work, broker.url, with_model=False))

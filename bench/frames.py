@@ -15,7 +15,7 @@ import yaml
 
 from bench.footprint import cpu_s, ready_agent
 from edgebed.assets import folder
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 
 FRAMES = 600
 SETTLE_S = 7.0  # connected, the start's memory let go: what comes once is no cost of a frame
@@ -64,7 +64,7 @@ print(frames, boxes, cpu)
 
 def run() -> list[dict[str, Any]]:
     """Rows: CPU per frame of the agent, of the loop, and what the framework adds."""
-    with tempfile.TemporaryDirectory() as name, Broker("nats", Path(name) / "broker") as broker:
+    with tempfile.TemporaryDirectory() as name, BrokerProcess("nats", Path(name) / "broker") as broker:
         work = Path(name)
         clip, package = _clip(work)
         loop: list[float] = []

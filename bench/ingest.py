@@ -16,7 +16,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgebed.broker import Broker, free_port
+from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from wire.codec import encode
 from wire.errors import Unreachable
@@ -53,7 +53,7 @@ def run() -> list[dict[str, Any]]:
     return rows
 
 
-class _Reading(Broker):
+class _Reading(BrokerProcess):
     """mosquitto without its own persistence: neither side is to pay for it."""
 
     def __init__(self, folder: Path) -> None:
@@ -69,7 +69,7 @@ class _Reading(Broker):
         return [program, flag, path]
 
 
-def _mosquitto_sub(broker: Broker, samples: int, messages: int) -> float:
+def _mosquitto_sub(broker: BrokerProcess, samples: int, messages: int) -> float:
     command = ["mosquitto_sub", "-h", broker.host, "-p", str(broker.port), "-i", "peer", "-c", "-q", "1"]
     command += ["-t", "tb1/+/+/+/+/data/#"]
     subprocess.run([*command, "-E"], check=True, capture_output=True)
@@ -79,7 +79,7 @@ def _mosquitto_sub(broker: Broker, samples: int, messages: int) -> float:
     return messages / (time.monotonic() - began)
 
 
-def _collector(folder: Path, broker: Broker, samples: int, messages: int) -> float:
+def _collector(folder: Path, broker: BrokerProcess, samples: int, messages: int) -> float:
     port = free_port()
     command = edgebed_command(
         "collector", "run", "--store", str(folder / "store"), "--broker", broker.url, "--port", str(port)
@@ -104,7 +104,7 @@ def _collector(folder: Path, broker: Broker, samples: int, messages: int) -> flo
     return float(messages / took_s)
 
 
-def _publish(broker: Broker, samples: int, messages: int) -> None:
+def _publish(broker: BrokerProcess, samples: int, messages: int) -> None:
     """Leave `messages` waiting at the broker for the sessions that are away."""
     dice = random.Random(1)
     run_id = f"{dice.getrandbits(32):08x}{time.monotonic_ns() % 2**32:08x}"

@@ -21,8 +21,8 @@ import paho.mqtt.client as mqtt
 import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgebed.broker import Broker
-from edgebed.installation import Site, Stand
+from edgebed.broker import BrokerProcess
+from edgebed.installation import AgentSetup, Installation
 from edgebed.processes import Child
 from simulators.faults import FaultProxy
 from wire.clock import Clock
@@ -59,24 +59,26 @@ def _peer() -> Path:
 async def _measure(folder: Path, peer: Path) -> list[dict[str, Any]]:
     rows = []
     async with AsyncExitStack() as stack:
-        device = stack.enter_context(Broker("mosquitto", folder / "device"))
-        site = Site("box", _config(folder, device), "counter")
-        stand = await stack.enter_async_context(Stand(folder / "stand", [site], broker="mosquitto"))
-        link = await stack.enter_async_context(FaultProxy(stand.broker.port))
-        theirs = stack.enter_context(_Sink(stand.broker))
+        device = stack.enter_context(BrokerProcess("mosquitto", folder / "device"))
+        setup = AgentSetup("box", _config(folder, device), "counter")
+        installation = await stack.enter_async_context(
+            Installation(folder / "installation", [setup], broker="mosquitto")
+        )
+        link = await stack.enter_async_context(FaultProxy(installation.broker.port))
+        theirs = stack.enter_context(_Sink(installation.broker))
         gateway = stack.enter_context(_gateway(folder / "peer", peer, device.port, link.port))
         source = stack.enter_context(_Source(device))
-        await _until("both are there", lambda: _both(source, stand, theirs), gateway)
+        await _until("both are there", lambda: _both(source, installation, theirs), gateway)
         first = source.sent
-        for each in (link, stand.links["box"]):
+        for each in (link, installation.links["box"]):
             each.black_hole()
         await source.send(RATE_HZ, round(RATE_HZ * STALL_S))
-        for each in (link, stand.links["box"]):
+        for each in (link, installation.links["box"]):
             each.heal()
             each.cut()
         await asyncio.sleep(DRAIN_S)
         numbers = set(range(first, source.sent))
-        ours = await _stored(stand)
+        ours = await _stored(installation)
         rows.append(
             {
                 "what": f"lost of {len(numbers):,} records in a {STALL_S:g} s stall at {RATE_HZ}/s",
@@ -95,41 +97,45 @@ async def _measure(folder: Path, peer: Path) -> list[dict[str, Any]]:
                 "limit": "0",
             }
         )
-        rows.append(await _graceful(stand, theirs, source, gateway))
+        rows.append(await _graceful(installation, theirs, source, gateway))
     return rows
 
 
-async def _graceful(stand: Stand, theirs: _Sink, source: _Source, gateway: Child) -> dict[str, Any]:
+async def _graceful(
+    installation: Installation, theirs: _Sink, source: _Source, gateway: Child
+) -> dict[str, Any]:
     """Both are asked to stop in the middle of 1,000 records a second, started again, and given time."""
     first = source.sent
     sending = asyncio.create_task(source.send(1000, 5000), name="sending")
     await asyncio.sleep(3)
     ended = source.sent  # what was sent before had a second to be taken
     await asyncio.sleep(1)
-    await asyncio.gather(asyncio.to_thread(stand.agents["box"].stop), asyncio.to_thread(gateway.stop, 30.0))
+    await asyncio.gather(
+        asyncio.to_thread(installation.agents["box"].stop), asyncio.to_thread(gateway.stop, 30.0)
+    )
     await sending
-    stand.agents["box"].start()
+    installation.agents["box"].start()
     gateway.start()
     await asyncio.sleep(DRAIN_S)
     numbers = set(range(first, ended))
     return {
         "what": "lost of those a second old at a graceful stop under 1,000/s",
-        "ours": len(numbers - set(await _stored(stand))),
+        "ours": len(numbers - set(await _stored(installation))),
         "peer": len(numbers - set(theirs.seen)),
         "unit": f"records of {len(numbers):,}",
         "limit": "0",
     }
 
 
-async def _stored(stand: Stand) -> list[int]:
+async def _stored(installation: Installation) -> list[int]:
     route = "/api/v1/nodes/acme/bench/hall/box/devices/counter/rows?stream=rows&from=0"
-    rows = await stand.until("the collector answers", lambda: stand.api(route))
+    rows = await installation.until("the collector answers", lambda: installation.api(route))
     return [int(number) for number in rows["f"].get("n", [])]
 
 
-async def _both(source: _Source, stand: Stand, theirs: _Sink) -> bool:
+async def _both(source: _Source, installation: Installation, theirs: _Sink) -> bool:
     await source.send(RATE_HZ, RATE_HZ)
-    return bool(theirs.seen) and bool(await _stored(stand))
+    return bool(theirs.seen) and bool(await _stored(installation))
 
 
 async def _until(what: str, condition: Any, gateway: Child) -> None:
@@ -139,7 +145,7 @@ async def _until(what: str, condition: Any, gateway: Child) -> None:
     raise TimeoutError(f"never: {what}\n{gateway.tail(20)}")
 
 
-def _config(folder: Path, device: Broker) -> Path:
+def _config(folder: Path, device: BrokerProcess) -> Path:
     document = {
         "node": "acme/bench/hall/box",
         "broker": {"url": "mqtt://127.0.0.1:1"},
@@ -235,7 +241,7 @@ def _gateway(folder: Path, program: Path, device_port: int, link_port: int) -> C
 
 
 class _Client:
-    def __init__(self, broker: Broker, name: str) -> None:
+    def __init__(self, broker: BrokerProcess, name: str) -> None:
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"{name}-{os.getpid()}")
         self.client.max_queued_messages_set(0)
         self.client.max_inflight_messages_set(1000)
@@ -254,7 +260,7 @@ class _Client:
 class _Source(_Client):
     """The device: numbered messages at an even pace."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: BrokerProcess) -> None:
         super().__init__(broker, "source")
         self._clock = Clock()
         self.sent = 0
@@ -271,7 +277,7 @@ class _Source(_Client):
 class _Sink(_Client):
     """Where the peer sends to, in the platform's place: every number that arrives at the broker."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: BrokerProcess) -> None:
         super().__init__(broker, "sink")
         self.seen: list[int] = []
         self.client.on_message = self._take

@@ -60,7 +60,7 @@ log_type warning
 """
 
 
-class Broker:
+class BrokerProcess:
     """One broker process with its data in `folder`; `kill` and `start` again keep port and data.
 
     Raises on start:
@@ -136,7 +136,7 @@ class Broker:
         self.stop()
 
 
-def become(broker: Broker) -> None:
+def become(broker: BrokerProcess) -> None:
     """Print the URL and replace this process by the broker: signals reach it and nothing is orphaned."""
     require_free(broker.host, broker.port)
     command = broker.command()

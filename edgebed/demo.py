@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from edgebed.broker import Kind
-from edgebed.installation import Site, Stand
+from edgebed.installation import AgentSetup, Installation
 from wire.errors import EdgebedError
 
 # each with something to see: faults begin so many seconds after a simulator's start
-COBOT = Site("cobot-01", "robot.yaml", "arm", "opcua", options=("--fault", "friction:3@25-90x1.5"))
-CAR = Site(
+COBOT = AgentSetup("cobot-01", "robot.yaml", "arm", "opcua", options=("--fault", "friction:3@25-90x1.5"))
+CAR = AgentSetup(
     *("car-01", "mobility.yaml", "vehicle", "can"),
     options=("--fault", "brake@10-3600"),  # and every 20 s
     further={"gnss": ["nmea"]},
 )
-BED = Site(
+BED = AgentSetup(
     *("bed-01", "healthcare.yaml", "monitor", "hl7"),
     options=("--fault", "af@8-100", "--fault", "desaturation@100-1000"),
 )
-CAMERA = Site(
+CAMERA = AgentSetup(
     *("cam-01", "smart-city.yaml", "camera", "camera"),
     further={"air": ["modbus", "--fault", "plume@40-400"]},
 )
@@ -81,7 +81,7 @@ class Demo:
         say: Callable[[str], None],
         count: Callable[[str], None],
     ) -> None:
-        self.stand = Stand(folder, TESTBEDS, broker=broker, http_port=http_port, seed=7)
+        self.installation = Installation(folder, TESTBEDS, broker=broker, http_port=http_port, seed=7)
         self.cut_s = max(14.0, seconds / 4)  # rows count as late after 10 s
         self.say = say
         self.count = count
@@ -120,7 +120,7 @@ class Demo:
 
     async def _green(self, act: Act) -> None:
         async def all_ok() -> bool:
-            nodes = (await self.stand.api("/api/v1/fleet"))["nodes"]
+            nodes = (await self.installation.api("/api/v1/fleet"))["nodes"]
             devices = [device for node in nodes for device in node["devices"]]
             models = [model for node in nodes for model in node["models"]]
             states = [f"{d['id']} {d['state']}" for d in devices] + [
@@ -130,30 +130,34 @@ class Demo:
             act.figures["devices"] = len(devices)
             act.figures["models"] = len(models)
             there = len(nodes) == len(TESTBEDS) and len(devices) >= sum(
-                1 + len(site.further) for site in TESTBEDS
+                1 + len(testbed.further) for testbed in TESTBEDS
             )
             return there and bool(models) and all(each["state"] == "ok" for each in devices + models)
 
-        await self.stand.until("every device and every model turns green", all_ok, 120)
-        for site, told in ((COBOT, _robot), (CAR, _car), (BED, _bed), (CAMERA, _street)):
-            line = await self.stand.until(f"newest values of {site.name}", partial(self._told, site, told))
-            self.say(f"   {site.name:9} {line}")
+        await self.installation.until("every device and every model turns green", all_ok, 120)
+        for testbed, describe in ((COBOT, _robot), (CAR, _car), (BED, _bed), (CAMERA, _street)):
+            line = await self.installation.until(
+                f"newest values of {testbed.name}", partial(self._described, testbed, describe)
+            )
+            self.say(f"   {testbed.name:9} {line}")
         self.say(
             f"   {act.figures['devices']} devices are read, {act.figures['models']} models run beside them. "
-            f"The page: {self.stand.url}"
+            f"The page: {self.installation.url}"
         )
 
-    async def _told(self, site: Site, told: Callable[[Any], str]) -> str:
-        return told((await self.stand.api(f"/api/v1/nodes/{self.stand.node(site.name)}"))["live"])
+    async def _described(self, testbed: AgentSetup, describe: Callable[[Any], str]) -> str:
+        return describe(
+            (await self.installation.api(f"/api/v1/nodes/{self.installation.node(testbed.name)}"))["live"]
+        )
 
     async def _boxes(self, act: Act) -> None:
         path = self._device(CAMERA) + "/snapshot/frames"
 
         async def with_boxes() -> Any:
-            shot = await self.stand.api(path)
+            shot = await self.installation.api(path)
             return shot if shot["boxes"] else None
 
-        shot = await self.stand.until("a snapshot with boxes", with_boxes)
+        shot = await self.installation.until("a snapshot with boxes", with_boxes)
         act.figures.update(frame=shot["frame"], boxes=len(shot["boxes"]), model=shot["model"])
         kinds = [box["label"] for box in shot["boxes"]]
         seen = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
@@ -166,7 +170,7 @@ class Demo:
             act.figures["rows_per_s"] = round(rows / 3, 1)
             return rows >= 0.95 * 3 * 50
 
-        await self.stand.until("three seconds of the signal at 50 Hz", steady)
+        await self.installation.until("three seconds of the signal at 50 Hz", steady)
         self.say(f"   {act.figures['rows_per_s']} rows/s of 18 signals are stored and drawn")
 
     async def _alarms(self, act: Act) -> None:
@@ -175,17 +179,19 @@ class Demo:
             (CAR, "brake", "hard braking, sure to {score:.0%}"),
             (COBOT, "j3", "joint 3 runs stiff: anomaly {score:.2f}, the alarm is at 1"),
         ]
-        for site, top, sentence in expected:
-            event = await self.stand.until(f"an alarm of {site.name}", partial(self._alarm, site, top))
-            self.say(f"   {site.name:9} {sentence.format(score=event['score'])}  ({event['model']})")
-            act.figures[site.name] = {key: event[key] for key in ("top", "score", "model", "sev")}
+        for testbed, top, sentence in expected:
+            event = await self.installation.until(
+                f"an alarm of {testbed.name}", partial(self._alarm, testbed, top)
+            )
+            self.say(f"   {testbed.name:9} {sentence.format(score=event['score'])}  ({event['model']})")
+            act.figures[testbed.name] = {key: event[key] for key in ("top", "score", "model", "sev")}
 
-    async def _alarm(self, site: Site, top: str) -> Any:
-        events = (await self.stand.api(f"{self._device(site)}/events?limit=50"))["events"]
+    async def _alarm(self, testbed: AgentSetup, top: str) -> Any:
+        events = (await self.installation.api(f"{self._device(testbed)}/events?limit=50"))["events"]
         return next((event for event in events if event["sev"] >= 3 and event.get("top") == top), None)
 
     async def _cut_link(self, act: Act) -> None:
-        for link in self.stand.links.values():
+        for link in self.installation.links.values():
             link.refuse(True)
             link.cut()
         self._cut_at_ms = await self._now_ms()
@@ -194,46 +200,46 @@ class Demo:
         while time.monotonic() - began < self.cut_s:
             await asyncio.sleep(0.5)
             depths = await self._depths()
-            waiting = ", ".join(f"{site} {depth}" for site, depth in depths.items())
+            waiting = ", ".join(f"{testbed} {depth}" for testbed, depth in depths.items())
             self.count(f"   waiting on disk: {waiting} messages")
         act.figures.update(before=before, after=depths, cut_s=round(time.monotonic() - began, 1))
-        if not all(depths[site] > before[site] for site in depths):
+        if not all(depths[testbed] > before[testbed] for testbed in depths):
             act.why = f"an outbox did not count up: {before} -> {depths}"
         self.say(f"   cut for {act.figures['cut_s']} s so far; on disk wait {waiting} messages")
 
     async def _kill_agent(self, act: Act) -> None:
-        agent, pid = self.stand.agents[COBOT.name], self.stand.agents[COBOT.name].pid
-        before = self.stand.agent_status(COBOT.name)
+        agent, pid = self.installation.agents[COBOT.name], self.installation.agents[COBOT.name].pid
+        before = self.installation.agent_status(COBOT.name)
         agent.kill()
         self.say(f"   kill -9 {pid}, while {before['depth']} messages wait on its disk")
         agent.start()
 
         def back() -> bool:
-            status = self.stand.agent_status(COBOT.name)
+            status = self.installation.agent_status(COBOT.name)
             return bool(status["boot"] != before["boot"] and status["depth"] > before["depth"])
 
-        await self.stand.until("the restarted agent finds its outbox and adds to it", back)
-        after = self.stand.agent_status(COBOT.name)
+        await self.installation.until("the restarted agent finds its outbox and adds to it", back)
+        after = self.installation.agent_status(COBOT.name)
         act.figures.update(depth_before=before["depth"], depth_after=after["depth"])
         if after["ep"] != before["ep"]:
             act.why = "the restarted agent began a new outbox instead of opening the old one"
         self.say(f"   it is back with the same outbox: {after['depth']} messages wait")
 
     async def _drain(self, act: Act) -> None:
-        for link in self.stand.links.values():
+        for link in self.installation.links.values():
             link.refuse(False)
         mended_ms = await self._now_ms()
         began = time.monotonic()
 
         async def drained() -> bool:
-            states = [self.stand.agent_status(site) for site in self.stand.sites]
+            states = [self.installation.agent_status(testbed) for testbed in self.installation.setups]
             waiting = sum(state["depth"] for state in states)
             self.count(f"   {waiting} messages still to come")
             filled = await self._late(self._cut_at_ms, mended_ms)
             act.figures["late_points"] = filled
             return bool(all(state["connected"] for state in states) and waiting <= 5 and filled)
 
-        await self.stand.until("the backlog drains", drained)
+        await self.installation.until("the backlog drains", drained)
         act.figures["drain_s"] = round(time.monotonic() - began, 1)
         self.say(
             f"   drained in {act.figures['drain_s']} s; the chart's gap is filled, its points marked as late"
@@ -241,25 +247,26 @@ class Demo:
 
     async def _account(self) -> Outcome:
         """Stop the agents cleanly, so that what they took is final, and compare with what is stored."""
-        for agent in self.stand.agents.values():
+        for agent in self.installation.agents.values():
             await asyncio.to_thread(agent.stop)
         act = Act("every message is accounted for")
         self.acts.append(act)
 
         async def settled() -> bool:
-            ledger = await self.stand.api("/api/v1/ledger")
+            ledger = await self.installation.api("/api/v1/ledger")
             heads = {
-                status["ep"]: status["head"] for status in map(self.stand.agent_status, self.stand.sites)
+                status["ep"]: status["head"]
+                for status in map(self.installation.agent_status, self.installation.setups)
             }
             return all(entry["taken"] >= heads.get(entry["ep"], 0) for entry in ledger["entries"]) and (
                 ledger["totals"]["waiting"] == 0
             )
 
         try:
-            await self.stand.until("the ledger settles", settled, 30)
+            await self.installation.until("the ledger settles", settled, 30)
         except EdgebedError as error:
             act.why = str(error)
-        totals = (await self.stand.api("/api/v1/ledger"))["totals"]
+        totals = (await self.installation.api("/api/v1/ledger"))["totals"]
         lost = totals["gap_count"] + totals["missing_count"]
         act.figures.update(totals)
         act.ok = not act.why and lost == 0 and totals["taken"] == totals["stored"] > 0
@@ -274,16 +281,16 @@ class Demo:
 
     async def resume(self) -> None:
         """Start the agents again, so that the page goes on living."""
-        for agent in self.stand.agents.values():
+        for agent in self.installation.agents.values():
             agent.start()
 
-    def _device(self, site: Site) -> str:
-        return f"/api/v1/nodes/{self.stand.node(site.name)}/devices/{site.device}"
+    def _device(self, testbed: AgentSetup) -> str:
+        return f"/api/v1/nodes/{self.installation.node(testbed.name)}/devices/{testbed.device}"
 
     async def _series(self, start_ms: int, end_ms: int) -> Any:
         stream, name = CHART
         query = f"stream={stream}&field={name}&from={start_ms}&to={end_ms}&points=500"
-        return await self.stand.api(f"{self._device(COBOT)}/series?{query}")
+        return await self.installation.api(f"{self._device(COBOT)}/series?{query}")
 
     async def _rows(self, start_ms: int, end_ms: int) -> int:
         return sum(n or 0 for n in (await self._series(start_ms, end_ms))["n"])
@@ -292,7 +299,7 @@ class Demo:
         return sum(late or 0 for late in (await self._series(start_ms, end_ms))["late"])
 
     async def _now_ms(self) -> int:
-        now: int = (await self.stand.api("/api/v1/fleet"))["now"]
+        now: int = (await self.installation.api("/api/v1/fleet"))["now"]
         return now
 
     async def _last_time(self) -> int:
@@ -301,7 +308,10 @@ class Demo:
         return newest
 
     async def _depths(self) -> dict[str, int]:
-        return {site: self.stand.agent_status(site).get("depth", 0) for site in self.stand.sites}
+        return {
+            testbed: self.installation.agent_status(testbed).get("depth", 0)
+            for testbed in self.installation.setups
+        }
 
 
 def _robot(live: Any) -> str:

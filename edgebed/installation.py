@@ -16,7 +16,7 @@ from typing import Any, Self
 import yaml
 
 from edgebed.assets import folder as assets
-from edgebed.broker import Broker, Kind, free_port, require_free
+from edgebed.broker import BrokerProcess, Kind, free_port, require_free
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
 from wire.errors import EdgebedError, TryAgain, unwritable
@@ -25,7 +25,7 @@ ADDRESS_KEYS = ("url", "channel", "hci")  # where a device is: of all, of a CAN 
 
 
 @dataclass
-class Site:
+class AgentSetup:
     """One agent with its devices: which config, and which simulators stand for which of its devices.
 
     Devices of the config that are not named here take no part, nor do the models on them.
@@ -41,18 +41,24 @@ class Site:
     changes: Mapping[str, Any] = field(default_factory=dict)  # merged over the config file
 
 
-class Stand:
+class Installation:
     """Broker, collector, and per site a simulator, a faulty link and an agent. Use as `async with`.
 
     Each agent reaches the broker through `links[site]`, a `FaultProxy`; collector and dashboard do not.
     """
 
     def __init__(
-        self, folder: Path, sites: list[Site], *, broker: Kind = "nats", http_port: int = 0, seed: int = 1
+        self,
+        folder: Path,
+        setups: list[AgentSetup],
+        *,
+        broker: Kind = "nats",
+        http_port: int = 0,
+        seed: int = 1,
     ) -> None:
         self.folder = folder
-        self.sites = {site.name: site for site in sites}
-        self.broker = Broker(broker, folder / "broker")
+        self.setups = {setup.name: setup for setup in setups}
+        self.broker = BrokerProcess(broker, folder / "broker")
         self.http_port = http_port or free_port()
         self.seed = seed
         self.headers: dict[str, str] = {}  # of every request to the collector
@@ -85,12 +91,12 @@ class Stand:
         self._stack.callback(self.broker.stop)
         self.broker.start()
         self._start_collector()
-        for site in self.sites.values():
-            self._start_simulators(site)
-        for site in self.sites.values():
+        for setup in self.setups.values():
+            self._start_simulators(setup)
+        for setup in self.setups.values():
             link = FaultProxy(self.broker.port, seed=self.seed)
-            self.links[site.name] = await self._stack.enter_async_context(link)
-            await self._start_agent(site)
+            self.links[setup.name] = await self._stack.enter_async_context(link)
+            await self._start_agent(setup)
         await asyncio.to_thread(self.collector.first_line)  # its page can be opened, or why it cannot
 
     def _start_collector(self) -> None:
@@ -104,72 +110,72 @@ class Stand:
         self._stack.callback(self.collector.stop)
         self.collector.start()
 
-    def _start_simulators(self, site: Site) -> None:
-        if not site.simulator:
+    def _start_simulators(self, setup: AgentSetup) -> None:
+        if not setup.simulator:
             return
         for device, (kind, *options) in {
-            site.device: (site.simulator, *site.options),
-            **site.further,
+            setup.device: (setup.simulator, *setup.options),
+            **setup.further,
         }.items():
-            name = f"{site.name}-{device}"
+            name = f"{setup.name}-{device}"
             command = edgebed_command("sim", "run", kind, "--seed", str(self.seed), "--port", "0", *options)
             child = Child(f"sim-{name}", command, self.folder / f"sim-{name}.log")
             self.simulators[name] = child
             self._stack.callback(child.stop)
             child.start()
 
-    async def _start_agent(self, site: Site) -> None:
-        source = assets("configs") / site.config
+    async def _start_agent(self, setup: AgentSetup) -> None:
+        source = assets("configs") / setup.config
         document = yaml.safe_load(source.read_text())
-        document["node"] = "/".join([*document["node"].split("/")[:3], site.name])
-        document["broker"] = self._broker_of(site)
-        document["state"] = f"state-{site.name}"
-        taking_part = [site.device, *site.further]
+        document["node"] = "/".join([*document["node"].split("/")[:3], setup.name])
+        document["broker"] = self._broker_of(setup)
+        document["state"] = f"state-{setup.name}"
+        taking_part = [setup.device, *setup.further]
         document["devices"] = {name: document["devices"][name] for name in taking_part}
         document["models"] = {
             slot: {**model, "package": str((source.parent / model["package"]).resolve())}
             for slot, model in document.get("models", {}).items()
             if model["input"].partition("/")[0] in taking_part
         }
-        if site.simulator:
-            await self._point(document["devices"], site)
-        merged = _merge(document, site.changes)
+        if setup.simulator:
+            await self._point(document["devices"], setup)
+        merged = _merge(document, setup.changes)
         child = Child(
-            f"agent-{site.name}",
-            edgebed_command("agent", "run", self._write(site.name, merged), *site.arguments),
-            self.folder / f"agent-{site.name}.log",
+            f"agent-{setup.name}",
+            edgebed_command("agent", "run", self._write(setup.name, merged), *setup.arguments),
+            self.folder / f"agent-{setup.name}.log",
         )
-        self.agents[site.name] = child
+        self.agents[setup.name] = child
         self._stack.callback(child.stop)
         child.start()
 
-    async def _point(self, devices: dict[str, Any], site: Site) -> None:
+    async def _point(self, devices: dict[str, Any], setup: AgentSetup) -> None:
         """Have the devices read the site's simulators."""
         for name, device in devices.items():
-            url = await asyncio.to_thread(self.simulators[f"{site.name}-{name}"].first_line)
+            url = await asyncio.to_thread(self.simulators[f"{setup.name}-{name}"].first_line)
             where = next(key for key in ADDRESS_KEYS if key in device["options"])
             device["options"][where] = url
             for key in ("map", "dbc"):
                 if key in device["options"]:
                     device["options"][key] = str(assets("configs") / device["options"][key])
 
-    def _broker_of(self, site: Site) -> dict[str, Any]:
+    def _broker_of(self, setup: AgentSetup) -> dict[str, Any]:
         """The `broker:` section of a site's agent: the way there leads through its link."""
-        return {"url": f"mqtt://127.0.0.1:{self.links[site.name].port}"}
+        return {"url": f"mqtt://127.0.0.1:{self.links[setup.name].port}"}
 
     def _write(self, name: str, document: Mapping[str, Any]) -> str:
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(dict(document), sort_keys=False))
         return str(path)
 
-    def node(self, site: str) -> str:
+    def node(self, setup: str) -> str:
         """`tenant/pilot/site/node` of a site's agent."""
-        node: str = yaml.safe_load((self.folder / f"{site}.yaml").read_text())["node"]
+        node: str = yaml.safe_load((self.folder / f"{setup}.yaml").read_text())["node"]
         return node
 
-    def agent_status(self, site: str) -> dict[str, Any]:
+    def agent_status(self, setup: str) -> dict[str, Any]:
         """What the agent wrote about itself last: the only word of it while its link is cut."""
-        path = self.folder / f"state-{site}" / "status.json"
+        path = self.folder / f"state-{setup}" / "status.json"
         try:
             status: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError):  # not written yet

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from edgebed.broker import KINDS, Broker, Kind, find
+from edgebed.broker import KINDS, BrokerProcess, Kind, find
 from wire.errors import Unreachable
 
 REQUIRE_ALL = os.environ.get("EDGEBED_REQUIRE_ALL") == "1"
@@ -68,14 +68,14 @@ def processes_of() -> Callable[[Path], list[str]]:
 
 
 @pytest.fixture(params=KINDS)
-def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerProcess]:
     """A running broker of each kind; `kill` and `start` keep its port and data."""
     kind: Kind = request.param
     try:
         find(kind)
     except Unreachable as error:
         _missing(str(error))
-    with Broker(kind, tmp_path / "broker") as running:
+    with BrokerProcess(kind, tmp_path / "broker") as running:
         yield running
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import click
 
-from edgebed.broker import KINDS, Broker, Kind, become
+from edgebed.broker import KINDS, BrokerProcess, Kind, become
 
 
 @click.command(name="broker")
@@ -33,4 +33,4 @@ def command(kind: str, host: str, port: int, data: Path) -> None:
     nats (nats-server with its MQTT and JetStream sides, MQTT 3.1.1) comes with edgebed[broker]; mosquitto 2
     must be installed. It takes anyone's connection: keep it on this machine, or see deploy/ for a site.
     """
-    become(Broker(cast(Kind, kind), data, host=host, port=port))
+    become(BrokerProcess(cast(Kind, kind), data, host=host, port=port))

@@ -77,14 +77,14 @@ async def _run(folder: Path, kind: Kind, port: int, seconds: float, *, headless:
     story = _Story()
     demo = Demo(folder, broker=kind, http_port=port, seconds=seconds, say=story.say, count=story.count)
     story.say(f"edgebed demo: starting a {kind} broker, a collector and four testbeds ...")
-    async with demo.stand:
-        story.say(f"Dashboard: {demo.stand.url}")
+    async with demo.installation:
+        story.say(f"Dashboard: {demo.installation.url}")
         outcome = await demo.play()
         story.say(f"\n{click.style(outcome.line(), bold=True, fg='green' if outcome.ok else 'red')}\n")
         if not headless:
             await demo.resume()
             story.say(NEXT.format(me=_me()))
-            story.say(f"\nThe page stays up: {demo.stand.url}  (Ctrl-C ends everything)")
+            story.say(f"\nThe page stays up: {demo.installation.url}  (Ctrl-C ends everything)")
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:

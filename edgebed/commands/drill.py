@@ -1,4 +1,4 @@
-"""`edgebed drill`: faults on purpose, and the proof that nothing was lost by them."""
+"""`edgebed drill`: cause faults and prove that no message was lost."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from wire.clock import NS_PER_S, Clock
 from wire.config import did_you_mean
 
 if TYPE_CHECKING:
-    from edgebed.drill.run import Drill
+    from edgebed.drill.run import DrillResult
 
 
 @click.group(name="drill")
 def command() -> None:
-    """Faults on purpose: what was taken must be stored once, in order, and the ledger exact."""
+    """Cause faults, then check that every message is stored once, in order, and the ledger is exact."""
 
 
 @command.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_harms(as_json: bool) -> None:
-    """List what can be done to an installation."""
-    from edgebed.drill.faults import HARMS
+def list_faults(as_json: bool) -> None:
+    """List the faults that a drill can cause."""
+    from edgebed.drill.faults import FAULTS
 
-    for harm in HARMS.values():
+    for fault in FAULTS.values():
         if as_json:
-            click.echo(json.dumps({"name": harm.name, "does": harm.does, "alone": harm.alone}))
+            click.echo(json.dumps({"name": fault.name, "does": fault.description, "alone": fault.alone}))
         else:
-            click.echo(f"{harm.name:20} {harm.does}")
+            click.echo(f"{fault.name:20} {fault.description}")
 
 
 @command.command()
-@click.argument("harms", nargs=-1)
+@click.argument("faults", nargs=-1)
 @click.option(
     "--rounds", type=click.IntRange(1, 100_000), default=60, show_default=True, help="On each broker."
 )
-@click.option("--seed", type=int, help="The same seed draws the same harms; today's date without it.")
+@click.option("--seed", type=int, help="The same seed draws the same faults; default: today's date.")
 @click.option(
     "--broker",
     type=click.Choice(["nats", "mosquitto", "both"]),
     default="nats",
     show_default=True,
-    help="Which broker stands in the middle.",
+    help="Which broker to use.",
 )
 @click.option(
     "--against",
@@ -60,12 +60,14 @@ def list_harms(as_json: bool) -> None:
     help="A site's own installation instead of one on loopback; see docs/drills.md.",
 )
 @click.option(
-    "--folder", type=click.Path(path_type=Path), help="Keep everything here; else only what failed."
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Keep all data here; by default only data of failed drills are kept.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write a JUnit report.")
 def run(
-    harms: tuple[str, ...],
+    faults: tuple[str, ...],
     rounds: int,
     seed: int | None,
     broker: str,
@@ -74,19 +76,22 @@ def run(
     as_json: bool,
     junit: Path | None,
 ) -> None:
-    """Harm an installation on loopback in ROUNDS of the HARMS named (all without a name) and judge it.
+    """Cause FAULTS in an installation on loopback, one a round, then check its ledger and its store.
 
-    Exits 0 when the promise was kept, 1 when it was not, 3 when some drills could not be run here.
+    Without FAULTS every fault is used; `edgebed drill list` shows them. Exits 0 when no message was lost
+    without a report, 1 when one was, 3 when this machine cannot run some of the drills.
     """
     from edgebed.broker import KINDS, Kind
     from edgebed.drill import run as drills
     from edgebed.drill.against import load
-    from edgebed.drill.faults import HARMS
+    from edgebed.drill.faults import FAULTS
 
-    for name in harms:
-        if name not in HARMS:
-            raise click.UsageError(f"no harm {name!r}{did_you_mean(name, HARMS)}; see edgebed drill list")
-    if against is None and any(HARMS[name].needs for name in harms or HARMS):
+    for name in faults:
+        if name not in FAULTS:
+            raise click.UsageError(
+                f"unknown fault {name!r}{did_you_mean(name, FAULTS)}; see edgebed drill list"
+            )
+    if against is None and any(FAULTS[name].needs for name in faults or FAULTS):
         drills.enter_namespace()
     today = datetime.fromtimestamp(Clock().now_ns() / NS_PER_S, UTC)
     seed = int(today.strftime("%Y%m%d")) if seed is None else seed
@@ -94,13 +99,13 @@ def run(
     place = folder or Path(tempfile.mkdtemp(prefix="edgebed-drill-"))
     say = partial(click.echo, err=True)
     if against is not None:
-        site = load(against, frozenset(name for name, harm in HARMS.items() if harm.by_command))
-        found = [drills.run_against(place, harms, rounds, site, seed, say)]
+        site = load(against, frozenset(name for name, fault in FAULTS.items() if fault.by_command))
+        found = [drills.run_against(place, faults, rounds, site, seed, say)]
     else:
-        found = drills.run_all(place, harms, rounds, brokers, seed, say)
-    failed = any(each.faults for each in found)
+        found = drills.run_all(place, faults, rounds, brokers, seed, say)
+    failed = any(each.violations for each in found)
     if failed:
-        click.echo(f"what was harmed is kept in {place}", err=True)
+        click.echo(f"the data of the failed drills are in {place}", err=True)
     elif folder is None:
         shutil.rmtree(place, ignore_errors=True)
     if junit is not None:
@@ -115,21 +120,28 @@ def run(
     sys.exit(1 if failed else 3 if any(each.skipped for each in found) else 0)
 
 
-def _case(drill: Drill) -> Case:
+def _case(drill: DrillResult) -> Case:
     return Case(
         f"{drill.broker}.{drill.name}",
         f"seed {drill.seed}, {len(drill.rounds)} rounds",
         drill.seconds,
-        failed="\n".join(drill.faults),
+        failed="\n".join(drill.violations),
         skipped=drill.skipped,
     )
 
 
-def _document(found: Sequence[Drill], seed: int, today: datetime) -> dict[str, Any]:
+def _document(found: Sequence[DrillResult], seed: int, today: datetime) -> dict[str, Any]:
     return {
         "date": f"{today:%Y-%m-%d}",
         "seed": seed,
         "rounds": sum(len(each.rounds) for each in found),
-        "kept": not any(each.faults for each in found),
-        "drills": [asdict(each) for each in found],
+        "kept": not any(each.violations for each in found),
+        "drills": [_fields(each) for each in found],
     }
+
+
+def _fields(drill: DrillResult) -> dict[str, Any]:
+    """Return a drill as `--json` prints it; the output calls the violations `faults`."""
+    fields = asdict(drill)
+    fields["faults"] = fields.pop("violations")
+    return fields

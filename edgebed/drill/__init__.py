@@ -1,1 +1,1 @@
-"""Fault drills: an installation is harmed in every way at hand, and its ledger has to come out exact."""
+"""Fault drills: cause every known fault in an installation, then check that its ledger is exact."""

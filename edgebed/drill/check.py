@@ -1,4 +1,4 @@
-"""Reads a store's day files without the collector's code: what is really there, message by message."""
+"""Read a store's day files without the collector's code and list every message in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Key = tuple[str, str]  # node, ep
 
 @dataclass(slots=True)
 class Kept:
-    """What a store has of one outbox: row numbers by message, numbers of events, what is declared lost."""
+    """What a store holds of one outbox: row numbers by message, numbers of events, declared losses."""
 
     rows: dict[int, list[int]] = field(default_factory=dict)
     events: set[int] = field(default_factory=set)
@@ -29,34 +29,38 @@ class Kept:
 
     @property
     def stored(self) -> set[int]:
-        """Every message number there is."""
+        """All message numbers in the store."""
         return self.rows.keys() | self.events
 
-    def faults(self, head: int, jumps: int) -> list[str]:
-        """What breaks the promise: doubles, order, and what is neither there nor declared up to `head`.
+    def violations(self, head: int, jumps: int) -> list[str]:
+        """Return a sentence for each kind of error: duplicates, wrong order, messages lost without a report.
 
-        Rows count up by one; the count may jump `jumps` times (what was on its way to a killed agent is gone)
-        and once for each declared loss.
+        `head` is the highest number that the agent gave. Row numbers count up by one; they may jump `jumps`
+        times (rows in flight to a killed agent are gone) and once for each declared loss.
         """
-        told = [f"message {seq} is stored twice" for seq in self.doubled]
+        found = [f"message {seq} is stored twice" for seq in self.doubled]
         absent = sorted(set(range(1, head + 1)) - self.stored - self.lost)
         if absent:
-            told.append(f"{len(absent)} of {head} messages are neither stored nor declared, as {absent[:5]}")
+            found.append(
+                f"{len(absent)} of {head} messages are neither stored nor declared lost, e.g. {absent[:5]}"
+            )
         beyond = [seq for seq in self.stored if seq > head]
         if beyond:
-            told.append(f"{len(beyond)} messages are stored beyond the head {head}, as {sorted(beyond)[:5]}")
+            found.append(
+                f"{len(beyond)} messages are stored beyond the head {head}, e.g. {sorted(beyond)[:5]}"
+            )
         numbers = [n for seq in sorted(self.rows) for n in self.rows[seq]]
         back = [pair for pair in pairwise(numbers) if pair[1] <= pair[0]]
         if back:
-            told.append(f"{len(back)} rows are out of order or doubled, as {back[:3]}")
+            found.append(f"{len(back)} rows are out of order or stored twice, e.g. {back[:3]}")
         jumped = [pair for pair in pairwise(numbers) if pair[1] > pair[0] + 1]
         if len(jumped) > jumps + len(self.lost):
-            told.append(f"{len(jumped)} jumps in the rows, {jumps} are explained, as {jumped[:3]}")
-        return told
+            found.append(f"{len(jumped)} jumps in the rows, {jumps} are explained, e.g. {jumped[:3]}")
+        return found
 
 
 def kept(store: Path) -> dict[Key, Kept]:
-    """Everything in the day files of `store`, by node and outbox; a collector may be running.
+    """Return what the day files of `store` hold, by node and outbox; a collector may be running.
 
     Raises:
         sqlite3.Error: a file cannot be read.
@@ -94,7 +98,11 @@ def _declared(of: Kept, body: bytes) -> None:
 
 
 def _messages(body: bytes, numbered: bool) -> Iterator[tuple[int, list[int]]]:
-    """Sequence number and row numbers of each message in a chunk, see docs/decisions/0004-store.md."""
+    """Yield the sequence number and row numbers of each message in a chunk.
+
+    docs/decisions/0004-store.md describes the chunk. This is a second implementation on purpose: an error in
+    the collector's own reader must not hide an error in its writer.
+    """
     import msgspec
     import numpy as np
     import zstandard

@@ -1,4 +1,4 @@
-"""An agent's clock that a drill can step: what `edgebed agent run --clock-file` reads."""
+"""A clock for an agent that a drill can step, read from the file of `edgebed agent run --clock-file`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _READ_EVERY_NS = NS_PER_S // 10
 
 
 class Setting(msgspec.Struct, kw_only=True):
-    """How far the wall clock is off, and whether somebody is said to keep it right."""
+    """The offset of the wall clock, and whether it counts as synchronised."""
 
     offset_s: float = 0.0
     synced: bool = True
 
 
 class SteppedClock(Clock):
-    """The machine's clock, off by what a file says; monotonic time is never touched.
+    """The machine's clock plus an offset from a file; monotonic time is not changed.
 
     Raises:
-        ConfigError: the file cannot be read when the clock is made. Later the last setting stands.
+        ConfigError: the file cannot be read when the clock is made. Later the last setting stays in force.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class SteppedClock(Clock):
         return super().now_ns() + round(self._setting.offset_s * NS_PER_S)
 
     def state(self) -> ClockState:
-        """What the kernel would say."""
+        """Return the state of the clock, as the kernel reports it elsewhere."""
         self._look()
         return ClockState.NTP if self._setting.synced else ClockState.UNSYNCED
 
@@ -52,7 +52,7 @@ class SteppedClock(Clock):
             try:
                 self._read()
             except (OSError, msgspec.DecodeError):
-                self._read_ns = self.monotonic_ns()  # it is being written: the next look finds it
+                self._read_ns = self.monotonic_ns()  # the file is being written: read it the next time
 
     def _read(self) -> None:
         self._setting = msgspec.json.decode(self._path.read_bytes(), type=Setting)
@@ -60,7 +60,7 @@ class SteppedClock(Clock):
 
 
 def step(path: Path, *, offset_s: float = 0.0, synced: bool = True) -> None:
-    """Set the clock of the agent that reads `path`."""
+    """Step the clock of the agent that reads `path`."""
     draft = path.with_suffix(".new")
     draft.write_bytes(msgspec.json.encode(Setting(offset_s=offset_s, synced=synced)))
     draft.replace(path)

@@ -1,4 +1,4 @@
-"""The device a drill reads: numbered lines of JSON over TCP, each row told from any other."""
+"""The device that a drill reads: it sends numbered lines of JSON over TCP."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ STREAM = "rows"
 
 
 class NumberedDevice:
-    """Sends `{"n": 0, "t": seconds, "v": 0.5}`, n counting up for ever, to whoever is connected.
+    """Sends `{"n": 0, "t": seconds, "v": 0.5}` to every connected client, `rate_hz` lines a second.
 
-    `rate_hz` lines a second; n never repeats, whatever connects and goes. `jumps` counts where n may jump for
-    a reader: what was on its way when a connection ended is gone, and a line with NaN is no JSON.
+    n counts up and never repeats, also over connections. `jumps` counts where n may jump for a reader: lines
+    in flight when a connection ends are gone, and a line with NaN is not JSON.
     """
 
     def __init__(self, rate_hz: float = 300.0) -> None:
         self.rate_hz = rate_hz
         self.port = 0
         self.sent = 0  # lines, also the next n
-        self.jumps = -1  # the first connection is none
+        self.jumps = -1  # the first connection does not count
         self.silent = False
-        self.nan = False  # v is NaN, which is no JSON: a device that does so exists
-        self.backward_s = 0.0  # t is so far behind
+        self.nan = False  # send v as NaN, which is not JSON: real devices do so
+        self.backward_s = 0.0  # how far t is behind the clock
         self._clock = Clock()
         self._server: asyncio.Server | None = None
         self._writers: dict[asyncio.StreamWriter, asyncio.Task[Any]] = {}
         self._owed = 0
 
     def flood(self, lines: int) -> None:
-        """Send so many lines as fast as the reader takes them."""
+        """Send `lines` lines as fast as the reader takes them."""
         self._owed += lines
 
     def options(self) -> dict[str, Any]:
-        """What an agent's config says of it: `adapter: serial`."""
+        """Return the options of the adapter `serial` that read this device."""
         return {
             "url": f"tcp://127.0.0.1:{self.port}",
             "format": "json",
@@ -76,9 +76,8 @@ class NumberedDevice:
         due_s = self._clock.monotonic()
         try:
             while not writer.is_closing():
-                due_s = max(
-                    due_s + period_s, self._clock.monotonic() - 1.0
-                )  # no more than a second is made up
+                # after a pause, make up for one second at most
+                due_s = max(due_s + period_s, self._clock.monotonic() - 1.0)
                 await self._clock.sleep(due_s - self._clock.monotonic())
                 if self.silent:
                     continue

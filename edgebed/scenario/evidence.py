@@ -16,7 +16,7 @@ from agent.inference.manifest import WindowInput
 from collector.store.reader import Reader
 from collector.store.table import Table
 from edgebed.scenario.document import Scenario
-from edgebed.scenario.installation import Site, Stage
+from edgebed.scenario.installation import PlayedAgent, ScenarioInstallation
 from edgebed.scenario.play import Run
 from wire.clock import NS_PER_MS
 from wire.messages import Scalar, Stream
@@ -94,33 +94,35 @@ class Evidence:
     absent: dict[str, str] = field(default_factory=dict)  # device -> its agent that was left out
 
 
-def gather(stage: Stage, run: Run) -> Evidence:
+def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
     """Read the store of a collector that has ended. Blocks."""
     evidence = Evidence(run, totals=run.totals)
-    reader = Reader(stage.folder / "store")
+    reader = Reader(installation.folder / "store")
     try:
-        for site in stage.sites.values():
-            if site.left_out:
-                evidence.left_out[site.name] = site.left_out
-                evidence.absent |= dict.fromkeys(site.settings.devices, site.name)
+        for agent in installation.agents.values():
+            if agent.left_out:
+                evidence.left_out[agent.name] = agent.left_out
+                evidence.absent |= dict.fromkeys(agent.settings.devices, agent.name)
             else:
-                _add_site(evidence, reader, stage, site, run.apps[site.name])
+                _add_agent(evidence, reader, installation, agent, run.apps[agent.name])
         evidence.twice = _twice(reader)
     finally:
         reader.close()
     return evidence
 
 
-def _add_site(evidence: Evidence, reader: Reader, stage: Stage, site: Site, app: App) -> None:
-    node, run, scenario = str(app.plan.address), evidence.run, stage.scenario
+def _add_agent(
+    evidence: Evidence, reader: Reader, installation: ScenarioInstallation, agent: PlayedAgent, app: App
+) -> None:
+    node, run, scenario = str(app.plan.address), evidence.run, installation.scenario
     start_ms, end_ms = run.t0_ns // NS_PER_MS, run.end_ns // NS_PER_MS
     declared = run.births[node].devices if node in run.births else {}
-    for device in site.settings.devices:
+    for device in agent.settings.devices:
         for stream, info in declared[device].streams.items() if device in declared else ():
             if info.kind == "frame":
                 continue
             table = reader.rows(node, device, stream, start_ms=start_ms, end_ms=end_ms)
-            simulator = site.simulators[device]
+            simulator = agent.simulators[device]
             truth = [simulator.truth(at_us * 1000) for at_us, _, _ in table]
             configured = app.pipeline.streams(device).get(stream)
             expected, slack = _expected(app, stream, info, simulator, scenario)

@@ -21,11 +21,11 @@ from agent.pipeline.source import Source
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
 from edgebed import __version__
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from edgebed.installation import ADDRESS_KEYS
 from edgebed.scenario.document import Scenario, ScenarioAgent, SimulatedDevice
 from simulators.faults import FaultProxy
-from wire.broker import Broker as BrokerOptions
+from wire.broker import Broker
 from wire.clock import NS_PER_S
 from wire.errors import ConfigError, EdgebedError
 from wire.messages import Stream
@@ -45,7 +45,7 @@ _LEAD_ROWS = 3  # ... and so many rows
 
 
 @dataclass
-class Site:
+class PlayedAgent:
     """One agent of the scenario and what stands for its devices."""
 
     name: str
@@ -76,7 +76,7 @@ class Site:
         return self.app
 
 
-class Stage:
+class ScenarioInstallation:
     """Use as `async with`: everything is up then, and time stands at the scenario's start.
 
     An agent whose simulators lack a library is left out and says so.
@@ -87,8 +87,8 @@ class Stage:
         self.folder = folder
         self.seed = seed
         self.clock = SimulationClock(scenario.start_ns)
-        self.sites = {name: Site(name, each, folder) for name, each in scenario.agents.items()}
-        self.broker = Broker(scenario.broker, folder / "broker")
+        self.agents = {name: PlayedAgent(name, each, folder) for name, each in scenario.agents.items()}
+        self.broker = BrokerProcess(scenario.broker, folder / "broker")
         self._http = Http(port=http_port)
         self._collecting: tuple[Collector, asyncio.Task[None]] | None = None
         self._stack = AsyncExitStack()
@@ -104,9 +104,9 @@ class Stage:
             raise EdgebedError("the collector does not run")
         return self._collecting[0]
 
-    def site_of(self, device: str) -> Site:
+    def agent_of(self, device: str) -> PlayedAgent:
         """Whose device it is."""
-        return next(site for site in self.sites.values() if device in site.settings.devices)
+        return next(agent for agent in self.agents.values() if device in agent.settings.devices)
 
     async def __aenter__(self) -> Self:
         try:
@@ -127,28 +127,28 @@ class Stage:
         self.broker.start()
         self._stack.push_async_callback(self.stop_collector)
         await self.start_collector()
-        for site in self.sites.values():
-            await self._simulate(site)
-        for site in self.present():
-            site.link = await self._stack.enter_async_context(FaultProxy(self.broker.port, seed=self.seed))
-            self._stack.push_async_callback(self.stop_agent, site)
-            site.config = self._write(site, site.link.port)
-        starting = [asyncio.create_task(self.start_agent(site)) for site in self.present()]
+        for agent in self.agents.values():
+            await self._simulate(agent)
+        for agent in self.present():
+            agent.link = await self._stack.enter_async_context(FaultProxy(self.broker.port, seed=self.seed))
+            self._stack.push_async_callback(self.stop_agent, agent)
+            agent.config = self._write(agent, agent.link.port)
+        starting = [asyncio.create_task(self.start_agent(agent)) for agent in self.present()]
         try:
             await asyncio.gather(*starting)
         finally:
             await end(starting)
 
-    def present(self) -> list[Site]:
+    def present(self) -> list[PlayedAgent]:
         """The agents that take part."""
-        return [site for site in self.sites.values() if not site.left_out]
+        return [agent for agent in self.agents.values() if not agent.left_out]
 
     # --- its parts, also for the timeline
 
     async def start_collector(self) -> None:
         """Start the collector, or start it again on the same store."""
         config = CollectorConfig(
-            broker=BrokerOptions(url=self.broker.url), store=self.folder / "store", http=self._http
+            broker=Broker(url=self.broker.url), store=self.folder / "store", http=self._http
         )
         collector = Collector(config, self.clock)
         ready = asyncio.Event()
@@ -165,100 +165,100 @@ class Stage:
         collector.stop()
         await asyncio.gather(task, return_exceptions=True)
 
-    async def start_agent(self, site: Site) -> None:
+    async def start_agent(self, agent: PlayedAgent) -> None:
         """Start an agent and wait until its models are loaded."""
         # its relative paths are those of the config it was made from
-        plan = load_plan(site.config, self.clock, folder=site.settings.config.parent)
+        plan = load_plan(agent.config, self.clock, folder=agent.settings.config.parent)
         app = App(plan, self.clock, __version__)
-        site.app, site.task = app, asyncio.create_task(app.serve(), name=f"agent-{site.name}")
-        await _first(app.ready, site.task)
-        for device in site.settings.devices:
-            self.clock.brakes[f"{site.name}/{device}"] = _Brake(self.clock, site, device)
+        agent.app, agent.task = app, asyncio.create_task(app.serve(), name=f"agent-{agent.name}")
+        await _first(app.ready, agent.task)
+        for device in agent.settings.devices:
+            self.clock.brakes[f"{agent.name}/{device}"] = _Brake(self.clock, agent, device)
 
-    async def stop_agent(self, site: Site) -> None:
+    async def stop_agent(self, agent: PlayedAgent) -> None:
         """Stop it in order: what it took is on its disk, and sent where its link allows."""
-        app, task = site.app, site.task
-        site.app = site.task = None
-        for device in site.settings.devices:
-            self.clock.brakes.pop(f"{site.name}/{device}", None)
+        app, task = agent.app, agent.task
+        agent.app = agent.task = None
+        for device in agent.settings.devices:
+            self.clock.brakes.pop(f"{agent.name}/{device}", None)
         if app is None or task is None:
             return
         app.stop()
         await asyncio.wait({task}, timeout=STOP_S)
         await end({task})
 
-    async def _simulate(self, site: Site) -> None:
-        for device, settings in site.settings.devices.items():
+    async def _simulate(self, agent: PlayedAgent) -> None:
+        for device, settings in agent.settings.devices.items():
             if settings.shares:
                 continue
             try:
                 simulator = _simulator(settings, self.seed, self.clock, self.broker.url)
             except ModuleNotFoundError as error:
-                site.left_out = f"{settings.simulator} needs {error.name}: pip install 'edgebed[sim]'"
+                agent.left_out = f"{settings.simulator} needs {error.name}: pip install 'edgebed[sim]'"
                 return
             except (TypeError, ValueError) as error:
-                raise ConfigError(f"agents.{site.name}.devices.{device}: {error}") from error
-            site.simulators[device] = await self._stack.enter_async_context(simulator)
+                raise ConfigError(f"agents.{agent.name}.devices.{device}: {error}") from error
+            agent.simulators[device] = await self._stack.enter_async_context(simulator)
             if any(each.device == device and each.line for each in self.scenario.timeline):
                 port = getattr(simulator, "port", 0)
                 if not port:
                     raise ConfigError(f"the line to {device} is no TCP connection: it cannot be cut")
                 line = FaultProxy(port, seed=self.seed)
-                site.lines[device] = await self._stack.enter_async_context(line)
-        for device, settings in site.settings.devices.items():
+                agent.lines[device] = await self._stack.enter_async_context(line)
+        for device, settings in agent.settings.devices.items():
             if settings.shares:
-                site.simulators[device] = site.simulators[settings.shares]
+                agent.simulators[device] = agent.simulators[settings.shares]
 
-    def _write(self, site: Site, broker_port: int) -> Path:
+    def _write(self, agent: PlayedAgent, broker_port: int) -> Path:
         """The agent's config as it is for this scenario."""
-        source = site.settings.config
+        source = agent.settings.config
         try:
             document: dict[str, Any] = yaml.safe_load(source.read_text())
             base = document["node"].split("/")[:3]
             devices, models = document["devices"], document.get("models", {})
-            for device, settings in site.settings.devices.items():
+            for device, settings in agent.settings.devices.items():
                 options = devices[device].setdefault("options", {})
                 where = next(word for word in ADDRESS_KEYS if word in options)
-                options.update({where: self._url(site, device), **settings.adapter})
+                options.update({where: self._url(agent, device), **settings.adapter})
             document["models"] = {
                 slot: model
                 for slot, model in models.items()
-                if model["input"].partition("/")[0] in site.settings.devices
+                if model["input"].partition("/")[0] in agent.settings.devices
             }
         except KeyError as error:
             known = ", ".join(document.get("devices", {}))
             raise ConfigError(f"{source} has no {error.args[0]!r}; its devices are {known}") from error
         except (OSError, yaml.YAMLError, AttributeError, TypeError, StopIteration) as error:
             raise ConfigError(f"{source} is no agent's config: {error}") from error
-        document["node"] = "/".join([*base, site.name])
+        document["node"] = "/".join([*base, agent.name])
         document["broker"] = {"url": f"mqtt://127.0.0.1:{broker_port}"}
-        document["state"] = str(self.folder.resolve() / f"state-{site.name}")
-        document["devices"] = {device: devices[device] for device in site.settings.devices}
-        path = self.folder / f"{site.name}.yaml"
+        document["state"] = str(self.folder.resolve() / f"state-{agent.name}")
+        document["devices"] = {device: devices[device] for device in agent.settings.devices}
+        path = self.folder / f"{agent.name}.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return path
 
-    def _url(self, site: Site, device: str) -> str:
-        url: str = site.simulators[device].url
-        if device not in site.lines:
+    def _url(self, agent: PlayedAgent, device: str) -> str:
+        url: str = agent.simulators[device].url
+        if device not in agent.lines:
             return url
         parts = urlsplit(url)
         host = parts.netloc.rpartition(":")[0]
-        return urlunsplit(parts._replace(netloc=f"{host}:{site.lines[device].port}"))
+        return urlunsplit(parts._replace(netloc=f"{host}:{agent.lines[device].port}"))
 
 
 class _Brake:
     """Holds the clock while a device's data are on their way through adapter and models."""
 
-    def __init__(self, clock: SimulationClock, site: Site, device: str) -> None:
-        self._clock, self._site, self._device = clock, site, device
-        simulator, app = site.simulators[device], site.running
+    def __init__(self, clock: SimulationClock, agent: PlayedAgent, device: str) -> None:
+        self._clock, self._agent, self._device = clock, agent, device
+        simulator, app = agent.simulators[device], agent.running
         rate_hz = quickest(app.plan.devices[device].streams)
         self._lead_ns = round((_LEAD_S + _LEAD_ROWS / rate_hz) * NS_PER_S) if rate_hz else 0
-        self._step = (simulator.start_ns, simulator.period_ns) if site.kind(device) in IN_STEP else None
+        self._step = (simulator.start_ns, simulator.period_ns) if agent.kind(device) in IN_STEP else None
 
     def __call__(self) -> int | None:
-        app = self._site.app
+        app = self._agent.app
         source: Source | None = getattr(app, "sources", {}).get(self._device)
         if app is None or source is None or source.state.state != "ok" or not source.newest_ns:
             return None

@@ -14,7 +14,7 @@ from agent.app import App
 from agent.pipeline.source import Source
 from collector.ledger.ledger import totals
 from edgebed.scenario.document import Happening
-from edgebed.scenario.installation import IN_FLOW, READY_S, Site, Stage, quickest
+from edgebed.scenario.installation import IN_FLOW, READY_S, PlayedAgent, ScenarioInstallation, quickest
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S
 from wire.errors import ConfigError, EdgebedError
@@ -50,20 +50,20 @@ class Run:
         return (self.end_ns - self.t0_ns) / NS_PER_S / self.took_s if self.took_s else 0.0
 
 
-async def play(stage: Stage, rate: float, say: Callable[[str], None]) -> Run:
+async def play(installation: ScenarioInstallation, rate: float, say: Callable[[str], None]) -> Run:
     """Play the scenario from its start to its end on a stage that is up; agents are stopped afterwards.
 
     Raises:
         EdgebedError: a device did not come up.
     """
-    scenario, clock, loop = stage.scenario, stage.clock, asyncio.get_running_loop()
+    scenario, clock, loop = installation.scenario, installation.clock, asyncio.get_running_loop()
     began_s = loop.time()
-    t0_ns, late = await _come_up(stage)
+    t0_ns, late = await _come_up(installation)
     run = Run(t0_ns, t0_ns + round(scenario.duration_s * NS_PER_S), notes=late)
     run.startup_s = loop.time() - began_s
-    _break_devices(stage, run)
+    _break_devices(installation, run)
     say(f"all devices are read after {run.startup_s:.1f} s; {scenario.duration_s:g} s are played")
-    timeline = asyncio.create_task(_happen(stage, run, say), name="timeline")
+    timeline = asyncio.create_task(_happen(installation, run, say), name="timeline")
     try:
         clock.pace = rate
         await clock.sleep_until(run.t0_ns)
@@ -75,49 +75,51 @@ async def play(stage: Stage, rate: float, say: Callable[[str], None]) -> Run:
         await timeline
     finally:
         await end({timeline})
-    await _until(lambda: all(_has_read(stage, source, run) for source in _sources(stage)), _CAUGHT_UP_S)
-    await _end(stage, run)
+    await _until(
+        lambda: all(_has_read(installation, source, run) for source in _sources(installation)), _CAUGHT_UP_S
+    )
+    await _end(installation, run)
     return run
 
 
-async def _end(stage: Stage, run: Run) -> None:
+async def _end(installation: ScenarioInstallation, run: Run) -> None:
     """Stop the agents in order, wait for what they took, and note what only the living can tell."""
-    clock = stage.clock
-    run.apps = {site.name: site.running for site in stage.present()}
+    clock = installation.clock
+    run.apps = {agent.name: agent.running for agent in installation.present()}
     await _until(lambda: all(_has_sent(app) for app in run.apps.values()), _STORED_S)
     for name, app in run.apps.items():
         failed = {slot: model for slot, model in app.pipeline.models().items() if model.state == "failed"}
         run.notes += [f"model {slot} of {name} failed: {model.why}" for slot, model in failed.items()]
-    for site in stage.present():
-        await stage.stop_agent(site)
-    if not await _until(lambda: _is_stored(stage), _STORED_S):
+    for agent in installation.present():
+        await installation.stop_agent(agent)
+    if not await _until(lambda: _is_stored(installation), _STORED_S):
         run.notes.append("not everything that was taken arrived at the collector in time")
     run.notes += [
         f"{name} held the clock too long and was not waited for, {times} times"
         for name, times in clock.excused.items()
     ]
     run.held_s = dict(clock.held_s)
-    collector = stage.collector
+    collector = installation.collector
     run.totals = msgspec.structs.asdict(totals(collector.ledger.entries()))
     for app in run.apps.values():
         node = str(app.plan.address)
         if birth := collector.fleet.birth(node):
             run.births[node] = birth
-    await stage.stop_collector()
+    await installation.stop_collector()
 
 
-def _break_devices(stage: Stage, run: Run) -> None:
+def _break_devices(installation: ScenarioInstallation, run: Run) -> None:
     """Tell simulators what will break and when: faults at given times are the same at any pace.
 
     Raises:
         ConfigError: a simulator knows no such fault.
     """
-    scenario = stage.scenario
+    scenario = installation.scenario
     for at, each in enumerate(scenario.timeline):
-        site = stage.site_of(each.device) if each.fault else None
-        if site is None or site.left_out:
+        agent = installation.agent_of(each.device) if each.fault else None
+        if agent is None or agent.left_out:
             continue
-        simulator = site.simulators[each.device]
+        simulator = agent.simulators[each.device]
         kind, size = re.fullmatch(r"(.*?)(x[0-9.]+)?", each.fault, re.DOTALL).groups(default="")  # type: ignore[union-attr]  # it always fits
         start_s = (run.t0_ns - simulator.start_ns) / NS_PER_S + each.at_s
         end = f"-{start_s + each.for_s:g}" if each.for_s else ""
@@ -127,24 +129,27 @@ def _break_devices(stage: Stage, run: Run) -> None:
             raise ConfigError(f"timeline.{at}.fault: {error}") from error
 
 
-async def _come_up(stage: Stage) -> tuple[int, list[str]]:
+async def _come_up(installation: ScenarioInstallation) -> tuple[int, list[str]]:
     """Connect while time stands still, then see the first readings; T0, and a note where it is late."""
-    clock, lead_ns = stage.clock, round(stage.scenario.lead_in_s * NS_PER_S)
+    clock, lead_ns = installation.clock, round(installation.scenario.lead_in_s * NS_PER_S)
     await _until(
-        lambda: all(source.opened or _flows(stage, source) for source in _sources(stage)), READY_S / 2
+        lambda: all(source.opened or _flows(installation, source) for source in _sources(installation)),
+        READY_S / 2,
     )
     await asyncio.sleep(_CONNECTED_S)
     clock.pace = 1.0
-    if not await _until(lambda: all(_is_up(stage, source) for source in _sources(stage)), READY_S):
-        dark = [source for source in _sources(stage) if not _is_up(stage, source)]
+    if not await _until(
+        lambda: all(_is_up(installation, source) for source in _sources(installation)), READY_S
+    ):
+        dark = [source for source in _sources(installation) if not _is_up(installation, source)]
         lines = [f"{source.device} did not come up: {source.state.why or 'no reading'}" for source in dark]
         lines.append(f"the clock shows {clock.monotonic():.1f} s; held by {_holders(clock)}")
         raise EdgebedError("\n".join(lines))
     lead_ins = 1 + (clock.monotonic_ns() + NS_PER_S // 2) // lead_ns
     if lead_ins == 1:
-        return stage.scenario.start_ns + lead_ns, []
+        return installation.scenario.start_ns + lead_ns, []
     late = f"devices came up so late that T0 is {lead_ins} lead-ins after the start: other data than else"
-    return stage.scenario.start_ns + lead_ins * lead_ns, [late]
+    return installation.scenario.start_ns + lead_ins * lead_ns, [late]
 
 
 def _holders(clock: SimulationClock) -> str:
@@ -153,30 +158,30 @@ def _holders(clock: SimulationClock) -> str:
     return ", ".join(f"{name} ({seconds:.1f} s)" for name, seconds in longest) or "nobody"
 
 
-def _sources(stage: Stage) -> list[Source]:
-    return [source for site in stage.present() if site.app for source in site.app.sources.values()]
+def _sources(installation: ScenarioInstallation) -> list[Source]:
+    return [source for agent in installation.present() if agent.app for source in agent.app.sources.values()]
 
 
-def _flows(stage: Stage, source: Source) -> bool:
-    return stage.site_of(source.device).kind(source.device) in IN_FLOW
+def _flows(installation: ScenarioInstallation, source: Source) -> bool:
+    return installation.agent_of(source.device).kind(source.device) in IN_FLOW
 
 
-def _is_up(stage: Stage, source: Source) -> bool:
+def _is_up(installation: ScenarioInstallation, source: Source) -> bool:
     """Whether it was read; a device that declares no rate, or a slow one, need only be open."""
-    seldom = _rate_hz(stage, source) < 1.0 and not _flows(stage, source)
+    seldom = _rate_hz(installation, source) < 1.0 and not _flows(installation, source)
     return source.state.state == "ok" or (source.opened and seldom)
 
 
-def _has_read(stage: Stage, source: Source, run: Run) -> bool:
+def _has_read(installation: ScenarioInstallation, source: Source, run: Run) -> bool:
     """Whether what it had to read up to the end was read, and seen by its models."""
-    app = stage.site_of(source.device).app
-    return (_rate_hz(stage, source) < 1.0 or source.newest_ns >= run.end_ns) and not (
+    app = installation.agent_of(source.device).app
+    return (_rate_hz(installation, source) < 1.0 or source.newest_ns >= run.end_ns) and not (
         app is not None and app.pipeline.busy
     )
 
 
-def _rate_hz(stage: Stage, source: Source) -> float:
-    return quickest(stage.site_of(source.device).running.plan.devices[source.device].streams)
+def _rate_hz(installation: ScenarioInstallation, source: Source) -> float:
+    return quickest(installation.agent_of(source.device).running.plan.devices[source.device].streams)
 
 
 def _has_sent(app: App) -> bool:
@@ -184,8 +189,8 @@ def _has_sent(app: App) -> bool:
     return app.uplink.connected and app.outbox.stats().depth == 0
 
 
-def _is_stored(stage: Stage) -> bool:
-    entries = stage.collector.ledger.entries()
+def _is_stored(installation: ScenarioInstallation) -> bool:
+    entries = installation.collector.ledger.entries()
     return bool(entries) and not any(entry.waiting or entry.missing_count for entry in entries)
 
 
@@ -203,75 +208,77 @@ async def _until(condition: Callable[[], bool], seconds: float) -> bool:
 # --- the timeline
 
 
-async def _happen(stage: Stage, run: Run, say: Callable[[str], None]) -> None:
+async def _happen(installation: ScenarioInstallation, run: Run, say: Callable[[str], None]) -> None:
     """Do what the timeline says at its moments; faults of devices know theirs already."""
     async with asyncio.TaskGroup() as group:
-        for each in stage.scenario.timeline:
+        for each in installation.scenario.timeline:
             if not each.fault:
-                group.create_task(_do(stage, each, run, say), name=f"timeline-{each.id or each.at_s}")
+                group.create_task(_do(installation, each, run, say), name=f"timeline-{each.id or each.at_s}")
 
 
-async def _do(stage: Stage, each: Happening, run: Run, say: Callable[[str], None]) -> None:
+async def _do(
+    installation: ScenarioInstallation, each: Happening, run: Run, say: Callable[[str], None]
+) -> None:
     target = each.agent or each.device
-    if target and (stage.sites.get(each.agent) or stage.site_of(each.device)).left_out:
+    if target and (installation.agents.get(each.agent) or installation.agent_of(each.device)).left_out:
         return
     at_ns = run.t0_ns + round(each.at_s * NS_PER_S)
     until_ns = run.end_ns if each.for_s is None else min(run.end_ns, at_ns + round(each.for_s * NS_PER_S))
-    await stage.clock.sleep_until(at_ns)
+    await installation.clock.sleep_until(at_ns)
     say(f"{each.at_s:g} s: {each.line or each.link or 'stop'} {target or each.restart}")
     if each.restart:
-        with _time_stands(stage):
-            await _stop(stage, each)
+        with _time_stands(installation):
+            await _stop(installation, each)
         if each.for_s:
-            await stage.clock.sleep_until(until_ns)
-        with _time_stands(stage):
-            await _start(stage, each)
+            await installation.clock.sleep_until(until_ns)
+        with _time_stands(installation):
+            await _start(installation, each)
         return
-    proxy = _proxy(stage, each)
+    proxy = _proxy(installation, each)
     if "cut" in (each.line, each.link):
         proxy.refuse(True)
         proxy.cut()
     else:
         proxy.black_hole()
-    await stage.clock.sleep_until(until_ns)
+    await installation.clock.sleep_until(until_ns)
     proxy.heal()
     proxy.cut()  # what a black hole swallowed never comes: a firewall that was restarted forgets
 
 
-def _proxy(stage: Stage, each: Happening) -> FaultProxy:
-    site = stage.sites[each.agent] if each.link else stage.site_of(each.device)
-    proxy = site.link if each.link else site.lines[each.device]
+def _proxy(installation: ScenarioInstallation, each: Happening) -> FaultProxy:
+    agent = installation.agents[each.agent] if each.link else installation.agent_of(each.device)
+    proxy = agent.link if each.link else agent.lines[each.device]
     if proxy is None:
-        raise EdgebedError(f"agent {site.name} does not run")
+        raise EdgebedError(f"agent {agent.name} does not run")
     return proxy
 
 
-async def _stop(stage: Stage, each: Happening) -> None:
+async def _stop(installation: ScenarioInstallation, each: Happening) -> None:
     if each.restart == "agent":
-        await stage.stop_agent(stage.sites[each.agent])
+        await installation.stop_agent(installation.agents[each.agent])
     elif each.restart == "collector":
-        await stage.stop_collector()
+        await installation.stop_collector()
     else:
-        await asyncio.to_thread(stage.broker.stop)
+        await asyncio.to_thread(installation.broker.stop)
 
 
-async def _start(stage: Stage, each: Happening) -> None:
+async def _start(installation: ScenarioInstallation, each: Happening) -> None:
     if each.restart == "agent":
-        site: Site = stage.sites[each.agent]
-        await stage.start_agent(site)
+        agent: PlayedAgent = installation.agents[each.agent]
+        await installation.start_agent(agent)
         await _until(
-            lambda: all(s.opened or _flows(stage, s) for s in site.running.sources.values()), READY_S
+            lambda: all(s.opened or _flows(installation, s) for s in agent.running.sources.values()), READY_S
         )
     elif each.restart == "collector":
-        await stage.start_collector()
+        await installation.start_collector()
     else:
-        stage.broker.start()  # not in a thread: the broker ends with the thread that started it
+        installation.broker.start()  # not in a thread: the broker ends with the thread that started it
 
 
 @contextmanager
-def _time_stands(stage: Stage) -> Iterator[None]:
-    pace, stage.clock.pace = stage.clock.pace, 0.0
+def _time_stands(installation: ScenarioInstallation) -> Iterator[None]:
+    pace, installation.clock.pace = installation.clock.pace, 0.0
     try:
         yield
     finally:
-        stage.clock.pace = pace
+        installation.clock.pace = pace

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgebed.scenario.document import load
 from edgebed.scenario.evidence import gather
-from edgebed.scenario.installation import Stage
+from edgebed.scenario.installation import ScenarioInstallation
 from edgebed.scenario.judge import judge
 from edgebed.scenario.play import play
 from edgebed.scenario.report import Report
@@ -32,12 +32,12 @@ async def run(
     await asyncio.to_thread(_make, folder)
     executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="asyncio_")
     asyncio.get_running_loop().set_default_executor(executor)
-    async with Stage(scenario, folder, seed=seed) as stage:
-        for site in stage.sites.values():
-            if site.left_out:
-                say(f"agent {site.name} does not take part: {site.left_out}")
-        played = await play(stage, pace, say)
-        evidence = await asyncio.to_thread(gather, stage, played)
+    async with ScenarioInstallation(scenario, folder, seed=seed) as installation:
+        for agent in installation.agents.values():
+            if agent.left_out:
+                say(f"agent {agent.name} does not take part: {agent.left_out}")
+        played = await play(installation, pace, say)
+        evidence = await asyncio.to_thread(gather, installation, played)
     return Report(path.stem, scenario, seed, pace, evidence, judge(scenario, evidence))
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from adapters.base import Adapter, AdapterError, Reading
 from agent.pipeline.validation import Inspector
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from wire.messages import Quality
 
 
-class Configured(Broker):
+class Configured(BrokerProcess):
     """A mosquitto whose configuration lacks some lines and has others."""
 
     without: ClassVar[str] = ""
@@ -40,20 +40,20 @@ class Roomy(Configured):
 
 
 @pytest.fixture
-def mosquitto(tmp_path: Path, require: Callable[[str], str]) -> Iterator[Broker]:
+def mosquitto(tmp_path: Path, require: Callable[[str], str]) -> Iterator[BrokerProcess]:
     """A running mosquitto, for what does not differ from broker to broker."""
     require("mosquitto")
-    with Broker("mosquitto", tmp_path / "broker") as running:
+    with BrokerProcess("mosquitto", tmp_path / "broker") as running:
         yield running
 
 
 @pytest.fixture
-def configured(tmp_path: Path, require: Callable[[str], str]) -> Iterator[Callable[[str], Broker]]:
+def configured(tmp_path: Path, require: Callable[[str], str]) -> Iterator[Callable[[str], BrokerProcess]]:
     """`configured(lines)` gives a running mosquitto with further lines of configuration."""
     require("mosquitto")
     with ExitStack() as running:
 
-        def start(lines: str) -> Broker:
+        def start(lines: str) -> BrokerProcess:
             broker = Configured("mosquitto", tmp_path / "configured")
             broker.added = lines
             return running.enter_context(broker)
@@ -62,7 +62,7 @@ def configured(tmp_path: Path, require: Callable[[str], str]) -> Iterator[Callab
 
 
 @pytest.fixture
-def roomy(tmp_path: Path, require: Callable[[str], str]) -> Iterator[Broker]:
+def roomy(tmp_path: Path, require: Callable[[str], str]) -> Iterator[BrokerProcess]:
     """A running mosquitto that takes messages of any size."""
     require("mosquitto")
     with Roomy("mosquitto", tmp_path / "broker") as running:

@@ -17,7 +17,7 @@ from adapters.mqtt.adapter import Mqtt
 from adapters.mqtt.options import MqttField, MqttTopicOptions, TimeOptions
 from adapters.vda5050.adapter import Vda5050
 from adapters.vda5050.options import Vda5050Options
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 
@@ -37,7 +37,7 @@ def at(second: float) -> datetime:
 
 
 async def published(
-    judge: Any, broker: Broker, adapter: Adapter, sent: Sequence[tuple[str, bytes]], rows: int
+    judge: Any, broker: BrokerProcess, adapter: Adapter, sent: Sequence[tuple[str, bytes]], rows: int
 ) -> Any:
     """What becomes of messages that are published once the adapter has subscribed."""
     found = judge()
@@ -50,7 +50,7 @@ async def published(
     return found
 
 
-async def test_topics(judge: Any, mosquitto: Broker) -> None:
+async def test_topics(judge: Any, mosquitto: BrokerProcess) -> None:
     fields = {"t": MqttField(max=50), "where": MqttField(path="where", t="str")}
     fields["t"] = MqttField(path="t", max=50)
     options = MqttTopicOptions(
@@ -78,7 +78,7 @@ async def test_topics(judge: Any, mosquitto: Broker) -> None:
 EUI, APPLICATION = "0102030405060708", "6b1e0a3c-0000-4000-8000-000000000001"
 
 
-async def test_uplinks(judge: Any, mosquitto: Broker) -> None:
+async def test_uplinks(judge: Any, mosquitto: BrokerProcess) -> None:
     options = ChirpStackOptions(
         url=mosquitto.url,
         application=APPLICATION,
@@ -120,7 +120,7 @@ async def test_uplinks(judge: Any, mosquitto: Broker) -> None:
     assert counted.items() <= found.counters.items()
 
 
-async def test_vehicles(judge: Any, mosquitto: Broker) -> None:
+async def test_vehicles(judge: Any, mosquitto: BrokerProcess) -> None:
     options = Vda5050Options(url=mosquitto.url, manufacturer="로봇", serial="amr-1", orders=False)
 
     def state(number: int, second: float, serial: str = "amr-1", **more: Any) -> bytes:

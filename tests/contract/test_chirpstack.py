@@ -12,7 +12,7 @@ from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable
 from adapters.chirpstack.adapter import ChirpStack
 from adapters.chirpstack.options import ChirpStackOptions, UplinkField
 from adapters.testing import AdapterContract, Rig, read_until
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from simulators.devices.chirpstack import APPLICATION, LoraNetwork, dev_eui
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
@@ -39,7 +39,7 @@ def options(port: int, **more: Any) -> ChirpStackOptions:
     return ChirpStackOptions(url=f"mqtt://127.0.0.1:{port}", **(quick | more))
 
 
-def street(broker: Broker, *faults: str) -> LoraNetwork:
+def street(broker: BrokerProcess, *faults: str) -> LoraNetwork:
     """Four sensors, an uplink of each ten times a real second."""
     return LoraNetwork(seed=3, clock=Clock(50.0), broker_url=broker.url, period_s=5.0, faults=faults)
 
@@ -71,12 +71,12 @@ class TestChirpStack(AdapterContract):
     secrets = ("geheim",)
 
     @pytest.fixture
-    async def rig(self, mosquitto: Broker) -> AsyncIterator[Rig]:
+    async def rig(self, mosquitto: BrokerProcess) -> AsyncIterator[Rig]:
         async with street(mosquitto) as network, FaultProxy(mosquitto.port) as link:
             yield Rig(lambda: ChirpStack(options(link.port), network.clock), link)
 
 
-async def test_the_rows_are_what_the_sensors_measured(broker: Broker) -> None:
+async def test_the_rows_are_what_the_sensors_measured(broker: BrokerProcess) -> None:
     async with street(broker, "din@20") as network:
         async with ChirpStack(options(broker.port), network.clock) as adapter:
             rows = await read_until(adapter, lambda seen: len(seen) == 24)
@@ -100,7 +100,9 @@ async def test_the_rows_are_what_the_sensors_measured(broker: Broker) -> None:
         assert set(adapter.counters) <= {"join_events", "status_events"}
 
 
-async def test_lost_and_repeated_uplinks_are_counted_and_a_new_join_is_no_loss(mosquitto: Broker) -> None:
+async def test_lost_and_repeated_uplinks_are_counted_and_a_new_join_is_no_loss(
+    mosquitto: BrokerProcess,
+) -> None:
     async with (
         street(mosquitto, "lost@20x0.3", "duplicates@20x0.5") as network,
         ChirpStack(options(mosquitto.port), network.clock) as adapter,
@@ -133,7 +135,7 @@ async def test_lost_and_repeated_uplinks_are_counted_and_a_new_join_is_no_loss(m
         ("broken", ""),
     ],
 )
-async def test_odd_uplinks_are_flagged_or_counted(mosquitto: Broker, fault: str, counter: str) -> None:
+async def test_odd_uplinks_are_flagged_or_counted(mosquitto: BrokerProcess, fault: str, counter: str) -> None:
     async with street(mosquitto) as network:
         async with ChirpStack(options(mosquitto.port), network.clock) as adapter:
             await read_until(adapter, lambda seen: len(seen) == 4)
@@ -150,7 +152,7 @@ async def test_odd_uplinks_are_flagged_or_counted(mosquitto: Broker, fault: str,
             await read_until(adapter, lambda seen: len(seen) == 4)
 
 
-async def test_numbers_that_are_none_and_times_that_run_back(mosquitto: Broker) -> None:
+async def test_numbers_that_are_none_and_times_that_run_back(mosquitto: BrokerProcess) -> None:
     async with street(mosquitto) as network:
         async with ChirpStack(options(mosquitto.port), network.clock) as adapter:
             rows = await read_until(adapter, lambda seen: len(seen) == 4)
@@ -174,7 +176,7 @@ async def test_numbers_that_are_none_and_times_that_run_back(mosquitto: Broker) 
             assert adapter.counters["no_fields"] >= 1
 
 
-async def test_two_megabytes_are_left_and_another_port_is_not_read(roomy: Broker) -> None:
+async def test_two_megabytes_are_left_and_another_port_is_not_read(roomy: BrokerProcess) -> None:
     async with street(roomy, "huge@0-40") as network:
         async with ChirpStack(options(roomy.port, silence_s=20.0), network.clock) as adapter:
             rows = await read_until(adapter, lambda seen: len(seen) == 1)

@@ -22,7 +22,7 @@ from adapters.mqtt.adapter import Mqtt
 from adapters.mqtt.options import MqttField, MqttTopicOptions, TimeOptions
 from adapters.testing import AdapterContract, Rig, read
 from agent.pipeline.validation import Inspector
-from edgebed.broker import Broker, free_port
+from edgebed.broker import BrokerProcess, free_port
 from simulators.devices.mqtt.device import KerbSensors
 from simulators.devices.mqtt.publisher import Publisher, broker_of
 from simulators.faults import FaultProxy
@@ -95,12 +95,12 @@ class TestMqtt(AdapterContract):
     secrets = ("geheim",)
 
     @pytest.fixture
-    async def rig(self, broker: Broker) -> AsyncIterator[Rig]:
+    async def rig(self, broker: BrokerProcess) -> AsyncIterator[Rig]:
         async with thermometer(broker.url), FaultProxy(broker.port) as link:
             yield Rig(lambda: Mqtt(options(link.port), Clock()), link)
 
 
-async def test_each_message_is_a_row_and_what_is_none_is_counted(broker: Broker) -> None:
+async def test_each_message_is_a_row_and_what_is_none_is_counted(broker: BrokerProcess) -> None:
     said = options(
         broker.port,
         topics=["hall/+/air"],
@@ -159,7 +159,7 @@ async def test_each_message_is_a_row_and_what_is_none_is_counted(broker: Broker)
     }
 
 
-async def test_the_rows_are_what_the_street_measured(broker: Broker) -> None:
+async def test_the_rows_are_what_the_street_measured(broker: BrokerProcess) -> None:
     clock = Clock(20.0)
     said = options(
         broker.port,
@@ -192,7 +192,7 @@ async def test_the_rows_are_what_the_street_measured(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("broker", ["nats"], indirect=True)
-async def test_numbers_text_and_csv(broker: Broker) -> None:
+async def test_numbers_text_and_csv(broker: BrokerProcess) -> None:
     async def one(body: bytes, **said: Any) -> Reading:
         said = {"fields": {"x": ""}, **said}
         async with Mqtt(options(broker.port, **said), Clock()) as adapter, publisher(broker.url) as device:
@@ -217,7 +217,7 @@ async def test_numbers_text_and_csv(broker: Broker) -> None:
     assert row.at_ns == YEAR_2026 + NS_PER_S // 4
 
 
-async def test_a_retained_message_is_old_and_said_to_be(broker: Broker) -> None:
+async def test_a_retained_message_is_old_and_said_to_be(broker: BrokerProcess) -> None:
     async with publisher(broker.url) as device:
         device.publish(TOPIC, b'{"air": {"temp": 1.0}}', qos=1, retain=True)
         async with Mqtt(options(broker.port, topics=["hall/#"]), Clock()) as first:
@@ -232,7 +232,7 @@ async def test_a_retained_message_is_old_and_said_to_be(broker: Broker) -> None:
     assert rows == [[(1.0, Quality.UNCERTAIN)], [(2.0, Quality.GOOD)]]
 
 
-async def test_what_a_slow_reader_loses_is_counted(broker: Broker) -> None:
+async def test_what_a_slow_reader_loses_is_counted(broker: BrokerProcess) -> None:
     async with Mqtt(options(broker.port, queue=5), Clock()) as adapter, publisher(broker.url) as device:
         for number in range(20):
             device.publish(TOPIC, b'{"air": {"temp": %d}}' % number, qos=1)
@@ -240,7 +240,7 @@ async def test_what_a_slow_reader_loses_is_counted(broker: Broker) -> None:
         assert [row.values["temp"] for row in await read(adapter, 5)] == [15, 16, 17, 18, 19]
 
 
-async def test_what_waits_when_it_is_closed_is_counted(broker: Broker) -> None:
+async def test_what_waits_when_it_is_closed_is_counted(broker: BrokerProcess) -> None:
     async with publisher(broker.url) as device, Mqtt(options(broker.port, queue=1), Clock()) as adapter:
         for number in range(3):
             device.publish(TOPIC, b'{"air": {"temp": %d}}' % number, qos=1)
@@ -248,7 +248,7 @@ async def test_what_waits_when_it_is_closed_is_counted(broker: Broker) -> None:
     assert adapter.counters == {"dropped": 3}
 
 
-async def test_a_flood_of_rubbish_is_silence_and_says_so(mosquitto: Broker) -> None:
+async def test_a_flood_of_rubbish_is_silence_and_says_so(mosquitto: BrokerProcess) -> None:
     async with Mqtt(options(mosquitto.port), Clock()) as adapter, publisher(mosquitto.url) as device:
 
         async def flood() -> None:
@@ -263,7 +263,7 @@ async def test_a_flood_of_rubbish_is_silence_and_says_so(mosquitto: Broker) -> N
         assert adapter.counters["not_json"] > 20
 
 
-async def test_messages_of_two_megabytes(roomy: Broker) -> None:
+async def test_messages_of_two_megabytes(roomy: BrokerProcess) -> None:
     large = b'{"air": {"temp": 1.0}, "x": "' + b"x" * 2_000_000 + b'"}'
     async with publisher(roomy.url) as device:
         async with Mqtt(options(roomy.port), Clock()) as adapter:
@@ -280,7 +280,7 @@ async def test_messages_of_two_megabytes(roomy: Broker) -> None:
 
 
 async def test_a_broker_that_refuses_is_told(tmp_path: Path) -> None:
-    class Strict(Broker):
+    class Strict(BrokerProcess):
         def command(self) -> list[str]:
             command = super().command()
             denied = '{ deny: ["hall.>"] }'
@@ -309,7 +309,7 @@ async def test_a_broker_that_refuses_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_dead_line_is_found_out_long_before_a_slow_topic_is_missed(
-    mosquitto: Broker, monkeypatch: pytest.MonkeyPatch
+    mosquitto: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt_link, "KEEPALIVE_S", 1)
     async with (
@@ -321,7 +321,7 @@ async def test_a_dead_line_is_found_out_long_before_a_slow_topic_is_missed(
             await read(adapter, 1)
 
 
-async def test_a_broker_of_mqtt_5_only(mosquitto: Broker) -> None:
+async def test_a_broker_of_mqtt_5_only(mosquitto: BrokerProcess) -> None:
     talks: set[asyncio.Task[Any]] = set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -369,7 +369,9 @@ def certificates(tmp_path: Path, require: Callable[[str], str]) -> Path:
     return tmp_path
 
 
-async def test_a_line_that_is_encrypted(configured: Callable[[str], Broker], certificates: Path) -> None:
+async def test_a_line_that_is_encrypted(
+    configured: Callable[[str], BrokerProcess], certificates: Path
+) -> None:
     port = free_port()
     broker = configured(
         f"listener {port} 127.0.0.1\ncertfile {certificates}/broker.pem\nkeyfile {certificates}/broker.key\n"
@@ -387,7 +389,7 @@ async def test_a_line_that_is_encrypted(configured: Callable[[str], Broker], cer
             await Mqtt(said, Clock()).open()
 
 
-async def test_a_broker_that_is_restarted_is_read_again(mosquitto: Broker) -> None:
+async def test_a_broker_that_is_restarted_is_read_again(mosquitto: BrokerProcess) -> None:
     for _ in range(2):
         async with Mqtt(options(mosquitto.port), Clock()) as adapter, thermometer(mosquitto.url):
             assert await read(adapter, 3)

@@ -15,7 +15,7 @@ from adapters.base import AdapterError, DeviceLied, DeviceStalled, Reading
 from adapters.testing import AdapterContract, Rig, read_until
 from adapters.vda5050.adapter import Vda5050
 from adapters.vda5050.options import Vda5050Options
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from simulators.devices.mqtt.publisher import Publisher, broker_of
 from simulators.devices.vda5050.device import AmrVehicle
 from simulators.faults import FaultProxy
@@ -54,7 +54,7 @@ class TestVda5050(AdapterContract):
     secrets = ("geheim",)
 
     @pytest.fixture
-    async def rig(self, mosquitto: Broker) -> AsyncIterator[Rig]:
+    async def rig(self, mosquitto: BrokerProcess) -> AsyncIterator[Rig]:
         clock = Clock(10.0)
         async with (
             AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url),
@@ -63,7 +63,7 @@ class TestVda5050(AdapterContract):
             yield Rig(lambda: Vda5050(options(link.port), clock), link)
 
 
-async def test_the_rows_are_what_the_vehicle_did(broker: Broker) -> None:
+async def test_the_rows_are_what_the_vehicle_did(broker: BrokerProcess) -> None:
     clock = Clock(20.0)
     async with AmrVehicle(seed=4, clock=clock, broker_url=broker.url, visualization=True) as vehicle:
         async with Vda5050(options(broker.port, visualization=True), clock) as adapter:
@@ -90,7 +90,7 @@ async def test_the_rows_are_what_the_vehicle_did(broker: Broker) -> None:
         assert str(order.values["route"]).split()[-1] == states[-1].values["last_node_id"]
 
 
-async def test_an_order_is_echoed_and_done_and_nothing_is_ever_sent(mosquitto: Broker) -> None:
+async def test_an_order_is_echoed_and_done_and_nothing_is_ever_sent(mosquitto: BrokerProcess) -> None:
     clock, heard = Clock(20.0), []
     order = {
         "headerId": 1, "timestamp": "2026-01-01T00:00:00.000Z", "version": "2.1.0",
@@ -146,7 +146,7 @@ async def test_an_order_is_echoed_and_done_and_nothing_is_ever_sent(mosquitto: B
     ],
 )
 async def test_a_vehicle_that_is_none_is_told(
-    mosquitto: Broker, fault: str, error: type[AdapterError], said: str
+    mosquitto: BrokerProcess, fault: str, error: type[AdapterError], said: str
 ) -> None:
     clock = Clock(10.0)
     async with AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url) as vehicle:
@@ -165,7 +165,7 @@ async def test_a_vehicle_that_is_none_is_told(
                         states = len(await until(adapter, lambda row: row.stream == "state"))
 
 
-async def test_a_broken_connection_is_a_row_and_so_is_its_return(mosquitto: Broker) -> None:
+async def test_a_broken_connection_is_a_row_and_so_is_its_return(mosquitto: BrokerProcess) -> None:
     clock = Clock(10.0)
     async with (
         AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url) as vehicle,
@@ -183,7 +183,7 @@ async def test_a_broken_connection_is_a_row_and_so_is_its_return(mosquitto: Brok
     assert words[-2:] == ["CONNECTIONBROKEN", "ONLINE"]
 
 
-async def test_odd_messages_are_flagged_or_counted(mosquitto: Broker) -> None:
+async def test_odd_messages_are_flagged_or_counted(mosquitto: BrokerProcess) -> None:
     clock = Clock(10.0)
     async with (
         AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url) as vehicle,
@@ -209,7 +209,7 @@ async def test_odd_messages_are_flagged_or_counted(mosquitto: Broker) -> None:
 
 
 async def test_a_state_of_two_megabytes_costs_the_vehicle_its_connection_and_no_more(
-    mosquitto: Broker,
+    mosquitto: BrokerProcess,
 ) -> None:
     clock = Clock(10.0)
     async with (

@@ -21,7 +21,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from edgebed.broker import Broker, free_port
+from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from wire.codec import encode
 from wire.custody import digest, signed_form
@@ -426,7 +426,7 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Site]:
     port = free_port("127.0.0.1")  # fixed, so that a page finds a killed collector again
-    with Broker("nats", folder / "broker") as broker:
+    with BrokerProcess("nats", folder / "broker") as broker:
         command = edgebed_command(
             *(
                 "collector",

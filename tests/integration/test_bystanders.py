@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from edgebed.broker import Broker, free_port
+from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from wire.codec import encode
 from wire.messages import Batch
@@ -33,7 +33,7 @@ BASE = "tb1/acme/trial/hall"
 class Centre(Child):
     """A collector process, asked over HTTP."""
 
-    def __init__(self, folder: Path, broker: Broker) -> None:
+    def __init__(self, folder: Path, broker: BrokerProcess) -> None:
         self.port = free_port()
         self.store = folder / "store"
         command = edgebed_command(
@@ -65,7 +65,7 @@ class Centre(Child):
 class Site:
     """Three boxes that send ten messages a second each, and what is measured of them."""
 
-    def __init__(self, centre: Centre, broker: Broker, boxes: list[Any]) -> None:
+    def __init__(self, centre: Centre, broker: BrokerProcess, boxes: list[Any]) -> None:
         self.centre, self.broker, self.boxes = centre, broker, boxes
         self.paused = False
 
@@ -115,7 +115,7 @@ class Site:
 
 
 @pytest.fixture
-async def site(tmp_path: Path, broker: Broker, start_box: Any) -> AsyncIterator[Site]:
+async def site(tmp_path: Path, broker: BrokerProcess, start_box: Any) -> AsyncIterator[Site]:
     with Centre(tmp_path, broker) as centre:
         await asyncio.to_thread(centre.first_line)
         made = Site(centre, broker, [await start_box(name, broker.port) for name in ("n1", "n2", "n3")])

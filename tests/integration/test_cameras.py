@@ -12,7 +12,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebed.broker import find
-from edgebed.installation import Site, Stand
+from edgebed.installation import AgentSetup, Installation
 from wire.errors import Unreachable
 
 DETECTOR = Path(__file__).resolve().parents[2] / "models/street-detector"
@@ -61,7 +61,7 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def site(tmp_path: Path, slow_model: Path) -> Site:
+def setup(tmp_path: Path, slow_model: Path) -> AgentSetup:
     """One agent with all the cameras."""
     document: dict[str, Any] = {
         "node": "acme/cameras/crossing/cam-01",
@@ -86,7 +86,7 @@ def site(tmp_path: Path, slow_model: Path) -> Site:
         for seed, (name, fps) in enumerate(FPS.items(), 1)
     }
     first, *others = FPS
-    return Site(
+    return AgentSetup(
         "cam-01",
         path,
         first,
@@ -97,28 +97,28 @@ def site(tmp_path: Path, slow_model: Path) -> Site:
 
 
 async def test_every_stream_arrives_and_what_is_dropped_is_counted_and_told(
-    tmp_path: Path, site: Site, require: Any
+    tmp_path: Path, setup: AgentSetup, require: Any
 ) -> None:
     try:
         find("mosquitto")
     except Unreachable:
         require("mosquitto")
-    async with Stand(tmp_path / "stand", [site], broker="mosquitto") as stand:
-        path = f"/api/v1/nodes/{stand.node('cam-01')}"
+    async with Installation(tmp_path / "installation", [setup], broker="mosquitto") as installation:
+        path = f"/api/v1/nodes/{installation.node('cam-01')}"
 
         async def rows(name: str) -> dict[str, Any]:
-            found: dict[str, Any] = await stand.api(f"{path}/devices/{name}/rows?stream=look-{name}")
+            found: dict[str, Any] = await installation.api(f"{path}/devices/{name}/rows?stream=look-{name}")
             return found
 
         async def arrived(name: str, least: int) -> bool:
             return len((await rows(name))["f"]["frame"]) >= least
 
         for name in FPS:
-            await stand.until(f"results of {name}", lambda name=name: arrived(name, 10), GUARD_S)
-        first_mb = (await stand.api(path))["health"]["rss_mb"]
-        await stand.until("drops are told", lambda: _dropped(stand, path, 60), GUARD_S)
-        told, frames = await stand.api(path), {name: (await rows(name))["f"]["frame"] for name in FPS}
-    status = stand.agent_status("cam-01")
+            await installation.until(f"results of {name}", lambda name=name: arrived(name, 10), GUARD_S)
+        first_mb = (await installation.api(path))["health"]["rss_mb"]
+        await installation.until("drops are told", lambda: _dropped(installation, path, 60), GUARD_S)
+        told, frames = await installation.api(path), {name: (await rows(name))["f"]["frame"] for name in FPS}
+    status = installation.agent_status("cam-01")
     for name in FPS:
         assert frames[name] == sorted(set(frames[name])), "in order, none twice"
         taken, looked = status["devices"][name]["readings"], status["models"][f"look-{name}"]
@@ -129,8 +129,8 @@ async def test_every_stream_arrives_and_what_is_dropped_is_counted_and_told(
     assert told["ledger"]["missing_count"] == 0
 
 
-async def _dropped(stand: Stand, path: str, least: int) -> bool:
-    node = await stand.api(path)
+async def _dropped(installation: Installation, path: str, least: int) -> bool:
+    node = await installation.api(path)
     models = {model["slot"]: model["counters"] for model in node["models"]}
     devices = {device["id"]: device["counters"] for device in node["devices"]}
     return all(devices[name]["readings"] > 0 for name in FPS) and models[f"look-{SLOW}"]["dropped"] >= least

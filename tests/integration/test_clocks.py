@@ -17,7 +17,7 @@ from agent.config import load
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
 from collector.store.reader import Reader
-from edgebed.broker import Broker as RunningBroker
+from edgebed.broker import BrokerProcess
 from edgebed.drill.clock import SteppedClock, step
 from edgebed.drill.device import FIELD, STREAM, NumberedDevice
 from simulators.faults import FaultProxy
@@ -31,9 +31,9 @@ FAR_MS = 4_102_444_800_000
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[RunningBroker]:
+def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
     """One kind will do: no broker looks at times."""
-    with RunningBroker("nats", tmp_path / "broker") as running:
+    with BrokerProcess("nats", tmp_path / "broker") as running:
         yield running
 
 
@@ -106,7 +106,7 @@ def _numbered(body: bytes) -> list[tuple[int, list[int]]]:
 
 
 @asynccontextmanager
-async def site(folder: Path, broker: RunningBroker, *, reachable: bool = True) -> AsyncIterator[Site]:
+async def site(folder: Path, broker: BrokerProcess, *, reachable: bool = True) -> AsyncIterator[Site]:
     store = CollectorConfig(broker=Broker(url=broker.url), store=folder / "store", http=Http(port=0))
     collector = Collector(store, Clock())
     collecting = asyncio.create_task(collector.run(), name="collector")
@@ -144,7 +144,7 @@ async def site(folder: Path, broker: RunningBroker, *, reachable: bool = True) -
         await collecting
 
 
-async def test_a_clock_that_is_first_set_after_the_start(tmp_path: Path, broker: RunningBroker) -> None:
+async def test_a_clock_that_is_first_set_after_the_start(tmp_path: Path, broker: BrokerProcess) -> None:
     step(tmp_path / "clock.json", offset_s=-YEARS_S, synced=False)
     began_ms = Clock().now_ms()
     async with site(tmp_path, broker, reachable=False) as made:
@@ -169,7 +169,7 @@ async def test_a_clock_that_is_first_set_after_the_start(tmp_path: Path, broker:
     assert steps == [pytest.approx(YEARS_S, abs=2)]
 
 
-async def test_steps_of_an_hour_forth_and_back(tmp_path: Path, broker: RunningBroker) -> None:
+async def test_steps_of_an_hour_forth_and_back(tmp_path: Path, broker: BrokerProcess) -> None:
     step(tmp_path / "clock.json")
     async with site(tmp_path, broker) as made:
         for offset_s in (3600.0, 0.0, -3600.0, 0.0):
@@ -192,7 +192,7 @@ async def test_steps_of_an_hour_forth_and_back(tmp_path: Path, broker: RunningBr
 
 
 async def test_a_clock_nobody_sets_is_seen_by_readers(
-    tmp_path: Path, broker: RunningBroker, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "HEARTBEAT_S", 1.0)
     step(tmp_path / "clock.json", offset_s=-90.0, synced=False)

@@ -25,10 +25,10 @@ from collector.config import CollectorConfig, Http
 from collector.mqtt import connection
 from collector.mqtt import link as link_module
 from collector.store.reader import Reader
-from edgebed.broker import Broker, free_port
+from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
-from wire.broker import Broker as BrokerConfig
+from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import compress, decode, encode
 from wire.errors import Unreachable
@@ -119,7 +119,7 @@ def until(condition: Callable[[], Any], deadline_s: float = 60.0, what: str = ""
 
 
 @pytest.fixture
-def child(tmp_path: Path, broker: Broker) -> Iterator[Child]:
+def child(tmp_path: Path, broker: BrokerProcess) -> Iterator[Child]:
     """A collector process; it is started by the test."""
     port = free_port()
     command = edgebed_command(
@@ -167,7 +167,7 @@ def expect_exactly(folder: Path, count: int) -> None:
     assert sorted(rows) == expected
 
 
-def test_acknowledged_means_stored(tmp_path: Path, broker: Broker, child: Child) -> None:
+def test_acknowledged_means_stored(tmp_path: Path, broker: BrokerProcess, child: Child) -> None:
     child.start()
     early: list[int] = []
     reader = Reader(tmp_path / "store")
@@ -203,7 +203,9 @@ def test_acknowledged_means_stored(tmp_path: Path, broker: Broker, child: Child)
     assert "100.000 % of 300 messages stored (3,000 rows)" in told.stdout
 
 
-def test_kill_9_in_mid_stream_loses_and_doubles_nothing(tmp_path: Path, broker: Broker, child: Child) -> None:
+def test_kill_9_in_mid_stream_loses_and_doubles_nothing(
+    tmp_path: Path, broker: BrokerProcess, child: Child
+) -> None:
     dice = random.Random(7)
     child.start()
     with Sender(broker.port) as sender:
@@ -233,7 +235,7 @@ def test_kill_9_in_mid_stream_loses_and_doubles_nothing(tmp_path: Path, broker: 
     expect_exactly(tmp_path / "store", sender.taken)
 
 
-def test_duplicates_are_dropped_counted_and_acknowledged_again(broker: Broker, child: Child) -> None:
+def test_duplicates_are_dropped_counted_and_acknowledged_again(broker: BrokerProcess, child: Child) -> None:
     child.start()
     with Sender(broker.port) as sender:
         until(lambda: is_online(child), what="the collector connects")
@@ -248,7 +250,7 @@ def test_duplicates_are_dropped_counted_and_acknowledged_again(broker: Broker, c
     assert (entry["stored"], entry["duplicates"], entry["rows_stored"]) == (20, 20, 200)
 
 
-def test_garbage_is_quarantined_and_stops_nobody(tmp_path: Path, broker: Broker, child: Child) -> None:
+def test_garbage_is_quarantined_and_stops_nobody(tmp_path: Path, broker: BrokerProcess, child: Child) -> None:
     dice = random.Random(3)
     child.start()
     with Sender(broker.port) as sender:
@@ -285,7 +287,7 @@ def test_garbage_is_quarantined_and_stops_nobody(tmp_path: Path, broker: Broker,
 
 
 def test_a_full_disk_holds_everything_back_and_loses_nothing(
-    tmp_path: Path, broker: Broker, child: Child
+    tmp_path: Path, broker: BrokerProcess, child: Child
 ) -> None:
     child.start()
     with Sender(broker.port) as sender:
@@ -323,7 +325,7 @@ def read_all(tmp_path: Path) -> list[tuple[str, str, list[int], int]]:
         reader.close()
 
 
-def test_a_restart_brings_back_ledger_and_fleet(broker: Broker, child: Child) -> None:
+def test_a_restart_brings_back_ledger_and_fleet(broker: BrokerProcess, child: Child) -> None:
     child.start()
     with Sender(broker.port) as sender:
         until(lambda: is_online(child), what="the collector connects")
@@ -351,7 +353,9 @@ def test_a_restart_brings_back_ledger_and_fleet(broker: Broker, child: Child) ->
     assert (node["agent"], node["health"]["rss_mb"]) == ("0.1.0", 41.5)
 
 
-def test_what_an_absent_collector_missed_waits_for_it(tmp_path: Path, broker: Broker, child: Child) -> None:
+def test_what_an_absent_collector_missed_waits_for_it(
+    tmp_path: Path, broker: BrokerProcess, child: Child
+) -> None:
     child.start()
     until(lambda: is_online(child), what="the collector connects")
     child.kill()
@@ -388,7 +392,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @asynccontextmanager
 async def collecting(tmp_path: Path, port: int, username: str = "") -> AsyncIterator[Collector]:
     config = CollectorConfig(
-        broker=BrokerConfig(url=f"mqtt://127.0.0.1:{port}", username=username),
+        broker=Broker(url=f"mqtt://127.0.0.1:{port}", username=username),
         store=tmp_path / "store",
         http=Http(port=0),
     )
@@ -403,7 +407,7 @@ async def collecting(tmp_path: Path, port: int, username: str = "") -> AsyncIter
 
 
 async def test_a_connection_that_fell_silent_is_made_anew(
-    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with hurried(monkeypatch):
         async with FaultProxy(broker.port) as proxy, collecting(tmp_path, proxy.port) as collector:
@@ -423,7 +427,7 @@ async def test_a_connection_that_fell_silent_is_made_anew(
 
 @pytest.mark.parametrize("tail", ["data/#", "status"])
 async def test_a_subscription_that_died_alone_is_made_anew(
-    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch, tail: str
+    tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, tail: str
 ) -> None:
     """Connected, pinged, and everything else comes: only the messages of one class do not."""
     made: list[connection.Connection] = []
@@ -448,7 +452,7 @@ async def test_a_subscription_that_died_alone_is_made_anew(
     expect_exactly(tmp_path / "store", 20)
 
 
-class OneClient(Broker):
+class OneClient(BrokerProcess):
     """mosquitto that takes every connection of a user for one client."""
 
     def command(self) -> list[str]:
@@ -484,7 +488,7 @@ async def test_a_broker_that_gives_no_second_connection(tmp_path: Path) -> None:
 
 
 async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
-    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from collector.ingest import inbox
     from collector.ingest import writer as ingest_writer
@@ -587,7 +591,7 @@ async def _packet(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 async def test_a_status_that_was_missed_while_subscribing_is_asked_for_again(
-    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the first repetition, or by the second, when the first was as deaf as the subscription."""
     monkeypatch.setattr(connection, "ASK_AGAIN_S", (0.3, 0.6))

@@ -17,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgebed.broker import KINDS, Kind, find
 from edgebed.drill.clock import step
-from edgebed.drill.installation import BOXES, TENANT, Bench
+from edgebed.drill.installation import BOXES, TENANT, DrillInstallation
 from edgebed.processes import edgebed_command
 from wire.clock import Clock
 from wire.custody import key_id
@@ -29,37 +29,41 @@ PILOT = "/".join(TENANT.split("/")[:2])
 
 
 @pytest.fixture(params=KINDS)
-async def bench(request: pytest.FixtureRequest, tmp_path: Path, require: Any) -> AsyncIterator[Bench]:
+async def bench(
+    request: pytest.FixtureRequest, tmp_path: Path, require: Any
+) -> AsyncIterator[DrillInstallation]:
     kind: Kind = request.param
     try:
         find(kind)
     except Unreachable:
         require("mosquitto")
-    async with Bench(tmp_path, broker=kind, seed=7) as made:
-        await made.stand.until("a statement of each box", lambda: _stated(made))
+    async with DrillInstallation(tmp_path, broker=kind, seed=7) as made:
+        await made.installation.until("a statement of each box", lambda: _stated(made))
         yield made
 
 
-async def days(bench: Bench, node: str = NODE, **asked: str) -> list[dict[str, Any]]:
+async def days(bench: DrillInstallation, node: str = NODE, **asked: str) -> list[dict[str, Any]]:
     query = "&".join(f"{name}={value}" for name, value in {"node": node, **asked}.items())
-    found: list[dict[str, Any]] = (await bench.stand.api(f"/api/v1/ledger?{query}"))["days"]
+    found: list[dict[str, Any]] = (await bench.installation.api(f"/api/v1/ledger?{query}"))["days"]
     return found
 
 
-async def _stated(bench: Bench) -> bool:
+async def _stated(bench: DrillInstallation) -> bool:
     found = [line for box in BOXES for line in await days(bench, f"{TENANT}/{box}") if line["statements"]]
     return len({line["node"] for line in found}) == len(BOXES)
 
 
-async def stop(bench: Bench, box: str = BOX, *, restored: bool = False) -> dict[str, Any]:
+async def stop(bench: DrillInstallation, box: str = BOX, *, restored: bool = False) -> dict[str, Any]:
     """A graceful stop: what it took is stated, and stored unless the store forgot some of it."""
     for _ in range(10):
         await asyncio.to_thread(bench.agent(box).stop)
-        status = bench.stand.agent_status(box)
+        status = bench.installation.agent_status(box)
         if status["depth"] == 0:
             break
         bench.agent(box).start()  # it was asked to stop before all of it had left
-        await bench.stand.until("it is back", lambda: bench.stand.agent_status(box).get("connected"))
+        await bench.installation.until(
+            "it is back", lambda: bench.installation.agent_status(box).get("connected")
+        )
     node = f"{TENANT}/{box}"
 
     async def stored() -> bool:
@@ -68,17 +72,17 @@ async def stop(bench: Bench, box: str = BOX, *, restored: bool = False) -> dict[
         forgotten = sum(line["missing_count"] for line in lines) if restored else 0
         return there + forgotten >= status["head"] and not any(line["waiting"] for line in lines)
 
-    await bench.stand.until(f"all of {box} is stored", stored)
+    await bench.installation.until(f"all of {box} is stored", stored)
     return status
 
 
-def ledger(bench: Bench, *arguments: str) -> tuple[int, str]:
-    command = edgebed_command("ledger", "--url", bench.stand.url, *arguments)
+def ledger(bench: DrillInstallation, *arguments: str) -> tuple[int, str]:
+    command = edgebed_command("ledger", "--url", bench.installation.url, *arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 
-async def test_two_days_are_proven_to_the_row_and_survive_a_kill(bench: Bench) -> None:
+async def test_two_days_are_proven_to_the_row_and_survive_a_kill(bench: DrillInstallation) -> None:
     """The clock passes midnight while messages are taken; then the agent and the collector are killed."""
     today = datetime.now(UTC)
     midnight = datetime(today.year, today.month, today.day, tzinfo=UTC) + timedelta(days=1)
@@ -88,11 +92,11 @@ async def test_two_days_are_proven_to_the_row_and_survive_a_kill(bench: Bench) -
     async def turned() -> bool:
         return any(line["day"] == tomorrow and line["statements"] for line in await days(bench))
 
-    await bench.stand.until("a statement of the new day", turned, 100)
+    await bench.installation.until("a statement of the new day", turned, 100)
     bench.agent(BOX).kill()
-    bench.stand.collector.kill()
+    bench.installation.collector.kill()
     bench.agent(BOX).start()
-    bench.stand.collector.start()
+    bench.installation.collector.start()
     await bench.recovers()
     status = await stop(bench)
     found = {line["day"]: line for line in await days(bench)}
@@ -114,18 +118,18 @@ async def test_two_days_are_proven_to_the_row_and_survive_a_kill(bench: Bench) -
     assert code == 0, text
 
 
-async def test_a_device_set_up_anew_is_told_until_people_accept_its_key(bench: Bench) -> None:
+async def test_a_device_set_up_anew_is_told_until_people_accept_its_key(bench: DrillInstallation) -> None:
     bench.agent(BOX).kill()
-    old = bench.stand.agent_status(BOX)
+    old = bench.installation.agent_status(BOX)
     shutil.rmtree(bench.state(BOX))
     bench.agent(BOX).start()
 
     async def strange() -> Any:
-        return (await bench.stand.api("/api/v1/ledger"))["strangers"]
+        return (await bench.installation.api("/api/v1/ledger"))["strangers"]
 
-    (stranger,) = await bench.stand.until("a strange key", strange)
+    (stranger,) = await bench.installation.until("a strange key", strange)
     assert stranger["node"] == NODE
-    view = await bench.stand.api(f"/api/v1/nodes/{NODE}")
+    view = await bench.installation.api(f"/api/v1/nodes/{NODE}")
     assert key_id(view["birth"]["key"]) == stranger["key"]
     trouble = {one["code"]: one["why"] for one in view["trouble"]}
     assert stranger["key"] in trouble["custody"]
@@ -140,15 +144,15 @@ async def test_a_device_set_up_anew_is_told_until_people_accept_its_key(bench: B
     now = [line for line in await days(bench) if line["ep"] == status["ep"]]
     assert [(line["verified"], line["taken"]) for line in now] == [(True, status["head"])]
     assert await strange() == []
-    view = await bench.stand.api(f"/api/v1/nodes/{NODE}")
+    view = await bench.installation.api(f"/api/v1/nodes/{NODE}")
     assert "custody" not in {one["code"] for one in view["trouble"]}
 
 
-async def test_a_forger_on_the_broker_is_not_believed(bench: Bench) -> None:
+async def test_a_forger_on_the_broker_is_not_believed(bench: DrillInstallation) -> None:
     """Real statements of a node: changed, sent again, and sent as another node's."""
     await stop(bench)
     before = await days(bench)
-    events = (await bench.stand.api(f"/api/v1/nodes/{NODE}/devices/_/events?type=custody"))["events"]
+    events = (await bench.installation.api(f"/api/v1/nodes/{NODE}/devices/_/events?type=custody"))["events"]
     detail, ep = events[0]["detail"], before[0]["ep"]
     changed = {**detail, "streams": {**detail["streams"], "data/counter/rows": [1, 1, 1]}}
     head = before[-1]["taken"] + 50
@@ -158,10 +162,10 @@ async def test_a_forger_on_the_broker_is_not_believed(bench: Bench) -> None:
         (f"{TENANT}/{TWIN}", "f" * 16, int(detail["upto"]) + 1, detail),
     ]
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="forger")
-    client.connect("127.0.0.1", bench.stand.broker.port)
+    client.connect("127.0.0.1", bench.installation.broker.port)
     client.loop_start()
     try:
-        await bench.stand.until("the forger connects", client.is_connected)
+        await bench.installation.until("the forger connects", client.is_connected)
         for node, its_ep, seq, said in sent:
             body = {
                 "v": 1,
@@ -178,32 +182,32 @@ async def test_a_forger_on_the_broker_is_not_believed(bench: Bench) -> None:
         client.loop_stop()
 
     async def refused() -> bool:
-        return (await bench.stand.api(f"/api/v1/nodes/{NODE}/devices/_/events?type=custody"))["events"][0][
-            "detail"
-        ] != detail or any(line["taken"] > head for line in await days(bench))
+        return (await bench.installation.api(f"/api/v1/nodes/{NODE}/devices/_/events?type=custody"))[
+            "events"
+        ][0]["detail"] != detail or any(line["taken"] > head for line in await days(bench))
 
-    await bench.stand.until("the forgeries are stored as events", refused)
+    await bench.installation.until("the forgeries are stored as events", refused)
     after = await days(bench)
     assert sum(line["statements"] for line in after) == sum(line["statements"] for line in before)
     assert [line["streams"] for line in after] == [line["streams"] for line in before]
-    view = await bench.stand.api(f"/api/v1/nodes/{NODE}")
+    view = await bench.installation.api(f"/api/v1/nodes/{NODE}")
     assert "custody" in {one["code"] for one in view["trouble"]}
 
 
-async def test_a_restored_backup_says_what_it_lacks(bench: Bench) -> None:
+async def test_a_restored_backup_says_what_it_lacks(bench: DrillInstallation) -> None:
     store, backup = bench.folder / "store", bench.folder / "backup"
-    await asyncio.to_thread(bench.stand.collector.stop)
+    await asyncio.to_thread(bench.installation.collector.stop)
     shutil.copytree(store, backup)
-    bench.stand.collector.start()
+    bench.installation.collector.start()
     await bench.recovers()
     await stop(bench, TWIN)
     await stop(bench)
-    await asyncio.to_thread(bench.stand.collector.stop)
+    await asyncio.to_thread(bench.installation.collector.stop)
     shutil.rmtree(store)
     backup.rename(store)
-    bench.stand.collector.start()
+    bench.installation.collector.start()
     bench.agent(BOX).start()
-    await bench.stand.until("new data of the box", lambda: _restored(bench))
+    await bench.installation.until("new data of the box", lambda: _restored(bench))
     status = await stop(bench, restored=True)
     lines = [line for line in await days(bench) if line["ep"] == status["ep"]]
     assert sum(line["taken"] for line in lines) == status["head"]
@@ -216,7 +220,7 @@ async def test_a_restored_backup_says_what_it_lacks(bench: Bench) -> None:
     assert "restored from an older backup" in text
 
 
-async def _restored(bench: Bench) -> bool:
-    status = bench.stand.agent_status(BOX)
+async def _restored(bench: DrillInstallation) -> bool:
+    status = bench.installation.agent_status(BOX)
     entry = (await bench.entries()).get(BOX)
     return bool(entry and status.get("running") and entry["missing_count"] and entry["stored"] > 5)

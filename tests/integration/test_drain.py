@@ -15,7 +15,7 @@ from agent.outbox import Message, Outbox, OutboxSettings
 from edgebed.broker import KINDS, Kind, find
 from edgebed.drill.check import kept
 from edgebed.drill.device import NumberedDevice
-from edgebed.installation import Site, Stand
+from edgebed.installation import AgentSetup, Installation
 from wire.clock import Clock
 from wire.errors import Unreachable
 from wire.messages import Batch, Event, Scalar
@@ -67,7 +67,7 @@ def arrivals(store: Path, device: str) -> list[tuple[int, int]]:
 
 
 async def test_fresh_readings_overtake_and_a_kill_costs_nothing(tmp_path: Path, kind: Kind) -> None:
-    folder = tmp_path / "stand"
+    folder = tmp_path / "installation"
     fill(folder / "state-box" / "outbox")
     async with NumberedDevice(rate_hz=40.0) as device:
         config = tmp_path / "box.yaml"
@@ -79,30 +79,32 @@ async def test_fresh_readings_overtake_and_a_kill_costs_nothing(tmp_path: Path, 
             "devices": {"counter": {"adapter": "serial", "options": device.options()}},
         }
         config.write_text(yaml.safe_dump(document))
-        async with Stand(folder, [Site("box", config, "counter")], broker=kind) as stand:
-            stand.links["box"].set("both", latency_s=0.02, rate=RATE)
+        async with Installation(folder, [AgentSetup("box", config, "counter")], broker=kind) as installation:
+            installation.links["box"].set("both", latency_s=0.02, rate=RATE)
 
             async def stored(wanted: int) -> bool:
-                entries = (await stand.api("/api/v1/ledger"))["entries"]
+                entries = (await installation.api("/api/v1/ledger"))["entries"]
                 return any(entry["stored"] >= wanted for entry in entries)
 
-            await stand.until("a part of the backlog is stored", lambda: stored(BACKLOG // 3), 90)
-            stand.agents["box"].kill()
-            stand.agents["box"].start()
-            await stand.until("the backlog is stored", lambda: stored(BACKLOG), 120)
-            assert stand.agent_status("box")["uplink"]["packs"] > 0
+            await installation.until("a part of the backlog is stored", lambda: stored(BACKLOG // 3), 90)
+            installation.agents["box"].kill()
+            installation.agents["box"].start()
+            await installation.until("the backlog is stored", lambda: stored(BACKLOG), 120)
+            assert installation.agent_status("box")["uplink"]["packs"] > 0
 
             for _ in range(5):
-                await asyncio.to_thread(stand.agents["box"].stop)
-                last = stand.agent_status("box")
+                await asyncio.to_thread(installation.agents["box"].stop)
+                last = installation.agent_status("box")
                 if last["depth"] == 0:
                     break
-                stand.agents["box"].start()
-                await stand.until("the agent is back", lambda: stand.agent_status("box").get("connected"))
+                installation.agents["box"].start()
+                await installation.until(
+                    "the agent is back", lambda: installation.agent_status("box").get("connected")
+                )
             head = last["head"]
-            await stand.until("every message is stored", lambda: stored(head))
+            await installation.until("every message is stored", lambda: stored(head))
     ((_, held),) = kept(folder / "store").items()
-    assert held.faults(head, device.jumps) == []
+    assert held.violations(head, device.jumps) == []
     assert held.lost == set()
     old, fresh = arrivals(folder / "store", "arm"), arrivals(folder / "store", "counter")
     last_ms = max(came for came, _ in old)

@@ -1,4 +1,4 @@
-"""The promise: 60 rounds of every harm on both brokers, then 0 lost, 0 doubled, order kept, ledger exact."""
+"""Drills on both brokers: no message is lost or stored twice, the order is kept, the ledger is exact."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pytest
 
 from edgebed.broker import KINDS, Kind, find
 from edgebed.drill.check import Kept, kept
-from edgebed.drill.faults import HARMS
+from edgebed.drill.faults import FAULTS
 from edgebed.drill.installation import BOXES
 from edgebed.drill.run import run
-from edgebed.installation import Stand
+from edgebed.installation import Installation
 from edgebed.processes import edgebed_command
 from wire.errors import Unreachable
 
 SEED = 20_261_122
-MIXED = [harm for harm in HARMS.values() if not harm.alone]
+MIXED = [fault for fault in FAULTS.values() if not fault.alone]
 
 
 @pytest.mark.timeout(580)
@@ -36,7 +36,7 @@ async def test_mixed_rounds_lose_nothing(kind: Kind, part: int, tmp_path: Path, 
         require("mosquitto")
     said: list[str] = []
     result = await run(tmp_path, kind, "mixed", 14, SEED + part, MIXED, said.append)
-    assert result.faults == [], said[-3:]
+    assert result.violations == [], said[-3:]
     assert (len(result.rounds), len(said)) == (14, 14)
     assert result.taken == result.stored + result.declared
     assert result.stored > 100
@@ -44,11 +44,11 @@ async def test_mixed_rounds_lose_nothing(kind: Kind, part: int, tmp_path: Path, 
 
 
 def _tampered(store: Path) -> None:
-    """The judge sees what it is there for: a message taken out of the store, and one put in twice."""
+    """The check finds a message that is deleted from the store, and one that is stored twice."""
     boxes = {key: found for key, found in kept(store).items() if key[0].endswith(BOXES)}
     key, sound = max(boxes.items(), key=lambda item: len(item[1].rows))
     head = max(sound.stored)
-    assert sound.faults(head, 1000) == []
+    assert sound.violations(head, 1000) == []
     day = max(store.glob("0*.db"))
     with closing(sqlite3.connect(day)) as database, database:
         (chunk,) = database.execute("SELECT max(id) FROM chunk WHERE ep = ?", (key[1],)).fetchone()
@@ -57,15 +57,15 @@ def _tampered(store: Path) -> None:
             " body FROM chunk WHERE id = ?",
             (chunk,),
         )
-    assert "stored twice" in "".join(kept(store)[key].faults(head, 1000))
+    assert "stored twice" in "".join(kept(store)[key].violations(head, 1000))
     with closing(sqlite3.connect(day)) as database, database:
         database.execute("DELETE FROM chunk WHERE ep = ? AND id < ?", (key[1], chunk))
-    assert "neither stored nor declared" in "".join(kept(store)[key].faults(head, 1000))
+    assert "neither stored nor declared" in "".join(kept(store)[key].violations(head, 1000))
 
 
 @pytest.mark.timeout(400)
-def test_what_costs_something_is_told(tmp_path: Path) -> None:
-    alone = [harm.name for harm in HARMS.values() if harm.alone]
+def test_faults_that_lose_data_are_in_the_ledger(tmp_path: Path) -> None:
+    alone = [fault.name for fault in FAULTS.values() if fault.alone]
     report = tmp_path / "drills.xml"
     command = edgebed_command("drill", "run", *alone, "--seed", str(SEED), "--json", "--junit", str(report))
     done = subprocess.run(command, capture_output=True, text=True, timeout=380, check=False)
@@ -74,24 +74,24 @@ def test_what_costs_something_is_told(tmp_path: Path) -> None:
     assert document["kept"]
     drills = {each["name"]: each for each in document["drills"]}
     assert drills.keys() == set(alone)
-    assert drills["collector-restored"]["missing"] > 0, "the backup lacked something, and the ledger says so"
+    assert drills["collector-restored"]["missing"] > 0, "the backup lacks messages, and the ledger shows them"
     assert {"torn", "damaged"} & set(drills["outbox-corrupt"]["reasons"])
     if drills["agent-disk-full"]["skipped"]:
         pytest.skip(drills["agent-disk-full"]["skipped"])
-    assert drills["agent-disk-full"]["declared"] > 0, "the disk was full, and the ledger says what it cost"
+    assert drills["agent-disk-full"]["declared"] > 0, "the disk was full, and the ledger shows the loss"
     assert drills["collector-disk-full"]["declared"] == 0
     assert len(ET.parse(report).getroot()) == len(alone)  # noqa: S314 - our own file
 
 
-def test_the_judge_tells_order_and_jumps() -> None:
-    assert Kept(rows={1: [0, 1], 2: [2]}).faults(2, 0) == []
-    assert "out of order" in Kept(rows={1: [2], 2: [0, 1]}).faults(2, 5)[0]
-    assert "jumps" in Kept(rows={1: [0], 2: [5]}).faults(2, 0)[0]
-    assert Kept(rows={1: [0], 3: [5]}, lost={2}).faults(3, 0) == []
-    assert "beyond the head" in Kept(rows={1: [0], 2: [1]}).faults(1, 0)[0]
+def test_the_check_finds_wrong_order_and_jumps() -> None:
+    assert Kept(rows={1: [0, 1], 2: [2]}).violations(2, 0) == []
+    assert "out of order" in Kept(rows={1: [2], 2: [0, 1]}).violations(2, 5)[0]
+    assert "jumps" in Kept(rows={1: [0], 2: [5]}).violations(2, 0)[0]
+    assert Kept(rows={1: [0], 3: [5]}, lost={2}).violations(3, 0) == []
+    assert "beyond the head" in Kept(rows={1: [0], 2: [1]}).violations(1, 0)[0]
 
 
-def test_a_wrong_harm_is_helped() -> None:
+def test_an_unknown_fault_gets_a_suggestion() -> None:
     done = subprocess.run(
         edgebed_command("drill", "run", "agent-kil"), capture_output=True, text=True, check=False
     )
@@ -100,9 +100,9 @@ def test_a_wrong_harm_is_helped() -> None:
 
 
 async def test_a_sites_own_installation_gets_its_certificate(tmp_path: Path) -> None:
-    """Our own broker and collector stand for a site's: the drill meets them by their addresses alone."""
+    """The drill knows the site's broker and collector only by their addresses."""
     own = tmp_path / "own"
-    async with Stand(own, [], broker="nats") as site:
+    async with Installation(own, [], broker="nats") as site:
         config = tmp_path / "site.yaml"
         config.write_text(
             f"node: acme/acceptance/hall\nbroker: {{url: '{site.broker.url}'}}\n"

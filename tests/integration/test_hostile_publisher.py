@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgebed.broker import Broker, free_port
+from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from wire.codec import encode, seal
 from wire.messages import AgentInfo, Batch, Birth, Event, Log, Pack, Reported, Res, Snapshot, Status
@@ -106,7 +106,7 @@ def hostile(draw: st.DrawFn) -> tuple[str, bytes]:
 class Collector(Child):
     """A collector process and what it says of itself."""
 
-    def __init__(self, folder: Path, broker: Broker) -> None:
+    def __init__(self, folder: Path, broker: BrokerProcess) -> None:
         self.port = free_port()
         store = str(folder / "store")
         super().__init__(
@@ -133,7 +133,7 @@ class Collector(Child):
 
 
 @pytest.fixture
-def collector(tmp_path: Path, broker: Broker) -> Iterator[Collector]:
+def collector(tmp_path: Path, broker: BrokerProcess) -> Iterator[Collector]:
     with Collector(tmp_path, broker) as made:
         made.first_line()
         made.until(lambda health: health["broker"]["state"] == "online", "it connects")
@@ -141,7 +141,7 @@ def collector(tmp_path: Path, broker: Broker) -> Iterator[Collector]:
 
 
 @pytest.fixture
-def publisher(broker: Broker) -> Iterator[mqtt.Client]:
+def publisher(broker: BrokerProcess) -> Iterator[mqtt.Client]:
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="hostile")
     client.connect("127.0.0.1", broker.port)
     client.loop_start()

@@ -24,7 +24,7 @@ import zstandard
 
 from adapters.hl7.deidentify import Deidentifier, create_key, read_key
 from edgebed.broker import Kind, find, free_port
-from edgebed.installation import Site, Stand
+from edgebed.installation import AgentSetup, Installation
 from simulators.devices.hl7.device import BedsideMonitor
 from simulators.devices.hl7.messages import Envelope, Person, vitals_message
 from wire.clock import NS_PER_S, Clock
@@ -117,37 +117,43 @@ async def test_no_name_leaves_the_adapter(
         seed: who.pseudonym(Person.of(seed).number, issuer="EDGEHOSP").encode()
         for seed in (11, 12, 1011, 1012)
     }
-    sites = [Site(bed, config, bed, arguments=("--log", "debug")) for bed in BEDS]
+    setups = [AgentSetup(bed, config, bed, arguments=("--log", "debug")) for bed in BEDS]
     outbox = tmp_path / "outbox-as-it-was"
-    async with Stand(tmp_path / "stand", sites, broker=kind) as stand:
-        with Tap(stand.broker.port) as tap:
-            await stand.until(
-                "the agents run", lambda: all(stand.agent_status(bed)["running"] for bed in BEDS)
+    async with Installation(tmp_path / "installation", setups, broker=kind) as installation:
+        with Tap(installation.broker.port) as tap:
+            await installation.until(
+                "the agents run", lambda: all(installation.agent_status(bed)["running"] for bed in BEDS)
             )
             there = {bed: await monitors.enter_async_context(_monitor(bed, ports[bed])) for bed in BEDS}
-            await stand.until("the beds are read", lambda: tap.heard(made[11], made[12]))
-            await stand.until("what goes wrong has", lambda: min(_second(there[bed]) for bed in READ) > 14)
+            await installation.until("the beds are read", lambda: tap.heard(made[11], made[12]))
+            await installation.until(
+                "what goes wrong has", lambda: min(_second(there[bed]) for bed in READ) > 14
+            )
             for bed in READ:
-                stand.links[bed].refuse()
-                stand.links[bed].cut()
+                installation.links[bed].refuse()
+                installation.links[bed].cut()
                 there[bed].inject("other-patient")
-            await stand.until("the outboxes hold it", lambda: _kept(stand, outbox, made[1011], made[1012]))
+            await installation.until(
+                "the outboxes hold it", lambda: _kept(installation, outbox, made[1011], made[1012])
+            )
             for bed in READ:
-                stand.links[bed].heal()
-            await stand.until("it is sent", lambda: tap.heard(made[1011], made[1012]))
+                installation.links[bed].heal()
+            await installation.until("it is sent", lambda: tap.heard(made[1011], made[1012]))
         tails = [f"{bed}{tail}" for bed in BEDS for tail in ("", f"/devices/{bed}/events")]
-        served = [await stand.api(f"/api/v1/nodes/acme/privacy/ward/{tail}") for tail in tails]
-    status = {bed: stand.agent_status(bed)["devices"][bed] for bed in BEDS}
+        served = [await installation.api(f"/api/v1/nodes/acme/privacy/ward/{tail}") for tail in tails]
+    status = {bed: installation.agent_status(bed)["devices"][bed] for bed in BEDS}
     for bed in READ:
         assert status[bed]["identifiers_seen"] == status[bed]["deidentified"] > 300
         assert "stopped_at_gate" not in status[bed]
         assert status[bed]["patient_changed"] == 1
-    assert "MSH-3" in (tmp_path / "stand" / "agent-bed-c.log").read_text()  # another device was refused
+    assert (
+        "MSH-3" in (tmp_path / "installation" / "agent-bed-c.log").read_text()
+    )  # another device was refused
     sent = [body for topic, body in tap.bodies for body in (topic.encode(), body)]
     places = {
         "outbox": list(_files(outbox)),
-        "folder": list(_files(tmp_path / "stand")),
-        "store": list(_cells(tmp_path / "stand" / "store")),
+        "folder": list(_files(tmp_path / "installation")),
+        "store": list(_cells(tmp_path / "installation" / "store")),
         "network": [plain for body in sent for plain in _unpacked(body)],
         "API": [json.dumps(served, ensure_ascii=False).encode()],
     }
@@ -172,11 +178,11 @@ def _second(monitor: BedsideMonitor) -> float:
     return (monitor.clock.now_ns() - monitor.start_ns) / NS_PER_S
 
 
-def _kept(stand: Stand, where: Path, *words: bytes) -> bool:
+def _kept(installation: Installation, where: Path, *words: bytes) -> bool:
     """Copy the agents' states, and say whether these words are in them."""
     try:
         for bed in READ:
-            shutil.copytree(stand.folder / f"state-{bed}", where / bed, dirs_exist_ok=True)
+            shutil.copytree(installation.folder / f"state-{bed}", where / bed, dirs_exist_ok=True)
     except shutil.Error:  # a file was replaced while it was copied
         return False
     return all(any(word in blob for blob in _files(where)) for word in words)

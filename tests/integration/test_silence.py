@@ -16,7 +16,7 @@ import pytest
 from agent.uplink import liveness, mqtt_client, uplink
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
-from edgebed.broker import Broker as RunningBroker
+from edgebed.broker import BrokerProcess
 from simulators.faults import FaultProxy
 from wire.broker import Broker
 from wire.clock import Clock
@@ -32,7 +32,7 @@ async def until(what: Callable[[], object], why: str, meanwhile: Callable[[], ob
 
 
 @asynccontextmanager
-async def site(folder: Path, broker: RunningBroker, start_box: Any) -> AsyncIterator[tuple[Any, FaultProxy]]:
+async def site(folder: Path, broker: BrokerProcess, start_box: Any) -> AsyncIterator[tuple[Any, FaultProxy]]:
     """A box behind a faulty link, and a collector beside the broker."""
     config = CollectorConfig(broker=Broker(url=broker.url), store=folder / "store", http=Http(port=0))
     collector = Collector(config, Clock())
@@ -76,7 +76,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     ("harm", "busy"), [("both", True), ("up", False), ("down", True), ("down", False), ("frozen", True)]
 )
 async def test_a_line_that_swallows_and_a_broker_that_stands_still(
-    tmp_path: Path, broker: RunningBroker, hurried: None, start_box: Any, harm: Any, busy: bool
+    tmp_path: Path, broker: BrokerProcess, hurried: None, start_box: Any, harm: Any, busy: bool
 ) -> None:
     async with site(tmp_path, broker, start_box) as (box, proxy):
         before = box.uplink.counters.get("lost_connections", 0)
@@ -98,7 +98,7 @@ async def test_a_line_that_swallows_and_a_broker_that_stands_still(
         await obeys(box, broker.port)
 
 
-async def test_a_short_stall_costs_nothing(tmp_path: Path, broker: RunningBroker, start_box: Any) -> None:
+async def test_a_short_stall_costs_nothing(tmp_path: Path, broker: BrokerProcess, start_box: Any) -> None:
     async with site(tmp_path, broker, start_box) as (box, _):
         os.kill(broker.pid, signal.SIGSTOP)
         box.take(50)
@@ -110,7 +110,7 @@ async def test_a_short_stall_costs_nothing(tmp_path: Path, broker: RunningBroker
 
 
 async def test_subscriptions_that_died_on_a_living_connection(
-    tmp_path: Path, broker: RunningBroker, monkeypatch: pytest.MonkeyPatch, start_box: Any
+    tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, start_box: Any
 ) -> None:
     """The broker takes and PUBACKs everything and delivers nothing: neither acks nor commands."""
     monkeypatch.setattr(liveness, "ASK_S", 0.3)
@@ -135,7 +135,7 @@ async def test_subscriptions_that_died_on_a_living_connection(
 
 @pytest.mark.parametrize("tail", [("cmd", "+", "+"), ("ack",)])
 async def test_a_subscription_that_died_alone_is_made_again(
-    tmp_path: Path, broker: RunningBroker, monkeypatch: pytest.MonkeyPatch, start_box: Any, tail: Any
+    tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, start_box: Any, tail: Any
 ) -> None:
     """The node's status comes back, so nothing tells that commands, or acks, do not: it subscribes again."""
     may_listen = asyncio.Event()

@@ -16,7 +16,7 @@ from agent.commands import Action, Commands
 from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
 from agent.uplink import in_flight, mqtt_client, uplink
 from agent.uplink.uplink import Identity, Uplink
-from edgebed.broker import Broker as RunningBroker
+from edgebed.broker import BrokerProcess
 from simulators.faults import FaultProxy
 from wire.broker import Broker
 from wire.clock import Clock
@@ -212,7 +212,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uplink, "PUBACK_S", 4.0)  # a slow broker is none that is gone
 
 
-async def test_everything_arrives_in_order_and_once(broker: RunningBroker, start: Start) -> None:
+async def test_everything_arrives_in_order_and_once(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port) as listener:
         node = await start(broker.port)
         await until(lambda: node.uplink.connected, "the uplink connects")
@@ -225,7 +225,7 @@ async def test_everything_arrives_in_order_and_once(broker: RunningBroker, start
         assert node.uplink.counters["sent"] == 200
 
 
-async def test_large_bodies_are_compressed_and_read_back(broker: RunningBroker, start: Start) -> None:
+async def test_large_bodies_are_compressed_and_read_back(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port) as listener:
         node = await start(broker.port)
         for number in range(1, 11):
@@ -238,7 +238,7 @@ async def test_large_bodies_are_compressed_and_read_back(broker: RunningBroker, 
         assert body.f["x"] == ["v" * 20_000, None]
 
 
-async def test_who_it_is_and_how_it_goes(broker: RunningBroker, start: Start) -> None:
+async def test_who_it_is_and_how_it_goes(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port) as listener:
         node = await start(broker.port)
         await until(lambda: bool(listener.births and listener.statuses), "birth and status")
@@ -255,7 +255,7 @@ async def test_who_it_is_and_how_it_goes(broker: RunningBroker, start: Start) ->
 
 
 async def test_without_an_acknowledgement_nothing_is_deleted(
-    broker: RunningBroker, start: Start, impatient: None
+    broker: BrokerProcess, start: Start, impatient: None
 ) -> None:
     async with Listener(broker.port, acks=False) as listener:
         node = await start(broker.port)
@@ -267,7 +267,7 @@ async def test_without_an_acknowledgement_nothing_is_deleted(
         await until(lambda: node.drained, "acknowledged in the end")
 
 
-async def test_puback_mode_believes_the_broker(broker: RunningBroker, start: Start) -> None:
+async def test_puback_mode_believes_the_broker(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port, acks=False) as listener:
         node = await start(broker.port, ack="puback")
         await node.send(20)
@@ -275,7 +275,7 @@ async def test_puback_mode_believes_the_broker(broker: RunningBroker, start: Sta
         await until(lambda: len(listener.seqs) == 20, "they arrive")
 
 
-async def test_offline_first(broker: RunningBroker, start: Start) -> None:
+async def test_offline_first(broker: BrokerProcess, start: Start) -> None:
     broker.kill()
     node = await start(broker.port)
     await node.send(100)
@@ -287,7 +287,7 @@ async def test_offline_first(broker: RunningBroker, start: Start) -> None:
         assert listener.seqs == set(range(1, 101))
 
 
-async def test_broker_killed_in_mid_stream(broker: RunningBroker, start: Start, impatient: None) -> None:
+async def test_broker_killed_in_mid_stream(broker: BrokerProcess, start: Start, impatient: None) -> None:
     seen: set[int] = set()
     node = await start(broker.port)
     for _ in range(3):
@@ -304,7 +304,7 @@ async def test_broker_killed_in_mid_stream(broker: RunningBroker, start: Start, 
         assert seen | listener.seqs == set(range(1, 901))
 
 
-async def test_cuts_in_mid_stream(broker: RunningBroker, start: Start) -> None:
+async def test_cuts_in_mid_stream(broker: BrokerProcess, start: Start) -> None:
     async with FaultProxy(broker.port) as proxy, Listener(broker.port) as listener:
         node = await start(proxy.port)
         for turn in range(4):
@@ -321,7 +321,7 @@ async def test_cuts_in_mid_stream(broker: RunningBroker, start: Start) -> None:
         assert listener.seqs == set(range(1, 601))
 
 
-async def test_a_link_that_swallows_everything(broker: RunningBroker, start: Start, impatient: None) -> None:
+async def test_a_link_that_swallows_everything(broker: BrokerProcess, start: Start, impatient: None) -> None:
     async with FaultProxy(broker.port) as proxy, Listener(broker.port) as listener:
         node = await start(proxy.port)
         await until(lambda: node.uplink.connected, "the uplink connects")
@@ -334,7 +334,7 @@ async def test_a_link_that_swallows_everything(broker: RunningBroker, start: Sta
         assert listener.seqs == set(range(1, 51))
 
 
-async def test_a_slow_and_shaky_link(broker: RunningBroker, start: Start) -> None:
+async def test_a_slow_and_shaky_link(broker: BrokerProcess, start: Start) -> None:
     async with FaultProxy(broker.port, seed=3) as proxy, Listener(broker.port) as listener:
         proxy.set("both", latency_s=0.02, jitter_s=0.03, slice=700)
         node = await start(proxy.port)
@@ -343,7 +343,7 @@ async def test_a_slow_and_shaky_link(broker: RunningBroker, start: Start) -> Non
         assert listener.seqs == set(range(1, 201))
 
 
-async def test_the_will_says_lost_and_a_return_takes_it_back(broker: RunningBroker, start: Start) -> None:
+async def test_the_will_says_lost_and_a_return_takes_it_back(broker: BrokerProcess, start: Start) -> None:
     async with FaultProxy(broker.port) as proxy, Listener(broker.port) as listener:
         node = await start(proxy.port)
         await until(lambda: bool(listener.statuses), "online")
@@ -358,7 +358,7 @@ async def test_the_will_says_lost_and_a_return_takes_it_back(broker: RunningBrok
         assert node.uplink.sess == listener.statuses[-1].sess
 
 
-async def test_a_loss_that_is_retained_is_contradicted(broker: RunningBroker, start: Start) -> None:
+async def test_a_loss_that_is_retained_is_contradicted(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port) as listener:
         node = await start(broker.port)
         await until(lambda: bool(listener.statuses), "online")
@@ -369,7 +369,7 @@ async def test_a_loss_that_is_retained_is_contradicted(broker: RunningBroker, st
 
 
 async def test_a_second_agent_of_the_same_name_is_told_of(
-    broker: RunningBroker, start: Start, caplog: pytest.LogCaptureFixture
+    broker: BrokerProcess, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = Status(state="online", ts=Clock().now_ms() - 1, boot="0" * 8, sess=1)
     twin = Status(state="online", ts=Clock().now_ms() + 60_000, boot="f" * 8, sess=70)
@@ -389,7 +389,7 @@ async def test_a_second_agent_of_the_same_name_is_told_of(
         assert told() == 1
 
 
-async def test_a_state_folder_younger_than_the_broker(broker: RunningBroker, start: Start) -> None:
+async def test_a_state_folder_younger_than_the_broker(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port) as listener:
         await listener.publish("status", encode(Status(state="lost", ts=0, boot=BOOT, sess=70)), retain=True)
         node = await start(broker.port)
@@ -401,7 +401,7 @@ async def test_a_state_folder_younger_than_the_broker(broker: RunningBroker, sta
 
 
 async def test_protocol_versions(
-    broker: RunningBroker, start: Start, caplog: pytest.LogCaptureFixture
+    broker: BrokerProcess, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "agent.uplink.uplink")
     node = await start(broker.port)
@@ -412,13 +412,13 @@ async def test_protocol_versions(
 
 
 async def test_a_version_the_broker_does_not_speak(start: Start, tmp_path: Path) -> None:
-    with RunningBroker("nats", tmp_path / "broker") as running:
+    with BrokerProcess("nats", tmp_path / "broker") as running:
         node = await start(running.port, protocol="5")
         await until(lambda: node.uplink.counters.get("lost_connections", 0) >= 1, "it is refused")
         assert not node.uplink.connected
 
 
-async def test_newest_values_and_pictures(broker: RunningBroker, start: Start) -> None:
+async def test_newest_values_and_pictures(broker: BrokerProcess, start: Start) -> None:
     picture = Snapshot(ts=5, w=4, h=3, sha256="00", jpeg=b"\xff\xd8")
     async with Listener(broker.port) as listener:
         node = await start(broker.port)
@@ -445,7 +445,7 @@ def cmd(number: int) -> bytes:
     return encode(Cmd(id=f"{number:026}", ts=Clock().now_ms(), ttl_ms=60_000))
 
 
-async def test_commands(broker: RunningBroker, start: Start) -> None:
+async def test_commands(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port) as listener:
         node = await start(broker.port)
         await until(lambda: bool(listener.births), "the uplink connects")
@@ -458,7 +458,7 @@ async def test_commands(broker: RunningBroker, start: Start) -> None:
         assert node.uplink.counters["commands"] == 3
 
 
-async def test_a_command_waits_for_a_node_that_is_away(broker: RunningBroker, start: Start) -> None:
+async def test_a_command_waits_for_a_node_that_is_away(broker: BrokerProcess, start: Start) -> None:
     node = await start(broker.port)
     await until(lambda: node.uplink.connected, "the uplink connects")
     await until(lambda: node.uplink.counters["connects"] == 1, "subscribed")
@@ -471,7 +471,7 @@ async def test_a_command_waits_for_a_node_that_is_away(broker: RunningBroker, st
         await until(lambda: len(listener.answers) == 1, "it is executed after the return")
 
 
-async def test_more_commands_than_can_run(broker: RunningBroker, start: Start) -> None:
+async def test_more_commands_than_can_run(broker: BrokerProcess, start: Start) -> None:
     go_on = asyncio.Event()
 
     async def wait(device: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -490,7 +490,7 @@ async def test_more_commands_than_can_run(broker: RunningBroker, start: Start) -
 
 
 async def test_answers_that_nobody_takes_do_not_pile_up(
-    broker: RunningBroker, start: Start, monkeypatch: pytest.MonkeyPatch
+    broker: BrokerProcess, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uplink, "_ANSWERS", 5)
     async with FaultProxy(broker.port) as line, Listener(broker.port) as listener:
@@ -517,7 +517,7 @@ HOSTILE = [
 ]
 
 
-async def test_hostile_bodies_change_nothing(broker: RunningBroker, start: Start) -> None:
+async def test_hostile_bodies_change_nothing(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port, acks=False) as listener:
         node = await start(broker.port)
         await until(lambda: bool(listener.births), "the uplink connects")
@@ -536,7 +536,7 @@ async def test_hostile_bodies_change_nothing(broker: RunningBroker, start: Start
         assert node.uplink.counters["connects"] == 1
 
 
-async def test_times_from_before_the_clock_was_set(broker: RunningBroker, start: Start) -> None:
+async def test_times_from_before_the_clock_was_set(broker: BrokerProcess, start: Start) -> None:
     broker.kill()
     node = await start(broker.port, clock=ClockState.UNSYNCED)
     await node.send(2, clk=0)
@@ -549,7 +549,7 @@ async def test_times_from_before_the_clock_was_set(broker: RunningBroker, start:
 
 
 async def test_nobody_answers_the_greeting(
-    broker: RunningBroker, start: Start, monkeypatch: pytest.MonkeyPatch
+    broker: BrokerProcess, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt_client, "CONNECT_S", 3_600.0)
     async with FaultProxy(broker.port) as proxy:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from edgebed.broker import KINDS, Kind, find
-from edgebed.installation import Site, Stand
+from edgebed.installation import AgentSetup, Installation
 from wire.errors import Unreachable
 
 pytestmark = pytest.mark.field
@@ -65,15 +65,17 @@ async def test_the_clips_boxes_reach_the_api(
         find(kind)
     except Unreachable:
         require("mosquitto")
-    async with Stand(tmp_path / "stand", [Site(NODE, config, "camera")], broker=kind) as stand:
+    async with Installation(
+        tmp_path / "installation", [AgentSetup(NODE, config, "camera")], broker=kind
+    ) as installation:
 
         def played() -> bool:
-            status = stand.agent_status(NODE)
+            status = installation.agent_status(NODE)
             return bool(status["devices"]["camera"]["state"] == "stopped" and status["depth"] == 0)
 
-        await stand.until("the clip has been played and everything is acknowledged", played, 120)
-        events = await _events(stand)
-        ledger = (await stand.api("/api/v1/ledger"))["totals"]
+        await installation.until("the clip has been played and everything is acknowledged", played, 120)
+        events = await _events(installation)
+        ledger = (await installation.api("/api/v1/ledger"))["totals"]
     assert sorted(event["frame"] for event in events) == list(range(FRAMES)), "a frame is missing or doubled"
     assert (ledger["missing_count"], ledger["gap_count"], ledger["stored"]) == (0, 0, ledger["taken"])
     wanted = json.loads((field_data / "golden/detections_videos_every25.json").read_text())["vtest.avi"]
@@ -92,12 +94,12 @@ async def test_the_clips_boxes_reach_the_api(
     assert found >= 0.95 * total, f"{found} of {total} reference boxes"
 
 
-async def _events(stand: Stand) -> list[dict[str, Any]]:
-    path = f"/api/v1/nodes/{stand.node(NODE)}/devices/camera/events?type=detection&limit=200"
-    page = await stand.api(path)
+async def _events(installation: Installation) -> list[dict[str, Any]]:
+    path = f"/api/v1/nodes/{installation.node(NODE)}/devices/camera/events?type=detection&limit=200"
+    page = await installation.api(path)
     events: list[dict[str, Any]] = page["events"]
     while page["events"] and page.get("next"):
-        page = await stand.api(f"{path}&before={page['next']}")
+        page = await installation.api(f"{path}&before={page['next']}")
         events += page["events"]
     return events
 

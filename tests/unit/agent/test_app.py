@@ -26,7 +26,7 @@ from agent.app import App, _Committer
 from agent.config import load
 from agent.outbox import Message, Outbox, OutboxSettings
 from agent.state_dir import is_running, locked
-from edgebed.broker import Broker, free_port
+from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import edgebed_command
 from wire import codec, topics
 from wire.clock import Clock
@@ -107,7 +107,7 @@ class Centre:
 
 
 @contextlib.asynccontextmanager
-async def centre(broker: Broker) -> AsyncIterator[Centre]:
+async def centre(broker: BrokerProcess) -> AsyncIterator[Centre]:
     async with aiomqtt.Client("127.0.0.1", broker.port, identifier="centre") as client:
         await client.subscribe("tb1/#", qos=1)
         made = Centre(client)
@@ -144,7 +144,7 @@ async def running(path: Path) -> AsyncIterator[App]:
 
 
 async def test_from_a_recording_to_the_broker_and_nothing_is_left(
-    broker: Broker, config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    broker: BrokerProcess, config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.app.DRAIN_S", 60.0)  # a busy machine may take long
     monkeypatch.setattr("agent.app.DRAIN_IDLE_S", 30.0)

@@ -10,12 +10,12 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgebed.broker import Broker, free_port
+from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import edgebed_command
 from wire.errors import ConfigError, TryAgain
 
 
-def test_a_message_for_an_absent_reader_survives_a_stop(broker: Broker) -> None:
+def test_a_message_for_an_absent_reader_survives_a_stop(broker: BrokerProcess) -> None:
     _session(broker, lambda reader: reader.subscribe("a/b", qos=1))
     _session(broker, lambda _: None, "writer", publish=b"kept")
     broker.stop()
@@ -24,7 +24,7 @@ def test_a_message_for_an_absent_reader_survives_a_stop(broker: Broker) -> None:
 
 
 def _session(
-    broker: Broker, act: object, name: str = "reader", publish: bytes = b"", wait_for: int = 0
+    broker: BrokerProcess, act: object, name: str = "reader", publish: bytes = b"", wait_for: int = 0
 ) -> list[bytes]:
     """One connection of a persistent session: subscribe, publish or receive, then leave."""
     got: list[bytes] = []
@@ -69,7 +69,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(TryAgain, match=f"port {port} on 127.0.0.1 is in use"):
-            Broker("nats", tmp_path, port=port).start()
+            BrokerProcess("nats", tmp_path, port=port).start()
         done = subprocess.run(
             edgebed_command("broker", "--port", str(port), "--data", str(tmp_path)),
             capture_output=True,
