@@ -47,7 +47,10 @@ def test_every_ready_map_is_fine(path: Path) -> None:
         ("registers: {a: {register: 1, bit: 3}}", "1:16: registers.a: `bit` goes with"),
         ("registers: {a: {register: 1, type: u32, mask: 3}}", "1:16: registers.a: `mask` goes with"),
         ("registers: {a: {register: 1, min: 3, max: 2}}", "1:16: registers.a: min 3 is above max 2"),
-        ("registers: {a: {register: 1, scale: .nan}}", "1:37: registers.a.scale: .nan is not a finite number"),
+        (
+            "registers: {a: {register: 1, scale: .nan}}",
+            "1:37: registers.a.scale: .nan is not a finite number",
+        ),
         ("registers: {Air: {register: 1}}", "1:18: registers.Air: 'Air' is no field name"),
         ("base: 1\nregisters: {a: {register: 0}}", "2:16: registers.a: holding 0 of 1 lies outside"),
         (
