@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from simulators.devices.ble import HeartStrap
 from simulators.devices.mqtt.device import KerbSensors
 from simulators.devices.serial import Hygrometer
@@ -32,7 +32,7 @@ async def until(done: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("kind", [Hygrometer, HeartStrap, KerbSensors])
 async def test_samples_that_a_sleeping_machine_missed(
-    kind: type[Hygrometer | HeartStrap | KerbSensors], broker: Broker
+    kind: type[Hygrometer | HeartStrap | KerbSensors], broker: BrokerProcess
 ) -> None:
     clock = SleptClock(RATE)
     more = {"broker_url": broker.url} if kind is KerbSensors else {}
