@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import secrets
 from collections.abc import Callable
+from pathlib import Path
+from zlib import crc32
 
-from agent.restamp import offset_ns
-from wire.clock import NS_PER_S, Clock
-from wire.messages import ClockState
+import msgspec
 
+from wire.clock import NS_PER_MS, NS_PER_S, Clock
+from wire.messages import Batch, ClockState, Event
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MAX_MS = 253_402_300_799_999  # what the contract allows as a time
 _STA_PPSTIME = 0x0004
 _STA_UNSYNC = 0x0040
 _STA_PPSSIGNAL = 0x0100
@@ -60,6 +66,11 @@ def _asked() -> _Timex | None:
     if not hasattr(libc, "adjtimex") or libc.adjtimex(ctypes.byref(timex)) < 0:
         return None
     return timex
+
+
+def offset_ns(clock: Clock) -> int:
+    """Wall clock minus monotonic clock: what a step of the wall clock changes."""
+    return clock.now_ns() - clock.monotonic_ns()
 
 
 class TimeSync:
@@ -120,3 +131,30 @@ class Steps:
         before, self._offset_ns = self._offset_ns, offset_ns(self._clock)
         step_s = (self._offset_ns - before) / NS_PER_S
         return round(step_s, 3) if abs(step_s) >= _STEP_S else 0.0
+
+
+def machine_boot() -> int:
+    """32 bits that name this run of the machine; random where the kernel does not say, so never shared."""
+    try:
+        return crc32(_BOOT_ID.read_bytes())
+    except OSError:
+        return secrets.randbits(32)
+
+
+def restamp(body: bytes, kind: type[Batch] | type[Event], shift_ns: int, state: ClockState) -> bytes:
+    """The same body with its time moved by `shift_ns` and the clock state it has now.
+
+    Only the time and `clk` change: `ep` and `seq` stay, so the message keeps its identity.
+    """
+    message = msgspec.json.decode(body, type=kind)
+    shift_ms = round(shift_ns / NS_PER_MS)
+    if isinstance(message, Batch):
+        message.t0 = _moved(message.t0, shift_ms)
+    else:
+        message.ts = _moved(message.ts, shift_ms)
+    message.clk = state.value
+    return msgspec.json.encode(message)
+
+
+def _moved(ms: int, shift_ms: int) -> int:
+    return min(max(0, ms + shift_ms), _MAX_MS)

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, UnsetType
 from wire.errors import WireError
 from wire.messages import Epoch, Seq
 
-TYPE = "custody"
+CUSTODY = "custody"
 MAX_STREAMS = 1_000  # of one statement: more would not fit into a message
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]

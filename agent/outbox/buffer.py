@@ -7,13 +7,13 @@ from collections import deque
 
 import msgspec
 
-from agent.outbox.gaps import TYPE, Losses, Why
+from agent.clock_sync import machine_boot
+from agent.outbox.gaps import GAP, Losses, Why
 from agent.outbox.message import Message
 from agent.outbox.row_counter import Tally
 from agent.outbox.segment import KINDS, TAIL_AT, UNSYNCED, Blob, Kind, blob
-from agent.restamp import machine_boot
-from wire import custody
 from wire.clock import NS_PER_MS, Clock
+from wire.custody import CUSTODY
 from wire.messages import MAX_BODY
 from wire.topics import NODE_ITSELF
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 2_097_152  # while the disk takes nothing, or too little
 _MAX_TAIL = 255
-_STATEMENT = f"{NODE_ITSELF}/{custody.TYPE}{{".encode()
+_STATEMENT = f"{NODE_ITSELF}/{CUSTODY}{{".encode()
 
 
 class Buffer:
@@ -124,7 +124,7 @@ class Buffer:
         """Turn what is lost into gap events; they wait like any message."""
         if self.losses:
             for event in self.losses.events(self._clock.now_ms()):
-                self.add(Message("event", NODE_ITSELF, TYPE, event))
+                self.add(Message("event", NODE_ITSELF, GAP, event))
                 self.losses.said(event)
 
     def next(self, *, events_first: bool) -> Kind | None:

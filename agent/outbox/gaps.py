@@ -10,7 +10,7 @@ from wire.ranges import Range, Ranges
 
 Why = Literal["quota", "disk", "torn", "damaged", "too-large", "unencodable", "overload"]
 WHYS: tuple[Why, ...] = get_args(Why)
-TYPE = "gap"
+GAP = "gap"
 
 _PER_EVENT = 1_000  # ranges: 42 kB at most, so that the event fits a message
 _MAX_RANGES = 4_000  # kept per reason
@@ -50,7 +50,7 @@ class Losses:
             for at in range(0, len(ranges), _PER_EVENT):
                 part = ranges[at : at + _PER_EVENT]
                 count = sum(last - first + 1 for first, last in part)
-                events.append(Event(ts=ts, type=TYPE, sev=3, why=why, n=count, lost=part))
+                events.append(Event(ts=ts, type=GAP, sev=3, why=why, n=count, lost=part))
         self._open.clear()
         return events
 

@@ -10,12 +10,15 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
 
 from agent.outbox.buffer import Buffer
 from agent.outbox.gaps import Why
 from agent.outbox.message import Message
-from agent.outbox.outbox_types import OutboxSettings, OutboxStats
 from agent.outbox.reader import Journal, Record
 from agent.outbox.recovery import Recovered, recover
 from agent.outbox.row_counter import Part
@@ -26,11 +29,50 @@ from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import TryAgain, unwritable
 from wire.ranges import Range, Ranges
 
-__all__ = ["Outbox", "OutboxSettings", "OutboxStats", "Record", "keep_committing"]
-
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+
+
+class OutboxSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The `outbox:` section of an agent's configuration."""
+
+    max_mb: Annotated[
+        int, Meta(ge=1, le=16_384, description="Disk it may use; when full the oldest data are dropped.")
+    ] = 256
+    group_commit_ms: Annotated[
+        int, Meta(ge=0, le=1_000, description="How long messages wait to share one write to disk.")
+    ] = 50
+    drain_kb_per_s: Annotated[
+        int,
+        Meta(
+            ge=0, le=1_000_000, description="A backlog is sent no faster; 0 = no limit. New data always are."
+        ),
+    ] = 1_000
+    packs: Annotated[
+        bool,
+        Meta(description="A backlog may travel as several messages in one, where a collector reads that."),
+    ] = True
+    ack: Annotated[
+        Literal["collector", "puback"],
+        Meta(description="Who lets a message go: the collector's database, or (lossy) the broker."),
+    ] = "collector"
+
+
+@dataclass(slots=True)
+class OutboxStats:
+    """One look at the outbox, counting what is on disk, not what is buffered."""
+
+    depth: int = 0  # messages not acknowledged
+    oldest_s: float = 0.0  # age of the oldest of them
+    bytes: int = 0  # their size on disk
+    head: int = 0  # every seq up to here is on disk, was acknowledged, or is declared lost
+    acked: int = 0  # no seq up to here waits any more
+    taken_rows: int = 0  # since the outbox was created
+    dropped_rows: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)  # class -> messages, since it was created
+    torn_bytes: int = 0  # damaged bytes skipped since this start
+    trouble: str = ""  # why nothing can be written now; "" when all is well
 
 
 class Outbox:
@@ -211,9 +253,9 @@ class Outbox:
             return [] if closed and not tally.turned else tally.parts()
 
     @property
-    def news(self) -> bool:
-        """Whether something was taken that no statement tells of."""
-        return self._buffer.tally.news
+    def unstated(self) -> bool:
+        """Whether a message was taken that no statement covers."""
+        return self._buffer.tally.unstated
 
     def drops(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Since the start, by class and reason: messages and rows that are declared lost."""

@@ -11,16 +11,16 @@ import msgspec
 from msgspec import Struct
 
 from agent.outbox.cursors import Spans
-from agent.outbox.gaps import TYPE
+from agent.outbox.gaps import GAP
 from agent.outbox.segment import MAX_RECORD, OVERHEAD, PAGE, UNSYNCED, Found, Kind, Segment
-from wire import custody
+from wire.custody import CUSTODY
 from wire.messages import Event
 from wire.ranges import Ranges
 from wire.topics import NODE_ITSELF
 
 _CHUNK = 262_144  # bytes read at once
-_GAP_TAIL = f"{NODE_ITSELF}/{TYPE}".encode()
-_STATEMENT_TAIL = f"{NODE_ITSELF}/{custody.TYPE}".encode()
+_GAP_TAIL = f"{NODE_ITSELF}/{GAP}".encode()
+_STATEMENT_TAIL = f"{NODE_ITSELF}/{CUSTODY}".encode()
 _FOR_EVER = (errno.EIO, errno.ENOENT, errno.ESTALE, errno.EBADMSG)
 
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from wire.clock import NS_PER_S
-from wire.custody import MAX_STREAMS, TYPE
+from wire.custody import CUSTODY, MAX_STREAMS
 from wire.topics import NODE_ITSELF
 
 _DAY_NS = 86_400 * NS_PER_S
 _LAST_DAY = 2_932_896  # 9999-12-31
 _MAX_CLOSED = 64  # parts that wait for their statement: a clock that is set to and fro makes many
-_STATEMENT = f"event/{NODE_ITSELF}/{TYPE}"
+_STATEMENT = f"event/{NODE_ITSELF}/{CUSTODY}"
 
 
 class Part(NamedTuple):
@@ -34,7 +34,7 @@ class Tally:
         self._first = run
         self._upto = run - 1
         self._told = run - 1  # how far the newest part that was taken reaches
-        self._news = 0  # messages since then, statements left out
+        self._unstated = 0  # messages since then, statements left out
         self._rows: dict[str, int] = {}  # of the run
         self._streams: dict[str, list[int]] = {}  # of the part
         self._closed: list[Part] = []
@@ -53,13 +53,13 @@ class Tally:
             known[0] += 1
             known[2] = last
         self._upto = seq
-        self._news += stream != _STATEMENT
+        self._unstated += stream != _STATEMENT
         return self.run, row
 
     @property
-    def news(self) -> bool:
-        """Whether something was taken that no statement tells of; statements alone are no news."""
-        return self._news > 0
+    def unstated(self) -> bool:
+        """Whether a message other than a statement was taken that no statement covers."""
+        return self._unstated > 0
 
     @property
     def turned(self) -> bool:
@@ -69,15 +69,15 @@ class Tally:
     def parts(self) -> list[Part]:
         """What is to be stated now, oldest first."""
         found, self._closed = self._closed, []
-        if self._news:
+        if self._unstated:
             found.append(self._part())
-        self._told, self._news = self._upto, 0
+        self._told, self._unstated = self._upto, 0
         return found
 
     def _turn(self, day: int, seq: int) -> None:
         if self._upto > self._told and len(self._closed) < _MAX_CLOSED:
             self._closed.append(self._part())
-        self._day, self._first, self._streams, self._news = day, seq, {}, 0
+        self._day, self._first, self._streams, self._unstated = day, seq, {}, 0
 
     def _part(self) -> Part:
         day = datetime.fromtimestamp(self._day * _DAY_NS // NS_PER_S, UTC).strftime("%Y-%m-%d")

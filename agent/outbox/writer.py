@@ -15,7 +15,7 @@ from agent.outbox.reader import Journal, Lost
 from agent.outbox.recovery import Recovered
 from agent.outbox.segment import KINDS, PAGE, Kind, Segment, Totals
 from agent.outbox.segment_pool import SPARE, Pool
-from wire import custody
+from wire.custody import CUSTODY
 from wire.ranges import Ranges
 from wire.topics import NODE_ITSELF
 
@@ -219,7 +219,7 @@ class Committer:
                 self._buffer.losses.add(why_of(gap), gap.lost)
             self._buffer.count_dropped(victim.kind, why, len(lost), sum(each.rows for each in lost))
             for statement in evicted.statements:  # what was taken is known as long as anything is
-                self._buffer.add(Message("event", NODE_ITSELF, custody.TYPE, statement))
+                self._buffer.add(Message("event", NODE_ITSELF, CUSTODY, statement))
             self._condemned.append(victim)
         for each in evicted.damage:
             self.damaged(victim.kind, each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from agent.restamp import offset_ns
+from agent.clock_sync import offset_ns
 from wire.clock import NS_PER_MS, Clock
 
 _WINDOW_S = 300.0

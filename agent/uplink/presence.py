@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class NodeIdentity:
     """What stays the same while the daemon runs: who it is and what `status` says about it."""
 
     address: Address
@@ -32,7 +32,7 @@ class Presence:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: NodeIdentity,
         ep: str,
         session: Session,
         clock: Clock,

@@ -17,13 +17,12 @@ from agent.outbox import Outbox
 from agent.uplink.ack_delay import Delays
 from agent.uplink.broker_memory import Session
 from agent.uplink.command_runner import Answers, OnCommand
-from agent.uplink.encoder import Feed
+from agent.uplink.encoder import Feed, unpacked
 from agent.uplink.in_flight import Flight
 from agent.uplink.latest import Latest
 from agent.uplink.liveness import DEAF, NEVER_HEARD, Hearing
 from agent.uplink.mqtt_client import HungUp, Link, LinkDown, Login, WrongProtocol
-from agent.uplink.packs import unpacked
-from agent.uplink.presence import Identity, Presence
+from agent.uplink.presence import NodeIdentity, Presence
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode
@@ -33,7 +32,7 @@ from wire.ranges import Ranges
 from wire.task_cancellation import end
 from wire.topics import NODE_ITSELF, parse
 
-__all__ = ["Identity", "OnCommand", "Uplink"]
+__all__ = ["NodeIdentity", "OnCommand", "Uplink"]
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class Uplink:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: NodeIdentity,
         broker: Broker,
         outbox: Outbox,
         clock: Clock,

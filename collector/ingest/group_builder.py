@@ -16,7 +16,7 @@ from collector.store.chunk import Rows, pack, times_of
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
 from wire.codec import decode, encode, plain, seal, unsealed
-from wire.custody import TYPE as CUSTODY
+from wire.custody import CUSTODY
 from wire.errors import WireError
 from wire.messages import MAX_BODY, Ack, Batch, Event
 from wire.ranges import Range, Ranges

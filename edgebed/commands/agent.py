@@ -129,17 +129,17 @@ def status(config: Path, as_json: bool) -> None:
 
     Exits 0 when all is well, 3 when a device or model is not, 69 when the agent does not run.
     """
-    from agent import status as found
     from agent.config import state_folder
+    from agent.health import is_well, read_status, status_lines
 
     clock = Clock()
-    document = found.read(state_folder(config), clock)
+    document = read_status(state_folder(config), clock)
     if as_json:
         click.echo(json.dumps(document))
     else:
-        for line in found.lines(document):
+        for line in status_lines(document):
             click.echo(line)
-    if not found.is_well(document):
+    if not is_well(document):
         sys.exit(3 if document["running"] else 69)
 
 

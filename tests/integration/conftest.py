@@ -10,7 +10,7 @@ import pytest
 
 from agent.commands import Commands
 from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
-from agent.uplink.uplink import Identity, Uplink
+from agent.uplink.uplink import NodeIdentity, Uplink
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.messages import AgentInfo, Batch, Birth, ClockState, Status
@@ -27,7 +27,7 @@ class Box:
         self.address = address
         self.outbox = Outbox.open(folder / "outbox", OutboxSettings(max_mb=64), Clock())
         self.uplink = Uplink(
-            Identity(address, BOOT, "1"),
+            NodeIdentity(address, BOOT, "1"),
             Broker(url=f"mqtt://127.0.0.1:{port}"),
             self.outbox,
             Clock(),

@@ -15,7 +15,7 @@ import pytest
 from agent.commands import Action, Commands
 from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
 from agent.uplink import in_flight, mqtt_client, uplink
-from agent.uplink.uplink import Identity, Uplink
+from agent.uplink.uplink import NodeIdentity, Uplink
 from edgebed.broker import BrokerProcess
 from simulators.faults import FaultProxy
 from wire.broker import Broker
@@ -127,7 +127,7 @@ class Node:
         protocol = settings.pop("protocol", "auto")
         self.outbox = Outbox.open(state / "outbox", OutboxSettings(max_mb=4, group_commit_ms=5), Clock())
         self.uplink = Uplink(
-            Identity(ADDRESS, BOOT, "1.2.3"),
+            NodeIdentity(ADDRESS, BOOT, "1.2.3"),
             Broker(url=f"mqtt://127.0.0.1:{port}", protocol=protocol),
             self.outbox,
             Clock(),

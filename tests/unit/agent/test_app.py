@@ -21,16 +21,16 @@ import pytest
 import yaml
 from onnx import helper
 
-from agent import status
-from agent.app import App, _Committer
+from agent.app import App, _CommitWatch
 from agent.config import load
+from agent.health import is_well, read_status, status_lines
 from agent.outbox import Message, Outbox, OutboxSettings
 from agent.state_dir import is_running, locked
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import edgebed_command
 from wire import codec, topics
 from wire.clock import Clock
-from wire.errors import ConfigError, TryAgain, Unreachable
+from wire.errors import ConfigError, TryAgain
 from wire.messages import Ack, Batch, Birth, Event, Status
 from wire.task_cancellation import end
 
@@ -156,7 +156,7 @@ async def test_from_a_recording_to_the_broker_and_nothing_is_left(
                 lambda: "anomaly-end" in [event.type for event in there.bodies("event", Event)],
                 "an anomaly begins and ends",
             )
-            document = status.read(path.parent / "state", Clock())
+            document = read_status(path.parent / "state", Clock())
             assert document["running"]
             assert (document["node"], document["agent"], document["boot"]) == (NODE, "9.9", app.boot)
         await until(lambda: there.bodies("status", Status)[-1].state == "offline", "offline is told")
@@ -186,9 +186,9 @@ async def test_without_a_broker_it_is_ready_and_keeps_everything(config: Callabl
     path = config(f"mqtt://127.0.0.1:{free_port()}")
     async with running(path) as app:
         await until(lambda: app.outbox.stats().taken_rows >= 60, "rows are on disk")
-    document = status.read(path.parent / "state", Clock())
+    document = read_status(path.parent / "state", Clock())
     assert document["depth"] == document["head"] > 0
-    assert "not running, offline" in next(iter(status.lines(document)))
+    assert "not running, offline" in next(iter(status_lines(document)))
     async with running(path) as app:
         await until(lambda: app.outbox.stats().head > document["head"], "the same outbox goes on")
         assert app.outbox.ep == document["ep"]
@@ -204,21 +204,21 @@ async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
     document["models"]["bad"] = {"package": "nowhere", "input": "arm/rows"}
     path.write_text(yaml.safe_dump(document))
     async with running(path) as app:
-        await until(lambda: app.status().devices["lost"].state == "degraded", "the loss is told")
+        await until(lambda: app.description.status().devices["lost"].state == "degraded", "the loss is told")
         await until(lambda: app.pipeline.slots["peak"].counters["runs"], "the other is read")
-        found = app.status()
+        found = app.description.status()
         assert found.devices["arm"].state == "ok"
         assert "gone.csv" in found.devices["lost"].why
         assert (found.models["bad"].state, found.models["peak"].state) == ("failed", "ok")
         assert "nowhere" in found.models["bad"].why
-    document = status.read(tmp_path / "state", Clock())
-    assert not status.is_well({**document, "running": True})
+    document = read_status(tmp_path / "state", Clock())
+    assert not is_well({**document, "running": True})
     fine = {**document, "running": True, "devices": {}, "models": {}, "age_s": 14.0}
-    assert status.is_well(fine)
+    assert is_well(fine)
     old = {**fine, "age_s": 60.0}
-    assert not status.is_well(old)
-    assert any("is the disk under its state folder full" in line for line in status.lines(old))
-    assert any("device lost: degraded" in line for line in status.lines(document))
+    assert not is_well(old)
+    assert any("is the disk under its state folder full" in line for line in status_lines(old))
+    assert any("device lost: degraded" in line for line in status_lines(document))
 
 
 async def test_one_state_folder_has_one_agent(config: Callable[..., Path]) -> None:
@@ -236,11 +236,6 @@ async def test_a_state_folder_that_cannot_be_written_is_one_sentence(config: Cal
     with pytest.raises(ConfigError, match="cannot be written"):
         async with running(path):
             pass
-
-
-def test_status_of_an_agent_that_never_ran(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="no agent has run"):
-        status.read(tmp_path, Clock())
 
 
 @pytest.fixture
@@ -287,15 +282,15 @@ def test_as_a_service_it_says_ready_feeds_the_watchdog_and_ends_on_sigterm(
 async def test_a_committer_that_does_not_move_is_noticed(tmp_path: Path) -> None:
     outbox = await asyncio.to_thread(Outbox.open, tmp_path / "outbox", OutboxSettings(), Clock())
     try:
-        committer = _Committer(outbox)
-        assert committer.moves(0.0)
-        assert committer.moves(100.0), "nothing waits"
+        watch = _CommitWatch(outbox)
+        assert watch.move(0.0)
+        assert watch.move(100.0), "nothing waits"
         outbox.append(Message("event", "_", "x", Event(ts=1, type="x")))
-        assert committer.moves(101.0)
-        assert committer.moves(129.0)
-        assert not committer.moves(132.0)
+        assert watch.move(101.0)
+        assert watch.move(129.0)
+        assert not watch.move(132.0)
         await asyncio.to_thread(outbox.commit)
-        assert committer.moves(133.0)
+        assert watch.move(133.0)
     finally:
         await asyncio.to_thread(outbox.close)
 

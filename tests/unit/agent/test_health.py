@@ -1,4 +1,4 @@
-"""The heartbeat is flat and complete, its rhythm follows the backlog, status.json is whole or old."""
+"""The heartbeat is flat and complete, its schedule follows the backlog, status.json is whole or old."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.health import Health, Rhythm, Telling, read_status, rss_mb, told, write_status
+from agent.health import (
+    CounterSchedule,
+    Health,
+    HeartbeatSchedule,
+    nonzero_counters,
+    read_status,
+    rss_mb,
+    write_status,
+)
 from agent.outbox import OutboxStats
 from wire.clock import Clock
 from wire.codec import decode_live, encode
-from wire.errors import ConfigError
+from wire.errors import ConfigError, Unreachable
 from wire.messages import MAX_COUNTERS, ClockState, DeviceState
 
 
@@ -39,52 +47,56 @@ class Stepped(Clock):
 
 def test_it_beats_every_15_s_each_second_of_a_backlog_and_when_it_is_gone() -> None:
     clock = Stepped()
-    rhythm = Rhythm(clock)
+    schedule = HeartbeatSchedule(clock)
     beats = []
     for second in range(60):
         clock.now_s += 1
         waiting = 20 <= second < 25
         stats = OutboxStats(depth=1, oldest_s=10.0 if waiting else 0.5)
-        if rhythm.due(stats, connected=True):
+        if schedule.due(stats, connected=True):
             beats.append(second)
     assert beats == [0, 15, 20, 21, 22, 23, 24, 25, 40, 55]
 
 
 def test_counters_are_told_each_minute_and_sooner_when_something_was_lost() -> None:
     clock = Stepped()
-    telling, camera, slot = Telling(clock), {"readings": 0}, {"runs": 0, "dropped": 0}
+    schedule, camera, slot = CounterSchedule(clock), {"readings": 0}, {"runs": 0, "dropped": 0}
     seconds = []
     for second in range(1, 201):
         clock.now_s += 1
         camera["readings"] += second < 130  # then it stands still
         slot["dropped"] += second in (70, 71)
-        if telling.due([camera, slot]):
+        if schedule.due([camera, slot]):
             seconds.append(second)
     assert seconds == [60, 75, 135]
 
 
 def test_a_status_holds_so_many_counters_and_none_of_zero() -> None:
     counted = {f"odd_{n:03}": n for n in range(200)} | {"x" * 200: 1}
-    state = DeviceState(state="ok", counters=told(counted))
+    state = DeviceState(state="ok", counters=nonzero_counters(counted))
     assert msgspec.json.decode(msgspec.json.encode(state), type=DeviceState) == state
     assert list(state.counters) == [f"odd_{n:03}" for n in range(1, MAX_COUNTERS + 1)]
 
 
 def test_it_beats_when_the_link_comes_back() -> None:
     clock = Stepped()
-    rhythm = Rhythm(clock)
-    assert rhythm.due(OutboxStats(), connected=False)
+    schedule = HeartbeatSchedule(clock)
+    assert schedule.due(OutboxStats(), connected=False)
     clock.now_s += 1
-    assert not rhythm.due(OutboxStats(), connected=False)
+    assert not schedule.due(OutboxStats(), connected=False)
     clock.now_s += 1
-    assert rhythm.due(OutboxStats(), connected=True)
+    assert schedule.due(OutboxStats(), connected=True)
 
 
 def test_the_status_file_is_replaced_in_one_step(tmp_path: Path) -> None:
-    assert read_status(tmp_path) == {}
+    clock = Clock()
+    with pytest.raises(Unreachable, match="no agent has run"):
+        read_status(tmp_path, clock)
     write_status(tmp_path, {"depth": 1})
-    write_status(tmp_path, {"depth": 2})
-    assert read_status(tmp_path) == {"depth": 2}
+    write_status(tmp_path, {"depth": 2, "ts": clock.now_ms()})
+    found = read_status(tmp_path, clock)
+    assert (found["depth"], found["running"]) == (2, False)
+    assert 0 <= found["age_s"] < 60
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
@@ -92,4 +104,4 @@ def test_a_status_that_cannot_be_written_or_read(tmp_path: Path) -> None:
     write_status(tmp_path / "absent", {"depth": 1})
     (tmp_path / "status.json").write_text("{torn")
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_status(tmp_path)
+        read_status(tmp_path, Clock())

@@ -10,15 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.custody import ed25519
-from agent.custody.statements import KEY_FILE, Custody, NodeKey
+from agent.custody.node_key import NodeKey
+from agent.custody.statements import Custody
 from agent.outbox import Message, Outbox, OutboxSettings
-from agent.outbox.row_counter import Tally
-from wire.clock import NS_PER_MS, NS_PER_S, Clock
+from wire.clock import NS_PER_MS, Clock
 from wire.custody import Statement, digest, read, signed_form
 from wire.errors import WireError
 from wire.messages import Batch, ClockState, Event
@@ -40,115 +37,6 @@ class SetClock(Clock):
 
     def monotonic_ns(self) -> int:
         return self.ms * NS_PER_MS
-
-
-# RFC 8032, section 7.1: secret, public, message, signature
-VECTORS = [
-    (
-        "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
-        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
-        "",
-        (
-            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
-            "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
-        ),
-    ),
-    (
-        "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
-        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
-        "72",
-        (
-            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
-            "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
-        ),
-    ),
-]
-
-
-@pytest.mark.parametrize(("secret", "public", "message", "signature"), VECTORS)
-def test_signatures_are_those_of_the_standard(secret: str, public: str, message: str, signature: str) -> None:
-    seed = bytes.fromhex(secret)
-    assert ed25519.public_key(seed).hex() == public
-    assert ed25519.sign(seed, bytes.fromhex(public), bytes.fromhex(message)).hex() == signature
-
-
-@settings(max_examples=15)
-@given(st.binary(min_size=32, max_size=32), st.binary(max_size=300))
-def test_another_library_signs_the_same(seed: bytes, message: bytes) -> None:
-    theirs = Ed25519PrivateKey.from_private_bytes(seed)
-    public = ed25519.public_key(seed)
-    assert public == theirs.public_key().public_bytes_raw()
-    assert ed25519.sign(seed, public, message) == theirs.sign(message)
-
-
-def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
-    first = NodeKey.open(tmp_path)
-    again = NodeKey.open(tmp_path)
-    assert first is not None
-    assert again is not None
-    assert first.public == again.public
-    assert (tmp_path / KEY_FILE).stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [tmp_path / KEY_FILE]
-
-
-def test_a_broken_key_is_set_aside_and_an_unwritable_folder_signs_nothing(tmp_path: Path) -> None:
-    (tmp_path / KEY_FILE).write_text("half a key")
-    key = NodeKey.open(tmp_path)
-    assert key is not None
-    assert (tmp_path / "node.damaged").read_text() == "half a key"
-    assert NodeKey.open(tmp_path / "nowhere") is None
-
-
-# --- parts of days
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(0, 3), st.booleans()), max_size=60),
-    st.integers(1, 10**6),
-)
-def test_each_number_and_each_row_is_in_one_part(taken: list[tuple[int, int, int, bool]], run: int) -> None:
-    """Whatever the clock does: parts follow one another, and those that continue one replace it."""
-    tally, parts, numbers, truth = Tally(run), {}, [], dict[str, int]()
-    for at, (stream, rows, day, stated) in enumerate(taken):
-        name = f"data/arm/s{stream}"
-        number = tally.add(run + at, name, rows, day * 86_400 * NS_PER_S)
-        assert number == (run, truth.get(name, 0) + 1)
-        truth[name] = truth.get(name, 0) + rows
-        numbers.append((run + at, day))
-        if stated:
-            parts.update({part.first: part for part in tally.parts()})
-    parts.update({part.first: part for part in tally.parts()})
-    assert tally.parts() == []
-    covered = [(seq, part.day) for part in parts.values() for seq in range(part.first, part.upto + 1)]
-    assert sorted(covered) == [(seq, f"1970-01-{day + 1:02}") for seq, day in numbers]
-    rows = dict[str, int]()
-    for _, part in sorted(parts.items()):
-        for name, (_messages, first, last) in part.streams.items():
-            assert first == rows.get(name, 0) + 1
-            rows[name] = last
-    assert rows == truth
-    assert sum(messages for part in parts.values() for messages, *_ in part.streams.values()) == len(taken)
-
-
-def test_statements_alone_are_no_news() -> None:
-    tally = Tally(1)
-    tally.add(1, "event/_/custody", 1, 0)
-    assert not tally.news
-    tally.add(2, "data/arm/joints", 10, 0)
-    assert tally.news
-    (part,) = tally.parts()
-    assert (part.first, part.upto) == (1, 2)
-    tally.add(3, "event/_/custody", 1, 0)
-    assert not tally.news
-    tally.add(4, "event/_/custody", 1, 86_400 * NS_PER_S)
-    (ended,) = tally.parts()  # that of the day before has grown by its own statement
-    assert (ended.first, ended.upto, ended.day) == (1, 3, "1970-01-01")
-    tally.add(5, "event/_/custody", 1, 86_400 * NS_PER_S)
-    assert not tally.news
-    assert tally.parts() == []
-
-
-# --- statements
 
 
 @pytest.fixture
@@ -334,10 +222,3 @@ def test_what_is_no_statement_is_refused(change: dict[str, Any]) -> None:
     assert read(sound).upto == 9
     with pytest.raises(WireError, match="not a custody statement"):
         read({**sound, **change})
-
-
-def test_files_of_the_key_are_not_left_readable_by_a_cut_off_write(tmp_path: Path) -> None:
-    (tmp_path / "node.new").write_text("rest of an earlier try")
-    (tmp_path / "node.new").chmod(0o644)
-    assert NodeKey.open(tmp_path) is not None
-    assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0

@@ -6,7 +6,7 @@ import random
 
 import msgspec
 
-from agent.uplink.packs import PLAIN_MAX, packed, unpacked
+from agent.uplink.encoder import PLAIN_MAX, packed, unpacked
 from wire.codec import decode, encode
 from wire.messages import MAX_BODY, MAX_PACKED, Batch, Event, Pack
 

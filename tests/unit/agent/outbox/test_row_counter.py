@@ -1,0 +1,55 @@
+"""The row counter: each number and each row belongs to one part of one day."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.outbox.row_counter import Tally
+from wire.clock import NS_PER_S
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(0, 3), st.booleans()), max_size=60),
+    st.integers(1, 10**6),
+)
+def test_each_number_and_each_row_is_in_one_part(taken: list[tuple[int, int, int, bool]], run: int) -> None:
+    """Whatever the clock does: parts follow one another, and those that continue one replace it."""
+    tally, parts, numbers, truth = Tally(run), {}, [], dict[str, int]()
+    for at, (stream, rows, day, stated) in enumerate(taken):
+        name = f"data/arm/s{stream}"
+        number = tally.add(run + at, name, rows, day * 86_400 * NS_PER_S)
+        assert number == (run, truth.get(name, 0) + 1)
+        truth[name] = truth.get(name, 0) + rows
+        numbers.append((run + at, day))
+        if stated:
+            parts.update({part.first: part for part in tally.parts()})
+    parts.update({part.first: part for part in tally.parts()})
+    assert tally.parts() == []
+    covered = [(seq, part.day) for part in parts.values() for seq in range(part.first, part.upto + 1)]
+    assert sorted(covered) == [(seq, f"1970-01-{day + 1:02}") for seq, day in numbers]
+    rows = dict[str, int]()
+    for _, part in sorted(parts.items()):
+        for name, (_messages, first, last) in part.streams.items():
+            assert first == rows.get(name, 0) + 1
+            rows[name] = last
+    assert rows == truth
+    assert sum(messages for part in parts.values() for messages, *_ in part.streams.values()) == len(taken)
+
+
+def test_statements_alone_are_no_news() -> None:
+    tally = Tally(1)
+    tally.add(1, "event/_/custody", 1, 0)
+    assert not tally.unstated
+    tally.add(2, "data/arm/joints", 10, 0)
+    assert tally.unstated
+    (part,) = tally.parts()
+    assert (part.first, part.upto) == (1, 2)
+    tally.add(3, "event/_/custody", 1, 0)
+    assert not tally.unstated
+    tally.add(4, "event/_/custody", 1, 86_400 * NS_PER_S)
+    (ended,) = tally.parts()  # that of the day before has grown by its own statement
+    assert (ended.first, ended.upto, ended.day) == (1, 3, "1970-01-01")
+    tally.add(5, "event/_/custody", 1, 86_400 * NS_PER_S)
+    assert not tally.unstated
+    assert tally.parts() == []
