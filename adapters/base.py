@@ -4,7 +4,7 @@
     |-- OptionsError                options that cannot work: wrong before any device is asked
     |-- DeviceUnreachable           no connection, or it ended
     |-- DeviceStalled               connected, but no data for longer than allowed
-    `-- DeviceLied                  it answered against its protocol or as another device
+    `-- ProtocolViolation           it answered against its protocol or as another device
 
 Reconnecting is not an adapter's job: the agent leaves the context and enters a new one, for ever.
 """
@@ -15,9 +15,10 @@ import errno
 import re
 import socket
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
 import numpy as np
 from msgspec import Struct, field
@@ -26,6 +27,11 @@ from numpy.typing import NDArray
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.messages import Quality, Stream
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # with `default`, which `typing` has from Python 3.13 on
+else:
+    from typing import TypeVar
 
 Value = float | int | bool | str | None
 Picture = NDArray[np.uint8]  # height x width x 3, BGR
@@ -49,8 +55,11 @@ class DeviceStalled(AdapterError):
     """The device is connected but sent nothing for longer than allowed."""
 
 
-class DeviceLied(AdapterError):
+class ProtocolViolation(AdapterError):
     """The device answered against its protocol, or is another device than declared."""
+
+
+DeviceLied = ProtocolViolation  # the name before, which adapters of other packages raise
 
 
 _WHY = {
@@ -99,7 +108,13 @@ class Options(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """Base of every adapter's own options; subclasses document each key in a `Meta(description=...)`."""
 
 
-class Adapter(ABC):
+if TYPE_CHECKING:
+    OptionsT = TypeVar("OptionsT", bound=Options, default=Any)
+else:
+    OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Adapter(ABC, Generic[OptionsT]):
     """One device. Use: `async with adapter: async for reading in adapter: ...`, once per object.
 
     The constructor checks options and touches nothing outside. `counters` holds what was dropped or
@@ -109,10 +124,10 @@ class Adapter(ABC):
     Options: ClassVar[type[Options]]
     kind: ClassVar[str]  # the word in configs: `adapter: camera`
 
-    def __init__(self, options: Any, clock: Clock) -> None:
+    def __init__(self, options: OptionsT, clock: Clock) -> None:
         self.options = options
         self.clock = clock
-        self.counters: dict[str, int] = {}
+        self.counters: Counter[str] = Counter()
 
     @property
     def waits(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from wire.clock import NS_PER_S
@@ -12,7 +13,7 @@ _TOLD = 10  # warnings of one connection: a clock that jumps with every reading 
 
 
 def believed(
-    device_ns: int | None, receipt_ns: int, max_skew_s: float, counters: dict[str, int]
+    device_ns: int | None, receipt_ns: int, max_skew_s: float, counters: Counter[str]
 ) -> tuple[int, Quality]:
     """The time of a reading: the device's where it says one that can be true, else that of receipt.
 
@@ -23,10 +24,10 @@ def believed(
         counters: takes `no_time` and `clock_not_believed`.
     """
     if device_ns is None:
-        counters["no_time"] = counters.get("no_time", 0) + 1
+        counters["no_time"] += 1
         return receipt_ns, Quality.UNCERTAIN
     if abs(device_ns - receipt_ns) > max_skew_s * NS_PER_S:
-        counters["clock_not_believed"] = counters.get("clock_not_believed", 0) + 1
+        counters["clock_not_believed"] += 1
         return receipt_ns, Quality.UNCERTAIN
     return device_ns, Quality.GOOD
 
@@ -42,7 +43,7 @@ class DeviceClock:
         self,
         where: str,
         log: logging.Logger,
-        counters: dict[str, int],
+        counters: Counter[str],
         *,
         max_past_s: float,
         max_ahead_s: float,
@@ -67,7 +68,7 @@ class DeviceClock:
     def stamp(self, device_ns: int | None, receipt_ns: int) -> tuple[int, Quality]:
         """Unix ns of a reading, and how far it is believed; that of receipt where the device says none."""
         if device_ns is None:
-            self._count("no_time")
+            self._counters["no_time"] += 1
             return receipt_ns, Quality.UNCERTAIN
         self.judge((device_ns,), receipt_ns)
         return device_ns + self.shift_ns, self.doubt
@@ -82,7 +83,7 @@ class DeviceClock:
         if shift_ns and any(first <= at_ns + shift_ns <= last for at_ns in times_ns):
             return
         self.shift_ns = receipt_ns - max(times_ns)
-        self._count("clock_not_believed")
+        self._counters["clock_not_believed"] += 1
         self._told += 1
         if self._told <= _TOLD:
             self._log.warning(
@@ -91,6 +92,3 @@ class DeviceClock:
                 -self.shift_ns / NS_PER_S,
                 self._hint,
             )
-
-    def _count(self, what: str) -> None:
-        self._counters[what] = self._counters.get(what, 0) + 1

@@ -76,7 +76,7 @@ class SerialOptions(Options, frozen=True, kw_only=True):
     ] = 5.0
 
 
-class SerialLines(Adapter):
+class SerialLines(Adapter[SerialOptions]):
     """One device, one signal stream."""
 
     Options = SerialOptions
@@ -101,7 +101,7 @@ class SerialLines(Adapter):
 
     async def open(self) -> None:
         """Connect and wait for a line that can be read: a port that opens proves nothing."""
-        options: SerialOptions = self.options
+        options = self.options
         deadline = asyncio.get_running_loop().time() + options.timeout_s
         try:
             await self._lines.open(options.timeout_s)
@@ -160,10 +160,9 @@ class SerialLines(Adapter):
         worst = Quality.GOOD
         for name, field in self._fields.items():
             values[name], quality = as_declared(found.get(name), field.t)
-            if quality and worst is not Quality.WRONG_TYPE:
-                worst = quality
+            worst = worst.worse(quality)
         at_ns, doubt = self._stamp(found.get(_TIME))
-        return Reading(self.options.stream, at_ns, values, quality=worst or doubt)
+        return Reading(self.options.stream, at_ns, values, quality=worst.worse(doubt))
 
     def _stamp(self, said: object) -> tuple[int, Quality]:
         now_ns = self.clock.now_ns()

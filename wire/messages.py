@@ -49,6 +49,28 @@ class Quality(IntEnum):
     TIME_BACKWARD = 6  # device time before that of the previous reading
     WRONG_TYPE = 7  # not of the declared type; transmitted as null
 
+    def worse(self, other: Quality) -> Quality:
+        """The graver of the two qualities: a row travels with one."""
+        return self if _GRAVITY[self] >= _GRAVITY[other] else other
+
+
+# from the least to the gravest; the numbers above are those of the wire and say nothing about gravity
+_GRAVITY = {
+    quality: rank
+    for rank, quality in enumerate(
+        (
+            Quality.GOOD,
+            Quality.UNCERTAIN,
+            Quality.OUT_OF_RANGE,
+            Quality.TIME_REPEATED,
+            Quality.TIME_BACKWARD,
+            Quality.NOT_FINITE,
+            Quality.WRONG_TYPE,
+            Quality.BAD,
+        )
+    )
+}
+
 
 class ClockState(IntEnum):
     """How far a timestamp can be trusted."""

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 
 from adapters.base import (
     Adapter,
-    DeviceLied,
     DeviceStalled,
     DeviceUnreachable,
     OptionsError,
+    ProtocolViolation,
     Reading,
 )
 from adapters.ble.options import BATTERY, HEART_RATE, BleOptions, check
@@ -32,7 +32,7 @@ _HEART = {
 _BATTERY = {"level": Field(t="i64", unit="%", min=0, max=100)}
 
 
-class Ble(Adapter):
+class Ble(Adapter[BleOptions]):
     """One device; a row for each RR interval, or for each notification that has none.
 
     A beat is stamped by the intervals since the beats before, never later than it was received: the service
@@ -60,7 +60,7 @@ class Ble(Adapter):
 
     async def open(self) -> None:
         """Find the device, connect, compare who it is, subscribe."""
-        options: BleOptions = self.options
+        options = self.options
         wanted = Wanted(
             address=options.address,
             name=options.name,
@@ -111,7 +111,7 @@ class Ble(Adapter):
 
     def _keep(self, uuid: str, value: bytes) -> None:
         if len(self._waiting) == _KEPT:
-            self._count("overflow")
+            self.counters["overflow"] += 1
         self._waiting.append((uuid, value, self.clock.now_ns()))
         self._came.set()
 
@@ -125,10 +125,10 @@ class Ble(Adapter):
             else:
                 rows = [Reading("battery", at_ns, {"level": value[0] if value else None})]
         except ValueError as error:
-            self._count("malformed")
+            self.counters["malformed"] += 1
             self._odd += 1
             if self._odd >= _ODD:
-                raise DeviceLied(
+                raise ProtocolViolation(
                     f"{self._who()} sent {_ODD} values in a row that are none: {error}"
                 ) from error
             return
@@ -153,9 +153,6 @@ class Ble(Adapter):
 
     def _who(self) -> str:
         return f"device {self.options.address or repr(self.options.name)}"
-
-    def _count(self, what: str) -> None:
-        self.counters[what] = self.counters.get(what, 0) + 1
 
 
 def _streams(options: BleOptions) -> dict[str, Stream]:

@@ -20,7 +20,7 @@ from bumble.hci import Address, HCI_ErrorCode
 from bumble.transport import open_transport
 from bumble.transport.common import Transport
 
-from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, why_no_connection
+from adapters.base import AdapterError, DeviceUnreachable, ProtocolViolation, why_no_connection
 from wire.task_cancellation import end
 
 DEVICE_INFORMATION = {"manufacturer": "2A29", "model": "2A24", "serial_number": "2A25"}
@@ -66,7 +66,7 @@ class Session:
 
         Raises:
             DeviceUnreachable: no controller, no such device, or it went away.
-            DeviceLied: it is another device than declared.
+            ProtocolViolation: it is another device than declared.
         """
         logging.getLogger("bumble").setLevel(logging.CRITICAL)  # it logs every packet that is none
         task = asyncio.create_task(self._connect(), name="ble-connect")
@@ -152,20 +152,22 @@ class Session:
             return
         services = peer.get_services_by_uuid(_INFORMATION_SERVICE)
         if not services:
-            raise DeviceLied(f"{self._wanted} has no Device Information service (180A) to compare with")
+            raise ProtocolViolation(
+                f"{self._wanted} has no Device Information service (180A) to compare with"
+            )
         await services[0].discover_characteristics()
         for what, text in asked.items():
             found = services[0].get_characteristics_by_uuid(UUID(DEVICE_INFORMATION[what]))
             said = bytes(await found[0].read_value()) if found else b""
             if said.rstrip(b"\0").decode("utf-8", "replace").strip() != text:
-                raise DeviceLied(f"{self._wanted} says {what} {said[:40]!r}, the config says {text!r}")
+                raise ProtocolViolation(f"{self._wanted} says {what} {said[:40]!r}, the config says {text!r}")
 
     async def _subscribe(self, peer: Peer) -> None:
         for uuid in (*self._wanted.notify, *self._wanted.optional):
             found = await peer.discover_characteristics([UUID(uuid)])
             must = uuid in self._wanted.notify
             if not found and must:
-                raise DeviceLied(f"{self._wanted} has no characteristic {uuid}: it is another device")
+                raise ProtocolViolation(f"{self._wanted} has no characteristic {uuid}: it is another device")
             for characteristic in found[:1]:
                 if not must:
                     self._told(uuid, bytes(await characteristic.read_value()))
@@ -179,7 +181,9 @@ class Session:
         if able:
             await characteristic.subscribe(lambda value: told(uuid, bytes(value)))
         elif must:
-            raise DeviceLied(f"{self._wanted}: characteristic {uuid} cannot notify: it is another device")
+            raise ProtocolViolation(
+                f"{self._wanted}: characteristic {uuid} cannot notify: it is another device"
+            )
 
     # --- ends
 
@@ -214,7 +218,7 @@ class Session:
             what = str(error) or type(error).__name__
             return DeviceUnreachable(f"{self._hci}: failed while {self._doing}: {what}")
         # bytes that are no HCI or ATT make the library fail in any way there is
-        return DeviceLied(f"{self._hci} does not keep to Bluetooth: {type(error).__name__}: {error}")
+        return ProtocolViolation(f"{self._hci} does not keep to Bluetooth: {type(error).__name__}: {error}")
 
 
 async def _within(seconds: float, work: Awaitable[Any]) -> None:

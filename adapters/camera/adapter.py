@@ -20,7 +20,7 @@ _SLACK_S = 0.5  # that a library may come later than its own timeout before it c
 _CLOSE_S = 1.5
 
 
-class Camera(Adapter):
+class Camera(Adapter[CameraOptions]):
     """One camera; its stream is `frames`.
 
     `counters`: `frames_dropped` were replaced by a newer one before anybody took them, or waited when the
@@ -33,14 +33,14 @@ class Camera(Adapter):
 
     def __init__(self, options: CameraOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        self.counters = {"frames_dropped": 0, "frames_skipped": 0, "captures_abandoned": 0}
+        self.counters.update(frames_dropped=0, frames_skipped=0, captures_abandoned=0)
         self._capture: Capture | None = None
         check(options)
 
     @property
     def waits(self) -> bool:
         """A file or folder read `asap` waits for its reader."""
-        return bool(self.options.pace == "asap")
+        return self.options.pace == "asap"
 
     def streams(self) -> dict[str, Stream]:
         """`frames`."""
@@ -52,7 +52,7 @@ class Camera(Adapter):
 
         Raises:
             DeviceUnreachable: nobody is there, it refuses, or has no such stream.
-            DeviceLied: it is something else, or of another size than declared.
+            ProtocolViolation: it is something else, or of another size than declared.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self.options.open_timeout_s
@@ -83,7 +83,7 @@ class Camera(Adapter):
         Raises:
             DeviceUnreachable: the stream was cut.
             DeviceStalled: no picture for `read_timeout_s`.
-            DeviceLied: not decodable, damaged, or of another size.
+            ProtocolViolation: not decodable, damaged, or of another size.
         """
         capture = self._capture
         if capture is None:

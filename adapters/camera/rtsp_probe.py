@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from adapters.base import DeviceLied, DeviceUnreachable, OptionsError
+from adapters.base import DeviceUnreachable, OptionsError, ProtocolViolation
 
 _MAX_HEAD = 8_192  # bytes of an answer up to the blank line
 _MAX_BODY = 65_536
@@ -46,7 +46,7 @@ async def probe(url: str, timeout_s: float, ca_file: Path | None = None) -> bool
     Raises:
         OptionsError: `ca_file` cannot be used.
         DeviceUnreachable: nobody is there, or it has no such stream.
-        DeviceLied: something else is there.
+        ProtocolViolation: something else is there.
     """
     name = name_of(url)
     tls = _tls(ca_file) if parts_of(url).scheme == "rtsps" else None
@@ -62,7 +62,7 @@ async def probe(url: str, timeout_s: float, ca_file: Path | None = None) -> bool
     except socket.gaierror as error:
         raise DeviceUnreachable(f"{name}: the host's name is not known") from error
     except ssl.SSLCertVerificationError as error:
-        raise DeviceLied(f"{name} shows a certificate that is not of ca_file") from error
+        raise ProtocolViolation(f"{name} shows a certificate that is not of ca_file") from error
     except ssl.SSLError as error:
         raise DeviceUnreachable(f"{name} does not speak TLS: try rtsp:// instead of rtsps://") from error
     except asyncio.IncompleteReadError as error:
@@ -70,7 +70,7 @@ async def probe(url: str, timeout_s: float, ca_file: Path | None = None) -> bool
     except OSError as error:
         raise DeviceUnreachable(f"{name} cannot be reached: {error.strerror or error}") from error
     except _NotRtspError as error:
-        raise DeviceLied(f"{name} answers, but not in RTSP: is the port right?") from error
+        raise ProtocolViolation(f"{name} answers, but not in RTSP: is the port right?") from error
     _judge(name, url, status, body)
     return status == 401
 
@@ -81,7 +81,7 @@ def _judge(name: str, url: str, status: int, body: bytes) -> None:
     if status == 404:
         raise DeviceUnreachable(f"{name} has no such stream: check the path of url")
     if status == 200 and b"m=video" not in body:
-        raise DeviceLied(f"{name} offers no video")
+        raise ProtocolViolation(f"{name} offers no video")
     if status not in (200, 401, 301, 302, 303):
         raise DeviceUnreachable(f"{name} refuses the stream with status {status}")
 

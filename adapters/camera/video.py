@@ -17,7 +17,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))  # a file of 1
 import cv2
 import numpy as np
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, Picture
+from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, Picture, ProtocolViolation
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 Size = tuple[int, int]  # width, height
@@ -56,11 +56,11 @@ class Video:
         """The picture that was grabbed, a new array.
 
         Raises:
-            DeviceLied: not decodable, or not of the size it should have.
+            ProtocolViolation: not decodable, or not of the size it should have.
         """
         done, picture = _decoded(self.name, self._capture)
         if not done:
-            raise DeviceLied(f"{self.name} sent a picture that cannot be decoded")
+            raise ProtocolViolation(f"{self.name} sent a picture that cannot be decoded")
         size = (picture.shape[1], picture.shape[0])
         if size != self._size:
             _check_size(self.name, size, self._size, self._max_size)
@@ -155,7 +155,9 @@ class Clip(Video):
         ):  # a playlist in a file's clothes asks for the network
             capture = _opened(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if capture is None:
-            raise DeviceLied(f"{path} is no video that can be decoded: another kind of file, or cut off")
+            raise ProtocolViolation(
+                f"{path} is no video that can be decoded: another kind of file, or cut off"
+            )
         super().__init__(str(path), capture, size, max_size)
         rate = capture.get(cv2.CAP_PROP_FPS)
         self.rate_hz = rate if 0 < rate <= 240 else 25.0
@@ -164,9 +166,9 @@ class Clip(Video):
     def ended(self, pictures: int) -> AdapterError | None:
         """None where about as many were decoded as the file announces."""
         if not pictures:
-            return DeviceLied(f"{self.name} holds no picture that can be decoded")
+            return ProtocolViolation(f"{self.name} holds no picture that can be decoded")
         if pictures < (1 - _LOST) * self._pictures:
-            return DeviceLied(
+            return ProtocolViolation(
                 f"{self.name} is damaged: {pictures} of {self._pictures} pictures can be decoded"
             )
         return None
@@ -194,7 +196,7 @@ class Folder:
         """The current file decoded.
 
         Raises:
-            DeviceLied: it is no image, or not of the size it should have.
+            ProtocolViolation: it is no image, or not of the size it should have.
         """
         file = self._files[self._next - 1]
         try:
@@ -204,9 +206,9 @@ class Folder:
         except OSError as error:
             raise DeviceUnreachable(f"{file} cannot be read: {error.strerror}") from error
         except cv2.error as error:
-            raise DeviceLied(f"{file} is an image that is too large or damaged") from error
+            raise ProtocolViolation(f"{file} is an image that is too large or damaged") from error
         if picture is None:
-            raise DeviceLied(f"{file} is no image that can be decoded, or too large")
+            raise ProtocolViolation(f"{file} is no image that can be decoded, or too large")
         _check_size(str(file), (picture.shape[1], picture.shape[0]), self._size, self._max_size)
         return picture  # type: ignore[return-value]  # IMREAD_COLOR gives uint8 of three colours
 
@@ -233,16 +235,16 @@ def _decoded(name: str, capture: cv2.VideoCapture) -> tuple[bool, Picture]:
     try:
         done, picture = capture.retrieve()
     except cv2.error as error:
-        raise DeviceLied(f"{name} sent a picture that cannot be converted") from error
+        raise ProtocolViolation(f"{name} sent a picture that cannot be converted") from error
     good = done and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
     return good, picture  # type: ignore[return-value]  # looked at where it is good
 
 
 def _check_size(name: str, found: Size, wanted: Size | None, highest: Size) -> None:
     if wanted is not None and found != wanted:
-        raise DeviceLied(f"{name} sends pictures of {_px(found)}, not of {_px(wanted)}")
+        raise ProtocolViolation(f"{name} sends pictures of {_px(found)}, not of {_px(wanted)}")
     if found[0] > highest[0] or found[1] > highest[1]:
-        raise DeviceLied(
+        raise ProtocolViolation(
             f"{name} sends pictures of {_px(found)}; up to {_px(highest)} are allowed (max_size)"
         )
 

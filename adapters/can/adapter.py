@@ -10,10 +10,10 @@ import msgspec
 from adapters.base import (
     Adapter,
     AdapterError,
-    DeviceLied,
     DeviceStalled,
     DeviceUnreachable,
     OptionsError,
+    ProtocolViolation,
     Reading,
 )
 from adapters.can.frames import CanBus
@@ -26,7 +26,7 @@ from wire.messages import Field, Stream
 _SNIFF_S = 0.3  # how long a bus without our frames is listened to, to name what is on it
 
 
-class Can(Adapter):
+class Can(Adapter[CanOptions]):
     """One CAN bus, one signal stream; it listens and never sends."""
 
     Options = CanOptions
@@ -44,14 +44,14 @@ class Can(Adapter):
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream, its units, limits and descriptions from the DBC file."""
-        options: CanOptions = self.options
+        options = self.options
         cycle_ms = self._dbc.message(options.row_on).cycle_time
         rate = options.rate_hz or (1000 / cycle_ms if cycle_ms else msgspec.UNSET)
         return {options.stream: Stream(rate_hz=rate, fields=self._fields)}
 
     async def open(self) -> None:
         """Open the bus and wait for a frame of the DBC's: a bus that is open proves nothing."""
-        options: CanOptions = self.options
+        options = self.options
         self._bus = CanBus(options, self.clock, self.counters, wanted=self._rows.ids, sends=False)
         try:
             await self._bus.open()
@@ -70,7 +70,7 @@ class Can(Adapter):
 
     async def readings(self) -> AsyncIterator[Reading]:
         """A row for each arrival of `row_on`, for ever."""
-        options: CanOptions = self.options
+        options = self.options
         bus, loop = self._bus, asyncio.get_running_loop()
         if bus is None:
             raise DeviceUnreachable(f"{options.where} is not open")
@@ -85,11 +85,10 @@ class Can(Adapter):
 
     async def _silence(self, waited_s: float) -> AdapterError:
         """Why there are no rows: told by what is on the bus instead."""
-        options: CanOptions = self.options
-        where, dbc = options.where, self._dbc
+        where, dbc = self.options.where, self._dbc
         for name, (is_long, should) in self._rows.wrong_lengths.items():
             if name == self._row_on:
-                return DeviceLied(
+                return ProtocolViolation(
                     f"{dbc.place(name)}: {name} has {should} bytes, on {where} it has {is_long}:"
                     " another vehicle, or another version of the DBC file"
                 )
@@ -98,7 +97,9 @@ class Can(Adapter):
             return DeviceStalled(f"{where} sends {seen}, but no {self._row_on} for {waited_s:g} s")
         foreign = await self._bus.foreign(_SNIFF_S) if self._bus else []
         if foreign:
-            return DeviceLied(f"{where} carries frames, but none that {dbc.path} names: {', '.join(foreign)}")
+            return ProtocolViolation(
+                f"{where} carries frames, but none that {dbc.path} names: {', '.join(foreign)}"
+            )
         return DeviceStalled(f"{where} is open and silent for {waited_s:g} s: is the vehicle on?")
 
 

@@ -15,9 +15,9 @@ import can
 
 from adapters.base import (
     AdapterError,
-    DeviceLied,
     DeviceUnreachable,
     OptionsError,
+    ProtocolViolation,
     why_no_connection,
 )
 from adapters.can.options import BusOptions
@@ -54,7 +54,7 @@ class CanBus:
         self,
         options: BusOptions,
         clock: Clock,
-        counters: dict[str, int],
+        counters: Counter[str],
         *,
         wanted: Collection[tuple[int, bool]],
         sends: bool,
@@ -63,7 +63,7 @@ class CanBus:
         self._wanted = frozenset(wanted)
         self._sends = sends
         self._frames: deque[Frame] = deque()
-        self._tally: Counter[str] = Counter()  # written by the thread alone
+        self._thread_counters: Counter[str] = Counter()  # written by the thread alone
         self._foreign: set[tuple[int, bool]] = set()
         self._error: AdapterError | None = None
         self._bus: can.BusABC | None = None
@@ -107,7 +107,8 @@ class CanBus:
                     await self._news.wait()
         self._news.clear()
         self._told = False
-        self._counters.update(self._tally.copy())
+        for name, number in self._thread_counters.copy().items():
+            self._counters[name] = number
         if not self._frames and self._error is not None:
             raise self._error
         if peek:
@@ -191,7 +192,7 @@ class CanBus:
     def _take(self, message: can.Message, loop: asyncio.AbstractEventLoop) -> None:
         at_ns = self._clock.now_ns()
         if message.is_error_frame or message.is_remote_frame:
-            self._tally["error_frames" if message.is_error_frame else "remote_frames"] += 1
+            self._thread_counters["error_frames" if message.is_error_frame else "remote_frames"] += 1
             return
         key = (message.arbitration_id, message.is_extended_id)
         if key not in self._wanted:
@@ -199,10 +200,10 @@ class CanBus:
                 self._foreign.add(key)
             return
         if len(message.data) != message.dlc:
-            self._tally["malformed"] += 1
+            self._thread_counters["malformed"] += 1
             return
         if len(self._frames) >= self._options.queue:
-            self._tally["dropped"] += 1
+            self._thread_counters["dropped"] += 1
             with contextlib.suppress(IndexError):  # it was taken just now
                 self._frames.popleft()
         self._frames.append(Frame(*key, bytes(message.data), at_ns))
@@ -241,7 +242,7 @@ def _translated(where: str, *, opening: bool = False) -> Iterator[None]:
     except can.CanInterfaceNotImplementedError as error:
         raise OptionsError(f"{where} cannot be used on this machine: {_said(error)}") from error
     except NoFrame as error:
-        raise DeviceLied(f"{where} sent bytes that are no frame: {_said(error)}") from error
+        raise ProtocolViolation(f"{where} sent bytes that are no frame: {_said(error)}") from error
     except (can.CanError, OSError) as error:
         if opening:
             raise DeviceUnreachable(f"{where} cannot be opened: {_unopened(error)}") from error
@@ -249,7 +250,7 @@ def _translated(where: str, *, opening: bool = False) -> Iterator[None]:
     except (ValueError, IndexError) as error:
         if opening:
             raise OptionsError(f"{where} cannot be opened so: {_said(error)}") from error
-        raise DeviceLied(f"{where} sent what is no frame: {_said(error)}") from error
+        raise ProtocolViolation(f"{where} sent what is no frame: {_said(error)}") from error
     except TypeError as error:
         if not opening:
             raise

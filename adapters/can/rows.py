@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ class Rows:
     """The last value of every field, by the time of the bus."""
 
     def __init__(
-        self, dbc: Dbc, picked: Mapping[str, Picked], options: CanOptions, counters: dict[str, int]
+        self, dbc: Dbc, picked: Mapping[str, Picked], options: CanOptions, counters: Counter[str]
     ) -> None:
         self._dbc, self._picked, self._options, self._counters = dbc, picked, options, counters
         self._max_age_ns = int(options.max_age_s * NS_PER_S)
@@ -63,7 +64,7 @@ class Rows:
             raw = message.decode_simple(frame.data, decode_choices=False, scaling=False)
         except (DecodeError, ValueError, KeyError):
             # a multiplexer value that the DBC does not know; the message may still time a row
-            self._count("undecodable")
+            self._counters["undecodable"] += 1
             raw = {}
         self.seen.add(message.name)
         self._stamp(frame, message.name, raw)
@@ -72,28 +73,27 @@ class Rows:
             if isinstance(bits, int | float):  # absent where the multiplexer chose others
                 value, quality = one.value(bits)
                 if quality in (Quality.UNCERTAIN, Quality.BAD):
-                    self._count("not_available")
+                    self._counters["not_available"] += 1
                 self._held[name] = _Held(value, quality, self._now_ns)
         return message.name
 
     def row(self, stream: str) -> Reading:
         """What all fields are now; those that are missing or too old are null."""
         values: dict[str, Value] = {}
-        qualities = {self._time_quality}
+        quality = self._time_quality
         for name in self._picked:
             held = self._held.get(name)
             if held is None:
-                self._count("missing")
+                self._counters["missing"] += 1
             elif self._now_ns - held.at_ns > self._max_age_ns:
-                self._count("stale")
+                self._counters["stale"] += 1
             else:
                 values[name] = held.value
-                qualities.add(held.quality)
+                quality = quality.worse(held.quality)
                 continue
             values[name] = None
-            qualities.add(Quality.UNCERTAIN)
-        worst = next((quality for quality in _GRAVEST if quality in qualities), Quality.GOOD)
-        return Reading(stream, self._now_ns, values, quality=worst)
+            quality = quality.worse(Quality.UNCERTAIN)
+        return Reading(stream, self._now_ns, values, quality=quality)
 
     def _stamp(self, frame: Frame, message: str, raw: Mapping[str, object]) -> None:
         if self._clock is None:
@@ -104,7 +104,7 @@ class Rows:
             self._now_ns, self._time_quality = frame.at_ns, Quality.UNCERTAIN
 
     def _wrong_length(self, message: Message, length: int) -> None:
-        self._count("wrong_length")
+        self._counters["wrong_length"] += 1
         if message.name not in self.wrong_lengths:
             log.warning(
                 "%s: %s has %d bytes, on %s it has %d: not decoded",
@@ -116,12 +116,6 @@ class Rows:
             )
         self.wrong_lengths[message.name] = (length, message.length)
 
-    def _count(self, what: str) -> None:
-        self._counters[what] = self._counters.get(what, 0) + 1
-
-
-_GRAVEST = (Quality.BAD, Quality.WRONG_TYPE, Quality.NOT_FINITE, Quality.UNCERTAIN)
-
 
 class _Held(NamedTuple):
     value: Value
@@ -132,7 +126,7 @@ class _Held(NamedTuple):
 class _DeviceTime:
     """Unix time as a signal of the bus says it, where it is credible."""
 
-    def __init__(self, dbc: Dbc, options: CanOptions, counters: dict[str, int]) -> None:
+    def __init__(self, dbc: Dbc, options: CanOptions, counters: Counter[str]) -> None:
         message, signal = dbc.signal(options.time)
         place = f"{dbc.place(message.name, signal.name)}: {options.time}"
         found = conversion(ucum(signal.unit or ""), "ns")

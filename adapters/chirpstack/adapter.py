@@ -30,7 +30,6 @@ from adapters.mqtt.payload import (
     find,
     iso_ns,
     parse_json,
-    worse,
 )
 from adapters.mqtt.session import MqttAdapter, Received
 from wire.clock import Clock
@@ -79,7 +78,7 @@ class _Sensor:
     seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
 
-class ChirpStack(MqttAdapter):
+class ChirpStack(MqttAdapter[ChirpStackOptions]):
     """One stream a sensor, stamped with the network server's time of the uplink.
 
     A repeated uplink is dropped and counted, a gap of the frame counter is counted as uplinks lost on the
@@ -104,7 +103,7 @@ class ChirpStack(MqttAdapter):
 
     def topics(self) -> list[str]:
         """All events of each sensor: what is no uplink is counted."""
-        options: ChirpStackOptions = self.options
+        options = self.options
         return [
             f"application/{options.application}/device/{eui.lower()}/event/+"
             for eui in options.sensors.values()
@@ -112,19 +111,18 @@ class ChirpStack(MqttAdapter):
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream a sensor."""
-        options: ChirpStackOptions = self.options
-        return {name: Stream(fields=self._fields) for name in options.sensors}
+        return {name: Stream(fields=self._fields) for name in self.options.sensors}
 
     def rows(self, message: Received) -> Iterable[Reading]:
         """One row for an uplink with data."""
         _, _, _, eui, _, event = message.topic.split("/")  # as it was subscribed to
         if event != "up":
-            self.count(f"{event}_events" if event in _EVENTS else "other_events")
+            self.counters[f"{event}_events" if event in _EVENTS else "other_events"] += 1
             return
         if message.retained:
             raise Unusable("retained", "a retained uplink is of unknown age")
         uplink = parse_json(message.body, Uplink)
-        options: ChirpStackOptions = self.options
+        options = self.options
         info = uplink.device_info
         if info.dev_eui.lower() != eui or info.application_id.lower() != options.application.lower():
             raise Unusable("wrong_identity", f"on the topic of {eui} came an uplink of {info.dev_eui[:32]!r}")
@@ -132,17 +130,17 @@ class ChirpStack(MqttAdapter):
         if self._repeated(sensor, uplink):
             return
         if uplink.f_port == 0 or options.f_port not in (0, uplink.f_port):
-            self.count("other_ports")  # FPort 0 carries MAC commands, no data of the sensor
+            self.counters["other_ports"] += 1  # FPort 0 carries MAC commands, no data of the sensor
             return
         values, quality = self._values(uplink)
         at_ns, doubt = believed(iso_ns(uplink.time or ""), message.at_ns, options.max_skew_s, self.counters)
-        yield Reading(sensor.stream, at_ns, values, quality=worse(quality, doubt))
+        yield Reading(sensor.stream, at_ns, values, quality=quality.worse(doubt))
 
     def _repeated(self, sensor: _Sensor, uplink: Uplink) -> bool:
         """Whether it was read before; counts what the frame counter says is missing."""
         known = uplink.deduplication_id
         if known and known in sensor.seen:
-            self.count("duplicates")
+            self.counters["duplicates"] += 1
             return True
         if known:
             sensor.seen[known] = None
@@ -153,16 +151,17 @@ class ChirpStack(MqttAdapter):
         if before is None:
             return False
         if same_session and uplink.f_cnt == before:
-            self.count("duplicates")
+            self.counters["duplicates"] += 1
             return True
         if not same_session or uplink.f_cnt < before:
-            self.count("counter_resets")  # it joined anew: nobody knows what was lost before this frame
+            self.counters["counter_resets"] += (
+                1  # it joined anew: nobody knows what was lost before this frame
+            )
         elif uplink.f_cnt > before + 1:
-            self.count("lost_uplinks", uplink.f_cnt - before - 1)
+            self.counters["lost_uplinks"] += uplink.f_cnt - before - 1
         return False
 
     def _values(self, uplink: Uplink) -> tuple[dict[str, Value], Quality]:
-        options: ChirpStackOptions = self.options
         data = _bytes(uplink.data or "")
         values: dict[str, Value] = {}
         quality, found = Quality.GOOD, 0
@@ -172,14 +171,14 @@ class ChirpStack(MqttAdapter):
                 raw = MISSING
             values[name], doubt = as_declared(raw, self._types[name])
             found += raw is not MISSING
-            quality = worse(quality, doubt)
+            quality = quality.worse(doubt)
         if self._places and not found:
             raise Unusable(
                 "no_fields", "none of the fields is in it; is there a codec in its device profile?"
             )
         if found < len(self._places):
-            self.count("incomplete")
-        if options.radio:
+            self.counters["incomplete"] += 1
+        if self.options.radio:
             values.update(_radio(uplink))
         return values, quality
 

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Iterator
 from adapters.base import (
     Adapter,
     AdapterError,
-    DeviceLied,
     DeviceStalled,
     DeviceUnreachable,
+    ProtocolViolation,
     Reading,
     why_no_connection,
 )
@@ -48,7 +48,7 @@ log = logging.getLogger("edgebed.adapters.hl7")
 _TURN = 64  # readings handed on before other tasks get their turn
 
 
-class Hl7(Adapter):
+class Hl7(Adapter[Hl7Options]):
     """The monitors behind one URL: streams `vitals`, one for each waveform, and `patient` with a key."""
 
     Options = Hl7Options
@@ -75,7 +75,7 @@ class Hl7(Adapter):
 
     async def open(self) -> None:
         """Connect or listen, and wait for the first message."""
-        options: Hl7Options = self.options
+        options = self.options
         key = read_key(options.patient_key_file) if options.patient_key_file is not None else None
         self._deidentifier = Deidentifier(key, self.counters)
         self._beds = {name: self._bedside(name) for name in list(options.monitors) or [""]}
@@ -162,20 +162,24 @@ class Hl7(Adapter):
                     f"the monitor at {url} is connected and sent no message for {self.options.silence_s:g} s"
                 ) from error
             if arrival.frame is not None:
-                self._count("rejoined", int(gone is not None))
+                if gone is not None:
+                    self.counters["rejoined"] += 1
                 return arrival
             line.ended(arrival.peer)
             gone = arrival.error or DeviceUnreachable("the monitor ended the connection")
-            if self._where[0] == "mllp" or (isinstance(gone, DeviceLied) and not self.options.monitors):
+            if self._where[0] == "mllp" or (
+                isinstance(gone, ProtocolViolation) and not self.options.monitors
+            ):
                 raise gone
-            self._count("peers_lied", int(isinstance(gone, DeviceLied)))
+            if isinstance(gone, ProtocolViolation):
+                self.counters["peers_lied"] += 1
             if not line.peers:
                 until_s = min(until_s, loop.time() + self.options.rejoin_s)
 
     async def _answer(self, peer: Peer, taken: _Taking) -> None:
         code = wanted(taken.message, self.options.ack, taken.verdict) if taken.answer else ""
         if code and not await peer.send(self._answers.build(taken.message, code, taken.mismatches)):
-            self._count("acks_lost")
+            self.counters["acks_lost"] += 1
 
     # --- messages
 
@@ -191,9 +195,9 @@ class Hl7(Adapter):
         except Unfit as error:
             self._refuse(taken, error.mismatch)
             return
-        self._count("messages")
+        self.counters["messages"] += 1
         if message.msh(9) == b"ACK":
-            self._count("unasked_acks")
+            self.counters["unasked_acks"] += 1
             taken.answer = False
             return
         name = self._whose(message, arrival.peer)
@@ -204,11 +208,13 @@ class Hl7(Adapter):
         sender, at = message.msh(3), observed_at(message)
         before = self._memory.find(sender, message.control_id, at)
         if before is not None:
-            self._count("resent")
+            self.counters["resent"] += 1
             taken.verdict = before
             return
-        self._count("control_id_reused", int(self._memory.reused(sender, message.control_id, at)))
-        self._count("odd_line_ends", int(message.odd_line_ends))
+        if self._memory.reused(sender, message.control_id, at):
+            self.counters["control_id_reused"] += 1
+        if message.odd_line_ends:
+            self.counters["odd_line_ends"] += 1
         count(message, deidentifier, self.counters)
         bed = self._beds[name]
         try:
@@ -219,12 +225,12 @@ class Hl7(Adapter):
             self._memory.patients[name] = bed.current
         if taken.mismatches:
             taken.verdict = "E"
-            self._count("mismatched")
+            self.counters["mismatched"] += 1
             self._tell(taken.mismatches)
         self._memory.keep(sender, message.control_id, at, taken.verdict)
 
     def _times(self, message: Message, arrival: Arrival) -> Times:
-        options: Hl7Options = self.options
+        options = self.options
         raw = message.msh(7)
         zone = offset_of(raw) or self._zone
         at_ns = time_ns(raw, zone)
@@ -245,7 +251,7 @@ class Hl7(Adapter):
 
     def _whose(self, message: Message, peer: Peer) -> str | None:
         """Which monitor sent it: empty where there is one, None where it is none of ours."""
-        options: Hl7Options = self.options
+        options = self.options
         application, facility = (message.text(message.msh(field)) for field in (3, 4))
         if (options.application or application) != application or (options.facility or facility) != facility:
             return None
@@ -263,16 +269,18 @@ class Hl7(Adapter):
 
     def _other_device(self, taken: _Taking) -> None:
         self._refuse(taken, Mismatch("MSH", 1, 3, 207, "this sender is not expected here"))
-        self._count("other_device")
+        self.counters["other_device"] += 1
         if not self.options.monitors:
             # its name is not repeated here: an error travels, and a device can put anything into its name
             expected = " / ".join(word for word in (self.options.application, self.options.facility) if word)
-            taken.error = DeviceLied(f"MSH-3 and MSH-4 are not those of {expected}: another device answers")
+            taken.error = ProtocolViolation(
+                f"MSH-3 and MSH-4 are not those of {expected}: another device answers"
+            )
 
     def _refuse(self, taken: _Taking, mismatch: Mismatch) -> None:
         taken.verdict = "R"
         taken.mismatches.append(mismatch)
-        self._count("refused")
+        self.counters["refused"] += 1
         self._tell([mismatch])
 
     def _tell(self, mismatches: list[Mismatch]) -> None:
@@ -289,7 +297,7 @@ class Hl7(Adapter):
                 )
 
     def _bedside(self, name: str) -> Bedside:
-        options: Hl7Options = self.options
+        options = self.options
         bed = Bedside(
             f"{name}-" if name else "",
             options.fields,
@@ -307,10 +315,6 @@ class Hl7(Adapter):
         if self._deidentifier is None:
             raise DeviceUnreachable(f"{self.options.url} is not open")
         return self._deidentifier
-
-    def _count(self, what: str, number: int = 1) -> None:
-        if number:
-            self.counters[what] = self.counters.get(what, 0) + number
 
 
 class _Taking:
@@ -335,4 +339,6 @@ def _wordless(rows: Iterator[Reading]) -> Iterator[Reading]:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         where = f"{type(error).__name__}, line {trace.tb_lineno if trace else 0}"
-        raise DeviceLied(f"a message that this adapter cannot read ({where}): please report it") from None
+        raise ProtocolViolation(
+            f"a message that this adapter cannot read ({where}): please report it"
+        ) from None

@@ -15,6 +15,7 @@ import os
 import secrets
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def _unwritable(path: Path, error: OSError) -> OptionsError:
 class Deidentifier:
     """One adapter's gate. Without a key pseudonyms last as long as this object: changes can still be told."""
 
-    def __init__(self, key: bytes | None, counters: dict[str, int]) -> None:
+    def __init__(self, key: bytes | None, counters: Counter[str]) -> None:
         self._key = key if key is not None else secrets.token_bytes(KEY_BYTES)
         self._counters = counters
         self._held = 0
@@ -126,6 +127,6 @@ class Deidentifier:
         kept = dict(values)
         for name, value in values.items():
             if isinstance(value, str) and value not in self._made:
-                self._counters["stopped_at_gate"] = self._counters.get("stopped_at_gate", 0) + 1
+                self._counters["stopped_at_gate"] += 1
                 kept[name] = None
         return kept

@@ -5,6 +5,8 @@ Written as what is harmless: a field that is not listed here, of whatever segmen
 
 from __future__ import annotations
 
+from collections import Counter
+
 from adapters.hl7.deidentify import Deidentifier
 from adapters.hl7.message import Message, Separators, fields_of
 
@@ -21,7 +23,7 @@ _SET_ID = frozenset((1,))
 _KINDS = (b"MR", b"PI", b"PT")  # table 0203: what a hospital files a person under, best first
 
 
-def count(message: Message, deidentifier: Deidentifier, counters: dict[str, int]) -> None:
+def count(message: Message, deidentifier: Deidentifier, counters: Counter[str]) -> None:
     """Count every identifying field that is not empty; undecodable ones too, as `charset_errors`."""
     seen, unreadable = 0, 0
     for segment in message.segments:
@@ -30,7 +32,7 @@ def count(message: Message, deidentifier: Deidentifier, counters: dict[str, int]
         unreadable += not all(map(message.readable, found))
     deidentifier.saw(seen)
     if unreadable:
-        counters["charset_errors"] = counters.get("charset_errors", 0) + unreadable
+        counters["charset_errors"] += unreadable
 
 
 def patient(pid: bytes, message: Message, deidentifier: Deidentifier) -> str | None:

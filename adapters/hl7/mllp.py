@@ -6,10 +6,11 @@ import asyncio
 import ipaddress
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from adapters.base import AdapterError, DeviceLied, DeviceUnreachable
+from adapters.base import AdapterError, DeviceUnreachable, ProtocolViolation
 from adapters.device_time import DeviceClock
 from adapters.hl7.tls import GREETING_S, why_not_secured
 from wire.clock import Clock
@@ -35,7 +36,7 @@ class TooLong(bytes):
 class Frames:
     """Cuts a stream of bytes into messages; counts what is none."""
 
-    def __init__(self, max_bytes: int, counters: dict[str, int]) -> None:
+    def __init__(self, max_bytes: int, counters: Counter[str]) -> None:
         self._max = max_bytes
         self._counters = counters
         self._buffer = bytearray()
@@ -54,7 +55,7 @@ class Frames:
         """The messages that are whole now; one that was longer than allowed is `TooLong`.
 
         Raises:
-            DeviceLied: a message without an end, or no MLLP at all.
+            ProtocolViolation: a message without an end, or no MLLP at all.
         """
         self._buffer += data
         found: list[bytes] = []
@@ -73,17 +74,17 @@ class Frames:
             self._ended()
             restart = message.rfind(START)  # a second start in a message: the first one was never finished
             if restart >= 0:
-                self._count("half_messages")
+                self._counters["half_messages"] += 1
                 message, head = message[restart + 1 :], b""
             if head or len(message) > self._max:
-                self._count("too_long")
+                self._counters["too_long"] += 1
                 message = TooLong(head or message[:_HEAD])
             found.append(message)
 
     def give_up(self) -> None:
         """Forget a message that was not finished."""
         if self._inside:
-            self._count("half_messages")
+            self._counters["half_messages"] += 1
             self._buffer.clear()
             self._ended()
 
@@ -97,17 +98,17 @@ class Frames:
         del self._buffer[:-1]
         self._looked = 0
         if self._gone > self._max + _ENDLESS:
-            raise DeviceLied(f"a message of more than {self._gone} bytes that has no end")
+            raise ProtocolViolation(f"a message of more than {self._gone} bytes that has no end")
 
     def _begin(self) -> bool:
         start = self._buffer.find(START)
         skipped = start if start >= 0 else len(self._buffer)
         del self._buffer[: skipped + (start >= 0)]
         if skipped:
-            self._counters["garbage_bytes"] = self._counters.get("garbage_bytes", 0) + skipped
+            self._counters["garbage_bytes"] += skipped
             self._garbage += skipped
             if self._garbage > _MAX_GARBAGE:
-                raise DeviceLied(f"more than {_MAX_GARBAGE} bytes outside of MLLP frames")
+                raise ProtocolViolation(f"more than {_MAX_GARBAGE} bytes outside of MLLP frames")
         if start < 0:
             return False
         self._garbage = 0
@@ -117,12 +118,9 @@ class Frames:
     def _restart(self) -> None:
         restart = self._buffer.rfind(START, self._looked)
         if restart >= 0:
-            self._count("half_messages")
+            self._counters["half_messages"] += 1
             del self._buffer[: restart + 1]
             self._head, self._gone = b"", 0
-
-    def _count(self, what: str) -> None:
-        self._counters[what] = self._counters.get(what, 0) + 1
 
 
 class Arrival(NamedTuple):
@@ -212,7 +210,7 @@ class Line:
     def __init__(
         self,
         clock: Clock,
-        counters: dict[str, int],
+        counters: Counter[str],
         *,
         max_bytes: int,
         half_s: float,
@@ -284,7 +282,7 @@ class Line:
         address = writer.get_extra_info("peername")
         refused = self._allowed and not _is_allowed(address, self._allowed)
         if self._server is None or refused or len(self._greeting) >= _GREETING:
-            self._count("peers_refused")
+            self._counters["peers_refused"] += 1
             writer.transport.abort()
         elif self._secure is None:
             self._welcome(reader, writer)
@@ -301,7 +299,7 @@ class Line:
             await writer.start_tls(secure, ssl_handshake_timeout=GREETING_S)
         except OSError as error:
             writer.transport.abort()
-            self._count("tls_refused")
+            self._counters["tls_refused"] += 1
             before, self.refused = self.refused, why_not_secured(error)
             if self.refused != before:
                 log.warning("a monitor was refused: %s", self.refused)
@@ -311,7 +309,7 @@ class Line:
     def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while len(self.peers) >= self._most:
             oldest, task = next(iter(self.peers.items()))
-            self._count("replaced_connections")
+            self._counters["replaced_connections"] += 1
             task.cancel()
             oldest.abort()
             del self.peers[oldest]
@@ -320,9 +318,6 @@ class Line:
     def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer, self._new_frames(), self._half_s)
         self.peers[peer] = asyncio.create_task(peer.receive(self.inbox, self._clock), name="hl7-peer")
-
-    def _count(self, what: str) -> None:
-        self._counters[what] = self._counters.get(what, 0) + 1
 
 
 def _is_allowed(address: object, allowed: Sequence[Network]) -> bool:

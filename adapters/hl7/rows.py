@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import tzinfo
+from functools import reduce
 from typing import NamedTuple
 
 from adapters.base import Reading, Value
@@ -32,7 +34,6 @@ _FLAGS = {
     **dict.fromkeys((b"INV", b"NAV", b"CALIB", b"TEST", b"DEMO"), Quality.BAD),
 }
 _ABNORMAL = frozenset((b"L", b"H", b"LL", b"HH", b"<", b">", b"A", b"AA"))
-_GRAVITY = {Quality.BAD: 3, Quality.WRONG_TYPE: 2, Quality.UNCERTAIN: 1, Quality.GOOD: 0}
 
 
 class Obx(NamedTuple):
@@ -83,7 +84,7 @@ class Bedside:
         vitals: Mapping[str, Vital],
         waveforms: Mapping[str, Waveform],
         deidentifier: Deidentifier,
-        counters: dict[str, int],
+        counters: Counter[str],
         *,
         patients: bool,
         old_ns: int,
@@ -126,7 +127,8 @@ class Bedside:
                 group = Group(times)
                 yield from self._admit(segment, message, times)
         yield from self._group(group, message, note)
-        self._count("not_configured", skipped)
+        if skipped:
+            self._counters["not_configured"] += skipped
 
     def _group_times(self, obr: bytes, message: Message, times: Times) -> Times:
         raw = part(fields_of(obr, message.separators, 8), 7, 1, message.separators)
@@ -135,13 +137,14 @@ class Bedside:
             return replace(times, base_ns=at_ns, exact=True)
         if not raw:
             return times
-        self._count("bad_time", 1)
+        self._counters["bad_time"] += 1
         return replace(times, doubt=Quality.UNCERTAIN)
 
     def _admit(self, pid: bytes, message: Message, times: Times) -> Iterator[Reading]:
         pseudonym = patient(pid, message, self._deidentifier)
         if self.current is None or self.current[0] != pseudonym:
-            self._count("patient_changed", int(self.current is not None))
+            if self.current is not None:
+                self._counters["patient_changed"] += 1
             self.current, self._told = (pseudonym, times.base_ns + times.shift_ns), False
         if self._patients and not self._told:
             self._told = True
@@ -181,7 +184,7 @@ class Bedside:
     ) -> None:
         name, rank = obx.target.name, obx.target.rank
         value, quality = self._value(obx, self._vitals[name], message, note)
-        quality = max(quality, own[1], key=_GRAVITY.__getitem__)
+        quality = quality.worse(own[1])
         own_ns = times.base_ns if own[0] is None else own[0]
         # a set shows values that were measured before it, such as the last blood pressure: one row
         at_ns = max(times.base_ns, own_ns)
@@ -189,18 +192,19 @@ class Bedside:
         if name in row.ranks and own_ns != row.times[name]:
             row = rows.setdefault(own_ns, _Row())
         if name in row.ranks and row.ranks[name] <= rank:
-            self._count("same_field", 1)
+            self._counters["same_field"] += 1
             return
         if value is not None and at_ns - own_ns > self._old_ns:
-            self._count("old_values", 1)
-            quality = max(quality, Quality.UNCERTAIN, key=_GRAVITY.__getitem__)
+            self._counters["old_values"] += 1
+            quality = quality.worse(Quality.UNCERTAIN)
         row.ranks[name], row.times[name] = rank, own_ns
         row.values[name], row.qualities[name] = value, quality
 
     def _row(self, at_ns: int, row: _Row) -> Reading:
-        quality = max(row.qualities.values(), key=_GRAVITY.__getitem__)
-        if at_ns <= self._last_ns and _GRAVITY[quality] < 2:
-            quality = Quality.TIME_REPEATED if at_ns == self._last_ns else Quality.TIME_BACKWARD
+        quality = reduce(Quality.worse, row.qualities.values())
+        if at_ns <= self._last_ns:
+            late = Quality.TIME_REPEATED if at_ns == self._last_ns else Quality.TIME_BACKWARD
+            quality = quality.worse(late)
         self._last_ns = max(self._last_ns, at_ns)
         values: dict[str, Value] = {name: row.values.get(name) for name in self._vitals}
         return Reading(self.prefix + "vitals", at_ns, self._deidentifier.release(values), quality=quality)
@@ -210,24 +214,24 @@ class Bedside:
         quality = self._said_quality(fields, message)
         raw = fields[5].strip()
         if raw in (b"", _NULL):
-            self._count("no_value", 1)
+            self._counters["no_value"] += 1
             return None, Quality.GOOD  # that nothing is there is no doubt about the other values of the row
         if fields[2] != b"NM" or not _NUMBER.fullmatch(raw):
             at = 2 if fields[2] != b"NM" else 5
             note(Mismatch("OBX", obx.number, at, 102, "no number (NM), where one is configured"))
-            self._count("not_numeric", 1)
+            self._counters["not_numeric"] += 1
             return None, Quality.WRONG_TYPE
         if quality is Quality.BAD:
-            self._count("said_invalid", 1)
+            self._counters["said_invalid"] += 1
             return None, quality
         converted = self.convert(float(raw), fields[6], said, message)
         if converted is None:
             note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {said.unit or '1'}"))
-            self._count("wrong_unit", 1)
+            self._counters["wrong_unit"] += 1
             return None, Quality.BAD
         if not fields[6].translate(None, separators.all):
-            self._count("no_unit", 1)
-            quality = max(quality, Quality.UNCERTAIN, key=_GRAVITY.__getitem__)
+            self._counters["no_unit"] += 1
+            quality = quality.worse(Quality.UNCERTAIN)
         return _typed(converted, said.t, quality)
 
     def convert(self, number: float, unit: bytes, said: Vital, message: Message) -> float | None:
@@ -245,17 +249,19 @@ class Bedside:
         quality = Quality.GOOD
         if fields[8]:
             for flag in fields[8].split(message.separators.repetition, 10):
-                quality = max(quality, _FLAGS.get(flag, Quality.GOOD), key=_GRAVITY.__getitem__)
-                self._count("abnormal", int(flag in _ABNORMAL))
+                quality = quality.worse(_FLAGS.get(flag, Quality.GOOD))
+                if flag in _ABNORMAL:
+                    self._counters["abnormal"] += 1
         status = _STATUS.get(fields[11], Quality.BAD)
-        return max(quality, status, key=_GRAVITY.__getitem__)
+        return quality.worse(status)
 
     def _own_time(self, obx: Obx, times: Times, message: Message) -> _Own:
         """OBX-14, None where there is none, and what is to be said of the observation's time."""
         if not obx.fields[14]:
             return None, times.doubt
         at_ns = times.own(part(obx.fields, 14, 1, message.separators))
-        self._count("bad_time", int(at_ns is None))
+        if at_ns is None:
+            self._counters["bad_time"] += 1
         return at_ns, Quality.UNCERTAIN if at_ns is None else times.doubt
 
     # --- waveforms
@@ -272,7 +278,7 @@ class Bedside:
             note(Mismatch("OBX", obx.number, 5, 103, wrong))
             return
         at_ns = times.base_ns if own[0] is None else own[0]
-        quality = max(self._said_quality(obx.fields, message), own[1], key=_GRAVITY.__getitem__)
+        quality = self._said_quality(obx.fields, message).worse(own[1])
         yield from wave.rows(samples, at_ns + times.shift_ns, quality)
 
     def _samples(
@@ -281,7 +287,7 @@ class Bedside:
         fields, separators = obx.fields, message.separators
         if fields[2] != b"NA" or not fields[5]:
             note(Mismatch("OBX", obx.number, 2, 102, "no numbers (NA), where a waveform is configured"))
-            self._count("not_numeric", 1)
+            self._counters["not_numeric"] += 1
             return None
         rate, scale, invalid = None, None, set[bytes]()
         for attribute in attributes:
@@ -301,15 +307,11 @@ class Bedside:
         factor = None
         if one is None or zero is None:
             note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {said.unit or '1'}"))
-            self._count("wrong_unit", 1)
+            self._counters["wrong_unit"] += 1
         else:
             factor = (one - zero) * (scale[0] if scale else 1.0)
         separator = separators.component if separators.component in fields[5] else separators.repetition
         return Samples(fields[5], separator, rate, factor, zero or 0.0, frozenset(invalid))
-
-    def _count(self, what: str, number: int) -> None:
-        if number:
-            self._counters[what] = self._counters.get(what, 0) + number
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Samples:
 class Wave:
     """One stream of samples at a steady rate."""
 
-    def __init__(self, stream: str, said: Waveform, name: str, counters: dict[str, int]) -> None:
+    def __init__(self, stream: str, said: Waveform, name: str, counters: Counter[str]) -> None:
         self.said = said
         self._stream = stream
         self._name = name
@@ -43,12 +44,12 @@ class Wave:
         """Why the samples cannot be handed on, empty where they can."""
         count = samples.raw.count(samples.separator) + 1
         if count > MAX_SAMPLES:
-            self._count("too_many_samples", count)
+            self._counters["too_many_samples"] += count
             return f"more than {MAX_SAMPLES} samples"
         if samples.rate_hz is None:
-            self._count("rate_assumed", 1)
+            self._counters["rate_assumed"] += 1
         elif samples.rate_hz != self.said.rate_hz:
-            self._count("wrong_rate", 1)
+            self._counters["wrong_rate"] += 1
             return f"sample rate is not {self.said.rate_hz:g} Hz"
         return ""
 
@@ -75,7 +76,7 @@ class Wave:
     def _values(self, samples: Samples, quality: Quality) -> list[float | None]:
         parts = samples.raw.split(samples.separator)
         if samples.factor is None or quality is Quality.BAD:
-            self._count("invalid_samples", len(parts))
+            self._counters["invalid_samples"] += len(parts)
             return [None] * len(parts)
         factor, offset = samples.factor, samples.offset
         if not samples.invalid.intersection(parts) and not samples.raw.translate(
@@ -89,7 +90,8 @@ class Wave:
             float(part) * factor + offset if part not in samples.invalid and _NUMBER.fullmatch(part) else None
             for part in parts
         ]
-        self._count("invalid_samples", found.count(None))
+        if None in found:
+            self._counters["invalid_samples"] += found.count(None)
         return found
 
     def _continuity(self, at_ns: int, count: int) -> None:
@@ -98,11 +100,7 @@ class Wave:
             return
         late_ns, period_ns = at_ns - self._next_ns, NS_PER_S / self.said.rate_hz
         if late_ns > period_ns / 2:
-            self._count("waveform_gaps", 1)
-            self._count("missing_samples", round(late_ns / period_ns))
+            self._counters["waveform_gaps"] += 1
+            self._counters["missing_samples"] += round(late_ns / period_ns)
         elif late_ns < -period_ns / 2:
-            self._count("waveform_overlaps", 1)
-
-    def _count(self, what: str, number: int) -> None:
-        if number:
-            self._counters[what] = self._counters.get(what, 0) + number
+            self._counters["waveform_overlaps"] += 1

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import termios
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from adapters.base import DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError, why_no_connection
+from adapters.base import DeviceStalled, DeviceUnreachable, OptionsError, ProtocolViolation, why_no_connection
 
 _CHUNK = 4_096  # bytes taken at once
 _GRACE_S = 0.01  # to read what is there already
@@ -67,7 +67,7 @@ class Lines:
     and counted in `counters["too_long"]`.
     """
 
-    def __init__(self, source: Source, counters: dict[str, int], *, max_line: int) -> None:
+    def __init__(self, source: Source, counters: Counter[str], *, max_line: int) -> None:
         self._source = source
         self._counters = counters
         self._max = max_line
@@ -102,7 +102,7 @@ class Lines:
 
         Raises:
             DeviceUnreachable: the connection ended, the port was unplugged.
-            DeviceLied: bytes without any line end.
+            ProtocolViolation: bytes without any line end.
         """
         if self._ready:  # a timer for a line that is here costs more than reading it
             return self._ready.popleft()
@@ -155,7 +155,7 @@ class Lines:
     def _give_up(self) -> None:
         """Count a line whose rest will never come."""
         if self._part or self._skipping:
-            self._counters["half_lines"] = self._counters.get("half_lines", 0) + 1
+            self._counters["half_lines"] += 1
             self._part, self._skipping = b"", False
 
     def _take(self, chunk: bytes) -> None:
@@ -164,7 +164,7 @@ class Lines:
             line, self._part = self._part + piece, b""
             skipping, self._skipping, self._unended = self._skipping, False, 0
             if skipping or len(line) > self._max:
-                self._counters["too_long"] = self._counters.get("too_long", 0) + 1
+                self._counters["too_long"] += 1
             elif line:
                 self._ready.append(line)
         self._unended += len(rest)
@@ -172,7 +172,7 @@ class Lines:
         if len(self._part) > self._max:
             self._part, self._skipping = b"", True
         if self._unended > self._max + _ENDLESS:
-            raise DeviceLied(
+            raise ProtocolViolation(
                 f"{self._source.url} sent {self._unended} bytes without a line end: is the baud rate right?"
             )
 
@@ -180,7 +180,7 @@ class Lines:
 class Judge:
     """Counts what is no good line; too many in a row is another device, or another baud rate."""
 
-    def __init__(self, source: Source, counters: dict[str, int], log: logging.Logger, limit: int) -> None:
+    def __init__(self, source: Source, counters: Counter[str], log: logging.Logger, limit: int) -> None:
         self._url = source.url
         self._counters = counters
         self._log = log
@@ -196,16 +196,16 @@ class Judge:
         """A line that was not; `why` names the counter.
 
         Raises:
-            DeviceLied: it is one too many.
+            ProtocolViolation: it is one too many.
         """
-        self._counters[why] = self._counters.get(why, 0) + 1
+        self._counters[why] += 1
         self._in_row += 1
         now = asyncio.get_running_loop().time()
         if now - self._told_s >= _TELL_S:
             self._told_s = now
             self._log.debug("%s: %s: %r", self._url, why, line[:80])
         if self._in_row >= self._limit:
-            raise DeviceLied(
+            raise ProtocolViolation(
                 f"{self._url}: {self._in_row} lines in a row are no {expected}, the last one {line[:40]!r}:"
                 " is it another device, or another baud rate?"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import AsyncIterator
 
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading
@@ -21,7 +22,7 @@ _LEAST_AGE_S = 5.0
 _SLOW_S = 10.0
 
 
-class Modbus(Adapter):
+class Modbus(Adapter[ModbusOptions]):
     """One unit behind one connection, one signal stream."""
 
     Options = ModbusOptions
@@ -43,13 +44,13 @@ class Modbus(Adapter):
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
-        options: ModbusOptions = self.options
+        options = self.options
         fields = {name: register.field for name, register in self._named.map.registers.items()}
         return {options.stream: Stream(rate_hz=1.0 / options.period_s, fields=fields)}
 
     async def open(self) -> None:
         """Connect, see that it is the device the map describes, and that each register can be read."""
-        options: ModbusOptions = self.options
+        options = self.options
         self._session = Session(
             self._line,
             options.unit_id,
@@ -89,7 +90,7 @@ class Modbus(Adapter):
             try:
                 sample = await self._session.alone(self._reader.sample(self._session))
             except Refused as error:  # busy, or broken for a while: other codes end in an error
-                self._count(f"exception_{error.code}")
+                self.counters[f"exception_{error.code}"] += 1
                 age.check(f"refuses: {error}")
                 continue
             if sample.marker is not None and sample.marker == self._marker:
@@ -112,7 +113,7 @@ class Modbus(Adapter):
         at_ns, quality = self.clock.now_ns(), sample.quality
         if sample.time is not None:
             at_ns, believed = self._stamp(sample.time, at_ns)
-            quality = quality or believed
+            quality = quality.worse(believed)
         last_ns, self._last_ns = self._last_ns, at_ns
         if last_ns is not None and at_ns <= last_ns and not quality:
             quality = Quality.TIME_REPEATED if at_ns == last_ns else Quality.TIME_BACKWARD
@@ -123,9 +124,9 @@ class Modbus(Adapter):
         size = 1 << 16 * (place.words if place else 1)
         grown = (counter - before) % size
         if grown > size // 2:
-            self._count("counter_went_back")  # the device began anew
+            self.counters["counter_went_back"] += 1  # the device began anew
         elif grown > 1:
-            self._count("missed_samples", grown - 1)
+            self.counters["missed_samples"] += grown - 1
 
     def _stamp(self, raw: int | float, now_ns: int) -> tuple[int, Quality]:
         """The device's time where it is believed; else moved by what it is off, so that its steps stay."""
@@ -133,14 +134,11 @@ class Modbus(Adapter):
         usable = place is not None and math.isfinite(raw)
         return self._time.stamp(int(raw * _NS_OF[place.unit]) if place and usable else None, now_ns)
 
-    def _count(self, what: str, by: int = 1) -> None:
-        self.counters[what] = self.counters.get(what, 0) + by
-
 
 class _Pace:
     """Polls on a fixed schedule, half a poll's period off the device's samples where its clock is ours."""
 
-    def __init__(self, options: ModbusOptions, clock: Clock, counters: dict[str, int]) -> None:
+    def __init__(self, options: ModbusOptions, clock: Clock, counters: Counter[str]) -> None:
         self._clock, self._counters = clock, counters
         self._step_ns = max(1, int(options.period_s * NS_PER_S) // options.polls)
         self._due_ns = self._after(clock.now_ns() + 1)
@@ -155,7 +153,7 @@ class _Pace:
             since_ns = self._clock.monotonic_ns() - self._last_ns + self._due_ns - now_ns
             missed = round(since_ns / self._step_ns) - 1
             if missed > 0:
-                self._counters["missed_polls"] = self._counters.get("missed_polls", 0) + missed
+                self._counters["missed_polls"] += missed
         await self._clock.sleep_until(self._due_ns)
         self._last_ns = self._clock.monotonic_ns()
         self._due_ns += self._step_ns

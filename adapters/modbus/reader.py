@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adapters.base import DeviceLied, DeviceUnreachable, Value
+from adapters.base import DeviceUnreachable, ProtocolViolation, Value
 from adapters.modbus.register_map import NamedMap
 from adapters.modbus.session import Refused, Session
 from adapters.modbus.values import Block, Item, blocks, value
@@ -36,7 +37,7 @@ class Sample:
 class Reader:
     """Reads what the map names; `url` and `unit_id` are for what it has to say."""
 
-    def __init__(self, named: NamedMap, *, url: str, unit_id: int, counters: dict[str, int]) -> None:
+    def __init__(self, named: NamedMap, *, url: str, unit_id: int, counters: Counter[str]) -> None:
         self._named = named
         self._url = url
         self._unit_id = unit_id
@@ -72,7 +73,7 @@ class Reader:
                 return self._judged(raw, Quality.GOOD)
             if await self._number(session, self._marker) == raw[self._marker.name]:
                 return self._judged(raw, Quality.GOOD)
-            self._counters["torn"] = self._counters.get("torn", 0) + 1
+            self._counters["torn"] += 1
         return self._judged(raw, Quality.UNCERTAIN)
 
     async def check_identity(self, session: Session) -> None:
@@ -92,7 +93,7 @@ class Reader:
             item = Item.of(":identity", place, self._named)
             found = await self._number(session, item)
             if found != place.value:
-                raise DeviceLied(
+                raise ProtocolViolation(
                     f"{self._url} is another device: {place.kind} {place.register} holds {found}, and {where}"
                     f" expects {place.value}"
                 )
@@ -103,18 +104,18 @@ class Reader:
         except Refused as error:
             if error.code in _PASSING:
                 raise
-            raise DeviceLied(
+            raise ProtocolViolation(
                 f"{self._url} does not say who it is ({error} on function 43/14), and {where} expects it to"
             ) from error
         wrong = {at for at, wanted in expected.items() if found.get(at) != wanted}
         if wrong:
-            raise DeviceLied(f"{self._url} is {_names(found)}; {where} expects {_names(expected)}")
+            raise ProtocolViolation(f"{self._url} is {_names(found)}; {where} expects {_names(expected)}")
 
     def _judged(self, raw: dict[str, int | float], quality: Quality) -> Sample:
         values: dict[str, Value] = {}
         for name, register in self._named.map.registers.items():
             values[name], said = value(register, raw[name])
-            quality = max(quality, said)
+            quality = quality.worse(said)
         counter = raw.get(_COUNTER)
         return Sample(values, quality, None if counter is None else int(counter), raw.get(_TIME))
 
@@ -132,7 +133,7 @@ class Reader:
                 raise DeviceUnreachable(f"{self._url}: unit {self._unit_id}: {error}") from error
             raise await self._blame(session, block, error) from error
 
-    async def _blame(self, session: Session, block: Block, refused: Refused) -> DeviceLied:
+    async def _blame(self, session: Session, block: Block, refused: Refused) -> ProtocolViolation:
         """Which entries of the map the device refuses, each asked for alone."""
         told: list[str] = []
         for item in block.items[:_BLAMED] if len(block.items) > 1 else ():
@@ -144,9 +145,11 @@ class Reader:
             told.append(self._said(block.items[0], refused))
         if told:
             more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
-            return DeviceLied(f"{self._url} does not have what its map says: {'; '.join(told[:5])}{more}")
+            return ProtocolViolation(
+                f"{self._url} does not have what its map says: {'; '.join(told[:5])}{more}"
+            )
         last = block.address + block.count - 1
-        return DeviceLied(
+        return ProtocolViolation(
             f"{self._url} refuses {block.kind} {block.address} to {last} in one request ({refused}), and none"
             " of them alone: set `max_registers` lower, or `gap` to 0"
         )

@@ -14,6 +14,7 @@ import logging
 import os
 import struct
 import termios
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from pymodbus.exceptions import ModbusException
 from pymodbus.framer import FramerBase, FramerRTU, FramerSocket, FramerType
 from pymodbus.pdu import DecodePDU, ModbusPDU
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError
+from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, OptionsError, ProtocolViolation
 from wire.task_cancellation import end
 
 # MODBUS Application Protocol V1.1b3, 7
@@ -101,7 +102,7 @@ class Session:
     """One connection to one unit, one request at a time: `await session.alone(...)` around what asks."""
 
     def __init__(
-        self, line: Line, unit_id: int, *, timeout_s: float, retries: int, counters: dict[str, int]
+        self, line: Line, unit_id: int, *, timeout_s: float, retries: int, counters: Counter[str]
     ) -> None:
         self._line = line
         self._unit = unit_id
@@ -194,7 +195,9 @@ class Session:
             ask = partial(client.read_device_information, read_code=1, device_id=self._unit)
             answer: Any = await self._ask(partial(ask, object_id=following))
             if answer.function_code != 0x2B or not hasattr(answer, "information"):
-                raise DeviceLied(f"{self._line.url} answers Read Device Identification with something else")
+                raise ProtocolViolation(
+                    f"{self._line.url} answers Read Device Identification with something else"
+                )
             for at, said in answer.information.items():
                 if isinstance(said, bytes):
                     found[at] = said.decode("utf-8", "replace")
@@ -211,20 +214,22 @@ class Session:
         except ModbusException as error:
             raise self._silent() from error
         if answer.retries:
-            self._count("retries", answer.retries)
+            self._counters["retries"] += answer.retries
             await self._settle(answer.retries, self._timeout_s * (answer.retries + 1))
         if answer.isError():
             raise Refused(answer.exception_code)
         return answer
 
     async def _misfit(self) -> None:
-        self._count("misfit_answers")
+        self._counters["misfit_answers"] += 1
         if self._line.kind == "tcp":
             raise self._misfitting()
         await self._settle(_ANY, self._timeout_s)
 
-    def _misfitting(self) -> DeviceLied:
-        return DeviceLied(f"{self._line.url} answers with another function or number than it was asked for")
+    def _misfitting(self) -> ProtocolViolation:
+        return ProtocolViolation(
+            f"{self._line.url} answers with another function or number than it was asked for"
+        )
 
     async def _settle(self, late: int, quiet_s: float) -> None:
         """Let answers die that are still to come, `late` at most: until nothing came for `quiet_s`.
@@ -244,21 +249,20 @@ class Session:
         tries = f"{self._retries + 1} tries of {self._timeout_s:g} s"
         heard = self._framer.heard
         if heard is not None and heard != self._unit:
-            return DeviceLied(f"{self._line.url} was asked for unit {self._unit} and answers as unit {heard}")
+            return ProtocolViolation(
+                f"{self._line.url} was asked for unit {self._unit} and answers as unit {heard}"
+            )
         return DeviceStalled(f"{self._line.url} gives no answer as unit {self._unit} in {tries}")
 
     def _garbage(self) -> None:
         """What came is no frame: on TCP nothing after it can be trusted, on a serial line it is noise."""
-        self._count("garbage")
+        self._counters["garbage"] += 1
         if self._line.kind == "tcp":
-            self._end(DeviceLied(f"{self._line.url} answers with something that is no Modbus TCP"))
+            self._end(ProtocolViolation(f"{self._line.url} answers with something that is no Modbus TCP"))
 
     def _end(self, error: AdapterError) -> None:
         if not self._fate.done():
             self._fate.set_result(error)
-
-    def _count(self, what: str, by: int = 1) -> None:
-        self._counters[what] = self._counters.get(what, 0) + by
 
     def _connected(self) -> ModbusBaseClient:
         if self._client is None:

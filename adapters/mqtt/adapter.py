@@ -17,14 +17,13 @@ from adapters.mqtt.payload import (
     from_text,
     instant_ns,
     text_of,
-    worse,
 )
 from adapters.mqtt.session import MqttAdapter, Received
 from wire.clock import Clock
 from wire.messages import Quality, Stream
 
 
-class Mqtt(MqttAdapter):
+class Mqtt(MqttAdapter[MqttTopicOptions]):
     """Whatever publishes on a broker: one row a message.
 
     A row is stamped with the device's time where `time` says where it stands, else at receipt. A retained
@@ -48,19 +47,17 @@ class Mqtt(MqttAdapter):
 
     def topics(self) -> list[str]:
         """As the options say."""
-        options: MqttTopicOptions = self.options
-        return options.topics
+        return self.options.topics
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
-        options: MqttTopicOptions = self.options
-        return {options.stream: Stream(fields=self._fields)}
+        return {self.options.stream: Stream(fields=self._fields)}
 
     def rows(self, message: Received) -> Iterable[Reading]:
         """One row."""
-        options: MqttTopicOptions = self.options
+        options = self.options
         if message.retained:
-            self.count("retained")
+            self.counters["retained"] += 1
             if options.retained == "ignore":
                 return
         document = self._document(message.body)
@@ -74,19 +71,19 @@ class Mqtt(MqttAdapter):
                 doubt = Quality.GOOD if options.partial else Quality.UNCERTAIN
             else:
                 found += 1
-            quality = worse(quality, doubt)
+            quality = quality.worse(doubt)
         if not found:
             raise Unusable("no_fields", "none of the fields is in it")
         if found < len(self._said) and not options.partial:
-            self.count("incomplete")
+            self.counters["incomplete"] += 1
         levels = message.topic.split("/")
         for name, level in options.keep.items():
             values[name] = levels[level - 1] if level <= len(levels) else None
         at_ns, doubt = self._at(document, message.at_ns)
-        yield Reading(options.stream, at_ns, values, quality=worse(quality, doubt))
+        yield Reading(options.stream, at_ns, values, quality=quality.worse(doubt))
 
     def _document(self, body: bytes) -> object:
-        options: MqttTopicOptions = self.options
+        options = self.options
         if options.format == "json":
             return any_json(body)
         text = text_of(body)
@@ -102,13 +99,12 @@ class Mqtt(MqttAdapter):
         return columns
 
     def _value(self, raw: object, kind: str) -> tuple[Value, Quality]:
-        options: MqttTopicOptions = self.options
-        if options.format != "json" and isinstance(raw, str):
+        if self.options.format != "json" and isinstance(raw, str):
             return from_text(raw, kind)
         return as_declared(raw, kind)
 
     def _at(self, document: object, receipt_ns: int) -> tuple[int, Quality]:
-        options: MqttTopicOptions = self.options
+        options = self.options
         if options.time is None:
             return receipt_ns, Quality.GOOD
         raw = find(document, self._time)

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import aiomqtt
 from paho.mqtt.client import MQTTMessage
 
-from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, why_no_connection
+from adapters.base import AdapterError, DeviceUnreachable, ProtocolViolation, why_no_connection
 from wire.broker import Broker
 
 Protocol = Literal["3.1.1", "5"]
@@ -132,7 +132,7 @@ class Link(aiomqtt.Client):
     def failure(self) -> AdapterError | None:
         """Why the connection ended, None while it lives."""
         if self._announced:
-            return DeviceLied(
+            return ProtocolViolation(
                 f"{self._where} announced a message of {self._announced} bytes: more than"
                 f" {LARGEST_PACKET} are never taken"
             )

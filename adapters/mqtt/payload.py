@@ -179,14 +179,6 @@ def iso_ns(text: str) -> int | None:
     return whole_s * NS_PER_S + int(f"{fraction or '0':0<9}"[:9])
 
 
-_GRAVITY = (Quality.GOOD, Quality.UNCERTAIN, Quality.WRONG_TYPE)
-
-
-def worse(one: Quality, other: Quality) -> Quality:
-    """The graver of two: a row travels with one."""
-    return max(one, other, key=_GRAVITY.index)
-
-
 def any_json(body: bytes) -> Any:
     """A JSON document of whatever shape.
 

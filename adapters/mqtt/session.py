@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import secrets
 from abc import abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.matcher import MQTTMatcher
@@ -36,10 +36,13 @@ class Received(NamedTuple):
     at_ns: int
 
 
-class MqttAdapter(Adapter):
+MqttOptionsT = TypeVar("MqttOptionsT", bound=MqttOptions)
+
+
+class MqttAdapter(Adapter[MqttOptionsT]):
     """Subclasses say which topics they read (`topics`) and what a message means (`rows`)."""
 
-    def __init__(self, options: MqttOptions, clock: Clock) -> None:
+    def __init__(self, options: MqttOptionsT, clock: Clock) -> None:
         super().__init__(options, clock)
         self.broker_of = broker_of(options)
         self._session: Session | None = None
@@ -91,7 +94,7 @@ class MqttAdapter(Adapter):
             try:
                 found.extend(self.rows(message))
             except Unusable as error:
-                self.count(error.counter)
+                self.counters[error.counter] += 1
                 session.why = f"; the last message was of no use: {error}"
             if any(map(self.alive, found)):
                 session.heard()
@@ -101,10 +104,6 @@ class MqttAdapter(Adapter):
             for reading in found:
                 yield reading
             session.wait_longer(now() - given_s)  # that the reader took its time is no silence
-
-    def count(self, what: str, n: int = 1) -> None:
-        """Add to a counter."""
-        self.counters[what] = self.counters.get(what, 0) + n
 
 
 class Session:
@@ -116,7 +115,7 @@ class Session:
         broker: Broker,
         topics: list[str],
         clock: Clock,
-        counters: dict[str, int],
+        counters: Counter[str],
         said: Callable[[], str],
     ) -> None:
         self.why = ""  # the last message was of no use
@@ -186,7 +185,7 @@ class Session:
         Raises:
             DeviceStalled: nothing usable for too long.
             DeviceUnreachable: the connection ended.
-            DeviceLied: it ended because no MQTT came.
+            ProtocolViolation: it ended because no MQTT came.
         """
         while not self._waiting:
             if self._link is None:
@@ -228,13 +227,13 @@ class Session:
         try:
             topic = message.topic
         except UnicodeDecodeError:
-            self._count("bad_topic")
+            self._counters["bad_topic"] += 1
             return
         if next(self._asked.iter_match(topic), None) is None:
-            self._count("unasked_topic")
+            self._counters["unasked_topic"] += 1
             return
         if len(body) > self._options.max_message_bytes:
-            self._count("too_large")
+            self._counters["too_large"] += 1
             self.why = f"; the last message had {len(body)} bytes, see max_message_bytes"
             return
         while len(self._waiting) >= self._options.queue or self._bytes + len(body) > _QUEUE_BYTES:
@@ -245,7 +244,4 @@ class Session:
 
     def _drop(self) -> None:
         self._bytes -= len(self._waiting.popleft().body)
-        self._count("dropped")
-
-    def _count(self, what: str) -> None:
-        self._counters[what] = self._counters.get(what, 0) + 1
+        self._counters["dropped"] += 1

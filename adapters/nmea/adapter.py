@@ -36,7 +36,7 @@ _FIELDS = {
 }
 
 
-class Nmea(Adapter):
+class Nmea(Adapter[NmeaOptions]):
     """One receiver, one signal stream; stamped by RMC's date and time.
 
     A time without a date (GGA alone, or RMC before the almanac is known) is put on the day that brings it
@@ -86,7 +86,7 @@ class Nmea(Adapter):
 
     async def readings(self) -> AsyncIterator[Reading]:
         """Rows as the receiver reports them, for ever."""
-        options: NmeaOptions = self.options
+        options = self.options
         loop, epochs = asyncio.get_running_loop(), self._epochs
         deadline = loop.time() + options.silence_s
         while True:
@@ -110,7 +110,7 @@ class Nmea(Adapter):
         """The next good sentence, None where none came by then."""
         while (line := await self._lines.next(by_s)) is not None:
             if line.rfind(b"$") > 0:
-                self._count("cut_sentence")  # what follows the last $ is read all the same
+                self.counters["cut_sentence"] += 1  # what follows the last $ is read all the same
             try:
                 sentence = parse(line)
             except Unreadable as why:
@@ -136,6 +136,3 @@ class Nmea(Adapter):
         if epoch.day is not None or self._dated_ns is not None:
             self._dated_ns = at_ns
         return self._time.stamp(at_ns, receipt_ns)
-
-    def _count(self, what: str) -> None:
-        self.counters[what] = self.counters.get(what, 0) + 1

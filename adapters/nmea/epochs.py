@@ -7,6 +7,7 @@ and RMC carry a time; VTG and GSA carry none and belong to the timed sentence be
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -105,7 +106,7 @@ class Epoch:
 class Epochs:
     """Joins sentences; an epoch is done when all kinds that the receiver sends are there, or by `due_s`."""
 
-    def __init__(self, counters: dict[str, int], wait_s: float) -> None:
+    def __init__(self, counters: Counter[str], wait_s: float) -> None:
         self._counters = counters
         self._wait_s = wait_s
         self._open: Epoch | None = None
@@ -155,7 +156,7 @@ class Epochs:
     def _too_late(self, sentence: Sentence) -> None:
         if self._last is None or sentence.kind in self._last.kinds:
             return  # joined in the middle of an epoch; or one GSA for each constellation
-        self._counters["late_sentence"] = self._counters.get("late_sentence", 0) + 1
+        self._counters["late_sentence"] += 1
 
     def _finish(self) -> None:
         if self._open is not None:

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 
 from adapters.base import (
     Adapter,
-    DeviceLied,
     DeviceStalled,
     DeviceUnreachable,
+    ProtocolViolation,
     Reading,
     Value,
 )
@@ -42,7 +42,7 @@ class Refused(Exception):
         super().__init__(NEGATIVE.get(code, f"0x{code:02X}"))
 
 
-class Obd(Adapter):
+class Obd(Adapter[ObdOptions]):
     """One control unit, one signal stream."""
 
     Options = ObdOptions
@@ -61,7 +61,7 @@ class Obd(Adapter):
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream, a field for each PID by its name."""
-        options: ObdOptions = self.options
+        options = self.options
         fields = {name: pid.field for name, pid in self._pids.items()}
         if options.send_vin != "no":
             fields["vin"] = Field(t="str", desc=f"Vehicle identification, {options.send_vin}.")
@@ -69,7 +69,7 @@ class Obd(Adapter):
 
     async def open(self) -> None:
         """Open the bus, ask the control unit what it offers and, where that matters, which vehicle it is."""
-        options: ObdOptions = self.options
+        options = self.options
         answers = [(options.answer_id, options.extended)]
         self._bus = CanBus(options, self.clock, self.counters, wanted=answers, sends=True)
         self._link = IsoTp(
@@ -96,7 +96,7 @@ class Obd(Adapter):
 
     async def readings(self) -> AsyncIterator[Reading]:
         """A row each period, stamped with the moment it was due; one that took too long, with its end."""
-        options: ObdOptions = self.options
+        options = self.options
         period_ns = int(options.period_s * NS_PER_S)
         # in the middle of whole periods: what is measured at their borders has settled by then
         last_ns = self.clock.now_ns()
@@ -105,13 +105,13 @@ class Obd(Adapter):
         while True:
             while due_ns <= max(last_ns, self.clock.now_ns() - period_ns // 2):
                 due_ns += period_ns
-                self._count("missed_polls")
+                self.counters["missed_polls"] += 1
             await self.clock.sleep_until(due_ns)
             values, quality = await self._poll()
             last_ns = due_ns
             if self.clock.now_ns() - due_ns >= period_ns // 2:
                 last_ns = self.clock.now_ns()
-                self._count("slow_polls")
+                self.counters["slow_polls"] += 1
             if values is not None:
                 yield Reading(options.stream, last_ns, values, quality=quality)
             due_ns += period_ns
@@ -131,13 +131,13 @@ class Obd(Adapter):
         return values, Quality.UNCERTAIN if missing else Quality.GOOD
 
     async def _value(self, name: str, pid: Pid) -> Value:
-        options: ObdOptions = self.options
+        options = self.options
         loop = asyncio.get_running_loop()
         asked_s = loop.time()
         try:
             data = await self._ask(_CURRENT, pid.number)
         except NoAnswer as error:
-            self._count("no_answer")
+            self.counters["no_answer"] += 1
             self._silent_s += loop.time() - asked_s
             if self._silent_s >= options.data_age_s:
                 raise DeviceStalled(
@@ -146,17 +146,17 @@ class Obd(Adapter):
                 ) from error
             return None
         except BrokenAnswer as error:
-            self._count("broken_answers")
+            self.counters["broken_answers"] += 1
             self._tell_once(name, str(error))
             return None
         except Refused as error:
             self._silent_s = 0.0
-            self._count(f"refused_{error}")
+            self.counters[f"refused_{error}"] += 1
             self._tell_once(name, f"refused: {error}")
             return None
         self._silent_s = 0.0
         if len(data) != pid.size:
-            self._count("wrong_size")
+            self.counters["wrong_size"] += 1
             self._tell_once(name, f"answered with {len(data)} bytes, {pid.size} are right")
             return None
         return float(pid.value(int.from_bytes(data, "big")))
@@ -172,14 +172,14 @@ class Obd(Adapter):
             raise DeviceUnreachable(f"{self.options.where} is not open")
         loop = asyncio.get_running_loop()
         if late := await self._link.send(bytes([service, pid])):
-            self._count("late_frames", late)
+            self.counters["late_frames"] += late
         until_s, pendings = loop.time() + self.options.answer_s, 0
         for _ in range(_STRANGERS):
             answer = await self._link.receive(until_s)
             if answer[:2] == bytes([service + 0x40, pid]):
                 return answer[2:]
             if answer[0] != 0x7F or len(answer) < 3 or answer[1] != service:
-                self._count("unexpected_answers")
+                self.counters["unexpected_answers"] += 1
             elif answer[2] != PENDING:
                 raise Refused(answer[2])
             elif pendings < _PENDINGS:
@@ -196,7 +196,7 @@ class Obd(Adapter):
                 break
             data = await self._first(_CURRENT, base, "which measurements it offers")
             if len(data) != 4:
-                raise DeviceLied(f"{self._unit} lists its measurements in {len(data)} bytes, not in 4")
+                raise ProtocolViolation(f"{self._unit} lists its measurements in {len(data)} bytes, not in 4")
             bits = int.from_bytes(data, "big")
             offered |= {base + place + 1 for place in range(32) if bits >> 31 - place & 1}
         lacking = [name for name, pid in self._pids.items() if pid.number not in offered]
@@ -204,19 +204,19 @@ class Obd(Adapter):
             known = (
                 ", ".join(name for name, pid in PIDS.items() if pid.number in offered) or "nothing we know"
             )
-            raise DeviceLied(f"{self._unit} does not offer {', '.join(lacking)}; it offers {known}")
+            raise ProtocolViolation(f"{self._unit} does not offer {', '.join(lacking)}; it offers {known}")
 
     async def _check_vin(self) -> str:
         """The VIN as rows carry it; no error repeats it."""
-        options: ObdOptions = self.options
+        options = self.options
         data = await self._first(_VEHICLE, _VIN, "its VIN")
         vin = data[1:].strip(b"\x00").decode("ascii", errors="replace")
         if not re.fullmatch("[A-HJ-NPR-Z0-9]{17}", vin):
-            raise DeviceLied(f"{self._unit} answers with {len(data) - 1} characters that are no VIN")
+            raise ProtocolViolation(f"{self._unit} answers with {len(data) - 1} characters that are no VIN")
         hashed = hashlib.sha256(vin.encode()).hexdigest()
         expected = options.vin.removeprefix("sha256:").lower() if ":" in options.vin else _hash(options.vin)
         if options.vin and not hmac.compare_digest(hashed, expected):
-            raise DeviceLied(f"{self._unit} is in another vehicle: its VIN is not the one in `vin`")
+            raise ProtocolViolation(f"{self._unit} is in another vehicle: its VIN is not the one in `vin`")
         return {"no": "", "hash": hashed[:16], "plain": vin}[options.send_vin]
 
     async def _first(self, service: int, pid: int, what: str) -> bytes:
@@ -230,7 +230,7 @@ class Obd(Adapter):
                         f"{self._unit} does not tell {what}: {error}; is the ignition on?"
                     ) from error
             except Refused as error:
-                raise DeviceLied(f"{self._unit} refuses to tell {what}: {error}") from error
+                raise ProtocolViolation(f"{self._unit} refuses to tell {what}: {error}") from error
         raise AssertionError("unreachable")
 
     @property
@@ -241,9 +241,6 @@ class Obd(Adapter):
         if (name, why) not in self._told and len(self._told) < 100:
             self._told.add((name, why))
             log.warning("%s: %s %s", self._unit, name, why)
-
-    def _count(self, what: str, n: int = 1) -> None:
-        self.counters[what] = self.counters.get(what, 0) + n
 
 
 def _hash(vin: str) -> str:

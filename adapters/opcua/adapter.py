@@ -40,7 +40,7 @@ _CLOSE_S = 1.0  # what a polite goodbye may take
 _NO_LIMIT_NS = 2**63
 
 
-class OpcUa(Adapter):
+class OpcUa(Adapter[OpcUaOptions]):
     """One OPC UA server, one subscription, one signal stream."""
 
     Options = OpcUaOptions
@@ -59,7 +59,7 @@ class OpcUa(Adapter):
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
-        options: OpcUaOptions = self.options
+        options = self.options
         rate = 1000.0 / options.sampling_ms if options.sampling_ms else UNSET
         return {options.stream: Stream(rate_hz=rate, fields=self._fields)}
 
@@ -98,7 +98,7 @@ class OpcUa(Adapter):
 
     async def readings(self) -> AsyncIterator[Reading]:
         """Rows in order of time, for ever."""
-        options: OpcUaOptions = self.options
+        options = self.options
         loop, stream = asyncio.get_running_loop(), options.stream
         rows = Rows(
             tuple(self._fields),
@@ -152,17 +152,17 @@ class OpcUa(Adapter):
         shift_ns, last_ns, doubt = self._shift(items, receipt_ns)
         for handle, raw, status, source_ns, server_ns in items:
             if handle >= len(names):
-                self._count("unknown_handle")
+                self.counters["unknown_handle"] += 1
                 continue
             name = names[handle]
             value, quality = _judge(raw, status, fields[name].t)
             if status & 0x0480 == 0x0480:  # InfoType DataValue with Overflow: values before this one are lost
-                self._count("overflow")
+                self.counters["overflow"] += 1
             at_ns = server_ns if by_server or source_ns is None else source_ns
             if at_ns is None or at_ns > last_ns:  # one from the future would make all that follow late
-                self._count("no_time" if at_ns is None else "clock_not_believed")
-                at_ns, quality = receipt_ns - shift_ns, quality or Quality.UNCERTAIN
-            rows.add(name, value, quality or doubt, at_ns + shift_ns, now_s)
+                self.counters["no_time" if at_ns is None else "clock_not_believed"] += 1
+                at_ns, quality = receipt_ns - shift_ns, quality.worse(Quality.UNCERTAIN)
+            rows.add(name, value, quality.worse(doubt), at_ns + shift_ns, now_s)
 
     def _shift(self, items: Sequence[Item], receipt_ns: int) -> tuple[int, int, Quality]:
         """What to add to the device's times, the last of them that can be, and what is to be said of them."""
@@ -175,9 +175,6 @@ class OpcUa(Adapter):
         self._time.judge(times, receipt_ns)
         return self._time.shift_ns, self._time.limits(receipt_ns)[1], self._time.doubt
 
-    def _count(self, what: str) -> None:
-        self.counters[what] = self.counters.get(what, 0) + 1
-
     def _connected(self) -> Client:
         if self._client is None:
             raise DeviceUnreachable(f"{self.options.url} is not open")
@@ -186,7 +183,7 @@ class OpcUa(Adapter):
     # --- connecting
 
     async def _connect(self) -> None:
-        options: OpcUaOptions = self.options
+        options = self.options
         client = self._client = await new_client(options)
         await client.connect(auto_reconnect=False)
         namespaces = await client.get_namespace_array()

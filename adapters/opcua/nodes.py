@@ -8,7 +8,7 @@ from typing import Any
 
 from asyncua import Client, ua
 
-from adapters.base import DeviceLied
+from adapters.base import ProtocolViolation
 from wire.messages import Field
 
 ROBOTICS_URI = "http://opcfoundation.org/UA/Robotics/"
@@ -56,7 +56,7 @@ async def by_address(
     """Field to node id, for fields given by node id or browse path.
 
     Raises:
-        DeviceLied: the server has no such namespace or path.
+        ProtocolViolation: the server has no such namespace or path.
     """
     found: dict[str, Any] = {}
     paths: dict[str, str] = {}
@@ -69,13 +69,13 @@ async def by_address(
         elif parts["uri"] in namespaces:
             found[field] = ua.NodeId.from_string(f"ns={namespaces.index(parts['uri'])};{parts['id']}")
         else:
-            raise DeviceLied(f"the server has no namespace {parts['uri']!r}, which {field} needs")
+            raise ProtocolViolation(f"the server has no namespace {parts['uri']!r}, which {field} needs")
     if paths:
         relative = ["/" + path.strip("/").removeprefix("0:Root/") for path in paths.values()]
         results = await client.translate_browsepaths(ua.NodeId(ua.ObjectIds.RootFolder), relative)
         for (field, path), result in zip(paths.items(), results, strict=True):
             if not result.StatusCode.is_good() or not result.Targets:
-                raise DeviceLied(
+                raise ProtocolViolation(
                     f"the server has no {path!r} ({result.StatusCode.name}), which {field} needs"
                 )
             found[field] = result.Targets[0].TargetId
@@ -88,10 +88,10 @@ async def by_robotics_names(
     """Field (`j1_position`, ...) to node id, found by the browse names of OPC 40010.
 
     Raises:
-        DeviceLied: it is no robot, or not the one declared; the text says what is there.
+        ProtocolViolation: it is no robot, or not the one declared; the text says what is there.
     """
     if ROBOTICS_URI not in namespaces:
-        raise DeviceLied(
+        raise ProtocolViolation(
             "the server has no Robotics namespace: profile opc40010 does not fit, list its nodes"
         )
     devices = await _descend(client, client.nodes.objects, "DeviceSet")
@@ -102,7 +102,7 @@ async def by_robotics_names(
         (await _children(client, await _descend(client, robot, "Axes"))).items(), key=lambda a: _natural(a[0])
     )
     if len(found_axes) != axes:
-        raise DeviceLied(f"the robot has {len(found_axes)} axes, {axes} are declared: set `axes`")
+        raise ProtocolViolation(f"the robot has {len(found_axes)} axes, {axes} are declared: set `axes`")
     found: dict[str, Any] = {}
     for number, (name, axis) in enumerate(found_axes, start=1):
         variables = await _children(client, await _descend(client, axis, "ParameterSet"))
@@ -111,7 +111,7 @@ async def by_robotics_names(
                 continue
             if variable not in variables:
                 hint = "; set `torque: false`" if quantity == "torque" else ""
-                raise DeviceLied(f"axis {name!r} shows no {variable}{hint}")
+                raise ProtocolViolation(f"axis {name!r} shows no {variable}{hint}")
             found[f"j{number}_{quantity}"] = variables[variable]
     return found
 
@@ -120,7 +120,7 @@ async def check_units(client: Client, nodes: Mapping[str, Any], fields: Mapping[
     """Compare the units that the server states with those declared; silent where either is unknown.
 
     Raises:
-        DeviceLied: a value comes in another unit than declared.
+        ProtocolViolation: a value comes in another unit than declared.
     """
     asked = [field for field in nodes if fields[field].unit in _UNITS.values()]
     found: list[tuple[str, Any]] = []
@@ -136,7 +136,7 @@ async def check_units(client: Client, nodes: Mapping[str, Any], fields: Mapping[
         unit = _UNITS.get(stated_as or 0)
         if unit is not None and unit != fields[field].unit:
             wanted = fields[field].unit
-            raise DeviceLied(f"{field} comes in {unit}, declared is {wanted}: list it with its unit")
+            raise ProtocolViolation(f"{field} comes in {unit}, declared is {wanted}: list it with its unit")
 
 
 def _relative(path: str) -> Any:
@@ -159,19 +159,19 @@ async def _choose(client: Client, folder: Any, name: str, holding: str, option: 
     children = await _children(client, folder)
     if name:
         if name not in children:
-            raise DeviceLied(f"the server has no {option} {name!r}, only {_listed(children)}")
+            raise ProtocolViolation(f"the server has no {option} {name!r}, only {_listed(children)}")
         return children[name]
     fit = [child for child in children.values() if holding in await _children(client, child)]
     if len(fit) != 1:
         what = f"one of {_listed(children)}" if fit else f"and none of {_listed(children)} has {holding}"
-        raise DeviceLied(f"which {option}? Set `{option}`: {what}")
+        raise ProtocolViolation(f"which {option}? Set `{option}`: {what}")
     return fit[0]
 
 
 async def _descend(client: Client, node: Any, name: str) -> Any:
     children = await _children(client, node)
     if name not in children:
-        raise DeviceLied(f"no {name} where OPC 40010 has it, only {_listed(children)}")
+        raise ProtocolViolation(f"no {name} where OPC 40010 has it, only {_listed(children)}")
     return children[name]
 
 
@@ -179,7 +179,7 @@ async def _children(client: Client, node: Any) -> dict[str, Any]:
     """Browse name (without namespace) to node id."""
     described = await client.get_node(node).get_children_descriptions()
     if len(described) > _MAX_CHILDREN:
-        raise DeviceLied(f"a folder of {len(described)} nodes; {_MAX_CHILDREN} are read")
+        raise ProtocolViolation(f"a folder of {len(described)} nodes; {_MAX_CHILDREN} are read")
     return {found.BrowseName.Name: found.NodeId for found in described}
 
 

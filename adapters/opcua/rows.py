@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,14 +10,6 @@ from adapters.base import Value
 from wire.messages import Quality
 
 _NS_PER_US = 1_000
-# the gravest first: a row travels with one
-_GRAVITY = {
-    Quality.BAD: 4,
-    Quality.WRONG_TYPE: 3,
-    Quality.TIME_BACKWARD: 2,
-    Quality.UNCERTAIN: 1,
-    Quality.GOOD: 0,
-}
 
 
 @dataclass(slots=True)
@@ -41,7 +34,7 @@ class Rows:
     def __init__(
         self,
         fields: Sequence[str],
-        counters: dict[str, int],
+        counters: Counter[str],
         *,
         wait_s: float,
         hold: bool = False,
@@ -65,7 +58,7 @@ class Rows:
         if row is None and self._align_ns:
             row = self._near(at_ns, name)
         while row is not None and name in row.values:  # twice at one time: no value is thrown away
-            self._count("same_time")
+            self._counters["same_time"] += 1
             at_ns += _NS_PER_US
             row = self._open.get(at_ns)
         if row is None:
@@ -73,8 +66,8 @@ class Rows:
                 self._finish(min(self._open))
             row = self._open[at_ns] = Row(at_ns, now_s)
         row.values[name] = value
-        if quality and _GRAVITY[quality] > _GRAVITY[row.quality]:
-            row.quality = quality
+        if quality:
+            row.quality = row.quality.worse(quality)
         if len(row.values) == len(self._fields):
             self._finish(row.at_ns)
 
@@ -118,8 +111,8 @@ class Rows:
             self._complete(row)
         elif self._hold:
             self._last = row.values
-        if row.at_ns < self._last_ns and _GRAVITY[row.quality] < _GRAVITY[Quality.TIME_BACKWARD]:
-            self._count("late")
+        if row.at_ns < self._last_ns and row.quality.worse(Quality.TIME_BACKWARD) is not row.quality:
+            self._counters["late"] += 1
             row.quality = Quality.TIME_BACKWARD
         self._last_ns = max(self._last_ns, row.at_ns)
         self._over.append(row)
@@ -133,9 +126,5 @@ class Rows:
         for name in missing:
             row.values[name] = None
         if missing:
-            self._count("incomplete")
-            if row.quality is Quality.GOOD:
-                row.quality = Quality.UNCERTAIN
-
-    def _count(self, what: str) -> None:
-        self._counters[what] = self._counters.get(what, 0) + 1
+            self._counters["incomplete"] += 1
+            row.quality = row.quality.worse(Quality.UNCERTAIN)

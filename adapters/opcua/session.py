@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from asyncua.common.utils import Buffer
 from asyncua.crypto import security_policies, uacrypto
 from asyncua.ua.ua_binary import struct_from_binary
 
-from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, OptionsError, why_no_connection
+from adapters.base import AdapterError, DeviceUnreachable, OptionsError, ProtocolViolation, why_no_connection
 from adapters.opcua.options import OpcUaOptions, Security
 from adapters.opcua.publish_response import Published, decode
 from wire.clock import NS_PER_S
@@ -85,7 +86,7 @@ async def _secure(client: Client, security: Security) -> None:
     shown = {point.ServerCertificate for point in await client.connect_and_get_server_endpoints()} - {None}
     if not any(cert.startswith(trusted) for cert in shown):
         seen = ", ".join(hashlib.sha256(cert).hexdigest()[:16] for cert in shown) or "none"
-        raise DeviceLied(f"the server shows another certificate than server_cert (sha256 {seen}...)")
+        raise ProtocolViolation(f"the server shows another certificate than server_cert (sha256 {seen}...)")
     client.application_uri = _application_uri(ours) or client.application_uri
     mode = {"sign": "Sign", "sign-and-encrypt": "SignAndEncrypt"}[security.mode]
     await client.set_security(
@@ -114,7 +115,7 @@ async def check_identity(client: Client, expected: str) -> None:
     servers = await client.get_node(ua.NodeId(ua.ObjectIds.Server_ServerArray)).read_value()
     actual = servers[0] if servers else ""
     if actual != expected:
-        raise DeviceLied(f"this is server {actual!r}, declared is {expected!r}")
+        raise ProtocolViolation(f"this is server {actual!r}, declared is {expected!r}")
 
 
 async def subscribe(client: Client, options: OpcUaOptions, nodes: Sequence[tuple[str, Any]]) -> None:
@@ -136,7 +137,7 @@ async def subscribe(client: Client, options: OpcUaOptions, nodes: Sequence[tuple
     if refused:  # some servers do not know the filter; then unchanged values are not repeated
         refused = await _monitor(client, options, subscription, [item for item, _ in refused], filtered=False)
     for (_, (field, node)), status in refused:
-        raise DeviceLied(f"the server has no {node.to_string()} for {field}: {status.name}")
+        raise ProtocolViolation(f"the server has no {node.to_string()} for {field}: {status.name}")
 
 
 async def _monitor(
@@ -181,7 +182,7 @@ class Link:
     """The subscription's stream of publications; what was sent and never came is counted as lost."""
 
     client: Client
-    counters: dict[str, int]
+    counters: Counter[str]
     url: str
     sequence: int = 0
     acks: tuple[Any, ...] = ()
@@ -201,7 +202,7 @@ class Link:
         if published.items:
             lost = (published.sequence - self.sequence - 1) if self.sequence else 0
             if lost > 0:
-                self.counters["lost_messages"] = self.counters.get("lost_messages", 0) + lost
+                self.counters["lost_messages"] += lost
             self.sequence = published.sequence
             self.acks = (
                 ua.SubscriptionAcknowledgement(
@@ -248,4 +249,4 @@ def translated(url: str) -> Iterator[None]:
     except ua.UaStatusCodeError as error:
         raise DeviceUnreachable(f"{url} refuses: {ua.StatusCode(error.code).name}") from error
     except Exception as error:  # bytes that are no OPC UA make the library fail in any way there is
-        raise DeviceLied(f"{url} does not keep to OPC UA: {type(error).__name__}: {error}") from error
+        raise ProtocolViolation(f"{url} does not keep to OPC UA: {type(error).__name__}: {error}") from error

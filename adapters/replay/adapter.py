@@ -13,7 +13,7 @@ from typing import TextIO
 
 from msgspec import UNSET
 
-from adapters.base import Adapter, AdapterError, DeviceLied, DeviceUnreachable, Reading
+from adapters.base import Adapter, AdapterError, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.replay.options import Plan, ReplayOptions
 from adapters.replay.rows import NO_TIME, Row, Rows, open_text
 from wire.clock import NS_PER_S, Clock
@@ -22,7 +22,7 @@ from wire.messages import Quality, Stream
 _AT_ONCE = 256  # rows read ahead of the clock
 
 
-class Replay(Adapter):
+class Replay(Adapter[ReplayOptions]):
     """A recording as a device."""
 
     Options = ReplayOptions
@@ -36,7 +36,7 @@ class Replay(Adapter):
     @property
     def waits(self) -> bool:
         """A recording read `asap` waits for its reader."""
-        return bool(self.options.rate == "asap")
+        return self.options.rate == "asap"
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
@@ -59,7 +59,7 @@ class Replay(Adapter):
 
     async def readings(self) -> AsyncIterator[Reading]:
         """Rows at their pace, until the recording ends."""
-        options: ReplayOptions = self.options
+        options = self.options
         pace = _Pace(self.clock, options)
         while True:
             played = 0
@@ -71,7 +71,7 @@ class Replay(Adapter):
                         await self.clock.sleep_until(due_ns)
                     yield Reading(options.stream, shown_ns, values, quality=quality or pace.order)
             if not played:
-                raise DeviceLied(f"{options.file} holds no row that could be played")
+                raise ProtocolViolation(f"{options.file} holds no row that could be played")
             if not options.loop:
                 return
             pace.again()

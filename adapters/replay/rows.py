@@ -8,11 +8,12 @@ import gzip
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TextIO
 
-from adapters.base import DeviceLied, DeviceUnreachable, Value
+from adapters.base import DeviceUnreachable, ProtocolViolation, Value
 from adapters.replay.options import Plan, ReplayOptions, spelled
 from wire.clock import NS_PER_S
 from wire.messages import Quality
@@ -40,14 +41,14 @@ def open_text(options: ReplayOptions) -> TextIO:
 class Rows:
     """One pass over an open file."""
 
-    def __init__(self, plan: Plan, file: TextIO, counters: dict[str, int]) -> None:
+    def __init__(self, plan: Plan, file: TextIO, counters: Counter[str]) -> None:
         self._plan = plan
         self._file = file
         self._counters = counters
         self._whole = True  # the line last read ended as lines do
 
     def check(self) -> None:
-        """Raises DeviceLied where a column is missing."""
+        """Raises ProtocolViolation where a column is missing."""
         if not self._plan.lines:
             self._positions(next(csv.reader(self._lines(), delimiter=self._plan.delimiter), []))
 
@@ -65,15 +66,15 @@ class Rows:
             except StopIteration:
                 return
             except csv.Error:  # an open quote at the end, or a byte no CSV holds
-                self._count("bad_lines" if self._whole else "torn_lines")
+                self._counters["bad_lines" if self._whole else "torn_lines"] += 1
                 continue
             if not cells:
                 continue
             if len(cells) < len(header) and not self._whole:
-                self._count("torn_lines")
+                self._counters["torn_lines"] += 1
                 continue
             if len(cells) > len(header) and any(cells[len(header) :]):  # a comma in a cell: which is which?
-                self._count("bad_lines")
+                self._counters["bad_lines"] += 1
                 continue
             if (at_ns := self._time([cells[at] if at < len(cells) else "" for at in times])) is None:
                 continue
@@ -93,10 +94,10 @@ class Rows:
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError):
-                self._count("bad_lines" if self._whole else "torn_lines")
+                self._counters["bad_lines" if self._whole else "torn_lines"] += 1
                 continue
             if not isinstance(found, dict):
-                self._count("bad_lines")
+                self._counters["bad_lines"] += 1
                 continue
             self._whole = True  # an object that closes is whole, whatever the line ends in
             if (at_ns := self._time([found.get(name, "") for name in plan.time])) is None:
@@ -108,10 +109,12 @@ class Rows:
             while line := self._file.readline(_MAX_LINE):
                 self._whole = line.endswith("\n")
                 if len(line) >= _MAX_LINE and not self._whole:
-                    raise DeviceLied(f"{self._plan.name} holds a line of more than {_MAX_LINE} characters")
+                    raise ProtocolViolation(
+                        f"{self._plan.name} holds a line of more than {_MAX_LINE} characters"
+                    )
                 yield line
         except EOFError:  # a .gz that was cut off
-            self._count("torn_lines")
+            self._counters["torn_lines"] += 1
         except (OSError, zlib.error) as error:
             raise DeviceUnreachable(f"cannot read {self._plan.name}: {error}") from error
 
@@ -122,7 +125,7 @@ class Rows:
                 what = f"{names.count(wanted)} columns" if wanted in names else "no column"
                 shown = ", ".join(name for name in names[:12] if name)
                 hint = ": is `encoding` right?" if _UNREADABLE in shown else ""
-                raise DeviceLied(
+                raise ProtocolViolation(
                     f"{self._plan.name} has {what} {wanted!r}; there are {shown or 'none'}{hint}"
                 )
         fields = {name: names.index(column) for name, column in self._plan.columns.items()}
@@ -135,7 +138,7 @@ class Rows:
         try:
             return _unix_ns(cells, self._plan)
         except (ValueError, OverflowError):
-            self._count("bad_times" if self._whole else "torn_lines")
+            self._counters["bad_times" if self._whole else "torn_lines"] += 1
             return None
 
     def _row(self, at_ns: int, cells: dict[str, object]) -> Row:
@@ -143,10 +146,10 @@ class Rows:
         worst = Quality.GOOD
         for name, cell in cells.items():
             values[name], quality = self._value(cell, self._plan.declared[name].t)
-            worst = max(worst, quality)  # WRONG_TYPE is the gravest and the highest of those given here
+            worst = worst.worse(quality)
         if not self._whole and not worst:
             worst = Quality.UNCERTAIN  # the last cell of a last line without an end may be cut short
-            self._count("unfinished_lines")
+            self._counters["unfinished_lines"] += 1
         return at_ns, values, worst
 
     def _numbers(self, cells: list[str], fields: dict[str, int]) -> dict[str, Value] | None:
@@ -162,20 +165,17 @@ class Rows:
     def _value(self, cell: object, kind: str) -> tuple[Value, Quality]:
         missing = self._plan.missing
         if cell is None or cell == "" or (missing and spelled(cell) in missing):
-            self._count("missing_cells")
+            self._counters["missing_cells"] += 1
             return None, Quality.GOOD
         try:
             value = _read(cell, kind)
         except (ValueError, OverflowError):
-            self._count("bad_cells")
+            self._counters["bad_cells"] += 1
             return None, Quality.WRONG_TYPE
         if isinstance(value, float) and not math.isfinite(value):
-            self._count("bad_cells")
+            self._counters["bad_cells"] += 1
             return None, Quality.NOT_FINITE
         return value, Quality.GOOD
-
-    def _count(self, what: str) -> None:
-        self._counters[what] = self._counters.get(what, 0) + 1
 
 
 def _read(cell: object, kind: str) -> Value:

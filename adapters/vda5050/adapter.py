@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterable
 from typing import TypeVar
 
-from adapters.base import DeviceLied, OptionsError, Reading, Value
+from adapters.base import OptionsError, ProtocolViolation, Reading, Value
 from adapters.device_time import believed
-from adapters.mqtt.payload import Unusable, iso_ns, parse_json, worse
+from adapters.mqtt.payload import Unusable, iso_ns, parse_json
 from adapters.mqtt.session import MqttAdapter, Received
 from adapters.vda5050.messages import (
     CONNECTION_STATES,
@@ -79,7 +79,7 @@ _ORDERS = {
 H = TypeVar("H", bound=Header)
 
 
-class Vda5050(MqttAdapter):
+class Vda5050(MqttAdapter[Vda5050Options]):
     """One vehicle: streams `state`, `connection`, and where asked for `orders` and `visualization`.
 
     `state` rows carry the vehicle's timestamp. `connection` rows are stamped at receipt: a last will holds
@@ -101,7 +101,7 @@ class Vda5050(MqttAdapter):
 
     def topics(self) -> list[str]:
         """One for each kind of message that is read."""
-        options: Vda5050Options = self.options
+        options = self.options
         base = f"{options.interface}/v2/{options.manufacturer}/{options.serial}"
         kinds = ["state", "connection"]
         kinds += ["order"] * options.orders + ["visualization"] * options.visualization
@@ -109,7 +109,7 @@ class Vda5050(MqttAdapter):
 
     def streams(self) -> dict[str, Stream]:
         """Signal streams of what is read."""
-        options: Vda5050Options = self.options
+        options = self.options
         found = {"state": Stream(fields=_STATE), "connection": Stream(fields=_CONNECTION)}
         if options.orders:
             found["orders"] = Stream(fields=_ORDERS)
@@ -141,11 +141,11 @@ class Vda5050(MqttAdapter):
         values, quality = _state_values(state)
         values["error_types"] = self._cut(str(values["error_types"]))
         if quality:
-            self.count("unknown_word")
+            self.counters["unknown_word"] += 1
         if state.agv_position is not None and not state.agv_position.position_initialized:
-            quality = worse(quality, Quality.UNCERTAIN)
+            quality = quality.worse(Quality.UNCERTAIN)
         at_ns, doubt = self._at(state, message)
-        rows = [Reading("state", at_ns, values, quality=worse(quality, doubt))]
+        rows = [Reading("state", at_ns, values, quality=quality.worse(doubt))]
         if word := self._retained_word:
             self._retained_word = ""
             agrees = Quality.GOOD if word == "ONLINE" else Quality.UNCERTAIN
@@ -166,7 +166,7 @@ class Vda5050(MqttAdapter):
 
     def _order(self, message: Received) -> Iterable[Reading]:
         order = parse_json(message.body, Order)
-        options: Vda5050Options = self.options
+        options = self.options
         if (order.manufacturer, order.serial_number) != (options.manufacturer, options.serial):
             raise Unusable("foreign_order", f"an order for {order.manufacturer}/{order.serial_number}")
         self._check_header_id("order", order.header_id)
@@ -192,7 +192,7 @@ class Vda5050(MqttAdapter):
     def _cut(self, text: str) -> str:
         if len(text) <= _LONGEST_TEXT:
             return text
-        self.count("text_cut")
+        self.counters["text_cut"] += 1
         return text[: _LONGEST_TEXT - 1] + "…"
 
     # --- what every message begins with
@@ -200,15 +200,15 @@ class Vda5050(MqttAdapter):
     def _parsed(self, message: Received, kind: type[H], *, counted: bool = True) -> H:
         """A message of the vehicle itself, which must be the one of the options."""
         found = parse_json(message.body, kind)
-        options: Vda5050Options = self.options
+        options = self.options
         declared = (options.manufacturer, options.serial)
         if (found.manufacturer, found.serial_number) != declared:
-            raise DeviceLied(
+            raise ProtocolViolation(
                 f"on {message.topic} speaks {found.manufacturer[:128]}/{found.serial_number[:128]},"
                 f" not {'/'.join(declared)}"
             )
         if found.version.partition(".")[0] != "2":
-            raise DeviceLied(
+            raise ProtocolViolation(
                 f"{'/'.join(declared)} speaks VDA 5050 {found.version[:32]}: this adapter reads version 2"
             )
         if counted:
@@ -223,15 +223,14 @@ class Vda5050(MqttAdapter):
             return
         rise = header_id - before
         if rise == 0:
-            self.count("repeated_header_id")
+            self.counters["repeated_header_id"] += 1
         elif rise < 0 or rise > _AHEAD:
-            self.count("header_id_restarts")  # a vehicle that was switched off counts anew
+            self.counters["header_id_restarts"] += 1  # a vehicle that was switched off counts anew
         elif rise > 1 and kind != "connection":  # a will that was never sent has taken a number
-            self.count("missed", rise - 1)
+            self.counters["missed"] += rise - 1
 
     def _at(self, header: Header, message: Received) -> tuple[int, Quality]:
-        options: Vda5050Options = self.options
-        return believed(iso_ns(header.timestamp), message.at_ns, options.max_skew_s, self.counters)
+        return believed(iso_ns(header.timestamp), message.at_ns, self.options.max_skew_s, self.counters)
 
 
 def _state_values(state: State) -> tuple[dict[str, Value], Quality]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from functools import reduce
 
 import numpy as np
 from msgspec import UNSET
@@ -17,16 +18,6 @@ from wire.messages import Field, Quality, Stream
 MAX_SIDE = 16_384  # pixels
 MAX_TEXT = 2_000  # characters of one value: what is longer is no measurement
 _LAST_NS = 253_402_300_799 * NS_PER_S  # 9999-12-31
-# the gravest first: a row travels with one
-_ORDER = (
-    Quality.BAD,
-    Quality.WRONG_TYPE,
-    Quality.NOT_FINITE,
-    Quality.TIME_BACKWARD,
-    Quality.TIME_REPEATED,
-    Quality.OUT_OF_RANGE,
-    Quality.UNCERTAIN,
-)
 
 
 class Inspector:
@@ -67,7 +58,7 @@ class Inspector:
             return reading
         for quality in set(found):  # the adapter may have said it already
             self._counters[quality.name.lower()] += 1
-        worst = next((quality for quality in _ORDER if quality in found), Quality.GOOD)
+        worst = reduce(Quality.worse, found, Quality.GOOD)
         return replace(reading, at_ns=at_ns, values=values, quality=worst)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable
+from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, ProtocolViolation
 from adapters.ble.adapter import Ble
 from adapters.ble.options import BleOptions, Characteristic, Part
 from adapters.testing import AdapterContract, Rig, read, until
@@ -125,10 +125,10 @@ async def test_a_strap_that_hangs_up_is_told_and_found_again() -> None:
     [
         ({"name": "Another"}, DeviceUnreachable, "1 others were"),
         ({"address": "00:11:22:33:44:55"}, DeviceUnreachable, "1 others were"),
-        ({"model": "H10"}, DeviceLied, "HR-1"),
-        ({"manufacturer": "edgebed", "model": "HR-1", "serial_number": "0002"}, DeviceLied, "0001"),
-        (_with("2A1C", "B", ["a"]), DeviceLied, "2A1C"),
-        (_with("2A29", "B", ["a"]), DeviceLied, "cannot notify"),
+        ({"model": "H10"}, ProtocolViolation, "HR-1"),
+        ({"manufacturer": "edgebed", "model": "HR-1", "serial_number": "0002"}, ProtocolViolation, "0001"),
+        (_with("2A1C", "B", ["a"]), ProtocolViolation, "2A1C"),
+        (_with("2A29", "B", ["a"]), ProtocolViolation, "cannot notify"),
     ],
 )
 async def test_another_device_than_declared_is_told(

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
+from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.camera.adapter import Camera
 from adapters.testing import AdapterContract, Rig
 from simulators.devices.camera.device import StreetCamera
@@ -151,8 +151,8 @@ async def test_fps_limits_a_camera() -> None:
     ("options", "kind", "sentence"),
     [
         ({"url": "{url}x"}, DeviceUnreachable, "has no such stream: check the path of url"),
-        ({"url": "{url}", "size": (640, 480)}, DeviceLied, "of 160x120 px, not of 640x480 px"),
-        ({"url": "{url}", "max_size": (100, 100)}, DeviceLied, "up to 100x100 px are allowed"),
+        ({"url": "{url}", "size": (640, 480)}, ProtocolViolation, "of 160x120 px, not of 640x480 px"),
+        ({"url": "{url}", "max_size": (100, 100)}, ProtocolViolation, "up to 100x100 px are allowed"),
         ({"url": "rtsp://no-such-host.invalid/street"}, DeviceUnreachable, "name is not known"),
     ],
 )
@@ -211,14 +211,14 @@ SDP = b"v=0\r\nm=audio 0 RTP/AVP 0\r\n"
     [
         (b"", False, DeviceUnreachable, "closes the connection without an answer"),
         (b"", True, DeviceUnreachable, "does not answer within 0.5 s"),
-        (b"HTTP/1.0 200 OK\r\n\r\n", True, DeviceLied, "answers, but not in RTSP"),
-        (b"RTSP/1.0 OK\r\n\r\n", True, DeviceLied, "answers, but not in RTSP"),
-        (b"RTSP/1.0 200 OK\r\n" + b"A: b\r\n" * 4_000, True, DeviceLied, "answers, but not in RTSP"),
+        (b"HTTP/1.0 200 OK\r\n\r\n", True, ProtocolViolation, "answers, but not in RTSP"),
+        (b"RTSP/1.0 OK\r\n\r\n", True, ProtocolViolation, "answers, but not in RTSP"),
+        (b"RTSP/1.0 200 OK\r\n" + b"A: b\r\n" * 4_000, True, ProtocolViolation, "answers, but not in RTSP"),
         (b"RTSP/1.0 453 Busy\r\n\r\n", True, DeviceUnreachable, "refuses the stream with status 453"),
         (
             b"RTSP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(SDP) + SDP,
             True,
-            DeviceLied,
+            ProtocolViolation,
             "offers no video",
         ),
         (
@@ -314,7 +314,7 @@ async def test_tls_with_and_without_the_cameras_certificate(
         for trusted in (None, own):
             seen, _ = await read(3, url=street.url, ca_file=trusted)
             assert len(seen) == 3
-        with pytest.raises(DeviceLied, match="shows a certificate that is not of ca_file"):
+        with pytest.raises(ProtocolViolation, match="shows a certificate that is not of ca_file"):
             await read(1, url=street.url, ca_file=foreign)
 
 

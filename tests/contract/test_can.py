@@ -14,10 +14,10 @@ import pytest
 
 from adapters.base import (
     AdapterError,
-    DeviceLied,
     DeviceStalled,
     DeviceUnreachable,
     OptionsError,
+    ProtocolViolation,
     Reading,
 )
 from adapters.can.adapter import Can
@@ -237,7 +237,7 @@ async def test_a_message_of_another_length_is_left_out_and_its_line_told(
             assert adapter.counters["wrong_length"] >= 10  # a second of them: max_age_s
             assert adapter.counters["stale"] >= 3
         assert caplog.text.count("edgebed-ev.dbc:28: Pack has 8 bytes") == 1
-        with pytest.raises(DeviceLied, match=r"edgebed-ev\.dbc:28: Pack has 8 bytes, on .* it has 5"):
+        with pytest.raises(ProtocolViolation, match=r"edgebed-ev\.dbc:28: Pack has 8 bytes, on .* it has 5"):
             async with Can(options(car.url, row_on="Pack", data_age_s=0.5), clock) as adapter:
                 await read(adapter, 1)
 
@@ -247,7 +247,9 @@ async def test_another_bus_than_the_dbcs_is_told_by_what_is_on_it(tmp_path: Path
     other.write_text('VERSION ""\nBU_: A\nBO_ 801 Other: 8 A\n SG_ X : 0|8@1+ (1,0) [0|0] "" A\n')
     async with VehicleBus(seed=SEED, clock=(clock := fast())) as car:
         wrong = options(car.url, dbc=other, row_on="Other", time="", signals={}, timeout_s=0.6)
-        with pytest.raises(DeviceLied, match=r"none that .*other\.dbc names: 0x100, 0x110, 0x120, 0x130"):
+        with pytest.raises(
+            ProtocolViolation, match=r"none that .*other\.dbc names: 0x100, 0x110, 0x120, 0x130"
+        ):
             await Can(wrong, clock).open()
         car.inject("foreign")
         async with Can(options(car.url), clock) as adapter:
@@ -278,7 +280,7 @@ async def test_bytes_that_are_no_slcan_end_it_and_it_comes_back() -> None:
             async with Can(options(car.url), clock) as adapter:
                 assert await read(adapter, 5)
                 car.inject("garbage")
-                with pytest.raises(DeviceLied, match="no frame"):
+                with pytest.raises(ProtocolViolation, match="no frame"):
                     await read(adapter, 100_000)
             car.repair()
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from adapters.base import Adapter, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
+from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.hl7.adapter import Hl7
 from adapters.hl7.catalog import VITALS, Conversion
 from adapters.hl7.deidentify import create_key
@@ -206,7 +206,7 @@ async def test_another_device_is_refused_and_its_name_not_repeated() -> None:
     async with BedsideMonitor(seed=SEED, clock=clock, faults=["other-device@2"]) as monitor:
         adapter = Hl7(quick(monitor.url, application="EDGEBED_MONITOR", facility=FACILITY), clock)
         async with adapter:
-            with pytest.raises(DeviceLied, match="EDGEBED_MONITOR") as caught:
+            with pytest.raises(ProtocolViolation, match="EDGEBED_MONITOR") as caught:
                 await read_until(adapter, seconds(100))
         assert "PUMP" not in str(caught.value)
         assert adapter.counters["other_device"] == 1

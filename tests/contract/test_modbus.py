@@ -15,10 +15,10 @@ import pytest
 
 from adapters.base import (
     AdapterError,
-    DeviceLied,
     DeviceStalled,
     DeviceUnreachable,
     OptionsError,
+    ProtocolViolation,
 )
 from adapters.modbus.adapter import Modbus
 from adapters.modbus.options import ModbusOptions
@@ -189,7 +189,7 @@ async def test_samples_are_found_once_however_often_the_sensor_is_asked(clock: S
 async def test_another_device_is_told(map_file: Path, said: str) -> None:
     kind = ParticulateSensor if map_file == SENSOR else ModbusCobot
     async with kind(faults=["other-device"]) as device:
-        with pytest.raises(DeviceLied, match=said) as caught:
+        with pytest.raises(ProtocolViolation, match=said) as caught:
             await Modbus(options(device.url, map_file), Clock()).open()
         assert re.search(rf"{re.escape(str(map_file))}:\d+:1\b", str(caught.value))
         device.repair()
@@ -200,7 +200,7 @@ async def test_another_device_is_told(map_file: Path, said: str) -> None:
 async def test_a_device_that_does_not_say_who_it_is() -> None:
     async with ModbusCobot() as device:
         adapter = Modbus(inline(device.url, {"a": {"register": 270}}, identity={"vendor": "Doosan"}), Clock())
-        with pytest.raises(DeviceLied, match=r"illegal function on function 43/14.*option identity"):
+        with pytest.raises(ProtocolViolation, match=r"illegal function on function 43/14.*option identity"):
             await adapter.open()
 
 
@@ -210,20 +210,22 @@ async def test_registers_the_device_does_not_have_are_named_with_their_line(tmp_
         "registers:\n  good: {register: 270}\n  gone:\n    register: 276\n  far: {register: 40271}\n", "utf-8"
     )
     async with ModbusCobot() as device:
-        with pytest.raises(DeviceLied) as caught:
+        with pytest.raises(ProtocolViolation) as caught:
             await Modbus(options(device.url, path), Clock()).open()
         said = str(caught.value)
         assert f"gone (holding 276, {path}:3:3): exception 2, illegal data address" in said
         assert "good" not in said
         path.write_text("registers:\n  far: {register: 40271}\n", "utf-8")
-        with pytest.raises(DeviceLied, match=r"far \(holding 40271.*means register 271 with `base: 1`"):
+        with pytest.raises(
+            ProtocolViolation, match=r"far \(holding 40271.*means register 271 with `base: 1`"
+        ):
             await Modbus(options(device.url, path), Clock()).open()
 
 
 async def test_registers_that_are_refused_together_alone() -> None:
     async with ModbusCobot() as device:
         registers = {"first": {"register": 275}, "second": {"register": 280}}
-        with pytest.raises(DeviceLied, match=r"refuses holding 275 to 280 in one request.*`gap` to 0"):
+        with pytest.raises(ProtocolViolation, match=r"refuses holding 275 to 280 in one request.*`gap` to 0"):
             await Modbus(inline(device.url, registers, gap=10), Clock()).open()
         async with Modbus(inline(device.url, registers), Clock()):
             pass
@@ -308,11 +310,11 @@ async def test_a_busy_device_is_asked_again_and_a_stuck_one_has_stalled() -> Non
     ("fault", "error", "said"),
     [
         ("silent", DeviceStalled, "no answer as unit 1 in 3 tries"),
-        ("other-unit@0x7", DeviceLied, "answers as unit 7"),
-        ("short@0x1", DeviceLied, "another function or number"),
+        ("other-unit@0x7", ProtocolViolation, "answers as unit 7"),
+        ("short@0x1", ProtocolViolation, "another function or number"),
         ("garbage", AdapterError, "no Modbus TCP|no answer"),
         ("refuse@0x11", DeviceUnreachable, "unit 1: exception 11"),
-        ("refuse@0x99", DeviceLied, "none that Modbus knows"),
+        ("refuse@0x99", ProtocolViolation, "none that Modbus knows"),
     ],
 )
 async def test_what_ends_a_session_says_why(

@@ -16,7 +16,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, OptionsError, Reading
+from adapters.base import (
+    AdapterError,
+    DeviceStalled,
+    DeviceUnreachable,
+    OptionsError,
+    ProtocolViolation,
+    Reading,
+)
 from adapters.mqtt import link as mqtt_link
 from adapters.mqtt.adapter import Mqtt
 from adapters.mqtt.options import MqttField, MqttTopicOptions, TimeOptions
@@ -275,7 +282,7 @@ async def test_messages_of_two_megabytes(roomy: BrokerProcess) -> None:
             device.publish(TOPIC, large, qos=1)
             assert [row.values["temp"] for row in await read(adapter, 1)] == [1.0]
             device.publish(TOPIC, b"x" * 5_000_000, qos=1)
-            with pytest.raises(DeviceLied, match="announced a message of 5000"):
+            with pytest.raises(ProtocolViolation, match="announced a message of 5000"):
                 await read(adapter, 1)
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable
+from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, ProtocolViolation
 from adapters.nmea.adapter import Nmea
 from adapters.nmea.options import NmeaOptions
 from adapters.testing import AdapterContract, Rig, read, until
@@ -174,10 +174,10 @@ async def test_a_port_that_somebody_reads_is_not_shared() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "said"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n" * 100, DeviceLied, "no NMEA 0183"),
+        (b"HTTP/1.1 400 Bad Request\r\n" * 100, ProtocolViolation, "no NMEA 0183"),
         (b"$" * 100_000, DeviceStalled, "no whole line"),
-        (b"$" * 5_000_000, DeviceLied, "without a line end"),
-        (bytes(range(256)) * 1_000, DeviceLied, "no NMEA 0183"),
+        (b"$" * 5_000_000, ProtocolViolation, "without a line end"),
+        (bytes(range(256)) * 1_000, ProtocolViolation, "no NMEA 0183"),
         (b"$GPGGA,half", DeviceStalled, "no whole line"),
         (b"$GPZDA,201530.00,04,07,2002,00,00*60\r\n" * 3, DeviceStalled, "no position"),
         (b"", DeviceStalled, "no NMEA sentence"),

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled
+from adapters.base import AdapterError, DeviceStalled, ProtocolViolation
 from adapters.obd.adapter import Obd
 from adapters.obd.options import ObdOptions
 from adapters.testing import AdapterContract, Rig, read
@@ -109,7 +109,7 @@ async def test_the_vin_is_checked_and_stays_at_home() -> None:
         async with Obd(options(car.url, send_vin="plain"), car.clock) as other:
             assert (await read(other, 1))[0].values["vin"] == VIN
         for wrong in (VIN.replace("5", "6"), "sha256:" + "0" * 64):
-            with pytest.raises(DeviceLied, match="another vehicle") as caught:
+            with pytest.raises(ProtocolViolation, match="another vehicle") as caught:
                 await Obd(options(car.url, vin=wrong), car.clock).open()
             assert VIN not in str(caught.value)
             assert wrong not in str(caught.value)
@@ -118,7 +118,7 @@ async def test_the_vin_is_checked_and_stays_at_home() -> None:
 async def test_what_the_unit_does_not_offer_is_told() -> None:
     async with asking() as (car, _):
         for pids in (["fuel_level", "vehicle_speed"], ["fuel_level"]):
-            with pytest.raises(DeviceLied, match=r"does not offer fuel_level; it offers .*odometer"):
+            with pytest.raises(ProtocolViolation, match=r"does not offer fuel_level; it offers .*odometer"):
                 await Obd(options(car.url, pids=pids), car.clock).open()
         other = options(car.url, answer_id=0x7E9)
         with pytest.raises(DeviceStalled, match="0x7E9 does not tell which"):
@@ -143,7 +143,7 @@ async def test_refusals_are_named_and_patience_is_had(caplog: pytest.LogCaptureF
         car.inject("ecu-pending")
         assert (await read(adapter, 2))[-1].quality is Quality.GOOD
     with pytest.raises(
-        DeviceLied, match="refuses to tell which measurements it offers: conditionsNotCorrect"
+        ProtocolViolation, match="refuses to tell which measurements it offers: conditionsNotCorrect"
     ):
         async with asking(faults=["ecu-refuses"]):
             pass

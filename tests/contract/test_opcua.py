@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from adapters.base import AdapterError, DeviceLied, DeviceUnreachable, OptionsError
+from adapters.base import AdapterError, DeviceUnreachable, OptionsError, ProtocolViolation
 from adapters.opcua.adapter import OpcUa
 from adapters.opcua.options import Node, OpcUaOptions, Security
 from adapters.testing import AdapterContract, Rig, read, until
@@ -154,7 +154,7 @@ async def test_nodes_by_id_by_namespace_and_by_path(cell: str) -> None:
 )
 async def test_another_device_than_declared_is_told(cell: str, wrong: dict[str, object], said: str) -> None:
     adapter = OpcUa(options(port_of(cell), **wrong), Clock())
-    with pytest.raises(DeviceLied) as caught:
+    with pytest.raises(ProtocolViolation) as caught:
         await adapter.open()
     assert said in str(caught.value)
 
@@ -232,7 +232,7 @@ async def test_who_may_read_and_who_is_read(keys: Path) -> None:
         async with OpcUa(options(cell.port, **login, security=pinned), Clock()) as adapter:
             assert await read(adapter, 3)
         another = Security(**secured, server_cert=keys / "other.der")
-        with pytest.raises(DeviceLied, match="another certificate"):
+        with pytest.raises(ProtocolViolation, match="another certificate"):
             await OpcUa(options(cell.port, **login, security=another), Clock()).open()
         gone = Security(**secured, server_cert=keys / "none.der")
         with pytest.raises(OptionsError, match=r"none\.der"):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from adapters.base import Adapter, DeviceLied, DeviceUnreachable, Reading
+from adapters.base import Adapter, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.replay.adapter import Replay
 from adapters.replay.options import Column, ReplayOptions
 from adapters.testing import AdapterContract, Rig
@@ -104,7 +104,7 @@ async def test_a_missing_file_and_an_empty_one(tmp_path: Path) -> None:
         await read(replay(tmp_path, format="csv"))
     path = tmp_path / "empty.csv"
     path.write_text("t,v\n")
-    with pytest.raises(DeviceLied, match="no row"):
+    with pytest.raises(ProtocolViolation, match="no row"):
         await read(replay(path, loop=True))
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
+from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.serial import SerialLines, SerialOptions, TextField
 from adapters.testing import AdapterContract, Rig, read
 from simulators.devices.serial import Hygrometer
@@ -100,7 +100,7 @@ async def test_what_is_no_line_of_this_device_is_counted_then_told() -> None:
         assert rows[-1].values["humidity"] is not None
         device.repair()
         device.inject("garbled")
-        with pytest.raises(DeviceLied, match="40 lines in a row"):
+        with pytest.raises(ProtocolViolation, match="40 lines in a row"):
             await read(adapter, 100_000)
         assert adapter.counters.get("no_match", 0) + adapter.counters.get("bad_encoding", 0) == 40
 

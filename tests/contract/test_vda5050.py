@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled, Reading
+from adapters.base import AdapterError, DeviceStalled, ProtocolViolation, Reading
 from adapters.testing import AdapterContract, Rig, read_until
 from adapters.vda5050.adapter import Vda5050
 from adapters.vda5050.options import Vda5050Options
@@ -138,8 +138,8 @@ async def test_an_order_is_echoed_and_done_and_nothing_is_ever_sent(mosquitto: B
 @pytest.mark.parametrize(
     ("fault", "error", "said"),
     [
-        ("wrong-serial", DeviceLied, "amr-01-other"),
-        ("version", DeviceLied, "VDA 5050 3.0.0"),
+        ("wrong-serial", ProtocolViolation, "amr-01-other"),
+        ("version", ProtocolViolation, "VDA 5050 3.0.0"),
         ("silent", DeviceStalled, "nothing usable"),
         ("malformed", DeviceStalled, "no JSON"),
         ("broken", DeviceStalled, "the vehicle said CONNECTIONBROKEN"),
@@ -160,7 +160,7 @@ async def test_a_vehicle_that_is_none_is_told(
         states = 0
         async with asyncio.timeout(60):
             while not states:  # as the agent does: what was said before is still on its way
-                with contextlib.suppress(DeviceLied):
+                with contextlib.suppress(ProtocolViolation):
                     async with Vda5050(options(mosquitto.port, silence_s=10.0), clock) as adapter:
                         states = len(await until(adapter, lambda row: row.stream == "state"))
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
@@ -112,7 +113,7 @@ async def test_no_name_leaves_the_adapter(
         find(kind)
     except Unreachable:
         require("mosquitto")
-    who = Deidentifier(read_key(tmp_path / "pseudonym.key"), {})
+    who = Deidentifier(read_key(tmp_path / "pseudonym.key"), Counter())
     made = {
         seed: who.pseudonym(Person.of(seed).number, issuer="EDGEHOSP").encode()
         for seed in (11, 12, 1011, 1012)

@@ -1,4 +1,4 @@
-"""What a user reads when a device is not there: what to look at, not what the operating system calls it."""
+"""The base of every adapter: the reason a user reads, and what packages for an older base use."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
 
-from adapters.base import why_no_connection
+from adapters.base import Adapter, DeviceLied, Options, ProtocolViolation, Reading, why_no_connection
+from wire.clock import Clock
+from wire.messages import Field, Stream
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,49 @@ async def test_a_port_that_nobody_listens_on_under_a_name_with_several_addresses
     with pytest.raises(OSError, match="Errno") as caught:
         await asyncio.open_connection("localhost", port)
     assert "nothing listens there" in why_no_connection(caught.value)
+
+
+class OldOptions(Options, frozen=True, kw_only=True):
+    """As a package of before wrote them."""
+
+    limit: int = 3
+
+
+class OldAdapter(Adapter):
+    """Written against the base without a type parameter, with a dict's way of counting."""
+
+    Options = OldOptions
+    kind = "old"
+
+    def __init__(self, options: OldOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+
+    def streams(self) -> dict[str, Stream]:
+        return {"numbers": Stream(fields={"number": Field()})}
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def readings(self) -> AsyncIterator[Reading]:
+        for number in range(self.options.limit):
+            self.counters["numbers"] = self.counters.get("numbers", 0) + 1
+            yield Reading("numbers", self.clock.now_ns(), {"number": float(number)})
+        raise DeviceLied("no more numbers")
+
+
+async def test_an_adapter_written_against_the_older_base_works() -> None:
+    async with OldAdapter(OldOptions(limit=2), Clock()) as adapter:
+        readings = aiter(adapter)
+        assert [(await anext(readings)).values["number"] for _ in range(2)] == [0.0, 1.0]
+        with pytest.raises(ProtocolViolation, match="no more numbers"):
+            await anext(readings)
+    assert adapter.counters == {"numbers": 2}
+
+
+def test_a_counter_starts_at_0() -> None:
+    adapter = OldAdapter(OldOptions(), Clock())
+    adapter.counters["dropped"] += 1
+    assert adapter.counters == {"dropped": 1}

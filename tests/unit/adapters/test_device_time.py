@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import pytest
 
@@ -15,13 +16,13 @@ DAY, YEARS = 86_400 * NS_PER_S, 40 * 365 * 86_400 * NS_PER_S
 GOOD, DOUBT = Quality.GOOD, Quality.UNCERTAIN
 
 
-def clock(counters: dict[str, int], ahead_s: float = 86_400) -> DeviceClock:
+def clock(counters: Counter[str], ahead_s: float = 86_400) -> DeviceClock:
     log = logging.getLogger("edgebed.adapters.test")
     return DeviceClock("cobot", log, counters, max_past_s=86_400, max_ahead_s=ahead_s)
 
 
 def test_a_clock_that_is_right_is_taken_as_it_is() -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     found = clock(counters)
     for off_ns in (0, -DAY, DAY, -3, 7):
         assert found.stamp(NOW + off_ns, NOW) == (NOW + off_ns, GOOD)
@@ -30,7 +31,7 @@ def test_a_clock_that_is_right_is_taken_as_it_is() -> None:
 
 def test_a_clock_that_is_set_while_it_is_read_is_believed_from_then_on() -> None:
     """A controller that boots in 1970 and learns the time later: its rows must not end up in 2082."""
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     found = clock(counters)
     for second in range(5):
         at_ns = second * NS_PER_S
@@ -42,7 +43,7 @@ def test_a_clock_that_is_set_while_it_is_read_is_believed_from_then_on() -> None
 
 
 def test_one_time_from_the_future_costs_its_own_row_and_no_other() -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     found = clock(counters, ahead_s=120)
     assert found.stamp(NOW, NOW) == (NOW, GOOD)
     assert found.stamp(NOW + YEARS, NOW) == (NOW, DOUBT)
@@ -52,7 +53,7 @@ def test_one_time_from_the_future_costs_its_own_row_and_no_other() -> None:
 
 
 def test_of_times_that_came_together_one_that_can_be_is_enough() -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     found = clock(counters)
     found.judge([NOW - YEARS, NOW, NOW + YEARS], NOW)  # a value that has not changed for years, a wrong one
     assert (found.shift_ns, found.doubt) == (0, GOOD)
@@ -65,7 +66,7 @@ def test_of_times_that_came_together_one_that_can_be_is_enough() -> None:
 
 
 def test_no_time_is_that_of_receipt(caplog: pytest.LogCaptureFixture) -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     found = clock(counters)
     assert found.stamp(None, NOW) == (NOW, DOUBT)
     assert counters == {"no_time": 1}

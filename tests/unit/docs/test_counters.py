@@ -16,9 +16,8 @@ from wire.messages import Quality
 ROOT = Path(__file__).parents[3]
 SECTION = (ROOT / "docs/adapters.md").read_text().partition("## What is counted")[2]
 ROW = re.compile(r"^\| (`[^|]+`) \| ([a-z0-9, ]+) \| (.+) \|$", re.MULTILINE)
-COUNTING = {"_count", "count"}  # calls whose first argument names a counter, as these errors' does
-NAMING = {"Unusable", "Unreadable"}
-TABLES = {"counters", "_counters", "_tally"}
+NAMING = {"Unusable", "Unreadable"}  # errors whose first argument names a counter
+TABLES = {"counters", "_counters", "_thread_counters"}
 COMPOSED = {"exception_": "exception_N", "refused_": "refused_WHY", "_events": "WORD_events"}
 
 
@@ -49,19 +48,12 @@ def _named(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Call) and node.args:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         judged = called == "bad" and isinstance(node.func, ast.Attribute)
-        if called in COUNTING | NAMING or judged:
+        if called in NAMING or judged:
             yield from _words(node.args[0])
         if called == "setdefault" and _table(node.func):
             yield from _words(node.args[0])
     elif isinstance(node, ast.Subscript) and _table(node):
         yield from _words(node.slice)
-    elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and _is_counters(node):
-        for key in node.value.keys:
-            yield from _words(key)
-
-
-def _is_counters(node: ast.Assign) -> bool:
-    return any(getattr(target, "attr", "") == "counters" for target in node.targets)
 
 
 def _table(node: ast.AST | None) -> bool:

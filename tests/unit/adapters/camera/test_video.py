@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from adapters.base import AdapterError, DeviceLied, DeviceStalled, DeviceUnreachable, Reading
+from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.camera.adapter import Camera
 from adapters.camera.video import Video
 from simulators.plants.scene import Scene
@@ -130,7 +130,7 @@ async def test_a_cut_off_file_is_told_after_its_last_picture(
 ) -> None:
     cut = changed(clip, tmp_path / "cut.avi", lambda raw: raw[: int(len(raw) * share)])
     seen: list[Reading] = []
-    with pytest.raises(DeviceLied, match=r"cut\.avi is damaged: \d+ of 40 pictures can be decoded"):
+    with pytest.raises(ProtocolViolation, match=r"cut\.avi is damaged: \d+ of 40 pictures can be decoded"):
         await read(Camera.Options(file=cut, pace="asap"), seen)
     assert numbers(seen)[:-1] == list(range(len(seen) - 1))
     assert abs(len(seen) - share * PICTURES) <= 4
@@ -157,10 +157,10 @@ async def test_a_file_with_wrong_bytes_never_raises_anything_else(
     ("name", "content", "kind", "sentence"),
     [
         ("absent.avi", None, DeviceUnreachable, "there is no file"),
-        ("empty.avi", b"", DeviceLied, "is no video that can be decoded"),
-        ("text.mp4", b"not a video " * 500, DeviceLied, "is no video that can be decoded"),
-        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", DeviceLied, "is no video"),
-        ("list.txt", b"ffconcat version 1.0\nfile /etc/passwd\n", DeviceLied, "is no video"),
+        ("empty.avi", b"", ProtocolViolation, "is no video that can be decoded"),
+        ("text.mp4", b"not a video " * 500, ProtocolViolation, "is no video that can be decoded"),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", ProtocolViolation, "is no video"),
+        ("list.txt", b"ffconcat version 1.0\nfile /etc/passwd\n", ProtocolViolation, "is no video"),
     ],
 )
 async def test_what_is_no_video_is_one_clear_error(
@@ -173,9 +173,9 @@ async def test_what_is_no_video_is_one_clear_error(
 
 
 async def test_another_size_than_declared_is_refused(clip: Path) -> None:
-    with pytest.raises(DeviceLied, match="sends pictures of 160x120 px, not of 640x480 px"):
+    with pytest.raises(ProtocolViolation, match="sends pictures of 160x120 px, not of 640x480 px"):
         await read(Camera.Options(file=clip, size=(640, 480)))
-    with pytest.raises(DeviceLied, match="up to 100x100 px are allowed"):
+    with pytest.raises(ProtocolViolation, match="up to 100x100 px are allowed"):
         await read(Camera.Options(file=clip, max_size=(100, 100)))
     seen, _ = await read(Camera.Options(file=clip, size=(160, 120), pace="asap"))
     assert len(seen) == PICTURES
@@ -242,7 +242,7 @@ def bomb() -> bytes:
 @pytest.mark.parametrize("content", [b"", b"not an image", bomb()], ids=["empty", "text", "bomb"])
 async def test_a_bad_image_is_named(folder: Path, content: bytes) -> None:
     (folder / "2b.png").write_bytes(content)
-    with pytest.raises(DeviceLied, match=r"2b\.png is "):
+    with pytest.raises(ProtocolViolation, match=r"2b\.png is "):
         await read(Camera.Options(folder=folder, pace="asap"))
 
 

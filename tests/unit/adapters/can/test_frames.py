@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Iterator
 
 import can
 import pytest
 
-from adapters.base import DeviceLied, DeviceUnreachable, OptionsError
+from adapters.base import DeviceUnreachable, OptionsError, ProtocolViolation
 from adapters.can.frames import CanBus
 from adapters.can.options import BusOptions
 from adapters.can.slcan import SerialCan
@@ -25,7 +26,7 @@ def peer(request: pytest.FixtureRequest) -> Iterator[can.BusABC]:
         yield bus
 
 
-def listening(peer: can.BusABC, counters: dict[str, int], **more: int) -> CanBus:
+def listening(peer: can.BusABC, counters: Counter[str], **more: int) -> CanBus:
     options = BusOptions(interface="virtual", channel=peer.channel_id, **more)  # type: ignore[attr-defined, arg-type]
     return CanBus(options, Clock(), counters, wanted=WANTED, sends=False)
 
@@ -39,7 +40,7 @@ def soon(seconds: float = 2.0) -> float:
 
 
 async def test_only_what_is_wanted_arrives_and_the_rest_is_told(peer: can.BusABC) -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     bus = listening(peer, counters)
     await bus.open()
     for sent in (
@@ -68,7 +69,7 @@ async def test_only_what_is_wanted_arrives_and_the_rest_is_told(peer: can.BusABC
 
 
 async def test_a_slow_reader_loses_the_oldest_and_is_told_how_many(peer: can.BusABC) -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     bus = listening(peer, counters, queue=10)
     await bus.open()
     for number in range(25):
@@ -104,7 +105,7 @@ async def test_a_line_that_never_opens_is_left_behind() -> None:
             one.connect_ex(full.getsockname())
         channel = f"socket://127.0.0.1:{full.getsockname()[1]}"
         options = BusOptions(interface="slcan", channel=channel, timeout_s=0.3)
-        bus = CanBus(options, Clock(), {}, wanted=WANTED, sends=False)
+        bus = CanBus(options, Clock(), Counter(), wanted=WANTED, sends=False)
         with pytest.raises(DeviceUnreachable, match=r"did not open within 0\.3 s"):
             await bus.open()
         async with asyncio.timeout(60):
@@ -131,7 +132,7 @@ async def test_a_line_that_never_opens_is_left_behind() -> None:
     ],
 )
 async def test_buses_that_are_not_there(options: dict[str, object], kind: type[Exception], said: str) -> None:
-    bus = CanBus(BusOptions(**options), Clock(), {}, wanted=WANTED, sends=False)  # type: ignore[arg-type]
+    bus = CanBus(BusOptions(**options), Clock(), Counter(), wanted=WANTED, sends=False)  # type: ignore[arg-type]
     with pytest.raises(kind, match=said):
         await bus.open()
     await bus.close()
@@ -216,7 +217,7 @@ async def test_an_adapter_that_refuses_is_told_with_what_helps(typed: tuple[str,
 
     playing = asyncio.create_task(asyncio.to_thread(play), name="adapter")
     options = BusOptions(interface="slcan", channel=url)
-    bus = CanBus(options, Clock(), {}, wanted=WANTED, sends=False)
+    bus = CanBus(options, Clock(), Counter(), wanted=WANTED, sends=False)
     with pytest.raises(DeviceUnreachable, match=r"refuses command L; try `bus: \{listen_only: false\}`"):
         await bus.open()
     await bus.close()
@@ -234,8 +235,8 @@ async def test_noise_is_told_as_such(typed: tuple[str, socket.socket]) -> None:
                 line.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
 
     playing = asyncio.create_task(asyncio.to_thread(play), name="adapter")
-    bus = CanBus(BusOptions(interface="slcan", channel=url), Clock(), {}, wanted=WANTED, sends=False)
-    with pytest.raises(DeviceLied, match="no frame"):
+    bus = CanBus(BusOptions(interface="slcan", channel=url), Clock(), Counter(), wanted=WANTED, sends=False)
+    with pytest.raises(ProtocolViolation, match="no frame"):
         await bus.open()
     await bus.close()
     await playing

@@ -7,6 +7,7 @@ import hmac
 import os
 import stat
 from base64 import b32encode
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -58,22 +59,22 @@ def test_a_missing_short_or_odd_key_says_how_to_make_one(tmp_path: Path) -> None
 def test_the_pseudonym_is_the_documented_hmac() -> None:
     text = b"edgebed patient pseudonym 1\x00HOSP\x0012345678"
     want = b32encode(hmac.new(KEY, text, hashlib.sha256).digest()[:10]).decode().lower()
-    assert Deidentifier(KEY, {}).pseudonym("12345678", issuer="HOSP") == f"p-{want}"
+    assert Deidentifier(KEY, Counter()).pseudonym("12345678", issuer="HOSP") == f"p-{want}"
 
 
 def test_the_same_person_has_the_same_pseudonym_and_another_another() -> None:
-    one, two = Deidentifier(KEY, {}), Deidentifier(KEY, {})
+    one, two = Deidentifier(KEY, Counter()), Deidentifier(KEY, Counter())
     assert one.pseudonym("12345678") == two.pseudonym(" 12345678 ")
     assert one.pseudonym("황보-7") == two.pseudonym("황보-7")  # composed, decomposed
     different = [one.pseudonym("12345678"), one.pseudonym("12345679"), one.pseudonym("12345678", issuer="H")]
     different += [one.pseudonym("a", issuer="bc"), one.pseudonym("ab", issuer="c")]
-    different.append(Deidentifier(KEY[::-1], {}).pseudonym("12345678"))
-    different.append(Deidentifier(None, {}).pseudonym("12345678"))
+    different.append(Deidentifier(KEY[::-1], Counter()).pseudonym("12345678"))
+    different.append(Deidentifier(None, Counter()).pseudonym("12345678"))
     assert len(set(different)) == len(different)
 
 
 def test_only_numbers_and_pseudonyms_leave() -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     gate = Deidentifier(KEY, counters)
     made = gate.pseudonym("1")
     values = {
@@ -82,14 +83,14 @@ def test_only_numbers_and_pseudonyms_leave() -> None:
         "c": True,
         "d": made,
         "e": "황보",
-        "f": Deidentifier(None, {}).pseudonym("1"),
+        "f": Deidentifier(None, Counter()).pseudonym("1"),
     }
     assert gate.release(values) == {"a": 1.5, "b": None, "c": True, "d": made, "e": None, "f": None}
     assert counters["stopped_at_gate"] == 2
 
 
 def test_what_was_seen_is_removed_when_its_message_is_forgotten() -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     gate = Deidentifier(KEY, counters)
     assert counters == {"identifiers_seen": 0, "deidentified": 0}
     gate.saw(4)
@@ -102,6 +103,6 @@ def test_what_was_seen_is_removed_when_its_message_is_forgotten() -> None:
 
 @given(st.text(st.characters(codec="utf-8"), max_size=40))
 def test_a_pseudonym_never_shows_what_it_stands_for(identifier: str) -> None:
-    made = Deidentifier(KEY, {}).pseudonym(identifier)
+    made = Deidentifier(KEY, Counter()).pseudonym(identifier)
     assert len(made) == 18
     assert len(identifier.strip()) < 4 or identifier not in made

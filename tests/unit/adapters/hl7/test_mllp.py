@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.base import DeviceLied
+from adapters.base import ProtocolViolation
 from adapters.hl7.mllp import END, START, Frames, TooLong
 
 MAX = 1_000
 
 
-def cut(stream: bytes, sizes: list[int]) -> tuple[list[bytes], dict[str, int]]:
-    counters: dict[str, int] = {}
+def cut(stream: bytes, sizes: list[int]) -> tuple[list[bytes], Counter[str]]:
+    counters: Counter[str] = Counter()
     frames, found, at, turn = Frames(MAX, counters), [], 0, 0
     while at < len(stream):
         size = sizes[turn % len(sizes)]
@@ -52,7 +54,7 @@ def test_a_message_that_begins_anew_was_half(sizes: list[int]) -> None:
 
 
 def test_a_message_that_is_given_up_leaves_no_rest() -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     frames = Frames(MAX, counters)
     frames.give_up()
     assert frames.feed(START + b"half") == []
@@ -81,22 +83,22 @@ def test_one_that_is_too_long_and_begins_anew_was_half(sizes: list[int]) -> None
 
 
 def test_one_that_never_ends_is_not_read_for_ever() -> None:
-    frames = Frames(MAX, {})
+    frames = Frames(MAX, Counter())
     frames.feed(START)
     for _ in range(67):
         frames.feed(b"x" * 1_000_000)
     assert len(frames._buffer) == 1, "what is let go takes no memory"
-    with pytest.raises(DeviceLied, match="no end"):
+    with pytest.raises(ProtocolViolation, match="no end"):
         frames.feed(b"x" * 1_000_000)
 
 
 def test_another_protocol_is_told() -> None:
-    with pytest.raises(DeviceLied, match="outside"):
-        Frames(MAX, {}).feed(b"HTTP/1.1 400 Bad Request\r\n" * 100_000)
+    with pytest.raises(ProtocolViolation, match="outside"):
+        Frames(MAX, Counter()).feed(b"HTTP/1.1 400 Bad Request\r\n" * 100_000)
 
 
 def test_a_message_of_megabytes_in_small_pieces_is_not_searched_again_and_again() -> None:
-    frames, message = Frames(4_000_000, {}), b"x" * 2_000_000
+    frames, message = Frames(4_000_000, Counter()), b"x" * 2_000_000
     stream, found = START + message + END, []
     for at in range(0, len(stream), 500):  # 4,000 pieces: searching from the start would read 4 GB
         found += frames.feed(stream[at : at + 500])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,7 +57,7 @@ class Bed:
     """A bedside that reads messages without a line."""
 
     def __init__(self, vitals: Any = VITALS, waveforms: Any = WAVEFORMS, **more: Any) -> None:
-        self.counters: dict[str, int] = {}
+        self.counters: Counter[str] = Counter()
         self.mismatches: list[Mismatch] = []
         self.gate = Deidentifier(bytes(32), self.counters)
         settings = {"patients": True, "old_ns": 3_600 * NS_PER_S} | more

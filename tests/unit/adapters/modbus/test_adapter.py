@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ async def polls(pace: _Pace, clock: Stepped, n: int) -> list[float]:
 
 
 async def test_polls_stand_between_the_samples() -> None:
-    clock, counters = Stepped(), dict[str, int]()
+    clock, counters = Stepped(), Counter[str]()
     clock.passes(0.7)
     assert await polls(_Pace(options(), clock, counters), clock, 3) == [1.5, 2.5, 3.5]
     assert await polls(_Pace(options(polls=2), clock, counters), clock, 3) == [3.75, 4.25, 4.75]
@@ -61,7 +62,7 @@ async def test_polls_stand_between_the_samples() -> None:
 
 
 async def test_polls_that_were_slept_through_are_counted() -> None:
-    clock, counters = Stepped(), dict[str, int]()
+    clock, counters = Stepped(), Counter[str]()
     pace = _Pace(options(), clock, counters)
     await polls(pace, clock, 2)
     clock.passes(0.9)  # a little late: the next one is asked on time
@@ -73,7 +74,7 @@ async def test_polls_that_were_slept_through_are_counted() -> None:
 
 @pytest.mark.parametrize("hours", [-1.0, 1.0, 400_000.0])
 async def test_a_clock_that_somebody_sets_stops_nothing(hours: float) -> None:
-    clock, counters = Stepped(), dict[str, int]()
+    clock, counters = Stepped(), Counter[str]()
     pace = _Pace(options(), clock, counters)
     await polls(pace, clock, 2)
     clock.now += int(hours * 3600) * NS_PER_S

@@ -14,7 +14,7 @@ from pymodbus.pdu.device import ModbusDeviceIdentification
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from adapters.base import AdapterError, DeviceLied, Reading
+from adapters.base import AdapterError, ProtocolViolation, Reading
 from adapters.modbus.adapter import Modbus
 from adapters.modbus.options import ModbusOptions
 from wire.clock import Clock
@@ -106,7 +106,7 @@ async def test_the_examples_of_the_application_protocol() -> None:
         assert row.values["i9"] == 10
         assert [row.values[f"c{at}"] for at in range(20, 39)] == bits(COILS, 19)
         assert [row.values[f"d{at}"] for at in range(197, 219)] == bits(INPUTS, 22)
-        with pytest.raises(DeviceLied, match=r"revision 'V2\.11'"):
+        with pytest.raises(ProtocolViolation, match=r"revision 'V2\.11'"):
             await one(options(url, registers={"a": {"register": 8}}, identity={"revision": "V2.12"}))
 
 

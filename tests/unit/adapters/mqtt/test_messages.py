@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.base import DeviceLied, Reading
+from adapters.base import ProtocolViolation, Reading
 from adapters.chirpstack.adapter import ChirpStack
 from adapters.chirpstack.options import ChirpStackOptions, UplinkField
 from adapters.mqtt.payload import Unusable, iso_ns
@@ -116,7 +116,7 @@ def test_a_state_without_what_is_required_is_none(missing: str) -> None:
 )
 def test_another_vehicle_is_told(change: dict[str, str], said: str) -> None:
     for kind in ("state", "connection", "visualization"):
-        with pytest.raises(DeviceLied, match=said):
+        with pytest.raises(ProtocolViolation, match=said):
             read(vehicle(), {**STATE, "connectionState": "ONLINE", **change}, kind)
 
 

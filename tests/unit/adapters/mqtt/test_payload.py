@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -177,7 +178,7 @@ def test_times_are_those_of_the_standard_library(at: datetime) -> None:
 
 
 def test_a_clock_that_is_off_is_not_believed() -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     assert believed(99 * NS_PER_S, 100 * NS_PER_S, 2.0, counters) == (99 * NS_PER_S, Quality.GOOD)
     assert believed(90 * NS_PER_S, 100 * NS_PER_S, 2.0, counters) == (100 * NS_PER_S, Quality.UNCERTAIN)
     assert believed(None, 100 * NS_PER_S, 2.0, counters) == (100 * NS_PER_S, Quality.UNCERTAIN)

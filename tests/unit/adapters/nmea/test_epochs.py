@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_no_sentence_does_any_harm(kind: str, fields: list[str]) -> None:
         assert str(why) == "malformed"
     else:
         assert all(value is None or isinstance(value, int | float) for value in said.values.values())
-        Epochs({}, 1.0).add(said, 0.0)
+        Epochs(Counter(), 1.0).add(said, 0.0)
 
 
 # --- joining
@@ -159,8 +160,8 @@ def at(second: int, kind: str = "RMC", **values: float) -> Sentence:
     return Sentence(kind, kind in ("RMC", "GGA"), second * NS_PER_S, values=dict(values))
 
 
-def joined(sentences: list[Sentence]) -> tuple[list[set[str]], dict[str, int]]:
-    counters: dict[str, int] = {}
+def joined(sentences: list[Sentence]) -> tuple[list[set[str]], Counter[str]]:
+    counters: Counter[str] = Counter()
     epochs, found = Epochs(counters, 1.0), []
     for sentence in sentences:
         epochs.add(sentence, 0.0)
@@ -196,7 +197,7 @@ def test_a_time_that_stands_still_makes_rows_all_the_same() -> None:
 
 
 def test_what_comes_after_its_row_has_gone_is_counted() -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     epochs = Epochs(counters, 0.5)
     epochs.add(at(1), 10.0)
     assert epochs.due_s() == 10.5

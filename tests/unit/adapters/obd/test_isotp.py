@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import can
@@ -30,7 +31,7 @@ def ecu(request: pytest.FixtureRequest) -> Iterator[can.BusABC]:
 @pytest.fixture
 async def tester(ecu: can.BusABC) -> AsyncIterator[IsoTp]:
     options = BusOptions(interface="virtual", channel=ecu.channel_id)  # type: ignore[attr-defined]
-    bus = CanBus(options, Clock(), {}, wanted=[(ANSWER, False)], sends=True)
+    bus = CanBus(options, Clock(), Counter(), wanted=[(ANSWER, False)], sends=True)
     await bus.open()
     yield IsoTp(bus, request_id=REQUEST, flow_id=REQUEST, answer_id=ANSWER, extended=False)
     await bus.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 from hypothesis import given
@@ -13,8 +14,8 @@ from wire.messages import Quality
 GOOD = Quality.GOOD
 
 
-def rows_of(fields: str, **more: object) -> tuple[Rows, dict[str, int]]:
-    counters: dict[str, int] = {}
+def rows_of(fields: str, **more: object) -> tuple[Rows, Counter[str]]:
+    counters: Counter[str] = Counter()
     return Rows(tuple(fields), counters, wait_s=0.5, **more), counters  # type: ignore[arg-type]
 
 

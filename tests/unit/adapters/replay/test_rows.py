@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.base import AdapterError, DeviceLied, OptionsError
+from adapters.base import AdapterError, OptionsError, ProtocolViolation
 from adapters.replay.options import Column, Plan, ReplayOptions
 from adapters.replay.rows import NO_TIME, Row, Rows, open_text
 from wire.messages import Quality
@@ -19,9 +20,9 @@ from wire.messages import Quality
 TEN_NS = 1_700_000_000_000_000_000
 
 
-def rows(path: Path, **options: Any) -> tuple[list[Row], dict[str, int]]:
+def rows(path: Path, **options: Any) -> tuple[list[Row], Counter[str]]:
     chosen = ReplayOptions(**{"file": path, "fields": {"a": "a"}, "time": "t", **options})
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     with open_text(chosen) as file:
         return list(Rows(Plan.of(chosen), file, counters)), counters
 
@@ -120,7 +121,7 @@ def test_torn_and_bad_lines_are_left_out_and_counted(
 ) -> None:
     path = write(tmp_path / name, content)
     if not content:
-        with pytest.raises(DeviceLied, match="no column"):
+        with pytest.raises(ProtocolViolation, match="no column"):
             rows(path)
         return
     found, counters = rows(path)
@@ -146,15 +147,15 @@ def test_without_a_time_column_rows_are_just_in_order(tmp_path: Path) -> None:
 
 def test_a_missing_or_double_column_is_told_with_what_is_there(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "t,b,b,c\n")
-    with pytest.raises(DeviceLied, match=r"no column 'a'; there are t, b, b, c"):
+    with pytest.raises(ProtocolViolation, match=r"no column 'a'; there are t, b, b, c"):
         rows(path)
-    with pytest.raises(DeviceLied, match="2 columns 'b'"):
+    with pytest.raises(ProtocolViolation, match="2 columns 'b'"):
         rows(path, fields={"a": "b"})
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "t,a\n1700000000," + "1" * 3_000_000)
-    with pytest.raises(DeviceLied, match="a line of more than"):
+    with pytest.raises(ProtocolViolation, match="a line of more than"):
         rows(path)
 
 
