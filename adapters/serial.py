@@ -14,7 +14,7 @@ from adapters.device_time import believed
 from adapters.fields import FieldOptions, declared
 from adapters.lines.formats import (
     Found,
-    Reader,
+    LineReader,
     as_declared,
     csv_reader,
     json_reader,
@@ -22,7 +22,7 @@ from adapters.lines.formats import (
     pair_reader,
     pattern_reader,
 )
-from adapters.lines.lines import Judge, Lines, Source
+from adapters.lines.lines import Judge, Lines, LineSource
 from wire.clock import Clock
 from wire.messages import Quality, Stream
 
@@ -86,7 +86,7 @@ class SerialLines(Adapter[SerialOptions]):
         super().__init__(options, clock)
         self._fields = declared(options.fields)
         self._read = _reader(options)
-        self._source = Source.parse(options.url)
+        self._source = LineSource.parse(options.url)
         try:
             b" ".decode(options.encoding)
         except (LookupError, UnicodeError) as error:
@@ -172,7 +172,7 @@ class SerialLines(Adapter[SerialOptions]):
         return believed(said_ns, now_ns, self.options.max_skew_s, self.counters)
 
 
-def _reader(options: SerialOptions) -> Reader:
+def _reader(options: SerialOptions) -> LineReader:
     if options.format == "csv":
         numbered = enumerate(options.fields.items(), start=1)
         places = {name: str(column if field.at == "" else field.at) for column, (name, field) in numbered}

@@ -15,7 +15,7 @@ from adapters.base import (
     Reading,
 )
 from adapters.ble.options import BATTERY, HEART_RATE, BleOptions, check
-from adapters.ble.session import DEVICE_INFORMATION, Session, Wanted
+from adapters.ble.session import DEVICE_INFORMATION, BleConnection, WantedDevice
 from adapters.ble.values import BeatTimes, Layout, heart_rate
 from adapters.fields import declared
 from wire.clock import Clock
@@ -51,7 +51,7 @@ class Ble(Adapter[BleOptions]):
         self._beats = BeatTimes()
         self._waiting: deque[tuple[str, bytes, int]] = deque(maxlen=_KEPT)
         self._came = asyncio.Event()
-        self._session: Session | None = None
+        self._session: BleConnection | None = None
         self._odd = 0
 
     def streams(self) -> dict[str, Stream]:
@@ -61,7 +61,7 @@ class Ble(Adapter[BleOptions]):
     async def open(self) -> None:
         """Find the device, connect, compare who it is, subscribe."""
         options = self.options
-        wanted = Wanted(
+        wanted = WantedDevice(
             address=options.address,
             name=options.name,
             identity={what: getattr(options, what) for what in DEVICE_INFORMATION},
@@ -69,7 +69,7 @@ class Ble(Adapter[BleOptions]):
             optional=(BATTERY,) if options.battery else (),
             long_values=bool(options.characteristics),
         )
-        self._session = session = Session(options.hci, wanted, self._keep)
+        self._session = session = BleConnection(options.hci, wanted, self._keep)
         session.lost.add_done_callback(lambda _: self._came.set())
         try:
             await session.open(options.timeout_s)

@@ -12,7 +12,7 @@ from adapters.base import Options, OptionsError
 from adapters.fields import FieldOptions
 
 
-class Part(FieldOptions, frozen=True, kw_only=True):
+class LayoutPart(FieldOptions, frozen=True, kw_only=True):
     """One field of a characteristic's value."""
 
     scale: Annotated[float, Meta(description="The number that was sent is multiplied by this ...")] = 1.0
@@ -27,7 +27,8 @@ class Characteristic(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
         str, Meta(min_length=1, max_length=64, description="As Python's struct, little-endian: BhH.")
     ]
     fields: Annotated[
-        dict[str, Part], Meta(min_length=1, max_length=100, description="Field names in the layout's order.")
+        dict[str, LayoutPart],
+        Meta(min_length=1, max_length=100, description="Field names in the layout's order."),
     ]
 
 

@@ -34,7 +34,7 @@ Told = Callable[[str, bytes], None]  # uuid and value
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedDevice:
     """Which device, and what it has to have."""
 
     address: str = ""
@@ -48,10 +48,10 @@ class Wanted:
         return f"device {self.address or repr(self.name)}"
 
 
-class Session:
+class BleConnection:
     """Use: `await open(...)`, then wait for `lost`, then `await close()`."""
 
-    def __init__(self, hci: str, wanted: Wanted, told: Told) -> None:
+    def __init__(self, hci: str, wanted: WantedDevice, told: Told) -> None:
         self._hci = hci
         self._wanted = wanted
         self._told = told

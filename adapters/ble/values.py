@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adapters.base import OptionsError, Value
-from adapters.ble.options import Characteristic, Part
+from adapters.ble.options import Characteristic, LayoutPart
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 
@@ -105,7 +105,7 @@ class Layout:
                 f"{name}: layout {said.layout!r} has {found} values of at most 512 bytes, and there are"
                 f" {len(said.fields)} fields"
             )
-        self._fields: Mapping[str, Part] = said.fields
+        self._fields: Mapping[str, LayoutPart] = said.fields
 
     def read(self, data: bytes) -> tuple[dict[str, Value], Quality]:
         """Values by field name; what follows the layout is ignored.
@@ -126,7 +126,7 @@ class Layout:
         return values, quality
 
 
-def _as_declared(number: float, part: Part) -> Value:
+def _as_declared(number: float, part: LayoutPart) -> Value:
     if part.t == "bool":
         return bool(number)
     if part.t == "str":

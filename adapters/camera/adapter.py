@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading
-from adapters.camera.capture import Capture, Shot, Source
+from adapters.camera.capture import Capture, PictureSource, Shot
 from adapters.camera.options import CameraOptions, check
 from adapters.camera.rtsp_probe import name_of, probe
 from adapters.camera.video import Clip, Folder, Network, Usb
@@ -126,7 +126,7 @@ class Camera(Adapter[CameraOptions]):
             await self.close()
             raise
 
-    def _source(self, timeout_s: float) -> Callable[[], Source]:
+    def _source(self, timeout_s: float) -> Callable[[], PictureSource]:
         options = self.options
         if options.url:
             return lambda: Network(

@@ -17,7 +17,7 @@ _AHEAD = 4  # pictures read while the reader is busy, and then all at once: each
 _SIGN_S = 0.1  # a source that waits for its schedule gives a sign of life so often
 
 
-class Source(Protocol):
+class PictureSource(Protocol):
     """A device or file, used by one thread only."""
 
     rate_hz: float  # of the pictures, where they come by a schedule; 0 = when the device sends them
@@ -64,7 +64,7 @@ class Capture:
 
     def __init__(
         self,
-        open_source: Callable[[], Source],
+        open_source: Callable[[], PictureSource],
         clock: Clock,
         *,
         name: str,
@@ -167,10 +167,12 @@ class Capture:
         finally:
             self._tell(self._finish)
 
-    def _read(self, source: Source) -> None:
+    def _read(self, source: PictureSource) -> None:
         try:
             self._tell(self._ready)
-            pace = _Pace(self._clock, source.rate_hz, realtime=self._realtime, limit_hz=self._limit_hz)
+            pace = _PictureSchedule(
+                self._clock, source.rate_hz, realtime=self._realtime, limit_hz=self._limit_hz
+            )
             index = first = 0
             while not self._stop.is_set():
                 if not source.grab():
@@ -233,7 +235,7 @@ class Capture:
             self.opened.exception()  # seen, also where nobody waits for it any more
 
 
-class _Pace:
+class _PictureSchedule:
     """Which pictures are wanted and what time they carry."""
 
     def __init__(self, clock: Clock, rate_hz: float, *, realtime: bool, limit_hz: float) -> None:

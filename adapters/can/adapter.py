@@ -18,7 +18,7 @@ from adapters.base import (
 )
 from adapters.can.frames import CanBus
 from adapters.can.options import MAX_FIELDS, CanOptions, Picking, check_bus
-from adapters.can.rows import Rows
+from adapters.can.rows import SignalRows
 from adapters.can.signals import Dbc, Picked, all_signals, pick
 from wire.clock import Clock
 from wire.messages import Field, Stream
@@ -39,7 +39,7 @@ class Can(Adapter[CanOptions]):
         self._picked = _picked(self._dbc, options)
         self._fields = {name: one.field for name, one in self._picked.items()}
         self._row_on = self._dbc.message(options.row_on).name
-        self._rows = Rows(self._dbc, self._picked, options, self.counters)
+        self._rows = SignalRows(self._dbc, self._picked, options, self.counters)
         self._bus: CanBus | None = None
 
     def streams(self) -> dict[str, Stream]:

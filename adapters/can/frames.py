@@ -107,8 +107,7 @@ class CanBus:
                     await self._news.wait()
         self._news.clear()
         self._told = False
-        for name, number in self._thread_counters.copy().items():
-            self._counters[name] = number
+        self._take_counters()
         if not self._frames and self._error is not None:
             raise self._error
         if peek:
@@ -154,7 +153,11 @@ class CanBus:
                 log.warning("%s does not close: its driver hangs and is left behind", self._options.where)
                 break
             await asyncio.sleep(0.01)
-        self._counters.update(self._tally.copy())  # what was counted after the last frames were taken
+        self._take_counters()
+
+    def _take_counters(self) -> None:
+        for name, number in self._thread_counters.copy().items():
+            self._counters[name] = number
 
     # --- the thread
 

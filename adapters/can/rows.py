@@ -22,7 +22,7 @@ from wire.messages import Quality
 log = logging.getLogger("edgebed.adapters.can")
 
 
-class Rows:
+class SignalRows:
     """The last value of every field, by the time of the bus."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Rows:
             message.name: [(name, one) for name, one in picked.items() if one.message == message.name]
             for message in messages
         }
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _HeldValue] = {}
         self._now_ns = 0
         self._time_quality = Quality.GOOD
         self.seen: set[str] = set()
@@ -74,7 +74,7 @@ class Rows:
                 value, quality = one.value(bits)
                 if quality in (Quality.UNCERTAIN, Quality.BAD):
                     self._counters["not_available"] += 1
-                self._held[name] = _Held(value, quality, self._now_ns)
+                self._held[name] = _HeldValue(value, quality, self._now_ns)
         return message.name
 
     def row(self, stream: str) -> Reading:
@@ -117,7 +117,7 @@ class Rows:
         self.wrong_lengths[message.name] = (length, message.length)
 
 
-class _Held(NamedTuple):
+class _HeldValue(NamedTuple):
     value: Value
     quality: Quality
     at_ns: int

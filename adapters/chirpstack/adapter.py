@@ -31,7 +31,7 @@ from adapters.mqtt.payload import (
     iso_ns,
     parse_json,
 )
-from adapters.mqtt.session import MqttAdapter, Received
+from adapters.mqtt.session import MqttAdapter, TopicMessage
 from wire.clock import Clock
 from wire.messages import Quality, Stream
 from wire.topics import ID
@@ -54,7 +54,7 @@ class Reception(Struct, rename="camel"):
     snr: float | None = 0.0
 
 
-class Uplink(Struct, rename="camel"):
+class UplinkEvent(Struct, rename="camel"):
     """An uplink event as far as it is read."""
 
     device_info: DeviceInfo
@@ -113,7 +113,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
         """One signal stream a sensor."""
         return {name: Stream(fields=self._fields) for name in self.options.sensors}
 
-    def rows(self, message: Received) -> Iterable[Reading]:
+    def rows(self, message: TopicMessage) -> Iterable[Reading]:
         """One row for an uplink with data."""
         _, _, _, eui, _, event = message.topic.split("/")  # as it was subscribed to
         if event != "up":
@@ -121,7 +121,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             return
         if message.retained:
             raise Unusable("retained", "a retained uplink is of unknown age")
-        uplink = parse_json(message.body, Uplink)
+        uplink = parse_json(message.body, UplinkEvent)
         options = self.options
         info = uplink.device_info
         if info.dev_eui.lower() != eui or info.application_id.lower() != options.application.lower():
@@ -136,7 +136,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
         at_ns, doubt = believed(iso_ns(uplink.time or ""), message.at_ns, options.max_skew_s, self.counters)
         yield Reading(sensor.stream, at_ns, values, quality=quality.worse(doubt))
 
-    def _repeated(self, sensor: _Sensor, uplink: Uplink) -> bool:
+    def _repeated(self, sensor: _Sensor, uplink: UplinkEvent) -> bool:
         """Whether it was read before; counts what the frame counter says is missing."""
         known = uplink.deduplication_id
         if known and known in sensor.seen:
@@ -161,7 +161,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             self.counters["lost_uplinks"] += uplink.f_cnt - before - 1
         return False
 
-    def _values(self, uplink: Uplink) -> tuple[dict[str, Value], Quality]:
+    def _values(self, uplink: UplinkEvent) -> tuple[dict[str, Value], Quality]:
         data = _bytes(uplink.data or "")
         values: dict[str, Value] = {}
         quality, found = Quality.GOOD, 0
@@ -183,7 +183,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
         return values, quality
 
 
-def _radio(uplink: Uplink) -> dict[str, Value]:
+def _radio(uplink: UplinkEvent) -> dict[str, Value]:
     heard = [one for one in uplink.rx_info if one.rssi is not None]
     best = max(heard, key=lambda one: one.rssi or -math.inf, default=Reception(None, None))
     return {"rssi": best.rssi, "snr": best.snr, "gateways": len(uplink.rx_info), "f_cnt": uplink.f_cnt}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from adapters.hl7.message import Message, Mismatch, Separators
+from adapters.hl7.message import Hl7Message, Mismatch, Separators
 from wire.clock import NS_PER_MS, Clock
 
 Verdict = Literal["A", "E", "R"]  # accepted, error (read as far as it could be), rejected
@@ -18,7 +18,7 @@ _REMEMBERED = 4_096
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def wanted(message: Message | None, mode: str, verdict: Verdict) -> str:
+def wanted(message: Hl7Message | None, mode: str, verdict: Verdict) -> str:
     """MSA-1 of the answer, empty where the monitor wants none; HL7 v2.6 chapter 2.9.
 
     Without MSH-15 and MSH-16 (original mode), or with an application acknowledgement asked for: AA, AE, AR.
@@ -41,14 +41,14 @@ def _asks(condition: bytes, verdict: Verdict) -> bool:
     return condition in (b"AL", b"SU" if verdict == "A" else b"ER")
 
 
-class Answers:
+class AckBuilder:
     """Writes acknowledgements; MSH-10 of ours counts up from the time of the first."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._sent = 0
 
-    def build(self, message: Message | None, code: str, mismatches: Sequence[Mismatch] = ()) -> bytes:
+    def build(self, message: Hl7Message | None, code: str, mismatches: Sequence[Mismatch] = ()) -> bytes:
         """An ACK to `message`, or to what could not be read where it is None."""
         now_ms = self._clock.now_ns() // NS_PER_MS
         at = (_EPOCH + timedelta(milliseconds=now_ms)).strftime("%Y%m%d%H%M%S.%f")[:-3] + "+0000"
@@ -81,7 +81,7 @@ def _err(mismatch: Mismatch, s: Separators) -> bytes:
 
 
 @dataclass(slots=True)
-class Memory:
+class AnsweredMessages:
     """What must outlive a connection: an adapter lives for one, and a monitor resends after it broke.
 
     A restart of the agent forgets it; a message that was taken and not acknowledged then comes twice.
@@ -110,9 +110,9 @@ class Memory:
 
 
 # by clock: a process that lives several times (tests, scenarios) remembers nothing of its other lives
-_memories: WeakKeyDictionary[Clock, dict[str, Memory]] = WeakKeyDictionary()
+_memories: WeakKeyDictionary[Clock, dict[str, AnsweredMessages]] = WeakKeyDictionary()
 
 
-def memory(clock: Clock, url: str) -> Memory:
+def memory(clock: Clock, url: str) -> AnsweredMessages:
     """The memory of the device at `url`."""
-    return _memories.setdefault(clock, {}).setdefault(url, Memory())
+    return _memories.setdefault(clock, {}).setdefault(url, AnsweredMessages())

@@ -23,11 +23,11 @@ from adapters.base import (
     why_no_connection,
 )
 from adapters.device_time import DeviceClock
-from adapters.hl7.ack import Answers, Verdict, memory, wanted
+from adapters.hl7.ack import AckBuilder, Verdict, memory, wanted
 from adapters.hl7.deidentify import Deidentifier, read_key
 from adapters.hl7.identity import count
 from adapters.hl7.message import (
-    Message,
+    Hl7Message,
     Mismatch,
     Unfit,
     observed_at,
@@ -36,7 +36,7 @@ from adapters.hl7.message import (
     require_report,
     time_ns,
 )
-from adapters.hl7.mllp import Arrival, Line, Peer, TooLong
+from adapters.hl7.mllp import Arrival, MllpConnections, MllpPeer, TooLong
 from adapters.hl7.options import Hl7Options, network, networks, streams, where, zone
 from adapters.hl7.rows import Bedside, Times
 from adapters.hl7.tls import context, why_not_secured
@@ -61,11 +61,11 @@ class Hl7(Adapter[Hl7Options]):
         self._zone = zone(options.timezone)
         self._streams = streams(options)
         self._networks = {name: network(said.peer) for name, said in options.monitors.items()}
-        self._answers = Answers(clock)
+        self._answers = AckBuilder(clock)
         self._memory = memory(clock, options.url)
         self._beds: dict[str, Bedside] = {}
         self._deidentifier: Deidentifier | None = None
-        self._line: Line | None = None
+        self._line: MllpConnections | None = None
         self._first: Arrival | None = None
         self._told: set[tuple[str, str]] = set()
 
@@ -79,7 +79,7 @@ class Hl7(Adapter[Hl7Options]):
         key = read_key(options.patient_key_file) if options.patient_key_file is not None else None
         self._deidentifier = Deidentifier(key, self.counters)
         self._beds = {name: self._bedside(name) for name in list(options.monitors) or [""]}
-        self._line = Line(
+        self._line = MllpConnections(
             self.clock,
             self.counters,
             max_bytes=options.max_message_kb * 1024,
@@ -120,7 +120,7 @@ class Hl7(Adapter[Hl7Options]):
 
     # --- connections
 
-    async def _reach(self, line: Line) -> None:
+    async def _reach(self, line: MllpConnections) -> None:
         scheme, host, port = self._where
         try:
             if scheme == "mllp":
@@ -176,7 +176,7 @@ class Hl7(Adapter[Hl7Options]):
             if not line.peers:
                 until_s = min(until_s, loop.time() + self.options.rejoin_s)
 
-    async def _answer(self, peer: Peer, taken: _Taking) -> None:
+    async def _answer(self, peer: MllpPeer, taken: _Taking) -> None:
         code = wanted(taken.message, self.options.ack, taken.verdict) if taken.answer else ""
         if code and not await peer.send(self._answers.build(taken.message, code, taken.mismatches)):
             self.counters["acks_lost"] += 1
@@ -229,7 +229,7 @@ class Hl7(Adapter[Hl7Options]):
             self._tell(taken.mismatches)
         self._memory.keep(sender, message.control_id, at, taken.verdict)
 
-    def _times(self, message: Message, arrival: Arrival) -> Times:
+    def _times(self, message: Hl7Message, arrival: Arrival) -> Times:
         options = self.options
         raw = message.msh(7)
         zone = offset_of(raw) or self._zone
@@ -249,7 +249,7 @@ class Hl7(Adapter[Hl7Options]):
             zone, sent_ns - clock.shift_ns, clock.shift_ns, doubt=doubt, limits=clock.limits(arrival.at_ns)
         )
 
-    def _whose(self, message: Message, peer: Peer) -> str | None:
+    def _whose(self, message: Hl7Message, peer: MllpPeer) -> str | None:
         """Which monitor sent it: empty where there is one, None where it is none of ours."""
         options = self.options
         application, facility = (message.text(message.msh(field)) for field in (3, 4))
@@ -321,7 +321,7 @@ class _Taking:
     """How the reading of one message goes: what is answered to it, and whether it ends the reading."""
 
     def __init__(self) -> None:
-        self.message: Message | None = None
+        self.message: Hl7Message | None = None
         self.verdict: Verdict = "A"
         self.mismatches: list[Mismatch] = []
         self.answer = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from adapters.hl7.deidentify import Deidentifier
-from adapters.hl7.message import Message, Separators, fields_of
+from adapters.hl7.message import Hl7Message, Separators, fields_of
 
 NUMERIC = frozenset((b"NM", b"NA", b"NR", b"MA", b"SN"))
 
@@ -23,7 +23,7 @@ _SET_ID = frozenset((1,))
 _KINDS = (b"MR", b"PI", b"PT")  # table 0203: what a hospital files a person under, best first
 
 
-def count(message: Message, deidentifier: Deidentifier, counters: Counter[str]) -> None:
+def count(message: Hl7Message, deidentifier: Deidentifier, counters: Counter[str]) -> None:
     """Count every identifying field that is not empty; undecodable ones too, as `charset_errors`."""
     seen, unreadable = 0, 0
     for segment in message.segments:
@@ -35,7 +35,7 @@ def count(message: Message, deidentifier: Deidentifier, counters: Counter[str]) 
         counters["charset_errors"] += unreadable
 
 
-def patient(pid: bytes, message: Message, deidentifier: Deidentifier) -> str | None:
+def patient(pid: bytes, message: Hl7Message, deidentifier: Deidentifier) -> str | None:
     """The pseudonym of the person of a PID segment, None where it holds no id (nobody is admitted)."""
     separators = message.separators
     fields = fields_of(pid, separators, 5)

@@ -73,7 +73,7 @@ class Separators:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class Hl7Message:
     """One message; `header[n]` is MSH-n, `segments` are as they came, MSH first.
 
     `charset` is empty where MSH-18 names one that is not supported.
@@ -109,7 +109,7 @@ class Message:
         return True
 
 
-def parse(frame: bytes) -> Message:
+def parse(frame: bytes) -> Hl7Message:
     """Split a message into segments and read its MSH.
 
     Raises:
@@ -127,10 +127,10 @@ def parse(frame: bytes) -> Message:
     # MSH-1 is the separator itself: with it put in, header[n] is MSH-n
     first, *others = segments[0].split(separators.field, MAX_FIELDS)
     header = [first, separators.field, *others]
-    return Message(separators, header, segments, _charset(header, separators), odd)
+    return Hl7Message(separators, header, segments, _charset(header, separators), odd)
 
 
-def require_report(message: Message) -> None:
+def require_report(message: Hl7Message) -> None:
     """Refuse what is no observation report of HL7 v2 that can be answered; an ACK passes.
 
     Raises:
@@ -150,7 +150,7 @@ def require_report(message: Message) -> None:
         raise Unfit(Mismatch("MSH", 1, 10, 101, "no message control id"))
 
 
-def observed_at(message: Message) -> bytes:
+def observed_at(message: Hl7Message) -> bytes:
     """The first OBR-7, else MSH-7: with MSH-10 what a message is known by when it comes again."""
     for segment in message.segments:
         if segment.startswith(b"OBR"):

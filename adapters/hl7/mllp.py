@@ -33,7 +33,7 @@ class TooLong(bytes):
     """The beginning of a message that was longer than allowed: enough to refuse it by its name."""
 
 
-class Frames:
+class MllpFrames:
     """Cuts a stream of bytes into messages; counts what is none."""
 
     def __init__(self, max_bytes: int, counters: Counter[str]) -> None:
@@ -126,17 +126,17 @@ class Frames:
 class Arrival(NamedTuple):
     """A message and when it came; without one the peer has ended, and `error` says why."""
 
-    peer: Peer
+    peer: MllpPeer
     frame: bytes | None
     at_ns: int
     error: AdapterError | None = None
 
 
-class Peer:
+class MllpPeer:
     """One connection; a task of its own reads it into the inbox."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: Frames, half_s: float
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: MllpFrames, half_s: float
     ) -> None:
         self.time: DeviceClock | None = None  # its clock, once it was heard
         self._reader = reader
@@ -200,7 +200,7 @@ class Peer:
         self._writer.transport.abort()
 
 
-class Line:
+class MllpConnections:
     """All connections to one device: the one that we made, or those that were made to us.
 
     Of `most` connections the newest replaces the oldest: a monitor whose line broke comes back by a new one.
@@ -220,10 +220,10 @@ class Line:
     ) -> None:
         self.refused = ""  # why TLS failed with the last one that tried
         self.inbox: asyncio.Queue[Arrival] = asyncio.Queue(_WAITING)
-        self.peers: dict[Peer, asyncio.Task[None]] = {}
+        self.peers: dict[MllpPeer, asyncio.Task[None]] = {}
         self._clock = clock
         self._counters = counters
-        self._new_frames: Callable[[], Frames] = lambda: Frames(max_bytes, counters)
+        self._new_frames: Callable[[], MllpFrames] = lambda: MllpFrames(max_bytes, counters)
         self._half_s = half_s
         self._most = most
         self._allowed = allowed
@@ -258,7 +258,7 @@ class Line:
         """
         self._server = await asyncio.start_server(self._accept, host or None, port)
 
-    def ended(self, peer: Peer) -> None:
+    def ended(self, peer: MllpPeer) -> None:
         """A peer's end has been read from the inbox."""
         self.peers.pop(peer, None)
 
@@ -316,7 +316,7 @@ class Line:
         self._join(reader, writer)
 
     def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer(reader, writer, self._new_frames(), self._half_s)
+        peer = MllpPeer(reader, writer, self._new_frames(), self._half_s)
         self.peers[peer] = asyncio.create_task(peer.receive(self.inbox, self._clock), name="hl7-peer")
 
 

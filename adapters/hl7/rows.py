@@ -14,7 +14,7 @@ from adapters.base import Reading, Value
 from adapters.hl7.catalog import Catalog, Target, Vital, Waveform
 from adapters.hl7.deidentify import Deidentifier
 from adapters.hl7.identity import patient
-from adapters.hl7.message import Message, Mismatch, fields_of, part, time_ns
+from adapters.hl7.message import Hl7Message, Mismatch, fields_of, part, time_ns
 from adapters.hl7.units import plain, ucum
 from adapters.hl7.waves import Samples, Wave
 from wire.clock import NS_PER_MS
@@ -45,7 +45,7 @@ class Obx(NamedTuple):
 
 
 @dataclass(slots=True)
-class Group:
+class ObservationGroup:
     """One OBR with its OBX segments."""
 
     times: Times
@@ -103,10 +103,10 @@ class Bedside:
         self._last_ns = -1
         self._told = False
 
-    def readings(self, message: Message, times: Times, mismatches: list[Mismatch]) -> Iterator[Reading]:
+    def readings(self, message: Hl7Message, times: Times, mismatches: list[Mismatch]) -> Iterator[Reading]:
         """Rows of a message in its order; what it does not keep is added to `mismatches`."""
         note: _Note = mismatches.append
-        group = Group(times)
+        group = ObservationGroup(times)
         number, skipped = 0, 0
         for segment in message.segments:
             name = segment[:3]
@@ -121,16 +121,16 @@ class Bedside:
                     group.observations.append(Obx(number, target, fields))
             elif name == b"OBR":
                 yield from self._group(group, message, note)
-                group = Group(self._group_times(segment, message, times))
+                group = ObservationGroup(self._group_times(segment, message, times))
             elif name == b"PID":
                 yield from self._group(group, message, note)
-                group = Group(times)
+                group = ObservationGroup(times)
                 yield from self._admit(segment, message, times)
         yield from self._group(group, message, note)
         if skipped:
             self._counters["not_configured"] += skipped
 
-    def _group_times(self, obr: bytes, message: Message, times: Times) -> Times:
+    def _group_times(self, obr: bytes, message: Hl7Message, times: Times) -> Times:
         raw = part(fields_of(obr, message.separators, 8), 7, 1, message.separators)
         at_ns = times.own(raw)
         if at_ns is not None:
@@ -140,7 +140,7 @@ class Bedside:
         self._counters["bad_time"] += 1
         return replace(times, doubt=Quality.UNCERTAIN)
 
-    def _admit(self, pid: bytes, message: Message, times: Times) -> Iterator[Reading]:
+    def _admit(self, pid: bytes, message: Hl7Message, times: Times) -> Iterator[Reading]:
         pseudonym = patient(pid, message, self._deidentifier)
         if self.current is None or self.current[0] != pseudonym:
             if self.current is not None:
@@ -153,7 +153,7 @@ class Bedside:
             at_ns = times.base_ns + times.shift_ns
             yield Reading(self.prefix + "patient", at_ns, values, quality=times.doubt)
 
-    def _group(self, group: Group, message: Message, note: _Note) -> Iterator[Reading]:
+    def _group(self, group: ObservationGroup, message: Hl7Message, note: _Note) -> Iterator[Reading]:
         rows: dict[int, _Row] = {}
         times = group.times
         stamped = [self._own_time(obx, times, message) for obx in group.observations]
@@ -179,7 +179,7 @@ class Bedside:
         own: _Own,
         times: Times,
         rows: dict[int, _Row],
-        message: Message,
+        message: Hl7Message,
         note: _Note,
     ) -> None:
         name, rank = obx.target.name, obx.target.rank
@@ -209,7 +209,7 @@ class Bedside:
         values: dict[str, Value] = {name: row.values.get(name) for name in self._vitals}
         return Reading(self.prefix + "vitals", at_ns, self._deidentifier.release(values), quality=quality)
 
-    def _value(self, obx: Obx, said: Vital, message: Message, note: _Note) -> tuple[Value, Quality]:
+    def _value(self, obx: Obx, said: Vital, message: Hl7Message, note: _Note) -> tuple[Value, Quality]:
         fields, separators = obx.fields, message.separators
         quality = self._said_quality(fields, message)
         raw = fields[5].strip()
@@ -234,7 +234,7 @@ class Bedside:
             quality = quality.worse(Quality.UNCERTAIN)
         return _typed(converted, said.t, quality)
 
-    def convert(self, number: float, unit: bytes, said: Vital, message: Message) -> float | None:
+    def convert(self, number: float, unit: bytes, said: Vital, message: Hl7Message) -> float | None:
         """A number in the declared unit; None where its own is another and no conversion is configured."""
         found = ucum(unit, message.separators)
         if found is None or found == plain(said.unit):
@@ -244,7 +244,7 @@ class Bedside:
                 return number * conversion.factor + conversion.offset
         return None
 
-    def _said_quality(self, fields: list[bytes], message: Message) -> Quality:
+    def _said_quality(self, fields: list[bytes], message: Hl7Message) -> Quality:
         """What the monitor itself says of a value in OBX-8 and OBX-11."""
         quality = Quality.GOOD
         if fields[8]:
@@ -255,7 +255,7 @@ class Bedside:
         status = _STATUS.get(fields[11], Quality.BAD)
         return quality.worse(status)
 
-    def _own_time(self, obx: Obx, times: Times, message: Message) -> _Own:
+    def _own_time(self, obx: Obx, times: Times, message: Hl7Message) -> _Own:
         """OBX-14, None where there is none, and what is to be said of the observation's time."""
         if not obx.fields[14]:
             return None, times.doubt
@@ -267,7 +267,7 @@ class Bedside:
     # --- waveforms
 
     def _channel(
-        self, obx: Obx, own: _Own, attributes: list[Obx], times: Times, message: Message, note: _Note
+        self, obx: Obx, own: _Own, attributes: list[Obx], times: Times, message: Hl7Message, note: _Note
     ) -> Iterator[Reading]:
         wave = self._waves[obx.target.name]
         samples = self._samples(obx, attributes, wave.said, message, note)
@@ -282,7 +282,7 @@ class Bedside:
         yield from wave.rows(samples, at_ns + times.shift_ns, quality)
 
     def _samples(
-        self, obx: Obx, attributes: list[Obx], said: Waveform, message: Message, note: _Note
+        self, obx: Obx, attributes: list[Obx], said: Waveform, message: Hl7Message, note: _Note
     ) -> Samples | None:
         fields, separators = obx.fields, message.separators
         if fields[2] != b"NA" or not fields[5]:

@@ -13,7 +13,7 @@ from adapters.mqtt.payload import Unusable, any_json
 from wire.messages import Quality
 
 Found = Mapping[str, object]  # what a line says of each place: text, or a value of JSON
-Reader = Callable[[str], Found | None]  # None: the line does not match
+LineReader = Callable[[str], Found | None]  # None: the line does not match
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -31,7 +31,7 @@ _PATH = "."
 _PAIR = re.compile(r"([^\s,;=:]+)\s*[=:]\s*([^\s,;]*)")
 
 
-def csv_reader(places: Mapping[str, str], separator: str) -> Reader:
+def csv_reader(places: Mapping[str, str], separator: str) -> LineReader:
     """Places are column numbers from 1; a line with fewer columns than are asked for does not match.
 
     Raises:
@@ -59,7 +59,7 @@ def csv_reader(places: Mapping[str, str], separator: str) -> Reader:
     return read
 
 
-def json_reader(places: Mapping[str, str], _separator: str) -> Reader:
+def json_reader(places: Mapping[str, str], _separator: str) -> LineReader:
     """Places are paths of keys and list positions (from 0) with dots between: `air.temp`, `values.0`."""
     paths = {name: place.split(_PATH) for name, place in places.items()}
 
@@ -75,7 +75,7 @@ def json_reader(places: Mapping[str, str], _separator: str) -> Reader:
     return read
 
 
-def pair_reader(places: Mapping[str, str], separator: str) -> Reader:
+def pair_reader(places: Mapping[str, str], separator: str) -> LineReader:
     """`T=23.5 H:40`: places are keys; pairs stand apart by `separator`, or by , ; and blanks."""
 
     def read(line: str) -> Found | None:
@@ -92,7 +92,7 @@ def _halves(pair: str) -> tuple[str, str]:
     return (key, value) if mark else ("", "")
 
 
-def pattern_reader(places: Mapping[str, str], pattern: str) -> Reader:
+def pattern_reader(places: Mapping[str, str], pattern: str) -> LineReader:
     """Places are names of the pattern's groups; the whole line has to match.
 
     Raises:

@@ -30,7 +30,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class LineSource:
     """Where lines come from: `host` and `port`, or `path` with the settings of its UART."""
 
     url: str
@@ -40,7 +40,7 @@ class Source:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, url: str) -> Source:
+    def parse(cls, url: str) -> LineSource:
         """Read `serial:///dev/ttyUSB0?baud=9600&bits=8&parity=N&stop=1` or `tcp://host:port`.
 
         Raises:
@@ -67,7 +67,7 @@ class Lines:
     and counted in `counters["too_long"]`.
     """
 
-    def __init__(self, source: Source, counters: Counter[str], *, max_line: int) -> None:
+    def __init__(self, source: LineSource, counters: Counter[str], *, max_line: int) -> None:
         self._source = source
         self._counters = counters
         self._max = max_line
@@ -180,7 +180,7 @@ class Lines:
 class Judge:
     """Counts what is no good line; too many in a row is another device, or another baud rate."""
 
-    def __init__(self, source: Source, counters: Counter[str], log: logging.Logger, limit: int) -> None:
+    def __init__(self, source: LineSource, counters: Counter[str], log: logging.Logger, limit: int) -> None:
         self._url = source.url
         self._counters = counters
         self._log = log

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading
 from adapters.device_time import DeviceClock
 from adapters.modbus.options import ModbusOptions, check, map_of
-from adapters.modbus.reader import Reader, Sample
-from adapters.modbus.session import Line, Refused, Session
+from adapters.modbus.reader import RegisterReader, Sample
+from adapters.modbus.session import ExceptionResponse, ModbusConnection, ModbusUrl
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.messages import Quality, Stream
 
@@ -30,11 +30,13 @@ class Modbus(Adapter[ModbusOptions]):
 
     def __init__(self, options: ModbusOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        self._line = Line.parse(options.url)
+        self._line = ModbusUrl.parse(options.url)
         self._named = map_of(options)
         check(options, self._line)
-        self._reader = Reader(self._named, url=options.url, unit_id=options.unit_id, counters=self.counters)
-        self._session: Session | None = None
+        self._reader = RegisterReader(
+            self._named, url=options.url, unit_id=options.unit_id, counters=self.counters
+        )
+        self._session: ModbusConnection | None = None
         self._first: Sample | None = None
         self._time = DeviceClock(
             options.url, log, self.counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
@@ -51,7 +53,7 @@ class Modbus(Adapter[ModbusOptions]):
     async def open(self) -> None:
         """Connect, see that it is the device the map describes, and that each register can be read."""
         options = self.options
-        self._session = Session(
+        self._session = ModbusConnection(
             self._line,
             options.unit_id,
             timeout_s=options.timeout_s,
@@ -63,7 +65,7 @@ class Modbus(Adapter[ModbusOptions]):
             sample = await self._session.alone(self._meet(self._session))
             # a slow device may end idle connections: then what opening shows is all there is to have
             self._first = sample if options.period_s >= _SLOW_S else None
-        except Refused as error:
+        except ExceptionResponse as error:
             await self.close()
             raise DeviceUnreachable(f"{options.url} is not ready: {error}") from error
         except BaseException:
@@ -80,8 +82,8 @@ class Modbus(Adapter[ModbusOptions]):
         """A row for each new sample, for ever."""
         if self._session is None:
             raise DeviceUnreachable(f"{self.options.url} is not open")
-        age = _Age(self.options, self.clock)
-        pace = _Pace(self.options, self.clock, self.counters)
+        age = _SampleAge(self.options, self.clock)
+        pace = _PollSchedule(self.options, self.clock, self.counters)
         first, self._first = self._first, None
         if first is not None:
             yield self._row(first)
@@ -89,7 +91,7 @@ class Modbus(Adapter[ModbusOptions]):
             await pace.next()
             try:
                 sample = await self._session.alone(self._reader.sample(self._session))
-            except Refused as error:  # busy, or broken for a while: other codes end in an error
+            except ExceptionResponse as error:  # busy, or broken for a while: other codes end in an error
                 self.counters[f"exception_{error.code}"] += 1
                 age.check(f"refuses: {error}")
                 continue
@@ -100,7 +102,7 @@ class Modbus(Adapter[ModbusOptions]):
             age.fresh()
             yield self._row(sample)
 
-    async def _meet(self, session: Session) -> Sample:
+    async def _meet(self, session: ModbusConnection) -> Sample:
         await self._reader.check_identity(session)
         return await self._reader.sample(session)
 
@@ -135,7 +137,7 @@ class Modbus(Adapter[ModbusOptions]):
         return self._time.stamp(int(raw * _NS_OF[place.unit]) if place and usable else None, now_ns)
 
 
-class _Pace:
+class _PollSchedule:
     """Polls on a fixed schedule, half a poll's period off the device's samples where its clock is ours."""
 
     def __init__(self, options: ModbusOptions, clock: Clock, counters: Counter[str]) -> None:
@@ -163,7 +165,7 @@ class _Pace:
         return -(-(now_ns - half) // self._step_ns) * self._step_ns + half
 
 
-class _Age:
+class _SampleAge:
     """How long there has been no new sample, in the device's time."""
 
     def __init__(self, options: ModbusOptions, clock: Clock) -> None:

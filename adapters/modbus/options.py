@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from adapters.base import Options, OptionsError
 from adapters.modbus.register_map import NamedMap, RegisterMap, mistakes, read_map
-from adapters.modbus.session import Line
+from adapters.modbus.session import ModbusUrl
 
 
 class ModbusOptions(Options, RegisterMap, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ def map_of(options: ModbusOptions) -> NamedMap:
     return read_map(options.map)
 
 
-def check(options: ModbusOptions, line: Line) -> None:
+def check(options: ModbusOptions, line: ModbusUrl) -> None:
     if line.kind != "tcp" and not 1 <= options.unit_id <= 247:
         raise OptionsError(f"unit_id {options.unit_id} is no unit of a serial line: those are 1 to 247")
     if 0 < options.data_age_s <= options.period_s:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from adapters.base import DeviceUnreachable, ProtocolViolation, Value
 from adapters.modbus.register_map import NamedMap
-from adapters.modbus.session import Refused, Session
+from adapters.modbus.session import ExceptionResponse, ModbusConnection
 from adapters.modbus.values import Block, Item, blocks, value
 from wire.messages import Quality
 
@@ -34,7 +34,7 @@ class Sample:
         return self.time if self.counter is None else self.counter
 
 
-class Reader:
+class RegisterReader:
     """Reads what the map names; `url` and `unit_id` are for what it has to say."""
 
     def __init__(self, named: NamedMap, *, url: str, unit_id: int, counters: Counter[str]) -> None:
@@ -57,11 +57,11 @@ class Reader:
         together = self._marker is None or len(self._blocks) == 1
         return len(self._blocks) + (0 if together else 1)
 
-    async def sample(self, session: Session) -> Sample:
+    async def sample(self, session: ModbusConnection) -> Sample:
         """All registers once; again where the device took a new sample meanwhile.
 
         Raises:
-            Refused: the device is busy or says that it is broken.
+            ExceptionResponse: the device is busy or says that it is broken.
             AdapterError: it did not answer, or refuses what the map says it has.
         """
         for _ in range(_TORN_TRIES):
@@ -76,11 +76,11 @@ class Reader:
             self._counters["torn"] += 1
         return self._judged(raw, Quality.UNCERTAIN)
 
-    async def check_identity(self, session: Session) -> None:
+    async def check_identity(self, session: ModbusConnection) -> None:
         """See that the device is the one the map is for.
 
         Raises:
-            Refused: the device is busy or says that it is broken.
+            ExceptionResponse: the device is busy or says that it is broken.
             AdapterError: it is another one, or does not say.
         """
         expected = self._named.map.identity
@@ -98,10 +98,10 @@ class Reader:
                     f" expects {place.value}"
                 )
 
-    async def _check_objects(self, session: Session, expected: dict[int, str], where: str) -> None:
+    async def _check_objects(self, session: ModbusConnection, expected: dict[int, str], where: str) -> None:
         try:
             found = await session.identify()
-        except Refused as error:
+        except ExceptionResponse as error:
             if error.code in _PASSING:
                 raise
             raise ProtocolViolation(
@@ -119,27 +119,29 @@ class Reader:
         counter = raw.get(_COUNTER)
         return Sample(values, quality, None if counter is None else int(counter), raw.get(_TIME))
 
-    async def _number(self, session: Session, item: Item) -> int | float:
+    async def _number(self, session: ModbusConnection, item: Item) -> int | float:
         block = Block(item.place.kind, item.address, item.place.words, (item,))
         return item.number(await self._ask(session, block))
 
-    async def _ask(self, session: Session, block: Block) -> Sequence[int]:
+    async def _ask(self, session: ModbusConnection, block: Block) -> Sequence[int]:
         try:
             return await session.read(block.kind, block.address, block.count)
-        except Refused as error:
+        except ExceptionResponse as error:
             if error.code in _PASSING:
                 raise
             if error.code in _NOT_BEHIND_THE_GATEWAY:
                 raise DeviceUnreachable(f"{self._url}: unit {self._unit_id}: {error}") from error
             raise await self._blame(session, block, error) from error
 
-    async def _blame(self, session: Session, block: Block, refused: Refused) -> ProtocolViolation:
+    async def _blame(
+        self, session: ModbusConnection, block: Block, refused: ExceptionResponse
+    ) -> ProtocolViolation:
         """Which entries of the map the device refuses, each asked for alone."""
         told: list[str] = []
         for item in block.items[:_BLAMED] if len(block.items) > 1 else ():
             try:
                 await session.read(item.place.kind, item.address, item.place.words)
-            except Refused as error:
+            except ExceptionResponse as error:
                 told.append(self._said(item, error))
         if len(block.items) == 1:
             told.append(self._said(block.items[0], refused))
@@ -154,7 +156,7 @@ class Reader:
             " of them alone: set `max_registers` lower, or `gap` to 0"
         )
 
-    def _said(self, item: Item, error: Refused) -> str:
+    def _said(self, item: Item, error: ExceptionResponse) -> str:
         number = item.place.register
         name, where = item.name.lstrip(":"), self._named.where(item.name)
         hint = ""

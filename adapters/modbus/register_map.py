@@ -27,7 +27,7 @@ WORDS: dict[str, int] = {
 }  # fmt: skip
 
 
-class Place(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class RegisterPlace(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """Where a number stands in the device."""
 
     register: Annotated[int, Meta(ge=0, le=65_536, description="Its number in the manual, see `base`.")]
@@ -63,7 +63,7 @@ class Place(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
         return WORDS[self.coded]
 
 
-class Register(Place, frozen=True, kw_only=True):
+class Register(RegisterPlace, frozen=True, kw_only=True):
     """One field: value = (raw number) x scale + offset."""
 
     bit: (
@@ -116,7 +116,7 @@ class Register(Place, frozen=True, kw_only=True):
         return Field(t=t, unit=self.unit, dec=self.dec, min=self.min, max=self.max, desc=self.desc)
 
 
-class Expected(Place, frozen=True, kw_only=True):
+class ExpectedValue(RegisterPlace, frozen=True, kw_only=True):
     """A register that says which device this is."""
 
     value: Annotated[int, Meta(description="The raw number it must hold.")]
@@ -127,14 +127,14 @@ class Expected(Place, frozen=True, kw_only=True):
             raise ValueError(f"an expected value is a whole number, not {self.coded}")
 
 
-class Identity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class DeviceIdentity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """What the device must say of itself; one that says otherwise is another device."""
 
     vendor: Annotated[str, Meta(max_length=245, description="VendorName, by function 43/14.")] = ""
     product: Annotated[str, Meta(max_length=245, description="ProductCode, by function 43/14.")] = ""
     revision: Annotated[str, Meta(max_length=245, description="MajorMinorRevision, by function 43/14.")] = ""
     registers: Annotated[
-        list[Expected], Meta(max_length=16, description="Registers with the number each must hold.")
+        list[ExpectedValue], Meta(max_length=16, description="Registers with the number each must hold.")
     ] = []
 
     @property
@@ -143,7 +143,7 @@ class Identity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
         return {at: said for at, said in enumerate((self.vendor, self.product, self.revision)) if said}
 
 
-class Counter(Place, frozen=True, kw_only=True):
+class Counter(RegisterPlace, frozen=True, kw_only=True):
     """A number that grows by one with each sample of the device."""
 
     def __post_init__(self) -> None:
@@ -152,7 +152,7 @@ class Counter(Place, frozen=True, kw_only=True):
             raise ValueError(f"a sample counter is u16, u32 or u64, not {self.coded}")
 
 
-class Time(Place, frozen=True, kw_only=True):
+class Time(RegisterPlace, frozen=True, kw_only=True):
     """When the device took its sample, counted from 1970-01-01 UTC."""
 
     unit: Annotated[Literal["s", "ms", "us"], Meta(description="What it counts.")] = "s"
@@ -186,7 +186,7 @@ class RegisterMap(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
     registers: Annotated[
         dict[str, Register], Meta(max_length=1_000, description="Field name to register.")
     ] = msgspec.field(default_factory=dict)
-    identity: Annotated[Identity, Meta(description="What the device must say of itself.")] | None = None
+    identity: Annotated[DeviceIdentity, Meta(description="What the device must say of itself.")] | None = None
     counter: (
         Annotated[Counter, Meta(description="Its sample counter: only a new sample gives a row.")] | None
     ) = None
@@ -233,7 +233,7 @@ def mistakes(found: RegisterMap) -> Iterator[Mistake]:
     for name in found.registers:
         if not FIELD.fullmatch(name):
             yield ("registers", name), f"{name!r} is no field name (a-z, 0-9 and '_', a letter first)"
-    entries: list[tuple[tuple[str | int, ...], Place]] = [
+    entries: list[tuple[tuple[str | int, ...], RegisterPlace]] = [
         (("registers", name), register) for name, register in found.registers.items()
     ]
     entries += [

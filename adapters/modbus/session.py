@@ -50,7 +50,7 @@ _PARITIES = ("N", "E", "O")
 _FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 
 
-class Refused(Exception):
+class ExceptionResponse(Exception):
     """The device answered a request with an exception code."""
 
     def __init__(self, code: int) -> None:
@@ -59,7 +59,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ModbusUrl:
     """Where a device is; what a `url` says."""
 
     url: str
@@ -71,7 +71,7 @@ class Line:
     stop: int = 1
 
     @classmethod
-    def parse(cls, url: str) -> Line:
+    def parse(cls, url: str) -> ModbusUrl:
         """Read `tcp://host:port`, `rtu+tcp://host:port` or `rtu:///dev/ttyUSB0?baud=9600&parity=N&stop=1`.
 
         Raises:
@@ -98,11 +98,11 @@ class Line:
         return cls(url, kind, parts.hostname, port or 502)
 
 
-class Session:
+class ModbusConnection:
     """One connection to one unit, one request at a time: `await session.alone(...)` around what asks."""
 
     def __init__(
-        self, line: Line, unit_id: int, *, timeout_s: float, retries: int, counters: Counter[str]
+        self, line: ModbusUrl, unit_id: int, *, timeout_s: float, retries: int, counters: Counter[str]
     ) -> None:
         self._line = line
         self._unit = unit_id
@@ -110,7 +110,7 @@ class Session:
         self._retries = retries
         self._counters = counters
         self._client: ModbusBaseClient | None = None
-        self._framer: _Careful = (_Tcp if line.kind == "tcp" else _Rtu)(self._garbage)
+        self._framer: _CarefulFramer = (_TcpFramer if line.kind == "tcp" else _RtuFramer)(self._garbage)
         self._fate: asyncio.Future[AdapterError] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
@@ -162,7 +162,7 @@ class Session:
         """`count` registers or bits from `address`, which counts from 0.
 
         Raises:
-            Refused: the device answered with an exception code.
+            ExceptionResponse: the device answered with an exception code.
             AdapterError: it did not answer, or not what it was asked.
         """
         client = self._connected()
@@ -185,7 +185,7 @@ class Session:
         """VendorName, ProductCode and MajorMinorRevision by object id 0, 1, 2 (function 43/14).
 
         Raises:
-            Refused: the device does not know the function.
+            ExceptionResponse: the device does not know the function.
             AdapterError: it did not answer, or not what it was asked.
         """
         client = self._connected()
@@ -217,7 +217,7 @@ class Session:
             self._counters["retries"] += answer.retries
             await self._settle(answer.retries, self._timeout_s * (answer.retries + 1))
         if answer.isError():
-            raise Refused(answer.exception_code)
+            raise ExceptionResponse(answer.exception_code)
         return answer
 
     async def _misfit(self) -> None:
@@ -312,7 +312,7 @@ class Session:
         return f"{line.url} cannot be opened: it is no serial port, or another program uses it"
 
 
-class _Careful(FramerBase):
+class _CarefulFramer(FramerBase):
     """A framer that never raises into the event loop, and says what pymodbus keeps to itself."""
 
     protocol_id = slice(0)  # where the protocol's own mark stands, all zeros
@@ -340,15 +340,15 @@ class _Careful(FramerBase):
             return len(data), None
 
 
-class _Tcp(_Careful, FramerSocket):
+class _TcpFramer(_CarefulFramer, FramerSocket):
     protocol_id = slice(2, 4)  # always 0; MODBUS Messaging on TCP/IP V1.0b, 3.1.3
 
 
-class _Rtu(_Careful, FramerRTU):
+class _RtuFramer(_CarefulFramer, FramerRTU):
     pass
 
 
-def _serial(url: str) -> Line:
+def _serial(url: str) -> ModbusUrl:
     parts = urlsplit(url)
     if parts.netloc or not parts.path.startswith("/") or parts.path == "/":
         raise OptionsError(f"url {url!r} is not rtu:///dev/ttyUSB0?baud=9600: three slashes, then the path")
@@ -362,4 +362,4 @@ def _serial(url: str) -> Line:
         raise OptionsError(f"url {url!r}: baud {baud!r} is not 50 to 4000000")
     if parity not in _PARITIES or stop not in ("1", "2"):
         raise OptionsError(f"url {url!r}: parity is N, E or O and stop 1 or 2")
-    return Line(url, "rtu", parts.path, 0, int(baud), parity, int(stop))
+    return ModbusUrl(url, "rtu", parts.path, 0, int(baud), parity, int(stop))

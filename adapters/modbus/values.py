@@ -10,7 +10,7 @@ from functools import lru_cache
 from msgspec import UNSET
 
 from adapters.base import Value
-from adapters.modbus.register_map import MAX_BITS, NamedMap, Place, Register
+from adapters.modbus.register_map import MAX_BITS, NamedMap, Register, RegisterPlace
 from wire.messages import Quality
 
 _FORMATS = {
@@ -23,12 +23,12 @@ class Item:
     """One entry of the map at its place on the wire; `address` counts from 0."""
 
     name: str
-    place: Place
+    place: RegisterPlace
     address: int
     order: str
 
     @classmethod
-    def of(cls, name: str, place: Place, named: NamedMap) -> Item:
+    def of(cls, name: str, place: RegisterPlace, named: NamedMap) -> Item:
         """`place` with what its map leaves to all."""
         order = named.map.order if place.order is UNSET else place.order
         return cls(name, place, place.register - named.map.base, order)

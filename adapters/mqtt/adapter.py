@@ -18,7 +18,7 @@ from adapters.mqtt.payload import (
     instant_ns,
     text_of,
 )
-from adapters.mqtt.session import MqttAdapter, Received
+from adapters.mqtt.session import MqttAdapter, TopicMessage
 from wire.clock import Clock
 from wire.messages import Quality, Stream
 
@@ -53,7 +53,7 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         """One signal stream."""
         return {self.options.stream: Stream(fields=self._fields)}
 
-    def rows(self, message: Received) -> Iterable[Reading]:
+    def rows(self, message: TopicMessage) -> Iterable[Reading]:
         """One row."""
         options = self.options
         if message.retained:

@@ -30,7 +30,7 @@ _WRONG_PROTOCOL = (1, 132)  # reason codes of a CONNACK: 3.1.1, 5
 _NO_ENTRY = {134: "the user name or password is wrong", 135: "this client is not allowed"}
 
 
-class WrongProtocol(DeviceUnreachable):
+class UnsupportedMqttVersion(DeviceUnreachable):
     """The broker does not speak this version of MQTT, or hung up during the greeting as some then do."""
 
 
@@ -50,7 +50,7 @@ class Secrets(NamedTuple):
         return cls(broker.password(), broker.ssl_context())
 
 
-class Link(aiomqtt.Client):
+class ReadOnlyClient(aiomqtt.Client):
     """Use once: `await link.open()`, then `await link.shut()` whatever happens.
 
     `arrived` is called for each message as it is read from the socket, `ended` once when the connection
@@ -91,7 +91,7 @@ class Link(aiomqtt.Client):
         """Connect.
 
         Raises:
-            WrongProtocol: the other version of MQTT may work.
+            UnsupportedMqttVersion: the other version of MQTT may work.
             DeviceUnreachable: in whatever other way it failed.
         """
         self._disconnected.add_done_callback(self._lost)
@@ -186,14 +186,14 @@ class Link(aiomqtt.Client):
 
     def _fail_greeting(self, why: str) -> None:
         if not self._connected.done():  # aiomqtt would wait for a CONNACK that cannot come any more
-            self._connected.set_exception(_Closed(why))
+            self._connected.set_exception(_ClosedInGreeting(why))
             self._connected.exception()  # seen, in case nobody waits
 
     def _refused(self, error: aiomqtt.MqttError) -> DeviceUnreachable:
         code = getattr(error, "rc", None)
         number = getattr(code, "value", code)
-        if number in _WRONG_PROTOCOL or isinstance(error, _Closed):
-            return WrongProtocol(f"{self._where} hung up during the greeting: {error}")
+        if number in _WRONG_PROTOCOL or isinstance(error, _ClosedInGreeting):
+            return UnsupportedMqttVersion(f"{self._where} hung up during the greeting: {error}")
         if number in _NO_ENTRY:
             why = f"{_NO_ENTRY[number]}; see username and password_file"
             return DeviceUnreachable(f"{self._where} does not let us in: {why}")
@@ -206,5 +206,5 @@ class Link(aiomqtt.Client):
                 self._dialled.shutdown(socket.SHUT_RDWR)
 
 
-class _Closed(aiomqtt.MqttError):
+class _ClosedInGreeting(aiomqtt.MqttError):
     pass

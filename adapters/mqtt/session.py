@@ -17,7 +17,7 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.matcher import MQTTMatcher
 
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, OptionsError, Reading
-from adapters.mqtt.link import Link, Protocol, Secrets, WrongProtocol
+from adapters.mqtt.link import Protocol, ReadOnlyClient, Secrets, UnsupportedMqttVersion
 from adapters.mqtt.options import MqttOptions, bare_filter, broker_of, check_filters
 from adapters.mqtt.payload import Unusable
 from wire.broker import Broker
@@ -27,7 +27,7 @@ from wire.errors import ConfigError
 _QUEUE_BYTES = 16 * 2**20  # of messages that wait for a slow reader
 
 
-class Received(NamedTuple):
+class TopicMessage(NamedTuple):
     """One message and when it came, Unix ns."""
 
     topic: str
@@ -44,8 +44,8 @@ class MqttAdapter(Adapter[MqttOptionsT]):
 
     def __init__(self, options: MqttOptionsT, clock: Clock) -> None:
         super().__init__(options, clock)
-        self.broker_of = broker_of(options)
-        self._session: Session | None = None
+        self._broker = broker_of(options)
+        self._session: TopicSession | None = None
         check_filters(self.topics())
 
     @abstractmethod
@@ -53,7 +53,7 @@ class MqttAdapter(Adapter[MqttOptionsT]):
         """Topic filters, from the options alone."""
 
     @abstractmethod
-    def rows(self, message: Received) -> Iterable[Reading]:
+    def rows(self, message: TopicMessage) -> Iterable[Reading]:
         """The readings of one message, which may be none.
 
         Raises:
@@ -71,8 +71,8 @@ class MqttAdapter(Adapter[MqttOptionsT]):
 
     async def open(self) -> None:
         """Connect and subscribe: a slow topic may say nothing for long, so nothing more is asked for."""
-        self._session = Session(
-            self.options, self.broker_of, self.topics(), self.clock, self.counters, self.last_words
+        self._session = TopicSession(
+            self.options, self._broker, self.topics(), self.clock, self.counters, self.last_words
         )
         await self._session.open()
 
@@ -106,7 +106,7 @@ class MqttAdapter(Adapter[MqttOptionsT]):
             session.wait_longer(now() - given_s)  # that the reader took its time is no silence
 
 
-class Session:
+class TopicSession:
     """One connection with its subscriptions and a bounded queue of what came."""
 
     def __init__(
@@ -121,15 +121,15 @@ class Session:
         self.why = ""  # the last message was of no use
         self._said = said  # the device's last words
         self._options = options
-        self.broker_of = broker
+        self._broker = broker
         self._topics = topics
         self._asked: Any = MQTTMatcher()  # type: ignore[no-untyped-call]  # paho's is untyped
         for topic in topics:
             self._asked[bare_filter(topic)] = True
         self._clock = clock
         self._counters = counters
-        self._link: Link | None = None
-        self._waiting: deque[Received] = deque()
+        self._link: ReadOnlyClient | None = None
+        self._waiting: deque[TopicMessage] = deque()
         self._bytes = 0
         self._news = asyncio.Event()
         self._deadline_s = 0.0
@@ -179,7 +179,7 @@ class Session:
                 f" {self._options.silence_s:g} s{self._said()}{self.why}"
             )
 
-    async def next(self) -> Received:
+    async def next(self) -> TopicMessage:
         """The next message.
 
         Raises:
@@ -205,17 +205,19 @@ class Session:
     async def _connect(self) -> None:
         client_id = self._options.client_id or f"edgebed-{secrets.token_hex(8)}"
         try:
-            read = await asyncio.to_thread(Secrets.read, self.broker_of)
+            read = await asyncio.to_thread(Secrets.read, self._broker)
         except ConfigError as error:
             raise OptionsError(str(error)) from error
         wanted = str(self._options.protocol)
         tries: list[Protocol] = ["3.1.1", "5"] if wanted == "auto" else ["5" if wanted == "5" else "3.1.1"]
         for protocol in tries:
             await self.close()
-            self._link = Link(self.broker_of, read, client_id, protocol, self._arrived, self._news.set)
+            self._link = ReadOnlyClient(
+                self._broker, read, client_id, protocol, self._arrived, self._news.set
+            )
             try:
                 await self._link.open()
-            except WrongProtocol:
+            except UnsupportedMqttVersion:
                 if protocol == tries[-1]:
                     raise
             else:
@@ -238,7 +240,7 @@ class Session:
             return
         while len(self._waiting) >= self._options.queue or self._bytes + len(body) > _QUEUE_BYTES:
             self._drop()
-        self._waiting.append(Received(topic, body, message.retain, self._clock.now_ns()))
+        self._waiting.append(TopicMessage(topic, body, message.retain, self._clock.now_ns()))
         self._bytes += len(body)
         self._news.set()
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from adapters.base import Adapter, Reading
 from adapters.device_time import DeviceClock
-from adapters.lines.lines import Judge, Lines, Source
+from adapters.lines.lines import Judge, Lines, LineSource
 from adapters.nmea.epochs import Epoch, Epochs, Sentence, Unreadable, moment, parse
 from adapters.nmea.options import NmeaOptions
 from wire.clock import Clock
@@ -48,7 +48,7 @@ class Nmea(Adapter[NmeaOptions]):
 
     def __init__(self, options: NmeaOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        self._source = Source.parse(options.url)
+        self._source = LineSource.parse(options.url)
         self._lines = Lines(self._source, self.counters, max_line=_MAX_LINE)
         self._judge = Judge(self._source, self.counters, log, options.bad_lines)
         self._epochs = Epochs(self.counters, options.row_wait_s)

@@ -20,7 +20,7 @@ from adapters.base import (
 from adapters.can.frames import CanBus
 from adapters.can.options import check_bus
 from adapters.obd.isotp import BrokenAnswer, IsoTp, NoAnswer
-from adapters.obd.options import ObdOptions
+from adapters.obd.options import ObdOptions, check
 from adapters.obd.pids import NEGATIVE, PENDING, PIDS, Pid
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Field, Quality, Stream
@@ -35,7 +35,7 @@ _STRANGERS = 100  # answers to other questions that are passed over
 _FIRST_29 = 0x18DA00F1  # 29-bit ids, ISO 15765-4: 18DA<to><from>, the tester is F1
 
 
-class Refused(Exception):
+class NegativeResponse(Exception):
     """The control unit said no; `code` says why."""
 
     def __init__(self, code: int) -> None:
@@ -51,7 +51,7 @@ class Obd(Adapter[ObdOptions]):
     def __init__(self, options: ObdOptions, clock: Clock) -> None:
         super().__init__(options, clock)
         check_bus(options)
-        check_bus(options)
+        check(options)
         self._pids = {name: PIDS[name] for name in options.pids}
         self._bus: CanBus | None = None
         self._link: IsoTp | None = None
@@ -149,7 +149,7 @@ class Obd(Adapter[ObdOptions]):
             self.counters["broken_answers"] += 1
             self._tell_once(name, str(error))
             return None
-        except Refused as error:
+        except NegativeResponse as error:
             self._silent_s = 0.0
             self.counters[f"refused_{error}"] += 1
             self._tell_once(name, f"refused: {error}")
@@ -166,7 +166,7 @@ class Obd(Adapter[ObdOptions]):
 
         Raises:
             NoAnswer, BrokenAnswer: see `IsoTp.receive`.
-            Refused: the control unit said no.
+            NegativeResponse: the control unit said no.
         """
         if self._link is None:
             raise DeviceUnreachable(f"{self.options.where} is not open")
@@ -181,7 +181,7 @@ class Obd(Adapter[ObdOptions]):
             if answer[0] != 0x7F or len(answer) < 3 or answer[1] != service:
                 self.counters["unexpected_answers"] += 1
             elif answer[2] != PENDING:
-                raise Refused(answer[2])
+                raise NegativeResponse(answer[2])
             elif pendings < _PENDINGS:
                 pendings += 1
                 until_s = loop.time() + _PATIENCE_S
@@ -229,7 +229,7 @@ class Obd(Adapter[ObdOptions]):
                     raise DeviceStalled(
                         f"{self._unit} does not tell {what}: {error}; is the ignition on?"
                     ) from error
-            except Refused as error:
+            except NegativeResponse as error:
                 raise ProtocolViolation(f"{self._unit} refuses to tell {what}: {error}") from error
         raise AssertionError("unreachable")
 

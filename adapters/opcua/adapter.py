@@ -26,8 +26,8 @@ from adapters.device_time import DeviceClock
 from adapters.opcua.nodes import by_address, by_robotics_names, check_units
 from adapters.opcua.options import OpcUaOptions, addresses_of, check, fields_of
 from adapters.opcua.publish_response import Item, Published
-from adapters.opcua.rows import Rows
-from adapters.opcua.session import Link, check_identity, new_client, subscribe, translated
+from adapters.opcua.rows import SampleRows
+from adapters.opcua.session import OpcUaConnection, check_identity, new_client, subscribe, translated
 from wire.clock import NS_PER_MS, Clock
 from wire.messages import Quality, Stream
 
@@ -100,14 +100,14 @@ class OpcUa(Adapter[OpcUaOptions]):
         """Rows in order of time, for ever."""
         options = self.options
         loop, stream = asyncio.get_running_loop(), options.stream
-        rows = Rows(
+        rows = SampleRows(
             tuple(self._fields),
             self.counters,
             wait_s=options.row_wait_s,
             hold=options.hold,
             align_ns=int(options.align_ms * NS_PER_MS),
         )
-        link = Link(self._connected(), self.counters, options.url)
+        link = OpcUaConnection(self._connected(), self.counters, options.url)
         deadline = loop.time() + options.data_age_s
         try:
             while True:
@@ -132,7 +132,7 @@ class OpcUa(Adapter[OpcUaOptions]):
 
     # --- values
 
-    async def _next(self, link: Link, until_s: float) -> Published | None:
+    async def _next(self, link: OpcUaConnection, until_s: float) -> Published | None:
         """The next publication, None where none came by then; the request stays open for the next call."""
         if self._publishing is None:
             self._publishing = asyncio.create_task(link.publish(), name="opcua-publish")
@@ -145,7 +145,7 @@ class OpcUa(Adapter[OpcUaOptions]):
             published: Published = task.result()
         return published
 
-    def _take(self, items: Sequence[Item], rows: Rows, now_s: float) -> None:
+    def _take(self, items: Sequence[Item], rows: SampleRows, now_s: float) -> None:
         names, fields = tuple(self._fields), self._fields
         receipt_ns = self.clock.now_ns()
         by_server = self.options.time == "server"

@@ -15,7 +15,7 @@ from adapters.opcua.nodes import AXIS, check_address
 from wire.messages import Field
 
 
-class Node(FieldOptions, frozen=True, kw_only=True):
+class NodeOption(FieldOptions, frozen=True, kw_only=True):
     """One variable of the server and the field it becomes."""
 
     node: Annotated[str, Meta(description="Node id (ns=2;s=Speed, nsu=urn:x;i=7) or browse path.")]
@@ -48,7 +48,8 @@ class OpcUaOptions(Options, frozen=True, kw_only=True):
     axes: Annotated[int, Meta(ge=1, le=32, description="opc40010: how many axes it has.")] = 6
     torque: Annotated[bool, Meta(description="opc40010: also read ActualTorque, a vendor's addition.")] = True
     nodes: Annotated[
-        dict[str, str | Node], Meta(max_length=1_000, description="Field name to node, or to node with unit.")
+        dict[str, str | NodeOption],
+        Meta(max_length=1_000, description="Field name to node, or to node with unit."),
     ] = msgspec.field(default_factory=dict)
     stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
     publishing_ms: Annotated[float, Meta(ge=10, le=60_000, description="How often values are sent.")] = 100.0
@@ -122,7 +123,7 @@ def fields_of(options: OpcUaOptions) -> dict[str, Field]:
             for quantity, _, field in AXIS
             if options.torque or quantity != "torque"
         }
-    nodes = {name: Node(node=e) if isinstance(e, str) else e for name, e in options.nodes.items()}
+    nodes = {name: NodeOption(node=e) if isinstance(e, str) else e for name, e in options.nodes.items()}
     return declared(nodes)
 
 

@@ -22,7 +22,7 @@ class Row:
     quality: Quality = Quality.GOOD
 
 
-class Rows:
+class SampleRows:
     """Groups values by their time.
 
     A row is over when all its fields are there, when a younger row is (a server sends each field in order, so

@@ -178,7 +178,7 @@ async def _monitor(
 
 
 @dataclass(slots=True)
-class Link:
+class OpcUaConnection:
     """The subscription's stream of publications; what was sent and never came is counted as lost."""
 
     client: Client

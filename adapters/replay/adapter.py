@@ -14,8 +14,8 @@ from typing import TextIO
 from msgspec import UNSET
 
 from adapters.base import Adapter, AdapterError, DeviceUnreachable, ProtocolViolation, Reading
-from adapters.replay.options import Plan, ReplayOptions
-from adapters.replay.rows import NO_TIME, Row, Rows, open_text
+from adapters.replay.options import ReplayLayout, ReplayOptions
+from adapters.replay.rows import NO_TIME, RecordedRows, Row, open_text
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality, Stream
 
@@ -30,7 +30,7 @@ class Replay(Adapter[ReplayOptions]):
 
     def __init__(self, options: ReplayOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        self._plan = Plan.of(options)
+        self._plan = ReplayLayout.of(options)
         self._file: TextIO | None = None
 
     @property
@@ -60,7 +60,7 @@ class Replay(Adapter[ReplayOptions]):
     async def readings(self) -> AsyncIterator[Reading]:
         """Rows at their pace, until the recording ends."""
         options = self.options
-        pace = _Pace(self.clock, options)
+        pace = _PlaySchedule(self.clock, options)
         while True:
             played = 0
             async with aclosing(self._rows()) as rows:
@@ -79,7 +79,7 @@ class Replay(Adapter[ReplayOptions]):
     def _checked(self) -> TextIO:
         file = open_text(self.options)
         try:
-            Rows(self._plan, file, self.counters).check()
+            RecordedRows(self._plan, file, self.counters).check()
         except BaseException:
             file.close()
             raise
@@ -90,7 +90,7 @@ class Replay(Adapter[ReplayOptions]):
         if self._file is None:
             raise DeviceUnreachable(f"{self.options.file} is not open")
         await asyncio.to_thread(self._file.seek, 0)
-        rows = iter(Rows(self._plan, self._file, self.counters))
+        rows = iter(RecordedRows(self._plan, self._file, self.counters))
         while True:
             ahead, error = await asyncio.to_thread(_take, rows)
             for row in ahead:
@@ -117,7 +117,7 @@ def _discard(opening: asyncio.Task[TextIO]) -> None:
         opening.result().close()
 
 
-class _Pace:
+class _PlaySchedule:
     """When a row is due and which time it shows."""
 
     def __init__(self, clock: Clock, options: ReplayOptions) -> None:

@@ -72,7 +72,7 @@ class ReplayOptions(Options, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplayLayout:
     """The options, checked and ready to use."""
 
     declared: dict[str, Field]
@@ -87,7 +87,7 @@ class Plan:
     name: str
 
     @classmethod
-    def of(cls, options: ReplayOptions) -> Plan:
+    def of(cls, options: ReplayOptions) -> ReplayLayout:
         """Raises OptionsError."""
         columns = {
             name: c if isinstance(c, Column) else Column(column=c) for name, c in options.fields.items()

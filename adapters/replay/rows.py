@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from adapters.base import DeviceUnreachable, ProtocolViolation, Value
-from adapters.replay.options import Plan, ReplayOptions, spelled
+from adapters.replay.options import ReplayLayout, ReplayOptions, spelled
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 
@@ -38,10 +38,10 @@ def open_text(options: ReplayOptions) -> TextIO:
         raise DeviceUnreachable(f"cannot open {options.file}: {error.strerror}") from error
 
 
-class Rows:
+class RecordedRows:
     """One pass over an open file."""
 
-    def __init__(self, plan: Plan, file: TextIO, counters: Counter[str]) -> None:
+    def __init__(self, plan: ReplayLayout, file: TextIO, counters: Counter[str]) -> None:
         self._plan = plan
         self._file = file
         self._counters = counters
@@ -200,7 +200,7 @@ def _read(cell: object, kind: str) -> Value:
     return float(cell)
 
 
-def _unix_ns(cells: Sequence[object], plan: Plan) -> int:
+def _unix_ns(cells: Sequence[object], plan: ReplayLayout) -> int:
     if len(cells) == 1 and not plan.time_format:
         cell = cells[0]
         if isinstance(cell, int) and not isinstance(cell, bool):

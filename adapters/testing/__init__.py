@@ -13,8 +13,8 @@
 
 `read`, `until` and `read_until` are for further tests of the adapter.
 
-`simulators.faults.FaultProxy` is a `Link`; an adapter without a connection (a file) gives none, and the tests
-of a bad line are skipped. It needs pytest and pytest-asyncio, which the daemon does not.
+`simulators.faults.FaultProxy` is a `LineControl`. An adapter without a connection (a file) gives none, and
+the tests of a bad line are skipped. The suite needs pytest and pytest-asyncio; the daemon does not.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from wire.clock import NS_PER_S, Clock
 from wire.messages import Field, Quality, Stream
 from wire.topics import FIELD, ID
 
-__all__ = ["AdapterContract", "Link", "Rig", "read", "read_until", "until"]
+__all__ = ["AdapterContract", "LineControl", "Link", "Rig", "read", "read_until", "until"]
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "f32": (float, int),
@@ -56,7 +56,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 _YEAR_NS = 365 * 86_400 * NS_PER_S
 
 
-class Link(Protocol):
+class LineControl(Protocol):
     """The line between adapter and device, and the harm the suite does to it."""
 
     def cut(self, *, reset: bool = True) -> None:
@@ -78,14 +78,17 @@ class Link(Protocol):
         """Take all harm back."""
 
 
+Link = LineControl  # the name before, which test suites of other packages import
+
+
 @dataclass(frozen=True, slots=True)
 class Rig:
     """A running device: `make` gives a new adapter for it, through `link` where there is one."""
 
     make: Callable[[], Adapter]
-    link: Link | None = None
+    link: LineControl | None = None
 
-    def bad_line(self) -> Link:
+    def bad_line(self) -> LineControl:
         """The link; skips the test where there is none."""
         if self.link is None:
             pytest.skip("this adapter has no line that could fail")

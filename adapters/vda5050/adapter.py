@@ -15,13 +15,13 @@ from typing import TypeVar
 from adapters.base import OptionsError, ProtocolViolation, Reading, Value
 from adapters.device_time import believed
 from adapters.mqtt.payload import Unusable, iso_ns, parse_json
-from adapters.mqtt.session import MqttAdapter, Received
+from adapters.mqtt.session import MqttAdapter, TopicMessage
 from adapters.vda5050.messages import (
     CONNECTION_STATES,
     E_STOPS,
     ERROR_LEVELS,
     OPERATING_MODES,
-    Connection,
+    ConnectionMessage,
     Header,
     Order,
     State,
@@ -117,7 +117,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
             found["visualization"] = Stream(fields=_POSE)
         return found
 
-    def rows(self, message: Received) -> Iterable[Reading]:
+    def rows(self, message: TopicMessage) -> Iterable[Reading]:
         """One row; with the first state also one of the connection."""
         kind = message.topic.rpartition("/")[2]
         if kind == "connection":
@@ -136,7 +136,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         """What it last said of its connection."""
         return self._last_words
 
-    def _state(self, message: Received) -> Iterable[Reading]:
+    def _state(self, message: TopicMessage) -> Iterable[Reading]:
         state = self._parsed(message, State)
         values, quality = _state_values(state)
         values["error_types"] = self._cut(str(values["error_types"]))
@@ -152,8 +152,8 @@ class Vda5050(MqttAdapter[Vda5050Options]):
             rows.append(Reading("connection", message.at_ns, _connection_values(word), quality=agrees))
         return rows
 
-    def _connection(self, message: Received) -> Iterable[Reading]:
-        connection = self._parsed(message, Connection, counted=not message.retained)
+    def _connection(self, message: TopicMessage) -> Iterable[Reading]:
+        connection = self._parsed(message, ConnectionMessage, counted=not message.retained)
         word = connection.connection_state
         self._last_words = "" if word == "ONLINE" else f"; the vehicle said {word} at {connection.timestamp}"
         if message.retained:
@@ -164,7 +164,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         self._retained_word = ""
         return [Reading("connection", message.at_ns, _connection_values(word), quality=quality)]
 
-    def _order(self, message: Received) -> Iterable[Reading]:
+    def _order(self, message: TopicMessage) -> Iterable[Reading]:
         order = parse_json(message.body, Order)
         options = self.options
         if (order.manufacturer, order.serial_number) != (options.manufacturer, options.serial):
@@ -182,7 +182,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         }
         return [Reading("orders", at_ns, values, quality=quality)]
 
-    def _visualization(self, message: Received) -> Iterable[Reading]:
+    def _visualization(self, message: TopicMessage) -> Iterable[Reading]:
         seen = self._parsed(message, Visualization)
         if seen.agv_position is None and seen.velocity is None:
             raise Unusable("no_fields", "a visualization without position and velocity")
@@ -197,7 +197,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
 
     # --- what every message begins with
 
-    def _parsed(self, message: Received, kind: type[H], *, counted: bool = True) -> H:
+    def _parsed(self, message: TopicMessage, kind: type[H], *, counted: bool = True) -> H:
         """A message of the vehicle itself, which must be the one of the options."""
         found = parse_json(message.body, kind)
         options = self.options
@@ -229,7 +229,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         elif rise > 1 and kind != "connection":  # a will that was never sent has taken a number
             self.counters["missed"] += rise - 1
 
-    def _at(self, header: Header, message: Received) -> tuple[int, Quality]:
+    def _at(self, header: Header, message: TopicMessage) -> tuple[int, Quality]:
         return believed(iso_ns(header.timestamp), message.at_ns, self.options.max_skew_s, self.counters)
 
 

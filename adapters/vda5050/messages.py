@@ -69,7 +69,7 @@ class SafetyState(Struct, rename="camel", kw_only=True):
     field_violation: bool
 
 
-class NodeState(Struct, rename="camel", kw_only=True):
+class OrderNodeState(Struct, rename="camel", kw_only=True):
     """A node of the order that is still ahead, and in an order any node."""
 
     node_id: Name
@@ -98,7 +98,7 @@ class State(Header, rename="camel", kw_only=True):
     last_node_sequence_id: Number
     driving: bool
     operating_mode: Name
-    node_states: list[NodeState]
+    node_states: list[OrderNodeState]
     edge_states: list[EdgeState]
     battery_state: BatteryState
     errors: list[Error]
@@ -110,7 +110,7 @@ class State(Header, rename="camel", kw_only=True):
     loads: list[Load] | None = None
 
 
-class Connection(Header, rename="camel", kw_only=True):
+class ConnectionMessage(Header, rename="camel", kw_only=True):
     """Topic `connection`, retained; CONNECTIONBROKEN is the vehicle's last will."""
 
     connection_state: Name
@@ -128,5 +128,5 @@ class Order(Header, rename="camel", kw_only=True):
 
     order_id: Name
     order_update_id: Number
-    nodes: list[NodeState]
+    nodes: list[OrderNodeState]
     edges: list[EdgeState]

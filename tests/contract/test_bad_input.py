@@ -23,7 +23,7 @@ from adapters.hl7.options import Hl7Options
 from adapters.nmea.adapter import Nmea
 from adapters.nmea.options import NmeaOptions
 from adapters.opcua.adapter import OpcUa
-from adapters.opcua.options import Node, OpcUaOptions
+from adapters.opcua.options import NodeOption, OpcUaOptions
 from adapters.replay.adapter import Replay
 from adapters.replay.options import Column, ReplayOptions
 from adapters.serial import SerialLines, SerialOptions, TextField
@@ -252,8 +252,8 @@ async def test_nodes(judge: Any) -> None:
     options = OpcUaOptions(
         url=f"opc.tcp://127.0.0.1:{port}/",
         nodes={
-            "t": Node(node=f"ns={space};s=온도", max=50),
-            "where": Node(node=f"ns={space};s=w", t="str"),
+            "t": NodeOption(node=f"ns={space};s=온도", max=50),
+            "where": NodeOption(node=f"ns={space};s=w", t="str"),
         },
         hold=True,
         sampling_ms=0,

@@ -11,7 +11,7 @@ import pytest
 
 from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, ProtocolViolation
 from adapters.ble.adapter import Ble
-from adapters.ble.options import BleOptions, Characteristic, Part
+from adapters.ble.options import BleOptions, Characteristic, LayoutPart
 from adapters.testing import AdapterContract, Rig, read, until
 from simulators.devices.ble import ADDRESS, NAME, HeartStrap
 from simulators.faults import FaultProxy
@@ -143,11 +143,11 @@ async def test_another_device_than_declared_is_told(
 
 
 def _parts(said: dict[str, Any]) -> dict[str, Any]:
-    return said | {"fields": {name: Part() for name in said["fields"]}}
+    return said | {"fields": {name: LayoutPart() for name in said["fields"]}}
 
 
 async def test_any_notified_value_can_be_declared() -> None:
-    fields = {"flags": Part(t="i64"), "rate": Part(unit="/min", scale=0.5, offset=1.0)}
+    fields = {"flags": LayoutPart(t="i64"), "rate": LayoutPart(unit="/min", scale=0.5, offset=1.0)}
     own = {"raw": Characteristic(uuid="2A37", layout="BB", fields=fields)}
     clock = Clock(20)
     async with (

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from adapters.base import AdapterError, DeviceUnreachable, OptionsError, ProtocolViolation
 from adapters.opcua.adapter import OpcUa
-from adapters.opcua.options import Node, OpcUaOptions, Security
+from adapters.opcua.options import NodeOption, OpcUaOptions, Security
 from adapters.testing import AdapterContract, Rig, read, until
 from edgebed.broker import free_port
 from edgebed.processes import Child, edgebed_command
@@ -127,9 +127,9 @@ async def test_data_come_back_after_each_restart_of_the_server(tmp_path: Path) -
 
 async def test_nodes_by_id_by_namespace_and_by_path(cell: str) -> None:
     parameters = "0:Objects/2:DeviceSet/4:Cell1/3:MotionDevices/4:Arm1/3:Axes/4:Axis_2/2:ParameterSet"
-    nodes: dict[str, str | Node] = {
+    nodes: dict[str, str | NodeOption] = {
         "speed": "ns=4;s=Axis_1.ActualSpeed",
-        "torque": Node(node=f"nsu={VENDOR_URI};s=Axis_1.ActualTorque", unit="N.m", dec=1),
+        "torque": NodeOption(node=f"nsu={VENDOR_URI};s=Axis_1.ActualTorque", unit="N.m", dec=1),
         "angle": f"{parameters}/3:ActualPosition",
     }
     async with OpcUa(options(port_of(cell), profile="", nodes=nodes, stream="axis-one"), Clock()) as adapter:
@@ -149,7 +149,10 @@ async def test_nodes_by_id_by_namespace_and_by_path(cell: str) -> None:
         ({"profile": "", "nodes": {"a": "nsu=urn:nowhere;i=1"}}, "urn:nowhere"),
         ({"profile": "", "nodes": {"a": "ns=4;s=Axis_9.ActualSpeed"}}, "BadNodeIdUnknown"),
         ({"profile": "", "nodes": {"a": "0:Objects/2:Nothing"}}, "0:Objects/2:Nothing"),
-        ({"profile": "", "nodes": {"a": Node(node="ns=4;s=Axis_1.ActualSpeed", unit="rad/s")}}, "deg/s"),
+        (
+            {"profile": "", "nodes": {"a": NodeOption(node="ns=4;s=Axis_1.ActualSpeed", unit="rad/s")}},
+            "deg/s",
+        ),
     ],
 )
 async def test_another_device_than_declared_is_told(cell: str, wrong: dict[str, object], said: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import OptionsError
-from adapters.ble.options import Characteristic, Part
+from adapters.ble.options import Characteristic, LayoutPart
 from adapters.ble.values import BeatTimes, Layout, Measurement, heart_rate
 from wire.clock import NS_PER_MS, NS_PER_S
 from wire.messages import Quality
@@ -121,12 +121,18 @@ def test_after_our_clock_was_set_back_beats_follow_it() -> None:
 # --- declared layouts
 
 
-def layout(said: str, **fields: Part) -> Layout:
+def layout(said: str, **fields: LayoutPart) -> Layout:
     return Layout("more", Characteristic(uuid="2A1C", layout=said, fields=fields))
 
 
 def test_values_of_a_declared_layout() -> None:
-    read = layout("<hB?xi", a=Part(scale=0.01), b=Part(t="i64"), c=Part(t="bool"), d=Part(t="i64", scale=0.5))
+    read = layout(
+        "<hB?xi",
+        a=LayoutPart(scale=0.01),
+        b=LayoutPart(t="i64"),
+        c=LayoutPart(t="bool"),
+        d=LayoutPart(t="i64", scale=0.5),
+    )
     data = struct.pack("<hB?xi", -1234, 200, True, 6)
     assert read.read(data + b"and more") == ({"a": -12.34, "b": 200, "c": True, "d": 3}, Quality.GOOD)
     values, quality = read.read(struct.pack("<hB?xi", 1, 2, False, 7))
@@ -140,12 +146,12 @@ def test_values_of_a_declared_layout() -> None:
 )
 def test_what_is_no_layout_is_refused(said: str) -> None:
     with pytest.raises(OptionsError, match="layout"):
-        layout(said, a=Part())
+        layout(said, a=LayoutPart())
 
 
 @given(st.binary(max_size=16))
 def test_no_value_does_any_harm(data: bytes) -> None:
-    read = layout("<fdh", a=Part(t="i64"), b=Part(t="i64", scale=2.0), c=Part(t="str"))
+    read = layout("<fdh", a=LayoutPart(t="i64"), b=LayoutPart(t="i64", scale=2.0), c=LayoutPart(t="str"))
     try:
         values, _ = read.read(data)
     except ValueError:

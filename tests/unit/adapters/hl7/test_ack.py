@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.hl7.ack import Answers, Memory, memory, wanted
+from adapters.hl7.ack import AckBuilder, AnsweredMessages, memory, wanted
 from adapters.hl7.message import Mismatch, parse
 from wire.clock import NS_PER_S, Clock
 
@@ -39,7 +39,7 @@ def test_which_code_is_wanted(accept: str, application: str, codes: str) -> None
 
 
 def test_an_answer_names_the_message_and_what_was_wrong_and_no_more() -> None:
-    answers = Answers(Clock(start_ns=1_772_000_000 * NS_PER_S))
+    answers = AckBuilder(Clock(start_ns=1_772_000_000 * NS_PER_S))
     mismatch = Mismatch("OBX", 3, 6, 103, "unit is not mm[Hg] | nor ^ else")
     msh, msa, err = answers.build(parse(message()), "AE", [mismatch]).decode().strip("\r").split("\r")
     fields = msh.split("|")
@@ -55,7 +55,7 @@ def test_an_answer_names_the_message_and_what_was_wrong_and_no_more() -> None:
 
 def test_an_answer_to_what_could_not_be_read() -> None:
     msh, msa, err = (
-        Answers(Clock()).build(None, "AR", [Mismatch("MSH", 1, 0, 100, "no MSH")]).split(b"\r")[:3]
+        AckBuilder(Clock()).build(None, "AR", [Mismatch("MSH", 1, 0, 100, "no MSH")]).split(b"\r")[:3]
     )
     assert msh.startswith(b"MSH|^~\\&|edgebed|")
     assert msa == b"MSA|AR|"
@@ -64,11 +64,11 @@ def test_an_answer_to_what_could_not_be_read() -> None:
 
 def test_an_answer_has_so_many_errors_and_no_more() -> None:
     many = [Mismatch("OBX", number, 5, 102, "no number") for number in range(10_000)]
-    assert Answers(Clock()).build(parse(message()), "AE", many).count(b"\rERR|") == 20
+    assert AckBuilder(Clock()).build(parse(message()), "AE", many).count(b"\rERR|") == 20
 
 
 def test_a_message_is_known_by_sender_id_and_time() -> None:
-    seen = Memory()
+    seen = AnsweredMessages()
     seen.keep(b"A", b"17", b"1", "A")
     assert seen.find(b"A", b"17", b"1") == "A"
     assert seen.find(b"B", b"17", b"1") is None

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import ProtocolViolation
-from adapters.hl7.mllp import END, START, Frames, TooLong
+from adapters.hl7.mllp import END, START, MllpFrames, TooLong
 
 MAX = 1_000
 
 
 def cut(stream: bytes, sizes: list[int]) -> tuple[list[bytes], Counter[str]]:
     counters: Counter[str] = Counter()
-    frames, found, at, turn = Frames(MAX, counters), [], 0, 0
+    frames, found, at, turn = MllpFrames(MAX, counters), [], 0, 0
     while at < len(stream):
         size = sizes[turn % len(sizes)]
         found += frames.feed(stream[at : at + size])
@@ -55,7 +55,7 @@ def test_a_message_that_begins_anew_was_half(sizes: list[int]) -> None:
 
 def test_a_message_that_is_given_up_leaves_no_rest() -> None:
     counters: Counter[str] = Counter()
-    frames = Frames(MAX, counters)
+    frames = MllpFrames(MAX, counters)
     frames.give_up()
     assert frames.feed(START + b"half") == []
     assert frames.begun
@@ -83,7 +83,7 @@ def test_one_that_is_too_long_and_begins_anew_was_half(sizes: list[int]) -> None
 
 
 def test_one_that_never_ends_is_not_read_for_ever() -> None:
-    frames = Frames(MAX, Counter())
+    frames = MllpFrames(MAX, Counter())
     frames.feed(START)
     for _ in range(67):
         frames.feed(b"x" * 1_000_000)
@@ -94,11 +94,11 @@ def test_one_that_never_ends_is_not_read_for_ever() -> None:
 
 def test_another_protocol_is_told() -> None:
     with pytest.raises(ProtocolViolation, match="outside"):
-        Frames(MAX, Counter()).feed(b"HTTP/1.1 400 Bad Request\r\n" * 100_000)
+        MllpFrames(MAX, Counter()).feed(b"HTTP/1.1 400 Bad Request\r\n" * 100_000)
 
 
 def test_a_message_of_megabytes_in_small_pieces_is_not_searched_again_and_again() -> None:
-    frames, message = Frames(4_000_000, Counter()), b"x" * 2_000_000
+    frames, message = MllpFrames(4_000_000, Counter()), b"x" * 2_000_000
     stream, found = START + message + END, []
     for at in range(0, len(stream), 500):  # 4,000 pieces: searching from the start would read 4 GB
         found += frames.feed(stream[at : at + 500])

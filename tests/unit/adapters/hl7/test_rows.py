@@ -14,7 +14,7 @@ from adapters.base import Reading
 from adapters.hl7.catalog import VITALS, WAVEFORMS, Conversion, Vital, Waveform
 from adapters.hl7.deidentify import Deidentifier
 from adapters.hl7.identity import count
-from adapters.hl7.message import Message, Mismatch, Unfit, parse, require_report, time_ns
+from adapters.hl7.message import Hl7Message, Mismatch, Unfit, parse, require_report, time_ns
 from adapters.hl7.rows import Bedside, Times
 from wire.clock import NS_PER_S
 from wire.messages import Quality
@@ -66,7 +66,7 @@ class Bed:
     def read(self, *lines: str, codec: str = "utf-8") -> list[Reading]:
         return self.take(parse("\r".join(lines).encode(codec)))
 
-    def take(self, message: Message) -> list[Reading]:
+    def take(self, message: Hl7Message) -> list[Reading]:
         require_report(message)
         count(message, self.gate, self.counters)
         times = Times(UTC, time_ns(message.msh(7), UTC) or 0)

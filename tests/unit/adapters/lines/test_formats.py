@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adapters.base import Value
 from adapters.lines.formats import (
-    Reader,
+    LineReader,
     as_declared,
     csv_reader,
     json_reader,
@@ -20,7 +20,7 @@ from adapters.lines.formats import (
 )
 from wire.messages import Quality
 
-READERS: list[Reader] = [
+READERS: list[LineReader] = [
     csv_reader({"a": "1", "b": "3"}, ""),
     json_reader({"a": "x.0.y", "b": "b"}, ""),
     pair_reader({"a": "T", "b": "H"}, ""),
@@ -101,7 +101,7 @@ def test_times(said: object, unit: str, at_ns: int | None) -> None:
 
 
 @given(st.sampled_from(READERS), st.text(max_size=300))
-def test_no_line_does_any_harm(reader: Reader, line: str) -> None:
+def test_no_line_does_any_harm(reader: LineReader, line: str) -> None:
     found = reader(line)
     assert found is None or set(found) <= {"a", "b"}
     for said in (found or {}).values():

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 
-from adapters.lines.lines import Lines, Source
+from adapters.lines.lines import Lines, LineSource
 
 
 async def test_what_came_while_the_process_stood_still_has_come_in_time() -> None:
@@ -18,7 +18,7 @@ async def test_what_came_while_the_process_stood_still_has_come_in_time() -> Non
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        lines = Lines(Source(f"tcp://127.0.0.1:{port}", "127.0.0.1", port), Counter(), max_line=100)
+        lines = Lines(LineSource(f"tcp://127.0.0.1:{port}", "127.0.0.1", port), Counter(), max_line=100)
         await lines.open(60.0)
         loop = asyncio.get_running_loop()
         while not talks:  # noqa: ASYNC110 - the server tells nobody

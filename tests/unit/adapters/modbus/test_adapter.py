@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from adapters.base import Reading
-from adapters.modbus.adapter import Modbus, _Pace
+from adapters.modbus.adapter import Modbus, _PollSchedule
 from adapters.modbus.options import ModbusOptions
 from simulators.devices.modbus.server import Manners, TcpListener
 from wire.clock import NS_PER_S, Clock
@@ -45,7 +45,7 @@ def options(**raw: Any) -> ModbusOptions:
     return msgspec.convert(given, ModbusOptions)
 
 
-async def polls(pace: _Pace, clock: Stepped, n: int) -> list[float]:
+async def polls(pace: _PollSchedule, clock: Stepped, n: int) -> list[float]:
     seen = []
     for _ in range(n):
         await pace.next()
@@ -56,14 +56,14 @@ async def polls(pace: _Pace, clock: Stepped, n: int) -> list[float]:
 async def test_polls_stand_between_the_samples() -> None:
     clock, counters = Stepped(), Counter[str]()
     clock.passes(0.7)
-    assert await polls(_Pace(options(), clock, counters), clock, 3) == [1.5, 2.5, 3.5]
-    assert await polls(_Pace(options(polls=2), clock, counters), clock, 3) == [3.75, 4.25, 4.75]
+    assert await polls(_PollSchedule(options(), clock, counters), clock, 3) == [1.5, 2.5, 3.5]
+    assert await polls(_PollSchedule(options(polls=2), clock, counters), clock, 3) == [3.75, 4.25, 4.75]
     assert counters == {}
 
 
 async def test_polls_that_were_slept_through_are_counted() -> None:
     clock, counters = Stepped(), Counter[str]()
-    pace = _Pace(options(), clock, counters)
+    pace = _PollSchedule(options(), clock, counters)
     await polls(pace, clock, 2)
     clock.passes(0.9)  # a little late: the next one is asked on time
     assert await polls(pace, clock, 1) == [2.5]
@@ -75,7 +75,7 @@ async def test_polls_that_were_slept_through_are_counted() -> None:
 @pytest.mark.parametrize("hours", [-1.0, 1.0, 400_000.0])
 async def test_a_clock_that_somebody_sets_stops_nothing(hours: float) -> None:
     clock, counters = Stepped(), Counter[str]()
-    pace = _Pace(options(), clock, counters)
+    pace = _PollSchedule(options(), clock, counters)
     await polls(pace, clock, 2)
     clock.now += int(hours * 3600) * NS_PER_S
     before = clock.up

@@ -11,7 +11,7 @@ from adapters.base import ProtocolViolation, Reading
 from adapters.chirpstack.adapter import ChirpStack
 from adapters.chirpstack.options import ChirpStackOptions, UplinkField
 from adapters.mqtt.payload import Unusable, iso_ns
-from adapters.mqtt.session import Received
+from adapters.mqtt.session import TopicMessage
 from adapters.vda5050.adapter import Vda5050
 from adapters.vda5050.options import Vda5050Options
 from wire.clock import Clock
@@ -49,7 +49,7 @@ def vehicle(**more: Any) -> Vda5050:
 
 def read(adapter: Vda5050, body: Any, kind: str = "state", *, retained: bool = False) -> list[Reading]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return list(adapter.rows(Received(f"uagv/v2/KIT/AGV.7/{kind}", raw, retained, NOW)))
+    return list(adapter.rows(TopicMessage(f"uagv/v2/KIT/AGV.7/{kind}", raw, retained, NOW)))
 
 
 def test_the_least_state_has_every_field_and_says_null_where_nothing_is_known() -> None:
@@ -189,7 +189,7 @@ def sensors(**more: Any) -> ChirpStack:
 
 def heard(adapter: ChirpStack, body: Any, event: str = "up") -> list[Reading]:
     topic = f"application/{UPLINK['deviceInfo']['applicationId']}/device/{EUI}/event/{event}"
-    return list(adapter.rows(Received(topic, json.dumps(body).encode(), False, NOW)))
+    return list(adapter.rows(TopicMessage(topic, json.dumps(body).encode(), False, NOW)))
 
 
 def test_an_uplink_as_documented_with_its_zeros_left_out() -> None:

@@ -8,15 +8,15 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.opcua.rows import Row, Rows
+from adapters.opcua.rows import Row, SampleRows
 from wire.messages import Quality
 
 GOOD = Quality.GOOD
 
 
-def rows_of(fields: str, **more: object) -> tuple[Rows, Counter[str]]:
+def rows_of(fields: str, **more: object) -> tuple[SampleRows, Counter[str]]:
     counters: Counter[str] = Counter()
-    return Rows(tuple(fields), counters, wait_s=0.5, **more), counters  # type: ignore[arg-type]
+    return SampleRows(tuple(fields), counters, wait_s=0.5, **more), counters  # type: ignore[arg-type]
 
 
 def shown(rows: list[Row]) -> list[tuple[int, dict[str, object], Quality]]:

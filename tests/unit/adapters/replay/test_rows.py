@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import AdapterError, OptionsError, ProtocolViolation
-from adapters.replay.options import Column, Plan, ReplayOptions
-from adapters.replay.rows import NO_TIME, Row, Rows, open_text
+from adapters.replay.options import Column, ReplayLayout, ReplayOptions
+from adapters.replay.rows import NO_TIME, RecordedRows, Row, open_text
 from wire.messages import Quality
 
 TEN_NS = 1_700_000_000_000_000_000
@@ -24,7 +24,7 @@ def rows(path: Path, **options: Any) -> tuple[list[Row], Counter[str]]:
     chosen = ReplayOptions(**{"file": path, "fields": {"a": "a"}, "time": "t", **options})
     counters: Counter[str] = Counter()
     with open_text(chosen) as file:
-        return list(Rows(Plan.of(chosen), file, counters)), counters
+        return list(RecordedRows(ReplayLayout.of(chosen), file, counters)), counters
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -173,7 +173,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
 )
 def test_options_that_cannot_work_are_refused(wrong: dict[str, Any], part: str) -> None:
     with pytest.raises(OptionsError, match=part):
-        Plan.of(ReplayOptions(**{"file": Path("r.csv"), "fields": {"a": "a"}, "time": "t", **wrong}))
+        ReplayLayout.of(ReplayOptions(**{"file": Path("r.csv"), "fields": {"a": "a"}, "time": "t", **wrong}))
 
 
 @given(content=st.binary(max_size=200), name=st.sampled_from(["r.csv", "r.jsonl", "r.csv.gz"]))
