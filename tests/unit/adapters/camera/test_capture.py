@@ -10,7 +10,7 @@ import pytest
 
 from adapters.base import AdapterError, Picture
 from adapters.camera.adapter import Camera
-from adapters.camera.capture import Capture, Shot, Source
+from adapters.camera.capture import Capture, PictureSource, Shot
 from wire.clock import Clock
 
 
@@ -55,7 +55,7 @@ class Pressed(Camera):
         super().__init__(self.Options(device=0, fps=fps), Clock())
         self.shutter = Shutter()
 
-    def _source(self, timeout_s: float) -> Callable[[], Source]:
+    def _source(self, timeout_s: float) -> Callable[[], PictureSource]:
         return lambda: self.shutter
 
     async def open(self) -> None:

@@ -83,13 +83,13 @@ async def test_a_slow_reader_loses_the_oldest_and_is_told_how_many(peer: can.Bus
 
 
 async def test_what_was_counted_after_the_last_look_is_told_at_the_close(peer: can.BusABC) -> None:
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     bus = listening(peer, counters, queue=10)
     await bus.open()
     for number in range(25):
         peer.send(message(data=bytes([number])))
     async with asyncio.timeout(60):
-        while bus._tally["dropped"] < 15:  # noqa: ASYNC110 - the thread tells only of the first frame
+        while bus._thread_counters["dropped"] < 15:  # noqa: ASYNC110 - the thread tells only of the first frame
             await asyncio.sleep(0.01)
     await bus.close()
     assert counters == {"dropped": 15}
