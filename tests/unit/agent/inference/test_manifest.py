@@ -76,7 +76,7 @@ def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
         (("decoder: detection", "decoder: detektion"), "did you mean 'detection'?"),
         (("size: [320, 240]", "size: [320, 240], mean: [1, 2]"), "2 numbers for 3 channels"),
         (("size: [320, 240]", "size: [320, 240], std: [1, 0, 1]"), "0 cannot be divided by"),
-        (("size: [320, 240]", "size: [320, 240], scale: .inf"), "no number that can be used"),
+        (("size: [320, 240]", "size: [320, 240], scale: .inf"), "is not a finite number"),
         (("labels: [person, car]", "labels_file: /etc/passwd"), "not a path inside the package"),
         (("labels: [person, car]", "labels_file: ../secret"), "not a path inside the package"),
         (("labels: [person, car]", "labels_file: link"), "leads out of the package"),
