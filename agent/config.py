@@ -168,10 +168,10 @@ def _check_secrets(broker: Broker) -> Iterator[Mistake]:
 def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
     from agent.inference.decoders import ModelError  # only who has models pays for their kin
     from agent.inference.package import load_package
-    from agent.pipeline.privacy import unfit
+    from agent.pipeline.privacy import face_model_mismatch
 
     try:
-        why = unfit(load_package(package).manifest)
+        why = face_model_mismatch(load_package(package).manifest)
     except ModelError as error:
         why = str(error)
     for line in why.splitlines():
@@ -181,7 +181,7 @@ def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
 def _check_package(name: str, slot: SlotConfig, stream: Stream) -> Iterator[Mistake]:
     from agent.inference.decoders import ModelError  # only who has models pays for their kin
     from agent.inference.package import load_package
-    from agent.pipeline.windows import misfit
+    from agent.pipeline.windows import input_mismatch
 
     try:
         package = load_package(slot.package)
@@ -189,5 +189,5 @@ def _check_package(name: str, slot: SlotConfig, stream: Stream) -> Iterator[Mist
         for line in str(error).splitlines():
             yield ("models", name, "package"), line
         return
-    if why := misfit(package.manifest, slot.input, stream):
+    if why := input_mismatch(package.manifest, slot.input, stream):
         yield ("models", name, "input"), why

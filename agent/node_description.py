@@ -51,7 +51,7 @@ class NodeDescription:
             )
             for name, plan in self.devices.items()
         }
-        models = {name: slot.ref for name, slot in self.pipeline.slots.items() if slot.at_work}
+        models = {name: slot.ref for name, slot in self.pipeline.runners.items() if slot.at_work}
         commands = self.commands.declared()
         digest = hashlib.sha256(msgspec.json.encode([devices, models, commands])).hexdigest()
         return Birth(
@@ -85,7 +85,7 @@ class NodeDescription:
             },
             models={
                 name: replace(slot.state, counters=nonzero_counters(slot.counters))
-                for name, slot in self.pipeline.slots.items()
+                for name, slot in self.pipeline.runners.items()
             },
         )
 
@@ -93,7 +93,7 @@ class NodeDescription:
         """The counters of every device and every model."""
         return [
             *(source.counted for source in self.sources.values()),
-            *(slot.counters for slot in self.pipeline.slots.values()),
+            *(slot.counters for slot in self.pipeline.runners.values()),
         ]
 
     def heartbeat(self) -> Live:
@@ -117,7 +117,7 @@ class NodeDescription:
             },
             "models": {
                 name: {**msgspec.to_builtins(slot.state), **slot.counters}
-                for name, slot in self.pipeline.slots.items()
+                for name, slot in self.pipeline.runners.items()
             },
             "uplink": self.uplink.counters,
             "pictures": self.pipeline.counters,

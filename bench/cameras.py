@@ -182,12 +182,12 @@ def _agent(config: Path, told: Path) -> None:
     """The agent, and for each result the milliseconds since its picture was taken, as float64 in a file."""
     from agent import config as configs
     from agent.app import App
-    from agent.pipeline.model_runner import Inference, Slot
+    from agent.pipeline.model_runner import Inference, ModelRunner
     from agent.pipeline.pipeline import Pipeline
 
     clock, row = Clock(), Pipeline._inferred
 
-    def inferred(pipeline: Pipeline, slot: Slot, inference: Inference) -> None:
+    def inferred(pipeline: Pipeline, slot: ModelRunner, inference: Inference) -> None:
         row(pipeline, slot, inference)
         delays.write(struct.pack("<d", (clock.now_ns() - inference.reading.at_ns) / 1e6))
 

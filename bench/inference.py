@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.inference.manifest import FrameInput, WindowInput
-from agent.inference.package import Model, load_package
+from agent.inference.package import load_package
+from agent.inference.session import Model
 from bench.frames import _fastestdet
 from edgebed.assets import folder
 
@@ -88,10 +89,10 @@ def _window(package: Path) -> list[dict[str, Any]]:
 
 def _freed(model: Path) -> dict[str, Any]:
     """A model whose every weight is listed as an input, freed and as it came."""
-    from agent.inference.onnx_scan import freed, scan
+    from agent.inference.onnx_scan import drop_initializer_inputs, scan
 
     body = model.read_bytes()
-    sessions = [_session(freed(body, scan(body))), _session(body)]
+    sessions = [_session(drop_initializer_inputs(body, scan(body))), _session(body)]
     feed = {"input": np.zeros((1, 3, 240, 320), np.float32)}
     ours, peer = _best(*(lambda each=each: each.run(None, feed) for each in sessions), runs=10)
     return _row(

@@ -5,7 +5,7 @@
     |-- Unreachable             69   a broker, port or service does not answer
     |-- TryAgain                75   the same command can succeed later: disk full, lock held
     |-- WireError                1   bytes or a topic that violate the wire contract
-    `-- (adapters.base.AdapterError, agent.inference.package.ModelError, ... derive from EdgebedError)
+    `-- (adapters.base.AdapterError, agent.inference.decoders.ModelError, ... derive from EdgebedError)
 
 Exit codes follow sysexits.h where it has one.
 """

@@ -1,1 +1,1 @@
-"""Model packages: manifest, gate, and from picture or window to result."""
+"""Model packages: manifest, gate, and the way from a picture or window to a result."""

@@ -1,4 +1,4 @@
-"""From a model's output tensors to values, boxes and alarms: the registry, and the decoders without boxes."""
+"""Decoders turn output tensors into values and alarms: the registry, and the decoders without boxes."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Label = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class ModelError(EdgebedError):
-    """A model package that cannot be used, or a run that failed; the text says why and what to do."""
+    """A model package cannot be used, or a run failed; the text states why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input or output of a model; a dimension of -1 is only known when it runs."""
+    """One input or output of a model; a dimension of -1 is known only at run time."""
 
     name: str
     dtype: str  # numpy's name, as float32
@@ -52,7 +52,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the picture lies in the model's input: `normal = (pixel - offset) * scale`, for x and y."""
+    """Where the picture is in the model's input: `normal = (pixel - offset) * scale`, for x and y."""
 
     offset_x: float
     offset_y: float
@@ -62,9 +62,9 @@ class Placement:
 
 @dataclass(slots=True)
 class Result:
-    """What one run means: a row of `values`, boxes of a picture, `top` the main finding and its `score`.
+    """The decoded result of one run: a row of `values`, boxes, the main finding `top` and its `score`.
 
-    `infer_ms` was spent in onnxruntime; a decoder leaves it at 0.
+    `infer_ms` is the time in onnxruntime; a decoder leaves it at 0.
     """
 
     values: dict[str, Scalar]
@@ -76,25 +76,25 @@ class Result:
 
 
 class Decoder(ABC):
-    """Made once per model from the manifest's `output`; `decode` may run in several threads at a time."""
+    """Built once per model from the manifest's `output`; `decode` may run in several threads."""
 
     Options: ClassVar[type[Struct]]
 
     @abstractmethod
     def __init__(self, options: Any, outputs: Sequence[Tensor], size: tuple[int, int] | None) -> None:
-        """Check `options` against what the model declares; `size` is (width, height) of a frame model.
+        """Check `options` against the model's outputs; `size` is (width, height) of a frame model.
 
         Raises:
-            ModelError: they do not fit; the text says which output has which shape.
+            ModelError: they do not fit; the text states which output has which shape.
         """
 
     @abstractmethod
     def fields(self) -> dict[str, Field]:
-        """What a row of the result stream holds."""
+        """The fields of a row of the result stream."""
 
     @abstractmethod
     def decode(self, outputs: Outputs, placement: Placement | None) -> Result:
-        """One run's outputs, in the model's order; whatever the numbers are, NaN included.
+        """Decode one run's outputs, in the model's order; the numbers may be anything, NaN included.
 
         Raises:
             ModelError: an output has another size than declared.
@@ -102,7 +102,7 @@ class Decoder(ABC):
 
 
 def names() -> list[str]:
-    """Every decoder that can be named in a manifest, sorted."""
+    """Every decoder that a manifest can name, sorted."""
     return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
 
 
@@ -117,17 +117,17 @@ def load(name: str) -> type[Decoder]:
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
     found = third_party(GROUP, "decoder", name, Decoder, ModelError)  # type: ignore[type-abstract]
     if found is None:
-        raise ModelError(f"unknown decoder {name!r}; there are {', '.join(names())}")
+        raise ModelError(f"unknown decoder {name!r}; known are {', '.join(names())}")
     return found
 
 
 class Labelled(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """Base of options with class names: in the manifest, or one a line in a file beside it."""
+    """Base of options with class names: in the manifest, or one per line in a file beside it."""
 
     labels: Annotated[
         list[Label], Meta(max_length=10_000, description="Class names in the model's order.")
     ] = []
-    labels_file: Annotated[str, Meta(description="A text file in the package, one class name a line.")] = ""
+    labels_file: Annotated[str, Meta(description="A text file in the package, one class name per line.")] = ""
 
 
 # -- decoders without boxes --------------------------------------------------------------------------------
@@ -136,17 +136,13 @@ class Labelled(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 class ClassificationOptions(Labelled, frozen=True):
     """`output` of a manifest with `decoder: classification`."""
 
-    softmax: Annotated[bool, Meta(description="The model's output are logits: turn them into shares.")] = (
-        False
-    )
-    scores: Annotated[bool, Meta(description="Publish the score of every class, not of the best alone.")] = (
-        False
-    )
-    alarm: Annotated[list[Label], Meta(description="Labels that raise an alarm when they are the best.")] = []
+    softmax: Annotated[bool, Meta(description="The model gives logits: turn them into shares.")] = False
+    scores: Annotated[bool, Meta(description="Publish the score of every class, not only the best.")] = False
+    alarm: Annotated[list[Label], Meta(description="Labels that raise an alarm when they win.")] = []
 
 
 class Classification(Decoder):
-    """One output of as many numbers as there are labels; the largest wins."""
+    """One output with one number per label; the largest wins."""
 
     Options = ClassificationOptions
 
@@ -157,7 +153,7 @@ class Classification(Decoder):
             raise ModelError("output.labels: a classification needs labels or labels_file")
         for label in options.alarm:
             if label not in options.labels:
-                raise ModelError(f"output.alarm: {label!r} is none of the labels")
+                raise ModelError(f"output.alarm: {label!r} is not one of the labels")
         require_size(outputs[0], len(options.labels), "labels")
         self._options = options
         self._names = slugs(options.labels) if options.scores else []
@@ -165,13 +161,13 @@ class Classification(Decoder):
             raise ModelError(f"output.labels: {reserved!r} clashes with a field of that name: rename it")
 
     def fields(self) -> dict[str, Field]:
-        """`label`, `score`, `alarm` where labels raise one, and each class by name where `scores` is on."""
+        """`label`, `score`, `alarm` where labels raise one, and each class by name where `scores` is set."""
         every = {name: Field(t="f32", dec=3) for name in self._names}
         alarm = {"alarm": Field(t="bool")} if self._options.alarm else {}
         return {"label": Field(t="str"), "score": Field(t="f32", dec=3), **alarm, **every}
 
     def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
-        """The best class; none of them where no number is finite."""
+        """The best class; null where no number is finite."""
         options = self._options
         scores = flat(outputs[0], len(options.labels)).astype(np.float64)
         if options.softmax:
@@ -179,13 +175,13 @@ class Classification(Decoder):
         usable = np.isfinite(scores)
         every = {name: _number(scores[i]) for i, name in enumerate(self._names)}
         if not usable.any():
-            unsaid = {"alarm": None} if options.alarm else {}
-            return Result({"label": None, "score": None, **unsaid, **every})
+            empty_alarm = {"alarm": None} if options.alarm else {}
+            return Result({"label": None, "score": None, **empty_alarm, **every})
         best = int(np.argmax(np.where(usable, scores, -np.inf)))
         label, score = options.labels[best], float(scores[best])
         alarm = label in options.alarm
-        said = {"alarm": alarm} if options.alarm else {}
-        values: dict[str, Scalar] = {"label": label, "score": score, **said, **every}
+        shown_alarm = {"alarm": alarm} if options.alarm else {}
+        values: dict[str, Scalar] = {"label": label, "score": score, **shown_alarm, **every}
         return Result(values, top=label, score=score, alarm=alarm)
 
 
@@ -193,9 +189,9 @@ class Quantity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """One number of a regression."""
 
     unit: Annotated[str, Meta(max_length=128, description="UCUM code.")] = ""
-    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that travel.")] = 3
-    scale: Annotated[float, Meta(description="The model's number times this ...")] = 1.0
-    offset: Annotated[float, Meta(description="... plus this is the value.")] = 0.0
+    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that are sent.")] = 3
+    scale: Annotated[float, Meta(description="The model's number is multiplied by this ...")] = 1.0
+    offset: Annotated[float, Meta(description="... and then this is added.")] = 0.0
 
 
 class RegressionOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -208,7 +204,7 @@ class RegressionOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen
 
 
 class Regression(Decoder):
-    """All outputs in a row are as many numbers as there are fields."""
+    """The outputs together hold one number per field."""
 
     Options = RegressionOptions
 
@@ -232,7 +228,7 @@ class Regression(Decoder):
         return {name: Field(t="f32", unit=q.unit, dec=q.dec) for name, q in self._quantities.items()}
 
     def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
-        """The numbers; null where one is not finite."""
+        """One value per field; null where the number is not finite."""
         row: list[float] = []
         for output in outputs:
             row += output.reshape(-1).tolist()
@@ -249,7 +245,9 @@ class AnomalyOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     """`output` of a manifest with `decoder: anomaly`."""
 
     threshold: Annotated[float, Meta(description="A score of at least this is an alarm.")]
-    parts: Annotated[list[Label], Meta(max_length=256, description="What each part score belongs to.")] = []
+    parts: Annotated[
+        list[Label], Meta(max_length=256, description="Names of the parts, in the order of the part scores.")
+    ] = []
     part_threshold: (
         Annotated[
             float,
@@ -260,9 +258,9 @@ class AnomalyOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
 
 
 class Anomaly(Decoder):
-    """A score of one number, scores of parts, or both (told apart by size); the largest part names the fault.
+    """One score, scores of parts, or both (distinguished by size); the largest part names the fault.
 
-    Without a score of its own the score is that of the worst part.
+    Where the model gives no score, the score is that of the worst part.
     """
 
     Options = AnomalyOptions
@@ -272,25 +270,25 @@ class Anomaly(Decoder):
     ) -> None:
         sizes = [math.prod(output.shape) if -1 not in output.shape else -1 for output in outputs]
         self._score_at = next((at for at, length in enumerate(sizes) if length == 1), None)
-        wanted = len(options.parts)
+        parts = len(options.parts)
         self._parts_at = next(
             (
                 at
                 for at, length in enumerate(sizes)
-                if wanted and at != self._score_at and length in (wanted, -1)
+                if parts and at != self._score_at and length in (parts, -1)
             ),
             None,
         )
-        if wanted and self._parts_at is None and not (wanted == 1 and self._score_at is not None):
+        if parts and self._parts_at is None and not (parts == 1 and self._score_at is not None):
             raise ModelError(
-                f"output.parts names {wanted} parts, no output has so many numbers: {_shown(outputs)}"
+                f"output.parts names {parts} parts, no output has {parts} numbers: {_shown(outputs)}"
             )
         if self._score_at is None and self._parts_at is None:
             raise ModelError(
                 f"an anomaly model needs an output of one number, or output.parts: {_shown(outputs)}"
             )
         if options.part_threshold is not UNSET and self._parts_at is None:
-            raise ModelError("output.part_threshold: the model gives no scores of parts")
+            raise ModelError("output.part_threshold: the model gives no part scores")
         self._options = options
 
     def fields(self) -> dict[str, Field]:
@@ -304,8 +302,8 @@ class Anomaly(Decoder):
         return found
 
     def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
-        """Score, worst part and alarm; what is not finite is null and raises none."""
-        # for a handful of numbers lists cost less than numpy, whose code the run has thrown out of the cache
+        """Score, worst part and alarm; a number that is not finite becomes null and raises no alarm."""
+        # lists are faster than numpy for a few numbers: the run has replaced numpy's code in the CPU cache
         options, part, worst = self._options, "", -math.inf
         if self._parts_at is not None:
             for name, number in zip(
@@ -326,30 +324,30 @@ class Anomaly(Decoder):
         return Result(values, top=part, score=score, alarm=alarm)
 
 
-# -- what decoders share -----------------------------------------------------------------------------------
+# -- shared by decoders ------------------------------------------------------------------------------------
 
 
-def require_size(output: Tensor, wanted: int, what: str) -> None:
-    """Raise ModelError unless the output holds `wanted` numbers or tells its size only when it runs."""
-    if -1 not in output.shape and math.prod(output.shape) != wanted:
-        raise ModelError(f"{wanted} {what} do not fit the model's output {output}")
+def require_size(output: Tensor, size: int, what: str) -> None:
+    """Raise ModelError if the output's declared size is not `size`."""
+    if -1 not in output.shape and math.prod(output.shape) != size:
+        raise ModelError(f"{size} {what} do not fit the model's output {output}")
 
 
-def flat(output: NDArray[Any], wanted: int) -> NDArray[Any]:
-    """The output as one row of `wanted` numbers, else ModelError."""
-    if output.size != wanted:
-        raise ModelError(f"the model gave {output.size} numbers where {wanted} were declared")
+def flat(output: NDArray[Any], size: int) -> NDArray[Any]:
+    """The output as one row of `size` numbers; ModelError if it has another size."""
+    if output.size != size:
+        raise ModelError(f"the model gave {output.size} numbers where {size} were declared")
     return output.reshape(-1)
 
 
 def slugs(labels: Sequence[str]) -> list[str]:
-    """Field names for labels (`traffic light` -> `traffic_light`), unique; else ModelError."""
+    """Unique field names for labels (`traffic light` -> `traffic_light`); ModelError if impossible."""
     made = [re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")[:48] for label in labels]
     for name, label in zip(made, labels, strict=True):
         if not FIELD.fullmatch(name):
-            raise ModelError(f"label {label!r} makes no field name: it must start with a letter a-z")
+            raise ModelError(f"label {label!r} gives no field name: it must start with a letter a-z")
         if made.count(name) > 1:
-            raise ModelError(f"label {label!r} makes the same field name {name!r} as another")
+            raise ModelError(f"label {label!r} gives the field name {name!r}, as another label does")
     return made
 
 

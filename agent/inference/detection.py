@@ -1,4 +1,4 @@
-"""Detection heads: raw output tensors to boxes, with suppression of doubles; safe for any numbers."""
+"""Detection heads: raw output tensors to boxes, without duplicates; safe for any numbers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Found = tuple[
     NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]
 ]  # boxes [n,4] xyxy px, scores, classes
 
-_CANDIDATES = 1000  # strongest boxes that take part in suppression: bounds what a hostile model can cost
-_FAR = np.float32(1e6)  # px; boxes end there, so that areas stay finite
-_COUNTED = 16  # more labels than these are not counted each unless `count` names them
+_CANDIDATES = 1000  # strongest boxes that suppression compares: limits the cost of a hostile model
+_FAR = np.float32(1e6)  # px; boxes are cut there, so that areas stay finite
+_COUNTED = 16  # with more labels than this, only those that `count` names are counted
 
 
 class DetectionOptions(Labelled, frozen=True):
@@ -26,23 +26,28 @@ class DetectionOptions(Labelled, frozen=True):
 
     head: Annotated[
         Literal["yolox", "yolov8", "fastestdet", "ulface"],
-        Meta(description="How the output tensors are laid out."),
+        Meta(description="The layout of the output tensors."),
     ]
     score: Annotated[float, Meta(gt=0, le=1, description="Boxes below this are dropped.")] = 0.35
     iou: Annotated[
         float,
         Meta(gt=0, le=1, description="Of two boxes of a class that overlap more, the weaker is dropped."),
     ] = 0.45
-    max_boxes: Annotated[int, Meta(ge=1, le=300, description="The strongest so many are kept.")] = 100
+    max_boxes: Annotated[int, Meta(ge=1, le=300, description="At most so many boxes, the strongest.")] = 100
     count: Annotated[
         list[str],
-        Meta(max_length=64, description="Labels whose number is published; all of up to 16 if empty."),
+        Meta(
+            max_length=64,
+            description="Labels whose number is published; if empty, all of up to 16 labels.",
+        ),
     ] = []  # noqa: RUF012 - msgspec copies it for each object
-    alarm: Annotated[list[str], Meta(max_length=64, description="Labels that raise an alarm when seen.")] = []  # noqa: RUF012 - as above
+    alarm: Annotated[
+        list[str], Meta(max_length=64, description="Labels that raise an alarm when they are found.")
+    ] = []  # noqa: RUF012 - as above
 
 
 class Detection(Decoder):
-    """Boxes of one head, mapped back to the frame, and how many there are of each label."""
+    """Boxes of one head, mapped back to the frame, and the number of boxes of each label."""
 
     Options = DetectionOptions
 
@@ -57,7 +62,7 @@ class Detection(Decoder):
         for key, words in (("count", options.count), ("alarm", options.alarm)):
             for word in words:
                 if word not in labels:
-                    raise ModelError(f"output.{key}: {word!r} is none of the labels")
+                    raise ModelError(f"output.{key}: {word!r} is not one of the labels")
         self._options = options
         self._head = HEADS[options.head](outputs, len(labels), size)
         counted = options.count or (labels if len(labels) <= _COUNTED else [])
@@ -67,17 +72,17 @@ class Detection(Decoder):
         self._alarms = frozenset(options.alarm)
 
     def fields(self) -> dict[str, Field]:
-        """`n` boxes, how many of each counted label, and `alarm` where labels raise one."""
+        """`n` boxes, the number of each counted label, and `alarm` where labels raise one."""
         every = {name: Field(t="i64", unit="1") for name in self._counted.values()}
         alarm = {"alarm": Field(t="bool")} if self._alarms else {}
         return {"n": Field(t="i64", unit="1", desc="boxes"), **every, **alarm}
 
     def decode(self, outputs: Outputs, placement: Placement | None) -> Result:
-        """Boxes from strong to weak, within the frame; one without an area or a finite number is none."""
+        """Boxes from strong to weak, within the frame; drops boxes without an area or with NaN."""
         if placement is None:
-            raise ModelError("boxes need the place of the picture in the model's input")
+            raise ModelError("boxes need the placement of the picture in the model's input")
         options, labels = self._options, self._options.labels
-        with np.errstate(all="ignore"):  # numbers without bounds come in; what they become is checked
+        with np.errstate(all="ignore"):  # the model's numbers have no bounds; the results are checked
             found, scores, classes = _strongest(*self._head.read(outputs, options.score))
         if len(scores):
             kept = suppress(found, scores, classes, options.iou, options.max_boxes)
@@ -111,7 +116,7 @@ class Detection(Decoder):
 def suppress(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], classes: NDArray[np.intp], iou: float, most: int
 ) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression within each class; boxes come strongest first and stay so."""
+    """Greedy non-maximum suppression within each class; boxes come strongest first and keep that order."""
     x0, y0, x1, y1 = np.ascontiguousarray(boxes.T)
     areas = (x1 - x0) * (y1 - y0)
     wide = np.minimum(x1[:, None], x1)
@@ -134,16 +139,15 @@ def suppress(
 
 
 def _strongest(boxes: NDArray[np.float32], scores: NDArray[np.float32], classes: NDArray[np.intp]) -> Found:
-    """Strongest first, of a finite size, `_CANDIDATES` at most."""
+    """The strongest boxes of a finite size, at most `_CANDIDATES`, strongest first."""
     if not len(scores):
         return boxes, scores, classes
     np.minimum(boxes, _FAR, out=boxes)
     np.maximum(boxes, -_FAR, out=boxes)
     order = np.argsort(-scores, kind="stable")[:_CANDIDATES]
     boxes = boxes[order]
-    sized = (boxes[:, 2] > boxes[:, 0]) & (
-        boxes[:, 3] > boxes[:, 1]
-    )  # what is no number is not above another
+    # a comparison with NaN is false
+    sized = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order = order[sized]
     return boxes[sized], np.minimum(scores[order], np.float32(1)), classes[order]
 
@@ -161,23 +165,23 @@ def _on_frame(boxes: NDArray[np.float32], place: Placement) -> NDArray[np.float6
 
 
 class Head:
-    """One layout of output tensors; `read` gives boxes (n, 4) as x0, y0, x1, y1 in px of the input."""
+    """One layout of output tensors; `read` returns boxes (n, 4) as x0, y0, x1, y1 in px of the input."""
 
-    makes: ClassVar[int] = 1  # outputs
+    outputs: ClassVar[int] = 1  # number of output tensors
 
     def __init__(self, outputs: Sequence[Tensor], classes: int, size: tuple[int, int]) -> None:
         self.classes = classes
         self.size = size
-        if len(outputs) < self.makes:
-            raise ModelError(f"this head needs {self.makes} outputs, the model has {len(outputs)}")
+        if len(outputs) < type(self).outputs:
+            raise ModelError(f"this head needs {type(self).outputs} outputs, the model has {len(outputs)}")
         self.check(outputs)
 
     def check(self, outputs: Sequence[Tensor]) -> None:
-        """Raise ModelError where a declared shape cannot be this head's."""
+        """Raise ModelError if a declared shape does not fit this head."""
         raise NotImplementedError
 
     def read(self, outputs: Outputs, least: float) -> Found:
-        """Boxes of a score of at least `least`; one with NaN among its scores is none."""
+        """Boxes with a score of at least `least`; drops boxes with NaN among their scores."""
         raise NotImplementedError
 
 
@@ -268,7 +272,7 @@ class YoloV8(Head):
 class UlFace(Head):
     """Two outputs: scores [1, n, 1 + classes], background first; corners [1, n, 4] as shares of the input."""
 
-    makes = 2
+    outputs = 2
 
     def check(self, outputs: Sequence[Tensor]) -> None:
         _expect(outputs[0], "ulface", (1, -1, 1 + self.classes), self.classes)
@@ -288,7 +292,7 @@ HEADS: dict[str, type[Head]] = {"fastestdet": FastestDet, "yolox": YoloX, "yolov
 
 
 def _expect(output: Tensor, head: str, wanted: tuple[int, ...], classes: int) -> None:
-    """Raise ModelError unless the shapes agree in every dimension that both know."""
+    """Raise ModelError unless the shapes agree in every dimension that both declare."""
     shape = output.shape
     if len(shape) != len(wanted) or any(
         have != want and -1 not in (have, want) for have, want in zip(shape, wanted, strict=True)
@@ -301,10 +305,10 @@ def _expect(output: Tensor, head: str, wanted: tuple[int, ...], classes: int) ->
 
 
 def _shaped(output: NDArray[Any], dims: int, *wanted: int | None) -> NDArray[Any]:
-    """The output, or ModelError where a dimension that only showed when it ran is wrong."""
+    """Return the output; ModelError if it has another shape than the head reads."""
     shape = output.shape
     if len(shape) != dims or any(w is not None and w != shape[at] for at, w in enumerate(wanted)):
-        raise ModelError(f"the model's output came as {list(shape)}, which its head cannot read")
+        raise ModelError(f"the model's output has the shape {list(shape)}, which its head cannot read")
     return output
 
 

@@ -1,7 +1,7 @@
-"""The gate no model acts on a device without: a child process with limits loads it, runs it and measures it.
+"""The gate that every model must pass: a child process with limits loads it, runs it and measures it.
 
-A model that crashes, hangs or eats memory does so in the child. What passed is remembered by content, so
-that a restart of the agent need not wait for it again.
+A model that crashes, hangs or takes too much memory does so in the child. The reports of models that passed
+are kept by content, so that a restart of the agent does not wait for the gate again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from agent.inference.decoders import ModelError
 from agent.inference.manifest import FrameInput
-from agent.inference.model_cache import CPU
-from agent.inference.package import Model, Package, load_package
+from agent.inference.package import Package, load_package
 from agent.inference.preprocess import FrameTensor
+from agent.inference.session import CPU, Model
 from wire.plugins import version
 
 WALL_S = 90.0  # for the whole child
@@ -39,50 +39,50 @@ _GOLDEN_FILES, _GOLDEN_BYTES = 32, 64_000_000
 _TOLERANCE = 0.01  # of the largest expected number: CPUs and onnxruntime versions differ by less
 
 
-class Report(Struct, kw_only=True):
-    """What the gate found; `why` is empty for a model that passed."""
+class GateReport(Struct, kw_only=True):
+    """The result of the gate; `why` is empty for a model that passed."""
 
     why: str = ""
     provider: str = ""
-    golden: int = 0  # vectors that came out as they should
-    p50_ms: float = 0.0  # of a whole run, picture or window to result; on a CPU its own time, not the clock's
+    golden: int = 0  # vectors whose outputs are as expected
+    p50_ms: float = 0.0  # of a whole run, picture or window to result; on a CPU the thread's own time
     p99_ms: float = 0.0
-    rss_mb: float = 0.0  # that opening and running it added; onnxruntime itself not counted
-    remembered: bool = False  # from an earlier time
+    rss_mb: float = 0.0  # that opening and running it added, without onnxruntime itself
+    remembered: bool = False  # from an earlier start
 
 
-def verify(package: Package, *, providers: Sequence[str] = CPU, memory: Path | None = None) -> Report:
-    """Let the package pass the gate.
+def verify(package: Package, *, providers: Sequence[str] = CPU, memory: Path | None = None) -> GateReport:
+    """Run the gate for the package, or return the report of an earlier run.
 
     Raises:
-        ModelError: it did not, with the reason.
+        ModelError: the package did not pass, with the reason.
     """
-    note = memory / f"{_key(package, providers)}.json" if memory is not None else None
-    if note is not None and (report := _remembered(note)) is not None:
+    saved = memory / f"{_key(package, providers)}.json" if memory is not None else None
+    if saved is not None and (report := _remembered(saved)) is not None:
         return report
     report = _in_child(package.path, providers)
     if report.why:
         raise ModelError(f"{package.path}: {report.why}")
-    if note is not None:
-        _remember(note, report)
+    if saved is not None:
+        _remember(saved, report)
     return report
 
 
-def inspect(package: Package, providers: Sequence[str]) -> Report:
-    """What the child does: open, compare with golden vectors, measure, hold against the budgets.
+def inspect(package: Package, providers: Sequence[str]) -> GateReport:
+    """Open the package, compare golden vectors, measure, and check the budgets; the child runs this.
 
     Raises:
         ModelError: with the reason.
     """
-    _import_what_any_model_needs(package)
+    _import_shared(package)
     before_mb = _rss_mb()
     model = Model(package, providers=providers)
-    report = Report(provider=model.provider)
+    report = GateReport(provider=model.provider)
     for path in _golden_files(package.path):
         _compare(model, path)
         report.golden += 1
     budgets = package.manifest.budgets
-    for _ in range(3):  # a machine that is busy with something else gets another chance
+    for _ in range(3):  # other work on the machine can spoil a measurement
         report.p50_ms, report.p99_ms = _measure(model)
         if not budgets.p99_ms or report.p99_ms <= budgets.p99_ms:
             break
@@ -108,24 +108,24 @@ def main(arguments: Sequence[str]) -> None:
     try:
         report = inspect(load_package(Path(folder)), providers or CPU)
     except ModelError as error:
-        report = Report(why=str(error).removeprefix(f"{folder}: "))
+        report = GateReport(why=str(error).removeprefix(f"{folder}: "))
     except MemoryError:
-        report = Report(why=f"it needs more than {_MEMORY >> 30} GB of memory")
+        report = GateReport(why=f"it needs more than {_MEMORY >> 30} GB of memory")
     sys.stdout.buffer.write(msgspec.json.encode(report))
     sys.stdout.flush()
-    os._exit(0)  # a hostile model gets no say in how the interpreter shuts down
+    os._exit(0)  # skips the shutdown of the interpreter, where a hostile model could still act
 
 
-def _in_child(folder: Path, providers: Sequence[str]) -> Report:
+def _in_child(folder: Path, providers: Sequence[str]) -> GateReport:
     command = [sys.executable, "-P", "-m", "agent.inference.gate", str(folder.resolve()), *providers]
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=WALL_S, stdin=subprocess.DEVNULL, check=False
         )
     except subprocess.TimeoutExpired:
-        return Report(why=f"it gave no answer within {WALL_S:g} s")
+        return GateReport(why=f"it gave no answer within {WALL_S:g} s")
     except OSError as error:
-        return Report(why=f"the gate could not be started: {error.strerror or error}")
+        return GateReport(why=f"the gate could not be started: {error.strerror or error}")
     if done.returncode < 0:
         word = signal.Signals(-done.returncode).name
         reason = (
@@ -133,12 +133,14 @@ def _in_child(folder: Path, providers: Sequence[str]) -> Report:
             if word in ("SIGXCPU", "SIGKILL")
             else f"it crashed ({word})"
         )
-        return Report(why=f"{reason} when it was tried")
+        return GateReport(why=f"{reason} when the gate ran it")
     try:
-        return msgspec.json.decode(done.stdout, type=Report)
+        return msgspec.json.decode(done.stdout, type=GateReport)
     except msgspec.DecodeError:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        return Report(why=f"the gate failed: {said[-1][:300]}")
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        return GateReport(
+            why=f"the gate failed: {lines[-1][:300] if lines else f'exit code {done.returncode}'}"
+        )
 
 
 def _limit() -> None:
@@ -149,15 +151,16 @@ def _limit() -> None:
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NOFILE: 256,
     }
-    for which, wanted in limits.items():
+    for which, limit in limits.items():
         hard = resource.getrlimit(which)[1]
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        # above the soft limit of CPU time comes SIGXCPU, which tells its reason; SIGKILL would not
-        resource.setrlimit(which, (most, most + 5 if hard == resource.RLIM_INFINITY else hard))
+        soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        # the soft limit of CPU time sends SIGXCPU, which shows the reason; the hard one sends SIGKILL
+        resource.setrlimit(which, (soft, soft + 5 if hard == resource.RLIM_INFINITY else hard))
 
 
-def _import_what_any_model_needs(package: Package) -> None:
-    import onnxruntime  # noqa: F401 - imported for its size alone
+def _import_shared(package: Package) -> None:
+    """Import what every model needs, so that `rss_mb` does not count it."""
+    import onnxruntime  # noqa: F401
 
     if isinstance(spec := package.manifest.input, FrameInput):
         FrameTensor(spec)
@@ -166,7 +169,7 @@ def _import_what_any_model_needs(package: Package) -> None:
 def _golden_files(folder: Path) -> list[Path]:
     found = sorted((folder / "golden").glob("*.npz"))
     if len(found) > _GOLDEN_FILES:
-        raise ModelError(f"golden holds {len(found)} vectors; {_GOLDEN_FILES} are allowed")
+        raise ModelError(f"golden has {len(found)} vectors; {_GOLDEN_FILES} are allowed")
     return found
 
 
@@ -180,16 +183,15 @@ def _compare(model: Model, path: Path) -> None:
         if got.shape != want.shape:
             raise ModelError(f"golden/{path.name}: output {at} is {list(got.shape)}, not {list(want.shape)}")
         off = np.abs(got.astype(np.float64) - want.astype(np.float64))
-        if not (
-            off <= _TOLERANCE * max(1e-9, float(np.abs(want).max(initial=0)))
-        ).all():  # so that NaN fails too
+        limit = _TOLERANCE * max(1e-9, float(np.abs(want).max(initial=0)))
+        if not (off <= limit).all():  # written so that NaN fails too
             raise ModelError(f"golden/{path.name}: output {at} is off by up to {off.max():.4g}")
     if vector:
         raise ModelError(f"golden/{path.name}: the model has no {', '.join(sorted(vector))}")
 
 
 def _read_golden(path: Path) -> dict[str, NDArray[Any]]:
-    import zipfile  # in the child alone: the daemon does without it
+    import zipfile  # only the child needs it
 
     try:
         with zipfile.ZipFile(path) as archive:
@@ -201,14 +203,14 @@ def _read_golden(path: Path) -> dict[str, NDArray[Any]]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"golden/{path.name} cannot be read: {error}") from error
     if "input" not in found:
-        raise ModelError(f"golden/{path.name} holds no array named input")
+        raise ModelError(f"golden/{path.name} has no array named input")
     return found
 
 
 def _measure(model: Model) -> tuple[float, float]:
     """Median and 99th percentile in ms of whole runs on noise; refuses outputs that are not numbers.
 
-    On the CPU the thread's own time counts: what else the machine does is no fault of the model.
+    On the CPU the thread's own time counts, so that other work on the machine does not.
     """
     spent_s = time.thread_time if model.provider in CPU else time.perf_counter
     spec, rng = model.manifest.input, np.random.default_rng(1)
@@ -237,36 +239,36 @@ def _rss_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-# -- what passed before ------------------------------------------------------------------------------------
+# -- reports of models that passed ------------------------------------------------------------------------
 
 
 def _key(package: Package, providers: Sequence[str]) -> str:
-    """Changes with the model, the manifest, the golden vectors and what runs them."""
+    """A key of the model, the manifest, the golden vectors and the versions that run them."""
     versions = [f"{name} {version(name)}" for name in ("onnxruntime", "onnxruntime-gpu", "numpy", "edgebed")]
-    digest = hashlib.sha256(
+    sha256 = hashlib.sha256(
         json.dumps([package.sha256, package.manifest.hash, *versions, *providers]).encode()
     )
     for path in _golden_files(package.path):
         with suppress(OSError):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+            sha256.update(path.read_bytes())
+    return sha256.hexdigest()
 
 
-def _remembered(note: Path) -> Report | None:
+def _remembered(saved: Path) -> GateReport | None:
     try:
-        report = msgspec.json.decode(note.read_bytes(), type=Report)
+        report = msgspec.json.decode(saved.read_bytes(), type=GateReport)
     except (OSError, msgspec.DecodeError):
-        return None  # not there, or torn by a power cut: the gate decides anew
+        return None  # not there, or damaged by a power cut: the gate runs again
     report.remembered = True
     return report
 
 
-def _remember(note: Path, report: Report) -> None:
-    draft = note.with_suffix(f".{os.getpid()}.tmp")
-    with suppress(OSError):  # a full disk costs the next start a second, no more
-        note.parent.mkdir(parents=True, exist_ok=True)
+def _remember(saved: Path, report: GateReport) -> None:
+    draft = saved.with_suffix(f".{os.getpid()}.tmp")
+    with suppress(OSError):  # with a full disk the next start runs the gate again
+        saved.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(msgspec.json.encode(report))
-        draft.replace(note)
+        draft.replace(saved)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The manifest of a model package: what goes in, what comes out, what it may cost."""
+"""The manifest of a model package: the model's input, its output and its budgets."""
 
 from __future__ import annotations
 
@@ -38,17 +38,18 @@ class FrameInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     colour: Annotated[Literal["bgr", "rgb", "grey"], Meta(description="Order of the channels.")] = "rgb"
     scale: Annotated[float, Meta(gt=0, description="Pixels are divided by this first.")] = 255.0
     mean: Annotated[
-        list[float], Meta(max_length=3, description="Then this is subtracted, one a channel.")
+        list[float], Meta(max_length=3, description="Subtracted next, one number per channel.")
     ] = []
     std: Annotated[
-        list[float], Meta(max_length=3, description="Then it is divided by this, one a channel.")
+        list[float],
+        Meta(max_length=3, description="Then divided by this, one number per channel."),
     ] = []
     fit: Annotated[
         Literal["stretch", "letterbox"],
         Meta(description="Fill the input, or keep the shape of the picture and pad."),
     ] = "stretch"
     place: Annotated[
-        Literal["centre", "corner"], Meta(description="Where a letterboxed picture lies; YOLOX uses corner.")
+        Literal["centre", "corner"], Meta(description="Where a letterboxed picture is; YOLOX uses corner.")
     ] = "centre"
     pad: Annotated[int, Meta(ge=0, le=255, description="Value of the padding's pixels.")] = 114
     layout: Annotated[Literal["nchw", "nhwc"], Meta(description="Order of the tensor's dimensions.")] = "nchw"
@@ -60,7 +61,7 @@ class FrameInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the tensor."""
+        """Shape of the tensor."""
         width, height = self.size
         if self.layout == "nchw":
             return (1, self.channels, height, width)
@@ -76,11 +77,11 @@ class WindowInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
         list[str],
         Meta(min_length=1, max_length=1024, description="Fields of the stream, in the model's order."),
     ]
-    rate_hz: Annotated[float, Meta(gt=0, le=1e6, description="Rows a second that the model was made for.")]
+    rate_hz: Annotated[float, Meta(gt=0, le=1e6, description="Rows per second that the model was made for.")]
     length: Annotated[int, Meta(ge=1, le=100_000, description="Rows in a window.")]
     hop: Annotated[int, Meta(ge=1, le=100_000, description="Rows from one window to the next.")] = 1
     mean: Annotated[list[float], Meta(description="Subtracted from each signal.")] = []
-    std: Annotated[list[float], Meta(description="Then it is divided by this.")] = []
+    std: Annotated[list[float], Meta(description="Then divided by this.")] = []
     layout: Annotated[
         Literal["time-signal", "signal-time", "flat"],
         Meta(description="Tensor [1, length, signals], [1, signals, length], or [1, length * signals]."),
@@ -88,7 +89,7 @@ class WindowInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the tensor."""
+        """Shape of the tensor."""
         length, signals = self.length, len(self.signals)
         if self.layout == "flat":
             return (1, length * signals)
@@ -99,14 +100,14 @@ Input = FrameInput | WindowInput
 
 
 class Budgets(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """What the gate holds the model to on the machine where it will run; 0 is no limit."""
+    """Limits that the gate checks on the machine where the model will run; 0 means no limit."""
 
     p99_ms: Annotated[float, Meta(ge=0, description="99 of 100 runs take at most this.")] = 0.0
     rss_mb: Annotated[float, Meta(ge=0, description="Memory that loading and running it may add.")] = 0.0
 
 
 class Manifest(Struct, kw_only=True, frozen=True):
-    """A checked manifest; `output` holds the options of `decoder`, with the labels read in."""
+    """A checked manifest; `output` has the options of `decoder`, with the labels read from their file."""
 
     name: str
     version: str
@@ -124,33 +125,35 @@ class Manifest(Struct, kw_only=True, frozen=True):
 
     @property
     def ref(self) -> str:
-        """`name@version`, as events carry it."""
+        """`name@version`, as in events."""
         return f"{self.name}@{self.version}"
 
 
 class _Page(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """The file as it is written; what `input` and `output` may hold depends on a word in them."""
+    """The file as it is written; a word in `input` and in `output` decides which keys they may have."""
 
     name: Annotated[str, Meta(description="Id of the model: a-z, 0-9 and '-', 1 to 32 characters.")]
     version: Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$", description="Its version.")]
-    licence: Annotated[_Key, Meta(description="SPDX identifier, or words.")]
-    description: Annotated[str, Meta(max_length=2000, description="One line on what it is.")] = ""
+    licence: Annotated[_Key, Meta(description="SPDX identifier, or a description.")]
+    description: Annotated[str, Meta(max_length=2000, description="One line that describes the model.")] = ""
     file: Annotated[_Key, Meta(description="The ONNX file in this folder.")] = "model.onnx"
     sha256: Annotated[
-        str, Meta(pattern="^[0-9a-f]{64}$", description="Of the ONNX file: `sha256sum model.onnx`.")
+        str, Meta(pattern="^[0-9a-f]{64}$", description="Hash of the ONNX file: `sha256sum model.onnx`.")
     ]
     input: Annotated[dict[str, Any], Meta(description="What the model sees: kind frame or window.")]
-    output: Annotated[dict[str, Any], Meta(description="How to read what it gives: decoder and its options.")]
-    budgets: Annotated[Budgets, Meta(description="What it may cost.")] = Budgets()
+    output: Annotated[dict[str, Any], Meta(description="How to read its outputs: decoder and its options.")]
+    budgets: Annotated[Budgets, Meta(description="Limits on run time and memory.")] = Budgets()
     data: Annotated[dict[str, Any], Meta(description="What it was trained on; free form.")] = {}
-    quality: Annotated[dict[str, Any], Meta(description="What it scores, on what; free form.")] = {}
+    quality: Annotated[
+        dict[str, Any], Meta(description="Its scores and the data they were measured on; free form.")
+    ] = {}
 
 
 def load(folder: Path) -> Manifest:
     """Read and check `folder`/manifest.yaml.
 
     Raises:
-        ModelError: every mistake as `file:line:col: sentence`, one a line.
+        ModelError: every mistake as `file:line:col: sentence`, one per line.
     """
     path = folder / FILE
     parts: dict[str, Any] = {}
@@ -169,7 +172,7 @@ def inside(folder: Path, name: str) -> Path:
     """The file `name` of the package `folder`.
 
     Raises:
-        ModelError: it is absolute, leaves the folder by `..` or a link, or is no file.
+        ModelError: the name is absolute, leaves the folder by `..` or a link, or is not a file.
     """
     relative = Path(name)
     if relative.is_absolute() or ".." in relative.parts or "\0" in name:
@@ -180,9 +183,9 @@ def inside(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise ModelError(f"{path}: is missing") from error
     if not real.is_relative_to(folder.resolve()):
-        raise ModelError(f"{path}: leads out of the package")
+        raise ModelError(f"{path}: is outside the package")
     if not real.is_file():
-        raise ModelError(f"{path}: is no file")
+        raise ModelError(f"{path}: is not a file")
     return real
 
 
@@ -206,7 +209,7 @@ def _check_frame(found: FrameInput) -> Iterator[Mistake]:
         if numbers and len(numbers) != found.channels:
             yield ("input", key), f"{len(numbers)} numbers for {found.channels} channels"
     if 0.0 in found.std:
-        yield ("input", "std"), "0 cannot be divided by"
+        yield ("input", "std"), "0 is not allowed: the input is divided by it"
 
 
 def _check_window(found: WindowInput) -> Iterator[Mistake]:
@@ -214,21 +217,21 @@ def _check_window(found: WindowInput) -> Iterator[Mistake]:
         if not FIELD.fullmatch(name):
             yield ("input", "signals", at), f"{name!r} is not a field name ([a-z][a-z0-9_]*)"
         elif name in found.signals[:at]:
-            yield ("input", "signals", at), f"{name!r} is there twice"
+            yield ("input", "signals", at), f"{name!r} is listed twice"
     for key, numbers in (("mean", found.mean), ("std", found.std)):
         if numbers and len(numbers) != len(found.signals):
             yield ("input", key), f"{len(numbers)} numbers for {len(found.signals)} signals"
     if 0.0 in found.std:
-        yield ("input", "std"), "0 cannot be divided by"
+        yield ("input", "std"), "0 is not allowed: the input is divided by it"
     if found.hop > found.length:
-        yield ("input", "hop"), f"{found.hop} rows would leave some out: windows are {found.length} long"
+        yield ("input", "hop"), f"{found.hop} rows would skip some: windows have {found.length}"
 
 
 def _check_output(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]) -> Iterator[Mistake]:
     word = page.output.get("decoder")
     if not isinstance(word, str) or word not in decoders.names():
         hint = config.did_you_mean(str(word), decoders.names()) if word is not None else ""
-        yield ("output", "decoder"), f"{word!r} is no decoder{hint}" if word is not None else "is missing"
+        yield ("output", "decoder"), f"{word!r} is not a decoder{hint}" if word is not None else "is missing"
         return
     try:
         decoder = decoders.load(word)
@@ -246,7 +249,7 @@ def _check_output(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]
 
 
 def _with_word(options: type[Struct], word: str) -> type[Struct]:
-    """The decoder's options plus the key `decoder`, which stands beside them in the file."""
+    """The decoder's options plus the key `decoder`, which is beside them in the file."""
     return msgspec.defstruct(
         options.__name__,
         [("decoder", Literal[word], word)],
@@ -261,7 +264,7 @@ def _read_labels(options: Any, folder: Path) -> Any:
     if not name:
         return options
     if options.labels:
-        raise ModelError("labels stand in the manifest too: keep one of the two")
+        raise ModelError("the manifest has labels too: keep one of the two")
     path = inside(folder, name)
     try:
         if path.stat().st_size > MAX_LABELS:
@@ -271,13 +274,13 @@ def _read_labels(options: Any, folder: Path) -> Any:
         raise ModelError(f"{path} cannot be read as UTF-8 text: {error}") from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels or max(map(len, labels)) > 128:
-        raise ModelError(f"{path} must hold one label of 1 to 128 characters a line")
+        raise ModelError(f"{path} must have one label of 1 to 128 characters per line")
     return msgspec.structs.replace(options, labels=labels)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """One key of a manifest for the documentation and `edgebed` help."""
+class ManifestKey:
+    """One key of a manifest, for the documentation."""
 
     path: str
     required: bool
@@ -285,8 +288,8 @@ class Key:
     meaning: str
 
 
-def documented() -> list[Key]:
-    """Every key that a manifest can hold, the built-in decoders' included."""
+def documented() -> list[ManifestKey]:
+    """Every key that a manifest can have, with those of the built-in decoders."""
     found = list(_keys(_Page, ""))
     found += [
         key
@@ -300,8 +303,10 @@ def documented() -> list[Key]:
     return found
 
 
-def _keys(kind: type[Struct], prefix: str) -> Iterator[Key]:
+def _keys(kind: type[Struct], prefix: str) -> Iterator[ManifestKey]:
     info = msgspec.json.schema_components([kind])[1][kind.__name__]
     for name, rule in info["properties"].items():
         default = "" if "default" not in rule else re.sub(r"\s+", " ", str(rule["default"]))
-        yield Key(prefix + name, name in info.get("required", []), default, rule.get("description", ""))
+        yield ManifestKey(
+            prefix + name, name in info.get("required", []), default, rule.get("description", "")
+        )

@@ -1,4 +1,4 @@
-"""The models of one agent that are open: cameras that run the same package share a session and its memory."""
+"""The open models of one agent: streams that run the same package share a session and its memory."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from typing import TYPE_CHECKING
 from agent.inference.decoders import ModelError
 
 if TYPE_CHECKING:
-    from agent.inference.package import Model, Package
+    from agent.inference.package import Package
+    from agent.inference.session import Model
 
-CPU = ("CPUExecutionProvider",)
 _Key = tuple[Path, str, tuple[str, ...]]  # folder, hash of the ONNX file, execution providers
 
 
-class Shelf:
-    """Gates and opens a package once, whoever asks; `memory` is a folder for what passed the gate."""
+class ModelCache:
+    """Checks and opens each package once; `memory` is the folder where the gate keeps its reports."""
 
     def __init__(self, memory: Path | None = None) -> None:
         self._memory = memory
-        self._open: dict[_Key, Model | str] = {}  # or why it is refused
+        self._open: dict[_Key, Model | str] = {}  # the model, or why it is refused
 
-    def model(self, package: Package, providers: Sequence[str] = CPU) -> Model:
-        """The package at work; blocks for a second or so where nobody has asked before.
+    def model(self, package: Package, providers: Sequence[str] | None = None) -> Model:
+        """The open model of a package; the first call blocks for about a second. Runs on the CPU by default.
 
-        A model may run in several threads at a time: each gets its own buffers, and waits for no other.
+        Several threads may run the model at the same time: each gets its own buffers.
 
         Raises:
-            ModelError: it did not pass the gate, or cannot be opened.
+            ModelError: the package did not pass the gate, or cannot be opened.
         """
-        from agent.inference import gate  # only who has models pays for their kin
-        from agent.inference.package import Model
+        from agent.inference import gate  # only agents with models pay for these modules
+        from agent.inference.session import CPU, Model
 
+        providers = providers or CPU
         key = (package.path.resolve(), package.sha256, tuple(providers))
         if key not in self._open:
             try:

@@ -1,7 +1,7 @@
-"""Just enough of the ONNX file format to refuse what may not be loaded, and to let constants be folded.
+"""Reads ONNX files without the `onnx` package: refuses unsafe files, and lets onnxruntime fold constants.
 
-The `onnx` package is tooling and never in the daemon: an ONNX file is a protobuf, and four of its messages
-are enough to walk it.
+An ONNX file is a protobuf, and reading four of its messages is enough. The `onnx` package is a tool of
+developers and not in the daemon.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 from agent.inference.decoders import ModelError
 
-DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # what onnxruntime has built in
-_MAX_DEPTH = 8  # of graphs in graphs: loops in branches in loops
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # built into onnxruntime
+_MAX_DEPTH = 8  # of graphs inside graphs: loops in branches in loops
 _MAX_NODES = 200_000
 
 
 @dataclass(slots=True)
 class Scan:
-    """What a walk over the file found."""
+    """The result of reading a file."""
 
     domains: frozenset[str]
     nodes: int = 0
@@ -27,10 +27,10 @@ class Scan:
 
 
 def scan(body: bytes) -> Scan:
-    """Walk the whole file.
+    """Read the whole file and check it.
 
     Raises:
-        ModelError: it is no ONNX file, keeps weights outside the file, or needs operators from elsewhere.
+        ModelError: it is not an ONNX file, has weights outside the file, or needs unknown operators.
     """
     view, seen_graph = memoryview(body), False
     own = {_text(value, 10) for number, value in _fields(view) if number == 25}  # functions the file defines
@@ -46,15 +46,15 @@ def scan(body: bytes) -> Scan:
                 if inner == 7:
                     _node(node, found, 1)
     if not seen_graph:
-        raise ModelError("is no ONNX file: there is no graph in it")
+        raise ModelError("is not an ONNX file: it has no graph")
     return found
 
 
-def freed(body: bytes, found: Scan) -> bytes:
-    """The same model without graph inputs that are initializers: else onnxruntime may not fold constants.
+def drop_initializer_inputs(body: bytes, found: Scan) -> bytes:
+    """Return the same model without the graph inputs that are initializers.
 
-    Exporters of the first ONNX versions listed every weight as an input; one such model ran three times as
-    fast after this.
+    onnxruntime folds no constants that are inputs. Exporters of the first ONNX versions listed every weight
+    as an input; one such model ran three times as fast after this.
     """
     if not found.inputs & found.initializers:
         return body
@@ -77,7 +77,7 @@ def freed(body: bytes, found: Scan) -> bytes:
 
 def _graph(view: memoryview, found: Scan, depth: int) -> None:
     if depth > _MAX_DEPTH:
-        raise ModelError(f"holds graphs in graphs deeper than {_MAX_DEPTH}")
+        raise ModelError(f"has graphs inside graphs, deeper than {_MAX_DEPTH}")
     for number, value in _fields(view):
         if number == 1:
             _node(value, found, depth)
@@ -111,7 +111,7 @@ def _node(view: memoryview, found: Scan, depth: int) -> None:
 def _tensor(view: memoryview) -> None:
     for number, value in _fields(view):
         if number == 13 or (number == 14 and any(value)):
-            raise ModelError("keeps weights outside the file (external data): save it as one file")
+            raise ModelError("has weights outside the file (external data): save it as one file")
 
 
 def _sparse_tensor(view: memoryview) -> None:
@@ -139,7 +139,7 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _records(view: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """(field number, value, whole record) of one message; a varint's value as 8 little-endian bytes."""
+    """(field number, value, whole record) of a message; a varint's value is 8 little-endian bytes."""
     at, end = 0, len(view)
     while at < end:
         start = at
@@ -154,9 +154,9 @@ def _records(view: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
         elif wire in (1, 5):
             size = 8 if wire == 1 else 4
         else:
-            raise ModelError("is no ONNX file: not a protobuf message")
+            raise ModelError("is not an ONNX file: it is not a protobuf message")
         if at + size > end:
-            raise ModelError("is cut off: not a whole ONNX file")
+            raise ModelError("is not a whole ONNX file: it is cut off")
         yield number, view[at : at + size], view[start : at + size]
         at += size
 
@@ -170,7 +170,7 @@ def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value & 0xFFFF_FFFF_FFFF_FFFF, at
         shift += 7
-    raise ModelError("is no ONNX file: not a protobuf message")
+    raise ModelError("is not an ONNX file: it is not a protobuf message")
 
 
 def _varint(value: int) -> bytes:

@@ -1,8 +1,8 @@
-"""From a picture or a window of signals to the tensor a model wants, in buffers made once.
+"""Fills a model's input tensor from a picture or a window of signals; the buffers are allocated once.
 
 A frame becomes `x = (pixel / scale - mean) / std` for each channel, pixels 0 to 255, after it was fitted to
-the model's size and brought to its order of colours; a window becomes `x = (value - mean) / std` for each
-signal. Pictures are scaled bilinearly.
+the model's size and order of colours. A window becomes `x = (value - mean) / std` for each signal. Pictures
+are scaled bilinearly.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.base import Picture
 from agent.inference.decoders import ModelError, Placement
 from agent.inference.manifest import FrameInput, WindowInput
 
-Picture = NDArray[np.uint8]
-_MAX_SIDE = 16_384  # px; larger is no camera
+_MAX_SIDE = 16_384  # px; cameras give less
 
 
 class FrameTensor:
-    """Fills one tensor with pictures of any size; one object per thread at a time.
+    """Fills one tensor with pictures of any size; one thread at a time may use it.
 
-    `tensor` is float32, float16 or uint8, of the shape that the layout makes; each `fill` overwrites
-    it.
+    `tensor` is float32, float16 or uint8, in the shape of the layout; each `fill` overwrites it.
     """
 
     def __init__(self, spec: FrameInput, dtype: str = "float32") -> None:
@@ -34,24 +33,24 @@ class FrameTensor:
         nchw = spec.layout == "nchw"
         self.tensor: NDArray[Any] = np.zeros(spec.shape, dtype)
         self._fitted = np.full((height, width, 3), spec.pad, np.uint8)
-        self._shape: tuple[int, ...] = ()  # of the last picture
-        self._spot = self._fitted  # part of `_fitted` where the picture lies
+        self._shape: tuple[int, ...] = ()  # shape of the last picture
+        self._spot = self._fitted  # the part of `_fitted` with the picture
         self._placement = Placement(0.0, 0.0, 1.0, 1.0)
         planes = np.empty((channels, height, width), np.uint8)
         self._planes = planes if nchw else planes.reshape(height, width, channels)
-        # the order of planes in memory is the model's; cv2.split writes blue, green, red wherever it is told
+        # the planes are in the model's order; cv2.split writes blue, green, red to the given planes
         order = {"bgr": (0, 1, 2), "rgb": (2, 1, 0), "grey": (0,)}[spec.colour]
         self._targets = [planes[at] for at in order]
         self._gains, self._offsets = _affine(spec)
 
     def fill(self, picture: Picture) -> Placement:
-        """Put `picture` (height, width, 3), BGR, into `tensor`; tells where it lies there.
+        """Put `picture` (height, width, 3), BGR, into `tensor`; returns where it is there.
 
         Raises:
-            ModelError: it is no such picture.
+            ModelError: the picture has another shape or type.
         """
         if picture.shape != self._shape:
-            self._aim(picture)
+            self._place(picture)
         if picture.dtype != np.uint8:
             raise ModelError(f"a picture of {picture.dtype}; uint8 is needed")
         whole = self._fitted
@@ -68,8 +67,8 @@ class FrameTensor:
         self._scale()
         return self._placement
 
-    def _aim(self, picture: Picture) -> None:
-        """Work out where pictures of this size lie in the tensor."""
+    def _place(self, picture: Picture) -> None:
+        """Compute where pictures of this size go in the tensor."""
         if (
             picture.ndim != 3
             or picture.shape[2] != 3
@@ -104,7 +103,7 @@ class FrameTensor:
     def _scale(self) -> None:
         tensor = self.tensor[0]
         if tensor.dtype == np.uint8:
-            tensor[:] = self._planes  # such a model scales by itself
+            tensor[:] = self._planes  # a uint8 model scales its input itself
             return
         np.multiply(self._planes, self._gains, out=tensor, dtype=tensor.dtype, casting="unsafe")
         if self._offsets is not None:
@@ -112,7 +111,7 @@ class FrameTensor:
 
 
 class WindowTensor:
-    """Fills one tensor with windows of signals; one object per thread at a time."""
+    """Fills one tensor with windows of signals; one thread at a time may use it."""
 
     def __init__(self, spec: WindowInput, dtype: str = "float32") -> None:
         self.tensor: NDArray[Any] = np.zeros(spec.shape, dtype)
@@ -126,7 +125,7 @@ class WindowTensor:
         """Put `window` (length, signals), rows in time order, into `tensor`.
 
         Raises:
-            ModelError: it has another shape.
+            ModelError: the window has another shape.
         """
         rows = self._rows
         if window.shape != rows.shape:
@@ -136,7 +135,7 @@ class WindowTensor:
 
 
 def _affine(spec: FrameInput) -> tuple[Any, Any]:
-    """`x = pixel * gain + offset`, as one number for all channels or shaped to spread over the tensor."""
+    """Gain and offset of `x = pixel * gain + offset`: one number for all channels, or one per channel."""
     channels = spec.channels
     std = np.array(spec.std or [1.0] * channels)
     mean = np.array(spec.mean or [0.0] * channels)
@@ -154,5 +153,5 @@ def _cv2() -> Any:
         import cv2  # only frame models need it
     except ImportError as error:
         raise ModelError("models of pictures need OpenCV: pip install 'edgebed[camera]'") from error
-    cv2.setNumThreads(1)  # a second thread saves no time at these sizes and burns a core beside the model's
+    cv2.setNumThreads(1)  # a second thread saves no time at these sizes and takes another core
     return cv2

@@ -1,4 +1,4 @@
-"""A first manifest for an ONNX file: what its tensors tell, and TODO where only its maker knows."""
+"""Writes a first manifest for an ONNX file: what its tensors show, and TODO for what only its maker knows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from agent.inference.decoders import ModelError, Tensor
-from agent.inference.package import signature
+from agent.inference.session import signature
 
 _ASK = "# TODO:"
 
@@ -15,7 +15,7 @@ def draft(file: Path) -> str:
     """The text of a manifest.yaml for the folder of `file`; lines with TODO are guesses.
 
     Raises:
-        ModelError: the file cannot be loaded, or has not one input.
+        ModelError: the file cannot be loaded, or does not have exactly one input.
     """
     inputs, outputs = signature(file)
     if len(inputs) != 1:
@@ -50,9 +50,9 @@ def _frame(tensor: Tensor) -> list[str]:
         "  kind: frame",
         f"  name: {tensor.name}",
         f"  size: {size}"
-        + (f" {_ASK} any size goes, take that of the training" if -1 in (high, wide) else ""),
+        + (f" {_ASK} any size works, use the size of the training" if -1 in (high, wide) else ""),
         f"  colour: {'grey' if channels == 1 else 'rgb'} {_ASK} rgb or bgr",
-        f"  scale: 255 {_ASK} x = (pixel / scale - mean) / std; YOLOX takes scale 1",
+        f"  scale: 255 {_ASK} x = (pixel / scale - mean) / std; YOLOX uses scale 1",
         f"  fit: letterbox {_ASK} letterbox or stretch, as in the training",
         *(["  layout: nhwc"] if nhwc else []),
     ]
@@ -68,15 +68,15 @@ def _window(tensor: Tensor) -> list[str]:
         "  kind: window",
         f"  name: {tensor.name}",
         f"  signals: [{names}] {_ASK} fields of the stream, in the model's order",
-        f"  rate_hz: 1 {_ASK} rows a second",
-        f"  length: {length} {_ASK} rows in a window; if it is the other way round, layout: signal-time",
+        f"  rate_hz: 1 {_ASK} rows per second",
+        f"  length: {length} {_ASK} rows in a window; if signals come first, layout: signal-time",
         f"  hop: {length} {_ASK} rows from one window to the next",
         *(["  layout: flat"] if len(dims) == 1 else []),
     ]
 
 
 def _boxes(tensor: Tensor, outputs: list[Tensor]) -> list[str]:
-    """A detection head whose shape the outputs have, else a classification."""
+    """A detection head that fits the shapes of the outputs, else a classification."""
     shape = outputs[0].shape
     found = None
     if len(shape) == 4 and shape[1] > 5:

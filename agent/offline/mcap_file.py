@@ -1,10 +1,10 @@
-"""A field session in one MCAP file: readings, pictures and events, with the config and models they came from.
+"""Writes and reads a field session as one MCAP file: readings, pictures and events, with config and models.
 
 Layout (https://mcap.dev/spec), profile `edgebed`: metadata `session` and `models`, attachment `config.yaml`;
 a channel `{device}/{stream}` for each stream with its declaration in the channel's metadata, rows as flat
 JSON (`_q` is the quality code), pictures as `foxglove.CompressedImage`; a channel `{device}/_events` for
-each device. `publish_time` is the reading's own time, `log_time` when it was recorded. Records stand one by
-one, not in chunks: a file that was cut off is whole up to its last record.
+each device. `publish_time` is the reading's own time, `log_time` is when it was recorded. Records are
+written one by one, not in chunks: a file that was cut off is readable up to its last whole record.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RecordingError(EdgebedError):
-    """A file that is no recording, or one that cannot be written."""
+    """A file is not a recording, or a recording cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """What a recording says of itself; `recovered` is why it ends early, empty for a whole one."""
+class RecordedSession:
+    """Describes a recording; `recovered` states why it ends early, empty for a whole one."""
 
     about: Mapping[str, str] = field(default_factory=dict)  # version, node, started, config (relative path)
     models: Mapping[str, str] = field(default_factory=dict)  # slot -> "name@version sha256"
@@ -70,9 +70,9 @@ class Session:
 
 
 class Recorder:
-    """Writes one recording; `path` must not exist. Blocks. Call `sync` every second or so.
+    """Writes one recording; `path` must not exist. Blocks. Call `sync` about every second.
 
-    `streams` are each device's, `models` slot -> "name@version sha256".
+    `streams` maps a device to its streams, `models` a slot to "name@version sha256".
 
     Raises:
         RecordingError: the file exists or cannot be written, at any call.
@@ -105,12 +105,12 @@ class Recorder:
                 self._declare(device, each)
             self.sync()
         except BaseException:
-            with contextlib.suppress(OSError):  # the disk is as full as before
+            with contextlib.suppress(OSError):  # closing may fail on a full disk
                 self._file.close()
             raise
 
     def reading(self, device: str, reading: Reading, jpeg: bytes = b"") -> None:
-        """Record one reading, a picture as the bytes of its JPEG or PNG."""
+        """Record one reading; a picture needs the bytes of its JPEG or PNG."""
         body: dict[str, Any]
         if reading.picture is None:
             body = dict(reading.values)
@@ -130,7 +130,7 @@ class Recorder:
         self._add((device, reading.stream), reading.at_ns, _encode(body))
 
     def event(self, device: str, event: Event) -> None:
-        """Record an event the models gave."""
+        """Record an event of a model."""
         self.events += 1
         self._add((device, EVENTS), event.ts * 1_000_000, _encode(event))
 
@@ -140,7 +140,7 @@ class Recorder:
         return self._file.tell()
 
     def sync(self) -> None:
-        """What was recorded is on disk."""
+        """Write everything recorded so far to disk."""
         try:
             self._file.flush()
             os.fdatasync(self._file.fileno())
@@ -153,7 +153,7 @@ class Recorder:
             return
         try:
             with self._file:
-                self._writer.finish()  # type: ignore[no-untyped-call]  # theirs
+                self._writer.finish()  # type: ignore[no-untyped-call]  # of mcap
                 self.sync()
         except OSError as error:
             raise _cannot_write(self._path, error) from error
@@ -202,7 +202,7 @@ class Recorder:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedItem:
     """One record: a reading or an event of `device`, and when it was recorded (Unix ns)."""
 
     device: str
@@ -211,23 +211,23 @@ class Recorded:
     event: Event | None = None
 
 
-def session(path: Path) -> Session:
-    """What the recording at `path` says of itself; reads the whole file to see where it ends.
+def read_session(path: Path) -> RecordedSession:
+    """Describe the recording at `path`; reads the whole file to see where it ends.
 
     Raises:
-        RecordingError: no recording.
+        RecordingError: the file is not a recording.
     """
-    reader = Reader(path, pictures=False)
+    reader = McapReader(path, pictures=False)
     for _ in reader.records():
         pass
     return reader.session
 
 
-class Reader:
-    """Reads a recording in the order it was made; a file that was cut off gives all its whole records.
+class McapReader:
+    """Reads a recording in the order it was written; a file that was cut off gives all its whole records.
 
-    `session` fills up while `records` runs and is complete after it. Without `pictures` those are not
-    decoded, their readings come with a picture of one black pixel.
+    `session` fills while `records` runs and is complete after it. Without `pictures` the pictures are not
+    decoded: each is one black pixel.
     """
 
     def __init__(self, path: Path, *, pictures: bool = True) -> None:
@@ -241,15 +241,15 @@ class Reader:
         self._recovered = ""
 
     @property
-    def session(self) -> Session:
-        """What was found so far."""
-        return Session(self._about, self._models, self._config, self._streams, self._recovered)
+    def session(self) -> RecordedSession:
+        """The description of the recording, as far as it was read."""
+        return RecordedSession(self._about, self._models, self._config, self._streams, self._recovered)
 
-    def records(self) -> Iterator[Recorded]:
+    def records(self) -> Iterator[RecordedItem]:
         """Every reading and event.
 
         Raises:
-            RecordingError: no recording, or one that another program wrote.
+            RecordingError: the file is not a recording, or another program wrote it.
         """
         from mcap.records import Attachment, Channel, Message, Metadata
 
@@ -268,7 +268,7 @@ class Reader:
                         yield found
 
     def _whole(self) -> Iterator[McapRecord]:
-        """The records up to the first that is not whole; `_recovered` says what ended them."""
+        """The records before the first damaged one; sets `_recovered` to the reason for an early end."""
         from mcap.exceptions import McapError
         from mcap.opcode import Opcode
         from mcap.records import Chunk
@@ -279,14 +279,14 @@ class Reader:
                 return
             try:
                 record = _parse(opcode, body)
-                if isinstance(record, Chunk):  # of other writers
+                if isinstance(record, Chunk):  # written by other programs
                     yield from breakup_chunk(record, validate_crc=True)
                 elif record is not None:
                     yield record
             except (McapError, CRCValidationError, ValueError, OverflowError) as error:
                 self._recovered = f"a record is damaged: {error}"
                 return
-            except Exception as error:  # noqa: BLE001 - struct, zstd, lz4: whatever a hostile body sets off
+            except Exception as error:  # noqa: BLE001 - struct, zstd, lz4: a hostile body can raise any of their errors
                 self._recovered = f"a record is damaged: {type(error).__name__}"
                 return
 
@@ -297,7 +297,7 @@ class Reader:
             raise RecordingError(f"{self._path} cannot be read: {error.strerror}") from error
         with file:
             if file.read(len(_MAGIC)) != _MAGIC:
-                raise RecordingError(f"{self._path} is no MCAP file")
+                raise RecordingError(f"{self._path} is not an MCAP file")
             while True:
                 head = file.read(9)
                 length = int.from_bytes(head[1:], "little")
@@ -309,7 +309,7 @@ class Reader:
 
     def _channel(self, number: int, declared: Mapping[str, str]) -> None:
         if "device" not in declared:
-            raise RecordingError(f"{self._path} is an MCAP file, but none of edgebed's recordings")
+            raise RecordingError(f"{self._path} is an MCAP file, but not a recording of edgebed")
         device, stream = declared["device"], declared.get("stream", EVENTS)
         self._channels[number] = device, stream
         of_device = self._streams.setdefault(device, {})
@@ -318,10 +318,10 @@ class Reader:
                 of_device[stream] = msgspec.json.decode(declared.get("declared", ""), type=Stream)
             except (msgspec.DecodeError, ValueError) as error:
                 raise RecordingError(
-                    f"{self._path}: stream {device}/{stream} is not declared: {error}"
+                    f"{self._path}: the declaration of stream {device}/{stream} is not valid: {error}"
                 ) from error
 
-    def _message(self, message: Any) -> Recorded | None:
+    def _message(self, message: Any) -> RecordedItem | None:
         where = self._channels.get(message.channel_id)
         if where is None:
             return None
@@ -329,14 +329,14 @@ class Reader:
         try:
             if stream == EVENTS:
                 event = msgspec.json.decode(message.data, type=Event)
-                return Recorded(device, message.log_time, event=event)
+                return RecordedItem(device, message.log_time, event=event)
             frame = self._streams[device][stream].kind == "frame"
             reading = self._reading(stream, message, frame)
         except (msgspec.DecodeError, ValueError, KeyError, TypeError) as error:
             raise RecordingError(
-                f"{self._path}: record {message.sequence} of {device}/{stream} is none of ours: {error}"
+                f"{self._path}: record {message.sequence} of {device}/{stream} is not valid: {error}"
             ) from error
-        return Recorded(device, message.log_time, reading=reading)
+        return RecordedItem(device, message.log_time, reading=reading)
 
     def _reading(self, stream: str, message: Any, frame: bool) -> Reading:
         body = msgspec.json.decode(message.data, type=dict[str, Any])
@@ -348,7 +348,7 @@ class Reader:
 
 
 def jpeg(picture: Picture, quality: int = 95) -> bytes:
-    """The picture as a JPEG; `quality` of 0 makes a PNG, which loses nothing."""
+    """Encode a picture as a JPEG; `quality` 0 makes a PNG, which is lossless."""
     import cv2
 
     kind, options = (".png", []) if quality == 0 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -359,10 +359,10 @@ def jpeg(picture: Picture, quality: int = 95) -> bytes:
 
 
 def decoded(data: bytes) -> Picture:
-    """A picture from JPEG or PNG bytes.
+    """Decode a picture from JPEG or PNG bytes.
 
     Raises:
-        ValueError: they are neither.
+        ValueError: the bytes are neither.
     """
     import cv2
 

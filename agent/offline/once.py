@@ -1,4 +1,4 @@
-"""A look without consequences: read the devices, run the models, say what would be sent, send nothing."""
+"""`edgebed agent once`: read the devices, run the models and print what would be sent; sends nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.clock_sync import TimeSync
 from agent.config import AgentPlan
 from agent.inference.manifest import WindowInput
 from agent.outbox import Message
-from agent.pipeline.model_runner import Slot
+from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.source import Sink, follow
 from wire.clock import Clock
@@ -26,26 +26,26 @@ ENOUGH = 3  # readings of each stream
 
 
 class PartlyFailed(EdgebedError):
-    """Some devices or models did, others did not."""
+    """Some devices or models gave output, others did not."""
 
     exit_code = 3
 
 
 class Once:
-    """One look at `plan`: each message that would be sent goes to `say` as a line of JSON, topic and body."""
+    """One run of `plan`: each message that would be sent goes to `show` as a line of JSON, topic and body."""
 
-    def __init__(self, plan: AgentPlan, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: AgentPlan, clock: Clock, show: Callable[[str], None]) -> None:
         self._plan = plan
         self._clock = clock
-        self._say = say
+        self._show = show
         self._seen: Counter[tuple[str, str]] = Counter()
 
     async def run(self, within_s: float) -> None:
-        """Look until every stream gave three readings and every model a result, at most `within_s`.
+        """Run until every stream gave three readings and every model a result, at most `within_s`.
 
         Raises:
             Unreachable: no device gave a reading.
-            PartlyFailed: a device gave none, or a model was refused, failed or had too little to see.
+            PartlyFailed: a device gave no reading, or a model was refused, failed or had too little input.
         """
         sync = TimeSync(self._clock)
         self._pipeline = Pipeline(
@@ -80,15 +80,15 @@ class Once:
         ]
         if len(silent) == len(self._sources):
             raise Unreachable(_listed("no device gave a reading", silent))
-        for name, slot in self._pipeline.slots.items():
-            if slot.at_work and not self._sources[slot.settings.device].readings:
-                continue  # told with its device
-            if not slot.at_work or slot.state.state == "failed":
-                silent.append(f"model {name}: {slot.state.why}")
-            elif not slot.counters["runs"]:
-                silent.append(f"model {name}: {_hungry(slot, within_s)}")
+        for name, runner in self._pipeline.runners.items():
+            if runner.at_work and not self._sources[runner.settings.device].readings:
+                continue  # its device is in the list
+            if not runner.at_work or runner.state.state == "failed":
+                silent.append(f"model {name}: {runner.state.why}")
+            elif not runner.counters["runs"]:
+                silent.append(f"model {name}: {_why_no_result(runner, within_s)}")
         if silent:
-            raise PartlyFailed(_listed("the rest is above; these gave nothing", silent))
+            raise PartlyFailed(_listed("these gave no output, the others are above", silent))
 
     def _counting(self, device: str) -> Sink:
         sink = self._pipeline.sink(device)
@@ -105,7 +105,7 @@ class Once:
             for name, device in self._plan.devices.items()
             for stream in device.streams
         )
-        models = all(slot.counters["runs"] for slot in self._pipeline.slots.values() if slot.at_work)
+        models = all(runner.counters["runs"] for runner in self._pipeline.runners.values() if runner.at_work)
         return streams and models
 
     def _send(self, message: Message) -> None:
@@ -120,20 +120,20 @@ class Once:
 
     def _line(self, tail: tuple[str, str, str], body: Any) -> None:
         topic = self._plan.address.topic(*tail)
-        self._say(msgspec.json.encode({"topic": topic, "body": body}).decode())
+        self._show(msgspec.json.encode({"topic": topic, "body": body}).decode())
 
 
-_UNFIT = ("gaps", "incomplete", "repeated", "wrong_rate")  # what docs/models.md says of windows
+_FAULTS = ("gaps", "incomplete", "repeated", "wrong_rate")  # counters of windows, see docs/models.md
 
 
-def _hungry(slot: Slot, within_s: float) -> str:
-    """Why a model that is well has said nothing."""
-    wants = slot.manifest.input if slot.manifest else None
-    span_s = wants.length / wants.rate_hz if isinstance(wants, WindowInput) else 0.0
+def _why_no_result(runner: ModelRunner, within_s: float) -> str:
+    """Why a model that works gave no result."""
+    spec = runner.manifest.input if runner.manifest else None
+    span_s = spec.length / spec.rate_hz if isinstance(spec, WindowInput) else 0.0
     if span_s < within_s:
-        found = [f"{slot.counters[name]} {name}" for name in _UNFIT if slot.counters[name]]
+        found = [f"{runner.counters[name]} {name}" for name in _FAULTS if runner.counters[name]]
         return f"no whole input within {within_s:g} s" + (f" ({', '.join(found)})" if found else "")
-    return f"it sees {span_s:g} s at once: look longer, --seconds {math.ceil(span_s + 10)}"
+    return f"its window is {span_s:g} s long: run longer, with --seconds {math.ceil(span_s + 10)}"
 
 
 def _listed(what: str, each: list[str]) -> str:

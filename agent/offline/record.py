@@ -1,4 +1,4 @@
-"""`edgebed record`: read the devices and run the models as the daemon does, into a file and no broker."""
+"""`edgebed record`: read the devices and run the models as the daemon does, into a file; needs no broker."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from wire.errors import Unreachable
 from wire.messages import Event
 from wire.task_cancellation import end
 
-SYNC_S = 1.0  # what a power cut may take
+SYNC_S = 1.0  # a power cut loses at most this much
 
 
-class Record:
-    """One session of `plan` into `path`; `sources` and `recorder` tell how it goes.
+class RecordRun:
+    """Records one session of `plan` into `path`; `sources` and `recorder` show its progress.
 
-    A picture is recorded as JPEG of `quality` (0: PNG), and the models see the picture as recorded: a replay
-    sees just that. `max_bytes` ends the session.
+    A picture is recorded as JPEG of `quality` (0: PNG), and the models see the picture as recorded, so that a
+    replay sees the same. The session ends at `max_bytes`.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class Record:
     ) -> None:
         self.sources: dict[str, Source] = {}
         self.recorder: Recorder | None = None
-        self.ended = ""  # why, where it was not asked to
+        self.ended = ""  # why it ended by itself
         self._plan, self._clock, self._path = plan, clock, path
         self._version, self._quality, self._max_bytes = version, quality, max_bytes
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """End in order."""
+        """End the session in order."""
         self._stop.set()
 
     async def run(self, within_s: float | None) -> None:
-        """Record until told to stop, for `within_s` at most, or until every device has ended.
+        """Record until `stop`, for `within_s` at most, or until every device has ended.
 
         Raises:
             RecordingError: the file cannot be written.
@@ -97,7 +97,7 @@ class Record:
                     self.ended = f"the recording has reached its {self._max_bytes // 2**20:,} MB"
                     break
             await end(reading)
-            while pipeline.busy:  # noqa: ASYNC110 - the slots have no event for "idle"
+            while pipeline.busy:  # noqa: ASYNC110 - the runners have no event for "idle"
                 await asyncio.sleep(0.01)
             working.cancel()
             stop.cancel()
@@ -122,13 +122,13 @@ class Record:
                 "version": self._version,
                 "node": str(self._plan.address),
                 "started_ms": str(self._clock.now_ms()),
-                # so that a replay finds the model packages when both folders were moved together
+                # relative, so that a replay finds the model packages after both folders were moved together
                 "config": os.path.relpath(config.resolve(), here),
             },
             models={
-                name: f"{slot.label} {slot.ref.sha256}"
-                for name, slot in pipeline.slots.items()
-                if slot.at_work
+                name: f"{runner.label} {runner.ref.sha256}"
+                for name, runner in pipeline.runners.items()
+                if runner.at_work
             },
             config=config.read_text(encoding="utf-8"),
             streams={name: device.streams for name, device in self._plan.devices.items()},

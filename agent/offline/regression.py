@@ -1,4 +1,4 @@
-"""A regression gate: the events of a replay beside those a committed file expects, and a diff to read."""
+"""The regression gate: compares the events of a replay with a file of expected events."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from wire.messages import Event, Scalar
 MAX_BYTES = 64 * 1024 * 1024
 
 
-class Expected(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One line of an expectation: what of an event must come again. `ts` is device time, Unix ms."""
+class ExpectedEvent(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One expected event, a line of the file. `ts` is device time, Unix ms."""
 
     ts: int
     device: str
@@ -30,7 +30,7 @@ class Expected(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What is compared with what."""
+        """Only events with the same key are compared."""
         return self.device, self.slot, self.type
 
     def __str__(self) -> str:
@@ -42,17 +42,19 @@ class Expected(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_
 
 @dataclass(slots=True)
 class Difference:
-    """What a replay gave otherwise than expected."""
+    """The differences between expected and replayed events."""
 
-    missing: list[Expected] = field(default_factory=list)
-    unexpected: list[Expected] = field(default_factory=list)
-    changed: list[tuple[Expected, Expected, str]] = field(default_factory=list)  # expected, found, how
+    missing: list[ExpectedEvent] = field(default_factory=list)
+    unexpected: list[ExpectedEvent] = field(default_factory=list)
+    changed: list[tuple[ExpectedEvent, ExpectedEvent, str]] = field(
+        default_factory=list
+    )  # expected, found, how
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.changed)
 
     def lines(self) -> list[str]:
-        """For people: `-` expected and not there, `+` there and not expected, `~` there but otherwise."""
+        """A readable list: `-` expected but missing, `+` found but not expected, `~` found but changed."""
         by_source: dict[str, list[tuple[int, str]]] = defaultdict(list)
         for each in self.missing:
             by_source[_source(each)].append((each.ts, f"  - {each}"))
@@ -66,10 +68,10 @@ class Difference:
         return lines
 
 
-def of_events(events: Iterable[tuple[str, Event]]) -> list[Expected]:
-    """What of a replay's events is compared: all but how long an inference took."""
+def of_events(events: Iterable[tuple[str, Event]]) -> list[ExpectedEvent]:
+    """The parts of a replay's events that are compared: everything but the duration of an inference."""
     return [
-        Expected(
+        ExpectedEvent(
             ts=event.ts,
             device=device,
             slot=event.slot,
@@ -82,11 +84,11 @@ def of_events(events: Iterable[tuple[str, Event]]) -> list[Expected]:
     ]
 
 
-def load(path: Path) -> list[Expected]:
-    """Read an expectation: one JSON object a line.
+def load(path: Path) -> list[ExpectedEvent]:
+    """Read expected events: one JSON object per line.
 
     Raises:
-        ConfigError: it cannot be read; the text says which line.
+        ConfigError: the file cannot be read; the text states which line.
     """
     try:
         with path.open("rb") as file:
@@ -94,22 +96,24 @@ def load(path: Path) -> list[Expected]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; --update writes it") from error
     if len(text) > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES // 2**20} MB: no expectation")
+        raise ConfigError(
+            f"{path} is larger than {MAX_BYTES // 2**20} MB: it is not a file of expected events"
+        )
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                found.append(msgspec.json.decode(line, type=Expected))
+                found.append(msgspec.json.decode(line, type=ExpectedEvent))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{path}:{number}: no expected event: {error}") from error
+                raise ConfigError(f"{path}:{number}: not an expected event: {error}") from error
     return found
 
 
-def save(path: Path, events: Sequence[Expected]) -> None:
-    """Write an expectation, to be committed beside the recording.
+def save(path: Path, events: Sequence[ExpectedEvent]) -> None:
+    """Write expected events, to be committed beside the recording.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     try:
         path.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in events))
@@ -118,7 +122,11 @@ def save(path: Path, events: Sequence[Expected]) -> None:
 
 
 def compare(
-    expected: Sequence[Expected], found: Sequence[Expected], *, within_ms: int = 0, tolerance: float = 0.02
+    expected: Sequence[ExpectedEvent],
+    found: Sequence[ExpectedEvent],
+    *,
+    within_ms: int = 0,
+    tolerance: float = 0.02,
 ) -> Difference:
     """Pair events of the same device, slot and type by time, nearest first, at most `within_ms` apart.
 
@@ -127,14 +135,18 @@ def compare(
     difference = Difference()
     keys = dict.fromkeys(each.key for each in [*expected, *found])
     for key in keys:
-        wanted = [each for each in expected if each.key == key]
-        there = [each for each in found if each.key == key]
-        _pair(wanted, there, within_ms, tolerance, difference)
+        expected_here = [each for each in expected if each.key == key]
+        found_here = [each for each in found if each.key == key]
+        _pair(expected_here, found_here, within_ms, tolerance, difference)
     return difference
 
 
 def _pair(
-    wanted: list[Expected], there: list[Expected], within_ms: int, tolerance: float, into: Difference
+    wanted: list[ExpectedEvent],
+    there: list[ExpectedEvent],
+    within_ms: int,
+    tolerance: float,
+    into: Difference,
 ) -> None:
     wanted, there = sorted(wanted, key=_ts), sorted(there, key=_ts)
     at = 0
@@ -145,36 +157,36 @@ def _pair(
         if at == len(there) or there[at].ts > expected.ts + within_ms:
             into.missing.append(expected)
             continue
-        if how := _how(expected, there[at], tolerance):
+        if how := _changes(expected, there[at], tolerance):
             into.changed.append((expected, there[at], how))
         at += 1
     into.unexpected += there[at:]
 
 
-def _how(expected: Expected, found: Expected, tolerance: float) -> str:
-    told = []
+def _changes(expected: ExpectedEvent, found: ExpectedEvent, tolerance: float) -> str:
+    changes = []
     before = {"top": expected.top, "score": expected.score, **expected.detail}
     after = {"top": found.top, "score": found.score, **found.detail}
     for name in dict.fromkeys([*before, *after]):
         was, now = before.get(name), after.get(name)
         if not _same(was, now, tolerance):
-            told.append(f"{name} {_value(was)} -> {_value(now)}")
-    return ", ".join(told)
+            changes.append(f"{name} {_value(was)} -> {_value(now)}")
+    return ", ".join(changes)
 
 
 def _same(was: Scalar, now: Scalar, tolerance: float) -> bool:
     numbers = [isinstance(each, int | float) and not isinstance(each, bool) for each in (was, now)]
     if all(numbers):
-        a, b = float(was), float(now)  # type: ignore[arg-type]  # looked at just now
+        a, b = float(was), float(now)  # type: ignore[arg-type]  # both are numbers
         return abs(a - b) <= tolerance * max(1.0, abs(a), abs(b))
     return was == now
 
 
-def _ts(each: Expected) -> int:
+def _ts(each: ExpectedEvent) -> int:
     return each.ts
 
 
-def _source(each: Expected) -> str:
+def _source(each: ExpectedEvent) -> str:
     return f"{each.device}/{each.slot}" if each.slot else each.device
 
 

@@ -1,4 +1,4 @@
-"""`edgebed replay`: a recorded session through the same pipeline, as fast as it goes, the same every time."""
+"""`edgebed replay`: feeds a recorded session through the pipeline, with the same result every time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from adapters.base import Adapter, Options, Reading
 from agent.config import AgentConfig, AgentPlan
-from agent.offline.mcap_file import Reader, RecordingError, Session, session
+from agent.offline.mcap_file import McapReader, RecordedSession, RecordingError, read_session
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.settings import DevicePlan
@@ -24,8 +24,8 @@ from wire.topics import Address
 _AT_ONCE = 64  # readings fed between two looks at the event loop
 
 
-class RecordedClock(Clock):
-    """Stands where the recording is; sleeping hands on to whoever has work."""
+class ReplayClock(Clock):
+    """A clock at the time of the recording; sleeping lets other tasks run."""
 
     def __init__(self) -> None:
         super().__init__(rate=1.0, start_ns=0)
@@ -41,39 +41,40 @@ class RecordedClock(Clock):
         await asyncio.sleep(0.001)
 
 
-class Replay:
-    """One recording through the models of its own config, or of another one that fits its streams.
+class ReplayRun:
+    """Feeds one recording to the models of its own config, or of another config that fits its streams.
 
-    After `run`: `events` in the order of device time, device and slot; `readings`, `counters` and the state
-    of each model. Same file and models, same events, but for how long each inference took.
+    After `run`: `events` in the order of device time, device and slot; `readings`, `left_out` and the
+    `states` of the models. The same file and models give the same events; only the
+    duration of an inference differs.
 
     Raises:
-        RecordingError: no recording.
-        ConfigError: no config that fits it.
+        RecordingError: the file is not a recording.
+        ConfigError: the config does not fit it.
     """
 
     def __init__(self, path: Path, config_path: Path | None = None) -> None:
         self.path = path
-        self.session: Session = session(path)
+        self.session: RecordedSession = read_session(path)
         self.plan = _plan(path, self.session, config_path)
         self.events: list[tuple[str, Event]] = []  # device, event
         self.readings = 0
         self.left_out = 0  # readings of streams that the config does not name
         self.seconds = 0.0  # of recorded time
-        self._clock = RecordedClock()
+        self._clock = ReplayClock()
 
     @property
     def models(self) -> dict[str, str]:
-        """Slot -> "name@version sha256" that ran."""
-        return {name: f"{s.label} {s.ref.sha256}" for name, s in self._pipeline.slots.items() if s.at_work}
+        """Slot -> "name@version sha256" of the models that ran."""
+        return {name: f"{s.label} {s.ref.sha256}" for name, s in self._pipeline.runners.items() if s.at_work}
 
     @property
     def states(self) -> dict[str, ModelState]:
-        """How each model is."""
+        """The state of each model."""
         return self._pipeline.models()
 
     async def run(self) -> None:
-        """Feed every reading; a model that is slower than the file holds it back, nothing is dropped."""
+        """Feed every reading; a slow model holds the file back, so that nothing is dropped."""
         self._pipeline = Pipeline(
             self.plan.devices,
             self.plan.config.models,
@@ -85,12 +86,12 @@ class Replay:
         await asyncio.to_thread(self._pipeline.open_models)
         working = asyncio.create_task(self._pipeline.run(), name="pipeline")
         try:
-            await asyncio.sleep(0)  # the slots start
+            await asyncio.sleep(0)  # let the runners start
             await self._feed()
-            while self._pipeline.busy and not working.done():  # noqa: ASYNC110 - slots have no such event
+            while self._pipeline.busy and not working.done():  # noqa: ASYNC110 - no event for it
                 await asyncio.sleep(0.001)
             if working.done():
-                working.result()  # it ends by itself only when it fails
+                working.result()  # it ends by itself only with an error
         finally:
             await end([working])
         self.events.sort(key=lambda each: (each[1].ts, each[0], each[1].slot, each[1].type))
@@ -98,7 +99,7 @@ class Replay:
     async def _feed(self) -> None:
         sinks = {device: self._pipeline.sink(device) for device in self.plan.devices}
         first_ns = None
-        for number, record in enumerate(Reader(self.path).records()):
+        for number, record in enumerate(McapReader(self.path).records()):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
             if (reading := record.reading) is None:
@@ -119,14 +120,14 @@ class Replay:
             self.events.append((message.device, message.body))
 
 
-class _Options(Options, frozen=True, kw_only=True):
+class _RecordedOptions(Options, frozen=True, kw_only=True):
     streams: dict[str, Stream] = msgspec.field(default_factory=dict)
 
 
-class _Recorded(Adapter):
-    """Stands in the plan for the device that was recorded: its streams, and that it waits for its reader."""
+class _RecordedDevice(Adapter):
+    """The adapter in the plan for a recorded device: its streams, and that it waits for its reader."""
 
-    Options = _Options
+    Options = _RecordedOptions
     kind = "recording"
 
     @property
@@ -146,7 +147,7 @@ class _Recorded(Adapter):
         raise NotImplementedError("a recording is fed, not read")
 
 
-def _plan(path: Path, found: Session, config_path: Path | None) -> AgentPlan:
+def _plan(path: Path, found: RecordedSession, config_path: Path | None) -> AgentPlan:
     streams = found.streams
 
     def check(settings: AgentConfig, _marks: Any) -> Any:
@@ -156,7 +157,7 @@ def _plan(path: Path, found: Session, config_path: Path | None) -> AgentPlan:
                 there = ", ".join(f"{d}/{s}" for d, each in streams.items() for s in each)
                 yield (
                     ("models", name, "input"),
-                    f"{slot.input!r} was not recorded; there are {there or 'none'}",
+                    f"{slot.input!r} was not recorded; recorded are {there or 'none'}",
                 )
 
     if config_path is not None:
@@ -168,9 +169,11 @@ def _plan(path: Path, found: Session, config_path: Path | None) -> AgentPlan:
             found.config, AgentConfig, name=f"{path}:config.yaml", folder=where.parent, check=check
         )
     else:
-        raise RecordingError(f"{path} was cut off before its config: name one with --config")
+        raise RecordingError(f"{path} was cut off before its config: pass one with --config")
     devices = {
-        name: DevicePlan(device, _Recorded, _Options(streams=dict(streams[name])), dict(streams[name]))
+        name: DevicePlan(
+            device, _RecordedDevice, _RecordedOptions(streams=dict(streams[name])), dict(streams[name])
+        )
         for name, device in settings.devices.items()
         if name in streams
     }
@@ -178,13 +181,13 @@ def _plan(path: Path, found: Session, config_path: Path | None) -> AgentPlan:
 
 
 def changed_models(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """A sentence for each slot whose model is not the one that was recorded."""
-    told = []
+    """A sentence for each slot whose model is not the recorded one."""
+    changes = []
     for slot in sorted({*recorded, *now}):
         before, after = recorded.get(slot, ""), now.get(slot, "")
         if before != after:
-            told.append(f"{slot}: recorded with {_short(before)}, replayed with {_short(after)}")
-    return told
+            changes.append(f"{slot}: recorded with {_short(before)}, replayed with {_short(after)}")
+    return changes
 
 
 def _short(model: str) -> str:

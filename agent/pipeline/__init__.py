@@ -1,1 +1,1 @@
-"""From readings to messages: validation, batches, windows, models, events, pictures."""
+"""The way from readings to messages: validation, batches, windows, models, events, pictures."""

@@ -1,4 +1,4 @@
-"""Rows of one stream into batches that fit a message, and the newest of them into live values."""
+"""Collects the rows of a stream into batches that fit a message, and publishes the newest as live values."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from wire.messages import Batch, ClockState, Live, Quality, Scalar, Stream
 log = logging.getLogger("edgebed.pipeline")
 
 MAX_ROWS = 100
-MAX_SIZE = 48_000  # bytes of JSON at most, whatever the numbers are; they come to half of it as a rule
+MAX_SIZE = 48_000  # bytes of JSON in the worst case; usual numbers need half of it
 MAX_AGE_S = 1.0
-MAX_SPAN_NS = 3600 * NS_PER_S  # offsets stay small numbers whatever a device's clock does
+MAX_SPAN_NS = 3600 * NS_PER_S  # keeps offsets small, even if a device's clock jumps
 _FINE_NS = 20 * NS_PER_MS  # rows closer than this keep their microseconds
 _NUMBER = 25  # bytes of the longest number and its comma
 
@@ -31,10 +31,11 @@ _json = msgspec.json.Encoder().encode
 
 
 class Batcher:
-    """Collects the rows of `device`/`name` and hands on a `Message` at 100 rows, when full or after a second.
+    """Collects the rows of `device`/`name` and sends a `Message` at 100 rows, when full, or after a second.
 
-    Call `tick` a few times a second. `send` of None keeps rows at home, `live_hz` of 0 live values. A row
-    that fits no message is dropped and counted in `oversized`. NaN is for the encoder, which makes it null.
+    Call `tick` a few times per second. With `send` None rows are not sent; with `live_hz` 0 live values are
+    not sent. A row that is too large for a message is dropped and counted in `oversized`. NaN stays in the
+    batch: the encoder makes it null.
     """
 
     def __init__(
@@ -79,9 +80,9 @@ class Batcher:
         quality: Quality = Quality.GOOD,
         stamp: Stamp | None = None,
     ) -> None:
-        """Take one row: Unix nanoseconds and a value, or nothing, for each declared field.
+        """Take one row: Unix nanoseconds and a value or None for each declared field.
 
-        `stamp` is of when the reading came; a row without one comes now.
+        `stamp` is the clock's state when the reading came; by default it is the state now.
         """
         get = values.get
         row = [get(field) for field in self._fields]
@@ -91,18 +92,18 @@ class Batcher:
             self._newest = at_ns, row
             now_s = self._clock.monotonic()
             if now_s >= self._live_due_s:
-                self._show(now_s)
+                self._send_newest(now_s)
 
     def tick(self) -> None:
-        """Hand on what has waited long enough."""
+        """Send rows that have waited a second, and live values that are due."""
         now_s = self._clock.monotonic()
         if self._rows and now_s - self._since_s >= MAX_AGE_S:
             self.flush()
         if self._newest is not None and now_s >= self._live_due_s:
-            self._show(now_s)
+            self._send_newest(now_s)
 
     def flush(self) -> None:
-        """Hand on what is there, as when the daemon stops."""
+        """Send the rows that wait, for example when the daemon stops."""
         if not self._rows or self._send is None:
             return
         rows, times_ns, quality = self._rows, self._times_ns, self._quality
@@ -123,7 +124,9 @@ class Batcher:
             size += sum(len(_json(value)) + 1 for value in row if value is None or isinstance(value, str))
         if self._head_size + size > MAX_SIZE:
             if not self.oversized:
-                log.warning("%s/%s: a row too large for a message was left out", self._device, self._name)
+                log.warning(
+                    "%s/%s: a row was dropped: it is too large for a message", self._device, self._name
+                )
             self.oversized += 1
             return
         clk, offset_ns = stamp or self._stamps.of(at_ns)
@@ -144,7 +147,7 @@ class Batcher:
         if len(self._rows) >= MAX_ROWS:
             self.flush()
 
-    def _show(self, now_s: float) -> None:
+    def _send_newest(self, now_s: float) -> None:
         if self._send_live is None or self._newest is None:
             return
         at_ns, row = self._newest
@@ -159,7 +162,7 @@ class Batcher:
 def batch(
     times_ns: list[int], columns: dict[str, list[Scalar]], quality: list[int] | None, clk: ClockState | None
 ) -> Batch:
-    """A batch with the shortest times that keep what matters: `per` where rows are regular, else `dt`."""
+    """A batch with its times in the shortest exact form: `per` where rows are regular, else `dt`."""
     t0 = times_ns[0] // NS_PER_MS
     unit = 1000 if _fine(times_ns) else NS_PER_MS
     offsets = [(at_ns - t0 * NS_PER_MS) // unit for at_ns in times_ns]
@@ -178,12 +181,12 @@ def batch(
 
 
 def _differ(left_ns: int | None, right_ns: int | None) -> bool:
-    """Whether the clock was set between two rows: then they are corrected differently."""
+    """Whether the clock was set between two rows: such rows need different corrections."""
     return left_ns is not None and right_ns is not None and abs(left_ns - right_ns) > NS_PER_S // 2
 
 
 def _fine(times_ns: list[int]) -> bool:
-    """Whether milliseconds would lose something: rows that are close and not on whole milliseconds."""
+    """Whether milliseconds are too coarse: the rows are close and not on whole milliseconds."""
     close = len(times_ns) > 1 and abs(times_ns[-1] - times_ns[0]) < _FINE_NS * (len(times_ns) - 1)
     return close and any(at_ns % NS_PER_MS >= 1000 for at_ns in times_ns)
 
@@ -193,7 +196,7 @@ def _rounded(column: list[Scalar], decimals: int | None) -> list[Scalar]:
         return column
     if None not in column:
         numbers = np.array(column)
-        if numbers.dtype == np.float64:  # five times as quick, and a column is nearly always of floats
+        if numbers.dtype == np.float64:  # five times as fast, and nearly every column holds only floats
             rounded: list[Scalar] = np.round(numbers, decimals).tolist()
             return rounded
     return [round(value, decimals) if isinstance(value, float) else value for value in column]

@@ -1,4 +1,4 @@
-"""When an inference is worth an event, and what the event says."""
+"""Turns inferences into events."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from agent.pipeline.model_runner import Inference
 from wire.clock import NS_PER_MS
 from wire.messages import Box, ClockState, Event, is_id
 
-MAX_BOXES_SIZE = 48_000  # bytes of JSON: with the rest of the event it fits one message
+MAX_BOXES_SIZE = 48_000  # bytes of JSON: with the rest of the event it fits a message
 _ALARM, _ALARM_ENDED = 3, 1  # severities
 
 
-class Reporter:
-    """Turns the inferences of one slot into events: `each`, on `change`, or `never`.
+class EventReporter:
+    """Turns the inferences of one slot into events: on `each` inference, on `change`, or `never`.
 
-    A change is an alarm that begins or ends for an anomaly model, other counts for a detector, another
-    class for a classifier; a regression has none. Counts and classes flicker at a threshold from picture to
-    picture: they have changed when two inferences in a row agree.
+    A change is, for an anomaly model, an alarm that begins or ends; for a detector, other counts; for a
+    classifier, another class. A regression never changes. Counts and classes flicker at a threshold from
+    picture to picture: they count as changed when two inferences in a row agree.
     """
 
     def __init__(self, slot: str, model: str, decoder: str, mode: Literal["change", "each", "never"]) -> None:
@@ -30,13 +30,13 @@ class Reporter:
         self._mode = mode
         self._reported: object = False if decoder == "anomaly" else None
         self._before: object = self._reported
-        self._alarmed = False  # by the newest event
+        self._alarmed = False  # whether the newest event was an alarm
 
     def event(self, inference: Inference, clk: ClockState | None) -> Event | None:
-        """The event this inference is worth, if any."""
+        """The event for this inference, or None."""
         if self._mode == "never":
             return None
-        now = self._essence(inference)
+        now = self._compared(inference)
         steady = self._decoder == "anomaly" or now == self._before
         changed, self._before = steady and now != self._reported, now
         if changed:
@@ -48,7 +48,8 @@ class Reporter:
         severity = _ALARM if self._alarmed else _ALARM_ENDED if ended else 0
         return self._compose(inference, self._type(inference, changed), severity, clk)
 
-    def _essence(self, inference: Inference) -> object:
+    def _compared(self, inference: Inference) -> object:
+        """The part of the result that is compared to detect a change."""
         result = inference.result
         match self._decoder:
             case "anomaly":
@@ -93,7 +94,7 @@ class Reporter:
 
 
 def _fitting(boxes: list[Box]) -> tuple[list[Box], int]:
-    """The boxes that fit a message, best first, and how many do not."""
+    """The boxes that fit a message, best first, and the number of boxes that do not."""
     if len(msgspec.json.encode(boxes)) <= MAX_BOXES_SIZE and len(boxes) <= 1000:
         return boxes, 0
     kept: list[Box] = []

@@ -1,4 +1,4 @@
-"""One model at work: its queue, its thread, and whether it is well."""
+"""Runs one model: its queue, its thread and its state."""
 
 from __future__ import annotations
 
@@ -16,47 +16,48 @@ from msgspec import UNSET
 
 from adapters.base import Reading
 from agent.clock_sync import Stamp
-from agent.inference.model_cache import Shelf
+from agent.inference.model_cache import ModelCache
 from agent.pipeline.settings import SlotConfig
-from agent.pipeline.windows import Window, Windows, misfit
+from agent.pipeline.windows import Window, Windows, input_mismatch
 from wire.errors import EdgebedError
 from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
 
 if TYPE_CHECKING:
+    from agent.inference.decoders import Result
     from agent.inference.manifest import Manifest
-    from agent.inference.package import Model, Result
+    from agent.inference.session import Model
 
 log = logging.getLogger("edgebed.model")
 
-STUCK_S = 20.0  # a model that takes longer for one answer is told as failed
+STUCK_S = 20.0  # a model that takes longer for one answer is reported as failed
 _WINDOWS_WAITING = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What a model made of one frame or window; `reading` is the picture, or the row that made it due.
+    """The result of one frame or window; `reading` is the picture, or the row that completed the window.
 
-    `quality` is a picture's own; of a window it is UNCERTAIN where a row of it was flagged or filled.
+    `quality` is the picture's own; for a window it is UNCERTAIN if a row was flagged or filled.
     """
 
     reading: Reading
     result: Result
     window: bool
     quality: Quality
-    stamp: Stamp  # of when the reading came: the clock may have been set since
+    stamp: Stamp  # the clock's state when the reading came: the clock may have been set since
 
     def row(self) -> dict[str, Scalar]:
-        """Its row in the result stream."""
+        """The row of the result stream."""
         row: dict[str, Scalar] = {**self.result.values, "infer_ms": self.result.infer_ms}
         return row if self.window else {**row, "frame": self.reading.index}
 
 
-class Slot:
-    """Runs one model package on one stream, each input in a thread of its own; results go to `done`.
+class ModelRunner:
+    """Runs one model package on one stream, in a thread of its own; results go to `done`.
 
-    A source that waits is held back while the model is busy; of any other the oldest input is dropped and
-    counted (`dropped`). `models` opens the package, or has it open for another slot. `open` before `run`.
-    `changed` is called when `state` changes.
+    A source that can wait is held back while the model is busy. For other sources the oldest input is dropped
+    and counted (`dropped`). `models` opens the package, or has it open for another slot. Call `open` before
+    `run`. `changed` is called when `state` changes.
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class Slot:
         *,
         waits: bool,
         stamp: Callable[[int], Stamp],
-        models: Shelf,
-        done: Callable[[Slot, Inference], None],
+        models: ModelCache,
+        done: Callable[[ModelRunner, Inference], None],
         changed: Callable[[], None],
     ) -> None:
         self.name = name
@@ -85,37 +86,37 @@ class Slot:
         self._changed = changed
         self._model: Model | None = None
         self._windows: Windows | None = None
-        self._tells = False  # not while `open` runs in another thread
+        self._running = False  # `changed` is called only after `open`, which runs in another thread
         self._seen = 0
-        self._rate_is_right = True  # or it was said that it is not
+        self._wrong_rate_logged = False
         self._thread: ModelThread | None = None
         self._jobs: deque[_Job] = deque()
-        self._at_work = 0  # jobs the thread has
-        self._since_s = 0.0  # when it began the oldest of them
-        # where nothing gets old the thread finds its next job at hand: waking it costs more than handing over
+        self._in_thread = 0  # jobs that the thread has
+        self._since_s = 0.0  # when the thread began the oldest of them
+        # a source that waits has no old input to drop, so the thread may hold its next job: waking it is slow
         self._ahead = 2 if waits else 1
-        self._room: asyncio.Future[None] | None = None  # what a source that is held back waits for
+        self._room: asyncio.Future[None] | None = None  # a source that is held back waits for it
 
     @property
     def _limit(self) -> int:
-        """How many jobs may wait here."""
+        """The number of jobs that may wait here."""
         if self._windows is not None:
             return _WINDOWS_WAITING
         return 0 if self._waits else 1
 
     @property
     def label(self) -> str:
-        """`name@version` of the model, as events carry it."""
+        """`name@version` of the model, as in events."""
         return f"{self.ref.name}@{self.ref.ver}"
 
     @property
     def at_work(self) -> bool:
-        """Whether it takes input: refused models do not, failing ones do."""
+        """Whether the model takes input: a refused model does not, a failing one does."""
         return self._model is not None
 
     def open(self) -> None:
-        """Load, check and warm up the model; blocks. A model that cannot be used is told by `state`."""
-        from agent.inference.decoders import ModelError  # only who has models pays for their kin
+        """Load, check and warm up the model; blocks. `state` shows a model that cannot be used."""
+        from agent.inference.decoders import ModelError  # only agents with models pay for these modules
         from agent.inference.manifest import WindowInput
         from agent.inference.package import load_package
 
@@ -123,27 +124,27 @@ class Slot:
             package = load_package(self.settings.package)
             manifest = package.manifest
             self.ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
-            if why := misfit(manifest, self.settings.input, self._stream):
+            if why := input_mismatch(manifest, self.settings.input, self._stream):
                 raise ModelError(why)
             model = self._models.model(package, self.settings.providers)
         except EdgebedError as error:
             self._enter("failed", str(error))
             return
-        if isinstance(wants := manifest.input, WindowInput):
+        if isinstance(spec := manifest.input, WindowInput):
             self._windows = Windows(
-                wants.signals,
-                rate_hz=wants.rate_hz,
-                length=wants.length,
-                hop=wants.hop,
+                spec.signals,
+                rate_hz=spec.rate_hz,
+                length=spec.length,
+                hop=spec.hop,
                 source_hz=None if self._stream.rate_hz is UNSET else self._stream.rate_hz,
                 counters=self.counters,
-                held=[self._stream.fields[signal].t == "bool" for signal in wants.signals],
+                held=[self._stream.fields[signal].t == "bool" for signal in spec.signals],
             )
         self.manifest, self._model = manifest, model
         self._enter("ok", "", model.provider)
 
     def result_stream(self) -> Stream | None:
-        """What `data/{device}/{slot}` carries; None while the model is refused."""
+        """The declaration of `data/{device}/{slot}`; None if the model is refused."""
         if self._model is None:
             return None
         fields = dict(self._model.fields())
@@ -152,17 +153,20 @@ class Slot:
         return Stream(kind="signal", fields=fields)
 
     def offer(self, reading: Reading) -> Awaitable[None] | None:
-        """Give one reading of the stream; what comes back is to be awaited before the next."""
+        """Give one reading of the stream; await the result, if any, before the next reading."""
         if self._model is None:
             return None
         window = None
         if self._windows is not None:
             window = self._windows.add(reading.at_ns, reading.values, reading.quality)
             if window is None:
-                if self._rate_is_right and self.counters["wrong_rate"]:
-                    self._rate_is_right = False
-                    at = self.settings.input
-                    log.warning("model %s: %s comes at another rate than its model's", self.name, at)
+                if not self._wrong_rate_logged and self.counters["wrong_rate"]:
+                    self._wrong_rate_logged = True
+                    log.warning(
+                        "model %s: %s comes at another rate than the model needs; no window is made",
+                        self.name,
+                        self.settings.input,
+                    )
                 return None
             self._seen += 1
             nth = self._seen - 1
@@ -175,7 +179,7 @@ class Slot:
         if len(self._jobs) <= self._limit:
             return None
         if self._waits:
-            if self._room is None or self._room.done():  # done: its source was cancelled meanwhile
+            if self._room is None or self._room.done():  # done: its source was cancelled
                 self._room = asyncio.get_running_loop().create_future()
             return self._room
         self._jobs.popleft()
@@ -183,18 +187,18 @@ class Slot:
         return None
 
     async def run(self) -> None:
-        """Answer for ever what is offered."""
+        """Run the model on the offered input until cancelled."""
         if self._model is None:
             return
-        self._tells = True
+        self._running = True
         self._thread = ModelThread(f"model-{self.name}", partial(_infer, self._model), self._answered)
         loop = asyncio.get_running_loop()
         try:
             self._hand_on()
             while True:
-                # one timer that looks now and then: one for each run costs as much as handing it over
-                left_s = STUCK_S if not self._at_work else self._since_s + STUCK_S - loop.time()
-                if left_s <= 0:  # a thread cannot be ended, so nothing else could follow anyway
+                # one timer that checks from time to time: a timer for each run costs as much as the hand-over
+                left_s = STUCK_S if not self._in_thread else self._since_s + STUCK_S - loop.time()
+                if left_s <= 0:  # a thread cannot be ended, so there is nothing else to do
                     self._enter("failed", f"no answer for {STUCK_S:g} s")
                     left_s = STUCK_S
                 await asyncio.sleep(left_s)
@@ -204,17 +208,17 @@ class Slot:
 
     @property
     def busy(self) -> bool:
-        """Whether something is queued or at work."""
-        return bool(self._at_work or self._jobs)
+        """Whether input waits or runs."""
+        return bool(self._in_thread or self._jobs)
 
     def _hand_on(self) -> None:
-        """Give the thread what it may have; a source that was held back goes on."""
+        """Give the thread as many jobs as it may have, and release a source that was held back."""
         if self._thread is None:
             return
-        while self._jobs and self._at_work < self._ahead:
-            if not self._at_work:
+        while self._jobs and self._in_thread < self._ahead:
+            if not self._in_thread:
                 self._since_s = asyncio.get_running_loop().time()
-            self._at_work += 1
+            self._in_thread += 1
             self._thread.put(self._jobs.popleft())
         if self._room is not None and len(self._jobs) <= self._limit:
             room, self._room = self._room, None
@@ -222,12 +226,12 @@ class Slot:
                 room.set_result(None)
 
     def _answered(self, job: _Job, result: Result | None, failure: Exception | None) -> None:
-        """In the event loop, once for each job and in their order."""
+        """Take one answer; called in the event loop, once for each job, in order."""
         if self._thread is None or self._model is None:
-            return  # it has ended meanwhile
-        self._at_work -= 1
+            return  # `run` has ended
+        self._in_thread -= 1
         self._since_s = asyncio.get_running_loop().time()
-        self._hand_on()  # the thread is not to wait until this answer is dealt with
+        self._hand_on()  # before this answer is processed, so that the thread does not wait
         try:
             if failure is not None:
                 raise failure
@@ -235,7 +239,7 @@ class Slot:
                 self._done(self, job.answer(result))
             self.counters["runs"] += 1
             self._enter("ok", "", self._model.provider)
-        except Exception as error:  # one bad run is not the daemon's end
+        except Exception as error:  # one bad run must not end the daemon
             log.debug("%s: run failed", self.name, exc_info=True)
             self.counters["failed"] += 1
             text = str(error) if isinstance(error, EdgebedError) else f"{type(error).__name__}: {error}"
@@ -246,7 +250,7 @@ class Slot:
         if (state, why) == (before.state, before.why) and (provider or before.provider) == before.provider:
             return
         self.state = ModelState(
-            state=state,  # type: ignore[arg-type]  # ours
+            state=state,  # type: ignore[arg-type]  # one of its literals
             name=self.ref.name,
             ver=self.ref.ver,
             provider=provider or before.provider,
@@ -258,7 +262,7 @@ class Slot:
                 log.warning("model %s: %s", self.name, why)
             else:
                 log.info("model %s: %s runs on %s", self.name, self.label, self.state.provider)
-        if self._tells:
+        if self._running:
             self._changed()
 
 
@@ -275,7 +279,7 @@ class _Job:
 
 
 class ModelThread:
-    """One thread that works in order and tells the event loop each answer, or why there is none."""
+    """One thread that works on jobs in order and passes each answer or failure to the event loop."""
 
     def __init__(
         self,
@@ -284,7 +288,7 @@ class ModelThread:
         then: Callable[[_Job, Result | None, Exception | None], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._answer, self._then = work, then
+        self._run, self._then = work, then
         self._stopping = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # a daemon: a model that hangs must not keep the process from ending
@@ -292,11 +296,11 @@ class ModelThread:
         self._thread.start()
 
     def put(self, job: _Job) -> None:
-        """Have it worked on after what was put before."""
+        """Add a job to the end of the queue."""
         self._jobs.put(job)
 
     def stop(self) -> None:
-        """End after the job at work; waits for it at most a second."""
+        """End after the current job; waits at most a second for it."""
         self._stopping = True
         self._jobs.put(None)
         self._thread.join(1.0)
@@ -304,13 +308,13 @@ class ModelThread:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None and not self._stopping:
             try:
-                answer: Result | None = self._answer(job)
+                answer: Result | None = self._run(job)
                 failure: Exception | None = None
-            except Exception as error:  # noqa: BLE001 - carried to who deals with it
+            except Exception as error:  # noqa: BLE001 - passed to `then`
                 answer, failure = None, error
             try:
                 self._loop.call_soon_threadsafe(self._then, job, answer, failure)
-            except RuntimeError:  # the loop has closed meanwhile
+            except RuntimeError:  # the loop is closed
                 return
 
 

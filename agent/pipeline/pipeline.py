@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,34 +10,30 @@ from pathlib import Path
 
 from adapters.base import Reading
 from agent.clock_sync import Stamps
-from agent.inference.model_cache import Shelf
+from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
-from agent.pipeline import privacy, snapshots
+from agent.pipeline import privacy
 from agent.pipeline.batcher import Batcher, Send, SendLive
-from agent.pipeline.events import Reporter
-from agent.pipeline.model_runner import Inference, Slot
+from agent.pipeline.events import EventReporter
+from agent.pipeline.model_runner import Inference, ModelRunner
 from agent.pipeline.settings import DevicePlan, SlotConfig
+from agent.pipeline.snapshots import NewestPicture, SendSnap
 from agent.pipeline.source import Sink
 from wire.clock import Clock
-from wire.errors import EdgebedError
 from wire.messages import ClockState, ModelState, Snapshot, Stream
-
-log = logging.getLogger("edgebed.pipeline")
 
 TICK_S = 0.1
 
-SendSnap = Callable[[str, str, Snapshot], None]
-
 
 def _drop(*_: object) -> None:
-    """Ignore the output."""
+    """Ignore an output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sinks:
     """Where a pipeline puts its output; each default drops it.
 
-    `send` takes durable messages and returns at once; `live` and `snap` may drop theirs.
+    `send` takes durable messages and must return at once; `live` and `snap` may drop theirs.
     `changed` is called when a model's state changes.
     """
 
@@ -52,7 +47,7 @@ class Pipeline:
     """Everything between the sources and the outbox of one agent.
 
     Call `open_models` first (it blocks), then `run`. Each source gets its `sink`. `gate_memory` is the folder
-    where the gate keeps the reports of models that passed. Output goes to `sinks`.
+    with the gate's reports of models that passed. Output goes to `sinks`.
     """
 
     def __init__(
@@ -69,22 +64,22 @@ class Pipeline:
         self._devices = devices
         self._clock = clock
         self._clock_state = clock_state
-        self._stamps = Stamps(clock, clock_state)
         self._sinks = sinks
         self._batchers: dict[tuple[str, str], Batcher] = {}
-        self._reporters: dict[str, Reporter] = {}
-        self._views: dict[tuple[str, str], _View] = {}
+        self._reporters: dict[str, EventReporter] = {}
+        self._pictures: dict[tuple[str, str], NewestPicture] = {}
         self._privacy: dict[str, privacy.Privacy] = {}  # by device
-        self._models = Shelf(gate_memory)
-        # whose boxes a picture shows: the first model's that tells most of what is to be hidden
-        self._painters: dict[tuple[str, str], Slot] = {}
-        self.slots = {
-            name: Slot(
+        self._models = ModelCache(gate_memory)
+        # frame stream -> the model whose boxes its snapshots show: the first that finds most of what to hide
+        self._box_models: dict[tuple[str, str], ModelRunner] = {}
+        stamps = Stamps(clock, clock_state)
+        self.runners = {
+            name: ModelRunner(
                 name,
                 settings,
                 devices[settings.device].streams[settings.stream],
                 waits=devices[settings.device].build(clock).waits,
-                stamp=self._stamps.of,
+                stamp=stamps.of,
                 models=self._models,
                 done=self._inferred,
                 changed=sinks.changed,
@@ -96,37 +91,37 @@ class Pipeline:
                 self._add_stream(device, name, stream)
 
     def open_models(self) -> None:
-        """Load every model; one that is refused says so by its state and keeps nobody else from running."""
+        """Load every model. A refused model shows why in its state; the others run."""
         for guard in self._privacy.values():
             guard.open()
-        for name, slot in self.slots.items():
-            slot.open()
-            stream = slot.result_stream()
-            if stream is not None and slot.manifest is not None:
-                device = slot.settings.device
-                if (at := (device, slot.settings.stream)) in self._views:
-                    before = self._painters.get(at)
-                    if before is None or len(_finds(slot)) > len(_finds(before)):
-                        self._painters[at] = slot
+        for name, runner in self.runners.items():
+            runner.open()
+            stream = runner.result_stream()
+            if stream is not None and runner.manifest is not None:
+                device = runner.settings.device
+                if (at := (device, runner.settings.stream)) in self._pictures:
+                    before = self._box_models.get(at)
+                    if before is None or len(_finds(runner)) > len(_finds(before)):
+                        self._box_models[at] = runner
                 self._batchers[device, name] = self._batcher(device, name, stream, raw=True)
-                self._reporters[name] = Reporter(
-                    name, slot.label, slot.manifest.decoder, slot.settings.events
+                self._reporters[name] = EventReporter(
+                    name, runner.label, runner.manifest.decoder, runner.settings.events
                 )
 
     def sink(self, device: str) -> Sink:
-        """Where the source of `device` puts its readings."""
-        slots: dict[str, list[Slot]] = {name: [] for name in self._devices[device].streams}
-        for slot in self.slots.values():
-            if slot.settings.device == device and slot.at_work:
-                slots[slot.settings.stream].append(slot)
+        """The function that takes the readings of `device`."""
+        runners: dict[str, list[ModelRunner]] = {name: [] for name in self._devices[device].streams}
+        for runner in self.runners.values():
+            if runner.settings.device == device and runner.at_work:
+                runners[runner.settings.stream].append(runner)
 
         def take(reading: Reading) -> Awaitable[None] | None:
-            at_work = slots[reading.stream]
+            at_work = runners[reading.stream]
             if reading.picture is None:
                 self._batchers[device, reading.stream].add(reading.at_ns, reading.values, reading.quality)
-            elif not any(slot.state.state == "ok" for slot in at_work):
-                self._views[device, reading.stream].show(reading)
-            waits = [wait for slot in at_work if (wait := slot.offer(reading)) is not None]
+            elif not any(runner.state.state == "ok" for runner in at_work):
+                self._pictures[device, reading.stream].show(reading)
+            waits = [wait for runner in at_work if (wait := runner.offer(reading)) is not None]
             if not waits:
                 return None
             return waits[0] if len(waits) == 1 else _all(waits)
@@ -134,67 +129,72 @@ class Pipeline:
         return take
 
     def streams(self, device: str) -> dict[str, Stream]:
-        """What `device` sends: its own streams and the results of its models."""
+        """The streams of `device`: its own and the results of its models."""
         results = {
             name: stream
-            for name, slot in self.slots.items()
-            if slot.settings.device == device and (stream := slot.result_stream()) is not None
+            for name, runner in self.runners.items()
+            if runner.settings.device == device and (stream := runner.result_stream()) is not None
         }
         return {**self._devices[device].streams, **results}
 
     def models(self) -> dict[str, ModelState]:
-        """The state of each slot."""
-        return {name: slot.state for name, slot in self.slots.items()}
+        """The state of each slot's model."""
+        return {name: runner.state for name, runner in self.runners.items()}
 
     def oversized(self) -> dict[str, int]:
-        """Rows that were left out because they fit no message, by `device/stream`."""
+        """Number of rows that were dropped because they fit no message, by `device/stream`."""
         return {f"{at[0]}/{at[1]}": each.oversized for at, each in self._batchers.items() if each.oversized}
 
     @property
     def busy(self) -> bool:
         """Whether a model still has input."""
-        return any(slot.busy for slot in self.slots.values())
+        return any(runner.busy for runner in self.runners.values())
 
     async def run(self) -> None:
-        """Run models, flush what has waited long enough and send pictures, for ever."""
+        """Run models, flush batches by age and publish pictures, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for name, slot in self.slots.items():
-                group.create_task(slot.run(), name=f"slot-{name}")
-            for (device, stream), view in self._views.items():
+            for name, runner in self.runners.items():
+                group.create_task(runner.run(), name=f"slot-{name}")
+            for (device, stream), newest in self._pictures.items():
                 every_s = self._devices[device].config.publish.snapshot_every_s
                 if every_s > 0:
-                    look = self._look(device, stream, view, every_s)
-                    group.create_task(look, name=f"look-{device}-{stream}")
+                    group.create_task(newest.run(every_s), name=f"look-{device}-{stream}")
             while True:
                 await self._clock.sleep(TICK_S)
                 for batcher in self._batchers.values():
                     batcher.tick()
 
     def flush(self) -> None:
-        """Hand on every row that still waits for its batch to fill."""
+        """Send every row that still waits for its batch to fill."""
         for batcher in self._batchers.values():
             batcher.flush()
 
     async def snapshot(self, device: str, stream: str = "") -> Snapshot | None:
-        """Publish the newest picture of a device now, and return it; None where there is none (yet).
+        """Publish the newest picture of a device now and return it; None while it has sent no picture.
 
         Raises:
-            EdgebedError: it cannot be encoded.
+            EdgebedError: the picture cannot be encoded.
         """
-        for (of, name), view in self._views.items():
-            if of == device and stream in ("", name) and view.reading is not None:
-                return await self._picture(device, name, view)
+        for (of, name), newest in self._pictures.items():
+            if of == device and stream in ("", name) and newest.reading is not None:
+                return await newest.publish()
         return None
 
     def _add_stream(self, device: str, name: str, stream: Stream) -> None:
+        publish = self._devices[device].config.publish
         if stream.kind == "frame":
-            self._views[device, name] = _View()
             if device not in self._privacy:
-                publish = self._devices[device].config.publish
                 self._privacy[device] = privacy.Privacy(publish.blur, publish.faces, models=self._models)
+            self._pictures[device, name] = NewestPicture(
+                device,
+                name,
+                privacy=self._privacy[device],
+                clock=self._clock,
+                send=self._sinks.snap,
+                counters=self.counters,
+            )
         else:
-            raw = self._devices[device].config.publish.raw
-            self._batchers[device, name] = self._batcher(device, name, stream, raw=raw)
+            self._batchers[device, name] = self._batcher(device, name, stream, raw=publish.raw)
 
     def _batcher(self, device: str, name: str, stream: Stream, *, raw: bool) -> Batcher:
         return Batcher(
@@ -208,78 +208,25 @@ class Pipeline:
             live_hz=self._devices[device].config.publish.live_hz,
         )
 
-    def _inferred(self, slot: Slot, inference: Inference) -> None:
-        device, reading = slot.settings.device, inference.reading
+    def _inferred(self, runner: ModelRunner, inference: Inference) -> None:
+        device, reading = runner.settings.device, inference.reading
         clk, offset_ns = inference.stamp
-        self._batchers[device, slot.name].add(
+        self._batchers[device, runner.name].add(
             reading.at_ns, inference.row(), inference.quality, inference.stamp
         )
-        event = self._reporters[slot.name].event(inference, clk)
+        event = self._reporters[runner.name].event(inference, clk)
         if event is not None:
             self._sinks.send(Message("event", device, event.type, event, offset_ns))
-        if self._painters.get((device, slot.settings.stream)) is slot and slot.manifest is not None:
-            seen = privacy.seen_by(slot.manifest, inference.result.boxes)
-            self._views[device, slot.settings.stream].show(reading, seen, slot.label)
-
-    async def _look(self, device: str, stream: str, view: _View, every_s: float) -> None:
-        while True:
-            began_ns, seen = self._clock.monotonic_ns(), view.reading
-            if seen is not None and seen is not view.sent:
-                try:
-                    await self._picture(device, stream, view)
-                except EdgebedError as error:
-                    self.counters["snapshots_failed"] += 1
-                    if not view.complained:
-                        log.warning("%s/%s: no snapshot: %s", device, stream, error)
-                    view.complained = True
-            await self._clock.sleep(
-                every_s - (self._clock.monotonic_ns() - began_ns) / 1e9 if seen is not None else TICK_S
-            )
-
-    async def _picture(self, device: str, stream: str, view: _View) -> Snapshot:
-        if (reading := view.reading) is None:
-            raise snapshots.SnapshotError(f"{device}/{stream} has sent no picture yet")
-        made = await asyncio.to_thread(_encoded, self._privacy[device], reading, view.seen, view.model)
-        view.sent = reading
-        self._count(device, stream, view, made)
-        self._sinks.snap(device, stream, made)
-        return made
-
-    def _count(self, device: str, stream: str, view: _View, made: Snapshot) -> None:
-        self.counters["snapshots"] += 1
-        self.counters["snapshots_hidden_whole"] += made.blur == "whole"
-        self.counters["faces_hidden"] += made.faces or 0
-        self.counters["plates_hidden"] += made.plates or 0
-        if made.why and made.why != view.why:
-            log.warning("%s/%s: pictures are hidden as a whole: %s", device, stream, made.why)
-        view.why = made.why
+        if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
+            seen = privacy.seen_by(runner.manifest, inference.result.boxes)
+            self._pictures[device, runner.settings.stream].show(reading, seen, runner.label)
 
 
-@dataclass(slots=True)
-class _View:
-    """The newest picture of a frame stream and what was seen in it."""
-
-    reading: Reading | None = None
-    seen: privacy.Seen | None = None  # in just this picture
-    model: str = ""
-    sent: Reading | None = None
-    complained: bool = False
-    why: str = ""  # the last picture was hidden as a whole
-
-    def show(self, reading: Reading, seen: privacy.Seen | None = None, model: str = "") -> None:
-        self.reading, self.seen, self.model = reading, seen, model
-
-
-def _finds(slot: Slot) -> frozenset[privacy.Kind]:
-    return frozenset() if slot.manifest is None else privacy.finds(privacy.seen_by(slot.manifest, ()).labels)
-
-
-def _encoded(guard: privacy.Privacy, reading: Reading, seen: privacy.Seen | None, model: str) -> Snapshot:
-    """In a thread: what may be seen of a picture, as a message."""
-    if reading.picture is None:
-        raise snapshots.SnapshotError("this reading has no picture")
-    hidden = guard.hide(reading.picture, seen)
-    return snapshots.encode(reading, seen.boxes if seen is not None else (), model, hidden)
+def _finds(runner: ModelRunner) -> frozenset[privacy.Kind]:
+    """The kinds of parts to hide that the model finds."""
+    if runner.manifest is None:
+        return frozenset()
+    return privacy.finds(privacy.seen_by(runner.manifest, ()).labels)
 
 
 async def _all(waits: Sequence[Awaitable[None]]) -> None:

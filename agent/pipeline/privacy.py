@@ -1,7 +1,7 @@
-"""Faces and number plates made unrecognisable before a picture leaves the agent; unsure where: all of it.
+"""Hides faces and number plates before a picture leaves the agent; where it is not sure, the whole picture.
 
-What is hidden becomes a mosaic of a few blocks, each the mean of its pixels: there is nothing in the bytes
-that a face or a plate could be computed back from, as there is after a blur.
+A hidden part becomes a mosaic of a few blocks, each the mean of its pixels. A face or plate cannot be
+computed back from it, as it can from a blur.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 
 from adapters.base import Picture
 from agent.inference.decoders import ModelError
-from agent.inference.model_cache import Shelf
+from agent.inference.model_cache import ModelCache
 from wire.messages import Box
 
 if TYPE_CHECKING:
     from agent.inference.manifest import Manifest
-    from agent.inference.package import Model
+    from agent.inference.session import Model
 
 log = logging.getLogger("edgebed.privacy")
 
@@ -38,27 +38,27 @@ VEHICLES = frozenset(
 
 _ACROSS = 4  # blocks along the longer side of a face's or plate's region
 _WHOLE_ACROSS = 8  # of a whole picture: a face that fills it is four blocks wide
-_LEAST_PX = 8  # of a block's side: what is smaller than a few blocks becomes one
+_LEAST_PX = 8  # of a block's side: a part smaller than a few blocks becomes one block
 _FACE_MARGIN = 0.3  # of a face's size, on each side
 _PERSON_MARGIN = 0.15
 _UPRIGHT = 0.4  # of a standing person's box, from the top
 _LOWER = 0.65  # of a vehicle's box, from the bottom
-_LOOKS_AGAIN = 4  # of the face model, at what it left
-_SAME = 0.9  # of a part hidden already: it was told before, as the head of a person and as a face
+_LOOKS_AGAIN = 4  # times the face model looks at the picture after hiding
+_SAME = 0.9  # share hidden already: such a part was counted before, as a person's head or as a face
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a detector found in this very picture, and what it would have found if it were there."""
+    """The boxes that a detector found in this very picture, and the labels that it can find."""
 
     boxes: Sequence[Box]
     labels: Collection[str]
-    most: int  # boxes that it tells; with so many there may be more
+    most: int  # largest number of boxes that it gives; with so many boxes there may be more
 
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """A picture that may leave; `why` says why all of it is hidden."""
+    """A picture that may leave; `why` is the reason if all of it is hidden."""
 
     picture: Picture
     how: How
@@ -68,31 +68,31 @@ class Hidden:
 
 
 class Privacy:
-    """Hides what `wanted` names in the pictures of one device; `open` first (it blocks).
+    """Hides the `kinds` of parts in the pictures of one device; call `open` first (it blocks).
 
-    `faces` is the folder of a detection package with a label `face` that looks at each picture, too, and
-    again at what would leave until it finds nothing more. Where something that is wanted cannot be found,
-    because nobody looks for it or the look failed, the picture is hidden as a whole.
+    `faces` is the folder of a detection package with a label `face`. It looks at each picture too, and again
+    at the result until it finds no more faces. The whole picture is hidden if no detector looks for one of
+    the `kinds`, or if a detector fails.
     """
 
     def __init__(
-        self, wanted: Collection[str], faces: Path | None = None, *, models: Shelf | None = None
+        self, kinds: Collection[str], faces: Path | None = None, *, models: ModelCache | None = None
     ) -> None:
-        self.wanted = frozenset(wanted)
-        self._package = faces if "faces" in self.wanted else None
-        self._models = models or Shelf()
+        self.kinds = frozenset(kinds)
+        self._package = faces if "faces" in self.kinds else None
+        self._models = models or ModelCache()
         self._model: Model | None = None
         self._why = "the face model is not open yet" if self._package is not None else ""
 
     def open(self) -> None:
-        """Load and gate the face model; one that is refused is logged, and pictures are hidden whole."""
+        """Load and gate the face model. A refused one is logged, and every picture is hidden as a whole."""
         if self._package is None:
             return
-        from agent.inference.package import load_package  # only who has models pays for their kin
+        from agent.inference.package import load_package  # only agents with models pay for this module
 
         try:
             model = self._models.model(load_package(self._package))
-            if why := unfit(model.manifest):
+            if why := face_model_mismatch(model.manifest):
                 raise ModelError(f"{self._package}: {why}")
         except ModelError as error:
             self._why = f"the face model is refused: {error}"
@@ -101,56 +101,56 @@ class Privacy:
             self._model, self._why = model, ""
 
     def hide(self, picture: Picture, seen: Seen | None) -> Hidden:
-        """A copy of `picture` without what is wanted; itself where nothing is. Blocks.
+        """A copy of `picture` with the parts hidden; the picture itself if there is nothing to hide. Blocks.
 
-        `seen` is None where no detector has looked at this very picture.
+        `seen` is None if no detector has looked at this very picture.
         """
-        if not self.wanted:
+        if not self.kinds:
             return Hidden(picture, "none")
-        sheet = _Sheet(picture)
+        masked = _MaskedPicture(picture)
         try:
-            faces, plates = self._hide(sheet, seen)
+            faces, plates = self._hide(masked, seen)
         except _Unsure as unsure:
             return Hidden(_all_of(picture), "whole", why=str(unsure))
-        return Hidden(sheet.picture, "parts", faces, plates)
+        return Hidden(masked.picture, "parts", faces, plates)
 
-    def _hide(self, sheet: _Sheet, seen: Seen | None) -> tuple[int, int]:
-        """Hide all that is found; how many faces and plates that were."""
+    def _hide(self, masked: _MaskedPicture, seen: Seen | None) -> tuple[int, int]:
+        """Hide all parts that are found; returns the numbers of faces and plates."""
         if self._why:
             raise _Unsure(self._why)
         looks = [] if seen is None else [seen]
         if self._model is not None:
-            looks.append(_look(self._model, sheet.picture))
-        self._must_suffice(looks, seen)
+            looks.append(_look(self._model, masked.picture))
+        self._require_all_kinds(looks, seen)
         faces, plates = (
-            sum(sheet.cover(kind, look) for look in looks if kind in self.wanted) for kind in KINDS
+            sum(masked.cover(kind, look) for look in looks if kind in self.kinds) for kind in KINDS
         )
         if self._model is not None:
-            faces += self._look_again(self._model, sheet)
+            faces += self._look_again(self._model, masked)
         return faces, plates
 
-    def _must_suffice(self, looks: Sequence[Seen], seen: Seen | None) -> None:
-        """Together they would have found all that is wanted, else `_Unsure`."""
-        missing = self.wanted.difference(*(finds(each.labels) for each in looks))
+    def _require_all_kinds(self, looks: Sequence[Seen], seen: Seen | None) -> None:
+        """Raise `_Unsure` unless the looks together would have found every kind."""
+        missing = self.kinds.difference(*(finds(each.labels) for each in looks))
         if missing and seen is None:
             raise _Unsure("no detector has looked at this picture")
         if missing:
             raise _Unsure(f"the detector does not look for {' or '.join(sorted(missing))}")
         if any(len(each.boxes) >= each.most for each in looks):
-            raise _Unsure("there are more boxes than the detector tells")
+            raise _Unsure("the detector gave as many boxes as it can: there may be more")
 
-    def _look_again(self, model: Model, sheet: _Sheet) -> int:
-        """Hide what the face model finds only now; a picture leaves when it finds nothing more."""
+    def _look_again(self, model: Model, masked: _MaskedPicture) -> int:
+        """Hide faces that the face model finds only now, until it finds no more."""
         found = 0
         for _ in range(_LOOKS_AGAIN):
-            if not (more := sheet.cover("faces", _look(model, sheet.picture))):
+            if not (more := masked.cover("faces", _look(model, masked.picture))):
                 return found
             found += more
         raise _Unsure("the face model finds more faces at each look")
 
 
 def finds(labels: Collection[str]) -> frozenset[Kind]:
-    """What can be hidden with boxes of these labels."""
+    """The kinds of parts that boxes of these labels locate."""
     words = {label.lower() for label in labels}
     found: set[Kind] = set()
     if words & (FACES | PEOPLE):
@@ -161,23 +161,23 @@ def finds(labels: Collection[str]) -> frozenset[Kind]:
 
 
 def seen_by(manifest: Manifest, boxes: Sequence[Box]) -> Seen:
-    """What a model's boxes are worth; one that is no detector tells of nothing."""
+    """What a model saw in a picture; a model that is not a detector sees nothing."""
     options: Any = manifest.output
     labels = options.labels if manifest.decoder == "detection" else ()
     return Seen(boxes, labels, getattr(options, "max_boxes", 1_000))
 
 
-def unfit(manifest: Manifest) -> str:
+def face_model_mismatch(manifest: Manifest) -> str:
     """Why a package cannot be the face model; "" when it can."""
     if manifest.input.kind != "frame" or manifest.decoder != "detection":
-        return "a face model sees pictures and has the decoder detection"
+        return "a face model needs input.kind frame and the decoder detection"
     if not {label.lower() for label in manifest.output.labels} & FACES:
-        return "a face model has a label face"
+        return "a face model needs a label face"
     return ""
 
 
 class _Unsure(Exception):
-    """It is not known where everything is that must be hidden."""
+    """Not every part that must be hidden is located."""
 
 
 def _look(model: Model, picture: Picture) -> Seen:
@@ -192,15 +192,15 @@ def _look(model: Model, picture: Picture) -> Seen:
 _Region = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 
 
-class _Sheet:
-    """A copy of a picture, and which of its pixels are hidden already."""
+class _MaskedPicture:
+    """A copy of a picture, and a mask of the pixels that are hidden already."""
 
     def __init__(self, picture: Picture) -> None:
         self.picture = picture.copy()
         self._hidden = np.zeros(picture.shape[:2], np.bool_)
 
     def cover(self, kind: Kind, look: Seen) -> int:
-        """Make mosaics of every part of `kind`; how many of them were not hidden before."""
+        """Hide every part of `kind`; returns the number of parts that were not hidden before."""
         new = 0
         for region in _regions(kind, look, self.picture.shape):
             x0, y0, x1, y1 = region
@@ -211,12 +211,12 @@ class _Sheet:
 
 
 def _regions(kind: Kind, look: Seen, shape: tuple[int, ...]) -> list[_Region]:
-    """Where `kind` is in a picture of this shape, without those of no size."""
+    """The regions of `kind` in a picture of this shape that are not empty."""
     height, width = shape[:2]
     found = []
     for box in look.boxes:
         if not all(map(math.isfinite, box.box)):
-            raise _Unsure("a box is of no numbers")
+            raise _Unsure("a box has numbers that are not finite")
         x, y, w, h = (share * side for share, side in zip(box.box, (width, height) * 2, strict=True))
         part = _face_part(box.label, x, y, w, h) if kind == "faces" else _plate_part(box.label, x, y, w, h)
         if part is None:
@@ -243,7 +243,7 @@ def _face_part(label: str, x: float, y: float, w: float, h: float) -> _Part | No
         return x - dx, y - dy, x + w + dx, y + h + dy
     if word not in PEOPLE:
         return None
-    # of a standing person the top; the less of the body there is in the box, the more of it is the face
+    # the top of a standing person; the less of the body is in the box, the larger is the face in it
     tall = h * min(1.0, max(_UPRIGHT, w / h)) if h > 0 else 0.0
     return x - _PERSON_MARGIN * w, y - _PERSON_MARGIN * tall, x + (1 + _PERSON_MARGIN) * w, y + tall
 
@@ -262,7 +262,7 @@ def _all_of(picture: Picture) -> Picture:
 
 
 def _mosaic(picture: Picture, region: _Region, across: int) -> None:
-    """Make a region, in place, squares that each are the mean of their pixels."""
+    """Replace a region, in place, by squares that each are the mean of their pixels."""
     x0, y0, x1, y1 = region
     part = picture[y0:y1, x0:x1]
     side = max(_LEAST_PX, -(-max(part.shape[:2]) // across))

@@ -1,4 +1,4 @@
-"""A faster stream brought to a model's rate: low-pass filtered, so that nothing folds into the window."""
+"""Brings a faster stream to a model's rate, with a low-pass filter against aliasing."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HALF_WIDTH = 9  # rows at the model's rate that the filter looks back and ahead: it is that much behind
-MOST = 1000  # times as fast a source may be: the filter holds 18 rows of the model of it
-_BETA = 5.65  # of the Kaiser window: its transition is from 0.4 to 0.6 of the model's rate
-_FINE = 256  # points of the impulse response a row
-_AT_ONCE = 4096  # rows of a recording
-_OFF = 0.2  # a source may come so much faster or slower than it may and is declared to
+HALF_WIDTH = 9  # rows at the model's rate that the filter looks back and ahead: its delay
+MOST = 1000  # times the model's rate that a source may have: the filter keeps 18 model rows of it
+_BETA = 5.65  # of the Kaiser window: the transition is from 0.4 to 0.6 of the model's rate
+_FINE = 256  # points of the impulse response per row
+_AT_ONCE = 4096  # rows of a recording that are computed together
+_OFF = 0.2  # a source may be faster or slower than declared by this share
 
 
 class Resampler:
-    """Rows at any faster rate to rows `[signals]` at the model's, by a windowed sinc of linear phase.
+    """Turns rows at a faster rate into rows `[signals]` at the model's, by a windowed sinc of linear phase.
 
-    Flat to 0.1 % up to 0.4 of the new rate, -6 dB at half of it, less than -57 dB from 0.6 of it on: what
-    folds lies above 0.4. The weights are taken at the rows' own times, so stamps may jitter and a row may be
-    missing. A missing value spoils every row that it has a part in. `held` signals (bool) have no value
-    between two of theirs: theirs is the newest.
+    Flat to 0.1 % up to 0.4 of the new rate, -6 dB at half of it, less than -57 dB from 0.6 of it on: aliases
+    are above 0.4. The weights follow the rows' own times, so stamps may jitter and a row may be missing. A
+    missing value makes every row NaN that it contributes to. `held` signals (bool) are not interpolated: they
+    keep their newest value.
     """
 
     def __init__(self, held: Sequence[bool] | NDArray[np.bool_], *, period_ns: int, source_hz: float) -> None:
@@ -34,22 +34,22 @@ class Resampler:
         reach = np.arange(HALF_WIDTH * _FINE + 1) / _FINE
         self._grid = reach * period_ns
         self._impulse = _impulse(reach)
-        # each row stands twice, `size` apart, so that the newest are always one contiguous piece
+        # each row is stored twice, `size` apart, so that the newest rows are always one contiguous piece
         self._size = math.ceil(2 * self._reach_ns / 1e9 * source_hz * (1 + _OFF)) + 4
         self._rows = np.zeros((2 * self._size, len(held)), dtype=np.float32)
         self._times_ns = np.zeros(2 * self._size, dtype=np.int64)
-        self._spans = np.zeros(2 * self._size)  # ns that a row stands for: half way to either neighbour
+        self._spans = np.zeros(2 * self._size)  # ns around each row: half way to either neighbour
         self._count = 0
         self._next_ns = 0
 
     def begin(self) -> None:
-        """Forget what came before a gap."""
+        """Forget the rows before a gap."""
         self._count = 0
 
     def add(self, at_ns: int, row: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32] | None]]:
-        """Take a row later than the one before; returns time and row of each that is due with it.
+        """Take a row later than the last one; returns each output row that it completes, with its time.
 
-        The row is None where the source is so much faster or slower than declared that there is no telling.
+        The row is None if the source is too much faster or slower than declared.
         """
         if not self._count:
             self._next_ns = at_ns + self._reach_ns
@@ -72,16 +72,16 @@ class Resampler:
         end = (self._count - 1) % self._size + self._size + 1  # after the newest
         times_ns = self._times_ns[end - kept : end]
         if times_ns[0] > at_ns - self._reach_ns:
-            return None  # it has sent more rows than there is room for
+            return None  # too fast: the buffer has no row that old
         first, now, last = np.searchsorted(
             times_ns, (at_ns - self._reach_ns, at_ns + 1, at_ns + self._reach_ns)
         )
         if last - first < (1 - _OFF) * 2 * HALF_WIDTH:
-            return None  # it has sent hardly any
+            return None  # too slow: too few rows
         part = slice(end - kept + first, end - kept + last)
         weights = np.interp(np.abs(self._times_ns[part] - at_ns), self._grid, self._impulse)
         weights *= self._spans[part]
-        # a plain sum and no product of matrices: the same numbers on every run
+        # a plain sum instead of a matrix product: every run gives the same numbers
         row: NDArray[np.float32] = ((weights[:, None] * self._rows[part]).sum(axis=0) / weights.sum()).astype(
             np.float32
         )
@@ -89,9 +89,9 @@ class Resampler:
 
 
 def resampled(rows: NDArray[np.floating[Any]], source_hz: float, rate_hz: float) -> NDArray[np.float64]:
-    """A whole recording [n] or [n, signals] as a model would see it, to train and to measure with.
+    """Resample a whole recording [n] or [n, signals] as a model would see it, for training and measuring.
 
-    The first of the rows at `rate_hz` that come out lies `HALF_WIDTH` of them after the first that go in.
+    The first output row is `HALF_WIDTH` output rows after the first input row.
     """
     ratio, last = source_hz / rate_hz, len(rows) - 1
     taps = np.arange(-math.ceil(HALF_WIDTH * ratio), math.ceil(HALF_WIDTH * ratio) + 1)
@@ -107,7 +107,7 @@ def resampled(rows: NDArray[np.floating[Any]], source_hz: float, rate_hz: float)
 
 
 def _impulse(reach: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a row has of another one that many rows of the model away."""
+    """The filter's weight of a row that is `reach` model rows away."""
     inside: NDArray[np.float64] = np.maximum(0, 1 - (reach / HALF_WIDTH) ** 2)
     response: NDArray[np.float64] = np.sinc(reach) * np.i0(_BETA * np.sqrt(inside)) * (reach < HALF_WIDTH)
     return response

@@ -1,4 +1,4 @@
-"""One device followed for ever: opened, read, watched for silence, opened again; never the daemon's end."""
+"""Reads one device without end: opens it, reads it, detects silence, and opens it again after a failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
 from agent.pipeline.settings import DevicePlan
-from agent.pipeline.validation import Inspector
+from agent.pipeline.validation import Validator
 from wire.clock import Clock
 from wire.messages import DeviceState, Stream
 from wire.task_cancellation import end
@@ -21,9 +21,9 @@ from wire.task_cancellation import end
 log = logging.getLogger("edgebed.source")
 
 Sink = Callable[[Reading], Awaitable[None] | None]
-OPEN_S = 30.0  # a device that takes longer to open is not there
+OPEN_S = 30.0  # a device that takes longer to open counts as absent
 CLOSE_S = 3.0
-_LOOK_S = 5.0  # the counters of a device that may be silent for hours are no older
+_LOOK_S = 5.0  # the age of counters, also of a device that may be silent for hours
 
 
 def _ignore() -> None:
@@ -36,7 +36,7 @@ def follow(
     sink: Callable[[str], Sink],
     changed: Callable[[], None] = _ignore,
 ) -> dict[str, Source]:
-    """A source for each of `devices`, to be run; `sink` gives where a device's readings go."""
+    """Make a source for each device; `sink` gives the function that takes a device's readings."""
     return {
         name: Source(
             name,
@@ -52,10 +52,10 @@ def follow(
 
 
 class Source:
-    """Reads one device into `sink` and says how it is by `state`.
+    """Reads one device into `sink` and shows its condition in `state`.
 
-    `sink` takes a reading at once and returns None, or returns what to wait for: the device is held back
-    until then and that time does not count as silence. `changed` is called whenever `state` changes.
+    `sink` takes a reading at once and returns None, or returns an awaitable. The device is held back until it
+    is done, and that time does not count as silence. `changed` is called when `state` changes.
     """
 
     def __init__(
@@ -75,25 +75,25 @@ class Source:
         self.counters: Counter[str] = Counter()
         self.readings = 0
         self.newest_ns = 0  # device time of the newest reading
-        self.opened = False  # the device answers, whether or not it has sent anything yet
+        self.opened = False  # the device answers; it may not have sent anything yet
         self._build = build
-        self._inspector = Inspector(streams, clock, self.counters)
+        self._validator = Validator(streams, clock, self.counters)
         self._sink = sink
         self._clock = clock
         self._stall_s = stall_s
         self._changed = changed
         self._first_s, self._longest_s = backoff_s
-        self._heard_s = 0.0  # when the last reading came, or was let go of
-        self._held = False  # back by the sink: no silence of the device
+        self._heard_s = 0.0  # when the last reading came, or when the sink released the source
+        self._held = False  # the sink holds the source back: the device is not silent
         self._look: asyncio.TimerHandle | None = None
 
     @property
     def counted(self) -> dict[str, int]:
-        """What was read, dropped and repaired since the start."""
+        """Number of readings, and all counters, since the start."""
         return {"readings": self.readings, **self.counters}
 
     async def run(self) -> None:
-        """Read until the device ends by itself (a file), else for ever."""
+        """Read until the device ends by itself (a file) or the task is cancelled."""
         wait_s = self._first_s
         while True:
             began = asyncio.get_running_loop().time()
@@ -103,11 +103,11 @@ class Source:
                 return
             except AdapterError as error:
                 self._lost(str(error))
-            except Exception as error:  # the supervised loop: a bug in an adapter is one lost device
+            except Exception as error:  # a bug in an adapter must cost only its device
                 log.debug("%s: adapter failed", self.device, exc_info=True)
                 self._lost(f"the adapter failed: {type(error).__name__}: {error}")
             if asyncio.get_running_loop().time() - began > self._longest_s:
-                wait_s = self._first_s  # it was well for long: this is a new failure, not the same one
+                wait_s = self._first_s  # it worked for long: this is a new failure
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
             wait_s = min(wait_s * 2, self._longest_s)
 
@@ -115,7 +115,7 @@ class Source:
         """Open, read until the end, close.
 
         Raises:
-            AdapterError: it cannot be read (any more).
+            AdapterError: the device cannot be read (any more).
         """
         adapter = self._build()
         counted: Counter[str] = Counter()
@@ -139,8 +139,8 @@ class Source:
             raise DeviceStalled(f"opening took longer than {limit_s:g} s") from error
 
     async def _read(self, adapter: Adapter, counted: Counter[str]) -> None:
-        now, inspect, sink = asyncio.get_running_loop().time, self._inspector.inspect, self._sink
-        self._inspector.reopened()
+        now, check, sink = asyncio.get_running_loop().time, self._validator.check, self._sink
+        self._validator.reopened()
         self._held, self._heard_s = False, now()
         try:
             async with _ended(adapter.readings()) as readings, asyncio.timeout(None) as limit:
@@ -151,7 +151,7 @@ class Source:
                         self._enter("ok")
                     self.readings += 1
                     self.newest_ns = reading.at_ns
-                    if (fit := inspect(reading)) is not None and (wait := sink(fit)) is not None:
+                    if (fit := check(reading)) is not None and (wait := sink(fit)) is not None:
                         self._held = True
                         await wait
                         self._held, self._heard_s = False, now()
@@ -164,7 +164,8 @@ class Source:
                 self._look.cancel()
 
     def _watch(self, adapter: Adapter, counted: Counter[str], limit: asyncio.Timeout) -> None:
-        """Look now and then whether it is silent: a timer for each reading costs as much as reading it."""
+        """Check from time to time whether the device is silent, and take its counters."""
+        # a timer for each reading would cost as much as reading it
         loop = asyncio.get_running_loop()
         left_s = self._stall_s if self._held else self._heard_s + self._stall_s - loop.time()
         self._count(adapter, counted)
@@ -179,7 +180,7 @@ class Source:
             async with asyncio.timeout(CLOSE_S):
                 await adapter.close()
         except TimeoutError:
-            log.warning("%s: closing took longer than %g s and was given up", self.device, CLOSE_S)
+            log.warning("%s: closing took longer than %g s and was abandoned", self.device, CLOSE_S)
 
     def _count(self, adapter: Adapter, counted: Counter[str]) -> None:
         for name, number in adapter.counters.items():
@@ -194,7 +195,7 @@ class Source:
     def _enter(self, state: str, why: str = "") -> None:
         before = self.state
         since = self._clock.now_ms() if state != before.state else before.since
-        self.state = DeviceState(state=state, since=since, why=why[:2000])  # type: ignore[arg-type]  # ours
+        self.state = DeviceState(state=state, since=since, why=why[:2000])  # type: ignore[arg-type]  # one of its literals
         if state != before.state:
             if state == "degraded":
                 log.warning("%s: degraded: %s", self.device, why)
@@ -207,11 +208,10 @@ class Source:
 
 
 async def _apart(work: Coroutine[Any, Any, None], name: str) -> None:
-    """Run foreign code in a task of its own: what it does to its cancellation stays there.
-
-    A task group of Python 3.11 that fails leaves its task marked as being cancelled for ever, and one that
-    is cancelled while it fails tells only the failure: in our own task either would end or deafen the source.
-    """
+    """Run an adapter in a task of its own, so that its errors with cancellation stay there."""
+    # In Python 3.11 a task group that fails leaves its task marked as being cancelled, and one that is
+    # cancelled while it fails raises only the failure. In the source's task the first would end the source,
+    # and the second would make it miss its own cancellation.
     task = asyncio.create_task(work, name=name)
     try:
         await asyncio.wait({task})
@@ -225,7 +225,7 @@ async def _apart(work: Coroutine[Any, Any, None], name: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _ended(readings: AsyncIterator[Reading]) -> AsyncIterator[AsyncIterator[Reading]]:
-    """One iteration that ends here and not when the garbage collector finds it."""
+    """Close the iteration here, not when the garbage collector finds it."""
     try:
         yield readings
     finally:

@@ -1,4 +1,4 @@
-"""What can be said against a reading: flagged and counted at the edge, never silently mended."""
+"""Checks readings against their declared streams: flags and counts faults, never repairs values silently."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from wire.clock import NS_PER_S, Clock
 from wire.messages import Field, Quality, Stream
 
 MAX_SIDE = 16_384  # pixels
-MAX_TEXT = 2_000  # characters of one value: what is longer is no measurement
+MAX_TEXT = 2_000  # characters of one value: a measurement is never longer
 _LAST_NS = 253_402_300_799 * NS_PER_S  # 9999-12-31
 
 
-class Inspector:
-    """Compares the readings of one device with the streams it declares; `counters` takes what was found."""
+class Validator:
+    """Checks the readings of one device against the streams it declares; `counters` counts the faults."""
 
     def __init__(self, streams: Mapping[str, Stream], clock: Clock, counters: Counter[str]) -> None:
         self._streams = {name: _Declared(stream) for name, stream in streams.items()}
@@ -29,12 +29,12 @@ class Inspector:
         self._counters = counters
 
     def reopened(self) -> None:
-        """The device was opened anew: a recording may rightly begin again."""
+        """Forget the newest times: a recording that is opened again starts at its beginning."""
         for stream in self._streams.values():
             stream.last_ns = None
 
-    def inspect(self, reading: Reading) -> Reading | None:
-        """The reading with its quality, or None when it is of no declared stream and kind, or no picture."""
+    def check(self, reading: Reading) -> Reading | None:
+        """The reading with its quality; None if its stream is not declared or its picture is not valid."""
         declared = self._streams.get(reading.stream)
         if declared is None or (reading.picture is None) == declared.frame:
             self._counters["undeclared_stream"] += 1
@@ -56,7 +56,7 @@ class Inspector:
             values = declared.flag(values, found, self._counters)
         if not found and at_ns == reading.at_ns and values is reading.values:
             return reading
-        for quality in set(found):  # the adapter may have said it already
+        for quality in set(found):  # a set: the adapter may have found the same fault
             self._counters[quality.name.lower()] += 1
         worst = reduce(Quality.worse, found, Quality.GOOD)
         return replace(reading, at_ns=at_ns, values=values, quality=worst)
@@ -84,7 +84,7 @@ class _Declared:
         }
 
     def fine(self, values: Mapping[str, Value]) -> bool:
-        """Whether nothing is to be said against the values: the quick way for nearly every row."""
+        """Whether the values have no fault: the fast path for nearly every row."""
         types, limits = self._types, self._limits
         for name, value in values.items():
             if type(value) is not types.get(name):
@@ -108,7 +108,7 @@ class _Declared:
             if field is None:
                 counters["undeclared_field"] += 1
                 continue
-            kept[name], quality = _judge(value, field)
+            kept[name], quality = _checked(value, field)
             if quality and quality not in found:
                 found.append(quality)
         return kept
@@ -118,25 +118,25 @@ _TYPES: dict[str, type] = {"f32": float, "f64": float, "i64": int, "bool": bool,
 _HUGE = 2.0**63
 
 
-def _judge(value: Value, field: Field) -> tuple[Value, Quality]:
-    wanted = _TYPES[field.t]
+def _checked(value: Value, field: Field) -> tuple[Value, Quality]:
+    expected = _TYPES[field.t]
     if value is None:
         return None, Quality.GOOD
-    if wanted is float and type(value) in (int, float):
+    if expected is float and type(value) in (int, float):
         try:
             number = float(value)
         except OverflowError:
             return None, Quality.NOT_FINITE
         return (number, _within(number, field)) if math.isfinite(number) else (None, Quality.NOT_FINITE)
-    if wanted is int and type(value) is int:
+    if expected is int and type(value) is int:
         return (value, _within(value, field)) if -_HUGE <= value < _HUGE else (None, Quality.WRONG_TYPE)
-    if type(value) is wanted and (not isinstance(value, str) or _is_text(value)):
+    if type(value) is expected and (not isinstance(value, str) or _is_text(value)):
         return value, Quality.GOOD
     return None, Quality.WRONG_TYPE
 
 
 def _is_text(value: str) -> bool:
-    """Whether it can travel: not too long, and no half of a surrogate pair, as JSON can hold."""
+    """Whether the text can be sent: not too long, and without half of a surrogate pair (valid in JSON)."""
     if value.isascii():
         return len(value) <= MAX_TEXT
     try:

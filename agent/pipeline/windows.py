@@ -1,4 +1,4 @@
-"""Rows of a signal into the windows a model sees: on its rate, in its order, never across a gap."""
+"""Makes the windows that a model sees: at its rate, in its order of signals, never across a gap."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from agent.inference.manifest import Manifest
 
 _SAME = 0.05  # a stream within 5 % of the model's rate is taken row by row
-_LATE = 2.0  # rows by which stamps that jitter may make a window longer or shorter besides ...
-_SHORT = 0.2  # ... but by no more than this share of a short one
+# jitter of the stamps may make a window longer or shorter by 2 rows more, but at most by a fifth of it
+_LATE = 2.0
+_SHORT = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """What a model sees at once: `rows` [length, signals], the receiver's to keep.
+    """One input of a model: `rows` [length, signals], which the receiver may keep.
 
-    `quality` is UNCERTAIN where a row of it was flagged, or filled because it did not come.
+    `quality` is UNCERTAIN if a row was flagged, or filled because it was missing.
     """
 
     rows: NDArray[np.float32]
@@ -38,11 +39,11 @@ class Window:
 class Windows:
     """Makes a window of `length` rows every `hop` rows of a stream.
 
-    A stream at the model's rate, or of no declared rate, is taken row by row: one missing row is filled by
-    the straight line. A faster stream is brought to the rate by `Resampler`, which is `HALF_WIDTH` rows
-    behind. Where that long nothing came it is counted too (`filled`). Anything longer is a gap: the window
-    begins anew (`gaps`). A window with a missing value (`incomplete`) or whose rows came at another rate
-    (`wrong_rate`) is not made. `held` signals, all False by default, are never between two of their values.
+    A stream at the model's rate, or without a declared rate, is taken row by row; one missing row is filled
+    by linear interpolation. A faster stream is brought to the rate by `Resampler`, which is `HALF_WIDTH` rows
+    behind; a missing row is only counted there. `filled` counts both. Anything longer is a gap: the window
+    starts again (`gaps`). A window with a missing value (`incomplete`), or whose rows came at another rate
+    (`wrong_rate`), is not made. Signals that are `held` (none by default) are not interpolated.
     """
 
     def __init__(
@@ -60,14 +61,14 @@ class Windows:
         self._held: NDArray[np.bool_] = np.array(held or [False] * len(signals), dtype=bool)
         self._period_ns = round(NS_PER_S / rate_hz)
         self._resampler: Resampler | None = None
-        self._behind_ns = 0  # a window has parts of rows up to so much before it
+        self._behind_ns = 0  # the rows of a window depend on input up to this much earlier
         if source_hz is not None and source_hz > rate_hz * (1 + _SAME):
             self._resampler = Resampler(self._held, period_ns=self._period_ns, source_hz=source_hz)
             self._behind_ns = HALF_WIDTH * self._period_ns
         self._length = length
         self._hop = hop
         self._counters = counters
-        # each row stands twice, `length` apart, so that every window is one contiguous piece
+        # each row is stored twice, `length` apart, so that every window is one contiguous piece
         self._ring = np.full((2 * length, len(signals)), np.nan, dtype=np.float32)
         self._times_ns = [0] * length
         self._at = 0
@@ -78,9 +79,9 @@ class Windows:
         self._doubt_ns = -1  # time of the newest row that was flagged or filled
 
     def add(self, at_ns: int, values: Mapping[str, Value], quality: Quality = Quality.GOOD) -> Window | None:
-        """Take one row; returns the window that is due with it."""
+        """Take one row; returns the window that it completes, or None."""
         get = values.get
-        row = np.array([get(signal) for signal in self._signals], dtype=np.float32)  # nothing becomes NaN
+        row = np.array([get(signal) for signal in self._signals], dtype=np.float32)  # None becomes NaN
         window: Window | None = None
         step_ns = 0 if self._last_ns is None else at_ns - self._last_ns
         if self._last_ns is None or step_ns < 0 or step_ns > 2.5 * self._period_ns:
@@ -108,11 +109,11 @@ class Windows:
             self._resampler.begin()
 
     def _fill(self, at_ns: int, row: NDArray[np.float32]) -> Window | None:
-        """One row did not come."""
+        """Fill one missing row at `at_ns`, the middle between the last row and `row`."""
         self._counters["filled"] += 1
         self._doubt_ns = at_ns
         if self._resampler is not None:
-            return None  # it goes by the times of the rows
+            return None  # the resampler uses the times of the rows
         return self._put(at_ns, np.where(self._held, self._last, (self._last + row) * np.float32(0.5)))
 
     def _resampled(self, rows: list[tuple[int, NDArray[np.float32] | None]]) -> Window | None:
@@ -148,23 +149,21 @@ class Windows:
         return Window(rows, Quality.UNCERTAIN if doubtful else Quality.GOOD)
 
 
-def misfit(manifest: Manifest, source: str, stream: Stream) -> str:
-    """Why a model with this manifest cannot see `stream`; "" when it can."""
-    wants = manifest.input
-    if wants.kind != stream.kind.replace("signal", "window"):
-        return f"model {manifest.name} wants {wants.kind}s, and {source} is a {stream.kind} stream"
-    if wants.kind == "frame":
+def input_mismatch(manifest: Manifest, source: str, stream: Stream) -> str:
+    """Why a model with this manifest cannot use `stream`; "" when it can."""
+    spec = manifest.input
+    if spec.kind != stream.kind.replace("signal", "window"):
+        return f"model {manifest.name} needs {spec.kind}s, and {source} is a {stream.kind} stream"
+    if spec.kind == "frame":
         return ""
-    missing = [signal for signal in wants.signals if signal not in stream.fields]
+    missing = [signal for signal in spec.signals if signal not in stream.fields]
     if missing:
-        return f"model {manifest.name} wants {', '.join(missing)}, which {source} does not send"
-    unfit = [name for name in wants.signals if stream.fields[name].t in ("str", "json")]
+        return f"model {manifest.name} needs {', '.join(missing)}, which {source} does not send"
+    unfit = [name for name in spec.signals if stream.fields[name].t in ("str", "json")]
     if unfit:
-        return f"model {manifest.name} wants numbers, and {', '.join(unfit)} of {source} are text"
-    given_hz = wants.rate_hz if stream.rate_hz is UNSET else stream.rate_hz
-    if wants.rate_hz * (1 - _SAME) <= given_hz <= wants.rate_hz * MOST:
+        return f"model {manifest.name} needs numbers, and {', '.join(unfit)} of {source} are text"
+    given_hz = spec.rate_hz if stream.rate_hz is UNSET else stream.rate_hz
+    if spec.rate_hz * (1 - _SAME) <= given_hz <= spec.rate_hz * MOST:
         return ""
-    much = (
-        f": more than {MOST:,} times as many; have the device send fewer" if given_hz > wants.rate_hz else ""
-    )
-    return f"model {manifest.name} wants {wants.rate_hz:g} Hz, and {source} gives {given_hz:g}{much}"
+    limit = f": more than {MOST:,} times as fast; let the device send less" if given_hz > spec.rate_hz else ""
+    return f"model {manifest.name} needs {spec.rate_hz:g} Hz, and {source} has {given_hz:g} Hz{limit}"

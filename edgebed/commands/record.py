@@ -14,7 +14,7 @@ from edgebed import __version__
 from wire.clock import Clock
 
 if TYPE_CHECKING:
-    from agent.offline.record import Record
+    from agent.offline.record import RecordRun
 
 
 @click.command(name="record")
@@ -42,14 +42,14 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
     are recorded as they are, faces and number plates included: see docs/privacy.md.
     """
     from agent.config import load
-    from agent.offline.record import Record
+    from agent.offline.record import RecordRun
     from edgebed.commands.agent import errors_of_a_group, log_to_stderr
     from wire.task_cancellation import end
 
     log_to_stderr("warning")
     clock = Clock()
     plan = load(config, clock)
-    session = Record(plan, clock, output, version=__version__, quality=quality, max_bytes=max_mb * 2**20)
+    session = RecordRun(plan, clock, output, version=__version__, quality=quality, max_bytes=max_mb * 2**20)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
         sys.exit(3)
 
 
-async def _tell(session: Record) -> None:
+async def _tell(session: RecordRun) -> None:
     """On a terminal, a line that replaces itself: how much is recorded."""
     while sys.stderr.isatty():
         await asyncio.sleep(1)

@@ -14,7 +14,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from agent.offline.regression import Difference
-    from agent.offline.replay import Replay
+    from agent.offline.replay import ReplayRun
 
 
 @click.command(name="replay")
@@ -56,13 +56,13 @@ def command(
     expected, 3 when a model did not run.
     """
     from agent.offline import regression
-    from agent.offline.replay import Replay
+    from agent.offline.replay import ReplayRun
     from edgebed.commands.agent import errors_of_a_group, log_to_stderr
 
     if update and expect is None:
         raise click.UsageError("--update needs --expect, the file to write")
     log_to_stderr("error")
-    replay = Replay(file, config)
+    replay = ReplayRun(file, config)
     began_s = time.monotonic()
     with errors_of_a_group():
         asyncio.run(replay.run())
@@ -86,7 +86,7 @@ def command(
     sys.exit(1 if difference else 3 if failed else 0)
 
 
-def _tell(replay: Replay, took_s: float, difference: Difference | None) -> None:
+def _tell(replay: ReplayRun, took_s: float, difference: Difference | None) -> None:
     from agent.offline.replay import changed_models
 
     if replay.session.recovered:
@@ -114,7 +114,7 @@ def _tell(replay: Replay, took_s: float, difference: Difference | None) -> None:
     )
 
 
-def _document(replay: Replay, took_s: float, difference: Difference | None) -> dict[str, Any]:
+def _document(replay: ReplayRun, took_s: float, difference: Difference | None) -> dict[str, Any]:
     from agent.offline.replay import changed_models
 
     return {

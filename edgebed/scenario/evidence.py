@@ -139,7 +139,7 @@ def _expected(
 ) -> tuple[int | None, int]:
     """How many rows there should be, and by how many the edges may differ."""
     rate = info.rate_hz or 0.0
-    slot, slack = app.pipeline.slots.get(stream), 0
+    slot, slack = app.pipeline.runners.get(stream), 0
     if slot is not None and slot.manifest is not None:
         wants = slot.manifest.input
         if isinstance(wants, WindowInput):

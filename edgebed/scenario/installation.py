@@ -262,7 +262,7 @@ class _Brake:
         source: Source | None = getattr(app, "sources", {}).get(self._device)
         if app is None or source is None or source.state.state != "ok" or not source.newest_ns:
             return None
-        slots = app.pipeline.slots.values()
+        slots = app.pipeline.runners.values()
         if any(slot.busy for slot in slots if slot.settings.device == self._device):
             return self._clock.now_ns()
         if self._step is not None:

@@ -323,7 +323,8 @@ def card(quality: dict[str, Any]) -> str:
 
 def write_golden() -> None:
     """Two small pictures and what the model makes of them; the gate compares on every new device."""
-    from agent.inference.package import Model, load_package
+    from agent.inference.package import load_package
+    from agent.inference.session import Model
 
     (HERE / "golden").mkdir(exist_ok=True)
     model = Model(load_package(HERE))
@@ -374,7 +375,8 @@ def _detect(seeds: range, per_scene: int) -> list[Seen]:
     """Detections down to a score of 0.05 beside the truth."""
     import shutil
 
-    from agent.inference.package import Model, load_package
+    from agent.inference.package import load_package
+    from agent.inference.session import Model
 
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(HERE / "model.onnx", folder)

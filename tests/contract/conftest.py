@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from adapters.base import Adapter, AdapterError, Reading
-from agent.pipeline.validation import Inspector
+from agent.pipeline.validation import Validator
 from edgebed.broker import BrokerProcess
 from wire.messages import Quality
 
@@ -83,11 +83,11 @@ class Judged:
         return [row.quality for row in self.rows]
 
     async def read(self, adapter: Adapter, most: int = 1_000) -> Judged:
-        inspector = Inspector(adapter.streams(), adapter.clock, self.counters)
+        validator = Validator(adapter.streams(), adapter.clock, self.counters)
         try:
             async with asyncio.timeout(30), adapter, contextlib.aclosing(adapter.readings()) as readings:
                 async for reading in readings:
-                    found = inspector.inspect(reading)
+                    found = validator.check(reading)
                     assert found is not None
                     json.dumps(dict(found.values), allow_nan=False).encode()  # it can travel
                     self.rows.append(found)

@@ -23,7 +23,7 @@ from adapters.base import (
 from adapters.can.adapter import Can
 from adapters.can.options import CanOptions, Picking
 from adapters.testing import AdapterContract, Rig, read, read_until, until
-from agent.pipeline.validation import Inspector
+from agent.pipeline.validation import Validator
 from simulators.devices.can.device import VehicleBus
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
@@ -173,7 +173,7 @@ async def test_units_of_the_config_and_names_of_values() -> None:
 
 async def test_values_that_are_none_are_flagged_and_never_filled() -> None:
     async with driving() as (car, adapter):
-        inspector = Inspector(adapter.streams(), adapter.clock, Counter())
+        validator = Validator(adapter.streams(), adapter.clock, Counter())
         car.inject("not-available")
         row = await until(adapter, lambda row: row.values["pack_current"] is None)
         assert (row.values["soc"], row.quality) == (None, Quality.UNCERTAIN)
@@ -186,7 +186,7 @@ async def test_values_that_are_none_are_flagged_and_never_filled() -> None:
         car.repair()
         car.inject("out-of-range")
         row = await until(adapter, lambda row: row.values["speed"] == pytest.approx(300.0))
-        flagged = inspector.inspect(row)
+        flagged = validator.check(row)
         assert flagged is not None
         assert flagged.quality is Quality.OUT_OF_RANGE
         assert flagged.values["speed"] == pytest.approx(300.0)
@@ -201,9 +201,9 @@ async def test_values_that_are_none_are_flagged_and_never_filled() -> None:
 
 async def test_a_clock_that_stands_still_is_told_by_times() -> None:
     async with driving() as (car, adapter):
-        inspector = Inspector(adapter.streams(), adapter.clock, Counter())
+        validator = Validator(adapter.streams(), adapter.clock, Counter())
         car.inject("stuck-clock")
-        flagged = [inspector.inspect(row) for row in await read(adapter, 10)]
+        flagged = [validator.check(row) for row in await read(adapter, 10)]
     assert flagged[-1] is not None
     assert flagged[-1].quality is Quality.TIME_REPEATED
 

@@ -28,7 +28,7 @@ from adapters.mqtt import link as mqtt_link
 from adapters.mqtt.adapter import Mqtt
 from adapters.mqtt.options import MqttField, MqttTopicOptions, TimeOptions
 from adapters.testing import AdapterContract, Rig, read
-from agent.pipeline.validation import Inspector
+from agent.pipeline.validation import Validator
 from edgebed.broker import BrokerProcess, free_port
 from simulators.devices.mqtt.device import KerbSensors
 from simulators.devices.mqtt.publisher import Publisher, broker_of
@@ -155,9 +155,9 @@ async def test_each_message_is_a_row_and_what_is_none_is_counted(broker: BrokerP
         "clock_not_believed": 1,
     }
     flagged: Counter[str] = Counter()
-    agent = Inspector(Mqtt(said, clock).streams(), clock, flagged)
+    agent = Validator(Mqtt(said, clock).streams(), clock, flagged)
     for row in rows:
-        agent.inspect(row)
+        agent.check(row)
     assert flagged == {
         "not_finite": 1,
         "wrong_type": 2,  # a number that is none, and one that no i64 holds

@@ -15,7 +15,7 @@ from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, Protoc
 from adapters.nmea.adapter import Nmea
 from adapters.nmea.options import NmeaOptions
 from adapters.testing import AdapterContract, Rig, read, until
-from agent.pipeline.validation import Inspector
+from agent.pipeline.validation import Validator
 from simulators.devices.nmea import GnssReceiver
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
@@ -121,12 +121,12 @@ async def test_a_time_that_goes_back_is_flagged_by_the_agent_and_rows_go_on() ->
         GnssReceiver(seed=SEED, clock=clock, rate_hz=10) as receiver,
         Nmea(options(receiver.url), clock) as adapter,
     ):
-        inspector = Inspector(adapter.streams(), clock, counters := Counter())
+        validator = Validator(adapter.streams(), clock, counters := Counter())
         found: list[Quality] = []
         for _ in range(2):
-            found += [seen.quality for row in await read(adapter, 5) if (seen := inspector.inspect(row))]
+            found += [seen.quality for row in await read(adapter, 5) if (seen := validator.check(row))]
             receiver.inject("backward")
-        found += [seen.quality for row in await read(adapter, 20) if (seen := inspector.inspect(row))]
+        found += [seen.quality for row in await read(adapter, 20) if (seen := validator.check(row))]
     assert counters == {"time_backward": 1}
     assert found.count(Quality.TIME_BACKWARD) == 1
 

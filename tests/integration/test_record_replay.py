@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from adapters.base import Reading
-from agent.offline.mcap_file import Reader, RecordingError, session
-from agent.offline.regression import Expected, compare
+from agent.offline.mcap_file import McapReader, RecordingError, read_session
+from agent.offline.regression import ExpectedEvent, compare
 from edgebed.processes import Child, edgebed_command
 from simulators.faults.fault import Fault
 from simulators.plants.cobot import RATE_HZ, SIGNALS, Cobot
@@ -91,7 +91,9 @@ def edgebed(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def readings(path: Path, *, pictures: bool = True) -> list[Reading]:
-    return [each.reading for each in Reader(path, pictures=pictures).records() if each.reading is not None]
+    return [
+        each.reading for each in McapReader(path, pictures=pictures).records() if each.reading is not None
+    ]
 
 
 def test_what_was_read_stands_in_the_file_to_the_bit(field: Path, recording: Path) -> None:
@@ -100,7 +102,7 @@ def test_what_was_read_stands_in_the_file_to_the_bit(field: Path, recording: Pat
     assert [[each.values[name] for name in SIGNALS] for each in rows] == block
     pictures = [each for each in readings(recording) if each.picture is not None]
     assert [each.index for each in pictures] == list(range(PICTURES))
-    found = session(recording)
+    found = read_session(recording)
     assert not found.recovered
     assert set(found.models) == {"anomaly", "detector"}
     assert found.streams["arm"]["joints"].fields.keys() == set(SIGNALS)
@@ -110,13 +112,13 @@ def test_a_replay_is_the_same_every_time_and_gives_the_recorded_events(field: Pa
     runs = [edgebed("replay", "session.mcap", folder=field) for _ in range(2)]
     assert runs[0].returncode == 0, runs[0].stderr
     assert runs[0].stdout == runs[1].stdout
-    events = [msgspec.json.decode(line, type=Expected) for line in runs[0].stdout.splitlines()]
+    events = [msgspec.json.decode(line, type=ExpectedEvent) for line in runs[0].stdout.splitlines()]
     alarms = [each for each in events if each.type == "anomaly"]
     assert alarms, "the fault is in the recording"
     assert {each.top for each in alarms} == {"j3"}
     assert 15_000 <= alarms[0].ts - 1_770_000_000_000 <= 20_000
     assert sum(each.device == "camera" for each in events) == PICTURES
-    live = [each.event for each in Reader(recording).records() if each.event is not None]
+    live = [each.event for each in McapReader(recording).records() if each.event is not None]
     assert sorted((each.ts, each.type, each.top) for each in live) == [
         (each.ts, each.type, each.top) for each in sorted(events, key=lambda each: (each.ts, each.type))
     ]
@@ -169,7 +171,7 @@ def test_a_file_cut_off_anywhere_gives_every_whole_record(recording: Path, tmp_p
     before = -1
     for size in sorted(chance.randrange(8, len(data)) for _ in range(12)):
         cut.write_bytes(data[:size])
-        reader = Reader(cut, pictures=False)
+        reader = McapReader(cut, pictures=False)
         found = [
             (each.reading.stream, each.reading.at_ns, dict(each.reading.values))
             for each in reader.records()
@@ -191,7 +193,7 @@ def test_damage_never_ends_in_anything_but_an_error_of_ours(recording: Path, tmp
             harmed[chance.randrange(len(harmed))] = chance.randrange(256)
         bad.write_bytes(harmed)
         try:
-            for _ in Reader(bad).records():
+            for _ in McapReader(bad).records():
                 pass
         except RecordingError as error:
             assert str(bad) in str(error)
@@ -213,7 +215,7 @@ def test_a_killed_recorder_leaves_what_it_had_synced(tmp_path: Path) -> None:
                 assert time.monotonic() < deadline, (tmp_path / "recorder.log").read_text()
                 time.sleep(0.1)
             recorder.kill()
-    reader = Reader(path)
+    reader = McapReader(path)
     rows = [each.reading for each in reader.records() if each.reading is not None]
     assert len(rows) > 50
     assert all(each.quality is Quality.GOOD for each in rows)
@@ -248,8 +250,8 @@ def test_nothing_heard_is_told(tmp_path: Path) -> None:
 
 
 def test_events_pair_by_time_and_numbers_by_tolerance() -> None:
-    def event(ts: int, score: float = 1.0, **detail: Any) -> Expected:
-        return Expected(ts=ts, device="arm", slot="a", type="anomaly", score=score, detail=detail)
+    def event(ts: int, score: float = 1.0, **detail: Any) -> ExpectedEvent:
+        return ExpectedEvent(ts=ts, device="arm", slot="a", type="anomaly", score=score, detail=detail)
 
     assert not compare([event(1000)], [event(1040)], within_ms=50)
     assert compare([event(1000)], [event(1060)], within_ms=50).missing == [event(1000)]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
-from agent.inference.package import Model, load_package
+from agent.inference.package import load_package
+from agent.inference.session import Model
 
 pytestmark = pytest.mark.field
 

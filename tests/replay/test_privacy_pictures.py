@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from agent.inference.package import Model, load_package
+from agent.inference.package import load_package
+from agent.inference.session import Model
 from agent.pipeline.privacy import Hidden, Privacy, seen_by
 from wire.messages import Box
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from agent.inference import gate
-from agent.inference.package import Model, load_package
+from agent.inference.package import load_package
+from agent.inference.session import Model
 from simulators.plants.scene import Scene
 
 PACKAGE = Path(__file__).parents[2] / "models/street-detector"

@@ -205,7 +205,7 @@ async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
     path.write_text(yaml.safe_dump(document))
     async with running(path) as app:
         await until(lambda: app.description.status().devices["lost"].state == "degraded", "the loss is told")
-        await until(lambda: app.pipeline.slots["peak"].counters["runs"], "the other is read")
+        await until(lambda: app.pipeline.runners["peak"].counters["runs"], "the other is read")
         found = app.description.status()
         assert found.devices["arm"].state == "ok"
         assert "gone.csv" in found.devices["lost"].why
@@ -348,5 +348,5 @@ def test_once_says_how_long_a_model_must_be_looked_at(
         edgebed_command("agent", "once", "--seconds", "1", str(path)), capture_output=True, text=True
     )
     assert done.returncode == 3
-    assert "s at once: look longer, --seconds" in done.stderr
+    assert "s long: run longer, with --seconds" in done.stderr
     assert "data/arm/rows" in done.stdout

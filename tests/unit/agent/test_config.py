@@ -163,7 +163,7 @@ def test_packages_are_looked_at_when_asked(folder: Path, packages: Any) -> None:
     assert found[0].startswith("agent.yaml:16:14: models.odd.package: ")
     packages.write(packages.constant(np.zeros((1, 1))), name="odd")
     found = mistakes(folder, GOOD, files=True)
-    assert "wants a, b, which arm/joints does not send" in found[0]
+    assert "needs a, b, which arm/joints does not send" in found[0]
     good = GOOD.replace("q: q, qd: {column: qd, unit: rad/s}", "a: q, b: qd").replace("50", "10")
     assert load(write(folder, good), Clock(), files=True).devices
     (folder / "secret").unlink()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from agent.inference import manifest
-from agent.inference.manifest import Key
+from agent.inference.manifest import ManifestKey
 from agent.inference.package import load_package
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +27,7 @@ def _tables() -> Iterator[str]:
         yield "| key | default | |\n|---|---|---|\n" + "\n".join(map(_row, keys)) + "\n"
 
 
-def _row(key: Key) -> str:
+def _row(key: ManifestKey) -> str:
     default = "must be there" if key.required else f"`{key.default}`" if key.default else ""
     return f"| `{key.path.rpartition('.')[2]}` | {default} | {key.meaning} |"
 

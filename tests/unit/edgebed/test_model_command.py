@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from agent.inference.package import ModelError
+from agent.inference.decoders import ModelError
 from edgebed.cli import command
 
 PACKAGE = Path(__file__).parents[3] / "models/street-detector"

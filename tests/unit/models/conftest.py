@@ -14,7 +14,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from agent.inference.package import Model, load_package
+from agent.inference.package import load_package
+from agent.inference.session import Model
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from agent.inference.gate import inspect
-from agent.inference.package import Model, load_package
+from agent.inference.package import load_package
+from agent.inference.session import Model
 from simulators.plants.vehicle import RATE_HZ, UNITS, Vehicle
 
 onnx = pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from agent.inference.gate import inspect
-from agent.inference.package import Model, load_package
+from agent.inference.package import load_package
+from agent.inference.session import Model
 from simulators.faults.fault import Fault
 from simulators.plants.patient import VITALS, Patient
 

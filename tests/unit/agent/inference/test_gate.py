@@ -9,8 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from agent.inference import gate
-from agent.inference.model_cache import CPU
-from agent.inference.package import ModelError, load_package
+from agent.inference.decoders import ModelError
+from agent.inference.package import load_package
+from agent.inference.session import CPU
 
 ONE = np.ones((1, 1), np.float32)
 
@@ -60,7 +61,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(adding: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"output_0": ONE}, "holds no array named input"),
+        ({"output_0": ONE}, "has no array named input"),
         ({"input": ONE, "output_0": ONE}, "a window of shape"),
         ({"input": np.ones((4, 2), np.float32), "output_0": ONE}, "output 0 is"),
         (

@@ -75,11 +75,11 @@ def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
         (("kind: frame", "kind: picture"), "must be frame or window"),
         (("decoder: detection", "decoder: detektion"), "did you mean 'detection'?"),
         (("size: [320, 240]", "size: [320, 240], mean: [1, 2]"), "2 numbers for 3 channels"),
-        (("size: [320, 240]", "size: [320, 240], std: [1, 0, 1]"), "0 cannot be divided by"),
+        (("size: [320, 240]", "size: [320, 240], std: [1, 0, 1]"), "0 is not allowed: the input is divided"),
         (("size: [320, 240]", "size: [320, 240], scale: .inf"), "is not a finite number"),
         (("labels: [person, car]", "labels_file: /etc/passwd"), "not a path inside the package"),
         (("labels: [person, car]", "labels_file: ../secret"), "not a path inside the package"),
-        (("labels: [person, car]", "labels_file: link"), "leads out of the package"),
+        (("labels: [person, car]", "labels_file: link"), "is outside the package"),
         (("labels: [person, car]", "labels_file: nowhere"), "is missing"),
     ],
 )
@@ -113,9 +113,9 @@ def test_the_window_of_a_manifest_is_checked(packages, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_package(packages.write(body, input=window))
     said = str(caught.value)
-    assert "'a' is there twice" in said
+    assert "'a' is listed twice" in said
     assert "'B' is not a field name" in said
-    assert "9 rows would leave some out" in said
+    assert "9 rows would skip some" in said
 
 
 def test_keys_know_every_part() -> None:

@@ -11,7 +11,7 @@ from onnx import helper
 
 from agent.inference import gate
 from agent.inference.decoders import ModelError
-from agent.inference.model_cache import Shelf
+from agent.inference.model_cache import ModelCache
 from agent.inference.package import load_package
 
 
@@ -22,20 +22,20 @@ def adding(packages) -> Path:
 
 
 def test_the_same_package_is_one_model(adding: Path, tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path / "gate")
+    cache = ModelCache(tmp_path / "gate")
     link = tmp_path / "link"
     link.symlink_to(adding)
-    model = shelf.model(load_package(adding))
-    assert shelf.model(load_package(Path(os.path.relpath(link)))) is model
+    model = cache.model(load_package(adding))
+    assert cache.model(load_package(Path(os.path.relpath(link)))) is model
     assert model.run_window(np.ones((4, 2), np.float32)).values == {"power": 8.0}
 
 
 def test_another_file_in_the_same_folder_is_another_model(packages, adding: Path, tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path / "gate")
-    before = shelf.model(load_package(adding))
+    cache = ModelCache(tmp_path / "gate")
+    before = cache.model(load_package(adding))
     nodes = [helper.make_node("ReduceMax", ["x"], ["y"], keepdims=0)]
     packages.write(packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}))
-    after = shelf.model(load_package(adding))
+    after = cache.model(load_package(adding))
     ones = np.ones((4, 2), np.float32)
     assert (before.run_window(ones).values, after.run_window(ones).values) == ({"power": 8.0}, {"power": 1.0})
 
@@ -50,8 +50,8 @@ def test_what_is_refused_is_refused_at_once_the_second_time(
         raise ModelError("it gave no answer within 90 s")
 
     monkeypatch.setattr(gate, "verify", hangs)
-    shelf = Shelf()
+    cache = ModelCache()
     for _ in range(2):
         with pytest.raises(ModelError, match="no answer"):
-            shelf.model(load_package(adding))
+            cache.model(load_package(adding))
     assert len(asked) == 1

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.inference.package import Model, ModelError, load_package
+from agent.inference.decoders import ModelError
+from agent.inference.package import load_package
 from agent.inference.scaffold import draft
+from agent.inference.session import Model
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_a_draft_loads(
 
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_text("hello")
-    with pytest.raises(ModelError, match="is no ONNX file"):
+    with pytest.raises(ModelError, match="is not an ONNX file"):
         draft(tmp_path / "x.onnx")
     with pytest.raises(ModelError, match="cannot be read"):
         draft(tmp_path / "y.onnx")

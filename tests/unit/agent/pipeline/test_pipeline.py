@@ -19,7 +19,7 @@ from onnx import helper
 
 from adapters.base import Adapter, Options, Reading
 from agent.inference.decoders import ModelError
-from agent.offline.once import _hungry
+from agent.offline.once import _why_no_result
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, SlotConfig
@@ -214,7 +214,7 @@ async def test_a_window_across_a_gap_is_not_inferred(mean_model: Path) -> None:
         for index in [*range(6), *range(20, 26)]:
             sink(row(index))
             await bench.settled()
-    assert bench.pipeline.slots["odd"].counters["gaps"] == 1
+    assert bench.pipeline.runners["odd"].counters["gaps"] == 1
     times = [at for batch in bench.batches("odd") for at in batch.times_us()]
     assert [(at * 1000 - T0) // STEP for at in times] == [3, 5, 23, 25]
 
@@ -234,7 +234,7 @@ async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(mean_model: 
     # rows 6 (flagged) and 18 (filled) are in the windows that end up to three rows later, 12 in none
     assert found == {3: 0, 5: 0, 7: 3, 9: 3, 11: 0, 17: 0, 19: 3, 21: 3, 23: 0}
     assert [event.detail.get("input_quality", 0) for event in bench.events()] == list(found.values())
-    assert bench.pipeline.slots["odd"].counters.items() >= {"filled": 1, "incomplete": 2}.items()
+    assert bench.pipeline.runners["odd"].counters.items() >= {"filled": 1, "incomplete": 2}.items()
 
 
 async def test_rows_at_another_rate_than_the_models_are_told_once(
@@ -245,13 +245,16 @@ async def test_rows_at_another_rate_than_the_models_are_told_once(
         for index in range(40):
             sink(Reading("rows", T0 + index * STEP // 4, {"a": 0.0, "b": 0.0}))
         await bench.settled()
-    assert bench.pipeline.slots["odd"].counters["wrong_rate"] > 1
+    assert bench.pipeline.runners["odd"].counters["wrong_rate"] > 1
     assert not bench.batches("odd")
     assert [r.getMessage() for r in caplog.records if "another rate" in r.getMessage()] == [
-        "model odd: dev/rows comes at another rate than its model's"
+        "model odd: dev/rows comes at another rate than the model needs; no window is made"
     ]
-    often = bench.pipeline.slots["odd"].counters["wrong_rate"]
-    assert _hungry(bench.pipeline.slots["odd"], 5.0) == f"no whole input within 5 s ({often} wrong_rate)"
+    often = bench.pipeline.runners["odd"].counters["wrong_rate"]
+    assert (
+        _why_no_result(bench.pipeline.runners["odd"], 5.0)
+        == f"no whole input within 5 s ({often} wrong_rate)"
+    )
 
 
 async def test_every_nth_window(mean_model: Path) -> None:
@@ -376,7 +379,7 @@ async def test_a_picture_that_nobody_looked_at_is_hidden_as_a_whole(
     bench = Bench(models)
     async with bench.running() as sink:
         if case == "a failed run":
-            bench.pipeline.slots["one"]._model.run_frame = fail  # type: ignore[union-attr, method-assign]
+            bench.pipeline.runners["one"]._model.run_frame = fail  # type: ignore[union-attr, method-assign]
             sink(frame(0))
             await until(lambda: bench.pipeline.models()["one"].state == "failed")
         noise = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
@@ -435,8 +438,8 @@ async def test_a_refused_model_says_why_and_the_others_run(
     for name, words in {
         "absent": "no such model package",
         "torn": "model.onnx",
-        "frames-for-rows": "wants frames, and dev/rows is a signal stream",
-        "too-fast": "wants 50 Hz, and dev/rows gives 10",
+        "frames-for-rows": "needs frames, and dev/rows is a signal stream",
+        "too-fast": "needs 50 Hz, and dev/rows has 10 Hz",
         "gpu": "CUDAExecutionProvider",
     }.items():
         assert words in states[name].why
@@ -453,7 +456,7 @@ async def test_a_run_that_fails_is_told_and_the_next_one_is_tried(bright_model: 
         assert bench.pipeline.models()["light"].why
         sink(frame(1))
         await until(lambda: bench.pipeline.models()["light"].state == "ok")
-    assert bench.pipeline.slots["light"].counters == {"failed": 1, "runs": 1}
+    assert bench.pipeline.runners["light"].counters == {"failed": 1, "runs": 1}
     assert bench.changes == 2
 
 
@@ -462,7 +465,7 @@ class Gate:
 
     def __init__(self, bench: Bench, slot: str) -> None:
         self.open = threading.Event()
-        model = bench.pipeline.slots[slot]._model
+        model = bench.pipeline.runners[slot]._model
         assert model is not None
         run = model.run_frame
         model.run_frame = lambda picture: (self.open.wait(30), run(picture))[1]  # type: ignore[method-assign]
@@ -473,14 +476,14 @@ async def test_of_a_live_source_the_newest_frame_wins(bright_model: Path) -> Non
     async with bench.running() as sink:
         gate = Gate(bench, "light")
         assert sink(frame(0)) is None
-        await until(lambda: bench.pipeline.slots["light"]._at_work)
+        await until(lambda: bench.pipeline.runners["light"]._in_thread)
         assert all(sink(frame(index)) is None for index in range(1, 6))
         gate.open.set()
         await bench.settled()
         sink(frame(6))
         await bench.settled()
     assert bench.column("light", "frame") == [0, 5, 6]
-    assert bench.pipeline.slots["light"].counters["dropped"] == 4
+    assert bench.pipeline.runners["light"].counters["dropped"] == 4
 
 
 class SetClock(Clock):
@@ -499,7 +502,7 @@ async def test_a_result_is_of_the_clock_that_its_picture_was_stamped_with(bright
     async with bench.running() as sink:
         gate = Gate(bench, "light")
         sink(msgspec.structs.replace(frame(0), at_ns=clock.now_ns()))
-        await until(lambda: bench.pipeline.slots["light"]._at_work)
+        await until(lambda: bench.pipeline.runners["light"]._in_thread)
         clock.ahead_ns, bench.clock_state = 0, ClockState.NTP  # it is set while the model looks
         gate.open.set()
         await bench.settled()
@@ -525,7 +528,7 @@ async def test_a_source_that_waits_loses_no_frame(bright_model: Path) -> None:
         await bench.settled()
     assert bench.column("one", "frame") == list(range(30))
     assert bench.column("two", "frame") == list(range(30))
-    assert all(slot.counters["dropped"] == 0 for slot in bench.pipeline.slots.values())
+    assert all(slot.counters["dropped"] == 0 for slot in bench.pipeline.runners.values())
 
 
 async def test_a_model_that_hangs_is_told_and_recovers(

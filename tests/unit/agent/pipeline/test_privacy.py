@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.inference.package import load_package
-from agent.pipeline.privacy import Hidden, Privacy, Seen, finds, seen_by, unfit
+from agent.pipeline.privacy import Hidden, Privacy, Seen, face_model_mismatch, finds, seen_by
 from wire.messages import Box
 
 HEIGHT, WIDTH = 240, 320
@@ -24,9 +24,9 @@ def box(label: str, x: float, y: float, w: float, h: float) -> Box:
 
 
 def hide(
-    *boxes: Box, wanted: Sequence[str] = BOTH, labels: Sequence[str] = STREET, picture: Any = PICTURE
+    *boxes: Box, kinds: Sequence[str] = BOTH, labels: Sequence[str] = STREET, picture: Any = PICTURE
 ) -> Hidden:
-    return Privacy(wanted).hide(picture, Seen(boxes, labels, 100))
+    return Privacy(kinds).hide(picture, Seen(boxes, labels, 100))
 
 
 def changed(hidden: Hidden, picture: Any = PICTURE) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_a_plate_is_at_the_lower_part_of_a_vehicle() -> None:
 @pytest.mark.parametrize("size", [(1.0, 1.0), (0.3, 0.5), (0.05, 0.04), (0.01, 0.01)])
 def test_what_is_left_of_a_face_is_a_few_numbers(size: tuple[float, float]) -> None:
     hidden = hide(
-        box("face", 0.3 * (1 - size[0]), 0.5 * (1 - size[1]), *size), labels=("face",), wanted=["faces"]
+        box("face", 0.3 * (1 - size[0]), 0.5 * (1 - size[1]), *size), labels=("face",), kinds=["faces"]
     )
     part = hidden.picture[changed(hidden)]
     assert 1 <= len(np.unique(part, axis=0)) <= 25
@@ -72,13 +72,13 @@ def test_what_is_left_of_a_face_is_a_few_numbers(size: tuple[float, float]) -> N
 def test_a_block_is_the_mean_of_its_pixels_and_nothing_else() -> None:
     two = PICTURE.copy()
     seen = box("face", 0.3, 0.3, 0.2, 0.3)
-    region = changed(hide(seen, labels=("face",), wanted=["faces"]))
+    region = changed(hide(seen, labels=("face",), kinds=["faces"]))
     rows, columns = np.nonzero(region)
     y0, y1, x0, x1 = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     side = -(-max(y1 - y0, x1 - x0) // 4)
     block = two[y0 : y0 + side, x0 : x0 + side]
     block[:] = block[::-1, ::-1]  # another face with the same means
-    first, second = (hide(seen, labels=("face",), wanted=["faces"], picture=each) for each in (PICTURE, two))
+    first, second = (hide(seen, labels=("face",), kinds=["faces"], picture=each) for each in (PICTURE, two))
     np.testing.assert_array_equal(first.picture, second.picture)
     mean = PICTURE[y0 : y0 + side, x0 : x0 + side].reshape(-1, 3).mean(axis=0)
     np.testing.assert_allclose(first.picture[y0, x0], np.floor(mean), atol=1)
@@ -98,8 +98,8 @@ def test_the_picture_of_the_reading_itself_stays_as_it_is() -> None:
         (Seen((), (), 100), "does not look for faces or plates"),
         (Seen((), ("weed",), 100), "does not look for faces or plates"),
         (Seen((), ("person",), 100), "does not look for plates"),
-        (Seen([box("person", 0.1, 0.1, 0.1, 0.1)] * 100, STREET, 100), "more boxes than"),
-        (Seen([box("person", float("nan"), 0.1, 0.1, 0.1)], STREET, 100), "no numbers"),
+        (Seen([box("person", 0.1, 0.1, 0.1, 0.1)] * 100, STREET, 100), "as many boxes as it can"),
+        (Seen([box("person", float("nan"), 0.1, 0.1, 0.1)], STREET, 100), "not finite"),
     ],
 )
 def test_unsure_where_everything_is_all_of_the_picture_is_hidden(seen: Seen | None, why: str) -> None:
@@ -112,7 +112,7 @@ def test_unsure_where_everything_is_all_of_the_picture_is_hidden(seen: Seen | No
 
 def test_only_what_is_wanted_must_be_found() -> None:
     boxes = (box("person", 0.4, 0.1, 0.1, 0.6), box("car", 0.1, 0.1, 0.1, 0.1))
-    hidden = hide(*boxes, wanted=["faces"], labels=("person",))
+    hidden = hide(*boxes, kinds=["faces"], labels=("person",))
     assert (hidden.how, hidden.faces, hidden.plates) == ("parts", 1, 0)
     assert not changed(hidden)[:, :90].any()
     untouched = Privacy([]).hide(PICTURE, None)
@@ -189,7 +189,7 @@ def test_what_a_model_s_boxes_are_worth(packages: Any, frame_input: Any) -> None
     detector = load_package(face_model(packages, frame_input, max_boxes=7)).manifest
     seen = seen_by(detector, ())
     assert (list(seen.labels), seen.most) == (["face"], 7)
-    assert unfit(detector) == ""
+    assert face_model_mismatch(detector) == ""
     classifier = load_package(
         packages.write(
             packages.constant(np.zeros((1, 2)), shape=(1, 3, 32, 32)),
@@ -199,4 +199,4 @@ def test_what_a_model_s_boxes_are_worth(packages: Any, frame_input: Any) -> None
         )
     ).manifest
     assert not list(seen_by(classifier, ()).labels), "a class is no place"
-    assert "decoder detection" in unfit(classifier)
+    assert "decoder detection" in face_model_mismatch(classifier)

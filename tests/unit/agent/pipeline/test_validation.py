@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import Reading
-from agent.pipeline.validation import Inspector
+from agent.pipeline.validation import Validator
 from wire.clock import Clock
 from wire.messages import Field, Quality, Stream
 
@@ -30,15 +30,15 @@ STREAMS = {
 T0 = 1_760_000_000 * 10**9
 
 
-def inspector() -> tuple[Inspector, Counter[str]]:
+def validator() -> tuple[Validator, Counter[str]]:
     counters: Counter[str] = Counter()
-    return Inspector(STREAMS, Clock(), counters), counters
+    return Validator(STREAMS, Clock(), counters), counters
 
 
 def test_a_good_row_passes_as_it_is() -> None:
-    inspect, counters = inspector()
+    inspect, counters = validator()
     reading = Reading("s", T0, {"x": 0.5, "n": 3, "on": True, "word": None})
-    assert inspect.inspect(reading) is reading
+    assert inspect.check(reading) is reading
     assert not counters
 
 
@@ -63,37 +63,37 @@ def test_a_good_row_passes_as_it_is() -> None:
     ],
 )
 def test_a_bad_value_is_flagged_and_counted(values: Any, quality: Quality, kept: Any) -> None:
-    inspect, counters = inspector()
-    found = inspect.inspect(Reading("s", T0, values))
+    inspect, counters = validator()
+    found = inspect.check(Reading("s", T0, values))
     assert found is not None
     assert (found.quality, dict(found.values)) == (quality, kept)
     assert quality is Quality.GOOD or counters[quality.name.lower()] == 1
 
 
 def test_times_that_repeat_or_go_back_are_flagged_per_stream() -> None:
-    inspect, counters = inspector()
+    inspect, counters = validator()
     picture = np.zeros((2, 2, 3), np.uint8)
     qualities = []
     for at_ns in (T0, T0, T0 - 5, T0 - 4):
-        found = inspect.inspect(Reading("s", at_ns, {"x": 0.0}))
+        found = inspect.check(Reading("s", at_ns, {"x": 0.0}))
         assert found is not None
         assert found.at_ns == at_ns
         qualities.append(found.quality)
     assert qualities == [Quality.GOOD, Quality.TIME_REPEATED, Quality.TIME_BACKWARD, Quality.GOOD]
-    other = inspect.inspect(Reading("frames", T0 - 9, picture=picture))
+    other = inspect.check(Reading("frames", T0 - 9, picture=picture))
     assert other is not None
     assert other.quality is Quality.GOOD
     assert counters == {"time_repeated": 1, "time_backward": 1}
     inspect.reopened()
-    again = inspect.inspect(Reading("s", 5, {"x": 0.0}))
+    again = inspect.check(Reading("s", 5, {"x": 0.0}))
     assert again is not None
     assert again.quality is Quality.GOOD
 
 
 @pytest.mark.parametrize("at_ns", [-1, 10**30])
 def test_a_time_that_cannot_be_is_replaced_and_says_so(at_ns: int) -> None:
-    inspect, counters = inspector()
-    found = inspect.inspect(Reading("s", at_ns, {"x": 0.0}))
+    inspect, counters = validator()
+    found = inspect.check(Reading("s", at_ns, {"x": 0.0}))
     assert found is not None
     assert found.quality is Quality.UNCERTAIN
     assert abs(found.at_ns - Clock().now_ns()) < 60 * 10**9
@@ -101,19 +101,19 @@ def test_a_time_that_cannot_be_is_replaced_and_says_so(at_ns: int) -> None:
 
 
 def test_the_devices_own_word_is_kept_when_it_is_the_gravest() -> None:
-    inspect, counters = inspector()
-    found = inspect.inspect(Reading("s", T0, {"x": 7.0}, quality=Quality.BAD))
+    inspect, counters = validator()
+    found = inspect.check(Reading("s", T0, {"x": 7.0}, quality=Quality.BAD))
     assert found is not None
     assert found.quality is Quality.BAD
     assert counters == {"bad": 1, "out_of_range": 1}
 
 
 def test_what_was_never_declared_is_left_out_and_counted() -> None:
-    inspect, counters = inspector()
-    assert inspect.inspect(Reading("other", T0, {"x": 0.0})) is None
-    assert inspect.inspect(Reading("frames", T0, {"x": 0.0})) is None
-    assert inspect.inspect(Reading("s", T0, picture=np.zeros((2, 2, 3), np.uint8))) is None
-    found = inspect.inspect(Reading("s", T0, {"x": 0.0, "spy": 1}))
+    inspect, counters = validator()
+    assert inspect.check(Reading("other", T0, {"x": 0.0})) is None
+    assert inspect.check(Reading("frames", T0, {"x": 0.0})) is None
+    assert inspect.check(Reading("s", T0, picture=np.zeros((2, 2, 3), np.uint8))) is None
+    found = inspect.check(Reading("s", T0, {"x": 0.0, "spy": 1}))
     assert found is not None
     assert dict(found.values) == {"x": 0.0}
     assert counters == {"undeclared_stream": 3, "undeclared_field": 1}
@@ -130,8 +130,8 @@ def test_what_was_never_declared_is_left_out_and_counted() -> None:
     ],
 )
 def test_what_is_no_picture_goes_nowhere(picture: Any) -> None:
-    inspect, counters = inspector()
-    assert inspect.inspect(Reading("frames", T0, picture=picture)) is None
+    inspect, counters = validator()
+    assert inspect.check(Reading("frames", T0, picture=picture)) is None
     assert counters == {"bad_picture": 1}
 
 
@@ -143,8 +143,8 @@ def test_what_is_no_picture_goes_nowhere(picture: Any) -> None:
     st.integers(-(2**70), 2**70),
 )
 def test_whatever_comes_can_travel(values: dict[str, Any], at_ns: int) -> None:
-    inspect, _ = inspector()
-    found = inspect.inspect(Reading("s", at_ns, values))
+    inspect, _ = validator()
+    found = inspect.check(Reading("s", at_ns, values))
     assert found is not None
     for name, value in found.values.items():
         assert name in STREAMS["s"].fields

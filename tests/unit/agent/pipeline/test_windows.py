@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agent.inference.manifest import WindowInput, load
 from agent.pipeline.resampler import HALF_WIDTH, MOST, resampled
-from agent.pipeline.windows import Window, Windows, misfit
+from agent.pipeline.windows import Window, Windows, input_mismatch
 from wire.messages import Field, Quality, Stream
 
 P = 20_000_000  # ns at 50 Hz
@@ -277,5 +277,7 @@ def test_a_stream_a_thousand_times_as_fast_is_too_much() -> None:
     manifest = load(Path(__file__).resolve().parents[4] / "models" / "news2")
     assert isinstance(manifest.input, WindowInput)
     fields = {name: Field() for name in manifest.input.signals}
-    assert "have the device send fewer" in misfit(manifest, "d/s", Stream(rate_hz=MOST + 1.0, fields=fields))
-    assert not misfit(manifest, "d/s", Stream(rate_hz=MOST, fields=fields))
+    assert "let the device send less" in input_mismatch(
+        manifest, "d/s", Stream(rate_hz=MOST + 1.0, fields=fields)
+    )
+    assert not input_mismatch(manifest, "d/s", Stream(rate_hz=MOST, fields=fields))

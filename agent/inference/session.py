@@ -1,0 +1,224 @@
+"""An onnxruntime session of a model package: pictures or windows in, results out, from any thread."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.base import Picture
+from agent.inference import decoders
+from agent.inference.decoders import ModelError, Placement, Result, Tensor
+from agent.inference.manifest import FrameInput, Manifest
+from agent.inference.onnx_scan import drop_initializer_inputs, scan
+from agent.inference.package import MAX_MODEL, Package, read_capped, read_model
+from agent.inference.preprocess import FrameTensor, WindowTensor
+from wire.messages import Field
+
+CPU = ("CPUExecutionProvider",)
+MAX_OUTPUT = 64_000_000  # bytes of one run's outputs
+_WARM_UP_RUNS = 2  # the first run allocates memory
+_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16"}
+
+
+class Model:
+    """An onnxruntime session for a package, on one core, warmed up.
+
+    Several threads may call `run_frame` and `run_window` at the same time: each gets its own buffers.
+    """
+
+    def __init__(
+        self, package: Package, *, providers: Sequence[str] = CPU, max_bytes: int = MAX_MODEL
+    ) -> None:
+        """Open the model, check it against the manifest and warm it up.
+
+        This takes tens to hundreds of milliseconds: call it in a thread.
+
+        Raises:
+            ModelError: the model does not fit the manifest or cannot be opened.
+        """
+        self.package = package
+        self.manifest = package.manifest
+        try:
+            body = read_model(package.path, self.manifest, max_bytes)
+            self._session = _open(drop_initializer_inputs(body, scan(body)), providers)
+            self.provider: str = self._session.get_providers()[0]
+            self._input = _checked_input(self._session, self.manifest)
+            outputs = _checked_outputs(self._session)
+            self._output_names = [output.name for output in outputs]
+            spec = self.manifest.input
+            size = spec.size if isinstance(spec, FrameInput) else None
+            self._decoder = decoders.load(self.manifest.decoder)(self.manifest.output, outputs, size)
+            self._free: list[_Buffers] = []
+            for _ in range(_WARM_UP_RUNS):
+                self._run(_blank(self.manifest))
+        except ModelError as error:
+            raise ModelError(f"{package.path / self.manifest.file}: {error}") from error
+
+    def fields(self) -> dict[str, Field]:
+        """The fields of a row of the result stream."""
+        return self._decoder.fields()
+
+    def run_frame(self, picture: Picture) -> Result:
+        """Run one picture (height, width, 3), BGR uint8; boxes come as shares of that picture.
+
+        Raises:
+            ModelError: the picture has another shape or type, this is not a frame model, or the run failed.
+        """
+        return self._run(picture)
+
+    def run_window(self, window: NDArray[np.float32]) -> Result:
+        """Run one window (length, signals), rows in time order.
+
+        Raises:
+            ModelError: the shape is wrong, this is not a window model, or the run failed.
+        """
+        return self._run(window)
+
+    def raw(self, data: NDArray[Any]) -> list[NDArray[Any]]:
+        """The output tensors, not decoded, of a picture, a window, or a tensor just as the model takes it."""
+        buffers = self._take()
+        try:
+            (tensor,) = buffers.feed.values()
+            if data.ndim > 2 and data.shape == tensor.shape and data.dtype == tensor.dtype:
+                tensor[:] = data
+            else:
+                buffers.fill(data)
+            return self._infer(buffers)
+        finally:
+            self._free.append(buffers)
+
+    def _run(self, data: NDArray[Any]) -> Result:
+        buffers = self._take()
+        try:
+            placement = buffers.fill(data)
+            begin = time.perf_counter_ns()
+            outputs = self._infer(buffers)
+            spent_ms = (time.perf_counter_ns() - begin) / 1e6
+        finally:
+            self._free.append(buffers)
+        result = self._decoder.decode(outputs, placement)
+        result.infer_ms = spent_ms
+        return result
+
+    def _take(self) -> _Buffers:
+        try:
+            return self._free.pop()  # atomic, so that two threads never share buffers
+        except IndexError:
+            return _buffers(self.manifest, self._input)
+
+    def _infer(self, buffers: _Buffers) -> list[NDArray[Any]]:
+        try:
+            found: list[NDArray[Any]] = self._session.run(self._output_names, buffers.feed)
+        except Exception as error:  # the exceptions of onnxruntime have no common base class
+            raise ModelError(f"the run failed: {_first_line(error)}") from error
+        return found
+
+
+def signature(file: Path) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs and outputs of an ONNX file that has no manifest yet.
+
+    Raises:
+        ModelError: the file cannot be read or loaded.
+    """
+    body = read_capped(file)
+    try:
+        session = _open(drop_initializer_inputs(body, scan(body)), CPU)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
+    return [_tensor(each) for each in session.get_inputs()], [_tensor(each) for each in session.get_outputs()]
+
+
+@dataclass(slots=True)
+class _Buffers:
+    """The buffers of one thread: `fill` writes the input tensor, which is in `feed`."""
+
+    fill: Callable[[Any], Placement | None]
+    feed: dict[str, NDArray[Any]]
+
+
+def _buffers(found: Manifest, tensor: Tensor) -> _Buffers:
+    spec = found.input
+    if isinstance(spec, FrameInput):
+        frames = FrameTensor(spec, tensor.dtype)
+        return _Buffers(frames.fill, {tensor.name: frames.tensor})
+    windows = WindowTensor(spec, tensor.dtype)
+    return _Buffers(windows.fill, {tensor.name: windows.tensor})
+
+
+def _blank(found: Manifest) -> NDArray[Any]:
+    """An input without content, for warming up: a grey picture, or a window of means."""
+    spec = found.input
+    if isinstance(spec, FrameInput):
+        return np.full((spec.size[1], spec.size[0], 3), 114, np.uint8)
+    return np.tile(np.array(spec.mean or [0.0] * len(spec.signals), np.float32), (spec.length, 1))
+
+
+def _open(body: bytes, providers: Sequence[str]) -> Any:
+    import onnxruntime  # takes 0.2 s and 30 MB: only agents with models pay for it
+
+    for provider in providers:
+        if provider not in onnxruntime.get_available_providers():
+            there = ", ".join(onnxruntime.get_available_providers())
+            raise ModelError(f"execution provider {provider} is not in this onnxruntime (available: {there})")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 4  # the exception has the reason of a failure
+    try:
+        session = onnxruntime.InferenceSession(body, options, providers=list(providers))
+    except Exception as error:  # the exceptions of onnxruntime have no common base class
+        raise ModelError(f"onnxruntime refuses it: {_first_line(error)}") from error
+    if session.get_providers()[0] != providers[0]:
+        raise ModelError(
+            f"{providers[0]} was requested, onnxruntime fell back to {session.get_providers()[0]}"
+        )
+    return session
+
+
+def _checked_input(session: Any, found: Manifest) -> Tensor:
+    """The model's input, with the shape that the manifest gives."""
+    inputs = [_tensor(each) for each in session.get_inputs()]
+    spec = found.input
+    shown = ", ".join(map(str, inputs))
+    if len(inputs) != 1:
+        raise ModelError(f"a model with one input is needed, this one has {shown}")
+    tensor = inputs[0]
+    if tensor.name != spec.name:
+        raise ModelError(f"input.name is {spec.name!r}, the model's input is {shown}")
+    if tensor.dtype not in _TYPES.values():
+        raise ModelError(f"input {shown}: its type must be one of {', '.join(_TYPES.values())}")
+    needed = spec.shape
+    fits = len(needed) == len(tensor.shape) and all(
+        have in (want, -1) for have, want in zip(tensor.shape, needed, strict=True)
+    )
+    if not fits:
+        raise ModelError(f"the manifest's input makes a tensor {list(needed)}, the model needs {shown}")
+    return Tensor(tensor.name, tensor.dtype, needed)
+
+
+def _checked_outputs(session: Any) -> list[Tensor]:
+    """The model's outputs, which together are not too large."""
+    outputs = [_tensor(each) for each in session.get_outputs()]
+    size = sum(4 * math.prod(abs(dim) for dim in output.shape) for output in outputs)
+    if size > MAX_OUTPUT:
+        raise ModelError(f"its outputs take {size} bytes a run; {MAX_OUTPUT} are allowed")
+    return outputs
+
+
+def _tensor(node: Any) -> Tensor:
+    dtype = _TYPES.get(node.type, str(node.type).removeprefix("tensor(").removesuffix(")"))
+    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
+    return Tensor(str(node.name), dtype, shape)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

@@ -1,0 +1,168 @@
+"""A model on a real onnxruntime: it runs from any thread, and a model that does not fit is refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from agent.inference.decoders import ModelError
+from agent.inference.package import load_package
+from agent.inference.session import CPU, Model, signature
+
+ONE = np.ones((1, 1), np.float32)
+
+
+def refused(folder: Path) -> str:
+    """Why the package cannot be used, wherever that shows."""
+    with pytest.raises(ModelError) as caught:
+        Model(load_package(folder))
+    return str(caught.value)
+
+
+def test_a_window_gives_a_row(packages) -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()})
+    model = Model(load_package(packages.write(body)))
+    result = model.run_window(np.arange(8, dtype=np.float32).reshape(4, 2))
+    assert result.values == {"power": 28.0}
+    assert model.fields()["power"].unit == "W"
+    assert model.provider == "CPUExecutionProvider"
+    assert 0 < result.infer_ms < 1000
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_a_frame_gives_boxes(packages, frame_input: Callable[..., dict[str, Any]], batch: int | str) -> None:
+    out = np.zeros((1, 5, 21), np.float32)
+    out[0, :, 3] = (16, 8, 8, 8, 0.9)
+    body = packages.constant(out, shape=(batch, 3, 32, 32))
+    output = {"decoder": "detection", "head": "yolov8", "labels": ["person"]}
+    model = Model(load_package(packages.write(body, input=frame_input(), output=output)))
+    result = model.run_frame(np.zeros((480, 640, 3), np.uint8))
+    assert result.boxes[0].box == (0.375, 0.125, 0.25, 0.25)
+    with pytest.raises(ModelError, match="a picture of shape"):
+        model.run_frame(np.zeros((480, 640), np.uint8))
+
+
+def test_threads_share_a_model_without_sharing_a_buffer(packages) -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()})
+    model = Model(load_package(packages.write(body)))
+    wrong: list[float] = []
+
+    def work(number: int) -> None:
+        window = np.full((4, 2), number, np.float32)
+        wrong.extend(v for _ in range(300) if (v := model.run_window(window).values["power"]) != 8 * number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_missing_values_travel_as_null(packages) -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()})
+    model = Model(load_package(packages.write(body)))
+    assert model.run_window(np.full((4, 2), np.nan, np.float32)).values == {"power": None}
+
+
+WINDOW = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 1, "length": 4}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("input", {**WINDOW, "name": "z"}, "input.name is 'z', the model's input is x float32"),
+        (
+            "input",
+            {**WINDOW, "signals": ["a"]},
+            r"a tensor \[1, 4, 1\], the model needs x float32\[1, 4, 2\]",
+        ),
+        ("input", {"kind": "frame", "name": "x", "size": [32, 32]}, r"a tensor \[1, 3, 32, 32\]"),
+        (
+            "output",
+            {"decoder": "classification", "labels": ["a", "b"]},
+            r"2 labels do not fit .* y0 float32\[1, 1\]",
+        ),
+        ("output", {"decoder": "detection", "head": "yolox", "labels": ["a"]}, "an input of kind frame"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(packages, key: str, value: Any, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        Model(load_package(packages.write(packages.constant(ONE), **{key: value})))
+
+
+def test_a_provider_that_is_not_there_is_refused(packages) -> None:
+    package = load_package(packages.write(packages.constant(ONE)))
+    with pytest.raises(ModelError, match="NoSuchExecutionProvider is not in this onnxruntime"):
+        Model(package, providers=["NoSuchExecutionProvider"])
+
+
+def test_a_file_that_changed_after_it_was_checked_is_refused(packages) -> None:
+    folder = packages.write(packages.constant(ONE))
+    package = load_package(folder)
+    (folder / "model.onnx").write_bytes(packages.constant(ONE * 2))
+    with pytest.raises(ModelError, match="another file"):
+        Model(package)
+
+
+def test_outputs_of_no_end_are_refused(packages) -> None:
+    nodes = [helper.make_node("ConstantOfShape", ["size"], ["y"])]
+    body = packages.model(
+        nodes,
+        inputs={"x": (1, 4, 2)},
+        outputs={"y": (100_000, 1000)},
+        constants={"size": np.array([100_000, 1000], np.int64)},
+    )
+    assert "its outputs take 400000000 bytes" in refused(packages.write(body))
+
+
+def test_an_output_that_grew_is_refused_not_decoded(packages) -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["at"]),
+        helper.make_node("Cast", ["at"], ["y"], to=TensorProto.FLOAT),
+    ]
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": (3, "n")})
+    assert "0 numbers for 1 fields" in refused(packages.write(body))
+
+
+def test_a_run_that_fails_says_so(packages) -> None:
+    """Shapes that only show when it runs: the reshape cannot work."""
+    nodes = [helper.make_node("Reshape", ["x", "to"], ["y"])]
+    body = packages.model(
+        nodes,
+        inputs={"x": ("n", 4, 2)},
+        outputs={"y": ("m", 7)},
+        constants={"to": np.array([-1, 7], np.int64)},
+    )
+    assert "the run failed" in refused(packages.write(body))
+
+
+def test_the_signature_of_a_file_shows_its_tensors(packages) -> None:
+    folder = packages.write(packages.constant(ONE, shape=("n", 4, 2)))
+    inputs, outputs = signature(folder / "model.onnx")
+    assert [str(each) for each in inputs] == ["x float32[?, 4, 2]"]
+    assert [str(each) for each in outputs] == ["y0 float32[1, 1]"]
+
+
+def test_a_model_runs_on_the_cpu_unless_another_provider_is_named(packages) -> None:
+    model = Model(load_package(packages.write(packages.constant(ONE))))
+    assert (model.provider,) == CPU
+
+
+def test_raw_takes_a_tensor_as_the_model_does(packages) -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()})
+    window = {**WINDOW, "mean": [1.0, 1.0]}
+    model = Model(load_package(packages.write(body, input=window)))
+    ones = np.ones((4, 2), np.float32)
+    assert model.raw(ones)[0] == 0.0, "a window is normalised"
+    assert model.raw(ones[None])[0] == 8.0, "a tensor is not"
