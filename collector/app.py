@@ -1,4 +1,4 @@
-"""The collector: broker -> link -> ingest -> store -> api -> page, wired in the order data flow."""
+"""The collector: wires broker -> link -> ingest -> store -> API -> page, in the order in which data flow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import importlib.metadata
 import logging
+import math
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ import uvicorn
 
 from collector.config import CollectorConfig, Http
 from collector.fleet.fleet import Fleet
+from collector.fleet.node_view import NodeView
 from collector.ingest.writer import Ingest
 from collector.ledger.accepted_keys import AcceptedKeys
 from collector.ledger.ledger import Ledger
@@ -31,18 +33,19 @@ from wire.errors import EdgebedError, TryAgain
 log = logging.getLogger(__name__)
 
 FLEET_EVERY_S = 1.0
-MANY_NODES = 50  # beyond it, nodes whose figures alone changed are told less often
+JUDGE_EVERY_S = 5.0
+MANY_NODES = 50  # with more nodes, a node of which only figures changed is sent less often
 FIGURES_EVERY_S = 5.0
 
 
 class Collector:
-    """One collector. `run` until cancelled or `stop`; the store is owned from construction on."""
+    """One collector; it owns the store from construction on. `run` ends when cancelled or after `stop`."""
 
     def __init__(self, config: CollectorConfig, clock: Clock) -> None:
         self.config = config
         self.clock = clock
         token = config.http.token()
-        config.broker.password()  # wrong files are told before anything starts
+        config.broker.password()  # report wrong files before anything starts
         config.broker.ssl_context()
         self.socket = _listen(config.http)
         try:
@@ -96,7 +99,7 @@ class Collector:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         host, port = self.socket.getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -107,11 +110,11 @@ class Collector:
             self.ingest.start(self.link)
             self.link.start()
             async with asyncio.TaskGroup() as tasks:
-                telling = tasks.create_task(self._tell_fleet(), name="fleet-teller")
+                watching = tasks.create_task(self._watch_fleet(), name="fleet-watcher")
                 serving = tasks.create_task(self.server.serve([self.socket]), name="http")
                 ready()
                 await serving
-                telling.cancel()
+                watching.cancel()
         finally:
             await asyncio.to_thread(self._end)
 
@@ -121,7 +124,7 @@ class Collector:
         self.server.should_exit = True
 
     def _end(self) -> None:
-        """In data-flow order: receive no more, store what is here, say so, close."""
+        """Stop in data-flow order: receive no more, store what waits, acknowledge it, close."""
         self.hub.close()
         self.link.hold()
         self.ingest.stop()
@@ -130,41 +133,30 @@ class Collector:
         self.store.close()
         self.socket.close()
 
-    async def _tell_fleet(self) -> None:
-        """Tell every page which nodes changed, at most once a second."""
-        told: dict[str, tuple[bytes, bytes, float]] = {}
+    async def _watch_fleet(self) -> None:
+        """Judge the fleet on a timer, and send every page the nodes that changed, at most once a second."""
+        sent: dict[str, tuple[bytes, bytes, float]] = {}
+        judge_at = -math.inf
         while True:
-            await self.clock.sleep(FLEET_EVERY_S)
             if not (self.ingest.is_alive and self.link.is_alive):
                 raise EdgebedError("a thread of the collector ended by itself: see the log above")
-            if not self.hub.viewers:
-                told.clear()
-                continue
-            views = await asyncio.to_thread(self.fleet.views)
-            now, changed = self.clock.monotonic(), []
-            for view in views:
-                body = msgspec.json.encode(view)
-                gist = msgspec.json.encode((view.state, view.devices, view.models, view.trouble, view.outbox))
-                before = told.get(view.node)
-                if before and before[0] == body:
-                    continue
-                if (
-                    before
-                    and before[1] == gist
-                    and len(views) > MANY_NODES
-                    and now - before[2] < FIGURES_EVERY_S
-                ):
-                    continue
-                told[view.node] = (body, gist, now)
-                changed.append(msgspec.Raw(body))
-            if changed:
-                self.hub.broadcast("fleet", changed)
+            if self.clock.monotonic() >= judge_at:
+                await asyncio.to_thread(self.fleet.judge)
+                judge_at = self.clock.monotonic() + JUDGE_EVERY_S
+            if self.hub.viewers:
+                views = await asyncio.to_thread(self.fleet.views)
+                changed = list(_changed(views, sent, self.clock.monotonic()))
+                if changed:
+                    self.hub.broadcast("fleet", changed)
+            else:
+                sent.clear()
+            await self.clock.sleep(FLEET_EVERY_S)
 
     def health(self) -> dict[str, Any]:
         """The collector's own state, for /api/v1/health; any thread."""
         link, store, ingest = self.link.state, self.store.status(), self.ingest
-        trouble = ingest.trouble or store.trouble
-        ok = link.state == "online" and not trouble
+        problem = ingest.problem or store.problem
+        ok = link.state == "online" and not problem
         return {
             "state": "ok" if ok else "degraded",
             "id": self.config.id,
@@ -174,8 +166,8 @@ class Collector:
             "broker": {"url": self.config.broker.url, **_fields(link)},
             "store": {
                 **msgspec.to_builtins(store),
-                "state": "blocked" if ingest.trouble else "ok",
-                "trouble": trouble,
+                "state": "blocked" if ingest.problem else "ok",
+                "trouble": problem,
             },
             "backlog": ingest.backlog,
             "viewers": self.hub.viewers,
@@ -184,7 +176,7 @@ class Collector:
 
 
 def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) -> int:
-    """Run a collector until SIGTERM or SIGINT, and return which; `announce` gets its address.
+    """Run a collector until SIGTERM or SIGINT and return the signal; `announce` gets its address.
 
     Raises:
         TryAgain: the port is in use, or the store belongs to another collector.
@@ -205,15 +197,32 @@ def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) 
             loop.add_signal_handler(number, stop, number)
         await collector.run(lambda: announce(collector.url))
 
-    # SQLite gives the interpreter back thousands of times a second; waiting 5 ms to get it again would
-    # let the receiving thread starve the writing one
+    # SQLite releases the interpreter lock thousands of times a second. With the default of 5 ms to get it
+    # again, the receiving thread would starve the writing one.
     sys.setswitchinterval(0.001)
     asyncio.run(serve())
     return stopped_by
 
 
+def _changed(
+    views: Sequence[NodeView], sent: dict[str, tuple[bytes, bytes, float]], now_s: float
+) -> Iterator[msgspec.Raw]:
+    """The views that differ from what was sent, which is noted in `sent`."""
+    for view in views:
+        body = msgspec.json.encode(view)
+        gist = msgspec.json.encode((view.state, view.devices, view.models, view.problems, view.outbox))
+        before = sent.get(view.node)
+        if before and before[0] == body:
+            continue
+        figures_only = before is not None and before[1] == gist
+        if before and figures_only and len(views) > MANY_NODES and now_s - before[2] < FIGURES_EVERY_S:
+            continue
+        sent[view.node] = (body, gist, now_s)
+        yield msgspec.Raw(body)
+
+
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling: the app stops in its own order."""
+    """uvicorn without its own signal handling: the collector stops in its own order."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -227,7 +236,7 @@ def _listen(http: Http) -> socket.socket:
         listener = socket.socket(family, kind, proto)
     except OSError as error:
         raise EdgebedError(
-            f"http.host {http.host!r} cannot be listened on: {error.strerror or error}"
+            f"http.host {http.host!r} is not an address of this machine: {error.strerror or error}"
         ) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,11 +106,6 @@ def mistakes(found: CollectorConfig) -> Iterator[Mistake]:
 def schema() -> dict[str, Any]:
     """JSON Schema of the config for editors."""
     return config.schema(CollectorConfig)
-
-
-def same(left: str, right: str) -> bool:
-    """Compare secrets in constant time."""
-    return hmac.compare_digest(left.encode(), right.encode())
 
 
 def _check(found: CollectorConfig, _marks: Marks) -> Iterator[Mistake]:

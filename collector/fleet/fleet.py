@@ -1,10 +1,10 @@
-"""What is known of every node now: state, devices, models, health, and what is wrong with it."""
+"""The current state of every node: status, devices, models, health, newest values, and its problems."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,11 @@ import msgspec
 from msgspec import Struct
 
 from collector.fleet import problems
-from collector.fleet.problems import Trouble
-from collector.ledger.ledger import Claim, Ledger, Totals, totals
+from collector.fleet.node_view import NodeView
+from collector.ledger.balance import totals
+from collector.ledger.ledger import Ledger
 from collector.store.clock_skew import Offset, Skew
+from collector.store.marks import Claim, Entry
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.errors import WireError
@@ -28,26 +30,7 @@ MAX_LABEL = 64  # letters of a class
 SILENT_MS = 45_000  # three heartbeats
 HEARTBEAT = "agent"  # live/_/agent
 
-StateKey = str  # "status/{node}" and alike, in the store
-
-
-class NodeView(Struct):
-    """One node as the API shows it."""
-
-    node: str
-    state: str
-    since: int
-    last_seen: int
-    agent: str
-    clk: int | None
-    skew_ms: int | None
-    uncertainty_ms: int | None
-    outbox: dict[str, float | None]
-    health: dict[str, float | None]
-    devices: list[dict[str, Any]]
-    models: list[dict[str, Any]]
-    ledger: Totals
-    trouble: list[Trouble]
+StateKey = str  # of a state in the store, like "status/{node}"
 
 
 @dataclass(slots=True)
@@ -55,14 +38,12 @@ class NodeState:
     """What came from one node."""
 
     status: Status | None = None
-    since_ms: int = 0  # of the status' state: it is sent again when something else in it changes
+    since_ms: int = 0  # of the status' state; the status is sent again when something else in it changes
     birth: Birth | None = None
     beat: Live = field(default_factory=dict)
-    beat_ms: int = 0  # when it was received
     seen_ms: int = 0
     skew: Skew = field(default_factory=Skew)
     quarantined_ms: int = 0
-    missing_since: int = 0
 
 
 class Fleet:
@@ -76,9 +57,11 @@ class Fleet:
         self._live: dict[tuple[str, str, str], Live] = {}
         self._snapshots: OrderedDict[tuple[str, str, str], Snapshot] = OrderedDict()
         self._unsaved: dict[StateKey, bytes] = {}
+        self._missing: dict[str, int] = {}  # node -> since when messages of it are missing, ms
+        self._judged_ms = 0  # when that was judged last
 
     def restore(self, states: Mapping[StateKey, bytes]) -> None:
-        """Take over what the store remembers; what cannot be read any more is left out."""
+        """Take over saved states; one that cannot be read is left out."""
         for key, body in states.items():
             kind, _, node = key.partition("/")
             if kind not in ("status", "birth", "beat"):
@@ -92,13 +75,13 @@ class Fleet:
                     state.birth = decode(body, Birth)
                 else:
                     saved = msgspec.json.decode(body, type=_SavedBeat)
-                    state.beat, state.beat_ms = saved.beat, saved.at_ms
+                    state.beat = saved.beat
                     state.seen_ms = max(state.seen_ms, saved.seen_ms)
             except (WireError, msgspec.MsgspecError):
                 continue
 
     def take_unsaved(self) -> dict[StateKey, bytes]:
-        """States that the store does not have yet; they count as saved then."""
+        """States that the store does not have yet; they count as saved from now on."""
         with self._lock:
             found, self._unsaved = self._unsaved, {}
         return found
@@ -122,16 +105,13 @@ class Fleet:
         return state
 
     def saw(self, node: str, recv_ms: int) -> None:
-        """A message came from the node just now."""
+        """Note that a message of the node arrived."""
         with self._lock:
             state = self._state(node)
             state.seen_ms = max(state.seen_ms, recv_ms)
 
     def on_status(self, node: str, status: Status, recv_ms: int, *, retained: bool) -> bool:
-        """Take a status; False when it is older than one already seen.
-
-        A node's Will is published by the broker, so it is no sign of life.
-        """
+        """Take a status; False when it is older than a known one."""
         with self._lock:
             state = self._state(node)
             if state.status is not None and status.sess < state.status.sess:
@@ -139,13 +119,14 @@ class Fleet:
             before, state.status = state.status, status
             if before is None or (before.state, before.sess) != (status.state, status.sess):
                 state.since_ms = status.ts
+            # `lost` is the node's Will: the broker sent it, so it is not a sign of life
             if not retained and status.state != "lost":
                 state.seen_ms = max(state.seen_ms, recv_ms)
             self._unsaved[f"status/{node}"] = encode(status)
         return True
 
     def on_birth(self, node: str, birth: Birth) -> bool:
-        """Take a birth; False when it is older than one already seen."""
+        """Take a birth; False when it is older than a known one."""
         with self._lock:
             state = self._state(node)
             if state.birth is not None and birth.sess < state.birth.sess:
@@ -176,7 +157,7 @@ class Fleet:
             return
         else:
             state.seen_ms = max(state.seen_ms, min(sent, recv_ms))
-        state.beat, state.beat_ms = beat, recv_ms
+        state.beat = beat
         self._unsaved[f"beat/{node}"] = msgspec.json.encode(_SavedBeat(beat, recv_ms, state.seen_ms))
 
     def _measure(self, state: NodeState, beat: Live, sent: int, recv_ms: int) -> None:
@@ -204,30 +185,24 @@ class Fleet:
                 self._snapshots.popitem(last=False)
 
     def on_quarantine(self, node: str, recv_ms: int) -> None:
-        """A message under the node's topics could not be taken."""
+        """Note that a message on the node's topics was quarantined."""
         with self._lock:
             if node in self._nodes:
                 self._nodes[node].quarantined_ms = recv_ms
 
     def keep(self, key: StateKey, body: bytes) -> None:
-        """Have the store remember a body as it is, for a known node."""
+        """Have the store save a body unchanged."""
         with self._lock:
             self._unsaved[key] = body
 
-    def skew_ms(self, node: str) -> int:
-        """How far the node's clock is behind the collector's, 0 when unknown."""
-        with self._lock:
-            state = self._nodes.get(node)
-            return (state.skew.offset(self._clock.monotonic()).skew_ms or 0) if state else 0
-
     def offset(self, node: str) -> Offset:
-        """The same with its uncertainty, None where unknown."""
+        """How far the node's clock is behind the collector's, with its uncertainty; None where unknown."""
         with self._lock:
             state = self._nodes.get(node)
             return state.skew.offset(self._clock.monotonic()) if state else Offset()
 
     def clock_state(self, node: str) -> int | None:
-        """What the node's newest heartbeat says of its clock."""
+        """The clock state in the node's newest heartbeat."""
         with self._lock:
             state = self._nodes.get(node)
             return _whole(number(state.beat, "clk")) if state else None
@@ -238,7 +213,7 @@ class Fleet:
             return self._snapshots.get((node, device, stream))
 
     def has_pictures(self, node: str, device: str, stream: str) -> bool:
-        """Whether the node declares this stream as one of pictures."""
+        """Whether the node declares this as a stream of pictures."""
         birth = self.birth(node)
         found = birth.devices.get(device) if birth else None
         declared = found.streams.get(stream) if found else None
@@ -260,29 +235,52 @@ class Fleet:
             return state.birth if state else None
 
     def unit(self, node: str, device: str, stream: str, name: str) -> str:
-        """The declared unit of a field, "" when nobody declared one."""
+        """The declared unit of a field, "" when none is declared."""
         birth = self.birth(node)
         found = birth.devices.get(device) if birth else None
         declared = found.streams.get(stream) if found else None
         one = declared.fields.get(name) if declared else None
         return one.unit if one else ""
 
-    def views(self, only: str | None = None) -> list[NodeView]:
-        """Every node (or `only` one), trouble first, then by name."""
-        now = self._clock.now_ms()
-        accounts: dict[str, list[Any]] = {}
-        for entry in self._ledger.entries(only):
-            accounts.setdefault(entry.node, []).append(entry)
-        with self._lock:
-            names = (
-                set(self._nodes) | set(accounts)
-                if only is None
-                else {only} & (set(self._nodes) | set(accounts))
-            )
-            found = [self._view(name, totals(accounts.get(name, ())), now) for name in names]
-        return sorted(found, key=lambda view: (-max((t.sev for t in view.trouble), default=-1), view.node))
+    def judge(self) -> None:
+        """Note since when messages of each node are missing; the app calls it on a timer.
 
-    def _view(self, node: str, ledger: Totals, now: int) -> NodeView:
+        It needs no open page. The ledger knows when the message before the missing one was stored. That may
+        be long ago, so a message that was not missing at the last judgement counts from there.
+        """
+        now = self._clock.now_ms()
+        entries = self._entries()
+        with self._lock:
+            found = {node: self._missing_since(node, some) for node, some in entries.items()}
+            self._missing = {node: min(since, now) for node, since in found.items() if since is not None}
+            self._judged_ms = now
+
+    def _missing_since(self, node: str, entries: Sequence[Entry]) -> int | None:
+        """Since when (ms, 0 unknown) messages of a node are missing; None when none are."""
+        if not any(entry.missing_count for entry in entries):
+            return None
+        known = self._missing.get(node)
+        if known is not None:
+            return known
+        return max(min(since for entry in entries for _, _, since, _ in entry.absent), self._judged_ms)
+
+    def _entries(self, only: str | None = None) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {}
+        for entry in self._ledger.entries(only):
+            found.setdefault(entry.node, []).append(entry)
+        return found
+
+    def views(self, only: str | None = None) -> list[NodeView]:
+        """Every node (or `only` one), the one with the worst problem first, then by name; changes nothing."""
+        now = self._clock.now_ms()
+        entries = self._entries(only)
+        with self._lock:
+            known = set(self._nodes) | set(entries)
+            names = known if only is None else {only} & known
+            found = [self._view(name, entries.get(name, ()), now) for name in names]
+        return sorted(found, key=lambda view: (-view.worst, view.node))
+
+    def _view(self, node: str, entries: Sequence[Entry], now: int) -> NodeView:
         state = self._nodes.get(node) or NodeState()
         name, since, why = _condition(state, now)
         offset = state.skew.offset(self._clock.monotonic())
@@ -303,25 +301,21 @@ class Fleet:
                 {**model, "verdict": self._verdict(node, model, name == "online")}
                 for model in _models(state, name == "online")
             ],
-            ledger=ledger,
-            trouble=[],
+            ledger=totals(entries),
+            problems=[],
         )
-        if ledger.missing_count:
-            state.missing_since = state.missing_since or now
-        else:
-            state.missing_since = 0
-        view.trouble = problems.find(
+        view.problems = problems.find(
             view,
             why=why,
             now=now,
-            missing_since=state.missing_since,
+            missing_since=self._missing_since(node, entries),
             quarantined=state.quarantined_ms,
             doubt=self._ledger.doubt(node, now - problems.DOUBT_MS),
         )
         return view
 
     def _verdict(self, node: str, model: dict[str, Any], online: bool) -> dict[str, Any]:
-        """The class that a model named last, and whether that is an alarm, as far as it tells either."""
+        """The class that a model named last, and whether it is an alarm, where the model sends them."""
         live = self._live.get((node, model["device"], model["slot"]), {}) if online else {}
         label, alarm = live.get("label"), live.get("alarm")
         return {
@@ -347,10 +341,10 @@ def _whole(value: float | None) -> int | None:
 
 
 def _condition(state: NodeState, now: int) -> tuple[str, int, str]:
-    """State, since when, and why: what a node said of itself decays when it falls silent."""
+    """State, since when, and why; the state of a silent node decays to `unknown`."""
     status = state.status
     if status is None:
-        return "unknown", state.seen_ms, "no status has come yet"
+        return "unknown", state.seen_ms, "no status has arrived yet"
     silent_ms = now - max(state.seen_ms, 0)
     if status.state == "online" and silent_ms > SILENT_MS:
         return "unknown", state.seen_ms + SILENT_MS, f"no sign of life for {silent_ms // 1000} s"
@@ -359,9 +353,9 @@ def _condition(state: NodeState, now: int) -> tuple[str, int, str]:
 
 def _devices(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
     described = state.birth.devices if state.birth else {}
-    told = state.status.devices if state.status else {}
-    for name in sorted({*described, *told}):
-        device, said = described.get(name), told.get(name)
+    reported = state.status.devices if state.status else {}
+    for name in sorted({*described, *reported}):
+        device, current = described.get(name), reported.get(name)
         streams = {
             stream: {"kind": one.kind, **msgspec.to_builtins(one), "fields": msgspec.to_builtins(one.fields)}
             for stream, one in (device.streams if device else {}).items()
@@ -369,26 +363,26 @@ def _devices(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
         yield {
             "id": name,
             "type": device.type if device else "",
-            "state": said.state if said and online else "unknown",
-            "since": said.since if said else 0,
-            "why": said.why if said else "",
-            "counters": said.counters if said else {},
+            "state": current.state if current and online else "unknown",
+            "since": current.since if current else 0,
+            "why": current.why if current else "",
+            "counters": current.counters if current else {},
             "streams": streams,
         }
 
 
 def _models(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
-    told = state.status.models if state.status else {}
+    reported = state.status.models if state.status else {}
     listed = state.birth.models if state.birth else {}
-    for slot in sorted({*told, *listed}):
-        said, ref = told.get(slot), listed.get(slot)
+    for slot in sorted({*reported, *listed}):
+        current, ref = reported.get(slot), listed.get(slot)
         yield {
             "slot": slot,
-            "device": said.device if said else "",
-            "name": (said.name if said else "") or (ref.name if ref else ""),
-            "ver": (said.ver if said else "") or (ref.ver if ref else ""),
-            "provider": said.provider if said else "",
-            "state": said.state if said and online else "unknown",
-            "why": said.why if said else "",
-            "counters": said.counters if said else {},
+            "device": current.device if current else "",
+            "name": (current.name if current else "") or (ref.name if ref else ""),
+            "ver": (current.ver if current else "") or (ref.ver if ref else ""),
+            "provider": current.provider if current else "",
+            "state": current.state if current and online else "unknown",
+            "why": current.why if current else "",
+            "counters": current.counters if current else {},
         }

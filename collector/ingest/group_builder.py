@@ -1,4 +1,4 @@
-"""Received messages into one group: decoded, deduplicated, gathered by stream, or quarantined."""
+"""Builds one group from received messages: decodes, removes duplicates, gathers by stream, quarantines."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from collector.ingest.repeat_evidence import Suspects
-from collector.ledger.ledger import Draft, Key, Ledger, Refused
-from collector.mqtt.link import Incoming
-from collector.store.chunk import Rows, pack, times_of
+from collector.ingest.inbox import Received
+from collector.ingest.repeat_evidence import RepeatEvidence
+from collector.ledger.account import Account
+from collector.ledger.ledger import Draft, DraftRefused, Ledger
+from collector.mqtt.connection import Incoming
+from collector.store.chunk import ChunkRows, pack, times_of
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
+from collector.store.marks import Key
 from wire.codec import decode, encode, plain, seal, unsealed
 from wire.custody import CUSTODY
 from wire.errors import WireError
@@ -22,34 +25,26 @@ from wire.messages import MAX_BODY, Ack, Batch, Event
 from wire.ranges import Range, Ranges
 from wire.topics import NODE_ITSELF, Address, Topic
 
-LATE_MS = 10_000  # rows that arrive longer after their time were back-filled
+LATE_MS = 10_000  # rows that arrive longer after their time count as back-filled
 CHUNK_ROWS = 20_000
-ACK_RANGES = 1_000  # per message: keeps it within the size any broker takes
+ACK_RANGES = 1_000  # per message: keeps an ack within the size that any broker takes
 _EARLIEST_US, _LATEST_US = 0, 253_402_300_799_999_000
 _EVENT_HEAD = ("v", "ep", "seq", "no", "ts", "type", "sev")
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A numbered message with its parsed topic, or one to quarantine because of `fault`."""
-
-    message: Incoming
-    topic: Topic | None
-    fault: str = ""
-
-
 class _Number(Struct):
-    """All that is asked of a body that could not be taken: is it numbered?"""
+    """The number of a body that cannot be decoded as a whole."""
 
     ep: str = ""
     seq: int = 0
 
 
 @dataclass(slots=True)
-class Digest:
-    """A group, what has to be acknowledged once it is on disk, and what viewers are told then."""
+class BuiltGroup:
+    """A group, the drafts of its accounts, and what to acknowledge once the group is on disk."""
 
     group: Group
+    drafts: list[Account] = field(default_factory=list)
     acked: dict[Key, Ranges] = field(default_factory=dict)
     stored: int = 0
     duplicates: int = 0
@@ -57,60 +52,42 @@ class Digest:
     refused: list[str] = field(default_factory=list)  # why a message was neither stored nor acknowledged
 
 
-class Digester:
-    """Makes digests; of its own it knows only which bodies were bad."""
+class GroupBuilder:
+    """Builds one group. `evidence` outlives it: it holds which bad bodies arrived before."""
 
     def __init__(
         self,
         ledger: Ledger,
         offset: Callable[[str], Offset],
-        accepted: Callable[[str], Iterable[str]] = lambda _node: (),
-    ) -> None:
-        self._ledger = ledger
-        self._offset = offset
-        self._accepted = accepted  # keys of a node, by their ids, besides the first that was seen
-        self._suspects = Suspects()
-
-    def digest(self, received: Iterable[Received], now_ms: int) -> Digest:
-        """Take every message, whatever it holds; nothing is raised for a bad one."""
-        made = _Digesting(self._ledger, self._offset, self._accepted, self._suspects, now_ms)
-        return made.run(received)
-
-
-class _Digesting:
-    """One run over one group."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        offset: Callable[[str], Offset],
-        accepted: Callable[[str], Iterable[str]],
-        suspects: Suspects,
         now_ms: int,
+        *,
+        accepted: Callable[[str], Iterable[str]] = lambda _node: (),
+        evidence: RepeatEvidence | None = None,
     ) -> None:
         self._ledger = ledger
         self._draft = Draft(ledger)
-        self._suspects = suspects
-        self._accepted = accepted
+        self._evidence = RepeatEvidence() if evidence is None else evidence
+        self._accepted = accepted  # ids of a node's keys, besides the first that was seen
         self._offset = offset
         self._offsets: dict[str, Offset] = {}
-        self._rows: dict[tuple[Any, ...], Rows] = {}
-        self._full: list[Rows] = []
-        self._digest = Digest(Group(now_ms))
+        self._rows: dict[tuple[Any, ...], ChunkRows] = {}
+        self._full: list[ChunkRows] = []
+        self._built = BuiltGroup(Group(now_ms))
 
-    def run(self, received: Iterable[Received]) -> Digest:
+    def build(self, received: Iterable[Received]) -> BuiltGroup:
+        """Take every message, whatever it contains; a bad message raises nothing."""
         for one in received:
             try:
                 self._take(one)
             except WireError as error:
                 self._quarantine(one, str(error))
-            except Refused as error:
-                self._digest.refused.append(str(error))
-        digest, group = self._digest, self._digest.group
+            except DraftRefused as error:
+                self._built.refused.append(str(error))
+        built, group = self._built, self._built.group
         group.chunks = [Chunk(rows, pack(rows)) for rows in (*self._full, *self._rows.values())]
-        group.drafts = list(self._draft.accounts.values())
         group.custody = self._draft.statements.saved()
-        return digest
+        built.drafts = list(self._draft.accounts.values())
+        return built
 
     def _take(self, one: Received) -> None:
         message, topic = one.message, one.topic
@@ -142,11 +119,11 @@ class _Digesting:
         key = (node, topic.device, topic.name, batch.ep, clk, late, *batch.f)
         rows = self._rows.get(key)
         if rows is None:
-            rows = self._rows[key] = Rows(
+            rows = self._rows[key] = ChunkRows(
                 node, topic.device, topic.name, batch.ep, clk, late, message.recv_ms, offset=offset
             )
         rows.add(batch, times, len(message.body))
-        self._digest.rows += len(batch)
+        self._built.rows += len(batch)
         if rows.count >= CHUNK_ROWS:
             self._full.append(self._rows.pop(key))
 
@@ -165,20 +142,20 @@ class _Digesting:
         body = msgspec.to_builtins(event)
         for name in _EVENT_HEAD:
             body.pop(name, None)
-        self._digest.group.events.append(
+        self._built.group.events.append(
             EventRow(
                 node, topic.device, topic.name, event.sev, event.ts, message.recv_ms, event.ep, event.seq,
                 msgspec.json.encode(body),
             )
         )  # fmt: skip
-        self._digest.rows += 1
+        self._built.rows += 1
 
     def _count(self, node: str, ep: str, seq: int, rows: int, recv_ms: int) -> bool:
-        """Whether the message is new; either way its node is told that the store has it."""
+        """Whether the message is new; it is acknowledged either way."""
         new = self._draft.add(node, ep, seq, rows, recv_ms)
-        self._digest.acked.setdefault((node, ep), Ranges()).add(seq)
-        self._digest.stored += new
-        self._digest.duplicates += not new
+        self._built.acked.setdefault((node, ep), Ranges()).add(seq)
+        self._built.stored += new
+        self._built.duplicates += not new
         return new
 
     def _offset_of(self, node: str) -> Offset:
@@ -188,12 +165,13 @@ class _Digesting:
         return found
 
     def _quarantine(self, one: Received, why: str) -> None:
-        """Keep a trace of it; acknowledge it as lost when its node has it so, or it would come for ever.
+        """Keep the beginning of a bad message; declare its number lost if the node itself holds these bytes.
 
-        A second arrival proves that: of what was damaged on the way, a good one follows.
+        Without that the node would send it without end. A second arrival of the same bytes proves it: after
+        damage on the way, the next copy is good.
         """
         message, topic = one.message, one.topic
-        self._digest.group.quarantine.append(
+        self._built.group.quarantine.append(
             Quarantined(
                 message.recv_ms,
                 message.topic[:TOPIC_CHARS],
@@ -208,16 +186,16 @@ class _Digesting:
         key = (str(topic.address), number.ep)
         account = self._draft.accounts.get(key) or self._ledger.account(key)
         if account is not None and number.seq in account.stored:
-            self._digest.acked.setdefault(key, Ranges()).add(number.seq)  # a good copy was here before
+            self._built.acked.setdefault(key, Ranges()).add(number.seq)  # a good copy is stored already
             return
-        if not self._suspects.is_proven(key[0], message):
+        if not self._evidence.is_proven(key[0], message):
             return
         try:
             self._draft.lose(*key, [(number.seq, number.seq)], f"quarantined: {why}"[:200])
-        except Refused as error:
-            self._digest.refused.append(str(error))
+        except DraftRefused as error:
+            self._built.refused.append(str(error))
             return
-        self._digest.acked.setdefault(key, Ranges()).add(number.seq)
+        self._built.acked.setdefault(key, Ranges()).add(number.seq)
 
 
 def acks(acked: dict[Key, Ranges], by: str, now_ms: int) -> Iterable[tuple[str, bytes]]:

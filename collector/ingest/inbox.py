@@ -1,26 +1,37 @@
-"""What was received and waits for its commit, in order of arrival; a sender has its share and no more."""
+"""The queue of received messages between the link's thread and the writer's; each sender has a share."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from collector.ingest.group_builder import Received
+from collector.mqtt.connection import Incoming
+from wire.topics import Topic
 
 QUEUE_MESSAGES = 5_000
 QUEUE_BYTES = 32_000_000
-# A node has 640 publications on its way, and after a new connection as many that were sent before.
+# A node has 640 publications in flight, and after a reconnection 640 more that it sent before.
 SENDER_MESSAGES = 1_600  # a pack counts as one
 SENDER_BYTES = 8_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A numbered message with its parsed topic, or one to quarantine because of `fault`."""
+
+    message: Incoming
+    topic: Topic | None
+    fault: str = ""
+
+
 class Inbox:
-    """Thread-safe. One puts, one takes."""
+    """Thread-safe; for one thread that puts and one that takes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._items: deque[tuple[Received, str, int]] = deque()  # sender, what goes off its share
+        self._items: deque[tuple[Received, str, int]] = deque()  # sender, what it frees of the share
         self._size = 0  # bytes
         self._shares: Counter[str] = Counter()
         self._sizes: Counter[str] = Counter()
@@ -31,7 +42,7 @@ class Inbox:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more should be received now."""
+        """Whether the link should stop receiving."""
         return len(self._items) >= QUEUE_MESSAGES or self._size >= QUEUE_BYTES
 
     def put(self, sender: str, some: Sequence[Received]) -> bool:
@@ -48,7 +59,7 @@ class Inbox:
         return True
 
     def take(self, most: int) -> list[Received]:
-        """The oldest messages, at most so many."""
+        """The oldest messages, at most `most` of them."""
         with self._lock:
             found = [self._items.popleft() for _ in range(min(len(self._items), most))]
             for one, sender, ended in found:

@@ -1,14 +1,14 @@
-"""Messages that are not stored by number: status, birth, newest values, pictures, results, log lines."""
+"""Live messages, which have no number: status, birth, newest values, pictures, results, log lines."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 
 from collector.fleet.fleet import HEARTBEAT, Fleet
-from collector.mqtt.link import Incoming
-from collector.web.event_stream import Hub
+from collector.mqtt.connection import Incoming
 from wire.codec import decode, decode_live
 from wire.errors import WireError
 from wire.messages import Birth, Log, Reported, Res, Snapshot, Status
@@ -17,38 +17,54 @@ from wire.topics import NODE_ITSELF, Topic
 REPORTED = ("config", "models")
 
 
-class News:
-    """Takes each message at once, in the receiving thread: it tells the fleet and whoever is watching."""
+class Viewers(Protocol):
+    """Where frames for open pages go; any thread."""
 
-    def __init__(self, fleet: Fleet, hub: Hub) -> None:
+    def is_wanted(self, node: str, device: str) -> bool:
+        """Whether a page shows this device."""
+        ...
+
+    def post(self, event: str, data: Mapping[str, Any], node: str = "", device: str = "") -> None:
+        """Send a frame to the pages that show this device."""
+        ...
+
+
+class LiveMessages:
+    """Passes each message to the fleet and to open pages at once, in the receiving thread."""
+
+    def __init__(self, fleet: Fleet, viewers: Viewers) -> None:
         self._fleet = fleet
-        self._hub = hub
-        self.stale = 0  # statuses and births older than what was known
-        self.ignored = 0  # classes that are not for a collector
+        self._viewers = viewers
 
     def take(self, topic: Topic, message: Incoming) -> None:
-        """Decode and pass on.
+        """Decode a message and pass it on; a class that is not for a collector is ignored.
 
         Raises:
-            WireError: the body does not keep the contract.
+            WireError: the body breaks the contract.
         """
         if not message.body and message.retained:
             return  # a retained message was deleted
-        take = getattr(self, f"_{topic.cls}", None)
-        if take is None:
-            self.ignored += 1
-            return
-        take(topic, message)
+        match topic.cls:
+            case "status":
+                self._status(topic, message)
+            case "birth":
+                self._fleet.on_birth(str(topic.address), decode(message.body, Birth))
+            case "live":
+                self._live(topic, message)
+            case "snap":
+                self._snap(topic, message)
+            case "res":
+                self._res(topic, message)
+            case "reported":
+                self._reported(topic, message)
+            case "log":
+                self._log(topic, message)
+            case _:
+                pass  # cmd, desired and ack are for nodes; a later contract may add classes
 
     def _status(self, topic: Topic, message: Incoming) -> None:
         status = decode(message.body, Status)
-        node = str(topic.address)
-        if not self._fleet.on_status(node, status, message.recv_ms, retained=message.retained):
-            self.stale += 1
-
-    def _birth(self, topic: Topic, message: Incoming) -> None:
-        if not self._fleet.on_birth(str(topic.address), decode(message.body, Birth)):
-            self.stale += 1
+        self._fleet.on_status(str(topic.address), status, message.recv_ms, retained=message.retained)
 
     def _live(self, topic: Topic, message: Incoming) -> None:
         beat = topic.device == NODE_ITSELF and topic.name == HEARTBEAT
@@ -62,20 +78,19 @@ class News:
     def _snap(self, topic: Topic, message: Incoming) -> None:
         snapshot = decode(message.body, Snapshot)
         if not snapshot.jpeg.startswith(b"\xff\xd8"):
-            raise WireError("a snapshot that is no JPEG")
+            raise WireError("the picture of a snapshot is not a JPEG")
         self._fleet.on_snapshot(topic, snapshot, message.recv_ms)
         self._post("snap", topic, {"stream": topic.name, **picture(snapshot)})
 
     def _res(self, topic: Topic, message: Incoming) -> None:
         result = decode(message.body, Res)
-        node = str(topic.address)
-        self._fleet.saw(node, message.recv_ms)
+        self._fleet.saw(str(topic.address), message.recv_ms)
         self._post("res", topic, {"name": topic.name, **msgspec.to_builtins(result)})
 
     def _reported(self, topic: Topic, message: Incoming) -> None:
         reported = decode(message.body, Reported)
         if topic.name not in REPORTED:
-            raise WireError(f"nothing reports {topic.name!r}; there is {', '.join(REPORTED)}")
+            raise WireError(f"{topic.name!r} cannot be reported; {' and '.join(REPORTED)} can")
         self._fleet.saw(str(topic.address), message.recv_ms)
         self._fleet.keep(f"reported/{topic.address}/{topic.name}", msgspec.json.encode(reported))
 
@@ -86,12 +101,12 @@ class News:
 
     def _post(self, event: str, topic: Topic, data: dict[str, Any]) -> None:
         node, device = str(topic.address), topic.device or NODE_ITSELF
-        if self._hub.is_wanted(node, device):
-            self._hub.post(event, {"node": node, "device": device, **data}, node, device)
+        if self._viewers.is_wanted(node, device):
+            self._viewers.post(event, {"node": node, "device": device, **data}, node, device)
 
 
 def picture(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot without its bytes."""
+    """A snapshot without the bytes of its picture."""
     found: dict[str, Any] = msgspec.to_builtins(
         {
             "ts": snapshot.ts,

@@ -1,23 +1,23 @@
-"""Messages that could not be taken, until it is known whether they were sent so or damaged on the way."""
+"""Decides whether a bad message is bad at its node or was damaged on the way."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
 
-from collector.mqtt.link import Incoming
+from collector.mqtt.connection import Incoming
 
-AGAIN_MS = 10_000  # a node sends again after 30 s; what a broker or a stranger repeats comes sooner
-PER_NODE = 600  # more than a node has on its way
+AGAIN_MS = 10_000  # a node sends again after 30 s; a repetition by the broker or another client comes sooner
+PER_NODE = 600  # more than a node has in flight
 NODES = 200
 
 
-class Suspects:
-    """Remembers when a bad body came first. Bounded: the nodes that were heard of last, the newest of each.
+class RepeatEvidence:
+    """Remembers when a bad body arrived first; bounded to the newest nodes and the newest bodies of each.
 
-    Damage on the way does not strike twice at the same place: what arrives a second time with the very same
-    bytes is what its node has. Repetition by the broker says nothing, so `dup` does not count, nor does what
-    follows at once: a broker that was killed has forgotten that it had sent it.
+    Damage on the way does not strike twice at the same place, so a body that arrives a second time unchanged
+    is what its node holds. A repetition by the broker proves nothing: `dup` does not count, and neither does
+    a copy that follows at once, because a broker that was killed has forgotten that it sent the first.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Suspects:
         return sum(map(len, self._nodes.values()))
 
     def is_proven(self, node: str, message: Incoming) -> bool:
-        """Whether these bytes came before on this topic, long enough ago to have been sent twice."""
+        """Whether these bytes arrived on this topic before, long enough ago to have been sent twice."""
         if message.dup:
             return False
         known = self._nodes.setdefault(node, OrderedDict())

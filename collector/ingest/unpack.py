@@ -1,11 +1,11 @@
-"""A pack taken apart: each message in it is received as if it had come alone."""
+"""Takes a pack apart: each message in it is handled as if it had arrived alone."""
 
 from __future__ import annotations
 
 import functools
 
-from collector.ingest.group_builder import Received
-from collector.mqtt.link import Incoming
+from collector.ingest.inbox import Received
+from collector.mqtt.connection import Incoming
 from wire.codec import decode
 from wire.errors import WireError
 from wire.messages import MAX_BODY, Pack
@@ -17,12 +17,12 @@ parse_topic = functools.lru_cache(maxsize=65_536)(parse)
 
 
 def unpack(message: Incoming, topic: Topic) -> list[Received]:
-    """The messages of a pack in their order; what is none of its node's is given a fault.
+    """The messages of a pack in their order; one with a wrong topic gets a `fault`.
 
-    Settling the last one settles the pack: they are committed in their order.
+    The last one carries the pack's token: messages are committed in order, so settling it settles the pack.
 
     Raises:
-        WireError: it is no pack.
+        WireError: the body is not a pack.
     """
     if len(message.body) > MAX_BODY:
         raise WireError(f"body of {len(message.body)} bytes; {MAX_BODY} are allowed")

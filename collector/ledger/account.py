@@ -4,40 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from msgspec import Struct
-
-from collector.ledger.statements import Book, SavedBook
+from collector.store.marks import Book, Claim, Hole, Mark
 from wire.ranges import Ranges
-
-Key = tuple[str, str]  # node as "tenant/pilot/site/node", ep
-Hole = tuple[int, int, int]  # first and last number, when the message before it was stored (ms)
-
-
-class Claim(Struct, frozen=True):
-    """What a node's heartbeat said of its outbox at `at_ms` (the collector's clock)."""
-
-    head: int = 0
-    acked: int = 0
-    depth: int = 0
-    rows: int = 0  # rows ever taken
-    at_ms: int = 0
-
-
-class Mark(Struct, omit_defaults=True):
-    """An account as it lies in the store."""
-
-    node: str
-    ep: str
-    stored: list[tuple[int, int]] = []
-    lost: list[tuple[int, int, str]] = []
-    duplicates: int = 0
-    rows: int = 0
-    first: int = 0
-    last: int = 0
-    claim: Claim | None = None
-    holes: list[Hole] = []
-    heads: list[tuple[int, int]] = []
-    book: SavedBook | None = None
 
 
 @dataclass(slots=True)

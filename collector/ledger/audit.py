@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from collector.store.reader import Reader
+from collector.store.reader import StoreReader
 from wire.ranges import Ranges
 
 Key = tuple[str, str]
@@ -21,7 +21,7 @@ def differences(store: Path, node: str | None, entries: Mapping[Key, Mapping[str
     found: dict[Key, Ranges] = {}
     rows: dict[Key, int] = {}
     twice: dict[Key, list[int]] = {}
-    reader = Reader(store)
+    reader = StoreReader(store)
     try:
         for owner, ep, seqs, count in reader.chunks():
             if node is not None and owner != node:

@@ -9,33 +9,11 @@ from itertools import islice
 
 from msgspec import Struct
 
-from collector.ledger.account import Account, Claim
+from collector.ledger.account import Account
+from collector.store.marks import Claim, Entry
 from wire.ranges import Range, Ranges
 
 SHOWN = 100  # ranges an entry lists; its counts are always of all
-
-
-class Entry(Struct):
-    """One line of the ledger; counts are messages, `first` and `last` times of storing in ms.
-
-    `absent` is `missing` with since when (ms, 0 unknown) and why.
-    """
-
-    node: str
-    ep: str
-    taken: int
-    stored: int
-    gaps: list[tuple[int, int, str]]
-    gap_count: int
-    missing: list[tuple[int, int]]
-    missing_count: int
-    waiting: int
-    duplicates: int
-    rows_stored: int
-    rows_taken: int
-    first: int
-    last: int
-    absent: list[tuple[int, int, int, str]] = []
 
 
 class Totals(Struct):
@@ -77,7 +55,7 @@ class Known:
 
     def whys(self, holes: Iterable[Range]) -> Iterator[tuple[int, int, int, str]]:
         """Why each of these ranges is not there, and since when."""
-        acked = self.account.book.said.acked
+        acked = self.account.book.stated.acked
         if self.claim is not None:
             acked = max(acked, min(self.claim.acked, self.claim.head))
         lost = NEVER if self.in_use else f"{OUTBOX_LOST}: the node goes on as ep {self.current}"

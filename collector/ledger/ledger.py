@@ -6,13 +6,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from collector.ledger.account import Account, Claim, Key, Mark
-from collector.ledger.balance import Entry, Known, Totals, entry_of, totals
+from collector.ledger.account import Account
+from collector.ledger.balance import Known, entry_of
 from collector.ledger.statements import MAX_RUNS, Day, Days, Ring, Statements, decoded
+from collector.store.marks import Claim, Entry, Key, Mark
 from wire.messages import Event
 from wire.ranges import Range
-
-__all__ = ["Account", "Claim", "Draft", "Entry", "Key", "Ledger", "Mark", "Refused", "Totals", "totals"]
 
 # Stored or lost ranges of a node with one outbox, shared out over all its outboxes. A drained outbox leaves a
 # handful; one that drains its events before its data has as many for a while as there are data between them.
@@ -23,7 +22,7 @@ MAX_HOLES = 200  # whose age is known, of one outbox
 MAX_HEADS = 50  # claims of an outbox that tell since when its last messages are missing
 
 
-class Refused(Exception):
+class DraftRefused(Exception):
     """A message that the ledger has no room for now; it is not acknowledged, so it comes again."""
 
 
@@ -138,7 +137,7 @@ class Ledger:
         with self._lock:
             account = self._accounts.get((node, self._current.get(node, "")))
             book = account.book if account is not None else None
-        return "" if book is None or book.said.refused_at < since_ms else book.said.refused_why
+        return "" if book is None or book.stated.refused_at < since_ms else book.stated.refused_why
 
     @property
     def has_claims(self) -> bool:
@@ -187,10 +186,10 @@ class Draft:
             account = self._ledger.account(key)
             if account is None:
                 if not self._ledger.has_room(key[0], len(self._opened)):
-                    raise Refused(f"{key[0]} is one of more than {MAX_NODES} nodes")
+                    raise DraftRefused(f"{key[0]} is one of more than {MAX_NODES} nodes")
                 self._opened[key[0]] += 1
                 if self._outboxes(key[0]) > MAX_EPOCHS:
-                    raise Refused(f"{key[0]} used more than {MAX_EPOCHS} outboxes")
+                    raise DraftRefused(f"{key[0]} used more than {MAX_EPOCHS} outboxes")
             draft = self.accounts[key] = Account(*key) if account is None else account.copy()
         return draft
 
@@ -201,7 +200,7 @@ class Draft:
         """Whether a message was not stored yet.
 
         Raises:
-            Refused: its outbox cannot be kept.
+            DraftRefused: its outbox cannot be kept.
         """
         return seq not in self._account((node, ep)).stored
 
@@ -209,7 +208,7 @@ class Draft:
         """Count a message as stored; False for a duplicate, which is counted as one.
 
         Raises:
-            Refused: its number cannot be kept now.
+            DraftRefused: its number cannot be kept now.
         """
         account = self._account((node, ep))
         stored = account.stored
@@ -217,7 +216,7 @@ class Draft:
             account.duplicates += 1
             return False
         if len(stored) >= MAX_RANGES // self._outboxes(node) and not (seq - 1 in stored or seq + 1 in stored):
-            raise Refused(f"{node} ep {ep}: too many holes between what arrived, {len(stored)}")
+            raise DraftRefused(f"{node} ep {ep}: too many holes between what arrived, {len(stored)}")
         reached = stored.highest()
         if seq > reached + 1:
             account.holes = [*account.holes[-MAX_HOLES + 1 :], (reached + 1, seq - 1, account.last or at_ms)]
@@ -243,13 +242,13 @@ class Draft:
         """Note a declared gap.
 
         Raises:
-            Refused: there are too many already.
+            DraftRefused: there are too many already.
         """
         account = self._account((node, ep))
         for first, last in lost:
             if account.lost and account.lost[-1][2] == why and account.lost[-1][1] + 1 == first:
                 account.lost[-1] = (account.lost[-1][0], last, why)
             elif len(account.lost) >= MAX_RANGES // self._outboxes(node):
-                raise Refused(f"{node} ep {ep}: {len(account.lost)} gaps were declared already")
+                raise DraftRefused(f"{node} ep {ep}: {len(account.lost)} gaps were declared already")
             elif (first, last, why) not in account.lost[-8:]:
                 account.lost.append((first, last, why))

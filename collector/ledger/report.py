@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import Struct
 
 from collector.ledger.account import Account
-from collector.ledger.balance import SHOWN, Balance, Known
-from collector.ledger.ledger import Ledger, totals
-from collector.ledger.statements import Day, Part, stored_rows
+from collector.ledger.balance import SHOWN, Balance, Known, totals
+from collector.ledger.ledger import Ledger
+from collector.ledger.statements import Day, StatedPart, stored_rows
 from wire.custody import key_id
 from wire.ranges import Range
 
@@ -92,7 +92,7 @@ class PilotLine(Sums):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReportFilter:
     """What is asked for: `tenant/pilot`, a node, a day, `device/stream`, days from `since` on; "" is all."""
 
     pilot: str = ""
@@ -119,7 +119,7 @@ def pilot_of(node: str) -> str:
     return "/".join(node.split("/")[:2])
 
 
-def account(ledger: Ledger, wanted: Wanted, *, detailed: bool) -> dict[str, Any]:
+def account(ledger: Ledger, wanted: ReportFilter, *, detailed: bool) -> dict[str, Any]:
     """The whole answer: entries and totals, sums per pilot and day, keys, and `days` in detail if wanted."""
     entries = [one for one in ledger.entries() if wanted.node_is(one.node)]
     lines = day_lines(ledger, wanted)
@@ -139,7 +139,7 @@ def account(ledger: Ledger, wanted: Wanted, *, detailed: bool) -> dict[str, Any]
     return {**found, "days": lines} if detailed else found
 
 
-def day_lines(ledger: Ledger, wanted: Wanted) -> list[DayLine]:
+def day_lines(ledger: Ledger, wanted: ReportFilter) -> list[DayLine]:
     """The proof, ordered by day, then node."""
     found = [
         line
@@ -169,7 +169,7 @@ def pilot_lines(lines: Iterable[DayLine]) -> list[PilotLine]:
 class _Piece:
     """Numbers `first..last` of one part, and the rows of its streams that are stored."""
 
-    part: Part
+    part: StatedPart
     first: int
     last: int
     within: dict[str, int] = field(default_factory=dict)
@@ -184,13 +184,13 @@ class _OfOutbox:
         self._balance = Balance(known)
         self._days = days
 
-    def lines(self, wanted: Wanted) -> Iterator[DayLine]:
+    def lines(self, wanted: ReportFilter) -> Iterator[DayLine]:
         account, balance = self._known.account, self._balance
-        begin = account.book.said.begin or balance.taken + 1
+        begin = account.book.stated.begin or balance.taken + 1
         if begin > 1 and wanted.day_is(UNDATED):
             line = self._line(UNDATED, [(1, min(begin - 1, balance.taken))])
             line.doubt = "no signed statement tells of it"
-            if not account.book.said.begin:
+            if not account.book.stated.begin:
                 _count_unsigned(line, account, wanted)
             yield line
         pieces = self._pieces()
@@ -214,7 +214,7 @@ class _OfOutbox:
                 piece.within, piece.beyond = within, beyond
         return found
 
-    def _signed(self, day: str, pieces: Sequence[_Piece], wanted: Wanted) -> DayLine:
+    def _signed(self, day: str, pieces: Sequence[_Piece], wanted: ReportFilter) -> DayLine:
         line = self._line(day, [(piece.first, piece.last) for piece in pieces])
         parts = [piece.part for piece in pieces]
         line.statements = sum(part.statements for part in parts)
@@ -234,7 +234,7 @@ class _OfOutbox:
 
     def _forked(self, runs: set[int]) -> str:
         """What speaks for two histories under the same numbers: the second was taken for duplicates."""
-        chains = self._known.account.book.said.chains
+        chains = self._known.account.book.stated.chains
         begins = sorted({part.run for one in self._days.values() for part in one.parts})
         for run in sorted(runs & chains.keys()):
             if chains[run].forked:
@@ -281,7 +281,7 @@ def _count_rows(streams: dict[str, StreamShare], piece: _Piece) -> None:
         share.rows_stored += part.settled.get(name, 0) + piece.within.get(name, 0) + extra
 
 
-def _count_unsigned(line: DayLine, account: Account, wanted: Wanted) -> None:
+def _count_unsigned(line: DayLine, account: Account, wanted: ReportFilter) -> None:
     """Of a node that states nothing: its rows are numbered all the same, up to the last that came."""
     for streams in account.book.rows.values():
         for name, ranges in streams.items():

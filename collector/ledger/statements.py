@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
+from collector.store.marks import Book, Chain
 from wire.custody import Statement, digest, key_id, read, signed_form
 from wire.errors import WireError
 from wire.messages import Event
@@ -20,8 +19,6 @@ from wire.ranges import Ranges
 log = logging.getLogger(__name__)
 
 MAX_RUNS = 20  # of an outbox whose row numbers are kept; of older ones only counts
-MAX_STREAMS = 2_000  # of a run
-MAX_HOLES = 5_000  # between the rows of a stream; more of them are not numbers of ours
 MAX_PARTS = 200  # of one day: more are restarts without end
 MAX_DAYS = 4_000  # of an outbox: eleven years, or a node that makes days up
 MAX_CHAINS = 8  # newest runs whose statements are compared with one another
@@ -30,7 +27,7 @@ _NOT_ACCEPTED = "its key {} is not accepted"
 MAX_STRANGE = 20  # keys of a node that are not accepted
 
 
-class Part(Struct, omit_defaults=True):
+class StatedPart(Struct, omit_defaults=True):
     """Numbers `first..upto` of one run and day, as stated; `end` is its last number, 0 while open.
 
     `streams`: messages, numbers of the first and last row. `settled`: rows of it that were stored when the
@@ -53,10 +50,10 @@ class Part(Struct, omit_defaults=True):
 class Day(Struct):
     """The parts of one UTC day of one outbox; `coarse` when the oldest were joined, rows left out."""
 
-    parts: list[Part] = []
+    parts: list[StatedPart] = []
     coarse: bool = False
 
-    def part(self, first: int) -> Part | None:
+    def part(self, first: int) -> StatedPart | None:
         """The part that begins with this number."""
         return next((part for part in self.parts if part.first == first), None)
 
@@ -79,102 +76,6 @@ class Ring(Struct):
     def of(self, key: str) -> KeySeen | None:
         """What is known of a key."""
         return next((one for one in self.keys if one.key == key), None)
-
-
-class Chain(Struct):
-    """Which statements of a run came, and those whose neighbours did not: n -> its digest and its `prev`.
-
-    `forked`: two that cannot both be of one run were signed.
-    """
-
-    seen: list[tuple[int, int]] = []
-    ends: dict[int, tuple[str, str]] = {}
-    forked: bool = False
-
-
-class Said(Struct, omit_defaults=True):
-    """What an outbox's statements amount to; never changed in place but in a draft."""
-
-    chains: dict[int, Chain] = {}  # by run
-    statements: int = 0  # that were verified
-    begin: int = 0  # lowest number that one tells of
-    acked: int = 0  # newest word of the node: everything up to here was acknowledged
-    told: int = 0  # when the newest was made, ms by the node's clock
-    sent: int = 0
-    dropped: dict[str, dict[str, tuple[int, int]]] = {}
-    refused: dict[str, int] = {}  # why -> how many were not taken
-    refused_why: str = ""  # the newest of them
-    refused_at: int = 0  # when it was received, ms
-
-
-class SavedBook(Struct, omit_defaults=True):
-    """A `Book` as it lies in the store."""
-
-    rows: dict[int, dict[str, list[tuple[int, int]]]] = {}
-    said: Said = field(default_factory=Said)
-
-
-@dataclass(slots=True)
-class Book:
-    """What is known of one outbox besides which numbers are stored."""
-
-    rows: dict[int, dict[str, Ranges]] = dataclass_field(default_factory=dict)  # run, stream: rows stored
-    said: Said = dataclass_field(default_factory=Said)
-    own: set[tuple[int, str]] = dataclass_field(default_factory=set)  # ranges that no copy shares
-
-    def copy(self) -> Book:
-        """A draft; ranges are shared until they change."""
-        said = replace(
-            self.said,
-            chains=dict(self.said.chains),
-            refused=dict(self.said.refused),
-        )
-        self.own = set()
-        return Book({run: dict(streams) for run, streams in self.rows.items()}, said)
-
-    def saved(self) -> SavedBook:
-        """The form that is stored."""
-        rows = {
-            run: {stream: list(ranges) for stream, ranges in streams.items()}
-            for run, streams in self.rows.items()
-        }
-        return SavedBook(rows, self.said)
-
-    @classmethod
-    def of(cls, saved: SavedBook) -> Book:
-        """From the form that is stored."""
-        rows = {
-            run: {stream: Ranges(ranges) for stream, ranges in streams.items()}
-            for run, streams in saved.rows.items()
-        }
-        return cls(rows, saved.said)
-
-    def united(self, other: Book) -> Book:
-        """This book with the rows that another copy of it knows as well."""
-        for run, streams in other.rows.items():
-            mine = self.rows.setdefault(run, {})
-            for stream, ranges in streams.items():
-                if stream in mine:
-                    mine[stream].update(ranges)
-                else:
-                    mine[stream] = ranges
-        return self
-
-    def number(self, no: tuple[int, int], stream: str, rows: int) -> None:
-        """Note that rows with these numbers are stored."""
-        run, first = no
-        streams = self.rows.setdefault(run, {})
-        ranges = streams.get(stream)
-        if ranges is None:
-            if len(streams) >= MAX_STREAMS:
-                return
-            ranges = streams[stream] = Ranges()
-            self.own.add((run, stream))
-        elif (run, stream) not in self.own:
-            ranges = streams[stream] = ranges.copy()
-            self.own.add((run, stream))
-        if len(ranges) < MAX_HOLES or first - 1 in ranges or first + rows in ranges:
-            ranges.add(first, first + rows - 1)
 
 
 class Days:
@@ -235,17 +136,18 @@ class Statements:
         except WireError as error:
             why = str(error)
             log.warning("%s ep %s: a custody statement is not taken: %s", node, event.ep, why)
-            said = book.said
-            if len(said.refused) < MAX_REASONS or why in said.refused:
-                said.refused[why] = said.refused.get(why, 0) + 1
-            said.refused_why, said.refused_at = why, recv_ms
+            stated = book.stated
+            if len(stated.refused) < MAX_REASONS or why in stated.refused:
+                stated.refused[why] = stated.refused.get(why, 0) + 1
+            stated.refused_why, stated.refused_at = why, recv_ms
             return
-        if book.said.refused_why == _NOT_ACCEPTED.format(key_id(statement.key)):
-            book.said.refused_at = 0  # people accepted it meanwhile
-        book.said.statements += 1
-        if event.ts >= book.said.told:
-            book.said.told, book.said.sent, book.said.dropped = event.ts, statement.sent, statement.dropped
-        book.said.acked = max(book.said.acked, statement.acked)
+        if book.stated.refused_why == _NOT_ACCEPTED.format(key_id(statement.key)):
+            book.stated.refused_at = 0  # people accepted it meanwhile
+        stated = book.stated
+        stated.statements += 1
+        if event.ts >= stated.made_at:
+            stated.made_at, stated.sent, stated.dropped = event.ts, statement.sent, statement.dropped
+        stated.acked = max(stated.acked, statement.acked)
         self._place(book, (node, event.ep), statement, event.ts)
 
     def _verified(
@@ -283,7 +185,7 @@ class Statements:
 
     def _link(self, book: Book, statement: Statement, name: str) -> None:
         """Compare it with its neighbours in the run's chain; two that differ mean a copied key."""
-        chain = book.said.chains.get(statement.run, Chain())
+        chain = book.stated.chains.get(statement.run, Chain())
         seen, ends, n = Ranges(chain.seen), dict(chain.ends), statement.n
         before, after, same = ends.get(n - 1), ends.get(n + 1), ends.get(n)
         forked = (before and before[0] != statement.prev) or (after and after[1] != name)
@@ -292,7 +194,7 @@ class Statements:
         elif (n == 1) == bool(statement.prev):
             forked = True
         if forked:
-            book.said.chains[statement.run] = Chain(chain.seen, chain.ends, forked=True)
+            book.stated.chains[statement.run] = Chain(chain.seen, chain.ends, forked=True)
             raise WireError("it does not continue the statement before it: is there a copy of this node?")
         if n in seen:
             raise WireError("a statement of this number was there before")
@@ -303,17 +205,17 @@ class Statements:
                 del ends[at]
         while len(ends) > 100:
             del ends[min(ends)]
-        book.said.chains[statement.run] = Chain(list(seen), ends, chain.forked)
-        while len(book.said.chains) > MAX_CHAINS:
-            del book.said.chains[min(book.said.chains)]
+        book.stated.chains[statement.run] = Chain(list(seen), ends, chain.forked)
+        while len(book.stated.chains) > MAX_CHAINS:
+            del book.stated.chains[min(book.stated.chains)]
 
     def _place(self, book: Book, key: tuple[str, str], statement: Statement, ts: int) -> None:
         day = self._day(key, statement.day)
         part = day.part(statement.first)
         if part is None:
-            part = Part(statement.run, statement.first, statement.first)
+            part = StatedPart(statement.run, statement.first, statement.first)
             self._insert(key, day, part)
-            book.said.begin = min(book.said.begin or part.first, part.first)
+            book.stated.begin = min(book.stated.begin or part.first, part.first)
         if part.run != statement.run:
             return  # nothing that a sound node says
         part.statements += 1
@@ -323,7 +225,7 @@ class Statements:
         while len(book.rows) > MAX_RUNS:
             self.settle(book, key)
 
-    def _insert(self, key: tuple[str, str], day: Day, part: Part) -> None:
+    def _insert(self, key: tuple[str, str], day: Day, part: StatedPart) -> None:
         """Every number is in one part: the one before ends where this begins, this where the next begins."""
         others = self._parts(key)
         at = bisect_left(others, part.first, key=lambda one: one.first)
@@ -346,7 +248,7 @@ class Statements:
             part.settled = _sum(part.settled, within)
             part.extra = _sum(part.extra, beyond)
 
-    def _parts(self, key: tuple[str, str]) -> list[Part]:
+    def _parts(self, key: tuple[str, str]) -> list[StatedPart]:
         """All of an outbox, in order; asked for at restarts, new days and nothing else."""
         days = {*self._known.bodies(key), *(day for of, day in self._days if of == key)}
         return sorted((part for day in days for part in self._day(key, day).parts), key=lambda one: one.first)
@@ -361,7 +263,7 @@ class Statements:
 Counts = dict[str, int]  # by stream
 
 
-def stored_rows(parts: Sequence[Part], streams: Mapping[str, Ranges]) -> list[tuple[Counts, Counts]]:
+def stored_rows(parts: Sequence[StatedPart], streams: Mapping[str, Ranges]) -> list[tuple[Counts, Counts]]:
     """Of the parts of one run in order: rows stored within each, and rows after it that no part tells of."""
     found: list[tuple[Counts, Counts]] = [({}, {}) for _ in parts]
     for stream, ranges in streams.items():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import select
+import socket
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -16,12 +19,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from collector.mqtt.packet_socket import Buffered, Publish
+from collector.mqtt.packet_socket import PacketSocket, PublishPacket
 from collector.mqtt.probe import SYSTEM, Probe
+from wire.broker import Broker
+from wire.clock import Clock
 from wire.topics import ROOT
-
-if TYPE_CHECKING:
-    from collector.mqtt.link import Link
 
 _SYSTEM = SYSTEM.encode()
 NODE = f"{ROOT}/+/+/+/+"
@@ -34,20 +36,20 @@ MAX_INFLIGHT = 100  # own messages the broker has not acknowledged yet
 KEEPALIVE_S = 20
 CONNECT_S = 10.0
 _UNSPECIFIED = 128  # a reason code
-SILENCE_S = 30.0  # connected, nothing to hold back, not even the own probe: the connection is made anew
-OWED_S = 5.0  # a PUBACK for an ack: on a connection for acks alone nothing can delay it so long
-HELD_S = 5.0  # nothing was settled for so long though something is open: the store is stuck, not the broker
+SILENCE_S = 30.0  # connected and reading, but nothing arrives, not even the own probe: connect again
+OWED_S = 5.0  # for the PUBACK of an ack; on a connection that carries acks alone nothing delays it longer
+HELD_S = 5.0  # without a settled message though some are open: the store is stuck, not the broker
 PROBE_EVERY_S = 8.0
-# nats-server can miss a status published while a new session subscribes: neither live nor as retained.
-# Subscribing again brings what is retained once more.
+# nats-server can lose a status that is published while a new session subscribes, live and retained.
+# A second subscription brings the retained messages once more.
 ASK_AGAIN_S = (2.0, 20.0)  # after coming online
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message as it came; `token` settles it: (connection, mid), or None for QoS 0.
+    """A message as it arrived; `token` settles it: (connection, mid), or None for QoS 0.
 
-    `dup`: the broker says that it may have delivered it before.
+    `dup`: by its flag the broker may have delivered it before.
     """
 
     topic: str
@@ -58,10 +60,54 @@ class Incoming:
     dup: bool = False
 
 
-class Connection:
-    """One paho client for one connection, driven by the link's thread: no other thread touches it."""
+class Owner(Protocol):
+    """What a connection needs of the link that drives it."""
 
-    def __init__(self, link: Link, version: MQTTProtocolVersion) -> None:
+    broker: Broker
+    client_id: str
+    username: str
+    clock: Clock
+    receives: bool  # False: it carries acks alone
+    connections: int  # how many there were
+    settled: deque[tuple[int, int]]
+    outgoing: deque[tuple[str, bytes]]
+    stopping: threading.Event
+    wake_in: socket.socket
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether nothing is to be received now."""
+        ...
+
+    def on_message(self, message: Incoming, /) -> None:
+        """Take a received message."""
+        ...
+
+    def turn(self, now_s: float, /) -> None:
+        """Set the time for `admits`."""
+        ...
+
+    def admits(self, topic: bytes, /) -> bool:
+        """Whether the node of this topic may publish now."""
+        ...
+
+    def take_back(self) -> None:
+        """Move the acks that another connection cannot send to `outgoing`."""
+        ...
+
+    def came_online(self) -> None:
+        """The connection is subscribed."""
+        ...
+
+    def count_rebuilt(self) -> None:
+        """The connection ends itself because nothing comes through it."""
+        ...
+
+
+class Connection:
+    """One paho client for one connection; only the link's thread touches it."""
+
+    def __init__(self, link: Owner, version: MQTTProtocolVersion) -> None:
         self.was_online = False
         self.refused_version = False
         self._link = link
@@ -69,8 +115,9 @@ class Connection:
         self._why = ""
         link.connections += 1
         self._number = link.connections
-        self._open = 0  # messages handed over that nobody has settled yet
+        self._open = 0  # messages handed over and not settled yet
         self._limit = MAX_INFLIGHT
+        self._ending = False  # nothing more is handed over
         self._owed: dict[int, tuple[float, str, bytes]] = {}  # mid -> since when, what was published
         self._heard_at = self._settled_at = time.monotonic()
         self._probe = Probe(link.client_id)
@@ -94,11 +141,13 @@ class Connection:
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
-        client.on_socket_register_write = _nothing  # makes paho queue instead of writing where it stands
+        client.on_socket_register_write = (
+            _nothing  # makes paho queue its packets instead of sending them at once
+        )
         return client
 
     def serve(self) -> str:
-        """Connect and receive until the connection ends; returns why it did."""
+        """Connect and receive until the connection ends; returns the reason."""
         link, broker = self._link, self._link.broker
         password = broker.password()
         if broker.username or password:
@@ -122,14 +171,14 @@ class Connection:
                 return "stopped"
             if not self.was_online and time.monotonic() - began > CONNECT_S:
                 self.refused_version = True
-                return f"it took the connection and answered nothing for {CONNECT_S:g} s"
+                return f"it accepted the connection and did not answer within {CONNECT_S:g} s"
             self._turn(sock)
         if not self.was_online and not self._why:
-            self.refused_version = True  # closed without a word: nats-server does so with MQTT 5
+            self.refused_version = True  # closed without a reason: nats-server does so with MQTT 5
         return self._why or "the connection ended"
 
     def _turn(self, sock: Any) -> None:
-        """Wait for something to do, and do it."""
+        """Wait until there is something to do, and do it."""
         link, full = self._link, self._link.is_holding
         poll = select.poll()
         reading = 0 if full else select.POLLIN
@@ -148,7 +197,7 @@ class Connection:
         self._look_after(full)
 
     def _read(self, sock: Any) -> None:
-        """Take what is there: PUBLISH packets by ourselves, the others by paho."""
+        """Read what is there: PUBLISH packets here, all others by paho."""
         link, now_s = self._link, time.monotonic()
         sock.fill()
         link.turn(now_s)
@@ -173,7 +222,7 @@ class Connection:
             return
         link.take_back()
         buffered: Any = sock
-        settled = len(link.settled)  # what is settled goes after its acks: a broker takes them in turn
+        settled = len(link.settled)  # their PUBACKs go after the acks: a broker handles packets in order
         while link.outgoing and len(self.client._out_messages) < self._limit:
             topic, body = link.outgoing.popleft()
             properties = None
@@ -194,10 +243,10 @@ class Connection:
     def _look_after(self, full: bool) -> None:
         now = time.monotonic()
         if full or (self._open and now - self._settled_at > HELD_S):
-            self._heard_at = now  # it may well wait for us: silence proves nothing
+            self._heard_at = now  # the broker may be waiting for PUBACKs: silence proves nothing
             self._probe.excuse()
         if not full and self.client.socket() is not None:
-            self.client.loop_misc()  # not while full: answers to its pings are not read then
+            self.client.loop_misc()  # not while full: the answers to its pings are not read then
         if not self.was_online:
             return
         if not self._link.receives:
@@ -206,16 +255,16 @@ class Connection:
             return
         if now - self._probed_at > PROBE_EVERY_S:
             self._probed_at = now
-            # QoS 1 travels the way of the data; while nothing is read, QoS 0 keeps the broker from giving up
+            # QoS 1 takes the way of the data; while nothing is read, QoS 0 keeps the connection alive
             for topic, body in self._probe.next():
                 self.client.publish(topic, body, qos=0 if full else 1)
         if self._asked < len(ASK_AGAIN_S) and now - self._online_at > ASK_AGAIN_S[self._asked]:
             self._asked += 1
             self._subscribe([(f"{NODE}/{tail}", 1) for tail in RETAINED])
         if now - self._heard_at > SILENCE_S:
-            self._deaf(f"connected, but nothing came through for {SILENCE_S:g} s, not even the own probe")
+            self._deaf(f"connected, but nothing arrived for {SILENCE_S:g} s, not even the own probe")
         elif dead := self._probe.dead(now, SILENCE_S):
-            self._deaf(f"connected, but no {dead} came through for {SILENCE_S:g} s, nor the own probe")
+            self._deaf(f"connected, but no {dead} arrived for {SILENCE_S:g} s, and neither did the own probe")
 
     def _deaf(self, why: str) -> None:
         self._why = why
@@ -265,14 +314,14 @@ class Connection:
 
     def _on_disconnect(self, _client: Any, _user: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
         if not self._why:
-            # what paho says of an end without a word: the broker was stopped, or the line was cut
+            # 128 is paho's code for an end without a reason: the broker was stopped, or the line was cut
             self._why = "the connection ended" + ("" if code.value == _UNSPECIFIED else f": {code}")
         if "taken over" in str(code).lower():
             self._why = (
                 f"another client connected as {self._link.client_id!r}: give each collector its own id"
             )
 
-    def _take(self, sock: Any, publish: Publish, now_s: float) -> None:
+    def _take(self, sock: Any, publish: PublishPacket, now_s: float) -> None:
         link, mid = self._link, publish.mid
         if mid:
             self._heard_at = now_s
@@ -281,11 +330,11 @@ class Connection:
             if mid:
                 sock.puback(mid)
             return
-        if not link.admits(
-            publish.topic
-        ):  # acknowledged to nobody but the broker: from an outbox it comes again
+        if not link.admits(publish.topic):
             if mid:
-                sock.puback(mid)
+                sock.puback(mid)  # for the broker alone: without an ack the node's outbox sends it again
+            return
+        if self._ending:
             return
         topic = publish.topic.decode(errors="backslashreplace")
         self._probe.flows(topic)
@@ -295,9 +344,9 @@ class Connection:
         link.on_message(Incoming(topic, publish.body, recv_ms, publish.retained, token, publish.dup))
 
     def _end(self) -> None:
-        """Send what is settled and say goodbye, within a second."""
+        """Send what is settled and a DISCONNECT, within a second."""
         deadline = time.monotonic() + 1.0
-        self._link.on_message = _nothing
+        self._ending = True
         self._send()
         while (sock := self.client.socket()) is not None and time.monotonic() < deadline:
             self._write()
@@ -311,7 +360,7 @@ class Connection:
         self.client.loop_write()
 
     def close(self) -> None:
-        """Drop the socket, whatever state it is in; what the broker did not take is to be sent again."""
+        """Drop the socket in whatever state it is; queue again what the broker did not acknowledge."""
         self._link.outgoing.extendleft((topic, body) for _, topic, body in reversed(self._owed.values()))
         self._owed.clear()
         sock = self.client.socket()
@@ -321,15 +370,15 @@ class Connection:
 
 
 class _Client(mqtt.Client):
-    """paho's client on a socket that is read in large pieces: paho itself asks for single bytes."""
+    """paho's client on a socket that reads in large pieces; paho itself reads single bytes."""
 
     def _create_socket(self) -> Any:
         sock: Any = super()._create_socket()
-        return Buffered(sock)
+        return PacketSocket(sock)
 
 
 def _properties(packet: int) -> Any:
-    return Properties(packet)  # type: ignore[no-untyped-call]  # paho leaves it without annotations
+    return Properties(packet)  # type: ignore[no-untyped-call]  # paho has no annotations here
 
 
 def _nothing(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The durable MQTT connection of the collector: one thread, a persistent session, acknowledged by hand."""
+"""The collector's durable link to the broker: one thread, a persistent session, acknowledged by hand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
@@ -22,13 +22,12 @@ from wire.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Incoming", "Link", "LinkState"]
-
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-_FREE = 1_000  # acks that wait for the connection of their own; more go over the other
+ACK_BACKOFF_S = (1.0, 5.0, 30.0, 300.0)
+_FREE = 1_000  # acks that wait for their own link; more of them go over the receiving link
 _TAKEN_OVER_S = 3.0
 _STRIKES = 2
-_OUTGOING = 20_000  # acks that wait for a connection; what falls out comes again from its node
+_OUTGOING = 20_000  # acks that wait for a connection; the node sends again what loses its ack here
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +42,24 @@ class LinkState:
     rebuilt: int = 0  # connections ended because nothing came through them
 
 
+class Watcher(Protocol):
+    """Follows a link's connections, in the link's thread."""
+
+    def came_online(self, link: Link) -> None:
+        """A connection is subscribed."""
+        ...
+
+    def was_lost(self, link: Link, why: str, *, is_new: bool) -> None:
+        """A connection ended or an attempt failed; `is_new` unless it did for the same reason before."""
+        ...
+
+
 class Link:
-    """Receives in its own thread, for ever: `on_message` must not block and is called from there.
+    """Connects and receives in its own thread, without end; `on_message` is called there and must not block.
 
-    While `is_full()` nothing is read, so that what waits, waits at the broker. Acks go over `acks` while that
-    is there; `turn` and `admits` are those of `collector.mqtt.node_quota.Quota`.
+    While `is_full()` nothing is read, so messages wait at the broker. Acks go over `acks` while that is
+    online. `turn` and `admits` are those of `collector.mqtt.node_quota.NodeQuota`.
     """
-
-    receives = True
-    pauses_s: Sequence[float] = BACKOFF_S
 
     def __init__(
         self,
@@ -64,56 +72,66 @@ class Link:
         admits: Callable[[bytes], bool] = lambda _topic: True,
         turn: Callable[[float], None] = lambda _now_s: None,
         acks: AckLink | None = None,
+        receives: bool = True,
+        username: str = "",
+        pauses_s: Sequence[float] | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.broker = broker
         self.client_id = client_id
         self.state = LinkState("connecting", clock.now_ms())
-        # what a connection works with, in the link's own thread
+        # what a connection uses, in the link's own thread: see `collector.mqtt.connection.Owner`
         self.clock = clock
         self.on_message = on_message
         self.admits = admits
         self.turn = turn
         self.acks = acks
-        self.username = client_id
-        self.connections = 0  # how many there were
+        self.receives = receives
+        self.username = username or client_id
+        self.connections = 0
         self.settled: deque[tuple[int, int]] = deque()
         self.outgoing: deque[tuple[str, bytes]] = deque(maxlen=_OUTGOING)
         self.stopping = threading.Event()
         self.wake_in, self._wake_out = socket.socketpair()
-        self._is_full = is_full
-        self._version = (
+        self.version = (
             MQTTProtocolVersion.MQTTv311 if broker.protocol == "3.1.1" else MQTTProtocolVersion.MQTTv5
         )
+        self._is_full = is_full
+        self._pauses_s = BACKOFF_S if pauses_s is None else pauses_s
+        self._watcher = _ReceivingWatcher(acks) if watcher is None else watcher
         self._held = threading.Event()
         self.wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="collector-link", daemon=True)
-        self._told = ""  # the last loss that was logged
+        self._reported = ""  # the last loss that the watcher got as new
 
     def start(self) -> None:
-        """Begin connecting."""
+        """Start to connect."""
         self._thread.start()
 
     def settle(self, tokens: Iterable[tuple[int, int]], acks: Iterable[tuple[str, bytes]] = ()) -> None:
         """Acknowledge messages to the broker, then publish acks; any thread, returns at once."""
         self.settled.extend(tokens)
         if self.acks is not None and self.acks.is_free:
-            self.acks.settle((), acks)
+            self.acks.send(acks)
         else:
             self.outgoing.extend(acks)
-        with contextlib.suppress(BlockingIOError):  # full of wake-ups: it is awake
+        with contextlib.suppress(BlockingIOError):  # full of wake-ups: the thread is awake
             self._wake_out.send(b"w")
 
     def take_back(self) -> None:
-        """What the connection for acks cannot send goes over this one."""
+        """Queue here the acks that the link for acks cannot send."""
         if self.acks is not None and not self.acks.is_free:
-            with contextlib.suppress(IndexError):
-                while True:
-                    self.outgoing.append(self.acks.outgoing.popleft())
+            self.outgoing.extend(self.acks.waiting())
 
     def hold(self) -> None:
-        """Receive nothing more, but go on sending: the first half of stopping."""
+        """Stop receiving but go on sending: the first half of stopping."""
         self._held.set()
+
+    @property
+    def has_started(self) -> bool:
+        """Whether `start` was called."""
+        return self._thread.ident is not None
 
     @property
     def is_alive(self) -> bool:
@@ -131,131 +149,161 @@ class Link:
             self.acks.stop()
         self.stopping.set()
         self.settle(())
-        if self._thread.ident is not None:
+        if self.has_started:
             self._thread.join(2 * CONNECT_S)
         self.wake_in.close()
         self._wake_out.close()
-        self._note("stopped", "")
+        self.note("stopped", "")
 
     def _run(self) -> None:
         failures = 0
         while not self.stopping.is_set():
-            connection = Connection(self, self._version)
+            connection = Connection(self, self.version)
             try:
                 why = connection.serve()
             except (OSError, ValueError, ConfigError) as error:
                 why = _reason(error)
-            except Exception as error:  # whatever paho makes of a peer's bytes: the next connection is new
+            except Exception as error:  # paho may raise anything for a peer's bytes: connect again
                 why = f"{type(error).__name__}: {error}"
-                if why != self._told:
-                    log.exception("the MQTT connection failed in an unforeseen way")
+                if why != self._reported:
+                    log.exception("the MQTT connection failed with an unexpected error: please report this")
             finally:
                 connection.close()
             if self.stopping.is_set():
                 return
             failures = 0 if connection.was_online else failures + 1
             if not connection.was_online and connection.refused_version and self.broker.protocol == "auto":
-                self._version = _other(self._version)
-                if not self._told and self._version == MQTTProtocolVersion.MQTTv311:
+                self.version = _other(self.version)
+                if not self._reported and self.version == MQTTProtocolVersion.MQTTv311:
                     self._fall_back(why)
                     continue
             self._lost(why)
-            self.stopping.wait(self.pauses_s[min(failures, len(self.pauses_s) - 1)])
+            self.stopping.wait(self._pauses_s[min(failures, len(self._pauses_s) - 1)])
 
-    def _note(self, state: Literal["connecting", "online", "offline", "stopped"], why: str) -> None:
+    def note(self, state: Literal["connecting", "online", "offline", "stopped"], why: str) -> None:
+        """Set the state that people and monitors see."""
         before = self.state
         since = before.since if before.state == state else self.clock.now_ms()
         self.state = LinkState(
             state,
             since,
             why,
-            "5" if self._version == MQTTProtocolVersion.MQTTv5 else "3.1.1",
+            "5" if self.version == MQTTProtocolVersion.MQTTv5 else "3.1.1",
             before.connects + (state == "online"),
             before.rebuilt,
         )
 
     def _lost(self, why: str) -> None:
-        if self._told != why:
-            log.warning("no broker at %s: %s; trying on", self.broker.url, why)
-            self._told = why
-        self._note("offline", why)
-        if self.acks is not None:
-            self.acks.main_lost()
+        is_new, self._reported = self._reported != why, why
+        self.note("offline", why)
+        self._watcher.was_lost(self, why, is_new=is_new)
 
     def _fall_back(self, why: str) -> None:
-        # what nats-server always does; that nothing answers at all is told after the next attempt
-        self._told = "MQTT 5 was not taken"
+        # nats-server always causes this. A broker that is away is reported after the next attempt.
+        self._reported = "MQTT 5 was refused"
         log.info("broker %s does not take MQTT 5 (%s): trying MQTT 3.1.1", self.broker.url, why)
-        self._note("connecting", "")
+        self.note("connecting", "")
 
     def came_online(self) -> None:
         """The connection is subscribed."""
-        self._note("online", "")
-        log.info("connected to %s with MQTT %s", self.broker.url, self.state.protocol)
-        self._told = ""
-        if self.acks is not None:
-            self.acks.main_online(self._version)
+        self.note("online", "")
+        self._reported = ""
+        self._watcher.came_online(self)
 
     def count_rebuilt(self) -> None:
-        """The connection ends itself, because nothing comes through it."""
+        """The connection ends itself because nothing comes through it."""
         self.state = replace(self.state, rebuilt=self.state.rebuilt + 1)
 
 
-class AckLink(Link):
-    """A connection for acks alone: a broker takes each connection's packets in turn.
+class _ReceivingWatcher:
+    """Logs the receiving link's changes and starts the link for acks."""
 
-    On the receiving one they stand behind a PUBACK for each message of a flood. Where the broker does not
-    give a second connection, they go over that one all the same.
+    def __init__(self, acks: AckLink | None) -> None:
+        self._acks = acks
+
+    def came_online(self, link: Link) -> None:
+        log.info("connected to %s with MQTT %s", link.broker.url, link.state.protocol)
+        if self._acks is not None:
+            self._acks.main_online(link.version)
+
+    def was_lost(self, link: Link, why: str, *, is_new: bool) -> None:
+        if is_new:
+            log.warning("no broker at %s: %s; retrying", link.broker.url, why)
+        if self._acks is not None:
+            self._acks.main_lost()
+
+
+class AckLink:
+    """A second link, for acks alone: a broker handles the packets of each connection in order.
+
+    On the receiving connection acks wait behind a PUBACK for each message of a flood. Where the broker does
+    not give a second connection, acks go over the receiving one.
     """
 
-    receives = False
-    pauses_s = (1.0, 5.0, 30.0, 300.0)
-
     def __init__(self, broker: Broker, client_id: str, clock: Clock) -> None:
-        super().__init__(
-            broker, f"{client_id}-acks", clock, on_message=lambda _message: None, is_full=lambda: False
+        self.link = Link(
+            broker,
+            f"{client_id}-acks",
+            clock,
+            on_message=lambda _message: None,
+            is_full=lambda: False,
+            receives=False,
+            username=client_id,
+            pauses_s=ACK_BACKOFF_S,
+            watcher=self,
         )
-        self.username = client_id
+        self._client_id = client_id
         self._online_at = 0.0
         self._strikes = 0
 
     @property
     def is_free(self) -> bool:
-        """Whether it takes more now."""
-        return self.state.state == "online" and len(self.outgoing) < _FREE
+        """Whether it takes more acks now."""
+        return self.link.state.state == "online" and len(self.link.outgoing) < _FREE
+
+    def send(self, acks: Iterable[tuple[str, bytes]]) -> None:
+        """Publish acks; any thread, returns at once."""
+        self.link.settle((), acks)
+
+    def waiting(self) -> Iterator[tuple[str, bytes]]:
+        """Take away the acks that wait here, the oldest first."""
+        with contextlib.suppress(IndexError):  # its own thread takes from the same end
+            while True:
+                yield self.link.outgoing.popleft()
 
     def main_online(self, version: MQTTProtocolVersion) -> None:
-        """The receiving connection is there, with this protocol: begin."""
-        if self._thread.ident is None and not self.stopping.is_set():
-            self._version = version
-            self.start()
+        """The receiving link is online with this protocol: start."""
+        if not self.link.has_started and not self.link.stopping.is_set():
+            self.link.version = version
+            self.link.start()
 
     def main_lost(self) -> None:
-        """The receiving connection ended. Twice just after this one came: both have one client id there."""
+        """The receiving link lost its connection.
+
+        Twice just after this one came online: the broker gives both connections one client id.
+        """
         if self.is_free and time.monotonic() - self._online_at < _TAKEN_OVER_S:
             self._strikes += 1
             if self._strikes == _STRIKES:
-                self.stopping.set()
-                self._note("stopped", "the broker takes it for the receiving connection")
+                self.link.stopping.set()
+                self.link.note("stopped", "the broker takes it for the receiving connection")
                 log.warning(
-                    "broker %s gives every connection of %r one client id: acks go over the other",
-                    self.broker.url, self.username,
+                    "broker %s gives every connection of %r one client id: acks go over the receiving one",
+                    self.link.broker.url, self._client_id,
                 )  # fmt: skip
 
-    def came_online(self) -> None:
+    def came_online(self, _link: Link) -> None:
         """It is connected."""
         self._online_at = time.monotonic()
-        self._note("online", "")
-        self._told = ""
 
-    def _lost(self, why: str) -> None:
-        if self._told != why:
-            log.info("no connection of their own for acks: %s", why)
-            self._told = why
-        self._note("offline", why)
+    def was_lost(self, _link: Link, why: str, *, is_new: bool) -> None:
+        """It is not connected; the receiving link carries the acks meanwhile."""
+        if is_new:
+            log.info("acks have no connection of their own: %s", why)
 
-    def _fall_back(self, why: str) -> None:
-        self._lost(why)
+    def stop(self) -> None:
+        """End its thread."""
+        self.link.stop()
 
 
 def _other(version: MQTTProtocolVersion) -> MQTTProtocolVersion:
@@ -265,7 +313,7 @@ def _other(version: MQTTProtocolVersion) -> MQTTProtocolVersion:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLEOFError):  # some brokers hang up without an alert
-        return "it ended the TLS connection without saying why; does it trust our certificate?"
+        return "it ended the TLS connection without a reason; does it trust this client's certificate?"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return str(error)

@@ -1,13 +1,13 @@
-"""How much each node may publish in a second; by its topic alone, so a flood is refused unread."""
+"""Limits how much each node may publish in a second; it needs only the topic, so a flood is not decoded."""
 
 from __future__ import annotations
 
 PER_S = 2_000  # publications; a node sends one a second for each of its streams, and its backlog in packs
-_TOPICS = 50_000  # whose node is remembered
+_TOPICS = 50_000  # with a cached node
 
 
-class Quota:
-    """One thread. `turn` with the time of any steady clock (s), then `admits` for each publication."""
+class NodeQuota:
+    """For one thread: call `turn` with the time of a steady clock (s), then `admits` for each publication."""
 
     def __init__(self, per_s: int = PER_S) -> None:
         self._per_s = per_s
@@ -16,7 +16,7 @@ class Quota:
         self._nodes: dict[bytes, bytes] = {}
 
     def turn(self, now_s: float) -> None:
-        """A new second gives everybody a new share."""
+        """Set the time; every node gets a new share each second."""
         second = int(now_s)
         if second != self._second:
             self._second = second

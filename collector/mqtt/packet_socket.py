@@ -1,4 +1,4 @@
-"""A socket that reads ahead, hands out whole MQTT packets and writes in one go."""
+"""A socket that reads ahead, yields whole MQTT packets and gathers what it sends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PUBLISH = 0x30
 _PUBACK = b"\x40\x02"
 
 
-class Publish(NamedTuple):
+class PublishPacket(NamedTuple):
     """A PUBLISH packet; `mid` is 0 with QoS 0."""
 
     topic: bytes
@@ -26,14 +26,14 @@ class Publish(NamedTuple):
 
 
 class Malformed(ValueError):
-    """What came is no MQTT: nothing after it can be read."""
+    """The bytes are not MQTT; nothing after them can be read."""
 
 
-class Buffered:
+class PacketSocket:
     """A non-blocking socket: `fill` reads ahead, `send` gathers until `flush`.
 
-    PUBLISH packets are taken by `publishes`. Any other is for paho, whose `recv` sees nothing before
-    `release`: it asks for single bytes and acknowledges each message by itself, ten times the work.
+    `publishes` yields the PUBLISH packets: paho would read single bytes and acknowledge each message by
+    itself, ten times the work. Every other packet is for paho, and its `recv` sees nothing before `release`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -46,7 +46,7 @@ class Buffered:
         self._unsent = bytearray()
 
     def fill(self) -> None:
-        """Read ahead once, what is there now.
+        """Read ahead once, without waiting.
 
         Raises:
             OSError: the connection is broken.
@@ -60,11 +60,11 @@ class Buffered:
             self._skip, more = max(0, self._skip - len(more)), more[self._skip :]
         self._held, self._at, self._released = self._held[self._at :] + more, 0, 0
 
-    def publishes(self, *, v5: bool) -> Iterator[Publish]:
-        """Each whole PUBLISH packet before the first other one; of one beyond `LARGEST` its beginning.
+    def publishes(self, *, v5: bool) -> Iterator[PublishPacket]:
+        """Each whole PUBLISH packet before the first other packet; of one beyond `LARGEST` the beginning.
 
         Raises:
-            Malformed: it is none that a broker may send.
+            Malformed: a broker must not send this packet.
         """
         held, size = self._held, len(self._held)
         while size - self._at >= 2 and held[self._at] & 0xF0 == _PUBLISH:
@@ -90,10 +90,12 @@ class Buffered:
             if body > end or qos > 1 or (qos and not mid):
                 raise Malformed("a PUBLISH packet that cannot be read")
             self._at = end
-            yield Publish(held[start + 2 : topic], held[body:end], mid, bool(first & 1), bool(first & 8))
+            yield PublishPacket(
+                held[start + 2 : topic], held[body:end], mid, bool(first & 1), bool(first & 8)
+            )
 
     def release(self) -> bool:
-        """Let `recv` have the packet that is next, or the end; False when it is not all here or a PUBLISH."""
+        """Make the next packet, or the end, readable by `recv`; False when it is incomplete or a PUBLISH."""
         if self._ended:
             self._released = len(self._held)
             return True
@@ -106,7 +108,7 @@ class Buffered:
         return True
 
     def recv(self, size: int) -> bytes:
-        """Up to `size` bytes of what was released, nothing at the end.
+        """Up to `size` bytes of what was released; none at the end.
 
         Raises:
             BlockingIOError: nothing is there now.
@@ -118,14 +120,14 @@ class Buffered:
         return piece
 
     def pending(self) -> bool:
-        """Whether there is something to do although poll sees nothing."""
+        """Whether there is something to read that poll does not see."""
         start, end = _extent(self._held, self._at)
         if start and end <= len(self._held):
             return True
         return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def send(self, data: bytes | bytearray) -> int:
-        """Take all of `data`, to be sent by `flush`.
+        """Take all of `data`; `flush` sends it.
 
         Raises:
             BlockingIOError: too much is waiting.
@@ -138,7 +140,7 @@ class Buffered:
         return len(data)
 
     def puback(self, mid: int) -> None:
-        """Acknowledge a message of QoS 1; it waits for `flush`. A broker has 65,535 of them open at most."""
+        """Acknowledge a message of QoS 1 with the next `flush`. A broker has at most 65,535 of them open."""
         self._unsent += _PUBACK
         self._unsent += mid.to_bytes(2)
 
@@ -148,7 +150,7 @@ class Buffered:
         return len(self._unsent)
 
     def flush(self) -> None:
-        """Send what the peer takes now.
+        """Send as much as the peer takes now.
 
         Raises:
             OSError: the connection is broken.
@@ -171,7 +173,7 @@ class Buffered:
 
 
 def _extent(held: bytes, at: int) -> tuple[int, int]:
-    """Begin and end of what the length after the byte at `at` announces; (0, 0) while that is not here."""
+    """Start and end of the body, by the length after the byte at `at`; (0, 0) while that is incomplete."""
     length = shift = 0
     for position in range(at + 1, min(at + 5, len(held))):
         byte = held[position]

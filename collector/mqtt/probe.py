@@ -1,4 +1,4 @@
-"""The collector's messages to itself: one through each subscription that the account rests on."""
+"""Messages from the collector to itself, one through each subscription that the ledger depends on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ CLASSES = tuple(TAILS)
 
 
 class Probe:
-    """Tells a dead subscription from nodes that say nothing. Times are of any steady clock.
+    """Distinguishes a dead subscription from silent nodes. Times are of any steady clock.
 
-    A probe has the form of a node's topic below `tb1/_sys/`, so it comes back by the very filter that data,
-    events or statuses come by; some brokers have a queue for each. A broker may hold thousands of messages
-    before it: as long as any of that class come, nobody waits for it. Where one came back and of another
-    class neither its probe nor anything else does, that filter is dead.
+    A probe has the form of a node's topic below `tb1/_sys/`, so it comes back through the filter that data,
+    events or statuses use; some brokers have a queue for each. A broker may hold thousands of messages before
+    it: while any message of that class arrives, the probe is not late. When one class's probe came back and
+    neither the probe nor a message of another class arrives, that other filter is dead.
     """
 
     def __init__(self, name: str) -> None:
@@ -23,15 +23,15 @@ class Probe:
         self._classes = {topic: cls for cls, topic in self.topics.items()}
         self._sent = 0
         self._back = dict.fromkeys(CLASSES, 0)
-        self._behind_s: dict[str, float] = {}  # class -> since when only the other comes
+        self._behind_s: dict[str, float] = {}  # class -> since when only other classes arrive
 
     def next(self) -> list[tuple[str, bytes]]:
-        """Topic and body of what is to be published now."""
+        """Topic and body of the probes to publish now."""
         self._sent += 1
         return [(topic, b'{"probe":%d}' % self._sent) for topic in self.topics.values()]
 
     def came(self, topic: str, body: bytes, now_s: float) -> None:
-        """A message below `tb1/_sys/` came; those of other collectors say nothing."""
+        """Note a message below `tb1/_sys/`; those of other collectors are ignored."""
         cls, number = self._classes.get(topic), body[9:-1]
         if cls is None or not number.isdigit() or len(number) > 18:
             return
@@ -42,14 +42,14 @@ class Probe:
                 self._behind_s.setdefault(other, now_s)
 
     def flows(self, topic: str) -> None:
-        """A node's message came."""
+        """Note a node's message."""
         if self._behind_s:
             self._behind_s.pop(topic.split("/", 6)[5] if topic.count("/") > 4 else "", None)
 
     def excuse(self) -> None:
-        """The broker was kept from sending: what is late says nothing."""
+        """Forget lateness: the broker was kept from sending."""
         self._behind_s.clear()
 
     def dead(self, now_s: float, after_s: float) -> str:
-        """The class whose messages come no more, "" for none."""
+        """The class whose messages stopped, "" for none."""
         return next((cls for cls, since_s in self._behind_s.items() if now_s - since_s > after_s), "")

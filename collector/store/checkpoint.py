@@ -8,10 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from collector.ledger.ledger import Mark
-from collector.ledger.statements import Book
-from collector.store.chunk import Rows
+from collector.store.chunk import ChunkRows
 from collector.store.group import Group, Last, Saved
+from collector.store.marks import Book, Mark
 from wire.clock import Clock
 from wire.ranges import Ranges
 
@@ -20,7 +19,7 @@ COPY_EVERY_S = 2.0
 KEPT = ("custody/", "key/")  # states that no node tells again
 
 
-class Memory:
+class Checkpoint:
     """The newest marks, states and last values, kept in RAM and, a moment later, in a file of their own.
 
     Marks and rows share the day file, so a damaged day file would take the marks of everything ever
@@ -38,7 +37,7 @@ class Memory:
         self._dirty: dict[tuple[str, str], Mark] | None = None  # None: the copy needs all
         self._dirty_states: dict[str, bytes] = {}  # of custody; the others are told again by their nodes
         self._copied_at = clock.monotonic()
-        self.trouble = ""
+        self.problem = ""
 
     def restore(self, saved: Saved) -> None:
         """Add what a file remembered to what is known: marks are united, the rest newest last."""
@@ -66,7 +65,7 @@ class Memory:
             self._note_last(chunk.rows)
         self._quarantined += len(group.quarantine)
 
-    def _note_last(self, rows: Rows) -> None:
+    def _note_last(self, rows: ChunkRows) -> None:
         at_us, values = rows.newest()
         key = (rows.node, rows.device, rows.stream)
         before = self._last.get(key)
@@ -90,12 +89,12 @@ class Memory:
             self._write()
         except (sqlite3.Error, OSError) as error:
             # never raised: the group is committed, and must not be taken as if it were not
-            self.trouble = f"{COPY}: {error}"
+            self.problem = f"{COPY}: {error}"
             self._dirty = None
             if not isinstance(error, sqlite3.OperationalError):
                 self._remove()
         else:
-            self.trouble = ""
+            self.problem = ""
             self._dirty, self._dirty_states = {}, {}
 
     def _remove(self) -> None:

@@ -27,7 +27,7 @@ _EXACT = 2**53  # integers beyond it do not survive as f64
 _local = threading.local()
 
 
-class Head(Struct, array_like=True):
+class ChunkHead(Struct, array_like=True):
     """What stands before the columns of a chunk."""
 
     messages: list[tuple[int, int]]  # (seq, rows) in order of arrival
@@ -39,7 +39,7 @@ class Head(Struct, array_like=True):
 
 
 @dataclass(slots=True)
-class Rows:
+class ChunkRows:
     """Rows of one stream gathered for one commit; `late` when they came long after their time."""
 
     node: str
@@ -109,7 +109,7 @@ class Packed:
     rollups: list[Rollup]
 
 
-def pack(rows: Rows) -> Packed:
+def pack(rows: ChunkRows) -> Packed:
     """Columns to bytes, with the minute rollups of every field."""
     times = rows.times_us()
     steps = np.diff(times, prepend=np.int64(0))
@@ -127,7 +127,7 @@ def pack(rows: Rows) -> Packed:
         parts.append(quality)
     known = rows.offset
     head = msgspec.msgpack.encode(
-        Head(rows.messages, columns, rows.clk, len(quality), known.skew_ms, known.uncertainty_ms)
+        ChunkHead(rows.messages, columns, rows.clk, len(quality), known.skew_ms, known.uncertainty_ms)
     )
     body = _packer().compress(b"".join((len(head).to_bytes(4, "little"), head, *parts)))
     with np.errstate(all="ignore"):  # sums of huge values may overflow to inf, which is stored as such
@@ -135,7 +135,9 @@ def pack(rows: Rows) -> Packed:
     return Packed(int(times.min()), int(times.max()), len(times), body, rollups)
 
 
-def unpack(body: bytes, names: Iterable[str] | None = None) -> tuple[Head, NDArray[np.int64], dict[str, Any]]:
+def unpack(
+    body: bytes, names: Iterable[str] | None = None
+) -> tuple[ChunkHead, NDArray[np.int64], dict[str, Any]]:
     """Head, times in us, and the columns in `names` (all when None): arrays, or a list for JSON columns.
 
     Raises:
@@ -172,11 +174,11 @@ def quality_of(body: bytes) -> list[int]:
     return [0] * sum(count for _, count in head.messages)
 
 
-def _opened(body: bytes) -> tuple[bytes, Head, int]:
+def _opened(body: bytes) -> tuple[bytes, ChunkHead, int]:
     """What was packed, its head, and where the columns begin."""
     plain = _unpacker().decompress(body, max_output_size=MAX_UNPACKED)
     size = int.from_bytes(plain[:4], "little")
-    return plain, msgspec.msgpack.decode(plain[4 : 4 + size], type=Head), 4 + size
+    return plain, msgspec.msgpack.decode(plain[4 : 4 + size], type=ChunkHead), 4 + size
 
 
 def times_of(batch: Batch) -> NDArray[np.int64]:

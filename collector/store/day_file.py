@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from collector.ledger.ledger import Mark
 from collector.store.chunk import Rollup
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Last, Saved
+from collector.store.marks import Mark
 from wire.errors import EdgebedError, TryAgain
 
 SCHEMA = 1

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.ledger.ledger import Entry
+from collector.store.marks import Entry
 
 Lost = tuple[str, int, int, str]  # ep, first and last number, why
 Gap = tuple[int, int, str]  # from and to in ms, why

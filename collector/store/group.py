@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from collector.ledger.ledger import Account, Mark
-from collector.store.chunk import Packed, Rows
+from collector.store.chunk import ChunkRows, Packed
+from collector.store.marks import Mark
 
 HEAD_BYTES = 512  # of a quarantined body that is kept
 TOPIC_CHARS = 256
@@ -43,7 +43,7 @@ class Quarantined(Struct, frozen=True):
 class Chunk:
     """Rows of one stream with their packed form."""
 
-    rows: Rows
+    rows: ChunkRows
     packed: Packed
 
 
@@ -56,16 +56,8 @@ class Group:
     events: list[EventRow] = field(default_factory=list)
     quarantine: list[Quarantined] = field(default_factory=list)
     states: dict[str, bytes] = field(default_factory=dict)  # newest wins; b"" removes
-    drafts: list[Account] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    custody: dict[str, bytes] = field(default_factory=dict)  # states that go with the drafts
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
-        return not (
-            self.chunks or self.events or self.quarantine or self.states or self.marks or self.custody
-        )
+    custody: dict[str, bytes] = field(default_factory=dict)  # states that go with the marks
 
 
 class Last(Struct, frozen=True):

@@ -47,13 +47,13 @@ class Readers:
     """A few readers for many askers: more of them only fight for the cores. Blocking; any thread."""
 
     def __init__(self, folder: Path, count: int = 2) -> None:
-        self._idle: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[StoreReader] = queue.SimpleQueue()
         self._count = count
         for _ in range(count):
-            self._idle.put(Reader(folder))
+            self._idle.put(StoreReader(folder))
 
     @contextmanager
-    def reader(self) -> Iterator[Reader]:
+    def reader(self) -> Iterator[StoreReader]:
         """One reader, for one question.
 
         Raises:
@@ -79,7 +79,7 @@ class Readers:
             self._idle.get(timeout=2 * DEADLINE_S).close()
 
 
-class Reader:
+class StoreReader:
     """Read-only connections to day files; used by one thread at a time."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,9 +14,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from collector.store.checkpoint import KEPT, Memory, read_copy
+from collector.store.checkpoint import KEPT, Checkpoint, read_copy
 from collector.store.day_file import (
     Damaged,
     DayFile,
@@ -46,7 +46,7 @@ class StoreStatus(Struct):
     bytes: int
     free_bytes: int
     damaged: list[str]
-    trouble: str = ""
+    problem: str = field(name="trouble", default="")
 
 
 class Store(Protocol):
@@ -87,7 +87,7 @@ class SqliteStore:
         self._retention_days = retention_days
         self._lock = lock(self.folder)
         try:
-            self._memory = Memory(self.folder, clock)
+            self._checkpoint = Checkpoint(self.folder, clock)
             self._day: DayFile | None = self._open_newest()
             self._retire()
         except BaseException:
@@ -103,21 +103,21 @@ class SqliteStore:
                     _each_part(files[-1], Path.unlink)
                     continue
                 day = DayFile(files[-1])
-                self._memory.restore(day.saved())
+                self._checkpoint.restore(day.saved())
             except Damaged as error:
                 self._set_aside(files[-1], error)
                 continue
             if any(path.name > files[-1].name for path in aside(self.folder)):
                 # The copy knows what the damaged file did not give; of a sound one it knows nothing more,
                 # unless that was restored from a backup: then the copy tells of rows that are not there.
-                self._memory.restore(read_copy(self.folder))
+                self._checkpoint.restore(read_copy(self.folder))
                 day.write(self._remembered())
             return day
-        self._memory.restore(read_copy(self.folder))
+        self._checkpoint.restore(read_copy(self.folder))
         return self._create()
 
     def _remembered(self) -> Group:
-        saved = self._memory.saved()
+        saved = self._checkpoint.saved()
         custody = {key: body for key, body in saved.states.items() if key.startswith(KEPT)}
         return Group(self._clock.now_ms(), marks=saved.marks, custody=custody)
 
@@ -126,7 +126,7 @@ class SqliteStore:
         today = self._today().isoformat()
         path = self.folder / f"{max(numbers, default=0) + 1:06d}-{today}.db"
         try:
-            return DayFile(path, self._memory.saved())
+            return DayFile(path, self._checkpoint.saved())
         except EdgebedError:  # a full disk, say: the next try must not leave another half beside it
             with contextlib.suppress(OSError):
                 _each_part(path, Path.unlink)
@@ -134,7 +134,7 @@ class SqliteStore:
 
     def load(self) -> Saved:
         """Marks, states and last values of all days."""
-        return self._memory.saved()
+        return self._checkpoint.saved()
 
     def commit(self, group: Group) -> None:
         """One transaction in the file of today; a damaged file is set aside and a new one begun.
@@ -147,15 +147,15 @@ class SqliteStore:
         except Damaged as error:
             self._abandon(error)
             self._current().write(group)
-        self._memory.note(group)
-        self._memory.copy()
+        self._checkpoint.note(group)
+        self._checkpoint.copy()
 
     def _current(self) -> DayFile:
         """Today's file; a new one begins where the last ended."""
         day = self._day
         if day is not None and day.path.name[7:17] == self._today().isoformat():
             return day
-        self._memory.copy(now=True)
+        self._checkpoint.copy(now=True)
         self._day = self._create()
         if day is not None:
             day.close()
@@ -202,12 +202,12 @@ class SqliteStore:
             bytes=sum(_size(path) for path in files),
             free_bytes=shutil.disk_usage(self.folder).free,
             damaged=[path.name for path in aside(self.folder)],
-            trouble=self._memory.trouble,
+            problem=self._checkpoint.problem,
         )
 
     def close(self) -> None:
         """Close the day file, bring the copy up to date, give the folder back."""
-        self._memory.copy(now=True)
+        self._checkpoint.copy(now=True)
         if self._day is not None:
             self._day.close()
         os.close(self._lock)

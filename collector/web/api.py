@@ -22,9 +22,9 @@ from starlette.routing import Route
 from collector.fleet.fleet import Fleet
 from collector.ingest.live import picture
 from collector.ledger.ledger import Ledger
-from collector.ledger.report import Wanted, account
+from collector.ledger.report import ReportFilter, account
 from collector.store.declared import lost
-from collector.store.reader import Reader, Readers, TooManyRows, read_cursor
+from collector.store.reader import Readers, StoreReader, TooManyRows, read_cursor
 from collector.web.access import Guard
 from collector.web.assets import Assets
 from collector.web.event_stream import Hub, TooMany, Viewer, encode
@@ -200,7 +200,7 @@ class Api:
     async def ledger(self, request: Request) -> Response:
         """What was taken, stored, declared lost, is missing; of one pilot, day or stream if asked for."""
         node, pilot = request.query_params.get("node", ""), request.query_params.get("pilot", "")
-        wanted = Wanted(
+        wanted = ReportFilter(
             pilot,
             node,
             _word(request, "day", _DAY, default=""),
@@ -256,7 +256,7 @@ class Api:
         finally:
             self._from.hub.leave(viewer)
 
-    async def _ask(self, question: Callable[[Reader], T]) -> T:
+    async def _ask(self, question: Callable[[StoreReader], T]) -> T:
         def ask() -> T:
             with self._from.readers.reader() as reader:
                 return question(reader)

@@ -109,13 +109,13 @@ def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
     import msgspec
 
     from collector.ledger.ledger import Ledger
-    from collector.ledger.report import Wanted, account
+    from collector.ledger.report import ReportFilter, account
     from collector.store.store import peek
 
     saved = peek(store)
     ledger = Ledger(saved.marks, saved.states)
     found: dict[str, Any] = msgspec.to_builtins(
-        account(ledger, Wanted(**asked), detailed=any(asked.values()))
+        account(ledger, ReportFilter(**asked), detailed=any(asked.values()))
     )
     return found
 

@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from agent.app import App
 from agent.inference.manifest import WindowInput
-from collector.store.reader import Reader
+from collector.store.reader import StoreReader
 from collector.store.table import Table
 from edgebed.scenario.document import Scenario
 from edgebed.scenario.installation import PlayedAgent, ScenarioInstallation
@@ -97,7 +97,7 @@ class Evidence:
 def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
     """Read the store of a collector that has ended. Blocks."""
     evidence = Evidence(run, totals=run.totals)
-    reader = Reader(installation.folder / "store")
+    reader = StoreReader(installation.folder / "store")
     try:
         for agent in installation.agents.values():
             if agent.left_out:
@@ -112,7 +112,7 @@ def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
 
 
 def _add_agent(
-    evidence: Evidence, reader: Reader, installation: ScenarioInstallation, agent: PlayedAgent, app: App
+    evidence: Evidence, reader: StoreReader, installation: ScenarioInstallation, agent: PlayedAgent, app: App
 ) -> None:
     node, run, scenario = str(app.plan.address), evidence.run, installation.scenario
     start_ms, end_ms = run.t0_ns // NS_PER_MS, run.end_ns // NS_PER_MS
@@ -150,7 +150,7 @@ def _expected(
     return (round(rate * scenario.duration_s), slack) if rate else (None, 0)
 
 
-def _twice(reader: Reader) -> int:
+def _twice(reader: StoreReader) -> int:
     seen: dict[tuple[str, str], Ranges] = {}
     twice = 0
     for node, ep, numbers, _ in reader.chunks():

@@ -12,7 +12,7 @@ import msgspec
 
 from agent.app import App
 from agent.pipeline.source import Source
-from collector.ledger.ledger import totals
+from collector.ledger.balance import totals
 from edgebed.scenario.document import Happening
 from edgebed.scenario.installation import IN_FLOW, READY_S, PlayedAgent, ScenarioInstallation, quickest
 from simulators.faults import FaultProxy

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from collector.ingest.group_builder import Digester, Received
+from collector.ingest.group_builder import GroupBuilder
+from collector.ingest.inbox import Received
 from collector.ledger.ledger import Ledger
-from collector.mqtt.link import Incoming
+from collector.mqtt.connection import Incoming
 from collector.store.clock_skew import Offset
 from collector.store.store import SqliteStore
 from wire.clock import NS_PER_MS, Clock
@@ -97,17 +98,17 @@ class Writer:
         received = [
             message(self.rng.choice(EPS) if seq < self.next - size else EPS[seq % 2], seq) for seq in seqs
         ]
-        digest = Digester(self.ledger, lambda _node: Offset()).digest(received, self.clock.now_ms())
-        group = digest.group
+        built = GroupBuilder(self.ledger, lambda _node: Offset(), self.clock.now_ms()).build(received)
+        group = built.group
         self.number += 1
         group.states = {"number": str(self.number).encode()}
-        group.marks = self.ledger.marks(group.drafts)
+        group.marks = self.ledger.marks(built.drafts)
         new = [(chunk.rows.ep, seq) for chunk in group.chunks for seq, _ in chunk.rows.messages]
         new += [(event.ep, event.seq) for event in group.events]
-        acked = [(ep, *each) for (_, ep), ranges in digest.acked.items() for each in ranges]
+        acked = [(ep, *each) for (_, ep), ranges in built.acked.items() for each in ranges]
         self.say(number=self.number, new=new, next=self.next)
         self.store.commit(group)
-        self.ledger.accept(group.drafts)
+        self.ledger.accept(built.drafts)
         self.say(done=self.number, acked=acked)
 
     def run(self, groups: int) -> None:

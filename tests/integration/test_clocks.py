@@ -16,7 +16,7 @@ from agent.app import App
 from agent.config import load
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
-from collector.store.reader import Reader
+from collector.store.reader import StoreReader
 from edgebed.broker import BrokerProcess
 from edgebed.drill.clock import SteppedClock, step
 from edgebed.drill.device import FIELD, STREAM, NumberedDevice
@@ -51,7 +51,7 @@ class Site:
         self.collector, self.proxy, self.app = collector, proxy, app
 
     def rows(self, device: str) -> Any:
-        reader = Reader(self.collector.store.folder)
+        reader = StoreReader(self.collector.store.folder)
         try:
             return reader.rows(NODE, device, STREAM, start_ms=0, end_ms=FAR_MS).columns()
         finally:
@@ -59,7 +59,7 @@ class Site:
 
     def unset(self, device: str) -> list[tuple[int, int]]:
         """Spans that a chart marks as stamped by a clock that nobody had set."""
-        reader, now_ms = Reader(self.collector.store.folder), Clock().now_ms()
+        reader, now_ms = StoreReader(self.collector.store.folder), Clock().now_ms()
         try:
             return reader.series(
                 NODE, device, STREAM, FIELD, start_ms=now_ms - HOUR_MS, end_ms=now_ms, points=1000
@@ -69,7 +69,7 @@ class Site:
 
     def numbers_as_stored(self, device: str) -> list[int]:
         """Row numbers by message number: the order in which the agent took them."""
-        reader = Reader(self.collector.store.folder)
+        reader = StoreReader(self.collector.store.folder)
         try:
             query = "SELECT body FROM chunk JOIN stream s ON s.id = stream WHERE s.device = ? AND s.name = ?"
             chunks = [body for _, db in reader._days() for (body,) in db.execute(query, (device, STREAM))]
@@ -79,7 +79,7 @@ class Site:
         return [number for _, numbers in messages for number in numbers]
 
     def steps(self) -> list[float]:
-        reader = Reader(self.collector.store.folder)
+        reader = StoreReader(self.collector.store.folder)
         try:
             events = reader.events(NODE, "_", limit=100, before=(FAR_MS, "", 0), kind="clock-step")
             return [event["value"] for _, event in reversed(events)]
@@ -210,4 +210,4 @@ async def test_a_clock_nobody_sets_is_seen_by_readers(
     _, _, skew_ms, uncertainty_ms = rows["clock"][-1]
     assert abs(skew_ms - 90_000) <= uncertainty_ms < 5_000
     assert (view.clk, view.skew_ms) == (0, pytest.approx(90_000, abs=5_000))
-    assert "clock-unsynced" in {one.code for one in view.trouble}
+    assert "clock-unsynced" in {one.code for one in view.problems}

@@ -24,7 +24,7 @@ from collector.app import Collector
 from collector.config import CollectorConfig, Http
 from collector.mqtt import connection
 from collector.mqtt import link as link_module
-from collector.store.reader import Reader
+from collector.store.reader import StoreReader
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
@@ -170,7 +170,7 @@ def expect_exactly(folder: Path, count: int) -> None:
 def test_acknowledged_means_stored(tmp_path: Path, broker: BrokerProcess, child: Child) -> None:
     child.start()
     early: list[int] = []
-    reader = Reader(tmp_path / "store")
+    reader = StoreReader(tmp_path / "store")
 
     def check(ack: Ack) -> None:
         stored = {seq for _, _, seqs, _ in reader.chunks() for seq in seqs}
@@ -318,7 +318,7 @@ def test_a_full_disk_holds_everything_back_and_loses_nothing(
 
 
 def read_all(tmp_path: Path) -> list[tuple[str, str, list[int], int]]:
-    reader = Reader(tmp_path / "store")
+    reader = StoreReader(tmp_path / "store")
     try:
         return list(reader.chunks())
     finally:
@@ -473,7 +473,7 @@ async def test_a_broker_that_gives_no_second_connection(tmp_path: Path) -> None:
         async with collecting(tmp_path, broker.port, "collector-1") as collector:
             acks = collector.link.acks
             assert acks is not None
-            await asyncio.to_thread(until, lambda: acks.state.state == "stopped", what="it gives in")
+            await asyncio.to_thread(until, lambda: acks.link.state.state == "stopped", what="it gives in")
             await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
             connects = collector.link.state.connects
             sender = Sender(broker.port)

@@ -19,10 +19,10 @@ from types import ModuleType
 
 import pytest
 
-from collector.ingest.group_builder import Digester
+from collector.ingest.group_builder import GroupBuilder
 from collector.ledger.ledger import Ledger
 from collector.store.clock_skew import Offset
-from collector.store.reader import Reader
+from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore, aside, day_files
 from tests.powercut.disk import Op, cuts, replayed, write_files
 from tests.powercut.write_log import WriteLog, traced
@@ -89,9 +89,9 @@ def check(folder: Path, known: Known) -> None:
         _check_tables(folder)
         ledger = Ledger(saved.marks)
         again = [writer.message(ep, seq) for group in known.begun[-2:] for ep, seq in group]
-        digest = Digester(ledger, lambda _node: Offset()).digest(again, clock.now_ms())
-        digest.group.marks = ledger.marks(digest.group.drafts)
-        store.commit(digest.group)
+        built = GroupBuilder(ledger, lambda _node: Offset(), clock.now_ms()).build(again)
+        built.group.marks = ledger.marks(built.drafts)
+        store.commit(built.group)
         held = {
             (mark.ep, seq) for mark in store.load().marks for a, b in mark.stored for seq in range(a, b + 1)
         }
@@ -103,7 +103,7 @@ def check(folder: Path, known: Known) -> None:
 
 def counted(folder: Path) -> Counter[Message]:
     """How often each message lies in the day files."""
-    reader = Reader(folder)
+    reader = StoreReader(folder)
     try:
         return Counter((ep, seq) for _, ep, seqs, _ in reader.chunks() for seq in seqs)
     finally:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from collector.ingest.group_builder import Received
+from collector.ingest.inbox import Received
 from collector.ledger.ledger import Draft, Ledger
-from collector.mqtt.link import Incoming
+from collector.mqtt.connection import Incoming
 from collector.store.clock_skew import Offset
 from collector.store.group import Group
 from wire.clock import NS_PER_MS, Clock
@@ -83,14 +83,14 @@ def event() -> Callable[..., Received]:
 @pytest.fixture
 def commit() -> Callable[..., Any]:
     """`commit(store, ledger, received, now)`: what the writer thread does with a group."""
-    from collector.ingest.group_builder import Digester
+    from collector.ingest.group_builder import GroupBuilder
 
     def make(store: Any, ledger: Ledger, received: list[Received], now: int = T0) -> Any:
-        digest = Digester(ledger, lambda _node: Offset()).digest(received, now)
-        digest.group.marks = ledger.marks(digest.group.drafts)
-        store.commit(digest.group)
-        ledger.accept(digest.group.drafts, digest.group.custody)
-        return digest
+        built = GroupBuilder(ledger, lambda _node: Offset(), now).build(received)
+        built.group.marks = ledger.marks(built.drafts)
+        store.commit(built.group)
+        ledger.accept(built.drafts, built.group.custody)
+        return built
 
     return make
 

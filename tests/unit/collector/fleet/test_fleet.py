@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 
 from collector.fleet import fleet as module
-from collector.fleet.fleet import SILENT_MS, Fleet
+from collector.fleet import problems
+from collector.fleet.fleet import SILENT_MS, Fleet, NodeState
 from collector.fleet.problems import CODES
 from collector.ledger.ledger import Draft, Ledger
 from collector.store.clock_skew import Offset
+from collector.store.marks import Claim
 from wire.errors import WireError
 from wire.messages import (
     AgentInfo,
@@ -72,7 +75,7 @@ def test_the_verdict_of_a_model_is_told_while_its_node_is_online(fleet: Fleet) -
 
 
 def codes(fleet: Fleet) -> list[str]:
-    found = [one.code for one in view(fleet).trouble]
+    found = [one.code for one in view(fleet).problems]
     assert set(found) <= set(CODES)
     return found
 
@@ -154,11 +157,11 @@ def test_skew_is_the_smallest_delay_of_five_minutes(fleet: Fleet, clock: Any) ->
     for delay in (900, 120, 4000):
         clock.ms += 15_000
         fleet.on_live(BEAT, {"ts": clock.ms - 60_000 - delay}, clock.ms, retained=False)
-    assert fleet.skew_ms(NODE) == 60_120
+    assert fleet.offset(NODE).skew_ms == 60_120
     fleet.on_status(NODE, status(), clock.ms, retained=False)
     assert codes(fleet) == ["clock-unsynced"]
     clock.ms += 301_000
-    assert fleet.skew_ms(NODE) == 0
+    assert fleet.offset(NODE).skew_ms is None
 
 
 def test_trouble_of_every_kind_is_found_and_sorted(fleet: Fleet, clock: Any) -> None:
@@ -181,7 +184,94 @@ def test_trouble_of_every_kind_is_found_and_sorted(fleet: Fleet, clock: Any) -> 
     clock.ms += 25_000
     fleet.on_quarantine(NODE, clock.ms)
     assert codes(fleet) == ["missing", "device-degraded", "model-failed", "quarantine"]
-    assert next(one for one in view(fleet).trouble if one.code == "device-degraded").device == "arm"
+    assert next(one for one in view(fleet).problems if one.code == "device-degraded").device == "arm"
+
+
+@pytest.fixture
+def holed(numbers: Any) -> Ledger:
+    """A ledger in which numbers 2 and 3 of 5 are missing, the number before them stored at T0 + 1 ms."""
+    ledger: Ledger = numbers([1, 4, 5])
+    ledger.claim(NODE, EP, Claim(head=5, acked=5, at_ms=T0 + 5))
+    return ledger
+
+
+def test_a_node_known_only_by_the_ledger_gets_the_missing_alarm(clock: Any, holed: Ledger) -> None:
+    clock.ms += problems.MISSING_MS + 2
+    found = view(Fleet(clock, holed))
+    assert [(one.code, one.why) for one in found.problems if one.code == "missing"] == [
+        ("missing", "2 messages are missing")
+    ]
+
+
+def test_the_missing_alarm_needs_no_page(fleet: Fleet, clock: Any) -> None:
+    """What a page shows first is the same as what it would show after it was open all the time."""
+    fleet.on_status(NODE, status(), T0, retained=False)
+    beat = {"ts": T0, "ep": EP, "head": 3, "depth": 0}
+    fleet.on_live(BEAT, beat, T0, retained=False)
+    clock.ms += problems.MISSING_MS + 1
+    fleet.on_live(BEAT, {**beat, "ts": clock.ms}, clock.ms, retained=False)
+    assert codes(fleet) == ["missing"]
+
+
+def test_looking_changes_nothing(clock: Any, holed: Ledger) -> None:
+    def facts() -> Any:
+        names = [name for name in NodeState.__slots__ if name != "skew"]
+        nodes = {node: [getattr(state, name) for name in names] for node, state in fleet._nodes.items()}
+        return copy.deepcopy((nodes, fleet._missing, fleet._judged_ms, fleet._unsaved))
+
+    fleet = Fleet(clock, holed)
+    fleet.judge()
+    fleet.on_status("acme/trial/hall/cobot-02", status(), T0, retained=False)
+    before = facts()
+    for _ in range(3):
+        clock.ms += problems.MISSING_MS
+        fleet.views()
+        assert facts() == before
+
+
+def test_what_was_not_missing_at_the_last_judgement_is_missing_since_then(clock: Any, holed: Ledger) -> None:
+    """Its node goes on with a new outbox: what the old one held counts from now, not from its storing."""
+    ledger, other = holed, "acme/trial/hall/cobot-02"
+    draft = Draft(ledger)
+    draft.add(other, EP, 1, 10, T0)
+    ledger.accept(draft.accounts.values())
+    ledger.claim(other, EP, Claim(head=3, depth=2, at_ms=T0))
+    fleet = Fleet(clock, ledger)
+    fleet.judge()
+    clock.ms += 3_600_000
+    fleet.judge()
+    ledger.claim(other, "ffffffff00000000", Claim(head=1, depth=1, at_ms=clock.ms))
+    for later, expected in ((0, False), (problems.MISSING_MS, False), (1, True)):
+        clock.ms += later
+        fleet.judge()
+        (found,) = fleet.views(other)
+        assert ("missing" in {one.code for one in found.problems}) is expected
+    assert "missing" in codes(fleet), "the other node's alarm was there all the time"
+
+
+def test_the_alarm_ends_when_the_messages_arrive(clock: Any, holed: Ledger) -> None:
+    fleet = Fleet(clock, holed)
+    fleet.judge()
+    clock.ms += problems.MISSING_MS + 10
+    assert "missing" in codes(fleet)
+    draft = Draft(holed)
+    for seq in (2, 3):
+        draft.add(NODE, EP, seq, 10, clock.ms)
+    holed.accept(draft.accounts.values())
+    assert "missing" not in codes(fleet)
+    fleet.judge()
+    assert fleet._missing == {}
+
+
+def test_a_clock_that_is_set_back_delays_the_alarm_by_no_more_than_a_judgement(
+    clock: Any, holed: Ledger
+) -> None:
+    fleet = Fleet(clock, holed)
+    fleet.judge()
+    clock.ms -= 3_600_000
+    fleet.judge()
+    clock.ms += problems.MISSING_MS + 1
+    assert "missing" in codes(fleet)
 
 
 def test_trouble_stands_first(fleet: Fleet) -> None:

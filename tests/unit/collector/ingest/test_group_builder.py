@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from collector.ingest import group_builder as module
 from collector.ingest import repeat_evidence
-from collector.ingest.group_builder import Digester, Received, acks
-from collector.ingest.repeat_evidence import AGAIN_MS, Suspects
+from collector.ingest.group_builder import GroupBuilder, acks
+from collector.ingest.inbox import Received
+from collector.ingest.repeat_evidence import AGAIN_MS, RepeatEvidence
 from collector.ledger import ledger as ledger_module
 from collector.ledger.ledger import Ledger
-from collector.mqtt.link import Incoming
+from collector.mqtt.connection import Incoming
 from collector.store import chunk
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES
@@ -32,15 +33,22 @@ def received(body: bytes, topic: str = DATA, recv: int = T0) -> Received:
     return Received(Incoming(topic, body, recv, False, (1, 1)), parse(topic))
 
 
-def digest(items: list[Received], ledger: Ledger | None = None, skew: int = 0) -> Any:
-    return Digester(ledger or Ledger(), lambda _node: Offset(skew)).digest(items, T0)
+def build(
+    items: list[Received],
+    ledger: Ledger | None = None,
+    *,
+    skew: int = 0,
+    evidence: RepeatEvidence | None = None,
+) -> Any:
+    builder = GroupBuilder(ledger or Ledger(), lambda _node: Offset(skew), T0, evidence=evidence)
+    return builder.build(items)
 
 
 @given(st.lists(st.binary(max_size=300)))
 @example([b"", b"{}", b"null", b"[]", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xff\xfe", b'{"v":1}'])
 def test_any_bytes_end_in_the_quarantine(bodies: list[bytes]) -> None:
     for topic in (DATA, EVENT):
-        found = digest([received(body, topic) for body in bodies])
+        found = build([received(body, topic) for body in bodies])
         assert len(found.group.quarantine) == len(bodies)
         assert all(one.why for one in found.group.quarantine)
         assert not found.group.chunks
@@ -67,7 +75,7 @@ def bad(recv: int, *, body: bytes = b"", topic: str = DATA, dup: bool = False) -
 
 @pytest.mark.parametrize("why", BAD)
 def test_the_reason_is_told(why: str) -> None:
-    (found,) = digest([received(BAD[why])]).group.quarantine
+    (found,) = build([received(BAD[why])]).group.quarantine
     assert why in found.why
     assert (found.topic, found.size) == (DATA, len(BAD[why]))
     assert found.head == BAD[why][:HEAD_BYTES]
@@ -75,12 +83,12 @@ def test_the_reason_is_told(why: str) -> None:
 
 def test_a_bad_message_with_a_number_is_declared_lost_when_it_comes_again_as_it_was() -> None:
     ledger = Ledger()
-    digester = Digester(ledger, lambda _node: Offset())
-    first = digester.digest([bad(T0)], T0)
-    assert (first.acked, first.group.drafts, len(first.group.quarantine)) == ({}, [], 1)
-    again = digester.digest([bad(T0 + AGAIN_MS)], T0 + AGAIN_MS)
+    evidence = RepeatEvidence()
+    first = build([bad(T0)], ledger, evidence=evidence)
+    assert (first.acked, first.drafts, len(first.group.quarantine)) == ({}, [], 1)
+    again = build([bad(T0 + AGAIN_MS)], ledger, evidence=evidence)
     assert {key: list(ranges) for key, ranges in again.acked.items()} == {(NODE, "00112233"): [(5, 5)]}
-    ledger.accept(again.group.drafts)
+    ledger.accept(again.drafts)
     (entry,) = ledger.entries()
     assert (entry.stored, entry.gap_count) == (0, 1)
     assert entry.gaps[0][2].startswith("quarantined: not a Batch")
@@ -97,33 +105,33 @@ def test_a_bad_message_with_a_number_is_declared_lost_when_it_comes_again_as_it_
     ],
 )
 def test_what_may_be_damage_on_the_way_is_not_acknowledged(why: str, second: Received) -> None:
-    digester = Digester(Ledger(), lambda _node: Offset())
+    ledger, evidence = Ledger(), RepeatEvidence()
     for one in (bad(T0), second):
-        found = digester.digest([one], T0)
-        assert (found.acked, found.group.drafts) == ({}, []), why
+        found = build([one], ledger, evidence=evidence)
+        assert (found.acked, found.drafts) == ({}, []), why
 
 
 def test_a_good_copy_after_a_damaged_one_is_stored_and_nothing_is_lost(batch: Any) -> None:
     ledger = Ledger()
-    digester = Digester(ledger, lambda _node: Offset())
+    evidence = RepeatEvidence()
     good = batch(5, ep="00112233")
-    digester.digest([bad(T0)], T0)
-    found = digester.digest([good, bad(T0 + AGAIN_MS)], T0)
+    build([bad(T0)], ledger, evidence=evidence)
+    found = build([good, bad(T0 + AGAIN_MS)], ledger, evidence=evidence)
     assert list(found.acked[(NODE, "00112233")]) == [(5, 5)]
-    ledger.accept(found.group.drafts)
-    late = digester.digest([bad(T0 + 2 * AGAIN_MS)], T0)
+    ledger.accept(found.drafts)
+    late = build([bad(T0 + 2 * AGAIN_MS)], ledger, evidence=evidence)
     assert list(late.acked[(NODE, "00112233")]) == [(5, 5)], "it is stored: nothing more has to come"
     (entry,) = ledger.entries()
-    assert (entry.stored, entry.gap_count, late.group.drafts) == (1, 0, [])
+    assert (entry.stored, entry.gap_count, late.drafts) == (1, 0, [])
 
 
 def test_a_body_whose_checksum_does_not_fit_never_counts_as_sent_so(batch: Any) -> None:
     sound = seal(batch(5).message.body)
-    assert digest([received(sound)]).stored == 1
-    digester = Digester(Ledger(), lambda _node: Offset())
+    assert build([received(sound)]).stored == 1
+    ledger, evidence = Ledger(), RepeatEvidence()
     for at in range(3):
         damaged = sound.replace(b"5.0", b"6.0")
-        found = digester.digest([bad(T0 + at * AGAIN_MS, body=damaged)], T0)
+        found = build([bad(T0 + at * AGAIN_MS, body=damaged)], ledger, evidence=evidence)
         assert "checksum" in found.group.quarantine[0].why
         assert (found.stored, found.acked) == (0, {})
 
@@ -131,7 +139,7 @@ def test_a_body_whose_checksum_does_not_fit_never_counts_as_sent_so(batch: Any) 
 def test_what_is_remembered_of_bad_messages_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repeat_evidence, "PER_NODE", 20)
     monkeypatch.setattr(repeat_evidence, "NODES", 5)
-    known = Suspects()
+    known = RepeatEvidence()
     for node in range(12):
         for number in range(50):
             assert not known.is_proven(str(node), bad(T0, body=b"%d" % number).message)
@@ -143,7 +151,7 @@ def test_what_is_remembered_of_bad_messages_is_bounded(monkeypatch: pytest.Monke
 
 
 def test_a_collector_whose_clock_is_set_back_counts_anew() -> None:
-    known = Suspects()
+    known = RepeatEvidence()
     hour = 3_600_000
     steps = [T0 + hour, T0, T0 + 5_000, T0 + AGAIN_MS]
     assert [known.is_proven(NODE, bad(at).message) for at in steps] == [False, False, False, True]
@@ -151,24 +159,24 @@ def test_a_collector_whose_clock_is_set_back_counts_anew() -> None:
 
 def test_one_bad_message_spoils_no_other(batch: Any) -> None:
     items = [batch(1), received(b"garbage"), batch(2), received(b"{}", EVENT), batch(3)]
-    found = digest(items)
+    found = build(items)
     assert (found.stored, len(found.group.quarantine)) == (3, 2)
     assert list(found.acked[(NODE, EP)]) == [(1, 3)]
 
 
 def test_a_duplicate_within_a_group_and_of_the_ledger(batch: Any, event: Any, numbers: Any) -> None:
-    found = digest([batch(1), batch(2), batch(2), event(2), batch(5)], numbers([1]))
+    found = build([batch(1), batch(2), batch(2), event(2), batch(5)], numbers([1]))
     assert (found.stored, found.duplicates) == (2, 3)
     assert list(found.acked[(NODE, EP)]) == [(1, 2), (5, 5)], "duplicates are acknowledged again"
 
 
 def test_the_node_is_the_topics_not_the_bodys(batch: Any) -> None:
-    found = digest([batch(1, node="acme/trial/hall/n1"), batch(1, node="acme/trial/hall/n2")])
+    found = build([batch(1, node="acme/trial/hall/n1"), batch(1, node="acme/trial/hall/n2")])
     assert (found.stored, found.duplicates) == (2, 0)
 
 
 def test_rows_of_a_stream_keep_their_order_in_one_chunk(batch: Any) -> None:
-    found = digest([batch(seq, {"x": [seq, seq + 0.5]}, t0=T0 + seq * 40) for seq in (1, 2, 3)])
+    found = build([batch(seq, {"x": [seq, seq + 0.5]}, t0=T0 + seq * 40) for seq in (1, 2, 3)])
     (only,) = found.group.chunks
     assert only.rows.messages == [(1, 2), (2, 2), (3, 2)]
     assert only.rows.columns["x"] == [1, 1.5, 2, 2.5, 3, 3.5]
@@ -178,13 +186,13 @@ def test_rows_of_a_stream_keep_their_order_in_one_chunk(batch: Any) -> None:
 
 
 def test_other_fields_are_another_chunk(batch: Any) -> None:
-    found = digest([batch(1, {"x": [1.0]}), batch(2, {"y": [1.0]}), batch(3, {"x": [1.0], "y": [2.0]})])
+    found = build([batch(1, {"x": [1.0]}), batch(2, {"y": [1.0]}), batch(3, {"x": [1.0], "y": [2.0]})])
     assert len(found.group.chunks) == 3
 
 
 def test_a_chunk_is_never_larger_than_one_can_read(batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 100)
-    found = digest([batch(seq, {"x": [1.0] * 60}) for seq in range(1, 8)])
+    found = build([batch(seq, {"x": [1.0] * 60}) for seq in range(1, 8)])
     assert [part.packed.rows for part in found.group.chunks] == [120, 120, 120, 60]
     assert chunk.MAX_UNPACKED > 20_000 * 8 * 100
 
@@ -194,14 +202,14 @@ def test_a_chunk_is_never_larger_than_one_can_read(batch: Any, monkeypatch: pyte
     [(9_000, 0, False), (11_000, 0, True), (11_000, 5_000, False), (2_000, -9_000, True)],
 )
 def test_late_is_measured_on_the_nodes_clock(batch: Any, delay: int, skew: int, late: bool) -> None:
-    found = digest([batch(1, t0=T0, recv=T0 + delay)], skew=skew)
+    found = build([batch(1, t0=T0, recv=T0 + delay)], skew=skew)
     assert found.group.chunks[0].rows.late is late
 
 
 def test_gap_events_declare(event: Any) -> None:
     ledger = Ledger()
-    found = digest([event(10, "gap", device="_", lost=[(3, 7)], why="disk full")], ledger)
-    ledger.accept(found.group.drafts)
+    found = build([event(10, "gap", device="_", lost=[(3, 7)], why="disk full")], ledger)
+    ledger.accept(found.drafts)
     assert ledger.entries()[0].gaps == [(3, 7, "disk full")]
 
 
@@ -209,25 +217,25 @@ def test_what_there_is_no_room_for_is_neither_kept_nor_acknowledged(
     batch: Any, event: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_module, "MAX_RANGES", 2)
-    found = digest([batch(1), batch(3), batch(5), event(7, lost=[(1, 1)]), event(2, lost=[(8, 8)])])
+    found = build([batch(1), batch(3), batch(5), event(7, lost=[(1, 1)]), event(2, lost=[(8, 8)])])
     assert (found.stored, len(found.refused), found.group.quarantine) == (3, 2, [])
     assert list(found.acked[(NODE, EP)]) == [(1, 3)]
     assert [one.seq for one in found.group.events] == [2]
-    (account,) = found.group.drafts
+    (account,) = found.drafts
     assert list(account.stored) == [(1, 3)]
 
 
 def test_a_gap_told_twice_is_one_gap(event: Any) -> None:
     ledger = Ledger()
     for _ in range(3):
-        found = digest([event(10, "gap", device="_", lost=[(3, 7)], why="full")], ledger)
-        ledger.accept(found.group.drafts)
+        found = build([event(10, "gap", device="_", lost=[(3, 7)], why="full")], ledger)
+        ledger.accept(found.drafts)
     (entry,) = ledger.entries()
     assert (entry.gaps, entry.duplicates) == ([(3, 7, "full")], 2)
 
 
 def test_acks_are_ranges_of_a_size_any_broker_takes(batch: Any) -> None:
-    found = digest([batch(seq) for seq in range(1, 5_001, 2)])
+    found = build([batch(seq) for seq in range(1, 5_001, 2)])
     bodies = list(acks(found.acked, "collector-1", T0))
     assert {topic for topic, _ in bodies} == {f"tb1/{NODE}/ack"}
     assert all(len(body) <= MAX_BODY for _, body in bodies)

@@ -7,9 +7,8 @@ import random
 import pytest
 
 from collector.ingest import inbox as module
-from collector.ingest.group_builder import Received
-from collector.ingest.inbox import Inbox
-from collector.mqtt.link import Incoming
+from collector.ingest.inbox import Inbox, Received
+from collector.mqtt.connection import Incoming
 
 
 def message(name: str, size: int = 1) -> Received:

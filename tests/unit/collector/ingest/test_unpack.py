@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from collector.ingest.group_builder import Digester, Received
+from collector.ingest.group_builder import GroupBuilder
+from collector.ingest.inbox import Received
 from collector.ingest.unpack import unpack
 from collector.ledger.ledger import Ledger
-from collector.mqtt.link import Incoming
+from collector.mqtt.connection import Incoming
 from collector.store.clock_skew import Offset
 from wire.codec import encode
 from wire.errors import WireError
@@ -48,24 +49,25 @@ def test_each_message_as_if_alone_and_the_last_settles_the_pack() -> None:
     assert [one.message.token for one in found] == [None, None, (1, 9)]
     assert {one.message.recv_ms for one in found} == {T0 + 100}
     ledger = Ledger()
-    digest = Digester(ledger, lambda _: Offset()).digest(found, T0)
-    assert (digest.stored, digest.rows, list(digest.acked[(NODE, EP)])) == (3, 3, [(1, 3)])
+    built = GroupBuilder(ledger, lambda _: Offset(), T0).build(found)
+    assert (built.stored, built.rows, list(built.acked[(NODE, EP)])) == (3, 3, [(1, 3)])
 
 
 def test_what_came_alone_before_is_a_duplicate_in_a_pack() -> None:
     ledger = Ledger()
-    digester = Digester(ledger, lambda _: Offset())
     tail, body = data(2)
     alone = Received(Incoming(f"tb1/{NODE}/{tail}", body, T0, False, (1, 1)), parse(f"tb1/{NODE}/{tail}"))
-    digest = digester.digest([alone, *unpack(came(pack(data(1), data(2), data(3))), TOPIC)], T0)
-    assert (digest.stored, digest.duplicates) == (3, 1)
+    built = GroupBuilder(ledger, lambda _: Offset(), T0).build(
+        [alone, *unpack(came(pack(data(1), data(2), data(3))), TOPIC)]
+    )
+    assert (built.stored, built.duplicates) == (3, 1)
 
 
 def test_one_bad_message_costs_no_other() -> None:
     parts = [data(1), ("data/arm/joints", b'{"ep":"zz"}'), ("data/arm/joints", b"7"), data(4)]
-    digest = Digester(Ledger(), lambda _: Offset()).digest(unpack(came(pack(*parts)), TOPIC), T0)
-    assert (digest.stored, len(digest.group.quarantine)) == (2, 2)
-    assert list(digest.acked[(NODE, EP)]) == [(1, 1), (4, 4)]
+    built = GroupBuilder(Ledger(), lambda _: Offset(), T0).build(unpack(came(pack(*parts)), TOPIC))
+    assert (built.stored, len(built.group.quarantine)) == (2, 2)
+    assert list(built.acked[(NODE, EP)]) == [(1, 1), (4, 4)]
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,8 @@ def test_only_data_and_events_of_the_node_itself(tail: str) -> None:
     found = unpack(came(pack(data(1), (tail, data(2)[1]))), TOPIC)
     assert not found[0].fault
     assert found[1].fault
-    digest = Digester(Ledger(), lambda _: Offset()).digest(found, T0)
-    assert (digest.stored, len(digest.group.quarantine)) == (1, 1)
+    built = GroupBuilder(Ledger(), lambda _: Offset(), T0).build(found)
+    assert (built.stored, len(built.group.quarantine)) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from collector.ingest import writer as module
 from collector.ingest.repeat_evidence import AGAIN_MS
 from collector.ingest.writer import Ingest
 from collector.ledger.ledger import Ledger
-from collector.mqtt.link import Incoming
+from collector.mqtt.connection import Incoming
 from collector.store.day_file import StoreBusy
-from collector.store.reader import Reader
+from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore
 from collector.web.event_stream import Hub
 from wire.clock import Clock
@@ -64,7 +64,7 @@ class Site:
         return sorted(seq for first, last in self.link.acked for seq in range(first, last + 1))
 
     def stored(self) -> list[int]:
-        reader = Reader(self.store.folder)
+        reader = StoreReader(self.store.folder)
         try:
             return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
         finally:
@@ -129,11 +129,11 @@ def test_nothing_is_acknowledged_before_it_is_committed(site: Site, monkeypatch:
     for seq in (1, 2, 3):
         site.send(seq)
     until(lambda: len(tries) > 5)
-    assert (site.link.tokens, site.link.acked, site.ingest.trouble) == ([], [], "the disk is full")
+    assert (site.link.tokens, site.link.acked, site.ingest.problem) == ([], [], "the disk is full")
     assert site.ledger.entries() == [], "the ledger does not claim what is not on disk either"
     allowed.set()
     until(lambda: len(site.link.tokens) == 3)
-    assert site.ingest.trouble == ""
+    assert site.ingest.problem == ""
     assert site.stored() == [1, 2, 3]
 
 
@@ -146,7 +146,7 @@ def test_stopping_on_a_full_disk_ends_and_acknowledges_nothing(
     monkeypatch.setattr(site.store, "commit", full)
     site.start()
     site.send(1)
-    until(lambda: site.ingest.trouble)
+    until(lambda: site.ingest.problem)
     site.ingest.stop()
     assert site.link.tokens == []
     assert not site.ingest.is_alive
@@ -217,7 +217,7 @@ def test_beyond_its_share_a_node_is_refused_and_others_go_on(
     until(lambda: 11 in site.acked)
     site.ingest.stop()
     assert sum("faster than can be stored" in line for line in caplog.messages) == 2
-    assert sum("cannot be taken" in line for line in caplog.messages) == 1, "strangers are one"
+    assert sum("was quarantined" in line for line in caplog.messages) == 1, "strangers are one"
 
 
 def test_a_quarantined_message_is_told_once_per_node_and_reason(
@@ -235,7 +235,7 @@ def test_a_quarantined_message_is_told_once_per_node_and_reason(
     site.start()
     until(lambda: site.ingest.counters.quarantined == 150)
     site.ingest.stop()
-    told = [line for line in caplog.messages if "cannot be taken" in line]
+    told = [line for line in caplog.messages if "was quarantined" in line]
     assert len(told) == 4
     assert "tb1/acme/trial/hall/n1/data/arm/x" in told[0]
     assert "n2" in told[3]

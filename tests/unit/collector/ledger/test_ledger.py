@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.ledger import ledger as module
-from collector.ledger.ledger import Claim, Draft, Ledger, Mark, Refused, totals
+from collector.ledger.balance import totals
+from collector.ledger.ledger import Draft, DraftRefused, Ledger
+from collector.store.marks import Claim, Mark
 
 NODE, EP = "acme/trial/hall/cobot-01", "00112233aabbccdd"
 
@@ -100,13 +102,13 @@ def test_scattered_numbers_are_refused_before_they_eat_the_memory(monkeypatch: p
     draft = Draft(Ledger())
     for seq in range(1, 21, 2):
         assert draft.add(NODE, EP, seq, 1, 1)
-    with pytest.raises(Refused, match="too many holes"):
+    with pytest.raises(DraftRefused, match="too many holes"):
         draft.add(NODE, EP, 100, 1, 1)
     assert draft.add(NODE, EP, 2, 1, 1), "what closes a hole is always welcome"
     assert draft.add(NODE, EP, 100, 1, 1), "and makes room"
     for first in range(1000, 1100, 10):
         draft.lose(NODE, EP, [(first, first + 5)], "x")
-    with pytest.raises(Refused, match="declared already"):
+    with pytest.raises(DraftRefused, match="declared already"):
         draft.lose(NODE, EP, [(5000, 5001)], "x")
 
 
@@ -116,7 +118,7 @@ def test_a_node_shares_its_room_over_its_outboxes(monkeypatch: pytest.MonkeyPatc
     for number in range(5):
         draft.add(NODE, f"{number:08x}", 1, 1, 1)
     draft.add(NODE, EP, 1, 1, 1)
-    with pytest.raises(Refused):
+    with pytest.raises(DraftRefused):
         draft.add(NODE, EP, 3, 1, 1)
 
 
@@ -127,7 +129,7 @@ def test_outboxes_without_end_are_refused_and_others_go_on(monkeypatch: pytest.M
         ledger.claim(NODE, f"{number:08x}", Claim(head=1))
     assert len(ledger.entries()) == 3
     draft = Draft(ledger)
-    with pytest.raises(Refused):
+    with pytest.raises(DraftRefused):
         draft.add(NODE, "ffffffff", 1, 1, 1)
     assert draft.add(NODE, "00000000", 1, 1, 1)
     assert draft.add("acme/trial/hall/other", "ffffffff", 1, 1, 1)
@@ -164,12 +166,12 @@ def test_strangers_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch)
     draft = Draft(ledger)
     for number in range(3):
         assert draft.add(f"acme/trial/hall/n{number}", EP, 1, 1, 5)
-    with pytest.raises(Refused, match="more than 3 nodes"):
+    with pytest.raises(DraftRefused, match="more than 3 nodes"):
         draft.add("acme/trial/hall/n3", EP, 1, 1, 5)
     ledger.accept(draft.accounts.values())
     ledger.claim("acme/trial/hall/n4", EP, Claim(head=9, at_ms=1))
     again = Draft(ledger)
     assert again.add("acme/trial/hall/n1", "ffffffff00000000", 1, 1, 5), "those that are known go on"
-    with pytest.raises(Refused):
+    with pytest.raises(DraftRefused):
         again.add("acme/trial/hall/n4", EP, 1, 1, 5)
     assert len(ledger.entries()) == 3

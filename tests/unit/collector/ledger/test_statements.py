@@ -14,14 +14,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.ingest.group_builder import Digester, Received
+from collector.ingest.group_builder import GroupBuilder
+from collector.ingest.inbox import Received
 from collector.ledger import statements as module
 from collector.ledger.accepted_keys import FILE, AcceptedKeys, accept
-from collector.ledger.ledger import Claim, Ledger, Mark
-from collector.ledger.report import DayLine, Wanted, account, day_lines, pilot_lines
-from collector.ledger.statements import Part, stored_rows
-from collector.mqtt.link import Incoming
+from collector.ledger.ledger import Ledger
+from collector.ledger.report import DayLine, ReportFilter, account, day_lines, pilot_lines
+from collector.ledger.statements import StatedPart, stored_rows
+from collector.mqtt.connection import Incoming
+from collector.store import marks
 from collector.store.clock_skew import Offset
+from collector.store.marks import Claim, Mark
 from collector.store.store import SqliteStore, aside, day_files, peek
 from edgebed.cli import command as edgebed
 from wire.codec import encode
@@ -108,23 +111,24 @@ def take(ledger: Ledger) -> Take:
     """What the writer does with a group, without a disk."""
 
     def taken(messages: Sequence[Received], accepted: Sequence[str] = ()) -> Any:
-        made = Digester(ledger, lambda _node: Offset(), lambda _node: accepted).digest(messages, T0)
-        ledger.marks(made.group.drafts)
-        ledger.accept(made.group.drafts, made.group.custody)
+        builder = GroupBuilder(ledger, lambda _node: Offset(), T0, accepted=lambda _node: accepted)
+        made = builder.build(messages)
+        ledger.marks(made.drafts)
+        ledger.accept(made.drafts, made.group.custody)
         return made
 
     return taken
 
 
 def only(ledger: Ledger, **wanted: str) -> DayLine:
-    (line,) = day_lines(ledger, Wanted(**wanted))
+    (line,) = day_lines(ledger, ReportFilter(**wanted))
     return line
 
 
 def refused(ledger: Ledger, key: tuple[str, str] = (NODE, EP)) -> dict[str, int]:
     found = ledger.account(key)
     assert found is not None
-    return found.book.said.refused
+    return found.book.stated.refused
 
 
 # --- what is believed
@@ -181,7 +185,7 @@ def test_days_and_runs_part_exactly_whatever_the_order(ledger: Ledger, take: Tak
         ledger.__init__()  # type: ignore[misc]  # a fresh one that `take` knows
         for one in order:
             take([one])
-        days = {line.day: line for line in day_lines(ledger, Wanted())}
+        days = {line.day: line for line in day_lines(ledger, ReportFilter())}
         assert {day: (line.taken, line.stored, line.verified) for day, line in days.items()} == {
             "2026-11-22": (4, 4, True),
             "2026-11-23": (6, 6, True),
@@ -223,17 +227,17 @@ def test_whatever_the_order_the_grouping_and_the_restarts(draw: st.DataObject) -
     ledger = Ledger()
     while order:
         size = draw.draw(st.integers(1, len(order)))
-        made = Digester(ledger, lambda _node: Offset()).digest(order[:size], T0)
+        made = GroupBuilder(ledger, lambda _node: Offset(), T0).build(order[:size])
         order = order[size:]
-        marks = ledger.marks(made.group.drafts)
-        ledger.accept(made.group.drafts, made.group.custody)
+        marks = ledger.marks(made.drafts)
+        ledger.accept(made.drafts, made.group.custody)
         if draw.draw(st.booleans()):  # the collector is killed and comes back
             states = {
                 f"custody/{NODE}/{EP}/{day}": body for day, body in ledger.days.bodies((NODE, EP)).items()
             }
             states[f"key/{NODE}"] = msgspec.json.encode(ledger.ring(NODE))
             ledger = Ledger(msgspec.json.decode(msgspec.json.encode(marks), type=list[Mark]), states)
-    lines = day_lines(ledger, Wanted())
+    lines = day_lines(ledger, ReportFilter())
     assert refused(ledger) == {}
     assert sum(line.taken for line in lines) == node.seq
     assert sum(line.stored for line in lines) == len(sent)
@@ -258,7 +262,7 @@ def test_what_is_declared_waiting_and_missing_is_told_by_day(ledger: Ledger, tak
     late = [node.data() for _ in range(5)]
     take([*sent[:2], *sent[5:], statement, node.gap([(3, 4)]), *late[:1], node.state()])
     ledger.claim(NODE, EP, Claim(head=18, acked=5, depth=4, rows=0, at_ms=T0 + 99))
-    first, second = day_lines(ledger, Wanted())
+    first, second = day_lines(ledger, ReportFilter())
     assert (first.taken, first.stored, first.gap_count, first.missing_count, first.waiting) == (
         11,
         8,
@@ -290,7 +294,7 @@ def test_a_node_that_states_nothing_is_told_as_such(ledger: Ledger, take: Take) 
     assert (line.day, line.taken, line.stored, line.statements, line.verified) == ("", 2, 2, 0, False)
     assert "no signed statement" in line.doubt
     assert line.streams["data/arm/joints"].rows_stored == 20
-    assert day_lines(ledger, Wanted(day="2026-11-22")) == []
+    assert day_lines(ledger, ReportFilter(day="2026-11-22")) == []
 
 
 # --- what is not believed
@@ -393,16 +397,16 @@ def test_another_key_needs_people(ledger: Ledger, take: Take) -> None:
     node, again = Node(), Node(ep="ffffffff00000000", key=NEW_KEY)
     take([node.data(), node.state(), again.data(), again.state()])
     name = key_id(NEW_KEY.public_key().public_bytes_raw().hex())
-    new, old = day_lines(ledger, Wanted())
+    new, old = day_lines(ledger, ReportFilter())
     assert (new.day, new.verified, old.day, old.verified) == ("", False, "2026-11-22", True)
     assert refused(ledger, (NODE, again.ep)) == {f"its key {name} is not accepted": 1}
     assert [one.how for one in ledger.ring(NODE).keys] == ["first seen", ""]
-    answer = account(ledger, Wanted(), detailed=False)
+    answer = account(ledger, ReportFilter(), detailed=False)
     assert [(one.node, one.key, one.statements) for one in answer["strangers"]] == [(NODE, name, 1)]
     take([again.data(), again.state()], accepted=[name])
-    (line,) = [one for one in day_lines(ledger, Wanted()) if one.ep == again.ep]
+    (line,) = [one for one in day_lines(ledger, ReportFilter()) if one.ep == again.ep]
     assert (line.day, line.taken, line.verified, line.signed) == ("2026-11-22", 4, True, 3)
-    assert account(ledger, Wanted(), detailed=False)["strangers"] == []
+    assert account(ledger, ReportFilter(), detailed=False)["strangers"] == []
 
 
 def test_keys_without_end_are_bounded(ledger: Ledger, take: Take) -> None:
@@ -457,7 +461,7 @@ def test_days_without_end_are_refused(ledger: Ledger, take: Take, monkeypatch: p
         take([node.data(), node.state()])
     node.turn("2026-11-03")
     take([node.data(), node.state()])
-    days = {line.day: line for line in day_lines(ledger, Wanted())}
+    days = {line.day: line for line in day_lines(ledger, ReportFilter())}
     assert list(days) == ["2026-11-01", "2026-11-02", "2026-11-03"]
     assert refused(ledger) == {"it tells of more days than are kept": 2}
     assert sum(line.taken for line in days.values()) == node.seq, "its messages count all the same"
@@ -466,8 +470,8 @@ def test_days_without_end_are_refused(ledger: Ledger, take: Take, monkeypatch: p
 def test_streams_and_holes_without_end_are_bounded(
     ledger: Ledger, take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_STREAMS", 5)
-    monkeypatch.setattr(module, "MAX_HOLES", 5)
+    monkeypatch.setattr(marks, "MAX_STREAMS", 5)
+    monkeypatch.setattr(marks, "MAX_HOLES", 5)
     node = Node()
     for number in range(20):
         kept = node.data(1, f"s{number}")
@@ -488,7 +492,7 @@ def test_all_of_it_survives_restarts_new_days_and_a_damaged_file(
     commit(store, ledger, [node.data(), node.data(), node.state()])
     node.data()  # never comes
     commit(store, ledger, [node.data()])
-    before = account(ledger, Wanted(), detailed=True)
+    before = account(ledger, ReportFilter(), detailed=True)
     store.close()
     for step in ("restart", "new day", "damaged"):
         if step == "new day":
@@ -500,18 +504,18 @@ def test_all_of_it_survives_restarts_new_days_and_a_damaged_file(
         store = SqliteStore(folder, clock)
         saved = store.load()
         ledger = Ledger(saved.marks, saved.states)
-        assert account(ledger, Wanted(), detailed=True) == before, step
+        assert account(ledger, ReportFilter(), detailed=True) == before, step
         commit(store, ledger, [])
         store.close()
         peeked = peek(folder)
-        assert account(Ledger(peeked.marks, peeked.states), Wanted(), detailed=True) == before, step
+        assert account(Ledger(peeked.marks, peeked.states), ReportFilter(), detailed=True) == before, step
     assert len(aside(folder)) == 1
     store = SqliteStore(folder, clock)
     saved = store.load()
     ledger = Ledger(saved.marks, saved.states)
     commit(store, ledger, [node.state()])
     store.close()
-    (line,) = day_lines(ledger, Wanted())
+    (line,) = day_lines(ledger, ReportFilter())
     assert (line.taken, line.stored, line.missing_count, line.statements) == (6, 5, 1, 2)
     assert line.absent == [(4, 4, T0 + 3, "never arrived")]
     assert refused(ledger) == {}, "the chain goes on where it was"
@@ -524,14 +528,14 @@ def test_what_was_stated_since_the_last_sound_file_survives_the_damaged_one(
     commit(store, ledger, [node.data(), node.state()])
     clock.ms += 86_400_000
     commit(store, ledger, [node.data(), node.data(), node.state()])  # of the same day, told in another file
-    before = account(ledger, Wanted(), detailed=True)
+    before = account(ledger, ReportFilter(), detailed=True)
     store.close()
     day_files(folder)[-1].write_bytes(b"rubbish" * 1000)
     for _ in range(2):
         store = SqliteStore(folder, clock)
         saved = store.load()
         store.close()
-        assert account(Ledger(saved.marks, saved.states), Wanted(), detailed=True) == before
+        assert account(Ledger(saved.marks, saved.states), ReportFilter(), detailed=True) == before
 
 
 def test_a_lost_outbox_is_told_with_its_successor(ledger: Ledger, take: Take) -> None:
@@ -541,7 +545,7 @@ def test_a_lost_outbox_is_told_with_its_successor(ledger: Ledger, take: Take) ->
     take([node.data()])
     ledger.claim(NODE, EP, Claim(head=6, acked=2, depth=2, at_ms=T0 + 50))
     ledger.claim(NODE, again.ep, Claim(head=0, at_ms=T0 + 60))
-    (line,) = day_lines(ledger, Wanted())
+    (line,) = day_lines(ledger, ReportFilter())
     why = "its outbox was lost: the node goes on as ep ffffffff00000000"
     assert line.absent == [(3, 3, T0 + 2, why), (5, 6, T0 + 50, why)]
 
@@ -568,9 +572,9 @@ def test_accepted_keys_are_read_again_when_they_change(tmp_path: Path) -> None:
 
 def test_rows_between_parts_that_no_statement_tells_of_count_with_the_part_before() -> None:
     parts = [
-        Part(1, 1, 5, streams={"data/a/x": (2, 1, 20)}),
-        Part(1, 6, 9, streams={"data/a/y": (1, 1, 3)}),
-        Part(1, 10, 12, streams={"data/a/x": (1, 31, 40)}),
+        StatedPart(1, 1, 5, streams={"data/a/x": (2, 1, 20)}),
+        StatedPart(1, 6, 9, streams={"data/a/y": (1, 1, 3)}),
+        StatedPart(1, 10, 12, streams={"data/a/x": (1, 31, 40)}),
     ]
     streams = {"data/a/x": Ranges([(1, 15), (21, 50)]), "data/a/y": Ranges([(1, 3)])}
     assert stored_rows(parts, streams) == [
@@ -583,7 +587,7 @@ def test_rows_between_parts_that_no_statement_tells_of_count_with_the_part_befor
 
 def test_saved_states_of_an_older_store_are_read(folder: Path, clock: Any) -> None:
     """A mark without a book, as it was written before there were statements."""
-    from collector.ledger.account import Mark
+    from collector.store.marks import Mark
 
     body = (
         b'{"node":"%s","ep":"%s","stored":[[1,3]],"lost":[],"duplicates":0,"rows":3,"first":1,"last":2}'

@@ -14,19 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from collector.mqtt.connection import Connection
-from collector.mqtt.link import AckLink, Incoming, Link
-from collector.mqtt.packet_socket import LARGEST, Buffered, Malformed, Publish
+from collector.mqtt.connection import Connection, Incoming
+from collector.mqtt.link import AckLink, Link
+from collector.mqtt.packet_socket import LARGEST, Malformed, PacketSocket, PublishPacket
 from wire.broker import Broker
 from wire.clock import Clock
 
-Pair = tuple[Buffered, socket.socket]
+Pair = tuple[PacketSocket, socket.socket]
 
 
 def make_pair() -> Pair:
     ours, peer = socket.socketpair()
     ours.setblocking(False)
-    return Buffered(ours), peer
+    return PacketSocket(ours), peer
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def pair() -> Iterator[Pair]:
     peer.close()
 
 
-def encoded(packet: Publish, qos: int, v5: bool) -> bytes:
+def encoded(packet: PublishPacket, qos: int, v5: bool) -> bytes:
     """MQTT 3.1.1, section 3.3; MQTT 5 has properties after the packet id."""
     rest = len(packet.topic).to_bytes(2) + packet.topic + (packet.mid.to_bytes(2) if qos else b"")
     rest += (b"\x05\x02\x00\x00\x00\x3c" if v5 else b"") + packet.body  # the expiry interval
@@ -53,7 +53,7 @@ def framed(kind: int, rest: bytes) -> bytes:
 
 
 publishes = st.builds(
-    Publish, st.binary(min_size=1, max_size=40), st.binary(max_size=400), st.integers(0, 65_535),
+    PublishPacket, st.binary(min_size=1, max_size=40), st.binary(max_size=400), st.integers(0, 65_535),
     st.booleans(), st.booleans(),
 )  # fmt: skip
 others = st.builds(framed, st.sampled_from([0x20, 0x40, 0x90, 0xD0]), st.binary(max_size=200))
@@ -61,12 +61,12 @@ others = st.builds(framed, st.sampled_from([0x20, 0x40, 0x90, 0xD0]), st.binary(
 
 @given(st.lists(publishes | others, max_size=12), st.lists(st.integers(1, 90), min_size=1), st.booleans())
 def test_packets_come_out_as_they_went_in_whatever_the_pieces(
-    sent: list[Publish | bytes], sizes: list[int], v5: bool
+    sent: list[PublishPacket | bytes], sizes: list[int], v5: bool
 ) -> None:
     """PUBLISH packets to us, every other one to paho, in their order."""
     ours, peer = make_pair()
     raw = b"".join(one if isinstance(one, bytes) else encoded(one, int(one.mid > 0), v5) for one in sent)
-    found: list[Publish | bytes] = []
+    found: list[PublishPacket | bytes] = []
     try:
         for size in itertools.cycle(sizes):
             if not raw:
@@ -89,7 +89,7 @@ def test_packets_come_out_as_they_went_in_whatever_the_pieces(
         peer.close()
 
 
-def all_of(ours: Buffered) -> bytes:
+def all_of(ours: PacketSocket) -> bytes:
     found = b""
     with contextlib.suppress(BlockingIOError):
         while piece := ours.recv(7):
@@ -99,11 +99,11 @@ def all_of(ours: Buffered) -> bytes:
 
 def test_of_a_packet_beyond_measure_the_beginning_is_kept_and_the_next_one_is_whole(pair: Pair) -> None:
     ours, peer = pair
-    after = Publish(b"after", b"b", 8, False, False)
+    after = PublishPacket(b"after", b"b", 8, False, False)
     peer.setblocking(False)
-    huge = Publish(b"huge", b"x" * 3_000_000, 7, False, False)
+    huge = PublishPacket(b"huge", b"x" * 3_000_000, 7, False, False)
     raw = encoded(huge, 1, False) + encoded(after, 1, False)
-    found: list[Publish] = []
+    found: list[PublishPacket] = []
     while raw or len(found) < 2:
         with contextlib.suppress(BlockingIOError):
             raw = raw[peer.send(raw) :]
@@ -178,12 +178,16 @@ def test_closing_sends_the_goodbye(pair: Pair) -> None:
     assert peer.recv(10) == b"bye"
 
 
-def make_link(received: list[Incoming] | None = None, port: int = 1) -> Link:
+def make_link(received: list[Incoming] | None = None, port: int = 1, **options: Any) -> Link:
     found = [] if received is None else received
     return Link(
         Broker(url=f"mqtt://127.0.0.1:{port}"), "collector-1", Clock(),
-        on_message=found.append, is_full=lambda: False,
+        on_message=found.append, is_full=lambda: False, **options,
     )  # fmt: skip
+
+
+def make_ack_link() -> AckLink:
+    return AckLink(Broker(url="mqtt://127.0.0.1:1"), "collector-1", Clock())
 
 
 def connected(link: Link, pair: Pair) -> Connection:
@@ -218,7 +222,7 @@ def test_acks_go_before_what_they_settle(pair: Pair) -> None:
 def test_a_topic_that_is_no_text_is_handed_on_all_the_same(pair: Pair) -> None:
     received: list[Incoming] = []
     link = make_link(received)
-    connected(link, pair)._take(pair[0], Publish(b"tb1/\xff\xfe", b"", 7, False, False), 0.0)
+    connected(link, pair)._take(pair[0], PublishPacket(b"tb1/\xff\xfe", b"", 7, False, False), 0.0)
     assert received[0].topic == "tb1/\\xff\\xfe"
     link.stop()
 
@@ -227,45 +231,43 @@ def test_probes_are_not_for_others(pair: Pair) -> None:
     received: list[Incoming] = []
     link = make_link(received)
     topic = b"tb1/_sys/collector-2/probe/_/data/_/probe"
-    connected(link, pair)._take(pair[0], Publish(topic, b"", 7, False, False), 0.0)
+    connected(link, pair)._take(pair[0], PublishPacket(topic, b"", 7, False, False), 0.0)
     assert received == []
     link.stop()
 
 
 def test_what_is_not_admitted_is_settled_unread(pair: Pair) -> None:
     received: list[Incoming] = []
-    link = make_link(received)
-    link.admits = lambda _topic: False
-    connected(link, pair)._take(pair[0], Publish(b"tb1/a/b/c/d/data/x/y", b"", 7, False, False), 0.0)
+    link = make_link(received, admits=lambda _topic: False)
+    connected(link, pair)._take(pair[0], PublishPacket(b"tb1/a/b/c/d/data/x/y", b"", 7, False, False), 0.0)
     pair[0].flush()
     assert (received, pair[1].recv(100)) == ([], b"\x40\x02\x00\x07")
     link.stop()
 
 
-def test_acks_have_their_connection_while_it_is_there() -> None:
-    link = make_link()
-    link.acks = AckLink(link.broker, link.client_id, link.clock)
+def test_acks_go_over_their_own_link_while_it_is_online() -> None:
+    acks = make_ack_link()
+    link = make_link(acks=acks)
     link.settle((), [("t", b"1")])
     assert list(link.outgoing) == [("t", b"1")]
-    link.acks.came_online()
+    acks.link.came_online()
     link.settle((), [("t", b"2")])
-    assert list(link.acks.outgoing) == [("t", b"2")]
-    link.acks._lost("it ended")
+    assert list(acks.link.outgoing) == [("t", b"2")]
+    acks.link.note("offline", "it ended")
     link.take_back()
-    assert (list(link.outgoing), list(link.acks.outgoing)) == ([("t", b"1"), ("t", b"2")], [])
+    assert (list(link.outgoing), list(acks.link.outgoing)) == ([("t", b"1"), ("t", b"2")], [])
     link.stop()
 
 
-def test_a_broker_that_takes_both_connections_for_one_is_left_alone(caplog: Any) -> None:
-    """mosquitto does with use_username_as_clientid: each connection would end the other, for ever."""
-    link = make_link()
-    link.acks = AckLink(link.broker, link.client_id, link.clock)
+def test_the_link_for_acks_ends_where_a_broker_gives_both_links_one_client_id(caplog: Any) -> None:
+    """mosquitto does with use_username_as_clientid: each connection would end the other without end."""
+    acks = make_ack_link()
+    link = make_link(acks=acks)
     for _ in range(2):
-        link.came_online = lambda: None  # type: ignore[method-assign]
-        link.acks.came_online()
+        acks.link.came_online()
         link._lost("taken over")
-    assert link.acks.stopping.is_set()
-    assert not link.acks.is_free
+    assert acks.link.stopping.is_set()
+    assert not acks.is_free
     assert "one client id" in caplog.text
     link.stop()
 
@@ -333,7 +335,7 @@ def test_a_peer_that_is_no_broker_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         link = make_link(port=mute.getsockname()[1])
         link.start()
         deadline = time.monotonic() + 20
-        while "answered nothing" not in link.state.why:
+        while "did not answer" not in link.state.why:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         link.stop()

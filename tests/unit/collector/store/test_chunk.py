@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.store.chunk import MINUTE_US, Rows, pack, unpack
+from collector.store.chunk import MINUTE_US, ChunkRows, pack, unpack
 from wire.errors import WireError
 from wire.messages import Batch
 
@@ -20,8 +20,8 @@ COLUMN = st.sampled_from(
 )
 
 
-def gather(columns: dict[str, list[Any]], times: list[int], seqs: tuple[int, ...] = (1,)) -> Rows:
-    rows = Rows("a/b/c/d", "arm", "joints", "00112233", -1, False, 0)
+def gather(columns: dict[str, list[Any]], times: list[int], seqs: tuple[int, ...] = (1,)) -> ChunkRows:
+    rows = ChunkRows("a/b/c/d", "arm", "joints", "00112233", -1, False, 0)
     step = len(times) // len(seqs)
     for at, seq in enumerate(seqs):
         part = slice(at * step, (at + 1) * step)
@@ -84,7 +84,7 @@ def test_huge_values_do_not_warn() -> None:
 
 
 def test_quality_marks_survive() -> None:
-    rows = Rows("a/b/c/d", "arm", "joints", "00112233", -1, False, 0)
+    rows = ChunkRows("a/b/c/d", "arm", "joints", "00112233", -1, False, 0)
     rows.add(Batch(seq=1, t0=0, dt=[0, 1], f={"x": [1.0, 2.0]}), np.array([0, 1]), 1)
     rows.add(Batch(seq=2, t0=0, dt=[0], f={"x": [3.0]}, q=[4]), np.array([2]), 1)
     head, _, columns = unpack(pack(rows).body)

@@ -10,7 +10,7 @@ import pytest
 
 from collector.ledger.ledger import Ledger
 from collector.store.declared import Lost, lost
-from collector.store.reader import Reader
+from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
@@ -28,7 +28,7 @@ def gaps(folder: Path, clock: Any, batch: Any, event: Any, commit: Any) -> Calla
         commit(store, ledger, [event(1000, "gap", device="_", why="quota", lost=losses)])
         store.close()
         found: list[Lost] = lost(ledger.entries(NODE))
-        reader = Reader(folder)
+        reader = StoreReader(folder)
         try:
             start, end = int(T0 + from_s * 1000), int(T0 + to_s * 1000)
             series = reader.series(
@@ -71,7 +71,7 @@ def test_a_loss_within_one_commit_is_found(
     seconds = [batch(seq, ROWS, t0=T0 + seq * 1000) for seq in (1, 2, 5, 6)]
     commit(store, ledger, [*seconds, event(7, "gap", device="_", why="disk", lost=[(3, 4)])])
     store.close()
-    reader = Reader(folder)
+    reader = StoreReader(folder)
     try:
         series = reader.series(
             NODE,

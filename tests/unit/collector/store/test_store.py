@@ -13,7 +13,7 @@ import pytest
 
 from collector.ledger.ledger import Ledger
 from collector.store.day_file import SCHEMA, StoreBusy, StoreError
-from collector.store.reader import Reader, Readers, TooSlow, read_cursor
+from collector.store.reader import Readers, StoreReader, TooSlow, read_cursor
 from collector.store.store import SqliteStore, aside, day_files, peek
 from wire.errors import EdgebedError, TryAgain
 
@@ -23,7 +23,7 @@ DAY_MS = 86_400_000
 
 def stored(folder: Path) -> list[int]:
     """Every seq in the day files, as often as it is there."""
-    reader = Reader(folder)
+    reader = StoreReader(folder)
     try:
         return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
     finally:
@@ -38,8 +38,8 @@ def test_a_reopened_store_remembers(folder: Path, clock: Any, batch: Any, event:
     again = Ledger(store.load().marks)
     assert again.entries() == ledger.entries()
     assert (again.entries()[0].stored, again.entries()[0].duplicates) == (3, 1)
-    digest = commit(store, again, [batch(1), batch(4)])
-    assert (digest.stored, digest.duplicates) == (1, 1)
+    built = commit(store, again, [batch(1), batch(4)])
+    assert (built.stored, built.duplicates) == (1, 1)
     store.close()
     assert stored(folder) == [1, 2, 3, 4]
     assert Ledger(peek(folder).marks).entries() == again.entries()
@@ -68,8 +68,8 @@ def test_a_new_day_is_a_new_file_that_remembers(folder: Path, clock: Any, batch:
     store, ledger = SqliteStore(folder, clock), Ledger()
     commit(store, ledger, [batch(1), batch(2)])
     clock.ms += DAY_MS
-    digest = commit(store, ledger, [batch(2), batch(3)])
-    assert digest.duplicates == 1
+    built = commit(store, ledger, [batch(2), batch(3)])
+    assert built.duplicates == 1
     assert [path.name for path in day_files(folder)] == ["000001-2026-11-22.db", "000002-2026-11-23.db"]
     store.close()
     (day_files(folder)[0]).unlink()
@@ -193,8 +193,8 @@ def test_damage_while_running_is_survived(folder: Path, clock: Any, batch: Any, 
     with path.open("r+b") as file:
         file.seek(8192)
         file.write(b"\xff" * (path.stat().st_size - 8192))
-    digest = commit(store, ledger, [batch(7), batch(500)])
-    assert (digest.stored, digest.duplicates) == (1, 1)
+    built = commit(store, ledger, [batch(7), batch(500)])
+    assert (built.stored, built.duplicates) == (1, 1)
     assert len(aside(folder)) == 1
     store.close()
     assert stored(folder) == [500]
@@ -379,7 +379,7 @@ def test_events_page_through_days_without_a_double(folder: Path, clock: Any, eve
         commit(store, ledger, [event(seq, "alarm" if seq % 2 else "count", ts=ts, why=f"n{seq}")])
         if seq in (10, 20):
             clock.ms += DAY_MS
-    reader = Reader(folder)
+    reader = StoreReader(folder)
     seen: list[str] = []
     before = read_cursor(str(2**50))
     while page := reader.events(NODE, "arm", limit=4, before=before):
@@ -447,7 +447,7 @@ def test_readers_see_whole_groups_only(
     torn: list[int] = []
 
     def watch() -> None:
-        reader = Reader(folder)
+        reader = StoreReader(folder)
         while not done.is_set():
             count = sum(len(seqs) for _, _, seqs, _ in reader.chunks())
             if count % 7:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.store.chunk import Rows, pack, times_of
+from collector.store.chunk import ChunkRows, pack, times_of
 from collector.store.clock_skew import Offset
 from collector.store.table import Table
 from wire.errors import WireError
@@ -14,7 +14,7 @@ EP = "0123456789abcdef"
 
 
 def chunk(*batches: Batch) -> bytes:
-    rows = Rows("a/b/c/d", "arm", "joints", EP, 1, late=False, recv_ms=0)
+    rows = ChunkRows("a/b/c/d", "arm", "joints", EP, 1, late=False, recv_ms=0)
     for batch in batches:
         rows.add(batch, times_of(batch), 0)
     return pack(rows).body
@@ -43,7 +43,7 @@ def test_what_is_no_chunk_is_said_so() -> None:
 def test_rows_know_what_was_known_of_their_clock() -> None:
     table = Table()
     for t0, offset in ((2_000, Offset(40, 3)), (1_000, Offset())):
-        rows = Rows("a/b/c/d", "arm", "joints", EP, 1, late=False, recv_ms=0, offset=offset)
+        rows = ChunkRows("a/b/c/d", "arm", "joints", EP, 1, late=False, recv_ms=0, offset=offset)
         batch = Batch(seq=1, ep=EP, t0=t0, per=20, n=3, f={"x": [1.0, 2.0, 3.0]})
         rows.add(batch, times_of(batch), 0)
         table.add(pack(rows).body)

@@ -19,7 +19,7 @@ import pytest
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
 from collector.fleet.problems import CODES
-from collector.mqtt.link import Incoming
+from collector.mqtt.connection import Incoming
 from collector.web.access import CSP
 from collector.web.api import Api, Sources
 from wire.broker import Broker

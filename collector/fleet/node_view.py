@@ -1,0 +1,42 @@
+"""What the API shows of a node, and one problem of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+from collector.ledger.balance import Totals
+
+
+class Problem(Struct, omit_defaults=True):
+    """One thing that is wrong; `sev` from 1 (note) to 4 (critical)."""
+
+    code: str
+    sev: int
+    why: str
+    device: str | UnsetType = UNSET
+
+
+class NodeView(Struct):
+    """One node as the API shows it."""
+
+    node: str
+    state: str
+    since: int
+    last_seen: int
+    agent: str
+    clk: int | None
+    skew_ms: int | None
+    uncertainty_ms: int | None
+    outbox: dict[str, float | None]
+    health: dict[str, float | None]
+    devices: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+    ledger: Totals
+    problems: list[Problem] = field(name="trouble")
+
+    @property
+    def worst(self) -> int:
+        """The highest `sev` of its problems, -1 without any."""
+        return max((one.sev for one in self.problems), default=-1)
