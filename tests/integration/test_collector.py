@@ -313,7 +313,7 @@ def test_a_full_disk_holds_everything_back_and_loses_nothing(
     assert child.stop() == 0
     expect_exactly(tmp_path / "store", 320)
     log = child.log.read_text()
-    assert log.count("nothing is acknowledged until it can be stored") == 1
+    assert log.count("nothing is acknowledged until it is stored") == 1
     assert log.count("the store takes messages again") == 1
 
 
