@@ -162,7 +162,7 @@ async def test_what_the_store_cannot_take_waits_in_the_outboxes(site: Site) -> N
     stored = await site.centre.stored()
     assert [stored[box.address.node] for box in site.boxes] == [box.outbox.head for box in site.boxes]
     log = site.centre.log.read_text()
-    assert log.count("nothing is acknowledged until it can be stored") == 1
+    assert log.count("nothing is acknowledged until it is stored") == 1
 
 
 async def until_blocked(centre: Centre) -> None:
