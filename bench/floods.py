@@ -99,10 +99,16 @@ def _bus() -> list[bytes]:
 def _bedside() -> list[bytes]:
     import numpy as np
 
-    from simulators.devices.hl7.messages import RESOLUTION_MV, Envelope, Person, ecg_message, vitals_message
+    from simulators.devices.hl7.messages import (
+        RESOLUTION_MV,
+        Envelope,
+        PatientIdentity,
+        ecg_message,
+        vitals_message,
+    )
     from simulators.plants.patient import ECG_HZ, Patient
 
-    patient, person, begin_ns = Patient(_SEED), Person.of(_SEED), _now_ns()
+    patient, person, begin_ns = Patient(_SEED), PatientIdentity.of(_SEED), _now_ns()
     written = []
     for second in range(400):
         at_ns = begin_ns + second * NS_PER_S

@@ -1,45 +1,49 @@
-"""What every simulated device is: a server of the real protocol, a plant behind it, and its ground truth."""
+"""The interface of every simulated device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 Value = float | int | bool | str | None
 
 
+@runtime_checkable
 class Simulator(Protocol):
-    """One device on the network. Use: `async with Simulator(seed=1, clock=clock) as device: device.url`.
+    """One device on the network. Use: `async with Hygrometer(seed=1, clock=clock) as device: device.url`.
 
     The constructor takes keywords only: `seed`, `host`, `port` (0 = a free one), `clock`, `faults` (texts)
-    and what is its own. Samples follow the schedule of `clock`: sample i is at `start_ns + i * period`,
-    `start_ns` a whole multiple of the period, so that the same seed gives the same data at any rate.
+    and its own options. It opens nothing. Sample i is at `start_ns + i * period`, and `start_ns` is a whole
+    multiple of the period, so the same seed gives the same data at any rate of the clock.
     """
 
-    port: int
-    start_ns: int  # Unix ns of sample 0, known once it is entered
+    start_ns: int  # Unix ns of sample 0, known once the device runs
+
+    @property
+    def port(self) -> int:
+        """The TCP port, known once the device runs."""
 
     @property
     def url(self) -> str:
         """What the adapter's `url` option takes."""
 
     def truth(self, at_ns: int) -> Mapping[str, Value]:
-        """What the plant really was at a time the device stamps, by the field names of the ready configs.
+        """What the plant really did at a time that the device stamps, by the fields of the ready configs.
 
-        Unrounded, without what the device or its faults hide or falsify where the field can be told apart;
-        labels (`label`, `faulty_joint`, counts) stand beside the values. Empty where there is no sample.
+        Values are not rounded. Labels (`label`, `faulty_joint`, counts) are in it, too. A fault that only
+        falsifies what the device shows does not change the truth. Empty where there is no sample.
         """
 
     def inject(self, fault: str) -> None:
-        """Break something from now on: `KIND[:PART][@START[-END]][xSIZE]`, seconds since `start_ns`.
+        """Add a fault from now on: `KIND[:PART][@START[-END]][xSIZE]`, seconds since `start_ns`.
 
         Raises:
-            ValueError: no such fault; the text says which there are.
+            ValueError: there is no such fault; the text names those that there are.
         """
 
     def repair(self) -> None:
-        """Take every fault back."""
+        """Remove every fault."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import struct
 from collections.abc import Sequence
 from itertools import pairwise
@@ -28,12 +27,12 @@ from bumble.link import LocalLink
 from bumble.ll import TerminateInd
 from bumble.transport.common import AsyncPipeSink, StreamPacketSource
 
+from simulators.devices.running import listening, stopped
 from simulators.faults.fault import DeviceFaults
 from simulators.plants import patient
 from simulators.plants.patient import Patient
+from simulators.simulator import Value
 from wire.clock import NS_PER_S, Clock
-from wire.errors import TryAgain
-from wire.task_cancellation import end
 
 ADDRESS = "F0:F1:F2:F3:F4:F5"
 NAME = "Edgebed Strap"
@@ -92,7 +91,7 @@ class HeartStrap:
         """What the adapter's `hci` takes."""
         return f"tcp-client:{self.host}:{self.port}"
 
-    def truth(self, at_ns: int) -> dict[str, float | int | bool | str | None]:
+    def truth(self, at_ns: int) -> dict[str, Value]:
         """The heart rate (/min) of this second, the RR interval (ms) of the last beat, and the `rhythm`."""
         at_s = (at_ns - self.start_ns) / NS_PER_S
         if at_s < 0:
@@ -116,15 +115,10 @@ class HeartStrap:
 
     async def __aenter__(self) -> Self:
         logging.getLogger("bumble").setLevel(logging.CRITICAL)  # it logs every packet that is none
-        try:
+        with listening("the Bluetooth controller", self.host, self.port):
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: _HciPort(self._link, self._hosts), self.host, self.port
             )
-        except OSError as error:
-            raise TryAgain(
-                f"the Bluetooth controller cannot listen on {self.host}:{self.port}:"
-                f" {os.strerror(error.errno or 0)}; stop what listens there or use --port"
-            ) from error
         self.port = self._server.sockets[0].getsockname()[1]
         try:
             await self._power_on()
@@ -139,9 +133,10 @@ class HeartStrap:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            await end([task], again_s=0.2)
-        await self._stop()
+        try:
+            await stopped(task)
+        finally:
+            await self._stop()
 
     async def _stop(self) -> None:
         server, self._server = self._server, None

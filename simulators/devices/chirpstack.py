@@ -24,6 +24,7 @@ from simulators.devices.mqtt.base import MqttDevice
 from simulators.devices.mqtt.publisher import Publisher
 from simulators.plants import street_sensors
 from simulators.plants.street_sensors import StreetSensors
+from simulators.simulator import Value
 from wire.clock import NS_PER_S, Clock
 
 APPLICATION = "5f6a2b9e-3a51-4c7e-9c55-0d6f2a1b7c10"
@@ -90,7 +91,7 @@ class LoraNetwork(MqttDevice):
         self._first: dict[int, int] = {}  # sensor -> index of its first uplink since it joined
         self._was_reset = False
 
-    def truth(self, at_ns: int) -> dict[str, float | int | bool | str | None]:
+    def truth(self, at_ns: int) -> dict[str, Value]:
         """What a sensor measured at a time of its schedule, with `sensor` (from 0) and `label`."""
         step_ns = self._period_ns / self._street.sensors
         turn = round((at_ns - self.start_ns) / step_ns)

@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
+from simulators.devices.running import listening, stopped
 from simulators.faults.fault import DeviceFaults
 from wire.clock import NS_PER_S, Clock
-from wire.errors import TryAgain
 
 _GIVE_UP_NS = 10 * NS_PER_S  # later than this, samples are skipped
 _BEHIND = 65_536  # bytes a client may leave unread: a serial line waits for nobody
@@ -83,11 +83,10 @@ class Talker(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await self._line.__aexit__(kind, error, trace)
+        try:
+            await stopped(task)
+        finally:
+            await self._line.__aexit__(kind, error, trace)
 
     def _sample(self, at_ns: int) -> int | None:
         """The sample that is stamped with this time."""
@@ -155,13 +154,8 @@ class LineServer:
             tty.setraw(theirs)  # no echo, and line ends as they are
             self._ends, self._path = (ours, theirs), os.ttyname(theirs)
             return self
-        try:
+        with listening("the device", self.host, self.port):
             self._server = await asyncio.start_server(self._accept, self.host, self.port)
-        except OSError as error:
-            raise TryAgain(
-                f"the device cannot listen on {self.host}:{self.port}: {os.strerror(error.errno or 0)}; "
-                "stop what listens there or use --port"
-            ) from error
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

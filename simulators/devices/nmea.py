@@ -12,6 +12,7 @@ from simulators.devices.line_server import Talker
 from simulators.faults.fault import DeviceFaults
 from simulators.plants import vehicle
 from simulators.plants.vehicle import Vehicle
+from simulators.simulator import Value
 from wire.clock import Clock
 
 FAULTS = {
@@ -63,7 +64,7 @@ class GnssReceiver(Talker):
         self._talker = talker
         self._vehicle = Vehicle(seed, self._faults.of_plant)
 
-    def truth(self, at_ns: int) -> dict[str, float | int | bool | str | None]:
+    def truth(self, at_ns: int) -> dict[str, Value]:
         """Where the vehicle really was at a time that the receiver stamps, by the adapter's field names."""
         index = self._sample(at_ns)
         if index is None:

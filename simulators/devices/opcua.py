@@ -14,7 +14,6 @@ import contextlib
 import gc
 import hmac
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,10 +25,10 @@ from asyncua import Server, ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User, UserRole
 
+from simulators.devices.running import listening, stopped
 from simulators.faults.fault import DeviceFaults, Fault
 from simulators.plants.cobot import FAULTS, JOINTS, RATE_HZ, SIGNALS, UNITS, Cobot
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
-from wire.errors import TryAgain
 
 APPLICATION_URI = "urn:edgebed:cobot-cell"
 DI_URI = "http://opcfoundation.org/UA/DI/"
@@ -135,14 +134,8 @@ class CobotCell:
     async def __aenter__(self) -> Self:
         logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it logs every client that goes away
         server = await self._build()
-        try:
+        with listening("the OPC UA server", self.host, self.port):
             await server.start()
-        except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise TryAgain(
-                f"the OPC UA server cannot listen on {self.host}:{self.port}: {why}; "
-                "stop what listens there or use --port"
-            ) from error
         self.port = server.bserver.port
         self._server = server
         period = _PERIOD_NS
@@ -155,12 +148,11 @@ class CobotCell:
     ) -> None:
         task, server = self._task, self._server
         self._task = self._server = None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        if server is not None:
-            await _stop(server)
+        try:
+            await stopped(task)
+        finally:
+            if server is not None:
+                await _stop(server)
 
     # --- what it does all day
 

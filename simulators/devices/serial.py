@@ -11,6 +11,7 @@ import numpy as np
 
 from simulators.devices.line_server import Talker
 from simulators.faults.fault import DeviceFaults
+from simulators.simulator import Value
 from wire.clock import Clock
 
 FAULTS = {
@@ -53,7 +54,7 @@ class Hygrometer(Talker):
         )
         self._seed, self._form = seed, form
 
-    def truth(self, at_ns: int) -> dict[str, float | int | bool | str | None]:
+    def truth(self, at_ns: int) -> dict[str, Value]:
         """Temperature (Cel) and humidity (%) of the sample at this time."""
         index = self._sample(at_ns)
         return {} if index is None else dict(self._air(index))

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from wire.errors import Unreachable
+from wire.task_cancellation import end
 
 Way = Literal["up", "down", "both"]
 _OneWay = Literal["up", "down"]
@@ -23,7 +24,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RS
 
 
 @dataclass(slots=True)
-class Harm:
+class LinkFaults:
     """What is done to the bytes of one direction; every value may change while connections run."""
 
     latency_s: float = 0.0
@@ -34,6 +35,9 @@ class Harm:
     cut_after: int = 0  # reset a connection when it has carried so many bytes this way; 0 = never
     hole_after: int = 0  # from so many bytes on, swallow what the connection should carry; 0 = never
     black_hole: bool = False  # swallow every byte, keep the connection up
+
+
+Harm = LinkFaults  # the name in 0.1.0
 
 
 class FaultProxy:
@@ -56,8 +60,8 @@ class FaultProxy:
         self.target = (target_host, target_port)
         self.host = host
         self.port = port
-        self.up = Harm()
-        self.down = Harm()
+        self.up = LinkFaults()
+        self.down = LinkFaults()
         self.accepted = 0  # since the start
         self._seed = seed
         self._max = max_connections
@@ -71,16 +75,16 @@ class FaultProxy:
         return len(self._links)
 
     def set(self, way: Way = "both", **settings: float | bool) -> None:
-        """Change settings of `Harm` in one or both directions, e.g. `set("down", latency_s=0.2)`."""
-        for harm in {"up": (self.up,), "down": (self.down,), "both": (self.up, self.down)}[way]:
+        """Change settings of `LinkFaults` in one or both directions, e.g. `set("down", latency_s=0.2)`."""
+        for faults in {"up": (self.up,), "down": (self.down,), "both": (self.up, self.down)}[way]:
             for name, value in settings.items():
-                if name not in Harm.__slots__:
-                    raise TypeError(f"no fault {name!r}; there are {', '.join(Harm.__slots__)}")
-                setattr(harm, name, value)
+                if name not in LinkFaults.__slots__:
+                    raise TypeError(f"no fault {name!r}; there are {', '.join(LinkFaults.__slots__)}")
+                setattr(faults, name, value)
 
     def heal(self) -> None:
         """Take all harm back and accept connections; those that lost bytes stay black holes until cut."""
-        self.up, self.down = Harm(), Harm()
+        self.up, self.down = LinkFaults(), LinkFaults()
         self.refuse(False)
 
     def cut(self, *, reset: bool = True) -> None:
@@ -133,14 +137,12 @@ class FaultProxy:
             self._held = None
         self.cut()
         links = dict(self._links)
-        for task in links:
-            task.cancel()
-        await asyncio.gather(*links, return_exceptions=True)
+        await end(links)
         for link in links.values():
             if not link.writers:
                 link.client.close()  # cancelled before asyncio had taken it over
 
-    def _harm(self, way: _OneWay) -> Harm:
+    def _faults_of(self, way: _OneWay) -> LinkFaults:
         return self.up if way == "up" else self.down
 
     def _accept(self, listening: socket.socket) -> None:
@@ -196,8 +198,8 @@ class FaultProxy:
                 chunk = await reader.read(_CHUNK)
             except OSError:
                 chunk = b""
-            harm = self._harm(way)
-            due = max(due, now() + harm.latency_s + rng.random() * harm.jitter_s)
+            faults = self._faults_of(way)
+            due = max(due, now() + faults.latency_s + rng.random() * faults.jitter_s)
             await queue.put((due, chunk))
 
     async def _give(
@@ -214,11 +216,11 @@ class FaultProxy:
             due, chunk = await queue.get()
             if due > now():
                 await asyncio.sleep(due - now())
-            harm = self._harm(way)
-            if harm.black_hole or way in link.holes:
+            faults = self._faults_of(way)
+            if faults.black_hole or way in link.holes:
                 link.holes.add(way)
             elif chunk:
-                if not await self._write(link, writer, corruption.apply(chunk, harm.corrupt), way):
+                if not await self._write(link, writer, corruption.apply(chunk, faults.corrupt), way):
                     link.cut(reset=True)
                     return
             else:
@@ -229,11 +231,11 @@ class FaultProxy:
         """Whether the connection goes on."""
         at = 0
         while at < len(chunk):
-            harm = self._harm(way)
-            size = min(len(chunk) - at, harm.slice or _CHUNK)
-            if harm.rate:
-                size = min(size, max(1, int(harm.rate / 20)))
-            ends = [end for end in (harm.cut_after, harm.hole_after) if end]
+            faults = self._faults_of(way)
+            size = min(len(chunk) - at, faults.slice or _CHUNK)
+            if faults.rate:
+                size = min(size, max(1, int(faults.rate / 20)))
+            ends = [end for end in (faults.cut_after, faults.hole_after) if end]
             size = min([size, *(max(0, end - link.carried[way]) for end in ends)])
             try:
                 writer.write(chunk[at : at + size])
@@ -244,10 +246,10 @@ class FaultProxy:
             at += size
             if ends and link.carried[way] >= min(ends):
                 link.holes.add(way)
-                return not 0 < harm.cut_after <= link.carried[way]
-            if harm.rate:
-                await asyncio.sleep(size / harm.rate)
-            elif harm.slice:
+                return not 0 < faults.cut_after <= link.carried[way]
+            if faults.rate:
+                await asyncio.sleep(size / faults.rate)
+            elif faults.slice:
                 await asyncio.sleep(0)
         return True
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulators.faults.fault import Fault, checked
-from simulators.plants.ailments import FAULT_KINDS, FAULTS, change, person
+from simulators.plants.ailments import FAULT_KINDS, FAULTS, Floats, change, person
 from simulators.plants.heartbeat import beats
 from simulators.plants.waveforms import CHUNK, RATE_HZ, ecg_chunk, ppg_chunk
 
@@ -40,8 +39,6 @@ LIMITS = {  # what a monitor shows at least and at most
     "consciousness_altered": (0, 1),
     "oxygen": (0, 1),
 }
-
-Floats = NDArray[np.float64]
 
 
 class Patient:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from simulators.plants.scenery import KERB_FAR, KERB_NEAR, Camera, Colour, Light, Picture, backdrop
-from simulators.plants.traffic import SIZE, Post, Vehicle, Walker
+from simulators.plants.scenery import KERB_FAR, KERB_NEAR, Colour, Light, Picture, PinholeCamera, backdrop
+from simulators.plants.traffic import SIZE, Post, StreetVehicle, Walker
 
 LABELS = ("person", "car", "bus")
-Thing = Vehicle | Walker | Post
+Thing = StreetVehicle | Walker | Post
 Truth = list[tuple[str, float, float, float, float]]
 
 _MIN_PX = 9.0  # of height at 480 lines: below it nobody could tell what it is
@@ -44,7 +44,7 @@ class Scene:
         self.seed, self.width, self.height, self.fps = seed, width, height, fps
         rng = np.random.default_rng([seed & 0xFFFF_FFFF, 0xED6E])
         self.light = Light.draw(rng)
-        self.camera = Camera(
+        self.camera = PinholeCamera(
             width=width,
             height=height,
             focal=height * rng.uniform(0.92, 1.12),
@@ -139,10 +139,10 @@ class Scene:
         if away < 4.0:
             return False
         aside = (thing.x - camera.at_x) * math.cos(camera.yaw) - thing.z * math.sin(camera.yaw)
-        reach = 7.0 if isinstance(thing, Vehicle) else 3.0
+        reach = 7.0 if isinstance(thing, StreetVehicle) else 3.0
         return abs(aside) - reach < camera.width / 2 / camera.focal * away
 
-    def _vehicles(self, at_s: float) -> Iterator[Vehicle]:
+    def _vehicles(self, at_s: float) -> Iterator[StreetVehicle]:
         cycle, phase = divmod(at_s, _CYCLE_S)
         rolled = (cycle + _ease(min(1.0, phase / _GREEN_S))) * _SLOTS
         braking = phase > _GREEN_S * 0.7
@@ -155,7 +155,7 @@ class Scene:
                     continue
                 length = SIZE[body][0]
                 along = (rolled - place) * _SLOT_M - _STOP_M - length / 2
-                yield Vehicle(
+                yield StreetVehicle(
                     x=self._crossing_x + heading * along,
                     z=z + (_dice(self.seed, 11 + lane, place) - 0.5) * 0.5,
                     heading=heading,

@@ -64,7 +64,7 @@ class Light:
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class PinholeCamera:
     """A pinhole on a pole; verticals stay vertical. World: x along the road, y up, z away, metres."""
 
     width: int
@@ -94,7 +94,7 @@ class Camera:
 # -- the backdrop: one ray per sub-pixel, once per scene ---------------------------------------------------
 
 
-def backdrop(camera: Camera, light: Light, crossing_x: float, rng: np.random.Generator) -> Picture:
+def backdrop(camera: PinholeCamera, light: Light, crossing_x: float, rng: np.random.Generator) -> Picture:
     """Sky, houses, pavements, road and crossing as the camera sees them without traffic."""
     fine = 2
     cols = (np.arange(camera.width * fine, dtype=np.float32) + 0.5) / fine

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from simulators.plants.scenery import Camera, Colour, Light, Picture, Points
+from simulators.plants.scenery import Colour, Light, Picture, PinholeCamera, Points
 
 SHIFT = 3  # bits of sub-pixel precision in drawing calls: things glide instead of jumping
 
@@ -95,7 +95,7 @@ _SHAPES = {body: _shape(body) for body in _PROFILE}
 
 
 @dataclass(frozen=True, slots=True)
-class Vehicle:
+class StreetVehicle:
     """A vehicle on a lane: `body` saloon, van or bus; `heading` +1 drives to rising x."""
 
     x: float
@@ -110,11 +110,11 @@ class Vehicle:
         """Class in the ground truth."""
         return "bus" if self.body == "bus" else "car"
 
-    def outline(self, camera: Camera) -> Points:
+    def outline(self, camera: PinholeCamera) -> Points:
         """Pixels of the silhouette's near and far edge, for the ground-truth box."""
         return self._pixels(camera)[: 2 * _SHAPES[self.body].profile]
 
-    def _pixels(self, camera: Camera) -> Points:
+    def _pixels(self, camera: PinholeCamera) -> Points:
         length, wide = SIZE[self.body]
         points = _SHAPES[self.body].points * (length * self.heading, 1.0, wide)
         points += (self.x, 0.0, self.z)
@@ -129,7 +129,7 @@ class Vehicle:
         base = [(x0, 0.0, z0), (x0, 0.0, z1), (x1, 0.0, z0), (x1, 0.0, z1)]
         return np.array(base + [(x + dx, 0.0, z + dz) for x, _, z in base])
 
-    def paint_on(self, canvas: Picture, camera: Camera, light: Light) -> None:
+    def paint_on(self, canvas: Picture, camera: PinholeCamera, light: Light) -> None:
         """Draw it: faces that look at the camera from far to near, then the near side."""
         away = camera.depth(self.x, self.z)
         shape, pixels = _SHAPES[self.body], self._pixels(camera)
@@ -152,7 +152,7 @@ class Vehicle:
             _disc(canvas, x, y, radius * 0.5, rim, flat=0.92)
         self._lamps(canvas, camera, light, pixels)
 
-    def _lamps(self, canvas: Picture, camera: Camera, light: Light, pixels: Points) -> None:
+    def _lamps(self, canvas: Picture, camera: PinholeCamera, light: Light, pixels: Points) -> None:
         shape, away = _SHAPES[self.body], camera.depth(self.x, self.z)
         towards = self.heading * (camera.at_x - self.x) > 0  # its front, not its rear, looks at the camera
         radius = max(0.8, 0.13 * camera.focal / away) * (1.5 if light.night else 1.0)
@@ -180,7 +180,7 @@ class Walker:
     umbrella: bool = False
     label: str = "person"
 
-    def outline(self, camera: Camera) -> Points:
+    def outline(self, camera: PinholeCamera) -> Points:
         """Pixels of the extreme points, for the ground-truth box; the umbrella does not count."""
         foot, scale = self._foot(camera)
         step = abs(math.sin(self.stride)) * 0.17 * self.tall
@@ -188,7 +188,7 @@ class Walker:
         corners: Points = foot + np.array([(-half, 0.0), (half, 0.0), (0.0, -self.tall * scale)])
         return corners
 
-    def _foot(self, camera: Camera) -> tuple[Points, float]:
+    def _foot(self, camera: PinholeCamera) -> tuple[Points, float]:
         return camera.project(np.array([(self.x, 0.0, self.z)]))[0], camera.focal / camera.depth(
             self.x, self.z
         )
@@ -202,7 +202,7 @@ class Walker:
         head = base + np.array((sun[0] * self.tall, 0.0, sun[1] * self.tall))
         return np.vstack([base, head])
 
-    def paint_on(self, canvas: Picture, camera: Camera, light: Light) -> None:
+    def paint_on(self, canvas: Picture, camera: PinholeCamera, light: Light) -> None:
         """Draw legs, arms, body and head, smallest things last."""
         (foot_x, foot_y), scale = self._foot(camera)
         x, y = float(foot_x), float(foot_y)
@@ -238,7 +238,7 @@ class Post:
     tall: float
     tree: bool
 
-    def outline(self, camera: Camera) -> Points:
+    def outline(self, camera: PinholeCamera) -> Points:
         """Pixels of the trunk, which is what hides people."""
         return camera.project(np.array([(self.x - 0.1, 0, self.z), (self.x + 0.1, self.tall, self.z)]))
 
@@ -248,7 +248,7 @@ class Post:
         tip = base + np.array((sun[0] * self.tall, 0.0, sun[1] * self.tall))
         return np.vstack([base, tip])
 
-    def paint_on(self, canvas: Picture, camera: Camera, light: Light) -> None:
+    def paint_on(self, canvas: Picture, camera: PinholeCamera, light: Light) -> None:
         """Draw the trunk, then the crown or the lamp."""
         away = camera.depth(self.x, self.z)
         scale = camera.focal / away

@@ -24,7 +24,7 @@ Manoeuvre = Literal["brake", "acceleration", "cornering"]
 LABEL: dict[Manoeuvre, int] = {"brake": 1, "acceleration": 2, "cornering": 3}
 
 
-class Request(NamedTuple):
+class ManoeuvreRequest(NamedTuple):
     """A hard manoeuvre that the driver is up to as soon as the car and the road allow it."""
 
     at: int  # sample
@@ -58,7 +58,7 @@ def stretch_at(seed: int, index: int) -> int:
     return guess + 1 if index >= border(seed, guess + 1) else guess
 
 
-def drive(seed: int, stretch: int, wanted: tuple[Request, ...]) -> Drive:
+def drive(seed: int, stretch: int, wanted: tuple[ManoeuvreRequest, ...]) -> Drive:
     """The samples of one stretch; what is asked for changes nothing before it is asked for.
 
     A request that comes too late to be met before the next light is met after it: hand it to both stretches.
@@ -87,7 +87,7 @@ def _last_chance(seed: int, stretch: int) -> int:
     return begin + int(driven.phases[-2].start * RATE_HZ) - 3 * RATE_HZ
 
 
-def _by_nature(seed: int, stretch: int, n: int) -> list[Request]:
+def _by_nature(seed: int, stretch: int, n: int) -> list[ManoeuvreRequest]:
     """What this driver does without being asked: 2 to 16 hard manoeuvres an hour, some drivers more."""
     per_hour = np.random.default_rng([seed, 6]).uniform(2, 16)
     rng = np.random.default_rng([seed, 7, stretch])
@@ -95,7 +95,9 @@ def _by_nature(seed: int, stretch: int, n: int) -> list[Request]:
     for _ in range(rng.poisson(per_hour * n / RATE_HZ / 3600)):
         kind: Manoeuvre = ("brake", "acceleration", "cornering")[rng.integers(3)]
         out.append(
-            Request(border(seed, stretch) + int(rng.integers(0, 80 * RATE_HZ)), kind, rng.uniform(0.8, 1.3))
+            ManoeuvreRequest(
+                border(seed, stretch) + int(rng.integers(0, 80 * RATE_HZ)), kind, rng.uniform(0.8, 1.3)
+            )
         )
     return out
 
@@ -132,7 +134,7 @@ class _Phase(NamedTuple):
     swerve: float = 0.0  # rad/s at most
 
 
-class _Plan:
+class _RoadPlan:
     """The phases of one road, front to back."""
 
     def __init__(self, ahead: list[_Ahead], limit: float, leave: float) -> None:
@@ -141,7 +143,7 @@ class _Plan:
         self.phases = [_Phase("wait", 0.0, leave, 0.0, 0.0, 0.0)]
         self._continue(leave, 0.0, 0.0)
 
-    def insert(self, request: Request, earliest: int, n: int) -> None:
+    def insert(self, request: ManoeuvreRequest, earliest: int, n: int) -> None:
         """Have a hard manoeuvre at the first sample that allows it; without room or time there is none."""
         free, speed, room = self._room(n)
         lowest, highest = (4.0, 17.0) if request.kind == "acceleration" else (8.0, 99.0)  # m/s
@@ -183,7 +185,7 @@ class _Plan:
         slowing = np.maximum(0.0, state.speed**2 - targets[coming] ** 2) / (2 * 1.4)
         return free, state.speed, begins[coming] - state.along - slowing
 
-    def _manoeuvre(self, request: Request, t: float, v: float, s: float) -> None:
+    def _manoeuvre(self, request: ManoeuvreRequest, t: float, v: float, s: float) -> None:
         label, size = LABEL[request.kind], request.size
         if request.kind == "brake":
             seconds = min(2.2, 0.85 * v / (3.4 * size))
@@ -258,7 +260,7 @@ class _Plan:
         return self.phases[-1].start
 
 
-def _need(request: Request, speed: Floats) -> Floats:
+def _need(request: ManoeuvreRequest, speed: Floats) -> Floats:
     """Metres that a manoeuvre takes, with a little to spare."""
     if request.kind == "acceleration":
         faster = speed + _rise(speed, request.size)
@@ -271,7 +273,7 @@ def _rise(speed: Floats, size: float) -> Floats:
     return np.minimum(5.2 * size, 100.0 / (speed + 2.6))
 
 
-def _plan(seed: int, stretch: int, n: int) -> _Plan:
+def _plan(seed: int, stretch: int, n: int) -> _RoadPlan:
     """What happens on this road this time, with nothing asked for."""
     road = loop(seed).roads[stretch % SHIFT % ROADS]
     rng = np.random.default_rng([seed, 8, stretch])
@@ -291,9 +293,9 @@ def _plan(seed: int, stretch: int, n: int) -> _Plan:
         brake *= 1.35 if brisk[1] else 1.0
         speed, label = _cornering(rng, road.curvature, limit, hasty) if not stands else (0.0, 0)
         ahead.append(_Ahead(begin, end, speed, stands, accelerate, brake, dip, label))
-    plan = _Plan(ahead, limit, leave)
+    plan = _RoadPlan(ahead, limit, leave)
     if plan._end() > n / RATE_HZ - 12 and red:  # the light was green after all
-        plan = _Plan([each for each in ahead if not 0 < each.wait < 900], limit, leave)
+        plan = _RoadPlan([each for each in ahead if not 0 < each.wait < 900], limit, leave)
     return plan
 
 

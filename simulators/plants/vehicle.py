@@ -27,7 +27,7 @@ from simulators.plants.powertrain import (
     voltage_at_rest,
 )
 from simulators.plants.roads import ROADS, Floats, loop
-from simulators.plants.trip import CHARGING, SHIFT, Manoeuvre, Request, drive
+from simulators.plants.trip import CHARGING, SHIFT, Manoeuvre, ManoeuvreRequest, drive
 
 RATE_HZ = trip.RATE_HZ
 UNITS: dict[str, str] = {  # UCUM
@@ -130,7 +130,7 @@ class Vehicle:
             del self._states[next(iter(self._states))]
         return state
 
-    def _requests(self, stretch: int) -> tuple[Request, ...]:
+    def _requests(self, stretch: int) -> tuple[ManoeuvreRequest, ...]:
         """What the driver is asked for in this stretch or the one before, the soonest first."""
         first, last = trip.border(self.seed, max(0, stretch - 1)), trip.border(self.seed, stretch + 1)
         out = []
@@ -139,7 +139,7 @@ class Vehicle:
             at = begin + max(0, -(-(first - begin) // period)) * period
             while at < min(last, fault.end_s * RATE_HZ):
                 kind: Manoeuvre = fault.kind  # type: ignore[assignment]  # one of trip.LABEL
-                out.append(Request(at, kind, fault.size))
+                out.append(ManoeuvreRequest(at, kind, fault.size))
                 at += period
         return tuple(sorted(out))
 
@@ -178,7 +178,7 @@ def _rested(seed: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=4096)
 def _end(
-    seed: int, stretch: int, requests: tuple[Request, ...], soc: float, temperature: float
+    seed: int, stretch: int, requests: tuple[ManoeuvreRequest, ...], soc: float, temperature: float
 ) -> tuple[float, float]:
     """State of charge and cell temperature where a stretch ends."""
     return _stretch(seed, stretch, requests, soc, temperature)[1]
@@ -186,7 +186,7 @@ def _end(
 
 @lru_cache(maxsize=24)
 def _stretch(
-    seed: int, stretch: int, requests: tuple[Request, ...], soc: float, temperature: float
+    seed: int, stretch: int, requests: tuple[ManoeuvreRequest, ...], soc: float, temperature: float
 ) -> tuple[Floats, tuple[float, float]]:
     """The true samples of one stretch, (n, 15), and state of charge and cell temperature at its end."""
     if stretch % SHIFT >= SHIFT - CHARGING:

@@ -19,7 +19,7 @@ from adapters.hl7.options import Hl7Options, Monitor
 from adapters.testing import AdapterContract, Rig, read_until
 from edgebed.broker import free_port
 from simulators.devices.hl7.device import BedsideMonitor
-from simulators.devices.hl7.messages import DEVICE, FACILITY, Person
+from simulators.devices.hl7.messages import DEVICE, FACILITY, PatientIdentity
 from simulators.faults import FaultProxy
 from simulators.plants.patient import ECG_HZ
 from simulators.plants.patient import VITALS as SHOWN
@@ -378,8 +378,8 @@ def message(control_id: bytes = b"17", unit: bytes = b"264864^MDC_DIM_BEAT_PER_M
 
 
 def test_the_simulated_persons_differ() -> None:
-    assert Person.of(1).identifiers != Person.of(2).identifiers
-    assert Person.of(1) == Person.of(1)
+    assert PatientIdentity.of(1).identifiers != PatientIdentity.of(2).identifiers
+    assert PatientIdentity.of(1) == PatientIdentity.of(1)
     with pytest.raises(ValueError, match="unit-spo3"):
         BedsideMonitor(faults=["unit-spo3"])
     with pytest.raises(ValueError, match="time-back"):

@@ -24,7 +24,7 @@ from adapters.modbus.adapter import Modbus
 from adapters.modbus.options import ModbusOptions
 from adapters.testing import AdapterContract, Rig, read, until
 from simulators.devices.modbus.device import ModbusCobot, ParticulateSensor
-from simulators.devices.modbus.server import Way
+from simulators.devices.modbus.server import LineKind
 from simulators.faults import FaultProxy
 from simulators.plants.cobot import SIGNALS
 from wire.clock import NS_PER_S, Clock
@@ -78,7 +78,7 @@ class TestModbusTcp(AdapterContract):
         ({"url": "tcp://x", "registers": {"a": {"register": 0, "scale": 0}}}, "scale of 0"),
     ]
     secrets = ("geheim",)
-    line: ClassVar[Way] = "tcp"
+    line: ClassVar[LineKind] = "tcp"
 
     @pytest.fixture
     async def rig(self) -> AsyncIterator[Rig]:
@@ -93,7 +93,7 @@ class TestModbusTcp(AdapterContract):
 
 
 class TestModbusRtuOverTcp(TestModbusTcp):
-    line: ClassVar[Way] = "rtu+tcp"
+    line: ClassVar[LineKind] = "rtu+tcp"
 
 
 class TestModbusOnASerialPort(AdapterContract):
@@ -121,7 +121,9 @@ async def clock() -> AsyncIterator[SimulationClock]:
 
 
 @pytest.mark.parametrize("line", ["tcp", "rtu"])
-async def test_every_sample_arrives_once_and_as_the_sensor_took_it(line: Way, clock: SimulationClock) -> None:
+async def test_every_sample_arrives_once_and_as_the_sensor_took_it(
+    line: LineKind, clock: SimulationClock
+) -> None:
     async with (
         ParticulateSensor(seed=SEED, clock=clock, line=line) as device,
         Modbus(options(device.url, timeout_s=1.0), clock) as adapter,
@@ -318,7 +320,7 @@ async def test_a_busy_device_is_asked_again_and_a_stuck_one_has_stalled() -> Non
     ],
 )
 async def test_what_ends_a_session_says_why(
-    line: Way, fault: str, error: type[AdapterError], said: str
+    line: LineKind, fault: str, error: type[AdapterError], said: str
 ) -> None:
     clock = Clock(RATE)
     async with ParticulateSensor(seed=SEED, clock=clock, line=line) as device:
@@ -342,7 +344,7 @@ async def test_a_unit_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.parametrize("line", ["tcp", "rtu"])
-async def test_a_late_answer_is_never_taken_for_another(line: Way) -> None:
+async def test_a_late_answer_is_never_taken_for_another(line: LineKind) -> None:
     """Questions whose answers look alike, so that one answered late would fit the next."""
     version = {"major": 256, "minor": 257, "patch": 258}
     registers = {name: {"register": at} for name, at in version.items()}

@@ -27,7 +27,7 @@ from adapters.hl7.deidentify import Deidentifier, create_key, read_key
 from edgebed.broker import Kind, find, free_port
 from edgebed.installation import AgentSetup, Installation
 from simulators.devices.hl7.device import BedsideMonitor
-from simulators.devices.hl7.messages import Envelope, Person, vitals_message
+from simulators.devices.hl7.messages import Envelope, PatientIdentity, vitals_message
 from wire.clock import NS_PER_S, Clock
 from wire.errors import Unreachable
 
@@ -38,8 +38,8 @@ BEDS = {  # node and device -> seed, character set, faults
 }
 READ = ("bed-a", "bed-b")
 PERSONS = [  # who lies in them sooner or later
-    *(Person.of(seed, korean=True) for seed in (11, 1011, 12, 1012, 13)),
-    Person.of(12),
+    *(PatientIdentity.of(seed, korean=True) for seed in (11, 1011, 12, 1012, 13)),
+    PatientIdentity.of(12),
 ]
 _SHORTEST = 6  # bytes: shorter ones stand in any noise by chance
 
@@ -115,7 +115,7 @@ async def test_no_name_leaves_the_adapter(
         require("mosquitto")
     who = Deidentifier(read_key(tmp_path / "pseudonym.key"), Counter())
     made = {
-        seed: who.pseudonym(Person.of(seed).number, issuer="EDGEHOSP").encode()
+        seed: who.pseudonym(PatientIdentity.of(seed).number, issuer="EDGEHOSP").encode()
         for seed in (11, 12, 1011, 1012)
     }
     setups = [AgentSetup(bed, config, bed, arguments=("--log", "debug")) for bed in BEDS]
@@ -263,7 +263,7 @@ def _forms(word: str) -> Iterator[bytes]:
 
 def _check_the_search_itself() -> None:
     """Each kind of place is searched so that a name would be found in it."""
-    person = Person.of(11, korean=True)
+    person = PatientIdentity.of(11, korean=True)
     needles = _needles()
     for charset, codec in (("UNICODE UTF-8", "utf-8"), ("ISO IR149", "cp949")):
         raw = vitals_message(Envelope("1", 0, person, charset, codec), 0, {"spo2": 98.0})

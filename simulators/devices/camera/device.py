@@ -23,14 +23,13 @@ import numpy as np
 from simulators.devices.camera.rtp import CLOCK_HZ, MAX_SIDE
 from simulators.devices.camera.rtsp import RtspServer
 from simulators.faults.fault import DeviceFaults
-from simulators.plants.scene import Scene
+from simulators.plants.scene import Scene, Truth
 from simulators.plants.scenery import Picture
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import EdgebedError
+from wire.task_cancellation import end
 
 log = logging.getLogger(__name__)
-
-Truth = list[tuple[str, float, float, float, float]]
 
 cv2.setNumThreads(1)  # a simulator beside what it is there for takes no core more than it needs
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -186,8 +185,7 @@ class StreetCamera:
     ) -> None:
         if self._filming is None or self._source is None or self._studio is None:
             return
-        self._filming.cancel()
-        await asyncio.gather(self._filming, return_exceptions=True)
+        await end([self._filming])
         await self._server.__aexit__(kind, error, trace)
         self._studio.shutdown(wait=True, cancel_futures=True)
         self._source.close()

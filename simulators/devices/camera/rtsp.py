@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import hmac
-import os
 import re
 import secrets
 import socket
@@ -19,14 +18,16 @@ from simulators.devices.camera.rtp import CLOCK_HZ, JPEG_TYPE, Packetizer
 from simulators.devices.camera.rtsp_text import (
     MAX_HEAD,
     Headers,
-    Refused,
-    Request,
+    RtspRefused,
+    RtspRequest,
     framed,
     pair,
     read_request,
     response,
 )
-from wire.errors import TryAgain, Unreachable
+from simulators.devices.running import listening
+from wire.errors import Unreachable
+from wire.task_cancellation import end
 
 MAX_VIEWERS = 32
 SESSION_S = 60.0  # a viewer that sends nothing for so long is gone (RFC 2326, 12.37)
@@ -98,15 +99,10 @@ class RtspServer:
                 self._send(viewer, packets, report or viewer.first_report(self.source, at_ns), now)
 
     async def __aenter__(self) -> Self:
-        try:
+        with listening("the camera", self.host, self.port):
             self._server = await asyncio.start_server(
                 self._welcome, self.host, self.port, limit=MAX_HEAD, ssl=self._tls, backlog=64
             )
-        except OSError as error:
-            raise TryAgain(
-                f"the camera cannot listen on {self.host}:{self.port}: {os.strerror(error.errno or 0)}; "
-                "stop what listens there or use --port"
-            ) from error
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -118,9 +114,7 @@ class RtspServer:
         for viewer in self._viewers.values():
             if viewer.playing:
                 self._send(viewer, [], self.source.goodbye(), 0.0)
-        for task in self._viewers:
-            task.cancel()
-        await asyncio.gather(*self._viewers, return_exceptions=True)
+        await end(self._viewers)
         for transport in self._udp or ():
             transport.close()
         self._udp = None
@@ -191,7 +185,7 @@ class RtspServer:
                 viewer.heard = loop.time()
                 if request is not None and not await self._answer(viewer, request):
                     return
-        except Refused as error:  # no RTSP: there is no telling where the next request begins
+        except RtspRefused as error:  # no RTSP: there is no telling where the next request begins
             self.counters["requests_refused"] += 1
             viewer.writer.write(response(error.status, "0", [("X-Reason", error.reason)]))
         except (OSError, EOFError):
@@ -200,7 +194,7 @@ class RtspServer:
             viewer.playing = False
             viewer.writer.close()
 
-    async def _answer(self, viewer: _Viewer, request: Request) -> bool:
+    async def _answer(self, viewer: _Viewer, request: RtspRequest) -> bool:
         """Whether the connection goes on."""
         try:
             self._check(request)
@@ -209,7 +203,7 @@ class RtspServer:
             if request.method == "PLAY":
                 viewer.playing = True
                 self._note_players()
-        except Refused as error:
+        except RtspRefused as error:
             self.counters["requests_refused"] += 1
             headers = [*error.headers, ("X-Reason", error.reason)]
             viewer.writer.write(response(error.status, request.cseq, headers))
@@ -217,19 +211,19 @@ class RtspServer:
             return False  # it asks without reading the answers
         return request.method != "TEARDOWN"
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: RtspRequest) -> None:
         if request.version != "RTSP/1.0":
-            raise Refused(505, "this is RTSP/1.0")
+            raise RtspRefused(505, "this is RTSP/1.0")
         if request.method not in _METHODS:
-            raise Refused(501, "no such method", ("Public", ", ".join(_METHODS)))
+            raise RtspRefused(501, "no such method", ("Public", ", ".join(_METHODS)))
         if request.method == "OPTIONS":
             return
         if self._login and not self._allowed(request):
-            raise Refused(401, "wrong or no password", ("WWW-Authenticate", 'Basic realm="edgebed"'))
+            raise RtspRefused(401, "wrong or no password", ("WWW-Authenticate", 'Basic realm="edgebed"'))
         if not self._is_ours(request.url):
-            raise Refused(404, f"the stream is /{self.path}")
+            raise RtspRefused(404, f"the stream is /{self.path}")
 
-    async def _handle(self, viewer: _Viewer, request: Request) -> tuple[Headers, bytes]:
+    async def _handle(self, viewer: _Viewer, request: RtspRequest) -> tuple[Headers, bytes]:
         if request.method == "OPTIONS":
             return [("Public", ", ".join(_METHODS))], b""
         if request.method == "DESCRIBE":
@@ -240,7 +234,7 @@ class RtspServer:
             return [("Transport", reply), self._session(viewer)], b""
         named = request.headers.get("session", "").partition(";")[0].strip()
         if not viewer.session or named != viewer.session:
-            raise Refused(454, "SETUP comes first, on the same connection")
+            raise RtspRefused(454, "SETUP comes first, on the same connection")
         if request.method == "PLAY":
             info = f"url={self._base(request.url)}track0;seq={self.source.next}"
             return [self._session(viewer), ("Range", "npt=now-"), ("RTP-Info", info)], b""
@@ -249,10 +243,10 @@ class RtspServer:
             self._note_players()
         return [self._session(viewer)], b""
 
-    async def _set_up(self, viewer: _Viewer, request: Request) -> str:
+    async def _set_up(self, viewer: _Viewer, request: RtspRequest) -> str:
         """The transport that was agreed on, as the Transport header says it."""
         if viewer.playing:
-            raise Refused(455, "it plays already")
+            raise RtspRefused(455, "it plays already")
         for offer in request.headers.get("transport", "").split(","):
             words = [word.strip().lower() for word in offer.split(";")]
             values = dict(word.split("=", 1) for word in words if "=" in word)
@@ -272,9 +266,9 @@ class RtspServer:
                 continue
             viewer.session = viewer.session or secrets.token_hex(8)
             return f"{reply};ssrc={self.source.ssrc:08X}"
-        raise Refused(461, "RTP/AVP/TCP;interleaved or RTP/AVP;client_port, unicast")
+        raise RtspRefused(461, "RTP/AVP/TCP;interleaved or RTP/AVP;client_port, unicast")
 
-    def _allowed(self, request: Request) -> bool:
+    def _allowed(self, request: RtspRequest) -> bool:
         scheme, _, word = request.headers.get("authorization", "").partition(" ")
         return scheme.lower() == "basic" and hmac.compare_digest(word.strip().encode(), self._login)
 

@@ -11,7 +11,7 @@ _MAX_BODY = 4_096
 Headers = list[tuple[str, str]]
 _REASONS = {
     200: "OK",
-    400: "Bad Request",
+    400: "Bad RtspRequest",
     401: "Unauthorized",
     404: "Not Found",
     454: "Session Not Found",
@@ -23,7 +23,7 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RtspRequest:
     method: str
     url: str
     version: str
@@ -35,7 +35,7 @@ class Request:
         return word if word.isdigit() and len(word) < 12 else "0"
 
 
-class Refused(Exception):
+class RtspRefused(Exception):
     """The answer to a request that cannot be granted."""
 
     def __init__(self, status: int, reason: str, *headers: tuple[str, str]) -> None:
@@ -43,7 +43,7 @@ class Refused(Exception):
         self.status, self.reason, self.headers = status, reason, headers
 
 
-async def read_request(reader: asyncio.StreamReader) -> Request | None:
+async def read_request(reader: asyncio.StreamReader) -> RtspRequest | None:
     """The next request; None for an interleaved packet, which is read and thrown away."""
     first = await reader.readexactly(1)
     if first == b"$":
@@ -55,11 +55,11 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
     try:
         head = first + await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError as error:
-        raise Refused(400, f"a request of more than {MAX_HEAD} bytes") from error
+        raise RtspRefused(400, f"a request of more than {MAX_HEAD} bytes") from error
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("RTSP/"):
-        raise Refused(400, "not RTSP")
+        raise RtspRefused(400, "not RTSP")
     headers = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
@@ -67,9 +67,9 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
             headers[name.strip().lower()] = value.strip()
     length = headers.get("content-length", "0")
     if not (length.isdigit() and len(length) < 8 and int(length) <= _MAX_BODY):
-        raise Refused(400, f"a body of more than {_MAX_BODY} bytes")
+        raise RtspRefused(400, f"a body of more than {_MAX_BODY} bytes")
     await reader.readexactly(int(length))
-    return Request(words[0], words[1], words[2], headers)
+    return RtspRequest(words[0], words[1], words[2], headers)
 
 
 def response(status: int, cseq: str, headers: Headers, body: bytes = b"") -> bytes:
@@ -88,7 +88,7 @@ def pair(text: str, highest: int) -> tuple[int, int]:
     low, _, high = text.partition("-")
     high = high or str(int(low) + 1 if low.isdigit() and len(low) < 6 else "")
     if not (low.isdigit() and high.isdigit() and len(low) < 6 and len(high) < 6):
-        raise Refused(400, f"a pair of numbers is needed, not {text[:20]!r}")
+        raise RtspRefused(400, f"a pair of numbers is needed, not {text[:20]!r}")
     if int(low) > highest or int(high) > highest:
-        raise Refused(400, f"numbers up to {highest} are possible, not {text[:20]!r}")
+        raise RtspRefused(400, f"numbers up to {highest} are possible, not {text[:20]!r}")
     return int(low), int(high)

@@ -19,11 +19,13 @@ from typing import Self
 from simulators.devices.can.ecu import Ecu
 from simulators.devices.can.slcan import BusFrame, Slcan
 from simulators.devices.can.vehicle_frames import GEARS, PACK_CELLS, frames, gear
+from simulators.devices.running import listening
 from simulators.faults.fault import DeviceFaults
 from simulators.plants import vehicle
 from simulators.plants.vehicle import RATE_HZ, Vehicle
+from simulators.simulator import Value
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
-from wire.errors import TryAgain
+from wire.task_cancellation import end
 
 FAULTS = {
     "silent": "nobody on the bus sends",
@@ -92,7 +94,7 @@ class VehicleBus:
         """What the adapter's `channel` takes."""
         return self._path if self._terminal else f"socket://{self.host}:{self.port}"
 
-    def truth(self, at_ns: int) -> dict[str, float | int | bool | str | None]:
+    def truth(self, at_ns: int) -> dict[str, Value]:
         """What the car did: the signals of the sample at that time, and what OBD-II told in that second."""
         index = (at_ns - self.start_ns) // _PERIOD_NS
         if index < 0:
@@ -123,17 +125,12 @@ class VehicleBus:
         if ends:
             asyncio.get_running_loop().remove_reader(ends[0])
             self._adapters.pop(ends[0], None)
-        for end in ends:
-            os.close(end)
+        for descriptor in ends:
+            os.close(descriptor)
 
     async def __aenter__(self) -> Self:
-        try:
+        with listening("the car's CAN adapter", self.host, self.port):
             self._server = await asyncio.start_server(self._accept, self.host, self.port)
-        except OSError as error:
-            raise TryAgain(
-                f"the car's bus cannot be served on {self.host}:{self.port}: {error.strerror or error};"
-                " stop what listens there or use --port"
-            ) from error
         self.port = self._server.sockets[0].getsockname()[1]
         if self._terminal:
             self._plug_in()
@@ -148,9 +145,7 @@ class VehicleBus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         server, self._server = self._server, None
         if server is not None:
             server.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import ssl
 from collections import Counter, deque
 from collections.abc import Coroutine, Mapping, Sequence
@@ -23,17 +22,18 @@ from simulators.devices.hl7.messages import (
     OTHER_DEVICE,
     RESOLUTION_MV,
     Envelope,
-    Person,
+    PatientIdentity,
     ecg_message,
     verdict,
     vitals_message,
 )
+from simulators.devices.running import listening
 from simulators.faults.fault import DeviceFaults
 from simulators.plants import patient
 from simulators.plants.patient import ECG_HZ, VITALS, Patient
 from simulators.simulator import Value
 from wire.clock import NS_PER_S, Clock
-from wire.errors import TryAgain
+from wire.task_cancellation import end
 
 FAULTS = {
     "korean": "the patient has a Korean name",
@@ -55,7 +55,7 @@ _TRIES = 3  # on one connection
 _START, _END = b"\x0b", b"\x1c\r"
 
 
-class Report(NamedTuple):
+class PendingMessage(NamedTuple):
     """One message on its way; what is done to it on the line goes by its second."""
 
     second: int
@@ -100,7 +100,7 @@ class BedsideMonitor:
         self._ack_s = ack_s
         self._tls = _tls(cert, key, ca, calls=bool(connect)) if cert or key or ca else None
         self._second = 0  # of the next report
-        self._waiting: deque[Report] = deque()
+        self._waiting: deque[PendingMessage] = deque()
         self._news = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,10 +115,10 @@ class BedsideMonitor:
         """What the adapter's `url` takes."""
         return f"{'mllp-listen' if self._to[2] else 'mllp'}://{self.host}:{self.port}"
 
-    def person(self, second: int) -> Person:
+    def person(self, second: int) -> PatientIdentity:
         """Who lies in the bed in this second."""
         korean = self._active("korean", second) or self._active("charset", second)
-        return Person.of(self._seed + 1000 * self._active("other-patient", second), korean=korean)
+        return PatientIdentity.of(self._seed + 1000 * self._active("other-patient", second), korean=korean)
 
     def truth(self, at_ns: int) -> Mapping[str, Value]:
         """ECG of a sample; on a whole second the vital signs too, and the rhythm."""
@@ -145,14 +145,8 @@ class BedsideMonitor:
         if self._to[2]:
             self._begin(self._call(), "monitor-calls")
         else:
-            try:
+            with listening("the monitor", self.host, self.port):
                 self._server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._tls)
-            except OSError as error:
-                why = os.strerror(error.errno or 0)
-                raise TryAgain(
-                    f"the monitor cannot listen on {self.host}:{self.port}: {why}; "
-                    "stop what listens there or use --port"
-                ) from error
             self.port = self._server.sockets[0].getsockname()[1]
         self._begin(self._report(), "monitor-reports")
         return self
@@ -162,10 +156,7 @@ class BedsideMonitor:
     ) -> None:
         if self._server is not None:
             self._server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks)
 
     # --- what it says
 
@@ -183,7 +174,7 @@ class BedsideMonitor:
                 self._news.set()
             self._second = second + 1
 
-    def _messages(self, second: int) -> list[Report]:
+    def _messages(self, second: int) -> list[PendingMessage]:
         at_ns = shown_ns = self.start_ns + second * NS_PER_S
         if repeats := self._faults.active("time-repeat", second):
             shown_ns = self.start_ns + int(repeats[0].start_s) * NS_PER_S
@@ -194,7 +185,7 @@ class BedsideMonitor:
         vitals, ecg = (self._envelope(second, letter, at_ns + NS_PER_S) for letter in "VW")
         steps = np.rint(self.patient.ecg(second * ECG_HZ, ECG_HZ) / RESOLUTION_MV).astype(int).tolist()
         return [
-            Report(
+            PendingMessage(
                 second,
                 vitals.control_id,
                 vitals_message(
@@ -205,7 +196,7 @@ class BedsideMonitor:
                     attachment_bytes=int(large * 2e6),
                 ),
             ),
-            Report(second, ecg.control_id, ecg_message(ecg, shown_ns, steps, ECG_HZ)),
+            PendingMessage(second, ecg.control_id, ecg_message(ecg, shown_ns, steps, ECG_HZ)),
         ]
 
     def _envelope(self, second: int, letter: str, sent_ns: int) -> Envelope:
@@ -264,7 +255,7 @@ class BedsideMonitor:
 
     async def _deliver(
         self,
-        report: Report,
+        report: PendingMessage,
         writer: asyncio.StreamWriter,
         acks: asyncio.Queue[tuple[str, str]],
         watching: asyncio.Task[None],

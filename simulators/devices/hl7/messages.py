@@ -37,7 +37,7 @@ _ANY_WRONG_UNIT = ("265987^MDC_DIM_KILO_PASCAL^MDC", 0.133322, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class PatientIdentity:
     """Who lies in the bed, made up: everything in here names a person and must not leave an adapter."""
 
     number: str
@@ -51,7 +51,7 @@ class Person:
     note: str
 
     @classmethod
-    def of(cls, seed: int, *, korean: bool = False) -> Person:
+    def of(cls, seed: int, *, korean: bool = False) -> PatientIdentity:
         """The person that a seed stands for."""
         rng = random.Random(f"{seed}/person")
         number = f"{rng.randrange(10**8):08}"
@@ -97,7 +97,7 @@ class Envelope:
 
     control_id: str
     sent_ns: int
-    person: Person
+    person: PatientIdentity
     charset: str = "UNICODE UTF-8"  # as MSH-18 says
     encoding: str = "utf-8"  # as it is written
     device: str = DEVICE

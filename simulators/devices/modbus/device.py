@@ -13,7 +13,14 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from simulators.devices.modbus.server import ILLEGAL_ADDRESS, Manners, Refusal, TcpListener, Terminal, Way
+from simulators.devices.modbus.server import (
+    ILLEGAL_ADDRESS,
+    AnswerFaults,
+    LineKind,
+    ModbusException,
+    TcpListener,
+    Terminal,
+)
 from simulators.faults.fault import DeviceFaults, Fault, FaultKinds
 from simulators.plants import air, cobot
 from simulators.simulator import Value
@@ -30,7 +37,7 @@ FAULTS: dict[str, str] = {  # what both devices can do wrong
 }
 
 
-class Unit(ABC):
+class ModbusUnit(ABC):
     """A Modbus device on the network. Use: `async with ParticulateSensor(seed=1) as device: device.url`.
 
     `line` is `tcp`, `rtu` (a pseudo terminal, `url` says which) or `rtu+tcp`. What it shows is the newest
@@ -50,7 +57,7 @@ class Unit(ABC):
         clock: Clock | None = None,
         faults: Sequence[str] = (),
         unit_id: int = 1,
-        line: Way = "tcp",
+        line: LineKind = "tcp",
     ) -> None:
         self.seed, self.host, self.port = seed, host, port
         self.clock = clock or Clock()
@@ -133,11 +140,11 @@ class Unit(ABC):
             return [held[at] for at in range(address, address + count)]
         except KeyError:
             self.refused += 1
-            raise Refusal(ILLEGAL_ADDRESS) from None
+            raise ModbusException(ILLEGAL_ADDRESS) from None
 
-    def manners(self) -> Manners:
+    def answer_faults(self) -> AnswerFaults:
         """How it answers now."""
-        return Manners(
+        return AnswerFaults(
             answers_as=int(self.fault("other-unit")),
             late_s=self.fault("late"),
             silent=self.fault("silent") > 0,
@@ -172,7 +179,7 @@ class Unit(ABC):
         """Make the plant, with these faults."""
 
 
-class ParticulateSensor(Unit):
+class ParticulateSensor(ModbusUnit):
     """A particulate sensor, once a second: 16 input registers, configs/maps/particulate-modbus.yaml."""
 
     rate_hz = air.RATE_HZ
@@ -228,7 +235,7 @@ class ParticulateSensor(Unit):
         self.air = air.Air(self.seed, faults)
 
 
-class ModbusCobot(Unit):
+class ModbusCobot(ModbusUnit):
     """A cobot's controller, ten times a second, configs/maps/cobot-modbus.yaml; it stamps nothing."""
 
     rate_hz = 10

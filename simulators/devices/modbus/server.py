@@ -16,16 +16,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from wire.errors import TryAgain
+from simulators.devices.running import listening, stopped
+from wire.task_cancellation import end
 
-Way = Literal["tcp", "rtu", "rtu+tcp"]
+LineKind = Literal["tcp", "rtu", "rtu+tcp"]
 
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = 1, 2, 3
 NAMES = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
 _MAX_CONNECTIONS = 64
 
 
-class Refusal(Exception):
+class ModbusException(Exception):
     """An exception answer; 7 of the application protocol."""
 
     def __init__(self, code: int) -> None:
@@ -34,7 +35,7 @@ class Refusal(Exception):
 
 
 @dataclass(slots=True)
-class Manners:
+class AnswerFaults:
     """How a device answers now."""
 
     answers_as: int = 0  # a unit it pretends to be; 0 = the one it is
@@ -45,7 +46,7 @@ class Manners:
     garbage: bool = False
 
 
-class Bank(Protocol):
+class RegisterBank(Protocol):
     """What a device holds. Bits and registers are asked for the same way."""
 
     unit_id: int  # the one it answers as; questions to others are not for it
@@ -54,28 +55,28 @@ class Bank(Protocol):
         """Numbers 0 to 65535 (bits 0 or 1) of `coil`, `discrete`, `holding` or `input`.
 
         Raises:
-            Refusal: it has no such address.
+            ModbusException: it has no such address.
         """
 
     def objects(self) -> Mapping[int, bytes]:
         """Who it says it is, by object id; empty where it does not know function 43/14."""
 
-    def manners(self) -> Manners:
+    def answer_faults(self) -> AnswerFaults:
         """How it answers now."""
 
 
-def answer(bank: Bank, request: bytes, manners: Manners) -> bytes:
+def answer(bank: RegisterBank, request: bytes, how: AnswerFaults) -> bytes:
     """The answer to one request PDU (function and data, no address, no checksum)."""
     function = request[0] if request else 0
     try:
-        if manners.exception:
-            raise Refusal(manners.exception)
+        if how.exception:
+            raise ModbusException(how.exception)
         if function in NAMES:
-            return _read(bank, request, manners.short)
+            return _read(bank, request, how.short)
         if function == 0x2B:
             return _identify(bank, request)
-        raise Refusal(ILLEGAL_FUNCTION)
-    except Refusal as refusal:
+        raise ModbusException(ILLEGAL_FUNCTION)
+    except ModbusException as refusal:
         return bytes([function | 0x80, refusal.code])
 
 
@@ -92,7 +93,7 @@ def crc(frame: bytes) -> bytes:
 class TcpListener:
     """Serves a bank on a TCP port; with `rtu`, frames as on a serial line (a transparent gateway)."""
 
-    def __init__(self, bank: Bank, host: str, port: int, *, rtu: bool = False) -> None:
+    def __init__(self, bank: RegisterBank, host: str, port: int, *, rtu: bool = False) -> None:
         self.port = port
         self._bank, self._host, self._rtu = bank, host, rtu
         self._server: asyncio.Server | None = None
@@ -104,14 +105,8 @@ class TcpListener:
         Raises:
             TryAgain: the port cannot be had.
         """
-        try:
+        with listening("the Modbus server", self._host, self.port):
             self._server = await asyncio.start_server(self._talk, self._host, self.port, limit=1024)
-        except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise TryAgain(
-                f"the Modbus server cannot listen on {self._host}:{self.port}: {why}; "
-                "stop what listens there or use --port"
-            ) from error
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -119,9 +114,7 @@ class TcpListener:
         server, self._server = self._server, None
         if server is not None:
             server.close()
-        for task in self._talks:
-            task.cancel()
-        await asyncio.gather(*self._talks, return_exceptions=True)
+        await end(self._talks)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -146,17 +139,17 @@ class TcpListener:
             request = await reader.readexactly(length - 1)
             if unit != self._bank.unit_id:
                 continue
-            manners = self._bank.manners()
-            said = await _considered(self._bank, request, manners)
+            how = self._bank.answer_faults()
+            said = await _considered(self._bank, request, how)
             if said is None:
                 continue
-            if not manners.garbage:
-                said = struct.pack(">HHHB", transaction, 0, len(said) + 1, manners.answers_as or unit) + said
+            if not how.garbage:
+                said = struct.pack(">HHHB", transaction, 0, len(said) + 1, how.answers_as or unit) + said
             writer.write(said)
             await writer.drain()
 
     async def _serve_rtu(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        frames = Frames()
+        frames = RtuFrames()
         while chunk := await reader.read(256):
             for frame in frames.feed(chunk):
                 said = await rtu_answer(self._bank, frame)
@@ -168,11 +161,11 @@ class TcpListener:
 class Terminal:
     """Serves a bank on a pseudo terminal, which a client opens as its serial port."""
 
-    def __init__(self, bank: Bank) -> None:
+    def __init__(self, bank: RegisterBank) -> None:
         self.path = ""
         self._bank = bank
         self._ends: tuple[int, int] | None = None
-        self._frames = Frames()
+        self._frames = RtuFrames()
         self._asked: asyncio.Queue[bytes] = asyncio.Queue(16)
         self._task: asyncio.Task[None] | None = None
 
@@ -191,12 +184,11 @@ class Terminal:
         task, self._task = self._task, None
         if ends is not None:
             asyncio.get_running_loop().remove_reader(ends[0])
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        for end in ends or ():
-            os.close(end)
+        try:
+            await stopped(task)
+        finally:
+            for descriptor in ends or ():
+                os.close(descriptor)
 
     def babble(self, noise: bytes) -> None:
         """Send something nobody asked for."""
@@ -222,7 +214,7 @@ class Terminal:
 
 
 @dataclass(slots=True)
-class Frames:
+class RtuFrames:
     """Requests out of the bytes of a serial line; what has no right checksum is passed over byte by byte."""
 
     _held: bytearray = field(default_factory=bytearray)
@@ -244,39 +236,39 @@ class Frames:
         return found
 
 
-async def rtu_answer(bank: Bank, frame: bytes) -> bytes | None:
+async def rtu_answer(bank: RegisterBank, frame: bytes) -> bytes | None:
     """The answer to one RTU request without its checksum; None where the unit keeps silent."""
     if frame[0] != bank.unit_id:
         return None  # another unit's question
-    manners = bank.manners()
-    said = await _considered(bank, frame[1:], manners)
-    if said is None or manners.garbage:
+    how = bank.answer_faults()
+    said = await _considered(bank, frame[1:], how)
+    if said is None or how.garbage:
         return said
-    said = bytes([manners.answers_as or frame[0]]) + said
+    said = bytes([how.answers_as or frame[0]]) + said
     return said + crc(said)
 
 
 _SHORTEST = 7
 
 
-async def _considered(bank: Bank, request: bytes, manners: Manners) -> bytes | None:
-    said = answer(bank, request, manners)
-    if manners.late_s:
-        await asyncio.sleep(manners.late_s)
-    if manners.garbage:
+async def _considered(bank: RegisterBank, request: bytes, how: AnswerFaults) -> bytes | None:
+    said = answer(bank, request, how)
+    if how.late_s:
+        await asyncio.sleep(how.late_s)
+    if how.garbage:
         return b"\xff" + bytes(byte ^ 0x5A for byte in said) * 3
-    return None if manners.silent else said
+    return None if how.silent else said
 
 
-def _read(bank: Bank, request: bytes, short: int) -> bytes:
+def _read(bank: RegisterBank, request: bytes, short: int) -> bytes:
     if len(request) != 5:
-        raise Refusal(ILLEGAL_VALUE)
+        raise ModbusException(ILLEGAL_VALUE)
     function, address, count = struct.unpack(">BHH", request)
     of_bits = function in (1, 2)
     if not 1 <= count <= (2_000 if of_bits else 125):
-        raise Refusal(ILLEGAL_VALUE)
+        raise ModbusException(ILLEGAL_VALUE)
     if address + count > 0x10000:
-        raise Refusal(ILLEGAL_ADDRESS)
+        raise ModbusException(ILLEGAL_ADDRESS)
     numbers = list(bank.read(NAMES[function], address, count))
     numbers = numbers[: max(1, count - short)] if short else numbers
     if of_bits:
@@ -287,16 +279,16 @@ def _read(bank: Bank, request: bytes, short: int) -> bytes:
     return bytes([function, len(body)]) + body
 
 
-def _identify(bank: Bank, request: bytes) -> bytes:
+def _identify(bank: RegisterBank, request: bytes) -> bytes:
     """Read Device Identification, 6.21: the basic category as a stream."""
     objects = {at: said for at, said in bank.objects().items() if at <= 2}
     if len(request) != 4 or request[1] != 0x0E or not objects:
-        raise Refusal(ILLEGAL_FUNCTION)
+        raise ModbusException(ILLEGAL_FUNCTION)
     code, first = request[2], request[3]
     if not 1 <= code <= 4:
-        raise Refusal(ILLEGAL_VALUE)
+        raise ModbusException(ILLEGAL_VALUE)
     if code == 4 and first not in objects:
-        raise Refusal(ILLEGAL_ADDRESS)
+        raise ModbusException(ILLEGAL_ADDRESS)
     chosen = {at: said for at, said in objects.items() if (at == first if code == 4 else at >= first)}
     listed = b"".join(bytes([at, len(said)]) + said for at, said in chosen.items())
     return bytes([0x2B, 0x0E, code, 0x81, 0, 0, len(chosen)]) + listed

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
 from simulators.devices.mqtt.publisher import Publisher, broker_of
+from simulators.devices.running import stopped
 from simulators.faults.fault import DeviceFaults, Fault, FaultKinds
 from wire.clock import NS_PER_S, Clock
 from wire.errors import Unreachable
@@ -94,14 +95,13 @@ class MqttDevice(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        publisher, self._publisher = self._publisher, None
-        if publisher is not None:
-            self._say_goodbye(publisher)
-            await publisher.close()
+        try:
+            await stopped(task)
+        finally:
+            publisher, self._publisher = self._publisher, None
+            if publisher is not None:
+                self._say_goodbye(publisher)
+                await publisher.close()
 
     # --- what it does all day
 

@@ -15,6 +15,7 @@ from simulators.devices.mqtt.base import MqttDevice
 from simulators.devices.mqtt.publisher import Publisher
 from simulators.plants import street_sensors
 from simulators.plants.street_sensors import StreetSensors
+from simulators.simulator import Value
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 
 FAULTS = {
@@ -60,7 +61,7 @@ class KerbSensors(MqttDevice):
             faults=faults,
         )
 
-    def truth(self, at_ns: int) -> dict[str, float | int | bool | str | None]:
+    def truth(self, at_ns: int) -> dict[str, Value]:
         """What a sensor measured at a time that it stamps, with `sensor` (from 0) and `label`."""
         turn = round((at_ns - self.start_ns) * self._parts / self._period_ns)
         if turn < 0 or self._due_ns(turn) // NS_PER_MS != at_ns // NS_PER_MS:

@@ -19,6 +19,7 @@ from simulators.devices.vda5050.order import OrderRefused, job_of
 from simulators.plants import amr
 from simulators.plants.amr import RATE_HZ, Amr, Situation
 from simulators.plants.amr_plan import MAP, Mission
+from simulators.simulator import Value
 from wire.clock import NS_PER_S, Clock
 
 FAULTS = {
@@ -74,7 +75,7 @@ class AmrVehicle(MqttDevice):
         self._announced = ""
         self._refusals: list[dict[str, Any]] = []
 
-    def truth(self, at_ns: int) -> dict[str, float | int | bool | str | None]:
+    def truth(self, at_ns: int) -> dict[str, Value]:
         """What was so at a sample, by the adapter's field names, with the gravest fault as `label`."""
         index, rest = divmod(at_ns - self.start_ns, _PERIOD_NS)
         if rest or index < 0:

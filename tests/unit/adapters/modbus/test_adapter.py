@@ -12,7 +12,7 @@ import pytest
 from adapters.base import Reading
 from adapters.modbus.adapter import Modbus, _PollSchedule
 from adapters.modbus.options import ModbusOptions
-from simulators.devices.modbus.server import Manners, TcpListener
+from simulators.devices.modbus.server import AnswerFaults, TcpListener
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 
@@ -100,8 +100,8 @@ class Changing:
     def objects(self) -> Mapping[int, bytes]:
         return {}
 
-    def manners(self) -> Manners:
-        return Manners()
+    def answer_faults(self) -> AnswerFaults:
+        return AnswerFaults()
 
 
 async def rows(device: Changing, n: int) -> tuple[list[Reading], dict[str, int]]:

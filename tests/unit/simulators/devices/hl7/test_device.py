@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from simulators.devices.hl7.device import BedsideMonitor
-from simulators.devices.hl7.messages import Person, verdict
+from simulators.devices.hl7.messages import PatientIdentity, verdict
 from simulators.plants.patient import Patient
 from wire.clock import NS_PER_S, Clock
 
@@ -88,10 +88,10 @@ async def test_a_message_comes_again_until_it_is_acknowledged() -> None:
 async def test_faults_of_the_monitor_and_of_its_patient() -> None:
     spoken = await messages(50, 8, faults=["korean@1-2", "large@2-3x0.05", "other-patient@3", "fever@0"])
     latin, korean, large, other = (spoken[at] for at in (0, 2, 4, 6))
-    assert Person.of(5).family.encode() in latin
-    assert Person.of(5, korean=True).family.encode() in korean
+    assert PatientIdentity.of(5).family.encode() in latin
+    assert PatientIdentity.of(5, korean=True).family.encode() in korean
     assert len(large) > 90_000
-    assert Person.of(1005).number.encode() in other
+    assert PatientIdentity.of(1005).number.encode() in other
 
 
 async def test_truth_is_there_for_its_samples_only() -> None:

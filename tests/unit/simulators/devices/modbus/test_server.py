@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from simulators.devices.modbus.device import ModbusCobot, ParticulateSensor
-from simulators.devices.modbus.server import Frames, Manners, Refusal, answer, crc, rtu_answer
+from simulators.devices.modbus.server import AnswerFaults, ModbusException, RtuFrames, answer, crc, rtu_answer
 from wire.clock import NS_PER_S, Clock
 from wire.errors import TryAgain
 
@@ -27,13 +27,13 @@ class Bank:
             return [0xCD6B05 >> shift & 1 for shift in [*range(16, 24), *range(8, 16), *range(3)]]
         if table == "discrete" and (address, count) == (0xC4, 0x16):
             return [0xACDB35 >> shift & 1 for shift in [*range(16, 24), *range(8, 16), *range(6)]]
-        raise Refusal(2)
+        raise ModbusException(2)
 
     def objects(self) -> Mapping[int, bytes]:
         return {0: b"Company identification", 1: b"Product code XX", 2: b"V2.11"}
 
-    def manners(self) -> Manners:
-        return Manners()
+    def answer_faults(self) -> AnswerFaults:
+        return AnswerFaults()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ class Bank:
     ],
 )
 def test_the_examples_of_the_application_protocol(asked: str, said: str) -> None:
-    assert answer(Bank(), bytes.fromhex(asked), Manners()).hex().upper() == said
+    assert answer(Bank(), bytes.fromhex(asked), AnswerFaults()).hex().upper() == said
 
 
 def test_checksums_as_printed() -> None:
@@ -67,7 +67,7 @@ def test_checksums_as_printed() -> None:
 
 
 async def test_frames_out_of_noise_and_pieces() -> None:
-    frames, asked = Frames(), bytes.fromhex("1103006B00037687")
+    frames, asked = RtuFrames(), bytes.fromhex("1103006B00037687")
     found = []
     for byte in b"\x00\xffnoise" + asked + asked[:5] + asked:
         found += frames.feed(bytes([byte]))
