@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 
 AGAIN_S = 1.0
+T = TypeVar("T")
 
 
 async def end(
@@ -29,3 +30,24 @@ async def end(
         if not task.cancelled():
             task.exception()  # marks it as retrieved; a caller that needs the failure has the task
     return late
+
+
+async def run_within(work: Coroutine[Any, Any, T], seconds: float, *, name: str) -> T:
+    """The result of `work`, which runs in a task of its own called `name`.
+
+    Raises:
+        TimeoutError: the work took longer than `seconds`, or its library cancelled it.
+        Exception: whatever the work raises.
+    """
+    # `asyncio.timeout` around a library's coroutine is not enough. The library may swallow a cancellation of
+    # the caller, or raise a subclass of CancelledError (wait_for2.CancelledWithResultError), which the
+    # timeout does not turn into a TimeoutError. In a task of its own neither reaches the caller.
+    task = asyncio.create_task(work, name=name)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        in_time = task.done()
+        await end([task], 1.0, again_s=0.1)
+    if not in_time or task.cancelled():
+        raise TimeoutError(f"{name} took longer than {seconds:g} s")
+    return task.result()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from bumble.transport import open_transport
 from bumble.transport.common import Transport
 
 from adapters.base import AdapterError, DeviceUnreachable, ProtocolViolation, why_no_connection
-from wire.task_cancellation import end
+from wire.task_cancellation import end, run_within
 
 DEVICE_INFORMATION = {"manufacturer": "2A29", "model": "2A24", "serial_number": "2A25"}
 _INFORMATION_SERVICE = UUID("180A")
@@ -89,12 +89,12 @@ class BleConnection:
         connection, self._connection = self._connection, None
         transport, self._transport = self._transport, None
         if connection is not None and not self.lost.done():
-            await _within(_CLOSE_S, connection.disconnect())
+            await _try(connection.disconnect(), _CLOSE_S)
         if transport is not None:
             tcp = getattr(transport.sink, "transport", None)
             if isinstance(tcp, asyncio.WriteTransport):
                 tcp.abort()  # what a dead line never took would keep it open
-            await _within(2 * _CLOSE_S, transport.close())
+            await _try(transport.close(), 2 * _CLOSE_S)
         if not self.lost.done():
             self.lost.cancel()
 
@@ -221,19 +221,12 @@ class BleConnection:
         return ProtocolViolation(f"{self._hci} does not keep to Bluetooth: {type(error).__name__}: {error}")
 
 
-async def _within(seconds: float, work: Awaitable[Any]) -> None:
-    """Let it try, and let it fail."""
+async def _try(work: Awaitable[Any], seconds: float) -> None:
+    """Wait for the work; its failure does not matter."""
 
     async def run() -> None:
         with contextlib.suppress(Exception):
             await work
 
-    await _wait(run(), seconds)
-
-
-async def _wait(work: Coroutine[Any, Any, None], seconds: float) -> None:
-    task = asyncio.create_task(work, name="ble-goodbye")
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-    finally:
-        await end([task], 0.5, again_s=0.1)
+    with contextlib.suppress(TimeoutError):
+        await run_within(run(), seconds, name="ble-goodbye")

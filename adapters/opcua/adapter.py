@@ -30,13 +30,14 @@ from adapters.opcua.rows import SampleRows
 from adapters.opcua.session import OpcUaConnection, check_identity, new_client, subscribe, translated
 from wire.clock import NS_PER_MS, Clock
 from wire.messages import Quality, Stream
+from wire.task_cancellation import end, run_within
 
 if TYPE_CHECKING:
     from asyncua import Client
 
 log = logging.getLogger("edgebed.adapters.opcua")
 
-_CLOSE_S = 1.0  # what a polite goodbye may take
+_CLOSE_S = 1.0  # what each of the two closing requests may take
 _NO_LIMIT_NS = 2**63
 
 
@@ -68,8 +69,7 @@ class OpcUa(Adapter[OpcUaOptions]):
         url, timeout_s = self.options.url, self.options.timeout_s
         try:
             with translated(url):
-                async with asyncio.timeout(timeout_s):
-                    await self._connect()
+                await run_within(self._connect(), timeout_s, name="opcua-connect")
         except TimeoutError as error:
             await self.close()
             raise DeviceUnreachable(f"{url} gives no answer within {timeout_s:g} s") from error
@@ -78,23 +78,24 @@ class OpcUa(Adapter[OpcUaOptions]):
             raise
 
     async def close(self) -> None:
-        """Say goodbye for a second at most, then go."""
+        """Close the session and the channel, for two seconds at most, then drop the connection."""
         client, self._client = self._client, None
-        task, self._publishing = self._publishing, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        publishing, self._publishing = self._publishing, None
+        if publishing is not None:
+            publishing.cancel()
         if client is None:
             return
         protocol = client.uaclient.protocol
         if protocol is not None:
             protocol.timeout = _CLOSE_S
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * _CLOSE_S):
-                await client.disconnect()
-        if protocol is not None and protocol.transport is not None:
-            protocol.transport.abort()  # what a dead line never took would keep the socket open
+        try:
+            with contextlib.suppress(TimeoutError):
+                await run_within(client.disconnect(), 2 * _CLOSE_S, name="opcua-disconnect")
+            if publishing is not None:
+                await end([publishing])
+        finally:
+            if protocol is not None and protocol.transport is not None:
+                protocol.transport.abort()  # what a dead line never took would keep the socket open
 
     async def readings(self) -> AsyncIterator[Reading]:
         """Rows in order of time, for ever."""

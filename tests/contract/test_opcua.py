@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -216,6 +217,33 @@ def keys(tmp_path: Path) -> Path:
     (tmp_path / "right").write_text("correct horse\n")
     (tmp_path / "wrong").write_text("battery staple\n")
     return tmp_path
+
+
+async def test_a_timeout_that_meets_an_answer_is_a_timeout(cell: str) -> None:
+    """On a busy machine both are found in one turn of the event loop; asyncua then raises its own kind of
+    CancelledError, and the adapter seemed to have cancelled itself."""
+    errors = []
+    for waited_ms in range(0, 60, 5):
+        adapter = OpcUa(options(port_of(cell), timeout_s=0.2), Clock())
+        opening = asyncio.create_task(adapter.open())
+        await asyncio.sleep(waited_ms / 1000)
+        time.sleep(0.25)  # the loop stands still, and the server answers  # noqa: ASYNC251
+        await asyncio.wait({opening})
+        assert not opening.cancelled()
+        errors.append(opening.exception())
+        await adapter.close()
+    assert any(isinstance(error, DeviceUnreachable) and "within 0.2 s" in str(error) for error in errors)
+
+
+async def test_closing_keeps_the_cancellation_of_its_caller(cell: str) -> None:
+    adapter = OpcUa(options(port_of(cell)), Clock())
+    await adapter.open()
+    await read(adapter, 3)
+    closing = asyncio.create_task(adapter.close())
+    await asyncio.sleep(0)  # now it waits for what it asked the library to do
+    closing.cancel()
+    await asyncio.wait({closing})
+    assert closing.cancelled()
 
 
 async def test_who_may_read_and_who_is_read(keys: Path) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from wire import task_cancellation
-from wire.task_cancellation import end
+from wire.task_cancellation import end, run_within
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +51,44 @@ async def test_a_failure_while_ending_is_no_news(caplog: pytest.LogCaptureFixtur
     await asyncio.sleep(0)
     assert await end([task]) == set()
     assert await end([]) == set()
+
+
+async def test_work_in_time_gives_its_result_or_its_failure() -> None:
+    async def number() -> int:
+        return 7
+
+    async def fails() -> int:
+        raise RuntimeError("no number")
+
+    assert await run_within(number(), 60.0, name="work") == 7
+    with pytest.raises(RuntimeError, match="no number"):
+        await run_within(fails(), 60.0, name="work")
+
+
+async def test_work_that_takes_too_long_is_a_timeout() -> None:
+    with pytest.raises(TimeoutError, match=r"work took longer than 0\.05 s"):
+        await run_within(_deaf(2), 0.05, name="work")
+
+
+async def test_a_cancellation_that_the_library_makes_is_a_timeout() -> None:
+    class OwnError(asyncio.CancelledError):
+        """As wait_for2 has one: `asyncio.timeout` lets it pass."""
+
+    async def work() -> None:
+        raise OwnError
+
+    with pytest.raises(TimeoutError):
+        await run_within(work(), 60.0, name="work")
+
+
+async def test_the_cancellation_of_the_caller_ends_the_work_and_goes_on() -> None:
+    async def swallows() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    caller = asyncio.create_task(run_within(swallows(), 60.0, name="work"))
+    await asyncio.sleep(0.01)
+    caller.cancel()
+    await asyncio.wait({caller})
+    assert caller.cancelled()
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "work"]
