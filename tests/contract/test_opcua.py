@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from adapters.base import AdapterError, DeviceUnreachable, OptionsError, ProtocolViolation
+from adapters.base import AdapterError, DeviceUnreachable, OptionsError, ProtocolViolation, Reading
 from adapters.opcua.adapter import OpcUa
 from adapters.opcua.options import NodeOption, OpcUaOptions, Security
 from adapters.testing import AdapterContract, Rig, read, until
@@ -31,6 +31,7 @@ from wire.messages import Quality
 
 SEED = 11
 PERIOD_NS = NS_PER_S // RATE_HZ
+PATIENT = {"row_wait_s": 60.0}  # no row is given up because the machine is slow
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,10 @@ def options(port: int, **more: object) -> OpcUaOptions:
 
 def port_of(url: str) -> int:
     return int(url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
+
+
+def lacks_a_value(row: Reading) -> bool:
+    return None in row.values.values()
 
 
 class TestOpcUa(AdapterContract):
@@ -77,7 +82,7 @@ class TestOpcUa(AdapterContract):
 
 
 async def test_every_sample_arrives_once_and_as_the_robot_made_it(cell: str) -> None:
-    async with OpcUa(options(port_of(cell)), Clock()) as adapter:
+    async with OpcUa(options(port_of(cell), **PATIENT), Clock()) as adapter:
         rows = await read(adapter, 3 * RATE_HZ)
         assert adapter.counters == {}
     steps = {b.at_ns - a.at_ns for a, b in pairwise(rows)}
@@ -165,9 +170,10 @@ async def test_another_device_than_declared_is_told(cell: str, wrong: dict[str, 
 
 async def test_the_devices_own_doubts_travel() -> None:
     async with CobotCell(seed=1) as cell, OpcUa(options(cell.port), Clock()) as adapter:
-        assert (await read(adapter, 3))[-1].quality is Quality.GOOD
+        await until(adapter, lambda row: row.quality is Quality.GOOD)
         cell.set_status("j3_torque", 0x40000000)
-        row = await until(adapter, lambda row: row.quality is Quality.UNCERTAIN)
+        # a busy machine makes rows uncertain too, by fields that come late: those rows hold a null
+        row = await until(adapter, lambda row: row.quality is Quality.UNCERTAIN and not lacks_a_value(row))
         assert isinstance(row.values["j3_torque"], float)
         cell.set_status("j2_velocity", 0x80000000)
         row = await until(adapter, lambda row: row.quality is Quality.BAD)
@@ -200,7 +206,7 @@ async def test_what_a_slow_reader_loses_is_counted(cell: str) -> None:
 async def test_a_clock_that_is_years_off_is_not_believed() -> None:
     device_time = Clock(start_ns=946_684_800 * NS_PER_S)  # 2000-01-01
     async with CobotCell(seed=1, clock=device_time) as cell:
-        async with OpcUa(options(cell.port), clock := Clock()) as adapter:
+        async with OpcUa(options(cell.port, **PATIENT), clock := Clock()) as adapter:
             rows = await read(adapter, 20)
             assert adapter.counters == {"clock_not_believed": 1}
         assert abs(rows[-1].at_ns - clock.now_ns()) < 60 * NS_PER_S
