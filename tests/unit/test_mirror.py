@@ -1,0 +1,121 @@
+"""Every module of the agent and the collector has a unit test of its own, or a suite named here covers it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UNIT = "tests/unit"
+# A module without tests/unit/<room>/test_<module>.py: the suite that covers it.
+COVERED_BY = {
+    "agent.node_description": "tests/unit/agent/test_app.py",
+    "agent.outbox.buffer": "tests/unit/agent/outbox/test_outbox.py",
+    "agent.outbox.message": "tests/unit/agent/outbox/test_outbox.py",
+    "agent.outbox.reader": "tests/unit/agent/outbox/test_outbox.py",
+    "agent.outbox.segment_pool": "tests/unit/agent/outbox/test_outbox.py",
+    "agent.outbox.writer": "tests/unit/agent/outbox/test_outbox.py",
+    "agent.uplink.command_runner": "tests/integration/test_uplink.py",
+    "agent.uplink.latest": "tests/integration/test_uplink.py",
+    "agent.uplink.mqtt_client": "tests/integration/test_uplink.py",
+    "agent.uplink.presence": "tests/integration/test_uplink.py",
+    "agent.uplink.uplink": "tests/integration/test_uplink.py",
+    "agent.inference.detection": "tests/unit/agent/inference/test_decoders.py",
+    "agent.inference.onnx_scan": "tests/unit/agent/inference/test_package.py",
+    "agent.offline.mcap_file": "tests/integration/test_record_replay.py",
+    "agent.offline.record": "tests/integration/test_record_replay.py",
+    "agent.offline.regression": "tests/integration/test_record_replay.py",
+    "agent.offline.replay": "tests/integration/test_record_replay.py",
+    "agent.offline.once": "tests/unit/agent/pipeline/test_pipeline.py",
+    "agent.pipeline.events": "tests/unit/agent/pipeline/test_pipeline.py",
+    "agent.pipeline.model_runner": "tests/unit/agent/pipeline/test_pipeline.py",
+    "agent.pipeline.settings": "tests/unit/agent/pipeline/test_pipeline.py",
+    "agent.pipeline.snapshots": "tests/unit/agent/pipeline/test_pipeline.py",
+    "agent.pipeline.resampler": "tests/unit/agent/pipeline/test_windows.py",
+    "collector.app": "tests/integration/test_collector.py",
+    "collector.fleet.problems": "tests/unit/collector/fleet/test_fleet.py",
+    "collector.ingest.live": "tests/unit/collector/ingest/test_writer.py",
+    "collector.ingest.repeat_evidence": "tests/unit/collector/ingest/test_writer.py",
+    "collector.ledger.accepted_keys": "tests/unit/collector/ledger/test_statements.py",
+    "collector.ledger.account": "tests/unit/collector/ledger/test_ledger.py",
+    "collector.ledger.audit": "tests/unit/collector/test_ledger_command.py",
+    "collector.ledger.balance": "tests/unit/collector/ledger/test_ledger.py",
+    "collector.ledger.report": "tests/unit/collector/test_ledger_command.py",
+    "collector.mqtt.connection": "tests/unit/collector/mqtt/test_link.py",
+    "collector.mqtt.packet_socket": "tests/unit/collector/mqtt/test_link.py",
+    "collector.store.checkpoint": "tests/unit/collector/store/test_store.py",
+    "collector.store.clock_skew": "tests/unit/collector/store/test_store.py",
+    "collector.store.day_file": "tests/unit/collector/store/test_store.py",
+    "collector.store.group": "tests/unit/collector/store/test_store.py",
+    "collector.store.reader": "tests/unit/collector/store/test_store.py",
+    "collector.web.access": "tests/unit/collector/web/test_api.py",
+    "collector.web.assets": "tests/unit/collector/web/test_api.py",
+}
+
+
+def _modules(package: str) -> Iterator[str]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        if path.name != "__init__.py":
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def _own_test(module: str) -> Path:
+    *room, name = module.split(".")
+    return ROOT.joinpath(UNIT, *room, f"test_{name}.py")
+
+
+MODULES = [module for package in ("agent", "collector") for module in _modules(package)]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_has_a_test_or_names_its_suite(module: str) -> None:
+    assert _own_test(module).is_file() != (module in COVERED_BY), (
+        f"{module}: write {_own_test(module).relative_to(ROOT)} or name its suite in COVERED_BY, not both"
+    )
+
+
+@pytest.mark.parametrize("module", COVERED_BY)
+def test_a_suite_that_is_named_runs_the_module(module: str) -> None:
+    suite = ROOT / COVERED_BY[module]
+    assert module in MODULES, f"{module} does not exist: take it out of COVERED_BY"
+    assert suite.is_file(), f"{COVERED_BY[module]} does not exist"
+    assert module in _reached(suite, module.rpartition(".")[0]), f"{COVERED_BY[module]} does not use {module}"
+
+
+def _reached(suite: Path, room: str) -> set[str]:
+    """The modules of a room that a suite imports or runs, by itself or through other modules of that room."""
+    reached: set[str] = set()
+    waiting = _imported(suite)
+    waiting |= {name for folder in suite.parents for name in _imported(folder / "conftest.py")}
+    waiting |= {name for command in _commands(suite) for name in _imported(command)}
+    while waiting:
+        name = waiting.pop()
+        if name in reached or (name.rpartition(".")[0] != room and name != room):
+            continue
+        reached.add(name)
+        path = ROOT.joinpath(*name.split("."))
+        waiting |= _imported(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
+    return reached
+
+
+def _imported(path: Path) -> set[str]:
+    if not path.is_file():
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _commands(suite: Path) -> Iterator[Path]:
+    """The files of the `edgebed` commands whose names a suite passes on."""
+    text = suite.read_text(encoding="utf-8")
+    if "edgebed_command" in text or "edgebed.cli" in text:
+        words = {node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)}
+        yield from (path for path in (ROOT / "edgebed/commands").glob("*.py") if path.stem in words)
