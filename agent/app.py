@@ -61,19 +61,20 @@ class App:
         self._notifier = Notifier()
 
     async def run(self) -> None:
-        """Run `serve` until a signal comes, with the threads and the memory of a daemon.
+        """Run `serve` until a signal comes, with the threads and the memory settings of a daemon.
 
         Raises:
             ConfigError: the state folder cannot be used.
             TryAgain: another agent uses the state folder.
         """
+        process_memory.use_one_heap()
         loop = asyncio.get_running_loop()
-        # Few threads: each costs an arena of memory, and most of their time they wait for the disk.
+        # Few threads: each costs memory, and most of their time they wait for the disk.
         loop.set_default_executor(ThreadPoolExecutor(3, thread_name_prefix="asyncio_"))
         self._task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        trimming = asyncio.create_task(self._trim_memory(), name="footprint")
+        trimming = asyncio.create_task(self._trim_memory(), name="trim-memory")
         try:
             await self.serve()
         finally:
@@ -105,9 +106,11 @@ class App:
         self.stop()
 
     async def _trim_memory(self) -> None:
+        if not self.plan.config.memory.trim:
+            return
         await self.ready.wait()
         await asyncio.sleep(SETTLED_S)
-        process_memory.let_go_of_the_start()
+        process_memory.unmap_program_text()
 
     async def _run(self) -> None:
         config, clock = self.plan.config, self.clock

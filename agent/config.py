@@ -14,6 +14,7 @@ import adapters
 from adapters.base import AdapterError
 from agent.outbox import OutboxSettings
 from agent.pipeline.settings import DeviceConfig, DevicePlan, SlotConfig
+from agent.process_memory import MemorySettings
 from wire import config
 from wire.broker import Broker
 from wire.clock import Clock
@@ -32,6 +33,7 @@ class AgentConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     outbox: Annotated[OutboxSettings, Meta(description="How much is kept while the broker is away.")] = (
         msgspec.field(default_factory=OutboxSettings)
     )
+    memory: Annotated[MemorySettings, Meta(description="How the daemon uses memory.")] = MemorySettings()
     devices: Annotated[dict[str, DeviceConfig], Meta(min_length=1, description="Device id to device.")]
     models: Annotated[dict[str, SlotConfig], Meta(description="Slot id to model.")] = {}
 

@@ -1,30 +1,46 @@
-"""Memory that only the start needed, given back once the daemon has settled."""
+"""Memory of a daemon that owns its process: one heap for all threads, and the release of program text."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 _M_ARENA_MAX = -8
 _MADV_DONTNEED = 4
 
 
-def one_heap() -> None:
-    """One malloc heap for all threads, as they mostly wait; call it before the first thread (glibc only)."""
+class MemorySettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The `memory:` section of an agent's configuration."""
+
+    trim: Annotated[
+        bool,
+        Meta(
+            description="Unmap the program text that only the start needed, 5 s after READY: a smaller "
+            "resident size for boards with little memory."
+        ),
+    ] = False
+
+
+def use_one_heap() -> None:
+    """Limit malloc to one heap for all threads (glibc only). Call it before the first thread starts."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
+        # The threads mostly wait and do not need heaps of their own: 5 MB less private memory.
         libc.mallopt(_M_ARENA_MAX, 1)
 
 
-def let_go_of_the_start() -> None:
-    """Unmap the program text that was read so far: what is still needed comes back page by page.
+def unmap_program_text() -> None:
+    """Unmap the program text that was read so far; the kernel maps a page again when it is needed.
 
-    The kernel spares mapped program text longest when memory runs short, and importing and building a
-    session touches some 20 MB of it that never run again. Only text is let go, which is never written to.
+    When memory runs short, the kernel keeps mapped program text longest. Imports and the first session read
+    some 20 MB of text that never runs again. Program text is never written to, so nothing is lost.
     """
     gc.collect()
-    gc.freeze()  # what lives now lives as long as the daemon: no collection need look at it again
+    gc.freeze()  # objects alive now live as long as the daemon: later collections skip them
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "madvise"):
         return

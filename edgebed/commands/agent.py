@@ -34,9 +34,6 @@ def command() -> None:
 def run(config: Path, level: str, clock_file: Path | None) -> None:
     """Run the agent described by CONFIG until it is told to stop (SIGTERM, Ctrl-C)."""
     log_to_stderr(level)
-    from agent.process_memory import one_heap
-
-    one_heap()
     import asyncio
 
     from agent.app import App

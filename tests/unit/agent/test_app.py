@@ -221,6 +221,21 @@ async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
     assert any("device lost: degraded" in line for line in status_lines(document))
 
 
+@pytest.mark.parametrize(("section", "unmapped"), [({}, 0), ({"trim": False}, 0), ({"trim": True}, 1)])
+async def test_program_text_is_unmapped_only_when_the_config_asks(
+    config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], unmapped: int
+) -> None:
+    calls: list[str] = []
+    done = asyncio.Event()
+    monkeypatch.setattr("agent.app.SETTLED_S", 0.0)
+    monkeypatch.setattr(
+        "agent.process_memory.unmap_program_text", lambda: calls.append("unmap") or done.set()
+    )
+    async with running(config("mqtt://127.0.0.1:9", memory=section)) as app:
+        await until(lambda: done.is_set() or (not unmapped and app.outbox.head > 1), "the daemon has settled")
+    assert len(calls) == unmapped
+
+
 async def test_one_state_folder_has_one_agent(config: Callable[..., Path]) -> None:
     path = config("mqtt://127.0.0.1:9")
     words = f"another agent .process {os.getpid()}. runs on state folder"

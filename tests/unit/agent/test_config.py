@@ -73,6 +73,13 @@ def test_a_good_config_is_a_plan(folder: Path) -> None:
     assert state_folder(plan.path) == folder / "state"
 
 
+@pytest.mark.parametrize(
+    ("section", "trim"), [("", False), ("memory: {trim: false}\n", False), ("memory: {trim: true}\n", True)]
+)
+def test_memory_is_trimmed_only_when_asked(folder: Path, section: str, trim: bool) -> None:
+    assert load(write(folder, GOOD + section), Clock()).config.memory.trim is trim
+
+
 def test_every_mistake_at_once_with_its_line(folder: Path) -> None:
     text = """\
 node: acme/junction/street-1
@@ -134,6 +141,8 @@ models:
         (("devices:\n", "devices: {}\nold:\n"), "devices", "1 are needed"),
         (("state: ./state", "state: ''"), "state", "expected a path"),
         (("mqtt://127.0.0.1:1883", "mqtt://u:p@h"), "broker.url", "password_file"),
+        (("state: ./state", "state: ./state\nmemory: {trim: often}"), "memory.trim", "expected"),
+        (("state: ./state", "state: ./state\nmemory: {trims: true}"), "memory.trims", "did you mean 'trim'?"),
     ],
 )
 def test_what_types_cannot_tell(folder: Path, change: tuple[str, str], place: str, words: str) -> None:
