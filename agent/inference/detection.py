@@ -33,7 +33,9 @@ class DetectionOptions(Labelled, frozen=True):
         float,
         Meta(gt=0, le=1, description="Of two boxes of a class that overlap more, the weaker is dropped."),
     ] = 0.45
-    max_boxes: Annotated[int, Meta(ge=1, le=300, description="At most so many boxes, the strongest.")] = 100
+    max_boxes: Annotated[
+        int, Meta(ge=1, le=300, description="Largest number of boxes; the strongest are kept.")
+    ] = 100
     count: Annotated[
         list[str],
         Meta(
