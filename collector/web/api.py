@@ -1,4 +1,4 @@
-"""HTTP API v1: what docs/api.md promises, JSON, read only."""
+"""The HTTP API v1 of docs/api.md: JSON, read only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from collector.fleet.fleet import Fleet
 from collector.ingest.live import picture
@@ -27,7 +27,7 @@ from collector.store.declared import lost
 from collector.store.reader import Readers, StoreReader, TooManyRows, read_cursor
 from collector.web.access import Guard
 from collector.web.assets import Assets
-from collector.web.event_stream import Hub, TooMany, Viewer, encode
+from collector.web.event_stream import Hub, TooManyViewers, Viewer, encode
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, WireError
 from wire.messages import Snapshot
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Sources:
-    """Where answers come from."""
+    """The sources of answers."""
 
     clock: Clock
     fleet: Fleet
@@ -60,17 +60,17 @@ class Sources:
 
 
 class Api:
-    """The routes; each answers from RAM, or asks the day files in a worker thread."""
+    """The routes; each answers from RAM, or from the day files in a worker thread."""
 
     def __init__(self, sources: Sources, dashboard: Path = DASHBOARD) -> None:
         self._from = sources
         self._assets = Assets(dashboard)
 
-    def routes(self) -> list[Route]:
-        """Every route; docs/api.md tells of each."""
+    def routes(self) -> list[BaseRoute]:
+        """Every route; docs/api.md describes each."""
         return [
             Route("/", self.page),
-            Route("/static/{name:path}", self.static),
+            Mount("/static", self._assets),
             Route("/api/v1/fleet", self.fleet),
             Route(NODE, self.node),
             Route(DEVICE + "/series", self.series),
@@ -86,14 +86,10 @@ class Api:
 
     async def page(self, request: Request) -> Response:
         """The dashboard."""
-        return self._assets.answer("index.html", request)
-
-    async def static(self, request: Request) -> Response:
-        """The dashboard's files."""
-        return self._assets.answer(request.path_params["name"], request)
+        return await self._assets.get_response("index.html", request.scope)
 
     async def fleet(self, _request: Request) -> Response:
-        """Every node, trouble first."""
+        """Every node, the one with the worst problem first."""
         views = await asyncio.to_thread(self._from.fleet.views)
         return _json({"now": self._from.clock.now_ms(), "nodes": views})
 
@@ -102,7 +98,7 @@ class Api:
         node = _node(request)
         views = await asyncio.to_thread(self._from.fleet.views, node)
         if not views:
-            raise HTTPException(404, f"node {node} was never heard of")
+            raise HTTPException(404, f"node {node} is unknown: nothing arrived from it")
         extra = {"birth": self._from.fleet.birth(node), "live": self._from.fleet.live(node)}
         return _json({**msgspec.to_builtins(views[0]), **extra, "now": self._from.clock.now_ms()})
 
@@ -136,7 +132,7 @@ class Api:
         }
 
     async def rows(self, request: Request) -> Response:
-        """Rows as they are stored, as JSON or CSV: for programs and spreadsheets."""
+        """Rows as they are stored, as JSON or CSV, for programs and spreadsheets."""
         node, device, stream = _node(request), _device(request), _word(request, "stream", ID)
         form = _word(request, "format", re.compile("json|csv"), default="json")
         end = _number(request, "to", self._from.clock.now_ms(), 0, MAX_MS)
@@ -169,7 +165,7 @@ class Api:
         return _json({"events": [event for _, event in rows], "next": more})
 
     def _snapshot(self, request: Request, stream: str) -> Snapshot | None:
-        """The newest picture; None where the node declares the stream and none has come yet."""
+        """The newest picture; None where the node declares the stream and none has arrived yet."""
         if not ID.fullmatch(stream):
             raise HTTPException(404, "no such stream")
         node, device = _node(request), _device(request)
@@ -188,17 +184,17 @@ class Api:
         return _json({"stream": stream, **picture(found), "img": url})
 
     async def snapshot_image(self, request: Request) -> Response:
-        """The newest picture; its ETag is its SHA-256, so that a viewer can tell whose boxes fit."""
+        """The newest picture; its ETag is its SHA-256, so that a viewer can match picture and boxes."""
         found = self._snapshot(request, request.path_params["stream"])
         if found is None:
-            raise HTTPException(404, "no picture of this stream has come since the collector started")
+            raise HTTPException(404, "no picture of this stream has arrived since the collector started")
         tag = f'"{hashlib.sha256(found.jpeg).hexdigest()}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})
         return Response(found.jpeg, media_type=found.mime, headers={"etag": tag, "cache-control": "no-cache"})
 
     async def ledger(self, request: Request) -> Response:
-        """What was taken, stored, declared lost, is missing; of one pilot, day or stream if asked for."""
+        """What was taken, stored, declared lost and is missing, also of one pilot, day or stream."""
         node, pilot = request.query_params.get("node", ""), request.query_params.get("pilot", "")
         wanted = ReportFilter(
             pilot,
@@ -211,7 +207,7 @@ class Api:
         return _json(await asyncio.to_thread(account, self._from.ledger, wanted, detailed=detailed))
 
     async def quarantine(self, request: Request) -> Response:
-        """What could not be taken, newest first."""
+        """Quarantined messages, newest first."""
         limit = _number(request, "limit", 100, 1, MAX_EVENTS)
         total, items = await self._ask(lambda reader: reader.quarantine(limit))
         shown = [
@@ -227,7 +223,7 @@ class Api:
         return _json({"total": total, "items": shown})
 
     async def health(self, _request: Request) -> Response:
-        """The collector itself."""
+        """The state of the collector itself."""
         return _json(await asyncio.to_thread(self._from.health))
 
     async def stream(self, request: Request) -> Response:
@@ -242,7 +238,7 @@ class Api:
             return Response(media_type="text/event-stream")
         try:
             viewer = self._from.hub.join(node, device)
-        except TooMany as error:
+        except TooManyViewers as error:
             raise HTTPException(503, str(error)) from error
         return StreamingResponse(
             self._frames(viewer), media_type="text/event-stream", headers={"x-accel-buffering": "no"}

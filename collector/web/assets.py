@@ -1,16 +1,21 @@
-"""The dashboard's files: found by name in one folder, packed once, cached by the browser by content."""
+"""The dashboard's files: Starlette's StaticFiles with an ETag of the content and bodies packed once."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import re
+import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.staticfiles import NotModifiedResponse, PathLike, StaticFiles
+from starlette.types import Scope
 
+# The `mimetypes` of the machine decide otherwise: in Python 3.11 they differ by machine and lack woff2.
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -23,56 +28,49 @@ TYPES = {
     ".ico": "image/x-icon",
     ".woff2": "font/woff2",
 }
-_NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _PACKED = (".html", ".js", ".mjs", ".css", ".json", ".svg", ".webmanifest")
+_FILES = 500  # whose bodies are kept
 
 
 @dataclass(frozen=True, slots=True)
 class _Asset:
-    stamp: tuple[int, int]  # modification time and size: a changed file is read again
     body: bytes
-    packed: bytes
+    packed: bytes  # b"" where packing is not worth it
     etag: str
-    type: str
 
 
-class Assets:
-    """Serves the files below `folder`, of known types only."""
+class Assets(StaticFiles):
+    """Serves the files below a folder, of known types only.
+
+    Starlette finds the file and refuses paths outside the folder. Its ETag is made of time and size, and all
+    files of a wheel have one time: after an upgrade a browser would keep a changed file of the same size. Its
+    gzip middleware packs at each request.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()
-        self._known: dict[str, _Asset] = {}
+        super().__init__(directory=folder)
 
-    def answer(self, name: str, request: Request) -> Response:
-        """The file, or 304 when the browser has it, or 404."""
-        asset = self._find(name)
-        if asset is None:
-            return Response("not here\n", 404, media_type="text/plain")
+    def file_response(
+        self, full_path: PathLike, stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """The file, or 304 when the browser has it."""
+        path = Path(full_path)
+        if path.suffix not in TYPES:
+            raise HTTPException(404)
+        asset = _read(path, stat_result.st_mtime_ns, stat_result.st_size)
         headers = {"etag": asset.etag, "cache-control": "no-cache", "vary": "accept-encoding"}
-        if request.headers.get("if-none-match") == asset.etag:
-            return Response(status_code=304, headers=headers)
+        request = Headers(scope=scope)
+        if self.is_not_modified(Headers(headers), request):
+            return NotModifiedResponse(Headers(headers))
         body = asset.body
-        if asset.packed and "gzip" in request.headers.get("accept-encoding", ""):
+        if asset.packed and "gzip" in request.get("accept-encoding", ""):
             body, headers["content-encoding"] = asset.packed, "gzip"
-        return Response(body, headers=headers, media_type=asset.type)
+        return Response(body, status_code, headers, TYPES[path.suffix])
 
-    def _find(self, name: str) -> _Asset | None:
-        kind = TYPES.get(Path(name).suffix)
-        if kind is None or not _NAME.fullmatch(name) or ".." in name or "node_modules" in name:
-            return None
-        path = self._folder / name
-        try:
-            found = path.stat()
-            known = self._known.get(name)
-            stamp = (found.st_mtime_ns, found.st_size)
-            if known is not None and known.stamp == stamp:
-                return known
-            if not path.resolve().is_relative_to(self._folder):
-                return None
-            body = path.read_bytes()
-        except OSError:
-            return None
-        packed = gzip.compress(body, 9, mtime=0) if path.suffix in _PACKED and len(body) > 500 else b""
-        etag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
-        self._known[name] = _Asset(stamp, body, packed, etag, kind)
-        return self._known[name]
+
+@lru_cache(maxsize=_FILES)
+def _read(path: Path, _mtime_ns: int, _size: int) -> _Asset:
+    """A file, read again when its time or size changes."""
+    body = path.read_bytes()
+    packed = gzip.compress(body, 9, mtime=0) if path.suffix in _PACKED and len(body) > 500 else b""
+    return _Asset(body, packed, f'"{hashlib.sha256(body).hexdigest()[:24]}"')

@@ -1,4 +1,4 @@
-"""Server-sent events: each frame encoded once for all viewers, slow viewers let go."""
+"""Server-sent events: each frame is encoded once for all viewers; slow viewers are dropped."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import msgspec
 
 MAX_VIEWERS = 200
 QUEUE_FRAMES = 256  # per viewer
-MAX_DROPPED = 256  # frames a viewer may miss before it is let go
-QUEUE_BYTES = 8_000_000  # of frames waiting for one viewer
+MAX_DROPPED = 256  # frames that a viewer may miss before it is dropped
+QUEUE_BYTES = 8_000_000  # of frames that wait for one viewer
 HEARTBEAT_S = 10.0
 
 _encoder = msgspec.json.Encoder()
 
 
-class TooMany(Exception):
-    """No room for another viewer."""
+class TooManyViewers(Exception):
+    """A viewer beyond `MAX_VIEWERS`."""
 
 
 class Viewer:
-    """One open page: which node and device it looks at, and what waits for it."""
+    """One open page: the node and device that it shows, and the frames that wait for it."""
 
     def __init__(self, node: str, device: str) -> None:
         self.node = node
@@ -36,7 +36,7 @@ class Viewer:
         self._ready = asyncio.Event()
 
     def put(self, frame: bytes) -> None:
-        """Queue a frame; the oldest goes when there is no room, and the viewer when it never catches up."""
+        """Queue a frame; a full queue drops its oldest, and a viewer that never catches up is closed."""
         self._frames.append(frame)
         self._size += len(frame)
         while len(self._frames) > QUEUE_FRAMES or self._size > QUEUE_BYTES:
@@ -47,12 +47,12 @@ class Viewer:
         self._ready.set()
 
     def close(self) -> None:
-        """End the stream; the page connects again when it is still there."""
+        """End the stream; a page that is still open connects again."""
         self.closed = True
         self._ready.set()
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """What waits, joined; a comment when nothing comes, so that dead connections are noticed."""
+        """The waiting frames, joined; a comment when there are none, to detect dead connections."""
         while not self.closed:
             try:
                 async with asyncio.timeout(HEARTBEAT_S):
@@ -69,7 +69,7 @@ class Viewer:
 
 
 class Hub:
-    """All viewers; `post` and `is_wanted` may be called from any thread, the rest from the event loop."""
+    """All viewers; any thread may call `post` and `is_wanted`, the event loop calls the rest."""
 
     def __init__(self) -> None:
         self._viewers: set[Viewer] = set()
@@ -78,7 +78,7 @@ class Hub:
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """Bind to the running event loop; frames posted before are dropped."""
+        """Bind to the running event loop; frames that were posted before are dropped."""
         with self._lock:
             self._loop = asyncio.get_running_loop()
 
@@ -88,14 +88,14 @@ class Hub:
         return len(self._viewers)
 
     def is_wanted(self, node: str, device: str) -> bool:
-        """Whether anyone looks at this device: only then is a frame worth encoding."""
+        """Whether a page shows this device; only then is a frame worth encoding."""
         wanted = self._wanted
         return bool(wanted) and not wanted.isdisjoint(((node, device), (node, "")))
 
     def post(self, event: str, data: Mapping[str, Any], node: str = "", device: str = "") -> None:
         """Send to the viewers of a device; to all when `node` is empty."""
         frame = encode(event, data)
-        with self._lock:  # after `close` the loop may be gone
+        with self._lock:  # after `close` the loop may have ended
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._deliver, frame, node, device)
 
@@ -110,32 +110,32 @@ class Hub:
                 viewer.put(frame)
 
     def join(self, node: str, device: str) -> Viewer:
-        """A new viewer of a node and device; "" is any.
+        """A new viewer of a node and device; "" means any.
 
         Raises:
-            TooMany: all places are taken.
+            TooManyViewers: all places are in use.
         """
         if len(self._viewers) >= MAX_VIEWERS:
-            raise TooMany(f"{MAX_VIEWERS} pages are open already: close one")
+            raise TooManyViewers(f"{MAX_VIEWERS} pages are open already: close one of them")
         viewer = Viewer(node, device)
         self._viewers.add(viewer)
         self._recount()
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
-        """Forget a viewer."""
+        """Remove a viewer."""
         self._viewers.discard(viewer)
         self._recount()
 
     def _recount(self) -> None:
-        # a viewer that named neither node nor device sees the fleet only: rows of all nodes would drown it
+        # a viewer without a node gets the fleet only: the rows of all nodes would be too many
         watched = [viewer for viewer in self._viewers if viewer.node]
         self._wanted = frozenset(
             pair for viewer in watched for pair in ((viewer.node, viewer.device), (viewer.node, "_"))
         )
 
     def close(self) -> None:
-        """Let every viewer go and take no more frames."""
+        """Close every viewer and take no more frames."""
         with self._lock:
             self._loop = None
         for viewer in self._viewers:
@@ -143,5 +143,5 @@ class Hub:
 
 
 def encode(event: str, data: Any) -> bytes:
-    """One frame; JSON has no line breaks, so one data line holds it."""
+    """One frame; JSON has no line breaks, so it fits in one data line."""
     return b"event: " + event.encode() + b"\ndata: " + _encoder.encode(data) + b"\n\n"

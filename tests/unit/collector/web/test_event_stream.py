@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from collector.web import event_stream as module
-from collector.web.event_stream import Hub, TooMany, Viewer
+from collector.web.event_stream import Hub, TooManyViewers, Viewer
 
 NODE = "a/b/c/n1"
 
@@ -106,7 +106,7 @@ async def test_places_are_limited(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "MAX_VIEWERS", 2)
     first = hub.join("", "")
     hub.join("", "")
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManyViewers):
         hub.join("", "")
     hub.leave(first)
     hub.join("", "")
