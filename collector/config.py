@@ -1,4 +1,4 @@
-"""The collector's YAML: its structs and the mistakes that types cannot tell."""
+"""The collector's YAML config: its structs, and the mistakes that types do not detect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wire.config import Marks, Mistake
 from wire.errors import ConfigError
 from wire.messages import is_id
 
-_MIN_TOKEN = 16  # characters: below it a token can be guessed over the network
+_MIN_TOKEN = 16  # characters; a shorter token can be guessed over the network
 
 
 class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -41,10 +41,10 @@ class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
             return False
 
     def token(self) -> str | None:
-        """The access token, read now, or None when no file is named.
+        """The access token, read from its file now; None when no file is named.
 
         Raises:
-            ConfigError: the file cannot be read or holds no token.
+            ConfigError: the file cannot be read or has no token.
         """
         if self.token_file is None:
             return None
@@ -62,9 +62,9 @@ class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class CollectorConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The whole file. A relative path is relative to the file's folder."""
+    """The whole file; a relative path in it is relative to its folder."""
 
-    id: Annotated[str, Meta(description="Who acknowledges: `by` in acks, and the MQTT client id.")] = (
+    id: Annotated[str, Meta(description="This collector's name: `by` in acks, and the MQTT client id.")] = (
         "collector-1"
     )
     broker: Annotated[Broker, Meta(description="Where messages come from.")] = field(
@@ -83,7 +83,7 @@ class CollectorConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 def load(path: Path) -> CollectorConfig:
-    """Read and check a collector's config; no broker is asked.
+    """Read and check a collector's config; this does not connect to a broker.
 
     Raises:
         ConfigError: every mistake.
@@ -92,14 +92,14 @@ def load(path: Path) -> CollectorConfig:
 
 
 def mistakes(found: CollectorConfig) -> Iterator[Mistake]:
-    """What types cannot tell, as `(path of keys, sentence)`."""
+    """The mistakes that types do not detect, as `(path of keys, sentence)`."""
     if not is_id(found.id):
         yield ("id",), f"{found.id!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)"
     yield from found.broker.mistakes(("broker",))
     if not found.http.is_loopback and found.http.token_file is None:
         yield (
             ("http", "host"),
-            f"{found.http.host} can be reached by others: name a token_file, or listen on 127.0.0.1",
+            f"other machines can reach {found.http.host}: set a token_file, or listen on 127.0.0.1",
         )
 
 

@@ -1,4 +1,4 @@
-"""Keys that people accepted: a file in the store's folder, read again whenever it changes."""
+"""Keys that people accepted, in a file in the store's folder that is read again when it changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_BYTES = 1_000_000
 
 
 class AcceptedKeys:
-    """`node key-id` a line, `#` begins a remark. Any thread."""
+    """The file has `node key-id` in each line; `#` starts a remark. Any thread."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
@@ -30,26 +30,27 @@ class AcceptedKeys:
                 self._read_of = version
         except FileNotFoundError:
             self._keys, self._read_of = {}, None
-        except OSError:  # the last that was read stands
+        except OSError:  # keep what was read last
             pass
         return self._keys.get(node, frozenset())
 
 
 def accept(folder: Path, node: str, key: str, remark: str) -> None:
-    """Add a key to the file; a collector that runs takes it with the node's next statement.
+    """Add a key to the file; a running collector uses it with the node's next statement.
 
     Raises:
-        EdgebedError: the file cannot be written.
+        EdgebedError: the file is not writable.
     """
     path = folder / FILE
     try:
         with path.open("ab+") as file:
             size = file.seek(0, os.SEEK_END)
-            open_line = size and os.pread(file.fileno(), 1, size - 1) != b"\n"  # an editor left it so
+            # an editor may leave the last line without an end
+            open_line = size and os.pread(file.fileno(), 1, size - 1) != b"\n"
             file.write(b"\n" * bool(open_line) + f"{node} {key}  # {remark}\n".encode("ascii", "replace"))
     except OSError as error:
         raise EdgebedError(
-            f"{path} cannot be written: {error.strerror}; become the collector's user"
+            f"{path} cannot be written: {error.strerror}; run this as the collector's user"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What the store has of one outbox: numbers, declared losses, the node's word, and how all of it is saved."""
+"""The ledger's account of one outbox: stored numbers, declared losses, and its saved form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wire.ranges import Ranges
 
 @dataclass(slots=True)
 class Account:
-    """What the store has of one (node, ep)."""
+    """The account of one (node, ep)."""
 
     node: str
     ep: str
@@ -20,11 +20,11 @@ class Account:
     rows: int = 0
     first: int = 0
     last: int = 0
-    holes: list[Hole] = field(default_factory=list)  # since when numbers below the highest are not stored
+    holes: list[Hole] = field(default_factory=list)  # unstored numbers below the highest, and since when
     book: Book = field(default_factory=Book)
 
     def copy(self) -> Account:
-        """A draft that can be changed without touching this one."""
+        """A draft; changes to it do not change this account."""
         return Account(
             self.node,
             self.ep,
@@ -40,7 +40,7 @@ class Account:
 
     @classmethod
     def of(cls, mark: Mark) -> Account:
-        """From the form that is stored."""
+        """The account of a stored mark."""
         return cls(
             mark.node,
             mark.ep,
@@ -55,7 +55,7 @@ class Account:
         )
 
     def mark(self, claim: Claim | None, heads: list[tuple[int, int]]) -> Mark:
-        """The form that is stored."""
+        """The stored form."""
         self.holes = [hole for hole in self.holes if self.stored.missing(hole[0], hole[1])]
         return Mark(
             self.node,

@@ -1,4 +1,4 @@
-"""Counts what lies in the day files, message by message, and compares it with what the ledger says."""
+"""Counts the messages in the day files one by one and compares them with the ledger."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collector.store.reader import StoreReader
 from wire.ranges import Ranges
 
 Key = tuple[str, str]
-SHOWN = 20  # differences of one kind per (node, ep)
+SHOWN = 20  # differences of one kind that are reported per (node, ep)
 
 
 def differences(store: Path, node: str | None, entries: Mapping[Key, Mapping[str, Any]]) -> Iterator[str]:
-    """A sentence for each difference; none when the files hold every stored message exactly once.
+    """A sentence per difference; none when the files have every stored message exactly once.
 
-    Files that retention removed are missing here by design: an audit is for stores that keep all days.
+    An audit is for stores that keep all days: it counts files that retention removed as missing.
     """
     found: dict[Key, Ranges] = {}
     rows: dict[Key, int] = {}
@@ -46,7 +46,7 @@ def _compare(key: Key, entry: Mapping[str, Any] | None, found: Ranges, rows: int
     name = f"{key[0]} ep {key[1]}"
     stored = entry["stored"] if entry else 0
     if found.count() != stored:
-        yield f"{name}: the files hold {found.count()} messages, the ledger says {stored}"
+        yield f"{name}: the files have {found.count()} messages, the ledger has {stored}"
     rows_stored = entry["rows_stored"] if entry else 0
     if rows != rows_stored:
-        yield f"{name}: the files hold {rows} rows, the ledger says {rows_stored}"
+        yield f"{name}: the files have {rows} rows, the ledger has {rows_stored}"

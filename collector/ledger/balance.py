@@ -1,4 +1,4 @@
-"""The ledger's lines: what of an outbox is stored, declared lost, waiting, missing, since when and why."""
+"""Balances an outbox: which numbers are stored, declared lost, waiting or missing, since when and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collector.ledger.account import Account
 from collector.store.marks import Claim, Entry
 from wire.ranges import Range, Ranges
 
-SHOWN = 100  # ranges an entry lists; its counts are always of all
+SHOWN = 100  # ranges that an entry lists; its counts are of all
 
 
 class Totals(Struct):
@@ -29,7 +29,7 @@ class Totals(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An account with what its node says of it; `current` is the ep that the node writes now."""
+    """An account with its node's claim; `current` is the ep that the node writes now."""
 
     account: Account
     claim: Claim | None
@@ -38,11 +38,11 @@ class Known:
 
     @property
     def in_use(self) -> bool:
-        """Whether its outbox can still hold something."""
+        """Whether its outbox can still hold messages."""
         return self.current == self.account.ep
 
     def since(self, first: int) -> int:
-        """When the message before this number was stored, or the number was first claimed; 0 when unknown."""
+        """When the message before this number was stored, or the number first claimed; 0 is unknown."""
         for low, high, at_ms in self.account.holes:
             if low <= first <= high:
                 return at_ms
@@ -54,7 +54,7 @@ class Known:
         return 0
 
     def whys(self, holes: Iterable[Range]) -> Iterator[tuple[int, int, int, str]]:
-        """Why each of these ranges is not there, and since when."""
+        """Each range with why it is not stored, and since when."""
         acked = self.account.book.stated.acked
         if self.claim is not None:
             acked = max(acked, min(self.claim.acked, self.claim.head))
@@ -72,7 +72,7 @@ RESTORED = "was stored once: this store is restored from an older backup"
 
 
 def totals(entries: Iterable[Entry]) -> Totals:
-    """Sum entries up."""
+    """The sums over entries."""
     found = Totals()
     for entry in entries:
         found.taken += entry.taken
@@ -85,7 +85,7 @@ def totals(entries: Iterable[Entry]) -> Totals:
 
 
 class Balance:
-    """Every number of an outbox up to the highest: stored, declared lost, waiting on its node, or missing."""
+    """Sorts every number of an outbox: stored, declared lost, waiting at its node, or missing."""
 
     def __init__(self, known: Known) -> None:
         account, claim = known.account, known.claim
@@ -104,12 +104,12 @@ class Balance:
 
     @property
     def gap_count(self) -> int:
-        """How many are declared lost and not stored after all."""
+        """How many are declared lost and were not stored after all."""
         return self.accounted.count() - self.stored.count()
 
 
 def entry_of(known: Known) -> Entry:
-    """The line of one outbox."""
+    """The ledger's entry of one outbox."""
     account, balance = known.account, Balance(known)
     missing = list(islice(balance.missing, SHOWN))
     return Entry(
@@ -132,7 +132,7 @@ def entry_of(known: Known) -> Entry:
 
 
 def _waiting(known: Known, holes: list[Range]) -> int:
-    """Only the outbox that is in use now can still hold something, and no more than it said."""
+    """How many numbers wait: only the outbox in use now can hold messages, and not more than it claims."""
     if known.claim is None or not known.in_use:
         return 0
     to_head = _count(_cut(holes, known.claim.head))
@@ -151,7 +151,7 @@ def _cut(ranges: Iterable[Range], upto: int) -> Iterator[Range]:
 
 
 def _lowest(ranges: Iterable[Range], count: int) -> Iterator[Range]:
-    """The first `count` numbers of `ranges`: an outbox drains from its oldest, so what is gone is lowest."""
+    """The lowest `count` numbers; an outbox drains its oldest first, so the lowest are missing."""
     for first, last in ranges:
         if count <= 0:
             return

@@ -1,4 +1,4 @@
-"""The account of every message: per (node, ep) what was taken, stored, declared lost, and what is missing."""
+"""The ledger: per (node, ep) which messages were taken, stored, declared lost, and are missing."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from collector.store.marks import Claim, Entry, Key, Mark
 from wire.messages import Event
 from wire.ranges import Range
 
-# Stored or lost ranges of a node with one outbox, shared out over all its outboxes. A drained outbox leaves a
-# handful; one that drains its events before its data has as many for a while as there are data between them.
+# Stored or lost ranges of a node, shared by all its outboxes. A drained outbox leaves a few. One that drains
+# its events before its data has, for a while, a range per event.
 MAX_RANGES = 200_000
-MAX_EPOCHS = 1_000  # per node: one per outbox ever made
-MAX_NODES = 20_000  # whose accounts are kept
-MAX_HOLES = 200  # whose age is known, of one outbox
-MAX_HEADS = 50  # claims of an outbox that tell since when its last messages are missing
+MAX_EPOCHS = 1_000  # per node: one per outbox that it ever made
+MAX_NODES = 20_000  # with accounts
+MAX_HOLES = 200  # of one outbox, with known age
+MAX_HEADS = 50  # claims of an outbox, kept to know since when its last messages are missing
 
 
 class DraftRefused(Exception):
-    """A message that the ledger has no room for now; it is not acknowledged, so it comes again."""
+    """A message for which the ledger has no room now; without an ack its node sends it again."""
 
 
 class Ledger:
-    """All accounts; `claim` may be called from any thread, `accept` from the writer's only."""
+    """All accounts; any thread may call `claim`, only the writer's thread calls `accept`."""
 
     def __init__(self, marks: Iterable[Mark] = (), states: Mapping[str, bytes] | None = None) -> None:
         self.days = Days(states or {})
@@ -35,7 +35,7 @@ class Ledger:
         self._accounts: dict[Key, Account] = {}
         self._outboxes: Counter[str] = Counter()  # node -> how many
         self._claims: dict[Key, Claim] = {}
-        self._heads: dict[Key, list[tuple[int, int]]] = {}  # head, when it was claimed first, rising
+        self._heads: dict[Key, list[tuple[int, int]]] = {}  # head, when it was first claimed; rising
         self._current: dict[str, str] = {}  # node -> the ep it writes now
         self._claimed: set[Key] = set()  # claims that are not in the store yet
         for mark in marks:
@@ -58,19 +58,19 @@ class Ledger:
         return max(self._accounts[key].last, claim.at_ms if claim else 0)
 
     def account(self, key: Key) -> Account | None:
-        """The account as it is on disk; not to be changed."""
+        """The account as it is on disk; callers must not change it."""
         return self._accounts.get(key)
 
     def has_room(self, node: str, others: int = 0) -> bool:
-        """Whether an account of this node can be kept, besides `others` that are being opened."""
+        """Whether this node may have an account, beside `others` that are being opened."""
         return node in self._outboxes or len(self._outboxes) + others < MAX_NODES
 
     def outboxes(self, node: str) -> int:
-        """How many a node ever used."""
+        """How many outboxes a node ever used."""
         return self._outboxes[node]
 
     def claim(self, node: str, ep: str, claim: Claim) -> None:
-        """Note what a heartbeat says; an unknown ep opens an account."""
+        """Note a heartbeat's claim; an unknown ep opens an account."""
         key = (node, ep)
         with self._lock:
             if key not in self._accounts:
@@ -80,7 +80,7 @@ class Ledger:
                 self._outboxes[node] += 1
             before = self._claims.get(key)
             if before is not None and claim.head < before.head:
-                return  # retained or overtaken: an outbox never goes back
+                return  # retained or overtaken: an outbox's numbers never go back
             self._claims[key] = claim
             self._note_head(key, claim)
             self._current[node] = ep
@@ -94,7 +94,7 @@ class Ledger:
         self._heads[key] = heads
 
     def accept(self, drafts: Iterable[Account], states: Mapping[str, bytes] | None = None) -> None:
-        """Take over drafts, and what was stated with them, that are on disk now."""
+        """Take over drafts and their statements, which are on disk now."""
         with self._lock:
             self.days.restore(states or {})
             for draft in drafts:
@@ -103,7 +103,7 @@ class Ledger:
                 self._current.setdefault(draft.node, draft.ep)
 
     def marks(self, drafts: Iterable[Account] = (), *, everything: bool = False) -> list[Mark]:
-        """What has to be written with a group: its drafts and accounts with fresh claims, or all."""
+        """The marks to write with a group: of its drafts and of accounts with new claims, or of all."""
         with self._lock:
             changed = {(draft.node, draft.ep): draft for draft in drafts}
             keys = self._accounts.keys() if everything else self._claimed
@@ -116,24 +116,24 @@ class Ledger:
             ]
 
     def remember(self, marks: Iterable[Mark]) -> None:
-        """Undo the forgetting of `marks`: they did not reach the disk."""
+        """Undo `marks`: what it returned did not reach the disk."""
         with self._lock:
             self._claimed.update(
                 key for mark in marks if (key := (mark.node, mark.ep)) in self._accounts and mark.claim
             )
 
     def ring(self, node: str) -> Ring:
-        """The keys that a node's statements were signed with."""
+        """The keys that signed a node's statements."""
         with self._lock:
             return self.days.rings.get(node, Ring())
 
     def rings(self) -> dict[str, Ring]:
-        """Those of all nodes."""
+        """The rings of all nodes."""
         with self._lock:
             return dict(self.days.rings)
 
     def doubt(self, node: str, since_ms: int) -> str:
-        """Why statements of a node that came since then were not taken, "" when all were."""
+        """Why a statement of a node that arrived since then was refused, "" when none was."""
         with self._lock:
             account = self._accounts.get((node, self._current.get(node, "")))
             book = account.book if account is not None else None
@@ -141,23 +141,23 @@ class Ledger:
 
     @property
     def has_claims(self) -> bool:
-        """Whether heartbeats came that are not in the store yet."""
+        """Whether there are claims that the store does not have yet."""
         return bool(self._claimed)
 
     def entries(self, node: str | None = None) -> list[Entry]:
-        """The ledger, of one node or all, ordered by node and first storing."""
+        """The ledger of one node or of all, ordered by node and time of the first storing."""
         found = [entry_of(known) for known in self.known(lambda key: node is None or key[0] == node)]
         return sorted(found, key=lambda entry: (entry.node, entry.first, entry.ep))
 
     def with_days(self, wanted: Callable[[str], bool]) -> list[tuple[Known, dict[str, Day]]]:
-        """The same of the nodes that are `wanted`, with what was stated of each UTC day."""
+        """The outboxes of the `wanted` nodes, each with its stated UTC days."""
         found = self.known(lambda key: wanted(key[0]))
         with self._lock:
             bodies = [self.days.bodies((one.account.node, one.account.ep)) for one in found]
         return [(one, decoded(each)) for one, each in zip(found, bodies, strict=True)]
 
     def known(self, wanted: Callable[[Key], bool]) -> list[Known]:
-        """All that is known of the outboxes that are `wanted`; not to be changed."""
+        """Everything known of the `wanted` outboxes; callers must not change it."""
         with self._lock:
             return [
                 Known(
@@ -172,11 +172,11 @@ class Ledger:
 
 
 class Draft:
-    """The changes one group makes to the ledger, kept apart until they are on disk."""
+    """The changes that one group makes to the ledger, kept apart until they are on disk."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._opened: Counter[str] = Counter()  # outboxes that were not known before
+        self._opened: Counter[str] = Counter()  # outboxes that the ledger does not have yet
         self.accounts: dict[Key, Account] = {}
         self.statements = Statements(ledger.days)
 
@@ -186,7 +186,7 @@ class Draft:
             account = self._ledger.account(key)
             if account is None:
                 if not self._ledger.has_room(key[0], len(self._opened)):
-                    raise DraftRefused(f"{key[0]} is one of more than {MAX_NODES} nodes")
+                    raise DraftRefused(f"{key[0]}: there are more than {MAX_NODES} nodes")
                 self._opened[key[0]] += 1
                 if self._outboxes(key[0]) > MAX_EPOCHS:
                     raise DraftRefused(f"{key[0]} used more than {MAX_EPOCHS} outboxes")
@@ -197,18 +197,18 @@ class Draft:
         return max(1, self._ledger.outboxes(node) + self._opened[node])
 
     def is_new(self, node: str, ep: str, seq: int) -> bool:
-        """Whether a message was not stored yet.
+        """Whether a message is not stored yet.
 
         Raises:
-            DraftRefused: its outbox cannot be kept.
+            DraftRefused: its outbox finds no room.
         """
         return seq not in self._account((node, ep)).stored
 
     def add(self, node: str, ep: str, seq: int, rows: int, at_ms: int) -> bool:
-        """Count a message as stored; False for a duplicate, which is counted as one.
+        """Count a message as stored; False for a duplicate, which is counted as such.
 
         Raises:
-            DraftRefused: its number cannot be kept now.
+            DraftRefused: its number finds no room now.
         """
         account = self._account((node, ep))
         stored = account.stored
@@ -216,7 +216,7 @@ class Draft:
             account.duplicates += 1
             return False
         if len(stored) >= MAX_RANGES // self._outboxes(node) and not (seq - 1 in stored or seq + 1 in stored):
-            raise DraftRefused(f"{node} ep {ep}: too many holes between what arrived, {len(stored)}")
+            raise DraftRefused(f"{node} ep {ep}: too many holes between stored numbers, {len(stored)}")
         reached = stored.highest()
         if seq > reached + 1:
             account.holes = [*account.holes[-MAX_HOLES + 1 :], (reached + 1, seq - 1, account.last or at_ms)]
@@ -234,7 +234,7 @@ class Draft:
             self.statements.settle(book, (node, ep))
 
     def state(self, node: str, event: Event, recv_ms: int, accepted: Iterable[str]) -> None:
-        """Take a custody event that was added; whatever it says, it is stored as an event all the same."""
+        """Take a custody event that was added; a refused statement is stored as an event all the same."""
         book = self.accounts[(node, event.ep)].book
         self.statements.take(book, node, event, recv_ms, accepted)
 
@@ -242,7 +242,7 @@ class Draft:
         """Note a declared gap.
 
         Raises:
-            DraftRefused: there are too many already.
+            DraftRefused: there are too many gaps already.
         """
         account = self._account((node, ep))
         for first, last in lost:

@@ -1,4 +1,4 @@
-"""The proof per pilot, node, stream and UTC day: what was taken, by signed word, beside what is stored."""
+"""The proof per pilot, node, stream and UTC day: what nodes signed as taken beside what is stored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from collector.ledger.account import Account
@@ -16,16 +17,17 @@ from collector.ledger.statements import Day, StatedPart, stored_rows
 from wire.custody import key_id
 from wire.ranges import Range
 
-UNDATED = ""  # what no statement tells the day of
+UNDATED = ""  # the day of messages without a statement
 _FORKED = (
-    "statements that cannot both be true were signed: a copy of this node, or its state folder was set back"
+    "statements that cannot both be true were signed: there is a copy of this node, or its state folder was "
+    "set back"
 )
-_SET_BACK = "statements are missing though no message is: was its state folder set back to an older one?"
+_SET_BACK = "statements are missing but messages are not: was its state folder set back to an older one?"
 _MANY_RESTARTS = "the agent restarted so often that its rows were not compared"
 
 
 class StreamShare(Struct):
-    """Rows of a stream; `messages` is how many of them the node stated."""
+    """Rows of a stream; `messages` is how many messages the node stated."""
 
     messages: int = 0
     rows_taken: int = 0
@@ -33,7 +35,7 @@ class StreamShare(Struct):
 
 
 class Sums(Struct, kw_only=True):
-    """Counts of messages, of rows where the name says so, and of verified statements."""
+    """Counts of messages, of rows where the name has `rows`, and of verified statements."""
 
     taken: int = 0
     stored: int = 0
@@ -45,25 +47,25 @@ class Sums(Struct, kw_only=True):
     statements: int = 0
 
     def add(self, other: Sums) -> None:
-        """Count the other's as well."""
+        """Add the other's counts."""
         for name in Sums.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class DayLine(Sums):
-    """One UTC day of one outbox; counts are messages unless the name says rows.
+    """One UTC day of one outbox; counts are messages unless the name has `rows`.
 
-    `taken = stored + gap_count + waiting + missing_count`. `signed` of them are in `statements` that were
-    verified, the newest made at `told` (ms, the node's clock); `clk` is the worst clock state in them.
-    `verified`: there are statements, and what they count is what is stored but for what is told as declared,
-    waiting or missing; `doubt` says why it is not.
+    `taken = stored + gap_count + waiting + missing_count`. `signed` of them are in verified `statements`; the
+    newest was made at `made_at` (ms, the node's clock), and `clk` is the worst clock state in them.
+    `verified`: there are statements, and their counts are what is stored plus what is declared lost, waiting
+    or missing. If not, `doubt` has the reason.
     """
 
     node: str
     ep: str
     day: str
     signed: int = 0
-    told: int = 0
+    made_at: int = msgspec.field(name="told", default=0)
     clk: int = 0
     verified: bool = False
     doubt: str = ""
@@ -72,8 +74,8 @@ class DayLine(Sums):
     streams: dict[str, StreamShare] = {}
 
 
-class Stranger(Struct):
-    """A key that signed statements of a node and is not accepted."""
+class UnacceptedKey(Struct):
+    """A key that signed statements of a node but is not accepted."""
 
     node: str
     key: str
@@ -83,7 +85,7 @@ class Stranger(Struct):
 
 
 class PilotLine(Sums):
-    """One UTC day of one pilot: sums over its nodes, `verified` of them without a doubt."""
+    """One UTC day of one pilot: sums over its nodes; `verified` of them are without doubt."""
 
     pilot: str
     day: str
@@ -93,7 +95,7 @@ class PilotLine(Sums):
 
 @dataclass(frozen=True, slots=True)
 class ReportFilter:
-    """What is asked for: `tenant/pilot`, a node, a day, `device/stream`, days from `since` on; "" is all."""
+    """Selects `tenant/pilot`, a node, a day, `device/stream`, and days from `since` on; "" is all."""
 
     pilot: str = ""
     node: str = ""
@@ -102,15 +104,15 @@ class ReportFilter:
     since: str = ""
 
     def node_is(self, node: str) -> bool:
-        """Whether a node is meant."""
+        """Whether a node is selected."""
         return (not self.node or node == self.node) and (not self.pilot or pilot_of(node) == self.pilot)
 
     def day_is(self, day: str) -> bool:
-        """Whether a day is meant; what has no day always is unless one was named."""
+        """Whether a day is selected; messages without a day are, unless a day is named."""
         return day == self.day if self.day else not day or day >= self.since
 
     def stream_is(self, stream: str) -> bool:
-        """Whether `data/device/stream` is meant."""
+        """Whether `data/device/stream` is selected."""
         return not self.stream or self.stream in (stream, stream.partition("/")[2])
 
 
@@ -120,11 +122,11 @@ def pilot_of(node: str) -> str:
 
 
 def account(ledger: Ledger, wanted: ReportFilter, *, detailed: bool) -> dict[str, Any]:
-    """The whole answer: entries and totals, sums per pilot and day, keys, and `days` in detail if wanted."""
+    """The whole answer: entries, totals, sums per pilot and day, keys, and `days` if `detailed`."""
     entries = [one for one in ledger.entries() if wanted.node_is(one.node)]
     lines = day_lines(ledger, wanted)
-    strangers = [
-        Stranger(node, key_id(one.key), one.since, one.last, one.statements)
+    unaccepted = [
+        UnacceptedKey(node, key_id(one.key), one.since, one.last, one.statements)
         for node, ring in sorted(ledger.rings().items())
         if wanted.node_is(node)
         for one in ring.keys
@@ -134,13 +136,13 @@ def account(ledger: Ledger, wanted: ReportFilter, *, detailed: bool) -> dict[str
         "entries": entries,
         "totals": totals(entries),
         "pilots": pilot_lines(lines),
-        "strangers": strangers,
+        "strangers": unaccepted,
     }
     return {**found, "days": lines} if detailed else found
 
 
 def day_lines(ledger: Ledger, wanted: ReportFilter) -> list[DayLine]:
-    """The proof, ordered by day, then node."""
+    """The proof, ordered by day, then by node."""
     found = [
         line
         for known, days in ledger.with_days(wanted.node_is)
@@ -151,7 +153,7 @@ def day_lines(ledger: Ledger, wanted: ReportFilter) -> list[DayLine]:
 
 
 def pilot_lines(lines: Iterable[DayLine]) -> list[PilotLine]:
-    """Sums per pilot and day, newest day first."""
+    """Sums per pilot and day, the newest day first."""
     found: dict[tuple[str, str], PilotLine] = {}
     nodes: dict[tuple[str, str], dict[str, bool]] = {}
     for line in lines:
@@ -167,7 +169,7 @@ def pilot_lines(lines: Iterable[DayLine]) -> list[PilotLine]:
 
 @dataclass(slots=True)
 class _Piece:
-    """Numbers `first..last` of one part, and the rows of its streams that are stored."""
+    """Numbers `first..last` of one part, and the stored rows of its streams."""
 
     part: StatedPart
     first: int
@@ -189,7 +191,7 @@ class _OfOutbox:
         begin = account.book.stated.begin or balance.taken + 1
         if begin > 1 and wanted.day_is(UNDATED):
             line = self._line(UNDATED, [(1, min(begin - 1, balance.taken))])
-            line.doubt = "no signed statement tells of it"
+            line.doubt = "no signed statement covers it"
             if not account.book.stated.begin:
                 _count_unsigned(line, account, wanted)
             yield line
@@ -199,7 +201,7 @@ class _OfOutbox:
                 yield self._signed(day, pieces[day], wanted)
 
     def _pieces(self) -> dict[str, list[_Piece]]:
-        """Of all days, as the rows of a run are counted over its parts."""
+        """The pieces of all days, because the rows of a run are counted over all its parts."""
         found: dict[str, list[_Piece]] = {}
         runs: dict[int, list[_Piece]] = {}
         for day, one in self._days.items():
@@ -218,9 +220,9 @@ class _OfOutbox:
         line = self._line(day, [(piece.first, piece.last) for piece in pieces])
         parts = [piece.part for piece in pieces]
         line.statements = sum(part.statements for part in parts)
-        # a part that the next one ended is vouched for to its end: that one says, signed, where it began
+        # a part that the next one ended is signed to its end: the next statement names its start
         line.signed = sum((piece.part.end or piece.part.upto) - piece.first + 1 for piece in pieces)
-        line.told, line.clk = max(part.ts for part in parts), min(part.clk for part in parts)
+        line.made_at, line.clk = max(part.ts for part in parts), min(part.clk for part in parts)
         streams: dict[str, StreamShare] = {}
         for piece in pieces:
             _count_rows(streams, piece)
@@ -233,7 +235,7 @@ class _OfOutbox:
         return line
 
     def _forked(self, runs: set[int]) -> str:
-        """What speaks for two histories under the same numbers: the second was taken for duplicates."""
+        """The evidence of two histories with the same numbers: the second counted as duplicates."""
         chains = self._known.account.book.stated.chains
         begins = sorted({part.run for one in self._days.values() for part in one.parts})
         for run in sorted(runs & chains.keys()):
@@ -263,7 +265,7 @@ class _OfOutbox:
 
 def _doubt(line: DayLine, streams: dict[str, StreamShare]) -> str:
     if line.stored < line.taken:
-        return ""  # rows that are not here went with messages that are told
+        return ""  # the missing rows belong to messages that are counted as not stored
     for name, share in streams.items():
         if share.rows_stored != share.rows_taken:
             return f"{name}: {share.rows_taken} rows are signed and {share.rows_stored} stored"
@@ -282,7 +284,7 @@ def _count_rows(streams: dict[str, StreamShare], piece: _Piece) -> None:
 
 
 def _count_unsigned(line: DayLine, account: Account, wanted: ReportFilter) -> None:
-    """Of a node that states nothing: its rows are numbered all the same, up to the last that came."""
+    """Count the rows of a node without statements; they are numbered too, up to the last that arrived."""
     for streams in account.book.rows.values():
         for name, ranges in streams.items():
             if wanted.stream_is(name):

@@ -1,4 +1,4 @@
-"""What nodes stated, signed, about what they took: keys that are trusted, parts of UTC days by stream."""
+"""Signed statements of nodes about what they took: verified, and kept as parts of UTC days by stream."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from wire.ranges import Ranges
 
 log = logging.getLogger(__name__)
 
-MAX_RUNS = 20  # of an outbox whose row numbers are kept; of older ones only counts
-MAX_PARTS = 200  # of one day: more are restarts without end
-MAX_DAYS = 4_000  # of an outbox: eleven years, or a node that makes days up
-MAX_CHAINS = 8  # newest runs whose statements are compared with one another
+MAX_RUNS = 20  # of an outbox with row numbers; of older runs only counts are kept
+MAX_PARTS = 200  # of one day: more would be endless restarts
+MAX_DAYS = 4_000  # of an outbox: eleven years, or a node that invents days
+MAX_CHAINS = 8  # newest runs with statements that are compared with one another
 MAX_REASONS = 20
 _NOT_ACCEPTED = "its key {} is not accepted"
-MAX_STRANGE = 20  # keys of a node that are not accepted
+MAX_KEYS = 20  # of a node, accepted or not
 
 
 class StatedPart(Struct, omit_defaults=True):
     """Numbers `first..upto` of one run and day, as stated; `end` is its last number, 0 while open.
 
-    `streams`: messages, numbers of the first and last row. `settled`: rows of it that were stored when the
-    run's row numbers were let go; `extra`: rows stored of what the run took after its last statement.
+    `streams`: messages, numbers of the first and last row. `settled`: stored rows of it when the run's row
+    numbers were released. `extra`: stored rows that the run took after its last statement.
     """
 
     run: int
@@ -48,18 +48,18 @@ class StatedPart(Struct, omit_defaults=True):
 
 
 class Day(Struct):
-    """The parts of one UTC day of one outbox; `coarse` when the oldest were joined, rows left out."""
+    """The parts of one UTC day of one outbox; `coarse`: the oldest were joined, without their rows."""
 
     parts: list[StatedPart] = []
     coarse: bool = False
 
     def part(self, first: int) -> StatedPart | None:
-        """The part that begins with this number."""
+        """The part that starts with this number."""
         return next((part for part in self.parts if part.first == first), None)
 
 
 class KeySeen(Struct):
-    """A public key that signed statements of a node; `how` it came to be accepted, "" while it is not."""
+    """A public key that signed statements of a node; `how` it was accepted, "" while it is not."""
 
     key: str
     since: int
@@ -69,17 +69,17 @@ class KeySeen(Struct):
 
 
 class Ring(Struct):
-    """Every key that a node's statements were signed with."""
+    """Every key that signed statements of a node."""
 
     keys: list[KeySeen] = []
 
     def of(self, key: str) -> KeySeen | None:
-        """What is known of a key."""
+        """The entry of a key."""
         return next((one for one in self.keys if one.key == key), None)
 
 
 class Days:
-    """Every day of every outbox, encoded; read by anyone who holds the ledger's lock."""
+    """Every day of every outbox, encoded; the ledger's lock protects it."""
 
     def __init__(self, saved: Mapping[str, bytes] = {}) -> None:
         self._bodies: dict[tuple[str, str], dict[str, bytes]] = {}
@@ -87,7 +87,7 @@ class Days:
         self.restore(saved)
 
     def restore(self, saved: Mapping[str, bytes]) -> None:
-        """Take over what a store remembers."""
+        """Take over saved states."""
         for name, body in saved.items():
             kind, _, rest = name.partition("/")
             if kind == "custody":
@@ -97,12 +97,12 @@ class Days:
                 self.rings[rest] = msgspec.json.decode(body, type=Ring)
 
     def get(self, key: tuple[str, str], day: str) -> Day:
-        """A day, empty when nothing is known of it."""
+        """A day, empty when there is nothing about it."""
         body = self._bodies.get(key, {}).get(day)
         return Day() if body is None else msgspec.json.decode(body, type=Day)
 
     def bodies(self, key: tuple[str, str]) -> dict[str, bytes]:
-        """All days of an outbox, for `decoded`."""
+        """All days of an outbox, encoded."""
         return dict(self._bodies.get(key, {}))
 
 
@@ -120,7 +120,7 @@ class Statements:
         self._rings: dict[str, Ring] = {}
 
     def saved(self) -> dict[str, bytes]:
-        """What has to be written with the group."""
+        """The states to write with the group."""
         found = {}
         for (key, day), one in self._days.items():
             body = msgspec.json.encode(one)
@@ -130,19 +130,19 @@ class Statements:
         return found
 
     def take(self, book: Book, node: str, event: Event, recv_ms: int, accepted: Iterable[str]) -> None:
-        """Take a custody event of `node` for what it is worth; never raises for what it says."""
+        """Take a custody event of `node`; a false statement is refused and counted, and raises nothing."""
         try:
             statement = self._verified(book, node, event, recv_ms, frozenset(accepted))
         except WireError as error:
             why = str(error)
-            log.warning("%s ep %s: a custody statement is not taken: %s", node, event.ep, why)
+            log.warning("%s ep %s: a custody statement is refused: %s", node, event.ep, why)
             stated = book.stated
             if len(stated.refused) < MAX_REASONS or why in stated.refused:
                 stated.refused[why] = stated.refused.get(why, 0) + 1
             stated.refused_why, stated.refused_at = why, recv_ms
             return
         if book.stated.refused_why == _NOT_ACCEPTED.format(key_id(statement.key)):
-            book.stated.refused_at = 0  # people accepted it meanwhile
+            book.stated.refused_at = 0  # the key was accepted meanwhile
         stated = book.stated
         stated.statements += 1
         if event.ts >= stated.made_at:
@@ -155,13 +155,13 @@ class Statements:
     ) -> Statement:
         statement = read(event.detail)
         if event.seq <= statement.upto:
-            raise WireError("it tells of numbers that were not given yet")
+            raise WireError("it covers numbers that were not given yet")
         days = self._known.bodies((node, event.ep))
         if len(days) >= MAX_DAYS and statement.day not in days:
-            raise WireError("it tells of more days than are kept")
+            raise WireError("it names more days than are kept")
         form = signed_form(event.detail, node, event.ep)
         if statement.sig is msgspec.UNSET or not _is_signed(statement.key, statement.sig, form):
-            raise WireError("its signature is not that of this node, outbox and text")
+            raise WireError("its signature does not fit this node, outbox and text")
         self._trust(node, statement.key, recv_ms, accepted)
         self._link(book, statement, digest(form))
         return statement
@@ -173,8 +173,8 @@ class Statements:
             ring = self._rings[node] = Ring([replace(one) for one in known.keys])
         seen = ring.of(key)
         if seen is None:
-            if len(ring.keys) >= MAX_STRANGE:
-                raise WireError("its key is not accepted, nor are many others")
+            if len(ring.keys) >= MAX_KEYS:
+                raise WireError(f"its key is not accepted, and the node used {MAX_KEYS} others")
             seen = KeySeen(key, recv_ms, recv_ms, how="" if ring.keys else "first seen")
             ring.keys.append(seen)
         seen.last, seen.statements = max(seen.last, recv_ms), seen.statements + 1
@@ -184,7 +184,7 @@ class Statements:
             raise WireError(_NOT_ACCEPTED.format(key_id(key)))
 
     def _link(self, book: Book, statement: Statement, name: str) -> None:
-        """Compare it with its neighbours in the run's chain; two that differ mean a copied key."""
+        """Compare a statement with its neighbours in the run's chain; two that differ mean a copied key."""
         chain = book.stated.chains.get(statement.run, Chain())
         seen, ends, n = Ranges(chain.seen), dict(chain.ends), statement.n
         before, after, same = ends.get(n - 1), ends.get(n + 1), ends.get(n)
@@ -197,7 +197,7 @@ class Statements:
             book.stated.chains[statement.run] = Chain(chain.seen, chain.ends, forked=True)
             raise WireError("it does not continue the statement before it: is there a copy of this node?")
         if n in seen:
-            raise WireError("a statement of this number was there before")
+            raise WireError("a statement with this number arrived before")
         seen.add(n)
         ends[n] = (name, statement.prev)
         for at in (n - 1, n, n + 1):
@@ -217,7 +217,7 @@ class Statements:
             self._insert(key, day, part)
             book.stated.begin = min(book.stated.begin or part.first, part.first)
         if part.run != statement.run:
-            return  # nothing that a sound node says
+            return  # a sound node does not state this
         part.statements += 1
         if statement.upto >= part.upto:
             part.upto, part.streams = statement.upto, statement.streams
@@ -226,7 +226,7 @@ class Statements:
             self.settle(book, key)
 
     def _insert(self, key: tuple[str, str], day: Day, part: StatedPart) -> None:
-        """Every number is in one part: the one before ends where this begins, this where the next begins."""
+        """Insert a part; each part ends where the next one starts, so every number is in one part."""
         others = self._parts(key)
         at = bisect_left(others, part.first, key=lambda one: one.first)
         if at < len(others):
@@ -240,7 +240,7 @@ class Statements:
             day.parts[0].statements += oldest.statements
 
     def settle(self, book: Book, key: tuple[str, str]) -> None:
-        """Let the row numbers of the oldest run go; what is stored of its parts stays as counts."""
+        """Release the row numbers of the oldest run; the stored rows of its parts stay as counts."""
         run = min(book.rows)
         streams = book.rows.pop(run)
         parts = [part for part in self._parts(key) if part.run == run]
@@ -249,7 +249,7 @@ class Statements:
             part.extra = _sum(part.extra, beyond)
 
     def _parts(self, key: tuple[str, str]) -> list[StatedPart]:
-        """All of an outbox, in order; asked for at restarts, new days and nothing else."""
+        """All parts of an outbox, in order; called at restarts and new days only."""
         days = {*self._known.bodies(key), *(day for of, day in self._days if of == key)}
         return sorted((part for day in days for part in self._day(key, day).parts), key=lambda one: one.first)
 
@@ -264,19 +264,19 @@ Counts = dict[str, int]  # by stream
 
 
 def stored_rows(parts: Sequence[StatedPart], streams: Mapping[str, Ranges]) -> list[tuple[Counts, Counts]]:
-    """Of the parts of one run in order: rows stored within each, and rows after it that no part tells of."""
+    """For each part of a run, in order: stored rows within it, and stored rows after it in no part."""
     found: list[tuple[Counts, Counts]] = [({}, {}) for _ in parts]
     for stream, ranges in streams.items():
-        told = 0
+        covered = 0
         for at, part in enumerate(parts):
             _, first, last = part.streams.get(stream, (0, 1, 0))
             if first > last:
                 continue
             found[at][0][stream] = ranges.count_in(first, last)
-            _add(found[max(0, at - 1)][1], stream, ranges.count_in(told + 1, first - 1))
-            told = last
+            _add(found[max(0, at - 1)][1], stream, ranges.count_in(covered + 1, first - 1))
+            covered = last
         if found:
-            _add(found[-1][1], stream, ranges.count_in(told + 1, ranges.highest()))
+            _add(found[-1][1], stream, ranges.count_in(covered + 1, ranges.highest()))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What must outlive any single day file: marks, node states, last values; with a second copy on disk."""
+"""What must survive the loss of a day file: marks, node states, last values; with a copy on disk."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from wire.ranges import Ranges
 
 COPY = "marks.db"
 COPY_EVERY_S = 2.0
-KEPT = ("custody/", "key/")  # states that no node tells again
+KEPT = ("custody/", "key/")  # states that a node does not send again
 
 
 class Checkpoint:
-    """The newest marks, states and last values, kept in RAM and, a moment later, in a file of their own.
+    """The newest marks, states and last values, in RAM and, at most seconds later, in a file of their own.
 
-    Marks and rows share the day file, so a damaged day file would take the marks of everything ever
-    stored with it: then all of it would be taken as new. The copy may lag by seconds, which is safe: what
-    it forgets is stored again, beside the damaged file that was set aside.
+    Marks and rows share the day file. Without the copy, a damaged day file would destroy the marks of all
+    days, and every message that nodes send again would count as new. The copy may lag by seconds, which is
+    safe: a message without a mark is stored again, beside the damaged file.
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
@@ -35,12 +35,12 @@ class Checkpoint:
         self._last: dict[tuple[str, str, str], Last] = {}
         self._quarantined = 0
         self._dirty: dict[tuple[str, str], Mark] | None = None  # None: the copy needs all
-        self._dirty_states: dict[str, bytes] = {}  # of custody; the others are told again by their nodes
+        self._dirty_states: dict[str, bytes] = {}  # of custody; nodes send the other states again
         self._copied_at = clock.monotonic()
         self.problem = ""
 
     def restore(self, saved: Saved) -> None:
-        """Add what a file remembered to what is known: marks are united, the rest newest last."""
+        """Add the saved state of a file: marks are united, of all else the newest is added last."""
         for mark in saved.marks:
             key = (mark.node, mark.ep)
             known = self._marks.get(key)
@@ -50,7 +50,7 @@ class Checkpoint:
         self._quarantined = max(self._quarantined, saved.quarantined)
 
     def note(self, group: Group) -> None:
-        """Take over what a committed group changed."""
+        """Take over the changes of a committed group."""
         for mark in group.marks:
             self._marks[(mark.node, mark.ep)] = mark
         if self._dirty is not None:
@@ -73,13 +73,13 @@ class Checkpoint:
             self._last[key] = Last(*key, at_us // 1000, values)
 
     def saved(self) -> Saved:
-        """Everything, for the first transaction of a new file."""
+        """All of it, for the first transaction of a new file."""
         return Saved(
             list(self._marks.values()), dict(self._states), list(self._last.values()), self._quarantined
         )
 
     def copy(self, *, now: bool = False) -> None:
-        """Bring the copy up to date, at most every two seconds unless `now`; never raises."""
+        """Update the copy, at most every two seconds unless `now`; never raises."""
         if not now and self._clock.monotonic() - self._copied_at < COPY_EVERY_S:
             return
         if self._dirty is not None and not self._dirty:
@@ -88,7 +88,7 @@ class Checkpoint:
         try:
             self._write()
         except (sqlite3.Error, OSError) as error:
-            # never raised: the group is committed, and must not be taken as if it were not
+            # not raised: the group is committed, so its commit must not fail here
             self.problem = f"{COPY}: {error}"
             self._dirty = None
             if not isinstance(error, sqlite3.OperationalError):
@@ -106,7 +106,7 @@ class Checkpoint:
         db = sqlite3.connect(self._path, timeout=0.1, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")  # a copy: it may lag, it may not tear
+            db.execute("PRAGMA synchronous = NORMAL")  # a copy may lag but must not tear
             db.execute("BEGIN IMMEDIATE")
             db.execute(
                 "CREATE TABLE IF NOT EXISTS mark"
@@ -129,7 +129,7 @@ class Checkpoint:
 
 
 def read_copy(folder: Path) -> Saved:
-    """Marks and statements in the copy; nothing when it is absent or damaged."""
+    """Marks and statements in the copy; empty when it is absent or damaged."""
     path = folder / COPY
     if not path.exists():
         return Saved()
@@ -138,13 +138,13 @@ def read_copy(folder: Path) -> Saved:
         try:
             marks = [msgspec.json.decode(body, type=Mark) for (body,) in db.execute("SELECT body FROM mark")]
             states: dict[str, bytes] = {}
-            with suppress(sqlite3.OperationalError):  # written before there were statements
+            with suppress(sqlite3.OperationalError):  # a copy of a version without statements
                 states = dict(db.execute("SELECT key, body FROM state"))
             return Saved(marks, states)
         finally:
             db.close()
     except (sqlite3.Error, msgspec.MsgspecError):
-        return Saved()  # it is written anew from what the day files know
+        return Saved()  # the next write makes it again from the day files
 
 
 def _union(left: Mark, right: Mark) -> Mark:

@@ -1,4 +1,4 @@
-"""Column chunks: the rows of one stream and one commit as typed columns, packed with zstd."""
+"""Column chunks: the rows of one stream in one commit as typed columns, packed with zstd."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from collector.store.clock_skew import Offset
 from wire.errors import WireError
 from wire.messages import Batch, Scalar
 
-MAX_UNPACKED = 64 * 1024 * 1024  # bytes of one chunk: far above what a commit can gather
+MAX_UNPACKED = 64 * 1024 * 1024  # bytes of one chunk: far more than a commit gathers
 MINUTE_US = 60_000_000
-_EXACT = 2**53  # integers beyond it do not survive as f64
+_EXACT = 2**53  # larger integers are not exact as f64
 
-# one of each per thread: zstd contexts are not thread-safe, and making one costs more than a small chunk
+# One of each per thread: zstd contexts are not thread-safe, and to create one costs more than a small chunk.
 _local = threading.local()
 
 
 class ChunkHead(Struct, array_like=True):
-    """What stands before the columns of a chunk."""
+    """The head of a chunk, before its columns."""
 
     messages: list[tuple[int, int]]  # (seq, rows) in order of arrival
     columns: list[tuple[str, str, int]]  # (field, kind, bytes); kind d f64, q i64, b bool, j JSON
     clk: int = -1
     quality: int = 0  # bytes of the quality column; 0 when all rows are good
-    skew: int | None = None  # how far the node's clock was behind when they came, ms
-    err: int | None = None  # how wrong that may be, ms
+    skew: int | None = None  # how far the node's clock was behind when the rows arrived, ms
+    err: int | None = None  # the largest error of `skew`, ms
 
 
 @dataclass(slots=True)
 class ChunkRows:
-    """Rows of one stream gathered for one commit; `late` when they came long after their time."""
+    """Rows of one stream gathered for one commit; `late` when they arrived long after their time."""
 
     node: str
     device: str
@@ -50,15 +50,15 @@ class ChunkRows:
     late: bool
     recv_ms: int
     count: int = 0
-    times: list[NDArray[np.int64]] = field(default_factory=list)  # us, one array a batch
+    times: list[NDArray[np.int64]] = field(default_factory=list)  # us, one array per batch
     columns: dict[str, list[Scalar]] = field(default_factory=dict)
     quality: list[int] = field(default_factory=list)
     messages: list[tuple[int, int]] = field(default_factory=list)
-    size: int = 0  # bytes as they travelled
+    size: int = 0  # bytes of the messages
     offset: Offset = field(default_factory=Offset)
 
     def add(self, batch: Batch, times: NDArray[np.int64], size: int) -> None:
-        """Append the rows of a batch with the same fields, at `times` in us; `size` is what travelled."""
+        """Append a batch with the same fields, at `times` in us; `size` is the length of its message."""
         if self.columns:
             for name, column in batch.f.items():
                 self.columns[name].extend(column)
@@ -79,7 +79,7 @@ class ChunkRows:
         return self.times[0]
 
     def newest(self) -> tuple[int, dict[str, Scalar]]:
-        """Time in us and values of the row with the newest time."""
+        """Time (us) and values of the newest row."""
         times = self.times_us()
         at = len(times) - 1 - int(times[::-1].argmax())
         return int(times[at]), {name: column[at] for name, column in self.columns.items()}
@@ -110,7 +110,7 @@ class Packed:
 
 
 def pack(rows: ChunkRows) -> Packed:
-    """Columns to bytes, with the minute rollups of every field."""
+    """Pack rows into bytes, with the minute rollups of every field."""
     times = rows.times_us()
     steps = np.diff(times, prepend=np.int64(0))
     parts: list[bytes] = [steps.tobytes()]
@@ -130,7 +130,7 @@ def pack(rows: ChunkRows) -> Packed:
         ChunkHead(rows.messages, columns, rows.clk, len(quality), known.skew_ms, known.uncertainty_ms)
     )
     body = _packer().compress(b"".join((len(head).to_bytes(4, "little"), head, *parts)))
-    with np.errstate(all="ignore"):  # sums of huge values may overflow to inf, which is stored as such
+    with np.errstate(all="ignore"):  # the sum of huge values may overflow to inf; inf is stored
         rollups = list(_rollups(times, numbers, rows.late))
     return Packed(int(times.min()), int(times.max()), len(times), body, rollups)
 
@@ -141,7 +141,7 @@ def unpack(
     """Head, times in us, and the columns in `names` (all when None): arrays, or a list for JSON columns.
 
     Raises:
-        WireError: the bytes are no chunk.
+        WireError: the bytes are not a chunk.
     """
     wanted = None if names is None else set(names)
     try:
@@ -163,7 +163,7 @@ def quality_of(body: bytes) -> list[int]:
     """The quality of each row of a chunk.
 
     Raises:
-        WireError: the bytes are no chunk.
+        WireError: the bytes are not a chunk.
     """
     try:
         plain, head, _ = _opened(body)
@@ -175,14 +175,14 @@ def quality_of(body: bytes) -> list[int]:
 
 
 def _opened(body: bytes) -> tuple[bytes, ChunkHead, int]:
-    """What was packed, its head, and where the columns begin."""
+    """The unpacked bytes, the head, and where the columns start."""
     plain = _unpacker().decompress(body, max_output_size=MAX_UNPACKED)
     size = int.from_bytes(plain[:4], "little")
     return plain, msgspec.msgpack.decode(plain[4 : 4 + size], type=ChunkHead), 4 + size
 
 
 def times_of(batch: Batch) -> NDArray[np.int64]:
-    """Unix microseconds of each row."""
+    """The time of each row in Unix microseconds."""
     scale = 1 if batch.tu == "us" else 1000
     if isinstance(batch.dt, list):
         return np.array(batch.dt, np.int64) * scale + batch.t0 * 1000
@@ -191,7 +191,7 @@ def times_of(batch: Batch) -> NDArray[np.int64]:
 
 
 def as_floats(column: NDArray[Any] | Sequence[Any]) -> NDArray[np.float64]:
-    """A column as f64 with NaN for what is null or no number."""
+    """A column as f64, with NaN for null and for text."""
     if isinstance(column, np.ndarray):
         return column.astype(np.float64, copy=False)
     return np.array(
@@ -200,7 +200,7 @@ def as_floats(column: NDArray[Any] | Sequence[Any]) -> NDArray[np.float64]:
 
 
 def _column(column: list[Scalar]) -> tuple[str, bytes, NDArray[np.float64] | None]:
-    """Kind, bytes, and the numbers in it for rollups (None for text)."""
+    """Kind, bytes, and the column as numbers for rollups (None for text)."""
     kinds = set(map(type, column))
     if kinds <= {float, type(None)} or (kinds <= {float, int} and int in kinds and float in kinds):
         floats = np.array(column, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How far a node's clock is off, and how surely that is known: from delays both ways, as NTP does it."""
+"""Estimates how far a node's clock is off, and the error of that, from delays both ways, as NTP does."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from msgspec import Struct
 
 WINDOW_S = 300.0
 _MAX_SAMPLES = 400
-_STEP_MS = 500  # a clock that moved so far against uptime was set
+_STEP_MS = 500  # a clock that moved further than this against the uptime was set
 
 
 class Offset(Struct, frozen=True):
-    """A node's clock is `skew_ms` behind ours, give or take `uncertainty_ms`; None is unknown."""
+    """A node's clock is `skew_ms` behind the collector's, plus or minus `uncertainty_ms`; None is unknown."""
 
     skew_ms: int | None = None
     uncertainty_ms: int | None = None
 
 
 class Skew:
-    """The smallest delays of five minutes both ways, each as the two clocks have it.
+    """The smallest delays of five minutes both ways, each as the difference of the two clocks.
 
-    Half their difference is the offset, half their sum the most it can be wrong (RFC 5905, section 8).
-    Without a way down (the node tells of none) the offset holds the delay, and its error is unknown.
+    Half their difference is the offset; half their sum is its largest error (RFC 5905, section 8). Without a
+    delay downwards, which some nodes do not send, the offset contains the delay and its error is unknown.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class Skew:
         self._anchor: tuple[str, float] | None = None
 
     def add(self, now_s: float, up_ms: int, down_ms: int | None) -> None:
-        """Take one heartbeat's delays."""
+        """Add the delays of one heartbeat."""
         self._samples.append((now_s, up_ms, down_ms))
 
     def started_at(self, boot: str, ms: float) -> None:
-        """The node's clock says that its daemon began at `ms`: when that moves, the clock was set."""
+        """Note when the daemon started by the node's clock; when that changes, the clock was set."""
         before, self._anchor = self._anchor, (boot, ms)
         if before is not None and before[0] == boot and abs(before[1] - ms) > _STEP_MS:
             self._samples.clear()
@@ -47,6 +47,6 @@ class Skew:
         down = min((sample[2] for sample in self._samples if sample[2] is not None), default=None)
         if up is None:
             return Offset()
-        if down is None or up + down < 0:  # no delay is negative: one of them is from before a step
+        if down is None or up + down < 0:  # a delay is never negative: one of them is from before a step
             return Offset(up)
-        return Offset(round((up - down) / 2), (up + down + 1) // 2 + 1)  # and the ms that times are cut to
+        return Offset(round((up - down) / 2), (up + down + 1) // 2 + 1)  # +1: times are cut to ms

@@ -1,4 +1,4 @@
-"""One SQLite file with what was received in one day: schema, and one transaction per group."""
+"""One SQLite file with everything received in one day: its schema, and one transaction per group."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from collector.store.marks import Mark
 from wire.errors import EdgebedError, TryAgain
 
 SCHEMA = 1
-APPLICATION = 0x65646264  # "edbd" in the file header: which program made this file
+APPLICATION = 0x65646264  # "edbd" in the file header: edgebed made this file
 MAX_STREAMS = 100_000  # of all nodes, per day
 MAX_FIELDS = 50_000  # different field names of all streams, per day
-MAX_QUARANTINED = 10_000  # messages kept per day; more are only counted
+MAX_QUARANTINED = 10_000  # messages kept per day; further ones are only counted
 HOUR_MS = 3_600_000
 
 _TABLES = """
@@ -71,7 +71,7 @@ _ADD_TOTAL = "INSERT INTO total VALUES (?,?) ON CONFLICT(key) DO UPDATE SET n = 
 
 
 class StoreError(EdgebedError):
-    """A store that cannot be used; the text says which file and what to do."""
+    """A store that cannot be used; the text names the file and what to do."""
 
     exit_code = 78
 
@@ -81,15 +81,15 @@ class StoreBusy(TryAgain):
 
 
 class Damaged(EdgebedError):
-    """A day file that SQLite cannot read any more."""
+    """A day file that SQLite cannot read."""
 
 
 class Full(EdgebedError):
-    """A group that asks for more streams or fields than a day may hold."""
+    """A group that needs more streams or fields than a day may have."""
 
 
 class DayFile:
-    """The file being written; used by one thread. Opening an absent file creates it with `saved` inside."""
+    """The file being written, for one thread; an absent file is created with `saved` in it."""
 
     def __init__(self, path: Path, saved: Saved | None = None) -> None:
         self.path = path
@@ -122,7 +122,7 @@ class DayFile:
         return db
 
     def _create(self, db: sqlite3.Connection, saved: Saved) -> None:
-        """Schema and memory in one transaction: a file is either complete or has version 0."""
+        """Write schema and saved state in one transaction: a file is either complete or has version 0."""
         db.execute("BEGIN IMMEDIATE")
         for statement in _TABLES.split(";"):
             db.execute(statement)
@@ -148,11 +148,11 @@ class DayFile:
         self._quarantined = db.execute("SELECT count(*) FROM quarantine").fetchone()[0]
 
     def write(self, group: Group) -> None:
-        """One transaction, on disk when this returns.
+        """Write a group in one transaction; it is on disk when this returns.
 
         Raises:
-            StoreBusy: try the same group again later.
-            Damaged: this file is beyond use.
+            StoreBusy: the same group can be written later.
+            Damaged: this file is unusable.
             Full: the group names too many streams or fields.
         """
         try:
@@ -161,7 +161,7 @@ class DayFile:
                 self._write(group)
                 self._db.execute("COMMIT")
             except BaseException:
-                with suppress(sqlite3.Error):  # the first error is the one to tell
+                with suppress(sqlite3.Error):  # the first error is the one to raise
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                     self._load_names(self._db)
@@ -240,29 +240,29 @@ class DayFile:
         return (stream, field, one.minute, one.n, one.low, one.high, one.total, one.late)
 
     def saved(self) -> Saved:
-        """What the next file must start with."""
+        """What the next file starts with."""
         try:
             return read_saved(self._db)
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
 
     def close(self) -> None:
-        """Fold the log into the file; one that is still being read keeps it beside."""
-        with suppress(sqlite3.Error):  # full disk or a reader: the log is replayed at the next opening
+        """Move the WAL into the file and close it; while a reader has it open, the WAL stays."""
+        with suppress(sqlite3.Error):  # full disk or a reader: the next opening replays the WAL
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
 
     def abandon(self) -> None:
-        """Close without touching the file any more."""
+        """Close without writing to the file."""
         self._db.close()
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write.
+    """A read-only connection.
 
     Raises:
-        sqlite3.Error: it cannot be opened.
-        StoreError: not a file this version may read.
+        sqlite3.Error: the file cannot be opened.
+        StoreError: this version cannot read the file.
     """
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0, check_same_thread=False
@@ -276,25 +276,25 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def check(db: sqlite3.Connection, path: Path) -> None:
-    """Refuse what another program or a newer edgebed wrote.
+    """Refuse a file of another program or of a newer edgebed.
 
     Raises:
-        StoreError: not a file this version may touch.
+        StoreError: this version must not use the file.
     """
     found, made_by = version(db), db.execute("PRAGMA application_id").fetchone()[0]
     if found > SCHEMA:
         raise StoreError(
-            f"{path} has schema {found}, this edgebed knows {SCHEMA}: upgrade edgebed, or name another store"
+            f"{path} has schema {found}, this edgebed knows {SCHEMA}: upgrade edgebed, or use another store"
         )
     if made_by not in (0, APPLICATION):
-        raise StoreError(f"{path} was made by another program: name another folder as store")
+        raise StoreError(f"{path} was made by another program: use another folder as store")
 
 
 def is_complete(path: Path) -> bool:
-    """Whether the file's creation finished.
+    """Whether the file was created completely.
 
     Raises:
-        Damaged: it is no SQLite file.
+        Damaged: it is not an SQLite file.
     """
     try:
         with closing(sqlite3.connect(path, timeout=5.0)) as db:
@@ -304,7 +304,7 @@ def is_complete(path: Path) -> bool:
 
 
 def version(db: sqlite3.Connection) -> int:
-    """Schema of an open file; 0 for one whose creation did not finish."""
+    """The schema version of an open file; 0 when its creation did not finish."""
     found: int = db.execute("PRAGMA user_version").fetchone()[0]
     return found
 
@@ -321,7 +321,7 @@ def read_saved(db: sqlite3.Connection) -> Saved:
 
 
 def translate(error: sqlite3.Error, path: Path) -> EdgebedError:
-    """SQLite's error as one of ours."""
+    """The edgebed error for an SQLite error."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return Damaged(f"{path.name}: {error}")

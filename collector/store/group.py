@@ -1,4 +1,4 @@
-"""What one commit holds: rows, events, quarantined bytes, node states, and the ledger's marks."""
+"""The content of one commit: rows, events, quarantined bytes, node states, and the ledger's marks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOPIC_CHARS = 256
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """An event on its way into the store; `body` is its JSON without what stands in columns."""
+    """An event for the store; `body` is its JSON without the fields that have columns."""
 
     node: str
     device: str
@@ -30,7 +30,7 @@ class EventRow:
 
 
 class Quarantined(Struct, frozen=True):
-    """A message that could not be taken, and why; `head` is the first bytes of its body."""
+    """A message that was not stored, and why; `head` is the first bytes of its body."""
 
     recv: int
     topic: str
@@ -55,7 +55,7 @@ class Group:
     chunks: list[Chunk] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     quarantine: list[Quarantined] = field(default_factory=list)
-    states: dict[str, bytes] = field(default_factory=dict)  # newest wins; b"" removes
+    states: dict[str, bytes] = field(default_factory=dict)  # the newest wins; b"" removes
     marks: list[Mark] = field(default_factory=list)
     custody: dict[str, bytes] = field(default_factory=dict)  # states that go with the marks
 
@@ -72,7 +72,7 @@ class Last(Struct, frozen=True):
 
 @dataclass(slots=True)
 class Saved:
-    """What a store remembered: all that a collector needs to go on where the last one ended."""
+    """What a store saved: all that a collector needs to continue after a restart."""
 
     marks: list[Mark] = field(default_factory=list)
     states: dict[str, bytes] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Questions to the day files: series, events, quarantine; on connections that cannot write."""
+"""Answers questions from the day files: series, rows, events, quarantine; on read-only connections."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from collector.store.table import Table
 from wire.errors import EdgebedError, TryAgain, WireError
 from wire.messages import ClockState
 
-CHUNK_ROWS = 40_000  # the first and last chunk reach beyond the time asked for
-MAX_ROWS = 500_000  # rows one question may read; beyond it rollups answer
+CHUNK_ROWS = 40_000  # rows outside the span: the first and the last chunk extend beyond it
+MAX_ROWS = 500_000  # rows that one question may read; above it rollups answer
 OPEN_FILES = 32  # per reader
 DEADLINE_S = 5.0
 MINUTE_MS = 60_000
 
 
 class TooSlow(TryAgain):
-    """A question that took longer than allowed; narrow it."""
+    """A question that took longer than allowed."""
 
 
 class TooManyRows(EdgebedError):
-    """A question whose answer would be too long."""
+    """A question with too long an answer."""
 
 
 class Readers:
-    """A few readers for many askers: more of them only fight for the cores. Blocking; any thread."""
+    """A few readers for all questions: more readers would only compete for the cores. Blocks; any thread."""
 
     def __init__(self, folder: Path, count: int = 2) -> None:
         self._idle: queue.SimpleQueue[StoreReader] = queue.SimpleQueue()
@@ -57,24 +57,24 @@ class Readers:
         """One reader, for one question.
 
         Raises:
-            TooSlow: none got free in time, or the question itself took too long.
+            TooSlow: no reader became free in time, or the question took too long.
         """
         try:
             reader = self._idle.get(timeout=DEADLINE_S)
         except queue.Empty as error:
-            raise TooSlow("too many questions at once: try again") from error
+            raise TooSlow("too many questions at once: try again later") from error
         try:
             reader.deadline = time.monotonic() + DEADLINE_S
             yield reader
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
                 raise TryAgain(f"the store cannot be read now: {error}") from error
-            raise TooSlow("the question took too long: ask for less") from error
+            raise TooSlow("the question took too long: ask for a shorter time") from error
         finally:
             self._idle.put(reader)
 
     def close(self) -> None:
-        """Close every connection; waits for questions that are being answered."""
+        """Close every connection, after the questions that are being answered."""
         for _ in range(self._count):
             self._idle.get(timeout=2 * DEADLINE_S).close()
 
@@ -84,7 +84,7 @@ class StoreReader:
 
     def __init__(self, folder: Path) -> None:
         self.deadline = math.inf
-        self.damaged: set[str] = set()  # files that failed while they were read
+        self.damaged: set[str] = set()  # files that could not be read
         self._declared = Declared(())
         self._unset: list[tuple[int, int]] = []  # spans in ms in which the node's clock was never set
         self._folder = folder.absolute()
@@ -106,7 +106,7 @@ class StoreReader:
     ) -> Series:
         """One field between two times in at most `points` buckets, from rows or minute rollups.
 
-        From rows, the holes that the declared `losses` of the node left are among the gaps.
+        From rows, the gaps include the holes that the node's declared `losses` left.
         """
         key = (node, device, stream)
         self._declared, self._unset = Declared(losses), []
@@ -182,7 +182,7 @@ class StoreReader:
     def _reaches(
         self, path: Path, db: sqlite3.Connection, key: tuple[str, str, str], start_ms: int, end_ms: int
     ) -> bool:
-        """Whether a finished day has rows of the stream in the span; always for the day being written."""
+        """Whether a finished day has rows of the stream in the span; True for the day being written."""
         if path == self._newest:
             return True
         spans = self._spans.get(path)
@@ -198,11 +198,11 @@ class StoreReader:
     def events(
         self, node: str, device: str, *, limit: int, before: tuple[int, str, int], kind: str = ""
     ) -> list[tuple[str, dict[str, Any]]]:
-        """Events with their cursors, newest time first, from before the cursor `(ts, file, id)`."""
+        """Events with their cursors, the newest first, from before the cursor `(ts, file, id)`."""
         found: list[tuple[int, str, int, dict[str, Any]]] = []
         for path, db in self._days():
             number = path.name[:6]
-            # of the cursor's own time only what stands before it in its file, and all of older files
+            # with the cursor's own time, only events before it in its file, and all in older files
             same = before[2] if number == before[1] else (_ALL if number < before[1] else 0)
             with self._guard(path):
                 rows = db.execute(_EVENTS, (node, device, before[0], before[0], same, kind, kind, limit))
@@ -213,7 +213,7 @@ class StoreReader:
         return [(f"{ts}.{number}.{at}", event) for ts, number, at, event in found[:limit]]
 
     def quarantine(self, limit: int) -> tuple[int, list[Quarantined]]:
-        """How many ever, and the newest ones."""
+        """The total count, and the newest ones."""
         total, items = 0, list[Quarantined]()
         for path, db in self._days():
             with self._guard(path):
@@ -230,10 +230,10 @@ class StoreReader:
     def rows(
         self, node: str, device: str, stream: str, *, start_ms: int, end_ms: int, limit: int = sys.maxsize
     ) -> Table:
-        """Every row of a stream with `start_ms <= time < end_ms`, in order of time, as it is stored.
+        """Every row of a stream with `start_ms <= time < end_ms`, in order of time.
 
         Raises:
-            TooManyRows: there are more than `limit` (and what stands with them in a chunk).
+            TooManyRows: there are more than `limit` (plus the other rows of their chunks).
         """
         table, key = Table(), (node, device, stream)
         for path, db in self._days():
@@ -246,7 +246,7 @@ class StoreReader:
         return table.between(start_ms * 1000, end_ms * 1000)
 
     def chunks(self) -> Iterator[tuple[str, str, list[int], int]]:
-        """`(node, ep, seqs, rows)` of everything stored as rows, then of events; for the audit."""
+        """`(node, ep, seqs, rows)` of every chunk, then of every event; for the audit."""
         for path, db in self._days():
             with self._guard(path):
                 rows = db.execute("SELECT node, ep, body FROM chunk JOIN stream ON stream.id = chunk.stream")
@@ -257,12 +257,12 @@ class StoreReader:
                     yield node, ep, [seq], 1
 
     def _days(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
-        """Every day file with a connection, newest first; a day that cannot be read is noted and left out."""
+        """Every day file with a connection, the newest first; an unreadable one is noted and left out."""
         self.damaged = {path.name.removesuffix(".damaged") for path in aside(self._folder)}
         files = day_files(self._folder)
         self._newest = files[-1] if files else None
         for path in self._open.keys() - set(files):
-            self._open.pop(path).close()  # retention removed it: its space is free only now
+            self._open.pop(path).close()  # retention removed it: closing frees its space
         for path in reversed(files):
             with self._guard(path):
                 db = self._connect(path)
@@ -283,7 +283,7 @@ class StoreReader:
         db = self._open.get(path)
         if db is None:
             db = connect(path)
-            if version(db) == 0:  # being made right now
+            if version(db) == 0:  # being created now
                 db.close()
                 return None
             db.set_progress_handler(lambda: time.monotonic() > self.deadline, 20_000)
@@ -306,17 +306,17 @@ SELECT id, ts, recv, type, sev, body FROM event INDEXED BY event_by_time
 WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
 ORDER BY ts DESC, id DESC LIMIT ?"""
 _STREAM = "(SELECT id FROM stream WHERE node = ? AND device = ? AND name = ?)"
-# the chunks on either side of a span, whose rows are not in it: `late` is null
+# the chunks before and after a span; their `late` is null because their rows are not in it
 _ASIDE = f"SELECT ep, body, NULL FROM chunk WHERE stream = {_STREAM} AND "  # noqa: S608 - a constant
 _BEFORE = _ASIDE + "last_us < ? ORDER BY last_us DESC LIMIT 1"
 _AFTER = _ASIDE + "last_us > ?4 AND first_us > ?4 ORDER BY last_us LIMIT 1"
 
 
 def read_cursor(text: str) -> tuple[int, str, int]:
-    """`before=` of the events page: a time in ms, or the cursor of the last event.
+    """Parse `before=` of the events: a time in ms, or the cursor of the last event.
 
     Raises:
-        EdgebedError: neither.
+        EdgebedError: it is neither.
     """
     parts = text.split(".")
     if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts) or len(parts) not in (

@@ -1,4 +1,4 @@
-"""Down-sampling on the server: any number of rows becomes at most so many points, gaps stay gaps."""
+"""Down-samples a field: any number of rows becomes at most a given number of points; gaps stay gaps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Rows, or rollups of rows: times in ms, how many, their sum, lowest, highest, how many late."""
+    """Rows, or rollups of rows: time in ms, count, sum, lowest, highest, count of late rows."""
 
     t: _Floats
     n: _Floats
@@ -27,7 +27,7 @@ class Points:
 
     @classmethod
     def of_rows(cls, times_ms: _Floats, values: _Floats, late: _Floats) -> Self:
-        """Rows as they are, `late` 1 or 0 each; NaN is no value."""
+        """One point per row, `late` is 1 or 0; rows with NaN are left out."""
         kept = ~np.isnan(values)
         if not kept.all():
             times_ms, values, late = times_ms[kept], values[kept], late[kept]
@@ -48,13 +48,13 @@ class Points:
         return cls(*columns)
 
     def between(self, start_ms: int, end_ms: int) -> Points:
-        """Those with `start_ms <= t <= end_ms`."""
+        """The points with `start_ms <= t <= end_ms`."""
         low, high = np.searchsorted(self.t, [start_ms, end_ms + 0.9995])
         return Points(*(getattr(self, name)[low:high] for name in self.__slots__))
 
 
 class Series(Struct):
-    """What a chart draws: empty buckets are null, `late` marks what was back-filled."""
+    """What a chart draws: an empty bucket is null, `late` marks back-filled points."""
 
     t: list[int] = field(default_factory=list)
     mean: list[float | None] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Series(Struct):
 
 
 def joined(spans: Iterable[tuple[int, int]], start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-    """Spans of time within `start_ms..end_ms` in order, those that are less than two seconds apart as one."""
+    """Spans of time within `start_ms..end_ms`, in order; spans less than two seconds apart are joined."""
     found: list[tuple[int, int]] = []
     within = [(max(first, start_ms), min(last, end_ms)) for first, last in spans]
     for first, last in sorted(span for span in within if span[0] <= span[1]):
@@ -82,14 +82,14 @@ def joined(spans: Iterable[tuple[int, int]], start_ms: int, end_ms: int) -> list
 def downsample(
     parts: Sequence[Points], start_ms: int, end_ms: int, points: int, *, grid_ms: int = 0
 ) -> Series:
-    """At most `points` points from `start_ms` to `end_ms`; those of rollups lie on a grid of `grid_ms`."""
+    """At most `points` points from `start_ms` to `end_ms`; rollups have a grid of `grid_ms`."""
     found = Points.joined(parts)
     found = found.between(start_ms - max(0, grid_ms - 1), end_ms)
     if grid_ms and len(found.t) > 1:
-        found = _merged(found, found.t)  # one minute may lie in two day files
+        found = _merged(found, found.t)  # one minute may be in two day files
     if len(found.t) <= points:
         return _as_they_are(found, points, 1.5 if grid_ms else 2.5)
-    # two points a bucket on average: with fewer, jitter alone would leave buckets empty; rollups have none
+    # two points per bucket on average: with fewer, jitter alone leaves buckets empty; rollups have no jitter
     buckets = points if grid_ms else min(points, len(found.t) // 2)
     width = max(1.0, (end_ms - start_ms + 1) / buckets)
     if grid_ms:
@@ -114,14 +114,14 @@ def _merged(found: Points, groups: _Floats) -> Points:
 
 
 def _as_they_are(found: Points, points: int, far: float) -> Series:
-    """Each point by itself, with a null where the next is further away than `far` times the usual step."""
+    """Every point, and a null where the next is further away than `far` times the usual step."""
     series = Series()
     if not len(found.t):
         return series
     steps = np.diff(found.t)
     usual = float(np.median(steps)) if len(steps) else 0.0
     holes = set(np.flatnonzero(steps > max(far * usual, 1.0)).tolist()) if usual else set()
-    if len(found.t) + len(holes) > points:  # jitter rather than gaps, or no room to draw them
+    if len(found.t) + len(holes) > points:  # jitter and not gaps, or too few points to draw them all
         holes = set(sorted(holes, key=lambda hole: -steps[hole])[: points - len(found.t)])
     rows = zip(*(getattr(found, name).tolist() for name in found.__slots__), strict=True)
     for index, (t, n, total, low, high, late) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""The store: a folder of day files with one writer, and the seam behind which another database may stand."""
+"""The store: a folder of day files with one writer, and the interface for another database."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LOCK = "lock"
 
 
 class StoreStatus(Struct):
-    """The state of a store for people and monitors."""
+    """The state of a store, for people and monitors."""
 
     folder: str
     day: str
@@ -50,14 +50,14 @@ class StoreStatus(Struct):
 
 
 class Store(Protocol):
-    """Where groups go; `commit` is called by one thread only."""
+    """Where groups are committed; only one thread calls `commit`."""
 
     def load(self) -> Saved:
-        """What the store remembers, after opening."""
+        """What was saved before this start."""
         ...
 
     def commit(self, group: Group) -> None:
-        """Make a group durable, all of it or nothing.
+        """Write a group to disk, all of it or nothing.
 
         Raises:
             StoreBusy: the same group can be committed later.
@@ -65,20 +65,20 @@ class Store(Protocol):
         ...
 
     def status(self) -> StoreStatus:
-        """Any thread."""
+        """The state now; any thread."""
         ...
 
     def close(self) -> None:
-        """Give the store back."""
+        """Release the store."""
         ...
 
 
 class SqliteStore:
-    """`Store` on SQLite day files named `{number}-{date of receipt}.db`; the highest number is written.
+    """`Store` on SQLite day files named `{number}-{date of receipt}.db`; the highest number is being written.
 
     Raises on opening:
-        TryAgain: another collector has the folder, or it cannot be written.
-        StoreError: a file is of a newer edgebed or of another program.
+        TryAgain: another collector owns the folder, or it is not writable.
+        StoreError: a newer edgebed or another program made a file.
     """
 
     def __init__(self, folder: Path, clock: Clock, retention_days: int = 0) -> None:
@@ -97,9 +97,8 @@ class SqliteStore:
     def _open_newest(self) -> DayFile:
         while files := day_files(self.folder):
             try:
-                if not is_complete(
-                    files[-1]
-                ):  # a crash while it was made: what it must remember is before it
+                if not is_complete(files[-1]):
+                    # a crash while it was created: the file before it has all that it would start with
                     _each_part(files[-1], Path.unlink)
                     continue
                 day = DayFile(files[-1])
@@ -108,8 +107,8 @@ class SqliteStore:
                 self._set_aside(files[-1], error)
                 continue
             if any(path.name > files[-1].name for path in aside(self.folder)):
-                # The copy knows what the damaged file did not give; of a sound one it knows nothing more,
-                # unless that was restored from a backup: then the copy tells of rows that are not there.
+                # The copy has the marks that the damaged file no longer gives. Beside sound files it is not
+                # used: after a restore from a backup it has marks of rows that are not in the files.
                 self._checkpoint.restore(read_copy(self.folder))
                 day.write(self._remembered())
             return day
@@ -127,7 +126,7 @@ class SqliteStore:
         path = self.folder / f"{max(numbers, default=0) + 1:06d}-{today}.db"
         try:
             return DayFile(path, self._checkpoint.saved())
-        except EdgebedError:  # a full disk, say: the next try must not leave another half beside it
+        except EdgebedError:  # for example a full disk: the next try must not leave a second half-made file
             with contextlib.suppress(OSError):
                 _each_part(path, Path.unlink)
             raise
@@ -137,10 +136,10 @@ class SqliteStore:
         return self._checkpoint.saved()
 
     def commit(self, group: Group) -> None:
-        """One transaction in the file of today; a damaged file is set aside and a new one begun.
+        """Write a group in one transaction to today's file; replace a damaged file by a new one.
 
         Raises:
-            StoreBusy: disk full, locked or not writable: commit the same group again.
+            StoreBusy: the disk is full, or the file is locked or not writable: commit the same group again.
         """
         try:
             self._current().write(group)
@@ -151,7 +150,7 @@ class SqliteStore:
         self._checkpoint.copy()
 
     def _current(self) -> DayFile:
-        """Today's file; a new one begins where the last ended."""
+        """Today's file; after midnight UTC a new one, which starts with the marks and states of the last."""
         day = self._day
         if day is not None and day.path.name[7:17] == self._today().isoformat():
             return day
@@ -176,16 +175,16 @@ class SqliteStore:
             return
         dates = {path: date.fromisoformat(path.name[7:17]) for path in day_files(self.folder)}
         before = [day for path, day in dates.items() if path.name != self._writes]
-        # By two days, or a clock that is wrong for a minute after a start would take every file along.
+        # Counted from the last written day too: a clock that is wrong for a minute must not remove all files.
         today = min(self._today(), before[-1] + timedelta(days=1)) if before else self._today()
         oldest = today - timedelta(days=self._retention_days)
         for path, day in dates.items():
             if path.name != self._writes and day < oldest:
-                log.info("day %s is older than %d days and goes", path.name, self._retention_days)
+                log.info("day file %s is older than %d days: removed", path.name, self._retention_days)
                 _each_part(path, Path.unlink)
 
     def _set_aside(self, path: Path, error: EdgebedError) -> None:
-        log.error("%s; it is kept as %s.damaged and a new file begins", error, path.name)
+        log.error("%s; renamed to %s.damaged, and a new file is started", error, path.name)
         _each_part(path, lambda part: part.rename(f"{part}.damaged"))
 
     @property
@@ -193,7 +192,7 @@ class SqliteStore:
         return self._day.path.name if self._day else ""
 
     def status(self) -> StoreStatus:
-        """Sizes, days and what is wrong; any thread."""
+        """Sizes, days and problems; any thread."""
         files = day_files(self.folder)
         return StoreStatus(
             folder=str(self.folder),
@@ -206,7 +205,7 @@ class SqliteStore:
         )
 
     def close(self) -> None:
-        """Close the day file, bring the copy up to date, give the folder back."""
+        """Update the copy, close the day file, release the folder."""
         self._checkpoint.copy(now=True)
         if self._day is not None:
             self._day.close()
@@ -214,20 +213,20 @@ class SqliteStore:
 
 
 def day_files(folder: Path) -> list[Path]:
-    """The usable day files of a store, in the order they were written."""
+    """The usable day files of a store, in the order in which they were written."""
     return sorted(path for path in folder.glob("*.db") if _NAME.fullmatch(path.name))
 
 
 def peek(folder: Path) -> Saved:
-    """What a store remembers, read beside a collector that may be running.
+    """What a store saved; a collector may be running beside this.
 
     Raises:
-        StoreError: there is no store, or a newer edgebed wrote it.
+        StoreError: the folder is not a store, or a newer edgebed wrote it.
         TryAgain: it cannot be read now.
     """
     files = day_files(folder)
     if not files:
-        raise StoreError(f"{folder} holds no day files: it is no store")
+        raise StoreError(f"{folder} is not a store: it has no day files")
     for path in reversed(files):
         try:
             with contextlib.closing(connect(path)) as db:
@@ -240,18 +239,18 @@ def peek(folder: Path) -> Saved:
 
 
 def aside(folder: Path) -> list[Path]:
-    """Day files that were damaged and set aside."""
+    """Damaged day files that were renamed."""
     return sorted(
         path for path in folder.glob("*.db.damaged") if _NAME.fullmatch(path.name.removesuffix(".damaged"))
     )
 
 
 def lock(folder: Path) -> int:
-    """Own a store's folder until the descriptor is closed, or the process ends however it does.
+    """Own a store's folder until the returned descriptor is closed or the process ends.
 
     Raises:
         TryAgain: another collector owns it, or the disk is full.
-        ConfigError: the folder cannot be written.
+        ConfigError: the folder is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -275,5 +274,5 @@ def _each_part(path: Path, act: Callable[[Path], object]) -> None:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # retired while we looked
+    except FileNotFoundError:  # removed by retention in this moment
         return 0

@@ -1,4 +1,4 @@
-"""Rows of one stream as they are stored: times, values and quality side by side."""
+"""Rows of one stream as they are stored: time, values and quality of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Stamp = tuple[int | None, int | None, int | None]  # clock state, skew and its u
 
 @dataclass(slots=True)
 class Table:
-    """`rows` is in the order they were added; a field that a row lacks is None. `stamps` go with the rows."""
+    """Rows in the order in which they were added, and one stamp each; a field that a row lacks is None."""
 
     fields: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Table:
         """Append the rows of a chunk.
 
         Raises:
-            WireError: it is none.
+            WireError: the bytes are not a chunk.
         """
         head, times, columns = unpack(chunk)
         self.stamps += [(None if head.clk < 0 else head.clk, head.skew, head.err)] * len(times)
@@ -49,9 +49,9 @@ class Table:
             self.rows.append((at_us, dict(zip(columns, values, strict=True)), grade))
 
     def columns(self) -> dict[str, Any]:
-        """Times in us, one list for each field, the quality codes where one is not 0, and the clock's states.
+        """Times in us, one list per field, the quality codes unless all are 0, and the clock states.
 
-        `clock` has (rows, clock state, skew, uncertainty) for each run of rows in which these stay the same.
+        `clock` has (rows, clock state, skew, uncertainty) for each run of rows with the same clock state.
         """
         grades = [grade for _, _, grade in self.rows]
         return {
@@ -62,7 +62,7 @@ class Table:
         }
 
     def csv(self) -> str:
-        """A header and a line a row; times are ISO 8601 in UTC, a missing value is an empty cell."""
+        """A header, then a line per row; times are ISO 8601 in UTC, a missing value is an empty cell."""
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow(["time", *self.fields, "quality"])
@@ -79,7 +79,7 @@ class Table:
 
 
 def _cell(value: Scalar) -> Scalar:
-    """Text from a device must not become a formula in a spreadsheet."""
+    """A cell; text from a device must not become a formula in a spreadsheet."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
@@ -87,5 +87,5 @@ def _values(column: Any) -> list[Scalar]:
     if not isinstance(column, np.ndarray):
         return list(column)
     values: list[Scalar] = column.tolist()
-    # a column of numbers with gaps is stored as f64, NaN for what is missing
+    # a column of numbers with gaps is stored as f64, with NaN for a missing value
     return [None if absent else each for each, absent in zip(values, np.isnan(column), strict=True)]

@@ -1,4 +1,4 @@
-"""Around every answer: who may ask, by which host name, and what a browser may do with it."""
+"""Guards every answer: token, host names, and the headers that limit what a browser may do."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ MAX_URL = 4096  # bytes of path and query
 
 
 class Guard:
-    """ASGI middleware. With a token, the API wants it as `Authorization: Bearer` or in the cookie.
+    """ASGI middleware. With a token, the API requires it as `Authorization: Bearer` or in the cookie.
 
-    `/?token=...` sets the cookie and comes back without the token in the address. The page itself holds no
-    data, so it is served to anyone who may connect.
+    `/?token=...` sets the cookie and redirects to an address without the token. The page itself has no data,
+    so every client that can connect gets it.
     """
 
     def __init__(self, app: ASGIApp, *, names: Iterable[str], token: str | None) -> None:
@@ -65,18 +65,18 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
-        if not self._is_ours(headers.get("host", "")):
-            return 421, "this host name is not served here: add it to http.names of the collector"
+        if not self._is_served(headers.get("host", "")):
+            return 421, "this host name is not served: add it to http.names in the collector's config"
         if scope["method"] not in ("GET", "HEAD"):
             return 405, "only GET and HEAD are served"
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_URL:
             return 414, f"the address is longer than {MAX_URL} bytes"
         if self._token and scope["path"].startswith("/api/") and not self._is_known(headers):
-            return 401, "a token is needed: open the page once with /?token=..., or send it as a bearer"
+            return 401, "a token is needed: open the page once with /?token=..., or send it as a bearer token"
         return None
 
-    def _is_ours(self, host: str) -> bool:
-        """Names are checked against rebinding; an address cannot be rebound."""
+    def _is_served(self, host: str) -> bool:
+        """Whether a host is served: names are checked against DNS rebinding, addresses cannot be rebound."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:

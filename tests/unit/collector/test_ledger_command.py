@@ -72,7 +72,7 @@ def test_an_audit_finds_what_the_files_do_not_hold(store: Path, clock: Any, batc
     assert found.exit_code == 3
     assert f"AUDIT {NODE} ep 00112233aabbccdd: seq 2 is stored twice" in found.stdout
     day_files(store)[0].unlink()
-    assert any("the files hold" in line for line in differences(store, None, {}))
+    assert any("the files have" in line for line in differences(store, None, {}))
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,7 @@ def test_a_tampered_statement_is_kept_as_an_event_and_not_believed(
     made = take([node.event("custody", seq, no, detail=detail)])
     assert len(made.group.events) == 1
     assert made.acked[(NODE, EP)] == Ranges([(3, 3)])
-    assert refused(ledger) == {"its signature is not that of this node, outbox and text": 1}
+    assert refused(ledger) == {"its signature does not fit this node, outbox and text": 1}
     assert only(ledger).statements == 0
     assert "signature" in ledger.doubt(NODE, 0)
     assert ledger.doubt(NODE, T0 + 10_000) == ""
@@ -346,7 +346,7 @@ def test_a_statement_that_comes_again_under_another_number_is_a_replay(ledger: L
     for _ in range(2):
         seq, no = node.number("event/_/custody", 1)
         take([node.event("custody", seq, no, detail=detail)])
-    assert refused(ledger) == {"a statement of this number was there before": 1}
+    assert refused(ledger) == {"a statement with this number arrived before": 1}
     assert only(ledger).statements == 1
 
 
@@ -388,7 +388,7 @@ def test_numbers_from_the_future_and_rubbish_are_refused(ledger: Ledger, take: T
     take([node.data(), node.state(upto=50)])
     seq, no = node.number("event/_/custody", 1)
     take([node.event("custody", seq, no, detail={"n": "?"})])
-    assert [why[:20] for why in refused(ledger)] == ["it tells of numbers ", "not a custody statem"]
+    assert [why[:20] for why in refused(ledger)] == ["it covers numbers th", "not a custody statem"]
     assert only(ledger).taken == 3
 
 
@@ -412,10 +412,10 @@ def test_another_key_needs_people(ledger: Ledger, take: Take) -> None:
 def test_keys_without_end_are_bounded(ledger: Ledger, take: Take) -> None:
     node = Node()
     take([node.data(), node.state()])
-    for number in range(module.MAX_STRANGE + 5):
+    for number in range(module.MAX_KEYS + 5):
         node.key = Ed25519PrivateKey.from_private_bytes(bytes([number + 3]) * 32)
         take([node.data(), node.state()])
-    assert len(ledger.ring(NODE).keys) == module.MAX_STRANGE
+    assert len(ledger.ring(NODE).keys) == module.MAX_KEYS
     assert len(refused(ledger)) <= module.MAX_REASONS
 
 
@@ -463,7 +463,7 @@ def test_days_without_end_are_refused(ledger: Ledger, take: Take, monkeypatch: p
     take([node.data(), node.state()])
     days = {line.day: line for line in day_lines(ledger, ReportFilter())}
     assert list(days) == ["2026-11-01", "2026-11-02", "2026-11-03"]
-    assert refused(ledger) == {"it tells of more days than are kept": 2}
+    assert refused(ledger) == {"it names more days than are kept": 2}
     assert sum(line.taken for line in days.values()) == node.seq, "its messages count all the same"
 
 
