@@ -1,4 +1,4 @@
-"""One file per device protocol: bytes from a device become readings. `load` finds an adapter by its word."""
+"""Adapters: each turns the bytes of one device protocol into readings. `load` finds one by its word."""
 
 from __future__ import annotations
 

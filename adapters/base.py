@@ -1,12 +1,12 @@
-"""What an adapter is: an async context manager that connects and an async iterator that yields readings.
+"""Base class of adapters: an async context manager that connects, an async iterator that yields readings.
 
     AdapterError (EdgebedError)     the text says what is wrong and what to do next
-    |-- OptionsError                options that cannot work: wrong before any device is asked
-    |-- DeviceUnreachable           no connection, or it ended
+    |-- OptionsError                options that cannot work, found before any device is asked
+    |-- DeviceUnreachable           no connection, or the connection ended
     |-- DeviceStalled               connected, but no data for longer than allowed
-    `-- ProtocolViolation           it answered against its protocol or as another device
+    `-- ProtocolViolation           the device broke its protocol, or is another device than declared
 
-Reconnecting is not an adapter's job: the agent leaves the context and enters a new one, for ever.
+An adapter does not reconnect: the agent closes it and opens a new one.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ Picture = NDArray[np.uint8]  # height x width x 3, BGR
 
 
 class AdapterError(EdgebedError):
-    """A device that cannot be read now."""
+    """The device cannot be read now."""
 
 
 class OptionsError(AdapterError):
-    """Options that cannot work, found before any device is asked."""
+    """The options cannot work; found before any device is asked."""
 
     exit_code = 78
 
@@ -56,46 +56,48 @@ class DeviceStalled(AdapterError):
 
 
 class ProtocolViolation(AdapterError):
-    """The device answered against its protocol, or is another device than declared."""
+    """The device broke its protocol, or is another device than declared."""
 
 
-DeviceLied = ProtocolViolation  # the name before, which adapters of other packages raise
+DeviceLied = ProtocolViolation  # its earlier name, which adapters of other packages raise
 
 
 _WHY = {
     errno.ECONNREFUSED: "nothing listens there: is it on, are host and port right?",
-    errno.EHOSTUNREACH: "there is no way to that host: is it on, is the network up?",
-    errno.ENETUNREACH: "there is no way to that host: is the network up?",
-    errno.ENOENT: "there is no such device: is it plugged in, is the name right?",
-    errno.ENODEV: "there is no such device: is it plugged in, is the name right?",
-    errno.EACCES: "it is not ours to open: is this user in its group (dialout for serial ports)?",
-    errno.EPERM: "it is not ours to open: is this user in its group (dialout for serial ports)?",
+    errno.EHOSTUNREACH: "the host cannot be reached: is it on, is the network up?",
+    errno.ENETUNREACH: "the network cannot be reached: is it up?",
+    errno.ETIMEDOUT: "no answer: is it on, is the address right?",
+    errno.ENOENT: "the device does not exist: is it plugged in, is the name right?",
+    errno.ENODEV: "the device does not exist: is it plugged in, is the name right?",
+    errno.EACCES: "permission denied: is this user in its group (dialout for serial ports)?",
+    errno.EPERM: "permission denied: is this user in its group (dialout for serial ports)?",
 }
 
 
 def why_no_connection(error: BaseException) -> str:
-    """What the operating system said when something could not be opened, and what to look at then."""
+    """The reason why something could not be opened, as a sentence that names what to check."""
     found = error if isinstance(error, OSError) else error.__cause__
     if isinstance(found, socket.gaierror):
-        return "there is no such host: is its name right?"
+        return "the host name is unknown: is it spelled right?"
     number = getattr(found, "errno", None)
-    if number is None:  # of several addresses, as of localhost, each failed
-        told = re.search(r"\[Errno (\d+)\]", str(error))
-        number = int(told[1]) if told else None
+    if number is None:  # a name with several addresses, such as localhost: the text lists each failure
+        shown = re.search(r"\[Errno (\d+)\]", str(error))
+        number = int(shown[1]) if shown else None
+    if number is None and isinstance(found, TimeoutError):
+        number = errno.ETIMEDOUT
     plain = getattr(found, "strerror", None) or str(error) or type(error).__name__
     return _WHY.get(number, plain) if number is not None else plain
 
 
 class Reading(Struct, frozen=True, eq=False):
-    """One row of a signal stream, or one picture of a frame stream, stamped at the adapter's edge.
+    """One row of a signal stream, or one picture of a frame stream.
 
-    `at_ns` is Unix nanoseconds, UTC: the device's own time where the protocol carries a trustworthy one,
+    `at_ns` is Unix time in nanoseconds: the device's own time where the protocol carries a trustworthy one,
     else the moment of receipt. `index` counts the pictures of a frame stream from 0 since the device was
-    opened, dropped ones included. `picture` is shared, never written to.
-
-    A struct and no frozen dataclass, which takes five times as long to make: there are thousands a second.
+    opened; dropped pictures count. `picture` is shared: do not write to it.
     """
 
+    # a msgspec struct is made five times as fast as a frozen dataclass, and there are thousands a second
     stream: str
     at_ns: int
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -105,7 +107,7 @@ class Reading(Struct, frozen=True, eq=False):
 
 
 class Options(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """Base of every adapter's own options; subclasses document each key in a `Meta(description=...)`."""
+    """Base of every adapter's options; docs/config.md prints the `Meta(description=...)` of each key."""
 
 
 if TYPE_CHECKING:
@@ -115,10 +117,10 @@ else:
 
 
 class Adapter(ABC, Generic[OptionsT]):
-    """One device. Use: `async with adapter: async for reading in adapter: ...`, once per object.
+    """One device. Use an object once: `async with adapter: async for reading in adapter: ...`.
 
-    The constructor checks options and touches nothing outside. `counters` holds what was dropped or
-    repaired since the start, by name: nothing is lost in silence.
+    The constructor checks the options and touches nothing outside the process. `counters` holds by name what
+    was dropped or repaired since the start.
     """
 
     Options: ClassVar[type[Options]]
@@ -131,19 +133,20 @@ class Adapter(ABC, Generic[OptionsT]):
 
     @property
     def waits(self) -> bool:
-        """Whether the source waits for its reader (a file read as fast as possible).
+        """Whether the source waits for its reader, as a file does that is read as fast as possible.
 
-        The agent then holds it back where a model is slower; of any other source it drops the oldest.
+        The agent slows such a source down to the speed of the models; of any other source it drops the oldest
+        readings.
         """
         return False
 
     @abstractmethod
     def streams(self) -> dict[str, Stream]:
-        """The streams this device sends, from the options alone: `agent check` asks no device."""
+        """The streams of this device, from the options alone: `agent check` asks no device."""
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect; on failure leave nothing open.
+        """Connect; a failed `open` leaves nothing open.
 
         Raises:
             AdapterError: the device cannot be read now.
@@ -155,7 +158,7 @@ class Adapter(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def readings(self) -> AsyncIterator[Reading]:
-        """Readings until the device ends (a file) or fails.
+        """Yield readings until the device ends, as a file does, or fails.
 
         Raises:
             AdapterError: while iterating.

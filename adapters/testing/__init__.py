@@ -1,4 +1,4 @@
-"""The contract every adapter keeps, as a pytest class: inherit it, say how to reach a device, run pytest.
+"""The contract suite of adapters, a pytest class: inherit it, give it a device as `rig`, run pytest.
 
     class TestThermometer(AdapterContract):
         adapter = Thermometer
@@ -11,7 +11,7 @@
                 options = Thermometer.Options(url=f"tcp://127.0.0.1:{link.port}", read_timeout_s=1)
                 yield Rig(lambda: Thermometer(options, Clock()), link)
 
-`read`, `until` and `read_until` are for further tests of the adapter.
+`read`, `until` and `read_until` are helpers for further tests of the adapter.
 
 `simulators.faults.FaultProxy` is a `LineControl`. An adapter without a connection (a file) gives none, and
 the tests of a bad line are skipped. The suite needs pytest and pytest-asyncio; the daemon does not.
@@ -57,65 +57,69 @@ _YEAR_NS = 365 * 86_400 * NS_PER_S
 
 
 class LineControl(Protocol):
-    """The line between adapter and device, and the harm the suite does to it."""
+    """The connection between adapter and device, which the suite disturbs."""
 
     def cut(self, *, reset: bool = True) -> None:
         """End every connection now, with RST or FIN."""
 
     def black_hole(self, on: bool = True) -> None:
-        """Swallow every byte and keep connections up."""
+        """Swallow every byte and keep the connections open."""
 
     def break_after(self, count: int, *, cut: bool) -> None:
-        """Let each connection carry so many bytes each way; then cut it, or swallow what follows."""
+        """Let each connection carry `count` bytes each way; then cut it, or swallow what follows."""
 
     def refuse(self, on: bool = True) -> None:
         """Refuse new connections."""
 
     def corrupt(self, share: float) -> None:
-        """Change this share of the bytes, 0 to 1."""
+        """Change a share of the bytes, from 0 to 1."""
 
     def heal(self) -> None:
-        """Take all harm back."""
+        """End every disturbance."""
 
 
-Link = LineControl  # the name before, which test suites of other packages import
+Link = LineControl  # its earlier name, which tests of other packages import
 
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """A running device: `make` gives a new adapter for it, through `link` where there is one."""
+    """A running device: `make` returns a new adapter for it, connected through `link` where there is one."""
 
     make: Callable[[], Adapter]
     link: LineControl | None = None
 
     def bad_line(self) -> LineControl:
-        """The link; skips the test where there is none."""
+        """Return the link; skip the test where there is none."""
         if self.link is None:
-            pytest.skip("this adapter has no line that could fail")
+            pytest.skip("this adapter has no connection that could fail")
         return self.link
 
 
 class AdapterContract:
-    """What the agent relies on. Subclasses set the class attributes and the `rig` fixture."""
+    """Tests of what the agent relies on. Subclasses set the class attributes and the `rig` fixture."""
 
     pytestmark = pytest.mark.asyncio
 
     adapter: ClassVar[type[Adapter]]
-    good_options: ClassVar[Mapping[str, Any]]  # enough to make one; need not lead to a device
-    bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]]  # and a part of what the error says
-    secrets: ClassVar[Sequence[str]] = ()  # words of the options that no error may repeat
-    # Limits against hanging, far above what the options of the `rig` allow: a busy machine is no fault.
-    opens_within_s: ClassVar[float] = 30.0  # also the time to find out that nobody is there
-    stalls_within_s: ClassVar[float] = 30.0  # silence is told by DeviceStalled after so long at most ...
-    agent_tells_stalls: ClassVar[bool] = False  # ... or by the agent's own watchdog (`stall_s`)
-    fails_within_s: ClassVar[float] = 30.0  # a cut is told after so long at most
-    breaks_after: ClassVar[Sequence[int]] = (5, 100, 700)  # bytes that come while it is opened and read
+    good_options: ClassVar[Mapping[str, Any]]  # enough to construct an adapter; no device need be there
+    bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]]  # and a part of the error's text
+    secrets: ClassVar[Sequence[str]] = ()  # words of the options that no error may contain
+    # Limits against hanging, far above what the options of the `rig` allow: a busy machine fails no test.
+    opens_within_s: ClassVar[float] = 30.0  # also the time to find out that there is no device
+    stalls_within_s: ClassVar[float] = 30.0  # the longest time until silence raises DeviceStalled
+    agent_tells_stalls: ClassVar[bool] = False  # True: the agent's watchdog (`stall_s`) finds it instead
+    fails_within_s: ClassVar[float] = 30.0  # the longest time until a cut raises an error
+    breaks_after: ClassVar[Sequence[int]] = (
+        5,
+        100,
+        700,
+    )  # numbers of bytes that arrive before the line breaks
     closes_within_s: ClassVar[float] = 30.0
     readings_to_see: ClassVar[int] = 5
 
     @pytest.fixture
     def rig(self) -> Rig:
-        """A running device; to be overridden, by an async generator as a rule."""
+        """A running device; subclasses override it, usually by an async generator."""
         raise NotImplementedError(f"{type(self).__name__} needs a `rig` fixture")
 
     # --- without a device
@@ -135,19 +139,19 @@ class AdapterContract:
         with no_network():
             adapter = self._from_raw(self.good_options)
             streams = adapter.streams()
-        assert streams, "a device without streams is of no use"
+        assert streams, "the adapter declares no stream"
         for name, stream in streams.items():
             assert ID.fullmatch(name), f"stream {name!r} is not an id"
             assert isinstance(stream, Stream)
             assert all(FIELD.fullmatch(field) for field in stream.fields)
             assert stream.kind == "frame" or stream.fields, f"signal stream {name!r} declares no field"
 
-    async def test_close_without_open_is_harmless(self) -> None:
+    async def test_close_without_open(self) -> None:
         adapter = self._from_raw(self.good_options)
         await adapter.close()
         await adapter.close()
 
-    # --- with a device that is well
+    # --- with a working device
 
     async def test_open_read_close_leaves_nothing(self, rig: Rig) -> None:
         async with self._nothing_left():
@@ -157,7 +161,7 @@ class AdapterContract:
             await adapter.close()  # a second time
         assert readings
 
-    async def test_readings_keep_what_streams_declare(self, rig: Rig) -> None:
+    async def test_readings_match_the_declared_streams(self, rig: Rig) -> None:
         async with self._opened(rig) as adapter:
             streams = adapter.streams()
             for reading in await self._read(adapter):
@@ -181,7 +185,7 @@ class AdapterContract:
                 assert reading.index > before.index
             last[reading.stream] = reading
 
-    async def test_cancelled_in_mid_read_it_is_clean(self, rig: Rig) -> None:
+    async def test_cancelled_while_reading_it_leaves_nothing(self, rig: Rig) -> None:
         async with self._nothing_left():
             adapter = rig.make()
             async with adapter:
@@ -189,7 +193,7 @@ class AdapterContract:
                 await asyncio.sleep(0.05)
                 await self._ended(reading)
 
-    async def test_cancelled_while_opening_it_is_clean(self, rig: Rig) -> None:
+    async def test_cancelled_while_opening_it_leaves_nothing(self, rig: Rig) -> None:
         async with self._nothing_left():
             adapter = rig.make()
             opening = asyncio.create_task(adapter.open(), name="contract-opener")
@@ -198,9 +202,9 @@ class AdapterContract:
             await self._ended(opening)
             await adapter.close()
 
-    # --- with a device or a line that is not
+    # --- with a device or a connection that fails
 
-    async def test_nobody_there_is_unreachable(self, rig: Rig) -> None:
+    async def test_a_refused_connection_is_unreachable(self, rig: Rig) -> None:
         link = rig.bad_line()
         link.refuse()
         await self._cannot_open(rig, DeviceUnreachable)
@@ -215,23 +219,23 @@ class AdapterContract:
         await self._works_again(rig)
 
     @pytest.mark.parametrize("reset", [True, False], ids=["rst", "fin"])
-    async def test_a_cut_is_told(self, rig: Rig, reset: bool) -> None:
+    async def test_a_cut_is_reported(self, rig: Rig, reset: bool) -> None:
         link = rig.bad_line()
-        error = await self._harmed(rig, lambda: link.cut(reset=reset), self.fails_within_s)
-        assert error is not None, f"a cut was not told within {self.fails_within_s} s"
+        error = await self._disturbed(rig, lambda: link.cut(reset=reset), self.fails_within_s)
+        assert error is not None, f"a cut raised no error within {self.fails_within_s} s"
         await self._works_again(rig)
 
-    async def test_a_black_hole_is_told_as_a_stall(self, rig: Rig) -> None:
+    async def test_a_black_hole_is_reported_as_a_stall(self, rig: Rig) -> None:
         link = rig.bad_line()
-        error = await self._harmed(rig, link.black_hole, self.stalls_within_s)
+        error = await self._disturbed(rig, link.black_hole, self.stalls_within_s)
         if not self.agent_tells_stalls:
             assert isinstance(error, DeviceStalled), f"silence ended in {error!r}, not in DeviceStalled"
         link.heal()
         await self._works_again(rig)
 
     @pytest.mark.parametrize("cut", [True, False], ids=["end", "silence"])
-    async def test_half_of_what_it_says_is_told(self, rig: Rig, cut: bool) -> None:
-        """A greeting, a message or an answer breaks off in its middle."""
+    async def test_half_a_message_is_reported(self, rig: Rig, cut: bool) -> None:
+        """A greeting, a message or an answer ends halfway."""
         link = rig.bad_line()
         for count in self.breaks_after if cut else self.breaks_after[1:2]:
             link.break_after(count, cut=cut)
@@ -243,14 +247,14 @@ class AdapterContract:
                 except AdapterError as error:
                     self._check_text(error)
                 except TimeoutError:
-                    assert self.agent_tells_stalls, f"that it broke off after {count} bytes was not told"
+                    assert self.agent_tells_stalls, f"no error after the line broke at {count} bytes"
             link.heal()
             await self._works_again(rig)
 
     @pytest.mark.parametrize("share", [0.0005, 0.05])
     async def test_corrupted_bytes_raise_nothing_but_adapter_errors(self, rig: Rig, share: float) -> None:
         link = rig.bad_line()
-        await self._harmed(rig, lambda: link.corrupt(share), 1.0)
+        await self._disturbed(rig, lambda: link.corrupt(share), 1.0)
         link.heal()
         await self._works_again(rig)
 
@@ -267,7 +271,7 @@ class AdapterContract:
         link.heal()
         await self._works_again(rig)
 
-    # --- how it is done
+    # --- helpers
 
     def _from_raw(self, raw: Mapping[str, Any]) -> Adapter:
         return self.adapter(msgspec.convert(dict(raw), self.adapter.Options, dec_hook=_path), Clock())
@@ -284,7 +288,7 @@ class AdapterContract:
                 await adapter.close()
 
     async def _read(self, adapter: Adapter) -> list[Reading]:
-        """The first readings; fewer where the device ends."""
+        """Read `readings_to_see` readings; fewer where the device ends."""
         seen: list[Reading] = []
         async with (
             asyncio.timeout(self.opens_within_s + self.stalls_within_s),
@@ -302,7 +306,7 @@ class AdapterContract:
                 pass
 
     async def _ended(self, task: asyncio.Task[None]) -> None:
-        """Cancel it as the agent does: again each second, for a library may lose a cancellation."""
+        """Cancel the task as the agent does: each second again, because a library may lose a cancellation."""
         async with asyncio.timeout(self.closes_within_s):
             while not task.done():
                 task.cancel()
@@ -321,12 +325,12 @@ class AdapterContract:
                 await adapter.close()
             self._check_text(caught.value)
 
-    async def _harmed(self, rig: Rig, harm: Callable[[], None], within_s: float) -> AdapterError | None:
-        """Read, do harm, read on for `within_s`: the error it ends in, None where it reads on."""
+    async def _disturbed(self, rig: Rig, disturb: Callable[[], None], within_s: float) -> AdapterError | None:
+        """Read, disturb the line, read for `within_s` more: the error that ended it, or None."""
         async with self._nothing_left(), self._opened(rig) as adapter, iterating(adapter) as readings:
             async with asyncio.timeout(self.opens_within_s + self.stalls_within_s):
                 await anext(readings)
-            harm()
+            disturb()
             try:
                 async with asyncio.timeout(within_s):
                     async for _ in readings:
@@ -344,7 +348,7 @@ class AdapterContract:
 
     @contextlib.asynccontextmanager
     async def _nothing_left(self) -> AsyncIterator[None]:
-        """Fails where a thread or a task of the adapter outlives the block by more than `closes_within_s`."""
+        """Fail where a thread or a task of the adapter outlives the block by more than `closes_within_s`."""
         with watched() as started:
             yield
         for _ in range(int(self.closes_within_s / 0.01)):
@@ -355,16 +359,16 @@ class AdapterContract:
 
     def _check_text(self, error: BaseException) -> None:
         text = str(error)
-        assert text.strip(), f"{type(error).__name__} without a word"
+        assert text.strip(), f"{type(error).__name__} has no text"
         chain: BaseException | None = error
         while chain is not None:
             for secret in self.secrets:
-                assert secret not in str(chain), f"{type(chain).__name__} repeats a secret"
+                assert secret not in str(chain), f"{type(chain).__name__} contains a secret"
             chain = chain.__cause__
 
 
 def _path(kind: type, value: Any) -> Any:
-    return Path(value) if kind is Path else value  # as the config reader does
+    return Path(value) if kind is Path else value  # the config reader does the same
 
 
 def _check_picture(reading: Reading) -> None:

@@ -1,4 +1,4 @@
-"""What an adapter under test yields, starts and asks for, seen from outside."""
+"""Helpers that watch an adapter under test: its readings, its tasks and threads, its connections."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _inside: ContextVar[bool] = ContextVar("inside an adapter", default=False)
 
 
 async def read(adapter: Adapter, n: int, *, stream: str = "", within_s: float = 60.0) -> list[Reading]:
-    """The next `n` readings of an open adapter, of one stream where it is named; fewer where the device ends.
+    """The next `n` readings of an open adapter, of one `stream` where given; fewer where the device ends.
 
     Raises:
-        TimeoutError: so many did not come in time.
+        TimeoutError: fewer came in time.
         AdapterError: as the adapter does.
     """
     seen: list[Reading] = []
@@ -38,24 +38,24 @@ async def read(adapter: Adapter, n: int, *, stream: str = "", within_s: float = 
 async def until(
     adapter: Adapter, found: Callable[[Reading], bool], *, stream: str = "", within_s: float = 60.0
 ) -> Reading:
-    """The next reading that is `found`, of one stream where it is named.
+    """The next reading for which `found` is true, of one `stream` where given.
 
     Raises:
         TimeoutError: none came in time.
         AdapterError: as the adapter does.
-        AssertionError: the device ended before.
+        AssertionError: the device ended first.
     """
     async with asyncio.timeout(within_s), iterating(adapter) as readings:
         async for reading in readings:
             if stream in ("", reading.stream) and found(reading):
                 return reading
-    raise AssertionError("the device ended before")
+    raise AssertionError("the device ended first")
 
 
 async def read_until(
     adapter: Adapter, done: Callable[[list[Reading]], bool], *, within_s: float = 60.0
 ) -> list[Reading]:
-    """Readings until `done` is true of all those read so far; raises as `until` does."""
+    """The readings until `done` is true of all read so far; raises as `until` does."""
     seen: list[Reading] = []
 
     def enough(reading: Reading) -> bool:
@@ -68,7 +68,7 @@ async def read_until(
 
 @contextlib.asynccontextmanager
 async def iterating(adapter: Adapter) -> AsyncIterator[AsyncIterator[Reading]]:
-    """One iteration that is ended here and not by the garbage collector."""
+    """Iterate over the readings; end the iterator here, not when the garbage collector finds it."""
     readings = adapter.readings()
     try:
         yield readings
@@ -79,7 +79,7 @@ async def iterating(adapter: Adapter) -> AsyncIterator[AsyncIterator[Reading]]:
 
 @contextlib.contextmanager
 def watched() -> Iterator[list[_Running]]:
-    """Collects the threads and tasks that are started from inside the block, not those of the device."""
+    """Collect the threads and tasks that the block starts, without those of the simulated device."""
     started: list[_Running] = []
     start, loop = threading.Thread.start, asyncio.get_running_loop()
     factory = loop.get_task_factory()
@@ -95,7 +95,7 @@ def watched() -> Iterator[list[_Running]]:
             started.append(task)
         return task
 
-    token = _inside.set(True)  # inherited by what is started here; the device's own tasks do not have it
+    token = _inside.set(True)  # tasks started here inherit it; those of the device do not have it
     loop.set_task_factory(note_task)
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -107,20 +107,20 @@ def watched() -> Iterator[list[_Running]]:
 
 
 def still_running(started: list[_Running]) -> list[str]:
-    """Names of the threads and tasks among them that have not ended."""
+    """The names of the threads and tasks that have not ended."""
     threads = [one for one in started if isinstance(one, threading.Thread) and one.is_alive()]
     tasks = [one for one in started if isinstance(one, asyncio.Task) and not one.done()]
-    # the loop's own executor keeps its threads until the loop ends
+    # the executor of the event loop keeps its threads until the loop ends
     names = [thread.name for thread in threads if not thread.name.startswith("asyncio_")]
     return names + [task.get_name() for task in tasks]
 
 
 @contextlib.contextmanager
 def no_network() -> Iterator[None]:
-    """Fails where a connection is made or a thread started inside the block."""
+    """Fail where the block makes a connection or starts a thread."""
 
     def refuse(*_: object) -> None:
-        raise AssertionError("a device was asked before open()")
+        raise AssertionError("the adapter connected before open()")
 
     threads = set(threading.enumerate())
     with pytest.MonkeyPatch.context() as patch:

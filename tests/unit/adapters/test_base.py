@@ -20,19 +20,19 @@ from wire.messages import Field, Stream
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 4840)"), "is it on"),
         (OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] ..."), "is it on"),
-        (socket.gaierror(-2, "Name or service not known"), "no such host"),
+        (socket.gaierror(-2, "Name or service not known"), "host name is unknown"),
         (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), "is it plugged in"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "dialout"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
         (ValueError("no port"), "no port"),
-        (TimeoutError(), "TimeoutError"),
+        (TimeoutError(), "no answer"),
     ],
 )
-def test_the_reason_says_what_to_look_at(error: BaseException, said: str) -> None:
+def test_the_reason_names_what_to_check(error: BaseException, said: str) -> None:
     assert said in why_no_connection(error)
 
 
-async def test_a_port_that_nobody_listens_on_under_a_name_with_several_addresses() -> None:
+async def test_a_closed_port_of_a_host_name_with_several_addresses() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(OSError, match="Errno") as caught:
@@ -41,13 +41,13 @@ async def test_a_port_that_nobody_listens_on_under_a_name_with_several_addresses
 
 
 class OldOptions(Options, frozen=True, kw_only=True):
-    """As a package of before wrote them."""
+    """Options as a package for the older base declares them."""
 
     limit: int = 3
 
 
 class OldAdapter(Adapter):
-    """Written against the base without a type parameter, with a dict's way of counting."""
+    """An adapter for the older base: no type parameter, counters used as a dict."""
 
     Options = OldOptions
     kind = "old"
@@ -71,7 +71,7 @@ class OldAdapter(Adapter):
         raise DeviceLied("no more numbers")
 
 
-async def test_an_adapter_written_against_the_older_base_works() -> None:
+async def test_an_adapter_for_the_older_base_works() -> None:
     async with OldAdapter(OldOptions(limit=2), Clock()) as adapter:
         readings = aiter(adapter)
         assert [(await anext(readings)).values["number"] for _ in range(2)] == [0.0, 1.0]

@@ -1,4 +1,4 @@
-"""A thermometer on loopback, for tests without one."""
+"""A simulated thermometer on loopback, for tests without hardware."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,11 @@ import pytest
 
 @pytest.fixture
 async def device():
-    """A thermometer that prints a hundred lines a second; its port."""
-    talks = set()
+    """The port of a thermometer that prints a hundred lines a second."""
+    connections = set()
 
-    async def talk(_, writer):
-        talks.add(asyncio.current_task())
+    async def serve(_, writer):
+        connections.add(asyncio.current_task())
         with contextlib.suppress(OSError, asyncio.CancelledError):
             while True:
                 writer.write(b"21.5\n")
@@ -20,9 +20,9 @@ async def device():
                 await asyncio.sleep(0.01)
         writer.transport.abort()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
-    for task in talks:
+    for task in connections:
         task.cancel()
-    await asyncio.gather(*talks)
+    await asyncio.gather(*connections)

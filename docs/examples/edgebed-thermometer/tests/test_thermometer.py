@@ -1,4 +1,4 @@
-"""The thermometer keeps edgebed's contract for adapters."""
+"""The thermometer adapter passes edgebed's contract suite."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""The contract suite finds what it is there to find: each adapter here breaks one promise."""
+"""The contract suite finds faults: each adapter here breaks one rule of the contract."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Counter(Adapter):
         super().__init__(options, clock)
         self.writer: asyncio.StreamWriter | None = None
         if not 0 < options.port < 65_536:
-            raise OptionsError(f"port {options.port} is none")
+            raise OptionsError(f"port {options.port} is not a port")
 
     def streams(self) -> dict[str, Stream]:
         return {"bytes": Stream(fields={"value": Field(t="i64")})}
@@ -42,7 +42,7 @@ class Counter(Adapter):
                 await self.reader.readexactly(1)
         except (OSError, EOFError, TimeoutError) as error:
             await self.close()
-            raise DeviceUnreachable("nobody counts there") from error
+            raise DeviceUnreachable("no device at this port") from error
 
     async def close(self) -> None:
         if self.writer is not None:
@@ -70,7 +70,7 @@ class CounterContract(AdapterContract):
 
 
 class Impatient(CounterContract):
-    """For adapters that hang or leave something: what has to be waited out is short."""
+    """For adapters that hang or leave something: the waits are short."""
 
     stalls_within_s = 1.0
     closes_within_s = 0.3
@@ -102,8 +102,8 @@ class TestAnAdapterThatKeepsIt(CounterContract):
 
 async def test_an_adapter_without_a_line_is_not_tested_for_it(link: FaultProxy) -> None:
     rig = Rig(lambda: Counter(Counter.Options(port=link.port), Clock()))
-    with pytest.raises(pytest.skip.Exception, match="no line that could fail"):
-        await CounterContract().test_nobody_there_is_unreachable(rig)
+    with pytest.raises(pytest.skip.Exception, match="no connection that could fail"):
+        await CounterContract().test_a_refused_connection_is_unreachable(rig)
 
 
 class LeavesATask(Counter):
@@ -181,11 +181,11 @@ Check = Callable[[AdapterContract, Rig], Any]
         (LeavesAThread, AdapterContract.test_open_read_close_leaves_nothing, "left running: .*left-behind"),
         (GoesBackInTime, AdapterContract.test_times_are_sane_and_do_not_go_back, "at_ns"),
         (CountsSeconds, AdapterContract.test_times_are_sane_and_do_not_go_back, "Unix nanoseconds"),
-        (SaysMore, AdapterContract.test_readings_keep_what_streams_declare, "undeclared field"),
-        (SaysText, AdapterContract.test_readings_keep_what_streams_declare, "declared i64"),
-        (SaysAnotherStream, AdapterContract.test_readings_keep_what_streams_declare, "undeclared stream"),
-        (NeverStalls, AdapterContract.test_a_black_hole_is_told_as_a_stall, "silence ended in None"),
-        (SaysNothing, AdapterContract.test_nobody_there_is_unreachable, "without a word"),
+        (SaysMore, AdapterContract.test_readings_match_the_declared_streams, "undeclared field"),
+        (SaysText, AdapterContract.test_readings_match_the_declared_streams, "declared i64"),
+        (SaysAnotherStream, AdapterContract.test_readings_match_the_declared_streams, "undeclared stream"),
+        (NeverStalls, AdapterContract.test_a_black_hole_is_reported_as_a_stall, "silence ended in None"),
+        (SaysNothing, AdapterContract.test_a_refused_connection_is_unreachable, "has no text"),
     ],
 )
 async def test_a_broken_promise_is_found(
@@ -200,7 +200,7 @@ async def test_a_broken_promise_is_found(
     ("broken", "check", "finding"),
     [
         (HangsInOpen, AdapterContract.test_a_silent_line_does_not_hang_open, TimeoutError),
-        (HangsInOpen, AdapterContract.test_nobody_there_is_unreachable, ConnectionRefusedError),
+        (HangsInOpen, AdapterContract.test_a_refused_connection_is_unreachable, ConnectionRefusedError),
     ],
 )
 async def test_a_foreign_error_is_found(
@@ -233,7 +233,7 @@ async def test_asking_a_device_before_open_is_found() -> None:
     class EagerContract(CounterContract):
         adapter = Eager
 
-    with pytest.raises(AssertionError, match="asked before open"):
+    with pytest.raises(AssertionError, match="connected before open"):
         await EagerContract().test_streams_are_known_offline()
 
 

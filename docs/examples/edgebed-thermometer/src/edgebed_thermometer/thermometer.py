@@ -7,46 +7,43 @@ from msgspec import Meta
 
 from adapters.base import (
     Adapter,
-    DeviceLied,
     DeviceStalled,
     DeviceUnreachable,
     Options,
-    OptionsError,
+    ProtocolViolation,
     Reading,
+    why_no_connection,
 )
 from wire.messages import Field, Stream
 
 
 class ThermometerOptions(Options, frozen=True, kw_only=True):
-    host: Annotated[str, Meta(description="Where it listens.")]
-    port: Annotated[int, Meta(ge=1, le=65_535, description="And on which port.")]
-    silence_s: Annotated[float, Meta(gt=0, description="No line for so long: stalled.")] = 5.0
+    host: Annotated[str, Meta(description="Host name or address of the thermometer.")]
+    port: Annotated[int, Meta(ge=1, le=65_535, description="Its TCP port.")]
+    silence_s: Annotated[float, Meta(gt=0, description="Seconds without a line until it has stalled.")] = 5.0
+
+    def __post_init__(self):
+        if "/" in self.host:
+            raise ValueError(f"host {self.host!r} is not a host name: leave out the scheme")
 
 
-class Thermometer(Adapter):
+class Thermometer(Adapter[ThermometerOptions]):
     Options = ThermometerOptions
     kind = "thermometer"
-
-    def __init__(self, options, clock):
-        super().__init__(options, clock)
-        if "/" in options.host:
-            raise OptionsError(f"host {options.host!r} is no host name: leave out the scheme")
-        self._reader = self._writer = None
+    _reader = _writer = None
 
     def streams(self):
         return {"air": Stream(fields={"temperature": Field(unit="Cel", dec=1, min=-40.0, max=85.0)})}
 
     async def open(self):
-        where = f"{self.options.host}:{self.options.port}"
+        host, port = self.options.host, self.options.port
         try:
             async with asyncio.timeout(self.options.silence_s):
-                self._reader, self._writer = await asyncio.open_connection(
-                    self.options.host, self.options.port, limit=1024
-                )
+                self._reader, self._writer = await asyncio.open_connection(host, port, limit=1024)
         except (OSError, TimeoutError) as error:
-            raise DeviceUnreachable(f"no thermometer at {where}: {error or 'no answer'}") from error
+            raise DeviceUnreachable(f"no thermometer at {host}:{port}: {why_no_connection(error)}") from error
         try:
-            await self._line()  # a connection alone proves nothing; it may have begun in mid-line
+            await self._line()  # an accepted connection proves nothing, and the first line may be half a line
         except BaseException:
             await self.close()
             raise
@@ -57,7 +54,7 @@ class Thermometer(Adapter):
             try:
                 value = float(line)
             except ValueError as error:
-                raise DeviceLied(f"{line[:40]!r} is no temperature") from error
+                raise ProtocolViolation(f"{line[:40]!r} is not a temperature") from error
             yield Reading("air", self.clock.now_ns(), {"temperature": value})
 
     async def _line(self):
@@ -69,9 +66,9 @@ class Thermometer(Adapter):
         except (OSError, asyncio.IncompleteReadError) as error:
             raise DeviceUnreachable("the thermometer ended the connection") from error
         except asyncio.LimitOverrunError as error:
-            raise DeviceLied("a line of more than 1,024 bytes") from error
+            raise ProtocolViolation("a line of more than 1,024 bytes") from error
 
     async def close(self):
-        writer, self._reader, self._writer = self._writer, None, None
-        if writer is not None:
-            writer.transport.abort()
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self._reader = self._writer = None
