@@ -17,7 +17,7 @@ import yaml
 
 from adapters.base import Reading
 from agent.offline.mcap_file import McapReader, RecordingError, read_session
-from agent.offline.regression import ExpectedEvent, compare
+from agent.offline.regression import ExpectedEvent
 from edgebed.processes import Child, edgebed_command
 from simulators.faults.fault import Fault
 from simulators.plants.cobot import RATE_HZ, SIGNALS, Cobot
@@ -247,15 +247,3 @@ def test_nothing_heard_is_told(tmp_path: Path) -> None:
     run = edgebed("record", "a.yaml", "-o", "x.mcap", "--for", "2", folder=tmp_path)
     assert run.returncode == 69
     assert "nothing was recorded: arm:" in run.stderr
-
-
-def test_events_pair_by_time_and_numbers_by_tolerance() -> None:
-    def event(ts: int, score: float = 1.0, **detail: Any) -> ExpectedEvent:
-        return ExpectedEvent(ts=ts, device="arm", slot="a", type="anomaly", score=score, detail=detail)
-
-    assert not compare([event(1000)], [event(1040)], within_ms=50)
-    assert compare([event(1000)], [event(1060)], within_ms=50).missing == [event(1000)]
-    assert not compare([event(1000, 1.0)], [event(1000, 1.01)])
-    moved = compare([event(1000, part="j1")], [event(1000, part="j2")])
-    assert moved.changed[0][2] == "part j1 -> j2"
-    assert len(compare([], [event(1), event(2)]).unexpected) == 2

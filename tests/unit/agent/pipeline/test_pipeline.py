@@ -23,10 +23,8 @@ from agent.offline.once import _why_no_result
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, SlotConfig
-from agent.pipeline.snapshots import SnapshotError, encode
 from wire.clock import Clock
-from wire.codec import encode as to_bytes
-from wire.messages import MAX_BODY, Batch, Box, ClockState, Event, Field, Live, Quality, Snapshot, Stream
+from wire.messages import Batch, ClockState, Event, Field, Live, Quality, Snapshot, Stream
 
 T0 = 1_760_000_000 * 10**9
 STEP = 100_000_000  # 10 Hz
@@ -559,20 +557,3 @@ async def test_pictures_without_a_model_are_shown_plain() -> None:
         sink(Reading("frames", T0, picture=np.zeros((0, 4, 3), np.uint8), index=1))
         await until(lambda: bench.pipeline.counters["snapshots_failed"])
     assert not bench.messages
-
-
-@pytest.mark.parametrize("size", [(480, 640), (2160, 3840), (1, 1), (3000, 2)])
-def test_a_snapshot_fits_a_message_whatever_the_picture(size: tuple[int, int]) -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
-    boxes = [Box(label="car", cls=1, score=0.9, box=(0.1, 0.1, 0.2, 0.2))] * 100
-    made = encode(Reading("frames", T0, picture=noise, index=7), boxes, "m@1")
-    assert len(to_bytes(made)) <= MAX_BODY
-    assert made.jpeg.startswith(b"\xff\xd8")
-    assert math.isclose(made.w / made.h, size[1] / size[0], rel_tol=0.1) or min(size) < 10
-    assert made.frame == 7
-
-
-def test_boxes_that_leave_no_room_are_an_error() -> None:
-    boxes = [Box(label="x" * 100, cls=1, score=0.9, box=(0.1, 0.1, 0.2, 0.2))] * 1000
-    with pytest.raises(SnapshotError, match="1000 boxes leave no room"):
-        encode(frame(0), boxes)

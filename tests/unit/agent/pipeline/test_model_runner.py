@@ -1,0 +1,163 @@
+"""One model: its state, its result stream, and which input it runs, drops or holds back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from adapters.base import Reading
+from agent.inference.model_cache import ModelCache
+from agent.pipeline.model_runner import Inference, ModelRunner
+from agent.pipeline.settings import SlotConfig
+from wire.messages import ClockState, Field, Stream
+
+ROWS = Stream(rate_hz=10, fields={"a": Field(), "b": Field()})
+STEP = 100_000_000
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> ModelCache:
+    return ModelCache(tmp_path_factory.mktemp("gate"))
+
+
+@pytest.fixture
+def summing(packages: Any) -> Path:
+    """A model that sums its window of 4 rows."""
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    made: Path = packages.write(packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}))
+    return made
+
+
+class Results:
+    """Keeps what a runner gives."""
+
+    def __init__(self) -> None:
+        self.inferences: list[Inference] = []
+        self.changes = 0
+
+    def done(self, _runner: ModelRunner, inference: Inference) -> None:
+        self.inferences.append(inference)
+
+    def changed(self) -> None:
+        self.changes += 1
+
+
+def runner(
+    package: Path,
+    cache: ModelCache,
+    results: Results,
+    *,
+    waits: bool = False,
+    stream: Stream = ROWS,
+    **more: Any,
+) -> ModelRunner:
+    return ModelRunner(
+        "sum",
+        SlotConfig(package=package, input="dev/rows", **more),
+        stream,
+        waits=waits,
+        stamp=lambda _: (ClockState.NTP, None),
+        models=cache,
+        done=results.done,
+        changed=results.changed,
+    )
+
+
+def row(index: int) -> Reading:
+    return Reading("rows", index * STEP, {"a": float(index), "b": 0.0})
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 30
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not happen"
+        await asyncio.sleep(0.005)
+
+
+def test_a_refused_model_takes_no_input(tmp_path: Path, cache: ModelCache) -> None:
+    made = runner(tmp_path / "nowhere", cache, Results())
+    made.open()
+    assert (made.state.state, made.at_work, made.result_stream()) == ("failed", False, None)
+    assert "there is no such model package" in made.state.why
+    assert made.offer(row(0)) is None
+    assert not made.busy
+
+
+def test_a_stream_without_the_signals_is_refused(summing: Path, cache: ModelCache) -> None:
+    made = runner(summing, cache, Results(), stream=Stream(rate_hz=10, fields={"a": Field()}))
+    made.open()
+    assert made.state.why == "model m needs b, which dev/rows does not send"
+
+
+def test_an_open_model_declares_its_results(summing: Path, cache: ModelCache) -> None:
+    made = runner(summing, cache, Results())
+    made.open()
+    assert (made.state.state, made.state.provider, made.label) == ("ok", "CPUExecutionProvider", "m@1.0")
+    stream = made.result_stream()
+    assert stream is not None
+    assert list(stream.fields) == ["power"], "a window has no frame index"
+
+
+async def test_windows_become_results_in_order(summing: Path, cache: ModelCache) -> None:
+    results = Results()
+    made = runner(summing, cache, results, every=2)
+    made.open()
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep(0)
+    for index in range(7):
+        made.offer(row(index))
+        await until(lambda: not made.busy)
+    task.cancel()
+    await asyncio.wait([task])
+    assert [each.result.values["power"] for each in results.inferences] == [6.0, 14.0], "each second window"
+    assert [each.reading.at_ns for each in results.inferences] == [3 * STEP, 5 * STEP]
+    assert results.inferences[0].row().keys() == {"power", "infer_ms"}
+    assert made.counters["runs"] == 2
+
+
+async def test_a_source_that_waits_is_held_back_and_another_loses_the_oldest(
+    summing: Path, cache: ModelCache
+) -> None:
+    for waits in (True, False):
+        made = runner(summing, cache, Results(), waits=waits)
+        made.open()  # without `run` no input is taken
+        held = [made.offer(row(index)) for index in range(12)]
+        assert any(each is not None for each in held) == waits
+        assert bool(made.counters["dropped"]) != waits
+
+
+async def test_a_failed_run_changes_the_state_and_the_next_one_repairs_it(
+    summing: Path, cache: ModelCache
+) -> None:
+    results = Results()
+    made = runner(summing, cache, results)
+    made.open()
+    assert results.changes == 0, "not while it opens in another thread"
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep(0)
+    assert made._model is not None
+    run_window = made._model.run_window
+
+    def fail(_window: np.ndarray) -> Any:
+        raise MemoryError("no room")
+
+    made._model.run_window = fail  # type: ignore[method-assign]
+    try:
+        for index in range(4):
+            made.offer(row(index))
+        await until(lambda: made.state.state == "failed")
+        assert made.state.why == "MemoryError: no room"
+    finally:
+        made._model.run_window = run_window  # type: ignore[method-assign]
+    made.offer(row(4))
+    await until(lambda: made.state.state == "ok")
+    assert results.changes == 2
+    assert (made.counters["failed"], made.counters["runs"]) == (1, 1)
+    task.cancel()
+    await asyncio.wait([task])
