@@ -1,4 +1,4 @@
-"""Four cameras on one agent: each stream arrives whole, and what a slow model drops is told to everybody."""
+"""Four cameras on one agent: each stream arrives whole, and the status shows what a slow model drops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GUARD_S = 180.0  # against hanging: a busy machine takes its time
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Looks at a picture for much longer than 1/20 s on any core, and says one of two words."""
+    """A classifier of two words that takes much longer than 1/20 s per picture on any core."""
     folder = tmp_path_factory.mktemp("slow")
     rng, channels, last = np.random.default_rng(1), 3, "x"
     nodes, weights = [], []
@@ -96,7 +96,7 @@ def setup(tmp_path: Path, slow_model: Path) -> AgentSetup:
     )
 
 
-async def test_every_stream_arrives_and_what_is_dropped_is_counted_and_told(
+async def test_every_stream_arrives_and_dropped_pictures_are_counted(
     tmp_path: Path, setup: AgentSetup, require: Any
 ) -> None:
     try:
@@ -116,8 +116,11 @@ async def test_every_stream_arrives_and_what_is_dropped_is_counted_and_told(
         for name in FPS:
             await installation.until(f"results of {name}", lambda name=name: arrived(name, 10), GUARD_S)
         first_mb = (await installation.api(path))["health"]["rss_mb"]
-        await installation.until("drops are told", lambda: _dropped(installation, path, 60), GUARD_S)
-        told, frames = await installation.api(path), {name: (await rows(name))["f"]["frame"] for name in FPS}
+        await installation.until("drops are reported", lambda: _dropped(installation, path, 60), GUARD_S)
+        status, frames = (
+            await installation.api(path),
+            {name: (await rows(name))["f"]["frame"] for name in FPS},
+        )
     status = installation.agent_status("cam-01")
     for name in FPS:
         assert frames[name] == sorted(set(frames[name])), "in order, none twice"
@@ -125,8 +128,8 @@ async def test_every_stream_arrives_and_what_is_dropped_is_counted_and_told(
         assert 0 <= taken - looked["runs"] - looked.get("dropped", 0) <= 3, "neither looked at nor counted"
     assert status["models"][f"look-{SLOW}"]["dropped"] >= 60
     # what was dropped until then, were it kept, and that is half of it at most
-    assert told["health"]["rss_mb"] - first_mb < 60 * PICTURE_MB / 2
-    assert told["ledger"]["missing_count"] == 0
+    assert status["health"]["rss_mb"] - first_mb < 60 * PICTURE_MB / 2
+    assert status["ledger"]["missing_count"] == 0
 
 
 async def _dropped(installation: Installation, path: str, least: int) -> bool:

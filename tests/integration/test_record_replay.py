@@ -1,4 +1,4 @@
-"""A field session recorded, cut off, replayed, and compared: from the command line, with real devices."""
+"""A field session is recorded, cut off, replayed and compared, on the command line with real devices."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def readings(path: Path, *, pictures: bool = True) -> list[Reading]:
     ]
 
 
-def test_what_was_read_stands_in_the_file_to_the_bit(field: Path, recording: Path) -> None:
+def test_the_file_has_every_reading_exactly(field: Path, recording: Path) -> None:
     rows = [each for each in readings(recording) if each.picture is None]
     block = Cobot(5, [FAULT]).block(0, SECONDS * RATE_HZ).tolist()
     assert [[each.values[name] for name in SIGNALS] for each in rows] == block
@@ -124,7 +124,7 @@ def test_a_replay_is_the_same_every_time_and_gives_the_recorded_events(field: Pa
     ]
 
 
-def test_the_gate_passes_what_is_expected_and_shows_what_is_not(field: Path, recording: Path) -> None:
+def test_the_gate_passes_expected_events_and_shows_differences(field: Path, recording: Path) -> None:
     gate = ("replay", "session.mcap", "--expect", "expect.jsonl")
     assert edgebed(*gate, "--update", folder=field).returncode == 0
     same = edgebed(*gate, folder=field)
@@ -145,7 +145,7 @@ def test_the_gate_passes_what_is_expected_and_shows_what_is_not(field: Path, rec
     assert "1 missing, 0 unexpected, 1 changed" in other.stdout
 
 
-def test_another_model_is_told_and_its_events_are_the_difference(field: Path, recording: Path) -> None:
+def test_another_model_is_reported_and_its_events_are_the_difference(field: Path, recording: Path) -> None:
     package = field / "deaf"
     shutil.copytree(MODELS / "joint-anomaly", package)
     manifest = yaml.safe_load((package / "manifest.yaml").read_text())
@@ -183,15 +183,15 @@ def test_a_file_cut_off_anywhere_gives_every_whole_record(recording: Path, tmp_p
         before = len(found)
 
 
-def test_damage_never_ends_in_anything_but_an_error_of_ours(recording: Path, tmp_path: Path) -> None:
+def test_damage_always_ends_in_an_error_of_edgebed(recording: Path, tmp_path: Path) -> None:
     data = recording.read_bytes()[:60_000]
     chance = random.Random(9)
     bad = tmp_path / "bad.mcap"
     for _ in range(60):
-        harmed = bytearray(data)
+        damaged = bytearray(data)
         for _ in range(chance.randrange(1, 6)):
-            harmed[chance.randrange(len(harmed))] = chance.randrange(256)
-        bad.write_bytes(harmed)
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        bad.write_bytes(damaged)
         try:
             for _ in McapReader(bad).records():
                 pass
@@ -199,7 +199,7 @@ def test_damage_never_ends_in_anything_but_an_error_of_ours(recording: Path, tmp
             assert str(bad) in str(error)
 
 
-def test_a_killed_recorder_leaves_what_it_had_synced(tmp_path: Path) -> None:
+def test_a_killed_recorder_leaves_all_synced_records(tmp_path: Path) -> None:
     with Child("cell", edgebed_command("sim", "run", "opcua"), tmp_path / "cell.log") as cell:
         url = cell.first_line().replace("opc.tcp://", "opc.tcp://op:geheim@")
         config = tmp_path / "arm.yaml"
@@ -226,7 +226,7 @@ def test_a_killed_recorder_leaves_what_it_had_synced(tmp_path: Path) -> None:
     assert "never overwritten" in again.stderr
 
 
-def test_a_file_that_cannot_grow_is_one_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "node: a/b/c/d\nbroker: {url: 'mqtt://127.0.0.1:1'}\nstate: s\ndevices:\n"
         "  arm: {adapter: opcua, options: {url: 'opc.tcp://127.0.0.1:1', profile: opc40010}}\n"
@@ -239,7 +239,7 @@ def test_a_file_that_cannot_grow_is_one_sentence(tmp_path: Path) -> None:
     assert run.returncode == 78
 
 
-def test_nothing_heard_is_told(tmp_path: Path) -> None:
+def test_a_recording_without_readings_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "node: a/b/c/d\nbroker: {url: 'mqtt://127.0.0.1:1'}\nstate: s\ndevices:\n"
         "  arm: {adapter: opcua, options: {url: 'opc.tcp://127.0.0.1:1', profile: opc40010}}\n"

@@ -139,7 +139,7 @@ def found(model: Model, picture: np.ndarray) -> Boxes:
 def agreement(boxes: Boxes, reference: list[Any], picture: np.ndarray) -> tuple[int, int]:
     """Of the reference boxes of score >= 0.6: those found (same class, IoU above 0.5), and all.
 
-    The reference's boxes may leave the picture, ours end there.
+    The reference's boxes may leave the picture; the decoder's boxes end at its edge.
     """
     high, wide = picture.shape[:2]
     hits = total = 0

@@ -82,7 +82,7 @@ def test_no_face_is_found_any_more(
 ) -> None:
     finder = Model(load_package(package("ulface_rfb_320")))
     detector = Model(load_package(package("fastestdet_352")))
-    careful = package("ulface_rfb_320", score=0.5)  # who hides looks more closely than who seeks
+    careful = package("ulface_rfb_320", score=0.5)  # a lower score than that of the search finds more to hide
     guard = Privacy(
         ["faces"] if looks == "a face model" else ["faces", "plates"],
         None if looks == "the detector" else careful,

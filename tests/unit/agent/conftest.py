@@ -1,4 +1,4 @@
-"""Model packages made on the spot: a handful of operators around a manifest."""
+"""Builds small model packages for tests: a few operators and a manifest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Packages:
         constants: dict[str, np.ndarray] | None = None,
         opset: int = 17,
     ) -> bytes:
-        """An ONNX file of float tensors; a dimension given as text is only known when it runs."""
+        """An ONNX file of float tensors; a dimension given as text is known only at run time."""
         graph = helper.make_graph(
             list(nodes),
             "test",
@@ -41,7 +41,7 @@ class Packages:
         return made.SerializeToString()
 
     def constant(self, *outputs: np.ndarray, shape: Sequence[int | str] = (1, 4, 2)) -> bytes:
-        """A model that gives `outputs` whatever it sees in `x`; each goes through `x * 0`."""
+        """A model that always gives `outputs`; each goes through `x * 0`."""
         nodes = [
             helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
             helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
@@ -55,7 +55,7 @@ class Packages:
         return self.model(nodes, inputs={"x": shape}, outputs=named, constants=constants)
 
     def write(self, body: bytes, *, name: str = "m", **changes: Any) -> Path:
-        """A package for `body`: a window of two signals into a regression, unless `changes` say otherwise."""
+        """A package for `body`: a window of two signals into a regression, except for `changes`."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         (folder / "model.onnx").write_bytes(body)

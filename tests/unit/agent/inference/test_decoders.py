@@ -67,7 +67,7 @@ def test_regression_scales_and_names_numbers_of_all_outputs() -> None:
         ([(1, -1)], [[[0.1, 1.5, 4.0]]], 4.0, "j3"),
     ],
 )
-def test_anomaly_tells_score_and_part(
+def test_anomaly_gives_score_and_part(
     shapes: list[tuple[int, ...]], outputs: list[Any], score: float | None, part: str | None
 ) -> None:
     decoder = make("anomaly", shapes, threshold=2.0, parts=["j1", "j2", "j3"])
@@ -112,6 +112,6 @@ def test_one_part_alone_can_raise_an_alarm(
         make("anomaly", [(1,)], threshold=5.0, part_threshold=3.0)
 
 
-def test_an_unknown_decoder_is_told_with_those_there_are() -> None:
+def test_an_unknown_decoder_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ModelError, match="known are anomaly, classification, detection, regression"):
         decoders.load("segmentation")

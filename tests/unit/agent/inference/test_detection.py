@@ -82,7 +82,7 @@ def test_boxes_are_mapped_back_and_end_at_the_frame() -> None:
     assert box_of(result) == pytest.approx((0, 0.25, 22 / 48, 0.5), abs=1e-4)
 
 
-def test_doubles_of_a_class_go_the_weaker_first() -> None:
+def test_of_overlapping_boxes_of_a_class_the_strongest_stays() -> None:
     out = np.zeros((1, 7, 63), np.float32)
     out[0, :, 0] = (30, 20, 20, 20, 0.7, 0, 0)
     out[0, :, 1] = (31, 20, 20, 20, 0.9, 0, 0)
@@ -150,13 +150,13 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], reason: st
 
 
 @pytest.mark.parametrize("head", SHAPES)
-def test_a_tensor_that_came_in_another_shape_is_refused(head: str) -> None:
+def test_an_output_of_another_shape_is_refused(head: str) -> None:
     wrong = [np.zeros((1, 3, 3, 3, 3), np.float32)] * 2
     with pytest.raises(ModelError, match="which its head cannot read"):
         detection(head).decode(wrong, WHOLE)
 
 
-def test_many_labels_are_counted_only_where_asked() -> None:
+def test_many_labels_are_counted_only_if_named() -> None:
     many = [f"thing {i}" for i in range(20)]
     shape = Tensor("y", "float32", (1, 24, 63))
     counted = Detection(DetectionOptions(head="yolov8", labels=many, count=["thing 3"]), [shape], SIZE)

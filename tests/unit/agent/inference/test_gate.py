@@ -1,4 +1,4 @@
-"""The gate: what it lets through, what it stops, and that a bad model hurts the child only."""
+"""The gate passes good models and stops bad ones, which fail only in its child process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE = np.ones((1, 1), np.float32)
 
 @pytest.fixture
 def adding(packages) -> Path:
-    """A package that sums its window up."""
+    """A package that sums its window."""
     nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
     return packages.write(packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}))
 
@@ -38,22 +38,22 @@ def test_a_good_model_passes_and_is_remembered(adding: Path, tmp_path: Path) -> 
     assert gate.verify(load_package(adding), memory=memory).remembered
 
 
-def test_what_changed_is_not_remembered(adding: Path, tmp_path: Path) -> None:
+def test_a_changed_package_is_checked_again(adding: Path, tmp_path: Path) -> None:
     gate.verify(load_package(adding), memory=tmp_path / "gate")
     golden(adding, input=np.ones((4, 2), np.float32), output_0=np.float32(9))
     with pytest.raises(ModelError, match=r"golden/one\.npz: output 0 is off by up to 1"):
         gate.verify(load_package(adding), memory=tmp_path / "gate")
 
 
-def test_a_torn_note_is_no_pass(adding: Path, tmp_path: Path) -> None:
+def test_a_damaged_report_is_not_a_pass(adding: Path, tmp_path: Path) -> None:
     memory = tmp_path / "gate"
     gate.verify(load_package(adding), memory=memory)
-    (note,) = memory.iterdir()
-    note.write_bytes(note.read_bytes()[:9])
+    (saved,) = memory.iterdir()
+    saved.write_bytes(saved.read_bytes()[:9])
     assert not gate.verify(load_package(adding), memory=memory).remembered
 
 
-def test_a_folder_that_cannot_be_written_costs_time_only(adding: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_costs_only_time(adding: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert not gate.verify(load_package(adding), memory=tmp_path / "file" / "gate").remembered
 
@@ -79,13 +79,13 @@ def test_golden_vectors_that_do_not_fit_stop_it(
         gate.inspect(load_package(adding), CPU)
 
 
-def test_budgets_are_held(packages) -> None:
+def test_a_model_over_its_time_budget_is_stopped(packages) -> None:
     slow = packages.write(packages.constant(ONE), budgets={"p99_ms": 0.000001})
     with pytest.raises(ModelError, match=r"budgets\.p99_ms allows 1e-06"):
         gate.inspect(load_package(slow), CPU)
 
 
-def test_memory_is_held_to_its_budget(packages) -> None:
+def test_a_model_over_its_memory_budget_is_stopped(packages) -> None:
     nodes = [
         helper.make_node("Expand", ["x", "shape"], ["wide"]),
         helper.make_node("ReduceMax", ["wide"], ["y"], keepdims=0),
@@ -102,7 +102,7 @@ def test_a_model_that_gives_no_numbers_is_stopped(packages) -> None:
         gate.verify(load_package(folder))
 
 
-def test_a_model_that_eats_memory_hurts_the_child_only(packages) -> None:
+def test_a_model_that_takes_all_memory_ends_only_the_child(packages) -> None:
     nodes = [
         helper.make_node("Expand", ["x", "shape"], ["wide"]),
         helper.make_node("ReduceMax", ["wide"], ["y"], keepdims=0),

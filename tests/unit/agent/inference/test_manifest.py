@@ -1,4 +1,4 @@
-"""Manifests: every mistake with its place, and nothing outside the package is ever read."""
+"""Every mistake of a manifest is reported with its place, and no file outside the package is read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_window_knows_its_tensor(tmp_path: Path) -> None:
     assert found.input.shape == (1, 2, 100)
 
 
-def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_at_once_with_its_place(tmp_path: Path) -> None:
     text = (
         GOOD.replace("street", "Street!")
         .replace("[320, 240]", "[320, 2]")
@@ -83,7 +83,7 @@ def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
         (("labels: [person, car]", "labels_file: nowhere"), "is missing"),
     ],
 )
-def test_what_cannot_work_is_told(tmp_path: Path, change: tuple[str, str], reason: str) -> None:
+def test_a_manifest_that_cannot_work_is_refused(tmp_path: Path, change: tuple[str, str], reason: str) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (tmp_path / "secret").write_text("person\n")
@@ -100,7 +100,7 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
     assert found.output.labels == ["traffic light", "사람"]
 
 
-def test_a_folder_without_a_manifest_is_no_package(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_not_a_package(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"manifest\.yaml: cannot be read"):
         load_package(tmp_path)
     with pytest.raises(ModelError, match="no such model package"):
@@ -112,10 +112,10 @@ def test_the_window_of_a_manifest_is_checked(packages, tmp_path: Path) -> None:
     window = {"kind": "window", "name": "x", "signals": ["a", "a", "B"], "rate_hz": 10, "length": 4, "hop": 9}
     with pytest.raises(ModelError) as caught:
         load_package(packages.write(body, input=window))
-    said = str(caught.value)
-    assert "'a' is listed twice" in said
-    assert "'B' is not a field name" in said
-    assert "9 rows would skip some" in said
+    text = str(caught.value)
+    assert "'a' is listed twice" in text
+    assert "'B' is not a field name" in text
+    assert "9 rows would skip some" in text
 
 
 def test_keys_know_every_part() -> None:

@@ -1,4 +1,4 @@
-"""Packages are gated and opened once, however many cameras run them."""
+"""A package is checked and opened once, for any number of streams that run it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_another_file_in_the_same_folder_is_another_model(packages, adding: Path
     assert (before.run_window(ones).values, after.run_window(ones).values) == ({"power": 8.0}, {"power": 1.0})
 
 
-def test_what_is_refused_is_refused_at_once_the_second_time(
+def test_a_refused_package_is_refused_at_once_the_second_time(
     adding: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []

@@ -21,7 +21,7 @@ ONE = np.ones((1, 1), np.float32)
 
 
 def refused(folder: Path) -> str:
-    """Why the package cannot be used, wherever that shows."""
+    """The reason why the package is refused."""
     with pytest.raises(ModelError) as caught:
         Model(load_package(folder))
     return str(caught.value)
@@ -30,8 +30,8 @@ def refused(folder: Path) -> str:
 def test_garbage_is_refused(packages) -> None:
     good = packages.constant(ONE)
     for body in (b"", b"\x00" * 100, b"garbage" * 50, os.urandom(2000), good[:-20], good[: len(good) // 2]):
-        said = refused(packages.write(body))
-        assert "ONNX file" in said or "onnxruntime refuses it" in said
+        text = refused(packages.write(body))
+        assert "ONNX file" in text or "onnxruntime refuses it" in text
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -73,7 +73,7 @@ def test_operators_from_elsewhere_are_refused(packages) -> None:
     assert "needs operators of 'com.example'" in refused(packages.write(body))
 
 
-def test_graphs_nested_without_end_are_refused(packages) -> None:
+def test_graphs_nested_too_deeply_are_refused(packages) -> None:
     graph = helper.make_graph([], "innermost", [], [])
     for depth in range(30):
         graph = helper.make_graph(
@@ -83,7 +83,7 @@ def test_graphs_nested_without_end_are_refused(packages) -> None:
     assert "deeper than" in refused(packages.write(made.SerializeToString()))
 
 
-def test_weights_listed_as_inputs_are_no_inputs(packages) -> None:
+def test_weights_listed_as_inputs_are_removed_from_them(packages) -> None:
     body = packages.constant(ONE)
     made = onnx.load_from_string(body)
     made.ir_version = 3

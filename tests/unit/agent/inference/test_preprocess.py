@@ -1,4 +1,4 @@
-"""Pictures and windows into tensors, against the same thing written plainly."""
+"""Tensors of pictures and windows, compared with a plain implementation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def plainly(picture: np.ndarray, found: FrameInput) -> np.ndarray:
 @pytest.mark.parametrize("colour", ["bgr", "rgb", "grey"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("fit", [("stretch", "centre"), ("letterbox", "centre"), ("letterbox", "corner")])
-def test_a_tensor_is_what_the_formula_says(
+def test_a_tensor_follows_the_formula(
     picture: np.ndarray, colour: str, layout: str, fit: tuple[str, str]
 ) -> None:
     numbers = (
@@ -102,7 +102,7 @@ def test_bytes_go_in_as_bytes(picture: np.ndarray) -> None:
         np.zeros((9, 9, 3)),
     ],
 )
-def test_what_is_no_picture_is_refused(wrong: np.ndarray) -> None:
+def test_an_array_that_is_not_a_picture_is_refused(wrong: np.ndarray) -> None:
     with pytest.raises(ModelError, match="a picture of"):
         FrameTensor(spec()).fill(wrong)
 

@@ -1,4 +1,4 @@
-"""A draft is a manifest: with nothing but what the tensors tell, the model loads."""
+"""A drafted manifest is valid: the model loads with it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_draft_loads(
     assert getattr(model.manifest.output, "head", "") == head
 
 
-def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_text("hello")
     with pytest.raises(ModelError, match="is not an ONNX file"):
         draft(tmp_path / "x.onnx")

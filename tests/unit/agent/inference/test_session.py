@@ -19,7 +19,7 @@ ONE = np.ones((1, 1), np.float32)
 
 
 def refused(folder: Path) -> str:
-    """Why the package cannot be used, wherever that shows."""
+    """The reason why the package is refused."""
     with pytest.raises(ModelError) as caught:
         Model(load_package(folder))
     return str(caught.value)
@@ -67,7 +67,7 @@ def test_threads_share_a_model_without_sharing_a_buffer(packages) -> None:
     assert wrong == []
 
 
-def test_missing_values_travel_as_null(packages) -> None:
+def test_missing_values_become_null(packages) -> None:
     nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
     body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()})
     model = Model(load_package(packages.write(body)))
@@ -114,7 +114,7 @@ def test_a_file_that_changed_after_it_was_checked_is_refused(packages) -> None:
         Model(package)
 
 
-def test_outputs_of_no_end_are_refused(packages) -> None:
+def test_outputs_that_are_too_large_are_refused(packages) -> None:
     nodes = [helper.make_node("ConstantOfShape", ["size"], ["y"])]
     body = packages.model(
         nodes,
@@ -134,8 +134,8 @@ def test_an_output_that_grew_is_refused_not_decoded(packages) -> None:
     assert "0 numbers for 1 fields" in refused(packages.write(body))
 
 
-def test_a_run_that_fails_says_so(packages) -> None:
-    """Shapes that only show when it runs: the reshape cannot work."""
+def test_a_run_that_fails_is_reported(packages) -> None:
+    """The shapes are known only at run time, and the reshape cannot work."""
     nodes = [helper.make_node("Reshape", ["x", "to"], ["y"])]
     body = packages.model(
         nodes,

@@ -1,4 +1,4 @@
-"""Rows into batches: every flush rule, the times that travel, rounding, marks and live values."""
+"""Rows to batches: each rule for sending, times, rounding, quality and live values."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_longest_numbers_fit_a_message(number: float, fields: int) -> None:
     assert desk.sent[0].rows >= (100 if fields <= 18 else 1)
 
 
-def test_a_row_that_fits_no_message_is_counted_and_harms_no_other() -> None:
+def test_a_row_that_is_too_large_is_counted_and_the_others_are_sent() -> None:
     desk = Desk(Stream(fields={f"f{i}": Field(t="str") for i in range(40)}))
     desk.batcher.add(T0, {f"f{i}": "x" * 2_000 for i in range(40)})
     desk.batcher.add(T0 + 1, {"f0": "x"})
@@ -118,7 +118,7 @@ def test_a_row_that_fits_no_message_is_counted_and_harms_no_other() -> None:
     assert [message.rows for message in desk.sent] == [1]
 
 
-def test_quality_travels_only_where_there_is_something_to_say() -> None:
+def test_quality_is_sent_only_if_a_row_is_flagged() -> None:
     desk = Desk(ROWS)
     desk.batcher.add(T0, {"q": 1.0})
     desk.batcher.add(T0 + NS_PER_S, {"q": 9.0}, Quality.OUT_OF_RANGE)
@@ -136,7 +136,7 @@ def test_a_batch_never_mixes_times_of_a_set_and_an_unset_clock() -> None:
     assert [(desk.body(i).clk, desk.body(i).f["q"]) for i in (0, 1)] == [(0, [1.0]), (1, [2.0])]
 
 
-def test_a_devices_own_time_is_not_moved_when_our_clock_is_set() -> None:
+def test_a_devices_own_time_is_not_moved_when_the_clock_is_set() -> None:
     desk = Desk(ROWS)
     desk.clk = ClockState.UNSYNCED
     desk.batcher.add(T0, {"q": 1.0})
@@ -164,7 +164,7 @@ def test_live_shows_the_newest_at_its_rate_and_the_last_one_too() -> None:
     assert desk.shown[0]["ts"] == T0 // NS_PER_MS
 
 
-def test_a_stream_kept_at_home_is_still_shown() -> None:
+def test_a_stream_that_is_not_sent_has_live_values() -> None:
     desk = Desk(ROWS, live_hz=1, raw=False)
     desk.batcher.add(T0, {"q": math.nan})
     desk.passes(2)
@@ -184,7 +184,7 @@ def test_a_stream_kept_at_home_is_still_shown() -> None:
         (1_000, "ms", True),
     ],
 )
-def test_microseconds_travel_where_they_matter(step_us: int, unit: str, regular: bool) -> None:
+def test_microseconds_are_sent_where_they_matter(step_us: int, unit: str, regular: bool) -> None:
     times_ns = [T0 + i * step_us * 1000 for i in range(50)]
     body = batch(times_ns, {"q": [0.0] * 50}, None, ClockState.NTP)
     assert body.tu == unit

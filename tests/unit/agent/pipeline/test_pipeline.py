@@ -31,7 +31,7 @@ STEP = 100_000_000  # 10 Hz
 
 
 class Silent(Adapter):
-    """A device that is only declared; `waits` as its options say."""
+    """A device that sends nothing; its options set `waits`."""
 
     class Options(Options, frozen=True):
         waits: bool = False
@@ -58,7 +58,7 @@ class Silent(Adapter):
 
 
 class Bench:
-    """A pipeline over one device `dev` and what it handed on."""
+    """A pipeline with one device `dev`, and its output."""
 
     gate_memory: ClassVar[Path]  # of all tests here: the same few models would pass again and again
 
@@ -197,7 +197,7 @@ async def test_rows_become_batches_and_windows_become_results(mean_model: Path) 
     assert (state.state, state.name, state.provider) == ("ok", "mean", "CPUExecutionProvider")
 
 
-async def test_an_anomaly_is_told_when_it_begins_and_when_it_ends(mean_model: Path) -> None:
+async def test_an_anomaly_is_an_event_when_it_begins_and_when_it_ends(mean_model: Path) -> None:
     bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows")})
     async with bench.running() as sink:
         for index in range(40):
@@ -217,7 +217,7 @@ async def test_a_window_across_a_gap_is_not_inferred(mean_model: Path) -> None:
     assert [(at * 1000 - T0) // STEP for at in times] == [3, 5, 23, 25]
 
 
-async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(mean_model: Path) -> None:
+async def test_the_result_of_a_window_with_a_flagged_row_is_uncertain(mean_model: Path) -> None:
     bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows", events="each")})
     flags = {6: Quality.OUT_OF_RANGE, 12: Quality.NOT_FINITE}
     async with bench.running() as sink:
@@ -235,7 +235,7 @@ async def test_what_a_model_makes_of_a_doubtful_window_is_uncertain(mean_model: 
     assert bench.pipeline.runners["odd"].counters.items() >= {"filled": 1, "incomplete": 2}.items()
 
 
-async def test_rows_at_another_rate_than_the_models_are_told_once(
+async def test_rows_at_another_rate_than_the_models_are_logged_once(
     mean_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows")})
@@ -275,7 +275,7 @@ async def test_a_class_that_flickers_is_no_change(bright_model: Path) -> None:
     assert [event.top for event in bench.events()] == ["dark"]
 
 
-async def test_a_class_that_raises_an_alarm_is_severe_and_its_end_is_told(bright_model: Path) -> None:
+async def test_a_class_with_an_alarm_is_severe_and_its_end_is_an_event(bright_model: Path) -> None:
     manifest = yaml.safe_load((bright_model / "manifest.yaml").read_text())
     manifest["output"]["alarm"] = ["bright"]
     (bright_model / "manifest.yaml").write_text(yaml.safe_dump(manifest))
@@ -301,7 +301,7 @@ async def test_frames_are_classified_and_shown(bright_model: Path) -> None:
     assert bench.column("light", "label") == ["dark"] * 3 + ["bright"] * 3 + ["dark"] * 3
     assert bench.column("light", "frame") == list(range(9))
     assert [(event.type, event.top, event.frame) for event in bench.events()] == [
-        ("classification", "dark", 1),  # told by the second of two that agree
+        ("classification", "dark", 1),  # reported by the second of two that agree
         ("classification", "bright", 4),
         ("classification", "dark", 7),
     ]
@@ -341,7 +341,7 @@ async def test_heads_and_plates_leave_as_mosaics(
         shot = await bench.pipeline.snapshot("dev")
     assert shot is not None
     assert (shot.blur, shot.faces, shot.plates, shot.why) == ("parts", 1, 1, "")
-    assert shot.model == "person-car@1.0", "the boxes are those of the model that tells where people are"
+    assert shot.model == "person-car@1.0", "the boxes are those of the model that finds people"
     sent = cv2.imdecode(np.frombuffer(shot.jpeg, np.uint8), cv2.IMREAD_COLOR)
     grain = cv2.absdiff(sent, cv2.blur(sent, (3, 3))).mean(axis=2)
     head, legs, plate, road = (
@@ -364,7 +364,7 @@ async def test_heads_and_plates_leave_as_mosaics(
 @pytest.mark.parametrize(
     "case", ["no model", "a classifier", "a detector of weeds", "a failed run", "refused"]
 )
-async def test_a_picture_that_nobody_looked_at_is_hidden_as_a_whole(
+async def test_a_picture_without_a_detector_is_hidden_as_a_whole(
     tmp_path: Path, street_model: Callable[..., Path], bright_model: Path, case: str
 ) -> None:
     packages = {
@@ -393,7 +393,7 @@ async def test_a_picture_that_nobody_looked_at_is_hidden_as_a_whole(
     assert bench.pipeline.counters["snapshots_hidden_whole"] == 1
 
 
-async def test_a_picture_leaves_as_it_is_where_that_is_asked_for() -> None:
+async def test_a_picture_is_sent_unchanged_if_the_config_says_so() -> None:
     bench = Bench({}, blur=())
     async with bench.running() as sink:
         sink(frame(0, 77))
@@ -445,7 +445,7 @@ async def test_a_refused_model_says_why_and_the_others_run(
     assert len(bench.column("fine", "score")) == 1
 
 
-async def test_a_run_that_fails_is_told_and_the_next_one_is_tried(bright_model: Path) -> None:
+async def test_a_run_that_fails_changes_the_state_and_the_next_one_runs(bright_model: Path) -> None:
     bench = Bench({"light": SlotConfig(package=bright_model, input="dev/frames")})
     async with bench.running() as sink:
         bad = Reading("frames", T0, picture=np.zeros((0, 0, 3), np.uint8), index=0)
@@ -459,7 +459,7 @@ async def test_a_run_that_fails_is_told_and_the_next_one_is_tried(bright_model: 
 
 
 class Gate:
-    """Holds a model's runs back until it is opened."""
+    """Blocks a model's runs until it is opened."""
 
     def __init__(self, bench: Bench, slot: str) -> None:
         self.open = threading.Event()
@@ -485,7 +485,7 @@ async def test_of_a_live_source_the_newest_frame_wins(bright_model: Path) -> Non
 
 
 class SetClock(Clock):
-    """A clock whose wall was never set: the test says how far it is off."""
+    """A wall clock that was never set, and is off by `ahead_ns`."""
 
     ahead_ns = -50 * 365 * 86_400 * 10**9
 
@@ -501,7 +501,7 @@ async def test_a_result_is_of_the_clock_that_its_picture_was_stamped_with(bright
         gate = Gate(bench, "light")
         sink(msgspec.structs.replace(frame(0), at_ns=clock.now_ns()))
         await until(lambda: bench.pipeline.runners["light"]._in_thread)
-        clock.ahead_ns, bench.clock_state = 0, ClockState.NTP  # it is set while the model looks
+        clock.ahead_ns, bench.clock_state = 0, ClockState.NTP  # the clock is set while the model runs
         gate.open.set()
         await bench.settled()
         sink(msgspec.structs.replace(frame(1), at_ns=clock.now_ns()))
@@ -529,7 +529,7 @@ async def test_a_source_that_waits_loses_no_frame(bright_model: Path) -> None:
     assert all(slot.counters["dropped"] == 0 for slot in bench.pipeline.runners.values())
 
 
-async def test_a_model_that_hangs_is_told_and_recovers(
+async def test_a_model_that_hangs_is_failed_and_recovers(
     bright_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.pipeline.model_runner.STUCK_S", 0.05)

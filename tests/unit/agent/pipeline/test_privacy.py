@@ -1,4 +1,4 @@
-"""What leaves of a picture: heads and plates as a few blocks, and all of it where nobody knows better."""
+"""Heads and plates become a few blocks, and the whole picture does where no detector located them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def hide(
 
 
 def changed(hidden: Hidden, picture: Any = PICTURE) -> np.ndarray:
-    """Which pixels are not as they were; of noise hardly one stays by chance."""
+    """The pixels that changed; in noise hardly a pixel stays the same by chance."""
     return (hidden.picture != picture).any(axis=2)
 
 
@@ -61,7 +61,7 @@ def test_a_plate_is_at_the_lower_part_of_a_vehicle() -> None:
 
 
 @pytest.mark.parametrize("size", [(1.0, 1.0), (0.3, 0.5), (0.05, 0.04), (0.01, 0.01)])
-def test_what_is_left_of_a_face_is_a_few_numbers(size: tuple[float, float]) -> None:
+def test_a_hidden_face_is_a_few_numbers(size: tuple[float, float]) -> None:
     hidden = hide(
         box("face", 0.3 * (1 - size[0]), 0.5 * (1 - size[1]), *size), labels=("face",), kinds=["faces"]
     )
@@ -102,7 +102,7 @@ def test_the_picture_of_the_reading_itself_stays_as_it_is() -> None:
         (Seen([box("person", float("nan"), 0.1, 0.1, 0.1)], STREET, 100), "not finite"),
     ],
 )
-def test_unsure_where_everything_is_all_of_the_picture_is_hidden(seen: Seen | None, why: str) -> None:
+def test_the_whole_picture_is_hidden_if_not_everything_is_located(seen: Seen | None, why: str) -> None:
     hidden = Privacy(BOTH).hide(PICTURE, seen)
     assert hidden.how == "whole"
     assert why in hidden.why
@@ -110,7 +110,7 @@ def test_unsure_where_everything_is_all_of_the_picture_is_hidden(seen: Seen | No
     assert changed(hidden).mean() > 0.99
 
 
-def test_only_what_is_wanted_must_be_found() -> None:
+def test_only_the_configured_kinds_must_be_located() -> None:
     boxes = (box("person", 0.4, 0.1, 0.1, 0.6), box("car", 0.1, 0.1, 0.1, 0.1))
     hidden = hide(*boxes, kinds=["faces"], labels=("person",))
     assert (hidden.how, hidden.faces, hidden.plates) == ("parts", 1, 0)
@@ -147,8 +147,8 @@ def face_model(packages: Any, frame_input: Any, labels: Sequence[str] = ("face",
     scores = np.array([[[0.1, 0.9]]], np.float32)
     corners = np.array([[[0.4, 0.4, 0.6, 0.6]]], np.float32)
     body = packages.constant(scores, corners, shape=(1, 3, 32, 32))
-    said = {"decoder": "detection", "head": "ulface", "labels": list(labels), "score": 0.5, **output}
-    made: Path = packages.write(body, name="faces", input=frame_input(), output=said)
+    options = {"decoder": "detection", "head": "ulface", "labels": list(labels), "score": 0.5, **output}
+    made: Path = packages.write(body, name="faces", input=frame_input(), output=options)
     return made
 
 
@@ -185,7 +185,7 @@ def test_a_face_model_that_fails_hides_everything(packages: Any, frame_input: An
     assert "face model failed" in hidden.why
 
 
-def test_what_a_model_s_boxes_are_worth(packages: Any, frame_input: Any) -> None:
+def test_a_detectors_labels_show_what_it_can_find(packages: Any, frame_input: Any) -> None:
     detector = load_package(face_model(packages, frame_input, max_boxes=7)).manifest
     seen = seen_by(detector, ())
     assert (list(seen.labels), seen.most) == (["face"], 7)
@@ -198,5 +198,5 @@ def test_what_a_model_s_boxes_are_worth(packages: Any, frame_input: Any) -> None
             output={"decoder": "classification", "labels": ["person", "car"]},
         )
     ).manifest
-    assert not list(seen_by(classifier, ()).labels), "a class is no place"
+    assert not list(seen_by(classifier, ()).labels), "a class has no place"
     assert "decoder detection" in face_model_mismatch(classifier)

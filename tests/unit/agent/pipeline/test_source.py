@@ -1,4 +1,4 @@
-"""A device is followed for ever: lost, told once, back, told once; a bug in an adapter harms nobody else."""
+"""A source reads its device again after every failure, logs each loss once, and survives bugs of adapters."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_what_closing_counts_is_counted(monkeypatch: pytest.MonkeyPatch) -
     assert follower.source.counters == {"steps": 2, "left_behind": 2, "lost": 1}
 
 
-async def test_loss_and_return_are_each_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_loss_and_return_are_each_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "edgebed.source")
     follower = Follower(
         [1, DeviceUnreachable("gone")],
@@ -124,14 +124,14 @@ async def test_loss_and_return_are_each_told_once(caplog: pytest.LogCaptureFixtu
         ("ok", ""),
         ("stopped", "the recording has ended"),
     ]
-    told = [record.getMessage() for record in caplog.records]
-    assert sum("degraded" in line for line in told) == 1
-    assert sum("back after" in line for line in told) == 1
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("degraded" in line for line in messages) == 1
+    assert sum("back after" in line for line in messages) == 1
     assert follower.source.counters["lost"] == 1
     assert (Scripted.opened, Scripted.closed) == (4, 4)
 
 
-async def test_since_says_how_long_it_has_been_so() -> None:
+async def test_since_is_the_time_of_the_last_change() -> None:
     follower = Follower([DeviceUnreachable("a")], [DeviceUnreachable("b")], [1])
     since: list[int] = []
     follower.source._changed = lambda: since.append(follower.source.state.since)
@@ -150,7 +150,7 @@ async def test_a_bug_in_an_adapter_is_one_lost_device(bug: Exception) -> None:
     assert type(bug).__name__ in follower.states[1][1]
 
 
-async def test_silence_is_told_and_the_device_opened_anew() -> None:
+async def test_a_silent_device_is_degraded_and_opened_again() -> None:
     follower = Follower([1, "stall"], [2], stall_s=0.05)
     await follower.runs()
     assert follower.given == [1.0, 2.0]
@@ -158,7 +158,7 @@ async def test_silence_is_told_and_the_device_opened_anew() -> None:
     assert (Scripted.opened, Scripted.closed) == (2, 2)
 
 
-async def test_an_open_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_open_that_hangs_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.pipeline.source.OPEN_S", 0.05)
     follower = Follower(["hang"], [1], stall_s=0.05)
     await follower.runs()
@@ -166,7 +166,7 @@ async def test_an_open_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     assert follower.given == [1.0]
 
 
-async def test_holding_a_device_back_is_no_silence() -> None:
+async def test_a_device_that_is_held_back_is_not_silent() -> None:
     follower = Follower([1, 2, 3], stall_s=0.05)
     follower.wait = lambda: asyncio.sleep(0.12)
     await follower.runs()
@@ -188,7 +188,7 @@ async def test_failures_in_a_row_wait_longer_and_longer(monkeypatch: pytest.Monk
     assert waits == [10.0, 20.0, 40.0, 80.0, 100.0, 100.0]
 
 
-async def test_cancelled_it_ends_though_the_adapter_tells_a_failure_instead() -> None:
+async def test_a_cancelled_source_ends_although_the_adapter_raises_a_failure() -> None:
     class Swallows(Scripted):
         async def readings(self) -> AsyncIterator[Reading]:
             async with asyncio.TaskGroup() as group:
@@ -215,12 +215,12 @@ async def test_cancelled_it_ends_though_the_adapter_tells_a_failure_instead() ->
     assert Scripted.closed == 1
 
 
-async def test_an_adapter_with_a_task_group_that_fails_is_opened_anew() -> None:
+async def test_an_adapter_with_a_task_group_that_fails_is_opened_again() -> None:
     class Grouped(Scripted):
         async def open(self) -> None:
             await super().open()
             if Scripted.opened < 3:
-                # its body has ended when the task fails: Python 3.11 then marks our task for ever
+                # its body has ended when the task fails: Python 3.11 then marks the outer task as cancelled
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._fails())
 
@@ -235,13 +235,13 @@ async def test_an_adapter_with_a_task_group_that_fails_is_opened_anew() -> None:
     assert Scripted.opened == 3
 
 
-async def test_an_adapter_that_cancels_itself_is_opened_anew() -> None:
+async def test_an_adapter_that_cancels_itself_is_opened_again() -> None:
     follower = Follower([asyncio.CancelledError()], [1])
     await follower.runs()
     assert follower.given == [1]
 
 
-async def test_cancelled_it_closes_its_device() -> None:
+async def test_a_cancelled_source_closes_its_device() -> None:
     follower = Follower([1, "stall"])
     task = asyncio.create_task(follower.source.run())
     given = asyncio.Event()

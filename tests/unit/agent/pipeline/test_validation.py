@@ -1,4 +1,4 @@
-"""What is said against a reading, and that nothing is mended in silence."""
+"""Readings with faults are flagged and counted, and values are never repaired silently."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_times_that_repeat_or_go_back_are_flagged_per_stream() -> None:
 
 
 @pytest.mark.parametrize("at_ns", [-1, 10**30])
-def test_a_time_that_cannot_be_is_replaced_and_says_so(at_ns: int) -> None:
+def test_an_impossible_time_is_replaced_and_flagged(at_ns: int) -> None:
     inspect, counters = validator()
     found = inspect.check(Reading("s", at_ns, {"x": 0.0}))
     assert found is not None
@@ -100,7 +100,7 @@ def test_a_time_that_cannot_be_is_replaced_and_says_so(at_ns: int) -> None:
     assert counters["impossible_time"] == 1
 
 
-def test_the_devices_own_word_is_kept_when_it_is_the_gravest() -> None:
+def test_the_devices_own_quality_is_kept_if_it_is_the_worst() -> None:
     inspect, counters = validator()
     found = inspect.check(Reading("s", T0, {"x": 7.0}, quality=Quality.BAD))
     assert found is not None
@@ -108,7 +108,7 @@ def test_the_devices_own_word_is_kept_when_it_is_the_gravest() -> None:
     assert counters == {"bad": 1, "out_of_range": 1}
 
 
-def test_what_was_never_declared_is_left_out_and_counted() -> None:
+def test_undeclared_streams_and_fields_are_dropped_and_counted() -> None:
     inspect, counters = validator()
     assert inspect.check(Reading("other", T0, {"x": 0.0})) is None
     assert inspect.check(Reading("frames", T0, {"x": 0.0})) is None
@@ -129,7 +129,7 @@ def test_what_was_never_declared_is_left_out_and_counted() -> None:
         np.zeros((1, 20_000, 3), np.uint8),
     ],
 )
-def test_what_is_no_picture_goes_nowhere(picture: Any) -> None:
+def test_an_invalid_picture_is_dropped(picture: Any) -> None:
     inspect, counters = validator()
     assert inspect.check(Reading("frames", T0, picture=picture)) is None
     assert counters == {"bad_picture": 1}
@@ -142,7 +142,7 @@ def test_what_is_no_picture_goes_nowhere(picture: Any) -> None:
     ),
     st.integers(-(2**70), 2**70),
 )
-def test_whatever_comes_can_travel(values: dict[str, Any], at_ns: int) -> None:
+def test_every_checked_reading_can_be_sent(values: dict[str, Any], at_ns: int) -> None:
     inspect, _ = validator()
     found = inspect.check(Reading("s", at_ns, values))
     assert found is not None

@@ -1,4 +1,4 @@
-"""Rows into windows: contiguous, on the model's rate, never across a gap, with nothing folded into them."""
+"""Windows are contiguous, at the model's rate, never across a gap, and without aliases."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_jitter_of_the_stamps_is_no_gap() -> None:
     assert not counters
 
 
-def test_repeated_rows_are_left_out_and_going_back_begins_anew() -> None:
+def test_repeated_rows_are_dropped_and_a_step_back_starts_again() -> None:
     made, counters = windows()
     assert not feed(made, [T0, T0, *[T0 + i * P for i in range(1, 9)]])
     assert counters == {"repeated": 1}
@@ -116,7 +116,7 @@ def test_a_window_with_a_row_that_never_came_is_uncertain() -> None:
     assert counters == {"filled": 1}
 
 
-def test_a_flag_is_forgotten_where_a_window_begins_anew() -> None:
+def test_a_flag_is_forgotten_when_a_window_starts_again() -> None:
     made, counters = windows(hop=1)
     for i in range(12):
         made.add(T0 + i * P, {"a": 1.0, "b": 2.0}, Quality.UNCERTAIN)
@@ -126,7 +126,7 @@ def test_a_flag_is_forgotten_where_a_window_begins_anew() -> None:
     assert counters == {"gaps": 2}
 
 
-def test_a_repeated_time_brings_no_row_and_no_doubt() -> None:
+def test_a_repeated_time_adds_no_row_and_no_flag() -> None:
     made, counters = windows(hop=1)
     found = []
     for i in range(12):
@@ -140,7 +140,7 @@ def test_a_repeated_time_brings_no_row_and_no_doubt() -> None:
 
 
 def tone(share: float, source_hz: float, jitter: float = 0.0) -> float:
-    """dB that are left of a sine of `share` of 50 Hz, wherever it folds to, of a faster stream."""
+    """Level in dB of a sine at `share` of 50 Hz in a faster stream, after resampling."""
     made, counters = windows(200, 200, source_hz)
     rng = np.random.default_rng(3)
     for i in range(round(source_hz / 50 * 240)):
@@ -154,7 +154,7 @@ def tone(share: float, source_hz: float, jitter: float = 0.0) -> float:
 
 
 @pytest.mark.parametrize("source_hz", [60, 72, 100, 1000])
-def test_what_the_models_rate_cannot_carry_is_filtered_out(source_hz: float) -> None:
+def test_frequencies_above_the_models_rate_are_filtered_out(source_hz: float) -> None:
     for share in (0.05, 0.2, 0.4):
         assert tone(share, source_hz) == pytest.approx(0, abs=0.05), f"{share:g} of the rate passes"
     for share in (0.6, 0.75, 0.9, 0.99, 1.02, 3.1, 7.7):
@@ -186,7 +186,7 @@ def test_a_stream_at_the_rate_is_not_filtered() -> None:
         assert found[-1].rows[:, 0].tolist() == [0, 1] * 5
 
 
-def test_a_faster_stream_is_brought_to_the_rate_nine_rows_behind() -> None:
+def test_a_faster_stream_is_resampled_nine_rows_behind() -> None:
     made, counters = windows(source_hz=120)
     found = feed(made, [T0 + i * 10**9 // 120 for i in range(80)])
     assert len(found) == 2
