@@ -410,11 +410,11 @@ def test_what_a_picture_hides_is_said_and_why(watched: Any, site: Any) -> None:
     expect(told).to_contain_text("2 faces, 1 number plate")
     site.feeder.hidden = {"blur": "whole", "why": "no detector has a result for it"}
     expect(told).to_have_attribute("data-blur", "whole")
-    expect(told).to_contain_text("nobody can be made out: no detector has a result for it")
+    expect(told).to_contain_text("The whole picture is made unrecognisable: no detector has a result for it")
     site.feeder.hidden = {"blur": "none"}
     expect(told).to_have_class(re.compile("warn-text"))
     site.feeder.hidden = {"blur": "parts", "faces": 0, "plates": 0}
-    expect(told).to_contain_text("this picture showed none")
+    expect(told).to_contain_text("this picture has none")
 
 
 def test_what_was_dropped_is_shown_with_its_device_and_model(watched: Any) -> None:

@@ -1,7 +1,7 @@
-// Asking the collector: JSON over GET, one error type with a sentence.
+// Asks the collector: JSON over GET, one error type with a sentence.
 import { signal } from "./html.js";
 
-/** True once the collector has asked for a token. */
+/** True after the collector asked for a token. */
 export const locked = signal(false);
 
 export class ApiError extends Error {

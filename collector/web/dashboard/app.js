@@ -9,7 +9,7 @@ import { choose, lang, LANGUAGES, speak, t } from "./text.js";
 import { FleetView } from "./views/fleet.js";
 
 const LATER = {
-  // fetched when first opened: the fleet page must not wait for chart code
+  // fetched when first opened: the fleet page does not wait for chart code
   device: () =>
     Promise.all([import("./views/device.js"), style("vendor/uplot.css")]).then(([module]) => module.DeviceView),
   ledger: () => import("./views/ledger.js").then((module) => module.LedgerView),
@@ -18,7 +18,7 @@ const LATER = {
 };
 const PLACES = ["fleet", "ledger", "quarantine"];
 
-/** A style sheet that only one view needs, before the page's own so that ours wins. */
+/** Load a style sheet of one view, before the page's own so that the page's own wins. */
 function style(path) {
   if (document.querySelector(`link[href="static/${path}"]`)) return null;
   return new Promise((resolve, reject) => {
@@ -35,7 +35,7 @@ function parse(hash) {
   try {
     parts = hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
   } catch {
-    parts = [""]; // a hand-made address with a broken escape
+    parts = [""]; // a hand-written address with a broken escape
   }
   const [view, ...rest] = parts;
   if (view === "device" && rest.length === 5) return { view, node: rest.slice(0, 4).join("/"), device: rest[4] };

@@ -1,4 +1,4 @@
-// Runs before the first paint, so that a remembered theme or language never flashes.
+// Runs before the first paint, so that the page never flashes in another theme or language.
 (() => {
   const root = document.documentElement;
   const asked = new URLSearchParams(location.search).get("lang");
@@ -6,7 +6,7 @@
     try {
       return localStorage.getItem(key);
     } catch {
-      return null; // storage is forbidden: every visit starts from the browser's own preferences
+      return null; // storage is forbidden: every visit starts from the browser's preferences
     }
   };
   const theme = stored("edgebed.theme");

@@ -1,13 +1,13 @@
-// What the page knows of the fleet: one signal per node, so that one node's news redraws one row.
+// The fleet as the page knows it: one signal per node, so that a change of one node redraws one row.
 import { ApiError, get } from "./api.js";
 import { batch, computed, signal } from "./html.js";
 import { link, on } from "./stream.js";
 
 const nodes = new Map(); // "tenant/pilot/site/node" -> signal(Node)
 
-/** Node ids, trouble first. */
+/** Node ids, those with problems first. */
 export const order = signal([]);
-/** Whether the first answer is here. */
+/** Whether the first answer arrived. */
 export const loaded = signal(false);
 export const failure = signal("");
 export const totals = signal({ taken: 0, stored: 0, lost: 0, declared: 0, missing: 0, waiting: 0, duplicates: 0 });
@@ -24,7 +24,7 @@ export const troubled = computed(() => order.value.filter((id) => severity(nodes
 export function start() {
   on("hello", (hello) => {
     setClock(hello.now);
-    if (answered < hello.now) refresh(); // what changed before the stream was open came with no event
+    if (answered < hello.now) refresh(); // changes before the stream was open arrive with no event
   });
   on("fleet", (changed) => merge(Array.isArray(changed) ? changed : (changed.nodes ?? [])));
   tick();
@@ -58,7 +58,7 @@ function setClock(serverMs) {
 
 function tick() {
   now.value = serverNow();
-  setTimeout(tick, 1000 - (Date.now() % 1000)); // on the second, so that all tabs and rows turn together
+  setTimeout(tick, 1000 - (Date.now() % 1000)); // on the second, so that all tabs and rows change together
 }
 
 function merge(changed) {

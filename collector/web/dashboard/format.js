@@ -1,4 +1,4 @@
-// Numbers, times and units as people read them.
+// Formats numbers, times and units for people.
 import { lang, t } from "./text.js";
 
 const cache = new Map();
@@ -24,7 +24,7 @@ export function value(x, dec) {
     Number.isInteger(dec) && dec >= 0 && dec <= 12
       ? { minimumFractionDigits: Math.min(dec, 6), maximumFractionDigits: Math.min(dec, 6) }
       : { maximumSignificantDigits: 4 };
-  // rounded first, because what rounds to nothing has no sign
+  // rounded first, because a value that rounds to zero has no sign
   const shown = Number.isInteger(dec) && dec >= 0 ? Number(x.toFixed(Math.min(dec, 6))) + 0 : x;
   return formatter(Intl.NumberFormat, options).format(shown);
 }
@@ -35,7 +35,7 @@ export function percent(share) {
     : NONE;
 }
 
-/** `99.999 %` of a whole, cut rather than rounded: 100 is said only when it is all. */
+/** `99.999 %` of a whole, cut and not rounded: 100 is shown only when nothing is missing. */
 export function share(part, whole) {
   if (!(whole > 0) || !Number.isFinite(part)) return NONE;
   const cut = Math.floor((part * 100_000) / whole) / 100_000;
@@ -91,7 +91,7 @@ export function utc(ms) {
   return Number.isFinite(ms) ? `${new Date(ms).toISOString().replace("T", " ").replace("Z", "")} UTC` : "";
 }
 
-// UCUM codes are for machines; these are what a chart shows
+// UCUM codes are for machines; a chart shows these
 const UNITS = {
   1: "",
   Cel: "°C",
@@ -128,7 +128,7 @@ export function unit(code) {
   return UNITS[code] ?? ATOMS.reduce((text, [pattern, shown]) => text.replace(pattern, shown), code).trim();
 }
 
-/** The name of a field, with what it is measured in. */
+/** The name of a field with its unit. */
 export function named(field, code) {
   const text = unit(code);
   return text ? `${field} [${text}]` : field;

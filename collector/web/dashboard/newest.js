@@ -1,20 +1,20 @@
-// The newest values of every stream of one device: asked for once, then as they come.
+// The newest values of every stream of one device: fetched once, then as they arrive.
 import { ApiError, get, nodePath } from "./api.js";
 import { signal, useEffect, useMemo } from "./html.js";
 import { on } from "./stream.js";
 
-const LEAST_MS = 250; // no reader follows more than a few changes a second
+const LEAST_MS = 250; // a reader follows a few changes per second
 
-/** A signal of {stream: {field: value}} for as long as the component is there. */
+/** A signal of {stream: {field: value}} while the component is mounted. */
 export function useNewest(node, device) {
   const newest = useMemo(() => signal({}), [node, device]);
   useEffect(() => {
     const abort = new AbortController();
-    const told = new Map(); // stream -> when it was last shown
+    const shownAt = new Map(); // stream -> when it was last shown
     const take = (stream, values) => {
       const at = performance.now();
-      if (at - (told.get(stream) ?? -Infinity) < LEAST_MS) return;
-      told.set(stream, at);
+      if (at - (shownAt.get(stream) ?? -Infinity) < LEAST_MS) return;
+      shownAt.set(stream, at);
       newest.value = { ...newest.value, [stream]: values };
     };
     const mine = (body) => body.node === node && body.device === device;
@@ -28,7 +28,7 @@ export function useNewest(node, device) {
         newest.value = { ...known.live?.[device], ...newest.value };
       },
       (error) => {
-        if (!(error instanceof ApiError) && error.name !== "AbortError") throw error; // else it fills as values come
+        if (!(error instanceof ApiError) && error.name !== "AbortError") throw error; // else it fills as values arrive
       },
     );
     return () => {

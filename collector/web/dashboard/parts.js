@@ -1,4 +1,4 @@
-// Small pieces every view shares: icons, states in words, times that age.
+// Small parts that all views share: icons, states in words, times that age.
 import { now } from "./fleet-state.js";
 import { count, NONE, span, utc, when } from "./format.js";
 import { html } from "./html.js";
@@ -70,7 +70,7 @@ export function Icon({ name }) {
   `;
 }
 
-// state -> [icon, tone]; the word always stands beside, so that colour is never the only sign
+// state -> [icon, tone]; a word is always beside it, so that colour is never the only sign
 const STATES = {
   online: ["ok", "good"],
   ok: ["ok", "good"],
@@ -111,9 +111,9 @@ export function Severity({ sev }) {
   `;
 }
 
-/** Why, in the reader's language where the page knows the facts itself; else as the node or collector says it. */
+/** Why, in the reader's language where the page has the facts; else in the words of the node or collector. */
 function reason({ code, why }, { outbox, clk, skew_ms: skew, ledger }) {
-  if (code === "clock-unsynced" && clk === 0) return ""; // the label says all there is
+  if (code === "clock-unsynced" && clk === 0) return ""; // the label has all of it
   if (code === "clock-unsynced") return t(skew > 0 ? "why.behind" : "why.ahead", { span: span(Math.abs(skew)) });
   if (code === "backlog")
     return t("why.backlog", { n: outbox.depth, count: count(outbox.depth), span: span(outbox.oldest_s * 1000) });
@@ -149,7 +149,7 @@ export function Trouble({ trouble, node }) {
   `;
 }
 
-/** How long ago, ageing by itself; turns amber and red where `calm` and `late` milliseconds are passed. */
+/** How long ago, updated by itself; turns amber after `calm` and red after `late` milliseconds. */
 export function Ago({ at, calm = Infinity, late = Infinity }) {
   if (!Number.isFinite(at) || at <= 0)
     return html`
@@ -206,21 +206,21 @@ export function Model({ model }) {
   `;
 }
 
-/** The models on a device. The last words of a lost node name no device: its results are a stream of one. */
+/** The models on a device. A lost node's status names no device: its results are a stream of the device. */
 export const modelsOn = (node, device) =>
   (node.models ?? []).filter((model) =>
     model.device ? model.device === device.id : model.slot in (device.streams ?? {}),
   );
 
-/** What a model says now: its newest values where they are here, else what the fleet knows of them. */
+/** A model's verdict: from its newest values where the page has them, else from the fleet. */
 export const verdictOf = (model, values) => values ?? model.verdict ?? {};
 
-/** The class that a model names and whether that is an alarm; nothing where it says neither. */
+/** The class that a model names, and whether it is an alarm; nothing where it sends neither. */
 export function Verdict({ label, alarm }) {
-  const told = typeof alarm === "boolean";
-  if (typeof label !== "string" && !told) return null;
+  const hasAlarm = typeof alarm === "boolean";
+  if (typeof label !== "string" && !hasAlarm) return null;
   return html`
-    <span class=${`verdict ${told ? (alarm ? "on" : "") : "plain"}`}>
+    <span class=${`verdict ${hasAlarm ? (alarm ? "on" : "") : "plain"}`}>
       ${
         label &&
         html`
@@ -228,7 +228,7 @@ export function Verdict({ label, alarm }) {
         `
       }
       ${
-        told &&
+        hasAlarm &&
         html`
           <${State} state=${alarm ? "alarm" : "calm"} />
         `
@@ -237,7 +237,7 @@ export function Verdict({ label, alarm }) {
   `;
 }
 
-/** What a field of a model's results is called here; `n` counts, or is a class of that name. */
+/** The label of a field of a model's results; `n` is a count, or a class with that name. */
 export const fieldWord = (name, field) =>
   known(`field.${name}`) && (name !== "n" || field?.t === "i64") ? t(`field.${name}`) : name;
 
@@ -261,7 +261,7 @@ export function NodeName({ node }) {
   `;
 }
 
-/** Chosen one of several, with arrow keys and one tab stop as a native radio group has. */
+/** One choice of several, with arrow keys and one tab stop, like a native radio group. */
 export function Choice({ label, options, value, onChange }) {
   const step = (event) => {
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];

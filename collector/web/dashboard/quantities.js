@@ -1,19 +1,19 @@
-// Which fields are quantities a chart can show, and which of them may share an axis.
+// Decides which fields a chart can show, and which of them share an axis.
 import { named, unit } from "./format.js";
 
 const NUMBERS = new Set(["f32", "f64", "i64", undefined]);
-const PLACES = new Set(["latitude", "longitude"]); // in degrees like an angle, but never on its axis
+const PLACES = new Set(["latitude", "longitude"]); // in degrees like an angle, but never on the same axis
 const READ = 4;
-const LONGEST = 26; // letters of names on a button
+const LONGEST = 26; // letters of the names on a button
 
 export const isNumber = (field) => NUMBERS.has(field?.t);
 
-/** {name: field} of those a chart of quantities can show. */
+/** {name: field} of the fields that a chart of quantities can show. */
 export function numbers(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([, field]) => isNumber(field)));
 }
 
-/** [[group, [field]]]: one axis can only carry one quantity. Places come last: a track tells more of them. */
+/** [[group, [field]]]: an axis has one quantity. Places come last, because a track shows them better. */
 export function groupsOf(fields) {
   const groups = new Map();
   for (const [name, field] of Object.entries(fields)) {
@@ -25,10 +25,10 @@ export function groupsOf(fields) {
 
 export const groupOf = (name, field) => (PLACES.has(name) ? name : unit(field.unit));
 
-/** How many decimals are read: a float of a car's bus travels with six, and only places need them. */
+/** How many decimals are shown: a float from a car's bus has six, and only places need them. */
 export const decimalsOf = (name, field) => (field.dec > READ && !PLACES.has(name) ? READ : field.dec);
 
-/** What a group is called: the word its names share, else the names, with the unit of its first field. */
+/** The label of a group: the word that its names share, else the names, with the unit of its first field. */
 export function title(names, field) {
   return named(shared(names) || listed(names), field.unit);
 }

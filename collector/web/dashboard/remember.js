@@ -1,4 +1,4 @@
-// Small choices that outlive the tab; a browser that forbids storage simply forgets them.
+// Small choices that outlive the tab; a browser that forbids storage forgets them.
 export function remember(key, value) {
   try {
     if (value === null) localStorage.removeItem(key);

@@ -1,4 +1,4 @@
-// One server-sent event stream per tab, opened again for ever; the page says so while it is lost.
+// One server-sent event stream per tab, always opened again; the page shows while it is lost.
 import { signal } from "./html.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
@@ -19,7 +19,7 @@ export function on(name, listener) {
   return () => listeners.get(name).delete(listener);
 }
 
-/** Follow the fleet, and one device too where it is named. */
+/** Follow the fleet, and one device where it is named. */
 export function follow(node, device) {
   const wanted = node ? `?${new URLSearchParams(device ? { node, device } : { node })}` : "";
   if (wanted === query && source) return;
@@ -47,7 +47,7 @@ function deliver(name, data) {
   try {
     body = JSON.parse(data);
   } catch {
-    return; // cut off in the middle of a frame: the next one is whole
+    return; // the connection ended within a frame: the next frame is whole
   }
   if (name === "hello") {
     failures = 0;
@@ -57,7 +57,7 @@ function deliver(name, data) {
 }
 
 function retry() {
-  // EventSource gives up for good on an HTTP error, so every failure is treated the same way here
+  // EventSource does not retry after an HTTP error, so every failure is handled here in the same way
   source.close();
   source = null;
   failures += 1;

@@ -1,4 +1,4 @@
-// Which language the page speaks, and its words.
+// The language of the page and its texts.
 import { signal } from "./html.js";
 import { remember } from "./remember.js";
 
@@ -25,7 +25,7 @@ export async function choose(code) {
   await speak(code);
 }
 
-/** The text for `key`; {name} is replaced from `values`; `key_one` is taken where values.n is one. */
+/** The text for `key`; {name} is replaced from `values`; `key_one` is used where values.n is one. */
 export function t(key, values) {
   const table = words.value;
   const one = values && typeof values.n === "number" && plural.select(values.n) === "one" && table[`${key}_one`];
@@ -34,5 +34,5 @@ export function t(key, values) {
   return values ? text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "") : text;
 }
 
-/** Whether there are own words for `key`: codes from newer agents may have none yet. */
+/** Whether there is a text for `key`: a code of a newer agent may have none yet. */
 export const known = (key) => words.value[key] !== undefined;

@@ -1,4 +1,4 @@
-// The newest rows of one stream, bounded in time and number, in order of time whatever order they came in.
+// The newest rows of one stream, bounded in time and number, sorted by time.
 const MOST_ROWS = 20_000;
 
 export class LiveBuffer {
@@ -14,7 +14,7 @@ export class LiveBuffer {
     this.version = 0;
   }
 
-  /** Take rows {t: [ms], f: {field: [value]}, late: 0|1 or one a row}. Rows that are already here are taken once. */
+  /** Add rows {t: [ms], f: {field: [value]}, late: 0|1 or one per row}; a row that is here already is added once. */
   push(rows) {
     const { t } = rows;
     if (!t?.length) return;
@@ -30,7 +30,7 @@ export class LiveBuffer {
     this.version += 1;
   }
 
-  /** Take older rows, as far as they end before the first row that is here. */
+  /** Add older rows, up to the first row that is here. */
   prepend(rows) {
     const first = this.t.find((_, i) => !this.late[i]) ?? Infinity;
     const kept = rows.t.map((_, i) => i).filter((i) => rows.t[i] < first);
@@ -63,7 +63,7 @@ export class LiveBuffer {
     for (const column of Object.values(this.columns)) column.splice(0, drop);
   }
 
-  /** Aligned columns for a chart, with an empty row where rows are missing, and the spans that came late. */
+  /** Aligned columns for a chart, with an empty row where rows are missing, and the spans that arrived late. */
   aligned(names) {
     const x = [];
     const ys = names.map(() => []);
@@ -85,7 +85,7 @@ export class LiveBuffer {
     return { data: [x, ...ys], lateSpans };
   }
 
-  /** The middle distance of the newest rows, ms. */
+  /** The median distance of the newest rows, ms. */
   usual() {
     const from = Math.max(1, this.t.length - 200);
     const steps = [];
@@ -106,8 +106,8 @@ function number(x) {
 }
 
 /**
- * Where the right edge of a smooth chart stands: rows come in bursts, so the edge follows the data at the
- * pace of the clock, just far enough behind that it never runs out of rows while they keep coming.
+ * The right edge of a smooth chart. Rows arrive in bursts, so the edge follows the data at the pace of the
+ * clock, just far enough behind that it does not run out of rows while they keep arriving.
  */
 export class Playhead {
   constructor() {
@@ -121,7 +121,7 @@ export class Playhead {
   arrived(newest, at) {
     this.heard = at;
     if (this.end !== null && Math.abs(newest - this.end) > 5000) {
-      this.delays = []; // an outage or a stepped clock says nothing about the usual rhythm
+      this.delays = []; // an outage or a stepped clock is not the usual rhythm
       this.end = newest;
     } else if (this.end !== null && newest > this.end) {
       this.delays.push(at - this.end);
@@ -136,7 +136,7 @@ export class Playhead {
     const wanted = this.delays.length ? Math.max(...this.delays) + 40 : at - this.end;
     if (this.delay === null || Math.abs(wanted - this.delay) > 3000) this.delay = wanted;
     else {
-      // eased, so that the chart never jumps, and no faster than time goes, so that it never runs backwards
+      // eased, so that the chart never jumps; bounded, so that it never runs backwards
       this.delay += Math.min(step, (wanted - this.delay) * Math.min(1, step / 600));
     }
     return at - this.delay;

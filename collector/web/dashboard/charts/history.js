@@ -1,4 +1,4 @@
-// One signal over time as the collector keeps it: mean line, min-max band, holes, back-filled points, reasons.
+// The history of one signal: mean line, min-max band, holes, back-filled points, reasons.
 import uPlot from "../vendor/uplot.js";
 import { serverNow } from "../fleet-state.js";
 import { count, unit as unitText, utc, value, when } from "../format.js";
@@ -8,12 +8,12 @@ import { axes, hatch, NARROW, PADDING, palette, redrawn, rug, steps, threshold }
 import { shape } from "./series.js";
 
 const LEAST_PX = 200;
-const FLAT_PX = 180; // lower charts have their name above them, and room for a unit only
+const FLAT_PX = 180; // a lower chart has its name above it, and room for a unit only
 const widthOf = (box) => Math.max(LEAST_PX, box.clientWidth);
 
 /**
- * @param answer series answer of the API, or null while it is on its way; `banded` where min and max are a band
- *               that was told with each value, not what a bucket spans
+ * @param answer series answer of the API, or null while it is loading; `banded` where min and max are a band
+ *               that came with each value, not the span of a bucket
  * @param field  its declaration: unit, dec, alarm
  * @param raised whether a yes is an alarm
  * @param onZoom called with (fromMs, toMs) after a drag across the chart
@@ -24,9 +24,9 @@ export function HistoryChart({ answer, name, field = {}, raised = false, height,
   const latest = useRef({});
   const dragged = useRef(false);
   const make = () => {
-    if (dragged.current) return; // what is selected would be gone: drawn anew when the button is let go
+    if (dragged.current) return; // the selection would be lost: draw when the button is released
     chart.current?.destroy();
-    if (!box.current) return; // asked for the frame before the view was left
+    if (!box.current) return; // the view was left before this frame
     chart.current = answer && draw(box.current, answer, { name, field, raised, height, latest: latest.current });
   };
   latest.current = { onZoom, onReset, make };
@@ -147,7 +147,7 @@ function draw(box, answer, { name, field, raised, height, latest }) {
     },
   };
   Object.assign(box.dataset, { from: String(answer.from), to: String(answer.to) });
-  box.dataset.late = String(data.late.filter((y) => y !== null).length); // what is drawn, for those who cannot see it
+  box.dataset.late = String(data.late.filter((y) => y !== null).length); // what is drawn, for tests and screen readers
   box.dataset.voids = String(data.voids.length);
   box.dataset.gaps = String(answer.gaps.length);
   return new uPlot(options, [data.x, data.max, data.min, data.mean, data.late], box);

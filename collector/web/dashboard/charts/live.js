@@ -1,4 +1,4 @@
-// A chart that runs: newest rows of a stream, drawn smoothly at most 30 times a second and only while seen.
+// A running chart: the newest rows of a stream, drawn at most 30 times a second and only while visible.
 import uPlot from "../vendor/uplot.js";
 import { span } from "../format.js";
 import { html, useEffect, useRef } from "../html.js";
@@ -6,7 +6,7 @@ import { t } from "../text.js";
 import { axes, hatch, NARROW, PADDING, palette, rug, steps, threshold } from "./paint.js";
 
 const FRAME_MS = 33;
-const CALM_MS = 1000; // for readers who asked for less motion
+const CALM_MS = 1000; // for readers who prefer less motion
 const STALL_MS = 3000;
 
 /**
@@ -15,7 +15,7 @@ const STALL_MS = 3000;
  * @param fields   names to draw, in order
  * @param meta     name -> declaration
  * @param colourOf name -> palette key s1..s8
- * @param name     what the axis shows, with its unit
+ * @param name     the axis label, with its unit
  */
 export function LiveChart({ buffer, playhead, fields, meta, colourOf, name, height, paused, onTick }) {
   const box = useRef(null);
@@ -173,7 +173,7 @@ class Runner {
     if (this.overlay.textContent !== text) this.overlay.textContent = text;
   }
 
-  /** Grow at once, shrink only when the data fill less than 60 %: an axis that breathes cannot be read. */
+  /** Grow at once, shrink only when the data fill less than 60 %: an axis that keeps changing is unreadable. */
   steady(low, high, limit) {
     if (low === null || high === null || !Number.isFinite(low)) return this.range ?? [0, 1];
     if (limit !== null) {

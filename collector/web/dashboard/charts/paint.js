@@ -1,8 +1,8 @@
-// Colours, axes and marks that every chart shares; a canvas cannot read CSS variables by itself.
+// Colours, axes and marks of all charts; a canvas cannot read CSS variables by itself.
 import uPlot from "../vendor/uplot.js";
 import { clockTime, day, value } from "../format.js";
 
-/** Resolve CSS colours such as `var(--s1)` in the theme that holds at `element`. */
+/** Resolve CSS colours such as `var(--s1)` in the theme of `element`. */
 export function colours(element, names) {
   const probe = document.createElement("i");
   probe.hidden = true;
@@ -16,7 +16,7 @@ export function colours(element, names) {
   return found;
 }
 
-/** Counts and yes/no jump; a slope between them would show values that never were. */
+/** Steps for counts and yes/no: a slope would show values that never existed. */
 export const steps = (field) =>
   field?.t === "i64" || field?.t === "bool" ? { paths: uPlot.paths.stepped({ align: 1 }) } : {};
 
@@ -40,7 +40,7 @@ export const palette = (element) =>
     ...Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8].map((n) => [`s${n}`, `var(--s${n})`])),
   });
 
-/** Draw again when the element has another size that does not `fit`, or the theme another name; returns the end. */
+/** Draw again when the element's size no longer `fit`s or the theme changes; returns the function that ends it. */
 export function redrawn(element, draw, fits = () => false) {
   const again = () => requestAnimationFrame(draw);
   const resized = new ResizeObserver(() => fits() || again());
@@ -89,19 +89,19 @@ export function axes(paint, name, { flat = false, narrow = false, words = null, 
   ];
 }
 
-/** How many tell neighbours apart that are `step` from each other; undefined where four digits do. */
+/** How many digits distinguish neighbours at a distance of `step`; undefined where four are enough. */
 function decimals(step) {
   for (let n = 0; n <= 6; n += 1) if (Math.abs(step * 10 ** n - Math.round(step * 10 ** n)) < 1e-6) return n;
   return undefined;
 }
 
-/** Room for the last time label, and none wasted on a phone. */
+/** Room for the last time label, and not more on a phone. */
 export const PADDING = [8, 26, 0, 0];
 export const NARROW = 520;
 
 const LETTER_PX = 6.2;
 const SECOND = 1000;
-const NARROW_PX = 44; // from one time to the next where these are hours and minutes
+const NARROW_PX = 44; // between two times that are hours and minutes
 const DAY_MS = 86_400_000;
 
 function label(ms, step) {
@@ -110,7 +110,7 @@ function label(ms, step) {
   return clockTime(ms, step < 60 * SECOND);
 }
 
-/** Hatch `[from, to]` so that a hole reads as a hole in any colour vision, and write the reason where it fits. */
+/** Hatch `[from, to]`, which is visible in any colour vision, and write the reason where it fits. */
 export function hatch(u, from, to, { fill, line, text = "", ink, slope = 1 }) {
   const { left, top, width, height } = u.bbox;
   const ratio = devicePixelRatio;
@@ -143,16 +143,16 @@ const SHORTEST = 10;
 
 function write(ctx, text, x, y, room, ink) {
   ctx.font = `${11 * devicePixelRatio}px ${FONT.slice(5)}`;
-  ctx.textAlign = "left"; // uPlot leaves its own behind
+  ctx.textAlign = "left"; // uPlot leaves its own setting
   ctx.textBaseline = "alphabetic";
   let shown = text;
   while (shown.length > 1 && ctx.measureText(shown).width > room) shown = `${shown.slice(0, -2).trimEnd()}…`;
-  if (shown !== text && shown.length < SHORTEST) return; // a stump says nothing: the legend tells the hatching
+  if (shown !== text && shown.length < SHORTEST) return; // a stump is unreadable: the legend explains the hatching
   ctx.fillStyle = ink;
   ctx.fillText(shown, x, y);
 }
 
-/** A strip along the bottom: these points came late. */
+/** A strip along the bottom for points that arrived late. */
 export function rug(u, spans, colour) {
   const { left, top, width, height } = u.bbox;
   const ratio = devicePixelRatio;

@@ -1,10 +1,10 @@
-// From the collector's buckets to what a chart draws: runs of late points, holes, and a line that spans neither.
-const HOLE = 3; // empty buckets in a row, in units of the usual distance, that make a hole
+// Turns the collector's buckets into what a chart draws: runs of late points, holes, and the line between.
+const HOLE = 3; // usual distances without a point that make a hole
 const SHORTEST_HOLE_MS = 1000;
 
 /**
  * @param answer series answer of the API: t[], mean[], min[], max[], n[], late[], gaps[[a, b, why]], from, to
- * @param nowMs the collector's clock: nothing can be missing after it
+ * @param nowMs the collector's clock: data after it cannot be missing
  */
 export function shape(answer, nowMs) {
   const filled = [];
@@ -39,7 +39,7 @@ export function shape(answer, nowMs) {
   return { ...columns, voids: voids.flatMap((span) => without(span, answer.gaps)), lateSpans, usual };
 }
 
-/** What of a hole is not declared: a reason is worth more than "no data". */
+/** The parts of a hole that are not declared: a reason is better than "no data". */
 function without([from, to], gaps) {
   let rest = [[from, to]];
   for (const [a, b] of gaps)
@@ -69,7 +69,7 @@ function extend(spans, from, to, limit) {
   else spans.push([from, to]);
 }
 
-/** The middle distance between neighbours: robust against holes. */
+/** The median distance between neighbours: holes do not change it. */
 function distance(times, filled) {
   const steps = [];
   for (let i = 1; i < filled.length; i += 1) steps.push(times[filled[i]] - times[filled[i - 1]]);

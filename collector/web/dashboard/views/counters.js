@@ -1,9 +1,9 @@
-// What a device and its models counted since their agent began: read, dropped, repaired.
+// Counters of a device and its models since their agent started: read, dropped, repaired.
 import { count } from "../format.js";
 import { html } from "../html.js";
 import { known, t } from "../text.js";
 
-/** @param models those that run on the device */
+/** @param models the models that run on the device */
 export function Counters({ device, models }) {
   const groups = [[device.id, device.counters], ...models.map((model) => [model.slot, model.counters])].filter(
     ([, counters]) => Object.keys(counters ?? {}).length,

@@ -1,4 +1,4 @@
-// One device: what it sees, what it sends now, what its models say, what was kept, what happened.
+// One device: picture, live values, model results, history, events.
 import { loaded, nodeSignal, order } from "../fleet-state.js";
 import { html, useState } from "../html.js";
 import { useNewest } from "../newest.js";
@@ -15,7 +15,7 @@ import { placesOf, Track } from "./track.js";
 import { Values } from "./values.js";
 
 const asItIs = (name) => name;
-const COUNTERS = new Set(["frame"]); // which frame a result is about: a number, but no quantity
+const COUNTERS = new Set(["frame"]); // the frame of a result: a number, but not a quantity
 
 export function DeviceView({ node, device }) {
   const known = order.value.includes(node) ? nodeSignal(node).value : null;
@@ -123,26 +123,26 @@ function Page({ node, device }) {
   `;
 }
 
-/** [[stream, {field: declaration}, stream declaration]] of all that are no pictures. */
+/** [[stream, {field: declaration}, stream declaration]] of all streams without pictures. */
 function signalStreams(device, slots) {
-  const told =
+  const kept =
     (stream) =>
     ([name]) =>
       !(slots.has(stream) && COUNTERS.has(name));
   return Object.entries(device.streams ?? {})
     .filter(([, stream]) => stream.kind !== "frame")
-    .map(([name, stream]) => [name, Object.fromEntries(Object.entries(stream.fields ?? {}).filter(told(name))), stream])
+    .map(([name, stream]) => [name, Object.fromEntries(Object.entries(stream.fields ?? {}).filter(kept(name))), stream])
     .filter(([, fields]) => Object.keys(fields).length);
 }
 
-/** The streams with numbers, and these alone. */
+/** The streams with numbers, and only their numbers. */
 function charted(streams) {
   return streams
     .map(([name, fields, stream]) => [name, numbers(fields), stream])
     .filter(([, fields]) => Object.keys(fields).length);
 }
 
-/** What a chart of the past can show of a stream: numbers, then yes and no. */
+/** The fields that the history can show: numbers, then yes and no. */
 function keepable([name, fields, stream]) {
   const switches = Object.entries(fields).filter(([, field]) => field.t === "bool");
   return [name, { ...numbers(fields), ...Object.fromEntries(switches) }, stream];

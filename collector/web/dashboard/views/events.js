@@ -1,4 +1,4 @@
-// What happened to a device, newest first: kept events, and new ones as they come.
+// Events of a device, newest first: stored ones, and new ones as they arrive.
 import { ApiError, devicePath, get } from "../api.js";
 import { value } from "../format.js";
 import { html, useEffect, useRef, useState } from "../html.js";
@@ -12,7 +12,7 @@ const MOST = 300;
 export function Events({ node, device }) {
   const [events, setEvents] = useState(null);
   const [error, setError] = useState("");
-  const [next, setNext] = useState(null); // how to ask for the page before
+  const [next, setNext] = useState(null); // the cursor of the next older page
   const room = useRef(PAGE);
   const load = async (before, signal) => {
     try {
@@ -31,13 +31,14 @@ export function Events({ node, device }) {
     const abort = new AbortController();
     load(null, abort.signal);
     const offEvent = on("event", (event) => {
-      const ours = event.device === device || (event.device === "_" && event.sev > 0); // what hits the node hits all
-      if (event.node !== node || !ours) return;
+      // an event of the node concerns all its devices
+      const shown = event.device === device || (event.device === "_" && event.sev > 0);
+      if (event.node !== node || !shown) return;
       setEvents((old) => {
         const all = unique([event, ...(old ?? [])]);
         if (all.length <= room.current) return all;
-        const kept = all.slice(0, room.current); // as many as were asked for: a busy device would fill the page
-        const { ts } = kept.at(-1); // those of the same millisecond come again, and are here once
+        const kept = all.slice(0, room.current); // at most what was asked for: a busy device would fill the page
+        const { ts } = kept.at(-1); // events of the same millisecond arrive again; keep each once
         setNext({ before: ts + 1, limit: PAGE + kept.filter((one) => one.ts === ts).length });
         return kept;
       });

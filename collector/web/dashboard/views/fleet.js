@@ -1,4 +1,4 @@
-// The fleet at a glance: totals that must add up, then every node, trouble first.
+// The fleet: totals that must add up, then every node, those with problems first.
 import { failure, loaded, nodeSignal, now, order, severity, totals } from "../fleet-state.js";
 import { bytes, count, percent, span, utc, value, when } from "../format.js";
 import { html, useState } from "../html.js";
@@ -213,7 +213,7 @@ function Cell({ name, children }) {
   `;
 }
 
-/** A broker publishes the words a node left with it at its connect: of `lost`, the last sign of life tells more. */
+/** Since when: for `lost`, whose status the node left at the broker when it connected, the last sign of life. */
 const since = (node) => (node.state === "lost" ? Math.max(node.since, node.last_seen) : node.since);
 
 function Since({ at }) {

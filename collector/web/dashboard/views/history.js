@@ -1,4 +1,4 @@
-// What the collector has kept of one signal, over a range that is chosen, dragged or stepped through.
+// The stored history of one signal, over a range that is chosen, dragged or stepped through.
 import { ApiError, devicePath, get } from "../api.js";
 import { HistoryChart } from "../charts/history.js";
 import { serverNow } from "../fleet-state.js";
@@ -14,11 +14,11 @@ const REFRESH_MS = { "5min": 3000, "1h": 15_000, "24h": 60_000 };
 const SHORTEST_MS = 1000;
 const SHORTEST_FOLLOWED_MS = 30_000;
 const LONGEST_MS = 31 * 24 * 60 * MIN;
-const SOON_MS = 700; // after late rows or a gap: they are what one waits for
+const SOON_MS = 700; // after late rows or a gap, which the reader waits for
 
 /**
- * {kind: "5min" | "1h" | "24h"} follows the clock, and does not begin before there was anything;
- * {kind: "custom", from, to} stands still.
+ * {kind: "5min" | "1h" | "24h"} follows the clock, and does not start before the first data;
+ * {kind: "custom", from, to} does not move.
  */
 export function bounds(range, first = 0) {
   if (range.kind === "custom") return [range.from, range.to];
@@ -205,8 +205,8 @@ function Legend({ answer }) {
 }
 
 /**
- * The series of a range, asked again while the range follows the clock, and soon after late rows arrived.
- * `others` are fields of the same stream, asked for the same span: `answers` has them after the first.
+ * The series of a range, fetched again while the range follows the clock, and soon after late rows arrived.
+ * `others` are fields of the same stream, fetched for the same span: `answers` has them after the first.
  */
 export function useSeries(node, device, stream, field, range, others = []) {
   const [state, setState] = useState({ answer: null, answers: [], error: "" });
@@ -229,7 +229,7 @@ export function useSeries(node, device, stream, field, range, others = []) {
     let first = 0;
     const begin = async () => {
       const to = Math.round(serverNow());
-      const params = { stream, field, from: to - SPANS["24h"], to, points: 200 }; // minutes, from summaries
+      const params = { stream, field, from: to - SPANS["24h"], to, points: 200 }; // one-minute summaries
       try {
         const answer = await get(`${devicePath(node, device)}/series`, { params, signal: abort.signal });
         first = answer.t.find((_, i) => answer.mean[i] !== null) ?? 0;
@@ -253,12 +253,12 @@ export function useSeries(node, device, stream, field, range, others = []) {
           })),
         );
         const [answer] = answers;
-        first ||= answer.t.find((_, i) => answer.mean[i] !== null) ?? 0; // it began after this page was opened
+        first ||= answer.t.find((_, i) => answer.mean[i] !== null) ?? 0; // the data start after this page was opened
         setState({ answer, answers, error: "" });
       } catch (failed) {
         if (failed.name === "AbortError") return;
         if (!(failed instanceof ApiError)) throw failed;
-        if (failed.status) setState((old) => ({ ...old, error: failed.message })); // unreachable: the banner says so
+        if (failed.status) setState((old) => ({ ...old, error: failed.message })); // unreachable: the banner shows it
       }
     };
     const key = `${node}/${device}/${stream}/${field}`;

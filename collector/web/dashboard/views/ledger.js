@@ -1,4 +1,4 @@
-// The proof: per node and outbox, what was taken must be stored, waiting, or declared lost with a reason.
+// The proof: per node and outbox, every taken message is stored, waiting, or declared lost with a reason.
 import { ApiError, get } from "../api.js";
 import { count, share, when } from "../format.js";
 import { html, useEffect, useState } from "../html.js";

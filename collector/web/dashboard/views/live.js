@@ -1,4 +1,4 @@
-// What a device sends now: its signals by quantity, running, with the newest values beside their names.
+// What a device sends now: a running chart per quantity, with the newest value beside each name.
 import { ApiError, devicePath, get } from "../api.js";
 import { LiveBuffer, Playhead } from "../charts/buffer.js";
 import { LiveChart } from "../charts/live.js";
@@ -10,20 +10,20 @@ import { decimalsOf, groupsOf, title } from "../quantities.js";
 import { on } from "../stream.js";
 import { t } from "../text.js";
 
-const MOST_LINES = 8; // there are as many colours
+const MOST_LINES = 8; // the number of colours
 const FIRST_LINES = 6;
 const SLOW_HZ = 5;
-const WAVE_HZ = 100; // a waveform: its single beats must be told apart
+const WAVE_HZ = 100; // a waveform: single beats must be distinguishable
 const SPAN_MS = { slow: 180_000, signal: 30_000, wave: 10_000 };
-const MOST_PREFILLED = 24; // signals whose last seconds are asked for
+const MOST_PREFILLED = 24; // signals whose last seconds are fetched
 
-/** What to show first: the fastest stream, for a picture of it tells what its newest number cannot. */
+/** What to show first: the fastest stream, because its newest number alone means little. */
 export function firstShown(streams) {
   const [stream, fields] = streams.reduce((best, one) => ((one[2].rate_hz ?? 0) > (best[2].rate_hz ?? 0) ? one : best));
   return { stream, group: groupsOf(fields)[0][0] };
 }
 
-/** @param shown {stream, group} on the chart; the first ones where these are not there */
+/** @param shown {stream, group} on the chart; the first ones where these do not exist */
 export function Live({ node, device, streams, word, shown, onShow, height }) {
   const [name, fields, stream] = streams.find(([one]) => one === shown.stream) ?? streams[0];
   return html`
@@ -137,7 +137,7 @@ function Running({ node, device, stream, fields, rate, streams, word, wanted, on
 
 const first = (streams, name) => firstShown(streams.filter(([one]) => one === name));
 
-/** The rows of one stream into a bounded buffer, for as long as the component is there. */
+/** Gathers the rows of one stream in a bounded buffer while the component is mounted. */
 function useFeed(node, device, stream, rate, fields) {
   const feed = useMemo(
     () => ({
@@ -161,7 +161,7 @@ function useFeed(node, device, stream, rate, fields) {
       if (!rows.late) feed.playhead.arrived(rows.t.at(-1), performance.now());
     });
     const offLive = on("live", (live) => {
-      // newest values, 1 Hz: all there is where raw rows stay on the machine
+      // newest values at 1 Hz: the only data where raw rows stay on the machine
       if (!mine(live) || feed.batches) return;
       feed.buffer.push({
         t: [live.ts],
@@ -184,7 +184,7 @@ function spanOf(rate) {
   return rate < WAVE_HZ ? SPAN_MS.signal : SPAN_MS.wave;
 }
 
-/** The last rows as the collector keeps them, so that a chart does not begin empty; null where there are none. */
+/** The last stored rows, so that a chart does not start empty; null without rows. */
 async function recent(node, device, stream, fields, windowMs, signal) {
   const to = Math.round(serverNow());
   const params = { stream, from: to - windowMs, to, points: 1200 };
@@ -199,7 +199,7 @@ async function recent(node, device, stream, fields, windowMs, signal) {
       f: Object.fromEntries(fields.map((field, k) => [field, kept.map((i) => answers[k].mean[i])])),
     };
   } catch (error) {
-    if (error instanceof ApiError || error.name === "AbortError") return null; // it fills as rows come
+    if (error instanceof ApiError || error.name === "AbortError") return null; // it fills as rows arrive
     throw error;
   }
 }

@@ -1,4 +1,4 @@
-// What arrived and could not be read: nothing is dropped in silence.
+// Messages that arrived and could not be read, with the reason.
 import { ApiError, get } from "../api.js";
 import { bytes, count } from "../format.js";
 import { html, useEffect, useState } from "../html.js";

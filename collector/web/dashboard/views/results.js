@@ -1,4 +1,4 @@
-// What a model says about a device: its verdict, its newest values, and what matters of them over time.
+// A model's results for a device: its verdict, its newest values, and the main ones over time.
 import { HistoryChart } from "../charts/history.js";
 import { unit as unitText, value } from "../format.js";
 import { html } from "../html.js";
@@ -7,7 +7,7 @@ import { isNumber } from "../quantities.js";
 import { t } from "../text.js";
 import { useSeries } from "./history.js";
 
-const ASIDE = new Set(["alarm", "label", "frame"]); // told by the verdict, or no quantity
+const ASIDE = new Set(["alarm", "label", "frame"]); // shown by the verdict, or not a quantity
 const HEIGHT = { number: 150, switch: 90 };
 
 export function Results({ node, device, model, fields, newest, range, onRange }) {
@@ -59,7 +59,7 @@ export function Results({ node, device, model, fields, newest, range, onRange })
 
 function Newest({ values, fields, band }) {
   const names = Object.keys(fields).filter(
-    (name) => !ASIDE.has(name) && !(band && (name === band.low || name === band.high)) && tells(name, values),
+    (name) => !ASIDE.has(name) && !(band && (name === band.low || name === band.high)) && matters(name, values),
   );
   if (!names.length) return null;
   return html`
@@ -85,13 +85,13 @@ function Newest({ values, fields, band }) {
   `;
 }
 
-/** The worst part tells nothing while it has no points at all. */
-const tells = (name, values) => !(name.startsWith("part") && values.part_score === 0);
+/** Whether the worst part is shown: not while it has no points. */
+const matters = (name, values) => !(name.startsWith("part") && values.part_score === 0);
 
-/** A whole number of points is shown as one, whatever decimals travel. */
+/** A whole number of points is shown without decimals. */
 const shown = (newest, field) => value(newest, Number.isInteger(newest) && !field.unit ? 0 : field.dec);
 
-/** {main, low, high} where a number comes with the band it lies in: `energy`, `energy_low`, `energy_high`. */
+/** {main, low, high} where a number has a band: `energy`, `energy_low`, `energy_high`. */
 function bandOf(fields) {
   const low = Object.keys(fields).find((name) => name.endsWith("_low"));
   const stem = low?.slice(0, -"_low".length);
@@ -103,7 +103,7 @@ function bandOf(fields) {
 
 function chartOf(fields, band) {
   if (band) return band.main;
-  if (fields.label && fields.alarm) return "alarm"; // the share of whatever class is best says little
+  if (fields.label && fields.alarm) return "alarm"; // the share of the best class means little
   if (fields.score) return "score";
   return Object.keys(fields).find((name) => isNumber(fields[name]) && name !== "infer_ms" && name !== "frame");
 }
@@ -122,7 +122,7 @@ function BandChart({ node, device, stream, field, meta, band, range, onRange }) 
   `;
 }
 
-/** The series with its band in the place of what a bucket spans: rows of one stream have the same times. */
+/** The series with its band as min and max: rows of one stream have the same times. */
 function within(answer, low, high) {
   const at = (other) => {
     const means = new Map(other.t.map((time, i) => [time, other.mean[i]]));

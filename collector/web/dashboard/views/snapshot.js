@@ -1,4 +1,4 @@
-// The newest picture with what the model saw in that very picture, or the picture alone.
+// The newest picture with the model's boxes of that same picture, or the picture alone.
 import { ApiError, devicePath, get } from "../api.js";
 import { value, when } from "../format.js";
 import { html, useEffect, useRef, useState } from "../html.js";
@@ -100,7 +100,7 @@ export function Snapshot({ node, device, stream }) {
   `;
 }
 
-/** What of the picture was made unrecognisable on the spot; nothing where the agent does not say. */
+/** What was made unrecognisable at the device; nothing where the agent does not report it. */
 function Hidden({ snap }) {
   const { blur, faces = 0, plates = 0, why } = snap;
   if (!blur) return null;
@@ -135,7 +135,7 @@ function tally(boxes) {
   return [...counts];
 }
 
-/** Bring pictures one at a time, newest first; boxes are given only with the picture they were found in. */
+/** Fetch pictures one at a time, newest first; boxes are shown only on the picture they belong to. */
 function follow(node, device, stream, show) {
   const abort = new AbortController();
   const base = `${devicePath(node, device)}/snapshot/${encodeURIComponent(stream)}`;
@@ -167,7 +167,7 @@ function follow(node, device, stream, show) {
     (snap) => snap.node === node && snap.device === device && snap.stream === stream && want(snap),
   );
   get(base, { signal: abort.signal }).then(
-    (snap) => wanted ?? (snap.img && want(snap)), // none yet: wait for the first
+    (snap) => wanted ?? (snap.img && want(snap)), // no picture yet: wait for the first
     (error) => {
       if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error;
     },
@@ -178,7 +178,7 @@ function follow(node, device, stream, show) {
   };
 }
 
-/** The picture with this hash, or null where the collector holds a newer one by now: its news is under way. */
+/** The picture with this hash, or null where the collector has a newer one: its event is in flight. */
 async function picture(path, sha256, signal) {
   try {
     const reply = await fetch(`api/v1/${path}?sha256=${sha256}`, { signal });
@@ -186,7 +186,7 @@ async function picture(path, sha256, signal) {
     return await createImageBitmap(await reply.blob());
   } catch (error) {
     const expected = error instanceof TypeError || ["AbortError", "InvalidStateError"].includes(error.name);
-    if (expected) return null; // offline, the view was left, or no picture at all
+    if (expected) return null; // offline, the view was left, or no picture exists
     throw error;
   }
 }
@@ -199,7 +199,7 @@ function paint(canvas, snap, picture) {
   ctx.drawImage(picture, 0, 0, canvas.width, canvas.height);
   picture.close();
   const shown = canvas.clientWidth || canvas.parentElement.clientWidth || canvas.width;
-  const size = Math.round((canvas.width / shown) * Math.max(10, Math.min(15, shown / 44))); // as large on a phone
+  const size = Math.round((canvas.width / shown) * Math.max(10, Math.min(15, shown / 44))); // the same size on a phone
   ctx.font = `600 ${size}px system-ui, "Noto Sans CJK KR", sans-serif`;
   ctx.lineWidth = (canvas.width / shown) * 1.8;
   ctx.textBaseline = "middle";
@@ -213,10 +213,10 @@ function paint(canvas, snap, picture) {
     ctx.strokeRect(x, y, w, h);
   }
   const taken = [];
-  for (const box of boxes) label(ctx, box, size, taken); // the surest comes first, and gets its place
+  for (const box of boxes) label(ctx, box, size, taken); // the highest score comes first and gets its place
 }
 
-/** The words of a box above it, below it or in it, where no other words are; else none, its colour tells enough. */
+/** Label a box above, below or inside it, where there is room; without room its colour has to do. */
 function label(ctx, { x, y, h, text, hue }, size, taken) {
   const { width, height } = ctx.canvas;
   const [w, line] = [ctx.measureText(text).width + size * 0.7, size * 1.5];

@@ -1,4 +1,4 @@
-// Where the collector asks for a token: given once, kept by the server in a cookie that scripts cannot read.
+// Asks for the token once; the server then sets a cookie that scripts cannot read.
 import { html, useState } from "../html.js";
 import { t } from "../text.js";
 
@@ -9,7 +9,8 @@ export function TokenView() {
     const token = new FormData(event.currentTarget).get("token").trim();
     const reply = await fetch("api/v1/health", { headers: { authorization: `Bearer ${token}` } }).catch(() => null);
     if (reply?.ok)
-      location.replace(`./?token=${encodeURIComponent(token)}`); // answers with the cookie and without the token
+      // the answer sets the cookie and redirects without the token
+      location.replace(`./?token=${encodeURIComponent(token)}`);
     else setWrong(true);
   };
   return html`

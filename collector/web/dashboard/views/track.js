@@ -1,4 +1,4 @@
-// Where a device has been: its places over the chosen range, drawn to scale, with no map from elsewhere.
+// A device's places over the chosen range, drawn to scale, without a map of another server.
 import { palette, redrawn } from "../charts/paint.js";
 import { value } from "../format.js";
 import { html, useEffect, useLayoutEffect, useRef } from "../html.js";
@@ -8,10 +8,10 @@ import { useSeries } from "./history.js";
 const HEIGHT = 280;
 const MARGIN = 22;
 const METRES_A_DEGREE = 111_320; // of latitude
-const LEAST_M = 10; // a device that stands still is a point, not its noise
-const JUMP = 20; // usual distances in time without a place: not one line
+const LEAST_M = 10; // a device that does not move is shown as a point, not as its noise
+const JUMP = 20; // a longer time without a place, in usual steps, interrupts the line
 
-/** {stream, x, y, globe} of the first stream that tells places, on the globe or in metres; else null. */
+/** {stream, x, y, globe} of the first stream with places, on the globe or in metres; else null. */
 export function placesOf(streams) {
   for (const [stream, fields] of streams) {
     if (fields.latitude && fields.longitude) return { stream, x: "longitude", y: "latitude", globe: true };
@@ -48,7 +48,7 @@ export function Track({ node, device, places, range }) {
 
 const metres = (m) => (m < 1000 ? `${value(m, 0)} m` : `${value(m / 1000, 2)} km`);
 
-/** Metres east and north of the middle, in order of time; `gap` where the line is not drawn to a point. */
+/** Metres east and north of the middle, in order of time; `gap` where no line leads to a point. */
 function pathOf(x, y, globe) {
   const norths = new Map(y.t.map((at, i) => [at, y.mean[i]]));
   const both = x.t
@@ -104,7 +104,7 @@ function paint(canvas, path) {
   bar(ctx, scale, height, colours.muted);
 }
 
-/** The lowest and highest, at least so far apart that noise does not fill the picture. */
+/** The lowest and highest, with a minimum distance so that noise does not fill the picture. */
 function ends(all) {
   const [low, high] = [all.reduce((a, b) => Math.min(a, b)), all.reduce((a, b) => Math.max(a, b))];
   const more = Math.max(0, LEAST_M - (high - low)) / 2;

@@ -1,4 +1,4 @@
-// The newest value of every field that can be read as a number or a word; a number brings its chart.
+// The newest value of every field that is readable as a number or a word; a number links to its chart.
 import { unit as unitText, value } from "../format.js";
 import { html, useState } from "../html.js";
 import { decimalsOf, groupOf, isNumber } from "../quantities.js";
@@ -21,7 +21,7 @@ export function Values({ streams, newest, shown, onShow }) {
       .map(([name, field]) => ({ stream, name, field })),
   );
   const groups = new Set(cells.map(({ stream, name, field }) => `${stream}/${groupOf(name, field)}`));
-  if (groups.size < 2 && cells.every(({ field }) => isNumber(field))) return null; // the chart says it all
+  if (groups.size < 2 && cells.every(({ field }) => isNumber(field))) return null; // the chart shows all of it
   const named = new Set(cells.map(({ stream }) => stream)).size > 1;
   const first = all ? cells : cells.slice(0, FIRST);
   return html`
@@ -78,7 +78,7 @@ function Cell({ label, dec, field, newest, chosen, onShow }) {
   `;
 }
 
-/** A long name breaks after its underscores rather than anywhere. */
+/** A long name breaks after its underscores. */
 const breakable = (name) =>
   name.split("_").flatMap((part, i) =>
     i

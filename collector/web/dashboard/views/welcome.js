@@ -1,4 +1,4 @@
-// What a newcomer sees while no node has ever reported.
+// The first page, while no node has ever reported.
 import { get } from "../api.js";
 import { html, useEffect, useState } from "../html.js";
 import { State } from "../parts.js";
@@ -15,7 +15,7 @@ const EVERY_MS = 5000;
 export function Welcome() {
   const [health, setHealth] = useState(null);
   useEffect(() => {
-    const ask = () => get("health").then(setHealth, () => setHealth(null)); // shown where it can be had, no more
+    const ask = () => get("health").then(setHealth, () => setHealth(null)); // shown where it can be fetched
     ask();
     const timer = setInterval(ask, EVERY_MS);
     return () => clearInterval(timer);
