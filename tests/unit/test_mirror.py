@@ -42,7 +42,6 @@ COVERED_BY = {
     "collector.store.marks": "tests/unit/collector/store/test_store.py",
     "collector.store.reader": "tests/unit/collector/store/test_store.py",
     "collector.web.access": "tests/unit/collector/web/test_api.py",
-    "collector.web.assets": "tests/unit/collector/web/test_api.py",
 }
 
 
