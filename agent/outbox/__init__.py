@@ -1,4 +1,4 @@
-"""The outbox: numbered messages on disk until the collector acknowledges them."""
+"""The outbox: keeps numbered messages on disk until the collector acknowledges them."""
 
 from agent.outbox.message import Message
 from agent.outbox.outbox import Outbox, OutboxSettings, OutboxStats, keep_committing

@@ -1,4 +1,4 @@
-"""Numbered messages in memory on their way to disk, and the account of those that never get there."""
+"""Buffer: numbers messages, holds them until they are written, and counts the ones that are dropped."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import deque
 import msgspec
 
 from agent.clock_sync import machine_boot
-from agent.outbox.gaps import GAP, Losses, Why
+from agent.outbox.gaps import GAP, GapReason, Gaps
 from agent.outbox.message import Message
-from agent.outbox.row_counter import Tally
+from agent.outbox.row_counter import RowCounter
 from agent.outbox.segment import KINDS, TAIL_AT, UNSYNCED, Blob, Kind, blob
 from wire.clock import NS_PER_MS, Clock
 from wire.custody import CUSTODY
@@ -19,27 +19,27 @@ from wire.topics import NODE_ITSELF
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 2_097_152  # while the disk takes nothing, or too little
+MAX_BYTES = 2_097_152  # limit while the disk takes nothing or too little
 _MAX_TAIL = 255
 _STATEMENT = f"{NODE_ITSELF}/{CUSTODY}{{".encode()
 
 
 class Buffer:
-    """Gives the numbers: one counter over data and events. Not thread-safe: the outbox's lock guards it.
+    """Gives each message its number from one counter over data and events. Guarded by the outbox's lock.
 
-    Beyond `MAX_BYTES` the oldest go. Of events it holds `max_events` bytes, at most half a segment: so a gap
-    event is never more than one new segment behind what it has to be ahead of.
+    Beyond `MAX_BYTES` the oldest messages are dropped. Events may take `max_events` bytes, at most half a
+    segment: so a gap event needs at most one new segment before the numbers it declares are overwritten.
     """
 
     def __init__(self, ep: str, head: int, max_events: int, clock: Clock) -> None:
         self.ep = ep
         self.head = head
         self.boot = machine_boot()
-        self.losses = Losses()
+        self.gaps = Gaps()
         self.dropped = dict.fromkeys(KINDS, 0)
         self.dropped_rows = dict.fromkeys(KINDS, 0)
-        self.drops: dict[str, dict[str, tuple[int, int]]] = {}  # since the start: kind, why, messages, rows
-        self.tally = Tally(head + 1)
+        self.drops: dict[str, dict[str, tuple[int, int]]] = {}  # by kind and reason: messages, rows
+        self.row_counter = RowCounter(head + 1)
         self._max_events = max_events
         self._clock = clock
         self._waiting: dict[Kind, deque[Blob]] = {kind: deque() for kind in KINDS}
@@ -48,25 +48,25 @@ class Buffer:
         self._encode = msgspec.json.Encoder().encode
 
     def __len__(self) -> int:
-        """How many messages wait, those being written left out."""
+        """The number of waiting messages, not counting those being written."""
         return len(self._waiting["data"]) + len(self._waiting["event"])
 
     @property
-    def floor(self) -> int:
-        """The highest seq up to which everything is on disk or declared lost there."""
+    def settled(self) -> int:
+        """The highest seq up to which every message is on disk or declared lost there."""
         lowest = [waiting[0].seq for waiting in self._waiting.values() if waiting]
         lowest += [group[0].seq for _, group in self._writing[:1]]
-        lost = self.losses.lowest()
+        lost = self.gaps.lowest()
         return min([*lowest, self.head + 1, *([] if lost is None else [lost])]) - 1
 
     def add(self, message: Message) -> int:
-        """Number, stamp and encode a message; what cannot be encoded or sent is lost and counted."""
+        """Number, stamp and encode a message. A message that cannot be encoded or sent is counted as lost."""
         body = message.body
         seq = self.head = body.seq = self.head + 1
         body.ep = self.ep
         now_ns = self._clock.now_ns()
         stream = f"{message.cls}/{message.device}/{message.name}"
-        body.no = self.tally.add(seq, stream, message.rows, now_ns)
+        body.no = self.row_counter.add(seq, stream, message.rows, now_ns)
         tail = f"{message.device}/{message.name}".encode("ascii", "replace")
         try:
             raw = self._encode(body)
@@ -75,7 +75,9 @@ class Buffer:
             self.lose(message.cls, seq, message.rows, "unencodable")
             return seq
         if len(raw) > MAX_BODY or len(tail) > _MAX_TAIL:
-            log.warning("%s: %d bytes are too much, declared lost", tail.decode()[:_MAX_TAIL], len(raw))
+            log.warning(
+                "%s: %d bytes are too many: the message is declared lost", tail.decode()[:_MAX_TAIL], len(raw)
+            )
             self.lose(message.cls, seq, message.rows, "too-large")
             return seq
         packed = blob(
@@ -92,8 +94,8 @@ class Buffer:
         self._bytes[message.cls] += packed.size
         return seq
 
-    def shed(self, why: Why) -> None:
-        """Keep to the limits: the oldest data go first, then events, statements of custody last of them."""
+    def shed(self, why: GapReason) -> None:
+        """Drop messages beyond the limits: the oldest data first, then events, custody statements last."""
         size = self._bytes
         while (too_many := size["event"] > self._max_events) or size["event"] + size["data"] > MAX_BYTES:
             kind: Kind = "event" if too_many or not self._waiting["data"] else "data"
@@ -104,15 +106,15 @@ class Buffer:
             packed = waiting[at]
             del waiting[at]
             self._bytes[kind] -= packed.size
-            self.losses.unsaid(packed.seq)
+            self.gaps.dropped(packed.seq)
             self.lose(kind, packed.seq, packed.rows, why)
 
-    def lose(self, kind: Kind, seq: int, rows: int, why: Why) -> None:
-        """Count a message as dropped; a gap event will say so."""
-        self.losses.add(why, [(seq, seq)])
+    def lose(self, kind: Kind, seq: int, rows: int, why: GapReason) -> None:
+        """Count a message as dropped; a gap event will declare it."""
+        self.gaps.add(why, [(seq, seq)])
         self.count_dropped(kind, why, 1, rows)
 
-    def count_dropped(self, kind: Kind, why: Why, messages: int, rows: int) -> None:
+    def count_dropped(self, kind: Kind, why: GapReason, messages: int, rows: int) -> None:
         """Count messages that are declared lost."""
         self.dropped[kind] += messages
         self.dropped_rows[kind] += rows
@@ -121,27 +123,27 @@ class Buffer:
         reasons[why] = (before[0] + messages, before[1] + rows)
 
     def declare(self) -> None:
-        """Turn what is lost into gap events; they wait like any message."""
-        if self.losses:
-            for event in self.losses.events(self._clock.now_ms()):
+        """Make gap events for the lost numbers; they wait like any message."""
+        if self.gaps:
+            for event in self.gaps.events(self._clock.now_ms()):
                 self.add(Message("event", NODE_ITSELF, GAP, event))
-                self.losses.said(event)
+                self.gaps.numbered(event)
 
     def next(self, *, events_first: bool) -> Kind | None:
-        """The kind that is written next: that of the lowest number, or events where they come first."""
+        """The kind to write next: the kind with the lowest number, or events with `events_first`."""
         if events_first and self._waiting["event"]:
             return "event"
         return min(((first, kind) for kind, first in self._firsts()), default=(0, None))[1]
 
-    def wants(self, kind: Kind) -> tuple[int, int, int]:
-        """The lowest number that waits in either kind, the size of the first of this kind, and of all."""
+    def first_waiting(self, kind: Kind) -> tuple[int, int, int]:
+        """The lowest waiting number of both kinds, the size of the first message of `kind`, and of all."""
         lowest = min(first for _, first in self._firsts())
         return lowest, self._waiting[kind][0].size, self._bytes[kind]
 
     def pop(self, rooms: dict[Kind, int], *, events_first: bool) -> list[tuple[Kind, list[Blob]]]:
-        """The next runs to write, in the order of their numbers, up to the first that finds no room.
+        """The next runs to write, in the order of their numbers, up to the first that has no room.
 
-        Only with `events_first` events go on past data without room. End it with `written` or `put_back`.
+        With `events_first` events may pass data that have no room. Call `written` or `put_back` afterwards.
         """
         rooms, runs = dict(rooms), []
         while firsts := sorted((first, kind) for kind, first in self._firsts() if kind in rooms):
@@ -161,12 +163,12 @@ class Buffer:
         return runs
 
     def written(self) -> None:
-        """The runs are on disk, and with them what their gap events declare."""
-        self.losses.written(packed.seq for _, group in self._writing for packed in group)
+        """Note that the runs are on disk, and with them their gap events."""
+        self.gaps.written(packed.seq for _, group in self._writing for packed in group)
         self._writing = []
 
     def put_back(self) -> None:
-        """The runs could not be written and wait again."""
+        """Let the runs wait again: they could not be written."""
         for kind, group in reversed(self._writing):
             self._waiting[kind].extendleft(reversed(group))
             self._bytes[kind] += sum(packed.size for packed in group)

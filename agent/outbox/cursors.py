@@ -1,4 +1,4 @@
-"""What is unread of a journal: the newest stretch, and before it those that it overtook."""
+"""Read cursors of the outbox: which records of one kind are unread, newest and overtaken."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from agent.outbox.segment import PAGE, Segment
 
-MAX_SPANS = 8  # each is a hole in the numbers a collector has, for as long as it is not drained
+MAX_CURSORS = 8  # each cursor leaves a hole in the numbers a collector has, until it is drained
 _OPEN = 1 << 62
 
 
 @dataclass(slots=True, eq=False)
-class Span:
-    """From a place in one generation to one in the same or a later one; `passed` records lie before it.
+class ReadCursor:
+    """A stretch of unread records: from a place in one segment to a place in the same or a later segment.
 
-    `at` is 0 until reading has come to that generation: it begins where the segment's own `low` says.
+    `passed` is the number of records before `at`. `at` is 0 until reading enters that segment; it then
+    starts at the segment's `low`.
     """
 
     generation: int = 0
@@ -26,62 +27,62 @@ class Span:
     to_at: int = _OPEN
 
 
-class Spans:
-    """In the order of their records, the newest last and without an end. The outbox's lock guards it."""
+class ReadCursors:
+    """The cursors in the order of their records; the newest is last and has no end. Guarded by the lock."""
 
     def __init__(self, segments: list[Segment]) -> None:
-        self._segments = segments  # the journal's own list: what is not in it any more is passed over
-        self._spans = [Span()]
+        self._segments = segments  # the reader's own list: a segment that left it is skipped
+        self._cursors = [ReadCursor()]
 
-    def __iter__(self) -> Iterator[Span]:
-        return iter(self._spans)
+    def __iter__(self) -> Iterator[ReadCursor]:
+        return iter(self._cursors)
 
     @property
-    def newest(self) -> Span:
-        """What is committed from the last split on."""
-        return self._spans[-1]
+    def newest(self) -> ReadCursor:
+        """The cursor over everything committed since the last split."""
+        return self._cursors[-1]
 
-    def oldest_overtaken(self) -> Span | None:
-        """The first of the backlog; those that are read are forgotten."""
-        while len(self._spans) > 1:
-            if self.place(self._spans[0]):
-                return self._spans[0]
-            del self._spans[0]
+    def oldest_overtaken(self) -> ReadCursor | None:
+        """The first cursor of the backlog; cursors that were read to their end are removed."""
+        while len(self._cursors) > 1:
+            if self.place(self._cursors[0]):
+                return self._cursors[0]
+            del self._cursors[0]
         return None
 
-    def place(self, span: Span) -> tuple[Segment, int, int] | None:
-        """Where to read on: segment, offset, end; None where nothing is now."""
+    def place(self, cursor: ReadCursor) -> tuple[Segment, int, int] | None:
+        """Where to continue: segment, offset, end; None if nothing can be read now."""
         while True:
-            at = self._index(span.generation)
-            if at == len(self._segments) or self._segments[at].generation > span.to_generation:
+            at = self._index(cursor.generation)
+            if at == len(self._segments) or self._segments[at].generation > cursor.to_generation:
                 return None
             segment = self._segments[at]
-            if segment.generation != span.generation or not span.at:
-                span.generation, span.at, span.passed = segment.generation, segment.low, segment.done
-            end = span.to_at if segment.generation == span.to_generation else segment.end
-            if span.at < end:
-                return segment, span.at, end
-            if segment.generation == span.to_generation:
+            if segment.generation != cursor.generation or not cursor.at:
+                cursor.generation, cursor.at, cursor.passed = segment.generation, segment.low, segment.done
+            end = cursor.to_at if segment.generation == cursor.to_generation else segment.end
+            if cursor.at < end:
+                return segment, cursor.at, end
+            if segment.generation == cursor.to_generation:
                 return None
-            if span is self.newest and not segment.sealed:  # it may yet be written to
+            if cursor is self.newest and not segment.sealed:  # it may still grow
                 return None
-            span.generation, span.at = span.generation + 1, 0
+            cursor.generation, cursor.at = cursor.generation + 1, 0
 
     def split(self) -> bool:
-        """End the newest span here and begin another; False where nothing is unread or there are too many."""
+        """End the newest cursor here and start another; False if nothing is unread or there are too many."""
         newest = self.newest
-        if len(self._spans) >= MAX_SPANS or self.place(newest) is None:
+        if len(self._cursors) >= MAX_CURSORS or self.place(newest) is None:
             return False
         last = self._segments[-1]
-        passed = last.count  # before `end`: the committer sets them in this order
-        if last.end == PAGE:  # while it holds nothing it may be given up for the one before it
+        passed = last.count  # read before `end`: the writer sets them in this order
+        if last.end == PAGE:  # an empty segment can still be given up: then the one before it is the last
             return False
         newest.to_generation, newest.to_at = last.generation, last.end
-        self._spans.append(Span(last.generation, newest.to_at, passed))
+        self._cursors.append(ReadCursor(last.generation, newest.to_at, passed))
         return True
 
     def is_behind(self, size: int) -> bool:
-        """Whether more than `size` bytes of the newest span are unread."""
+        """Whether the newest cursor has more than `size` unread bytes."""
         for segment in self._segments[self._index(self.newest.generation) :]:
             size -= sum(end - start for start, end, _ in _parts(self.newest, segment))
             if size < 0:
@@ -89,30 +90,30 @@ class Spans:
         return False
 
     def parts(self, segment: Segment) -> list[tuple[int, int, int]]:
-        """Unread stretches of a segment: from, to, and how many records lie before."""
-        return [part for span in self._spans for part in _parts(span, segment)]
+        """The unread stretches of a segment: start, end, and the number of records before the start."""
+        return [part for cursor in self._cursors for part in _parts(cursor, segment)]
 
     def touched(self) -> list[Segment]:
-        """The segments of which something was read: all but those in the midst of a span."""
+        """The segments from which something was read: all except those in the middle of a cursor."""
         found: list[Segment] = []
         at = 0
-        for span in self._spans:
-            end = self._index(span.generation) + 1
+        for cursor in self._cursors:
+            end = self._index(cursor.generation) + 1
             found += self._segments[at:end]
-            at = max(at, end, self._index(span.to_generation))  # a span may begin and end in one
+            at = max(at, end, self._index(cursor.to_generation))  # both may be one segment
         return found
 
     def _index(self, generation: int) -> int:
         return bisect_left(self._segments, generation, key=_generation)
 
 
-def _parts(span: Span, segment: Segment) -> Iterator[tuple[int, int, int]]:
-    if not span.generation <= segment.generation <= span.to_generation:
+def _parts(cursor: ReadCursor, segment: Segment) -> Iterator[tuple[int, int, int]]:
+    if not cursor.generation <= segment.generation <= cursor.to_generation:
         return
     start, passed = segment.low, segment.done
-    if segment.generation == span.generation and span.at:
-        start, passed = span.at, span.passed
-    end = span.to_at if segment.generation == span.to_generation else segment.end
+    if segment.generation == cursor.generation and cursor.at:
+        start, passed = cursor.at, cursor.passed
+    end = cursor.to_at if segment.generation == cursor.to_generation else segment.end
     if start < end:
         yield start, end, passed
 

@@ -1,4 +1,4 @@
-"""Numbers that will never come, kept by reason until a `gap` event that declares them is on disk."""
+"""Gaps: lost numbers by reason, kept until a `gap` event that declares them is on disk."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Literal, get_args
 from wire.messages import Event
 from wire.ranges import Range, Ranges
 
-Why = Literal["quota", "disk", "torn", "damaged", "too-large", "unencodable", "overload"]
-WHYS: tuple[Why, ...] = get_args(Why)
+GapReason = Literal["quota", "disk", "torn", "damaged", "too-large", "unencodable", "overload"]
+GAP_REASONS: tuple[GapReason, ...] = get_args(GapReason)
 GAP = "gap"
 
 _PER_EVENT = 1_000  # ranges: 42 kB at most, so that the event fits a message
 _MAX_RANGES = 4_000  # kept per reason
 
 
-class Losses:
-    """Not thread-safe: the outbox's lock guards it."""
+class Gaps:
+    """Lost numbers that no gap event on disk declares yet. Guarded by the outbox's lock."""
 
     def __init__(self) -> None:
-        self._open: dict[Why, Ranges] = {}
-        self._said: dict[int, tuple[Why, list[Range]]] = {}  # by the seq of a gap event that is not on disk
+        self._open: dict[GapReason, Ranges] = {}  # no gap event names them yet
+        self._numbered: dict[int, tuple[GapReason, list[Range]]] = {}  # by seq of a gap event not yet on disk
 
     def __bool__(self) -> bool:
-        """Whether something is to be declared."""
+        """Whether some numbers have no gap event yet."""
         return bool(self._open)
 
-    def add(self, why: Why, ranges: Iterable[Range]) -> None:
-        """Note what is lost."""
+    def add(self, why: GapReason, ranges: Iterable[Range]) -> None:
+        """Note lost numbers."""
         known = self._open.setdefault(why, Ranges())
         known.update(ranges)
         if not known:
@@ -39,11 +39,11 @@ class Losses:
     def lowest(self) -> int | None:
         """The lowest number that no gap event on disk declares."""
         firsts = [next(iter(ranges))[0] for ranges in self._open.values()]
-        firsts += [ranges[0][0] for _, ranges in self._said.values()]
+        firsts += [ranges[0][0] for _, ranges in self._numbered.values()]
         return min(firsts, default=None)
 
     def events(self, ts: int) -> list[Event]:
-        """Gap events for all that is open; give each to `said` under its number."""
+        """Gap events for all open numbers; call `numbered` for each when it has its own number."""
         events = []
         for why, lost in self._open.items():
             ranges = list(lost)
@@ -54,32 +54,32 @@ class Losses:
         self._open.clear()
         return events
 
-    def said(self, event: Event) -> None:
-        """A gap event was numbered and waits to be written."""
-        self._said[event.seq] = (why_of(event), event.lost)
+    def numbered(self, event: Event) -> None:
+        """Note that a gap event has a number and waits to be written."""
+        self._numbered[event.seq] = (reason_of(event), event.lost)
 
     def written(self, seqs: Iterable[int]) -> None:
-        """These records are on disk: what their gap events declare is settled."""
-        if self._said:
+        """Note that these records are on disk: the numbers their gap events declare are settled."""
+        if self._numbered:
             for seq in seqs:
-                self._said.pop(seq, None)
+                self._numbered.pop(seq, None)
 
-    def unsaid(self, seq: int) -> None:
-        """This record was dropped before it reached the disk: what it declared is open again."""
-        if seq in self._said:
-            self.add(*self._said.pop(seq))
+    def dropped(self, seq: int) -> None:
+        """Note that this record was dropped before it reached the disk: its numbers are open again."""
+        if seq in self._numbered:
+            self.add(*self._numbered.pop(seq))
 
 
-def why_of(event: Event) -> Why:
-    """The reason in a gap event; one of another version reads as `damaged`."""
-    for why in WHYS:
+def reason_of(event: Event) -> GapReason:
+    """The reason in a gap event; an unknown reason (of another version) reads as `damaged`."""
+    for why in GAP_REASONS:
         if event.why == why:
             return why
     return "damaged"
 
 
 def _coarser(ranges: Ranges) -> Ranges:
-    # Half as many, each over two and what is between. What between them was not lost arrives all the
-    # same and counts as stored: a ledger takes stored numbers out of a gap.
+    # Half as many ranges: each covers two and the numbers between them. A number between them that was not
+    # lost still arrives and counts as stored: a ledger takes stored numbers out of a gap.
     pairs = list(ranges)
     return Ranges((pairs[at][0], pairs[min(at + 1, len(pairs) - 1)][1]) for at in range(0, len(pairs), 2))

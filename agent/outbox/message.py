@@ -1,4 +1,4 @@
-"""The one type that crosses from pipeline to outbox: a body on its way to a topic."""
+"""The message that the pipeline gives to the outbox: a body and the topic it belongs to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from wire.messages import Batch, Event
 class Message:
     """A batch of readings or an event of one device, before it has a number.
 
-    `device` is `_` for the node itself; `name` is the stream of a batch or the type of an event. The body
-    belongs to the outbox from `Outbox.append` on, which writes `ep` and `seq` into it. `offset_ns` is wall
-    minus monotonic clock when its times were taken; None: they are as new as the message.
+    `device` is `_` for the node itself; `name` is the stream of a batch or the type of an event. After
+    `Outbox.append` the body belongs to the outbox, which writes `ep` and `seq` into it. `offset_ns` is wall
+    clock minus monotonic clock at the time of the readings; None means: the same as now.
     """
 
     cls: Literal["data", "event"]
@@ -30,5 +30,5 @@ class Message:
 
     @property
     def unsynced(self) -> bool:
-        """Whether the times in the body came from a clock that nobody had set yet."""
+        """Whether the times in the body came from a clock that had not been set yet."""
         return self.body.clk == 0

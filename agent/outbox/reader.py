@@ -1,4 +1,4 @@
-"""The segments of one kind in order: what is read of them, what was taken and waits to be acknowledged."""
+"""Reader of the outbox: gives out the records of one kind and keeps them until they are acknowledged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from agent.outbox.cursors import Spans
+from agent.outbox.cursors import ReadCursors
 from agent.outbox.gaps import GAP
 from agent.outbox.segment import MAX_RECORD, OVERHEAD, PAGE, UNSYNCED, Found, Kind, Segment
 from wire.custody import CUSTODY
@@ -21,14 +21,14 @@ from wire.topics import NODE_ITSELF
 _CHUNK = 262_144  # bytes read at once
 _GAP_TAIL = f"{NODE_ITSELF}/{GAP}".encode()
 _STATEMENT_TAIL = f"{NODE_ITSELF}/{CUSTODY}".encode()
-_FOR_EVER = (errno.EIO, errno.ENOENT, errno.ESTALE, errno.EBADMSG)
+_PERMANENT = (errno.EIO, errno.ENOENT, errno.ESTALE, errno.EBADMSG)
 
 
 class Record(Struct, frozen=True, gc=False):
-    """One committed message on its way out; `tail` is `device/name`, `at_ms` when it was appended.
+    """One committed message, ready to be sent; `tail` is `device/name`, `at_ms` the time of its append.
 
-    `offset_ns` is wall clock minus monotonic clock at that time, `boot` names the run of the machine: with
-    them the times in an `unsynced` body can be corrected once the clock is set.
+    `offset_ns` is wall clock minus monotonic clock at that time, `boot` names the run of the machine. Both
+    are needed to correct the times in an `unsynced` body when the clock is set.
     """
 
     seq: int
@@ -42,8 +42,8 @@ class Record(Struct, frozen=True, gc=False):
     unsynced: bool
 
 
-class Lost(NamedTuple):
-    """A stretch of bytes that cannot be read; what was in it had seqs from `first` to `last`."""
+class DamagedStretch(NamedTuple):
+    """A stretch of bytes that cannot be read; its records had seqs from `first` to `last`."""
 
     size: int
     first: int
@@ -51,30 +51,30 @@ class Lost(NamedTuple):
 
 
 class Evicted(NamedTuple):
-    """What an evicted segment held that was not acknowledged: records, gaps among them, damage on the way.
+    """The unacknowledged records of an evicted segment, the gap events among them, and its damage.
 
-    `statements` of custody are the newest that nobody has read, a quarter of the segment at most.
+    `statements` are its newest unread custody statements, up to a quarter of the segment.
     """
 
     lost: list[Found]
     gaps: list[Event]
     statements: list[Event]
-    damage: list[Lost]
+    damage: list[DamagedStretch]
 
 
 class _Taken(NamedTuple):
-    """A record that was read and not acknowledged yet; `before` counts those in front of it."""
+    """A record that was read and not acknowledged yet; `before` counts the records before it."""
 
     segment: Segment
     found: Found
     before: int
 
 
-class Journal:
-    """All segments of one kind, oldest first; the last one is written to.
+class Reader:
+    """Reads the segments of one kind, oldest first; the writer appends to the last one.
 
     `lock` guards every attribute; it is held for microseconds and never while the disk works. The outbox
-    sees to it that one thread takes at a time.
+    ensures that one thread takes at a time.
     """
 
     def __init__(self, kind: Kind, lock: threading.Lock, segments: list[Segment]) -> None:
@@ -82,25 +82,26 @@ class Journal:
         self.segments = segments
         self._lock = lock
         self._taken: dict[int, _Taken] = {}  # by seq, in the order of reading
-        self._spans = Spans(segments)
+        self._cursors = ReadCursors(segments)
 
     def take(
         self, messages: int, size: int, *, backlog: bool = False, below: int | None = None
-    ) -> tuple[list[Record], list[Lost]]:
-        """The next records, and what turned out to be damaged on the way to them.
+    ) -> tuple[list[Record], list[DamagedStretch]]:
+        """The next records, and the damaged stretches before them.
 
-        Of the newest span, or of the `backlog` that was overtaken; with `below` only smaller seqs.
+        They come from the newest cursor, or with `backlog` from the oldest overtaken one. `below` limits them
+        to smaller seqs.
 
         Raises:
-            OSError: before anything was taken; after it what was taken is returned.
+            OSError: nothing was taken. An error after the first record ends the reading instead.
         """
         records: list[Record] = []
-        lost: list[Lost] = []
+        lost: list[DamagedStretch] = []
         while len(records) < messages and size > 0:
             with self._lock:
-                span = self._spans.oldest_overtaken() if backlog else self._spans.newest
-                place = self._spans.place(span) if span is not None else None
-            if span is None or place is None:
+                cursor = self._cursors.oldest_overtaken() if backlog else self._cursors.newest
+                place = self._cursors.place(cursor) if cursor is not None else None
+            if cursor is None or place is None:
                 break
             segment, at, end = place
             try:
@@ -110,21 +111,21 @@ class Journal:
                 )
             except OSError:
                 if records or lost:
-                    break  # these are given out once; the next call meets the error again
+                    break  # a record is given out once: return these, the next call meets the error again
                 raise
             with self._lock:
-                if segment.gone:  # dropped while we read: these may be bytes of its successor
+                if segment.gone:  # dropped during the read: these bytes may belong to its successor
                     continue
                 for each in found:
                     if each.seq in self._taken:
-                        # a write that failed reached the disk all the same, and was repeated elsewhere
+                        # a failed write reached the disk after all, and was repeated elsewhere
                         segment.acked += 1
                     else:
-                        self._taken[each.seq] = _Taken(segment, each, span.passed)
+                        self._taken[each.seq] = _Taken(segment, each, cursor.passed)
                         records.append(_record(segment, data, each, each.at - at))
-                    span.passed += 1
+                    cursor.passed += 1
                 segment.seen += len(found)
-                span.at = upto
+                cursor.at = upto
             lost += damage
             size -= sum(each.size for each in found)
             if done:
@@ -132,39 +133,39 @@ class Journal:
         return records, lost
 
     def overtake(self) -> bool:
-        """Leave what is committed and unread to the backlog. Needs the lock."""
-        return self._spans.split()
+        """Move all committed, unread records to the backlog. Needs the lock."""
+        return self._cursors.split()
 
     def is_behind(self, size: int) -> bool:
-        """Whether more than `size` bytes wait to be read, the backlog left out. Needs the lock."""
-        return self._spans.is_behind(size)
+        """Whether more than `size` bytes wait to be read, not counting the backlog. Needs the lock."""
+        return self._cursors.is_behind(size)
 
     def next_overtaken(self) -> int | None:
-        """The seq of the next record of the backlog, 0 where a damage comes first; None without any.
+        """The seq of the next record of the backlog, 0 if damage comes first, None if there is no backlog.
 
         Raises OSError.
         """
         with self._lock:
-            span = self._spans.oldest_overtaken()
-            place = self._spans.place(span) if span is not None else None
+            cursor = self._cursors.oldest_overtaken()
+            place = self._cursors.place(cursor) if cursor is not None else None
         if place is None:
             return None
         found = _peek(*place)
         return 0 if found is None else found.seq
 
     def ack(self, ranges: Ranges) -> int:
-        """Let taken records go; returns how many. Needs the lock."""
+        """Release taken records; returns how many. Needs the lock."""
         known = [seq for seq in self._taken if seq in ranges]
         for seq in known:
             self._taken.pop(seq).segment.acked += 1
         return len(known)
 
     def finished(self) -> list[Segment]:
-        """Remove the segments in which nothing waits any more. Needs the lock."""
+        """Remove and return the segments in which nothing waits. Needs the lock."""
         done = [
             segment
-            for segment in self._spans.touched()
-            if segment.sealed and segment.acked >= segment.seen and not self._spans.parts(segment)
+            for segment in self._cursors.touched()
+            if segment.sealed and segment.acked >= segment.seen and not self._cursors.parts(segment)
         ]
         for segment in done:
             segment.low, segment.done = segment.end, segment.count
@@ -172,7 +173,7 @@ class Journal:
         return done
 
     def evict(self, segment: Segment) -> Evicted | None:
-        """Remove the oldest segment with what waits in it; None if nothing did any more. Raises OSError."""
+        """Remove the oldest segment and return what waited in it; None if nothing waited. Raises OSError."""
         data = read(segment, 0, segment.end)
         with self._lock:
             if segment.gone:
@@ -180,7 +181,7 @@ class Journal:
             waiting = {seq for seq, taken in self._taken.items() if taken.segment is segment}
             for seq in waiting:
                 del self._taken[seq]
-            unread = [(start, end) for start, end, _ in self._spans.parts(segment)]
+            unread = [(start, end) for start, end, _ in self._cursors.parts(segment)]
             self.remove(segment)
         damage: list[tuple[int, int]] = []
         every = segment.walk(data, PAGE, damage)
@@ -198,11 +199,15 @@ class Journal:
                 if room < 0:
                     break
                 statements.insert(0, event)
-        hurt = [Lost(sum(size for _, size in damage), segment.base, segment.last_seq)] if damage else []
-        return Evicted(lost, gaps, statements, hurt)
+        damaged = (
+            [DamagedStretch(sum(size for _, size in damage), segment.base, segment.last_seq)]
+            if damage
+            else []
+        )
+        return Evicted(lost, gaps, statements, damaged)
 
     def present(self, first: int, last: int) -> Ranges:
-        """Which of these seqs are on disk in this kind. Raises OSError."""
+        """The seqs from `first` to `last` that are on disk in this kind. Raises OSError."""
         with self._lock:
             every = [each for each in self.segments if each.base <= last and first <= each.last_seq]
         found = Ranges()
@@ -212,33 +217,33 @@ class Journal:
         return found
 
     def remove(self, segment: Segment) -> None:
-        """Forget a segment; reading goes on in the next one. Needs the lock.
+        """Forget a segment; reading continues in the next one. Needs the lock.
 
-        Its descriptor stays open: the committer may be writing there in another thread, and closes it.
+        Its descriptor stays open: the writer may be writing there in another thread, and closes it later.
         """
         segment.gone = True
         self.segments.remove(segment)
 
     def settle(self) -> None:
-        """Bring `low` and `done` of each segment up to date. Needs the lock."""
+        """Update `low` and `done` of each segment. Needs the lock."""
         oldest: dict[int, _Taken] = {}
         for taken in self._taken.values():
             known = oldest.setdefault(taken.segment.generation, taken)
-            if taken.found.at < known.found.at:  # the newest is read before what it overtook
+            if taken.found.at < known.found.at:  # newest records are read before the records they overtook
                 oldest[taken.segment.generation] = taken
-        for segment in self._spans.touched():
-            places = [(start, passed) for start, _, passed in self._spans.parts(segment)]
+        for segment in self._cursors.touched():
+            places = [(start, passed) for start, _, passed in self._cursors.parts(segment)]
             if first := oldest.get(segment.generation):
                 places.append((first.found.at, first.before))
             segment.low, segment.done = min(places, default=(segment.end, segment.count))
 
     def oldest(self) -> Found | None:
-        """The oldest record that waits; may read a few bytes."""
+        """The oldest record that waits; may read a few bytes from the disk."""
         with self._lock:
             taken = min(self._taken, default=None)
             found = [] if taken is None else [self._taken[taken].found]
-            places = [place for span in self._spans if (place := self._spans.place(span))]
-        for place in places[:1]:  # they are in the order of their records
+            places = [place for cursor in self._cursors if (place := self._cursors.place(cursor))]
+        for place in places[:1]:  # places are in the order of their records
             try:
                 unread = _peek(*place)
             except OSError:
@@ -252,20 +257,20 @@ def _peek(segment: Segment, at: int, end: int) -> Found | None:
 
 
 def read(segment: Segment, start: int, end: int) -> bytes:
-    """The bytes `start..end` of a segment's file, zeros where the disk has none for us.
+    """The bytes `start..end` of a segment's file, with zeros where the disk cannot read them.
 
-    Raises OSError only for what may pass, as too many open files.
+    Raises OSError only for temporary errors, such as too many open files.
     """
     try:
-        fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)  # its own: others may close theirs meanwhile
+        fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)  # another thread may close the segment's own
     except OSError as error:
-        if error.errno not in _FOR_EVER:
+        if error.errno not in _PERMANENT:
             raise
         return bytes(end - start)
     try:
         return os.pread(fd, end - start, start).ljust(end - start, b"\0")
     except OSError as error:
-        if error.errno not in _FOR_EVER:
+        if error.errno not in _PERMANENT:
             raise
         return b"".join(_page(fd, at, min(PAGE, end - at)) for at in range(start, end, PAGE))
     finally:
@@ -276,15 +281,15 @@ def _page(fd: int, at: int, size: int) -> bytes:
     try:
         return os.pread(fd, size, at).ljust(size, b"\0")
     except OSError:
-        return bytes(size)  # a bad sector costs the records it holds, not all that follow
+        return bytes(size)  # a bad sector costs its own records, not those after it
 
 
 def _parse(
     segment: Segment, data: bytes, start: int, end: int, messages: int, size: int, below: int | None
-) -> tuple[list[Found], int, list[Lost], bool]:
-    """Records from `start` on, up to a number, a size, a seq or a damage.
+) -> tuple[list[Found], int, list[DamagedStretch], bool]:
+    """The records from `start` on, up to a count, a size, a seq or damage.
 
-    They, where to go on, what was skipped, and whether it was the seq that ended it.
+    Returns the records, the offset to continue at, the damage skipped, and whether `below` ended the reading.
     """
     found: list[Found] = []
     at = start
@@ -303,8 +308,8 @@ def _parse(
     return found, at, [], False
 
 
-def _skip(segment: Segment, at: int, end: int) -> tuple[int, Lost]:
-    """Find the next valid record after a damage at `at`: its offset, `end` at most, and what lies between."""
+def _skip(segment: Segment, at: int, end: int) -> tuple[int, DamagedStretch]:
+    """The offset of the next valid record after damage at `at` (`end` at most), and the stretch before it."""
     data = read(segment, 0, segment.end)
     first, last, upto = segment.base, segment.last_seq, end
     for each in segment.walk(data, PAGE, []):
@@ -312,7 +317,7 @@ def _skip(segment: Segment, at: int, end: int) -> tuple[int, Lost]:
             last, upto = each.seq - 1, min(each.at, end)
             break
         first = each.seq + 1
-    return upto, Lost(upto - at, first, last)
+    return upto, DamagedStretch(upto - at, first, last)
 
 
 def _record(segment: Segment, data: bytes, found: Found, at: int) -> Record:
@@ -337,5 +342,5 @@ def _event_in(data: bytes, found: Found, tail: bytes) -> Event | None:
         return None
     try:
         return msgspec.json.decode(data[body : found.at + found.size], type=Event)
-    except msgspec.MsgspecError:  # written by another version: it is lost like any other
+    except msgspec.MsgspecError:  # written by another version: it counts as any other lost record
         return None

@@ -1,13 +1,13 @@
-"""One file of the outbox: records with checksums in a pre-written, recycled segment, readable after damage.
+"""Segments: the files of the outbox, pre-written and recycled, with records that survive damage around them.
 
-    0     header, two copies in two sectors: which generation this is and what came before it
-    1024  seal: what the finished segment holds, so that opening it needs no scan
-    1536  mark: how far it is acknowledged, written lazily
-    4096  records, each: marker, CRC-32, `sure`, length, seq, times, boot, rows, flags, topic tail, body
+    0     header, two copies in two sectors: the number of this generation and the sums before it
+    1024  seal: the content of the finished segment, so that opening it needs no scan
+    1536  mark: how far the segment is acknowledged, written without a flush
+    4096  records, each: marker, CRC-32, `settled`, length, seq, times, boot, rows, flags, topic tail, body
 
-Marker and CRC seed are random for each generation: what an earlier one left behind never looks like a
-record, so a segment is reused without being wiped, and a damaged stretch is skipped by searching for the
-next marker whose record checks out.
+Marker and CRC seed are random for each generation. So bytes of an earlier generation never look like a
+record, and a segment is reused without being wiped. A damaged stretch is skipped by searching for the next
+marker with a valid record.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Kind = Literal["data", "event"]
 KINDS: tuple[Kind, Kind] = ("data", "event")
 
 PAGE = 4096  # bytes before the first record
-_COPY_AT, _SEAL_AT, _MARK_AT = 512, 1024, 1536  # each in a sector of its own
+_COPY_AT, _SEAL_AT, _MARK_AT = 512, 1024, 1536  # each has its own sector
 _MAGIC = b"edgebed1"
-# magic, kind, ep, generation, base seq, file size, salt, rows taken before, dropped before, rows dropped
+# magic, kind, ep, generation, base seq, file size, salt, rows taken before, messages and rows dropped before
 _HEADER = struct.Struct("<8sI32sQQI8sQQQ")
 _SEAL = struct.Struct("<8sIIQQ")  # salt, end, count, last seq, rows
 _MARK = struct.Struct("<8sIIIQQQ")  # salt, low, done, end, last seq, messages dropped, rows dropped
 _CRC = struct.Struct("<I")
-_PREFIX = struct.Struct("<4sIQ")  # marker, CRC of all that follows, sure
-_SURE = struct.Struct("<Q")
+_PREFIX = struct.Struct("<4sIQ")  # marker, CRC of all that follows, settled
+_SETTLED = struct.Struct("<Q")
 _HEAD = struct.Struct("<IQqqIHBB")  # length of tail and body, seq, at, offset, boot, rows, flags, tail
 _RECORD = struct.Struct("<4sIQIQqqIHBB")
 OVERHEAD = _RECORD.size
@@ -48,13 +48,13 @@ _ZEROS = bytes(65_536)
 class Found(NamedTuple):
     """A valid record in a segment; the payload starts at `at + OVERHEAD` with `tail` bytes of topic tail.
 
-    `sure`: when it was written, every seq up to there was on disk or declared lost.
+    `settled`: every seq up to this one was on disk or declared lost when the record was written.
     """
 
     at: int
     size: int
     seq: int
-    sure: int
+    settled: int
     at_ms: int
     offset_ns: int
     boot: int
@@ -63,7 +63,7 @@ class Found(NamedTuple):
     tail: int
 
 
-class Totals(NamedTuple):
+class SegmentTotals(NamedTuple):
     """Sums over all earlier segments of the same kind."""
 
     rows: int = 0
@@ -72,7 +72,7 @@ class Totals(NamedTuple):
 
 
 class Noted(NamedTuple):
-    """What the mark of a segment says besides `low` and `done`: how much there was when it was written."""
+    """The rest of a segment's mark: its end, last seq and drop counts when the mark was written."""
 
     end: int = 0
     last_seq: int = 0
@@ -84,7 +84,7 @@ _NOTHING = Noted()
 
 
 class Blob(NamedTuple):
-    """A record without what only its segment knows; `size` counts what `Segment.write` puts in front."""
+    """A record without its prefix, which only its segment knows; `size` includes the prefix."""
 
     seq: int
     data: bytes
@@ -95,7 +95,7 @@ class Blob(NamedTuple):
 def blob(
     seq: int, tail: bytes, body: bytes, *, at_ms: int, offset_ns: int, boot: int, rows: int, flags: int
 ) -> Blob:
-    """Pack a record; the topic tail has 255 bytes at most."""
+    """Pack a record. The topic tail has 255 bytes at most."""
     payload = len(tail) + len(body)
     head = _HEAD.pack(payload, seq, at_ms, offset_ns, boot, min(rows, 65_535), flags, len(tail))
     return Blob(seq, head + tail + body, rows, OVERHEAD + payload)
@@ -103,38 +103,38 @@ def blob(
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """One generation of records in one file. Offsets are bytes from the start of the file."""
+    """One generation of records in one file. Offsets are in bytes from the start of the file."""
 
     path: Path
     kind: Kind
     ep: str
-    generation: int  # rises over all segments of an outbox
-    base: int  # no seq below it is in here
+    generation: int  # increases over all segments of an outbox
+    base: int  # all records here have this seq or a higher one
     size: int
-    before: Totals
+    before: SegmentTotals
     salt: bytes = b""  # marker and seed of the CRCs
     end: int = PAGE  # committed up to here
-    ahead: list[Blob] = field(default_factory=list)  # written behind `end`, not committed yet
+    ahead: list[Blob] = field(default_factory=list)  # written after `end`, not committed yet
     count: int = 0
     last_seq: int = 0
     rows: int = 0
-    seen: int = 0  # how many of `count` were read, or lie before `low`
-    acked: int = 0  # how many of `seen`
-    low: int = PAGE  # nothing before it waits any more: where reading begins
-    done: int = 0  # how many records lie before `low`
-    marked: tuple[int, int, int] = (0, 0, 0)  # `low`, `end` and messages dropped as they stand on disk
+    seen: int = 0  # how many of `count` were read or are before `low`
+    acked: int = 0  # how many of `seen` are acknowledged
+    low: int = PAGE  # reading starts here: every record before it is acknowledged
+    done: int = 0  # number of records before `low`
+    marked: tuple[int, int, int] = (0, 0, 0)  # `low`, `end` and messages dropped, as written on disk
     noted: Noted = _NOTHING
     sealed: bool = False  # full, and its successor is on disk
     gone: bool = False  # dropped or free: no longer part of the outbox
-    fd: int = -1  # the committer's alone: no other thread opens or closes it
+    fd: int = -1  # only the committing thread opens and closes it
 
     @property
     def room(self) -> int:
-        """Bytes that still fit."""
+        """Free bytes at the end."""
         return self.size - self.end
 
     def begin(self) -> None:
-        """Make the file this generation's, durably. Raises OSError."""
+        """Start this generation in the file, durably. Raises OSError."""
         self.salt = _new_salt()
         self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         sector = _with_crc(
@@ -146,20 +146,20 @@ class Segment:
         _write_all(self.fd, sector * 2, 0)
         os.fdatasync(self.fd)
 
-    def write(self, group: list[Blob], sure: int) -> None:
-        """Append without a flush; the group counts after `flush` and `publish`. Raises OSError."""
-        marker, seed = self.salt[:4], crc32(_SURE.pack(sure), int.from_bytes(self.salt[4:], "little"))
+    def write(self, group: list[Blob], settled: int) -> None:
+        """Append records without a flush; they count after `flush` and `publish`. Raises OSError."""
+        marker, seed = self.salt[:4], crc32(_SETTLED.pack(settled), int.from_bytes(self.salt[4:], "little"))
         if self.fd < 0:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         start = at = self.end + sum(record.size for record in self.ahead)
         parts: list[bytes] = []
         for record in group:
-            prefix, end = _PREFIX.pack(marker, crc32(record.data, seed), sure), at + record.size
+            prefix, end = _PREFIX.pack(marker, crc32(record.data, seed), settled), at + record.size
             if at // PAGE == (end - 1) // PAGE:
                 parts += prefix, record.data
             else:
-                # A kill can end a write between two pages. The marker of a record that crosses into
-                # another page is written after the rest of it: a kill leaves whole records only.
+                # A kill can cut a write between two pages. So the marker of a record that crosses into
+                # another page is written after the rest of the record: a kill leaves whole records only.
                 _write_all(self.fd, prefix[len(marker) :] + record.data, at + len(marker))
                 _write_all(self.fd, b"".join([*parts, marker]), start)
                 start, parts = end, []
@@ -168,11 +168,11 @@ class Segment:
         self.ahead += group
 
     def flush(self) -> None:
-        """Make durable what is written. Raises OSError: nothing of it counts."""
+        """Make the written records durable. After an OSError none of them counts."""
         os.fdatasync(self.fd)
 
     def publish(self) -> None:
-        """Count what is flushed as committed. Needs the outbox's lock."""
+        """Count the flushed records as committed. Needs the outbox's lock."""
         self.last_seq = self.ahead[-1].seq
         self.count += len(self.ahead)
         self.rows += sum(record.rows for record in self.ahead)
@@ -180,13 +180,13 @@ class Segment:
         self.ahead = []
 
     def give_up(self) -> None:
-        """Forget what is not committed and take no more. Needs the outbox's lock."""
+        """Forget the records that are not committed and accept no more. Needs the outbox's lock."""
         self.ahead = []
         self.size = self.end
         self.close()
 
     def wipe_rest(self) -> None:
-        """Zero what a torn write left behind the last record. Raises OSError."""
+        """Write zeros after the last record, where a torn write left bytes. Raises OSError."""
         fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             _write_zeros(fd, self.end, self.size)
@@ -195,23 +195,24 @@ class Segment:
             os.close(fd)
 
     def seal(self) -> None:
-        """Note durably what the segment holds.
+        """Write the content of the finished segment into its seal, durably. Raises OSError.
 
-        Without it opening takes a scan, and has to guess what was in a successor that is free again.
+        Without a seal the next open must scan the segment, and cannot know which numbers a later segment held
+        that is free again.
         """
         data = _SEAL.pack(self.salt, self.end, self.count, self.last_seq, self.rows)
         _write_all(self.fd, _with_crc(data), _SEAL_AT)
         os.fdatasync(self.fd)
 
     def note(self, dropped: int, dropped_rows: int) -> bytes:
-        """What `mark` writes. Needs the outbox's lock: the fields must belong together."""
+        """The bytes that `mark` writes. Needs the outbox's lock: the fields must belong together."""
         self.marked = (self.low, self.end, dropped)
         return _with_crc(
             _MARK.pack(self.salt, self.low, self.done, self.end, self.last_seq, dropped, dropped_rows)
         )
 
     def mark(self, data: bytes) -> None:
-        """Write a `note` of how far it is acknowledged, without a flush: what is lost is sent once more."""
+        """Write a `note` without a flush. If it is lost, acknowledged records are sent again."""
         if self.fd >= 0:
             _write_all(self.fd, data, _MARK_AT)
             return
@@ -228,10 +229,10 @@ class Segment:
             self.fd = -1
 
     def parse(self, data: bytes, at: int, start: int = 0) -> Found | None:
-        """The record at `at` in `data`, which was read from `start` on; None when there is none or half."""
+        """The record at `at` in `data`, read from `start` on; None if there is none or only half."""
         if len(data) - at < OVERHEAD:
             return None
-        marker, crc, sure, length, seq, at_ms, offset_ns, boot, rows, flags, tail = _RECORD.unpack_from(
+        marker, crc, settled, length, seq, at_ms, offset_ns, boot, rows, flags, tail = _RECORD.unpack_from(
             data, at
         )
         end = at + OVERHEAD + length
@@ -239,12 +240,12 @@ class Segment:
             return None
         if crc32(data[at + 8 : end], int.from_bytes(self.salt[4:], "little")) != crc:
             return None
-        return Found(start + at, OVERHEAD + length, seq, sure, at_ms, offset_ns, boot, rows, flags, tail)
+        return Found(start + at, OVERHEAD + length, seq, settled, at_ms, offset_ns, boot, rows, flags, tail)
 
     def walk(self, data: bytes, at: int, damage: list[tuple[int, int]]) -> Iterator[Found]:
-        """Every valid record from `at` on in the bytes of the whole file, skipping to the next valid one.
+        """Yield every valid record from `at` on in the bytes of the whole file, skipping damage.
 
-        Skipped stretches are added to `damage` as `(offset, size)`; what follows the last record is not.
+        Skipped stretches are added to `damage` as `(offset, size)`, except the one after the last record.
         """
         while True:
             found = self.parse(data, at)
@@ -257,7 +258,7 @@ class Segment:
             at = found.at + found.size
 
     def torn(self, data: bytes, at: int) -> tuple[int, int]:
-        """What a write that did not finish left at `at`: its bytes and the seq it claims, or (0, 0)."""
+        """The size and the claimed seq of an unfinished write at `at`, or (0, 0)."""
         if not data.startswith(self.salt[:4], at):
             return 0, 0
         if len(data) - at < OVERHEAD:
@@ -275,23 +276,23 @@ class Segment:
 
 
 def load(path: Path) -> Segment | None:
-    """The generation in a file, with seal and mark where they are valid; None for one never used.
+    """The generation in a file, with its seal and mark if they are valid; None if the file was never used.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it was used, and both copies of its header are damaged.
+        OSError: the file cannot be read.
+        ValueError: the file was used, and both copies of its header are damaged.
     """
     with path.open("rb") as file:
         page = file.read(PAGE).ljust(PAGE, b"\0")
     headers = [values for at in (0, _COPY_AT) if (values := _checked(_HEADER, page, at)) is not None]
     headers = [values for values in headers if values[0] == _MAGIC and values[1] < len(KINDS)]
     if not headers:
-        if not path.read_bytes()[_COPY_AT:].strip(b"\0"):  # a first header that was cut off, or none yet
+        if not path.read_bytes()[_COPY_AT:].strip(b"\0"):  # no header yet, or the first one was cut off
             return None
         raise ValueError(f"{path}: both copies of the header are damaged")
     _, kind, ep, generation, base, size, salt, *before = max(headers, key=lambda values: values[3])
     name = ep.rstrip(b"\0").decode("ascii", "replace")
-    segment = Segment(path, KINDS[kind], name, generation, base, size, Totals(*before), salt)
+    segment = Segment(path, KINDS[kind], name, generation, base, size, SegmentTotals(*before), salt)
     segment.last_seq = base - 1
     segment.noted = Noted(0, 0, *segment.before[1:])
     seal = _checked(_SEAL, page, _SEAL_AT)
@@ -307,9 +308,9 @@ def load(path: Path) -> Segment | None:
 
 
 def create(path: Path, size: int) -> None:
-    """A new file of zeros, on disk: later writes change no metadata and cannot run out of space.
+    """Make a file of zeros, durably. Later writes then change no metadata and cannot run out of space.
 
-    Raises OSError and leaves nothing behind.
+    Raises OSError and leaves no file.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -324,7 +325,9 @@ def create(path: Path, size: int) -> None:
 
 def _new_salt() -> bytes:
     salt = secrets.token_bytes(8)
-    return salt if any(salt[:4]) else _new_salt()  # a marker of zeros is what an unwritten file holds
+    return (
+        salt if any(salt[:4]) else _new_salt()
+    )  # an unwritten file is full of zeros: a marker of zeros would match
 
 
 def _with_crc(data: bytes) -> bytes:

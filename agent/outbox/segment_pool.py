@@ -1,4 +1,4 @@
-"""The files of the outbox that hold nothing now, and the limit on how many there may be."""
+"""Segment pool: the free files of the outbox, and the limit on how many files there may be."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from agent.outbox import segment
 
-SPARE = 2  # one to write to, one so that the loss of a third can be declared before it is overwritten
+SPARE = 2  # one to write to, and one so that a loss is declared before the lost segment is overwritten
 _MIN_SIZE, _MAX_SIZE = 131_072, 4_194_304  # bytes of one segment
 _RETRY_S = 5.0  # between attempts to grow on a full disk
 
 
-class Pool:
-    """Free files, recycled in turn; new ones up to the limit. Not thread-safe: the committer's alone."""
+class SegmentPool:
+    """Gives out free files in turn and makes new ones up to the limit. Only the writer uses it."""
 
     def __init__(self, folder: Path, max_bytes: int, free: list[Path]) -> None:
         self.segment_size = min(max(_MIN_SIZE, max_bytes // 16 // segment.PAGE * segment.PAGE), _MAX_SIZE)
@@ -29,7 +29,7 @@ class Pool:
             self.give(path)
 
     def __len__(self) -> int:
-        """How many files are free."""
+        """The number of free files."""
         return len(self._free)
 
     @property
@@ -38,13 +38,13 @@ class Pool:
         return len(self._files) >= self._limit
 
     def get(self) -> Path:
-        """A file to write to; raises OSError where there is none."""
+        """A file to write to. Raises OSError if none is free and none can be made."""
         if not self._free:
             self.grow()
         return self._free.popleft()
 
     def give(self, path: Path) -> None:
-        """Take a file back; one of another size or over the quota is deleted."""
+        """Take a file back; a file of another size or beyond the quota is deleted."""
         if len(self._files) > self._limit or path.stat().st_size != self.segment_size:
             path.unlink()
             self._files.discard(path.name)
@@ -52,7 +52,7 @@ class Pool:
             self._free.append(path)
 
     def grow(self) -> None:
-        """Add a file. Raises OSError: EDQUOT at the quota, else what the disk says."""
+        """Add a file. Raises OSError: EDQUOT at the quota, otherwise the error of the disk."""
         if self.full:
             raise OSError(errno.EDQUOT, "the outbox's quota is used up")
         if time.monotonic() < self._retry_at:
@@ -72,7 +72,7 @@ class Pool:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, survive a power cut. Raises OSError."""
+    """Make the content of a file, or the names in a folder, survive a power cut. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,1 +1,1 @@
-"""From the outbox to the broker and back: publications, acknowledgements, commands."""
+"""Sends the outbox to the broker; receives acknowledgements and commands."""

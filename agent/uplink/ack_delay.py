@@ -1,4 +1,4 @@
-"""How long acknowledgements take to get here, by two clocks: one side of telling how far ours is off."""
+"""Measures how long acknowledgements travel, by the clocks of both ends: shows how far this clock is off."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from agent.clock_sync import offset_ns
 from wire.clock import NS_PER_MS, Clock
 
 _WINDOW_S = 300.0
-_STEP_MS = 500  # between wall and monotonic clock: somebody has set the clock
+_STEP_MS = 500  # wall clock against monotonic clock: a larger change means the clock was set
 
 
-class Delays:
-    """The smallest of five minutes; a clock that is set begins anew. Of each second the least is kept."""
+class AckDelay:
+    """Keeps the smallest delay of each second for five minutes; starts again when the clock is set."""
 
     def __init__(self) -> None:
-        self._least: deque[tuple[float, int]] = deque()  # since when (s), ms
+        self._least: deque[tuple[float, int]] = deque()  # time in s, delay in ms
         self._offset_ms: int | None = None
 
     def add(self, ms: int, clock: Clock) -> None:
-        """Take one delay."""
+        """Note one delay."""
         offset_ms, now_s = offset_ns(clock) // NS_PER_MS, clock.monotonic()
         if self._offset_ms is None or abs(offset_ms - self._offset_ms) > _STEP_MS:
             self._least.clear()
@@ -31,7 +31,7 @@ class Delays:
             self._forget(now_s)
 
     def least(self, clock: Clock) -> int | None:
-        """The smallest delay, None when there was none."""
+        """The smallest delay in ms, None if there was none."""
         self._forget(clock.monotonic())
         return min((ms for _, ms in self._least), default=None)
 

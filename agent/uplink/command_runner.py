@@ -1,4 +1,4 @@
-"""Commands that came over a connection: a few run at once, each is answered while there is a connection."""
+"""Runs commands that arrive over a connection, a few at once, and sends their answers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ OnCommand = Callable[[str, str, Cmd], Awaitable[Res]]
 _COMMANDS = 8  # at once
 
 
-class Answers:
-    """`on_command` gets device, name and Cmd; `send` takes topic and body of an answer, or drops them."""
+class CommandRunner:
+    """Calls `on_command` with device, name and Cmd, and gives topic and body of the answer to `send`.
+
+    `send` may drop an answer: then the connection is gone.
+    """
 
     def __init__(
         self,
@@ -35,7 +38,7 @@ class Answers:
         self._executing = 0
 
     def take(self, topic: Topic, command: Cmd, commands: asyncio.TaskGroup) -> None:
-        """Have a command executed by a task of `commands`, or reject it while too many are."""
+        """Run a command in a task of `commands`, or reject it while too many run."""
         if self._executing >= _COMMANDS:
             now_ms = self._clock.now_ms()
             busy = Res(id=command.id, state="rejected", code=429, err="too many commands", ts=now_ms)

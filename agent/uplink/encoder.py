@@ -1,4 +1,4 @@
-"""From record to message: read from the outbox, its time put right if the clock was set since, compressed."""
+"""Encoder: reads records from the outbox, corrects their times, packs and compresses them for sending."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from agent.clock_sync import machine_boot, offset_ns, restamp
 from agent.outbox import Outbox, Record
-from agent.uplink.in_flight import Flight, Sent
+from agent.uplink.in_flight import InFlightWindow, Sent
 from wire.clock import Clock
 from wire.codec import compress, decode
 from wire.messages import MAX_PACKED, Batch, ClockState, Event, Pack
@@ -20,21 +20,21 @@ from wire.topics import Address
 
 log = logging.getLogger(__name__)
 
-BEHIND = 65_536  # bytes: less is sent in a moment, in its order
+BEHIND = 65_536  # bytes: a smaller backlog is sent in its order, in a moment
 
 PLAIN_MIN, PLAIN_MAX = 4_096, 48_000  # bytes of a pack before compression
-_LARGE = 8_192  # bytes of a body: larger ones gain nothing
-_NESTED = 500  # brackets opened: a reader's recursion ends somewhere, and a pack is deeper than what is in it
-GUESS = 4.0  # so many times smaller a pack is compressed, until one was
+_LARGE = 8_192  # bytes of a body: packing larger ones gains nothing
+_NESTED = 500  # opened brackets: a pack is nested deeper than its content, and readers limit nesting
+GUESS = 4.0  # compression ratio of a pack, until one was measured
 _HEAD, _TAIL = b'{"v":1,"m":[', b"]}"
 
 Room = tuple[int, int]  # messages, bytes
 
 
-class Feed:
-    """Turns what the outbox gives out into messages, in a worker thread: it reads the disk and compresses.
+class Encoder:
+    """Turns records of the outbox into messages; a worker thread reads the disk and compresses.
 
-    What waits beyond `BEHIND` bytes becomes backlog: it is sent at its own rate, after what is new.
+    When more than `BEHIND` bytes wait, they become backlog: it is sent at its own rate, after new records.
     """
 
     def __init__(
@@ -45,29 +45,29 @@ class Feed:
         self._clock = clock
         self._clock_state = clock_state
         self._boot = machine_boot()
-        self._new = self._old = True  # there may be more
-        self._squeeze = GUESS  # how much smaller the last pack became
+        self._new = self._old = True  # there may be more to read
+        self._ratio = GUESS  # compression ratio of the last pack
 
-    def look(self) -> None:
-        """Something was committed, or a connection is there."""
+    def read_on(self) -> None:
+        """Note that something was committed or that a connection was made."""
         self._new = True
 
-    def wait_s(self, flight: Flight) -> float:
-        """Seconds until the backlog may go on, unless something else happens first."""
-        messages, size = flight.room_overtaken
-        return flight.pace.wait_s() if self._old and messages > 0 < size else math.inf
+    def wait_s(self, in_flight: InFlightWindow) -> float:
+        """Seconds until the backlog may continue, if nothing else happens first."""
+        messages, size = in_flight.room_overtaken
+        return in_flight.pacing.wait_s() if self._old and messages > 0 < size else math.inf
 
-    async def fill(self, flight: Flight, now_s: float) -> None:
-        """Read what there is room for."""
-        new, (messages, size) = flight.room, flight.room_overtaken
-        size = min(size, flight.pace.budget(now_s))
-        pack = min(max(PLAIN_MIN, 2 * flight.pace.window), PLAIN_MAX) if flight.packing else 0
-        old = messages, int(size * self._squeeze) if pack else size
+    async def fill(self, in_flight: InFlightWindow, now_s: float) -> None:
+        """Read as many records as the window has room for."""
+        new, (messages, size) = in_flight.room, in_flight.room_overtaken
+        size = min(size, in_flight.pacing.budget(now_s))
+        pack = min(max(PLAIN_MIN, 2 * in_flight.pacing.window), PLAIN_MAX) if in_flight.packing else 0
+        old = messages, int(size * self._ratio) if pack else size
         wanted = (self._new and min(new) > 0, self._old and min(old) > 0)
         if not any(wanted):
             return
         if wanted[0]:
-            self._new = False  # before reading: a commit meanwhile sets it again
+            self._new = False  # before the read: a commit during it sets it again
         reading = asyncio.create_task(
             asyncio.to_thread(self._read, new if wanted[0] else None, old if wanted[1] else None, pack),
             name="uplink-read",
@@ -75,25 +75,25 @@ class Feed:
         try:
             sent = await asyncio.shield(reading)
         except asyncio.CancelledError:
-            while not reading.done():  # a slow disk may outlast several cancellations
+            while not reading.done():  # a slow disk may take longer than several cancellations
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait({reading})
             with contextlib.suppress(OSError):
-                flight.add(reading.result())  # what the outbox gave out it gives out once
+                in_flight.add(reading.result())  # the outbox gives each record out once: keep them
             raise
         except OSError as error:
             log.error("the outbox cannot be read now: %s", error)
             self._new = True
             await asyncio.sleep(1)
             return
-        flight.add(sent)
+        in_flight.add(sent)
 
     def _read(self, new: Room | None, old: Room | None, pack: int) -> list[Sent]:
         found: list[Sent] = []
         if new is not None:
             self._old |= self._outbox.overtake(BEHIND)
             records = self._outbox.take(*new)
-            self._new |= bool(records)  # only an empty reading is the end
+            self._new |= bool(records)  # only an empty read is the end
             found = [self._sent(each) for each in records]
         if old is not None:
             try:
@@ -101,7 +101,7 @@ class Feed:
             except OSError:
                 if not found:
                     raise
-                return found  # it says so again
+                return found  # the next read raises the error again
             self._old = bool(records)
             if pack:
                 found += self._packed(records, pack)
@@ -117,8 +117,8 @@ class Feed:
         plain = [(each.seq, f"{each.cls}/{each.tail}", self._restamped(each)) for each in records]
         found = list(packed(self._base, plain, size))
         if found:
-            squeeze = sum(len(body) for _, _, body in plain) / sum(len(sent.body) for sent in found)
-            self._squeeze = min(max(1.0, squeeze), 2 * GUESS)
+            ratio = sum(len(body) for _, _, body in plain) / sum(len(sent.body) for sent in found)
+            self._ratio = min(max(1.0, ratio), 2 * GUESS)
         return found
 
     def _restamped(self, record: Record) -> bytes:
@@ -130,13 +130,13 @@ class Feed:
         shift_ns = offset_ns(self._clock) - record.offset_ns
         try:
             return restamp(record.body, Batch if record.cls == "data" else Event, shift_ns, state)
-        except msgspec.MsgspecError as error:  # written by another version: it goes out as it is
-            log.warning("%s %d is not restamped: %s", record.tail, record.seq, error)
+        except msgspec.MsgspecError as error:  # written by another version: it is sent unchanged
+            log.warning("%s %d keeps its uncorrected time: %s", record.tail, record.seq, error)
             return record.body
 
 
 def packed(base: str, messages: Iterable[tuple[int, str, bytes]], size: int) -> Iterator[Sent]:
-    """Seq, topic after the node and body of each message into packs of about `size` bytes, in their order."""
+    """Pack messages (seq, topic after the node, body) into packs of about `size` bytes, in their order."""
     parts: list[bytes] = []
     held: list[tuple[int, str, bytes]] = []
     total = 0
@@ -158,7 +158,7 @@ def packed(base: str, messages: Iterable[tuple[int, str, bytes]], size: int) -> 
 
 
 def unpacked(sent: Sent) -> list[Sent]:
-    """The messages of a pack that nobody acknowledged, one by one."""
+    """The unacknowledged messages of a pack, one by one."""
     base = sent.topic.rpartition("/")[0]
     found = []
     for tail, raw in decode(sent.body, Pack).m:

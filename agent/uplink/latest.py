@@ -1,4 +1,4 @@
-"""QoS 0 bodies of which only the newest counts: sent at once, kept by topic while the socket is busy."""
+"""Latest values: QoS 0 bodies, sent at once; while the socket is busy only the newest of a topic waits."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import contextlib
 import logging
 from collections import Counter
 
-from agent.uplink.mqtt_client import Link, LinkDown
+from agent.uplink.mqtt_client import LinkDown, MqttClient
 from wire.codec import encode, seal
 from wire.messages import MAX_BODY, Live, Snapshot
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 64  # packets before the socket, from where on these wait
+_BACKLOG = 64  # packets waiting for the socket: beyond it these bodies wait
 _TOPICS = 1_000
 
 
 class Latest:
-    """Bounded by `_TOPICS` bodies of at most `MAX_BODY` bytes each; `counters` says what was dropped."""
+    """Holds at most `_TOPICS` bodies of at most `MAX_BODY` bytes; `counters` counts the dropped ones."""
 
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
@@ -29,7 +29,7 @@ class Latest:
 
     def put(
         self,
-        link: Link | None,
+        link: MqttClient | None,
         topic: str,
         body: Live | Snapshot,
         *,
@@ -37,7 +37,7 @@ class Latest:
         expiry_s: int = 0,
         sealed: bool = False,
     ) -> None:
-        """Publish, now or when the socket takes it; dropped without a link. `sealed`: with a checksum."""
+        """Publish a body now or when the socket is free; drop it without a link. `sealed` adds a checksum."""
         what = "snap" if isinstance(body, Snapshot) else "live"
         if link is None:
             self._counters[f"{what}_dropped"] += 1
@@ -57,8 +57,8 @@ class Latest:
         with contextlib.suppress(LinkDown):
             self.send(link)
 
-    def send(self, link: Link) -> None:
-        """Send what waits, as far as the socket keeps up.
+    def send(self, link: MqttClient) -> None:
+        """Send waiting bodies as far as the socket accepts them.
 
         Raises:
             LinkDown: there is no connection.
@@ -69,5 +69,5 @@ class Latest:
             link.send(topic, body, qos=0, retain=retain, expiry_s=expiry_s)
 
     def clear(self) -> None:
-        """Forget what waits: it is old when the link is back."""
+        """Drop what waits: it is old when the link is back."""
         self._waiting.clear()

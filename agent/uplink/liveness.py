@@ -1,40 +1,44 @@
-"""Whether what is addressed to this node still reaches it, told by its own status coming back."""
+"""Subscription liveness: detects that messages to this node no longer arrive, by its own status."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-ASK_S = 60.0  # between two statuses that are published only to be heard again
-ANSWER_S = 45.0  # more than a slow link needs for everything that may be on its way
-DEAF = "connected, but not even its own status comes back any more"
-NEVER_HEARD = "its own status does not come back: without rights on ack, cmd/# and status nothing is settled"
+ASK_S = 60.0  # between two statuses that are published only to come back
+ANSWER_S = 45.0  # more than a slow link needs for everything in flight
+SUBSCRIPTION_LOST = "connected, but the node's own status no longer comes back: connecting again"
+STATUS_NEVER_RETURNED = (
+    "the node's own status never came back: give it read rights on ack, cmd/# and status, "
+    "or its messages are never acknowledged"
+)
 
 
-class Hearing:
-    """PUBACKs and pings also come over a connection whose subscriptions are dead; acks and commands do not.
+class SubscriptionLiveness:
+    """Asks for the node's own status now and then, and reports when it stops coming back.
 
-    A broker may not let a node read its own status: where it never came back, nothing is concluded. Times are
+    PUBACKs and pings also arrive over a connection whose subscriptions are dead; acks and commands do not.
+    A broker may deny a node its own status: if it never came back, nothing follows from silence. Times are
     seconds of any steady clock.
     """
 
     def __init__(self) -> None:
-        self._able = False  # it came back once, over whatever connection
+        self._returned_once = False  # the status came back once, on any connection
         self._warned = False
         self._asked_s: float | None = None
-        self._quiet_s = 0.0  # since when nothing was asked or heard
+        self._quiet_s = 0.0  # time since which nothing was asked and nothing came back
 
     def connected(self, now_s: float) -> None:
-        """A new connection: nothing is owed on it yet."""
+        """Start again on a new connection."""
         self._asked_s = None
         self._quiet_s = now_s
 
-    def heard(self, now_s: float) -> None:
-        """The node's own status of this session came back."""
-        self._able = True
+    def returned(self, now_s: float) -> None:
+        """Note that the node's own status of this session came back."""
+        self._returned_once = True
         self.connected(now_s)
 
-    def next(self, now_s: float) -> Literal["ask", "deaf", "warn", ""]:
-        """What is to be done: publish the status, end the connection, or warn, which it says once."""
+    def next(self, now_s: float) -> Literal["ask", "reconnect", "warn", ""]:
+        """What to do now: publish the status (ask), reconnect, or warn; "warn" is returned once only."""
         if self._asked_s is None:
             if now_s - self._quiet_s < ASK_S:
                 return ""
@@ -43,7 +47,7 @@ class Hearing:
         if now_s - self._asked_s < ANSWER_S:
             return ""
         self.connected(now_s)
-        if self._able:
-            return "deaf"
+        if self._returned_once:
+            return "reconnect"
         warned, self._warned = self._warned, True
         return "" if warned else "warn"

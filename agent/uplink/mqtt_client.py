@@ -1,4 +1,4 @@
-"""One MQTT connection: aiomqtt with what it lacks for pipelined publishing and for ending cleanly."""
+"""MQTT client: aiomqtt with pipelined publishing and a clean end of the connection."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from wire.errors import EdgebedError
 Protocol = Literal["5", "3.1.1"]
 
 _paho = logging.getLogger("agent.uplink.mqtt_client.paho")
-_paho.setLevel(logging.CRITICAL)  # what it has to say comes as an exception too, which is logged once
+_paho.setLevel(logging.CRITICAL)  # its messages also come as exceptions, which are logged once
 
 KEEPALIVE_S = 15
 AGAIN_S = 300.0  # between two SUBSCRIBEs for the same topics
 CONNECT_S = 10.0  # for TCP, TLS and CONNACK together
-SESSION_S = 86_400  # how long a broker keeps commands for a node that is away: the longest ttl
-_WILL_DELAY_S = 5  # a node that is back so soon was never lost
+SESSION_S = 86_400  # a broker keeps commands for an absent node this long: the longest ttl
+_WILL_DELAY_S = 5  # a node that is back within this time was never lost
 _VERSIONS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 _WRONG_PROTOCOL = (1, 132)  # reason codes of a CONNACK: 3.1.1, 5
-_UNSPECIFIED = 128  # what paho says of a connection that ended without a word
+_UNSPECIFIED = 128  # paho's code for a connection that ended without a reason
 _REFUSED = {
-    133: "the broker does not take this client id",
+    133: "the broker does not accept this client id",
     134: "the broker does not know this user name and password",
-    135: "the broker does not let this client connect",
+    135: "the broker does not allow this client to connect",
 }
 
 
 class LinkDown(EdgebedError):
-    """The connection could not be made or ended; the text says why. It is tried again, for ever."""
+    """The connection could not be made, or it ended; the text states why. The uplink connects again."""
 
 
 class WrongProtocol(LinkDown):
-    """The broker says that it does not speak this version of MQTT."""
+    """The broker reported that it does not speak this version of MQTT."""
 
 
 class HungUp(LinkDown):
-    """The broker closed the connection instead of answering CONNECT: some say so that a version is wrong."""
+    """The broker closed the connection instead of answering CONNECT; some do so for a wrong version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Where to connect and as whom, with the secrets read."""
+    """Address, client id and credentials for a connection."""
 
     host: str
     port: int
@@ -66,18 +66,18 @@ class Login:
         """Read password and certificates: blocks on files.
 
         Raises:
-            ConfigError: one of them cannot be used.
+            ConfigError: a file cannot be used.
         """
         password = broker.password()
         username = broker.username or (client_id if password else None)
         return cls(broker.host, broker.port, client_id, username, password, broker.ssl_context())
 
 
-class Link(aiomqtt.Client):
-    """Use once: `await link.open()`, then `await link.shut()` whatever happens.
+class MqttClient(aiomqtt.Client):
+    """One connection, used once: `await link.open()`, then always `await link.shut()`.
 
-    aiomqtt's `publish` waits for each PUBACK in a task of its own and hides the reason code; `send` does
-    neither. `on_puback(mid, reason)` is called for each PUBACK and must not publish.
+    aiomqtt's `publish` waits for each PUBACK in its own task and hides the reason code; `send` does not wait
+    and shows it. `on_puback(mid, reason)` is called for each PUBACK and must not publish.
     """
 
     def __init__(self, login: Login, protocol: Protocol, will: aiomqtt.Will) -> None:
@@ -102,41 +102,41 @@ class Link(aiomqtt.Client):
             logger=_paho,
             keepalive=KEEPALIVE_S,
             max_queued_incoming_messages=1_000,
-            max_inflight_messages=0,  # the pump counts: paho's 20 cannot be told from a broker's limit
+            max_inflight_messages=0,  # the window counts: paho's limit of 20 looks like a limit of the broker
             tls_context=login.tls,
             **persistent,
         )
         self.on_puback: Callable[[int, int], None] = _ignore
-        self.receive_maximum = 65_535  # QoS 1 messages the broker takes without a PUBACK
+        self.receive_maximum = 65_535  # QoS 1 messages the broker accepts without a PUBACK
 
     @property
     def backlog(self) -> int:
-        """Packets that wait for the socket."""
+        """The number of packets that wait for the socket."""
         return len(self._client._out_packet)
 
     @property
     def unanswered(self) -> int:
-        """Messages of QoS 1 that wait for a PUBACK."""
+        """The number of QoS 1 messages that wait for a PUBACK."""
         return len(self._client._out_messages)
 
     async def open(self) -> None:
         """Connect.
 
         Raises:
-            LinkDown: in whatever way it failed.
+            LinkDown: the connection failed, for any reason.
         """
         opening = asyncio.create_task(self.__aenter__(), name="mqtt-connect")
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The connecting thread cannot be cancelled: wait for it, or its socket outlives us.
+            # The connecting thread cannot be cancelled: wait for it, or its socket stays open.
             while not opening.done():
                 self._abort()
                 if not self._connected.done():
                     self._connected.set_exception(_Closed("given up"))
                 await asyncio.wait({opening}, timeout=0.05)
             if not opening.cancelled():
-                opening.exception()  # seen
+                opening.exception()  # read it, so that asyncio does not complain
             await self.shut()
             raise
         except aiomqtt.MqttError as error:
@@ -147,7 +147,7 @@ class Link(aiomqtt.Client):
             raise LinkDown(f"broker host {self._hostname!r}: {error}") from error
 
     async def shut(self, *, politely_s: float = 0.0) -> None:
-        """End the connection: with a DISCONNECT, which keeps the Will from being sent, or at once."""
+        """End the connection: at once, or with a DISCONNECT, so that the broker does not send the Will."""
         if politely_s and not self._disconnected.done():
             with contextlib.suppress(aiomqtt.MqttError):
                 self.timeout = politely_s
@@ -157,20 +157,20 @@ class Link(aiomqtt.Client):
             self._misc_task.cancel()
             await asyncio.wait({self._misc_task})
         if self._disconnected.done() and not self._disconnected.cancelled():
-            self._disconnected.exception()  # seen: asyncio complains about what nobody looks at
+            self._disconnected.exception()  # read it: asyncio complains about exceptions that are never read
 
     async def ended(self) -> None:
         """Wait until the connection ends.
 
         Raises:
-            LinkDown: always; the text says why.
+            LinkDown: always; the text states why.
         """
         await asyncio.wait({self._disconnected})
         error = self._disconnected.exception()
         raise _lost(error) from error
 
     async def read(self) -> aiomqtt.Message:
-        """The next message of a subscription.
+        """The next received message.
 
         Raises:
             LinkDown: the connection ended.
@@ -184,7 +184,7 @@ class Link(aiomqtt.Client):
         """Subscribe with QoS 1.
 
         Raises:
-            LinkDown: no answer in time.
+            LinkDown: the broker did not answer in time.
         """
         try:
             await self.subscribe([(topic, 1) for topic in topics])
@@ -192,21 +192,21 @@ class Link(aiomqtt.Client):
             raise LinkDown(f"subscribing failed: {error}") from error
 
     async def keep_listening(self, topics: list[str]) -> None:
-        """Subscribe to them again now and then, for ever: of one that died alone nothing else tells.
+        """Subscribe again now and then, until cancelled: nothing else repairs a single dead subscription.
 
-        Subscribing to what is subscribed to changes nothing (MQTT 5, section 3.8.4), so it costs a packet.
+        A repeated SUBSCRIBE changes nothing (MQTT 5, section 3.8.4) and costs one packet.
 
         Raises:
-            LinkDown: no answer in time.
+            LinkDown: the broker did not answer in time.
         """
         while True:
-            await asyncio.sleep(random.uniform(0.75, 1.25) * AGAIN_S)  # a thousand nodes, not all at once
+            await asyncio.sleep(random.uniform(0.75, 1.25) * AGAIN_S)  # a thousand nodes spread out
             await self.listen(topics)
 
     def send(self, topic: str, body: bytes, *, qos: int, retain: bool = False, expiry_s: int = 0) -> int:
-        """Queue a message for the socket; returns its packet id, which `on_puback` names for QoS 1.
+        """Queue a message for the socket; returns its packet id, which `on_puback` gets for QoS 1.
 
-        `expiry_s` travels with MQTT 5 only.
+        `expiry_s` is sent with MQTT 5 only.
 
         Raises:
             LinkDown: there is no connection.
@@ -226,7 +226,7 @@ class Link(aiomqtt.Client):
         if number in _WRONG_PROTOCOL:
             return WrongProtocol(f"{where} does not speak MQTT {'5' if self.v5 else '3.1.1'}")
         if isinstance(error, _Closed):
-            return HungUp(f"{where} hung up during the greeting")
+            return HungUp(f"{where} closed the connection before it answered CONNECT")
         return LinkDown(f"{where}: {_REFUSED.get(number, error) if number else error}")
 
     def _abort(self) -> None:
@@ -241,9 +241,9 @@ class Link(aiomqtt.Client):
     def _on_disconnect(
         self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None
     ) -> None:
-        if not self._connected.done():  # aiomqtt would wait for a CONNACK that cannot come any more
+        if not self._connected.done():  # aiomqtt would wait for a CONNACK that can no longer come
             self._connected.set_exception(_Closed("closed before CONNACK"))
-            self._connected.exception()  # seen, in case nobody waits
+            self._connected.exception()  # read it, in case no task waits
             return
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 

@@ -1,4 +1,4 @@
-"""What a node says about itself: the status, the Will that says it is lost, and the birth."""
+"""Builds the bodies that describe a node: status, Will and birth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from agent.uplink.broker_memory import Session
+from agent.uplink.broker_memory import BrokerMemory
 from wire.clock import Clock
 from wire.codec import encode, seal
 from wire.messages import MAX_BODY, Birth, Status
@@ -20,41 +20,41 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """What stays the same while the daemon runs: who it is and what `status` says about it."""
+    """What stays the same while the daemon runs: its address, its boot id and its version."""
 
     address: Address
-    boot: str  # random per daemon start, lower-case hex
+    boot: str  # random for each start of the daemon, lower-case hex
     agent: str  # the agent's version
 
 
 class Presence:
-    """Bodies ready to be published; `describe` and `status` are asked anew for each."""
+    """Gives bodies ready to be published; calls `describe` and `status` for each of them."""
 
     def __init__(
         self,
         identity: NodeIdentity,
         ep: str,
-        session: Session,
+        broker_memory: BrokerMemory,
         clock: Clock,
         describe: Callable[[], Birth],
         status: Callable[[], Status],
     ) -> None:
         self._identity = identity
         self._ep = ep
-        self._session = session
+        self._broker_memory = broker_memory
         self._clock = clock
         self._describe = describe
         self._status = status
-        self._online_ms = 0  # when it first said so
-        self._met = False
+        self._online_ms = 0  # time of the first online status
+        self._reported = False
 
     def state(self, state: Literal["online", "offline", "lost"], reason: str = "") -> bytes:
-        """A status; `online` tells of devices and models."""
+        """A status body; only `online` includes devices and models."""
         now = Status(
             state=state,
             ts=self._clock.now_ms(),
             boot=self._identity.boot,
-            sess=self._session.sess,
+            sess=self._broker_memory.sess,
             agent=self._identity.agent,
             reason=reason,
         )
@@ -64,33 +64,37 @@ class Presence:
             now.devices, now.models = known.devices, known.models
         return seal(encode(now))
 
-    def meets(self, status: Status) -> None:
-        """Say once that somebody else said `online` under this name after this process did.
+    def report_double(self, status: Status) -> None:
+        """Log once if another process published `online` under this node's name after this one did.
 
-        With MQTT 3.1.1 a broker does not tell a client why it ends the connection, and all that shows is a
-        connection that is lost and found every two seconds.
+        An MQTT 3.1.1 broker does not state why it ends a connection: without this log line one would only see
+        the connection lost and made again every two seconds.
         """
         after = 0 < self._online_ms < status.ts
-        if self._met or not after or status.boot == self._identity.boot:
+        if self._reported or not after or status.boot == self._identity.boot:
             return
-        self._met = True
+        self._reported = True
         log.error(
-            "another agent is connected as %s, and each takes the connection from the other: stop one, "
-            "or give it a `node` of its own",
+            "another agent is connected as %s, and each ends the other's connection: stop one, "
+            "or give it its own `node`",
             self._identity.address,
         )
 
     def birth(self) -> bytes | None:
-        """The birth; None where it is too large to be sent."""
+        """The birth body; None if it is too large to be sent."""
         birth = replace(
             self._describe(),
             ts=self._clock.now_ms(),
             boot=self._identity.boot,
-            sess=self._session.sess,
+            sess=self._broker_memory.sess,
             ep=self._ep,
         )
         body = seal(encode(birth))
         if len(body) > MAX_BODY:
-            log.warning("the birth has %d bytes, %d are allowed: not sent", len(body), MAX_BODY)
+            log.warning(
+                "the birth has %d bytes, %d are allowed: it is not sent; use fewer streams",
+                len(body),
+                MAX_BODY,
+            )
             return None
         return body

@@ -1,4 +1,4 @@
-"""The durable MQTT connection of a node: drains the outbox, answers commands, comes back for ever."""
+"""The uplink: sends the outbox over MQTT until it is acknowledged, answers commands, and reconnects."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Literal
 import aiomqtt
 
 from agent.outbox import Outbox
-from agent.uplink.ack_delay import Delays
-from agent.uplink.broker_memory import Session
-from agent.uplink.command_runner import Answers, OnCommand
-from agent.uplink.encoder import Feed, unpacked
-from agent.uplink.in_flight import Flight
+from agent.uplink.ack_delay import AckDelay
+from agent.uplink.broker_memory import BrokerMemory
+from agent.uplink.command_runner import CommandRunner, OnCommand
+from agent.uplink.encoder import Encoder, unpacked
+from agent.uplink.in_flight import InFlightWindow
 from agent.uplink.latest import Latest
-from agent.uplink.liveness import DEAF, NEVER_HEARD, Hearing
-from agent.uplink.mqtt_client import HungUp, Link, LinkDown, Login, WrongProtocol
+from agent.uplink.liveness import STATUS_NEVER_RETURNED, SUBSCRIPTION_LOST, SubscriptionLiveness
+from agent.uplink.mqtt_client import HungUp, LinkDown, Login, MqttClient, WrongProtocol
 from agent.uplink.presence import NodeIdentity, Presence
 from wire.broker import Broker
 from wire.clock import Clock
@@ -36,22 +36,22 @@ __all__ = ["NodeIdentity", "OnCommand", "Uplink"]
 
 log = logging.getLogger(__name__)
 
-PUBACK_S = 15.0  # a broker that owes one and sends none for so long is not there any more
+PUBACK_S = 15.0  # a broker that owes a PUBACK and sends none for this time is gone
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 15.0
-_STEADY_S = 5.0  # a connection that lasted so long was a good one
-_FAREWELL_S = 1.0
-_NEWS_S = 0.5  # between two publications of the status
-_ANSWERS = 100  # without a PUBACK; who asks faster than that hears nothing
+_STEADY_S = 5.0  # a connection that lasted this long was good
+_OFFLINE_S = 1.0
+_RENEW_S = 0.5  # between two publications of status or birth
+_MAX_UNANSWERED = 100  # answers without a PUBACK: more are dropped
 _LIVE_EXPIRY_S, _BEAT_EXPIRY_S, _RES_EXPIRY_S = 300, 60, 3_600
 _MAX_SESS = 2**52
 
 
 class Uplink:
-    """Use: `run` as one task; everything else is called from the same event loop and returns at once.
+    """The MQTT side of a node. `run` is one task; the other methods return at once, in the same event loop.
 
-    `describe` gives the birth; `ts`, `boot`, `sess` and `ep` are filled in here, so it may leave them at
-    anything valid. `status` gives the devices and models of the `online` status. Both are asked anew for
-    each publication. `on_command` is `agent.commands.Commands.handle` or alike; it gets device, name, Cmd.
+    `describe` gives the birth; its `ts`, `boot`, `sess` and `ep` are overwritten here. `status` gives the
+    devices and models of the `online` status. Both are called for each publication. `on_command` gets
+    device, name and Cmd, as `agent.commands.Commands.handle` does.
     """
 
     def __init__(
@@ -74,53 +74,55 @@ class Uplink:
         self._broker = broker
         self._outbox = outbox
         self._clock = clock
-        self._session = Session(state / "uplink.json", broker.protocol)
-        self._flight = Flight(
+        self._broker_memory = BrokerMemory(state / "uplink.json", broker.protocol)
+        self._in_flight = InFlightWindow(
             puback_is_enough=ack == "puback",
             drain_per_s=1_000 * drain_kb_per_s,
             unpacked=unpacked if packs else None,
         )
-        self._feed = Feed(outbox, self._address, clock, clock_state)
-        self._presence = Presence(identity, outbox.ep, self._session, clock, describe, status)
+        self._encoder = Encoder(outbox, self._address, clock, clock_state)
+        self._presence = Presence(identity, outbox.ep, self._broker_memory, clock, describe, status)
         self._counters: Counter[str] = Counter()
-        self._answers = Answers(self._address, clock, self._counters, on_command, self._send_answer)
-        self._delays = Delays()
-        self._hearing = Hearing()
-        self._link: Link | None = None
-        self._lost = False  # the loss was logged
+        self._command_runner = CommandRunner(
+            self._address, clock, self._counters, on_command, self._send_answer
+        )
+        self._ack_delay = AckDelay()
+        self._liveness = SubscriptionLiveness()
+        self._link: MqttClient | None = None
+        self._lost = False  # true: the loss was logged
         self._wake = asyncio.Event()
         self._latest = Latest(self._counters)
-        self._news: set[Literal["status", "birth"]] = set()
-        self._news_at = 0.0
+        self._to_renew: set[Literal["status", "birth"]] = set()
+        self._renewed_s = 0.0
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is there now."""
+        """Whether a connection to the broker is open."""
         return self._link is not None
 
     @property
     def sess(self) -> int:
-        """Rises with each CONNECT, over restarts too."""
-        return self._session.sess
+        """The number of CONNECTs so far, over restarts."""
+        return self._broker_memory.sess
 
     @property
     def ack_ms(self) -> int | None:
-        """The least that an acknowledgement took in five minutes, by the collector's clock and ours."""
-        return self._delays.least(self._clock)
+        """The smallest delay of an acknowledgement in five minutes, by the collector's and this clock."""
+        return self._ack_delay.least(self._clock)
 
     @property
     def counters(self) -> dict[str, int]:
-        """What happened since the start, by name."""
-        return {**self._counters, "resent": self._flight.resent, "refused": self._flight.refused}
+        """The counters since the start, by name."""
+        return {**self._counters, "resent": self._in_flight.resent, "refused": self._in_flight.refused}
 
     async def run(self) -> None:
-        """Connect, drain and reconnect for ever; never raises for network reasons.
+        """Connect, send and reconnect until cancelled; never raises for network reasons.
 
-        When cancelled, publishes `status: offline` and disconnects, within about 2 s of a live connection.
+        When cancelled, publishes `status: offline` and disconnects, within about 2 s on a live connection.
         """
         loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._session.load)
-        self._outbox.on_commit(lambda: loop.call_soon_threadsafe(self._read_on))
+        await asyncio.to_thread(self._broker_memory.load)
+        self._outbox.on_commit(lambda: loop.call_soon_threadsafe(self._on_commit))
         try:
             async with asyncio.TaskGroup() as commands:
                 pause_s = _FIRST_PAUSE_S
@@ -135,24 +137,24 @@ class Uplink:
             self._outbox.on_commit(_nothing)
 
     def live(self, device: str, stream: str, body: Live) -> None:
-        """Publish newest values, QoS 0 retained; dropped while offline, newest wins."""
+        """Publish the newest values, QoS 0, retained; dropped while offline."""
         itself = device == NODE_ITSELF
         topic = self._address.topic("live", device, stream)
         expiry_s = _BEAT_EXPIRY_S if itself else _LIVE_EXPIRY_S
         self._latest.put(self._link, topic, body, retain=True, expiry_s=expiry_s, sealed=itself)
 
     def snap(self, device: str, stream: str, body: Snapshot) -> None:
-        """Publish the newest picture, QoS 0; dropped while offline or too large, newest wins."""
+        """Publish the newest picture, QoS 0; dropped while offline or too large."""
         self._latest.put(self._link, self._address.topic("snap", device, stream), body)
 
     def renew_status(self) -> None:
-        """Publish the status again: a device or model changed."""
-        self._news.add("status")
+        """Publish the status again soon: a device or model changed."""
+        self._to_renew.add("status")
         self._wake.set()
 
     def renew_birth(self) -> None:
-        """Publish the birth again: `cmd/_/rebirth`, or the schema changed."""
-        self._news.add("birth")
+        """Publish the birth again soon: for `cmd/_/rebirth`, or because the schema changed."""
+        self._to_renew.add("birth")
         self._wake.set()
 
     # One connection, from CONNECT to its end
@@ -164,7 +166,7 @@ class Uplink:
             self._down(error)
             return
         try:
-            await self._talk(link, commands)
+            await self._use(link, commands)
         except LinkDown as error:
             self._down(error)
         finally:
@@ -172,28 +174,28 @@ class Uplink:
             self._latest.clear()
             await link.shut()
 
-    async def _open(self) -> Link:
-        await asyncio.to_thread(self._session.next)
+    async def _open(self) -> MqttClient:
+        await asyncio.to_thread(self._broker_memory.next)
         login = await asyncio.to_thread(Login.read, self._broker, self._address.client_id)
         will = aiomqtt.Will(self._address.topic("status"), self._presence.state("lost"), qos=1, retain=True)
-        protocol = self._session.protocol
-        link = Link(login, protocol, will)
+        protocol = self._broker_memory.protocol
+        link = MqttClient(login, protocol, will)
         try:
             await link.open()
         except (WrongProtocol, HungUp) as error:
-            self._session.refused(certain=isinstance(error, WrongProtocol))
-            if self._session.protocol == "3.1.1" != protocol:  # nothing is wrong: this broker is older
-                log.info("%s: trying MQTT 3.1.1", error)
+            self._broker_memory.refused(certain=isinstance(error, WrongProtocol))
+            if self._broker_memory.protocol == "3.1.1" != protocol:  # not an error: this broker is older
+                log.info("%s: connecting with MQTT 3.1.1", error)
                 return await self._open()
             raise
-        self._session.works()
+        self._broker_memory.works()
         return link
 
-    async def _talk(self, link: Link, commands: asyncio.TaskGroup) -> None:
-        # No task group: one that is cancelled while its tasks fail tells only of the failure.
+    async def _use(self, link: MqttClient, commands: asyncio.TaskGroup) -> None:
+        # Not a task group: if it is cancelled while its tasks fail, it raises the failure only.
         tasks: list[asyncio.Task[None]] = []
         try:
-            # Subscribed before anything is published: what the broker retained of us would be gone.
+            # Subscribe first: publishing would replace what the broker retained of this node.
             topics = [self._address.topic(*tail) for tail in (("ack",), ("status",), ("cmd", "+", "+"))]
             await link.listen(topics)
             tasks += [
@@ -206,164 +208,166 @@ class Uplink:
             await end(tasks)
         except asyncio.CancelledError:
             await end(tasks)
-            await self._farewell(link)
+            await self._say_offline(link)
             raise
         for task in done:
-            task.result()  # none of them returns: this raises
+            task.result()  # none of these tasks returns: this raises
 
     def _down(self, error: Exception) -> None:
         self._counters["lost_connections"] += 1
         if not self._lost:
-            log.warning("offline: %s; trying again, messages wait in the outbox", error)
+            log.warning("offline: %s; retrying, messages wait in the outbox", error)
         else:
             log.debug("still offline: %s", error)
         self._lost = True
 
-    async def _farewell(self, link: Link) -> None:
-        """Say `offline`, so that nobody takes this for a loss."""
+    async def _say_offline(self, link: MqttClient) -> None:
+        """Publish `offline`, so that readers do not take the end for a loss."""
         said = asyncio.Event()
         mids: set[int] = set()
         link.on_puback = lambda mid, _: said.set() if mid in mids else None
         with contextlib.suppress(LinkDown, TimeoutError):
             self._latest.send(link)
             mids.add(self._publish_state(link, "offline", "stopped"))
-            async with asyncio.timeout(_FAREWELL_S):
+            async with asyncio.timeout(_OFFLINE_S):
                 await said.wait()
-        await link.shut(politely_s=_FAREWELL_S)
+        await link.shut(politely_s=_OFFLINE_S)
 
     # What comes in
 
-    async def _receive(self, link: Link, commands: asyncio.TaskGroup) -> None:
+    async def _receive(self, link: MqttClient, commands: asyncio.TaskGroup) -> None:
         while True:
             message = await link.read()
             body = message.payload
             try:
                 topic = parse(message.topic.value)
                 if not isinstance(body, bytes) or len(body) > MAX_BODY:
-                    raise WireError("no body of this contract")
+                    raise WireError(f"the body is not bytes, or larger than {MAX_BODY} bytes")
                 if topic.cls == "ack":
                     self._acked(decode(body, Ack))
                 elif topic.cls == "status":
-                    self._heard_of_itself(decode(body, Status), retained=message.retain)
+                    self._own_status(decode(body, Status), retained=message.retain)
                 elif topic.cls == "cmd" and not message.retain:
-                    self._answers.take(topic, decode(body, Cmd), commands)
+                    self._command_runner.take(topic, decode(body, Cmd), commands)
             except WireError as error:
                 self._counters["ignored"] += 1
                 log.debug("ignored %s: %s", message.topic, error)
 
     def _acked(self, ack: Ack) -> None:
         if ack.ep != self._outbox.ep:
-            return  # of an outbox that was here before
+            return  # an acknowledgement of an earlier outbox of this node
         if ack.packs:
-            self._flight.takes_packs()
-        self._delays.add(self._clock.now_ms() - ack.ts, self._clock)
+            self._in_flight.takes_packs()
+        self._ack_delay.add(self._clock.now_ms() - ack.ts, self._clock)
         ranges = Ranges(ack.ok)
         self._outbox.ack(ranges)
-        self._counters["acked"] += len(self._flight.acked(ranges, self._now()))
+        self._counters["acked"] += len(self._in_flight.acked(ranges, self._now()))
         self._wake.set()
 
-    def _heard_of_itself(self, status: Status, *, retained: bool) -> None:
-        self._presence.meets(status)
+    def _own_status(self, status: Status, *, retained: bool) -> None:
+        self._presence.report_double(status)
         if self.sess < status.sess < _MAX_SESS and retained:
-            # Our state folder is younger than what the broker keeps: readers would ignore us.
-            self._session.at_least(status.sess)
-            raise LinkDown(f"the broker knows session {status.sess} of this node, going on from there")
+            # The state folder is newer than what the broker retained: readers would ignore this node.
+            self._broker_memory.at_least(status.sess)
+            raise LinkDown(f"the broker retained session {status.sess} of this node: continuing from it")
         if status.sess == self.sess and not retained:
-            self._hearing.heard(self._now())
+            self._liveness.returned(self._now())
         if status.state == "lost" and status.sess <= self.sess:
             self.renew_status()
 
     def _send_answer(self, topic: str, body: bytes) -> None:
         link = self._link
-        if link is not None and link.unanswered - self._flight.on_wire < _ANSWERS:
+        if link is not None and link.unanswered - self._in_flight.on_wire < _MAX_UNANSWERED:
             with contextlib.suppress(LinkDown):
                 link.send(topic, body, qos=1, expiry_s=_RES_EXPIRY_S)
 
     # What goes out
 
-    async def _drain(self, link: Link) -> None:
-        self._flight.connected(self._now())
-        self._hearing.connected(self._now())
+    async def _drain(self, link: MqttClient) -> None:
+        self._in_flight.connected(self._now())
+        self._liveness.connected(self._now())
         link.on_puback = self._puback
         self._publish_state(link, "online")
         self._publish_birth(link)
-        self._news.clear()
+        self._to_renew.clear()
         self._link = link
-        self._feed.look()
+        self._encoder.read_on()
         self._counters["connects"] += 1
         log.log(
-            logging.INFO if not self._lost else logging.WARNING, "online, MQTT %s", self._session.protocol
+            logging.INFO if not self._lost else logging.WARNING,
+            "online, MQTT %s",
+            self._broker_memory.protocol,
         )
         self._lost = False
         while True:
             self._wake.clear()
-            self._publish_news(link)
+            self._publish_renewed(link)
             self._latest.send(link)
-            await self._feed.fill(self._flight, self._now())
+            await self._encoder.fill(self._in_flight, self._now())
             await self._send_window(link)
-            silent_s = self._flight.silent_s(self._now())
+            silent_s = self._in_flight.silent_s(self._now())
             if silent_s > PUBACK_S:
-                raise LinkDown(f"the broker answers nothing for {silent_s:.0f} s")
-            self._listen_for_itself()
+                raise LinkDown(f"no answer from the broker for {silent_s:.0f} s")
+            self._check_subscription()
             with contextlib.suppress(TimeoutError):
-                # not wait_for: before 3.12 it loses a cancellation that comes together with the event
+                # not wait_for: before Python 3.12 it loses a cancellation that comes with the event
                 async with asyncio.timeout(self._patience_s()):
                     await self._wake.wait()
 
-    def _listen_for_itself(self) -> None:
-        match self._hearing.next(self._now()):
+    def _check_subscription(self) -> None:
+        match self._liveness.next(self._now()):
             case "ask":
                 self.renew_status()
-            case "deaf":
-                raise LinkDown(DEAF)
+            case "reconnect":
+                raise LinkDown(SUBSCRIPTION_LOST)
             case "warn":
-                log.warning(NEVER_HEARD)
+                log.warning(STATUS_NEVER_RETURNED)
 
     def _patience_s(self) -> float:
-        if self._latest or self._news:
+        if self._latest or self._to_renew:
             return 0.1
-        calm_s = min(self._flight.idle_s(self._now()) or 5.0, 1.0 if self._flight.on_wire else 5.0)
-        return min(calm_s, self._feed.wait_s(self._flight))
+        calm_s = min(self._in_flight.idle_s(self._now()) or 5.0, 1.0 if self._in_flight.on_wire else 5.0)
+        return min(calm_s, self._encoder.wait_s(self._in_flight))
 
-    async def _send_window(self, link: Link) -> None:
-        while (sent := self._flight.next(self._now(), link.receive_maximum)) is not None:
-            self._flight.sent(sent, link.send(sent.topic, sent.body, qos=1), self._now())
+    async def _send_window(self, link: MqttClient) -> None:
+        while (sent := self._in_flight.next(self._now(), link.receive_maximum)) is not None:
+            self._in_flight.sent(sent, link.send(sent.topic, sent.body, qos=1), self._now())
             self._counters["sent"] += 1
             self._counters["packs"] += bool(sent.members)
             self._counters["sent_bytes"] += len(sent.topic) + len(sent.body)
             if self._counters["sent"] % 32 == 0:
-                await asyncio.sleep(0)  # the devices' tasks are not to wait for a whole window
+                await asyncio.sleep(0)  # let the devices' tasks run
 
     def _puback(self, mid: int, reason: int) -> None:
-        refused = self._flight.refused
-        seq = self._flight.puback(mid, reason, self._now())
-        if refused == 0 < self._flight.refused:
-            log.warning("the broker refuses messages (reason %d): they stay in the outbox", reason)
+        refused = self._in_flight.refused
+        seq = self._in_flight.puback(mid, reason, self._now())
+        if refused == 0 < self._in_flight.refused:
+            log.warning("the broker refuses messages (reason code %d): they stay in the outbox", reason)
         if seq:
             self._outbox.ack([(seq, seq)])
             self._counters["acked"] += 1
         self._wake.set()
 
-    def _publish_news(self, link: Link) -> None:
-        if self._news and self._now() >= self._news_at + _NEWS_S:
-            self._news_at = self._now()
-            if "status" in self._news:
+    def _publish_renewed(self, link: MqttClient) -> None:
+        if self._to_renew and self._now() >= self._renewed_s + _RENEW_S:
+            self._renewed_s = self._now()
+            if "status" in self._to_renew:
                 self._publish_state(link, "online")
-            if "birth" in self._news:
+            if "birth" in self._to_renew:
                 self._publish_birth(link)
-            self._news.clear()
+            self._to_renew.clear()
 
-    def _publish_state(self, link: Link, state: Literal["online", "offline"], reason: str = "") -> int:
+    def _publish_state(self, link: MqttClient, state: Literal["online", "offline"], reason: str = "") -> int:
         body = self._presence.state(state, reason)
         return link.send(self._address.topic("status"), body, qos=1, retain=True)
 
-    def _publish_birth(self, link: Link) -> None:
+    def _publish_birth(self, link: MqttClient) -> None:
         body = self._presence.birth()
         if body is not None:
             link.send(self._address.topic("birth"), body, qos=1, retain=True)
 
-    def _read_on(self) -> None:
-        self._feed.look()
+    def _on_commit(self) -> None:
+        self._encoder.read_on()
         self._wake.set()
 
     def _now(self) -> float:

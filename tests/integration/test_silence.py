@@ -115,8 +115,10 @@ async def test_subscriptions_that_died_on_a_living_connection(
     """The broker takes and PUBACKs everything and delivers nothing: neither acks nor commands."""
     monkeypatch.setattr(liveness, "ASK_S", 0.3)
     answers: list[float] = []
-    heard = liveness.Hearing.heard
-    monkeypatch.setattr(liveness.Hearing, "heard", lambda self, at: (answers.append(at), heard(self, at)))
+    returned = liveness.SubscriptionLiveness.returned
+    monkeypatch.setattr(
+        liveness.SubscriptionLiveness, "returned", lambda self, at: (answers.append(at), returned(self, at))
+    )
     async with site(tmp_path, broker, start_box) as (box, _):
         await until(lambda: answers, "its own status comes back")
         for tail in (("ack",), ("status",), ("cmd", "+", "+")):
@@ -140,14 +142,14 @@ async def test_a_subscription_that_died_alone_is_made_again(
     """The node's status comes back, so nothing tells that commands, or acks, do not: it subscribes again."""
     may_listen = asyncio.Event()
     may_listen.set()
-    listen = mqtt_client.Link.listen
+    listen = mqtt_client.MqttClient.listen
 
-    async def listen_when_it_may(self: mqtt_client.Link, topics: list[str]) -> None:
+    async def listen_when_it_may(self: mqtt_client.MqttClient, topics: list[str]) -> None:
         await may_listen.wait()
         await listen(self, topics)
 
     monkeypatch.setattr(mqtt_client, "AGAIN_S", 0.2)
-    monkeypatch.setattr(mqtt_client.Link, "listen", listen_when_it_may)
+    monkeypatch.setattr(mqtt_client.MqttClient, "listen", listen_when_it_may)
     async with site(tmp_path, broker, start_box) as (box, _):
         may_listen.clear()
         await asyncio.sleep(0.5)  # for one that is under way

@@ -492,7 +492,7 @@ async def test_more_commands_than_can_run(broker: BrokerProcess, start: Start) -
 async def test_answers_that_nobody_takes_do_not_pile_up(
     broker: BrokerProcess, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uplink, "_ANSWERS", 5)
+    monkeypatch.setattr(uplink, "_MAX_UNANSWERED", 5)
     async with FaultProxy(broker.port) as line, Listener(broker.port) as listener:
         node = await start(line.port)
         await until(lambda: bool(listener.births), "the uplink connects")

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.outbox.gaps import WHYS
+from agent.outbox.gaps import GAP_REASONS
 from wire import codec
 from wire.messages import BODIES
 from wire.topics import CLASSES
@@ -35,10 +35,10 @@ def test_a_gap_has_a_reason_that_an_agent_can_send() -> None:
     ]
     assert gaps
     for event in gaps:
-        assert event["why"] in WHYS
+        assert event["why"] in GAP_REASONS
         assert event["n"] == sum(last - first + 1 for first, last in event["lost"])
     table = PAGE.split("| `why` of a gap |")[1].split("\n\n")[0]
-    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE) == list(WHYS)
+    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE) == list(GAP_REASONS)
 
 
 def test_every_class_has_a_row_and_an_example() -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from agent.outbox import Message, Outbox, OutboxSettings, Record
-from agent.outbox.cursors import MAX_SPANS
+from agent.outbox.cursors import MAX_CURSORS
 from wire.clock import Clock
 from wire.messages import Batch, Event
 from wire.ranges import Ranges
@@ -89,13 +89,13 @@ def test_only_a_backlog_worth_it_is_overtaken(open_outbox: Open) -> None:
 def test_a_backlog_is_overtaken_again_and_again_but_not_for_ever(open_outbox: Open) -> None:
     outbox = open_outbox()
     every: list[list[int]] = []
-    for turn in range(3 * MAX_SPANS):
+    for turn in range(3 * MAX_CURSORS):
         every.append(append(outbox, 4))
-        assert outbox.overtake(0) == (turn < MAX_SPANS - 1)
+        assert outbox.overtake(0) == (turn < MAX_CURSORS - 1)
     kept = outbox.take(ALL, ALL)
-    assert numbers(kept) == [seq for seqs in every[MAX_SPANS - 1 :] for seq in seqs]
+    assert numbers(kept) == [seq for seqs in every[MAX_CURSORS - 1 :] for seq in seqs]
     oldest = outbox.take_overtaken(ALL, ALL)
-    assert numbers(oldest) == [seq for seqs in every[: MAX_SPANS - 1] for seq in seqs]
+    assert numbers(oldest) == [seq for seqs in every[: MAX_CURSORS - 1] for seq in seqs]
     append(outbox, 1)
     assert outbox.overtake(0), "what is drained makes room"
 

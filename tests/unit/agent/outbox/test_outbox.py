@@ -401,7 +401,7 @@ class TestQuota:
 class TestFullDisk:
     @pytest.fixture
     def full(self) -> Iterator[Callable[[bool], None]]:
-        """Files cannot grow beyond 64 KiB: what a full disk says to whoever wants a new segment."""
+        """Files cannot grow beyond 64 KiB: what a full disk says to whoever first_waiting a new segment."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
         def full(on: bool) -> None:
@@ -633,7 +633,7 @@ class TestFolder:
 
 def _patience(outbox: Outbox) -> None:
     """A pool that could not grow tries again after some seconds: let it."""
-    outbox._committer._pool._retry_at = 0.0
+    outbox._writer._pool._retry_at = 0.0
     assert outbox.commit()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.outbox.row_counter import Tally
+from agent.outbox.row_counter import RowCounter
 from wire.clock import NS_PER_S
 
 
@@ -15,17 +15,17 @@ from wire.clock import NS_PER_S
 )
 def test_each_number_and_each_row_is_in_one_part(taken: list[tuple[int, int, int, bool]], run: int) -> None:
     """Whatever the clock does: parts follow one another, and those that continue one replace it."""
-    tally, parts, numbers, truth = Tally(run), {}, [], dict[str, int]()
+    row_counter, parts, numbers, truth = RowCounter(run), {}, [], dict[str, int]()
     for at, (stream, rows, day, stated) in enumerate(taken):
         name = f"data/arm/s{stream}"
-        number = tally.add(run + at, name, rows, day * 86_400 * NS_PER_S)
+        number = row_counter.add(run + at, name, rows, day * 86_400 * NS_PER_S)
         assert number == (run, truth.get(name, 0) + 1)
         truth[name] = truth.get(name, 0) + rows
         numbers.append((run + at, day))
         if stated:
-            parts.update({part.first: part for part in tally.parts()})
-    parts.update({part.first: part for part in tally.parts()})
-    assert tally.parts() == []
+            parts.update({part.first: part for part in row_counter.parts()})
+    parts.update({part.first: part for part in row_counter.parts()})
+    assert row_counter.parts() == []
     covered = [(seq, part.day) for part in parts.values() for seq in range(part.first, part.upto + 1)]
     assert sorted(covered) == [(seq, f"1970-01-{day + 1:02}") for seq, day in numbers]
     rows = dict[str, int]()
@@ -38,18 +38,18 @@ def test_each_number_and_each_row_is_in_one_part(taken: list[tuple[int, int, int
 
 
 def test_statements_alone_are_no_news() -> None:
-    tally = Tally(1)
-    tally.add(1, "event/_/custody", 1, 0)
-    assert not tally.unstated
-    tally.add(2, "data/arm/joints", 10, 0)
-    assert tally.unstated
-    (part,) = tally.parts()
+    row_counter = RowCounter(1)
+    row_counter.add(1, "event/_/custody", 1, 0)
+    assert not row_counter.unstated
+    row_counter.add(2, "data/arm/joints", 10, 0)
+    assert row_counter.unstated
+    (part,) = row_counter.parts()
     assert (part.first, part.upto) == (1, 2)
-    tally.add(3, "event/_/custody", 1, 0)
-    assert not tally.unstated
-    tally.add(4, "event/_/custody", 1, 86_400 * NS_PER_S)
-    (ended,) = tally.parts()  # that of the day before has grown by its own statement
+    row_counter.add(3, "event/_/custody", 1, 0)
+    assert not row_counter.unstated
+    row_counter.add(4, "event/_/custody", 1, 86_400 * NS_PER_S)
+    (ended,) = row_counter.parts()  # that of the day before has grown by its own statement
     assert (ended.first, ended.upto, ended.day) == (1, 3, "1970-01-01")
-    tally.add(5, "event/_/custody", 1, 86_400 * NS_PER_S)
-    assert not tally.unstated
-    assert tally.parts() == []
+    row_counter.add(5, "event/_/custody", 1, 86_400 * NS_PER_S)
+    assert not row_counter.unstated
+    assert row_counter.parts() == []

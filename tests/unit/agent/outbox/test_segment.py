@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.outbox import segment as segment_file
-from agent.outbox.segment import MAX_RECORD, OVERHEAD, PAGE, Blob, Found, Segment, Totals, blob
+from agent.outbox.segment import MAX_RECORD, OVERHEAD, PAGE, Blob, Found, Segment, SegmentTotals, blob
 from wire.messages import MAX_BODY
 
 SIZE = 131_072
@@ -22,7 +22,7 @@ def make(tmp_path: Path) -> Make:
     segment_file.create(path, SIZE)
 
     def make(generation: int = 1, base: int = 1) -> Segment:
-        return Segment(path, "data", EP, generation, base, SIZE, Totals(7, 2, 3))
+        return Segment(path, "data", EP, generation, base, SIZE, SegmentTotals(7, 2, 3))
 
     return make
 
@@ -32,8 +32,8 @@ def record(seq: int, body: bytes = b"{}", rows: int = 1) -> Blob:
     return blob(seq, b"arm/joints", body, at_ms=5, offset_ns=-6, boot=7, rows=rows, flags=flags)
 
 
-def commit(segment: Segment, group: list[Blob], sure: int) -> None:
-    segment.write(group, sure)
+def commit(segment: Segment, group: list[Blob], settled: int) -> None:
+    segment.write(group, settled)
     segment.flush()
     segment.publish()
 
@@ -41,7 +41,7 @@ def commit(segment: Segment, group: list[Blob], sure: int) -> None:
 def written(segment: Segment, *groups: list[Blob]) -> Segment:
     segment.begin()
     for group in groups:
-        commit(segment, group, sure=group[0].seq - 1)
+        commit(segment, group, settled=group[0].seq - 1)
     segment.close()
     return segment
 
@@ -60,7 +60,7 @@ def test_a_new_file_is_zeros_and_never_used(make: Make) -> None:
 def test_what_is_written_is_found(make: Make) -> None:
     segment = written(make(), [record(1, b"a" * 10), record(3, b"b")], [record(4, b"", rows=9)])
     found, damage = walk(segment)
-    assert [(each.seq, each.sure, each.rows) for each in found] == [(1, 0, 1), (3, 0, 1), (4, 3, 9)]
+    assert [(each.seq, each.settled, each.rows) for each in found] == [(1, 0, 1), (3, 0, 1), (4, 3, 9)]
     assert {(each.at_ms, each.offset_ns, each.boot, each.flags) for each in found} == {(5, -6, 7, 1)}
     assert damage == []
     assert found[-1].at + found[-1].size == segment.end
@@ -94,7 +94,7 @@ def test_one_copy_of_the_header_is_enough(make: Make, sector: int) -> None:
     loaded = segment_file.load(segment.path)
     assert loaded is not None
     assert (loaded.generation, loaded.base, loaded.ep, loaded.kind) == (9, 41, EP, "data")
-    assert loaded.before == Totals(7, 2, 3)
+    assert loaded.before == SegmentTotals(7, 2, 3)
     assert [each.seq for each in walk(loaded)[0]] == [41]
 
 
@@ -119,7 +119,7 @@ def test_a_first_header_that_was_cut_off_means_never_used(make: Make) -> None:
 def test_seal_and_mark_come_back(make: Make) -> None:
     segment = make()
     segment.begin()
-    commit(segment, [record(1), record(2, rows=5)], sure=0)
+    commit(segment, [record(1), record(2, rows=5)], settled=0)
     segment.low, segment.done = PAGE + record(1).size, 1
     segment.seal()
     segment.mark(segment.note(dropped=4, dropped_rows=40))
@@ -136,7 +136,7 @@ def test_seal_and_mark_come_back(make: Make) -> None:
 def test_seal_and_mark_of_an_earlier_generation_do_not_count(make: Make) -> None:
     first = make()
     first.begin()
-    commit(first, [record(1)], sure=0)
+    commit(first, [record(1)], settled=0)
     first.low, first.done = first.end, 1
     first.seal()
     first.mark(first.note(9, 9))

@@ -1,8 +1,8 @@
-"""Acknowledgement delays: the smallest of the last five minutes, measured again when the clock is set."""
+"""Acknowledgement delay: the smallest of the last five minutes, measured again when the clock is set."""
 
 from __future__ import annotations
 
-from agent.uplink.ack_delay import Delays
+from agent.uplink.ack_delay import AckDelay
 from wire.clock import NS_PER_MS, Clock
 
 
@@ -21,17 +21,17 @@ class SetClock(Clock):
 
 
 def test_the_least_delay_of_five_minutes_and_none_from_before_a_step() -> None:
-    clock, delays = SetClock(), Delays()
-    assert delays.least(clock) is None
+    clock, delay = SetClock(), AckDelay()
+    assert delay.least(clock) is None
     for ms in (50, 9, 70):
-        delays.add(ms, clock)
+        delay.add(ms, clock)
         clock.up_ms += 100
-    assert delays.least(clock) == 9
+    assert delay.least(clock) == 9
     clock.up_ms += 200_000
-    delays.add(30, clock)
-    assert delays.least(clock) == 9
+    delay.add(30, clock)
+    assert delay.least(clock) == 9
     clock.up_ms += 200_000
-    assert delays.least(clock) == 30
+    assert delay.least(clock) == 30
     clock.ahead_ms = 3_600_000
-    delays.add(3_600_030, clock)
-    assert delays.least(clock) == 3_600_030
+    delay.add(3_600_030, clock)
+    assert delay.least(clock) == 3_600_030

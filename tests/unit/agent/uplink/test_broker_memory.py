@@ -6,37 +6,37 @@ from pathlib import Path
 
 import pytest
 
-from agent.uplink.broker_memory import Session
+from agent.uplink.broker_memory import BrokerMemory
 
 
-def session(path: Path, protocol: str = "auto") -> Session:
-    made = Session(path / "uplink.json", protocol)  # type: ignore[arg-type]
+def broker_memory(path: Path, protocol: str = "auto") -> BrokerMemory:
+    made = BrokerMemory(path / "uplink.json", protocol)  # type: ignore[arg-type]
     made.load()
     return made
 
 
 def test_numbers_rise_over_restarts(tmp_path: Path) -> None:
-    first = session(tmp_path)
+    first = broker_memory(tmp_path)
     first.next()
     first.next()
     assert first.sess == 2
-    second = session(tmp_path)
+    second = broker_memory(tmp_path)
     second.next()
     assert second.sess == 3
 
 
 def test_what_worked_is_remembered(tmp_path: Path) -> None:
-    first = session(tmp_path)
+    first = broker_memory(tmp_path)
     assert first.protocol == "5"
     first.refused(certain=True)
     assert first.protocol == "3.1.1"
     first.works()
     first.next()
-    assert session(tmp_path).protocol == "3.1.1"
+    assert broker_memory(tmp_path).protocol == "3.1.1"
 
 
 def test_hang_ups_change_a_version_that_worked_only_after_some(tmp_path: Path) -> None:
-    kept = session(tmp_path)
+    kept = broker_memory(tmp_path)
     kept.works()
     versions = []
     for _ in range(6):
@@ -46,7 +46,7 @@ def test_hang_ups_change_a_version_that_worked_only_after_some(tmp_path: Path) -
 
 
 def test_hang_ups_before_anything_worked_change_it_at_once(tmp_path: Path) -> None:
-    fresh = session(tmp_path)
+    fresh = broker_memory(tmp_path)
     fresh.refused(certain=False)
     assert fresh.protocol == "3.1.1"
     fresh.refused(certain=False)
@@ -55,29 +55,29 @@ def test_hang_ups_before_anything_worked_change_it_at_once(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("setting", "protocol"), [("5", "5"), (5, "5"), ("3.1.1", "3.1.1")])
 def test_a_fixed_version_stays(tmp_path: Path, setting: str, protocol: str) -> None:
-    fixed = session(tmp_path, setting)
+    fixed = broker_memory(tmp_path, setting)
     fixed.refused(certain=True)
     assert fixed.protocol == protocol
 
 
 def test_the_broker_may_know_a_later_number(tmp_path: Path) -> None:
-    kept = session(tmp_path)
+    kept = broker_memory(tmp_path)
     kept.at_least(41)
     kept.next()
-    assert session(tmp_path).sess == 42
+    assert broker_memory(tmp_path).sess == 42
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"sess":"x"}', b"\xff" * 9_999])
 def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "uplink.json").write_bytes(content)
-    kept = session(tmp_path)
+    kept = broker_memory(tmp_path)
     assert kept.sess == 0
     kept.next()
-    assert session(tmp_path).sess == 1
+    assert broker_memory(tmp_path).sess == 1
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    kept = Session(tmp_path / "absent" / "uplink.json", "auto")
+    kept = BrokerMemory(tmp_path / "absent" / "uplink.json", "auto")
     kept.load()
     for _ in range(5):
         kept.next()

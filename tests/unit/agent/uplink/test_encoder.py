@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.outbox import Message, Outbox, OutboxSettings, reader
-from agent.uplink import in_flight as flight_module
-from agent.uplink.encoder import Feed
-from agent.uplink.in_flight import Flight
+from agent.uplink import in_flight as in_flight_module
+from agent.uplink.encoder import Encoder
+from agent.uplink.in_flight import InFlightWindow
 from wire.clock import Clock
 from wire.messages import Batch, ClockState
 from wire.ranges import Ranges
@@ -32,15 +32,15 @@ async def test_what_did_not_fit_is_read_when_there_is_room(
         outbox.append(Message("data", "arm", "joints", body))
     outbox.commit()
     (first,) = outbox.take(1, 1)
-    monkeypatch.setattr(flight_module, "WINDOW_BYTES", 2 * len(first.body) + short)
-    feed, flight = Feed(outbox, NODE, Clock(), lambda: ClockState.NTP), Flight()
+    monkeypatch.setattr(in_flight_module, "WINDOW_BYTES", 2 * len(first.body) + short)
+    encoder, in_flight = Encoder(outbox, NODE, Clock(), lambda: ClockState.NTP), InFlightWindow()
     got: list[int] = []
     for turn in range(6):
-        await feed.fill(flight, float(turn))
-        while (sent := flight.next(float(turn), 100)) is not None:
-            flight.sent(sent, len(got) + 1, float(turn))
+        await encoder.fill(in_flight, float(turn))
+        while (sent := in_flight.next(float(turn), 100)) is not None:
+            in_flight.sent(sent, len(got) + 1, float(turn))
             got.append(sent.seq)
-        flight.acked(Ranges((seq, seq) for seq in got), float(turn))
+        in_flight.acked(Ranges((seq, seq) for seq in got), float(turn))
     assert sorted(got) == [2, 3, 4]
     outbox.close()
 
@@ -61,12 +61,12 @@ async def test_a_slow_disk_outlasts_the_end_of_a_connection(
 
     monkeypatch.setattr(reader, "read", slow)
     monkeypatch.setattr("wire.task_cancellation.AGAIN_S", 0.01)
-    feed, flight = Feed(outbox, NODE, Clock(), lambda: ClockState.NTP), Flight()
-    filling = asyncio.create_task(feed.fill(flight, 0.0))
+    encoder, in_flight = Encoder(outbox, NODE, Clock(), lambda: ClockState.NTP), InFlightWindow()
+    filling = asyncio.create_task(encoder.fill(in_flight, 0.0))
     assert await asyncio.to_thread(reading.wait, 30)
     late = await end([filling], 0.1)  # some ten cancellations
     go_on.set()
     assert late == {filling}, "it does not leave before it has what was read"
     await end([filling])
-    assert len(flight) == 1
+    assert len(in_flight) == 1
     outbox.close()

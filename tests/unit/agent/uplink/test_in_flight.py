@@ -14,7 +14,7 @@ from agent.uplink.in_flight import (
     WINDOW,
     WINDOW_BYTES,
     WIRE_BYTES,
-    Flight,
+    InFlightWindow,
     Sent,
 )
 from wire.ranges import Ranges
@@ -22,158 +22,158 @@ from wire.ranges import Ranges
 MANY = 65_535
 
 
-def filled(count: int = 3, size: int = 10, *, puback_is_enough: bool = False) -> Flight:
-    flight = Flight(puback_is_enough=puback_is_enough)
-    flight.connected(0.0)
-    flight.add(Sent(seq, f"t/{seq}", b"x" * size) for seq in range(1, count + 1))
-    return flight
+def filled(count: int = 3, size: int = 10, *, puback_is_enough: bool = False) -> InFlightWindow:
+    in_flight = InFlightWindow(puback_is_enough=puback_is_enough)
+    in_flight.connected(0.0)
+    in_flight.add(Sent(seq, f"t/{seq}", b"x" * size) for seq in range(1, count + 1))
+    return in_flight
 
 
-def send_all(flight: Flight, now_s: float, first_mid: int = 1) -> list[int]:
+def send_all(in_flight: InFlightWindow, now_s: float, first_mid: int = 1) -> list[int]:
     seqs = []
-    while (sent := flight.next(now_s, MANY)) is not None:
-        flight.sent(sent, first_mid + len(seqs), now_s)
+    while (sent := in_flight.next(now_s, MANY)) is not None:
+        in_flight.sent(sent, first_mid + len(seqs), now_s)
         seqs.append(sent.seq)
     return seqs
 
 
 def test_in_the_order_of_the_outbox_and_once() -> None:
-    flight = filled()
-    assert send_all(flight, 0.0) == [1, 2, 3]
-    assert flight.next(0.0, MANY) is None
+    in_flight = filled()
+    assert send_all(in_flight, 0.0) == [1, 2, 3]
+    assert in_flight.next(0.0, MANY) is None
 
 
 def test_room_is_what_the_window_leaves() -> None:
-    flight = filled(10, size=100)
-    assert flight.room == (WINDOW - 10, WINDOW_BYTES - 1_000)
-    flight.acked(Ranges([(1, 4)]), 0.0)
-    assert flight.room == (WINDOW - 6, WINDOW_BYTES - 600)
+    in_flight = filled(10, size=100)
+    assert in_flight.room == (WINDOW - 10, WINDOW_BYTES - 1_000)
+    in_flight.acked(Ranges([(1, 4)]), 0.0)
+    assert in_flight.room == (WINDOW - 6, WINDOW_BYTES - 600)
 
 
 def test_the_broker_may_limit_what_is_on_the_wire() -> None:
-    flight = filled(5)
+    in_flight = filled(5)
     for mid in (1, 2):
-        sent = flight.next(0.0, 2)
+        sent = in_flight.next(0.0, 2)
         assert sent is not None
-        flight.sent(sent, mid, 0.0)
-    assert flight.next(0.0, 2) is None
-    flight.puback(1, 0, 0.0)
-    assert flight.next(0.0, 2) is not None
+        in_flight.sent(sent, mid, 0.0)
+    assert in_flight.next(0.0, 2) is None
+    in_flight.puback(1, 0, 0.0)
+    assert in_flight.next(0.0, 2) is not None
 
 
 def test_bytes_on_the_wire_are_limited() -> None:
-    flight = filled(100, size=WIRE_BYTES // 4)
-    assert len(send_all(flight, 0.0)) == 4
+    in_flight = filled(100, size=WIRE_BYTES // 4)
+    assert len(send_all(in_flight, 0.0)) == 4
 
 
 def test_an_acknowledgement_before_the_puback_still_occupies_the_wire() -> None:
-    flight = filled(2)
-    send_all(flight, 0.0)
-    assert flight.acked(Ranges([(1, 2)]), 0.0) == [1, 2]
-    assert (len(flight), flight.on_wire) == (0, 2)
-    flight.puback(1, 0, 1.0)
-    flight.puback(2, 0, 1.0)
-    assert flight.on_wire == 0
-    assert flight.room == (WINDOW, WINDOW_BYTES)
+    in_flight = filled(2)
+    send_all(in_flight, 0.0)
+    assert in_flight.acked(Ranges([(1, 2)]), 0.0) == [1, 2]
+    assert (len(in_flight), in_flight.on_wire) == (0, 2)
+    in_flight.puback(1, 0, 1.0)
+    in_flight.puback(2, 0, 1.0)
+    assert in_flight.on_wire == 0
+    assert in_flight.room == (WINDOW, WINDOW_BYTES)
 
 
 def test_resent_after_the_puback_with_doubling_delays() -> None:
-    flight = filled(1)
-    now_s, delays = 0.0, []
+    in_flight = filled(1)
+    now_s, delay = 0.0, []
     for mid in range(1, 8):
-        assert send_all(flight, now_s, mid) == [1]
-        flight.puback(mid, 0, now_s)
-        wait_s = flight.idle_s(now_s)
+        assert send_all(in_flight, now_s, mid) == [1]
+        in_flight.puback(mid, 0, now_s)
+        wait_s = in_flight.idle_s(now_s)
         assert wait_s is not None
-        assert flight.next(now_s + wait_s - 0.001, MANY) is None
-        delays.append(wait_s)
+        assert in_flight.next(now_s + wait_s - 0.001, MANY) is None
+        delay.append(wait_s)
         now_s += wait_s
-    assert delays == [RESEND_S * factor for factor in (1, 2, 4, 8, 16)] + [RESEND_MAX_S] * 2
-    assert flight.resent == 6
+    assert delay == [RESEND_S * factor for factor in (1, 2, 4, 8, 16)] + [RESEND_MAX_S] * 2
+    assert in_flight.resent == 6
 
 
 def test_nothing_is_resent_while_the_broker_owes_a_puback() -> None:
-    flight = filled(1)
-    send_all(flight, 0.0)
-    assert flight.next(10_000.0, MANY) is None
-    assert flight.silent_s(20.0) == 20.0
+    in_flight = filled(1)
+    send_all(in_flight, 0.0)
+    assert in_flight.next(10_000.0, MANY) is None
+    assert in_flight.silent_s(20.0) == 20.0
 
 
 def test_silence_counts_from_the_last_puback() -> None:
-    flight = filled(2)
-    assert flight.silent_s(5.0) == 0.0
-    send_all(flight, 10.0)
-    flight.puback(1, 0, 12.0)
-    assert flight.silent_s(13.0) == 1.0
-    flight.puback(2, 0, 14.0)
-    assert flight.silent_s(99.0) == 0.0
+    in_flight = filled(2)
+    assert in_flight.silent_s(5.0) == 0.0
+    send_all(in_flight, 10.0)
+    in_flight.puback(1, 0, 12.0)
+    assert in_flight.silent_s(13.0) == 1.0
+    in_flight.puback(2, 0, 14.0)
+    assert in_flight.silent_s(99.0) == 0.0
 
 
 def test_everything_again_on_a_new_connection() -> None:
-    flight = filled(3)
-    send_all(flight, 0.0)
-    flight.puback(1, 0, 0.0)
-    flight.acked(Ranges([(2, 2)]), 0.0)
-    flight.connected(1.0)
-    assert flight.on_wire == 0
-    assert send_all(flight, 1.0) == [1, 3]
-    assert flight.resent == 2
+    in_flight = filled(3)
+    send_all(in_flight, 0.0)
+    in_flight.puback(1, 0, 0.0)
+    in_flight.acked(Ranges([(2, 2)]), 0.0)
+    in_flight.connected(1.0)
+    assert in_flight.on_wire == 0
+    assert send_all(in_flight, 1.0) == [1, 3]
+    assert in_flight.resent == 2
 
 
 def test_pubacks_of_an_earlier_connection_change_nothing() -> None:
-    flight = filled(1)
-    assert flight.puback(77, 0, 0.0) == 0
-    assert len(flight) == 1
+    in_flight = filled(1)
+    assert in_flight.puback(77, 0, 0.0) == 0
+    assert len(in_flight) == 1
 
 
 @pytest.mark.parametrize("reason", [128, 131, 135, 151, 255])
 @pytest.mark.parametrize("puback_is_enough", [False, True])
 def test_a_refusing_puback_never_lets_a_message_go(reason: int, puback_is_enough: bool) -> None:
-    flight = filled(1, puback_is_enough=puback_is_enough)
-    send_all(flight, 0.0)
-    assert flight.puback(1, reason, 0.0) == 0
-    assert (len(flight), flight.refused) == (1, 1)
-    assert flight.next(RESEND_S - 0.001, MANY) is None
-    assert flight.next(RESEND_S, MANY) is not None
+    in_flight = filled(1, puback_is_enough=puback_is_enough)
+    send_all(in_flight, 0.0)
+    assert in_flight.puback(1, reason, 0.0) == 0
+    assert (len(in_flight), in_flight.refused) == (1, 1)
+    assert in_flight.next(RESEND_S - 0.001, MANY) is None
+    assert in_flight.next(RESEND_S, MANY) is not None
 
 
 def test_puback_mode_lets_go_unless_nobody_listens() -> None:
-    flight = filled(2, puback_is_enough=True)
-    send_all(flight, 0.0)
-    assert flight.puback(1, NO_MATCHING_SUBSCRIBERS, 0.0) == 0
-    assert flight.puback(2, 0, 0.0) == 2
-    assert len(flight) == 1
+    in_flight = filled(2, puback_is_enough=True)
+    send_all(in_flight, 0.0)
+    assert in_flight.puback(1, NO_MATCHING_SUBSCRIBERS, 0.0) == 0
+    assert in_flight.puback(2, 0, 0.0) == 2
+    assert len(in_flight) == 1
 
 
 def test_a_collector_that_comes_back_gets_what_it_left_out_soon() -> None:
-    flight = filled(2)
-    send_all(flight, 0.0)
-    flight.acked(Ranges([(9, 9)]), 0.0)
-    flight.puback(1, 0, 0.0)
-    flight.puback(2, 0, 0.0)
+    in_flight = filled(2)
+    send_all(in_flight, 0.0)
+    in_flight.acked(Ranges([(9, 9)]), 0.0)
+    in_flight.puback(1, 0, 0.0)
+    in_flight.puback(2, 0, 0.0)
     now_s = 0.0
-    for mid in (10, 20, 30):  # resent in vain, the delays grow
-        now_s += flight.idle_s(now_s) or 0.0
-        assert len(send_all(flight, now_s, mid)) == 2
-        flight.puback(mid, 0, now_s)
-        flight.puback(mid + 1, 0, now_s)
+    for mid in (10, 20, 30):  # resent in vain, the delay grow
+        now_s += in_flight.idle_s(now_s) or 0.0
+        assert len(send_all(in_flight, now_s, mid)) == 2
+        in_flight.puback(mid, 0, now_s)
+        in_flight.puback(mid + 1, 0, now_s)
     assert now_s > QUIET_S
-    flight.acked(Ranges([(1, 1)]), now_s)
-    assert flight.idle_s(now_s) == SOON_S
+    in_flight.acked(Ranges([(1, 1)]), now_s)
+    assert in_flight.idle_s(now_s) == SOON_S
 
 
 def test_timers_do_not_pile_up() -> None:
-    flight = Flight()
-    flight.connected(0.0)
+    in_flight = InFlightWindow()
+    in_flight.connected(0.0)
     for seq in range(1, 20_000):
-        flight.add([Sent(seq, "t", b"x")])
+        in_flight.add([Sent(seq, "t", b"x")])
         (mid,) = [seq % 65_535 or 1]
-        sent = flight.next(0.0, MANY)
+        sent = in_flight.next(0.0, MANY)
         assert sent is not None
-        flight.sent(sent, mid, 0.0)
-        flight.puback(mid, 0, 0.0)
-        flight.acked(Ranges([(seq, seq)]), 0.0)
-    assert len(flight._due) <= 4 * WINDOW + 1
+        in_flight.sent(sent, mid, 0.0)
+        in_flight.puback(mid, 0, 0.0)
+        in_flight.acked(Ranges([(seq, seq)]), 0.0)
+    assert len(in_flight._due) <= 4 * WINDOW + 1
 
 
 def old(*seqs: int, size: int = 10) -> list[Sent]:
@@ -188,116 +188,120 @@ def singles(sent: Sent) -> list[Sent]:
     return old(*sorted(sent.members))
 
 
-def packing() -> Flight:
-    flight = Flight(unpacked=singles)
-    flight.connected(0.0)
-    flight.takes_packs()
-    return flight
+def packing() -> InFlightWindow:
+    in_flight = InFlightWindow(unpacked=singles)
+    in_flight.connected(0.0)
+    in_flight.takes_packs()
+    return in_flight
 
 
 class TestBacklog:
     def test_what_is_new_goes_first_but_a_share_is_the_backlogs(self) -> None:
-        flight = Flight()
-        flight.connected(0.0)
-        flight.add(old(*range(1, 21)))
-        flight.add(Sent(seq, "t", b"x") for seq in range(101, 131))
-        order = send_all(flight, 0.0)
+        in_flight = InFlightWindow()
+        in_flight.connected(0.0)
+        in_flight.add(old(*range(1, 21)))
+        in_flight.add(Sent(seq, "t", b"x") for seq in range(101, 131))
+        order = send_all(in_flight, 0.0)
         assert order[:7] == list(range(101, 108))
         assert [seq for seq in order if seq < 100] == list(range(1, 21))
         assert order.index(130) <= 35  # 30 of them and one in eight of the others
 
     def test_a_backlog_takes_no_room_from_what_is_new(self) -> None:
-        flight = Flight()
-        flight.connected(0.0)
-        flight.add(old(*range(1, WINDOW + 1), size=100))
-        assert flight.room == (WINDOW, WINDOW_BYTES)
-        assert flight.room_overtaken[0] < 0
+        in_flight = InFlightWindow()
+        in_flight.connected(0.0)
+        in_flight.add(old(*range(1, WINDOW + 1), size=100))
+        assert in_flight.room == (WINDOW, WINDOW_BYTES)
+        assert in_flight.room_overtaken[0] < 0
 
     def test_a_backlog_has_no_more_on_its_way_than_its_delay_allows(self) -> None:
-        flight = Flight()
-        flight.connected(0.0)
-        window = flight.pace.window
-        flight.add(old(1, size=window * 4 // 5))
-        assert flight.room_overtaken[1] == 0, "less than a quarter is not worth a look"
-        send_all(flight, 0.0)
-        flight.acked(Ranges([(1, 1)]), 0.05)
-        assert flight.room_overtaken[1] > window
+        in_flight = InFlightWindow()
+        in_flight.connected(0.0)
+        window = in_flight.pacing.window
+        in_flight.add(old(1, size=window * 4 // 5))
+        assert in_flight.room_overtaken[1] == 0, "less than a quarter is not worth a look"
+        send_all(in_flight, 0.0)
+        in_flight.acked(Ranges([(1, 1)]), 0.05)
+        assert in_flight.room_overtaken[1] > window
 
     def test_a_message_sent_twice_says_nothing_of_the_delay(self) -> None:
-        flight = Flight()
-        flight.connected(0.0)
-        flight.add(old(1))
-        window = flight.pace.window
+        in_flight = InFlightWindow()
+        in_flight.connected(0.0)
+        in_flight.add(old(1))
+        window = in_flight.pacing.window
         for mid, at_s in ((1, 0.0), (2, RESEND_S)):
-            assert send_all(flight, at_s, mid) == [1]
-            flight.puback(mid, 0, at_s)
-        flight.acked(Ranges([(1, 1)]), RESEND_S + 0.01)
-        assert flight.pace.window == window
+            assert send_all(in_flight, at_s, mid) == [1]
+            in_flight.puback(mid, 0, at_s)
+        in_flight.acked(Ranges([(1, 1)]), RESEND_S + 0.01)
+        assert in_flight.pacing.window == window
 
 
 class TestPacks:
     def test_none_without_a_collector_that_reads_them(self) -> None:
-        for flight in (Flight(), Flight(unpacked=singles), Flight(puback_is_enough=True, unpacked=singles)):
-            flight.connected(0.0)
-            assert not flight.packing
-        for flight in (Flight(), Flight(puback_is_enough=True, unpacked=singles)):
-            flight.takes_packs()
-            assert not flight.packing
+        for in_flight in (
+            InFlightWindow(),
+            InFlightWindow(unpacked=singles),
+            InFlightWindow(puback_is_enough=True, unpacked=singles),
+        ):
+            in_flight.connected(0.0)
+            assert not in_flight.packing
+        for in_flight in (InFlightWindow(), InFlightWindow(puback_is_enough=True, unpacked=singles)):
+            in_flight.takes_packs()
+            assert not in_flight.packing
         assert packing().packing
 
     def test_acknowledged_in_parts(self) -> None:
-        flight = packing()
-        flight.add([pack(1, 2, 3), pack(7, 8)])
-        assert (len(flight), flight.room_overtaken[0]) == (5, PACKED_WINDOW - 5)
-        assert send_all(flight, 0.0) == [1, 7]
-        assert sorted(flight.acked(Ranges([(2, 2), (7, 8)]), 0.1)) == [2, 7, 8]
-        assert len(flight) == 2
-        assert flight.acked(Ranges([(1, 3)]), 0.1) == [1, 3]
-        assert (len(flight), flight.room_overtaken[0]) == (0, PACKED_WINDOW)
+        in_flight = packing()
+        in_flight.add([pack(1, 2, 3), pack(7, 8)])
+        assert (len(in_flight), in_flight.room_overtaken[0]) == (5, PACKED_WINDOW - 5)
+        assert send_all(in_flight, 0.0) == [1, 7]
+        assert sorted(in_flight.acked(Ranges([(2, 2), (7, 8)]), 0.1)) == [2, 7, 8]
+        assert len(in_flight) == 2
+        assert in_flight.acked(Ranges([(1, 3)]), 0.1) == [1, 3]
+        assert (len(in_flight), in_flight.room_overtaken[0]) == (0, PACKED_WINDOW)
 
     def test_what_nobody_acknowledged_comes_one_by_one_and_no_pack_after_it(self) -> None:
-        flight = packing()
-        flight.add([pack(1, 2, 3)])
-        send_all(flight, 0.0)
-        flight.puback(1, 0, 0.0)
-        flight.acked(Ranges([(2, 2)]), 0.0)
-        assert send_all(flight, RESEND_S, 2) == [1, 3]
-        assert not flight.packing
-        assert flight.resent == 2
-        assert flight.acked(Ranges([(1, 3)]), RESEND_S) == [1, 3]
-        assert len(flight) == 0
-        flight.connected(100.0)
-        flight.takes_packs()
-        assert flight.packing
+        in_flight = packing()
+        in_flight.add([pack(1, 2, 3)])
+        send_all(in_flight, 0.0)
+        in_flight.puback(1, 0, 0.0)
+        in_flight.acked(Ranges([(2, 2)]), 0.0)
+        assert send_all(in_flight, RESEND_S, 2) == [1, 3]
+        assert not in_flight.packing
+        assert in_flight.resent == 2
+        assert in_flight.acked(Ranges([(1, 3)]), RESEND_S) == [1, 3]
+        assert len(in_flight) == 0
+        in_flight.connected(100.0)
+        in_flight.takes_packs()
+        assert in_flight.packing
 
     def test_a_new_connection_takes_them_apart(self) -> None:
-        flight = packing()
-        flight.add([pack(1, 2), *old(5)])
-        send_all(flight, 0.0)
-        flight.connected(1.0)
-        assert not flight.packing
-        assert sorted(send_all(flight, 1.0)) == [1, 2, 5]
+        in_flight = packing()
+        in_flight.add([pack(1, 2), *old(5)])
+        send_all(in_flight, 0.0)
+        in_flight.connected(1.0)
+        assert not in_flight.packing
+        assert sorted(send_all(in_flight, 1.0)) == [1, 2, 5]
 
     def test_connections_that_end_with_packs_end_packing(self) -> None:
-        flight = packing()
+        in_flight = packing()
         for turn in range(1, 4):
-            assert flight.packing
-            flight.add([pack(10 * turn, 10 * turn + 1)])
-            send_all(flight, turn, 100 * turn)
-            flight.connected(turn)
-            flight.takes_packs()
-        assert not flight.packing
-        flight.acked(Ranges([(1, 100)]), 4.0)
-        flight.connected(700.0)
-        flight.takes_packs()
-        assert flight.packing, "after a while it is tried again"
+            assert in_flight.packing
+            in_flight.add([pack(10 * turn, 10 * turn + 1)])
+            send_all(in_flight, turn, 100 * turn)
+            in_flight.connected(turn)
+            in_flight.takes_packs()
+        assert not in_flight.packing
+        in_flight.acked(Ranges([(1, 100)]), 4.0)
+        in_flight.connected(700.0)
+        in_flight.takes_packs()
+        assert in_flight.packing, "after a while it is tried again"
 
     def test_one_that_arrives_shows_that_they_do(self) -> None:
-        flight = packing()
+        in_flight = packing()
         for turn in range(1, 9):
-            flight.add([pack(10 * turn, 10 * turn + 1), pack(10 * turn + 2, 10 * turn + 3)])
-            send_all(flight, turn, 100 * turn)
-            flight.acked(Ranges([(10 * turn, 10 * turn + 1)]), turn)
-            flight.connected(turn)
-            flight.takes_packs()
-            assert flight.packing
+            in_flight.add([pack(10 * turn, 10 * turn + 1), pack(10 * turn + 2, 10 * turn + 3)])
+            send_all(in_flight, turn, 100 * turn)
+            in_flight.acked(Ranges([(10 * turn, 10 * turn + 1)]), turn)
+            in_flight.connected(turn)
+            in_flight.takes_packs()
+            assert in_flight.packing

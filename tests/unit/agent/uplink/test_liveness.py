@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from agent.uplink.liveness import ANSWER_S, ASK_S, Hearing
+from agent.uplink.liveness import ANSWER_S, ASK_S, SubscriptionLiveness
 
 
-def said(hearing: Hearing, until_s: int) -> list[tuple[int, str]]:
-    return [(at, what) for at in range(until_s) if (what := hearing.next(float(at)))]
+def said(liveness: SubscriptionLiveness, until_s: int) -> list[tuple[int, str]]:
+    return [(at, what) for at in range(until_s) if (what := liveness.next(float(at)))]
 
 
 def test_it_asks_now_and_then_and_is_content_with_an_answer() -> None:
-    hearing = Hearing()
-    hearing.connected(0.0)
-    assert said(hearing, 61) == [(ASK_S, "ask")]
-    hearing.heard(62.0)
-    assert said(hearing, 122) == []
-    assert hearing.next(122.0) == "ask"
+    liveness = SubscriptionLiveness()
+    liveness.connected(0.0)
+    assert said(liveness, 61) == [(ASK_S, "ask")]
+    liveness.returned(62.0)
+    assert said(liveness, 122) == []
+    assert liveness.next(122.0) == "ask"
 
 
 def test_no_answer_where_there_was_one_before_is_deafness_on_another_connection_too() -> None:
-    hearing = Hearing()
-    hearing.heard(0.0)
+    liveness = SubscriptionLiveness()
+    liveness.returned(0.0)
     for began in (100.0, 300.0):
-        hearing.connected(began)
-        assert hearing.next(began + ASK_S) == "ask"
-        assert hearing.next(began + ASK_S + ANSWER_S - 1) == ""
-        assert hearing.next(began + ASK_S + ANSWER_S) == "deaf"
+        liveness.connected(began)
+        assert liveness.next(began + ASK_S) == "ask"
+        assert liveness.next(began + ASK_S + ANSWER_S - 1) == ""
+        assert liveness.next(began + ASK_S + ANSWER_S) == "reconnect"
 
 
 def test_a_broker_that_never_gave_it_back_is_left_alone_and_told_of_once() -> None:
-    hearing = Hearing()
-    hearing.connected(0.0)
-    words = [what for _, what in said(hearing, 1_000)]
+    liveness = SubscriptionLiveness()
+    liveness.connected(0.0)
+    words = [what for _, what in said(liveness, 1_000)]
     assert words.count("warn") == 1
-    assert "deaf" not in words
+    assert "reconnect" not in words
     assert words.count("ask") > 5
