@@ -1,1 +1,4 @@
-"""Figures as ratios, ours beside a named peer or limit in one run; `make bench` writes results.md."""
+"""Figures as ratios, ours beside a named peer or limit in one run; `make bench` writes results.md.
+
+`bench.hops` stands apart: it counts what one batch passes through in our own code.
+"""
