@@ -46,7 +46,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from edgebed.broker import KINDS, Broker, Kind
+from edgebed.broker import KINDS, BrokerProcess, Kind
 from wire.clock import NS_PER_S, Clock
 
 PACKAGES = ("wire", "adapters", "agent", "collector", "edgebed")
@@ -127,7 +127,7 @@ def trace(kind: Kind) -> dict[str, Found]:
     """What one batch passes, by process."""
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        broker = stack.enter_context(Broker(kind, work / "broker"))
+        broker = stack.enter_context(BrokerProcess(kind, work / "broker"))
         device = stack.enter_context(_Device())
         store = ["--store", str(work / "store"), "--broker", broker.url, "--port", "0"]
         collector = stack.enter_context(_traced(work, "collector", "run", *store))
@@ -177,7 +177,7 @@ def _passed(windows: list[tuple[bool, Seen]]) -> Found:
     return found
 
 
-def _config(work: Path, broker: Broker, device: _Device) -> dict[str, Any]:
+def _config(work: Path, broker: BrokerProcess, device: _Device) -> dict[str, Any]:
     options = {
         "url": f"tcp://127.0.0.1:{device.port}",
         "format": "json",

@@ -184,7 +184,7 @@ def write_manifest(quality: dict[str, Any]) -> None:
             "hop": 1,
         },
         "output": {"decoder": "anomaly", "threshold": URGENT, "part_threshold": RED, "parts": list(SIGNALS)},
-        "budgets": {"p99_ms": 2, "rss_mb": 20},
+        "budgets": {"p99_ms": 2, "rss_mb": 32},
         "data": {
             "source": CHART,
             "held_out": f"{len(HEALTHY)} healthy and {len(ILL)} ill simulated patients: synthetic",

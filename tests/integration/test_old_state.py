@@ -21,7 +21,7 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.outbox import Message, Outbox, OutboxSettings, Record
-from edgebed.broker import Broker
+from edgebed.broker import BrokerProcess
 from edgebed.processes import Child, edgebed_command
 from wire.clock import Clock
 from wire.messages import Batch
@@ -358,7 +358,7 @@ class Answers:
 def test_agents_and_collector_go_on_where_they_stopped(site: Path, tmp_path: Path) -> None:
     _, before = ledger(site / "store", "--pilot", PILOT)
     keys = [(site / f"state-{name}" / "node.key").read_bytes() for name in ("box", "twin")]
-    with Broker("nats", tmp_path / "broker") as broker, collector(site, broker.url) as ask:
+    with BrokerProcess("nats", tmp_path / "broker") as broker, collector(site, broker.url) as ask:
         with agent(site, "twin", broker.url), agent(site, "box", broker.url):
             wait(
                 "ten more rows of the twin are stored", lambda: entry(ask, SECOND_TWIN_EP)["rows_stored"] > 20
