@@ -69,7 +69,9 @@ def checked(fault: Fault, kinds: FaultKinds) -> Fault:
     if not 0 <= fault.start_s < fault.end_s:
         raise ValueError(f"a fault from {fault.start_s} s to {fault.end_s} s has no duration")
     if not (0 < fault.size < math.inf and fault.size <= kind.largest):
-        raise ValueError(f"fault size {fault.size} is not above 0 and at most {kind.largest:g}")
+        raise ValueError(
+            f"fault {fault.kind}: size {fault.size:g} is not above 0 and at most {kind.largest:g}"
+        )
     return fault
 
 
