@@ -1,4 +1,7 @@
-"""Pictures from an RTSP or USB camera, a video file or a folder of images; it never hangs with its device."""
+"""The camera adapter: pictures from an RTSP or USB camera, a video file or a folder of images.
+
+A device or library that hangs does not hang the adapter: pictures are captured in a thread.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,16 @@ from wire.clock import Clock
 from wire.messages import Stream
 
 STREAM = "frames"
-_SLACK_S = 0.5  # that a library may come later than its own timeout before it counts as hanging
+_SLACK_S = 0.5  # a library that is later than its own timeout by more than this hangs
 _CLOSE_S = 1.5
 
 
 class Camera(Adapter[CameraOptions]):
     """One camera; its stream is `frames`.
 
-    `counters`: `frames_dropped` were replaced by a newer one before anybody took them, or waited when the
-    camera was closed; `frames_skipped` were left out to keep to `fps`; `captures_abandoned` hang in the
-    library. At each reading `index + 1` is what was read, dropped and skipped.
+    `counters`: `frames_dropped` were replaced by a newer picture before the reader took them, or waited when
+    the camera was closed; `frames_skipped` were left out to keep to `fps`; `captures_abandoned` hang in the
+    library. At each reading `index + 1` is the number of pictures read, dropped and skipped.
     """
 
     Options = CameraOptions
@@ -48,28 +51,28 @@ class Camera(Adapter[CameraOptions]):
         return {STREAM: Stream(kind="frame", rate_hz=rate or msgspec.UNSET)}
 
     async def open(self) -> None:
-        """Ask the camera, then open it in a thread.
+        """Ask the camera over RTSP, then open it in a thread.
 
         Raises:
-            DeviceUnreachable: nobody is there, it refuses, or has no such stream.
-            ProtocolViolation: it is something else, or of another size than declared.
+            DeviceUnreachable: the camera does not answer, refuses, or has no such stream.
+            ProtocolViolation: the device is not a camera, or its pictures have another size than declared.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self.options.open_timeout_s
-        guarded = False
+        needs_password = False
         if self.options.url:
-            guarded = await probe(self.options.url, self.options.open_timeout_s, self.options.ca_file)
+            needs_password = await probe(self.options.url, self.options.open_timeout_s, self.options.ca_file)
         left_s = max(0.5, until - loop.time())
         try:
             await self._start(left_s)
         except DeviceUnreachable as error:
-            if guarded:
+            if needs_password:
                 hint = f"{error}: check the user, password and path of url"
                 raise DeviceUnreachable(hint) from None
             raise
 
     async def close(self) -> None:
-        """End the capture; one that hangs is left to end by itself, and counted."""
+        """End the capture; a capture that hangs is abandoned and counted."""
         capture, self._capture = self._capture, None
         if capture is None:
             return
@@ -78,12 +81,12 @@ class Camera(Adapter[CameraOptions]):
         self._count(capture)  # what came after the last reading
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """Pictures, the newest first where the reader is slow, every one with `pace: asap`.
+        """Yield pictures: the newest where the reader is slow, every one with `pace: asap`.
 
         Raises:
-            DeviceUnreachable: the stream was cut.
+            DeviceUnreachable: the stream ended.
             DeviceStalled: no picture for `read_timeout_s`.
-            ProtocolViolation: not decodable, damaged, or of another size.
+            ProtocolViolation: a picture cannot be decoded, is damaged, or has another size.
         """
         capture = self._capture
         if capture is None:
@@ -99,7 +102,7 @@ class Camera(Adapter[CameraOptions]):
             elif not await capture.wait(self.options.read_timeout_s + _SLACK_S):
                 raise DeviceStalled(f"{self._name()} hangs: no picture for {self.options.read_timeout_s:g} s")
 
-    # --- how it is done
+    # --- opening
 
     def _count(self, of: Shot | Capture) -> None:
         self.counters["frames_dropped"], self.counters["frames_skipped"] = of.dropped, of.skipped

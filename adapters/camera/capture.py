@@ -1,4 +1,4 @@
-"""Pictures taken in a thread of its own, which may hang in a driver or a library and is then abandoned."""
+"""Captures pictures in a thread; a thread that hangs in a driver or library is abandoned."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import Protocol
 from adapters.base import AdapterError, DeviceUnreachable, Picture
 from wire.clock import NS_PER_S, Clock
 
-_AHEAD = 4  # pictures read while the reader is busy, and then all at once: each wake-up costs
-_SIGN_S = 0.1  # a source that waits for its schedule gives a sign of life so often
+_AHEAD = 4  # pictures read in advance: one wake-up of the event loop for each would cost more
+_SIGN_S = 0.1  # how often a source that waits for its schedule reports that it is alive
 
 
 class PictureSource(Protocol):
-    """A device or file, used by one thread only."""
+    """A device or file; one thread uses it."""
 
-    rate_hz: float  # of the pictures, where they come by a schedule; 0 = when the device sends them
+    rate_hz: float  # rate of the pictures where they follow a schedule; 0 = the device decides
 
     def grab(self) -> bool:
-        """Take the next picture without decoding it where that saves work; False at the end."""
+        """Fetch the next picture without decoding it; False at the end."""
 
     def picture(self) -> Picture:
-        """The picture that was grabbed, (height, width, 3) BGR.
+        """Decode the picture that was grabbed: (height, width, 3), BGR.
 
         Raises:
-            AdapterError: it cannot be decoded, or is not what was declared.
+            AdapterError: it cannot be decoded, or is not as declared.
         """
 
     def ended(self, pictures: int) -> AdapterError | None:
-        """Why `grab` said False after so many pictures; None where that is all there is."""
+        """The reason why `grab` returned False after this number of pictures; None at the regular end."""
 
     def close(self) -> None:
-        """Give the device back."""
+        """Release the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Shot:
 class Capture:
     """Runs a source in a daemon thread and hands its pictures to the event loop.
 
-    `wait_for_reader`: every picture is handed on and the source waits; else a newer picture replaces one
-    that nobody took. `dropped` counts those, and the one that waited when the capture was closed. `moved`
-    is when the source last gave a sign of life, by `time.monotonic`.
+    With `wait_for_reader` every picture is delivered and the source waits; without it a newer picture
+    replaces one that the reader has not taken. `dropped` counts those, and the picture that waited when the
+    capture was closed. `moved` is the `time.monotonic` of the source's last sign of life.
     """
 
     def __init__(
@@ -88,19 +88,19 @@ class Capture:
         self._stop = threading.Event()
         self._room = threading.Condition()
         self._shots: deque[Shot] = deque()
-        self._end: AdapterError | None = DeviceUnreachable(f"{name} failed; the log says where")
+        self._end: AdapterError | None = DeviceUnreachable(f"{name} failed; see the log")
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Open the source in the thread; `opened` says how it went."""
+        """Open the source in the thread; the future `opened` holds the outcome."""
         self._thread.start()
 
     def take(self) -> Shot | None:
-        """The next shot, None where there is none yet.
+        """The next picture, None where there is none yet.
 
         Raises:
             AdapterError: the source failed.
-            EOFError: it has ended.
+            EOFError: the source has ended.
         """
         with self._room:
             if self._shots:
@@ -113,31 +113,33 @@ class Capture:
         return None
 
     async def wait(self, quiet_s: float) -> bool:
-        """Wait for something to take; False where the source gave no sign of life for `quiet_s`."""
+        """Wait for a picture; False where the source gave no sign of life for `quiet_s`."""
         self._waiter, self._waiting_since = self._loop.create_future(), time.monotonic()
         try:
-            if self._shots or self._done.is_set():  # looked at with the waiter set: the thread wakes no other
+            if (
+                self._shots or self._done.is_set()
+            ):  # checked after the waiter is set, so that no wake-up is missed
                 return True
             if self._watch is None:
-                self._look(quiet_s)
+                self._check_alive(quiet_s)
             return await self._waiter
         finally:
             self._waiter = None
 
-    def _look(self, quiet_s: float) -> None:
-        # one timer that looks now and then: one for each picture costs as much as handing it over
+    def _check_alive(self, quiet_s: float) -> None:
+        # one timer that checks from time to time: a timer a picture costs as much as the picture
         now = time.monotonic()
         left = max(self.moved, self._waiting_since) + quiet_s - now
         if left <= 0 and self._waiter is not None:
             self._wake(False)
-        self._watch = self._loop.call_later(max(left, 0.1 * quiet_s), self._look, quiet_s)
+        self._watch = self._loop.call_later(max(left, 0.1 * quiet_s), self._check_alive, quiet_s)
 
     def _wake(self, alive: bool = True) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(alive)
 
     async def close(self, patience_s: float) -> bool:
-        """End the thread; False where it hangs and was abandoned: it ends when what it hangs in returns."""
+        """End the thread; False where it hangs and is abandoned: it ends when the call that hangs returns."""
         self._stop.set()
         if self._watch is not None:
             self._watch.cancel()
@@ -148,11 +150,11 @@ class Capture:
         try:
             async with asyncio.timeout(patience_s):
                 await self._done.wait()
-            self._thread.join(1.0)  # it has said its last word and returns
+            self._thread.join(1.0)  # it has nothing more to do and returns
         except TimeoutError:
             return False
         finally:
-            if not self._every:  # what was read ahead of a reader can be read again
+            if not self._every:  # a source that waits for its reader can be read again
                 self.dropped += len(self._shots)
             self._shots.clear()
         return True
@@ -165,12 +167,12 @@ class Capture:
         except AdapterError as error:
             self._end = error
         finally:
-            self._tell(self._finish)
+            self._call(self._finish)
 
     def _read(self, source: PictureSource) -> None:
         try:
-            self._tell(self._ready)
-            pace = _PictureSchedule(
+            self._call(self._ready)
+            schedule = _PictureSchedule(
                 self._clock, source.rate_hz, realtime=self._realtime, limit_hz=self._limit_hz
             )
             index = first = 0
@@ -183,10 +185,12 @@ class Capture:
                     source, first = self._open_source(), index
                     continue
                 self.moved = time.monotonic()
-                at_ns = pace.stamp(index)
-                if pace.wanted(at_ns):
+                at_ns = schedule.stamp(index)
+                if schedule.admits(at_ns):
                     picture = source.picture()
-                    if not self._wait_until(pace.due_ns(at_ns)) or not self._hand_over(picture, index, at_ns):
+                    if not self._wait_until(schedule.due_ns(at_ns)) or not self._hand_over(
+                        picture, index, at_ns
+                    ):
                         return
                 else:
                     self.skipped += 1
@@ -195,7 +199,7 @@ class Capture:
             source.close()
 
     def _wait_until(self, due_ns: int) -> bool:
-        """False where it is time to stop."""
+        """Wait; False where the capture is being closed."""
         while (left_s := (due_ns - self._clock.now_ns()) / NS_PER_S) > 0:
             self.moved = time.monotonic()
             if self._clock.wait(self._stop, min(left_s, _SIGN_S * self._clock.rate)):
@@ -212,16 +216,16 @@ class Capture:
                 self.dropped += 1
             self._shots.append(Shot(picture, index, at_ns, self.dropped, self.skipped))
         if self._waiter is not None:
-            self._tell(self._wake)
+            self._call(self._wake)
         return not self._stop.is_set()
 
-    def _tell(self, what: Callable[[], object]) -> None:
+    def _call(self, what: Callable[[], object]) -> None:
         try:
             self._loop.call_soon_threadsafe(what)
         except RuntimeError:
             self._stop.set()  # the loop ended while this thread was abandoned
 
-    # --- in the loop again
+    # --- in the event loop
 
     def _ready(self) -> None:
         if not self.opened.done():
@@ -231,12 +235,14 @@ class Capture:
         self._done.set()
         self._wake()
         if not self.opened.done():
-            self.opened.set_exception(self._end or DeviceUnreachable("it ended before it began"))
-            self.opened.exception()  # seen, also where nobody waits for it any more
+            self.opened.set_exception(
+                self._end or DeviceUnreachable("the capture ended before its first picture")
+            )
+            self.opened.exception()  # marks it as retrieved, where no caller waits any more
 
 
 class _PictureSchedule:
-    """Which pictures are wanted and what time they carry."""
+    """Decides which pictures are kept, and the time of each."""
 
     def __init__(self, clock: Clock, rate_hz: float, *, realtime: bool, limit_hz: float) -> None:
         self._clock, self._rate_hz, self._realtime = clock, rate_hz, realtime
@@ -245,23 +251,23 @@ class _PictureSchedule:
         self._next_ns = 0
 
     def stamp(self, index: int) -> int:
-        """A schedule where there is one: the same clip gives the same distances every time."""
+        """Unix ns of a picture, by the schedule where there is one: a clip then always has the same steps."""
         if self._rate_hz:
             return self._start_ns + round(index * NS_PER_S / self._rate_hz)
         return self._clock.now_ns()
 
-    def wanted(self, at_ns: int) -> bool:
+    def admits(self, at_ns: int) -> bool:
         """Whether this picture is within the limit."""
         if not self._step_ns:
             return True
         early_ns = self._next_ns - at_ns
-        # a quarter of a step is in time: a device at just the limit would lose each second picture
+        # a quarter of a step early is in time: a device at exactly the limit loses no picture then
         if self._step_ns // 4 < early_ns <= 2 * self._step_ns:
             return False
-        in_step = abs(early_ns) < self._step_ns  # else the first one, a pause, or a clock that was set
+        in_step = abs(early_ns) < self._step_ns  # else: the first picture, a pause, or a clock that was set
         self._next_ns = (self._next_ns if in_step else at_ns) + self._step_ns
         return True
 
     def due_ns(self, at_ns: int) -> int:
-        """When it may be handed on."""
+        """When the picture may be delivered, Unix ns."""
         return at_ns if self._rate_hz and self._realtime else 0

@@ -1,4 +1,4 @@
-"""Asks an RTSP server what is wrong before a library is given its URL, which would only say "not opened"."""
+"""Asks an RTSP server for its stream before OpenCV does, whose only error would be "not opened"."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ _PORTS = {"rtsp": 554, "rtsps": 322}
 
 
 def parts_of(url: str) -> SplitResult:
-    """Take a URL apart.
+    """Split a URL into its parts.
 
     Raises:
-        OptionsError: not rtsp:// or rtsps:// with a host; the text repeats nothing of it.
+        OptionsError: it is not rtsp:// or rtsps:// with a host; the text contains nothing of the URL.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise OptionsError("url has a host or port that cannot be: rtsp://host:554/path") from None
+        raise OptionsError(
+            "url has an impossible host or port: it must be like rtsp://host:554/path"
+        ) from None
     if parts.scheme not in _PORTS or not parts.hostname or port == 0:
         raise OptionsError("url must be rtsp://host:port/path or rtsps://host:port/path")
     if any(letter.isspace() or not letter.isprintable() for letter in url):
@@ -34,19 +36,19 @@ def parts_of(url: str) -> SplitResult:
 
 
 def name_of(url: str) -> str:
-    """What may be shown of a URL: no user, password, path or query, which all carry secrets somewhere."""
+    """The part of a URL that may be shown: no user, password, path or query, which can hold secrets."""
     parts = parts_of(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"camera {parts.scheme}://{host}:{parts.port or _PORTS[parts.scheme]}"
 
 
 async def probe(url: str, timeout_s: float, ca_file: Path | None = None) -> bool:
-    """Whether it asks for a password; returns only when it offers a video, or may after a password.
+    """Whether the server asks for a password. Returns only when it offers a video, or may after a password.
 
     Raises:
         OptionsError: `ca_file` cannot be used.
-        DeviceUnreachable: nobody is there, or it has no such stream.
-        ProtocolViolation: something else is there.
+        DeviceUnreachable: no answer, or no such stream.
+        ProtocolViolation: the server is not a camera.
     """
     name = name_of(url)
     tls = _tls(ca_file) if parts_of(url).scheme == "rtsps" else None
@@ -60,9 +62,9 @@ async def probe(url: str, timeout_s: float, ca_file: Path | None = None) -> bool
     except ConnectionRefusedError as error:
         raise DeviceUnreachable(f"{name} refuses connections: is it on, and the port right?") from error
     except socket.gaierror as error:
-        raise DeviceUnreachable(f"{name}: the host's name is not known") from error
+        raise DeviceUnreachable(f"{name}: the host name is unknown: is it spelled right?") from error
     except ssl.SSLCertVerificationError as error:
-        raise ProtocolViolation(f"{name} shows a certificate that is not of ca_file") from error
+        raise ProtocolViolation(f"{name} shows a certificate that ca_file does not vouch for") from error
     except ssl.SSLError as error:
         raise DeviceUnreachable(f"{name} does not speak TLS: try rtsp:// instead of rtsps://") from error
     except asyncio.IncompleteReadError as error:
@@ -77,7 +79,7 @@ async def probe(url: str, timeout_s: float, ca_file: Path | None = None) -> bool
 
 def _judge(name: str, url: str, status: int, body: bytes) -> None:
     if status == 401 and not parts_of(url).username:
-        raise DeviceUnreachable(f"{name} wants a user and password: rtsp://user:password@host:port/path")
+        raise DeviceUnreachable(f"{name} requires a user and password: rtsp://user:password@host:port/path")
     if status == 404:
         raise DeviceUnreachable(f"{name} has no such stream: check the path of url")
     if status == 200 and b"m=video" not in body:
@@ -87,7 +89,7 @@ def _judge(name: str, url: str, status: int, body: bytes) -> None:
 
 
 async def _describe(url: str, tls: ssl.SSLContext | None) -> tuple[int, bytes]:
-    """Status and body of the answer to DESCRIBE without a password."""
+    """The status and body of the answer to DESCRIBE without a password."""
     parts = parts_of(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=_MAX_HEAD)
@@ -122,7 +124,7 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # cameras sign for themselves, under names nobody chose
+    context.check_hostname = False  # cameras have self-signed certificates with arbitrary names
     if ca_file is None:
         context.verify_mode = ssl.CERT_NONE
         return context
@@ -134,4 +136,4 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class _NotRtspError(Exception):
-    """Bytes that are no RTSP answer."""
+    """The bytes are not an RTSP answer."""

@@ -1,4 +1,4 @@
-"""What OpenCV can read as pictures: a network stream, a USB camera, a video file, a folder of images."""
+"""Picture sources that OpenCV reads: a network stream, a USB camera, a video file, a folder of images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-# Read when the library is loaded, so they come before the import; a user's own settings win.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what matters comes back as an error
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))  # a file of 1 KiB can ask for gigabytes
+# OpenCV reads these when it is imported; settings of the user take precedence.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # no log: the errors say what matters
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))  # a file of 1 KiB can demand gigabytes
 
 import cv2
 import numpy as np
@@ -23,17 +23,17 @@ IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 Size = tuple[int, int]  # width, height
 
 _MAX_IMAGE = 1 << 26  # bytes of one file in a folder
-_LOST = 0.1  # share of a file's pictures that may be missing: some containers only estimate their number
+_LOST = 0.1  # share of a file's pictures that may be missing: some containers only estimate the number
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
-cv2.setNumThreads(1)  # several cameras in one daemon: threads that spin for one picture starve the others
+cv2.setNumThreads(1)  # several cameras in one daemon: the threads of one picture would starve the others
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _environment = threading.Lock()
 
 
 class Video:
-    """A stream of pictures that are all of one size."""
+    """A stream of pictures of one size."""
 
     rate_hz = 0.0
 
@@ -42,21 +42,21 @@ class Video:
         self._size, self._max_size = size, max_size
         announced = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         try:
-            if all(announced):  # before the library makes room for it
+            if all(announced):  # before the library allocates memory for it
                 _check_size(name, announced, size, max_size)
         except AdapterError:
             capture.release()
             raise
 
     def grab(self) -> bool:
-        """Take the next picture; False at the end or when the stream failed."""
+        """Fetch the next picture; False at the end or when the stream failed."""
         return self._capture.grab()
 
     def picture(self) -> Picture:
-        """The picture that was grabbed, a new array.
+        """Decode the picture that was grabbed into a new array.
 
         Raises:
-            ProtocolViolation: not decodable, or not of the size it should have.
+            ProtocolViolation: it cannot be decoded, or has another size than declared.
         """
         done, picture = _decoded(self.name, self._capture)
         if not done:
@@ -68,7 +68,7 @@ class Video:
         return picture
 
     def ended(self, pictures: int) -> AdapterError | None:
-        """Why there is no more."""
+        """The reason why the stream ended."""
         return DeviceUnreachable(f"{self.name} ended the stream {_after(pictures)}")
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class Video:
 
 
 class Network(Video):
-    """An RTSP stream. A cut ends it at once, silence after `read_timeout_s`."""
+    """An RTSP stream; it ends at once when it is cut, and after `read_timeout_s` of silence."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Network(Video):
             *(cv2.CAP_PROP_N_THREADS, 1),  # frame threads hold pictures back and take a core each
         ]
         began = time.monotonic()
-        # without fpsprobesize 20 pictures are collected before the first is given, all of them old by then
+        # without fpsprobesize FFmpeg collects 20 pictures before it returns the first, which is old by then
         trust = f"|tls_verify;1|ca_file;{ca_file}" if ca_file else ""
         with _ffmpeg_options(f"rtsp_transport;{transport}|fpsprobesize;0{trust}"):
             capture = _opened(url, cv2.CAP_FFMPEG, parameters)
@@ -110,12 +110,12 @@ class Network(Video):
         self._asked = time.monotonic()
 
     def grab(self) -> bool:
-        """Wait for the next picture; False when cut, or silent for `read_timeout_s`."""
+        """Wait for the next picture; False when the stream was cut, or silent for `read_timeout_s`."""
         self._asked = time.monotonic()
         return super().grab()
 
     def ended(self, pictures: int) -> AdapterError | None:
-        """Cut or silent."""
+        """The reason why the stream ended: cut or silent."""
         if time.monotonic() - self._asked >= 0.9 * self._read_timeout_s:
             silent = f"{self.name} sent nothing for {self._read_timeout_s:g} s, {_after(pictures)}"
             return DeviceStalled(silent)
@@ -128,9 +128,9 @@ class Usb(Video):
     def __init__(self, number: int, *, size: Size | None, max_size: Size, fps: float) -> None:
         path = Path(f"/dev/video{number}")
         if not path.exists():
-            raise DeviceUnreachable(f"there is no {path}: is the camera plugged in? ls /dev/video*")
+            raise DeviceUnreachable(f"{path} does not exist: is the camera plugged in? ls /dev/video*")
         if not os.access(path, os.R_OK | os.W_OK):
-            raise DeviceUnreachable(f"{path} may not be read: add this user to the group video")
+            raise DeviceUnreachable(f"{path}: permission denied: add this user to the group video")
         parameters: list[int] = []
         if size is not None:
             parameters += [cv2.CAP_PROP_FRAME_WIDTH, size[0], cv2.CAP_PROP_FRAME_HEIGHT, size[1]]
@@ -139,24 +139,24 @@ class Usb(Video):
         capture = _opened(number, cv2.CAP_V4L2, parameters)
         if capture is None:
             raise DeviceUnreachable(
-                f"{path} cannot be opened: another program may use it, or it is no camera"
+                f"{path} cannot be opened: another program may use it, or it is not a camera"
             )
         super().__init__(str(path), capture, size, max_size)
 
 
 class Clip(Video):
-    """A video file, at the rate it was recorded with."""
+    """A video file, at its recorded rate."""
 
     def __init__(self, path: Path, *, size: Size | None, max_size: Size) -> None:
         if not path.is_file():
-            raise DeviceUnreachable(f"there is no file {path}")
+            raise DeviceUnreachable(f"file {path} does not exist")
         with _ffmpeg_options(
             "protocol_whitelist;file"
-        ):  # a playlist in a file's clothes asks for the network
+        ):  # a playlist with the name of a video would connect to the network
             capture = _opened(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if capture is None:
             raise ProtocolViolation(
-                f"{path} is no video that can be decoded: another kind of file, or cut off"
+                f"{path} is not a video that can be decoded: another kind of file, or cut off"
             )
         super().__init__(str(path), capture, size, max_size)
         rate = capture.get(cv2.CAP_PROP_FPS)
@@ -164,9 +164,9 @@ class Clip(Video):
         self._pictures = int(max(0.0, min(capture.get(cv2.CAP_PROP_FRAME_COUNT), 1e9)))
 
     def ended(self, pictures: int) -> AdapterError | None:
-        """None where about as many were decoded as the file announces."""
+        """None where about as many pictures were decoded as the file announces."""
         if not pictures:
-            return ProtocolViolation(f"{self.name} holds no picture that can be decoded")
+            return ProtocolViolation(f"{self.name} contains no picture that can be decoded")
         if pictures < (1 - _LOST) * self._pictures:
             return ProtocolViolation(
                 f"{self.name} is damaged: {pictures} of {self._pictures} pictures can be decoded"
@@ -175,28 +175,28 @@ class Clip(Video):
 
 
 class Folder:
-    """The images of a folder in the order of their names; each may have its own size unless one is set."""
+    """The images of a folder, in order of their names; sizes may differ unless `size` is set."""
 
     def __init__(self, path: Path, *, size: Size | None, max_size: Size, fps: float) -> None:
         if not path.is_dir():
-            raise DeviceUnreachable(f"there is no folder {path}")
+            raise DeviceUnreachable(f"folder {path} does not exist")
         self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES)
         if not self._files:
-            raise DeviceUnreachable(f"folder {path} holds no image ({', '.join(IMAGES)})")
+            raise DeviceUnreachable(f"folder {path} contains no image ({', '.join(IMAGES)})")
         self.rate_hz = fps
         self._size, self._max_size = size, max_size
         self._next = 0
 
     def grab(self) -> bool:
-        """Go on to the next file."""
+        """Advance to the next file; False after the last."""
         self._next += 1
         return self._next <= len(self._files)
 
     def picture(self) -> Picture:
-        """The current file decoded.
+        """Decode the current file.
 
         Raises:
-            ProtocolViolation: it is no image, or not of the size it should have.
+            ProtocolViolation: it is not an image, or has another size than declared.
         """
         file = self._files[self._next - 1]
         try:
@@ -208,16 +208,16 @@ class Folder:
         except cv2.error as error:
             raise ProtocolViolation(f"{file} is an image that is too large or damaged") from error
         if picture is None:
-            raise ProtocolViolation(f"{file} is no image that can be decoded, or too large")
+            raise ProtocolViolation(f"{file} is not an image that can be decoded, or is too large")
         _check_size(str(file), (picture.shape[1], picture.shape[0]), self._size, self._max_size)
         return picture  # type: ignore[return-value]  # IMREAD_COLOR gives uint8 of three colours
 
-    def ended(self, pictures: int) -> AdapterError | None:  # noqa: ARG002 - a folder's end is always one
-        """A folder ends with its last file."""
+    def ended(self, pictures: int) -> AdapterError | None:  # noqa: ARG002 - the end of a folder is always a regular one
+        """None: a folder ends with its last file."""
         return None
 
     def close(self) -> None:
-        """Nothing is open between two files."""
+        """Do nothing: no file is open between two pictures."""
 
 
 def _opened(what: str | int, api: int, parameters: list[int]) -> cv2.VideoCapture | None:
@@ -237,7 +237,7 @@ def _decoded(name: str, capture: cv2.VideoCapture) -> tuple[bool, Picture]:
     except cv2.error as error:
         raise ProtocolViolation(f"{name} sent a picture that cannot be converted") from error
     good = done and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-    return good, picture  # type: ignore[return-value]  # looked at where it is good
+    return good, picture  # type: ignore[return-value]  # checked where `good`
 
 
 def _check_size(name: str, found: Size, wanted: Size | None, highest: Size) -> None:
@@ -259,9 +259,9 @@ def _after(pictures: int) -> str:
 
 @contextlib.contextmanager
 def _ffmpeg_options(options: str) -> Iterator[None]:
-    """OpenCV passes FFmpeg's options on from the environment only, so captures are opened one by one."""
+    """Set FFmpeg's options. OpenCV reads them from the environment, so captures are opened one by one."""
     if not _environment.acquire(timeout=60.0):
-        raise DeviceStalled("another camera hangs while it is opened: start the agent again")
+        raise DeviceStalled("another camera hangs while it is opened: restart the agent")
     before = os.environ.get(_FFMPEG_OPTIONS)
     os.environ[_FFMPEG_OPTIONS] = options
     try:

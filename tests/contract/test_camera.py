@@ -1,4 +1,4 @@
-"""The camera adapter against the street camera: the contract, then what is particular to pictures."""
+"""The camera adapter against the simulated street camera: the contract suite, and tests of pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from simulators.plants.scene import Scene
 from wire.clock import NS_PER_S, Clock
 
 WORD = "s3cret-word"
-SMALL = (160, 120)  # quick to draw, and the number in it can still be read
+SMALL = (160, 120)  # fast to draw, and the number in the picture is still readable
 
 
 class TestCameraContract(AdapterContract):
@@ -32,14 +32,14 @@ class TestCameraContract(AdapterContract):
     good_options = {"url": "rtsp://viewer:s3cret-word@127.0.0.1:9/street"}  # noqa: RUF012 - read only
     bad_options = [  # noqa: RUF012 - read only
         ({}, "exactly one of url, device, file and folder is needed, none is given"),
-        ({"url": "rtsp://a", "device": 0}, "not url and device"),
+        ({"url": "rtsp://a", "device": 0}, "url and device are given"),
         ({"url": "http://s3cret-word@a/b"}, "rtsp://"),
         ({"url": "rtsp://u:s3cret-word@"}, "rtsp://"),
         ({"url": "rtsp://u:s3cret-word@a:port/b"}, "port"),
         ({"url": "rtsp://a:0/b"}, "rtsp://"),
         ({"url": "rtsp://a/b c"}, "blank"),
-        ({"url": "rtsp://a", "pace": "asap"}, "for a file or folder"),
-        ({"device": 0, "loop": True}, "for a file or folder"),
+        ({"url": "rtsp://a", "pace": "asap"}, "need a file or folder"),
+        ({"device": 0, "loop": True}, "need a file or folder"),
         ({"device": -1}, "device"),
         ({"url": "rtsp://a", "transport": "carrier-pigeon"}, "carrier-pigeon"),
         ({"url": "rtsp://a", "read_timeout_s": 0}, "read_timeout_s"),
@@ -87,7 +87,7 @@ async def test_every_picture_is_accounted_for(fps: float, transport: str) -> Non
     ):
         async for reading in camera:
             seen.append(reading)
-            # from 0 on: a busy machine drops pictures before the first one is read as well
+            # counted from picture 0: a busy machine also drops pictures before the first reading
             assert reading.index + 1 == len(seen) + camera.counters["frames_dropped"]
             if len(seen) == int(2 * fps):
                 break
@@ -95,12 +95,12 @@ async def test_every_picture_is_accounted_for(fps: float, transport: str) -> Non
     assert numbers == sorted(set(numbers))
     if transport == "tcp":  # UDP may lose some on a busy machine
         unseen = numbers[-1] - numbers[0] - (seen[-1].index - seen[0].index)
-        assert 0 <= unseen <= street.skipped  # those a busy machine did not draw
+        assert 0 <= unseen <= street.skipped  # a busy machine does not draw these
     assert camera.counters["captures_abandoned"] == 0
 
 
-async def test_a_picture_is_fresh_when_it_comes() -> None:
-    """Nothing is collected while opening: five pictures are enough to open the stream and read from it."""
+async def test_the_first_picture_is_fresh() -> None:
+    """Opening collects no pictures: five are enough to open the stream and to read from it."""
     scene = Scene(1, *SMALL)
     async with RtspServer("street") as server:
 
@@ -153,10 +153,10 @@ async def test_fps_limits_a_camera() -> None:
         ({"url": "{url}x"}, DeviceUnreachable, "has no such stream: check the path of url"),
         ({"url": "{url}", "size": (640, 480)}, ProtocolViolation, "of 160x120 px, not of 640x480 px"),
         ({"url": "{url}", "max_size": (100, 100)}, ProtocolViolation, "up to 100x100 px are allowed"),
-        ({"url": "rtsp://no-such-host.invalid/street"}, DeviceUnreachable, "name is not known"),
+        ({"url": "rtsp://no-such-host.invalid/street"}, DeviceUnreachable, "host name is unknown"),
     ],
 )
-async def test_what_is_wrong_is_said(
+async def test_errors_name_the_cause(
     options: dict[str, object], kind: type[AdapterError], sentence: str
 ) -> None:
     async with StreetCamera(seed=1, size=SMALL) as street:
@@ -167,7 +167,7 @@ async def test_what_is_wrong_is_said(
 @pytest.mark.parametrize(
     ("login", "sentence"),
     [
-        ("", "wants a user and password: rtsp://user:password@"),
+        ("", "requires a user and password: rtsp://user:password@"),
         ("eye:wrong-word@", "did not start its stream: check the user, password and path"),
         ("eye:wrong%2Fword@", "did not start its stream: check the user, password and path"),
     ],
@@ -180,14 +180,14 @@ async def test_passwords_stay_out_of_errors_logs_and_output(
         url = f"rtsp://{login}127.0.0.1:{street.port}/street?token={WORD}"
         with pytest.raises(DeviceUnreachable, match=sentence) as caught:
             await read(1, url=url)
-    said = str(caught.value) + caplog.text + "".join(capfd.readouterr()) + repr(Camera.Options(url=url))
-    assert "wrong" not in said
-    assert WORD not in said
+    shown = str(caught.value) + caplog.text + "".join(capfd.readouterr()) + repr(Camera.Options(url=url))
+    assert "wrong" not in shown
+    assert WORD not in shown
 
 
 @contextlib.asynccontextmanager
 async def impostor(answer: bytes, *, hold: bool) -> AsyncIterator[int]:
-    """A server that says one thing and closes, or stays."""
+    """The port of a server that sends one answer and closes, or keeps the connection."""
     held: list[asyncio.StreamWriter] = []
 
     def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -227,7 +227,7 @@ SDP = b"v=0\r\nm=audio 0 RTP/AVP 0\r\n"
             DeviceUnreachable,
             "does not answer within",
         ),
-        (b"RTSP/1.0 401 No\r\n\r\n", True, DeviceUnreachable, "wants a user and password"),
+        (b"RTSP/1.0 401 No\r\n\r\n", True, DeviceUnreachable, "requires a user and password"),
         (
             b"RTSP/1.0 302 Moved\r\nLocation: rtsp://127.0.0.1:9/x\r\n\r\n",
             False,
@@ -239,21 +239,21 @@ SDP = b"v=0\r\nm=audio 0 RTP/AVP 0\r\n"
 async def test_something_else_on_the_port(
     answer: bytes, hold: bool, kind: type[AdapterError], sentence: str
 ) -> None:
-    wait_s = 0.5 if "within" in sentence else 30.0  # for an answer, which a busy machine gives late
+    wait_s = 0.5 if "within" in sentence else 30.0  # a busy machine answers late
     async with impostor(answer, hold=hold) as port:
         with pytest.raises(kind, match=sentence):
             await read(1, url=f"rtsp://127.0.0.1:{port}/x", open_timeout_s=wait_s)
 
 
 async def test_a_stream_that_stalls_is_read_again_by_a_new_camera() -> None:
-    """What the agent does: one camera after another, each closed before the next."""
+    """Open one adapter after another and close each before the next, as the agent does."""
     async with StreetCamera(seed=1, fps=30, size=SMALL) as street, FaultProxy(street.port) as link:
         url = f"rtsp://127.0.0.1:{link.port}/street"
-        for harm in (link.black_hole, link.cut, lambda: link.set("down", cut_after=60_000)):
+        for disturb in (link.black_hole, link.cut, lambda: link.set("down", cut_after=60_000)):
             async with Camera(Camera.Options(url=url, read_timeout_s=2.0), Clock()) as camera:
                 readings = aiter(camera)
                 await anext(readings)
-                harm()
+                disturb()
                 with pytest.raises((DeviceStalled, DeviceUnreachable), match=r"after \d+ pictures"):
                     await drained(readings)
             link.heal()
@@ -261,8 +261,8 @@ async def test_a_stream_that_stalls_is_read_again_by_a_new_camera() -> None:
 
 
 @pytest.mark.parametrize("passed", [100, 500, 800, 1_300])
-async def test_a_line_that_goes_dark_while_the_stream_starts(passed: int) -> None:
-    """In the answer to the first question, and in later ones, which the library asks."""
+async def test_a_line_that_goes_silent_while_the_stream_starts(passed: int) -> None:
+    """The line goes silent within the answer to the first request, and to later requests of the library."""
     async with StreetCamera(seed=1, size=SMALL) as street, FaultProxy(street.port) as link:
         link.set("down", hole_after=passed)
         url = f"rtsp://127.0.0.1:{link.port}/street"
@@ -285,7 +285,7 @@ async def drained(readings: AsyncIterator[Reading]) -> None:
             pass
 
 
-async def test_a_bad_line_slows_and_does_not_break() -> None:
+async def test_a_slow_line_delays_pictures_and_loses_none() -> None:
     async with StreetCamera(seed=1, fps=10, size=SMALL) as street, FaultProxy(street.port, seed=5) as link:
         link.set("down", latency_s=0.1, jitter_s=0.1, slice=700)
         seen, _ = await read(10, url=f"rtsp://127.0.0.1:{link.port}/street")
@@ -294,7 +294,7 @@ async def test_a_bad_line_slows_and_does_not_break() -> None:
 
 
 async def test_a_recording_gives_the_same_pictures_as_file_and_as_camera(field_data: Path) -> None:
-    """The recording is read by one thread here and travels as JPEG there: alike, not equal."""
+    """The pictures are similar, not equal: the camera sends them as JPEG."""
     clip = field_data / "videos" / "vtest.avi"
     filed, _ = await read(40, file=clip, pace="asap")
     async with StreetCamera(clip=clip) as street:
@@ -314,7 +314,7 @@ async def test_tls_with_and_without_the_cameras_certificate(
         for trusted in (None, own):
             seen, _ = await read(3, url=street.url, ca_file=trusted)
             assert len(seen) == 3
-        with pytest.raises(ProtocolViolation, match="shows a certificate that is not of ca_file"):
+        with pytest.raises(ProtocolViolation, match="shows a certificate that ca_file does not vouch for"):
             await read(1, url=street.url, ca_file=foreign)
 
 

@@ -1,4 +1,4 @@
-"""Every picture that a camera sent is read or counted, whenever it comes between two looks of the reader."""
+"""Every picture of a camera is read or counted, whenever it comes between two readings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wire.clock import Clock
 
 
 class Shutter:
-    """A source that takes a picture when the test presses it."""
+    """A source that takes a picture when the test calls `press`."""
 
     rate_hz = 0.0
 
@@ -24,7 +24,7 @@ class Shutter:
         self._asked: queue.Queue[None] = queue.Queue()
 
     def press(self, pictures: int) -> None:
-        """Return when the thread has handed these over and asks for the next."""
+        """Take pictures; return when the thread has delivered them and asks for the next."""
         for _ in range(pictures):
             self._pressed.put(True)
         for _ in range(pictures):
@@ -44,12 +44,12 @@ class Shutter:
         pass
 
     def release(self) -> None:
-        """Let `grab` say that there is no more."""
+        """Make `grab` return False: the end."""
         self._pressed.put(False)
 
 
 class Pressed(Camera):
-    """The adapter with such a source; the one way to say when a picture comes."""
+    """The adapter with this source: the test decides when a picture comes."""
 
     def __init__(self, fps: float = 0.0) -> None:
         super().__init__(self.Options(device=0, fps=fps), Clock())
@@ -82,10 +82,10 @@ async def test_pictures_before_the_first_reading_are_counted(camera: Pressed) ->
     assert (first.index, camera.counted()) == (2, (2, 0))
 
 
-async def test_a_picture_that_comes_while_one_is_handed_on_is_counted_with_the_next(
+async def test_a_picture_that_comes_during_a_delivery_is_counted_with_the_next(
     camera: Pressed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between taking a picture and looking at the counters the thread may drop others."""
+    """The thread may drop pictures after the adapter took one and before it reads the counters."""
     readings, take = aiter(camera), Capture.take
 
     def late(capture: Capture) -> Shot | None:
@@ -103,7 +103,7 @@ async def test_a_picture_that_comes_while_one_is_handed_on_is_counted_with_the_n
     assert (second.index, camera.counted()) == (3, (2, 0))
 
 
-async def test_what_comes_after_the_last_reading_is_counted(camera: Pressed) -> None:
+async def test_pictures_after_the_last_reading_are_counted(camera: Pressed) -> None:
     readings = aiter(camera)
     camera.shutter.press(1)
     await anext(readings)
@@ -112,7 +112,7 @@ async def test_what_comes_after_the_last_reading_is_counted(camera: Pressed) -> 
     assert camera.counted() == (3, 0), "two were replaced, one waited"
 
 
-async def test_pictures_that_nobody_read_are_counted(camera: Pressed) -> None:
+async def test_unread_pictures_are_counted(camera: Pressed) -> None:
     camera.shutter.press(2)
     await camera.close()
     assert camera.counted() == (2, 0)

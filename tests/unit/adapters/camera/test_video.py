@@ -1,4 +1,4 @@
-"""The camera adapter on files and folders: every picture, in order, in time; damage is one clear error."""
+"""The camera adapter on files and folders: pictures in order, with times; damage is one clear error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PICTURES = 40
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 numbered pictures of 160x120 at 20 a second."""
+    """A video of 40 numbered pictures of 160x120 at 20 a second."""
     path = tmp_path_factory.mktemp("clips") / "street.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (160, 120))
     scene = Scene(3, 160, 120)
@@ -45,7 +45,7 @@ async def read(
     most: int = 10_000,
     each_s: float = 0.0,
 ) -> tuple[list[Reading], dict[str, int]]:
-    """Pictures until the end or `most`, added to `seen` as they come, and the counters."""
+    """Read until the end or `most` pictures; returns them and the counters. `seen` is filled as they come."""
     camera = Camera(options, clock or Clock())
     seen = [] if seen is None else seen
     async with camera:
@@ -80,7 +80,7 @@ async def test_times_are_those_of_the_recording(clip: Path) -> None:
     ]
 
 
-async def test_realtime_keeps_the_clocks_pace_and_drops_for_a_slow_reader(clip: Path) -> None:
+async def test_realtime_follows_the_clock_and_drops_for_a_slow_reader(clip: Path) -> None:
     clock = Clock(4.0)
     options = Camera.Options(file=clip)
     assert not Camera(options, clock).waits
@@ -93,7 +93,7 @@ async def test_realtime_keeps_the_clocks_pace_and_drops_for_a_slow_reader(clip: 
     assert seen[-1].index == PICTURES - 1
 
 
-async def test_looped_the_numbers_and_times_go_on(clip: Path) -> None:
+async def test_in_a_loop_numbers_and_times_continue(clip: Path) -> None:
     seen, _ = await read(Camera.Options(file=clip, pace="asap", loop=True), most=100)
     assert [reading.index for reading in seen] == list(range(100))
     assert numbers(seen) == [index % PICTURES for index in range(100)]
@@ -121,11 +121,11 @@ def changed(file: Path, to: Path, change: Callable[[bytes], bytes]) -> Path:
     return to
 
 
-# --- what is damaged or not what it should be
+# --- damaged and wrong files
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
-async def test_a_cut_off_file_is_told_after_its_last_picture(
+async def test_a_cut_off_file_is_reported_after_its_last_picture(
     clip: Path, tmp_path: Path, share: float
 ) -> None:
     cut = changed(clip, tmp_path / "cut.avi", lambda raw: raw[: int(len(raw) * share)])
@@ -137,7 +137,7 @@ async def test_a_cut_off_file_is_told_after_its_last_picture(
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_a_file_with_wrong_bytes_never_raises_anything_else(
+async def test_a_file_with_wrong_bytes_raises_only_adapter_errors(
     clip: Path, tmp_path: Path, seed: int
 ) -> None:
     def spoil(whole: bytes) -> bytes:
@@ -156,14 +156,14 @@ async def test_a_file_with_wrong_bytes_never_raises_anything_else(
 @pytest.mark.parametrize(
     ("name", "content", "kind", "sentence"),
     [
-        ("absent.avi", None, DeviceUnreachable, "there is no file"),
-        ("empty.avi", b"", ProtocolViolation, "is no video that can be decoded"),
-        ("text.mp4", b"not a video " * 500, ProtocolViolation, "is no video that can be decoded"),
-        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", ProtocolViolation, "is no video"),
-        ("list.txt", b"ffconcat version 1.0\nfile /etc/passwd\n", ProtocolViolation, "is no video"),
+        ("absent.avi", None, DeviceUnreachable, "does not exist"),
+        ("empty.avi", b"", ProtocolViolation, "is not a video that can be decoded"),
+        ("text.mp4", b"not a video " * 500, ProtocolViolation, "is not a video that can be decoded"),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", ProtocolViolation, "is not a video"),
+        ("list.txt", b"ffconcat version 1.0\nfile /etc/passwd\n", ProtocolViolation, "is not a video"),
     ],
 )
-async def test_what_is_no_video_is_one_clear_error(
+async def test_a_file_that_is_not_a_video_is_one_clear_error(
     tmp_path: Path, name: str, content: bytes | None, kind: type[AdapterError], sentence: str
 ) -> None:
     if content is not None:
@@ -193,7 +193,7 @@ async def test_nothing_of_a_damaged_file_is_printed(
 
 
 async def test_an_absent_usb_camera() -> None:
-    with pytest.raises(DeviceUnreachable, match="there is no /dev/video250: is the camera plugged in"):
+    with pytest.raises(DeviceUnreachable, match="/dev/video250 does not exist: is the camera plugged in"):
         await read(Camera.Options(device=250))
 
 
@@ -247,9 +247,9 @@ async def test_a_bad_image_is_named(folder: Path, content: bytes) -> None:
 
 
 async def test_folders_without_images(tmp_path: Path) -> None:
-    with pytest.raises(DeviceUnreachable, match="there is no folder"):
+    with pytest.raises(DeviceUnreachable, match="does not exist"):
         await read(Camera.Options(folder=tmp_path / "absent"))
-    with pytest.raises(DeviceUnreachable, match="holds no image"):
+    with pytest.raises(DeviceUnreachable, match="contains no image"):
         await read(Camera.Options(folder=tmp_path))
 
 
@@ -258,11 +258,11 @@ async def test_folders_without_images(tmp_path: Path) -> None:
 
 async def drain(camera: Camera, seen: list[Reading]) -> None:
     async for reading in camera:
-        seen.append(reading)  # noqa: PERF401 - what came before an error counts
+        seen.append(reading)  # noqa: PERF401 - the readings before an error count
 
 
-async def test_a_hanging_read_is_told_and_abandoned_and_ends_when_it_can(folder: Path) -> None:
-    os.mkfifo(folder / "1b.png")  # opening it blocks until somebody writes
+async def test_a_hanging_read_is_reported_abandoned_and_ends_later(folder: Path) -> None:
+    os.mkfifo(folder / "1b.png")  # opening it blocks until a writer opens it
     options = Camera.Options(folder=folder, pace="asap", read_timeout_s=0.3)
     seen: list[Reading] = []
     camera = Camera(options, Clock())
@@ -273,7 +273,7 @@ async def test_a_hanging_read_is_told_and_abandoned_and_ends_when_it_can(folder:
     assert len(seen) == 2
     assert camera.counters["captures_abandoned"] == 1
     with (folder / "1b.png").open("wb") as release:
-        release.write(b"late")  # the thread goes on, sees that nobody waits, and ends
+        release.write(b"late")  # the thread continues, finds the capture closed, and ends
 
 
 async def test_a_hanging_open_is_unreachable(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ async def test_a_hanging_open_is_unreachable(clip: Path, monkeypatch: pytest.Mon
     released.set()
 
 
-async def test_a_reader_that_takes_long_is_no_stall(clip: Path) -> None:
+async def test_a_slow_reader_is_not_a_stall(clip: Path) -> None:
     options = Camera.Options(file=clip, pace="asap", read_timeout_s=0.1)
     async with Camera(options, Clock()) as camera:
         count = 0
@@ -305,7 +305,7 @@ async def test_a_reader_that_takes_long_is_no_stall(clip: Path) -> None:
     assert count == PICTURES
 
 
-async def test_a_slow_schedule_is_no_stall(folder: Path) -> None:
+async def test_a_slow_schedule_is_not_a_stall(folder: Path) -> None:
     options = Camera.Options(folder=folder, fps=1.0, read_timeout_s=0.1)
     seen, _ = await read(options, most=2)
     assert len(seen) == 2

@@ -66,7 +66,7 @@ class Counter(Adapter):
 class CounterContract(AdapterContract):
     adapter = Counter
     good_options: Mapping[str, Any] = {"port": 1}  # type: ignore[misc]  # read only
-    bad_options = (({"port": 0}, "port 0 is none"), ({}, "port"))
+    bad_options = (({"port": 0}, "port 0 is not a port"), ({}, "port"))
 
 
 class Impatient(CounterContract):
