@@ -1,4 +1,4 @@
-"""CAN through a DBC file: the signals of many messages become one row, each time a chosen message arrives."""
+"""The CAN adapter: the signals of a DBC file become one row each time a chosen message arrives."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from adapters.can.signals import Dbc, Picked, all_signals, pick
 from wire.clock import Clock
 from wire.messages import Field, Stream
 
-_SNIFF_S = 0.3  # how long a bus without our frames is listened to, to name what is on it
+_SNIFF_S = 0.3  # how long to listen for other frames, which the error then names
 
 
 class Can(Adapter[CanOptions]):
-    """One CAN bus, one signal stream; it listens and never sends."""
+    """One CAN bus, one signal stream. The adapter only listens."""
 
     Options = CanOptions
     kind = "can"
@@ -43,14 +43,14 @@ class Can(Adapter[CanOptions]):
         self._bus: CanBus | None = None
 
     def streams(self) -> dict[str, Stream]:
-        """One signal stream, its units, limits and descriptions from the DBC file."""
+        """One signal stream; units, limits and descriptions come from the DBC file."""
         options = self.options
         cycle_ms = self._dbc.message(options.row_on).cycle_time
         rate = options.rate_hz or (1000 / cycle_ms if cycle_ms else msgspec.UNSET)
         return {options.stream: Stream(rate_hz=rate, fields=self._fields)}
 
     async def open(self) -> None:
-        """Open the bus and wait for a frame of the DBC's: a bus that is open proves nothing."""
+        """Open the bus and wait for a frame of the DBC file: an open bus proves nothing."""
         options = self.options
         self._bus = CanBus(options, self.clock, self.counters, wanted=self._rows.ids, sends=False)
         try:
@@ -63,13 +63,13 @@ class Can(Adapter[CanOptions]):
             raise
 
     async def close(self) -> None:
-        """Leave the bus."""
+        """Close the bus."""
         bus, self._bus = self._bus, None
         if bus is not None:
             await bus.close()
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """A row for each arrival of `row_on`, for ever."""
+        """Yield a row each time the message `row_on` arrives."""
         options = self.options
         bus, loop = self._bus, asyncio.get_running_loop()
         if bus is None:
@@ -84,12 +84,12 @@ class Can(Adapter[CanOptions]):
                 raise await self._silence(options.data_age_s)
 
     async def _silence(self, waited_s: float) -> AdapterError:
-        """Why there are no rows: told by what is on the bus instead."""
+        """The error for missing rows; it names the frames that the bus carries instead."""
         where, dbc = self.options.where, self._dbc
-        for name, (is_long, should) in self._rows.wrong_lengths.items():
+        for name, (length, expected) in self._rows.wrong_lengths.items():
             if name == self._row_on:
                 return ProtocolViolation(
-                    f"{dbc.place(name)}: {name} has {should} bytes, on {where} it has {is_long}:"
+                    f"{dbc.place(name)}: {name} has {expected} bytes, on {where} it has {length}:"
                     " another vehicle, or another version of the DBC file"
                 )
         if self._rows.seen:
@@ -104,16 +104,16 @@ class Can(Adapter[CanOptions]):
 
 
 def _picked(dbc: Dbc, options: CanOptions) -> dict[str, Picked]:
-    said = options.signals or all_signals(dbc)
-    if len(said) > MAX_FIELDS:
-        raise OptionsError(f"signals: {len(said)} are too many for one stream, {MAX_FIELDS} at most")
+    signals = options.signals or all_signals(dbc)
+    if len(signals) > MAX_FIELDS:
+        raise OptionsError(f"signals: {len(signals)} are too many for one stream, {MAX_FIELDS} at most")
     picked = {
         name: pick(dbc, name, Picking(signal=one) if isinstance(one, str) else one)
-        for name, one in said.items()
+        for name, one in signals.items()
     }
     fields: dict[str, Field] = {name: one.field for name, one in picked.items()}
     try:
-        Stream(fields=fields)  # the wire's own rule for names
+        Stream(fields=fields)  # checks the names by the rule of the wire contract
     except ValueError as error:
         raise OptionsError(str(error)) from error
     return picked

@@ -1,4 +1,4 @@
-"""Frames of any python-can bus, read by a thread of its own and handed over through a bounded queue."""
+"""Reads frames of any python-can bus in a thread and hands them over through a bounded queue."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from adapters.base import (
     why_no_connection,
 )
 from adapters.can.options import BusOptions
-from adapters.can.slcan import NoFrame, SerialCan
+from adapters.can.slcan import NotSlcan, SerialCan
 from wire.clock import Clock
 
 log = logging.getLogger("edgebed.adapters.can")
-# what they would say is said once, by our errors
+# python-can's log repeats what the errors of this adapter say
 logging.getLogger("can").setLevel(logging.CRITICAL)
 
-_POLL_S = 0.1  # how long the thread may not notice that it is to end
+_POLL_S = 0.1  # the longest time until the thread notices that the bus is being closed
 _SEND_S = 1.0
 _CLOSE_S = 2.5
-_MAX_IDS = 12  # ids an error names
+_MAX_IDS = 12  # ids that an error names
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One data frame; `at_ns` is its receipt by our clock."""
+    """One data frame; `at_ns` is the time of receipt by the agent's clock."""
 
     id: int
     extended: bool
@@ -45,9 +45,9 @@ class Frame:
 
 
 class CanBus:
-    """A bus that a thread opens, reads and shuts down: python-can blocks, and a driver may do so for ever.
+    """A bus that a thread opens, reads and shuts down: python-can blocks, and a driver may hang.
 
-    Frames other than `wanted`, pairs of id and extended, are filtered out, by the kernel where it can.
+    `wanted` holds pairs of id and extended. Other frames are filtered out, by the kernel where it can.
     """
 
     def __init__(
@@ -63,22 +63,22 @@ class CanBus:
         self._wanted = frozenset(wanted)
         self._sends = sends
         self._frames: deque[Frame] = deque()
-        self._thread_counters: Counter[str] = Counter()  # written by the thread alone
+        self._thread_counters: Counter[str] = Counter()  # only the thread writes it
         self._foreign: set[tuple[int, bool]] = set()
         self._error: AdapterError | None = None
         self._bus: can.BusABC | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._unfiltered = threading.Event()
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
         self._ready = asyncio.Event()
-        self._told = False
+        self._notified = False
 
     async def open(self) -> None:
-        """Open the bus within `timeout_s`; whether anybody sends is not known then.
+        """Open the bus within `timeout_s`; whether there are frames on it is not known then.
 
         Raises:
-            AdapterError: there is no such bus, or it cannot be had.
+            AdapterError: the bus does not exist or cannot be opened.
         """
         loop, options = asyncio.get_running_loop(), self._options
         self._thread = threading.Thread(
@@ -94,19 +94,19 @@ class CanBus:
             raise self._error
 
     async def frames(self, until_s: float, *, peek: bool = False) -> list[Frame]:
-        """What has come, waiting for the first until `until_s` of the loop's time; empty where none came.
+        """The frames that came; waits for the first until `until_s` of the loop's time. `peek` keeps them.
 
         Raises:
-            AdapterError: the bus has ended; told after the last frame was handed over.
+            AdapterError: the bus has ended, and all its frames were taken.
         """
         if self._frames or self._error is not None:
-            await asyncio.sleep(0)  # a flood must not keep the loop from everybody else
+            await asyncio.sleep(0)  # a flood must not block the other tasks of the loop
         else:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(until_s):
-                    await self._news.wait()
-        self._news.clear()
-        self._told = False
+                    await self._arrived.wait()
+        self._arrived.clear()
+        self._notified = False
         self._take_counters()
         if not self._frames and self._error is not None:
             raise self._error
@@ -114,7 +114,7 @@ class CanBus:
             return list(self._frames)
         taken = []
         for _ in range(len(self._frames)):
-            with contextlib.suppress(IndexError):  # the thread dropped it just now
+            with contextlib.suppress(IndexError):  # the thread has just dropped it
                 taken.append(self._frames.popleft())
         return taken
 
@@ -122,35 +122,37 @@ class CanBus:
         """Send one data frame.
 
         Raises:
-            DeviceUnreachable: the bus does not take it.
+            DeviceUnreachable: the bus does not accept it.
         """
         bus, where = self._bus, self._options.where
         if bus is None:
             raise self._error or DeviceUnreachable(f"{where} is not open")
         message = can.Message(arbitration_id=can_id, data=data, is_extended_id=extended)
         try:
-            # in a thread: a serial port waits for its hardware
+            # in a thread: a serial port blocks until its hardware is ready
             await asyncio.to_thread(bus.send, message, _SEND_S)
         except (can.CanError, OSError, ValueError, AttributeError, TypeError) as error:
-            # the last two: pyserial, when its port was closed meanwhile
-            raise DeviceUnreachable(f"{where} does not take frames: {_said(error)}") from error
+            # pyserial raises the last two when its port was closed meanwhile
+            raise DeviceUnreachable(f"{where} does not accept frames: {_text(error)}") from error
 
     async def foreign(self, seconds: float) -> list[str]:
-        """The ids of other frames on the bus, by listening to all of it for a while: what an error names."""
+        """Listen to all frames for some seconds; returns the ids of other frames, which an error names."""
         self._unfiltered.set()
         await asyncio.sleep(seconds)
         return [f"0x{one:X}" for one, _ in sorted(self._foreign.copy())]
 
     async def close(self) -> None:
-        """End the thread; one whose driver hangs is left behind after 2.5 s, and ends with the process."""
+        """End the thread; where its driver hangs, leave it behind after 2.5 s: it ends with the process."""
         thread, self._thread = self._thread, None
         self._stop.set()
         if thread is None:
             return
         deadline = asyncio.get_running_loop().time() + _CLOSE_S
-        while thread.is_alive():  # an event would need the loop of a thread that may never end
+        while thread.is_alive():  # polling: a thread that hangs would never set an event
             if asyncio.get_running_loop().time() > deadline:
-                log.warning("%s does not close: its driver hangs and is left behind", self._options.where)
+                log.warning(
+                    "%s does not close: its driver hangs; the thread is left behind", self._options.where
+                )
                 break
             await asyncio.sleep(0.01)
         self._take_counters()
@@ -166,21 +168,21 @@ class CanBus:
         try:
             with _translated(self._options.where, opening=True):
                 bus = self._bus = _opened(self._options, self._wanted, sends=self._sends)
-            _tell(loop, self._ready)
+            _set(loop, self._ready)
             with _translated(self._options.where):
                 self._read(bus, loop)
         except AdapterError as error:
             self._error = error
-        except Exception as error:  # noqa: BLE001 - drivers of dozens of makers; a thread has no caller to tell
-            self._error = DeviceUnreachable(f"{self._options.where}: {type(error).__name__}: {_said(error)}")
+        except Exception as error:  # noqa: BLE001 - drivers of many makers; a thread has no caller that could handle it
+            self._error = DeviceUnreachable(f"{self._options.where}: {type(error).__name__}: {_text(error)}")
             self._error.__cause__ = error
         finally:
             self._bus = None
             if bus is not None:
                 with contextlib.suppress(Exception):
                     bus.shutdown()
-            _tell(loop, self._ready)
-            _tell(loop, self._news)
+            _set(loop, self._ready)
+            _set(loop, self._arrived)
 
     def _read(self, bus: can.BusABC, loop: asyncio.AbstractEventLoop) -> None:
         open_to_all = False
@@ -207,12 +209,12 @@ class CanBus:
             return
         if len(self._frames) >= self._options.queue:
             self._thread_counters["dropped"] += 1
-            with contextlib.suppress(IndexError):  # it was taken just now
+            with contextlib.suppress(IndexError):  # the reader has just taken it
                 self._frames.popleft()
         self._frames.append(Frame(*key, bytes(message.data), at_ns))
-        if not self._told:
-            self._told = True
-            _tell(loop, self._news)
+        if not self._notified:
+            self._notified = True
+            _set(loop, self._arrived)
 
 
 def _opened(options: BusOptions, wanted: Collection[tuple[int, bool]], *, sends: bool) -> can.BusABC:
@@ -222,7 +224,7 @@ def _opened(options: BusOptions, wanted: Collection[tuple[int, bool]], *, sends:
     if options.fd:
         settings["fd"] = True
     if options.interface == "slcan":
-        settings.pop("fd", None)  # such adapters just send FD frames, in letters of their own
+        settings.pop("fd", None)  # such adapters send FD frames without being asked, by letters of their own
         settings["listen_only"] = not sends
     if options.interface == "socketcan":
         settings["ignore_rx_error_frames"] = False
@@ -233,43 +235,43 @@ def _opened(options: BusOptions, wanted: Collection[tuple[int, bool]], *, sends:
     settings |= {"can_filters": filters} | options.bus
     if options.interface == "slcan":
         return SerialCan(options.channel, **settings)
-    # a file in somebody's home would add keys to those of the config
+    # python-can would otherwise add options from a file in the user's home
     return can.Bus(channel=options.channel, interface=options.interface, ignore_config=True, **settings)
 
 
 @contextlib.contextmanager
 def _translated(where: str, *, opening: bool = False) -> Iterator[None]:
-    """python-can's errors, and those that its interfaces let through, in our words."""
+    """Turn the errors of python-can and of its interfaces into those of `adapters.base`."""
     try:
         yield
     except can.CanInterfaceNotImplementedError as error:
-        raise OptionsError(f"{where} cannot be used on this machine: {_said(error)}") from error
-    except NoFrame as error:
-        raise ProtocolViolation(f"{where} sent bytes that are no frame: {_said(error)}") from error
+        raise OptionsError(f"{where} cannot be used on this machine: {_text(error)}") from error
+    except NotSlcan as error:
+        raise ProtocolViolation(f"{where} sent bytes that are not a CAN frame: {_text(error)}") from error
     except (can.CanError, OSError) as error:
         if opening:
-            raise DeviceUnreachable(f"{where} cannot be opened: {_unopened(error)}") from error
-        raise DeviceUnreachable(f"{where} ended: {_said(error)}") from error
+            raise DeviceUnreachable(f"{where} cannot be opened: {_why_not_opened(error)}") from error
+        raise DeviceUnreachable(f"{where} ended: {_text(error)}") from error
     except (ValueError, IndexError) as error:
         if opening:
-            raise OptionsError(f"{where} cannot be opened so: {_said(error)}") from error
-        raise ProtocolViolation(f"{where} sent what is no frame: {_said(error)}") from error
+            raise OptionsError(f"{where} cannot be opened with these options: {_text(error)}") from error
+        raise ProtocolViolation(f"{where} sent bytes that are not a CAN frame: {_text(error)}") from error
     except TypeError as error:
         if not opening:
             raise
-        raise OptionsError(f"{where} takes no such key: {_said(error)}") from error
+        raise OptionsError(f"{where}: unknown option in `bus`: {_text(error)}") from error
 
 
-def _unopened(error: BaseException) -> str:
+def _why_not_opened(error: BaseException) -> str:
     cause = error if isinstance(error, OSError) else error.__cause__
-    return why_no_connection(cause)[:300] if isinstance(cause, OSError) else _said(error)
+    return why_no_connection(cause)[:300] if isinstance(cause, OSError) else _text(error)
 
 
-def _said(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     return (f"{text}: {error.__cause__}" if error.__cause__ else text)[:300]
 
 
-def _tell(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop ended without us
+def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(event.set)

@@ -1,4 +1,4 @@
-"""Options of the CAN adapter, and of the bus that the OBD-II adapter reads too."""
+"""Options of the CAN adapter, and of the bus, which the OBD-II adapter uses too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FIELDS = 500
 
 
 class Picking(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """What a config says of a field over what the DBC says."""
+    """One field: its signal, and what overrides the DBC file."""
 
     signal: Annotated[str, Meta(max_length=300, description="Message.Signal as the DBC names them.")]
     t: Annotated[
@@ -25,7 +25,11 @@ class Picking(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
         Meta(description="Type; str = the names of the DBC's value table; empty = i64 or f64 as it scales."),
     ] = ""
     unit: Annotated[
-        str, Meta(max_length=128, description="UCUM code: converted to, or believed where the DBC has none.")
+        str,
+        Meta(
+            max_length=128,
+            description="UCUM code to convert to; where the DBC has no unit, the unit of the signal.",
+        ),
     ] = ""
     dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that travel.")] | UnsetType = UNSET
     min: Annotated[float, Meta(description="Values below are flagged.")] | UnsetType = UNSET
@@ -34,7 +38,7 @@ class Picking(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 
 
 class BusOptions(Options, frozen=True, kw_only=True):
-    """How to reach a bus: the keys that the CAN and the OBD-II adapter share."""
+    """How to reach a bus: the options that the CAN and the OBD-II adapter share."""
 
     interface: Annotated[
         str,
@@ -44,44 +48,48 @@ class BusOptions(Options, frozen=True, kw_only=True):
         str, Meta(min_length=1, max_length=500, description="can0, /dev/ttyACM0, socket://host:port, ...")
     ]
     bitrate: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="Bits a second; 0 = as the bus is set already.")
+        int, Meta(ge=0, le=1_000_000, description="Bits a second; 0 = as the bus is already set.")
     ] = 500_000
-    fd: Annotated[bool, Meta(description="Take CAN FD frames too, where the interface can.")] = False
+    fd: Annotated[bool, Meta(description="Read CAN FD frames too, where the interface supports them.")] = (
+        False
+    )
     bus: Annotated[
         dict[str, bool | int | float | str],
-        Meta(max_length=50, description="Further keys as python-can takes them for this interface."),
+        Meta(max_length=50, description="Further options of python-can for this interface."),
     ] = msgspec.field(default_factory=dict)
     queue: Annotated[
-        int, Meta(ge=10, le=1_000_000, description="Frames kept while we are slow; the oldest is dropped.")
+        int, Meta(ge=10, le=1_000_000, description="Frames kept for a slow reader; the oldest is dropped.")
     ] = 10_000
-    timeout_s: Annotated[float, Meta(gt=0, le=60, description="Opening may take so long.")] = 8.0
+    timeout_s: Annotated[float, Meta(gt=0, le=60, description="Seconds that opening may take.")] = 8.0
     data_age_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="No data for so long: the device has stalled.")
+        float, Meta(gt=0, le=86_400, description="Seconds without data until the device has stalled.")
     ] = 5.0
 
     @property
     def where(self) -> str:
-        """The bus as errors name it."""
+        """The name of the bus in errors."""
         return f"{self.interface} {self.channel}"
 
 
 def check_bus(options: BusOptions) -> None:
-    """Refuse what no bus can be opened with.
+    """Refuse options that no bus can be opened with.
 
     Raises:
-        OptionsError: unknown interface, or a channel or bitrate that it does not take.
+        OptionsError: unknown interface, or a channel or bitrate that the interface does not support.
     """
     if options.interface not in can.VALID_INTERFACES:
         known = ", ".join(sorted(can.VALID_INTERFACES))
         raise OptionsError(f"interface {options.interface!r} is unknown to python-can; there are {known}")
     taken = {"interface", "channel", "bitrate", "fd", "can_filters"} & options.bus.keys()
     if taken:
-        raise OptionsError(f"bus: {', '.join(sorted(taken))} is a key of its own, or not for you to set")
+        raise OptionsError(
+            f"bus: {', '.join(sorted(taken))} cannot be set in `bus`: see the options above it"
+        )
     if options.interface != "slcan":
         return
     if options.bitrate and options.bitrate not in BITRATES:
         known = ", ".join(map(str, BITRATES))
-        raise OptionsError(f"bitrate {options.bitrate} is none that SLCAN knows: {known}, or 0")
+        raise OptionsError(f"bitrate {options.bitrate} is not a bit rate of SLCAN: {known}, or 0")
     if "://" in options.channel:
         _check_url(options.channel)
 
@@ -93,13 +101,13 @@ def _check_url(channel: str) -> None:
     except ValueError as error:
         raise OptionsError(f"channel {channel!r} has no usable port: {error}") from error
     if parts.username is not None or parts.password is not None:
-        raise OptionsError("channel holds a user or password, which no CAN interface takes")
+        raise OptionsError("channel contains a user or password, which no CAN interface uses")
     if parts.scheme != "socket" or not parts.hostname or not port:
         raise OptionsError(f"channel {channel!r} is neither a serial port nor socket://host:port")
 
 
 class CanOptions(BusOptions, frozen=True, kw_only=True):
-    """One bus and the DBC file that explains it; without `signals`, all of the file's."""
+    """One bus and its DBC file; without `signals`, all signals of the file."""
 
     dbc: Annotated[Path, Meta(description="DBC file that names messages and signals.")]
     encoding: Annotated[
@@ -108,7 +116,9 @@ class CanOptions(BusOptions, frozen=True, kw_only=True):
     row_on: Annotated[
         str,
         Meta(
-            min_length=1, max_length=200, description="Message whose arrival makes a row, the cycle's last."
+            min_length=1,
+            max_length=200,
+            description="Message whose arrival makes a row: the last of a cycle.",
         ),
     ]
     signals: Annotated[
@@ -117,14 +127,14 @@ class CanOptions(BusOptions, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=dict)
     stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
     rate_hz: Annotated[
-        float, Meta(ge=0, le=10_000, description="How often row_on comes; 0 = as the DBC says.")
+        float, Meta(ge=0, le=10_000, description="Rate of row_on; 0 = as in the DBC file.")
     ] = 0.0
     time: Annotated[
         str, Meta(max_length=300, description="Message.Signal of Unix time; empty = time of receipt.")
     ] = ""
     max_skew_s: Annotated[
-        float, Meta(gt=0, description="A device clock further off than this is not believed.")
+        float, Meta(gt=0, description="A device clock that is off by more is not believed.")
     ] = 86_400.0
     max_age_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="A value older than this is left out of a row.")
+        float, Meta(gt=0, le=86_400, description="A value older than this is null in a row.")
     ] = 1.0

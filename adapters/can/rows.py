@@ -1,4 +1,4 @@
-"""Frames become rows: the last value of every signal, held until the message that makes a row arrives."""
+"""Turns frames into rows: keeps the last value of each signal until the message that makes a row arrives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("edgebed.adapters.can")
 
 
 class SignalRows:
-    """The last value of every field, by the time of the bus."""
+    """The last value of each field, with its time."""
 
     def __init__(
         self, dbc: Dbc, picked: Mapping[str, Picked], options: CanOptions, counters: Counter[str]
@@ -50,27 +50,27 @@ class SignalRows:
 
     @property
     def ids(self) -> list[tuple[int, bool]]:
-        """The frames that matter, as pairs of id and extended."""
+        """The frames that are read, as pairs of id and extended."""
         return list(self._messages)
 
     def take(self, frame: Frame) -> str | None:
-        """Keep what a frame says; the name of its message, None where it says nothing."""
+        """Keep the values of a frame; returns the name of its message, None where it cannot be read."""
         message = self._messages[frame.id, frame.extended]
-        flexible = message.is_fd or message.length > 8  # CAN FD knows some lengths only: frames are filled up
+        flexible = message.is_fd or message.length > 8  # CAN FD allows few lengths: frames are padded
         if len(frame.data) < message.length or (not flexible and len(frame.data) != message.length):
             self._wrong_length(message, len(frame.data))
             return None
         try:
             raw = message.decode_simple(frame.data, decode_choices=False, scaling=False)
         except (DecodeError, ValueError, KeyError):
-            # a multiplexer value that the DBC does not know; the message may still time a row
+            # a multiplexer value that the DBC file lacks; the message may still time a row
             self._counters["undecodable"] += 1
             raw = {}
         self.seen.add(message.name)
         self._stamp(frame, message.name, raw)
         for name, one in self._of[message.name]:
             bits = raw.get(one.signal.name)
-            if isinstance(bits, int | float):  # absent where the multiplexer chose others
+            if isinstance(bits, int | float):  # absent where the multiplexer selects other signals
                 value, quality = one.value(bits)
                 if quality in (Quality.UNCERTAIN, Quality.BAD):
                     self._counters["not_available"] += 1
@@ -78,7 +78,7 @@ class SignalRows:
         return message.name
 
     def row(self, stream: str) -> Reading:
-        """What all fields are now; those that are missing or too old are null."""
+        """A row of all fields; those that never came or are too old are null."""
         values: dict[str, Value] = {}
         quality = self._time_quality
         for name in self._picked:
@@ -124,14 +124,16 @@ class _HeldValue(NamedTuple):
 
 
 class _DeviceTime:
-    """Unix time as a signal of the bus says it, where it is credible."""
+    """The device's Unix time, a signal of the bus, where it is plausible."""
 
     def __init__(self, dbc: Dbc, options: CanOptions, counters: Counter[str]) -> None:
         message, signal = dbc.signal(options.time)
         place = f"{dbc.place(message.name, signal.name)}: {options.time}"
         found = conversion(ucum(signal.unit or ""), "ns")
         if found is None:
-            raise OptionsError(f"{place} is no time: its unit is {signal.unit or 'empty'!r}, not s, ms or us")
+            raise OptionsError(
+                f"{place} is not a time: its unit is {signal.unit or 'empty'!r}, not s, ms or us"
+            )
         if signal.is_multiplexer or signal.multiplexer_ids:
             raise OptionsError(f"{place} is multiplexed and cannot stamp rows")
         self.message = message.name
@@ -142,7 +144,7 @@ class _DeviceTime:
         )
 
     def read(self, raw: Mapping[str, object], receipt_ns: int) -> tuple[int, Quality]:
-        """Unix ns and how far it is believed; the moment of receipt where there is no time."""
+        """Unix ns and its quality; the time of receipt where the frame carries no time."""
         bits = raw.get(self._picked.signal.name)
         value, _ = self._picked.value(bits) if isinstance(bits, int | float) else (None, Quality.BAD)
         usable = isinstance(value, int | float) and 0 <= value < 2**63 / self._whole_ns

@@ -1,4 +1,4 @@
-"""What a DBC file says of a bus: which frames hold which fields, in which units, and on which line."""
+"""The DBC file of a bus: its messages and signals, the line of each, and the fields made of them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from adapters.can.units import conversion, known, ucum
 from wire.messages import Field, Quality
 from wire.topics import FIELD
 
-_MAX_DBC = 16 * 1024 * 1024  # bytes; the largest public ones have 2 MiB
+_MAX_DBC = 16 * 1024 * 1024  # bytes; the largest public files have 2 MiB
 _LARGEST_INT = 2**63 - 1
 
 log = logging.getLogger("edgebed.adapters.can")
-logging.getLogger("cantools").setLevel(logging.CRITICAL)  # repeated ids are told by our errors
+logging.getLogger("cantools").setLevel(logging.CRITICAL)  # the errors of this module report repeated ids
 
 
 class Dbc:
-    """A parsed DBC file that knows its lines."""
+    """A parsed DBC file with the line number of each definition."""
 
     def __init__(self, path: Path, encoding: str = "") -> None:
         self.path = path
@@ -44,7 +44,7 @@ class Dbc:
         except UnsupportedDatabaseFormatError as error:
             raise OptionsError(self._why(error.e_dbc or error)) from error
         except RecursionError as error:
-            raise OptionsError(f"{path} nests too deep to be a DBC file") from error
+            raise OptionsError(f"{path} is not a DBC file: it is nested too deeply") from error
         if not isinstance(database, Database) or not database.messages:
             raise OptionsError(f"{path} defines no message")
         self._messages: dict[str, list[Message]] = {}
@@ -58,7 +58,7 @@ class Dbc:
         """The one message of this name.
 
         Raises:
-            OptionsError: there is none, or there are two, or another one has its id.
+            OptionsError: the file has no such message, or two, or another message with its id.
         """
         found = self._messages.get(name, [])
         if not found:
@@ -67,16 +67,16 @@ class Dbc:
         same = [one for one in self if (one.frame_id, one.is_extended_frame) == key or one.name == name]
         if len(same) > 1:
             places = ", ".join(f"{one.name} (0x{one.frame_id:X})" for one in same)
-            raise OptionsError(f"{self.place(name)}: name and id of a message must be its own: {places}")
+            raise OptionsError(f"{self.place(name)}: the name and id of a message must be unique: {places}")
         if found[0].is_container:
             raise OptionsError(f"{self.place(name)}: message {name} is a container, which is not supported")
         return found[0]
 
     def signal(self, address: str) -> tuple[Message, Signal]:
-        """The message and signal of `Message.Signal`.
+        """The message and signal that `Message.Signal` names.
 
         Raises:
-            OptionsError: it is not of this form, or not in the file.
+            OptionsError: the address has another form, or is not in the file.
         """
         name, dot, wanted = address.partition(".")
         if not dot:
@@ -89,7 +89,7 @@ class Dbc:
         raise OptionsError(f"{self.place(name)}: message {name} has no signal {wanted!r}; it has {names}")
 
     def place(self, message: str, signal: str = "") -> str:
-        """`file:line` of a message or of one of its signals; the file alone where it cannot be told."""
+        """`file:line` of a message or of one of its signals; only the file where the line is unknown."""
         starts = self._lines.get(f"BO_ {message}", [])
         if not signal:
             return f"{self.path}:{starts[0]}" if starts else str(self.path)
@@ -103,7 +103,7 @@ class Dbc:
         text = " ".join(str(error).split())
         if found := _SYNTAX.search(text):
             line, column, rest = found.groups()
-            return f"{self.path}:{line}:{column}: this is no DBC syntax: {rest[:200]}"
+            return f"{self.path}:{line}:{column}: this is not DBC syntax: {rest[:200]}"
         if found := _IN_MESSAGE.search(text):
             return f"{self.place(found[1])}: {text[:300]}"
         return f"{self.path}: {text[:300] or type(error).__name__}"
@@ -116,18 +116,18 @@ _IN_MESSAGE = re.compile(r"in message (\w+)\.")
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """One field of the stream: the signal it comes from and how its number becomes the field's."""
+    """One field of the stream: its signal, and how the signal's number becomes the field's value."""
 
     message: str
     signal: Signal
     field: Field
     factor: float
     offset: float
-    names: Mapping[int, str]  # what the DBC calls some of its raw values
-    absent: Mapping[int, Quality]  # raw values that stand for no measurement
+    names: Mapping[int, str]  # names that the DBC gives to raw values
+    absent: Mapping[int, Quality]  # raw values that mean: no measurement
 
     def value(self, raw: float) -> tuple[Value, Quality]:
-        """The field's value for the bits of a frame, and what is to be said against it."""
+        """The value of the field for the bits of a frame, and its quality."""
         if isinstance(raw, int) and (found := self.absent.get(raw)):
             return None, found
         scaled = raw * self.signal.scale + self.signal.offset
@@ -145,7 +145,7 @@ class Picked:
         return self.factor != 1.0 or self.offset != 0.0
 
 
-# a DBC has no word for "not available" but names in a value table; these are SAE J1939's and AUTOSAR's habits
+# a DBC file expresses "not available" by names in a value table; these are the names of SAE J1939 and AUTOSAR
 _NOT_AVAILABLE = re.compile(
     r"(sna|na|n/a|not[ _-]?available|signal[ _-]?not[ _-]?available|unavailable)", re.IGNORECASE
 )
@@ -155,46 +155,46 @@ _FAULTY = re.compile(r"(error|err|invalid|fault|error[ _-]?indicator|init[ _-]?e
 _NUMBERS = ("f32", "f64", "i64")
 
 
-def pick(dbc: Dbc, name: str, said: Picking) -> Picked:
-    """A field of the stream.
+def pick(dbc: Dbc, name: str, picking: Picking) -> Picked:
+    """The field `name` of the stream.
 
     Raises:
-        OptionsError: no such signal, no field name, or a type or unit that the signal cannot have.
+        OptionsError: no such signal, an invalid field name, or a type or unit that the signal cannot have.
     """
-    message, signal = dbc.signal(said.signal)
-    place = f"{dbc.place(message.name, signal.name)}: {said.signal}"
+    message, signal = dbc.signal(picking.signal)
+    place = f"{dbc.place(message.name, signal.name)}: {picking.signal}"
     if not FIELD.fullmatch(name):
         raise OptionsError(f"{place} needs another field name than {name!r}: lower case, digits, _")
     source = ucum(signal.unit or "")
-    target = said.unit or source
+    target = picking.unit or source
     found = conversion(source, target)
     if found is None and known(source):
-        raise OptionsError(f"{place} is in {signal.unit!r}, which does not become {target!r}")
+        raise OptionsError(f"{place} is in {signal.unit!r}, which cannot become {target!r}")
     factor, offset = found or (1.0, 0.0)
-    kind = said.t or ("i64" if _is_whole(signal) and (factor, offset) == (1.0, 0.0) else "f64")
+    kind = picking.t or ("i64" if _is_whole(signal) and (factor, offset) == (1.0, 0.0) else "f64")
     if kind in ("i64", "bool", "str") and not _is_whole(signal):
         raise OptionsError(f"{place} is not a whole number and cannot be {kind}")
     names = {int(raw): str(text) for raw, text in (signal.choices or {}).items()}
     field = Field(
         t=kind,
         unit=target if kind in _NUMBERS else "",
-        dec=_decimals(signal, factor) if said.dec is UNSET and kind in ("f32", "f64") else said.dec,
-        min=said.min,
-        max=said.max,
-        desc=said.desc or (signal.comment or "")[:2_000],
+        dec=_decimals(signal, factor) if picking.dec is UNSET and kind in ("f32", "f64") else picking.dec,
+        min=picking.min,
+        max=picking.max,
+        desc=picking.desc or (signal.comment or "")[:2_000],
     )
     low, high = signal.minimum, signal.maximum
     if kind in _NUMBERS and low is not None and high is not None and low < high:
-        field.min = float(low * factor + offset) if said.min is UNSET else said.min
-        field.max = float(high * factor + offset) if said.max is UNSET else said.max
+        field.min = float(low * factor + offset) if picking.min is UNSET else picking.min
+        field.max = float(high * factor + offset) if picking.max is UNSET else picking.max
     return Picked(message.name, signal, field, factor, offset, names, _absent(names))
 
 
 def all_signals(dbc: Dbc) -> dict[str, str]:
-    """A field name for every signal of the file: the signal's own, with its message's where two have it.
+    """A field name for each signal of the file: the signal's name, after the message's where two share it.
 
     Raises:
-        OptionsError: there are more than a stream can hold.
+        OptionsError: the file has more signals than a stream can hold.
     """
     every = [(message.name, signal.name) for message in dbc for signal in message.signals]
     if len(every) > MAX_FIELDS:
@@ -217,7 +217,7 @@ def _is_whole(signal: Signal) -> bool:
 
 
 def _decimals(signal: Signal, factor: float) -> int:
-    """How many decimals tell two neighbouring raw values apart."""
+    """How many decimals distinguish two neighbouring raw values."""
     if signal.is_float:
         return 6
     step = abs(signal.scale * factor)
@@ -247,7 +247,7 @@ def _snake(name: str) -> str:
 def _read(path: Path, encoding: str) -> str:
     try:
         if path.stat().st_size > _MAX_DBC:
-            raise OptionsError(f"{path} is larger than {_MAX_DBC >> 20} MiB: it is no DBC file")
+            raise OptionsError(f"{path} is larger than {_MAX_DBC >> 20} MiB: it is not a DBC file")
         data = path.read_bytes()
     except OSError as error:
         raise OptionsError(f"cannot read dbc {path}: {error.strerror or error}") from error
@@ -263,17 +263,17 @@ def _decoded(data: bytes, path: Path, encoding: str) -> str:
         if encoding:
             raise OptionsError(f"{_line_of(error, data, path)} is not {encoding}, see `encoding`") from error
     try:
-        text = data.decode("cp1252")  # what the tools of most makers write
+        text = data.decode("cp1252")  # most tools write it
     except UnicodeDecodeError as error:
         where = _line_of(error, data, path)
-        raise OptionsError(f"{where} is neither UTF-8 nor cp1252: say the file's `encoding`") from error
-    _tell_guess(path)
+        raise OptionsError(f"{where} is neither UTF-8 nor cp1252: set `encoding`") from error
+    _log_guess(path)
     return text
 
 
-@cache  # a bus that is lost is opened again and again
-def _tell_guess(path: Path) -> None:
-    log.warning("%s is not UTF-8 and read as cp1252: say its `encoding` where names look odd", path)
+@cache  # once a file: a lost bus is opened again and again
+def _log_guess(path: Path) -> None:
+    log.warning("%s is not UTF-8 and is read as cp1252: set `encoding` if names look wrong", path)
 
 
 def _line_of(error: UnicodeError, data: bytes, path: Path) -> str:

@@ -1,7 +1,7 @@
-"""SLCAN, the ASCII protocol of serial CAN adapters (LAWICEL), as a python-can bus that survives a bad line.
+"""SLCAN, the ASCII protocol of serial CAN adapters (LAWICEL), as a python-can bus for unreliable lines.
 
-python-can's own interface keeps a line without an end for ever, takes bytes one by one, lets ValueError
-through, and loses its port or socket when the peer goes first.
+python-can's own interface stores a line without an end without limit, reads bytes one by one, raises
+ValueError, and leaks its port or socket when the peer closes first.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ BITRATES = {
 }  # fmt: skip
 DATA_BITRATES = {2_000_000: "Y2", 5_000_000: "Y5"}  # CANable 2.0, for CAN FD
 
-_BLOCK = 65_536  # bytes taken from the port at once
+_BLOCK = 65_536  # bytes read from the port at once
 _LONGEST = 256  # bytes of a line; an FD frame has 142
-_ANSWER_S = 0.3  # an adapter that answers commands does so sooner
+_ANSWER_S = 0.3  # adapters that answer commands do so sooner
 _CONNECT_S = 5.0
 _WRITE_S = 1.0
-# tTrR are LAWICEL's; dDbB are CANable's for CAN FD, b and B with the faster data rate
+# t, T, r, R: LAWICEL; d, D, b, B: CANable's CAN FD, b and B with the faster data rate
 _FRAME = re.compile(
     rb"(?:([trdb])([0-9A-Fa-f]{3})|([TRDB])([0-9A-Fa-f]{8}))([0-9A-Fa-f])((?:[0-9A-Fa-f]{2})*)\r"
 )
 
 
-class NoFrame(can.CanOperationError):
-    """Bytes that are no SLCAN: a wrong bit rate of the port, a bad line, or another device."""
+class NotSlcan(can.CanOperationError):
+    """The bytes are not SLCAN: wrong bit rate of the port, a bad line, or another device."""
 
 
 class SerialCan(can.BusABC):
@@ -60,7 +60,7 @@ class SerialCan(can.BusABC):
         self._kept = bytearray()
         self._port = _opened(channel, tty_baudrate, rtscts=rtscts)
         try:
-            time.sleep(sleep_after_open)  # boards that restart when their port is opened
+            time.sleep(sleep_after_open)  # some boards restart when their port is opened
             self._begin(bitrate, data_bitrate, "L" if listen_only else "O")
             super().__init__(channel, can_filters=can_filters)
         except BaseException:
@@ -68,7 +68,7 @@ class SerialCan(can.BusABC):
             raise
 
     def _begin(self, bitrate: int, data_bitrate: int, opening: str) -> None:
-        self._write(b"\r\rC\r")  # ends what somebody began to type
+        self._write(b"\r\rC\r")  # ends a command that was begun
         self._port_was_quiet()
         for command in (BITRATES.get(bitrate), DATA_BITRATES.get(data_bitrate), opening):
             if command:
@@ -84,14 +84,14 @@ class SerialCan(can.BusABC):
         self._lines.clear()
 
     def _answer(self) -> bytes:
-        """CR, BEL, or nothing within a moment: some adapters never answer."""
+        """CR, BEL, or nothing where no answer comes in time: some adapters never answer."""
         deadline = time.monotonic() + _ANSWER_S
         while (left_s := deadline - time.monotonic()) > 0:
             self._fill(left_s)
             while self._lines:
                 if (line := self._lines.popleft()) in (b"\r", b"\a"):
                     return line
-                _message(line)  # a frame that was under way, or noise
+                _message(line)  # a frame that was in flight, or noise
         return b""
 
     def _recv_internal(self, timeout: float | None) -> tuple[can.Message | None, bool]:
@@ -99,11 +99,11 @@ class SerialCan(can.BusABC):
             self._fill(timeout)
         return (_message(self._lines.popleft()) if self._lines else None), False
 
-    def send(self, msg: can.Message, timeout: float | None = None) -> None:  # noqa: ARG002 - the port has its own
-        """Give a frame to the adapter; whether the bus took it is not known.
+    def send(self, msg: can.Message, timeout: float | None = None) -> None:  # noqa: ARG002 - the port has its own timeout
+        """Send a frame to the adapter; whether the bus accepted it is not known.
 
         Raises:
-            can.CanOperationError: the port does not take it.
+            can.CanOperationError: the port does not accept it.
         """
         if msg.is_fd:
             letter = "bB" if msg.bitrate_switch else "dD"
@@ -115,7 +115,7 @@ class SerialCan(can.BusABC):
         self._write(f"{head}{len2dlc(msg.dlc):X}{data}\r".encode())
 
     def shutdown(self) -> None:
-        """Say goodbye where that still goes, and give the port back in any case."""
+        """Send the close command where possible, and release the port in any case."""
         try:
             super().shutdown()
             with contextlib.suppress(can.CanOperationError):
@@ -124,13 +124,13 @@ class SerialCan(can.BusABC):
             self._port.close()
 
     def fileno(self) -> int:
-        """Of the port: what select takes."""
+        """The file descriptor of the port, for `select`."""
         return self._port.fileno()
 
     # --- bytes
 
     def _fill(self, timeout: float | None) -> bool:
-        """Whether bytes came in time; whole lines are in `_lines` then."""
+        """Whether bytes came in time; complete lines are then in `_lines`."""
         try:
             if not select.select([self._port], [], [], timeout)[0]:
                 return False
@@ -142,14 +142,14 @@ class SerialCan(can.BusABC):
         *whole, rest = (bytes(self._kept) + block).replace(b"\a", b"\a\r").split(b"\r")
         self._kept[:] = rest
         if len(rest) > _LONGEST:
-            raise NoFrame(f"{len(rest)} bytes without a line end")
+            raise NotSlcan(f"{len(rest)} bytes without a line end")
         self._lines += [b"\a" if line.endswith(b"\a") else line + b"\r" for line in whole]
         return True
 
     def _write(self, data: bytes) -> None:
         try:
             self._port.write(data)
-        except OSError as error:  # pyserial's errors are such too
+        except OSError as error:  # pyserial's errors are OSErrors too
             _fail("the serial line failed", error)
 
 
@@ -158,23 +158,23 @@ def _fail(what: str, error: Exception) -> NoReturn:
 
 
 def _message(line: bytes) -> can.Message | None:
-    """The frame a line tells; None for the answer to a command."""
+    """The frame in a line; None for the answer to a command."""
     found = _FRAME.fullmatch(line)
     if not found:
         if line[:1] in b"\r\azZFVNvE":
             return None
-        raise NoFrame(f"{line[:40]!r} tells no frame")
+        raise NotSlcan(f"{line[:40]!r} is not a frame")
     letter, number = (found[1], found[2]) if found[1] else (found[3], found[4])
     is_fd, remote = letter in b"dDbB", letter in b"rR"
     dlc = int(found[5], 16)
     length = CAN_FD_DLC[dlc]
     carried = 0 if remote else 2 * length
-    # what follows the data is a timestamp of four digits, or nothing
+    # after the data comes a timestamp of four digits, or nothing
     if (length > 8 and not is_fd) or len(found[6]) not in (carried, carried + 4):
-        raise NoFrame(f"{line[:40]!r} is not as long as it says")
+        raise NotSlcan(f"{line[:40]!r} has another length than it announces")
     can_id = int(number, 16)
     if can_id > 0x1FFFFFFF:
-        raise NoFrame(f"{line[:40]!r} has an id of more than 29 bits")
+        raise NotSlcan(f"{line[:40]!r} has an id of more than 29 bits")
     return can.Message(
         arbitration_id=can_id,
         is_extended_id=found[3] is not None,
@@ -205,7 +205,9 @@ def _opened(channel: str, baudrate: int, *, rtscts: bool) -> _Socket | _Port:
 class _Socket:
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(_WRITE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a request of OBD-II waits for nobody
+        sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # an OBD-II request must not wait for more bytes
         self._sock = sock
         self.fileno, self.write, self.close = sock.fileno, sock.sendall, sock.close
 
@@ -222,5 +224,5 @@ class _Port:
         return os.read(self._port.fileno(), _BLOCK)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # pyserial restores settings of a port that may be gone
+        with contextlib.suppress(OSError):  # pyserial restores settings of a port that may not exist any more
             self._port.close()

@@ -1,8 +1,8 @@
-"""Units as DBC files write them, in UCUM, and linear conversions between units of one quantity."""
+"""Units of DBC files as UCUM codes, and linear conversions between units of one quantity."""
 
 from __future__ import annotations
 
-# Vector's DBC format leaves units to the author: these are the spellings met in public DBC files
+# Vector's DBC format leaves units to the author: these are the spellings in public DBC files
 _SPELLINGS: dict[str, str] = {
     "km/h": "km/h", "kph": "km/h", "kmh": "km/h", "kmph": "km/h", "m/s": "m/s", "mps": "m/s",
     "mph": "[mi_i]/h", "mi/h": "[mi_i]/h", "kn": "[kn_i]", "knots": "[kn_i]",
@@ -21,7 +21,7 @@ _SPELLINGS: dict[str, str] = {
     "kwh": "kW.h", "wh": "W.h", "kw": "kW", "hp": "[HP]", "ah": "A.h", "mah": "mA.h",
     "l": "L", "l/h": "L/h", "ml": "mL", "kg": "kg", "volt": "V", "volts": "V", "amp": "A", "amps": "A",
 }  # fmt: skip
-# UCUM as it stands; case tells some of them apart
+# already UCUM; some differ only in case
 _EXACT = frozenset(
     ["V", "mV", "kV", "A", "mA", "kA", "W", "mW", "kW", "MW", "K", "Pa", "mPa", "MPa", "s", "ms", "us", "ns",
      "m", "J", "kJ", "Ohm", "mOhm", "MOhm", "N", "kN", "mHz", "MHz", "uT", "mT", "1"]
@@ -54,7 +54,7 @@ _LINEAR: dict[str, tuple[str, float, float]] = {
 
 
 def ucum(written: str) -> str:
-    """The UCUM code of a unit as a DBC writes it; an unknown one as UCUM's annotation, `{as written}`."""
+    """The UCUM code of a unit as a DBC file writes it; an unknown unit as an annotation, `{as written}`."""
     text = written.strip()
     if not text or text in _EXACT or text in _LINEAR:
         return text
@@ -79,5 +79,5 @@ def conversion(source: str, target: str) -> tuple[float, float] | None:
 
 
 def known(unit: str) -> bool:
-    """Whether the table says what a UCUM unit measures."""
+    """Whether the quantity of a UCUM unit is known."""
     return unit in _LINEAR

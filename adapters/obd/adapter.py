@@ -1,4 +1,4 @@
-"""OBD-II over CAN: a vehicle's control unit is asked for its standard measurements, a row a period."""
+"""The OBD-II adapter: asks a control unit for its standard measurements over CAN, one row a period."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ log = logging.getLogger("edgebed.adapters.obd")
 
 _CURRENT, _VEHICLE = 0x01, 0x09  # services of SAE J1979
 _VIN = 0x02
-_PATIENCE_S = 5.0  # ISO 15765-4, P2*: how long "response pending" may take
-_PENDINGS = 10  # how often it may be said
-_STRANGERS = 100  # answers to other questions that are passed over
-_FIRST_29 = 0x18DA00F1  # 29-bit ids, ISO 15765-4: 18DA<to><from>, the tester is F1
+_PATIENCE_S = 5.0  # ISO 15765-4, P2*: the longest wait after "response pending"
+_PENDINGS = 10  # how often a control unit may answer "response pending"
+_OTHER_ANSWERS = 100  # answers to other requests that are skipped
+_FIRST_29 = 0x18DA00F1  # 29-bit ids, ISO 15765-4: 18DA<to><from>; the tester is F1
 
 
 class NegativeResponse(Exception):
-    """The control unit said no; `code` says why."""
+    """The control unit refused a request; the text is the word of ISO 14229 for its code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(NEGATIVE.get(code, f"0x{code:02X}"))
@@ -57,7 +57,7 @@ class Obd(Adapter[ObdOptions]):
         self._link: IsoTp | None = None
         self._vin = ""
         self._silent_s = 0.0
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream, a field for each PID by its name."""
@@ -68,7 +68,7 @@ class Obd(Adapter[ObdOptions]):
         return {options.stream: Stream(rate_hz=1 / options.period_s, fields=fields)}
 
     async def open(self) -> None:
-        """Open the bus, ask the control unit what it offers and, where that matters, which vehicle it is."""
+        """Open the bus; ask the control unit which PIDs it offers and, where configured, for the VIN."""
         options = self.options
         answers = [(options.answer_id, options.extended)]
         self._bus = CanBus(options, self.clock, self.counters, wanted=answers, sends=True)
@@ -89,16 +89,16 @@ class Obd(Adapter[ObdOptions]):
             raise
 
     async def close(self) -> None:
-        """Leave the bus."""
+        """Close the bus."""
         bus, self._bus, self._link = self._bus, None, None
         if bus is not None:
             await bus.close()
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """A row each period, stamped with the moment it was due; one that took too long, with its end."""
+        """Yield a row each period, stamped with the time it was due; a slow poll is stamped with its end."""
         options = self.options
         period_ns = int(options.period_s * NS_PER_S)
-        # in the middle of whole periods: what is measured at their borders has settled by then
+        # due in the middle of whole periods: a device that measures at their borders has settled by then
         last_ns = self.clock.now_ns()
         due_ns = last_ns // period_ns * period_ns + period_ns // 2
         due_ns += period_ns * (due_ns <= last_ns)
@@ -116,10 +116,10 @@ class Obd(Adapter[ObdOptions]):
                 yield Reading(options.stream, last_ns, values, quality=quality)
             due_ns += period_ns
 
-    # --- questions
+    # --- requests
 
     async def _poll(self) -> tuple[dict[str, Value] | None, Quality]:
-        """What all PIDs are now; None where nothing was answered."""
+        """The values of all PIDs and their quality; None where no PID was answered."""
         values: dict[str, Value] = {}
         for name, pid in self._pids.items():
             values[name] = await self._value(name, pid)
@@ -147,26 +147,26 @@ class Obd(Adapter[ObdOptions]):
             return None
         except BrokenAnswer as error:
             self.counters["broken_answers"] += 1
-            self._tell_once(name, str(error))
+            self._log_once(name, str(error))
             return None
         except NegativeResponse as error:
             self._silent_s = 0.0
             self.counters[f"refused_{error}"] += 1
-            self._tell_once(name, f"refused: {error}")
+            self._log_once(name, f"refused: {error}")
             return None
         self._silent_s = 0.0
         if len(data) != pid.size:
             self.counters["wrong_size"] += 1
-            self._tell_once(name, f"answered with {len(data)} bytes, {pid.size} are right")
+            self._log_once(name, f"answered with {len(data)} bytes instead of {pid.size}")
             return None
         return float(pid.value(int.from_bytes(data, "big")))
 
     async def _ask(self, service: int, pid: int) -> bytes:
-        """What follows service and PID in the answer.
+        """Ask for one PID; returns the data of the answer.
 
         Raises:
             NoAnswer, BrokenAnswer: see `IsoTp.receive`.
-            NegativeResponse: the control unit said no.
+            NegativeResponse: the control unit refused the request.
         """
         if self._link is None:
             raise DeviceUnreachable(f"{self.options.where} is not open")
@@ -174,7 +174,7 @@ class Obd(Adapter[ObdOptions]):
         if late := await self._link.send(bytes([service, pid])):
             self.counters["late_frames"] += late
         until_s, pendings = loop.time() + self.options.answer_s, 0
-        for _ in range(_STRANGERS):
+        for _ in range(_OTHER_ANSWERS):
             answer = await self._link.receive(until_s)
             if answer[:2] == bytes([service + 0x40, pid]):
                 return answer[2:]
@@ -185,34 +185,39 @@ class Obd(Adapter[ObdOptions]):
             elif pendings < _PENDINGS:
                 pendings += 1
                 until_s = loop.time() + _PATIENCE_S
-        raise NoAnswer("only answers to other questions")
+        raise NoAnswer("only answers to other requests")
 
-    # --- who is asked
+    # --- identity
 
     async def _check_pids(self) -> None:
         offered: set[int] = set()
         for base in range(0, 0x100, 0x20):
-            if base and base not in offered:  # the last of 32 says whether there are more
+            if base and base not in offered:  # the last bit of 32 says whether there are more
                 break
             data = await self._first(_CURRENT, base, "which measurements it offers")
             if len(data) != 4:
-                raise ProtocolViolation(f"{self._unit} lists its measurements in {len(data)} bytes, not in 4")
+                raise ProtocolViolation(
+                    f"{self._unit} lists its measurements in {len(data)} bytes instead of 4"
+                )
             bits = int.from_bytes(data, "big")
             offered |= {base + place + 1 for place in range(32) if bits >> 31 - place & 1}
         lacking = [name for name, pid in self._pids.items() if pid.number not in offered]
         if lacking:
             known = (
-                ", ".join(name for name, pid in PIDS.items() if pid.number in offered) or "nothing we know"
+                ", ".join(name for name, pid in PIDS.items() if pid.number in offered)
+                or "nothing that edgebed knows"
             )
             raise ProtocolViolation(f"{self._unit} does not offer {', '.join(lacking)}; it offers {known}")
 
     async def _check_vin(self) -> str:
-        """The VIN as rows carry it; no error repeats it."""
+        """The VIN in the form that rows carry; no error contains it."""
         options = self.options
         data = await self._first(_VEHICLE, _VIN, "its VIN")
         vin = data[1:].strip(b"\x00").decode("ascii", errors="replace")
         if not re.fullmatch("[A-HJ-NPR-Z0-9]{17}", vin):
-            raise ProtocolViolation(f"{self._unit} answers with {len(data) - 1} characters that are no VIN")
+            raise ProtocolViolation(
+                f"{self._unit} answers with {len(data) - 1} characters that are not a VIN"
+            )
         hashed = hashlib.sha256(vin.encode()).hexdigest()
         expected = options.vin.removeprefix("sha256:").lower() if ":" in options.vin else _hash(options.vin)
         if options.vin and not hmac.compare_digest(hashed, expected):
@@ -220,26 +225,26 @@ class Obd(Adapter[ObdOptions]):
         return {"no": "", "hash": hashed[:16], "plain": vin}[options.send_vin]
 
     async def _first(self, service: int, pid: int, what: str) -> bytes:
-        """Ask twice: the first frame on a bus that slept may be lost."""
+        """Ask twice: the first frame on a sleeping bus may be lost."""
         for attempt in range(2):
             try:
                 return await self._ask(service, pid)
             except (NoAnswer, BrokenAnswer) as error:
                 if attempt:
                     raise DeviceStalled(
-                        f"{self._unit} does not tell {what}: {error}; is the ignition on?"
+                        f"{self._unit} does not report {what}: {error}; is the ignition on?"
                     ) from error
             except NegativeResponse as error:
-                raise ProtocolViolation(f"{self._unit} refuses to tell {what}: {error}") from error
+                raise ProtocolViolation(f"{self._unit} refuses to report {what}: {error}") from error
         raise AssertionError("unreachable")
 
     @property
     def _unit(self) -> str:
         return f"{self.options.where}: control unit 0x{self.options.answer_id:X}"
 
-    def _tell_once(self, name: str, why: str) -> None:
-        if (name, why) not in self._told and len(self._told) < 100:
-            self._told.add((name, why))
+    def _log_once(self, name: str, why: str) -> None:
+        if (name, why) not in self._logged and len(self._logged) < 100:
+            self._logged.add((name, why))
             log.warning("%s: %s %s", self._unit, name, why)
 
 
@@ -248,7 +253,7 @@ def _hash(vin: str) -> str:
 
 
 def _flow_id(options: ObdOptions) -> int:
-    """Where flow control goes: to the one control unit that answers, never to all."""
+    """The id for flow control, which goes only to the control unit that answers."""
     if not options.extended:
         return options.answer_id - 8
     return _FIRST_29 & 0x1FFF00FF | (options.answer_id & 0xFF) << 8

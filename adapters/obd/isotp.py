@@ -12,23 +12,23 @@ from collections import deque
 from adapters.base import AdapterError
 from adapters.can.frames import CanBus, Frame
 
-N_CR_S = 1.0  # ISO 15765-2 table 16: how long the next consecutive frame may take
+N_CR_S = 1.0  # ISO 15765-2 table 16: the longest wait for the next consecutive frame
 
-_FRAME = 8  # bytes; ISO 15765-4 wants all of them
+_FRAME = 8  # bytes; ISO 15765-4 requires all of them
 _FILLER = b"\xcc"  # a pattern with many edges, as the standard recommends
-_GO_ON = bytes([0x30, 0, 0])  # clear to send, all frames, as fast as they come
+_GO_ON = bytes([0x30, 0, 0])  # clear to send: all frames, without a pause
 
 
 class NoAnswer(AdapterError):
-    """Nobody answered in time."""
+    """No answer came in time."""
 
 
 class BrokenAnswer(AdapterError):
-    """An answer that does not keep ISO 15765-2; the text says where."""
+    """An answer violates ISO 15765-2; the text says where."""
 
 
 class IsoTp:
-    """A tester's side of one conversation: `request_id` out, `answer_id` in, `flow_id` for flow control."""
+    """The tester's side: requests by `request_id`, answers by `answer_id`, flow control by `flow_id`."""
 
     def __init__(self, bus: CanBus, *, request_id: int, flow_id: int, answer_id: int, extended: bool) -> None:
         self._bus = bus
@@ -37,10 +37,10 @@ class IsoTp:
         self._waiting: deque[Frame] = deque()
 
     async def send(self, payload: bytes) -> int:
-        """Send a request of 1 to 7 bytes; how many frames of former answers were thrown away for it.
+        """Send a request of 1 to 7 bytes; returns how many late frames of earlier answers it discarded.
 
         Raises:
-            DeviceUnreachable: the bus does not take it.
+            DeviceUnreachable: the bus does not accept it.
         """
         if not 1 <= len(payload) <= 7:
             raise ValueError(f"a request of {len(payload)} bytes; 1 to 7 fit one frame")
@@ -54,11 +54,11 @@ class IsoTp:
         return late
 
     async def receive(self, until_s: float) -> bytes:
-        """The next answer; its first frame by `until_s` of the loop's time, the others by the standard's.
+        """The next answer: its first frame by `until_s` of the loop's time, the others within `N_CR_S` each.
 
         Raises:
-            NoAnswer: none began in time.
-            BrokenAnswer: it began and broke off, or is no ISO 15765-2.
+            NoAnswer: no answer began in time.
+            BrokenAnswer: the answer broke off, or violates ISO 15765-2.
             AdapterError: the bus ended.
         """
         loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ class IsoTp:
                 return _single(data)
             if kind == 1:
                 return await self._many(data)
-            # the rest of an answer that broke off, or no ISO 15765-2: to be ignored, says the standard
+            # the standard requires to ignore the rest of a broken answer, and frames of other kinds
             if loop.time() >= until_s:
                 break
         raise NoAnswer(f"no answer from 0x{self._answer_id:X}")
@@ -86,8 +86,8 @@ class IsoTp:
             if data is None:
                 raise BrokenAnswer(f"an answer broke off after {len(payload)} of {length} bytes")
             if not data or data[0] != 0x20 | number & 0xF:
-                said = data[:1].hex() or "nothing"
-                raise BrokenAnswer(f"frame {said} where consecutive frame {number & 0xF:X} should be")
+                got = data[:1].hex() or "nothing"
+                raise BrokenAnswer(f"frame {got} where consecutive frame {number & 0xF:X} should be")
             part = data[1:][: length - len(payload)]
             if len(data) < _FRAME and len(payload) + len(part) < length:
                 raise BrokenAnswer(f"a consecutive frame of {len(data)} bytes in the middle")

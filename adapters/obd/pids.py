@@ -9,7 +9,7 @@ from wire.messages import Field
 
 
 class Pid(NamedTuple):
-    """One parameter: its number, how many bytes it has, and what they mean as an unsigned number."""
+    """One parameter: its number, its size in bytes, and the value of these bytes as an unsigned number."""
 
     number: int
     size: int

@@ -1,4 +1,4 @@
-"""The CAN adapter against the simulated car behind a serial CAN adapter, through a line that fails."""
+"""The CAN adapter against the simulated car behind a serial CAN adapter, over a line that fails."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SEED = 5
 START_NS = 1_800_000_000 * NS_PER_S
 PERIOD_NS = NS_PER_S // 10
 DBC = Path(__file__).parents[2] / "configs" / "dbc" / "edgebed-ev.dbc"
-# field -> signal, and half of what its raw value steps by
+# field -> signal, and half a step of its raw value
 SIGNALS = {
     "speed": ("Motion.Speed", 0.005),
     "acceleration": ("Motion.Acceleration", 0.0005),
@@ -73,7 +73,7 @@ def options(channel: str | int, **more: Any) -> CanOptions:
 async def driving(
     rate: float = 10.0, faults: Sequence[str] = (), **more: Any
 ) -> AsyncIterator[tuple[VehicleBus, Can]]:
-    """A car and an adapter that listens to it, both by one clock."""
+    """A car and an adapter that listens to it; both use one clock."""
     clock = fast(rate)
     car = VehicleBus(seed=SEED, clock=clock, faults=faults)
     async with car, Can(options(car.url, **more), clock) as adapter:
@@ -96,7 +96,7 @@ class TestCan(AdapterContract):
         (good_options | {"signals": {"Not A Field": "Motion.Speed"}}, "field name"),
         (good_options | {"signals": {"a": {"signal": "Motion.Speed", "unit": "V"}}}, "km/h"),
         (good_options | {"signals": {"a": {"signal": "Motion.Speed", "t": "str"}}}, "whole number"),
-        (good_options | {"time": "Motion.Speed"}, "no time"),
+        (good_options | {"time": "Motion.Speed"}, "is not a time"),
     ]
 
     @pytest.fixture
@@ -106,7 +106,7 @@ class TestCan(AdapterContract):
             yield Rig(lambda: Can(options(link.port), clock), link)
 
 
-async def test_rows_are_what_the_car_did() -> None:
+async def test_rows_match_what_the_car_did() -> None:
     async with driving(rate=40) as (car, adapter):
         rows = await read(adapter, 400)
         assert adapter.counters == {}
@@ -117,7 +117,7 @@ async def test_rows_are_what_the_car_did() -> None:
         for name, (_, step) in SIGNALS.items():
             assert row.values[name] == pytest.approx(true[name], abs=step * 1.001), (name, row.at_ns)
     speeds = [float(row.values["speed"] or 0) for row in rows]
-    assert max(speeds) > 20, "a car that stands still proves nothing"
+    assert max(speeds) > 20, "a car at rest proves nothing"
 
 
 async def test_the_same_rows_at_any_rate_of_the_clock() -> None:
@@ -136,7 +136,7 @@ async def test_the_same_rows_at_any_rate_of_the_clock() -> None:
     slow, quick = await recorded(2), await recorded(20)
     both = sorted(slow.keys() & quick.keys())
     assert len(both) > 15
-    assert any(slow[at].quality for at in both), "no fault fell into the interval"
+    assert any(slow[at].quality for at in both), "no fault was in the interval"
     for at in both:
         assert slow[at].values == quick[at].values
         assert slow[at].quality == quick[at].quality
@@ -171,7 +171,7 @@ async def test_units_of_the_config_and_names_of_values() -> None:
         assert row.values["kelvin"] == pytest.approx(float(true["cell_temperature"] or 0) + 273.15, abs=0.051)
 
 
-async def test_values_that_are_none_are_flagged_and_never_filled() -> None:
+async def test_missing_values_are_flagged_and_never_filled() -> None:
     async with driving() as (car, adapter):
         validator = Validator(adapter.streams(), adapter.clock, Counter())
         car.inject("not-available")
@@ -199,7 +199,7 @@ async def test_values_that_are_none_are_flagged_and_never_filled() -> None:
         await until(adapter, lambda row: row.quality is Quality.GOOD)
 
 
-async def test_a_clock_that_stands_still_is_told_by_times() -> None:
+async def test_a_stopped_clock_is_flagged_as_repeated_times() -> None:
     async with driving() as (car, adapter):
         validator = Validator(adapter.streams(), adapter.clock, Counter())
         car.inject("stuck-clock")
@@ -210,11 +210,11 @@ async def test_a_clock_that_stands_still_is_told_by_times() -> None:
 
 async def test_a_clock_that_is_years_off_is_not_believed() -> None:
     device_time = Clock(10, 946_684_800 * NS_PER_S)  # 2000-01-01
-    ours = fast()
-    async with VehicleBus(seed=SEED, clock=device_time) as car, Can(options(car.url), ours) as adapter:
+    clock = fast()
+    async with VehicleBus(seed=SEED, clock=device_time) as car, Can(options(car.url), clock) as adapter:
         rows = await read(adapter, 10)
         assert adapter.counters == {"clock_not_believed": 1}
-    assert abs(rows[-1].at_ns - ours.now_ns()) < 60 * NS_PER_S
+    assert abs(rows[-1].at_ns - clock.now_ns()) < 60 * NS_PER_S
     assert {b.at_ns - a.at_ns for a, b in pairwise(rows)} == {PERIOD_NS}
 
 
@@ -226,7 +226,7 @@ async def test_without_a_clock_on_the_bus_rows_are_stamped_on_receipt() -> None:
     assert all(b.at_ns > a.at_ns for a, b in pairwise(rows))
 
 
-async def test_a_message_of_another_length_is_left_out_and_its_line_told(
+async def test_a_message_of_another_length_is_left_out_and_its_line_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with VehicleBus(seed=SEED, clock=(clock := fast(5)), faults=["wrong-dlc@1"]) as car:
@@ -242,7 +242,7 @@ async def test_a_message_of_another_length_is_left_out_and_its_line_told(
                 await read(adapter, 1)
 
 
-async def test_another_bus_than_the_dbcs_is_told_by_what_is_on_it(tmp_path: Path) -> None:
+async def test_the_error_for_another_bus_names_its_frames(tmp_path: Path) -> None:
     other = tmp_path / "other.dbc"
     other.write_text('VERSION ""\nBU_: A\nBO_ 801 Other: 8 A\n SG_ X : 0|8@1+ (1,0) [0|0] "" A\n')
     async with VehicleBus(seed=SEED, clock=(clock := fast())) as car:
@@ -274,29 +274,29 @@ async def test_a_missing_message_that_makes_rows_is_named(tmp_path: Path) -> Non
                 await read(adapter, 1)
 
 
-async def test_bytes_that_are_no_slcan_end_it_and_it_comes_back() -> None:
+async def test_bytes_that_are_not_slcan_end_the_adapter_and_a_new_one_reads() -> None:
     async with VehicleBus(seed=SEED, clock=(clock := fast())) as car:
         for _ in range(3):
             async with Can(options(car.url), clock) as adapter:
                 assert await read(adapter, 5)
                 car.inject("garbage")
-                with pytest.raises(ProtocolViolation, match="no frame"):
+                with pytest.raises(ProtocolViolation, match="not a CAN frame"):
                     await read(adapter, 100_000)
             car.repair()
 
 
-async def test_data_come_back_after_every_kind_of_loss_again_and_again() -> None:
+async def test_a_new_adapter_reads_after_every_kind_of_loss() -> None:
     clock = fast()
     async with VehicleBus(seed=SEED, clock=clock) as car, FaultProxy(car.port) as link:
-        harms: list[Callable[[], None]] = [
+        disturbances: list[Callable[[], None]] = [
             lambda: link.cut(reset=True),
             lambda: link.cut(reset=False),
             link.black_hole,
         ]
-        for harm in harms * 2:
+        for disturb in disturbances * 2:
             async with Can(options(link.port), clock) as adapter:
                 assert await read(adapter, 5)
-                harm()
+                disturb()
                 with pytest.raises(AdapterError):
                     await read(adapter, 100_000)
             link.heal()
@@ -320,7 +320,7 @@ async def test_a_pseudo_terminal_and_its_cable() -> None:
     [b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20, b"t" * 4_000_000, bytes(range(256)) * 50, b""],
     ids=["http", "endless", "noise", "eof"],
 )
-async def test_whatever_answers_is_one_error_soon(answer: bytes) -> None:
+async def test_any_other_server_is_one_error(answer: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(answer)

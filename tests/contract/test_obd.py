@@ -1,4 +1,4 @@
-"""The OBD-II adapter against the simulated car's control unit, through a line that fails."""
+"""The OBD-II adapter against the control unit of the simulated car, over a line that fails."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ class TestObd(AdapterContract):
             yield Rig(lambda: Obd(options(link.port, vin=VIN), clock), link)
 
 
-async def test_rows_are_what_the_car_measured() -> None:
+async def test_rows_match_what_the_car_measured() -> None:
     async with asking(rate=10) as (car, adapter):
         seen = [row for row in await read(adapter, 25) if row.at_ns > car.start_ns]
         assert set(adapter.counters) <= {"missed_polls", "slow_polls"}  # a busy machine at 10 times its speed
     assert all(b.at_ns > a.at_ns for a, b in pairwise(seen))
-    # what was answered within the second that was asked for, as all is where nobody is slow
+    # rows that were answered within their second; on a fast machine all are
     rows = [row for row in seen if row.at_ns % NS_PER_S == NS_PER_S // 2]
     assert len(rows) >= len(seen) - adapter.counters.get("slow_polls", 0) > 0
     for row in rows:
@@ -99,7 +99,7 @@ async def test_rows_are_what_the_car_measured() -> None:
     assert max(float(row.values["vehicle_speed"] or 0) for row in seen) > 10
 
 
-async def test_the_vin_is_checked_and_stays_at_home() -> None:
+async def test_the_vin_is_checked_and_not_sent_by_default() -> None:
     hashed = hashlib.sha256(VIN.encode()).hexdigest()
     async with asking(vin=f"sha256:{hashed.upper()}") as (car, adapter):
         assert "vin" not in adapter.streams()["obd"].fields
@@ -115,13 +115,13 @@ async def test_the_vin_is_checked_and_stays_at_home() -> None:
             assert wrong not in str(caught.value)
 
 
-async def test_what_the_unit_does_not_offer_is_told() -> None:
+async def test_measurements_that_the_unit_lacks_are_named() -> None:
     async with asking() as (car, _):
         for pids in (["fuel_level", "vehicle_speed"], ["fuel_level"]):
             with pytest.raises(ProtocolViolation, match=r"does not offer fuel_level; it offers .*odometer"):
                 await Obd(options(car.url, pids=pids), car.clock).open()
         other = options(car.url, answer_id=0x7E9)
-        with pytest.raises(DeviceStalled, match="0x7E9 does not tell which"):
+        with pytest.raises(DeviceStalled, match="0x7E9 does not report which"):
             await Obd(other, car.clock).open()
 
 
@@ -130,7 +130,7 @@ async def test_physical_requests_go_to_one_unit() -> None:
         assert await read(adapter, 2)
 
 
-async def test_refusals_are_named_and_patience_is_had(caplog: pytest.LogCaptureFixture) -> None:
+async def test_refusals_are_named_and_pending_answers_awaited(caplog: pytest.LogCaptureFixture) -> None:
     async with asking(rate=5, pids=["vehicle_speed", "odometer"]) as (car, adapter):
         assert await read(adapter, 1)
         car.inject("ecu-refuses")
@@ -143,7 +143,7 @@ async def test_refusals_are_named_and_patience_is_had(caplog: pytest.LogCaptureF
         car.inject("ecu-pending")
         assert (await read(adapter, 2))[-1].quality is Quality.GOOD
     with pytest.raises(
-        ProtocolViolation, match="refuses to tell which measurements it offers: conditionsNotCorrect"
+        ProtocolViolation, match="refuses to report which measurements it offers: conditionsNotCorrect"
     ):
         async with asking(faults=["ecu-refuses"]):
             pass
@@ -158,32 +158,32 @@ async def test_a_silent_unit_on_a_busy_bus_is_a_stall() -> None:
         assert adapter.counters["no_answer"] >= 1
 
 
-async def test_a_long_answer_that_breaks_off_is_asked_again_and_told() -> None:
+async def test_a_long_answer_that_breaks_off_is_asked_again_and_reported() -> None:
     async with asking(pids=["vehicle_speed"], vin=VIN) as (car, adapter):
         car.inject("ecu-garbled")
-        assert await read(adapter, 1)  # answers of one frame are well
+        assert await read(adapter, 1)  # answers of one frame are intact
         with pytest.raises(DeviceStalled, match="consecutive frame 1 should be"):
             await Obd(options(car.url, vin=VIN), car.clock).open()
 
 
-async def test_data_come_back_after_every_kind_of_loss_again_and_again() -> None:
+async def test_a_new_adapter_reads_after_every_kind_of_loss() -> None:
     clock = Clock(20, START_NS)
     async with VehicleBus(seed=SEED, clock=clock) as car, FaultProxy(car.port) as link:
-        harms: list[Callable[[], None]] = [
+        disturbances: list[Callable[[], None]] = [
             lambda: link.cut(reset=True),
             lambda: link.cut(reset=False),
             link.black_hole,
         ]
-        for harm in harms * 2:
+        for disturb in disturbances * 2:
             async with Obd(options(link.port, pids=["odometer"]), clock) as adapter:
                 assert await read(adapter, 2)
-                harm()
+                disturb()
                 with pytest.raises(AdapterError):
                     await read(adapter, 100_000)
             link.heal()
 
 
-async def test_two_testers_on_one_bus_do_not_take_each_others_answers_for_their_own() -> None:
+async def test_two_testers_on_one_bus_do_not_mix_up_their_answers() -> None:
     async with (
         asking(pids=["vehicle_speed"]) as (car, adapter),
         Obd(options(car.url, pids=["odometer"]), car.clock) as other,

@@ -1,4 +1,4 @@
-"""DBC files become fields: cantools and frames packed by hand are the oracles; mistakes have their line."""
+"""DBC files become fields, checked against cantools and hand-packed frames; errors name the line."""
 
 from __future__ import annotations
 
@@ -110,16 +110,14 @@ def test_any_eight_bytes_decode_as_cantools_does(
 
 
 @given(data=st.binary(max_size=70), can_id=st.sampled_from([0x100, 0x80000200, 0x300]))
-def test_whatever_a_frame_holds_a_row_is_made(
-    data: bytes, can_id: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_any_frame_makes_a_row(data: bytes, can_id: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "any.dbc"
     path.write_text(MOST, encoding="utf-8")
     values, _ = row_of(can(path), (can_id, data))
     assert all(value is None or math.isfinite(value) for value in values.values())  # type: ignore[arg-type]
 
 
-def test_values_that_stand_for_none(dbc: Path) -> None:
+def test_values_that_mean_no_measurement(dbc: Path) -> None:
     adapter = can(dbc, signals={"gear": Picking(signal="Drive.Gear", t="str"), "raw": "Drive.Gear"})
     for raw, name, quality in [
         (3, "D", Quality.GOOD),
@@ -133,14 +131,14 @@ def test_values_that_stand_for_none(dbc: Path) -> None:
     assert adapter.counters == {"not_available": 4}
 
 
-def test_a_page_that_the_dbc_does_not_know_is_counted(dbc: Path) -> None:
+def test_a_page_that_the_dbc_lacks_is_counted(dbc: Path) -> None:
     adapter = can(dbc, signals={"temp": "Mux.Temp"}, row_on="Mux")
     values, quality = row_of(adapter, (0x80000200, bytes([9, 65]) + bytes(6)))
     assert (values, quality) == ({"temp": None}, Quality.UNCERTAIN)
     assert adapter.counters == {"undecodable": 1, "missing": 1}
 
 
-def test_old_values_are_left_out_not_repeated_for_ever(dbc: Path) -> None:
+def test_old_values_are_left_out_not_repeated(dbc: Path) -> None:
     adapter = can(dbc, signals={"temp": "Mux.Temp", "speed": "Drive.Speed"}, max_age_s=0.5)
     row_of(adapter, (0x80000200, bytes([0, 65]) + bytes(6)))
     assert row_of(adapter, (0x100, bytes(8)), at_ns=T0 + NS_PER_S // 2)[0]["temp"] == 25
@@ -152,28 +150,28 @@ def test_old_values_are_left_out_not_repeated_for_ever(dbc: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (MOST.replace("(0.01,0)", "(0.01 0)"), r"most\.dbc:4:28: this is no DBC syntax"),
+        (MOST.replace("(0.01,0)", "(0.01 0)"), r"most\.dbc:4:28: this is not DBC syntax"),
         (MOST.replace("23|12@0-", "7|12@0-"), r"most\.dbc:3: .*overlapping in message Drive"),
         (MOST.replace("480|32", "500|32"), r"most\.dbc:15: .*does not fit in message Big"),
         (
             MOST.replace("BO_ 768 Big", "BO_ 256 Big").replace("SIG_VALTYPE_ 768 Last : 1;\n", ""),
-            r"must be its own: Drive \(0x100\), Big \(0x100\)",
+            r"must be unique: Drive \(0x100\), Big \(0x100\)",
         ),
-        (MOST.replace("BO_ 768 Big", "BO_ 768 Drive"), r"most\.dbc:3: name and id"),
+        (MOST.replace("BO_ 768 Big", "BO_ 768 Drive"), r"most\.dbc:3: the name and id"),
         (MOST.replace("BO_ 256", "BO_ 4096"), r"most\.dbc:3: .*11 bits in message Drive"),
-        ("\x00\x01", r"most\.dbc:1:1: this is no DBC syntax"),
-        ("", r"most\.dbc:1:1: this is no DBC syntax"),
+        ("\x00\x01", r"most\.dbc:1:1: this is not DBC syntax"),
+        ("", r"most\.dbc:1:1: this is not DBC syntax"),
         (HEAD, "defines no message"),
         (HEAD + "BO_ 1 Drive: 8 A\n" + ' SG_ S : 0|8@1+ (1,0) [0|0] "" A\n' * 2, "most.dbc:3: .*overlapping"),
     ],
 )
-def test_mistakes_in_a_dbc_are_told_with_their_line(dbc: Path, text: str, said: str) -> None:
+def test_mistakes_in_a_dbc_are_reported_with_their_line(dbc: Path, text: str, said: str) -> None:
     dbc.write_text(text, encoding="utf-8")
     with pytest.raises(OptionsError, match=said):
         can(dbc)
 
 
-def test_what_is_asked_of_a_dbc_and_is_not_in_it(dbc: Path) -> None:
+def test_signals_that_the_dbc_lacks(dbc: Path) -> None:
     file = Dbc(dbc)
     for said, message in [
         (Picking(signal="Drive.Sped"), r"most\.dbc:3: message Drive has no signal 'Sped'; it has Gear, Odd"),
@@ -193,19 +191,19 @@ def test_files_of_other_tools(dbc: Path) -> None:
     assert can(dbc).streams()["signals"].fields["speed"].desc == "차량 속도"
 
 
-def test_a_file_in_cp949_is_read_where_that_is_said_and_never_half_read(dbc: Path) -> None:
+def test_a_file_in_cp949_needs_its_encoding_and_is_never_half_read(dbc: Path) -> None:
     korean = MOST + 'CM_ SG_ 256 Speed "차량 속도 갂";\n'
     dbc.write_bytes(korean.encode("cp949"))
     assert can(dbc, encoding="cp949").streams()["signals"].fields["speed"].desc == "차량 속도 갂"
     with pytest.raises(OptionsError, match=rf"most\.dbc:{korean.count(chr(10))}: byte 0x.. is neither UTF-8"):
-        can(dbc)  # the last syllable has no letter in cp1252; without it nobody could tell
+        can(dbc)  # the last syllable has no character in cp1252; without it the error could not be detected
     with pytest.raises(OptionsError, match=r"most\.dbc:\d+: byte 0x.. is not euc-kr"):
         can(dbc, encoding="euc-kr")
     with pytest.raises(OptionsError, match="klingon"):
         can(dbc, encoding="klingon")
 
 
-def test_fields_of_all_signals_have_names_of_their_own(dbc: Path) -> None:
+def test_fields_of_all_signals_have_unique_names(dbc: Path) -> None:
     dbc.write_text(MOST.replace("Last", "Speed"), encoding="utf-8")
     names = all_signals(Dbc(dbc))
     assert names["drive_speed"] == "Drive.Speed"

@@ -1,4 +1,4 @@
-"""ISO 15765-2 against another implementation of it, recorded answers, and frames that break it."""
+"""ISO 15765-2 against another implementation, recorded answers, and frames that violate it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_answers_of_another_implementation_arrive_whole(
         assert await tester.receive(soon(5.0)) == answer
 
 
-async def test_the_vin_as_the_elm327_data_sheet_prints_it(ecu: can.BusABC, tester: IsoTp) -> None:
+async def test_the_vin_of_the_elm327_data_sheet(ecu: can.BusABC, tester: IsoTp) -> None:
     await tester.send(b"\x09\x02")
     assert await taken(ecu) == bytes.fromhex("020902cccccccccc")
     put(ecu, "1014490201314434")
@@ -140,16 +140,16 @@ async def test_an_answer_that_stops_halfway_is_given_up(
         await tester.receive(soon())
 
 
-async def test_silence_and_strangers_are_no_answer(ecu: can.BusABC, tester: IsoTp) -> None:
+async def test_silence_and_other_frames_are_not_answers(ecu: can.BusABC, tester: IsoTp) -> None:
     put(ecu, "2147503030523535", "3000000000000000", "f000000000000000", "")
     with pytest.raises(NoAnswer, match="0x7E8"):
         await tester.receive(soon(0.1))
     put(ecu, "03410d1100000000")
     await asyncio.sleep(0.1)
-    assert await tester.send(b"\x01\x0c") == 1, "a late answer is thrown away, and counted"
+    assert await tester.send(b"\x01\x0c") == 1, "a late answer is discarded and counted"
 
 
-async def test_a_bus_that_ends_is_told(ecu: can.BusABC, tester: IsoTp) -> None:
+async def test_a_bus_that_ends_is_reported(ecu: can.BusABC, tester: IsoTp) -> None:
     await tester._bus.close()
     with pytest.raises(DeviceUnreachable):
         await tester.send(b"\x01\x0c")
