@@ -1,4 +1,4 @@
-"""`make bench`: every figure of the README, as a table and as bench/results.md with the machine named."""
+"""`make bench`: measure the figures of the README; print them and write them to bench/results.md."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ PARTS = {
     "stall": "A link that stalls for 40 s, and a stop under load, beside ThingsBoard's gateway",
     "dashboard": "The dashboard: first paint and the cost of a further viewer",
 }
-_SHARED = "Each part in one run, with the machine it ran on. Machines are shared: read the ratios."
+_SHARED = "Each part is one run; its section names the machine. Machines are shared: compare the ratios."
 RESULTS = Path(__file__).parent / "results.md"
 
 
 def main(wanted: Sequence[str]) -> int:
-    """Run the parts named (all without a name); each writes its own section of results.md anew."""
+    """Run the named parts, by default all; each replaces its own section of results.md."""
     unknown = set(wanted) - set(PARTS)
     if unknown:
-        print(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
+        print(
+            f"unknown part: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}", file=sys.stderr
+        )
         return 2
     for part in wanted or PARTS:
         print(f"... {part}", file=sys.stderr)
@@ -49,7 +51,7 @@ def main(wanted: Sequence[str]) -> int:
 
 
 def _replace(title: str, section: str) -> None:
-    """Put one section into results.md, in the order of the parts; sections of parts that went go."""
+    """Replace one section of results.md, in the order of the parts; remove sections of removed parts."""
     text = RESULTS.read_text() if RESULTS.exists() else ""
     sections = dict(each.split("\n\n", 1) for each in text.split("\n## ")[1:])
     sections[title] = section
@@ -58,8 +60,8 @@ def _replace(title: str, section: str) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of `what, ours, peer, ratio, unit, limit` as a Markdown table."""
-    lines = ["| what | ours | peer or limit | ratio | unit | wanted |", "|---|---|---|---|---|---|"]
+    """Return rows with the keys of the bench as a Markdown table."""
+    lines = ["| what | edgebed | peer or limit | ratio | unit | target |", "|---|---|---|---|---|---|"]
     for row in rows:
         cells = [_show(row.get(key)) for key in ("what", "ours", "peer", "ratio", "unit", "limit")]
         lines.append("| " + " | ".join(cells) + " |")

@@ -1,4 +1,4 @@
-"""What bench/adapters.py measures: each adapter, the device it reads, its options, and who reads the same."""
+"""The cases of bench/adapters.py: each adapter, its options, the device it reads, and the peer."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ Peer = Callable[[str], Rows]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One adapter: the device it reads, how it is told, who reads the same, and how many readings."""
+    """One adapter: the device, the options, the peer that reads the same, the number of readings."""
 
     word: str
     flood: str  # empty: the options name a file
     options: Callable[[str], dict[str, Any]]
     peer: Peer
     readings: int
-    shown: str  # what one reading is, and what it stands beside
+    shown: str  # what one reading is, and the peer
     clock: Callable[[], Clock] = Clock
-    paced: bool = False  # the device is slower than its readers, or asked one question after the other
+    paced: bool = (
+        False  # the device sets the rate: it is slower than its readers, or answers one request at a time
+    )
     rounds: int = 3
 
 
 def cases(work: Path) -> list[Case]:
-    """Every adapter, with the options of the ready configs where those go as fast."""
+    """Return a case for every adapter, with the options of the ready configs if these are fast enough."""
     return [*_robot(), *_mobility(), *_healthcare(), *_city(work), *_any(work)]
 
 
@@ -219,7 +221,7 @@ _MQTT = {"qos": 0, "max_skew_s": 1e9}
 
 
 def _ready(config: str, device: str) -> dict[str, Any]:
-    """The options of a device in a ready config, its files found."""
+    """Return the options of a device in a ready config, with the paths of its files."""
     path = folder("configs") / f"{config}.yaml"
     options = yaml.safe_load(path.read_text())["devices"][device]["options"]
     files = {name: path.parent / options[name] for name in ("dbc", "map") if name in options}
@@ -246,7 +248,7 @@ def _table(work: Path) -> Path:
 
 
 def _clip(work: Path) -> Path:
-    """The recorded clip where EDGEBED_FIELD_DATA has it, else the scene."""
+    """Return the recorded clip where EDGEBED_FIELD_DATA has it, else the drawn scene."""
     data = os.environ.get("EDGEBED_FIELD_DATA")
     if data:
         return Path(data).resolve() / "videos/vtest.avi"

@@ -1,7 +1,7 @@
-"""Each adapter beside its bare library: CPU per reading of the reading side alone, and the most it reads.
+"""Compare each adapter with its bare library: CPU per reading, and readings per second.
 
-The device runs in a process of its own (bench/floods.py) and sends as fast as it is read; what reads is this
-process, whose CPU time is all that counts. Where a device is slower than its reader, it sets the rate.
+The device runs in a process of its own (bench/floods.py) and sends as fast as it is read. Only the CPU time
+of this process, the reader, counts. Where a device is slower than its reader, the device sets the rate.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from bench.adapter_cases import Case, cases
 
 
 class Cost(NamedTuple):
-    """Of one reading, and how many a second came."""
+    """The CPU time of one reading, and the readings per second."""
 
     cpu_us: float
     rate: float
 
 
 def run() -> list[dict[str, Any]]:
-    """Two rows an adapter: CPU per reading and the highest rate."""
+    """Return two rows per adapter: CPU per reading and the highest rate."""
     with tempfile.TemporaryDirectory() as name:
         return [row for case in cases(Path(name)) for row in measured(case)]
 
 
 def measured(case: Case) -> list[dict[str, Any]]:
-    """The rows of one adapter: rounds take turns and the best counts, for the machine is shared."""
+    """Return the rows of one adapter. Rounds alternate and the best counts, because the machine is shared."""
     ours, peer = [], []
     with _device(case.flood) as url:
         for _ in range(case.rounds):
@@ -93,7 +93,7 @@ async def _bare(case: Case, url: str) -> Cost:
 
 
 class _Meter:
-    """Counts readings; the first ones warm up and cost nothing."""
+    """Counts readings; the first ones are a warm-up and do not count."""
 
     def __init__(self, readings: int) -> None:
         self._counted = -(readings // 5)
@@ -101,7 +101,7 @@ class _Meter:
         self._begin = self._end = (0.0, 0.0)
 
     def full(self) -> bool:
-        """Whether the reading that came is the last one wanted."""
+        """Count a reading; return whether it is the last one."""
         self._counted += 1
         if self._counted == 0:
             gc.collect()
@@ -112,7 +112,7 @@ class _Meter:
         return False
 
     def cost(self) -> Cost:
-        """Of one reading; the device must not have ended before."""
+        """Return the cost of one reading; the device must still run."""
         cpu_s, wall_s = (end - begin for begin, end in zip(self._begin, self._end, strict=True))
         return Cost(cpu_s / self._wanted * 1e6, self._wanted / wall_s)
 

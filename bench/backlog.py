@@ -1,4 +1,4 @@
-"""A backlog that waits and drains: memory, time to open, drain rate, and what it does to fresh readings."""
+"""Measure a waiting and draining backlog: memory, time to open, drain rate, delay of fresh readings."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from wire.topics import Address
 BACKLOG = 100_000
 MILLION = 1_000_000
 NODE = Address("bench", "backlog", "hall", "box")
-ROWS_HZ = 50.0  # of the device that is read meanwhile
+ROWS_HZ = 50.0  # rate of the device that is read meanwhile
 QUIET_S = 8.0  # without a backlog, for comparison
-WAIT_S = 4.0  # a million waits, nobody is there
-DRAIN_S = 10.0  # a million drains so long; then the rest is given up
+WAIT_S = 4.0  # how long a million messages wait without a broker
+DRAIN_S = 10.0  # how long they drain; then the measurement ends
 GROUP_COMMIT_MS = 50
 APPEND_HZ = 1_000.0  # records appended a second where the time to the disk is measured
 APPEND_S = 5.0
@@ -48,7 +48,7 @@ _SIZE = 250  # bytes of a waiting body
 
 
 def run(backlog: int = BACKLOG, million: int = MILLION) -> list[dict[str, Any]]:
-    """Rows of `what, ours, peer, ratio, unit, limit`."""
+    """Return the rows of this part."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("EDGEBED_BENCH_DIR")) as name:
         folder = Path(name)
         rows = _durable(folder / "durable")
@@ -68,7 +68,7 @@ def _brokers() -> Iterator[Kind]:
 
 
 async def _fresh_beside(folder: Path, kind: Kind, backlog: int) -> list[dict[str, Any]]:
-    """How old a fresh reading is when it is stored, with a backlog that drains and without."""
+    """Measure the age of fresh readings when they are stored, with and without a draining backlog."""
     async with _Site(folder / "quiet", kind) as site:
         began_s = _now_s()
         await asyncio.sleep(QUIET_S)
@@ -95,7 +95,7 @@ async def _fresh_beside(folder: Path, kind: Kind, backlog: int) -> list[dict[str
 
 
 async def _million(folder: Path, count: int) -> list[dict[str, Any]]:
-    """Memory and start with `count` waiting; of the drain only the first `DRAIN_S`."""
+    """Measure memory and start with `count` waiting messages, and the first `DRAIN_S` of their drain."""
     async with _Site(folder / "none", "nats", serving=False) as site:
         await asyncio.sleep(WAIT_S)
         ready_s, empty_mb = site.ready_s, _rss_mb(site.agent.pid)
@@ -116,7 +116,7 @@ async def _million(folder: Path, count: int) -> list[dict[str, Any]]:
 
 @dataclass
 class _Drain:
-    """What was seen of a drain."""
+    """The figures of a drain."""
 
     rate: float = 0.0  # messages/s stored
     rss_mb: float = 0.0
@@ -127,7 +127,7 @@ class _Drain:
 
 @dataclass
 class _Site:
-    """Broker, collector, an agent with a device; started with `backlog` messages in its outbox."""
+    """Broker, collector, and an agent with a device and `backlog` messages in its outbox."""
 
     folder: Path
     kind: Kind
@@ -216,12 +216,12 @@ class _Site:
         self.acked.append((_now_s(), decode(bytes(message.payload), Ack)))
 
     def health(self) -> Any:
-        """The collector's word of itself."""
+        """Return the collector's health document."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/health", timeout=30) as answer:
             return json.load(answer)
 
     async def drained(self, drain: _Drain, within_s: float) -> None:
-        """Watch until the whole backlog is stored, or for `within_s`."""
+        """Measure until the whole backlog is stored, or for `within_s`."""
         cpu, sent, began_s = cpu_s(self.agent.pid), _sent(self.folder / "state"), time.monotonic()
         stored = 0
         while stored < self.backlog and (not within_s or time.monotonic() < began_s + within_s):
@@ -234,7 +234,7 @@ class _Site:
         drain.until_s = _now_s()
 
     def latencies_ms(self, since_s: float, until_s: float) -> list[float]:
-        """For each message taken then: from its newest row to the collector's word that it is stored."""
+        """Return for each message the time from its newest row to the report that it is stored."""
         first: dict[int, float] = {}
         for at_s, ack in self.acked:
             for low, high in ack.ok:
@@ -246,7 +246,7 @@ class _Site:
 
 
 def fill(folder: Path, count: int) -> None:
-    """An outbox in which `count` messages wait."""
+    """Write an outbox in which `count` messages wait."""
     outbox = Outbox.open(folder, OutboxSettings(max_mb=1_000), Clock())
     now_ms = Clock().now_ms()
     for number in range(count):
@@ -257,7 +257,7 @@ def fill(folder: Path, count: int) -> None:
 
 
 def _durable(folder: Path) -> list[dict[str, Any]]:
-    """How long a record waits until it is on disk, as the agent's committer does it."""
+    """Measure how long a record waits until it is on disk, with the agent's group commit."""
     waits = asyncio.run(_appending(folder))
     what = f"enqueue to durable at {APPEND_HZ:g} records/s, group commit {GROUP_COMMIT_MS} ms"
     return [
@@ -292,7 +292,7 @@ async def _appending(folder: Path) -> list[float]:
 
 
 def _taken(store: Path, device: str) -> Iterator[tuple[int, float]]:
-    """Seq and time of the newest row of each stored message of a device, from the day files."""
+    """Return seq and time of the newest row of each stored message of a device, from the day files."""
     for day in sorted(store.glob("0*.db")):
         with closing(sqlite3.connect(f"file:{day}?mode=ro", uri=True)) as db:
             for (body,) in db.execute(
@@ -313,7 +313,7 @@ def _message(t0: int) -> Message:
 
 
 def _columns() -> Iterator[dict[str, list[Any]]]:
-    """Measured values as they are: noise on something slow, rounded to what the sensor can tell."""
+    """Return columns like real measurements: slow changes with noise, rounded to the sensor's resolution."""
     dice = random.Random(1)
     while True:
         yield {
@@ -336,7 +336,7 @@ def _rss_mb(pid: int) -> float:
 
 
 def _sent(state: Path) -> int:
-    """Bytes of bodies and topics the agent has sent since its start."""
+    """Return the bytes of bodies and topics that the agent has sent since its start."""
     return int(json.loads((state / "status.json").read_text())["uplink"].get("sent_bytes", 0))
 
 

@@ -1,7 +1,7 @@
-"""The same reads by the bare library: what a good engineer writes by hand for one device that never fails.
+"""Read the devices of bench/floods.py with the bare library, as hand-written code for one perfect device.
 
-Each function gets the URL of a device of bench/floods.py and yields rows for ever; what an adapter does
-besides (bounds, qualities, times that are checked, silence, a device that lies) is not in here.
+Each function gets the URL of a device and yields rows without end. It lacks what an adapter adds: bounds,
+quality, checks of times, silence detection, protection against wrong data.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ async def ble(url: str) -> AsyncGenerator[Row]:
 
 
 def hl7(url: str) -> Generator[Row]:
-    """MLLP and splits at | and ^: a row for the numbers, one for each sample of a waveform; and an AA."""
+    """MLLP and splits at | and ^: a row for the numbers, one for each sample of a waveform; answers AA."""
     kept = b""
     with _connected(url) as line:
         while True:
@@ -219,7 +219,7 @@ async def mqtt(url: str, topics: list[str]) -> AsyncGenerator[Row]:
 
 
 async def vda5050(url: str, topics: list[str]) -> AsyncGenerator[Row]:
-    """aiomqtt and json.loads: what edgebed's row of a state holds."""
+    """aiomqtt and json.loads: the same fields as edgebed's row of a state."""
     async for _, body in _messages(url, topics):
         found = json.loads(body)
         yield {

@@ -1,4 +1,4 @@
-"""Four RTSP cameras with a detector each on one agent beside one; and a model that is too slow for them."""
+"""Measure an agent with four RTSP cameras and detectors against one camera, and with a too slow model."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from edgebed.broker import BrokerProcess
 from edgebed.processes import edgebed_command
 from wire.clock import Clock
 
-FPS = 10  # of each camera
+FPS = 10  # pictures per second of each camera
 SETTLE_S, MEASURE_S = 9.0, 15.0
-_GROWS_S = 20.0  # from one look at the memory to the next
+_GROWS_S = 20.0  # between two readings of the memory
 _COUNTS = ("taken", "runs", "dropped")
-_SLOW_MACS = 1.2e10  # of one run of a model that no camera waits for: some tenths of a second on one core
+_SLOW_MACS = 1.2e10  # one run of the slow model: some tenths of a second on one core
 
 
 class Run(NamedTuple):
-    """What an agent did in `MEASURE_S`; counts are of all cameras together, a second."""
+    """The figures of an agent in `MEASURE_S`; counts are per second, over all cameras."""
 
     cpu_pct: float
     rss_mb: float
@@ -44,7 +44,7 @@ class Run(NamedTuple):
 
 
 def run() -> list[dict[str, Any]]:
-    """Rows: four cameras beside one, then memory and drops where the model is too slow."""
+    """Return the rows: four cameras beside one, then memory and drops with a too slow model."""
     package = folder("models") / "street-detector"
     with (
         tempfile.TemporaryDirectory() as name,
@@ -156,13 +156,13 @@ def _config(work: Path, broker: BrokerProcess, urls: list[str], package: Path) -
 
 
 def _warm(config: Path) -> None:
-    """The gate's verdict is remembered: a daemon's usual start is its second."""
+    """Start the agent once, so that the gate's verdict is cached, as in a daemon's usual start."""
     with ready_agent(config):
         pass
 
 
 def _counted(config: Path) -> dict[str, float]:
-    """Of all cameras together, and when; the agent writes it anew each 15 s, or when a state changes."""
+    """Return the counts over all cameras and their time; the agent writes them every 15 s."""
     path = config.parent / "state/status.json"
     before = path.stat().st_mtime_ns
     while path.stat().st_mtime_ns == before:
@@ -179,7 +179,7 @@ def _counted(config: Path) -> dict[str, float]:
 
 
 def _agent(config: Path, told: Path) -> None:
-    """The agent, and for each result the milliseconds since its picture was taken, as float64 in a file."""
+    """Run the agent; write for each result the milliseconds since its picture was taken, as float64."""
     from agent import config as configs
     from agent.app import App
     from agent.pipeline.model_runner import Inference, ModelRunner
@@ -197,7 +197,7 @@ def _agent(config: Path, told: Path) -> None:
 
 
 def _slow_package(work: Path) -> Path:
-    """A model that looks at 320 x 240 pixels for some tenths of a second and says one of two words."""
+    """Write a classifier of 320 x 240 pixels with two classes that runs for some tenths of a second."""
     from onnx import TensorProto, helper, numpy_helper
 
     width = 64

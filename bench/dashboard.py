@@ -1,4 +1,4 @@
-"""The page in a real browser, and what a further viewer costs the collector beside one that polls."""
+"""Measure the page in a real browser, and the collector's cost of a viewer beside one that polls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from simulators.plants.cobot import SIGNALS, Cobot
 
 NODE = "bench/dashboard/here/node-1"
 LOADS = 5
-VIEWERS = 20  # further ones, beside the first
+VIEWERS = 20  # in addition to the first
 WATCH_S = 8.0
 ARGUMENTS = [
     "--no-sandbox",
@@ -39,14 +39,14 @@ _BYTES = """() => [...performance.getEntriesByType("navigation"), ...performance
 
 
 def run() -> list[dict[str, Any]]:
-    """Rows of first paint, bytes and the cost of a further viewer of 18 signals at 50 Hz."""
+    """Return the rows: first paint, bytes, and the cost of a further viewer of 18 signals at 50 Hz."""
     with tempfile.TemporaryDirectory() as name, _site(Path(name)) as (url, pid):
         return [*_page(url), *_viewers(url, pid)]
 
 
 @contextmanager
 def _site(work: Path) -> Iterator[tuple[str, int]]:
-    """Broker, collector and an agent at work; the collector's address and process id."""
+    """Run broker, collector and agent; yield the collector's address and process id."""
     recording, config = work / "arm.csv", work / "agent.yaml"
     block = Cobot(seed=3).block(0, 500)
     with recording.open("w", newline="") as file:
@@ -157,7 +157,7 @@ Viewer = Callable[[list[int], socket.socket, threading.Event], None]
 
 
 def _cost(url: str, pid: int, viewers: int, view: Viewer) -> dict[str, float]:
-    """Collector CPU in % of a core and bytes a second while so many look on."""
+    """Return the collector's CPU in % of a core and bytes per second with this many viewers."""
     counts: list[list[int]] = [[0] for _ in range(viewers)]
     stop = threading.Event()
     threads = []
@@ -195,11 +195,11 @@ def _listen(count: list[int], sock: socket.socket, stop: threading.Event, path: 
 
 
 def _poll(count: list[int], sock: socket.socket, stop: threading.Event) -> None:
-    """What a page without a stream does: each second the fleet, and the last second of six signals."""
+    """Poll as a page without a stream does: every second the fleet, and one second of six signals."""
     series = f"/api/v1/nodes/{NODE}/devices/arm/series?stream=joints&points=50"
     with sock:
         while not stop.wait(1.0):
-            now = time.time_ns() // 1_000_000  # noqa: TID251 - the machine's own clock, as the browser has it
+            now = time.time_ns() // 1_000_000  # noqa: TID251 - the machine's clock, as in a browser
             span = f"&from={now - 1000}&to={now}"
             paths = ["/api/v1/fleet", *(f"{series}&field={name}{span}" for name in SIGNALS[:6])]
             for path in paths:

@@ -1,7 +1,7 @@
-"""What bench/adapters.py reads: a device of each protocol in a process of its own, as fast as its reader.
+"""The devices of bench/adapters.py: one per protocol, in a process of its own, as fast as its reader.
 
-Prints its URL and serves until its stdin ends. Where a simulator is slower than an adapter, what it says is
-written beforehand and then sent as fast as TCP takes it; the rest are the simulators at a fast clock.
+Prints its URL and serves until its stdin ends. Where a simulator is slower than an adapter, its output is
+written in advance and then sent as fast as TCP takes it; the others are simulators with a fast clock.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MQTT_TOPIC = "street/kerb-1/reading"
 SENSORS = 4  # LoRaWAN sensors
 
 _SEED = 3
-_ROWS = 12_000  # of what is written beforehand; then it begins anew
-_FIXES = 5_000  # the same of what takes long to write
+_ROWS = 12_000  # rows written in advance; then they repeat
+_FIXES = 5_000  # the same for positions, which take longer to write
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHUNK = 65_536
 
@@ -45,7 +45,7 @@ def main(kind: str) -> None:
         asyncio.run(_serve_simulator(kind))
 
 
-# --- simulators at a fast clock
+# --- simulators with a fast clock
 
 
 async def _serve_simulator(kind: str) -> None:
@@ -67,7 +67,7 @@ def _simulator(kind: str) -> Any:
     return simulators.load(kind)(seed=_SEED, **settings[kind])
 
 
-# --- what is written beforehand
+# --- data written in advance
 
 
 def _gnss() -> list[bytes]:
@@ -153,7 +153,7 @@ def _lora() -> list[bytes]:
 
 
 def _vehicle() -> Iterator[bytes]:
-    """States of a vehicle on an order of six nodes, about as long as real ones."""
+    """Return states of a vehicle on an order of six nodes, of about real size."""
     nodes = [f"hall-{n}" for n in range(6)]
     state: dict[str, Any] = {
         "version": "2.1.0",
@@ -201,7 +201,7 @@ def _now_ns() -> int:
     return Clock().now_ns() // NS_PER_S * NS_PER_S
 
 
-# --- lines that take as fast as they can
+# --- lines that send as fast as the reader takes
 
 
 def _serve_written(
@@ -252,7 +252,7 @@ def _chunks(stream: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _serve_terminal(stream: Iterator[bytes]) -> None:
-    ours, theirs = pty.openpty()  # theirs stays open: a terminal that everybody left says EIO
+    ours, theirs = pty.openpty()  # keep the reader's end open: a terminal without readers returns EIO
     tty.setraw(theirs)
     print(f"serial://{os.ttyname(theirs)}?baud=115200", flush=True)
 
@@ -266,15 +266,15 @@ def _serve_terminal(stream: Iterator[bytes]) -> None:
     sys.stdin.read()
 
 
-# --- how each protocol begins
+# --- the start of a connection, by protocol
 
 
 def _nothing(_client: socket.socket) -> None:
-    """Sent at once."""
+    """Send data at once."""
 
 
 def _slcan(client: socket.socket) -> None:
-    """Each command is answered, until the bus is opened."""
+    """Answer each command until the bus is opened."""
     typed = b""
     while not typed.endswith((b"O\r", b"L\r")):
         said = client.recv(_CHUNK)
@@ -285,7 +285,7 @@ def _slcan(client: socket.socket) -> None:
 
 
 def _mqtt(client: socket.socket) -> None:
-    """As much of a broker as a subscriber needs: MQTT 3.1.1, one SUBSCRIBE of any filters."""
+    """Answer as a broker does for one subscriber: MQTT 3.1.1, one SUBSCRIBE with any filters."""
     with client.makefile("rb") as packets:
         while True:
             kind, body = packets.read(1)[0] >> 4, packets.read(_length(packets.read))
@@ -313,7 +313,7 @@ def _length(read: Callable[[int], bytes]) -> int:
 
 
 def _publish(topic: str, body: bytes) -> bytes:
-    """A PUBLISH of QoS 0."""
+    """Return a PUBLISH packet of QoS 0."""
     name = topic.encode()
     rest = len(name).to_bytes(2, "big") + name + body
     size, left = bytearray(), len(rest)
@@ -324,7 +324,7 @@ def _publish(topic: str, body: bytes) -> bytes:
     return b"\x30" + bytes(size) + rest
 
 
-# word -> scheme of its URL, what it says, and how a connection begins
+# word -> scheme of its URL, its data, and the start of a connection
 _WRITTEN: dict[str, tuple[str, Written, Callable[[socket.socket], None]]] = {
     "nmea": ("tcp", _gnss, _nothing),
     "slcan": ("socket", _bus, _slcan),

@@ -1,4 +1,4 @@
-"""What the daemon costs: start to READY and resident memory, told by systemd's own notify protocol."""
+"""Measure the daemon: time from start to READY (by systemd's notify protocol), and resident memory."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from edgebed.broker import BrokerProcess
 from edgebed.processes import edgebed_command
 from simulators.plants.cobot import SIGNALS, Cobot
 
-SETTLE_S = 8.0  # windows are inferred and batches sent before memory is read
+SETTLE_S = 8.0  # models and uplink run for this time before memory is read
 
 
 def run() -> list[dict[str, Any]]:
-    """Rows of the daemon with a sensor model, without one, and with a camera and its detector."""
+    """Return the rows: the daemon with a sensor model, without one, with a camera and detector."""
     with tempfile.TemporaryDirectory() as name, BrokerProcess("nats", Path(name) / "broker") as broker:
         work = Path(name)
         _recording(work / "arm.csv")
@@ -96,7 +96,7 @@ def _camera(work: Path, url: str) -> dict[str, Any]:
 def _measure(work: Path, name: str, document: dict[str, Any]) -> dict[str, float]:
     path = work / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**document, "state": f"state-{name}"}))
-    _start(path)  # the gate's verdict is cached by hash: a daemon's usual start is its second
+    _start(path)  # the gate's verdict is cached by hash, as in a daemon's usual start
     return _start(path)
 
 
@@ -113,7 +113,7 @@ def _start(config: Path) -> dict[str, float]:
 
 @contextmanager
 def ready_agent(config: Path, *command: str) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """A running agent (by `command` where one is given) that has said READY, and the seconds that took."""
+    """Start an agent (by `command` if given); yield it and the seconds until it sent READY."""
     with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(f"{name}/notify")
         notify.settimeout(60)
@@ -147,7 +147,7 @@ def _bare_interpreter() -> float:
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory of a process in MiB."""
+    """Return the resident memory of a process in MiB."""
     return _resident(Path(f"/proc/{pid}/status").read_text())
 
 
@@ -156,7 +156,7 @@ def _resident(status: str) -> float:
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds a process has used so far, in user and system mode."""
+    """Return the CPU seconds that a process has used so far, in user and system mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

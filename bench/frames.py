@@ -1,4 +1,4 @@
-"""CPU per frame of the whole camera agent beside a hand-written capture-infer-decode loop, same file."""
+"""Measure the CPU per frame of the camera agent beside a hand-written capture-infer-decode loop."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from edgebed.assets import folder
 from edgebed.broker import BrokerProcess
 
 FRAMES = 600
-SETTLE_S = 7.0  # connected, the start's memory let go: what comes once is no cost of a frame
+SETTLE_S = 7.0  # connected, start-up memory released: one-time costs are not costs of a frame
 
-# What a good engineer writes by hand for this one model: one session, buffers made once, the same decoding.
+# Hand-written code for this one model: one session, buffers allocated once, the same decoding.
 _BY_HAND = """
 import sys, resource, cv2, numpy as np, onnxruntime as ort, time
 clip, model = sys.argv[1:3]
@@ -63,13 +63,13 @@ print(frames, boxes, cpu)
 
 
 def run() -> list[dict[str, Any]]:
-    """Rows: CPU per frame of the agent, of the loop, and what the framework adds."""
+    """Return the rows: CPU per frame of the agent and of the loop, and the difference."""
     with tempfile.TemporaryDirectory() as name, BrokerProcess("nats", Path(name) / "broker") as broker:
         work = Path(name)
         clip, package = _clip(work)
         loop: list[float] = []
         agent: dict[str, list[float]] = {"never": [], "each": []}
-        for _ in range(3):  # alternate, and take the best of each: the machine is shared
+        for _ in range(3):  # alternate and take the best of each, because the machine is shared
             loop.append(_loop(clip, package / "model.onnx"))
             for events, costs in agent.items():
                 costs.append(_agent(work, clip, package, broker.url, events))
@@ -95,7 +95,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def _clip(work: Path) -> tuple[Path, Path]:
-    """The recorded clip and FastestDet where EDGEBED_FIELD_DATA has them, else the scene and its detector."""
+    """Return the recorded clip and FastestDet of EDGEBED_FIELD_DATA, else the scene and its detector."""
     data = os.environ.get("EDGEBED_FIELD_DATA")
     if data:
         return Path(data).resolve() / "videos/vtest.avi", _fastestdet(work, Path(data).resolve())
@@ -170,9 +170,9 @@ def _agent(work: Path, clip: Path, package: Path, url: str, events: str) -> floa
 
 
 def _mark(state: Path, pid: int) -> tuple[int, float]:
-    """Frames inferred and CPU seconds used at the moment when status.json is written next.
+    """Return the inferred frames and the used CPU seconds when status.json is written next.
 
-    Nobody acknowledges here, so that a backlog waits, and with it the status is written each second.
+    No collector acknowledges, so a backlog waits, and the agent writes its status every second.
     """
     path = state / "state/status.json"
     before = path.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""What a run of a model package costs beside onnxruntime called by hand, in CPU time of one thread."""
+"""Measure a run of a model package beside onnxruntime called by hand, in CPU time of one thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROUNDS = 12
 
 
 def run() -> list[dict[str, Any]]:
-    """Rows: a frame and a window, ours beside a hand-written loop; and what freeing constants is worth."""
+    """Return the rows: a frame and a window beside a hand-written loop; the effect of freed constants."""
     data = os.environ.get("EDGEBED_FIELD_DATA")
     with tempfile.TemporaryDirectory() as name:
         recorded = Path(data).resolve() if data else None
@@ -88,7 +88,7 @@ def _window(package: Path) -> list[dict[str, Any]]:
 
 
 def _freed(model: Path) -> dict[str, Any]:
-    """A model whose every weight is listed as an input, freed and as it came."""
+    """Measure a model that lists every weight as an input, with freed constants and unchanged."""
     from agent.inference.onnx_scan import drop_initializer_inputs, scan
 
     body = model.read_bytes()
@@ -105,7 +105,7 @@ def _row(what: str, ours: float, peer: float, unit: str) -> dict[str, Any]:
 
 
 def _best(*calls: Callable[[], object], runs: int) -> list[float]:
-    """Seconds of one call of each: rounds take turns and the best round counts, for the machine is shared."""
+    """Return the seconds per call of each; rounds alternate and the best one counts."""
     found = [float("inf")] * len(calls)
     for _ in range(_ROUNDS):
         for at, call in enumerate(calls):
@@ -141,7 +141,7 @@ def _boxes_by_hand(grid: NDArray[np.float32], least: float) -> object:
 
 
 def _a_picture() -> NDArray[np.uint8]:
-    """A busy moment: the first picture of the recorded clip, else of the scene."""
+    """Return a picture with many objects: the first of the recorded clip, else of the scene."""
     import cv2
 
     data = os.environ.get("EDGEBED_FIELD_DATA")

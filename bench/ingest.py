@@ -1,4 +1,4 @@
-"""Durable samples per second of the collector beside mosquitto_sub merely reading the same messages."""
+"""Measure the durable samples per second of the collector beside mosquitto_sub, which only reads."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from wire.messages import Batch, Scalar
 from wire.topics import Address
 
 FIELDS = 6
-PLANS = {1: 12_000, 10: 8_000, 100: 4_000}  # samples a message -> messages
-NODES = 40  # each stays below what the collector takes of one node in a second
+PLANS = {1: 12_000, 10: 8_000, 100: 4_000}  # samples per message -> messages
+NODES = 40  # each stays below the collector's limit for one node
 
 
 def run() -> list[dict[str, Any]]:
-    """A row per batch size: both drain the same number of waiting messages from the same mosquitto."""
+    """Return a row per batch size: both drain the same number of messages from the same mosquitto."""
     if shutil.which("mosquitto_sub") is None:
         raise Unreachable("mosquitto_sub is not installed: apt-get install mosquitto-clients")
     rows = []
     for samples, messages in PLANS.items():
         ours, peer = [], []
-        for _ in range(2):  # alternate, and take the best of each: the machine is shared
+        for _ in range(2):  # alternate and take the best of each, because the machine is shared
             with tempfile.TemporaryDirectory() as name, _Reading(Path(name)) as broker:
                 peer.append(_mosquitto_sub(broker, samples, messages))
                 ours.append(_collector(Path(name), broker, samples, messages))
@@ -54,7 +54,7 @@ def run() -> list[dict[str, Any]]:
 
 
 class _Reading(BrokerProcess):
-    """mosquitto without its own persistence: neither side is to pay for it."""
+    """mosquitto without persistence, whose cost would count for both sides."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("mosquitto", folder / "broker")
@@ -105,7 +105,7 @@ def _collector(folder: Path, broker: BrokerProcess, samples: int, messages: int)
 
 
 def _publish(broker: BrokerProcess, samples: int, messages: int) -> None:
-    """Leave `messages` waiting at the broker for the sessions that are away."""
+    """Publish `messages` messages, which wait at the broker for absent sessions."""
     dice = random.Random(1)
     run_id = f"{dice.getrandbits(32):08x}{time.monotonic_ns() % 2**32:08x}"
     client = mqtt.Client(CallbackAPIVersion.VERSION2)

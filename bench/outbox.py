@@ -1,4 +1,4 @@
-"""The outbox beside SQLite and a bare append: durable records a second, and a million waiting."""
+"""Compare the outbox with SQLite and a bare append: durable records per second; a million waiting."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def run(pending: int = PENDING, seconds: float = SECONDS) -> list[dict[str, Any]]:
-    """Rows of `what, ours, peer, ratio, unit, limit`; every rate is of records that are on disk."""
+    """Return the rows of this part; every rate counts records that are on disk."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("EDGEBED_BENCH_DIR")) as name:
         folder = Path(name)
         rows = _rates(folder, seconds)
@@ -47,7 +47,7 @@ def _rates(folder: Path, seconds: float) -> list[dict[str, Any]]:
     sqlite = _sqlite(folder / "sqlite", seconds)
     bare = (
         bare + _bare(folder / "bare", seconds / 2)
-    ) / 2  # before and after: shared disks change their mind
+    ) / 2  # before and after: the speed of shared disks changes
     merged = _merged(folder / "merged", seconds)
     sqlite_merged = _sqlite_merged(folder / "sqlite-merged", seconds)
     each = f"{_SIZE} B records in groups of {GROUP}, each group waits for the disk, live drain"
@@ -60,7 +60,7 @@ def _rates(folder: Path, seconds: float) -> list[dict[str, Any]]:
 
 
 def _million(folder: Path, count: int) -> list[dict[str, Any]]:
-    """Opening with `count` pending, beside the same records in SQLite."""
+    """Measure the opening with `count` pending records, beside the same records in SQLite."""
     settings = OutboxSettings(max_mb=1_000)
     outbox = Outbox.open(folder, settings, Clock())
     for number in range(count):
@@ -104,7 +104,7 @@ def _columns() -> dict[str, list[Any]]:
 
 
 def _outbox(folder: Path, seconds: float) -> float:
-    """One thread appends and commits groups, another takes and acknowledges what is committed."""
+    """Append and commit groups in one thread; read and acknowledge committed records in another."""
     outbox = Outbox.open(folder, OutboxSettings(max_mb=64), Clock())
 
     def group() -> int:
@@ -120,7 +120,7 @@ def _outbox(folder: Path, seconds: float) -> float:
 
 
 def _merged(folder: Path, seconds: float) -> float:
-    """As the agent does: the event loop appends in groups, a thread commits whatever has come together."""
+    """Append in groups on the event loop; a thread commits what has been appended, as in the agent."""
     outbox = Outbox.open(folder, OutboxSettings(max_mb=64), Clock())
     done = threading.Event()
 
@@ -133,7 +133,7 @@ def _merged(folder: Path, seconds: float) -> float:
     def group() -> int:
         for _ in range(GROUP):
             outbox.append(_message())
-        while outbox.head - outbox.stats().head > _AHEAD:  # what a bounded pipeline does: it waits
+        while outbox.head - outbox.stats().head > _AHEAD:  # wait, as a bounded pipeline does
             time.sleep(0.0005)
         return GROUP
 
@@ -163,7 +163,7 @@ def _draining(outbox: Outbox) -> Iterator[None]:
                 while records := outbox.take(_DRAIN, 1 << 21):
                     outbox.ack(Ranges((record.seq, record.seq) for record in records))
                 time.sleep(0.005)
-        except BaseException as error:  # noqa: BLE001 - told below, in the thread that measures
+        except BaseException as error:  # noqa: BLE001 - raised below, in the measuring thread
             failed.append(error)
 
     thread = threading.Thread(target=drain)
@@ -178,7 +178,7 @@ def _draining(outbox: Outbox) -> Iterator[None]:
 
 
 def _sqlite(folder: Path, seconds: float) -> float:
-    """The same with SQLite in its durable mode: one transaction per group."""
+    """Do the same with SQLite in its durable mode, one transaction per group."""
     with _sqlite_draining(folder) as db:
 
         def group() -> int:
@@ -189,7 +189,7 @@ def _sqlite(folder: Path, seconds: float) -> float:
 
 
 def _sqlite_merged(folder: Path, seconds: float) -> float:
-    """And as the agent would: a thread commits whatever has come together, in one transaction."""
+    """Do the same with SQLite as in the agent: a thread commits what was appended in one transaction."""
     waiting: deque[Message] = deque()
     stored, done = 0, threading.Event()
 
@@ -268,7 +268,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _bare(path: Path, seconds: float) -> float:
-    """What the disk gives: append the bytes of a group to a pre-written file, fdatasync, nothing else."""
+    """Measure the disk: append the bytes of a group to a pre-written file, fdatasync, nothing else."""
     data = bytes(_SIZE * GROUP)
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     try:

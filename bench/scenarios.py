@@ -1,4 +1,4 @@
-"""Accelerated time: simulated seconds a wall second for each testbed, and the same payload at x1 and x50."""
+"""Measure the simulated seconds per real second of each testbed; compare the data at x1 and x50."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from edgebed.scenario.run import run as play
 
 TESTBEDS = ("robot", "mobility", "healthcare", "smart-city")
 FAST = 50.0
-COMPARED_S = 10  # played at x1 too
+COMPARED_S = 10  # the part that is played at x1 too
 
 
 def run() -> list[dict[str, Any]]:
-    """Two rows a testbed: how fast it goes when asked for x50, and which streams are equal at x1 and x50."""
+    """Return two rows per testbed: its speed at x50 at most, and the streams equal at x1 and x50."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="edgebed-scenarios-") as name:
         for testbed in TESTBEDS:

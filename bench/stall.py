@@ -1,7 +1,7 @@
-"""A link that swallows every byte for 40 s at 50 messages a second: our agent beside ThingsBoard's gateway.
+"""Compare agent and ThingsBoard's gateway over a link that drops every byte for 40 s, at 50 messages/s.
 
-Both read the same device topic of one broker and send to another, each through a `FaultProxy` of its own; the
-same harm is done to both at the same moment. Nothing of the peer is changed but where it reads and sends.
+Both read the same device topic of one broker and send to another, each through its own `FaultProxy`. Both
+links fail at the same moment. Only the addresses are changed in the peer.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from wire.clock import Clock
 PEER = "thingsboard-gateway==3.8.5"
 RATE_HZ = 50
 STALL_S = 40.0
-DRAIN_S = 60.0  # to send what was kept; both are idle long before
+DRAIN_S = 60.0  # time to send what was kept; both are idle long before
 TOPIC = "device/counter"
-# what the platform answers where nothing is limited: its own default of messages in flight
+# the platform's answer without limits: its default number of messages in flight
 _LIMITS = {"maxPayloadSize": 65536, "maxInflightMessages": 100, "rateLimits": {}, "gatewayRateLimits": {}}
 
 
 def run() -> list[dict[str, Any]]:
-    """One row for the stall, one for a graceful stop at 1,000 messages a second."""
+    """Return one row for the stall, one for a graceful stop at 1,000 messages a second."""
     try:
         peer = _peer()
     except subprocess.CalledProcessError:
@@ -47,7 +47,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def _peer() -> Path:
-    """The peer's own virtual environment, made once."""
+    """Return the peer's program in a virtual environment of its own, made once."""
     folder = Path(__file__).parent.parent / "test-output" / "peer"
     program = folder / "bin" / "thingsboard-gateway"
     if not program.exists():
@@ -104,11 +104,11 @@ async def _measure(folder: Path, peer: Path) -> list[dict[str, Any]]:
 async def _graceful(
     installation: Installation, theirs: _Sink, source: _Source, gateway: Child
 ) -> dict[str, Any]:
-    """Both are asked to stop in the middle of 1,000 records a second, started again, and given time."""
+    """Stop both in order during 1,000 records a second, start them again, count what is lost."""
     first = source.sent
     sending = asyncio.create_task(source.send(1000, 5000), name="sending")
     await asyncio.sleep(3)
-    ended = source.sent  # what was sent before had a second to be taken
+    ended = source.sent  # records sent before this had a second to be taken
     await asyncio.sleep(1)
     await asyncio.gather(
         asyncio.to_thread(installation.agents["box"].stop), asyncio.to_thread(gateway.stop, 30.0)
@@ -171,7 +171,7 @@ def _config(folder: Path, device: BrokerProcess) -> Path:
 
 
 def _gateway(folder: Path, program: Path, device_port: int, link_port: int) -> Child:
-    """The peer as its documentation sets it up for a store that survives: SQLite, QoS 1, no rate limit."""
+    """Start the peer as its documentation recommends for a durable store: SQLite, QoS 1, no rate limit."""
     folder.mkdir()
     main = {
         "thingsboard": {
@@ -199,7 +199,7 @@ def _gateway(folder: Path, program: Path, device_port: int, link_port: int) -> C
     }
     (folder / "data").mkdir()
     (folder / "logs").mkdir()
-    # with the device's time: records that it stamps in the same millisecond itself replace each other
+    # with the device's time: records that it stamps itself in the same millisecond replace each other
     kind = {"type": "integer", "key": "n", "value": "${n}", "tsField": "${ts}"}
     connector = {
         "broker": {
@@ -258,7 +258,7 @@ class _Client:
 
 
 class _Source(_Client):
-    """The device: numbered messages at an even pace."""
+    """The device: it sends numbered messages at an even rate."""
 
     def __init__(self, broker: BrokerProcess) -> None:
         super().__init__(broker, "source")
@@ -275,7 +275,7 @@ class _Source(_Client):
 
 
 class _Sink(_Client):
-    """Where the peer sends to, in the platform's place: every number that arrives at the broker."""
+    """Receives from the peer in place of the platform, and collects every number that arrives."""
 
     def __init__(self, broker: BrokerProcess) -> None:
         super().__init__(broker, "sink")
@@ -288,7 +288,9 @@ class _Sink(_Client):
         return self
 
     def _take(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        if message.topic.startswith("v1/devices/me/rpc/request/"):  # without its limits it sends nothing
+        if message.topic.startswith(
+            "v1/devices/me/rpc/request/"
+        ):  # the peer waits for its limits before it sends
             answer = message.topic.replace("request", "response")
             client.publish(answer, json.dumps(_LIMITS), qos=1)
             return

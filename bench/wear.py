@@ -1,4 +1,4 @@
-"""Wear: what the device is told to write per record, for the outbox, a bare append and SQLite, in one run."""
+"""Measure wear: bytes written to the device per record, for the outbox, a bare append and SQLite."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from wire.messages import Batch
 from wire.ranges import Ranges
 
 GROUP = 10
-RECORDS = 30_000  # so that the outbox goes through more than two of its files
+RECORDS = 30_000  # the outbox fills more than two of its files with them
 SECONDS = 4.0
 PACE = 2_000  # records/s where latency is measured: a busy node, not a full disk
 WANTED = 750  # bytes per record
 _SIZE = 250  # bytes of a body
 _FILE = 4_194_304
-_DRAIN_EVERY = 50  # groups between two looks of whoever sends
+_DRAIN_EVERY = 50  # groups between two reads of the sender
 _AHEAD = 2_000  # records that may wait for the disk
 _encode = msgspec.json.Encoder().encode
 
 
 class Wear(NamedTuple):
-    """What one record cost the device."""
+    """What one record costs the device."""
 
     bytes: float
     flushes: float
 
 
 def run(records: int = RECORDS, seconds: float = SECONDS) -> list[dict[str, Any]]:
-    """Rows of `what, ours, peer, ratio, unit, limit`; one row that says why where nothing can be mounted."""
+    """Return the rows of this part; one row with the reason where nothing can be mounted."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("EDGEBED_BENCH_DIR")) as name:
         place = Path(name)
         volume = Volume(place / "image", place / "mounted", megabytes=512)
@@ -80,11 +80,11 @@ def _wear(volume: Volume, records: int) -> list[dict[str, Any]]:
 
 
 def _cost(volume: Volume, records: int, start: Callable[[Path], Any], warm: int = 1_000) -> Wear:
-    """Write `records` in groups, each of which waits for the disk; what is written later counts as well."""
+    """Write `records` in groups that wait for the disk; bytes that are written later count too."""
     folder = volume.folder / "run"
     folder.mkdir(exist_ok=True)
     with start(folder) as group:
-        for _ in range(warm // GROUP):  # what has to be made once: files, tables
+        for _ in range(warm // GROUP):  # one-time work: files, tables
             group()
         _sync(folder)
         before = volume.written()
@@ -207,10 +207,10 @@ def _bare_times(folder: Path, seconds: float) -> list[float]:
 
 
 def _group_commit(folder: Path, seconds: float, pace: int) -> tuple[float, list[float]]:
-    """Records a second and how long each took from `append` to disk; a thread commits what came together."""
+    """Return records per second and the time of each from `append` to disk, with group commit."""
     outbox = Outbox.open(folder, OutboxSettings(), Clock())
     outbox.append(_message())
-    outbox.commit()  # makes its first files
+    outbox.commit()  # creates its first files
     waiting: deque[tuple[int, float]] = deque()
     times: list[float] = []
     done = threading.Event()
