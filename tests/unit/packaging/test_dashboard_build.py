@@ -1,4 +1,4 @@
-"""The dashboard's modules: pinned, checked by hash, rewritten for a page without an import map."""
+"""The dashboard's modules are pinned, checked by hash, and rewritten for a page without an import map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    """hatch_build.py, which is no module of a package."""
+    """Import hatch_build.py, which is not part of a package."""
     spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
     assert spec is not None
     assert spec.loader is not None
@@ -33,7 +33,7 @@ def script() -> Any:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what the build script looks at, modules included."""
+    """Copy the files that the build script reads, with the modules."""
     shutil.copytree(DASHBOARD, tmp_path / "collector" / "web" / "dashboard")
     shutil.copy(ROOT / "hatch_build.py", tmp_path)
     return tmp_path
