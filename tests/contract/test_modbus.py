@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ from simulators.devices.modbus.device import ModbusCobot, ParticulateSensor
 from simulators.devices.modbus.server import LineKind
 from simulators.faults import FaultProxy
 from simulators.plants.cobot import SIGNALS
+from tests import polling
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 from wire.simulation_clock import SimulationClock
@@ -42,14 +43,6 @@ PACE = 100.0  # the same, at most, on a clock that waits for everybody
 def options(url: str, map_file: Path = SENSOR, **more: Any) -> ModbusOptions:
     quick: dict[str, Any] = {"timeout_s": 1.0, "retries": 1}
     return ModbusOptions(url=url, map=map_file, **(quick | more))
-
-
-async def until_true(happened: Callable[[], bool]) -> None:
-    for _ in range(1_000):
-        if happened():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never happened")
 
 
 class TestModbusTcp(AdapterContract):
@@ -291,7 +284,7 @@ async def test_a_busy_device_is_asked_again_and_a_stuck_one_has_stalled() -> Non
             await read(adapter, 2)
             device.inject("refuse@0x6")
             reading = asyncio.create_task(read(adapter, 2))
-            await until_true(lambda: "exception_6" in adapter.counters)
+            await polling.until(lambda: "exception_6" in adapter.counters)
             device.repair()
             assert len(await reading) == 2
             device.inject("refuse@0x4")

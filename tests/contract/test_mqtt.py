@@ -33,6 +33,7 @@ from edgebed.broker import BrokerProcess, free_port
 from simulators.devices.mqtt.device import KerbSensors
 from simulators.devices.mqtt.publisher import Publisher, broker_of
 from simulators.faults import FaultProxy
+from tests.polling import until
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 
@@ -439,9 +440,3 @@ async def test_whatever_answers_is_one_error_soon(answer: bytes) -> None:
 async def opened_and_read(adapter: Mqtt) -> None:
     async with adapter:
         await read(adapter, 1)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not true():  # noqa: ASYNC110 - counters tell nobody
-            await asyncio.sleep(0.01)

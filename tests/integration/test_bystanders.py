@@ -1,4 +1,4 @@
-"""One bad peer stalls nobody else, and what the store cannot take waits in the outboxes, not in RAM."""
+"""One bad peer does not stall others; what the store cannot take waits in the outboxes, not in RAM."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from wire.messages import Batch
 from wire.task_cancellation import end
 
 FLOOD = 2_000
-HARM_S = 2.5  # long enough to fill every buffer that a bad peer could fill
+FAULT_S = 2.5  # long enough to fill every buffer that a bad peer could fill
 BASE = "tb1/acme/trial/hall"
 
 
 class Centre(Child):
-    """A collector process, asked over HTTP."""
+    """A collector process and its HTTP API."""
 
     def __init__(self, folder: Path, broker: BrokerProcess) -> None:
         self.port = free_port()
@@ -63,7 +63,7 @@ class Centre(Child):
 
 
 class Site:
-    """Three boxes that send ten messages a second each, and what is measured of them."""
+    """Three boxes that send ten messages a second each, and their measurements."""
 
     def __init__(self, centre: Centre, broker: BrokerProcess, boxes: list[Any]) -> None:
         self.centre, self.broker, self.boxes = centre, broker, boxes
@@ -77,9 +77,9 @@ class Site:
             await asyncio.sleep(0.1)
 
     async def goes_on(self) -> None:
-        """While harm is done, what every box takes is acknowledged, and the collector does not grow."""
+        """Check during the fault: every box's messages are acknowledged, and the collector does not grow."""
         rss_mb = self.centre.rss_mb
-        for wait_s in (HARM_S, 0.0):  # and then once more what was taken meanwhile
+        for wait_s in (FAULT_S, 0.0):  # once more, for messages taken meanwhile
             await asyncio.sleep(wait_s)
             heads = [box.outbox.head for box in self.boxes]
             async with asyncio.timeout(60):
@@ -88,11 +88,11 @@ class Site:
         assert self.centre.rss_mb - rss_mb < 25
 
     def _acknowledged(self, heads: list[int]) -> bool:
-        """Whether all up to these numbers is."""
+        """Return whether all messages up to these numbers are acknowledged."""
         return all(box.outbox.stats().acked >= head for box, head in zip(self.boxes, heads, strict=True))
 
     async def grow(self, before: dict[str, int], count: int) -> None:
-        """Until so many more messages of each box are stored."""
+        """Wait until this many more messages of each box are stored."""
         async with asyncio.timeout(60):
             while True:
                 now = await self.centre.stored()
@@ -101,13 +101,13 @@ class Site:
                 await asyncio.sleep(0.1)
 
     async def on_disk(self) -> None:
-        """Until what was taken is: a slow disk would have the outbox drop what fills its memory."""
+        """Wait until taken messages are on disk: on a slow disk the outbox drops what fills its memory."""
         async with asyncio.timeout(60):
             while any(box.outbox.stats().head < box.outbox.head for box in self.boxes):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     async def drained(self) -> None:
-        """Until nothing waits."""
+        """Wait until the outboxes are empty."""
         self.paused = True
         async with asyncio.timeout(90):
             while any(box.depth for box in self.boxes):  # noqa: ASYNC110 - there is no event for it
@@ -127,7 +127,7 @@ async def site(tmp_path: Path, broker: BrokerProcess, start_box: Any) -> AsyncIt
             await end({feeding})
 
 
-async def test_one_bad_peer_stalls_nobody(site: Site) -> None:
+async def test_one_bad_peer_does_not_stall_others(site: Site) -> None:
     with a_viewer_that_does_not_read(site.centre.port), a_subscriber_that_does_not_read(site.broker.port):
         await site.goes_on()
         with flooding(site.broker.port, good):
@@ -140,16 +140,16 @@ async def test_one_bad_peer_stalls_nobody(site: Site) -> None:
     assert (await site.centre.ask("health"))["quarantined"] > 100
     log = site.centre.log.read_text()
     assert "Traceback" not in log
-    assert log.count("was quarantined") < 10, "told, but not each of them"
+    assert log.count("was quarantined") < 10, "logged, but not for each message"
 
 
 async def test_what_the_store_cannot_take_waits_in_the_outboxes(site: Site) -> None:
-    """Its file is locked behind one broker, its disk is full behind the other."""
+    """The store's file is locked with one broker, and its disk is full with the other."""
     rss_mb = site.centre.rss_mb
     with locked(site.centre.day) if site.broker.kind == "nats" else full(site.centre):
         await until_blocked(site.centre)
         held = await site.centre.stored()
-        for box in site.boxes:  # far more than the collector may keep
+        for box in site.boxes:  # far more than the collector may hold in memory
             for _ in range(14):
                 box.take(50, size=20_000)
                 await site.on_disk()
@@ -167,13 +167,13 @@ async def test_what_the_store_cannot_take_waits_in_the_outboxes(site: Site) -> N
 
 async def until_blocked(centre: Centre) -> None:
     async with asyncio.timeout(60):
-        while (await centre.ask("health"))["store"]["state"] != "blocked":  # noqa: ASYNC110 - it is asked
+        while (await centre.ask("health"))["store"]["state"] != "blocked":  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.1)
 
 
 @contextmanager
 def locked(day: Path) -> Iterator[None]:
-    """Somebody holds the day file, as a backup program does that does not know SQLite."""
+    """Lock the day file, as a backup program does that does not know SQLite."""
     with contextlib.closing(sqlite3.connect(day, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
@@ -182,7 +182,7 @@ def locked(day: Path) -> Iterator[None]:
 
 @contextmanager
 def full(centre: Centre) -> Iterator[None]:
-    """No file of the collector may grow."""
+    """Stop the collector's files from growing."""
     largest = max(path.stat().st_size for path in centre.store.iterdir())
     before = resource.prlimit(centre.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(centre.pid, resource.RLIMIT_FSIZE, (largest + 4096, before[1]))
@@ -194,7 +194,7 @@ def full(centre: Centre) -> Iterator[None]:
 
 @contextmanager
 def a_viewer_that_does_not_read(port: int) -> Iterator[None]:
-    """It asked for everything of a node and takes nothing."""
+    """Request all data of a node and read nothing."""
     with socket.create_connection(("127.0.0.1", port)) as viewer:
         viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         viewer.sendall(b"GET /api/v1/stream?node=acme/trial/hall/n1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -203,7 +203,7 @@ def a_viewer_that_does_not_read(port: int) -> Iterator[None]:
 
 @contextmanager
 def a_subscriber_that_does_not_read(port: int) -> Iterator[None]:
-    """It subscribed to everything and takes nothing."""
+    """Subscribe to all topics and read nothing."""
     with connected(port, "slow") as subscriber:
         subscriber.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         topic = b"tb1/#"
@@ -213,9 +213,9 @@ def a_subscriber_that_does_not_read(port: int) -> Iterator[None]:
 
 @contextmanager
 def flooding(port: int, body: Any) -> Iterator[None]:
-    """A node that publishes `FLOOD` messages as fast as the broker takes them, PUBACKs or no, and goes on.
+    """Publish `FLOOD` messages as fast as the broker takes them, also without PUBACKs, then continue slowly.
 
-    No faster then than the slowest machine can quarantine: what is sent is stored in its order.
+    The later rate is one that a slow machine can quarantine: messages are stored in the order they are sent.
     """
     done, flooded = threading.Event(), list[int]()
 
@@ -259,7 +259,7 @@ def rubbish(number: int) -> bytes:
 
 @contextmanager
 def connected(port: int, name: str) -> Iterator[socket.socket]:
-    """An MQTT 3.1.1 connection by hand."""
+    """Open an MQTT 3.1.1 connection with a hand-written CONNECT."""
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(packet(0x10, text(b"MQTT") + b"\x04\x02\x00\x3c" + text(name.encode())))
         assert client.recv(4)[:2] == b"\x20\x02"

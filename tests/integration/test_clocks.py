@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from edgebed.broker import BrokerProcess
 from edgebed.drill.clock import SteppedClock, step
 from edgebed.drill.device import FIELD, STREAM, NumberedDevice
 from simulators.faults import FaultProxy
+from tests.polling import until
 from wire.broker import Broker
 from wire.clock import Clock
 
@@ -35,12 +36,6 @@ def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
     """One kind will do: no broker looks at times."""
     with BrokerProcess("nats", tmp_path / "broker") as running:
         yield running
-
-
-async def until(what: Callable[[], object], why: str) -> None:
-    async with asyncio.timeout(60):
-        while not what():  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.05)
 
 
 class Site:

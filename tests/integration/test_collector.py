@@ -28,6 +28,7 @@ from collector.store.reader import StoreReader
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
+from tests.polling import until, wait_until
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import compress, decode, encode
@@ -108,14 +109,7 @@ class Sender:
 
     def wait(self, deadline_s: float = 60.0) -> None:
         """Until everything sent is acknowledged."""
-        until(lambda: self.acked.count() >= self.taken, deadline_s, "acknowledgements")
-
-
-def until(condition: Callable[[], Any], deadline_s: float = 60.0, what: str = "") -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
-        time.sleep(0.02)
+        wait_until(lambda: self.acked.count() >= self.taken, "acknowledgements", deadline_s)
 
 
 @pytest.fixture
@@ -180,7 +174,7 @@ def test_acknowledged_means_stored(tmp_path: Path, broker: BrokerProcess, child:
     acks: list[Ack] = []
     with Sender(broker.port) as sender:
         sender.on_ack = check
-        until(lambda: is_online(child), what="the collector connects")
+        wait_until(lambda: is_online(child), "the collector connects")
         for _ in range(10):
             sender.send(30)
             time.sleep(0.05)
@@ -209,7 +203,7 @@ def test_kill_9_in_mid_stream_loses_and_doubles_nothing(
     dice = random.Random(7)
     child.start()
     with Sender(broker.port) as sender:
-        until(lambda: is_online(child), what="the collector connects")
+        wait_until(lambda: is_online(child), "the collector connects")
         for round_ in range(5):
             target = sender.acked.count() + 20
             while sender.acked.count() < target:
@@ -228,7 +222,7 @@ def test_kill_9_in_mid_stream_loses_and_doubles_nothing(
                 sender.send(50)
                 child.start()
         sender.wait()
-        until(lambda: is_online(child), what="the collector is back")
+        wait_until(lambda: is_online(child), "the collector is back")
         (entry,) = ask(child, "ledger")["entries"]
     assert (entry["taken"], entry["stored"], entry["missing"]) == (sender.taken, sender.taken, [])
     assert child.stop() == 0
@@ -238,14 +232,14 @@ def test_kill_9_in_mid_stream_loses_and_doubles_nothing(
 def test_duplicates_are_dropped_counted_and_acknowledged_again(broker: BrokerProcess, child: Child) -> None:
     child.start()
     with Sender(broker.port) as sender:
-        until(lambda: is_online(child), what="the collector connects")
+        wait_until(lambda: is_online(child), "the collector connects")
         sender.send(20)
         sender.wait()
         again = Ranges()
         sender.on_ack = lambda ack: again.update(ack.ok)
         sender.taken = 0
         sender.send(20)
-        until(lambda: again.count() == 20, what="the duplicates are acknowledged too")
+        wait_until(lambda: again.count() == 20, "the duplicates are acknowledged too")
         (entry,) = ask(child, "ledger")["entries"]
     assert (entry["stored"], entry["duplicates"], entry["rows_stored"]) == (20, 20, 200)
 
@@ -254,7 +248,7 @@ def test_garbage_is_quarantined_and_stops_nobody(tmp_path: Path, broker: BrokerP
     dice = random.Random(3)
     child.start()
     with Sender(broker.port) as sender:
-        until(lambda: is_online(child), what="the collector connects")
+        wait_until(lambda: is_online(child), "the collector connects")
         base = f"{NODE.base}/"
         tails = [
             "data/arm/joints", "event/arm/alarm", "data/arm", "data/arm/joints/more", "data/ARM/joints",
@@ -271,7 +265,7 @@ def test_garbage_is_quarantined_and_stops_nobody(tmp_path: Path, broker: BrokerP
             if number % 10 == 0:
                 sender.send(1)
         sender.wait()
-        until(lambda: ask(child, "quarantine")["total"] >= 150, what="the garbage is quarantined")
+        wait_until(lambda: ask(child, "quarantine")["total"] >= 150, "the garbage is quarantined")
         sender.send(10)
         sender.wait()
         items = ask(child, "quarantine?limit=500")["items"]
@@ -291,16 +285,16 @@ def test_a_full_disk_holds_everything_back_and_loses_nothing(
 ) -> None:
     child.start()
     with Sender(broker.port) as sender:
-        until(lambda: is_online(child), what="the collector connects")
+        wait_until(lambda: is_online(child), "the collector connects")
         sender.send(20)
         sender.wait()
         largest = max(path.stat().st_size for path in (tmp_path / "store").iterdir())
         limit = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (largest + 4096, limit[1]))
         sender.send(300)
-        until(lambda: ask(child, "health")["store"]["state"] == "blocked", what="the store is blocked")
+        wait_until(lambda: ask(child, "health")["store"]["state"] == "blocked", "the store is blocked")
         held = len({seq for _, _, seqs, _ in read_all(tmp_path) for seq in seqs})
-        until(lambda: sender.acked.count() == held, what="what was stored before is acknowledged")
+        wait_until(lambda: sender.acked.count() == held, "what was stored before is acknowledged")
         health = ask(child, "health")
         assert health["state"] == "degraded"
         assert "000001-" in health["store"]["trouble"] or "full" in health["store"]["trouble"]
@@ -328,7 +322,7 @@ def read_all(tmp_path: Path) -> list[tuple[str, str, list[int], int]]:
 def test_a_restart_brings_back_ledger_and_fleet(broker: BrokerProcess, child: Child) -> None:
     child.start()
     with Sender(broker.port) as sender:
-        until(lambda: is_online(child), what="the collector connects")
+        wait_until(lambda: is_online(child), "the collector connects")
         publish = sender.client.publish
         publish(NODE.topic("status"), encode(Status(state="online", ts=T0, boot="deadbeef", sess=4)), 1, True)
         birth = Birth(ts=T0, boot="deadbeef", sess=4, ep=EP, agent=AgentInfo(ver="0.1.0"))
@@ -339,13 +333,13 @@ def test_a_restart_brings_back_ledger_and_fleet(broker: BrokerProcess, child: Ch
         publish(NODE.topic("live", "_", "agent"), encode(beat), 0)
         sender.send(5)
         sender.wait()
-        until(lambda: ask(child, "ledger")["totals"]["stored"] == 6, what="the gap event is stored")
+        wait_until(lambda: ask(child, "ledger")["totals"]["stored"] == 6, "the gap event is stored")
         before = ask(child, "ledger")["entries"]
         child.stop()
         publish(NODE.topic("status"), b"", 1, True)  # the broker forgets, the store does not
         publish(NODE.topic("live", "_", "agent"), b"", 0, True)
         child.start()
-        until(lambda: is_online(child), what="the collector connects again")
+        wait_until(lambda: is_online(child), "the collector connects again")
         after = ask(child, "ledger")["entries"]
         (node,) = ask(child, "fleet")["nodes"]
     assert after == before
@@ -357,11 +351,11 @@ def test_what_an_absent_collector_missed_waits_for_it(
     tmp_path: Path, broker: BrokerProcess, child: Child
 ) -> None:
     child.start()
-    until(lambda: is_online(child), what="the collector connects")
+    wait_until(lambda: is_online(child), "the collector connects")
     child.kill()
     with Sender(broker.port) as sender:
         sender.send(100)
-        until(lambda: not sender.client._out_messages, what="the broker has them")
+        wait_until(lambda: not sender.client._out_messages, "the broker has them")
         child.start()
         sender.wait()
     child.stop()
@@ -411,14 +405,14 @@ async def test_a_connection_that_fell_silent_is_made_anew(
 ) -> None:
     with hurried(monkeypatch):
         async with FaultProxy(broker.port) as proxy, collecting(tmp_path, proxy.port) as collector:
-            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            await until(lambda: collector.link.state.state == "online")
             await asyncio.sleep(PATIENCE_S + 1)
             assert collector.link.state.rebuilt == 0, "the own probe is sign of life enough"
             proxy.black_hole(True)
-            await asyncio.to_thread(until, lambda: collector.link.state.rebuilt >= 1)
+            await until(lambda: collector.link.state.rebuilt >= 1)
             proxy.black_hole(False)
             proxy.cut()
-            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            await until(lambda: collector.link.state.state == "online")
             with Sender(broker.port) as sender:
                 sender.send(20)
                 await asyncio.to_thread(sender.wait)
@@ -439,16 +433,16 @@ async def test_a_subscription_that_died_alone_is_made_anew(
     monkeypatch.setattr(link_module, "Connection", noted)
     with hurried(monkeypatch):
         async with collecting(tmp_path, broker.port) as collector:
-            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            await until(lambda: collector.link.state.state == "online")
             *_, receiving = (one for one in made if one._link is collector.link)
             receiving.client.unsubscribe(f"{connection.NODE}/{tail}")
             with Sender(broker.port) as sender:
                 sender.send(20)
                 status = Status(state="online", ts=T0, boot="deadbeef", sess=4)
                 sender.client.publish(NODE.topic("status"), encode(status), 1, True)
-                await asyncio.to_thread(until, lambda: collector.link.state.rebuilt >= 1)
+                await until(lambda: collector.link.state.rebuilt >= 1)
                 await asyncio.to_thread(sender.wait)
-                await asyncio.to_thread(until, lambda: collector.fleet.views(str(NODE))[0].state == "online")
+                await until(lambda: collector.fleet.views(str(NODE))[0].state == "online")
     expect_exactly(tmp_path / "store", 20)
 
 
@@ -473,8 +467,8 @@ async def test_a_broker_that_gives_no_second_connection(tmp_path: Path) -> None:
         async with collecting(tmp_path, broker.port, "collector-1") as collector:
             acks = collector.link.acks
             assert acks is not None
-            await asyncio.to_thread(until, lambda: acks.link.state.state == "stopped", what="it gives in")
-            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            await until(lambda: acks.link.state.state == "stopped", "it gives in")
+            await until(lambda: collector.link.state.state == "online")
             connects = collector.link.state.connects
             sender = Sender(broker.port)
             sender.client.username_pw_set(NODE.client_id)
@@ -508,10 +502,10 @@ async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
                 commit(group)
 
             monkeypatch.setattr(collector.store, "commit", hesitating)
-            await asyncio.to_thread(until, lambda: collector.link.state.state == "online")
+            await until(lambda: collector.link.state.state == "online")
             with Sender(broker.port) as sender:
                 sender.send(400)
-                await asyncio.to_thread(until, lambda: collector.ingest.backlog >= 50)
+                await until(lambda: collector.ingest.backlog >= 50)
                 await asyncio.sleep(PATIENCE_S + 1)
                 assert collector.ingest.backlog <= 50 + 250
                 assert sender.acked.count() == 0
@@ -596,14 +590,14 @@ async def test_a_status_that_was_missed_while_subscribing_is_asked_for_again(
     """By the first repetition, or by the second, when the first was as deaf as the subscription."""
     monkeypatch.setattr(connection, "ASK_AGAIN_S", (0.3, 0.6))
     with Sender(broker.port) as sender:
-        await asyncio.to_thread(until, sender.client.is_connected)
+        await until(sender.client.is_connected)
         status = Status(state="online", ts=T0, boot="deadbeef", sess=4, agent="0.1.0")
         retained = sender.client.publish(NODE.topic("status"), encode(status), 1, True)
         await asyncio.to_thread(retained.wait_for_publish, 60)
         for deaf_for in (1, 2):
             folder = tmp_path / str(deaf_for)
             async with Deaf(broker.port, deaf_for) as line, collecting(folder, line.port) as made:
-                await asyncio.to_thread(until, lambda made=made: made.fleet.views(str(NODE)))
+                await until(lambda made=made: made.fleet.views(str(NODE)))
                 (view,) = made.fleet.views(str(NODE))
                 assert view.agent == "0.1.0"
                 assert line.subscribes > deaf_for, "until then nothing came through"

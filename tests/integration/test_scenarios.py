@@ -1,4 +1,4 @@
-"""Scenarios as CI plays them: the same seed gives the same payload at any pace, and what fails is told."""
+"""Scenarios as CI plays them: the same seed gives the same data at any pace; failures are reported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from edgebed.scenario import installation
 from edgebed.scenario.document import find
 from edgebed.scenario.report import Report
 from edgebed.scenario.run import run
+from tests.polling import wait_until
 from wire.errors import ConfigError
 from wire.simulation_clock import SimulationClock
 
@@ -29,7 +29,7 @@ START = "2026-03-02T09:00:00Z"
 
 
 def agents(**devices: dict[str, Any]) -> dict[str, Any]:
-    """The agents of the four testbeds that have these devices."""
+    """Return the agents of the four testbeds that have these devices."""
     found = {}
     for name, agent in yaml.safe_load(find("four-testbeds").read_text())["agents"].items():
         kept = {
@@ -56,13 +56,13 @@ async def played(path: Path, folder: Path, rate: float, seed: int | None = None)
 async def test_the_same_seed_gives_the_same_payload_at_any_pace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits = functools.partial(SimulationClock, patience_s=60.0)  # for everybody, however busy the machine is
+    waits = functools.partial(SimulationClock, patience_s=60.0)  # also on a busy machine
     monkeypatch.setattr(installation, "SimulationClock", waits)
     everything = agents(
         arm={}, arm_modbus={}, amr={}, vehicle={}, obd={}, gnss={}, monitor={}, strap={}, camera={}, air={},
         lorawan={"options": {"period_s": 2}},
     )  # fmt: skip
-    for lead_in_s in (3, 20):  # on a machine too busy for the first, T0 is later and the data are others
+    for lead_in_s in (3, 20):  # on a busy machine T0 may be later, and then the data differ
         checks = [{"lost": 0, "duplicates": 0}]
         path = written(tmp_path, agents=everything, lead_in_s=lead_in_s, **{"assert": checks})
         runs = [await played(path, tmp_path / f"{lead_in_s}-x{rate}", rate) for rate in (1, 40)]
@@ -108,12 +108,14 @@ async def test_links_agents_broker_collector_and_lines_fail_and_come_back(tmp_pa
     report = await played(path, tmp_path / "run", 10)
     assert report.exit_code == 0, list(report.text())
     rows = {name: len(stream.table) for name, stream in report.evidence.streams.items()}
-    assert rows["monitor/ecg"] == 40 * 250  # the outbox kept what the link did not take
-    assert rows["air/air"] < 40  # nobody reads a sensor while its agent is away
-    assert rows["arm-modbus/joints"] < 400  # nor through a cut cable
+    assert rows["monitor/ecg"] == 40 * 250  # the outbox kept what the link could not carry
+    assert rows["air/air"] < 40  # a sensor is not read while its agent is away
+    assert rows["arm-modbus/joints"] < 400  # or while its cable is cut
 
 
-async def test_a_part_that_cannot_be_played_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_agent_that_lacks_a_library_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load = simulators.load
 
     def lacking(kind: str) -> type[Any]:
@@ -152,11 +154,11 @@ def alone(config: str) -> dict[str, Any]:
                 "agents": agents(air={"options": {"line": "rtu"}}),
                 "timeline": [{"at_s": 1, "device": "air", "line": "cut"}],
             },
-            "no TCP connection",
+            "not a TCP connection",
         ),
     ],
 )
-async def test_what_cannot_be_built_is_a_mistake_of_the_file(
+async def test_a_scenario_that_cannot_be_built_is_a_config_error(
     tmp_path: Path, keys: dict[str, Any], said: str
 ) -> None:
     path = written(tmp_path, **{"agents": agents(air={}), **keys})
@@ -172,7 +174,7 @@ def edgebed(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=170)
 
 
-def test_each_failing_assertion_is_told(tmp_path: Path) -> None:
+def test_each_failing_assertion_is_reported(tmp_path: Path) -> None:
     checks = [
         {"stream": "arm/joints", "rows": "all"},  # the only one that holds
         {"stream": "arm/joints", "rows": 10_000},
@@ -196,15 +198,15 @@ def test_each_failing_assertion_is_told(tmp_path: Path) -> None:
     assert document["streams"]["arm/joints"]["rows"] == 150
     suite = ET.parse(junit).getroot()  # noqa: S314 - our own
     assert (suite.attrib["tests"], suite.attrib["failures"]) == ("9", "8")
-    told = [case.find("failure") for case in suite]
-    assert ["" if each is None else each.attrib["message"] for each in told][1] == (
+    failures = [case.find("failure") for case in suite]
+    assert ["" if each is None else each.attrib["message"] for each in failures][1] == (
         "expected >= 10,000 rows, found 150 rows"
     )
     assert "worst is j3_position" in report.read_text()
     assert "| failed |" in report.read_text()
 
 
-def test_it_exits_well_without_being_asked_to_judge_and_keeps_its_folder(tmp_path: Path) -> None:
+def test_without_assert_it_exits_with_0_and_keeps_its_folder(tmp_path: Path) -> None:
     checks = [{"stream": "air/air", "rows": 1_000}]
     path = written(tmp_path, agents=agents(air={}), **{"assert": checks})
     kept = tmp_path / "kept"
@@ -234,10 +236,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, processes_of: Callable[[Pat
     assert process.wait(60) == 130
     process.stderr.close()
     assert "Traceback" not in said
-    deadline = time.monotonic() + 30
-    while processes_of(kept) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not processes_of(kept)
+    wait_until(lambda: not processes_of(kept), "every process has ended")
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from agent.uplink import in_flight, mqtt_client, uplink
 from agent.uplink.uplink import NodeIdentity, Uplink
 from edgebed.broker import BrokerProcess
 from simulators.faults import FaultProxy
+from tests.polling import until
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode, decode_live, encode
@@ -40,13 +40,6 @@ from wire.topics import Address, parse
 ADDRESS = Address("acme", "junction", "street-1", "cam-01")
 DEADLINE_S = 60.0
 BOOT = "ab" * 8
-
-
-async def until(what: Callable[[], bool], why: str) -> None:
-    end_s = time.monotonic() + DEADLINE_S
-    while not what():
-        assert time.monotonic() < end_s, f"not in {DEADLINE_S:.0f} s: {why}"
-        await asyncio.sleep(0.02)
 
 
 class Listener:

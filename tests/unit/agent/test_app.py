@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from agent.outbox import Message, Outbox, OutboxSettings
 from agent.state_dir import is_running, locked
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import edgebed_command
+from tests.polling import until
 from wire import codec, topics
 from wire.clock import Clock
 from wire.errors import ConfigError, TryAgain
@@ -116,14 +116,6 @@ async def centre(broker: BrokerProcess) -> AsyncIterator[Centre]:
             yield made
         finally:
             await end([task])
-
-
-async def until(condition: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        await asyncio.sleep(0.02)
-    return found
 
 
 @contextlib.asynccontextmanager

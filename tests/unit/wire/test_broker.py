@@ -1,4 +1,4 @@
-"""The `broker:` section: what it means, what is wrong with it, and its secrets read from files."""
+"""The `broker:` section: its values, its mistakes, and secrets from files."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def test_wrong_certificate_files(tmp_path: Path) -> None:
         Broker(url="mqtts://b", cert_file=junk, key_file=junk).ssl_context()
 
 
-def test_a_key_with_a_passphrase_asks_nobody(tmp_path: Path) -> None:
-    """OpenSSL would ask the terminal, and a command would hang."""
+def test_a_key_with_a_passphrase_is_refused_without_a_prompt(tmp_path: Path) -> None:
+    """Without this check OpenSSL asks on the terminal, and the command hangs."""
     key, locked = ec.generate_private_key(ec.SECP256R1()), tmp_path / "locked.key"
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     locked.write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(b"geheim")))

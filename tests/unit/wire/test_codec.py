@@ -1,4 +1,4 @@
-"""The codec: what goes in comes out, and any bytes give a message or one WireError."""
+"""The codec: encoding and decoding give the same message; any bytes give a message or one WireError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML into structs: every mistake in one pass with its place, and ConfigError alone for any text."""
+"""YAML into structs: all mistakes in one pass with their places; any text gives at most a ConfigError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges against the plain set of integers they stand for."""
+"""Ranges behave like a plain set of integers."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""The simulation clock: exact, as fast as allowed, held by who is at work, and by nobody for ever."""
+"""The simulation clock: exact, as fast as allowed, held by working tasks, but not without end."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.polling import until
 from wire.clock import NS_PER_MS, NS_PER_S
 from wire.simulation_clock import SimulationClock
 
@@ -15,7 +16,7 @@ START = 1_800_000_000 * NS_PER_S
 
 
 class Wall:
-    """Real time as a test wants it."""
+    """Real time that a test sets."""
 
     def __init__(self) -> None:
         self.ns = 0
@@ -38,14 +39,8 @@ async def clock(wall: Wall) -> AsyncIterator[SimulationClock]:
         yield governed
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - a clock has no event for what it shows
-            await asyncio.sleep(0.001)
-
-
 async def idle() -> None:
-    """Long enough for the clock to look again several times."""
+    """Wait until the clock has checked its conditions several times."""
     for _ in range(30):
         await asyncio.sleep(0.001)
 
@@ -105,7 +100,7 @@ async def test_it_waits_for_who_is_at_work(clock: SimulationClock, wall: Wall) -
     assert clock.held_s["worker"] == pytest.approx(0.9)
     done.set()
     await task
-    # what was held up is not made up for, but for a moment's worth
+    # lost time is not made up for, except a small part
     await until(lambda: clock.monotonic_ns() == 3 * NS_PER_S)
     await idle()
     assert clock.monotonic_ns() == 3 * NS_PER_S
@@ -211,7 +206,7 @@ async def test_a_brake_holds_it_and_is_excused_in_the_end(clock: SimulationClock
     wall.pass_s(0.2)
     await until(lambda: clock.now_ns() > allowed)
     assert clock.excused == {"camera": 1}
-    allowed = clock.now_ns() + NS_PER_S  # it is back, and counts again
+    allowed = clock.now_ns() + NS_PER_S  # the brake is back and counts again
     wall.pass_s(0.5)
     await until(lambda: clock.now_ns() == allowed)
     await idle()
@@ -263,7 +258,7 @@ async def test_a_thread_waits_in_simulated_seconds(clock: SimulationClock, wall:
 async def test_what_was_sent_inside_the_process_arrives_before_time_moves_on(
     clock: SimulationClock, wall: Wall
 ) -> None:
-    """A stamp of receipt is the moment of sending: what makes runs of different pace the same."""
+    """The receive time equals the send time: therefore runs at different paces give the same data."""
     stamps: list[int] = []
 
     async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""A task that loses its cancellation once is ended all the same; one that never ends is given back."""
+"""A task that loses its cancellation once is still ended; one that never ends is returned."""
 
 from __future__ import annotations
 

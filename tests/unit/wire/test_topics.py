@@ -1,4 +1,4 @@
-"""The topic grammar: what is formatted parses back, and what is not of it is named."""
+"""The topic grammar: formatted topics parse back, and errors name the wrong part."""
 
 from __future__ import annotations
 

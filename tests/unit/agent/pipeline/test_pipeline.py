@@ -23,6 +23,7 @@ from agent.offline.once import _why_no_result
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, SlotConfig
+from tests.polling import until
 from wire.clock import Clock
 from wire.messages import Batch, ClockState, Event, Field, Live, Quality, Snapshot, Stream
 
@@ -120,13 +121,6 @@ class Bench:
 
     def column(self, stream: str, field: str) -> list[Any]:
         return [value for batch in self.batches(stream) for value in batch.f[field]]
-
-
-async def until(condition: Callable[[], Any], within_s: float = 30.0) -> None:
-    deadline = asyncio.get_running_loop().time() + within_s
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "it did not happen"
-        await asyncio.sleep(0.005)
 
 
 def row(index: int, a: float = 0.0, b: float = 0.0) -> Reading:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from collector.store.day_file import StoreBusy
 from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore
 from collector.web.event_stream import Hub
+from tests.polling import wait_until
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.messages import Ack, Batch
@@ -79,13 +79,6 @@ def site(folder: Path) -> Iterator[Site]:
     made.store.close()
 
 
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_message_that_breaks_the_code_itself_stands_alone(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,13 +93,13 @@ def test_a_message_that_breaks_the_code_itself_stands_alone(
     for seq in range(1, 101):
         site.send(seq, 666.0 if seq in (17, 60) else 1.0)
     site.start()
-    until(lambda: len(site.link.tokens) == 100)
+    wait_until(lambda: len(site.link.tokens) == 100)
     assert site.stored() == [seq for seq in range(1, 101) if seq not in (17, 60)]
     assert site.ingest.counters.quarantined == 2
     assert site.acked == [seq for seq in range(1, 101) if seq not in (17, 60)]
     for seq in (17, 60):
         site.send(seq, 666.0, recv=T0 + AGAIN_MS)
-    until(lambda: len(site.link.tokens) == 102)
+    wait_until(lambda: len(site.link.tokens) == 102)
     (entry,) = site.ledger.entries()
     assert (entry.stored, entry.gap_count, entry.missing_count) == (98, 2, 0)
     assert "a bug nobody foresaw" in entry.gaps[0][2]
@@ -128,11 +121,11 @@ def test_nothing_is_acknowledged_before_it_is_committed(site: Site, monkeypatch:
     site.start()
     for seq in (1, 2, 3):
         site.send(seq)
-    until(lambda: len(tries) > 5)
+    wait_until(lambda: len(tries) > 5)
     assert (site.link.tokens, site.link.acked, site.ingest.problem) == ([], [], "the disk is full")
     assert site.ledger.entries() == [], "the ledger does not claim what is not on disk either"
     allowed.set()
-    until(lambda: len(site.link.tokens) == 3)
+    wait_until(lambda: len(site.link.tokens) == 3)
     assert site.ingest.problem == ""
     assert site.stored() == [1, 2, 3]
 
@@ -146,7 +139,7 @@ def test_stopping_on_a_full_disk_ends_and_acknowledges_nothing(
     monkeypatch.setattr(site.store, "commit", full)
     site.start()
     site.send(1)
-    until(lambda: site.ingest.problem)
+    wait_until(lambda: site.ingest.problem)
     site.ingest.stop()
     assert site.link.tokens == []
     assert not site.ingest.is_alive
@@ -165,7 +158,7 @@ def test_heartbeats_are_stored_without_rows(site: Site, monkeypatch: pytest.Monk
     site.start()
     beat = {"ts": T0, "ep": EP, "head": 5, "depth": 5}
     site.ingest.receive(Incoming(f"tb1/{NODE}/live/_/agent", encode(beat), T0, False, None))
-    until(lambda: any(key.startswith("beat/") for key in site.store.load().states))
+    wait_until(lambda: any(key.startswith("beat/") for key in site.store.load().states))
     (mark,) = site.store.load().marks
     assert mark.claim is not None
     assert (mark.claim.head, mark.stored) == (5, [])
@@ -181,7 +174,7 @@ def test_the_queue_says_when_it_is_full(site: Site, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(inbox, "QUEUE_BYTES", 500)
     assert site.ingest.is_full()
     site.start()
-    until(lambda: not site.ingest.is_full())
+    wait_until(lambda: not site.ingest.is_full())
 
 
 def test_beyond_its_share_a_node_is_refused_and_others_go_on(
@@ -197,7 +190,7 @@ def test_beyond_its_share_a_node_is_refused_and_others_go_on(
     monkeypatch.setattr(site.store, "commit", waiting)
     site.start()
     site.send(99)
-    until(lambda: site.ingest.backlog == 0)  # the writer has it, and waits
+    wait_until(lambda: site.ingest.backlog == 0)  # the writer has it, and waits
     for seq in range(1, 101):
         site.send(seq)
     other = encode(Batch(ep=EP, seq=7, t0=T0, per=1, n=1, f={"x": [1.0]}))
@@ -208,13 +201,13 @@ def test_beyond_its_share_a_node_is_refused_and_others_go_on(
     assert len(site.link.tokens) == 130, "the broker is to go on; nobody was told that they are stored"
     assert site.link.acked == []
     allowed.set()
-    until(lambda: len(site.link.tokens) == 152)
+    wait_until(lambda: len(site.link.tokens) == 152)
     assert site.stored() == [*range(1, 8), 7, 8, 9, 10, 99]
     assert {entry.node: entry.stored for entry in site.ledger.entries()} == {
         NODE: 11, "acme/trial/hall/calm": 1,
     }  # fmt: skip
     site.send(11)
-    until(lambda: 11 in site.acked)
+    wait_until(lambda: 11 in site.acked)
     site.ingest.stop()
     assert sum("faster than can be stored" in line for line in caplog.messages) == 2
     assert sum("was quarantined" in line for line in caplog.messages) == 1, "strangers are one"
@@ -233,7 +226,7 @@ def test_a_quarantined_message_is_told_once_per_node_and_reason(
         receive("n1", b'{"ep":"00112233","seq":5,"t0":1,"dt":[0],"f":{"x":[%s]}}' % column, 10)
     receive("n2", b"{", 40)
     site.start()
-    until(lambda: site.ingest.counters.quarantined == 150)
+    wait_until(lambda: site.ingest.counters.quarantined == 150)
     site.ingest.stop()
     told = [line for line in caplog.messages if "was quarantined" in line]
     assert len(told) == 4
@@ -247,7 +240,7 @@ def test_what_is_no_message_of_ours_is_settled_too(site: Site) -> None:
     for mid, tail in enumerate(tails, 1):
         site.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", b"{}", T0, False, (1, mid)))
     site.ingest.receive(Incoming("elsewhere/altogether", b"{}", T0, False, (1, 99)))
-    until(lambda: len(site.link.tokens) == len(tails) + 1)
+    wait_until(lambda: len(site.link.tokens) == len(tails) + 1)
     assert site.ingest.counters.quarantined == 4, "commands and acks are simply not for us"
 
 
@@ -258,7 +251,7 @@ def test_a_pack_is_settled_once_and_when_all_of_it_is_committed(site: Site) -> N
         site.ingest.receive(Incoming(f"tb1/{NODE}/pack", body, T0, False, (1, mid)))
     assert site.ingest.backlog == 8
     site.start()
-    until(lambda: len(site.link.tokens) == 2)
+    wait_until(lambda: len(site.link.tokens) == 2)
     assert site.link.tokens == [(1, 1), (1, 2)]
     assert (site.stored(), site.acked) == (list(range(1, 8)), list(range(1, 8)))
     assert site.ingest.counters.quarantined == 1

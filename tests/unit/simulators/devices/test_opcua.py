@@ -13,6 +13,7 @@ from asyncua import Client, ua
 from simulators.devices.opcua import DI_URI, ROBOTICS_URI, VENDOR_URI, CobotCell
 from simulators.faults.fault import Fault
 from simulators.plants.cobot import RATE_HZ, Cobot
+from tests.polling import until
 from wire.clock import NS_PER_S, Clock
 from wire.errors import TryAgain
 
@@ -95,12 +96,6 @@ async def _positions(node: object) -> set[float]:
         found.add(await node.read_value())  # type: ignore[attr-defined]
         await asyncio.sleep(0.03)
     return found
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(60):
-        while not await condition():  # type: ignore[operator]
-            pass
 
 
 async def test_an_unknown_message_is_not_available_again(cell: CobotCell) -> None:

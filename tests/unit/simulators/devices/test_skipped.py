@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-
 import pytest
 
 from edgebed.broker import BrokerProcess
 from simulators.devices.ble import HeartStrap
 from simulators.devices.mqtt.device import KerbSensors
 from simulators.devices.serial import Hygrometer
+from tests.polling import until
 from wire.clock import NS_PER_S, Clock
 
 RATE = 20.0
@@ -22,12 +20,6 @@ class SleptClock(Clock):
 
     def now_ns(self) -> int:
         return super().now_ns() + self.slept_ns
-
-
-async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not done():  # noqa: ASYNC110 - counters have no event
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("kind", [Hygrometer, HeartStrap, KerbSensors])

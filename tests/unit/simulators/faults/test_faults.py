@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from simulators.faults import FaultProxy
+from tests.polling import until
 from wire.errors import Unreachable
 
 PATTERN = bytes(range(256)) * 64
@@ -51,12 +52,6 @@ async def connected(port: int) -> AsyncIterator[Line]:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-
-
-async def until(condition) -> None:  # type: ignore[no-untyped-def]  # a lambda in each test
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - the proxy tells nobody when a connection ends
-            await asyncio.sleep(0.005)
 
 
 async def test_without_settings_it_is_a_plain_proxy(echo: int) -> None:

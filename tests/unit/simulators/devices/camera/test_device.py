@@ -19,6 +19,7 @@ from simulators.devices.camera.device import CameraError, StreetCamera
 from simulators.devices.camera.rtp import CLOCK_HZ, JpegError, Packetizer
 from simulators.devices.camera.rtsp import MAX_VIEWERS, RtspServer
 from simulators.plants.scene import Scene
+from tests.polling import until
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import TryAgain
 
@@ -97,12 +98,6 @@ async def client(url: str, port: int) -> AsyncIterator[Client]:
 async def visiting(camera: StreetCamera | RtspServer) -> AsyncIterator[Client]:
     async with client(camera.url, camera.port) as one:
         yield one
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(0.005)
 
 
 async def output(*command: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import can
@@ -18,6 +17,7 @@ from simulators.devices.can.ecu import ANSWERS, FUNCTIONAL, PHYSICAL, Ecu
 from simulators.devices.can.slcan import BusFrame, Slcan
 from simulators.devices.can.vehicle_frames import frames
 from simulators.plants.vehicle import SIGNALS, Vehicle
+from tests.polling import until
 from wire.clock import NS_PER_S, Clock
 from wire.errors import TryAgain
 
@@ -255,13 +255,7 @@ async def test_a_client_that_takes_nothing_loses_frames_and_holds_nobody_back() 
         _, slow = await asyncio.open_connection("127.0.0.1", car.port)
         slow.transport.pause_reading()  # type: ignore[attr-defined]
         slow.write(b"S6\rO\r")
-        await _until(lambda: car.lost > 0)
+        await until(lambda: car.lost > 0)
         written = car.written
-        await _until(lambda: car.written > written + 20)
+        await until(lambda: car.written > written + 20)
         slow.transport.abort()
-
-
-async def _until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not done():  # noqa: ASYNC110 - counters have no event
-            await asyncio.sleep(0.01)
