@@ -1,4 +1,4 @@
-"""Where the shipped model packages and example configs are: in the checkout, or beside an installed wheel."""
+"""Find the shipped model packages and example configs: in the checkout, or beside an installed wheel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from wire.errors import EdgebedError
 
 
 def folder(kind: str) -> Path:
-    """The folder of shipped `models` or `configs`.
+    """Return the folder of shipped `models` or `configs`.
 
     Raises:
-        EdgebedError: the installation lacks them.
+        EdgebedError: the folder is missing from the installation.
     """
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "pyproject.toml").exists() and (checkout / kind).is_dir():

@@ -1,4 +1,4 @@
-"""A real MQTT broker on this machine: nats-server from its PyPI wheel, or mosquitto 2 if installed."""
+"""Start a real MQTT broker on this machine: nats-server from its PyPI wheel, or an installed mosquitto 2."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Kind = Literal["nats", "mosquitto"]
 KINDS: tuple[Kind, ...] = ("nats", "mosquitto")
 
 _KERNELS_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_FIRST_PORT = 12_000  # above those that are known for something
-_given = itertools.count(random.randrange(100_000))  # each process begins elsewhere
+_FIRST_PORT = 12_000  # above the well-known ports
+_given = itertools.count(random.randrange(100_000))  # each process starts at another port
 
 # ack_wait: how long nats-server waits before it sends an unacknowledged message again. The collector
-# acknowledges after a commit of 100 ms, a killed one comes back within seconds: 10 s is far from both.
-# sync_interval: a broker's word is no promise of ours; what a power cut takes from it, the nodes send again.
-# "always" syncs each message, acknowledgement and ack in one queue: behind a node that floods everybody
-# waited for seconds, at 500 messages a second (docs/decisions/0023).
+# acknowledges after a commit of 100 ms; a killed collector is back within seconds: 10 s is far from both.
+# sync_interval: edgebed does not rely on the broker's disk; nodes send again what a power cut deletes there.
+# "always" syncs each message, PUBACK and ack in one queue: behind a node that floods, all others waited
+# for seconds, at 500 messages a second (docs/decisions/0023).
 _NATS = """\
 server_name: edgebed
 host: "{host}"
@@ -40,9 +40,9 @@ jetstream {{ store_dir: "{folder}/jetstream", sync_interval: "1s" }}
 mqtt {{ host: "{host}", port: {port}, ack_wait: "10s", max_ack_pending: 4096 }}
 """
 
-# mosquitto's defaults keep 1,000 messages for an absent collector and drop what it had PUBACKed after that.
-# autosave_interval counts changes here: a whole save after each one holds it at 150 messages/s, every 25 cost
-# nothing that can be measured, and what a kill -9 takes with it the nodes send again.
+# By default mosquitto keeps 1,000 messages for an absent collector and drops later ones after a PUBACK.
+# autosave_interval counts changes here: a save after each change limits it to 150 messages/s, a save after 25
+# costs nothing measurable. Nodes send again what a kill -9 deletes.
 _MOSQUITTO = """\
 listener {port} {host}
 allow_anonymous true
@@ -61,11 +61,11 @@ log_type warning
 
 
 class BrokerProcess:
-    """One broker process with its data in `folder`; `kill` and `start` again keep port and data.
+    """One broker process with its data in `folder`; `kill` and a new `start` keep port and data.
 
     Raises on start:
         Unreachable: the program is not installed.
-        TryAgain: the port is in use, the disk is full, or the broker did not come up.
+        TryAgain: the port is in use, the disk is full, or the broker did not start.
         ConfigError: the folder cannot be written.
     """
 
@@ -78,11 +78,11 @@ class BrokerProcess:
 
     @property
     def url(self) -> str:
-        """What goes into `broker: {url: ...}` of an agent or collector."""
+        """The value of `broker: {url: ...}` for an agent or collector."""
         return f"mqtt://{self.host}:{self.port}"
 
     def command(self) -> list[str]:
-        """Write the broker's configuration into `folder` and return its command line."""
+        """Write the broker's configuration into `folder`; return its command line."""
         program = find(self.kind)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class BrokerProcess:
         return [program, "-c", str(path)]
 
     def start(self, deadline_s: float = 30.0) -> None:
-        """Start the process and wait until it takes connections."""
+        """Start the process and wait until it accepts connections."""
         require_free(self.host, self.port)
         self.child.command = self.command()
         self.child.start()
@@ -110,20 +110,20 @@ class BrokerProcess:
         while not is_listening(self.host, self.port):
             if not self.pid or time.monotonic() > until:
                 self.kill()
-                raise TryAgain(f"the {self.kind} broker did not come up; see {self.folder / 'broker.log'}")
+                raise TryAgain(f"the {self.kind} broker did not start; see {self.folder / 'broker.log'}")
             time.sleep(0.01)
 
     @property
     def pid(self) -> int:
-        """Process id, 0 while it does not run."""
+        """The process id; 0 while the broker does not run."""
         return self.child.pid
 
     def kill(self) -> None:
-        """SIGKILL: what a power cut does to the process."""
+        """Send SIGKILL, as a power cut ends the process."""
         self.child.kill()
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL after a while."""
+        """Send SIGTERM, and SIGKILL if the process does not end."""
         self.child.stop()
 
     def __enter__(self) -> Self:
@@ -137,15 +137,15 @@ class BrokerProcess:
 
 
 def become(broker: BrokerProcess) -> None:
-    """Print the URL and replace this process by the broker: signals reach it and nothing is orphaned."""
+    """Print the URL and replace this process by the broker: it gets all signals and has no orphans."""
     require_free(broker.host, broker.port)
     command = broker.command()
     print(broker.url, flush=True)  # noqa: T201 - a result: scripts read the address from the first line
-    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+    os.execv(command[0], command)  # noqa: S606 - without a shell on purpose
 
 
 def find(kind: Kind) -> str:
-    """Path of the broker's program.
+    """Return the path of the broker's program.
 
     Raises:
         Unreachable: it is not installed.
@@ -158,7 +158,7 @@ def find(kind: Kind) -> str:
     else:
         hint = "apt-get install mosquitto"
     name = "nats-server" if kind == "nats" else "mosquitto"
-    # Debian puts mosquitto into /usr/sbin, which is not on everyone's PATH
+    # Debian installs mosquitto in /usr/sbin, which is often not on a user's PATH
     found = shutil.which(name, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
     if found is None:
         raise Unreachable(f"{name} is not installed: {hint}")
@@ -166,12 +166,12 @@ def find(kind: Kind) -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nothing listens on now, and that the kernel gives to nobody else meanwhile.
+    """Return a TCP port that nothing listens on and that the kernel does not assign to other programs.
 
-    It is none of those that connections and port 0 take: a broker that is killed finds its port free again.
+    It is outside the kernel's range for connections and port 0: a killed broker finds its port free again.
 
     Raises:
-        ConfigError: `host` is no address of this machine.
+        ConfigError: `host` is not an address of this machine.
     """
     for port in _own_ports():
         with socket.socket() as probe:
@@ -181,14 +181,14 @@ def free_port(host: str = "127.0.0.1") -> int:
             except OSError as error:
                 if error.errno in (errno.EADDRINUSE, errno.EACCES) and port:
                     continue
-                raise ConfigError(f"{host} cannot be listened on: {error.strerror or error}") from error
+                raise ConfigError(f"cannot listen on {host}: {error.strerror or error}") from error
             found: int = probe.getsockname()[1]
             return found
     raise AssertionError("the last one is 0, which is always free")
 
 
 def _own_ports() -> Iterator[int]:
-    """Ports below the kernel's own range, none twice in a process, then 0."""
+    """Yield ports below the kernel's range, each once in a process, then 0."""
     try:
         end = int(_KERNELS_PORTS.read_text().split()[0])
     except (OSError, ValueError, IndexError):  # not Linux
@@ -200,17 +200,17 @@ def _own_ports() -> Iterator[int]:
 
 
 def require_free(host: str, port: int) -> None:
-    """Refuse a port that something listens on.
+    """Check that nothing listens on a port.
 
     Raises:
         TryAgain: it is in use.
     """
     if is_listening(host, port):
-        raise TryAgain(f"port {port} on {host} is in use: stop what listens there or use --port")
+        raise TryAgain(f"port {port} on {host} is in use: stop the program that listens there, or use --port")
 
 
 def is_listening(host: str, port: int) -> bool:
-    """Whether something takes TCP connections there."""
+    """Whether a program accepts TCP connections there."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((host, port)) == 0

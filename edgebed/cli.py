@@ -10,25 +10,25 @@ import click
 from edgebed import __version__
 from wire.errors import EdgebedError
 
-# subcommand -> its line in --help; the module is imported only when it runs, so --help stays quick
+# subcommand -> its line in --help; a module is imported only when its command runs: --help stays fast
 COMMANDS = {
-    "agent": "The daemon beside a device: run, once, check, status.",
+    "agent": "Run, check and query the daemon beside a device.",
     "broker": "Run a real MQTT broker with its data on disk.",
-    "collector": "The centre: store, prove and show what agents send.",
-    "demo": "The whole story in a minute, without hardware.",
-    "drill": "Faults on purpose, and the proof that nothing was lost by them.",
-    "init": "A ready config of one of the testbeds, to make your own.",
-    "key": "A new secret key for the pseudonyms of patients.",
-    "ledger": "What was taken, stored, declared lost, missing.",
-    "model": "Check a model package as the agent's gate would.",
-    "record": "Record what devices say into a file.",
-    "replay": "A recorded session through the models again; the regression gate.",
-    "sim": "Simulated devices that speak the real protocols.",
+    "collector": "Run the collector: it stores, proves and shows what agents send.",
+    "demo": "Show a whole installation in a minute, without hardware.",
+    "drill": "Cause faults and prove that nothing was lost.",
+    "init": "Write the ready config of a testbed, to change into your own.",
+    "key": "Make a secret key for the pseudonyms of patients.",
+    "ledger": "Show how many messages are taken, stored, declared lost or missing.",
+    "model": "Check a model package as the agent's gate does, or draft a manifest.",
+    "record": "Record the readings of devices in a file.",
+    "replay": "Run a recording through the models again; the regression gate.",
+    "sim": "Run simulated devices that speak the real protocols.",
 }
 
 
 class LazyGroup(click.Group):
-    """Imports `edgebed.commands.<name>` when `<name>` runs, and turns edgebed's errors into exit codes."""
+    """Imports `edgebed.commands.<name>` only when `<name>` runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -65,7 +65,7 @@ def command() -> None:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line; errors of edgebed become exit codes."""
     try:
         command(standalone_mode=False)
     except click.exceptions.Exit as end:

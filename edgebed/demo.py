@@ -1,4 +1,4 @@
-"""The demo: four testbeds, a cut link, a killed agent, and an account of every message at the end."""
+"""The demo: four testbeds, a cut link, a killed agent, and a count of every message at the end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from edgebed.broker import Kind
 from edgebed.installation import AgentSetup, Installation
 from wire.errors import EdgebedError
 
-# each with something to see: faults begin so many seconds after a simulator's start
+# KIND@START-END: the times of a fault are seconds after the simulator's start
 COBOT = AgentSetup("cobot-01", "robot.yaml", "arm", "opcua", options=("--fault", "friction:3@25-90x1.5"))
 CAR = AgentSetup(
     *("car-01", "mobility.yaml", "vehicle", "can"),
-    options=("--fault", "brake@10-3600"),  # and every 20 s
+    options=("--fault", "brake@10-3600"),  # repeats every 20 s
     further={"gnss": ["nmea"]},
 )
 BED = AgentSetup(
@@ -30,12 +30,12 @@ CAMERA = AgentSetup(
     further={"air": ["modbus", "--fault", "plume@40-400"]},
 )
 TESTBEDS = [COBOT, CAR, BED, CAMERA]
-CHART = ("joints", "j1_position")  # the signal whose gap is seen to fill
+CHART = ("joints", "j1_position")  # the signal whose gap must fill
 
 
 @dataclass
 class Act:
-    """One act of the story: what must hold, and the figures it was judged by."""
+    """The result of one act: whether it passed, and the figures that decided it."""
 
     name: str
     ok: bool = False
@@ -46,7 +46,7 @@ class Act:
 
 @dataclass
 class Outcome:
-    """What the demo ends with; `ok` only when every act held."""
+    """The result of the demo; `ok` only when every act passed."""
 
     ok: bool
     taken: int
@@ -56,7 +56,7 @@ class Outcome:
     acts: list[Act]
 
     def line(self) -> str:
-        """The closing line."""
+        """Return the closing line."""
         relation = "=" if self.taken == self.stored else "!="
         return (
             f"taken {self.taken:,} {relation} stored {self.stored:,}, {self.lost} lost, "
@@ -64,12 +64,15 @@ class Outcome:
         )
 
     def document(self) -> dict[str, Any]:
-        """The outcome as `--json` prints it."""
+        """Return the outcome as `--json` prints it."""
         return asdict(self)
 
 
 class Demo:
-    """Plays the acts on a stand; `say` gets each line of the story, `count` a line that replaces itself."""
+    """Plays the acts on an installation.
+
+    `say` prints a line; `count` prints a line that replaces the counting line before it.
+    """
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class Demo:
         self._cut_at_ms = 0
 
     async def play(self) -> Outcome:
-        """All acts in order; a failed act is told and ends the play, the account is still drawn up."""
+        """Play the acts in order; a failed act ends the play, and the messages are counted in any case."""
         story: list[tuple[str, Callable[[Act], Awaitable[None]]]] = [
             ("devices turn green", self._green),
             ("a camera picture with boxes from a real ONNX run", self._boxes),
@@ -137,7 +140,7 @@ class Demo:
         await self.installation.until("every device and every model turns green", all_ok, 120)
         for testbed, describe in ((COBOT, _robot), (CAR, _car), (BED, _bed), (CAMERA, _street)):
             line = await self.installation.until(
-                f"newest values of {testbed.name}", partial(self._described, testbed, describe)
+                f"newest values of {testbed.name}", partial(self._newest, testbed, describe)
             )
             self.say(f"   {testbed.name:9} {line}")
         self.say(
@@ -145,7 +148,7 @@ class Demo:
             f"The page: {self.installation.url}"
         )
 
-    async def _described(self, testbed: AgentSetup, describe: Callable[[Any], str]) -> str:
+    async def _newest(self, testbed: AgentSetup, describe: Callable[[Any], str]) -> str:
         return describe(
             (await self.installation.api(f"/api/v1/nodes/{self.installation.node(testbed.name)}"))["live"]
         )
@@ -175,9 +178,9 @@ class Demo:
 
     async def _alarms(self, act: Act) -> None:
         expected = [
-            (BED, "AF", "atrial fibrillation in ten seconds of ECG, sure to {score:.0%}"),
-            (CAR, "brake", "hard braking, sure to {score:.0%}"),
-            (COBOT, "j3", "joint 3 runs stiff: anomaly {score:.2f}, the alarm is at 1"),
+            (BED, "AF", "atrial fibrillation in ten seconds of ECG, confidence {score:.0%}"),
+            (CAR, "brake", "hard braking, confidence {score:.0%}"),
+            (COBOT, "j3", "joint 3 moves stiffly: anomaly {score:.2f}, the alarm limit is 1"),
         ]
         for testbed, top, sentence in expected:
             event = await self.installation.until(
@@ -204,8 +207,8 @@ class Demo:
             self.count(f"   waiting on disk: {waiting} messages")
         act.figures.update(before=before, after=depths, cut_s=round(time.monotonic() - began, 1))
         if not all(depths[testbed] > before[testbed] for testbed in depths):
-            act.why = f"an outbox did not count up: {before} -> {depths}"
-        self.say(f"   cut for {act.figures['cut_s']} s so far; on disk wait {waiting} messages")
+            act.why = f"an outbox did not grow: {before} -> {depths}"
+        self.say(f"   cut for {act.figures['cut_s']} s; waiting on disk: {waiting} messages")
 
     async def _kill_agent(self, act: Act) -> None:
         agent, pid = self.installation.agents[COBOT.name], self.installation.agents[COBOT.name].pid
@@ -228,14 +231,14 @@ class Demo:
     async def _drain(self, act: Act) -> None:
         for link in self.installation.links.values():
             link.refuse(False)
-        mended_ms = await self._now_ms()
+        repaired_ms = await self._now_ms()
         began = time.monotonic()
 
         async def drained() -> bool:
             states = [self.installation.agent_status(testbed) for testbed in self.installation.setups]
             waiting = sum(state["depth"] for state in states)
-            self.count(f"   {waiting} messages still to come")
-            filled = await self._late(self._cut_at_ms, mended_ms)
+            self.count(f"   {waiting} messages are left")
+            filled = await self._late(self._cut_at_ms, repaired_ms)
             act.figures["late_points"] = filled
             return bool(all(state["connected"] for state in states) and waiting <= 5 and filled)
 
@@ -246,7 +249,7 @@ class Demo:
         )
 
     async def _account(self) -> Outcome:
-        """Stop the agents cleanly, so that what they took is final, and compare with what is stored."""
+        """Stop the agents, so that their counts are final, and compare them with the store."""
         for agent in self.installation.agents.values():
             await asyncio.to_thread(agent.stop)
         act = Act("every message is accounted for")
@@ -280,7 +283,7 @@ class Demo:
         )
 
     async def resume(self) -> None:
-        """Start the agents again, so that the page goes on living."""
+        """Start the agents again, so that the page shows live data."""
         for agent in self.installation.agents.values():
             agent.start()
 

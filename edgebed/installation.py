@@ -1,4 +1,4 @@
-"""A whole installation on loopback, each part a process that can be killed: for demo, drills and tests."""
+"""A whole installation on loopback, each part a process of its own: for demo, drills and tests."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
 from wire.errors import EdgebedError, TryAgain, unwritable
 
-ADDRESS_KEYS = ("url", "channel", "hci")  # where a device is: of all, of a CAN bus, of a Bluetooth controller
+ADDRESS_KEYS = ("url", "channel", "hci")  # the option with a device's address; channel: CAN, hci: Bluetooth
 
 
 @dataclass
 class AgentSetup:
-    """One agent with its devices: which config, and which simulators stand for which of its devices.
+    """One agent: its config, and the simulators of its devices.
 
-    Devices of the config that are not named here take no part, nor do the models on them.
+    Devices of the config that are not named here are left out, with their models.
     """
 
     name: str  # node id
     config: str | Path  # file in configs/, or any path
     device: str  # device id in that file
-    simulator: str = ""  # kind for `edgebed sim run`; none for a device that is a file
+    simulator: str = ""  # kind for `edgebed sim run`; empty when the device is a file
     options: tuple[str, ...] = ()  # of the simulator
     further: Mapping[str, Sequence[str]] = field(default_factory=dict)  # more devices -> simulator, options
     arguments: tuple[str, ...] = ()  # of `edgebed agent run`
@@ -42,9 +42,9 @@ class AgentSetup:
 
 
 class Installation:
-    """Broker, collector, and per site a simulator, a faulty link and an agent. Use as `async with`.
+    """Broker, collector, and for each setup simulators, a faulty link and an agent. Use as `async with`.
 
-    Each agent reaches the broker through `links[site]`, a `FaultProxy`; collector and dashboard do not.
+    Each agent reaches the broker through `links[name]`, a `FaultProxy`; the collector connects directly.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Installation:
         self.broker = BrokerProcess(broker, folder / "broker")
         self.http_port = http_port or free_port()
         self.seed = seed
-        self.headers: dict[str, str] = {}  # of every request to the collector
+        self.headers: dict[str, str] = {}  # sent with every request to the collector
         self.links: dict[str, FaultProxy] = {}
         self.agents: dict[str, Child] = {}
         self.simulators: dict[str, Child] = {}
@@ -76,7 +76,7 @@ class Installation:
     async def __aenter__(self) -> Self:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "collector.log").touch()  # the first file of many
+            (self.folder / "collector.log").touch()  # fails now if the folder is not writable
         except OSError as error:
             raise unwritable(f"folder {self.folder}", error) from error
         try:
@@ -97,7 +97,7 @@ class Installation:
             link = FaultProxy(self.broker.port, seed=self.seed)
             self.links[setup.name] = await self._stack.enter_async_context(link)
             await self._start_agent(setup)
-        await asyncio.to_thread(self.collector.first_line)  # its page can be opened, or why it cannot
+        await asyncio.to_thread(self.collector.first_line)  # raises where the page cannot be served
 
     def _start_collector(self) -> None:
         document = {
@@ -150,7 +150,7 @@ class Installation:
         child.start()
 
     async def _point(self, devices: dict[str, Any], setup: AgentSetup) -> None:
-        """Have the devices read the site's simulators."""
+        """Write the addresses of the simulators into the options of the devices."""
         for name, device in devices.items():
             url = await asyncio.to_thread(self.simulators[f"{setup.name}-{name}"].first_line)
             where = next(key for key in ADDRESS_KEYS if key in device["options"])
@@ -160,7 +160,7 @@ class Installation:
                     device["options"][key] = str(assets("configs") / device["options"][key])
 
     def _broker_of(self, setup: AgentSetup) -> dict[str, Any]:
-        """The `broker:` section of a site's agent: the way there leads through its link."""
+        """Return the `broker:` section of an agent's config: its connection goes through its link."""
         return {"url": f"mqtt://127.0.0.1:{self.links[setup.name].port}"}
 
     def _write(self, name: str, document: Mapping[str, Any]) -> str:
@@ -168,14 +168,14 @@ class Installation:
         path.write_text(yaml.safe_dump(dict(document), sort_keys=False))
         return str(path)
 
-    def node(self, setup: str) -> str:
-        """`tenant/pilot/site/node` of a site's agent."""
-        node: str = yaml.safe_load((self.folder / f"{setup}.yaml").read_text())["node"]
+    def node(self, name: str) -> str:
+        """Return an agent's address, `tenant/pilot/site/node`."""
+        node: str = yaml.safe_load((self.folder / f"{name}.yaml").read_text())["node"]
         return node
 
-    def agent_status(self, setup: str) -> dict[str, Any]:
-        """What the agent wrote about itself last: the only word of it while its link is cut."""
-        path = self.folder / f"state-{setup}" / "status.json"
+    def agent_status(self, name: str) -> dict[str, Any]:
+        """Return an agent's last status file, which exists also while its link is cut."""
+        path = self.folder / f"state-{name}" / "status.json"
         try:
             status: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError):  # not written yet
@@ -186,13 +186,13 @@ class Installation:
         """GET a JSON route of the collector.
 
         Raises:
-            TryAgain: the collector does not answer now.
+            TryAgain: the collector does not answer.
         """
         return json.loads(await asyncio.to_thread(self._get, path))
 
     def _get(self, path: str) -> bytes:
         try:
-            asked = urllib.request.Request(f"{self.url}{path}", headers=self.headers)  # noqa: S310 - own or named
+            asked = urllib.request.Request(f"{self.url}{path}", headers=self.headers)  # noqa: S310 - the scheme is http or https
             with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - the same
                 body: bytes = answer.read()
                 return body
@@ -200,7 +200,7 @@ class Installation:
             raise TryAgain(f"{path} got no answer from the collector: {error}") from error
 
     async def until(self, what: str, condition: Callable[[], Any], deadline_s: float = 60.0) -> Any:
-        """Wait until the (async) `condition` gives something true, and return it.
+        """Wait until `condition`, which may be async, returns something true; return that.
 
         Raises:
             EdgebedError: it did not within `deadline_s`.
@@ -211,7 +211,7 @@ class Installation:
             try:
                 found = condition()
                 found = await found if asyncio.iscoroutine(found) else found
-            except (TryAgain, KeyError, IndexError, TypeError):  # not there yet
+            except (TryAgain, KeyError, IndexError, TypeError):  # the data are not there yet
                 found = None
             if found:
                 return found
@@ -226,7 +226,7 @@ class Installation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for children in (self.agents, self.simulators):  # each kind at once, in the order data flow ends
+        for children in (self.agents, self.simulators):  # the readers of data end before the sources
             for child in children.values():
                 child.ask_to_stop()
             for child in children.values():

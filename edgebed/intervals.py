@@ -1,4 +1,4 @@
-"""How sure a measured figure is: 95 % intervals for the cards of models."""
+"""95 % confidence intervals for the figures on model cards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DRAWS = 4000
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Of a share of `n` independent cases (Wilson, 1927): also where all or none of a few were right."""
+    """Return the interval of a share of `n` independent cases (Wilson, 1927); valid for small `n` too."""
     share, z2 = hits / n, _Z**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
@@ -21,9 +21,10 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def bootstrap(sums: ArrayLike, counts: ArrayLike, digits: int) -> list[float]:
-    """Of `sum(sums) / sum(counts)` over groups (cars, patients, ...) that are drawn anew with repetition.
+    """Return the interval of `sum(sums) / sum(counts)`, resampling whole groups (cars, patients, ...).
 
-    Cases of one group are alike, so an interval over single cases would be too narrow. Rounded to `digits`.
+    Cases of one group are similar, so resampling single cases gives a too narrow interval. Rounded to
+    `digits`.
     """
     over, under = np.asarray(sums, float), np.asarray(counts, float)
     drawn = np.random.default_rng(0).integers(0, len(over), (_DRAWS, len(over)))

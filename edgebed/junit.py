@@ -1,4 +1,4 @@
-"""JUnit XML, as every CI reads it."""
+"""Write JUnit XML, which every CI reads."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from wire.errors import unwritable
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing that was looked at: fine unless `failed` or `skipped` says why not."""
+    """One test case: it passed unless `failed` or `skipped` gives the reason."""
 
     group: str
     name: str
     seconds: float = 0.0
     failed: str = ""
     skipped: str = ""
-    said: str = ""  # what was found, where it is fine
+    output: str = ""  # what was found, in a case that passed
 
 
 def text(suite: str, cases: Sequence[Case]) -> str:
-    """A report of one suite."""
+    """Return the report of one suite."""
     root = ET.Element(
         "testsuite",
         name=_plain(suite),
@@ -36,17 +36,17 @@ def text(suite: str, cases: Sequence[Case]) -> str:
         found = ET.SubElement(
             root, "testcase", classname=_plain(case.group), name=_plain(case.name), time=f"{case.seconds:.3f}"
         )
-        fine = case.said if not case.failed + case.skipped else ""
-        for word, words in (("failure", case.failed), ("skipped", case.skipped), ("system-out", fine)):
-            if words:
-                ET.SubElement(found, word, message=_plain(words).partition("\n")[0]).text = _plain(words)
+        output = case.output if not case.failed + case.skipped else ""
+        for tag, content in (("failure", case.failed), ("skipped", case.skipped), ("system-out", output)):
+            if content:
+                ET.SubElement(found, tag, message=_plain(content).partition("\n")[0]).text = _plain(content)
     ET.indent(root)
     made: str = ET.tostring(root, encoding="utf-8", xml_declaration=True).decode()
     return made + "\n"
 
 
 def write(path: Path, suite: str, cases: Sequence[Case]) -> None:
-    """Write a report of one suite.
+    """Write the report of one suite.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -58,5 +58,5 @@ def write(path: Path, suite: str, cases: Sequence[Case]) -> None:
 
 
 def _plain(text: str) -> str:
-    """XML 1.0 has no control characters, and reasons come from outside."""
+    """Replace control characters, which XML 1.0 does not allow: reasons may come from other machines."""
     return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)

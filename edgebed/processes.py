@@ -1,4 +1,4 @@
-"""Child processes that can be killed, restarted and asked what they printed; none outlives its owner."""
+"""Child processes that can be killed and restarted; each ends with its owner."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Self
 from wire.errors import TryAgain
 
 _PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may take a lock
+_LIBC = ctypes.CDLL(None)  # loaded now: code between fork and exec must not take a lock
 
 
 class Child:
-    """One process of a stand; `kill` and `start` again as often as wanted.
+    """One child process; it can be killed and started again any number of times.
 
-    Results go to `log` with the suffix `.out`, everything else to `log`, both appended over restarts. The
-    kernel ends the process when the thread that started it dies: start it from one that lives as long.
+    stdout goes to `log` with the suffix `.out`, stderr to `log`; restarts append to both. The kernel ends the
+    process when the thread that started it ends: start it from a thread that lives as long.
     """
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
@@ -37,11 +37,11 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Process id, 0 while it does not run."""
+        """The process id; 0 while it does not run."""
         return self.process.pid if self.process is not None and self.process.poll() is None else 0
 
     def start(self) -> None:
-        """Start the process; it is not waited for."""
+        """Start the process without waiting for it."""
         with self.log.open("ab") as log, self.out.open("ab") as out:
             self._printed_before = out.tell()
             self.process = subprocess.Popen(
@@ -53,20 +53,20 @@ class Child:
             )
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut would."""
+        """Send SIGKILL, as a power cut ends the process."""
         self.end(signal.SIGKILL)
 
     def stop(self, deadline_s: float = 30.0) -> int:
-        """SIGTERM, SIGKILL after `deadline_s`; returns the exit status."""
+        """Send SIGTERM, and SIGKILL after `deadline_s`; return the exit status."""
         return self.end(signal.SIGTERM, deadline_s)
 
     def ask_to_stop(self) -> None:
-        """SIGTERM without waiting: `stop` waits. For ending several at once."""
+        """Send SIGTERM without waiting, to end several processes at once; `stop` waits."""
         if self.pid:
             os.kill(self.pid, signal.SIGTERM)
 
     def end(self, how: signal.Signals, deadline_s: float = 30.0) -> int:
-        """Send one signal and wait for the end; returns the exit status, 0 when it did not run."""
+        """Send one signal and wait for the end; return the exit status, 0 when it did not run."""
         if self.process is None:
             return 0
         process, self.process = self.process, None
@@ -80,10 +80,10 @@ class Child:
         return process.returncode
 
     def first_line(self, deadline_s: float = 60.0) -> str:
-        """The first line of results the process printed since its last start.
+        """Return the first line that the process printed on stdout since its last start.
 
         Raises:
-            TryAgain: it ended or stayed silent; the text holds what it said.
+            TryAgain: it ended or printed nothing; the text holds the end of its log.
         """
         until = time.monotonic() + deadline_s
         while True:
@@ -91,11 +91,11 @@ class Child:
             if b"\n" in printed:
                 return printed.split(b"\n", 1)[0].decode(errors="replace")
             if self.process is None or self.process.poll() is not None or time.monotonic() > until:
-                raise TryAgain(f"{self.name} did not start: {self.tail() or 'it said nothing'}")
+                raise TryAgain(f"{self.name} did not start: {self.tail() or 'its log is empty'}")
             time.sleep(0.02)
 
     def tail(self, lines: int = 5) -> str:
-        """The last lines of the log, for an error message."""
+        """Return the last lines of the log, for an error message."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.strip().splitlines()[-lines:])
 
@@ -110,12 +110,12 @@ class Child:
 
 
 def edgebed_command(*arguments: str) -> list[str]:
-    """The command line of `edgebed ARGUMENTS` in this very environment."""
+    """Return the command line of `edgebed ARGUMENTS` in this environment."""
     script = Path(sysconfig.get_path("scripts")) / "edgebed"
     return [sys.executable, str(script), *arguments]
 
 
 def _die_with_owner() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:  # the owner was gone before the call
+    if os.getppid() == 1:  # the owner ended before the call
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""One file per subcommand; each defines `command`."""
+"""The subcommands: one file each, which defines `command`."""

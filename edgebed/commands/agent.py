@@ -1,4 +1,4 @@
-"""`edgebed agent`: the daemon beside a device, and what can be asked of it and its config."""
+"""`edgebed agent`: run the daemon beside a device, check its config, show its status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("edgebed.agent")
 
 @click.group(name="agent")
 def command() -> None:
-    """The daemon beside a device: reads it, runs models on what it reads, sends what must not be lost."""
+    """Run the daemon beside a device: it reads the device, runs models on the data and sends the results."""
 
 
 @command.command()
@@ -32,7 +32,7 @@ def command() -> None:
 @click.option("--log", "level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option("--clock-file", type=click.Path(path_type=Path), hidden=True)  # for drills: a clock that steps
 def run(config: Path, level: str, clock_file: Path | None) -> None:
-    """Run the agent described by CONFIG until it is told to stop (SIGTERM, Ctrl-C)."""
+    """Run the agent of CONFIG until SIGTERM or Ctrl-C."""
     log_to_stderr(level)
     import asyncio
 
@@ -51,7 +51,7 @@ def run(config: Path, level: str, clock_file: Path | None) -> None:
         try:
             asyncio.run(app.run())
         except asyncio.CancelledError:
-            log.warning("ended at once, as asked twice")
+            log.warning("ended without waiting: a second signal arrived")
     if app.interrupted:
         sys.exit(130)
 
@@ -61,7 +61,7 @@ def run(config: Path, level: str, clock_file: Path | None) -> None:
 @click.option("--seconds", default=10.0, show_default=True, help="How long to wait for devices and models.")
 @click.option("--log", "level", type=click.Choice(LEVELS), default="warning", show_default=True)
 def once(config: Path, seconds: float, level: str) -> None:
-    """Read the devices for a moment, run the models, print what would be published; send and keep nothing."""
+    """Read the devices, run the models, print what the agent would publish; send and store nothing."""
     log_to_stderr(level)
     import asyncio
 
@@ -81,7 +81,7 @@ def once(config: Path, seconds: float, level: str) -> None:
             try:
                 if listening:
                     click.echo(line)
-            except BrokenPipeError:  # `| head`: who has seen enough asks no adapter to go on
+            except BrokenPipeError:  # `| head` has ended: stop reading the devices
                 listening = False
                 if me is not None:
                     me.cancel()
@@ -92,15 +92,15 @@ def once(config: Path, seconds: float, level: str) -> None:
         try:
             asyncio.run(look())
         except asyncio.CancelledError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit flushes nothing
             sys.exit(1)
 
 
 @command.command()
 @CONFIG
-@click.option("--json", "as_json", is_flag=True, help="The mistakes as a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print the mistakes as a JSON list.")
 def check(config: Path, as_json: bool) -> None:
-    """Say every mistake in CONFIG with its line, model packages included; asks no device and no broker."""
+    """List every mistake in CONFIG and its model packages, with lines; connect to nothing."""
     from agent.config import load
     from wire.errors import ConfigError
 
@@ -120,11 +120,11 @@ def check(config: Path, as_json: bool) -> None:
 
 @command.command()
 @CONFIG
-@click.option("--json", "as_json", is_flag=True, help="Everything it wrote about itself.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole status file.")
 def status(config: Path, as_json: bool) -> None:
-    """Say how the agent of CONFIG is, also while its broker is away.
+    """Show the status of the agent of CONFIG; needs no broker.
 
-    Exits 0 when all is well, 3 when a device or model is not, 69 when the agent does not run.
+    Exits 0 when all is well, 3 when a device or model has a problem, 69 when the agent does not run.
     """
     from agent.config import state_folder
     from agent.health import is_well, read_status, status_lines
@@ -141,7 +141,7 @@ def status(config: Path, as_json: bool) -> None:
 
 
 @command.command()
-@click.option("--adapter", default="", help="The options of this adapter instead of the whole config.")
+@click.option("--adapter", default="", help="Print the options of this adapter instead of the whole config.")
 def schema(adapter: str) -> None:
     """Print the JSON Schema of the config, for editors."""
     import adapters
@@ -153,16 +153,16 @@ def schema(adapter: str) -> None:
 
 
 def log_to_stderr(level: str) -> None:
-    """What our packages log goes to stderr, a line each."""
+    """Log the packages of edgebed to stderr, one line per record."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for ours in ("edgebed", "agent", "adapters", "wire"):
-        logging.getLogger(ours).setLevel(level.upper())
+    for package in ("edgebed", "agent", "adapters", "wire"):
+        logging.getLogger(package).setLevel(level.upper())
 
 
 class _OneLine(logging.Formatter):
-    """A record is a line, whatever a device put into its words."""
+    """Formats a record as one line, also where a device sent line breaks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).replace("\n", " | ").replace("\r", " ")
@@ -170,7 +170,7 @@ class _OneLine(logging.Formatter):
 
 @contextlib.contextmanager
 def errors_of_a_group() -> Iterator[None]:
-    """Raise what a task group failed for instead of the group."""
+    """Raise the error that ended a task group instead of the group."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -178,8 +178,10 @@ def errors_of_a_group() -> Iterator[None]:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> EdgebedError:
-    """The error to end with: one that was raised on purpose, else a bug with its traceback."""
+    """Return the error to end with: one that was raised on purpose, else a bug, logged with its traceback."""
     if found := on_purpose(group):
         return found
-    log.error("a part of the agent ended by a bug", exc_info=group)
-    return EdgebedError("a part of the agent ended by a bug, see above; what was taken is on disk")
+    log.error("a task of the agent ended with an unexpected error", exc_info=group)
+    return EdgebedError(
+        "a task of the agent ended with an unexpected error, see the log; taken messages are on disk"
+    )

@@ -1,4 +1,4 @@
-"""`edgebed broker`: a real broker in the foreground, data on disk."""
+"""`edgebed broker`: run a real broker in the foreground, with its data on disk."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def command(kind: str, host: str, port: int, data: Path) -> None:
     """Run a real MQTT broker with its data on disk.
 
     nats (nats-server with its MQTT and JetStream sides, MQTT 3.1.1) comes with edgebed[broker]; mosquitto 2
-    must be installed. It takes anyone's connection: keep it on this machine, or see deploy/ for a site.
+    must be installed. It accepts every client without a password: keep it on this machine, or see deploy/
+    for a site.
     """
     become(BrokerProcess(cast(Kind, kind), data, host=host, port=port))

@@ -1,4 +1,4 @@
-"""`edgebed collector`: the centre, in the foreground."""
+"""`edgebed collector`: run the collector in the foreground, or check its config."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group(name="collector")
 def command() -> None:
-    """The centre: store, prove and show what agents send."""
+    """Run the collector: it stores, proves and shows what agents send."""
 
 
 _config = click.argument("config", required=False, type=click.Path(dir_okay=False, path_type=Path))
@@ -29,15 +29,15 @@ _config = click.argument("config", required=False, type=click.Path(dir_okay=Fals
 @_config
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Folder of the day files.")
 @click.option("--broker", help="mqtt://host[:port] or mqtts://host[:port].")
-@click.option("--host", help="Address the page is served on.")
+@click.option("--host", help="Address of the page.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the page; 0 takes a free one.")
-@click.option("--id", "name", help="Who acknowledges; the MQTT client id.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell more on stderr.")
+@click.option("--id", "name", help="The collector's name; also its MQTT client id.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more on stderr.")
 def run(config: Path | None, verbose: bool, **changes: Any) -> None:
     """Run a collector until Ctrl-C; without CONFIG it needs --store.
 
-    The first line of stdout is the address of its page; everything else goes to stderr. A broker that is
-    not there is no error: it is tried for ever, and the page works meanwhile.
+    The first line of stdout is the address of its page; everything else goes to stderr. While the broker is
+    away the collector keeps trying to connect, and the page works.
     """
     from agent.systemd import Notifier
     from collector import app
@@ -66,7 +66,7 @@ def run(config: Path | None, verbose: bool, **changes: Any) -> None:
 @command.command()
 @_config
 def check(config: Path | None) -> None:
-    """Check a CONFIG and what it names; nothing is started."""
+    """Check CONFIG and the files that it names; start nothing."""
     found = _settings(config, {})
     found.http.token()
     found.broker.password()
@@ -75,7 +75,7 @@ def check(config: Path | None) -> None:
 
 
 def _settings(path: Path | None, changes: dict[str, Any]) -> CollectorConfig:
-    """The file with what the command line changes."""
+    """Return the settings of the file, changed by the options of the command line."""
     import msgspec
 
     _require_extra()
@@ -84,7 +84,7 @@ def _settings(path: Path | None, changes: dict[str, Any]) -> CollectorConfig:
 
     if path is None and changes.get("store") is None:
         raise click.UsageError(
-            "where shall it store? Name a folder, --store data, or a CONFIG: edgebed init collector -o c.yaml"
+            "no folder for the data: give --store FOLDER, or a CONFIG: edgebed init collector -o c.yaml"
         )
     found = config.CollectorConfig(store=changes["store"]) if path is None else config.load(path)
     http = {key: changes[key] for key in ("host", "port") if changes.get(key) is not None}

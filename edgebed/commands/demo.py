@@ -1,4 +1,4 @@
-"""`edgebed demo`: the whole story in a minute, for people in a terminal and for CI."""
+"""`edgebed demo`: play the demo, in a terminal or in CI."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from edgebed.demo import Demo, Outcome
 from edgebed.processes import edgebed_command
 
 NEXT = """\
-Next, with a device of your own or without:
-  {me} init robot -o my.yaml       a ready config; also mobility, healthcare, smart-city
-  {me} agent check my.yaml         every mistake in it, with its line
-  {me} sim run opcua --port 4840   the robot that this config reads, when you have none
+Next steps, with your own device or a simulated one:
+  {me} init robot -o my.yaml       write a ready config; also mobility, healthcare, smart-city
+  {me} agent check my.yaml         list every mistake in it, with its line
+  {me} sim run opcua --port 4840   simulate the robot that this config reads
   {me} agent once my.yaml          read it, run its model, send nothing"""
 
 
 @click.command(name="demo")
-@click.option("--headless", is_flag=True, help="Play the acts and end; exit 0 only when every one held.")
+@click.option("--headless", is_flag=True, help="Play the acts and end; exit 0 only when every act passed.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0, 86_400),
     default=60.0,
     show_default=True,
-    help="About how long the acts take.",
+    help="Approximate length of the acts.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
 @click.option("--broker", "kind", type=click.Choice(KINDS), default="nats", show_default=True)
@@ -50,12 +50,12 @@ Next, with a device of your own or without:
     help="Keep data, configs and logs in this folder.",
 )
 def command(headless: bool, seconds: float, as_json: bool, kind: str, port: int, keep: Path | None) -> None:
-    """The whole story in a minute, without hardware.
+    """Show a whole installation in a minute, without hardware.
 
-    Four testbeds: a cobot on OPC UA, an electric car on CAN and GNSS, a bedside monitor on HL7, a street
-    camera on RTSP with an air sensor on Modbus, all simulated; four agents run ONNX models beside them. A
-    broker, a collector and a dashboard run on this machine only. Models raise alarms, the link is cut, an
-    agent is killed, and in the end every message is accounted for.
+    Four simulated testbeds: a cobot on OPC UA, an electric car on CAN and GNSS, a bedside monitor on HL7, a
+    street camera on RTSP with an air sensor on Modbus. Four agents run ONNX models beside them. A broker, a
+    collector and a dashboard run on this machine only. Models raise alarms, the link is cut, an agent is
+    killed, and at the end every message is accounted for.
     """
     with tempfile.TemporaryDirectory(prefix="edgebed-demo-") as folder:
         try:
@@ -71,7 +71,7 @@ def command(headless: bool, seconds: float, as_json: bool, kind: str, port: int,
 
 async def _run(folder: Path, kind: Kind, port: int, seconds: float, *, headless: bool) -> Outcome:
     me = asyncio.current_task()
-    if me is not None:  # also where a shell has SIGINT ignored for jobs in the background
+    if me is not None:  # a shell may have set SIGINT to ignored for a background job
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, me.cancel)
     story = _Story()
@@ -93,14 +93,14 @@ async def _run(folder: Path, kind: Kind, port: int, seconds: float, *, headless:
 
 
 def _me() -> str:
-    """How this command is called from here: a checkout's is not on the PATH."""
+    """Return how a user calls this command here: in a checkout it is not on the PATH."""
     if shutil.which("edgebed"):
         return "edgebed"
     return os.path.relpath(edgebed_command()[1])
 
 
 class _Story:
-    """Lines on stderr; counting lines replace each other on a terminal and are thinned out elsewhere."""
+    """Prints lines on stderr; counting lines replace each other, and appear only on a terminal."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()

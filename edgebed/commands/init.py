@@ -1,4 +1,4 @@
-"""`edgebed init`: a ready config of one of the testbeds, to be changed into your own."""
+"""`edgebed init`: write the ready config of a testbed, to change into your own."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _BROKER = re.compile(r"^broker:.*$", re.MULTILINE)
 
 
 def testbeds() -> list[str]:
-    """The names of the ready configs for agents and the collector."""
+    """Return the names of the ready configs for agents and the collector."""
     return sorted(path.stem for path in folder("configs").glob("*.yaml"))
 
 
 @click.command(name="init")
 @click.argument("testbed", required=False, default="")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; stdout without it.")
-@click.option("--node", default="", help="tenant/pilot/site/node: who the agent is.")
+@click.option("--node", default="", help="Address of the agent: tenant/pilot/site/node.")
 @click.option("--broker", default="", help="mqtt://host[:port] of your broker.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def command(testbed: str, output: Path | None, node: str, broker: str, force: bool) -> None:
-    """Write the ready config of TESTBED; without one, list which there are."""
+    """Write the ready config of TESTBED; without TESTBED, list all."""
     if not testbed:
         for name in testbeds():
             first = (folder("configs") / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
             click.echo(f"{name:12} {first.removeprefix('# ')}")
         return
     if testbed not in testbeds():
-        raise click.UsageError(f"no testbed {testbed!r}{did_you_mean(testbed, testbeds())}")
+        raise click.UsageError(f"unknown testbed {testbed!r}{did_you_mean(testbed, testbeds())}")
     text = _text(testbed, node, broker, output)
     if output is None:
         click.echo(text, nl=False)
@@ -47,7 +47,7 @@ def command(testbed: str, output: Path | None, node: str, broker: str, force: bo
         with output.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise ConfigError(f"{output} exists: choose another name, or --force") from error
+        raise ConfigError(f"{output} exists: choose another name, or overwrite it with --force") from error
     except OSError as error:
         raise unwritable(str(output), error) from error
     what = "collector run" if testbed == "collector" else "agent check"
@@ -55,7 +55,7 @@ def command(testbed: str, output: Path | None, node: str, broker: str, force: bo
 
 
 def _text(testbed: str, node: str, broker: str, output: Path | None) -> str:
-    """The config with the paths of what is shipped seen from where it will stand."""
+    """Return the config with the paths of shipped files relative to the folder of `output`."""
     configs = folder("configs")
     text = (configs / f"{testbed}.yaml").read_text(encoding="utf-8")
     here = (output.parent if output is not None else Path()).resolve()

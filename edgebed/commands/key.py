@@ -1,4 +1,4 @@
-"""`edgebed key`: the secret that pseudonyms are made with."""
+"""`edgebed key`: make the secret key for pseudonyms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 @click.group(name="key")
 def command() -> None:
-    """Secret keys of a site; none ever travels or is printed."""
+    """Make secret keys of a site; they are never sent or printed."""
 
 
 @command.command()
@@ -17,9 +17,11 @@ def command() -> None:
 def new(file: Path) -> None:
     """Make a key for the pseudonyms of patients and write it to FILE, which only this user can read.
 
-    FILE is what `patient_key_file` of the adapter hl7 names. One that exists is never overwritten.
+    Name FILE as `patient_key_file` of the adapter hl7. An existing file is never overwritten.
     """
     from adapters.hl7.deidentify import create_key
 
     create_key(file)
-    click.echo(f"{file} is written; keep a copy: the same pseudonyms cannot be made without it", err=True)
+    click.echo(
+        f"{file} is written; keep a copy: without it the same pseudonyms cannot be made again", err=True
+    )

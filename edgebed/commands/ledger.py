@@ -1,4 +1,4 @@
-"""`edgebed ledger`: what was taken, stored, declared lost, is missing; of a store or a running collector."""
+"""`edgebed ledger`: show how many messages are taken, stored, declared lost, missing."""
 
 from __future__ import annotations
 
@@ -23,10 +23,16 @@ _MAX_ANSWER = 64 * 1024 * 1024  # bytes
 
 @click.command(name="ledger")
 @click.option(
-    "--store", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder to read."
+    "--store",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the store to read.",
 )
-@click.option("--url", help=f"Running collector to ask; {DEFAULT_URL} when nothing is named.")
-@click.option("--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="For --url.")
+@click.option("--url", help=f"Running collector to ask; by default {DEFAULT_URL}.")
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the access token for --url.",
+)
 @click.option("--node", default="", help="tenant/pilot/site/node: only this one.")
 @click.option("--pilot", default="", help="tenant/pilot: its nodes, by UTC day and stream.")
 @click.option("--day", default="", help="YYYY-MM-DD: only this UTC day, by node and stream.")
@@ -48,10 +54,10 @@ def command(
     audit: bool,
     as_json: bool,
 ) -> None:
-    """What was taken, stored, declared lost, is missing.
+    """Show how many messages are taken, stored, declared lost or missing.
 
-    Exit code 0 when every message is accounted for, 3 when some are missing, or the audit or what was signed
-    says otherwise.
+    Exit code 0 when every message is accounted for; 3 when messages are missing, or when the audit or a
+    signed statement disagrees with the ledger.
     """
     if store is not None and url is not None:
         raise click.UsageError("name --store or --url, not both")
@@ -69,7 +75,7 @@ def command(
         click.echo(json.dumps(ledger))
     else:
         for line in _by_day(ledger) if pilot or day or stream else _lines(ledger):
-            # reasons are written by nodes: nothing of them may steer a terminal
+            # nodes write the reasons: control characters must not reach the terminal
             click.echo("".join(each if each.isprintable() else "?" for each in line))
     doubts = any(one["doubt"] and one["statements"] for one in ledger.get("days", ()))
     if ledger["totals"]["missing_count"] or ledger.get("audit") or doubts:
@@ -102,7 +108,7 @@ def _accept(store: Path | None, node: str, key: str) -> None:
             f"--accept {key!r} is not a key of 16 hexadecimal digits, as the ledger shows it"
         )
     accept(store, str(Address.parse(node)), key, f"accepted {_time(Clock().now_ms())}")
-    click.echo(f"{node}: statements signed with {key} are taken from its next one on")
+    click.echo(f"{node}: statements signed with {key} are accepted, beginning with the next one")
 
 
 def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -148,13 +154,15 @@ def _ask(url: str, token_file: Path | None, asked: Mapping[str, str]) -> dict[st
     except OSError as error:
         reason = getattr(error, "reason", error)
         reason = getattr(reason, "strerror", None) or reason
-        raise Unreachable(f"no collector at {url}: {reason}; start one, or name its --store") from error
+        raise Unreachable(
+            f"no collector answers at {url}: {reason}; start one, or read its files with --store"
+        ) from error
     except http.client.InvalidURL as error:
         raise click.UsageError(f"--url {url!r}: {error}") from error
     except (ValueError, http.client.HTTPException) as error:
-        raise EdgebedError(f"{url} is no collector: {str(error) or type(error).__name__}") from error
+        raise EdgebedError(f"{url} is not a collector: {str(error) or type(error).__name__}") from error
     if not isinstance(found, dict) or "entries" not in found or "totals" not in found:
-        raise EdgebedError(f"{url} is no collector")
+        raise EdgebedError(f"{url} is not a collector")
     return found
 
 
@@ -170,11 +178,11 @@ def _lines(ledger: dict[str, Any]) -> Iterable[str]:
             ranges = ", ".join(_range(first, last) for first, last in one["missing"])
             yield f"  MISSING {one['missing_count']:,}: {ranges}"
             yield from _absent(one)
-    yield from _strangers(ledger)
+    yield from _unknown_keys(ledger)
     for line in ledger.get("audit", ()):
         yield f"AUDIT {line}"
     if not entries:
-        yield "no node has sent anything yet"
+        yield "no node has sent a message yet"
         return
     if len(entries) > 1:
         yield "all nodes"
@@ -185,10 +193,10 @@ def _lines(ledger: dict[str, Any]) -> Iterable[str]:
 
 
 def _by_day(ledger: dict[str, Any]) -> Iterable[str]:
-    """Per pilot and UTC day, then per node and stream."""
+    """Yield lines per pilot and UTC day, then per node and stream."""
     days = ledger.get("days", [])
     if not days:
-        yield "nothing was taken that fits"
+        yield "no message matches"
     for total in reversed(ledger["pilots"]):
         nodes = "node" if total["nodes"] == 1 else "nodes"
         yield f"{total['pilot']}  {total['day'] or 'no signed day'}"
@@ -196,7 +204,7 @@ def _by_day(ledger: dict[str, Any]) -> Iterable[str]:
         for one in days:
             if one["day"] == total["day"] and one["node"].startswith(f"{total['pilot']}/"):
                 yield from _of_day(one)
-    yield from _strangers(ledger)
+    yield from _unknown_keys(ledger)
 
 
 def _of_day(one: dict[str, Any]) -> Iterable[str]:
@@ -230,7 +238,7 @@ def _shares(one: dict[str, Any]) -> str:
 
 
 def _absent(one: dict[str, Any]) -> Iterable[str]:
-    """Since when and why; ranges with the same reason share a line."""
+    """Yield since when and why messages are missing; ranges with the same reason share a line."""
     lines: dict[tuple[int, str], list[str]] = {}
     for first, last, since, why in one.get("absent", ()):
         lines.setdefault((since, why), []).append(_range(first, last))
@@ -239,11 +247,11 @@ def _absent(one: dict[str, Any]) -> Iterable[str]:
         yield f"  missing {', '.join(ranges)}: {when}{why}"
 
 
-def _strangers(ledger: dict[str, Any]) -> Iterable[str]:
+def _unknown_keys(ledger: dict[str, Any]) -> Iterable[str]:
     for one in ledger.get("strangers", ()):
         yield (
             f"{one['node']}: {one['statements']:,} statements since {_time(one['since'])} are signed "
-            f"with key {one['key']}, which is not accepted: was the device set up anew?"
+            f"with key {one['key']}, which is not accepted: was the device reinstalled?"
         )
 
 
@@ -266,7 +274,7 @@ def _exceptions(one: dict[str, Any]) -> Iterable[str]:
 
 
 def share(stored: int, taken: int) -> str:
-    """`100.000 % of N`, cut rather than rounded: 100 is said only when it is all."""
+    """Return `100.000 % of N`, rounded down: 100 % means all of them."""
     if not taken:
         return "0 of 0"
     thousandths = stored * 100_000 // taken

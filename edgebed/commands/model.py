@@ -1,4 +1,4 @@
-"""`edgebed model`: check a model package as the agent's gate would, or begin a manifest for an ONNX file."""
+"""`edgebed model`: check a model package as the agent's gate does, or draft a manifest for an ONNX file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 @click.group(name="model")
 def command() -> None:
-    """Model packages: a folder with an ONNX file and a manifest."""
+    """Check a model package, a folder with an ONNX file and a manifest, or draft a manifest."""
 
 
 @command.command()
@@ -24,9 +24,9 @@ def command() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
 def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
-    """Say whether the agent's gate lets FOLDER in, and what a run costs here.
+    """Check whether the agent's gate accepts FOLDER, and measure the cost of a run on this machine.
 
-    Loads and runs it in a child process with limits, compares with the golden vectors, measures.
+    Loads and runs the model in a child process with limits, and compares it with its golden vectors.
     """
     import msgspec
 
@@ -50,7 +50,7 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
 @command.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def draft(file: Path) -> None:
-    """Print a manifest to begin with for the ONNX FILE; what its tensors do not tell is marked TODO."""
+    """Print a draft manifest for the ONNX FILE; TODO marks what its tensors do not define."""
     from agent.inference.scaffold import draft as write
 
     click.echo(write(file), nl=False)

@@ -1,4 +1,4 @@
-"""`edgebed record`: a field session into a file."""
+"""`edgebed record`: record the readings of devices in a file."""
 
 from __future__ import annotations
 
@@ -23,23 +23,27 @@ if TYPE_CHECKING:
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="The MCAP file; must not exist."
 )
 @click.option(
-    "--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="End after so many seconds."
+    "--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds."
 )
 @click.option(
     "--quality",
     type=click.IntRange(0, 100),
     default=95,
     show_default=True,
-    help="Of the JPEG of each picture; 0 makes PNGs, which lose nothing.",
+    help="JPEG quality of pictures; 0 writes PNG, which is lossless.",
 )
 @click.option(
-    "--max-mb", type=click.IntRange(1, 1_000_000), default=4096, show_default=True, help="End at so many."
+    "--max-mb",
+    type=click.IntRange(1, 1_000_000),
+    default=4096,
+    show_default=True,
+    help="End at this file size.",
 )
 def command(config: Path, output: Path, seconds: float | None, quality: int, max_mb: int) -> None:
-    """Record what the devices of CONFIG say and what its models make of it, until Ctrl-C.
+    """Record the readings of the devices in CONFIG and the events of its models, until Ctrl-C.
 
-    Nothing is sent, no broker is asked. `edgebed replay` feeds the file through the pipeline again. Pictures
-    are recorded as they are, faces and number plates included: see docs/privacy.md.
+    Sends nothing and uses no broker. `edgebed replay` runs the file through the pipeline again. Pictures are
+    recorded unchanged, with faces and number plates: see docs/privacy.md.
     """
     from agent.config import load
     from agent.offline.record import RecordRun
@@ -57,11 +61,11 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
             loop.add_signal_handler(number, session.stop)
         until = f"for {seconds:g} s, or until Ctrl-C" if seconds else "until Ctrl-C"
         click.echo(f"recording {', '.join(plan.devices)} into {output} {until} ...", err=True)
-        telling = loop.create_task(_tell(session), name="teller")
+        counting = loop.create_task(_show_count(session), name="counter")
         try:
             await session.run(seconds)
         finally:
-            await end([telling])
+            await end([counting])
             if sys.stderr.isatty():
                 click.echo(err=True)
 
@@ -77,12 +81,12 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
     )
     silent = [name for name, source in session.sources.items() if not source.readings]
     if silent:
-        click.echo(f"nothing was heard of {', '.join(silent)}", err=True)
+        click.echo(f"no readings from {', '.join(silent)}", err=True)
         sys.exit(3)
 
 
-async def _tell(session: RecordRun) -> None:
-    """On a terminal, a line that replaces itself: how much is recorded."""
+async def _show_count(session: RecordRun) -> None:
+    """Show how much is recorded, on a terminal, in a line that replaces itself."""
     while sys.stderr.isatty():
         await asyncio.sleep(1)
         if found := session.recorder:

@@ -1,4 +1,4 @@
-"""`edgebed replay`: a recorded session through the pipeline again, and the regression gate."""
+"""`edgebed replay`: run a recording through the pipeline again, and compare the events."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ if TYPE_CHECKING:
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Models of this config instead of the recorded one.",
+    help="Use the models of this config instead of the recorded config.",
 )
 @click.option(
     "--expect",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Compare the events with this file (one JSON object a line).",
+    help="Compare the events with this file, one JSON object per line.",
 )
 @click.option("--update", is_flag=True, help="Write --expect instead of comparing.")
 @click.option(
-    "--within-ms", type=click.IntRange(min=0), default=0, show_default=True, help="How far an event may move."
+    "--within-ms",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Allowed time shift of an event.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
     default=0.02,
     show_default=True,
-    help="Of scores and numbers.",
+    help="Allowed difference of scores and numbers.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def command(
@@ -50,10 +54,10 @@ def command(
     tolerance: float,
     as_json: bool,
 ) -> None:
-    """Feed FILE, made by `edgebed record`, through the pipeline as fast as the models go.
+    """Run FILE, made by `edgebed record`, through the pipeline as fast as the models allow.
 
-    Without --expect the events are printed, one JSON object a line. Exits 1 when they differ from what is
-    expected, 3 when a model did not run.
+    Without --expect the events are printed, one JSON object per line. Exits 1 when they differ from the
+    expected events, 3 when a model did not run.
     """
     from agent.offline import regression
     from agent.offline.replay import ReplayRun
@@ -81,12 +85,12 @@ def command(
         if expect is None:
             for each in found:
                 click.echo(msgspec.json.encode(each))
-        _tell(replay, took_s, difference)
+        _print(replay, took_s, difference)
     failed = [name for name, state in replay.states.items() if state.state == "failed"]
     sys.exit(1 if difference else 3 if failed else 0)
 
 
-def _tell(replay: ReplayRun, took_s: float, difference: Difference | None) -> None:
+def _print(replay: ReplayRun, took_s: float, difference: Difference | None) -> None:
     from agent.offline.replay import changed_models
 
     if replay.session.recovered:

@@ -1,4 +1,4 @@
-"""`edgebed sim`: simulated devices that speak the real protocols, in the foreground."""
+"""`edgebed sim`: run a simulated device in the foreground, or play a scenario."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group(name="sim")
 def command() -> None:
-    """Simulated devices that speak the real protocols."""
+    """Run simulated devices that speak the real protocols."""
 
 
 @command.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def list_kinds(as_json: bool) -> None:
-    """List the kinds that can run."""
+    """List the kinds of devices."""
     width = max(map(len, simulators.KINDS))
     for kind, (module, name) in simulators.KINDS.items():
         where = f"{module}.{name}"
@@ -40,47 +40,62 @@ def list_kinds(as_json: bool) -> None:
 
 @command.command()
 @click.argument("what", metavar="KIND|SCENARIO")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Same seed, same data; 1, or the scenario's.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    help="Same seed, same data; default: 1, or the scenario's seed.",
+)
 @click.option(
     "--rate",
     type=click.FloatRange(0, 1000, min_open=True),
-    help="How many times faster than real its time runs: 1 for a kind; at most, for a scenario.",
+    help="Simulated seconds per real second; for a scenario, at most.  [default: 1, or the scenario's rate]",
 )
-@click.option("--host", help="Kind: address to listen on, 127.0.0.1.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Kind: TCP port, a free one.")
+@click.option("--host", help="Kind: address to listen on; default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Kind: TCP port; default: a free one.")
 @click.option(
     "--fault",
     "faults",
     multiple=True,
-    help="Kind: KIND[:PART][@START[-END]][xSIZE], e.g. friction:3@20-40x1.5 for opcua (seconds since the "
-    "start); a wrong one says which there are. May be repeated.",
+    help="Kind: KIND[:PART][@START[-END]][xSIZE], e.g. friction:3@20-40x1.5 for opcua, in seconds since the "
+    "start. The error for an unknown fault lists the known ones. May be repeated.",
 )
 @click.option(
     "--clip",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Kind camera: loop this recorded clip instead of the drawn street.",
 )
-@click.option("--option", "extra", multiple=True, help="Kind: KEY=VALUE of what is its own. May be repeated.")
-@click.option("--for", "seconds", type=click.FloatRange(min=0), help="Kind: end after so many real seconds.")
 @click.option(
-    "--assert", "asserted", is_flag=True, help="Scenario: exit 1 when an assertion fails, 3 when partly run."
+    "--option",
+    "extra",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Kind: an option of this kind. May be repeated.",
 )
-@click.option("--junit", type=_FILE, help="Scenario: write JUnit XML, a test case an assertion.")
 @click.option(
-    "--report", type=_FILE, help="Scenario: write a Markdown report, truth and result side by side."
+    "--for", "seconds", type=click.FloatRange(min=0), help="Kind: end after this many real seconds."
+)
+@click.option(
+    "--assert",
+    "asserted",
+    is_flag=True,
+    help="Scenario: exit 1 when an assertion fails, 3 when agents were left out.",
+)
+@click.option("--junit", type=_FILE, help="Scenario: write JUnit XML, one test case per assertion.")
+@click.option(
+    "--report", type=_FILE, help="Scenario: write a Markdown report that compares truth and result."
 )
 @click.option(
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),
     help="Scenario: keep store, configs and logs in this folder, which must be new or empty.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Where it listens, or the report, as a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address, or the report, as a JSON object.")
 def run(what: str, as_json: bool, **options: Any) -> None:
     """Run a simulated device until Ctrl-C, or play a scenario to its end.
 
     KIND is a word of `edgebed sim list`; the first line of stdout is its URL, for an adapter's `url` option.
     SCENARIO is a name in configs/scenarios/ or a file: broker, collector, agents and devices run in this
-    process on one clock, and what the collector stored is compared with the truth. Results go to stdout,
+    process on one clock, and the collector's data are compared with the truth. Results go to stdout,
     everything else to stderr.
     """
     given = {name: value for name, value in options.items() if value not in (None, (), False)}
@@ -89,7 +104,7 @@ def run(what: str, as_json: bool, **options: Any) -> None:
         _run_kind(what, given, as_json)
     else:
         _refuse(given, _OF_KINDS, f"{what} is a scenario")
-        from edgebed.scenario import command as scenario  # only who plays one pays for all of edgebed
+        from edgebed.scenario import command as scenario  # it imports all of edgebed: only when needed
 
         sys.exit(scenario.run(what, given, as_json))
 
@@ -108,14 +123,14 @@ _OF_SCENARIOS = {"asserted": "assert", "junit": "junit", "report": "report", "ke
 def _refuse(given: dict[str, Any], foreign: dict[str, str], why: str) -> None:
     for name, option in foreign.items():
         if name in given:
-            raise click.UsageError(f"{why}: it takes no --{option}")
+            raise click.UsageError(f"{why}: --{option} does not apply")
 
 
 def _run_kind(kind: str, given: dict[str, Any], as_json: bool) -> None:
     rate, seconds = given.pop("rate", 1.0), given.pop("seconds", None)
     given |= _extra(given.pop("extra", ()))
     if "host" in given:
-        _known(given["host"])
+        _check_host(given["host"])
     given.setdefault("seed", 1)
     server = _server(kind, rate, given)
     stopped_by = asyncio.run(_serve(server, kind, seconds, as_json))
@@ -123,12 +138,12 @@ def _run_kind(kind: str, given: dict[str, Any], as_json: bool) -> None:
         sys.exit(130)
 
 
-def _known(host: str) -> None:
+def _check_host(host: str) -> None:
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:
         raise click.UsageError(
-            f"--host {host!r} is no address and no name that this machine knows"
+            f"--host {host!r} is neither an address nor a name that this machine can resolve"
         ) from error
 
 
@@ -137,7 +152,7 @@ def _extra(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         key, is_pair, value = text.partition("=")
         if not is_pair or not key.isidentifier() or key in ("clock", "seed", "host", "port", "faults"):
-            raise click.UsageError(f"--option {text!r} is not KEY=VALUE of the kind's own")
+            raise click.UsageError(f"--option {text!r} is not KEY=VALUE with an option of this kind")
         try:
             found[key] = compose(value or '""')[0].plain()
         except YamlMistake as mistake:
@@ -155,7 +170,7 @@ def _server(kind: str, rate: float, given: dict[str, Any]) -> Any:
     taken = inspect.signature(kind_of_server).parameters
     for name in given:
         if name not in taken:
-            raise click.UsageError(f"{kind} takes no --{_OF_KINDS.get(name, f'option {name}')}")
+            raise click.UsageError(f"{kind} does not have --{_OF_KINDS.get(name, f'option {name}')}")
     try:
         return kind_of_server(clock=Clock(rate), **given)
     except (ValueError, TypeError) as error:
@@ -163,7 +178,7 @@ def _server(kind: str, rate: float, given: dict[str, Any]) -> Any:
 
 
 async def _serve(server: Any, kind: str, seconds: float | None, as_json: bool) -> int:
-    """The signal that ended it, 0 where time did."""
+    """Run the simulator; return the signal that ended it, 0 when `seconds` are over."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[int] = loop.create_future()
 
@@ -175,7 +190,7 @@ async def _serve(server: Any, kind: str, seconds: float | None, as_json: bool) -
         loop.add_signal_handler(number, end, number)
     async with server:
         gc.collect()
-        gc.freeze()  # what is there now stays: going through it again and again would show as jitter
+        gc.freeze()  # scanning these permanent objects again and again would cause jitter
         click.echo(
             json.dumps({"kind": kind, "url": server.url, "port": server.port}) if as_json else server.url
         )

@@ -1,1 +1,1 @@
-"""Scenarios: whole testbeds played in one process on one clock, and judged by what the collector stored."""
+"""Scenarios: play whole testbeds in one process on one clock, then check what the collector stored."""

@@ -1,4 +1,4 @@
-"""`edgebed sim run SCENARIO`: plays it, prints what held, writes the reports."""
+"""`edgebed sim run SCENARIO`: play a scenario, print the verdicts, write the reports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from wire.errors import ConfigError, on_purpose, unwritable
 
 
 def run(what: str, given: dict[str, Any], as_json: bool) -> int:
-    """Play the scenario of a name or file; the exit code.
+    """Play the scenario of a name or file; return the exit code.
 
     Raises:
-        EdgebedError: it could not be played, or its report not be written.
+        EdgebedError: the scenario cannot be played, or its report cannot be written.
     """
     try:
         path = find(what)
@@ -32,11 +33,11 @@ def run(what: str, given: dict[str, Any], as_json: bool) -> int:
         raise click.UsageError(str(error)) from error
     for target in (given.get("junit"), given.get("report")):
         if target is not None:
-            _write(target, "")  # told now, not after all the work
+            _write(target, "")  # fails now rather than after the run
     kept: Path | None = given.get("keep")
     if kept is not None and kept.exists() and any(kept.iterdir()):
         raise ConfigError(f"--keep {kept} is not empty: name a new folder")
-    # SQLite and MQTT hand the interpreter over thousands of times a second; 5 ms each would starve them
+    # SQLite and MQTT release the interpreter thousands of times a second: a wait of 5 ms each is too long
     sys.setswitchinterval(0.001)
     with tempfile.TemporaryDirectory(prefix="edgebed-scenario-") as folder:
         try:
@@ -55,10 +56,10 @@ def run(what: str, given: dict[str, Any], as_json: bool) -> int:
 
 async def _play(path: Path, folder: Path, given: dict[str, Any]) -> Report:
     me = asyncio.current_task()
-    if me is not None:  # also where a shell has SIGINT ignored for jobs in the background
+    if me is not None:  # a shell may have set SIGINT to ignored for a background job
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, me.cancel)
-    say: Callable[[str], None] = lambda line: click.echo(line, err=True)  # noqa: E731 - one line, said once
+    say: Callable[[str], None] = partial(click.echo, err=True)
     say(f"{path.stem}: starting broker, collector, devices and agents ...")
     handler = await asyncio.to_thread(_log_to, folder)
     try:
@@ -69,7 +70,7 @@ async def _play(path: Path, folder: Path, given: dict[str, Any]) -> Report:
 
 
 def _log_to(folder: Path) -> logging.Handler:
-    """What all parts say goes to a file: agents that lose their link say so as they should."""
+    """Log all parts to a file: lost links are part of a scenario and do not belong on the terminal."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(folder / "scenario.log")
@@ -77,8 +78,8 @@ def _log_to(folder: Path) -> logging.Handler:
         raise unwritable(f"folder {folder}", error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for ours in ("edgebed", "agent", "adapters", "collector", "wire"):
-        logging.getLogger(ours).setLevel(logging.INFO)
+    for package in ("edgebed", "agent", "adapters", "collector", "wire"):
+        logging.getLogger(package).setLevel(logging.INFO)
     return handler
 
 

@@ -1,4 +1,4 @@
-"""The scenario file: what is built, what happens to it, and what must hold in the end."""
+"""The scenario file: agents and devices, the timeline, and the assertions."""
 
 from __future__ import annotations
 
@@ -29,76 +29,79 @@ _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
 
 
 class SimulatedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What stands for a device of the agent's config."""
+    """The simulator of a device in the agent's config."""
 
     simulator: Annotated[str, Meta(description="A word of `edgebed sim list`.")] = ""
     shares: Annotated[
-        Name, Meta(description="Instead: the device of this agent whose simulator it is too.")
+        Name, Meta(description="Instead of simulator: the device of this agent whose simulator to share.")
     ] = ""
-    options: Annotated[dict[str, Any], Meta(description="Of the simulator.")] = {}
+    options: Annotated[dict[str, Any], Meta(description="Options of the simulator.")] = {}
     adapter: Annotated[dict[str, Any], Meta(description="Changes to the adapter's options.")] = {}
 
 
 class ScenarioAgent(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One agent: a ready config, of which only the named devices (and models on them) take part."""
+    """One agent: a config, of which only the named devices and their models take part."""
 
     config: Annotated[Path, Meta(description="The agent's YAML.")]
     devices: Annotated[
         dict[str, SimulatedDevice],
-        Meta(min_length=1, max_length=50, description="Device id of the config to what stands for it."),
+        Meta(min_length=1, max_length=50, description="Device id in the config to its simulator."),
     ]
 
 
 class Happening(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One line of the timeline: who, what, when, for how long. Seconds count from T0, when all is up."""
+    """One line of the timeline. Seconds count from T0, when all parts run."""
 
-    at_s: Annotated[Seconds, Meta(description="When.")]
-    for_s: Annotated[Span | None, Meta(description="For how long; without it until the end.")] = None
+    at_s: Annotated[Seconds, Meta(description="Start time.")]
+    for_s: Annotated[Span | None, Meta(description="Duration; by default until the end.")] = None
     id: Annotated[str, Meta(max_length=32, description="A name, for assertions.")] = ""
-    device: Annotated[Name, Meta(description="Whom: a device ...")] = ""
+    device: Annotated[Name, Meta(description="The device of `fault` or `line`.")] = ""
     fault: Annotated[
-        str, Meta(max_length=100, description="... that breaks: KIND[:PART][xSIZE] of its simulator.")
+        str, Meta(max_length=100, description="A fault of the device: KIND[:PART][xSIZE] of its simulator.")
     ] = ""
     line: Annotated[
-        Literal["", "cut", "black-hole"], Meta(description="... whose line to the agent fails (TCP only).")
+        Literal["", "cut", "black-hole"],
+        Meta(description="How the connection from device to agent fails (TCP only)."),
     ] = ""
-    agent: Annotated[Name, Meta(description="Whom: an agent ...")] = ""
+    agent: Annotated[Name, Meta(description="The agent of `link` or `restart: agent`.")] = ""
     link: Annotated[
-        Literal["", "cut", "black-hole"], Meta(description="... whose link to the broker fails.")
+        Literal["", "cut", "black-hole"],
+        Meta(description="How the connection from agent to broker fails."),
     ] = ""
     restart: Annotated[
         Literal["", "agent", "broker", "collector"],
-        Meta(description="What is stopped and, after for_s, started again; `agent` is the named one."),
+        Meta(description="The part to stop and, after for_s, start again."),
     ] = ""
 
 
 class Check(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One assertion: a key that says what is looked at, and those that say what must be seen."""
+    """One assertion: a key that names its subject, and keys with the expected values."""
 
     stream: Annotated[Name, Meta(description="device/stream, with `rows` or `equals_truth`.")] = ""
     rows: Annotated[
-        Literal["all"] | int | None, Meta(description="How many rows: all there were, or at least so many.")
+        Literal["all"] | int | None,
+        Meta(description="All rows that the rate gives, or at least this many."),
     ] = None
     equals_truth: Annotated[
         Literal["within decimals"] | float | None,
-        Meta(description="Every value is the simulator's, but for the decimals that travel or this much."),
+        Meta(description="Every value is the simulator's, within its decimals or this difference."),
     ] = None
-    fields: Annotated[list[str], Meta(description="equals_truth: only these.")] = []
-    counts: Annotated[Name, Meta(description="device/stream of counts, against the truth.")] = ""
+    fields: Annotated[list[str], Meta(description="equals_truth: only these fields.")] = []
+    counts: Annotated[Name, Meta(description="device/stream of counts, compared with the truth.")] = ""
     within: Annotated[
-        str, Meta(max_length=10, description="counts: how far off their mean may be, e.g. 5%.")
+        str, Meta(max_length=10, description="counts: allowed error of their mean, e.g. 5%.")
     ] = ""
-    alarm: Annotated[Name, Meta(description="device/model that must raise an alarm ...")] = ""
-    after: Annotated[str, Meta(description="... after this line of the timeline ...")] = ""
-    within_s: Annotated[Seconds | None, Meta(description="... within so many seconds ...")] = None
-    part: Annotated[str, Meta(description="... of this part; of a classifier, this class.")] = ""
-    quiet: Annotated[Name, Meta(description="device/model that must raise no alarm ...")] = ""
-    before: Annotated[str, Meta(description="... before this line of the timeline, or at all.")] = ""
-    quality: Annotated[Name, Meta(description="device/stream whose rows must be good ...")] = ""
-    good: Annotated[str, Meta(max_length=10, description="... to this share at least, e.g. 99%.")] = ""
-    events: Annotated[Name, Meta(description="device/type of events, of which there must be ...")] = ""
-    at_least: Annotated[int | None, Meta(ge=0, description="... so many at least.")] = None
-    at_most: Annotated[int | None, Meta(ge=0, description="... so many at most.")] = None
+    alarm: Annotated[Name, Meta(description="device/model that must raise an alarm.")] = ""
+    after: Annotated[str, Meta(description="alarm: after this line of the timeline.")] = ""
+    within_s: Annotated[Seconds | None, Meta(description="alarm: within this many seconds.")] = None
+    part: Annotated[str, Meta(description="alarm, quiet: of this part; of a classifier, this class.")] = ""
+    quiet: Annotated[Name, Meta(description="device/model that must not raise an alarm.")] = ""
+    before: Annotated[str, Meta(description="quiet: before this line of the timeline, or always.")] = ""
+    quality: Annotated[Name, Meta(description="device/stream whose rows must be good.")] = ""
+    good: Annotated[str, Meta(max_length=10, description="quality: at least this share, e.g. 99%.")] = ""
+    events: Annotated[Name, Meta(description="device/type of events to count.")] = ""
+    at_least: Annotated[int | None, Meta(ge=0, description="events: at least this many.")] = None
+    at_most: Annotated[int | None, Meta(ge=0, description="events: at most this many.")] = None
     lost: Annotated[int | None, Meta(ge=0, description="Messages lost or missing, at most.")] = None
     duplicates: Annotated[int | None, Meta(ge=0, description="Messages stored twice, at most.")] = None
     units: Annotated[
@@ -107,11 +110,11 @@ class Check(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The whole file. Times of the timeline count from T0; what is stored before T0 is not judged."""
+    """The whole file. The timeline counts from T0; rows before T0 are not checked."""
 
     title: Annotated[str, Meta(max_length=200, description="One line for the report.")] = ""
     start: Annotated[
-        str, Meta(max_length=40, description="When the simulated world begins, e.g. 2026-03-02T09:00:00Z.")
+        str, Meta(max_length=40, description="Start of the simulated time, e.g. 2026-03-02T09:00:00Z.")
     ]
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Same seed, same data.")] = 1
     lead_in_s: Annotated[
@@ -123,33 +126,33 @@ class Scenario(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 10.0
     duration_s: Annotated[Span, Meta(description="From T0 to the end.")]
-    rate: Annotated[float, Meta(gt=0, le=1000, description="Simulated seconds a real second, at most.")] = (
+    rate: Annotated[float, Meta(gt=0, le=1000, description="Simulated seconds per real second, at most.")] = (
         50.0
     )
     broker: Annotated[Kind, Meta(description="Which broker runs.")] = "nats"
     agents: Annotated[
         dict[str, ScenarioAgent], Meta(min_length=1, max_length=50, description="Agent name to agent.")
     ]
-    timeline: Annotated[list[Happening], Meta(max_length=500, description="What happens.")] = []
-    checks: Annotated[list[Check], Meta(max_length=500, description="What must hold in the end.")] = field(
+    timeline: Annotated[list[Happening], Meta(max_length=500, description="Faults, cuts and restarts.")] = []
+    checks: Annotated[list[Check], Meta(max_length=500, description="What must be true at the end.")] = field(
         name="assert", default_factory=list
     )
 
     @property
     def start_ns(self) -> int:
-        """Unix nanoseconds of `start`."""
+        """`start` in Unix nanoseconds."""
         return round(datetime.fromisoformat(self.start).timestamp()) * NS_PER_S
 
     def happening(self, id: str) -> Happening:  # noqa: A002 - the key's own name
-        """The line of the timeline that is called so."""
+        """Return the line of the timeline with this id."""
         return next(each for each in self.timeline if each.id == id)
 
 
 def find(name: str) -> Path:
-    """The file of a scenario: a path, or the name of one in `configs/scenarios/`.
+    """Return the file of a scenario: a path, or the name of one in `configs/scenarios/`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it does not exist.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.exists():
@@ -158,40 +161,40 @@ def find(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     hint = did_you_mean(name, [*simulators.KINDS, *shipped])
-    raise ConfigError(f"{name!r} is no kind of device, no ready scenario and no file{hint}")
+    raise ConfigError(f"{name!r} is neither a kind of device, nor a ready scenario, nor a file{hint}")
 
 
 def load(path: Path) -> Scenario:
     """Read and check a scenario.
 
     Raises:
-        ConfigError: every mistake.
+        ConfigError: the file has mistakes; the error lists all of them.
     """
     return config.load(path, Scenario, _check)
 
 
 def percent(text: str) -> float | None:
-    """`5%` as 0.05; None where it is no such thing."""
+    """Return `5%` as 0.05; None when `text` is not a percentage."""
     found = _PERCENT.fullmatch(text.strip())
     return float(found[1]) / 100 if found else None
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of a scenario, for editors."""
+    """Return the JSON Schema of a scenario, for editors."""
     return config.schema(Scenario)
 
 
-# --- mistakes that types cannot tell
+# --- mistakes that types do not find
 
 
 def _check(found: Scenario, _marks: Marks) -> Iterator[Mistake]:
     try:
         if datetime.fromisoformat(found.start).tzinfo is None:
-            yield ("start",), f"{found.start!r} needs its zone, e.g. 2026-03-02T09:00:00Z"
+            yield ("start",), f"{found.start!r} lacks the time zone, e.g. 2026-03-02T09:00:00Z"
         elif not _EARLIEST_NS <= found.start_ns <= _LATEST_NS:
             yield ("start",), f"{found.start!r} is not between 1971 and 2200"
     except ValueError:
-        yield ("start",), f"{found.start!r} is no time like 2026-03-02T09:00:00Z"
+        yield ("start",), f"{found.start!r} is not a time like 2026-03-02T09:00:00Z"
     devices: Counter[str] = Counter()
     for name, agent in found.agents.items():
         if not is_id(name):
@@ -211,16 +214,16 @@ def _check(found: Scenario, _marks: Marks) -> Iterator[Mistake]:
 
 def _check_device(where: KeyPath, simulated: SimulatedDevice, agent: ScenarioAgent) -> Iterator[Mistake]:
     if bool(simulated.simulator) == bool(simulated.shares):
-        yield where, "exactly one of simulator and shares says what stands for it"
+        yield where, "needs exactly one of simulator and shares"
     elif simulated.simulator and simulated.simulator not in simulators.KINDS:
         hint = did_you_mean(simulated.simulator, simulators.KINDS)
         yield (*where, "simulator"), f"there is no simulator {simulated.simulator!r}{hint}"
     elif simulated.shares:
         other = agent.devices.get(simulated.shares)
         if other is None or not other.simulator:
-            yield (*where, "shares"), f"{simulated.shares!r} is no device of this agent with a simulator"
+            yield (*where, "shares"), f"{simulated.shares!r} is not a device of this agent with a simulator"
         if simulated.options:
-            yield (*where, "options"), f"the simulator's options stand at {simulated.shares}"
+            yield (*where, "options"), f"write the simulator's options at {simulated.shares}"
 
 
 def _check_timeline(found: Scenario, devices: Counter[str]) -> Iterator[Mistake]:
@@ -228,32 +231,31 @@ def _check_timeline(found: Scenario, devices: Counter[str]) -> Iterator[Mistake]
     for at, each in enumerate(found.timeline):
         where = ("timeline", at)
         if each.id in seen:
-            yield (*where, "id"), f"a line before is called {each.id!r} too"
+            yield (*where, "id"), f"an earlier line has the id {each.id!r} too"
         seen |= {each.id} - {""}
         if each.at_s >= found.duration_s:
             yield (*where, "at_s"), f"{each.at_s:g} s is not before the end at {found.duration_s:g} s"
         actions = [name for name in ("fault", "line", "link", "restart") if getattr(each, name)]
         if len(actions) != 1:
-            yield where, "exactly one of fault, line, link and restart says what happens"
+            yield where, "needs exactly one of fault, line, link and restart"
             continue
         action = actions[0]
-        wants = {"fault": "device", "line": "device", "link": "agent"}.get(action, "")
+        needed = {"fault": "device", "line": "device", "link": "agent"}.get(action, "")
         if action == "restart":
-            wants = "agent" if each.restart == "agent" else ""
+            needed = "agent" if each.restart == "agent" else ""
         for target, known in (("device", devices), ("agent", found.agents)):
             value = getattr(each, target)
-            if value and target != wants:
-                yield (*where, target), f"{action} does not happen to a {target}"
-            elif target == wants and value not in known:
+            if value and target != needed:
+                yield (*where, target), f"{action} does not use {target}"
+            elif target == needed and value not in known:
                 hint = did_you_mean(value, known)
                 yield (*where, target), f"there is no {target} {value!r}{hint}"
         if action == "fault" and "@" in each.fault:
-            yield (*where, "fault"), "at_s and for_s say when: leave @... away"
+            yield (*where, "fault"), "at_s and for_s give the time: leave out @..."
 
 
-HEADS: dict[
-    str, tuple[tuple[str, ...], tuple[str, ...]]
-] = {  # what is looked at -> keys it needs one of, and takes
+# subject of an assertion -> keys, one at least is needed; further keys that it may have
+HEADS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "stream": (("rows", "equals_truth"), ("fields",)),
     "counts": (("within",), ()),
     "alarm": (("within_s",), ("after", "part")),
@@ -270,12 +272,12 @@ def _check_assertion(check: Check, devices: Counter[str], ids: set[str]) -> Iter
     given = {name for name in check.__struct_fields__ if getattr(check, name) not in ("", None, [])}
     heads = [head for head in HEADS if head in given]
     if not heads or (len(heads) > 1 and heads != ["lost", "duplicates"]):
-        what = f"not {' and '.join(heads)}" if heads else "none is given"
-        yield (), f"exactly one of {', '.join(HEADS)} says what is looked at, {what}"
+        found = " and ".join(heads) or "none of them"
+        yield (), f"needs exactly one of {', '.join(HEADS)}, and has {found}"
         return
     needs, takes = HEADS[heads[0]]
     for name in sorted(given - {*heads, *needs, *takes}):
-        yield (name,), f"{name} says nothing about {heads[0]}"
+        yield (name,), f"{name} does not apply to {heads[0]}"
     if needs and not given & set(needs):
         yield (), f"{heads[0]} needs {' or '.join(needs)}"
     for name in ("stream", "counts", "alarm", "quiet", "quality", "events"):
@@ -288,8 +290,8 @@ def _check_assertion(check: Check, devices: Counter[str], ids: set[str]) -> Iter
     for name in ("after", "before"):
         value = getattr(check, name)
         if value and value not in ids:
-            yield (name,), f"no line of the timeline is called {value!r}{did_you_mean(value, ids)}"
+            yield (name,), f"no line of the timeline has the id {value!r}{did_you_mean(value, ids)}"
     for name in ("within", "good"):
         value = getattr(check, name)
         if value and percent(value) is None:
-            yield (name,), f"{value!r} is no share like 5%"
+            yield (name,), f"{value!r} is not a share like 5%"

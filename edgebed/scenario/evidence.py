@@ -1,4 +1,4 @@
-"""What the collector holds of a scenario, beside what the simulators say it should."""
+"""Read the collector's store after a scenario, and the simulators' truth for each stored row."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from wire.clock import NS_PER_MS
 from wire.messages import Scalar, Stream
 from wire.ranges import Ranges
 
-MEASURED = ("infer_ms",)  # of this machine and this run: no part of the payload that a seed determines
-COUNTED = ("frame",)  # counts from when the device was opened
+MEASURED = ("infer_ms",)  # depends on the machine, not on the seed: left out of the hash
+COUNTED = ("frame",)  # counts from the moment when the device was opened
 
 Truth = Mapping[str, Scalar]
 
@@ -38,12 +38,12 @@ class StreamEvidence:
     configured: Stream | None  # as its agent has it from config and models
     table: Table
     truth: list[Truth]
-    expected: int | None  # rows, where the rate says
-    slack: int = 0  # rows more or less that are all the same "all"
+    expected: int | None  # number of rows, where the rate defines it
+    slack: int = 0  # the number of rows may differ by this much
 
     @property
     def sha256(self) -> str:
-        """Of times, values and quality in order: the same for the same seed at any pace."""
+        """The hash of times, values and quality in order: the same for the same seed at any pace."""
         digest = hashlib.sha256()
         first: dict[str, Scalar] = {}
         for at_us, values, quality in self.table:
@@ -52,14 +52,14 @@ class StreamEvidence:
 
     @property
     def compared(self) -> list[str]:
-        """The fields that the simulator tells the truth about."""
+        """The fields for which the simulator gives the truth."""
         known = {name for truth in self.truth for name in truth}
         return [name for name in self.table.fields if name in known]
 
     def error(self, name: str) -> tuple[float, float] | None:
-        """Mean and largest absolute difference of a field to the truth; None where nothing is to compare.
+        """Return the mean and the largest absolute error of a field; None where there is no truth.
 
-        A missing value where there is a truth counts as infinitely wrong.
+        A missing value has an infinite error.
         """
         found = []
         for (_, values, _), truth in zip(self.table, self.truth, strict=True):
@@ -71,25 +71,25 @@ class StreamEvidence:
         return (sum(found) / len(found), max(found)) if found else None
 
     def tolerance(self, name: str) -> float:
-        """What the decimals that travel may take from a value."""
+        """Return the largest rounding error of the decimals that are transmitted."""
         info = self.declared.fields.get(name)
         return 0.0 if info is None or info.dec is UNSET else 0.5 * 10.0**-info.dec
 
     def mean(self, name: str) -> tuple[float, float]:
-        """Stored and true mean of a field, NaN where there is none."""
+        """Return the stored and the true mean of a field, NaN without values."""
         stored = [_number(values.get(name)) for _, values, _ in self.table]
         return _mean(stored), _mean([_number(truth.get(name)) for truth in self.truth])
 
 
 @dataclass
 class Evidence:
-    """All that is judged and reported."""
+    """All data that the assertions and the report use."""
 
     run: Run
     streams: dict[str, StreamEvidence] = field(default_factory=dict)  # by device/stream
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by device, oldest first
     totals: dict[str, int] = field(default_factory=dict)  # of the ledger
-    twice: int = 0  # messages that are stored more than once
+    twice: int = 0  # how many messages are stored more than once
     left_out: dict[str, str] = field(default_factory=dict)  # agent -> why it did not take part
     absent: dict[str, str] = field(default_factory=dict)  # device -> its agent that was left out
 
@@ -137,13 +137,13 @@ def _add_agent(
 def _expected(
     app: App, stream: str, info: Stream, simulator: Any, scenario: Scenario
 ) -> tuple[int | None, int]:
-    """How many rows there should be, and by how many the edges may differ."""
+    """Return the expected number of rows, and the allowed difference at the edges."""
     rate = info.rate_hz or 0.0
     slot, slack = app.pipeline.runners.get(stream), 0
     if slot is not None and slot.manifest is not None:
-        wants = slot.manifest.input
-        if isinstance(wants, WindowInput):
-            rate, slack = wants.rate_hz / wants.hop, 1
+        declared = slot.manifest.input
+        if isinstance(declared, WindowInput):
+            rate, slack = declared.rate_hz / declared.hop, 1
         else:
             rate = getattr(simulator, "fps", 0.0)
         rate /= slot.settings.every

@@ -32,41 +32,42 @@ from wire.messages import Stream
 from wire.simulation_clock import SimulationClock
 from wire.task_cancellation import end
 
-# simulators whose adapters find the device only while it sends: they cannot open while time stands
+# simulators whose adapters find the device only while it sends: they cannot open while time stands still
 IN_FLOW = frozenset({"ble", "camera", "can", "hl7", "nmea", "serial"})
-# ... and those whose data carry no time: each sample is received at the moment it was sent, one by one
+# simulators whose data have no time: each sample must be received at the moment it was sent, one by one
 IN_STEP = frozenset({"camera"})
 
 
 READY_S = 60.0  # of real time for models to load and devices to connect
 STOP_S = 60.0
-_LEAD_S = 2.5  # how far the clock may be ahead of what was read of a device, which may send by the second ...
-_LEAD_ROWS = 3  # ... and so many rows
+# how far the clock may be ahead of the data read from a device: seconds (it may send once a second) and rows
+_LEAD_S = 2.5
+_LEAD_ROWS = 3
 
 
 @dataclass
 class PlayedAgent:
-    """One agent of the scenario and what stands for its devices."""
+    """One agent of the scenario, with the simulators of its devices."""
 
     name: str
     settings: ScenarioAgent
     folder: Path
     config: Path = Path()
     simulators: dict[str, Any] = field(default_factory=dict)
-    lines: dict[str, FaultProxy] = field(default_factory=dict)  # of devices that the timeline cuts off
+    lines: dict[str, FaultProxy] = field(default_factory=dict)  # device -> line that the timeline cuts
     link: FaultProxy | None = None
     app: App | None = None
     task: asyncio.Task[None] | None = None
     left_out: str = ""  # why it does not take part
 
     def kind(self, device: str) -> str:
-        """The word of the simulator that stands for a device."""
+        """Return the kind of a device's simulator."""
         settings = self.settings.devices[device]
         return settings.simulator or self.settings.devices[settings.shares].simulator
 
     @property
     def running(self) -> App:
-        """The agent.
+        """The running agent.
 
         Raises:
             EdgebedError: it does not run now.
@@ -77,9 +78,9 @@ class PlayedAgent:
 
 
 class ScenarioInstallation:
-    """Use as `async with`: everything is up then, and time stands at the scenario's start.
+    """All parts of a scenario. Use as `async with`: then they run, and time stands still at the start.
 
-    An agent whose simulators lack a library is left out and says so.
+    An agent is left out when a library that its simulators need is missing; `left_out` gives the reason.
     """
 
     def __init__(self, scenario: Scenario, folder: Path, *, seed: int, http_port: int = 0) -> None:
@@ -95,7 +96,7 @@ class ScenarioInstallation:
 
     @property
     def collector(self) -> Collector:
-        """The collector.
+        """The running collector.
 
         Raises:
             EdgebedError: it does not run now.
@@ -105,7 +106,7 @@ class ScenarioInstallation:
         return self._collecting[0]
 
     def agent_of(self, device: str) -> PlayedAgent:
-        """Whose device it is."""
+        """Return the agent of a device."""
         return next(agent for agent in self.agents.values() if device in agent.settings.devices)
 
     async def __aenter__(self) -> Self:
@@ -140,13 +141,13 @@ class ScenarioInstallation:
             await end(starting)
 
     def present(self) -> list[PlayedAgent]:
-        """The agents that take part."""
+        """Return the agents that take part."""
         return [agent for agent in self.agents.values() if not agent.left_out]
 
-    # --- its parts, also for the timeline
+    # --- start and stop of parts, also for the timeline
 
     async def start_collector(self) -> None:
-        """Start the collector, or start it again on the same store."""
+        """Start the collector, or start it again with the same store."""
         config = CollectorConfig(
             broker=Broker(url=self.broker.url), store=self.folder / "store", http=self._http
         )
@@ -157,7 +158,7 @@ class ScenarioInstallation:
         await _first(ready, task)
 
     async def stop_collector(self) -> None:
-        """Stop it in order; what it received is stored."""
+        """Stop the collector in order; it stores what it received."""
         if self._collecting is None:
             return
         collector, task = self._collecting
@@ -167,7 +168,7 @@ class ScenarioInstallation:
 
     async def start_agent(self, agent: PlayedAgent) -> None:
         """Start an agent and wait until its models are loaded."""
-        # its relative paths are those of the config it was made from
+        # relative paths in the config are relative to the original config
         plan = load_plan(agent.config, self.clock, folder=agent.settings.config.parent)
         app = App(plan, self.clock, __version__)
         agent.app, agent.task = app, asyncio.create_task(app.serve(), name=f"agent-{agent.name}")
@@ -176,7 +177,7 @@ class ScenarioInstallation:
             self.clock.brakes[f"{agent.name}/{device}"] = _Brake(self.clock, agent, device)
 
     async def stop_agent(self, agent: PlayedAgent) -> None:
-        """Stop it in order: what it took is on its disk, and sent where its link allows."""
+        """Stop an agent in order: what it took is on its disk, and sent if its link works."""
         app, task = agent.app, agent.task
         agent.app = agent.task = None
         for device in agent.settings.devices:
@@ -202,7 +203,7 @@ class ScenarioInstallation:
             if any(each.device == device and each.line for each in self.scenario.timeline):
                 port = getattr(simulator, "port", 0)
                 if not port:
-                    raise ConfigError(f"the line to {device} is no TCP connection: it cannot be cut")
+                    raise ConfigError(f"the line to {device} is not a TCP connection: it cannot be cut")
                 line = FaultProxy(port, seed=self.seed)
                 agent.lines[device] = await self._stack.enter_async_context(line)
         for device, settings in agent.settings.devices.items():
@@ -210,7 +211,7 @@ class ScenarioInstallation:
                 agent.simulators[device] = agent.simulators[settings.shares]
 
     def _write(self, agent: PlayedAgent, broker_port: int) -> Path:
-        """The agent's config as it is for this scenario."""
+        """Write the agent's config for this scenario; return its path."""
         source = agent.settings.config
         try:
             document: dict[str, Any] = yaml.safe_load(source.read_text())
@@ -229,7 +230,7 @@ class ScenarioInstallation:
             known = ", ".join(document.get("devices", {}))
             raise ConfigError(f"{source} has no {error.args[0]!r}; its devices are {known}") from error
         except (OSError, yaml.YAMLError, AttributeError, TypeError, StopIteration) as error:
-            raise ConfigError(f"{source} is no agent's config: {error}") from error
+            raise ConfigError(f"{source} is not the config of an agent: {error}") from error
         document["node"] = "/".join([*base, agent.name])
         document["broker"] = {"url": f"mqtt://127.0.0.1:{broker_port}"}
         document["state"] = str(self.folder.resolve() / f"state-{agent.name}")
@@ -248,7 +249,7 @@ class ScenarioInstallation:
 
 
 class _Brake:
-    """Holds the clock while a device's data are on their way through adapter and models."""
+    """Holds the clock while a device's data pass through adapter and models."""
 
     def __init__(self, clock: SimulationClock, agent: PlayedAgent, device: str) -> None:
         self._clock, self._agent, self._device = clock, agent, device
@@ -274,7 +275,7 @@ class _Brake:
 
 
 def quickest(streams: Mapping[str, Stream]) -> float:
-    """Rows a second of the quickest stream; 0 where none says."""
+    """Return the highest rate of the streams in rows per second; 0 without a declared rate."""
     return max((stream.rate_hz or 0.0 for stream in streams.values()), default=0.0)
 
 
@@ -287,7 +288,7 @@ def _simulator(settings: SimulatedDevice, seed: int, clock: SimulationClock, bro
 
 
 async def _first(ready: asyncio.Event, task: asyncio.Task[None]) -> None:
-    """Wait until something is ready, or has failed to become so."""
+    """Wait until `ready` is set; raise the error of `task` if it ends first."""
     waiting = asyncio.create_task(ready.wait())
     try:
         await asyncio.wait({waiting, task}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)

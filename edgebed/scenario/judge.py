@@ -1,4 +1,4 @@
-"""Assertions of a scenario against the evidence: a sentence, what was expected, what was found."""
+"""Check the assertions of a scenario: each gives a sentence, what was expected and what was found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wire.messages import Quality
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One assertion, judged. `skipped` is one that could not be: its device did not take part."""
+    """The result of one assertion; `skipped` when its device did not take part."""
 
     name: str
     state: Literal["ok", "failed", "skipped"]
@@ -25,7 +25,7 @@ class Verdict:
 
 
 def judge(scenario: Scenario, evidence: Evidence) -> list[Verdict]:
-    """A verdict for each assertion, in the order of the file."""
+    """Return a verdict for each assertion, in the order of the file."""
     verdicts = []
     for check in scenario.checks:
         device = _subject(check).partition("/")[0]
@@ -63,8 +63,8 @@ def _subject(check: Check) -> str:
 
 
 def _name(check: Check) -> str:
-    said = {name: getattr(check, name) for name in check.__struct_fields__}
-    return ", ".join(f"{name} {value}" for name, value in said.items() if value not in ("", None, []))
+    given = {name: getattr(check, name) for name in check.__struct_fields__}
+    return ", ".join(f"{name} {value}" for name, value in given.items() if value not in ("", None, []))
 
 
 def _missing(evidence: Evidence, name: str, sentence: str) -> Judged:
@@ -98,25 +98,30 @@ def _rows(check: Check, stream: StreamEvidence) -> Judged:
         )
     sentence = f"every row of {stream.name} is stored once"
     if stream.expected is None:
-        return False, sentence, "all rows", f"{found:,} rows; its stream declares no rate: say how many"
+        return (
+            False,
+            sentence,
+            "all rows",
+            f"{found:,} rows; the stream has no rate: give a number of rows",
+        )
     again = found - len({at_us for at_us, _, _ in stream.table})
     holds = abs(found - stream.expected) <= stream.slack and not again
-    doubles = f", {again:,} of them with a time that is there already" if again else ""
+    doubles = f", {again:,} of them with a time that another row has" if again else ""
     return holds, sentence, f"{stream.expected:,} rows", f"{found:,} rows{doubles}"
 
 
 def _truth(check: Check, stream: StreamEvidence) -> Judged:
     limit = check.equals_truth if isinstance(check.equals_truth, (int, float)) else None
     names = check.fields or stream.compared
-    within = "the decimals that travel" if limit is None else f"{limit:g}"
+    within = "the transmitted decimals" if limit is None else f"{limit:g}"
     sentence = f"{stream.name} is the simulator's truth within {within}"
     worst, shown = 0.0, ""
     for name in names:
         error = stream.error(name)
         if error is None:
-            return False, sentence, f"a truth for {name}", "the simulator tells none"
+            return False, sentence, f"a truth for {name}", "the simulator gives none"
         allowed = stream.tolerance(name) if limit is None else limit
-        # what is rounded on the way may be off by a hair more than half of its last decimal
+        # floating point may add a little to the half of the last decimal
         over = error[1] / (allowed * (1 + 1e-6) + 1e-9)
         if over >= worst:
             worst, shown = over, f"{name}: {error[0]:.3g} on average, {error[1]:.3g} at most"
@@ -131,14 +136,14 @@ def _truth(check: Check, stream: StreamEvidence) -> Judged:
 
 
 def _counts(check: Check, evidence: Evidence) -> Judged:
-    sentence = f"{check.counts} counts as many as there are, within {check.within} on average"
+    sentence = f"{check.counts} counts correctly within {check.within} on average"
     stream = evidence.streams.get(check.counts)
     if stream is None:
         return _missing(evidence, check.counts, sentence)
     fields = stream.declared.fields
     names = [name for name in stream.compared if name in fields and fields[name].t == "i64"]
     if not names:
-        return False, sentence, "counts with a truth", "no field of this stream is one"
+        return False, sentence, "counts with a truth", "no such field in this stream"
     means = [stream.mean(name) for name in (["n"] if "n" in names else names)]
     stored, true = sum(mean[0] for mean in means), sum(mean[1] for mean in means)
     off = abs(stored - true) / true if true else math.inf if stored else 0.0
@@ -202,7 +207,10 @@ def _quiet(check: Check, scenario: Scenario, evidence: Evidence) -> Judged:
 
 
 def _alarms(name: str, part: str, evidence: Evidence) -> list[float]:
-    """Seconds since T0 of the alarms of device/model, oldest first; of a classifier, when it found `part`."""
+    """Return the times of the alarms of device/model in seconds since T0, oldest first.
+
+    An alarm of a classifier is a result `part`.
+    """
     device, _, slot = name.partition("/")
     return [
         seconds(evidence.run, event["ts"])
@@ -244,5 +252,5 @@ def _ledger(check: Check, evidence: Evidence) -> list[Judged]:
 
 
 def seconds(run: Run, at_ms: int) -> float:
-    """Seconds since T0."""
+    """Return a time in seconds since T0."""
     return (at_ms - run.t0_ns / NS_PER_MS) / 1000

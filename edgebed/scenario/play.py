@@ -1,4 +1,4 @@
-"""Plays a scenario on its stage: lets time flow, does what the timeline says, waits until all is stored."""
+"""Play a scenario: run the clock, carry out the timeline, wait until all messages are stored."""
 
 from __future__ import annotations
 
@@ -22,31 +22,29 @@ from wire.messages import Birth
 from wire.simulation_clock import SimulationClock
 from wire.task_cancellation import end
 
-_TAIL_S = 2.0  # simulated, after the end: the last samples are polled and sent
-_CONNECTED_S = 0.5  # real, for adapters to get as far as they can while time stands
-_CAUGHT_UP_S = 5.0  # real, for what is on its way to be read
-_STORED_S = 20.0  # real, for what is taken to be stored
+_TAIL_S = 2.0  # simulated time after the end: the last samples are polled and sent
+_CONNECTED_S = 0.5  # real time for adapters to connect while simulated time stands still
+_CAUGHT_UP_S = 5.0  # real time until data in flight are read
+_STORED_S = 20.0  # real time until all taken messages are stored
 
 
 @dataclass
 class Run:
-    """How it went: what the report says beside what is stored."""
+    """The course of a played scenario, for the report."""
 
     t0_ns: int
     end_ns: int
-    took_s: float = 0.0  # of real time from T0 to the end
+    took_s: float = 0.0  # real time from T0 to the end
     startup_s: float = 0.0
     notes: list[str] = field(default_factory=list)
-    apps: dict[str, App] = field(default_factory=dict)  # as they last ran
+    apps: dict[str, App] = field(default_factory=dict)  # agent name -> its last run
     births: dict[str, Birth] = field(default_factory=dict)  # by node, as the collector has them
     totals: dict[str, int] = field(default_factory=dict)  # of the ledger
-    held_s: dict[str, float] = field(
-        default_factory=dict
-    )  # real seconds for which the clock was held, by name
+    held_s: dict[str, float] = field(default_factory=dict)  # who held the clock -> real seconds
 
     @property
     def rate(self) -> float:
-        """Simulated seconds a real second, reached."""
+        """The simulated seconds per real second that were reached."""
         return (self.end_ns - self.t0_ns) / NS_PER_S / self.took_s if self.took_s else 0.0
 
 
@@ -83,7 +81,7 @@ async def play(installation: ScenarioInstallation, rate: float, say: Callable[[s
 
 
 async def _end(installation: ScenarioInstallation, run: Run) -> None:
-    """Stop the agents in order, wait for what they took, and note what only the living can tell."""
+    """Stop the agents in order, wait until their messages are stored, collect figures of running parts."""
     clock = installation.clock
     run.apps = {agent.name: agent.running for agent in installation.present()}
     await _until(lambda: all(_has_sent(app) for app in run.apps.values()), _STORED_S)
@@ -93,9 +91,9 @@ async def _end(installation: ScenarioInstallation, run: Run) -> None:
     for agent in installation.present():
         await installation.stop_agent(agent)
     if not await _until(lambda: _is_stored(installation), _STORED_S):
-        run.notes.append("not everything that was taken arrived at the collector in time")
+        run.notes.append("some taken messages did not arrive at the collector in time")
     run.notes += [
-        f"{name} held the clock too long and was not waited for, {times} times"
+        f"{name} held the clock too long; the clock went on without it, {times} times"
         for name, times in clock.excused.items()
     ]
     run.held_s = dict(clock.held_s)
@@ -109,10 +107,10 @@ async def _end(installation: ScenarioInstallation, run: Run) -> None:
 
 
 def _break_devices(installation: ScenarioInstallation, run: Run) -> None:
-    """Tell simulators what will break and when: faults at given times are the same at any pace.
+    """Schedule the faults in the simulators before the start: their times are the same at any pace.
 
     Raises:
-        ConfigError: a simulator knows no such fault.
+        ConfigError: a simulator does not know a fault.
     """
     scenario = installation.scenario
     for at, each in enumerate(scenario.timeline):
@@ -130,7 +128,7 @@ def _break_devices(installation: ScenarioInstallation, run: Run) -> None:
 
 
 async def _come_up(installation: ScenarioInstallation) -> tuple[int, list[str]]:
-    """Connect while time stands still, then see the first readings; T0, and a note where it is late."""
+    """Connect while time stands still, then wait for the first readings; return T0, and a note if late."""
     clock, lead_ns = installation.clock, round(installation.scenario.lead_in_s * NS_PER_S)
     await _until(
         lambda: all(source.opened or _flows(installation, source) for source in _sources(installation)),
@@ -148,14 +146,14 @@ async def _come_up(installation: ScenarioInstallation) -> tuple[int, list[str]]:
     lead_ins = 1 + (clock.monotonic_ns() + NS_PER_S // 2) // lead_ns
     if lead_ins == 1:
         return installation.scenario.start_ns + lead_ns, []
-    late = f"devices came up so late that T0 is {lead_ins} lead-ins after the start: other data than else"
+    late = f"devices connected late: T0 is {lead_ins} lead-ins after the start, so the data differ"
     return installation.scenario.start_ns + lead_ins * lead_ns, [late]
 
 
 def _holders(clock: SimulationClock) -> str:
-    """Who held the clock longest."""
+    """Return who held the clock longest, as text."""
     longest = sorted(clock.held_s.items(), key=lambda item: -item[1])[:3]
-    return ", ".join(f"{name} ({seconds:.1f} s)" for name, seconds in longest) or "nobody"
+    return ", ".join(f"{name} ({seconds:.1f} s)" for name, seconds in longest) or "no device"
 
 
 def _sources(installation: ScenarioInstallation) -> list[Source]:
@@ -167,13 +165,13 @@ def _flows(installation: ScenarioInstallation, source: Source) -> bool:
 
 
 def _is_up(installation: ScenarioInstallation, source: Source) -> bool:
-    """Whether it was read; a device that declares no rate, or a slow one, need only be open."""
+    """Whether a device was read; a slow device, or one without a declared rate, need only be open."""
     seldom = _rate_hz(installation, source) < 1.0 and not _flows(installation, source)
     return source.state.state == "ok" or (source.opened and seldom)
 
 
 def _has_read(installation: ScenarioInstallation, source: Source, run: Run) -> bool:
-    """Whether what it had to read up to the end was read, and seen by its models."""
+    """Whether a device's data up to the end were read, and processed by its models."""
     app = installation.agent_of(source.device).app
     return (_rate_hz(installation, source) < 1.0 or source.newest_ns >= run.end_ns) and not (
         app is not None and app.pipeline.busy
@@ -185,7 +183,7 @@ def _rate_hz(installation: ScenarioInstallation, source: Source) -> float:
 
 
 def _has_sent(app: App) -> bool:
-    """Whether what it has taken so far was acknowledged: one that is offline has to come back first."""
+    """Whether the agent is connected and all its messages are acknowledged."""
     return app.uplink.connected and app.outbox.stats().depth == 0
 
 
@@ -195,7 +193,7 @@ def _is_stored(installation: ScenarioInstallation) -> bool:
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it came true within so many real seconds."""
+    """Return whether `condition` became true within `seconds` of real time."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + seconds
     while not condition():
@@ -209,7 +207,7 @@ async def _until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 async def _happen(installation: ScenarioInstallation, run: Run, say: Callable[[str], None]) -> None:
-    """Do what the timeline says at its moments; faults of devices know theirs already."""
+    """Carry out the timeline; the faults of devices are scheduled already."""
     async with asyncio.TaskGroup() as group:
         for each in installation.scenario.timeline:
             if not each.fault:
@@ -227,11 +225,11 @@ async def _do(
     await installation.clock.sleep_until(at_ns)
     say(f"{each.at_s:g} s: {each.line or each.link or 'stop'} {target or each.restart}")
     if each.restart:
-        with _time_stands(installation):
+        with _time_standing_still(installation):
             await _stop(installation, each)
         if each.for_s:
             await installation.clock.sleep_until(until_ns)
-        with _time_stands(installation):
+        with _time_standing_still(installation):
             await _start(installation, each)
         return
     proxy = _proxy(installation, each)
@@ -242,7 +240,7 @@ async def _do(
         proxy.black_hole()
     await installation.clock.sleep_until(until_ns)
     proxy.heal()
-    proxy.cut()  # what a black hole swallowed never comes: a firewall that was restarted forgets
+    proxy.cut()  # what the black hole dropped never arrives, as after a restart of a firewall
 
 
 def _proxy(installation: ScenarioInstallation, each: Happening) -> FaultProxy:
@@ -272,11 +270,11 @@ async def _start(installation: ScenarioInstallation, each: Happening) -> None:
     elif each.restart == "collector":
         await installation.start_collector()
     else:
-        installation.broker.start()  # not in a thread: the broker ends with the thread that started it
+        installation.broker.start()  # not in a thread: the broker ends with the thread that starts it
 
 
 @contextmanager
-def _time_stands(installation: ScenarioInstallation) -> Iterator[None]:
+def _time_standing_still(installation: ScenarioInstallation) -> Iterator[None]:
     pace, installation.clock.pace = installation.clock.pace, 0.0
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a scenario ended with, for people (text, Markdown) and for machines (JSON, JUnit XML)."""
+"""The report of a scenario, as text, Markdown, JSON and JUnit XML."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from edgebed.scenario.document import Scenario
 from edgebed.scenario.evidence import Evidence, StreamEvidence
 from edgebed.scenario.judge import Verdict
 
-_SHOWN = 6  # fields of a stream in the report; JSON has all
+_SHOWN = 6  # fields per stream in the Markdown report; JSON has all
 
 
 @dataclass(frozen=True)
 class Report:
-    """A scenario that was played and judged."""
+    """The result of a scenario."""
 
     name: str
     scenario: Scenario
     seed: int
-    pace: float  # that was asked for
+    pace: float  # the requested pace
     evidence: Evidence
     verdicts: Sequence[Verdict]
 
     @property
     def exit_code(self) -> int:
-        """0 when every assertion holds, 1 when one fails, 3 when a part could not be played."""
+        """0 when every assertion holds, 1 when one fails, 3 when an agent was left out."""
         if any(verdict.state == "failed" for verdict in self.verdicts):
             return 1
         return 3 if self.evidence.left_out else 0
 
     def line(self) -> str:
-        """The closing line."""
+        """Return the closing line."""
         states = [verdict.state for verdict in self.verdicts]
         held, skipped = states.count("ok"), states.count("skipped")
         run = self.evidence.run
@@ -47,7 +47,7 @@ class Report:
         )
 
     def text(self) -> Iterator[str]:
-        """Lines for a terminal."""
+        """Yield the lines for a terminal."""
         marks = {"ok": "ok     ", "failed": "FAILED ", "skipped": "skipped"}
         for verdict in self.verdicts:
             expected = f" (expected {verdict.expected})" if verdict.state == "failed" else ""
@@ -64,7 +64,7 @@ class Report:
         return left_out + self.evidence.run.notes
 
     def markdown(self) -> str:
-        """The report as a page: assertions, then truth and result side by side."""
+        """Return the report as a Markdown page: assertions, streams, truth and result, events."""
         run, out = self.evidence.run, [f"# {self.scenario.title or self.name}", ""]
         out += [self.line() + ".", ""]
         out += [f"Seed {self.seed}, pace x{self.pace:g} at most, {self.scenario.broker} broker.", ""]
@@ -113,7 +113,7 @@ class Report:
             yield from ((device, kind, kinds.count(kind)) for kind in sorted(set(kinds)))
 
     def document(self) -> dict[str, Any]:
-        """The report as `--json` prints it."""
+        """Return the report as `--json` prints it."""
         run = self.evidence.run
         return {
             "scenario": self.name,
@@ -150,7 +150,7 @@ class Report:
         }
 
     def junit(self) -> str:
-        """JUnit XML, one test case an assertion."""
+        """Return JUnit XML, one test case per assertion."""
         return junit.text(self.name, self._cases())
 
     def _cases(self) -> list[Case]:
@@ -159,12 +159,12 @@ class Report:
             Case(
                 group,
                 verdict.name,
-                failed=said if verdict.state == "failed" else "",
+                failed=output if verdict.state == "failed" else "",
                 skipped=verdict.found if verdict.state == "skipped" else "",
-                said=said,
+                output=output,
             )
             for verdict in self.verdicts
-            for said in [f"expected {verdict.expected}, found {verdict.found}"]
+            for output in [f"expected {verdict.expected}, found {verdict.found}"]
         ]
 
 

@@ -1,4 +1,4 @@
-"""One scenario from file to report."""
+"""Run one scenario from file to report."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from edgebed.scenario.play import play
 from edgebed.scenario.report import Report
 from wire.errors import unwritable
 
-_THREADS = 16  # of all agents, the collector and their disks together
+_THREADS = 16  # shared by all agents and the collector, for their disks
 
 
 async def run(
     path: Path, folder: Path, *, rate: float | None, seed: int | None, say: Callable[[str], None]
 ) -> Report:
-    """Play the scenario of a file with its data in `folder`, and judge it.
+    """Play the scenario of a file with its data in `folder`, and check it.
 
     Raises:
-        ConfigError: the file, or a config it names, holds mistakes.
-        EdgebedError: it could not be played.
+        ConfigError: the file, or a config that it names, has mistakes.
+        EdgebedError: the scenario cannot be played.
     """
     scenario = load(path)
     pace, seed = rate or scenario.rate, scenario.seed if seed is None else seed

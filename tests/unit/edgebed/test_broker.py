@@ -1,4 +1,4 @@
-"""The broker launcher: it keeps what it stores over kill -9, and says in one sentence why it cannot start."""
+"""The broker launcher: it keeps its data over kill -9, and gives one sentence when it cannot start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_message_for_an_absent_reader_survives_a_stop(broker: BrokerProcess) -
 def _session(
     broker: BrokerProcess, act: object, name: str = "reader", publish: bytes = b"", wait_for: int = 0
 ) -> list[bytes]:
-    """One connection of a persistent session: subscribe, publish or receive, then leave."""
+    """Connect once with a persistent session: subscribe, publish or receive, then disconnect."""
     got: list[bytes] = []
     client = mqtt.Client(
         CallbackAPIVersion.VERSION2, client_id=name, clean_session=False, protocol=mqtt.MQTTv311
@@ -59,7 +59,7 @@ def test_a_free_port_is_none_that_the_kernel_gives_away() -> None:
         taken.bind(("127.0.0.1", free_port()))
         left.bind(("127.0.0.1", free_port()))
         assert free_port() not in (taken.getsockname()[1], left.getsockname()[1])
-    with pytest.raises(ConfigError, match=r"192\.0\.2\.1 cannot be listened on"):
+    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1"):
         free_port("192.0.2.1")
 
 

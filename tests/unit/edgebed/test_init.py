@@ -1,4 +1,4 @@
-"""`edgebed init`: every ready config becomes one that loads where it was put."""
+"""`edgebed init`: every written config loads in its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our import names are common words: no other installed distribution may own one of them."""
+"""edgebed's import names are common words: no other installed distribution may use one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgebed key new`: a key that the adapter takes, readable by its owner alone, never overwritten."""
+"""`edgebed key new`: the key fits the adapter, only its owner can read it, it is never overwritten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adapters.hl7.deidentify import read_key
 
 
 def run(file: Path) -> subprocess.CompletedProcess[str]:
-    """As a person runs it, with a umask that takes nothing away."""
+    """Run the command with a umask that removes no permission."""
     command = [sys.executable, "-c", "from edgebed.cli import main; main()", "key", "new", str(file)]
     return subprocess.run(command, capture_output=True, text=True, umask=0)
 

@@ -1,4 +1,4 @@
-"""What a clumsy user types: one sentence, the right exit code, never a traceback."""
+"""Mistakes on the command line: one sentence, the right exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         (["agnt"], 2, "no such command 'agnt'; did you mean 'agent'?"),
         (["broker", "--port", "99999"], 2, "99999"),
-        (["broker", "--port", "0", "--host", "192.0.2.1"], 78, "192.0.2.1 cannot be listened on"),
+        (["broker", "--port", "0", "--host", "192.0.2.1"], 78, "cannot listen on 192.0.2.1"),
         (["broker", "--port", "0", "--data", "/proc/x"], 78, "the broker's folder /proc/x cannot be written"),
         (["collector", "run", "--store", "/proc/x", "--port", "0"], 78, "store folder /proc/x cannot be"),
         (["demo", "--port", "99999"], 2, "99999"),
         (["demo", "--seconds", "-1"], 2, "--seconds"),
         (["demo", "--port", "0", "--keep", "/proc/x"], 78, "folder /proc/x cannot be written"),
-        (["sim", "run", "modbus", "--host", "999.1.1.1"], 2, "'999.1.1.1' is no address"),
+        (["sim", "run", "modbus", "--host", "999.1.1.1"], 2, "'999.1.1.1' is neither an address"),
         (["init", "robot", "-o", "/proc/none/my.yaml"], 78, "create its folder or choose another"),
         (["init", "robot", "--broker", "my-broker"], 2, "'my-broker' is not mqtt://host"),
         (["ledger", "--url", "http://[::bad"], 2, "http://[::bad"),
@@ -100,12 +100,12 @@ def test_what_is_no_web_server_is_no_collector() -> None:
         done = run("ledger", "--url", f"http://127.0.0.1:{server.getsockname()[1]}")
         peer.join()
     assert done.returncode == 1
-    assert "is no collector" in done.stderr
+    assert "is not a collector" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_first_line_is_that_of_the_last_start(tmp_path: Path) -> None:
-    for word in ("before", "after"):  # as in a folder that an earlier demo left behind
+    for word in ("before", "after"):  # as in a folder of an earlier demo
         with Child(
             "child", ["sh", "-c", f"sleep 0.2; echo {word}; exec sleep 30"], tmp_path / "x.log"
         ) as child:

@@ -1,4 +1,4 @@
-"""`edgebed model`: what it prints for the shipped package, and one sentence for what is none."""
+"""`edgebed model`: its output for the shipped package, and one sentence for a wrong folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenario files: every mistake with its line, the ready ones without any; reports whatever they are told."""
+"""Scenario files: every mistake has its line, the ready ones have none; reports accept any text."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_simulator_has_its_place_in_the_four_testbeds() -> None:
     assert simulators.KINDS.keys() - used <= {"serial", "mqtt"}  # whose formats are free
 
 
-def test_what_is_no_scenario_is_said_so() -> None:
+def test_an_unknown_scenario_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="did you mean 'four-testbeds'"):
         find("four-testbed")
 
@@ -68,8 +68,8 @@ def test_times_are_those_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("T09:00:00Z", "T09:00:00", "1:8: start: '2026-03-02T09:00:00' needs its zone"),
-        ("2026-03-02T09:00:00Z", "soon", "1:8: start: 'soon' is no time"),
+        ("T09:00:00Z", "T09:00:00", "1:8: start: '2026-03-02T09:00:00' lacks the time zone"),
+        ("2026-03-02T09:00:00Z", "soon", "1:8: start: 'soon' is not a time"),
         ("2026", "9999", "is not between 1971 and 2200"),
         ("duration_s: 30", "duration_s: -1", "2:13: duration_s: expected"),
         ("duration_s: 30", "duration_s: .inf", "not a finite number"),
@@ -77,22 +77,22 @@ def test_times_are_those_of_the_file(tmp_path: Path) -> None:
         ("cobot-01:", "Cobot 1:", "'Cobot 1' is not an id"),
         ("simulator: opcua", "simulator: opcuaa", "7:24: agents.cobot-01.devices.arm.simulator: there is no"),
         ("{simulator: opcua}", "{}", "exactly one of simulator and shares"),
-        ("{shares: arm}", "{shares: leg}", "'leg' is no device of this agent with a simulator"),
-        ("{shares: arm}", "{shares: twin}", "'twin' is no device of this agent with a simulator"),
+        ("{shares: arm}", "{shares: leg}", "'leg' is not a device of this agent with a simulator"),
+        ("{shares: arm}", "{shares: twin}", "'twin' is not a device of this agent with a simulator"),
         ("at_s: 12", "at_s: 30", "30 s is not before the end at 30 s"),
         ("device: arm, fault", "device: leg, fault", "there is no device 'leg'"),
-        ("device: arm, fault", "agent: cobot-01, fault", "fault does not happen to a agent"),
+        ("device: arm, fault", "agent: cobot-01, fault", "fault does not use agent"),
         ('fault: "friction:3"', "at_s: 3", "10:39: key 'at_s' is set twice"),
         ('fault: "friction:3"', "line: cut, link: cut", "exactly one of fault, line, link and restart"),
         ('fault: "friction:3"', "restart: agent", "there is no agent ''"),
-        ("friction:3", "friction:3@5", "leave @... away"),
+        ("friction:3", "friction:3@5", "leave out @..."),
         ("{stream: arm/joints, rows: all}", "{}", "exactly one of stream, counts"),
-        ("rows: all", "lost: 0", "not stream and lost"),
-        ("rows: all", "within: 5%", "within says nothing about stream"),
+        ("rows: all", "lost: 0", "has stream and lost"),
+        ("rows: all", "within: 5%", "within does not apply to stream"),
         ("rows: all", "rows: some", "rows"),
         ("stream: arm/joints", "stream: joints", "'joints' is not device/stream"),
         ("stream: arm/joints", "stream: leg/joints", "12:14: assert.0.stream: there is no device 'leg'"),
-        ("stream: arm/joints, rows: all", "quality: arm/joints, good: most", "'most' is no share like 5%"),
+        ("stream: arm/joints, rows: all", "quality: arm/joints, good: most", "'most' is not a share like 5%"),
         ("stream: arm/joints, rows: all", "alarm: arm/a, within_s: 1, after: war", "did you mean 'wear'"),
         ("agents:", "agents: []\nagent:", "agents: expected keys and values"),
         ("timeline:", "timeline: {}\nwhat:", "expected a list"),
@@ -102,7 +102,7 @@ def test_times_are_those_of_the_file(tmp_path: Path) -> None:
         (GOOD, "", "the file is empty"),
     ],
 )
-def test_each_mistake_is_told_with_its_place(tmp_path: Path, before: str, after: str, said: str) -> None:
+def test_each_mistake_is_reported_with_its_place(tmp_path: Path, before: str, after: str, said: str) -> None:
     assert before in GOOD
     path = tmp_path / "scenario.yaml"
     path.write_text(GOOD.replace(before, after, 1))

@@ -1,4 +1,4 @@
-"""`edgebed sim`: the URL first, an end by time or signal, mistakes by exit code."""
+"""`edgebed sim`: the URL comes first, time or a signal ends it, mistakes have exit codes."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_it_ends_by_signal(tmp_path: Path, how: signal.Signals, status: int) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["opcua", "--clip", __file__], "opcua takes no --clip"),
+        (["opcua", "--clip", __file__], "opcua does not have --clip"),
         (["camera", "--fault", "spike:1"], "fault 'spike' is not one of"),
-        (["camera", "--option", "colour=red"], "camera takes no --option colour"),
+        (["camera", "--option", "colour=red"], "camera does not have --option colour"),
         (["camera", "--option", "clock=1"], "is not KEY=VALUE"),
         (["camera", "--option", "size={"], "--option"),
-        (["camera", "--junit", "out.xml"], "it takes no --junit"),
-        (["robot", "--port", "1"], "robot is a scenario: it takes no --port"),
+        (["camera", "--junit", "out.xml"], "--junit does not apply"),
+        (["robot", "--port", "1"], "robot is a scenario: --port does not apply"),
         (["opcua", "--fault", "rust:1"], "rust"),
         (["opcua", "--rate", "0"], "rate"),
         (["opcua", "--port", "99999"], "99999"),

@@ -639,4 +639,4 @@ def test_the_proof_of_a_pilot_by_day_and_stream(folder: Path, clock: Any, commit
     found = run_ledger("--store", str(folder), "--day", "2026-11-22", "--stream", "arm/tcp", "--json")
     answer = json.loads(found.stdout)
     assert [list(day["streams"]) for day in answer["days"]] == [["data/arm/tcp"]]
-    assert run_ledger("--store", str(folder), "--day", "2020-01-01").stdout == "nothing was taken that fits\n"
+    assert run_ledger("--store", str(folder), "--day", "2020-01-01").stdout == "no message matches\n"
