@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from adapters.base import Reading
 from agent.inference.model_cache import ModelCache
 from agent.pipeline.model_runner import Inference, ModelRunner
 from agent.pipeline.settings import SlotConfig
+from tests.polling import until
 from wire.messages import ClockState, Field, Stream
 
 ROWS = Stream(rate_hz=10, fields={"a": Field(), "b": Field()})
@@ -71,13 +71,6 @@ def runner(
 
 def row(index: int) -> Reading:
     return Reading("rows", index * STEP, {"a": float(index), "b": 0.0})
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + 30
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "it did not happen"
-        await asyncio.sleep(0.005)
 
 
 def test_a_refused_model_takes_no_input(tmp_path: Path, cache: ModelCache) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 from adapters.base import Reading
 from agent.pipeline.privacy import Privacy, Seen
 from agent.pipeline.snapshots import NewestPicture, SnapshotError, encode
+from tests.polling import until
 from wire.clock import Clock
 from wire.codec import encode as to_bytes
 from wire.messages import MAX_BODY, Box, Snapshot
@@ -25,13 +25,6 @@ T0 = 1_760_000_000 * 10**9
 
 def frame(index: int, value: int = 0) -> Reading:
     return Reading("frames", T0, picture=np.full((24, 32, 3), value, np.uint8), index=index)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + 30
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "it did not happen"
-        await asyncio.sleep(0.005)
 
 
 class Camera:
