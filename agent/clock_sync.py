@@ -1,4 +1,4 @@
-"""Whether anybody sets this machine's clock, asked of the kernel."""
+"""Reads from the kernel whether this machine's clock is synchronised; corrects times from before that."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _STA_PPSTIME = 0x0004
 _STA_UNSYNC = 0x0040
 _STA_PPSSIGNAL = 0x0100
 _POLL_S = 2.0
-_OURS_NS = 5 * NS_PER_S  # a reading is on its way for less
-_STEP_S = 0.5  # between two looks; whoever keeps a clock right by slewing it moves it by less
+_NEAR_NS = 5 * NS_PER_S  # a reading takes less than this to arrive
+_STEP_S = 0.5  # between two looks; slewing a clock moves it by less
 
 
 class _Timex(ctypes.Structure):
-    """Linux's `struct timex`; `status` is what is read of it."""
+    """Linux's `struct timex`; only `status` and `maxerror` are read."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -38,11 +38,11 @@ class _Timex(ctypes.Structure):
 
 
 def kernel_state() -> ClockState:
-    """What the kernel knows: NTP covers every daemon that disciplines it, PTP a hardware pulse per second.
+    """The kernel's clock state: NTP for any daemon that disciplines the clock, PTP for a hardware pulse.
 
-    Where the kernel cannot be asked, the clock counts as unsynchronised.
+    If the kernel cannot be asked, the clock counts as unsynchronised.
     """
-    timex = _asked()
+    timex = _adjtimex()
     if timex is None:
         return ClockState.UNSYNCED
     if timex.status & _STA_UNSYNC:
@@ -53,14 +53,14 @@ def kernel_state() -> ClockState:
 
 
 def kernel_error_ms() -> float | None:
-    """How far from UTC the kernel says that the clock may be, see adjtimex(2); None while nobody sets it."""
-    timex = _asked()
+    """The kernel's bound on the clock's error, see adjtimex(2); None while the clock is unsynchronised."""
+    timex = _adjtimex()
     if timex is None or timex.status & _STA_UNSYNC:
         return None
     return float(round(timex.maxerror / 1000, 3))
 
 
-def _asked() -> _Timex | None:
+def _adjtimex() -> _Timex | None:
     timex = _Timex()
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "adjtimex") or libc.adjtimex(ctypes.byref(timex)) < 0:
@@ -69,12 +69,12 @@ def _asked() -> _Timex | None:
 
 
 def offset_ns(clock: Clock) -> int:
-    """Wall clock minus monotonic clock: what a step of the wall clock changes."""
+    """Wall clock minus monotonic clock; only a step of the wall clock changes it."""
     return clock.now_ns() - clock.monotonic_ns()
 
 
 class TimeSync:
-    """The clock's state, asked again every two seconds; a simulated clock is always right."""
+    """Gives the clock's state, read every two seconds; a simulated clock is always synchronised."""
 
     def __init__(self, clock: Clock, ask: Callable[[], ClockState] = kernel_state) -> None:
         self._clock = clock
@@ -91,11 +91,11 @@ class TimeSync:
         return self._state
 
 
-Stamp = tuple[ClockState | None, int | None]  # how far a time can be trusted, and what to correct it from
+Stamp = tuple[ClockState | None, int | None]  # trust in a time, and the offset to correct it from
 
 
 class Stamps:
-    """Whose clock a reading's time is of, and where the wall clock stood when it was taken."""
+    """Determines which clock a reading's time is from, and the offset of the wall clock at that time."""
 
     def __init__(self, clock: Clock, state: Callable[[], ClockState]) -> None:
         self._clock = clock
@@ -103,38 +103,38 @@ class Stamps:
         self._offset_ns: int | None = None  # wall minus monotonic clock at the reading before
 
     def of(self, at_ns: int) -> Stamp:
-        """How far the time of a reading that just came can be trusted, and what to correct it from.
+        """The trust in the time of a new reading, and the wall clock offset to correct it from.
 
-        While this machine's clock was never set, a time far from it is the device's own and must not move
-        when the clock is: its state is None. The second is wall minus monotonic clock, None once it was set.
+        While this machine's clock is unsynchronised, a time far from it is from the device's own clock: it
+        must not be corrected later, and its state is None. The offset is None when the clock is synchronised.
         """
         state = self._state()
         if state is not ClockState.UNSYNCED:
             return state, None
         up_ns, before_ns = self._clock.monotonic_ns(), self._offset_ns
         self._offset_ns = offset_ns(self._clock)
-        for each in (self._offset_ns, before_ns):  # it may have been set between the reading and now
-            if each is not None and abs(at_ns - up_ns - each) <= _OURS_NS:
+        for each in (self._offset_ns, before_ns):  # the clock may have been set since the reading
+            if each is not None and abs(at_ns - up_ns - each) <= _NEAR_NS:
                 return state, each
         return None, None
 
 
 class Steps:
-    """Notices when the wall clock is set: it then moves against the monotonic one."""
+    """Detects steps of the wall clock against the monotonic clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offset_ns = offset_ns(clock)
 
     def look(self) -> float:
-        """By how many seconds it was set forward since the last look; 0.0 when it was not."""
+        """The seconds by which the clock was set forward since the last look; 0.0 if it was not."""
         before, self._offset_ns = self._offset_ns, offset_ns(self._clock)
         step_s = (self._offset_ns - before) / NS_PER_S
         return round(step_s, 3) if abs(step_s) >= _STEP_S else 0.0
 
 
 def machine_boot() -> int:
-    """32 bits that name this run of the machine; random where the kernel does not say, so never shared."""
+    """32 bits that identify this run of the machine; random if the kernel gives none, so never shared."""
     try:
         return crc32(_BOOT_ID.read_bytes())
     except OSError:
@@ -142,9 +142,9 @@ def machine_boot() -> int:
 
 
 def restamp(body: bytes, kind: type[Batch] | type[Event], shift_ns: int, state: ClockState) -> bytes:
-    """The same body with its time moved by `shift_ns` and the clock state it has now.
+    """The body with its time moved by `shift_ns` and its clock state set to `state`.
 
-    Only the time and `clk` change: `ep` and `seq` stay, so the message keeps its identity.
+    `ep` and `seq` stay the same: the message keeps its identity.
     """
     message = msgspec.json.decode(body, type=kind)
     shift_ms = round(shift_ns / NS_PER_MS)

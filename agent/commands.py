@@ -1,4 +1,4 @@
-"""Commands from operators: each id is executed once, not after its time, and always answered."""
+"""Runs commands from operators: each id once, never after its time, always with an answer."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ log = logging.getLogger(__name__)
 Action = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 """`await action(device, args)` gives the `result` of the answer; `device` is `_` for the node itself."""
 
-REMEMBERED = 1_000  # ids, over restarts
+REMEMBERED = 1_000  # ids kept over restarts
 _TIMEOUT_S = 60.0  # for one action, real time
-_MAX_RESULT = MAX_BODY - 2_000  # bytes; room for what stands around it
+_MAX_RESULT = MAX_BODY - 2_000  # bytes; leaves room for the rest of the answer
 
 _ids = msgspec.json.Decoder(list[str])
 
 
 class Rejected(EdgebedError):
-    """Raised by an action for a device or arguments it does not take: the answer is `rejected`."""
+    """Raised by an action for a wrong device or wrong arguments: the answer is `rejected`."""
 
 
 class Commands:
-    """Runs `actions` by name; `ping` is always there.
+    """Runs `actions` by name; `ping` is built in.
 
-    An action that raises `Rejected` is answered `rejected`, any other `EdgebedError` `failed`. The last
-    ids are kept in `state`, on disk before their command runs: after a crash it is not run again.
+    `Rejected` is answered with `rejected`, any other `EdgebedError` with `failed`. The last ids are kept in
+    `state`. An id is on disk before its command runs, so that the command is not run again after a crash.
     """
 
     def __init__(self, state: Path, clock: Clock, actions: Mapping[str, Action]) -> None:
         self._path = state / "commands.json"
         self._clock = clock
         self._actions: dict[str, Action] = {"ping": self._ping, **actions}
-        self._seen: dict[str, None] | None = None  # in order of arrival; None until it is read
+        self._seen: dict[str, None] | None = None  # in order of arrival; None until the file is read
         self._saving = asyncio.Lock()
-        self._unwritable = False  # and that was logged
+        self._unwritable = False  # true: this was logged
 
     def declared(self) -> list[Command]:
-        """For the birth."""
+        """The commands for the birth."""
         return [Command(name=name, device="*" if name == "snapshot" else "_") for name in self._actions]
 
     async def handle(self, device: str, name: str, command: Cmd) -> Res:  # noqa: PLR0911 - one per state
-        """Execute or refuse one command; never raises for what it holds."""
+        """Run or refuse one command; never raises for the command's content."""
         action = self._actions.get(name)
         if action is None:
             return self._answer(command, "rejected", 404, f"unknown command {name!r}")
         if self._clock.now_ms() > command.ts + command.ttl_ms:
-            return self._answer(command, "expired", 408, "arrived after its time")
+            return self._answer(command, "expired", 408, "the command arrived after its time")
         if not await self._is_new(command.id):
-            return self._answer(command, "duplicate", 409, "this id was executed before")
+            return self._answer(command, "duplicate", 409, "a command with this id was executed before")
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 return self._done(command, await action(device, command.args))
@@ -69,11 +69,11 @@ class Commands:
         except EdgebedError as error:
             return self._answer(command, "failed", 500, str(error))
         except TimeoutError:
-            return self._answer(command, "failed", 504, f"not done after {_TIMEOUT_S:.0f} s")
+            return self._answer(command, "failed", 504, f"the command did not end within {_TIMEOUT_S:.0f} s")
 
     def _done(self, command: Cmd, result: dict[str, Any]) -> Res:
         if len(msgspec.json.encode(result)) > _MAX_RESULT:
-            return self._answer(command, "failed", 413, "the result is too large to be sent")
+            return self._answer(command, "failed", 413, f"the result has more than {_MAX_RESULT} bytes")
         answer = self._answer(command, "done", 0)
         answer.result = result
         return answer
@@ -83,7 +83,7 @@ class Commands:
 
     async def _ping(self, device: str, _args: dict[str, Any]) -> dict[str, Any]:
         if device != NODE_ITSELF:
-            raise Rejected("ping is answered by the node, device _")
+            raise Rejected("ping has no device: send it to device _, the node")
         return {"pong": self._clock.now_ms()}
 
     async def _is_new(self, identity: str) -> bool:
@@ -109,7 +109,9 @@ class Commands:
         except OSError as error:
             if not self._unwritable:
                 log.warning(
-                    "%s cannot be written (%s): a restart forgets what was done", self._path, error.strerror
+                    "%s cannot be written (%s): a restart forgets what ran",
+                    self._path,
+                    error.strerror,
                 )
             self._unwritable = True
         else:

@@ -1,4 +1,4 @@
-"""The agent's YAML: its structs, the mistakes that types cannot tell, the adapters ready to build."""
+"""Reads and checks the agent's YAML config; makes a plan with adapters ready to build."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from wire.topics import Address
 
 
 class AgentConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The whole file. A relative path is relative to the file's folder."""
+    """The whole config file. A relative path is relative to the folder of the file."""
 
-    node: Annotated[str, Meta(description="tenant/pilot/site/node: who this agent is.")]
-    broker: Annotated[Broker, Meta(description="Where messages go.")]
+    node: Annotated[str, Meta(description="tenant/pilot/site/node: the name of this agent.")]
+    broker: Annotated[Broker, Meta(description="The broker that messages are sent to.")]
     state: Annotated[Path, Meta(description="Folder of the outbox and of what must survive a restart.")]
-    outbox: Annotated[OutboxSettings, Meta(description="How much is kept while the broker is away.")] = (
-        msgspec.field(default_factory=OutboxSettings)
+    outbox: Annotated[OutboxSettings, Meta(description="How messages are kept and sent.")] = msgspec.field(
+        default_factory=OutboxSettings
     )
-    memory: Annotated[MemorySettings, Meta(description="How the daemon uses memory.")] = MemorySettings()
+    memory: Annotated[MemorySettings, Meta(description="Memory of the daemon.")] = MemorySettings()
     devices: Annotated[dict[str, DeviceConfig], Meta(min_length=1, description="Device id to device.")]
     models: Annotated[dict[str, SlotConfig], Meta(description="Slot id to model.")] = {}
 
@@ -49,14 +49,14 @@ class AgentPlan:
 
 
 def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None = None) -> AgentPlan:
-    """Read and check an agent's config; no device is asked and no broker.
+    """Read and check an agent's config, without contacting devices or the broker.
 
-    Relative paths in it are relative to `folder`, as a rule the file's own.
-    `files` looks at the model packages, password and certificates too. The daemon leaves packages to its
-    models: one that is refused does not keep the others from running.
+    Relative paths are relative to `folder`, by default the folder of the file. `files` also checks model
+    packages, password and certificates. The daemon does not check packages here: a package that is refused
+    then does not stop the other models.
 
     Raises:
-        ConfigError: every mistake.
+        ConfigError: lists every mistake.
     """
     devices: dict[str, DevicePlan] = {}
 
@@ -88,16 +88,16 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
 
 
 def state_folder(path: Path) -> Path:
-    """Where the agent of this config keeps its state; adapters and models are not looked at.
+    """The state folder in an agent's config; adapters and models are not checked.
 
     Raises:
-        ConfigError: the file cannot be read or is no config.
+        ConfigError: the file cannot be read or is not a config.
     """
     return config.load(path, AgentConfig).state
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of the config for editors; each adapter's options stand in its own documentation."""
+    """The JSON Schema of the config for editors, without the options of the adapters."""
     return config.schema(AgentConfig)
 
 
@@ -144,7 +144,7 @@ def _check_slot(
         yield where, f"unknown device {slot.device!r}{did_you_mean(slot.device, found.devices)}"
         return
     if slot.device not in devices:
-        return  # its own mistakes are told already
+        return  # its own mistakes are reported already
     streams = devices[slot.device].streams
     if slot.stream not in streams:
         hint = did_you_mean(slot.stream, streams)
@@ -168,7 +168,7 @@ def _check_secrets(broker: Broker) -> Iterator[Mistake]:
 
 
 def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
-    from agent.inference.decoders import ModelError  # only who has models pays for their kin
+    from agent.inference.decoders import ModelError  # imported only when models are configured
     from agent.inference.package import load_package
     from agent.pipeline.privacy import face_model_mismatch
 
@@ -181,7 +181,7 @@ def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
 
 
 def _check_package(name: str, slot: SlotConfig, stream: Stream) -> Iterator[Mistake]:
-    from agent.inference.decoders import ModelError  # only who has models pays for their kin
+    from agent.inference.decoders import ModelError  # imported only when models are configured
     from agent.inference.package import load_package
     from agent.pipeline.windows import input_mismatch
 

@@ -1,4 +1,4 @@
-"""How the daemon and its machine are: what a heartbeat says and what `status.json` keeps."""
+"""Health of the daemon and its machine: heartbeats, their schedule, and the status file."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from wire.messages import MAX_COUNTERS, ClockState, Live
 HEARTBEAT_S = 15.0
 COUNTERS_S = 60.0
 STALE_S = 3 * HEARTBEAT_S  # the status is written at each heartbeat, at least
-BACKLOG_S = 3.0  # a message older than this means that the link is behind
+BACKLOG_S = 3.0  # a waiting message older than this means a backlog
 STATUS_FILE = "status.json"
 
-_USUAL = ("readings", "runs")  # what grows while all is well
+_USUAL = ("readings", "runs")  # counters that grow in normal work
 _LONGEST_NAME = 128
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 _THERMAL = ("/sys/class/thermal/thermal_zone*/temp", "/sys/class/hwmon/hwmon*/temp*_input")
 
 
 class Health:
-    """Samples this process and machine; rates are taken between two calls of `heartbeat`."""
+    """Samples this process and its machine; rates are measured between two calls of `heartbeat`."""
 
     def __init__(self, clock: Clock, boot: str) -> None:
         self._clock = clock
@@ -42,9 +42,9 @@ class Health:
         self._sensors = [Path(path) for pattern in _THERMAL for path in sorted(Path("/").glob(pattern[1:]))]
 
     def heartbeat(self, stats: OutboxStats, ep: str, clk: ClockState, ack_ms: int | None = None) -> Live:
-        """The flat body of `live/_/agent`. Reads /proc and /sys: a few files, no device.
+        """The flat body of `live/_/agent`; reads a few files of /proc and /sys.
 
-        `ack_ms`: the quickest way from the collector to here, by both clocks.
+        `ack_ms` is the smallest delay from the collector to this node, by both clocks.
         """
         return {
             "ts": self._clock.now_ms(),
@@ -68,7 +68,7 @@ class Health:
         }
 
     def _cpu(self) -> float:
-        """Per cent of one core since the sample before, which is at least a second old."""
+        """Per cent of one core since the last sample, which is at least a second old."""
         cpu_s, wall_s = time.process_time(), time.monotonic()
         if wall_s - self._wall_s >= 1.0:
             self._cpu_pct = round(100 * (cpu_s - self._cpu_s) / (wall_s - self._wall_s), 1)
@@ -76,19 +76,19 @@ class Health:
         return self._cpu_pct
 
     def _temperature(self) -> float | None:
-        """Degrees Celsius of the hottest sensor that gives a believable number."""
+        """Degrees Celsius of the hottest sensor with a plausible value."""
         found = []
         for sensor in self._sensors:
             try:
                 found.append(int(sensor.read_text()) / 1000)
-            except (OSError, ValueError):  # sensors come and go
+            except (OSError, ValueError):  # sensors appear and disappear
                 continue
-        believable = [degrees for degrees in found if -40 < degrees < 150]
-        return round(max(believable), 1) if believable else None
+        plausible = [degrees for degrees in found if -40 < degrees < 150]
+        return round(max(plausible), 1) if plausible else None
 
 
 class HeartbeatSchedule:
-    """When a heartbeat is due: every 15 s; each second while a backlog waits, and once when it is gone."""
+    """Decides when to send a heartbeat: every 15 s, each second of a backlog, and once when it ends."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -97,19 +97,19 @@ class HeartbeatSchedule:
         self._connected = False
 
     def due(self, stats: OutboxStats, connected: bool) -> bool:
-        """Ask once a second or more rarely; a yes counts as sent."""
+        """Whether a heartbeat is due; True counts as sent. Ask at most once a second."""
         now_s = self._clock.monotonic()
         backlog = stats.oldest_s > BACKLOG_S
-        turned = backlog != self._backlog or connected != self._connected
+        changed = backlog != self._backlog or connected != self._connected
         self._backlog, self._connected = backlog, connected
-        if not (turned or backlog or now_s >= self._due_s):
+        if not (changed or backlog or now_s >= self._due_s):
             return False
         self._due_s = now_s + HEARTBEAT_S
         return True
 
 
 class CounterSchedule:
-    """When the counters of devices and models are due: each minute, sooner when something was lost."""
+    """Decides when to publish counters: each minute, sooner if a counter of losses or faults has grown."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -117,7 +117,7 @@ class CounterSchedule:
         self._sent: tuple[int, int] = (0, 0)
 
     def due(self, counted: Iterable[Mapping[str, int]]) -> bool:
-        """Ask once a second or more rarely; a yes counts as told."""
+        """Whether the counters are due; True counts as sent. Ask at most once a second."""
         age_s = self._clock.monotonic() - self._sent_s
         if age_s < HEARTBEAT_S:
             return False
@@ -131,7 +131,7 @@ class CounterSchedule:
 
 
 def nonzero_counters(counted: Mapping[str, int]) -> dict[str, int]:
-    """Counters as a status carries them: those that are not 0, by name, so many as it may hold."""
+    """The counters above 0 by name, as many as a status may hold."""
     names = [name for name in sorted(counted) if counted[name] > 0 and len(name) <= _LONGEST_NAME]
     return {name: counted[name] for name in names[:MAX_COUNTERS]}
 
@@ -143,13 +143,13 @@ def rss_mb() -> float:
 
 
 def write_status(state: Path, document: dict[str, Any]) -> None:
-    """Replace `state`/status.json in one step; a full or broken disk is not the daemon's end."""
+    """Replace `state`/status.json in one step; an error of the disk does not stop the daemon."""
     path = state / STATUS_FILE
     fresh = path.with_suffix(".tmp")
     try:
         fresh.write_bytes(msgspec.json.encode(document))
         fresh.replace(path)
-    except OSError:  # the outbox tells the trouble
+    except OSError:  # the outbox reports the same error
         return
 
 
@@ -157,8 +157,8 @@ def read_status(state: Path, clock: Clock) -> dict[str, Any]:
     """The newest status.json of a state folder, with `running` read from the lock and `age_s`.
 
     Raises:
-        Unreachable: no agent has ever run on this folder.
-        ConfigError: the file is there and cannot be read.
+        Unreachable: no agent has run on this folder yet.
+        ConfigError: the file exists and cannot be read.
     """
     path = state / STATUS_FILE
     try:
@@ -174,7 +174,7 @@ def read_status(state: Path, clock: Clock) -> dict[str, Any]:
 
 
 def is_well(document: dict[str, Any]) -> bool:
-    """Whether it runs, reads every device and runs every model."""
+    """Whether the agent runs, reads every device and runs every model."""
     devices = document.get("devices", {}).values()
     models = document.get("models", {}).values()
     return bool(
@@ -186,16 +186,16 @@ def is_well(document: dict[str, Any]) -> bool:
 
 
 def status_lines(document: dict[str, Any]) -> Iterator[str]:
-    """The status for people, one fact a line."""
+    """Yield the status as text, one fact per line."""
     life = "running" if document["running"] else "not running"
     link = "connected" if document.get("connected") and document["running"] else "offline"
     yield f"{document.get('node', '?')}: {life}, {link}, as of {document['age_s']:g} s ago"
     if document["running"] and document["age_s"] > STALE_S:
-        yield "it has written no status since: is the disk under its state folder full?"
-    trouble = f"; TROUBLE: {document['trouble']}" if document.get("trouble") else ""
+        yield "no newer status was written: check whether the disk of the state folder is full"
+    problem = f"; PROBLEM: {document['trouble']}" if document.get("trouble") else ""
     yield (
         f"outbox: {document.get('depth', 0)} messages wait, the oldest for {document.get('oldest_s', 0):g} s"
-        f", {document.get('bytes', 0) / 1e6:.1f} MB{trouble}"
+        f", {document.get('bytes', 0) / 1e6:.1f} MB{problem}"
     )
     for name, device in document.get("devices", {}).items():
         why = f": {device['why']}" if device.get("why") else ""

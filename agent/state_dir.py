@@ -1,4 +1,4 @@
-"""The state folder: made, locked against a second agent, and asked whether its agent runs."""
+"""The state folder: makes it, locks it against a second agent, and checks whether its agent runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from wire.errors import TryAgain, unwritable
 
 LOCK = "agent.lock"
-_PATIENCE_S = 1.0  # a predecessor that was just killed, or somebody who merely looks
+_PATIENCE_S = 1.0  # for a process that was just killed, or for `is_running` in another process
 
 
 @contextlib.contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Own the folder, creating it; the kernel frees it when this process ends in whatever way.
+    """Own the folder, making it if needed. The kernel frees it when this process ends, even by a kill.
 
     Raises:
-        ConfigError: it cannot be created or written.
-        TryAgain: another agent owns it, or the disk is full.
+        ConfigError: the folder cannot be made or written.
+        TryAgain: another agent owns the folder, or the disk is full.
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def locked(state: Path) -> Iterator[None]:
         if not _lock(handle):
             pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
             raise TryAgain(f"another agent (process {pid}) runs on state folder {state}: stop it first")
-        with contextlib.suppress(OSError):  # a full disk: the number is only for the sentence above
+        with contextlib.suppress(OSError):  # a full disk: the number is only for the message above
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -57,9 +57,9 @@ def is_running(state: Path) -> bool:
 
 
 def keep(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace a file in one step, on disk when this returns. Raises OSError and leaves the old one."""
+    """Replace a file in one step, durably. Raises OSError and keeps the old file."""
     fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)  # of a write that was cut off, perhaps with another mode
+    fresh.unlink(missing_ok=True)  # left by a write that was cut off, perhaps with another mode
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(handle, "wb") as file:
         file.write(data)

@@ -1,4 +1,4 @@
-"""What systemd is told: ready, alive, stopping; silence when nobody listens."""
+"""Notifies systemd: ready, alive, stopping. Does nothing without a service manager."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ log = logging.getLogger("edgebed.agent")
 
 
 class Notifier:
-    """Speaks sd_notify over a socket that never blocks; does nothing where NOTIFY_SOCKET names none.
+    """Sends sd_notify messages over a socket that never blocks; does nothing without NOTIFY_SOCKET.
 
-    A full socket loses the word: a watchdog word comes again, READY is sent until it was taken.
+    A full socket loses a message. WATCHDOG is sent again anyway; READY is repeated until it is accepted.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        self.watchdog_s = _watchdog_s(environment)  # how often systemd wants to hear; 0 for never
+        self.watchdog_s = _watchdog_s(environment)  # systemd expects a message this often; 0: never
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
         self._socket: socket.socket | None = None
         self._ready_due = False
@@ -26,16 +26,16 @@ class Notifier:
             self._socket.setblocking(False)
 
     def ready(self, status: str) -> None:
-        """Config, outbox, adapters and models are there."""
+        """Report that config, outbox, adapters and models are ready."""
         self._ready_due = not self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def alive(self, status: str) -> None:
-        """Every critical task moves; also what `systemctl status` shows."""
+        """Report that every critical task works; `status` is shown by `systemctl status`."""
         word = "READY=1\n" if self._ready_due else ""
         self._ready_due = not self._send(f"{word}WATCHDOG=1\nSTATUS={_line(status)}") and self._ready_due
 
     def stopping(self) -> None:
-        """The daemon ends by itself or was told to."""
+        """Report that the daemon is stopping."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def close(self) -> None:
@@ -49,8 +49,8 @@ class Notifier:
             return True
         try:
             self._socket.sendto(text.encode(), self._address)
-        except OSError as error:  # nobody there, or full: the daemon's work does not depend on it
-            log.debug("systemd was not told: %s", error)
+        except OSError as error:  # not there or full: the daemon's work does not depend on it
+            log.debug("systemd was not notified: %s", error)
             return False
         return True
 
@@ -63,7 +63,7 @@ def _address(name: str) -> str | None:
 
 def _watchdog_s(environment: Mapping[str, str]) -> float:
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return 0.0  # meant for a parent of ours
+        return 0.0  # meant for a parent process
     try:
         return max(0, int(environment.get("WATCHDOG_USEC", "0"))) / 1e6
     except ValueError:

@@ -141,7 +141,7 @@ class Reader:
         return self._cursors.is_behind(size)
 
     def next_overtaken(self) -> int | None:
-        """The seq of the next record of the backlog, 0 if damage comes first, None if there is no backlog.
+        """The seq of the next record of the backlog, 0 if damage comes first, None without a backlog.
 
         Raises OSError.
         """

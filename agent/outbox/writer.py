@@ -42,7 +42,7 @@ class Writer:
         taking: threading.Lock,
     ) -> None:
         self.torn_bytes = state.torn_bytes
-        self.trouble = ""  # why nothing can be written now
+        self.trouble = ""  # the error of the disk while nothing can be written; "" if everything works
         self._pool = pool
         self._readers = readers
         self._buffer = buffer

@@ -31,7 +31,7 @@ class AckDelay:
             self._forget(now_s)
 
     def least(self, clock: Clock) -> int | None:
-        """The smallest delay in ms, None if there was none."""
+        """The smallest delay in ms, None if none was noted."""
         self._forget(clock.monotonic())
         return min((ms for _, ms in self._least), default=None)
 

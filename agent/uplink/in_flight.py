@@ -20,9 +20,7 @@ RESEND_MAX_S = 600.0
 SOON_S = 5.0  # a collector that acknowledges again gets unacknowledged messages within this time
 QUIET_S = 30.0  # a collector that acknowledged nothing for this time was away
 NO_MATCHING_SUBSCRIBERS = 16
-_FUTILE = (
-    3  # such connections, and packs are left alone: perhaps somebody on the way ends those that carry any
-)
+_FUTILE = 3  # after this number of connections without an acknowledged pack, packs are not sent
 _FUTILE_S = 600.0  # then packs are tried again
 _REFUSED = 128  # reason codes from this one on are failures
 

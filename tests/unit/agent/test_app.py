@@ -209,7 +209,7 @@ async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
     assert is_well(fine)
     old = {**fine, "age_s": 60.0}
     assert not is_well(old)
-    assert any("is the disk under its state folder full" in line for line in status_lines(old))
+    assert any("check whether the disk of the state folder is full" in line for line in status_lines(old))
     assert any("device lost: degraded" in line for line in status_lines(document))
 
 
