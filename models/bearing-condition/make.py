@@ -37,7 +37,7 @@ FRAME, STEP = 256, 128  # samples of a spectrum and from one to the next
 BANDS, LINES = (
     12,
     96,
-)  # of 375 Hz each, up to 4.5 kHz: above, each recorder's own filter would tell the classes
+)  # of 375 Hz each, up to 4.5 kHz: above, each recorder's own filter would reveal the class
 FLOOR = 1e-4  # share of the energy below which a band is silent
 TRAIN, HELD_OUT = (0.0, 0.5), (0.6, 1.0)  # parts of a recording; a tenth between them is used for nothing
 GAINS = (0.1, 0.3, 3.0, 10.0)
@@ -101,14 +101,14 @@ def fan_end(field_data: Path) -> Array:
 
 
 def decimated(signal: Array, by: int) -> Array:
-    """One sample in `by`, without what lies above half of the new rate."""
+    """Every `by`-th sample, without frequencies above half of the new rate."""
     n = len(signal) // by
     out: Array = np.fft.irfft(np.fft.rfft(signal)[: n // 2 + 1], n) / by if by > 1 else signal
     return out
 
 
 def windows(signal: Array, part: tuple[float, float] = (0.0, 1.0), hop: int = LENGTH) -> list[Array]:
-    """Windows (2048,) of a part of a recording; side by side unless `hop` says otherwise."""
+    """Windows (2048,) of a part of a recording; side by side unless `hop` is set."""
     first, end = (round(share * len(signal)) for share in part)
     return [signal[at : at + LENGTH].astype(np.float32) for at in range(first, end - LENGTH + 1, hop)]
 
@@ -138,7 +138,7 @@ def noisy(window: Array, db: float, rng: np.random.Generator) -> Array:
 
 
 def features(window: Array) -> Array:
-    """Logarithms of the bands' shares of the energy, (12,); `export` says the same in ONNX."""
+    """Logarithms of the bands' shares of the energy, (12,); `export` writes the same in ONNX."""
     turning = kernels() @ np.lib.stride_tricks.sliding_window_view(window - window.mean(), FRAME)[::STEP].T
     power = (turning**2).mean(axis=1)
     bands = power.reshape(2, BANDS, -1).sum(axis=(0, 2))
@@ -256,7 +256,7 @@ def held_out(data: dict[Recording, Array], *, ball_load_hp: int = 0) -> Iterator
 
 
 def measure(data: dict[Recording, Array], other_sensor: Array) -> dict[str, Any]:
-    """Everything the card says."""
+    """Every figure of the card."""
     found = training(data, ball_load_hp=0)
     plain = found[::2]  # the baseline learns what no noise was added to
     judges = {"model": network((HERE / "model.onnx").read_bytes()), "baseline": baseline(plain)}
@@ -299,7 +299,7 @@ def measure(data: dict[Recording, Array], other_sensor: Array) -> dict[str, Any]
 
 
 def write_golden() -> None:
-    """Made-up vibration: the recordings are not ours to give away."""
+    """Synthetic vibration: the recordings must not be redistributed."""
     session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
     folder = HERE / "golden"
     folder.mkdir(exist_ok=True)

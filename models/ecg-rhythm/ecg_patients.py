@@ -45,7 +45,7 @@ def faults_of(case: Case, rng: np.random.Generator) -> list[Fault]:
     if rng.random() < 0.3:
         sizes["fever"] = rng.uniform(0.5, 2)
     if not case.readable and rng.random() < 0.5:
-        sizes[str(rng.choice(["af", "pvc", "pac"]))] = 1.0  # whatever the rhythm is, it cannot be told
+        sizes[str(rng.choice(["af", "pvc", "pac"]))] = 1.0  # no rhythm can be recognised
     return [fault(kind, size) for kind, size in sizes.items()]
 
 
@@ -73,7 +73,7 @@ def patients(seeds: range, *, randomised: bool) -> Iterator[tuple[str, Array, in
 
 
 def truth(patient: Patient, start: int, n: int) -> int:
-    """PVC if a ventricular beat lies in the window whole, AF if half of the beats fibrillate, else N."""
+    """PVC if a whole ventricular beat is in the window, AF if half of the beats fibrillate, else N."""
     from_s, to_s = start / ECG_HZ, (start + n) / ECG_HZ
     beats = patient.beats(from_s, to_s)
     if any(kind == "V" and from_s + 0.15 < at < to_s - 0.3 for at, kind in beats):

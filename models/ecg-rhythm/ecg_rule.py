@@ -14,7 +14,7 @@ class Seen(NamedTuple):
     """What the rule looks at in a window."""
 
     spans: Array  # s from R peak to R peak
-    noisy: float  # how much slope there is between the peaks, as a share of theirs
+    noisy: float  # slope between the peaks, as a share of the slope at the peaks
 
 
 class Plain(NamedTuple):

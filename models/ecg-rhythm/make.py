@@ -187,7 +187,7 @@ def network() -> Judge:
 
 
 def confusion(pairs: Iterable[tuple[int, int]]) -> Array:
-    """How often each true label (row) was told as which (column)."""
+    """How often each true label (row) was classified as each label (column)."""
     table = np.zeros((len(LABELS), len(LABELS)), np.int64)
     for label, told in pairs:
         table[label, told] += 1
@@ -195,7 +195,7 @@ def confusion(pairs: Iterable[tuple[int, int]]) -> Array:
 
 
 def measure() -> dict[str, Any]:
-    """Everything the card says: model and rule on the same windows of patients that neither saw."""
+    """Every figure of the card: model and rule on the same windows of patients that neither saw."""
     plain, paired = tuned_rules()
     judges: dict[str, Judge] = {
         "model": network(),
@@ -251,7 +251,7 @@ def tuned_rules() -> tuple[Plain, Paired]:
 
 
 def recorded(field_data: Path) -> list[tuple[Array, int]]:
-    """Windows of MIT-BIH record 100, one a second: PVC where a V beat lies in it whole, else N.
+    """Windows of MIT-BIH record 100, one a second: PVC where a whole V beat is in it, else N.
 
     Its 360 Hz are brought to 250 as the agent would do it. Premature beats of the atrium (A) are no rhythm of
     their own here.
@@ -364,7 +364,7 @@ def card(quality: dict[str, Any]) -> str:
 
 
 def _table(reports: dict[str, dict[str, Any]]) -> str:
-    """What each judge finds of a label, and how often it is right when it says so; a row for each label."""
+    """Recall and precision of each judge, one row per label."""
     labels = reports["model"]["recall"]
     rows = [
         [label, *(f"{r['recall'][label]:.1%} / {r['precision'][label]:.1%}" for r in reports.values())]

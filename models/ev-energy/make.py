@@ -42,7 +42,7 @@ SEES = (
 COLUMNS = [SIGNALS.index(name) for name in SEES]
 LENGTH, HOP, AHEAD = 600, 50, 600  # samples: sees a minute, every five seconds, of the minute after it
 PARTS, PER_PART = 12, LENGTH // 12
-LATEST = 5  # samples that say how things stand now
+LATEST = 5  # samples that describe the present
 TRAIN, TUNE, HELD_OUT = range(1000, 1300), range(3000, 3040), range(9000, 9100)  # seeds; a seed is a car
 DRIVEN_S = 3600  # of each car, at a time of its own
 SHIFT_S = 105 * 120  # driven between two charges
@@ -80,7 +80,7 @@ def drives(seed: int, hop: int = HOP) -> tuple[Array, Array, Array]:
 
 
 def features(seen: Array) -> Array:
-    """(n, 600, 8) to (n, FEATURES); `GRAPH` says the same in ONNX."""
+    """(n, 600, 8) to (n, FEATURES); `GRAPH` has the same in ONNX."""
     v, a, yaw, pedal, brake, volt, ampere, slope = np.moveaxis(seen * SCALE, 2, 0)
     every = [
         v,
@@ -234,7 +234,7 @@ def guessed(session: onnxruntime.InferenceSession, seen: Array) -> Array:
 
 
 def measure() -> dict[str, Any]:
-    """Everything the card says, on cars that the fit did not see; baselines were set on the tuning cars."""
+    """Every figure of the card, on cars that the fit did not see; baselines were set on the tuning cars."""
     session = open_model((HERE / "model.onnx").read_bytes())
     tuned = [drives(seed, 2 * HOP)[1:] for seed in TUNE]
     after, before = (np.concatenate(columns) for columns in zip(*tuned, strict=True))

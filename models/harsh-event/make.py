@@ -90,7 +90,7 @@ def learnable(seed: int, asked: str) -> tuple[Array, Array]:
 
 
 def features(seen: Array) -> Array:
-    """(n, 30, 5) to (n, FEATURES); `GRAPH` says the same in ONNX."""
+    """(n, 30, 5) to (n, FEATURES); `GRAPH` has the same in ONNX."""
     scaled = seen * SCALE
     sideways = scaled[:, :, :1] * scaled[:, :, 2:3]
     return np.concatenate([scaled, sideways], axis=2).reshape(len(seen), -1)
@@ -261,12 +261,12 @@ def alarms(classes: Array) -> list[tuple[int, int]]:
 
 
 def false_alarms(classes: Array, labels: Array) -> int:
-    """Alarms of a kind of which there is nothing in sight of their window."""
+    """Alarms of a kind without a manoeuvre of that kind near their window."""
     return sum(kind not in labels[max(0, end - LENGTH - 5) : end] for kind, end in alarms(classes))
 
 
 def found(classes: Array, labels: Array) -> list[tuple[int, float]]:
-    """Each manoeuvre's kind, and after how many seconds a window told that kind (NaN: none did)."""
+    """Each manoeuvre's kind, and the seconds until a window has that kind (NaN: no window)."""
     ends = np.arange(len(classes)) * HOP + LENGTH
     out = []
     for kind, first, last in manoeuvres(labels):
@@ -280,7 +280,7 @@ def _allowed(seeds: range) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """Everything the card says, on cars that neither fit nor calibration saw."""
+    """Every figure of the card, on cars that neither fit nor calibration saw."""
     session = open_model((HERE / "model.onnx").read_bytes())
     rule = Rule()
     judges: dict[str, Callable[[Array], Array]] = {

@@ -83,7 +83,7 @@ def fit(seeds: Iterable[int]) -> dict[str, Array]:
 
 
 def features(rows: Array) -> tuple[Array, Array]:
-    """(T, 18) to features (T - 6, FEATURES) and torques (T - 6, 6); `export` says the same in ONNX."""
+    """(T, 18) to features (T - 6, FEATURES) and torques (T - 6, 6); `export` writes the same in ONNX."""
     q, qd, torque = rows[:, 0::3], rows[:, 1::3], rows[:, 2::3]
     slope = sum(weight * qd[at : len(qd) - 2 * EDGE + at] for at, weight in enumerate(SLOPE))
     q, qd, torque = q[EDGE:-EDGE], qd[EDGE:-EDGE], torque[EDGE:-EDGE]
@@ -272,7 +272,7 @@ def episodes() -> Iterator[tuple[str, float, int, Array]]:
 
 
 def measure() -> dict[str, Any]:
-    """Everything the card says, on robots that neither fit nor calibration saw."""
+    """Every figure of the card, on robots that neither fit nor calibration saw."""
     session = open_model((HERE / "model.onnx").read_bytes())
     baseline = Baseline()
     judges = {"model": lambda data: scored(session, data), "baseline": baseline.scored}

@@ -1,4 +1,4 @@
-"""Rebuilds this package: the National Early Warning Score 2 as an ONNX graph, and what it says of patients.
+"""Rebuilds this package: the National Early Warning Score 2 as an ONNX graph, and its scores of patients.
 
     python make.py                  # seconds; writes model.onnx, manifest.yaml, golden/, README.md
 
@@ -28,7 +28,7 @@ from simulators.plants.patient import Patient
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
 CHART = "chart 1 of: Royal College of Physicians, National Early Warning Score (NEWS) 2, London 2017"
-# That chart with SpO2 scale 1: the score below the first edge, then (edge, score from there on). An edge lies
+# That chart with SpO2 scale 1: the score below the first edge, then (edge, score from there on). An edge is
 # half a step of the chart below its first value, so that a number with more decimals counts as the nearest.
 TABLE: dict[str, tuple[int, list[tuple[float, int]]]] = {
     "resp_rate": (3, [(8.5, 1), (11.5, 0), (20.5, 2), (24.5, 3)]),
@@ -84,7 +84,7 @@ def build() -> bytes:
         helper.make_node("Add", ["added", "base"], ["scored"]),
         helper.make_node(
             "Mul", ["vitals", "nothing"], ["known"]
-        ),  # a parameter that is no number has no score
+        ),  # a parameter that is not a number has no score
         helper.make_node("Add", ["scored", "known"], ["parts"]),
         helper.make_node("ReduceSum", ["parts", "all"], ["score"], keepdims=1),
     ]
@@ -121,7 +121,7 @@ def scored(session: onnxruntime.InferenceSession, data: Array) -> tuple[Array, A
 
 
 def measure(session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    """What the score says of simulated patients at rest, and five minutes after something began."""
+    """The scores of simulated patients at rest, and five minutes after something began."""
     sums, parts = scored(session, np.concatenate([rows(Patient(seed), 0, 600, 20) for seed in HEALTHY]))
     found: dict[str, Any] = {
         "healthy": {

@@ -80,7 +80,7 @@ def growth(later: Array, now: Array) -> Array:
 
 
 def features(seen: Array) -> Array:
-    """(n, 900, 5) to (n, FEATURES); `GRAPH` says the same in ONNX."""
+    """(n, 900, 5) to (n, FEATURES); `GRAPH` has the same in ONNX."""
     rows = seen.reshape(len(seen), PARTS, PER_PART, len(SIGNALS))
     mean = rows.mean(axis=2)
     return condensed(mean, np.abs(rows - mean[:, :, None]).mean(axis=2)[:, :, :3])
@@ -256,7 +256,7 @@ def plain(seen: Array) -> dict[str, Array]:
 
 
 def measure() -> dict[str, Any]:
-    """Everything the card says, on streets that the fit did not see; the mixture was set on others."""
+    """Every figure of the card, on streets that the fit did not see; the mixture was set on others."""
     session = open_model((HERE / "model.onnx").read_bytes())
     tuned = [breathe(seed) for seed in TUNE]
     mixing = [np.stack([*plain(seen).values(), np.ones(len(seen))], axis=1) for seen, _ in tuned]
@@ -306,7 +306,7 @@ def _errors(guess: Array, truth: Array) -> dict[str, float]:
 def field(path: Path) -> dict[str, float]:
     """The same features and net, fitted to real hourly air: NOx an hour ahead, the last third of a year.
 
-    It says whether the approach beats persistence on air that nobody simulated; nothing of PM2.5 or minutes.
+    It shows whether the approach beats persistence on real air; it shows nothing about PM2.5 or minutes.
     """
     columns = ("CO_GT", "NOx_GT", "NO2_GT", "T", "RH")
     with path.open(encoding="utf-8") as lines:

@@ -8,7 +8,7 @@ import numpy as np
 
 from simulators.plants.scene import LABELS
 
-# of one picture: what was told (class, score, box) and what is there (class, x, y, w, h), in shares of it
+# of one picture: boxes found (class, score, box) and boxes present (class, x, y, w, h), in shares of it
 Seen = tuple[list[tuple[int, float, tuple[float, ...]]], list[tuple[int, float, float, float, float]]]
 Hits = tuple[list[tuple[float, bool]], int]
 
@@ -57,7 +57,7 @@ def average_precision(pictures: Iterable[Hits]) -> float:
 
 
 def precision_interval(by_class: list[list[Hits]], scenes: int) -> list[float]:
-    """95 % interval of the mean average precision over scenes that are drawn anew."""
+    """95 % interval of the mean average precision over scenes drawn with replacement."""
     rng, each_shows = np.random.default_rng(0), len(by_class[0]) // scenes
     means = []
     for _ in range(400):

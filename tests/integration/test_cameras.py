@@ -117,10 +117,7 @@ async def test_every_stream_arrives_and_dropped_pictures_are_counted(
             await installation.until(f"results of {name}", lambda name=name: arrived(name, 10), GUARD_S)
         first_mb = (await installation.api(path))["health"]["rss_mb"]
         await installation.until("drops are reported", lambda: _dropped(installation, path, 60), GUARD_S)
-        status, frames = (
-            await installation.api(path),
-            {name: (await rows(name))["f"]["frame"] for name in FPS},
-        )
+        node, frames = await installation.api(path), {name: (await rows(name))["f"]["frame"] for name in FPS}
     status = installation.agent_status("cam-01")
     for name in FPS:
         assert frames[name] == sorted(set(frames[name])), "in order, none twice"
@@ -128,8 +125,8 @@ async def test_every_stream_arrives_and_dropped_pictures_are_counted(
         assert 0 <= taken - looked["runs"] - looked.get("dropped", 0) <= 3, "neither looked at nor counted"
     assert status["models"][f"look-{SLOW}"]["dropped"] >= 60
     # what was dropped until then, were it kept, and that is half of it at most
-    assert status["health"]["rss_mb"] - first_mb < 60 * PICTURE_MB / 2
-    assert status["ledger"]["missing_count"] == 0
+    assert node["health"]["rss_mb"] - first_mb < 60 * PICTURE_MB / 2
+    assert node["ledger"]["missing_count"] == 0
 
 
 async def _dropped(installation: Installation, path: str, least: int) -> bool:

@@ -52,7 +52,7 @@ def make(request: pytest.FixtureRequest, make_of: Callable[[Path], ModuleType]) 
 
 @pytest.fixture(scope="module")
 def constants(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
-    """What stands in its ONNX file, by name."""
+    """The tensors of its ONNX file, by name."""
     onnx = pytest.importorskip("onnx", reason="onnx is needed to look into a model")
     graph = onnx.load(request.module.PACKAGE / "model.onnx").graph
     return {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}

@@ -1,4 +1,4 @@
-"""The bearing-condition package: it passes the gate, is blind to gain, and scores what its card says."""
+"""The bearing-condition package: it passes the gate, ignores gain, and has the scores of its card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cards: README.md is what make.py writes of the figures in the manifest, and says what a card must."""
+"""The cards: README.md is what make.py writes from the manifest's figures, and has all parts of a card."""
 
 from __future__ import annotations
 

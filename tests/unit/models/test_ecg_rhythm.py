@@ -1,4 +1,4 @@
-"""The ecg-rhythm package: it passes the gate, tells hearts it never saw, and scores as its card says."""
+"""The ecg-rhythm package: it passes the gate, classifies unknown hearts, and has the scores of its card."""
 
 from __future__ import annotations
 
