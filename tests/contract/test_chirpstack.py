@@ -80,6 +80,7 @@ async def test_the_rows_are_what_the_sensors_measured(broker: BrokerProcess) -> 
     async with street(broker, "din@20") as network:
         async with ChirpStack(options(broker.port), network.clock) as adapter:
             rows = await read_until(adapter, lambda seen: len(seen) == 24)
+            counters = dict(adapter.counters)  # messages that wait at the close count as dropped
         for row in rows:
             truth = network.truth(row.at_ns)
             assert row.stream == f"kerb-{int(truth['sensor']) + 1}"  # type: ignore[arg-type]
@@ -97,7 +98,7 @@ async def test_the_rows_are_what_the_sensors_measured(broker: BrokerProcess) -> 
         counts = [int(row.values["f_cnt"]) for row in one]  # type: ignore[arg-type]
         assert counts == list(range(counts[0], counts[0] + len(one)))
         assert {-120 < float(row.values["rssi"] or 0) < -60 for row in rows} == {True}
-        assert set(adapter.counters) <= {"join_events", "status_events"}
+        assert set(counters) <= {"join_events", "status_events"}
 
 
 async def test_lost_and_repeated_uplinks_are_counted_and_a_new_join_is_no_loss(

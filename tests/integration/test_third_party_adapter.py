@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -42,18 +43,11 @@ def installed(source: Path) -> dict[str, str]:
     (wheel,) = (source / "dist").glob("*.whl")
     assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("tests")]
     site = source.parent / "site"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--target",
-        str(site),
-    ]
-    done = run([*pip, str(wheel)], source)
+    # deploy/venv.sh makes environments without pip where uv is installed
+    uv, pip = shutil.which("uv"), importlib.util.find_spec("pip")
+    install = [sys.executable, "-m", "pip", "install"] if pip else [uv or "uv", "pip", "install"]
+    options = ["--quiet", "--no-index", "--no-deps", "--target", str(site)]
+    done = run([*install, *options, str(wheel)], source)
     assert done.returncode == 0, done.stderr
     return os.environ | {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
 

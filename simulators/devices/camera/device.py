@@ -204,11 +204,11 @@ class StreetCamera:
                 await self._server.someone_plays.wait()
                 self.index = max(self.index, math.ceil(self._elapsed_s() * self.fps) - 1)
             due = max(self.index + 1, math.floor(self._elapsed_s() * self.fps + 1e-6))
-            self.skipped += due - self.index - 1
             jpeg = await loop.run_in_executor(self._studio, self._jpeg, source, due)
             after_ns = round(due * NS_PER_S / self.fps)
             left_ns = self._began_ns + after_ns - self.clock.monotonic_ns()
             await self.clock.sleep_until(self.clock.now_ns() + left_ns)
+            self.skipped += due - self.index - 1  # together with `index`: readers compare the two
             self.index = due
             if jpeg:
                 timestamp = round(due / self.fps * CLOCK_HZ)
