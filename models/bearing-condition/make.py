@@ -1,10 +1,10 @@
-"""Rebuilds this package: band energies of real bearings, a linear classifier on them, and what it is worth.
+"""Rebuilds this package: band energies of real bearings, a linear classifier on them, and its figures.
 
     EDGEBED_FIELD_DATA=... python make.py              # seconds; writes model.onnx, manifest.yaml, golden/
-    EDGEBED_FIELD_DATA=... python make.py --measure    # measures the model that is there
+    EDGEBED_FIELD_DATA=... python make.py --measure    # measures the existing model
 
 Reads four recordings of the Case Western Reserve University Bearing Data Center from `signals/cwru/*.npz` in
-that folder; they are not part of this package. Same recordings, same weights but for the last digits.
+that folder; they are not part of this package. Same recordings, same weights, except the last digits.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -33,15 +33,15 @@ HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
 RATE_HZ, LENGTH = 12_000, 2048
 LABELS = ("normal", "ball", "inner race")
-FRAME, STEP = 256, 128  # samples of a spectrum and from one to the next
+FRAME, STEP = 256, 128  # samples of a spectrum, and from one spectrum to the next
 BANDS, LINES = (
     12,
     96,
-)  # of 375 Hz each, up to 4.5 kHz: above, each recorder's own filter would reveal the class
-FLOOR = 1e-4  # share of the energy below which a band is silent
-TRAIN, HELD_OUT = (0.0, 0.5), (0.6, 1.0)  # parts of a recording; a tenth between them is used for nothing
+)  # of 375 Hz each, up to 4.5 kHz: above it the filter of each recorder would separate the classes
+FLOOR = 1e-4  # share of the energy: a band below it counts as silent
+TRAIN, HELD_OUT = (0.0, 0.5), (0.6, 1.0)  # parts of a recording; the tenth between them is not used
 GAINS = (0.1, 0.3, 3.0, 10.0)
-NOISE_DB = (20, 10, 0)  # energy of the vibration over that of white noise added
+NOISE_DB = (20, 10, 0)  # energy of the vibration divided by that of the added white noise
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Judge = Callable[[Array], int]
@@ -59,7 +59,7 @@ class Recording(NamedTuple):
 RECORDINGS = (
     Recording(
         "1797_Normal", 0, 0, 4
-    ),  # 48 kHz: its lines at 119.8, 161.7 and 191.7 Hz are those of the others then
+    ),  # 48 kHz: at this rate its lines match the others, at 119.8, 161.7 and 191.7 Hz
     Recording("1797_B_28_DE12", 1, 0, 1),
     Recording("1797_IR_28_DE12", 2, 0, 1),
     Recording("1730_B_28_DE12", 1, 3, 1),
@@ -68,11 +68,11 @@ RECORDINGS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--measure", action="store_true", help="only measure the model that is there")
+    parser.add_argument("--measure", action="store_true", help="only measure the existing model")
     measure_only = parser.parse_args().measure
     named = os.environ.get("EDGEBED_FIELD_DATA")
     if not named:
-        parser.error("EDGEBED_FIELD_DATA names no folder of recordings; the bearings are in its signals/cwru")
+        parser.error("EDGEBED_FIELD_DATA is not set: set it to the folder with signals/cwru")
     data = load(Path(named))
     if not measure_only:
         (HERE / "model.onnx").write_bytes(export(*fit(training(data, ball_load_hp=0))))
@@ -95,26 +95,26 @@ def load(field_data: Path) -> dict[Recording, Array]:
 
 
 def fan_end(field_data: Path) -> Array:
-    """What the second sensor, at the other end of the motor, heard of the normal run."""
+    """The normal run as recorded by the second sensor, at the other end of the motor."""
     with np.load(field_data / "signals" / "cwru" / f"{RECORDINGS[0].file}.npz") as arrays:
         return decimated(arrays["FE"][:, 0], RECORDINGS[0].decimate)
 
 
 def decimated(signal: Array, by: int) -> Array:
-    """Every `by`-th sample, without frequencies above half of the new rate."""
+    """One of `by` samples, without frequencies above half of the new rate."""
     n = len(signal) // by
     out: Array = np.fft.irfft(np.fft.rfft(signal)[: n // 2 + 1], n) / by if by > 1 else signal
     return out
 
 
 def windows(signal: Array, part: tuple[float, float] = (0.0, 1.0), hop: int = LENGTH) -> list[Array]:
-    """Windows (2048,) of a part of a recording; side by side unless `hop` is set."""
+    """Windows (2048,) of a part of a recording; without overlap unless `hop` is smaller."""
     first, end = (round(share * len(signal)) for share in part)
     return [signal[at : at + LENGTH].astype(np.float32) for at in range(first, end - LENGTH + 1, hop)]
 
 
 def training(data: dict[Recording, Array], *, ball_load_hp: int) -> list[tuple[Array, int]]:
-    """Windows of the first half of each recording, of the ball's at one load, with noise and speed varied."""
+    """Windows of the first half of each recording (ball: of one load), with varied noise and speed."""
     rng = np.random.default_rng(1)
     found = []
     for recording, signal in data.items():
@@ -122,14 +122,14 @@ def training(data: dict[Recording, Array], *, ball_load_hp: int) -> list[tuple[A
             continue
         for window in windows(signal, TRAIN, 256):
             found.append((window, recording.label))
-            at = np.clip(np.arange(LENGTH) * rng.uniform(0.95, 1.05), 0, LENGTH - 1)  # a shaft a little off
+            at = np.clip(np.arange(LENGTH) * rng.uniform(0.95, 1.05), 0, LENGTH - 1)  # shaft speed varied
             turned = np.interp(at, np.arange(LENGTH), window)
             found.append((noisy(turned, rng.uniform(0, 30), rng), recording.label))
     return found
 
 
 def noisy(window: Array, db: float, rng: np.random.Generator) -> Array:
-    """With white noise of so many dB less energy than the window has."""
+    """The window with added white noise, which has `db` dB less energy than the window."""
     noise = rng.standard_normal(len(window)) * window.std() * 10 ** (-db / 20)
     return (window + noise).astype(np.float32)
 
@@ -138,7 +138,7 @@ def noisy(window: Array, db: float, rng: np.random.Generator) -> Array:
 
 
 def features(window: Array) -> Array:
-    """Logarithms of the bands' shares of the energy, (12,); `export` writes the same in ONNX."""
+    """Logarithms of the bands' shares of the energy, (12,); `export` computes the same in ONNX."""
     turning = kernels() @ np.lib.stride_tricks.sliding_window_view(window - window.mean(), FRAME)[::STEP].T
     power = (turning**2).mean(axis=1)
     bands = power.reshape(2, BANDS, -1).sum(axis=(0, 2))
@@ -147,24 +147,24 @@ def features(window: Array) -> Array:
 
 @cache
 def kernels() -> Array:
-    """Cosines, then sines, of 1..96 turns in a frame, under a Hann window: (192, 256)."""
+    """Cosines, then sines, of 1..96 turns in a frame, under a Hann window, (192, 256)."""
     turns = 2 * np.pi * np.outer(np.arange(1, LINES + 1), np.arange(FRAME)) / FRAME
     return np.concatenate([np.cos(turns), np.sin(turns)]) * np.hanning(FRAME + 1)[:-1]
 
 
 def fit(found: list[tuple[Array, int]]) -> tuple[Array, Array]:
-    """Weights (12, 3) and biases (3,) of a softmax regression with a ridge, by plain descent."""
+    """Weights (12, 3) and biases (3,) of a softmax regression with a ridge, by gradient descent."""
     x = np.stack([features(window) for window, _ in found])
     mean, std = x.mean(axis=0), x.std(axis=0)
     x = (x - mean) / std
     labels = np.array([label for _, label in found])
-    share = 1.0 / np.bincount(labels, minlength=3)[labels] / 3  # each class weighs the same
+    share = 1.0 / np.bincount(labels, minlength=3)[labels] / 3  # each class has the same weight
     wanted = np.eye(3)[labels]
     weights, bias = np.zeros((BANDS, 3)), np.zeros(3)
     for _ in range(3_000):
         logits = x @ weights + bias
-        told = np.exp(logits - logits.max(axis=1, keepdims=True))
-        off = (told / told.sum(axis=1, keepdims=True) - wanted) * share[:, None]
+        share_of = np.exp(logits - logits.max(axis=1, keepdims=True))
+        off = (share_of / share_of.sum(axis=1, keepdims=True) - wanted) * share[:, None]
         weights -= 0.5 * (x.T @ off + 1e-3 * weights)
         bias -= 0.5 * off.sum(axis=0)
     weights = weights / std[:, None]
@@ -172,7 +172,7 @@ def fit(found: list[tuple[Array, int]]) -> tuple[Array, Array]:
 
 
 def export(weights: Array, bias: Array) -> bytes:
-    """The ONNX file; scale and mean of the signal do not matter to it."""
+    """The ONNX file; its result does not depend on scale and mean of the signal."""
     line = np.arange(2 * LINES)
     across = np.zeros((2 * LINES, BANDS))
     across[line, line % LINES // (LINES // BANDS)] = 1
@@ -220,7 +220,7 @@ def export(weights: Array, bias: Array) -> bytes:
 
 
 def network(body: bytes) -> Judge:
-    """A model: window (2048,) to label."""
+    """The model as a function from window (2048,) to label."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(body, options, providers=["CPUExecutionProvider"])
@@ -228,7 +228,7 @@ def network(body: bytes) -> Judge:
 
 
 def baseline(found: list[tuple[Array, int]]) -> Judge:
-    """What a vibration switch does: the class whose RMS and kurtosis on the training windows are nearest."""
+    """The nearest class by RMS and kurtosis of the training windows, like a vibration switch."""
     x = np.stack([summary(window) for window, _ in found])
     labels = np.array([label for _, label in found])
     spread = np.mean([x[labels == label].std(axis=0) for label in range(3)], axis=0)
@@ -244,9 +244,9 @@ def summary(window: Array) -> Array:
 
 
 def held_out(data: dict[Recording, Array], *, ball_load_hp: int = 0) -> Iterator[tuple[str, Array, int]]:
-    """(group, window, label) that a model trained with `training(ball_load_hp=...)` never saw.
+    """(group, window, label) that `training(ball_load_hp=...)` does not use.
 
-    Of the recordings trained on the last four tenths; of the ball at the other load everything.
+    The last four tenths of the training recordings; the whole recording of the ball at the other load.
     """
     for recording, signal in data.items():
         other = recording.label == 1 and recording.load_hp != ball_load_hp
@@ -258,7 +258,7 @@ def held_out(data: dict[Recording, Array], *, ball_load_hp: int = 0) -> Iterator
 def measure(data: dict[Recording, Array], other_sensor: Array) -> dict[str, Any]:
     """Every figure of the card."""
     found = training(data, ball_load_hp=0)
-    plain = found[::2]  # the baseline learns what no noise was added to
+    plain = found[::2]  # the baseline is trained without added noise
     judges = {"model": network((HERE / "model.onnx").read_bytes()), "baseline": baseline(plain)}
     seen = list(held_out(data))
     rng = np.random.default_rng(2)
@@ -273,9 +273,9 @@ def measure(data: dict[Recording, Array], other_sensor: Array) -> dict[str, Any]
         table = np.zeros((3, 3), np.int64)
         groups: dict[str, list[bool]] = {}
         for group, window, label in seen:
-            told = judge(window)
-            table[label, told] += 1
-            groups.setdefault(group, []).append(told == label)
+            result = judge(window)
+            table[label, result] += 1
+            groups.setdefault(group, []).append(result == label)
         quality[name] = {
             "windows": len(seen),
             "accuracy": round(float(np.trace(table) / table.sum()), 4),
@@ -299,7 +299,7 @@ def measure(data: dict[Recording, Array], other_sensor: Array) -> dict[str, Any]
 
 
 def write_golden() -> None:
-    """Synthetic vibration: the recordings must not be redistributed."""
+    """Write the golden vectors: synthetic vibration, because the recordings may not be published."""
     session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
     folder = HERE / "golden"
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Simulated hearts as other bodies and monitors would show them, ten seconds at a time, with their label."""
+"""Ten-second ECG windows of simulated patients, varied like other bodies and monitors, with their labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Case(NamedTuple):
-    """One kind of patient: how often, faults with their least and greatest size, whether to be read."""
+    """One kind of patient: its share, its faults with least and greatest size, if its ECG is readable."""
 
     share: float
     faults: dict[str, tuple[float, float]]
@@ -40,12 +40,12 @@ CASES = {
 
 
 def faults_of(case: Case, rng: np.random.Generator) -> list[Fault]:
-    """What is wrong with one patient of this kind; every third heart is quick besides."""
+    """The faults of one patient of this kind; every third patient also has a fast heart rate."""
     sizes = {kind: rng.uniform(*sizes) for kind, sizes in case.faults.items()}
     if rng.random() < 0.3:
         sizes["fever"] = rng.uniform(0.5, 2)
     if not case.readable and rng.random() < 0.5:
-        sizes[str(rng.choice(["af", "pvc", "pac"]))] = 1.0  # no rhythm can be recognised
+        sizes[str(rng.choice(["af", "pvc", "pac"]))] = 1.0  # the rhythm cannot be recognised
     return [fault(kind, size) for kind, size in sizes.items()]
 
 
@@ -54,7 +54,7 @@ def fault(kind: str, size: float = 1.0) -> Fault:
 
 
 def patients(seeds: range, *, randomised: bool) -> Iterator[tuple[str, Array, int]]:
-    """(case, window (2500,) in mV, label); with `randomised` as other monitors and bodies would give it."""
+    """(case, window (2500,) in mV, label); with `randomised`, varied like other monitors and bodies."""
     names = list(CASES)
     shares = np.array([CASES[name].share for name in names])
     for seed in seeds:
@@ -73,7 +73,7 @@ def patients(seeds: range, *, randomised: bool) -> Iterator[tuple[str, Array, in
 
 
 def truth(patient: Patient, start: int, n: int) -> int:
-    """PVC if a whole ventricular beat is in the window, AF if half of the beats fibrillate, else N."""
+    """PVC if the window contains a whole ventricular beat, AF if half of the beats fibrillate, else N."""
     from_s, to_s = start / ECG_HZ, (start + n) / ECG_HZ
     beats = patient.beats(from_s, to_s)
     if any(kind == "V" and from_s + 0.15 < at < to_s - 0.3 for at, kind in beats):
@@ -82,14 +82,14 @@ def truth(patient: Patient, start: int, n: int) -> int:
 
 
 def as_elsewhere(window: Array, rng: np.random.Generator, *, readable: bool) -> Array:
-    """Another length, lead, filter, resolution and room: (n,) to (2500,)."""
+    """Vary length, lead, filter, resolution and noise: (n,) to (2500,)."""
     at = np.linspace(0, len(window) - 1, LENGTH)
     out = np.interp(at, np.arange(len(window)), window)
     if not readable and not out.any():
         hum = np.sin(2 * np.pi * rng.choice([50, 60]) * np.arange(LENGTH) / ECG_HZ + rng.uniform(0, 6))
         drift = np.cumsum(rng.normal(0, 0.01, LENGTH)) * rng.choice([0, 1])
         return out + rng.choice([0, rng.normal(0, 2)]) + rng.choice([0, rng.uniform(0, 0.3)]) * hum + drift
-    out = out + rng.uniform(-0.012, 0.012) * np.gradient(out) * ECG_HZ  # as from beside lead II
+    out = out + rng.uniform(-0.012, 0.012) * np.gradient(out) * ECG_HZ  # similar to a position beside lead II
     out = _filtered(out, rng) * rng.uniform(0.4, 2.0) * rng.choice([1.0, -1.0], p=[0.88, 0.12])
     seconds = np.arange(LENGTH) / ECG_HZ
     for hz, most in (
@@ -104,7 +104,7 @@ def as_elsewhere(window: Array, rng: np.random.Generator, *, readable: bool) -> 
 
 
 def _filtered(signal: Array, rng: np.random.Generator) -> Array:
-    """A monitor's band: from 0.05..0.7 Hz to 25..120 Hz."""
+    """Filter with the band of a monitor: from 0.05..0.7 Hz to 25..120 Hz."""
     hz = np.fft.rfftfreq(len(signal), 1 / ECG_HZ)
     low, high = rng.uniform(0.05, 0.7), rng.uniform(25, 120)
     gain = 1 / (1 + (hz / high) ** 4) * (hz**2 / (hz**2 + low**2))

@@ -1,4 +1,4 @@
-"""What needs no model: R peaks by slope, and the spans between them; the baseline of this package."""
+"""The baseline rules of this package: R peaks by slope, and the intervals between them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Seen(NamedTuple):
-    """What the rule looks at in a window."""
+    """The measurements of a window that the rules use."""
 
     spans: Array  # s from R peak to R peak
-    noisy: float  # slope between the peaks, as a share of the slope at the peaks
+    noisy: float  # slope between the peaks, as a share of the slope of the peaks
 
 
 class Plain(NamedTuple):
     """Thresholds of the simplest rule; labels as in make.py: 0 N, 1 AF, 2 PVC, 3 unreadable."""
 
-    irregular: float  # a mean step from span to span of more than this share of the usual span is AF
-    early: float  # a span of less than this share of the usual one, and after it
-    late: float  # one of more than this share, is a PVC, where that is not the rule
+    irregular: float  # AF: the mean change between spans is more than this share of the usual span
+    early: float  # PVC: a span below this share of the usual span, followed by
+    late: float  # a span above this share, if this is not the normal pattern
 
     def judge(self, seen: Seen) -> int:
         spans = seen.spans
@@ -37,13 +37,13 @@ class Plain(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Thresholds of a rule that looks for pauses which make up for an early beat, and for noise."""
+    """Thresholds of a rule that detects early beats with a compensating pause, and noise."""
 
-    irregular: float  # a mean step from span to span of more than this share of a span is AF
-    early: float  # a beat after less than this share of the usual span, and a pause after it that makes
-    late: float  # the two together as long as two usual ones, to within this share, is a PVC
-    noisy: float  # more slope between the peaks than this cannot be read
-    least: int = 4  # nor fewer R peaks than these
+    irregular: float  # AF: the mean change between spans is more than this share of a span
+    early: float  # PVC: a span below this share of the usual span, and a pause after it;
+    late: float  # both together are two usual spans long, within this share
+    noisy: float  # unreadable: more slope between the peaks than this
+    least: int = 4  # unreadable: fewer R peaks than this
 
     def judge(self, seen: Seen) -> int:
         spans = seen.spans
@@ -67,10 +67,10 @@ def look(window: Array) -> Seen:
     energy = np.convolve(np.gradient(band) ** 2, np.ones(25) / 25, "same")
     usual = np.sort(energy.reshape(10, -1).max(axis=1))[
         4
-    ]  # of the seconds' tops: a burst is not what is usual
+    ]  # of the maxima of each second: a burst must not count
     if usual < 1e-9:
         return Seen(np.zeros(0), 0.0)
-    reach = ECG_HZ // 5  # no heart beats twice in so short a time
+    reach = ECG_HZ // 5  # a heart cannot beat twice within this time
     padded = np.pad(energy, reach, constant_values=-1.0)
     highest = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).max(axis=1)
     peaks = np.flatnonzero((energy > 0.25 * usual) & (energy == highest))

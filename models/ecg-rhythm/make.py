@@ -1,10 +1,10 @@
 """Rebuilds this package: simulates patients, trains a small network on their ECG, exports and measures it.
 
     python make.py                  # about six minutes on one core; writes model.onnx, manifest.yaml, golden/
-    python make.py --measure        # measures the model that is there on the held-out patients
+    python make.py --measure        # measures the existing model on the held-out patients
 
-Needs edgebed[sim] installed beside what stands below. With EDGEBED_FIELD_DATA it measures on MIT-BIH record
-100 as well, which it reads from `signals/mitdb/100.*` there; nothing of that record is trained on.
+Needs edgebed[sim] in addition to the dependencies below. With EDGEBED_FIELD_DATA it also measures
+on MIT-BIH record 100 in `signals/mitdb/100.*` of that folder. Training does not use this record.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -35,7 +35,7 @@ VERSION = "1.0.0"
 TRAIN, TUNE, HELD_OUT = range(10_000, 13_500), range(30_000, 30_250), range(90_000, 91_000)  # seeds: patients
 EPOCHS, BATCH = 7, 64
 
-# in, out, kernel, stride, dilation; layers that keep their shape add what they read
+# in, out, kernel, stride, dilation; layers that keep their shape add their input
 LAYERS = [
     (1, 12, 9, 2, 1),
     (12, 20, 7, 2, 1),
@@ -46,8 +46,8 @@ LAYERS = [
     (32, 32, 3, 1, 27),
     (32, 32, 3, 1, 1),
 ]
-BASELINE = 125  # samples of the moving mean that is taken away
-QUIET_MV = 0.03  # what is smaller than this is not blown up to the height of an ECG
+BASELINE = 125  # samples of the moving mean that is removed
+QUIET_MV = 0.03  # mV: a smaller signal is not scaled up to an ECG
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Judge = Callable[[Array], int]
@@ -55,7 +55,7 @@ Judge = Callable[[Array], int]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--measure", action="store_true", help="only measure the model that is there")
+    parser.add_argument("--measure", action="store_true", help="only measure the existing model")
     if not parser.parse_args().measure:
         (HERE / "model.onnx").write_bytes(export(train(TRAIN)))
     write_golden()
@@ -74,7 +74,7 @@ def stacked(seeds: range) -> tuple[Array, Array]:
 
 
 def train(seeds: range) -> list[tuple[Array, Array]]:
-    """Weights and biases of each layer, the classes' last."""
+    """Weights and biases of each layer; the last is the layer of the classes."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -125,7 +125,7 @@ def train(seeds: range) -> list[tuple[Array, Array]]:
 
 
 def export(weights: list[tuple[Array, Array]]) -> bytes:
-    """The ONNX file: baseline and scale are taken away inside, so that it takes mV as they come."""
+    """The ONNX file; it removes baseline and scale itself, so its input is the signal in mV."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -174,7 +174,7 @@ def export(weights: list[tuple[Array, Array]]) -> bytes:
 
 
 def network() -> Judge:
-    """The model that is there: a window (2500,) in mV to a label."""
+    """The existing model as a function from a window (2500,) in mV to a label."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -187,15 +187,15 @@ def network() -> Judge:
 
 
 def confusion(pairs: Iterable[tuple[int, int]]) -> Array:
-    """How often each true label (row) was classified as each label (column)."""
+    """The confusion matrix: true labels are rows, results are columns."""
     table = np.zeros((len(LABELS), len(LABELS)), np.int64)
-    for label, told in pairs:
-        table[label, told] += 1
+    for label, result in pairs:
+        table[label, result] += 1
     return table
 
 
 def measure() -> dict[str, Any]:
-    """Every figure of the card: model and rule on the same windows of patients that neither saw."""
+    """Every figure of the card: model and rules on the same windows of held-out patients."""
     plain, paired = tuned_rules()
     judges: dict[str, Judge] = {
         "model": network(),
@@ -206,9 +206,9 @@ def measure() -> dict[str, Any]:
     for where, randomised in (("randomised", True), ("simulator", False)):
         cases = list(patients(HELD_OUT, randomised=randomised))
         labels = np.array([label for *_, label in cases])
-        told = {name: np.array([judge(window) for _, window, _ in cases]) for name, judge in judges.items()}
+        found = {name: np.array([judge(window) for _, window, _ in cases]) for name, judge in judges.items()}
         quality[where] = {}
-        for name, guesses in told.items():
+        for name, guesses in found.items():
             by_patient = (guesses == labels).reshape(-1, PER_PATIENT)
             report = summary(confusion(zip(labels, guesses, strict=True)))
             sure = bootstrap(by_patient.sum(axis=1), np.full(len(by_patient), PER_PATIENT), 4)
@@ -218,7 +218,7 @@ def measure() -> dict[str, Any]:
             quality["by_case"] = {
                 kind: {
                     name: round(float((guesses == labels)[kinds == kind].mean()), 3)
-                    for name, guesses in told.items()
+                    for name, guesses in found.items()
                 }
                 for kind in CASES
             }
@@ -232,7 +232,7 @@ def measure() -> dict[str, Any]:
 
 
 def tuned_rules() -> tuple[Plain, Paired]:
-    """The thresholds that do best on the tuning patients, as randomised as those trained on."""
+    """The best thresholds on the tuning patients, randomised like the training patients."""
     found = [(look(window), label) for _, window, label in patients(TUNE, randomised=True)]
     irregular, early = (0.06, 0.08, 0.1, 0.13, 0.16, 0.2), (0.7, 0.75, 0.82, 0.88)
 
@@ -251,10 +251,9 @@ def tuned_rules() -> tuple[Plain, Paired]:
 
 
 def recorded(field_data: Path) -> list[tuple[Array, int]]:
-    """Windows of MIT-BIH record 100, one a second: PVC where a whole V beat is in it, else N.
+    """Windows of MIT-BIH record 100, one a second: PVC if it contains a whole V beat, else N.
 
-    Its 360 Hz are brought to 250 as the agent would do it. Premature beats of the atrium (A) are no rhythm of
-    their own here.
+    The signal is resampled from 360 Hz to 250 as in the agent. Premature atrial beats (A) count as N.
     """
     lead_mv, beats = record_100(field_data / "signals" / "mitdb")
     ecg = resampled(lead_mv, RATE_HZ, ECG_HZ).astype(np.float32)
@@ -266,7 +265,7 @@ def recorded(field_data: Path) -> list[tuple[Array, int]]:
 
 
 def summary(table: Array) -> dict[str, Any]:
-    """Share found (recall) and share right (precision) of each class that is there, and the table itself."""
+    """Share found (recall) and share right (precision) of each class that occurs, and the matrix."""
     there = [at for at in range(len(LABELS)) if table[at].sum()]
     right = np.diag(table)
     return {
@@ -349,13 +348,13 @@ def card(quality: dict[str, Any]) -> str:
         for case, right in quality["by_case"].items()
     )
     real = _table(quality["mitbih_100"]) if "mitbih_100" in quality else "Not measured in this build."
-    told = _told(quality["mitbih_100"]) if "mitbih_100" in quality else ""
+    judged = _judged(quality["mitbih_100"]) if "mitbih_100" in quality else ""
     text = (HERE / "card.md").read_text()
     return text.format(
         **tables,
         cases=cases,
         real=real,
-        told=told,
+        judged=judged,
         train=len(TRAIN),
         held_out=len(HELD_OUT),
         windows=quality["randomised"]["model"]["windows"],
@@ -364,7 +363,7 @@ def card(quality: dict[str, Any]) -> str:
 
 
 def _table(reports: dict[str, dict[str, Any]]) -> str:
-    """Recall and precision of each judge, one row per label."""
+    """Recall and precision of each judge, a row for each label."""
     labels = reports["model"]["recall"]
     rows = [
         [label, *(f"{r['recall'][label]:.1%} / {r['precision'][label]:.1%}" for r in reports.values())]
@@ -379,19 +378,19 @@ def _table(reports: dict[str, dict[str, Any]]) -> str:
 
 
 def _matrix(rows: list[list[int]]) -> str:
-    head = "| is, told: | " + " | ".join(LABELS) + " |\n|---|" + "---|" * len(LABELS)
+    head = "| true class / result | " + " | ".join(LABELS) + " |\n|---|" + "---|" * len(LABELS)
     return "\n".join(
         [head, *(f"| {LABELS[at]} | {' | '.join(map(str, row))} |" for at, row in enumerate(rows))]
     )
 
 
-def _told(reports: dict[str, dict[str, Any]]) -> str:
+def _judged(reports: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name, report in reports.items():
         table = np.array(report["confusion"])
         lines.append(
             f"- {name.replace('_', ' ')}: {table[N, 1:].sum()} of {table[N].sum()} windows without a V beat "
-            f"called something else,\n  {table[PVC, PVC]} of {table[PVC].sum()} with it found"
+            f"got a different class,\n  {table[PVC, PVC]} of {table[PVC].sum()} windows with it were found"
         )
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def record_100(folder: Path) -> tuple[Array, list[tuple[float, str]]]:
-    """Lead MLII in mV at 360 Hz, and its beats by the database's cardiologists: s and N, A or V.
+    """Lead MLII in mV at 360 Hz, and its beats as annotated by cardiologists: time in s, and N, A or V.
 
     Raises:
         ValueError: the beats are not those that PhysioNet publishes (2239 N, 33 A, 1 V).
@@ -23,7 +23,7 @@ def record_100(folder: Path) -> tuple[Array, list[tuple[float, str]]]:
     beats = annotations((folder / "100.atr").read_bytes())
     kinds = [kind for _, kind in beats]
     if [kinds.count(kind) for kind in "NAV"] != [2239, 33, 1]:
-        raise ValueError(f"{folder} holds another record than MIT-BIH 100")
+        raise ValueError(f"{folder} does not contain MIT-BIH record 100: download 100.dat and 100.atr again")
     return lead_mv, [(sample / RATE_HZ, kind) for sample, kind in beats]
 
 
@@ -40,7 +40,7 @@ def annotations(body: bytes) -> list[tuple[int, str]]:
         if kind == 59:  # a long step in the next two words, high one first
             sample += int(words[at]) << 16 | int(words[at + 1])
             at += 2
-        elif kind == 63:  # so many bytes of text
+        elif kind == 63:  # `step` bytes of text
             at += (step + 1) // 2
         elif kind < 60:
             sample += step

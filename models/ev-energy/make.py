@@ -1,9 +1,9 @@
-"""Rebuilds this package: drives simulated cars, fits a small net to their next minute, exports, measures.
+"""Rebuilds this package: drives simulated cars, trains a small net on their next minute, exports, measures.
 
     python make.py                  # about five minutes; writes model.onnx, manifest.yaml, golden/, README.md
-    python make.py --measure        # measures the model that is there on the held-out cars
+    python make.py --measure        # measures the existing model on the held-out cars
 
-Needs edgebed[sim] installed beside what stands below.
+Needs edgebed[sim] in addition to the dependencies below.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -40,11 +40,11 @@ SEES = (
     "slope",
 )
 COLUMNS = [SIGNALS.index(name) for name in SEES]
-LENGTH, HOP, AHEAD = 600, 50, 600  # samples: sees a minute, every five seconds, of the minute after it
+LENGTH, HOP, AHEAD = 600, 50, 600  # samples: input of a minute, each five seconds, and the minute after it
 PARTS, PER_PART = 12, LENGTH // 12
-LATEST = 5  # samples that describe the present
+LATEST = 5  # samples that show the present state
 TRAIN, TUNE, HELD_OUT = range(1000, 1300), range(3000, 3040), range(9000, 9100)  # seeds; a seed is a car
-DRIVEN_S = 3600  # of each car, at a time of its own
+DRIVEN_S = 3600  # of each car, at a random time
 SHIFT_S = 105 * 120  # driven between two charges
 QUANTILES = (0.5, 0.1, 0.9)
 HIDDEN, EPOCHS, BATCH = (96, 48), 16, 256
@@ -54,7 +54,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--measure", action="store_true", help="only measure the model that is there")
+    options.add_argument("--measure", action="store_true", help="only measure the existing model")
     if not options.parse_args().measure:
         (HERE / "model.onnx").write_bytes(export(fit(TRAIN, EPOCHS)))
         write_golden()
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def drives(seed: int, hop: int = HOP) -> tuple[Array, Array, Array]:
-    """Windows (n, 600, 8) of one car, the Wh of the minute after each, and of the minute that each shows."""
+    """Windows (n, 600, 8) of one car, the Wh of the minute after each, and the Wh in the window."""
     car = Vehicle(seed)
     start = int(np.random.default_rng([seed, 77]).integers(0, SHIFT_S - DRIVEN_S)) * RATE_HZ
     n = DRIVEN_S * RATE_HZ
@@ -80,7 +80,7 @@ def drives(seed: int, hop: int = HOP) -> tuple[Array, Array, Array]:
 
 
 def features(seen: Array) -> Array:
-    """(n, 600, 8) to (n, FEATURES); `GRAPH` has the same in ONNX."""
+    """(n, 600, 8) to (n, FEATURES); `GRAPH` computes the same in ONNX."""
     v, a, yaw, pedal, brake, volt, ampere, slope = np.moveaxis(seen * SCALE, 2, 0)
     every = [
         v,
@@ -155,7 +155,7 @@ ev_energy (float[1, {LENGTH}, {len(SEES)}] x) => (float[1, 3] energy)
 
 
 def fit(seeds: Iterable[int], epochs: int) -> dict[str, Array]:
-    """Train the net on its features; the loss of the three quantiles is the pinball loss."""
+    """Train the network on its features; the loss is the pinball loss of the three quantiles."""
     import torch
 
     torch.manual_seed(1)
@@ -196,7 +196,7 @@ def fit(seeds: Iterable[int], epochs: int) -> dict[str, Array]:
 
 
 def export(weights: dict[str, Array]) -> bytes:
-    """The ONNX file: from the signals as they are to Wh."""
+    """The ONNX file: from the unscaled signals to Wh."""
     model = parser.parse_model(GRAPH)
     whole = {
         "ones": [1] * len(SEES),
@@ -234,7 +234,7 @@ def guessed(session: onnxruntime.InferenceSession, seen: Array) -> Array:
 
 
 def measure() -> dict[str, Any]:
-    """Every figure of the card, on cars that the fit did not see; baselines were set on the tuning cars."""
+    """Every figure of the card, on held-out cars; the baselines were tuned on the tuning cars."""
     session = open_model((HERE / "model.onnx").read_bytes())
     tuned = [drives(seed, 2 * HOP)[1:] for seed in TUNE]
     after, before = (np.concatenate(columns) for columns in zip(*tuned, strict=True))
@@ -262,7 +262,7 @@ def measure() -> dict[str, Any]:
         round(float(truth.mean()), 1),
         round(float(truth.std()), 1),
     )
-    # ten minutes on end, guess by guess: errors of single minutes cancel out, a bias would not
+    # ten consecutive minutes: errors of single minutes cancel out, a bias would not
     ten = [
         np.abs((guess[::6] - true[::6])[: len(true[::6]) // 10 * 10].reshape(-1, 10).sum(axis=1))
         / np.abs(true[::6][: len(true[::6]) // 10 * 10].reshape(-1, 10).sum(axis=1))

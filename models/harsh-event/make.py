@@ -1,9 +1,9 @@
-"""Rebuilds this package: drives simulated cars hard and calmly, fits a small net, exports and measures it.
+"""Rebuilds this package: drives simulated cars hard and calmly, trains a small net, exports and measures it.
 
     python make.py                  # about four minutes; writes model.onnx, manifest.yaml, golden, README.md
-    python make.py --measure        # measures the model that is there on the held-out cars
+    python make.py --measure        # measures the existing model on the held-out cars
 
-Needs edgebed[sim] installed beside what stands below.
+Needs edgebed[sim] in addition to the dependencies below.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -33,14 +33,14 @@ HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
 SEES = ("speed", "acceleration", "yaw_rate", "pedal", "brake_pressure")
 COLUMNS = [SIGNALS.index(name) for name in SEES]
-LENGTH, HOP = 30, 5  # samples: sees three seconds, every half second
-ENOUGH = 8  # samples of a manoeuvre make a window one of it; windows with fewer are not learnt from
+LENGTH, HOP = 30, 5  # samples: three seconds, each half second
+ENOUGH = 8  # samples of a manoeuvre give a window its class; windows with fewer are not used in training
 TRAIN, TUNE, HELD_OUT = range(1000, 1120), range(3000, 3100), range(9000, 9150)  # seeds; a seed is a car
-DRIVEN_S = 3600  # of each car, as its driver drives
-ASKED_S = 1200  # of each car with a driver who is asked for a manoeuvre every 20 s
-FALSE_ALARMS_PER_H = 0.5  # what model and rule are set for, on TUNE
+DRIVEN_S = 3600  # of each car in normal driving
+ASKED_S = 1200  # of each car with a manoeuvre on request every 20 s
+FALSE_ALARMS_PER_H = 0.5  # the target of model and rule on TUNE
 SAME_ALARM_S = 3.0
-LATE_S = 2.5  # after its end an alarm is no longer of this manoeuvre
+LATE_S = 2.5  # after the end of a manoeuvre: a later alarm does not belong to it
 HIDDEN, EPOCHS, BATCH = (48, 24), 8, 256
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,7 +48,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--measure", action="store_true", help="only measure the model that is there")
+    options.add_argument("--measure", action="store_true", help="only measure the existing model")
     if not options.parse_args().measure:
         weights = fit(TRAIN, EPOCHS)
         weights["caution"] = np.array([calibrate(weights), 0.0, 0.0, 0.0])
@@ -74,23 +74,23 @@ def drives(seed: int, asked: str = "") -> tuple[Array, Array]:
 
 
 def windows(rows: Array) -> Array:
-    """(n, 30, 5), as the agent would make them."""
+    """(n, 30, 5), the windows that the agent would make."""
     return np.stack([rows[at : at + LENGTH] for at in range(0, len(rows) - LENGTH + 1, HOP)])
 
 
 def learnable(seed: int, asked: str) -> tuple[Array, Array]:
-    """Features and classes of the windows that are clearly one thing or another."""
+    """Features and classes of the windows with a clear class."""
     rows, labels = drives(seed, asked)
     marks = windows(np.stack([labels == k for k in range(1, len(LABELS))], axis=1)).sum(axis=1)
     most = marks.argmax(axis=1)
     clear = (marks.max(axis=1) == 0) | (marks.max(axis=1) >= ENOUGH)
-    clear &= (marks.max(axis=1) > 0) | (np.arange(len(marks)) % 3 == 0)  # of calm ones a third will do
+    clear &= (marks.max(axis=1) > 0) | (np.arange(len(marks)) % 3 == 0)  # a third of the calm ones
     classes = np.where(marks.max(axis=1) == 0, 0, most + 1)
     return features(windows(rows)[clear]), classes[clear]
 
 
 def features(seen: Array) -> Array:
-    """(n, 30, 5) to (n, FEATURES); `GRAPH` has the same in ONNX."""
+    """(n, 30, 5) to (n, FEATURES); `GRAPH` computes the same in ONNX."""
     scaled = seen * SCALE
     sideways = scaled[:, :, :1] * scaled[:, :, 2:3]
     return np.concatenate([scaled, sideways], axis=2).reshape(len(seen), -1)
@@ -123,7 +123,7 @@ harsh_event (float[1, {LENGTH}, {len(SEES)}] x) => (float[1, {len(LABELS)}] logi
 
 
 def fit(seeds: Iterable[int], epochs: int) -> dict[str, Array]:
-    """Train the net on windows of every kind of driver."""
+    """Train the network on windows of every kind of driver."""
     import torch
 
     torch.manual_seed(1)
@@ -156,7 +156,7 @@ def fit(seeds: Iterable[int], epochs: int) -> dict[str, Array]:
 
 
 def calibrate(weights: dict[str, Array]) -> float:
-    """What `calm` gets on top, so that calm drives of the tuning cars give few false alarms."""
+    """The bonus of `calm` with which calm drives of the tuning cars give few false alarms."""
     logits = [net(weights, features(windows(drives(seed)[0]))) for seed in TUNE]
     truth = [drives(seed)[1] for seed in TUNE]
     for caution in np.arange(0.0, 12.0, 0.25):
@@ -167,7 +167,7 @@ def calibrate(weights: dict[str, Array]) -> float:
 
 
 def net(weights: dict[str, Array], x: Array) -> Array:
-    """Logits before caution, in numpy."""
+    """Logits without the bonus of `calm`, in numpy."""
     x = np.clip(x, -5, 5)
     for at in range(2):
         x = np.maximum(x @ weights[f"w{at}"] + weights[f"b{at}"], 0)
@@ -176,7 +176,7 @@ def net(weights: dict[str, Array], x: Array) -> Array:
 
 
 def export(weights: dict[str, Array]) -> bytes:
-    """The ONNX file: from the signals as they are to logits."""
+    """The ONNX file: from the unscaled signals to logits."""
     model = parser.parse_model(GRAPH)
     real = {"scale": SCALE, "low": -5.0, "high": 5.0, **weights}
     constants = [("ones", np.ones(len(SEES), np.int64))]
@@ -202,7 +202,7 @@ def judged(session: onnxruntime.InferenceSession, seen: Array) -> Array:
 
 
 class Rule:
-    """What needs no model: thresholds on half-second means, each as low as its share of false alarms allows.
+    """The rule: thresholds on half-second means, each as low as its share of false alarms allows.
 
     Hard braking and acceleration by the accelerometer, hard cornering by speed times yaw rate.
     """
@@ -236,7 +236,7 @@ class Rule:
         )
 
     def classes(self, peaks: Array, limits: Array) -> Array:
-        """The kind that is furthest above its limit; 0 where none is."""
+        """The kind that is furthest above its limit, or 0."""
         over = peaks / limits
         out: Array = np.where(over.max(axis=1) >= 1, over.argmax(axis=1) + 1, 0)
         return out
@@ -249,7 +249,7 @@ def manoeuvres(labels: Array) -> list[tuple[int, int, int]]:
 
 
 def alarms(classes: Array) -> list[tuple[int, int]]:
-    """(kind, last sample of the first window) of each alarm that a person would count."""
+    """(kind, last sample of the first window) of each alarm; windows in a row are one alarm."""
     out: list[tuple[int, int]] = []
     until = dict.fromkeys(range(1, len(LABELS)), -1e9)
     for at in np.flatnonzero(classes):
@@ -261,17 +261,17 @@ def alarms(classes: Array) -> list[tuple[int, int]]:
 
 
 def false_alarms(classes: Array, labels: Array) -> int:
-    """Alarms of a kind without a manoeuvre of that kind near their window."""
+    """The number of alarms without a manoeuvre of their kind near the window."""
     return sum(kind not in labels[max(0, end - LENGTH - 5) : end] for kind, end in alarms(classes))
 
 
 def found(classes: Array, labels: Array) -> list[tuple[int, float]]:
-    """Each manoeuvre's kind, and the seconds until a window has that kind (NaN: no window)."""
+    """The kind of each manoeuvre, and after how many seconds a window had that kind (NaN: no window)."""
     ends = np.arange(len(classes)) * HOP + LENGTH
     out = []
     for kind, first, last in manoeuvres(labels):
-        told = ends[(ends > first) & (ends <= last + LATE_S * RATE_HZ) & (classes == kind)]
-        out.append((kind, float(told[0] - first) / RATE_HZ if len(told) else np.nan))
+        hits = ends[(ends > first) & (ends <= last + LATE_S * RATE_HZ) & (classes == kind)]
+        out.append((kind, float(hits[0] - first) / RATE_HZ if len(hits) else np.nan))
     return out
 
 
@@ -280,7 +280,7 @@ def _allowed(seeds: range) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """Every figure of the card, on cars that neither fit nor calibration saw."""
+    """Every figure of the card, on held-out cars."""
     session = open_model((HERE / "model.onnx").read_bytes())
     rule = Rule()
     judges: dict[str, Callable[[Array], Array]] = {
@@ -295,17 +295,17 @@ def measure() -> dict[str, Any]:
         wrong = [false_alarms(each, labels) for each, (_, labels) in zip(classes, driven, strict=True)]
         hours = [DRIVEN_S / 3600] * len(wrong)
         own = [hit for each, (_, labels) in zip(classes, driven, strict=True) for hit in found(each, labels)]
-        told = [hit for rows, labels in asked for hit in found(judge(windows(rows)), labels)]
+        requested = [hit for rows, labels in asked for hit in found(judge(windows(rows)), labels)]
         quality[name] = {
             "false_alarms_per_hour": round(sum(wrong) / sum(hours), 2),
             "false_alarms_per_hour_95": bootstrap(wrong, hours, 2),
-            **_rates(own + told),
+            **_rates(own + requested),
             "by_kind": {
-                LABELS[kind]: _rates([hit for hit in own + told if hit[0] == kind])
+                LABELS[kind]: _rates([hit for hit in own + requested if hit[0] == kind])
                 for kind in range(1, len(LABELS))
             },
         }
-        quality["own"], quality["told"] = len(own), len(told)
+        quality["own"], quality["requested"] = len(own), len(requested)
     quality["hours"] = len(HELD_OUT) * DRIVEN_S / 3600
     return quality
 

@@ -1,4 +1,4 @@
-"""An ONNX graph that is written down like the formula it stands for."""
+"""A builder for ONNX graphs whose code looks like the formula."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Graph:
-    """Nodes and constants with names that depend on nothing but their order; `shape` is of its input x."""
+    """Collects nodes and constants, named by their order; `shape` is that of the input x."""
 
     def __init__(self, shape: list[int]) -> None:
         self._shape = shape
@@ -35,7 +35,7 @@ class Graph:
         return self("Slice", name, self.whole([start]), self.whole([end]), self.whole([axis]))
 
     def linear(self, name: str, weights: Array) -> str:
-        """The first row of `weights` is of the constant feature."""
+        """A linear layer; the first row of `weights` belongs to the constant feature."""
         return self("Add", self("MatMul", name, self.real(weights[1:])), self.real(weights[0]))
 
     def model(self, outputs: list[tuple[str, str, list[int]]]) -> bytes:

@@ -1,9 +1,9 @@
 """Rebuilds this package: fits joint torques to simulated robots, calibrates, exports, measures on others.
 
     python make.py                  # about two minutes; writes model.onnx, manifest.yaml, golden/, README.md
-    python make.py --measure        # measures the model that is there on the held-out robots
+    python make.py --measure        # measures the existing model on the held-out robots
 
-Needs edgebed[sim] installed beside what stands below. Same seeds, same file: the fit has a closed form.
+Needs edgebed[sim] in addition to the dependencies below. Same seeds, same file: a closed form.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -32,9 +32,9 @@ VERSION = "1.0.0"
 LENGTH, HOP, EDGE = 100, 25, 3
 INNER = LENGTH - 2 * EDGE
 TRAIN, TUNE, HELD_OUT = range(1000, 1040), range(3000, 3200), range(9000, 9120)  # seeds; a seed is a robot
-TUNE_S, HELD_OUT_S = 180, 600  # of each robot, from cold, when it rubs most
+TUNE_S, HELD_OUT_S = 180, 600  # of each robot from a cold start, when friction is highest
 TUNE_H, HELD_OUT_H = len(TUNE) * TUNE_S / 3600, len(HELD_OUT) * HELD_OUT_S / 3600
-FALSE_ALARMS_PER_H = 0.5  # what the threshold is set for, on TUNE
+FALSE_ALARMS_PER_H = 0.5  # the target of the threshold on TUNE
 SIZES = (0.3, 0.5, 1.0, 1.5)
 SAME_ALARM = 20  # windows (10 s): alarms closer together are one
 STILL = 0.0003  # deg: a position that changes by less from sample to sample, on average, is frozen
@@ -44,7 +44,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--measure", action="store_true", help="only measure the model that is there")
+    parser.add_argument("--measure", action="store_true", help="only measure the existing model")
     if not parser.parse_args().measure:
         (HERE / "model.onnx").write_bytes(build())
         write_golden()
@@ -65,8 +65,8 @@ def build() -> bytes:
 def fit(seeds: Iterable[int]) -> dict[str, Array]:
     """Least squares of torque on features of the motion, and on those features times the payload.
 
-    Half of each robot's minute is cold, half is warm. The payload is known as in a calibration run; the model
-    works it out for itself from then on.
+    Half of each robot's minute is cold, half is warm. The payload is known as in a calibration run; later the
+    model estimates it.
     """
     left: Any = 0.0
     right: Any = 0.0
@@ -83,7 +83,7 @@ def fit(seeds: Iterable[int]) -> dict[str, Array]:
 
 
 def features(rows: Array) -> tuple[Array, Array]:
-    """(T, 18) to features (T - 6, FEATURES) and torques (T - 6, 6); `export` writes the same in ONNX."""
+    """(T, 18) to features (T - 6, FEATURES) and torques (T - 6, 6); `export` computes the same in ONNX."""
     q, qd, torque = rows[:, 0::3], rows[:, 1::3], rows[:, 2::3]
     slope = sum(weight * qd[at : len(qd) - 2 * EDGE + at] for at, weight in enumerate(SLOPE))
     q, qd, torque = q[EDGE:-EDGE], qd[EDGE:-EDGE], torque[EDGE:-EDGE]
@@ -98,12 +98,12 @@ SLOPE = np.arange(-EDGE, EDGE + 1) * RATE_HZ / 28.0  # deg/s2 from 7 velocities
 ANGLES = np.zeros((JOINTS, 4))  # absolute angles of upper arm, forearm and wrist, and of joint 5, in radians
 ANGLES[[1, 1, 2, 1, 2, 3, 4], [0, 1, 1, 2, 2, 2, 3]] = np.pi / 180
 FEATURES = 1 + 8 + 1 + 4 * JOINTS
-LOADED = slice(0, 10 + JOINTS)  # weight and inertia: what a payload adds to
-NOISE = np.array([0.66, 0.90, 0.47, 0.14, 0.12, 0.11])  # N.m: what the fit leaves on healthy robots
+LOADED = slice(0, 10 + JOINTS)  # weight and inertia: features that a payload changes
+NOISE = np.array([0.66, 0.90, 0.47, 0.14, 0.12, 0.11])  # N.m: residual of the fit on healthy robots
 
 
 def rounded(numbers: Array, digits: int = 5) -> Array:
-    """To so many significant digits, so that machines that differ in the last bit write the same file."""
+    """Round to significant digits, so that machines that differ in the last bit write the same file."""
     power = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(numbers) + 1e-300)))
     out: Array = np.round(numbers * power) / power
     return out
@@ -148,20 +148,20 @@ def export(weights: dict[str, Array], factors: Array, *, statistics: bool = Fals
     ]
     motion = graph("Concat", pull, *speeds, axis=2)
 
-    # what is left of the torque, and without what any payload explains, instant by instant
+    # the residual torque at each instant, without the effect of any payload
     left = graph("Sub", inner["torque"], graph.linear(motion, weights["motion"]))
     load = graph.linear(pull, weights["load"])
     pairs = graph.whole([1, INNER // 2, 2, JOINTS])
     left_in_pairs, load_in_pairs = graph("Reshape", left, pairs), graph("Reshape", load, pairs)
     weighed = graph("Mul", load_in_pairs, graph.real(NOISE**-2.0))
     axes = graph.whole([2, 3])
-    told = graph("ReduceSum", graph("Mul", weighed, left_in_pairs), axes)
+    measured = graph("ReduceSum", graph("Mul", weighed, left_in_pairs), axes)
     known = graph("ReduceSum", graph("Mul", weighed, load_in_pairs), axes)
-    payload = graph("Div", told, graph("Add", known, graph.real(1.0)))
+    payload = graph("Div", measured, graph("Add", known, graph.real(1.0)))
     unloaded = graph("Sub", left_in_pairs, graph("Mul", payload, load_in_pairs))
     unloaded = graph("Reshape", unloaded, graph.whole([1, INNER, JOINTS]))
 
-    # rubbing: torque left over against the motion
+    # rubbing: residual torque against the motion
     way = graph("Tanh", graph("Mul", inner["qd"], graph.real(0.5)))
     time = graph.whole([1])
     against = graph("ReduceSum", graph("Mul", unloaded, way), time, keepdims=0)
@@ -169,13 +169,13 @@ def export(weights: dict[str, Array], factors: Array, *, statistics: bool = Fals
     rubbing = graph("Div", against, graph("Sqrt", graph("Add", moved, graph.real(4.0))))
     rubbing = graph("Mul", rubbing, graph.real(factors[0] / NOISE))
 
-    # knocking: torque that jumps from one sample to the next and back
+    # knocking: torque that jumps and returns within a sample
     middle, before, after = (graph.cut(left, 1, 1 + d, INNER - 1 + d) for d in (0, -1, 1))
     jump = graph("Sub", middle, graph("Mul", graph("Add", before, after), graph.real(0.5)))
     knocking = graph("ReduceMax", graph("Abs", jump), axes=[1], keepdims=0)
     knocking = graph("Mul", knocking, graph.real(factors[1] / NOISE))
 
-    # frozen: a position without even its noise, for half a second
+    # frozen: a position without any noise for half a second
     step = graph("Sub", graph.cut(signal["q"], 1, 1, 97), graph.cut(signal["q"], 1, 0, 96))
     quarters = graph("Reshape", graph("Abs", step), graph.whole([1, 4, 24, JOINTS]))
     quietest = graph("ReduceMin", graph("ReduceMean", quarters, axes=[2], keepdims=0), axes=[1], keepdims=0)
@@ -200,7 +200,7 @@ def open_model(body: bytes) -> onnxruntime.InferenceSession:
 
 
 def windows(seed: int, start_s: int, seconds: int, faults: Iterable[Fault] = ()) -> Array:
-    """(n, 100, 18) float32, as the agent would make them."""
+    """(n, 100, 18) float32, the windows that the agent would make."""
     rows = Cobot(seed, tuple(faults)).block(start_s * RATE_HZ, seconds * RATE_HZ).astype(np.float32)
     starts = range(0, len(rows) - LENGTH + 1, HOP)
     return np.stack([rows[at : at + LENGTH] for at in starts])
@@ -212,13 +212,13 @@ def statistics(session: onnxruntime.InferenceSession, data: Array) -> Array:
 
 
 def scored(session: onnxruntime.InferenceSession, data: Array) -> tuple[Array, Array]:
-    """Scores (n,) and the joint 1..6 that each blames."""
+    """Scores (n,) and the joint 1..6 that each names."""
     runs = [session.run(None, {"x": window[None]}) for window in data]
     return np.array([run[0][0] for run in runs]), np.array([int(np.argmax(run[1])) + 1 for run in runs])
 
 
 class Baseline:
-    """What needs no model: how unusual is any signal's mean, spread or largest step in the window?"""
+    """The baseline: z-scores of mean, spread and largest step of each signal in the window."""
 
     def __init__(self) -> None:
         healthy = [self.summary(windows(seed, 0, TUNE_S)) for seed in TUNE]
@@ -244,13 +244,13 @@ class Baseline:
 
 
 def onsets(alarms: Array) -> int:
-    """How many alarms a person would count."""
+    """The number of alarms; alarms close together count as one."""
     at = np.flatnonzero(alarms)
     return int(len(at) > 0) + int((np.diff(at) > SAME_ALARM).sum())
 
 
 def auroc(healthy: Array, faulty: Array) -> float:
-    """The chance that a faulty window scores above a healthy one."""
+    """AUROC: the probability that a faulty window scores above a healthy one."""
     order = np.argsort(np.concatenate([healthy, faulty]), kind="stable")
     ranks = np.empty(len(order))
     ranks[order] = np.arange(1, len(order) + 1)
@@ -259,7 +259,7 @@ def auroc(healthy: Array, faulty: Array) -> float:
 
 
 def episodes() -> Iterator[tuple[str, float, int, Array]]:
-    """(kind, size, joint, windows wholly inside 20 s of the fault), each on a robot at a time of its own."""
+    """(kind, size, joint, windows completely inside 20 s of the fault), each on a robot at a random time."""
     robots = iter(np.random.default_rng(5).permutation(np.repeat(np.array(HELD_OUT), 20)).tolist())
     for kind in FAULT_KINDS:
         for size in SIZES if kind != "stuck-sensor" else (1.0,):
@@ -272,7 +272,7 @@ def episodes() -> Iterator[tuple[str, float, int, Array]]:
 
 
 def measure() -> dict[str, Any]:
-    """Every figure of the card, on robots that neither fit nor calibration saw."""
+    """Every figure of the card, on held-out robots."""
     session = open_model((HERE / "model.onnx").read_bytes())
     baseline = Baseline()
     judges = {"model": lambda data: scored(session, data), "baseline": baseline.scored}

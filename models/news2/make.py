@@ -1,8 +1,8 @@
-"""Rebuilds this package: the National Early Warning Score 2 as an ONNX graph, and its scores of patients.
+"""Rebuilds this package: the National Early Warning Score 2 as an ONNX graph, and its figures on patients.
 
     python make.py                  # seconds; writes model.onnx, manifest.yaml, golden/, README.md
 
-Needs edgebed[sim] installed beside what stands below. Same table, same file: nothing is fitted.
+Needs edgebed[sim] in addition to the dependencies below. Same table, same file: nothing is trained.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def build() -> bytes:
-    """The ONNX file: each edge that is passed adds its step to the score of its parameter."""
+    """The ONNX file: each edge below the value adds its step to the score of its parameter."""
     column, edges, steps, base = [], [], [], []
     for at, (lowest, bands) in enumerate(TABLE.values()):
         base.append(lowest)
@@ -84,7 +84,7 @@ def build() -> bytes:
         helper.make_node("Add", ["added", "base"], ["scored"]),
         helper.make_node(
             "Mul", ["vitals", "nothing"], ["known"]
-        ),  # a parameter that is not a number has no score
+        ),  # a parameter that is not a number has a null score
         helper.make_node("Add", ["scored", "known"], ["parts"]),
         helper.make_node("ReduceSum", ["parts", "all"], ["score"], keepdims=1),
     ]
@@ -109,7 +109,7 @@ def build() -> bytes:
 
 
 def rows(patient: Patient, from_s: int, to_s: int, step_s: int) -> Array:
-    """(n, 1, 7) as the agent would make them of the monitor's numbers."""
+    """(n, 1, 7), the windows that the agent would make from the numbers of the monitor."""
     shown = [patient.vitals(second) for second in range(from_s, to_s, step_s)]
     return np.array([[[each[name] for name in SIGNALS]] for each in shown], np.float32)
 
@@ -121,7 +121,7 @@ def scored(session: onnxruntime.InferenceSession, data: Array) -> tuple[Array, A
 
 
 def measure(session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    """The scores of simulated patients at rest, and five minutes after something began."""
+    """The scores of simulated patients at rest, and five minutes after a fault began."""
     sums, parts = scored(session, np.concatenate([rows(Patient(seed), 0, 600, 20) for seed in HEALTHY]))
     found: dict[str, Any] = {
         "healthy": {
@@ -172,8 +172,8 @@ def write_manifest(quality: dict[str, Any]) -> None:
         "name": "news2",
         "version": VERSION,
         "licence": "Apache-2.0",
-        "description": "National Early Warning Score 2 (SpO2 scale 1) of seven vital signs: a rule, nothing"
-        " learnt. A monitoring pilot, not a medical device.",
+        "description": "National Early Warning Score 2 (SpO2 scale 1) of seven vital signs: a rule, not"
+        " trained. A monitoring pilot, not a medical device.",
         "sha256": hashlib.sha256((HERE / "model.onnx").read_bytes()).hexdigest(),
         "input": {
             "kind": "window",

@@ -1,10 +1,10 @@
-"""Rebuilds this package: breathes simulated streets, fits a small net to what comes, exports, measures.
+"""Rebuilds this package: simulates streets, trains a small network on them, exports, measures.
 
     python make.py                  # about four minutes; writes model.onnx, manifest.yaml, golden, README.md
-    python make.py --measure        # measures the model that is there on the held-out streets
-    python make.py --field CSV      # what the same net makes of the hourly UCI Air Quality recording
+    python make.py --measure        # measures the existing model on the held-out streets
+    python make.py --field CSV      # measures the same network on the hourly UCI Air Quality recording
 
-Needs edgebed[sim] installed beside what stands below.
+Needs edgebed[sim] in addition to the dependencies below.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -30,23 +30,23 @@ from simulators.plants.air import RATE_HZ, SIGNALS, UNITS, Air
 
 HERE = Path(__file__).resolve().parent
 VERSION = "1.0.0"
-PARTS, PER_PART = 15, 60  # sees fifteen minutes
+PARTS, PER_PART = 15, 60  # fifteen minutes
 LENGTH, HOP = PARTS * PER_PART, 30
-AHEAD = (270, 330)  # samples from the window's end: the minute around five minutes from now
+AHEAD = (270, 330)  # samples from the end of the window: the minute around five minutes from now
 SHOWN = SIGNALS.index("pm2_5")
 TRAIN, TUNE, HELD_OUT = range(1000, 1400), range(3000, 3040), range(9000, 9120)  # seeds; a seed is a street
-BREATHED_S = 4 * 3600  # of each street, at a time of its own
+BREATHED_S = 4 * 3600  # of each street, at a random time
 QUANTILES = (0.5, 0.1, 0.9)
 HIDDEN, EPOCHS, BATCH = (64, 32), 15, 256
-PLUME = 15.0  # ug/m3 more than the quarter's lower half: something passes
+PLUME = 15.0  # ug/m3 above the lower half of the quarter of an hour: a plume
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--measure", action="store_true", help="only measure the model that is there")
-    options.add_argument("--field", type=Path, help="measure the net on AirQualityUCI.csv, and nothing else")
+    options.add_argument("--measure", action="store_true", help="only measure the existing model")
+    options.add_argument("--field", type=Path, help="only measure the network on AirQualityUCI.csv")
     chosen = options.parse_args()
     if chosen.field:
         print(field(chosen.field))
@@ -75,12 +75,12 @@ def breathe(seed: int, hop: int = 60) -> tuple[Array, Array]:
 
 
 def growth(later: Array, now: Array) -> Array:
-    """What the net learns: how much more there will be, in logarithms."""
+    """The target of the training: the growth in logarithms."""
     return np.log1p(later) - np.log1p(now)
 
 
 def features(seen: Array) -> Array:
-    """(n, 900, 5) to (n, FEATURES); `GRAPH` has the same in ONNX."""
+    """(n, 900, 5) to (n, FEATURES); `GRAPH` computes the same in ONNX."""
     rows = seen.reshape(len(seen), PARTS, PER_PART, len(SIGNALS))
     mean = rows.mean(axis=2)
     return condensed(mean, np.abs(rows - mean[:, :, None]).mean(axis=2)[:, :, :3])
@@ -162,7 +162,7 @@ pm25_nowcast (float[1, {LENGTH}, {len(SIGNALS)}] x) => (float[1, 3] later)
 
 
 def fit(x: Array, y: Array, epochs: int) -> dict[str, Array]:
-    """Train the net; the loss is the pinball loss of three quantiles, which logarithms leave in place."""
+    """Train the network; the loss is the pinball loss of three quantiles (logarithms keep quantiles)."""
     import torch
 
     torch.manual_seed(1)
@@ -208,7 +208,7 @@ def net_of(weights: dict[str, Array], x: Array) -> Array:
 
 
 def export(weights: dict[str, Array]) -> bytes:
-    """The ONNX file: from the signals as they are to ug/m3."""
+    """The ONNX file: from the unscaled signals to ug/m3."""
     model = parser.parse_model(GRAPH)
     whole = {
         "in_parts": [1, PARTS, PER_PART, len(SIGNALS)],
@@ -246,7 +246,7 @@ def guessed(session: onnxruntime.InferenceSession, seen: Array) -> Array:
 
 
 def plain(seen: Array) -> dict[str, Array]:
-    """What needs no model, each (n,)."""
+    """Predictions without a model, each (n,)."""
     shown = seen[:, :, SHOWN]
     return {
         "persistence": shown[:, -PER_PART:].mean(axis=1),
@@ -256,7 +256,7 @@ def plain(seen: Array) -> dict[str, Array]:
 
 
 def measure() -> dict[str, Any]:
-    """Every figure of the card, on streets that the fit did not see; the mixture was set on others."""
+    """Every figure of the card, on held-out streets; the mixture was tuned on others."""
     session = open_model((HERE / "model.onnx").read_bytes())
     tuned = [breathe(seed) for seed in TUNE]
     mixing = [np.stack([*plain(seen).values(), np.ones(len(seen))], axis=1) for seen, _ in tuned]
@@ -304,9 +304,9 @@ def _errors(guess: Array, truth: Array) -> dict[str, float]:
 
 
 def field(path: Path) -> dict[str, float]:
-    """The same features and net, fitted to real hourly air: NOx an hour ahead, the last third of a year.
+    """Measure the same features and net on real hourly air: NOx an hour ahead, the last third of a year.
 
-    It shows whether the approach beats persistence on real air; it shows nothing about PM2.5 or minutes.
+    It shows if the method is better than persistence on real air. It does not measure PM2.5 or minutes.
     """
     columns = ("CO_GT", "NOx_GT", "NO2_GT", "T", "RH")
     with path.open(encoding="utf-8") as lines:

@@ -1,9 +1,9 @@
 """Rebuilds this package: renders street scenes, trains a small detector on them, exports and measures it.
 
     python make.py                  # about 12 minutes on two cores; writes model.onnx, manifest.yaml, golden/
-    python make.py --measure        # measures the model that is there on the held-out scenes
+    python make.py --measure        # measures the existing model on the held-out scenes
 
-Needs edgebed[sim] installed beside what stands below.
+Needs edgebed[sim] in addition to the dependencies below.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 STRIDE = 8
 COLUMNS, ROWS = WIDTH // STRIDE, HEIGHT // STRIDE
 TRAIN, TUNE, HELD_OUT = range(1000, 1250), range(3000, 3016), range(9000, 9040)  # seeds; no scene is in two
-PER_SCENE, SHOWN = 14, 12  # pictures of each to train on, and to tune and measure with
+PER_SCENE, SHOWN = 14, 12  # pictures of each for training, and for tuning and measuring
 
 # name, reads, in, out, kernel, stride, dilation, groups: "a+b" joins channels, "^a" is a at twice the size
 Layer = tuple[str, str, int, int, int, int, int, int]
@@ -52,7 +52,7 @@ NET: list[Layer] = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--measure", action="store_true", help="only measure the model that is there")
+    parser.add_argument("--measure", action="store_true", help="only measure the existing model")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--scenes", type=int, default=len(TRAIN))
     options = parser.parse_args()
@@ -106,7 +106,7 @@ def train(seeds: range, epochs: int) -> dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def _dataset(seeds: range) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Pictures in the model's size, in a file so that memory stays small, and boxes in px."""
+    """Pictures in the size of the model, in a file to save memory, and boxes in px."""
     folder = Path(tempfile.mkdtemp(prefix="street-"))
     shape = (len(seeds) * PER_SCENE, HEIGHT, WIDTH, 3)
     stored: Any = np.lib.format.open_memmap(folder / "pictures.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -132,7 +132,7 @@ def _module() -> Any:
                 if not last:
                     setattr(self, name + "_norm", nn.BatchNorm2d(cout))
             with torch.no_grad():
-                self.head.bias[0] = -4.0  # few cells hold anything: start from there
+                self.head.bias[0] = -4.0  # few cells contain an object: start with a low objectness
 
         def forward(self, images: Any) -> Any:
             have = {"images": images}
@@ -162,7 +162,7 @@ def _module() -> Any:
 
 
 def _loss(out: Any, truths: list[np.ndarray]) -> Any:
-    """Objectness learns the overlap its box reaches, boxes by generalised IoU, classes by cross entropy."""
+    """The loss: objectness by the overlap of its box, boxes by generalised IoU, classes by cross entropy."""
     import torch
     from torch.nn import functional
 
@@ -190,7 +190,7 @@ def _assign(truths: list[np.ndarray]) -> np.ndarray:
     """Rows (picture, row, column, class, x0, y0, x1, y1): up to four cells whose tanh can reach a centre."""
     rows: dict[tuple[int, int, int], tuple[float, ...]] = {}
     for picture, boxes in enumerate(truths):
-        # large first, so that a small thing in front keeps its cells
+        # large boxes first, so that a small object in front keeps its cells
         for cls, x0, y0, x1, y1 in sorted(boxes.tolist(), key=lambda b: (b[1] - b[3]) * (b[4] - b[2])):
             column, row = (x0 + x1) / 2 / STRIDE, (y0 + y1) / 2 / STRIDE
             for r in (int(row), int(row) + 1):
@@ -214,7 +214,7 @@ def _overlap(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def export(weights: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
-    """Write the network as ONNX with objectness and class shares already squashed, as the head expects."""
+    """Write the network as ONNX, with sigmoid on objectness and softmax on classes, as the head expects."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -322,7 +322,7 @@ def card(quality: dict[str, Any]) -> str:
 
 
 def write_golden() -> None:
-    """Two small pictures and what the model makes of them; the gate compares on every new device."""
+    """Write two small pictures and the output of the model; the gate compares them on every new device."""
     from agent.inference.package import load_package
     from agent.inference.session import Model
 
@@ -337,7 +337,7 @@ def write_golden() -> None:
 
 
 def tune() -> float:
-    """The score threshold with the smallest error of counts on scenes that are in no other split."""
+    """The score threshold with the smallest error of counts on the tuning scenes."""
     seen = _detect(TUNE, SHOWN)
     errors = {score / 100: sum(count_errors(seen, score / 100)) for score in range(20, 61, 5)}
     best = min(errors, key=lambda score: errors[score])
@@ -346,7 +346,7 @@ def tune() -> float:
 
 
 def measure() -> dict[str, Any]:
-    """Figures on the held-out scenes, through the agent's own preprocessing and decoder."""
+    """The figures on the held-out scenes, through the preprocessing and decoder of the agent."""
     from agent.inference.package import load_package
 
     score = load_package(HERE).manifest.output.score
@@ -372,7 +372,7 @@ def measure() -> dict[str, Any]:
 
 
 def _detect(seeds: range, per_scene: int) -> list[Seen]:
-    """Detections down to a score of 0.05 beside the truth."""
+    """Detections down to a score of 0.05, with the truth."""
     import shutil
 
     from agent.inference.package import load_package

@@ -1,4 +1,4 @@
-"""How good boxes are: average precision, errors of counts, and which people are missed."""
+"""Figures of a detector: average precision, errors of counts, and which people are missed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from simulators.plants.scene import LABELS
 
-# of one picture: boxes found (class, score, box) and boxes present (class, x, y, w, h), in shares of it
+# of one picture: detections (class, score, box) and truth (class, x, y, w, h), as shares of its size
 Seen = tuple[list[tuple[int, float, tuple[float, ...]]], list[tuple[int, float, float, float, float]]]
 Hits = tuple[list[tuple[float, bool]], int]
 
 
 def count_errors(seen: list[Seen], score: float) -> list[float]:
-    """Mean error of the count of each class in a picture, of what scores so much or more."""
+    """Mean error of the count of each class per picture, for detections with at least this score."""
     errors = []
     for cls in range(len(LABELS)):
         off = [
@@ -26,7 +26,7 @@ def count_errors(seen: list[Seen], score: float) -> list[float]:
 
 
 def hits(picture: Seen, cls: int) -> Hits:
-    """Score of each detection and whether it overlaps a box of its own by half; how many boxes there are."""
+    """Score of each detection and if it overlaps a free box by half; then the number of boxes."""
     boxes, truth = picture
     wanted = [box[1:] for box in truth if box[0] == cls]
     found: list[tuple[float, bool]] = []
@@ -57,7 +57,7 @@ def average_precision(pictures: Iterable[Hits]) -> float:
 
 
 def precision_interval(by_class: list[list[Hits]], scenes: int) -> list[float]:
-    """95 % interval of the mean average precision over scenes drawn with replacement."""
+    """95 % interval of the mean average precision by bootstrap over scenes."""
     rng, each_shows = np.random.default_rng(0), len(by_class[0]) // scenes
     means = []
     for _ in range(400):
@@ -68,14 +68,14 @@ def precision_interval(by_class: list[list[Hits]], scenes: int) -> list[float]:
 
 
 def people(seen: list[Seen], score: float) -> dict[str, float]:
-    """Of the people, of those less than 35 px high and of those that overlap something: the share found."""
+    """The share found of all people, of people below 35 px and of people that overlap an object."""
     rows: list[tuple[bool, bool, bool]] = []
     wrong = 0
     for boxes, truth in seen:
-        told = sorted((b for b in boxes if b[0] == 0 and b[1] >= score), key=lambda b: -b[1])
+        detected = sorted((b for b in boxes if b[0] == 0 and b[1] >= score), key=lambda b: -b[1])
         left = [box[1:] for box in truth if box[0] == 0]
         missed = list(left)
-        for _, _, box in told:
+        for _, _, box in detected:
             best = max(missed, key=lambda other: overlap(box, other), default=None)
             if best is not None and overlap(box, best) >= 0.5:
                 missed.remove(best)

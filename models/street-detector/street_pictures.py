@@ -1,4 +1,4 @@
-"""Pictures of simulated streets with what is in them, as a camera gives them and as training varies them."""
+"""Pictures of simulated streets with their boxes, as from a camera and as varied for training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 320, 240  # px that the model sees
 def pictures(
     seeds: range, per_scene: int
 ) -> Iterator[tuple[np.ndarray, list[tuple[int, float, float, float, float]]]]:
-    """640x480 pictures as a camera's JPEG leaves them, with boxes (class, x, y, w, h) as shares."""
+    """640x480 pictures after JPEG compression, with boxes (class, x, y, w, h) as shares."""
     for seed in seeds:
         scene, rng = Scene(seed), np.random.default_rng(seed)
         for index in rng.integers(0, 100_000, per_scene).tolist():
@@ -31,7 +31,7 @@ def pictures(
 def augmented(
     picture: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mirrored, zoomed, shifted and in another light; boxes (n, 5) as class, x0, y0, x1, y1 in px."""
+    """Mirror, zoom and shift a picture and change its light; boxes (n, 5) as class, x0, y0, x1, y1 in px."""
     zoom = rng.uniform(0.85, 1.3)
     dx, dy = (rng.uniform(min(0, side - side * zoom), max(0, side - side * zoom)) for side in (WIDTH, HEIGHT))
     flip = -1 if rng.random() < 0.5 else 1

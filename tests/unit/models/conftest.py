@@ -1,4 +1,4 @@
-"""What the tests of a package under models/ share: the model opened, and its make.py as a module.
+"""Fixtures for the tests of a package under models/: the opened model, and its make.py as a module.
 
 A test file names its package in `PACKAGE`.
 """
@@ -20,13 +20,13 @@ from agent.inference.session import Model
 
 @pytest.fixture(scope="module")
 def model(request: pytest.FixtureRequest) -> Model:
-    """The package at work."""
+    """The model of the package, opened."""
     return Model(load_package(request.module.PACKAGE))
 
 
 @pytest.fixture(scope="session")
 def make_of() -> Callable[[Path], ModuleType]:
-    """The make.py of a package, not run; what stands beside it is found as when it is run."""
+    """The make.py of a package as a module, not run; it can import the files beside it."""
 
     def opened(package: Path) -> ModuleType:
         name = f"make_{package.name.replace('-', '_')}"
@@ -46,7 +46,7 @@ def make_of() -> Callable[[Path], ModuleType]:
 
 @pytest.fixture(scope="module")
 def make(request: pytest.FixtureRequest, make_of: Callable[[Path], ModuleType]) -> ModuleType:
-    """That of the package of the test file."""
+    """The make.py of the package of the test file."""
     return make_of(request.module.PACKAGE)
 
 

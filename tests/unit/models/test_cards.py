@@ -24,25 +24,25 @@ def test_every_figure_of_the_card_is_the_manifests(name: str, make_of: Callable[
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_a_card_says_what_was_learnt_from_how_it_was_measured_and_where_it_ends(name: str) -> None:
+def test_a_card_has_its_data_measurement_and_limits(name: str) -> None:
     card = (MODELS / name / "README.md").read_text()
     manifest = load_package(MODELS / name).manifest
     assert f"Licence: {manifest.licence}" in card
-    assert manifest.data["held_out"], "what it was measured on"
-    assert re.search(r"^## (Limits|What this shows, and what it cannot)$", card, re.MULTILINE)
+    assert manifest.data["held_out"], "the data of the measurement"
+    assert re.search(r"^## Limits$", card, re.MULTILINE)
     assert re.search(r"baseline|rule|persistence", card)
-    assert "95 %" in card, "how sure the figures are"
+    assert "95 %" in card, "the interval of the figures"
     assert "synthetic" in card or "real recordings" in card
     assert "## Rebuild" in card
 
 
-def test_of_a_few_cases_that_all_went_well_little_is_sure() -> None:
+def test_the_wilson_interval_is_wide_for_few_cases() -> None:
     assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Newcombe 1998 has the formula
 
 
-def test_groups_that_differ_make_an_interval_wide_and_groups_that_do_not_make_it_narrow() -> None:
+def test_the_bootstrap_interval_is_wide_if_groups_differ() -> None:
     low, high = bootstrap([0, 0, 0, 0, 0, 20], [1] * 6, 2)
     assert (low, high) == (0.0, pytest.approx(10.0, abs=2.0))
     assert bootstrap([3] * 6, [1] * 6, 2) == [3.0, 3.0]
