@@ -1,4 +1,4 @@
-# Two commands for a newcomer: `make demo` (PORT=8081 where 8080 is taken) and `make test`. The same ones run in CI.
+# Two commands for a start: `make demo` (PORT=8081 if 8080 is in use) and `make test`. CI runs the same commands.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/web/dashboard/package-lock.json)
@@ -16,10 +16,10 @@ $(VENV)/.dev: $(SETUP_FILES)
 	@sh deploy/venv.sh $(VENV) dev
 	@touch $@ $(VENV)/.demo
 
-demo: $(VENV)/.demo  ## the whole story: simulators, agents, broker, collector, dashboard
+demo: $(VENV)/.demo  ## simulators, agents, broker, collector and dashboard in one run
 	@$(VENV)/bin/edgebed demo $(if $(PORT),--port $(PORT))
 
-test: $(VENV)/.dev  ## everything but the long runs; most of its time is waiting for real peers, hence -n
+test: $(VENV)/.dev  ## all tests except the long ones; they mostly wait for real peers, so -n is useful
 	$(PY) -m pytest -q -m "not slow" -n 4 --dist worksteal
 
 check: $(VENV)/.dev  ## style, types, import directions
@@ -28,14 +28,14 @@ check: $(VENV)/.dev  ## style, types, import directions
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-wheel-test: $(VENV)/.dev  ## the tests again, on the built wheel, away from the checkout
+wheel-test: $(VENV)/.dev  ## the tests on the built wheel, outside the checkout
 	sh deploy/wheel-test.sh $(PY)
 
 drill: $(VENV)/.dev  ## 1,000 rounds of every fault on both brokers; about an hour
 	@mkdir -p test-output
 	$(VENV)/bin/edgebed drill run --rounds 500 --broker both --junit test-output/drill.xml
 
-bench: $(VENV)/.dev  ## the README's figures: ratios side by side, into bench/results.md
+bench: $(VENV)/.dev  ## the figures of README.md, compared side by side, into bench/results.md
 	$(PY) -m bench
 
 clean:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make a virtual environment at $1 and install this checkout into it with the extras $2 (editable).
-# uv where it is there, else venv + pip, else venv without pip + a pip from outside, else say what to install.
+# Uses uv if it is installed, else venv + pip, else venv without pip + an outside pip; else it names what to install.
 set -eu
 folder=$1
 extras=$2
@@ -30,6 +30,6 @@ elif "$python" -m pip --version >/dev/null 2>&1; then
     if fresh; then "$python" -m venv --without-pip "$folder"; fi
     "$python" -m pip --python "$folder/bin/python" install --quiet --editable ".[$extras]"
 else
-    echo "neither uv nor venv with pip is here: apt-get install python3-venv" >&2
+    echo "neither uv nor python3 venv with pip is installed: apt-get install python3-venv" >&2
     exit 69
 fi

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Build the wheel, install it into an environment of its own away from the checkout, and run the tests on it.
-# First a smoke run with the run-time dependencies of the daemon alone.
+# Build the wheel, install it into a separate environment outside the checkout, and run the tests on it.
+# Before that, a smoke run with only the run-time dependencies of the daemon.
 set -eu
 case $1 in /*) python=$1 ;; *) python=$(pwd)/$1 ;; esac
 checkout=$(pwd)
@@ -33,7 +33,7 @@ cp -r "$checkout/tests" "$work/tests"
 cp "$checkout/pyproject.toml" "$work/pyproject.toml"
 cp -r "$checkout/docs" "$checkout/configs" "$checkout/models" "$checkout/deploy" "$work/"
 cd "$work"
-# left out: what looks at the checkout itself, not at the software
+# left out: tests of the checkout itself
 "$work/full/bin/pytest" -q -m "not slow" -n 4 tests/unit tests/contract tests/integration \
     --ignore=tests/unit/docs --ignore=tests/unit/packaging \
     --deselect=tests/unit/adapters/test_built_in.py::test_the_same_word_in_three_places
