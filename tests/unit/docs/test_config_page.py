@@ -1,4 +1,4 @@
-"""docs/config.md shows every key of every config, from the structs; EDGEBED_WRITE_DOCS=1 writes it anew."""
+"""docs/config.md shows every key of every config, from the structs; EDGEBED_WRITE_DOCS=1 writes the page."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/config.md"
 HEAD = """# Configuration
 
-Configs are YAML 1.2: `no`, `on` and `010` are two words and ten, and a key that stands twice is an error.
-Every mistake is told at once as `file:line:col: sentence`, with exit status 78. A relative path is relative
-to the file it stands in. `edgebed agent check FILE` says what is wrong, `edgebed agent schema` prints a JSON
-Schema for editors. Secrets never stand in a config: it names the file that holds them.
+Configs are YAML 1.2: `no` and `on` are words, `010` is the number ten, and a duplicate key is an error.
+`edgebed agent check FILE` lists every mistake at once as `file:line:col: sentence`, with exit status 78.
+`edgebed agent schema` prints a JSON Schema for editors. A relative path is relative to the file that contains
+it. Secrets are never in a config: the config names the file that contains them.
 
 Ready examples: [robot.yaml](../configs/robot.yaml), [mobility.yaml](../configs/mobility.yaml),
 [healthcare.yaml](../configs/healthcare.yaml), [smart-city.yaml](../configs/smart-city.yaml),
-[collector.yaml](../configs/collector.yaml); `edgebed init` makes one your own. `*` is an id of
-yours: `a-z`, `0-9`, `-`, 32 characters at most.
+[collector.yaml](../configs/collector.yaml). `edgebed init` copies one for you to change. In the tables, `*`
+is an id of your choice: `a-z`, `0-9`, `-`, at most 32 characters.
 """
 COLLECTOR = """## The collector
 
-`edgebed collector run FILE`.
+For `edgebed collector run FILE`.
 """
 AGENT = """## The agent
 
-`edgebed agent run FILE`. A key without a default must be there.
+For `edgebed agent run FILE`. A key with an empty default is required.
 """
-ADAPTER = "### `adapter: {}`\n\nKeys of `devices.*.options`.\n"
+ADAPTER = "### `adapter: {}`\n\nThe keys of `devices.*.options`.\n"
 
 
 def _page() -> Iterator[str]:
@@ -68,7 +68,7 @@ def _keys(kind: type[Struct], prefix: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _structs(kind: Any, dots: str = ".") -> Iterator[tuple[type[Struct], str]]:
-    """The structs inside a type, with what stands between its key and theirs."""
+    """The structs inside a type, each with the separator between its key and its fields."""
     if isinstance(kind, type) and issubclass(kind, Struct):
         yield kind, dots
     star = ".*." if get_origin(kind) is dict else dots
@@ -91,7 +91,7 @@ def _default(info: Any, rule: dict[str, Any]) -> str:
 
 
 def _description(kind: Any) -> str:
-    """Of the outermost Meta that has one."""
+    """The description of the outermost Meta that has one."""
     for meta in getattr(kind, "__metadata__", ()):
         if isinstance(meta, msgspec.Meta) and meta.description:
             return meta.description
@@ -120,7 +120,7 @@ def test_the_page_shows_every_key() -> None:
     text = "\n".join(_page())
     if os.environ.get("EDGEBED_WRITE_DOCS") == "1":
         PAGE.write_text(text)
-    assert PAGE.read_text() == text, "docs/config.md is old: run this test with EDGEBED_WRITE_DOCS=1"
+    assert PAGE.read_text() == text, "docs/config.md is outdated: run this test with EDGEBED_WRITE_DOCS=1"
 
 
 def test_every_example_loads() -> None:
