@@ -40,23 +40,38 @@ Picture = NDArray[np.uint8]  # height x width x 3, BGR
 class AdapterError(EdgebedError):
     """The device cannot be read now."""
 
+    reason_code = "adapter-failed"
+
 
 class OptionsError(AdapterError):
     """The options cannot work; found before any device is asked."""
 
     exit_code = 78
+    reason_code = "options-invalid"
 
 
 class DeviceUnreachable(AdapterError):
     """No connection to the device, or the connection ended."""
 
+    reason_code = "device-unreachable"
+
+    def at(self, where: str, error: BaseException) -> Self:
+        """Set the code of a failed connection to `where`, if `error` has a known cause; returns the error."""
+        if (code := _code_of(error)) is not None:
+            self.coded(code, where=where)
+        return self
+
 
 class DeviceStalled(AdapterError):
     """The device is connected but sent nothing for longer than allowed."""
 
+    reason_code = "device-stalled"
+
 
 class ProtocolViolation(AdapterError):
     """The device broke its protocol, or is another device than declared."""
+
+    reason_code = "protocol-violation"
 
 
 DeviceLied = ProtocolViolation  # its earlier name, which adapters of other packages raise
@@ -73,20 +88,49 @@ _WHY = {
     errno.EPERM: "permission denied: is this user in its group (dialout for serial ports)?",
 }
 
+_CODES = {
+    errno.ECONNREFUSED: "connection-refused",
+    errno.EHOSTUNREACH: "host-unreachable",
+    errno.ENETUNREACH: "host-unreachable",
+    errno.ETIMEDOUT: "no-answer",
+    errno.ENOENT: "device-missing",
+    errno.ENODEV: "device-missing",
+    errno.EACCES: "permission-denied",
+    errno.EPERM: "permission-denied",
+}
+
 
 def why_no_connection(error: BaseException) -> str:
     """The reason why something could not be opened, as a sentence that names what to check."""
-    found = error if isinstance(error, OSError) else error.__cause__
+    found = _cause(error)
     if isinstance(found, socket.gaierror):
         return "the host name is unknown: is it spelled right?"
-    number = getattr(found, "errno", None)
+    number = _number(error)
+    plain = getattr(found, "strerror", None) or str(error) or type(error).__name__
+    return _WHY.get(number, plain) if number is not None else plain
+
+
+def _code_of(error: BaseException) -> str | None:
+    if isinstance(_cause(error), socket.gaierror):
+        return "host-unknown"
+    number = _number(error)
+    return None if number is None else _CODES.get(number)
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error if isinstance(error, OSError) else error.__cause__
+
+
+def _number(error: BaseException) -> int | None:
+    """The errno of a failed connection."""
+    found = _cause(error)
+    number: int | None = getattr(found, "errno", None)
     if number is None:  # a name with several addresses, such as localhost: the text lists each failure
         shown = re.search(r"\[Errno (\d+)\]", str(error))
         number = int(shown[1]) if shown else None
     if number is None and isinstance(found, TimeoutError):
         number = errno.ETIMEDOUT
-    plain = getattr(found, "strerror", None) or str(error) or type(error).__name__
-    return _WHY.get(number, plain) if number is not None else plain
+    return number
 
 
 class Reading(Struct, frozen=True, eq=False):

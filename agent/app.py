@@ -24,6 +24,7 @@ from agent.systemd import Notifier
 from agent.uplink.uplink import NodeIdentity, Uplink
 from wire.clock import Clock
 from wire.messages import ClockState, Event
+from wire.reasons import because
 from wire.task_cancellation import end
 from wire.topics import NODE_ITSELF
 
@@ -257,9 +258,12 @@ class App:
 
     def _report_clock_step(self, step_s: float) -> None:
         """Record the step as an event: it explains to readers why times jump here."""
-        why = f"the clock was set {abs(step_s):,.1f} s {'forward' if step_s > 0 else 'back'}"
-        log.warning("%s", why)
-        event = Event(ts=self.clock.now_ms(), type="clock-step", sev=1, value=step_s, why=why)
+        side = "forward" if step_s > 0 else "back"
+        why = because(
+            f"the clock was set {abs(step_s):,.1f} s {side}", f"clock-set-{side}", seconds=abs(step_s)
+        )
+        log.warning("%s", why.why)
+        event = Event(ts=self.clock.now_ms(), type="clock-step", sev=1, value=step_s, **why.fields())
         event.clk = self.time.state().value
         self.outbox.append(Message("event", NODE_ITSELF, event.type, event))
 
@@ -272,7 +276,9 @@ class App:
         stream = args.get("stream", "")
         made = await self.pipeline.snapshot(device, stream) if isinstance(stream, str) else None
         if made is None:
-            raise Rejected(f"device {device!r} has no picture of {stream or 'any stream'} yet")
+            raise Rejected(f"device {device!r} has no picture of {stream or 'any stream'} yet").coded(
+                "no-picture", device=device
+            )
         return {
             "ts": made.ts,
             "w": made.w,

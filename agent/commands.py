@@ -15,6 +15,7 @@ from agent.state_dir import keep
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.messages import MAX_BODY, Cmd, Command, Res
+from wire.reasons import NO_REASON, Reason, because
 from wire.topics import NODE_ITSELF
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ _ids = msgspec.json.Decoder(list[str])
 
 class Rejected(EdgebedError):
     """Raised by an action for a wrong device or wrong arguments: the answer is `rejected`."""
+
+    reason_code = "command-rejected"
 
 
 class Commands:
@@ -56,30 +59,48 @@ class Commands:
         """Run or refuse one command; never raises for the command's content."""
         action = self._actions.get(name)
         if action is None:
-            return self._answer(command, "rejected", 404, f"unknown command {name!r}")
+            return self._answer(
+                command, "rejected", 404, because(f"unknown command {name!r}", "command-unknown", name=name)
+            )
         if self._clock.now_ms() > command.ts + command.ttl_ms:
-            return self._answer(command, "expired", 408, "the command arrived after its time")
+            why = because("the command arrived after its time", "command-expired")
+            return self._answer(command, "expired", 408, why)
         if not await self._is_new(command.id):
-            return self._answer(command, "duplicate", 409, "a command with this id was executed before")
+            why = because("a command with this id was executed before", "command-duplicate")
+            return self._answer(command, "duplicate", 409, why)
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 return self._done(command, await action(device, command.args))
         except Rejected as error:
-            return self._answer(command, "rejected", 400, str(error))
+            return self._answer(command, "rejected", 400, error.reason)
         except EdgebedError as error:
-            return self._answer(command, "failed", 500, str(error))
+            why = error.reason if error.reason_code else because(str(error), "command-failed")
+            return self._answer(command, "failed", 500, why)
         except TimeoutError:
-            return self._answer(command, "failed", 504, f"the command did not end within {_TIMEOUT_S:.0f} s")
+            why = because(
+                f"the command did not end within {_TIMEOUT_S:.0f} s", "command-timeout", seconds=_TIMEOUT_S
+            )
+            return self._answer(command, "failed", 504, why)
 
     def _done(self, command: Cmd, result: dict[str, Any]) -> Res:
         if len(msgspec.json.encode(result)) > _MAX_RESULT:
-            return self._answer(command, "failed", 413, f"the result has more than {_MAX_RESULT} bytes")
+            why = because(f"the result has more than {_MAX_RESULT} bytes", "command-failed")
+            return self._answer(command, "failed", 413, why)
         answer = self._answer(command, "done", 0)
         answer.result = result
         return answer
 
-    def _answer(self, command: Cmd, state: Any, code: int, err: str = "") -> Res:
-        return Res(id=command.id, state=state, code=code, err=err[:2_000], ts=self._clock.now_ms())
+    def _answer(self, command: Cmd, state: Any, code: int, reason: Reason = NO_REASON) -> Res:
+        coded = reason.coded()
+        return Res(
+            id=command.id,
+            state=state,
+            code=code,
+            err=reason.why[:2_000],
+            err_code=coded["code"],
+            args=coded["args"],
+            ts=self._clock.now_ms(),
+        )
 
     async def _ping(self, device: str, _args: dict[str, Any]) -> dict[str, Any]:
         if device != NODE_ITSELF:

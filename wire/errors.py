@@ -13,13 +13,32 @@ Exit codes follow sysexits.h where it has one.
 from __future__ import annotations
 
 import errno
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from wire.reasons import Reason
 
 
 class EdgebedError(Exception):
-    """A failure with a sentence for the user; `exit_code` is the exit code of the command."""
+    """A failure with a sentence for the user; `exit_code` is the exit code of the command.
+
+    `reason_code` is the code of the sentence in `wire.reasons.CODES`. A class can have a default; `coded`
+    sets a more precise one.
+    """
 
     exit_code: ClassVar[int] = 1
+    reason_code: str = ""
+    reason_args: Mapping[str, Any] = {}
+
+    def coded(self, code: str, /, **args: Any) -> Self:
+        """Set the code and its args; returns the error."""
+        self.reason_code, self.reason_args = code, args
+        return self
+
+    @property
+    def reason(self) -> Reason:
+        """The sentence with its code and args."""
+        return Reason(str(self), self.reason_code, self.reason_args)
 
 
 class Unreachable(EdgebedError):

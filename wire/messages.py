@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from wire.reasons import Args, Code
 from wire.topics import FIELD, ID
 
 VERSION = 1
@@ -91,12 +92,14 @@ class DeviceState(_Message, kw_only=True):
     """Whether the streams of a device are read; `degraded` comes with `why` and `since`.
 
     `counters` count from the start of the daemon, without those that are 0: `readings`, and what was dropped
-    or repaired.
+    or repaired. `code` and `args` are `why` for programs and translations, see `wire.reasons`.
     """
 
     state: Literal["starting", "ok", "degraded", "stopped"]
     since: Millis = 0
     why: Text = ""
+    code: Code = ""
+    args: Args = {}
     counters: Counters = {}
 
 
@@ -112,6 +115,8 @@ class ModelState(_Message, kw_only=True):
     provider: Short = ""
     device: Short = ""
     why: Text = ""
+    code: Code = ""
+    args: Args = {}
     counters: Counters = {}
 
 
@@ -125,6 +130,8 @@ class Status(_Message, kw_only=True):
     sess: Annotated[int, Meta(ge=0, le=2**53)]
     agent: Short = ""
     reason: Text = ""
+    code: Code = ""  # of `reason`
+    args: Args = {}
     devices: dict[str, DeviceState] = {}
     models: dict[str, ModelState] = {}
 
@@ -304,6 +311,8 @@ class Event(_Message, kw_only=True):
     frame: int | UnsetType = UNSET
     value: float | UnsetType = UNSET
     why: Text = ""
+    code: Code = ""
+    args: Args = {}
     boxes: Annotated[list[Box], Meta(max_length=1000)] = []
     img: Image | UnsetType = UNSET
     lost: list[SeqRange] = []
@@ -344,6 +353,8 @@ class Snapshot(_Message, kw_only=True):
     faces: int | UnsetType = UNSET
     plates: int | UnsetType = UNSET
     why: Text = ""
+    code: Code = ""
+    args: Args = {}
 
 
 class Ack(_Message, kw_only=True):
@@ -378,7 +389,7 @@ class Cmd(_Message, kw_only=True):
 
 
 class Res(_Message, kw_only=True):
-    """The answer to a command."""
+    """The answer to a command. `code` is a number; the code of the text `err` is `err_code`, with `args`."""
 
     v: int = field(default_factory=_version)
     id: Ulid
@@ -386,6 +397,8 @@ class Res(_Message, kw_only=True):
     code: int = field(default_factory=lambda: 0)
     result: dict[str, Any] | UnsetType = UNSET
     err: Text = ""
+    err_code: Code = ""
+    args: Args = {}
     ts: Millis
 
 

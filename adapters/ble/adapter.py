@@ -99,7 +99,9 @@ class Ble(Adapter[BleOptions]):
             if session is None or session.lost.done():
                 raise DeviceUnreachable(session.lost.result() if session else "the device is not open")
             if loop.time() >= deadline:
-                raise DeviceStalled(f"{self._who()} is connected and sent no value for {silence_s:g} s")
+                raise DeviceStalled(
+                    f"{self._who()} is connected and sent no value for {silence_s:g} s"
+                ).coded("device-silent", seconds=silence_s)
 
     async def _wait(self, deadline: float) -> None:
         try:

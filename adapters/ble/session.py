@@ -213,7 +213,7 @@ class BleConnection:
         if isinstance(error, OSError) or self._transport is None:
             return DeviceUnreachable(
                 f"the controller {self._hci} cannot be opened: {why_no_connection(error)}"
-            )
+            ).at(str(self._hci), error)
         if isinstance(error, BaseBumbleError):
             what = str(error) or type(error).__name__
             return DeviceUnreachable(f"{self._hci}: failed while {self._doing}: {what}")

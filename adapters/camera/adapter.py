@@ -100,7 +100,9 @@ class Camera(Adapter[CameraOptions]):
                 self._count(shot)
                 yield Reading(STREAM, shot.at_ns, picture=shot.picture, index=shot.index)
             elif not await capture.wait(self.options.read_timeout_s + _SLACK_S):
-                raise DeviceStalled(f"{self._name()} hangs: no picture for {self.options.read_timeout_s:g} s")
+                raise DeviceStalled(
+                    f"{self._name()} hangs: no picture for {self.options.read_timeout_s:g} s"
+                ).coded("device-silent", seconds=self.options.read_timeout_s)
 
     # --- opening
 

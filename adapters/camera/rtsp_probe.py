@@ -58,11 +58,15 @@ async def probe(url: str, timeout_s: float, ca_file: Path | None = None) -> bool
     except TimeoutError as error:
         raise DeviceUnreachable(
             f"{name} does not answer within {timeout_s:g} s: check its power, cable and address"
-        ) from error
+        ).at(name, error) from error
     except ConnectionRefusedError as error:
-        raise DeviceUnreachable(f"{name} refuses connections: is it on, and the port right?") from error
+        raise DeviceUnreachable(f"{name} refuses connections: is it on, and the port right?").at(
+            name, error
+        ) from error
     except socket.gaierror as error:
-        raise DeviceUnreachable(f"{name}: the host name is unknown: is it spelled right?") from error
+        raise DeviceUnreachable(f"{name}: the host name is unknown: is it spelled right?").at(
+            name, error
+        ) from error
     except ssl.SSLCertVerificationError as error:
         raise ProtocolViolation(f"{name} shows a certificate that ca_file does not vouch for") from error
     except ssl.SSLError as error:
@@ -70,7 +74,9 @@ async def probe(url: str, timeout_s: float, ca_file: Path | None = None) -> bool
     except asyncio.IncompleteReadError as error:
         raise DeviceUnreachable(f"{name} closes the connection without an answer") from error
     except OSError as error:
-        raise DeviceUnreachable(f"{name} cannot be reached: {error.strerror or error}") from error
+        raise DeviceUnreachable(f"{name} cannot be reached: {error.strerror or error}").at(
+            name, error
+        ) from error
     except _NotRtspError as error:
         raise ProtocolViolation(f"{name} answers, but not in RTSP: is the port right?") from error
     _judge(name, url, status, body)

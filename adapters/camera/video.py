@@ -118,7 +118,7 @@ class Network(Video):
         """The reason why the stream ended: cut or silent."""
         if time.monotonic() - self._asked >= 0.9 * self._read_timeout_s:
             silent = f"{self.name} sent nothing for {self._read_timeout_s:g} s, {_after(pictures)}"
-            return DeviceStalled(silent)
+            return DeviceStalled(silent).coded("device-silent", seconds=self._read_timeout_s)
         return super().ended(pictures)
 
 
@@ -128,9 +128,13 @@ class Usb(Video):
     def __init__(self, number: int, *, size: Size | None, max_size: Size, fps: float) -> None:
         path = Path(f"/dev/video{number}")
         if not path.exists():
-            raise DeviceUnreachable(f"{path} does not exist: is the camera plugged in? ls /dev/video*")
+            raise DeviceUnreachable(f"{path} does not exist: is the camera plugged in? ls /dev/video*").coded(
+                "device-missing", where=str(path)
+            )
         if not os.access(path, os.R_OK | os.W_OK):
-            raise DeviceUnreachable(f"{path}: permission denied: add this user to the group video")
+            raise DeviceUnreachable(f"{path}: permission denied: add this user to the group video").coded(
+                "permission-denied", where=str(path)
+            )
         parameters: list[int] = []
         if size is not None:
             parameters += [cv2.CAP_PROP_FRAME_WIDTH, size[0], cv2.CAP_PROP_FRAME_HEIGHT, size[1]]

@@ -100,7 +100,9 @@ class Can(Adapter[CanOptions]):
             return ProtocolViolation(
                 f"{where} carries frames, but none that {dbc.path} names: {', '.join(foreign)}"
             )
-        return DeviceStalled(f"{where} is open and silent for {waited_s:g} s: is the vehicle on?")
+        return DeviceStalled(f"{where} is open and silent for {waited_s:g} s: is the vehicle on?").coded(
+            "device-silent", seconds=waited_s
+        )
 
 
 def _picked(dbc: Dbc, options: CanOptions) -> dict[str, Picked]:

@@ -250,7 +250,9 @@ def _translated(where: str, *, opening: bool = False) -> Iterator[None]:
         raise ProtocolViolation(f"{where} sent bytes that are not a CAN frame: {_text(error)}") from error
     except (can.CanError, OSError) as error:
         if opening:
-            raise DeviceUnreachable(f"{where} cannot be opened: {_why_not_opened(error)}") from error
+            raise DeviceUnreachable(f"{where} cannot be opened: {_why_not_opened(error)}").at(
+                where, error
+            ) from error
         raise DeviceUnreachable(f"{where} ended: {_text(error)}") from error
     except (ValueError, IndexError) as error:
         if opening:

@@ -130,13 +130,17 @@ class Hl7(Adapter[Hl7Options]):
             else:
                 await line.listen(host, port)
         except TimeoutError as error:
-            raise DeviceUnreachable(f"{self.options.url} gives no answer") from error
+            raise DeviceUnreachable(f"{self.options.url} gives no answer").at(
+                self.options.url, error
+            ) from error
         except (ssl.SSLError, ConnectionAbortedError, ConnectionResetError) as error:
             why = why_not_secured(error) if self.options.tls else why_no_connection(error)
             raise DeviceUnreachable(f"{self.options.url} cannot be read: {why}") from error
         except OSError as error:
             what = "cannot be listened on" if scheme == "mllp-listen" else "is not there"
-            raise DeviceUnreachable(f"{self.options.url} {what}: {why_no_connection(error)}") from error
+            raise DeviceUnreachable(f"{self.options.url} {what}: {why_no_connection(error)}").at(
+                self.options.url, error
+            ) from error
 
     async def _hear(self, until_s: float) -> Arrival:
         """The next message.
@@ -160,7 +164,7 @@ class Hl7(Adapter[Hl7Options]):
                     raise gone or DeviceUnreachable(f"no monitor has connected to {url}{tried}") from error
                 raise DeviceStalled(
                     f"the monitor at {url} is connected and sent no message for {self.options.silence_s:g} s"
-                ) from error
+                ).coded("device-silent", seconds=self.options.silence_s) from error
             if arrival.frame is not None:
                 if gone is not None:
                     self.counters["rejoined"] += 1

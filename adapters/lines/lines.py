@@ -93,9 +93,13 @@ class Lines:
                 else:
                     self._reader, self._port = await _open_port(source.path, source.settings)
         except TimeoutError as error:
-            raise DeviceUnreachable(f"{source.url} gives no answer within {within_s:g} s") from error
+            raise DeviceUnreachable(f"{source.url} gives no answer within {within_s:g} s").at(
+                source.url, error
+            ) from error
         except (OSError, termios.error) as error:  # pyserial's own error is an OSError
-            raise DeviceUnreachable(f"{source.url} cannot be opened: {why_no_connection(error)}") from error
+            raise DeviceUnreachable(f"{source.url} cannot be opened: {why_no_connection(error)}").at(
+                source.url, error
+            ) from error
 
     async def next(self, by_s: float) -> bytes | None:
         """The next line without its end, None where none is whole by `by_s`, a time of the event loop.
@@ -124,7 +128,9 @@ class Lines:
             return DeviceStalled(
                 f"{url} sent bytes and no whole line in {silence_s:g} s: is the baud rate right?"
             )
-        return DeviceStalled(f"{url} is open and sent no {what} for {silence_s:g} s")
+        return DeviceStalled(f"{url} is open and sent no {what} for {silence_s:g} s").coded(
+            "device-silent", seconds=silence_s
+        )
 
     def close(self) -> None:
         """Let go at once; safe to call twice."""

@@ -124,9 +124,11 @@ class ModbusConnection:
         client.ctx.framer = self._framer
         try:
             if not await self.alone(client.connect()):
-                raise DeviceUnreachable(self._why_not())
+                raise self._unreachable()
         except (OSError, ValueError, termios.error) as error:  # a serial device that is none
-            raise DeviceUnreachable(f"{self._line.url} cannot be opened: {error}") from error
+            raise DeviceUnreachable(f"{self._line.url} cannot be opened: {error}").at(
+                self._line.url, error
+            ) from error
         if self._line.kind != "tcp":
             await self._settle(_ANY, self._timeout_s)
 
@@ -299,17 +301,22 @@ class ModbusConnection:
             trace_connect=told,
         )
 
-    def _why_not(self) -> str:
+    def _unreachable(self) -> DeviceUnreachable:
         line = self._line
         if line.kind != "rtu":
-            return f"{line.url} takes no connection within {self._timeout_s:g} s: is it on, the port right?"
+            text = f"{line.url} takes no connection within {self._timeout_s:g} s: is it on, the port right?"
+            return DeviceUnreachable(text).coded("no-answer", where=line.url)
         if not Path(line.host).exists():
-            return f"{line.url}: there is no {line.host}; is it plugged in?"
+            text = f"{line.url}: there is no {line.host}; is it plugged in?"
+            return DeviceUnreachable(text).coded("device-missing", where=line.host)
         if not os.access(line.host, os.R_OK | os.W_OK):
-            return (
+            text = (
                 f"{line.url}: this user may not use {line.host}; add it to the group that owns it (dialout)"
             )
-        return f"{line.url} cannot be opened: it is no serial port, or another program uses it"
+            return DeviceUnreachable(text).coded("permission-denied", where=line.host)
+        return DeviceUnreachable(
+            f"{line.url} cannot be opened: it is no serial port, or another program uses it"
+        )
 
 
 class _CarefulFramer(FramerBase):

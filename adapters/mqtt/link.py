@@ -197,7 +197,7 @@ class ReadOnlyClient(aiomqtt.Client):
         if number in _NO_ENTRY:
             why = f"{_NO_ENTRY[number]}; see username and password_file"
             return DeviceUnreachable(f"{self._where} does not let us in: {why}")
-        return DeviceUnreachable(f"{self._where}: {why_no_connection(error)}")
+        return DeviceUnreachable(f"{self._where}: {why_no_connection(error)}").at(self._where, error)
 
     def _abort(self) -> None:
         self._client._sock_close()

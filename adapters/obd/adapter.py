@@ -143,7 +143,7 @@ class Obd(Adapter[ObdOptions]):
                 raise DeviceStalled(
                     f"{options.where} is open, but its control unit 0x{options.answer_id:X} has not answered"
                     f" for {options.data_age_s:g} s"
-                ) from error
+                ).coded("device-silent", seconds=options.data_age_s) from error
             return None
         except BrokenAnswer as error:
             self.counters["broken_answers"] += 1

@@ -72,7 +72,7 @@ class OpcUa(Adapter[OpcUaOptions]):
                 await run_within(self._connect(), timeout_s, name="opcua-connect")
         except TimeoutError as error:
             await self.close()
-            raise DeviceUnreachable(f"{url} gives no answer within {timeout_s:g} s") from error
+            raise DeviceUnreachable(f"{url} gives no answer within {timeout_s:g} s").at(url, error) from error
         except BaseException:
             await self.close()
             raise
@@ -124,7 +124,7 @@ class OpcUa(Adapter[OpcUaOptions]):
                 if now >= deadline:
                     raise DeviceStalled(
                         f"{options.url} is connected and sent no value for {options.data_age_s:g} s"
-                    )
+                    ).coded("device-silent", seconds=options.data_age_s)
         except AdapterError:
             rows.flush()
             for row in rows.take():

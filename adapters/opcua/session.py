@@ -245,7 +245,7 @@ def translated(url: str) -> Iterator[None]:
     except (AdapterError, TimeoutError):
         raise
     except OSError as error:
-        raise DeviceUnreachable(f"{url}: {why_no_connection(error)}") from error
+        raise DeviceUnreachable(f"{url}: {why_no_connection(error)}").at(url, error) from error
     except ua.UaStatusCodeError as error:
         raise DeviceUnreachable(f"{url} refuses: {ua.StatusCode(error.code).name}") from error
     except Exception as error:  # bytes that are no OPC UA make the library fail in any way there is

@@ -36,6 +36,8 @@ Label = Annotated[str, Meta(min_length=1, max_length=128)]
 class ModelError(EdgebedError):
     """A model package cannot be used, or a run failed; the text states why and what to do."""
 
+    reason_code = "model-refused"
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:

@@ -30,6 +30,7 @@ from agent.inference.package import Package, load_package
 from agent.inference.preprocess import FrameTensor
 from agent.inference.session import CPU, Model
 from wire.plugins import version
+from wire.reasons import Reason, because
 
 WALL_S = 90.0  # for the whole child
 _CPU_S = 60
@@ -43,6 +44,8 @@ class GateReport(Struct, kw_only=True):
     """The result of the gate; `why` is empty for a model that passed."""
 
     why: str = ""
+    code: str = ""
+    args: dict[str, Any] = {}
     provider: str = ""
     golden: int = 0  # vectors whose outputs are as expected
     p50_ms: float = 0.0  # of a whole run, picture or window to result; on a CPU the thread's own time
@@ -62,7 +65,7 @@ def verify(package: Package, *, providers: Sequence[str] = CPU, memory: Path | N
         return report
     report = _in_child(package.path, providers)
     if report.why:
-        raise ModelError(f"{package.path}: {report.why}")
+        raise ModelError(f"{package.path}: {report.why}").coded(report.code, **report.args)
     if saved is not None:
         _remember(saved, report)
     return report
@@ -89,12 +92,12 @@ def inspect(package: Package, providers: Sequence[str]) -> GateReport:
     else:
         raise ModelError(
             f"99 of 100 runs take {report.p99_ms:.1f} ms, budgets.p99_ms allows {budgets.p99_ms:g}"
-        )
+        ).coded("model-too-slow", p99_ms=report.p99_ms, budget_ms=budgets.p99_ms)
     report.rss_mb = round(_rss_mb() - before_mb, 1)
     if budgets.rss_mb and report.rss_mb > budgets.rss_mb:
         raise ModelError(
             f"it takes {report.rss_mb:.0f} MB of memory, budgets.rss_mb allows {budgets.rss_mb:g}"
-        )
+        ).coded("model-too-large", rss_mb=report.rss_mb, budget_mb=budgets.rss_mb)
     return report
 
 
@@ -108,9 +111,15 @@ def main(arguments: Sequence[str]) -> None:
     try:
         report = inspect(load_package(Path(folder)), providers or CPU)
     except ModelError as error:
-        report = GateReport(why=str(error).removeprefix(f"{folder}: "))
+        report = _refused(
+            Reason(str(error).removeprefix(f"{folder}: "), error.reason_code, error.reason_args)
+        )
     except MemoryError:
-        report = GateReport(why=f"it needs more than {_MEMORY >> 30} GB of memory")
+        report = _refused(
+            because(
+                f"it needs more than {_MEMORY >> 30} GB of memory", "model-memory-limit", gb=_MEMORY >> 30
+            )
+        )
     sys.stdout.buffer.write(msgspec.json.encode(report))
     sys.stdout.flush()
     os._exit(0)  # skips the shutdown of the interpreter, where a hostile model could still act
@@ -123,24 +132,27 @@ def _in_child(folder: Path, providers: Sequence[str]) -> GateReport:
             command, capture_output=True, timeout=WALL_S, stdin=subprocess.DEVNULL, check=False
         )
     except subprocess.TimeoutExpired:
-        return GateReport(why=f"it gave no answer within {WALL_S:g} s")
+        return _refused(
+            because(f"it gave no answer within {WALL_S:g} s", "model-gate-timeout", seconds=WALL_S)
+        )
     except OSError as error:
-        return GateReport(why=f"the gate could not be started: {error.strerror or error}")
+        return _refused(because(f"the gate could not be started: {error.strerror or error}", "model-refused"))
     if done.returncode < 0:
         word = signal.Signals(-done.returncode).name
-        reason = (
-            f"it used more than {_CPU_S} s of CPU"
-            if word in ("SIGXCPU", "SIGKILL")
-            else f"it crashed ({word})"
-        )
-        return GateReport(why=f"{reason} when the gate ran it")
+        if word in ("SIGXCPU", "SIGKILL"):
+            why = f"it used more than {_CPU_S} s of CPU when the gate ran it"
+            return _refused(because(why, "model-gate-timeout", seconds=_CPU_S))
+        return _refused(because(f"it crashed ({word}) when the gate ran it", "model-crashed", signal=word))
     try:
         return msgspec.json.decode(done.stdout, type=GateReport)
     except msgspec.DecodeError:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return GateReport(
-            why=f"the gate failed: {lines[-1][:300] if lines else f'exit code {done.returncode}'}"
-        )
+        why = f"the gate failed: {lines[-1][:300] if lines else f'exit code {done.returncode}'}"
+        return _refused(because(why, "model-refused"))
+
+
+def _refused(reason: Reason) -> GateReport:
+    return GateReport(why=reason.why, code=reason.code, args=dict(reason.args))
 
 
 def _limit() -> None:
@@ -226,7 +238,7 @@ def _measure(model: Model) -> tuple[float, float]:
         )
         run = model.run_window
     if any(np.isnan(output.astype(np.float64)).any() for output in model.raw(noise)):
-        raise ModelError("its outputs are not numbers (NaN) for a plain input")
+        raise ModelError("its outputs are not numbers (NaN) for a plain input").coded("model-output-nan")
     while len(spent) < _RUNS and (len(spent) < 5 or time.perf_counter() < until):
         begin = spent_s()
         run(noise)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.inference.decoders import ModelError
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from agent.inference.package import Package
@@ -20,7 +21,7 @@ class ModelCache:
 
     def __init__(self, memory: Path | None = None) -> None:
         self._memory = memory
-        self._open: dict[_Key, Model | str] = {}  # the model, or why it is refused
+        self._open: dict[_Key, Model | Reason] = {}  # the model, or why it is refused
 
     def model(self, package: Package, providers: Sequence[str] | None = None) -> Model:
         """The open model of a package; the first call blocks for about a second. Runs on the CPU by default.
@@ -40,8 +41,8 @@ class ModelCache:
                 gate.verify(package, providers=providers, memory=self._memory)
                 self._open[key] = Model(package, providers=providers)
             except ModelError as error:
-                self._open[key] = str(error)
+                self._open[key] = error.reason
         found = self._open[key]
-        if isinstance(found, str):
-            raise ModelError(found)
+        if isinstance(found, Reason):
+            raise ModelError(found.why).coded(found.code, **found.args)
         return found

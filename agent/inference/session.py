@@ -59,7 +59,9 @@ class Model:
             for _ in range(_WARM_UP_RUNS):
                 self._run(_blank(self.manifest))
         except ModelError as error:
-            raise ModelError(f"{package.path / self.manifest.file}: {error}") from error
+            raise ModelError(f"{package.path / self.manifest.file}: {error}").coded(
+                error.reason_code, **error.reason_args
+            ) from error
 
     def fields(self) -> dict[str, Field]:
         """The fields of a row of the result stream."""
@@ -166,7 +168,9 @@ def _open(body: bytes, providers: Sequence[str]) -> Any:
     for provider in providers:
         if provider not in onnxruntime.get_available_providers():
             there = ", ".join(onnxruntime.get_available_providers())
-            raise ModelError(f"execution provider {provider} is not in this onnxruntime (available: {there})")
+            raise ModelError(
+                f"execution provider {provider} is not in this onnxruntime (available: {there})"
+            ).coded("provider-missing", provider=provider)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -21,6 +21,7 @@ from agent.pipeline.settings import SlotConfig
 from agent.pipeline.windows import Window, Windows, input_mismatch
 from wire.errors import EdgebedError
 from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
+from wire.reasons import NO_REASON, Reason, because
 
 if TYPE_CHECKING:
     from agent.inference.decoders import Result
@@ -125,10 +126,10 @@ class ModelRunner:
             manifest = package.manifest
             self.ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
             if why := input_mismatch(manifest, self.settings.input, self._stream):
-                raise ModelError(why)
+                raise ModelError(why).coded("model-input-mismatch")
             model = self._models.model(package, self.settings.providers)
         except EdgebedError as error:
-            self._enter("failed", str(error))
+            self._enter("failed", error.reason)
             return
         if isinstance(spec := manifest.input, WindowInput):
             self._windows = Windows(
@@ -141,7 +142,7 @@ class ModelRunner:
                 held=[self._stream.fields[signal].t == "bool" for signal in spec.signals],
             )
         self.manifest, self._model = manifest, model
-        self._enter("ok", "", model.provider)
+        self._enter("ok", NO_REASON, model.provider)
 
     def result_stream(self) -> Stream | None:
         """The declaration of `data/{device}/{slot}`; None if the model is refused."""
@@ -199,7 +200,8 @@ class ModelRunner:
                 # one timer that checks from time to time: a timer for each run costs as much as the hand-over
                 left_s = STUCK_S if not self._in_thread else self._since_s + STUCK_S - loop.time()
                 if left_s <= 0:  # a thread cannot be ended, so there is nothing else to do
-                    self._enter("failed", f"no answer for {STUCK_S:g} s")
+                    why = because(f"no answer for {STUCK_S:g} s", "model-no-answer", seconds=STUCK_S)
+                    self._enter("failed", why)
                     left_s = STUCK_S
                 await asyncio.sleep(left_s)
         finally:
@@ -238,15 +240,15 @@ class ModelRunner:
             if result is not None:
                 self._done(self, job.answer(result))
             self.counters["runs"] += 1
-            self._enter("ok", "", self._model.provider)
+            self._enter("ok", NO_REASON, self._model.provider)
         except Exception as error:  # one bad run must not end the daemon
             log.debug("%s: run failed", self.name, exc_info=True)
             self.counters["failed"] += 1
             text = str(error) if isinstance(error, EdgebedError) else f"{type(error).__name__}: {error}"
-            self._enter("failed", text, self._model.provider)
+            self._enter("failed", because(text, "model-run-failed"), self._model.provider)
 
-    def _enter(self, state: str, why: str, provider: str = "") -> None:
-        before = self.state
+    def _enter(self, state: str, reason: Reason, provider: str = "") -> None:
+        before, why = self.state, reason.why
         if (state, why) == (before.state, before.why) and (provider or before.provider) == before.provider:
             return
         self.state = ModelState(
@@ -255,7 +257,7 @@ class ModelRunner:
             ver=self.ref.ver,
             provider=provider or before.provider,
             device=self.settings.device,
-            why=why[:2000],
+            **reason.fields(),
         )
         if state != before.state:
             if state == "failed":

@@ -19,6 +19,7 @@ from adapters.base import Picture
 from agent.inference.decoders import ModelError
 from agent.inference.model_cache import ModelCache
 from wire.messages import Box
+from wire.reasons import NO_REASON, Reason, because
 
 if TYPE_CHECKING:
     from agent.inference.manifest import Manifest
@@ -46,6 +47,12 @@ _LOWER = 0.65  # of a vehicle's box, from the bottom
 _LOOKS_AGAIN = 4  # times the face model looks at the picture after hiding
 _SAME = 0.9  # share hidden already: such a part was counted before, as a person's head or as a face
 
+_NO_DETECTOR: dict[frozenset[str], str] = {
+    frozenset({"faces"}): "no-face-detector",
+    frozenset({"plates"}): "no-plate-detector",
+    frozenset({"faces", "plates"}): "no-part-detector",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -58,13 +65,18 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """A picture that may leave; `why` is the reason if all of it is hidden."""
+    """A picture that may leave; `reason` says why if all of it is hidden."""
 
     picture: Picture
     how: How
     faces: int = 0
     plates: int = 0
-    why: str = ""
+    reason: Reason = NO_REASON
+
+    @property
+    def why(self) -> str:
+        """The text of `reason`."""
+        return self.reason.why
 
 
 class Privacy:
@@ -82,7 +94,9 @@ class Privacy:
         self._package = faces if "faces" in self.kinds else None
         self._models = models or ModelCache()
         self._model: Model | None = None
-        self._why = "the face model is not open yet" if self._package is not None else ""
+        self._closed: Reason | None = None  # why the face model cannot be used
+        if self._package is not None:
+            self._closed = because("the face model is not open yet", "face-model-not-open")
 
     def open(self) -> None:
         """Load and gate the face model. A refused one is logged, and every picture is hidden as a whole."""
@@ -95,10 +109,10 @@ class Privacy:
             if why := face_model_mismatch(model.manifest):
                 raise ModelError(f"{self._package}: {why}")
         except ModelError as error:
-            self._why = f"the face model is refused: {error}"
-            log.warning("%s", self._why)
+            self._closed = because(f"the face model is refused: {error}", "face-model-refused")
+            log.warning("%s", self._closed.why)
         else:
-            self._model, self._why = model, ""
+            self._model, self._closed = model, None
 
     def hide(self, picture: Picture, seen: Seen | None) -> Hidden:
         """A copy of `picture` with the parts hidden; the picture itself if there is nothing to hide. Blocks.
@@ -111,13 +125,13 @@ class Privacy:
         try:
             faces, plates = self._hide(masked, seen)
         except _Unsure as unsure:
-            return Hidden(_all_of(picture), "whole", why=str(unsure))
+            return Hidden(_all_of(picture), "whole", reason=unsure.reason)
         return Hidden(masked.picture, "parts", faces, plates)
 
     def _hide(self, masked: _MaskedPicture, seen: Seen | None) -> tuple[int, int]:
         """Hide all parts that are found; returns the numbers of faces and plates."""
-        if self._why:
-            raise _Unsure(self._why)
+        if self._closed is not None:
+            raise _Unsure(self._closed)
         looks = [] if seen is None else [seen]
         if self._model is not None:
             looks.append(_look(self._model, masked.picture))
@@ -133,11 +147,12 @@ class Privacy:
         """Raise `_Unsure` unless the looks together would have found every kind."""
         missing = self.kinds.difference(*(finds(each.labels) for each in looks))
         if missing and seen is None:
-            raise _Unsure("no detector has looked at this picture")
+            raise _Unsure(because("no detector has looked at this picture", "picture-unchecked"))
         if missing:
-            raise _Unsure(f"the detector does not look for {' or '.join(sorted(missing))}")
+            why = f"the detector does not look for {' or '.join(sorted(missing))}"
+            raise _Unsure(because(why, _NO_DETECTOR[frozenset(missing)]))
         if any(len(each.boxes) >= each.most for each in looks):
-            raise _Unsure("the detector gave as many boxes as it can: there may be more")
+            raise _unsure("the detector gave as many boxes as it can: there may be more")
 
     def _look_again(self, model: Model, masked: _MaskedPicture) -> int:
         """Hide faces that the face model finds only now, until it finds no more."""
@@ -146,7 +161,7 @@ class Privacy:
             if not (more := masked.cover("faces", _look(model, masked.picture))):
                 return found
             found += more
-        raise _Unsure("the face model finds more faces at each look")
+        raise _unsure("the face model finds more faces at each look")
 
 
 def finds(labels: Collection[str]) -> frozenset[Kind]:
@@ -179,12 +194,20 @@ def face_model_mismatch(manifest: Manifest) -> str:
 class _Unsure(Exception):
     """Not every part that must be hidden is located."""
 
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.why)
+        self.reason = reason
+
+
+def _unsure(why: str) -> _Unsure:
+    return _Unsure(because(why, "picture-unsure"))
+
 
 def _look(model: Model, picture: Picture) -> Seen:
     try:
         return seen_by(model.manifest, model.run_frame(picture).boxes)
     except ModelError as error:
-        raise _Unsure(f"the face model failed: {error}") from error
+        raise _Unsure(because(f"the face model failed: {error}", "face-model-failed")) from error
 
 
 # --- where faces and plates are -----------------------------------------------------------------------------
@@ -216,7 +239,7 @@ def _regions(kind: Kind, look: Seen, shape: tuple[int, ...]) -> list[_Region]:
     found = []
     for box in look.boxes:
         if not all(map(math.isfinite, box.box)):
-            raise _Unsure("a box has numbers that are not finite")
+            raise _unsure("a box has numbers that are not finite")
         x, y, w, h = (share * side for share, side in zip(box.box, (width, height) * 2, strict=True))
         part = _face_part(box.label, x, y, w, h) if kind == "faces" else _plate_part(box.label, x, y, w, h)
         if part is None:

@@ -183,5 +183,5 @@ def _snapshot(
         blur=hidden.how,
         faces=hidden.faces,
         plates=hidden.plates,
-        why=hidden.why[:2000],
+        **hidden.reason.fields(),
     )

@@ -16,6 +16,7 @@ from agent.pipeline.settings import DevicePlan
 from agent.pipeline.validation import Validator
 from wire.clock import Clock
 from wire.messages import DeviceState, Stream
+from wire.reasons import NO_REASON, Reason, because
 from wire.task_cancellation import end
 
 log = logging.getLogger("edgebed.source")
@@ -99,13 +100,13 @@ class Source:
             began = asyncio.get_running_loop().time()
             try:
                 await _apart(self._once(), f"device-{self.device}")
-                self._enter("stopped", "the recording has ended")
+                self._enter("stopped", because("the recording has ended", "recording-ended"))
                 return
             except AdapterError as error:
-                self._lost(str(error))
+                self._lost(error.reason)
             except Exception as error:  # a bug in an adapter must cost only its device
                 log.debug("%s: adapter failed", self.device, exc_info=True)
-                self._lost(f"the adapter failed: {type(error).__name__}: {error}")
+                self._lost(because(f"the adapter failed: {type(error).__name__}: {error}", "adapter-failed"))
             if asyncio.get_running_loop().time() - began > self._longest_s:
                 wait_s = self._first_s  # it worked for long: this is a new failure
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
@@ -136,7 +137,9 @@ class Source:
             async with asyncio.timeout(limit_s):
                 await adapter.open()
         except TimeoutError as error:
-            raise DeviceStalled(f"opening took longer than {limit_s:g} s") from error
+            raise DeviceStalled(f"opening took longer than {limit_s:g} s").coded(
+                "opening-timeout", seconds=limit_s
+            ) from error
 
     async def _read(self, adapter: Adapter, counted: Counter[str]) -> None:
         now, check, sink = asyncio.get_running_loop().time, self._validator.check, self._sink
@@ -158,7 +161,9 @@ class Source:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise DeviceStalled(f"no reading for {self._stall_s:g} s") from error
+            raise DeviceStalled(f"no reading for {self._stall_s:g} s").coded(
+                "device-silent", seconds=self._stall_s
+            ) from error
         finally:
             if self._look is not None:
                 self._look.cancel()
@@ -187,23 +192,23 @@ class Source:
             self.counters[name] += number - counted[name]
             counted[name] = number
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, reason: Reason) -> None:
         if self.state.state != "degraded":
             self.counters["lost"] += 1
-        self._enter("degraded", why)
+        self._enter("degraded", reason)
 
-    def _enter(self, state: str, why: str = "") -> None:
+    def _enter(self, state: str, reason: Reason = NO_REASON) -> None:
         before = self.state
         since = self._clock.now_ms() if state != before.state else before.since
-        self.state = DeviceState(state=state, since=since, why=why[:2000])  # type: ignore[arg-type]  # one of its literals
+        self.state = DeviceState(state=state, since=since, **reason.fields())  # type: ignore[arg-type]  # one of its literals
         if state != before.state:
             if state == "degraded":
-                log.warning("%s: degraded: %s", self.device, why)
+                log.warning("%s: degraded: %s", self.device, reason.why)
             elif state == "ok" and before.state == "degraded":
                 log.info("%s: back after %.1f s", self.device, (since - before.since) / 1000)
             else:
                 log.info("%s: %s", self.device, state)
-        if (state, why) != (before.state, before.why):
+        if (state, self.state.why) != (before.state, before.why):
             self._changed()
 
 

@@ -130,3 +130,29 @@ async def test_a_folder_that_cannot_be_written(tmp_path: Path, clock: Clock) -> 
 def test_declared(tmp_path: Path, clock: Clock) -> None:
     declared = Commands(tmp_path, clock, {"snapshot": Counting(), "rebirth": Counting()}).declared()
     assert [command.name for command in declared] == ["ping", "snapshot", "rebirth"]
+
+
+async def test_each_refusal_has_a_code_beside_its_text(tmp_path: Path, clock: Clock) -> None:
+    picture = Rejected("device 'cam' has no picture").coded("no-picture", device="cam")
+    commands = Commands(
+        tmp_path, clock, {"snapshot": raising(picture), "rebirth": raising(EdgebedError("broken"))}
+    )
+    answers = [
+        await commands.handle("_", "fly", cmd()),
+        await commands.handle("_", "ping", cmd(1, ts=NOW_MS - 120_000)),
+        await commands.handle("_", "ping", cmd(2)),
+        await commands.handle("_", "ping", cmd(2)),
+        await commands.handle("cam", "ping", cmd(3)),
+        await commands.handle("cam", "snapshot", cmd(4)),
+        await commands.handle("_", "rebirth", cmd(5)),
+    ]
+    assert [(answer.err_code, answer.args) for answer in answers] == [
+        ("command-unknown", {"name": "fly"}),
+        ("command-expired", {}),
+        ("", {}),
+        ("command-duplicate", {}),
+        ("command-rejected", {}),
+        ("no-picture", {"device": "cam"}),
+        ("command-failed", {}),
+    ]
+    assert all(bool(answer.err) == bool(answer.err_code) for answer in answers)

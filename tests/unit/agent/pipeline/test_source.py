@@ -252,3 +252,21 @@ async def test_a_cancelled_source_closes_its_device() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert Scripted.closed == 1
+
+
+async def test_the_state_has_the_code_and_args_of_the_error() -> None:
+    refused = DeviceUnreachable("nothing listens").coded("connection-refused", where="tcp://10.0.0.7:1")
+    follower = Follower(
+        [refused], [DeviceStalled("silent")], ["stall"], [ValueError("oops")], [1], stall_s=0.05
+    )
+    seen: list[tuple[str, object]] = []
+    follower.source._changed = lambda: seen.append((follower.source.state.code, follower.source.state.args))
+    await follower.runs()
+    assert seen == [
+        ("connection-refused", {"where": "tcp://10.0.0.7:1"}),
+        ("device-stalled", {}),
+        ("device-silent", {"seconds": 0.05}),
+        ("adapter-failed", {}),
+        ("", {}),
+        ("recording-ended", {}),
+    ]

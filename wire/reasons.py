@@ -1,0 +1,161 @@
+"""Codes of reasons: a word and values beside a text such as `why`, for programs and translations.
+
+docs/topics.md describes every code; the page translates it as `reason.CODE`. A reader that does not know a
+code uses the text. An adapter of another package may send codes of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+MAX_ARGS = 16
+MAX_TEXT = 300  # characters of a text in the args: the whole text is in `why`
+
+_CODE = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+_MAX_CODE = 48  # characters
+_MAX_NAME = 48
+_INT64 = 2**63
+
+Code = Annotated[str, Meta(pattern=r"^(?:[a-z][a-z0-9]*(?:-[a-z0-9]+)*)?\Z", max_length=_MAX_CODE)]
+_Int64 = Annotated[int, Meta(ge=-_INT64, le=_INT64 - 1)]
+Arg = bool | _Int64 | float | Annotated[str, Meta(max_length=2_000)] | None
+Args = Annotated[dict[Annotated[str, Meta(max_length=128)], Arg], Meta(max_length=MAX_ARGS)]
+
+# code -> names of its args; a name that is `seconds` or ends in `_s` has seconds
+CODES: dict[str, tuple[str, ...]] = {
+    # a device
+    "device-unreachable": (),
+    "connection-refused": ("where",),
+    "host-unreachable": ("where",),
+    "host-unknown": ("where",),
+    "no-answer": ("where",),
+    "device-missing": ("where",),
+    "permission-denied": ("where",),
+    "device-silent": ("seconds",),
+    "device-stalled": (),
+    "opening-timeout": ("seconds",),
+    "protocol-violation": (),
+    "options-invalid": (),
+    "adapter-failed": (),
+    "recording-ended": (),
+    "no-readings": (),
+    # a model
+    "model-refused": (),
+    "model-input-mismatch": (),
+    "model-gate-timeout": ("seconds",),
+    "model-crashed": ("signal",),
+    "model-memory-limit": ("gb",),
+    "model-too-slow": ("p99_ms", "budget_ms"),
+    "model-too-large": ("rss_mb", "budget_mb"),
+    "model-output-nan": (),
+    "model-no-answer": ("seconds",),
+    "model-run-failed": (),
+    "provider-missing": ("provider",),
+    # a picture that is hidden as a whole
+    "picture-unchecked": (),
+    "no-face-detector": (),
+    "no-plate-detector": (),
+    "no-part-detector": (),
+    "picture-unsure": (),
+    "face-model-not-open": (),
+    "face-model-refused": (),
+    "face-model-failed": (),
+    # the node
+    "agent-stopped": (),
+    "connection-lost": (),
+    "no-status": (),
+    "node-silent": ("seconds",),
+    "backlog": ("n", "oldest_s"),
+    "clock-never-set": (),
+    "clock-behind": ("seconds",),
+    "clock-ahead": ("seconds",),
+    "clock-set-forward": ("seconds",),
+    "clock-set-back": ("seconds",),
+    "disk-full": (),
+    "disk-failed": (),
+    # an answer to a command
+    "command-unknown": ("name",),
+    "command-expired": (),
+    "command-duplicate": (),
+    "commands-too-many": (),
+    "command-rejected": (),
+    "command-failed": (),
+    "command-timeout": ("seconds",),
+    "no-picture": ("device",),
+    # messages that are not stored; the first seven are the `why` of a gap event
+    "quota": (),
+    "disk": (),
+    "torn": (),
+    "damaged": (),
+    "too-large": (),
+    "unencodable": (),
+    "overload": (),
+    "quarantined": ("detail",),
+    "no-reason-given": (),
+    "never-arrived": (),
+    "outbox-lost": ("ep",),
+    "store-restored": (),
+    "day-file-damaged": ("day",),
+    "messages-missing": ("n",),
+    "messages-quarantined": (),
+    # a message in the quarantine, a signed statement that was refused
+    "body-damaged": (),
+    "body-too-large": (),
+    "body-invalid": (),
+    "encoding-broken": (),
+    "topic-invalid": (),
+    "not-numbered": (),
+    "statement-refused": (),
+    "signature-invalid": (),
+    "key-not-accepted": ("key",),
+    "statement-forked": (),
+    "statement-repeated": (),
+}  # fmt: skip
+
+
+class Reason(Struct, frozen=True):
+    """A text with its code and args; `code` is "" if the text has none."""
+
+    why: str = ""
+    code: str = ""
+    args: Mapping[str, Any] = {}
+
+    def fields(self) -> dict[str, Any]:
+        """`why`, `code` and `args` of a message, within the limits of the contract."""
+        return {"why": self.why[:2_000], **self.coded()}
+
+    def coded(self) -> dict[str, Any]:
+        """`code` and `args` within the limits of the contract; no code where it breaks them."""
+        # a code of an adapter of another package must not make the whole status unreadable
+        if len(self.code) > _MAX_CODE or not _CODE.fullmatch(self.code):
+            return {"code": "", "args": {}}
+        return {"code": self.code, "args": fitting(self.args)}
+
+
+NO_REASON = Reason()
+
+
+def because(why: str, code: str = "", /, **args: Any) -> Reason:
+    """Make a reason: its text, its code, and the args that `CODES` names."""
+    return Reason(why, code, args)
+
+
+def fitting(args: Mapping[str, Any]) -> dict[str, Arg]:
+    """The args within the limits of the contract: long texts are cut, other values become text."""
+    names = [name for name in args if len(name) <= _MAX_NAME][:MAX_ARGS]
+    return {name: _fitting(args[name]) for name in names}
+
+
+def _fitting(value: Any) -> Arg:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int) and -_INT64 <= value < _INT64:
+        return value
+    return str(value)[:MAX_TEXT]
