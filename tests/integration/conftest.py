@@ -1,4 +1,4 @@
-"""An agent's durable side, in this process: outbox, committer and uplink, with a link that can be harmed."""
+"""An agent's outbox and uplink in this process, with a link that can be made faulty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOOT = "ab" * 8
 
 
 class Box:
-    """`take` puts rows in; what is not acknowledged stays in `outbox`."""
+    """`take` puts rows in; unacknowledged messages stay in `outbox`."""
 
     def __init__(self, folder: Path, address: Address, port: int) -> None:
         self.address = address
@@ -40,7 +40,7 @@ class Box:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to commit and to send."""
+        """Start committing and sending."""
         self._tasks = [
             asyncio.create_task(keep_committing(self.outbox, 5), name="committer"),
             asyncio.create_task(self.uplink.run(), name="uplink"),
@@ -60,7 +60,7 @@ class Box:
 
     @property
     def depth(self) -> int:
-        """Messages that nobody acknowledged yet."""
+        """The number of unacknowledged messages."""
         stats = self.outbox.stats()
         return stats.depth + self.outbox.head - stats.head
 

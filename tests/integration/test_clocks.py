@@ -1,4 +1,4 @@
-"""Clocks unset, set and stepped under a running agent: nothing is lost or reordered, and readers can tell."""
+"""Clocks unset, set and stepped under a running agent: nothing is lost or reordered, and readers see it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ FAR_MS = 4_102_444_800_000
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
-    """One kind will do: no broker looks at times."""
+    """One kind of broker is enough: brokers do not read times."""
     with BrokerProcess("nats", tmp_path / "broker") as running:
         yield running
 
 
 class Site:
-    """An agent whose clock a file steps, with a device that has no clock and one that has its own."""
+    """An agent with a clock stepped by a file, a device without a clock and a device with its own clock."""
 
     def __init__(self, folder: Path, collector: Collector, proxy: FaultProxy, app: App) -> None:
         self.clock_file = folder / "clock.json"
@@ -53,7 +53,7 @@ class Site:
             reader.close()
 
     def unset(self, device: str) -> list[tuple[int, int]]:
-        """Spans that a chart marks as stamped by a clock that nobody had set."""
+        """Spans that a chart marks as stamped by a clock that was not set."""
         reader, now_ms = StoreReader(self.collector.store.folder), Clock().now_ms()
         try:
             return reader.series(
@@ -145,11 +145,11 @@ async def test_a_clock_that_is_first_set_after_the_start(tmp_path: Path, broker:
     async with site(tmp_path, broker, reachable=False) as made:
         await until(lambda: made.head >= 6, "something is taken with a clock of decades ago")
         step(made.clock_file)
-        await until(lambda: made.app.time.state() == 1, "the agent has seen that it is set")
+        await until(lambda: made.app.time.state() == 1, "the agent detects that it is set")
         made.proxy.refuse(False)
         await until(lambda: made.app.uplink.connected, "it connects")
         await made.drained()
-        await until(made.steps, "the step is told")
+        await until(made.steps, "the step is reported")
         plain, own, steps = made.rows("plain"), made.rows("own"), made.steps()
         order = made.numbers_as_stored("plain")
         assert made.unset("plain") == made.unset("own") == []
@@ -158,8 +158,8 @@ async def test_a_clock_that_is_first_set_after_the_start(tmp_path: Path, broker:
         times = [us // 1000 for us in rows["us"]]
         assert began_ms - 1_000 < min(times) <= max(times) < ended_ms + 1_000, device
         assert rows["f"][FIELD] == sorted(rows["f"][FIELD]), "in order of time they are in order"
-    assert {clk for _, clk, *_ in plain["clock"]} == {1}, "restamped, and said so"
-    assert own["clock"][0][1] is None, "the device's own time: nothing is known of its clock"
+    assert {clk for _, clk, *_ in plain["clock"]} == {1}, "restamped, and marked so"
+    assert own["clock"][0][1] is None, "the device's own time: the state of its clock is unknown"
     assert order == list(range(order[0], order[0] + len(order)))
     assert steps == [pytest.approx(YEARS_S, abs=2)]
 
@@ -169,11 +169,11 @@ async def test_steps_of_an_hour_forth_and_back(tmp_path: Path, broker: BrokerPro
     async with site(tmp_path, broker) as made:
         for offset_s in (3600.0, 0.0, -3600.0, 0.0):
             before = made.head
-            await until(lambda before=before: made.head >= before + 4, "it goes on")
+            await until(lambda before=before: made.head >= before + 4, "it continues")
             step(made.clock_file, offset_s=offset_s)
         before = made.head
-        await until(lambda: made.head >= before + 4, "it goes on")
-        await until(lambda: len(made.steps()) == 4, "the steps are told")
+        await until(lambda: made.head >= before + 4, "it continues")
+        await until(lambda: len(made.steps()) == 4, "the steps are reported")
     rows, order = made.rows("plain"), made.numbers_as_stored("plain")
     (entry,) = made.collector.ledger.entries(NODE)
     assert (entry.stored, entry.missing_count, entry.gap_count) == (made.head, 0, 0)
@@ -183,10 +183,10 @@ async def test_steps_of_an_hour_forth_and_back(tmp_path: Path, broker: BrokerPro
     assert rows["q"].count(6) == 2, "each step back is flagged where it happened: TIME_BACKWARD"
     own = made.rows("own")
     assert own["f"][FIELD] == sorted(own["f"][FIELD])
-    assert "q" not in own, "a device with its own time sees nothing of it"
+    assert "q" not in own, "a device with its own time is not affected"
 
 
-async def test_a_clock_nobody_sets_is_seen_by_readers(
+async def test_an_unset_clock_is_visible_to_readers(
     tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "HEARTBEAT_S", 1.0)
@@ -196,7 +196,7 @@ async def test_a_clock_nobody_sets_is_seen_by_readers(
             lambda: made.collector.fleet.offset(NODE).uncertainty_ms is not None, "the offset is known"
         )
         before = made.head
-        await until(lambda: made.head >= before + 4, "it goes on")
+        await until(lambda: made.head >= before + 4, "it continues")
         await made.drained()
         rows, (view,) = made.rows("plain"), made.collector.fleet.views(NODE)
         (span,) = made.unset("plain")

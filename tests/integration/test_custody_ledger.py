@@ -1,4 +1,4 @@
-"""The proof over real brokers: signed days, a lost disk, a new key, a restored backup, a forger."""
+"""The ledger's proof over real brokers: signed days, a lost disk, a new key, a restored backup, a forger."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ async def _stated(bench: DrillInstallation) -> bool:
 
 
 async def stop(bench: DrillInstallation, box: str = BOX, *, restored: bool = False) -> dict[str, Any]:
-    """A graceful stop: what it took is stated, and stored unless the store forgot some of it."""
+    """Stop a box gracefully: everything it took is stated, and stored unless the store lost some of it."""
     for _ in range(10):
         await asyncio.to_thread(bench.agent(box).stop)
         status = bench.installation.agent_status(box)
         if status["depth"] == 0:
             break
-        bench.agent(box).start()  # it was asked to stop before all of it had left
+        bench.agent(box).start()  # it was stopped before every message had left
         await bench.installation.until(
             "it is back", lambda: bench.installation.agent_status(box).get("connected")
         )
@@ -118,7 +118,7 @@ async def test_two_days_are_proven_to_the_row_and_survive_a_kill(bench: DrillIns
     assert code == 0, text
 
 
-async def test_a_device_set_up_anew_is_told_until_people_accept_its_key(bench: DrillInstallation) -> None:
+async def test_a_reinstalled_device_is_reported_until_its_key_is_accepted(bench: DrillInstallation) -> None:
     bench.agent(BOX).kill()
     old = bench.installation.agent_status(BOX)
     shutil.rmtree(bench.state(BOX))
@@ -127,16 +127,16 @@ async def test_a_device_set_up_anew_is_told_until_people_accept_its_key(bench: D
     async def strange() -> Any:
         return (await bench.installation.api("/api/v1/ledger"))["strangers"]
 
-    (stranger,) = await bench.installation.until("a strange key", strange)
-    assert stranger["node"] == NODE
+    (unknown,) = await bench.installation.until("an unknown key", strange)
+    assert unknown["node"] == NODE
     view = await bench.installation.api(f"/api/v1/nodes/{NODE}")
-    assert key_id(view["birth"]["key"]) == stranger["key"]
+    assert key_id(view["birth"]["key"]) == unknown["key"]
     trouble = {one["code"]: one["why"] for one in view["trouble"]}
-    assert stranger["key"] in trouble["custody"]
+    assert unknown["key"] in trouble["custody"]
     _, text = await asyncio.to_thread(ledger, bench)
-    assert f"signed with key {stranger['key']}, which is not accepted" in text, text
+    assert f"signed with key {unknown['key']}, which is not accepted" in text, text
     accept = edgebed_command(
-        "ledger", "--store", str(bench.folder / "store"), "--node", NODE, "--accept", stranger["key"]
+        "ledger", "--store", str(bench.folder / "store"), "--node", NODE, "--accept", unknown["key"]
     )
     await asyncio.to_thread(subprocess.run, accept, check=True, capture_output=True, timeout=60)
     status = await stop(bench)
@@ -148,7 +148,7 @@ async def test_a_device_set_up_anew_is_told_until_people_accept_its_key(bench: D
     assert "custody" not in {one["code"] for one in view["trouble"]}
 
 
-async def test_a_forger_on_the_broker_is_not_believed(bench: DrillInstallation) -> None:
+async def test_a_forger_on_the_broker_is_refused(bench: DrillInstallation) -> None:
     """Real statements of a node: changed, sent again, and sent as another node's."""
     await stop(bench)
     before = await days(bench)
@@ -194,7 +194,7 @@ async def test_a_forger_on_the_broker_is_not_believed(bench: DrillInstallation) 
     assert "custody" in {one["code"] for one in view["trouble"]}
 
 
-async def test_a_restored_backup_says_what_it_lacks(bench: DrillInstallation) -> None:
+async def test_a_restored_backup_shows_what_it_lacks(bench: DrillInstallation) -> None:
     store, backup = bench.folder / "store", bench.folder / "backup"
     await asyncio.to_thread(bench.installation.collector.stop)
     shutil.copytree(store, backup)

@@ -1,4 +1,4 @@
-"""A backlog drains over a narrow link: what is new overtakes it, and after a kill the account is exact."""
+"""A backlog drains over a narrow link: new rows overtake it, and the account is exact after a kill."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def fill(folder: Path) -> None:
 
 
 def arrivals(store: Path, device: str) -> list[tuple[int, int]]:
-    """When the chunks of a device came, and when their newest row was taken, in ms."""
+    """Arrival times of a device's chunks and the times of their newest rows, in ms."""
     found: list[tuple[int, int]] = []
     for day in sorted(store.glob("0*.db")):
         with closing(sqlite3.connect(f"file:{day}?mode=ro", uri=True)) as db:

@@ -1,4 +1,4 @@
-"""The power fails under the outbox: what was taken is there, in order, and no number names two messages."""
+"""Power cuts under the outbox: taken messages are there, in order, and no number names two messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHED = {"quota", "disk", "overload"}
 
 
 def opened(folder: Path, flood: bool) -> Outbox:
-    """Files of 128 kB, seven of them where the outbox is to be full."""
+    """Files of 128 kB; seven of them for a full outbox."""
     return Outbox.open(folder, OutboxSettings(max_mb=1 if flood else 2), Clock())
 
 
@@ -42,7 +42,7 @@ def message(kind: Kind, text: str) -> Message:
 
 
 def text_of(record: Record) -> str | None:
-    """What the test put into a message; None for one of the outbox's own."""
+    """The text the test put into a message; None for the outbox's own messages."""
     if record.tail == "_/gap":
         return None
     body = msgspec.json.decode(record.body)
@@ -52,23 +52,23 @@ def text_of(record: Record) -> str | None:
 
 @dataclass
 class Known:
-    """What the world may rely on at some point of the log."""
+    """What others may rely on at a point of the log."""
 
     given: dict[int, tuple[Kind, str]] = field(default_factory=dict)  # newest message by number
-    taken: dict[int, tuple[Kind, str]] = field(default_factory=dict)  # bound to its number for ever
-    acked: Ranges = field(default_factory=Ranges)  # the collector has it, or it is declared there
+    taken: dict[int, tuple[Kind, str]] = field(default_factory=dict)  # its number never changes
+    acked: Ranges = field(default_factory=Ranges)  # stored at the collector, or declared lost there
     ep: str = ""
     shed: bool = False  # whether the workload ever fills the quota
 
     def hear(self, said: tuple[str, object]) -> None:
         word, about = said
         if word == "ep":
-            assert self.ep in ("", about) or not self.taken, "a new outbox where there was one"
+            assert self.ep in ("", about) or not self.taken, "a new outbox replaced an existing one"
             self.ep = str(about)
-            self.given.clear()  # what was not committed when it was opened again had not been promised
+            self.given.clear()  # messages that were not committed before the reopening were not promised
         elif word == "given":
-            seq, kind, text = about  # type: ignore[misc] # said below, in `Program.append`
-            assert seq not in self.taken, "a number that names a message is given to another"
+            seq, kind, text = about  # type: ignore[misc] # written below, in `Program.append`
+            assert seq not in self.taken, "the number of a message is given to another"
             self.given[seq] = (kind, text)
         elif word == "committed":
             self.taken.update((seq, what) for seq, what in self.given.items() if seq <= int(str(about)))
@@ -80,7 +80,7 @@ class Known:
 
 
 class Program:
-    """What an agent does with its outbox, seeded; each thing that leaves it is said in the log."""
+    """Uses an outbox as an agent does, seeded; writes everything that leaves the outbox into the log."""
 
     def __init__(self, log: WriteLog, rng: random.Random, stack: contextlib.ExitStack, flood: bool) -> None:
         self.log = log
@@ -162,7 +162,7 @@ FLOOD = {"append": 8, "commit": 8, "take": 1, "ack": 1, "overtake": 1}
 
 
 def _give_up(outbox: Outbox) -> None:
-    with contextlib.suppress(Stopped, IndexError):  # one that was killed is of no use
+    with contextlib.suppress(Stopped, IndexError):  # a killed outbox cannot be used
         outbox.close()
 
 
@@ -173,7 +173,7 @@ def lost_in(record: Record) -> list[tuple[int, int]]:
 
 
 def check(folder: Path, known: Known) -> None:
-    """Open what the power cut left and see that the promise holds."""
+    """Open the files that the power cut left and check the promise."""
     outbox = opened(folder, known.shed)
     try:
         assert outbox.head >= max(known.taken, default=0), "a number could be given twice"
@@ -183,7 +183,7 @@ def check(folder: Path, known: Known) -> None:
         assert outbox.commit()
         records = outbox.take(ALL, ALL)
         assert outbox.commit()
-        records += outbox.take(ALL, ALL)  # what reading found torn is declared
+        records += outbox.take(ALL, ALL)  # torn records found by reading are declared
         for kind in ("data", "event"):
             seqs = [record.seq for record in records if record.cls == kind]
             assert seqs == sorted(set(seqs)), f"{kind} out of order or twice"
@@ -200,14 +200,14 @@ def check(folder: Path, known: Known) -> None:
             else:
                 shed = known.shed and seq in declared
                 assert seq in known.acked or shed, f"{what[0]} {seq} was taken and is gone"
-        assert accounted.missing(1, outbox.head) == [], "numbers that nobody accounts for"
+        assert accounted.missing(1, outbox.head) == [], "numbers without an account"
     finally:
         outbox.close()
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder in memory where there is one: thousands of images are written here."""
+    """A folder in memory if the machine has one: thousands of images are written here."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
@@ -215,7 +215,7 @@ def place() -> Iterator[Path]:
 
 @dataclass
 class Run:
-    """A seeded program over several lives, each of which begins with what a power cut left."""
+    """A seeded program over several lives; each starts from the files that a power cut left."""
 
     place: Path
     seed: int
@@ -251,7 +251,7 @@ class Run:
             self.shed += sum(program.outbox.stats().dropped.values())
             ops = list(log.ops)
             last = {path.name: path.read_bytes() for path in log.folder.iterdir()}
-        assert replayed(ops, image) == last, "the log does not tell all that was written"
+        assert replayed(ops, image) == last, "the log does not contain every write"
         return ops
 
     def _replay(
@@ -314,14 +314,14 @@ def test_thousands_of_cuts(place: Path, seed: int, flood: bool) -> None:
     assert Run(place, seed, steps=80, cuts=250, flood=flood).go().checked > 300
 
 
-@pytest.mark.parametrize("harm", ["no record is flushed", "no file is flushed", "found is not flushed"])
-def test_these_cuts_find_what_is_not_flushed(place: Path, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    skip = {"no record is flushed": ("fdatasync",), "no file is flushed": ("fsync",)}.get(harm, ())
-    if harm == "found is not flushed":
+@pytest.mark.parametrize("fault", ["no record is flushed", "no file is flushed", "found is not flushed"])
+def test_cuts_find_missing_flushes(place: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    skip = {"no record is flushed": ("fdatasync",), "no file is flushed": ("fsync",)}.get(fault, ())
+    if fault == "found is not flushed":
         monkeypatch.setattr(recovery, "_flush", lambda *_: None)
 
     def cut() -> None:
-        for seed in (13, 18, *range(30)):  # the first of them show the rarest harm
+        for seed in (13, 18, *range(30)):  # the first seeds show the rarest fault
             Run(place / str(seed), seed, skip=skip, cuts=60).go()
 
     with pytest.raises(AssertionError, match=r"is gone|twice|another|accounts for|new outbox"):

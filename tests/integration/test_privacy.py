@@ -1,7 +1,7 @@
-"""What docs/privacy.md promises: of named patients nothing is on disk, in a log or on the network.
+"""The promise of docs/privacy.md: no patient name is on disk, in a log or on the network.
 
 Whole agent, real broker, real collector; monitors report Korean and other names in two character sets.
-Everything that was written or sent is then searched for each name, id, birth date, address and note.
+The test then searches everything written or sent for each name, id, birth date, address and note.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from wire.errors import Unreachable
 BEDS = {  # node and device -> seed, character set, faults
     "bed-a": (11, "UNICODE UTF-8", ["korean", "unit@8-9", "large@10-11x0.2"]),
     "bed-b": (12, "ISO IR149", ["korean@4", "half@6-7", "resend@8-9", "time-back@10-11", "charset@12"]),
-    "bed-c": (13, "UNICODE UTF-8", ["korean", "other-device"]),  # refused: its errors travel too
+    "bed-c": (13, "UNICODE UTF-8", ["korean", "other-device"]),  # refused: its errors are sent, too
 }
 READ = ("bed-a", "bed-b")
-PERSONS = [  # who lies in them sooner or later
+PERSONS = [  # the patients of these beds
     *(PatientIdentity.of(seed, korean=True) for seed in (11, 1011, 12, 1012, 13)),
     PatientIdentity.of(12),
 ]
-_SHORTEST = 6  # bytes: shorter ones stand in any noise by chance
+_SHORTEST = 6  # bytes: shorter words appear in noise by chance
 
 
 class Tap:
-    """Reads everything that a broker carries, from before the first reading on."""
+    """Reads everything on a broker, starting before the first reading."""
 
     def __init__(self, port: int) -> None:
         self.bodies: list[tuple[str, bytes]] = []
@@ -76,7 +76,7 @@ def ports() -> dict[str, int]:
 
 @pytest.fixture
 def config(tmp_path: Path, ports: dict[str, int]) -> Path:
-    """Agents of three monitors: one connects to its monitor, to the others theirs connect."""
+    """The agents of three monitors: one agent connects to its monitor, the other monitors connect."""
     key = tmp_path / "pseudonym.key"
     create_key(key)
 
@@ -180,7 +180,7 @@ def _second(monitor: BedsideMonitor) -> float:
 
 
 def _kept(installation: Installation, where: Path, *words: bytes) -> bool:
-    """Copy the agents' states, and say whether these words are in them."""
+    """Copy the agents' state folders; returns whether these words are in them."""
     try:
         for bed in READ:
             shutil.copytree(installation.folder / f"state-{bed}", where / bed, dirs_exist_ok=True)
@@ -189,7 +189,7 @@ def _kept(installation: Installation, where: Path, *words: bytes) -> bool:
     return all(any(word in blob for blob in _files(where)) for word in words)
 
 
-# --- everything that was written, as plain as it gets
+# --- everything that was written, unpacked and decoded
 
 
 def _files(folder: Path) -> Iterator[bytes]:
@@ -215,7 +215,7 @@ def _cells(store: Path) -> Iterator[bytes]:
 
 
 def _unpacked(blob: bytes) -> Iterator[bytes]:
-    """The bytes as they are, and what is packed in them with gzip or zstd."""
+    """The bytes themselves, and the content packed in them with gzip or zstd."""
     yield blob
     for found in re.finditer(rb"\x1f\x8b\x08|\x28\xb5\x2f\xfd", blob):
         packed = blob[found.start() :]
@@ -225,14 +225,14 @@ def _unpacked(blob: bytes) -> Iterator[bytes]:
             else:
                 yield zstandard.ZstdDecompressor().decompressobj().decompress(packed)
         except (zlib.error, zstandard.ZstdError):
-            continue  # it only looked like it
+            continue  # not gzip or zstd after all
 
 
-# --- what is searched for
+# --- the words to search for
 
 
 def _needles() -> dict[bytes, str]:
-    """The words that name somebody, in every form that they could have been written in."""
+    """The words that name a person, in every encoding they could be written in."""
     found: dict[bytes, str] = {}
     for person in PERSONS:
         words = [*person.identifiers, f"{person.family}^{person.given}", person.family + person.given]
@@ -246,7 +246,7 @@ def _needles() -> dict[bytes, str]:
 def _stands_in(form: bytes, blob: bytes) -> bool:
     if form not in blob:
         return False
-    # digits inside of a longer number are another number
+    # digits within a longer number are another number
     return not form.isdigit() or bool(re.search(rb"(?<![0-9])%s(?![0-9])" % form, blob))
 
 
@@ -256,13 +256,13 @@ def _forms(word: str) -> Iterator[bytes]:
     yield json.dumps(word)[1:-1].encode()
     yield word.encode().hex().encode()
     for raw in plain:
-        for shift in range(3):  # where it stands in what was encoded decides how it looks
+        for shift in range(3):  # its position in the encoded bytes decides how it looks
             text = base64.b64encode(bytes(shift) + raw)
             yield text[(0, 2, 3)[shift] : len(text) // 4 * 4 - 4]
 
 
 def _check_the_search_itself() -> None:
-    """Each kind of place is searched so that a name would be found in it."""
+    """Check that the search finds a name in each kind of place."""
     person = PatientIdentity.of(11, korean=True)
     needles = _needles()
     for charset, codec in (("UNICODE UTF-8", "utf-8"), ("ISO IR149", "cp949")):

@@ -1,4 +1,4 @@
-"""Connected but silent: the agent notices, a new connection cures it, and commands arrive again."""
+"""Connected but silent: the agent detects it, a new connection repairs it, and commands arrive again."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_a_line_that_swallows_and_a_broker_that_stands_still(
         try:
             if busy:
                 box.take(50)
-            await until(lambda: box.uplink.counters.get("lost_connections", 0) > before, "it is noticed")
+            await until(lambda: box.uplink.counters.get("lost_connections", 0) > before, "it is detected")
             assert not busy or box.depth == 50
         finally:
             if harm == "frozen":
@@ -106,7 +106,7 @@ async def test_a_short_stall_costs_nothing(tmp_path: Path, broker: BrokerProcess
 async def test_subscriptions_that_died_on_a_living_connection(
     tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, start_box: Any
 ) -> None:
-    """The broker takes and PUBACKs everything and delivers nothing: neither acks nor commands."""
+    """The broker accepts and PUBACKs everything but delivers neither acks nor commands."""
     monkeypatch.setattr(liveness, "ASK_S", 0.3)
     answers: list[float] = []
     returned = liveness.SubscriptionLiveness.returned
@@ -119,23 +119,23 @@ async def test_subscriptions_that_died_on_a_living_connection(
             box.uplink._link._client.unsubscribe(box.address.topic(*tail))
         monkeypatch.setattr(liveness, "ANSWER_S", 1.0)
         await until(
-            lambda: box.uplink.counters["connects"] > 1 or box.take(), "it notices and connects again"
+            lambda: box.uplink.counters["connects"] > 1 or box.take(), "it detects this and connects again"
         )
         monkeypatch.setattr(
             liveness, "ANSWER_S", 45.0
-        )  # from here on a slow machine is not to be taken for deaf
+        )  # from here on a slow machine must not look like a dead subscription
         await until(lambda: box.depth == 0, "acks arrive")
         await obeys(box, broker.port)
         connects, before = box.uplink.counters["connects"], len(answers)
-        await until(lambda: len(answers) >= before + 5 or box.take(), "it asks and hears itself")
-        assert box.uplink.counters["connects"] == connects, "hearing itself, it stays"
+        await until(lambda: len(answers) >= before + 5 or box.take(), "it asks and its status comes back")
+        assert box.uplink.counters["connects"] == connects, "with its status coming back, it stays connected"
 
 
 @pytest.mark.parametrize("tail", [("cmd", "+", "+"), ("ack",)])
 async def test_a_subscription_that_died_alone_is_made_again(
     tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, start_box: Any, tail: Any
 ) -> None:
-    """The node's status comes back, so nothing tells that commands, or acks, do not: it subscribes again."""
+    """The node's status comes back, so missing commands or acks are not detected: it subscribes again."""
     may_listen = asyncio.Event()
     may_listen.set()
     listen = mqtt_client.MqttClient.listen
@@ -148,7 +148,7 @@ async def test_a_subscription_that_died_alone_is_made_again(
     monkeypatch.setattr(mqtt_client.MqttClient, "listen", listen_when_it_may)
     async with site(tmp_path, broker, start_box) as (box, _):
         may_listen.clear()
-        await asyncio.sleep(0.5)  # for one that is under way
+        await asyncio.sleep(0.5)  # for an acknowledgement in flight
         gone = asyncio.Event()
         client = box.uplink._link._client
         client.on_unsubscribe = lambda *_: gone.set()

@@ -1,4 +1,4 @@
-"""The uplink on real brokers: nothing leaves the outbox before it is acknowledged, whatever the link does."""
+"""The uplink on real brokers: no fault of the link makes it delete an unacknowledged message."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BOOT = "ab" * 8
 
 
 class Listener:
-    """Notes everything of the node and acknowledges as a collector does, if it is told to."""
+    """Collects everything of the node, and acknowledges as a collector does if asked to."""
 
     def __init__(self, port: int, *, acks: bool = True) -> None:
         self.acks = acks
@@ -75,7 +75,7 @@ class Listener:
         await end(self.tasks)
         with contextlib.suppress(aiomqtt.MqttError):
             await self.client.__aexit__(None, None, None)
-        self.client._disconnected.exception()  # aiomqtt leaves it unseen, and asyncio complains
+        self.client._disconnected.exception()  # aiomqtt does not read it, and asyncio complains
 
     async def publish(self, tail: str, body: bytes, *, retain: bool = False) -> None:
         await self.client.publish(f"{ADDRESS.base}/{tail}", body, qos=1, retain=retain)
@@ -202,14 +202,14 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_flight, "RESEND_S", 1.0)
-    monkeypatch.setattr(uplink, "PUBACK_S", 4.0)  # a slow broker is none that is gone
+    monkeypatch.setattr(uplink, "PUBACK_S", 4.0)  # a slow broker is not gone
 
 
 async def test_everything_arrives_in_order_and_once(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port) as listener:
         node = await start(broker.port)
         await until(lambda: node.uplink.connected, "the uplink connects")
-        await node.send(200)  # less than what counts as a backlog, which new messages overtake
+        await node.send(200)  # less than a backlog: new messages would overtake one
         await until(lambda: node.drained, "the outbox drains")
         for cls in ("data", "event"):
             seqs = [seq for kind, seq in listener.rows if kind == cls]
@@ -231,7 +231,7 @@ async def test_large_bodies_are_compressed_and_read_back(broker: BrokerProcess, 
         assert body.f["x"] == ["v" * 20_000, None]
 
 
-async def test_who_it_is_and_how_it_goes(broker: BrokerProcess, start: Start) -> None:
+async def test_birth_and_status(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port) as listener:
         node = await start(broker.port)
         await until(lambda: bool(listener.births and listener.statuses), "birth and status")
@@ -241,7 +241,7 @@ async def test_who_it_is_and_how_it_goes(broker: BrokerProcess, start: Start) ->
         node.uplink.renew_birth()
         await until(lambda: len(listener.births) > 1, "a renewed birth")
         await node.stop()
-        await until(lambda: listener.statuses[-1].state == "offline", "offline is said")
+        await until(lambda: listener.statuses[-1].state == "offline", "offline is published")
     async with Listener(broker.port) as late:
         await until(lambda: bool(late.births and late.statuses), "both are retained")
         assert late.statuses[0].state == "offline"
@@ -336,7 +336,7 @@ async def test_a_slow_and_shaky_link(broker: BrokerProcess, start: Start) -> Non
         assert listener.seqs == set(range(1, 201))
 
 
-async def test_the_will_says_lost_and_a_return_takes_it_back(broker: BrokerProcess, start: Start) -> None:
+async def test_the_will_reports_lost_and_a_return_replaces_it(broker: BrokerProcess, start: Start) -> None:
     async with FaultProxy(broker.port) as proxy, Listener(broker.port) as listener:
         node = await start(proxy.port)
         await until(lambda: bool(listener.statuses), "online")
@@ -358,35 +358,35 @@ async def test_a_loss_that_is_retained_is_contradicted(broker: BrokerProcess, st
         late_will = Status(state="lost", ts=0, boot=BOOT, sess=max(0, node.uplink.sess - 1))
         await listener.publish("status", encode(late_will), retain=True)
         states = lambda: [status.state for status in listener.statuses]  # noqa: E731
-        await until(lambda: "lost" in states() and states()[-1] == "online", "online is said again")
+        await until(lambda: "lost" in states() and states()[-1] == "online", "online is published again")
 
 
-async def test_a_second_agent_of_the_same_name_is_told_of(
+async def test_a_second_agent_of_the_same_name_is_logged(
     broker: BrokerProcess, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = Status(state="online", ts=Clock().now_ms() - 1, boot="0" * 8, sess=1)
     twin = Status(state="online", ts=Clock().now_ms() + 60_000, boot="f" * 8, sess=70)
     async with Listener(broker.port) as listener:
-        await listener.publish("status", encode(before), retain=True)  # what this node was until yesterday
+        await listener.publish("status", encode(before), retain=True)  # this node's status of yesterday
         node = await start(broker.port)
         await until(lambda: BOOT in [status.boot for status in listener.statuses], "online")
         await node.send(5)
         await until(lambda: node.drained, "the outbox drains")
-        told = lambda: caplog.text.count(f"another agent is connected as {ADDRESS}")  # noqa: E731
-        assert told() == 0
+        logged = lambda: caplog.text.count(f"another agent is connected as {ADDRESS}")  # noqa: E731
+        assert logged() == 0
         for _ in range(2):
             await listener.publish("status", encode(twin), retain=True)
-        await until(lambda: told() > 0, "it is told")
+        await until(lambda: logged() > 0, "it is logged")
         await node.send(5)
         await until(lambda: node.drained, "the outbox drains")
-        assert told() == 1
+        assert logged() == 1
 
 
 async def test_a_state_folder_younger_than_the_broker(broker: BrokerProcess, start: Start) -> None:
     async with Listener(broker.port) as listener:
         await listener.publish("status", encode(Status(state="lost", ts=0, boot=BOOT, sess=70)), retain=True)
         node = await start(broker.port)
-        await until(lambda: node.uplink.sess > 70 and node.uplink.connected, "it goes on from there")
+        await until(lambda: node.uplink.sess > 70 and node.uplink.connected, "it continues from there")
         await until(
             lambda: listener.statuses[-1].state == "online" and listener.statuses[-1].sess > 70,
             "readers believe it",
@@ -415,7 +415,7 @@ async def test_newest_values_and_pictures(broker: BrokerProcess, start: Start) -
     picture = Snapshot(ts=5, w=4, h=3, sha256="00", jpeg=b"\xff\xd8")
     async with Listener(broker.port) as listener:
         node = await start(broker.port)
-        node.uplink.live("arm", "joints", {"ts": 1, "x": 1.0})  # nobody is there yet
+        node.uplink.live("arm", "joints", {"ts": 1, "x": 1.0})  # no connection yet
         node.uplink.snap("arm", "frames", picture)
         await until(lambda: node.uplink.connected, "the uplink connects")
         node.uplink.live("arm", "joints", {"ts": 2, "x": float("nan")})
@@ -482,7 +482,7 @@ async def test_more_commands_than_can_run(broker: BrokerProcess, start: Start) -
         await until(lambda: len(listener.answers) == 12, "the others are done")
 
 
-async def test_answers_that_nobody_takes_do_not_pile_up(
+async def test_answers_without_a_puback_do_not_pile_up(
     broker: BrokerProcess, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uplink, "_MAX_UNANSWERED", 5)
@@ -492,7 +492,7 @@ async def test_answers_that_nobody_takes_do_not_pile_up(
         line.black_hole(way="up")
         for number in range(15):
             await listener.publish("cmd/_/ping", cmd(number))
-        await until(lambda: node.uplink.counters.get("commands", 0) > 10, "they are heard")
+        await until(lambda: node.uplink.counters.get("commands", 0) > 10, "they arrive")
         assert node.uplink._link is not None
         assert node.uplink._link.unanswered <= 5
         line.heal()
@@ -541,7 +541,7 @@ async def test_times_from_before_the_clock_was_set(broker: BrokerProcess, start:
         assert [listener.bodies[seq].clk for seq in (1, 2)] == [1, 1]
 
 
-async def test_nobody_answers_the_greeting(
+async def test_a_broker_that_does_not_answer_connect(
     broker: BrokerProcess, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt_client, "CONNECT_S", 3_600.0)
@@ -553,7 +553,7 @@ async def test_nobody_answers_the_greeting(
             await node.stop()
 
 
-async def test_stopping_while_nobody_listens(start: Start, tmp_path: Path) -> None:
+async def test_stopping_without_a_broker(start: Start, tmp_path: Path) -> None:
     node = await start(1)
     await until(lambda: node.uplink.counters.get("lost_connections", 0) >= 2, "it tries again")
     await node.stop()

@@ -53,7 +53,7 @@ def model(packages: Any) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path, model: Path) -> Callable[..., Path]:
-    """Writes a config for `url` whose device plays 100 rows at 50 Hz for ever; `a` counts 0 to 99 and on."""
+    """Writes a config for `url` whose device repeats 100 rows at 50 Hz; `a` counts from 1 to 100."""
 
     def write(url: str, **changes: Any) -> Path:
         rows = "".join(f"{i / HZ},{i + 1},{-i}\n" for i in range(100))
@@ -151,13 +151,13 @@ async def test_from_a_recording_to_the_broker_and_nothing_is_left(
             document = read_status(path.parent / "state", Clock())
             assert document["running"]
             assert (document["node"], document["agent"], document["boot"]) == (NODE, "9.9", app.boot)
-        await until(lambda: there.bodies("status", Status)[-1].state == "offline", "offline is told")
+        await until(lambda: there.bodies("status", Status)[-1].state == "offline", "offline is published")
         rows = [value for batch in there.bodies("data", Batch, "rows") for value in batch.f["a"]]
         head = json.loads((path.parent / "state/status.json").read_bytes())
     assert rows == [float(i % 100 + 1) for i in range(len(rows))], "whole, in order, nothing twice"
     assert len(rows) >= 100
     seqs = sorted(b.seq for b in [*there.bodies("data", Batch), *there.bodies("event", Event)])
-    assert seqs == list(range(1, len(seqs) + 1)), "what was taken has left before the daemon ended"
+    assert seqs == list(range(1, len(seqs) + 1)), "every message taken was sent before the daemon ended"
     assert (head["head"], head["depth"], head["running"]) == (len(seqs), 0, False)
     events = [event for event in there.bodies("event", Event) if event.type != "custody"]
     assert [event.type for event in events[:2]] == ["anomaly", "anomaly-end"]
@@ -182,7 +182,7 @@ async def test_without_a_broker_it_is_ready_and_keeps_everything(config: Callabl
     assert document["depth"] == document["head"] > 0
     assert "not running, offline" in next(iter(status_lines(document)))
     async with running(path) as app:
-        await until(lambda: app.outbox.stats().head > document["head"], "the same outbox goes on")
+        await until(lambda: app.outbox.stats().head > document["head"], "the same outbox continues")
         assert app.outbox.ep == document["ep"]
 
 
@@ -196,7 +196,7 @@ async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
     document["models"]["bad"] = {"package": "nowhere", "input": "arm/rows"}
     path.write_text(yaml.safe_dump(document))
     async with running(path) as app:
-        await until(lambda: app.description.status().devices["lost"].state == "degraded", "the loss is told")
+        await until(lambda: app.description.status().devices["lost"].state == "degraded", "the loss is seen")
         await until(lambda: app.pipeline.runners["peak"].counters["runs"], "the other is read")
         found = app.description.status()
         assert found.devices["arm"].state == "ok"
@@ -247,14 +247,14 @@ async def test_a_state_folder_that_cannot_be_written_is_one_sentence(config: Cal
 
 @pytest.fixture
 def notify(tmp_path: Path) -> Iterator[socket.socket]:
-    """What systemd would listen on."""
+    """A socket as systemd listens on."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind(str(tmp_path / "notify"))
         bound.settimeout(60)
         yield bound
 
 
-def test_as_a_service_it_says_ready_feeds_the_watchdog_and_ends_on_sigterm(
+def test_as_a_service_it_reports_ready_feeds_the_watchdog_and_ends_on_sigterm(
     config: Callable[..., Path], notify: socket.socket, tmp_path: Path
 ) -> None:
     path = config("mqtt://127.0.0.1:9")
@@ -286,7 +286,7 @@ def test_as_a_service_it_says_ready_feeds_the_watchdog_and_ends_on_sigterm(
     assert "t/p/s/n: not running" in asked.stdout
 
 
-async def test_a_committer_that_does_not_move_is_noticed(tmp_path: Path) -> None:
+async def test_an_outbox_that_stops_committing_is_detected(tmp_path: Path) -> None:
     outbox = await asyncio.to_thread(Outbox.open, tmp_path / "outbox", OutboxSettings(), Clock())
     try:
         watch = _CommitWatch(outbox)
@@ -332,7 +332,7 @@ def test_once_prints_what_would_be_sent_and_leaves_nothing(config: Callable[...,
     assert sorted(path.parent.rglob("*")) == before
 
 
-def test_once_says_which_device_is_silent(config: Callable[..., Path]) -> None:
+def test_once_names_the_silent_device(config: Callable[..., Path]) -> None:
     path = config("mqtt://127.0.0.1:9")
     (path.parent / "rows.csv").unlink()
     done = subprocess.run(
@@ -343,9 +343,7 @@ def test_once_says_which_device_is_silent(config: Callable[..., Path]) -> None:
     assert done.stdout == ""
 
 
-def test_once_says_how_long_a_model_must_be_looked_at(
-    config: Callable[..., Path], model: Path, tmp_path: Path
-) -> None:
+def test_once_states_how_long_a_model_needs(config: Callable[..., Path], model: Path, tmp_path: Path) -> None:
     slow = shutil.copytree(model, tmp_path / "slow")
     manifest = yaml.safe_load((slow / "manifest.yaml").read_text())
     manifest["input"]["rate_hz"] = 0.1

@@ -1,4 +1,4 @@
-"""The clock's state: asked of the kernel, not too often, and never of a simulated clock."""
+"""The clock's state comes from the kernel; times from before the clock was set are corrected once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_simulated_clock_is_right_by_definition() -> None:
 
 
 class SetClock(Clock):
-    """A clock whose wall and uptime are what the test says."""
+    """A clock whose wall and uptime are set by the test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,13 +76,13 @@ class SetClock(Clock):
         return self.up_ms * NS_PER_MS
 
 
-def test_what_the_kernel_holds_its_clock_for() -> None:
+def test_the_kernels_error_bound() -> None:
     error_ms = kernel_error_ms()
     assert (error_ms is None) == (kernel_state() is ClockState.UNSYNCED)
     assert error_ms is None or error_ms >= 0
 
 
-def test_a_time_that_is_not_ours_does_not_depend_on_our_clock() -> None:
+def test_a_time_of_the_devices_own_clock_does_not_depend_on_this_clock() -> None:
     clock, state = SetClock(), ClockState.UNSYNCED
     stamps = Stamps(clock, lambda: state)
     now_ns, hour_ns = clock.now_ns(), 3_600_000 * NS_PER_MS
@@ -131,7 +131,7 @@ def test_an_event_moves() -> None:
 
 
 @pytest.mark.parametrize("shift_ms", [-(10**15), 10**15])
-def test_it_stays_within_what_the_contract_can_say(shift_ms: int) -> None:
+def test_it_stays_within_the_times_of_the_contract(shift_ms: int) -> None:
     raw = restamp(
         msgspec.json.encode(Event(ts=5_000, type="alarm", clk=0)), Event, shift_ms * NS_PER_MS, ClockState.NTP
     )

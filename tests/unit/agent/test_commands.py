@@ -1,4 +1,4 @@
-"""Commands: each id once, over restarts too; late, unknown and hostile ones are refused with a reason."""
+"""Commands: each id once, over restarts too; late, unknown and hostile commands are refused with a reason."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_an_id_is_executed_once(tmp_path: Path, clock: Clock) -> None:
     assert len(action.calls) == 1
 
 
-async def test_so_many_ids_are_remembered(tmp_path: Path, clock: Clock) -> None:
+async def test_the_last_ids_are_remembered(tmp_path: Path, clock: Clock) -> None:
     commands = Commands(tmp_path, clock, {})
     for number in range(REMEMBERED + 1):
         await commands.handle("_", "ping", cmd(number))

@@ -1,4 +1,4 @@
-"""An agent's config: a good one becomes a plan, a bad one is told with every line, none crashes."""
+"""An agent's config: a good one becomes a plan, a bad one is refused with every mistake and its line."""
 
 from __future__ import annotations
 
@@ -145,13 +145,13 @@ models:
         (("state: ./state", "state: ./state\nmemory: {trims: true}"), "memory.trims", "did you mean 'trim'?"),
     ],
 )
-def test_what_types_cannot_tell(folder: Path, change: tuple[str, str], place: str, words: str) -> None:
+def test_mistakes_beyond_types(folder: Path, change: tuple[str, str], place: str, words: str) -> None:
     assert change[0] in GOOD
     found = mistakes(folder, GOOD.replace(*change))
     assert any(f": {place}" in each and words in each for each in found), found
 
 
-def test_what_hides_faces_is_looked_at_when_asked(folder: Path, packages: Any) -> None:
+def test_a_face_package_is_checked_when_asked(folder: Path, packages: Any) -> None:
     camera = "  camera:\n    adapter: camera\n    options: {folder: pictures}\n"
     text = GOOD[: GOOD.index("models:")].replace(camera, camera + "    publish: {faces: faces}\n")
     plan = load(write(folder, text), Clock())
@@ -166,7 +166,7 @@ def test_what_hides_faces_is_looked_at_when_asked(folder: Path, packages: Any) -
     assert "is not one of faces, plates" in mistakes(folder, text.replace("faces: faces", "blur: [face]"))[0]
 
 
-def test_packages_are_looked_at_when_asked(folder: Path, packages: Any) -> None:
+def test_packages_are_checked_when_asked(folder: Path, packages: Any) -> None:
     found = mistakes(folder, GOOD, files=True)
     assert len(found) == 1
     assert found[0].startswith("agent.yaml:16:14: models.odd.package: ")
@@ -203,11 +203,11 @@ def test_check_prints_all_and_exits_78(folder: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.sampled_from(GOOD.splitlines()), st.text(max_size=20), st.integers(0, 40))
-def test_a_damaged_config_is_read_or_told(folder: Path, line: str, garbage: str, at: int) -> None:
+def test_a_damaged_config_is_read_or_refused(folder: Path, line: str, garbage: str, at: int) -> None:
     damaged = GOOD.replace(line, line[:at] + garbage + line[at + len(garbage) :])
     try:
         path = write(folder, damaged)
-    except UnicodeEncodeError:  # a lone surrogate can be in no file
+    except UnicodeEncodeError:  # a lone surrogate cannot be written to a file
         return
     try:
         load(path, Clock())
@@ -215,7 +215,7 @@ def test_a_damaged_config_is_read_or_told(folder: Path, line: str, garbage: str,
         assert error.mistakes
 
 
-def test_a_wrong_url_is_told_once_and_blames_no_certificate(tmp_path: Path) -> None:
+def test_a_wrong_url_is_reported_once_and_blames_no_certificate(tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
     path.write_text(
         "node: acme/trial/hall/one\nbroker: {url: 'http://127.0.0.1'}\nstate: state\n"

@@ -58,20 +58,20 @@ def test_it_beats_every_15_s_each_second_of_a_backlog_and_when_it_is_gone() -> N
     assert beats == [0, 15, 20, 21, 22, 23, 24, 25, 40, 55]
 
 
-def test_counters_are_told_each_minute_and_sooner_when_something_was_lost() -> None:
+def test_counters_are_sent_each_minute_and_sooner_when_something_was_lost() -> None:
     clock = Stepped()
     schedule, camera, slot = CounterSchedule(clock), {"readings": 0}, {"runs": 0, "dropped": 0}
     seconds = []
     for second in range(1, 201):
         clock.now_s += 1
-        camera["readings"] += second < 130  # then it stands still
+        camera["readings"] += second < 130  # then it stops
         slot["dropped"] += second in (70, 71)
         if schedule.due([camera, slot]):
             seconds.append(second)
     assert seconds == [60, 75, 135]
 
 
-def test_a_status_holds_so_many_counters_and_none_of_zero() -> None:
+def test_a_status_holds_a_limited_number_of_counters_above_zero() -> None:
     counted = {f"odd_{n:03}": n for n in range(200)} | {"x" * 200: 1}
     state = DeviceState(state="ok", counters=nonzero_counters(counted))
     assert msgspec.json.decode(msgspec.json.encode(state), type=DeviceState) == state

@@ -1,4 +1,4 @@
-"""The state folder: who may have it, and what a full disk says."""
+"""The state folder: one owner at a time, and the errors of a full disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wire.errors import ConfigError, TryAgain
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, TryAgain), (errno.EDQUOT, TryAgain), (errno.EROFS, ConfigError)]
 )
-def test_a_full_disk_passes_by_itself_and_another_trouble_does_not(
+def test_a_full_disk_is_temporary_and_another_error_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
     def failing(*_: Any, **__: Any) -> int:

@@ -1,4 +1,4 @@
-"""What systemd hears, on a real socket: by path, abstract, full, absent."""
+"""The messages to systemd on a real socket: by path, abstract, full, absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.systemd import Notifier
 
 @pytest.fixture(params=["path", "abstract"])
 def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
-    """A bound datagram socket and its name as NOTIFY_SOCKET has it."""
+    """A bound datagram socket and its name as in NOTIFY_SOCKET."""
     name = str(tmp_path / "notify") if request.param == "path" else f"@edgebed-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind(name.replace("@", "\0", 1))
@@ -23,7 +23,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
         yield bound, name
 
 
-def test_it_speaks_the_words_systemd_knows(systemd: tuple[socket.socket, str]) -> None:
+def test_it_sends_the_messages_systemd_knows(systemd: tuple[socket.socket, str]) -> None:
     bound, name = systemd
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "6000000"})
     assert notifier.watchdog_s == 6.0
@@ -41,7 +41,7 @@ def test_it_speaks_the_words_systemd_knows(systemd: tuple[socket.socket, str]) -
     notifier.close()
 
 
-def test_a_full_socket_never_blocks_and_ready_is_said_again(systemd: tuple[socket.socket, str]) -> None:
+def test_a_full_socket_never_blocks_and_ready_is_sent_again(systemd: tuple[socket.socket, str]) -> None:
     bound, name = systemd
     notifier = Notifier({"NOTIFY_SOCKET": name})
     bound.settimeout(0)
@@ -65,7 +65,7 @@ def test_a_full_socket_never_blocks_and_ready_is_said_again(systemd: tuple[socke
     "environment",
     [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "relative"}, {"NOTIFY_SOCKET": "/nonexistent/socket"}],
 )
-def test_nobody_listening_is_no_trouble(environment: dict[str, str]) -> None:
+def test_a_missing_socket_changes_nothing(environment: dict[str, str]) -> None:
     notifier = Notifier(environment)
     notifier.ready("a")
     notifier.alive("b")

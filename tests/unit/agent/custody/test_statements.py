@@ -26,7 +26,7 @@ MIDNIGHT_MS = 1_795_392_000_000  # 2026-11-23 00:00 UTC
 
 
 class SetClock(Clock):
-    """A clock whose time is what the test says."""
+    """A clock whose time is set by the test."""
 
     def __init__(self, ms: int = MIDNIGHT_MS - 600_000) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_one_a_minute_chained_and_none_when_idle(outbox: Outbox, custody: Custod
     for _ in range(300):
         clock.ms += 1000
         custody.look()
-    assert outbox.head == head, "its own statements are no reason for another"
+    assert outbox.head == head, "statements alone do not cause another"
 
 
 def test_a_new_day_is_noted_at_its_first_message(outbox: Outbox, custody: Custody, clock: SetClock) -> None:
@@ -154,7 +154,7 @@ def test_a_new_day_is_noted_at_its_first_message(outbox: Outbox, custody: Custod
     assert said[2].streams == {"data/arm/joints": (1, 21, 30)}
 
 
-def test_a_graceful_stop_states_the_rest_and_the_next_run_goes_on(
+def test_a_graceful_stop_states_the_rest_and_the_next_run_continues(
     tmp_path: Path, outbox: Outbox, custody: Custody, key: NodeKey, clock: SetClock
 ) -> None:
     rows(outbox, 2, clock)
@@ -172,13 +172,13 @@ def test_a_graceful_stop_states_the_rest_and_the_next_run_goes_on(
         again.look()
         event, said = stated(with_more)[-1]
         assert (said.n, said.prev, said.run, said.first, said.upto) == (1, "", 5, 5, 5)
-        assert said.streams == {"data/arm/joints": (1, 1, 4)}, "rows are counted anew in each run"
+        assert said.streams == {"data/arm/joints": (1, 1, 4)}, "each run counts its rows from 1"
         assert event.clk == 0
     finally:
         with_more.close()
 
 
-def test_what_was_dropped_is_told_by_class_and_reason(
+def test_dropped_messages_are_stated_by_class_and_reason(
     outbox: Outbox, custody: Custody, clock: SetClock
 ) -> None:
     outbox.append(
@@ -214,7 +214,7 @@ def test_without_a_key_nothing_is_stated(outbox: Outbox, clock: SetClock) -> Non
         {"n": True},
     ],
 )
-def test_what_is_no_statement_is_refused(change: dict[str, Any]) -> None:
+def test_an_invalid_statement_is_refused(change: dict[str, Any]) -> None:
     sound = {
         "n": 1, "prev": "", "key": "00" * 32, "boot": "00ff00ff", "run": 1, "day": "2026-11-22", "first": 1,
         "upto": 9, "streams": {"data/arm/joints": [3, 1, 30]}, "sig": "00" * 64,

@@ -1,4 +1,4 @@
-"""A backlog is overtaken: what is committed now goes first, nothing is lost, doubled or held for ever."""
+"""A backlog is overtaken: new records go first, and nothing is lost, doubled or held back."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def test_only_a_backlog_worth_it_is_overtaken(open_outbox: Open) -> None:
     append(outbox, 10, size=500)
     assert not outbox.overtake(10_000)
     assert outbox.overtake(1_000)
-    assert not outbox.overtake(0)  # nothing came since
+    assert not outbox.overtake(0)  # nothing new was committed
 
 
-def test_a_backlog_is_overtaken_again_and_again_but_not_for_ever(open_outbox: Open) -> None:
+def test_a_backlog_is_overtaken_again_and_again_up_to_a_limit(open_outbox: Open) -> None:
     outbox = open_outbox()
     every: list[list[int]] = []
     for turn in range(3 * MAX_CURSORS):
@@ -97,7 +97,7 @@ def test_a_backlog_is_overtaken_again_and_again_but_not_for_ever(open_outbox: Op
     oldest = outbox.take_overtaken(ALL, ALL)
     assert numbers(oldest) == [seq for seqs in every[: MAX_CURSORS - 1] for seq in seqs]
     append(outbox, 1)
-    assert outbox.overtake(0), "what is drained makes room"
+    assert outbox.overtake(0), "a drained cursor makes room"
 
 
 def test_segments_of_fresh_data_are_free_again_while_the_backlog_waits(
@@ -116,12 +116,12 @@ def test_segments_of_fresh_data_are_free_again_while_the_backlog_waits(
     assert numbers(outbox.take_overtaken(ALL, ALL)) == old
 
 
-def test_a_segment_in_which_a_backlog_began_and_ended_is_let_go_once(open_outbox: Open) -> None:
-    """Read to its last record and no further, which is how a window fills; then all of it is acknowledged."""
+def test_a_segment_in_which_a_backlog_began_and_ended_is_released_once(open_outbox: Open) -> None:
+    """The segment is read to its last record, as a window fills, and then acknowledged as a whole."""
     outbox = open_outbox(max_mb=8)
     old = append(outbox, 20)
     assert outbox.overtake(0)
-    new = append(outbox, 200, size=5_000)  # the file it shares with the backlog is full, the next one begun
+    new = append(outbox, 200, size=5_000)  # fills the segment it shares with the backlog and starts the next
     assert numbers(outbox.take(ALL, ALL)) == new
     assert numbers(outbox.take_overtaken(len(old), ALL)) == old
     assert ack(outbox, [*old, *new]) == 220
@@ -180,7 +180,7 @@ def test_a_damage_in_the_backlog_declares_nothing_that_overtook_it(folder: Path,
     outbox.close()
     path = max(folder.glob("*.seg"), key=lambda each: each.read_bytes().rstrip(b"\0").__len__())
     again = open_outbox(max_mb=8)
-    again.overtake(0)  # all of it is backlog now; what is damaged is in the middle
+    again.overtake(0)  # everything is backlog now, with the damage in the middle
     raw = bytearray(path.read_bytes())
     at = raw.find(b"v" * 100, raw.find(b"v" * 100) + 3_000)
     raw[at : at + 50] = bytes(50)
@@ -200,7 +200,7 @@ def test_a_damage_in_the_backlog_declares_nothing_that_overtook_it(folder: Path,
 def test_whatever_the_order_and_what_the_disk_refuses(
     open_outbox: Open, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Each message is given out once or declared, though now and then no file can be opened."""
+    """Each message is given out once or declared, although some opens of files fail."""
     rng = random.Random(seed)
     share, real = rng.choice((0.0, 0.02, 0.1, 0.3)), os.open
 
@@ -242,7 +242,7 @@ def test_whatever_the_order_and_what_the_disk_refuses(
             acked |= known
             ack(outbox, sorted(known))
     share = 0.0
-    for _ in range(3):  # what reading found damaged is declared by the next commit
+    for _ in range(3):  # damage found by reading is declared by the next commit
         assert outbox.commit()
         while records := outbox.take(ALL, ALL) + outbox.take_overtaken(ALL, ALL):
             take(records)

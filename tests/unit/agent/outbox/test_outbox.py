@@ -1,4 +1,4 @@
-"""The outbox by its promises: what is committed is delivered, numbers are used once, losses are declared."""
+"""The promises of the outbox: committed messages are delivered, numbers used once, losses declared."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class TestTaking:
     def test_an_error_in_the_midst_of_reading_keeps_nothing_back(
         self, open_outbox: Open, monkeypatch: pytest.MonkeyPatch, overtaken: bool, fails: int
     ) -> None:
-        """Whichever look at the disk fails, for want of a descriptor say: each record is given out once."""
+        """Whichever access to the disk fails, each record is given out once."""
         outbox = open_outbox(max_mb=8)
         for _ in range(90):
             outbox.append(data(4_000))
@@ -141,7 +141,7 @@ class TestTaking:
                 break
             found += records
         assert failed <= 1
-        assert looks > fails, "no look failed"
+        assert looks > fails, "no access failed"
         assert sorted(record.seq for record in found) == list(range(1, 181))
 
     def test_rows_marked_unsynced_are_flagged(self, open_outbox: Open) -> None:
@@ -179,7 +179,7 @@ class TestTaking:
         committing = threading.Thread(target=outbox.commit)
         committing.start()
         assert syncing.wait(30)
-        seqs = [outbox.append(data()) for _ in range(100)]  # would hang for ever if it waited
+        seqs = [outbox.append(data()) for _ in range(100)]  # would never return if it waited
         head = outbox.stats().head
         go_on.set()
         committing.join()
@@ -274,7 +274,7 @@ class TestNumbers:
             outbox.append(event(1_000))
             outbox.commit()
             ack(outbox, take(outbox))
-            if turn % 7 == 0:  # as kill -9 finds it
+            if turn % 7 == 0:  # as kill -9 leaves it
                 copy = tmp_path / f"copy-{turn}"
                 shutil.copytree(folder, copy)
                 found = open_outbox(at=copy)
@@ -401,7 +401,7 @@ class TestQuota:
 class TestFullDisk:
     @pytest.fixture
     def full(self) -> Iterator[Callable[[bool], None]]:
-        """Files cannot grow beyond 64 KiB: what a full disk says to whoever first_waiting a new segment."""
+        """Files cannot grow beyond 64 KiB: a new segment then fails as on a full disk."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
         def full(on: bool) -> None:
@@ -425,7 +425,7 @@ class TestFullDisk:
         assert outbox.stats().trouble == ""
         assert [record.seq for record in take(outbox)] == [1]
         levels = [record.levelname for record in caplog.records if record.name == "agent.outbox.writer"]
-        assert levels == ["ERROR", "WARNING"]  # said once on loss, once on return
+        assert levels == ["ERROR", "WARNING"]  # logged once at the loss, once at the return
 
     def test_memory_is_bounded_and_what_it_cannot_hold_is_declared(
         self, open_outbox: Open, full: Callable[[bool], None]
@@ -491,7 +491,7 @@ class TestFullDisk:
         monkeypatch.setattr(segment, "create", no_space)
         while outbox.stats().dropped["data"] < 50:
             outbox.append(data(5_000))
-            assert outbox.commit()  # it goes on writing: what is full is the disk, not the outbox
+            assert outbox.commit()  # it continues to write: the disk is full, not the outbox
         records = take(outbox)
         gap = lost(records)
         assert gap.count() == outbox.stats().dropped["data"]
@@ -503,7 +503,7 @@ class TestHostileFolder:
     def test_what_is_no_file_is_left_alone(self, folder: Path, open_outbox: Open) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "000001.seg").mkdir()
-        (folder / "000002.seg").symlink_to("/dev/zero")  # read to its end it would take all memory
+        (folder / "000002.seg").symlink_to("/dev/zero")  # reading it to the end would take all memory
         outbox = open_outbox()
         outbox.append(data())
         assert outbox.commit()
@@ -533,7 +533,7 @@ class TestFiles:
     def test_an_acknowledgement_in_mid_seal_leaves_the_file_open(
         self, open_outbox: Open, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:
-        """Another thread lets a segment go while the committer writes, or flushes, its seal."""
+        """Another thread releases a segment while the writer writes or flushes its seal."""
         outbox = open_outbox()
         pwrite, fdatasync = os.pwrite, os.fdatasync
         sealing, files = list[int](), list[str]()
@@ -562,7 +562,7 @@ class TestFiles:
         while not sealing:
             outbox.append(data(5_000))
             before = outbox.stats().depth
-            take(outbox)  # all but what the next commit writes
+            take(outbox)  # everything except what the next commit writes
             assert outbox.commit()
         assert files[0] == files[1]
         assert before > 10
@@ -632,15 +632,15 @@ class TestFolder:
 
 
 def _patience(outbox: Outbox) -> None:
-    """A pool that could not grow tries again after some seconds: let it."""
+    """Let a pool that could not grow try again now instead of after some seconds."""
     outbox._writer._pool._retry_at = 0.0
     assert outbox.commit()
 
 
 def _open_in(folder: Path) -> list[Path]:
-    """Where the descriptors lead that this process has open in a folder."""
+    """The files of a folder that this process has open."""
     found = []
     for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # the descriptor of this very listing
+        with contextlib.suppress(OSError):  # the descriptor of this listing itself
             found.append(link.readlink())
     return [path for path in found if path.is_relative_to(folder)]

@@ -1,4 +1,4 @@
-"""What a kill, a power cut and a bad disk leave: the committed is there, every number is accounted for."""
+"""After a kill, a power cut or a bad disk: committed messages are there, every number is accounted for."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def opened(folder: Path) -> Outbox:
 
 
 def check(folder: Path, committed: set[int], acked: Ranges, head: int) -> None:
-    """Open what a crash left and see that the promise holds."""
+    """Open the files that a crash left and check the promise."""
     outbox = opened(folder)
     try:
         fresh = outbox.append(message("data", 3))
@@ -96,7 +96,7 @@ def run(disk: Disk, seed: int) -> tuple[Path, list[tuple[int, int]], Ranges]:
     rng = random.Random(seed)
     outbox = opened(disk.folder)
     acked = Ranges()
-    for _ in range(3):  # so that segments hold what an earlier generation left
+    for _ in range(3):  # so that segments hold bytes of an earlier generation
         for _ in range(70):
             outbox.append(message("data" if rng.random() < 0.8 else "event", rng.randrange(600)))
         outbox.commit()
@@ -160,7 +160,7 @@ def test_power_cut_where_a_file_was_being_made(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, Ranges]:
-    """An outbox of several segments of both kinds: its folder, its head, what was acknowledged."""
+    """An outbox of several segments of both kinds: its folder, its head, the acknowledged numbers."""
     folder = tmp_path_factory.mktemp("full") / "outbox"
     outbox = Outbox.open(folder, OutboxSettings(max_mb=2), Clock())
     rng = random.Random(5)
@@ -182,7 +182,7 @@ def damage(path: Path, rng: random.Random, first: int) -> None:
 
 
 def read_all(outbox: Outbox) -> list[Record]:
-    """Everything that can be read, and what is then declared."""
+    """All records that can be read, and the numbers then declared lost."""
     assert outbox.commit()
     records = outbox.take(ALL, ALL)
     assert outbox.commit()
@@ -219,7 +219,7 @@ def test_a_bad_disk_costs_what_it_hit_and_nothing_else(
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-def test_it_opens_whatever_the_files_hold(full: tuple[Path, int, Ranges], tmp_path: Path, seed: int) -> None:
+def test_any_content_of_the_files_opens(full: tuple[Path, int, Ranges], tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(full[0], folder)
@@ -264,7 +264,7 @@ from wire.messages import Batch, Event
 outbox = Outbox.open(Path(sys.argv[1]), OutboxSettings(max_mb=2), Clock())
 def hand_over(count, take=outbox.take):
     records = take(count, 1 << 30)
-    for record in records:  # as a collector learns of them
+    for record in records:  # as a collector receives them
         if record.tail == "_/gap":
             for first, last in msgspec.json.decode(record.body, type=Event).lost:
                 print("acked", *range(first, last + 1), flush=True)
@@ -387,7 +387,7 @@ while status:
 
 @pytest.mark.parametrize(("turns", "reasons"), [(0, set()), (20, {"quota"})], ids=["new", "full"])
 def test_a_kill_anywhere_costs_no_number(tmp_path: Path, turns: int, reasons: set[str]) -> None:
-    """What was not committed was promised to nobody: its numbers are free again, none is declared `torn`."""
+    """Numbers of uncommitted messages are free again after a kill; none is declared `torn`."""
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(turns)], check=True, timeout=50)
     folders = [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "start"]
     assert len(folders) > 50
@@ -435,7 +435,7 @@ operations = st.lists(
 
 
 class Model:
-    """What anybody may know from outside: what was taken, what was acknowledged, what was declared lost."""
+    """What is visible from outside: the messages taken, acknowledged and declared lost."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self.folder = folder
@@ -480,7 +480,7 @@ class Model:
         records = self.outbox.take_overtaken(count, size)
         assert len(records) <= count
         seqs = [record.seq for record in records]
-        assert seqs == sorted(seqs), "a backlog goes by number over both classes"
+        assert seqs == sorted(seqs), "a backlog is ordered by number over both classes"
         self._note(records)
 
     def _note(self, records: list[Record]) -> None:

@@ -14,7 +14,7 @@ from wire.clock import NS_PER_S
     st.integers(1, 10**6),
 )
 def test_each_number_and_each_row_is_in_one_part(taken: list[tuple[int, int, int, bool]], run: int) -> None:
-    """Whatever the clock does: parts follow one another, and those that continue one replace it."""
+    """With any steps of the clock, parts follow one another, and a longer part replaces the shorter one."""
     row_counter, parts, numbers, truth = RowCounter(run), {}, [], dict[str, int]()
     for at, (stream, rows, day, stated) in enumerate(taken):
         name = f"data/arm/s{stream}"
@@ -37,7 +37,7 @@ def test_each_number_and_each_row_is_in_one_part(taken: list[tuple[int, int, int
     assert sum(messages for part in parts.values() for messages, *_ in part.streams.values()) == len(taken)
 
 
-def test_statements_alone_are_no_news() -> None:
+def test_statements_alone_need_no_statement() -> None:
     row_counter = RowCounter(1)
     row_counter.add(1, "event/_/custody", 1, 0)
     assert not row_counter.unstated
@@ -48,7 +48,7 @@ def test_statements_alone_are_no_news() -> None:
     row_counter.add(3, "event/_/custody", 1, 0)
     assert not row_counter.unstated
     row_counter.add(4, "event/_/custody", 1, 86_400 * NS_PER_S)
-    (ended,) = row_counter.parts()  # that of the day before has grown by its own statement
+    (ended,) = row_counter.parts()  # the part of the day before grew by its own statement
     assert (ended.first, ended.upto, ended.day) == (1, 3, "1970-01-01")
     row_counter.add(5, "event/_/custody", 1, 86_400 * NS_PER_S)
     assert not row_counter.unstated

@@ -1,4 +1,4 @@
-"""One file of the outbox: what is written is found again, what an earlier generation left is not."""
+"""Segments: written records are found again; bytes of an earlier generation are not."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_one_copy_of_the_header_is_enough(make: Make, sector: int) -> None:
     assert [each.seq for each in walk(loaded)[0]] == [41]
 
 
-def test_without_a_header_it_says_so(make: Make) -> None:
+def test_without_a_header_loading_fails(make: Make) -> None:
     segment = written(make(), [record(1)])
     raw = bytearray(segment.path.read_bytes())
     raw[:1024] = bytes(1024)
@@ -157,7 +157,7 @@ def test_damage_costs_the_record_it_hit(make: Make) -> None:
     assert damage == [(PAGE + 2 * size, size)]
 
 
-def test_a_body_that_looks_like_a_record_is_none(make: Make) -> None:
+def test_a_body_that_looks_like_a_record_is_not_one(make: Make) -> None:
     inner = written(make(), [record(77, b"fake")])
     fake = inner.path.read_bytes()[PAGE : inner.end]
     outer = written(make(generation=2), [record(1, fake), record(2)])

@@ -7,7 +7,7 @@ from wire.clock import NS_PER_MS, Clock
 
 
 class SetClock(Clock):
-    """A clock whose wall and uptime are what the test says."""
+    """A clock whose wall and uptime are set by the test."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a node remembers of its broker: the number of CONNECTs and the MQTT version that worked."""
+"""Broker memory: the number of CONNECTs and the MQTT version that worked survive restarts."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptu
     for _ in range(5):
         kept.next()
     assert kept.sess == 5
-    assert caplog.text.count("cannot be written") == 1, "told once, not with each CONNECT"
+    assert caplog.text.count("cannot be written") == 1, "logged once, not with each CONNECT"
     (tmp_path / "absent").mkdir()
     kept.next()
     (tmp_path / "absent" / "uplink.json").unlink()
     (tmp_path / "absent").rmdir()
     kept.next()
-    assert caplog.text.count("cannot be written") == 2, "a new loss is told again"
+    assert caplog.text.count("cannot be written") == 2, "a new loss is logged again"

@@ -1,4 +1,4 @@
-"""From the outbox into the window: nothing stays behind because of how full the window was."""
+"""From the outbox into the window: however full the window was, no record stays behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.outbox import Message, Outbox, OutboxSettings, reader
+from agent.outbox import Message, Outbox, OutboxSettings, Record
 from agent.uplink import in_flight as in_flight_module
 from agent.uplink.encoder import Encoder
 from agent.uplink.in_flight import InFlightWindow
@@ -25,7 +25,7 @@ NODE = Address("acme", "trial", "hall", "n1")
 async def test_what_did_not_fit_is_read_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: int
 ) -> None:
-    """Whatever the last bit of room is: less than a record, its overhead, or nothing."""
+    """The rest of the room may be less than a record, less than its overhead, or nothing."""
     outbox = Outbox.open(tmp_path / "outbox", OutboxSettings(max_mb=4), Clock())
     for _ in range(4):
         body = Batch(t0=1_000, per=1, n=1, f={"x": ["v" * 8_000]})
@@ -48,25 +48,25 @@ async def test_what_did_not_fit_is_read_when_there_is_room(
 async def test_a_slow_disk_outlasts_the_end_of_a_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is being read while a connection ends goes out over the next, however often it is cancelled."""
+    """Records read while a connection ends are sent over the next one, after any number of cancellations."""
     outbox = Outbox.open(tmp_path / "outbox", OutboxSettings(max_mb=4), Clock())
     outbox.append(Message("data", "arm", "joints", Batch(t0=1_000, per=1, n=1, f={"x": [1.0]})))
     outbox.commit()
-    reading, go_on, real = threading.Event(), threading.Event(), reader.read
+    reading, go_on, real = threading.Event(), threading.Event(), outbox.take
 
-    def slow(*place: object) -> bytes:
+    def slow(messages: int, size: int) -> list[Record]:
         reading.set()
         assert go_on.wait(30)
-        return real(*place)  # type: ignore[arg-type]
+        return real(messages, size)
 
-    monkeypatch.setattr(reader, "read", slow)
+    monkeypatch.setattr(outbox, "take", slow)
     monkeypatch.setattr("wire.task_cancellation.AGAIN_S", 0.01)
     encoder, in_flight = Encoder(outbox, NODE, Clock(), lambda: ClockState.NTP), InFlightWindow()
     filling = asyncio.create_task(encoder.fill(in_flight, 0.0))
     assert await asyncio.to_thread(reading.wait, 30)
     late = await end([filling], 0.1)  # some ten cancellations
     go_on.set()
-    assert late == {filling}, "it does not leave before it has what was read"
+    assert late == {filling}, "it does not end before it has the records"
     await end([filling])
     assert len(in_flight) == 1
     outbox.close()

@@ -1,4 +1,4 @@
-"""Packs: what goes in comes out, in its order, and a message that gains nothing travels alone."""
+"""Packs: messages are unpacked unchanged and in order; a message that gains nothing is sent alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The window between outbox and acknowledgement: limits, timers and who may let a message go."""
+"""The window between outbox and acknowledgement: limits, timers, and what releases a message."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_pubacks_of_an_earlier_connection_change_nothing() -> None:
 
 @pytest.mark.parametrize("reason", [128, 131, 135, 151, 255])
 @pytest.mark.parametrize("puback_is_enough", [False, True])
-def test_a_refusing_puback_never_lets_a_message_go(reason: int, puback_is_enough: bool) -> None:
+def test_a_refusing_puback_never_releases_a_message(reason: int, puback_is_enough: bool) -> None:
     in_flight = filled(1, puback_is_enough=puback_is_enough)
     send_all(in_flight, 0.0)
     assert in_flight.puback(1, reason, 0.0) == 0
@@ -137,7 +137,7 @@ def test_a_refusing_puback_never_lets_a_message_go(reason: int, puback_is_enough
     assert in_flight.next(RESEND_S, MANY) is not None
 
 
-def test_puback_mode_lets_go_unless_nobody_listens() -> None:
+def test_puback_mode_releases_unless_there_is_no_subscriber() -> None:
     in_flight = filled(2, puback_is_enough=True)
     send_all(in_flight, 0.0)
     assert in_flight.puback(1, NO_MATCHING_SUBSCRIBERS, 0.0) == 0
@@ -152,7 +152,7 @@ def test_a_collector_that_comes_back_gets_what_it_left_out_soon() -> None:
     in_flight.puback(1, 0, 0.0)
     in_flight.puback(2, 0, 0.0)
     now_s = 0.0
-    for mid in (10, 20, 30):  # resent in vain, the delay grow
+    for mid in (10, 20, 30):  # resent without an acknowledgement: the delays grow
         now_s += in_flight.idle_s(now_s) or 0.0
         assert len(send_all(in_flight, now_s, mid)) == 2
         in_flight.puback(mid, 0, now_s)
@@ -204,7 +204,7 @@ class TestBacklog:
         order = send_all(in_flight, 0.0)
         assert order[:7] == list(range(101, 108))
         assert [seq for seq in order if seq < 100] == list(range(1, 21))
-        assert order.index(130) <= 35  # 30 of them and one in eight of the others
+        assert order.index(130) <= 35  # 30 new ones and one in eight of the others
 
     def test_a_backlog_takes_no_room_from_what_is_new(self) -> None:
         in_flight = InFlightWindow()
@@ -218,7 +218,7 @@ class TestBacklog:
         in_flight.connected(0.0)
         window = in_flight.pacing.window
         in_flight.add(old(1, size=window * 4 // 5))
-        assert in_flight.room_overtaken[1] == 0, "less than a quarter is not worth a look"
+        assert in_flight.room_overtaken[1] == 0, "less than a quarter is not worth a read"
         send_all(in_flight, 0.0)
         in_flight.acked(Ranges([(1, 1)]), 0.05)
         assert in_flight.room_overtaken[1] > window
@@ -294,7 +294,7 @@ class TestPacks:
         in_flight.acked(Ranges([(1, 100)]), 4.0)
         in_flight.connected(700.0)
         in_flight.takes_packs()
-        assert in_flight.packing, "after a while it is tried again"
+        assert in_flight.packing, "after a while packs are tried again"
 
     def test_one_that_arrives_shows_that_they_do(self) -> None:
         in_flight = packing()

@@ -1,4 +1,4 @@
-"""A node that does not hear itself any more is deaf; one that never could is told so once."""
+"""Subscription liveness: a status that stops coming back means reconnect; one that never came, a warning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def said(liveness: SubscriptionLiveness, until_s: int) -> list[tuple[int, str]]:
     return [(at, what) for at in range(until_s) if (what := liveness.next(float(at)))]
 
 
-def test_it_asks_now_and_then_and_is_content_with_an_answer() -> None:
+def test_it_asks_now_and_then_and_an_answer_is_enough() -> None:
     liveness = SubscriptionLiveness()
     liveness.connected(0.0)
     assert said(liveness, 61) == [(ASK_S, "ask")]
@@ -18,7 +18,7 @@ def test_it_asks_now_and_then_and_is_content_with_an_answer() -> None:
     assert liveness.next(122.0) == "ask"
 
 
-def test_no_answer_where_there_was_one_before_is_deafness_on_another_connection_too() -> None:
+def test_a_missing_answer_after_an_earlier_one_means_reconnect() -> None:
     liveness = SubscriptionLiveness()
     liveness.returned(0.0)
     for began in (100.0, 300.0):
@@ -28,7 +28,7 @@ def test_no_answer_where_there_was_one_before_is_deafness_on_another_connection_
         assert liveness.next(began + ASK_S + ANSWER_S) == "reconnect"
 
 
-def test_a_broker_that_never_gave_it_back_is_left_alone_and_told_of_once() -> None:
+def test_a_status_that_never_came_back_is_warned_about_once() -> None:
     liveness = SubscriptionLiveness()
     liveness.connected(0.0)
     words = [what for _, what in said(liveness, 1_000)]

@@ -1,4 +1,4 @@
-"""How fast a backlog leaves: the rate that is set, and the share of the way that delay nothing newer."""
+"""Pacing: the fixed rate of a backlog, and a window that does not delay newer messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_without_a_limit_only_the_window_counts() -> None:
     assert (pacing.budget(0.0), pacing.wait_s()) == (WINDOW_MAX, 0.0)
 
 
-def test_delay_shrinks_what_is_on_its_way_and_its_end_lets_it_grow() -> None:
+def test_delay_shrinks_the_window_and_its_end_lets_it_grow() -> None:
     pacing = Pacing(0)
     first = pacing.window
     pacing.took(0.0, 0.1, 1_000)
@@ -53,8 +53,8 @@ def test_delay_shrinks_what_is_on_its_way_and_its_end_lets_it_grow() -> None:
     assert pacing.window == WINDOW_MAX
 
 
-def test_a_long_way_is_no_delay() -> None:
-    """600 ms to a satellite and back: what counts is what a queue adds to it."""
+def test_a_long_way_is_not_a_delay() -> None:
+    """600 ms to a satellite and back: only the time that a queue adds counts."""
     pacing = Pacing(0)
     first = pacing.window
     for at in range(20):
@@ -62,7 +62,7 @@ def test_a_long_way_is_no_delay() -> None:
     assert pacing.window > first
 
 
-def test_all_that_was_on_its_way_together_is_one_reason_to_shrink() -> None:
+def test_messages_in_flight_together_shrink_the_window_once() -> None:
     pacing = Pacing(0)
     pacing.took(0.0, 0.01, 1)
     before = pacing.window
@@ -72,7 +72,7 @@ def test_all_that_was_on_its_way_together_is_one_reason_to_shrink() -> None:
 
 
 def test_a_narrow_link_is_filled_and_its_queue_stays_short() -> None:
-    """20 kB/s with 50 ms of way: simulated packet by packet, as the in_flight uses the pacing."""
+    """20 kB/s with 50 ms of way: simulated packet by packet, as the in-flight window uses pacing."""
     pacing, rate = Pacing(0), 20_000
     waiting: list[tuple[float, float, int]] = []  # sent, acknowledged, bytes
     delay: list[float] = []
