@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 FLEET_EVERY_S = 1.0
 JUDGE_EVERY_S = 5.0
-MANY_NODES = 50  # with more nodes, a node of which only figures changed is sent less often
+MANY_NODES = 50  # with more nodes, a node is sent less often if only its figures changed
 FIGURES_EVERY_S = 5.0
 
 

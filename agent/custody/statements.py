@@ -1,4 +1,4 @@
-"""Signed statements of which messages the outbox took; they leave through the outbox like any event."""
+"""Signed statements of the messages that the outbox took; they leave through the outbox like any event."""
 
 from __future__ import annotations
 

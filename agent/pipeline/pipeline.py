@@ -33,7 +33,7 @@ def _drop(*_: object) -> None:
 class Sinks:
     """Where a pipeline puts its output; each default drops it.
 
-    `send` takes durable messages and must return at once; `live` and `snap` may drop theirs.
+    `send` takes durable messages and must return at once; `live` and `snap` may drop a message.
     `changed` is called when a model's state changes.
     """
 

@@ -60,7 +60,7 @@ class Seen:
 
     boxes: Sequence[Box]
     labels: Collection[str]
-    most: int  # largest number of boxes that it gives; with so many boxes there may be more
+    most: int  # largest number of boxes that it gives; with this number of boxes there may be more
 
 
 @dataclass(frozen=True, slots=True)

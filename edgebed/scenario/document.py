@@ -40,7 +40,7 @@ class SimulatedDevice(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
 
 class ScenarioAgent(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One agent: a config, of which only the named devices and their models take part."""
+    """One agent: a config; only the named devices and their models take part."""
 
     config: Annotated[Path, Meta(description="The agent's YAML.")]
     devices: Annotated[
