@@ -1,9 +1,9 @@
-# Two commands for a start: `make demo` (PORT=8081 if 8080 is in use) and `make test`. CI runs the same commands.
+# Two commands for a start: `make demo` (PORT=8081 if 8080 is in use) and `make test`. CI runs check, test and test-long.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/web/dashboard/package-lock.json)
 
-.PHONY: demo test check wheel-test bench drill clean
+.PHONY: demo test test-long check wheel-test bench drill clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(SETUP_FILES)
@@ -22,6 +22,9 @@ demo: $(VENV)/.demo  ## simulators, agents, broker, collector and dashboard in o
 test: $(VENV)/.dev  ## all tests except the long ones; they mostly wait for real peers, so -n is useful
 	$(PY) -m pytest -q -m "not slow" -n 4 --dist worksteal
 
+test-long: $(VENV)/.dev  ## the tests with the marker `slow`: thousands of power cuts, drills, ready scenarios
+	$(PY) -m pytest -q -m slow -n 2 --dist worksteal
+
 check: $(VENV)/.dev  ## style, types, import directions
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -31,7 +34,7 @@ check: $(VENV)/.dev  ## style, types, import directions
 wheel-test: $(VENV)/.dev  ## the tests on the built wheel, outside the checkout
 	sh deploy/wheel-test.sh $(PY)
 
-drill: $(VENV)/.dev  ## 1,000 rounds of every fault on both brokers; about an hour
+drill: $(VENV)/.dev  ## 1,000 rounds of all faults on both brokers; about an hour
 	@mkdir -p test-output
 	$(VENV)/bin/edgebed drill run --rounds 500 --broker both --junit test-output/drill.xml
 

@@ -3,7 +3,8 @@
     python make.py                  # about two minutes; writes model.onnx, manifest.yaml, golden/, README.md
     python make.py --measure        # measures the existing model on the held-out robots
 
-Needs edgebed[sim] in addition to the dependencies below. Same seeds, same file: a closed form.
+Needs edgebed[sim] in addition to the dependencies below. The same seeds give the same model:
+the fit has a closed form. Another CPU may change the last digit of a weight.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def build() -> bytes:
-    """The ONNX file, the same bytes each time."""
+    """Return the ONNX file; on the same machine always the same bytes."""
     weights = fit(TRAIN)
     return export(weights, calibrate(weights))
 
@@ -103,7 +104,7 @@ NOISE = np.array([0.66, 0.90, 0.47, 0.14, 0.12, 0.11])  # N.m: residual of the f
 
 
 def rounded(numbers: Array, digits: int = 5) -> Array:
-    """Round to significant digits, so that machines that differ in the last bit write the same file."""
+    """Round to `digits` significant digits: other CPUs then give almost the same file."""
     power = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(numbers) + 1e-300)))
     out: Array = np.round(numbers * power) / power
     return out

@@ -28,6 +28,7 @@ from collector.store.reader import StoreReader
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
+from tests.brokers import LONG_TEST_KINDS
 from tests.polling import until, wait_until
 from wire.broker import Broker
 from wire.clock import Clock
@@ -197,6 +198,7 @@ def test_acknowledged_means_stored(tmp_path: Path, broker: BrokerProcess, child:
     assert "100.000 % of 300 messages stored (3,000 rows)" in told.stdout
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_kill_9_in_mid_stream_loses_and_doubles_nothing(
     tmp_path: Path, broker: BrokerProcess, child: Child
 ) -> None:

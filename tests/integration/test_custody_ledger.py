@@ -15,10 +15,11 @@ import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgebed.broker import KINDS, Kind, find
+from edgebed.broker import Kind, find
 from edgebed.drill.clock import step
 from edgebed.drill.installation import BOXES, TENANT, DrillInstallation
 from edgebed.processes import edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from wire.clock import Clock
 from wire.custody import key_id
 from wire.errors import Unreachable
@@ -28,7 +29,7 @@ NODE = f"{TENANT}/{BOX}"
 PILOT = "/".join(TENANT.split("/")[:2])
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=LONG_TEST_KINDS)
 async def bench(
     request: pytest.FixtureRequest, tmp_path: Path, require: Any
 ) -> AsyncIterator[DrillInstallation]:

@@ -12,11 +12,12 @@ import pytest
 
 from edgebed.broker import Kind, find
 from edgebed.processes import edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from tests.polling import wait_until
 from wire.errors import Unreachable
 
 
-@pytest.mark.parametrize("kind", ["nats", pytest.param("mosquitto", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", LONG_TEST_KINDS)
 def test_every_act_passes(kind: Kind, tmp_path: Path, require: Callable[[str], str]) -> None:
     try:
         find(kind)

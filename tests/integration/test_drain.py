@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from agent.outbox import Message, Outbox, OutboxSettings
-from edgebed.broker import KINDS, Kind, find
+from edgebed.broker import Kind, find
 from edgebed.drill.check import kept
 from edgebed.drill.device import NumberedDevice
 from edgebed.installation import AgentSetup, Installation
+from tests.brokers import LONG_TEST_KINDS
 from wire.clock import Clock
 from wire.errors import Unreachable
 from wire.messages import Batch, Event, Scalar
@@ -25,7 +26,7 @@ BACKLOG = 5_000
 RATE = 25_000.0  # bytes/s of the link
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=LONG_TEST_KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     chosen: Kind = request.param
     try:

@@ -27,7 +27,7 @@ MIXED = [fault for fault in FAULTS.values() if not fault.alone]
 
 
 @pytest.mark.timeout(580)
-@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("part", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_mixed_rounds_lose_nothing(kind: Kind, part: int, tmp_path: Path, require: Any) -> None:
     try:
@@ -63,6 +63,7 @@ def _tampered(store: Path) -> None:
     assert "neither stored nor declared" in "".join(kept(store)[key].violations(head, 1000))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_faults_that_lose_data_are_in_the_ledger(tmp_path: Path) -> None:
     alone = [fault.name for fault in FAULTS.values() if fault.alone]

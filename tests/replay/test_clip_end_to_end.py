@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from edgebed.broker import KINDS, Kind, find
+from edgebed.broker import Kind, find
 from edgebed.installation import AgentSetup, Installation
+from tests.brokers import LONG_TEST_KINDS
 from wire.errors import Unreachable
 
 pytestmark = pytest.mark.field
@@ -57,7 +58,7 @@ def config(field_data: Path, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LONG_TEST_KINDS)
 async def test_the_clips_boxes_reach_the_api(
     kind: Kind, tmp_path: Path, config: Path, field_data: Path, require: Any
 ) -> None:
