@@ -1,4 +1,4 @@
-"""docs/writing-an-adapter.md prints the example package; EDGEBED_WRITE_DOCS=1 prints it anew."""
+"""docs/writing-an-adapter.md prints the example package; EDGEBED_WRITE_DOCS=1 writes it."""
 
 from __future__ import annotations
 

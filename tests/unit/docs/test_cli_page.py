@@ -1,4 +1,4 @@
-"""docs/cli.md shows every command and option as `--help` does; EDGEBED_WRITE_DOCS=1 writes it anew."""
+"""docs/cli.md shows every command and option as `--help` does; EDGEBED_WRITE_DOCS=1 writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/models.md names every key of a manifest; EDGEBED_WRITE_DOCS=1 writes its tables anew."""
+"""docs/models.md names every key of a manifest; EDGEBED_WRITE_DOCS=1 writes its tables."""
 
 from __future__ import annotations
 

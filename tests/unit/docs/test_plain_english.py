@@ -63,13 +63,9 @@ PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     *("Makefile", "pyproject.toml", "hatch_build.py", ".ci/run", ".github"),
 )
-# The folders and files without any of these words.
-CLEAN = (
-    *PAGES,
-    *("agent", "collector", "edgebed", "wire", "models", "configs", "deploy", "docs/decisions"),
-    *("docs/glossary.md", "docs/models.md", "docs/privacy.md", "docs/record-replay.md"),
-    *("docs/releasing.md", "docs/topics.md"),
-)
+# The folders and files without any of these words, and the files in them that still have some.
+CLEAN = (*PAGES, "agent", "collector", "edgebed", "wire", "models", "configs", "deploy", "docs")
+NOT_YET = ("docs/adapters.md", "docs/config.md")
 SUFFIXES = {".py", ".md", ".yaml", ".js", ".sh", ".conf", ".example", ".service", ".html"}
 
 
@@ -155,7 +151,7 @@ def _paragraphs(source: str, *, markdown: bool) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("where", CLEAN)
 def test_the_words_to_avoid_are_not_used(where: str) -> None:
-    found = list(map(str, findings(where)))
+    found = [str(each) for each in findings(where) if each.file not in NOT_YET]
     assert not found, "\n".join(found)
 
 

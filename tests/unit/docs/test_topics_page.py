@@ -57,7 +57,7 @@ def test_the_statement_of_the_page_is_checked_as_the_page_says() -> None:
     snippet = PAGE.split("```python\n")[1].split("```")[0]
     known = {"json": json, "Ed25519PublicKey": Ed25519PublicKey, "node": "acme/trial/hall/cobot-01"}
     known |= {"detail": event["detail"], "ep": event["ep"]}
-    exec(snippet, known)  # noqa: S102 - what the page tells a reader to run
+    exec(snippet, known)  # noqa: S102 - code that the page shows for readers to run
     assert known["form"] == custody.signed_form(event["detail"], known["node"], event["ep"]).decode()
     assert custody.read(event["detail"]).upto < event["seq"]
     with pytest.raises(InvalidSignature):

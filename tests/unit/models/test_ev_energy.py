@@ -86,7 +86,7 @@ def test_numbers_no_car_gives_are_no_crash(model: Model) -> None:
 
 @pytest.mark.slow
 def test_it_learns(make: ModuleType) -> None:
-    pytest.importorskip("torch", reason="torch is needed to fit anew")
+    pytest.importorskip("torch", reason="torch is needed to train the model again")
     learnt = make.fit(range(1000, 1010), 4)
     session = make.open_model(make.export(learnt))
     seen, after, _ = make.drives(20_003, 200)

@@ -85,7 +85,7 @@ def test_numbers_no_car_gives_are_no_crash(model: Model) -> None:
 
 @pytest.mark.slow
 def test_it_learns(make: ModuleType) -> None:
-    pytest.importorskip("torch", reason="torch is needed to fit anew")
+    pytest.importorskip("torch", reason="torch is needed to train the model again")
     learnt = make.fit(range(1000, 1008), 3)
     rows, labels = make.drives(CAR, "cornering")
     classes = make.net(learnt, make.features(make.windows(rows))).argmax(axis=1)
