@@ -83,7 +83,7 @@ def check_bus(options: BusOptions) -> None:
     taken = {"interface", "channel", "bitrate", "fd", "can_filters"} & options.bus.keys()
     if taken:
         raise OptionsError(
-            f"bus: {', '.join(sorted(taken))} cannot be set in `bus`: see the options above it"
+            f"bus: {', '.join(sorted(taken))} cannot be set here: edgebed sets it from the other options"
         )
     if options.interface != "slcan":
         return

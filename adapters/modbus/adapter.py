@@ -1,4 +1,4 @@
-"""Modbus TCP and RTU: the registers a map names are read at a fixed pace, and one new sample is one row."""
+"""The Modbus adapter (TCP and RTU): polls the registers of a map; each new sample is one row."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Modbus(Adapter[ModbusOptions]):
         return {options.stream: Stream(rate_hz=1.0 / options.period_s, fields=fields)}
 
     async def open(self) -> None:
-        """Connect, see that it is the device the map describes, and that each register can be read."""
+        """Connect; check that it is the device of the map, and that each register can be read."""
         options = self.options
         self._session = ModbusConnection(
             self._line,
@@ -63,7 +63,7 @@ class Modbus(Adapter[ModbusOptions]):
         try:
             await self._session.open()
             sample = await self._session.alone(self._meet(self._session))
-            # a slow device may end idle connections: then what opening shows is all there is to have
+            # a slow device may close idle connections: keep the sample that opening read
             self._first = sample if options.period_s >= _SLOW_S else None
         except ExceptionResponse as error:
             await self.close()
@@ -73,13 +73,13 @@ class Modbus(Adapter[ModbusOptions]):
             raise
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """A row for each new sample, for ever."""
+        """Yield a row for each new sample."""
         if self._session is None:
             raise DeviceUnreachable(f"{self.options.url} is not open")
         age = _SampleAge(self.options, self.clock)
@@ -91,13 +91,13 @@ class Modbus(Adapter[ModbusOptions]):
             await pace.next()
             try:
                 sample = await self._session.alone(self._reader.sample(self._session))
-            except ExceptionResponse as error:  # busy, or broken for a while: other codes end in an error
+            except ExceptionResponse as error:  # busy, or failing for a while: other codes end in an error
                 self.counters[f"exception_{error.code}"] += 1
                 age.check(f"refuses: {error}")
                 continue
             if sample.marker is not None and sample.marker == self._marker:
                 what = "time" if sample.counter is None else "sample counter"
-                age.check(f"answers, but its {what} stands still at {sample.marker}")
+                age.check(f"answers, but its {what} stays at {sample.marker}")
                 continue
             age.fresh()
             yield self._row(sample)
@@ -110,7 +110,7 @@ class Modbus(Adapter[ModbusOptions]):
 
     def _row(self, sample: Sample) -> Reading:
         if sample.counter is not None and self._marker is not None:
-            self._see_gap(sample.counter, int(self._marker))
+            self._count_gap(sample.counter, int(self._marker))
         self._marker = sample.marker
         at_ns, quality = self.clock.now_ns(), sample.quality
         if sample.time is not None:
@@ -121,24 +121,24 @@ class Modbus(Adapter[ModbusOptions]):
             quality = Quality.TIME_REPEATED if at_ns == last_ns else Quality.TIME_BACKWARD
         return Reading(self.options.stream, at_ns, sample.values, quality=quality)
 
-    def _see_gap(self, counter: int, before: int) -> None:
+    def _count_gap(self, counter: int, before: int) -> None:
         place = self._named.map.counter
         size = 1 << 16 * (place.words if place else 1)
         grown = (counter - before) % size
         if grown > size // 2:
-            self.counters["counter_went_back"] += 1  # the device began anew
+            self.counters["counter_went_back"] += 1  # the device has restarted its counter
         elif grown > 1:
             self.counters["missed_samples"] += grown - 1
 
     def _stamp(self, raw: int | float, now_ns: int) -> tuple[int, Quality]:
-        """The device's time where it is believed; else moved by what it is off, so that its steps stay."""
+        """Unix ns: the device's time where it is believed, else shifted by its error."""
         place = self._named.map.time
         usable = place is not None and math.isfinite(raw)
         return self._time.stamp(int(raw * _NS_OF[place.unit]) if place and usable else None, now_ns)
 
 
 class _PollSchedule:
-    """Polls on a fixed schedule, half a poll's period off the device's samples where its clock is ours."""
+    """Polls on a fixed schedule, half a period after the device's samples where its clock is right."""
 
     def __init__(self, options: ModbusOptions, clock: Clock, counters: Counter[str]) -> None:
         self._clock, self._counters = clock, counters
@@ -147,11 +147,11 @@ class _PollSchedule:
         self._last_ns = clock.monotonic_ns()
 
     async def next(self) -> None:
-        """Sleep until the next poll is due; those whose time has passed are left out and counted."""
+        """Sleep until the next poll is due; polls whose time has passed are skipped and counted."""
         now_ns = self._clock.now_ns()
         if not now_ns - self._step_ns < self._due_ns <= now_ns + self._step_ns:
             self._due_ns = self._after(now_ns)
-            # by the clock nobody sets: what the other was set by is no poll that was missed
+            # by the monotonic clock: a wall clock that is set makes no missed polls
             since_ns = self._clock.monotonic_ns() - self._last_ns + self._due_ns - now_ns
             missed = round(since_ns / self._step_ns) - 1
             if missed > 0:
@@ -166,7 +166,7 @@ class _PollSchedule:
 
 
 class _SampleAge:
-    """How long there has been no new sample, in the device's time."""
+    """The time since the last new sample, by the agent's clock."""
 
     def __init__(self, options: ModbusOptions, clock: Clock) -> None:
         self._url, self._clock = options.url, clock
@@ -174,7 +174,7 @@ class _SampleAge:
         self._fresh_s = clock.monotonic()
 
     def fresh(self) -> None:
-        """A new sample came."""
+        """Note that a new sample came."""
         self._fresh_s = self._clock.monotonic()
 
     def check(self, what: str) -> None:

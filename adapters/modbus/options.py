@@ -1,4 +1,4 @@
-"""Options of the Modbus adapter, and the register map that they name or hold."""
+"""Options of the Modbus adapter, and the register map that they name or contain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adapters.modbus.session import ModbusUrl
 
 
 class ModbusOptions(Options, RegisterMap, frozen=True, kw_only=True):
-    """Either `map` names a file of registers, or the config holds its keys (`registers`, ...) itself."""
+    """Either `map` names a file of registers, or the config contains its keys (`registers`, ...)."""
 
     url: Annotated[
         str,
@@ -22,32 +22,34 @@ class ModbusOptions(Options, RegisterMap, frozen=True, kw_only=True):
             max_length=2_000, description="tcp://host:502, rtu+tcp://host:port, rtu:///dev/ttyUSB0?baud=9600"
         ),
     ]
-    unit_id: Annotated[int, Meta(ge=0, le=255, description="Which unit behind the url; 1 to 247 on RTU.")] = 1
+    unit_id: Annotated[int, Meta(ge=0, le=255, description="Unit behind the url; 1 to 247 on RTU.")] = 1
     map: Annotated[Path, Meta(description="File that names the registers.")] | None = None
     stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
     period_s: Annotated[
-        float, Meta(ge=0.001, le=86_400, description="The device's sample period: a row each.")
+        float, Meta(ge=0.001, le=86_400, description="Sample period of the device; a row each.")
     ] = 1.0
     polls: Annotated[
         int,
         Meta(
             ge=1,
             le=10,
-            description="Polls a period; 2 where a counter or time tells samples of a drifting clock.",
+            description="Polls a period; 2 for a drifting device clock, with a counter or time.",
         ),
     ] = 1
     timeout_s: Annotated[
-        float, Meta(ge=0.01, le=30, description="An answer may take so long; connecting too.")
+        float, Meta(ge=0.01, le=30, description="Seconds that an answer, or connecting, may take.")
     ] = 1.0
-    retries: Annotated[int, Meta(ge=0, le=10, description="How often a request is asked again.")] = 2
+    retries: Annotated[int, Meta(ge=0, le=10, description="How often a request is repeated.")] = 2
     data_age_s: Annotated[
         float,
         Meta(
-            ge=0, le=86_400, description="No new sample for so long: stalled; 0 = five periods, 5 s at least."
+            ge=0,
+            le=86_400,
+            description="Seconds without a new sample until stalled; 0 = five periods, at least 5 s.",
         ),
     ] = 0.0
     max_skew_s: Annotated[
-        float, Meta(gt=0, description="A device clock further off than this is not believed.")
+        float, Meta(gt=0, description="A device clock that is off by more is not believed.")
     ] = 86_400.0
 
 
@@ -55,9 +57,11 @@ def map_of(options: ModbusOptions) -> NamedMap:
     inline = {name: getattr(options, name) for name in RegisterMap.__struct_fields__}
     own = RegisterMap(**inline)
     if options.map is None:
-        wrong = [f"{'.'.join(map(str, path))}: {said}" for path, said in mistakes(own)]
+        wrong = [f"{'.'.join(map(str, path))}: {mistake}" for path, mistake in mistakes(own)]
         if not own.registers:
-            raise OptionsError("name the registers: `map: FILE.yaml`, or `registers`, a field name to each")
+            raise OptionsError(
+                "no registers: set `map: FILE.yaml`, or `registers` with a field name for each"
+            )
         if wrong:
             raise OptionsError("; ".join(wrong))
         return NamedMap(map=own, places={})
@@ -65,14 +69,14 @@ def map_of(options: ModbusOptions) -> NamedMap:
         empty = RegisterMap()
         if getattr(own, info.name) != getattr(empty, info.name):
             raise OptionsError(
-                f"`{info.name}` belongs into the map: give either `map` or the map's keys here"
+                f"`{info.name}` belongs into the map file: set either `map` or the keys of a map"
             )
     return read_map(options.map)
 
 
 def check(options: ModbusOptions, line: ModbusUrl) -> None:
     if line.kind != "tcp" and not 1 <= options.unit_id <= 247:
-        raise OptionsError(f"unit_id {options.unit_id} is no unit of a serial line: those are 1 to 247")
+        raise OptionsError(f"unit_id {options.unit_id} is not a unit of a serial line: set 1 to 247")
     if 0 < options.data_age_s <= options.period_s:
         raise OptionsError(
             f"data_age_s {options.data_age_s:g} is not above period_s {options.period_s:g}: all would be late"

@@ -1,4 +1,4 @@
-"""The registers of one device as its map names them: who it is, one whole sample, and what it refuses."""
+"""Reads the registers of a map from one device: its identity, one whole sample, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from adapters.modbus.session import ExceptionResponse, ModbusConnection
 from adapters.modbus.values import Block, Item, blocks, value
 from wire.messages import Quality
 
-_TIME, _COUNTER = ":time", ":counter"  # no field can be called so
+_TIME, _COUNTER = ":time", ":counter"  # no field can have these names
 _TORN_TRIES = 3
-_BLAMED = 130  # entries asked for alone, to find those the device refuses
-_PASSING = (4, 5, 6)  # device failure, needs more time, busy: it may be well at the next poll
+_ASKED_ALONE = 130  # entries asked for one by one, to find those that the device refuses
+_PASSING = (4, 5, 6)  # device failure, needs more time, busy: the next poll may succeed
 _NOT_BEHIND_THE_GATEWAY = (10, 11)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one poll found."""
+    """The result of one poll."""
 
     values: dict[str, Value]
     quality: Quality
@@ -30,12 +30,12 @@ class Sample:
 
     @property
     def marker(self) -> int | float | None:
-        """What differs from sample to sample; None where the device does not say."""
+        """The value that differs from sample to sample; None where the map names none."""
         return self.time if self.counter is None else self.counter
 
 
 class RegisterReader:
-    """Reads what the map names; `url` and `unit_id` are for what it has to say."""
+    """Reads the registers of a map; `url` and `unit_id` are for its errors."""
 
     def __init__(self, named: NamedMap, *, url: str, unit_id: int, counters: Counter[str]) -> None:
         self._named = named
@@ -48,7 +48,7 @@ class RegisterReader:
         items += [Item.of(name, place, named) for name, place in marks.items() if place is not None]
         self._marker = next((item for name in marks for item in items if item.name == name), None)
         self._blocks = blocks(items, most=found.max_registers, gap=found.gap)
-        # the marker's block first: read again at the end, it says whether all belongs to one sample
+        # the marker's block first: read again at the end, it shows whether all belongs to one sample
         self._blocks.sort(key=lambda block: self._marker not in block.items)
 
     @property
@@ -58,11 +58,11 @@ class RegisterReader:
         return len(self._blocks) + (0 if together else 1)
 
     async def sample(self, session: ModbusConnection) -> Sample:
-        """All registers once; again where the device took a new sample meanwhile.
+        """Read all registers once; again where the device took a new sample meanwhile.
 
         Raises:
-            ExceptionResponse: the device is busy or says that it is broken.
-            AdapterError: it did not answer, or refuses what the map says it has.
+            ExceptionResponse: the device is busy or reports a failure.
+            AdapterError: it did not answer, or refuses a register of the map.
         """
         for _ in range(_TORN_TRIES):
             raw: dict[str, int | float] = {}
@@ -77,11 +77,11 @@ class RegisterReader:
         return self._judged(raw, Quality.UNCERTAIN)
 
     async def check_identity(self, session: ModbusConnection) -> None:
-        """See that the device is the one the map is for.
+        """Check that the device is the one that the map describes.
 
         Raises:
-            ExceptionResponse: the device is busy or says that it is broken.
-            AdapterError: it is another one, or does not say.
+            ExceptionResponse: the device is busy or reports a failure.
+            AdapterError: it is another device, or does not report its identity.
         """
         expected = self._named.map.identity
         if expected is None:
@@ -105,7 +105,7 @@ class RegisterReader:
             if error.code in _PASSING:
                 raise
             raise ProtocolViolation(
-                f"{self._url} does not say who it is ({error} on function 43/14), and {where} expects it to"
+                f"{self._url} does not report its identity ({error} on function 43/14), which {where} expects"
             ) from error
         wrong = {at for at, wanted in expected.items() if found.get(at) != wanted}
         if wrong:
@@ -114,8 +114,8 @@ class RegisterReader:
     def _judged(self, raw: dict[str, int | float], quality: Quality) -> Sample:
         values: dict[str, Value] = {}
         for name, register in self._named.map.registers.items():
-            values[name], said = value(register, raw[name])
-            quality = quality.worse(said)
+            values[name], found = value(register, raw[name])
+            quality = quality.worse(found)
         counter = raw.get(_COUNTER)
         return Sample(values, quality, None if counter is None else int(counter), raw.get(_TIME))
 
@@ -131,32 +131,30 @@ class RegisterReader:
                 raise
             if error.code in _NOT_BEHIND_THE_GATEWAY:
                 raise DeviceUnreachable(f"{self._url}: unit {self._unit_id}: {error}") from error
-            raise await self._blame(session, block, error) from error
+            raise await self._refused_entries(session, block, error) from error
 
-    async def _blame(
+    async def _refused_entries(
         self, session: ModbusConnection, block: Block, refused: ExceptionResponse
     ) -> ProtocolViolation:
-        """Which entries of the map the device refuses, each asked for alone."""
-        told: list[str] = []
-        for item in block.items[:_BLAMED] if len(block.items) > 1 else ():
+        """The error that names the refused entries of the map: each is asked for alone."""
+        named: list[str] = []
+        for item in block.items[:_ASKED_ALONE] if len(block.items) > 1 else ():
             try:
                 await session.read(item.place.kind, item.address, item.place.words)
             except ExceptionResponse as error:
-                told.append(self._said(item, error))
+                named.append(self._refusal(item, error))
         if len(block.items) == 1:
-            told.append(self._said(block.items[0], refused))
-        if told:
-            more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
-            return ProtocolViolation(
-                f"{self._url} does not have what its map says: {'; '.join(told[:5])}{more}"
-            )
+            named.append(self._refusal(block.items[0], refused))
+        if named:
+            more = f"; and {len(named) - 5} more" if len(named) > 5 else ""
+            return ProtocolViolation(f"{self._url} lacks registers of its map: {'; '.join(named[:5])}{more}")
         last = block.address + block.count - 1
         return ProtocolViolation(
-            f"{self._url} refuses {block.kind} {block.address} to {last} in one request ({refused}), and none"
+            f"{self._url} refuses {block.kind} {block.address} to {last} in one request ({refused}), but none"
             " of them alone: set `max_registers` lower, or `gap` to 0"
         )
 
-    def _said(self, item: Item, error: ExceptionResponse) -> str:
+    def _refusal(self, item: Item, error: ExceptionResponse) -> str:
         number = item.place.register
         name, where = item.name.lstrip(":"), self._named.where(item.name)
         hint = ""

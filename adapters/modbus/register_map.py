@@ -1,4 +1,4 @@
-"""A register map: which register is which field, as the device's manual prints it, checked offline."""
+"""A register map: the register of each field, as in the manual of the device; checked without a device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS: dict[str, int] = {
 
 
 class RegisterPlace(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """Where a number stands in the device."""
+    """The registers that hold a number."""
 
     register: Annotated[int, Meta(ge=0, le=65_536, description="Its number in the manual, see `base`.")]
     kind: Annotated[
@@ -40,7 +40,7 @@ class RegisterPlace(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
     ] = UNSET
     order: Annotated[
         Order | UnsetType,
-        Meta(description="How 32 and 64 bits are laid out, see the map's `order`."),
+        Meta(description="Byte order of 32 and 64 bits, see the map's `order`."),
     ] = UNSET
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class RegisterPlace(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
 
     @property
     def of_bits(self) -> bool:
-        """Whether the device keeps it as a single bit."""
+        """Whether it is a single bit."""
         return self.kind in ("coil", "discrete")
 
     @property
@@ -59,7 +59,7 @@ class RegisterPlace(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
 
     @property
     def words(self) -> int:
-        """Registers (or bits) it takes."""
+        """How many registers (or bits) it takes."""
         return WORDS[self.coded]
 
 
@@ -72,7 +72,7 @@ class Register(RegisterPlace, frozen=True, kw_only=True):
     mask: Annotated[int, Meta(ge=1, le=0xFFFF, description="Only these bits of a u16, shifted down.")] = (
         0xFFFF
     )
-    scale: Annotated[float, Meta(description="What one step of the raw number is worth.")] = 1.0
+    scale: Annotated[float, Meta(description="Value of one step of the raw number.")] = 1.0
     offset: Annotated[float, Meta(description="Added after scaling.")] = 0.0
     invalid: Annotated[
         list[int | float], Meta(max_length=16, description="Raw numbers that mean: no reading.")
@@ -87,7 +87,7 @@ class Register(RegisterPlace, frozen=True, kw_only=True):
         super().__post_init__()
         as_bit = self.coded == "bit"
         if self.scale == 0:
-            raise ValueError("a scale of 0 makes every value the same")
+            raise ValueError("a scale of 0 makes all values equal")
         if as_bit and (self.scale != 1 or self.offset):
             raise ValueError("a bit takes neither scale nor offset")
         if self.bit is not UNSET and (self.of_bits or not as_bit):
@@ -101,7 +101,7 @@ class Register(RegisterPlace, frozen=True, kw_only=True):
 
     @property
     def scaled(self) -> bool:
-        """Whether its value differs from the raw number."""
+        """Whether the value differs from the raw number."""
         return self.scale != 1.0 or self.offset != 0.0
 
     @property
@@ -117,7 +117,7 @@ class Register(RegisterPlace, frozen=True, kw_only=True):
 
 
 class ExpectedValue(RegisterPlace, frozen=True, kw_only=True):
-    """A register that says which device this is."""
+    """A register that identifies the device."""
 
     value: Annotated[int, Meta(description="The raw number it must hold.")]
 
@@ -128,7 +128,7 @@ class ExpectedValue(RegisterPlace, frozen=True, kw_only=True):
 
 
 class DeviceIdentity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """What the device must say of itself; one that says otherwise is another device."""
+    """The identity that the device must report; a device that reports another one is not read."""
 
     vendor: Annotated[str, Meta(max_length=245, description="VendorName, by function 43/14.")] = ""
     product: Annotated[str, Meta(max_length=245, description="ProductCode, by function 43/14.")] = ""
@@ -140,7 +140,7 @@ class DeviceIdentity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     @property
     def objects(self) -> dict[int, str]:
         """By object id of Read Device Identification; MODBUS Application Protocol V1.1b3, 6.21."""
-        return {at: said for at, said in enumerate((self.vendor, self.product, self.revision)) if said}
+        return {at: text for at, text in enumerate((self.vendor, self.product, self.revision)) if text}
 
 
 class Counter(RegisterPlace, frozen=True, kw_only=True):
@@ -153,7 +153,7 @@ class Counter(RegisterPlace, frozen=True, kw_only=True):
 
 
 class Time(RegisterPlace, frozen=True, kw_only=True):
-    """When the device took its sample, counted from 1970-01-01 UTC."""
+    """The time of the device's sample, counted from 1970-01-01 UTC."""
 
     unit: Annotated[Literal["s", "ms", "us"], Meta(description="What it counts.")] = "s"
 
@@ -164,9 +164,9 @@ class Time(RegisterPlace, frozen=True, kw_only=True):
 
 
 class RegisterMap(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """The registers of one kind of device; a map file holds these keys, a config may hold them itself."""
+    """The registers of one kind of device: the keys of a map file, which a config may contain too."""
 
-    title: Annotated[str, Meta(max_length=200, description="Which device this is, for people.")] = ""
+    title: Annotated[str, Meta(max_length=200, description="Name of the device, for people.")] = ""
     source: Annotated[str, Meta(max_length=2_000, description="Where these registers are published.")] = ""
     base: Annotated[
         Literal[0, 1], Meta(description="The number the manual gives to the first register: 0 or 1.")
@@ -181,22 +181,25 @@ class RegisterMap(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
         MAX_REGISTERS
     )
     gap: Annotated[
-        int, Meta(ge=0, le=124, description="Registers nobody asked for that one request may read across.")
+        int, Meta(ge=0, le=124, description="Unused registers that one request may read across.")
     ] = 0
     registers: Annotated[
         dict[str, Register], Meta(max_length=1_000, description="Field name to register.")
     ] = msgspec.field(default_factory=dict)
-    identity: Annotated[DeviceIdentity, Meta(description="What the device must say of itself.")] | None = None
+    identity: Annotated[DeviceIdentity, Meta(description="Identity that the device must report.")] | None = (
+        None
+    )
     counter: (
         Annotated[Counter, Meta(description="Its sample counter: only a new sample gives a row.")] | None
     ) = None
     time: (
-        Annotated[Time, Meta(description="Its time of the sample: stamps the rows; a new one, a row.")] | None
+        Annotated[Time, Meta(description="Its time of the sample: stamps the rows; each new time is a row.")]
+        | None
     ) = None
 
 
 class NamedMap(Struct, frozen=True, kw_only=True):
-    """A map without mistakes, and where each of its entries stands, for what a device says against it."""
+    """A map without mistakes, and the place of each entry in its file, for errors."""
 
     map: RegisterMap
     places: dict[str, str]
@@ -211,7 +214,7 @@ def read_map(path: Path) -> NamedMap:
     """A map file.
 
     Raises:
-        OptionsError: it cannot be read or holds mistakes: all of them, each with file:line:col.
+        OptionsError: it cannot be read, or has mistakes: the text lists all, each with file:line:col.
     """
     places: dict[str, str] = {}
 
@@ -227,12 +230,12 @@ def read_map(path: Path) -> NamedMap:
 
 
 def mistakes(found: RegisterMap) -> Iterator[Mistake]:
-    """What types cannot tell."""
+    """The mistakes that types cannot express."""
     if not found.registers:
         yield ("registers",), "is empty: name at least one field and its register"
     for name in found.registers:
         if not FIELD.fullmatch(name):
-            yield ("registers", name), f"{name!r} is no field name (a-z, 0-9 and '_', a letter first)"
+            yield ("registers", name), f"{name!r} is not a field name (a-z, 0-9 and '_', a letter first)"
     entries: list[tuple[tuple[str | int, ...], RegisterPlace]] = [
         (("registers", name), register) for name, register in found.registers.items()
     ]

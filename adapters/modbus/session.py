@@ -1,10 +1,9 @@
 """One Modbus connection: the only file that knows pymodbus, whose API moves in minor versions.
 
-A request runs through all its tries (`timeout_s` each, `retries` more than one) and is never cut short: an
-answer that came later would be taken for that of the next request. RTU has no transaction id to tell them
-apart. So after a question that had to be repeated nothing is asked until the answers still owed have come, or
-the line has been quiet for as long as they could take; and an answer that does not fit is thrown away, and
-the line left quiet, too.
+A request runs through all its tries (`timeout_s` each, `retries` repetitions) and is never ended early: a
+late answer would be taken for the answer to the next request, because RTU has no transaction id. So after a
+repeated request nothing is sent until the outstanding answers have come, or the line was quiet for as long as
+they could take. The same follows an answer that does not match its request; that answer is discarded.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ EXCEPTIONS = {
 }
 T = TypeVar("T")
 
-_ANY = 10  # answers that may still come when nobody knows how many were asked for
+_ANY = 10  # answers that may still come where their number is unknown
 _PARITIES = ("N", "E", "O")
 _FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 
@@ -54,13 +53,13 @@ class ExceptionResponse(Exception):
     """The device answered a request with an exception code."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"exception {code}, {EXCEPTIONS.get(code, 'none that Modbus knows')}")
+        super().__init__(f"exception {code}, {EXCEPTIONS.get(code, 'not a code of Modbus')}")
         self.code = code
 
 
 @dataclass(frozen=True, slots=True)
 class ModbusUrl:
-    """Where a device is; what a `url` says."""
+    """The parts of a `url`: where a device is."""
 
     url: str
     kind: Literal["tcp", "rtu", "rtu+tcp"]
@@ -75,7 +74,7 @@ class ModbusUrl:
         """Read `tcp://host:port`, `rtu+tcp://host:port` or `rtu:///dev/ttyUSB0?baud=9600&parity=N&stop=1`.
 
         Raises:
-            OptionsError: it is none of them.
+            OptionsError: it has another form.
         """
         try:
             parts = urlsplit(url)
@@ -83,15 +82,15 @@ class ModbusUrl:
         except ValueError as error:
             raise OptionsError(f"url {url!r} has no usable host or port: {error}") from error
         if parts.username is not None or parts.password is not None:
-            raise OptionsError("url holds a user or password; Modbus knows neither")
+            raise OptionsError("url contains a user or password; Modbus has neither")
         if parts.scheme == "rtu":
             return _serial(url)
         if parts.scheme not in ("tcp", "rtu+tcp") or not parts.hostname:
             raise OptionsError(
-                f"url {url!r} is none of tcp://host:502, rtu+tcp://host:port, rtu:///dev/ttyUSB0?baud=9600"
+                f"url {url!r} is not tcp://host:502, rtu+tcp://host:port or rtu:///dev/ttyUSB0?baud=9600"
             )
         if parts.path.strip("/") or parts.query:
-            raise OptionsError(f"url {url!r} has something behind its port")
+            raise OptionsError(f"url {url!r} has a path or query after its port: remove it")
         if port == 0 or (port is None and parts.scheme == "rtu+tcp"):
             raise OptionsError(f"url {url!r} needs a port")
         kind: Literal["tcp", "rtu+tcp"] = "tcp" if parts.scheme == "tcp" else "rtu+tcp"
@@ -99,7 +98,7 @@ class ModbusUrl:
 
 
 class ModbusConnection:
-    """One connection to one unit, one request at a time: `await session.alone(...)` around what asks."""
+    """One connection to one unit, one request at a time; requests run inside `await session.alone(...)`."""
 
     def __init__(
         self, line: ModbusUrl, unit_id: int, *, timeout_s: float, retries: int, counters: Counter[str]
@@ -111,21 +110,21 @@ class ModbusConnection:
         self._counters = counters
         self._client: ModbusBaseClient | None = None
         self._framer: _CarefulFramer = (_TcpFramer if line.kind == "tcp" else _RtuFramer)(self._garbage)
-        self._fate: asyncio.Future[AdapterError] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[AdapterError] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
-        """Connect; a serial line is then left quiet for `timeout_s`, so that old answers die there.
+        """Connect; a serial line then stays quiet for `timeout_s`, so that old answers reach no request.
 
         Raises:
-            AdapterError: it cannot be had.
+            AdapterError: the device cannot be reached.
         """
-        logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what it logs is told by our errors
+        logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # its log repeats what our errors say
         client = self._client = self._new_client()
         client.ctx.framer = self._framer
         try:
             if not await self.alone(client.connect()):
                 raise self._unreachable()
-        except (OSError, ValueError, termios.error) as error:  # a serial device that is none
+        except (OSError, ValueError, termios.error) as error:  # the path is not a serial device
             raise DeviceUnreachable(f"{self._line.url} cannot be opened: {error}").at(
                 self._line.url, error
             ) from error
@@ -133,28 +132,30 @@ class ModbusConnection:
             await self._settle(_ANY, self._timeout_s)
 
     async def close(self) -> None:
-        """Let go of it; never raises."""
+        """Close the connection; never raises."""
         client, self._client = self._client, None
         if client is not None:
-            await asyncio.sleep(0)  # pymodbus registers a serial port with the loop one turn after opening it
+            await asyncio.sleep(
+                0
+            )  # pymodbus registers a serial port with the loop one turn after it opened the port
             client.close()
 
     async def alone(self, requests: Coroutine[Any, Any, T]) -> T:
-        """What asks this session, in a task of its own, ended early by the end of the connection alone.
+        """The result of `requests`, which run in a task that only the end of the connection ends early.
 
-        pymodbus goes on waiting for answers when a connection is lost, and its `wait_for` may swallow a
-        cancellation. A task for each request costs as much as asking, so one holds all those of a poll.
+        pymodbus continues to wait for answers when a connection is lost, and its `wait_for` may swallow a
+        cancellation. A task a request costs as much as the request, so one task holds all requests of a poll.
 
         Raises:
             AdapterError: the connection ended; and whatever `requests` raises.
         """
-        fate = self._fate
+        ended = self._ended
         task = asyncio.create_task(requests, name="modbus-requests")
         try:
-            both: set[asyncio.Future[Any]] = {task, fate}
+            both: set[asyncio.Future[Any]] = {task, ended}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if fate.done() and not (task.done() and task.exception() is None):
-                raise fate.result()
+            if ended.done() and not (task.done() and task.exception() is None):
+                raise ended.result()
             return task.result()
         finally:
             if not task.done():
@@ -165,7 +166,7 @@ class ModbusConnection:
 
         Raises:
             ExceptionResponse: the device answered with an exception code.
-            AdapterError: it did not answer, or not what it was asked.
+            AdapterError: no answer, or an answer that does not match the request.
         """
         client = self._connected()
         ask = {
@@ -180,15 +181,15 @@ class ModbusConnection:
             wanted = count if kind in ("holding", "input") else -(-count // 8) * 8
             if answer.function_code == _FUNCTIONS[kind] and len(numbers) == wanted:
                 return numbers[:count]
-            await self._misfit()
-        raise self._misfitting()
+            await self._mismatched()
+        raise self._mismatch_error()
 
     async def identify(self) -> dict[int, str]:
         """VendorName, ProductCode and MajorMinorRevision by object id 0, 1, 2 (function 43/14).
 
         Raises:
             ExceptionResponse: the device does not know the function.
-            AdapterError: it did not answer, or not what it was asked.
+            AdapterError: no answer, or an answer that does not match the request.
         """
         client = self._connected()
         found: dict[int, str] = {}
@@ -198,11 +199,11 @@ class ModbusConnection:
             answer: Any = await self._ask(partial(ask, object_id=following))
             if answer.function_code != 0x2B or not hasattr(answer, "information"):
                 raise ProtocolViolation(
-                    f"{self._line.url} answers Read Device Identification with something else"
+                    f"{self._line.url} answers Read Device Identification with another function"
                 )
-            for at, said in answer.information.items():
-                if isinstance(said, bytes):
-                    found[at] = said.decode("utf-8", "replace")
+            for at, text in answer.information.items():
+                if isinstance(text, bytes):
+                    found[at] = text.decode("utf-8", "replace")
             following = answer.next_object_id
             if answer.more_follows != 0xFF:
                 break
@@ -222,21 +223,21 @@ class ModbusConnection:
             raise ExceptionResponse(answer.exception_code)
         return answer
 
-    async def _misfit(self) -> None:
+    async def _mismatched(self) -> None:
         self._counters["misfit_answers"] += 1
         if self._line.kind == "tcp":
-            raise self._misfitting()
+            raise self._mismatch_error()
         await self._settle(_ANY, self._timeout_s)
 
-    def _misfitting(self) -> ProtocolViolation:
+    def _mismatch_error(self) -> ProtocolViolation:
         return ProtocolViolation(
-            f"{self._line.url} answers with another function or number than it was asked for"
+            f"{self._line.url} answers with another function or number of values than requested"
         )
 
     async def _settle(self, late: int, quiet_s: float) -> None:
-        """Let answers die that are still to come, `late` at most: until nothing came for `quiet_s`.
+        """Wait for up to `late` outstanding answers, until nothing came for `quiet_s`.
 
-        pymodbus throws away what comes while nothing is asked.
+        pymodbus discards what comes while no request is open.
         """
         came = self._framer.came
         for _ in range(late):
@@ -257,14 +258,14 @@ class ModbusConnection:
         return DeviceStalled(f"{self._line.url} gives no answer as unit {self._unit} in {tries}")
 
     def _garbage(self) -> None:
-        """What came is no frame: on TCP nothing after it can be trusted, on a serial line it is noise."""
+        """Handle bytes that are not a frame: they end a TCP connection; on a serial line they are noise."""
         self._counters["garbage"] += 1
         if self._line.kind == "tcp":
-            self._end(ProtocolViolation(f"{self._line.url} answers with something that is no Modbus TCP"))
+            self._end(ProtocolViolation(f"{self._line.url} answers with bytes that are not Modbus TCP"))
 
     def _end(self, error: AdapterError) -> None:
-        if not self._fate.done():
-            self._fate.set_result(error)
+        if not self._ended.done():
+            self._ended.set_result(error)
 
     def _connected(self) -> ModbusBaseClient:
         if self._client is None:
@@ -276,7 +277,7 @@ class ModbusConnection:
     def _new_client(self) -> ModbusBaseClient:
         line = self._line
 
-        def told(connected: bool) -> None:
+        def connection_changed(connected: bool) -> None:
             if not connected:
                 self._end(DeviceUnreachable(f"{line.url} ended the connection"))
 
@@ -288,8 +289,8 @@ class ModbusConnection:
                 stopbits=line.stop,
                 timeout=self._timeout_s,
                 retries=self._retries,
-                reconnect_delay=0,  # reconnecting is the agent's
-                trace_connect=told,
+                reconnect_delay=0,  # the agent reconnects
+                trace_connect=connection_changed,
             )
         return AsyncModbusTcpClient(
             line.host,
@@ -298,31 +299,31 @@ class ModbusConnection:
             timeout=self._timeout_s,
             retries=self._retries,
             reconnect_delay=0,
-            trace_connect=told,
+            trace_connect=connection_changed,
         )
 
     def _unreachable(self) -> DeviceUnreachable:
         line = self._line
         if line.kind != "rtu":
-            text = f"{line.url} takes no connection within {self._timeout_s:g} s: is it on, the port right?"
+            text = (
+                f"{line.url} accepts no connection within {self._timeout_s:g} s: is it on, is the port right?"
+            )
             return DeviceUnreachable(text).coded("no-answer", where=line.url)
         if not Path(line.host).exists():
-            text = f"{line.url}: there is no {line.host}; is it plugged in?"
+            text = f"{line.url}: {line.host} does not exist: is it plugged in?"
             return DeviceUnreachable(text).coded("device-missing", where=line.host)
         if not os.access(line.host, os.R_OK | os.W_OK):
-            text = (
-                f"{line.url}: this user may not use {line.host}; add it to the group that owns it (dialout)"
-            )
+            text = f"{line.url}: permission denied for {line.host}: add this user to its group (dialout)"
             return DeviceUnreachable(text).coded("permission-denied", where=line.host)
         return DeviceUnreachable(
-            f"{line.url} cannot be opened: it is no serial port, or another program uses it"
+            f"{line.url} cannot be opened: it is not a serial port, or another program uses it"
         )
 
 
 class _CarefulFramer(FramerBase):
-    """A framer that never raises into the event loop, and says what pymodbus keeps to itself."""
+    """A framer that never raises into the event loop, and records what pymodbus does not report."""
 
-    protocol_id = slice(0)  # where the protocol's own mark stands, all zeros
+    protocol_id = slice(0)  # position of the protocol identifier, which must be 0
 
     def __init__(self, garbage: Callable[[], None]) -> None:
         super().__init__(DecodePDU(False))
@@ -340,7 +341,7 @@ class _CarefulFramer(FramerBase):
     def handleFrame(self, data: bytes, exp_devid: int, exp_tid: int) -> tuple[int, ModbusPDU | None]:  # noqa: N802 - pymodbus' name
         try:
             if data[self.protocol_id].strip(b"\0"):
-                raise ModbusException("no Modbus")
+                raise ModbusException("not Modbus")
             return super().handleFrame(data, exp_devid, exp_tid)
         except (ModbusException, struct.error, IndexError):
             self._garbage()
@@ -360,11 +361,15 @@ def _serial(url: str) -> ModbusUrl:
     if parts.netloc or not parts.path.startswith("/") or parts.path == "/":
         raise OptionsError(f"url {url!r} is not rtu:///dev/ttyUSB0?baud=9600: three slashes, then the path")
     given = parse_qs(parts.query, keep_blank_values=True)
-    said = {name: values[-1] for name, values in given.items()}
-    for name in said:
+    settings = {name: values[-1] for name, values in given.items()}
+    for name in settings:
         if name not in ("baud", "parity", "stop"):
             raise OptionsError(f"url {url!r} sets {name!r}; there are baud, parity, stop")
-    baud, parity, stop = said.get("baud", "9600"), said.get("parity", "N").upper(), said.get("stop", "1")
+    baud, parity, stop = (
+        settings.get("baud", "9600"),
+        settings.get("parity", "N").upper(),
+        settings.get("stop", "1"),
+    )
     if not (baud.isascii() and baud.isdigit() and 50 <= int(baud[:9]) <= 4_000_000):
         raise OptionsError(f"url {url!r}: baud {baud!r} is not 50 to 4000000")
     if parity not in _PARITIES or stop not in ("1", "2"):

@@ -1,4 +1,4 @@
-"""Which registers one request reads, and what their 16-bit words mean."""
+"""Groups registers into requests, and turns their 16-bit words into values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One entry of the map at its place on the wire; `address` counts from 0."""
+    """One entry of the map with its address in requests, which counts from 0."""
 
     name: str
     place: RegisterPlace
@@ -29,13 +29,13 @@ class Item:
 
     @classmethod
     def of(cls, name: str, place: RegisterPlace, named: NamedMap) -> Item:
-        """`place` with what its map leaves to all."""
+        """`place` with the defaults of its map."""
         order = named.map.order if place.order is UNSET else place.order
         return cls(name, place, place.register - named.map.base, order)
 
     @property
     def end(self) -> int:
-        """The address behind it."""
+        """The address after its last register."""
         return self.address + self.place.words
 
     def number(self, words: Sequence[int]) -> int | float:
@@ -45,7 +45,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Neighbours that one request reads: `count` registers or bits from `address`."""
+    """Neighbouring entries that one request reads: `count` registers or bits from `address`."""
 
     kind: str
     address: int
@@ -53,15 +53,15 @@ class Block:
     items: tuple[Item, ...]
 
     def words(self, item: Item, answer: Sequence[int]) -> Sequence[int]:
-        """What of the answer belongs to an item."""
+        """The words of the answer that belong to an item."""
         return answer[item.address - self.address : item.end - self.address]
 
 
 def blocks(items: Iterable[Item], *, most: int, gap: int) -> list[Block]:
     """As few requests as the limits allow, in order of kind and address.
 
-    `most` registers fit one request (of bits, `MAX_BITS`); up to `gap` unasked ones between two items are
-    read with them.
+    `most` registers (or `MAX_BITS` bits) fit one request; up to `gap` unused ones between two items are read
+    with them.
     """
     found: list[list[Item]] = []
     for item in sorted(items, key=lambda one: (one.place.kind, one.address, one.end)):
@@ -85,7 +85,7 @@ def blocks(items: Iterable[Item], *, most: int, gap: int) -> list[Block]:
 
 
 def number(words: Sequence[int], coded: str, order: str) -> int | float:
-    """Registers as they arrived into the number they hold.
+    """The number in registers, given as they arrived.
 
     `order` names the bytes of 32 bits as they arrive, `a` the highest: `cdab` swaps the words, `badc` the
     bytes within each, `dcba` both; 64 bits follow the same rule. 16 bits are as Modbus sends them.
@@ -103,9 +103,9 @@ def number(words: Sequence[int], coded: str, order: str) -> int | float:
 
 
 def value(register: Register, raw: int | float) -> tuple[Value, Quality]:
-    """A raw number as its field is declared, and what the device says against it.
+    """The value of a raw number for its field, and its quality.
 
-    A NaN passes as it is: the agent flags it.
+    NaN stays as it is: the agent flags it.
     """
     if register.coded == "bit":
         at = 0 if register.bit is UNSET else register.bit
@@ -121,13 +121,13 @@ def value(register: Register, raw: int | float) -> tuple[Value, Quality]:
 
 
 def _scaled(raw: float, scale: float) -> float:
-    """Divided where the scale is one over a whole number: 1234 x 0.01 is then 12.34 to the last bit."""
+    """Scale a number; divide where the scale is 1/n: 1234 x 0.01 is then exactly 12.34."""
     steps = _steps(scale)
     return raw / steps if steps else raw * scale
 
 
 @lru_cache(1_000)
 def _steps(scale: float) -> int:
-    """Which whole number the scale is one over, 0 where it is none."""
+    """The whole number n of a scale 1/n, 0 where the scale has another form."""
     steps = round(1 / scale) if 1e-12 < abs(scale) <= 1 else 0
     return steps if steps and abs(steps * scale - 1) < 1e-9 else 0

@@ -1,7 +1,7 @@
-"""OPC UA by subscription: the fields of one sample instant become one row, stamped by the device.
+"""The OPC UA adapter: subscribes to nodes; the values of one sample time become one row.
 
-A server that vanishes, stalls or lies ends the iteration; the agent opens a new client and subscription from
-scratch. asyncua's own reconnect is not used: after a second loss it asks for old messages for ever.
+A server that disappears, stalls or violates the protocol ends the iteration; the agent opens a new client and
+subscription. asyncua's own reconnect is not used: after a second loss it keeps asking for old messages.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class OpcUa(Adapter[OpcUaOptions]):
         self._time = DeviceClock(
             options.url, log, self.counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
         )
-        self._receipt_shift_ns: int | None = None  # from its steps to our clock, with `time: receipt`
+        self._receipt_shift_ns: int | None = (
+            None  # from the device's times to the agent's clock, with `time: receipt`
+        )
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
@@ -65,7 +67,7 @@ class OpcUa(Adapter[OpcUaOptions]):
         return {options.stream: Stream(rate_hz=rate, fields=self._fields)}
 
     async def open(self) -> None:
-        """Connect, find the nodes, subscribe."""
+        """Connect, find the nodes and subscribe."""
         url, timeout_s = self.options.url, self.options.timeout_s
         try:
             with translated(url):
@@ -95,10 +97,10 @@ class OpcUa(Adapter[OpcUaOptions]):
                 await end([publishing])
         finally:
             if protocol is not None and protocol.transport is not None:
-                protocol.transport.abort()  # what a dead line never took would keep the socket open
+                protocol.transport.abort()  # unsent bytes on a dead line would keep the socket open
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """Rows in order of time, for ever."""
+        """Yield rows in order of time."""
         options = self.options
         loop, stream = asyncio.get_running_loop(), options.stream
         rows = SampleRows(
@@ -134,7 +136,7 @@ class OpcUa(Adapter[OpcUaOptions]):
     # --- values
 
     async def _next(self, link: OpcUaConnection, until_s: float) -> Published | None:
-        """The next publication, None where none came by then; the request stays open for the next call."""
+        """The next publication, None where none came by `until_s`: the request then stays open."""
         if self._publishing is None:
             self._publishing = asyncio.create_task(link.publish(), name="opcua-publish")
         wait_s = until_s - asyncio.get_running_loop().time()
@@ -157,16 +159,16 @@ class OpcUa(Adapter[OpcUaOptions]):
                 continue
             name = names[handle]
             value, quality = _judge(raw, status, fields[name].t)
-            if status & 0x0480 == 0x0480:  # InfoType DataValue with Overflow: values before this one are lost
+            if status & 0x0480 == 0x0480:  # InfoType DataValue with Overflow: earlier values were lost
                 self.counters["overflow"] += 1
             at_ns = server_ns if by_server or source_ns is None else source_ns
-            if at_ns is None or at_ns > last_ns:  # one from the future would make all that follow late
+            if at_ns is None or at_ns > last_ns:  # a time from the future would make all later rows late
                 self.counters["no_time" if at_ns is None else "clock_not_believed"] += 1
                 at_ns, quality = receipt_ns - shift_ns, quality.worse(Quality.UNCERTAIN)
             rows.add(name, value, quality.worse(doubt), at_ns + shift_ns, now_s)
 
     def _shift(self, items: Sequence[Item], receipt_ns: int) -> tuple[int, int, Quality]:
-        """What to add to the device's times, the last of them that can be, and what is to be said of them."""
+        """What to add to the device's times, the last plausible time, and the quality of the times."""
         by_server = self.options.time == "server"
         times = [at for *_, source, server in items if (at := server if by_server else source) is not None]
         if self.options.time == "receipt":
@@ -214,7 +216,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def _judge(raw: object, status: int, declared: str) -> tuple[Value, Quality]:
-    """A value as its field is declared, and what is to be said against it."""
+    """The value in the declared type of its field, and its quality."""
     severity = status >> 30
     if severity >= 2:
         return None, Quality.BAD

@@ -1,4 +1,4 @@
-"""Which OPC UA node each field is: by node id, by browse path, or by the names of OPC 40010 Robotics."""
+"""Finds the OPC UA node of each field: by node id, browse path, or the names of OPC 40010 Robotics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adapters.base import ProtocolViolation
 from wire.messages import Field
 
 ROBOTICS_URI = "http://opcfoundation.org/UA/Robotics/"
-# what a field of an axis is called, its variable, and how it travels
+# a quantity of an axis: the name in the field, the variable, the declared field
 AXIS: tuple[tuple[str, str, Field], ...] = (
     ("position", "ActualPosition", Field(unit="deg", dec=3)),
     ("velocity", "ActualSpeed", Field(unit="deg/s", dec=2)),
@@ -21,7 +21,7 @@ AXIS: tuple[tuple[str, str, Field], ...] = (
 _NODE_ID = re.compile(r"(?:(?:ns=\d{1,5}|nsu=(?P<uri>[^;]{1,500}));)?(?P<id>[isgb]=.{1,1000})", re.DOTALL)
 _STEP = re.compile(r"\d{1,5}:[^/]{1,500}|[^/:]{1,500}")
 _MAX_CHILDREN = 10_000
-# UNECE codes as OPC UA packs them into EUInformation.UnitId, for the units whose mix-up would go unseen
+# UNECE codes as EUInformation.UnitId of OPC UA holds them, for units whose mix-up would not be noticed
 _UNITS = {
     17476: "deg",
     4405297: "rad",
@@ -35,7 +35,7 @@ _UNITS = {
 
 
 def check_address(text: str) -> None:
-    """Whether `text` could name a node.
+    """Check that `text` can name a node.
 
     Raises:
         ValueError: it is neither a node id nor a browse path.
@@ -53,7 +53,7 @@ def check_address(text: str) -> None:
 async def by_address(
     client: Client, addresses: Mapping[str, str], namespaces: Sequence[str]
 ) -> dict[str, Any]:
-    """Field to node id, for fields given by node id or browse path.
+    """The node id of each field that is given by node id or browse path.
 
     Raises:
         ProtocolViolation: the server has no such namespace or path.
@@ -85,10 +85,10 @@ async def by_address(
 async def by_robotics_names(
     client: Client, namespaces: Sequence[str], *, device: str, arm: str, axes: int, torque: bool
 ) -> dict[str, Any]:
-    """Field (`j1_position`, ...) to node id, found by the browse names of OPC 40010.
+    """The node id of each field (`j1_position`, ...), found by the browse names of OPC 40010.
 
     Raises:
-        ProtocolViolation: it is no robot, or not the one declared; the text says what is there.
+        ProtocolViolation: the server has no such robot; the text names what it has.
     """
     if ROBOTICS_URI not in namespaces:
         raise ProtocolViolation(
@@ -117,7 +117,7 @@ async def by_robotics_names(
 
 
 async def check_units(client: Client, nodes: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
-    """Compare the units that the server states with those declared; silent where either is unknown.
+    """Compare the units that the server states with the declared ones, where both are known.
 
     Raises:
         ProtocolViolation: a value comes in another unit than declared.
@@ -135,27 +135,12 @@ async def check_units(client: Client, nodes: Mapping[str, Any], fields: Mapping[
         stated_as = getattr(value.Value.Value, "UnitId", 0) if value.Value is not None else 0
         unit = _UNITS.get(stated_as or 0)
         if unit is not None and unit != fields[field].unit:
-            wanted = fields[field].unit
-            raise ProtocolViolation(f"{field} comes in {unit}, declared is {wanted}: list it with its unit")
-
-
-def _relative(path: str) -> Any:
-    steps = path.strip("/").removeprefix("0:Root/").split("/")
-    elements = []
-    for step in steps:
-        index, colon, name = step.partition(":")
-        elements.append(
-            ua.RelativePathElement(
-                ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
-                IncludeSubtypes=True,
-                TargetName=ua.QualifiedName(name, int(index)) if colon else ua.QualifiedName(step, 0),
-            )
-        )
-    return ua.RelativePath(Elements=elements)
+            declared = fields[field].unit
+            raise ProtocolViolation(f"{field} comes in {unit}, declared is {declared}: list it with its unit")
 
 
 async def _choose(client: Client, folder: Any, name: str, holding: str, option: str) -> Any:
-    """The child of that name, or the only child that has a child `holding`."""
+    """The child of that name, or the only child that itself has a child `holding`."""
     children = await _children(client, folder)
     if name:
         if name not in children:
@@ -171,7 +156,9 @@ async def _choose(client: Client, folder: Any, name: str, holding: str, option: 
 async def _descend(client: Client, node: Any, name: str) -> Any:
     children = await _children(client, node)
     if name not in children:
-        raise ProtocolViolation(f"no {name} where OPC 40010 has it, only {_listed(children)}")
+        raise ProtocolViolation(
+            f"the server has no {name} where OPC 40010 expects it, only {_listed(children)}"
+        )
     return children[name]
 
 
@@ -179,7 +166,9 @@ async def _children(client: Client, node: Any) -> dict[str, Any]:
     """Browse name (without namespace) to node id."""
     described = await client.get_node(node).get_children_descriptions()
     if len(described) > _MAX_CHILDREN:
-        raise ProtocolViolation(f"a folder of {len(described)} nodes; {_MAX_CHILDREN} are read")
+        raise ProtocolViolation(
+            f"a folder of the server has {len(described)} nodes; the limit is {_MAX_CHILDREN}"
+        )
     return {found.BrowseName.Name: found.NodeId for found in described}
 
 

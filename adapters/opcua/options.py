@@ -1,4 +1,4 @@
-"""Options of the OPC UA adapter, and what they say of each field."""
+"""Options of the OPC UA adapter, their check, and the fields they declare."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class NodeOption(FieldOptions, frozen=True, kw_only=True):
 
 
 class Security(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """A secured channel: our key pair, and the one server certificate that is trusted."""
+    """A secured channel: the agent's key pair, and the one server certificate that is trusted."""
 
-    cert: Annotated[Path, Meta(description="Our certificate, PEM or DER.")]
-    key: Annotated[Path, Meta(description="Our private key, PEM or DER.")]
-    server_cert: Annotated[Path, Meta(description="The server's certificate; another one is refused.")]
+    cert: Annotated[Path, Meta(description="The agent's certificate, PEM or DER.")]
+    key: Annotated[Path, Meta(description="The agent's private key, PEM or DER.")]
+    server_cert: Annotated[Path, Meta(description="The server's certificate; any other is refused.")]
     policy: Annotated[
         Literal["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"],
         Meta(description="OPC UA security policy."),
@@ -43,55 +43,60 @@ class OpcUaOptions(Options, frozen=True, kw_only=True):
     profile: Annotated[
         Literal["", "opc40010"], Meta(description="Find a robot's nodes by name; empty = see nodes.")
     ] = ""
-    device: Annotated[str, Meta(description="opc40010: name in DeviceSet; empty = the only one.")] = ""
-    arm: Annotated[str, Meta(description="opc40010: name in MotionDevices; empty = the only one.")] = ""
-    axes: Annotated[int, Meta(ge=1, le=32, description="opc40010: how many axes it has.")] = 6
+    device: Annotated[str, Meta(description="opc40010: name in DeviceSet; empty = the only one there.")] = ""
+    arm: Annotated[str, Meta(description="opc40010: name in MotionDevices; empty = the only one there.")] = ""
+    axes: Annotated[int, Meta(ge=1, le=32, description="opc40010: number of axes.")] = 6
     torque: Annotated[bool, Meta(description="opc40010: also read ActualTorque, a vendor's addition.")] = True
     nodes: Annotated[
         dict[str, str | NodeOption],
         Meta(max_length=1_000, description="Field name to node, or to node with unit."),
     ] = msgspec.field(default_factory=dict)
     stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
-    publishing_ms: Annotated[float, Meta(ge=10, le=60_000, description="How often values are sent.")] = 100.0
+    publishing_ms: Annotated[
+        float, Meta(ge=10, le=60_000, description="Interval at which the server sends values.")
+    ] = 100.0
     sampling_ms: Annotated[
-        float, Meta(ge=0, le=3_600_000, description="How often the server looks at a node; 0 = as it can.")
+        float,
+        Meta(
+            ge=0,
+            le=3_600_000,
+            description="Interval at which the server samples a node; 0 = as fast as it can.",
+        ),
     ] = 20.0
     queue: Annotated[
-        int, Meta(ge=1, le=100_000, description="Samples of a node the server keeps while we are slow.")
+        int, Meta(ge=1, le=100_000, description="Samples of a node that the server keeps for a slow client.")
     ] = 500
     row_wait_s: Annotated[
         float, Meta(gt=0, le=60, description="How long a row waits for a missing field.")
     ] = 0.5
     align_ms: Annotated[
         float,
-        Meta(ge=0, le=60_000, description="Fields stamped so close are one row; 0 = same time."),
+        Meta(ge=0, le=60_000, description="Fields stamped within this time are one row; 0 = the same time."),
     ] = 0.0
     hold: Annotated[
-        bool, Meta(description="The server does not repeat what has not changed: keep its last value.")
+        bool, Meta(description="The server does not repeat unchanged values: keep the last value.")
     ] = False
     time: Annotated[
-        Literal["source", "server", "receipt"], Meta(description="Whose clock stamps the rows.")
+        Literal["source", "server", "receipt"], Meta(description="Clock that stamps the rows.")
     ] = "source"
     max_skew_s: Annotated[
-        float, Meta(gt=0, description="A device clock further off than this is not believed.")
+        float, Meta(gt=0, description="A device clock that is off by more is not believed.")
     ] = 86_400.0
     data_age_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="No value for so long: the device has stalled.")
+        float, Meta(gt=0, le=86_400, description="Seconds without a value until the device has stalled.")
     ] = 5.0
-    timeout_s: Annotated[float, Meta(gt=0, le=60, description="Connecting may take so long.")] = 8.0
+    timeout_s: Annotated[float, Meta(gt=0, le=60, description="Seconds that connecting may take.")] = 8.0
     server_uri: Annotated[str, Meta(description="ApplicationUri the server must have; empty = any.")] = ""
-    security: Annotated[Security, Meta(description="Sign or encrypt; without it, nothing is.")] | None = None
+    security: Annotated[Security, Meta(description="Sign or encrypt; without it, neither.")] | None = None
     user: Annotated[str, Meta(max_length=200, description="User name; empty = anonymous.")] = ""
     password_file: Annotated[Path, Meta(description="File that holds the password.")] | None = None
-    plain_password: Annotated[bool, Meta(description="Send the password although nothing encrypts it.")] = (
-        False
-    )
+    plain_password: Annotated[bool, Meta(description="Send the password without encryption.")] = False
 
 
 def check(options: OpcUaOptions) -> None:
     parts = urlsplit(options.url)
     if parts.username is not None or parts.password is not None:
-        raise OptionsError("url holds a user or password: use `user` and `password_file`")
+        raise OptionsError("url contains a user or password: use `user` and `password_file`")
     try:
         port = parts.port
     except ValueError as error:
@@ -99,7 +104,7 @@ def check(options: OpcUaOptions) -> None:
     if parts.scheme != "opc.tcp" or not parts.hostname or not port:
         raise OptionsError(f"url {options.url!r} is not opc.tcp://host:port")
     if bool(options.profile) == bool(options.nodes):
-        raise OptionsError("give either `profile: opc40010` or `nodes`, a field name to each node")
+        raise OptionsError("set either `profile: opc40010` or `nodes` with a field name for each node")
     if options.user and options.password_file is None:
         raise OptionsError(f"user {options.user!r} needs a password_file")
     encrypted = options.security is not None and options.security.mode == "sign-and-encrypt"

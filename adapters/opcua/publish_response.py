@@ -1,8 +1,8 @@
-"""The one OPC UA message that arrives all the time, the PublishResponse, read straight from its bytes.
+"""A fast decoder of PublishResponse, the OPC UA message that carries the values.
 
-A general decoder builds a tree of objects for every value; at 900 values a second that is most of an
-adapter's work. This one reads scalar numbers, which is what sensors send, and says `None` to anything else,
-for the general decoder to read. Layouts are those of OPC UA Part 6, 5.2.
+A general decoder builds a tree of objects for each value; at 900 values a second that is most of the work of
+the adapter. This one decodes scalar numbers, which sensors send, and returns None for anything else, which
+the general decoder then reads. The layouts are those of OPC UA Part 6, 5.2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FILETIME_OF_UNIX = 116_444_736_000_000_000  # 1601-01-01 to 1970-01-01 in ticks
 _PUBLISH_RESPONSE = 829  # numeric ids of the binary encodings, OPC UA Part 6, annex A
 _DATA_CHANGE = 811
 _STATUS_CHANGE = 820
-_MAX_LIST = 1_000_000  # entries; more is no list but a wrong byte
+_MAX_LIST = 1_000_000  # entries; a longer list is a damaged byte
 
 # (client handle, value, status code, source time, server time); times in Unix ns, None where not sent
 Item = tuple[int, float | int | bool | None, int, int | None, int | None]
@@ -23,7 +23,7 @@ Item = tuple[int, float | int | bool | None, int, int | None, int | None]
 
 @dataclass(slots=True)
 class Published:
-    """What a PublishResponse carries; an empty `items` without `ended` is a keep-alive."""
+    """The content of a PublishResponse; empty `items` without `ended` is a keep-alive."""
 
     subscription: int
     sequence: int
@@ -32,10 +32,10 @@ class Published:
 
 
 def decode(body: bytes) -> Published | None:
-    """Read the body of a PublishResponse; None where it holds anything but scalar numbers.
+    """Decode the body of a PublishResponse; None where it contains anything but scalar numbers.
 
     Raises:
-        ValueError: it is no PublishResponse, or it is cut off.
+        ValueError: it is not a PublishResponse, or it is cut off.
     """
     try:
         return _decode(body)
@@ -46,7 +46,7 @@ def decode(body: bytes) -> Published | None:
 def _decode(body: bytes) -> Published | None:
     kind, at = _numeric_id(body, 0)
     if kind != _PUBLISH_RESPONSE:
-        raise ValueError(f"message type {kind} where a PublishResponse was due")
+        raise ValueError(f"message type {kind} instead of a PublishResponse")
     if (at := _after_header(body, at)) < 0:
         return None
     (subscription,) = _U32.unpack_from(body, at)
@@ -73,7 +73,7 @@ def _decode(body: bytes) -> Published | None:
 
 
 def _data_change(body: bytes, at: int, end: int, items: list[Item]) -> bool:
-    """Append a DataChangeNotification's values; False where one of them is no scalar number."""
+    """Append the values of a DataChangeNotification; False where one is not a scalar number."""
     (count,) = _I32.unpack_from(body, at)
     at += 4
     for _ in range(_counted(count)):
@@ -85,7 +85,7 @@ def _data_change(body: bytes, at: int, end: int, items: list[Item]) -> bool:
         found = read.unpack_from(body, at)
         at += read.size
         if at > end:
-            raise ValueError("a value reaches beyond its notification")
+            raise ValueError("a value extends beyond its notification")
         items.append(
             (
                 found[0],
@@ -107,7 +107,7 @@ _SCALARS = {1: "?", 2: "b", 3: "B", 4: "h", 5: "H", 6: "i", 7: "I", 8: "q", 9: "
 
 @lru_cache(maxsize=512)
 def _layout(mask: int, kind: int) -> tuple[struct.Struct, int, int, int, int] | None:
-    """How a MonitoredItemNotification of this encoding mask and type lies: positions, 0 where absent."""
+    """The layout of a MonitoredItemNotification of this encoding mask and type: positions, 0 where absent."""
     if mask & 0xC0 or (mask & 1 and kind not in _SCALARS):
         return None
     text, at = "<IB", 2
@@ -126,7 +126,7 @@ def _layout(mask: int, kind: int) -> tuple[struct.Struct, int, int, int, int] | 
 
 
 def _numeric_id(body: bytes, at: int) -> tuple[int, int]:
-    """A numeric NodeId and where it ends; other ids come back as -1."""
+    """A numeric NodeId and the position after it."""
     form = body[at]
     if form == 0:
         return body[at + 1], at + 2
@@ -134,11 +134,11 @@ def _numeric_id(body: bytes, at: int) -> tuple[int, int]:
         return int.from_bytes(body[at + 2 : at + 4], "little"), at + 4
     if form == 2:
         return int.from_bytes(body[at + 3 : at + 7], "little"), at + 7
-    raise ValueError(f"node id form {form} where a message or notification type was due")
+    raise ValueError(f"node id form {form} instead of a message or notification type")
 
 
 def _after_header(body: bytes, at: int) -> int:
-    """Where the ResponseHeader ends; -1 where it carries diagnostics."""
+    """The position after the ResponseHeader; -1 where it carries diagnostics."""
     at += _HEADER.size
     if body[at] != 0 or _I32.unpack_from(body, at + 1)[0] > 0:
         return -1

@@ -1,4 +1,4 @@
-"""Values that arrive one by one become rows: all fields of one sample instant together, in order of time."""
+"""Groups single values into rows: all fields of one sample time together, in order of time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NS_PER_US = 1_000
 
 @dataclass(slots=True)
 class Row:
-    """One sample instant; a field that did not come is None."""
+    """The values of one sample time; a field that did not come is None."""
 
     at_ns: int
     born_s: float
@@ -25,10 +25,10 @@ class Row:
 class SampleRows:
     """Groups values by their time.
 
-    A row is over when all its fields are there, when a younger row is (a server sends each field in order, so
-    nothing of the elder one can come any more), or `wait_s` after its first value. What is missing then is
-    None and the row UNCERTAIN; with `hold` it is the field's last value, for servers that do not repeat what
-    has not changed. Fields within `align_ns` of a row join it, for servers that stamp each field by itself.
+    A row ends when all its fields are there, when a newer row ends (a server sends each field in order, so no
+    value of the older row can follow), or `wait_s` after its first value. A field that is missing then is
+    None and the row UNCERTAIN; with `hold` it gets its last value, for servers that do not repeat unchanged
+    values. Fields within `align_ns` of a row join it, for servers that stamp each field separately.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SampleRows:
         row = self._open.get(at_ns)
         if row is None and self._align_ns:
             row = self._near(at_ns, name)
-        while row is not None and name in row.values:  # twice at one time: no value is thrown away
+        while row is not None and name in row.values:  # two values at one time: keep both
             self._counters["same_time"] += 1
             at_ns += _NS_PER_US
             row = self._open.get(at_ns)
@@ -72,7 +72,7 @@ class SampleRows:
             self._finish(row.at_ns)
 
     def due_s(self) -> float | None:
-        """When the eldest open row has waited long enough; None where none is open."""
+        """When the oldest open row ends; None where no row is open."""
         return next(iter(self._open.values())).born_s + self._wait_s if self._open else None
 
     def expire(self, now_s: float) -> None:
@@ -82,12 +82,12 @@ class SampleRows:
             self._finish(max(late))
 
     def flush(self) -> None:
-        """End every row: nothing more will come."""
+        """End every row: no more values will come."""
         if self._open:
             self._finish(max(self._open))
 
     def take(self) -> list[Row]:
-        """The rows that are over since the last call, eldest first."""
+        """The rows that ended since the last call, oldest first."""
         over, self._over = self._over, []
         return over
 
@@ -101,7 +101,7 @@ class SampleRows:
         """End the rows up to a time."""
         first = next(iter(self._open))
         if first == until_ns and len(self._open[first].values) == len(self._fields):
-            self._end(self._open.pop(first))  # nearly always: rows fill up in order
+            self._end(self._open.pop(first))  # the usual case: rows become complete in order
             return
         for at_ns in sorted(at for at in self._open if at <= until_ns):
             self._end(self._open.pop(at_ns))

@@ -1,4 +1,4 @@
-"""The OPC UA session underneath: client, security, subscription, publications, failures in our words."""
+"""The OPC UA connection: client, security, subscription, publications, and the errors of asyncua."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from adapters.opcua.publish_response import Published, decode
 from wire.clock import NS_PER_S
 
 log = logging.getLogger("edgebed.adapters.opcua")
-logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # what it would say is said once, by our errors
+logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # the errors of this adapter say it
 
 _MAX_MESSAGE = 16 * 1024 * 1024  # bytes of one answer; a publication of 500 x 1,000 values is 15 MB
-_MAX_CHUNK = 256 * 1024  # bytes of one chunk; 64 KiB is what we ask for
+_MAX_CHUNK = 256 * 1024  # bytes of one chunk; the client asks for 64 KiB
 
 
 async def new_client(options: OpcUaOptions) -> Client:
@@ -43,7 +43,7 @@ async def new_client(options: OpcUaOptions) -> Client:
 
 
 def _abandoned_s(options: OpcUaOptions) -> float:
-    """When the server may forget a session: soon after we would have, for small servers keep few of them."""
+    """Seconds after which the server may drop a session: soon, because small servers keep few sessions."""
     return max(5.0, 2 * options.data_age_s)
 
 
@@ -55,8 +55,8 @@ def _password(file: Path | None) -> str:
 
 
 def _bound(client: Client) -> None:
-    """Keep a hostile server from filling memory: asyncua believes any length it is told."""
-    make = client.uaclient._make_protocol  # there is no public place to stand between socket and parser
+    """Limit the memory that a hostile server can use: asyncua accepts any announced length."""
+    make = client.uaclient._make_protocol  # asyncua has no public hook between socket and parser
 
     def bounded() -> Any:
         protocol = make()
@@ -78,7 +78,7 @@ def _bound(client: Client) -> None:
 
 async def _secure(client: Client, security: Security) -> None:
     try:
-        ours = await uacrypto.load_certificate(security.cert)
+        own = await uacrypto.load_certificate(security.cert)
         trusted = uacrypto.der_from_x509(await uacrypto.load_certificate(security.server_cert))
         await uacrypto.load_private_key(security.key)
     except (OSError, ValueError, TypeError) as error:
@@ -87,7 +87,7 @@ async def _secure(client: Client, security: Security) -> None:
     if not any(cert.startswith(trusted) for cert in shown):
         seen = ", ".join(hashlib.sha256(cert).hexdigest()[:16] for cert in shown) or "none"
         raise ProtocolViolation(f"the server shows another certificate than server_cert (sha256 {seen}...)")
-    client.application_uri = _application_uri(ours) or client.application_uri
+    client.application_uri = _application_uri(own) or client.application_uri
     mode = {"sign": "Sign", "sign-and-encrypt": "SignAndEncrypt"}[security.mode]
     await client.set_security(
         getattr(security_policies, f"SecurityPolicy{security.policy}"),
@@ -99,7 +99,7 @@ async def _secure(client: Client, security: Security) -> None:
 
 
 def _application_uri(certificate: Any) -> str:
-    """The URI in a certificate, which must be the one we go by."""
+    """The URI in a certificate: the client must use it as its ApplicationUri."""
     from cryptography import x509
 
     try:
@@ -134,7 +134,7 @@ async def subscribe(client: Client, options: OpcUaOptions, nodes: Sequence[tuple
     answer.ResponseHeader.ServiceResult.check()
     subscription = answer.Parameters.SubscriptionId
     refused = await _monitor(client, options, subscription, list(enumerate(nodes)), filtered=True)
-    if refused:  # some servers do not know the filter; then unchanged values are not repeated
+    if refused:  # some servers lack the filter; they do not repeat unchanged values
         refused = await _monitor(client, options, subscription, [item for item, _ in refused], filtered=False)
     for (_, (field, node)), status in refused:
         raise ProtocolViolation(f"the server has no {node.to_string()} for {field}: {status.name}")
@@ -148,7 +148,7 @@ async def _monitor(
     *,
     filtered: bool,
 ) -> list[tuple[tuple[int, tuple[str, Any]], Any]]:
-    """Ask for the nodes' values; returns those refused, with the reason."""
+    """Ask for the values of the nodes; returns the refused nodes, each with its status."""
     params = ua.CreateMonitoredItemsParameters()
     params.SubscriptionId = subscription
     params.TimestampsToReturn = ua.TimestampsToReturn.Both
@@ -161,7 +161,7 @@ async def _monitor(
         item.RequestedParameters.SamplingInterval = options.sampling_ms
         item.RequestedParameters.QueueSize = options.queue
         item.RequestedParameters.DiscardOldest = True
-        if filtered:  # a sample with the same value is a sample: a stuck sensor must show
+        if filtered:  # a sample with an unchanged value counts: a stuck sensor must be visible
             item.RequestedParameters.Filter = ua.DataChangeFilter(
                 Trigger=ua.DataChangeTrigger.StatusValueTimestamp
             )
@@ -169,7 +169,9 @@ async def _monitor(
     results = await client.uaclient.session.create_monitored_items(params)
     kept = min((r.RevisedQueueSize for r in results if r.StatusCode.is_good()), default=options.queue)
     if options.sampling_ms and kept * options.sampling_ms < options.publishing_ms:
-        log.warning("%s keeps %d samples a node and will lose some: lower publishing_ms", options.url, kept)
+        log.warning(
+            "%s keeps only %d samples a node and will lose some: lower publishing_ms", options.url, kept
+        )
     return [
         (item, result.StatusCode)
         for item, result in zip(items, results, strict=True)
@@ -179,7 +181,7 @@ async def _monitor(
 
 @dataclass(slots=True)
 class OpcUaConnection:
-    """The subscription's stream of publications; what was sent and never came is counted as lost."""
+    """The publications of a subscription; those that never came are counted as lost."""
 
     client: Client
     counters: Counter[str]
@@ -213,7 +215,7 @@ class OpcUaConnection:
 
 
 def decode_slowly(body: bytes) -> Published:
-    """Any publication at all: text, arrays, structures, diagnostics."""
+    """Decode any publication: text, arrays, structures, diagnostics."""
     response = struct_from_binary(ua.PublishResponse, Buffer(body))
     found = response.Parameters
     out = Published(found.SubscriptionId, found.NotificationMessage.SequenceNumber)
@@ -239,7 +241,7 @@ def _unix_ns(at: datetime | None) -> int | None:
 
 @contextlib.contextmanager
 def translated(url: str) -> Iterator[None]:
-    """Any failure of the library in the words of `adapters.base`."""
+    """Turn any error of asyncua into one of `adapters.base`."""
     try:
         yield
     except (AdapterError, TimeoutError):
@@ -248,5 +250,5 @@ def translated(url: str) -> Iterator[None]:
         raise DeviceUnreachable(f"{url}: {why_no_connection(error)}").at(url, error) from error
     except ua.UaStatusCodeError as error:
         raise DeviceUnreachable(f"{url} refuses: {ua.StatusCode(error.code).name}") from error
-    except Exception as error:  # bytes that are no OPC UA make the library fail in any way there is
-        raise ProtocolViolation(f"{url} does not keep to OPC UA: {type(error).__name__}: {error}") from error
+    except Exception as error:  # bytes that are not OPC UA raise exceptions of any kind in asyncua
+        raise ProtocolViolation(f"{url} violates OPC UA: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Brokers for the adapters that read MQTT topics, and what the agent says of any reading."""
+"""Fixtures: brokers for the adapters of MQTT topics, and readings validated as the agent does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Configured(BrokerProcess):
     added: str = ""
 
     def command(self) -> list[str]:
-        """As edgebed starts it, with these changes."""
+        """The command of edgebed's broker, with a changed configuration."""
         command = super().command()
         path = Path(command[-1])
         path.write_text(path.read_text().replace(self.without, "") + self.added)
@@ -34,14 +34,14 @@ class Configured(BrokerProcess):
 
 
 class Roomy(Configured):
-    """Without the limit that edgebed's own broker has."""
+    """A mosquitto without the packet limit of edgebed's broker."""
 
     without = "max_packet_size 70000\n"
 
 
 @pytest.fixture
 def mosquitto(tmp_path: Path, require: Callable[[str], str]) -> Iterator[BrokerProcess]:
-    """A running mosquitto, for what does not differ from broker to broker."""
+    """A running mosquitto, for tests that do not depend on the broker."""
     require("mosquitto")
     with BrokerProcess("mosquitto", tmp_path / "broker") as running:
         yield running
@@ -63,14 +63,14 @@ def configured(tmp_path: Path, require: Callable[[str], str]) -> Iterator[Callab
 
 @pytest.fixture
 def roomy(tmp_path: Path, require: Callable[[str], str]) -> Iterator[BrokerProcess]:
-    """A running mosquitto that takes messages of any size."""
+    """A running mosquitto that accepts messages of any size."""
     require("mosquitto")
     with Roomy("mosquitto", tmp_path / "broker") as running:
         yield running
 
 
 class Judged:
-    """What came of a device until it failed or fell silent: rows as the agent takes them, all counters."""
+    """The validated rows and all counters of a device, until it failed or fell silent."""
 
     def __init__(self) -> None:
         self.rows: list[Reading] = []
@@ -89,7 +89,7 @@ class Judged:
                 async for reading in readings:
                     found = validator.check(reading)
                     assert found is not None
-                    json.dumps(dict(found.values), allow_nan=False).encode()  # it can travel
+                    json.dumps(dict(found.values), allow_nan=False).encode()  # it can be sent as JSON
                     self.rows.append(found)
                     self.came.set()
                     if len(self.rows) == most:

@@ -1,8 +1,8 @@
-"""Bad input, adapter by adapter: through the adapter and the agent's inspector, what is said of each row.
+"""Bad input for each adapter: the quality of each row behind the adapter and the agent's validator.
 
-Every row that a device sent is there with its quality, or it is counted; nothing is mended in silence. What a
-device sends here is written by hand, so that no simulator has to be able to lie in each of these ways; those
-of CAN, Modbus, Bluetooth and OBD can, and lie in the tests of their own adapters.
+Each row of a device arrives with its quality, or it is counted; nothing is repaired silently. The input is
+written by hand: no simulator can send all of it. The simulators of CAN, Modbus, Bluetooth and OBD can, so
+their bad input is in the tests of their adapters.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ BAD, SAME, BACK, TYPE = Quality.BAD, Quality.TIME_REPEATED, Quality.TIME_BACKWAR
 MEGABYTES = 2_000_000
 
 
-def ours() -> Clock:
-    """The agent's clock: so slow that whatever is received is received at the start."""
+def slow_clock() -> Clock:
+    """The agent's clock: so slow that everything is received at the start."""
     return Clock(0.001, START_S * NS_PER_S)
 
 
@@ -49,7 +49,7 @@ def at(second: float) -> datetime:
 
 @contextlib.asynccontextmanager
 async def serving(*pieces: bytes) -> AsyncIterator[int]:
-    """The port of a device that says these pieces to whoever connects, and then nothing more."""
+    """The port of a device that sends these pieces to each client, and then nothing."""
     done = asyncio.Event()
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,11 +73,11 @@ AIR = {"t": TextField(at=2, max=50), "where": TextField(at=3, t="str")}
 
 async def lines(judge: Any, *pieces: bytes, **more: Any) -> Any:
     async with serving(*pieces) as port:
-        said: dict[str, Any] = {"format": "csv", "fields": AIR, "time_at": 1, "time_unit": "s"} | more
+        settings: dict[str, Any] = {"format": "csv", "fields": AIR, "time_at": 1, "time_unit": "s"} | more
         options = SerialOptions(
-            url=f"tcp://127.0.0.1:{port}", first_line=True, silence_s=0.4, timeout_s=5, **said
+            url=f"tcp://127.0.0.1:{port}", first_line=True, silence_s=0.4, timeout_s=5, **settings
         )
-        return await judge().read(SerialLines(options, ours()))
+        return await judge().read(SerialLines(options, slow_clock()))
 
 
 def line(second: float, value: str = "20", where: str = "hall") -> bytes:
@@ -133,7 +133,7 @@ def position(second: float, latitude: str = "3552.000", hdop: str = "0.9") -> by
 async def positions(judge: Any, *pieces: bytes) -> Any:
     async with serving(*pieces) as port:
         options = NmeaOptions(url=f"tcp://127.0.0.1:{port}", silence_s=0.6, timeout_s=5)
-        return await judge().read(Nmea(options, ours()))
+        return await judge().read(Nmea(options, slow_clock()))
 
 
 async def test_positions(judge: Any) -> None:
@@ -169,7 +169,7 @@ def report(
 async def reports(judge: Any, *pieces: bytes, **more: Any) -> Any:
     async with serving(*pieces) as port:
         options = Hl7Options(url=f"mllp://127.0.0.1:{port}", silence_s=0.8, half_message_s=0.3, **more)
-        return await judge().read(Hl7(options, ours()))
+        return await judge().read(Hl7(options, slow_clock()))
 
 
 async def test_reports(judge: Any) -> None:
@@ -184,7 +184,7 @@ async def test_reports(judge: Any) -> None:
     future = f"{at(FUTURE_S):%Y%m%d%H%M%S}"
     odd = (report(1, 1, own=future), report(2, 2, own="soon"), report(3, 3, obr=future))
     found = await reports(judge, report(0), *odd, report(4, 4))
-    assert found.qualities == [GOOD, DOUBT, DOUBT, DOUBT, GOOD], "a wrong time costs its own row and no other"
+    assert found.qualities == [GOOD, DOUBT, DOUBT, DOUBT, GOOD], "a wrong time affects only its own row"
     assert [row.at_ns // NS_PER_S - START_S for row in found.rows] == [0, 1, 2, 3, 4]
     assert found.counters["bad_time"] == 3
     large = report(1, 1, document="A" * MEGABYTES)
@@ -215,9 +215,9 @@ async def test_recordings(judge: Any, tmp_path: Path) -> None:
     assert found.qualities == [GOOD, NAN, RANGE, TYPE, SAME, BACK, GOOD]
     assert found.rows[-1].values["where"] == "대구"
     assert {"bad_times": 1, "bad_lines": 1, "torn_lines": 1, "bad_cells": 2}.items() <= found.counters.items()
-    assert found.counters["time_repeated"] == 1, "a row is counted once, whoever saw it"
+    assert found.counters["time_repeated"] == 1, "a row is counted once, by the adapter or by the agent"
     found = await recorded(judge, tmp_path, "time,v,where\n1,1,대구\n2,1,x\n".encode("cp949"))
-    assert found.qualities == [TYPE, GOOD], "what is not of the encoding is no text"
+    assert found.qualities == [TYPE, GOOD], "bytes of another encoding are not text"
     assert found.rows[0].values == {"v": 1.0, "where": None}
     found = await recorded(judge, tmp_path, "time,v,where\n1,1,대구\n".encode("cp949"), encoding="cp949")
     assert found.rows[0].values["where"] == "대구"
@@ -234,7 +234,7 @@ async def test_recordings(judge: Any, tmp_path: Path) -> None:
 
 
 async def test_nodes(judge: Any) -> None:
-    """Times of a server's own: one from the future must not make all that follow late."""
+    """The server sends its own times: one from the future must not make all later rows late."""
     server, port = Server(), free_port()
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/")
@@ -242,7 +242,7 @@ async def test_nodes(judge: Any) -> None:
     space = await server.register_namespace("urn:hall")
     hot = await server.nodes.objects.add_variable(ua.NodeId("온도", space), ua.QualifiedName("t", space), 1.0)
     word = await server.nodes.objects.add_variable(ua.NodeId("w", space), ua.QualifiedName("w", space), "")
-    now = datetime.now(UTC).replace(tzinfo=None)  # asyncua's own way of UTC
+    now = datetime.now(UTC).replace(tzinfo=None)  # asyncua expects UTC without a zone
 
     async def write(node: Any, second: float, value: float | str) -> None:
         kind = ua.VariantType.String if isinstance(value, str) else ua.VariantType.Double
@@ -277,6 +277,6 @@ async def test_nodes(judge: Any) -> None:
         await reading
     assert found.qualities[0] is GOOD
     assert found.qualities[1:7] == [GOOD, GOOD, SAME, BACK, BACK, GOOD]
-    assert found.qualities[7:] == [NAN, RANGE, RANGE, TYPE, RANGE]  # the value that is held is still too high
+    assert found.qualities[7:] == [NAN, RANGE, RANGE, TYPE, RANGE]  # the held value is still too high
     assert found.rows[9].values["where"] == "대구"
     assert found.counters["clock_not_believed"] == 1

@@ -36,8 +36,8 @@ MAPS = Path(__file__).parents[2] / "configs/maps"
 SENSOR, COBOT = MAPS / "particulate-modbus.yaml", MAPS / "cobot-modbus.yaml"
 SEED = 7
 START_S = 1_800_000_000
-RATE = 20.0  # how many times faster than real the devices run here
-PACE = 100.0  # the same, at most, on a clock that waits for everybody
+RATE = 20.0  # how many times faster than real time the devices run
+PACE = 100.0  # the same, at most, on a clock that waits for every task
 
 
 def options(url: str, map_file: Path = SENSOR, **more: Any) -> ModbusOptions:
@@ -52,16 +52,16 @@ class TestModbusTcp(AdapterContract):
         ({**good_options, "url": "http://x"}, "tcp://host:502"),
         ({**good_options, "url": "tcp://x:99999"}, "port"),
         ({**good_options, "url": "tcp://x:0"}, "port"),
-        ({**good_options, "url": "tcp://x/behind"}, "behind its port"),
+        ({**good_options, "url": "tcp://x/behind"}, "after its port"),
         ({**good_options, "url": "rtu+tcp://x"}, "needs a port"),
         ({**good_options, "url": "rtu://dev/ttyS0"}, "three slashes"),
         ({**good_options, "url": "rtu:///dev/ttyS0?baud=fast"}, "baud"),
         ({**good_options, "url": "rtu:///dev/ttyS0?speed=1"}, "'speed'"),
         ({**good_options, "url": "rtu:///dev/ttyS0?parity=X"}, "parity"),
-        ({**good_options, "url": "tcp://me:geheim@x"}, "Modbus knows neither"),
+        ({**good_options, "url": "tcp://me:geheim@x"}, "Modbus has neither"),
         ({**good_options, "url": "rtu:///dev/ttyS0", "unit_id": 0}, "1 to 247"),
         ({**good_options, "period_s": 10, "data_age_s": 5}, "data_age_s"),
-        ({"url": "tcp://x"}, "name the registers"),
+        ({"url": "tcp://x"}, "no registers"),
         ({**good_options, "map": SENSOR}, "`registers` belongs into the map"),
         ({"url": "tcp://x", "map": SENSOR, "gap": 2}, "`gap` belongs into the map"),
         ({"url": "tcp://x", "map": Path("no/such.yaml")}, "such.yaml"),
@@ -90,7 +90,7 @@ class TestModbusRtuOverTcp(TestModbusTcp):
 
 
 class TestModbusOnASerialPort(AdapterContract):
-    """What a serial port can show of the contract; its bad lines are below."""
+    """The contract suite on a serial port; tests of bad serial lines follow below."""
 
     adapter = Modbus
     good_options: ClassVar = {"url": "rtu:///dev/ttyUSB0?baud=19200&parity=E", "map": SENSOR}
@@ -105,7 +105,7 @@ class TestModbusOnASerialPort(AdapterContract):
 
 @pytest.fixture
 async def clock() -> AsyncIterator[SimulationClock]:
-    """Stands still, then as fast as everybody can follow: nothing is missed because the machine is busy."""
+    """A clock that stops, then runs as fast as all tasks can follow: a busy machine misses nothing."""
     async with SimulationClock(START_S * NS_PER_S) as clock:
         yield clock
 
@@ -162,7 +162,7 @@ async def test_a_cobots_joints_in_tenths_of_a_degree(clock: SimulationClock) -> 
     assert {truth["faulty_joint"] for truth in truths} == {0, 3}
 
 
-async def test_samples_are_found_once_however_often_the_sensor_is_asked(clock: SimulationClock) -> None:
+async def test_each_sample_is_one_row_however_often_the_sensor_is_polled(clock: SimulationClock) -> None:
     async with (
         ParticulateSensor(seed=SEED, clock=clock) as device,
         Modbus(options(device.url, polls=4), clock) as adapter,
@@ -181,7 +181,7 @@ async def test_samples_are_found_once_however_often_the_sensor_is_asked(clock: S
     [(SENSOR, "product 'Kettle'"), (COBOT, "holding 256 holds 1")],
     ids=["43/14", "register"],
 )
-async def test_another_device_is_told(map_file: Path, said: str) -> None:
+async def test_another_device_is_refused(map_file: Path, said: str) -> None:
     kind = ParticulateSensor if map_file == SENSOR else ModbusCobot
     async with kind(faults=["other-device"]) as device:
         with pytest.raises(ProtocolViolation, match=said) as caught:
@@ -192,14 +192,14 @@ async def test_another_device_is_told(map_file: Path, said: str) -> None:
             pass
 
 
-async def test_a_device_that_does_not_say_who_it_is() -> None:
+async def test_a_device_that_does_not_report_its_identity() -> None:
     async with ModbusCobot() as device:
         adapter = Modbus(inline(device.url, {"a": {"register": 270}}, identity={"vendor": "Doosan"}), Clock())
         with pytest.raises(ProtocolViolation, match=r"illegal function on function 43/14.*option identity"):
             await adapter.open()
 
 
-async def test_registers_the_device_does_not_have_are_named_with_their_line(tmp_path: Path) -> None:
+async def test_registers_that_the_device_lacks_are_named_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "맵.yaml"
     path.write_text(
         "registers:\n  good: {register: 270}\n  gone:\n    register: 276\n  far: {register: 40271}\n", "utf-8"
@@ -217,7 +217,7 @@ async def test_registers_the_device_does_not_have_are_named_with_their_line(tmp_
             await Modbus(options(device.url, path), Clock()).open()
 
 
-async def test_registers_that_are_refused_together_alone() -> None:
+async def test_registers_that_are_refused_only_together() -> None:
     async with ModbusCobot() as device:
         registers = {"first": {"register": 275}, "second": {"register": 280}}
         with pytest.raises(ProtocolViolation, match=r"refuses holding 275 to 280 in one request.*`gap` to 0"):
@@ -236,7 +236,7 @@ def inline(url: str, registers: dict[str, Any], **more: Any) -> ModbusOptions:
 # --- what a device says against itself
 
 
-async def test_odd_values_pass_with_what_is_to_be_said_against_them(clock: SimulationClock) -> None:
+async def test_odd_values_pass_with_their_quality(clock: SimulationClock) -> None:
     async with (
         ParticulateSensor(seed=SEED, clock=clock) as device,
         Modbus(options(device.url), clock) as adapter,
@@ -272,7 +272,7 @@ async def test_a_clock_that_is_years_off_is_not_believed(clock: SimulationClock)
         assert adapter.counters == {"clock_not_believed": 1}
         assert abs(rows[-1].at_ns - clock.now_ns()) < 60 * NS_PER_S
         assert {b.at_ns - a.at_ns for a, b in pairwise(rows)} == {NS_PER_S}
-        device.repair()  # somebody sets it
+        device.repair()  # its clock is set
         row = await until(adapter, lambda row: not (row.at_ns - device.start_ns) % NS_PER_S)
         assert device.truth(row.at_ns)
 
@@ -296,7 +296,7 @@ async def test_a_busy_device_is_asked_again_and_a_stuck_one_has_stalled() -> Non
         async with Modbus(options(device.url), clock) as adapter:
             await read(adapter, 2)
             device.inject("stuck-counter")
-            with pytest.raises(DeviceStalled, match="its sample counter stands still at"):
+            with pytest.raises(DeviceStalled, match="its sample counter stays at"):
                 await read(adapter, 100_000)
 
 
@@ -307,12 +307,12 @@ async def test_a_busy_device_is_asked_again_and_a_stuck_one_has_stalled() -> Non
         ("silent", DeviceStalled, "no answer as unit 1 in 3 tries"),
         ("other-unit@0x7", ProtocolViolation, "answers as unit 7"),
         ("short@0x1", ProtocolViolation, "another function or number"),
-        ("garbage", AdapterError, "no Modbus TCP|no answer"),
+        ("garbage", AdapterError, "not Modbus TCP|no answer"),
         ("refuse@0x11", DeviceUnreachable, "unit 1: exception 11"),
-        ("refuse@0x99", ProtocolViolation, "none that Modbus knows"),
+        ("refuse@0x99", ProtocolViolation, "not a code of Modbus"),
     ],
 )
-async def test_what_ends_a_session_says_why(
+async def test_the_error_that_ends_a_connection_names_the_cause(
     line: LineKind, fault: str, error: type[AdapterError], said: str
 ) -> None:
     clock = Clock(RATE)
@@ -327,7 +327,7 @@ async def test_what_ends_a_session_says_why(
             assert await read(adapter, 1)
 
 
-async def test_a_unit_that_is_not_there_is_named() -> None:
+async def test_an_absent_unit_is_named() -> None:
     async with ParticulateSensor() as device:
         with pytest.raises(DeviceStalled, match="no answer as unit 9"):
             await Modbus(options(device.url, unit_id=9), Clock()).open()
@@ -337,15 +337,15 @@ async def test_a_unit_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.parametrize("line", ["tcp", "rtu"])
-async def test_a_late_answer_is_never_taken_for_another(line: LineKind) -> None:
-    """Questions whose answers look alike, so that one answered late would fit the next."""
+async def test_a_late_answer_is_never_taken_for_the_next(line: LineKind) -> None:
+    """The requests have answers of the same form: a late one would match the next request."""
     version = {"major": 256, "minor": 257, "patch": 258}
     registers = {name: {"register": at} for name, at in version.items()}
     async with ModbusCobot(seed=SEED, line=line) as device:
         wide = {"max_registers": 1, "period_s": 0.1, "timeout_s": 0.1, "retries": 5, "data_age_s": 60}
         async with Modbus(inline(device.url, registers, **wide), Clock()) as adapter:
             await read(adapter, 2)
-            device.inject("late@0x0.15")  # each first answer comes when the question was already repeated
+            device.inject("late@0x0.15")  # each first answer comes after the request was repeated
             rows = await read(adapter, 1, within_s=60)
             assert adapter.counters["retries"] >= 3
             device.repair()
@@ -356,7 +356,7 @@ async def test_a_late_answer_is_never_taken_for_another(line: LineKind) -> None:
 # --- a serial port
 
 
-async def test_a_pulled_plug_is_told_and_a_new_port_read() -> None:
+async def test_a_pulled_plug_is_reported_and_a_new_port_read() -> None:
     clock = Clock(RATE)
     device = ParticulateSensor(seed=SEED, clock=clock, line="rtu")
     async with device, Modbus(options(device.url), clock) as adapter:
@@ -365,7 +365,7 @@ async def test_a_pulled_plug_is_told_and_a_new_port_read() -> None:
         await device.unplug()
         with pytest.raises(DeviceUnreachable, match="ended the connection"):
             await read(adapter, 100_000)
-        with pytest.raises(DeviceUnreachable, match=r"is it plugged in|no serial port"):
+        with pytest.raises(DeviceUnreachable, match=r"is it plugged in|not a serial port"):
             await Modbus(options(url), clock).open()
     async with (
         ParticulateSensor(seed=SEED, clock=clock, line="rtu") as device,
@@ -374,7 +374,7 @@ async def test_a_pulled_plug_is_told_and_a_new_port_read() -> None:
         assert await read(adapter, 2)
 
 
-async def test_noise_on_a_serial_line_costs_answers_and_nothing_else() -> None:
+async def test_noise_on_a_serial_line_only_costs_answers() -> None:
     clock = Clock(RATE)
     async with (
         ParticulateSensor(seed=SEED, clock=clock, line="rtu") as device,
@@ -391,14 +391,16 @@ async def test_noise_on_a_serial_line_costs_answers_and_nothing_else() -> None:
         assert row.values["pm10"] == pytest.approx(truth["pm10"], rel=1e-6)
 
 
-async def test_a_port_somebody_else_uses_or_that_is_none(tmp_path: Path) -> None:
+async def test_a_port_in_use_and_a_file_that_is_not_a_port(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no port")
     async with ParticulateSensor(line="rtu") as device:
         async with Modbus(options(device.url), Clock()):
             with pytest.raises(DeviceUnreachable, match="another program uses it"):
                 await Modbus(options(device.url), Clock()).open()
         for path in (tmp_path / "file", tmp_path, tmp_path / "none"):
-            with pytest.raises(DeviceUnreachable, match=r"no serial port|no .*none; is it plugged in"):
+            with pytest.raises(
+                DeviceUnreachable, match=r"not a serial port|none does not exist: is it plugged in"
+            ):
                 await Modbus(options(f"rtu://{path}"), Clock()).open()
 
 

@@ -1,4 +1,4 @@
-"""The OPC UA adapter against the simulated cobot cell, through a line that fails in every way."""
+"""The OPC UA adapter against the simulated cobot cell, over a line that fails in every way."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from wire.messages import Quality
 
 SEED = 11
 PERIOD_NS = NS_PER_S // RATE_HZ
-PATIENT = {"row_wait_s": 60.0}  # no row is given up because the machine is slow
+PATIENT = {"row_wait_s": 60.0}  # no row ends early on a slow machine
 
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A cobot cell in a process of its own; its URL."""
+    """The URL of a cobot cell that runs in its own process."""
     log = tmp_path_factory.mktemp("cell") / "cell.log"
     with Child("cell", edgebed_command("sim", "run", "opcua", "--seed", str(SEED)), log) as child:
         yield child.first_line()
@@ -94,23 +94,23 @@ async def test_every_sample_arrives_once_and_as_the_robot_made_it(cell: str) -> 
     np.testing.assert_array_equal(made[at : at + len(data)], data)
 
 
-async def test_data_come_back_after_every_kind_of_loss_again_and_again(cell: str) -> None:
+async def test_a_new_adapter_reads_after_every_kind_of_loss(cell: str) -> None:
     async with FaultProxy(port_of(cell)) as link:
-        harms: list[Callable[[], None]] = [
+        disturbances: list[Callable[[], None]] = [
             lambda: link.cut(reset=True),
             lambda: link.cut(reset=False),
             link.black_hole,
         ]
-        for harm in harms * 2:
+        for disturb in disturbances * 2:
             async with OpcUa(options(link.port), Clock()) as adapter:
                 assert len(await read(adapter, 10)) == 10
-                harm()
+                disturb()
                 with pytest.raises(AdapterError):
                     await read(adapter, 100_000)
             link.heal()
 
 
-async def test_data_come_back_after_each_restart_of_the_server(tmp_path: Path) -> None:
+async def test_a_new_adapter_reads_after_each_restart_of_the_server(tmp_path: Path) -> None:
     port = free_port()
     command = edgebed_command("sim", "run", "opcua", "--port", str(port))
     with Child("cell", command, tmp_path / "cell.log") as child:
@@ -161,18 +161,20 @@ async def test_nodes_by_id_by_namespace_and_by_path(cell: str) -> None:
         ),
     ],
 )
-async def test_another_device_than_declared_is_told(cell: str, wrong: dict[str, object], said: str) -> None:
+async def test_another_device_than_declared_is_refused(
+    cell: str, wrong: dict[str, object], said: str
+) -> None:
     adapter = OpcUa(options(port_of(cell), **wrong), Clock())
     with pytest.raises(ProtocolViolation) as caught:
         await adapter.open()
     assert said in str(caught.value)
 
 
-async def test_the_devices_own_doubts_travel() -> None:
+async def test_status_codes_of_the_device_become_qualities() -> None:
     async with CobotCell(seed=1) as cell, OpcUa(options(cell.port), Clock()) as adapter:
         await until(adapter, lambda row: row.quality is Quality.GOOD)
         cell.set_status("j3_torque", 0x40000000)
-        # a busy machine makes rows uncertain too, by fields that come late: those rows hold a null
+        # on a busy machine fields come late and make rows uncertain too: such rows contain a null
         row = await until(adapter, lambda row: row.quality is Quality.UNCERTAIN and not lacks_a_value(row))
         assert isinstance(row.values["j3_torque"], float)
         cell.set_status("j2_velocity", 0x80000000)
@@ -226,14 +228,14 @@ def keys(tmp_path: Path) -> Path:
 
 
 async def test_a_timeout_that_meets_an_answer_is_a_timeout(cell: str) -> None:
-    """On a busy machine both are found in one turn of the event loop; asyncua then raises its own kind of
+    """A busy machine handles both in one turn of the event loop; asyncua then raises a subclass of
     CancelledError, and the adapter seemed to have cancelled itself."""
     errors = []
     for waited_ms in range(0, 60, 5):
         adapter = OpcUa(options(port_of(cell), timeout_s=0.2), Clock())
         opening = asyncio.create_task(adapter.open())
         await asyncio.sleep(waited_ms / 1000)
-        time.sleep(0.25)  # the loop stands still, and the server answers  # noqa: ASYNC251
+        time.sleep(0.25)  # noqa: ASYNC251 - the loop is blocked while the server answers
         await asyncio.wait({opening})
         assert not opening.cancelled()
         errors.append(opening.exception())
@@ -246,13 +248,13 @@ async def test_closing_keeps_the_cancellation_of_its_caller(cell: str) -> None:
     await adapter.open()
     await read(adapter, 3)
     closing = asyncio.create_task(adapter.close())
-    await asyncio.sleep(0)  # now it waits for what it asked the library to do
+    await asyncio.sleep(0)  # it now waits for asyncua
     closing.cancel()
     await asyncio.wait({closing})
     assert closing.cancelled()
 
 
-async def test_who_may_read_and_who_is_read(keys: Path) -> None:
+async def test_users_and_certificates(keys: Path) -> None:
     words = (keys / "right").read_text().strip()
     server = CobotCell(user="op", password=words, cert=keys / "server.der", key=keys / "server.pem")
     plain = {"user": "op", "plain_password": True}
@@ -311,7 +313,7 @@ def make_certificate(path: Path, uri: str) -> None:
     ],
     ids=["http", "endless", "noise", "eof"],
 )
-async def test_whatever_answers_is_one_error_soon(answer: bytes) -> None:
+async def test_any_other_server_is_one_error(answer: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(answer)

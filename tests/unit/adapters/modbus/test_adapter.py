@@ -1,4 +1,4 @@
-"""When the Modbus adapter asks, and what it makes of samples that change under its eyes."""
+"""When the Modbus adapter polls, and how it treats samples that change during a poll."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START_NS = 1_800_000_000 * NS_PER_S
 
 
 class Stepped(Clock):
-    """A clock whose sleepers are always woken at once, and that somebody sets."""
+    """A clock whose sleepers wake at once, and which the test sets."""
 
     def __init__(self) -> None:
         super().__init__(start_ns=START_NS)
@@ -53,7 +53,7 @@ async def polls(pace: _PollSchedule, clock: Stepped, n: int) -> list[float]:
     return seen
 
 
-async def test_polls_stand_between_the_samples() -> None:
+async def test_polls_are_between_the_samples() -> None:
     clock, counters = Stepped(), Counter[str]()
     clock.passes(0.7)
     assert await polls(_PollSchedule(options(), clock, counters), clock, 3) == [1.5, 2.5, 3.5]
@@ -61,11 +61,11 @@ async def test_polls_stand_between_the_samples() -> None:
     assert counters == {}
 
 
-async def test_polls_that_were_slept_through_are_counted() -> None:
+async def test_missed_polls_are_counted() -> None:
     clock, counters = Stepped(), Counter[str]()
     pace = _PollSchedule(options(), clock, counters)
     await polls(pace, clock, 2)
-    clock.passes(0.9)  # a little late: the next one is asked on time
+    clock.passes(0.9)  # a little late: the next poll is on time
     assert await polls(pace, clock, 1) == [2.5]
     clock.passes(10.2)
     assert await polls(pace, clock, 1) == [13.5]
@@ -73,7 +73,7 @@ async def test_polls_that_were_slept_through_are_counted() -> None:
 
 
 @pytest.mark.parametrize("hours", [-1.0, 1.0, 400_000.0])
-async def test_a_clock_that_somebody_sets_stops_nothing(hours: float) -> None:
+async def test_a_clock_that_is_set_stops_nothing(hours: float) -> None:
     clock, counters = Stepped(), Counter[str]()
     pace = _PollSchedule(options(), clock, counters)
     await polls(pace, clock, 2)
@@ -85,7 +85,7 @@ async def test_a_clock_that_somebody_sets_stops_nothing(hours: float) -> None:
 
 
 class Changing:
-    """A device that takes a new sample after so many requests, and then every so many."""
+    """A device that takes a new sample each `every` requests, until `calm_after`."""
 
     unit_id = 1
 
@@ -134,6 +134,6 @@ async def test_a_row_never_mixes_two_samples() -> None:
     assert counters["torn"] > 0
 
 
-async def test_a_device_that_never_stands_still_is_doubted() -> None:
+async def test_a_device_that_always_changes_is_uncertain() -> None:
     found, _ = await rows(Changing(every=2, calm_after=10**9), 3)
     assert {row.quality for row in found} == {Quality.UNCERTAIN}

@@ -1,4 +1,4 @@
-"""Register maps: every mistake with its line, few requests, numbers in any order of bytes."""
+"""Register maps: mistakes with their line, few requests, numbers in any byte order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAPS = sorted((Path(__file__).parents[4] / "configs/maps").glob("*-modbus.yaml")
 
 
 @pytest.mark.parametrize("path", MAPS, ids=lambda path: path.stem)
-def test_every_ready_map_is_fine(path: Path) -> None:
+def test_every_map_of_configs_is_valid(path: Path) -> None:
     named = read_map(path)
     assert named.map.registers
     assert named.map.source
@@ -51,7 +51,7 @@ def test_every_ready_map_is_fine(path: Path) -> None:
             "registers: {a: {register: 1, scale: .nan}}",
             "1:37: registers.a.scale: .nan is not a finite number",
         ),
-        ("registers: {Air: {register: 1}}", "1:18: registers.Air: 'Air' is no field name"),
+        ("registers: {Air: {register: 1}}", "1:18: registers.Air: 'Air' is not a field name"),
         ("base: 1\nregisters: {a: {register: 0}}", "2:16: registers.a: holding 0 of 1 lies outside"),
         (
             "registers: {a: {register: 65533, type: f64}}",
@@ -157,7 +157,7 @@ def test_values(register: Register, raw: Any, expected: Any) -> None:
         (Register(register=0, type="bit", bit=1), "bool"),
     ],
 )
-def test_what_a_field_is_declared_as(register: Register, declared: str) -> None:
+def test_declared_types_of_fields(register: Register, declared: str) -> None:
     assert register.field.t == declared
 
 
@@ -187,9 +187,9 @@ def test_requests_cover_everything_within_the_limits(places: list[Register], mos
             assert len(block.words(item, range(block.count))) == item.place.words
             touched |= set(range(item.address, item.end))
         holes = [b - a - 1 for a, b in pairwise(sorted(touched))]
-        assert max(holes, default=0) <= gap  # nothing unasked is read but small gaps
+        assert max(holes, default=0) <= gap  # only small gaps of unused registers are read
     for one, next_one in pairwise(made):
-        if one.kind == next_one.kind:  # two that would fit into one request are one
+        if one.kind == next_one.kind:  # two blocks that fit one request are merged
             end = max(item.end for item in (*one.items, next_one.items[0]))
             limit = MAX_BITS if one.kind in ("coil", "discrete") else most
             assert next_one.address > one.address + one.count + gap or end - one.address > limit

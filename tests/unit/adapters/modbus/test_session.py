@@ -1,4 +1,4 @@
-"""The adapter against bytes printed in the specifications, and against another's server: nobody of ours."""
+"""The adapter against bytes printed in the specifications, and against the server of pymodbus."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INPUTS = "ACDB35"
 
 @contextlib.asynccontextmanager
 async def scripted(tcp: bool, answers: dict[str, str]) -> AsyncIterator[str]:
-    """A device that knows these questions and no other; its URL."""
+    """The URL of a device that answers only these requests."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -56,7 +56,7 @@ async def scripted(tcp: bool, answers: dict[str, str]) -> AsyncIterator[str]:
 async def listening(
     talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """A TCP server that leaves nothing behind; its port."""
+    """The port of a TCP server that leaves nothing behind."""
     talks: set[asyncio.Task[Any]] = set()
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,14 +111,14 @@ async def test_the_examples_of_the_application_protocol() -> None:
 
 
 async def test_a_serial_frame_with_its_checksum() -> None:
-    """From the wire of a serial line: unit 17, registers 40108 to 40110, as simplymodbus.ca prints it."""
+    """Bytes of a serial line as simplymodbus.ca prints them: unit 17, registers 40108 to 40110."""
     async with scripted(False, {"1103006B00037687": "110306AE415652434049AD"}) as url:
         registers = {f"r{at}": {"register": at} for at in (107, 108, 109)}
         row = await one(options(url, unit_id=17, registers=registers, timeout_s=0.2))
     assert row.values == {"r107": 0xAE41, "r108": 0x5652, "r109": 0x4340}
 
 
-async def test_a_wrong_checksum_is_no_answer() -> None:
+async def test_a_wrong_checksum_is_not_an_answer() -> None:
     async with scripted(False, {"1103006B00037687": "110306AE415652434149AD"}) as url:
         registers = {f"r{at}": {"register": at} for at in (107, 108, 109)}
         with pytest.raises(AdapterError, match="no answer as unit 17"):
@@ -130,7 +130,7 @@ async def test_a_wrong_checksum_is_no_answer() -> None:
     [
         "0306022B0000",  # half a message
         "0305022B000000",  # half a register
-        "0308022B000000640000",  # one too many
+        "0308022B000000640000",  # one register too many
         "0406022B00000064",  # another function
         "03",
         "83",
@@ -141,7 +141,7 @@ async def test_a_wrong_checksum_is_no_answer() -> None:
         "03FF" + "00" * 255,
     ],
 )
-async def test_whatever_is_answered_is_one_error_soon(said: str) -> None:
+async def test_a_wrong_answer_is_one_error(said: str) -> None:
     async with scripted(True, {"03006B0003": said}) as url:
         registers = {f"r{at}": {"register": at} for at in (107, 108, 109)}
         with pytest.raises(AdapterError):
@@ -149,7 +149,7 @@ async def test_whatever_is_answered_is_one_error_soon(said: str) -> None:
 
 
 @pytest.mark.parametrize("noise", [b"HTTP/1.1 400 Bad Request\r\n\r\n" * 50, bytes(range(256)) * 40, b""])
-async def test_whoever_answers_is_one_error_soon(noise: bytes) -> None:
+async def test_any_other_server_is_one_error(noise: bytes) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(noise)
@@ -163,8 +163,8 @@ async def test_whoever_answers_is_one_error_soon(noise: bytes) -> None:
 
 
 @pytest.mark.parametrize("framer", [FramerType.SOCKET, FramerType.RTU])
-async def test_another_makers_server(framer: FramerType) -> None:
-    """pymodbus' server with each type, big-endian and with swapped words, on a TCP port."""
+async def test_the_server_of_pymodbus(framer: FramerType) -> None:
+    """Each type, big-endian and with swapped words, on a TCP port."""
     device = SimDevice(
         7,
         simdata=[

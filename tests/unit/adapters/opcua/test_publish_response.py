@@ -1,4 +1,4 @@
-"""Publications read from bytes: the same as asyncua's own encoder wrote, and nothing but ValueError else."""
+"""Decoded publications equal what asyncua's encoder wrote; any other bytes raise ValueError."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ns(at: datetime | None) -> int | None:
 
 
 @given(st.lists(values, max_size=20))
-def test_scalars_come_out_as_they_went_in(items: list[Any]) -> None:
+def test_scalars_are_decoded_as_encoded(items: list[Any]) -> None:
     found = decode(publication(items))
     assert found is not None
     expected: list[Item] = [(h, v, s, ns(a), ns(b)) for h, (v, _), s, a, b in items]
@@ -73,7 +73,7 @@ def test_both_decoders_agree(items: list[Any]) -> None:
     assert decode(body) == decode_slowly(body)
 
 
-def test_what_is_no_number_is_left_to_the_general_decoder() -> None:
+def test_other_values_are_left_to_the_general_decoder() -> None:
     at = EPOCH + timedelta(days=20_000)
     for value in (("text", V.String), ([1.0, 2.0], V.Double), (b"raw", V.ByteString)):
         body = publication([(1, value, 0, at, None)])
@@ -96,12 +96,12 @@ def test_a_keep_alive_carries_nothing() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_read_or_refused(noise: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused(noise: bytes) -> None:
     _read_or_refuse(noise)
 
 
 @given(st.lists(values, min_size=1, max_size=3), st.data())
-def test_a_damaged_publication_is_read_or_refused(items: list[Any], data: st.DataObject) -> None:
+def test_a_damaged_publication_is_decoded_or_refused(items: list[Any], data: st.DataObject) -> None:
     body = bytearray(publication(items))
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""Rows from values: complete, in order of time, none thrown away."""
+"""Rows of values: complete, in order of time, without lost values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_fields_of_one_time_are_one_row_whatever_their_order() -> None:
     assert counters == {}
 
 
-def test_a_complete_row_ends_the_elder_ones() -> None:
+def test_a_complete_row_ends_the_older_rows() -> None:
     rows, counters = rows_of("ab")
     rows.add("a", 1.0, GOOD, 1, 0.0)
     rows.add("b", 2.0, GOOD, 2, 0.0)
@@ -43,7 +43,7 @@ def test_a_complete_row_ends_the_elder_ones() -> None:
     assert counters == {"incomplete": 1}
 
 
-def test_a_row_waits_so_long_and_no_longer() -> None:
+def test_a_row_waits_for_wait_s() -> None:
     rows, _ = rows_of("ab")
     assert rows.due_s() is None
     rows.add("a", 1.0, GOOD, 1, 10.0)
@@ -54,7 +54,7 @@ def test_a_row_waits_so_long_and_no_longer() -> None:
     assert [row.values for row in rows.take()] == [{"a": 1.0, "b": None}]
 
 
-def test_with_hold_what_is_not_repeated_still_counts() -> None:
+def test_with_hold_a_value_that_is_not_repeated_stays() -> None:
     rows, counters = rows_of("ab", hold=True)
     rows.add("a", 1.0, GOOD, 1, 0.0)
     rows.add("b", 5.0, GOOD, 1, 0.0)
@@ -80,7 +80,7 @@ def test_the_gravest_quality_travels() -> None:
     assert rows.take()[0].quality is Quality.BAD
 
 
-def test_what_comes_after_its_row_says_so() -> None:
+def test_a_value_after_the_end_of_its_row_is_flagged() -> None:
     rows, counters = rows_of("ab")
     rows.add("a", 1.0, GOOD, 1, 0.0)
     rows.add("a", 2.0, GOOD, 2, 0.0)
@@ -104,7 +104,7 @@ def test_open_rows_are_bounded() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 8), st.integers(0, 99))), st.booleans())
-def test_no_value_is_ever_thrown_away(arrivals: list[tuple[str, int, int]], expire: bool) -> None:
+def test_no_value_is_lost(arrivals: list[tuple[str, int, int]], expire: bool) -> None:
     rows, _ = rows_of("abc", limit=4)
     out: list[Row] = []
     for now, (name, at, value) in enumerate(arrivals):
