@@ -113,9 +113,9 @@ async def test_no_name_leaves_the_adapter(
         find(kind)
     except Unreachable:
         require("mosquitto")
-    who = Deidentifier(read_key(tmp_path / "pseudonym.key"), Counter())
+    deidentifier = Deidentifier(read_key(tmp_path / "pseudonym.key"), Counter())
     made = {
-        seed: who.pseudonym(PatientIdentity.of(seed).number, issuer="EDGEHOSP").encode()
+        seed: deidentifier.pseudonym(PatientIdentity.of(seed).number, issuer="EDGEHOSP").encode()
         for seed in (11, 12, 1011, 1012)
     }
     setups = [AgentSetup(bed, config, bed, arguments=("--log", "debug")) for bed in BEDS]

@@ -67,24 +67,24 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "busy"), [("both", True), ("up", False), ("down", True), ("down", False), ("frozen", True)]
+    ("fault", "busy"), [("both", True), ("up", False), ("down", True), ("down", False), ("frozen", True)]
 )
 async def test_a_line_that_swallows_and_a_broker_that_stands_still(
-    tmp_path: Path, broker: BrokerProcess, hurried: None, start_box: Any, harm: Any, busy: bool
+    tmp_path: Path, broker: BrokerProcess, hurried: None, start_box: Any, fault: Any, busy: bool
 ) -> None:
     async with site(tmp_path, broker, start_box) as (box, proxy):
         before = box.uplink.counters.get("lost_connections", 0)
-        if harm == "frozen":
+        if fault == "frozen":
             os.kill(broker.pid, signal.SIGSTOP)
         else:
-            proxy.black_hole(way=harm)
+            proxy.black_hole(way=fault)
         try:
             if busy:
                 box.take(50)
             await until(lambda: box.uplink.counters.get("lost_connections", 0) > before, "it is detected")
             assert not busy or box.depth == 50
         finally:
-            if harm == "frozen":
+            if fault == "frozen":
                 os.kill(broker.pid, signal.SIGCONT)
         proxy.heal()
         await until(lambda: box.uplink.connected, "it is back")

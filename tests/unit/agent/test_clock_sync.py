@@ -109,10 +109,16 @@ def test_setting_the_clock_is_noticed_once_and_keeping_it_right_is_not() -> None
     clock = SetClock()
     steps = Steps(clock)
     assert steps.look() == 0.0
-    for ahead_ms, told in ((100, 0.0), (200, 0.0), (3_600_200, 3_600.0), (3_600_200, 0.0), (200, -3_600.0)):
+    for ahead_ms, expected in (
+        (100, 0.0),
+        (200, 0.0),
+        (3_600_200, 3_600.0),
+        (3_600_200, 0.0),
+        (200, -3_600.0),
+    ):
         clock.up_ms += 1_000
         clock.ahead_ms = ahead_ms
-        assert steps.look() == told
+        assert steps.look() == expected
 
 
 def test_a_batch_moves_as_a_whole_and_keeps_its_identity() -> None:
