@@ -1,4 +1,4 @@
-"""Adapters: each turns the bytes of one device protocol into readings. `load` finds one by its word."""
+"""Adapters: each turns the bytes of one device protocol into readings. `load` finds one by its name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from adapters.base import Adapter, OptionsError
 
 GROUP = "edgebed.adapters"
 
-# word in a config -> (module, class, extra); imported on first use: a daemon pays for what it reads
+# name in a config -> (module, class, extra); imported on first use, because imports cost memory
 BUILT_IN: dict[str, tuple[str, str, str]] = {
     "ble": ("adapters.ble.adapter", "Ble", "ble"),
     "camera": ("adapters.camera.adapter", "Camera", "camera"),
@@ -27,17 +27,17 @@ BUILT_IN: dict[str, tuple[str, str, str]] = {
 
 
 def names() -> list[str]:
-    """Every adapter that a config can name, built in or installed, sorted."""
+    """The names of all adapters, built in or installed, sorted."""
     from wire.plugins import entry_points
 
     return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
 
 
 def load(name: str) -> type[Adapter]:
-    """The adapter class for a word in a config. A built-in word is never looked up among the installed.
+    """The adapter class for a name in a config; a built-in name is not looked up among installed packages.
 
     Raises:
-        OptionsError: the word is unknown, two packages register it, or an extra is not installed.
+        OptionsError: the name is unknown, two packages register it, or an extra is not installed.
     """
     if name not in BUILT_IN:
         return _third_party(name)
@@ -52,7 +52,7 @@ def load(name: str) -> type[Adapter]:
 
 
 def _third_party(name: str) -> type[Adapter]:
-    from wire.plugins import third_party  # importlib.metadata costs memory: only a daemon that needs it pays
+    from wire.plugins import third_party  # here, because importlib.metadata costs memory
 
     found = third_party(GROUP, "adapter", name, Adapter, OptionsError)  # type: ignore[type-abstract]
     if found is None:

@@ -1,4 +1,7 @@
-"""A device's own clock: believed where it can be true, else moved or replaced, never without saying so."""
+"""Checks the time that a device sends: a plausible time is used, any other is corrected or replaced.
+
+Each corrected or replaced time is counted, and its row is UNCERTAIN.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,19 @@ from collections.abc import Sequence
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 
-_TOLD = 10  # warnings of one connection: a clock that jumps with every reading would fill the log
+_MAX_WARNINGS = 10  # of one connection: a clock that jumps with every reading would fill the log
 
 
-def believed(
+def checked_time(
     device_ns: int | None, receipt_ns: int, max_skew_s: float, counters: Counter[str]
 ) -> tuple[int, Quality]:
-    """The time of a reading: the device's where it says one that can be true, else that of receipt.
+    """The time of a reading: the device's if it is plausible, else the time of receipt.
 
     Args:
-        device_ns: what the device says, Unix ns; None where it says nothing readable.
-        receipt_ns: when the message came.
-        max_skew_s: a device clock further off than this is not believed.
-        counters: takes `no_time` and `clock_not_believed`.
+        device_ns: the time from the device, Unix ns; None if it sent no readable time.
+        receipt_ns: the time at which the message came, Unix ns.
+        max_skew_s: the largest plausible difference of the two.
+        counters: `no_time` and `clock_not_believed` are counted here.
     """
     if device_ns is None:
         counters["no_time"] += 1
@@ -33,10 +36,12 @@ def believed(
 
 
 class DeviceClock:
-    """The clock of one device that sends steadily. Where it cannot be true, its times are moved by what it is
-    off, so that their steps stay, and are UNCERTAIN; as soon as it can be true it is believed again.
+    """The clock of one device that sends continuously.
 
-    `counters` takes `clock_not_believed`, once for each time that it was found to be off anew, and `no_time`.
+    While the clock is implausible, a constant shift is added to its times, so that the steps between them
+    stay, and its rows are UNCERTAIN. As soon as the clock is plausible again, its times are used as they are.
+
+    `counters` counts `no_time`, and `clock_not_believed` once for each new shift.
     """
 
     def __init__(
@@ -49,24 +54,24 @@ class DeviceClock:
         max_ahead_s: float,
         hint: str = "",
     ) -> None:
-        self.shift_ns = 0  # what is added to its times, 0 where they are believed
+        self.shift_ns = 0  # added to the times of the device; 0 while they are plausible
         self._where, self._log, self._hint = where, log, hint
         self._counters = counters
         self._past_ns, self._ahead_ns = int(max_past_s * NS_PER_S), int(max_ahead_s * NS_PER_S)
-        self._told = 0
+        self._warnings = 0
 
     @property
     def doubt(self) -> Quality:
-        """What is to be said of its times now."""
+        """The quality of the device's times now."""
         return Quality.UNCERTAIN if self.shift_ns else Quality.GOOD
 
     def limits(self, receipt_ns: int) -> tuple[int, int]:
-        """Between which times of the device, not moved, one that is received now can lie."""
+        """The earliest and latest plausible device time, before the shift, of a message received now."""
         now_ns = receipt_ns - self.shift_ns
         return now_ns - self._past_ns, now_ns + self._ahead_ns
 
     def stamp(self, device_ns: int | None, receipt_ns: int) -> tuple[int, Quality]:
-        """Unix ns of a reading, and how far it is believed; that of receipt where the device says none."""
+        """The time of a reading in Unix ns, and its quality; the time of receipt if the device sent none."""
         if device_ns is None:
             self._counters["no_time"] += 1
             return receipt_ns, Quality.UNCERTAIN
@@ -74,7 +79,7 @@ class DeviceClock:
         return device_ns + self.shift_ns, self.doubt
 
     def judge(self, times_ns: Sequence[int], receipt_ns: int) -> None:
-        """See whether the clock is right, from what was received together: one time that can be is enough."""
+        """Update the shift from times received together; one plausible time shows that the clock is right."""
         first, last = receipt_ns - self._past_ns, receipt_ns + self._ahead_ns
         if not times_ns or any(first <= at_ns <= last for at_ns in times_ns):
             self.shift_ns = 0 if times_ns else self.shift_ns
@@ -84,10 +89,10 @@ class DeviceClock:
             return
         self.shift_ns = receipt_ns - max(times_ns)
         self._counters["clock_not_believed"] += 1
-        self._told += 1
-        if self._told <= _TOLD:
+        self._warnings += 1
+        if self._warnings <= _MAX_WARNINGS:
             self._log.warning(
-                "%s: its clock is off by %.0f s%s; rows are stamped by ours and uncertain",
+                "%s: its clock is wrong by %.0f s%s; rows get the agent's time and are uncertain",
                 self._where,
                 -self.shift_ns / NS_PER_S,
                 self._hint,

@@ -1,4 +1,4 @@
-"""Devices without a protocol: each line of text on a serial port or over TCP is one row."""
+"""Reads devices without a protocol: each line of text on a serial port or over TCP is one row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from adapters.base import Adapter, Options, OptionsError, Reading, Value
-from adapters.device_time import believed
+from adapters.device_time import checked_time
 from adapters.fields import FieldOptions, declared
 from adapters.lines.formats import (
     Found,
@@ -18,21 +18,21 @@ from adapters.lines.formats import (
     as_declared,
     csv_reader,
     json_reader,
-    moment,
     pair_reader,
     pattern_reader,
+    unix_ns,
 )
-from adapters.lines.lines import Judge, Lines, LineSource
+from adapters.lines.lines import BadLines, Lines, LineSource
 from wire.clock import Clock
 from wire.messages import Quality, Stream
 
 log = logging.getLogger("edgebed.adapters.serial")
 
-_TIME = "@time"  # where a reader puts the time, which no field can be called
+_TIME = "@time"  # the key of the time in what a reader returns; a field cannot have this name
 
 
 class TextField(FieldOptions, frozen=True, kw_only=True):
-    """One field and where it stands in a line."""
+    """One field and its place in a line."""
 
     at: Annotated[
         int | str, Meta(description="Column from 1, path in JSON, key, or group; empty = the field's name.")
@@ -40,39 +40,51 @@ class TextField(FieldOptions, frozen=True, kw_only=True):
 
 
 class SerialOptions(Options, frozen=True, kw_only=True):
-    """`format` says how a line is read, `fields` what stands in it."""
+    """Options of the serial adapter: `format` is the format of a line, `fields` are its contents."""
 
     url: Annotated[
         str, Meta(max_length=2_000, description="serial:///dev/ttyUSB0?baud=9600 or tcp://host:port")
     ]
-    format: Annotated[Literal["csv", "json", "key-value", "regex"], Meta(description="How a line is read.")]
+    format: Annotated[Literal["csv", "json", "key-value", "regex"], Meta(description="Format of a line.")]
     fields: Annotated[
         dict[str, TextField], Meta(min_length=1, max_length=1_000, description="Field name to its place.")
     ]
     separator: Annotated[
-        str, Meta(max_length=8, description="Between columns or pairs; empty = comma, or any blank.")
+        str,
+        Meta(
+            max_length=8,
+            description="Between columns or pairs; empty = comma; between pairs also semicolon or blank.",
+        ),
     ] = ""
-    pattern: Annotated[str, Meta(max_length=2_000, description="regex: with a (?P<group>...) a field.")] = ""
-    encoding: Annotated[str, Meta(max_length=40, description="Of the text, e.g. utf-8, euc-kr.")] = "utf-8"
+    pattern: Annotated[
+        str, Meta(max_length=2_000, description="regex: the expression, with one (?P<group>...) per field.")
+    ] = ""
+    encoding: Annotated[str, Meta(max_length=40, description="Encoding of the text, e.g. utf-8, euc-kr.")] = (
+        "utf-8"
+    )
     stream: Annotated[str, Meta(description="Name of the stream.")] = "lines"
-    time_at: Annotated[int | str, Meta(description="Where the device's time stands; empty = nowhere.")] = ""
+    time_at: Annotated[
+        int | str, Meta(description="Place of the device's time, written as in `at`; empty = no time.")
+    ] = ""
     time_unit: Annotated[
         Literal["iso", "s", "ms", "us", "ns"],
-        Meta(description="ISO 8601 (UTC without a zone), or a number since 1970."),
+        Meta(description="iso = ISO 8601 (UTC if it names no zone), else a number since 1970 in this unit."),
     ] = "iso"
     max_skew_s: Annotated[
-        float, Meta(gt=0, description="A device's time further off than this is not believed.")
+        float, Meta(gt=0, description="A device time that is off by more seconds is not believed.")
     ] = 86_400.0
     first_line: Annotated[
-        bool, Meta(description="Read the first line too: it may have begun in its middle.")
+        bool, Meta(description="Read the first line too, although its beginning may be missing.")
     ] = False
     max_line: Annotated[int, Meta(ge=16, le=4_194_304, description="Bytes of the longest line.")] = 65_536
     bad_lines: Annotated[
-        int, Meta(ge=1, le=100_000, description="So many bad lines in a row: another device.")
+        int, Meta(ge=1, le=100_000, description="Bad lines in a row that mean another device.")
     ] = 50
-    silence_s: Annotated[float, Meta(gt=0, le=86_400, description="No row for so long: stalled.")] = 5.0
+    silence_s: Annotated[
+        float, Meta(gt=0, le=86_400, description="Seconds without a row until the device has stalled.")
+    ] = 5.0
     timeout_s: Annotated[
-        float, Meta(gt=0, le=3_600, description="Opening may take so long, the first row included.")
+        float, Meta(gt=0, le=3_600, description="Seconds that opening may take, the first row included.")
     ] = 5.0
 
 
@@ -90,9 +102,9 @@ class SerialLines(Adapter[SerialOptions]):
         try:
             b" ".decode(options.encoding)
         except (LookupError, UnicodeError) as error:
-            raise OptionsError(f"encoding {options.encoding!r} is unknown: try utf-8") from error
+            raise OptionsError(f"encoding {options.encoding!r} is unknown: use e.g. utf-8") from error
         self._lines = Lines(self._source, self.counters, max_line=options.max_line)
-        self._judge = Judge(self._source, self.counters, log, options.bad_lines)
+        self._bad_lines = BadLines(self._source, self.counters, log, options.bad_lines)
         self._first: Reading | None = None
 
     def streams(self) -> dict[str, Stream]:
@@ -100,7 +112,7 @@ class SerialLines(Adapter[SerialOptions]):
         return {self.options.stream: Stream(fields=self._fields)}
 
     async def open(self) -> None:
-        """Connect and wait for a line that can be read: a port that opens proves nothing."""
+        """Connect and wait for a readable line: a port opens even if no device is connected."""
         options = self.options
         deadline = asyncio.get_running_loop().time() + options.timeout_s
         try:
@@ -115,11 +127,11 @@ class SerialLines(Adapter[SerialOptions]):
             raise
 
     async def close(self) -> None:
-        """Let go of the port at once."""
+        """Release the port at once."""
         self._lines.close()
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """A row for each line that can be read, for ever."""
+        """Yield a row for each readable line, without end."""
         loop, silence_s = asyncio.get_running_loop(), self.options.silence_s
         reading, self._first = self._first, None
         while True:
@@ -131,27 +143,29 @@ class SerialLines(Adapter[SerialOptions]):
                 raise self._lines.stalled("line that can be read", silence_s)
 
     async def _next(self, by_s: float) -> Reading | None:
-        """The next row, None where none came by then."""
+        """The next row; None if there is none by `by_s`."""
         loop = asyncio.get_running_loop()
         while (line := await self._lines.next(by_s)) is not None:
-            found = self._understand(line)
+            found = self._parse(line)
             if found:
-                self._judge.good()
+                self._bad_lines.reset()
                 return self._reading(found)
             if loop.time() >= by_s:
                 break
         return None
 
-    def _understand(self, line: bytes) -> Found | None:
-        """What stands in a line; None, counted, where it is none of this device's."""
+    def _parse(self, line: bytes) -> Found | None:
+        """The values of a line; a line that does not match is counted and gives None."""
         try:
             text = line.decode(self.options.encoding)
         except UnicodeError:
-            self._judge.bad("bad_encoding", line, f"{self.options.encoding} text")
+            self._bad_lines.count("bad_encoding", line, f"{self.options.encoding} text")
             return None
         found = self._read(text.strip())
         if not found or found.keys() == {_TIME}:
-            self._judge.bad("no_match", line, f"{self.options.format} lines as `fields` says")
+            self._bad_lines.count(
+                "no_match", line, f"{self.options.format} lines that have `fields`"
+            )
             return None
         return found
 
@@ -161,15 +175,15 @@ class SerialLines(Adapter[SerialOptions]):
         for name, field in self._fields.items():
             values[name], quality = as_declared(found.get(name), field.t)
             worst = worst.worse(quality)
-        at_ns, doubt = self._stamp(found.get(_TIME))
-        return Reading(self.options.stream, at_ns, values, quality=worst.worse(doubt))
+        at_ns, time_quality = self._stamp(found.get(_TIME))
+        return Reading(self.options.stream, at_ns, values, quality=worst.worse(time_quality))
 
-    def _stamp(self, said: object) -> tuple[int, Quality]:
+    def _stamp(self, raw: object) -> tuple[int, Quality]:
         now_ns = self.clock.now_ns()
         if self.options.time_at == "":
             return now_ns, Quality.GOOD
-        said_ns = moment(said, self.options.time_unit)
-        return believed(said_ns, now_ns, self.options.max_skew_s, self.counters)
+        device_ns = unix_ns(raw, self.options.time_unit)
+        return checked_time(device_ns, now_ns, self.options.max_skew_s, self.counters)
 
 
 def _reader(options: SerialOptions) -> LineReader:
@@ -181,7 +195,7 @@ def _reader(options: SerialOptions) -> LineReader:
     if options.time_at != "":
         places[_TIME] = str(options.time_at)
     if (options.format == "regex") != bool(options.pattern):
-        raise OptionsError("give a `pattern` with `format: regex`, and only there")
+        raise OptionsError("`format: regex` needs a `pattern`; the other formats must have none")
     if options.format == "regex":
         return pattern_reader(places, options.pattern)
     readers = {"csv": csv_reader, "json": json_reader, "key-value": pair_reader}

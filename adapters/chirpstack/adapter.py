@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 from adapters.base import OptionsError, Reading, Value
 from adapters.chirpstack.lorawan_payload import RawPart
 from adapters.chirpstack.options import ChirpStackOptions, UplinkField, fields_of, place_of
-from adapters.device_time import believed
+from adapters.device_time import checked_time
 from adapters.mqtt.payload import (
     MISSING,
     Unusable,
@@ -133,7 +133,9 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             self.counters["other_ports"] += 1  # FPort 0 carries MAC commands, no data of the sensor
             return
         values, quality = self._values(uplink)
-        at_ns, doubt = believed(iso_ns(uplink.time or ""), message.at_ns, options.max_skew_s, self.counters)
+        at_ns, doubt = checked_time(
+            iso_ns(uplink.time or ""), message.at_ns, options.max_skew_s, self.counters
+        )
         yield Reading(sensor.stream, at_ns, values, quality=quality.worse(doubt))
 
     def _repeated(self, sensor: _Sensor, uplink: UplinkEvent) -> bool:

@@ -1,1 +1,1 @@
-"""Lines of text over a serial port or TCP: shared by `serial` and `nmea`."""
+"""Lines of text over a serial port or TCP; `serial` and `nmea` share them."""

@@ -1,4 +1,4 @@
-"""Lines of bytes from a serial port or a TCP server: bounded, abandonable, without a thread."""
+"""Reads lines of bytes from a serial port or a TCP server, with limits and without a thread."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from adapters.base import DeviceStalled, DeviceUnreachable, OptionsError, ProtocolViolation, why_no_connection
 
-_CHUNK = 4_096  # bytes taken at once
-_GRACE_S = 0.01  # to read what is there already
-_ENDLESS = 4 * 2**20  # bytes beyond the longest line without a line end: this is no line protocol
-_TELL_S = 10.0  # a line that is not understood is shown at most so often
+_CHUNK = 4_096  # bytes of one read
+_GRACE_S = 0.01  # enough to read bytes that have arrived already
+_ENDLESS = 4 * 2**20  # bytes beyond the longest line without a line end: not a line protocol
+_LOG_S = 10.0  # seconds between two logged bad lines
 _SETTINGS = {
     "baud": range(50, 4_000_001),
     "bits": (5, 6, 7, 8),
@@ -31,7 +31,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class LineSource:
-    """Where lines come from: `host` and `port`, or `path` with the settings of its UART."""
+    """The source of the lines: `host` and `port`, or `path` with the settings of its UART."""
 
     url: str
     host: str = ""
@@ -41,10 +41,10 @@ class LineSource:
 
     @classmethod
     def parse(cls, url: str) -> LineSource:
-        """Read `serial:///dev/ttyUSB0?baud=9600&bits=8&parity=N&stop=1` or `tcp://host:port`.
+        """Parse `serial:///dev/ttyUSB0?baud=9600&bits=8&parity=N&stop=1` or `tcp://host:port`.
 
         Raises:
-            OptionsError: it is neither.
+            OptionsError: the url has another form.
         """
         try:
             parts = urlsplit(url)
@@ -52,7 +52,7 @@ class LineSource:
         except ValueError as error:
             raise OptionsError(f"url {url!r} has no usable host or port: {error}") from error
         if parts.username is not None or parts.password is not None:
-            raise OptionsError("url holds a user or password: a line source has none")
+            raise OptionsError("url holds a user or password: remove it, a line source has no login")
         if parts.scheme == "serial" and not parts.netloc and len(parts.path) > 1:
             return cls(url, path=Path(parts.path), settings=_settings(parts.query))
         if parts.scheme == "tcp" and parts.hostname and port and not (parts.query or parts.path.strip("/")):
@@ -61,9 +61,9 @@ class LineSource:
 
 
 class Lines:
-    """One connection. Use: `await lines.open()`, then `await lines.next(by)`, at last `lines.close()`.
+    """One connection. Use `await lines.open()`, then `await lines.next(by)`, finally `lines.close()`.
 
-    A line ends with CR, LF or both; empty ones are skipped. Those longer than `max_line` bytes are skipped
+    A line ends with CR, LF or both. Empty lines are skipped. Lines longer than `max_line` bytes are skipped
     and counted in `counters["too_long"]`.
     """
 
@@ -75,7 +75,7 @@ class Lines:
         self._writer: asyncio.StreamWriter | None = None  # of TCP
         self._port: asyncio.BaseTransport | None = None
         self._ready: deque[bytes] = deque()  # at most the lines of one chunk
-        self._part = b""  # the line that has no end yet
+        self._part = b""  # the line whose end has not arrived
         self._unended = 0  # bytes since the last line end
         self._skipping = False
 
@@ -83,7 +83,7 @@ class Lines:
         """Connect.
 
         Raises:
-            DeviceUnreachable: nobody there, the port is taken, or it is no serial port.
+            DeviceUnreachable: no answer, the port is in use, or the path is not a serial port.
         """
         source = self._source
         try:
@@ -93,7 +93,7 @@ class Lines:
                 else:
                     self._reader, self._port = await _open_port(source.path, source.settings)
         except TimeoutError as error:
-            raise DeviceUnreachable(f"{source.url} gives no answer within {within_s:g} s").at(
+            raise DeviceUnreachable(f"{source.url} does not answer within {within_s:g} s").at(
                 source.url, error
             ) from error
         except (OSError, termios.error) as error:  # pyserial's own error is an OSError
@@ -102,15 +102,15 @@ class Lines:
             ) from error
 
     async def next(self, by_s: float) -> bytes | None:
-        """The next line without its end, None where none is whole by `by_s`, a time of the event loop.
+        """The next line without its end; None if no line is complete by `by_s`, a time of the event loop.
 
         Raises:
-            DeviceUnreachable: the connection ended, the port was unplugged.
-            ProtocolViolation: bytes without any line end.
+            DeviceUnreachable: the connection ended, or the port was unplugged.
+            ProtocolViolation: too many bytes without a line end.
         """
-        if self._ready:  # a timer for a line that is here costs more than reading it
+        if self._ready:  # for a line that has arrived already, a timer costs more than reading it
             return self._ready.popleft()
-        # what came while the whole process stood still has come in time: it is read after `by_s`
+        # bytes that arrived while the whole process was paused are in time: they are read even after `by_s`
         loop = asyncio.get_running_loop()
         for grace in (False, True):
             with contextlib.suppress(TimeoutError):
@@ -121,19 +121,19 @@ class Lines:
         return None
 
     def stalled(self, what: str, silence_s: float) -> DeviceStalled:
-        """The error to raise when nothing of use came for `silence_s`."""
+        """The error to raise when no usable line came for `silence_s` seconds."""
         url = self._source.url
         if self._unended:
-            self._give_up()
+            self._drop_part()
             return DeviceStalled(
-                f"{url} sent bytes and no whole line in {silence_s:g} s: is the baud rate right?"
+                f"{url} sent bytes but no whole line in {silence_s:g} s: is the baud rate right?"
             )
-        return DeviceStalled(f"{url} is open and sent no {what} for {silence_s:g} s").coded(
+        return DeviceStalled(f"{url} is open but sent no {what} for {silence_s:g} s").coded(
             "device-silent", seconds=silence_s
         )
 
     def close(self) -> None:
-        """Let go at once; safe to call twice."""
+        """Close the connection at once; safe to call twice."""
         writer, self._writer = self._writer, None
         port, self._port = self._port, None
         self._reader = None
@@ -151,15 +151,15 @@ class Lines:
         except TimeoutError:
             raise
         except OSError as error:
-            self._give_up()
-            raise DeviceUnreachable(f"{url} went away: {error}") from error
+            self._drop_part()
+            raise DeviceUnreachable(f"{url} cannot be read any more: {error}") from error
         if not chunk:
-            self._give_up()
+            self._drop_part()
             raise DeviceUnreachable(f"{url} ended the connection or was unplugged")
         return chunk
 
-    def _give_up(self) -> None:
-        """Count a line whose rest will never come."""
+    def _drop_part(self) -> None:
+        """Drop and count a line whose end will not come."""
         if self._part or self._skipping:
             self._counters["half_lines"] += 1
             self._part, self._skipping = b"", False
@@ -183,8 +183,8 @@ class Lines:
             )
 
 
-class Judge:
-    """Counts what is no good line; too many in a row is another device, or another baud rate."""
+class BadLines:
+    """Counts bad lines; too many in a row mean another device, or another baud rate."""
 
     def __init__(self, source: LineSource, counters: Counter[str], log: logging.Logger, limit: int) -> None:
         self._url = source.url
@@ -192,27 +192,27 @@ class Judge:
         self._log = log
         self._limit = limit
         self._in_row = 0
-        self._told_s = -math.inf
+        self._logged_s = -math.inf
 
-    def good(self) -> None:
-        """A line that was understood."""
+    def reset(self) -> None:
+        """A good line came: count from 0 again."""
         self._in_row = 0
 
-    def bad(self, why: str, line: bytes, expected: str) -> None:
-        """A line that was not; `why` names the counter.
+    def count(self, counter: str, line: bytes, expected: str) -> None:
+        """Count a bad line.
 
         Raises:
-            ProtocolViolation: it is one too many.
+            ProtocolViolation: too many bad lines in a row.
         """
-        self._counters[why] += 1
+        self._counters[counter] += 1
         self._in_row += 1
         now = asyncio.get_running_loop().time()
-        if now - self._told_s >= _TELL_S:
-            self._told_s = now
-            self._log.debug("%s: %s: %r", self._url, why, line[:80])
+        if now - self._logged_s >= _LOG_S:
+            self._logged_s = now
+            self._log.debug("%s: %s: %r", self._url, counter, line[:80])
         if self._in_row >= self._limit:
             raise ProtocolViolation(
-                f"{self._url}: {self._in_row} lines in a row are no {expected}, the last one {line[:40]!r}:"
+                f"{self._url}: {self._in_row} lines in a row are not {expected}, the last one {line[:40]!r}:"
                 " is it another device, or another baud rate?"
             )
 
@@ -229,10 +229,10 @@ async def _open_port(
         parity=settings["parity"],
         stopbits=settings["stop"],
         timeout=0,
-        exclusive=True,  # two readers of one port would share its bytes between them
+        exclusive=True,  # with two readers of one port, each would get only part of the bytes
     )
     try:
-        # pyserial reads 0 bytes where there are none, which asyncio takes for the end
+        # without VMIN a read that finds no bytes returns 0 bytes, which asyncio takes for the end
         mode = termios.tcgetattr(port.fd)
         mode[6][termios.VMIN] = 1
         termios.tcsetattr(port.fd, termios.TCSANOW, mode)
@@ -251,14 +251,14 @@ def _settings(query: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"baud": 9_600, "bits": 8, "parity": "N", "stop": 1}
     for name, values in parse_qs(query, keep_blank_values=True).items():
         if name not in _SETTINGS:
-            raise OptionsError(f"url says {name!r}; a serial port has {', '.join(_SETTINGS)}")
+            raise OptionsError(f"url: unknown setting {name!r}; a serial port has {', '.join(_SETTINGS)}")
         value: Any = int(values[-1]) if values[-1].isdecimal() else values[-1].upper()
         if value not in _SETTINGS[name]:
-            raise OptionsError(f"url says {name}={values[-1]}, which no serial port has: {_some(name)}")
+            raise OptionsError(f"url: {name}={values[-1]} is not possible; use {_choices(name)}")
         settings[name] = value
     return settings
 
 
-def _some(name: str) -> str:
+def _choices(name: str) -> str:
     known: Iterable[Any] = _SETTINGS[name] if name != "baud" else ("e.g. 4800", "9600", "115200")
     return ", ".join(map(str, known))

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 
 from adapters.base import OptionsError, Reading, Value
-from adapters.device_time import believed
+from adapters.device_time import checked_time
 from adapters.mqtt.options import MqttField, MqttTopicOptions, fields_of, steps_of
 from adapters.mqtt.payload import (
     MISSING,
@@ -111,4 +111,4 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         if isinstance(raw, str):
             raw = raw.strip()
         said_ns = instant_ns(raw, options.time.format)
-        return believed(said_ns, receipt_ns, options.max_skew_s, self.counters)
+        return checked_time(said_ns, receipt_ns, options.max_skew_s, self.counters)

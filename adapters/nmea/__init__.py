@@ -1,1 +1,1 @@
-"""GNSS receivers that speak NMEA 0183."""
+"""Adapter for GNSS receivers that send NMEA 0183."""

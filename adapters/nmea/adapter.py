@@ -1,4 +1,4 @@
-"""GNSS receivers that speak NMEA 0183 on a serial port or over TCP: one row for each position they report."""
+"""Reads GNSS receivers that send NMEA 0183 on a serial port or over TCP: one row for each position."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 
 from adapters.base import Adapter, Reading
 from adapters.device_time import DeviceClock
-from adapters.lines.lines import Judge, Lines, LineSource
-from adapters.nmea.epochs import Epoch, Epochs, Sentence, Unreadable, moment, parse
+from adapters.lines.lines import BadLines, Lines, LineSource
+from adapters.nmea.epochs import BadSentence, Epoch, Epochs, Sentence, parse, unix_ns
 from adapters.nmea.options import NmeaOptions
 from wire.clock import Clock
 from wire.messages import Field, Quality, Stream
 
 log = logging.getLogger("edgebed.adapters.nmea")
 
-_MAX_LINE = 512  # bytes; NMEA says 82, makers do not keep to it
+_MAX_LINE = 512  # bytes; NMEA 0183 allows 82, some makers send longer lines
 
 _FIELDS = {
     "latitude": Field(unit="deg", dec=7, min=-90.0, max=90.0, desc="WGS 84, north is positive."),
@@ -37,10 +37,10 @@ _FIELDS = {
 
 
 class Nmea(Adapter[NmeaOptions]):
-    """One receiver, one signal stream; stamped by RMC's date and time.
+    """One receiver, one signal stream; its rows have the date and time of RMC.
 
-    A time without a date (GGA alone, or RMC before the almanac is known) is put on the day that brings it
-    nearest to the last dated row, or to our clock where there was none: midnight is no special case.
+    A time without a date (GGA alone, or RMC before the almanac is known) gets the day that puts it nearest to
+    the last dated row, or to the agent's clock if there was none. So midnight needs no special case.
     """
 
     Options = NmeaOptions
@@ -50,16 +50,16 @@ class Nmea(Adapter[NmeaOptions]):
         super().__init__(options, clock)
         self._source = LineSource.parse(options.url)
         self._lines = Lines(self._source, self.counters, max_line=_MAX_LINE)
-        self._judge = Judge(self._source, self.counters, log, options.bad_lines)
+        self._bad_lines = BadLines(self._source, self.counters, log, options.bad_lines)
         self._epochs = Epochs(self.counters, options.row_wait_s)
-        self._dated_ns: int | None = None  # the receiver's own time of the last row that had a date
+        self._dated_ns: int | None = None  # the receiver's time of the last row that had a date
         self._time = DeviceClock(
             options.url,
             log,
             self.counters,
             max_past_s=options.max_skew_s,
             max_ahead_s=options.max_skew_s,
-            hint=" (weeks of GPS roll over after 1,024)",
+            hint=" (GPS counts weeks to 1,024 and starts again)",
         )
 
     def streams(self) -> dict[str, Stream]:
@@ -67,7 +67,7 @@ class Nmea(Adapter[NmeaOptions]):
         return {self.options.stream: Stream(fields=_FIELDS)}
 
     async def open(self) -> None:
-        """Connect and wait for a good sentence: a port that opens proves nothing."""
+        """Connect and wait for a valid sentence: a port opens even if no receiver is connected."""
         timeout_s = self.options.timeout_s
         deadline = asyncio.get_running_loop().time() + timeout_s
         try:
@@ -81,11 +81,11 @@ class Nmea(Adapter[NmeaOptions]):
             raise
 
     async def close(self) -> None:
-        """Let go of the port at once."""
+        """Release the port at once."""
         self._lines.close()
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """Rows as the receiver reports them, for ever."""
+        """Yield a row for each position, without end."""
         options = self.options
         loop, epochs = asyncio.get_running_loop(), self._epochs
         deadline = loop.time() + options.silence_s
@@ -107,23 +107,25 @@ class Nmea(Adapter[NmeaOptions]):
             self._epochs.add(sentence, asyncio.get_running_loop().time())
 
     async def _next(self, by_s: float) -> Sentence | None:
-        """The next good sentence, None where none came by then."""
+        """The next valid sentence; None if there is none by `by_s`."""
         while (line := await self._lines.next(by_s)) is not None:
             if line.rfind(b"$") > 0:
-                self.counters["cut_sentence"] += 1  # what follows the last $ is read all the same
+                self.counters["cut_sentence"] += 1  # the sentence after the last $ is still read
             try:
                 sentence = parse(line)
-            except Unreadable as why:
-                self._judge.bad(str(why), line, "NMEA 0183 sentences")
+            except BadSentence as counter:
+                self._bad_lines.count(str(counter), line, "NMEA 0183 sentences")
             else:
-                self._judge.good()
+                self._bad_lines.reset()
                 return sentence
         return None
 
     def _reading(self, epoch: Epoch) -> Reading:
         values = {name: epoch.values.get(name) for name in _FIELDS} | {"fix": epoch.fix}
-        at_ns, doubt = self._stamp(epoch)
-        return Reading(self.options.stream, at_ns, values, quality=doubt if epoch.sure else Quality.UNCERTAIN)
+        at_ns, quality = self._stamp(epoch)
+        if not epoch.reliable:
+            quality = Quality.UNCERTAIN
+        return Reading(self.options.stream, at_ns, values, quality=quality)
 
     def _stamp(self, epoch: Epoch) -> tuple[int, Quality]:
         receipt_ns = self.clock.now_ns()
@@ -132,7 +134,7 @@ class Nmea(Adapter[NmeaOptions]):
         if epoch.time_ns is None:
             return self._time.stamp(None, receipt_ns)
         near_ns = receipt_ns if self._dated_ns is None else self._dated_ns
-        at_ns = moment(epoch.time_ns, epoch.day, near_ns)
+        at_ns = unix_ns(epoch.time_ns, epoch.day, near_ns)
         if epoch.day is not None or self._dated_ns is not None:
             self._dated_ns = at_ns
         return self._time.stamp(at_ns, receipt_ns)

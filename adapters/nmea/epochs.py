@@ -1,7 +1,7 @@
-"""NMEA 0183 sentences become rows: one for each instant that the receiver reports.
+"""Parses NMEA 0183 sentences and joins them to epochs: one epoch, and so one row, for each time reported.
 
-Layouts are those of NMEA 0183 as receiver makers publish them (u-blox 8 / M8 protocol description, 31). GGA
-and RMC carry a time; VTG and GSA carry none and belong to the timed sentence before them.
+The layouts are those of NMEA 0183 as receiver makers publish them (u-blox 8 / M8 protocol description, 31).
+GGA and RMC carry a time. VTG and GSA carry none and belong to the timed sentence before them.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ DAY_NS = 86_400 * NS_PER_S
 _TIME = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.(\d{0,9}))?")
 _DATE = re.compile(r"(\d\d)(\d\d)(\d\d)")
 _DAY_0 = date(1970, 1, 1).toordinal()
-_SURE = frozenset({1, 2, 3, 4, 5})  # GGA: GPS, differential, PPS, RTK fixed, RTK float
-# the mode letter of RMC as the number GGA has for it
+_RELIABLE = frozenset({1, 2, 3, 4, 5})  # GGA: GPS, differential, PPS, RTK fixed, RTK float
+# the mode letter of RMC -> the number of the same mode in GGA
 _MODES = {"N": 0, "A": 1, "D": 2, "P": 3, "R": 4, "F": 5, "E": 6, "M": 7, "S": 8}
 
 
-class Unreadable(ValueError):
-    """A line that is no good sentence; its text is the name of a counter."""
+class BadSentence(ValueError):
+    """A line is not a valid sentence; the text of the error is the name of a counter."""
 
 
 class Sentence(Struct, frozen=True):
-    """What one sentence says. `time_ns` counts from midnight UTC, `day` from 1970-01-01.
+    """The contents of one sentence. `time_ns` counts from midnight UTC, `day` from 1970-01-01.
 
-    `kind` is empty for a good sentence of a kind that is not read here.
+    `kind` is empty for a valid sentence of a kind that is not read.
     """
 
     kind: str = ""
@@ -44,28 +44,28 @@ class Sentence(Struct, frozen=True):
     time_ns: int | None = None
     day: int | None = None
     fix: int | None = None
-    sure: bool = True
+    reliable: bool = True
     values: dict[str, float | int | None] = {}
 
 
 def parse(line: bytes) -> Sentence:
-    """One line without its end.
+    """Parse one line without its end.
 
     Raises:
-        Unreadable: "not_nmea", "bad_checksum" or "malformed".
+        BadSentence: "not_nmea", "bad_checksum" or "malformed".
     """
-    start = line.rfind(b"$")  # what stands before is the rest of a sentence that was cut
+    start = line.rfind(b"$")  # bytes before it are a sentence that was cut
     if start < 0:
-        raise Unreadable("not_nmea")
+        raise BadSentence("not_nmea")
     try:
         text = line[start:].decode("ascii").rstrip()
     except UnicodeDecodeError:
-        raise Unreadable("bad_checksum") from None
-    body, star, said = text[1:].rpartition("*")
+        raise BadSentence("bad_checksum") from None
+    body, star, sent = text[1:].rpartition("*")
     if not star:
-        raise Unreadable("bad_checksum")
-    if said.upper() != f"{checksum(body):02X}":
-        raise Unreadable("bad_checksum")
+        raise BadSentence("bad_checksum")
+    if sent.upper() != f"{checksum(body):02X}":
+        raise BadSentence("bad_checksum")
     head, *fields = body.split(",")
     reader = _READERS.get(head[2:]) if len(head) == 5 and not head.startswith("P") else None
     if reader is None:
@@ -73,38 +73,38 @@ def parse(line: bytes) -> Sentence:
     try:
         return reader(fields)
     except (ValueError, IndexError):
-        raise Unreadable("malformed") from None
+        raise BadSentence("malformed") from None
 
 
 def checksum(body: str) -> int:
-    """The exclusive or of all characters between $ and *."""
+    """The XOR of all characters between $ and *."""
     return reduce(xor, body.encode("ascii"), 0)
 
 
 @dataclass(slots=True)
 class Epoch:
-    """The sentences of one instant, joined."""
+    """The joined sentences of one time."""
 
     time_ns: int | None
     began_s: float
     day: int | None = None
     fix: int | None = None
-    sure: bool = True
+    reliable: bool = True
     values: dict[str, float | int | None] = field(default_factory=dict)
     kinds: set[str] = field(default_factory=set)
 
     def take(self, sentence: Sentence) -> None:
-        """Add a sentence; what it leaves empty stays as it was."""
+        """Add a sentence; its empty values do not change the epoch."""
         self.kinds.add(sentence.kind)
         self.day = self.day if sentence.day is None else sentence.day
         if sentence.fix is not None and (self.fix is None or sentence.kind == "GGA"):
             self.fix = sentence.fix
-        self.sure = self.sure and sentence.sure
+        self.reliable = self.reliable and sentence.reliable
         self.values |= {name: value for name, value in sentence.values.items() if value is not None}
 
 
 class Epochs:
-    """Joins sentences; an epoch is done when all kinds that the receiver sends are there, or by `due_s`."""
+    """Joins sentences; an epoch is complete with all kinds that the receiver sends, or at `due_s`."""
 
     def __init__(self, counters: Counter[str], wait_s: float) -> None:
         self._counters = counters
@@ -116,30 +116,30 @@ class Epochs:
         self._ready: list[Epoch] = []
 
     def add(self, sentence: Sentence, now_s: float) -> None:
-        """One sentence, at a time of the event loop."""
+        """Add a sentence that came at `now_s`, a time of the event loop."""
         self._kinds.add(sentence.kind)
         if sentence.timed:
             self._begin(sentence, now_s)
         if self._open is None:
-            self._too_late(sentence)
+            self._count_late(sentence)
             return
         self._open.take(sentence)
-        # the first epoch may have been joined in its middle, the second one shows what a whole one has
+        # reading may have started in the middle of the first epoch; the second one shows all kinds
         if self._done >= 2 and self._open.kinds >= self._kinds:
             self._finish()
 
     def expire(self, now_s: float) -> None:
-        """Nothing more came until now: end an epoch that has waited long enough."""
+        """End an epoch that has waited long enough at `now_s`."""
         due_s = self.due_s()
         if due_s is not None and now_s >= due_s:
             self._finish()
 
     def due_s(self) -> float | None:
-        """When `expire` is to be called, None where nothing waits."""
+        """The time at which to call `expire`; None if no epoch waits."""
         return None if self._open is None else self._open.began_s + self._wait_s
 
     def take(self) -> list[Epoch]:
-        """The epochs that are done, in order."""
+        """Remove and return the complete epochs, in order."""
         done, self._ready = self._ready, []
         return done
 
@@ -150,12 +150,12 @@ class Epochs:
                 return
             self._finish()
         elif last is not None and sentence.time_ns == last.time_ns and sentence.kind not in last.kinds:
-            return  # it belongs to a row that has gone
+            return  # it belongs to an epoch that was already taken
         self._open = Epoch(sentence.time_ns, now_s)
 
-    def _too_late(self, sentence: Sentence) -> None:
+    def _count_late(self, sentence: Sentence) -> None:
         if self._last is None or sentence.kind in self._last.kinds:
-            return  # joined in the middle of an epoch; or one GSA for each constellation
+            return  # reading started in the middle of an epoch; or there is one GSA per constellation
         self._counters["late_sentence"] += 1
 
     def _finish(self) -> None:
@@ -165,8 +165,8 @@ class Epochs:
             self._done += 1
 
 
-def moment(time_ns: int, day: int | None, near_ns: int) -> int:
-    """Unix nanoseconds of a time of day: on its `day`, else on the day that puts it nearest to `near_ns`."""
+def unix_ns(time_ns: int, day: int | None, near_ns: int) -> int:
+    """Unix nanoseconds of a time of day: on `day`, else on the day that puts it nearest to `near_ns`."""
     if day is not None:
         return day * DAY_NS + time_ns
     today = near_ns // DAY_NS * DAY_NS + time_ns
@@ -177,17 +177,17 @@ def moment(time_ns: int, day: int | None, near_ns: int) -> int:
 
 
 def _gga(fields: list[str]) -> Sentence:
-    fix = _whole(fields[5]) or 0
+    fix = _integer(fields[5]) or 0
     values = {
         "latitude": _angle(fields[1], fields[2], "NS"),
         "longitude": _angle(fields[3], fields[4], "EW"),
-        "satellites": _whole(fields[6]),
+        "satellites": _integer(fields[6]),
         "hdop": _number(fields[7]),
         "altitude": _number(fields[8]),
     }
     if fields[8] and fields[9] != "M":
         raise ValueError("altitude in another unit")
-    return Sentence("GGA", True, _time(fields[0]), None, fix, fix in _SURE, values)
+    return Sentence("GGA", True, _time(fields[0]), None, fix, fix in _RELIABLE, values)
 
 
 def _rmc(fields: list[str]) -> Sentence:
@@ -203,12 +203,12 @@ def _rmc(fields: list[str]) -> Sentence:
         "heading": _number(fields[7]),
     }
     return Sentence(
-        "RMC", True, _time(fields[0]), _day(fields[8]), mode, valid and mode in _SURE, dict(values)
+        "RMC", True, _time(fields[0]), _day(fields[8]), mode, valid and mode in _RELIABLE, dict(values)
     )
 
 
 def _vtg(fields: list[str]) -> Sentence:
-    if fields[1] not in ("T", "") or fields[7] not in ("K", ""):  # empty where nothing is known
+    if fields[1] not in ("T", "") or fields[7] not in ("K", ""):  # empty if the receiver has no fix
         raise ValueError("not the layout of NMEA 0183 2.0 and later")
     return Sentence("VTG", values={"heading": _number(fields[0]), "speed": _number(fields[6])})
 
@@ -223,19 +223,19 @@ _READERS: dict[str, Callable[[list[str]], Sentence]] = {"GGA": _gga, "RMC": _rmc
 def _number(text: str) -> float | None:
     if not text:
         return None
-    if text.strip("0123456789+-."):  # Python also takes 1e5, 1_0 and nan for numbers
+    if text.strip("0123456789+-."):  # Python would also accept 1e5, 1_0 and nan
         raise ValueError(text)
     return float(text)
 
 
-def _whole(text: str) -> int | None:
+def _integer(text: str) -> int | None:
     if text and not text.isdecimal():
         raise ValueError(text)
     return int(text) if text else None
 
 
 def _angle(text: str, side: str, sides: str) -> float | None:
-    """Degrees from ddmm.mmmm and a letter; beyond the poles is passed on, the agent flags it."""
+    """Degrees from ddmm.mmmm and a letter; a value beyond the poles passes: the agent flags it."""
     value = _number(text)
     if value is None and not side:
         return None

@@ -10,23 +10,28 @@ from adapters.base import Options
 
 
 class NmeaOptions(Options, frozen=True, kw_only=True):
-    """GGA, RMC, VTG and GSA of any talker are read, other sentences are passed over."""
+    """Options of the NMEA adapter, which reads GGA, RMC, VTG and GSA of any talker and ignores the rest."""
 
     url: Annotated[
         str, Meta(max_length=2_000, description="serial:///dev/ttyUSB0?baud=9600 or tcp://host:port")
     ]
     stream: Annotated[str, Meta(description="Name of the stream.")] = "position"
     row_wait_s: Annotated[
-        float, Meta(gt=0, le=10, description="How long a row waits for a sentence of its instant.")
+        float, Meta(gt=0, le=10, description="Seconds that a row waits for further sentences of its time.")
     ] = 0.25
-    time: Annotated[Literal["device", "receipt"], Meta(description="Whose clock stamps the rows.")] = "device"
+    time: Annotated[
+        Literal["device", "receipt"],
+        Meta(description="Time of the rows: the receiver's, or of receipt."),
+    ] = "device"
     max_skew_s: Annotated[
-        float, Meta(gt=0, description="A receiver's time further off than this is not believed.")
+        float, Meta(gt=0, description="A receiver time that is off by more seconds is not believed.")
     ] = 86_400.0
-    silence_s: Annotated[float, Meta(gt=0, le=86_400, description="No row for so long: stalled.")] = 5.0
+    silence_s: Annotated[
+        float, Meta(gt=0, le=86_400, description="Seconds without a row until the device has stalled.")
+    ] = 5.0
     timeout_s: Annotated[
-        float, Meta(gt=0, le=60, description="Opening may take so long, the first sentence included.")
+        float, Meta(gt=0, le=60, description="Seconds that opening may take, the first sentence included.")
     ] = 5.0
     bad_lines: Annotated[
-        int, Meta(ge=1, le=100_000, description="So many bad lines in a row: another device.")
+        int, Meta(ge=1, le=100_000, description="Bad lines in a row that mean another device.")
     ] = 50

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from adapters.base import OptionsError, ProtocolViolation, Reading, Value
-from adapters.device_time import believed
+from adapters.device_time import checked_time
 from adapters.mqtt.payload import Unusable, iso_ns, parse_json
 from adapters.mqtt.session import MqttAdapter, TopicMessage
 from adapters.vda5050.messages import (
@@ -230,7 +230,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
             self.counters["missed"] += rise - 1
 
     def _at(self, header: Header, message: TopicMessage) -> tuple[int, Quality]:
-        return believed(iso_ns(header.timestamp), message.at_ns, self.options.max_skew_s, self.counters)
+        return checked_time(iso_ns(header.timestamp), message.at_ns, self.options.max_skew_s, self.counters)
 
 
 def _state_values(state: State) -> tuple[dict[str, Value], Quality]:

@@ -1,4 +1,4 @@
-"""The NMEA adapter against the simulated receiver: TCP through a failing line, and a pseudo terminal."""
+"""The NMEA adapter against the simulated receiver: TCP with line faults, and a pseudo terminal."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_every_position_arrives_once_and_as_the_vehicle_was(terminal: bool
         assert {b.at_ns - a.at_ns for a, b in pairwise(rows)} == {NS_PER_S // rate_hz}
         for row in rows:
             truth = receiver.truth(row.at_ns)
-            assert truth, "stamped at no sample"
+            assert truth, "the row's time is not the time of a sample"
             assert row.quality is Quality.GOOD
             assert row.values["fix"] == 1
             for name, tolerance in [
@@ -99,7 +99,7 @@ async def test_what_the_receiver_doubts_or_gets_wrong_is_flagged() -> None:
         receiver.repair()
         receiver.inject("half-line")
         row = await until(adapter, lambda row: adapter.counters.get("cut_sentence", 0) > 5)
-        assert row.values["latitude"] is not None, "RMC is read after the rest of a GGA that was cut"
+        assert row.values["latitude"] is not None, "RMC is read after the beginning of a GGA that was cut"
         receiver.repair()
         receiver.inject("jump")
         row = await until(
@@ -144,10 +144,10 @@ async def test_a_week_counter_that_rolls_over_is_not_believed() -> None:
         assert abs(rows[-1].at_ns - clock.now_ns()) < 3_600 * NS_PER_S
         receiver.repair()
         rows = await read(adapter, 30)
-        assert receiver.truth(rows[-1].at_ns), "its own time again"
+        assert receiver.truth(rows[-1].at_ns), "the receiver's own time is used again"
 
 
-async def test_an_unplugged_port_is_told_and_comes_back() -> None:
+async def test_an_unplugged_port_is_an_error_and_opens_again() -> None:
     for _ in range(3):
         async with (
             GnssReceiver(seed=SEED, clock=Clock(5), rate_hz=10, terminal=True) as receiver,
@@ -161,7 +161,7 @@ async def test_an_unplugged_port_is_told_and_comes_back() -> None:
                 await Nmea(options(receiver.url), Clock()).open()
 
 
-async def test_a_port_that_somebody_reads_is_not_shared() -> None:
+async def test_a_port_in_use_cannot_be_opened() -> None:
     async with (
         GnssReceiver(seed=SEED, clock=Clock(5), rate_hz=10, terminal=True) as receiver,
         Nmea(options(receiver.url), receiver.clock) as adapter,
@@ -172,19 +172,19 @@ async def test_a_port_that_somebody_reads_is_not_shared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "said"),
+    ("answer", "error", "message"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n" * 100, ProtocolViolation, "no NMEA 0183"),
+        (b"HTTP/1.1 400 Bad Request\r\n" * 100, ProtocolViolation, "not NMEA 0183"),
         (b"$" * 100_000, DeviceStalled, "no whole line"),
         (b"$" * 5_000_000, ProtocolViolation, "without a line end"),
-        (bytes(range(256)) * 1_000, ProtocolViolation, "no NMEA 0183"),
+        (bytes(range(256)) * 1_000, ProtocolViolation, "not NMEA 0183"),
         (b"$GPGGA,half", DeviceStalled, "no whole line"),
         (b"$GPZDA,201530.00,04,07,2002,00,00*60\r\n" * 3, DeviceStalled, "no position"),
         (b"", DeviceStalled, "no NMEA sentence"),
     ],
 )
-async def test_whatever_answers_is_one_error_soon(
-    answer: bytes, error: type[AdapterError], said: str
+async def test_any_wrong_answer_is_one_error_soon(
+    answer: bytes, error: type[AdapterError], message: str
 ) -> None:
     gone = asyncio.Event()
 
@@ -198,7 +198,7 @@ async def test_whatever_answers_is_one_error_soon(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             async with (
                 asyncio.timeout(60),
                 Nmea(options(url, timeout_s=0.5, silence_s=0.5), Clock()) as adapter,

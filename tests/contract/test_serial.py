@@ -1,4 +1,4 @@
-"""The line adapter against the simulated hygrometer: TCP through a failing line, and a pseudo terminal."""
+"""The serial adapter against the simulated hygrometer: TCP with line faults, and a pseudo terminal."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_every_line_is_a_row_as_the_air_was(form: str, terminal: bool) -> 
         assert {b.at_ns - a.at_ns for a, b in pairwise(rows)} == {NS_PER_S // 100}
 
 
-async def test_what_is_no_line_of_this_device_is_counted_then_told() -> None:
+async def test_lines_of_another_device_are_counted_then_an_error() -> None:
     async with (
         Hygrometer(seed=SEED, rate_hz=100) as device,
         SerialLines(options(device.url, bad_lines=40), device.clock) as adapter,
@@ -106,20 +106,20 @@ async def test_what_is_no_line_of_this_device_is_counted_then_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("silent", "no line that can be read"), ("no-newline", "no whole")]
+    ("fault", "message"), [("silent", "no line that can be read"), ("no-newline", "no whole")]
 )
-async def test_silence_is_told(fault: str, said: str) -> None:
+async def test_silence_is_an_error(fault: str, message: str) -> None:
     async with (
         Hygrometer(seed=SEED, rate_hz=100) as device,
         SerialLines(options(device.url), device.clock) as adapter,
     ):
         await read(adapter, 3)
         device.inject(fault)
-        with pytest.raises(DeviceStalled, match=said):
+        with pytest.raises(DeviceStalled, match=message):
             await read(adapter, 100_000)
 
 
-async def test_a_pulled_cable_is_told() -> None:
+async def test_a_pulled_cable_is_an_error() -> None:
     async with (
         Hygrometer(seed=SEED, rate_hz=100, terminal=True) as device,
         SerialLines(options(device.url), device.clock) as adapter,
@@ -131,13 +131,13 @@ async def test_a_pulled_cable_is_told() -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/nowhere/ttyUSB0", "/etc/hostname"])
-async def test_what_is_no_serial_port_is_told(path: str) -> None:
+async def test_a_path_that_is_not_a_serial_port_is_an_error(path: str) -> None:
     with pytest.raises(DeviceUnreachable, match=path):
         await SerialLines(options(f"serial://{path}"), Clock()).open()
 
 
 async def served(data: bytes, **more: Any) -> list[Reading]:
-    """What is read from a server that sends this and hangs up."""
+    """The rows read from a server that sends these bytes and hangs up."""
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -150,7 +150,7 @@ async def served(data: bytes, **more: Any) -> list[Reading]:
         async with SerialLines(options(url, first_line=True, **more), Clock()) as adapter:
             with contextlib.suppress(DeviceUnreachable):
                 async for reading in adapter:
-                    rows.append(reading)  # noqa: PERF401 - they are kept when the error comes
+                    rows.append(reading)  # noqa: PERF401 - keeps the rows before an error
     return rows
 
 
@@ -171,6 +171,6 @@ async def test_a_line_of_two_megabytes_is_one_row_where_it_may_be_and_counted_wh
     assert [row.values["temperature"] for row in rows] == [3.0]
 
 
-async def test_bytes_without_any_line_end_are_no_line_protocol() -> None:
+async def test_bytes_without_any_line_end_are_an_error() -> None:
     with pytest.raises(AdapterError, match="without a line end"):
         await served(b"x" * 5_000_000)

@@ -1,4 +1,4 @@
-"""The adapter table: every word loads, has its twins under the same word, and never shadows another."""
+"""The adapter table: every name loads, has a simulator and a contract test, and wins over packages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapters.base import Adapter, OptionsError
 from wire import plugins
 
 ROOT = Path(__file__).parents[3]
-# where the other side has another name: a file has none, any topic has many, one car answers both
+# simulators of another name: a file needs none, `mqtt` reads any topic, one car answers `can` and `obd`
 OTHER_SIDE = {"replay": "", "mqtt": "chirpstack", "obd": "can"}
 
 

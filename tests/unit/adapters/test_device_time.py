@@ -1,4 +1,4 @@
-"""A device's clock: believed where it can be true, moved where it cannot, and said to be so."""
+"""A plausible device clock is used; an implausible one is shifted, counted and marked UNCERTAIN."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def clock(counters: Counter[str], ahead_s: float = 86_400) -> DeviceClock:
     return DeviceClock("cobot", log, counters, max_past_s=86_400, max_ahead_s=ahead_s)
 
 
-def test_a_clock_that_is_right_is_taken_as_it_is() -> None:
+def test_a_clock_that_is_right_is_not_changed() -> None:
     counters: Counter[str] = Counter()
     found = clock(counters)
     for off_ns in (0, -DAY, DAY, -3, 7):
@@ -30,7 +30,7 @@ def test_a_clock_that_is_right_is_taken_as_it_is() -> None:
 
 
 def test_a_clock_that_is_set_while_it_is_read_is_believed_from_then_on() -> None:
-    """A controller that boots in 1970 and learns the time later: its rows must not end up in 2082."""
+    """A controller boots in 1970 and gets the time later: its rows must not end up in 2082."""
     counters: Counter[str] = Counter()
     found = clock(counters)
     for second in range(5):
@@ -42,7 +42,7 @@ def test_a_clock_that_is_set_while_it_is_read_is_believed_from_then_on() -> None
     assert counters == {"clock_not_believed": 1}
 
 
-def test_one_time_from_the_future_costs_its_own_row_and_no_other() -> None:
+def test_one_time_from_the_future_affects_only_its_own_row() -> None:
     counters: Counter[str] = Counter()
     found = clock(counters, ahead_s=120)
     assert found.stamp(NOW, NOW) == (NOW, GOOD)
@@ -52,10 +52,12 @@ def test_one_time_from_the_future_costs_its_own_row_and_no_other() -> None:
     assert counters == {"clock_not_believed": 2}
 
 
-def test_of_times_that_came_together_one_that_can_be_is_enough() -> None:
+def test_one_plausible_time_of_a_message_is_enough() -> None:
     counters: Counter[str] = Counter()
     found = clock(counters)
-    found.judge([NOW - YEARS, NOW, NOW + YEARS], NOW)  # a value that has not changed for years, a wrong one
+    found.judge(
+        [NOW - YEARS, NOW, NOW + YEARS], NOW
+    )  # the first has not changed for years, the last is wrong
     assert (found.shift_ns, found.doubt) == (0, GOOD)
     found.judge([], NOW)
     found.judge([NOW - YEARS, NOW - YEARS - 5], NOW)
@@ -65,7 +67,7 @@ def test_of_times_that_came_together_one_that_can_be_is_enough() -> None:
     assert counters == {"clock_not_believed": 1}
 
 
-def test_no_time_is_that_of_receipt(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_without_a_time_gets_the_time_of_receipt(caplog: pytest.LogCaptureFixture) -> None:
     counters: Counter[str] = Counter()
     found = clock(counters)
     assert found.stamp(None, NOW) == (NOW, DOUBT)

@@ -16,7 +16,7 @@ from wire.messages import Quality
 ROOT = Path(__file__).parents[3]
 SECTION = (ROOT / "docs/adapters.md").read_text().partition("## What is counted")[2]
 ROW = re.compile(r"^\| (`[^|]+`) \| ([a-z0-9, ]+) \| (.+) \|$", re.MULTILINE)
-NAMING = {"Unusable", "Unreadable"}  # errors whose first argument names a counter
+NAMING = {"Unusable", "BadSentence"}  # errors whose first argument names a counter
 TABLES = {"counters", "_counters", "_thread_counters"}
 COMPOSED = {"exception_": "exception_N", "refused_": "refused_WHY", "_events": "WORD_events"}
 
@@ -47,8 +47,8 @@ def source(module: str) -> str:
 def _named(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Call) and node.args:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        judged = called == "bad" and isinstance(node.func, ast.Attribute)
-        if called in NAMING or judged:
+        holder = getattr(getattr(node.func, "value", None), "attr", "")
+        if called in NAMING or (holder, called) == ("_bad_lines", "count"):
             yield from _words(node.args[0])
         if called == "setdefault" and _table(node.func):
             yield from _words(node.args[0])

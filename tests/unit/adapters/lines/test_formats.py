@@ -1,4 +1,4 @@
-"""What lines of text say, and that no line does any harm."""
+"""Lines of text become values, and no line raises an error."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from adapters.lines.formats import (
     as_declared,
     csv_reader,
     json_reader,
-    moment,
     pair_reader,
     pattern_reader,
+    unix_ns,
 )
 from wire.messages import Quality
 
@@ -54,7 +54,7 @@ def test_lines(reader: int, line: str, found: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "declared", "value", "quality"),
+    ("raw", "declared", "value", "quality"),
     [
         ("1.5", "f64", 1.5, Quality.GOOD),
         (2, "f64", 2.0, Quality.GOOD),
@@ -74,12 +74,12 @@ def test_lines(reader: int, line: str, found: object) -> None:
         (1, "str", None, Quality.WRONG_TYPE),
     ],
 )
-def test_values_as_declared(said: object, declared: str, value: Value, quality: Quality) -> None:
-    assert as_declared(said, declared) == (value, quality)
+def test_values_as_declared(raw: object, declared: str, value: Value, quality: Quality) -> None:
+    assert as_declared(raw, declared) == (value, quality)
 
 
 @pytest.mark.parametrize(
-    ("said", "unit", "at_ns"),
+    ("raw", "unit", "at_ns"),
     [
         ("2026-01-01T00:00:00Z", "iso", 1_767_225_600_000_000_000),
         ("2026-01-01 09:00:00.25+09:00", "iso", 1_767_225_600_250_000_000),
@@ -96,16 +96,16 @@ def test_values_as_declared(said: object, declared: str, value: Value, quality: 
         (True, "s", None),
     ],
 )
-def test_times(said: object, unit: str, at_ns: int | None) -> None:
-    assert moment(said, unit) == at_ns
+def test_times(raw: object, unit: str, at_ns: int | None) -> None:
+    assert unix_ns(raw, unit) == at_ns
 
 
 @given(st.sampled_from(READERS), st.text(max_size=300))
-def test_no_line_does_any_harm(reader: LineReader, line: str) -> None:
+def test_no_line_raises(reader: LineReader, line: str) -> None:
     found = reader(line)
     assert found is None or set(found) <= {"a", "b"}
-    for said in (found or {}).values():
+    for raw in (found or {}).values():
         for declared in ("f64", "i64", "bool", "str"):
-            as_declared(said, declared)
+            as_declared(raw, declared)
         for unit in ("iso", "s", "ns"):
-            moment(said, unit)
+            unix_ns(raw, unit)

@@ -1,4 +1,4 @@
-"""A connection that carries lines: what has come is read, however late somebody looks."""
+"""A connection that carries lines: a line that arrived in time is read, even if the reader is late."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from adapters.lines.lines import Lines, LineSource
 
 
-async def test_what_came_while_the_process_stood_still_has_come_in_time() -> None:
+async def test_a_line_that_came_while_the_process_was_paused_is_in_time() -> None:
     talks: list[asyncio.StreamWriter] = []
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -21,11 +21,11 @@ async def test_what_came_while_the_process_stood_still_has_come_in_time() -> Non
         lines = Lines(LineSource(f"tcp://127.0.0.1:{port}", "127.0.0.1", port), Counter(), max_line=100)
         await lines.open(60.0)
         loop = asyncio.get_running_loop()
-        while not talks:  # noqa: ASYNC110 - the server tells nobody
+        while not talks:  # noqa: ASYNC110 - the server sets no event
             await asyncio.sleep(0)
         by_s = loop.time() + 0.01
         talks[0].write(b"late\n")
-        time.sleep(0.05)  # noqa: ASYNC251 - nothing of this process runs, and the line is there
+        time.sleep(0.05)  # noqa: ASYNC251 - the process is paused while the line arrives
         assert await lines.next(by_s) == b"late"
         assert await lines.next(loop.time()) is None
         lines.close()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from adapters.base import OptionsError
 from adapters.chirpstack.lorawan_payload import raw_part
-from adapters.device_time import believed
+from adapters.device_time import checked_time
 from adapters.mqtt.options import check_filters
 from adapters.mqtt.payload import (
     MISSING,
@@ -179,9 +179,9 @@ def test_times_are_those_of_the_standard_library(at: datetime) -> None:
 
 def test_a_clock_that_is_off_is_not_believed() -> None:
     counters: Counter[str] = Counter()
-    assert believed(99 * NS_PER_S, 100 * NS_PER_S, 2.0, counters) == (99 * NS_PER_S, Quality.GOOD)
-    assert believed(90 * NS_PER_S, 100 * NS_PER_S, 2.0, counters) == (100 * NS_PER_S, Quality.UNCERTAIN)
-    assert believed(None, 100 * NS_PER_S, 2.0, counters) == (100 * NS_PER_S, Quality.UNCERTAIN)
+    assert checked_time(99 * NS_PER_S, 100 * NS_PER_S, 2.0, counters) == (99 * NS_PER_S, Quality.GOOD)
+    assert checked_time(90 * NS_PER_S, 100 * NS_PER_S, 2.0, counters) == (100 * NS_PER_S, Quality.UNCERTAIN)
+    assert checked_time(None, 100 * NS_PER_S, 2.0, counters) == (100 * NS_PER_S, Quality.UNCERTAIN)
     assert counters == {"clock_not_believed": 1, "no_time": 1}
 
 

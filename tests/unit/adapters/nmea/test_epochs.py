@@ -1,4 +1,4 @@
-"""NMEA 0183 sentences as receivers' manuals print them, and whatever else may come over the line."""
+"""NMEA 0183 sentences from receivers' manuals are read, and other bytes raise only BadSentence."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.nmea.epochs import DAY_NS, Epochs, Sentence, Unreadable, checksum, moment, parse
+from adapters.nmea.epochs import DAY_NS, BadSentence, Epochs, Sentence, checksum, parse, unix_ns
 from wire.clock import NS_PER_S
 
 # examples printed in u-blox 8 / M8 receiver description (GGA, GSA, RMC, VTG), the Trimble and the SiRF NMEA
-# reference manuals, and the NMEA FAQ: facts, so that the simulator's own writer is not the only witness
+# reference manuals, and the NMEA FAQ: so the parser is not tested against the simulator alone
 GGA = b"$GPGGA,092725.00,4717.11399,N,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,*5B"
 RMC = b"$GPRMC,083559.00,A,4717.11437,N,00833.91522,E,0.004,77.52,091202,,,A*57"
 VTG = b"$GPVTG,77.52,T,,M,0.004,N,0.008,K,A*06"
@@ -29,21 +29,23 @@ def near(**values: float) -> Any:
 
 
 def test_gga_of_a_ublox_receiver() -> None:
-    said = parse(GGA)
-    assert (said.kind, said.day, said.fix, said.sure) == ("GGA", None, 1, True)
-    assert said.time_ns == (9 * 3600 + 27 * 60 + 25) * NS_PER_S
-    assert said.values == near(
+    sentence = parse(GGA)
+    assert (sentence.kind, sentence.day, sentence.fix, sentence.reliable) == ("GGA", None, 1, True)
+    assert sentence.time_ns == (9 * 3600 + 27 * 60 + 25) * NS_PER_S
+    assert sentence.values == near(
         latitude=47.28523316666667, longitude=8.565265, satellites=8, hdop=1.01, altitude=499.6
     )
 
 
 def test_rmc_of_a_ublox_receiver() -> None:
-    said = parse(RMC)
-    assert said.day is not None
-    assert said.time_ns is not None
-    at_ns = said.day * DAY_NS + said.time_ns
+    sentence = parse(RMC)
+    assert sentence.day is not None
+    assert sentence.time_ns is not None
+    at_ns = sentence.day * DAY_NS + sentence.time_ns
     assert datetime.fromtimestamp(at_ns / 1e9, UTC) == datetime(2002, 12, 9, 8, 35, 59, tzinfo=UTC)
-    assert said.values == near(latitude=47.2852395, longitude=8.565253667, speed=0.004 * 1.852, heading=77.52)
+    assert sentence.values == near(
+        latitude=47.2852395, longitude=8.565253667, speed=0.004 * 1.852, heading=77.52
+    )
 
 
 def test_vtg_and_gsa_of_a_ublox_receiver() -> None:
@@ -69,10 +71,10 @@ def test_older_makers_and_the_western_half() -> None:
         (b"$GNRMC,083559.00,A,4717.11437,N,00833.91522,E,0.004,77.52,091202,,,E", 6),
     ],
 )
-def test_without_a_fix_it_is_not_sure(line: bytes, fix: int) -> None:
-    said = parse(closed(line))
-    assert said.fix == fix
-    assert not said.sure
+def test_without_a_fix_a_sentence_is_not_reliable(line: bytes, fix: int) -> None:
+    sentence = parse(closed(line))
+    assert sentence.fix == fix
+    assert not sentence.reliable
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,8 @@ def test_without_a_fix_it_is_not_sure(line: bytes, fix: int) -> None:
         ("$GPGGA,대구*00".encode(), "bad_checksum"),
     ],
 )
-def test_what_is_no_sentence_is_named(line: bytes, why: str) -> None:
-    with pytest.raises(Unreadable, match=f"^{why}$"):
+def test_a_line_that_is_not_a_sentence_names_its_counter(line: bytes, why: str) -> None:
+    with pytest.raises(BadSentence, match=f"^{why}$"):
         parse(line)
 
 
@@ -111,31 +113,31 @@ def test_what_is_no_sentence_is_named(line: bytes, why: str) -> None:
     ],
 )
 def test_a_good_checksum_over_nonsense_is_malformed(line: bytes) -> None:
-    with pytest.raises(Unreadable, match=r"^malformed$"):
+    with pytest.raises(BadSentence, match=r"^malformed$"):
         parse(closed(line))
 
 
 def test_beyond_the_pole_is_passed_on_for_the_agent_to_flag() -> None:
-    said = parse(closed(b"$GPGGA,092725.00,9917.11399,N,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,"))
-    assert float(said.values["latitude"] or 0) > 99
+    sentence = parse(closed(b"$GPGGA,092725.00,9917.11399,N,00833.91590,E,1,08,1.01,499.6,M,48.0,M,,"))
+    assert float(sentence.values["latitude"] or 0) > 99
 
 
 @pytest.mark.parametrize(
     "line", [b"$GPZDA,201530.00,04,07,2002,00,00*60", b"$PUBX,00*33", b"$GPGSV,1,1,00*79"]
 )
-def test_other_sentences_are_good_and_say_nothing_here(line: bytes) -> None:
+def test_other_valid_sentences_give_an_empty_sentence(line: bytes) -> None:
     assert parse(line) == Sentence()
 
 
-def test_what_stands_before_a_sentence_does_no_harm() -> None:
+def test_bytes_before_a_sentence_are_ignored() -> None:
     assert parse(b"\x00\xff$GPGGA,0927" + GGA) == parse(GGA)
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_do_any_harm(line: bytes) -> None:
+def test_no_bytes_raise_another_error(line: bytes) -> None:
     try:
         parse(line)
-    except Unreadable as why:
+    except BadSentence as why:
         assert str(why) in {"not_nmea", "bad_checksum", "malformed"}
 
 
@@ -143,14 +145,14 @@ def test_no_bytes_do_any_harm(line: bytes) -> None:
     st.sampled_from(["GGA", "RMC", "VTG", "GSA"]),
     st.lists(st.text("0123456789.-+NSEWAVMTK e_", max_size=12), max_size=20),
 )
-def test_no_sentence_does_any_harm(kind: str, fields: list[str]) -> None:
+def test_no_sentence_raises_another_error(kind: str, fields: list[str]) -> None:
     try:
-        said = parse(closed(",".join([f"$GN{kind}", *fields]).encode()))
-    except Unreadable as why:
+        sentence = parse(closed(",".join([f"$GN{kind}", *fields]).encode()))
+    except BadSentence as why:
         assert str(why) == "malformed"
     else:
-        assert all(value is None or isinstance(value, int | float) for value in said.values.values())
-        Epochs(Counter(), 1.0).add(said, 0.0)
+        assert all(value is None or isinstance(value, int | float) for value in sentence.values.values())
+        Epochs(Counter(), 1.0).add(sentence, 0.0)
 
 
 # --- joining
@@ -176,7 +178,7 @@ def test_a_row_goes_out_with_its_last_sentence_once_the_receiver_is_known() -> N
         [*second, at(1), *_at(1, second), at(2), *_at(2, second), at(3), *_at(3, second)]
     )
     assert found[-1] == everything
-    assert len(found) == 4, "also the one of second 3, whose follower has not come"
+    assert len(found) == 4, "second 3 is complete although second 4 has not come"
     assert counters == {}
 
 
@@ -196,7 +198,7 @@ def test_a_time_that_stands_still_makes_rows_all_the_same() -> None:
     assert len(found) >= 4
 
 
-def test_what_comes_after_its_row_has_gone_is_counted() -> None:
+def test_a_sentence_after_its_epoch_was_taken_is_counted() -> None:
     counters: Counter[str] = Counter()
     epochs = Epochs(counters, 0.5)
     epochs.add(at(1), 10.0)
@@ -216,7 +218,7 @@ def test_what_comes_after_its_row_has_gone_is_counted() -> None:
 def test_a_time_without_a_date_is_put_on_the_nearest_day(time: str, near_: str, day: int) -> None:
     near_ns = int(datetime.fromisoformat(f"2026-03-10T{near_}+00:00").timestamp()) * NS_PER_S
     hour, minute, second = map(int, time.split(":"))
-    found = moment((hour * 3600 + minute * 60 + second) * NS_PER_S, None, near_ns)
+    found = unix_ns((hour * 3600 + minute * 60 + second) * NS_PER_S, None, near_ns)
     assert datetime.fromtimestamp(found / 1e9, UTC).isoformat() == f"2026-03-{day:02}T{time}+00:00"
 
 
