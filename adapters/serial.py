@@ -163,9 +163,7 @@ class SerialLines(Adapter[SerialOptions]):
             return None
         found = self._read(text.strip())
         if not found or found.keys() == {_TIME}:
-            self._bad_lines.count(
-                "no_match", line, f"{self.options.format} lines that have `fields`"
-            )
+            self._bad_lines.count("no_match", line, f"{self.options.format} lines that have `fields`")
             return None
         return found
 
