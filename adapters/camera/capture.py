@@ -43,8 +43,8 @@ class PictureSource(Protocol):
 class Shot:
     """One picture, its number since the start and its time in Unix nanoseconds.
 
-    `dropped` and `skipped` count the pictures before it that nobody took. The thread may drop the next one
-    while this one is handed on, so the counters of the capture do not fit the picture.
+    `dropped` and `skipped` count the earlier pictures that were not read. The thread may drop the next one
+    while this one is delivered, so the counters of the capture do not match this picture.
     """
 
     picture: Picture

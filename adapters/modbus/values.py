@@ -39,7 +39,7 @@ class Item:
         return self.address + self.place.words
 
     def number(self, words: Sequence[int]) -> int | float:
-        """The raw number in its words, each 0 to 65535, or in its bit."""
+        """The raw number of its 16-bit words, or of its bit."""
         return number(words, self.place.coded, self.order)
 
 

@@ -180,7 +180,7 @@ class AdapterContract:
             assert 30 * _YEAR_NS < reading.at_ns < 130 * _YEAR_NS, "at_ns is Unix nanoseconds"
             before = last.get(reading.stream)
             if before is not None and reading.quality is not Quality.TIME_BACKWARD:
-                assert reading.at_ns >= before.at_ns, "at_ns went back, and quality does not say so"
+                assert reading.at_ns >= before.at_ns, "at_ns went back, and quality is not TIME_BACKWARD"
             if before is not None and reading.picture is not None:
                 assert reading.index > before.index
             last[reading.stream] = reading
