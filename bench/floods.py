@@ -75,7 +75,7 @@ def _gnss() -> list[bytes]:
 
     receiver = GnssReceiver(seed=_SEED, rate_hz=10)
     receiver.start_ns = _now_ns()
-    return [receiver.says(index) for index in range(_FIXES)]
+    return [receiver.output(index) for index in range(_FIXES)]
 
 
 def _bus() -> list[bytes]:

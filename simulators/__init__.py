@@ -1,4 +1,4 @@
-"""The device side of every protocol, seeded faults and load: all of edgebed without hardware."""
+"""Simulated devices that speak the real protocols, with seeded faults: edgebed without hardware."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ KINDS: dict[str, tuple[str, str]] = {
 
 
 def load(kind: str) -> type[Any]:
-    """The server class of a kind.
+    """Return the class of a kind.
 
     Raises:
-        KeyError: no such kind.
+        KeyError: there is no such kind.
         ModuleNotFoundError: a library of the `sim` extra is not installed.
     """
     module, attribute = KINDS[kind]

@@ -1,9 +1,9 @@
-"""A heart-rate strap on a virtual Bluetooth controller, which is reached over TCP as a real one over USB.
+"""A heart-rate strap on a virtual Bluetooth controller. TCP replaces the USB cable to the controller.
 
     host (the adapter) -- HCI over TCP -- controller -- air -- controller -- strap (services 180D, 180F, 180A)
 
-A TCP connection is given a controller of its own, and takes the place of the one before it, as a cable that
-is plugged into another host; when it ends, the strap loses its connection.
+Each TCP connection gets its own controller and replaces the connection before it, as a cable that is plugged
+into another host. When it ends, the strap loses its connection.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ FAULTS = {
     "wide": "the heart rate is sent with 16 bits",
     "energy": "energy expended is sent",
     "silent": "connected, and nothing is sent",
-    "disconnect": "the strap hangs up and cannot be heard",
+    "disconnect": "the strap disconnects and does not advertise",
 }
 _PERIOD_NS = NS_PER_S  # straps notify once a second
 _GIVE_UP_NS = 10 * NS_PER_S  # later than this, notifications are skipped
 _ADVERTISING_MS = 40.0
-_AIR_S, _HOPS = 0.005, 50  # real seconds and turns of the loop that a notification takes, with room
+_AIR_S, _HOPS = 0.005, 50  # real seconds and turns of the loop for a notification, with a margin
 _BEHIND = 1_000_000  # bytes of HCI a host may leave unread
-_TIMEOUT = 0x08  # HCI error "connection timeout", what a strap tells when the other side has gone
+_TIMEOUT = 0x08  # HCI error "connection timeout": the other side is gone
 _MANUFACTURER, _MODEL, _SERIAL = "edgebed", "HR-1", "0001"
 
 
 class HeartStrap:
-    """Use: `async with HeartStrap(seed=1) as strap: strap.url`, which is the adapter's `hci`.
+    """Use: `async with HeartStrap(seed=1) as strap: strap.url` (the adapter's `hci`).
 
     Heart rate and RR intervals are those of the patient with the same seed. Faults are those of `FAULTS` and
     those of the patient.
@@ -79,7 +79,7 @@ class HeartStrap:
         self._patient = Patient(seed, self._faults.of_plant)
         self._index = 0
         self._rate, self._battery = _characteristic("2A37", b"", notify=True), _battery()
-        self._link = LocalLink()  # type: ignore[no-untyped-call]  # Bumble does not say that it returns None
+        self._link = LocalLink()  # type: ignore[no-untyped-call]  # Bumble declares no return type
         self._hosts: set[_HciPort] = set()
         self._server: asyncio.Server | None = None
         self._controller: Controller | None = None
@@ -109,12 +109,12 @@ class HeartStrap:
         self._patient.faults = self._faults.of_plant
 
     def repair(self) -> None:
-        """Take every fault back."""
+        """Remove every fault."""
         self._faults.clear()
         self._patient.faults = ()
 
     async def __aenter__(self) -> Self:
-        logging.getLogger("bumble").setLevel(logging.CRITICAL)  # it logs every packet that is none
+        logging.getLogger("bumble").setLevel(logging.CRITICAL)  # it logs every malformed packet
         with listening("the Bluetooth controller", self.host, self.port):
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: _HciPort(self._link, self._hosts), self.host, self.port
@@ -150,24 +150,24 @@ class HeartStrap:
             controller.le_legacy_advertiser.stop()
             for advertising in controller.advertising_sets.values():
                 advertising.stop()
-        await asyncio.sleep(0)  # they are told on the next turn of the loop
+        await asyncio.sleep(0)  # the transports close on the next turn of the loop
 
-    # --- what it does all day
+    # --- the schedule
 
     async def _run(self) -> None:
         while True:
-            due_ns = self.start_ns + (self._index + 1) * _PERIOD_NS  # a second is told when it is over
+            due_ns = self.start_ns + (self._index + 1) * _PERIOD_NS  # a second is sent when it is over
             await self.clock.sleep_until(due_ns)
             late_ns = self.clock.now_ns() - due_ns
             if late_ns > _GIVE_UP_NS * self.clock.rate:
                 self.skipped += late_ns // _PERIOD_NS
                 self._index += late_ns // _PERIOD_NS
-            with contextlib.suppress(BaseBumbleError):  # whom it tells went away meanwhile
-                await self._tell(self._index)
+            with contextlib.suppress(BaseBumbleError):  # the receiver disconnected meanwhile
+                await self._notify(self._index)
             self._index += 1
             await asyncio.sleep(0)
 
-    async def _tell(self, second: int) -> None:
+    async def _notify(self, second: int) -> None:
         device = self._device
         if device is None:
             return
@@ -183,9 +183,10 @@ class HeartStrap:
             await self._received()
 
     async def _received(self) -> None:
-        """In simulated time the radio takes none: a simulation clock waits for us, and we for the receiver.
+        """Wait in real time until the receiver has the notification, where the clock is simulated.
 
-        The service carries no time, so what is received is stamped then, at any pace of the clock the same.
+        The service carries no time, so a notification is stamped when it is received. A simulation clock
+        waits for this device, so the stamp is the same at any rate.
         """
         if not self.clock.real:
             await asyncio.sleep(_AIR_S)
@@ -194,7 +195,7 @@ class HeartStrap:
 
     def measurement(self, second: int) -> bytes:
         """The value of 2A37 for the beats of one second."""
-        flags, energy = 0x04, b""  # contact is supported
+        flags, energy = 0x04, b""  # the strap has contact detection
         if self._faults.size("energy", second):
             flags |= 0x08
             energy = struct.pack("<H", min(65_535, second // 10))
@@ -244,7 +245,7 @@ class HeartStrap:
 
 
 class _HciPort(StreamPacketSource):
-    """One host on TCP and the controller it is given."""
+    """One host on TCP, and its controller."""
 
     def __init__(self, link: LocalLink, all_of_them: set[_HciPort]) -> None:
         super().__init__()
@@ -254,7 +255,7 @@ class _HciPort(StreamPacketSource):
         self._controller: Controller | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._tcp = cast(asyncio.Transport, transport)  # create_server makes no other
+        self._tcp = cast(asyncio.Transport, transport)  # create_server makes only these
         for other in list(self._all):
             other.cut()  # a controller has one host
         self._controller = Controller("host", host_source=self, host_sink=self, link=self._link)
@@ -266,14 +267,14 @@ class _HciPort(StreamPacketSource):
         if controller is None:
             return
         for connection in list(controller.le_connections.values()):
-            with contextlib.suppress(Exception):  # the strap hung up at the same moment
+            with contextlib.suppress(Exception):  # the strap disconnected at the same moment
                 connection.send_ll_control_pdu(TerminateInd(_TIMEOUT))
         controller.host = None
         controller.le_scan_enable = False
         self._link.remove_controller(controller)
 
     def on_packet(self, packet: bytes) -> None:
-        """What the controller says to the host."""
+        """Send a packet of the controller to the host."""
         if self._tcp is None or self._tcp.is_closing():
             return
         if self._tcp.get_write_buffer_size() > _BEHIND:

@@ -3,7 +3,7 @@
     application/{application id}/device/{DevEUI}/event/up | join | status
 
 The payload of an uplink is 9 bytes, big-endian: flags (bit 0: bay taken), noise i16 x 0.1 dB, water u16 mm,
-battery u16 mV, temperature i16 x 0.01 Cel; `object` is what a codec makes of it.
+battery u16 mV, temperature i16 x 0.01 Cel; `object` is the payload as a codec decodes it.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from wire.clock import NS_PER_S, Clock
 APPLICATION = "5f6a2b9e-3a51-4c7e-9c55-0d6f2a1b7c10"
 F_PORT = 2
 FAULTS = {
-    "silent": "no sensor is heard",
-    "broken": "the network server loses its broker, and finds it again when the fault ends",
+    "silent": "no uplink is received",
+    "broken": "the network server loses its broker, and connects again when the fault ends",
     "lost": "a SIZE share of the uplinks is lost on the air",
     "duplicates": "a SIZE share of the uplinks is published twice",
-    "reset": "each sensor joins anew when the fault begins: its frame counter starts at 0",
+    "reset": "each sensor joins again when the fault begins: its frame counter starts at 0",
     "wrong-serial": "uplinks carry another sensor's DevEUI",
     "malformed": "every uplink is half a JSON document",
     "huge": "every uplink is of SIZE x 2 MB",
-    "nan": "the codec makes NaN of every number",
-    "no-time": "no time is known",
+    "nan": "the codec decodes every number as NaN",
+    "no-time": "the uplinks have no time",
     "backward": "times are SIZE x 10 minutes behind",
     "no-codec": "there is no codec: `object` is missing",
 }
@@ -49,7 +49,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def dev_eui(sensor: int) -> str:
-    """The DevEUI of a sensor, which no seed changes: configurations name it."""
+    """The DevEUI of a sensor; it does not depend on the seed, because configurations name it."""
     return f"70b3d57ed005{sensor + 1:04x}"
 
 
@@ -67,7 +67,7 @@ class LoraNetwork(MqttDevice):
         self,
         *,
         seed: int = 0,
-        host: str = "127.0.0.1",  # noqa: ARG002 - every simulator takes one, and this listens nowhere
+        host: str = "127.0.0.1",  # noqa: ARG002 - every simulator takes one; this is a client
         port: int = 0,
         clock: Clock | None = None,
         faults: Sequence[str] = (),
@@ -101,7 +101,7 @@ class LoraNetwork(MqttDevice):
         label = self._street.label(sensor, index)
         return {**self._street.sample(sensor, index), "sensor": sensor, "label": label}
 
-    # --- what it does all day
+    # --- the schedule
 
     def _step(self, turn: int, at_s: float) -> None:
         index, sensor = divmod(turn, self._street.sensors)
@@ -136,7 +136,7 @@ class LoraNetwork(MqttDevice):
             topic = f"application/{APPLICATION}/device/{dev_eui(sensor)}/event/{event}"
             self._publisher.publish(topic, body)
 
-    # --- what it says
+    # --- messages
 
     def uplink(self, sensor: int, index: int) -> bytes:
         """One uplink event, as it is published."""

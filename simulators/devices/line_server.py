@@ -1,4 +1,4 @@
-"""Devices that only talk, on a schedule: to everyone on TCP, or on a pseudo terminal."""
+"""Devices that only send, on a schedule: to every client on TCP, or on a pseudo terminal."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from simulators.faults.fault import DeviceFaults
 from wire.clock import NS_PER_S, Clock
 
 _GIVE_UP_NS = 10 * NS_PER_S  # later than this, samples are skipped
-_BEHIND = 65_536  # bytes a client may leave unread: a serial line waits for nobody
+_BEHIND = 65_536  # bytes that a client may leave unread: a serial line does not wait
 
 
 class Talker(ABC):
-    """A device that says something at each sample of its schedule, to whoever listens."""
+    """A device that sends something at each sample of its schedule, to every client."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class Talker(ABC):
         self._task: asyncio.Task[None] | None = None
 
     @abstractmethod
-    def says(self, index: int) -> bytes:
-        """What goes over the line for one sample."""
+    def output(self, index: int) -> bytes:
+        """The bytes that go over the line for one sample."""
 
     @property
     def url(self) -> str:
@@ -53,7 +53,7 @@ class Talker(ABC):
 
     @property
     def port(self) -> int:
-        """Where it listens; 0 on a pseudo terminal."""
+        """The TCP port; 0 on a pseudo terminal."""
         return self._line.port
 
     @property
@@ -66,7 +66,7 @@ class Talker(ABC):
         self._faults.add(fault, self._index / self.rate_hz)
 
     def repair(self) -> None:
-        """Take every fault back."""
+        """Remove every fault."""
         self._faults.clear()
 
     def unplug(self) -> None:
@@ -89,7 +89,7 @@ class Talker(ABC):
             await self._line.__aexit__(kind, error, trace)
 
     def _sample(self, at_ns: int) -> int | None:
-        """The sample that is stamped with this time."""
+        """The index of the sample with this time; None where there is no sample."""
         index, rest = divmod(at_ns - self.start_ns, self._period_ns)
         return None if rest or index < 0 else index
 
@@ -104,9 +104,9 @@ class Talker(ABC):
             if late_ns > _GIVE_UP_NS * self.clock.rate:
                 self.skipped += late_ns // self._period_ns
                 self._index += late_ns // self._period_ns
-            self._line.send(self.says(self._index))
+            self._line.send(self.output(self._index))
             self._index += 1
-            await asyncio.sleep(0)  # listeners are served between samples, however late we are
+            await asyncio.sleep(0)  # clients are served between samples, however late the device is
 
 
 class LineServer:
@@ -117,7 +117,7 @@ class LineServer:
         self.lost = 0  # sends that a listener missed, or got a part of
         self._terminal = terminal
         self._path = ""
-        self._ends: tuple[int, ...] = ()  # of the pseudo terminal: ours and theirs
+        self._ends: tuple[int, ...] = ()  # of the pseudo terminal: the device's and the client's
         self._server: asyncio.Server | None = None
         self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -127,7 +127,7 @@ class LineServer:
         return f"serial://{self._path}?baud=9600" if self._terminal else f"tcp://{self.host}:{self.port}"
 
     def send(self, data: bytes) -> None:
-        """To everyone who listens; those who do not read miss it."""
+        """Send to every client; a client that does not read misses it."""
         for writer in self._clients.values():
             if writer.transport.get_write_buffer_size() < _BEHIND:
                 writer.write(data)
@@ -149,10 +149,10 @@ class LineServer:
 
     async def __aenter__(self) -> Self:
         if self._terminal:
-            ours, theirs = pty.openpty()
-            os.set_blocking(ours, False)
-            tty.setraw(theirs)  # no echo, and line ends as they are
-            self._ends, self._path = (ours, theirs), os.ttyname(theirs)
+            device_end, client_end = pty.openpty()
+            os.set_blocking(device_end, False)
+            tty.setraw(client_end)  # no echo, and line ends as they are
+            self._ends, self._path = (device_end, client_end), os.ttyname(client_end)
             return self
         with listening("the device", self.host, self.port):
             self._server = await asyncio.start_server(self._accept, self.host, self.port)
@@ -177,5 +177,5 @@ class LineServer:
 async def _listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         while await reader.read(1_024):
-            pass  # what is said to a device that only talks is of no interest
+            pass  # a device that only sends ignores its input
     writer.close()

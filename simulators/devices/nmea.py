@@ -16,7 +16,7 @@ from simulators.simulator import Value
 from wire.clock import Clock
 
 FAULTS = {
-    "no-fix": "no position is known",
+    "no-fix": "the receiver knows no position",
     "jump": "the position is SIZE x 500 m north of the true one",
     "checksum": "a SIZE share of the sentences has a wrong checksum",
     "half-line": "each burst ends in the middle of GGA",
@@ -27,15 +27,15 @@ FAULTS = {
 
 _KNOT_KMH = 1.852
 _DEGREE_M = 111_195.0  # of latitude
-_SLOW_KMH = 0.5  # below this no course is known
+_SLOW_KMH = 0.5  # below this the receiver knows no course
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class GnssReceiver(Talker):
     """Use: `async with GnssReceiver(seed=1) as receiver: receiver.url`.
 
-    `rate_hz` is 1, 2, 5 or 10; with `terminal` the URL is that of a pseudo terminal, else of a TCP server
-    that sends the same to everyone. Faults are those of `FAULTS` and those of the vehicle.
+    `rate_hz` is 1, 2, 5 or 10. With `terminal` the URL is that of a pseudo terminal, else of a TCP server
+    that sends the same to every client. Faults are those of `FAULTS` and those of the vehicle.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class GnssReceiver(Talker):
         self._vehicle = Vehicle(seed, self._faults.of_plant)
 
     def truth(self, at_ns: int) -> dict[str, Value]:
-        """Where the vehicle really was at a time that the receiver stamps, by the adapter's field names."""
+        """Where the vehicle really was at a time of the receiver, by the adapter's field names."""
         index = self._sample(at_ns)
         if index is None:
             return {}
@@ -78,13 +78,13 @@ class GnssReceiver(Talker):
         self._vehicle = Vehicle(self._seed, self._faults.of_plant)
 
     def repair(self) -> None:
-        """Take every fault back."""
+        """Remove every fault."""
         super().repair()
         self._vehicle = Vehicle(self._seed)
 
-    # --- what it says
+    # --- the sentences
 
-    def says(self, index: int) -> bytes:
+    def output(self, index: int) -> bytes:
         """All sentences of one sample, as they go over the line."""
         at_s = index / self.rate_hz
         if self._faults.size("silent", at_s):
@@ -131,7 +131,7 @@ class GnssReceiver(Talker):
 
 
 def sentence(body: str, spoil: int = 0) -> str:
-    """`$` body `*` checksum and the line end; `spoil` makes the checksum wrong."""
+    """`$`, body, `*`, checksum and the line end; a `spoil` other than 0 makes the checksum wrong."""
     total = spoil
     for character in body:
         total ^= ord(character)
@@ -139,7 +139,7 @@ def sentence(body: str, spoil: int = 0) -> str:
 
 
 def angle(degrees: float, width: int, sides: str) -> str:
-    """`ddmm.mmmmm,N`: minutes with five decimals, 2 cm; `width` is that of the whole degrees."""
+    """`ddmm.mmmmm,N`: minutes with five decimals (2 cm); `width` is that of the whole degrees."""
     total = round(abs(degrees) * 60e5)
     whole, rest = divmod(total, 6_000_000)
     return f"{whole:0{width}d}{rest // 100_000:02d}.{rest % 100_000:05d},{sides[degrees < 0]}"

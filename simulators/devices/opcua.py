@@ -1,10 +1,10 @@
-"""An OPC UA server of a cobot cell with the browse names of OPC 40010 Robotics, fed by a simulated cobot.
+"""An OPC UA server of a cobot cell with the browse names of OPC 40010 Robotics.
 
     Objects/DeviceSet/{cell}/MotionDevices/{arm}/Axes/Axis_{n}/ParameterSet/ActualPosition   deg
                                                                            /ActualSpeed      deg/s
                                                                            /ActualTorque     N.m
 
-ActualTorque is not part of OPC 40010; robots that show it do so in their own namespace, as this one does.
+ActualTorque is not part of OPC 40010; robots show it in their own namespace, as this one does.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ log = logging.getLogger("edgebed.simulators.opcua")
 class CobotCell:
     """A robot controller on the network. Use: `async with CobotCell(seed=1) as cell: cell.url`.
 
-    Samples carry source timestamps of the 50 Hz schedule of `clock`, whatever the machine's load. Without
-    `user` anyone may read; with `cert` and `key` (PEM or DER files) the secured policies are offered too.
+    Samples carry source timestamps of the 50 Hz schedule of `clock`, at any load of the machine. Without
+    `user` every client may read. With `cert` and `key` (PEM or DER files) the secured policies are offered,
+    too.
     """
 
     def __init__(
@@ -92,11 +93,11 @@ class CobotCell:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of the robot's time since sample 0: the scale of `Fault.start_s`."""
+        """Seconds of the robot's time since sample 0, as in `Fault.start_s`."""
         return (self.clock.now_ns() - self.start_ns) / NS_PER_S
 
     def truth(self, at_ns: int) -> Mapping[str, float]:
-        """What the joints did at a sample's time, `faulty_joint` beside it; stuck sensors falsify nothing.
+        """What the joints did at a sample's time, with `faulty_joint`; a stuck sensor does not change it.
 
         Empty before sample 0 and between samples.
         """
@@ -111,20 +112,20 @@ class CobotCell:
         """Break something from now on, or from the fault's own start where that is later.
 
         Raises:
-            ValueError: no such fault.
+            ValueError: there is no such fault.
         """
         self._faults.add(fault, (self.written + self.skipped) / RATE_HZ)
         self.cobot.faults = self._faults.of_plant
 
     def repair(self) -> None:
-        """Take every fault back."""
+        """Remove every fault."""
         self._faults.clear()
         self.cobot.faults = ()
 
     def set_status(self, signal: str, code: int = 0) -> None:
         """Report a signal with an OPC UA status code from now on: 0 Good, 0x40000000 Uncertain, ..."""
         if signal not in SIGNALS:
-            raise ValueError(f"no signal {signal!r}")
+            raise ValueError(f"there is no signal {signal!r}")
         self._status[signal] = code
 
     def silence(self, signals: Sequence[str] = SIGNALS) -> None:
@@ -132,7 +133,7 @@ class CobotCell:
         self._silent = frozenset(signals)
 
     async def __aenter__(self) -> Self:
-        logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it logs every client that goes away
+        logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it logs every client that disconnects
         server = await self._build()
         with listening("the OPC UA server", self.host, self.port):
             await server.start()
@@ -154,7 +155,7 @@ class CobotCell:
             if server is not None:
                 await _stop(server)
 
-    # --- what it does all day
+    # --- the schedule
 
     async def _run(self, server: Server) -> None:
         index = 0
@@ -168,7 +169,7 @@ class CobotCell:
             for row in self.cobot.block(index, due).tolist():
                 await self._write(server, index, row)
                 index += 1
-                await asyncio.sleep(0)  # clients are served between samples, however late we are
+                await asyncio.sleep(0)  # clients are served between samples, however late the device is
 
     async def _write(self, server: Server, index: int, row: list[float]) -> None:
         at = _EPOCH + timedelta(microseconds=(self.start_ns + index * _PERIOD_NS) // 1000)
@@ -182,7 +183,7 @@ class CobotCell:
             await server.iserver.write_attribute_value(node, sample)
         self.written += 1
 
-    # --- how it is built
+    # --- the address space
 
     async def _build(self) -> Server:
         server = Server(user_manager=_OneUser(*self._login) if self._login[0] else None)
@@ -190,9 +191,9 @@ class CobotCell:
             await server.init()
         server.set_endpoint(self.url)
         server.set_server_name("edgebed cobot cell")
-        server.disable_clock()  # its task takes a second to end; CurrentTime is answered on demand instead
+        server.disable_clock()  # its task takes a second to end; a callback answers CurrentTime instead
         _answer_republish(server)
-        _tell_overflow(server)
+        _mark_overflow(server)
         await server.set_application_uri(APPLICATION_URI)
         cert, key = self._files
         policies = [ua.SecurityPolicyType.NoSecurity]
@@ -203,7 +204,7 @@ class CobotCell:
         server.set_security_policy(policies)
         if self._login[0]:
             server.set_identity_tokens([ua.UserNameIdentityToken])
-        self._tell_time(server)
+        self._serve_time(server)
         await self._build_nodes(server)
         return server
 
@@ -241,7 +242,7 @@ class CobotCell:
                 )
                 self._nodes.append((f"j{joint}_{quantity}", node))
 
-    def _tell_time(self, server: Server) -> None:
+    def _serve_time(self, server: Server) -> None:
         def now(_node: ua.NodeId, _attribute: ua.AttributeIds) -> ua.DataValue:
             at = _EPOCH + timedelta(milliseconds=self.clock.now_ns() // NS_PER_MS)
             return ua.DataValue(ua.Variant(at, ua.VariantType.DateTime), SourceTimestamp=at)
@@ -252,17 +253,17 @@ class CobotCell:
 
 
 class _Sample(ua.DataValue):  # type: ignore[misc]  # mypy does not follow asyncua
-    """A value nobody changes: asyncua's deep copies, one a subscription, are two thirds of its work."""
+    """A value that never changes: asyncua's deep copies, one a subscription, are two thirds of its work."""
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> _Sample:
         return self
 
 
 def _answer_republish(server: Server) -> None:
-    """Answer Republish as OPC UA Part 4, 5.13.6 says.
+    """Answer Republish as OPC UA Part 4, 5.13.6 requires.
 
-    asyncua answers an unknown number with an empty message, which sends a client that fills its gaps round in
-    circles for ever.
+    asyncua answers an unknown number with an empty message; a client that fills its gaps then repeats the
+    request without end.
     """
     service = server.iserver.subscription_service
 
@@ -278,15 +279,15 @@ def _answer_republish(server: Server) -> None:
     service.republish = republish
 
 
-def _tell_overflow(server: Server) -> None:
-    """Mark the value after a loss with the Overflow bit, OPC UA Part 4, 7.22.1; asyncua drops in silence."""
+def _mark_overflow(server: Server) -> None:
+    """Mark the value after a loss with the Overflow bit (OPC UA Part 4, 7.22.1), which asyncua does not."""
     service = server.iserver.subscription_service
     create = service.create_subscription
 
     async def create_subscription(*args: Any, **more: Any) -> ua.CreateSubscriptionResult:
         result = await create(*args, **more)
         subscription = service.subscriptions[result.SubscriptionId]
-        enqueue = subscription._enqueue_event  # the one place where values wait, and it is private
+        enqueue = subscription._enqueue_event  # the only place where values wait is private
 
         async def enqueue_event(item: int, event: Any, size: int, queue: dict[int, list[Any]]) -> None:
             full = 0 < size <= len(queue.get(item, ()))
@@ -340,12 +341,12 @@ def _no_collection() -> Iterator[None]:
 
 
 async def _stop(server: Server) -> None:
-    """Stop and leave nothing: asyncua keeps the sessions of clients that went without a word."""
+    """Stop and leave nothing: asyncua keeps the sessions of clients that disconnected without closing."""
     internal, listening = server.iserver, server.bserver
     await server.stop()
     for transport in list(internal.asyncio_transports):
         transport.abort()  # close() waits for a peer that may never read again
-    while listening.clients:  # noqa: ASYNC110 - asyncua has no event for "told of their end"
+    while listening.clients:  # noqa: ASYNC110 - asyncua has no event for it
         await asyncio.sleep(0)
     await asyncio.gather(*listening.closing_tasks)
     for session in list(internal._external_sessions.values()):  # there is no public way to list them

@@ -1,4 +1,4 @@
-"""A hygrometer that prints a line of text a sample, as self-made sensors on a USB cable do."""
+"""A hygrometer that sends a line of text for each sample, as self-made sensors on a USB cable do."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Hygrometer(Talker):
         index = self._sample(at_ns)
         return {} if index is None else dict(self._air(index))
 
-    def says(self, index: int) -> bytes:
-        """What it prints for one sample."""
+    def output(self, index: int) -> bytes:
+        """The line of one sample."""
         at_s = index / self.rate_hz
         if self._faults.size("silent", at_s):
             return b""

@@ -1,4 +1,4 @@
-"""Bad networks on demand: a seeded TCP proxy between a client and a server that does harm as it is told."""
+"""A TCP proxy that disturbs the connection between a client and a server on demand, with seeded chance."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RS
 
 @dataclass(slots=True)
 class LinkFaults:
-    """What is done to the bytes of one direction; every value may change while connections run."""
+    """The faults of one direction; every value may change while connections run."""
 
     latency_s: float = 0.0
-    jitter_s: float = 0.0  # up to so much more latency, drawn for each chunk; order is kept
-    rate: float = 0.0  # bytes a second of one connection; 0 = as fast as it goes
-    slice: int = 0  # bytes of one write at most; 0 = as it came
+    jitter_s: float = 0.0  # more latency, from 0 up to this, drawn for each chunk; the order is kept
+    rate: float = 0.0  # bytes a second of one connection; 0 = no limit
+    slice: int = 0  # largest write in bytes; 0 = as received
     corrupt: float = 0.0  # share of the bytes that are changed, 0 to 1
-    cut_after: int = 0  # reset a connection when it has carried so many bytes this way; 0 = never
-    hole_after: int = 0  # from so many bytes on, swallow what the connection should carry; 0 = never
+    cut_after: int = 0  # reset a connection after this number of bytes; 0 = never
+    hole_after: int = 0  # swallow everything after this number of bytes; 0 = never
     black_hole: bool = False  # swallow every byte, keep the connection up
 
 
@@ -41,10 +41,10 @@ Harm = LinkFaults  # the name in 0.1.0
 
 
 class FaultProxy:
-    """Forwards `host:port` to a server and does harm; without settings it is a plain proxy.
+    """Forwards `host:port` to a server, with faults; without faults it is a plain proxy.
 
-    `up` is what the client sends, `down` what the server answers. The same seed does the same harm to the
-    same bytes of the n-th connection, however TCP slices them.
+    `up` is what the client sends, `down` what the server answers. The same seed changes the same bytes of the
+    n-th connection, however TCP slices them.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class FaultProxy:
 
     @property
     def connections(self) -> int:
-        """How many are up now."""
+        """The number of open connections."""
         return len(self._links)
 
     def set(self, way: Way = "both", **settings: float | bool) -> None:
@@ -83,7 +83,7 @@ class FaultProxy:
                 setattr(faults, name, value)
 
     def heal(self) -> None:
-        """Take all harm back and accept connections; those that lost bytes stay black holes until cut."""
+        """Remove all faults and accept connections; one that lost bytes stays a black hole until a cut."""
         self.up, self.down = LinkFaults(), LinkFaults()
         self.refuse(False)
 
@@ -95,12 +95,12 @@ class FaultProxy:
     def black_hole(self, on: bool = True, way: Way = "both") -> None:
         """Swallow every byte and keep connections up, as a firewall that forgot them.
 
-        Connections that lost bytes never carry any again after `on=False`: their stream has a hole.
+        A connection that lost bytes carries nothing after `on=False` either: its stream has a hole.
         """
         self.set(way, black_hole=on)
 
     def break_after(self, count: int, *, cut: bool) -> None:
-        """Let each connection carry so many bytes each way; then cut it, or swallow what follows."""
+        """Let each connection carry `count` bytes each way, then cut it or swallow the rest."""
         self.set("both", **{"cut_after" if cut else "hole_after": count})
 
     def corrupt(self, share: float, way: Way = "both") -> None:
@@ -120,10 +120,12 @@ class FaultProxy:
 
     async def __aenter__(self) -> Self:
         try:
-            # bound and never listening: while connections are refused, nobody else gets the port
+            # bound, never listening: while connections are refused, no other program can take the port
             self._held = _bound(self.host, self.port)
         except OSError as error:
-            raise Unreachable(f"fault proxy cannot have {self.host}:{self.port}: {error.strerror}") from error
+            raise Unreachable(
+                f"the fault proxy cannot use {self.host}:{self.port}: {error.strerror}; choose another port"
+            ) from error
         self.port = self._held.getsockname()[1]
         self.refuse(False)
         return self
@@ -149,7 +151,7 @@ class FaultProxy:
         try:
             client, _ = listening.accept()
         except OSError:
-            return  # it went away again before it was accepted
+            return  # the client disconnected before it was accepted
         client.setblocking(False)
         if len(self._links) >= self._max:
             client.close()
@@ -170,7 +172,7 @@ class FaultProxy:
                 group.create_task(self._pump(link, client_reads, server_writes, "up"))
                 group.create_task(self._pump(link, server_reads, client_writes, "down"))
         except OSError:
-            link.cut(reset=True)  # the server is not there: the client sees its connection reset
+            link.cut(reset=True)  # there is no server: the client sees a reset
         finally:
             link.cut(reset=False)
 
@@ -181,7 +183,7 @@ class FaultProxy:
         async with asyncio.TaskGroup() as group:
             taking = group.create_task(self._take(link, reader, queue, way))
             await self._give(link, queue, writer, way)
-            taking.cancel()  # the connection was cut, and it may wait for room in the queue
+            taking.cancel()  # the connection was cut, and this task may wait for room in the queue
 
     async def _take(
         self,
@@ -228,7 +230,7 @@ class FaultProxy:
                     writer.write_eof()
 
     async def _write(self, link: _Link, writer: asyncio.StreamWriter, chunk: bytes, way: _OneWay) -> bool:
-        """Whether the connection goes on."""
+        """Write a chunk; return whether the connection continues."""
         at = 0
         while at < len(chunk):
             faults = self._faults_of(way)
@@ -256,7 +258,7 @@ class FaultProxy:
 
 @dataclass(eq=False, slots=True)
 class _Link:
-    """One connection through the proxy: both its ends and how far it got."""
+    """One connection through the proxy: both ends, and the bytes carried so far."""
 
     client: socket.socket
     seed: str
@@ -271,7 +273,7 @@ class _Link:
             self.cut(reset=self.over == "reset")
 
     def cut(self, *, reset: bool) -> None:
-        # a socket that asyncio is just opening must not be closed under it: `opened` does it then
+        # asyncio may still be opening the other socket: `opened` closes it then
         self.over = self.over or ("reset" if reset else "closed")
         for writer in self.writers:
             if reset:
@@ -285,12 +287,12 @@ class _Link:
 
 
 class _Corruption:
-    """Changes bytes at places drawn by gaps, so that the chunks' borders do not matter."""
+    """Changes bytes at random distances, so that the borders of chunks do not matter."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._share = 0.0
-        self._gap = 0  # good bytes before the next bad one
+        self._gap = 0  # unchanged bytes before the next changed one
 
     def apply(self, chunk: bytes, share: float) -> bytes:
         if share != self._share:

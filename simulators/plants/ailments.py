@@ -1,4 +1,4 @@
-"""What is in a person and what can be wrong with one: resting vital signs, faults, and how they come on."""
+"""A person at rest, the faults that change the vital signs, and how these changes come and go."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Person(NamedTuple):
     consciousness_altered: float
     oxygen: float
     rsa: float  # share by which breathing modulates the heart rate
-    mayer: float  # the same of the 0.1 Hz wave of blood pressure
-    slow: float  # the same over a minute
-    fibrillation: float  # /min that the heart rate rises by in atrial fibrillation
-    coupling: float  # share of a beat by which premature beats come early
+    mayer: float  # share by which the 0.1 Hz wave of blood pressure modulates it
+    slow: float  # share by which a wave of a minute modulates it
+    fibrillation: float  # /min by which the heart rate rises in atrial fibrillation
+    coupling: float  # share of a beat by which premature beats are early
     phase: float  # 0..1
 
 
 @lru_cache(maxsize=64)
 def person(seed: int) -> Person:
-    """The person that a seed stands for."""
+    """The person of a seed."""
     rng = np.random.default_rng([seed, 1])
     systolic = rng.uniform(114, 136)
     return Person(
@@ -71,7 +71,7 @@ def person(seed: int) -> Person:
     )
 
 
-# what a fault of size 1 does to a vital sign, and after how many seconds (1 - 1/e) of it is there
+# by how much a fault of size 1 moves a vital sign, and the time constant in s
 _EFFECTS: dict[str, dict[str, tuple[float, float]]] = {
     "desaturation": {"spo2": (-11, 20), "heart_rate": (36, 20), "resp_rate": (12.5, 20)},
     "fever": {"temperature": (2.4, 60), "heart_rate": (28, 60), "resp_rate": (7.5, 60)},
@@ -83,7 +83,7 @@ _SIZELESS = ("af", "confusion", "oxygen")
 
 
 def change(seed: int, faults: tuple[Fault, ...], name: str, at_s: Floats) -> tuple[Floats, Floats]:
-    """By how much all faults move a vital sign at these times, and the integral of that since time 0."""
+    """By how much all faults move a vital sign at these times, and the integral of it since time 0."""
     moved, integral = np.zeros_like(at_s), np.zeros_like(at_s)
     for fault in faults:
         effects = _EFFECTS.get(fault.kind, {})
@@ -98,7 +98,7 @@ def change(seed: int, faults: tuple[Fault, ...], name: str, at_s: Floats) -> tup
 
 
 def _ramp(fault: Fault, tau: float, at_s: Floats) -> tuple[Floats, Floats]:
-    """How far (0..1) a fault has come towards its full effect, and the integral of that in s."""
+    """The share (0..1) of a fault's full effect at these times, and the integral of it in s."""
     during = np.clip(np.minimum(at_s, fault.end_s) - fault.start_s, 0.0, None)
     after = np.maximum(at_s - fault.end_s, 0.0)
     peak, decay = 1.0 - np.exp(-during / tau), np.exp(-after / tau)

@@ -1,11 +1,11 @@
-"""The air beside a street, as an optical particle sensor sees it once a second; knows no protocol.
+"""The air beside a street, as an optical particle sensor sees it once a second. The plant knows no protocol.
 
-Every sample is a function of (seed, index, faults) alone, so any block of it, computed at any clock rate and
-in any order, is the same to the bit.
+Every sample is a function of (seed, index, faults) alone: any block, at any clock rate and in any order, is
+the same to the bit.
 
     shown = (background + traffic + plumes) * growth(humidity) + noise
 
-An optical sensor counts the water on the particles, too: above 70 % humidity it shows too much.
+An optical sensor also counts the water on the particles: above 70 % humidity it shows too much.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FAULTS: FaultKinds = {
     "drift": FaultKind("a dirty lens: the sensor shows SIZE x 20 % more each hour", largest=_LARGEST),
     "stuck": FaultKind("one signal freezes, or all without a part", ("", *SIGNALS), _LARGEST),
 }
-START_HOUR = 7.0  # of the local day at sample 0: the street fills up
+START_HOUR = 7.0  # of the local day at sample 0: the traffic grows
 
 Floats = NDArray[np.float64]
 
@@ -125,7 +125,7 @@ class Air:
 
 
 class _Street(NamedTuple):
-    background: float  # ug/m3 of PM2.5 that the city brings
+    background: float  # ug/m3 of PM2.5 from the city
     traffic: float  # ug/m3 that a full street adds
     warm: float  # Cel: mean of the day
     swing: float  # Cel
@@ -171,14 +171,14 @@ def _weather(seed: int, index: NDArray[np.int64]) -> tuple[Floats, Floats]:
 
 
 def _saturation(temperature: Floats) -> Floats:
-    """Water that air can hold, g/m3 (Magnus)."""
+    """The water that air can hold, g/m3 (Magnus)."""
     pressure = 6.112 * np.exp(17.62 * temperature / (243.12 + temperature))
     out: Floats = 216.7 * pressure / (273.15 + temperature)
     return out
 
 
 def _growth(humidity: Floats) -> Floats:
-    """How much more scatters when particles have taken up water: kappa-Koehler with kappa 0.15, by volume."""
+    """By which factor particles with water scatter more: kappa-Koehler with kappa 0.15, by volume."""
     share = np.minimum(humidity, 97.0) / 100
     out: Floats = 1 + 0.15 / 1.65 * share / (1 - share)
     return out
@@ -192,7 +192,7 @@ class _Plume(NamedTuple):
 
 
 def _puff(since: NDArray[np.floating[Any]], seconds: float) -> Floats:
-    """0 before it begins, then up to 1 with 25 s, from its end on down with 40 s; 0 again after 400 s."""
+    """0 before the start, then up to 1 with 25 s, after the end down with 40 s; 0 again after 400 s."""
     on = np.clip(since, 0.0, seconds)
     after = np.clip(since - seconds, 0.0, None)
     out: Floats = (1 - np.exp(-on / 25)) * np.exp(-after / 40) * (after < 400)
@@ -200,11 +200,11 @@ def _puff(since: NDArray[np.floating[Any]], seconds: float) -> Floats:
 
 
 _HOUR = 3600 * RATE_HZ
-_LONGEST = 900 * RATE_HZ  # samples: no plume is seen for longer
+_LONGEST = 900 * RATE_HZ  # samples: no plume can be seen for longer
 
 
 def _plumes(seed: int, index: NDArray[np.int64]) -> list[_Plume]:
-    """Those that can be seen in these samples."""
+    """The plumes that can be seen in these samples."""
     if not len(index):
         return []
     first, last = max(0, int(index[0]) - _LONGEST), int(index[-1])
@@ -229,7 +229,7 @@ _CHUNK = 512
 
 
 def _slow(seed: int, what: int, index: NDArray[np.int64], seconds: float) -> Floats:
-    """Smooth noise of about unit size that forgets itself in so many seconds, (n,)."""
+    """Smooth noise of about unit size with a correlation time of `seconds`, (n,)."""
     at = index / RATE_HZ / seconds
     if not len(at):
         return at
@@ -237,7 +237,7 @@ def _slow(seed: int, what: int, index: NDArray[np.int64], seconds: float) -> Flo
     drawn = np.array([_knot(seed, what, int(knot)) for knot in knots])
     whole = np.floor(at).astype(np.int64)
     u, k = at - whole, whole - knots[0]
-    # a cubic B-spline through the draws: smooth to the second derivative
+    # a cubic B-spline of the draws: smooth to the second derivative
     out: Floats = (
         (1 - u) ** 3 * drawn[k - 1]
         + (3 * u**3 - 6 * u**2 + 4) * drawn[k]

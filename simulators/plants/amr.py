@@ -1,9 +1,9 @@
 """An autonomous mobile robot in a hall, as numbers: seeded jobs on a node graph, speeds, battery, at 10 Hz.
 
-Every sample is a function of (seed, index, faults, orders) alone, so any block of it, at any clock rate and
-in any order, is the same to the bit. The plant knows no protocol.
+Every sample is a function of (seed, index, faults, orders) alone: any block, at any clock rate and in any
+order, is the same to the bit. The plant knows no protocol.
 
-A fault that stops the robot stops its whole plan: what comes later comes later by as much.
+A fault that stops the robot delays the rest of its plan by the same time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ UNITS = {
 }
 SIGNALS: tuple[str, ...] = tuple(UNITS)
 FAULTS: FaultKinds = {
-    "blocked": "something stands in its way: it waits",
-    "e-stop": "somebody pressed the red button",
-    "drift": "its localization goes wrong by SIZE x 0.05 m/s, up to 3 m",
-    "sag": "its battery gives SIZE x 2 V less under load",
+    "blocked": "an obstacle is in its way: it waits",
+    "e-stop": "the emergency stop is pressed",
+    "drift": "its localization drifts by SIZE x 0.05 m/s, up to 3 m",
+    "sag": "its battery has SIZE x 2 V less under load",
 }
 _STOPS = ("blocked", "e-stop")
 _LABELS = (*_STOPS, "drift", "sag")  # the gravest first
@@ -62,7 +62,7 @@ class Situation:
     field_violation: bool
     localization_score: float
     mission: Mission | None
-    reached: int  # how many nodes of the mission's route lie behind; the last of them is the last node
+    reached: int  # how many nodes of the mission's route it has passed
     distance: float  # driven since the last node
     faults: tuple[str, ...]
     label: str  # the gravest fault, or empty
@@ -77,11 +77,11 @@ class Amr:
         self._plan = Plan(seed, fleet)
 
     def order(self, job: Job, at_s: float) -> str:
-        """Take a job at a time: it is done next. Returns why not, or nothing where it is accepted."""
+        """Accept a job at a time: it is the next one. Returns why it is refused, or an empty text."""
         return self._plan.order(job, self._progress(at_s))
 
     def sample(self, index: int) -> dict[str, float]:
-        """One sample by signal name, as the robot itself measures it; `index` counts from 0 at 10 Hz."""
+        """One sample by signal name, as the robot measures it; `index` counts from 0 at 10 Hz."""
         return dict(zip(SIGNALS, self.block(index, 1)[0].tolist(), strict=True))
 
     def block(self, start: int, n: int) -> NDArray[np.float64]:
@@ -102,7 +102,7 @@ class Amr:
         return [self._label((start + i) / RATE_HZ) for i in range(n)]
 
     def situation(self, index: int) -> Situation:
-        """What is true at one sample."""
+        """The true situation at one sample."""
         at_s = index / RATE_HZ
         active = [one for one in self.faults if one.active(at_s)]
         kinds = tuple(sorted({one.kind for one in active}))
@@ -134,7 +134,7 @@ class Amr:
         )
 
     def _progress(self, at_s: float) -> float:
-        """Seconds of its plan that are done: time stands still while it is stopped."""
+        """The seconds of its plan that are done: the plan's time stops while the robot is stopped."""
         stops = sorted(
             (one.start_s, min(one.end_s, at_s))
             for one in self.faults

@@ -1,4 +1,4 @@
-"""What a mobile robot does, second by second: jobs become missions, and those drives, turns and stops."""
+"""The plan of a mobile robot: jobs become missions of drives, turns and stands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 _COLUMNS, _ROWS = 6, 4
 DOCK = "dock"
-# node id -> where it stands in the hall, m
+# node id -> its place in the hall, m
 GRID: dict[str, tuple[float, float]] = {
     DOCK: (-4.0, 0.0),
     **{f"n{column}{row}": (5.0 * column, 4.0 * row) for column in range(_COLUMNS) for row in range(_ROWS)},
@@ -22,14 +22,14 @@ _SPEED, _ACCELERATION = 1.2, 0.5  # m/s, m/s2
 _TURN, _TURN_UP = 0.8, 1.0  # rad/s, rad/s2
 _PER_METRE, _PER_SECOND, _CHARGING = 0.02, 0.002, 0.05  # % of the battery
 _LOW, _FULL = 30.0, 90.0  # %
-_HANDLING_S = (6.0, 15.0)  # a load is taken or put
+_HANDLING_S = (6.0, 15.0)  # to load or unload
 _IDLE_S = (2.0, 6.0)  # until the next order comes
-_NEAR_M = 0.5  # an order begins at the node where the robot stands
+_NEAR_M = 0.5  # how near the robot must stand to the first node of an order
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Where to go: nodes with their places in m, the first one where the robot stands."""
+    """A route: nodes with their places in m; the robot stands at the first one."""
 
     order_id: str
     nodes: tuple[tuple[str, float, float], ...]
@@ -56,7 +56,7 @@ class Mission:
     """One order from its arrival until the next may come."""
 
     order_id: str
-    own: bool  # of the seeded fleet, not sent by somebody
+    own: bool  # from the seeded fleet control, not from outside
     nodes: tuple[tuple[str, float, float], ...]
     start_s: float
     end_s: float
@@ -65,7 +65,7 @@ class Mission:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where it is in its plan; units as in `simulators.plants.amr.UNITS`."""
+    """Where the robot is in its plan; units as in `simulators.plants.amr.UNITS`."""
 
     x: float
     y: float
@@ -80,7 +80,7 @@ class Pose:
 
 
 class Plan:
-    """The missions of one robot in order, made as far as they are asked for."""
+    """The missions of one robot in order, planned as far as needed."""
 
     def __init__(self, seed: int, fleet: bool) -> None:
         self._seed = seed
@@ -89,7 +89,7 @@ class Plan:
         self._ordered: list[tuple[float, Job]] = []  # by the time they came
 
     def order(self, job: Job, at_s: float) -> str:
-        """Do a job after the mission that runs at `at_s`. Returns why not, or nothing."""
+        """Plan a job after the mission that runs at `at_s`. Returns why it is refused, or an empty text."""
         if any(known.order_id == job.order_id for _, known in self._ordered):
             return "this order is known already"
         if any(came >= at_s or self._begins(known) > at_s for came, known in self._ordered):
@@ -104,7 +104,7 @@ class Plan:
         return ""
 
     def at(self, at_s: float) -> tuple[Mission | None, Pose]:
-        """The mission that runs or ran last, and the pose."""
+        """The mission that runs or ran last (None before the first), and the pose."""
         while self._extend(at_s):
             pass
         mission = self._missions[max(0, bisect_right(self._missions, at_s, key=_starts) - 1)]
@@ -167,7 +167,7 @@ def _drawn(seed: int, number: int, last: Mission) -> Job:
 
 
 def _aisles(here: str, there: str, column_first: bool) -> list[str]:
-    """Node by node from one to another: along one axis, then along the other."""
+    """The nodes from one to another: along one axis, then along the other."""
     path, at = [here], (0, 0) if here == DOCK else (int(here[1]), int(here[2]))
     if here == DOCK:
         path.append("n00")
@@ -236,7 +236,7 @@ def _duration(amount: float, speed: float, acceleration: float) -> float:
 
 
 def _trapezoid(amount: float, speed: float, acceleration: float, since_s: float) -> tuple[float, float]:
-    """How far and how fast after a time, from standstill to standstill."""
+    """Distance and speed after a time, from standstill to standstill."""
     top = min(speed, math.sqrt(amount * acceleration))
     duration, ramp = _duration(amount, speed, acceleration), top / acceleration
     if since_s < ramp:

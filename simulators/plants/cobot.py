@@ -1,7 +1,7 @@
 """A 6-axis cobot doing pick-and-place, as numbers: joint positions, velocities and torques at 50 Hz.
 
-Every sample is a function of (seed, index, faults) alone, so any block of it, computed at any clock rate and
-in any order, is the same to the bit. The plant knows no protocol.
+Every sample is a function of (seed, index, faults) alone: any block, at any clock rate and in any order, is
+the same to the bit. The plant knows no protocol.
 
     tau = I(payload) qdd + gravity(q, payload) + Coulomb(qd) + viscous(qd, warm-up) + noise
 """
@@ -74,7 +74,7 @@ class Cobot:
         return out.reshape(n, 3 * JOINTS)
 
     def payload(self, start: int, n: int) -> Floats:
-        """Kilograms at the tool, shape (n,): what a calibration run knows and the signals do not say."""
+        """Kilograms at the tool, shape (n,): a calibration run knows them, the signals do not show them."""
         return self._motion(np.arange(start, start + n)).payload
 
     def labels(self, start: int, n: int) -> NDArray[np.int64]:
@@ -122,7 +122,7 @@ class Cobot:
             velocity[on, j] += 4.0 * fault.size * hits
 
     def _freeze(self, index: NDArray[np.int64], out: Floats) -> None:
-        # last of all: a frozen sensor shows neither noise nor another fault
+        # last: a frozen sensor shows neither noise nor another fault
         for at, fault in enumerate(self.faults):
             on = _active(fault, index)
             if fault.kind != "stuck-sensor" or not on.any():
@@ -138,9 +138,9 @@ class Cobot:
 _COULOMB = np.array([9.0, 10.0, 7.0, 2.2, 2.0, 1.6])  # N.m
 _VISCOUS = np.array([0.16, 0.18, 0.12, 0.030, 0.028, 0.022])  # N.m per deg/s
 _INERTIA = np.array([2.4, 2.6, 1.1, 0.11, 0.09, 0.03])  # kg.m2 about each axis, unloaded
-_REACH2 = np.array([0.45, 0.50, 0.20, 0.012, 0.010, 0.002])  # m2: what a kilogram at the tool adds
-_STICTION = 1.5  # deg/s over which Coulomb friction turns over
-_WARM_UP_S = 900.0  # grease warms: viscous friction starts 25 % higher
+_REACH2 = np.array([0.45, 0.50, 0.20, 0.012, 0.010, 0.002])  # m2: inertia that a kilogram at the tool adds
+_STICTION = 1.5  # deg/s over which Coulomb friction changes its sign
+_WARM_UP_S = 900.0  # the grease warms up: viscous friction starts 25 % higher
 
 _POSITION_NOISE = 0.002  # deg
 _VELOCITY_NOISE = 0.06  # deg/s
@@ -148,7 +148,7 @@ _TORQUE_NOISE = np.array([0.45, 0.50, 0.35, 0.10, 0.09, 0.07])  # N.m
 
 
 class _Build(NamedTuple):
-    """Where one robot differs from its drawing; each (6,), 1 is as drawn."""
+    """How one robot differs from its design; each (6,), 1 is as designed."""
 
     coulomb: Floats
     viscous: Floats
@@ -214,8 +214,8 @@ class _Motion(NamedTuple):
     q: Floats  # deg, (n, 6)
     qd: Floats  # deg/s
     qdd: Floats  # deg/s2
-    direction: Floats  # -1 or 1: the way a joint moves or last moved
-    since_reversal: Floats  # s since it last turned round
+    direction: Floats  # -1 or 1: the direction in which a joint moves or last moved
+    since_reversal: Floats  # s since it last reversed
     payload: Floats  # kg, (n,)
 
 
@@ -226,7 +226,7 @@ class _Cycle:
     ends: Floats  # (steps+1,) shares of the cycle
     points: Floats  # (steps+1, 6) deg
     direction: Floats  # (steps, 6)
-    turned: Floats  # (steps, 6) share at which the direction was taken up
+    turned: Floats  # (steps, 6) share of the cycle at which the direction began
     payload: float
 
     def at(self, share: Floats) -> _Motion:
@@ -241,7 +241,8 @@ class _Cycle:
         since = (share[:, None] - self.turned[step]) * _CYCLE / RATE_HZ
         grip = self.ends[_GRIPPED : _GRIPPED + 2].mean()
         release = self.ends[_RELEASED : _RELEASED + 2].mean()
-        taken, put = ((share - at) * _CYCLE / _TAKE for at in (grip, release))  # weight comes and goes softly
+        # the weight comes and goes gradually
+        taken, put = ((share - at) * _CYCLE / _TAKE for at in (grip, release))
         payload = self.payload * (np.clip(taken, 0, 1) - np.clip(put, 0, 1))
         return _Motion(q, qd, qdd, self.direction[step], since, payload)
 
@@ -256,7 +257,7 @@ def _cycle(seed: int, cycle: int) -> _Cycle:
 
 @lru_cache(maxsize=64)
 def _draw(seed: int, cycle: int) -> tuple[Floats, Floats, float]:
-    """What differs from part to part: when the steps end, where the way points are, what it weighs."""
+    """What differs from part to part: when the steps end, where the way points are, the weight."""
     rng = np.random.default_rng([seed, 1, cycle])
     shares = np.array(_STEPS) * rng.uniform(0.9, 1.1, len(_STEPS))
     ends = np.concatenate([[0.0], np.cumsum(shares) / shares.sum()])
@@ -269,7 +270,7 @@ def _draw(seed: int, cycle: int) -> tuple[Floats, Floats, float]:
 
 
 def _directions(points: Floats, ends: Floats, before: Floats) -> tuple[Floats, Floats]:
-    """Per step and joint: the way it moves or last moved (-1 or 1), and the share at which it took it up."""
+    """Per step and joint: the direction (-1 or 1), and the share of the cycle at which it began."""
     signs = np.sign(np.diff(points, axis=0))
     direction, turned = np.empty_like(signs), np.empty_like(signs)
     now, since = before, np.full(JOINTS, -1.0)
@@ -298,7 +299,7 @@ def _noise_chunk(seed: int, chunk: int) -> Floats:
 
 
 def _spikes(seed: int, joint: int, start: int, n: int) -> Floats:
-    """Mostly 0, about once a second a signed amplitude around 1, (n,)."""
+    """A signed amplitude around 1 about once a second, else 0, (n,)."""
     chunks = []
     for chunk in range(start // _CHUNK, (start + max(n, 1) - 1) // _CHUNK + 1):
         rng = np.random.default_rng([seed, 3, chunk, joint])

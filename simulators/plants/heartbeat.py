@@ -1,8 +1,8 @@
-"""When a heart beats, and how: sinus rhythm that breathes, atrial fibrillation, premature beats.
+"""The beats of a heart: sinus rhythm modulated by breathing, atrial fibrillation, premature beats.
 
-The sinus node counts at a smooth rate whose integral has a closed form. Beat n falls where the count is n:
-earlier when it is premature, somewhere in a block of sixteen in fibrillation. So any beat is found without
-the beats before it.
+The sinus node counts at a smooth rate whose integral has a closed form. Beat n is where the count is n; a
+premature beat is earlier, and in fibrillation a beat is somewhere in a block of sixteen. So any beat is
+computed without the beats before it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from simulators.faults.fault import Fault
 from simulators.plants.ailments import FAULT_KINDS, Floats, change, person
 
-_BLOCK = 64  # beats are laid out so many at a time
-_AF_BLOCK = 16  # beats of fibrillation whose lengths are drawn freely, then scaled to fill their place
-_REACH = 8  # numbers by which a beat may be off its place, with room to spare
-_AGES = 1e12  # s: what endless faults end at where a number is needed
+_BLOCK = 64  # beats computed at a time
+_AF_BLOCK = 16  # beats of fibrillation: their lengths are drawn, then scaled to the length of the block
+_REACH = 8  # by how many numbers a beat may be off its place, with a margin
+_AGES = 1e12  # s: the end of an endless fault where a number is needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class Beat:
     at_s: float
     kind: str
     length_s: float  # of a beat at the rate of this moment
-    before_s: float  # since the R peak before
-    strength: float  # around 1: breathing turns the heart
+    before_s: float  # since the previous R peak
+    strength: float  # around 1: breathing turns the heart's axis
 
 
 def beats(seed: int, faults: tuple[Fault, ...], from_s: float, to_s: float) -> list[Beat]:
-    """Beats in [from_s, to_s) in time order, none before time 0."""
+    """The beats in [from_s, to_s) in time order; there are none before time 0."""
     first, last = _count(seed, faults, np.maximum([from_s - 3.0, to_s + 3.0], 0.0))
     blocks = range(max(0, int(first) - _REACH) // _BLOCK, max(0, int(last) + _REACH) // _BLOCK + 1)
     found = [beat for block in blocks for beat in _layout(seed, faults, block)]
@@ -52,9 +52,9 @@ def breaths(seed: int, faults: tuple[Fault, ...], at_s: Floats) -> Floats:
 
 @lru_cache(maxsize=64)
 def _layout(seed: int, faults: tuple[Fault, ...], block: int) -> tuple[Beat, ...]:
-    """The beats from number `_BLOCK * block` on."""
+    """The `_BLOCK` beats from number `_BLOCK * block` on."""
     first = block * _BLOCK
-    numbers = range(first - 1, first + _BLOCK)  # one more, to know how long the first one's pause was
+    numbers = range(first - 1, first + _BLOCK)  # one more: the first one's pause needs it
     counts, kinds = zip(*(_place(seed, faults, number) for number in numbers), strict=True)
     smooth = _time_of(seed, faults, np.array(counts))
     breath = 2 * np.pi * breaths(seed, faults, smooth)
@@ -76,7 +76,7 @@ def _layout(seed: int, faults: tuple[Fault, ...], block: int) -> tuple[Beat, ...
 
 
 def _swing(seed: int, at_s: Floats, breath: Floats) -> Floats:
-    """Seconds by which beats are off an even rate: a swing by a share of it moves them share / (2 pi f)."""
+    """Seconds by which beats are off an even rate: a modulation by a share moves them share / (2 pi f)."""
     someone = person(seed)
     mayer = np.sin(2 * np.pi * (0.1 * at_s + someone.phase))
     slow = np.sin(2 * np.pi * (at_s / 61.0 + 2 * someone.phase))
@@ -86,7 +86,7 @@ def _swing(seed: int, at_s: Floats, breath: Floats) -> Floats:
 
 
 def _place(seed: int, faults: tuple[Fault, ...], number: int) -> tuple[float, str]:
-    """The count at which a beat falls (its number, or off it) and its kind."""
+    """The count at which a beat is (its number, or near it) and its kind."""
     for fault in faults:
         if fault.kind == "af":
             first, end = _numbers(seed, faults, fault)
@@ -106,23 +106,23 @@ def _place(seed: int, faults: tuple[Fault, ...], number: int) -> tuple[float, st
 
 @lru_cache(maxsize=64)
 def _numbers(seed: int, faults: tuple[Fault, ...], fault: Fault) -> tuple[float, float]:
-    """The first beat of a fault and the first after it; infinity for one without an end."""
+    """The first beat of a fault, and the first beat after it (infinity for a fault without an end)."""
     edges = np.array([fault.start_s, min(fault.end_s, _AGES)])
     first, end = np.ceil(_count(seed, faults, edges) + 0.4).tolist()
     return first, end if np.isfinite(fault.end_s) else float("inf")
 
 
 def _premature(seed: int, fault: Fault, number: int) -> float:
-    """The share of a beat by which it comes early; 0 for most: one in each group of 8 / size does."""
+    """The share of a beat by which a beat is early; 0 for all but one in each group of 8 / size."""
     group = max(2, round(8 / fault.size))
     rng = np.random.default_rng([seed, 3, FAULT_KINDS.index(fault.kind), number // group])
-    if number % group != int(rng.integers(1, group)):  # never the first, so that two never follow each other
+    if number % group != int(rng.integers(1, group)):  # never the first: two do not follow each other
         return 0.0
     return person(seed).coupling + float(rng.uniform(-0.03, 0.03))
 
 
 def _fibrillating(seed: int, nth: int, length: float) -> float:
-    """Where the nth beat of a fibrillation of so many falls: irregular, yet on its place in the end."""
+    """Where beat `nth` of a fibrillation is: irregular, but on time at the end of a block."""
     block = nth // _AF_BLOCK
     size = int(min(_AF_BLOCK, length - block * _AF_BLOCK))
     rng = np.random.default_rng([seed, 6, block])
@@ -137,7 +137,7 @@ def _count(seed: int, faults: tuple[Fault, ...], at_s: Floats) -> Floats:
 
 
 def _time_of(seed: int, faults: tuple[Fault, ...], count: Floats) -> Floats:
-    """When `_count` reaches these counts; faults only quicken a heart, so the rate at rest bounds it."""
+    """When `_count` reaches these counts. Faults only speed up a heart, so the rate at rest is a bound."""
     high = count * 60.0 / person(seed).heart_rate + 1.0
     low = np.minimum(high - 2.0, count / 20.0)
     for _ in range(60):

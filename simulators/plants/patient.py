@@ -1,7 +1,7 @@
 """A patient at a bedside monitor, as numbers: ECG and pulse wave at 250 Hz, beats with labels, vital signs.
 
-Every value is a function of (seed, index, faults) alone, so any block of it, computed at any clock rate and
-in any order, is the same to the bit. The plant knows no protocol.
+Every value is a function of (seed, index, faults) alone: any block, at any clock rate and in any order, is
+the same to the bit. The plant knows no protocol.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ UNITS = {  # UCUM
     "dia_bp": "mm[Hg]",
     "temperature": "Cel",
     "consciousness_altered": "",  # 0 alert, 1 new confusion or worse (CVPU)
-    "oxygen": "",  # 0 breathes air, 1 is given oxygen
+    "oxygen": "",  # 0 breathes air, 1 gets oxygen
 }
 VITALS: tuple[str, ...] = tuple(UNITS)
-LIMITS = {  # what a monitor shows at least and at most
+LIMITS = {  # the least and the most that a monitor shows
     "heart_rate": (0, 350),
     "resp_rate": (4, 60),
     "spo2": (50, 100),
@@ -66,9 +66,10 @@ class Patient:
         return "AF" if "af" in active else "PVC" if "pvc" in active else "N"
 
     def vitals(self, second: int) -> dict[str, float]:
-        """What the monitor shows in this second, rounded as it does; keys and units of `UNITS`.
+        """What the monitor shows in this second, rounded as monitors do; keys and units of `UNITS`.
 
-        The heart rate is that of the last ten seconds' beats; with the lead off it comes from the pulse.
+        The heart rate is that of the beats of the last ten seconds; with the lead off it comes from the
+        pulse.
         """
         if second < 0:
             raise ValueError(f"second {second} does not exist: they count from 0")
@@ -91,7 +92,7 @@ class Patient:
         }
 
     def _heart_rate(self, second: int) -> float:
-        until = max(second + 1.0, 4.0)  # a monitor that was just switched on shows what it has
+        until = max(second + 1.0, 4.0)  # a monitor that was just switched on has few beats
         times = [beat.at_s for beat in beats(self.seed, self.faults, until - 10.0, until)]
         return 60.0 * (len(times) - 1) / (times[-1] - times[0])
 

@@ -1,4 +1,4 @@
-"""What drives an electric car: forces at its wheels, recuperation, and the pack's voltage and current."""
+"""The powertrain of an electric car: forces at the wheels, recuperation, voltage and current of the pack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _G = 9.81
 
 
 class Car(NamedTuple):
-    """What differs from car to car and day to day."""
+    """What differs between cars and between days."""
 
     mass: float  # kg with driver and load
     drag: float  # N per (m/s)2
@@ -45,7 +45,7 @@ def car_of(seed: int) -> Car:
         drag=0.5 * air * rng.uniform(0.75, 0.95),
         rolling=rng.uniform(0.009, 0.012) * (1.0 + 0.006 * max(0.0, 20 - ambient)),
         efficiency=rng.uniform(0.86, 0.91),
-        regen=rng.uniform(1.0, 1.8) * (0.6 if ambient < 0 else 1.0),  # a cold pack takes less
+        regen=rng.uniform(1.0, 1.8) * (0.6 if ambient < 0 else 1.0),  # a cold pack accepts less
         resistance=0.075 + 0.002 * max(0.0, 20 - ambient),
         aux=rng.uniform(280, 500) + comfort,
         ambient=ambient,
@@ -55,7 +55,7 @@ def car_of(seed: int) -> Car:
 
 
 def full_force(speed: Floats) -> Floats:
-    """What the motor can do at the wheels, N."""
+    """The largest force of the motor at the wheels, N."""
     out: Floats = np.minimum(_MOTOR_N, _MOTOR_W / np.maximum(speed, 1))
     return out
 
@@ -69,11 +69,11 @@ def demand(
     air = v + wind
     moving = v > 0
     force = moving * (
-        1.04 * car.mass * driven.acceleration  # wheels and rotor turn, too
+        1.04 * car.mass * driven.acceleration  # wheels and rotor have inertia, too
         + car.mass * _G * (slope + car.rolling)
         + car.drag * air * np.abs(air)
     )
-    # recuperation: so much force, so much power, and none at walking pace
+    # recuperation is limited in force and power, and there is none at walking pace
     most = np.minimum(car.mass * car.regen, _REGEN_W / np.maximum(v, 1)) * np.clip((v - 1) / 2, 0, 1)
     recovered = np.minimum(np.maximum(-force, 0), most)
     driving = np.maximum(force, 0)
@@ -86,7 +86,7 @@ def demand(
 def pack(car: Car, power: Floats, soc: float) -> tuple[Floats, Floats, Floats]:
     """Voltage (V), current (A) and state of charge (%) after each sample, for a power in W."""
     charge = np.full(len(power), soc)
-    for _ in range(2):  # the charge hardly moves within a stretch: once for it, once with it
+    for _ in range(2):  # the charge hardly changes within a stretch: two rounds are enough
         at_rest = voltage_at_rest(charge)
         root = np.sqrt(np.maximum(at_rest**2 - 4 * car.resistance * power, 0.0))
         current = (at_rest - root) / (2 * car.resistance)

@@ -1,4 +1,4 @@
-"""The roads of a delivery round: a closed loop round a city's blocks, its corners and its hills."""
+"""The roads of a delivery round: a closed loop around the blocks of a city, with corners and hills."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 class Road(NamedTuple):
-    """From the middle of one block to the middle of the next, round one corner."""
+    """A road from the middle of one block to the middle of the next, with one corner."""
 
     length: float  # m
     limit: float  # m/s
@@ -26,7 +26,7 @@ class Road(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """All roads and what a map knows along them, a point about every metre of the whole loop."""
+    """All roads, and the map along them: about one point a metre of the whole loop."""
 
     roads: tuple[Road, ...]
     begins: Floats  # (15,) m from the start of the loop
@@ -62,7 +62,7 @@ def loop(seed: int) -> Loop:
     heading, curvature = (np.concatenate([piece[column] for piece in pieces]) for column in (1, 2))
     heading = np.unwrap(heading)
     east, north = _walk(along, np.sin(heading)), _walk(along, np.cos(heading))
-    # what the quadrature leaves open of the loop, a few centimetres, is spread along it
+    # the quadrature leaves a gap of a few centimetres: it is spread along the loop
     east, north = east - east[-1] * along / along[-1], north - north[-1] * along / along[-1]
     altitude, slope = _hills(rng, along)
     return Loop(tuple(roads), begins[:-1], along, east, north, heading, curvature, altitude, slope)
@@ -87,7 +87,7 @@ def _road(
     curvature = turn / round_corner * (1 - np.cos(2 * np.pi * at))
     limit = (50, 65, 85)[int(np.searchsorted([780, 1150], length))] / 3.6
     light = begin + round_corner + rng.uniform(0.45, 0.65) * (after - tangent)
-    if rng.random() < 0.5 and number:  # the first road is free up to its corner
+    if rng.random() < 0.5 and number:  # the first road has no light before its corner
         light = begin * rng.uniform(0.4, 0.6)
     return Road(length, limit, (begin, begin + round_corner), 2 * abs(turn) / round_corner, light), (
         along,

@@ -16,9 +16,9 @@ LABELS = ("person", "car", "bus")
 Thing = StreetVehicle | Walker | Post
 Truth = list[tuple[str, float, float, float, float]]
 
-_MIN_PX = 9.0  # of height at 480 lines: below it nobody could tell what it is
-_MIN_SEEN = 0.35  # of a thing's box not hidden by what is nearer, and of it inside the picture, but
-_LARGE = 0.02  # of the picture is enough to tell a thing that is mostly outside
+_MIN_PX = 9.0  # of height at 480 lines: smaller things cannot be recognised
+_MIN_SEEN = 0.35  # share of a thing's box that must be inside the picture and not hidden by nearer things
+_LARGE = 0.02  # share of the picture that is enough for a thing that is mostly outside
 
 # One cycle of the traffic light: cars roll `_SLOTS` places forward, then stand while people cross.
 _GREEN_S, _RED_S = 9.0, 7.5
@@ -32,8 +32,8 @@ _STOP_M = 4.4  # from the middle of the crossing to the first car's bumper
 class Scene:
     """One street, one hour, one weather.
 
-    `frame(i)` takes some 2 ms at 640x480. Nothing is carried from picture to picture, so that any index may
-    be asked for in any order and from any thread.
+    `frame(i)` takes about 2 ms at 640x480. A picture does not depend on others: any index may be drawn in any
+    order and from any thread.
     """
 
     def __init__(self, seed: int, width: int = 640, height: int = 480, fps: float = 10.0) -> None:
@@ -84,7 +84,7 @@ class Scene:
         """
         free = np.ones((math.ceil(self.height / 4), math.ceil(self.width / 4)), bool)
         found: Truth = []
-        for thing in reversed(self._things(index)):  # near to far: what is nearer takes its place first
+        for thing in reversed(self._things(index)):  # near to far: nearer things take their place first
             outline = thing.outline(self.camera)
             (x0, y0), (x1, y1) = outline.min(axis=0), outline.max(axis=0)
             cx0, cy0 = max(0.0, x0), max(0.0, y0)
@@ -103,7 +103,7 @@ class Scene:
         return found[::-1]
 
     def counts(self, index: int) -> dict[str, int]:
-        """How many of each label `truth(index)` holds; every label is there."""
+        """How many of each label `truth(index)` holds; every label is a key."""
         totals = dict.fromkeys(LABELS, 0)
         for label, *_ in self.truth(index):
             totals[label] += 1
@@ -114,11 +114,11 @@ class Scene:
         """The number burnt into `picture`, also after JPEG or scaling.
 
         Raises:
-            ValueError: there is none, or it does not pass its checksum.
+            ValueError: there is no number, or its checksum is wrong.
         """
         return read_stamp(picture)
 
-    # -- who is where -------------------------------------------------------------------------------------
+    # -- things and their places --------------------------------------------------------------------------
 
     def _things(self, index: int) -> list[Thing]:
         """Everything that may be in picture `index`, far to near."""
@@ -148,7 +148,7 @@ class Scene:
         braking = phase > _GREEN_S * 0.7
         first = math.floor(rolled)
         for lane, (z, heading) in enumerate(_LANES):
-            # the place that stands first at the red light is number `cycle * _SLOTS`; those ahead have passed
+            # the first place at the red light has number `cycle * _SLOTS`; those ahead have passed
             for place in range(first - 6, first + 7):
                 body = self._body(lane, place)
                 if body is None:
@@ -172,7 +172,7 @@ class Scene:
         return "bus" if share < 0.14 else "van" if share < 0.32 else "saloon"
 
     def _strollers(self, at_s: float) -> Iterator[Walker]:
-        """People on the pavements: each slot walks 70 m, then the next person takes it."""
+        """People on the pavements: each person walks 70 m, then the next one begins."""
         span = 70.0
         for slot in range(self._walkers):
             speed = 0.9 + 0.8 * _dice(self.seed, 41, slot)
@@ -187,29 +187,29 @@ class Scene:
             )
 
     def _crossers(self, at_s: float) -> Iterator[Walker]:
-        """People who reach the kerb when the cars stand, cross, and walk on."""
+        """People that reach the kerb when the cars stand, cross the street, and walk on."""
         cycle_now = math.floor(at_s / _CYCLE_S)
         for cycle in range(cycle_now - 1, cycle_now + 2):
-            for who in range(int(_dice(self.seed, 51, cycle) * 6)):
-                start = cycle * _CYCLE_S + _GREEN_S + 0.3 + 1.2 * _dice(self.seed, 52, cycle, who)
-                walked = (at_s - start) * (1.45 + 0.25 * _dice(self.seed, 53, cycle, who))
+            for person in range(int(_dice(self.seed, 51, cycle) * 6)):
+                start = cycle * _CYCLE_S + _GREEN_S + 0.3 + 1.2 * _dice(self.seed, 52, cycle, person)
+                walked = (at_s - start) * (1.45 + 0.25 * _dice(self.seed, 53, cycle, person))
                 wide = KERB_FAR - KERB_NEAR
                 if not -16.0 < walked < wide + 16.0:
                     continue
-                from_near = _dice(self.seed, 54, cycle, who) < 0.5
+                from_near = _dice(self.seed, 54, cycle, person) < 0.5
                 over = min(max(walked, 0.0), wide)
                 z = KERB_NEAR + over if from_near else KERB_FAR - over
-                side = -1 if _dice(self.seed, 55, cycle, who) < 0.5 else 1
-                lane = (_dice(self.seed, 56, cycle, who) - 0.5) * 2.8
-                # before the kerb they come from one side, after the far kerb they leave to the other
+                side = -1 if _dice(self.seed, 55, cycle, person) < 0.5 else 1
+                lane = (_dice(self.seed, 56, cycle, person) - 0.5) * 2.8
+                # they come to the near kerb from one side and leave the far kerb to the other side
                 along = -side * min(walked, 0.0) * -1 + side * max(walked - wide, 0.0)
                 z += (-0.6 if from_near else 0.6) * (walked < 0) + (0.6 if from_near else -0.6) * (
                     walked > wide
                 )
-                yield self._walker(self._crossing_x + lane + along, z, side, (100 + who, cycle), walked)
+                yield self._walker(self._crossing_x + lane + along, z, side, (100 + person, cycle), walked)
 
-    def _walker(self, x: float, z: float, heading: int, who: tuple[int, int], walked: float) -> Walker:
-        pick = [_dice(self.seed, 61 + i, *who) for i in range(5)]
+    def _walker(self, x: float, z: float, heading: int, key: tuple[int, int], walked: float) -> Walker:
+        pick = [_dice(self.seed, 61 + i, *key) for i in range(5)]
         tall = 1.1 if pick[0] < 0.07 else 1.56 + 0.3 * pick[0]
         return Walker(
             x=x,
@@ -243,7 +243,7 @@ def _posts(rng: np.random.Generator, crossing_x: float) -> list[Post]:
     for side, z in ((1, KERB_FAR + 0.5), (-1, KERB_NEAR - 0.5)):
         for x in np.arange(-40, 41, rng.uniform(8.0, 13.0)):
             if side < 0 and rng.random() < 0.6:
-                continue  # few on the near side: they hide much
+                continue  # few on the near side, where they hide much
             if abs(x) > 3.2:
                 tree = side > 0 and bool(
                     rng.random() < 0.7
@@ -255,12 +255,12 @@ def _posts(rng: np.random.Generator, crossing_x: float) -> list[Post]:
 
 
 def _ease(share: float) -> float:
-    """Pull off, roll, brake: 0..1 to 0..1 with level ends."""
+    """Start, roll, brake: 0..1 to 0..1 with flat ends."""
     return share * share * (3 - 2 * share)
 
 
 def _dice(*key: int) -> float:
-    """A fixed number in [0, 1) for a key: what makes a picture independent of those before it."""
+    """A fixed number in [0, 1) for a key: it makes a picture independent of the others."""
     state = 0x9E37_79B9_7F4A_7C15
     for part in key:
         state = (state ^ (part & 0xFFFF_FFFF_FFFF_FFFF)) * 0xBF58_476D_1CE4_E5B9 & 0xFFFF_FFFF_FFFF_FFFF
@@ -270,7 +270,7 @@ def _dice(*key: int) -> float:
 
 
 class _Film:
-    """Sensor noise, rain and snow: strips made once, shifted by a different amount for each picture."""
+    """Sensor noise, rain and snow: strips drawn once and shifted by a different amount for each picture."""
 
     def __init__(self, rng: np.random.Generator, light: Light, width: int, height: int) -> None:
         self._size = (width, height)
@@ -334,10 +334,10 @@ def stamp(picture: Picture, index: int) -> Picture:
 
 
 def read_stamp(picture: Picture) -> int:
-    """The number `stamp` burnt in.
+    """The number that `stamp` burnt in.
 
     Raises:
-        ValueError: there is none, or it does not pass its checksum.
+        ValueError: there is no number, or its checksum is wrong.
     """
     cell = picture.shape[1] / 80
     if picture.ndim != 3 or picture.shape[0] < (_ROWS + 2 * _MARGIN) * cell or cell < 2:
@@ -347,11 +347,11 @@ def read_stamp(picture: Picture) -> int:
         inset_x, inset_y = max(0, (x1 - x0) // 4), max(0, (y1 - y0) // 4)
         level = float(picture[y0 + inset_y : y1 - inset_y, x0 + inset_x : x1 - inset_x].mean())
         if 96 < level < 160:
-            raise ValueError("no number is burnt into this picture")
+            raise ValueError("this picture has no number burnt in")
         bits.append(level > 128)
     value = sum(bit << (31 - i) for i, bit in enumerate(bits[:32]))
     if bits != _bits(value):
-        raise ValueError("the number in this picture does not pass its checksum")
+        raise ValueError("the number in this picture has a wrong checksum")
     return value
 
 

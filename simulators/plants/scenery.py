@@ -1,4 +1,4 @@
-"""How the street looks without traffic: camera, hour and weather, and a ray-cast backdrop."""
+"""The street without traffic: camera, hour and weather, and a ray-cast backdrop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ZEBRA = 4.0  # width of the crossing, metres
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """What the hour and the weather do to every colour."""
+    """How the hour and the weather change every colour."""
 
     weather: str  # clear | overcast | rain | fog | snow
     night: bool
@@ -32,7 +32,7 @@ class Light:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Light:
-        """One hour and weather: mostly dry days, now and then night, rain, fog or snow."""
+        """A random hour and weather: mostly dry days, sometimes night, rain, fog or snow."""
         weather = str(rng.choice(["clear", "overcast", "rain", "fog", "snow"], p=[0.4, 0.26, 0.14, 0.1, 0.1]))
         night = bool(rng.random() < 0.2)
         warmth = rng.uniform(-0.06, 0.10)
@@ -52,7 +52,7 @@ class Light:
         )
 
     def on(self, colour: Sequence[float], away_m: float, bright: float = 1.0) -> Colour:
-        """The colour as the camera sees it `away_m` metres off; `bright` shades one face of a thing."""
+        """The colour as the camera sees it from `away_m` metres; `bright` shades one face of a thing."""
         clear = math.exp(-away_m / self.haze_m)
         fade, (kb, kg, kr), (hb, hg, hr) = 1.0 - clear, self.gain, self.haze
         clear *= bright
@@ -80,7 +80,7 @@ class PinholeCamera:
         return (x - self.at_x) * math.sin(self.yaw) + z * math.cos(self.yaw)
 
     def project(self, points: Points) -> Points:
-        """World points (n, 3) to pixels (n, 2); the caller keeps depth above 0."""
+        """Project world points (n, 3) to pixels (n, 2); the depth must be above 0."""
         along = points[:, 0] - self.at_x
         sin, cos = math.sin(self.yaw), math.cos(self.yaw)
         depth = along * sin + points[:, 2] * cos

@@ -1,7 +1,7 @@
-"""What stands along a street: parking bays, noise, water in the gutter, as battery sensors see them.
+"""A street as battery sensors see it: parking bays, noise, water in the gutter.
 
-Every reading is a function of (seed, sensor, index, faults) alone, `index` counting periods, so it is the
-same to the bit at any clock rate and in any order. The plant knows no protocol.
+Every reading is a function of (seed, sensor, index, faults) alone, and `index` counts periods: it is the same
+to the bit at any clock rate and in any order. The plant knows no protocol.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ FAULTS: FaultKinds = {
     "din": "a building site is SIZE x 20 dB louder than the street",
     "flat": "the batteries have SIZE x 0.6 V less",
 }
-_SLOT_S = 600.0  # in each a bay is taken or left at most once
+_SLOT_S = 600.0  # a bay is taken or left at most once in each
 _DAY_S = 86_400.0
 _RISE_S = 300.0
 
 
 class StreetSensors:
-    """`sensors` of them, numbered from 0; `seed` chooses the street, its traffic and its weather."""
+    """A street with `sensors` sensors, from 0; `seed` chooses the street, its traffic and its weather."""
 
     def __init__(
         self, seed: int, faults: Sequence[Fault] = (), *, sensors: int = 4, period_s: float = 60.0
@@ -45,7 +45,7 @@ class StreetSensors:
         self.period_s = period_s
 
     def at_s(self, sensor: int, index: int) -> float:
-        """When a sensor measures, seconds since the start: they take turns within a period."""
+        """When a sensor measures, in seconds since the start; the sensors take turns within a period."""
         return (index + sensor / self.sensors) * self.period_s
 
     def sample(self, sensor: int, index: int) -> dict[str, float | bool]:
@@ -67,7 +67,7 @@ class StreetSensors:
         }
 
     def label(self, sensor: int, index: int) -> str:
-        """The fault that is on, or empty."""
+        """The active fault, or empty."""
         at_s = self.at_s(sensor, index)
         return next((kind for kind in FAULTS if self._size(kind, at_s)), "")
 
@@ -78,7 +78,7 @@ class StreetSensors:
         return after if at_s >= change_s else before
 
     def _turn(self, sensor: int, slot: int) -> tuple[float, bool]:
-        """When in a slot the bay changes, and what it is then."""
+        """When the bay changes in a slot, and whether it is occupied then."""
         rng = np.random.default_rng([self.seed, 3, sensor, slot + 1])
         return (slot + float(rng.random())) * _SLOT_S, bool(rng.random() < 0.6)
 

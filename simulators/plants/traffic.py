@@ -1,4 +1,4 @@
-"""What moves or stands in the street: painters for vehicles, people, trees and lamp posts."""
+"""Things in the street: painters for vehicles, people, trees and lamp posts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from simulators.plants.scenery import Colour, Light, Picture, PinholeCamera, Points
 
-SHIFT = 3  # bits of sub-pixel precision in drawing calls: things glide instead of jumping
+SHIFT = 3  # bits of sub-pixel precision in drawing calls: things move smoothly
 
 
 def _poly(canvas: Picture, points: Points, colour: Colour) -> None:
@@ -107,7 +107,7 @@ class StreetVehicle:
 
     @property
     def label(self) -> str:
-        """Class in the ground truth."""
+        """The class in the ground truth."""
         return "bus" if self.body == "bus" else "car"
 
     def outline(self, camera: PinholeCamera) -> Points:
@@ -130,7 +130,7 @@ class StreetVehicle:
         return np.array(base + [(x + dx, 0.0, z + dz) for x, _, z in base])
 
     def paint_on(self, canvas: Picture, camera: PinholeCamera, light: Light) -> None:
-        """Draw it: faces that look at the camera from far to near, then the near side."""
+        """Draw the faces that look at the camera from far to near, then the near side."""
         away = camera.depth(self.x, self.z)
         shape, pixels = _SHAPES[self.body], self._pixels(camera)
         fixed = np.rint(pixels * (1 << SHIFT)).astype(np.int32)
@@ -231,7 +231,7 @@ _TORSO = np.array([(-0.09, 0.82), (0.09, 0.82), (0.12, 0.72), (0.085, 0.47), (-0
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A tree or a lamp post: no class of its own, but it hides what is behind it."""
+    """A tree or a lamp post: it has no label, but it hides what is behind it."""
 
     x: float
     z: float
@@ -239,7 +239,7 @@ class Post:
     tree: bool
 
     def outline(self, camera: PinholeCamera) -> Points:
-        """Pixels of the trunk, which is what hides people."""
+        """Pixels of the trunk, which hides people."""
         return camera.project(np.array([(self.x - 0.1, 0, self.z), (self.x + 0.1, self.tall, self.z)]))
 
     def shadow(self, sun: tuple[float, float]) -> Points:

@@ -1,7 +1,7 @@
-"""How one drives a delivery round from light to light: speeds, waits, and hard manoeuvres.
+"""The driving of a delivery round from traffic light to traffic light: speeds, waits, and hard manoeuvres.
 
-The round is a closed loop of roads. Each is driven within its own stretch of time that begins and ends at
-standstill at a known place, so that no drive needs to be computed from the beginning of time.
+The round is a closed loop of roads. Each road has its own stretch of time, which begins and ends at
+standstill at a known place. So any stretch is computed without those before it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ LABEL: dict[Manoeuvre, int] = {"brake": 1, "acceleration": 2, "cornering": 3}
 
 
 class ManoeuvreRequest(NamedTuple):
-    """A hard manoeuvre that the driver is up to as soon as the car and the road allow it."""
+    """A hard manoeuvre that the driver does as soon as the car and the road allow it."""
 
     at: int  # sample
     kind: Manoeuvre
-    size: float  # 1: as hard as drivers are warned for
+    size: float  # 1: hard enough for a warning to the driver
 
 
 class Drive(NamedTuple):
@@ -38,20 +38,20 @@ class Drive(NamedTuple):
     speed: Floats  # m/s
     acceleration: Floats  # m/s2
     along: Floats  # m from the beginning of the road
-    swerve: Floats  # rad/s of yaw that the road does not ask for
+    swerve: Floats  # rad/s of yaw that does not come from the road
     label: NDArray[np.int64]
 
 
 @lru_cache(maxsize=4096)
 def border(seed: int, stretch: int) -> int:
-    """The sample at which a stretch begins; lights do not keep the minute exactly."""
+    """The sample at which a stretch begins; the time between two lights varies by up to 20 s."""
     if stretch % SHIFT == 0 or stretch % SHIFT >= SHIFT - CHARGING:
         return stretch * STRETCH
     return stretch * STRETCH + int(np.random.default_rng([seed, 5, stretch]).integers(-100, 101))
 
 
 def stretch_at(seed: int, index: int) -> int:
-    """The stretch that a sample is in."""
+    """The stretch that contains a sample."""
     guess = index // STRETCH
     if index < border(seed, guess):
         return guess - 1
@@ -59,9 +59,9 @@ def stretch_at(seed: int, index: int) -> int:
 
 
 def drive(seed: int, stretch: int, wanted: tuple[ManoeuvreRequest, ...]) -> Drive:
-    """The samples of one stretch; what is asked for changes nothing before it is asked for.
+    """The samples of one stretch. A request changes no sample before its own.
 
-    A request that comes too late to be met before the next light is met after it: hand it to both stretches.
+    A request that is too late for this side of the next light is done after it: pass it to both stretches.
     """
     begin, end = border(seed, stretch), border(seed, stretch + 1)
     n = end - begin
@@ -79,7 +79,7 @@ def drive(seed: int, stretch: int, wanted: tuple[ManoeuvreRequest, ...]) -> Driv
 
 @lru_cache(maxsize=512)
 def _last_chance(seed: int, stretch: int) -> int:
-    """The sample from which on the car only rolls up to its light, even with nothing asked for."""
+    """The sample after which the car only rolls up to its light, even without a request."""
     begin, n = border(seed, stretch), border(seed, stretch + 1) - border(seed, stretch)
     if stretch % SHIFT >= SHIFT - CHARGING:
         return begin
@@ -88,7 +88,7 @@ def _last_chance(seed: int, stretch: int) -> int:
 
 
 def _by_nature(seed: int, stretch: int, n: int) -> list[ManoeuvreRequest]:
-    """What this driver does without being asked: 2 to 16 hard manoeuvres an hour, some drivers more."""
+    """The hard manoeuvres of this driver without a request: 2 to 16 an hour."""
     per_hour = np.random.default_rng([seed, 6]).uniform(2, 16)
     rng = np.random.default_rng([seed, 7, stretch])
     out = []
@@ -102,9 +102,9 @@ def _by_nature(seed: int, stretch: int, n: int) -> list[ManoeuvreRequest]:
     return out
 
 
-# --- how one drives -----------------------------------------------------------------------------------------
+# --- driving ------------------------------------------------------------------------------------------------
 
-_BRISK = 0.06  # share of the ordinary manoeuvres that come close to hard ones
+_BRISK = 0.06  # share of the ordinary manoeuvres that are almost hard ones
 _SWERVE_S = 2.2
 
 
@@ -117,12 +117,12 @@ class _Ahead(NamedTuple):
     wait: float  # s, at a light
     accelerate: float  # m/s2 on average on the way there
     brake: float
-    dip: float  # share of the cruising speed that the traffic leaves half way
+    dip: float  # share of the cruising speed that is left half way, because of the traffic
     label: int = 0  # of the curve
 
 
 class _Phase(NamedTuple):
-    """From one speed to another in a smooth step."""
+    """A smooth step from one speed to another."""
 
     kind: Literal["accelerate", "cruise", "brake", "curve", "wait", "hard"]
     start: float  # s
@@ -144,7 +144,7 @@ class _RoadPlan:
         self._continue(leave, 0.0, 0.0)
 
     def insert(self, request: ManoeuvreRequest, earliest: int, n: int) -> None:
-        """Have a hard manoeuvre at the first sample that allows it; without room or time there is none."""
+        """Add a hard manoeuvre at the first sample that allows it, if there is room and time."""
         free, speed, room = self._room(n)
         lowest, highest = (4.0, 17.0) if request.kind == "acceleration" else (8.0, 99.0)  # m/s
         fits = free & (room > _need(request, speed)) & (speed >= lowest) & (speed <= highest)
@@ -158,7 +158,7 @@ class _RoadPlan:
         self.phases = [phase for phase in kept if phase.start < t]
         self._manoeuvre(request, t, v, s)
         if self._end() > n / RATE_HZ - 2:
-            self.phases = kept  # it would not be at the next light in time
+            self.phases = kept  # the car would not reach the next light in time
 
     def samples(self, n: int) -> Drive:
         t = np.arange(n) / RATE_HZ
@@ -174,11 +174,11 @@ class _RoadPlan:
         return Drive(speed, acceleration, way, swerve[at] * np.sin(2 * np.pi * u), label[at].astype(np.int64))
 
     def _room(self, n: int) -> tuple[NDArray[np.bool_], Floats, Floats]:
-        """Per sample: is the driver free to do something, how fast is it, how many metres are clear."""
+        """Per sample: whether a manoeuvre may begin, the speed (m/s), and the metres that are clear."""
         state = self.samples(n)
         at = np.searchsorted([phase.start for phase in self.phases], np.arange(n) / RATE_HZ, side="right") - 1
         free = np.array([phase.kind in ("accelerate", "cruise") for phase in self.phases])[at]
-        # a curve or a light one has begun is no longer ahead
+        # a curve or a light that the car has reached is not ahead any more
         begins = np.array([each.begin for each in self.ahead])
         targets = np.array([each.speed for each in self.ahead])
         coming = np.minimum(np.searchsorted(begins, state.along + 1e-6), len(begins) - 1)
@@ -261,7 +261,7 @@ class _RoadPlan:
 
 
 def _need(request: ManoeuvreRequest, speed: Floats) -> Floats:
-    """Metres that a manoeuvre takes, with a little to spare."""
+    """The metres that a manoeuvre needs, with a margin."""
     if request.kind == "acceleration":
         faster = speed + _rise(speed, request.size)
         return 2.0 * faster + (faster**2 - speed**2) / (2 * 1.4) + 15
@@ -269,15 +269,15 @@ def _need(request: ManoeuvreRequest, speed: Floats) -> Floats:
 
 
 def _rise(speed: Floats, size: float) -> Floats:
-    """m/s gained in two seconds: what the driver wants, or what about 75 W/kg allow."""
+    """m/s gained in two seconds: the request, limited by about 75 W/kg."""
     return np.minimum(5.2 * size, 100.0 / (speed + 2.6))
 
 
 def _plan(seed: int, stretch: int, n: int) -> _RoadPlan:
-    """What happens on this road this time, with nothing asked for."""
+    """The plan of this road at this time, without requests."""
     road = loop(seed).roads[stretch % SHIFT % ROADS]
     rng = np.random.default_rng([seed, 8, stretch])
-    style = np.random.default_rng([seed, 9]).uniform(0.85, 1.1)  # some drivers are livelier than others
+    style = np.random.default_rng([seed, 9]).uniform(0.85, 1.1)  # of the driver
     red, wait, leave = rng.random() < 0.5, rng.uniform(3, 12), rng.uniform(0.5, 2.5)
     limit = road.limit * rng.uniform(0.88, 1.04)
     hasty = rng.random() < 0.02
@@ -294,13 +294,13 @@ def _plan(seed: int, stretch: int, n: int) -> _RoadPlan:
         speed, label = _cornering(rng, road.curvature, limit, hasty) if not stands else (0.0, 0)
         ahead.append(_Ahead(begin, end, speed, stands, accelerate, brake, dip, label))
     plan = _RoadPlan(ahead, limit, leave)
-    if plan._end() > n / RATE_HZ - 12 and red:  # the light was green after all
+    if plan._end() > n / RATE_HZ - 12 and red:  # no time to wait: the light is green
         plan = _RoadPlan([each for each in ahead if not 0 < each.wait < 900], limit, leave)
     return plan
 
 
 def _cornering(rng: np.random.Generator, curvature: float, limit: float, hasty: bool) -> tuple[float, int]:
-    """The speed through a curve, m/s, and the label of driving through it like that."""
+    """The speed through a curve in m/s, and the label of that speed."""
     calm, hard = np.sqrt(np.array([rng.uniform(1.2, 2.6), rng.uniform(4.2, 5.4)]) / curvature)
     if hasty and hard < limit:
         return float(hard), LABEL["cornering"]

@@ -1,7 +1,7 @@
-"""An electric delivery car on its round, as numbers at 10 Hz: motion, pack, position; knows no protocol.
+"""An electric delivery car on its round, as numbers at 10 Hz: motion, battery pack, position.
 
-Every sample is a function of (seed, index, faults) alone, so any block of it, computed at any clock rate and
-in any order, is the same to the bit.
+Every sample is a function of (seed, index, faults) alone: any block, at any clock rate and in any order, is
+the same to the bit. The plant knows no protocol.
 
     force = mass a + mass g (slope + rolling) + drag (v + wind)^2;  pack power = force v / efficiency + aux
 """
@@ -60,7 +60,7 @@ FAULTS: FaultKinds = {
     "stuck": FaultKind("one signal, the part, freezes", SIGNALS, _LARGEST),
 }
 
-_KEPT = 1024  # stretches whose beginning a car remembers
+_KEPT = 1024  # stretches whose initial state a car caches
 _AGAIN_S = 20  # from one hard manoeuvre of a fault to the next
 
 
@@ -81,7 +81,7 @@ class Vehicle:
         """Samples `start .. start+n-1` as an (n, 14) array in the order of `SIGNALS`, with sensor noise."""
         out = self._true(start, n)[:, : len(SIGNALS)] + _noise(self.seed, start, n)
         standing = out[:, _SPEED] < 0.3
-        out[standing, _SPEED] = 0.0  # wheel sensors see no crawl
+        out[standing, _SPEED] = 0.0  # wheel sensors do not see such low speeds
         index = np.arange(start, start + n)
         for fault in self.faults:
             if fault.kind == "overheat":
@@ -97,7 +97,7 @@ class Vehicle:
         return self._true(start, n)[:, _LABEL].astype(np.int64)
 
     def energy(self, start: int, n: int) -> float:
-        """Wh that left the pack's terminals in samples `start .. start+n-1`; below 0 when it was charged."""
+        """Wh that left the pack in samples `start .. start+n-1`; below 0 when it was charged."""
         true = self._true(start, n)
         power = true[:, _VOLTAGE] * true[:, _CURRENT]
         return float(power.sum() / RATE_HZ / 3600)
@@ -131,7 +131,7 @@ class Vehicle:
         return state
 
     def _requests(self, stretch: int) -> tuple[ManoeuvreRequest, ...]:
-        """What the driver is asked for in this stretch or the one before, the soonest first."""
+        """The hard manoeuvres requested in this stretch or the one before, the earliest first."""
         first, last = trip.border(self.seed, max(0, stretch - 1)), trip.border(self.seed, stretch + 1)
         out = []
         for fault in self._asked:
@@ -161,7 +161,7 @@ _TEMPERATURE, _HEADING, _LABEL = SIGNALS.index("cell_temperature"), SIGNALS.inde
 _LIMITS = ((SIGNALS.index("pedal"), 0.0, 100.0), (_BRAKE, 0.0, 200.0), (SIGNALS.index("soc"), 0.0, 100.0))
 
 
-# --- one car and its day ------------------------------------------------------------------------------------
+# --- one car and its shift ----------------------------------------------------------------------------------
 
 _TOWNS = (  # where rounds begin: latitude, longitude
     (37.5665, 126.9780),  # Seoul
@@ -217,9 +217,9 @@ def _stretch(
 
 
 def _charging(seed: int, stretch: int, soc: float, temperature: float) -> tuple[Floats, tuple[float, float]]:
-    """Standing at the charger: what the shift took comes back in equal parts."""
+    """Standing at the charger: the charge that the shift used comes back in equal parts."""
     car = car_of(seed)
-    left = SHIFT - stretch % SHIFT  # stretches, with this one
+    left = SHIFT - stretch % SHIFT  # stretches, this one included
     n = trip.border(seed, stretch + 1) - trip.border(seed, stretch)
     share, (full, rested) = np.arange(1, n + 1) / n / left, _rested(seed)
     charge, cells = soc + share * (full - soc), temperature + share * (rested - temperature)
@@ -247,7 +247,7 @@ def _fixed(columns: dict[str, Floats], label: NDArray[np.int64]) -> Floats:
 
 
 class _Where(NamedTuple):
-    """What the map says at each sample, (n,)."""
+    """The map's values at each sample, (n,)."""
 
     heading: Floats  # rad
     curvature: Floats  # rad/m
@@ -316,12 +316,12 @@ def _noise(seed: int, start: int, n: int) -> Floats:
 
 @lru_cache(maxsize=64)
 def _noise_chunk(seed: int, chunk: int) -> Floats:
-    """(512, 14): white noise, and in the acceleration the knocks of a bad road, about two a minute."""
+    """(512, 14): white noise; the acceleration also has the knocks of a bad road, about two a minute."""
     rng = np.random.default_rng([seed, 2, chunk])
     out: Floats = rng.standard_normal((_CHUNK, len(SIGNALS))) * [_NOISE.get(name, 0.0) for name in SIGNALS]
     hit = rng.random(_CHUNK) < 2 / 60 / RATE_HZ
     knock = hit * rng.normal(0, 3.0, _CHUNK)
-    knock[1:] -= 0.6 * knock[:-1]  # and back, within the chunk
+    knock[1:] -= 0.6 * knock[:-1]  # the rebound, within the chunk
     out[:, SIGNALS.index("acceleration")] += knock
     out.setflags(write=False)
     return out

@@ -1,7 +1,7 @@
-"""The curves of a heart beat at 250 Hz: an ECG of Gaussian waves with what disturbs it, and a pulse wave.
+"""The curves of heart beats at 250 Hz: an ECG of Gaussian waves with disturbances, and a pulse wave.
 
 Beats are sums of Gaussians as in McSharry et al., "A dynamical model for generating synthetic
-electrocardiogram signals", IEEE Trans. Biomed. Eng. 50 (2003), set beside each other in time.
+electrocardiogram signals", IEEE Trans. Biomed. Eng. 50 (2003), one after another in time.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from simulators.plants.ailments import Floats
 from simulators.plants.heartbeat import Beat, beats, breaths
 
 RATE_HZ = 250
-CHUNK = 4 * RATE_HZ  # samples drawn at a time: a cut elsewhere gives the same bits
+CHUNK = 4 * RATE_HZ  # samples computed at a time: any cut of the time line gives the same bits
 _MAINS_HZ = 60.0
 
 
 @lru_cache(maxsize=32)
 def ecg_chunk(seed: int, faults: tuple[Fault, ...], chunk: int) -> Floats:
-    """Samples `CHUNK * chunk` and on of lead II, mV."""
+    """The `CHUNK` samples of lead II from `CHUNK * chunk` on, mV."""
     heart, at_s = _heart(seed), _times(chunk)
     out = np.zeros(CHUNK)
     for beat in _near(seed, faults, at_s):
@@ -44,12 +44,12 @@ def ecg_chunk(seed: int, faults: tuple[Fault, ...], chunk: int) -> Floats:
 
 @lru_cache(maxsize=32)
 def ppg_chunk(seed: int, faults: tuple[Fault, ...], chunk: int) -> Floats:
-    """Samples of the pulse at the finger, shares of a full pulse."""
+    """The same samples of the pulse at the finger, shares of a full pulse."""
     heart, at_s = _heart(seed), _times(chunk)
     out = np.full(CHUNK, 0.02)
     for beat in _near(seed, faults, at_s):
         since = at_s - beat.at_s - heart.transit_s
-        # a heart that had no time to fill throws out little
+        # a heart that had little time to fill ejects little
         filled = min(1.0, max(0.25, beat.before_s / beat.length_s)) * beat.strength
         wide = min(1.0, beat.length_s / 0.8)
         out += filled * 0.9 * np.exp(-0.5 * ((since - 0.13) / (0.065 * wide)) ** 2)
@@ -60,7 +60,7 @@ def ppg_chunk(seed: int, faults: tuple[Fault, ...], chunk: int) -> Floats:
     return out
 
 
-# --- what differs from heart to heart -----------------------------------------------------------------------
+# --- what differs between hearts ----------------------------------------------------------------------------
 
 
 class _Wave(NamedTuple):
@@ -100,7 +100,7 @@ def _heart(seed: int) -> _Heart:
         _Wave("T", qt - 0.035, 0.055, 0.55 * t, 0.5),
         _Wave("T", qt, 0.035, 0.6 * t, 0.5),
     )
-    # the other way round through the muscle: no P, wide, and a T against the QRS
+    # the wave runs through the muscle the other way: no P, a wide QRS, and a T of opposite sign
     sign = rng.choice([-1.0, 1.0], p=[0.4, 0.6])
     tall, wide = sign * r * rng.uniform(0.8, 1.7), rng.uniform(0.026, 0.042)
     ventricular = (
@@ -129,17 +129,17 @@ def _drawn(waves: Sequence[_Wave], since: Floats, beat: Beat) -> Floats:
         if wave.name == "P":
             if beat.kind == "A":
                 continue
-            height *= 0.7 if beat.kind == "S" else 1.0  # from elsewhere in the atrium
+            height *= 0.7 if beat.kind == "S" else 1.0  # it starts elsewhere in the atrium
         place, width = wave.at_s * stretch, wave.width_s * stretch
         out += height * np.exp(-0.5 * ((since - place) / width) ** 2)
     return out
 
 
-# --- what lies over the beats -------------------------------------------------------------------------------
+# --- disturbances -------------------------------------------------------------------------------------------
 
 
 def _flutter(heart: _Heart, at_s: Floats) -> Floats:
-    """The atria's trembling in fibrillation, never quite periodic."""
+    """The fibrillation waves of the atria, not quite periodic, mV."""
     turn = 2 * np.pi * (heart.flutter_hz * at_s + heart.phase)
     turn = (
         turn + 2.2 * np.sin(2 * np.pi * 0.37 * at_s) + 1.3 * np.sin(2 * np.pi * (0.91 * at_s + heart.phase))
@@ -150,7 +150,7 @@ def _flutter(heart: _Heart, at_s: Floats) -> Floats:
 
 
 def _disturbed(seed: int, faults: tuple[Fault, ...], heart: _Heart, chunk: int) -> Floats:
-    """Wandering baseline, mains, muscles, electrodes that move: mV."""
+    """Baseline wander, mains, muscles and moving electrodes, mV."""
     at_s = _times(chunk)
     breath = np.sin(2 * np.pi * breaths(seed, faults, at_s) + 0.7)
     drift = np.sin(2 * np.pi * (0.05 * at_s + heart.phase)) + np.sin(2 * np.pi * 0.017 * at_s)
@@ -166,7 +166,7 @@ def _disturbed(seed: int, faults: tuple[Fault, ...], heart: _Heart, chunk: int) 
 
 
 def _smooth(seed: int, stream: int, chunk: int, width: int) -> Floats:
-    """Noise of variance 1 without what is quicker than `width` samples, across chunks without a seam."""
+    """Noise of variance 1, smoothed over `width` samples, continuous from chunk to chunk."""
     noise = [
         np.random.default_rng([seed, stream, at + 1]).standard_normal(CHUNK) for at in (chunk - 1, chunk)
     ]
@@ -177,7 +177,7 @@ def _smooth(seed: int, stream: int, chunk: int, width: int) -> Floats:
 
 
 def _burst(seed: int, chunk: int) -> Floats:
-    """0 mostly; now and then the patient stirs for a second or two."""
+    """How much the patient moves: mostly 0, now and then a second or two."""
     rng = np.random.default_rng([seed, 11, chunk])
     if rng.random() > 0.06:
         return np.zeros(CHUNK)

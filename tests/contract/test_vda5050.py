@@ -104,7 +104,7 @@ async def test_an_order_is_echoed_and_done_and_nothing_is_ever_sent(mosquitto: B
         "edges": [{"edgeId": "e", "sequenceId": 1, "released": True, "actions": []}],
     }  # fmt: skip
     master = Publisher(
-        broker_of("fleet", mosquitto.url, 0), "master", topic="#", heard=lambda *a: heard.append(a)
+        broker_of("fleet", mosquitto.url, 0), "master", topic="#", on_message=lambda *a: heard.append(a)
     )
     await master.open()
     try:

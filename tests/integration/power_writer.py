@@ -1,4 +1,4 @@
-"""A collector's writer without its broker: seeded groups into a store, each commit told in a file."""
+"""A collector's writer without its broker: seeded groups into a store, each commit noted in a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHECKPOINT_PAGES = 40  # SQLite's own 1,000 would need far more data before it f
 
 
 class SteppedClock(Clock):
-    """A clock that goes on when it is told."""
+    """A clock that a program sets."""
 
     def __init__(self, ms: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Connection(sqlite3.Connection):
 
 
 def message(ep: str, seq: int) -> Received:
-    """Of an outbox each number is one message for ever, whoever sends it again."""
+    """The message of a number of an outbox: always the same one."""
     rng = random.Random(seq)
     node = f"acme/trial/hall/node-{EPS.index(ep)}"
     if seq % 5 == 0:
@@ -71,7 +71,7 @@ def message(ep: str, seq: int) -> Received:
 
 
 class Writer:
-    """What `collector.ingest.writer` does with a group; `words` is told before a commit and after it."""
+    """What `collector.ingest.writer` does with a group; each commit is noted in `words` before and after."""
 
     def __init__(self, folder: Path, words: Path, seed: int, first: int) -> None:
         self.rng = random.Random(seed)
@@ -125,7 +125,7 @@ class Writer:
 
 
 def main(folder: str, words: str, seed: str, first: str, groups: str, sync: str = "") -> None:
-    """Write `groups` groups from number `first` on; `sync` is the mode that a mutation wants."""
+    """Write `groups` groups from number `first` on; `sync` is the mode for a mutation test."""
     connect = sqlite3.connect
 
     def patched(*arguments: Any, **options: Any) -> sqlite3.Connection:

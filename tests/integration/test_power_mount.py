@@ -1,4 +1,4 @@
-"""The power fails under a real file system: its device is copied as it stands, and mounted again."""
+"""The power fails under a real file system: its device is copied as it is, and mounted again."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def volume(place: Path) -> Iterator[Volume]:
 
 
 def look(volume: Volume, place: Path, kept: Path, check: Callable[[Path], None]) -> None:
-    """Mount what is on the device now and check it; what fails goes to `kept`: it may not come again."""
-    with tempfile.TemporaryDirectory(dir=place) as name:  # each its own: a mount may outlive its end
+    """Mount a copy of the device now and check it. A failing copy goes to `kept`: it may not happen again."""
+    with tempfile.TemporaryDirectory(dir=place) as name:  # one folder each: a mount may outlive its end
         image, copy = Path(name) / "image", Path(name) / "copy"
         volume.copy(image)
         shutil.copyfile(image, copy)  # mounting and looking change it
@@ -72,7 +72,7 @@ def look(volume: Volume, place: Path, kept: Path, check: Callable[[Path], None])
 
 
 def write_some_back(folder: Path, rng: random.Random) -> None:
-    """The kernel writes unflushed pages whenever it likes: here it likes some of them now."""
+    """Make the kernel write some of the unflushed pages now, as it may at any time."""
     for path in folder.rglob("*"):
         if path.is_file() and rng.random() < 0.3:
             fd = os.open(path, os.O_RDONLY)
@@ -84,7 +84,7 @@ def write_some_back(folder: Path, rng: random.Random) -> None:
 
 
 class CuttingLog(WriteLog):
-    """A write log that looks at the device now and then between two steps."""
+    """A write log that sometimes checks the device between two steps."""
 
     def __init__(self, folder: Path, share: float, rng: random.Random, look: Callable[[], None]) -> None:
         super().__init__(folder)
@@ -122,11 +122,11 @@ def cut_outbox(
 
 
 def cut_store(volume: Volume, place: Path, kept: Path, seed: int, times: int, sync: str = "") -> int:
-    """How often it was looked at while the writer, in its own process, was stopped."""
+    """Check the store while the writer, in its own process, is stopped; return how often."""
     rng, words = random.Random(seed), place / "words"
     command = [sys.executable, str(of_store.WRITER), str(volume.folder / "store"), str(words)]
     errors = (place / "errors").open("w+")
-    # in a session of its own: a process group that is orphaned gets SIGCONT while one of it is stopped
+    # its own session: an orphaned process group gets SIGCONT while one of its processes is stopped
     child = subprocess.Popen(
         [*command, str(seed), "1", "100000", sync], stderr=errors, start_new_session=True
     )
@@ -147,7 +147,7 @@ def cut_store(volume: Volume, place: Path, kept: Path, seed: int, times: int, sy
             heard = len(said)
             write_some_back(volume.folder, rng)
             look(volume, place, kept, lambda folder: of_store.check(folder / "store", known))
-            assert _state(child.pid) == "T", "somebody else let the writer go on"
+            assert _state(child.pid) == "T", "another process continued the writer"
             looked += 1
             child.send_signal(signal.SIGCONT)
     finally:

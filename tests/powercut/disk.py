@@ -1,4 +1,4 @@
-"""A disk that loses its power: of what was written since the last flush, any part may be there or not."""
+"""A disk that loses its power: any part of the writes since the last flush may be missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECTOR = 512  # bytes that a disk writes whole or not at all
 class Op:
     """One step of a write log; `path` and `to` are names in the one folder that was recorded.
 
-    `at` is the offset of a write or the new size; `said` is what the program told the world at this point.
+    `at` is the offset of a write or the new size; `said` is what the program reported at this point.
     """
 
     what: What
@@ -29,17 +29,17 @@ class Op:
 
 
 class Disk:
-    """One folder on a disk with a volatile cache; `apply` a write log to it, `cut` it as often as you like.
+    """One folder on a disk with a volatile cache: `apply` the steps of a write log, then `cut` it.
 
-    What a cut may leave:
+    A cut may leave:
 
-    - Of each file: all that was written before its last fsync or fdatasync. Of later writes each sector on
-      its own in any state it went through since, so in any order and torn anywhere between sectors; of the
-      size any value it went through. Sectors that did not arrive in a file that grew are zeros.
-    - A file that was made shorter and not flushed since is either still as long as before, and then without
-      anything that was written later, or shorter.
-    - Of names, all that was made, renamed or removed before the last fsync of the folder. Of later changes
-      those up to some point, in their order; the content of a file and its name do not depend on each other.
+    - Files: every write before the last fsync or fdatasync of the file. Of later writes, each sector by
+      itself has any of its states since then: in any order, torn anywhere between sectors. The size has any
+      of its values since then. A sector that did not arrive in a file that grew is zeros.
+    - A file that was made shorter and not flushed since: either it has the old length, without any later
+      write, or it is shorter.
+    - Names: every change before the last fsync of the folder. Of later changes, those up to some point, in
+      their order. The content of a file and its name do not depend on each other.
     """
 
     def __init__(self, files: dict[str, bytes] | None = None) -> None:
@@ -48,7 +48,7 @@ class Disk:
         self._changes: list[dict[str, _File | None]] = []  # of names, since the folder was flushed
 
     def apply(self, op: Op) -> None:
-        """Go on by one step of the log."""
+        """Apply one step of the log."""
         if op.what in {"create", "unlink", "rename"}:
             self._rename(op)
         elif op.what == "sync-folder":
@@ -59,7 +59,7 @@ class Disk:
             if op.what == "sync":
                 file.flush()
             else:
-                file.tell(op)
+                file.add(op)
 
     def _rename(self, op: Op) -> None:
         change: dict[str, _File | None] = {op.path: None}
@@ -75,7 +75,7 @@ class Disk:
         return {name: bytes(file.now) for name, file in self._names.items()}
 
     def cut(self, rng: random.Random) -> dict[str, bytes]:
-        """What may be left when the power fails here: one of the possible outcomes."""
+        """One of the possible contents after a power failure at this point."""
         manner = rng.choice(("nothing", "everything", "in order", "most", "some", "few"))
         count = len(self._changes)
         kept = {"nothing": 0, "everything": count}.get(manner, rng.randint(0, count))
@@ -92,9 +92,9 @@ def cuts(
     rng: random.Random,
     before: dict[str, bytes] | None = None,
 ) -> Iterator[dict[str, bytes]]:
-    """Replay a log to files as they were `before` and cut the power about `count` times all over it.
+    """Replay a log on the files `before`, and cut the power about `count` times, spread over the log.
 
-    What was said up to a cut goes to `hear` before the outcome of that cut comes.
+    Everything said up to a cut goes to `hear` before the outcome of that cut is yielded.
     """
     disk = Disk(before)
     share = count / max(1, sum(op.what != "say" for op in ops))
@@ -108,7 +108,7 @@ def cuts(
 
 
 def replayed(ops: Iterable[Op], before: dict[str, bytes] | None = None) -> dict[str, bytes]:
-    """What a log leads to while the power is on."""
+    """The files after a log, without a power failure."""
     disk = Disk(before)
     for op in ops:
         disk.apply(op)
@@ -134,32 +134,32 @@ def _change(names: dict[str, _File], change: dict[str, _File | None]) -> None:
 
 
 class _File:
-    """What a flush made durable, what was told since, and the sum of both."""
+    """The durable content, the writes since the last flush, and the sum of both."""
 
-    __slots__ = ("durable", "now", "told")
+    __slots__ = ("durable", "now", "pending")
 
     def __init__(self, data: bytes) -> None:
         self.durable = bytearray(data)
         self.now = bytearray(data)
-        self.told: list[Op] = []
+        self.pending: list[Op] = []
 
-    def tell(self, op: Op) -> None:
+    def add(self, op: Op) -> None:
         _do(self.now, op)
-        self.told.append(op)
+        self.pending.append(op)
 
     def flush(self) -> None:
-        for op in self.told:
+        for op in self.pending:
             _do(self.durable, op)
-        self.told.clear()
+        self.pending.clear()
 
     def remains(self, manner: str, rng: random.Random) -> bytes:
-        if manner == "nothing" or not self.told:
+        if manner == "nothing" or not self.pending:
             return bytes(self.durable)
         if manner == "everything":
             return bytes(self.now)
-        if manner == "in order":  # the disk writes as it is told, and the last write is torn
+        if manner == "in order":  # the disk writes in order, and the last write is torn
             data = bytearray(self.durable)
-            *whole, last = self.told[: rng.randint(1, len(self.told))]
+            *whole, last = self.pending[: rng.randint(1, len(self.pending))]
             for op in (*whole, _torn(last, rng)):
                 _do(data, op)
             return bytes(data)
@@ -168,17 +168,17 @@ class _File:
     def _any(self, rng: random.Random, share: float) -> bytes:
         """Each sector in any of its states; in the newest with a probability of `share`."""
         cuts = [at for at, shrinks in enumerate(self._shrinks()) if shrinks]
-        done = rng.randint(0, len(cuts))  # how many of the times it was made shorter reached the disk
-        data, told = bytearray(self.durable), self.told
+        done = rng.randint(0, len(cuts))  # how many of the truncations reached the disk
+        data, pending = bytearray(self.durable), self.pending
         if done < len(cuts):
-            told = told[: cuts[done]]
+            pending = pending[: cuts[done]]
         if done:
-            for op in told[: cuts[done - 1] + 1]:  # what lay behind the end is gone; the rest may be newer
+            for op in pending[: cuts[done - 1] + 1]:  # bytes behind the end are gone; the rest may be newer
                 _do(data, op)
-            told = told[cuts[done - 1] + 1 :]
+            pending = pending[cuts[done - 1] + 1 :]
         sizes, states = [len(data)], dict[int, list[bytes]]()
         now = bytearray(data)
-        for op in told:
+        for op in pending:
             _do(now, op)
             sizes.append(len(now))
             for sector in _sectors(op):
@@ -192,7 +192,7 @@ class _File:
 
     def _shrinks(self) -> Iterator[bool]:
         size = len(self.durable)
-        for op in self.told:
+        for op in self.pending:
             yield op.what == "size" and op.at < size
             size = op.at if op.what == "size" else max(size, op.at + len(op.data))
 

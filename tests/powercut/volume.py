@@ -1,4 +1,4 @@
-"""A file system in a file, on a loop device that counts what is written and can be copied as it stands."""
+"""A file system in a file, on a loop device that counts writes and can be copied at any time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import NamedTuple, Self
 
 from wire.errors import EdgebedError
 
-SECTOR = 512  # bytes, the unit in which the kernel counts whatever the device's own may be
-_QUIET_S = 10.0  # how long to wait for a moment in which nothing is written
+SECTOR = 512  # bytes: the kernel counts in this unit for every device
+_QUIET_S = 10.0  # how long to wait for a moment without writes
 
 
 class Written(NamedTuple):
-    """What a device was told since it was attached."""
+    """Numbers of a device since it was attached."""
 
     writes: int
     sectors: int
@@ -25,9 +25,9 @@ class Written(NamedTuple):
 
 
 class Volume:
-    """An ext4 file system of its own in the file `image`, mounted at `folder` while entered.
+    """An ext4 file system in the file `image`, mounted at `folder` while entered.
 
-    With `make` false, `image` is taken as it is: a copy, say, of another volume.
+    With `make` false, `image` is used as it is, for example a copy of another volume.
     """
 
     def __init__(self, image: Path, folder: Path, *, megabytes: int = 32, make: bool = True) -> None:
@@ -38,10 +38,10 @@ class Volume:
         self._stat = Path("/nowhere")
 
     def __enter__(self) -> Self:
-        """Make and mount it.
+        """Make and mount the file system.
 
         Raises:
-            EdgebedError: that is not permitted here, or a program is missing.
+            EdgebedError: mounting is not permitted, or a program is missing.
         """
         if os.geteuid():
             raise EdgebedError("only root may mount a file system")
@@ -70,19 +70,19 @@ class Volume:
     ) -> None:
         try:
             _run("umount", str(self.folder))
-        except EdgebedError:  # somebody still holds a file of it: it goes with the last one
+        except EdgebedError:  # a file is still open: unmount when it is closed
             _run("umount", "--lazy", str(self.folder))
 
     def written(self) -> Written:
-        """What the file system has told the device so far."""
+        """What the file system has written to the device so far."""
         counts = [int(word) for word in self._stat.read_text().split()]
         return Written(counts[4], counts[6], counts[15] if len(counts) > 15 else 0)
 
     def copy(self, to: Path) -> None:
-        """Copy the device as it stands, without asking anybody to flush: what a power cut would leave.
+        """Copy the device as it is now, without a flush: this is what a power cut would leave.
 
         Raises:
-            EdgebedError: it is written to all the time.
+            EdgebedError: there is no moment without writes.
         """
         until = time.monotonic() + _QUIET_S
         while time.monotonic() < until:
@@ -95,7 +95,7 @@ class Volume:
         raise EdgebedError(f"{self.image} is written to all the time: stop the writer first")
 
     def _moment(self) -> Written | None:
-        """What was written so far; None while something is on its way."""
+        """What was written so far; None while a write is in flight."""
         written = self.written()
         waiting = (self._stat.parent / "inflight").read_text().split()
         return written if set(waiting) == {"0"} else None

@@ -24,31 +24,31 @@ _MOST_BYTES = 1 << 26  # of one write that strace prints
 
 
 class Stopped(BaseException):
-    """The program was killed here; a BaseException, as nothing runs after kill -9."""
+    """The program was killed here. It is a BaseException, because nothing runs after kill -9."""
 
 
 class WriteLog:
-    """The steps by which `folder` changed, in order; the same shape however they were recorded.
+    """The steps by which `folder` changed, in order; both recorders give the same steps.
 
-    `folder` may be replaced by a copy of itself: the log goes on.
+    `folder` may be replaced by a copy of itself: the log continues.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.ops: list[Op] = []
-        self.names = {path.name for path in folder.glob("*")}  # there are now
+        self.names = {path.name for path in folder.glob("*")}  # that exist now
         self.position: dict[str, int] = {}  # where the next write goes, for programs that seek before
         self.stop_at = 0  # raise `Stopped` instead of the step that would make the log as long as this
 
     def say(self, said: Any) -> None:
-        """Note what the program told the world; nothing before this point may be lost after it."""
+        """Note what the program reported; nothing before this point may be lost after it."""
         self.ops.append(Op("say", said=said))
 
     def add(self, op: Op) -> None:
         """Append a step.
 
         Raises:
-            Stopped: as `stop_at` asks.
+            Stopped: the log has reached `stop_at`.
         """
         if len(self.ops) + 1 == self.stop_at:
             raise Stopped
@@ -59,14 +59,14 @@ class WriteLog:
             self.names.add(op.to or op.path)
 
     def opened(self, name: str, *, create: bool, empty: bool) -> None:
-        """A file was opened to write to."""
+        """Note that a file was opened for writing."""
         if create and name not in self.names:
             self.add(Op("create", name))
         elif empty:
             self.add(Op("size", name))
 
     def name(self, path: Path | str) -> str | None:
-        """The name in the folder, "" for the folder itself; None for what lies elsewhere."""
+        """The name in the folder; "" for the folder itself, None for a path elsewhere."""
         here = Path(path).absolute()
         if here == self.folder:
             return ""
@@ -75,9 +75,9 @@ class WriteLog:
 
 @contextmanager
 def recorded(log: WriteLog, *, skip: Sequence[str] = ()) -> Iterator[WriteLog]:
-    """Record what this process writes through `os`; "fsync" or "fdatasync" in `skip` do nothing, unnoticed.
+    """Record what this process writes through `os`. Calls in `skip` ("fsync", "fdatasync") do nothing.
 
-    Code that goes past `os` is not seen: compare what the log leads to with the folder.
+    Code that does not use `os` is not seen: compare the files after the log with the folder.
     """
     before = {name: getattr(os, name) for name in _patches(log, {})}
     try:
@@ -143,10 +143,10 @@ def _patches(log: WriteLog, real: dict[str, Callable[..., Any]]) -> dict[str, Ca
 def traced(
     log: WriteLog, command: Sequence[str], words: Path, *, kill_at: tuple[str, int] | None = None
 ) -> int:
-    """Run a command under strace and append what it writes to the folder; its exit status.
+    """Run a command under strace and append what it writes to the folder; return its exit status.
 
-    What it writes to the file `words` is taken as said, each write a text. `kill_at` names a system call
-    and how many times it may be made before the command is killed.
+    Each write to the file `words` is a text that the program said. `kill_at` names a system call, and how
+    many of them are made before the command is killed.
 
     Raises:
         EdgebedError: strace is missing or may not trace here.
@@ -177,7 +177,7 @@ def traced(
 
 
 def _calls(lines: Iterator[str]) -> Iterator[tuple[str, list[bytes], int]]:
-    """Completed system calls; what a kill interrupted counts as done, for the disk may have seen it."""
+    """Yield completed system calls. A call that a kill interrupted counts as done: the disk may have it."""
     begun: dict[str, str] = {}
     for line in lines:
         pid, _, text = line.rstrip("\n").partition(" ")
@@ -191,13 +191,13 @@ def _calls(lines: Iterator[str]) -> Iterator[tuple[str, list[bytes], int]]:
         if found is None or found[3].startswith("-"):
             continue
         if found[3] == "?" and "sync" in found[1]:
-            continue  # nobody was told that it ended
+            continue  # the program never knew that it ended
         arguments = [_plain(each) for each in found[2].split(", ")]
         yield found[1], arguments, int(found[3]) if found[3] != "?" else -1
 
 
 def _plain(argument: str) -> bytes:
-    """`"\\x41"` as its bytes, `5<\\x2f...>` as the path, anything else as it stands."""
+    """`"\\x41"` as its bytes, `5<\\x2f...>` as the path, anything else unchanged."""
     quoted = argument.startswith('"')
     inner = argument.strip('"') if quoted else argument.partition("<")[2].removesuffix(">")
     if not inner and not quoted:
@@ -211,7 +211,7 @@ def _append(log: WriteLog, words: Path, call: str, arguments: list[bytes], resul
         return
     at = 1 if call.endswith("at") or call == "renameat2" else 0
     name = log.name(os.fsdecode(arguments[at]))
-    if name is None or name.endswith("-shm"):  # SQLite's shared memory: made anew at every start
+    if name is None or name.endswith("-shm"):  # SQLite's shared memory: made again at every start
         return
     if call in {"open", "openat"}:
         flags = arguments[at + 1]
@@ -233,4 +233,4 @@ def _append(log: WriteLog, words: Path, call: str, arguments: list[bytes], resul
     elif call.startswith("rename"):
         log.add(Op("rename", name, to=Path(os.fsdecode(arguments[3 if at else 1])).name))
     else:
-        raise EdgebedError(f"{call} on {name} is not understood: teach tests/powercut/write_log.py")
+        raise EdgebedError(f"{call} on {name} is not known: add it to tests/powercut/write_log.py")

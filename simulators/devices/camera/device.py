@@ -15,7 +15,7 @@ from typing import Protocol, Self
 
 os.environ.setdefault(
     "OPENCV_FFMPEG_LOGLEVEL", "-8"
-)  # read when the library is loaded: errors are ours to say
+)  # read when the library is loaded: this module reports the errors
 
 import cv2
 import numpy as np
@@ -31,11 +31,11 @@ from wire.task_cancellation import end
 
 log = logging.getLogger(__name__)
 
-cv2.setNumThreads(1)  # a simulator beside what it is there for takes no core more than it needs
+cv2.setNumThreads(1)  # leave the other cores to the programs under test
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 FAULTS = {
-    "covered": "something is before the lens: pictures are black",
+    "covered": "the lens is covered: pictures are black",
     "frozen": "the same picture again and again",
     "silent": "no pictures; the connection stays up",
 }
@@ -43,15 +43,15 @@ _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 class CameraError(EdgebedError):
-    """Something the camera cannot show, or does not know."""
+    """The camera cannot show this, or does not know it."""
 
 
 class StreetCamera:
     """`async with StreetCamera(seed=1) as camera:` serves `camera.url` until the block ends.
 
     Pictures follow the clock's schedule: number i is due at `start_ns` + i / fps. They are made only while
-    somebody watches, once for all viewers; where making them takes too long, numbers are left out
-    (`skipped`). `clip` is a video file or a folder of pictures, shown over and over instead of the scene.
+    there are viewers, once for all of them; where this takes too long, numbers are skipped (`skipped`).
+    `clip` is a video file or a folder of pictures, repeated without end instead of the scene.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class StreetCamera:
     ) -> None:
         if not (0.0 <= fps <= 240.0 and 1 <= quality <= 100):
             raise CameraError(
-                f"{fps} frames a second at quality {quality}: up to 240 and 1 to 100 are possible"
+                f"{fps} frames a second at quality {quality} are not possible: up to 240, and 1 to 100"
             )
         self.clock = clock or Clock()
         self.skipped = 0
@@ -86,7 +86,7 @@ class StreetCamera:
         self._server = RtspServer("street", host=host, port=port, user=user, password=password, tls=tls)
         self._studio: ThreadPoolExecutor | None = None
         self._filming: asyncio.Task[None] | None = None
-        self._began_ns = 0  # picture 0 on the clock's monotonic side, which is never set
+        self._began_ns = 0  # picture 0 on the clock's monotonic time, which never steps
 
     @property
     def url(self) -> str:
@@ -95,30 +95,30 @@ class StreetCamera:
 
     @property
     def port(self) -> int:
-        """The TCP port, once it is open."""
+        """The TCP port, known once it is open."""
         return self._server.port
 
     @property
     def viewers(self) -> int:
-        """How many are connected."""
+        """The number of viewers."""
         return self._server.viewers
 
     @property
     def counters(self) -> dict[str, int]:
-        """What was refused or dropped since the start, by name."""
+        """Numbers of refused and dropped things since the start, by name."""
         return {**self._server.counters, "pictures_skipped": self.skipped}
 
     @property
     def period_ns(self) -> int:
-        """From picture to picture."""
+        """The time from picture to picture."""
         return round(NS_PER_S / self.fps)
 
     def truth(self, at_ns: int) -> Mapping[str, int]:
-        """How many of each label, and `n` of all, the picture that was newest at `at_ns` holds.
+        """The number of things by label, and `n` of all, in the picture that was newest at `at_ns`.
 
-        A covered or frozen lens does not change what was there. Empty before picture 0, and for a recording.
+        A covered or frozen lens does not change the truth. Empty before picture 0, and for a recording.
         """
-        # times travel in whole milliseconds, cut rather than rounded
+        # times are sent in whole milliseconds, rounded down
         frame = math.floor((at_ns + NS_PER_MS - self.start_ns) * self.fps / NS_PER_S)
         if frame < 0 or not isinstance(self._source, _Scenery):
             return {}
@@ -129,12 +129,12 @@ class StreetCamera:
         """Break something from now on, or from the fault's own start where that is later.
 
         Raises:
-            ValueError: no such fault.
+            ValueError: there is no such fault.
         """
         self._faults.add(fault, max(0.0, self._elapsed_s()) if self._source else 0.0)
 
     def repair(self) -> None:
-        """Take every fault back."""
+        """Remove every fault."""
         self._faults.clear()
 
     def truth_at(self, frame: int) -> Truth:
@@ -146,7 +146,7 @@ class StreetCamera:
         return self._scene().truth(frame)
 
     def counts_at(self, frame: int) -> dict[str, int]:
-        """How many of each label picture `frame` holds.
+        """The number of things by label in picture `frame`.
 
         Raises:
             CameraError: a recording has no truth.
@@ -163,7 +163,7 @@ class StreetCamera:
 
         Raises:
             CameraError: the clip cannot be shown.
-            TryAgain: the port is taken.
+            TryAgain: the port is in use.
         """
         source = await asyncio.to_thread(_open, *self._film_of)
         try:
@@ -234,10 +234,10 @@ class _Source(Protocol):
     fps: float
 
     def picture(self, index: int) -> Picture:
-        """Picture `index`; called from one thread, with rising numbers unless the lens is frozen."""
+        """Picture `index`; called from one thread, with rising indices unless the lens is frozen."""
 
     def close(self) -> None:
-        """Give files back."""
+        """Close files."""
 
 
 class _Scenery:
@@ -252,7 +252,7 @@ class _Scenery:
 
 
 class _Clip:
-    """A video file, over and over."""
+    """A video file, repeated without end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -287,7 +287,7 @@ class _Clip:
         video = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
         if not video.isOpened() or not video.grab():
             video.release()
-            raise CameraError(f"{self._path} is no video that can be decoded")
+            raise CameraError(f"{self._path} is not a video that can be decoded")
         video.release()
         return cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
 
@@ -297,14 +297,14 @@ class _Clip:
 
 
 class _Folder:
-    """The pictures of a folder in the order of their names, over and over, all in the first one's size."""
+    """The pictures of a folder by name, repeated without end, all in the size of the first one."""
 
     fps = 1.0
 
     def __init__(self, path: Path) -> None:
         self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
         if not self._files:
-            raise CameraError(f"{path} holds no picture ({', '.join(_PICTURES)})")
+            raise CameraError(f"{path} has no picture ({', '.join(_PICTURES)})")
         first = self._read(0)
         self._size = (first.shape[1], first.shape[0])
 
@@ -320,7 +320,7 @@ class _Folder:
     def _read(self, number: int) -> Picture:
         picture = cv2.imread(str(self._files[number]), cv2.IMREAD_COLOR)
         if picture is None:
-            raise CameraError(f"{self._files[number]} is no picture that can be decoded")
+            raise CameraError(f"{self._files[number]} is not a picture that can be decoded")
         return _fitting(picture)
 
 
@@ -339,7 +339,7 @@ def _open(seed: int, clip: Path | str | None, size: tuple[int, int], fps: float)
 
 
 def _fitting(decoded: cv2.typing.MatLike) -> Picture:
-    """What RTP/JPEG can carry: sides of up to 2,040 px, cut to multiples of 8."""
+    """Fit a picture to RTP/JPEG: sides of up to 2,040 px, cut to multiples of 8."""
     picture = decoded.astype(np.uint8, copy=False)
     height, width = picture.shape[:2]
     scale = min(1.0, MAX_SIDE / max(height, width))

@@ -1,4 +1,4 @@
-"""JPEG pictures as RTP packets (RFC 2435) and the sender reports that go with them (RFC 3550)."""
+"""JPEG pictures as RTP packets (RFC 2435), with sender reports (RFC 3550)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wire.errors import EdgebedError
 
 CLOCK_HZ = 90_000  # of RTP timestamps, fixed for video
 JPEG_TYPE = 26  # static payload type
-MAX_SIDE = 2_040  # px: the header holds a side in eighths, in one byte
+MAX_SIDE = 2_040  # px: the header has one byte for a side in units of 8 px
 
 _PAYLOAD = 1_400  # bytes of one packet's payload: fits an Ethernet frame with its headers
 _NTP_EPOCH_S = 2_208_988_800  # 1900 to 1970
@@ -18,7 +18,7 @@ _TABLES_IN_BAND = 255  # Q value: quantisation tables travel with every picture
 
 
 class JpegError(EdgebedError):
-    """A JPEG that RTP cannot carry: not baseline, not 4:2:0 or 4:2:2, or with restart markers."""
+    """RTP cannot carry this JPEG: not baseline, not 4:2:0 or 4:2:2, or with restart markers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class _Scan:
 
 
 class Packetizer:
-    """One RTP source: numbers packets and counts them for the sender report.
+    """One RTP source: makes, numbers and counts packets.
 
-    Every viewer gets the same packets, as with multicast, so that a picture is cut up once.
+    Every viewer gets the same packets, so a picture is divided into packets once.
     """
 
     def __init__(self, ssrc: int, first: int = 0) -> None:
@@ -82,7 +82,7 @@ class Packetizer:
         return out
 
     def report(self, at_ns: int) -> bytes:
-        """A compound RTCP packet: the newest picture was taken at `at_ns`, Unix nanoseconds."""
+        """A compound RTCP packet: the newest picture has the time `at_ns`, Unix nanoseconds."""
         seconds, rest = divmod(at_ns, NS_PER_S)
         sender = struct.pack(
             "!BBHIIIIII",
@@ -107,7 +107,7 @@ class Packetizer:
 
 
 def _parse(jpeg: bytes) -> _Scan:
-    """Take a JPEG file apart: RTP carries the scan and the tables, the receiver makes the rest up."""
+    """Parse a JPEG file: RTP carries the scan and the tables, and the receiver restores the rest."""
     if not jpeg.startswith(b"\xff\xd8"):
         raise JpegError("not a JPEG")
     tables: dict[int, bytes] = {}
@@ -121,35 +121,35 @@ def _parse(jpeg: bytes) -> _Scan:
         elif marker == 0xFFC0:
             shape = _shape(body)
         elif marker == 0xFFDD and body != b"\0\0":
-            raise JpegError("a JPEG with restart markers")
+            raise JpegError("the JPEG has restart markers")
         elif 0xFFC1 <= marker <= 0xFFCF and marker != 0xFFC4:
-            raise JpegError("not a baseline JPEG")
+            raise JpegError("the JPEG is not a baseline JPEG")
         elif marker == 0xFFDA:
             if shape is None or sorted(tables) != [0, 1]:
-                raise JpegError("a JPEG without frame header or with other than two tables")
+                raise JpegError("the JPEG has no frame header, or not two tables")
             end = jpeg.rfind(b"\xff\xd9")
             data = memoryview(jpeg)[at + 2 + size : end if end > 0 else len(jpeg)]
             return _Scan(*shape, tables=tables[0] + tables[1], data=data)
         at += 2 + size
-    raise JpegError("a JPEG that ends before its picture")
+    raise JpegError("the JPEG ends before its picture")
 
 
 def _quantisers(body: bytes) -> dict[int, bytes]:
     found = {}
     for at in range(0, len(body) - 64, 65):
         if body[at] >> 4:
-            raise JpegError("a JPEG with 16 bit tables")
+            raise JpegError("the JPEG has 16 bit tables")
         found[body[at] & 15] = body[at + 1 : at + 65]
     return found
 
 
 def _shape(body: bytes) -> tuple[int, int, int]:
     if len(body) < 15:
-        raise JpegError("a JPEG with a short frame header, or not of three colours")
+        raise JpegError("the JPEG has a short frame header, or not three colours")
     height, width = struct.unpack_from("!HH", body, 1)
     kind = {0x21: 0, 0x22: 1}.get(body[7])
     if kind is None or body[5] != 3 or body[10] != 0x11 or body[13] != 0x11:
-        raise JpegError("a JPEG that is neither 4:2:0 nor 4:2:2")
+        raise JpegError("the JPEG is neither 4:2:0 nor 4:2:2")
     if width > MAX_SIDE or height > MAX_SIDE or width % 8 or height % 8:
-        raise JpegError(f"a JPEG of {width}x{height} px; sides are multiples of 8 up to {MAX_SIDE}")
+        raise JpegError(f"the JPEG has {width}x{height} px; sides must be multiples of 8 up to {MAX_SIDE}")
     return width, height, kind

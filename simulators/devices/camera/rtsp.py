@@ -1,4 +1,4 @@
-"""An RTSP server (RFC 2326) for one live video, by TCP (interleaved) or UDP, bounded against strangers."""
+"""An RTSP server (RFC 2326) for one live video over TCP (interleaved) or UDP, with limits for clients."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from wire.errors import Unreachable
 from wire.task_cancellation import end
 
 MAX_VIEWERS = 32
-SESSION_S = 60.0  # a viewer that sends nothing for so long is gone (RFC 2326, 12.37)
-_BEHIND = 1_048_576  # bytes unsent to one viewer: from there on it misses pictures
+SESSION_S = 60.0  # a viewer that sends nothing for this time is dropped (RFC 2326, 12.37)
+_BEHIND = 1_048_576  # unsent bytes of one viewer: with more it misses pictures
 _REPORT_S = 5.0
 _METHODS = ("OPTIONS", "DESCRIBE", "SETUP", "PLAY", "PAUSE", "TEARDOWN", "GET_PARAMETER")
 
 
 class RtspServer:
-    """Serves `rtsp://host:port/path`; `publish` sends one picture to everybody who plays.
+    """Serves `rtsp://host:port/path`; `publish` sends one picture to every viewer that plays.
 
     `counters`: viewers that were too many and were refused, or too slow and were dropped, pictures they
     missed before that, requests that were refused.
@@ -74,13 +74,13 @@ class RtspServer:
 
     @property
     def url(self) -> str:
-        """Where viewers find it; holds no credentials."""
+        """The URL for viewers, without credentials."""
         scheme = "rtsps" if self._tls else "rtsp"
         return f"{scheme}://{self.host}:{self.port}/{self.path}"
 
     @property
     def viewers(self) -> int:
-        """Connections now, playing or not."""
+        """The number of connections, playing or not."""
         return len(self._viewers)
 
     def publish(self, jpeg: bytes, timestamp: int, at_ns: int) -> None:
@@ -180,22 +180,22 @@ class RtspServer:
                         request = await read_request(viewer.reader)
                 except TimeoutError:
                     if loop.time() - viewer.heard < self.session_s:
-                        continue  # heard of by RTCP over UDP
+                        continue  # an RTCP report came over UDP
                     return
                 viewer.heard = loop.time()
                 if request is not None and not await self._answer(viewer, request):
                     return
-        except RtspRefused as error:  # no RTSP: there is no telling where the next request begins
+        except RtspRefused as error:  # this is not RTSP: the start of the next request is unknown
             self.counters["requests_refused"] += 1
             viewer.writer.write(response(error.status, "0", [("X-Reason", error.reason)]))
         except (OSError, EOFError):
-            return  # the viewer went away
+            return  # the viewer disconnected
         finally:
             viewer.playing = False
             viewer.writer.close()
 
     async def _answer(self, viewer: _Viewer, request: RtspRequest) -> bool:
-        """Whether the connection goes on."""
+        """Answer a request; return whether the connection continues."""
         try:
             self._check(request)
             headers, body = await self._handle(viewer, request)
@@ -208,19 +208,19 @@ class RtspServer:
             headers = [*error.headers, ("X-Reason", error.reason)]
             viewer.writer.write(response(error.status, request.cseq, headers))
         if viewer.writer.transport.get_write_buffer_size() > 2 * _BEHIND:
-            return False  # it asks without reading the answers
+            return False  # it sends requests without reading the answers
         return request.method != "TEARDOWN"
 
     def _check(self, request: RtspRequest) -> None:
         if request.version != "RTSP/1.0":
-            raise RtspRefused(505, "this is RTSP/1.0")
+            raise RtspRefused(505, "use RTSP/1.0")
         if request.method not in _METHODS:
             raise RtspRefused(501, "no such method", ("Public", ", ".join(_METHODS)))
         if request.method == "OPTIONS":
             return
         if self._login and not self._allowed(request):
             raise RtspRefused(401, "wrong or no password", ("WWW-Authenticate", 'Basic realm="edgebed"'))
-        if not self._is_ours(request.url):
+        if not self._is_served(request.url):
             raise RtspRefused(404, f"the stream is /{self.path}")
 
     async def _handle(self, viewer: _Viewer, request: RtspRequest) -> tuple[Headers, bytes]:
@@ -234,7 +234,7 @@ class RtspServer:
             return [("Transport", reply), self._session(viewer)], b""
         named = request.headers.get("session", "").partition(";")[0].strip()
         if not viewer.session or named != viewer.session:
-            raise RtspRefused(454, "SETUP comes first, on the same connection")
+            raise RtspRefused(454, "send SETUP first, on the same connection")
         if request.method == "PLAY":
             info = f"url={self._base(request.url)}track0;seq={self.source.next}"
             return [self._session(viewer), ("Range", "npt=now-"), ("RTP-Info", info)], b""
@@ -244,9 +244,9 @@ class RtspServer:
         return [self._session(viewer)], b""
 
     async def _set_up(self, viewer: _Viewer, request: RtspRequest) -> str:
-        """The transport that was agreed on, as the Transport header says it."""
+        """Choose a transport; return the Transport header."""
         if viewer.playing:
-            raise RtspRefused(455, "it plays already")
+            raise RtspRefused(455, "the session plays already")
         for offer in request.headers.get("transport", "").split(","):
             words = [word.strip().lower() for word in offer.split(";")]
             values = dict(word.split("=", 1) for word in words if "=" in word)
@@ -259,20 +259,20 @@ class RtspServer:
             elif words[0] in ("rtp/avp", "rtp/avp/udp") and "client_port" in values and not self._tls:
                 ports = pair(values["client_port"], 65_535)
                 own = await self._open_udp()
-                # never to where the request says: the server would flood strangers for anybody
+                # never to an address from the request: a client could flood another machine with it
                 viewer.udp = (viewer.writer.get_extra_info("peername")[0], *ports)
                 reply = f"RTP/AVP;unicast;client_port={ports[0]}-{ports[1]};server_port={own[0]}-{own[1]}"
             else:
                 continue
             viewer.session = viewer.session or secrets.token_hex(8)
             return f"{reply};ssrc={self.source.ssrc:08X}"
-        raise RtspRefused(461, "RTP/AVP/TCP;interleaved or RTP/AVP;client_port, unicast")
+        raise RtspRefused(461, "use unicast RTP/AVP/TCP;interleaved or RTP/AVP;client_port")
 
     def _allowed(self, request: RtspRequest) -> bool:
         scheme, _, word = request.headers.get("authorization", "").partition(" ")
         return scheme.lower() == "basic" and hmac.compare_digest(word.strip().encode(), self._login)
 
-    def _is_ours(self, url: str) -> bool:
+    def _is_served(self, url: str) -> bool:
         found = re.fullmatch(r"rtsps?://[^/]*/([^?]*)(\?.*)?", url)
         return found is not None and found[1].strip("/") in (self.path, f"{self.path}/track0")
 
@@ -299,7 +299,7 @@ class RtspServer:
         return "".join(f"{line}\r\n" for line in lines).encode()
 
     async def _open_udp(self) -> tuple[int, int]:
-        """One pair of ports for all viewers, an even one for RTP and the next for RTCP."""
+        """Open one pair of ports for all viewers: an even one for RTP and the next for RTCP."""
         loop = asyncio.get_running_loop()
         if self._udp is None:
             data, control = _udp_pair(self.host)
@@ -312,7 +312,7 @@ class RtspServer:
 
 @dataclass(eq=False, slots=True)
 class _Viewer:
-    """One connection and the session it may have; a session ends with its connection."""
+    """One connection and its session, which ends with the connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -332,7 +332,7 @@ class _Viewer:
 
 
 class _Outlet(asyncio.DatagramProtocol):
-    """Knows when the machine takes no more packets for now."""
+    """Notes when the machine accepts no more packets for now."""
 
     full = False
 
@@ -344,7 +344,7 @@ class _Outlet(asyncio.DatagramProtocol):
 
 
 class _Reports(asyncio.DatagramProtocol):
-    """Receiver reports over UDP keep their session alive."""
+    """Keeps a session alive when its receiver reports come over UDP."""
 
     def __init__(self, viewers: dict[asyncio.Task[None], _Viewer]) -> None:
         self._viewers = viewers
@@ -359,7 +359,7 @@ def _udp_pair(host: str) -> tuple[socket.socket, socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for _ in range(50):
         data, control = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_DGRAM)
-        with contextlib.suppress(OSError):  # the neighbour is taken: another pair
+        with contextlib.suppress(OSError):  # the next port is in use: try another pair
             data.bind((host, 0))
             port = data.getsockname()[1]
             if port % 2 == 0 and port < 65_535:
@@ -367,4 +367,4 @@ def _udp_pair(host: str) -> tuple[socket.socket, socket.socket]:
                 return data, control
         data.close()
         control.close()
-    raise Unreachable(f"no pair of UDP ports is free on {host}")
+    raise Unreachable(f"{host} has no free pair of UDP ports: end other programs or use TCP")

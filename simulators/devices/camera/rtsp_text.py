@@ -1,4 +1,4 @@
-"""The text side of RTSP: requests read within bounds, answers written, packets framed between them."""
+"""The text of RTSP: reads requests within limits, writes answers, frames packets between them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RtspRequest:
 
 
 class RtspRefused(Exception):
-    """The answer to a request that cannot be granted."""
+    """The error answer to a request."""
 
     def __init__(self, status: int, reason: str, *headers: tuple[str, str]) -> None:
         super().__init__(reason)
@@ -44,7 +44,7 @@ class RtspRefused(Exception):
 
 
 async def read_request(reader: asyncio.StreamReader) -> RtspRequest | None:
-    """The next request; None for an interleaved packet, which is read and thrown away."""
+    """Read the next request; None for an interleaved packet or a blank line, which are discarded."""
     first = await reader.readexactly(1)
     if first == b"$":
         head = await reader.readexactly(3)
@@ -55,7 +55,7 @@ async def read_request(reader: asyncio.StreamReader) -> RtspRequest | None:
     try:
         head = first + await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError as error:
-        raise RtspRefused(400, f"a request of more than {MAX_HEAD} bytes") from error
+        raise RtspRefused(400, f"the request has more than {MAX_HEAD} bytes") from error
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("RTSP/"):
@@ -67,7 +67,7 @@ async def read_request(reader: asyncio.StreamReader) -> RtspRequest | None:
             headers[name.strip().lower()] = value.strip()
     length = headers.get("content-length", "0")
     if not (length.isdigit() and len(length) < 8 and int(length) <= _MAX_BODY):
-        raise RtspRefused(400, f"a body of more than {_MAX_BODY} bytes")
+        raise RtspRefused(400, f"the body has more than {_MAX_BODY} bytes")
     await reader.readexactly(int(length))
     return RtspRequest(words[0], words[1], words[2], headers)
 

@@ -1,7 +1,7 @@
 """The delivery car's CAN bus behind a serial CAN adapter (SLCAN), on TCP and on a pseudo terminal.
 
-Each TCP connection is an adapter of its own on the same bus, so that several programs may listen. The bus is
-described by configs/dbc/edgebed-ev.dbc; a control unit on it answers OBD-II.
+Each TCP connection is its own adapter on the same bus, so several programs may listen.
+configs/dbc/edgebed-ev.dbc describes the bus; a control unit on it answers OBD-II.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.task_cancellation import end
 
 FAULTS = {
-    "silent": "nobody on the bus sends",
+    "silent": "no control unit sends",
     "wrong-dlc": "the Pack message is three bytes too short",
-    "foreign": "a flood of frames that the DBC does not know, 20 a cycle times the size",
-    "garbage": "the serial adapter sends bytes that are no SLCAN",
-    "not-available": "current and state of charge read all ones",
+    "foreign": "SIZE x 20 frames a cycle that are not in the DBC",
+    "garbage": "the serial adapter sends bytes that are not SLCAN",
+    "not-available": "current and state of charge have all bits set",
     "out-of-range": "the speed is 300 km/h",
-    "nan": "the slope is no number",
-    "stuck-clock": "the bus time stands still",
+    "nan": "the slope is NaN",
+    "stuck-clock": "the bus time does not advance",
     "ecu-silent": "the control unit does not answer OBD-II",
-    "ecu-refuses": "it answers conditionsNotCorrect",
-    "ecu-pending": "it asks for patience first",
+    "ecu-refuses": "the control unit answers conditionsNotCorrect",
+    "ecu-pending": "the control unit answers responsePending first",
     "ecu-garbled": "consecutive frames of long answers are lost",
 }
-OBD_HZ = 1  # how often the control unit measures what OBD-II asks for
+OBD_HZ = 1  # how often the control unit measures the values for OBD-II
 
 _PERIOD_NS = NS_PER_S // RATE_HZ
 _GIVE_UP_NS = 10 * NS_PER_S  # later than this, samples are skipped: a car that slept does not replay
-_BEHIND = 256 * 1024  # bytes a client may leave unread before its adapter loses frames
+_BEHIND = 256 * 1024  # bytes that a client may leave unread before its adapter loses frames
 _COMMANDS = 4_096  # bytes taken from a client at once
 _CHUNK_S = 60  # the odometer's sums
 
@@ -55,7 +55,7 @@ log = logging.getLogger("edgebed.simulators.can")
 class VehicleBus:
     """A car on the bus. Use: `async with VehicleBus(seed=1) as car: car.url` (the adapter's `channel`).
 
-    With `terminal`, `url` is the path of a pseudo terminal; TCP is served all the same.
+    With `terminal`, `url` is the path of a pseudo terminal; the TCP port is open, too.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class VehicleBus:
         self.start_ns = 0
         self.written = 0  # cycles since the start
         self.skipped = 0  # cycles that a sleeping machine missed
-        self.lost = 0  # lines that clients did not take in time
-        self.vin = vin or f"EDGEBED0V{seed % 10**8:08d}"  # of no maker
+        self.lost = 0  # lines that clients did not read in time
+        self.vin = vin or f"EDGEBED0V{seed % 10**8:08d}"  # not a code of a maker
         self._faults = DeviceFaults(FAULTS, vehicle.FAULTS, faults)
         self._seed = seed
         self._ecu = Ecu(self._answered, self._measured, lambda: self._on(self._now_s), self.vin)
@@ -84,7 +84,7 @@ class VehicleBus:
         self._terminal = terminal
         self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._adapters: dict[asyncio.StreamWriter | int, Slcan] = {}  # by where they write
-        self._ends: tuple[int, ...] = ()  # of the pseudo terminal: ours and theirs
+        self._ends: tuple[int, ...] = ()  # of the pseudo terminal: the device's and the client's
         self._path = ""
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,7 +95,7 @@ class VehicleBus:
         return self._path if self._terminal else f"socket://{self.host}:{self.port}"
 
     def truth(self, at_ns: int) -> dict[str, Value]:
-        """What the car did: the signals of the sample at that time, and what OBD-II told in that second."""
+        """What the car did: the signals of the sample at that time, and the OBD-II values of that second."""
         index = (at_ns - self.start_ns) // _PERIOD_NS
         if index < 0:
             return {}
@@ -115,7 +115,7 @@ class VehicleBus:
         self._car, self._trip = self._driven()
 
     def repair(self) -> None:
-        """Take every fault back."""
+        """Remove every fault."""
         self._faults.clear()
         self._car, self._trip = self._driven()
 
@@ -154,7 +154,7 @@ class VehicleBus:
         await asyncio.gather(*self._clients)
         self.unplug()
 
-    # --- what it does all day
+    # --- the schedule
 
     async def _run(self) -> None:
         while True:
@@ -167,15 +167,15 @@ class VehicleBus:
             self._cycle(self._index)
             self._index += 1
             self.written += 1
-            await asyncio.sleep(0)  # clients are served between cycles, however late we are
+            await asyncio.sleep(0)  # clients are served between cycles, however late the device is
 
     def _cycle(self, index: int) -> None:
         faults = self._on(index / RATE_HZ)
         if "silent" in faults:
             return
         at_ns = self.start_ns + index * _PERIOD_NS
-        said_ns = self.start_ns if "stuck-clock" in faults else at_ns
-        sent = frames(index, said_ns, self._car.sample(index), faults)
+        shown_ns = self.start_ns if "stuck-clock" in faults else at_ns
+        sent = frames(index, shown_ns, self._car.sample(index), faults)
         flood = round(20 * self._faults.size("foreign", index / RATE_HZ))
         sent[1:1] = [BusFrame(0x600 + n % 0x100, bytes(8)) for n in range(flood)]
         noise = b"t14\xff8zz\r" if "garbage" in faults else b""
@@ -202,7 +202,7 @@ class VehicleBus:
         self._deliver(frame, None)
 
     def _deliver(self, frame: BusFrame, sender: Slcan | None) -> None:
-        """To every adapter on the bus but the one that sent it."""
+        """Send a frame to every adapter on the bus except the sender."""
         for where, adapter in list(self._adapters.items()):
             if adapter.open and adapter is not sender:
                 self._write(where, adapter.line(frame, self.clock.now_ms()))
@@ -223,7 +223,7 @@ class VehicleBus:
                 if os.write(where, data) == len(data):
                     return
             except OSError:
-                pass  # nobody reads: a serial line waits for nobody
+                pass  # there is no reader: a serial line does not wait
         elif where.transport.get_write_buffer_size() < _BEHIND:
             where.write(data)
             return
@@ -241,35 +241,35 @@ class VehicleBus:
             while typed := await reader.read(_COMMANDS):
                 self._write(writer, adapter.feed(typed))
         except OSError:
-            pass  # the client went away
+            pass  # the client disconnected
         finally:
             del self._adapters[writer]
             writer.close()
 
     def _plug_in(self) -> None:
-        ours, theirs = pty.openpty()
-        os.set_blocking(ours, False)
-        tty.setraw(theirs)  # no echo, and line ends as they are
-        self._ends, self._path = (ours, theirs), os.ttyname(theirs)
-        adapter = self._new_adapter(ours)
+        device_end, client_end = pty.openpty()
+        os.set_blocking(device_end, False)
+        tty.setraw(client_end)  # no echo, and line ends as they are
+        self._ends, self._path = (device_end, client_end), os.ttyname(client_end)
+        adapter = self._new_adapter(device_end)
 
         def typed() -> None:
             with contextlib.suppress(BlockingIOError):
-                if answers := adapter.feed(os.read(ours, _COMMANDS)):
-                    self._write(ours, answers)
+                if answers := adapter.feed(os.read(device_end, _COMMANDS)):
+                    self._write(device_end, answers)
 
-        asyncio.get_running_loop().add_reader(ours, typed)
+        asyncio.get_running_loop().add_reader(device_end, typed)
 
 
 class _Trip:
-    """What the control unit tells by OBD-II: a function of the second, as the car is of the sample."""
+    """The OBD-II values of the control unit: a function of the second alone."""
 
     def __init__(self, car: Vehicle, odometer_km: float) -> None:
         self._car, self._before_km = car, odometer_km
         self._sums: list[float] = [0.0]  # km at the start of each chunk of the trip
 
     def obd(self, second: int) -> dict[str, float]:
-        """By the names of the adapter's PID table."""
+        """The values of one second, by the names of the adapter's PID table."""
         sample = self._car.sample(second * RATE_HZ)
         return {
             "vehicle_speed": sample["speed"],

@@ -14,13 +14,13 @@ FUNCTIONAL, PHYSICAL, ANSWERS = 0x7DF, 0x7E0, 0x7E8
 _NO_SUCH_SERVICE, _OUT_OF_RANGE, _NOT_NOW, _PENDING = 0x11, 0x31, 0x22, 0x78
 _N_BS_S = 1.0  # ISO 15765-2: how long a sender waits for flow control
 _PENDING_S = 0.2
-_QUEUED = 32  # requests and flow controls that wait; a bus that asks faster is not answered
+_QUEUED = 32  # requests and flow controls that wait; more are ignored
 
 log = logging.getLogger("edgebed.simulators.can")
 
 
 class Ecu:
-    """One control unit. `values` gives what it measures now; `faults` what it does wrong now."""
+    """One control unit. `values` returns its measurements now, `faults` its active faults."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Ecu:
         self._flow: asyncio.Queue[bytes] = asyncio.Queue(_QUEUED)
 
     def take(self, frame: BusFrame) -> None:
-        """A frame of the bus; those for others are ignored."""
+        """Take a frame of the bus; a frame for another unit is ignored."""
         if frame.extended or frame.remote or frame.id not in (FUNCTIONAL, PHYSICAL) or not frame.data:
             return
         queue = self._flow if frame.data[0] >> 4 == 3 else self._requests
@@ -44,7 +44,7 @@ class Ecu:
             queue.put_nowait(frame.data if queue is self._flow else frame)  # type: ignore[arg-type]
 
     async def run(self) -> None:
-        """Answer one request after the other, for ever."""
+        """Answer one request after the other, until the task is cancelled."""
         while True:
             frame = await self._requests.get()
             size = frame.data[0]
@@ -61,7 +61,7 @@ class Ecu:
             await self._transmit(bytes([0x7F, service, _PENDING]))
             await asyncio.sleep(_PENDING_S)
         answer = self._answer(request)
-        if answer[0] != 0x7F or not functional:  # nobody says no to a question put to all
+        if answer[0] != 0x7F or not functional:  # a functional request gets no negative answer
             await self._transmit(answer)
 
     def _answer(self, request: bytes) -> bytes:
@@ -83,7 +83,7 @@ class Ecu:
             self._put(bytes([len(payload)]) + payload)
             return
         while not self._flow.empty():
-            self._flow.get_nowait()  # what came before the first frame does not belong to it
+            self._flow.get_nowait()  # flow controls from before the first frame do not belong to it
         self._put(bytes([0x10 | len(payload) >> 8, len(payload) & 0xFF]) + payload[:6])
         rest, number = payload[6:], 1
         while rest:
@@ -100,7 +100,7 @@ class Ecu:
                 await asyncio.sleep(gap_s)
 
     async def _flow_control(self) -> tuple[int, float] | None:
-        """Frames until the next one (0 = all) and seconds between two; None where the tester gave up."""
+        """Frames until the next one (0 = all) and seconds between two; None where the tester stops."""
         try:
             async with asyncio.timeout(_N_BS_S):
                 while True:
@@ -120,7 +120,7 @@ class Ecu:
 
 
 def _data(pid: int, values: Mapping[str, float]) -> bytes | None:
-    """The data bytes of a PID of service 01, None where it is not offered."""
+    """The data bytes of a PID of service 01; None where the unit does not have it."""
     if pid % 0x20 == 0:
         return _bits(list(_PIDS), pid) if pid <= max(_PIDS) else None
     if pid not in _PIDS:
@@ -131,7 +131,7 @@ def _data(pid: int, values: Mapping[str, float]) -> bytes | None:
 
 
 def _bits(pids: list[int], base: int) -> bytes:
-    """Which of the 32 PIDs after `base` are offered; the last bit says that there are more beyond."""
+    """A bit for each of the 32 PIDs after `base` that the unit has; the last bit: there are more beyond."""
     offered = [pid in pids or (pid == base + 32 and max(pids) > pid) for pid in range(base + 1, base + 33)]
     found: int = sum(1 << 31 - place for place, on in enumerate(offered) if on)
     return found.to_bytes(4, "big")

@@ -1,7 +1,7 @@
 """A serial CAN adapter as LAWICEL's CAN232 and CANUSB manuals describe it: an ASCII line a command.
 
 S6 set 500 kbit/s   O open   L listen only   C close   t1003112233 send   V version   N serial   F status
-Z1 timestamps on    M/m acceptance code and mask       X1 auto poll       answers: CR well, BEL refused
+Z1 timestamps on    M/m acceptance code and mask       X1 auto poll       answers: CR accepted, BEL refused
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 _CR, _BEL = b"\r", b"\a"
-_LONGEST = 64  # bytes of a command; what is longer is none
+_LONGEST = 64  # bytes of a command; a longer one is refused
 _MINUTE_MS = 60_000  # timestamps count from 0 to 59,999 ms
 _FRAME = re.compile(rb"(?:([tr])([0-7][0-9A-Fa-f]{2})|([TR])([01][0-9A-Fa-f]{7}))([0-8])([0-9A-Fa-f]*)")
 
@@ -26,19 +26,19 @@ class BusFrame(NamedTuple):
 
 
 class Slcan:
-    """One adapter on the bus: `feed` takes what its user types and gives what it answers."""
+    """One adapter on the bus: `feed` takes the bytes of its user and returns the answers."""
 
     def __init__(self, send: Callable[[BusFrame], None], serial: str = "EB01") -> None:
         self.open = False
         self.listens_only = False
         self.stamps = False
-        self.status = 0  # bits as the F command tells them; reading clears them
+        self.status = 0  # the bits of the F command; reading clears them
         self._send = send
         self._serial = serial[:4].encode()
         self._typed = bytearray()
 
     def feed(self, data: bytes) -> bytes:
-        """The answers to what was typed; an unfinished command waits for its end."""
+        """Return the answers to these bytes; an unfinished command waits for its end."""
         answers = bytearray()
         for part in data.replace(b"\n", b"").splitlines(keepends=True):
             self._typed += part
@@ -51,7 +51,7 @@ class Slcan:
         return bytes(answers)
 
     def line(self, frame: BusFrame, at_ms: int) -> bytes:
-        """How a frame of the bus is told; `at_ms` by the adapter's clock."""
+        """The line of a frame of the bus; `at_ms` is the time of the adapter's clock."""
         letter = b"tTrR"[2 * frame.remote + frame.extended : 2 * frame.remote + frame.extended + 1]
         can_id = b"%08X" % frame.id if frame.extended else b"%03X" % frame.id
         data = b"" if frame.remote else frame.data.hex().upper().encode()
@@ -59,7 +59,7 @@ class Slcan:
         return letter + can_id + b"%X" % len(frame.data) + data + stamp + _CR
 
     def overrun(self) -> None:
-        """Frames were lost because nobody took them."""
+        """Note that frames were lost because the user did not read them."""
         self.status |= 0x08
 
     def _answer(self, command: bytes) -> bytes:
@@ -68,7 +68,7 @@ class Slcan:
             return self._transmit(command)
         known = _COMMANDS.get(letter)
         if known is None:
-            return _CR if not command else _BEL  # an empty line is how one asks whether anybody is there
+            return _CR if not command else _BEL  # an empty line asks whether there is an adapter
         form, when_open, when_closed = known
         if not re.fullmatch(form, rest) or not (when_open if self.open else when_closed):
             return _BEL
@@ -103,7 +103,7 @@ class Slcan:
         return letter.replace(b"t", b"z").replace(b"T", b"Z").replace(b"r", b"z").replace(b"R", b"Z") + _CR
 
 
-# command -> what follows it, whether it is taken while the bus is open, and while it is closed
+# command -> what follows it, whether it is accepted while the bus is open, and while it is closed
 _COMMANDS: dict[bytes, tuple[bytes, bool, bool]] = {
     b"S": (rb"[0-8]", False, True),
     b"s": (rb"[0-9A-Fa-f]{4}", False, True),

@@ -1,4 +1,4 @@
-"""The delivery car's CAN messages, packed by hand from a table of its own, as its control units would.
+"""The CAN messages of the delivery car, packed from this table and not from the DBC file.
 
 id          bytes (little-endian unless >)                                   every 100 ms, in this order
 0x100       48 bit Unix ms, 8 bit cycle counter
@@ -32,7 +32,7 @@ def gear(speed: float, pedal: float) -> int:
 
 
 def frames(index: int, at_ns: int, true: Mapping[str, float], faults: frozenset[str]) -> list[BusFrame]:
-    """The frames of one cycle; `true` holds the plant's signals by name, `faults` what the units do wrong."""
+    """The frames of one cycle; `true` has the plant's signals by name, `faults` the active faults."""
     absent = "not-available" in faults
     slope = math.nan if "nan" in faults else true["slope"]
     speed = _TOO_FAST if "out-of-range" in faults else _u16(true["speed"], 0.01)
@@ -69,7 +69,7 @@ def frames(index: int, at_ns: int, true: Mapping[str, float], faults: frozenset[
 
 
 def _u16(value: float, scale: float) -> int:
-    """As a sensor saturates: the value kept for "not available" is never a measurement."""
+    """Saturate as a sensor does: the value for "not available" is never a measurement."""
     return min(max(round(value / scale), 0), _U16_ABSENT - 1)
 
 

@@ -1,7 +1,7 @@
 """A bedside monitor that reports over HL7 v2.6 and MLLP: vital signs and one second of ECG each second.
 
-It listens and reports to whoever connects, or with `connect` it connects to a receiver as most monitors do.
-Each message is sent again until it is acknowledged, with the same MSH-10.
+It listens and reports to the client that connects, or with `connect` it connects to a receiver, as most
+monitors do. Each message is sent again with the same MSH-10 until it is acknowledged.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from wire.task_cancellation import end
 
 FAULTS = {
     "korean": "the patient has a Korean name",
-    "charset": "MSH-18 says UTF-8, and a Korean name is written in cp949",
-    "half": "each message is first sent by half",
-    "large": "messages of 2 MB, or as many times that",
+    "charset": "MSH-18 names UTF-8, and a Korean name is written in cp949",
+    "half": "the first half of each message is sent before the message",
+    "large": "messages of SIZE x 2 MB",
     "unit": "the temperature comes in another unit",
     **{f"unit-{name.replace('_', '-')}": f"{name} comes in another unit" for name in VITALS},
-    "other-patient": "another patient lies in the bed",
-    "other-device": "another device answers",
-    "time-repeat": "the clock stands still",
+    "other-patient": "another patient is in the bed",
+    "other-device": "messages name another device",
+    "time-repeat": "the clock does not advance",
     "time-back": "the clock goes back by ten seconds",
     "silent": "nothing is sent",
     "resend": "each message is sent twice although it was acknowledged",
@@ -56,7 +56,7 @@ _START, _END = b"\x0b", b"\x1c\r"
 
 
 class PendingMessage(NamedTuple):
-    """One message on its way; what is done to it on the line goes by its second."""
+    """One message that waits for its acknowledgement; faults of the line go by its second."""
 
     second: int
     control_id: str
@@ -67,8 +67,8 @@ class BedsideMonitor:
     """One monitor and its patient. Use: `async with BedsideMonitor(seed=1) as monitor: monitor.url`.
 
     Sample i of the ECG is at `start_ns + i / 250 s`, vital signs of second k at `start_ns + k s`; both are
-    sent when their second is over. The newest connection is reported to. With the PEM files `cert`, `key`
-    and `ca` it speaks TLS and wants a certificate of that authority from the receiver.
+    sent when their second is over, to the newest connection. With the PEM files `cert`, `key` and `ca` it
+    speaks TLS and requires a certificate of that authority from the receiver.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class BedsideMonitor:
         self._tls = _tls(cert, key, ca, calls=bool(connect)) if cert or key or ca else None
         self._second = 0  # of the next report
         self._waiting: deque[PendingMessage] = deque()
-        self._news = asyncio.Event()
+        self._new_message = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._talking: asyncio.Task[None] | None = None
@@ -116,12 +116,12 @@ class BedsideMonitor:
         return f"{'mllp-listen' if self._to[2] else 'mllp'}://{self.host}:{self.port}"
 
     def person(self, second: int) -> PatientIdentity:
-        """Who lies in the bed in this second."""
+        """The person in the bed in this second."""
         korean = self._active("korean", second) or self._active("charset", second)
         return PatientIdentity.of(self._seed + 1000 * self._active("other-patient", second), korean=korean)
 
     def truth(self, at_ns: int) -> Mapping[str, Value]:
-        """ECG of a sample; on a whole second the vital signs too, and the rhythm."""
+        """The ECG of a sample and the rhythm; on a whole second also the vital signs."""
         index, odd = divmod((at_ns - self.start_ns) * ECG_HZ, NS_PER_S)
         if odd or index < 0:
             return {}
@@ -136,7 +136,7 @@ class BedsideMonitor:
         self.patient.faults = self._faults.of_plant
 
     def repair(self) -> None:
-        """Take every fault back, the patient's too."""
+        """Remove every fault, those of the patient included."""
         self._faults.clear()
         self.patient.faults = ()
 
@@ -158,7 +158,7 @@ class BedsideMonitor:
             self._server.close()
         await end(self._tasks)
 
-    # --- what it says
+    # --- messages
 
     async def _report(self) -> None:
         while True:
@@ -171,7 +171,7 @@ class BedsideMonitor:
                         self.counters["dropped"] += 1
                     self._waiting.append(message)
                     await asyncio.sleep(0)
-                self._news.set()
+                self._new_message.set()
             self._second = second + 1
 
     def _messages(self, second: int) -> list[PendingMessage]:
@@ -213,10 +213,10 @@ class BedsideMonitor:
     def _active(self, kind: str, second: float) -> bool:
         return bool(self._faults.active(kind, second))
 
-    # --- to whom it says it
+    # --- the line
 
     async def _call(self) -> None:
-        """Connect to the receiver, for ever."""
+        """Connect to the receiver again and again."""
         while True:
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self._tls)
@@ -227,7 +227,7 @@ class BedsideMonitor:
         if self._talking is not None:
             self._talking.cancel()
         self._talking = self._begin(self._talk(reader, writer), "monitor-talks")
-        # a task that is cancelled before its first step closes nothing
+        # a task that is cancelled before its first step does not close the connection
         self._talking.add_done_callback(lambda _: writer.transport.abort())
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -237,10 +237,10 @@ class BedsideMonitor:
         try:
             while not watching.done():
                 if not self._waiting:
-                    self._news.clear()
-                    news = asyncio.create_task(self._news.wait(), name="monitor-news")
-                    await asyncio.wait({news, watching}, return_when=asyncio.FIRST_COMPLETED)
-                    news.cancel()
+                    self._new_message.clear()
+                    waiting = asyncio.create_task(self._new_message.wait(), name="monitor-waits")
+                    await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
+                    waiting.cancel()
                     continue
                 report = self._waiting[0]
                 if not await self._deliver(report, writer, acks, watching):
@@ -260,7 +260,7 @@ class BedsideMonitor:
         acks: asyncio.Queue[tuple[str, str]],
         watching: asyncio.Task[None],
     ) -> bool:
-        """Whether it was acknowledged within some tries."""
+        """Send a message up to `_TRIES` times; return whether it was acknowledged."""
         second, control_id, message = report
         frame = _START + message + _END
         if self._active("garbage", second):
@@ -296,20 +296,20 @@ class BedsideMonitor:
 
 
 def _tls(cert: str, key: str, ca: str, *, calls: bool) -> ssl.SSLContext:
-    """Raises ValueError where a file is none."""
+    """Make the TLS context; ValueError where a file cannot be used."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if calls else ssl.PROTOCOL_TLS_SERVER)
-    tls.check_hostname = False  # hospitals' nodes are known by their authority, IHE ATNA
+    tls.check_hostname = False  # IHE ATNA: a node is known by its authority, not by its name
     tls.verify_mode = ssl.CERT_REQUIRED
     try:
         tls.load_verify_locations(ca)
         tls.load_cert_chain(cert, key)
     except OSError as error:
-        raise ValueError(f"cert {cert!r}, key {key!r}, ca {ca!r} are no PEM files to use: {error}") from error
+        raise ValueError(f"cert {cert!r}, key {key!r} or ca {ca!r} is not a PEM file: {error}") from error
     return tls
 
 
 async def _acknowledgements(reader: asyncio.StreamReader, acks: asyncio.Queue[tuple[str, str]]) -> None:
-    """Puts MSA-1 and MSA-2 of each answer into `acks` until the connection ends."""
+    """Put MSA-1 and MSA-2 of each answer into `acks` until the connection ends."""
     buffer = b""
     with contextlib.suppress(OSError):
         while data := await reader.read(65_536):
@@ -318,4 +318,4 @@ async def _acknowledgements(reader: asyncio.StreamReader, acks: asyncio.Queue[tu
             for answer in answers:
                 await acks.put(verdict(answer.rpartition(_START)[2]))
     if acks.empty():
-        acks.put_nowait(("", "-"))  # wakes who waits
+        acks.put_nowait(("", "-"))  # wakes the task that waits

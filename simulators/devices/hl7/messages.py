@@ -1,6 +1,6 @@
 """Writes the HL7 v2.6 messages of a bedside monitor in the shape of IHE PCD-01 (DEC) and WCM.
 
-MSH PID PV1 OBR OBX...      numbers once a second, with names, notes and doctors as real ones have them
+MSH PID PV1 OBR OBX...      numbers once a second, with names, notes and doctors as in real messages
 MSH PID PV1 OBR OBX NA ...  one second of lead II, its sample rate and resolution in OBX below it
 """
 
@@ -21,7 +21,7 @@ OTHER_DEVICE = "SOMEBODY_ELSES_PUMP^0009FBFFFE000000^EUI-64"
 FACILITY = "EDGEBED_WARD"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# field -> OBX-3, OBX-6; codes of IEEE 11073-10101, the last two of our own
+# field -> OBX-3, OBX-6; codes of IEEE 11073-10101, the last two are private codes
 _CODES = {
     "heart_rate": ("147842^MDC_ECG_HEART_RATE^MDC", "264864^MDC_DIM_BEAT_PER_MIN^MDC"),
     "resp_rate": ("151562^MDC_RESP_RATE^MDC", "264928^MDC_DIM_RESP_PER_MIN^MDC"),
@@ -38,7 +38,7 @@ _ANY_WRONG_UNIT = ("265987^MDC_DIM_KILO_PASCAL^MDC", 0.133322, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class PatientIdentity:
-    """Who lies in the bed, made up: everything in here names a person and must not leave an adapter."""
+    """The made-up person in the bed: every value here names a person and must not leave an adapter."""
 
     number: str
     family: str
@@ -52,7 +52,7 @@ class PatientIdentity:
 
     @classmethod
     def of(cls, seed: int, *, korean: bool = False) -> PatientIdentity:
-        """The person that a seed stands for."""
+        """The person of a seed."""
         rng = random.Random(f"{seed}/person")
         number = f"{rng.randrange(10**8):08}"
         latin = (
@@ -77,7 +77,7 @@ class PatientIdentity:
 
     @property
     def identifiers(self) -> list[str]:
-        """Every word that names this person or those around."""
+        """Every word that names this person or the people around."""
         return [
             self.number,
             self.family,
@@ -93,13 +93,13 @@ class PatientIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What goes round the observations of a message."""
+    """The parts of a message around its observations."""
 
     control_id: str
     sent_ns: int
     person: PatientIdentity
-    charset: str = "UNICODE UTF-8"  # as MSH-18 says
-    encoding: str = "utf-8"  # as it is written
+    charset: str = "UNICODE UTF-8"  # in MSH-18
+    encoding: str = "utf-8"  # of the bytes
     device: str = DEVICE
 
 
@@ -111,7 +111,7 @@ def vitals_message(
     wrong_units: Sequence[str] = (),
     attachment_bytes: int = 0,
 ) -> bytes:
-    """One set of numbers with what else a real message carries: a note, a document, who was there."""
+    """One set of vital signs, with a note, a document and names as in a real message."""
     person = envelope.person
     lines = [
         (
@@ -162,7 +162,7 @@ def ecg_message(envelope: Envelope, at_ns: int, steps: Sequence[int], rate_hz: i
 
 
 def verdict(message: bytes) -> tuple[str, str]:
-    """MSA-1 and MSA-2 of an acknowledgement, empty where it is none."""
+    """MSA-1 and MSA-2 of an acknowledgement; both empty where it is not one."""
     for segment in message.decode("latin-1").split("\r"):
         if segment.startswith("MSA|"):
             fields = [*segment.split("|"), "", ""]

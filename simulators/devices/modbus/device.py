@@ -1,7 +1,7 @@
-"""Two devices on Modbus: a particulate sensor beside a street, and a cobot that shows its joints.
+"""Two devices on Modbus: a particulate sensor beside a street, and the controller of a cobot.
 
-The cobot's registers are those Doosan Robotics publishes for the Modbus TCP server of its controllers: tenths
-of a degree, refreshed ten times a second. The sensor's are its own.
+The cobot's registers are those that Doosan Robotics publishes for the Modbus TCP server of its controllers:
+tenths of a degree, refreshed ten times a second. The registers of the sensor are made up.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from simulators.plants import air, cobot
 from simulators.simulator import Value
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 
-FAULTS: dict[str, str] = {  # what both devices can do wrong
-    "refuse": "refuse every request with the exception code xSIZE",
-    "silent": "answer nothing",
-    "late": "answer xSIZE real seconds late",
-    "short": "leave out xSIZE registers of each answer",
-    "garbage": "answer with bytes that are no Modbus",
-    "other-unit": "answer as unit xSIZE",
-    "other-device": "say that it is another device",
+FAULTS: dict[str, str] = {  # of both devices
+    "refuse": "every request is refused with the exception code SIZE",
+    "silent": "no request is answered",
+    "late": "answers come SIZE real seconds late",
+    "short": "SIZE registers are missing from each answer",
+    "garbage": "answers are bytes that are not Modbus",
+    "other-unit": "answers come from unit SIZE",
+    "other-device": "the device identifies itself as another device",
 }
 
 
 class ModbusUnit(ABC):
     """A Modbus device on the network. Use: `async with ParticulateSensor(seed=1) as device: device.url`.
 
-    `line` is `tcp`, `rtu` (a pseudo terminal, `url` says which) or `rtu+tcp`. What it shows is the newest
-    sample of the schedule of `clock`; nothing runs between requests.
+    `line` is `tcp`, `rtu` (a pseudo terminal, its path is in `url`) or `rtu+tcp`. The registers show the
+    newest sample of the schedule of `clock`; nothing runs between requests.
     """
 
     rate_hz: int
@@ -64,7 +64,7 @@ class ModbusUnit(ABC):
         self.unit_id, self.line = unit_id, line
         self.start_ns = 0  # time of sample 0
         self.requests = 0  # since the start
-        self.refused = 0  # of them, those for an address that it does not have
+        self.refused = 0  # requests for an address that it does not have
         self._faults = DeviceFaults(self.faults, self.plant_faults, faults)
         self._build_plant(self._faults.of_plant)
         self._server: TcpListener | Terminal | None = None
@@ -78,14 +78,14 @@ class ModbusUnit(ABC):
 
     @property
     def period_ns(self) -> int:
-        """From sample to sample."""
+        """The time from sample to sample."""
         return NS_PER_S // self.rate_hz
 
     def inject(self, fault: str) -> None:
         """Break something from now on: a fault of the plant, or one of `faults`.
 
         Raises:
-            ValueError: no such fault.
+            ValueError: there is no such fault.
         """
         # a sample that may have been read does not change any more
         next_s = (self.index() + 1) / self.rate_hz if self.start_ns else 0.0
@@ -93,22 +93,22 @@ class ModbusUnit(ABC):
         self._build_plant(self._faults.of_plant)
 
     def repair(self) -> None:
-        """Take every fault back."""
+        """Remove every fault."""
         self._faults.clear()
         self._build_plant(())
 
     def index(self) -> int:
-        """Of the newest sample."""
+        """The index of the newest sample."""
         return max(0, self.clock.now_ns() - self.start_ns) // self.period_ns if self.start_ns else 0
 
     async def unplug(self) -> None:
-        """Pull the plug: connections end, or the serial port is gone."""
+        """Pull the plug: connections end, or the serial port disappears."""
         server, self._server = self._server, None
         if server is not None:
             await server.close()
 
     def babble(self, noise: bytes) -> None:
-        """Send bytes nobody asked for; on a pseudo terminal alone."""
+        """Send bytes without a request; only on a pseudo terminal."""
         if isinstance(self._server, Terminal):
             self._server.babble(noise)
 
@@ -130,7 +130,7 @@ class ModbusUnit(ABC):
     ) -> None:
         await self.unplug()
 
-    # --- what the server asks
+    # --- for the server
 
     def read(self, table: str, address: int, count: int) -> Sequence[int]:
         """Registers as they are now."""
@@ -143,7 +143,7 @@ class ModbusUnit(ABC):
             raise ModbusException(ILLEGAL_ADDRESS) from None
 
     def answer_faults(self) -> AnswerFaults:
-        """How it answers now."""
+        """The active faults of its answers."""
         return AnswerFaults(
             answers_as=int(self.fault("other-unit")),
             late_s=self.fault("late"),
@@ -154,13 +154,13 @@ class ModbusUnit(ABC):
         )
 
     def fault(self, kind: str) -> float:
-        """How bad it is now; 0 where it is not."""
+        """The size of a fault now; 0 where it is not active."""
         return self._faults.size(kind, self._now_s())
 
     def _now_s(self) -> float:
         return (self.clock.now_ns() - self.start_ns) / NS_PER_S if self.start_ns else 0.0
 
-    # --- what each device is
+    # --- for subclasses
 
     @abstractmethod
     def truth(self, at_ns: int) -> Mapping[str, Value]:
@@ -168,11 +168,11 @@ class ModbusUnit(ABC):
 
     @abstractmethod
     def held(self, table: str, index: int) -> Mapping[int, int]:
-        """Address to number, of one table, when sample `index` is the newest."""
+        """The numbers of one table by address, when sample `index` is the newest."""
 
     @abstractmethod
     def objects(self) -> Mapping[int, bytes]:
-        """Who it says it is."""
+        """Its identification."""
 
     @abstractmethod
     def _build_plant(self, faults: Sequence[Fault]) -> None:
@@ -185,16 +185,16 @@ class ParticulateSensor(ModbusUnit):
     rate_hz = air.RATE_HZ
     plant_faults = air.FAULTS
     faults = FAULTS | {
-        "stuck-counter": "take no new sample",
-        "lost-samples": "count xSIZE samples more than it takes",
-        "nan": "show NaN as pm2_5",
-        "no-reading": "show its mark for no reading as temperature",
-        "clock-ahead": "stamp xSIZE seconds ahead",
-        "clock-behind": "stamp xSIZE seconds behind",
+        "stuck-counter": "there is no new sample",
+        "lost-samples": "the sample counter is SIZE too high",
+        "nan": "pm2_5 is NaN",
+        "no-reading": "temperature has the value for no reading",
+        "clock-ahead": "times are SIZE seconds ahead",
+        "clock-behind": "times are SIZE seconds behind",
     }
 
     def truth(self, at_ns: int) -> Mapping[str, Value]:
-        """What was in the air at a sample's time; a stuck or dirty sensor falsifies nothing of it."""
+        """What was in the air at a sample's time; a stuck or dirty sensor does not change it."""
         index, rest = divmod(at_ns - self.start_ns, self.period_ns)
         if not self.start_ns or rest or index < 0:
             return {}
@@ -202,7 +202,7 @@ class ParticulateSensor(ModbusUnit):
         return {**air.Air(self.seed, real).sample(index)}
 
     def held(self, table: str, index: int) -> Mapping[int, int]:
-        """Who it is, status, counter, time, values."""
+        """Identification, status, counter, time, values."""
         if table != "input":
             return {}
         for stuck in self._faults.active("stuck-counter", self._now_s()):
@@ -227,7 +227,7 @@ class ParticulateSensor(ModbusUnit):
         return dict(enumerate(struct.unpack(f">{len(packed) // 2}H", packed)))
 
     def objects(self) -> Mapping[int, bytes]:
-        """By function 43/14."""
+        """The answer to function 43/14."""
         product = b"Kettle" if self.fault("other-device") else b"PM-16"
         return {0: b"edgebed", 1: product, 2: b"1.2"}
 
@@ -236,14 +236,14 @@ class ParticulateSensor(ModbusUnit):
 
 
 class ModbusCobot(ModbusUnit):
-    """A cobot's controller, ten times a second, configs/maps/cobot-modbus.yaml; it stamps nothing."""
+    """A cobot's controller, ten times a second, configs/maps/cobot-modbus.yaml; it shows no time."""
 
     rate_hz = 10
     plant_faults = cobot.FAULTS
-    faults = FAULTS | {"stop": "be stopped by its emergency stop (the register alone)"}
+    faults = FAULTS | {"stop": "the emergency stop is pressed (only the registers show it)"}
 
     def truth(self, at_ns: int) -> Mapping[str, Value]:
-        """What the joints did at the sample that a time falls into, `faulty_joint` beside it."""
+        """What the joints did at the sample of this time, with `faulty_joint`."""
         index = (at_ns - self.start_ns) // self.period_ns
         if not self.start_ns or index < 0:
             return {}
@@ -268,7 +268,7 @@ class ModbusCobot(ModbusUnit):
         return held
 
     def objects(self) -> Mapping[int, bytes]:
-        """Not by this controller."""
+        """Empty: this controller does not support it."""
         return {}
 
     def _build_plant(self, faults: Sequence[Fault]) -> None:
@@ -276,7 +276,7 @@ class ModbusCobot(ModbusUnit):
 
 
 _PLANT_STEPS = cobot.RATE_HZ // ModbusCobot.rate_hz
-_MOVING, _EMERGENCY_STOP = 2, 6  # of register 259
+_MOVING, _EMERGENCY_STOP = 2, 6  # values of register 259
 
 
 def _whole(value: float) -> int:

@@ -1,8 +1,7 @@
 """The device side of Modbus, written from the specification: TCP, RTU on a pseudo terminal, RTU over TCP.
 
 MODBUS Application Protocol V1.1b3 (functions 1 to 4 and 43/14), MODBUS Messaging on TCP/IP V1.0b, MODBUS over
-Serial Line V1.02. It shares no code with what the adapter stands on, so neither side can hide a misreading of
-the other.
+Serial Line V1.02. It shares no code with the adapter's library, so a misreading cannot be on both sides.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _MAX_CONNECTIONS = 64
 
 
 class ModbusException(Exception):
-    """An exception answer; 7 of the application protocol."""
+    """An exception answer; section 7 of the application protocol."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"exception {code}")
@@ -36,33 +35,33 @@ class ModbusException(Exception):
 
 @dataclass(slots=True)
 class AnswerFaults:
-    """How a device answers now."""
+    """The active faults of a device's answers."""
 
-    answers_as: int = 0  # a unit it pretends to be; 0 = the one it is
+    answers_as: int = 0  # the unit id in its answers; 0 = its own
     late_s: float = 0.0
     silent: bool = False
-    exception: int = 0  # refuses everything with this code
-    short: int = 0  # leaves out so many registers
+    exception: int = 0  # every request is refused with this code; 0 = not
+    short: int = 0  # number of registers that are missing from each answer
     garbage: bool = False
 
 
 class RegisterBank(Protocol):
-    """What a device holds. Bits and registers are asked for the same way."""
+    """The registers and bits of a device."""
 
-    unit_id: int  # the one it answers as; questions to others are not for it
+    unit_id: int  # it answers requests to this unit only
 
     def read(self, table: str, address: int, count: int) -> Sequence[int]:
         """Numbers 0 to 65535 (bits 0 or 1) of `coil`, `discrete`, `holding` or `input`.
 
         Raises:
-            ModbusException: it has no such address.
+            ModbusException: there is no such address.
         """
 
     def objects(self) -> Mapping[int, bytes]:
-        """Who it says it is, by object id; empty where it does not know function 43/14."""
+        """Its identification by object id; empty where it does not support function 43/14."""
 
     def answer_faults(self) -> AnswerFaults:
-        """How it answers now."""
+        """The active faults of its answers."""
 
 
 def answer(bank: RegisterBank, request: bytes, how: AnswerFaults) -> bytes:
@@ -103,7 +102,7 @@ class TcpListener:
         """Listen.
 
         Raises:
-            TryAgain: the port cannot be had.
+            TryAgain: the port is in use.
         """
         with listening("the Modbus server", self._host, self.port):
             self._server = await asyncio.start_server(self._talk, self._host, self.port, limit=1024)
@@ -126,7 +125,7 @@ class TcpListener:
         try:
             await (self._serve_rtu if self._rtu else self._serve_tcp)(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client went, or we do: start_server would log it
+            pass  # the client disconnected, or the server stops: start_server would log it
         finally:
             writer.transport.abort()
 
@@ -135,26 +134,26 @@ class TcpListener:
             header = await reader.readexactly(7)
             transaction, protocol, length, unit = struct.unpack(">HHHB", header)
             if protocol != 0 or not 2 <= length <= 254:
-                return  # no Modbus: the connection is worth nothing any more
+                return  # this is not Modbus: the connection cannot be used any more
             request = await reader.readexactly(length - 1)
             if unit != self._bank.unit_id:
                 continue
             how = self._bank.answer_faults()
-            said = await _considered(self._bank, request, how)
-            if said is None:
+            reply = await _reply(self._bank, request, how)
+            if reply is None:
                 continue
             if not how.garbage:
-                said = struct.pack(">HHHB", transaction, 0, len(said) + 1, how.answers_as or unit) + said
-            writer.write(said)
+                reply = struct.pack(">HHHB", transaction, 0, len(reply) + 1, how.answers_as or unit) + reply
+            writer.write(reply)
             await writer.drain()
 
     async def _serve_rtu(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames = RtuFrames()
         while chunk := await reader.read(256):
             for frame in frames.feed(chunk):
-                said = await rtu_answer(self._bank, frame)
-                if said is not None:
-                    writer.write(said)
+                reply = await rtu_answer(self._bank, frame)
+                if reply is not None:
+                    writer.write(reply)
                     await writer.drain()
 
 
@@ -171,15 +170,15 @@ class Terminal:
 
     async def open(self) -> None:
         """Make the terminal."""
-        ours, theirs = self._ends = os.openpty()
-        tty.setraw(theirs)
-        os.set_blocking(ours, False)
-        self.path = os.ttyname(theirs)
-        asyncio.get_running_loop().add_reader(ours, self._readable, ours)
-        self._task = asyncio.create_task(self._serve(ours), name="modbus-terminal")
+        device_end, client_end = self._ends = os.openpty()
+        tty.setraw(client_end)
+        os.set_blocking(device_end, False)
+        self.path = os.ttyname(client_end)
+        asyncio.get_running_loop().add_reader(device_end, self._readable, device_end)
+        self._task = asyncio.create_task(self._serve(device_end), name="modbus-terminal")
 
     async def close(self) -> None:
-        """Take it away, as a pulled USB plug does."""
+        """Remove the terminal, as a pulled USB plug does."""
         ends, self._ends = self._ends, None
         task, self._task = self._task, None
         if ends is not None:
@@ -191,31 +190,31 @@ class Terminal:
                 os.close(descriptor)
 
     def babble(self, noise: bytes) -> None:
-        """Send something nobody asked for."""
+        """Send bytes without a request."""
         if self._ends is not None:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._ends[0], noise)
 
-    def _readable(self, ours: int) -> None:
+    def _readable(self, device_end: int) -> None:
         try:
-            chunk = os.read(ours, 256)
+            chunk = os.read(device_end, 256)
         except OSError:
-            return  # nobody has the other end open
+            return  # no client has the other end open
         for frame in self._frames.feed(chunk):
-            with contextlib.suppress(asyncio.QueueFull):  # a serial device keeps no queue
+            with contextlib.suppress(asyncio.QueueFull):  # a serial device has no longer queue
                 self._asked.put_nowait(frame)
 
-    async def _serve(self, ours: int) -> None:
+    async def _serve(self, device_end: int) -> None:
         while True:
-            said = await rtu_answer(self._bank, await self._asked.get())
-            if said is not None:
+            reply = await rtu_answer(self._bank, await self._asked.get())
+            if reply is not None:
                 with contextlib.suppress(BlockingIOError):
-                    os.write(ours, said)
+                    os.write(device_end, reply)
 
 
 @dataclass(slots=True)
 class RtuFrames:
-    """Requests out of the bytes of a serial line; what has no right checksum is passed over byte by byte."""
+    """Finds requests in the bytes of a serial line; bytes without a right checksum are skipped one by one."""
 
     _held: bytearray = field(default_factory=bytearray)
 
@@ -237,27 +236,28 @@ class RtuFrames:
 
 
 async def rtu_answer(bank: RegisterBank, frame: bytes) -> bytes | None:
-    """The answer to one RTU request without its checksum; None where the unit keeps silent."""
+    """The answer to one RTU request without its checksum; None where the unit does not answer."""
     if frame[0] != bank.unit_id:
-        return None  # another unit's question
+        return None  # a request to another unit
     how = bank.answer_faults()
-    said = await _considered(bank, frame[1:], how)
-    if said is None or how.garbage:
-        return said
-    said = bytes([how.answers_as or frame[0]]) + said
-    return said + crc(said)
+    reply = await _reply(bank, frame[1:], how)
+    if reply is None or how.garbage:
+        return reply
+    reply = bytes([how.answers_as or frame[0]]) + reply
+    return reply + crc(reply)
 
 
 _SHORTEST = 7
 
 
-async def _considered(bank: RegisterBank, request: bytes, how: AnswerFaults) -> bytes | None:
-    said = answer(bank, request, how)
+async def _reply(bank: RegisterBank, request: bytes, how: AnswerFaults) -> bytes | None:
+    """The answer, with the faults that every line has; None where the device is silent."""
+    reply = answer(bank, request, how)
     if how.late_s:
         await asyncio.sleep(how.late_s)
     if how.garbage:
-        return b"\xff" + bytes(byte ^ 0x5A for byte in said) * 3
-    return None if how.silent else said
+        return b"\xff" + bytes(byte ^ 0x5A for byte in reply) * 3
+    return None if how.silent else reply
 
 
 def _read(bank: RegisterBank, request: bytes, short: int) -> bytes:
@@ -281,7 +281,7 @@ def _read(bank: RegisterBank, request: bytes, short: int) -> bytes:
 
 def _identify(bank: RegisterBank, request: bytes) -> bytes:
     """Read Device Identification, 6.21: the basic category as a stream."""
-    objects = {at: said for at, said in bank.objects().items() if at <= 2}
+    objects = {at: text for at, text in bank.objects().items() if at <= 2}
     if len(request) != 4 or request[1] != 0x0E or not objects:
         raise ModbusException(ILLEGAL_FUNCTION)
     code, first = request[2], request[3]
@@ -289,6 +289,6 @@ def _identify(bank: RegisterBank, request: bytes) -> bytes:
         raise ModbusException(ILLEGAL_VALUE)
     if code == 4 and first not in objects:
         raise ModbusException(ILLEGAL_ADDRESS)
-    chosen = {at: said for at, said in objects.items() if (at == first if code == 4 else at >= first)}
-    listed = b"".join(bytes([at, len(said)]) + said for at, said in chosen.items())
+    chosen = {at: text for at, text in objects.items() if (at == first if code == 4 else at >= first)}
+    listed = b"".join(bytes([at, len(text)]) + text for at, text in chosen.items())
     return bytes([0x2B, 0x0E, code, 0x81, 0, 0, len(chosen)]) + listed

@@ -1,4 +1,4 @@
-"""What simulated devices that publish to an MQTT broker share: their broker, their faults, their task."""
+"""The base of simulated devices that publish to an MQTT broker: broker, faults, schedule."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ _GIVE_UP_NS = 10 * NS_PER_S  # later than this, turns are skipped
 
 
 class Plant(Protocol):
-    """What is behind a device."""
+    """The plant behind a device."""
 
     faults: tuple[Fault, ...]
 
 
 class MqttDevice(ABC):
-    """Subclasses say what they are (`kind`, `faults`, `plant_faults`) and what they do each turn (`_step`).
+    """A device that is a client of a broker. Subclasses set the class attributes and define `_step`.
 
-    Turn i is at `start_ns + i * period / parts`, `start_ns` a whole multiple of the period. A fault `broken`
-    cuts the connection without a goodbye for as long as it lasts. `url` and `port` are the broker's: such a
-    device is a client itself.
+    Turn i is at `start_ns + i * period / parts`, and `start_ns` is a whole multiple of the period. The fault
+    `broken` cuts the connection without DISCONNECT for its time. `url` and `port` are those of the broker.
     """
 
     kind: ClassVar[str]
@@ -74,7 +73,7 @@ class MqttDevice(ABC):
         self._plant.faults = self._faults.of_plant
 
     def repair(self) -> None:
-        """Take every fault back; what is done is done."""
+        """End every fault now; its effect on the past stays."""
         now_s = self._now_s()
         past = [
             replace(fault, end_s=min(fault.end_s, now_s))
@@ -85,7 +84,7 @@ class MqttDevice(ABC):
         self._faults.of_plant = self._plant.faults = tuple(past)
 
     async def __aenter__(self) -> Self:
-        self.start_ns = self._next_sample_ns()  # for what it says while it connects
+        self.start_ns = self._next_sample_ns()  # for the messages that it sends while it connects
         await self._connect()
         self.start_ns = self._next_sample_ns()
         self._task = asyncio.create_task(self._run(), name=self.kind)
@@ -100,10 +99,10 @@ class MqttDevice(ABC):
         finally:
             publisher, self._publisher = self._publisher, None
             if publisher is not None:
-                self._say_goodbye(publisher)
+                self._before_end(publisher)
                 await publisher.close()
 
-    # --- what it does all day
+    # --- the schedule
 
     async def _run(self) -> None:
         while True:
@@ -118,7 +117,7 @@ class MqttDevice(ABC):
             if await self._is_connected(at_s):
                 self._step(self._turn, at_s)
             self._turn += 1
-            await asyncio.sleep(0)  # others are served between turns, however late we are
+            await asyncio.sleep(0)  # other tasks run between turns, however late the device is
 
     @abstractmethod
     def _step(self, turn: int, at_s: float) -> None:
@@ -126,23 +125,23 @@ class MqttDevice(ABC):
 
     @abstractmethod
     def _new_publisher(self) -> Publisher:
-        """Its connection, not yet open."""
+        """Make the device's connection; it is not open yet."""
 
-    def _say_hello(self) -> None:  # noqa: B027 - a device that says nothing then is a device too
-        """What is published after each connecting."""
+    def _after_connect(self) -> None:  # noqa: B027 - not every device publishes here
+        """Publish the messages that follow each connection."""
 
-    def _say_goodbye(self, publisher: Publisher) -> None:  # noqa: B027 - as above
-        """What is published before an orderly end."""
+    def _before_end(self, publisher: Publisher) -> None:  # noqa: B027 - as above
+        """Publish the messages that come before an orderly end."""
 
     async def _is_connected(self, at_s: float) -> bool:
-        """Cut or mend the connection as its faults want it; whether it is meant to be there."""
+        """Cut or restore the connection according to the faults; return whether it should be up."""
         if self._faults.size("broken", at_s):
             if self._publisher is not None:
                 await self._publisher.cut()
                 self._publisher = None
             return False
         if self._publisher is None:
-            with contextlib.suppress(Unreachable):  # it is tried again with the next sample
+            with contextlib.suppress(Unreachable):  # the next sample tries again
                 await self._connect()
         return True
 
@@ -150,7 +149,7 @@ class MqttDevice(ABC):
         publisher = self._new_publisher()
         await publisher.open()
         self._publisher = publisher
-        self._say_hello()
+        self._after_connect()
 
     def _now_s(self) -> float:
         return self._turn * self._period_ns / self._parts / NS_PER_S

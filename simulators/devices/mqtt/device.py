@@ -1,4 +1,4 @@
-"""Sensors along a street that publish plain JSON on an MQTT broker, as a maker without a standard does.
+"""Sensors along a street that publish their own JSON on an MQTT broker, as makers without a standard do.
 
     street/{sensor}/reading   {"at": 1767225600000, "bay": {"occupied": true}, "air": [{"noise": 54.2}], ...}
 
@@ -20,10 +20,10 @@ from wire.clock import NS_PER_MS, NS_PER_S, Clock
 
 FAULTS = {
     "silent": "nothing is published, the connection stays up",
-    "broken": "the connection breaks without a goodbye, and comes back when the fault ends",
+    "broken": "the connection breaks without DISCONNECT, and comes back when the fault ends",
     "malformed": "every message is half a JSON document",
     "huge": "every message is of SIZE x 2 MB",
-    "nan": "every number is NaN, which JSON has not",
+    "nan": "every number is NaN, which is not valid JSON",
     "backward": "times are SIZE x 10 s behind",
 }
 
@@ -31,7 +31,7 @@ FAULTS = {
 class KerbSensors(MqttDevice):
     """Use: `async with KerbSensors(broker_url="mqtt://127.0.0.1:1883") as street: street.url`.
 
-    Sensor n publishes at `start_ns + (i + n/sensors) * period`; the period is a whole number of ms for each.
+    Sensor n publishes at `start_ns + (i + n/sensors) * period`.
     """
 
     kind = "mqtt"
@@ -42,7 +42,7 @@ class KerbSensors(MqttDevice):
         self,
         *,
         seed: int = 0,
-        host: str = "127.0.0.1",  # noqa: ARG002 - every simulator takes one, and this listens nowhere
+        host: str = "127.0.0.1",  # noqa: ARG002 - every simulator takes one; this is a client
         port: int = 0,
         clock: Clock | None = None,
         faults: Sequence[str] = (),
@@ -62,7 +62,7 @@ class KerbSensors(MqttDevice):
         )
 
     def truth(self, at_ns: int) -> dict[str, Value]:
-        """What a sensor measured at a time that it stamps, with `sensor` (from 0) and `label`."""
+        """What a sensor measured at a time of its schedule, with `sensor` (from 0) and `label`."""
         turn = round((at_ns - self.start_ns) * self._parts / self._period_ns)
         if turn < 0 or self._due_ns(turn) // NS_PER_MS != at_ns // NS_PER_MS:
             return {}

@@ -1,4 +1,4 @@
-"""How a simulated device reaches the MQTT broker it publishes to: paho in its own thread."""
+"""The connection of a simulated device to its MQTT broker: paho in its own thread."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from paho.mqtt.enums import CallbackAPIVersion
 from wire.broker import Broker
 from wire.errors import ConfigError, Unreachable
 
-Heard = Callable[[str, bytes], None]
+OnMessage = Callable[[str, bytes], None]
 
 _CONNECT_S = 10.0
 _GOODBYE_S = 1.0
 _HEAD_START_S = 0.01
 _RETRY_S = 1
 _KEEPALIVE_S = 10
-_WAITING = 1_000  # messages that wait for a broker which is away
+_WAITING = 1_000  # messages that wait while the broker is away
 
 
 def broker_of(kind: str, broker_url: str, port: int) -> Broker:
-    """The broker of a simulated device that has no port of its own.
+    """Return the broker of a simulated device that is a client.
 
     Raises:
-        ValueError: no broker is named, or none that can be.
+        ValueError: the URL is missing or wrong, or a port is given.
     """
     if not broker_url:
         raise ValueError(
-            f"{kind} publishes to an MQTT broker: say which: --option broker_url=mqtt://127.0.0.1:1883"
+            f"{kind} publishes to an MQTT broker: name it with --option broker_url=mqtt://127.0.0.1:1883"
         )
     if port:
-        raise ValueError(f"{kind} listens on no port: broker_url says where it publishes")
+        raise ValueError(f"{kind} takes no port: it publishes to broker_url")
     broker = Broker(url=broker_url)
     try:
         if broker.tls:
-            raise ValueError(f"{kind} speaks plain mqtt:// only, not {broker_url!r}")
+            raise ValueError(f"{kind} supports only plain mqtt://, not {broker_url!r}")
     except ConfigError as error:
         raise ValueError(str(error)) from error
     return broker
 
 
 class Publisher:
-    """One MQTT connection that comes back by itself, with a last will and one subscription at most.
+    """One MQTT connection that reconnects by itself, with at most one last will and one subscription.
 
-    `heard` is called in the event loop. `back` is called there after each CONNACK, the first included.
+    `on_message` is called in the event loop. `on_connect` is called there after each CONNACK.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Publisher:
         *,
         will: tuple[str, bytes] | None = None,
         topic: str = "",
-        heard: Heard | None = None,
-        back: Callable[[], None] | None = None,
+        on_message: OnMessage | None = None,
+        on_connect: Callable[[], None] | None = None,
     ) -> None:
         self._broker = broker
         self._client_id = client_id
         self._will = will
         self._topic = topic
-        self._heard = heard
-        self._back = back
+        self._call_on_message = on_message
+        self._call_on_connect = on_connect
         self._client: mqtt.Client | None = None
-        self._owed: mqtt.MQTTMessageInfo | None = None  # the last message that wants a PUBACK
+        self._owed: mqtt.MQTTMessageInfo | None = None  # the last message that needs a PUBACK
         self._connected = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -75,7 +75,7 @@ class Publisher:
         """Connect.
 
         Raises:
-            Unreachable: no broker there.
+            Unreachable: there is no broker.
         """
         client = self._client = mqtt.Client(CallbackAPIVersion.VERSION2, self._client_id)
         if self._will is not None:
@@ -97,31 +97,31 @@ class Publisher:
             ) from error
 
     def publish(self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False) -> None:
-        """Hand a message to the thread; while the broker is away, QoS 0 is lost as it is on a real device."""
+        """Pass a message to the thread; while the broker is away, QoS 0 is lost, as on a real device."""
         if self._client is not None:
             info = self._client.publish(topic, body, qos, retain)
             self._owed = info if qos else self._owed
 
     async def close(self) -> None:
-        """Say goodbye: the broker then keeps the will to itself."""
+        """Disconnect in order: the broker does not send the will."""
         client, self._client = self._client, None
         if client is None:
             return
-        if self._owed is not None:  # unread, it would make a reset of our end, which is no goodbye
-            with contextlib.suppress(RuntimeError, ValueError):  # it was never sent
+        if self._owed is not None:  # an unread PUBACK would turn the end into a reset, and the will is sent
+            with contextlib.suppress(RuntimeError, ValueError):  # the message was never sent
                 await asyncio.to_thread(self._owed.wait_for_publish, _GOODBYE_S)
         client.disconnect()
         await asyncio.to_thread(client.loop_stop)
 
     async def cut(self) -> None:
-        """Go without a goodbye, as a vehicle that drives out of the radio: the broker sends the will."""
+        """Cut the connection, as a vehicle that leaves the radio coverage: the broker sends the will."""
         client, self._client = self._client, None
         self._connected.clear()
         if client is None:
             return
         sock = client.socket()
         async with asyncio.TaskGroup() as group:
-            # its thread first: one that loses its connection before it is told to end waits for a second
+            # stop the thread first: if it loses its connection before that, it waits for a second
             group.create_task(asyncio.to_thread(client.loop_stop), name="mqtt-stop")
             await asyncio.sleep(_HEAD_START_S)
             if isinstance(sock, socket.socket):
@@ -139,17 +139,17 @@ class Publisher:
             return
         if self._topic:
             client.subscribe(self._topic, 1)
-        self._tell(self._on_back)
+        self._call(self._connected_again)
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        if self._heard is not None:
-            self._tell(self._heard, message.topic, bytes(message.payload))
+        if self._call_on_message is not None:
+            self._call(self._call_on_message, message.topic, bytes(message.payload))
 
-    def _tell(self, call: Callable[..., None], *values: object) -> None:
+    def _call(self, call: Callable[..., None], *values: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(call, *values)
 
-    def _on_back(self) -> None:
+    def _connected_again(self) -> None:
         self._connected.set()
-        if self._back is not None:
-            self._back()
+        if self._call_on_connect is not None:
+            self._call_on_connect()

@@ -1,7 +1,8 @@
 """A VDA 5050 v2 vehicle on an MQTT broker, driven by `simulators.plants.amr`.
 
-It says `connection` ONLINE (CONNECTIONBROKEN is its last will) and `state` at 2 Hz and at each change, and
-does the orders it is sent. The seeded fleet control beside it publishes the orders that the plant draws.
+It publishes `connection` ONLINE (CONNECTIONBROKEN is its last will) and `state` at 2 Hz and at each change,
+and does the orders that it receives. A seeded fleet control in the same process publishes the orders of the
+plant.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from wire.clock import NS_PER_S, Clock
 
 FAULTS = {
     "silent": "nothing is published, the connection stays up",
-    "broken": "the connection breaks without a goodbye, and comes back when the fault ends",
+    "broken": "the connection breaks without DISCONNECT, and comes back when the fault ends",
     "wrong-serial": "messages carry another vehicle's serial number",
-    "version": "messages say that they are of VDA 5050 version 3",
+    "version": "messages name version 3 of VDA 5050",
     "malformed": "every state is half a JSON document",
     "huge": "every state is of SIZE x 2 MB",
-    "nan": "velocity and battery are NaN, which JSON has not",
+    "nan": "velocity and battery are NaN, which is not valid JSON",
     "backward": "timestamps are SIZE x 10 s behind",
-    "lost": "a SIZE share of the states is numbered and not sent",
+    "lost": "a SIZE share of the states gets a number and is not sent",
 }
 _PERIOD_NS = NS_PER_S // RATE_HZ
 _EVERY = RATE_HZ // 2  # samples between two states without an event
@@ -53,7 +54,7 @@ class AmrVehicle(MqttDevice):
         self,
         *,
         seed: int = 0,
-        host: str = "127.0.0.1",  # noqa: ARG002 - every simulator takes one, and this listens nowhere
+        host: str = "127.0.0.1",  # noqa: ARG002 - every simulator takes one; this is a client
         port: int = 0,
         clock: Clock | None = None,
         faults: Sequence[str] = (),
@@ -71,12 +72,12 @@ class AmrVehicle(MqttDevice):
         self._identity = {"manufacturer": manufacturer, "serialNumber": serial}
         self._visualization = visualization
         self._header_ids: Counter[str] = Counter()
-        self._shown: object = None  # what the last state told: a change is published at once
+        self._shown: object = None  # the content of the last state: a change is published at once
         self._announced = ""
         self._refusals: list[dict[str, Any]] = []
 
     def truth(self, at_ns: int) -> dict[str, Value]:
-        """What was so at a sample, by the adapter's field names, with the gravest fault as `label`."""
+        """The true state at a sample, by the adapter's field names, with the gravest fault as `label`."""
         index, rest = divmod(at_ns - self.start_ns, _PERIOD_NS)
         if rest or index < 0:
             return {}
@@ -92,7 +93,7 @@ class AmrVehicle(MqttDevice):
             "label": now.label,
         }
 
-    # --- what it does all day
+    # --- the schedule
 
     def _step(self, turn: int, at_s: float) -> None:
         if self._faults.size("silent", at_s):
@@ -122,7 +123,7 @@ class AmrVehicle(MqttDevice):
             return
         self._publish("state", body)
 
-    # --- what it says
+    # --- messages
 
     def _publish(self, kind: str, body: dict[str, Any]) -> None:
         if self._publisher is None:
@@ -194,20 +195,20 @@ class AmrVehicle(MqttDevice):
             body["information"] = [{"infoType": "x" * int(2_000_000 * share), "infoLevel": "DEBUG"}]
         return body
 
-    # --- what it is told
+    # --- orders
 
-    def _heard(self, _topic: str, body: bytes) -> None:
+    def _order_received(self, _topic: str, body: bytes) -> None:
         try:
             job = job_of(body, self._identity)
         except OrderRefused as error:
             self._refusals = [_error("validationError", "WARNING", str(error))]
             return
         if job.order_id == self._announced:
-            return  # the fleet control beside it said so
+            return  # its own fleet control sent it
         why = self._amr.order(job, self._turn / RATE_HZ)
         self._refusals = [_error("orderError", "WARNING", why)] if why else []
 
-    # --- how it is connected
+    # --- the connection
 
     def _new_publisher(self) -> Publisher:
         return Publisher(
@@ -215,15 +216,15 @@ class AmrVehicle(MqttDevice):
             f"amr-{self._identity['serialNumber']}-{id(self):x}"[:23],
             will=self._connection("CONNECTIONBROKEN"),
             topic=f"{self.base}/order",
-            heard=self._heard,
-            back=self._say_hello,
+            on_message=self._order_received,
+            on_connect=self._after_connect,
         )
 
-    def _say_hello(self) -> None:
+    def _after_connect(self) -> None:
         if self._publisher is not None:
             self._publisher.publish(*self._connection("ONLINE"), qos=1, retain=True)
 
-    def _say_goodbye(self, publisher: Publisher) -> None:
+    def _before_end(self, publisher: Publisher) -> None:
         publisher.publish(*self._connection("OFFLINE"), qos=1, retain=True)
 
 

@@ -1,4 +1,4 @@
-"""An order as it came over MQTT, read and checked as a careful vehicle does."""
+"""Reads and checks an order that came over MQTT."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _HALL_M = 1_000.0
 
 
 class OrderRefused(ValueError):
-    """An order that cannot be done; the text goes into the vehicle's errors."""
+    """The vehicle cannot do this order; the text goes into its errors."""
 
 
 def job_of(body: bytes, identity: Mapping[str, str]) -> Job:
-    """The released nodes of an order, in the order of their sequence ids.
+    """Return the released nodes of an order, sorted by their sequence ids.
 
     Raises:
-        OrderRefused: it is no order, not for this vehicle, or leads nowhere.
+        OrderRefused: the body is not an order, it is for another vehicle, or a place is unknown.
     """
     if len(body) > _LARGEST:
         raise OrderRefused("the order is too large")
     try:
         order = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise OrderRefused("the order is no JSON") from error
+        raise OrderRefused("the order is not JSON") from error
     try:
         if any(order[key] != value for key, value in identity.items()):
             raise OrderRefused("the order is for another vehicle")
@@ -38,14 +38,14 @@ def job_of(body: bytes, identity: Mapping[str, str]) -> Job:
             (node for node in order["nodes"] if node["released"]), key=lambda n: int(n["sequenceId"])
         )
         if update_id:
-            raise OrderRefused("updates of an order are not taken")
+            raise OrderRefused("this vehicle takes no updates of an order")
         if not order_id or not 1 <= len(nodes) <= _MOST_NODES:
             raise OrderRefused(f"an order has an id and 1 to {_MOST_NODES} released nodes")
         return Job(order_id, tuple(_place(node) for node in nodes))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, OrderRefused):
             raise
-        raise OrderRefused(f"the order is not as VDA 5050 has it: {error!r}"[:200]) from error
+        raise OrderRefused(f"the order does not follow VDA 5050: {error!r}"[:200]) from error
 
 
 def _place(node: Mapping[str, Any]) -> tuple[str, float, float]:

@@ -1,4 +1,4 @@
-"""The disk that loses its power keeps what was flushed, may keep what was not, and invents nothing."""
+"""The disk that loses its power keeps flushed writes, may keep others, and invents nothing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_name_is_there_once_the_folder_was_flushed() -> None:
 
 
 def work(folder: Path, say: Callable[[Any], object]) -> None:
-    """A bit of everything that a log has to tell."""
+    """Do every kind of step that a log can have."""
     fd = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_EXCL)
     os.pwrite(fd, A + B, 100)
     os.fdatasync(fd)

@@ -22,9 +22,9 @@ async def made(kind: str) -> Any:
 async def test_it_has_what_a_simulator_has(kind: str) -> None:
     assert isinstance(await made(kind), Simulator)
     for method in ("truth", "inject", "repair", "__aenter__", "__aexit__"):
-        ours, theirs = getattr(load(kind), method), getattr(Simulator, method)
-        assert inspect.signature(ours).parameters.keys() == inspect.signature(theirs).parameters.keys()
-        assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs)
+        actual, expected = getattr(load(kind), method), getattr(Simulator, method)
+        assert inspect.signature(actual).parameters.keys() == inspect.signature(expected).parameters.keys()
+        assert inspect.iscoroutinefunction(actual) == inspect.iscoroutinefunction(expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""The simulated strap: what it tells for a second is a function of the seed, the second and the faults."""
+"""The simulated strap: the message of a second is a function of the seed, the second and the faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulators.plants.patient import Patient
 SECONDS = range(5, 25)
 
 
-async def test_what_it_tells_is_the_patients_heart() -> None:
+async def test_it_sends_the_heart_beats_of_the_patient() -> None:
     strap, patient = HeartStrap(seed=6), Patient(6)
     beats = [at for at, _ in patient.beats(0, 30)]
     sent: list[int] = []
@@ -37,7 +37,7 @@ async def test_each_fault_shows_and_ends(kind: str) -> None:
     assert ill.measurement(12) == well.measurement(12)
 
 
-async def test_faults_of_the_patient_are_taken_too_and_others_told() -> None:
+async def test_faults_of_the_patient_are_accepted_and_others_refused() -> None:
     strap = HeartStrap(seed=6, faults=["af@10-20"])
     assert strap.measurement(15) != HeartStrap(seed=6).measurement(15)
     strap.inject("pvc")

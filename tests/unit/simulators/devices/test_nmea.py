@@ -1,4 +1,4 @@
-"""The simulated receiver: the same sentences for a seed at any rate, as receivers' manuals write them."""
+"""The simulated receiver: the same sentences for a seed at any rate, in the form of receivers' manuals."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def test_angles(degrees: float, width: int, text: str) -> None:
 
 def test_bursts_are_the_same_in_any_order_and_at_any_rate() -> None:
     fast, slow = receiver(10), receiver(1)
-    backward = [fast.says(index) for index in reversed(range(50))]
-    assert backward[::-1] == [receiver(10).says(index) for index in range(50)]
-    assert [slow.says(second) for second in range(5)] == [fast.says(10 * second) for second in range(5)]
-    assert receiver(10, seed=4).says(0) != fast.says(0)
+    backward = [fast.output(index) for index in reversed(range(50))]
+    assert backward[::-1] == [receiver(10).output(index) for index in range(50)]
+    assert [slow.output(second) for second in range(5)] == [fast.output(10 * second) for second in range(5)]
+    assert receiver(10, seed=4).output(0) != fast.output(0)
 
 
 def test_sentences_keep_to_what_nmea_allows() -> None:
     for index in (0, 7, 3_001):
-        for line in receiver().says(index).splitlines(keepends=True):
+        for line in receiver().output(index).splitlines(keepends=True):
             assert line.isascii()
             assert len(line) <= 82
             assert line.endswith(b"\r\n")
@@ -56,13 +56,13 @@ def test_sentences_keep_to_what_nmea_allows() -> None:
 @pytest.mark.parametrize("kind", FAULTS)
 def test_each_fault_shows_and_ends(kind: str) -> None:
     well, ill = receiver(), receiver(10, f"{kind}@1-2")
-    assert ill.says(9) == well.says(9)
-    assert ill.says(10) != well.says(10)
-    assert ill.says(20) == well.says(20)
+    assert ill.output(9) == well.output(9)
+    assert ill.output(10) != well.output(10)
+    assert ill.output(20) == well.output(20)
 
 
 @pytest.mark.parametrize("text", ["fog", "jump@5-2", "jump@x", "jumpx0", "silent:1", "brake@9-3"])
-def test_what_is_no_fault_is_told(text: str) -> None:
+def test_a_text_that_is_not_a_fault_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"fault|not"):
         receiver(10, text)
 
@@ -72,4 +72,4 @@ def test_faults_of_the_vehicle_are_taken_too() -> None:
     made.inject("brake@40-42")
     made.inject("jump")
     made.repair()
-    assert made.says(100) == receiver(10).says(100)
+    assert made.output(100) == receiver(10).output(100)

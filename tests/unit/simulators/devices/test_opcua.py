@@ -74,10 +74,10 @@ async def test_truth_is_the_plants_at_the_times_of_samples(cell: CobotCell) -> N
     assert cell.truth(cell.start_ns - NS_PER_S // RATE_HZ) == {}
     cell.inject("friction:3@5-30x2")
     cell.inject("stuck-sensor:2@5-30")
-    told = cell.truth(at_ns)
-    assert told["faulty_joint"] in (2, 3)
-    assert told["j3_torque"] == Cobot(5, [Fault("friction", "3", 5, 30, 2)]).sample(500)["j3_torque"]
-    assert told["j2_position"] == Cobot(5).sample(500)["j2_position"]  # it moves on, whatever its sensor says
+    truth = cell.truth(at_ns)
+    assert truth["faulty_joint"] in (2, 3)
+    assert truth["j3_torque"] == Cobot(5, [Fault("friction", "3", 5, 30, 2)]).sample(500)["j3_torque"]
+    assert truth["j2_position"] == Cobot(5).sample(500)["j2_position"]  # it moves; its sensor does not
     with pytest.raises(ValueError, match="rust"):
         cell.inject("rust:1")
 

@@ -90,5 +90,5 @@ def test_a_hard_manoeuvre_that_is_injected_later_reaches_the_vehicle_of_a_receiv
     given, injected = (GnssReceiver(seed=1, rate_hz=10, faults=faults) for faults in (["brake@20-22"], []))
     injected.inject("brake@20-22")
     given.start_ns = injected.start_ns = 1_790_000_000_000_000_000
-    assert [injected.says(index) for index in range(300)] == [given.says(index) for index in range(300)]
-    assert injected.says(215) != GnssReceiver(seed=1, rate_hz=10).says(215)
+    assert [injected.output(index) for index in range(300)] == [given.output(index) for index in range(300)]
+    assert injected.output(215) != GnssReceiver(seed=1, rate_hz=10).output(215)

@@ -1,4 +1,4 @@
-"""The fault proxy does what it is told, no more, and leaves nothing behind."""
+"""The fault proxy makes the faults that are set, no others, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_every_byte_can_be_corrupted_and_it_can_end(echo: int) -> None:
         assert await line.ask(PATTERN) == PATTERN
 
 
-async def test_cut_after_passes_exactly_so_many_bytes(echo: int) -> None:
+async def test_cut_after_passes_exactly_that_number_of_bytes(echo: int) -> None:
     async with FaultProxy(echo) as proxy, connected(proxy.port) as line:
         proxy.set("down", cut_after=1_000, slice=300)
         line.writer.write(PATTERN)
@@ -125,7 +125,7 @@ async def test_cut_after_passes_exactly_so_many_bytes(echo: int) -> None:
         await until(lambda: proxy.connections == 0)
 
 
-async def test_hole_after_passes_exactly_so_many_bytes_and_stays_up(echo: int) -> None:
+async def test_hole_after_passes_exactly_that_number_of_bytes_and_stays_up(echo: int) -> None:
     async with FaultProxy(echo) as proxy, connected(proxy.port) as line:
         proxy.set("down", hole_after=1_000, slice=300)
         line.writer.write(PATTERN)
@@ -152,7 +152,7 @@ async def test_cut_ends_every_connection(echo: int, reset: bool) -> None:
 
 
 async def test_a_cut_hits_connections_at_any_moment_of_their_making(echo: int) -> None:
-    """Each storm cuts after another number of turns of the loop, some while asyncio takes the socket over."""
+    """Each cut comes after another number of turns of the loop, some while asyncio opens the socket."""
     failed: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: failed.append(what))
     async with FaultProxy(echo) as proxy:
@@ -165,7 +165,7 @@ async def test_a_cut_hits_connections_at_any_moment_of_their_making(echo: int) -
                 await asyncio.sleep(0)
             proxy.cut()
             for client in clients:
-                while not client.done():  # those that came after the cut
+                while not client.done():  # those that connected after the cut
                     await asyncio.sleep(0.001)
                     proxy.cut()
             await until(lambda: proxy.connections == 0)
@@ -238,7 +238,7 @@ async def test_connections_are_bounded(echo: int) -> None:
 
 
 async def test_a_taken_port_is_one_clear_error(echo: int) -> None:
-    with pytest.raises(Unreachable, match=f"cannot have 127.0.0.1:{echo}: Address already in use"):
+    with pytest.raises(Unreachable, match=f"cannot use 127.0.0.1:{echo}: Address already in use"):
         async with FaultProxy(1, port=echo):
             pass
 

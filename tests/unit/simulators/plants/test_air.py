@@ -1,4 +1,4 @@
-"""The air at a street: the same numbers however it is asked, a day with rush hours, and a damp sensor."""
+"""The air at a street: the same numbers for any block, a day with rush hours, and a damp sensor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_any_cut_of_the_time_line_gives_the_same_samples(start: int) -> None:
     assert Air(3, FAULTS).sample(start + 12) == dict(zip(SIGNALS, whole[12].tolist(), strict=True))
 
 
-def test_names_fit_the_wire_and_values_are_of_this_world() -> None:
+def test_names_fit_the_wire_and_values_are_possible() -> None:
     assert set(UNITS) == set(SIGNALS)
     assert all(FIELD.fullmatch(name) for name in SIGNALS)
     for seed in range(5):

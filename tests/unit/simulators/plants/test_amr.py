@@ -116,13 +116,13 @@ def test_orders_that_a_careful_vehicle_refuses(change: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize("body", [b"", b"[" * 100_000, b"[]", b"null", b'"x"', b"x" * 2_000_000])
-def test_what_is_no_order_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_an_order_is_refused(body: bytes) -> None:
     with pytest.raises(OrderRefused):
         job_of(body, IDENTITY)
 
 
-def test_clumsy_calls_end_in_one_sentence() -> None:
-    for more, said in [
+def test_wrong_arguments_end_in_one_sentence() -> None:
+    for more, sentence in [
         ({}, "broker_url"),
         ({"broker_url": "http://x"}, "mqtt://"),
         ({"broker_url": "mqtts://x"}, "plain"),
@@ -130,7 +130,7 @@ def test_clumsy_calls_end_in_one_sentence() -> None:
         ({"broker_url": "mqtt://x", "faults": ["hungry"]}, "wrong-serial"),
         ({"broker_url": "mqtt://x", "faults": ["blocked@9-3"]}, "duration"),
     ]:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=sentence):
             AmrVehicle(**more)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The plant: the same numbers however it is asked, and faults that show where they should."""
+"""The cobot: the same numbers for any block, and faults that show where they should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The patient: the same numbers however it is asked, beats as they are labelled, faults that show."""
+"""The patient: the same numbers for any block, beats as labelled, visible faults."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_every_second_beat_at_most_is_premature_and_none_without_the_fault() -> 
 
 @pytest.mark.parametrize("kind", FAULT_KINDS)
 def test_a_fault_is_there_in_its_time_only(kind: str) -> None:
-    # a heart that was quickened beats at other times for ever after, as a real one would
+    # after a faster phase all later beats are at other times, as those of a real heart
     fault = Fault(kind, "", 60, 90)
     healthy, ill = Patient(5), Patient(5, [fault])
     before = 58 * ECG_HZ  # an early beat reaches back by a wave

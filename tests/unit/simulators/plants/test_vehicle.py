@@ -1,4 +1,4 @@
-"""The car: the same numbers however it is asked, and physics that add up."""
+"""The car: the same numbers for any block, and consistent physics."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_acceleration_is_the_slope_of_speed() -> None:
     data = Vehicle(6).block(0, HOUR)
     slope = np.gradient(data[:, 0] / 3.6, 1 / RATE_HZ)
     off = np.abs(slope - data[:, 1])
-    assert np.median(off) < 0.25  # knocks and noise stand beside
+    assert np.median(off) < 0.25  # knocks and noise differ
     assert np.quantile(off, 0.99) < 1.2
 
 
@@ -129,13 +129,13 @@ def test_a_hard_manoeuvre_shows_when_it_is_asked_for(kind: str, column: str, lea
     on = labels == LABELS.index(kind)
     assert on.any()
     first = int(np.argmax(on))
-    assert first == 200  # this car is on its way by then
-    np.testing.assert_array_equal(data[:first], plain.block(0, first))  # nothing is known beforehand
+    assert first == 200  # this car drives by then
+    np.testing.assert_array_equal(data[:first], plain.block(0, first))  # nothing changes before
     during = data[on, COLUMN[column]]
     assert (during.min() < least) if least < 0 else (np.abs(during).max() > least)
 
 
-def test_one_who_cannot_brake_now_brakes_as_soon_as_he_can() -> None:
+def test_a_driver_brakes_as_soon_as_the_car_allows_it() -> None:
     for seed in range(20):
         for start in (0, 37, 61, 118):
             labels = Vehicle(seed, [Fault("brake", "", start, start + 2)]).labels(0, 4 * MINUTE)
@@ -146,7 +146,7 @@ def test_one_who_cannot_brake_now_brakes_as_soon_as_he_can() -> None:
     assert sum((labels == 1).any() for labels in tried) >= 38
 
 
-def test_a_hard_driver_goes_on_until_told_otherwise() -> None:
+def test_hard_manoeuvres_repeat_until_the_end_of_the_fault() -> None:
     labels = Vehicle(3, [Fault("brake", "", 0, 1800)]).labels(0, HOUR)
     starts = np.flatnonzero((labels[1:] == 1) & (labels[:-1] != 1))
     assert (starts < HOUR // 2).sum() > 15
@@ -156,7 +156,7 @@ def test_a_hard_driver_goes_on_until_told_otherwise() -> None:
 def test_every_drive_ends_at_its_light() -> None:
     for seed in (1, 8):
         data = Vehicle(seed, [Fault("acceleration")]).block(0, HOUR)
-        assert np.abs(np.diff(data[:, 0])).max() < 6.0  # km/h in 0.1 s: nobody is beamed
+        assert np.abs(np.diff(data[:, 0])).max() < 6.0  # km/h in 0.1 s: no jumps
         latitude = data[:, COLUMN["latitude"]]
         assert np.abs(np.diff(latitude)).max() * 111_320 < 6
 

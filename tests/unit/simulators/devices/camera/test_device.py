@@ -1,4 +1,4 @@
-"""The street camera as others see it: ffmpeg, OpenCV, a client that reads every byte, and strangers."""
+"""The street camera with ffmpeg, OpenCV, a client that reads every byte, and hostile clients."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Client:
         return await self.ask("PLAY")
 
     async def drain(self) -> None:
-        """Read for ever and keep nothing."""
+        """Read until the end and keep nothing."""
         while await self.reader.read(1 << 20):
             pass
 
@@ -116,7 +116,7 @@ def assert_in_order(numbers: list[int], skipped: int, modulo: int = 1 << 32) -> 
     assert sum(steps) - len(steps) <= skipped
 
 
-# --- what other programs make of it
+# --- with other programs
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
@@ -214,7 +214,7 @@ async def test_packets_keep_rfc_2435_and_the_schedule() -> None:
                 at = 0
         async with visiting(camera) as other:
             await other.play()
-            assert abs(_taken_at(await other.packet()) - began) < 100_000  # ns: the same start for everybody
+            assert abs(_taken_at(await other.packet()) - began) < 100_000  # ns: the same start for all
             assert begun < began < camera.clock.now_ns()
     steps = [later - before for before, later in itertools.pairwise(stamps)]
     assert min(steps) >= 9_000
@@ -423,8 +423,8 @@ async def test_a_folder_is_shown_by_name_in_one_size(tmp_path: Path) -> None:
     ("settings", "sentence"),
     [
         ({"clip": "nowhere.avi"}, "there is no clip"),
-        ({"clip": "README.avi"}, "no video that can be decoded"),
-        ({"clip": "empty"}, "holds no picture"),
+        ({"clip": "README.avi"}, "not a video that can be decoded"),
+        ({"clip": "empty"}, "has no picture"),
         ({"size": (641, 480)}, "multiples of 8"),
         ({"size": (4096, 480)}, "multiples of 8, 64 to 2040"),
     ],
@@ -447,7 +447,7 @@ async def test_a_taken_port_is_one_clear_error() -> None:
                 pass
 
 
-# --- strangers
+# --- wrong requests and hostile clients
 
 
 async def test_refusals() -> None:
@@ -499,10 +499,10 @@ async def test_a_password_is_asked_for_and_checked() -> None:
 )
 async def test_what_is_no_rtsp_is_answered_400_and_closed(garbage: bytes) -> None:
     async with StreetCamera(size=(64, 64)) as camera:
-        async with visiting(camera) as stranger:
-            with contextlib.suppress(ConnectionError):  # closed with bytes of ours unread: a reset
-                assert (await stranger.send(garbage))[0] == 400
-                await stranger.ended()
+        async with visiting(camera) as hostile:
+            with contextlib.suppress(ConnectionError):  # closed while the client's bytes are unread: a reset
+                assert (await hostile.send(garbage))[0] == 400
+                await hostile.ended()
         await until(lambda: camera.viewers == 0)
         async with visiting(camera) as viewer:
             viewer.writer.write(
@@ -523,7 +523,7 @@ async def test_viewers_are_bounded() -> None:
         assert camera.counters["viewers_refused"] == 1
 
 
-async def test_who_says_nothing_is_forgotten() -> None:
+async def test_a_silent_viewer_is_dropped() -> None:
     async with RtspServer("street", session_s=0.1) as server, visiting(server) as silent:
         assert await silent.ended() == b""
         assert server.viewers == 0

@@ -81,7 +81,7 @@ def test_every_signal_of_the_dbc_is_sent(dbc: Database) -> None:
     assert sent.keys() == {signal.name for message in dbc.messages for signal in message.signals}
 
 
-def test_what_units_get_wrong(dbc: Database) -> None:
+def test_faults_of_control_units(dbc: Database) -> None:
     true = Vehicle(1).sample(0)
     found = decoded(dbc, frames(0, START_NS, true, frozenset({"not-available", "out-of-range", "nan"})))
     assert found["Current"] == pytest.approx(32_767 * 0.02)
@@ -250,7 +250,7 @@ async def test_python_cans_own_slcan_reads_the_car(dbc: Database) -> None:
         assert at_ns > car.start_ns - 1
 
 
-async def test_a_client_that_takes_nothing_loses_frames_and_holds_nobody_back() -> None:
+async def test_a_client_that_reads_nothing_loses_frames_and_does_not_block_others() -> None:
     async with VehicleBus(seed=2, clock=Clock(50, START_NS), faults=["foreign@0x200"]) as car:
         _, slow = await asyncio.open_connection("127.0.0.1", car.port)
         slow.transport.pause_reading()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The simulated bedside monitor by itself: what it writes, the same at any rate, and how it resends."""
+"""The simulated bedside monitor by itself: its messages, the same at any rate, and how it resends."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_truth_is_there_for_its_samples_only() -> None:
         assert monitor.truth(at + NS_PER_S)["label"] == "N"
 
 
-def test_what_cannot_be() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="Shift-JIS"):
         BedsideMonitor(charset="Shift-JIS")
     with pytest.raises(ValueError, match="host:port"):

@@ -37,7 +37,7 @@ class Bank:
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("request_pdu", "expected"),
     [
         ("0100130013", "0103CD6B05"),
         ("0200C40016", "0203ACDB35"),
@@ -57,8 +57,8 @@ class Bank:
         ("2B0E0402", "2B0E04810000010205" + b"V2.11".hex().upper()),
     ],
 )
-def test_the_examples_of_the_application_protocol(asked: str, said: str) -> None:
-    assert answer(Bank(), bytes.fromhex(asked), AnswerFaults()).hex().upper() == said
+def test_the_examples_of_the_application_protocol(request_pdu: str, expected: str) -> None:
+    assert answer(Bank(), bytes.fromhex(request_pdu), AnswerFaults()).hex().upper() == expected
 
 
 def test_checksums_as_printed() -> None:
@@ -112,7 +112,7 @@ async def test_faults_begin_now_and_are_taken_back() -> None:
                     device.inject(wrong)
 
 
-async def test_a_port_in_use_is_told_as_such() -> None:
+async def test_a_port_in_use_is_named() -> None:
     async with ParticulateSensor() as first:
         with pytest.raises(TryAgain, match="cannot listen"):
             async with ParticulateSensor(port=first.port):
