@@ -42,7 +42,7 @@ from wire.messages import (
 )
 from wire.topics import Address
 
-PATIENCE_MS = 60_000  # a condition is waited for, however slow the machine is
+PATIENCE_MS = 60_000  # a deadline for conditions: a slow machine needs longer
 expect.set_options(timeout=PATIENCE_MS)
 
 OUTPUT = Path(__file__).parents[2] / "test-output"
@@ -74,7 +74,7 @@ def now_ms() -> int:
 
 @dataclass
 class Node:
-    """What one simulated agent says, numbered as an outbox numbers it."""
+    """The messages of one simulated agent, numbered like those of an outbox."""
 
     address: Address
     publish: Callable[..., None]
@@ -90,7 +90,7 @@ class Node:
     def __post_init__(self) -> None:
         self.ep = hashlib.sha256(str(self.address).encode()).hexdigest()[:16]
 
-    def tell(self, body: Any, *tail: str, retain: bool = True) -> None:
+    def send(self, body: Any, *tail: str, retain: bool = True) -> None:
         self.publish(self.address.topic(*tail), encode(body), retain)
 
     def queue(self, body: Batch | Event, *tail: str) -> None:
@@ -106,7 +106,7 @@ class Node:
             self.publish(*message, False)
 
     def state(self) -> None:
-        """A signed statement of all that was queued, as an agent makes one each minute."""
+        """A signed statement of everything queued; an agent makes one each minute."""
         self.stated += 1
         said: dict[str, Any] = {
             "v": 1, "n": self.stated, "prev": self.before, "key": KEY.public_key().public_bytes_raw().hex(),
@@ -131,7 +131,7 @@ class Node:
             "dropped_rows": 0, "rss_mb": 58.4, "cpu_pct": 7.0, "temp_c": 51.0, "clk": 1, "uptime_s": 7260,
             "boot": "0badcafe",
         }  # fmt: skip
-        self.tell({**fields, **changes}, "live", "_", "agent")
+        self.send({**fields, **changes}, "live", "_", "agent")
 
 
 class Feeder:
@@ -176,7 +176,7 @@ class Feeder:
             self.arm.beat()
 
     def lose(self, seconds: float, why: str) -> int:
-        """What the arm sends for so long is dropped and declared; returns how many messages."""
+        """Drop and declare what the arm sends for this long; returns the number of messages."""
         with self._lock:
             self.arm.holding = True
             first = self.arm.seq + 1
@@ -192,7 +192,7 @@ class Feeder:
         return count
 
     def happen(self, times: int) -> None:
-        """So many events of the monitor, one a millisecond."""
+        """Send this many events of the monitor, one per millisecond."""
         with self._lock:
             began = now_ms()
             for i in range(times):
@@ -304,7 +304,7 @@ class Feeder:
             for slot, (name, device, why) in models.items()
         }  # fmt: skip
         counted = {"readings": 51_200, "frames_dropped": 12}
-        told = {name: DeviceState(state="ok", since=at - 3_600_000, counters=counted) for name in devices}
+        running = {name: DeviceState(state="ok", since=at - 3_600_000, counters=counted) for name in devices}
         status = Status(
             state=state,
             ts=at - 200_000,
@@ -312,11 +312,11 @@ class Feeder:
             sess=1,
             agent="0.1.0",
             reason=reason,
-            devices=told,
+            devices=running,
             models=states,
         )
-        node.tell(birth, "birth")
-        node.tell(status, "status")
+        node.send(birth, "birth")
+        node.send(status, "status")
 
     def _run(self) -> None:
         from simulators.plants.scene import Scene
@@ -365,7 +365,7 @@ class Feeder:
         for stream, values in newest.items():
             row = Batch(t0=at, dt=[0], f={name: [value] for name, value in values.items()})
             self.unit.queue(row, "data", "monitor", stream)
-            self.unit.tell({"ts": at, **values}, "live", "monitor", stream)
+            self.unit.send({"ts": at, **values}, "live", "monitor", stream)
         place = {"latitude": 36.4 + index * 1e-5, "longitude": 127.3, "heading": 0.0}
         row = Batch(t0=at, dt=[0], f={name: [value] for name, value in place.items()})
         self.unit.queue(row, "data", "gnss", "position")
@@ -387,7 +387,7 @@ class Feeder:
                 ts=now_ms(), w=640, h=480, sha256=hashlib.sha256(jpeg).hexdigest(), jpeg=jpeg, frame=index,
                 model="street-detector@1.0.0", boxes=boxes, **self.hidden,
             )  # fmt: skip
-            self.cam.tell(snapshot, "snap", "camera", "frames", retain=False)
+            self.cam.send(snapshot, "snap", "camera", "frames", retain=False)
         if index % 40 == 0:
             event = Event(
                 ts=now_ms(),
@@ -425,7 +425,7 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Site]:
-    port = free_port("127.0.0.1")  # fixed, so that a page finds a killed collector again
+    port = free_port("127.0.0.1")  # a fixed port, so that a page finds a killed collector again
     with BrokerProcess("nats", folder / "broker") as broker:
         command = edgebed_command(
             *(
@@ -442,7 +442,7 @@ def running(folder: Path) -> Iterator[Site]:
         with Child("collector", command, folder / "collector.log") as collector:
             url = collector.first_line()
             assert url == f"http://127.0.0.1:{port}"
-            # a page is served before the broker is reached, and only what is retained is caught up on
+            # a page is served before the broker is reached, and only retained messages are caught up
             wait_for(f"{url}/api/v1/health", lambda health: health["broker"]["state"] == "online")
             feeder = Feeder(broker.port)
             feeder.start()
@@ -456,12 +456,12 @@ def running(folder: Path) -> Iterator[Site]:
 
 
 def wait_for(url: str, condition: Callable[[Any], Any]) -> None:
-    """Ask until the answer is as wanted; a page that came too early would log what is not there."""
+    """Ask until the answer is as wanted; a page that is opened too early would log errors."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with (
             contextlib.suppress(urllib.error.HTTPError),  # not there yet
-            urllib.request.urlopen(url) as answer,  # noqa: S310 - our own collector
+            urllib.request.urlopen(url) as answer,  # noqa: S310 - the test's collector
         ):
             if condition(json.load(answer)):
                 return
@@ -479,7 +479,7 @@ def browser(require: Callable[[str], str]) -> Iterator[Browser]:
 
 
 class Watched:
-    """Opens pages and keeps what no page may do: errors, other origins, violations of the policy."""
+    """Opens pages and records what a page must not do: errors, other origins, violations of the policy."""
 
     def __init__(self, browser: Browser, origin: str) -> None:
         self._browser = browser
@@ -528,7 +528,7 @@ class Watched:
 
 @pytest.fixture
 def guarded(browser: Browser, tmp_path: Path) -> Iterator[tuple[Watched, str]]:
-    """Pages of a collector that asks for a token, has no broker and knows no node; and the token."""
+    """Pages of a collector with a token, without a broker and without nodes; and the token."""
     token, config = tmp_path / "token", tmp_path / "collector.yaml"
     secret = secrets.token_hex(16)
     token.write_text(secret)
@@ -559,7 +559,7 @@ def watching(browser: Browser, site: Site) -> Iterator[Watched]:
 
 @pytest.fixture
 def watched(browser: Browser, site: Site) -> Iterator[Watched]:
-    """Pages of the shared site; the test fails when one of them misbehaved."""
+    """Pages of the shared site; the test fails when a page misbehaves."""
     with watching(browser, site) as pages:
         yield pages
 

@@ -33,7 +33,7 @@ def fits(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
 
-def test_fleet_shows_trouble_first_and_totals_that_add_up(
+def test_fleet_shows_problems_first_and_totals_that_add_up(
     watched: Any, picture: Callable[[Page, str], None]
 ) -> None:
     page = fleet(watched)
@@ -42,7 +42,7 @@ def test_fleet_shows_trouble_first_and_totals_that_add_up(
     expect(first).to_contain_text("air-02")
     expect(first.locator(".c-state")).to_contain_text("Lost")
     expect(first.locator(".troubles")).to_contain_text("Node lost")
-    expect(rows.nth(1)).to_contain_text("bed-07")  # a backlog is trouble, less than a lost node
+    expect(rows.nth(1)).to_contain_text("bed-07")  # a backlog is a problem, smaller than a lost node
     expect(rows.nth(1).locator("[data-depth]")).to_have_text("1,234")
     arm = page.locator('[data-node="acme/cell/hall-1/arm-01"]')
     expect(arm).to_contain_text("joint-anomaly 1.0.0")
@@ -62,12 +62,12 @@ def test_last_seen_decays_by_itself(watched: Any, site: Any) -> None:
     page = watched.open(wait=".fleet-row[data-node]")
     seen = page.locator('[data-node="acme/junction/street-1/air-02"] .c-seen time')
     said_ms = time.time_ns() // 1_000_000
-    site.feeder.air.beat(clk=0)  # the only word of it since the site began, which may be minutes ago
+    site.feeder.air.beat(clk=0)  # its only message since the site started, which may be minutes ago
     page.wait_for_function(
         """(at) => Date.parse(document.querySelector('[data-node$="air-02"] .c-seen time').dateTime) >= at""",
         arg=said_ms,
     )
-    page.route("**/api/**", lambda route: route.abort())  # from here on nothing is asked of the server
+    page.route("**/api/**", lambda route: route.abort())  # from here on the server is not asked
     before = seen.inner_text()
     page.wait_for_function(
         """(before) => document.querySelector('[data-node$="air-02"] .c-seen time').textContent !== before""",
@@ -100,9 +100,9 @@ def test_snapshot_carries_the_boxes_of_its_own_frame(watched: Any, site: Any) ->
     page.expose_function("drawn", note)
     page.evaluate(
         """() => {
-            const tell = ([{ target }]) => drawn({ ...target.dataset });
+            const report = ([{ target }]) => drawn({ ...target.dataset });
             const canvas = document.querySelector("canvas.still");
-            new MutationObserver(tell).observe(canvas, { attributes: true, attributeFilter: ["data-sha"] });
+            new MutationObserver(report).observe(canvas, { attributes: true, attributeFilter: ["data-sha"] });
         }"""
     )
     seen = page.evaluate(
@@ -128,7 +128,7 @@ def test_snapshot_carries_the_boxes_of_its_own_frame(watched: Any, site: Any) ->
             return new Set(new Uint32Array(data.buffer)).size;
         }"""
     )
-    assert painted > 500, "the canvas holds no photograph"
+    assert painted > 500, "the canvas has no photograph"
 
 
 def test_a_camera_page_waits_for_the_first_picture_without_an_error(watched: Any) -> None:
@@ -191,7 +191,7 @@ def test_an_outage_is_a_hole_and_is_filled_with_marked_points(
     picture(page, "history-backfilled")
 
 
-def test_a_declared_loss_is_told_everywhere(
+def test_a_declared_loss_is_shown_everywhere(
     own_watched: Any, own_site: Any, picture: Callable[[Page, str], None]
 ) -> None:
     page = own_watched.open(ARM, wait=".live-chart[data-edge]")
@@ -263,7 +263,7 @@ def test_every_view_in_both_languages_both_themes_and_on_a_phone(
         picture(page, f"{shot}-{name}")
 
 
-def test_reasons_and_counts_are_told_in_the_readers_language(watched: Any) -> None:
+def test_reasons_and_counts_are_in_the_readers_language(watched: Any) -> None:
     page = fleet(watched, lang="ko-KR")
     bed = page.locator('[data-node="hanbit/bedside/ward-3/bed-07"] .trouble')
     expect(bed).to_contain_text("메시지 1,234건 전송 대기, 최장 3분")
@@ -318,7 +318,7 @@ def test_a_drag_zooms_and_now_comes_back(watched: Any) -> None:
 
     whole = span()
     while (box := page.locator(".history .u-over").bounding_box()) is None:
-        pass  # it was drawn anew in that moment
+        pass  # it was drawn again in that moment
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 60)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 60, steps=5)
@@ -362,7 +362,7 @@ def test_a_bedside_page_shows_the_wave_the_numbers_and_the_verdict(
     rhythm = page.locator('[data-slot="rhythm"]')
     expect(rhythm.locator(".verdict.on")).to_contain_text("AF")
     expect(rhythm).to_contain_text("alarm over time")
-    expect(rhythm.locator("dl")).not_to_contain_text("objects")  # its class n is no count
+    expect(rhythm.locator("dl")).not_to_contain_text("objects")  # its class n is not a count
     expect(page.locator('[data-slot="late"]')).to_contain_text("No result yet")
     assert page.locator('[data-slot="late"] .chart').count() == 0
     picture(page, "bedside-en-light")
@@ -404,17 +404,17 @@ def test_a_track_is_drawn_to_scale_from_places(watched: Any) -> None:
     expect(page.locator(".live .chip").first).to_contain_text("heading")  # places have an axis each
 
 
-def test_what_a_picture_hides_is_said_and_why(watched: Any, site: Any) -> None:
+def test_the_hidden_parts_of_a_picture_are_named_with_the_reason(watched: Any, site: Any) -> None:
     page = watched.open(CAMERA, wait="canvas.still:not([hidden])")
-    told = page.locator(".hidden-parts")
-    expect(told).to_contain_text("2 faces, 1 number plate")
+    shown = page.locator(".hidden-parts")
+    expect(shown).to_contain_text("2 faces, 1 number plate")
     site.feeder.hidden = {"blur": "whole", "why": "no detector has a result for it"}
-    expect(told).to_have_attribute("data-blur", "whole")
-    expect(told).to_contain_text("The whole picture is made unrecognisable: no detector has a result for it")
+    expect(shown).to_have_attribute("data-blur", "whole")
+    expect(shown).to_contain_text("The whole picture is made unrecognisable: no detector has a result for it")
     site.feeder.hidden = {"blur": "none"}
-    expect(told).to_have_class(re.compile("warn-text"))
+    expect(shown).to_have_class(re.compile("warn-text"))
     site.feeder.hidden = {"blur": "parts", "faces": 0, "plates": 0}
-    expect(told).to_contain_text("this picture has none")
+    expect(shown).to_contain_text("this picture has none")
 
 
 def test_what_was_dropped_is_shown_with_its_device_and_model(watched: Any) -> None:
@@ -434,11 +434,11 @@ def test_a_busy_device_does_not_fill_the_page_and_earlier_events_are_all_there(
     for shown in (30, 45, 60):
         page.get_by_role("button", name="Show earlier events").click()
         expect(rows).to_have_count(shown)
-    told = [text.split("\t")[-1] for text in rows.all_inner_texts()]
-    assert [text.split(" · ")[0].strip() for text in told] == [f"no {i}" for i in range(59, -1, -1)]
+    shown = [text.split("\t")[-1] for text in rows.all_inner_texts()]
+    assert [text.split(" · ")[0].strip() for text in shown] == [f"no {i}" for i in range(59, -1, -1)]
 
 
-def test_a_lost_collector_is_said_and_found_again(own_watched: Any, own_site: Any) -> None:
+def test_a_lost_collector_is_shown_and_found_again(own_watched: Any, own_site: Any) -> None:
     page = fleet(own_watched)
     own_watched.may_fail = True
     own_site.collector.kill()
@@ -458,7 +458,7 @@ def test_the_policy_allows_no_inline_code_and_the_page_needs_none(watched: Any, 
     assert response.headers["etag"]
     again = page.request.get(site.url, headers={"if-none-match": response.headers["etag"]})
     assert again.status == 304
-    watched.may_fail = True  # the browser says on the console what it refused
+    watched.may_fail = True  # the browser logs on the console what it refused
     ran = page.evaluate(
         """() => {
             const script = document.createElement("script");
@@ -506,7 +506,7 @@ def test_less_motion_is_respected(browser: Browser, watched: Any) -> None:
     assert edges <= 4
 
 
-def test_a_token_is_asked_for_once_and_a_newcomer_is_told_what_to_do(
+def test_a_token_is_asked_for_once_and_a_new_user_sees_what_to_do(
     guarded: Any, picture: Callable[[Page, str], None]
 ) -> None:
     pages, token = guarded

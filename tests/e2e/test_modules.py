@@ -1,4 +1,4 @@
-"""The page's own arithmetic, run in the browser it is written for."""
+"""The page's arithmetic, run in a real browser."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_live_buffer_is_bounded_ordered_and_knows_its_holes(page: Any) -> No
     assert found["ranBack"] == 0, "the chart ran backwards when data came late"
 
 
-def test_holes_are_told_from_declared_gaps_and_from_the_future(page: Any) -> None:
+def test_holes_differ_from_declared_gaps_and_from_the_future(page: Any) -> None:
     found = page.evaluate(SHAPE)
     hole = found["hole"]
     assert hole["voids"] == [[20_000, 30_000]]

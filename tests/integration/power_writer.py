@@ -24,7 +24,7 @@ from wire.topics import parse
 T0 = 1_795_356_000_000
 DAY_MS = 86_400_000
 EPS = ("00112233aabbccdd", "44556677eeff0011")
-CHECKPOINT_PAGES = 40  # SQLite's own 1,000 would need far more data before it folds its log in
+CHECKPOINT_PAGES = 40  # SQLite's default of 1,000 needs far more data before a checkpoint
 
 
 class SteppedClock(Clock):
@@ -42,7 +42,7 @@ class SteppedClock(Clock):
 
 
 class Connection(sqlite3.Connection):
-    """Folds its log in often; `sync` replaces the mode that the store asks for."""
+    """Checkpoints often; `sync` replaces the store's mode."""
 
     sync = ""
 
@@ -134,7 +134,7 @@ def main(folder: str, words: str, seed: str, first: str, groups: str, sync: str 
         return made
 
     Connection.sync = sync
-    sqlite3.connect = patched  # type: ignore[assignment] # what it returns is a Connection all the same
+    sqlite3.connect = patched  # type: ignore[assignment] # it returns a Connection
     Writer(Path(folder), Path(words), int(seed), int(first)).run(int(groups))
 
 

@@ -246,7 +246,7 @@ def flooding(port: int, body: Any) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-    assert flooded[0] > 500, "a flood it was"
+    assert flooded[0] > 500, "it was a flood"
 
 
 def good(number: int) -> bytes:

@@ -177,7 +177,7 @@ async def test_steps_of_an_hour_forth_and_back(tmp_path: Path, broker: BrokerPro
     rows, order = made.rows("plain"), made.numbers_as_stored("plain")
     (entry,) = made.collector.ledger.entries(NODE)
     assert (entry.stored, entry.missing_count, entry.gap_count) == (made.head, 0, 0)
-    assert order == list(range(order[0], order[0] + len(order))), "nothing lost, and by number in order"
+    assert order == list(range(order[0], order[0] + len(order))), "nothing lost, and in order of numbers"
     assert sorted(rows["f"][FIELD]) == order
     assert sorted(made.steps()) == [pytest.approx(s, abs=1) for s in (-3600, -3600, 3600, 3600)]
     assert rows["q"].count(6) == 2, "each step back is flagged where it happened: TIME_BACKWARD"

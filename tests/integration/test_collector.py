@@ -1,4 +1,4 @@
-"""The collector on real brokers: acknowledged means stored, whatever is killed, full, cut or garbage."""
+"""The collector on real brokers: acknowledged means stored, after kills, full disks, cuts and garbage."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ROWS = 10
 
 
 class Sender:
-    """A node's outbox at its simplest: sends by number, and again what is not acknowledged in 3 s."""
+    """A minimal outbox: it sends by number, and again after 3 s without an ack."""
 
     def __init__(self, port: int, node: Address = NODE) -> None:
         self.node = node
@@ -87,7 +87,7 @@ class Sender:
         while not self._stop.wait(0.2):
             now = time.monotonic()
             with self._lock:
-                # as a node does, never more than it has on its way: a sender that floods is refused
+                # like a node, at most its in-flight window: a sender that floods is refused
                 oldest = list(self._pending.items())[:300]
                 due = [(seq, *rest) for seq, rest in oldest if now - rest[2] > 3.0]
                 for seq, topic, body, _ in due:
@@ -97,7 +97,7 @@ class Sender:
                     self.client.publish(topic, body, qos=1)
 
     def send(self, count: int, stream: str = "joints") -> None:
-        """`count` batches whose rows are numbered through: row r of batch s has x = s * ROWS + r."""
+        """`count` batches with numbered rows: row r of batch s has x = s * ROWS + r."""
         for _ in range(count):
             self.taken += 1
             seq = self.taken
@@ -189,13 +189,13 @@ def test_acknowledged_means_stored(tmp_path: Path, broker: BrokerProcess, child:
     (entry,) = ask(child, "ledger")["entries"]
     assert (entry["taken"], entry["stored"], entry["missing"], entry["rows_stored"]) == (300, 300, [], 3000)
     assert ask(child, "health")["broker"]["protocol"] == ("5" if broker.kind == "mosquitto" else "3.1.1")
-    told = subprocess.run(
+    report = subprocess.run(
         edgebed_command("ledger", "--store", str(tmp_path / "store"), "--audit"),
         capture_output=True,
         text=True,
     )
-    assert told.returncode == 0, told.stderr
-    assert "100.000 % of 300 messages stored (3,000 rows)" in told.stdout
+    assert report.returncode == 0, report.stderr
+    assert "100.000 % of 300 messages stored (3,000 rows)" in report.stdout
 
 
 @pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
@@ -246,7 +246,7 @@ def test_duplicates_are_dropped_counted_and_acknowledged_again(broker: BrokerPro
     assert (entry["stored"], entry["duplicates"], entry["rows_stored"]) == (20, 20, 200)
 
 
-def test_garbage_is_quarantined_and_stops_nobody(tmp_path: Path, broker: BrokerProcess, child: Child) -> None:
+def test_garbage_is_quarantined_alone(tmp_path: Path, broker: BrokerProcess, child: Child) -> None:
     dice = random.Random(3)
     child.start()
     with Sender(broker.port) as sender:
@@ -338,7 +338,7 @@ def test_a_restart_brings_back_ledger_and_fleet(broker: BrokerProcess, child: Ch
         wait_until(lambda: ask(child, "ledger")["totals"]["stored"] == 6, "the gap event is stored")
         before = ask(child, "ledger")["entries"]
         child.stop()
-        publish(NODE.topic("status"), b"", 1, True)  # the broker forgets, the store does not
+        publish(NODE.topic("status"), b"", 1, True)  # the broker loses its data, the store does not
         publish(NODE.topic("live", "_", "agent"), b"", 0, True)
         child.start()
         wait_until(lambda: is_online(child), "the collector connects again")
@@ -374,14 +374,14 @@ def test_a_second_collector_on_the_store_is_refused(tmp_path: Path) -> None:
     assert "another collector writes to" in second.stderr
 
 
-PATIENCE_S = 4.0  # longer than a busy machine keeps broker and collector apart
+PATIENCE_S = 4.0  # longer than a busy machine separates broker and collector
 
 
 @contextmanager
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(connection, "SILENCE_S", PATIENCE_S)
     monkeypatch.setattr(connection, "PROBE_EVERY_S", 0.3)
-    monkeypatch.setattr(connection, "ASK_AGAIN_S", ())  # it would mend what is broken here
+    monkeypatch.setattr(connection, "ASK_AGAIN_S", ())  # it would repair the fault of this test
     yield
 
 
@@ -402,14 +402,14 @@ async def collecting(tmp_path: Path, port: int, username: str = "") -> AsyncIter
             await running
 
 
-async def test_a_connection_that_fell_silent_is_made_anew(
+async def test_a_silent_connection_is_replaced(
     tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with hurried(monkeypatch):
         async with FaultProxy(broker.port) as proxy, collecting(tmp_path, proxy.port) as collector:
             await until(lambda: collector.link.state.state == "online")
             await asyncio.sleep(PATIENCE_S + 1)
-            assert collector.link.state.rebuilt == 0, "the own probe is sign of life enough"
+            assert collector.link.state.rebuilt == 0, "the own probe is a sign of life"
             proxy.black_hole(True)
             await until(lambda: collector.link.state.rebuilt >= 1)
             proxy.black_hole(False)
@@ -422,10 +422,10 @@ async def test_a_connection_that_fell_silent_is_made_anew(
 
 
 @pytest.mark.parametrize("tail", ["data/#", "status"])
-async def test_a_subscription_that_died_alone_is_made_anew(
+async def test_a_subscription_that_died_alone_is_replaced(
     tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, tail: str
 ) -> None:
-    """Connected, pinged, and everything else comes: only the messages of one class do not."""
+    """Connected, with pings and all other messages; only the messages of one class do not arrive."""
     made: list[connection.Connection] = []
 
     def noted(*arguments: Any) -> connection.Connection:
@@ -449,7 +449,7 @@ async def test_a_subscription_that_died_alone_is_made_anew(
 
 
 class OneClient(BrokerProcess):
-    """mosquitto that takes every connection of a user for one client."""
+    """A mosquitto that takes every connection of a user for one client."""
 
     def command(self) -> list[str]:
         program, flag, path = super().command()
@@ -459,7 +459,7 @@ class OneClient(BrokerProcess):
 
 
 async def test_a_broker_that_gives_no_second_connection(tmp_path: Path) -> None:
-    """Acks have a connection of their own where it can be; here each of the two would end the other."""
+    """Acks have their own connection where possible; here each of the two would end the other."""
     try:
         broker = OneClient("mosquitto", tmp_path / "broker")
         broker.start()
@@ -477,7 +477,7 @@ async def test_a_broker_that_gives_no_second_connection(tmp_path: Path) -> None:
             with sender:
                 sender.send(50)
                 await asyncio.to_thread(sender.wait)
-            assert collector.link.state.connects == connects, "in peace from then on"
+            assert collector.link.state.connects == connects, "the connection stays from then on"
     finally:
         broker.stop()
     expect_exactly(tmp_path / "store", 50)
@@ -511,16 +511,16 @@ async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
                 await asyncio.sleep(PATIENCE_S + 1)
                 assert collector.ingest.backlog <= 50 + 250
                 assert sender.acked.count() == 0
-                assert collector.link.state.rebuilt == 0, "it is we who hold back"
+                assert collector.link.state.rebuilt == 0, "the collector itself holds back"
                 blocked.clear()
                 await asyncio.to_thread(sender.wait)
     expect_exactly(tmp_path / "store", 400)
 
 
 class Deaf:
-    """A line that takes statuses out of what the broker sends until there were more SUBSCRIBEs.
+    """A line that removes statuses from what the broker sends, until a later SUBSCRIBE.
 
-    It PUBACKs them, so to the broker they are delivered and never sent again: what nats-server does with a
+    It PUBACKs them, so for the broker they are delivered and never sent again: nats-server does this with a
     status that is published while a session subscribes.
     """
 
@@ -589,7 +589,7 @@ async def _packet(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 async def test_a_status_that_was_missed_while_subscribing_is_asked_for_again(
     tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the first repetition, or by the second, when the first was as deaf as the subscription."""
+    """By the first repetition, or by the second when the first one fails too."""
     monkeypatch.setattr(connection, "ASK_AGAIN_S", (0.3, 0.6))
     with Sender(broker.port) as sender:
         await until(sender.client.is_connected)
@@ -602,5 +602,5 @@ async def test_a_status_that_was_missed_while_subscribing_is_asked_for_again(
                 await until(lambda made=made: made.fleet.views(str(NODE)))
                 (view,) = made.fleet.views(str(NODE))
                 assert view.agent == "0.1.0"
-                assert line.subscribes > deaf_for, "until then nothing came through"
+                assert line.subscribes > deaf_for, "until then nothing arrived"
                 assert made.link.state.rebuilt == 0

@@ -1,4 +1,4 @@
-"""The site's mosquitto.conf and access rules as shipped: certificates say who is who."""
+"""The shipped mosquitto.conf and access rules: certificates identify the clients."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_the_shipped_broker_configuration_carries_a_site(
     assert [(entry.node, entry.stored) for entry in ledger.entries()] == [(str(NODE), 50)]
 
 
-def test_a_stranger_is_refused_and_told_why(tmp_path: Path, certificates: Path, site: int) -> None:
+def test_an_unknown_client_is_refused_with_a_reason(tmp_path: Path, certificates: Path, site: int) -> None:
     broker = Broker(url=f"mqtts://127.0.0.1:{site}", ca_file=certificates / "ca.pem")
     link = Link(broker, "collector-1", Clock(), on_message=lambda _message: None, is_full=lambda: False)
     link.start()

@@ -1,4 +1,4 @@
-"""The power fails under the collector's store: what was acknowledged is there, whole, and exactly once."""
+"""Power cuts under the collector's store: acknowledged messages are there, whole, and exactly once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ writer = _writer()
 
 @dataclass
 class Known:
-    """What the world may rely on at some point of the log."""
+    """What was promised up to some point of the log."""
 
     acked: set[Message] = field(default_factory=set)
     begun: list[frozenset[Message]] = field(default_factory=list)  # what was new in each group
@@ -59,7 +59,7 @@ class Known:
         words = json.loads(said)
         if "new" in words:
             new = frozenset((ep, seq) for ep, seq in words["new"])
-            # a group that a kill undid comes again in other company
+            # after a kill, a group's messages come again with others
             self.begun = [*(group for group in self.begun if not group & new), new]
             self.number, self.next = words["number"], words["next"]
         else:
@@ -69,11 +69,11 @@ class Known:
 
 
 def check(folder: Path, known: Known) -> None:
-    """Open what the power cut left, see that the promise holds, and that life goes on."""
+    """Open what the power cut left, check the promise, and go on writing."""
     clock = writer.SteppedClock(writer.T0 + 400 * writer.DAY_MS)
     store = SqliteStore(folder, clock)
     try:
-        assert aside(folder) == [], "a day file is beyond use"
+        assert aside(folder) == [], "a day file is unusable"
         saved = store.load()
         marked = Counter(
             (mark.ep, seq) for mark in saved.marks for a, b in mark.stored for seq in range(a, b + 1)
@@ -102,7 +102,7 @@ def check(folder: Path, known: Known) -> None:
 
 
 def counted(folder: Path) -> Counter[Message]:
-    """How often each message lies in the day files."""
+    """How often each message is in the day files."""
     reader = StoreReader(folder)
     try:
         return Counter((ep, seq) for _, ep, seqs, _ in reader.chunks() for seq in seqs)
@@ -111,7 +111,7 @@ def counted(folder: Path) -> Counter[Message]:
 
 
 def _check_tables(folder: Path) -> None:
-    """What else a group writes belongs to the same messages."""
+    """Check that the other content of a group belongs to the same messages."""
     for path in day_files(folder):
         with contextlib.closing(sqlite3.connect(path)) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -147,7 +147,7 @@ class Run:
         last = {
             path.name: path.read_bytes() for path in log.folder.iterdir() if not path.name.endswith("-shm")
         }
-        assert replayed(log.ops) == last, "the log does not tell all that was written"
+        assert replayed(log.ops) == last, "the log does not have all writes"
         return log.ops
 
     def _run(self, log: WriteLog, words: list[str], kill: tuple[str, int] | None) -> None:
@@ -156,7 +156,7 @@ class Run:
         assert traced(log, command, said, kill_at=kill) == (-signal.SIGKILL if kill else 0)
 
     def go(self, count: int) -> Run:
-        """Cut the power `count` times all over the log."""
+        """Cut the power at `count` points of the log."""
         known = Known()
         for image in cuts(self.record(), known.hear, count, random.Random(self.seed)):
             write_files(self.place / "cut", image)
@@ -167,7 +167,7 @@ class Run:
 
 @pytest.fixture
 def place(require: object) -> Iterator[Path]:
-    """A folder in memory where there is one: thousands of images are written here."""
+    """A folder in memory where possible: thousands of images are written to it."""
     require("strace")  # type: ignore[operator]
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:

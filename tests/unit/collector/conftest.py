@@ -24,7 +24,7 @@ T0 = 1_795_356_000_000
 
 
 class SetClock(Clock):
-    """A clock whose time is what the test says."""
+    """A clock whose time the test sets."""
 
     def __init__(self, now_ms: int = T0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The collector's YAML: what it may say, and what it may not do unguarded."""
+"""The collector's YAML config: each mistake with its line, and no open port without a token."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def test_every_mistake_at_once_with_its_line(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError) as refused:
         load(path)
-    told = str(refused.value)
+    text = str(refused.value)
     for line, what in ((1, "id"), (2, "did you mean 'store'"), (4, "port"), (5, "broker.url")):
-        assert any(row.startswith(f"{path}:{line}:") and what in row for row in told.splitlines()), told
+        assert any(row.startswith(f"{path}:{line}:") and what in row for row in text.splitlines()), text
     assert refused.value.exit_code == 78
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "pilot.example"])
-def test_a_host_others_can_reach_needs_a_token(tmp_path: Path, host: str) -> None:
+def test_a_host_that_other_machines_reach_needs_a_token(tmp_path: Path, host: str) -> None:
     with pytest.raises(ConfigError, match="token_file"):
         load(write(tmp_path, f'store: y\nhttp: {{host: "{host}"}}\n'))
     load(write(tmp_path, f'store: y\nhttp: {{host: "{host}", token_file: t}}\n'))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_loopback_needs_none(host: str) -> None:
+def test_loopback_needs_no_token(host: str) -> None:
     assert Http(host=host).is_loopback
 
 
 @pytest.mark.parametrize("content", [b"", b"short\n", b"\xff" * 20, b"with;semicolon-and-more", b"\n" * 40])
-def test_a_bad_token_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_bad_token_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "token"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="token_file"):

@@ -1,4 +1,4 @@
-"""`edgebed ledger` and `edgebed collector check`: what they print and what they end with."""
+"""`edgebed ledger` and `edgebed collector check`: their output and exit codes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from collector.ledger.ledger import Ledger
 from collector.store.store import SqliteStore, day_files
 from edgebed.cli import command as edgebed
 from edgebed.commands.ledger import share
+from tests.unit.collector.ledger.stating_node import Node
 from wire.errors import ConfigError, EdgebedError, Unreachable
 
 NODE = "acme/trial/hall/cobot-01"
@@ -36,7 +37,7 @@ def store(folder: Path, clock: Any, batch: Any, event: Any, commit: Any) -> Path
     return folder
 
 
-def test_what_is_missing_is_told_with_its_ranges(store: Path) -> None:
+def test_missing_messages_are_listed_with_their_ranges(store: Path) -> None:
     found = run("--store", str(store))
     assert found.exit_code == 3
     assert found.stdout.splitlines() == [
@@ -62,7 +63,7 @@ def test_one_node_and_json(store: Path) -> None:
     assert (ledger["totals"]["stored"], ledger["entries"][0]["missing"], ledger["audit"]) == (1, [], [])
 
 
-def test_an_audit_finds_what_the_files_do_not_hold(store: Path, clock: Any, batch: Any, commit: Any) -> None:
+def test_an_audit_finds_differences_in_the_files(store: Path, clock: Any, batch: Any, commit: Any) -> None:
     clock.ms += 86_400_000
     made = SqliteStore(store, clock)
     forgetful = Ledger()
@@ -76,7 +77,7 @@ def test_an_audit_finds_what_the_files_do_not_hold(store: Path, clock: Any, batc
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "text"),
     [
         (("--day", "yesterday"), "YYYY-MM-DD"),
         (("--pilot", "acme"), "tenant/pilot"),
@@ -86,11 +87,11 @@ def test_an_audit_finds_what_the_files_do_not_hold(store: Path, clock: Any, batc
         (("--accept", "short", "--node", NODE), "16 hexadecimal digits"),
     ],
 )
-def test_what_is_asked_wrongly_is_told(store: Path, arguments: tuple[str, ...], told: str) -> None:
-    more = () if "needs" in told else ("--store", str(store))
+def test_a_wrong_argument_is_named(store: Path, arguments: tuple[str, ...], text: str) -> None:
+    more = () if "needs" in text else ("--store", str(store))
     found = run(*arguments, *more)
     assert found.exit_code == 2
-    assert told in found.output
+    assert text in found.output
 
 
 def test_a_key_is_accepted_on_the_collectors_machine(store: Path) -> None:
@@ -99,7 +100,7 @@ def test_a_key_is_accepted_on_the_collectors_machine(store: Path) -> None:
     assert AcceptedKeys(store).of(NODE) == {"0123456789abcdef"}
 
 
-def test_a_store_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_store(tmp_path: Path) -> None:
     found = run("--store", str(tmp_path))
     assert isinstance(found.exception, EdgebedError)
     assert "no day files" in str(found.exception)
@@ -111,16 +112,16 @@ def test_options_that_do_not_go_together(store: Path) -> None:
     assert run("--url", "file:///etc/passwd").exit_code == 2
 
 
-def test_a_collector_that_is_not_there() -> None:
+def test_an_absent_collector() -> None:
     found = run("--url", "http://127.0.0.1:1")
     assert isinstance(found.exception, Unreachable)
-    assert "no collector at http://127.0.0.1:1" in str(found.exception)
+    assert "no collector answers at http://127.0.0.1:1" in str(found.exception)
 
 
 @pytest.mark.parametrize(
     ("status", "body"), [(200, b"<html>"), (200, b"[]"), (401, b"{}"), (200, b'{"a":1}')]
 )
-def test_a_peer_that_is_no_collector(status: int, body: bytes) -> None:
+def test_a_server_that_is_not_a_collector(status: int, body: bytes) -> None:
     class Peer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -150,7 +151,7 @@ def test_a_hundred_percent_is_never_rounded_up_to(stored: int, taken: int, text:
     assert share(stored, taken) == text
 
 
-def test_check_tells_every_mistake_and_the_command_line_wins(tmp_path: Path) -> None:
+def test_check_lists_every_mistake_and_the_command_line_wins(tmp_path: Path) -> None:
     config = tmp_path / "collector.yaml"
     config.write_text("store: data\nid: BAD\nhttp: {host: 0.0.0.0}\n")
     found = CliRunner().invoke(edgebed, ["collector", "check", str(config)])
@@ -163,3 +164,37 @@ def test_check_tells_every_mistake_and_the_command_line_wins(tmp_path: Path) -> 
         found = CliRunner().invoke(edgebed, ["collector", "run", str(config), *wrong])
         assert isinstance(found.exception, ConfigError), wrong
     assert CliRunner().invoke(edgebed, ["collector", "run"]).exit_code == 2
+
+
+def test_the_proof_of_a_pilot_by_day_and_stream(folder: Path, clock: Any, commit: Any) -> None:
+    made, ledger, node = SqliteStore(folder, clock), Ledger(), Node()
+    first = [node.data(), node.data(7, "tcp"), node.state()]
+    node.turn("2026-11-23")
+    node.data()
+    commit(made, ledger, [*first, node.data(), node.gap([(4, 4)]), node.state()])
+    made.close()
+    found = run("--store", str(folder), "--pilot", "acme/trial")
+    assert found.exit_code == 0
+    assert found.stdout.splitlines() == [
+        "acme/trial  2026-11-22",
+        "  100.000 % of 3 messages stored, 100.000 % of 17 rows; 1 of 1 node verified",
+        "  acme/trial/hall/cobot-01  ep 00112233aabbccdd",
+        "    100.000 % of 3 messages stored, 100.000 % of 17 rows",
+        "    all in 1 signed statements: verified",
+        "      data/arm/joints  100.000 % of 10 rows stored",
+        "      data/arm/tcp  100.000 % of 7 rows stored",
+        "acme/trial  2026-11-23",
+        "  75.000 % of 4 messages stored, 56.521 % of 23 rows; 1 of 1 node verified",
+        "  acme/trial/hall/cobot-01  ep 00112233aabbccdd",
+        "    75.000 % of 4 messages stored, 56.521 % of 23 rows",
+        "    3 of them in 1 signed statements: verified",
+        "    1 declared lost",
+        "    declared lost: 4: quota",
+        "      data/arm/joints  50.000 % of 20 rows stored",
+        "      event/_/custody  100.000 % of 2 rows stored",
+        "      event/_/gap  100.000 % of 1 rows stored",
+    ]
+    found = run("--store", str(folder), "--day", "2026-11-22", "--stream", "arm/tcp", "--json")
+    answer = json.loads(found.stdout)
+    assert [list(day["streams"]) for day in answer["days"]] == [["data/arm/tcp"]]
+    assert run("--store", str(folder), "--day", "2020-01-01").stdout == "no message matches\n"

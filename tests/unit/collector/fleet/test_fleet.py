@@ -1,4 +1,4 @@
-"""What the fleet page is told: states that decay, trouble first, nothing that a stale message can fake."""
+"""The fleet: states that decay, problems first, and no state from a stale message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collector.fleet import problems
 from collector.fleet.fleet import SILENT_MS, Fleet, NodeState
 from collector.fleet.problems import CODES
 from collector.ledger.ledger import Draft, Ledger
-from collector.store.clock_skew import Offset
 from collector.store.marks import Claim
 from wire.errors import WireError
 from wire.messages import (
@@ -56,19 +55,19 @@ def view(fleet: Fleet) -> Any:
     return found
 
 
-def test_the_verdict_of_a_model_is_told_while_its_node_is_online(fleet: Fleet) -> None:
+def test_the_verdict_of_a_model_is_shown_while_its_node_is_online(fleet: Fleet) -> None:
     said = ModelState(state="ok", name="ecg-rhythm", ver="1.0.0", device="arm")
     fleet.on_status(NODE, status(models={"rhythm": said}), T0, retained=False)
     fleet.on_live(BEAT, {"ts": T0}, T0, retained=False)
     assert view(fleet).models[0]["verdict"] == {}
     topic = parse(f"tb1/{NODE}/live/arm/rhythm")
-    for told, expected in (
+    for sent, expected in (
         ({"label": "AF", "alarm": True, "score": 0.9}, {"label": "AF", "alarm": True}),
         ({"label": "x" * 1000}, {"label": "x" * 64}),
         ({"label": 7, "alarm": "yes"}, {}),
         ({"label": "N", "alarm": False}, {"label": "N", "alarm": False}),
     ):
-        fleet.on_live(topic, {"ts": T0, **told}, T0, retained=False)
+        fleet.on_live(topic, {"ts": T0, **sent}, T0, retained=False)
         assert view(fleet).models[0]["verdict"] == expected
     fleet.on_status(NODE, status("lost", models={"rhythm": said}), T0, retained=False)
     assert view(fleet).models[0]["verdict"] == {}
@@ -85,7 +84,7 @@ def test_online_decays_by_itself(fleet: Fleet, clock: Any) -> None:
     assert (view(fleet).state, view(fleet).devices[0]["state"]) == ("online", "ok")
     clock.ms += SILENT_MS + 1
     assert view(fleet).state == "unknown"
-    assert view(fleet).devices[0]["state"] == "unknown", "nobody knows, so it is not shown as well"
+    assert view(fleet).devices[0]["state"] == "unknown", "its state is unknown too"
     assert codes(fleet) == ["node-silent"]
     fleet.on_live(BEAT, {"ts": clock.ms}, clock.ms, retained=False)
     assert (view(fleet).state, codes(fleet)) == ("online", [])
@@ -109,12 +108,12 @@ def test_what_devices_and_models_count_is_shown_and_a_state_is_as_old_as_it_was(
     assert view(fleet).devices == []
 
 
-def test_retained_messages_are_no_sign_of_life(fleet: Fleet, clock: Any) -> None:
+def test_retained_messages_are_not_a_sign_of_life(fleet: Fleet, clock: Any) -> None:
     clock.ms += 600_000
     fleet.on_status(NODE, status(), clock.ms, retained=True)
     fleet.on_live(BEAT, {"ts": T0}, clock.ms, retained=True)
     assert (view(fleet).state, view(fleet).last_seen) == ("unknown", T0)
-    assert view(fleet).skew_ms is None, "how long a broker kept it says nothing about a clock"
+    assert view(fleet).skew_ms is None, "the time that a broker kept it is not a clock offset"
 
 
 def test_an_older_session_does_not_speak_for_the_node(fleet: Fleet) -> None:
@@ -125,32 +124,6 @@ def test_an_older_session_does_not_speak_for_the_node(fleet: Fleet) -> None:
     assert (view(fleet).state, codes(fleet)) == ("lost", ["node-lost"])
     assert fleet.on_birth(NODE, birth(7))
     assert not fleet.on_birth(NODE, birth(6))
-
-
-def test_the_offset_is_known_both_ways_as_far_as_the_way_is_long(fleet: Fleet, clock: Any) -> None:
-    """A clock 60 s behind, 40 ms up and 20 ms down: the truth lies within what is claimed."""
-    for more in (500, 0, 80):
-        clock.ms += 15_000
-        beat = {"ts": clock.ms - 60_000 - 40 - more, "ack_ms": 20 - 60_000 + more, "uptime_s": 1.0, "clk": 1}
-        fleet.on_live(BEAT, beat, clock.ms, retained=False)
-    seen = view(fleet)
-    assert (seen.clk, seen.skew_ms, seen.uncertainty_ms) == (1, 60_010, 31)
-    assert abs(seen.skew_ms - 60_000) <= seen.uncertainty_ms
-
-
-def test_a_clock_that_is_set_begins_anew(fleet: Fleet, clock: Any) -> None:
-    for ahead_ms in (0, 0, 3_600_000, 3_600_000, 0):
-        clock.ms += 15_000
-        ts = clock.ms + ahead_ms
-        beat = {"ts": ts - 30, "boot": "00ff", "uptime_s": clock.ms / 1000, "ack_ms": ahead_ms + 10}
-        fleet.on_live(BEAT, beat, clock.ms, retained=False)
-        assert fleet.offset(NODE) == Offset(10 - ahead_ms, 21)
-
-
-def test_delays_that_contradict_each_other_claim_nothing(fleet: Fleet, clock: Any) -> None:
-    fleet.on_live(BEAT, {"ts": clock.ms - 100, "ack_ms": -5_000}, clock.ms, retained=False)
-    assert fleet.offset(NODE) == Offset(100, None)
-    assert fleet.offset("acme/trial/hall/nobody") == Offset(None, None)
 
 
 def test_skew_is_the_smallest_delay_of_five_minutes(fleet: Fleet, clock: Any) -> None:
@@ -164,7 +137,7 @@ def test_skew_is_the_smallest_delay_of_five_minutes(fleet: Fleet, clock: Any) ->
     assert fleet.offset(NODE).skew_ms is None
 
 
-def test_trouble_of_every_kind_is_found_and_sorted(fleet: Fleet, clock: Any) -> None:
+def test_problems_of_every_kind_are_found_and_sorted(fleet: Fleet, clock: Any) -> None:
     fleet.on_birth(NODE, birth())
     fleet.on_status(
         NODE,
@@ -180,7 +153,7 @@ def test_trouble_of_every_kind_is_found_and_sorted(fleet: Fleet, clock: Any) -> 
     assert codes(fleet) == ["device-degraded", "model-failed", "backlog", "clock-unsynced", "missing"][:4]
     clock.ms += 15_000
     fleet.on_live(BEAT, {**beat, "ts": clock.ms, "clk": 1}, clock.ms, retained=False)
-    assert "missing" not in codes(fleet), "the next heartbeat may tell where it is"
+    assert "missing" not in codes(fleet), "the next heartbeat may show where it is"
     clock.ms += 25_000
     fleet.on_quarantine(NODE, clock.ms)
     assert codes(fleet) == ["missing", "device-degraded", "model-failed", "quarantine"]
@@ -204,7 +177,7 @@ def test_a_node_known_only_by_the_ledger_gets_the_missing_alarm(clock: Any, hole
 
 
 def test_the_missing_alarm_needs_no_page(fleet: Fleet, clock: Any) -> None:
-    """What a page shows first is the same as what it would show after it was open all the time."""
+    """A page that is opened now shows the same as one that was open all the time."""
     fleet.on_status(NODE, status(), T0, retained=False)
     beat = {"ts": T0, "ep": EP, "head": 3, "depth": 0}
     fleet.on_live(BEAT, beat, T0, retained=False)
@@ -213,7 +186,7 @@ def test_the_missing_alarm_needs_no_page(fleet: Fleet, clock: Any) -> None:
     assert codes(fleet) == ["missing"]
 
 
-def test_looking_changes_nothing(clock: Any, holed: Ledger) -> None:
+def test_reading_the_views_changes_nothing(clock: Any, holed: Ledger) -> None:
     def facts() -> Any:
         names = [name for name in NodeState.__slots__ if name != "skew"]
         nodes = {node: [getattr(state, name) for name in names] for node, state in fleet._nodes.items()}
@@ -230,7 +203,7 @@ def test_looking_changes_nothing(clock: Any, holed: Ledger) -> None:
 
 
 def test_what_was_not_missing_at_the_last_judgement_is_missing_since_then(clock: Any, holed: Ledger) -> None:
-    """Its node goes on with a new outbox: what the old one held counts from now, not from its storing."""
+    """A node goes on with a new outbox: messages of the old one are missing from now on."""
     ledger, other = holed, "acme/trial/hall/cobot-02"
     draft = Draft(ledger)
     draft.add(other, EP, 1, 10, T0)
@@ -246,7 +219,7 @@ def test_what_was_not_missing_at_the_last_judgement_is_missing_since_then(clock:
         fleet.judge()
         (found,) = fleet.views(other)
         assert ("missing" in {one.code for one in found.problems}) is expected
-    assert "missing" in codes(fleet), "the other node's alarm was there all the time"
+    assert "missing" in codes(fleet), "the other node has its alarm all the time"
 
 
 def test_the_alarm_ends_when_the_messages_arrive(clock: Any, holed: Ledger) -> None:
@@ -274,13 +247,13 @@ def test_a_clock_that_is_set_back_delays_the_alarm_by_no_more_than_a_judgement(
     assert "missing" in codes(fleet)
 
 
-def test_trouble_stands_first(fleet: Fleet) -> None:
+def test_nodes_with_problems_come_first(fleet: Fleet) -> None:
     for name, state in (("a", "online"), ("b", "lost"), ("c", "online")):
         fleet.on_status(f"t/p/s/{name}", status(state), T0, retained=False)
     assert [found.node[-1] for found in fleet.views()] == ["b", "a", "c"]
 
 
-def test_devices_and_models_join_what_was_described_with_what_is(fleet: Fleet) -> None:
+def test_devices_and_models_join_birth_and_status(fleet: Fleet) -> None:
     fleet.on_birth(NODE, birth())
     fleet.on_status(
         NODE,
@@ -342,7 +315,7 @@ def test_nonsense_in_a_heartbeat_breaks_nothing(fleet: Fleet, beat: dict[str, An
     assert (found.ledger.taken, found.ledger.missing_count) == (0, 0)
 
 
-def test_there_is_an_end_to_everything(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_bounded(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_NODES", 2)
     monkeypatch.setattr(module, "MAX_LIVE", 2)
     monkeypatch.setattr(module, "MAX_SNAPSHOTS", 2)

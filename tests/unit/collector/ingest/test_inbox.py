@@ -1,4 +1,4 @@
-"""First in, first out, and one sender's flood leaves room for everybody else."""
+"""First in, first out, and one sender's flood leaves room for the others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_a_share_is_of_bytes_too_and_a_pack_is_one_publication(monkeypatch: pyte
     assert [inbox.put("large", [message("l", 600)]) for _ in range(3)] == [True, True, False]
     assert inbox.put("packs", [message("p")] * 50)
     inbox.take(2 + 49)
-    assert [inbox.put("packs", [message("p")]) for _ in range(2)] == [True, False], "it waits to its end"
+    assert [inbox.put("packs", [message("p")]) for _ in range(2)] == [True, False], (
+        "it waits until its last message is taken"
+    )
     assert inbox.put("large", [message("l", 600)])
 
 
@@ -63,7 +65,7 @@ def test_it_says_when_it_is_full(monkeypatch: pytest.MonkeyPatch, name: str, bou
     assert not inbox.is_full
 
 
-def test_nothing_is_kept_of_senders_that_have_nothing_here() -> None:
+def test_a_sender_without_waiting_messages_leaves_no_trace() -> None:
     inbox, dice = Inbox(), random.Random(3)
     for number in range(3_000):
         inbox.put(str(number), [message("m", dice.randrange(5))] * dice.randrange(1, 4))

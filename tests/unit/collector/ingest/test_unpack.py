@@ -1,4 +1,4 @@
-"""Packs at the collector: each message counts as if it had come alone, whatever a stranger puts into one."""
+"""Packs: each message counts as if it had arrived alone, also in a hostile client's pack."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_each_message_as_if_alone_and_the_last_settles_the_pack() -> None:
     assert (built.stored, built.rows, list(built.acked[(NODE, EP)])) == (3, 3, [(1, 3)])
 
 
-def test_what_came_alone_before_is_a_duplicate_in_a_pack() -> None:
+def test_a_message_that_arrived_alone_is_a_duplicate_in_a_pack() -> None:
     ledger = Ledger()
     tail, body = data(2)
     alone = Received(Incoming(f"tb1/{NODE}/{tail}", body, T0, False, (1, 1)), parse(f"tb1/{NODE}/{tail}"))
@@ -63,7 +63,7 @@ def test_what_came_alone_before_is_a_duplicate_in_a_pack() -> None:
     assert (built.stored, built.duplicates) == (3, 1)
 
 
-def test_one_bad_message_costs_no_other() -> None:
+def test_a_bad_message_does_not_affect_others() -> None:
     parts = [data(1), ("data/arm/joints", b'{"ep":"zz"}'), ("data/arm/joints", b"7"), data(4)]
     built = GroupBuilder(Ledger(), lambda _: Offset(), T0).build(unpack(came(pack(*parts)), TOPIC))
     assert (built.stored, len(built.group.quarantine)) == (2, 2)
@@ -110,6 +110,6 @@ def test_only_data_and_events_of_the_node_itself(tail: str) -> None:
     ],
     ids=range(11),
 )
-def test_what_is_no_pack_is_one_error(body: bytes) -> None:
+def test_a_body_that_is_not_a_pack_is_one_error(body: bytes) -> None:
     with pytest.raises(WireError):
         unpack(came(body), TOPIC)

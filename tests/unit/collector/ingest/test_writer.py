@@ -1,4 +1,4 @@
-"""The writer thread: one bad message stops no other, what is not committed is not acknowledged."""
+"""The writer thread: a bad message does not stop others, and no ack goes out before the commit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
 
 
 class FakeLink:
-    """Keeps what would go to the broker: these tests are about what is given to a link, not about MQTT."""
+    """Keeps what a link would send: these tests check what it is given, not MQTT."""
 
     def __init__(self) -> None:
         self.tokens: list[tuple[int, int]] = []
@@ -86,7 +86,7 @@ def test_a_message_that_breaks_the_code_itself_stands_alone(
 
     def breaking(rows: Any) -> Any:
         if 666.0 in rows.columns["x"]:
-            raise ZeroDivisionError("a bug nobody foresaw")
+            raise ZeroDivisionError("an unexpected bug")
         return pack(rows)
 
     monkeypatch.setattr(group_builder, "pack", breaking)
@@ -102,7 +102,7 @@ def test_a_message_that_breaks_the_code_itself_stands_alone(
     wait_until(lambda: len(site.link.tokens) == 102)
     (entry,) = site.ledger.entries()
     assert (entry.stored, entry.gap_count, entry.missing_count) == (98, 2, 0)
-    assert "a bug nobody foresaw" in entry.gaps[0][2]
+    assert "an unexpected bug" in entry.gaps[0][2]
     assert site.acked == list(range(1, 101))
 
 
@@ -123,7 +123,7 @@ def test_nothing_is_acknowledged_before_it_is_committed(site: Site, monkeypatch:
         site.send(seq)
     wait_until(lambda: len(tries) > 5)
     assert (site.link.tokens, site.link.acked, site.ingest.problem) == ([], [], "the disk is full")
-    assert site.ledger.entries() == [], "the ledger does not claim what is not on disk either"
+    assert site.ledger.entries() == [], "the ledger does not count what is not on disk"
     allowed.set()
     wait_until(lambda: len(site.link.tokens) == 3)
     assert site.ingest.problem == ""
@@ -164,7 +164,7 @@ def test_heartbeats_are_stored_without_rows(site: Site, monkeypatch: pytest.Monk
     assert (mark.claim.head, mark.stored) == (5, [])
 
 
-def test_the_queue_says_when_it_is_full(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_stops_receiving(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "QUEUE_MESSAGES", 10)
     for seq in range(1, 11):
         assert not site.ingest.is_full()
@@ -198,7 +198,7 @@ def test_beyond_its_share_a_node_is_refused_and_others_go_on(
     for number in range(50):
         site.ingest.receive(Incoming(f"nonsense/{number}", b"", T0, False, (1, 300 + number)))
     assert site.ingest.counters.refused == 90 + 40
-    assert len(site.link.tokens) == 130, "the broker is to go on; nobody was told that they are stored"
+    assert len(site.link.tokens) == 130, "settled at the broker but not acknowledged"
     assert site.link.acked == []
     allowed.set()
     wait_until(lambda: len(site.link.tokens) == 152)
@@ -210,10 +210,10 @@ def test_beyond_its_share_a_node_is_refused_and_others_go_on(
     wait_until(lambda: 11 in site.acked)
     site.ingest.stop()
     assert sum("faster than can be stored" in line for line in caplog.messages) == 2
-    assert sum("was quarantined" in line for line in caplog.messages) == 1, "strangers are one"
+    assert sum("was quarantined" in line for line in caplog.messages) == 1, "unknown clients are one sender"
 
 
-def test_a_quarantined_message_is_told_once_per_node_and_reason(
+def test_a_quarantined_message_is_logged_once_per_node_and_reason(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     def receive(node: str, body: bytes, count: int) -> None:
@@ -228,13 +228,13 @@ def test_a_quarantined_message_is_told_once_per_node_and_reason(
     site.start()
     wait_until(lambda: site.ingest.counters.quarantined == 150)
     site.ingest.stop()
-    told = [line for line in caplog.messages if "was quarantined" in line]
-    assert len(told) == 4
-    assert "tb1/acme/trial/hall/n1/data/arm/x" in told[0]
-    assert "n2" in told[3]
+    lines = [line for line in caplog.messages if "was quarantined" in line]
+    assert len(lines) == 4
+    assert "tb1/acme/trial/hall/n1/data/arm/x" in lines[0]
+    assert "n2" in lines[3]
 
 
-def test_what_is_no_message_of_ours_is_settled_too(site: Site) -> None:
+def test_a_message_for_others_is_settled_too(site: Site) -> None:
     site.start()
     tails = ["cmd/arm/stop", "ack", "desired/config", "status", "what/ever", "reported/weather"]
     for mid, tail in enumerate(tails, 1):

@@ -1,181 +1,17 @@
-"""The MQTT link's own parts: the buffered socket, what belongs to which connection, reasons told."""
+"""The link: its connection for acks, reconnection, and the reasons that it reports."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from paho.mqtt.enums import MQTTProtocolVersion
 
-from collector.mqtt.connection import Connection, Incoming
+from collector.mqtt.connection import Incoming
 from collector.mqtt.link import AckLink, Link
-from collector.mqtt.packet_socket import LARGEST, Malformed, PacketSocket, PublishPacket
 from wire.broker import Broker
 from wire.clock import Clock
-
-Pair = tuple[PacketSocket, socket.socket]
-
-
-def make_pair() -> Pair:
-    ours, peer = socket.socketpair()
-    ours.setblocking(False)
-    return PacketSocket(ours), peer
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    ours, peer = make_pair()
-    yield ours, peer
-    ours.close()
-    peer.close()
-
-
-def encoded(packet: PublishPacket, qos: int, v5: bool) -> bytes:
-    """MQTT 3.1.1, section 3.3; MQTT 5 has properties after the packet id."""
-    rest = len(packet.topic).to_bytes(2) + packet.topic + (packet.mid.to_bytes(2) if qos else b"")
-    rest += (b"\x05\x02\x00\x00\x00\x3c" if v5 else b"") + packet.body  # the expiry interval
-    return framed(0x30 | packet.dup << 3 | qos << 1 | packet.retained, rest)
-
-
-def framed(kind: int, rest: bytes) -> bytes:
-    size, length = len(rest), bytearray()
-    while size > 127:
-        length.append(size & 127 | 128)
-        size >>= 7
-    return bytes([kind, *length, size]) + rest
-
-
-publishes = st.builds(
-    PublishPacket, st.binary(min_size=1, max_size=40), st.binary(max_size=400), st.integers(0, 65_535),
-    st.booleans(), st.booleans(),
-)  # fmt: skip
-others = st.builds(framed, st.sampled_from([0x20, 0x40, 0x90, 0xD0]), st.binary(max_size=200))
-
-
-@given(st.lists(publishes | others, max_size=12), st.lists(st.integers(1, 90), min_size=1), st.booleans())
-def test_packets_come_out_as_they_went_in_whatever_the_pieces(
-    sent: list[PublishPacket | bytes], sizes: list[int], v5: bool
-) -> None:
-    """PUBLISH packets to us, every other one to paho, in their order."""
-    ours, peer = make_pair()
-    raw = b"".join(one if isinstance(one, bytes) else encoded(one, int(one.mid > 0), v5) for one in sent)
-    found: list[PublishPacket | bytes] = []
-    try:
-        for size in itertools.cycle(sizes):
-            if not raw:
-                break
-            peer.sendall(raw[:size])
-            raw = raw[size:]
-            ours.fill()
-            found += ours.publishes(v5=v5)
-            while ours.release():
-                found.append(all_of(ours))
-                found += ours.publishes(v5=v5)
-            assert not ours.pending()
-        assert found == sent
-        peer.close()
-        ours.fill()
-        assert ours.release()
-        assert ours.recv(1) == b""
-    finally:
-        ours.close()
-        peer.close()
-
-
-def all_of(ours: PacketSocket) -> bytes:
-    found = b""
-    with contextlib.suppress(BlockingIOError):
-        while piece := ours.recv(7):
-            found += piece
-    return found
-
-
-def test_of_a_packet_beyond_measure_the_beginning_is_kept_and_the_next_one_is_whole(pair: Pair) -> None:
-    ours, peer = pair
-    after = PublishPacket(b"after", b"b", 8, False, False)
-    peer.setblocking(False)
-    huge = PublishPacket(b"huge", b"x" * 3_000_000, 7, False, False)
-    raw = encoded(huge, 1, False) + encoded(after, 1, False)
-    found: list[PublishPacket] = []
-    while raw or len(found) < 2:
-        with contextlib.suppress(BlockingIOError):
-            raw = raw[peer.send(raw) :]
-        ours.fill()
-        found += ours.publishes(v5=False)
-        assert len(ours._held) <= LARGEST + 65_536
-    assert [(one.topic, one.mid) for one in found] == [(b"huge", 7), (b"after", 8)]
-    assert LARGEST - 20 <= len(found[0].body) < LARGEST + 65_536
-    assert found[1] == after
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"\x32\x03\x00\x09a",  # a topic that ends behind its packet
-        b"\x34\x06\x00\x01a\x00\x01x",  # QoS 2, which nobody subscribed to
-        b"\x32\x05\x00\x01a\x00\x00",  # packet id 0
-        b"\x30\x00",
-        b"\x30\xff\xff\xff\xff\x01",
-        b"\xd0\xff\xff\xff\xff\x01",
-        b"\x20\xff\xff\xff\x7f",  # 268 MB of CONNACK
-    ],
-)
-def test_what_is_no_mqtt_ends_the_connection(pair: Pair, raw: bytes) -> None:
-    ours, peer = pair
-    peer.sendall(raw)
-    ours.fill()
-    with pytest.raises(Malformed):
-        list(ours.publishes(v5=False)), ours.release()
-
-
-def test_the_end_is_an_empty_read(pair: Pair) -> None:
-    ours, peer = pair
-    peer.sendall(b"\xd0\x00\x40")
-    peer.close()
-    ours.fill()
-    assert (ours.release(), ours.recv(1), ours.recv(1), ours.release()) == (True, b"\xd0", b"\x00", False)
-    ours.fill()
-    assert (ours.release(), ours.recv(9), ours.recv(9)) == (True, b"\x40", b"")
-
-
-def test_sends_are_gathered_until_flushed(pair: Pair) -> None:
-    ours, peer = pair
-    peer.settimeout(1)
-    assert [ours.send(b"one"), ours.send(b"two")] == [3, 3]
-    assert ours.unsent == 6
-    ours.flush()
-    assert (peer.recv(100), ours.unsent) == (b"onetwo", 0)
-
-
-def test_a_peer_that_does_not_read_stops_us_and_loses_nothing(pair: Pair) -> None:
-    ours, peer = pair
-    sent = 0
-    try:
-        for _ in range(100_000):
-            sent += ours.send(b"x" * 10_000)
-        pytest.fail("it takes a gigabyte for a peer that reads nothing")
-    except BlockingIOError:
-        pass
-    peer.settimeout(5)
-    got = 0
-    while got < sent:
-        got += len(peer.recv(65_536))
-        ours.flush()
-    assert ours.unsent == 0
-
-
-def test_closing_sends_the_goodbye(pair: Pair) -> None:
-    ours, peer = pair
-    ours.send(b"bye")
-    ours.close()
-    assert peer.recv(10) == b"bye"
 
 
 def make_link(received: list[Incoming] | None = None, port: int = 1, **options: Any) -> Link:
@@ -188,61 +24,6 @@ def make_link(received: list[Incoming] | None = None, port: int = 1, **options: 
 
 def make_ack_link() -> AckLink:
     return AckLink(Broker(url="mqtt://127.0.0.1:1"), "collector-1", Clock())
-
-
-def connected(link: Link, pair: Pair) -> Connection:
-    connection = Connection(link, MQTTProtocolVersion.MQTTv311)
-    connection.client._sock = pair[0]
-    connection.was_online = True
-    return connection
-
-
-def test_a_number_of_an_earlier_connection_acknowledges_nothing(pair: Pair) -> None:
-    link = make_link()
-    connection = connected(link, pair)
-    link.settle([(connection._number - 1, 5), (connection._number, 6)])
-    connection._send()
-    pair[0].flush()
-    assert pair[1].recv(100) == b"\x40\x02\x00\x06"
-    link.stop()
-
-
-def test_acks_go_before_what_they_settle(pair: Pair) -> None:
-    link = make_link()
-    connection = connected(link, pair)
-    link.settle([(connection._number, 6)], [("a/ack", b"{}")])
-    connection._send()
-    pair[0].flush()
-    assert pair[1].recv(100) == framed(0x32, b"\x00\x05a/ack\x00\x01{}") + b"\x40\x02\x00\x06"
-    connection.close()
-    assert list(link.outgoing) == [("a/ack", b"{}")], "without a PUBACK it is sent again"
-    link.stop()
-
-
-def test_a_topic_that_is_no_text_is_handed_on_all_the_same(pair: Pair) -> None:
-    received: list[Incoming] = []
-    link = make_link(received)
-    connected(link, pair)._take(pair[0], PublishPacket(b"tb1/\xff\xfe", b"", 7, False, False), 0.0)
-    assert received[0].topic == "tb1/\\xff\\xfe"
-    link.stop()
-
-
-def test_probes_are_not_for_others(pair: Pair) -> None:
-    received: list[Incoming] = []
-    link = make_link(received)
-    topic = b"tb1/_sys/collector-2/probe/_/data/_/probe"
-    connected(link, pair)._take(pair[0], PublishPacket(topic, b"", 7, False, False), 0.0)
-    assert received == []
-    link.stop()
-
-
-def test_what_is_not_admitted_is_settled_unread(pair: Pair) -> None:
-    received: list[Incoming] = []
-    link = make_link(received, admits=lambda _topic: False)
-    connected(link, pair)._take(pair[0], PublishPacket(b"tb1/a/b/c/d/data/x/y", b"", 7, False, False), 0.0)
-    pair[0].flush()
-    assert (received, pair[1].recv(100)) == ([], b"\x40\x02\x00\x07")
-    link.stop()
 
 
 def test_acks_go_over_their_own_link_while_it_is_online() -> None:
@@ -272,14 +53,16 @@ def test_the_link_for_acks_ends_where_a_broker_gives_both_links_one_client_id(ca
     link.stop()
 
 
-def test_acks_wait_for_a_connection_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_acks_wait_for_a_connection_and_the_oldest_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     link = make_link()
     link.settle((), [(f"t/{number}", b"") for number in range(30_000)])
     assert len(link.outgoing) == 20_000
     link.stop()
 
 
-def test_no_broker_is_told_once_and_tried_on(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+def test_an_absent_broker_is_logged_once_and_retried(
+    caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
     from collector.mqtt import link as module
 
     monkeypatch.setattr(module, "BACKOFF_S", (0.01,))
@@ -299,7 +82,7 @@ def test_no_broker_is_told_once_and_tried_on(caplog: pytest.LogCaptureFixture, m
     assert link.state.state == "stopped"
 
 
-def test_falling_back_to_an_older_protocol_is_no_trouble(
+def test_falling_back_to_an_older_protocol_is_not_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     from collector.mqtt import link as module
@@ -320,12 +103,12 @@ def test_falling_back_to_an_older_protocol_is_no_trouble(
                 peer.sendall(answer)
         link.stop()
     assert levels == [5, 4]
-    told = next((record.levelname, record.message) for record in caplog.records)
-    assert told[0] == "INFO"
-    assert "does not take MQTT 5" in told[1]
+    logged = next((record.levelname, record.message) for record in caplog.records)
+    assert logged[0] == "INFO"
+    assert "does not take MQTT 5" in logged[1]
 
 
-def test_a_peer_that_is_no_broker_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_a_broker_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     from collector.mqtt import connection as module
 
     monkeypatch.setattr(module, "CONNECT_S", 0.3)
@@ -341,7 +124,7 @@ def test_a_peer_that_is_no_broker_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         link.stop()
 
 
-def test_a_peer_that_talks_nonsense_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_sends_nonsense_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     from collector.mqtt import link as module
 
     monkeypatch.setattr(module, "BACKOFF_S", (0.01,))

@@ -1,4 +1,4 @@
-"""Each node has its share of a second, told by whatever stands in its topics."""
+"""Each node has its share of a second, by the node part of its topics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_node_has_its_share_of_each_second_over_all_its_topics() -> None:
         assert quota.admits(CALM + b"/data/arm/x")
 
 
-def test_topics_that_are_none_are_counted_too() -> None:
+def test_invalid_topics_are_counted_too() -> None:
     quota = NodeQuota(2)
     quota.turn(1.0)
     for topic in (b"", b"tb1", b"tb1/\xff/\x00", b"/" * 300):

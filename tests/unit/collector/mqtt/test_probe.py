@@ -1,4 +1,4 @@
-"""A subscription that is dead is told from one that has nothing to give, and from one that is far behind."""
+"""The probe distinguishes a dead subscription from a silent one and from one that is far behind."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ AFTER_S = 30.0
 
 
 def back(probe: Probe, *classes: str, at: float) -> None:
-    """One round of probes, of which those of `classes` come back."""
+    """One round of probes; those of `classes` come back."""
     for topic, body in probe.next():
         if topic in [probe.topics[cls] for cls in classes]:
             probe.came(topic, body, at)
 
 
-def test_nothing_is_said_while_all_come_back() -> None:
+def test_no_class_is_dead_while_all_probes_come_back() -> None:
     probe = Probe("collector-1")
     for at in range(0, 200, 8):
         back(probe, *CLASSES, at=at)
@@ -46,7 +46,7 @@ def test_a_queue_that_is_far_behind_is_not_dead() -> None:
     assert probe.dead(431, AFTER_S) == "data"
 
 
-def test_nothing_at_all_is_another_matter_and_so_is_our_own_fault() -> None:
+def test_silence_of_all_classes_is_not_a_dead_one_and_an_excuse_resets_it() -> None:
     probe = Probe("collector-1")
     for _ in range(20):
         probe.next()
@@ -56,12 +56,12 @@ def test_nothing_at_all_is_another_matter_and_so_is_our_own_fault() -> None:
     assert probe.dead(2_000.0, AFTER_S) == ""
 
 
-def test_what_others_send_there_changes_nothing() -> None:
+def test_messages_of_other_clients_change_nothing() -> None:
     probe = Probe("collector-1")
-    ours = probe.topics["event"]
+    own = probe.topics["event"]
     for topic, body in (
         ("tb1/_sys/collector-2/probe/_/event/_/probe", b'{"probe":9}'),
-        (ours, b""), (ours, b'{"probe":x}'), (ours, b'{"probe":' + b"9" * 50 + b"}"), (ours, b'{"probe":99}'),
+        (own, b""), (own, b'{"probe":x}'), (own, b'{"probe":' + b"9" * 50 + b"}"), (own, b'{"probe":99}'),
     ):  # fmt: skip
         probe.came(topic, body, 0.0)
     assert probe.dead(100.0, AFTER_S) == "", "no number beyond what was sent"

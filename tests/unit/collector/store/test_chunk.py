@@ -1,4 +1,4 @@
-"""Column chunks give back what went in, of every type, and their rollups add up."""
+"""Column chunks return the values of every type, and their rollups add up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gather(columns: dict[str, list[Any]], times: list[int], seqs: tuple[int, ...
 
 
 @given(st.data(), st.integers(1, 30))
-def test_what_goes_in_comes_out(data: st.DataObject, count: int) -> None:
+def test_values_of_every_type_come_back(data: st.DataObject, count: int) -> None:
     columns: dict[str, list[Any]] = {}
     for name in ("a", "b", "c"):
         kinds = data.draw(st.lists(COLUMN, min_size=1, max_size=2))
@@ -98,7 +98,7 @@ def test_the_newest_row_is_by_time_not_by_place() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_garbage_is_no_chunk(body: bytes) -> None:
+def test_garbage_is_refused(body: bytes) -> None:
     with pytest.raises(WireError):
         unpack(body)
 

@@ -1,4 +1,4 @@
-"""A declared loss is a hole in time, with its reason, in the streams that it made a hole in."""
+"""A declared loss is a hole in time, with its reason, in the streams that lost messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS = {"j1": [float(row) for row in range(50)]}  # one second at 50 Hz
 
 @pytest.fixture
 def gaps(folder: Path, clock: Any, batch: Any, event: Any, commit: Any) -> Callable[..., list[Any]]:
-    """`gaps(seqs, lost, from_s, to_s)`: stores second n of joints as message n; tells the gaps of a span."""
+    """`gaps(seqs, lost, from_s, to_s)`: stores second n of joints as message n, returns the gaps."""
 
     def ask(seqs: list[int], losses: list[tuple[int, int]], from_s: float, to_s: float) -> list[Any]:
         store, ledger = SqliteStore(folder, clock), Ledger()

@@ -84,7 +84,7 @@ def test_the_minute_that_holds_the_start_counts() -> None:
     assert series.n == [1]
 
 
-def test_nan_is_no_value() -> None:
+def test_nan_is_not_a_value() -> None:
     series = downsample([rows([(1, 1.0), (2, float("nan")), (3, 3.0)])], 0, 10, 10)
     assert (series.t, series.mean) == ([1, 3], [1.0, 3.0])
 

@@ -35,7 +35,7 @@ def test_rows_come_back_as_they_were_sent() -> None:
     ]
 
 
-def test_what_is_no_chunk_is_said_so() -> None:
+def test_bytes_that_are_not_a_chunk_are_refused() -> None:
     with pytest.raises(WireError, match="chunk"):
         Table().add(b"nothing of the kind")
 

@@ -49,7 +49,7 @@ async def test_each_viewer_gets_its_device_and_the_fleet(hub: Hub) -> None:
     assert [name for name, _ in await read(fleet, 1)] == ["fleet"]
 
 
-async def test_only_what_somebody_looks_at_is_wanted(hub: Hub) -> None:
+async def test_only_devices_on_open_pages_are_wanted(hub: Hub) -> None:
     assert not hub.is_wanted(NODE, "arm")
     fleet, arm = hub.join("", ""), hub.join(NODE, "arm")
     assert (hub.is_wanted(NODE, "arm"), hub.is_wanted(NODE, "leg"), hub.is_wanted(NODE, "_")) == (

@@ -1,0 +1,100 @@
+"""What is wrong with a node: each problem with its limit, the worst first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from collector.fleet import problems
+from collector.fleet.node_view import NodeView, Problem
+from collector.fleet.problems import CODES, find
+from collector.ledger.balance import Totals
+
+NOW = 1_795_356_000_000
+
+
+def view(**changes: Any) -> NodeView:
+    sound: dict[str, Any] = {
+        "node": "acme/trial/hall/cobot-01", "state": "online", "since": NOW, "last_seen": NOW,
+        "agent": "0.1.0", "clk": 1, "skew_ms": 5, "uncertainty_ms": 1, "health": {}, "devices": [],
+        "models": [], "outbox": {"depth": 0, "oldest_s": 0, "bytes": 0}, "ledger": Totals(), "problems": [],
+    }  # fmt: skip
+    return NodeView(**{**sound, **changes})
+
+
+def found(seen: NodeView, **more: Any) -> list[Problem]:
+    facts: dict[str, Any] = {"why": "", "now": NOW, "missing_since": None, "quarantined": 0, **more}
+    return find(seen, **facts)
+
+
+def test_a_sound_node_has_none() -> None:
+    assert found(view()) == []
+
+
+def test_the_worst_comes_first_and_every_code_is_listed() -> None:
+    seen = view(
+        state="lost",
+        clk=0,
+        outbox={"depth": 3, "oldest_s": 90.0, "bytes": 9},
+        devices=[{"id": "arm", "state": "degraded", "why": ""}, {"id": "leg", "state": "ok", "why": ""}],
+        models=[{"slot": "anomaly", "device": "arm", "state": "failed", "why": "wrong shape"}],
+        ledger=Totals(missing_count=7),
+    )
+    problem = found(seen, missing_since=0, quarantined=NOW - 1, doubt="its key is not accepted")
+    assert [one.sev for one in problem] == sorted((one.sev for one in problem), reverse=True)
+    assert {one.code: one.why for one in problem} == {
+        "node-lost": "its connection broke off without a goodbye",
+        "missing": "7 messages are missing",
+        "device-degraded": "no readings",
+        "model-failed": "anomaly: wrong shape",
+        "custody": "a signed statement of it was refused: its key is not accepted",
+        "backlog": "3 messages wait, the oldest for 90 s",
+        "clock-unsynced": "its clock was never synchronised",
+        "quarantine": "messages of it were quarantined: see the quarantine",
+    }
+    assert {one.code for one in problem} | {"node-silent"} == set(CODES)
+    assert next(one for one in problem if one.code == "device-degraded").device == "arm"
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [(None, False), (0, True), (NOW - problems.MISSING_MS, False), (NOW - problems.MISSING_MS - 1, True)],
+)
+def test_missing_messages_are_an_alarm_after_their_time(since: int | None, expected: bool) -> None:
+    codes = [one.code for one in found(view(ledger=Totals(missing_count=1)), missing_since=since)]
+    assert (codes == ["missing"]) is expected
+
+
+@pytest.mark.parametrize(
+    ("outbox", "expected"),
+    [
+        ({"depth": 5, "oldest_s": problems.BACKLOG_S}, []),
+        ({"depth": 5, "oldest_s": problems.BACKLOG_S + 1}, ["backlog"]),
+        ({"depth": 0, "oldest_s": 500.0}, []),
+        ({"depth": None, "oldest_s": None}, []),
+    ],
+)
+def test_a_backlog_is_one_that_does_not_drain(outbox: dict[str, Any], expected: list[str]) -> None:
+    assert [one.code for one in found(view(outbox=outbox))] == expected
+
+
+@pytest.mark.parametrize(
+    ("clk", "skew", "why"),
+    [
+        (1, problems.SKEW_MS, None),
+        (1, problems.SKEW_MS + 100, "its clock is 5.1 s behind"),
+        (1, -6_000, "its clock is 6.0 s ahead"),
+        (0, 90_000, "its clock was never synchronised"),
+        (None, None, None),
+    ],
+)
+def test_a_clock_that_is_off(clk: int | None, skew: int | None, why: str | None) -> None:
+    assert [one.why for one in found(view(clk=clk, skew_ms=skew))] == ([] if why is None else [why])
+
+
+def test_a_silent_node_and_an_old_quarantine() -> None:
+    assert [(one.code, one.why) for one in found(view(state="unknown"), why="no sign of life for 50 s")] == [
+        ("node-silent", "no sign of life for 50 s")
+    ]
+    assert found(view(), quarantined=NOW - problems.QUARANTINE_MS) == []

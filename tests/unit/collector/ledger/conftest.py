@@ -1,0 +1,35 @@
+"""A ledger and what the writer does with it, without a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from collector.ingest.group_builder import GroupBuilder
+from collector.ingest.inbox import Received
+from collector.ledger.ledger import Ledger
+from collector.store.clock_skew import Offset
+from tests.unit.collector.ledger.stating_node import T0
+
+Take = Callable[..., Any]
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def take(ledger: Ledger) -> Take:
+    """What the writer does with a group, without a disk."""
+
+    def taken(messages: Sequence[Received], accepted: Sequence[str] = ()) -> Any:
+        builder = GroupBuilder(ledger, lambda _node: Offset(), T0, accepted=lambda _node: accepted)
+        made = builder.build(messages)
+        ledger.marks(made.drafts)
+        ledger.accept(made.drafts, made.group.custody)
+        return made
+
+    return taken

@@ -1,0 +1,80 @@
+"""Every number of an outbox is stored, declared lost, waiting or missing, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.ledger.ledger import Draft, Ledger
+from collector.store.marks import Claim
+
+NODE, EP = "acme/trial/hall/cobot-01", "00112233aabbccdd"
+
+
+def test_without_a_heartbeat_a_hole_is_missing(numbers: Any) -> None:
+    (entry,) = numbers([1, 2, 5]).entries()
+    assert (entry.missing, entry.missing_count, entry.waiting) == ([(3, 4)], 2, 0)
+
+
+def test_what_the_outbox_still_holds_waits(numbers: Any) -> None:
+    ledger = numbers([1, 2, 5])
+    ledger.claim(NODE, EP, Claim(head=10, acked=3, depth=7, rows=100, at_ms=1))
+    (entry,) = ledger.entries()
+    assert (entry.taken, entry.waiting, entry.missing_count) == (10, 7, 0)
+    ledger.claim(NODE, EP, Claim(head=10, acked=8, depth=2, rows=100, at_ms=2))
+    (entry,) = ledger.entries()
+    assert (entry.waiting, entry.missing_count, entry.missing) == (2, 5, [(3, 4), (6, 8)])
+    ledger.claim(NODE, EP, Claim(head=10, acked=10, depth=0, rows=100, at_ms=3))
+    (entry,) = ledger.entries()
+    assert (entry.waiting, entry.missing, entry.rows_taken) == (0, [(3, 4), (6, 10)], 100)
+
+
+def test_an_outbox_that_was_replaced_holds_nothing(numbers: Any) -> None:
+    ledger = numbers([1])
+    ledger.claim(NODE, EP, Claim(head=3, depth=2, at_ms=1))
+    assert ledger.entries()[0].waiting == 2
+    ledger.claim(NODE, "ffffffff00000000", Claim(head=0, depth=0, at_ms=2))
+    old = next(entry for entry in ledger.entries() if entry.ep == EP)
+    assert (old.waiting, old.missing) == (0, [(2, 3)])
+
+
+def test_declared_gaps_are_no_longer_missing_and_late_arrivals_are_stored(numbers: Any) -> None:
+    ledger = numbers([1, 2, 8])
+    draft = Draft(ledger)
+    draft.lose(NODE, EP, [(3, 6)], "disk full")
+    ledger.accept(draft.accounts.values())
+    (entry,) = ledger.entries()
+    assert (entry.gaps, entry.gap_count, entry.missing) == ([(3, 6, "disk full")], 4, [(7, 7)])
+    draft = Draft(ledger)
+    assert draft.add(NODE, EP, 4, 1, 9)
+    ledger.accept(draft.accounts.values())
+    (entry,) = ledger.entries()
+    assert (entry.stored, entry.gap_count) == (4, 3)
+    assert entry.stored + entry.gap_count + entry.missing_count + entry.waiting == entry.taken
+
+
+@given(
+    st.lists(st.integers(1, 40)),
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5))),
+    st.none() | st.tuples(st.integers(0, 50), st.integers(0, 50)),
+)
+def test_every_number_has_exactly_one_place(
+    stored: list[int], lost: list[tuple[int, int]], claim: tuple[int, int] | None
+) -> None:
+    ledger = Ledger()
+    draft = Draft(ledger)
+    for seq in stored:
+        draft.add(NODE, EP, seq, 1, 1)
+    draft.lose(NODE, EP, [(first, first + more) for first, more in lost], "x")
+    ledger.accept(draft.accounts.values())
+    if claim:
+        ledger.claim(NODE, EP, Claim(head=claim[0], depth=claim[1]))
+    (entry,) = ledger.entries()
+    assert entry.stored == len(set(stored))
+    assert entry.duplicates == len(stored) - len(set(stored))
+    assert entry.stored + entry.gap_count + entry.missing_count + entry.waiting == entry.taken
+    gone = {seq for first, last in entry.missing for seq in range(first, last + 1)}
+    assert len(gone) == entry.missing_count
+    assert not gone & set(stored)

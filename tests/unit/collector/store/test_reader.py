@@ -1,0 +1,159 @@
+"""Questions to the day files: series, events, quarantine, and limits of time and number."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector.ledger.ledger import Ledger
+from collector.store.reader import Readers, StoreReader, TooSlow, read_cursor
+from collector.store.store import SqliteStore, day_files
+from wire.errors import EdgebedError
+
+NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
+
+
+DAY_MS = 86_400_000
+
+
+def test_series_come_from_rows_and_rollups_over_days(
+    folder: Path, clock: Any, batch: Any, commit: Any
+) -> None:
+    store, ledger = SqliteStore(folder, clock), Ledger()
+    values = [float(n % 10) for n in range(100)]
+    for first in range(1, 361, 60):  # an hour at 10 Hz
+        seqs = range(first, first + 60)
+        commit(store, ledger, [batch(n, {"x": values}, t0=T0 + (n - 1) * 10_000, per=100) for n in seqs])
+        if first == 121:
+            clock.ms += DAY_MS
+    readers = Readers(folder)
+    ask = {"start_ms": T0, "end_ms": T0 + 3_600_000}
+    with readers.reader() as reader:
+        fine = reader.series(NODE, "arm", "joints", "x", points=1000, **ask)
+        coarse = reader.series(NODE, "arm", "joints", "x", points=60, **ask)
+        nothing = reader.series(NODE, "arm", "joints", "y", points=60, **ask)
+        edge = reader.series(NODE, "arm", "joints", "x", start_ms=T0 + 5_000, end_ms=T0 + 5_900, points=1000)
+    readers.close()
+    store.close()
+    assert (fine.source, coarse.source) == ("rows", "rollup")
+    assert len(fine.t) <= 1000
+    assert len(coarse.t) <= 60
+    assert sum(fine.n) == sum(coarse.n) == 36_000
+    total = sum(mean * n for mean, n in zip(fine.mean, fine.n, strict=True) if mean is not None)
+    assert total == pytest.approx(4.5 * 36_000)
+    assert coarse.mean == pytest.approx([4.5] * len(coarse.t))
+    assert set(coarse.min) == {0.0}
+    assert (nothing.t, nothing.gaps) == ([], [])
+    assert (edge.t, edge.mean) == ([T0 + 5000 + 100 * n for n in range(10)], [float(n) for n in range(10)])
+
+
+def test_a_damaged_old_day_is_named_in_the_series(folder: Path, clock: Any, batch: Any, commit: Any) -> None:
+    store, ledger = SqliteStore(folder, clock), Ledger()
+    commit(store, ledger, [batch(seq) for seq in range(1, 300)])
+    clock.ms += DAY_MS
+    commit(store, ledger, [batch(300, t0=T0 + DAY_MS)])
+    store.close()
+    old = day_files(folder)[0]
+    with old.open("r+b") as file:
+        file.seek(16_384)
+        file.write(b"\xff" * (old.stat().st_size - 16_384))
+    with Readers(folder).reader() as reader:
+        found = reader.series(NODE, "arm", "joints", "j1", start_ms=T0, end_ms=T0 + 2 * DAY_MS, points=5000)
+    assert found.gaps == [(T0, T0 + 2 * DAY_MS, f"day file {old.name} is damaged")]
+    assert sum(found.n) == 1
+
+
+def test_events_page_through_days_without_a_double(folder: Path, clock: Any, event: Any, commit: Any) -> None:
+    store, ledger = SqliteStore(folder, clock), Ledger()
+    times = [T0 + n // 3 * 1000 for n in range(30)]  # three share each time
+    for seq, ts in enumerate(times, 1):
+        commit(store, ledger, [event(seq, "alarm" if seq % 2 else "count", ts=ts, why=f"n{seq}")])
+        if seq in (10, 20):
+            clock.ms += DAY_MS
+    reader = StoreReader(folder)
+    seen: list[str] = []
+    before = read_cursor(str(2**50))
+    while page := reader.events(NODE, "arm", limit=4, before=before):
+        seen += [found["why"] for _, found in page]
+        before = read_cursor(page[-1][0])
+    assert len(seen) == len(set(seen)) == 30
+    assert seen == [f"n{n}" for n in range(30, 0, -1)]
+    alarms = reader.events(NODE, "arm", limit=100, before=read_cursor(str(2**50)), kind="alarm")
+    assert len(alarms) == 15
+    earlier = reader.events(NODE, "arm", limit=100, before=read_cursor(str(T0 + 1000)))
+    assert [found["ts"] for _, found in earlier] == [T0] * 3
+    assert reader.events(NODE, "leg", limit=100, before=read_cursor("9999999999999")) == []
+    reader.close()
+    store.close()
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.2", "1.2.3.4", "1.x.3", "9" * 30])
+def test_a_bad_cursor_is_refused(text: str) -> None:
+    with pytest.raises(EdgebedError):
+        read_cursor(text)
+
+
+def test_a_question_without_end_is_cut_off(
+    folder: Path, clock: Any, batch: Any, commit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collector.store import reader as module
+
+    store = SqliteStore(folder, clock)
+    commit(store, Ledger(), [batch(1)])
+    readers = Readers(folder)
+    monkeypatch.setattr(module, "DEADLINE_S", 0.2)
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+    def ask() -> None:
+        with readers.reader() as reader:
+            ((_, db),) = reader._days()
+            db.execute(endless).fetchone()
+
+    with pytest.raises(TooSlow):
+        ask()
+    with readers.reader() as reader:
+        assert reader.quarantine(1)[0] == 0
+    readers.close()
+    store.close()
+
+
+def test_questions_beyond_the_readers_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from collector.store import reader as module
+
+    monkeypatch.setattr(module, "DEADLINE_S", 0.05)
+    folder.mkdir()
+    readers = Readers(folder, count=1)
+    with readers.reader(), pytest.raises(TooSlow, match="too many"), readers.reader():
+        pass
+    with readers.reader() as reader:
+        assert reader.quarantine(1) == (0, [])
+    readers.close()
+
+
+def test_readers_see_whole_groups_only(
+    folder: Path, clock: Any, batch: Callable[..., Any], commit: Any
+) -> None:
+    store, ledger = SqliteStore(folder, clock), Ledger()
+    done = threading.Event()
+    torn: list[int] = []
+
+    def watch() -> None:
+        reader = StoreReader(folder)
+        while not done.is_set():
+            count = sum(len(seqs) for _, _, seqs, _ in reader.chunks())
+            if count % 7:
+                torn.append(count)
+        reader.close()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for start in range(1, 211, 7):
+        commit(store, ledger, [batch(seq, stream=f"s{seq % 3}") for seq in range(start, start + 7)])
+    done.set()
+    watcher.join()
+    store.close()
+    assert torn == []
