@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from bench.footprint import cpu_s, ready_agent, rss_mb
+from bench.footprint import cpu_s, memory_mb, ready_agent
 from edgebed.assets import folder
 from edgebed.broker import BrokerProcess
 from edgebed.processes import edgebed_command
@@ -81,7 +81,7 @@ def _measure(work: Path, broker: BrokerProcess, urls: list[str], package: Path) 
         before, used_s, begin = _counted(config), cpu_s(process.pid), told.stat().st_size
         time.sleep(MEASURE_S)
         after, used_s = _counted(config), cpu_s(process.pid) - used_s
-        resident = rss_mb(process.pid)
+        resident = memory_mb(process.pid)["RSS"]
     seconds = after["s"] - before["s"]
     taken, inferred, dropped = ((after[name] - before[name]) / seconds for name in _COUNTS)
     delays = np.frombuffer(told.read_bytes()[begin:], np.float64)
@@ -94,9 +94,9 @@ def _grown(work: Path, broker: BrokerProcess, urls: list[str], package: Path) ->
     _warm(config)
     with ready_agent(config) as (process, _):
         time.sleep(SETTLE_S)
-        before, before_mb = _counted(config), rss_mb(process.pid)
+        before, before_mb = _counted(config), memory_mb(process.pid)["RSS"]
         time.sleep(_GROWS_S)
-        after, after_mb = _counted(config), rss_mb(process.pid)
+        after, after_mb = _counted(config), memory_mb(process.pid)["RSS"]
     taken, inferred, dropped = (after[name] - before[name] for name in _COUNTS)
     what = f"four cameras and a model too slow for them, in {_GROWS_S:g} s: "
     waiting = taken - inferred - dropped
