@@ -57,6 +57,7 @@ class Health:
             "taken_rows": stats.taken_rows,
             "dropped_rows": stats.dropped_rows,
             "trouble": stats.trouble[:200],
+            "trouble_code": stats.trouble_code,
             "rss_mb": rss_mb(),
             "cpu_pct": self._cpu(),
             "temp_c": self._temperature(),

@@ -110,7 +110,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "encoding-broken": (),
     "topic-invalid": (),
     "not-numbered": (),
-    "statement-refused": (),
+    "statement-refused": ("detail",),
     "signature-invalid": (),
     "key-not-accepted": ("key",),
     "statement-forked": (),

@@ -74,6 +74,7 @@ class OutboxStats:
     dropped: dict[str, int] = field(default_factory=dict)  # class -> messages, since it was created
     torn_bytes: int = 0  # damaged bytes skipped since this start
     trouble: str = ""  # why nothing can be written now; "" if everything works
+    trouble_code: str = ""
 
 
 class Outbox:
@@ -297,6 +298,7 @@ class Outbox:
                 dropped={kind: self._buffer.dropped[kind] for kind in KINDS},
                 torn_bytes=self.torn_bytes,
                 trouble=self.trouble,
+                trouble_code=self._writer.trouble_code,
             )
 
     def close(self) -> None:

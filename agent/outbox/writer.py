@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import threading
 import time
@@ -43,6 +44,7 @@ class Writer:
     ) -> None:
         self.torn_bytes = state.torn_bytes
         self.trouble = ""  # the error of the disk while nothing can be written; "" if everything works
+        self.trouble_code = ""
         self._pool = pool
         self._readers = readers
         self._buffer = buffer
@@ -275,8 +277,9 @@ class Writer:
         if not self.trouble:
             log.error("the outbox cannot write: %s; the newest messages wait in memory", error.strerror)
         self.trouble = error.strerror or str(error)
+        self.trouble_code = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "disk-failed"
 
     def _works(self) -> None:
         if self.trouble:
             log.warning("the outbox can write again")
-        self.trouble = ""
+        self.trouble = self.trouble_code = ""

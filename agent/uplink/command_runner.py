@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from wire.clock import Clock
 from wire.codec import encode
 from wire.messages import Cmd, Res
+from wire.reasons import because
 from wire.topics import Address, Topic
 
 OnCommand = Callable[[str, str, Cmd], Awaitable[Res]]
@@ -41,7 +42,8 @@ class CommandRunner:
         """Run a command in a task of `commands`, or reject it while too many run."""
         if self._executing >= _COMMANDS:
             now_ms = self._clock.now_ms()
-            busy = Res(id=command.id, state="rejected", code=429, err="too many commands", ts=now_ms)
+            why = because("too many commands", "commands-too-many")
+            busy = Res(id=command.id, state="rejected", code=429, err=why.why, err_code=why.code, ts=now_ms)
             self._answer(topic, busy)
             return
         self._executing += 1

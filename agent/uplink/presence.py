@@ -17,6 +17,8 @@ from wire.topics import Address
 
 log = logging.getLogger(__name__)
 
+_CODES = {"offline": "agent-stopped", "lost": "connection-lost"}
+
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
@@ -57,6 +59,7 @@ class Presence:
             sess=self._broker_memory.sess,
             agent=self._identity.agent,
             reason=reason,
+            code=_CODES.get(state, ""),
         )
         if state == "online":
             self._online_ms = self._online_ms or now.ts

@@ -20,7 +20,8 @@ from collector.store.marks import Claim, Entry
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.errors import WireError
-from wire.messages import Birth, Live, Snapshot, Status
+from wire.messages import Birth, DeviceState, Live, ModelState, Snapshot, Status
+from wire.reasons import Reason, because
 from wire.topics import NODE_ITSELF, Topic
 
 MAX_NODES = 20_000
@@ -340,15 +341,17 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _condition(state: NodeState, now: int) -> tuple[str, int, str]:
+def _condition(state: NodeState, now: int) -> tuple[str, int, Reason]:
     """State, since when, and why; the state of a silent node decays to `unknown`."""
     status = state.status
     if status is None:
-        return "unknown", state.seen_ms, "no status has arrived yet"
+        return "unknown", state.seen_ms, because("no status has arrived yet", "no-status")
     silent_ms = now - max(state.seen_ms, 0)
     if status.state == "online" and silent_ms > SILENT_MS:
-        return "unknown", state.seen_ms + SILENT_MS, f"no sign of life for {silent_ms // 1000} s"
-    return status.state, state.since_ms, status.reason
+        silent_s = silent_ms // 1000
+        why = because(f"no sign of life for {silent_s} s", "node-silent", seconds=silent_s)
+        return "unknown", state.seen_ms + SILENT_MS, why
+    return status.state, state.since_ms, Reason(status.reason, status.code, status.args)
 
 
 def _devices(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
@@ -365,7 +368,7 @@ def _devices(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
             "type": device.type if device else "",
             "state": current.state if current and online else "unknown",
             "since": current.since if current else 0,
-            "why": current.why if current else "",
+            **_reason(current),
             "counters": current.counters if current else {},
             "streams": streams,
         }
@@ -383,6 +386,12 @@ def _models(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
             "ver": (current.ver if current else "") or (ref.ver if ref else ""),
             "provider": current.provider if current else "",
             "state": current.state if current and online else "unknown",
-            "why": current.why if current else "",
+            **_reason(current),
             "counters": current.counters if current else {},
         }
+
+
+def _reason(current: DeviceState | ModelState | None) -> dict[str, Any]:
+    if current is None:
+        return {"why": "", "code": "", "args": {}}
+    return {"why": current.why, "code": current.code, "args": current.args}

@@ -16,6 +16,8 @@ class Problem(Struct, omit_defaults=True):
     sev: int
     why: str
     device: str | UnsetType = UNSET
+    slot: str | UnsetType = UNSET
+    reason: dict[str, Any] | UnsetType = UNSET  # `code` and `args` of `why`
 
 
 class NodeView(Struct):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from msgspec import UNSET
+
 from collector.fleet.node_view import NodeView, Problem
+from collector.ledger.reasons import reason_of
+from wire.reasons import Reason, because
 
 CODES = (
     "node-lost",
@@ -23,7 +29,7 @@ DOUBT_MS = 3_600_000
 
 
 def find(
-    view: NodeView, *, why: str, now: int, missing_since: int | None, quarantined: int, doubt: str = ""
+    view: NodeView, *, why: Reason, now: int, missing_since: int | None, quarantined: int, doubt: str = ""
 ) -> list[Problem]:
     """Everything that is wrong with a node, worst first.
 
@@ -32,31 +38,52 @@ def find(
     """
     found: list[Problem] = []
     if view.state == "lost":
-        found.append(Problem("node-lost", 4, why or "its connection broke off without a goodbye"))
+        if not why.why:
+            why = because("its connection broke off without a goodbye", "connection-lost")
+        found.append(_problem("node-lost", 4, why))
     elif view.state == "unknown":
-        found.append(Problem("node-silent", 3, why))
-    found += [
-        Problem("device-degraded", 3, device["why"] or "no readings", device["id"])
-        for device in view.devices
-        if device["state"] == "degraded"
-    ]
-    found += [
-        Problem("model-failed", 3, f"{model['slot']}: {model['why']}", model["device"])
-        for model in view.models
-        if model["state"] == "failed"
-    ]
+        found.append(_problem("node-silent", 3, why))
+    found += [_degraded(device) for device in view.devices if device["state"] == "degraded"]
+    found += [_failed(model) for model in view.models if model["state"] == "failed"]
     depth, oldest = view.outbox["depth"] or 0, view.outbox["oldest_s"] or 0
     if depth and oldest > BACKLOG_S:
-        found.append(Problem("backlog", 2, f"{depth:g} messages wait, the oldest for {oldest:.0f} s"))
+        text = f"{depth:g} messages wait, the oldest for {oldest:.0f} s"
+        found.append(_problem("backlog", 2, because(text, "backlog", n=int(depth), oldest_s=oldest)))
     if view.clk == 0:
-        found.append(Problem("clock-unsynced", 2, "its clock was never synchronised"))
+        why = because("its clock was never synchronised", "clock-never-set")
+        found.append(_problem("clock-unsynced", 2, why))
     elif view.skew_ms is not None and abs(view.skew_ms) > SKEW_MS:
-        side = "behind" if view.skew_ms > 0 else "ahead"
-        found.append(Problem("clock-unsynced", 2, f"its clock is {abs(view.skew_ms) / 1000:.1f} s {side}"))
+        side, off_s = "behind" if view.skew_ms > 0 else "ahead", abs(view.skew_ms) / 1000
+        why = because(f"its clock is {off_s:.1f} s {side}", f"clock-{side}", seconds=off_s)
+        found.append(_problem("clock-unsynced", 2, why))
     if missing_since is not None and now - missing_since > MISSING_MS:
-        found.append(Problem("missing", 4, f"{view.ledger.missing_count} messages are missing"))
+        count = view.ledger.missing_count
+        why = because(f"{count} messages are missing", "messages-missing", n=count)
+        found.append(_problem("missing", 4, why))
     if doubt:
-        found.append(Problem("custody", 3, f"a signed statement of it was refused: {doubt}"))
+        known, text = reason_of(doubt), f"a signed statement of it was refused: {doubt}"
+        if known.code:
+            why = Reason(text, known.code, known.args)
+        else:
+            why = because(text, "statement-refused", detail=doubt)
+        found.append(_problem("custody", 3, why))
     if quarantined and now - quarantined < QUARANTINE_MS:
-        found.append(Problem("quarantine", 2, "messages of it were quarantined: see the quarantine"))
+        why = because("messages of it were quarantined: see the quarantine", "messages-quarantined")
+        found.append(_problem("quarantine", 2, why))
     return sorted(found, key=lambda one: -one.sev)
+
+
+def _degraded(device: dict[str, Any]) -> Problem:
+    why = Reason(device["why"], device["code"], device["args"])
+    return _problem(
+        "device-degraded", 3, why if why.why else because("no readings", "no-readings"), device=device["id"]
+    )
+
+
+def _failed(model: dict[str, Any]) -> Problem:
+    why = Reason(f"{model['slot']}: {model['why']}", model["code"], model["args"])
+    return _problem("model-failed", 3, why, device=model["device"], slot=model["slot"])
+
+
+def _problem(code: str, sev: int, why: Reason, **place: str) -> Problem:
+    return Problem(code, sev, why.why, reason=why.coded() if why.code else UNSET, **place)

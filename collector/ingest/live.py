@@ -118,8 +118,8 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
             "boxes": snapshot.boxes,
             **{
                 name: value
-                for name in ("blur", "faces", "plates", "why")
-                if (value := getattr(snapshot, name)) not in (msgspec.UNSET, "")
+                for name in ("blur", "faces", "plates", "why", "code", "args")
+                if (value := getattr(snapshot, name)) not in (msgspec.UNSET, "", {})
             },
         }
     )

@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from collector.fleet.fleet import Fleet
 from collector.ingest.live import picture
 from collector.ledger.ledger import Ledger
+from collector.ledger.reasons import reason_of, table
 from collector.ledger.report import ReportFilter, account
 from collector.store.declared import lost
 from collector.store.reader import Readers, StoreReader, TooManyRows, read_cursor
@@ -121,7 +122,8 @@ class Api:
         unit = self._from.fleet.unit(node, device, stream, name)
         head: dict[str, Any] = {"stream": stream, "field": name, "unit": unit, "from": start, "to": end}
         head["clock"] = self._clock_of(node)
-        return _json({**head, **msgspec.structs.asdict(found)})
+        reasons = table(why for _, _, why in found.gaps)
+        return _json({**head, **msgspec.structs.asdict(found), "reasons": reasons})
 
     def _clock_of(self, node: str) -> dict[str, int | None]:
         offset = self._from.fleet.offset(node)
@@ -204,7 +206,10 @@ class Api:
             since=_day_before(self._from.clock, _number(request, "days", 7, 1, 4000)),
         )
         detailed = bool(node or pilot or wanted.day or wanted.stream)
-        return _json(await asyncio.to_thread(account, self._from.ledger, wanted, detailed=detailed))
+        found = await asyncio.to_thread(account, self._from.ledger, wanted, detailed=detailed)
+        lines = [*found["entries"], *found.get("days", ())]
+        texts = (each[-1] for line in lines for each in (*line.gaps, *line.absent))
+        return _json({**found, "reasons": table(texts)})
 
     async def quarantine(self, request: Request) -> Response:
         """Quarantined messages, newest first."""
@@ -215,6 +220,7 @@ class Api:
                 "recv": one.recv,
                 "topic": one.topic,
                 "why": one.why,
+                **reason_of(one.why).coded(),
                 "size": one.size,
                 "head": one.head[:80].decode("latin-1"),
             }

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from wire.messages import DeviceState, Event, ModelState, Status
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -504,6 +506,69 @@ def test_less_motion_is_respected(browser: Browser, watched: Any) -> None:
         })"""
     )
     assert edges <= 4
+
+
+def test_a_reason_is_translated_by_its_code_and_shown_as_sent_without_one(
+    own_watched: Any, own_site: Any, picture: Callable[[Page, str], None]
+) -> None:
+    refused = "nothing listens there: is it on, are host and port right?"
+    where = "opc.tcp://10.0.0.7:4840"
+    devices = {
+        "arm": DeviceState(
+            state="degraded", why=f"{where}: {refused}", code="connection-refused", args={"where": where}
+        ),
+        "newer": DeviceState(
+            state="degraded", why="a reason of 2030", code="not-invented-yet", args={"where": where}
+        ),
+        "older": DeviceState(state="degraded", why="a reason without a code"),
+        "odd": DeviceState(state="degraded", why="a reason without its args", code="connection-refused"),
+    }
+    slow = ModelState(
+        state="failed", name="m", ver="1.0.0", device="arm", why="99 of 100 runs take 9.0 ms",
+        code="model-too-slow", args={"p99_ms": 9.0, "budget_ms": 5.0},
+    )  # fmt: skip
+    now = time.time_ns() // 1_000_000
+    said = Status(state="online", ts=now, boot="0badcafe", sess=2, devices=devices, models={"slot": slow})
+    unit = own_site.feeder.unit
+    unit.tell(said, "status")
+    step = Event(
+        ts=now, type="clock-step", sev=1, value=-90.0, why="the clock was set 90.0 s back",
+        code="clock-set-back", args={"seconds": 90.0},
+    )  # fmt: skip
+    page = fleet(own_watched, lang="ko-KR")
+    row = page.locator('[data-node="hanbit/field/unit-3/unit-09"]')
+    problems = row.locator(".trouble")
+    expect(problems.filter(has_text="opc.tcp")).to_have_count(1)
+    known = problems.filter(has_text="opc.tcp").locator(".why")
+    expect(known).to_have_text(
+        "opc.tcp://10.0.0.7:4840에서 연결을 거부했습니다. 전원, 주소, 포트를 확인하세요."
+    )
+    expect(known).to_have_attribute("title", f"{where}: {refused}")
+    for device in ("newer", "older", "odd"):
+        expect(row.locator(".trouble", has_text=device).first).to_contain_text(devices[device].why)
+    model = problems.filter(has_text="모델이 실행되지 않음")
+    expect(model).to_contain_text("slot: 추론 시간(p99)이 9 ms로 허용 한도 5 ms를 넘습니다.")
+    picture(page, "fleet-reasons-ko")
+    page = fleet(own_watched)
+    shown = page.locator('[data-node="hanbit/field/unit-3/unit-09"] .trouble', has_text="opc.tcp")
+    expect(shown.locator(".why")).to_have_text(
+        f"Nothing listens at {where}: is it on, are host and port right?"
+    )
+    own_site.feeder.garbage()
+    page = own_watched.open("quarantine", lang="ko-KR", wait="main .card")
+    for _ in range(600):
+        if page.locator("tbody tr").count():
+            break
+        page.wait_for_timeout(100)
+        page.get_by_role("button", name="새로 고침").click()
+    expect(page.locator("tbody .why").first).to_contain_text(
+        "메시지 내용이 규격에 맞지 않습니다: not a Batch"
+    )
+    page = own_watched.open(MONITOR, lang="ko-KR", wait=".events .empty")
+    expect(page.locator(".link")).to_contain_text("실시간")
+    unit.queue(step, "event", "_", "clock-step")
+    event = page.locator(".events tbody tr", has_text="시계 조정").first
+    expect(event.locator(".why")).to_have_text("시계가 90초 뒤로 조정되었습니다.")
 
 
 def test_a_token_is_asked_for_once_and_a_new_user_sees_what_to_do(

@@ -244,7 +244,7 @@ async def test_birth_and_status(broker: BrokerProcess, start: Start) -> None:
         await until(lambda: listener.statuses[-1].state == "offline", "offline is published")
     async with Listener(broker.port) as late:
         await until(lambda: bool(late.births and late.statuses), "both are retained")
-        assert late.statuses[0].state == "offline"
+        assert (late.statuses[0].state, late.statuses[0].code) == ("offline", "agent-stopped")
 
 
 async def test_without_an_acknowledgement_nothing_is_deleted(
@@ -344,6 +344,7 @@ async def test_the_will_reports_lost_and_a_return_replaces_it(broker: BrokerProc
         proxy.refuse()
         proxy.cut()
         await until(lambda: listener.statuses[-1].state == "lost", "the broker publishes the Will")
+        assert listener.statuses[-1].code == "connection-lost"
         assert listener.statuses[-1].sess == sess
         proxy.heal()
         await until(lambda: listener.statuses[-1].state == "online", "back online")
@@ -477,7 +478,7 @@ async def test_more_commands_than_can_run(broker: BrokerProcess, start: Start) -
         for number in range(12):
             await listener.publish("cmd/_/wait", cmd(number))
         await until(lambda: len(listener.answers) == 4, "those beyond the limit are rejected")
-        assert {answer.code for answer in listener.answers} == {429}
+        assert {(answer.code, answer.err_code) for answer in listener.answers} == {(429, "commands-too-many")}
         go_on.set()
         await until(lambda: len(listener.answers) == 12, "the others are done")
 

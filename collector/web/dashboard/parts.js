@@ -2,6 +2,7 @@
 import { now } from "./fleet-state.js";
 import { count, NONE, span, utc, when } from "./format.js";
 import { html } from "./html.js";
+import { reasonText, Why } from "./reason.js";
 import { known, t } from "./text.js";
 
 const SHAPES = {
@@ -111,18 +112,15 @@ export function Severity({ sev }) {
   `;
 }
 
-/** Why, in the reader's language where the page has the facts; else in the words of the node or collector. */
-function reason({ code, why }, { outbox, clk, skew_ms: skew, ledger }) {
-  if (code === "clock-unsynced" && clk === 0) return ""; // the label has all of it
-  if (code === "clock-unsynced") return t(skew > 0 ? "why.behind" : "why.ahead", { span: span(Math.abs(skew)) });
-  if (code === "backlog")
-    return t("why.backlog", { n: outbox.depth, count: count(outbox.depth), span: span(outbox.oldest_s * 1000) });
-  if (code === "missing") return t("why.missing", { n: ledger.missing_count, count: count(ledger.missing_count) });
-  return code === "quarantine" ? t("why.quarantine") : why;
+/** The reason of a problem. A model's is that of its state: the text of the problem begins with its slot. */
+function problemReason(trouble, node) {
+  if (trouble.reason?.code === "clock-never-set") return {}; // the label states it
+  const model = trouble.slot && node.models?.find((one) => one.slot === trouble.slot);
+  return model ? { ...model, prefix: `${model.slot}: ` } : { why: trouble.why, ...trouble.reason };
 }
 
 export function Trouble({ trouble, node }) {
-  const why = reason(trouble, node);
+  const reason = problemReason(trouble, node);
   const tone = toneOf(trouble.sev);
   const label = known(`trouble.${trouble.code}`) ? t(`trouble.${trouble.code}`) : trouble.code;
   return html`
@@ -138,12 +136,8 @@ export function Trouble({ trouble, node }) {
             ${" "}
           `
         }
-        ${
-          why &&
-          html`
-            <span class="why">${why}</span>
-          `
-        }
+        ${reason.prefix}
+        <${Why} reason=${reason} />
       </span>
     </li>
   `;
@@ -161,6 +155,15 @@ export function Ago({ at, calm = Infinity, late = Infinity }) {
     <time class="ago ${tone}" datetime=${new Date(at).toISOString()} title=${`${when(at)} · ${utc(at)}`}>
       ${t("ago", { span: span(age) })}
     </time>
+  `;
+}
+
+/** Why an answer of the collector failed. */
+export function Failed({ error }) {
+  if (!error) return null;
+  const key = `error.${error.status}`;
+  return html`
+    <p class="problem" role="alert" title=${error.message}>${known(key) ? t(key) : error.message}</p>
   `;
 }
 
@@ -187,7 +190,7 @@ export function Clock({ clk, skew }) {
 export function Model({ model }) {
   const provider = String(model.provider ?? "").replace(/ExecutionProvider$/, "");
   return html`
-    <span class="model" title=${model.why || undefined}>
+    <span class="model" title=${reasonText(model) || undefined}>
       <span class="model-name">
         ${model.name}${" "}
         <span class="muted">${model.ver}</span>

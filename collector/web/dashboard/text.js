@@ -25,10 +25,10 @@ export async function choose(code) {
   await speak(code);
 }
 
-/** The text for `key`; {name} is replaced from `values`; `key_one` is used where values.n is one. */
-export function t(key, values) {
+/** The text for `key`; {name} is replaced from `values`; `key_one` is used where `n` is one. */
+export function t(key, values, n = values?.n) {
   const table = words.value;
-  const one = values && typeof values.n === "number" && plural.select(values.n) === "one" && table[`${key}_one`];
+  const one = typeof n === "number" && plural.select(n) === "one" && table[`${key}_one`];
   const text = one || table[key];
   if (text === undefined) return key;
   return values ? text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "") : text;
@@ -36,3 +36,6 @@ export function t(key, values) {
 
 /** Whether there is a text for `key`: a code of a newer agent may have none yet. */
 export const known = (key) => words.value[key] !== undefined;
+
+/** The names that the text for `key` replaces. */
+export const holes = (key) => [...words.value[key].matchAll(/\{(\w+)\}/g)].map(([, name]) => name);

@@ -25,7 +25,14 @@ from wire.messages import MAX_COUNTERS, ClockState, DeviceState
 
 def test_a_heartbeat_is_a_live_body_with_every_promised_field() -> None:
     stats = OutboxStats(
-        depth=3, oldest_s=1.26, bytes=900, head=12, acked=9, taken_rows=70, trouble="disk full"
+        depth=3,
+        oldest_s=1.26,
+        bytes=900,
+        head=12,
+        acked=9,
+        taken_rows=70,
+        trouble="disk full",
+        trouble_code="disk-full",
     )
     beat = decode_live(
         encode(Health(Clock(), "ab12cd34").heartbeat(stats, "0123456789abcdef", ClockState.NTP))
@@ -34,7 +41,7 @@ def test_a_heartbeat_is_a_live_body_with_every_promised_field() -> None:
     assert {*promised.split(), "rss_mb", "cpu_pct", "temp_c"} <= set(beat)
     assert (beat["head"], beat["depth"], beat["oldest_s"], beat["clk"]) == (12, 3, 1.3, 1)
     assert beat["ep"] == "0123456789abcdef"
-    assert beat["trouble"] == "disk full"
+    assert (beat["trouble"], beat["trouble_code"]) == ("disk full", "disk-full")
     assert 5 < rss_mb() < 10_000
 
 

@@ -3,6 +3,7 @@ import uPlot from "../vendor/uplot.js";
 import { serverNow } from "../fleet-state.js";
 import { count, unit as unitText, utc, value, when } from "../format.js";
 import { html, useEffect, useLayoutEffect, useRef } from "../html.js";
+import { reasonText } from "../reason.js";
 import { lang, t } from "../text.js";
 import { axes, hatch, NARROW, PADDING, palette, redrawn, rug, steps, threshold } from "./paint.js";
 import { shape } from "./series.js";
@@ -171,8 +172,10 @@ function marks(u, answer, data, paint, limit) {
   for (const [from, to] of data.voids)
     hatch(u, from, to, { line: paint.voidLine, text: t("history.void"), ink: paint.muted, slope: -1 });
   for (const [from, to] of data.lateSpans) hatch(u, from, to, { fill: paint.lateFill, line: "transparent" });
-  for (const [from, to, why] of answer.gaps)
-    hatch(u, from, to, { fill: paint.gapFill, line: paint.gapLine, text: String(why), ink: paint.bad });
+  for (const [from, to, why] of answer.gaps) {
+    const text = reasonText({ why, ...answer.reasons?.[why] });
+    hatch(u, from, to, { fill: paint.gapFill, line: paint.gapLine, text, ink: paint.bad });
+  }
 }
 
 function point(u, tip, answer, data, field) {

@@ -4,6 +4,7 @@ import { html, useState } from "../html.js";
 import { useNewest } from "../newest.js";
 import { Ago, fieldWord, Model, modelsOn, State, Trouble, Verdict, verdictOf } from "../parts.js";
 import { numbers } from "../quantities.js";
+import { reasonText } from "../reason.js";
 import { t } from "../text.js";
 import { Counters } from "./counters.js";
 import { Events } from "./events.js";
@@ -166,7 +167,7 @@ function Head({ node, device, models, trouble, newest }) {
             <span class="muted">${device.type}</span>
           `
         }
-        <${State} state=${device.state} title=${device.why || undefined} />
+        <${State} state=${device.state} title=${reasonText(device) || undefined} />
         ${
           node.state !== "online" &&
           html`

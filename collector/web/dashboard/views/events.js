@@ -2,7 +2,8 @@
 import { ApiError, devicePath, get } from "../api.js";
 import { value } from "../format.js";
 import { html, useEffect, useRef, useState } from "../html.js";
-import { At, Severity } from "../parts.js";
+import { At, Failed, Severity } from "../parts.js";
+import { Why } from "../reason.js";
 import { on } from "../stream.js";
 import { known, t } from "../text.js";
 
@@ -11,7 +12,7 @@ const MOST = 300;
 
 export function Events({ node, device }) {
   const [events, setEvents] = useState(null);
-  const [error, setError] = useState("");
+  const [error, setError] = useState(null);
   const [next, setNext] = useState(null); // the cursor of the next older page
   const room = useRef(PAGE);
   const load = async (before, signal) => {
@@ -20,11 +21,11 @@ export function Events({ node, device }) {
       setEvents((old) => unique([...(before ? (old ?? []) : []), ...answer.events]).slice(0, MOST));
       if (before) room.current += PAGE;
       setNext(answer.next ? { before: answer.next, limit: PAGE } : null);
-      setError("");
+      setError(null);
     } catch (failed) {
       if (failed.name === "AbortError") return;
       if (!(failed instanceof ApiError)) throw failed;
-      if (failed.status) setError(failed.message);
+      if (failed.status) setError(failed);
     }
   };
   useEffect(() => {
@@ -53,12 +54,7 @@ export function Events({ node, device }) {
   return html`
     <section class="card events">
       <div class="card-head"><h2>${t("events")}</h2></div>
-      ${
-        error &&
-        html`
-          <p class="problem" role="alert">${error}</p>
-        `
-      }
+      <${Failed} error=${error} />
       ${
         events &&
         (events.length
@@ -138,7 +134,7 @@ function what(event) {
     );
   if (event.why)
     parts.push(html`
-      <span class="why">${event.why}</span>
+      <${Why} reason=${event.type === "gap" ? { why: event.why, code: event.why } : event} />
     `);
   if (event.model)
     parts.push(html`

@@ -16,6 +16,7 @@ import {
   Verdict,
   verdictOf,
 } from "../parts.js";
+import { reasonText } from "../reason.js";
 import { t } from "../text.js";
 import { Welcome } from "./welcome.js";
 
@@ -250,7 +251,7 @@ function Devices({ node }) {
                 `
               }
             </a>
-            <${State} state=${device.state} title=${device.why || undefined} />
+            <${State} state=${device.state} title=${reasonText(device) || undefined} />
             ${models.map(
               (model) => html`
                 <span class="model-line" key=${model.slot}>

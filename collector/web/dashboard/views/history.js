@@ -4,7 +4,8 @@ import { HistoryChart } from "../charts/history.js";
 import { serverNow } from "../fleet-state.js";
 import { named } from "../format.js";
 import { html, useEffect, useRef, useState } from "../html.js";
-import { At, Choice, fieldWord, Icon } from "../parts.js";
+import { At, Choice, Failed, fieldWord, Icon } from "../parts.js";
+import { Why } from "../reason.js";
 import { on } from "../stream.js";
 import { t } from "../text.js";
 
@@ -65,12 +66,7 @@ export function History({ node, device, streams, slots, range, onRange }) {
         />
         <${Steps} range=${range} onRange=${onRange} />
       </div>
-      ${
-        error &&
-        html`
-          <p class="problem" role="alert">${error}</p>
-        `
-      }
+      <${Failed} error=${error} />
       <${HistoryChart}
         answer=${answer}
         name=${named(word(chosen.stream, chosen.field, chosen.meta), chosen.meta.unit)}
@@ -93,7 +89,7 @@ export function History({ node, device, streams, slots, range, onRange }) {
                     ${" – "}
                     <${At} ms=${to} />
                     ${" "}
-                    <span class="why">${why}</span>
+                    <${Why} reason=${{ why, ...answer.reasons?.[why] }} />
                   </li>
                 `,
               )}
@@ -209,7 +205,7 @@ function Legend({ answer }) {
  * `others` are fields of the same stream, fetched for the same span: `answers` has them after the first.
  */
 export function useSeries(node, device, stream, field, range, others = []) {
-  const [state, setState] = useState({ answer: null, answers: [], error: "" });
+  const [state, setState] = useState({ answer: null, answers: [], error: null });
   const asked = useRef("");
   useEffect(() => {
     const abort = new AbortController();
@@ -254,15 +250,15 @@ export function useSeries(node, device, stream, field, range, others = []) {
         );
         const [answer] = answers;
         first ||= answer.t.find((_, i) => answer.mean[i] !== null) ?? 0; // the data start after this page was opened
-        setState({ answer, answers, error: "" });
+        setState({ answer, answers, error: null });
       } catch (failed) {
         if (failed.name === "AbortError") return;
         if (!(failed instanceof ApiError)) throw failed;
-        if (failed.status) setState((old) => ({ ...old, error: failed.message })); // unreachable: the banner shows it
+        if (failed.status) setState((old) => ({ ...old, error: failed })); // unreachable: the banner shows it
       }
     };
     const key = `${node}/${device}/${stream}/${field}`;
-    if (asked.current !== key) setState({ answer: null, answers: [], error: "" });
+    if (asked.current !== key) setState({ answer: null, answers: [], error: null });
     asked.current = key;
     if (range.kind === "custom") load();
     else begin();

@@ -2,7 +2,8 @@
 import { ApiError, get } from "../api.js";
 import { count, share, when } from "../format.js";
 import { html, useEffect, useState } from "../html.js";
-import { At, Icon, NodeName } from "../parts.js";
+import { At, Failed, Icon, NodeName } from "../parts.js";
+import { Why } from "../reason.js";
 import { t } from "../text.js";
 
 const EVERY_MS = 5000;
@@ -10,17 +11,17 @@ const SHOWN = 5; // ranges listed per entry
 
 export function LedgerView() {
   const [answer, setAnswer] = useState(null);
-  const [error, setError] = useState("");
+  const [error, setError] = useState(null);
   useEffect(() => {
     const abort = new AbortController();
     const load = async () => {
       try {
         if (!document.hidden) setAnswer(await get("ledger", { signal: abort.signal }));
-        setError("");
+        setError(null);
       } catch (failed) {
         if (failed.name === "AbortError") return;
         if (!(failed instanceof ApiError)) throw failed;
-        setError(failed.message);
+        setError(failed);
       }
     };
     load();
@@ -34,12 +35,7 @@ export function LedgerView() {
     <section class="card">
       <div class="card-head"><h1>${t("nav.ledger")}</h1></div>
       <p class="muted lead">${t("ledger.text")}</p>
-      ${
-        error &&
-        html`
-          <p class="problem" role="alert">${error}</p>
-        `
-      }
+      <${Failed} error=${error} />
       ${
         answer?.pilots?.length > 0 &&
         html`
@@ -58,7 +54,7 @@ export function LedgerView() {
         answer &&
         (answer.entries.length
           ? html`
-              <${Entries} entries=${answer.entries} />
+              <${Entries} entries=${answer.entries} reasons=${answer.reasons ?? {}} />
             `
           : html`
               <p class="empty">${t("ledger.empty")}</p>
@@ -136,7 +132,7 @@ function Day({ one }) {
   `;
 }
 
-function Entries({ entries }) {
+function Entries({ entries, reasons }) {
   return html`
     <div class="scroll" tabindex="0" role="region" aria-label=${t("nav.ledger")}>
       <table class="ledger">
@@ -155,7 +151,7 @@ function Entries({ entries }) {
         <tbody>
           ${entries.map(
             (entry) => html`
-              <${Entry} key=${entry.node + entry.ep} entry=${entry} />
+              <${Entry} key=${entry.node + entry.ep} entry=${entry} reasons=${reasons} />
             `,
           )}
         </tbody>
@@ -177,7 +173,7 @@ function Count({ name, n, tone = "", icon = "" }) {
   `;
 }
 
-function Entry({ entry }) {
+function Entry({ entry, reasons }) {
   const missing = entry.missing_count ?? 0;
   return html`
     <tr>
@@ -213,7 +209,7 @@ function Entry({ entry }) {
                 ([first, last, why], i) => html`
                   <li key=${`g${i}`} class="warn-text">
                     ${t("ledger.gap", { first: count(first), last: count(last) })}${" "}
-                    <span class="why">${why}</span>
+                    <${Why} reason=${{ why, ...reasons[why] }} />
                   </li>
                 `,
               )}
@@ -222,7 +218,7 @@ function Entry({ entry }) {
                   <li key=${`m${i}`} class="bad-text">
                     ${t("ledger.missing", { first: count(first), last: count(last) })}
                     ${since > 0 && ` ${t("ledger.since", { since: when(since) })}`}:${" "}
-                    <span class="why">${why}</span>
+                    <${Why} reason=${{ why, ...reasons[why] }} />
                   </li>
                 `,
               )}

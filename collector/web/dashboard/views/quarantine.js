@@ -2,16 +2,17 @@
 import { ApiError, get } from "../api.js";
 import { bytes, count } from "../format.js";
 import { html, useEffect, useState } from "../html.js";
-import { At } from "../parts.js";
+import { At, Failed } from "../parts.js";
+import { Why } from "../reason.js";
 import { t } from "../text.js";
 
 export function QuarantineView() {
   const [answer, setAnswer] = useState(null);
-  const [error, setError] = useState("");
+  const [error, setError] = useState(null);
   const load = () =>
     get("quarantine", { params: { limit: 200 } }).then(setAnswer, (failed) => {
       if (!(failed instanceof ApiError)) throw failed;
-      setError(failed.message);
+      setError(failed);
     });
   useEffect(() => {
     load();
@@ -23,12 +24,7 @@ export function QuarantineView() {
         <button type="button" class="button" onClick=${load}>${t("reload")}</button>
       </div>
       <p class="muted lead">${t("quarantine.text")}</p>
-      ${
-        error &&
-        html`
-          <p class="problem" role="alert">${error}</p>
-        `
-      }
+      <${Failed} error=${error} />
       ${
         answer &&
         (answer.total
@@ -62,7 +58,7 @@ function Items({ answer }) {
               <tr key=${i}>
                 <td class="nowrap"><${At} ms=${item.recv} /></td>
                 <td class="mono break">${item.topic}</td>
-                <td class="break">${item.why}</td>
+                <td class="break"><${Why} reason=${item} /></td>
                 <td class="n nowrap">${bytes(item.size)}</td>
               </tr>
             `,

@@ -4,6 +4,7 @@ import { unit as unitText, value } from "../format.js";
 import { html } from "../html.js";
 import { fieldWord, Model, Verdict, verdictOf } from "../parts.js";
 import { isNumber } from "../quantities.js";
+import { Why } from "../reason.js";
 import { t } from "../text.js";
 import { useSeries } from "./history.js";
 
@@ -24,7 +25,7 @@ export function Results({ node, device, model, fields, newest, range, onRange })
       ${
         model.why &&
         html`
-          <p class="problem">${model.why}</p>
+          <p class="problem"><${Why} reason=${model} /></p>
         `
       }
       ${

@@ -3,6 +3,7 @@ import { ApiError, devicePath, get } from "../api.js";
 import { value, when } from "../format.js";
 import { html, useEffect, useRef, useState } from "../html.js";
 import { At, Icon } from "../parts.js";
+import { Why } from "../reason.js";
 import { on } from "../stream.js";
 import { t } from "../text.js";
 
@@ -102,7 +103,7 @@ export function Snapshot({ node, device, stream }) {
 
 /** What was made unrecognisable at the device; nothing where the agent does not report it. */
 function Hidden({ snap }) {
-  const { blur, faces = 0, plates = 0, why } = snap;
+  const { blur, faces = 0, plates = 0 } = snap;
   if (!blur) return null;
   const text =
     blur === "whole"
@@ -117,13 +118,8 @@ function Hidden({ snap }) {
       <${Icon} name=${blur === "none" ? "warn" : "hide"} />
       <span>
         ${text}
-        ${
-          why &&
-          html`
-            ${" "}
-            <span class="why">${why}</span>
-          `
-        }
+        ${" "}
+        <${Why} reason=${snap} />
       </span>
     </p>
   `;

@@ -419,10 +419,13 @@ class TestFullDisk:
         assert not outbox.commit()
         assert not outbox.commit()
         assert outbox.stats().trouble
+        assert outbox.stats().trouble_code == "disk-full"
+        outbox._writer._failed(OSError(errno.EIO, "Input/output error"))
+        assert outbox.stats().trouble_code == "disk-failed"
         assert outbox.stats().head == 0
         full(False)
         _patience(outbox)
-        assert outbox.stats().trouble == ""
+        assert (outbox.stats().trouble, outbox.stats().trouble_code) == ("", "")
         assert [record.seq for record in take(outbox)] == [1]
         levels = [record.levelname for record in caplog.records if record.name == "agent.outbox.writer"]
         assert levels == ["ERROR", "WARNING"]  # logged once at the loss, once at the return

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from collector.fleet import fleet as module
 from collector.fleet import problems
@@ -328,3 +329,31 @@ def test_everything_is_bounded(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) ->
     fleet.saw("a/b/c/d1", T0)
     with pytest.raises(WireError, match="more than 2 nodes"):
         fleet.saw("a/b/c/d2", T0)
+
+
+def test_a_problem_has_the_code_and_args_of_its_reason(fleet: Fleet, clock: Any) -> None:
+    silent = DeviceState(state="degraded", why="silent", code="device-silent", args={"seconds": 5.0})
+    budget = {"p99_ms": 9.0, "budget_ms": 5.0}
+    slow = ModelState(state="failed", device="arm", why="slow", code="model-too-slow", args=budget)
+    older = DeviceState(state="degraded", why="the text of an older agent")
+    devices = {"arm": silent, "cam": older, "lidar": DeviceState(state="degraded")}
+    fleet.on_status(NODE, status(devices=devices, models={"m": slow}), T0, retained=False)
+    beat = {"ts": T0, "clk": 1, "depth": 40, "oldest_s": 90.5, "bytes": 1}
+    fleet.on_live(BEAT, beat, T0, retained=False)
+    seen = view(fleet)
+    arm, cam, _ = seen.devices
+    assert (arm["why"], arm["code"], arm["args"]) == ("silent", "device-silent", {"seconds": 5.0})
+    assert (cam["why"], cam["code"], cam["args"]) == ("the text of an older agent", "", {})
+    found = {(one.code, one.device or "", one.slot or ""): one.reason for one in seen.problems}
+    assert found == {
+        ("device-degraded", "arm", ""): {"code": "device-silent", "args": {"seconds": 5.0}},
+        ("device-degraded", "cam", ""): UNSET,
+        ("device-degraded", "lidar", ""): {"code": "no-readings", "args": {}},
+        ("model-failed", "arm", "m"): {"code": "model-too-slow", "args": budget},
+        ("backlog", "", ""): {"code": "backlog", "args": {"n": 40, "oldest_s": 90.5}},
+    }
+    clock.ms += SILENT_MS + 1_500
+    (silent_node, _) = view(fleet).problems
+    assert silent_node.reason == {"code": "node-silent", "args": {"seconds": 46}}
+    fleet.on_status(NODE, status("lost"), T0, retained=False)
+    assert view(fleet).problems[0].reason == {"code": "connection-lost", "args": {}}

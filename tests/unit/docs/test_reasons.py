@@ -1,0 +1,110 @@
+"""Every code of a reason is registered, documented and translated; a translation names only its args."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from adapters import base
+from agent.outbox.gaps import GAP_REASONS
+from agent.pipeline.privacy import _NO_DETECTOR
+from agent.uplink import presence
+from collector.fleet import problems
+from collector.ledger import reasons
+from wire.reasons import CODES
+
+ROOT = Path(__file__).parents[3]
+I18N = ROOT / "collector/web/dashboard/i18n"
+SECTION = (ROOT / "docs/topics.md").read_text().split("\n## Codes beside texts\n")[1].split("\n## ")[0]
+ROW = re.compile(r"^\| `([a-z0-9-]+)` \| ((?:`\w+`(?:, )?)*) ?\| (.+) \|$", re.MULTILINE)
+LINE = re.compile(r'^  ("(?:[^"\\]|\\.)*"): ("(?:[^"\\]|\\.)*"),$', re.MULTILINE)
+# codes that a table or an expression gives, not a call
+BY_TABLE = {
+    *base._CODES.values(), "host-unknown", *_NO_DETECTOR.values(), *presence._CODES.values(), *GAP_REASONS,
+    *(code for _, code in reasons._TEXTS), "clock-set-forward", "clock-set-back", "clock-behind",
+    "clock-ahead", "disk-full", "disk-failed",
+}  # fmt: skip
+
+
+def _sources() -> list[Path]:
+    rooms = ("adapters", "agent", "collector", "wire")
+    return sorted(path for room in rooms for path in (ROOT / room).rglob("*.py"))
+
+
+def _calls() -> Iterator[tuple[str, str, frozenset[str], bool]]:
+    """Place, code, names of the args, and whether they are known, of every call of `coded` and `because`."""
+    for path in _sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            at = {"coded": 0, "because": 1}.get(called)
+            if at is None or len(node.args) <= at:
+                continue
+            code = node.args[at]
+            if isinstance(code, ast.Constant) and isinstance(code.value, str):
+                names = frozenset(keyword.arg for keyword in node.keywords if keyword.arg)
+                spread = any(keyword.arg is None for keyword in node.keywords)
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", code.value, names, not spread
+
+
+def _defaults() -> Iterator[str]:
+    """The codes that classes of errors have."""
+    for path in _sources():
+        yield from re.findall(r'^    reason_code = "([^"]+)"$', path.read_text(), re.MULTILINE)
+
+
+@cache
+def words(language: str) -> dict[str, str]:
+    """The texts of a language of the page."""
+    text = (I18N / f"{language}.js").read_text()
+    return {json.loads(key): json.loads(value) for key, value in LINE.findall(text)}
+
+
+def test_every_call_uses_a_registered_code_with_its_args() -> None:
+    found = list(_calls())
+    assert len(found) > 40
+    for place, code, names, complete in found:
+        assert code in CODES, f"{place}: {code} is not in wire.reasons.CODES"
+        if complete:
+            assert names == set(CODES[code]), f"{place}: the args of {code} are {CODES[code]}"
+
+
+def test_every_registered_code_is_used() -> None:
+    used = {code for _, code, _, _ in _calls()} | set(_defaults()) | BY_TABLE
+    assert used == set(CODES)
+
+
+def test_a_code_fits_the_contract_and_is_no_other_problem() -> None:
+    assert all(re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", code) and len(code) <= 48 for code in CODES)
+    assert all(len(names) <= 16 for names in CODES.values())
+    assert set(problems.CODES) & set(CODES) == {"backlog", "node-silent"}, "these two mean the same in both"
+
+
+def test_the_page_lists_every_code_with_its_args() -> None:
+    rows = {code: tuple(re.findall(r"`(\w+)`", names)) for code, names, _ in ROW.findall(SECTION)}
+    assert rows == CODES
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_every_code_is_translated_and_the_translation_names_only_its_args(language: str) -> None:
+    table = words(language)
+    for code, names in CODES.items():
+        text = table[f"reason.{code}"]
+        assert set(re.findall(r"\{(\w+)\}", text)) in (set(names), {"why"}), f"{code}: {text}"
+    plural = {f"reason.{code}_one" for code, names in CODES.items() if "n" in names}
+    assert {key for key in table if key.startswith("reason.")} == {
+        f"reason.{code}" for code in CODES
+    } | plural
+
+
+def test_every_korean_reason_is_korean() -> None:
+    for key, text in words("ko").items():
+        if key.startswith(("reason.", "error.")):
+            assert re.search("[가-힣]", text), f"{key}: {text}"
