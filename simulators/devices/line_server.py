@@ -58,7 +58,7 @@ class Talker(ABC):
 
     @property
     def lost(self) -> int:
-        """What listeners did not take in time."""
+        """The number of lines that clients did not read in time."""
         return self._line.lost
 
     def inject(self, fault: str) -> None:

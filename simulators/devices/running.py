@@ -1,4 +1,4 @@
-"""What simulated devices share while they run: the error of a port in use, and the end of their task."""
+"""Shared by simulated devices: the error for a port in use, and the end of a device's task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a simulated device leaves out is counted: when its machine slept, and when nobody reads."""
+"""A simulated device counts the samples that it skips: its machine slept, or no client reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.polling import until
 from wire.clock import NS_PER_S, Clock
 
 RATE = 20.0
-SLEPT_S = 400  # of the clock's time, twenty of ours
+SLEPT_S = 400  # of the clock's time, 20 s of real time
 
 
 class SleptClock(Clock):
@@ -36,6 +36,6 @@ async def test_samples_that_a_sleeping_machine_missed(
         assert device.skipped >= SLEPT_S - 1
 
 
-async def test_lines_that_nobody_reads() -> None:
+async def test_lines_that_no_client_reads() -> None:
     async with Hygrometer(clock=Clock(50.0), rate_hz=100, terminal=True) as device:
         await until(lambda: device.lost > 10)
