@@ -236,7 +236,8 @@ async def test_no_certificate_and_no_old_tls(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(site / "site.pem")
     change(context)
-    async with listening(quick(f"mllp-listen://127.0.0.1:{port}", tls(site))) as (adapter, opening):
+    options = quick(f"mllp-listen://127.0.0.1:{port}", tls(site), silence_s=5.0)
+    async with listening(options) as (adapter, opening):
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
             writer.close()
