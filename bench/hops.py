@@ -161,7 +161,7 @@ def trace(kind: Kind) -> dict[str, Found]:
 
 
 def _passed(windows: list[tuple[bool, Seen]]) -> Found:
-    """What stands on the paths of which a batch causes calls."""
+    """What is on the call paths that a batch causes."""
     quiet = [seen.calls for is_quiet, seen in windows if is_quiet]
     with_batch = [seen.calls for is_quiet, seen in windows if not is_quiet]
     caused = []
@@ -238,7 +238,7 @@ def _first_line(path: Path) -> str:
 
 
 class _Device:
-    """Sends lines of JSON over TCP when it is told to."""
+    """Sends lines of JSON over TCP when it is asked to."""
 
     def __init__(self) -> None:
         self.last = -1  # number of the last line sent
@@ -248,7 +248,7 @@ class _Device:
         self.port: int = self._server.getsockname()[1]
 
     def send(self) -> None:
-        """One batch; the first time to whoever connects."""
+        """Send one batch; the first call sends it to the client that connects."""
         if self._reader is None:
             self._reader, _ = self._server.accept()
         at_s, lines = Clock().now_ns() / NS_PER_S, []
@@ -270,7 +270,7 @@ class _Page:
     """The stream of a device's page."""
 
     def __init__(self, url: str) -> None:
-        self._answer = urllib.request.urlopen(f"{url}/api/v1/stream?node={NODE}&device=dev", timeout=60)  # noqa: S310 - ours
+        self._answer = urllib.request.urlopen(f"{url}/api/v1/stream?node={NODE}&device=dev", timeout=60)  # noqa: S310 - own server
 
     def wait_for(self, number: int) -> None:
         """Until the row of this number is shown; raises TimeoutError."""

@@ -169,7 +169,7 @@ def test_the_status_of_an_agent_that_was_killed(site: Path) -> None:
 
 
 def test_a_model_that_passed_the_gate_need_not_pass_it_again(site: Path) -> None:
-    """The gate writes a verdict anew each time it judges: one that stands untouched was believed."""
+    """The gate writes a verdict again each time it judges: a verdict that is not rewritten was accepted."""
     folder = site / "state-box" / "gate"
     (kept,) = folder.iterdir()
     then = ["onnxruntime 1.32.0", "onnxruntime-gpu ", "numpy 2.4.6", "edgebed 0.1.0"]
@@ -258,7 +258,7 @@ def collector(site: Path, broker: str = "mqtt://127.0.0.1:1") -> Iterator[Callab
         url = child.first_line()
 
         def ask(path: str) -> Any:
-            with urllib.request.urlopen(f"{url}/api/v1/{path}", timeout=10) as answer:  # noqa: S310 - ours
+            with urllib.request.urlopen(f"{url}/api/v1/{path}", timeout=10) as answer:  # noqa: S310 - own server
                 return json.load(answer)
 
         yield ask
@@ -303,7 +303,7 @@ def test_a_collector_shows_what_a_store_holds(site: Path) -> None:
         assert node["birth"]["models"]["news2"]["ver"] == "1.0.0"
         quarantine = ask("quarantine")
         assert quarantine["total"] == 2
-        assert [one["head"] for one in quarantine["items"]] == ["{}", "{this is no batch"]
+        assert [one["head"] for one in quarantine["items"]] == ["{}", "{this is not a batch"]
         health = ask("health")
         assert (health["store"]["days"], health["store"]["damaged"]) == (2, [])
         assert (
