@@ -1,1 +1,1 @@
-"""LoRaWAN sensors behind a ChirpStack v4 network server."""
+"""Adapter for LoRaWAN sensors of a ChirpStack v4 network server."""

@@ -1,9 +1,9 @@
-"""LoRaWAN sensors behind a ChirpStack v4 network server, read from its MQTT integration.
+"""Reads LoRaWAN sensors of a ChirpStack v4 network server from its MQTT integration.
 
     application/{application id}/device/{DevEUI}/event/up | join | status | log | ...
 
-The JSON is the protobuf mapping of `integration.UplinkEvent`: a number that is 0 may be left out. Nothing is
-published: no downlink is ever queued.
+The JSON is the protobuf mapping of `integration.UplinkEvent`: a number that is 0 may be omitted. The adapter
+publishes nothing, so it never queues a downlink.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ _REMEMBERED = 64  # deduplication ids of one sensor
 
 
 class DeviceInfo(Struct, rename="camel"):
-    """Whose event it is."""
+    """The device of an event."""
 
     dev_eui: str = ""
     application_id: str = ""
 
 
 class Reception(Struct, rename="camel"):
-    """How one gateway heard it."""
+    """The reception of an uplink by one gateway."""
 
     rssi: float | None = 0.0
     snr: float | None = 0.0
 
 
 class UplinkEvent(Struct, rename="camel"):
-    """An uplink event as far as it is read."""
+    """The parts of an uplink event that are read."""
 
     device_info: DeviceInfo
     deduplication_id: str = ""
@@ -70,7 +70,7 @@ class UplinkEvent(Struct, rename="camel"):
 
 @dataclass(slots=True)
 class _Sensor:
-    """What is remembered of one sensor."""
+    """The state of one sensor."""
 
     stream: str
     f_cnt: int | None = None
@@ -79,10 +79,10 @@ class _Sensor:
 
 
 class ChirpStack(MqttAdapter[ChirpStackOptions]):
-    """One stream a sensor, stamped with the network server's time of the uplink.
+    """One stream for each sensor; its rows have the network server's time of the uplink.
 
-    A repeated uplink is dropped and counted, a gap of the frame counter is counted as uplinks lost on the
-    air. Both are known since this connection was opened, not before.
+    A repeated uplink is dropped and counted. A gap of the frame counter is counted as uplinks lost on the
+    air. Repeats and gaps are detected only from the opening of this connection on.
     """
 
     Options = ChirpStackOptions
@@ -90,19 +90,21 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
 
     def __init__(self, options: ChirpStackOptions, clock: Clock) -> None:
         if any(sign in options.application for sign in "/+#\0"):
-            raise OptionsError(f"application {options.application!r} is no topic level: it has / + or #")
+            raise OptionsError(
+                f"application {options.application!r} is not a topic level: it contains / + or #"
+            )
         super().__init__(options, clock)
-        said = {
+        given = {
             name: UplinkField(path=where) if isinstance(where, str) else where
             for name, where in options.fields.items()
         }
-        self._places = {name: place_of(name, each) for name, each in said.items()}
-        self._types = {name: each.t for name, each in said.items()}
-        self._fields = fields_of(options, said)
+        self._places = {name: place_of(name, each) for name, each in given.items()}
+        self._types = {name: each.t for name, each in given.items()}
+        self._fields = fields_of(options, given)
         self._sensors = _sensors(options.sensors)
 
     def topics(self) -> list[str]:
-        """All events of each sensor: what is no uplink is counted."""
+        """All events of each sensor: events other than uplinks are counted."""
         options = self.options
         return [
             f"application/{options.application}/device/{eui.lower()}/event/+"
@@ -110,12 +112,12 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
         ]
 
     def streams(self) -> dict[str, Stream]:
-        """One signal stream a sensor."""
+        """One signal stream for each sensor."""
         return {name: Stream(fields=self._fields) for name in self.options.sensors}
 
     def rows(self, message: TopicMessage) -> Iterable[Reading]:
-        """One row for an uplink with data."""
-        _, _, _, eui, _, event = message.topic.split("/")  # as it was subscribed to
+        """The row of an uplink with data."""
+        _, _, _, eui, _, event = message.topic.split("/")  # the subscription ensures this form
         if event != "up":
             self.counters[f"{event}_events" if event in _EVENTS else "other_events"] += 1
             return
@@ -125,21 +127,21 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
         options = self.options
         info = uplink.device_info
         if info.dev_eui.lower() != eui or info.application_id.lower() != options.application.lower():
-            raise Unusable("wrong_identity", f"on the topic of {eui} came an uplink of {info.dev_eui[:32]!r}")
+            raise Unusable("wrong_identity", f"the topic of {eui} has an uplink of {info.dev_eui[:32]!r}")
         sensor = self._sensors[eui]
         if self._repeated(sensor, uplink):
             return
         if uplink.f_port == 0 or options.f_port not in (0, uplink.f_port):
-            self.counters["other_ports"] += 1  # FPort 0 carries MAC commands, no data of the sensor
+            self.counters["other_ports"] += 1  # FPort 0 carries MAC commands, not data of the sensor
             return
         values, quality = self._values(uplink)
-        at_ns, doubt = checked_time(
+        at_ns, time_quality = checked_time(
             iso_ns(uplink.time or ""), message.at_ns, options.max_skew_s, self.counters
         )
-        yield Reading(sensor.stream, at_ns, values, quality=quality.worse(doubt))
+        yield Reading(sensor.stream, at_ns, values, quality=quality.worse(time_quality))
 
     def _repeated(self, sensor: _Sensor, uplink: UplinkEvent) -> bool:
-        """Whether it was read before; counts what the frame counter says is missing."""
+        """Whether the uplink was read before; counts the uplinks that the frame counter shows as missing."""
         known = uplink.deduplication_id
         if known and known in sensor.seen:
             self.counters["duplicates"] += 1
@@ -156,9 +158,8 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             self.counters["duplicates"] += 1
             return True
         if not same_session or uplink.f_cnt < before:
-            self.counters["counter_resets"] += (
-                1  # it joined anew: nobody knows what was lost before this frame
-            )
+            # the sensor joined again: the number of uplinks lost before this one is unknown
+            self.counters["counter_resets"] += 1
         elif uplink.f_cnt > before + 1:
             self.counters["lost_uplinks"] += uplink.f_cnt - before - 1
         return False
@@ -171,12 +172,12 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             raw = place.read(data) if isinstance(place, RawPart) else find(uplink.object, place)
             if raw is None and isinstance(place, RawPart):
                 raw = MISSING
-            values[name], doubt = as_declared(raw, self._types[name])
+            values[name], value_quality = as_declared(raw, self._types[name])
             found += raw is not MISSING
-            quality = quality.worse(doubt)
+            quality = quality.worse(value_quality)
         if self._places and not found:
             raise Unusable(
-                "no_fields", "none of the fields is in it; is there a codec in its device profile?"
+                "no_fields", "the uplink has no field of `fields`: does its device profile have a codec?"
             )
         if found < len(self._places):
             self.counters["incomplete"] += 1
@@ -207,6 +208,6 @@ def _sensors(named: Mapping[str, str]) -> dict[str, _Sensor]:
         if not ID.fullmatch(stream):
             raise OptionsError(f"sensor {stream!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)")
         if eui.lower() in found:
-            raise OptionsError(f"DevEUI {eui} stands twice in `sensors`")
+            raise OptionsError(f"DevEUI {eui} is twice in `sensors`")
         found[eui.lower()] = _Sensor(stream)
     return found

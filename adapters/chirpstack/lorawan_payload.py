@@ -1,4 +1,4 @@
-"""Numbers in the few bytes of a LoRaWAN payload, each told by its place and type."""
+"""Reads numbers from the bytes of a LoRaWAN payload by their place and type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 242  # bytes of an application payload, LoRaWAN regional parameters
 
 @dataclass(frozen=True, slots=True)
 class RawPart:
-    """One number of a payload: `size` bytes at `start`, or bit `bit` of one of them."""
+    """One number of a payload: `size` bytes at `start`, or bit `bit` of the byte at `start`."""
 
     start: int
     size: int
@@ -26,7 +26,7 @@ class RawPart:
     declared: str
 
     def read(self, data: bytes) -> float | int | bool | None:
-        """The value, None where the payload is too short for it."""
+        """The value; None if the payload is too short."""
         part = data[self.start : self.start + self.size]
         if len(part) < self.size:
             return None
@@ -45,10 +45,10 @@ class RawPart:
 
 
 def raw_part(text: str, scale: float, offset: float, declared: str) -> RawPart:
-    """Read `BYTE:TYPE`, e.g. `0:u8`, `1:i16`, `4:u32le`, `2:f32`, `0:bit3`; bytes count from 0.
+    """Parse `BYTE:TYPE`, e.g. `0:u8`, `1:i16`, `4:u32le`, `2:f32`, `0:bit3`; bytes count from 0.
 
     Raises:
-        ValueError: it is not of this form, or cannot be of the declared type.
+        ValueError: the text has another form, or the number cannot have the declared type.
     """
     found = _PLACE.fullmatch(text)
     if found is None:
@@ -57,12 +57,12 @@ def raw_part(text: str, scale: float, offset: float, declared: str) -> RawPart:
     kind = "bit" if word.startswith("bit") else word[0]
     size = 1 if kind == "bit" else int(word[1:]) // 8
     if int(at) + size > _LONGEST:
-        raise ValueError(f"raw {text!r} lies beyond the {_LONGEST} bytes of a LoRaWAN payload")
+        raise ValueError(f"raw {text!r} is beyond the {_LONGEST} bytes of a LoRaWAN payload")
     if not (math.isfinite(scale) and math.isfinite(offset) and scale):
-        raise ValueError(f"scale {scale} and offset {offset} make no number")
+        raise ValueError(f"scale {scale} and offset {offset} must be finite, and scale not 0")
     scaled = (scale, offset) != (1.0, 0.0)
     if declared == "str" or (declared == "bool" and scaled) or (kind == "bit" and scaled):
-        raise ValueError(f"raw {text!r} with these options is no {declared}")
+        raise ValueError(f"raw {text!r} with these options is not a {declared}")
     return RawPart(
         int(at), size, kind, order != "le", int(word[3:]) if kind == "bit" else 0, scale, offset, declared
     )

@@ -1,4 +1,4 @@
-"""Options of the ChirpStack adapter, and what they say of each field."""
+"""Options of the ChirpStack adapter, and the fields and places that follow from them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,32 @@ from adapters.mqtt.payload import path_steps
 from wire.messages import Field
 
 RADIO = {
-    "rssi": Field(unit="{dBm}", dec=0, desc="Of the gateway that heard it best"),
+    "rssi": Field(unit="{dBm}", dec=0, desc="At the gateway with the best reception"),
     "snr": Field(unit="dB", dec=1),
-    "gateways": Field(t="i64", min=0, desc="How many heard it"),
+    "gateways": Field(t="i64", min=0, desc="Number of gateways that received it"),
     "f_cnt": Field(t="i64", min=0, desc="Frame counter of the sensor"),
 }
 
 
 class UplinkField(FieldOptions, frozen=True, kw_only=True):
-    """Where a field stands in an uplink: in the decoded `object`, or in the bytes."""
+    """One field and its place in an uplink: in the decoded `object`, or in the bytes."""
 
     path: Annotated[
-        str, Meta(max_length=300, description="In `object`, which a codec made: pointer or path.")
+        str, Meta(max_length=300, description="JSON pointer or path in `object`, the result of the codec.")
     ] = ""
     raw: Annotated[
         str,
-        Meta(max_length=20, description="Byte and type: 0:u8, 1:i16, 4:u32le, 2:f32, 0:bit3; big-endian."),
+        Meta(
+            max_length=20,
+            description="Byte and type: 0:u8, 1:i16, 4:u32le, 2:f32, 0:bit3; big-endian without le.",
+        ),
     ] = ""
-    scale: Annotated[float, Meta(description="raw: times this ...")] = 1.0
-    offset: Annotated[float, Meta(description="raw: ... plus this.")] = 0.0
+    scale: Annotated[float, Meta(description="raw: the number is multiplied by this.")] = 1.0
+    offset: Annotated[float, Meta(description="raw: this is then added.")] = 0.0
 
 
 class ChirpStackOptions(MqttOptions, frozen=True, kw_only=True):
-    """Sensors of one kind in one application; each is a stream of its own."""
+    """Sensors of one kind in one application; each has its own stream."""
 
     application: Annotated[str, Meta(min_length=1, max_length=64, description="Application id, a UUID.")]
     sensors: Annotated[
@@ -53,24 +56,27 @@ class ChirpStackOptions(MqttOptions, frozen=True, kw_only=True):
     ] = 0
     radio: Annotated[bool, Meta(description="Also the fields rssi, snr, gateways and f_cnt.")] = True
     silence_s: Annotated[
-        float, Meta(gt=0, le=604_800, description="No uplink of any sensor for so long: stalled.")
+        float,
+        Meta(gt=0, le=604_800, description="Seconds without an uplink of any sensor until it has stalled."),
     ] = 7_200.0
 
 
-def place_of(name: str, said: UplinkField) -> RawPart | tuple[str, ...]:
-    if bool(said.path) == bool(said.raw):
+def place_of(name: str, given: UplinkField) -> RawPart | tuple[str, ...]:
+    if bool(given.path) == bool(given.raw):
         raise OptionsError(f"field {name!r} needs either `path` or `raw`")
-    if said.path and (said.scale, said.offset) != (1.0, 0.0):
-        raise OptionsError(f"field {name!r}: scale and offset go with `raw`; a path is taken as it is")
+    if given.path and (given.scale, given.offset) != (1.0, 0.0):
+        raise OptionsError(f"field {name!r}: scale and offset need `raw`; a path is read without them")
     try:
-        return raw_part(said.raw, said.scale, said.offset, said.t) if said.raw else path_steps(said.path)
+        return (
+            raw_part(given.raw, given.scale, given.offset, given.t) if given.raw else path_steps(given.path)
+        )
     except ValueError as error:
         raise OptionsError(f"field {name!r}: {error}") from error
 
 
-def fields_of(options: ChirpStackOptions, said: Mapping[str, UplinkField]) -> dict[str, Field]:
-    if not said and not options.radio:
-        raise OptionsError("without `fields` and without `radio` there is nothing to read")
-    if options.radio and (both := said.keys() & RADIO.keys()):
+def fields_of(options: ChirpStackOptions, given: Mapping[str, UplinkField]) -> dict[str, Field]:
+    if not given and not options.radio:
+        raise OptionsError("there is nothing to read: give `fields` or `radio`")
+    if options.radio and (both := given.keys() & RADIO.keys()):
         raise OptionsError(f"{', '.join(sorted(both))} is a field of `radio` already")
-    return {**declared(said), **(RADIO if options.radio else {})}
+    return {**declared(given), **(RADIO if options.radio else {})}

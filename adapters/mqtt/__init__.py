@@ -1,1 +1,1 @@
-"""Topics that devices publish to an MQTT broker; shared by `vda5050` and `chirpstack`."""
+"""Adapter for topics that devices publish to an MQTT broker; `vda5050` and `chirpstack` use its parts."""

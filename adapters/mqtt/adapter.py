@@ -1,4 +1,4 @@
-"""Topics that devices publish already become a stream: JSON, one number, text or CSV a message."""
+"""Reads MQTT topics of any device: each message is JSON, one number, text or CSV, and becomes one row."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from wire.messages import Quality, Stream
 
 
 class Mqtt(MqttAdapter[MqttTopicOptions]):
-    """Whatever publishes on a broker: one row a message.
+    """One or more topics of a broker, one signal stream: one row for each message.
 
-    A row is stamped with the device's time where `time` says where it stands, else at receipt. A retained
-    message says nothing of when it was true: it is UNCERTAIN, and stamped the same way.
+    If `time` names its place, a row has the time in the message, else the time of receipt. The age of a
+    retained message is unknown: its row is UNCERTAIN and gets its time in the same way.
     """
 
     Options = MqttTopicOptions
@@ -35,18 +35,20 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
 
     def __init__(self, options: MqttTopicOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        self._said = {
-            name: MqttField(path=said) if isinstance(said, str) else said
-            for name, said in options.fields.items()
+        self._field_options = {
+            name: MqttField(path=given) if isinstance(given, str) else given
+            for name, given in options.fields.items()
         }
-        self._fields = fields_of(options, self._said)
-        self._paths = {name: steps_of(options.format, said.path) for name, said in self._said.items()}
+        self._fields = fields_of(options, self._field_options)
+        self._paths = {
+            name: steps_of(options.format, given.path) for name, given in self._field_options.items()
+        }
         self._time = steps_of(options.format, options.time.path) if options.time else ()
         if options.time and options.format in ("number", "text"):
-            raise OptionsError(f"a {options.format} message has no time in it: take `time` away")
+            raise OptionsError(f"a {options.format} message contains no time: remove `time`")
 
     def topics(self) -> list[str]:
-        """As the options say."""
+        """The topic filters of the options."""
         return self.options.topics
 
     def streams(self) -> dict[str, Stream]:
@@ -54,7 +56,7 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         return {self.options.stream: Stream(fields=self._fields)}
 
     def rows(self, message: TopicMessage) -> Iterable[Reading]:
-        """One row."""
+        """The row of one message."""
         options = self.options
         if message.retained:
             self.counters["retained"] += 1
@@ -64,23 +66,23 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         values: dict[str, Value] = {}
         quality = Quality.UNCERTAIN if message.retained else Quality.GOOD
         found = 0
-        for name, said in self._said.items():
+        for name, given in self._field_options.items():
             raw = find(document, self._paths[name]) if self._paths[name] else document
-            values[name], doubt = self._value(raw, said.t)
+            values[name], value_quality = self._value(raw, given.t)
             if raw is MISSING:
-                doubt = Quality.GOOD if options.partial else Quality.UNCERTAIN
+                value_quality = Quality.GOOD if options.partial else Quality.UNCERTAIN
             else:
                 found += 1
-            quality = quality.worse(doubt)
+            quality = quality.worse(value_quality)
         if not found:
-            raise Unusable("no_fields", "none of the fields is in it")
-        if found < len(self._said) and not options.partial:
+            raise Unusable("no_fields", "the message contains no field of `fields`")
+        if found < len(self._field_options) and not options.partial:
             self.counters["incomplete"] += 1
         levels = message.topic.split("/")
         for name, level in options.keep.items():
             values[name] = levels[level - 1] if level <= len(levels) else None
-        at_ns, doubt = self._at(document, message.at_ns)
-        yield Reading(options.stream, at_ns, values, quality=quality.worse(doubt))
+        at_ns, time_quality = self._at(document, message.at_ns)
+        yield Reading(options.stream, at_ns, values, quality=quality.worse(time_quality))
 
     def _document(self, body: bytes) -> object:
         options = self.options
@@ -95,7 +97,7 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         try:
             columns = next(csv.reader(lines, delimiter=options.separator, strict=True))
         except csv.Error as error:
-            raise Unusable("not_csv", f"the message is no CSV: {error}") from error
+            raise Unusable("not_csv", f"the message is not CSV: {error}") from error
         return columns
 
     def _value(self, raw: object, kind: str) -> tuple[Value, Quality]:
@@ -110,5 +112,5 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         raw = find(document, self._time)
         if isinstance(raw, str):
             raw = raw.strip()
-        said_ns = instant_ns(raw, options.time.format)
-        return checked_time(said_ns, receipt_ns, options.max_skew_s, self.counters)
+        device_ns = instant_ns(raw, options.time.format)
+        return checked_time(device_ns, receipt_ns, options.max_skew_s, self.counters)

@@ -1,4 +1,4 @@
-"""One MQTT connection that only reads: aiomqtt, bounded against huge messages and ended without remains."""
+"""One MQTT connection that only reads: aiomqtt with a limit on message size and a complete close."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from wire.broker import Broker
 Protocol = Literal["3.1.1", "5"]
 
 _paho = logging.getLogger("edgebed.adapters.mqtt.paho")
-_paho.setLevel(logging.CRITICAL)  # what it has to say comes as an exception too
+_paho.setLevel(logging.CRITICAL)  # paho also raises what it logs
 
-KEEPALIVE_S = 10  # a line that is dead is found out after twice this at most
-LARGEST_PACKET = 4 * 2**20  # bytes taken into memory; what announces more ends the connection
-_TCP_S = 3.0  # a connecting thread cannot be cancelled, so it does not live longer than this
+KEEPALIVE_S = 10  # a dead connection is detected within twice this time
+LARGEST_PACKET = 4 * 2**20  # bytes; a message that announces more ends the connection
+_TCP_S = 3.0  # a connecting thread cannot be cancelled, so it must end within this time
 _GOODBYE_S = 0.5
 _VERSIONS = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
 _WRONG_PROTOCOL = (1, 132)  # reason codes of a CONNACK: 3.1.1, 5
-_NO_ENTRY = {134: "the user name or password is wrong", 135: "this client is not allowed"}
+_NOT_ALLOWED = {134: "the user name or password is wrong", 135: "this client is not allowed"}
 
 
 class UnsupportedMqttVersion(DeviceUnreachable):
-    """The broker does not speak this version of MQTT, or hung up during the greeting as some then do."""
+    """The broker does not support this MQTT version, or hung up during the greeting, as some then do."""
 
 
 class Secrets(NamedTuple):
-    """What stands in files: the password, and the context that verifies the broker."""
+    """The contents of files: the password, and the context that verifies the broker."""
 
     password: str | None
     tls: ssl.SSLContext | None
 
     @classmethod
     def read(cls, broker: Broker) -> Secrets:
-        """Read them; blocks.
+        """Read the files; blocks.
 
         Raises:
             ConfigError: one of the files cannot be used.
@@ -51,10 +51,10 @@ class Secrets(NamedTuple):
 
 
 class ReadOnlyClient(aiomqtt.Client):
-    """Use once: `await link.open()`, then `await link.shut()` whatever happens.
+    """A connection to use once: `await client.open()`, then always `await client.close()`.
 
-    `arrived` is called for each message as it is read from the socket, `ended` once when the connection
-    is over; both must return at once.
+    `arrived` is called for each message that is read from the socket, `ended` once when the connection has
+    ended. Both must return at once.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ReadOnlyClient(aiomqtt.Client):
             password=secrets.password,
             identifier=client_id,
             protocol=_VERSIONS[protocol],
-            timeout=3600.0,  # the session has its own limit around everything
+            timeout=3600.0,  # the caller has its own, shorter limits
             logger=_paho,
             keepalive=KEEPALIVE_S,
         )
@@ -82,9 +82,9 @@ class ReadOnlyClient(aiomqtt.Client):
         self._where = f"broker {broker.host}:{broker.port}"
         self._arrived = arrived
         self._ended = ended
-        self._announced = 0  # bytes of a message that was too large to take
+        self._announced = 0  # bytes of a message that was too large
         self._receive = self._client._sock_recv
-        setattr(self._client, "_sock_recv", self._receive_bounded)  # noqa: B010 - paho knows no limit
+        setattr(self._client, "_sock_recv", self._receive_bounded)  # noqa: B010 - paho has no limit
         setattr(self._client, "_create_socket", self._dial)  # noqa: B010 - paho's own leaks a refused TLS socket
 
     async def open(self) -> None:
@@ -92,30 +92,30 @@ class ReadOnlyClient(aiomqtt.Client):
 
         Raises:
             UnsupportedMqttVersion: the other version of MQTT may work.
-            DeviceUnreachable: in whatever other way it failed.
+            DeviceUnreachable: it failed for another reason.
         """
         self._disconnected.add_done_callback(self._lost)
         opening = asyncio.create_task(self.__aenter__(), name="mqtt-connect")
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
-            while not opening.done():  # its thread cannot be cancelled: wait, or its socket outlives us
+            while not opening.done():  # its thread cannot be cancelled; without the wait its socket leaks
                 self._abort()
-                self._fail_greeting("given up")
+                self._fail_greeting("cancelled")
                 await asyncio.wait({opening}, timeout=0.05)
             if not opening.cancelled():
-                opening.exception()  # seen
+                opening.exception()  # marks the exception as retrieved
             raise
         except aiomqtt.MqttError as error:
             raise self._refused(error) from error
-        except ValueError as error:  # a host name that IDNA or TLS cannot take
+        except ValueError as error:  # a host name that IDNA or TLS does not accept
             raise DeviceUnreachable(f"{self._where}: {error}") from error
 
     async def listen(self, topics: Sequence[str], qos: int) -> None:
-        """Subscribe, and see that the broker grants it.
+        """Subscribe, and check that the broker granted it.
 
         Raises:
-            DeviceUnreachable: it does not, or the connection ended.
+            DeviceUnreachable: the broker refused, or the connection ended.
         """
         try:
             codes = await self.subscribe([(topic, qos) for topic in topics])
@@ -130,19 +130,19 @@ class ReadOnlyClient(aiomqtt.Client):
             )
 
     def failure(self) -> AdapterError | None:
-        """Why the connection ended, None while it lives."""
+        """The error that ended the connection; None while it is open."""
         if self._announced:
             return ProtocolViolation(
                 f"{self._where} announced a message of {self._announced} bytes: more than"
-                f" {LARGEST_PACKET} are never taken"
+                f" {LARGEST_PACKET} are never accepted"
             )
         if not self._disconnected.done():
             return None
         error = self._disconnected.exception()
         return DeviceUnreachable(f"{self._where}: connection lost: {error or 'closed'}")
 
-    async def shut(self) -> None:
-        """End it: with a DISCONNECT where the line still takes one, else at once; never raises."""
+    async def close(self) -> None:
+        """Close the connection: with a DISCONNECT if it can be sent, else at once; never raises."""
         if self._connected.done() and not self._disconnected.done():
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                 async with asyncio.timeout(_GOODBYE_S):
@@ -153,7 +153,7 @@ class ReadOnlyClient(aiomqtt.Client):
             await asyncio.wait({self._misc_task})
         for future in (self._connected, self._disconnected):
             if future.done() and not future.cancelled():
-                future.exception()  # seen: asyncio complains about what nobody looks at
+                future.exception()  # asyncio warns of exceptions that are not retrieved
 
     # --- called by paho
 
@@ -180,28 +180,28 @@ class ReadOnlyClient(aiomqtt.Client):
 
     def _lost(self, disconnected: asyncio.Future[None]) -> None:
         if not disconnected.cancelled():
-            disconnected.exception()  # seen
-        self._fail_greeting("the answer is no MQTT")
+            disconnected.exception()  # marks the exception as retrieved
+        self._fail_greeting("the answer is not MQTT")
         self._ended()
 
     def _fail_greeting(self, why: str) -> None:
-        if not self._connected.done():  # aiomqtt would wait for a CONNACK that cannot come any more
+        if not self._connected.done():  # aiomqtt would wait for a CONNACK that can no longer come
             self._connected.set_exception(_ClosedInGreeting(why))
-            self._connected.exception()  # seen, in case nobody waits
+            self._connected.exception()  # marks the exception as retrieved, in case no task waits
 
     def _refused(self, error: aiomqtt.MqttError) -> DeviceUnreachable:
         code = getattr(error, "rc", None)
         number = getattr(code, "value", code)
         if number in _WRONG_PROTOCOL or isinstance(error, _ClosedInGreeting):
             return UnsupportedMqttVersion(f"{self._where} hung up during the greeting: {error}")
-        if number in _NO_ENTRY:
-            why = f"{_NO_ENTRY[number]}; see username and password_file"
-            return DeviceUnreachable(f"{self._where} does not let us in: {why}")
+        if number in _NOT_ALLOWED:
+            why = f"{_NOT_ALLOWED[number]}; see username and password_file"
+            return DeviceUnreachable(f"{self._where} refuses this client: {why}")
         return DeviceUnreachable(f"{self._where}: {why_no_connection(error)}").at(self._where, error)
 
     def _abort(self) -> None:
         self._client._sock_close()
-        if self._dialled is not None:  # a thread that waits in it wakes up
+        if self._dialled is not None:  # wakes a thread that waits for this socket
             with contextlib.suppress(OSError):
                 self._dialled.shutdown(socket.SHUT_RDWR)
 

@@ -1,4 +1,4 @@
-"""Options of the MQTT adapter, and those that all adapters of MQTT topics share."""
+"""Options of the MQTT adapter, and the options that all adapters of MQTT topics share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ _LONGEST_FILTER = 1_000  # bytes
 
 
 class MqttOptions(Options, frozen=True, kw_only=True):
-    """How to reach the broker, and what is expected of it."""
+    """How to reach the broker, and limits."""
 
     url: Annotated[str, Meta(max_length=300, description="mqtt://host[:port], or mqtts:// for TLS.")]
     username: Annotated[str, Meta(max_length=256, description="User name; empty = the client id.")] = ""
     password_file: Annotated[Path | None, Meta(description="File whose first line is the password.")] = None
-    ca_file: Annotated[Path | None, Meta(description="PEM of the authority; the system's if absent.")] = None
+    ca_file: Annotated[
+        Path | None, Meta(description="PEM of the authority; without it, the system's authorities.")
+    ] = None
     cert_file: Annotated[Path | None, Meta(description="PEM of the client's certificate, for mTLS.")] = None
     key_file: Annotated[Path | None, Meta(description="PEM of the client's key.")] = None
     protocol: Annotated[
@@ -33,47 +35,48 @@ class MqttOptions(Options, frozen=True, kw_only=True):
     client_id: Annotated[
         str, Meta(max_length=64, description="MQTT client id; empty = a new one for each connection.")
     ] = ""
-    qos: Annotated[Literal[0, 1], Meta(description="Quality of service that is asked for.")] = 1
+    qos: Annotated[Literal[0, 1], Meta(description="Quality of service to request.")] = 1
     timeout_s: Annotated[
-        float, Meta(gt=0, le=60, description="Connecting and subscribing may take so long.")
+        float, Meta(gt=0, le=60, description="Seconds that connecting and subscribing may take.")
     ] = 8.0
     silence_s: Annotated[
-        float, Meta(gt=0, le=604_800, description="No usable message for so long: the device has stalled.")
+        float,
+        Meta(gt=0, le=604_800, description="Seconds without a usable message until the device has stalled."),
     ] = 60.0
     queue: Annotated[
-        int, Meta(ge=1, le=100_000, description="Messages kept while we are slow; the oldest go first.")
+        int, Meta(ge=1, le=100_000, description="Messages kept for a slow reader; the oldest is dropped.")
     ] = 1_000
     max_message_bytes: Annotated[
         int, Meta(ge=100, le=2_097_152, description="Larger messages are dropped and counted.")
     ] = 262_144
     max_skew_s: Annotated[
-        float, Meta(gt=0, description="A device clock further off than this is not believed.")
+        float, Meta(gt=0, description="A device time that is off by more seconds is not believed.")
     ] = 86_400.0
 
 
 def check_filters(topics: list[str]) -> None:
-    """Refuse what is no topic filter, and what takes in the topics of edgebed itself.
+    """Refuse wrong topic filters, and filters that match edgebed's own topics.
 
-    An agent that read its own data back as a device's would send them again, and read them again.
+    An agent that read its own data as those of a device would send and read them again, without end.
 
     Raises:
-        OptionsError: the text says which filter and why.
+        OptionsError: the text names the filter and the reason.
     """
     for topic in topics:
         levels = bare_filter(topic).split("/")
         if not topic or "\0" in topic or len(topic.encode()) > _LONGEST_FILTER:
-            raise OptionsError(f"topic {topic[:40]!r} is no topic filter: 1 to {_LONGEST_FILTER} bytes")
+            raise OptionsError(f"topic {topic[:40]!r} is not a topic filter: 1 to {_LONGEST_FILTER} bytes")
         if any(("#" in level or "+" in level) and len(level) > 1 for level in levels) or "#" in levels[:-1]:
             raise OptionsError(f"topic {topic!r}: `+` is one whole level, `#` the whole last one")
         if levels[0] in (ROOT, "+", "#"):
             raise OptionsError(
-                f"topic {topic!r} takes in {ROOT}/..., where edgebed itself publishes: that would be a loop;"
-                " name the device's own first level"
+                f"topic {topic!r} matches {ROOT}/..., where edgebed itself publishes: that would be a loop;"
+                " write the device's own first level"
             )
 
 
 def bare_filter(topic: str) -> str:
-    """A filter without the part that shares it with other clients."""
+    """A filter without the `$share/<group>/` of a shared subscription."""
     return topic.split("/", 2)[-1] if topic.startswith("$share/") else topic
 
 
@@ -98,7 +101,7 @@ _MAX_COLUMNS = 10_000
 
 
 class MqttField(FieldOptions, frozen=True, kw_only=True):
-    """Where a field stands in a message."""
+    """One field and its place in a message."""
 
     path: Annotated[
         str,
@@ -110,58 +113,65 @@ class MqttField(FieldOptions, frozen=True, kw_only=True):
 
 
 class TimeOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """Where the device's own time stands in a message."""
+    """The place and format of the device's time in a message."""
 
-    path: Annotated[str, Meta(max_length=300, description="As the path of a field.")]
+    path: Annotated[str, Meta(max_length=300, description="Its place, written as the path of a field.")]
     format: Annotated[
-        TimeFormat, Meta(description="iso = ISO 8601 (UTC without a zone); else a number since 1970.")
+        TimeFormat,
+        Meta(description="iso = ISO 8601 (UTC if it names no zone), else a number since 1970 in this unit."),
     ] = "iso"
 
 
 class MqttTopicOptions(MqttOptions, frozen=True, kw_only=True):
-    """One stream from one or more topics whose messages look alike."""
+    """One stream from one or more topics whose messages have the same format."""
 
     topics: Annotated[
         list[str], Meta(min_length=1, max_length=200, description="Topic filters, with + and # as in MQTT.")
     ]
     format: Annotated[
         Literal["json", "number", "text", "csv"],
-        Meta(description="What a message is; number and text have one field."),
+        Meta(description="Format of a message; number and text have one field."),
     ] = "json"
     fields: Annotated[
         dict[str, str | MqttField],
         Meta(min_length=1, max_length=500, description="Field name to path, or to path with unit and type."),
     ]
     stream: Annotated[str, Meta(description="Name of the stream.")] = "signals"
-    time: Annotated[TimeOptions, Meta(description="The device's time; without it, receipt.")] | None = None
+    time: (
+        Annotated[TimeOptions, Meta(description="The device's time; without it, the time of receipt.")] | None
+    ) = None
     keep: Annotated[
         dict[str, Annotated[int, Meta(ge=1, le=100)]],
-        Meta(max_length=20, description="Field name to the topic level, from 1, that it holds as text."),
+        Meta(max_length=20, description="Field name to the level of the topic, from 1, that is its text."),
     ] = msgspec.field(default_factory=dict)
     retained: Annotated[
         Literal["flag", "ignore"],
-        Meta(description="A message the broker kept is of unknown age: flagged uncertain, or dropped."),
+        Meta(description="Retained messages have an unknown age: flag them as uncertain, or drop them."),
     ] = "flag"
-    partial: Annotated[bool, Meta(description="Messages may lack fields: no flag for those.")] = False
-    separator: Annotated[str, Meta(min_length=1, max_length=1, description="csv: between columns.")] = ","
+    partial: Annotated[
+        bool, Meta(description="Messages may lack fields; such rows are not flagged as uncertain.")
+    ] = False
+    separator: Annotated[
+        str, Meta(min_length=1, max_length=1, description="csv: the character between columns.")
+    ] = ","
 
 
-def fields_of(options: MqttTopicOptions, said: dict[str, MqttField]) -> dict[str, Field]:
-    if options.format in ("number", "text") and len(said) != 1:
-        raise OptionsError(f"a {options.format} message has one field, not {len(said)}")
-    if both := said.keys() & options.keep.keys():
+def fields_of(options: MqttTopicOptions, given: dict[str, MqttField]) -> dict[str, Field]:
+    if options.format in ("number", "text") and len(given) != 1:
+        raise OptionsError(f"a {options.format} message has one field, not {len(given)}")
+    if both := given.keys() & options.keep.keys():
         raise OptionsError(f"{', '.join(sorted(both))} is in `fields` and in `keep`")
-    return declared({**said, **{name: FieldOptions(t="str") for name in options.keep}})
+    return declared({**given, **{name: FieldOptions(t="str") for name in options.keep}})
 
 
 def steps_of(form: str, path: str) -> tuple[str, ...]:
     if form in ("number", "text"):
         if path:
-            raise OptionsError(f"path {path!r}: a {form} message is its one field, leave the path empty")
+            raise OptionsError(f"path {path!r}: a {form} message is one field, leave the path empty")
         return ()
     if form == "csv":
         if not (path.isascii() and path.isdigit() and 1 <= int(path[:6]) <= _MAX_COLUMNS):
-            raise OptionsError(f"path {path!r} is no column: 1 is the first of a csv message")
+            raise OptionsError(f"path {path!r} is not a column: 1 is the first column of a csv message")
         return (str(int(path) - 1),)
     try:
         return path_steps(path)

@@ -1,4 +1,4 @@
-"""Bytes of a message become values: JSON from strangers, paths into it, times as devices write them."""
+"""Turns the bytes of a message into values: JSON of unknown devices, paths into it, times, text."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Missing:
-    """What `find` gives where a path leads nowhere; null in JSON is None."""
+    """The result of `find` for a path that is not in the document; null in JSON is None."""
 
 
 MISSING: Final = Missing()
 
 
 class Unusable(Exception):
-    """A message that gives no reading: `counter` names why, the text says it to people."""
+    """A message that gives no reading. `counter` names the reason; the text describes it for people."""
 
     def __init__(self, counter: str, why: str) -> None:
         super().__init__(why)
@@ -50,14 +50,14 @@ class Unusable(Exception):
 
 
 def parse_json(body: bytes, kind: type[T]) -> T:
-    """One JSON document as `kind` (a msgspec Struct, or `Any`).
+    """Parse one JSON document as `kind` (a msgspec Struct, or `Any`).
 
-    Unknown keys are ignored. The tokens NaN and Infinity, which JSON has not and many devices send, and
-    numbers beyond what a double holds are read as such, for a reading to be flagged. Text is UTF-8, with or
-    without a byte order mark.
+    Unknown keys are ignored. The tokens NaN and Infinity, which JSON does not have but many devices send, and
+    numbers too large for a double become NaN and infinity: the agent flags their rows. The text is UTF-8,
+    with or without a byte order mark.
 
     Raises:
-        Unusable: no JSON, nested too deep, or not of this kind.
+        Unusable: not JSON, nested too deep, or not of this kind.
     """
     body = body.removeprefix(_BOM)
     try:
@@ -70,27 +70,27 @@ def parse_json(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise Unusable("unexpected_json", f"the message is not as expected: {error}") from error
     except ValueError as error:
-        raise Unusable("not_json", f"the message is no JSON: {error}") from error
+        raise Unusable("not_json", f"the message is not JSON: {error}") from error
     except RecursionError as error:
-        raise Unusable("not_json", "the message is JSON nested too deep") from error
+        raise Unusable("not_json", "the JSON of the message is nested too deep") from error
 
 
 def path_steps(text: str) -> tuple[str, ...]:
-    """A path as its steps: a JSON pointer (RFC 6901) where it begins with `/`, else words with dots between.
+    """The steps of a path: a JSON pointer (RFC 6901) if it begins with `/`, else words with dots between.
 
     Raises:
-        ValueError: an empty path or step.
+        ValueError: the path or a step is empty.
     """
     if text.startswith("/"):
         return tuple(step.replace("~1", "/").replace("~0", "~") for step in text[1:].split("/"))
     steps = tuple(text.split("."))
     if not all(steps):
-        raise ValueError(f"path {text!r} is no JSON pointer like /air/0/temp and no path like air.temp")
+        raise ValueError(f"path {text!r} is neither a JSON pointer like /air/0/temp nor a path like air.temp")
     return steps
 
 
 def find(document: object, steps: Sequence[str]) -> object:
-    """What stands in `document` at the end of `steps`, or MISSING; arrays are counted from 0."""
+    """The value in `document` at the end of `steps`, or MISSING; arrays count from 0."""
     for step in steps:
         if isinstance(document, dict):
             document = document.get(step, MISSING)
@@ -105,9 +105,9 @@ def find(document: object, steps: Sequence[str]) -> object:
 
 
 def as_declared(raw: object, declared: str) -> tuple[Value, Quality]:
-    """A JSON value as its field is declared; what does not fit is None and WRONG_TYPE.
+    """A JSON value as the declared type of its field; a value of another type is None and WRONG_TYPE.
 
-    A whole number that came as 5.0 is an i64: JSON does not tell them apart.
+    5.0 is a valid i64: JSON does not distinguish 5.0 and 5.
     """
     if raw is None or raw is MISSING:
         return None, Quality.GOOD if raw is None else Quality.UNCERTAIN
@@ -122,7 +122,7 @@ def as_declared(raw: object, declared: str) -> tuple[Value, Quality]:
 
 
 def from_text(text: str, declared: str) -> tuple[Value, Quality]:
-    """A value that came as text: a number with a point, true/false/1/0; empty is None and UNCERTAIN."""
+    """A text as the declared type: a number with a point, true/false/1/0; empty is None and UNCERTAIN."""
     text = text.strip()
     if declared == "str":
         return text, Quality.GOOD
@@ -132,7 +132,7 @@ def from_text(text: str, declared: str) -> tuple[Value, Quality]:
         truth = _TRUTH.get(text.lower())
         return truth, Quality.WRONG_TYPE if truth is None else Quality.GOOD
     if declared == "i64" and _WHOLE.fullmatch(text):
-        return int(text), Quality.GOOD  # not by way of a float: it would lose digits
+        return int(text), Quality.GOOD  # a float would lose digits
     if _NUMBER.fullmatch(text) or text.lower().lstrip("+-") in _NOT_FINITE:
         return as_declared(float(text), declared)
     return None, Quality.WRONG_TYPE
@@ -142,7 +142,7 @@ def text_of(body: bytes) -> str:
     """The message as UTF-8.
 
     Raises:
-        Unusable: it is not.
+        Unusable: it is not UTF-8.
     """
     try:
         return body.removeprefix(_BOM).decode()
@@ -154,18 +154,18 @@ def text_of(body: bytes) -> str:
 
 
 def instant_ns(raw: object, form: TimeFormat) -> int | None:
-    """A device's time as Unix nanoseconds, None where it is none; ISO 8601 without a zone is UTC."""
+    """A device's time as Unix nanoseconds; None if it is not a time. ISO 8601 without a zone is UTC."""
     if form == "iso":
         return iso_ns(raw) if isinstance(raw, str) else None
     if type(raw) is float:
-        raw = repr(raw)  # its shortest decimals, as the device wrote them
+        raw = repr(raw)  # the shortest decimals, as the device wrote them
     if isinstance(raw, str):
         return int(Decimal(raw) * _UNITS_NS[form]) if _NUMBER.fullmatch(raw) else None
     return raw * _UNITS_NS[form] if type(raw) is int else None
 
 
 def iso_ns(text: str) -> int | None:
-    """An ISO 8601 date and time to the nanosecond, None where it is none."""
+    """Unix nanoseconds of an ISO 8601 date and time; None if it is not one."""
     found = _ISO.fullmatch(text) if len(text) < 64 else None
     if found is None:
         return None
@@ -180,9 +180,9 @@ def iso_ns(text: str) -> int | None:
 
 
 def any_json(body: bytes) -> Any:
-    """A JSON document of whatever shape.
+    """Parse any JSON document.
 
     Raises:
-        Unusable: it is none.
+        Unusable: not JSON, or nested too deep.
     """
     return parse_json(body, Any)

@@ -1,6 +1,6 @@
-"""What the adapters that read MQTT topics share: the broker's options, one session, its silence and limits.
+"""The base class of adapters that read MQTT topics, and one session with its silence limit and its queue.
 
-No adapter here publishes anything: a device or a fleet is never commanded from this side.
+These adapters publish nothing: edgebed never sends commands to a device or a fleet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _QUEUE_BYTES = 16 * 2**20  # of messages that wait for a slow reader
 
 
 class TopicMessage(NamedTuple):
-    """One message and when it came, Unix ns."""
+    """One message; `at_ns` is its time of receipt, Unix ns."""
 
     topic: str
     body: bytes
@@ -40,7 +40,7 @@ MqttOptionsT = TypeVar("MqttOptionsT", bound=MqttOptions)
 
 
 class MqttAdapter(Adapter[MqttOptionsT]):
-    """Subclasses say which topics they read (`topics`) and what a message means (`rows`)."""
+    """Base class; a subclass names its topics (`topics`) and turns a message into readings (`rows`)."""
 
     def __init__(self, options: MqttOptionsT, clock: Clock) -> None:
         super().__init__(options, clock)
@@ -50,29 +50,29 @@ class MqttAdapter(Adapter[MqttOptionsT]):
 
     @abstractmethod
     def topics(self) -> list[str]:
-        """Topic filters, from the options alone."""
+        """The topic filters; they depend on the options only."""
 
     @abstractmethod
     def rows(self, message: TopicMessage) -> Iterable[Reading]:
-        """The readings of one message, which may be none.
+        """The readings of one message, if any.
 
         Raises:
-            Unusable: it is dropped and counted.
-            AdapterError: this is not the device.
+            Unusable: the message is dropped and counted.
+            AdapterError: another device sent it.
         """
 
-    def alive(self, reading: Reading) -> bool:  # noqa: ARG002 - what subclasses decide by
-        """Whether this reading shows that the device lives."""
+    def alive(self, reading: Reading) -> bool:  # noqa: ARG002 - subclasses use it
+        """Whether this reading shows that the device is alive."""
         return True
 
-    def last_words(self) -> str:
-        """What the device said of itself, for the error that tells its silence."""
+    def last_report(self) -> str:
+        """What the device last reported of itself, for the error text about its silence."""
         return ""
 
     async def open(self) -> None:
-        """Connect and subscribe: a slow topic may say nothing for long, so nothing more is asked for."""
+        """Connect and subscribe; do not wait for a message, because a slow topic may take long."""
         self._session = TopicSession(
-            self.options, self._broker, self.topics(), self.clock, self.counters, self.last_words
+            self.options, self._broker, self.topics(), self.clock, self.counters, self.last_report
         )
         await self._session.open()
 
@@ -83,7 +83,7 @@ class MqttAdapter(Adapter[MqttOptionsT]):
             await session.close()
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """Readings of messages as they come, for ever."""
+        """Yield the readings of each message, without end."""
         session = self._session
         if session is None:
             raise DeviceUnreachable(f"{self.options.url} is not open")
@@ -95,19 +95,19 @@ class MqttAdapter(Adapter[MqttOptionsT]):
                 found.extend(self.rows(message))
             except Unusable as error:
                 self.counters[error.counter] += 1
-                session.why = f"; the last message was of no use: {error}"
+                session.why = f"; the last message was not usable: {error}"
             if any(map(self.alive, found)):
-                session.heard()
+                session.restart_silence()
             else:
                 session.check_silence()
             given_s = now()
             for reading in found:
                 yield reading
-            session.wait_longer(now() - given_s)  # that the reader took its time is no silence
+            session.wait_longer(now() - given_s)  # the time that the reader took does not count as silence
 
 
 class TopicSession:
-    """One connection with its subscriptions and a bounded queue of what came."""
+    """One connection with its subscriptions and a bounded queue of messages."""
 
     def __init__(
         self,
@@ -116,10 +116,10 @@ class TopicSession:
         topics: list[str],
         clock: Clock,
         counters: Counter[str],
-        said: Callable[[], str],
+        last_report: Callable[[], str],
     ) -> None:
-        self.why = ""  # the last message was of no use
-        self._said = said  # the device's last words
+        self.why = ""  # why the last message was not usable
+        self._last_report = last_report  # of the device
         self._options = options
         self._broker = broker
         self._topics = topics
@@ -128,10 +128,10 @@ class TopicSession:
             self._asked[bare_filter(topic)] = True
         self._clock = clock
         self._counters = counters
-        self._link: ReadOnlyClient | None = None
+        self._client: ReadOnlyClient | None = None
         self._waiting: deque[TopicMessage] = deque()
         self._bytes = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()  # a message came, or the connection ended
         self._deadline_s = 0.0
 
     async def open(self) -> None:
@@ -147,23 +147,23 @@ class TopicSession:
         except TimeoutError as error:
             await self.close()
             raise DeviceUnreachable(
-                f"{self._options.url} gives no answer within {self._options.timeout_s:g} s"
+                f"{self._options.url} does not answer within {self._options.timeout_s:g} s"
             ) from error
         except BaseException:
             await self.close()
             raise
-        self.heard()
+        self.restart_silence()
 
     async def close(self) -> None:
-        """End it; never raises."""
-        link, self._link = self._link, None
-        if link is not None:
-            await link.shut()
-        while self._waiting:  # the broker counts them as delivered
+        """Close the connection; never raises."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+        while self._waiting:  # for the broker they are delivered
             self._drop()
 
-    def heard(self) -> None:
-        """Something usable came: silence counts from now."""
+    def restart_silence(self) -> None:
+        """A usable message came: the silence counts from now."""
         self._deadline_s = asyncio.get_running_loop().time() + self._options.silence_s
         self.why = ""
 
@@ -172,32 +172,33 @@ class TopicSession:
         self._deadline_s += seconds
 
     def check_silence(self) -> None:
-        """Raise DeviceStalled where nothing usable came for too long, however much else did."""
+        """Raise DeviceStalled if no usable message came for too long, even if other messages came."""
         if asyncio.get_running_loop().time() >= self._deadline_s:
             raise DeviceStalled(
                 f"{self._options.url}: nothing usable on {', '.join(self._topics[:3])} for"
-                f" {self._options.silence_s:g} s{self._said()}{self.why}"
+                f" {self._options.silence_s:g} s{self._last_report()}{self.why}"
             )
 
     async def next(self) -> TopicMessage:
         """The next message.
 
         Raises:
-            DeviceStalled: nothing usable for too long.
+            DeviceStalled: no usable message for too long.
             DeviceUnreachable: the connection ended.
-            ProtocolViolation: it ended because no MQTT came.
+            ProtocolViolation: it ended because a message was far too large.
         """
         while not self._waiting:
-            if self._link is None:
+            if self._client is None:
                 raise DeviceUnreachable(f"{self._options.url} is not open")
-            if (failure := self._link.failure()) is not None:
+            if (failure := self._client.failure()) is not None:
                 raise failure
-            self._news.clear()
+            self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._deadline_s):
-                    await self._news.wait()
-            if not self._waiting and self._link is not None and self._link.failure() is None:
-                self.check_silence()  # what came while the whole process stood still has come in time
+                    await self._changed.wait()
+            if not self._waiting and self._client is not None and self._client.failure() is None:
+                # a message that came while the whole process was paused is in time: it is in `_waiting` now
+                self.check_silence()
         message = self._waiting.popleft()
         self._bytes -= len(message.body)
         return message
@@ -212,17 +213,17 @@ class TopicSession:
         tries: list[Protocol] = ["3.1.1", "5"] if wanted == "auto" else ["5" if wanted == "5" else "3.1.1"]
         for protocol in tries:
             await self.close()
-            self._link = ReadOnlyClient(
-                self._broker, read, client_id, protocol, self._arrived, self._news.set
+            self._client = ReadOnlyClient(
+                self._broker, read, client_id, protocol, self._arrived, self._changed.set
             )
             try:
-                await self._link.open()
+                await self._client.open()
             except UnsupportedMqttVersion:
                 if protocol == tries[-1]:
                     raise
             else:
                 break
-        await self._link.listen(self._topics, self._options.qos)  # type: ignore[union-attr]  # opened above
+        await self._client.listen(self._topics, self._options.qos)  # type: ignore[union-attr]  # opened above
 
     def _arrived(self, message: MQTTMessage) -> None:
         body = bytes(message.payload)
@@ -242,7 +243,7 @@ class TopicSession:
             self._drop()
         self._waiting.append(TopicMessage(topic, body, message.retain, self._clock.now_ns()))
         self._bytes += len(body)
-        self._news.set()
+        self._changed.set()
 
     def _drop(self) -> None:
         self._bytes -= len(self._waiting.popleft().body)

@@ -1,1 +1,1 @@
-"""Automated vehicles that speak VDA 5050 over MQTT."""
+"""Adapter for automated vehicles that use VDA 5050 over MQTT."""

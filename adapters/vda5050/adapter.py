@@ -1,9 +1,9 @@
-"""An automated vehicle that speaks VDA 5050 version 2 over MQTT: its state, its connection, its orders.
+"""Reads an automated vehicle that uses VDA 5050 version 2 over MQTT: its state, connection and orders.
 
     {interface}/v2/{manufacturer}/{serial}/state | connection | order | visualization
 
 Facts are from the VDA 5050 recommendation, versions 2.0 and 2.1, and its JSON schemas. This adapter only
-reads: no order and no instant action is ever sent by edgebed, a vehicle is moved by its fleet control alone.
+reads: edgebed never sends an order or an instant action; only the fleet control moves a vehicle.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from wire.clock import Clock
 from wire.messages import Field, Quality, Stream
 
 _LONGEST_TEXT = 2_000  # characters of one value that travel
-_AHEAD = 2**31  # a headerId that rose by more has not risen: the vehicle counts anew
+_LARGEST_RISE = 2**31  # after a larger rise of headerId, the vehicle has started to count again
 
 _POSE = {
     "x": Field(unit="m", dec=4),
@@ -54,16 +54,16 @@ _STATE = {
     "paused": Field(t="bool"),
     "operating_mode": Field(t="str"),
     "e_stop": Field(t="str", desc="AUTOACK, MANUAL, REMOTE or NONE"),
-    "field_violation": Field(t="bool", desc="Something stands in its protective field"),
+    "field_violation": Field(t="bool", desc="There is an object in the protective field"),
     "errors": Field(t="i64", min=0),
-    "error_level": Field(t="str", desc="The gravest of its errors, empty without one"),
+    "error_level": Field(t="str", desc="The most severe level of its errors, empty without errors"),
     "error_types": Field(t="str"),
     "loads": Field(t="i64", min=0),
     "order_id": Field(t="str"),
     "order_update_id": Field(t="i64", min=0),
     "last_node_id": Field(t="str"),
     "last_node_sequence_id": Field(t="i64", min=0),
-    "nodes_left": Field(t="i64", min=0, desc="Nodes of its order still to be driven to"),
+    "nodes_left": Field(t="i64", min=0, desc="Nodes of the order that are not reached yet"),
     "edges_left": Field(t="i64", min=0),
     "distance_since_last_node": Field(unit="m", dec=3, min=0),
 }
@@ -80,11 +80,12 @@ H = TypeVar("H", bound=Header)
 
 
 class Vda5050(MqttAdapter[Vda5050Options]):
-    """One vehicle: streams `state`, `connection`, and where asked for `orders` and `visualization`.
+    """One vehicle: streams `state`, `connection`, and if the options ask for them `orders`, `visualization`.
 
-    `state` rows carry the vehicle's timestamp. `connection` rows are stamped at receipt: a last will holds
-    the time of its registration, and a retained message that of a day long past. A retained ONLINE is
-    believed, and becomes a row, when a state proves it; any other retained word is told with the silence.
+    `state` rows have the vehicle's timestamp. `connection` rows have the time of receipt, because the
+    timestamp of a last will is that of its registration, and the timestamp of a retained message may be old.
+    A retained connection state becomes a row with the first state message: then ONLINE is GOOD and any other
+    is UNCERTAIN. Without a state message, the error about the silence shows it.
     """
 
     Options = Vda5050Options
@@ -93,14 +94,16 @@ class Vda5050(MqttAdapter[Vda5050Options]):
     def __init__(self, options: Vda5050Options, clock: Clock) -> None:
         for name in ("manufacturer", "serial", "interface"):
             if any(sign in getattr(options, name) for sign in "/+#\0"):
-                raise OptionsError(f"{name} {getattr(options, name)!r} is no topic level: it has / + or #")
+                raise OptionsError(
+                    f"{name} {getattr(options, name)!r} is not a topic level: it contains / + or #"
+                )
         super().__init__(options, clock)
         self._header_ids: dict[str, int] = {}
-        self._retained_word = ""
-        self._last_words = ""
+        self._retained_state = ""
+        self._last_report = ""
 
     def topics(self) -> list[str]:
-        """One for each kind of message that is read."""
+        """One topic for each kind of message that is read."""
         options = self.options
         base = f"{options.interface}/v2/{options.manufacturer}/{options.serial}"
         kinds = ["state", "connection"]
@@ -108,7 +111,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         return [f"{base}/{kind}" for kind in kinds]
 
     def streams(self) -> dict[str, Stream]:
-        """Signal streams of what is read."""
+        """One signal stream for each kind of message that is read."""
         options = self.options
         found = {"state": Stream(fields=_STATE), "connection": Stream(fields=_CONNECTION)}
         if options.orders:
@@ -118,23 +121,23 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         return found
 
     def rows(self, message: TopicMessage) -> Iterable[Reading]:
-        """One row; with the first state also one of the connection."""
+        """The row of one message; with the first state also one of the connection."""
         kind = message.topic.rpartition("/")[2]
         if kind == "connection":
             return self._connection(message)
-        if message.retained:  # only connection messages are retained, 6.3; a state so old is no state
+        if message.retained:  # only connection messages are retained (6.3); a retained state may be old
             raise Unusable("retained", f"a retained {kind} message is of unknown age")
         if kind == "state":
             return self._state(message)
         return self._order(message) if kind == "order" else self._visualization(message)
 
     def alive(self, reading: Reading) -> bool:
-        """An order is the fleet control's word, not the vehicle's."""
+        """True except for orders: the fleet control sends them, not the vehicle."""
         return reading.stream != "orders"
 
-    def last_words(self) -> str:
-        """What it last said of its connection."""
-        return self._last_words
+    def last_report(self) -> str:
+        """What the vehicle last reported of its connection."""
+        return self._last_report
 
     def _state(self, message: TopicMessage) -> Iterable[Reading]:
         state = self._parsed(message, State)
@@ -144,31 +147,32 @@ class Vda5050(MqttAdapter[Vda5050Options]):
             self.counters["unknown_word"] += 1
         if state.agv_position is not None and not state.agv_position.position_initialized:
             quality = quality.worse(Quality.UNCERTAIN)
-        at_ns, doubt = self._at(state, message)
-        rows = [Reading("state", at_ns, values, quality=quality.worse(doubt))]
-        if word := self._retained_word:
-            self._retained_word = ""
-            agrees = Quality.GOOD if word == "ONLINE" else Quality.UNCERTAIN
-            rows.append(Reading("connection", message.at_ns, _connection_values(word), quality=agrees))
+        at_ns, time_quality = self._at(state, message)
+        rows = [Reading("state", at_ns, values, quality=quality.worse(time_quality))]
+        if retained := self._retained_state:
+            self._retained_state = ""
+            agreement = Quality.GOOD if retained == "ONLINE" else Quality.UNCERTAIN
+            rows.append(Reading("connection", message.at_ns, _connection_values(retained), quality=agreement))
         return rows
 
     def _connection(self, message: TopicMessage) -> Iterable[Reading]:
         connection = self._parsed(message, ConnectionMessage, counted=not message.retained)
-        word = connection.connection_state
-        self._last_words = "" if word == "ONLINE" else f"; the vehicle said {word} at {connection.timestamp}"
+        state = connection.connection_state
         if message.retained:
-            self._retained_word = word
-            self._last_words = f"; it was {word} when the broker last heard of it"
+            self._retained_state = state
+            self._last_report = f"; the last state of its connection at the broker is {state}"
             return []
-        quality = Quality.GOOD if word in CONNECTION_STATES else Quality.UNCERTAIN
-        self._retained_word = ""
-        return [Reading("connection", message.at_ns, _connection_values(word), quality=quality)]
+        reported = f"; the vehicle reported {state} at {connection.timestamp}"
+        self._last_report = "" if state == "ONLINE" else reported
+        quality = Quality.GOOD if state in CONNECTION_STATES else Quality.UNCERTAIN
+        self._retained_state = ""
+        return [Reading("connection", message.at_ns, _connection_values(state), quality=quality)]
 
     def _order(self, message: TopicMessage) -> Iterable[Reading]:
         order = parse_json(message.body, Order)
         options = self.options
         if (order.manufacturer, order.serial_number) != (options.manufacturer, options.serial):
-            raise Unusable("foreign_order", f"an order for {order.manufacturer}/{order.serial_number}")
+            raise Unusable("foreign_order", f"the order is for {order.manufacturer}/{order.serial_number}")
         self._check_header_id("order", order.header_id)
         route = " ".join(node.node_id for node in sorted(order.nodes, key=lambda node: node.sequence_id))
         at_ns, quality = self._at(order, message)
@@ -185,7 +189,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
     def _visualization(self, message: TopicMessage) -> Iterable[Reading]:
         seen = self._parsed(message, Visualization)
         if seen.agv_position is None and seen.velocity is None:
-            raise Unusable("no_fields", "a visualization without position and velocity")
+            raise Unusable("no_fields", "the visualization has no position and no velocity")
         at_ns, quality = self._at(seen, message)
         return [Reading("visualization", at_ns, _pose_values(seen), quality=quality)]
 
@@ -195,28 +199,28 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         self.counters["text_cut"] += 1
         return text[: _LONGEST_TEXT - 1] + "…"
 
-    # --- what every message begins with
+    # --- the header of every message
 
     def _parsed(self, message: TopicMessage, kind: type[H], *, counted: bool = True) -> H:
-        """A message of the vehicle itself, which must be the one of the options."""
+        """A parsed message of the vehicle; its header must name the vehicle of the options."""
         found = parse_json(message.body, kind)
         options = self.options
         declared = (options.manufacturer, options.serial)
         if (found.manufacturer, found.serial_number) != declared:
             raise ProtocolViolation(
-                f"on {message.topic} speaks {found.manufacturer[:128]}/{found.serial_number[:128]},"
-                f" not {'/'.join(declared)}"
+                f"messages on {message.topic} are from"
+                f" {found.manufacturer[:128]}/{found.serial_number[:128]}, not {'/'.join(declared)}"
             )
         if found.version.partition(".")[0] != "2":
             raise ProtocolViolation(
-                f"{'/'.join(declared)} speaks VDA 5050 {found.version[:32]}: this adapter reads version 2"
+                f"{'/'.join(declared)} uses VDA 5050 {found.version[:32]}: this adapter reads version 2"
             )
         if counted:
             self._check_header_id(message.topic.rpartition("/")[2], found.header_id)
         return found
 
     def _check_header_id(self, kind: str, header_id: int) -> None:
-        """Count what is missing: each topic numbers its messages without gaps."""
+        """Count missing messages: each topic numbers its messages without gaps."""
         before = self._header_ids.get(kind)
         self._header_ids[kind] = header_id
         if before is None:
@@ -224,9 +228,9 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         rise = header_id - before
         if rise == 0:
             self.counters["repeated_header_id"] += 1
-        elif rise < 0 or rise > _AHEAD:
-            self.counters["header_id_restarts"] += 1  # a vehicle that was switched off counts anew
-        elif rise > 1 and kind != "connection":  # a will that was never sent has taken a number
+        elif rise < 0 or rise > _LARGEST_RISE:
+            self.counters["header_id_restarts"] += 1  # the vehicle was restarted
+        elif rise > 1 and kind != "connection":  # a last will that was never sent has used a number
             self.counters["missed"] += rise - 1
 
     def _at(self, header: Header, message: TopicMessage) -> tuple[int, Quality]:
@@ -234,9 +238,9 @@ class Vda5050(MqttAdapter[Vda5050Options]):
 
 
 def _state_values(state: State) -> tuple[dict[str, Value], Quality]:
-    """The row of a state, UNCERTAIN where a word in it is not one of VDA 5050."""
+    """The values of a state; UNCERTAIN if it contains an enumeration value that VDA 5050 does not have."""
     levels = [error.error_level for error in state.errors]
-    gravest = max(levels, key=lambda level: ERROR_LEVELS.get(level, 0), default="")
+    worst_level = max(levels, key=lambda level: ERROR_LEVELS.get(level, 0), default="")
     known = (
         state.operating_mode in OPERATING_MODES
         and state.safety_state.e_stop in E_STOPS
@@ -253,7 +257,7 @@ def _state_values(state: State) -> tuple[dict[str, Value], Quality]:
         "e_stop": state.safety_state.e_stop,
         "field_violation": state.safety_state.field_violation,
         "errors": len(state.errors),
-        "error_level": gravest,
+        "error_level": worst_level,
         "error_types": " ".join(error.error_type for error in state.errors),
         "loads": None if state.loads is None else len(state.loads),
         "order_id": state.order_id,
@@ -276,5 +280,5 @@ def _pose_values(message: State | Visualization) -> dict[str, Value]:
     return values
 
 
-def _connection_values(word: str) -> dict[str, Value]:
-    return {"connection_state": word, "online": word == "ONLINE"}
+def _connection_values(state: str) -> dict[str, Value]:
+    return {"connection_state": state, "online": state == "ONLINE"}

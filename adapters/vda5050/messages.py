@@ -1,6 +1,6 @@
-"""VDA 5050 version 2 messages as far as they are read; keys that are not named here are ignored.
+"""The parts of VDA 5050 version 2 messages that are read; other keys are ignored.
 
-Names and what is required are those of the JSON schemas of versions 2.0 and 2.1.
+Names and required keys are those of the JSON schemas of versions 2.0 and 2.1.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from msgspec import Meta, Struct
 OPERATING_MODES = frozenset({"AUTOMATIC", "SEMIAUTOMATIC", "MANUAL", "SERVICE", "TEACHIN"})
 E_STOPS = frozenset({"AUTOACK", "MANUAL", "REMOTE", "NONE"})
 CONNECTION_STATES = frozenset({"ONLINE", "OFFLINE", "CONNECTIONBROKEN"})
-ERROR_LEVELS = {"WARNING": 1, "FATAL": 2}  # word -> how grave
+ERROR_LEVELS = {"WARNING": 1, "FATAL": 2}  # error level -> severity
 
 Number = Annotated[int, Meta(ge=0, le=2**62)]
 Name = Annotated[str, Meta(max_length=2_000)]
 
 
 class Header(Struct, rename="camel", kw_only=True):
-    """What every message begins with; `timestamp` is ISO 8601 in UTC."""
+    """The header of every message; `timestamp` is ISO 8601 in UTC."""
 
     header_id: Number
     timestamp: Name
@@ -29,7 +29,7 @@ class Header(Struct, rename="camel", kw_only=True):
 
 
 class AgvPosition(Struct, rename="camel", kw_only=True):
-    """On the map, m and rad."""
+    """Position on the map, m and rad."""
 
     x: float
     y: float
@@ -40,7 +40,7 @@ class AgvPosition(Struct, rename="camel", kw_only=True):
 
 
 class Velocity(Struct, rename="camel", kw_only=True):
-    """In the vehicle's own directions, m/s and rad/s."""
+    """Velocity in the vehicle's own directions, m/s and rad/s."""
 
     vx: float | None = None
     vy: float | None = None
@@ -63,14 +63,14 @@ class Error(Struct, rename="camel", kw_only=True):
 
 
 class SafetyState(Struct, rename="camel", kw_only=True):
-    """Why it may not move."""
+    """The reasons why the vehicle may not move."""
 
     e_stop: Name
     field_violation: bool
 
 
 class OrderNodeState(Struct, rename="camel", kw_only=True):
-    """A node of the order that is still ahead, and in an order any node."""
+    """In a state, a node that the vehicle has not reached yet; in an order, any node."""
 
     node_id: Name
     sequence_id: Number
@@ -78,7 +78,7 @@ class OrderNodeState(Struct, rename="camel", kw_only=True):
 
 
 class EdgeState(Struct, rename="camel", kw_only=True):
-    """An edge of the order that is still ahead, and in an order any edge."""
+    """In a state, an edge that the vehicle has not passed yet; in an order, any edge."""
 
     edge_id: Name
     sequence_id: Number
@@ -86,11 +86,11 @@ class EdgeState(Struct, rename="camel", kw_only=True):
 
 
 class Load(Struct):
-    """Something it carries; only counted."""
+    """One load of the vehicle; only counted."""
 
 
 class State(Header, rename="camel", kw_only=True):
-    """Topic `state`: at each event, and every 30 s at least."""
+    """Topic `state`: sent at each event, and at least every 30 s."""
 
     order_id: Name
     order_update_id: Number
@@ -117,7 +117,7 @@ class ConnectionMessage(Header, rename="camel", kw_only=True):
 
 
 class Visualization(Header, rename="camel", kw_only=True):
-    """Topic `visualization`: position and velocity as often as the vehicle likes."""
+    """Topic `visualization`: position and velocity at a rate of the vehicle's choice."""
 
     agv_position: AgvPosition | None = None
     velocity: Velocity | None = None

@@ -12,14 +12,18 @@ _Name = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class Vda5050Options(MqttOptions, frozen=True, kw_only=True):
-    """Which vehicle."""
+    """The vehicle, and what is read of it."""
 
-    manufacturer: Annotated[_Name, Meta(description="As in its topics and messages.")]
-    serial: Annotated[_Name, Meta(description="serialNumber, as in its topics and messages.")]
-    interface: Annotated[_Name, Meta(description="First level of its topics.")] = "uagv"
-    orders: Annotated[bool, Meta(description="Also read the orders its fleet control sends it.")] = True
-    visualization: Annotated[bool, Meta(description="Also read its quick position messages.")] = False
+    manufacturer: Annotated[_Name, Meta(description="Manufacturer, as in the topics and messages.")]
+    serial: Annotated[_Name, Meta(description="serialNumber, as in the topics and messages.")]
+    interface: Annotated[_Name, Meta(description="First level of the topics.")] = "uagv"
+    orders: Annotated[bool, Meta(description="Also read the orders that the fleet control sends.")] = True
+    visualization: Annotated[bool, Meta(description="Also read the frequent position messages.")] = False
     silence_s: Annotated[
         float,
-        Meta(gt=0, le=604_800, description="No state for so long: stalled. VDA 5050 demands one in 30."),
+        Meta(
+            gt=0,
+            le=604_800,
+            description="Seconds without a state until it has stalled; VDA 5050 requires one per 30 s.",
+        ),
     ] = 35.0

@@ -1,4 +1,4 @@
-"""Bad input over MQTT: as tests/contract/test_bad_input.py, with a broker between."""
+"""Bad input over MQTT: like tests/contract/test_bad_input.py, with a broker in between."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ GOOD, RANGE, NAN, DOUBT = Quality.GOOD, Quality.OUT_OF_RANGE, Quality.NOT_FINITE
 SAME, BACK, TYPE = Quality.TIME_REPEATED, Quality.TIME_BACKWARD, Quality.WRONG_TYPE
 
 
-def ours() -> Clock:
-    """The agent's clock: so slow that whatever is received is received at the start."""
+def slow_clock() -> Clock:
+    """The agent's clock: so slow that everything is received at the start."""
     return Clock(0.001, START_S * NS_PER_S)
 
 
@@ -39,7 +39,7 @@ def at(second: float) -> datetime:
 async def published(
     judge: Any, broker: BrokerProcess, adapter: Adapter, sent: Sequence[tuple[str, bytes]], rows: int
 ) -> Any:
-    """What becomes of messages that are published once the adapter has subscribed."""
+    """The validated rows and counters of messages that are published after the adapter has subscribed."""
     found = judge()
     reading = asyncio.create_task(found.read(adapter, rows), name="reading")
     async with aiomqtt.Client(broker.host, broker.port) as client:
@@ -68,7 +68,7 @@ async def test_topics(judge: Any, mosquitto: BrokerProcess) -> None:
     odd = [body(3, "NaN"), body(4, "1e999"), body(5, "99"), body(6, '"x"'), body(7, "NaN", '"\\ud800"')]
     bad = [body(8)[:20], body(8, where='"대구"').decode().encode("cp949"), b"\xff", body(8)]
     sent = [("현장/대구", each) for each in (*times, *odd, *bad)]
-    clock = ours()
+    clock = slow_clock()
     found = await published(judge, mosquitto, Mqtt(options, clock), sent, 12)
     assert found.qualities == [GOOD, GOOD, SAME, BACK, BACK, GOOD, NAN, NAN, RANGE, TYPE, TYPE, GOOD]
     assert found.rows[0].values == {"t": 20.0, "where": "홀", "site": "대구"}
@@ -88,7 +88,7 @@ async def test_uplinks(judge: Any, mosquitto: BrokerProcess) -> None:
     )
 
     def uplink(count: int, second: float, value: Any = 20, eui: str = EUI) -> bytes:
-        said = {
+        document = {
             "deduplicationId": f"{count}",
             "time": at(second).isoformat(),
             "deviceInfo": {"devEui": eui, "applicationId": APPLICATION},
@@ -96,7 +96,7 @@ async def test_uplinks(judge: Any, mosquitto: BrokerProcess) -> None:
             "fPort": 1,
             "object": {"온도": value, "where": "홀"},
         }
-        return json.dumps(said, ensure_ascii=False).encode()
+        return json.dumps(document, ensure_ascii=False).encode()
 
     times = [uplink(n, second) for n, second in enumerate((0, 1, 1, 0.5, FUTURE_S, 2), 1)]
     odd = [uplink(n, n, value) for n, value in enumerate((float("nan"), 99, "뜨거움"), 7)]
@@ -108,7 +108,7 @@ async def test_uplinks(judge: Any, mosquitto: BrokerProcess) -> None:
     ]
     topic = f"application/{APPLICATION}/device/{EUI}/event/up"
     sent = [(topic, each) for each in (*times, *odd, *bad, uplink(12, 12))]
-    found = await published(judge, mosquitto, ChirpStack(options, ours()), sent, 10)
+    found = await published(judge, mosquitto, ChirpStack(options, slow_clock()), sent, 10)
     assert found.qualities == [GOOD, GOOD, SAME, BACK, BACK, GOOD, NAN, RANGE, TYPE, GOOD]
     counted = {
         "not_json": 2,
@@ -124,7 +124,7 @@ async def test_vehicles(judge: Any, mosquitto: BrokerProcess) -> None:
     options = Vda5050Options(url=mosquitto.url, manufacturer="로봇", serial="amr-1", orders=False)
 
     def state(number: int, second: float, serial: str = "amr-1", **more: Any) -> bytes:
-        said = {
+        document = {
             "headerId": number,
             "timestamp": at(second).isoformat(),
             "version": "2.0.0",
@@ -142,14 +142,14 @@ async def test_vehicles(judge: Any, mosquitto: BrokerProcess) -> None:
             "errors": [],
             "safetyState": {"eStop": "NONE", "fieldViolation": False},
         }
-        return json.dumps(said | more, ensure_ascii=False).encode()
+        return json.dumps(document | more, ensure_ascii=False).encode()
 
     times = [state(n, second) for n, second in enumerate((0, 1, 1, 0.5, FUTURE_S, 2), 1)]
     odd = [state(7, 7, charge=float("nan")), state(8, 8, charge=120), state(9, 9, operatingMode="잠")]
     bad = [state(10, 10)[:100], state(10, 10).decode().encode("cp949"), state(10, 10), state(11, 11, "amr-2")]
     sent = [("uagv/v2/로봇/amr-1/state", each) for each in (*times, *odd, *bad)]
-    found = await published(judge, mosquitto, Vda5050(options, ours()), sent, 100)
+    found = await published(judge, mosquitto, Vda5050(options, slow_clock()), sent, 100)
     assert found.qualities == [GOOD, GOOD, SAME, BACK, BACK, GOOD, NAN, RANGE, DOUBT, GOOD]
     assert found.rows[0].values["last_node_id"] == "창고 3"
     assert {"not_json": 2, "unknown_word": 1, "clock_not_believed": 1}.items() <= found.counters.items()
-    assert "speaks 로봇/amr-2, not 로봇/amr-1" in found.error
+    assert "are from 로봇/amr-2, not 로봇/amr-1" in found.error

@@ -1,4 +1,4 @@
-"""The ChirpStack adapter against simulated sensors, through a line that fails in every way."""
+"""The ChirpStack adapter against simulated sensors, through a line with all faults."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def options(port: int, **more: Any) -> ChirpStackOptions:
 
 
 def street(broker: BrokerProcess, *faults: str) -> LoraNetwork:
-    """Four sensors, an uplink of each ten times a real second."""
+    """Four sensors; each sends ten uplinks in a real second."""
     return LoraNetwork(seed=3, clock=Clock(50.0), broker_url=broker.url, period_s=5.0, faults=faults)
 
 
@@ -63,7 +63,7 @@ class TestChirpStack(AdapterContract):
         ({**good_options, "fields": {"x": UplinkField(path="a", scale=2.0)}}, "scale"),
         ({**good_options, "fields": {"x": UplinkField(raw="0:u7")}}, "BYTE:TYPE"),
         ({**good_options, "fields": {"x": UplinkField(raw="240:u32")}}, "242"),
-        ({**good_options, "fields": {"x": UplinkField(raw="0:u8", t="str")}}, "no str"),
+        ({**good_options, "fields": {"x": UplinkField(raw="0:u8", t="str")}}, "not a str"),
         ({**good_options, "fields": {"x": UplinkField(raw="0:u8", scale=0.0)}}, "scale"),
         ({**good_options, "fields": {"rssi": "x"}}, "radio"),
         ({**good_options, "fields": {}, "radio": False}, "nothing to read"),
@@ -101,7 +101,7 @@ async def test_the_rows_are_what_the_sensors_measured(broker: BrokerProcess) -> 
         assert set(counters) <= {"join_events", "status_events"}
 
 
-async def test_lost_and_repeated_uplinks_are_counted_and_a_new_join_is_no_loss(
+async def test_lost_and_repeated_uplinks_are_counted_but_not_a_new_join(
     mosquitto: BrokerProcess,
 ) -> None:
     async with (
@@ -118,7 +118,7 @@ async def test_lost_and_repeated_uplinks_are_counted_and_a_new_join_is_no_loss(
             for a, b in pairwise(count for stream, count in keys if stream == name)
         )
         assert lost == gaps > 5
-        assert 0 <= network.lost - lost <= 2 * len(SENSORS), "the last losses show with the next uplink"
+        assert 0 <= network.lost - lost <= 2 * len(SENSORS), "losses after the last uplink do not count yet"
         assert 0 <= network.duplicates - doubled <= 4
         network.repair()
         network.inject("reset")
@@ -153,7 +153,7 @@ async def test_odd_uplinks_are_flagged_or_counted(mosquitto: BrokerProcess, faul
             await read_until(adapter, lambda seen: len(seen) == 4)
 
 
-async def test_numbers_that_are_none_and_times_that_run_back(mosquitto: BrokerProcess) -> None:
+async def test_nan_and_times_that_go_back(mosquitto: BrokerProcess) -> None:
     async with street(mosquitto) as network:
         async with ChirpStack(options(mosquitto.port), network.clock) as adapter:
             rows = await read_until(adapter, lambda seen: len(seen) == 4)
@@ -177,7 +177,7 @@ async def test_numbers_that_are_none_and_times_that_run_back(mosquitto: BrokerPr
             assert adapter.counters["no_fields"] >= 1
 
 
-async def test_two_megabytes_are_left_and_another_port_is_not_read(roomy: BrokerProcess) -> None:
+async def test_too_large_messages_and_other_ports_are_not_read(roomy: BrokerProcess) -> None:
     async with street(roomy, "huge@0-40") as network:
         async with ChirpStack(options(roomy.port, silence_s=20.0), network.clock) as adapter:
             rows = await read_until(adapter, lambda seen: len(seen) == 1)
@@ -189,7 +189,7 @@ async def test_two_megabytes_are_left_and_another_port_is_not_read(roomy: Broker
             assert adapter.counters["other_ports"] >= 4
 
 
-async def test_without_a_broker_one_sentence_says_so() -> None:
+async def test_without_a_broker_one_sentence_reports_it() -> None:
     with pytest.raises(ValueError, match="broker_url"):
         LoraNetwork()
     with pytest.raises(DeviceUnreachable):

@@ -1,4 +1,4 @@
-"""The MQTT adapter against real brokers, through a line that fails in every way."""
+"""The MQTT adapter against real brokers, through a line with all faults."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ YEAR_2026 = 1_767_225_600 * NS_PER_S
 
 
 def options(port: int, **more: Any) -> MqttTopicOptions:
-    patience = {"silence_s": 2.0, "timeout_s": 5.0}  # more than a busy machine takes between two messages
+    patience = {"silence_s": 2.0, "timeout_s": 5.0}  # longer than a busy machine needs between two messages
     quick = {"topics": [TOPIC], "fields": {"temp": "air.temp"}, **patience}
     return MqttTopicOptions(url=f"mqtt://127.0.0.1:{port}", **(quick | more))
 
@@ -90,7 +90,7 @@ class TestMqtt(AdapterContract):
         ({**good_options, "topics": ["$share/group/tb1/x"]}, "loop"),
         ({**good_options, "topics": ["a/#/b"]}, "last one"),
         ({**good_options, "topics": ["a/b+"]}, "whole level"),
-        ({**good_options, "topics": [""]}, "no topic filter"),
+        ({**good_options, "topics": [""]}, "not a topic filter"),
         ({**good_options, "fields": {}}, "fields"),
         ({**good_options, "fields": {"Not A Field": "x"}}, "field name"),
         ({**good_options, "fields": {"x": "a..b"}}, "pointer"),
@@ -108,8 +108,8 @@ class TestMqtt(AdapterContract):
             yield Rig(lambda: Mqtt(options(link.port), Clock()), link)
 
 
-async def test_each_message_is_a_row_and_what_is_none_is_counted(broker: BrokerProcess) -> None:
-    said = options(
+async def test_each_message_is_a_row_and_unusable_ones_are_counted(broker: BrokerProcess) -> None:
+    given = options(
         broker.port,
         topics=["hall/+/air"],
         fields={
@@ -135,7 +135,7 @@ async def test_each_message_is_a_row_and_what_is_none_is_counted(broker: BrokerP
         b"x" * 60_001,
         json.dumps({**good, "n": 1e300, "at": "2026-01-01T00:00:09Z"}).encode(),
     ]
-    async with Mqtt(said, clock) as adapter, publisher(broker.url) as device:
+    async with Mqtt(given, clock) as adapter, publisher(broker.url) as device:
         for body in bodies:
             device.publish("hall/press/air", body, qos=1)
         rows = await read(adapter, 7)
@@ -156,12 +156,12 @@ async def test_each_message_is_a_row_and_what_is_none_is_counted(broker: BrokerP
         "clock_not_believed": 1,
     }
     flagged: Counter[str] = Counter()
-    agent = Validator(Mqtt(said, clock).streams(), clock, flagged)
+    agent = Validator(Mqtt(given, clock).streams(), clock, flagged)
     for row in rows:
         agent.check(row)
     assert flagged == {
         "not_finite": 1,
-        "wrong_type": 2,  # a number that is none, and one that no i64 holds
+        "wrong_type": 2,  # a number that is a text, and one too large for an i64
         "time_backward": 1,
         "uncertain": 3,
     }
@@ -169,7 +169,7 @@ async def test_each_message_is_a_row_and_what_is_none_is_counted(broker: BrokerP
 
 async def test_the_rows_are_what_the_street_measured(broker: BrokerProcess) -> None:
     clock = Clock(20.0)
-    said = options(
+    given = options(
         broker.port,
         topics=["street/+/reading"],
         fields={
@@ -181,14 +181,14 @@ async def test_the_rows_are_what_the_street_measured(broker: BrokerProcess) -> N
         time=TimeOptions(path="at", format="ms"),
     )
     async with KerbSensors(seed=6, clock=clock, broker_url=broker.url) as street:
-        async with Mqtt(said, clock) as adapter:
+        async with Mqtt(given, clock) as adapter:
             rows = await read(adapter, 30)
             assert adapter.counters == {}
             street.inject("broken")
             with pytest.raises(DeviceStalled):
                 await read(adapter, 100)
             street.repair()
-        async with Mqtt(said, clock) as adapter:
+        async with Mqtt(given, clock) as adapter:
             rows += await read(adapter, 10)
         for row in rows:
             truth = street.truth(row.at_ns)
@@ -201,9 +201,9 @@ async def test_the_rows_are_what_the_street_measured(broker: BrokerProcess) -> N
 
 @pytest.mark.parametrize("broker", ["nats"], indirect=True)
 async def test_numbers_text_and_csv(broker: BrokerProcess) -> None:
-    async def one(body: bytes, **said: Any) -> Reading:
-        said = {"fields": {"x": ""}, **said}
-        async with Mqtt(options(broker.port, **said), Clock()) as adapter, publisher(broker.url) as device:
+    async def one(body: bytes, **given: Any) -> Reading:
+        given = {"fields": {"x": ""}, **given}
+        async with Mqtt(options(broker.port, **given), Clock()) as adapter, publisher(broker.url) as device:
             device.publish(TOPIC, body, qos=1)
             return (await read(adapter, 1))[0]
 
@@ -225,11 +225,11 @@ async def test_numbers_text_and_csv(broker: BrokerProcess) -> None:
     assert row.at_ns == YEAR_2026 + NS_PER_S // 4
 
 
-async def test_a_retained_message_is_old_and_said_to_be(broker: BrokerProcess) -> None:
+async def test_a_retained_message_is_flagged_or_ignored(broker: BrokerProcess) -> None:
     async with publisher(broker.url) as device:
         device.publish(TOPIC, b'{"air": {"temp": 1.0}}', qos=1, retain=True)
         async with Mqtt(options(broker.port, topics=["hall/#"]), Clock()) as first:
-            await read(first, 1)  # it is with the broker now
+            await read(first, 1)  # the broker has it now
         rows = []
         for retained in ("flag", "ignore"):
             async with Mqtt(options(broker.port, retained=retained), Clock()) as adapter:
@@ -240,7 +240,7 @@ async def test_a_retained_message_is_old_and_said_to_be(broker: BrokerProcess) -
     assert rows == [[(1.0, Quality.UNCERTAIN)], [(2.0, Quality.GOOD)]]
 
 
-async def test_what_a_slow_reader_loses_is_counted(broker: BrokerProcess) -> None:
+async def test_messages_that_a_slow_reader_loses_are_counted(broker: BrokerProcess) -> None:
     async with Mqtt(options(broker.port, queue=5), Clock()) as adapter, publisher(broker.url) as device:
         for number in range(20):
             device.publish(TOPIC, b'{"air": {"temp": %d}}' % number, qos=1)
@@ -248,7 +248,7 @@ async def test_what_a_slow_reader_loses_is_counted(broker: BrokerProcess) -> Non
         assert [row.values["temp"] for row in await read(adapter, 5)] == [15, 16, 17, 18, 19]
 
 
-async def test_what_waits_when_it_is_closed_is_counted(broker: BrokerProcess) -> None:
+async def test_messages_that_wait_at_the_close_are_counted(broker: BrokerProcess) -> None:
     async with publisher(broker.url) as device, Mqtt(options(broker.port, queue=1), Clock()) as adapter:
         for number in range(3):
             device.publish(TOPIC, b'{"air": {"temp": %d}}' % number, qos=1)
@@ -256,7 +256,7 @@ async def test_what_waits_when_it_is_closed_is_counted(broker: BrokerProcess) ->
     assert adapter.counters == {"dropped": 3}
 
 
-async def test_a_flood_of_rubbish_is_silence_and_says_so(mosquitto: BrokerProcess) -> None:
+async def test_a_flood_of_unusable_messages_counts_as_silence(mosquitto: BrokerProcess) -> None:
     async with Mqtt(options(mosquitto.port), Clock()) as adapter, publisher(mosquitto.url) as device:
 
         async def flood() -> None:
@@ -265,7 +265,7 @@ async def test_a_flood_of_rubbish_is_silence_and_says_so(mosquitto: BrokerProces
                 await asyncio.sleep(0.01)
 
         flooding = asyncio.create_task(flood(), name="flood")
-        with pytest.raises(DeviceStalled, match=r"nothing usable.*no use: the message is no JSON"):
+        with pytest.raises(DeviceStalled, match=r"nothing usable.*not usable: the message is not JSON"):
             await read(adapter, 1)
         flooding.cancel()
         assert adapter.counters["not_json"] > 20
@@ -287,7 +287,7 @@ async def test_messages_of_two_megabytes(roomy: BrokerProcess) -> None:
                 await read(adapter, 1)
 
 
-async def test_a_broker_that_refuses_is_told(tmp_path: Path) -> None:
+async def test_a_broker_that_refuses_is_an_error(tmp_path: Path) -> None:
     class Strict(BrokerProcess):
         def command(self) -> list[str]:
             command = super().command()
@@ -316,7 +316,7 @@ async def test_a_broker_that_refuses_is_told(tmp_path: Path) -> None:
             await Mqtt(options(broker.port, **login), Clock()).open()
 
 
-async def test_a_dead_line_is_found_out_long_before_a_slow_topic_is_missed(
+async def test_a_dead_connection_is_detected_before_the_silence_limit(
     mosquitto: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt_link, "KEEPALIVE_S", 1)
@@ -377,7 +377,7 @@ def certificates(tmp_path: Path, require: Callable[[str], str]) -> Path:
     return tmp_path
 
 
-async def test_a_line_that_is_encrypted(
+async def test_an_encrypted_connection(
     configured: Callable[[str], BrokerProcess], certificates: Path
 ) -> None:
     port = free_port()
@@ -386,15 +386,15 @@ async def test_a_line_that_is_encrypted(
     )
     secured = {"url": f"mqtts://127.0.0.1:{port}", "topics": [TOPIC], "fields": {"temp": "air.temp"}}
     async with thermometer(broker.url):
-        said = MqttTopicOptions(**secured, ca_file=certificates / "broker.pem")  # type: ignore[arg-type]
-        async with Mqtt(said, Clock()) as adapter:
+        given = MqttTopicOptions(**secured, ca_file=certificates / "broker.pem")  # type: ignore[arg-type]
+        async with Mqtt(given, Clock()) as adapter:
             assert await read(adapter, 3)
-        said = MqttTopicOptions(**secured, ca_file=certificates / "other.pem")  # type: ignore[arg-type]
+        given = MqttTopicOptions(**secured, ca_file=certificates / "other.pem")  # type: ignore[arg-type]
         with pytest.raises(DeviceUnreachable, match="certificate"):
-            await Mqtt(said, Clock()).open()
-        said = MqttTopicOptions(**secured, ca_file=certificates / "none.pem")  # type: ignore[arg-type]
+            await Mqtt(given, Clock()).open()
+        given = MqttTopicOptions(**secured, ca_file=certificates / "none.pem")  # type: ignore[arg-type]
         with pytest.raises(OptionsError, match=r"none\.pem"):
-            await Mqtt(said, Clock()).open()
+            await Mqtt(given, Clock()).open()
 
 
 async def test_a_broker_that_is_restarted_is_read_again(mosquitto: BrokerProcess) -> None:
@@ -421,7 +421,7 @@ async def test_a_broker_that_is_restarted_is_read_again(mosquitto: BrokerProcess
     ],
     ids=["http", "endless", "refused", "short", "noise", "eof"],
 )
-async def test_whatever_answers_is_one_error_soon(answer: bytes) -> None:
+async def test_any_wrong_answer_is_one_error_soon(answer: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(answer)

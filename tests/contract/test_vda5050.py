@@ -1,4 +1,4 @@
-"""The VDA 5050 adapter against the simulated vehicle, through a line that fails in every way."""
+"""The VDA 5050 adapter against the simulated vehicle, through a line with all faults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def options(port: int, **more: Any) -> Vda5050Options:
 
 
 async def until(adapter: Vda5050, found: Callable[[Reading], bool]) -> list[Reading]:
-    """Every reading up to the first that is found."""
+    """All readings up to the first for which `found` is true."""
     return await read_until(adapter, lambda seen: found(seen[-1]))
 
 
@@ -90,7 +90,7 @@ async def test_the_rows_are_what_the_vehicle_did(broker: BrokerProcess) -> None:
         assert str(order.values["route"]).split()[-1] == states[-1].values["last_node_id"]
 
 
-async def test_an_order_is_echoed_and_done_and_nothing_is_ever_sent(mosquitto: BrokerProcess) -> None:
+async def test_an_order_is_read_and_done_and_the_adapter_sends_nothing(mosquitto: BrokerProcess) -> None:
     clock, heard = Clock(20.0), []
     order = {
         "headerId": 1, "timestamp": "2026-01-01T00:00:00.000Z", "version": "2.1.0",
@@ -123,8 +123,8 @@ async def test_an_order_is_echoed_and_done_and_nothing_is_ever_sent(mosquitto: B
             end = vehicle.truth(rows[-1].at_ns)
     finally:
         await master.close()
-    said = next(row for row in rows if row.stream == "orders")
-    assert said.values | {"x": 0} == {
+    echoed = next(row for row in rows if row.stream == "orders")
+    assert echoed.values | {"x": 0} == {
         "order_id": "주문-7", "order_update_id": 0, "nodes": 3, "released_nodes": 2, "edges": 1,
         "route": "dock gate n10", "x": 0,
     }  # fmt: skip
@@ -136,17 +136,17 @@ async def test_an_order_is_echoed_and_done_and_nothing_is_ever_sent(mosquitto: B
 
 
 @pytest.mark.parametrize(
-    ("fault", "error", "said"),
+    ("fault", "error", "message"),
     [
         ("wrong-serial", ProtocolViolation, "amr-01-other"),
         ("version", ProtocolViolation, "VDA 5050 3.0.0"),
         ("silent", DeviceStalled, "nothing usable"),
-        ("malformed", DeviceStalled, "no JSON"),
-        ("broken", DeviceStalled, "the vehicle said CONNECTIONBROKEN"),
+        ("malformed", DeviceStalled, "not JSON"),
+        ("broken", DeviceStalled, "the vehicle reported CONNECTIONBROKEN"),
     ],
 )
-async def test_a_vehicle_that_is_none_is_told(
-    mosquitto: BrokerProcess, fault: str, error: type[AdapterError], said: str
+async def test_a_faulty_vehicle_is_an_error(
+    mosquitto: BrokerProcess, fault: str, error: type[AdapterError], message: str
 ) -> None:
     clock = Clock(10.0)
     async with AmrVehicle(seed=1, clock=clock, broker_url=mosquitto.url) as vehicle:
@@ -155,11 +155,11 @@ async def test_a_vehicle_that_is_none_is_told(
             vehicle.inject(fault)
             caught = await fails(adapter)
             assert isinstance(caught, error)
-            assert said in str(caught)
+            assert message in str(caught)
         vehicle.repair()
         states = 0
         async with asyncio.timeout(60):
-            while not states:  # as the agent does: what was said before is still on its way
+            while not states:  # retries as the agent does: older messages still arrive
                 with contextlib.suppress(ProtocolViolation):
                     async with Vda5050(options(mosquitto.port, silence_s=10.0), clock) as adapter:
                         states = len(await until(adapter, lambda row: row.stream == "state"))
@@ -178,7 +178,7 @@ async def test_a_broken_connection_is_a_row_and_so_is_its_return(mosquitto: Brok
         rows += await until(adapter, lambda row: row.values.get("online") is True)
         await until(adapter, lambda row: row.stream == "state")
     async with Vda5050(options(mosquitto.port), clock) as adapter:
-        assert "OFFLINE when the broker last heard" in str(await fails(adapter))
+        assert "at the broker is OFFLINE" in str(await fails(adapter))
     words = [row.values["connection_state"] for row in rows if row.stream == "connection"]
     assert words[-2:] == ["CONNECTIONBROKEN", "ONLINE"]
 
@@ -205,10 +205,10 @@ async def test_odd_messages_are_flagged_or_counted(mosquitto: BrokerProcess) -> 
         stopped = (await until(adapter, lambda row: row.values.get("e_stop") == "MANUAL"))[-1]
         assert stopped.values["error_level"] == "FATAL"
         assert (stopped.values["driving"], stopped.values["errors"]) == (False, 1)
-    assert {row.quality for row in rows} == {Quality.GOOD}, "times and NaN are left to the agent to flag"
+    assert {row.quality for row in rows} == {Quality.GOOD}, "the agent flags times and NaN, not the adapter"
 
 
-async def test_a_state_of_two_megabytes_costs_the_vehicle_its_connection_and_no_more(
+async def test_a_state_of_two_megabytes_ends_only_the_vehicles_connection(
     mosquitto: BrokerProcess,
 ) -> None:
     clock = Clock(10.0)
@@ -217,7 +217,7 @@ async def test_a_state_of_two_megabytes_costs_the_vehicle_its_connection_and_no_
         Vda5050(options(mosquitto.port, silence_s=20.0), clock) as adapter,
     ):
         await until(adapter, lambda row: row.stream == "state")
-        vehicle.inject("huge")  # more than this broker takes
+        vehicle.inject("huge")  # more than this broker accepts
         await until(adapter, lambda row: row.values.get("connection_state") == "CONNECTIONBROKEN")
         vehicle.repair()
         await until(adapter, lambda row: row.stream == "state")

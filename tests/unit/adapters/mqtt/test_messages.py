@@ -1,4 +1,4 @@
-"""VDA 5050 and ChirpStack messages as their documents describe them, written out by hand, become rows."""
+"""Hand-written VDA 5050 and ChirpStack messages, as their documents describe them, become rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADER = {
     "manufacturer": "KIT",
     "serialNumber": "AGV.7",
 }
-STATE: dict[str, Any] = {  # what version 2.0 requires and no more
+STATE: dict[str, Any] = {  # only what version 2.0 requires
     **HEADER,
     "orderId": "",
     "orderUpdateId": 0,
@@ -52,7 +52,7 @@ def read(adapter: Vda5050, body: Any, kind: str = "state", *, retained: bool = F
     return list(adapter.rows(TopicMessage(f"uagv/v2/KIT/AGV.7/{kind}", raw, retained, NOW)))
 
 
-def test_the_least_state_has_every_field_and_says_null_where_nothing_is_known() -> None:
+def test_the_smallest_state_has_every_field_and_null_for_unknown_values() -> None:
     adapter = vehicle()
     (row,) = read(adapter, STATE)
     assert row.at_ns == NOW - 880_000_000
@@ -85,7 +85,7 @@ def test_a_full_state_and_what_newer_versions_add() -> None:
         "somethingNew": [1, 2],
     }
     (row,) = read(vehicle(), {**STATE, **more})
-    assert row.quality is Quality.UNCERTAIN, "the vehicle itself does not know where it is"
+    assert row.quality is Quality.UNCERTAIN, "the vehicle does not know its position"
     picked = ("order_id", "x", "y", "vx", "vy", "loads", "errors", "error_level", "error_types", "nodes_left")
     assert [row.values[name] for name in picked] == [
         *("주문-1", 1.0, -2.5, 1.2, None, 2, 2, "FATAL", "lowBattery bumper", 1)
@@ -100,13 +100,13 @@ def test_words_that_vda_5050_does_not_know_are_flagged() -> None:
 
 
 @pytest.mark.parametrize("missing", ["batteryState", "orderId", "headerId", "timestamp", "safetyState"])
-def test_a_state_without_what_is_required_is_none(missing: str) -> None:
+def test_a_state_without_a_required_key_is_unusable(missing: str) -> None:
     with pytest.raises(Unusable, match=missing):
         read(vehicle(), {key: value for key, value in STATE.items() if key != missing})
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"serialNumber": "AGV.8"}, "AGV.8"),
         ({"manufacturer": "OTHER"}, "OTHER"),
@@ -114,13 +114,13 @@ def test_a_state_without_what_is_required_is_none(missing: str) -> None:
         ({"version": "3.0.0"}, "VDA 5050 3.0.0"),
     ],
 )
-def test_another_vehicle_is_told(change: dict[str, str], said: str) -> None:
+def test_another_vehicle_is_an_error(change: dict[str, str], message: str) -> None:
     for kind in ("state", "connection", "visualization"):
-        with pytest.raises(ProtocolViolation, match=said):
+        with pytest.raises(ProtocolViolation, match=message):
             read(vehicle(), {**STATE, "connectionState": "ONLINE", **change}, kind)
 
 
-def test_header_ids_tell_what_is_missing() -> None:
+def test_header_ids_show_missing_messages() -> None:
     adapter = vehicle()
     for number in (41, 42, 45, 45, 1, 2, 2**40):
         read(adapter, {**STATE, "headerId": number})
@@ -135,7 +135,7 @@ def test_a_connection_message_of_the_past_waits_for_a_state() -> None:
     assert (connection.stream, connection.at_ns, connection.values["online"]) == ("connection", NOW, True)
     (row,) = read(adapter, {**online, "connectionState": "CONNECTIONBROKEN"}, "connection")
     assert row.values == {"connection_state": "CONNECTIONBROKEN", "online": False}
-    assert "CONNECTIONBROKEN" in adapter.last_words()
+    assert "CONNECTIONBROKEN" in adapter.last_report()
     assert [state.stream, *(one.stream for one in read(adapter, STATE))] == ["state", "state"]
     with pytest.raises(Unusable):
         read(adapter, STATE, retained=True)
@@ -149,7 +149,7 @@ def test_a_route_too_long_for_a_value_is_cut_and_counted() -> None:
     assert (row.values["nodes"], row.values["released_nodes"]) == (500, 5)
     assert len(str(row.values["route"])) == 2_000
     assert adapter.counters == {"text_cut": 1}
-    assert not adapter.alive(row), "an order is no sign of life of the vehicle"
+    assert not adapter.alive(row), "an order does not show that the vehicle is alive"
 
 
 # --- ChirpStack
@@ -203,7 +203,7 @@ def test_an_uplink_as_documented_with_its_zeros_left_out() -> None:
     assert (unheard.values["rssi"], unheard.values["gateways"]) == (None, 0)
 
 
-def test_frame_counters_tell_repeats_losses_and_new_joins() -> None:
+def test_frame_counters_show_repeats_losses_and_new_joins() -> None:
     adapter = sensors()
     rows = [
         row
@@ -227,7 +227,7 @@ def test_frame_counters_tell_repeats_losses_and_new_joins() -> None:
     assert adapter.counters == {"duplicates": 2, "lost_uplinks": 3 + 2**32 - 2, "counter_resets": 3}
 
 
-def test_other_events_are_counted_under_names_that_we_chose() -> None:
+def test_other_events_are_counted_under_fixed_names() -> None:
     adapter = sensors()
     for event in ("join", "status", "log", "made-up", "another"):
         assert heard(adapter, {"whatever": 1}, event) == []
@@ -251,7 +251,7 @@ def test_uplinks_that_give_no_row(change: dict[str, Any], counter: str) -> None:
     assert caught.value.counter == counter
 
 
-def test_only_the_port_that_was_asked_for() -> None:
+def test_only_the_configured_port_is_read() -> None:
     adapter = sensors(f_port=2)
     assert heard(adapter, UPLINK) == []
     assert len(heard(adapter, {**UPLINK, "deduplicationId": "x", "fCnt": 1, "fPort": 2})) == 1

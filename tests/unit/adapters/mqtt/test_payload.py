@@ -1,4 +1,4 @@
-"""What strangers write becomes values, or is told apart: JSON, text, times, bytes of a LoRaWAN payload."""
+"""JSON, text, times and LoRaWAN payloads of any device become values; all others raise Unusable."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ DOCUMENT = {"air": [{"temp": 1}, {"temp": 2}], "a/b": {"m~n": 3}, "": {"": 4}, "
         ("nothing", MISSING),
     ],
 )
-def test_paths_lead_as_rfc_6901_says(path: str, found: object) -> None:
+def test_paths_follow_rfc_6901(path: str, found: object) -> None:
     assert find(DOCUMENT, path_steps(path)) == found
 
 
 @pytest.mark.parametrize("path", ["", "a..b", ".a", "a."])
-def test_paths_that_are_none(path: str) -> None:
+def test_wrong_paths(path: str) -> None:
     with pytest.raises(ValueError, match="path"):
         path_steps(path)
 
@@ -75,13 +75,13 @@ def test_paths_that_are_none(path: str) -> None:
         b"NaN" * 9,
     ],
 )
-def test_what_is_no_json_is_told_apart(body: bytes) -> None:
+def test_bytes_that_are_not_json_are_unusable(body: bytes) -> None:
     with pytest.raises(Unusable):
         any_json(body)
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_do_harm(body: bytes) -> None:
+def test_no_bytes_raise_another_error(body: bytes) -> None:
     try:
         found = any_json(body)
     except Unusable:
@@ -143,7 +143,7 @@ def test_values_that_came_as_text() -> None:
         assert from_text(text, "f64") == (None, Quality.WRONG_TYPE), text
 
 
-def test_times_in_every_writing() -> None:
+def test_times_in_every_format() -> None:
     at = 1_658_136_855 * NS_PER_S
     for text, ns in [
         ("2022-07-18T09:34:15.775023242+00:00", 775_023_242),
@@ -206,7 +206,7 @@ def test_numbers_in_a_payload_are_those_that_struct_finds() -> None:
     assert raw_part("9:u8", 1.0, 0.0, "bool").read(data) is True
 
 
-def test_filters_that_take_in_our_own_topics_are_refused() -> None:
+def test_filters_that_match_edgebeds_own_topics_are_refused() -> None:
     check_filters(["a/b", "a/+/c/#", "tb10/x", "$SYS/broker/uptime", "$share/g/a/#", "공장/1호기"])
     for topic in (
         "tb1",
