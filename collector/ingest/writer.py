@@ -86,7 +86,7 @@ class Ingest:
         self._enough = threading.Event()
         self._stop = threading.Event()
         self._states_at = clock.monotonic()
-        self._seldom = LogRateLimit()
+        self._log_limit = LogRateLimit()
         self._thread = threading.Thread(target=self._run, name="collector-writer", daemon=True)
 
     def start(self, link: Link) -> None:
@@ -144,7 +144,7 @@ class Ingest:
             fault = ""
         except WireError as error:
             fault = str(error)
-        except Exception as error:  # noqa: BLE001 - hostile bytes that meet a bug cost their message, not this thread
+        except Exception as error:  # noqa: BLE001 - bytes that trigger a bug cost their message, not this thread
             self._complain(message.topic, "unforeseen", error)
             fault = f"unforeseen: {type(error).__name__}: {error}"
         self._enqueue(message, topic, [Received(message, topic, fault)])
@@ -165,7 +165,7 @@ class Ingest:
 
     def _refuse(self, sender: str, count: int) -> None:
         self.counters.refused += count
-        if self._seldom.since(("flood", sender)) is not None:
+        if self._log_limit.since(("flood", sender)) is not None:
             log.warning(
                 "%s sends faster than can be stored: its messages are refused for now",
                 repr(sender[:100]) if sender else "an unknown client",
@@ -202,7 +202,7 @@ class Ingest:
 
     def _complain(self, topic: str, what: str, error: Exception) -> None:
         """Log a bug with its trace, each kind at most once per ten minutes."""
-        if self._seldom.since((what, type(error))) is not None:
+        if self._log_limit.since((what, type(error))) is not None:
             log.error("%s: %r: please report this", what, topic[:100], exc_info=error)
 
     def _gather(self) -> list[Received]:
@@ -281,7 +281,7 @@ class Ingest:
         self.problem = why
 
     def _after(self, built: BuiltGroup, items: Sequence[Received]) -> None:
-        """After the commit: acknowledge to the broker, then to the nodes; then update the viewers."""
+        """After the commit: acknowledge to the nodes and the broker, then update the viewers."""
         self._ledger.accept(built.drafts, built.group.custody)
         tokens = [one.message.token for one in items if one.message.token is not None]
         if self._link is not None:
@@ -309,7 +309,7 @@ class Ingest:
 
     def _log_quarantined(self, node: str, bad: Quarantined) -> None:
         kind = _PARTICULAR.split(bad.why, maxsplit=1)[0]
-        if (more := self._seldom.since((node, kind))) is not None:
+        if (more := self._log_limit.since((node, kind))) is not None:
             also = f" ({more} similar ones were not logged)" if more else ""
             log.warning("a message on %r was quarantined: %s%s", bad.topic[:100], bad.why[:200], also)
 

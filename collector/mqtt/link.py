@@ -110,7 +110,7 @@ class Link:
         self._thread.start()
 
     def settle(self, tokens: Iterable[tuple[int, int]], acks: Iterable[tuple[str, bytes]] = ()) -> None:
-        """Acknowledge messages to the broker, then publish acks; any thread, returns at once."""
+        """Publish acks, then acknowledge messages to the broker; any thread, returns at once."""
         self.settled.extend(tokens)
         if self.acks is not None and self.acks.is_free:
             self.acks.send(acks)

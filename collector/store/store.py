@@ -175,7 +175,7 @@ class SqliteStore:
             return
         dates = {path: date.fromisoformat(path.name[7:17]) for path in day_files(self.folder)}
         before = [day for path, day in dates.items() if path.name != self._writes]
-        # Counted from the last written day too: a clock that is wrong for a minute must not remove all files.
+        # At most a day after the last file: a clock that is wrong for a minute must not remove all files.
         today = min(self._today(), before[-1] + timedelta(days=1)) if before else self._today()
         oldest = today - timedelta(days=self._retention_days)
         for path, day in dates.items():
