@@ -1,1 +1,1 @@
-"""Bluetooth Low Energy devices that notify: heart-rate straps and values of a declared layout."""
+"""Adapter for Bluetooth Low Energy devices: heart-rate straps, and values of a declared layout."""

@@ -1,4 +1,4 @@
-"""Bluetooth Low Energy devices that notify: heart-rate straps (180D), and values of a declared layout."""
+"""Reads Bluetooth Low Energy devices that notify: heart-rate straps (180D), and values of any layout."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from wire.clock import Clock
 from wire.messages import Field, Quality, Stream
 
 _KEPT = 1_000  # notifications that wait for a slow reader
-_ODD = 20  # so many values in a row that are none: another device
+_MOST_MALFORMED = 20  # this many malformed values in a row mean another device
 
 _HEART = {
     "heart_rate": Field(unit="/min", dec=0, min=0.0, max=300.0),
-    "rr": Field(unit="ms", dec=2, min=200.0, max=3_000.0, desc="From the beat before; none where not sent."),
-    "energy": Field(unit="kJ", dec=0, min=0.0, max=65_535.0, desc="Expended since the last reset."),
+    "rr": Field(unit="ms", dec=2, min=200.0, max=3_000.0, desc="Since the beat before; null if not sent."),
+    "energy": Field(unit="kJ", dec=0, min=0.0, max=65_535.0, desc="Energy expended since the last reset."),
 }
 _BATTERY = {"level": Field(t="i64", unit="%", min=0, max=100)}
 
 
 class Ble(Adapter[BleOptions]):
-    """One device; a row for each RR interval, or for each notification that has none.
+    """One device; a row for each RR interval, or for each notification without one.
 
-    A beat is stamped by the intervals since the beats before, never later than it was received: the service
-    carries no time. Without skin contact rows are uncertain.
+    The heart rate service carries no time. So the time of a beat follows from the intervals since the beats
+    before, and is never later than its receipt. Without skin contact, rows are uncertain.
     """
 
     Options = BleOptions
@@ -45,21 +45,21 @@ class Ble(Adapter[BleOptions]):
     def __init__(self, options: BleOptions, clock: Clock) -> None:
         super().__init__(options, clock)
         check(options)
-        self._layouts = {name: Layout(name, said) for name, said in options.characteristics.items()}
+        self._layouts = {name: Layout(name, given) for name, given in options.characteristics.items()}
         self._streams = _streams(options)
-        self._names = {said.uuid: name for name, said in options.characteristics.items()}
+        self._names = {given.uuid: name for name, given in options.characteristics.items()}
         self._beats = BeatTimes()
         self._waiting: deque[tuple[str, bytes, int]] = deque(maxlen=_KEPT)
         self._came = asyncio.Event()
         self._session: BleConnection | None = None
-        self._odd = 0
+        self._malformed = 0
 
     def streams(self) -> dict[str, Stream]:
-        """`heart`, `battery`, and one for each of `characteristics`."""
+        """`heart`, `battery`, and one stream for each of `characteristics`."""
         return self._streams
 
     async def open(self) -> None:
-        """Find the device, connect, compare who it is, subscribe."""
+        """Find the device, connect, check its identity, and subscribe."""
         options = self.options
         wanted = WantedDevice(
             address=options.address,
@@ -78,13 +78,13 @@ class Ble(Adapter[BleOptions]):
             raise
 
     async def close(self) -> None:
-        """Disconnect, and let go of the controller."""
+        """Disconnect, and release the controller."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """Rows as the device notifies, for ever."""
+        """Yield the rows of each notification, without end."""
         loop, silence_s = asyncio.get_running_loop(), self.options.silence_s
         deadline = loop.time() + silence_s
         while True:
@@ -100,7 +100,7 @@ class Ble(Adapter[BleOptions]):
                 raise DeviceUnreachable(session.lost.result() if session else "the device is not open")
             if loop.time() >= deadline:
                 raise DeviceStalled(
-                    f"{self._who()} is connected and sent no value for {silence_s:g} s"
+                    f"{self._device()} is connected but sent no value for {silence_s:g} s"
                 ).coded("device-silent", seconds=silence_s)
 
     async def _wait(self, deadline: float) -> None:
@@ -128,32 +128,33 @@ class Ble(Adapter[BleOptions]):
                 rows = [Reading("battery", at_ns, {"level": value[0] if value else None})]
         except ValueError as error:
             self.counters["malformed"] += 1
-            self._odd += 1
-            if self._odd >= _ODD:
+            self._malformed += 1
+            if self._malformed >= _MOST_MALFORMED:
                 raise ProtocolViolation(
-                    f"{self._who()} sent {_ODD} values in a row that are none: {error}"
+                    f"{self._device()} sent {_MOST_MALFORMED} malformed values in a row: {error}:"
+                    " is it another device?"
                 ) from error
             return
-        self._odd = 0
+        self._malformed = 0
         yield from rows
 
     def _heart(self, value: bytes, at_ns: int) -> list[Reading]:
-        said = heart_rate(value)
-        quality = Quality.UNCERTAIN if said.contact is False else Quality.GOOD
-        both = {
-            "heart_rate": float(said.rate),
-            "energy": None if said.energy is None else float(said.energy),
+        measured = heart_rate(value)
+        quality = Quality.UNCERTAIN if measured.contact is False else Quality.GOOD
+        shared = {
+            "heart_rate": float(measured.rate),
+            "energy": None if measured.energy is None else float(measured.energy),
         }
-        times = self._beats.stamp(said.rr_ms, at_ns) if said.rr_ms else [self._beats.now(at_ns)]
+        times = self._beats.stamp(measured.rr_ms, at_ns) if measured.rr_ms else [self._beats.now(at_ns)]
         if self._beats.gaps:
             self.counters["beat_gaps"] = self._beats.gaps
-        intervals: tuple[float | None, ...] = said.rr_ms or (None,)
+        intervals: tuple[float | None, ...] = measured.rr_ms or (None,)
         return [
-            Reading(self.options.stream, at, both | {"rr": interval}, quality=quality)
+            Reading(self.options.stream, at, shared | {"rr": interval}, quality=quality)
             for at, interval in zip(times, intervals, strict=True)
         ]
 
-    def _who(self) -> str:
+    def _device(self) -> str:
         return f"device {self.options.address or repr(self.options.name)}"
 
 
@@ -161,8 +162,8 @@ def _streams(options: BleOptions) -> dict[str, Stream]:
     streams = {options.stream: Stream(fields=_HEART)} if options.heart else {}
     if options.battery:
         streams["battery"] = Stream(fields=_BATTERY)
-    for name, said in options.characteristics.items():
+    for name, given in options.characteristics.items():
         if name in streams:
-            raise OptionsError(f"characteristics: there is a stream {name!r} already")
-        streams[name] = Stream(fields=declared(said.fields))
+            raise OptionsError(f"characteristics: there is already a stream {name!r}: choose another name")
+        streams[name] = Stream(fields=declared(given.fields))
     return streams

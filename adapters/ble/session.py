@@ -1,7 +1,7 @@
-"""One BLE device through one Bluetooth controller: find, connect, subscribe, and tell when it has gone.
+"""One BLE device through one Bluetooth controller: finds it, connects, subscribes, and reports its loss.
 
-Bumble cancels what waits for a device that goes away; its work is done in a task of its own, so that nobody
-takes this for our own cancellation.
+When a device disconnects, Bumble cancels the calls that wait for it. So its calls run in a task of their
+own: otherwise the caller could not distinguish this from its own cancellation.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ from wire.task_cancellation import end, run_within
 
 DEVICE_INFORMATION = {"manufacturer": "2A29", "model": "2A24", "serial_number": "2A25"}
 _INFORMATION_SERVICE = UUID("180A")
-_CLOSE_S = 0.5  # what a polite goodbye may take
+_CLOSE_S = 0.5  # the longest time for a regular disconnection
 _MTU = 247  # one packet of Bluetooth 4.2 and later
+_MAX_HEARD = 1_000  # devices counted for an error text
 
-_COUNTED = 1_000  # devices heard, for the error that names how many
-
-Told = Callable[[str, bytes], None]  # uuid and value
+OnValue = Callable[[str, bytes], None]  # UUID and value
 
 
 @dataclass(frozen=True, slots=True)
 class WantedDevice:
-    """Which device, and what it has to have."""
+    """The device to find, and what it must have."""
 
     address: str = ""
     name: str = ""
     identity: Mapping[str, str] = field(default_factory=dict)  # of DEVICE_INFORMATION; empty = anything
-    notify: tuple[str, ...] = ()  # characteristics it must notify
-    optional: tuple[str, ...] = ()  # read once, and notified where it can
+    notify: tuple[str, ...] = ()  # characteristics that it must notify
+    optional: tuple[str, ...] = ()  # characteristics to read once, and to subscribe to if possible
     long_values: bool = False
 
     def __str__(self) -> str:
@@ -49,12 +48,12 @@ class WantedDevice:
 
 
 class BleConnection:
-    """Use: `await open(...)`, then wait for `lost`, then `await close()`."""
+    """A connection to a device. Use `await open(...)`, then wait for `lost`, then `await close()`."""
 
-    def __init__(self, hci: str, wanted: WantedDevice, told: Told) -> None:
+    def __init__(self, hci: str, wanted: WantedDevice, on_value: OnValue) -> None:
         self._hci = hci
         self._wanted = wanted
-        self._told = told
+        self._on_value = on_value
         self._doing = "opening the controller"
         self._heard: set[Address] = set()
         self._transport: Transport | None = None
@@ -65,10 +64,10 @@ class BleConnection:
         """Find the device, connect and subscribe.
 
         Raises:
-            DeviceUnreachable: no controller, no such device, or it went away.
+            DeviceUnreachable: no controller, the device was not found, or it disconnected.
             ProtocolViolation: it is another device than declared.
         """
-        logging.getLogger("bumble").setLevel(logging.CRITICAL)  # it logs every packet that is none
+        logging.getLogger("bumble").setLevel(logging.CRITICAL)  # it logs every malformed packet
         task = asyncio.create_task(self._connect(), name="ble-connect")
         try:
             ends: set[asyncio.Future[Any]] = {task, self.lost}
@@ -85,7 +84,7 @@ class BleConnection:
             raise self._translated(error) from error
 
     async def close(self) -> None:
-        """Say goodbye for a moment at most, then let go of the controller; never raises."""
+        """Disconnect within a short time, then release the controller; never raises."""
         connection, self._connection = self._connection, None
         transport, self._transport = self._transport, None
         if connection is not None and not self.lost.done():
@@ -93,7 +92,7 @@ class BleConnection:
         if transport is not None:
             tcp = getattr(transport.sink, "transport", None)
             if isinstance(tcp, asyncio.WriteTransport):
-                tcp.abort()  # what a dead line never took would keep it open
+                tcp.abort()  # bytes that a dead connection never took would keep it open
             await _try(transport.close(), 2 * _CLOSE_S)
         if not self.lost.done():
             self.lost.cancel()
@@ -104,7 +103,7 @@ class BleConnection:
         self._transport = transport = await open_transport(self._hci)
         terminated: asyncio.Future[None] | None = getattr(transport.source, "terminated", None)
         if terminated is not None:
-            terminated.add_done_callback(lambda _: self._lose(f"the controller {self._hci} went away"))
+            terminated.add_done_callback(lambda _: self._lose(f"the controller {self._hci} was disconnected"))
         self._doing = "starting the controller"
         device = Device.with_hci(
             "edgebed", Address.generate_static_address(), transport.source, transport.sink
@@ -115,7 +114,7 @@ class BleConnection:
         self._doing = "connecting"
         self._connection = connection = await device.connect(address, timeout=None)
         connection.on("disconnection", self._hung_up)
-        self._doing = "asking what it can do"
+        self._doing = "reading its services"
         peer = Peer(connection)
         if self._wanted.long_values:
             await peer.request_mtu(_MTU)
@@ -127,7 +126,7 @@ class BleConnection:
         found: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
 
         def heard(advertisement: Advertisement) -> None:
-            if len(self._heard) < _COUNTED:
+            if len(self._heard) < _MAX_HEARD:
                 self._heard.add(advertisement.address)
             if not found.done() and self._is_it(advertisement):
                 found.set_result(advertisement.address)
@@ -147,51 +146,53 @@ class BleConnection:
         return any(wanted.name.encode() == advertisement.data.get(kind, raw=True) for kind in names)
 
     async def _check_identity(self, peer: Peer) -> None:
-        asked = {what: text for what, text in self._wanted.identity.items() if text}
-        if not asked:
+        expected = {what: text for what, text in self._wanted.identity.items() if text}
+        if not expected:
             return
         services = peer.get_services_by_uuid(_INFORMATION_SERVICE)
         if not services:
             raise ProtocolViolation(
-                f"{self._wanted} has no Device Information service (180A) to compare with"
+                f"{self._wanted} has no Device Information service (180A): its identity cannot be checked"
             )
         await services[0].discover_characteristics()
-        for what, text in asked.items():
+        for what, text in expected.items():
             found = services[0].get_characteristics_by_uuid(UUID(DEVICE_INFORMATION[what]))
-            said = bytes(await found[0].read_value()) if found else b""
-            if said.rstrip(b"\0").decode("utf-8", "replace").strip() != text:
-                raise ProtocolViolation(f"{self._wanted} says {what} {said[:40]!r}, the config says {text!r}")
+            sent = bytes(await found[0].read_value()) if found else b""
+            if sent.rstrip(b"\0").decode("utf-8", "replace").strip() != text:
+                raise ProtocolViolation(
+                    f"{self._wanted} reports {what} {sent[:40]!r}, but the config has {text!r}"
+                )
 
     async def _subscribe(self, peer: Peer) -> None:
         for uuid in (*self._wanted.notify, *self._wanted.optional):
             found = await peer.discover_characteristics([UUID(uuid)])
-            must = uuid in self._wanted.notify
-            if not found and must:
+            required = uuid in self._wanted.notify
+            if not found and required:
                 raise ProtocolViolation(f"{self._wanted} has no characteristic {uuid}: it is another device")
             for characteristic in found[:1]:
-                if not must:
-                    self._told(uuid, bytes(await characteristic.read_value()))
-                await self._listen(characteristic, uuid, must)
+                if not required:
+                    self._on_value(uuid, bytes(await characteristic.read_value()))
+                await self._listen(characteristic, uuid, required)
 
-    async def _listen(self, characteristic: CharacteristicProxy[bytes], uuid: str, must: bool) -> None:
-        told = self._told
+    async def _listen(self, characteristic: CharacteristicProxy[bytes], uuid: str, required: bool) -> None:
+        on_value = self._on_value
         able = characteristic.properties & (
             characteristic.properties.NOTIFY | characteristic.properties.INDICATE
         )
         if able:
-            await characteristic.subscribe(lambda value: told(uuid, bytes(value)))
-        elif must:
+            await characteristic.subscribe(lambda value: on_value(uuid, bytes(value)))
+        elif required:
             raise ProtocolViolation(
                 f"{self._wanted}: characteristic {uuid} cannot notify: it is another device"
             )
 
-    # --- ends
+    # --- the end of the connection
 
     def _hung_up(self, reason: int) -> None:
         if reason:
             self._lose(f"{self._wanted} hung up: {HCI_ErrorCode(reason).name}")
-        else:  # Bumble's word for: not the device, but the way to it
-            self._lose(f"the controller {self._hci} went away")
+        else:  # Bumble's code for a lost controller
+            self._lose(f"the controller {self._hci} was disconnected")
 
     def _lose(self, why: str) -> None:
         if not self.lost.done():
@@ -200,8 +201,8 @@ class BleConnection:
     def _why(self, within_s: float) -> str:
         if self._doing == "looking for the device":
             return (
-                f"no {self._wanted} was heard within {within_s:g} s, and {len(self._heard)} others were:"
-                " is it worn and near, and no phone connected to it?"
+                f"{self._wanted} was not found within {within_s:g} s, but {len(self._heard)} others were:"
+                " is it worn and near, or connected to a phone?"
             )
         return f"{self._hci}: no answer within {within_s:g} s while {self._doing}"
 
@@ -217,16 +218,16 @@ class BleConnection:
         if isinstance(error, BaseBumbleError):
             what = str(error) or type(error).__name__
             return DeviceUnreachable(f"{self._hci}: failed while {self._doing}: {what}")
-        # bytes that are no HCI or ATT make the library fail in any way there is
-        return ProtocolViolation(f"{self._hci} does not keep to Bluetooth: {type(error).__name__}: {error}")
+        # bytes that are not HCI or ATT make the library raise errors of any kind
+        return ProtocolViolation(f"{self._hci} violates Bluetooth: {type(error).__name__}: {error}")
 
 
 async def _try(work: Awaitable[Any], seconds: float) -> None:
-    """Wait for the work; its failure does not matter."""
+    """Wait for the work; ignore its failure."""
 
     async def run() -> None:
         with contextlib.suppress(Exception):
             await work
 
     with contextlib.suppress(TimeoutError):
-        await run_within(run(), seconds, name="ble-goodbye")
+        await run_within(run(), seconds, name="ble-close")

@@ -1,6 +1,6 @@
-"""What BLE devices send, as numbers: the Heart Rate Measurement, and values of a declared layout.
+"""Reads the values that BLE devices send: the Heart Rate Measurement, and values of a declared layout.
 
-Layouts are facts of the Bluetooth Heart Rate Service 1.0, 3.1, and the GATT Specification Supplement.
+The layouts are those of the Bluetooth Heart Rate Service 1.0, 3.1, and the GATT Specification Supplement.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from wire.clock import NS_PER_S
 from wire.messages import Quality
 
 _LAYOUT = frozenset("<bBhHiIqQefd?x0123456789")
-_BEHIND_NS = 3 * NS_PER_S  # beats that lag so far behind were lost on the way
+_BEHIND_NS = 3 * NS_PER_S  # times this far behind their receipt show that beats were lost
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One Heart Rate Measurement (0x2A37); None where the device does not say."""
+    """One Heart Rate Measurement (0x2A37); None for what the device does not send."""
 
     rate: int  # beats a minute
     contact: bool | None
@@ -29,10 +29,10 @@ class Measurement:
 
 
 def heart_rate(data: bytes) -> Measurement:
-    """Read the value of 0x2A37.
+    """Parse the value of 0x2A37.
 
     Raises:
-        ValueError: it is shorter than its flags say, or ends in half an RR interval.
+        ValueError: it is shorter than its flags require, or ends within an RR interval.
     """
     try:
         flags = data[0]
@@ -44,27 +44,28 @@ def heart_rate(data: bytes) -> Measurement:
             at += 2
         intervals = struct.unpack(f"<{(len(data) - at) // 2}H", data[at:]) if flags & 0x10 else ()
     except (IndexError, struct.error) as error:
-        raise ValueError(f"{data[:24].hex()} is no Heart Rate Measurement") from error
+        raise ValueError(f"{data[:24].hex()} is not a Heart Rate Measurement") from error
     contact = bool(flags & 0x02) if flags & 0x04 else None
     return Measurement(rate, contact, energy, tuple(ticks * 1000 / 1024 for ticks in intervals))
 
 
 class BeatTimes:
-    """When the beats were: the device sends no time, but the intervals between them.
+    """Calculates the times of beats: the device sends no time, but the intervals between the beats.
 
-    A row of intervals goes on where the last one ended, never later than it was received; the first beats
-    are late by what the device waited with them, and each notification that comes sooner corrects it.
+    The intervals of a notification continue where the last interval ended, and never end later than their
+    receipt. The first times are late by the delay of the device; each notification with a shorter delay
+    corrects them.
     """
 
     def __init__(self) -> None:
-        self.gaps = 0  # how often beats were lost on the way
+        self.gaps = 0  # how often beats were lost
         self._end_ns: int | None = None  # of the last interval
-        self._last_ns = 0  # the last time that was given
+        self._last_ns = 0  # the last time that was returned
 
     def stamp(self, rr_ms: Sequence[float], receipt_ns: int) -> list[int]:
         """The times of the beats at the end of these intervals, in order."""
         steps = [round(interval * 1e6) for interval in rr_ms]
-        if receipt_ns < self._last_ns - _BEHIND_NS:  # our own clock was set back
+        if receipt_ns < self._last_ns - _BEHIND_NS:  # the agent's clock was set back
             self._end_ns, self._last_ns = None, 0
         end_ns = receipt_ns if self._end_ns is None else self._end_ns + sum(steps)
         if not receipt_ns - _BEHIND_NS <= end_ns <= receipt_ns:
@@ -87,31 +88,31 @@ class BeatTimes:
 class Layout:
     """Reads the values of one characteristic."""
 
-    def __init__(self, name: str, said: Characteristic) -> None:
+    def __init__(self, name: str, given: Characteristic) -> None:
         """Check the layout.
 
         Raises:
-            OptionsError: it is none, or has another number of values than there are fields.
+            OptionsError: it is not a layout, or the number of its values is not that of the fields.
         """
         try:
-            if not set(said.layout) <= _LAYOUT:
-                raise struct.error("only < b B h H i I q Q e f d ? x and counts")
-            self._struct = struct.Struct("<" + said.layout.removeprefix("<"))
+            if not set(given.layout) <= _LAYOUT:
+                raise struct.error("use only < b B h H i I q Q e f d ? x and counts")
+            self._struct = struct.Struct("<" + given.layout.removeprefix("<"))
             found = 0 if self._struct.size > 512 else len(self._struct.unpack(bytes(self._struct.size)))
         except (struct.error, OverflowError, MemoryError) as error:
-            raise OptionsError(f"{name}: layout {said.layout!r} is none: {error}") from error
-        if found != len(said.fields):
+            raise OptionsError(f"{name}: layout {given.layout!r} is wrong: {error}") from error
+        if found != len(given.fields):
             raise OptionsError(
-                f"{name}: layout {said.layout!r} has {found} values of at most 512 bytes, and there are"
-                f" {len(said.fields)} fields"
+                f"{name}: layout {given.layout!r} has {found} values in at most 512 bytes, but there are"
+                f" {len(given.fields)} fields"
             )
-        self._fields: Mapping[str, LayoutPart] = said.fields
+        self._fields: Mapping[str, LayoutPart] = given.fields
 
     def read(self, data: bytes) -> tuple[dict[str, Value], Quality]:
-        """Values by field name; what follows the layout is ignored.
+        """The values by field name; bytes after the layout are ignored.
 
         Raises:
-            ValueError: too short.
+            ValueError: the data is too short.
         """
         try:
             sent = self._struct.unpack_from(data)

@@ -1,1 +1,1 @@
-"""Recorded readings from CSV or JSON lines."""
+"""Adapter that plays recorded readings from CSV or JSON lines."""

@@ -1,6 +1,6 @@
-"""Recorded readings from CSV or JSON lines, played again at their pace, faster, or as fast as they go.
+"""Plays recorded readings from CSV or JSON lines: in real time, faster, or as fast as possible.
 
-What cannot be read is never guessed: a bad cell is null and flagged, a bad line left out, both counted.
+The adapter does not guess: a bad cell becomes null and is flagged, a bad line is skipped. Both are counted.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ _AT_ONCE = 256  # rows read ahead of the clock
 
 
 class Replay(Adapter[ReplayOptions]):
-    """A recording as a device."""
+    """A recording that is read like a device."""
 
     Options = ReplayOptions
     kind = "replay"
 
     def __init__(self, options: ReplayOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        self._plan = ReplayLayout.of(options)
+        self._layout = ReplayLayout.of(options)
         self._file: TextIO | None = None
 
     @property
     def waits(self) -> bool:
-        """A recording read `asap` waits for its reader."""
+        """True at rate `asap`: the recording then waits for its reader."""
         return self.options.rate == "asap"
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
-        return {self.options.stream: Stream(rate_hz=self.options.rate_hz, fields=self._plan.declared)}
+        return {self.options.stream: Stream(rate_hz=self.options.rate_hz, fields=self._layout.declared)}
 
     async def open(self) -> None:
-        """Open the file and find its columns."""
+        """Open the file and check its columns."""
         opening = asyncio.create_task(asyncio.to_thread(self._checked), name="replay-open")
         try:
             self._file = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(_discard)  # a thread cannot be cancelled: what it opens is closed then
+            opening.add_done_callback(_discard)  # the thread cannot be cancelled and may still open the file
             raise
 
     async def close(self) -> None:
@@ -58,39 +58,39 @@ class Replay(Adapter[ReplayOptions]):
             await asyncio.to_thread(file.close)
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """Rows at their pace, until the recording ends."""
+        """Yield the rows when they are due, until the recording ends."""
         options = self.options
-        pace = _PlaySchedule(self.clock, options)
+        schedule = _PlaySchedule(self.clock, options)
         while True:
             played = 0
             async with aclosing(self._rows()) as rows:
                 async for at_ns, values, quality in rows:
                     played += 1
-                    due_ns, shown_ns = pace.place(at_ns)
+                    due_ns, shown_ns = schedule.place(at_ns)
                     if due_ns is not None:
                         await self.clock.sleep_until(due_ns)
-                    yield Reading(options.stream, shown_ns, values, quality=quality or pace.order)
+                    yield Reading(options.stream, shown_ns, values, quality=quality or schedule.order)
             if not played:
-                raise ProtocolViolation(f"{options.file} holds no row that could be played")
+                raise ProtocolViolation(f"{options.file} contains no row that can be played")
             if not options.loop:
                 return
-            pace.again()
+            schedule.restart()
 
     def _checked(self) -> TextIO:
         file = open_text(self.options)
         try:
-            RecordedRows(self._plan, file, self.counters).check()
+            RecordedRows(self._layout, file, self.counters).check()
         except BaseException:
             file.close()
             raise
         return file
 
     async def _rows(self) -> AsyncGenerator[Row]:
-        """One pass over the file, read ahead in a thread: a disk may be slow."""
+        """One pass over the file; a thread reads ahead, because a disk may be slow."""
         if self._file is None:
             raise DeviceUnreachable(f"{self.options.file} is not open")
         await asyncio.to_thread(self._file.seek, 0)
-        rows = iter(RecordedRows(self._plan, self._file, self.counters))
+        rows = iter(RecordedRows(self._layout, self._file, self.counters))
         while True:
             ahead, error = await asyncio.to_thread(_take, rows)
             for row in ahead:
@@ -103,7 +103,7 @@ class Replay(Adapter[ReplayOptions]):
 
 
 def _take(rows: Iterator[Row]) -> tuple[list[Row], AdapterError | None]:
-    """The next rows, and what ended them: rows read before a failure are played before it is told."""
+    """The next rows, and the error after them, if any: rows before an error are played first."""
     taken: list[Row] = []
     try:
         taken.extend(islice(rows, _AT_ONCE))
@@ -118,10 +118,10 @@ def _discard(opening: asyncio.Task[TextIO]) -> None:
 
 
 class _PlaySchedule:
-    """When a row is due and which time it shows."""
+    """Calculates when a row is due and which time it gets."""
 
     def __init__(self, clock: Clock, options: ReplayOptions) -> None:
-        self.order = Quality.GOOD  # what is to be said about the last row's time
+        self.order = Quality.GOOD  # the quality of the last row's time
         self._asap = options.rate == "asap"
         self._rate = 1.0 if options.rate == "asap" else float(options.rate)
         self._recorded = options.times == "recorded"
@@ -133,7 +133,7 @@ class _PlaySchedule:
         self._offset_ns = 0
 
     def place(self, at_ns: int) -> tuple[int | None, int]:
-        """(due, shown), Unix ns of the clock; due is None where nothing is to be waited for."""
+        """The time at which a row is due (None = at once) and the time it gets, Unix ns of the clock."""
         if at_ns == NO_TIME:
             at_ns = self._start_ns if self._newest_ns == NO_TIME else self._newest_ns + self._step_ns
         else:
@@ -150,8 +150,8 @@ class _PlaySchedule:
         due_ns = self._start_ns + int((at_ns - self._first_ns) / self._rate)
         return None if self._asap else due_ns, at_ns if self._recorded else due_ns
 
-    def again(self) -> None:
-        """The recording begins anew: its first row comes one step after the newest."""
+    def restart(self) -> None:
+        """Start the recording again: its first row comes one step after the newest row."""
         if self._began_ns is not None:
             self._offset_ns = self._newest_ns + self._step_ns - self._began_ns
             self._began_ns = None

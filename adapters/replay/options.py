@@ -20,15 +20,15 @@ from wire.messages import Field
 
 
 class Column(FieldOptions, frozen=True, kw_only=True):
-    """One column of the recording and the field it becomes."""
+    """One column of the recording; it becomes one field."""
 
     column: Annotated[str, Meta(description="Name in the CSV header, or key of the JSON object.")]
 
 
 class ReplayOptions(Options, frozen=True, kw_only=True):
-    """What to play and how."""
+    """Options of the replay adapter: the recording, its columns, and how to play it."""
 
-    file: Annotated[Path, Meta(description="Recording: .csv or .jsonl, also with .gz behind it.")]
+    file: Annotated[Path, Meta(description="Recording: .csv, .jsonl, .csv.gz or .jsonl.gz.")]
     fields: Annotated[
         dict[str, str | Column],
         Meta(min_length=1, max_length=1_000, description="Field name to column, or to column with unit."),
@@ -45,30 +45,31 @@ class ReplayOptions(Options, frozen=True, kw_only=True):
         str, Meta(description="strptime format; empty = ISO 8601, or a number in time_unit.")
     ] = ""
     time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"], Meta(description="Of times that are numbers since 1970.")
+        Literal["s", "ms", "us", "ns"], Meta(description="Unit of times that are numbers since 1970.")
     ] = "s"
-    timezone: Annotated[str, Meta(description="Of times that name none, e.g. Asia/Seoul.")] = "UTC"
+    timezone: Annotated[str, Meta(description="Time zone of times that name no zone, e.g. Asia/Seoul.")] = (
+        "UTC"
+    )
     rate_hz: (
-        Annotated[
-            float, Meta(gt=0, le=1e6, description="Rows per second; needed where there is no time column.")
-        ]
+        Annotated[float, Meta(gt=0, le=1e6, description="Rows per second; required without a time column.")]
         | UnsetType
     ) = UNSET
     rate: Annotated[
-        float | Literal["asap"], Meta(description="How many times real time; asap = as fast as it goes.")
+        float | Literal["asap"],
+        Meta(description="Speed: a multiple of real time; asap = as fast as possible."),
     ] = 1.0
     times: Annotated[
         Literal["now", "recorded"],
-        Meta(description="Rows carry the time of the replay, or of the recording."),
+        Meta(description="Time of the rows: now = of the replay, recorded = of the recording."),
     ] = "now"
-    loop: Annotated[bool, Meta(description="Begin again at the end; time goes on.")] = False
+    loop: Annotated[bool, Meta(description="Start again at the end; the times continue.")] = False
     missing: Annotated[
         list[str | float], Meta(max_length=100, description="Cells that mean no value, e.g. [-200, NA].")
     ] = msgspec.field(default_factory=list)
-    delimiter: Annotated[str, Meta(min_length=1, max_length=1, description="Between the cells of a CSV.")] = (
-        ","
-    )
-    encoding: Annotated[str, Meta(description="Of the text, e.g. cp949.")] = "utf-8"
+    delimiter: Annotated[
+        str, Meta(min_length=1, max_length=1, description="The character between the cells of a CSV.")
+    ] = ","
+    encoding: Annotated[str, Meta(description="Encoding of the text, e.g. cp949.")] = "utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,11 @@ class ReplayLayout:
 
     @classmethod
     def of(cls, options: ReplayOptions) -> ReplayLayout:
-        """Raises OptionsError."""
+        """The layout that follows from the options.
+
+        Raises:
+            OptionsError: the options cannot work.
+        """
         columns = {
             name: c if isinstance(c, Column) else Column(column=c) for name, c in options.fields.items()
         }
@@ -102,7 +107,7 @@ class ReplayLayout:
         if not time and options.rate_hz is UNSET:
             raise OptionsError("without a `time` column the rows need `rate_hz`")
         if options.rate == "asap" and options.times == "now":
-            raise OptionsError("at rate asap rows would come from the future: set `times: recorded`")
+            raise OptionsError("at rate asap, rows would have times in the future: set `times: recorded`")
         if options.rate != "asap" and not 0 < float(options.rate) < math.inf:
             raise OptionsError(f"rate {options.rate} is not above 0")
         return cls(
@@ -129,7 +134,7 @@ def _is_lines(options: ReplayOptions) -> bool:
 
 
 def spelled(cell: object) -> str:
-    """One spelling of a cell, so that -200, -200.0 and "-200" mean the same missing value."""
+    """A cell in a uniform spelling, so that -200, -200.0 and "-200" are the same missing value."""
     text = str(cell).strip()
     try:
         return repr(float(text))

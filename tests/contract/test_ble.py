@@ -1,4 +1,4 @@
-"""The BLE adapter against the simulated strap: HCI over TCP through a line that fails in every way."""
+"""The BLE adapter against the simulated strap: HCI over TCP, through a line with all faults."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def options(port: int, **more: Any) -> BleOptions:
 
 
 def _with(uuid: str, layout: str, fields: list[str], stream: str = "more") -> dict[str, Any]:
-    said = {"uuid": uuid, "layout": layout, "fields": {name: {} for name in fields}}
-    return {"hci": "usb:0", "name": "H10", "characteristics": {stream: said}}
+    value = {"uuid": uuid, "layout": layout, "fields": {name: {} for name in fields}}
+    return {"hci": "usb:0", "name": "H10", "characteristics": {stream: value}}
 
 
 class TestBle(AdapterContract):
@@ -39,15 +39,15 @@ class TestBle(AdapterContract):
         ({"hci": "bluetooth", "name": "H10"}, "hci-socket:..."),
         ({"hci": "usb:", "name": "H10"}, "usb:..."),
         ({"hci": "tcp-client:x", "name": "H10"}, "host:port"),
-        ({"hci": "usb:0"}, "somebody else"),
-        ({"hci": "usb:0", "name": "H10", "address": ADDRESS}, "somebody else"),
+        ({"hci": "usb:0"}, "others may be nearby"),
+        ({"hci": "usb:0", "name": "H10", "address": ADDRESS}, "others may be nearby"),
         ({"hci": "usb:0", "address": "F0F1"}, "F0:F1:F2"),
         ({"hci": "usb:0", "name": "H10", "heart": False}, "characteristics"),
         (_with("2A1C", "<B", ["a", "b"]), "2 fields"),
         (_with("2A1C", "<s", ["a"]), "layout"),
         (_with("2A1C", "99999999B", ["a"]), "512 bytes"),
         (_with("2A", "B", ["a"]), "uuid"),
-        (_with("2a37", "B", ["a"]), "read already"),
+        (_with("2a37", "B", ["a"]), "already read"),
         (_with("2A1C", "B", ["a"], stream="heart"), "already"),
     ]
 
@@ -59,7 +59,7 @@ class TestBle(AdapterContract):
 
 @pytest.fixture
 async def clock() -> AsyncIterator[SimulationClock]:
-    """Twenty times as fast as real, but no faster than everybody can follow."""
+    """Twenty times as fast as real time, but slow enough for all tasks."""
     async with SimulationClock(Clock().now_ns()) as clock:
         clock.pace = 20.0
         yield clock
@@ -67,21 +67,21 @@ async def clock() -> AsyncIterator[SimulationClock]:
 
 async def test_every_beat_arrives_once_and_as_the_heart_beat(clock: SimulationClock) -> None:
     async with HeartStrap(seed=SEED, clock=clock) as strap, Ble(options(strap.port), clock) as adapter:
-        await read(adapter, 5, stream="heart")  # the first ones find out by how much the strap waits
+        await read(adapter, 5, stream="heart")  # the first rows calibrate the delay of the strap
         rows = await read(adapter, 55, stream="heart")
         assert adapter.counters == {}
         for row in rows:
             assert row.quality is Quality.GOOD
             assert row.values["rr"] == pytest.approx(strap.truth(row.at_ns)["rr"], abs=1000 / 1024)
             assert row.values["heart_rate"] == pytest.approx(strap.truth(row.at_ns)["heart_rate"], abs=2)
-        beats = [at for at, _ in strap._patient.beats(0, 200)]  # no other way to the plant behind it
+        beats = [at for at, _ in strap._patient.beats(0, 200)]  # the strap has no public access to its plant
     steps = [round((b - a) * 1024) * 1000 / 1024 for a, b in pairwise(beats)]
     sent = [float(row.values["rr"] or 0) for row in rows]
     first = steps.index(sent[0])
     assert sent == steps[first : first + len(sent)], "no beat is missing, none comes twice"
 
 
-async def test_what_the_strap_doubts_and_what_it_may_send_besides() -> None:
+async def test_doubtful_values_and_optional_parts() -> None:
     clock = Clock(20)
     async with (
         HeartStrap(seed=SEED, clock=clock) as strap,
@@ -106,7 +106,7 @@ async def test_what_the_strap_doubts_and_what_it_may_send_besides() -> None:
             await read(adapter, 100_000, stream="heart")
 
 
-async def test_a_strap_that_hangs_up_is_told_and_found_again() -> None:
+async def test_a_strap_that_hangs_up_is_an_error_and_found_again() -> None:
     clock = Clock(20)
     async with HeartStrap(seed=SEED, clock=clock) as strap:
         for _ in range(3):
@@ -115,13 +115,13 @@ async def test_a_strap_that_hangs_up_is_told_and_found_again() -> None:
                 strap.inject("disconnect")
                 with pytest.raises(DeviceUnreachable, match="hung up"):
                     await read(adapter, 100_000, stream="heart")
-            with pytest.raises(DeviceUnreachable, match="was heard within"):
+            with pytest.raises(DeviceUnreachable, match="was not found within"):
                 await Ble(options(strap.port, timeout_s=0.4), clock).open()
             strap.repair()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error", "said"),
+    ("wrong", "error", "message"),
     [
         ({"name": "Another"}, DeviceUnreachable, "1 others were"),
         ({"address": "00:11:22:33:44:55"}, DeviceUnreachable, "1 others were"),
@@ -131,19 +131,19 @@ async def test_a_strap_that_hangs_up_is_told_and_found_again() -> None:
         (_with("2A29", "B", ["a"]), ProtocolViolation, "cannot notify"),
     ],
 )
-async def test_another_device_than_declared_is_told(
-    wrong: dict[str, Any], error: type[AdapterError], said: str
+async def test_another_device_than_declared_is_an_error(
+    wrong: dict[str, Any], error: type[AdapterError], message: str
 ) -> None:
     more = {name: value for name, value in wrong.items() if name != "hci"}
     if "characteristics" in more:
         more = {"characteristics": {"more": Characteristic(**_parts(more["characteristics"]["more"]))}}
     async with HeartStrap(seed=SEED, clock=Clock(20)) as strap:
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             await Ble(options(strap.port, timeout_s=1.5, **more), Clock()).open()
 
 
-def _parts(said: dict[str, Any]) -> dict[str, Any]:
-    return said | {"fields": {name: LayoutPart() for name in said["fields"]}}
+def _parts(value: dict[str, Any]) -> dict[str, Any]:
+    return value | {"fields": {name: LayoutPart() for name in value["fields"]}}
 
 
 async def test_any_notified_value_can_be_declared() -> None:
@@ -160,14 +160,14 @@ async def test_any_notified_value_can_be_declared() -> None:
         assert 25 < float(row.values["rate"] or 0) < 60
 
 
-async def test_no_controller_is_told() -> None:
+async def test_a_missing_controller_is_an_error() -> None:
     for hci in ("serial:/nowhere/ttyACM0", "hci-socket:97", "tcp-client:127.0.0.1:1"):
         with pytest.raises(DeviceUnreachable, match=r"cannot be opened|needs"):
             await Ble(BleOptions(hci=hci, name="x", timeout_s=3), Clock()).open()
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n" * 50, bytes(range(256)) * 40, b""])
-async def test_whatever_answers_is_one_error_soon(answer: bytes) -> None:
+async def test_any_wrong_answer_is_one_error_soon(answer: bytes) -> None:
     gone = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,19 +183,19 @@ async def test_whatever_answers_is_one_error_soon(answer: bytes) -> None:
         await gone.wait()
 
 
-async def test_data_come_back_after_every_kind_of_loss_in_turn() -> None:
+async def test_data_come_back_after_every_kind_of_loss() -> None:
     clock = Clock(20)
     async with HeartStrap(seed=SEED, clock=clock) as strap, FaultProxy(strap.port) as link:
-        harms: list[Callable[[], None]] = [
+        faults: list[Callable[[], None]] = [
             lambda: link.cut(reset=True),
             lambda: link.cut(reset=False),
             link.black_hole,
         ]
-        for harm in harms:
+        for fault in faults:
             async with Ble(options(link.port), clock) as adapter:
                 rows = await read(adapter, 3, stream="heart")
                 assert abs(rows[-1].at_ns - clock.now_ns()) < 60 * NS_PER_S
-                harm()
+                fault()
                 with pytest.raises(AdapterError):
                     await read(adapter, 100_000, stream="heart")
             link.heal()

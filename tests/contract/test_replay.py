@@ -1,4 +1,4 @@
-"""The replay adapter keeps the contract, on made recordings and on real ones."""
+"""The replay adapter keeps the contract, with made recordings and with real ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TestReplay(AdapterContract):
     ]
 
     @pytest.fixture
-    async def rig(self, tmp_path: Path) -> Rig:  # type: ignore[override]  # there is nothing to take down
+    async def rig(self, tmp_path: Path) -> Rig:  # type: ignore[override]  # there is nothing to clean up
         path = tmp_path / "walk.csv"
         path.write_text("t,v\n" + "".join(f"{1_700_000_000 + i / 100},{i}\n" for i in range(100)))
         return Rig(lambda: Replay(ReplayOptions(file=path, fields={"speed": "v"}, time="t"), Clock()))
@@ -60,7 +60,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 async def test_it_plays_at_the_clocks_pace(recording: Path) -> None:
-    clock = Clock(rate=20)  # ten seconds in half a one
+    clock = Clock(rate=20)  # ten seconds in half a second
     start = clock.now_ns()
     rows = await read(replay(recording, clock))
     assert len(rows) == 100
@@ -74,7 +74,7 @@ async def test_twice_as_fast_is_half_as_long(recording: Path) -> None:
     assert {b.at_ns - a.at_ns for a, b in pairwise(rows)} == {NS_PER_S // 20}
 
 
-async def test_as_fast_as_it_goes_in_the_recordings_own_time(recording: Path) -> None:
+async def test_as_fast_as_possible_with_the_times_of_the_recording(recording: Path) -> None:
     rows = await read(replay(recording, rate="asap", times="recorded"))
     assert [row.at_ns for row in rows] == [1_700_000_000 * NS_PER_S + i * NS_PER_S // 10 for i in range(100)]
     assert [row.values["v"] for row in rows] == list(range(100))
@@ -89,7 +89,7 @@ async def test_a_loop_goes_on_in_time(recording: Path, timed: bool) -> None:
     assert all(row.quality is Quality.GOOD for row in rows)
 
 
-async def test_disorder_is_said(tmp_path: Path) -> None:
+async def test_times_out_of_order_are_flagged(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("t,v\n10,1\n12,2\n12,3\n11,4\n13,5\n")
     rows = await read(replay(path, rate="asap", times="recorded"))
@@ -157,7 +157,7 @@ async def test_real_recordings(field_data: Path, name: str) -> None:
     wrong = [row for row in rows if row.quality is Quality.WRONG_TYPE]
     assert wrong == []
     if name == "ai4i":
-        assert sum(row.values["failed"] is True for row in rows) == 339  # as the data set's paper says
+        assert sum(row.values["failed"] is True for row in rows) == 339  # the number in the data set's paper
         assert adapter.counters == {}
     if name == "airquality":
         first = datetime(2004, 3, 10, 17, tzinfo=UTC)  # 18:00 in Rome

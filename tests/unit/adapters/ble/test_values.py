@@ -1,4 +1,4 @@
-"""Heart Rate Measurements byte by byte, against Bumble's own writer of the service, and when beats were."""
+"""Heart Rate Measurements byte by byte, compared with Bumble's own writer, and the times of beats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MINUTE = 60 * NS_PER_S
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "expected"),
     [
         ("00 3c", Measurement(60, None, None, ())),
         ("06 48", Measurement(72, True, None, ())),
@@ -35,13 +35,13 @@ MINUTE = 60 * NS_PER_S
         ("e0 3c aa bb", Measurement(60, None, None, ())),  # bits and bytes of a later version
     ],
 )
-def test_the_layout_of_the_service(data: str, said: Measurement) -> None:
-    assert heart_rate(bytes.fromhex(data)) == said
+def test_the_layout_of_the_service(data: str, expected: Measurement) -> None:
+    assert heart_rate(bytes.fromhex(data)) == expected
 
 
 @pytest.mark.parametrize("data", ["", "00", "01 2c", "08 50 e8", "10 3c 00", "18 3c 01 02 03"])
-def test_what_is_too_short_is_no_measurement(data: str) -> None:
-    with pytest.raises(ValueError, match="no Heart Rate Measurement"):
+def test_data_that_is_too_short_is_an_error(data: str) -> None:
+    with pytest.raises(ValueError, match="not a Heart Rate Measurement"):
         heart_rate(bytes.fromhex(data))
 
 
@@ -51,7 +51,7 @@ def test_what_is_too_short_is_no_measurement(data: str) -> None:
     st.none() | st.integers(0, 65_535),
     st.lists(st.integers(1, 65_535), min_size=1, max_size=9),
 )
-def test_what_bumble_writes_is_read(
+def test_measurements_that_bumble_writes_are_read(
     rate: int, contact: bool | None, energy: int | None, rr: list[int]
 ) -> None:
     written = bytes(
@@ -66,18 +66,18 @@ def test_what_bumble_writes_is_read(
 
 
 @given(st.binary(max_size=40))
-def test_no_bytes_do_any_harm(data: bytes) -> None:
+def test_no_bytes_raise_another_error(data: bytes) -> None:
     try:
-        said = heart_rate(data)
+        expected = heart_rate(data)
     except ValueError:
         return
-    assert 0 <= said.rate <= 65_535
+    assert 0 <= expected.rate <= 65_535
 
 
-# --- when beats were
+# --- the times of beats
 
 
-def test_beats_stand_as_far_apart_as_the_device_says() -> None:
+def test_beats_have_the_intervals_that_the_device_sends() -> None:
     times, beats = BeatTimes(), []
     sent = [[800.0], [810.0, 790.0], [], [805.0], [795.0, 800.0]]
     for second, intervals in enumerate(sent):
@@ -103,7 +103,7 @@ def test_beats_never_go_back_and_are_never_later_than_received(sent: list[tuple[
             last_ns = at_ns
 
 
-def test_beats_that_were_lost_are_jumped_over() -> None:
+def test_lost_beats_are_a_gap() -> None:
     times = BeatTimes()
     times.stamp([800.0], MINUTE)
     assert times.gaps == 0
@@ -111,7 +111,7 @@ def test_beats_that_were_lost_are_jumped_over() -> None:
     assert times.gaps == 1
 
 
-def test_after_our_clock_was_set_back_beats_follow_it() -> None:
+def test_beats_follow_the_agents_clock_when_it_is_set_back() -> None:
     times = BeatTimes()
     times.stamp([800.0], MINUTE)
     assert times.stamp([800.0], MINUTE - 30 * NS_PER_S) == [MINUTE - 30 * NS_PER_S]
@@ -121,8 +121,8 @@ def test_after_our_clock_was_set_back_beats_follow_it() -> None:
 # --- declared layouts
 
 
-def layout(said: str, **fields: LayoutPart) -> Layout:
-    return Layout("more", Characteristic(uuid="2A1C", layout=said, fields=fields))
+def layout(text: str, **fields: LayoutPart) -> Layout:
+    return Layout("more", Characteristic(uuid="2A1C", layout=text, fields=fields))
 
 
 def test_values_of_a_declared_layout() -> None:
@@ -142,15 +142,15 @@ def test_values_of_a_declared_layout() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["", "<", "P", "4s", ">h", "9999999999999B", "999999999999999999999999B", "hh"]
+    "expected", ["", "<", "P", "4s", ">h", "9999999999999B", "999999999999999999999999B", "hh"]
 )
-def test_what_is_no_layout_is_refused(said: str) -> None:
+def test_a_wrong_layout_is_refused(expected: str) -> None:
     with pytest.raises(OptionsError, match="layout"):
-        layout(said, a=LayoutPart())
+        layout(expected, a=LayoutPart())
 
 
 @given(st.binary(max_size=16))
-def test_no_value_does_any_harm(data: bytes) -> None:
+def test_no_value_raises_another_error(data: bytes) -> None:
     read = layout("<fdh", a=LayoutPart(t="i64"), b=LayoutPart(t="i64", scale=2.0), c=LayoutPart(t="str"))
     try:
         values, _ = read.read(data)

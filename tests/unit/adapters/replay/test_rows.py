@@ -1,4 +1,4 @@
-"""Recordings as people have them: odd times, missing cells, torn ends."""
+"""Rows of recordings with various time formats, missing cells and torn ends."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_same_rows_from_json_lines_and_packed(tmp_path: Path) -> None:
     assert results[0][0][3] == (TEN_NS + 3_000_000_000, {"a": 1.5, "n": 3}, Quality.GOOD)
 
 
-def test_missing_and_bad_cells_are_null_told_apart_and_counted(tmp_path: Path) -> None:
+def test_missing_and_bad_cells_are_null_flagged_and_counted(tmp_path: Path) -> None:
     cells = ["1.5", "", "-200", "-200.0", "NA", "abc", "nan", "inf", "1_0"]
     text = "t,a\n" + "".join(f"{1_700_000_000 + i},{cell}\n" for i, cell in enumerate(cells))
     found, counters = rows(write(tmp_path / "r.csv", text), missing=[-200, "NA"])
@@ -95,7 +95,7 @@ def test_missing_and_bad_cells_are_null_told_apart_and_counted(tmp_path: Path) -
         ("str", "서울", "서울"),
     ],
 )
-def test_cells_become_what_the_field_is(tmp_path: Path, kind: Any, cell: str, value: object) -> None:
+def test_cells_become_the_declared_type(tmp_path: Path, kind: Any, cell: str, value: object) -> None:
     path = write(tmp_path / "r.csv", f"t,a\n1700000000,{cell}\n".encode("cp949"))
     found, _ = rows(path, encoding="cp949", fields={"a": Column(column="a", t=kind)})
     assert found[0][1] == {"a": value}
@@ -140,12 +140,12 @@ def test_a_packed_file_that_was_cut_off_gives_what_is_there(tmp_path: Path) -> N
     assert counters["torn_lines"] == 1
 
 
-def test_without_a_time_column_rows_are_just_in_order(tmp_path: Path) -> None:
+def test_without_a_time_column_rows_have_no_time(tmp_path: Path) -> None:
     found, _ = rows(write(tmp_path / "r.csv", "a\n1\n2\n"), time="", rate_hz=10)
     assert [(row[0], row[1]["a"]) for row in found] == [(NO_TIME, 1.0), (NO_TIME, 2.0)]
 
 
-def test_a_missing_or_double_column_is_told_with_what_is_there(tmp_path: Path) -> None:
+def test_a_missing_or_double_column_is_an_error_that_lists_the_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "t,b,b,c\n")
     with pytest.raises(ProtocolViolation, match=r"no column 'a'; there are t, b, b, c"):
         rows(path)
