@@ -10,6 +10,7 @@ from collector.fleet import problems
 from collector.fleet.node_view import NodeView, Problem
 from collector.fleet.problems import CODES, find
 from collector.ledger.balance import Totals
+from wire.reasons import Reason
 
 NOW = 1_795_356_000_000
 
@@ -24,7 +25,7 @@ def view(**changes: Any) -> NodeView:
 
 
 def found(seen: NodeView, **more: Any) -> list[Problem]:
-    facts: dict[str, Any] = {"why": "", "now": NOW, "missing_since": None, "quarantined": 0, **more}
+    facts: dict[str, Any] = {"why": Reason(""), "now": NOW, "missing_since": None, "quarantined": 0, **more}
     return find(seen, **facts)
 
 
@@ -33,12 +34,13 @@ def test_a_sound_node_has_none() -> None:
 
 
 def test_the_worst_comes_first_and_every_code_is_listed() -> None:
+    devices, uncoded = (("arm", "degraded"), ("leg", "ok")), {"code": "", "args": {}}
     seen = view(
         state="lost",
         clk=0,
         outbox={"depth": 3, "oldest_s": 90.0, "bytes": 9},
-        devices=[{"id": "arm", "state": "degraded", "why": ""}, {"id": "leg", "state": "ok", "why": ""}],
-        models=[{"slot": "anomaly", "device": "arm", "state": "failed", "why": "wrong shape"}],
+        devices=[{"id": name, "state": state, "why": "", **uncoded} for name, state in devices],
+        models=[{"slot": "anomaly", "device": "arm", "state": "failed", "why": "wrong shape", **uncoded}],
         ledger=Totals(missing_count=7),
     )
     problem = found(seen, missing_since=0, quarantined=NOW - 1, doubt="its key is not accepted")
@@ -94,7 +96,8 @@ def test_a_clock_that_is_off(clk: int | None, skew: int | None, why: str | None)
 
 
 def test_a_silent_node_and_an_old_quarantine() -> None:
-    assert [(one.code, one.why) for one in found(view(state="unknown"), why="no sign of life for 50 s")] == [
+    silent = Reason("no sign of life for 50 s")
+    assert [(one.code, one.why) for one in found(view(state="unknown"), why=silent)] == [
         ("node-silent", "no sign of life for 50 s")
     ]
     assert found(view(), quarantined=NOW - problems.QUARANTINE_MS) == []
