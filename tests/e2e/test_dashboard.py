@@ -530,7 +530,7 @@ def test_a_reason_is_translated_by_its_code_and_shown_as_sent_without_one(
     now = time.time_ns() // 1_000_000
     said = Status(state="online", ts=now, boot="0badcafe", sess=2, devices=devices, models={"slot": slow})
     unit = own_site.feeder.unit
-    unit.tell(said, "status")
+    unit.send(said, "status")
     step = Event(
         ts=now, type="clock-step", sev=1, value=-90.0, why="the clock was set 90.0 s back",
         code="clock-set-back", args={"seconds": 90.0},
