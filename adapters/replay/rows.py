@@ -40,7 +40,9 @@ def open_text(options: ReplayOptions) -> TextIO:
             return packed
         return options.file.open(encoding=encoding, errors="replace", newline="")
     except OSError as error:
-        raise DeviceUnreachable(f"cannot open {options.file}: {error.strerror}") from error
+        raise DeviceUnreachable(f"cannot open {options.file}: {error.strerror}").at(
+            str(options.file), error
+        ) from error
 
 
 class RecordedRows:

@@ -201,9 +201,14 @@ async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
         found = app.description.status()
         assert found.devices["arm"].state == "ok"
         assert "gone.csv" in found.devices["lost"].why
+        assert found.devices["lost"].code == "device-missing"
+        assert "gone.csv" in str(found.devices["lost"].args["where"])
         assert (found.models["bad"].state, found.models["peak"].state) == ("failed", "ok")
         assert "nowhere" in found.models["bad"].why
+        assert found.models["bad"].code == "model-refused"
     document = read_status(tmp_path / "state", Clock())
+    assert document["devices"]["lost"]["code"] == "device-missing", "also in `agent status --json`"
+    assert "gone.csv" in document["devices"]["lost"]["args"]["where"]
     assert not is_well({**document, "running": True})
     fine = {**document, "running": True, "devices": {}, "models": {}, "age_s": 14.0}
     assert is_well(fine)

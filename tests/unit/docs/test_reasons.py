@@ -108,3 +108,20 @@ def test_every_korean_reason_is_korean() -> None:
     for key, text in words("ko").items():
         if key.startswith(("reason.", "error.")):
             assert re.search("[가-힣]", text), f"{key}: {text}"
+
+
+def test_every_counter_that_the_docs_name_is_translated() -> None:
+    text = (ROOT / "docs/adapters.md").read_text().partition("## What is counted")[2]
+    head, _, rows = text.partition("| counter |")
+    named = {
+        name
+        for cell in re.findall(r"^\| (`[^|]+`) \|", rows, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", cell)
+    }
+    own = set(re.findall(r"`([a-z_]+)`", head)) - {"counters"}
+    assert len(named) > 100
+    for language in ("en", "ko"):
+        lacking = {
+            name for name in named | own | {"runs", "failed"} if f"counter.{name}" not in words(language)
+        }
+        assert lacking == set(), language

@@ -22,7 +22,7 @@ export function Counters({ device, models }) {
             ${Object.entries(counters).map(
               ([what, n]) => html`
                 <div key=${what}>
-                  <dt>${known(`counter.${what}`) ? t(`counter.${what}`) : what.replaceAll("_", " ")}</dt>
+                  <dt>${word(what)}</dt>
                   <dd>${count(n)}</dd>
                 </div>
               `,
@@ -32,4 +32,20 @@ export function Counters({ device, models }) {
       )}
     </section>
   `;
+}
+
+// names with a part that comes from the device: its exception number, its word
+const PATTERNS = [
+  [/^exception_(\d+)$/, "exception_N"],
+  [/^refused_(.+)$/, "refused_WHY"],
+  [/^(.+)_events$/, "WORD_events"],
+];
+
+function word(name) {
+  if (known(`counter.${name}`)) return t(`counter.${name}`);
+  for (const [pattern, key] of PATTERNS) {
+    const found = pattern.exec(name);
+    if (found) return t(`counter.${key}`, { what: found[1].replaceAll("_", " ") });
+  }
+  return name.replaceAll("_", " ");
 }

@@ -81,8 +81,11 @@ def test_golden_vectors_that_do_not_fit_stop_it(
 
 def test_a_model_over_its_time_budget_is_stopped(packages) -> None:
     slow = packages.write(packages.constant(ONE), budgets={"p99_ms": 0.000001})
-    with pytest.raises(ModelError, match=r"budgets\.p99_ms allows 1e-06"):
+    with pytest.raises(ModelError, match=r"budgets\.p99_ms allows 1e-06") as caught:
         gate.inspect(load_package(slow), CPU)
+    assert caught.value.reason_code == "model-too-slow"
+    assert caught.value.reason_args["budget_ms"] == 0.000001
+    assert caught.value.reason_args["p99_ms"] > 0.000001
 
 
 def test_a_model_over_its_memory_budget_is_stopped(packages) -> None:
@@ -92,14 +95,17 @@ def test_a_model_over_its_memory_budget_is_stopped(packages) -> None:
     ]
     wide = {"shape": np.array([2_000_000, 4, 2], np.int64)}  # 64 MB
     body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants=wide)
-    with pytest.raises(ModelError, match=r"budgets\.rss_mb allows 5"):
+    with pytest.raises(ModelError, match=r"budgets\.rss_mb allows 5") as caught:
         gate.verify(load_package(packages.write(body, budgets={"rss_mb": 5})))
+    assert caught.value.reason_code == "model-too-large", "the code comes from the child"
+    assert caught.value.reason_args["rss_mb"] > caught.value.reason_args["budget_mb"] == 5
 
 
 def test_a_model_that_gives_no_numbers_is_stopped(packages) -> None:
     folder = packages.write(packages.constant(np.array([[np.nan]], np.float32)))
-    with pytest.raises(ModelError, match="not numbers"):
+    with pytest.raises(ModelError, match="not numbers") as caught:
         gate.verify(load_package(folder))
+    assert caught.value.reason_code == "model-output-nan"
 
 
 def test_a_model_that_takes_all_memory_ends_only_the_child(packages) -> None:

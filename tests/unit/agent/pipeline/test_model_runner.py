@@ -86,6 +86,7 @@ def test_a_stream_without_the_signals_is_refused(summing: Path, cache: ModelCach
     made = runner(summing, cache, Results(), stream=Stream(rate_hz=10, fields={"a": Field()}))
     made.open()
     assert made.state.why == "model m needs b, which dev/rows does not send"
+    assert made.state.code == "model-input-mismatch"
 
 
 def test_an_open_model_declares_its_results(summing: Path, cache: ModelCache) -> None:
@@ -145,7 +146,7 @@ async def test_a_failed_run_changes_the_state_and_the_next_one_repairs_it(
         for index in range(4):
             made.offer(row(index))
         await until(lambda: made.state.state == "failed")
-        assert made.state.why == "MemoryError: no room"
+        assert (made.state.why, made.state.code) == ("MemoryError: no room", "model-run-failed")
     finally:
         made._model.run_window = run_window  # type: ignore[method-assign]
     made.offer(row(4))

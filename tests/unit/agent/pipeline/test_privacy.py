@@ -155,6 +155,7 @@ def face_model(packages: Any, frame_input: Any, labels: Sequence[str] = ("face",
 def test_a_face_model_looks_too(packages: Any, frame_input: Any) -> None:
     package = face_model(packages, frame_input)
     guard = Privacy(["faces"], package)
+    assert guard.hide(PICTURE, None).reason.code == "face-model-not-open"
     assert "not open" in guard.hide(PICTURE, None).why
     guard.open()
     hidden = guard.hide(PICTURE, None)
@@ -175,6 +176,7 @@ def test_a_refused_face_model_hides_everything(packages: Any, frame_input: Any, 
         hidden = guard.hide(PICTURE, Seen((), STREET, 100))
         assert hidden.how == "whole"
         assert "face model is refused" in hidden.why
+        assert hidden.reason.code == "face-model-refused"
 
 
 def test_a_face_model_that_fails_hides_everything(packages: Any, frame_input: Any) -> None:
@@ -183,6 +185,7 @@ def test_a_face_model_that_fails_hides_everything(packages: Any, frame_input: An
     hidden = guard.hide(np.zeros((9, 9), np.uint8), Seen((), STREET, 100))  # no picture it could see
     assert hidden.how == "whole"
     assert "face model failed" in hidden.why
+    assert hidden.reason.code == "face-model-failed"
 
 
 def test_a_detectors_labels_show_what_it_can_find(packages: Any, frame_input: Any) -> None:
@@ -200,3 +203,17 @@ def test_a_detectors_labels_show_what_it_can_find(packages: Any, frame_input: An
     ).manifest
     assert not list(seen_by(classifier, ()).labels), "a class has no place"
     assert "decoder detection" in face_model_mismatch(classifier)
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [
+        (None, "picture-unchecked"),
+        (Seen((), ("car",), 100), "no-face-detector"),
+        (Seen((), ("person",), 100), "no-plate-detector"),
+        (Seen((), ("dog",), 100), "no-part-detector"),
+        (Seen([box("person", float("nan"), 0.1, 0.1, 0.1)], STREET, 100), "picture-unsure"),
+    ],
+)
+def test_the_reason_of_a_hidden_picture_has_a_code(seen: Seen | None, code: str) -> None:
+    assert Privacy(BOTH).hide(PICTURE, seen).reason.code == code

@@ -144,3 +144,26 @@ def test_an_unknown_class_is_ignored_whatever_its_name(room: Room, cls: str) -> 
     topic = Topic(Address("acme", "trial", "hall", "cobot-01"), cls, "arm", "x")
     room.live.take(topic, Incoming("t", encode({"ts": T0}), T0, False, None))
     assert (room.pages.posted, room.fleet.views(), room.fleet.has_unsaved) == ([], [], False)
+
+
+def test_the_codes_of_an_answer_and_of_a_picture_reach_the_page(room: Room) -> None:
+    refused = Res(
+        id="0" * 26, state="rejected", code=404, err="unknown", ts=T0,
+        err_code="command-unknown", args={"name": "fly"},
+    )  # fmt: skip
+    hidden = Snapshot(ts=T0, w=4, h=3, sha256="ab", jpeg=JPEG, blur="whole", why="no", code="picture-unsure")
+    room.take("res/arm/fly", refused)
+    room.take("snap/arm/frames", hidden)
+    (_, answer), (_, shot) = room.pages.posted
+    assert (answer["code"], answer["err_code"], answer["args"]) == (404, "command-unknown", {"name": "fly"})
+    assert (shot["why"], shot["code"], "args" in shot) == ("no", "picture-unsure", False)
+
+
+@pytest.mark.parametrize(
+    "more", [b'"code":"Not Kebab"', b'"args":{"x":"%s"}' % (b"x" * 3_000), b'"code":"x\\n"']
+)
+def test_a_status_with_a_hostile_code_is_refused_and_changes_nothing(room: Room, more: bytes) -> None:
+    head = b'{"v":1,"state":"online","ts":1,"boot":"deadbeef","sess":1,'
+    with pytest.raises(WireError, match="not a Status"):
+        room.take("status", head + b'"devices":{"arm":{"state":"degraded",%s}}}' % more)
+    assert room.fleet.views() == []

@@ -215,6 +215,32 @@ def stream_more(collector: Collector) -> None:
         collector.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", payload, now, False, None))
 
 
+async def test_reasons_have_codes(site: tuple[Collector, Get]) -> None:
+    collector, get = site
+    now = collector.clock.now_ms()
+    step = Event(
+        ep=EP, seq=60, ts=now, type="clock-step", why="the clock was set 9.0 s back",
+        code="clock-set-back", args={"seconds": 9.0},
+    )  # fmt: skip
+    gap = Event(ep=EP, seq=61, ts=now, type="gap", why="quota", n=1, lost=[(59, 59)])
+    for event in (step, gap):
+        payload = msgspec.json.encode(event)
+        collector.ingest.receive(Incoming(f"tb1/{NODE}/event/_/{event.type}", payload, now, False, None))
+    async with asyncio.timeout(60):
+        events: list[Any] = []
+        while not events:  # until the commit
+            events = (await get(f"{BASE}/devices/_/events?type=clock-step")).json()["events"]
+    assert (events[0]["code"], events[0]["args"]) == ("clock-set-back", {"seconds": 9.0})
+    (item,) = (await get("/api/v1/quarantine")).json()["items"]
+    assert (item["why"][:12], item["code"], item["args"]) == ("not a Batch:", "body-invalid", {})
+    ledger = (await get("/api/v1/ledger")).json()
+    assert ledger["reasons"]["quota"] == {"code": "quota", "args": {}}
+    assert "disk full" not in ledger["reasons"], "a text without a code"
+    (node,) = (await get("/api/v1/fleet")).json()["nodes"]
+    assert node["trouble"][0]["reason"] == {"code": "clock-never-set", "args": {}}
+    assert (node["devices"][0]["code"], node["devices"][0]["args"]) == ("", {})
+
+
 async def test_the_ledger_by_pilot_day_and_stream(site: tuple[Collector, Get]) -> None:
     _, get = site
     whole = (await get("/api/v1/ledger")).json()
