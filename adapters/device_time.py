@@ -61,7 +61,7 @@ class DeviceClock:
         self._warnings = 0
 
     @property
-    def doubt(self) -> Quality:
+    def quality(self) -> Quality:
         """The quality of the device's times now."""
         return Quality.UNCERTAIN if self.shift_ns else Quality.GOOD
 
@@ -76,7 +76,7 @@ class DeviceClock:
             self._counters["no_time"] += 1
             return receipt_ns, Quality.UNCERTAIN
         self.judge((device_ns,), receipt_ns)
-        return device_ns + self.shift_ns, self.doubt
+        return device_ns + self.shift_ns, self.quality
 
     def judge(self, times_ns: Sequence[int], receipt_ns: int) -> None:
         """Update the shift from times received together; one plausible time shows that the clock is right."""

@@ -1,1 +1,1 @@
-"""HL7 v2 observation reports of bedside monitors over MLLP, de-identified."""
+"""Adapter for bedside monitors that send HL7 v2 observation reports over MLLP; de-identifies them."""

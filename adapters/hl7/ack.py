@@ -1,4 +1,4 @@
-"""Answering a monitor: ACK messages with ERR segments, and remembering what was taken already."""
+"""Builds answers to a monitor, ACK messages with ERR segments, and remembers the messages answered."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from weakref import WeakKeyDictionary
 from adapters.hl7.message import Hl7Message, Mismatch, Separators
 from wire.clock import NS_PER_MS, Clock
 
-Verdict = Literal["A", "E", "R"]  # accepted, error (read as far as it could be), rejected
+Verdict = Literal["A", "E", "R"]  # accepted, error (read in part), rejected
 _MAX_ERRORS = 20
 _REMEMBERED = 4_096
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def wanted(message: Hl7Message | None, mode: str, verdict: Verdict) -> str:
-    """MSA-1 of the answer, empty where the monitor wants none; HL7 v2.6 chapter 2.9.
+def ack_code(message: Hl7Message | None, mode: str, verdict: Verdict) -> str:
+    """MSA-1 of the answer; empty if the monitor does not ask for an answer. HL7 v2.6 chapter 2.9.
 
-    Without MSH-15 and MSH-16 (original mode), or with an application acknowledgement asked for: AA, AE, AR.
-    With MSH-15 alone (enhanced mode): CA, CE, CR.
+    AA, AE or AR without MSH-15 and MSH-16 (original mode), or if an application acknowledgement is requested.
+    CA, CE or CR with MSH-15 alone (enhanced mode).
     """
     if mode == "never":
         return ""
@@ -31,25 +31,25 @@ def wanted(message: Hl7Message | None, mode: str, verdict: Verdict) -> str:
     accept, application = message.msh(15).upper(), message.msh(16).upper()
     if not accept and not application:
         return "A" + verdict
-    if _asks(application, verdict):
+    if _requests(application, verdict):
         return "A" + verdict
-    return "C" + verdict if _asks(accept, verdict) else ""
+    return "C" + verdict if _requests(accept, verdict) else ""
 
 
-def _asks(condition: bytes, verdict: Verdict) -> bool:
-    # table 0155
+def _requests(condition: bytes, verdict: Verdict) -> bool:
+    # HL7 table 0155
     return condition in (b"AL", b"SU" if verdict == "A" else b"ER")
 
 
 class AckBuilder:
-    """Writes acknowledgements; MSH-10 of ours counts up from the time of the first."""
+    """Builds acknowledgements; their MSH-10 is the time in ms and a number that counts up."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._sent = 0
 
     def build(self, message: Hl7Message | None, code: str, mismatches: Sequence[Mismatch] = ()) -> bytes:
-        """An ACK to `message`, or to what could not be read where it is None."""
+        """An ACK to `message`, or to an unreadable message if it is None."""
         now_ms = self._clock.now_ns() // NS_PER_MS
         at = (_EPOCH + timedelta(milliseconds=now_ms)).strftime("%Y%m%d%H%M%S.%f")[:-3] + "+0000"
         self._sent += 1
@@ -76,15 +76,17 @@ class AckBuilder:
 def _err(mismatch: Mismatch, s: Separators) -> bytes:
     place = (mismatch.segment, mismatch.number, mismatch.field or "")
     location = s.component.join(str(word).encode() for word in place)
-    text = mismatch.text.encode().translate(None, s.all)  # ours, without anything to escape
+    text = mismatch.text.encode().translate(None, s.all)  # without separators it needs no escapes
     return s.field.join((b"ERR", b"", location, str(mismatch.code).encode(), b"E", b"", b"", b"", text))
 
 
 @dataclass(slots=True)
 class AnsweredMessages:
-    """What must outlive a connection: an adapter lives for one, and a monitor resends after it broke.
+    """The messages of one device that were answered, and its patients.
 
-    A restart of the agent forgets it; a message that was taken and not acknowledged then comes twice.
+    They must outlive an adapter, which lives for one connection, because a monitor resends messages after
+    a connection broke. A restart of the agent forgets them: a message that was read but not acknowledged
+    before the restart is then read twice.
     """
 
     taken: OrderedDict[tuple[bytes, bytes, bytes], Verdict] = field(default_factory=OrderedDict)
@@ -92,15 +94,15 @@ class AnsweredMessages:
     patients: dict[str, tuple[str | None, int]] = field(default_factory=dict)
 
     def find(self, sender: bytes, control_id: bytes, at: bytes) -> Verdict | None:
-        """The verdict on a message that came before: same sender, MSH-10 and device time."""
+        """The verdict on an earlier message with the same sender, MSH-10 and device time; else None."""
         return self.taken.get((sender, control_id, at))
 
     def reused(self, sender: bytes, control_id: bytes, at: bytes) -> bool:
-        """Whether this MSH-10 stood for another time before: a monitor that counts anew."""
+        """Whether an earlier message had this MSH-10 and another time: the monitor counts again."""
         return self.ids.get((sender, control_id), at) != at
 
     def keep(self, sender: bytes, control_id: bytes, at: bytes, verdict: Verdict) -> None:
-        """Remember a message, and forget the oldest ones."""
+        """Remember a message, and forget the oldest messages."""
         self.taken[sender, control_id, at] = verdict
         self.ids[sender, control_id] = at
         self.ids.move_to_end((sender, control_id))
@@ -109,10 +111,10 @@ class AnsweredMessages:
                 table.popitem(last=False)
 
 
-# by clock: a process that lives several times (tests, scenarios) remembers nothing of its other lives
-_memories: WeakKeyDictionary[Clock, dict[str, AnsweredMessages]] = WeakKeyDictionary()
+# by clock: several agents in one process (tests, scenarios) must not share them
+_answered: WeakKeyDictionary[Clock, dict[str, AnsweredMessages]] = WeakKeyDictionary()
 
 
-def memory(clock: Clock, url: str) -> AnsweredMessages:
-    """The memory of the device at `url`."""
-    return _memories.setdefault(clock, {}).setdefault(url, AnsweredMessages())
+def answered_messages(clock: Clock, url: str) -> AnsweredMessages:
+    """The answered messages of the device at `url`."""
+    return _answered.setdefault(clock, {}).setdefault(url, AnsweredMessages())

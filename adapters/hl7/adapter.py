@@ -1,8 +1,9 @@
-"""HL7 v2 observation reports (ORU^R01) over MLLP: what bedside monitors send, de-identified.
+"""Reads bedside monitors that send HL7 v2 observation reports (ORU^R01) over MLLP, and de-identifies them.
 
-A monitor connects to us (`mllp-listen://`) or we to it (`mllp://`). What names a person stops here; see
-docs/privacy.md. A message is acknowledged when all its readings have been handed on: AA says that the agent
-has them in memory and writes them to its outbox with the next batch; it does not say that they are on disk.
+A monitor connects to the agent (`mllp-listen://`), or the agent to a monitor (`mllp://`). Identifying values
+stay in the adapter, see docs/privacy.md. A message is acknowledged when all its readings were taken. AA means
+that the agent has the readings in memory and writes them to its outbox with the next batch. It does not mean
+that they are on disk.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from adapters.base import (
     why_no_connection,
 )
 from adapters.device_time import DeviceClock
-from adapters.hl7.ack import AckBuilder, Verdict, memory, wanted
+from adapters.hl7.ack import AckBuilder, Verdict, ack_code, answered_messages
 from adapters.hl7.deidentify import Deidentifier, read_key
-from adapters.hl7.identity import count
+from adapters.hl7.identity import count_identifiers
 from adapters.hl7.message import (
     Hl7Message,
+    MessageRejected,
     Mismatch,
-    Unfit,
     observed_at,
     offset_of,
     parse,
@@ -45,7 +46,7 @@ from wire.messages import Stream
 
 log = logging.getLogger("edgebed.adapters.hl7")
 
-_TURN = 64  # readings handed on before other tasks get their turn
+_ROWS_PER_TURN = 64  # rows yielded before other tasks run
 
 
 class Hl7(Adapter[Hl7Options]):
@@ -60,17 +61,17 @@ class Hl7(Adapter[Hl7Options]):
         self._allowed = networks(options)
         self._zone = zone(options.timezone)
         self._streams = streams(options)
-        self._networks = {name: network(said.peer) for name, said in options.monitors.items()}
-        self._answers = AckBuilder(clock)
-        self._memory = memory(clock, options.url)
+        self._networks = {name: network(monitor.peer) for name, monitor in options.monitors.items()}
+        self._acks = AckBuilder(clock)
+        self._answered = answered_messages(clock, options.url)
         self._beds: dict[str, Bedside] = {}
         self._deidentifier: Deidentifier | None = None
-        self._line: MllpConnections | None = None
+        self._connections: MllpConnections | None = None
         self._first: Arrival | None = None
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def streams(self) -> dict[str, Stream]:
-        """Of each monitor `vitals`, the waveforms, and `patient` where there is a key."""
+        """For each monitor `vitals`, the waveforms, and `patient` if there is a key."""
         return self._streams
 
     async def open(self) -> None:
@@ -79,7 +80,7 @@ class Hl7(Adapter[Hl7Options]):
         key = read_key(options.patient_key_file) if options.patient_key_file is not None else None
         self._deidentifier = Deidentifier(key, self.counters)
         self._beds = {name: self._bedside(name) for name in list(options.monitors) or [""]}
-        self._line = MllpConnections(
+        self._connections = MllpConnections(
             self.clock,
             self.counters,
             max_bytes=options.max_message_kb * 1024,
@@ -89,87 +90,88 @@ class Hl7(Adapter[Hl7Options]):
             secure=context(options.tls, listening=self._where[0] == "mllp-listen") if options.tls else None,
         )
         try:
-            await self._reach(self._line)
-            self._first = await self._hear(asyncio.get_running_loop().time() + options.silence_s)
+            await self._connect(self._connections)
+            self._first = await self._next_message(asyncio.get_running_loop().time() + options.silence_s)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        """End every connection."""
-        line, self._line = self._line, None
+        """End all connections."""
+        connections, self._connections = self._connections, None
         self._first = None
-        if line is not None:
-            await line.close()
+        if connections is not None:
+            await connections.close()
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """Rows of message after message; each is acknowledged when its last row was taken."""
+        """Yield the rows of each message; a message is acknowledged when its last row was taken."""
         loop, silence_s = asyncio.get_running_loop(), self.options.silence_s
         first, self._first = self._first, None
-        arrival = first or await self._hear(loop.time() + silence_s)
+        arrival = first or await self._next_message(loop.time() + silence_s)
         while True:
-            taken = _Taking()
-            for number, row in enumerate(_wordless(self._take(arrival, taken))):
+            result = _MessageResult()
+            for number, row in enumerate(_without_message_text(self._read(arrival, result))):
                 yield row
-                if number % _TURN == 0:
-                    await asyncio.sleep(0)  # ten minutes of a waveform in one message: others want their turn
-            await self._answer(arrival.peer, taken)
-            if taken.error is not None:
-                raise taken.error
-            arrival = await self._hear(loop.time() + silence_s)
+                if number % _ROWS_PER_TURN == 0:
+                    # one message can contain ten minutes of a waveform: let other tasks run
+                    await asyncio.sleep(0)
+            await self._answer(arrival.peer, result)
+            if result.error is not None:
+                raise result.error
+            arrival = await self._next_message(loop.time() + silence_s)
 
     # --- connections
 
-    async def _reach(self, line: MllpConnections) -> None:
+    async def _connect(self, connections: MllpConnections) -> None:
         scheme, host, port = self._where
         try:
             if scheme == "mllp":
                 tls = self.options.tls
                 async with asyncio.timeout(self.options.silence_s):
-                    await line.connect(host, port, tls.name if tls else "")
+                    await connections.connect(host, port, tls.name if tls else "")
             else:
-                await line.listen(host, port)
+                await connections.listen(host, port)
         except TimeoutError as error:
-            raise DeviceUnreachable(f"{self.options.url} gives no answer").at(
+            raise DeviceUnreachable(f"{self.options.url} does not answer").at(
                 self.options.url, error
             ) from error
         except (ssl.SSLError, ConnectionAbortedError, ConnectionResetError) as error:
             why = why_not_secured(error) if self.options.tls else why_no_connection(error)
             raise DeviceUnreachable(f"{self.options.url} cannot be read: {why}") from error
         except OSError as error:
-            what = "cannot be listened on" if scheme == "mllp-listen" else "is not there"
-            raise DeviceUnreachable(f"{self.options.url} {what}: {why_no_connection(error)}").at(
+            raise DeviceUnreachable(f"{self.options.url} cannot be opened: {why_no_connection(error)}").at(
                 self.options.url, error
             ) from error
 
-    async def _hear(self, until_s: float) -> Arrival:
+    async def _next_message(self, until_s: float) -> Arrival:
         """The next message.
 
         Raises:
-            DeviceUnreachable: the monitor has gone, or never came.
-            DeviceStalled: it is connected and silent.
+            DeviceUnreachable: the monitor has disconnected, or has never connected.
+            DeviceStalled: the monitor is connected but silent.
         """
-        line, url = self._line, self.options.url
-        if line is None:
+        connections, url = self._connections, self.options.url
+        if connections is None:
             raise DeviceUnreachable(f"{url} is not open")
         loop = asyncio.get_running_loop()
         gone: AdapterError | None = None
         while True:
             try:
                 async with asyncio.timeout_at(until_s):
-                    arrival = await line.inbox.get()
+                    arrival = await connections.inbox.get()
             except TimeoutError as error:
-                if not line.peers:
-                    tried = f"; one that tried was refused: {line.refused}" if line.refused else ""
-                    raise gone or DeviceUnreachable(f"no monitor has connected to {url}{tried}") from error
+                if not connections.peers:
+                    refused = connections.refused
+                    why = f"; a connection was refused: {refused}" if refused else ""
+                    raise gone or DeviceUnreachable(f"no monitor has connected to {url}{why}") from error
                 raise DeviceStalled(
-                    f"the monitor at {url} is connected and sent no message for {self.options.silence_s:g} s"
+                    f"the monitor at {url} is connected but sent no message for {self.options.silence_s:g} s"
                 ).coded("device-silent", seconds=self.options.silence_s) from error
             if arrival.frame is not None:
                 if gone is not None:
                     self.counters["rejoined"] += 1
                 return arrival
-            line.ended(arrival.peer)
+            connections.ended(arrival.peer)
             gone = arrival.error or DeviceUnreachable("the monitor ended the connection")
             if self._where[0] == "mllp" or (
                 isinstance(gone, ProtocolViolation) and not self.options.monitors
@@ -177,61 +179,61 @@ class Hl7(Adapter[Hl7Options]):
                 raise gone
             if isinstance(gone, ProtocolViolation):
                 self.counters["peers_lied"] += 1
-            if not line.peers:
+            if not connections.peers:
                 until_s = min(until_s, loop.time() + self.options.rejoin_s)
 
-    async def _answer(self, peer: MllpPeer, taken: _Taking) -> None:
-        code = wanted(taken.message, self.options.ack, taken.verdict) if taken.answer else ""
-        if code and not await peer.send(self._answers.build(taken.message, code, taken.mismatches)):
+    async def _answer(self, peer: MllpPeer, result: _MessageResult) -> None:
+        code = ack_code(result.message, self.options.ack, result.verdict) if result.answer else ""
+        if code and not await peer.send(self._acks.build(result.message, code, result.mismatches)):
             self.counters["acks_lost"] += 1
 
     # --- messages
 
-    def _take(self, arrival: Arrival, taken: _Taking) -> Iterator[Reading]:
-        """The rows of one message; what is to be answered is noted in `taken`."""
+    def _read(self, arrival: Arrival, result: _MessageResult) -> Iterator[Reading]:
+        """The rows of one message; the answer to it is noted in `result`."""
         deidentifier = self._gate()
         try:
-            taken.message = message = parse(arrival.frame or b"")
+            result.message = message = parse(arrival.frame or b"")
             if isinstance(arrival.frame, TooLong):
-                most = f"longer than {self.options.max_message_kb} KiB, see max_message_kb"
-                raise Unfit(Mismatch("MSH", 1, 0, 207, most))
+                why = f"longer than {self.options.max_message_kb} KiB, see max_message_kb"
+                raise MessageRejected(Mismatch("MSH", 1, 0, 207, why))
             require_report(message)
-        except Unfit as error:
-            self._refuse(taken, error.mismatch)
+        except MessageRejected as error:
+            self._refuse(result, error.mismatch)
             return
         self.counters["messages"] += 1
         if message.msh(9) == b"ACK":
             self.counters["unasked_acks"] += 1
-            taken.answer = False
+            result.answer = False
             return
-        name = self._whose(message, arrival.peer)
+        name = self._sender(message, arrival.peer)
         if name is None:
-            self._other_device(taken)
+            self._other_device(result)
             return
         times = self._times(message, arrival)
         sender, at = message.msh(3), observed_at(message)
-        before = self._memory.find(sender, message.control_id, at)
+        before = self._answered.find(sender, message.control_id, at)
         if before is not None:
             self.counters["resent"] += 1
-            taken.verdict = before
+            result.verdict = before
             return
-        if self._memory.reused(sender, message.control_id, at):
+        if self._answered.reused(sender, message.control_id, at):
             self.counters["control_id_reused"] += 1
         if message.odd_line_ends:
             self.counters["odd_line_ends"] += 1
-        count(message, deidentifier, self.counters)
+        count_identifiers(message, deidentifier, self.counters)
         bed = self._beds[name]
         try:
-            yield from bed.readings(message, times, taken.mismatches)
+            yield from bed.readings(message, times, result.mismatches)
         finally:
             deidentifier.forget()
         if bed.current is not None:
-            self._memory.patients[name] = bed.current
-        if taken.mismatches:
-            taken.verdict = "E"
+            self._answered.patients[name] = bed.current
+        if result.mismatches:
+            result.verdict = "E"
             self.counters["mismatched"] += 1
-            self._tell(taken.mismatches)
-        self._memory.keep(sender, message.control_id, at, taken.verdict)
+            self._log(result.mismatches)
+        self._answered.keep(sender, message.control_id, at, result.verdict)
 
     def _times(self, message: Hl7Message, arrival: Arrival) -> Times:
         options = self.options
@@ -246,52 +248,56 @@ class Hl7(Adapter[Hl7Options]):
             max_ahead_s=options.max_ahead_s,
             hint=" (see `timezone`)",
         )
-        sent_ns, doubt = clock.stamp(
+        sent_ns, quality = clock.stamp(
             at_ns if at_ns is not None else time_ns(observed_at(message), zone), arrival.at_ns
         )
         return Times(
-            zone, sent_ns - clock.shift_ns, clock.shift_ns, doubt=doubt, limits=clock.limits(arrival.at_ns)
+            zone,
+            sent_ns - clock.shift_ns,
+            clock.shift_ns,
+            quality=quality,
+            limits=clock.limits(arrival.at_ns),
         )
 
-    def _whose(self, message: Hl7Message, peer: MllpPeer) -> str | None:
-        """Which monitor sent it: empty where there is one, None where it is none of ours."""
+    def _sender(self, message: Hl7Message, peer: MllpPeer) -> str | None:
+        """The name of the monitor that sent a message: empty without `monitors`, None if it is unknown."""
         options = self.options
         application, facility = (message.text(message.msh(field)) for field in (3, 4))
         if (options.application or application) != application or (options.facility or facility) != facility:
             return None
         if not options.monitors:
             return ""
-        for name, said in options.monitors.items():
+        for name, monitor in options.monitors.items():
             network = self._networks[name]
             if (
-                (said.application or application) == application
-                and (said.facility or facility) == facility
+                (monitor.application or application) == application
+                and (monitor.facility or facility) == facility
                 and (network is None or ipaddress.ip_address(peer.host.partition("%")[0]) in network)
             ):
                 return name
         return None
 
-    def _other_device(self, taken: _Taking) -> None:
-        self._refuse(taken, Mismatch("MSH", 1, 3, 207, "this sender is not expected here"))
+    def _other_device(self, result: _MessageResult) -> None:
+        self._refuse(result, Mismatch("MSH", 1, 3, 207, "this sender is not expected here"))
         self.counters["other_device"] += 1
         if not self.options.monitors:
-            # its name is not repeated here: an error travels, and a device can put anything into its name
+            # without the name in the message: it can contain any text, and errors leave the node
             expected = " / ".join(word for word in (self.options.application, self.options.facility) if word)
-            taken.error = ProtocolViolation(
+            result.error = ProtocolViolation(
                 f"MSH-3 and MSH-4 are not those of {expected}: another device answers"
             )
 
-    def _refuse(self, taken: _Taking, mismatch: Mismatch) -> None:
-        taken.verdict = "R"
-        taken.mismatches.append(mismatch)
+    def _refuse(self, result: _MessageResult, mismatch: Mismatch) -> None:
+        result.verdict = "R"
+        result.mismatches.append(mismatch)
         self.counters["refused"] += 1
-        self._tell([mismatch])
+        self._log([mismatch])
 
-    def _tell(self, mismatches: list[Mismatch]) -> None:
-        """Log each kind once: a monitor repeats its mistakes every second."""
+    def _log(self, mismatches: list[Mismatch]) -> None:
+        """Log each kind of error once: a monitor may repeat it every second."""
         for mismatch in mismatches:
-            if (mismatch.where, mismatch.text) not in self._told and len(self._told) < 100:
-                self._told.add((mismatch.where, mismatch.text))
+            if (mismatch.where, mismatch.text) not in self._logged and len(self._logged) < 100:
+                self._logged.add((mismatch.where, mismatch.text))
                 log.warning(
                     "%s: %s (number %d): %s",
                     self.options.url,
@@ -312,7 +318,7 @@ class Hl7(Adapter[Hl7Options]):
             old_ns=int(options.value_age_s * NS_PER_S),
         )
         if options.patient_key_file is not None:
-            bed.current = self._memory.patients.get(name)
+            bed.current = self._answered.patients.get(name)
         return bed
 
     def _gate(self) -> Deidentifier:
@@ -321,8 +327,8 @@ class Hl7(Adapter[Hl7Options]):
         return self._deidentifier
 
 
-class _Taking:
-    """How the reading of one message goes: what is answered to it, and whether it ends the reading."""
+class _MessageResult:
+    """The answer to one message, and the error that ends the reading, if any."""
 
     def __init__(self) -> None:
         self.message: Hl7Message | None = None
@@ -332,17 +338,17 @@ class _Taking:
         self.error: AdapterError | None = None
 
 
-def _wordless(rows: Iterator[Reading]) -> Iterator[Reading]:
-    """What fails in here fails without the words it failed at: they can be a patient's."""
+def _without_message_text(rows: Iterator[Reading]) -> Iterator[Reading]:
+    """The same rows; an unexpected error loses its text, which could contain the name of a patient."""
     try:
         yield from rows
     except AdapterError:
         raise
-    except Exception as error:  # noqa: BLE001 - the seam where any text could carry an identifier
+    except Exception as error:  # noqa: BLE001 - the text of any error could contain an identifier
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         where = f"{type(error).__name__}, line {trace.tb_lineno if trace else 0}"
         raise ProtocolViolation(
-            f"a message that this adapter cannot read ({where}): please report it"
+            f"a message cannot be read because of an error in this adapter ({where}): please report it"
         ) from None

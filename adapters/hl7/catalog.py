@@ -1,4 +1,4 @@
-"""What of a monitor becomes which field: options for vital signs and waveforms, and finding them by code."""
+"""Maps the codes of a monitor to fields: options of vital signs and waveforms, and their look-up by code."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _CACHED = 2_000  # different OBX-3 texts; a monitor has some dozens
 
 
 class Conversion(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """How a value in another unit becomes one in the declared unit."""
+    """The conversion of a value in another unit to the declared unit."""
 
-    factor: Annotated[float, Meta(description="Multiply by this ...")] = 1.0
-    offset: Annotated[float, Meta(description="... and add this.")] = 0.0
+    factor: Annotated[float, Meta(description="The value is multiplied by this.")] = 1.0
+    offset: Annotated[float, Meta(description="This is then added.")] = 0.0
 
 
 class Vital(FieldOptions, frozen=True, kw_only=True):
-    """One number of an OBX NM and the field it becomes."""
+    """One number of an OBX NM; it becomes one field."""
 
     codes: Annotated[
         Codes,
-        Meta(description="OBX-3: `code` (of MDC), `code^system` or `NAME`; the first there counts."),
+        Meta(description="OBX-3: `code` (of MDC), `code^system` or `NAME`; earlier ones have priority."),
     ]
     convert: Annotated[
         dict[str, Conversion],
-        Meta(description="UCUM unit to how it is converted; any other unit than `unit` is an error."),
+        Meta(description="Other UCUM unit to its conversion; any further unit is an error."),
     ] = msgspec.field(default_factory=dict)
 
 
 class Waveform(Vital, frozen=True, kw_only=True):
-    """One channel of an OBX NA; it becomes a stream of its own, one row a sample."""
+    """One channel of an OBX NA; it becomes its own stream with one row for each sample."""
 
-    field: Annotated[str, Meta(description="Name of the field; empty = that of the stream.")] = ""
+    field: Annotated[str, Meta(description="Name of the field; empty = the name of the stream.")] = ""
     rate_hz: Annotated[float, Meta(gt=0, le=20_000, description="Samples a second; another rate is refused.")]
 
 
@@ -96,7 +96,7 @@ VITALS: dict[str, Vital] = {
         codes=["1^99EDGEBED"], min=0, max=1, dec=0, desc="0 alert, 1 new confusion or worse; entered by staff"
     ),
     "oxygen": Vital(
-        codes=["2^99EDGEBED"], min=0, max=1, dec=0, desc="0 breathes air, 1 is given oxygen; entered by staff"
+        codes=["2^99EDGEBED"], min=0, max=1, dec=0, desc="0 breathes air, 1 gets oxygen; entered by staff"
     ),
 }
 WAVEFORMS: dict[str, Waveform] = {
@@ -112,7 +112,7 @@ WAVEFORMS: dict[str, Waveform] = {
 }
 
 Attribute = Literal["rate", "resolution", "invalid"]
-# IEEE 11073-10101 names as IHE PCD WCM and makers put them beside a waveform; their codes differ by maker
+# IEEE 11073-10101 names that IHE PCD WCM and makers put beside a waveform; their codes differ by maker
 _ATTRIBUTES: dict[bytes, Attribute] = {
     b"MDC_ATTR_SAMP_RATE": "rate",
     b"MDC_ATTR_SAMPLE_RATE": "rate",
@@ -126,7 +126,7 @@ _ATTRIBUTES: dict[bytes, Attribute] = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an OBX is: a field (`rank` 0 is the code preferred), a stream, or an attribute of a waveform."""
+    """The meaning of an OBX: a field (`rank` 0 has priority), a stream, or an attribute of a waveform."""
 
     kind: Literal["vital", "waveform", "attribute"]
     name: str
@@ -134,18 +134,18 @@ class Target:
 
 
 class Catalog:
-    """Finds the target of an OBX-3; a text seen before costs one look-up."""
+    """Finds the target of an OBX-3, with a cache."""
 
     def __init__(self, vitals: Mapping[str, Vital], waveforms: Mapping[str, Waveform]) -> None:
         self._known: dict[tuple[str, str], Target] = {}
         for kind, table in (("vital", vitals), ("waveform", waveforms)):
-            for name, said in table.items():
-                for rank, code in enumerate(said.codes):
-                    self._known.setdefault(_key(code), Target(kind, name, rank))  # type: ignore[arg-type]  # as written above
+            for name, given in table.items():
+                for rank, code in enumerate(given.codes):
+                    self._known.setdefault(_key(code), Target(kind, name, rank))  # type: ignore[arg-type]  # one of the two kinds above
         self._found: dict[bytes, Target | None] = {}
 
     def find(self, raw: bytes, separators: Separators) -> Target | None:
-        """What OBX-3 names, None where nothing of it is wanted."""
+        """The target of an OBX-3; None if it is not configured."""
         if raw in self._found:
             return self._found[raw]
         target = self._find(raw, separators)
@@ -157,7 +157,7 @@ class Catalog:
 
     def _find(self, raw: bytes, separators: Separators) -> Target | None:
         words = [word.strip() for word in raw.split(separators.component, 6)]
-        for at in (0, 3):  # CWE: code, text and system, then the same of an alternate
+        for at in (0, 3):  # CWE: code, text and system, then the same of the alternate code
             code, text, system = (*words[at : at + 3], b"", b"", b"")[:3]
             if text in _ATTRIBUTES:
                 return Target("attribute", _ATTRIBUTES[text])
@@ -169,6 +169,6 @@ class Catalog:
 
 
 def _key(code: str) -> tuple[str, str]:
-    """`147842` is of MDC, `1^99LOCAL` of its own system, a word with a letter in front is a name."""
+    """Code and system: `147842` is of MDC, `1^99LOCAL` of its own system, `MDC_RESP_RATE` is a name."""
     first, _, system = code.partition("^")
     return first, system or ("MDC" if first[:1].isdigit() else "")

@@ -1,6 +1,7 @@
-"""Which fields of an HL7 message name a person or are free text, and which id the pseudonym stands for.
+"""Counts the identifying fields of an HL7 message, and finds the id of the patient.
 
-Written as what is harmless: a field that is not listed here, of whatever segment, counts as identifying.
+The list below names the fields that are not identifying. All other fields of all segments count as
+identifying.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from adapters.hl7.message import Hl7Message, Separators, fields_of
 
 NUMERIC = frozenset((b"NM", b"NA", b"NR", b"MA", b"SN"))
 
-# field numbers that say nothing about a person, HL7 v2.6 chapters 2 and 7
-_HARMLESS: dict[bytes, frozenset[int]] = {
+# numbers of fields without information about a person, HL7 v2.6 chapters 2 and 7
+_NOT_IDENTIFYING: dict[bytes, frozenset[int]] = {
     b"MSH": frozenset(range(1, 22)) - {8},
     b"OBR": frozenset((1, 4, 5, 6, 7, 8, 9, 11, 12, 14, 22, 24, 25, 27)),
     b"OBX": frozenset((1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 14, 17, 19)),
     b"TQ1": frozenset(range(1, 15)),
 }
 _SET_ID = frozenset((1,))
-_KINDS = (b"MR", b"PI", b"PT")  # table 0203: what a hospital files a person under, best first
+_KINDS = (b"MR", b"PI", b"PT")  # HL7 table 0203: the patient ids of a hospital, best first
 
 
-def count(message: Hl7Message, deidentifier: Deidentifier, counters: Counter[str]) -> None:
-    """Count every identifying field that is not empty; undecodable ones too, as `charset_errors`."""
+def count_identifiers(message: Hl7Message, deidentifier: Deidentifier, counters: Counter[str]) -> None:
+    """Count each identifying field that is not empty; undecodable ones also as `charset_errors`."""
     seen, unreadable = 0, 0
     for segment in message.segments:
         found = _identifying(segment, message.separators)
@@ -35,12 +36,12 @@ def count(message: Hl7Message, deidentifier: Deidentifier, counters: Counter[str
         counters["charset_errors"] += unreadable
 
 
-def patient(pid: bytes, message: Hl7Message, deidentifier: Deidentifier) -> str | None:
-    """The pseudonym of the person of a PID segment, None where it holds no id (nobody is admitted)."""
+def patient_pseudonym(pid: bytes, message: Hl7Message, deidentifier: Deidentifier) -> str | None:
+    """The pseudonym of the person of a PID segment; None without an id: then no patient is admitted."""
     separators = message.separators
     fields = fields_of(pid, separators, 5)
     best: tuple[int, bytes, bytes] | None = None
-    for number in (3, 2):  # PID-2 is where older monitors put it
+    for number in (3, 2):  # older monitors send the id in PID-2
         for raw in fields[number].split(separators.repetition, 32) if len(fields) > number else ():
             parts = raw.split(separators.component, 6)
             kind = parts[4] if len(parts) > 4 else b""
@@ -56,15 +57,15 @@ def patient(pid: bytes, message: Hl7Message, deidentifier: Deidentifier) -> str 
 
 def _identifying(segment: bytes, separators: Separators) -> list[bytes]:
     name = segment[:3]
-    harmless = _HARMLESS.get(name, _SET_ID)
+    allowed = _NOT_IDENTIFYING.get(name, _SET_ID)
     fields = fields_of(segment, separators)
     if name == b"OBX" and len(fields) > 5 and fields[2] in NUMERIC:
-        harmless = harmless | {5}
+        allowed = allowed | {5}
     shift = 1 if name == b"MSH" else 0  # MSH-1 is the separator itself
     return [
         field
         for number, field in enumerate(fields)
-        if number and number + shift not in harmless and _filled(field, separators)
+        if number and number + shift not in allowed and _filled(field, separators)
     ]
 
 

@@ -1,7 +1,7 @@
-"""An HL7 v2 message taken apart by splitting: segments, fields, escapes and times; bytes in, bytes out.
+"""Splits an HL7 v2 message, as bytes, into segments and fields, and reads escapes and times.
 
-Every character set that is let in keeps ASCII bytes for ASCII characters, so separators are found without
-decoding, and a name in an unreadable encoding stops nothing. Facts are from HL7 v2.6 chapter 2.
+All supported character sets keep ASCII bytes for ASCII characters. So separators are found without decoding,
+and an undecodable name does not stop the rest. Facts are from HL7 v2.6 chapter 2.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import lru_cache
 from wire.clock import NS_PER_S
 
 MAX_SEGMENTS = 50_000
-_TRIGGERS = (b"R01", b"W01")  # W01 is how v2.4 monitors send the same segments with waveforms
+_TRIGGERS = (b"R01", b"W01")  # v2.4 monitors send the same segments with waveforms as W01
 MAX_FIELDS = 128  # the longest segment of the standard has under 80
 
-# HL7 table 0211 and its usual misspellings -> Python; no set whose second bytes can be | ^ ~ \ or &
+# HL7 table 0211 and its usual misspellings -> Python; without sets whose second bytes can be | ^ ~ \ or &
 _CHARSETS = {
     "": "utf-8",
     "ASCII": "utf-8",
@@ -34,22 +34,22 @@ _CHARSETS = {
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """What a message does not keep, for the ERR segment of the answer; `text` is ours, never the device's."""
+    """An error in a message, for the ERR segment of the answer; `text` never contains text of the device."""
 
     segment: str
-    number: int  # which one of its name, from 1
+    number: int  # its number among the segments of this name, from 1
     field: int
     code: int  # HL7 table 0357
     text: str
 
     @property
     def where(self) -> str:
-        """For people: `OBX-6`."""
+        """The place as people write it: `OBX-6`."""
         return f"{self.segment}-{self.field}" if self.field else self.segment
 
 
-class Unfit(Exception):
-    """A message that cannot be read at all: it is rejected."""
+class MessageRejected(Exception):
+    """A message that cannot be read at all."""
 
     def __init__(self, mismatch: Mismatch) -> None:
         super().__init__(mismatch.text)
@@ -68,15 +68,15 @@ class Separators:
 
     @property
     def all(self) -> bytes:
-        """Each of them once."""
+        """All five separators."""
         return self.field + self.component + self.repetition + self.escape + self.subcomponent
 
 
 @dataclass(frozen=True, slots=True)
 class Hl7Message:
-    """One message; `header[n]` is MSH-n, `segments` are as they came, MSH first.
+    """One message; `header[n]` is MSH-n, `segments` are unchanged, MSH first.
 
-    `charset` is empty where MSH-18 names one that is not supported.
+    `charset` is empty if MSH-18 names a character set that is not supported.
     """
 
     separators: Separators
@@ -86,20 +86,20 @@ class Hl7Message:
     odd_line_ends: bool = False
 
     def msh(self, field: int, component: int = 1) -> bytes:
-        """A component of MSH, empty where there is none."""
+        """A component of MSH; empty if it is missing."""
         return part(self.header, field, component, self.separators)
 
     @property
     def control_id(self) -> bytes:
-        """MSH-10 as it came: to be sent back, never to be shown."""
+        """MSH-10, unchanged: the answer contains it, logs and errors must not."""
         return self.header[10] if len(self.header) > 10 else b""
 
     def text(self, raw: bytes) -> str:
-        """Decoded and unescaped; what cannot be decoded stays as surrogates, so that nothing is lost."""
+        """The text, decoded and unescaped; undecodable bytes become surrogates, so that nothing is lost."""
         return unescape(raw, self.separators).decode(self.charset, "surrogateescape")
 
     def readable(self, raw: bytes) -> bool:
-        """Whether these bytes are of the character set that MSH-18 names."""
+        """Whether these bytes can be decoded with the character set of MSH-18."""
         if raw.isascii():
             return True
         try:
@@ -113,45 +113,47 @@ def parse(frame: bytes) -> Hl7Message:
     """Split a message into segments and read its MSH.
 
     Raises:
-        Unfit: it has no usable MSH, or too many segments.
+        MessageRejected: the message has no usable MSH, or too many segments.
     """
     odd = b"\n" in frame
     if odd:
         frame = frame.replace(b"\r\n", b"\r").replace(b"\n", b"\r")
     if frame.count(b"\r") > MAX_SEGMENTS:
-        raise Unfit(Mismatch("MSH", 1, 0, 207, f"more than {MAX_SEGMENTS} segments"))
+        raise MessageRejected(Mismatch("MSH", 1, 0, 207, f"more than {MAX_SEGMENTS} segments"))
     segments = [segment for segment in frame.split(b"\r") if segment]
     if not segments or not segments[0].startswith(b"MSH"):
-        raise Unfit(Mismatch("MSH", 1, 0, 100, "the message does not begin with MSH"))
+        raise MessageRejected(Mismatch("MSH", 1, 0, 100, "the message does not begin with MSH"))
     separators = _separators(segments[0])
-    # MSH-1 is the separator itself: with it put in, header[n] is MSH-n
+    # MSH-1 is the separator itself: it is inserted, so that header[n] is MSH-n
     first, *others = segments[0].split(separators.field, MAX_FIELDS)
     header = [first, separators.field, *others]
     return Hl7Message(separators, header, segments, _charset(header, separators), odd)
 
 
 def require_report(message: Hl7Message) -> None:
-    """Refuse what is no observation report of HL7 v2 that can be answered; an ACK passes.
+    """Check that the message is an observation report of HL7 v2 that can be answered, or an ACK.
 
     Raises:
-        Unfit: it is none.
+        MessageRejected: it is another message.
     """
     if message.msh(9) == b"ACK":
         return
     if message.msh(9) != b"ORU":
-        raise Unfit(Mismatch("MSH", 1, 9, 200, "no ORU message"))
+        raise MessageRejected(Mismatch("MSH", 1, 9, 200, "not an ORU message"))
     if message.msh(9, 2) not in _TRIGGERS:
-        raise Unfit(Mismatch("MSH", 1, 9, 201, "no R01 event"))
+        raise MessageRejected(Mismatch("MSH", 1, 9, 201, "not an R01 event"))
     if not message.msh(12).startswith(b"2."):
-        raise Unfit(Mismatch("MSH", 1, 12, 203, "no version 2 of HL7"))
+        raise MessageRejected(Mismatch("MSH", 1, 12, 203, "not version 2 of HL7"))
     if not message.charset:
-        raise Unfit(Mismatch("MSH", 1, 18, 103, "MSH-18 names a character set that is not supported"))
+        raise MessageRejected(
+            Mismatch("MSH", 1, 18, 103, "MSH-18 names a character set that is not supported")
+        )
     if not message.control_id:
-        raise Unfit(Mismatch("MSH", 1, 10, 101, "no message control id"))
+        raise MessageRejected(Mismatch("MSH", 1, 10, 101, "no message control id"))
 
 
 def observed_at(message: Hl7Message) -> bytes:
-    """The first OBR-7, else MSH-7: with MSH-10 what a message is known by when it comes again."""
+    """The first OBR-7, else MSH-7: with MSH-10 it identifies a message that is sent again."""
     for segment in message.segments:
         if segment.startswith(b"OBR"):
             fields = segment.split(message.separators.field, 8)
@@ -162,12 +164,12 @@ def observed_at(message: Hl7Message) -> bytes:
 
 
 def fields_of(segment: bytes, separators: Separators, most: int = MAX_FIELDS) -> list[bytes]:
-    """The fields of a segment that is not MSH; [n] is field n, [0] the name."""
+    """The fields of a segment other than MSH; [n] is field n, [0] the name."""
     return segment.split(separators.field, most)
 
 
 def part(fields: list[bytes], field: int, component: int, separators: Separators) -> bytes:
-    """A component of the first repetition of a field, empty where there is none."""
+    """A component of the first repetition of a field; empty if it is missing."""
     if field >= len(fields):
         return b""
     raw = fields[field]
@@ -183,12 +185,12 @@ def _separators(msh: bytes) -> Separators:
     found = field + encoding[:4]
     usable = len(set(found)) == len(found) == 5 and not re.search(rb"[0-9A-Za-z\x00-\x1f\x80-\xff ]", found)
     if not usable:
-        raise Unfit(Mismatch("MSH", 1, 2, 102, "MSH-1 and MSH-2 are no five different separators"))
+        raise MessageRejected(Mismatch("MSH", 1, 2, 102, "MSH-1 and MSH-2 are not five different separators"))
     return Separators(*(found[at : at + 1] for at in range(5)))
 
 
 def _charset(header: list[bytes], separators: Separators) -> str:
-    """Of several sets in MSH-18 the last counts, as the first is the one that others are switched from."""
+    """The character set of MSH-18. Of several, the last counts: the first is only the default set."""
     raw = header[18] if len(header) > 18 else b""
     names = [name.decode("latin-1").strip().upper() for name in raw.split(separators.repetition, 8)]
     if not all(name in _CHARSETS for name in names):
@@ -200,7 +202,7 @@ _ESCAPED = re.compile(rb"[0-9A-Za-z.+-]{1,64}")
 
 
 def unescape(raw: bytes, separators: Separators) -> bytes:
-    r"""Resolve \F\ \S\ \T\ \R\ \E\ and \Xhh..\; formatting such as \H\ or \.br\ is left out."""
+    r"""Resolve \F\ \S\ \T\ \R\ \E\ and \Xhh..\; formatting such as \H\ or \.br\ is removed."""
     mark = separators.escape
     if mark not in raw:
         return raw
@@ -215,7 +217,7 @@ def unescape(raw: bytes, separators: Separators) -> bytes:
     out, at = [pieces[0]], 1
     while at < len(pieces):
         word = pieces[at]
-        if at == len(pieces) - 1 or not _ESCAPED.fullmatch(word):  # a lone escape character: as it came
+        if at == len(pieces) - 1 or not _ESCAPED.fullmatch(word):  # a lone escape character stays
             out += [mark, word]
             at += 1
             continue
@@ -242,12 +244,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 
 
-@lru_cache(maxsize=64)  # the numbers of a set carry the same time
+@lru_cache(maxsize=64)  # the values of a set have the same time
 def time_ns(raw: bytes, zone: tzinfo) -> int | None:
-    """Unix nanoseconds of an HL7 time (DTM, at least a day), None where it is none.
+    """Unix nanoseconds of an HL7 time (DTM, at least a day); None if it is not a time.
 
-    `zone` is where a time without an offset belongs. Milliseconds without their point are read too, as
-    several makers write them.
+    `zone` is the time zone of a time without an offset. Milliseconds without a decimal point are read too,
+    because several makers send them.
     """
     found = _TIME.fullmatch(raw)
     if not found:
@@ -263,7 +265,7 @@ def time_ns(raw: bytes, zone: tzinfo) -> int | None:
 
 
 def offset_of(raw: bytes) -> tzinfo | None:
-    """The offset that an HL7 time carries, which MSH-7 gives to all times of its message."""
+    """The offset of an HL7 time; that of MSH-7 is valid for all times of its message."""
     found = _TIME.fullmatch(raw)
     try:
         return _zone(found[9]) if found and found[9] else None

@@ -1,4 +1,4 @@
-"""MLLP, HL7's Minimal Lower Layer Protocol: frames of 0x0B message 0x1C 0x0D, and who sends them."""
+"""MLLP, HL7's Minimal Lower Layer Protocol: its frames (0x0B message 0x1C 0x0D) and its connections."""
 
 from __future__ import annotations
 
@@ -12,67 +12,67 @@ from typing import NamedTuple
 
 from adapters.base import AdapterError, DeviceUnreachable, ProtocolViolation
 from adapters.device_time import DeviceClock
-from adapters.hl7.tls import GREETING_S, why_not_secured
+from adapters.hl7.tls import HANDSHAKE_S, why_not_secured
 from wire.clock import Clock
 
 log = logging.getLogger("edgebed.adapters.hl7")
 
 START, END = b"\x0b", b"\x1c\r"
 _CHUNK = 65_536
-_MAX_GARBAGE = 1_000_000  # bytes between two frames: who sends more speaks another protocol
-_HEAD = 4_096  # bytes that hold the MSH of any message
-_ENDLESS = 2**26  # bytes beyond what is allowed: this message will never end
-_WAITING = 4  # frames taken in before they are read: more would only be memory
-_ACK_S = 2.0  # a monitor that takes no answer for so long has gone
-_GREETING = 16  # TLS handshakes at a time, whoever asks
+_MAX_GARBAGE = 1_000_000  # bytes between two frames: more mean another protocol
+_HEAD = 4_096  # bytes that contain the MSH of any message
+_ENDLESS = 2**26  # bytes beyond the longest message: it has no end
+_INBOX = 4  # frames received before they are read: more would only need memory
+_ACK_S = 2.0  # a monitor that accepts no answer within this time is lost
+_MAX_HANDSHAKES = 16  # TLS handshakes at a time
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class TooLong(bytes):
-    """The beginning of a message that was longer than allowed: enough to refuse it by its name."""
+    """The beginning of a message that was longer than allowed: enough for an answer that refuses it."""
 
 
 class MllpFrames:
-    """Cuts a stream of bytes into messages; counts what is none."""
+    """Cuts a stream of bytes into messages; counts bytes outside of messages, and unfinished messages."""
 
     def __init__(self, max_bytes: int, counters: Counter[str]) -> None:
         self._max = max_bytes
         self._counters = counters
         self._buffer = bytearray()
         self._inside = False
-        self._looked = 0  # so far no end was found in the buffer
+        self._searched = 0  # the end was not found in the buffer before this position
         self._garbage = 0
         self._head = b""  # of a message that is too long
-        self._gone = 0  # bytes of it that were let go
+        self._dropped = 0  # bytes of it that were dropped
 
     @property
     def begun(self) -> bool:
-        """Whether a message has begun and not ended."""
+        """Whether a message has begun but not ended."""
         return self._inside
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are whole now; one that was longer than allowed is `TooLong`.
+        """Add bytes; returns the messages that are complete now, as `TooLong` if longer than allowed.
 
         Raises:
-            ProtocolViolation: a message without an end, or no MLLP at all.
+            ProtocolViolation: a message without an end, or bytes that are not MLLP.
         """
         self._buffer += data
         found: list[bytes] = []
         while True:
             if not self._inside and not self._begin():
                 return found
-            end = self._buffer.find(END, self._looked)
+            end = self._buffer.find(END, self._searched)
             if end < 0:
                 self._restart()
-                self._looked = max(0, len(self._buffer) - 1)
-                if self._gone or len(self._buffer) > self._max:
-                    self._let_go()
+                self._searched = max(0, len(self._buffer) - 1)
+                if self._dropped or len(self._buffer) > self._max:
+                    self._drop_too_long()
                 return found
             message, head = bytes(self._buffer[:end]), self._head
             del self._buffer[: end + len(END)]
             self._ended()
-            restart = message.rfind(START)  # a second start in a message: the first one was never finished
+            restart = message.rfind(START)  # a second start: the first message was never finished
             if restart >= 0:
                 self._counters["half_messages"] += 1
                 message, head = message[restart + 1 :], b""
@@ -81,24 +81,24 @@ class MllpFrames:
                 message = TooLong(head or message[:_HEAD])
             found.append(message)
 
-    def give_up(self) -> None:
-        """Forget a message that was not finished."""
+    def drop_unfinished(self) -> None:
+        """Drop and count a message that was not finished."""
         if self._inside:
             self._counters["half_messages"] += 1
             self._buffer.clear()
             self._ended()
 
     def _ended(self) -> None:
-        self._inside, self._looked, self._head, self._gone = False, 0, b"", 0
+        self._inside, self._searched, self._head, self._dropped = False, 0, b"", 0
 
-    def _let_go(self) -> None:
-        """Keep of a message that is too long its beginning, and what could be half of its end."""
+    def _drop_too_long(self) -> None:
+        """Keep only the beginning of a message that is too long, and its last byte: half an end mark."""
         self._head = self._head or bytes(self._buffer[:_HEAD])
-        self._gone += len(self._buffer) - 1
+        self._dropped += len(self._buffer) - 1
         del self._buffer[:-1]
-        self._looked = 0
-        if self._gone > self._max + _ENDLESS:
-            raise ProtocolViolation(f"a message of more than {self._gone} bytes that has no end")
+        self._searched = 0
+        if self._dropped > self._max + _ENDLESS:
+            raise ProtocolViolation(f"a message of more than {self._dropped} bytes has no end")
 
     def _begin(self) -> bool:
         start = self._buffer.find(START)
@@ -112,19 +112,19 @@ class MllpFrames:
         if start < 0:
             return False
         self._garbage = 0
-        self._inside, self._looked = True, 0
+        self._inside, self._searched = True, 0
         return True
 
     def _restart(self) -> None:
-        restart = self._buffer.rfind(START, self._looked)
+        restart = self._buffer.rfind(START, self._searched)
         if restart >= 0:
             self._counters["half_messages"] += 1
             del self._buffer[: restart + 1]
-            self._head, self._gone = b"", 0
+            self._head, self._dropped = b"", 0
 
 
 class Arrival(NamedTuple):
-    """A message and when it came; without one the peer has ended, and `error` says why."""
+    """A message and its time of receipt; without a message, the connection has ended because of `error`."""
 
     peer: MllpPeer
     frame: bytes | None
@@ -133,12 +133,12 @@ class Arrival(NamedTuple):
 
 
 class MllpPeer:
-    """One connection; a task of its own reads it into the inbox."""
+    """One connection; its own task reads it into the inbox."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: MllpFrames, half_s: float
     ) -> None:
-        self.time: DeviceClock | None = None  # its clock, once it was heard
+        self.time: DeviceClock | None = None  # set with the first message
         self._reader = reader
         self._writer = writer
         self._frames = frames
@@ -148,11 +148,11 @@ class MllpPeer:
         self.host = str(address[0])
 
     async def receive(self, inbox: asyncio.Queue[Arrival], clock: Clock) -> None:
-        """Read until the end of the connection, and say that it ended."""
+        """Read until the connection ends, then put its end into the inbox."""
         error: AdapterError = DeviceUnreachable("the monitor ended the connection")
-        if self._secured:  # with TLS 1.3 a peer that refuses our certificate says so after the handshake
+        if self._secured:  # with TLS 1.3 a peer refuses a certificate only after the handshake
             error = DeviceUnreachable(
-                "the monitor ended the secured connection before its first byte: does it trust our tls.cert?"
+                "the monitor ended the secured connection before its first byte: does it trust tls.cert?"
             )
         try:
             while True:
@@ -173,19 +173,19 @@ class MllpPeer:
         await inbox.put(Arrival(self, None, clock.now_ns(), error))
 
     async def _read(self) -> bytes:
-        """Some bytes; none where the peer ended, or has left a message unfinished for too long."""
+        """Some bytes; empty if the peer has ended, or has not finished a message for too long."""
         try:
             async with asyncio.timeout(self._half_s if self._frames.begun else None):
                 data = await self._reader.read(_CHUNK)
         except TimeoutError:
-            self._frames.give_up()
+            self._frames.drop_unfinished()
             return b""
         if not data:
-            self._frames.give_up()
+            self._frames.drop_unfinished()
         return data
 
     async def send(self, message: bytes) -> bool:
-        """Whether the peer took it."""
+        """Send a message; returns whether the peer accepted it."""
         try:
             async with asyncio.timeout(_ACK_S):
                 self._writer.write(START + message + END)
@@ -201,10 +201,11 @@ class MllpPeer:
 
 
 class MllpConnections:
-    """All connections to one device: the one that we made, or those that were made to us.
+    """All connections of one adapter: the one that it made, or those that monitors made to it.
 
-    Of `most` connections the newest replaces the oldest: a monitor whose line broke comes back by a new one.
-    With `secure` each is one of TLS, and nobody replaces anybody before both certificates were accepted.
+    With `most` connections, a new one replaces the oldest, because a monitor whose connection broke makes a
+    new one. With `secure` all use TLS, and a new one replaces another only after both certificates were
+    accepted.
     """
 
     def __init__(
@@ -218,8 +219,8 @@ class MllpConnections:
         allowed: Sequence[Network] = (),
         secure: ssl.SSLContext | None = None,
     ) -> None:
-        self.refused = ""  # why TLS failed with the last one that tried
-        self.inbox: asyncio.Queue[Arrival] = asyncio.Queue(_WAITING)
+        self.refused = ""  # why the last TLS handshake failed
+        self.inbox: asyncio.Queue[Arrival] = asyncio.Queue(_INBOX)
         self.peers: dict[MllpPeer, asyncio.Task[None]] = {}
         self._clock = clock
         self._counters = counters
@@ -228,38 +229,38 @@ class MllpConnections:
         self._most = most
         self._allowed = allowed
         self._secure = secure
-        self._greeting: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._handshakes: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
 
     async def connect(self, host: str, port: int, name: str = "") -> None:
-        """Make the connection; with TLS the certificate must have the `name`, else that of the host.
+        """Connect; with TLS, the certificate must have the `name`, or without it the name of the host.
 
         Raises:
-            OSError: nobody is there, or TLS failed.
+            OSError: no answer, or TLS failed.
         """
         if self._secure is None:
-            self._join(*await asyncio.open_connection(host, port))
+            self._add(*await asyncio.open_connection(host, port))
             return
-        self._join(
+        self._add(
             *await asyncio.open_connection(
                 host,
                 port,
                 ssl=self._secure,
                 server_hostname=name or host,
-                ssl_handshake_timeout=GREETING_S,
+                ssl_handshake_timeout=HANDSHAKE_S,
             )
         )
 
     async def listen(self, host: str, port: int) -> None:
-        """Wait for connections.
+        """Start to listen for connections.
 
         Raises:
-            OSError: the address cannot be had.
+            OSError: the address cannot be used.
         """
         self._server = await asyncio.start_server(self._accept, host or None, port)
 
     def ended(self, peer: MllpPeer) -> None:
-        """A peer's end has been read from the inbox."""
+        """Forget a peer whose end was read from the inbox."""
         self.peers.pop(peer, None)
 
     async def close(self) -> None:
@@ -267,11 +268,11 @@ class MllpConnections:
         server, self._server = self._server, None
         if server is not None:
             server.close()
-        tasks = [*self.peers.values(), *self._greeting]
+        tasks = [*self.peers.values(), *self._handshakes]
         for peer, task in self.peers.items():
             task.cancel()
             peer.abort()
-        for task, writer in self._greeting.items():
+        for task, writer in self._handshakes.items():
             task.cancel()
             writer.transport.abort()
         self.peers.clear()
@@ -281,22 +282,24 @@ class MllpConnections:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = writer.get_extra_info("peername")
         refused = self._allowed and not _is_allowed(address, self._allowed)
-        if self._server is None or refused or len(self._greeting) >= _GREETING:
+        if self._server is None or refused or len(self._handshakes) >= _MAX_HANDSHAKES:
             self._counters["peers_refused"] += 1
             writer.transport.abort()
         elif self._secure is None:
-            self._welcome(reader, writer)
+            self._add_newest(reader, writer)
         else:
-            greeting = asyncio.create_task(self._greet(reader, writer, self._secure), name="hl7-greeting")
-            self._greeting[greeting] = writer
-            greeting.add_done_callback(self._greeting.pop)
+            handshake = asyncio.create_task(
+                self._handshake(reader, writer, self._secure), name="hl7-handshake"
+            )
+            self._handshakes[handshake] = writer
+            handshake.add_done_callback(self._handshakes.pop)
 
-    async def _greet(
+    async def _handshake(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, secure: ssl.SSLContext
     ) -> None:
-        # started here and not by the server, which would keep to itself why a handshake failed
+        # not done by the asyncio server, because it does not report why a handshake failed
         try:
-            await writer.start_tls(secure, ssl_handshake_timeout=GREETING_S)
+            await writer.start_tls(secure, ssl_handshake_timeout=HANDSHAKE_S)
         except OSError as error:
             writer.transport.abort()
             self._counters["tls_refused"] += 1
@@ -304,18 +307,18 @@ class MllpConnections:
             if self.refused != before:
                 log.warning("a monitor was refused: %s", self.refused)
         else:
-            self._welcome(reader, writer)
+            self._add_newest(reader, writer)
 
-    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _add_newest(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while len(self.peers) >= self._most:
             oldest, task = next(iter(self.peers.items()))
             self._counters["replaced_connections"] += 1
             task.cancel()
             oldest.abort()
             del self.peers[oldest]
-        self._join(reader, writer)
+        self._add(reader, writer)
 
-    def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _add(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = MllpPeer(reader, writer, self._new_frames(), self._half_s)
         self.peers[peer] = asyncio.create_task(peer.receive(self.inbox, self._clock), name="hl7-peer")
 

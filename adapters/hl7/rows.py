@@ -1,4 +1,4 @@
-"""The OBX segments of one monitor become rows: vital signs by time, waveforms sample by sample."""
+"""Turns the OBX segments of one monitor into rows: vital signs by time, waveforms sample by sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from adapters.base import Reading, Value
 from adapters.hl7.catalog import Catalog, Target, Vital, Waveform
 from adapters.hl7.deidentify import Deidentifier
-from adapters.hl7.identity import patient
+from adapters.hl7.identity import patient_pseudonym
 from adapters.hl7.message import Hl7Message, Mismatch, fields_of, part, time_ns
 from adapters.hl7.units import plain, ucum
 from adapters.hl7.waves import Samples, Wave
@@ -23,12 +23,12 @@ from wire.messages import Quality
 _NUMBER = re.compile(rb"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?")
 _NULL = b'""'
 _NO_FIELDS = [b""] * 19
-# OBX-11, HL7 table 0085; R is what a monitor's unvalidated values are in IHE PCD-01
+# OBX-11, HL7 table 0085; R is the status of a monitor's unvalidated values in IHE PCD-01
 _STATUS = {
     **dict.fromkeys((b"", b"F", b"R", b"C", b"U"), Quality.GOOD),
     **dict.fromkeys((b"P", b"S"), Quality.UNCERTAIN),
 }
-# OBX-8: IHE PCD-01 says here how a value was measured, HL7 table 0078 where it lies
+# OBX-8: in IHE PCD-01 the quality of a measurement, in HL7 table 0078 its relation to limits
 _FLAGS = {
     **dict.fromkeys((b"QUES", b"EARLY"), Quality.UNCERTAIN),
     **dict.fromkeys((b"INV", b"NAV", b"CALIB", b"TEST", b"DEMO"), Quality.BAD),
@@ -37,7 +37,7 @@ _ABNORMAL = frozenset((b"L", b"H", b"LL", b"HH", b"<", b">", b"A", b"AA"))
 
 
 class Obx(NamedTuple):
-    """An OBX that is wanted: which one of the message, its target and its fields."""
+    """A configured OBX: its number in the message, its target and its fields."""
 
     number: int
     target: Target
@@ -56,27 +56,27 @@ class ObservationGroup:
 class Times:
     """How the times of a message are read.
 
-    `base_ns` is for an OBX that has none: that of its OBR (`exact`) or of the message. `shift_ns` is added to
-    all of them where the monitor's clock is not believed, and `doubt` says so. A time outside of `limits`
-    (not moved) is none.
+    `base_ns` is the time of an OBX without its own: that of its OBR (`exact`), else of the message. If the
+    monitor's clock is implausible, `shift_ns` is added to all times, and `quality` is UNCERTAIN. A time
+    outside of `limits` (before the shift) is not used.
     """
 
     zone: tzinfo
     base_ns: int
     shift_ns: int = 0
     exact: bool = False
-    doubt: Quality = Quality.GOOD
+    quality: Quality = Quality.GOOD
     limits: tuple[int, int] = (-(2**63), 2**63)
 
     def own(self, raw: bytes) -> int | None:
-        """A time of the message, not moved; None where it is none, or cannot be."""
+        """A time in the message, before the shift; None if it is not a time, or implausible."""
         at_ns = time_ns(raw, self.zone)
         first_ns, last_ns = self.limits
         return at_ns if at_ns is not None and first_ns <= at_ns <= last_ns else None
 
 
 class Bedside:
-    """What one monitor sends, from message to message; `prefix` stands before the names of its streams."""
+    """Turns the messages of one monitor into rows; the names of its streams begin with `prefix`."""
 
     def __init__(
         self,
@@ -94,17 +94,18 @@ class Bedside:
         self._vitals = vitals
         self._catalog = Catalog(vitals, waveforms)
         self._waves = {
-            name: Wave(prefix + name, said, said.field or name, counters) for name, said in waveforms.items()
+            name: Wave(prefix + name, given, given.field or name, counters)
+            for name, given in waveforms.items()
         }
         self._deidentifier = deidentifier
         self._counters = counters
         self._patients = patients
         self._old_ns = old_ns
         self._last_ns = -1
-        self._told = False
+        self._patient_sent = False
 
     def readings(self, message: Hl7Message, times: Times, mismatches: list[Mismatch]) -> Iterator[Reading]:
-        """Rows of a message in its order; what it does not keep is added to `mismatches`."""
+        """The rows of a message in its order; errors in it are added to `mismatches`."""
         note: _Note = mismatches.append
         group = ObservationGroup(times)
         number, skipped = 0, 0
@@ -138,20 +139,20 @@ class Bedside:
         if not raw:
             return times
         self._counters["bad_time"] += 1
-        return replace(times, doubt=Quality.UNCERTAIN)
+        return replace(times, quality=Quality.UNCERTAIN)
 
     def _admit(self, pid: bytes, message: Hl7Message, times: Times) -> Iterator[Reading]:
-        pseudonym = patient(pid, message, self._deidentifier)
+        pseudonym = patient_pseudonym(pid, message, self._deidentifier)
         if self.current is None or self.current[0] != pseudonym:
             if self.current is not None:
                 self._counters["patient_changed"] += 1
-            self.current, self._told = (pseudonym, times.base_ns + times.shift_ns), False
-        if self._patients and not self._told:
-            self._told = True
+            self.current, self._patient_sent = (pseudonym, times.base_ns + times.shift_ns), False
+        if self._patients and not self._patient_sent:
+            self._patient_sent = True
             since_ms = self.current[1] // NS_PER_MS
             values = self._deidentifier.release({"pseudonym": pseudonym, "since": since_ms})
             at_ns = times.base_ns + times.shift_ns
-            yield Reading(self.prefix + "patient", at_ns, values, quality=times.doubt)
+            yield Reading(self.prefix + "patient", at_ns, values, quality=times.quality)
 
     def _group(self, group: ObservationGroup, message: Hl7Message, note: _Note) -> Iterator[Reading]:
         rows: dict[int, _Row] = {}
@@ -186,7 +187,7 @@ class Bedside:
         value, quality = self._value(obx, self._vitals[name], message, note)
         quality = quality.worse(own[1])
         own_ns = times.base_ns if own[0] is None else own[0]
-        # a set shows values that were measured before it, such as the last blood pressure: one row
+        # a set contains values measured before it, such as the last blood pressure: they stay in its row
         at_ns = max(times.base_ns, own_ns)
         row = rows.setdefault(at_ns, _Row())
         if name in row.ranks and own_ns != row.times[name]:
@@ -209,43 +210,43 @@ class Bedside:
         values: dict[str, Value] = {name: row.values.get(name) for name in self._vitals}
         return Reading(self.prefix + "vitals", at_ns, self._deidentifier.release(values), quality=quality)
 
-    def _value(self, obx: Obx, said: Vital, message: Hl7Message, note: _Note) -> tuple[Value, Quality]:
+    def _value(self, obx: Obx, vital: Vital, message: Hl7Message, note: _Note) -> tuple[Value, Quality]:
         fields, separators = obx.fields, message.separators
-        quality = self._said_quality(fields, message)
+        quality = self._reported_quality(fields, message)
         raw = fields[5].strip()
         if raw in (b"", _NULL):
             self._counters["no_value"] += 1
-            return None, Quality.GOOD  # that nothing is there is no doubt about the other values of the row
+            return None, Quality.GOOD  # a missing value does not make the row uncertain
         if fields[2] != b"NM" or not _NUMBER.fullmatch(raw):
             at = 2 if fields[2] != b"NM" else 5
-            note(Mismatch("OBX", obx.number, at, 102, "no number (NM), where one is configured"))
+            note(Mismatch("OBX", obx.number, at, 102, "not a number (NM), but a number is configured"))
             self._counters["not_numeric"] += 1
             return None, Quality.WRONG_TYPE
         if quality is Quality.BAD:
             self._counters["said_invalid"] += 1
             return None, quality
-        converted = self.convert(float(raw), fields[6], said, message)
+        converted = self.convert(float(raw), fields[6], vital, message)
         if converted is None:
-            note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {said.unit or '1'}"))
+            note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {vital.unit or '1'}"))
             self._counters["wrong_unit"] += 1
             return None, Quality.BAD
         if not fields[6].translate(None, separators.all):
             self._counters["no_unit"] += 1
             quality = quality.worse(Quality.UNCERTAIN)
-        return _typed(converted, said.t, quality)
+        return _typed(converted, vital.t, quality)
 
-    def convert(self, number: float, unit: bytes, said: Vital, message: Hl7Message) -> float | None:
-        """A number in the declared unit; None where its own is another and no conversion is configured."""
+    def convert(self, number: float, unit: bytes, vital: Vital, message: Hl7Message) -> float | None:
+        """A number in the declared unit; None if it has another unit without a configured conversion."""
         found = ucum(unit, message.separators)
-        if found is None or found == plain(said.unit):
+        if found is None or found == plain(vital.unit):
             return number
-        for name, conversion in said.convert.items():
+        for name, conversion in vital.convert.items():
             if plain(name) == found:
                 return number * conversion.factor + conversion.offset
         return None
 
-    def _said_quality(self, fields: list[bytes], message: Hl7Message) -> Quality:
-        """What the monitor itself says of a value in OBX-8 and OBX-11."""
+    def _reported_quality(self, fields: list[bytes], message: Hl7Message) -> Quality:
+        """The quality that the monitor reports for a value in OBX-8 and OBX-11."""
         quality = Quality.GOOD
         if fields[8]:
             for flag in fields[8].split(message.separators.repetition, 10):
@@ -256,13 +257,13 @@ class Bedside:
         return quality.worse(status)
 
     def _own_time(self, obx: Obx, times: Times, message: Hl7Message) -> _Own:
-        """OBX-14, None where there is none, and what is to be said of the observation's time."""
+        """The time in OBX-14, None without a plausible one, and the quality of the observation's time."""
         if not obx.fields[14]:
-            return None, times.doubt
+            return None, times.quality
         at_ns = times.own(part(obx.fields, 14, 1, message.separators))
         if at_ns is None:
             self._counters["bad_time"] += 1
-        return at_ns, Quality.UNCERTAIN if at_ns is None else times.doubt
+        return at_ns, Quality.UNCERTAIN if at_ns is None else times.quality
 
     # --- waveforms
 
@@ -270,32 +271,40 @@ class Bedside:
         self, obx: Obx, own: _Own, attributes: list[Obx], times: Times, message: Hl7Message, note: _Note
     ) -> Iterator[Reading]:
         wave = self._waves[obx.target.name]
-        samples = self._samples(obx, attributes, wave.said, message, note)
+        samples = self._samples(obx, attributes, wave.options, message, note)
         if samples is None:
             return
-        wrong = wave.mismatch(samples)
-        if wrong:
-            note(Mismatch("OBX", obx.number, 5, 103, wrong))
+        mismatch = wave.mismatch(samples)
+        if mismatch:
+            note(Mismatch("OBX", obx.number, 5, 103, mismatch))
             return
         at_ns = times.base_ns if own[0] is None else own[0]
-        quality = self._said_quality(obx.fields, message).worse(own[1])
+        quality = self._reported_quality(obx.fields, message).worse(own[1])
         yield from wave.rows(samples, at_ns + times.shift_ns, quality)
 
     def _samples(
-        self, obx: Obx, attributes: list[Obx], said: Waveform, message: Hl7Message, note: _Note
+        self, obx: Obx, attributes: list[Obx], waveform: Waveform, message: Hl7Message, note: _Note
     ) -> Samples | None:
         fields, separators = obx.fields, message.separators
         if fields[2] != b"NA" or not fields[5]:
-            note(Mismatch("OBX", obx.number, 2, 102, "no numbers (NA), where a waveform is configured"))
+            note(Mismatch("OBX", obx.number, 2, 102, "not numbers (NA), but a waveform is configured"))
             self._counters["not_numeric"] += 1
             return None
         rate, scale, invalid = None, None, set[bytes]()
         for attribute in attributes:
-            if not _beside(attribute.fields, fields):
+            if not _belongs_to(attribute.fields, fields):
                 continue
             raw = attribute.fields[5].strip()
             if not _NUMBER.fullmatch(raw):
-                note(Mismatch("OBX", attribute.number, 5, 102, "no number, where a waveform needs one"))
+                note(
+                    Mismatch(
+                        "OBX",
+                        attribute.number,
+                        5,
+                        102,
+                        "not a number, but an attribute of a waveform needs one",
+                    )
+                )
             elif attribute.target.name == "rate":
                 rate = float(raw)
             elif attribute.target.name == "resolution":
@@ -303,10 +312,10 @@ class Bedside:
             else:
                 invalid.add(raw)
         unit = scale[1] if scale else fields[6]
-        one, zero = (self.convert(number, unit, said, message) for number in (1.0, 0.0))
+        one, zero = (self.convert(number, unit, waveform, message) for number in (1.0, 0.0))
         factor = None
         if one is None or zero is None:
-            note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {said.unit or '1'}"))
+            note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {waveform.unit or '1'}"))
             self._counters["wrong_unit"] += 1
         else:
             factor = (one - zero) * (scale[0] if scale else 1.0)
@@ -326,8 +335,8 @@ _Note = Callable[[Mismatch], None]
 _Own = tuple[int | None, Quality]
 
 
-def _beside(attribute: list[bytes], wave: list[bytes]) -> bool:
-    """Whether an attribute's OBX-4 is below the waveform's, or the same."""
+def _belongs_to(attribute: list[bytes], wave: list[bytes]) -> bool:
+    """Whether the OBX-4 of an attribute is that of the waveform, or below it."""
     own, parent = attribute[4], wave[4]
     return own == parent or own.startswith(parent + b".")
 

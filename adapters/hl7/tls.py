@@ -1,4 +1,4 @@
-"""MLLP over TLS as IHE ATNA asks for it: both sides show a certificate of an authority the site trusts."""
+"""MLLP over TLS as IHE ATNA requires: both sides present a certificate of an authority of the site."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ from msgspec import Meta, Struct
 
 from adapters.base import OptionsError
 
-GREETING_S = 5.0  # a handshake takes two round trips
+HANDSHAKE_S = 5.0  # a handshake takes two round trips
 
 
 class Tls(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """A secured line, both ways of connecting: TLS 1.2 or later, never back to plain text."""
+    """Files of a TLS connection, for both ways of connecting: TLS 1.2 or later, never plain text."""
 
-    cert: Annotated[Path, Meta(description="Our certificate, PEM, with those between it and its authority.")]
-    key: Annotated[Path, Meta(description="Our private key, PEM, without a passphrase.")]
-    ca: Annotated[Path, Meta(description="PEM of the authorities whose monitors are trusted; no others are.")]
+    cert: Annotated[
+        Path, Meta(description="The agent's certificate, PEM, with those between it and its authority.")
+    ]
+    key: Annotated[Path, Meta(description="The agent's private key, PEM, without a passphrase.")]
+    ca: Annotated[Path, Meta(description="PEM of the authorities whose monitors may connect.")]
     name: Annotated[
-        str, Meta(max_length=253, description="mllp://: name in its certificate; empty = the url's host.")
+        str,
+        Meta(
+            max_length=253, description="mllp://: name in the monitor's certificate; empty = the url's host."
+        ),
     ] = ""
 
 
 def context(tls: Tls, *, listening: bool) -> ssl.SSLContext:
-    """What secures the connections to a monitor; reads the files, which takes a moment.
+    """The SSL context of connections to a monitor; blocks while it reads the files.
 
     Raises:
-        OptionsError: one of the files cannot be used; the text names it.
+        OptionsError: one of the files cannot be used.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if listening else ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -36,43 +41,39 @@ def context(tls: Tls, *, listening: bool) -> ssl.SSLContext:
     try:
         made.load_verify_locations(cafile=tls.ca)
     except (OSError, ValueError) as error:
-        raise OptionsError(
-            f"tls.ca {tls.ca} holds no certificate that can be used: {_said(error)}"
-        ) from error
+        raise OptionsError(f"tls.ca {tls.ca} contains no usable certificate: {_text(error)}") from error
     try:
-        # without a passphrase of ours OpenSSL would ask the terminal for one
+        # without this passphrase OpenSSL would ask for one on the terminal
         made.load_cert_chain(tls.cert, tls.key, password=lambda: b"")
     except (OSError, ValueError) as error:
         raise OptionsError(
-            f"tls.cert {tls.cert} and tls.key {tls.key} are no certificate and its key without a passphrase:"
-            f" {_said(error)}"
+            f"tls.cert {tls.cert} and tls.key {tls.key} are not a certificate and its key without a"
+            f" passphrase: {_text(error)}"
         ) from error
     return made
 
 
 def why_not_secured(error: OSError) -> str:
-    """One clause for a handshake that failed or a secured line that broke, and what to look at."""
+    """Why a handshake failed or a secured connection broke, and what to check, as one clause."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message.rstrip('.')} (see tls.ca, tls.name)"
     reason = getattr(error, "reason", None) or ""
     if "ALERT" in reason:
-        said = reason.lower().partition("alert_")[2].replace("_", " ")
-        return f"it ends the handshake with {said!r}: does it trust our tls.cert?"
+        alert = reason.lower().partition("alert_")[2].replace("_", " ")
+        return f"it ends the handshake with {alert!r}: does it trust tls.cert?"
     if reason in _REASONS:
         return _REASONS[reason]
     if isinstance(error, ssl.SSLError):
-        return f"the secured line broke: {_said(error)}"
-    if isinstance(error, ConnectionAbortedError):  # asyncio's word for a handshake that takes too long
-        return f"it ends no TLS handshake within {GREETING_S:g} s: is it set to plain MLLP?"
-    return (
-        "it hung up in the middle of the TLS handshake: is it set to plain MLLP, does it trust our tls.cert?"
-    )
+        return f"the secured connection broke: {_text(error)}"
+    if isinstance(error, ConnectionAbortedError):  # asyncio raises it for a handshake that takes too long
+        return f"it did not finish the TLS handshake within {HANDSHAKE_S:g} s: is it set to plain MLLP?"
+    return "it hung up during the TLS handshake: is it set to plain MLLP, does it trust tls.cert?"
 
 
-_PLAIN = "what it sends is no TLS: is it set to plain MLLP?"
-_OLD = "it speaks no TLS of version 1.2 or later"
-_REASONS = {  # OpenSSL's words
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate, and TLS here asks both sides for one",
+_PLAIN = "it does not send TLS: is it set to plain MLLP?"
+_OLD = "it does not support TLS 1.2 or later: update it or its settings"
+_REASONS = {  # OpenSSL's reason -> text
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it presents no certificate, but both sides must present one",
     "UNSUPPORTED_PROTOCOL": _OLD,
     "NO_PROTOCOLS_AVAILABLE": _OLD,
     "WRONG_VERSION_NUMBER": _PLAIN,
@@ -82,6 +83,6 @@ _REASONS = {  # OpenSSL's words
 }
 
 
-def _said(error: Exception) -> str:
+def _text(error: Exception) -> str:
     reason: str | None = getattr(error, "reason", None)
     return reason.lower().replace("_", " ") if reason else getattr(error, "strerror", None) or str(error)

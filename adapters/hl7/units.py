@@ -1,4 +1,4 @@
-"""Units of IEEE 11073-10101 (MDC_DIM_*) and of habit, as UCUM; nothing here converts."""
+"""Maps the units of IEEE 11073-10101 (MDC_DIM_*) and other usual spellings to UCUM; converts no values."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _MDC: dict[str, tuple[int, str]] = {
     "MDC_DIM_DEGC": (268_192, "Cel"),
 }
 _BY_MDC = {word: ucum for name, (code, ucum) in _MDC.items() for word in (name, str(code))}
-# the same unit in other letters: a renaming, no conversion
-_HABIT = {
+# other spellings of the same unit
+_SPELLINGS = {
     "mmHg": "mm[Hg]",
     "bpm": "/min",
     "rpm": "/min",
@@ -41,7 +41,7 @@ _ANNOTATION = re.compile(r"\{[^{}]*\}")
 
 
 def ucum(raw: bytes, separators: Separators) -> str | None:
-    """The unit of an OBX-6 in one spelling, None where it names none that is known to be one."""
+    """The unit of an OBX-6 in a uniform spelling; None if it names no unit."""
     words = [word.decode("utf-8", "replace").strip() for word in raw.split(separators.component, 5)[:5]]
     for word in words:
         if word in _BY_MDC:
@@ -50,9 +50,9 @@ def ucum(raw: bytes, separators: Separators) -> str | None:
 
 
 def plain(unit: str) -> str:
-    """A UCUM code without annotations and in one spelling: `{beat}/min` is `/min`."""
+    """A UCUM code without annotations in a uniform spelling: `{beat}/min` is `/min`."""
     bare = _ANNOTATION.sub("", unit)
-    return _HABIT.get(bare, bare)
+    return _SPELLINGS.get(bare, bare)
 
 
-KNOWN = frozenset(plain(unit) for _, unit in _MDC.values())  # what may be named in a log line
+KNOWN = frozenset(plain(unit) for _, unit in _MDC.values())  # units that a log line may contain

@@ -1,4 +1,4 @@
-"""A waveform from message to message: exact times, gaps and overlaps counted, invalid samples left out."""
+"""Turns the samples of a waveform into rows: exact times, gaps and overlaps counted, invalid samples null."""
 
 from __future__ import annotations
 
@@ -19,56 +19,56 @@ _PLAIN = b"0123456789.+-"
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """An OBX NA as it came with what its siblings say of it; `factor` None where its unit is wrong."""
+    """The unchanged samples of an OBX NA, and its attributes; `factor` is None if the unit is wrong."""
 
     raw: bytes
     separator: bytes
     rate_hz: float | None
     factor: float | None
     offset: float
-    invalid: frozenset[bytes]  # values that stand for no measurement, in the monitor's own letters
+    invalid: frozenset[bytes]  # samples that mean no measurement, as the monitor writes them
 
 
 class Wave:
-    """One stream of samples at a steady rate."""
+    """One stream of samples at a constant rate; `name` is its field."""
 
-    def __init__(self, stream: str, said: Waveform, name: str, counters: Counter[str]) -> None:
-        self.said = said
+    def __init__(self, stream: str, options: Waveform, name: str, counters: Counter[str]) -> None:
+        self.options = options
         self._stream = stream
         self._name = name
         self._counters = counters
         self._last_ns = -1  # time of the last sample
-        self._next_ns: int | None = None  # and of the one that continues it
+        self._next_ns: int | None = None  # time of the sample that would follow without a gap
 
     def mismatch(self, samples: Samples) -> str:
-        """Why the samples cannot be handed on, empty where they can."""
+        """Why the samples cannot be used; empty if they can."""
         count = samples.raw.count(samples.separator) + 1
         if count > MAX_SAMPLES:
             self._counters["too_many_samples"] += count
             return f"more than {MAX_SAMPLES} samples"
         if samples.rate_hz is None:
             self._counters["rate_assumed"] += 1
-        elif samples.rate_hz != self.said.rate_hz:
+        elif samples.rate_hz != self.options.rate_hz:
             self._counters["wrong_rate"] += 1
-            return f"sample rate is not {self.said.rate_hz:g} Hz"
+            return f"sample rate is not {self.options.rate_hz:g} Hz"
         return ""
 
     def rows(self, samples: Samples, at_ns: int, quality: Quality) -> Iterator[Reading]:
-        """One reading a sample at `at_ns + i / rate`."""
+        """One reading for each sample; sample i has the time `at_ns + i / rate`."""
         values = self._values(samples, quality)
-        rate = self.said.rate_hz
+        rate = self.options.rate_hz
         self._continuity(at_ns, len(values))
         stream, name, last_ns = self._stream, self._name, self._last_ns
         whole = NS_PER_S % rate == 0
         period_ns = int(NS_PER_S // rate)
         for index, value in enumerate(values):
             time_ns = at_ns + (index * period_ns if whole else round(index * NS_PER_S / rate))
-            said = quality
+            own = quality
             if value is None:
-                said = Quality.BAD
+                own = Quality.BAD
             elif time_ns <= last_ns:
-                said = Quality.TIME_REPEATED if time_ns == last_ns else Quality.TIME_BACKWARD
-            yield Reading(stream, time_ns, {name: value}, quality=said)
+                own = Quality.TIME_REPEATED if time_ns == last_ns else Quality.TIME_BACKWARD
+            yield Reading(stream, time_ns, {name: value}, quality=own)
         if values:
             self._last_ns = max(last_ns, time_ns)
             self._next_ns = at_ns + round(len(values) * NS_PER_S / rate)
@@ -82,7 +82,7 @@ class Wave:
         if not samples.invalid.intersection(parts) and not samples.raw.translate(
             None, _PLAIN + samples.separator
         ):
-            try:  # nearly always: numbers and nothing else
+            try:  # the usual case: only plain numbers
                 return [value * factor + offset for value in map(float, parts)]
             except ValueError:
                 pass
@@ -95,10 +95,10 @@ class Wave:
         return found
 
     def _continuity(self, at_ns: int, count: int) -> None:
-        """Compare with where the last message ended; half a sample is the clocks' resolution."""
+        """Count a gap or overlap with the message before; less than half a sample is neither."""
         if self._next_ns is None or not count:
             return
-        late_ns, period_ns = at_ns - self._next_ns, NS_PER_S / self.said.rate_hz
+        late_ns, period_ns = at_ns - self._next_ns, NS_PER_S / self.options.rate_hz
         if late_ns > period_ns / 2:
             self._counters["waveform_gaps"] += 1
             self._counters["missing_samples"] += round(late_ns / period_ns)

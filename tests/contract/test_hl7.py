@@ -1,4 +1,4 @@
-"""The HL7 adapter against the simulated bedside monitor, both ways of connecting, through a bad line."""
+"""The HL7 adapter against the simulated bedside monitor, in both ways of connecting, with line faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
 
 SEED = 7
-RATE = 20.0  # the monitor's seconds a real one
+RATE = 20.0  # seconds of the monitor in a real second
 PERIOD_NS = NS_PER_S // ECG_HZ
 START_NS = 1_772_000_000 * NS_PER_S
 
@@ -40,7 +40,7 @@ Until = Callable[[list[Reading]], bool]
 
 
 async def gather(adapter: Adapter, rows: list[Reading], until: Until, within_s: float = 60.0) -> None:
-    """The same into a list that also holds what came before an error."""
+    """Read into `rows`, which also keeps the readings before an error."""
     async with asyncio.timeout(within_s), contextlib.aclosing(adapter.readings()) as readings:
         async for reading in readings:
             rows.append(reading)
@@ -62,7 +62,7 @@ OPTIONS: dict[str, Any] = {
         ({"url": "http://x:1"}, "mllp-listen://host:port"),
         ({"url": "mllp://x"}, "mllp://host:port"),
         ({"url": "mllp://x:99999"}, "port"),
-        ({"url": "mllp://me:geheim@x:1"}, "MLLP has none"),
+        ({"url": "mllp://me:geheim@x:1"}, "MLLP has no login"),
         ({"url": "mllp-listen://0.0.0.0:2575"}, "peers"),
         ({"url": "mllp-listen://0.0.0.0:2575", "peers": ["10.0.0.0/99"]}, "10.0.0.0/99"),
         ({"url": "mllp://x:1", "timezone": "Mars/Olympus"}, "Mars/Olympus"),
@@ -128,7 +128,7 @@ async def test_every_number_and_sample_arrives_once_as_the_patient_made_it(chars
     assert counters.keys() == {"messages", "not_configured"}  # the rhythm, a text
 
 
-async def test_what_a_message_says_wrong_is_flagged_and_the_rest_arrives() -> None:
+async def test_errors_in_a_message_are_flagged_and_the_rest_arrives() -> None:
     clock = Clock(RATE, START_NS)
     faults = ["charset@1-2", "large@3-4", "unit@5-6", "unit-spo2@7-8", "garbage@9-10", "resend@11-13"]
     async with (
@@ -153,11 +153,11 @@ async def test_what_a_message_says_wrong_is_flagged_and_the_rest_arrives() -> No
     assert adapter.counters["identifiers_seen"] == adapter.counters["deidentified"]
 
 
-async def test_another_unit_is_converted_where_that_is_configured() -> None:
+async def test_another_unit_is_converted_if_configured() -> None:
     clock = Clock(RATE, START_NS)
     fahrenheit = Conversion(factor=5 / 9, offset=-32 * 5 / 9)
-    said = VITALS["temperature"]
-    field = type(said)(codes=said.codes, unit="Cel", convert={"[degF]": fahrenheit})
+    vital = VITALS["temperature"]
+    field = type(vital)(codes=vital.codes, unit="Cel", convert={"[degF]": fahrenheit})
     async with (
         BedsideMonitor(seed=SEED, clock=clock, faults=["unit"]) as monitor,
         Hl7(quick(monitor.url, fields={"temperature": field}), clock) as adapter,
@@ -170,7 +170,7 @@ async def test_another_unit_is_converted_where_that_is_configured() -> None:
             )
 
 
-async def test_half_a_message_is_counted_and_comes_again_whole() -> None:
+async def test_half_a_message_is_counted_and_sent_again() -> None:
     clock = Clock(RATE, START_NS)
     async with (
         BedsideMonitor(seed=SEED, clock=clock, faults=["half@2-3"]) as monitor,
@@ -188,7 +188,7 @@ async def test_half_a_message_is_counted_and_comes_again_whole() -> None:
         ("time-back@3", {Quality.TIME_BACKWARD}),
     ],
 )
-async def test_a_clock_that_stands_or_goes_back_is_told(fault: str, qualities: set[Quality]) -> None:
+async def test_a_clock_that_stops_or_goes_back_is_flagged(fault: str, qualities: set[Quality]) -> None:
     clock = Clock(RATE, START_NS)
     async with (
         BedsideMonitor(seed=SEED, clock=clock, faults=[fault]) as monitor,
@@ -212,7 +212,7 @@ async def test_another_device_is_refused_and_its_name_not_repeated() -> None:
         assert adapter.counters["other_device"] == 1
 
 
-async def test_silence_is_told() -> None:
+async def test_silence_is_an_error() -> None:
     clock = Clock(RATE, START_NS)
     async with (
         BedsideMonitor(seed=SEED, clock=clock, faults=["silent@2"]) as monitor,
@@ -230,18 +230,18 @@ async def test_another_patient_is_another_pseudonym(tmp_path: Path) -> None:
         Hl7(quick(monitor.url, patient_key_file=key), clock) as adapter,
     ):
         rows = of(await read_until(adapter, seconds(9)), "patient")
-        # who reads again is told who lies there, and since when
+        # a new adapter reports the current patient, and since when
         async with Hl7(quick(monitor.url, patient_key_file=key), clock) as again:
-            (told,) = of(await read_until(again, lambda seen: bool(of(seen, "patient"))), "patient")
+            (current,) = of(await read_until(again, lambda seen: bool(of(seen, "patient"))), "patient")
     first, second, third = rows
     assert first.values["pseudonym"] == third.values["pseudonym"] != second.values["pseudonym"]
     assert (second.at_ns, third.at_ns) == tuple(monitor.start_ns + s * NS_PER_S for s in (4, 7))  # MSH-7
-    assert told.values == third.values
+    assert current.values == third.values
     assert adapter.counters["patient_changed"] == 2
 
 
-async def test_what_was_taken_and_not_acknowledged_comes_once() -> None:
-    """The line swallows the acknowledgements and breaks: the monitor says it again on the next connection."""
+async def test_a_message_that_was_read_but_not_acknowledged_is_read_once() -> None:
+    """The acknowledgements are lost and the connection breaks: the monitor sends the message again."""
     clock = Clock(RATE, START_NS)
     rows: list[Reading] = []
     resent = 0
@@ -263,7 +263,7 @@ async def test_what_was_taken_and_not_acknowledged_comes_once() -> None:
         assert {b.at_ns - a.at_ns for a, b in pairwise(of(rows, stream))} == {period_ns}
 
 
-async def test_a_monitor_whose_line_broke_rejoins_and_nothing_is_lost() -> None:
+async def test_a_monitor_rejoins_after_a_broken_connection_without_loss() -> None:
     clock, port = Clock(RATE, START_NS), free_port()
     async with (
         FaultProxy(port) as link,
@@ -305,7 +305,7 @@ async def test_several_monitors_on_one_port() -> None:
             assert {b.at_ns - a.at_ns for a, b in pairwise(of(rows, f"{bed}-ecg"))} == {PERIOD_NS}
 
 
-async def test_who_is_not_named_cannot_connect() -> None:
+async def test_an_unlisted_network_cannot_connect() -> None:
     port = free_port()
     options = quick(f"mllp-listen://127.0.0.1:{port}", peers=["192.0.2.0/24"], silence_s=0.7)
     adapter = Hl7(options, Clock())
@@ -327,7 +327,8 @@ async def test_an_acknowledgement_comes_after_the_readings_were_taken() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await reader.read(1)
-    following = asyncio.create_task(anext(readings), name="following")  # who asks for more has the first
+    # the request for the next row shows that the first was taken
+    following = asyncio.create_task(anext(readings), name="following")
     async with asyncio.timeout(60):
         answer = await reader.readuntil(b"\x1c\r")
     assert b"\rMSA|AA|17\r" in answer
@@ -342,8 +343,8 @@ async def test_an_acknowledgement_comes_after_the_readings_were_taken() -> None:
     async with asyncio.timeout(60):
         answer = await reader.readuntil(b"\x1c\r")
     assert b"\rMSA|AR|19\r" in answer
-    assert b"\rERR||MSH^1^9|200|E||||no ORU message\r" in answer
-    # refused by its name, or the monitor would send it for ever, and nothing after it
+    assert b"\rERR||MSH^1^9|200|E||||not an ORU message\r" in answer
+    # refused with its control id: otherwise the monitor would send it again without end, and nothing after it
     writer.write(b"\x0b" + message(b"20") + b"NTE|1||" + b"x" * 5_000_000 + b"\r\x1c\r")
     async with asyncio.timeout(5):
         answer = await reader.readuntil(b"\x1c\r")

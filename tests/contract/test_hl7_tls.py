@@ -1,4 +1,4 @@
-"""The HL7 adapter over TLS with certificates on both sides, both ways of connecting."""
+"""The HL7 adapter over TLS with certificates on both sides, in both ways of connecting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from simulators.faults import FaultProxy
 from wire.clock import Clock
 from wire.messages import Quality
 
-RATE = 20.0  # the monitor's seconds a real one
+RATE = 20.0  # seconds of the monitor in a real second
 NOW = datetime.now(UTC)
 
 
@@ -46,8 +46,8 @@ class Authority:
 
     def issue(
         self, name: str, *, ends: datetime = NOW + timedelta(days=1), address: str = "127.0.0.1"
-    ) -> str:
-        """The path, without its suffix, of NAME.pem and NAME.key."""
+    ) -> None:
+        """Write NAME.pem and NAME.key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         alternative = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(address))])
@@ -79,14 +79,14 @@ class Authority:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a site has: the authority `site`, agent, monitor, expired, elsewhere; and `other`, stranger."""
+    """The folder of the certificates: `other` issued that of `unknown`, `site` all others."""
     folder = tmp_path_factory.mktemp("certificates")
     authority, other = Authority(folder, "site"), Authority(folder, "other")
     for name in ("agent", "monitor"):
         authority.issue(name)
     authority.issue("expired", ends=NOW - timedelta(days=1))
     authority.issue("elsewhere", address="192.0.2.1")
-    other.issue("stranger")
+    other.issue("unknown")
     return folder
 
 
@@ -95,7 +95,7 @@ def tls(site: Path, cert: str = "agent", ca: str = "site", name: str = "") -> Tl
 
 
 def shown(site: Path, cert: str = "monitor", ca: str = "site") -> dict[str, str]:
-    """What the simulated monitor takes."""
+    """The files of the simulated monitor."""
     return {"cert": f"{site}/{cert}.pem", "key": f"{site}/{cert}.key", "ca": f"{site}/{ca}.pem"}
 
 
@@ -110,7 +110,10 @@ class TestHl7OverTls(AdapterContract):
         "tls": {"cert": "agent.pem", "key": "agent.key", "ca": "site.pem"},
     }
     bad_options: ClassVar = [
-        ({"url": "mllp://x:1", "tls": {"cert": "a", "key": "b"}}, "ca"),  # never without knowing the monitor
+        (
+            {"url": "mllp://x:1", "tls": {"cert": "a", "key": "b"}},
+            "ca",
+        ),  # without `ca` no monitor can be checked
         ({"url": "mllp://x:1", "tls": {**good_options["tls"], "verify": False}}, "verify"),
     ]
 
@@ -140,13 +143,13 @@ class TestHl7ListeningOverTls(AdapterContract):
 
 
 async def test_a_monitor_that_listens_must_show_a_certificate_of_the_site_and_the_name(site: Path) -> None:
-    for cert, name, said in [
-        ("stranger", "", "certificate is not accepted: (unable to get local issuer|self.signed)"),
+    for cert, name, message in [
+        ("unknown", "", "certificate is not accepted: (unable to get local issuer|self.signed)"),
         ("expired", "", "certificate is not accepted: certificate has expired"),
         ("elsewhere", "", "certificate is not accepted: IP address mismatch"),
     ]:
         async with BedsideMonitor(clock=Clock(RATE), **shown(site, cert)) as monitor:
-            with pytest.raises(DeviceUnreachable, match=said):
+            with pytest.raises(DeviceUnreachable, match=message):
                 await Hl7(quick(monitor.url, tls(site, name=name)), Clock()).open()
     async with (
         BedsideMonitor(clock=(clock := Clock(RATE)), **shown(site, "elsewhere")) as monitor,
@@ -156,36 +159,38 @@ async def test_a_monitor_that_listens_must_show_a_certificate_of_the_site_and_th
 
 
 @pytest.mark.parametrize(
-    ("cert", "said"),
+    ("cert", "message"),
     [
-        ("stranger", "certificate is not accepted: (unable to get local issuer|self.signed)"),
+        ("unknown", "certificate is not accepted: (unable to get local issuer|self.signed)"),
         ("expired", "certificate is not accepted: certificate has expired"),
-        ("", "is no TLS: is it set to plain MLLP"),
+        ("", "does not send TLS: is it set to plain MLLP"),
     ],
 )
-async def test_a_monitor_that_connects_must_show_one_too(site: Path, cert: str, said: str) -> None:
+async def test_a_monitor_that_connects_must_show_one_of_the_site_too(
+    site: Path, cert: str, message: str
+) -> None:
     port = free_port()
     adapter = Hl7(quick(f"mllp-listen://127.0.0.1:{port}", tls(site)), Clock())
     certificate = shown(site, cert) if cert else {}
     async with BedsideMonitor(clock=Clock(RATE), connect=f"127.0.0.1:{port}", **certificate):
-        with pytest.raises(DeviceUnreachable, match=f"no monitor has connected.*refused: .*{said}"):
+        with pytest.raises(DeviceUnreachable, match=f"no monitor has connected.*refused: .*{message}"):
             await adapter.open()
     assert adapter.counters["tls_refused"] >= 1
     assert "messages" not in adapter.counters
 
 
 @pytest.mark.parametrize("listens", [True, False])
-async def test_a_monitor_that_does_not_trust_us_is_told(site: Path, listens: bool) -> None:
-    """It knows another authority than the one that issued our certificate."""
+async def test_a_monitor_that_does_not_trust_the_agent_is_an_error(site: Path, listens: bool) -> None:
+    """The monitor trusts another authority than that of the agent's certificate."""
     port = free_port()
     connect = {} if listens else {"connect": f"127.0.0.1:{port}"}
     async with BedsideMonitor(clock=Clock(RATE), **connect, **shown(site, ca="other")) as monitor:
-        with pytest.raises(DeviceUnreachable, match=r"does it trust our tls\.cert\?"):
+        with pytest.raises(DeviceUnreachable, match=r"does it trust tls\.cert\?"):
             await Hl7(quick(monitor.url, tls(site)), Clock()).open()
 
 
-async def test_an_alert_is_told_in_its_words(site: Path) -> None:
-    """OpenSSL itself on the other side: it says why, where asyncio's servers just hang up."""
+async def test_an_error_contains_the_alert_of_the_other_side(site: Path) -> None:
+    """The other side is OpenSSL itself: it sends an alert, while asyncio's servers only hang up."""
     secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     secure.load_cert_chain(site / "monitor.pem", site / "monitor.key")
     secure.load_verify_locations(site / "other.pem")
@@ -201,7 +206,7 @@ async def test_an_alert_is_told_in_its_words(site: Path) -> None:
 
         refusing = asyncio.create_task(asyncio.to_thread(refuse), name="refusing")
         url = f"mllp://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(DeviceUnreachable, match="'unknown ca': does it trust our"):
+        with pytest.raises(DeviceUnreachable, match="'unknown ca': does it trust tls"):
             await Hl7(quick(url, tls(site)), Clock()).open()
         await refusing
 
@@ -225,12 +230,12 @@ def old(context: ssl.SSLContext) -> None:
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("change", "said"),
-    [(lambda _: None, "shows no certificate"), (old, "no TLS of version 1.2 or later")],
+    ("change", "message"),
+    [(lambda _: None, "presents no certificate"), (old, "does not support TLS 1.2 or later")],
     ids=["no certificate", "TLS 1.1"],
 )
 async def test_no_certificate_and_no_old_tls(
-    site: Path, change: Callable[[ssl.SSLContext], None], said: str
+    site: Path, change: Callable[[ssl.SSLContext], None], message: str
 ) -> None:
     port = free_port()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -241,13 +246,13 @@ async def test_no_certificate_and_no_old_tls(
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
             writer.close()
-        with pytest.raises(DeviceUnreachable, match=said):
+        with pytest.raises(DeviceUnreachable, match=message):
             await opening
         assert adapter.counters["tls_refused"] == 1
 
 
-async def test_a_stranger_drives_no_monitor_away(site: Path) -> None:
-    """Of one bed the newest connection replaces the oldest, and only one that was let in is a connection."""
+async def test_an_unknown_client_does_not_replace_a_monitor(site: Path) -> None:
+    """A new connection replaces the oldest only after its TLS handshake."""
     clock, port = Clock(RATE), free_port()
     async with (
         BedsideMonitor(clock=clock, connect=f"127.0.0.1:{port}", **shown(site)),
@@ -272,7 +277,7 @@ async def test_a_stranger_drives_no_monitor_away(site: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["cert", "key", "ca"])
-async def test_files_that_are_none_are_named(site: Path, which: str, tmp_path: Path) -> None:
+async def test_the_error_names_an_unusable_file(site: Path, which: str, tmp_path: Path) -> None:
     for content in (None, b"", b"-----BEGIN CERTIFICATE-----\nx\n"):
         file = tmp_path / "there.pem"
         if content is not None:
@@ -282,7 +287,7 @@ async def test_files_that_are_none_are_named(site: Path, which: str, tmp_path: P
             await Hl7(quick("mllp://127.0.0.1:9", Tls(**files)), Clock()).open()
 
 
-async def test_a_key_with_a_passphrase_asks_nobody(site: Path, tmp_path: Path) -> None:
+async def test_a_key_with_a_passphrase_is_an_error_without_a_question(site: Path, tmp_path: Path) -> None:
     key = serialization.load_pem_private_key((site / "agent.key").read_bytes(), None)
     locked = tmp_path / "locked.key"
     locked.write_bytes(

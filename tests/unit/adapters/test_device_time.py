@@ -58,10 +58,10 @@ def test_one_plausible_time_of_a_message_is_enough() -> None:
     found.judge(
         [NOW - YEARS, NOW, NOW + YEARS], NOW
     )  # the first has not changed for years, the last is wrong
-    assert (found.shift_ns, found.doubt) == (0, GOOD)
+    assert (found.shift_ns, found.quality) == (0, GOOD)
     found.judge([], NOW)
     found.judge([NOW - YEARS, NOW - YEARS - 5], NOW)
-    assert (found.shift_ns, found.doubt) == (YEARS, DOUBT)
+    assert (found.shift_ns, found.quality) == (YEARS, DOUBT)
     found.judge([], NOW)
     assert found.limits(NOW) == (NOW - YEARS - DAY, NOW - YEARS + DAY)
     assert counters == {"clock_not_believed": 1}

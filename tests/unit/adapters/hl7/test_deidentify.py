@@ -1,4 +1,4 @@
-"""Pseudonyms and the gate: the key's file, what is the same person, what may leave."""
+"""De-identification: the file of the key, the pseudonyms, and the values that may be sent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_key_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: i
     assert read_key(path) == KEY
 
 
-def test_a_missing_short_or_odd_key_says_how_to_make_one(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_short_or_odd_key_shows_the_command(tmp_path: Path) -> None:
     short = tmp_path / "short"
     short.write_bytes(KEY[:31])
     short.chmod(0o600)
@@ -73,7 +73,7 @@ def test_the_same_person_has_the_same_pseudonym_and_another_another() -> None:
     assert len(set(different)) == len(different)
 
 
-def test_only_numbers_and_pseudonyms_leave() -> None:
+def test_only_numbers_and_pseudonyms_are_released() -> None:
     counters: Counter[str] = Counter()
     gate = Deidentifier(KEY, counters)
     made = gate.pseudonym("1")
@@ -89,7 +89,7 @@ def test_only_numbers_and_pseudonyms_leave() -> None:
     assert counters["stopped_at_gate"] == 2
 
 
-def test_what_was_seen_is_removed_when_its_message_is_forgotten() -> None:
+def test_forgotten_identifiers_count_as_removed() -> None:
     counters: Counter[str] = Counter()
     gate = Deidentifier(KEY, counters)
     assert counters == {"identifiers_seen": 0, "deidentified": 0}
@@ -102,7 +102,7 @@ def test_what_was_seen_is_removed_when_its_message_is_forgotten() -> None:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=40))
-def test_a_pseudonym_never_shows_what_it_stands_for(identifier: str) -> None:
+def test_a_pseudonym_never_contains_the_identifier(identifier: str) -> None:
     made = Deidentifier(KEY, Counter()).pseudonym(identifier)
     assert len(made) == 18
     assert len(identifier.strip()) < 4 or identifier not in made

@@ -1,4 +1,4 @@
-"""HL7 messages taken apart: separators, escapes, character sets, times; nothing makes the parser crash."""
+"""The parser of HL7 messages: separators, escapes, character sets, times; no input makes it crash."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from adapters.hl7.message import (
     MAX_SEGMENTS,
+    MessageRejected,
     Separators,
-    Unfit,
     offset_of,
     parse,
     part,
@@ -46,17 +46,17 @@ def test_other_separators_are_honoured() -> None:
     "frame",
     [b"", b"\r\r", b"PID|1", b"MSH", b"MSH|", b"MSH|^~", b"MSH|^^^^", b"MSHabcde", b"MSH|^~\\&"[:7]],
 )
-def test_what_has_no_usable_header_is_unfit(frame: bytes) -> None:
-    with pytest.raises(Unfit):
+def test_a_message_without_a_usable_header_is_rejected(frame: bytes) -> None:
+    with pytest.raises(MessageRejected):
         parse(frame)
 
 
-def test_a_flood_of_segments_is_unfit_and_cheap() -> None:
-    with pytest.raises(Unfit, match="segments"):
+def test_a_flood_of_segments_is_rejected() -> None:
+    with pytest.raises(MessageRejected, match="segments"):
         parse(HEADER + b"\r" * (MAX_SEGMENTS + 1))
 
 
-def test_line_ends_of_files_are_read_and_told() -> None:
+def test_line_ends_of_files_are_read_and_flagged() -> None:
     for end in (b"\r\n", b"\n"):
         message = parse(HEADER + end + b"PID|1||42" + end)
         assert message.segments[1] == b"PID|1||42"
@@ -107,7 +107,7 @@ def test_escapes(raw: bytes, plain: bytes) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_what_is_escaped_comes_back(plain: bytes) -> None:
+def test_escaped_text_is_restored(plain: bytes) -> None:
     escaped = plain.replace(b"\\", b"\\E\\")
     for character, code in ((b"|", b"F"), (b"^", b"S"), (b"~", b"R"), (b"&", b"T")):
         escaped = escaped.replace(character, b"\\" + code + b"\\")
@@ -149,12 +149,12 @@ def test_times(raw: bytes, at_ns: int) -> None:
         b"2026-02-25",
     ],
 )
-def test_what_is_no_time(raw: bytes) -> None:
+def test_texts_that_are_not_times(raw: bytes) -> None:
     assert time_ns(raw, UTC) is None
     assert offset_of(raw) is None
 
 
-def test_a_time_without_an_offset_is_of_the_place() -> None:
+def test_a_time_without_an_offset_is_in_the_given_zone() -> None:
     assert time_ns(b"20260225151320", ZoneInfo("Asia/Seoul")) == AT_NS
     offset = offset_of(b"20260225151320+0900")
     assert offset is not None
@@ -162,11 +162,11 @@ def test_a_time_without_an_offset_is_of_the_place() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_nothing_makes_the_parser_crash(raw: bytes) -> None:
+def test_no_input_makes_the_parser_crash(raw: bytes) -> None:
     for frame in (raw, b"MSH|^~\\&" + raw, b"MSH" + raw):
         try:
             message = parse(frame)
-        except Unfit as error:
+        except MessageRejected as error:
             assert error.mismatch.text == str(error)
         else:
             message.text(message.control_id)

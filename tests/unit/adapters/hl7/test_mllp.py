@@ -1,4 +1,4 @@
-"""MLLP frames: however TCP slices them, whatever lies between them, however they end."""
+"""MLLP frames: cut at any byte, with other bytes between them, unfinished, and too long."""
 
 from __future__ import annotations
 
@@ -40,33 +40,33 @@ def test_messages_come_out_as_they_went_in(messages: list[bytes], sizes: list[in
 
 
 @given(SIZES)
-def test_what_lies_between_is_counted(sizes: list[int]) -> None:
+def test_bytes_between_messages_are_counted(sizes: list[int]) -> None:
     found, counters = cut(b"noise" + START + b"one" + END + b"\r\n" + START + b"two" + END, sizes)
     assert found == [b"one", b"two"]
     assert counters == {"garbage_bytes": 7}
 
 
 @given(SIZES)
-def test_a_message_that_begins_anew_was_half(sizes: list[int]) -> None:
+def test_a_second_start_ends_a_half_message(sizes: list[int]) -> None:
     found, counters = cut(START + b"ha" + START + b"whole\x1c!" + END, sizes)
     assert found == [b"whole\x1c!"]
     assert counters == {"half_messages": 1}
 
 
-def test_a_message_that_is_given_up_leaves_no_rest() -> None:
+def test_a_dropped_message_leaves_no_rest() -> None:
     counters: Counter[str] = Counter()
     frames = MllpFrames(MAX, counters)
-    frames.give_up()
+    frames.drop_unfinished()
     assert frames.feed(START + b"half") == []
     assert frames.begun
-    frames.give_up()
+    frames.drop_unfinished()
     assert not frames.begun
     assert frames.feed(b" of it" + END + START + b"next" + END) == [b"next"]
     assert counters == {"half_messages": 1, "garbage_bytes": 8}
 
 
 @given(st.lists(st.integers(1, 2_500), min_size=1, max_size=6), st.integers(MAX + 1, 3 * MAX))
-def test_a_message_that_is_too_long_costs_itself_and_no_other(sizes: list[int], length: int) -> None:
+def test_a_message_that_is_too_long_does_not_affect_others(sizes: list[int], length: int) -> None:
     long = START + b"MSH" + b"x" * (length - 3) + END
     found, counters = cut(START + b"one" + END + long + START + b"two" + END + long, sizes)
     assert [found[0], found[2]] == [b"one", b"two"]
@@ -75,24 +75,24 @@ def test_a_message_that_is_too_long_costs_itself_and_no_other(sizes: list[int], 
 
 
 @given(st.lists(st.integers(1, 2_500), min_size=1, max_size=6))
-def test_one_that_is_too_long_and_begins_anew_was_half(sizes: list[int]) -> None:
+def test_a_second_start_ends_a_half_message_that_is_too_long(sizes: list[int]) -> None:
     found, counters = cut(START + b"x" * 2 * MAX + START + b"whole" + END, sizes)
     assert found == [b"whole"]
     assert not isinstance(found[0], TooLong)
     assert counters == {"half_messages": 1}
 
 
-def test_one_that_never_ends_is_not_read_for_ever() -> None:
+def test_a_message_that_never_ends_is_an_error() -> None:
     frames = MllpFrames(MAX, Counter())
     frames.feed(START)
     for _ in range(67):
         frames.feed(b"x" * 1_000_000)
-    assert len(frames._buffer) == 1, "what is let go takes no memory"
+    assert len(frames._buffer) == 1, "dropped bytes need no memory"
     with pytest.raises(ProtocolViolation, match="no end"):
         frames.feed(b"x" * 1_000_000)
 
 
-def test_another_protocol_is_told() -> None:
+def test_another_protocol_is_an_error() -> None:
     with pytest.raises(ProtocolViolation, match="outside"):
         MllpFrames(MAX, Counter()).feed(b"HTTP/1.1 400 Bad Request\r\n" * 100_000)
 

@@ -1,4 +1,4 @@
-"""Messages in the shapes of IHE PCD and of makers become rows; nothing crashes, nobody's name comes out."""
+"""Messages of IHE PCD and of makers become rows; no input crashes the adapter, and no name is sent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from adapters.base import Reading
 from adapters.hl7.catalog import VITALS, WAVEFORMS, Conversion, Vital, Waveform
 from adapters.hl7.deidentify import Deidentifier
-from adapters.hl7.identity import count
-from adapters.hl7.message import Hl7Message, Mismatch, Unfit, parse, require_report, time_ns
+from adapters.hl7.identity import count_identifiers
+from adapters.hl7.message import Hl7Message, MessageRejected, Mismatch, parse, require_report, time_ns
 from adapters.hl7.rows import Bedside, Times
 from wire.clock import NS_PER_S
 from wire.messages import Quality
@@ -22,7 +22,7 @@ from wire.messages import Quality
 GOOD = Quality.GOOD
 AT_NS = int(datetime(2026, 2, 25, 6, 13, 20, tzinfo=UTC).timestamp()) * NS_PER_S
 
-# the shape of IHE PCD-01: containment in OBX-4, structural OBX without a value, UCUM units, status R
+# the layout of IHE PCD-01: containment in OBX-4, structural OBX without a value, UCUM units, status R
 DEC = (
     (
         "MSH|^~\\&|ACME_GATEWAY^080019FFFE3ED02D^EUI-64|ACME|||20260225061321+0000||ORU^R01^ORU_R01|M1|P|2.6"
@@ -54,7 +54,7 @@ WCM = (
 
 
 class Bed:
-    """A bedside that reads messages without a line."""
+    """A bedside that reads messages without a connection."""
 
     def __init__(self, vitals: Any = VITALS, waveforms: Any = WAVEFORMS, **more: Any) -> None:
         self.counters: Counter[str] = Counter()
@@ -68,7 +68,7 @@ class Bed:
 
     def take(self, message: Hl7Message) -> list[Reading]:
         require_report(message)
-        count(message, self.gate, self.counters)
+        count_identifiers(message, self.gate, self.counters)
         times = Times(UTC, time_ns(message.msh(7), UTC) or 0)
         rows = list(self.bed.readings(message, times, self.mismatches))
         self.gate.forget()
@@ -102,10 +102,10 @@ def test_a_set_of_numbers_is_one_row() -> None:
     }
 
 
-def test_a_waveform_is_a_row_a_sample() -> None:
+def test_a_waveform_is_one_row_for_each_sample() -> None:
     bed = Bed()
     patient, *ecg = bed.read(*WCM)
-    assert patient.values["pseudonym"] is None  # nobody is admitted
+    assert patient.values["pseudonym"] is None  # no patient is admitted
     assert [row.at_ns for row in ecg] == [AT_NS + 500_000_000 + i * 4_000_000 for i in range(4)]
     assert [row.values["ecg"] for row in ecg] == [pytest.approx(0.1), pytest.approx(-0.11), None, 0.0]
     assert [row.quality for row in ecg] == [GOOD, GOOD, Quality.BAD, GOOD]
@@ -129,7 +129,7 @@ def test_repetitions_and_decimals_are_samples_too() -> None:
 
 
 @pytest.mark.parametrize("samples", ["1^x^3", "1^^3", "1^nan^3", "1^1_0^3", "1^0x1^3", "1^3 황보^3"])
-def test_a_sample_that_is_no_number_is_left_out(samples: str) -> None:
+def test_a_sample_that_is_not_a_number_is_null(samples: str) -> None:
     bed = Bed()
     rows = bed.read(*wave(samples))
     assert [(row.values["ecg"], row.quality) for row in rows] == [
@@ -204,13 +204,13 @@ def heart(value: str = "70", unit: str = "bpm", kind: str = "NM", flags: str = "
         (heart(flags="DEMO"), None, Quality.BAD, "said_invalid"),
     ],
 )
-def test_what_is_said_of_a_value(obx: str, value: float | None, quality: Quality, counted: str) -> None:
+def test_the_quality_of_a_value(obx: str, value: float | None, quality: Quality, counted: str) -> None:
     bed = Bed()
     (row,) = bed.read(*numbers(obx))
     assert (row.values["heart_rate"], row.quality) == (value, quality)
     assert not counted or bed.counters[counted] == 1
-    told = [mismatch.where for mismatch in bed.mismatches]
-    assert told == {Quality.WRONG_TYPE: [told[0] if told else ""]}.get(
+    places = [mismatch.where for mismatch in bed.mismatches]
+    assert places == {Quality.WRONG_TYPE: [places[0] if places else ""]}.get(
         quality, ["OBX-6"] * (counted == "wrong_unit")
     )
 
@@ -235,7 +235,7 @@ def test_types_and_own_codes() -> None:
     assert not Bed(vitals).read(*numbers("OBX|1|NM|7^x^99OTHER|1|1|1"))
 
 
-def test_the_better_code_counts() -> None:
+def test_the_code_with_priority_counts() -> None:
     other = "OBX|2|NM|151578^MDC_TTHOR_RESP_RATE^MDC|1|20|/min"
     best = "OBX|3|NM|151562^MDC_RESP_RATE^MDC|1|12|/min"
     for lines in ((other, best), (best, other)):
@@ -257,7 +257,7 @@ def test_a_value_much_older_than_its_set_is_flagged() -> None:
     assert bed.counters["old_values"] == 1
 
 
-def test_without_the_time_of_an_obr_its_newest_value_says_it() -> None:
+def test_without_the_time_of_an_obr_its_newest_value_has_it() -> None:
     header, _, obx = numbers(heart() + "|||20260225061310")
     (row,) = Bed().read(header, "OBR|1|||x", obx)
     assert row.at_ns == AT_NS - 10 * NS_PER_S
@@ -296,33 +296,33 @@ IDENTIFIER = st.text(
         st.tuples(st.integers(0, len(DEC) + len(WCM) - 1), st.integers(0, 30), st.booleans()), max_size=12
     ),
 )
-def test_nobodys_name_comes_out_wherever_it_stands(name: str, places: list[tuple[int, int, bool]]) -> None:
-    """A name in any field, alone or in front of what is there: no reading, counter or error repeats it."""
+def test_a_name_in_any_field_is_never_repeated(name: str, places: list[tuple[int, int, bool]]) -> None:
+    """A name in any field, alone or before its contents: no reading, counter or error repeats it."""
     lines = [*DEC, *WCM[2:]]
     for line, at, whole in places:
         fields = lines[line % len(lines)].split("|")
         number = at % len(fields)
         if line % len(lines) == 0 and number < 2:
-            continue  # without its header it is no message
+            continue  # without its header it is not a message
         fields[number] = name if whole else name + fields[number]
         lines[line % len(lines)] = "|".join(fields)
-    for codec in ("utf-8", "utf-16-le"):  # the second one breaks everything but the gate
+    for codec in ("utf-8", "utf-16-le"):  # with the second one, only the de-identification still works
         bed = Bed()
         raw = "\r".join(lines).encode()
         try:
             rows = bed.take(parse(raw if codec == "utf-8" else raw[:3] + raw[3:].replace(b"|", b"|\x00")))
-        except Unfit as error:
+        except MessageRejected as error:
             assert name not in str(error)
             continue
-        said = repr(rows) + repr(bed.counters) + repr(bed.mismatches)
-        assert name not in said
+        shown = repr(rows) + repr(bed.counters) + repr(bed.mismatches)
+        assert name not in shown
         assert bed.counters["identifiers_seen"] == bed.counters["deidentified"]
         texts = [value for row in rows for value in row.values.values() if isinstance(value, str)]
         assert all(text.startswith("p-") and len(text) == 18 for text in texts)
 
 
 @given(st.data())
-def test_a_message_that_was_bent_never_crashes(data: st.DataObject) -> None:
+def test_a_damaged_message_never_crashes(data: st.DataObject) -> None:
     raw = bytearray("\r".join([*DEC, *WCM[2:]]).encode())
     for _ in range(data.draw(st.integers(1, 20))):
         at = data.draw(st.integers(0, len(raw) - 1))
@@ -340,7 +340,7 @@ def test_a_message_that_was_bent_never_crashes(data: st.DataObject) -> None:
     bed = Bed()
     try:
         rows = bed.take(parse(bytes(raw)))
-    except Unfit:
+    except MessageRejected:
         return
     for row in rows:
         assert all(value is None or isinstance(value, (float, int, str)) for value in row.values.values())
