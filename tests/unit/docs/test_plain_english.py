@@ -69,6 +69,7 @@ PAGES = (
 CLEAN = (
     *(*PAGES, "agent", "collector", "edgebed", "wire", "models", "configs", "deploy", "docs", "simulators"),
     *("bench", "tests/e2e", "tests/integration", "tests/fixtures", "tests/powercut", "tests/replay"),
+    *("adapters", "tests/contract", "tests/unit/adapters"),
 )
 NOT_YET = ("docs/config.md",)
 SUFFIXES = {".py", ".md", ".yaml", ".js", ".sh", ".conf", ".example", ".service", ".html"}
