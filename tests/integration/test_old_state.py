@@ -303,7 +303,7 @@ def test_a_collector_shows_what_a_store_holds(site: Path) -> None:
         assert node["birth"]["models"]["news2"]["ver"] == "1.0.0"
         quarantine = ask("quarantine")
         assert quarantine["total"] == 2
-        assert [one["head"] for one in quarantine["items"]] == ["{}", "{this is not a batch"]
+        assert [one["head"] for one in quarantine["items"]] == ["{}", "{this is no batch"]
         health = ask("health")
         assert (health["store"]["days"], health["store"]["damaged"]) == (2, [])
         assert (

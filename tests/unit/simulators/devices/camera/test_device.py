@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import struct
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -160,17 +161,19 @@ async def test_opencv_viewers_see_the_same_pictures_encoded_once(monkeypatch: py
         return original(camera, source, index)  # type: ignore[arg-type]  # passed on as it came
 
     monkeypatch.setattr(StreetCamera, "_jpeg", counted)
+    watching: set[int] = set()
 
     def watch(url: str) -> dict[int, bytes]:
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 5000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 5000]
         video = cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts)
         seen = {}
-        number = 0
-        while number < 60:  # OpenCV opens one after the other: the second begins some 20 pictures later
+        more = 30  # pictures while both are open: OpenCV opens one stream after the other
+        while more:
             done, picture = video.read()
             assert done
-            number = Scene.read_number(picture)  # type: ignore[arg-type]  # BGR
-            seen[number] = picture.tobytes()
+            seen[Scene.read_number(picture)] = picture.tobytes()  # type: ignore[arg-type]  # BGR
+            watching.add(threading.get_ident())
+            more -= len(watching) == 2
         video.release()
         return seen
 
