@@ -149,7 +149,7 @@ def _paragraphs(source: str, *, markdown: bool) -> Iterator[tuple[int, str]]:
         at += part.count("\n")
 
 
-@pytest.mark.parametrize("where", (*PAGES, *FOLDERS))
+@pytest.mark.parametrize("where", [*PAGES, *FOLDERS])
 def test_the_words_to_avoid_are_not_used(where: str) -> None:
     found = [str(each) for each in findings(where)]
     assert not found, "\n".join(found)
