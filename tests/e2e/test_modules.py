@@ -59,6 +59,23 @@ BUFFER = """async () => {
     return found;
 }"""
 
+SAMPLED = """async () => {
+    const { sampled } = await import("/static/charts/buffer.js");
+    const series = (width, to) => {
+        const t = Array.from({ length: Math.floor(to / width) }, (_, i) => (i + 0.5) * width);
+        return { t, mean: t };
+    };
+    const times = series(50, 30_000).t;
+    const error = (x, i) => (x === null ? 0 : Math.abs(x - times[i]));
+    const off = (answer) => Math.max(...sampled(answer, times).map(error));
+    return {
+        same: off(series(50, 30_000)),
+        other: off(series(46, 30_000)),
+        short: sampled(series(46, 29_000), times).filter((x) => x === null).length,
+        none: sampled({ t: [], mean: [] }, [0, 50]),
+    };
+}"""
+
 SHAPE = """async () => {
     const { shape } = await import("/static/charts/series.js");
     const answer = (t, late = []) => ({
@@ -97,6 +114,14 @@ def test_the_live_buffer_is_bounded_ordered_and_knows_its_holes(page: Any) -> No
     assert backwards == 0
     assert ahead == 0, "the chart ran past its data"
     assert found["ranBack"] == 0, "the chart ran backwards when data came late"
+
+
+def test_series_with_other_points_keep_their_times(page: Any) -> None:
+    found = page.evaluate(SAMPLED)
+    assert found["same"] == 0
+    assert 0 < found["other"] <= 23
+    assert found["short"] == 19, "no value is invented after the last point"
+    assert found["none"] == [None, None]
 
 
 def test_holes_differ_from_declared_gaps_and_from_the_future(page: Any) -> None:

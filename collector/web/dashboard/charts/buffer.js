@@ -1,5 +1,6 @@
 // The newest rows of one stream, bounded in time and number, sorted by time.
 const MOST_ROWS = 20_000;
+const NEAR_MS = 100; // several buckets of a fast stream; the points of a slow one are its rows
 
 export class LiveBuffer {
   constructor(windowMs) {
@@ -97,6 +98,18 @@ export class LiveBuffer {
   newest(name) {
     return this.columns[name]?.at(-1);
   }
+}
+
+/**
+ * The values of a series at `times`, each from its nearest point, null where no point is near. Two series of one
+ * stream can have different points: rows that arrive between two requests change the buckets.
+ */
+export function sampled({ t, mean }, times) {
+  let i = 0;
+  return times.map((at) => {
+    while (i + 1 < t.length && Math.abs(t[i + 1] - at) <= Math.abs(t[i] - at)) i += 1;
+    return Math.abs(t[i] - at) <= NEAR_MS ? mean[i] : null;
+  });
 }
 
 function number(x) {
