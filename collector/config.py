@@ -51,7 +51,11 @@ class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         try:
             lines = self.token_file.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"http.token_file {self.token_file}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(
+                f"http.token_file {self.token_file} cannot be read: {reason}; "
+                "make it a text file with the token in its first line"
+            ) from error
         token = lines[0].strip() if lines else ""
         if len(token) < _MIN_TOKEN or not token.isascii() or not token.isprintable() or ";" in token:
             raise ConfigError(

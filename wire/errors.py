@@ -70,6 +70,8 @@ def unwritable(what: str, error: OSError) -> EdgebedError:
     reason = error.strerror or error
     if error.errno == errno.ENOENT:
         return ConfigError(f"{what} cannot be written: {reason}; create its folder or choose another")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return ConfigError(f"{what} cannot be written: a part of this path is a file; choose another")
     return ConfigError(f"{what} cannot be written: {reason}; make it writable or choose another")
 
 

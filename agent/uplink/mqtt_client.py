@@ -15,6 +15,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from adapters.base import why_no_connection
 from wire.broker import Broker
 from wire.errors import EdgebedError
 
@@ -227,7 +228,7 @@ class MqttClient(aiomqtt.Client):
             return WrongProtocol(f"{where} does not speak MQTT {'5' if self.v5 else '3.1.1'}")
         if isinstance(error, _Closed):
             return HungUp(f"{where} closed the connection before it answered CONNECT")
-        return LinkDown(f"{where}: {_REFUSED.get(number, error) if number else error}")
+        return LinkDown(f"{where}: {_REFUSED.get(number, error) if number else why_no_connection(error)}")
 
     def _abort(self) -> None:
         self._client._sock_close()

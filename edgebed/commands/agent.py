@@ -115,7 +115,7 @@ def check(config: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"ok": True, "node": str(plan.address), "devices": devices, "models": models}))
     else:
-        click.echo(f"{config}: fine: {plan.address}, devices: {devices}, models: {models}")
+        click.echo(f"{config} is valid: {plan.address}, devices: {devices}, models: {models}")
 
 
 @command.command()

@@ -21,6 +21,7 @@ from wire.errors import EdgebedError
 from wire.yaml12 import YamlMistake, compose
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_OWN = {"clock", "seed", "host", "port", "faults"}  # keywords of every kind; the others are for --option
 
 
 @click.group(name="sim")
@@ -151,7 +152,7 @@ def _extra(texts: Sequence[str]) -> dict[str, Any]:
     found = {}
     for text in texts:
         key, is_pair, value = text.partition("=")
-        if not is_pair or not key.isidentifier() or key in ("clock", "seed", "host", "port", "faults"):
+        if not is_pair or not key.isidentifier() or key in _OWN:
             raise click.UsageError(f"--option {text!r} is not KEY=VALUE with an option of this kind")
         try:
             found[key] = compose(value or '""')[0].plain()
@@ -170,7 +171,10 @@ def _server(kind: str, rate: float, given: dict[str, Any]) -> Any:
     taken = inspect.signature(kind_of_server).parameters
     for name in given:
         if name not in taken:
-            raise click.UsageError(f"{kind} does not have --{_OF_KINDS.get(name, f'option {name}')}")
+            known = ", ".join(sorted(set(taken) - _OWN)) or "none"
+            raise click.UsageError(
+                f"{kind} does not have --{_OF_KINDS.get(name, f'option {name}')}; it has the options {known}"
+            )
     try:
         return kind_of_server(clock=Clock(rate), **given)
     except (ValueError, TypeError) as error:

@@ -31,6 +31,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["demo", "--seconds", "-1"], 2, "--seconds"),
         (["demo", "--port", "0", "--keep", "/proc/x"], 78, "folder /proc/x cannot be written"),
         (["sim", "run", "modbus", "--host", "999.1.1.1"], 2, "'999.1.1.1' is neither an address"),
+        (["sim", "run", "modbus", "--option", "foo=1"], 2, "option foo; it has the options "),
         (["init", "robot", "-o", "/proc/none/my.yaml"], 78, "create its folder or choose another"),
         (["init", "robot", "--broker", "my-broker"], 2, "'my-broker' is not mqtt://host"),
         (["ledger", "--url", "http://[::bad"], 2, "http://[::bad"),

@@ -619,7 +619,7 @@ class TestFolder:
 
     def test_no_folder_can_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
+        with pytest.raises(ConfigError, match="a part of this path is a file"):
             Outbox.open(tmp_path / "file" / "outbox", OutboxSettings(), Clock())
 
     def test_a_folder_that_cannot_be_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
