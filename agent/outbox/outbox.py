@@ -56,7 +56,7 @@ class OutboxSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     ] = True
     ack: Annotated[
         Literal["collector", "puback"],
-        Meta(description="Whose word releases a message: the collector's database, or (lossy) the broker."),
+        Meta(description="What releases a message: the ack of the collector, or (lossy) of the broker."),
     ] = "collector"
 
 

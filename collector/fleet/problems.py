@@ -39,7 +39,7 @@ def find(
     found: list[Problem] = []
     if view.state == "lost":
         if not why.why:
-            why = because("its connection broke off without a goodbye", "connection-lost")
+            why = because("its connection ended without a disconnect message", "connection-lost")
         found.append(_problem("node-lost", 4, why))
     elif view.state == "unknown":
         found.append(_problem("node-silent", 3, why))

@@ -422,7 +422,7 @@ export default {
   "reason.face-model-refused": "{why}",
   "reason.face-model-failed": "{why}",
   "reason.agent-stopped": "The agent was stopped",
-  "reason.connection-lost": "Its connection broke off without a goodbye",
+  "reason.connection-lost": "Its connection ended without a disconnect message",
   "reason.no-status": "No status has arrived yet",
   "reason.node-silent": "No sign of life for {seconds}",
   "reason.backlog": "{n} messages wait, the oldest for {oldest_s}",

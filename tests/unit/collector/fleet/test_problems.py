@@ -46,7 +46,7 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
     problem = found(seen, missing_since=0, quarantined=NOW - 1, doubt="its key is not accepted")
     assert [one.sev for one in problem] == sorted((one.sev for one in problem), reverse=True)
     assert {one.code: one.why for one in problem} == {
-        "node-lost": "its connection broke off without a goodbye",
+        "node-lost": "its connection ended without a disconnect message",
         "missing": "7 messages are missing",
         "device-degraded": "no readings",
         "model-failed": "anomaly: wrong shape",
