@@ -109,7 +109,7 @@ async def test_lost_and_repeated_uplinks_are_counted_but_not_a_new_join(
         ChirpStack(options(mosquitto.port), network.clock) as adapter,
     ):
         rows = await read_until(adapter, lambda seen: len(seen) == 60)
-        lost, doubled = adapter.counters["lost_uplinks"], adapter.counters["duplicates"]
+        lost = adapter.counters["lost_uplinks"]
         keys = [(row.stream, row.values["f_cnt"]) for row in rows]
         assert len(set(keys)) == len(keys)
         gaps = sum(
@@ -118,9 +118,12 @@ async def test_lost_and_repeated_uplinks_are_counted_but_not_a_new_join(
             for a, b in pairwise(count for stream, count in keys if stream == name)
         )
         assert lost == gaps > 5
-        assert 0 <= network.lost - lost <= 2 * len(SENSORS), "losses after the last uplink do not count yet"
-        assert 0 <= network.duplicates - doubled <= 4
         network.repair()
+        # a loss shows at the next uplink of its sensor, and the adapter may be behind the network
+        counted = adapter.counters
+        await read_until(adapter, lambda _: counted["duplicates"] == network.duplicates > 5)
+        await read_until(adapter, lambda _: counted["lost_uplinks"] == network.lost)
+        lost = counted["lost_uplinks"]
         network.inject("reset")
         await read_until(adapter, lambda _: adapter.counters.get("counter_resets") == 4)
         assert adapter.counters["lost_uplinks"] - lost <= network.lost - lost
