@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,11 @@ def test_an_import_the_recipe_does_not_know_is_refused(script: Any) -> None:
     assert script._as_module('import{a}from"preact";', "x.js") == 'import{a}from"./preact.js";\n'
     with pytest.raises(script.FetchError, match="left-pad"):
         script._as_module('import{a}from"left-pad";', "x.js")
+
+
+def test_no_vendored_module_is_in_git() -> None:
+    git = ("git", "-C", str(ROOT), "ls-files", "-z", "--", "*/vendor/*")
+    found = subprocess.run(git, capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip("not a git checkout")
+    assert found.stdout == "", "the build fetches these files: a copy in git would be in the wheel too"
