@@ -6,7 +6,6 @@ Each corrected or replaced time is counted, and its row is UNCERTAIN.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 
 from wire.clock import NS_PER_S
@@ -16,7 +15,7 @@ _MAX_WARNINGS = 10  # of one connection: a clock that jumps with every reading w
 
 
 def checked_time(
-    device_ns: int | None, receipt_ns: int, max_skew_s: float, counters: Counter[str]
+    device_ns: int | None, receipt_ns: int, max_skew_s: float, counters: dict[str, int]
 ) -> tuple[int, Quality]:
     """The time of a reading: the device's if it is plausible, else the time of receipt.
 
@@ -26,13 +25,17 @@ def checked_time(
         max_skew_s: the largest plausible difference of the two.
         counters: `no_time` and `clock_not_believed` are counted here.
     """
+    # `get`, because an adapter of another package may have a plain dict, as every adapter had in 0.1.0
     if device_ns is None:
-        counters["no_time"] += 1
+        counters["no_time"] = counters.get("no_time", 0) + 1
         return receipt_ns, Quality.UNCERTAIN
     if abs(device_ns - receipt_ns) > max_skew_s * NS_PER_S:
-        counters["clock_not_believed"] += 1
+        counters["clock_not_believed"] = counters.get("clock_not_believed", 0) + 1
         return receipt_ns, Quality.UNCERTAIN
     return device_ns, Quality.GOOD
+
+
+believed = checked_time  # its earlier name, which adapters of other packages import
 
 
 class DeviceClock:
@@ -48,7 +51,7 @@ class DeviceClock:
         self,
         where: str,
         log: logging.Logger,
-        counters: Counter[str],
+        counters: dict[str, int],
         *,
         max_past_s: float,
         max_ahead_s: float,
@@ -73,7 +76,7 @@ class DeviceClock:
     def stamp(self, device_ns: int | None, receipt_ns: int) -> tuple[int, Quality]:
         """The time of a reading in Unix ns, and its quality; the time of receipt if the device sent none."""
         if device_ns is None:
-            self._counters["no_time"] += 1
+            self._counters["no_time"] = self._counters.get("no_time", 0) + 1
             return receipt_ns, Quality.UNCERTAIN
         self.judge((device_ns,), receipt_ns)
         return device_ns + self.shift_ns, self.quality
@@ -88,7 +91,7 @@ class DeviceClock:
         if shift_ns and any(first <= at_ns + shift_ns <= last for at_ns in times_ns):
             return
         self.shift_ns = receipt_ns - max(times_ns)
-        self._counters["clock_not_believed"] += 1
+        self._counters["clock_not_believed"] = self._counters.get("clock_not_believed", 0) + 1
         self._warnings += 1
         if self._warnings <= _MAX_WARNINGS:
             self._log.warning(

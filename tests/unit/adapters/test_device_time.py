@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from adapters.device_time import DeviceClock
+from adapters.device_time import DeviceClock, believed
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 
@@ -76,3 +76,14 @@ def test_a_message_without_a_time_gets_the_time_of_receipt(caplog: pytest.LogCap
         found.stamp(NOW - number * YEARS, NOW)
     assert counters["clock_not_believed"] == 99
     assert len(caplog.records) == 10
+
+
+def test_an_adapter_of_another_package_may_count_in_a_plain_dict() -> None:
+    """`counters` was a dict and `checked_time` was called `believed` in 0.1.0."""
+    counters: dict[str, int] = {}
+    found = DeviceClock("x", logging.getLogger("x"), counters, max_past_s=1, max_ahead_s=1)
+    assert found.stamp(None, NOW) == (NOW, DOUBT)
+    assert found.stamp(NOW - DAY, NOW) == (NOW, DOUBT)
+    assert believed(None, NOW, 1.0, counters) == (NOW, DOUBT)
+    assert believed(NOW - DAY, NOW, 1.0, counters) == (NOW, DOUBT)
+    assert counters == {"no_time": 2, "clock_not_believed": 2}
