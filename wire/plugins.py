@@ -18,7 +18,7 @@ def third_party(group: str, what: str, name: str, base: type[T], error: type[Exc
     """The class that another package registers as `name`; None where no package does.
 
     Raises:
-        error: two packages register the name, or the registered object is not a subclass of `base`.
+        error: two packages register the name, or the object cannot be imported or is not a `base`.
     """
     points = [point for point in entry_points(group) if point.name == name]
     if len(points) > 1:
@@ -26,7 +26,11 @@ def third_party(group: str, what: str, name: str, base: type[T], error: type[Exc
         raise error(f"{what} {name!r} is registered more than once ({owners}): uninstall one package")
     if not points:
         return None
-    found = points[0].load()
+    try:
+        found = points[0].load()
+    except (ImportError, AttributeError) as problem:
+        full = f"{what} {name!r} ({points[0].value})"
+        raise error(f"{full} cannot be imported: {problem}; update or uninstall its package") from problem
     if not (isinstance(found, type) and issubclass(found, base)):
         full = f"{base.__module__}.{base.__qualname__}"
         raise error(f"entry point {name!r} names {points[0].value}, which is not a subclass of {full}")

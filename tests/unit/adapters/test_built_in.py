@@ -41,6 +41,8 @@ def test_an_unknown_word_names_those_there_are() -> None:
     [
         (["other.one:Odd", "other.two:Odd"], "registered more than once"),
         (["json:JSONDecoder"], "not a subclass of adapters.base.Adapter"),
+        (["no_such_package.adapter:Mine"], "No module named 'no_such_package'; update or uninstall"),
+        (["json:NoSuchClass"], "cannot be imported: module 'json' has no attribute 'NoSuchClass'"),
     ],
 )
 def test_two_entry_points_of_one_name_or_a_wrong_class_are_refused(
