@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import AbstractAsyncContextManager
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -49,6 +50,22 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds of `monotonic_ns`."""
         return self.monotonic_ns() / NS_PER_S
+
+    @property
+    def can_stand(self) -> bool:
+        """Whether time can stand still: then a device sends nothing, and that is not silence."""
+        return False
+
+    def flowing_s(self) -> float:
+        """Monotonic real seconds while time flows: measure the silence of devices with it, in any thread.
+
+        Requests that are answered also while time stands still take the time of the event loop.
+        """
+        return time.monotonic()
+
+    def timeout_at(self, at_s: float | None) -> AbstractAsyncContextManager[object]:
+        """Like `asyncio.timeout_at`, for a moment of `flowing_s`."""
+        return asyncio.timeout_at(at_s)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep `seconds` in the time of this clock."""

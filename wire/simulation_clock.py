@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -34,8 +35,9 @@ class SimulationClock(Clock):
     - it stays there, or advances by `slack_ns` at most, until that task sleeps again or ends;
     - it never advances beyond the limit of a brake in `brakes`.
 
-    A task or brake that holds the clock for more than `patience_s` of real time is excused: a task until it
-    sleeps again, a brake until its limit changes. `held_s` and `excused` record this by name.
+    A task or brake that holds the clock for more than `patience_s` is excused: a task until it sleeps again,
+    a brake until its limit changes. `held_s` and `excused` record this by name. Patience is real time, but
+    each turn of this clock counts 20 ms at most: a process that gets no time from its machine keeps it.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class SimulationClock(Clock):
         start_ns: int,
         *,
         slack_ns: int = 0,
-        patience_s: float = 2.0,
+        patience_s: float = 10.0,
         wall_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         super().__init__(1.0, start_ns)
@@ -57,12 +59,15 @@ class SimulationClock(Clock):
         self._patience_ns = round(patience_s * NS_PER_S)
         self._wall_ns = wall_ns
         self._turned_ns = wall_ns()
+        self._lived_ns = 0  # real time in which this process ran, for patience
+        self._flowed_ns = 0  # the part of it in which time moved
+        self._unspent_ns = 0  # real time since the last move, which the next move spends
         self._sleepers: list[_Sleeper] = []
         self._numbers = itertools.count()
         self._known: set[asyncio.Task[Any]] = set()
-        self._busy: dict[asyncio.Task[Any], tuple[int, int]] = {}  # when it woke: simulated ns, real ns
+        self._busy: dict[asyncio.Task[Any], tuple[int, int]] = {}  # when it woke: simulated ns, lived ns
         self._late: set[asyncio.Task[Any]] = set()  # excused tasks that have not slept since
-        self._braking: dict[str, tuple[int, int]] = {}  # limit of a brake, and the real time it is held since
+        self._braking: dict[str, tuple[int, int]] = {}  # limit of a brake, and the lived ns it holds since
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.Handle | None = None
 
@@ -81,6 +86,39 @@ class SimulationClock(Clock):
         """Simulated nanoseconds since the start."""
         return self._now_ns - self._start_ns
 
+    @property
+    def can_stand(self) -> bool:
+        """True: it stands still before its start, and while it is held."""
+        return True
+
+    def flowing_s(self) -> float:
+        """Real seconds in which simulated time moved; a pause counts 20 ms at most."""
+        return self._flowed_ns / NS_PER_S
+
+    @contextlib.asynccontextmanager
+    async def timeout_at(self, at_s: float | None) -> AsyncIterator[object]:
+        """Like `asyncio.timeout_at`, for a moment of `flowing_s`."""
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            if at_s is None:
+                return
+            left_s = at_s - self.flowing_s()
+            if left_s <= 0:
+                limit.reschedule(loop.time())
+            else:
+                timer = loop.call_later(max(left_s, _TICK_S), look)
+
+        async with asyncio.timeout(None) as limit:
+            look()
+            try:
+                yield limit
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
     async def sleep(self, seconds: float) -> None:
         """Sleep `seconds` of simulated time."""
         await self.sleep_until(self._now_ns + round(max(0.0, seconds) * NS_PER_S))
@@ -96,7 +134,7 @@ class SimulationClock(Clock):
         if at_ns <= self._now_ns:
             await asyncio.sleep(0)
             if task not in self._late:  # setdefault: a task that never catches up must run out of patience
-                self._busy.setdefault(task, (self._now_ns, self._wall_ns()))
+                self._busy.setdefault(task, (self._now_ns, self._lived_ns))
             return
         self._busy.pop(task, None)
         self._late.discard(task)
@@ -129,11 +167,10 @@ class SimulationClock(Clock):
     def pace(self, pace: float) -> None:
         if not 0 <= pace < float("inf"):
             raise ValueError(f"a clock's pace must be 0 or above, not {pace}")
-        wall_ns = self._wall_ns()
         self._pace = pace
-        self._anchor = self._now_ns, wall_ns
+        self._anchor = self._now_ns, self._wall_ns()
         # a stopped clock is not held by a task: measure patience from now
-        self._busy = {task: (woken_ns, wall_ns) for task, (woken_ns, _) in self._busy.items()}
+        self._busy = {task: (woken_ns, self._lived_ns) for task, (woken_ns, _) in self._busy.items()}
         self._braking.clear()
         self._stir()
 
@@ -171,22 +208,26 @@ class SimulationClock(Clock):
         if self._loop is None:
             return
         wall_ns = self._wall_ns()
+        passed_ns, self._turned_ns = wall_ns - self._turned_ns, wall_ns
         if not self._pace:
-            self._turned_ns = wall_ns
             self._timer = self._loop.call_later(_TICK_S, self._turn)
             return
+        self._lived_ns += min(passed_ns, _BURST_NS)
         began_ns, since_ns = self._anchor
         free_ns = began_ns + int((wall_ns - since_ns) * self._pace)
-        limit_ns, holder = self._limit(wall_ns)
+        limit_ns, holder = self._limit()
         held = limit_ns < free_ns
         if held:
-            self.held_s[holder] += (wall_ns - self._turned_ns) / NS_PER_S
-        self._turned_ns = wall_ns
+            self.held_s[holder] += passed_ns / NS_PER_S
         goal_ns = max(self._now_ns, min(free_ns, limit_ns))
-        due_ns = self._due_ns()
-        self._now_ns = max(self._now_ns, min(goal_ns, due_ns))
+        due_ns, before_ns = self._due_ns(), self._now_ns
+        self._now_ns = max(before_ns, min(goal_ns, due_ns))
+        self._unspent_ns = min(self._unspent_ns + passed_ns, _BURST_NS)
+        flowed_ns = min(self._unspent_ns, self._now_ns - before_ns)
+        self._unspent_ns -= flowed_ns
+        self._flowed_ns += flowed_ns
         if due_ns <= goal_ns:
-            self._wake(wall_ns)
+            self._wake()
         if free_ns - self._now_ns > _BURST_NS * self._pace:
             self._anchor = self._now_ns, wall_ns - _BURST_NS
         self._timer = self._loop.call_later(self._pause_s(held), self._turn)
@@ -197,11 +238,11 @@ class SimulationClock(Clock):
         left_s = (self._due_ns() - self._now_ns) / NS_PER_S
         return min(_TICK_S, left_s / self._pace)
 
-    def _limit(self, wall_ns: int) -> tuple[int, str]:
+    def _limit(self) -> tuple[int, str]:
         """The moment up to which the clock may advance, and the name of the task or brake that sets it."""
         limit_ns, holder = _NEVER, ""
         for task, (woken_ns, since_ns) in list(self._busy.items()):
-            if wall_ns - since_ns > self._patience_ns:
+            if self._lived_ns - since_ns > self._patience_ns:
                 del self._busy[task]
                 self._late.add(task)
                 self.excused[task.get_name()] += 1
@@ -209,20 +250,16 @@ class SimulationClock(Clock):
                 limit_ns, holder = woken_ns + self._slack_ns, task.get_name()
         for name, brake in self.brakes.items():
             allowed_ns = brake()
-            if (
-                allowed_ns is not None
-                and allowed_ns < limit_ns
-                and self._is_heeded(name, allowed_ns, wall_ns)
-            ):
+            if allowed_ns is not None and allowed_ns < limit_ns and self._is_heeded(name, allowed_ns):
                 limit_ns, holder = allowed_ns, name
         return limit_ns, holder
 
-    def _is_heeded(self, name: str, allowed_ns: int, wall_ns: int) -> bool:
+    def _is_heeded(self, name: str, allowed_ns: int) -> bool:
         """Whether a brake still counts: False once it has held the clock at one moment for too long."""
         before_ns, since_ns = self._braking.get(name, (-1, 0))
         if allowed_ns != before_ns or (self._now_ns < allowed_ns and since_ns >= 0):
-            since_ns = wall_ns
-        elif since_ns >= 0 and wall_ns - since_ns > self._patience_ns:
+            since_ns = self._lived_ns
+        elif since_ns >= 0 and self._lived_ns - since_ns > self._patience_ns:
             self.excused[name] += 1
             since_ns = -1
         self._braking[name] = allowed_ns, since_ns
@@ -233,10 +270,10 @@ class SimulationClock(Clock):
             heapq.heappop(self._sleepers)
         return self._sleepers[0].at_ns if self._sleepers else _NEVER
 
-    def _wake(self, wall_ns: int) -> None:
+    def _wake(self) -> None:
         while self._due_ns() <= self._now_ns:
             sleeper = heapq.heappop(self._sleepers)
-            self._busy[sleeper.task] = self._now_ns, wall_ns
+            self._busy[sleeper.task] = self._now_ns, self._lived_ns
             sleeper.woken.set_result(None)
 
     def _gone(self, task: asyncio.Task[Any]) -> None:

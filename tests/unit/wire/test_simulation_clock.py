@@ -27,6 +27,12 @@ class Wall:
     def pass_s(self, seconds: float) -> None:
         self.ns += round(seconds * NS_PER_S)
 
+    async def pass_in_turns(self, seconds: float) -> None:
+        """Let time pass as for a process that runs: the clock turns every 20 ms at least."""
+        for _ in range(round(seconds / 0.02)):
+            self.pass_s(0.02)
+            await asyncio.sleep(0.01)  # later than the next turn of the clock, so that turn comes first
+
 
 @pytest.fixture
 def wall() -> Wall:
@@ -94,7 +100,7 @@ async def test_it_waits_for_who_is_at_work(clock: SimulationClock, wall: Wall) -
     clock.pace = 100
     wall.pass_s(0.02)
     await until(lambda: clock.monotonic_ns() == NS_PER_S)
-    wall.pass_s(0.9)
+    await wall.pass_in_turns(0.9)
     await idle()
     assert clock.monotonic_ns() == NS_PER_S
     assert clock.held_s["worker"] == pytest.approx(0.9)
@@ -116,11 +122,77 @@ async def test_nobody_holds_it_for_ever(clock: SimulationClock, wall: Wall) -> N
     clock.pace = 100
     wall.pass_s(0.02)
     await until(lambda: clock.monotonic_ns() == NS_PER_S)
-    wall.pass_s(1.1)
+    await wall.pass_in_turns(1.1)
     await until(lambda: clock.monotonic_ns() > NS_PER_S)
     assert clock.excused == {"hung": 1}
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_process_that_gets_no_time_keeps_its_patience(clock: SimulationClock, wall: Wall) -> None:
+    done = asyncio.Event()
+
+    async def work() -> None:
+        await clock.sleep_until(START + NS_PER_S)
+        await done.wait()
+        await clock.sleep_until(START + 2 * NS_PER_S)
+
+    clock.brakes["device"] = lambda: None if done.is_set() else START + NS_PER_S
+    task = asyncio.create_task(work())
+    clock.pace = 100
+    wall.pass_s(0.02)
+    await until(lambda: clock.monotonic_ns() == NS_PER_S)
+    for _ in range(10):  # the whole process is stopped ten times
+        wall.pass_s(60)
+        await idle()
+    assert clock.monotonic_ns() == NS_PER_S
+    done.set()
+    await task
+    assert not clock.excused
+
+
+async def test_silence_is_measured_while_time_flows(clock: SimulationClock, wall: Wall) -> None:
+    allowed = START + NS_PER_S
+    clock.brakes["camera"] = lambda: allowed
+    timed_out = asyncio.Event()
+
+    async def wait() -> None:
+        try:
+            async with clock.timeout_at(clock.flowing_s() + 0.05):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            timed_out.set()
+
+    task = asyncio.create_task(wait())
+    wall.pass_s(60)
+    await idle()
+    assert clock.flowing_s() == 0  # before the start
+    clock.pace = 100
+    await wall.pass_in_turns(0.02)
+    await until(lambda: clock.now_ns() == allowed)
+    await wall.pass_in_turns(0.5)
+    wall.pass_s(60)
+    await idle()
+    assert 0 < clock.flowing_s() <= 0.02  # and while a part holds it
+    assert not timed_out.is_set()
+    allowed += 100 * NS_PER_S
+    await wall.pass_in_turns(0.1)
+    await task
+    assert timed_out.is_set()
+    assert clock.flowing_s() == pytest.approx(0.12, abs=0.021)
+
+
+async def test_work_in_time_ends_a_timeout_and_its_own_timeout_passes(clock: SimulationClock) -> None:
+    async with clock.timeout_at(0.05):
+        pass
+    async with clock.timeout_at(None):
+        await asyncio.sleep(0)
+    with pytest.raises(TimeoutError, match="own"):
+        async with clock.timeout_at(0.05):
+            raise TimeoutError("own")
+    with pytest.raises(TimeoutError):
+        async with clock.timeout_at(-1.0):
+            await asyncio.Event().wait()
 
 
 async def test_nobody_loses_patience_while_it_stands(clock: SimulationClock, wall: Wall) -> None:
@@ -135,10 +207,10 @@ async def test_nobody_loses_patience_while_it_stands(clock: SimulationClock, wal
     wall.pass_s(0.02)
     await until(lambda: clock.monotonic_ns() == NS_PER_S)
     clock.pace = 0
-    wall.pass_s(10)
+    await wall.pass_in_turns(1.2)
     await idle()
     clock.pace = 100
-    wall.pass_s(0.9)
+    await wall.pass_in_turns(0.9)
     await idle()
     assert clock.monotonic_ns() == NS_PER_S
     done.set()
@@ -155,10 +227,10 @@ async def test_nor_does_who_never_catches_up(clock: SimulationClock, wall: Wall)
     task = asyncio.create_task(lag(), name="late")
     clock.pace = 100
     await idle()
-    wall.pass_s(0.9)
+    await wall.pass_in_turns(0.9)
     await idle()
     assert clock.now_ns() == START
-    wall.pass_s(0.2)
+    await wall.pass_in_turns(0.2)
     await until(lambda: clock.excused == {"late": 1})
     wall.pass_s(0.01)
     await until(lambda: clock.monotonic_ns() >= NS_PER_S)
@@ -200,10 +272,10 @@ async def test_a_brake_holds_it_and_is_excused_in_the_end(clock: SimulationClock
     await until(lambda: clock.now_ns() == allowed)
     allowed += NS_PER_S
     await until(lambda: clock.now_ns() == allowed)
-    wall.pass_s(0.9)
+    await wall.pass_in_turns(0.9)
     await idle()
     assert clock.monotonic_ns() == 2 * NS_PER_S
-    wall.pass_s(0.2)
+    await wall.pass_in_turns(0.2)
     await until(lambda: clock.now_ns() > allowed)
     assert clock.excused == {"camera": 1}
     allowed = clock.now_ns() + NS_PER_S  # the brake is back and counts again
