@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
@@ -103,7 +102,7 @@ class SerialLines(Adapter[SerialOptions]):
             b" ".decode(options.encoding)
         except (LookupError, UnicodeError) as error:
             raise OptionsError(f"encoding {options.encoding!r} is unknown: use e.g. utf-8") from error
-        self._lines = Lines(self._source, self.counters, max_line=options.max_line)
+        self._lines = Lines(self._source, clock, self.counters, max_line=options.max_line)
         self._bad_lines = BadLines(self._source, self.counters, log, options.bad_lines)
         self._first: Reading | None = None
 
@@ -114,7 +113,7 @@ class SerialLines(Adapter[SerialOptions]):
     async def open(self) -> None:
         """Connect and wait for a readable line: a port opens even if no device is connected."""
         options = self.options
-        deadline = asyncio.get_running_loop().time() + options.timeout_s
+        deadline = self.clock.flowing_s() + options.timeout_s
         try:
             await self._lines.open(options.timeout_s)
             if not options.first_line:
@@ -132,25 +131,23 @@ class SerialLines(Adapter[SerialOptions]):
 
     async def readings(self) -> AsyncIterator[Reading]:
         """Yield a row for each readable line, without end."""
-        loop, silence_s = asyncio.get_running_loop(), self.options.silence_s
+        silence_s = self.options.silence_s
         reading, self._first = self._first, None
         while True:
             if reading is not None:
                 yield reading
-            deadline = loop.time() + silence_s
-            reading = await self._next(deadline)
+            reading = await self._next(self.clock.flowing_s() + silence_s)
             if reading is None:
                 raise self._lines.stalled("line that can be read", silence_s)
 
     async def _next(self, by_s: float) -> Reading | None:
         """The next row; None if there is none by `by_s`."""
-        loop = asyncio.get_running_loop()
         while (line := await self._lines.next(by_s)) is not None:
             found = self._parse(line)
             if found:
                 self._bad_lines.reset()
                 return self._reading(found)
-            if loop.time() >= by_s:
+            if self.clock.flowing_s() >= by_s:
                 break
         return None
 

@@ -69,7 +69,7 @@ class Ble(Adapter[BleOptions]):
             optional=(BATTERY,) if options.battery else (),
             long_values=bool(options.characteristics),
         )
-        self._session = session = BleConnection(options.hci, wanted, self._keep)
+        self._session = session = BleConnection(options.hci, wanted, self.clock, self._keep)
         session.lost.add_done_callback(lambda _: self._came.set())
         try:
             await session.open(options.timeout_s)
@@ -85,8 +85,8 @@ class Ble(Adapter[BleOptions]):
 
     async def readings(self) -> AsyncIterator[Reading]:
         """Yield the rows of each notification, without end."""
-        loop, silence_s = asyncio.get_running_loop(), self.options.silence_s
-        deadline = loop.time() + silence_s
+        now_s, silence_s = self.clock.flowing_s, self.options.silence_s
+        deadline = now_s() + silence_s
         while True:
             await self._wait(deadline)
             while self._waiting:
@@ -94,18 +94,18 @@ class Ble(Adapter[BleOptions]):
                 for reading in self._rows(uuid, value, at_ns):
                     yield reading
                 if uuid != BATTERY or BATTERY in self._names:
-                    deadline = loop.time() + silence_s
+                    deadline = now_s() + silence_s
             session = self._session
             if session is None or session.lost.done():
                 raise DeviceUnreachable(session.lost.result() if session else "the device is not open")
-            if loop.time() >= deadline:
+            if now_s() >= deadline:
                 raise DeviceStalled(
                     f"{self._device()} is connected but sent no value for {silence_s:g} s"
                 ).coded("device-silent", seconds=silence_s)
 
     async def _wait(self, deadline: float) -> None:
         try:
-            async with asyncio.timeout_at(deadline):
+            async with self.clock.timeout_at(deadline):
                 await self._came.wait()
         except TimeoutError:
             return

@@ -21,6 +21,7 @@ from bumble.transport import open_transport
 from bumble.transport.common import Transport
 
 from adapters.base import AdapterError, DeviceUnreachable, ProtocolViolation, why_no_connection
+from wire.clock import Clock
 from wire.task_cancellation import end, run_within
 
 DEVICE_INFORMATION = {"manufacturer": "2A29", "model": "2A24", "serial_number": "2A25"}
@@ -50,9 +51,10 @@ class WantedDevice:
 class BleConnection:
     """A connection to a device. Use `await open(...)`, then wait for `lost`, then `await close()`."""
 
-    def __init__(self, hci: str, wanted: WantedDevice, on_value: OnValue) -> None:
+    def __init__(self, hci: str, wanted: WantedDevice, clock: Clock, on_value: OnValue) -> None:
         self._hci = hci
         self._wanted = wanted
+        self._clock = clock
         self._on_value = on_value
         self._doing = "opening the controller"
         self._heard: set[Address] = set()
@@ -71,7 +73,10 @@ class BleConnection:
         task = asyncio.create_task(self._connect(), name="ble-connect")
         try:
             ends: set[asyncio.Future[Any]] = {task, self.lost}
-            await asyncio.wait(ends, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            # also what the device sends before it is connected comes only while time flows
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout_at(self._clock.flowing_s() + within_s):
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             answered = task.done()
             await end([task], 0.5, again_s=0.1)

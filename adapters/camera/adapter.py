@@ -21,6 +21,7 @@ from wire.messages import Stream
 STREAM = "frames"
 _SLACK_S = 0.5  # a library that is later than its own timeout by more than this hangs
 _CLOSE_S = 1.5
+_STANDING_S = 3_600.0  # the library knows no simulated time: with it the limits are only those of this file
 
 
 class Camera(Adapter[CameraOptions]):
@@ -122,7 +123,7 @@ class Camera(Adapter[CameraOptions]):
         )
         self._capture.start()
         try:
-            async with asyncio.timeout(timeout_s + _SLACK_S):
+            async with self.clock.timeout_at(self.clock.flowing_s() + timeout_s + _SLACK_S):
                 await asyncio.shield(self._capture.opened)
         except TimeoutError as error:
             await self.close()
@@ -139,8 +140,8 @@ class Camera(Adapter[CameraOptions]):
                 name_of(options.url),
                 transport=options.transport,
                 ca_file=options.ca_file,
-                open_timeout_s=timeout_s,
-                read_timeout_s=options.read_timeout_s,
+                open_timeout_s=_STANDING_S if self.clock.can_stand else timeout_s,
+                read_timeout_s=_STANDING_S if self.clock.can_stand else options.read_timeout_s,
                 size=options.size,
                 max_size=options.max_size,
             )

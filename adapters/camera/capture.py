@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ class Capture:
 
     With `wait_for_reader` every picture is delivered and the source waits; without it a newer picture
     replaces one that the reader has not taken. `dropped` counts those, and the picture that waited when the
-    capture was closed. `moved` is the `time.monotonic` of the source's last sign of life.
+    capture was closed. `moved` is the clock's `flowing_s` at the source's last sign of life.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Capture:
     ) -> None:
         self.dropped = 0
         self.skipped = 0  # left out to keep to `limit_hz`
-        self.moved = time.monotonic()
+        self.moved = clock.flowing_s()
         self._open_source, self._clock = open_source, clock
         self._every, self._realtime, self._loop_over = wait_for_reader, realtime, loop_over
         self._limit_hz = limit_hz
@@ -114,7 +113,7 @@ class Capture:
 
     async def wait(self, quiet_s: float) -> bool:
         """Wait for a picture; False where the source gave no sign of life for `quiet_s`."""
-        self._waiter, self._waiting_since = self._loop.create_future(), time.monotonic()
+        self._waiter, self._waiting_since = self._loop.create_future(), self._clock.flowing_s()
         try:
             if (
                 self._shots or self._done.is_set()
@@ -128,7 +127,7 @@ class Capture:
 
     def _check_alive(self, quiet_s: float) -> None:
         # one timer that checks from time to time: a timer a picture costs as much as the picture
-        now = time.monotonic()
+        now = self._clock.flowing_s()
         left = max(self.moved, self._waiting_since) + quiet_s - now
         if left <= 0 and self._waiter is not None:
             self._wake(False)
@@ -184,7 +183,7 @@ class Capture:
                     source.close()
                     source, first = self._open_source(), index
                     continue
-                self.moved = time.monotonic()
+                self.moved = self._clock.flowing_s()
                 at_ns = schedule.stamp(index)
                 if schedule.admits(at_ns):
                     picture = source.picture()
@@ -201,7 +200,7 @@ class Capture:
     def _wait_until(self, due_ns: int) -> bool:
         """Wait; False where the capture is being closed."""
         while (left_s := (due_ns - self._clock.now_ns()) / NS_PER_S) > 0:
-            self.moved = time.monotonic()
+            self.moved = self._clock.flowing_s()
             if self._clock.wait(self._stop, min(left_s, _SIGN_S * self._clock.rate)):
                 return False
         return True

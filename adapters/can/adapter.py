@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -52,10 +51,17 @@ class Can(Adapter[CanOptions]):
     async def open(self) -> None:
         """Open the bus and wait for a frame of the DBC file: an open bus proves nothing."""
         options = self.options
-        self._bus = CanBus(options, self.clock, self.counters, wanted=self._rows.ids, sends=False)
+        self._bus = CanBus(
+            options,
+            self.clock,
+            self.counters,
+            wanted=self._rows.ids,
+            sends=False,
+            timeout_at=self.clock.timeout_at,
+        )
         try:
             await self._bus.open()
-            until = asyncio.get_running_loop().time() + options.timeout_s / 2
+            until = self.clock.flowing_s() + options.timeout_s / 2
             if not await self._bus.frames(until, peek=True):
                 raise await self._silence(options.timeout_s / 2)
         except BaseException:
@@ -71,16 +77,16 @@ class Can(Adapter[CanOptions]):
     async def readings(self) -> AsyncIterator[Reading]:
         """Yield a row each time the message `row_on` arrives."""
         options = self.options
-        bus, loop = self._bus, asyncio.get_running_loop()
+        bus, now_s = self._bus, self.clock.flowing_s
         if bus is None:
             raise DeviceUnreachable(f"{options.where} is not open")
-        deadline = loop.time() + options.data_age_s
+        deadline = now_s() + options.data_age_s
         while True:
             for frame in await bus.frames(deadline):
                 if self._rows.take(frame) == self._row_on:
-                    deadline = loop.time() + options.data_age_s
+                    deadline = now_s() + options.data_age_s
                     yield self._rows.row(options.stream)
-            if loop.time() >= deadline:
+            if now_s() >= deadline:
                 raise await self._silence(options.data_age_s)
 
     async def _silence(self, waited_s: float) -> AdapterError:

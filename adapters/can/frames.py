@@ -7,7 +7,8 @@ import contextlib
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +59,12 @@ class CanBus:
         *,
         wanted: Collection[tuple[int, bool]],
         sends: bool,
+        timeout_at: Callable[[float], AbstractAsyncContextManager[object]] = asyncio.timeout_at,
     ) -> None:
         self._options, self._clock, self._counters = options, clock, counters
         self._wanted = frozenset(wanted)
         self._sends = sends
+        self._timeout_at = timeout_at
         self._frames: deque[Frame] = deque()
         self._thread_counters: Counter[str] = Counter()  # only the thread writes it
         self._foreign: set[tuple[int, bool]] = set()
@@ -94,7 +97,7 @@ class CanBus:
             raise self._error
 
     async def frames(self, until_s: float, *, peek: bool = False) -> list[Frame]:
-        """The frames that came; waits for the first until `until_s` of the loop's time. `peek` keeps them.
+        """The frames that came; waits for the first until `until_s` of `timeout_at`. `peek` keeps them.
 
         Raises:
             AdapterError: the bus has ended, and all its frames were taken.
@@ -103,7 +106,7 @@ class CanBus:
             await asyncio.sleep(0)  # a flood must not block the other tasks of the loop
         else:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until_s):
+                async with self._timeout_at(until_s):
                     await self._arrived.wait()
         self._arrived.clear()
         self._notified = False

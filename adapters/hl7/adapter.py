@@ -91,7 +91,7 @@ class Hl7(Adapter[Hl7Options]):
         )
         try:
             await self._connect(self._connections)
-            self._first = await self._next_message(asyncio.get_running_loop().time() + options.silence_s)
+            self._first = await self._next_message(self.clock.flowing_s() + options.silence_s)
         except BaseException:
             await self.close()
             raise
@@ -105,9 +105,9 @@ class Hl7(Adapter[Hl7Options]):
 
     async def readings(self) -> AsyncIterator[Reading]:
         """Yield the rows of each message; a message is acknowledged when its last row was taken."""
-        loop, silence_s = asyncio.get_running_loop(), self.options.silence_s
+        now_s, silence_s = self.clock.flowing_s, self.options.silence_s
         first, self._first = self._first, None
-        arrival = first or await self._next_message(loop.time() + silence_s)
+        arrival = first or await self._next_message(now_s() + silence_s)
         while True:
             result = _MessageResult()
             for number, row in enumerate(_without_message_text(self._read(arrival, result))):
@@ -118,7 +118,7 @@ class Hl7(Adapter[Hl7Options]):
             await self._answer(arrival.peer, result)
             if result.error is not None:
                 raise result.error
-            arrival = await self._next_message(loop.time() + silence_s)
+            arrival = await self._next_message(now_s() + silence_s)
 
     # --- connections
 
@@ -153,11 +153,10 @@ class Hl7(Adapter[Hl7Options]):
         connections, url = self._connections, self.options.url
         if connections is None:
             raise DeviceUnreachable(f"{url} is not open")
-        loop = asyncio.get_running_loop()
         gone: AdapterError | None = None
         while True:
             try:
-                async with asyncio.timeout_at(until_s):
+                async with self.clock.timeout_at(until_s):
                     arrival = await connections.inbox.get()
             except TimeoutError as error:
                 if not connections.peers:
@@ -180,7 +179,7 @@ class Hl7(Adapter[Hl7Options]):
             if isinstance(gone, ProtocolViolation):
                 self.counters["peers_lied"] += 1
             if not connections.peers:
-                until_s = min(until_s, loop.time() + self.options.rejoin_s)
+                until_s = min(until_s, self.clock.flowing_s() + self.options.rejoin_s)
 
     async def _answer(self, peer: MllpPeer, result: _MessageResult) -> None:
         code = ack_code(result.message, self.options.ack, result.verdict) if result.answer else ""

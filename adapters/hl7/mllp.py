@@ -156,7 +156,7 @@ class MllpPeer:
             )
         try:
             while True:
-                data = await self._read()
+                data = await self._read(clock)
                 if data:
                     error = DeviceUnreachable("the monitor ended the connection")
                 for frame in self._frames.feed(data):
@@ -172,10 +172,11 @@ class MllpPeer:
         self._writer.transport.abort()
         await inbox.put(Arrival(self, None, clock.now_ns(), error))
 
-    async def _read(self) -> bytes:
+    async def _read(self, clock: Clock) -> bytes:
         """Some bytes; empty if the peer has ended, or has not finished a message for too long."""
         try:
-            async with asyncio.timeout(self._half_s if self._frames.begun else None):
+            half_by_s = clock.flowing_s() + self._half_s if self._frames.begun else None
+            async with clock.timeout_at(half_by_s):
                 data = await self._reader.read(_CHUNK)
         except TimeoutError:
             self._frames.drop_unfinished()

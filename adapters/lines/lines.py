@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from adapters.base import DeviceStalled, DeviceUnreachable, OptionsError, ProtocolViolation, why_no_connection
+from wire.clock import Clock
 
 _CHUNK = 4_096  # bytes of one read
 _GRACE_S = 0.01  # enough to read bytes that have arrived already
@@ -67,8 +68,9 @@ class Lines:
     and counted in `counters["too_long"]`.
     """
 
-    def __init__(self, source: LineSource, counters: Counter[str], *, max_line: int) -> None:
+    def __init__(self, source: LineSource, clock: Clock, counters: Counter[str], *, max_line: int) -> None:
         self._source = source
+        self._clock = clock
         self._counters = counters
         self._max = max_line
         self._reader: asyncio.StreamReader | None = None
@@ -102,7 +104,7 @@ class Lines:
             ) from error
 
     async def next(self, by_s: float) -> bytes | None:
-        """The next line without its end; None if no line is complete by `by_s`, a time of the event loop.
+        """The next line without its end; None if no line is complete by `by_s` of the clock's `flowing_s`.
 
         Raises:
             DeviceUnreachable: the connection ended, or the port was unplugged.
@@ -111,10 +113,10 @@ class Lines:
         if self._ready:  # for a line that has arrived already, a timer costs more than reading it
             return self._ready.popleft()
         # bytes that arrived while the whole process was paused are in time: they are read even after `by_s`
-        loop = asyncio.get_running_loop()
+        clock = self._clock
         for grace in (False, True):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(loop.time() + _GRACE_S if grace else by_s):
+                async with clock.timeout_at(clock.flowing_s() + _GRACE_S if grace else by_s):
                     while not self._ready:
                         self._take(await self._read())
                 return self._ready.popleft()

@@ -87,7 +87,7 @@ class MqttAdapter(Adapter[MqttOptionsT]):
         session = self._session
         if session is None:
             raise DeviceUnreachable(f"{self.options.url} is not open")
-        now = asyncio.get_running_loop().time
+        now = self.clock.flowing_s
         while True:
             message = await session.next()
             found: list[Reading] = []
@@ -164,7 +164,7 @@ class TopicSession:
 
     def restart_silence(self) -> None:
         """A usable message came: the silence counts from now."""
-        self._deadline_s = asyncio.get_running_loop().time() + self._options.silence_s
+        self._deadline_s = self._clock.flowing_s() + self._options.silence_s
         self.why = ""
 
     def wait_longer(self, seconds: float) -> None:
@@ -173,7 +173,7 @@ class TopicSession:
 
     def check_silence(self) -> None:
         """Raise DeviceStalled if no usable message came for too long, even if other messages came."""
-        if asyncio.get_running_loop().time() >= self._deadline_s:
+        if self._clock.flowing_s() >= self._deadline_s:
             raise DeviceStalled(
                 f"{self._options.url}: nothing usable on {', '.join(self._topics[:3])} for"
                 f" {self._options.silence_s:g} s{self._last_report()}{self.why}"
@@ -194,7 +194,7 @@ class TopicSession:
                 raise failure
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._deadline_s):
+                async with self._clock.timeout_at(self._deadline_s):
                     await self._changed.wait()
             if not self._waiting and self._client is not None and self._client.failure() is None:
                 # a message that came while the whole process was paused is in time: it is in `_waiting` now

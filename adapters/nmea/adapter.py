@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 
@@ -49,7 +48,7 @@ class Nmea(Adapter[NmeaOptions]):
     def __init__(self, options: NmeaOptions, clock: Clock) -> None:
         super().__init__(options, clock)
         self._source = LineSource.parse(options.url)
-        self._lines = Lines(self._source, self.counters, max_line=_MAX_LINE)
+        self._lines = Lines(self._source, clock, self.counters, max_line=_MAX_LINE)
         self._bad_lines = BadLines(self._source, self.counters, log, options.bad_lines)
         self._epochs = Epochs(self.counters, options.row_wait_s)
         self._dated_ns: int | None = None  # the receiver's time of the last row that had a date
@@ -69,7 +68,7 @@ class Nmea(Adapter[NmeaOptions]):
     async def open(self) -> None:
         """Connect and wait for a valid sentence: a port opens even if no receiver is connected."""
         timeout_s = self.options.timeout_s
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        deadline = self.clock.flowing_s() + timeout_s
         try:
             await self._lines.open(timeout_s)
             first = await self._next(deadline)
@@ -87,24 +86,24 @@ class Nmea(Adapter[NmeaOptions]):
     async def readings(self) -> AsyncIterator[Reading]:
         """Yield a row for each position, without end."""
         options = self.options
-        loop, epochs = asyncio.get_running_loop(), self._epochs
-        deadline = loop.time() + options.silence_s
+        now_s, epochs = self.clock.flowing_s, self._epochs
+        deadline = now_s() + options.silence_s
         while True:
             due = epochs.due_s()
             sentence = await self._next(deadline if due is None else min(deadline, due))
             if sentence is None:
-                epochs.expire(loop.time())
+                epochs.expire(now_s())
             else:
                 self._take(sentence)
             for epoch in epochs.take():
                 yield self._reading(epoch)
-                deadline = loop.time() + options.silence_s
-            if loop.time() >= deadline:
+                deadline = now_s() + options.silence_s
+            if now_s() >= deadline:
                 raise self._lines.stalled("position (GGA or RMC)", options.silence_s)
 
     def _take(self, sentence: Sentence) -> None:
         if sentence.kind:
-            self._epochs.add(sentence, asyncio.get_running_loop().time())
+            self._epochs.add(sentence, self.clock.flowing_s())
 
     async def _next(self, by_s: float) -> Sentence | None:
         """The next valid sentence; None if there is none by `by_s`."""

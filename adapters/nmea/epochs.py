@@ -116,7 +116,7 @@ class Epochs:
         self._ready: list[Epoch] = []
 
     def add(self, sentence: Sentence, now_s: float) -> None:
-        """Add a sentence that came at `now_s`, a time of the event loop."""
+        """Add a sentence that came at `now_s`, of any monotonic clock."""
         self._kinds.add(sentence.kind)
         if sentence.timed:
             self._begin(sentence, now_s)

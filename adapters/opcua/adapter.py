@@ -102,7 +102,7 @@ class OpcUa(Adapter[OpcUaOptions]):
     async def readings(self) -> AsyncIterator[Reading]:
         """Yield rows in order of time."""
         options = self.options
-        loop, stream = asyncio.get_running_loop(), options.stream
+        now_s, stream = self.clock.flowing_s, options.stream
         rows = SampleRows(
             tuple(self._fields),
             self.counters,
@@ -111,12 +111,12 @@ class OpcUa(Adapter[OpcUaOptions]):
             align_ns=int(options.align_ms * NS_PER_MS),
         )
         link = OpcUaConnection(self._connected(), self.counters, options.url)
-        deadline = loop.time() + options.data_age_s
+        deadline = now_s() + options.data_age_s
         try:
             while True:
                 due = rows.due_s()
                 published = await self._next(link, deadline if due is None else min(deadline, due))
-                now = loop.time()
+                now = now_s()
                 if published is not None and published.items:
                     deadline = now + options.data_age_s
                     self._take(published.items, rows, now)
@@ -139,9 +139,10 @@ class OpcUa(Adapter[OpcUaOptions]):
         """The next publication, None where none came by `until_s`: the request then stays open."""
         if self._publishing is None:
             self._publishing = asyncio.create_task(link.publish(), name="opcua-publish")
-        wait_s = until_s - asyncio.get_running_loop().time()
-        done, _ = await asyncio.wait({self._publishing}, timeout=max(0.0, wait_s))
-        if not done:
+        with contextlib.suppress(TimeoutError):
+            async with self.clock.timeout_at(until_s):
+                await asyncio.wait({self._publishing})
+        if not self._publishing.done():
             return None
         task, self._publishing = self._publishing, None
         with translated(self.options.url):

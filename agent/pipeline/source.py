@@ -134,7 +134,7 @@ class Source:
     async def _open(self, adapter: Adapter) -> None:
         limit_s = max(OPEN_S, self._stall_s)
         try:
-            async with asyncio.timeout(limit_s):
+            async with self._clock.timeout_at(self._clock.flowing_s() + limit_s):
                 await adapter.open()
         except TimeoutError as error:
             raise DeviceStalled(f"opening took longer than {limit_s:g} s").coded(
@@ -142,7 +142,7 @@ class Source:
             ) from error
 
     async def _read(self, adapter: Adapter, counted: Counter[str]) -> None:
-        now, check, sink = asyncio.get_running_loop().time, self._validator.check, self._sink
+        now, check, sink = self._clock.flowing_s, self._validator.check, self._sink
         self._validator.reopened()
         self._held, self._heard_s = False, now()
         try:
@@ -172,7 +172,7 @@ class Source:
         """Check from time to time whether the device is silent, and take its counters."""
         # a timer for each reading would cost as much as reading it
         loop = asyncio.get_running_loop()
-        left_s = self._stall_s if self._held else self._heard_s + self._stall_s - loop.time()
+        left_s = self._stall_s if self._held else self._heard_s + self._stall_s - self._clock.flowing_s()
         self._count(adapter, counted)
         if left_s <= 0:
             limit.reschedule(loop.time())

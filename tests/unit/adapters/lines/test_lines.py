@@ -7,6 +7,7 @@ import time
 from collections import Counter
 
 from adapters.lines.lines import Lines, LineSource
+from wire.clock import Clock
 
 
 async def test_a_line_that_came_while_the_process_was_paused_is_in_time() -> None:
@@ -18,7 +19,9 @@ async def test_a_line_that_came_while_the_process_was_paused_is_in_time() -> Non
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        lines = Lines(LineSource(f"tcp://127.0.0.1:{port}", "127.0.0.1", port), Counter(), max_line=100)
+        lines = Lines(
+            LineSource(f"tcp://127.0.0.1:{port}", "127.0.0.1", port), Clock(), Counter(), max_line=100
+        )
         await lines.open(60.0)
         loop = asyncio.get_running_loop()
         while not talks:  # noqa: ASYNC110 - the server sets no event

@@ -59,7 +59,7 @@ class Thermometer(Adapter[ThermometerOptions]):
 
     async def _line(self):
         try:
-            async with asyncio.timeout(self.options.silence_s):
+            async with self.clock.timeout_at(self.clock.flowing_s() + self.options.silence_s):
                 return await self._reader.readuntil()
         except TimeoutError as error:
             raise DeviceStalled(f"no line for {self.options.silence_s:g} s") from error
