@@ -6,9 +6,10 @@ import functools
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -21,6 +22,7 @@ from edgebed.scenario.document import find
 from edgebed.scenario.report import Report
 from edgebed.scenario.run import run
 from tests.polling import wait_until
+from wire.clock import NS_PER_S
 from wire.errors import ConfigError
 from wire.simulation_clock import SimulationClock
 
@@ -84,6 +86,54 @@ async def test_the_same_seed_gives_the_same_payload_at_any_pace(
     path = written(tmp_path, agents=agents(arm={}, air={}))
     other = hashes(await played(path, tmp_path / "other", 40, seed=8))
     assert not {"arm/joints", "air/air"} & {name for name in other if other[name] == slow[name]}
+
+
+class HeldClock(SimulationClock):
+    """Stands for two real seconds, one second after T0, as if a part got no time from a busy machine."""
+
+    async def __aenter__(self) -> Self:
+        at_ns, until_s = self.now_ns() + 3 * NS_PER_S, 0.0
+
+        def hold() -> int | None:
+            nonlocal until_s
+            if self.now_ns() == at_ns:
+                until_s = until_s or time.monotonic() + 2
+            return None if until_s and time.monotonic() > until_s else at_ns
+
+        self.brakes["a busy part"] = hold
+        return await super().__aenter__()
+
+
+async def test_a_device_is_not_silent_while_time_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = {
+        "arm": {"adapter": {"data_age_s": 0.5}},
+        "amr": {"adapter": {"silence_s": 0.6}},
+        "vehicle": {"adapter": {"data_age_s": 0.5}},
+        "gnss": {"adapter": {"silence_s": 1.2}},
+        "monitor": {"adapter": {"silence_s": 1.2}},
+        "strap": {"adapter": {"silence_s": 1.5}},
+        "camera": {"adapter": {"read_timeout_s": 0.5}},
+    }
+    path = written(tmp_path, agents=agents(**devices), duration_s=4)
+    reports = []
+    for clock in (SimulationClock, HeldClock):
+        monkeypatch.setattr(installation, "SimulationClock", functools.partial(clock, patience_s=60.0))
+        reports.append(await played(path, tmp_path / clock.__name__, 4))
+    lost = {
+        device: source.state.why
+        for report in reports
+        for app in report.evidence.run.apps.values()
+        for device, source in app.sources.items()
+        if source.counters["lost"]
+    }
+    assert not lost
+    assert reports[1].evidence.run.held_s["a busy part"] > 1
+    assert [report.evidence.run.notes for report in reports] == [[], []]
+    steady, held = map(hashes, reports)
+    assert {"arm/joints", "gnss/position", "vehicle/drive", "strap/heart"} <= steady.keys()
+    assert steady == held
 
 
 def hashes(report: Report) -> dict[str, str]:
