@@ -27,6 +27,7 @@ from wire.errors import ConfigError
 from wire.simulation_clock import SimulationClock
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+GUARD_S = 900  # against hanging only: on a busy machine a scenario is slow
 START = "2026-03-02T09:00:00Z"
 FOUR_DEVICES: dict[str, Any] = {"arm": {}, "monitor": {}, "camera": {}, "air": {}}
 ALL_DEVICES: dict[str, Any] = {
@@ -61,6 +62,7 @@ async def played(path: Path, folder: Path, rate: float, seed: int | None = None)
     return await run(path, folder, rate=rate, seed=seed, say=lambda _: None)
 
 
+@pytest.mark.timeout(GUARD_S)
 @pytest.mark.parametrize(
     "devices", [FOUR_DEVICES, pytest.param(ALL_DEVICES, marks=pytest.mark.slow)], ids=["four", "all"]
 )
@@ -227,9 +229,9 @@ async def test_a_scenario_that_cannot_be_built_is_a_config_error(
 # --- from the command line
 
 
-def edgebed(*arguments: str) -> subprocess.CompletedProcess[str]:
+def edgebed(*arguments: str, within_s: float = 170) -> subprocess.CompletedProcess[str]:
     command = edgebed_command("sim", "run", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, timeout=170)
+    return subprocess.run(command, capture_output=True, text=True, timeout=within_s)
 
 
 def test_each_failing_assertion_is_reported(tmp_path: Path) -> None:
@@ -298,7 +300,8 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, processes_of: Callable[[Pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(GUARD_S + 10)
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "scenarios").glob("*.yaml"))])
 def test_the_ready_scenarios_hold(name: str) -> None:
-    done = edgebed(name, "--assert")
+    done = edgebed(name, "--assert", within_s=GUARD_S)
     assert done.returncode == 0, done.stdout + done.stderr
