@@ -80,7 +80,7 @@ async def play(installation: ScenarioInstallation, rate: float, say: Callable[[s
 
 
 async def _catch_up(installation: ScenarioInstallation, run: Run) -> None:
-    """Wait until all that the devices sent is read; of a device without a declared rate nobody knows when."""
+    """Wait until all data of the devices are read; without a declared rate, until none came for a while."""
     loop, sources, count = asyncio.get_running_loop(), _sources(installation), -1
     while True:
         if count != (now := sum(source.readings for source in sources)):
