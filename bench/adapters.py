@@ -1,7 +1,7 @@
 """Compare each adapter with its bare library: CPU per reading, and readings per second.
 
-The device runs in a process of its own (bench/floods.py) and sends as fast as it is read. Only the CPU time
-of this process, the reader, counts. Where a device is slower than its reader, the device sets the rate.
+The device runs in a process of its own (adapter_cases/floods.py) and sends as fast as it is read. Only the
+CPU time of this process, the reader, counts. Where a device is slower than its reader, it sets the rate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 
 import adapters
 from adapters.base import Reading
-from bench.adapter_cases import Case, cases
+from bench.adapter_cases.cases import Case, cases
 
 
 class Cost(NamedTuple):
@@ -122,7 +122,7 @@ def _device(flood: str) -> Iterator[str]:
     if not flood:
         yield ""
         return
-    command = [sys.executable, "-m", "bench.floods", flood]
+    command = [sys.executable, "-m", "bench.adapter_cases.floods", flood]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

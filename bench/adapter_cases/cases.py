@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from bench import bare, floods
+from bench.adapter_cases import bare, floods
 from edgebed.assets import folder
 from wire.clock import Clock
 

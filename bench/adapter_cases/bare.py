@@ -1,4 +1,4 @@
-"""Read the devices of bench/floods.py with the bare library, as hand-written code for one perfect device.
+"""Read the devices of floods.py with the bare library, as hand-written code for one perfect device.
 
 Each function gets the URL of a device and yields rows without end. It lacks what an adapter adds: bounds,
 quality, checks of times, silence detection, protection against wrong data.
