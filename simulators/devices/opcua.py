@@ -135,12 +135,13 @@ class CobotCell:
     async def __aenter__(self) -> Self:
         logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it logs every client that disconnects
         server = await self._build()
+        self.start_ns = self.clock.now_ns() // _PERIOD_NS * _PERIOD_NS
+        # before any client: a node that was never written answers with the time at which it was made
+        await self._write(server, 0, self.cobot.block(0, 1)[0].tolist())
         with listening("the OPC UA server", self.host, self.port):
             await server.start()
         self.port = server.bserver.port
         self._server = server
-        period = _PERIOD_NS
-        self.start_ns = -(-self.clock.now_ns() // period) * period
         self._task = asyncio.create_task(self._run(server), name="cobot-cell")
         return self
 
@@ -158,7 +159,7 @@ class CobotCell:
     # --- the schedule
 
     async def _run(self, server: Server) -> None:
-        index = 0
+        index = 1
         while True:
             await self.clock.sleep_until(self.start_ns + index * _PERIOD_NS)
             late_ns = self.clock.now_ns() - self.start_ns - index * _PERIOD_NS

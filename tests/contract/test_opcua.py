@@ -205,6 +205,17 @@ async def test_what_a_slow_reader_loses_is_counted(cell: str) -> None:
     assert adapter.counters["overflow"] >= len(SIGNALS)
 
 
+async def test_a_client_before_the_second_sample_gets_a_whole_row() -> None:
+    slow = Clock(start_ns=946_684_800 * NS_PER_S, rate=1e-4)  # the next sample comes after 200 s
+    async with (
+        CobotCell(seed=1, clock=slow) as cell,
+        OpcUa(options(cell.port, **PATIENT), Clock()) as adapter,
+    ):
+        (row,) = await read(adapter, 1)
+    assert None not in row.values.values()
+    assert adapter.counters == {"clock_not_believed": 1}
+
+
 async def test_a_clock_that_is_years_off_is_not_believed() -> None:
     device_time = Clock(start_ns=946_684_800 * NS_PER_S)  # 2000-01-01
     async with CobotCell(seed=1, clock=device_time) as cell:
