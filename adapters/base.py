@@ -27,11 +27,15 @@ from numpy.typing import NDArray
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.messages import Quality, Stream
+from wire.printable import printable
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # with `default`, which `typing` has from Python 3.13 on
 else:
     from typing import TypeVar
+
+_MAX_UNREAD = 16  # parts of a device whose unread input is kept
+_MAX_UNREAD_TEXT = 300
 
 Value = float | int | bool | str | None
 Picture = NDArray[np.uint8]  # height x width x 3, BGR
@@ -150,6 +154,13 @@ class Reading(Struct, frozen=True, eq=False):
     quality: Quality = Quality.GOOD
 
 
+class Unread(Struct, frozen=True):
+    """Input that arrived and gave no value: what it was, and when it came by `Clock.flowing_s()`."""
+
+    what: str
+    at_s: float
+
+
 class Options(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """Base of every adapter's options; docs/config.md prints the `Meta(description=...)` of each key."""
 
@@ -174,6 +185,20 @@ class Adapter(ABC, Generic[OptionsT]):
         self.options = options
         self.clock = clock
         self.counters: Counter[str] = Counter()
+        self.unread: dict[str, Unread] = {}  # by part; `not_read` and `was_read` write it
+
+    def not_read(self, what: str, part: str = "") -> None:
+        """Record input that gives no value: what arrived and why it cannot be used.
+
+        The state of the device shows it once nothing else was read for `stall_s`. `part` is what the input
+        belongs to, such as a topic or a field, if the device has several; `was_read` ends the record.
+        """
+        if part in self.unread or len(self.unread) < _MAX_UNREAD:
+            self.unread[part] = Unread(printable(what, _MAX_UNREAD_TEXT), self.clock.flowing_s())
+
+    def was_read(self, part: str = "") -> None:
+        """Forget the unread input of a part, which can be read again."""
+        self.unread.pop(part, None)
 
     @property
     def waits(self) -> bool:

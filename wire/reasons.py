@@ -37,6 +37,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "device-missing": ("where",),
     "permission-denied": ("where",),
     "device-silent": ("seconds",),
+    "device-not-read": ("seconds", "what"),
     "device-stalled": (),
     "opening-timeout": ("seconds",),
     "protocol-violation": (),

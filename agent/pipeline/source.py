@@ -161,12 +161,21 @@ class Source:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise DeviceStalled(f"no reading for {self._stall_s:g} s").coded(
-                "device-silent", seconds=self._stall_s
-            ) from error
+            raise self._silence(adapter) from error
         finally:
             if self._look is not None:
                 self._look.cancel()
+
+    def _silence(self, adapter: Adapter) -> DeviceStalled:
+        """The error for missing readings; it names what arrived instead."""
+        seconds = self._stall_s
+        unread = [each for each in adapter.unread.values() if each.at_s >= self._heard_s]
+        if not unread:
+            return DeviceStalled(f"no reading for {seconds:g} s").coded("device-silent", seconds=seconds)
+        what = max(unread, key=lambda each: each.at_s).what
+        return DeviceStalled(f"no reading for {seconds:g} s: {what}").coded(
+            "device-not-read", seconds=seconds, what=what
+        )
 
     def _watch(self, adapter: Adapter, counted: Counter[str], limit: asyncio.Timeout) -> None:
         """Check from time to time whether the device is silent, and take its counters."""

@@ -395,6 +395,7 @@ export default {
   "reason.device-missing": "{where} does not exist: is it plugged in, is the name right?",
   "reason.permission-denied": "Permission denied for {where}: is this user in its group?",
   "reason.device-silent": "Connected, but no reading for {seconds}",
+  "reason.device-not-read": "No reading for {seconds}: {what}",
   "reason.device-stalled": "{why}",
   "reason.opening-timeout": "Opening the device took longer than {seconds}",
   "reason.protocol-violation": "{why}",

@@ -12,7 +12,7 @@ import pytest
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Options, Reading
 from agent.pipeline.source import Source
 from wire.clock import Clock
-from wire.messages import Field, Stream
+from wire.messages import DeviceState, Field, Stream
 
 STREAMS = {"s": Stream(fields={"x": Field()})}
 T0 = 1_760_000_000 * 10**9
@@ -270,3 +270,22 @@ async def test_the_state_has_the_code_and_args_of_the_error() -> None:
         ("", {}),
         ("recording-ended", {}),
     ]
+
+
+async def test_a_silent_device_names_what_arrived_instead() -> None:
+    class Refusing(Scripted):
+        async def readings(self) -> AsyncIterator[Reading]:
+            self.not_read("a line\nthat is not a number")
+            await asyncio.Event().wait()
+            yield Reading("x", 0)
+
+    follower = Follower(["stall"], stall_s=0.05)
+    follower.source._build = lambda: Refusing(["stall"])
+    reasons: asyncio.Queue[DeviceState] = asyncio.Queue()
+    follower.source._changed = lambda: reasons.put_nowait(follower.source.state)
+    task = asyncio.create_task(follower.source.run())
+    async with asyncio.timeout(60):
+        state = await reasons.get()
+    task.cancel()
+    assert state.why == r"no reading for 0.05 s: a line\nthat is not a number"
+    assert (state.code, state.args["what"]) == ("device-not-read", r"a line\nthat is not a number")

@@ -1,0 +1,28 @@
+"""Text from outside is safe to show."""
+
+from __future__ import annotations
+
+import pytest
+
+from wire.printable import printable
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("온도 21.5", "온도 21.5"),
+        ("a\nb\x1b[31mc\x00", r"a\nb\x1b[31mc\x00"),
+        ("a\u202eb\u200b", r"a\u202eb\u200b"),
+        (b"\x00AZ", "00 41 5A"),
+        (bytes(17), "00 " * 15 + "00 ..."),
+        (7, "7"),
+    ],
+)
+def test_control_characters_are_escaped(given: object, shown: str) -> None:
+    assert printable(given) == shown
+
+
+def test_long_text_is_cut() -> None:
+    assert printable("x" * 200) == "x" * 117 + "..."
+    assert printable("\n" * 10**7, 10) == r"\n\n\n\..."
+    assert printable("x" * 120) == "x" * 120
