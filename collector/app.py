@@ -19,6 +19,7 @@ import uvicorn
 from collector.config import CollectorConfig, Http
 from collector.fleet.fleet import Fleet
 from collector.fleet.node_view import NodeView
+from collector.health import CollectorProblem, CollectorProblems, problem
 from collector.ingest.writer import Ingest
 from collector.ledger.accepted_keys import AcceptedKeys
 from collector.ledger.ledger import Ledger
@@ -29,6 +30,7 @@ from collector.web.api import Sources, build
 from collector.web.event_stream import Hub
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
+from wire.reasons import because
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Collector:
         token = config.http.token()
         config.broker.password()  # report wrong files before anything starts
         config.broker.ssl_context()
+        self.problems = CollectorProblems(clock)
         self.socket = _listen(config.http)
         try:
             self.store = SqliteStore(config.store, clock, config.retention_days)
@@ -67,6 +70,7 @@ class Collector:
             name=config.id,
             group_commit_ms=config.group_commit_ms,
             accepted=AcceptedKeys(self.store.folder).of,
+            problems=self.problems,
         )
         self.link = Link(
             config.broker,
@@ -79,7 +83,8 @@ class Collector:
             acks=AckLink(config.broker, config.id, clock),
         )
         self.readers = Readers(self.store.folder)
-        sources = Sources(clock, self.fleet, self.ledger, self.readers, self.hub, self.health)
+        ask = (self.health, self.current_problems)
+        sources = Sources(clock, self.fleet, self.ledger, self.readers, self.hub, *ask)
         names = [*config.http.names, config.http.host]
         self.server = _Server(
             uvicorn.Config(
@@ -136,13 +141,18 @@ class Collector:
     async def _watch_fleet(self) -> None:
         """Judge the fleet on a timer, and send every page the nodes that changed, at most once a second."""
         sent: dict[str, tuple[bytes, bytes, float]] = {}
+        shown: list[CollectorProblem] = []
         judge_at = -math.inf
         while True:
             if not (self.ingest.is_alive and self.link.is_alive):
                 raise EdgebedError("a thread of the collector ended by itself: see the log above")
             if self.clock.monotonic() >= judge_at:
-                await asyncio.to_thread(self.fleet.judge)
+                await asyncio.to_thread(self._judge)
                 judge_at = self.clock.monotonic() + JUDGE_EVERY_S
+            self.ingest.watch_backlog()
+            if shown != (problems := self.current_problems()):
+                self.hub.broadcast("health", {"problems": problems})
+                shown = problems
             if self.hub.viewers:
                 views = await asyncio.to_thread(self.fleet.views)
                 changed = list(_changed(views, sent, self.clock.monotonic()))
@@ -152,13 +162,42 @@ class Collector:
                 sent.clear()
             await self.clock.sleep(FLEET_EVERY_S)
 
+    def _judge(self) -> None:
+        """Judge the fleet, what arrives of it, and the copy of the store's marks."""
+        self.fleet.judge()
+        link, copy = self.link.state, self.store.status().problem
+        nodes = self.fleet.without_data(link.since) if link.state == "online" else []
+        if nodes:
+            text = (
+                f"the status of {len(nodes)} nodes arrives, but none of their data, such as of {nodes[0]}: "
+                "check the access rules of the broker"
+            )
+            self.problems.report(because(text, "data-not-received", n=len(nodes), node=nodes[0]))
+        else:
+            self.problems.clear("data-not-received")
+        if copy:
+            self.problems.report(because(copy, "store-copy-failed", detail=copy))
+        else:
+            self.problems.clear("store-copy-failed")
+
+    def current_problems(self) -> list[CollectorProblem]:
+        """Everything that makes the collector degraded; any thread."""
+        link, url = self.link.state, self.config.broker.url
+        found = self.problems.current()
+        if link.state != "online":
+            why = because(
+                f"no broker at {url}: {link.why or link.state}", "broker-offline", where=url, detail=link.why
+            )
+            found.insert(0, problem(why, link.since))
+        return found
+
     def health(self) -> dict[str, Any]:
         """The collector's own state, for /api/v1/health; any thread."""
         link, store, ingest = self.link.state, self.store.status(), self.ingest
-        problem = ingest.problem or store.problem
-        ok = link.state == "online" and not problem
+        problems = self.current_problems()
         return {
-            "state": "ok" if ok else "degraded",
+            "state": "degraded" if problems else "ok",
+            "problems": msgspec.to_builtins(problems),
             "id": self.config.id,
             "ver": _version(),
             "now": self.clock.now_ms(),
@@ -167,7 +206,7 @@ class Collector:
             "store": {
                 **msgspec.to_builtins(store),
                 "state": "blocked" if ingest.problem else "ok",
-                "trouble": problem,
+                "trouble": ingest.problem or store.problem,
             },
             "backlog": ingest.backlog,
             "viewers": self.hub.viewers,

@@ -104,6 +104,13 @@ CODES: dict[str, tuple[str, ...]] = {
     "day-file-damaged": ("day",),
     "messages-missing": ("n",),
     "messages-quarantined": (),
+    # the collector itself
+    "broker-offline": ("where", "detail"),
+    "store-blocked": ("detail",),
+    "store-copy-failed": ("detail",),
+    "messages-refused": ("detail",),
+    "backlog-full": ("n",),
+    "data-not-received": ("n", "node"),
     # a message in the quarantine, a signed statement that was refused
     "body-damaged": (),
     "body-too-large": (),

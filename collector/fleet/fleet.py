@@ -29,6 +29,8 @@ MAX_LIVE = 50_000  # streams of all nodes whose newest values are kept
 MAX_SNAPSHOTS = 300  # pictures of 60 kB at most
 MAX_LABEL = 64  # letters of a class
 SILENT_MS = 45_000  # three heartbeats
+NO_DATA_MS = 60_000  # a node sends a reading within a second
+RESENT_MS = 660_000  # it sends a message again within ten minutes
 HEARTBEAT = "agent"  # live/_/agent
 
 StateKey = str  # of a state in the store, like "status/{node}"
@@ -45,6 +47,9 @@ class NodeState:
     seen_ms: int = 0
     skew: Skew = field(default_factory=Skew)
     quarantined_ms: int = 0
+    online_ms: int = 0  # when the status of its newest session arrived as online; 0 if it was retained
+    beat_ms: int = 0  # when the newest heartbeat arrived that was not retained
+    data_ms: int = 0  # when the newest numbered message arrived
 
 
 class Fleet:
@@ -111,6 +116,21 @@ class Fleet:
             state = self._state(node)
             state.seen_ms = max(state.seen_ms, recv_ms)
 
+    def on_data(self, node: str, recv_ms: int) -> None:
+        """Note that a numbered message of the node arrived."""
+        with self._lock:
+            if node not in self._nodes and len(self._nodes) >= MAX_NODES:
+                return  # its rows are committed: nothing may be raised now
+            state = self._state(node)
+            state.seen_ms = max(state.seen_ms, recv_ms)
+            state.data_ms = max(state.data_ms, recv_ms)
+
+    def without_data(self, since_ms: int) -> list[str]:
+        """Nodes whose status or heartbeats arrive on the connection of `since_ms`, but none of their data."""
+        now = self._clock.now_ms()
+        with self._lock:
+            return sorted(name for name, state in self._nodes.items() if _has_no_data(state, since_ms, now))
+
     def on_status(self, node: str, status: Status, recv_ms: int, *, retained: bool) -> bool:
         """Take a status; False when it is older than a known one."""
         with self._lock:
@@ -120,6 +140,9 @@ class Fleet:
             before, state.status = state.status, status
             if before is None or (before.state, before.sess) != (status.state, status.sess):
                 state.since_ms = status.ts
+                state.online_ms = 0
+            if not retained and status.state == "online":
+                state.online_ms = state.online_ms or recv_ms
             # `lost` is the node's Will: the broker sent it, so it is not a sign of life
             if not retained and status.state != "lost":
                 state.seen_ms = max(state.seen_ms, recv_ms)
@@ -154,6 +177,7 @@ class Fleet:
         sent = int(number(beat, "ts") or 0)
         if not retained:
             self._measure(state, beat, sent, recv_ms)
+            state.beat_ms = recv_ms
         elif state.beat and sent < int(number(state.beat, "ts") or 0):
             return
         else:
@@ -352,6 +376,18 @@ def _condition(state: NodeState, now: int) -> tuple[str, int, Reason]:
         why = because(f"no sign of life for {silent_s} s", "node-silent", seconds=silent_s)
         return "unknown", state.seen_ms + SILENT_MS, why
     return status.state, state.since_ms, Reason(status.reason, status.code, status.args)
+
+
+def _has_no_data(state: NodeState, since_ms: int, now: int) -> bool:
+    """Whether only the data of a node are held back, as by an access rule of the broker."""
+    if state.status is None or state.status.state != "online":
+        return False
+    first = state.data_ms < since_ms
+    if now - max(since_ms, state.data_ms) < (NO_DATA_MS if first else RESENT_MS):
+        return False
+    if state.beat_ms >= since_ms:
+        return now - state.beat_ms < SILENT_MS and (number(state.beat, "oldest_s") or 0) * 1000 > NO_DATA_MS
+    return first and since_ms <= state.online_ms < now - NO_DATA_MS
 
 
 def _devices(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:

@@ -41,9 +41,14 @@ class Inbox:
         return len(self._items)
 
     @property
+    def filled(self) -> float:
+        """How much of the place is taken; 1 and more is full."""
+        return max(len(self._items) / QUEUE_MESSAGES, self._size / QUEUE_BYTES)
+
+    @property
     def is_full(self) -> bool:
         """Whether the link should stop receiving."""
-        return len(self._items) >= QUEUE_MESSAGES or self._size >= QUEUE_BYTES
+        return self.filled >= 1
 
     def put(self, sender: str, some: Sequence[Received]) -> bool:
         """Take one publication of `sender`, which may be a pack; False beyond its share."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from collector.fleet.fleet import Fleet
+from collector.health import CollectorProblems
 from collector.ingest.group_builder import BuiltGroup, GroupBuilder, acks
 from collector.ingest.inbox import Inbox, Received
 from collector.ingest.live import LiveMessages, Viewers
@@ -27,6 +29,8 @@ from collector.store.store import Store
 from wire.clock import Clock
 from wire.errors import WireError
 from wire.log_rate_limit import LogRateLimit
+from wire.printable import printable
+from wire.reasons import because
 from wire.topics import Address, Topic
 
 log = logging.getLogger(__name__)
@@ -35,6 +39,9 @@ GROUP_MESSAGES = 1_000
 BURST = 16  # messages; a pause after a burst of this size means that the broker waits for PUBACKs
 STATES_EVERY_S = 5.0  # how often heartbeats alone cause a commit
 RETRY_S = 1.0
+REFUSED_S = 60.0  # how long a refusal counts as a problem
+FULL_S = 10.0
+NEARLY_FULL = 0.75  # the writer takes a fifth at once, and the link refills it
 FRAME_ROWS = 5_000  # rows of one stream in one frame for viewers; a page asks the API for more
 
 _PARTICULAR = re.compile(r"[0-9'`\"]")  # from here on a reason describes one message, not the kind
@@ -66,6 +73,7 @@ class Ingest:
         name: str,
         group_commit_ms: int = 100,
         accepted: Callable[[str], Iterable[str]] = lambda _node: (),
+        problems: CollectorProblems | None = None,
     ) -> None:
         self.counters = Counters()
         self.problem = ""  # why nothing can be committed now
@@ -78,6 +86,7 @@ class Ingest:
         self._gather_s = group_commit_ms / 1000
         self._live = LiveMessages(fleet, viewers)
         self._accepted = accepted
+        self._problems = CollectorProblems(clock) if problems is None else problems
         self._evidence = RepeatEvidence()
         self._link: Link | None = None
         self._inbox = Inbox()
@@ -86,6 +95,7 @@ class Ingest:
         self._enough = threading.Event()
         self._stop = threading.Event()
         self._states_at = clock.monotonic()
+        self._full_since_s = math.inf
         self._log_limit = LogRateLimit()
         self._thread = threading.Thread(target=self._run, name="collector-writer", daemon=True)
 
@@ -111,6 +121,19 @@ class Ingest:
     def backlog(self) -> int:
         """Messages that wait for their commit."""
         return len(self._inbox)
+
+    def watch_backlog(self) -> None:
+        """Report a backlog that stays at its limit; the app calls it about once a second."""
+        now_s = self._clock.monotonic()
+        if self._inbox.filled < NEARLY_FULL:
+            self._full_since_s = math.inf
+            self._problems.clear("backlog-full")
+            return
+        self._full_since_s = min(self._full_since_s, now_s)
+        if now_s - self._full_since_s >= FULL_S:
+            count = len(self._inbox)
+            text = f"{count} messages wait, and no more are received: they arrive faster than they are stored"
+            self._problems.report(because(text, "backlog-full", n=count))
 
     def is_full(self) -> bool:
         """Whether the link should stop receiving; messages then wait at the broker."""
@@ -165,11 +188,12 @@ class Ingest:
 
     def _refuse(self, sender: str, count: int) -> None:
         self.counters.refused += count
-        if self._log_limit.since(("flood", sender)) is not None:
-            log.warning(
-                "%s sends faster than can be stored: its messages are refused for now",
-                repr(sender[:100]) if sender else "an unknown client",
-            )
+        name = printable(sender, 130) if sender else "an unknown client"
+        self._report_refused(f"{name} sends faster than can be stored", sender)
+
+    def _report_refused(self, why: str, part: str) -> None:
+        text = f"{why}: its messages are refused for now"
+        self._problems.report(because(text, "messages-refused", detail=why), part, for_s=REFUSED_S)
 
     def _run(self) -> None:
         while not (self._stop.is_set() and not self._inbox):
@@ -274,10 +298,11 @@ class Ingest:
         return True
 
     def _set_problem(self, why: str) -> None:
-        if why and not self.problem:
-            log.error("%s; retrying, and nothing is acknowledged until it is stored", why)
-        elif self.problem and not why:
-            log.warning("the store takes messages again")
+        if why:
+            text = f"{why}; retrying, and nothing is acknowledged until it is stored"
+            self._problems.report(because(text, "store-blocked", detail=why))
+        elif self.problem:
+            self._problems.clear("store-blocked")
         self.problem = why
 
     def _after(self, built: BuiltGroup, items: Sequence[Received]) -> None:
@@ -291,12 +316,12 @@ class Ingest:
         counters.stored += built.stored
         counters.rows += built.rows
         counters.duplicates += built.duplicates
-        if built.refused and not counters.refused:
-            log.warning("messages are refused for now: %s", built.refused[0])
+        for why in dict.fromkeys(built.refused):
+            self._report_refused(why, "")
         counters.refused += len(built.refused)
         counters.quarantined += len(built.group.quarantine)
         for node, recv_ms in _senders(items).items():
-            self._fleet.saw(node, recv_ms)
+            self._fleet.on_data(node, recv_ms)
         if built.group.quarantine:
             blamed: dict[str, int] = {}
             for bad in built.group.quarantine:

@@ -20,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 from collector.fleet.fleet import Fleet
+from collector.health import CollectorProblem
 from collector.ingest.live import picture
 from collector.ledger.ledger import Ledger
 from collector.ledger.reasons import reason_of, table
@@ -58,6 +59,7 @@ class Sources:
     readers: Readers
     hub: Hub
     health: Callable[[], dict[str, Any]]
+    problems: Callable[[], list[CollectorProblem]]
 
 
 class Api:
@@ -92,7 +94,7 @@ class Api:
     async def fleet(self, _request: Request) -> Response:
         """Every node, the one with the worst problem first."""
         views = await asyncio.to_thread(self._from.fleet.views)
-        return _json({"now": self._from.clock.now_ms(), "nodes": views})
+        return _json({"now": self._from.clock.now_ms(), "nodes": views, "problems": self._from.problems()})
 
     async def node(self, request: Request) -> Response:
         """One node, with its birth and newest values."""

@@ -407,6 +407,7 @@ class Site:
     url: str
     feeder: Feeder
     collector: Child
+    broker: BrokerProcess
 
 
 @pytest.fixture(scope="module")
@@ -450,7 +451,7 @@ def running(folder: Path) -> Iterator[Site]:
                 wait_for(
                     f"{url}/api/v1/nodes/{CAM}/devices/camera/snapshot/frames", lambda shot: shot.get("boxes")
                 )
-                yield Site(url, feeder, collector)
+                yield Site(url, feeder, collector, broker)
             finally:
                 feeder.stop()
 

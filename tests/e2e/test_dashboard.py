@@ -451,6 +451,17 @@ def test_a_lost_collector_is_shown_and_found_again(own_watched: Any, own_site: A
     expect(page.locator(".fleet-row[data-node]")).to_have_count(EVERY_NODE)
 
 
+def test_what_is_wrong_with_the_collector_is_shown_on_every_page(own_watched: Any, own_site: Any) -> None:
+    page = fleet(own_watched)
+    own_site.broker.stop()
+    problems = page.locator(".collector-problems")
+    expect(problems).to_contain_text("Collector: Not connected to the broker")
+    page.locator("nav a[href='#/ledger']").click()
+    expect(problems).to_contain_text("Not connected to the broker")
+    own_site.broker.start()
+    expect(problems).not_to_contain_text("Not connected")
+
+
 def test_the_policy_allows_no_inline_code_and_the_page_needs_none(watched: Any, site: Any) -> None:
     page = fleet(watched)
     response = page.request.get(site.url)

@@ -1,8 +1,8 @@
 // The shell: header, route, language, theme, and the banner while the stream is lost.
 import { locked } from "./api.js";
-import { failure, loaded, start, troubled } from "./fleet-state.js";
+import { failure, loaded, problems, start, troubled } from "./fleet-state.js";
 import { effect, html, render, signal, useEffect, useState } from "./html.js";
-import { Icon } from "./parts.js";
+import { Icon, Trouble } from "./parts.js";
 import { recall, remember } from "./remember.js";
 import { follow, link } from "./stream.js";
 import { choose, lang, LANGUAGES, speak, t } from "./text.js";
@@ -16,6 +16,7 @@ const LATER = {
   quarantine: () => import("./views/quarantine.js").then((module) => module.QuarantineView),
   token: () => import("./views/token.js").then((module) => module.TokenView),
 };
+const SHOWN = 5; // problems of the collector
 const PLACES = ["fleet", "ledger", "quarantine"];
 
 /** Load a style sheet of one view, before the page's own so that the page's own wins. */
@@ -74,6 +75,7 @@ function Shell() {
       </div>
     </header>
     <${Banner} />
+    <${Problems} />
     <main class="page" id="main" tabindex="-1">
       <${View} key=${JSON.stringify([view, at.node, at.device])} view=${view} at=${at} />
     </main>
@@ -144,6 +146,28 @@ function Banner() {
                 ${" "} ${t("lost.text")}
               </span>
             </div>
+          </div>
+        `
+      }
+    </div>
+  `;
+}
+
+/** What is wrong with the collector itself, on every view. */
+function Problems() {
+  return html`
+    <div role="status" aria-live="polite">
+      ${
+        problems.value.length > 0 &&
+        html`
+          <div class="collector-problems">
+            <ul class="banner-in troubles">
+              ${problems.value.slice(0, SHOWN).map(
+                (one) => html`
+                  <${Trouble} key=${`${one.code} ${one.part}`} trouble=${{ code: "collector", sev: 3, why: one.why, reason: one }} />
+                `,
+              )}
+            </ul>
           </div>
         `
       }

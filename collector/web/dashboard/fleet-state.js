@@ -11,6 +11,8 @@ export const order = signal([]);
 export const loaded = signal(false);
 export const failure = signal("");
 export const totals = signal({ taken: 0, stored: 0, lost: 0, declared: 0, missing: 0, waiting: 0, duplicates: 0 });
+/** What is wrong with the collector itself. */
+export const problems = signal([]);
 /** The collector's clock, Unix milliseconds, ticking once a second in the browser. */
 export const now = signal(Date.now());
 
@@ -25,6 +27,9 @@ export function start() {
   on("hello", (hello) => {
     setClock(hello.now);
     if (answered < hello.now) refresh(); // changes before the stream was open arrive with no event
+  });
+  on("health", (health) => {
+    problems.value = health.problems;
   });
   on("fleet", (changed) => merge(Array.isArray(changed) ? changed : (changed.nodes ?? [])));
   tick();
@@ -42,6 +47,7 @@ export async function refresh() {
     merge(fleet.nodes);
     batch(() => {
       loaded.value = true;
+      problems.value = fleet.problems ?? [];
       failure.value = "";
     });
   } catch (error) {

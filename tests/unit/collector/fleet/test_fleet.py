@@ -91,6 +91,35 @@ def test_online_decays_by_itself(fleet: Fleet, clock: Any) -> None:
     assert (view(fleet).state, codes(fleet)) == ("online", [])
 
 
+def test_a_node_whose_status_arrives_and_none_of_its_data(fleet: Fleet, clock: Any) -> None:
+    fleet.on_status(NODE, status(), T0, retained=False)
+    clock.ms += 30_000
+    assert fleet.without_data(T0) == []
+    clock.ms += 30_001
+    assert fleet.without_data(T0) == [NODE], "neither a heartbeat nor data: its status alone gets through"
+    fleet.on_live(BEAT, {"ts": clock.ms, "oldest_s": 0}, clock.ms, retained=False)
+    assert fleet.without_data(T0) == [], "it has nothing to send"
+    fleet.on_live(BEAT, {"ts": clock.ms, "oldest_s": 61}, clock.ms, retained=False)
+    assert fleet.without_data(T0) == [NODE]
+    fleet.on_data(NODE, clock.ms)
+    assert fleet.without_data(T0) == []
+    clock.ms += 600_000
+    fleet.on_live(BEAT, {"ts": clock.ms, "oldest_s": 661}, clock.ms, retained=False)
+    assert fleet.without_data(T0) == [], "it sends again within ten minutes"
+    clock.ms += 60_001
+    fleet.on_live(BEAT, {"ts": clock.ms, "oldest_s": 722}, clock.ms, retained=False)
+    assert fleet.without_data(T0) == [NODE]
+    fleet.on_status(NODE, status("lost"), clock.ms, retained=False)
+    assert fleet.without_data(T0) == []
+
+
+def test_retained_statuses_of_nodes_that_are_gone_prove_nothing(fleet: Fleet, clock: Any) -> None:
+    fleet.on_status(NODE, status(), T0, retained=True)
+    fleet.on_live(BEAT, {"ts": T0, "oldest_s": 500}, T0, retained=True)
+    clock.ms += 3_600_000
+    assert fleet.without_data(T0) == []
+
+
 def test_what_devices_and_models_count_is_shown_and_a_state_is_as_old_as_it_was(fleet: Fleet) -> None:
     for later, dropped in ((0, 0), (60_000, 7)):
         said = status(

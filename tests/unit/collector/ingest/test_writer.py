@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from collector.fleet.fleet import Fleet
+from collector.health import CollectorProblems
 from collector.ingest import group_builder, inbox
 from collector.ingest import writer as module
 from collector.ingest.repeat_evidence import AGAIN_MS
@@ -42,14 +44,22 @@ class FakeLink:
 
 
 class Site:
-    def __init__(self, folder: Path) -> None:
-        clock = Clock()
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        clock = Clock() if clock is None else clock
         self.store = SqliteStore(folder, clock)
         self.ledger = Ledger()
         self.fleet = Fleet(clock, self.ledger)
         self.link = FakeLink()
+        self.problems = CollectorProblems(clock)
         self.ingest = Ingest(
-            self.store, self.ledger, self.fleet, Hub(), clock, name="collector-1", group_commit_ms=20
+            self.store,
+            self.ledger,
+            self.fleet,
+            Hub(),
+            clock,
+            name="collector-1",
+            group_commit_ms=20,
+            problems=self.problems,
         )
 
     def start(self) -> None:
@@ -123,10 +133,14 @@ def test_nothing_is_acknowledged_before_it_is_committed(site: Site, monkeypatch:
         site.send(seq)
     wait_until(lambda: len(tries) > 5)
     assert (site.link.tokens, site.link.acked, site.ingest.problem) == ([], [], "the disk is full")
+    assert [(one.code, one.args) for one in site.problems.current()] == [
+        ("store-blocked", {"detail": "the disk is full"})
+    ]
     assert site.ledger.entries() == [], "the ledger does not count what is not on disk"
     allowed.set()
     wait_until(lambda: len(site.link.tokens) == 3)
     assert site.ingest.problem == ""
+    assert site.problems.current() == []
     assert site.stored() == [1, 2, 3]
 
 
@@ -177,6 +191,31 @@ def test_a_full_queue_stops_receiving(site: Site, monkeypatch: pytest.MonkeyPatc
     wait_until(lambda: not site.ingest.is_full())
 
 
+@pytest.mark.parametrize("limit", ["QUEUE_MESSAGES", "QUEUE_BYTES"])
+def test_a_backlog_that_stays_at_its_limit_is_a_problem(
+    folder: Path, clock: Any, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(inbox, limit, 5 if limit == "QUEUE_MESSAGES" else 400)
+    site = Site(folder, clock)
+    try:
+        for seq in range(1, 6):
+            site.send(seq)
+        for _ in range(10):
+            site.ingest.watch_backlog()
+            assert site.problems.current() == []
+            clock.ms += 1000
+        site.ingest.watch_backlog()
+        (one,) = site.problems.current()
+        assert (one.code, one.args) == ("backlog-full", {"n": 5})
+        site.start()
+        wait_until(lambda: site.ingest.backlog == 0)
+        site.ingest.watch_backlog()
+        assert site.problems.current() == []
+    finally:
+        site.ingest.stop()
+        site.store.close()
+
+
 def test_beyond_its_share_a_node_is_refused_and_others_go_on(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,6 +237,9 @@ def test_beyond_its_share_a_node_is_refused_and_others_go_on(
     for number in range(50):
         site.ingest.receive(Incoming(f"nonsense/{number}", b"", T0, False, (1, 300 + number)))
     assert site.ingest.counters.refused == 90 + 40
+    assert {(one.code, one.part) for one in site.problems.current()} == {
+        ("messages-refused", f"tb1/{NODE}"), ("messages-refused", UNSET),
+    }  # fmt: skip
     assert len(site.link.tokens) == 130, "settled at the broker but not acknowledged"
     assert site.link.acked == []
     allowed.set()

@@ -22,6 +22,7 @@ from wire.messages import (
     Event,
     Snapshot,
 )
+from wire.reasons import because
 
 DOCS = (Path(__file__).parents[4] / "docs" / "api.md").read_text()
 
@@ -33,7 +34,7 @@ def section_of(title: str) -> str:
 async def test_every_route_is_documented_and_answers_as_documented(site: tuple[Collector, Get]) -> None:
     routes = {
         f"{route.path}/{{name}}" if isinstance(route, Mount) else route.path
-        for route in Api(Sources(*[None] * 6)).routes()  # type: ignore[arg-type]
+        for route in Api(Sources(*[None] * 7)).routes()  # type: ignore[arg-type]
     }
     written = set(re.findall(r"^\| \[?`(/[^`]*)`", DOCS, re.MULTILINE))
     assert routes == written
@@ -122,6 +123,9 @@ async def test_ledger_quarantine_and_health(site: tuple[Collector, Get]) -> None
     health = (await get("/api/v1/health")).json()
     assert (health["state"], health["broker"]["state"]) == ("degraded", "offline")
     assert health["broker"]["why"] == "Connection refused"
+    (problem,) = health["problems"]
+    assert (problem["code"], problem["args"]["detail"]) == ("broker-offline", "Connection refused")
+    assert (await get("/api/v1/fleet")).json()["problems"] == [problem]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ async def test_the_event_stream_sends_rows_after_their_commit(site: tuple[Collec
     seen: dict[str, Any] = {}
     text = b""
     async with asyncio.timeout(60):
-        while not {"hello", "rows", "live", "event", "snap", "fleet", "res", "log"} <= seen.keys():
+        while not {"hello", "rows", "live", "event", "snap", "fleet", "health", "res", "log"} <= seen.keys():
             text += await reader.read(65_536)
             if b"event: hello" in text and "hello" not in seen:
                 stream_more(collector)
@@ -198,10 +202,12 @@ async def test_the_event_stream_sends_rows_after_their_commit(site: tuple[Collec
     assert seen["live"]["values"] == {"j1": 2.5}
     assert (seen["event"]["why"], seen["snap"]["frame"]) == ("again", 8)
     assert seen["fleet"][0]["node"] == NODE
+    assert [one["code"] for one in seen["health"]["problems"]] == ["broker-offline", "messages-refused"]
 
 
 def stream_more(collector: Collector) -> None:
     now = collector.clock.now_ms()
+    collector.problems.report(because("too fast: refused", "messages-refused", detail="too fast"), NODE)
     bodies: dict[str, Any] = {
         "data/arm/joints": Batch(ep=EP, seq=50, t0=now, per=1, n=1, f={"j1": [99.0]}),
         "live/arm/joints": {"ts": now, "j1": 2.5},
