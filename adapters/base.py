@@ -155,10 +155,14 @@ class Reading(Struct, frozen=True, eq=False):
 
 
 class Unread(Struct, frozen=True):
-    """Input that arrived and gave no value: what it was, and when it came by `Clock.flowing_s()`."""
+    """Input that arrived and gave no value: what it was, and when it came by `Clock.flowing_s()`.
+
+    `since_s` is the time of the first such input of its part.
+    """
 
     what: str
     at_s: float
+    since_s: float
 
 
 class Options(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -186,15 +190,19 @@ class Adapter(ABC, Generic[OptionsT]):
         self.clock = clock
         self.counters: Counter[str] = Counter()
         self.unread: dict[str, Unread] = {}  # by part; `not_read` and `was_read` write it
+        self.may_be_null: set[str] = set()  # fields that a healthy device may leave null in every row
 
     def not_read(self, what: str, part: str = "") -> None:
         """Record input that gives no value: what arrived and why it cannot be used.
 
         The state of the device shows it once nothing else was read for `stall_s`. `part` is what the input
-        belongs to, such as a topic or a field, if the device has several; `was_read` ends the record.
+        belongs to, such as a topic or a field, if the device has several: the state then shows it also while
+        other rows come, until `was_read` ends the record.
         """
-        if part in self.unread or len(self.unread) < _MAX_UNREAD:
-            self.unread[part] = Unread(printable(what, _MAX_UNREAD_TEXT), self.clock.flowing_s())
+        now_s, before = self.clock.flowing_s(), self.unread.get(part)
+        if before is not None or len(self.unread) < _MAX_UNREAD:
+            since_s = now_s if before is None else before.since_s
+            self.unread[part] = Unread(printable(what, _MAX_UNREAD_TEXT), now_s, since_s)
 
     def was_read(self, part: str = "") -> None:
         """Forget the unread input of a part, which can be read again."""

@@ -125,6 +125,10 @@ def _plan(name: str, device: DeviceConfig, marks: Marks, clock: Clock) -> Device
     for stream in streams:
         if not is_id(stream):
             raise _Wrong("options", f"stream {stream!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)")
+    known = sorted({field for stream in streams.values() for field in stream.fields})
+    for field in device.may_be_null:
+        if field != "*" and field not in known:
+            raise _Wrong("may_be_null", f"there is no field {field!r}{did_you_mean(field, known)}")
     return DevicePlan(device, kind, options, streams)
 
 

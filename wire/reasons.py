@@ -38,6 +38,8 @@ CODES: dict[str, tuple[str, ...]] = {
     "permission-denied": ("where",),
     "device-silent": ("seconds",),
     "device-not-read": ("seconds", "what"),
+    "part-not-read": ("what", "others"),
+    "field-null": ("field", "rows"),
     "device-stalled": (),
     "opening-timeout": ("seconds",),
     "protocol-violation": (),

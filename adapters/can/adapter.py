@@ -37,6 +37,8 @@ class Can(Adapter[CanOptions]):
         self._dbc = Dbc(options.dbc, options.encoding)
         self._picked = _picked(self._dbc, options)
         self._fields = {name: one.field for name, one in self._picked.items()}
+        if not options.signals:  # no vehicle sends every message of its DBC file
+            self.may_be_null = set(self._fields)
         self._row_on = self._dbc.message(options.row_on).name
         self._rows = SignalRows(self._dbc, self._picked, options, self.counters)
         self._bus: CanBus | None = None

@@ -25,6 +25,7 @@ from adapters.base import (
 )
 from adapters.device_time import DeviceClock
 from adapters.hl7.ack import AckBuilder, Verdict, ack_code, answered_messages
+from adapters.hl7.catalog import VITALS
 from adapters.hl7.deidentify import Deidentifier, read_key
 from adapters.hl7.identity import count_identifiers
 from adapters.hl7.message import (
@@ -61,6 +62,8 @@ class Hl7(Adapter[Hl7Options]):
         self._allowed = networks(options)
         self._zone = zone(options.timezone)
         self._streams = streams(options)
+        if options.fields == VITALS:  # no monitor has every module
+            self.may_be_null = set(VITALS)
         self._networks = {name: network(monitor.peer) for name, monitor in options.monitors.items()}
         self._acks = AckBuilder(clock)
         self._answered = answered_messages(clock, options.url)

@@ -47,6 +47,7 @@ class Nmea(Adapter[NmeaOptions]):
 
     def __init__(self, options: NmeaOptions, clock: Clock) -> None:
         super().__init__(options, clock)
+        self.may_be_null = set(_FIELDS) - {"latitude", "longitude"}  # each receiver sends other sentences
         self._source = LineSource.parse(options.url)
         self._lines = Lines(self._source, clock, self.counters, max_line=_MAX_LINE)
         self._bad_lines = BadLines(self._source, self.counters, log, options.bad_lines)

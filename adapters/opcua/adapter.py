@@ -166,6 +166,10 @@ class OpcUa(Adapter[OpcUaOptions]):
             if at_ns is None or at_ns > last_ns:  # a time from the future would make all later rows late
                 self.counters["no_time" if at_ns is None else "clock_not_believed"] += 1
                 at_ns, quality = receipt_ns - shift_ns, quality.worse(Quality.UNCERTAIN)
+            if value is None:
+                self.may_be_null.discard(name)
+            else:  # a value that does not change is sent once; the rows of the others have null for it
+                self.may_be_null.add(name)
             rows.add(name, value, quality.worse(doubt), at_ns + shift_ns, now_s)
 
     def _shift(self, items: Sequence[Item], receipt_ns: int) -> tuple[int, int, Quality]:

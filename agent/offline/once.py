@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,8 @@ from agent.pipeline.source import Sink, follow
 from wire.clock import Clock
 from wire.errors import EdgebedError, Unreachable
 from wire.messages import Live, Snapshot
+
+log = logging.getLogger("edgebed.once")
 
 ENOUGH = 3  # readings of each stream
 
@@ -87,6 +90,9 @@ class Once:
                 silent.append(f"model {name}: {runner.state.why}")
             elif not runner.counters["runs"]:
                 silent.append(f"model {name}: {_why_no_result(runner, within_s)}")
+        for name, source in self._sources.items():
+            if source.readings and (why := source.problem_so_far(ENOUGH)):
+                log.warning("%s: %s", name, why)
         if silent:
             raise PartlyFailed(_listed("these gave no output, the others are above", silent))
 

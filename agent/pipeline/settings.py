@@ -52,6 +52,13 @@ class DeviceConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
         float,
         Meta(gt=0, le=86_400, description="Without a reading for so long: degraded, and opened again."),
     ] = 10.0
+    may_be_null: Annotated[
+        tuple[Annotated[str, Meta(max_length=100)], ...],
+        Meta(
+            max_length=500,
+            description="Fields that may be null in every row; any other is then a problem. ['*'] for all.",
+        ),
+    ] = ()
     publish: Annotated[PublishConfig, Meta(description="What of it leaves the machine.")] = PublishConfig()
 
 

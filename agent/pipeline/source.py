@@ -7,11 +7,20 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Mapping,
+)
 from functools import partial
 from typing import Any
 
 from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
+from agent.pipeline.device_problems import DeviceProblems
 from agent.pipeline.settings import DevicePlan
 from agent.pipeline.validation import Validator
 from wire.clock import Clock
@@ -46,6 +55,7 @@ def follow(
             sink(name),
             clock=clock,
             stall_s=device.config.stall_s,
+            may_be_null=device.config.may_be_null,
             changed=changed,
         )
         for name, device in devices.items()
@@ -69,6 +79,7 @@ class Source:
         clock: Clock,
         stall_s: float,
         changed: Callable[[], None],
+        may_be_null: Collection[str] = (),
         backoff_s: tuple[float, float] = (0.5, 30.0),
     ) -> None:
         self.device = device
@@ -77,8 +88,12 @@ class Source:
         self.readings = 0
         self.newest_ns = 0  # device time of the newest reading
         self.opened = False  # the device answers; it may not have sent anything yet
+        self.flows = False  # readings come; `state` may show a problem all the same
         self._build = build
         self._validator = Validator(streams, clock, self.counters)
+        self._problems = DeviceProblems(self._validator, stall_s, may_be_null)
+        self._adapter: Adapter | None = None
+        self._down = False  # no reading came since the device was lost
         self._sink = sink
         self._clock = clock
         self._stall_s = stall_s
@@ -92,6 +107,11 @@ class Source:
     def counted(self) -> dict[str, int]:
         """Number of readings, and all counters, since the start."""
         return {"readings": self.readings, **self.counters}
+
+    def problem_so_far(self, rows: int) -> str:
+        """What is wrong with the rows so far, e.g. a field that is null in `rows` rows; "" if nothing is."""
+        found = None if self._adapter is None else self._problems.so_far(self._adapter, rows)
+        return "" if found is None else found.why
 
     async def run(self) -> None:
         """Read until the device ends by itself (a file) or the task is cancelled."""
@@ -118,14 +138,14 @@ class Source:
         Raises:
             AdapterError: the device cannot be read (any more).
         """
-        adapter = self._build()
+        adapter = self._adapter = self._build()
         counted: Counter[str] = Counter()
         try:
             await self._open(adapter)
             self.opened = True
             await self._read(adapter, counted)
         finally:
-            self.opened = False
+            self.opened = self.flows = False
             try:
                 await self._close(adapter)
             finally:
@@ -150,7 +170,8 @@ class Source:
                 self._watch(adapter, counted, limit)
                 async for reading in readings:
                     self._heard_s = now()
-                    if self.state.state != "ok":
+                    if not self.flows:
+                        self.flows, self._down = True, False
                         self._enter("ok")
                     self.readings += 1
                     self.newest_ns = reading.at_ns
@@ -186,6 +207,9 @@ class Source:
         if left_s <= 0:
             limit.reschedule(loop.time())
         else:
+            if self.flows:
+                problem = self._problems.find(adapter, self._clock.flowing_s())
+                self._enter("ok" if problem is None else "degraded", problem or NO_REASON)
             again_s = min(left_s, self._stall_s / 8, _LOOK_S)
             self._look = loop.call_later(again_s, self._watch, adapter, counted, limit)
 
@@ -202,8 +226,9 @@ class Source:
             counted[name] = number
 
     def _lost(self, reason: Reason) -> None:
-        if self.state.state != "degraded":
+        if not self._down:
             self.counters["lost"] += 1
+        self._down = True
         self._enter("degraded", reason)
 
     def _enter(self, state: str, reason: Reason = NO_REASON) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -32,6 +32,20 @@ class Validator:
         """Forget the newest times: a recording that is opened again starts at its beginning."""
         for stream in self._streams.values():
             stream.last_ns = None
+            stream.nulls.clear()
+
+    def fields(self, stream: str) -> Collection[str]:
+        """The names of the fields that a stream declares."""
+        return self._streams[stream].fields
+
+    def null_fields(self, rows: int) -> dict[tuple[str, str], int]:
+        """Stream and field -> rows since its last value, of fields that are null in the last `rows` rows."""
+        return {
+            (name, field): count
+            for name, stream in self._streams.items()
+            for field, count in stream.nulls.items()
+            if count >= rows
+        }
 
     def check(self, reading: Reading) -> Reading | None:
         """The reading with its quality; None if its stream is not declared or its picture is not valid."""
@@ -72,7 +86,8 @@ class _Declared:
     def __init__(self, stream: Stream) -> None:
         self.frame = stream.kind == "frame"
         self.last_ns: int | None = None
-        self._fields = stream.fields
+        self.nulls: dict[str, int] = {}  # field -> rows in which it is null, since its last value
+        self.fields = stream.fields
         self._types = {name: _TYPES[field.t] for name, field in stream.fields.items()}
         self._limits = {
             name: (
@@ -86,9 +101,11 @@ class _Declared:
     def fine(self, values: Mapping[str, Value]) -> bool:
         """Whether the values have no fault: the fast path for nearly every row."""
         types, limits = self._types, self._limits
+        null: list[str] | None = None
         for name, value in values.items():
             if type(value) is not types.get(name):
                 if value is None and name in types:
+                    null = [name] if null is None else [*null, name]
                     continue
                 return False
             if name in limits:
@@ -97,6 +114,8 @@ class _Declared:
                     return False
             elif type(value) is str and not _is_text(value):
                 return False
+        if null is not None or self.nulls:
+            self._note(values, null or ())
         return True
 
     def flag(
@@ -104,14 +123,23 @@ class _Declared:
     ) -> Mapping[str, Value]:
         kept: dict[str, Value] = {}
         for name, value in values.items():
-            field = self._fields.get(name)
+            field = self.fields.get(name)
             if field is None:
                 counters["undeclared_field"] += 1
                 continue
             kept[name], quality = _checked(value, field)
             if quality and quality not in found:
                 found.append(quality)
+        self._note(kept, [name for name, value in kept.items() if value is None])
         return kept
+
+    def _note(self, values: Mapping[str, Value], null: Sequence[str]) -> None:
+        """Count the null fields of a row; costs nothing for a row without, once each field had a value."""
+        nulls = self.nulls
+        for name in [name for name in nulls if values.get(name) is not None]:
+            del nulls[name]
+        for name in null:
+            nulls[name] = nulls.get(name, 0) + 1
 
 
 _TYPES: dict[str, type] = {"f32": float, "f64": float, "i64": int, "bool": bool, "str": str, "json": str}

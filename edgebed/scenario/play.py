@@ -181,7 +181,7 @@ def _flows(installation: ScenarioInstallation, source: Source) -> bool:
 def _is_up(installation: ScenarioInstallation, source: Source) -> bool:
     """Whether a device was read; a slow device, or one without a declared rate, need only be open."""
     seldom = _rate_hz(installation, source) < 1.0 and not _flows(installation, source)
-    return source.state.state == "ok" or (source.opened and seldom)
+    return source.flows or (source.opened and seldom)
 
 
 def _has_read(installation: ScenarioInstallation, source: Source, run: Run) -> bool:

@@ -97,6 +97,10 @@ devices:
   camera:
     adapter: camra
     stall_s: 0
+  leg:
+    adapter: replay
+    may_be_null: ['*', knee, knie]
+    options: {file: rows.csv, rate_hz: 10, fields: {knee: q}}
   other:
     adapter: camera
     options: {url: "http://x", pace: realtme}
@@ -119,12 +123,13 @@ models:
         ("agent.yaml:12:13: devices.Arm.options.rate: ", "'fast'"),
         ("agent.yaml:14:14: devices.camera.adapter: ", "did you mean 'camera'?"),
         ("agent.yaml:15:14: devices.camera.stall_s: ", "> 0"),
-        ("agent.yaml:18:38: devices.other.options.pace: ", "did you mean 'realtime'?"),
-        ("agent.yaml:19:3: devices.none", "url"),
-        ("agent.yaml:22:41: models.a.evry: ", "did you mean 'every'?"),
-        ("agent.yaml:23:26: models.b.input: ", "unknown device 'lamp'"),
-        ("agent.yaml:24:26: models.c.input: ", "is not device/stream"),
-        ("agent.yaml:24:42: models.c.events: ", "is not one of change, each, never"),
+        ("agent.yaml:18:18: devices.leg.may_be_null: ", "there is no field 'knie'; did you mean 'knee'?"),
+        ("agent.yaml:22:38: devices.other.options.pace: ", "did you mean 'realtime'?"),
+        ("agent.yaml:23:3: devices.none", "url"),
+        ("agent.yaml:26:41: models.a.evry: ", "did you mean 'every'?"),
+        ("agent.yaml:27:26: models.b.input: ", "unknown device 'lamp'"),
+        ("agent.yaml:28:26: models.c.input: ", "is not device/stream"),
+        ("agent.yaml:28:42: models.c.events: ", "is not one of change, each, never"),
     ]
     for start, words in wanted:
         assert any(each.startswith(start) and words in each for each in found), (start, words, found)

@@ -397,6 +397,8 @@ export default {
   "reason.permission-denied": "Permission denied for {where}: is this user in its group?",
   "reason.device-silent": "Connected, but no reading for {seconds}",
   "reason.device-not-read": "No reading for {seconds}: {what}",
+  "reason.part-not-read": "A part of its data is not read: {what} (and {others} more)",
+  "reason.field-null": "Null in each of the last {rows} rows: {field}",
   "reason.device-stalled": "{why}",
   "reason.opening-timeout": "Opening the device took longer than {seconds}",
   "reason.protocol-violation": "{why}",

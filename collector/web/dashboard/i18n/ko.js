@@ -397,6 +397,8 @@ export default {
   "reason.permission-denied": "{where}에 접근할 권한이 없습니다. 사용자가 해당 그룹에 속해 있는지 확인하세요.",
   "reason.device-silent": "연결되어 있으나 {seconds} 동안 데이터가 없습니다.",
   "reason.device-not-read": "{seconds} 동안 읽을 수 있는 데이터가 없습니다: {what}",
+  "reason.part-not-read": "데이터의 일부를 읽을 수 없습니다: {what} (외 {others}건)",
+  "reason.field-null": "최근 {rows}행 모두 값이 비어 있습니다(null): {field}",
   "reason.device-stalled": "장치가 데이터를 보내지 않습니다: {why}",
   "reason.opening-timeout": "장치를 여는 데 {seconds} 넘게 걸렸습니다.",
   "reason.protocol-violation": "장치의 응답이 규격이나 설정과 다릅니다: {why}",

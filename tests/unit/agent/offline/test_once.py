@@ -49,6 +49,15 @@ async def test_messages_of_devices_and_models_are_shown(tmp_path: Path, packages
     assert not (tmp_path / "state").exists(), "nothing is written"
 
 
+async def test_a_field_without_a_value_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = plan(tmp_path, None, "arm", "leg")
+    (tmp_path / "leg.csv").write_text("t,a,b\n" + "".join(f"{i / 10},{i},\n" for i in range(30)))
+    await Once(made, Clock(), lambda _: None).run(60)
+    assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
+        f"leg: null in each of the last {ENOUGH} rows: b"
+    ]
+
+
 async def test_a_device_without_readings_is_named(tmp_path: Path) -> None:
     with pytest.raises(PartlyFailed, match=r"the others are above:\n  lost: .*lost\.csv") as caught:
         await Once(plan(tmp_path, None, "arm", "lost"), Clock(), lambda _: None).run(0.5)
