@@ -7,6 +7,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -306,11 +307,29 @@ class Ingest:
         self.problem = why
 
     def _after(self, built: BuiltGroup, items: Sequence[Received]) -> None:
-        """After the commit: acknowledge to the nodes and the broker, then update the viewers."""
-        self._ledger.accept(built.drafts, built.group.custody)
+        """After the commit: acknowledge to the nodes and the broker, then update the viewers.
+
+        Raises nothing: the group is on disk, and to store it again would double it.
+        """
         tokens = [one.message.token for one in items if one.message.token is not None]
+        self._guarded(lambda: self._ledger.accept(built.drafts, built.group.custody))
+        self._guarded(lambda: self._acknowledge(tokens, built))
+        self._guarded(lambda: self._count(built))
+        self._guarded(lambda: self._note_senders(built, items))
+        self._guarded(lambda: self._post_frames(built.group))
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Do one step after a commit; a bug in it costs this step only."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - see `_after`
+            self._complain("", "a step after a commit failed", error)
+
+    def _acknowledge(self, tokens: Sequence[tuple[int, int]], built: BuiltGroup) -> None:
         if self._link is not None:
             self._link.settle(tokens, acks(built.acked, self._name, self._clock.now_ms()))
+
+    def _count(self, built: BuiltGroup) -> None:
         counters = self.counters
         counters.commits += 1
         counters.stored += built.stored
@@ -320,17 +339,18 @@ class Ingest:
             self._report_refused(why, "")
         counters.refused += len(built.refused)
         counters.quarantined += len(built.group.quarantine)
+
+    def _note_senders(self, built: BuiltGroup, items: Sequence[Received]) -> None:
+        blamed: dict[str, int] = {}
+        for bad in built.group.quarantine:
+            node = _node_of(bad.topic)
+            blamed[node] = bad.recv
+            self._log_quarantined(node, bad)
         for node, recv_ms in _senders(items).items():
-            self._fleet.on_data(node, recv_ms)
-        if built.group.quarantine:
-            blamed: dict[str, int] = {}
-            for bad in built.group.quarantine:
-                node = _node_of(bad.topic)
-                blamed[node] = bad.recv
-                self._log_quarantined(node, bad)
-            for node, recv_ms in blamed.items():
-                self._fleet.on_quarantine(node, recv_ms)
-        self._post_frames(built.group)
+            with suppress(WireError):  # one node more than the fleet shows
+                self._fleet.on_data(node, recv_ms)
+        for node, recv_ms in blamed.items():
+            self._fleet.on_quarantine(node, recv_ms)
 
     def _log_quarantined(self, node: str, bad: Quarantined) -> None:
         kind = _PARTICULAR.split(bad.why, maxsplit=1)[0]

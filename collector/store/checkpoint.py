@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from collector.store.chunk import ChunkRows
+from collector.store.day_file import identity
 from collector.store.group import Group, Last, Saved
 from collector.store.marks import Book, Mark
 from wire.clock import Clock
@@ -37,6 +38,7 @@ class Checkpoint:
         self._dirty: dict[tuple[str, str], Mark] | None = None  # None: the copy needs all
         self._dirty_states: dict[str, bytes] = {}  # of custody; nodes send the other states again
         self._copied_at = clock.monotonic()
+        self._identity: tuple[int, int] | None = None  # of the copy that was written last
         self.problem = ""
 
     def restore(self, saved: Saved) -> None:
@@ -82,6 +84,8 @@ class Checkpoint:
         """Update the copy, at most every two seconds unless `now`; never raises."""
         if not now and self._clock.monotonic() - self._copied_at < COPY_EVERY_S:
             return
+        if not self._is_in_place():
+            self._dirty = None  # removed or replaced: write all of it
         if self._dirty is not None and not self._dirty:
             return
         self._copied_at = self._clock.monotonic()
@@ -96,6 +100,13 @@ class Checkpoint:
         else:
             self.problem = ""
             self._dirty, self._dirty_states = {}, {}
+            self._identity = identity(self._path)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return identity(self._path) == self._identity
+        except OSError:
+            return False
 
     def _remove(self) -> None:
         for name in (COPY, f"{COPY}-wal", f"{COPY}-shm"):

@@ -70,6 +70,18 @@ INSERT INTO last VALUES (?,?,?,?,?) ON CONFLICT(node, device, stream) DO UPDATE 
 _ADD_TOTAL = "INSERT INTO total VALUES (?,?) ON CONFLICT(key) DO UPDATE SET n = n + excluded.n"
 
 
+# Statements and schema are constants, and no message can break a constraint of them: the file did.
+_OF_THE_FILE = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_INTERNAL,
+)
+_OF_THE_GROUP = (0, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE)
+
+
 class StoreError(EdgebedError):
     """A store that cannot be used; the text names the file and what to do."""
 
@@ -84,6 +96,10 @@ class Damaged(EdgebedError):
     """A day file that SQLite cannot read."""
 
 
+class Displaced(EdgebedError):
+    """A day file that is not on its path any more: what is written to it would be lost."""
+
+
 class Full(EdgebedError):
     """A group that needs more streams or fields than a day may have."""
 
@@ -96,7 +112,11 @@ class DayFile:
         self._streams: dict[tuple[str, str, str], int] = {}
         self._fields: dict[str, int] = {}
         self._quarantined = 0
+        self.is_proven = (
+            path.exists()
+        )  # it took a group, or was there before: an error is the file's, not a group's
         self._db = self._open(saved)
+        self._identity = identity(path), identity(_wal(path))
 
     def _open(self, saved: Saved | None) -> sqlite3.Connection:
         db = None
@@ -169,6 +189,27 @@ class DayFile:
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
         self._quarantined += len(group.quarantine)
+        self.is_proven = True
+
+    def confirm(self) -> bool:
+        """Whether the file and its WAL are on their paths; what a WAL without a path holds is saved first.
+
+        Raises:
+            Displaced: the file itself was removed or replaced.
+            StoreBusy: the WAL cannot be moved into the file now.
+        """
+        file, wal = self._identity
+        if identity(self.path) != file:
+            raise Displaced(f"{self.path.name} was removed or replaced while it was written")
+        if wal is None or identity(_wal(self.path)) == wal:
+            return True
+        try:
+            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+        if busy:
+            raise StoreBusy(f"{self.path} lost its -wal file and a reader still needs it")
+        return False
 
     def _write(self, group: Group) -> None:
         db = self._db
@@ -257,6 +298,19 @@ class DayFile:
         self._db.close()
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file, None when there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A read-only connection.
 
@@ -323,17 +377,15 @@ def read_saved(db: sqlite3.Connection) -> Saved:
 def translate(error: sqlite3.Error, path: Path) -> EdgebedError:
     """The edgebed error for an SQLite error."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in _OF_THE_FILE:
         return Damaged(f"{path.name}: {error}")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StoreBusy(f"{path} cannot be written: {error}")
     if code == sqlite3.SQLITE_FULL:
         return StoreBusy(f"the disk of {path} is full")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy(f"{path} is locked by another program")
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL):
-        return StoreBusy(f"{path} cannot be written: {error}")
-    return EdgebedError(f"{path.name}: {error}")
+    if code in _OF_THE_GROUP:
+        return EdgebedError(f"{path.name}: {error}")
+    return StoreBusy(f"{path} cannot be written: {error}")
 
 
 def _write_marks(db: sqlite3.Connection, marks: Iterable[Mark]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.store.chunk import MINUTE_US, as_floats, unpack
-from collector.store.day_file import connect, version
+from collector.store.day_file import connect, identity, version
 from collector.store.declared import Declared, Lost
 from collector.store.group import Quarantined
 from collector.store.series import Points, Series, downsample, joined
@@ -90,6 +90,7 @@ class StoreReader:
         self._folder = folder.absolute()
         self._newest: Path | None = None
         self._open: OrderedDict[Path, sqlite3.Connection] = OrderedDict()
+        self._identities: dict[Path, tuple[int, int] | None] = {}  # of the open files
         self._spans: dict[Path, dict[tuple[str, str, str], tuple[int, int]]] = {}
 
     def series(
@@ -261,8 +262,10 @@ class StoreReader:
         self.damaged = {path.name.removesuffix(".damaged") for path in aside(self._folder)}
         files = day_files(self._folder)
         self._newest = files[-1] if files else None
-        for path in self._open.keys() - set(files):
-            self._open.pop(path).close()  # retention removed it: closing frees its space
+        for path in list(self._open):
+            if path not in files or identity(path) != self._identities[path]:
+                self._open.pop(path).close()  # removed or replaced: closing frees its space
+                self._spans.pop(path, None)
         for path in reversed(files):
             with self._guard(path):
                 db = self._connect(path)
@@ -282,6 +285,7 @@ class StoreReader:
     def _connect(self, path: Path) -> sqlite3.Connection | None:
         db = self._open.get(path)
         if db is None:
+            self._identities[path] = identity(path)
             db = connect(path)
             if version(db) == 0:  # being created now
                 db.close()

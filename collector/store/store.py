@@ -20,8 +20,11 @@ from collector.store.checkpoint import KEPT, Checkpoint, read_copy
 from collector.store.day_file import (
     Damaged,
     DayFile,
+    Displaced,
+    StoreBusy,
     StoreError,
     connect,
+    identity,
     is_complete,
     read_saved,
     translate,
@@ -86,6 +89,9 @@ class SqliteStore:
         self._clock = clock
         self._retention_days = retention_days
         self._lock = lock(self.folder)
+        self._written: Group | None = None  # in the file, but not confirmed to be on its path
+        self._number = 0  # highest number of a day file that this store used
+        self.problem = ""  # what happened to its files since the start
         try:
             self._checkpoint = Checkpoint(self.folder, clock)
             self._day: DayFile | None = self._open_newest()
@@ -111,6 +117,7 @@ class SqliteStore:
                 # used: after a restore from a backup it has marks of rows that are not in the files.
                 self._checkpoint.restore(read_copy(self.folder))
                 day.write(self._remembered())
+            self._number = int(day.path.name[:6])
             return day
         self._checkpoint.restore(read_copy(self.folder))
         return self._create()
@@ -122,10 +129,13 @@ class SqliteStore:
 
     def _create(self) -> DayFile:
         numbers = [int(path.name[:6]) for path in (*day_files(self.folder), *aside(self.folder))]
-        today = self._today().isoformat()
-        path = self.folder / f"{max(numbers, default=0) + 1:06d}-{today}.db"
+        # Not the number of a file that was removed while it was open: readers still hold its -shm file.
+        number = max(self._number, *numbers, 0) + 1
+        path = self.folder / f"{number:06d}-{self._today().isoformat()}.db"
         try:
-            return DayFile(path, self._checkpoint.saved())
+            day = DayFile(path, self._checkpoint.saved())
+            self._number = number
+            return day
         except EdgebedError:  # for example a full disk: the next try must not leave a second half-made file
             with contextlib.suppress(OSError):
                 _each_part(path, Path.unlink)
@@ -136,18 +146,84 @@ class SqliteStore:
         return self._checkpoint.saved()
 
     def commit(self, group: Group) -> None:
-        """Write a group in one transaction to today's file; replace a damaged file by a new one.
+        """Write a group in one transaction to today's file; replace a damaged or removed file by a new one.
+
+        Nothing fails after the group is in the file that is on its path.
 
         Raises:
-            StoreBusy: the disk is full, or the file is locked or not writable: commit the same group again.
+            StoreBusy: the disk is full, the file is locked or not writable, or the folder was replaced:
+                commit the same group again.
         """
         try:
-            self._current().write(group)
+            self._require_folder()
+            if self._written is not group:
+                self._write(group)
+            self._confirm(group)
+        except OSError as error:
+            raise StoreBusy(f"{self.folder} cannot be used: {error.strerror or error}") from error
+        self._written = None
+        try:
+            self._checkpoint.note(group)
+            self._checkpoint.copy()
+        except Exception as error:
+            log.exception("the marks of a commit were not noted: please report this")
+            self._checkpoint.problem = f"the marks of a commit were not noted: {error}"
+
+    def _write(self, group: Group) -> None:
+        day = self._current()
+        try:
+            day.write(group)
         except Damaged as error:
+            if not day.is_proven:  # a new file has no damage: the group itself does not fit
+                raise EdgebedError(str(error)) from error
             self._abandon(error)
             self._current().write(group)
-        self._checkpoint.note(group)
-        self._checkpoint.copy()
+        self._written = group
+
+    def _confirm(self, group: Group) -> None:
+        """Have `group` in a file that is on its path."""
+        for _ in range(3):
+            if self._day is not None and self._is_in_place(self._day):
+                return
+            self._write(group)
+        raise StoreBusy(f"the day files in {self.folder} are removed as soon as they are made")
+
+    def _is_in_place(self, day: DayFile) -> bool:
+        """Whether what was written is on disk; a file that is not on its path is left for a new one."""
+        try:
+            if not day.confirm():
+                log.error("%s-wal was removed: what it held is saved; a new file is started", day.path.name)
+                self._day = None
+                day.abandon()
+            return True
+        except Displaced as error:
+            self.problem = f"{error}: what was stored in it is lost unless it is put back"
+            log.error("%s; a new file is started", self.problem)
+            self._written = self._day = None
+            day.abandon()
+        except Damaged as error:
+            self._written = None
+            self._abandon(error)
+        return False
+
+    def _require_folder(self) -> None:
+        """Refuse a folder that is not the one that was opened, for example below a disk that was unmounted.
+
+        Raises:
+            StoreBusy: it is another folder, or another collector owns it.
+        """
+        held, path = os.fstat(self._lock), self.folder / LOCK
+        found = identity(path)
+        if found == (held.st_dev, held.st_ino):
+            return
+        near = next(each for each in (self.folder, *self.folder.parents) if each.exists())
+        if found is not None or near.stat().st_dev != held.st_dev:
+            raise StoreBusy(
+                f"{self.folder} is not the folder that this collector opened: mount its disk again, "
+                "or restart the collector"
+            )
+        self._lock, gone = lock(self.folder), self._lock  # the folder was emptied or removed
+        os.close(gone)
 
     def _current(self) -> DayFile:
         """Today's file; after midnight UTC a new one, which starts with the marks and states of the last."""
@@ -158,7 +234,10 @@ class SqliteStore:
         self._day = self._create()
         if day is not None:
             day.close()
-        self._retire()
+        try:
+            self._retire()
+        except OSError as error:  # the next midnight tries again
+            log.error("an old day file cannot be removed: %s", error)
         return self._day
 
     def _abandon(self, error: Damaged) -> None:
@@ -201,7 +280,7 @@ class SqliteStore:
             bytes=sum(_size(path) for path in files),
             free_bytes=shutil.disk_usage(self.folder).free,
             damaged=[path.name for path in aside(self.folder)],
-            problem=self._checkpoint.problem,
+            problem=self._checkpoint.problem or self.problem,
         )
 
     def close(self) -> None:

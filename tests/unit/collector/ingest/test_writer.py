@@ -297,3 +297,28 @@ def test_a_pack_is_settled_once_and_when_all_of_it_is_committed(site: Site) -> N
     assert site.link.tokens == [(1, 1), (1, 2)]
     assert (site.stored(), site.acked) == (list(range(1, 8)), list(range(1, 8)))
     assert site.ingest.counters.quarantined == 1
+
+
+@pytest.mark.parametrize("step", ["accept", "saw", "note", "copy", "posted"])
+def test_a_failure_after_the_commit_costs_no_acknowledgement(
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def breaking(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("an unexpected bug")
+
+    place = {
+        "accept": (site.ledger, "accept"),
+        "saw": (site.fleet, "on_data"),
+        "note": (site.store._checkpoint, "note"),
+        "copy": (site.store._checkpoint, "copy"),
+        "posted": (site.ingest, "_post_frames"),
+    }[step]
+    monkeypatch.setattr(*place, breaking)
+    for seq in range(1, 11):
+        site.send(seq)
+    site.start()
+    wait_until(lambda: len(site.link.tokens) == 10)
+    site.ingest.stop()
+    assert site.acked == site.stored() == list(range(1, 11)), "acknowledged and stored, each once"
+    assert site.ingest.counters.quarantined == 0
+    monkeypatch.undo()
