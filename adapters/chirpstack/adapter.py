@@ -14,6 +14,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Annotated, Any
 
 import msgspec
@@ -37,7 +38,7 @@ from wire.messages import Quality, Stream
 from wire.topics import ID
 
 _EVENTS = ("join", "status", "ack", "txack", "log", "location", "integration")
-_REMEMBERED = 64  # deduplication ids of one sensor
+_REMEMBERED = 64  # uplinks of one sensor
 
 
 class DeviceInfo(Struct, rename="camel"):
@@ -75,7 +76,7 @@ class _Sensor:
     stream: str
     f_cnt: int | None = None
     dev_addr: str = ""
-    seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    seen: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
 
 
 class ChirpStack(MqttAdapter[ChirpStackOptions]):
@@ -142,22 +143,27 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
 
     def _repeated(self, sensor: _Sensor, uplink: UplinkEvent) -> bool:
         """Whether the uplink was read before; counts the uplinks that the frame counter shows as missing."""
-        known = uplink.deduplication_id
-        if known and known in sensor.seen:
+        # no single id identifies an uplink: some sensors and bridges send a constant one
+        same = (
+            uplink.time or uplink.deduplication_id,
+            uplink.dev_addr,
+            uplink.f_cnt,
+            uplink.f_port,
+            uplink.data,
+            uplink.object,
+        )
+        known = blake2b(repr(same).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if same[0] and known in sensor.seen:
             self.counters["duplicates"] += 1
             return True
-        if known:
-            sensor.seen[known] = None
-            if len(sensor.seen) > _REMEMBERED:
-                sensor.seen.popitem(last=False)
+        sensor.seen[known] = None
+        if len(sensor.seen) > _REMEMBERED:
+            sensor.seen.popitem(last=False)
         before, same_session = sensor.f_cnt, uplink.dev_addr == sensor.dev_addr
         sensor.f_cnt, sensor.dev_addr = uplink.f_cnt, uplink.dev_addr
         if before is None:
             return False
-        if same_session and uplink.f_cnt == before:
-            self.counters["duplicates"] += 1
-            return True
-        if not same_session or uplink.f_cnt < before:
+        if not same_session or uplink.f_cnt <= before:
             # the sensor joined again: the number of uplinks lost before this one is unknown
             self.counters["counter_resets"] += 1
         elif uplink.f_cnt > before + 1:

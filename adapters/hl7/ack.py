@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+from weakref import ReferenceType as WeakReference
 from weakref import WeakKeyDictionary
 
 from adapters.hl7.message import Hl7Message, Mismatch, Separators
@@ -15,6 +16,7 @@ from wire.clock import NS_PER_MS, Clock
 Verdict = Literal["A", "E", "R"]  # accepted, error (read in part), rejected
 _MAX_ERRORS = 20
 _REMEMBERED = 4_096
+_RESENT_S = 60.0  # a copy on a new connection that comes later after the answer is a new message
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -81,6 +83,35 @@ def _err(mismatch: Mismatch, s: Separators) -> bytes:
 
 
 @dataclass(slots=True)
+class TakenMessage:
+    """A message whose readings were taken: where it came from, the verdict, and when it was answered."""
+
+    sender: bytes  # MSH-3 and MSH-4; empty if the monitor sends neither
+    peer: str  # address of the monitor
+    verdict: Verdict
+    connection: WeakReference[object]
+    answered_s: float | None = None  # None: no acknowledgement reached the connection
+
+    def came_again(self, sender: bytes, peer: str, connection: object, at_s: float) -> bool:
+        """Whether a copy of this message that arrived at `at_s` is the same message, sent again.
+
+        A monitor sends again because it got no acknowledgement. So a copy that comes on the same connection
+        after the acknowledgement is a new measurement with the same values, and so is a copy of another
+        monitor.
+        """
+        if peer != self.peer and (not sender or sender != self.sender):
+            return False
+        if self.answered_s is None or at_s < self.answered_s:
+            return True
+        return self.connection() is not connection and at_s - self.answered_s <= _RESENT_S
+
+    def answered(self, at_s: float) -> None:
+        """Note the first acknowledgement: later ones must not prolong the time for copies."""
+        if self.answered_s is None:
+            self.answered_s = at_s
+
+
+@dataclass(slots=True)
 class AnsweredMessages:
     """The messages of one device that were answered, and its patients.
 
@@ -89,22 +120,19 @@ class AnsweredMessages:
     before the restart is then read twice.
     """
 
-    taken: OrderedDict[tuple[bytes, bytes, bytes], Verdict] = field(default_factory=OrderedDict)
+    taken: OrderedDict[bytes, TakenMessage] = field(default_factory=OrderedDict)
     ids: OrderedDict[tuple[bytes, bytes], bytes] = field(default_factory=OrderedDict)
     patients: dict[str, tuple[str | None, int]] = field(default_factory=dict)
 
-    def find(self, sender: bytes, control_id: bytes, at: bytes) -> Verdict | None:
-        """The verdict on an earlier message with the same sender, MSH-10 and device time; else None."""
-        return self.taken.get((sender, control_id, at))
+    def reused(self, sender: bytes, control_id: bytes, digest: bytes) -> bool:
+        """Whether an earlier message had this MSH-10 and other contents: the id does not identify it."""
+        return self.ids.get((sender, control_id), digest) != digest
 
-    def reused(self, sender: bytes, control_id: bytes, at: bytes) -> bool:
-        """Whether an earlier message had this MSH-10 and another time: the monitor counts again."""
-        return self.ids.get((sender, control_id), at) != at
-
-    def keep(self, sender: bytes, control_id: bytes, at: bytes, verdict: Verdict) -> None:
+    def keep(self, sender: bytes, control_id: bytes, digest: bytes, message: TakenMessage) -> None:
         """Remember a message, and forget the oldest messages."""
-        self.taken[sender, control_id, at] = verdict
-        self.ids[sender, control_id] = at
+        self.taken[digest] = message
+        self.taken.move_to_end(digest)
+        self.ids[sender, control_id] = digest
         self.ids.move_to_end((sender, control_id))
         for table in (self.taken, self.ids):
             while len(table) > _REMEMBERED:

@@ -13,6 +13,8 @@ import ipaddress
 import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from hashlib import blake2b
+from weakref import ref
 
 from adapters.base import (
     Adapter,
@@ -24,7 +26,7 @@ from adapters.base import (
     why_no_connection,
 )
 from adapters.device_time import DeviceClock
-from adapters.hl7.ack import AckBuilder, Verdict, ack_code, answered_messages
+from adapters.hl7.ack import AckBuilder, TakenMessage, Verdict, ack_code, answered_messages
 from adapters.hl7.catalog import VITALS
 from adapters.hl7.deidentify import Deidentifier, read_key
 from adapters.hl7.identity import count_identifiers
@@ -118,7 +120,7 @@ class Hl7(Adapter[Hl7Options]):
                 if number % _ROWS_PER_TURN == 0:
                     # one message can contain ten minutes of a waveform: let other tasks run
                     await asyncio.sleep(0)
-            await self._answer(arrival.peer, result)
+            await self._answer(arrival, result)
             if result.error is not None:
                 raise result.error
             arrival = await self._next_message(now_s() + silence_s)
@@ -184,10 +186,13 @@ class Hl7(Adapter[Hl7Options]):
             if not connections.peers:
                 until_s = min(until_s, self.clock.flowing_s() + self.options.rejoin_s)
 
-    async def _answer(self, peer: MllpPeer, result: _MessageResult) -> None:
+    async def _answer(self, arrival: Arrival, result: _MessageResult) -> None:
         code = ack_code(result.message, self.options.ack, result.verdict) if result.answer else ""
-        if code and not await peer.send(self._acks.build(result.message, code, result.mismatches)):
+        if code and not await arrival.peer.send(self._acks.build(result.message, code, result.mismatches)):
             self.counters["acks_lost"] += 1
+        elif result.taken is not None:
+            # a monitor that gets no answer does not wait for one: a copy on the same connection is new
+            result.taken.answered(self.clock.flowing_s() if code else arrival.at_s)
 
     # --- messages
 
@@ -213,13 +218,16 @@ class Hl7(Adapter[Hl7Options]):
             self._other_device(result)
             return
         times = self._times(message, arrival)
-        sender, at = message.msh(3), observed_at(message)
-        before = self._answered.find(sender, message.control_id, at)
-        if before is not None:
+        sender = message.sender
+        # with the name: monitors that differ only in their address may send the same bytes
+        digest = blake2b(name.encode() + b"\0" + (arrival.frame or b""), digest_size=16).digest()
+        before = self._answered.taken.get(digest)
+        if before is not None and before.came_again(sender, arrival.peer.host, arrival.peer, arrival.at_s):
             self.counters["resent"] += 1
-            result.verdict = before
+            before.connection = ref(arrival.peer)
+            result.verdict, result.taken = before.verdict, before
             return
-        if self._answered.reused(sender, message.control_id, at):
+        if self._answered.reused(sender, message.control_id, digest):
             self.counters["control_id_reused"] += 1
         if message.odd_line_ends:
             self.counters["odd_line_ends"] += 1
@@ -235,7 +243,8 @@ class Hl7(Adapter[Hl7Options]):
             result.verdict = "E"
             self.counters["mismatched"] += 1
             self._log(result.mismatches)
-        self._answered.keep(sender, message.control_id, at, result.verdict)
+        result.taken = TakenMessage(sender, arrival.peer.host, result.verdict, ref(arrival.peer))
+        self._answered.keep(sender, message.control_id, digest, result.taken)
 
     def _times(self, message: Hl7Message, arrival: Arrival) -> Times:
         options = self.options
@@ -336,6 +345,7 @@ class _MessageResult:
         self.message: Hl7Message | None = None
         self.verdict: Verdict = "A"
         self.mismatches: list[Mismatch] = []
+        self.taken: TakenMessage | None = None
         self.answer = True
         self.error: AdapterError | None = None
 

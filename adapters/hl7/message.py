@@ -94,6 +94,11 @@ class Hl7Message:
         """MSH-10, unchanged: the answer contains it, logs and errors must not."""
         return self.header[10] if len(self.header) > 10 else b""
 
+    @property
+    def sender(self) -> bytes:
+        """MSH-3 and MSH-4, unchanged; empty if both are."""
+        return b"\0".join(self.header[3:5]) if any(self.header[3:5]) else b""
+
     def text(self, raw: bytes) -> str:
         """The text, decoded and unescaped; undecodable bytes become surrogates, so that nothing is lost."""
         return unescape(raw, self.separators).decode(self.charset, "surrogateescape")
@@ -153,7 +158,7 @@ def require_report(message: Hl7Message) -> None:
 
 
 def observed_at(message: Hl7Message) -> bytes:
-    """The first OBR-7, else MSH-7: with MSH-10 it identifies a message that is sent again."""
+    """The first OBR-7, else MSH-7."""
     for segment in message.segments:
         if segment.startswith(b"OBR"):
             fields = segment.split(message.separators.field, 8)

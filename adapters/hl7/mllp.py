@@ -129,6 +129,7 @@ class Arrival(NamedTuple):
     peer: MllpPeer
     frame: bytes | None
     at_ns: int
+    at_s: float = 0.0  # the same moment by `Clock.flowing_s()`
     error: AdapterError | None = None
 
 
@@ -160,7 +161,7 @@ class MllpPeer:
                 if data:
                     error = DeviceUnreachable("the monitor ended the connection")
                 for frame in self._frames.feed(data):
-                    await inbox.put(Arrival(self, frame, clock.now_ns()))
+                    await inbox.put(Arrival(self, frame, clock.now_ns(), clock.flowing_s()))
                 if not data and not self._frames.begun and self._reader.at_eof():
                     break
         except ssl.SSLError as cause:
@@ -170,7 +171,7 @@ class MllpPeer:
         except AdapterError as cause:
             error = cause
         self._writer.transport.abort()
-        await inbox.put(Arrival(self, None, clock.now_ns(), error))
+        await inbox.put(Arrival(self, None, clock.now_ns(), error=error))
 
     async def _read(self, clock: Clock) -> bytes:
         """Some bytes; empty if the peer has ended, or has not finished a message for too long."""

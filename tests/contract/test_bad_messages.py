@@ -103,7 +103,7 @@ async def test_uplinks(judge: Any, mosquitto: BrokerProcess) -> None:
     bad = [
         uplink(10, 10)[:50],
         uplink(10, 10, eui="0" * 16),
-        uplink(9, 9),
+        uplink(9, 9, "뜨거움"),
         uplink(10, 10).decode().encode("cp949"),
     ]
     topic = f"application/{APPLICATION}/device/{EUI}/event/up"

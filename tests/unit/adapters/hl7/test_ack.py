@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 import pytest
 
-from adapters.hl7.ack import AckBuilder, AnsweredMessages, ack_code, answered_messages
+from adapters.hl7.ack import AckBuilder, AnsweredMessages, TakenMessage, ack_code, answered_messages
 from adapters.hl7.message import Mismatch, parse
 from wire.clock import NS_PER_S, Clock
 
@@ -67,17 +69,35 @@ def test_an_answer_has_at_most_twenty_errors() -> None:
     assert AckBuilder(Clock()).build(parse(message()), "AE", many).count(b"\rERR|") == 20
 
 
-def test_a_message_is_identified_by_sender_id_and_time() -> None:
-    seen = AnsweredMessages()
-    seen.keep(b"A", b"17", b"1", "A")
-    assert seen.find(b"A", b"17", b"1") == "A"
-    assert seen.find(b"B", b"17", b"1") is None
-    assert seen.find(b"A", b"17", b"2") is None
-    assert seen.reused(b"A", b"17", b"2")
-    assert not seen.reused(b"A", b"18", b"2")
+class Connection:
+    """Stands for a connection; only its identity counts."""
+
+
+def test_a_copy_is_the_same_message_only_if_its_monitor_can_have_missed_the_answer() -> None:
+    here, there = Connection(), Connection()
+    taken = TakenMessage(b"A\0B", "192.0.2.1", "A", ref(here))
+    assert taken.came_again(b"A\0B", "192.0.2.1", here, 1e6)  # it was never answered
+    taken.answered(100.0)
+    taken.answered(150.0)  # a second answer does not prolong the time
+    assert taken.came_again(b"A\0B", "192.0.2.1", here, 99.9)  # it was sent before the answer came
+    assert not taken.came_again(b"A\0B", "192.0.2.1", here, 100.1)
+    assert taken.came_again(b"A\0B", "192.0.2.1", there, 160.0)
+    assert not taken.came_again(b"A\0B", "192.0.2.1", there, 160.1)
+    assert taken.came_again(b"A\0B", "192.0.2.9", there, 120.0)  # by another way
+    assert taken.came_again(b"", "192.0.2.1", there, 120.0)
+    assert not taken.came_again(b"", "192.0.2.9", there, 120.0)  # two monitors without a name
+    assert not taken.came_again(b"A\0C", "192.0.2.9", there, 120.0)
+
+
+def test_the_oldest_messages_are_forgotten() -> None:
+    here, seen = Connection(), AnsweredMessages()
     for number in range(5_000):
-        seen.keep(b"A", str(number).encode(), b"3", "E")
-    assert seen.find(b"A", b"17", b"1") is None
+        digest = str(number).encode()
+        seen.keep(b"A", b"17", digest, TakenMessage(b"A", "", "E", ref(here)))
+        seen.keep(b"A", digest, digest, TakenMessage(b"A", "", "E", ref(here)))
+    assert seen.reused(b"A", b"17", b"1")
+    assert not seen.reused(b"A", b"17", b"4999")
+    assert not seen.reused(b"A", b"0", b"1")
     assert len(seen.taken) == len(seen.ids) == 4_096
 
 

@@ -223,8 +223,21 @@ def test_frame_counters_show_repeats_losses_and_new_joins() -> None:
         for row in heard(adapter, {**UPLINK, "deduplicationId": f"{number}", "fCnt": count, "devAddr": addr})
     ]
     assert [row.values["f_cnt"] for row in rows] == [10, 11, 15, 2, 3, 0, 0, 2**32 - 1]
-    assert heard(adapter, {**UPLINK, "deduplicationId": "1", "fCnt": 99}) == []
+    assert heard(adapter, {**UPLINK, "deduplicationId": "1", "fCnt": 11, "devAddr": "a"}) == []
     assert adapter.counters == {"duplicates": 2, "lost_uplinks": 3 + 2**32 - 2, "counter_resets": 3}
+
+
+@pytest.mark.parametrize("ids", [("same", "same"), ("", ""), ("one", "another")])
+def test_an_uplink_with_a_constant_id_and_counter_but_other_contents_is_a_row(ids: tuple[str, str]) -> None:
+    adapter = sensors(radio=False)
+    first = {**UPLINK, "fCnt": 0, "deduplicationId": ids[0], "data": "qg=="}
+    other = {**first, "deduplicationId": ids[1], "data": "qw=="}
+    later = {**other, "time": "2026-02-25T07:00:00Z"}  # the same value again
+    rows = [row.values for uplink in (first, other, later, later) for row in heard(adapter, uplink)]
+    assert rows == [{"level": 0xAA}, {"level": 0xAB}, {"level": 0xAB}]
+    assert adapter.counters["duplicates"] == 1
+    unknown = {**first, "time": None, "deduplicationId": ""}
+    assert len([*heard(adapter, unknown), *heard(adapter, unknown)]) == 2
 
 
 def test_other_events_are_counted_under_fixed_names() -> None:
