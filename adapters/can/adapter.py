@@ -40,7 +40,7 @@ class Can(Adapter[CanOptions]):
         if not options.signals:  # no vehicle sends every message of its DBC file
             self.may_be_null = set(self._fields)
         self._row_on = self._dbc.message(options.row_on).name
-        self._rows = SignalRows(self._dbc, self._picked, options, self.counters)
+        self._rows = SignalRows(self._dbc, self._picked, options, self)
         self._bus: CanBus | None = None
 
     def streams(self) -> dict[str, Stream]:

@@ -35,6 +35,17 @@ class Picking(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     min: Annotated[float, Meta(description="Values below are flagged.")] | UnsetType = UNSET
     max: Annotated[float, Meta(description="Values above are flagged.")] | UnsetType = UNSET
     desc: Annotated[str, Meta(max_length=2_000, description="For people.")] = ""
+    absent: (
+        Annotated[
+            list[int | Annotated[str, Meta(max_length=300)]],
+            Meta(
+                max_length=100,
+                description="Names of the value table, or raw values, that mean no measurement: null."
+                " Default: those named SNA, not available or the like.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class BusOptions(Options, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cantools.database.can import Message
 from cantools.database.errors import DecodeError
 
-from adapters.base import OptionsError, Reading, Value
+from adapters.base import Adapter, OptionsError, Reading, Value
 from adapters.can.frames import Frame
 from adapters.can.options import CanOptions, Picking
 from adapters.can.signals import Dbc, Picked, pick
@@ -26,11 +26,12 @@ class SignalRows:
     """The last value of each field, with its time."""
 
     def __init__(
-        self, dbc: Dbc, picked: Mapping[str, Picked], options: CanOptions, counters: Counter[str]
+        self, dbc: Dbc, picked: Mapping[str, Picked], options: CanOptions, adapter: Adapter[CanOptions]
     ) -> None:
-        self._dbc, self._picked, self._options, self._counters = dbc, picked, options, counters
+        self._dbc, self._picked, self._options = dbc, picked, options
+        self._adapter, self._counters = adapter, adapter.counters
         self._max_age_ns = int(options.max_age_s * NS_PER_S)
-        self._clock = _DeviceTime(dbc, options, counters) if options.time else None
+        self._clock = _DeviceTime(dbc, options, self._counters) if options.time else None
         names = {one.message for one in picked.values()} | {options.row_on}
         if self._clock is not None:
             names.add(self._clock.message)
@@ -66,6 +67,8 @@ class SignalRows:
             # a multiplexer value that the DBC file lacks; the message may still time a row
             self._counters["undecodable"] += 1
             raw = {}
+        if message.name in self._adapter.unread:
+            self._adapter.was_read(message.name)
         self.seen.add(message.name)
         self._stamp(frame, message.name, raw)
         for name, one in self._of[message.name]:
@@ -114,6 +117,7 @@ class SignalRows:
                 self._options.where,
                 length,
             )
+        self._adapter.not_read(f"{message.name} has {length} bytes instead of {message.length}", message.name)
         self.wrong_lengths[message.name] = (length, message.length)
 
 

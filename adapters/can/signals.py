@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import cantools
 from cantools.database.can import Database, Message, Signal
+from cantools.database.errors import Error as CantoolsError
 from cantools.database.errors import UnsupportedDatabaseFormatError
 from msgspec import UNSET
 
@@ -40,13 +41,14 @@ class Dbc:
                 key = f"BO_ {found[1]}" if found[1] else f"SG_ {found[2]}"
                 self._lines.setdefault(key, []).append(number)
         try:
-            database = cantools.database.load_string(self._text, "dbc")
+            # not strict: a fault in a message that nobody reads costs nothing; `message` checks the others
+            database = cantools.database.load_string(self._text, "dbc", strict=False)
         except UnsupportedDatabaseFormatError as error:
             raise OptionsError(self._why(error.e_dbc or error)) from error
         except RecursionError as error:
             raise OptionsError(f"{path} is not a DBC file: it is nested too deeply") from error
-        if not isinstance(database, Database) or not database.messages:
-            raise OptionsError(f"{path} defines no message")
+        if not isinstance(database, Database):
+            raise OptionsError(f"{path} is not a DBC file of CAN messages")
         self._messages: dict[str, list[Message]] = {}
         for message in database.messages:
             self._messages.setdefault(message.name, []).append(message)
@@ -58,11 +60,14 @@ class Dbc:
         """The one message of this name.
 
         Raises:
-            OptionsError: the file has no such message, or two, or another message with its id.
+            OptionsError: the file has no such message, or two, or another message with its id, or its signals
+                overlap or do not fit.
         """
         found = self._messages.get(name, [])
         if not found:
-            raise OptionsError(f"{self.path} has no message {name!r}; it has {_some(self._messages)}")
+            raise OptionsError(
+                f"{self.path} has no message {name!r}; it has {_some(self._messages) or 'none at all'}"
+            )
         key = (found[0].frame_id, found[0].is_extended_frame)
         same = [one for one in self if (one.frame_id, one.is_extended_frame) == key or one.name == name]
         if len(same) > 1:
@@ -70,6 +75,10 @@ class Dbc:
             raise OptionsError(f"{self.place(name)}: the name and id of a message must be unique: {places}")
         if found[0].is_container:
             raise OptionsError(f"{self.place(name)}: message {name} is a container, which is not supported")
+        try:
+            found[0].refresh(strict=True)
+        except CantoolsError as error:
+            raise OptionsError(self._why(error)) from error
         return found[0]
 
     def signal(self, address: str) -> tuple[Message, Signal]:
@@ -106,11 +115,16 @@ class Dbc:
             return f"{self.path}:{line}:{column}: this is not DBC syntax: {rest[:200]}"
         if found := _IN_MESSAGE.search(text):
             return f"{self.place(found[1])}: {text[:300]}"
+        if found := _UNUSED.search(text):
+            where = re.search(rf"^\s*VAL_\s+{found[1]}\s+{found[2]}\b", self._text, re.MULTILINE)
+            line = self._text.count("\n", 0, where.end()) + 1 if where else 1
+            return f"{self.path}:{line}: the value table {found[0]} belongs to no signal of the file"
         return f"{self.path}: {text[:300] or type(error).__name__}"
 
 
 _DEFINES = re.compile(r"\s*(?:BO_ \d+ ([A-Za-z_]\w*)\s*:|SG_ ([A-Za-z_]\w*)\b)")
 _SYNTAX = re.compile(r"Invalid syntax at line (\d+), column (\d+): (.*)", re.DOTALL)
+_UNUSED = re.compile(r"VAL_ (\d+) (\w+)")
 _IN_MESSAGE = re.compile(r"in message (\w+)\.")
 
 
@@ -149,6 +163,7 @@ class Picked:
 _NOT_AVAILABLE = re.compile(
     r"(sna|na|n/a|not[ _-]?available|signal[ _-]?not[ _-]?available|unavailable)", re.IGNORECASE
 )
+# "Fault" may be the very value that somebody waits for, so these names count only where `absent` has them
 _FAULTY = re.compile(r"(error|err|invalid|fault|error[ _-]?indicator|init[ _-]?error)", re.IGNORECASE)
 
 
@@ -183,11 +198,14 @@ def pick(dbc: Dbc, name: str, picking: Picking) -> Picked:
         max=picking.max,
         desc=picking.desc or (signal.comment or "")[:2_000],
     )
+    faulty = [text for text in names.values() if _FAULTY.fullmatch(text.strip())]
+    if faulty and picking.absent is UNSET and kind in ("f32", "f64"):
+        _log_faulty(place, ", ".join(faulty))
     low, high = signal.minimum, signal.maximum
     if kind in _NUMBERS and low is not None and high is not None and low < high:
         field.min = float(low * factor + offset) if picking.min is UNSET else picking.min
         field.max = float(high * factor + offset) if picking.max is UNSET else picking.max
-    return Picked(message.name, signal, field, factor, offset, names, _absent(names))
+    return Picked(message.name, signal, field, factor, offset, names, _absent(names, picking, place))
 
 
 def all_signals(dbc: Dbc) -> dict[str, str]:
@@ -229,13 +247,22 @@ def _decimals(signal: Signal, factor: float) -> int:
     )
 
 
-def _absent(names: Mapping[int, str]) -> dict[int, Quality]:
+def _absent(names: Mapping[int, str], picking: Picking, place: str) -> dict[int, Quality]:
+    """The raw values that mean: no measurement; those of `absent`, else those that the DBC names so."""
+    if picking.absent is UNSET:
+        return {
+            raw: Quality.UNCERTAIN for raw, text in names.items() if _NOT_AVAILABLE.fullmatch(text.strip())
+        }
     found: dict[int, Quality] = {}
-    for raw, text in names.items():
-        if _NOT_AVAILABLE.fullmatch(text.strip()):
-            found[raw] = Quality.UNCERTAIN
-        elif _FAULTY.fullmatch(text.strip()):
-            found[raw] = Quality.BAD
+    for each in picking.absent:
+        raws = [each] if isinstance(each, int) else [raw for raw, text in names.items() if text == each]
+        if not raws:
+            raise OptionsError(
+                f"{place}: absent: no value is named {each!r}; names are {_some(names.values()) or 'none'}"
+            )
+        for raw in raws:
+            faulty = _FAULTY.fullmatch(names.get(raw, "").strip())
+            found[raw] = Quality.BAD if faulty else Quality.UNCERTAIN
     return found
 
 
@@ -276,11 +303,16 @@ def _log_guess(path: Path) -> None:
     log.warning("%s is not UTF-8 and is read as cp1252: set `encoding` if names look wrong", path)
 
 
+@cache
+def _log_faulty(place: str, names: str) -> None:
+    log.warning("%s: %s counts as a measurement; `absent: [%s]` makes it null", place, names, names)
+
+
 def _line_of(error: UnicodeError, data: bytes, path: Path) -> str:
     start = getattr(error, "start", 0)
     return f"{path}:{data.count(bytes([10]), 0, start) + 1}: byte 0x{data[start : start + 1].hex()}"
 
 
-def _some(names: Iterator[str] | Mapping[str, object]) -> str:
+def _some(names: Iterable[str]) -> str:
     every = sorted(names)
     return ", ".join(every[:20]) + (f" and {len(every) - 20} more" if len(every) > 20 else "")

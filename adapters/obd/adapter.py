@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 from adapters.base import (
     Adapter,
+    AdapterError,
     DeviceStalled,
     DeviceUnreachable,
     ProtocolViolation,
@@ -24,6 +25,7 @@ from adapters.obd.options import ObdOptions, check
 from adapters.obd.pids import NEGATIVE, PENDING, PIDS, Pid
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Field, Quality, Stream
+from wire.task_cancellation import end
 
 log = logging.getLogger("edgebed.adapters.obd")
 
@@ -32,6 +34,8 @@ _VIN = 0x02
 _PATIENCE_S = 5.0  # ISO 15765-4, P2*: the longest wait after "response pending"
 _PENDINGS = 10  # how often a control unit may answer "response pending"
 _OTHER_ANSWERS = 100  # answers to other requests that are skipped
+_UNFILTERED_S = 0.2  # until the bus hands over frames of every id
+_ALL_29 = 0x18DB33F1  # 29-bit id of a request to all units
 _FIRST_29 = 0x18DA00F1  # 29-bit ids, ISO 15765-4: 18DA<to><from>; the tester is F1
 
 
@@ -53,6 +57,7 @@ class Obd(Adapter[ObdOptions]):
         check_bus(options)
         check(options)
         self._pids = {name: PIDS[name] for name in options.pids}
+        self._lacking: frozenset[str] = frozenset()  # the control unit does not offer them
         self._bus: CanBus | None = None
         self._link: IsoTp | None = None
         self._vin = ""
@@ -122,7 +127,7 @@ class Obd(Adapter[ObdOptions]):
         """The values of all PIDs and their quality; None where no PID was answered."""
         values: dict[str, Value] = {}
         for name, pid in self._pids.items():
-            values[name] = await self._value(name, pid)
+            values[name] = None if name in self._lacking else await self._value(name, pid)
         missing = sum(value is None for value in values.values())
         if missing == len(values):
             return None, Quality.BAD
@@ -202,12 +207,15 @@ class Obd(Adapter[ObdOptions]):
             bits = int.from_bytes(data, "big")
             offered |= {base + place + 1 for place in range(32) if bits >> 31 - place & 1}
         lacking = [name for name, pid in self._pids.items() if pid.number not in offered]
-        if lacking:
-            known = (
-                ", ".join(name for name, pid in PIDS.items() if pid.number in offered)
-                or "nothing that edgebed knows"
-            )
+        known = (
+            ", ".join(name for name, pid in PIDS.items() if pid.number in offered)
+            or "nothing that edgebed knows"
+        )
+        if len(lacking) == len(self._pids):
             raise ProtocolViolation(f"{self._unit} does not offer {', '.join(lacking)}; it offers {known}")
+        self._lacking = frozenset(lacking)
+        for name in lacking:
+            self.not_read(f"{self._unit} does not offer {name}; it offers {known}", name)
 
     async def _check_vin(self) -> str:
         """The VIN in the form that rows carry; no error contains it."""
@@ -231,12 +239,35 @@ class Obd(Adapter[ObdOptions]):
                 return await self._ask(service, pid)
             except (NoAnswer, BrokenAnswer) as error:
                 if attempt:
-                    raise DeviceStalled(
-                        f"{self._unit} does not report {what}: {error}; is the ignition on?"
-                    ) from error
+                    raise await self._nothing(what, error) from error
             except NegativeResponse as error:
                 raise ProtocolViolation(f"{self._unit} refuses to report {what}: {error}") from error
         raise AssertionError("unreachable")
+
+    async def _nothing(self, what: str, error: AdapterError) -> DeviceStalled:
+        """The error for an answer that never came; it names the control units that answer instead."""
+        text = f"{self._unit} does not report {what}: {error}"
+        others = await self._others()
+        if others:
+            return DeviceStalled(
+                f"{text}; answers come from {', '.join(others)}: set `answer_id` to one of them"
+            )
+        return DeviceStalled(f"{text}; is the ignition on?")
+
+    async def _others(self) -> list[str]:
+        """The ids of other control units that answer a request to all of them."""
+        if self._bus is None:
+            return []
+        extended = self.options.extended
+        listening = asyncio.create_task(self._bus.foreign(self.options.answer_s), name="obd-others")
+        try:
+            await asyncio.sleep(_UNFILTERED_S)
+            all_units = _ALL_29 if extended else 0x7DF
+            await self._bus.send(all_units, bytes([2, _CURRENT, 0]).ljust(8, b"\xcc"), extended=extended)
+            heard = await listening
+        finally:
+            await end([listening])
+        return [one for one in heard if _is_answer(int(one, 16), extended=extended)]
 
     @property
     def _unit(self) -> str:
@@ -246,6 +277,11 @@ class Obd(Adapter[ObdOptions]):
         if (name, why) not in self._logged and len(self._logged) < 100:
             self._logged.add((name, why))
             log.warning("%s: %s %s", self._unit, name, why)
+
+
+def _is_answer(can_id: int, *, extended: bool) -> bool:
+    """Whether ISO 15765-4 gives this id to the answers of a control unit."""
+    return can_id >> 8 == 0x18DAF1 if extended else 0x7E8 <= can_id <= 0x7EF
 
 
 def _hash(vin: str) -> str:

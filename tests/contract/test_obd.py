@@ -117,12 +117,22 @@ async def test_the_vin_is_checked_and_not_sent_by_default() -> None:
 
 async def test_measurements_that_the_unit_lacks_are_named() -> None:
     async with asking() as (car, _):
-        for pids in (["fuel_level", "vehicle_speed"], ["fuel_level"]):
-            with pytest.raises(ProtocolViolation, match=r"does not offer fuel_level; it offers .*odometer"):
-                await Obd(options(car.url, pids=pids), car.clock).open()
+        with pytest.raises(ProtocolViolation, match=r"does not offer fuel_level; it offers .*odometer"):
+            await Obd(options(car.url, pids=["fuel_level"]), car.clock).open()
         other = options(car.url, answer_id=0x7E9)
-        with pytest.raises(DeviceStalled, match="0x7E9 does not report which"):
+        with pytest.raises(DeviceStalled, match=r"0x7E9 does not report which.*answers come from 0x7E8: set"):
             await Obd(other, car.clock).open()
+
+
+async def test_a_measurement_that_the_unit_lacks_costs_only_itself() -> None:
+    async with asking(pids=["fuel_level", "vehicle_speed"]) as (_, adapter):
+        row = (await read(adapter, 1))[0]
+        assert row.values["fuel_level"] is None
+        assert row.values["vehicle_speed"] is not None
+        assert row.quality is Quality.UNCERTAIN
+        assert list(adapter.unread) == ["fuel_level"]
+        assert "does not offer fuel_level; it offers" in adapter.unread["fuel_level"].what
+        assert adapter.counters["no_answer"] == 0, "it is not asked for"
 
 
 async def test_physical_requests_go_to_one_unit() -> None:

@@ -105,7 +105,7 @@ def test_any_eight_bytes_decode_as_cantools_does(
     said = {name: f"Drive.{name.title()}" for name in ("speed", "torque", "gear", "ready", "odd")}
     values, _ = row_of(can(path, signals=said), (0x100, data))
     gear = values.pop("gear")
-    assert gear == (None if truth["Gear"] in (6, 7) else truth["Gear"])
+    assert gear == (None if truth["Gear"] == 7 else truth["Gear"])
     assert values == {name: pytest.approx(truth[name.title()]) for name in values}
 
 
@@ -122,13 +122,71 @@ def test_values_that_mean_no_measurement(dbc: Path) -> None:
     for raw, name, quality in [
         (3, "D", Quality.GOOD),
         (2, "2", Quality.GOOD),
+        (6, "Error", Quality.GOOD),
         (7, None, Quality.UNCERTAIN),
-        (6, None, Quality.BAD),
     ]:
         number = None if name is None else raw
         row = row_of(adapter, (0x100, bytes([0, 0, 0, 0, 0, raw, 0, 0])))
         assert row == ({"gear": name, "raw": number}, quality)
-    assert adapter.counters == {"not_available": 4}
+    assert adapter.counters == {"not_available": 2}
+
+
+def test_the_config_names_the_values_that_mean_no_measurement(dbc: Path) -> None:
+    def gear(absent: list[int | str], raw: int) -> tuple[object, Quality]:
+        adapter = can(dbc, signals={"gear": Picking(signal="Drive.Gear", absent=absent)})
+        values, quality = row_of(adapter, (0x100, bytes([0, 0, 0, 0, 0, raw, 0, 0])))
+        return values["gear"], quality
+
+    assert gear(["Error"], 6) == (None, Quality.BAD)
+    assert gear(["Error"], 7) == (7, Quality.GOOD), "only those that are named"
+    assert gear(["Error", "SNA", 0], 7) == (None, Quality.UNCERTAIN)
+    assert gear(["Error", "SNA", 0], 0) == (None, Quality.UNCERTAIN)
+    assert gear([], 7) == (7, Quality.GOOD)
+    with pytest.raises(
+        OptionsError, match=r"most\.dbc:6: .*no value is named 'Fault'; names are D, Error, P, SNA"
+    ):
+        gear(["Fault"], 0)
+
+
+def test_a_fault_flag_is_a_value_in_each_type(dbc: Path) -> None:
+    dbc.write_text(
+        HEAD + 'BO_ 516 S: 8 A\n SG_ W : 0|1@1+ (1,0) [0|1] "" A\nVAL_ 516 W 0 "OK" 1 "Fault" ;\n',
+        encoding="utf-8",
+    )
+    signals = {t: Picking(signal="S.W", t=t) for t in ("bool", "i64", "str", "f64")}  # type: ignore[arg-type]
+    values, quality = row_of(can(dbc, signals=signals, row_on="S"), (0x204, bytes([1]) + bytes(7)))
+    assert (values, quality) == ({"bool": True, "i64": 1, "str": "Fault", "f64": 1.0}, Quality.GOOD)
+
+
+def test_a_measurement_named_invalid_is_logged(dbc: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dbc.write_text(MOST + 'VAL_ 512 Temp 255 "Invalid" ;\n'.replace("512", "2147484160"), encoding="utf-8")
+    can(dbc, signals={"temp": Picking(signal="Mux.Temp", t="f64")}, row_on="Mux")
+    (record,) = [each for each in caplog.records if "absent" in each.message]
+    assert "most.dbc:12: Mux.Temp: Invalid counts as a measurement; `absent: [Invalid]`" in record.message
+    caplog.clear()
+    can(dbc, signals={"temp": Picking(signal="Mux.Temp", t="f64", absent=["Invalid"])}, row_on="Mux")
+    assert not caplog.records
+
+
+def test_a_fault_in_a_message_that_nobody_reads_costs_nothing(dbc: Path) -> None:
+    faulty = (
+        HEAD
+        + 'BO_ 516 Used: 8 A\n SG_ Speed : 0|16@1+ (0.01,0) [0|300] "km/h" A\n'
+        + 'BO_ 600 Overlaps: 8 A\n SG_ One : 0|8@1+ (1,0) [0|255] "" A\n'
+        + ' SG_ Two : 4|8@1+ (1,0) [0|255] "" A\n'
+        + 'BO_ 601 Short: 1 A\n SG_ Long : 0|16@1+ (1,0) [0|255] "" A\n'
+    )
+    dbc.write_text(faulty, encoding="utf-8")
+    adapter = can(dbc, signals={"speed": "Used.Speed"}, row_on="Used")
+    assert row_of(adapter, (516, bytes([0x10, 0x27]) + bytes(6)))[0] == {"speed": 100.0}
+    for signal, said in [
+        ("Overlaps.One", r"most\.dbc:5: .*overlapping in message Overlaps"),
+        ("Short.Long", r"most\.dbc:8: .*does not fit in message Short"),
+    ]:
+        with pytest.raises(OptionsError, match=said):
+            can(dbc, signals={"x": signal}, row_on="Used")
+    with pytest.raises(OptionsError, match=r"most\.dbc:5: .*overlapping"):
+        can(dbc, row_on="Used")  # without `signals` every message is read
 
 
 def test_a_page_that_the_dbc_lacks_is_counted(dbc: Path) -> None:
@@ -161,7 +219,11 @@ def test_old_values_are_left_out_not_repeated(dbc: Path) -> None:
         (MOST.replace("BO_ 256", "BO_ 4096"), r"most\.dbc:3: .*11 bits in message Drive"),
         ("\x00\x01", r"most\.dbc:1:1: this is not DBC syntax"),
         ("", r"most\.dbc:1:1: this is not DBC syntax"),
-        (HEAD, "defines no message"),
+        (HEAD, "has no message 'Drive'; it has none at all"),
+        (
+            MOST + 'VAL_ 256 Nothing 0 "x" ;\n',
+            r"most\.dbc:\d+: the value table VAL_ 256 Nothing belongs to no signal",
+        ),
         (HEAD + "BO_ 1 Drive: 8 A\n" + ' SG_ S : 0|8@1+ (1,0) [0|0] "" A\n' * 2, "most.dbc:3: .*overlapping"),
     ],
 )
