@@ -41,7 +41,7 @@ class Dbc:
                 key = f"BO_ {found[1]}" if found[1] else f"SG_ {found[2]}"
                 self._lines.setdefault(key, []).append(number)
         try:
-            # not strict: a fault in a message that nobody reads costs nothing; `message` checks the others
+            # not strict: a fault in an unused message costs nothing; `message` checks the others
             database = cantools.database.load_string(self._text, "dbc", strict=False)
         except UnsupportedDatabaseFormatError as error:
             raise OptionsError(self._why(error.e_dbc or error)) from error
@@ -163,7 +163,7 @@ class Picked:
 _NOT_AVAILABLE = re.compile(
     r"(sna|na|n/a|not[ _-]?available|signal[ _-]?not[ _-]?available|unavailable)", re.IGNORECASE
 )
-# "Fault" may be the very value that somebody waits for, so these names count only where `absent` has them
+# "Fault" may be the very value that is waited for, so these names count only where `absent` has them
 _FAULTY = re.compile(r"(error|err|invalid|fault|error[ _-]?indicator|init[ _-]?error)", re.IGNORECASE)
 
 

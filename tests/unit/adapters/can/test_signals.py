@@ -168,7 +168,7 @@ def test_a_measurement_named_invalid_is_logged(dbc: Path, caplog: pytest.LogCapt
     assert not caplog.records
 
 
-def test_a_fault_in_a_message_that_nobody_reads_costs_nothing(dbc: Path) -> None:
+def test_a_fault_in_an_unused_message_costs_nothing(dbc: Path) -> None:
     faulty = (
         HEAD
         + 'BO_ 516 Used: 8 A\n SG_ Speed : 0|16@1+ (0.01,0) [0|300] "km/h" A\n'
