@@ -56,7 +56,9 @@ CODES: dict[str, tuple[str, ...]] = {
     "model-too-slow": ("p99_ms", "budget_ms"),
     "model-too-large": ("rss_mb", "budget_mb"),
     "model-output-nan": (),
+    "model-results-nan": ("nan", "of"),
     "model-no-answer": ("seconds",),
+    "model-no-result": ("seconds", "measured_hz", "wanted_hz"),
     "model-run-failed": (),
     "provider-missing": ("provider",),
     # a picture that is hidden as a whole

@@ -66,7 +66,7 @@ class Placement:
 class Result:
     """The decoded result of one run: a row of `values`, boxes, the main finding `top` and its `score`.
 
-    `infer_ms` is the time in onnxruntime; a decoder leaves it at 0.
+    `infer_ms` is the time in onnxruntime, `nan` whether an output contains NaN; a decoder leaves both.
     """
 
     values: dict[str, Scalar]
@@ -75,6 +75,7 @@ class Result:
     score: float | None = None
     alarm: bool = False
     infer_ms: float = 0.0
+    nan: bool = False
 
 
 class Decoder(ABC):

@@ -17,6 +17,8 @@ from msgspec import UNSET
 from adapters.base import Reading
 from agent.clock_sync import Stamp
 from agent.inference.model_cache import ModelCache
+from agent.pipeline.model_problems import NanResults, NoResult
+from agent.pipeline.resampler import HALF_WIDTH
 from agent.pipeline.settings import SlotConfig
 from agent.pipeline.windows import Window, Windows, input_mismatch
 from wire.errors import EdgebedError
@@ -32,6 +34,7 @@ log = logging.getLogger("edgebed.model")
 
 STUCK_S = 20.0  # a model that takes longer for one answer is reported as failed
 _WINDOWS_WAITING = 4
+CHECK_S = 5.0  # how often the problems of a model are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ class ModelRunner:
         self._changed = changed
         self._model: Model | None = None
         self._windows: Windows | None = None
+        self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
+        self._nan = NanResults()
         self._running = False  # `changed` is called only after `open`, which runs in another thread
         self._seen = 0
         self._wrong_rate_logged = False
@@ -141,6 +146,8 @@ class ModelRunner:
                 counters=self.counters,
                 held=[self._stream.fields[signal].t == "bool" for signal in spec.signals],
             )
+            span_s = (spec.length + spec.hop * self.settings.every + 2 * HALF_WIDTH) / spec.rate_hz
+            self._no_result = NoResult(spec.rate_hz, span_s)
         self.manifest, self._model = manifest, model
         self._enter("ok", NO_REASON, model.provider)
 
@@ -159,6 +166,9 @@ class ModelRunner:
             return None
         window = None
         if self._windows is not None:
+            if (watched := self._no_result) is not None:
+                watched.rows += 1
+                watched.newest_ns = reading.at_ns
             window = self._windows.add(reading.at_ns, reading.values, reading.quality)
             if window is None:
                 if not self._wrong_rate_logged and self.counters["wrong_rate"]:
@@ -203,7 +213,9 @@ class ModelRunner:
                     why = because(f"no answer for {STUCK_S:g} s", "model-no-answer", seconds=STUCK_S)
                     self._enter("failed", why)
                     left_s = STUCK_S
-                await asyncio.sleep(left_s)
+                else:
+                    self._check()
+                await asyncio.sleep(min(left_s, CHECK_S))
         finally:
             self._thread.stop()
             self._thread = None
@@ -240,12 +252,24 @@ class ModelRunner:
             if result is not None:
                 self._done(self, job.answer(result))
             self.counters["runs"] += 1
-            self._enter("ok", NO_REASON, self._model.provider)
+            nan = self._nan.add(result is not None and result.nan)
+            self._enter("ok" if nan is None else "failed", nan or NO_REASON, self._model.provider)
         except Exception as error:  # one bad run must not end the daemon
             log.debug("%s: run failed", self.name, exc_info=True)
             self.counters["failed"] += 1
             text = str(error) if isinstance(error, EdgebedError) else f"{type(error).__name__}: {error}"
             self._enter("failed", because(text, "model-run-failed"), self._model.provider)
+
+    def _check(self) -> None:
+        """Show the problems that only time shows."""
+        nan = self._nan.updated()
+        if nan is not None and self.state.code == nan.code:
+            self._enter("failed", nan)
+        if self._no_result is not None and not self._in_thread:
+            answers = self.counters["runs"] + self.counters["failed"]
+            why = self._no_result.check(answers, asyncio.get_running_loop().time())
+            if why is not None:
+                self._enter("failed", why)
 
     def _enter(self, state: str, reason: Reason, provider: str = "") -> None:
         before, why = self.state, reason.why

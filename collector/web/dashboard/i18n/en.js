@@ -414,6 +414,8 @@ export default {
   "reason.model-too-slow": "99 of 100 runs take {p99_ms} ms, the budget allows {budget_ms} ms",
   "reason.model-too-large": "The model takes {rss_mb} MB of memory, the budget allows {budget_mb} MB",
   "reason.model-output-nan": "The outputs of the model are not numbers (NaN)",
+  "reason.model-results-nan": "{nan} of the last {of} results are not numbers (NaN)",
+  "reason.model-no-result": "No result for {seconds}: the input has {measured_hz} Hz, the model needs {wanted_hz} Hz",
   "reason.model-no-answer": "The model has not answered for {seconds}",
   "reason.model-run-failed": "{why}",
   "reason.provider-missing": "The execution provider {provider} is not installed",
