@@ -116,10 +116,19 @@ class Modbus(Adapter[ModbusOptions]):
         if sample.time is not None:
             at_ns, believed = self._stamp(sample.time, at_ns)
             quality = quality.worse(believed)
+        self._note(sample)
         last_ns, self._last_ns = self._last_ns, at_ns
         if last_ns is not None and at_ns <= last_ns and not quality:
             quality = Quality.TIME_REPEATED if at_ns == last_ns else Quality.TIME_BACKWARD
         return Reading(self.options.stream, at_ns, sample.values, quality=quality)
+
+    def _note(self, sample: Sample) -> None:
+        for name, pattern in sample.sentinels.items():
+            self.not_read(
+                f"{name}: its registers hold {pattern:#x}, which `invalid` lists as no reading", name
+            )
+        for name in self.unread.keys() - sample.sentinels.keys():
+            self.was_read(name)
 
     def _count_gap(self, counter: int, before: int) -> None:
         place = self._named.map.counter

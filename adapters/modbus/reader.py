@@ -27,6 +27,7 @@ class Sample:
     quality: Quality
     counter: int | None
     time: int | float | None
+    sentinels: dict[str, int]  # fields without a value, each with the raw words that are in `invalid`
 
     @property
     def marker(self) -> int | float | None:
@@ -46,6 +47,7 @@ class RegisterReader:
         items = [Item.of(name, register, named) for name, register in found.registers.items()]
         marks = {_COUNTER: found.counter, _TIME: found.time}
         items += [Item.of(name, place, named) for name, place in marks.items() if place is not None]
+        self._items = {item.name: item for item in items}
         self._marker = next((item for name in marks for item in items if item.name == name), None)
         self._blocks = blocks(items, most=found.max_registers, gap=found.gap)
         # the marker's block first: read again at the end, it shows whether all belongs to one sample
@@ -65,16 +67,16 @@ class RegisterReader:
             AdapterError: it did not answer, or refuses a register of the map.
         """
         for _ in range(_TORN_TRIES):
-            raw: dict[str, int | float] = {}
+            words: dict[str, Sequence[int]] = {}
             for block in self._blocks:
                 answer = await self._ask(session, block)
-                raw.update({item.name: item.number(block.words(item, answer)) for item in block.items})
+                words.update({item.name: block.words(item, answer) for item in block.items})
             if self._marker is None or len(self._blocks) == 1:
-                return self._judged(raw, Quality.GOOD)
-            if await self._number(session, self._marker) == raw[self._marker.name]:
-                return self._judged(raw, Quality.GOOD)
+                return self._judged(words, Quality.GOOD)
+            if await self._number(session, self._marker) == self._marker.number(words[self._marker.name]):
+                return self._judged(words, Quality.GOOD)
             self._counters["torn"] += 1
-        return self._judged(raw, Quality.UNCERTAIN)
+        return self._judged(words, Quality.UNCERTAIN)
 
     async def check_identity(self, session: ModbusConnection) -> None:
         """Check that the device is the one that the map describes.
@@ -111,13 +113,19 @@ class RegisterReader:
         if wrong:
             raise ProtocolViolation(f"{self._url} is {_names(found)}; {where} expects {_names(expected)}")
 
-    def _judged(self, raw: dict[str, int | float], quality: Quality) -> Sample:
+    def _judged(self, words: dict[str, Sequence[int]], quality: Quality) -> Sample:
         values: dict[str, Value] = {}
+        sentinels: dict[str, int] = {}
         for name, register in self._named.map.registers.items():
-            values[name], found = value(register, raw[name])
+            item = self._items[name]
+            pattern = item.pattern(words[name]) if register.invalid else None
+            values[name], found = value(register, item.number(words[name]), pattern)
             quality = quality.worse(found)
-        counter = raw.get(_COUNTER)
-        return Sample(values, quality, None if counter is None else int(counter), raw.get(_TIME))
+            if values[name] is None and pattern is not None:
+                sentinels[name] = pattern
+        marks = {name: self._items[name].number(words[name]) for name in (_COUNTER, _TIME) if name in words}
+        counter = marks.get(_COUNTER)
+        return Sample(values, quality, None if counter is None else int(counter), marks.get(_TIME), sentinels)
 
     async def _number(self, session: ModbusConnection, item: Item) -> int | float:
         block = Block(item.place.kind, item.address, item.place.words, (item,))

@@ -75,7 +75,8 @@ class Register(RegisterPlace, frozen=True, kw_only=True):
     scale: Annotated[float, Meta(description="Value of one step of the raw number.")] = 1.0
     offset: Annotated[float, Meta(description="Added after scaling.")] = 0.0
     invalid: Annotated[
-        list[int | float], Meta(max_length=16, description="Raw numbers that mean: no reading.")
+        list[int | float],
+        Meta(max_length=16, description="Raw numbers, or raw words such as 0x8000, that mean: no reading."),
     ] = []
     unit: Annotated[str, Meta(max_length=128, description="UCUM code, e.g. deg, N.m, Cel.")] = ""
     dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that travel.")] | UnsetType = UNSET

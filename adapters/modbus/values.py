@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ class Item:
         """`place` with the defaults of its map."""
         order = named.map.order if place.order is UNSET else place.order
         return cls(name, place, place.register - named.map.base, order)
+
+    def pattern(self, words: Sequence[int]) -> int:
+        """Its words as one unsigned number: the form in which manuals print a sentinel, such as 0x8000."""
+        return int(number(words, f"u{16 * len(words)}", self.order))
 
     @property
     def end(self) -> int:
@@ -102,22 +107,28 @@ def number(words: Sequence[int], coded: str, order: str) -> int | float:
     return raw
 
 
-def value(register: Register, raw: int | float) -> tuple[Value, Quality]:
-    """The value of a raw number for its field, and its quality.
+def value(register: Register, raw: int | float, pattern: int | None = None) -> tuple[Value, Quality]:
+    """The value of a raw number for its field, and its quality; `pattern` is its words as `Item.pattern`.
 
     NaN stays as it is: the agent flags it.
     """
     if register.coded == "bit":
         at = 0 if register.bit is UNSET else register.bit
         return bool(int(raw) >> at & 1), Quality.GOOD
-    if raw in register.invalid:
-        return None, Quality.BAD
+    whole = raw
     if register.mask != 0xFFFF:
         lowest = (register.mask & -register.mask).bit_length() - 1
         raw = (int(raw) & register.mask) >> lowest
+    if any(_same(each, raw) or each in (whole, pattern) for each in register.invalid):
+        return None, Quality.BAD
     if not register.scaled:
         return raw, Quality.GOOD
     return _scaled(float(raw), register.scale) + register.offset, Quality.GOOD
+
+
+def _same(sentinel: int | float, raw: int | float) -> bool:
+    """Whether two numbers are equal; NaN equals NaN."""
+    return sentinel == raw or (math.isnan(sentinel) and math.isnan(raw))
 
 
 def _scaled(raw: float, scale: float) -> float:

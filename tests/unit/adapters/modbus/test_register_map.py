@@ -146,6 +146,43 @@ def test_values(register: Register, raw: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("coded", "order", "words", "invalid"),
+    [
+        ("s16", "abcd", [0x8000], 0x8000),  # as a manual prints it
+        ("s16", "abcd", [0x8000], -32_768),  # as the number
+        ("s16", "abcd", [0xFFFF], 0xFFFF),
+        ("u16", "abcd", [0xFFFF], 0xFFFF),
+        ("s32", "abcd", [0x8000, 0], 0x80000000),
+        ("s32", "cdab", [0, 0x8000], 0x80000000),
+        ("s32", "dcba", [0, 0x0080], 0x80000000),
+        ("s32", "abcd", [0x8000, 0], -(2**31)),
+        ("u32", "badc", [0xFFFF, 0xFEFF], 0xFFFFFFFE),
+        ("s64", "abcd", [0x8000, 0, 0, 0], 2**63),
+        ("u64", "abcd", [0xFFFF] * 4, 2**64 - 1),
+        ("f32", "abcd", [0x7FC0, 0], 0x7FC00000),  # NaN, by its words
+        ("f32", "abcd", [0xFFFF, 0xFFFF], 0xFFFFFFFF),
+        ("f32", "cdab", [0x4000, 0xC61C], -10_000.0),
+        ("f32", "abcd", [0x7FC0, 0], math.nan),
+        ("f64", "abcd", [0xFFF0, 0, 0, 0], 0xFFF0000000000000),
+    ],
+)
+def test_a_sentinel_is_compared_with_the_raw_words(
+    coded: Any, order: Any, words: list[int], invalid: int | float
+) -> None:
+    register = Register(register=0, type=coded, order=order, scale=0.1, offset=5, invalid=[invalid])
+    item = Item.of("a", register, NamedMap(map=RegisterMap(), places={}))
+    assert value(register, item.number(words), item.pattern(words)) == (None, Quality.BAD)
+    other = [word ^ 0x4000 for word in words]
+    assert value(register, item.number(other), item.pattern(other))[1] is Quality.GOOD
+
+
+def test_a_sentinel_of_masked_bits() -> None:
+    register = Register(register=0, mask=0x00FF, invalid=[0xFF])
+    assert value(register, 0x12FF, 0x12FF) == (None, Quality.BAD)
+    assert value(register, 0xFF12, 0xFF12) == (0x12, Quality.GOOD)
+
+
+@pytest.mark.parametrize(
     ("register", "declared"),
     [
         (Register(register=0), "i64"),
