@@ -165,6 +165,13 @@ class Unread(Struct, frozen=True):
     since_s: float
 
 
+class SharedLine(Struct, frozen=True):
+    """A line with several devices: `agent check` refuses devices that need different settings of it."""
+
+    name: str
+    settings: str
+
+
 class Options(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """Base of every adapter's options; docs/config.md prints the `Meta(description=...)` of each key."""
 
@@ -191,6 +198,22 @@ class Adapter(ABC, Generic[OptionsT]):
         self.counters: Counter[str] = Counter()
         self.unread: dict[str, Unread] = {}  # by part; `not_read` and `was_read` write it
         self.may_be_null: set[str] = set()  # fields that a healthy device may leave null in every row
+        self.alive_s = 0.0  # `is_alive` writes it, by `Clock.flowing_s()`
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between two readings, as the options state it; 0 where they do not."""
+        return 0.0
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds without a reading that the options allow; 0 where they do not say it."""
+        return 0.0
+
+    @property
+    def shared_line(self) -> SharedLine | None:
+        """What this device shares with others of its kind; None where it has a connection of its own."""
+        return None
 
     def not_read(self, what: str, part: str = "") -> None:
         """Record input that gives no value: what arrived and why it cannot be used.
@@ -203,6 +226,10 @@ class Adapter(ABC, Generic[OptionsT]):
         if before is not None or len(self.unread) < _MAX_UNREAD:
             since_s = now_s if before is None else before.since_s
             self.unread[part] = Unread(printable(what, _MAX_UNREAD_TEXT), now_s, since_s)
+
+    def is_alive(self) -> None:
+        """Record that the device answers and has nothing new to read: this is not silence."""
+        self.alive_s = self.clock.flowing_s()
 
     def was_read(self, part: str = "") -> None:
         """Forget the unread input of a part, which can be read again."""

@@ -106,6 +106,11 @@ class SerialLines(Adapter[SerialOptions]):
         self._bad_lines = BadLines(self._source, self.counters, log, options.bad_lines)
         self._first: Reading | None = None
 
+    @property
+    def silence_s(self) -> float:
+        """The option."""
+        return self.options.silence_s
+
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
         return {self.options.stream: Stream(fields=self._fields)}

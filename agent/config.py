@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 import adapters
-from adapters.base import AdapterError
+from adapters.base import Adapter, AdapterError
 from agent.outbox import OutboxSettings
-from agent.pipeline.settings import DeviceConfig, DevicePlan, SlotConfig
+from agent.pipeline.settings import LEAST_STALL_S, DeviceConfig, DevicePlan, SlotConfig
 from agent.process_memory import MemorySettings
 from wire import config
 from wire.broker import Broker
@@ -46,6 +46,7 @@ class AgentPlan:
     config: AgentConfig
     address: Address
     devices: dict[str, DevicePlan]
+    doubts: tuple[str, ...] = ()  # what may not work as meant: `file:line:col: sentence`
 
 
 def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None = None) -> AgentPlan:
@@ -59,6 +60,7 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
         ConfigError: lists every mistake.
     """
     devices: dict[str, DevicePlan] = {}
+    doubts: list[str] = []
 
     def check(found: AgentConfig, marks: Marks) -> Iterator[Mistake]:
         try:
@@ -77,6 +79,10 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
                     devices[name] = plan
             if files and device.publish.faces is not None:
                 yield from _check_faces(("devices", name, "publish", "faces"), device.publish.faces)
+            if name in devices and devices[name].doubt:
+                path = ("devices", name, "stall_s")
+                doubts.append(f"{marks.at(*path)}: {'.'.join(path)}: {devices[name].doubt}")
+        yield from _other_settings(devices)
         for name, slot in found.models.items():
             yield from _check_id(("models", name), "slot", name)
             yield from _check_slot(name, slot, devices, found, files)
@@ -84,7 +90,7 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
             yield from _check_secrets(found.broker)
 
     settings = config.load(path, AgentConfig, check, folder=folder)
-    return AgentPlan(path, settings, Address.parse(settings.node), devices)
+    return AgentPlan(path, settings, Address.parse(settings.node), devices, tuple(doubts))
 
 
 def state_folder(path: Path) -> Path:
@@ -119,7 +125,8 @@ def _plan(name: str, device: DeviceConfig, marks: Marks, clock: Clock) -> Device
     if options is None:
         return None
     try:
-        streams = kind(options, clock).streams()
+        adapter = kind(options, clock)
+        streams = adapter.streams()
     except AdapterError as error:
         raise _Wrong("options", str(error)) from error
     for stream in streams:
@@ -129,7 +136,37 @@ def _plan(name: str, device: DeviceConfig, marks: Marks, clock: Clock) -> Device
     for field in device.may_be_null:
         if field != "*" and field not in known:
             raise _Wrong("may_be_null", f"there is no field {field!r}{did_you_mean(field, known)}")
-    return DevicePlan(device, kind, options, streams)
+    least_s = max(LEAST_STALL_S, 3 * adapter.period_s, adapter.silence_s)
+    stall_s = least_s if device.stall_s is UNSET else device.stall_s
+    doubt = "" if device.stall_s is UNSET else _too_short(device, adapter, device.stall_s)
+    return DevicePlan(device, kind, options, streams, stall_s, doubt, adapter.shared_line)
+
+
+def _too_short(device: DeviceConfig, adapter: Adapter, stall_s: float) -> str:
+    """Why a device with these options is taken for silent while it works; empty where it is not."""
+    cure = "leave it out, and it follows the options"
+    if stall_s < 1.5 * adapter.period_s:
+        return f"{stall_s:g} s is too short for a reading each {adapter.period_s:g} s: {cure}"
+    if stall_s < adapter.silence_s and device.options.keys() & {"silence_s", "data_age_s"}:
+        return f"{stall_s:g} s ends the silence of {adapter.silence_s:g} s that the options allow: {cure}"
+    return ""
+
+
+def _other_settings(devices: Mapping[str, DevicePlan]) -> Iterator[Mistake]:
+    """The devices that need other settings of a shared line than the first device on it."""
+    first: dict[str, tuple[str, str]] = {}
+    for name, device in devices.items():
+        if (line := device.shared_line) is None:
+            continue
+        other, settings = first.setdefault(line.name, (name, line.settings))
+        if settings != line.settings:
+            yield (
+                ("devices", name, "options", "url"),
+                (
+                    f"{line.name} is used with {line.settings}, and by device {other!r} with {settings}:"
+                    " a line has one setting"
+                ),
+            )
 
 
 def _check_id(where: tuple[str, ...], what: str, name: str) -> Iterator[Mistake]:

@@ -54,6 +54,11 @@ class Ble(Adapter[BleOptions]):
         self._session: BleConnection | None = None
         self._malformed = 0
 
+    @property
+    def silence_s(self) -> float:
+        """The option."""
+        return self.options.silence_s
+
     def streams(self) -> dict[str, Stream]:
         """`heart`, `battery`, and one stream for each of `characteristics`."""
         return self._streams

@@ -43,6 +43,11 @@ class Can(Adapter[CanOptions]):
         self._rows = SignalRows(self._dbc, self._picked, options, self)
         self._bus: CanBus | None = None
 
+    @property
+    def silence_s(self) -> float:
+        """The option."""
+        return self.options.data_age_s
+
     def streams(self) -> dict[str, Stream]:
         """One signal stream; units, limits and descriptions come from the DBC file."""
         options = self.options

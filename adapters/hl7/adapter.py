@@ -75,6 +75,11 @@ class Hl7(Adapter[Hl7Options]):
         self._first: Arrival | None = None
         self._logged: set[tuple[str, str]] = set()
 
+    @property
+    def silence_s(self) -> float:
+        """The option."""
+        return self.options.silence_s
+
     def streams(self) -> dict[str, Stream]:
         """For each monitor `vitals`, the waveforms, and `patient` if there is a key."""
         return self._streams

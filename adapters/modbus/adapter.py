@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator
 
-from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading
+from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading, SharedLine
 from adapters.device_time import DeviceClock
 from adapters.modbus.options import ModbusOptions, check, map_of
 from adapters.modbus.reader import RegisterReader, Sample
@@ -43,6 +43,21 @@ class Modbus(Adapter[ModbusOptions]):
         )
         self._last_ns: int | None = None
         self._marker: int | float | None = None
+
+    @property
+    def period_s(self) -> float:
+        """The option."""
+        return self.options.period_s
+
+    @property
+    def silence_s(self) -> float:
+        """`data_age_s`, or five periods."""
+        return self.options.data_age_s or max(_LEAST_AGE_S, 5 * self.options.period_s)
+
+    @property
+    def shared_line(self) -> SharedLine:
+        """The serial port or TCP connection, which all units on it share."""
+        return self._line.shared
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""

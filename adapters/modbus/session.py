@@ -27,7 +27,14 @@ from pymodbus.exceptions import ModbusException
 from pymodbus.framer import FramerBase, FramerRTU, FramerSocket, FramerType
 from pymodbus.pdu import DecodePDU, ModbusPDU
 
-from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, OptionsError, ProtocolViolation
+from adapters.base import (
+    AdapterError,
+    DeviceStalled,
+    DeviceUnreachable,
+    OptionsError,
+    ProtocolViolation,
+    SharedLine,
+)
 from wire.task_cancellation import end
 
 # MODBUS Application Protocol V1.1b3, 7
@@ -68,6 +75,15 @@ class ModbusUrl:
     baud: int = 9_600
     parity: str = "N"
     stop: int = 1
+
+    @property
+    def shared(self) -> SharedLine:
+        """The line, and the settings that all devices on it need."""
+        if self.kind == "rtu":
+            port = os.path.realpath(self.host)  # /dev/serial/by-id/... and /dev/ttyUSB0 are one port
+            return SharedLine(port, f"{self.baud} baud, parity {self.parity}, stop {self.stop}")
+        frames = "Modbus TCP (tcp://)" if self.kind == "tcp" else "RTU over TCP (rtu+tcp://)"
+        return SharedLine(f"{self.host}:{self.port}", frames)
 
     @classmethod
     def parse(cls, url: str) -> ModbusUrl:

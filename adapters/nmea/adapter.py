@@ -62,6 +62,11 @@ class Nmea(Adapter[NmeaOptions]):
             hint=" (GPS counts weeks to 1,024 and starts again)",
         )
 
+    @property
+    def silence_s(self) -> float:
+        """The option."""
+        return self.options.silence_s
+
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
         return {self.options.stream: Stream(fields=_FIELDS)}

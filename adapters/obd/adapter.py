@@ -64,6 +64,16 @@ class Obd(Adapter[ObdOptions]):
         self._silent_s = 0.0
         self._logged: set[tuple[str, str]] = set()
 
+    @property
+    def period_s(self) -> float:
+        """The option."""
+        return self.options.period_s
+
+    @property
+    def silence_s(self) -> float:
+        """The option."""
+        return self.options.data_age_s
+
     def streams(self) -> dict[str, Stream]:
         """One signal stream, a field for each PID by its name."""
         options = self.options

@@ -60,6 +60,16 @@ class OpcUa(Adapter[OpcUaOptions]):
             None  # from the device's times to the agent's clock, with `time: receipt`
         )
 
+    @property
+    def period_s(self) -> float:
+        """The longer of the two intervals."""
+        return max(self.options.sampling_ms, self.options.publishing_ms) / 1000
+
+    @property
+    def silence_s(self) -> float:
+        """The option."""
+        return self.options.data_age_s
+
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
         options = self.options

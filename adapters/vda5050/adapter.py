@@ -110,6 +110,11 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         kinds += ["order"] * options.orders + ["visualization"] * options.visualization
         return [f"{base}/{kind}" for kind in kinds]
 
+    @property
+    def silence_s(self) -> float:
+        """The option."""
+        return self.options.silence_s
+
     def streams(self) -> dict[str, Stream]:
         """One signal stream for each kind of message that is read."""
         options = self.options

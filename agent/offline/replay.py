@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from adapters.base import Adapter, Options, Reading
 from agent.config import AgentConfig, AgentPlan
 from agent.offline.mcap_file import McapReader, RecordedSession, RecordingError, read_session
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline, Sinks
-from agent.pipeline.settings import DevicePlan
+from agent.pipeline.settings import LEAST_STALL_S, DevicePlan
 from wire import config
 from wire.clock import Clock
 from wire.messages import ClockState, Event, ModelState, Stream
@@ -172,7 +173,11 @@ def _plan(path: Path, found: RecordedSession, config_path: Path | None) -> Agent
         raise RecordingError(f"{path} was cut off before its config: pass one with --config")
     devices = {
         name: DevicePlan(
-            device, _RecordedDevice, _RecordedOptions(streams=dict(streams[name])), dict(streams[name])
+            device,
+            _RecordedDevice,
+            _RecordedOptions(streams=dict(streams[name])),
+            dict(streams[name]),
+            LEAST_STALL_S if device.stall_s is UNSET else device.stall_s,
         )
         for name, device in settings.devices.items()
         if name in streams

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from adapters.base import Adapter, Options
+from adapters.base import Adapter, Options, SharedLine
 from wire.clock import Clock
 from wire.messages import Short, Stream
+
+LEAST_STALL_S = 10.0  # `stall_s` of a device whose options do not say how often it sends
 
 
 class PublishConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -48,10 +50,6 @@ class DeviceConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
     vendor: Annotated[Short, Meta(description="Who made it, for the birth.")] = ""
     model: Annotated[Short, Meta(description="The maker's name for it, for the birth.")] = ""
     serial: Annotated[Short, Meta(description="Its serial number, for the birth.")] = ""
-    stall_s: Annotated[
-        float,
-        Meta(gt=0, le=86_400, description="Without a reading for so long: degraded, and opened again."),
-    ] = 10.0
     may_be_null: Annotated[
         tuple[Annotated[str, Meta(max_length=100)], ...],
         Meta(
@@ -59,6 +57,18 @@ class DeviceConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
             description="Fields that may be null in every row; any other is then a problem. ['*'] for all.",
         ),
     ] = ()
+    stall_s: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=86_400,
+                description="Without a reading for so long: degraded, and opened again; unset = 10 s, three"
+                " periods of the device, or the silence that its options allow, whichever is longest.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     publish: Annotated[PublishConfig, Meta(description="What of it leaves the machine.")] = PublishConfig()
 
 
@@ -95,6 +105,9 @@ class DevicePlan:
     kind: type[Adapter]
     options: Options
     streams: dict[str, Stream]
+    stall_s: float = LEAST_STALL_S
+    doubt: str = ""  # why `stall_s` may be too short for the device
+    shared_line: SharedLine | None = None
 
     def build(self, clock: Clock) -> Adapter:
         """Build a new adapter: each is opened once."""

@@ -33,6 +33,9 @@ log = logging.getLogger("edgebed.source")
 Sink = Callable[[Reading], Awaitable[None] | None]
 OPEN_S = 30.0  # a device that takes longer to open counts as absent
 CLOSE_S = 3.0
+_UNREAD_S = (
+    10.0  # a device that sends only what cannot be read shows it after so long, if `stall_s` is longer
+)
 _LOOK_S = 5.0  # the age of counters, also of a device that may be silent for hours
 
 
@@ -54,8 +57,8 @@ def follow(
             device.streams,
             sink(name),
             clock=clock,
-            stall_s=device.config.stall_s,
             may_be_null=device.config.may_be_null,
+            stall_s=device.stall_s,
             changed=changed,
         )
         for name, device in devices.items()
@@ -182,28 +185,35 @@ class Source:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise self._silence(adapter) from error
+            raise self._silence(adapter, self._stall_s) from error
         finally:
             if self._look is not None:
                 self._look.cancel()
 
-    def _silence(self, adapter: Adapter) -> DeviceStalled:
+    def _silence(self, adapter: Adapter, seconds: float) -> DeviceStalled:
         """The error for missing readings; it names what arrived instead."""
-        seconds = self._stall_s
-        unread = [each for each in adapter.unread.values() if each.at_s >= self._heard_s]
-        if not unread:
+        what = self._unread(adapter)
+        if not what:
             return DeviceStalled(f"no reading for {seconds:g} s").coded("device-silent", seconds=seconds)
-        what = max(unread, key=lambda each: each.at_s).what
         return DeviceStalled(f"no reading for {seconds:g} s: {what}").coded(
             "device-not-read", seconds=seconds, what=what
         )
+
+    def _unread(self, adapter: Adapter) -> str:
+        """The newest input that gave no value since the last reading."""
+        unread = [each for each in adapter.unread.values() if each.at_s >= self._heard_s]
+        return max(unread, key=lambda each: each.at_s).what if unread else ""
 
     def _watch(self, adapter: Adapter, counted: Counter[str], limit: asyncio.Timeout) -> None:
         """Check from time to time whether the device is silent, and take its counters."""
         # a timer for each reading would cost as much as reading it
         loop = asyncio.get_running_loop()
-        left_s = self._stall_s if self._held else self._heard_s + self._stall_s - self._clock.flowing_s()
+        quiet_s = self._clock.flowing_s() - max(self._heard_s, adapter.alive_s)
+        left_s = self._stall_s if self._held else self._stall_s - quiet_s
         self._count(adapter, counted)
+        if quiet_s >= _UNREAD_S and not self.flows and self._unread(adapter):
+            # it stays open: what it sends later may be readable
+            self._enter("degraded", self._silence(adapter, _UNREAD_S).reason)
         if left_s <= 0:
             limit.reschedule(loop.time())
         else:

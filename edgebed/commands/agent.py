@@ -47,6 +47,8 @@ def run(config: Path, level: str, clock_file: Path | None) -> None:
 
         stepped = SteppedClock(clock_file)
         app = App(load(config, stepped), stepped, __version__, stepped.state)
+    for doubt in app.plan.doubts:
+        log.warning("%s", doubt)
     with errors_of_a_group():
         try:
             asyncio.run(app.run())
@@ -113,8 +115,11 @@ def check(config: Path, as_json: bool) -> None:
         raise
     devices, models = len(plan.devices), len(plan.config.models)
     if as_json:
-        click.echo(json.dumps({"ok": True, "node": str(plan.address), "devices": devices, "models": models}))
+        found = {"ok": True, "node": str(plan.address), "devices": devices, "models": models}
+        click.echo(json.dumps(found | ({"warnings": plan.doubts} if plan.doubts else {})))
     else:
+        for doubt in plan.doubts:
+            click.echo(f"warning: {doubt}", err=True)
         click.echo(f"{config} is valid: {plan.address}, devices: {devices}, models: {models}")
 
 

@@ -232,3 +232,85 @@ def test_a_wrong_url_is_reported_once_and_blames_no_certificate(tmp_path: Path) 
         line for line in caught.value.mistakes if "broker.url" in line
     ]
     assert "ca_file" not in str(caught.value)
+
+
+METER = (
+    "m{}: {{adapter: modbus{}, options: {{url: '{}', unit_id: {}, registers: {{n: {{register: 1}}}}{}}}}}\n"
+)
+LINES = """\
+node: t/p/s/n
+broker: {url: "mqtt://127.0.0.1:1"}
+state: ./state
+devices:
+  """
+
+
+@pytest.mark.parametrize(
+    ("device", "stall_s"),
+    [
+        ("adapter: modbus, options: {url: 'tcp://x', registers: {n: {register: 1}}}", 10),
+        ("adapter: modbus, options: {url: 'tcp://x', period_s: 20, registers: {n: {register: 1}}}", 100),
+        ("adapter: obd, options: {interface: virtual, channel: x, pids: [vehicle_speed], period_s: 60}", 180),
+        ("adapter: opcua, options: {url: 'opc.tcp://x:1', sampling_ms: 60000, nodes: {a: i=1}}", 180),
+        ("adapter: serial, options: {url: 'tcp://x:1', format: csv, silence_s: 60, fields: {a: {}}}", 60),
+        ("adapter: serial, options: {url: 'tcp://x:1', format: csv, fields: {a: {}}}", 10),
+        ("adapter: nmea, options: {url: 'tcp://x:1', silence_s: 30}", 30),
+        ("adapter: serial, stall_s: 7, options: {url: 'tcp://x:1', format: csv, fields: {a: {}}}", 7),
+        ("adapter: replay, options: {file: rows.csv, rate_hz: 1, fields: {q: q}}", 10),
+    ],
+)
+def test_stall_s_follows_the_options(folder: Path, device: str, stall_s: float) -> None:
+    plan = load(write(folder, f"{LINES}d: {{{device}}}\n"), Clock())
+    assert plan.devices["d"].stall_s == stall_s
+    assert plan.doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        (
+            (
+                "adapter: modbus, stall_s: 10, options:"
+                " {url: 'tcp://x', period_s: 30, registers: {n: {register: 1}}}"
+            ),
+            "10 s is too short for a reading each 30 s: leave it out",
+        ),
+        (
+            (
+                "adapter: serial, stall_s: 10, options:"
+                " {url: 'tcp://x:1', format: csv, silence_s: 60, fields: {a: {}}}"
+            ),
+            "10 s ends the silence of 60 s that the options allow",
+        ),
+    ],
+)
+def test_check_warns_of_a_stall_s_that_cannot_hold(folder: Path, device: str, said: str) -> None:
+    path = write(folder, f"{LINES}d: {{{device}}}\n")
+    (doubt,) = load(path, Clock()).doubts
+    assert doubt.startswith(f"{path}:5:")
+    assert f"devices.d.stall_s: {said}" in doubt
+    done = subprocess.run(edgebed_command("agent", "check", str(path)), capture_output=True, text=True)
+    assert done.returncode == 0
+    assert f"warning: {doubt}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("urls", "said"),
+    [
+        (("rtu:///dev/ttyUSB0?baud=9600", "rtu:///dev/ttyUSB0?baud=9600"), ""),
+        (("rtu:///dev/ttyUSB0?baud=9600", "rtu:///dev/ttyUSB0?baud=19200"), "19200 baud"),
+        (("rtu:///dev/ttyUSB0", "rtu:///dev/ttyUSB0?parity=E"), "parity E"),
+        (("rtu:///dev/ttyUSB0?stop=2", "rtu:///dev/ttyUSB0"), "stop 1, and by device 'm0' with 9600 baud"),
+        (("tcp://gate", "tcp://gate:502"), ""),
+        (("tcp://gate:502", "rtu+tcp://gate:502"), "RTU over TCP"),
+        (("rtu:///dev/ttyUSB0", "rtu:///dev/ttyUSB1?baud=19200"), ""),
+    ],
+)
+def test_devices_on_one_line_need_one_setting(folder: Path, urls: tuple[str, str], said: str) -> None:
+    text = LINES + "  ".join(METER.format(at, "", url, at + 1, "") for at, url in enumerate(urls))
+    if not said:
+        assert len(load(write(folder, text), Clock()).devices) == 2
+        return
+    (found,) = mistakes(folder, text)
+    assert "devices.m1.options.url" in found
+    assert said in found

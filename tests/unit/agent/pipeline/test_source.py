@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ import pytest
 
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Options, Reading
 from agent.pipeline.source import Source
+from tests import polling
 from wire.clock import Clock
 from wire.messages import DeviceState, Field, Stream
 
@@ -289,3 +291,44 @@ async def test_a_silent_device_names_what_arrived_instead() -> None:
     task.cancel()
     assert state.why == r"no reading for 0.05 s: a line\nthat is not a number"
     assert (state.code, state.args["what"]) == ("device-not-read", r"a line\nthat is not a number")
+
+
+async def test_a_device_that_may_be_silent_for_long_shows_soon_that_it_is_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agent.pipeline.source._UNREAD_S", 0.05)
+    monkeypatch.setattr("agent.pipeline.source._LOOK_S", 0.01)
+    better = asyncio.Event()
+
+    class Improving(Scripted):
+        async def readings(self) -> AsyncIterator[Reading]:
+            self.not_read("a message of another version")
+            await better.wait()
+            yield Reading("s", T0, {"x": 1.0})
+            await asyncio.Event().wait()
+
+    follower = Follower(stall_s=3_600.0)
+    follower.source._build = lambda: Improving([])
+    task = asyncio.create_task(follower.source.run())
+    await polling.until(lambda: follower.source.state.code == "device-not-read")
+    assert "a message of another version" in follower.source.state.why
+    better.set()
+    await polling.until(lambda: follower.source.state.state == "ok")
+    assert Scripted.opened == 1, "it was not opened again"
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_a_device_that_answers_without_a_reading_is_not_silent() -> None:
+    class Still(Scripted):
+        async def readings(self) -> AsyncIterator[Reading]:
+            yield Reading("s", T0, {"x": 1.0})
+            self.is_alive()
+            assert abs(self.alive_s - self.clock.flowing_s()) < 60
+            self.alive_s = math.inf  # it goes on to answer; a busy machine may stop this test for long
+            await asyncio.sleep(0.5)
+
+    follower = Follower(stall_s=0.05)
+    follower.source._build = lambda: Still([])
+    await follower.runs()
+    assert [state for state, _ in follower.states] == ["ok", "stopped"]
