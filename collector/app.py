@@ -27,6 +27,7 @@ from collector.mqtt.link import AckLink, Link
 from collector.store.reader import Readers
 from collector.store.store import SqliteStore
 from collector.web.api import Sources, build
+from collector.web.connections import KEEP_S, Places
 from collector.web.event_stream import Hub
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
@@ -60,7 +61,8 @@ class Collector:
         self.ledger = Ledger(saved.marks, saved.states)
         self.fleet = Fleet(clock, self.ledger)
         self.fleet.restore(saved.states)
-        self.hub = Hub()
+        self.places = Places(share=config.http.connections_per_address, proxies=config.http.proxies)
+        self.hub = Hub(config.http.proxies)
         self.ingest = Ingest(
             self.store,
             self.ledger,
@@ -90,13 +92,15 @@ class Collector:
             uvicorn.Config(
                 build(sources, names=names, token=token),
                 log_config=None,
-                log_level="warning",
+                log_level="error",  # a warning for each malformed request would fill the log
                 access_log=False,
                 lifespan="off",
                 server_header=False,
-                timeout_keep_alive=30,
+                http=self.places.protocol,  # type: ignore[arg-type]  # makes a protocol like the class does
+                ws="none",
+                forwarded_allow_ips=config.http.proxies,
+                timeout_keep_alive=int(KEEP_S),
                 timeout_graceful_shutdown=3,
-                limit_concurrency=500,
                 h11_max_incomplete_event_size=16_384,
             )
         )
@@ -116,10 +120,12 @@ class Collector:
             self.link.start()
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._watch_fleet(), name="fleet-watcher")
+                sweeping = tasks.create_task(self.places.sweep(), name="http-sweeper")
                 serving = tasks.create_task(self.server.serve([self.socket]), name="http")
                 ready()
                 await serving
                 watching.cancel()
+                sweeping.cancel()
         finally:
             await asyncio.to_thread(self._end)
 

@@ -30,6 +30,18 @@ class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         list[str], Meta(max_length=50, description="Host names the page is reached by, besides localhost.")
     ] = []
 
+    connections_per_address: Annotated[
+        int, Meta(ge=10, le=450, description="Connections that one address may have open.")
+    ] = 100
+    proxies: Annotated[
+        list[str],
+        Meta(
+            max_length=50,
+            description="Addresses of reverse proxies: they may have 450 connections, and their "
+            "X-Forwarded-For is believed.",
+        ),
+    ] = field(default_factory=lambda: ["127.0.0.1", "::1"])
+
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
@@ -100,6 +112,11 @@ def mistakes(found: CollectorConfig) -> Iterator[Mistake]:
     if not is_id(found.id):
         yield ("id",), f"{found.id!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)"
     yield from found.broker.mistakes(("broker",))
+    for at, proxy in enumerate(found.http.proxies):
+        try:
+            ipaddress.ip_address(proxy)
+        except ValueError:
+            yield ("http", "proxies", at), f"{proxy!r} is not an IP address, such as 127.0.0.1"
     if not found.http.is_loopback and found.http.token_file is None:
         yield (
             ("http", "host"),

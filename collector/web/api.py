@@ -245,7 +245,7 @@ class Api:
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
         try:
-            viewer = self._from.hub.join(node, device)
+            viewer = self._from.hub.join(node, device, request.client.host if request.client else "")
         except TooManyViewers as error:
             raise HTTPException(503, str(error)) from error
         return StreamingResponse(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from collector.web.connections import network_of
+
 MAX_VIEWERS = 200
+MAX_FROM_ADDRESS = 50  # viewers
+MAX_FROM_PROXY = 150  # viewers that a proxy brings without their addresses
 QUEUE_FRAMES = 256  # per viewer
 MAX_DROPPED = 256  # frames that a viewer may miss before it is dropped
 QUEUE_BYTES = 8_000_000  # of frames that wait for one viewer
@@ -20,15 +24,16 @@ _encoder = msgspec.json.Encoder()
 
 
 class TooManyViewers(Exception):
-    """A viewer beyond `MAX_VIEWERS`."""
+    """A viewer beyond `MAX_VIEWERS`, or beyond those of its address."""
 
 
 class Viewer:
     """One open page: the node and device that it shows, and the frames that wait for it."""
 
-    def __init__(self, node: str, device: str) -> None:
+    def __init__(self, node: str, device: str, address: str = "") -> None:
         self.node = node
         self.device = device
+        self.address = address
         self.dropped = 0
         self.closed = False
         self._frames: deque[bytes] = deque()
@@ -71,7 +76,8 @@ class Viewer:
 class Hub:
     """All viewers; any thread may call `post` and `is_wanted`, the event loop calls the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxies: Iterable[str] = ()) -> None:
+        self._proxies = {network_of(proxy) for proxy in proxies}
         self._viewers: set[Viewer] = set()
         self._wanted: frozenset[tuple[str, str]] = frozenset()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,15 +115,19 @@ class Hub:
             if not node or (viewer.node == node and (device == "_" or viewer.device in ("", device))):
                 viewer.put(frame)
 
-    def join(self, node: str, device: str) -> Viewer:
+    def join(self, node: str, device: str, address: str = "") -> Viewer:
         """A new viewer of a node and device; "" means any.
 
         Raises:
-            TooManyViewers: all places are in use.
+            TooManyViewers: all places are in use, or those of its address.
         """
         if len(self._viewers) >= MAX_VIEWERS:
             raise TooManyViewers(f"{MAX_VIEWERS} pages are open already: close one of them")
-        viewer = Viewer(node, device)
+        address = network_of(address)
+        most = MAX_FROM_PROXY if address in self._proxies else MAX_FROM_ADDRESS
+        if address and sum(one.address == address for one in self._viewers) >= most:
+            raise TooManyViewers(f"{address} has {most} pages open already: close one of them")
+        viewer = Viewer(node, device, address)
         self._viewers.add(viewer)
         self._recount()
         return viewer
