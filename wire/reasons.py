@@ -106,6 +106,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "outbox-lost": ("ep",),
     "store-restored": (),
     "day-file-damaged": ("day",),
+    "rows-unreadable": ("day", "rows"),
     "messages-missing": ("n",),
     "messages-quarantined": (),
     # the collector itself

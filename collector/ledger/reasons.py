@@ -22,6 +22,7 @@ _TEXTS = (
     (rf"{OUTBOX_LOST}: the node goes on as ep (?P<ep>\w+)$", "outbox-lost"),
     (rf"{RESTORED}$", "store-restored"),
     (r"day file (?P<day>\S+) is damaged$", "day-file-damaged"),
+    (r"day file (?P<day>\S+) is damaged: (?P<rows>\d+) rows cannot be read$", "rows-unreadable"),
     (r"the body was damaged in transit", "body-damaged"),
     (r"body of \d+ bytes; ", "body-too-large"),
     (r"not a (?:[A-Z]\w+|flat live body): ", "body-invalid"),

@@ -16,11 +16,17 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from collector.store.clock_skew import Offset
+from wire.codec import MAX_PLAIN
 from wire.errors import WireError
 from wire.messages import Batch, Scalar
 
 MAX_UNPACKED = 64 * 1024 * 1024  # bytes of one chunk: far more than a commit gathers
 MINUTE_US = 60_000_000
+_MAX_HEAD = 1_000_000  # bytes of the head of a chunk that has few rows
+_MAX_ROW = 4 * MAX_PLAIN  # bytes of one row: a value of two characters in JSON takes eight here
+_UNREADABLE = (zstandard.ZstdError, msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+_FEW_ROLLUPS = 256  # of one chunk: always written
+_ROWS_A_MINUTE = 16  # with fewer on average, many rollups are as much work as the rows
 _EXACT = 2**53  # larger integers are not exact as f64
 
 # One of each per thread: zstd contexts are not thread-safe, and to create one costs more than a small chunk.
@@ -107,6 +113,7 @@ class Packed:
     rows: int
     body: bytes
     rollups: list[Rollup]
+    is_sparse: bool = False  # without rollups: it has nearly as many minutes as rows
 
 
 def pack(rows: ChunkRows) -> Packed:
@@ -130,23 +137,56 @@ def pack(rows: ChunkRows) -> Packed:
         ChunkHead(rows.messages, columns, rows.clk, len(quality), known.skew_ms, known.uncertainty_ms)
     )
     body = _packer().compress(b"".join((len(head).to_bytes(4, "little"), head, *parts)))
+    sparse = _is_sparse(times, len(numbers))
+    return Packed(
+        int(times.min()),
+        int(times.max()),
+        len(times),
+        body,
+        [] if sparse else roll_up(times, numbers, rows.late),
+        sparse,
+    )
+
+
+def _is_sparse(times: NDArray[np.int64], fields: int) -> bool:
+    """Whether rollups would be more work than rows: a reader of such a chunk takes its rows instead."""
+    low, high = int(times.min()) // MINUTE_US, int(times.max()) // MINUTE_US
+    if high - low < 2 or (high - low + 1) * fields <= _FEW_ROLLUPS:
+        return False
+    minutes = len(np.unique(times // MINUTE_US))
+    return minutes > 2 and minutes * fields > _FEW_ROLLUPS and minutes * _ROWS_A_MINUTE > len(times)
+
+
+def roll_up(
+    times: NDArray[np.int64], numbers: dict[str, NDArray[np.float64] | None], late: bool
+) -> list[Rollup]:
+    """The minute rollups of the rows of a chunk."""
     with np.errstate(all="ignore"):  # the sum of huge values may overflow to inf; inf is stored
-        rollups = list(_rollups(times, numbers, rows.late))
-    return Packed(int(times.min()), int(times.max()), len(times), body, rollups)
+        return list(_rollups(times, numbers, late))
 
 
-def unpack(
-    body: bytes, names: Iterable[str] | None = None
-) -> tuple[ChunkHead, NDArray[np.int64], dict[str, Any]]:
-    """Head, times in us, and the columns in `names` (all when None): arrays, or a list for JSON columns.
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A chunk read back; `columns` has an array, or a list for a JSON column, per field."""
+
+    head: ChunkHead
+    times: NDArray[np.int64]  # us
+    columns: dict[str, Any]
+    quality: list[int]  # of each row
+
+
+def read_chunk(body: bytes, names: Iterable[str] | None = None, declared: int | None = None) -> Unpacked:
+    """Read a chunk with the columns in `names` (all when None); it must have `declared` rows where given.
 
     Raises:
-        WireError: the bytes are not a chunk.
+        WireError: the bytes are not a chunk, or not this one.
     """
     wanted = None if names is None else set(names)
     try:
-        plain, head, at = _opened(body)
+        plain, head, at = _opened(body, declared)
         rows = sum(count for _, count in head.messages)
+        if declared is not None and rows != declared:
+            raise WireError(f"not a column chunk: {rows} rows instead of {declared}")
         times = np.frombuffer(plain, np.int64, rows, at).cumsum()
         at += 8 * rows
         columns: dict[str, Any] = {}
@@ -154,29 +194,35 @@ def unpack(
             if wanted is None or name in wanted:
                 columns[name] = _read(kind, plain, at, width, rows)
             at += width
-    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
+        quality = list(plain[at : at + head.quality]) if head.quality else [0] * rows
+        if len(quality) != rows:
+            raise ValueError(f"{len(quality)} qualities of {rows} rows")
+    except _UNREADABLE as error:
         raise WireError(f"not a column chunk: {error}") from error
-    return head, times, columns
+    return Unpacked(head, times, columns, quality)
 
 
-def quality_of(body: bytes) -> list[int]:
-    """The quality of each row of a chunk.
+def unpack(
+    body: bytes, names: Iterable[str] | None = None
+) -> tuple[ChunkHead, NDArray[np.int64], dict[str, Any]]:
+    """Head, times in us, and the columns in `names` (all when None).
 
     Raises:
         WireError: the bytes are not a chunk.
     """
-    try:
-        plain, head, _ = _opened(body)
-    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
-        raise WireError(f"not a column chunk: {error}") from error
-    if head.quality:
-        return list(plain[-head.quality :])
-    return [0] * sum(count for _, count in head.messages)
+    found = read_chunk(body, names)
+    return found.head, found.times, found.columns
 
 
-def _opened(body: bytes) -> tuple[bytes, ChunkHead, int]:
+def _opened(body: bytes, declared: int | None) -> tuple[bytes, ChunkHead, int]:
     """The unpacked bytes, the head, and where the columns start."""
-    plain = _unpacker().decompress(body, max_output_size=MAX_UNPACKED)
+    room = MAX_UNPACKED
+    if declared is not None:
+        room = min(room, _MAX_HEAD + declared * _MAX_ROW)
+    # the decompressor allocates what a frame states, whatever `max_output_size` is
+    if zstandard.frame_content_size(body) > room:
+        raise ValueError(f"it states to unpack to more than {room} bytes")
+    plain = _unpacker().decompress(body, max_output_size=room)
     size = int.from_bytes(plain[:4], "little")
     return plain, msgspec.msgpack.decode(plain[4 : 4 + size], type=ChunkHead), 4 + size
 
@@ -223,7 +269,10 @@ def _read(kind: str, plain: bytes, at: int, width: int, rows: int) -> Any:
         return np.frombuffer(plain, np.int64, rows, at)
     if kind == "b":
         return np.frombuffer(plain, np.bool_, rows, at)
-    return msgspec.json.decode(plain[at : at + width])
+    found = msgspec.json.decode(plain[at : at + width], type=list[Any])
+    if len(found) != rows:
+        raise ValueError(f"{len(found)} values of {rows} rows")
+    return found
 
 
 def _rollups(
@@ -272,7 +321,7 @@ def _minute(names: list[str], part: NDArray[np.float64], minute: int, late: bool
 def _packer() -> zstandard.ZstdCompressor:
     found: zstandard.ZstdCompressor | None = getattr(_local, "packer", None)
     if found is None:
-        found = _local.packer = zstandard.ZstdCompressor(level=1)
+        found = _local.packer = zstandard.ZstdCompressor(level=1, write_checksum=True)
     return found
 
 

@@ -20,6 +20,7 @@ MAX_STREAMS = 100_000  # of all nodes, per day
 MAX_FIELDS = 50_000  # different field names of all streams, per day
 MAX_QUARANTINED = 10_000  # messages kept per day; further ones are only counted
 HOUR_MS = 3_600_000
+SPARSE = 2  # added to `late` of a chunk without rollups
 
 _TABLES = """
 CREATE TABLE stream(
@@ -55,6 +56,10 @@ CREATE TABLE state(key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE total(key TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+# beside the tables, because a file of an older release gets it when it is opened
+_SPARSE_INDEX = (
+    f"CREATE INDEX IF NOT EXISTS chunk_sparse ON chunk(stream, last_us, first_us) WHERE late >= {SPARSE}"
+)
 _ADD_ROLLUP = """
 INSERT INTO rollup VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(stream, field, minute) DO UPDATE SET
     n = n + excluded.n, late = late + excluded.late, total = total + excluded.total,
@@ -130,6 +135,7 @@ class DayFile:
             db.execute("PRAGMA journal_size_limit = 33554432")
             if version(db) == 0:
                 self._create(db, saved or Saved())
+            db.execute(_SPARSE_INDEX)
             self._load_names(db)
         except sqlite3.Error as error:
             if db is not None:
@@ -219,7 +225,8 @@ class DayFile:
             stream = self._stream((rows.node, rows.device, rows.stream))
             seqs = [seq for seq, _ in rows.messages]
             chunks.append(
-                (stream, packed.first_us, packed.last_us, rows.recv_ms, int(rows.late), packed.rows, rows.ep,
+                (stream, packed.first_us, packed.last_us, rows.recv_ms,
+                 int(rows.late) + SPARSE * packed.is_sparse, packed.rows, rows.ep,
                  min(seqs), max(seqs), packed.body)
             )  # fmt: skip
             rollups += [self._rollup(stream, one) for one in packed.rollups]

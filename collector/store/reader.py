@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import queue
 import sqlite3
@@ -9,7 +10,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.store.chunk import MINUTE_US, as_floats, unpack
+from collector.store import queries
+from collector.store.chunk import MINUTE_US, Unpacked, as_floats, read_chunk
 from collector.store.day_file import connect, identity, version
-from collector.store.declared import Declared, Lost
+from collector.store.declared import Declared, Gap, Lost
 from collector.store.group import Quarantined
+from collector.store.salvage import highest_id, readable
 from collector.store.series import Points, Series, downsample, joined
 from collector.store.store import aside, day_files
 from collector.store.table import Table
 from wire.errors import EdgebedError, TryAgain, WireError
 from wire.messages import ClockState
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str, str]  # node, device, stream
 
 CHUNK_ROWS = 40_000  # rows outside the span: the first and the last chunk extend beyond it
 MAX_ROWS = 500_000  # rows that one question may read; above it rollups answer
@@ -84,7 +91,9 @@ class StoreReader:
 
     def __init__(self, folder: Path) -> None:
         self.deadline = math.inf
-        self.damaged: set[str] = set()  # files that could not be read
+        self.damaged: set[str] = set()  # files that give nothing
+        self.suspects: set[str] = set()  # files that gave less than they should, since the start
+        self._gaps: list[Gap] = []  # where rows could not be read, for the question being answered
         self._declared = Declared(())
         self._unset: list[tuple[int, int]] = []  # spans in ms in which the node's clock was never set
         self._folder = folder.absolute()
@@ -110,7 +119,7 @@ class StoreReader:
         From rows, the gaps include the holes that the node's declared `losses` left.
         """
         key = (node, device, stream)
-        self._declared, self._unset = Declared(losses), []
+        self._declared, self._unset, self._gaps = Declared(losses), [], []
         coarse = (end_ms - start_ms) >= points * MINUTE_MS
         if not coarse:
             coarse = self._count(key, start_ms, end_ms) > MAX_ROWS
@@ -119,70 +128,121 @@ class StoreReader:
         for path, db in self._days():
             with self._guard(path):
                 if self._reaches(path, db, key, start_ms, end_ms):
-                    found += read(db, key, field, start_ms, end_ms)
+                    found += read(path, db, key, field, start_ms, end_ms)
         series = downsample(found, start_ms, end_ms, points, grid_ms=MINUTE_MS if coarse else 0)
         series.source = "rollup" if coarse else "rows"
         series.unset = joined(self._unset, start_ms, end_ms)
         series.gaps = self._declared.gaps(start_ms, end_ms)
-        series.gaps += [(start_ms, end_ms, f"day file {name} is damaged") for name in sorted(self.damaged)]
+        series.gaps += self._holes(start_ms, end_ms)
         return series
 
-    def _count(self, key: tuple[str, str, str], start_ms: int, end_ms: int) -> int:
-        total = 0
+    def _holes(self, start_ms: int, end_ms: int) -> list[Gap]:
+        """Where stored rows of the span cannot be read."""
+        holes = [(max(start_ms, low), min(end_ms, high), why) for low, high, why in self._gaps]
+        whole = [(start_ms, end_ms, f"day file {name} is damaged") for name in sorted(self.damaged)]
+        return [hole for hole in dict.fromkeys((*holes, *whole)) if hole[0] <= hole[1]]
+
+    def _count(self, key: Key, start_ms: int, end_ms: int) -> float:
+        total = 0.0
         for path, db in self._days():
             with self._guard(path):
                 total += db.execute(
-                    f"SELECT ifnull(sum(rows), 0) FROM chunk WHERE stream = {_STREAM}"  # noqa: S608 - a constant
+                    f"SELECT total(rows) FROM chunk WHERE stream = {queries.STREAM}"  # noqa: S608 - a constant
                     " AND last_us >= ? AND first_us <= ?",
                     (*key, start_ms * 1000, end_ms * 1000 + 999),
                 ).fetchone()[0]
         return total
 
     def _rows(
-        self, db: sqlite3.Connection, key: tuple[str, str, str], field: str, start_ms: int, end_ms: int
+        self, path: Path, db: sqlite3.Connection, key: Key, field: str, start_ms: int, end_ms: int
     ) -> Iterator[Points]:
         start_us, end_us = start_ms * 1000, end_ms * 1000 + 999
-        rows = db.execute(
-            f"SELECT ep, body, late FROM chunk WHERE stream = {_STREAM} AND last_us >= ? AND first_us <= ?",  # noqa: S608 - a constant
-            (*key, start_us, end_us),
-        )
-        around = (db.execute(query, (*key, at)) for query, at in ((_BEFORE, start_us), (_AFTER, end_us)))
+        rows = self._chunks(path, db, key, start_us, end_us)
         times: list[NDArray[np.int64]] = []
         values: list[NDArray[np.float64]] = []
         lates: list[int] = []
-        for ep, body, late in chain(rows, *(around if self._declared else ())):
-            try:
-                head, at, columns = unpack(body, (field,))
-            except WireError as error:
-                raise sqlite3.DatabaseError(str(error)) from error
+        for ep, late, *chunk in chain(rows, self._beside(db, key, start_us, end_us)):
+            found = self._read(path, chunk, (field,))
+            if found is None:
+                continue
+            head, at, columns = found.head, found.times, found.columns
             self._declared.add(ep, head.messages, at)
             if head.clk == ClockState.UNSYNCED:
                 self._unset.append((int(at.min()) // 1000, int(at.max()) // 1000))
             if field in columns and late is not None:
                 times.append(at)
                 values.append(as_floats(columns[field]))
-                lates.append(late)
+                lates.append(_is_late(late))
         if times:
             late_rows = np.repeat(np.array(lates, np.float64), [len(each) for each in times])
             yield Points.of_rows(np.concatenate(times) / 1000.0, np.concatenate(values), late_rows)
 
+    def _chunks(
+        self, path: Path, db: sqlite3.Connection, key: Key, start_us: int, end_us: int
+    ) -> Iterator[tuple[Any, ...]]:
+        """The chunks in a span: `ep, late, first_us, last_us, rows, body`; all that a damaged file gives."""
+        seen: set[int] = set()
+        try:
+            for at, *chunk in db.execute(queries.IN_SPAN, (*key, start_us, end_us)):
+                seen.add(at)
+                yield tuple(chunk)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            self._note(path)
+            self._gaps.append((start_us // 1000, end_us // 1000, f"day file {path.name} is damaged"))
+            highest = highest_id(db, "chunk")
+            for at, *chunk in readable(db, queries.BY_ID, (*key, start_us, end_us), highest):
+                if at not in seen:
+                    yield tuple(chunk)
+
+    def _beside(
+        self, db: sqlite3.Connection, key: Key, start_us: int, end_us: int
+    ) -> Iterator[tuple[Any, ...]]:
+        """The chunks before and after a span, which show where declared losses begin and end."""
+        if self._declared:
+            with suppress(sqlite3.DatabaseError):  # damage: the span itself is read all the same
+                yield from db.execute(queries.BEFORE, (*key, start_us))
+                yield from db.execute(queries.AFTER, (*key, end_us))
+
+    def _read(self, path: Path, chunk: Sequence[Any], names: tuple[str, ...] | None) -> Unpacked | None:
+        """Read one chunk; what cannot be read becomes a gap."""
+        first_us, last_us, rows, body = chunk
+        try:
+            return read_chunk(body, names, rows)
+        except (WireError, TypeError) as error:  # a type: damage made another one of the column
+            log.warning("%s: %s", path.name, error)
+        self._note(path)
+        if isinstance(first_us, int) and isinstance(last_us, int) and isinstance(rows, int):
+            why = f"day file {path.name} is damaged: {rows} rows cannot be read"
+            self._gaps.append((first_us // 1000, last_us // 1000, why))
+        return None
+
+    def _note(self, path: Path) -> None:
+        self.suspects.add(path.name)
+
     def _rollups(
-        self, db: sqlite3.Connection, key: tuple[str, str, str], field: str, start_ms: int, end_ms: int
+        self, path: Path, db: sqlite3.Connection, key: Key, field: str, start_ms: int, end_ms: int
     ) -> Iterator[Points]:
         rows = db.execute(
-            f"SELECT minute, n, total, low, high, late FROM rollup WHERE stream = {_STREAM}"  # noqa: S608 - a constant
-            " AND field = (SELECT id FROM field WHERE name = ?) AND minute BETWEEN ? AND ?",
-            (*key, field, start_ms // MINUTE_MS, end_ms // MINUTE_MS),
+            queries.MINUTES, (*key, field, start_ms // MINUTE_MS, end_ms // MINUTE_MS)
         ).fetchall()
         if rows:
             table = np.array(rows, dtype=np.float64)  # NULL becomes NaN
             yield Points(
                 table[:, 0] * MINUTE_MS, table[:, 1], table[:, 2], table[:, 3], table[:, 4], table[:, 5]
             )
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunk_sparse'").fetchone() is None:
+            return  # a file of a release that wrote rollups of every chunk
+        start_us, end_us = start_ms // MINUTE_MS * MINUTE_US, end_ms * 1000 + 999
+        for _, late, *chunk in db.execute(queries.SPARSE_IN_SPAN, (*key, start_us, end_us)):
+            found = self._read(path, chunk, (field,))
+            if found is not None and field in found.columns:
+                minutes = (found.times // MINUTE_US * MINUTE_MS).astype(np.float64)
+                lates = np.full(len(minutes), float(_is_late(late)))
+                yield Points.of_rows(minutes, as_floats(found.columns[field]), lates)
 
-    def _reaches(
-        self, path: Path, db: sqlite3.Connection, key: tuple[str, str, str], start_ms: int, end_ms: int
-    ) -> bool:
+    def _reaches(self, path: Path, db: sqlite3.Connection, key: Key, start_ms: int, end_ms: int) -> bool:
         """Whether a finished day has rows of the stream in the span; True for the day being written."""
         if path == self._newest:
             return True
@@ -204,12 +264,17 @@ class StoreReader:
         for path, db in self._days():
             number = path.name[:6]
             # with the cursor's own time, only events before it in its file, and all in older files
-            same = before[2] if number == before[1] else (_ALL if number < before[1] else 0)
+            same = before[2] if number == before[1] else (queries.ALL if number < before[1] else 0)
             with self._guard(path):
-                rows = db.execute(_EVENTS, (node, device, before[0], before[0], same, kind, kind, limit))
+                rows = db.execute(
+                    queries.EVENTS, (node, device, before[0], before[0], same, kind, kind, limit)
+                )
                 for at, ts, recv, etype, sev, body in rows:
                     head = {"ts": ts, "recv": recv, "device": device, "type": etype, "sev": sev}
-                    found.append((ts, number, at, {**msgspec.json.decode(body), **head}))
+                    try:
+                        found.append((ts, number, at, {**msgspec.json.decode(body), **head}))
+                    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
+                        self._note(path)
         found.sort(key=lambda one: one[:3], reverse=True)
         return [(f"{ts}.{number}.{at}", event) for ts, number, at, event in found[:limit]]
 
@@ -237,23 +302,30 @@ class StoreReader:
             TooManyRows: there are more than `limit` (plus the other rows of their chunks).
         """
         table, key = Table(), (node, device, stream)
+        self._gaps = []
         for path, db in self._days():
             with self._guard(path):
-                query = f"SELECT body FROM chunk WHERE stream = {_STREAM} AND last_us >= ? AND first_us < ?"  # noqa: S608 - a constant
-                for (body,) in db.execute(query, (*key, start_ms * 1000, end_ms * 1000)):
-                    table.add(body)
+                for _, _, *chunk in self._chunks(path, db, key, start_ms * 1000, end_ms * 1000 - 1):
+                    found = self._read(path, chunk, None)
+                    if found is not None:
+                        table.add(found)
                     if len(table) > limit + CHUNK_ROWS:
                         raise TooManyRows(f"more than {limit:,} rows: ask for a shorter time")
+        table.gaps = self._holes(start_ms, end_ms)
         return table.between(start_ms * 1000, end_ms * 1000)
 
     def chunks(self) -> Iterator[tuple[str, str, list[int], int]]:
         """`(node, ep, seqs, rows)` of every chunk, then of every event; for the audit."""
         for path, db in self._days():
             with self._guard(path):
-                rows = db.execute("SELECT node, ep, body FROM chunk JOIN stream ON stream.id = chunk.stream")
-                for node, ep, body in rows:
-                    head, times, _ = unpack(body, ())
-                    yield node, ep, [seq for seq, _ in head.messages], len(times)
+                rows = db.execute(
+                    "SELECT node, ep, first_us, last_us, rows, body"
+                    " FROM chunk JOIN stream ON stream.id = chunk.stream"
+                )
+                for node, ep, *chunk in rows:
+                    found = self._read(path, chunk, ())
+                    if found is not None:
+                        yield node, ep, [seq for seq, _ in found.head.messages], len(found.times)
                 for node, ep, seq in db.execute("SELECT node, ep, seq FROM event"):
                     yield node, ep, [seq], 1
 
@@ -279,8 +351,9 @@ class StoreReader:
         except sqlite3.OperationalError:
             if path.exists():
                 raise
-        except (sqlite3.DatabaseError, WireError):
-            self.damaged.add(path.name)
+        except (sqlite3.DatabaseError, WireError, msgspec.MsgspecError, TypeError, ValueError):
+            self.damaged.add(path.name)  # a value of another type than was stored is damage, too
+            self._note(path)
 
     def _connect(self, path: Path) -> sqlite3.Connection | None:
         db = self._open.get(path)
@@ -304,16 +377,9 @@ class StoreReader:
         self._open.clear()
 
 
-_ALL = 2**62
-_EVENTS = """
-SELECT id, ts, recv, type, sev, body FROM event INDEXED BY event_by_time
-WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
-ORDER BY ts DESC, id DESC LIMIT ?"""
-_STREAM = "(SELECT id FROM stream WHERE node = ? AND device = ? AND name = ?)"
-# the chunks before and after a span; their `late` is null because their rows are not in it
-_ASIDE = f"SELECT ep, body, NULL FROM chunk WHERE stream = {_STREAM} AND "  # noqa: S608 - a constant
-_BEFORE = _ASIDE + "last_us < ? ORDER BY last_us DESC LIMIT 1"
-_AFTER = _ASIDE + "last_us > ?4 AND first_us > ?4 ORDER BY last_us LIMIT 1"
+def _is_late(stored: object) -> int:
+    """Whether rows are late; damage may have made something else of the column."""
+    return stored & 1 if isinstance(stored, int) else 0
 
 
 def read_cursor(text: str) -> tuple[int, str, int]:

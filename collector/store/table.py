@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from collector.store.chunk import quality_of, unpack
+from collector.store.chunk import Unpacked
+from collector.store.declared import Gap
 from wire.messages import Scalar
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,6 +29,7 @@ class Table:
     fields: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     stamps: list[Stamp] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)  # where stored rows cannot be read
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -35,17 +37,13 @@ class Table:
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
-    def add(self, chunk: bytes) -> None:
-        """Append the rows of a chunk.
-
-        Raises:
-            WireError: the bytes are not a chunk.
-        """
-        head, times, columns = unpack(chunk)
+    def add(self, chunk: Unpacked) -> None:
+        """Append the rows of a chunk."""
+        head, times, columns = chunk.head, chunk.times, chunk.columns
         self.stamps += [(None if head.clk < 0 else head.clk, head.skew, head.err)] * len(times)
         self.fields += [name for name in columns if name not in self.fields]
         lists = [_values(column) for column in columns.values()]
-        for at_us, grade, *values in zip(times.tolist(), quality_of(chunk), *lists, strict=True):
+        for at_us, grade, *values in zip(times.tolist(), chunk.quality, *lists, strict=True):
             self.rows.append((at_us, dict(zip(columns, values, strict=True)), grade))
 
     def columns(self) -> dict[str, Any]:
@@ -59,6 +57,7 @@ class Table:
             "f": {name: [values.get(name) for _, values, _ in self.rows] for name in self.fields},
             **({"q": grades} if any(grades) else {}),
             "clock": [(len(list(run)), *stamp) for stamp, run in groupby(self.stamps)],
+            **({"gaps": self.gaps} if self.gaps else {}),
         }
 
     def csv(self) -> str:
@@ -75,7 +74,9 @@ class Table:
         """The rows with `start_us <= time < end_us`, in order of time."""
         kept = [at for at, row in enumerate(self.rows) if start_us <= row[0] < end_us]
         kept.sort(key=lambda at: self.rows[at][0])
-        return Table(self.fields, [self.rows[at] for at in kept], [self.stamps[at] for at in kept])
+        return Table(
+            self.fields, [self.rows[at] for at in kept], [self.stamps[at] for at in kept], list(self.gaps)
+        )
 
 
 def _cell(value: Scalar) -> Scalar:

@@ -461,6 +461,7 @@ export default {
   "reason.outbox-lost": "its outbox was lost: the node goes on with outbox {ep}",
   "reason.store-restored": "was stored once: this store is restored from an older backup",
   "reason.day-file-damaged": "day file {day} is damaged",
+  "reason.rows-unreadable": "day file {day} is damaged: {rows} rows cannot be read",
   "reason.messages-missing": "{n} messages are missing",
   "reason.messages-missing_one": "1 message is missing",
   "reason.messages-quarantined": "some of its messages could not be read: see Quarantine",

@@ -461,6 +461,7 @@ export default {
   "reason.outbox-lost": "발신함이 유실되어 새 발신함 {ep}(으)로 계속함",
   "reason.store-restored": "한 번 저장되었으나 저장소가 이전 백업에서 복원됨",
   "reason.day-file-damaged": "일자 파일 {day} 손상",
+  "reason.rows-unreadable": "일자 파일 {day} 손상: 행 {rows}개를 읽을 수 없음",
   "reason.messages-missing": "메시지 {n}건 누락",
   "reason.messages-missing_one": "메시지 1건 누락",
   "reason.messages-quarantined": "읽지 못한 메시지가 있습니다. 격리함을 확인하세요.",

@@ -59,6 +59,11 @@ def test_what_cannot_be_read_has_a_code(fails: Callable[[], Any], code: str) -> 
         ("no reason given", "no-reason-given", {}),
         ("quarantined: not a Batch: x", "quarantined", {"detail": "not a Batch: x"}),
         ("day file 2026-11-29.db is damaged", "day-file-damaged", {"day": "2026-11-29.db"}),
+        (
+            "day file 000001-2026-11-29.db is damaged: 7 rows cannot be read",
+            "rows-unreadable",
+            {"day": "000001-2026-11-29.db", "rows": "7"},
+        ),
         (statements._NOT_ACCEPTED.format("ab12"), "key-not-accepted", {"key": "ab12"}),
         (f"body of 70000 bytes; {MAX_BODY} are allowed", "body-too-large", {}),
         ("not numbered: ep and seq are needed", "not-numbered", {}),

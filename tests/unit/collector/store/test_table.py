@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.store.chunk import ChunkRows, pack, times_of
+from collector.store.chunk import ChunkRows, Unpacked, pack, read_chunk, times_of
 from collector.store.clock_skew import Offset
 from collector.store.table import Table
 from wire.errors import WireError
@@ -13,11 +13,11 @@ from wire.messages import Batch
 EP = "0123456789abcdef"
 
 
-def chunk(*batches: Batch) -> bytes:
+def chunk(*batches: Batch) -> Unpacked:
     rows = ChunkRows("a/b/c/d", "arm", "joints", EP, 1, late=False, recv_ms=0)
     for batch in batches:
         rows.add(batch, times_of(batch), 0)
-    return pack(rows).body
+    return read_chunk(pack(rows).body)
 
 
 def test_rows_come_back_as_they_were_sent() -> None:
@@ -37,7 +37,7 @@ def test_rows_come_back_as_they_were_sent() -> None:
 
 def test_bytes_that_are_not_a_chunk_are_refused() -> None:
     with pytest.raises(WireError, match="chunk"):
-        Table().add(b"nothing of the kind")
+        read_chunk(b"nothing of the kind")
 
 
 def test_rows_know_what_was_known_of_their_clock() -> None:
@@ -46,5 +46,5 @@ def test_rows_know_what_was_known_of_their_clock() -> None:
         rows = ChunkRows("a/b/c/d", "arm", "joints", EP, 1, late=False, recv_ms=0, offset=offset)
         batch = Batch(seq=1, ep=EP, t0=t0, per=20, n=3, f={"x": [1.0, 2.0, 3.0]})
         rows.add(batch, times_of(batch), 0)
-        table.add(pack(rows).body)
+        table.add(read_chunk(pack(rows).body))
     assert table.between(1_020_000, 3_000_000).columns()["clock"] == [(2, 1, None, None), (3, 1, 40, 3)]
