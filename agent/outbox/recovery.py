@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import secrets
@@ -135,7 +136,14 @@ def _compare_with_next(state: Recovered, segment: Segment) -> None:
     if segment.sealed:  # its seal states its content; segments between it and the next may be free again
         return
     after = [each for each in state.segments[segment.kind] if each.generation > segment.generation]
-    if after and segment.before.rows + segment.rows < after[0].before.rows:
+    if not after:
+        return
+    if segment.before.rows + segment.rows == after[0].before.rows:
+        # A kill came before its seal, which must show that all is here once the next segment is free again.
+        with contextlib.suppress(OSError):
+            segment.seal()
+        segment.close()
+    elif segment.before.rows + segment.rows < after[0].before.rows:
         state.damaged.append((segment.last_seq + 1, max(segment.last_seq + 1, after[0].base - 1)))
 
 

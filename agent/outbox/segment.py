@@ -201,6 +201,8 @@ class Segment:
         that is free again.
         """
         data = _SEAL.pack(self.salt, self.end, self.count, self.last_seq, self.rows)
+        if self.fd < 0:  # found at the start, and nothing was written to it since
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         _write_all(self.fd, _with_crc(data), _SEAL_AT)
         os.fdatasync(self.fd)
 

@@ -571,6 +571,51 @@ class TestFiles:
         assert before > 10
         assert outbox.stats().depth == 1
 
+    def test_a_segment_of_an_earlier_life_is_sealed(self, open_outbox: Open) -> None:
+        """Without a seal, a later open takes the numbers of the next segment, if it is free, for damage."""
+        outbox = open_outbox()
+        self._fill_one(outbox)
+        outbox.close()
+        outbox = open_outbox()
+        self._reuse_all_but_the_first(outbox)
+        outbox.close()
+        assert open_outbox().drops() == {}
+
+    def test_a_segment_that_a_kill_left_without_its_seal_gets_one(
+        self, folder: Path, tmp_path: Path, open_outbox: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pwrite = os.pwrite
+
+        def no_seal(fd: int, data: bytes, at: int) -> int:
+            if at == segment._SEAL_AT:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return pwrite(fd, data, at)
+
+        outbox = open_outbox()
+        self._fill_one(outbox)
+        monkeypatch.setattr(os, "pwrite", no_seal)
+        outbox.append(data(45_000, rows=1))
+        assert outbox.commit()
+        monkeypatch.undo()
+        killed = tmp_path / "killed"
+        shutil.copytree(folder, killed)
+        outbox = open_outbox(at=killed)
+        self._reuse_all_but_the_first(outbox)
+        outbox.close()
+        assert open_outbox(at=killed).drops() == {}
+
+    def _fill_one(self, outbox: Outbox) -> None:
+        """Fill a segment so far that the next large record needs another one."""
+        for size in (45_000, 45_000, 20_000):
+            outbox.append(data(size, rows=1))
+            assert outbox.commit()
+
+    def _reuse_all_but_the_first(self, outbox: Outbox) -> None:
+        for _ in range(40):
+            outbox.append(data(45_000, rows=1))
+            assert outbox.commit()
+            outbox.ack([(each.seq, each.seq) for each in take(outbox) if each.seq != 1])
+
     def test_closing_leaves_no_file_open(self, folder: Path, open_outbox: Open) -> None:
         outbox = open_outbox()
         for turn in range(100):

@@ -196,7 +196,7 @@ def _judge(life: Life) -> None:
     assert len(taken) == len(set(taken))
     for record in life.taken:
         body = msgspec.json.decode(record.body)
-        assert record.tail in ("arm/joints", "arm/alarm"), body  # a gap: something was declared lost
+        assert record.tail in ("arm/joints", "arm/alarm"), record.body  # a gap
         text = body["f"]["x"][0] if record.cls == "data" else body["detail"]["x"]
         assert (body["seq"], int(text.split(":")[0])) == (record.seq, life.traffic.sent[record.seq])
 
