@@ -44,6 +44,7 @@ from adapters.hl7.mllp import Arrival, MllpConnections, MllpPeer, TooLong
 from adapters.hl7.options import Hl7Options, network, networks, streams, where, zone
 from adapters.hl7.rows import Bedside, Times
 from adapters.hl7.tls import context, why_not_secured
+from adapters.hl7.unread import UnreadNotes
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Stream
 
@@ -173,9 +174,13 @@ class Hl7(Adapter[Hl7Options]):
                     refused = connections.refused
                     why = f"; a connection was refused: {refused}" if refused else ""
                     raise gone or DeviceUnreachable(f"no monitor has connected to {url}{why}") from error
-                raise DeviceStalled(
-                    f"the monitor at {url} is connected but sent no message for {self.options.silence_s:g} s"
-                ).coded("device-silent", seconds=self.options.silence_s) from error
+                seconds = self.options.silence_s
+                why = f"the monitor at {url} is connected but sent no message for {seconds:g} s"
+                if not (stray := connections.stray):
+                    raise DeviceStalled(why).coded("device-silent", seconds=seconds) from error
+                raise DeviceStalled(f"{why}, only {stray}").coded(
+                    "device-not-read", seconds=seconds, what=stray
+                ) from error
             if arrival.frame is not None:
                 if gone is not None:
                     self.counters["rejoined"] += 1
@@ -216,6 +221,7 @@ class Hl7(Adapter[Hl7Options]):
         self.counters["messages"] += 1
         if message.msh(9) == b"ACK":
             self.counters["unasked_acks"] += 1
+            self.not_read("an acknowledgement, although nothing was sent")
             result.answer = False
             return
         name = self._sender(message, arrival.peer)
@@ -307,6 +313,7 @@ class Hl7(Adapter[Hl7Options]):
         result.verdict = "R"
         result.mismatches.append(mismatch)
         self.counters["refused"] += 1
+        self.not_read(f"a message that was refused: {mismatch.where}: {mismatch.text}")
         self._log([mismatch])
 
     def _log(self, mismatches: list[Mismatch]) -> None:
@@ -332,6 +339,7 @@ class Hl7(Adapter[Hl7Options]):
             self.counters,
             patients=options.patient_key_file is not None,
             old_ns=int(options.value_age_s * NS_PER_S),
+            notes=UnreadNotes(self.not_read, self.was_read),
         )
         if options.patient_key_file is not None:
             bed.current = self._answered.patients.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,6 +14,8 @@ from adapters.fields import FieldOptions
 from adapters.hl7.message import Separators
 
 Codes = Annotated[list[Annotated[str, Meta(min_length=1, max_length=100)]], Meta(min_length=1, max_length=20)]
+_LOINC = re.compile(r"\d{1,7}-\d")
+_RARE = 4  # characters of a code that two systems do not have by chance
 _CACHED = 2_000  # different OBX-3 texts; a monitor has some dozens
 
 
@@ -28,7 +31,10 @@ class Vital(FieldOptions, frozen=True, kw_only=True):
 
     codes: Annotated[
         Codes,
-        Meta(description="OBX-3: `code` (of MDC), `code^system` or `NAME`; earlier ones have priority."),
+        Meta(
+            description="OBX-3: `code` (MDC, or LOINC with a hyphen), `code^system` or `NAME`;"
+            " earlier ones have priority."
+        ),
     ]
     convert: Annotated[
         dict[str, Conversion],
@@ -161,14 +167,27 @@ class Catalog:
             code, text, system = (*words[at : at + 3], b"", b"", b"")[:3]
             if text in _ATTRIBUTES:
                 return Target("attribute", _ATTRIBUTES[text])
-            for key in ((code, system or b"MDC"), (text, b""), (code, b"")):
-                found = self._known.get((key[0].decode("latin-1"), key[1].decode("latin-1")))
+            number, name = code.decode("latin-1"), text.decode("latin-1")
+            for key in ((number, system.decode("latin-1") or _system(number)), (name, ""), (number, "")):
+                found = self._known.get(key)
                 if found and key[0]:
                     return found
         return None
 
+    def near(self, raw: bytes, separators: Separators) -> str:
+        """The name of the target that has the code of an OBX-3 in another system; empty without one."""
+        code = raw.split(separators.component, 1)[0].strip().decode("latin-1")
+        if len(code) < _RARE:
+            return ""
+        return next((found.name for (known, _), found in self._known.items() if known == code), "")
+
 
 def _key(code: str) -> tuple[str, str]:
-    """Code and system: `147842` is of MDC, `1^99LOCAL` of its own system, `MDC_RESP_RATE` is a name."""
+    """Code and system: `147842` is of MDC, `8867-4` of LOINC, `1^99LOCAL` of its own; others are names."""
     first, _, system = code.partition("^")
-    return first, system or ("MDC" if first[:1].isdigit() else "")
+    return first, system or (_system(first) if first[:1].isdigit() else "")
+
+
+def _system(code: str) -> str:
+    """The system of a code that names none."""
+    return "LN" if _LOINC.fullmatch(code) else "MDC"

@@ -20,6 +20,7 @@ log = logging.getLogger("edgebed.adapters.hl7")
 START, END = b"\x0b", b"\x1c\r"
 _CHUNK = 65_536
 _MAX_GARBAGE = 1_000_000  # bytes between two frames: more mean another protocol
+_TLS_HELLO = b"\x16\x03"  # the first bytes of a handshake
 _HEAD = 4_096  # bytes that contain the MSH of any message
 _ENDLESS = 2**26  # bytes beyond the longest message: it has no end
 _INBOX = 4  # frames received before they are read: more would only need memory
@@ -43,6 +44,7 @@ class MllpFrames:
         self._inside = False
         self._searched = 0  # the end was not found in the buffer before this position
         self._garbage = 0
+        self.stray = ""  # what came since the last message and is not a message
         self._head = b""  # of a message that is too long
         self._dropped = 0  # bytes of it that were dropped
 
@@ -69,6 +71,7 @@ class MllpFrames:
                 if self._dropped or len(self._buffer) > self._max:
                     self._drop_too_long()
                 return found
+            self.stray = ""
             message, head = bytes(self._buffer[:end]), self._head
             del self._buffer[: end + len(END)]
             self._ended()
@@ -85,6 +88,7 @@ class MllpFrames:
         """Drop and count a message that was not finished."""
         if self._inside:
             self._counters["half_messages"] += 1
+            self.stray = "a message without the end 0x1C 0x0D of MLLP"
             self._buffer.clear()
             self._ended()
 
@@ -103,10 +107,12 @@ class MllpFrames:
     def _begin(self) -> bool:
         start = self._buffer.find(START)
         skipped = start if start >= 0 else len(self._buffer)
+        head = bytes(self._buffer[: min(skipped, _HEAD)])
         del self._buffer[: skipped + (start >= 0)]
         if skipped:
             self._counters["garbage_bytes"] += skipped
             self._garbage += skipped
+            self.stray = self.stray or _describe(head)
             if self._garbage > _MAX_GARBAGE:
                 raise ProtocolViolation(f"more than {_MAX_GARBAGE} bytes outside of MLLP frames")
         if start < 0:
@@ -121,6 +127,15 @@ class MllpFrames:
             self._counters["half_messages"] += 1
             del self._buffer[: restart + 1]
             self._head, self._dropped = b"", 0
+
+
+def _describe(stray: bytes) -> str:
+    """What bytes outside of messages are; without the bytes themselves, which can name a person."""
+    if stray.startswith(_TLS_HELLO):
+        return "TLS, which needs `tls` in the options"
+    if b"MSH" in stray:
+        return "HL7 without the start 0x0B of MLLP"
+    return "bytes that are not MLLP" if stray.strip() else ""
 
 
 class Arrival(NamedTuple):
@@ -170,8 +185,17 @@ class MllpPeer:
             error = DeviceUnreachable(f"the connection to the monitor broke: {cause.strerror or 'lost'}")
         except AdapterError as cause:
             error = cause
+        if self.stray and type(error) is DeviceUnreachable:
+            error = DeviceUnreachable(f"{error}; it sent {self.stray}")
         self._writer.transport.abort()
         await inbox.put(Arrival(self, None, clock.now_ns(), error=error))
+
+    @property
+    def stray(self) -> str:
+        """What came since the last message and is not a message."""
+        if self._frames.begun:
+            return "a message whose end 0x1C 0x0D has not come"
+        return self._frames.stray
 
     async def _read(self, clock: Clock) -> bytes:
         """Some bytes; empty if the peer has ended, or has not finished a message for too long."""
@@ -233,6 +257,11 @@ class MllpConnections:
         self._secure = secure
         self._handshakes: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
+
+    @property
+    def stray(self) -> str:
+        """What the monitors sent instead of messages; empty if they sent nothing."""
+        return next((peer.stray for peer in self.peers if peer.stray), "")
 
     async def connect(self, host: str, port: int, name: str = "") -> None:
         """Connect; with TLS, the certificate must have the `name`, or without it the name of the host.

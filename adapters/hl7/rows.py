@@ -16,6 +16,15 @@ from adapters.hl7.deidentify import Deidentifier
 from adapters.hl7.identity import patient_pseudonym
 from adapters.hl7.message import Hl7Message, Mismatch, fields_of, part, time_ns
 from adapters.hl7.units import plain, ucum
+from adapters.hl7.unread import (
+    NO_NOTES,
+    Unknown,
+    UnreadNotes,
+    meant_for,
+    none_configured,
+    observation,
+    of_type,
+)
 from adapters.hl7.waves import Samples, Wave
 from wire.clock import NS_PER_MS
 from wire.messages import Quality
@@ -23,6 +32,7 @@ from wire.messages import Quality
 _NUMBER = re.compile(rb"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?")
 _NULL = b'""'
 _NO_FIELDS = [b""] * 19
+_MAX_UNKNOWN = 20  # observations of a message that are described
 # OBX-11, HL7 table 0085; R is the status of a monitor's unvalidated values in IHE PCD-01
 _STATUS = {
     **dict.fromkeys((b"", b"F", b"R", b"C", b"U"), Quality.GOOD),
@@ -88,8 +98,11 @@ class Bedside:
         *,
         patients: bool,
         old_ns: int,
+        notes: UnreadNotes = NO_NOTES,
     ) -> None:
         self.prefix = prefix
+        self._notes = notes
+        self._read: set[str] = set()  # vitals and waveforms with values in the current message
         self.current: tuple[str | None, int] | None = None  # pseudonym, since
         self._vitals = vitals
         self._catalog = Catalog(vitals, waveforms)
@@ -109,6 +122,8 @@ class Bedside:
         note: _Note = mismatches.append
         group = ObservationGroup(times)
         number, skipped = 0, 0
+        unknown: list[Unknown] = []
+        self._read.clear()
         for segment in message.segments:
             name = segment[:3]
             if name == b"OBX":
@@ -117,7 +132,9 @@ class Bedside:
                 fields += _NO_FIELDS[len(fields) :]
                 target = self._catalog.find(fields[3], message.separators)
                 if target is None:
-                    skipped += fields[5] not in (b"", _NULL)
+                    if fields[5] not in (b"", _NULL):
+                        skipped += 1
+                        self._note_unknown(fields, message, unknown)
                 else:
                     group.observations.append(Obx(number, target, fields))
             elif name == b"OBR":
@@ -130,6 +147,26 @@ class Bedside:
         yield from self._group(group, message, note)
         if skipped:
             self._counters["not_configured"] += skipped
+        self._note_unread(number, unknown)
+
+    def _note_unknown(self, fields: list[bytes], message: Hl7Message, unknown: list[Unknown]) -> None:
+        if len(unknown) < _MAX_UNKNOWN:
+            code, separators = fields[3], message.separators
+            near = self._catalog.near(code, separators)
+            name = near or meant_for(code, separators)
+            known = name in self._vitals or name in self._waves
+            unknown.append(Unknown(observation(code, fields[6], separators), name if known else ""))
+
+    def _note_unread(self, observations: int, unknown: list[Unknown]) -> None:
+        """Record what the message holds instead of values, and fields that come with another code."""
+        for name in self._read:
+            self._notes.was_read(self.prefix + name)
+        for text, name in unknown:
+            if name and name not in self._read:
+                self._notes.not_read(f"{text}: not among the codes of `{name}`", self.prefix + name)
+        if not self._read:
+            empty = "a report whose OBX have no values" if observations else "a report without OBX"
+            self._notes.not_read(none_configured(unknown) if unknown else empty, "")
 
     def _group_times(self, obr: bytes, message: Hl7Message, times: Times) -> Times:
         raw = part(fields_of(obr, message.separators, 8), 7, 1, message.separators)
@@ -198,6 +235,8 @@ class Bedside:
         if value is not None and at_ns - own_ns > self._old_ns:
             self._counters["old_values"] += 1
             quality = quality.worse(Quality.UNCERTAIN)
+        if value is not None:
+            self._read.add(name)
         row.ranks[name], row.times[name] = rank, own_ns
         row.values[name], row.qualities[name] = value, quality
 
@@ -221,19 +260,29 @@ class Bedside:
             at = 2 if fields[2] != b"NM" else 5
             note(Mismatch("OBX", obx.number, at, 102, "not a number (NM), but a number is configured"))
             self._counters["not_numeric"] += 1
+            if fields[2] != b"NM":
+                what = observation(fields[3], fields[6], separators)
+                text = f"{what} comes as {of_type(fields[2])}, not as NM"
+                self._notes.not_read(text, self.prefix + obx.target.name)
             return None, Quality.WRONG_TYPE
         if quality is Quality.BAD:
             self._counters["said_invalid"] += 1
             return None, quality
         converted = self.convert(float(raw), fields[6], vital, message)
         if converted is None:
-            note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {vital.unit or '1'}"))
-            self._counters["wrong_unit"] += 1
+            self._wrong_unit(obx, obx.fields[6], vital, message, note)
             return None, Quality.BAD
         if not fields[6].translate(None, separators.all):
             self._counters["no_unit"] += 1
             quality = quality.worse(Quality.UNCERTAIN)
         return _typed(converted, vital.t, quality)
+
+    def _wrong_unit(self, obx: Obx, unit: bytes, vital: Vital, message: Hl7Message, note: _Note) -> None:
+        expected = vital.unit or "1"
+        note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {expected}"))
+        self._counters["wrong_unit"] += 1
+        what = f"{observation(obx.fields[3], unit, message.separators)}: `{obx.target.name}` is in {expected}"
+        self._notes.not_read(f"{what}, see `convert`", self.prefix + obx.target.name)
 
     def convert(self, number: float, unit: bytes, vital: Vital, message: Hl7Message) -> float | None:
         """A number in the declared unit; None if it has another unit without a configured conversion."""
@@ -277,7 +326,13 @@ class Bedside:
         mismatch = wave.mismatch(samples)
         if mismatch:
             note(Mismatch("OBX", obx.number, 5, 103, mismatch))
+            sent = "" if samples.rate_hz is None else f" ({samples.rate_hz:g} Hz)"
+            self._notes.not_read(
+                f"waveform `{obx.target.name}`{sent}: {mismatch}", self.prefix + obx.target.name
+            )
             return
+        if samples.factor is not None:
+            self._read.add(obx.target.name)
         at_ns = times.base_ns if own[0] is None else own[0]
         quality = self._reported_quality(obx.fields, message).worse(own[1])
         yield from wave.rows(samples, at_ns + times.shift_ns, quality)
@@ -289,6 +344,8 @@ class Bedside:
         if fields[2] != b"NA" or not fields[5]:
             note(Mismatch("OBX", obx.number, 2, 102, "not numbers (NA), but a waveform is configured"))
             self._counters["not_numeric"] += 1
+            what = f"waveform `{obx.target.name}` comes as {of_type(fields[2])}, not as NA"
+            self._notes.not_read(what, self.prefix + obx.target.name)
             return None
         rate, scale, invalid = None, None, set[bytes]()
         for attribute in attributes:
@@ -315,8 +372,7 @@ class Bedside:
         one, zero = (self.convert(number, unit, waveform, message) for number in (1.0, 0.0))
         factor = None
         if one is None or zero is None:
-            note(Mismatch("OBX", obx.number, 6, 103, f"unit is not {waveform.unit or '1'}"))
-            self._counters["wrong_unit"] += 1
+            self._wrong_unit(obx, unit, waveform, message, note)
         else:
             factor = (one - zero) * (scale[0] if scale else 1.0)
         separator = separators.component if separators.component in fields[5] else separators.repetition

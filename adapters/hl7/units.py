@@ -27,16 +27,24 @@ _BY_MDC = {word: ucum for name, (code, ucum) in _MDC.items() for word in (name, 
 # other spellings of the same unit
 _SPELLINGS = {
     "mmHg": "mm[Hg]",
-    "bpm": "/min",
-    "rpm": "/min",
-    "1/min": "/min",
+    "mm Hg": "mm[Hg]",
+    "MMHG": "mm[Hg]",
+    **dict.fromkeys(("bpm", "BPM", "rpm", "RPM", "1/min", "/MIN", "min-1", "/minute"), "/min"),
+    **dict.fromkeys(("beats/min", "beat/min", "breaths/min", "breath/min", "resp/min", "br/min"), "/min"),
+    **dict.fromkeys(("beats/minute", "breaths/minute", "beats per minute", "breaths per minute"), "/min"),
     "1/s": "/s",
     "Hz": "/s",
-    "°C": "Cel",
-    "degC": "Cel",
-    "°F": "[degF]",
+    **dict.fromkeys(("°C", "degC", "deg C", "DegC", "DEGC"), "Cel"),
+    **dict.fromkeys(("°F", "degF", "deg F", "DegF", "DEGF"), "[degF]"),
+    "percent": "%",
     "": "1",
 }
+# further units that monitors send; they are not converted either
+_OTHER = re.compile(
+    r"[CFK%1]|[mukd]?(V|A|s|m|g|L|Hz|Ohm|Pa|bar)|h|hPa|min|cmH2O|cm\[H2O\]|m?L/(h|min|s)|L/min/m2|[mug]?g/d?L"
+    r"|m(mol|Eq)/L|dB|ppm|vol%"
+)
+_ANNOTATIONS = frozenset(("beat", "beats", "breath", "breaths", "resp", "count", "counts", "bpm"))
 _ANNOTATION = re.compile(r"\{[^{}]*\}")
 
 
@@ -55,4 +63,17 @@ def plain(unit: str) -> str:
     return _SPELLINGS.get(bare, bare)
 
 
-KNOWN = frozenset(plain(unit) for _, unit in _MDC.values())  # units that a log line may contain
+_KNOWN = frozenset(plain(unit) for _, unit in _MDC.values()) | frozenset(_SPELLINGS)
+
+
+def shown_unit(raw: bytes, separators: Separators) -> str:
+    """The unit of an OBX-6 as it came, if it is a known spelling; a text may contain no other word of it."""
+    for part in raw.split(separators.component, 5)[:5]:
+        word = part.decode("utf-8", "replace").strip()
+        if word in _BY_MDC:
+            return plain(_BY_MDC[word])
+        notes = [note[1:-1] for note in _ANNOTATION.findall(word)]
+        bare = _ANNOTATION.sub("", word)
+        if word and (bare in _KNOWN or _OTHER.fullmatch(bare)):
+            return word if _ANNOTATIONS.issuperset(notes) else plain(word)
+    return ""

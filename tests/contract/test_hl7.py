@@ -439,6 +439,42 @@ async def test_two_beds_of_one_central_that_count_alike_are_two_beds() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (b"MSH|^~\\&|KIM||||||ORU^R01|1|P|2.6\r", "only HL7 without the start 0x0B of MLLP"),
+        (b"\x0bMSH|^~\\&|KIM||||||ORU^R01|1|P|2.6\r\x1c", "only a message whose end 0x1C 0x0D has not come"),
+    ],
+)
+async def test_a_monitor_that_sends_something_else_is_not_only_silent(sent: bytes, why: str) -> None:
+    port = free_port()
+    adapter = Hl7(quick(f"mllp-listen://127.0.0.1:{port}", silence_s=1.0, half_message_s=60), Clock())
+    opening = asyncio.create_task(adapter.open(), name="opening")
+    _, writer = await connected(port)
+    writer.write(sent)
+    with pytest.raises(DeviceStalled, match=why) as caught:
+        await opening
+    assert caught.value.reason.code == "device-not-read"
+    writer.close()
+
+
+async def test_refused_messages_are_named() -> None:
+    port = free_port()
+    adapter = Hl7(quick(f"mllp-listen://127.0.0.1:{port}"), Clock())
+    opening = asyncio.create_task(adapter.open(), name="opening")
+    reader, writer = await connected(port)
+    writer.write(constant().replace(b"ORU^R01", b"ADT^A01"))
+    await opening
+    rows = asyncio.create_task(gathered(adapter), name="rows")
+    async with asyncio.timeout(60):
+        await reader.readuntil(b"\x1c\r")
+    assert adapter.unread[""].what == "a message that was refused: MSH-9: not an ORU message"
+    await adapter.close()
+    rows.cancel()
+    assert (await rows) == []
+    writer.close()
+
+
 async def gathered(adapter: Hl7) -> list[object]:
     found: list[object] = []
     with contextlib.suppress(asyncio.CancelledError, DeviceUnreachable):

@@ -103,3 +103,26 @@ def test_a_message_of_megabytes_in_small_pieces_is_not_searched_again_and_again(
     for at in range(0, len(stream), 500):  # 4,000 pieces: searching from the start would read 4 GB
         found += frames.feed(stream[at : at + 500])
     assert found == [message]
+
+
+@pytest.mark.parametrize(
+    ("sent", "stray"),
+    [
+        (b"\x16\x03\x01\x02\x00", "TLS, which needs `tls` in the options"),
+        (b"MSH|^~\\&|KIM||\r", "HL7 without the start 0x0B of MLLP"),
+        (b"GET / HTTP/1.1\r\n\r\n", "bytes that are not MLLP"),
+        (b"\r\n", ""),
+        (b"x" + START + b"MSH|" + END, ""),
+    ],
+)
+def test_bytes_that_are_not_a_message_are_described(sent: bytes, stray: str) -> None:
+    frames = MllpFrames(MAX, Counter())
+    frames.feed(sent)
+    assert frames.stray == stray
+
+
+def test_a_message_without_its_end_is_described() -> None:
+    frames = MllpFrames(MAX, Counter())
+    frames.feed(START + b"MSH|\x1c\n")
+    frames.drop_unfinished()
+    assert frames.stray == "a message without the end 0x1C 0x0D of MLLP"

@@ -16,6 +16,7 @@ from adapters.hl7.deidentify import Deidentifier
 from adapters.hl7.identity import count_identifiers
 from adapters.hl7.message import Hl7Message, MessageRejected, Mismatch, parse, require_report, time_ns
 from adapters.hl7.rows import Bedside, Times
+from adapters.hl7.unread import UnreadNotes
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 
@@ -60,7 +61,11 @@ class Bed:
         self.counters: Counter[str] = Counter()
         self.mismatches: list[Mismatch] = []
         self.gate = Deidentifier(bytes(32), self.counters)
-        settings = {"patients": True, "old_ns": 3_600 * NS_PER_S} | more
+        self.unread: dict[str, str] = {}  # as the adapter would keep it
+        notes = UnreadNotes(
+            lambda what, part: self.unread.update({part: what}), lambda part: self.unread.pop(part, None)
+        )
+        settings = {"patients": True, "old_ns": 3_600 * NS_PER_S, "notes": notes} | more
         self.bed = Bedside("", vitals, waveforms, self.gate, self.counters, **settings)
 
     def read(self, *lines: str, codec: str = "utf-8") -> list[Reading]:
@@ -235,6 +240,87 @@ def test_types_and_own_codes() -> None:
     assert not Bed(vitals).read(*numbers("OBX|1|NM|7^x^99OTHER|1|1|1"))
 
 
+@pytest.mark.parametrize(
+    ("obx", "unread"),
+    [
+        (
+            ["OBX|1|NM|8867-4^Heart rate^LN||72|{beats}/min"],
+            {
+                "": "OBX 8867-4^LN (heart rate) in {beats}/min: not configured, see `fields` and `codes`",
+                "heart_rate": "OBX 8867-4^LN (heart rate) in {beats}/min: not among the codes of"
+                " `heart_rate`",
+            },
+        ),
+        (  # a maker's codes, twice the same, and a unit that is a word of no list
+            [
+                f"OBX|{n}|NM|{code}||72|{unit}"
+                for n, code, unit in [
+                    (1, "0002-4bb8^Kim", "Kim"),
+                    (2, "300^Kim^99ACME", "{Kim}/min"),
+                    (3, "300^Kim^99ACME", "{Kim}/min"),
+                    (4, "x^MDC_FLOW_O2^MDC", ""),
+                    (5, "1", "mmol/L"),
+                    (6, "2", "V"),
+                    (7, "3", "V"),
+                ]
+            ],
+            {
+                "": "an OBX with a code of its maker in an unknown unit, OBX 300 in /min, OBX"
+                " MDC_FLOW_O2^MDC, OBX 1 in mmol/L and 2 more: not configured, see `fields` and `codes`"
+            },
+        ),
+        (["OBX|1|NM|147842||72|1/min", "OBX|1|NM|8867-4^^LN||72|1/min"], {}),  # both codes: one is enough
+        (
+            ["OBX|1|NM|150456||97|%", "OBX|1|NM|8867-4||72|1/min"],
+            {"heart_rate": "OBX 8867-4 (heart rate) in 1/min: not among the codes of `heart_rate`"},
+        ),
+        (
+            ["OBX|1|NM|150456||97|%", "OBX|1|NM|147842^x^99ACME||72|1/min"],
+            {"heart_rate": "OBX 147842 in 1/min: not among the codes of `heart_rate`"},
+        ),
+        (
+            ["OBX|1|NM|150456||97|%", "OBX|1|NM|147842^MDC_ECG_HEART_RATE^MDC||72|Hz"],
+            {
+                "heart_rate": "OBX 147842^MDC (MDC_ECG_HEART_RATE) in Hz: `heart_rate` is in /min,"
+                " see `convert`"
+            },
+        ),
+        (
+            ["OBX|1|NM|150456||97|%", "OBX|1|ST|147842||72 Kim|/min"],
+            {"heart_rate": "OBX 147842 in /min comes as ST, not as NM"},
+        ),
+        (
+            ["OBX|1|NM|150456||97|%", "OBX|1|NA|131330||1^2|mV", "OBX|2|NM|0^MDC_ATTR_SAMP_RATE^MDC||500|/s"],
+            {"ecg": "waveform `ecg` (500 Hz): sample rate is not 250 Hz"},
+        ),
+        (["OBX|1|NM|147842|||/min"], {"": "a report whose OBX have no values"}),
+        ([], {"": "a report without OBX"}),
+    ],
+)
+def test_what_gives_no_value_is_described(obx: list[str], unread: dict[str, str]) -> None:
+    bed = Bed()
+    bed.read(*numbers(*obx))
+    assert bed.unread == unread
+    if unread.keys() <= {"heart_rate", "ecg"}:  # and no more once it can be read
+        bed.read(*numbers(heart(), "OBX|1|NA|131330||1^2|mV"))
+        assert bed.unread == {}
+
+
+@pytest.mark.parametrize("unit", ["beats/min", "BPM", "{beats}/min", "min-1", "breaths/min"])
+def test_usual_spellings_of_a_unit_are_read(unit: str) -> None:
+    (row,) = Bed().read(*numbers(heart(unit=unit)))
+    assert (row.values["heart_rate"], row.quality) == (70.0, GOOD)
+
+
+@pytest.mark.parametrize("code", ["8867-4", "8867-4^LN"])
+def test_a_code_with_a_hyphen_is_of_loinc(code: str) -> None:
+    vitals = {"pulse": Vital(codes=[code], unit="/min")}
+    for sent in ("8867-4^Heart rate^LN", "8867-4", "x^y^z^8867-4^Heart rate^LN"):
+        (row,) = Bed(vitals).read(*numbers(f"OBX|1|NM|{sent}||72|/min"))
+        assert row.values == {"pulse": 72.0}
+    assert not Bed(vitals).read(*numbers("OBX|1|NM|8867-4^x^99ACME||72|/min"))
+
+
 def test_the_code_with_priority_counts() -> None:
     other = "OBX|2|NM|151578^MDC_TTHOR_RESP_RATE^MDC|1|20|/min"
     best = "OBX|3|NM|151562^MDC_RESP_RATE^MDC|1|12|/min"
@@ -314,7 +400,7 @@ def test_a_name_in_any_field_is_never_repeated(name: str, places: list[tuple[int
         except MessageRejected as error:
             assert name not in str(error)
             continue
-        shown = repr(rows) + repr(bed.counters) + repr(bed.mismatches)
+        shown = repr(rows) + repr(bed.counters) + repr(bed.mismatches) + repr(bed.unread)
         assert name not in shown
         assert bed.counters["identifiers_seen"] == bed.counters["deidentified"]
         texts = [value for row in rows for value in row.values.values() if isinstance(value, str)]
