@@ -28,6 +28,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d{1,300}(?:\.\d{0,300})?|\.\d{1,300})(?:[eE][+-]
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _NOT_FINITE = ("nan", "inf", "infinity")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
+_MAX_DIGITS = 400  # a number with more is infinite as a double
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -39,11 +40,15 @@ MISSING: Final = Missing()
 
 
 class Unusable(Exception):
-    """A message that gives no reading. `counter` names the reason; the text describes it for people."""
+    """A message that gives no reading. `counter` names the reason; the text describes it for people.
 
-    def __init__(self, counter: str, why: str) -> None:
+    `expected` is for a message that a healthy device may send: it is not shown as a problem.
+    """
+
+    def __init__(self, counter: str, why: str, *, expected: bool = False) -> None:
         super().__init__(why)
         self.counter = counter
+        self.expected = expected
 
 
 # --- JSON
@@ -66,13 +71,17 @@ def parse_json(body: bytes, kind: type[T]) -> T:
         except msgspec.DecodeError as error:
             if b"NaN" not in body and b"Infinity" not in body and "out of range" not in str(error):
                 raise
-        return msgspec.convert(json.loads(body), kind)
+        return msgspec.convert(json.loads(body, parse_int=_whole), kind)
     except msgspec.ValidationError as error:
         raise Unusable("unexpected_json", f"the message is not as expected: {error}") from error
     except ValueError as error:
         raise Unusable("not_json", f"the message is not JSON: {error}") from error
     except RecursionError as error:
         raise Unusable("not_json", "the JSON of the message is nested too deep") from error
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < _MAX_DIGITS else float(digits)
 
 
 def path_steps(text: str) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import secrets
 from abc import abstractmethod
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from paho.mqtt.client import MQTTMessage
@@ -20,10 +20,12 @@ from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, OptionsErro
 from adapters.mqtt.link import Protocol, ReadOnlyClient, Secrets, UnsupportedMqttVersion
 from adapters.mqtt.options import MqttOptions, bare_filter, broker_of, check_filters
 from adapters.mqtt.payload import Unusable
+from adapters.mqtt.payload_kinds import kind_of
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.errors import ConfigError
 
+_HINT_S = 5.0  # without a message, for so long or half of `silence_s`, the hint topics are subscribed
 _QUEUE_BYTES = 16 * 2**20  # of messages that wait for a slow reader
 
 
@@ -65,15 +67,25 @@ class MqttAdapter(Adapter[MqttOptionsT]):
         """Whether this reading shows that the device is alive."""
         return True
 
+    def hint_topics(self) -> list[str]:
+        """Topics that a device with wrong settings may use; subscribed only if no message comes."""
+        return []
+
+    def hint(self, topic: str) -> str:
+        """What a message on one of `hint_topics` means, and what to do."""
+        raise NotImplementedError(topic)
+
+    def advice(self, kind: str) -> str:  # noqa: ARG002 - subclasses use it
+        """What to do about a payload of this kind, "" if nothing is known."""
+        return ""
+
     def last_report(self) -> str:
         """What the device last reported of itself, for the error text about its silence."""
         return ""
 
     async def open(self) -> None:
         """Connect and subscribe; do not wait for a message, because a slow topic may take long."""
-        self._session = TopicSession(
-            self.options, self._broker, self.topics(), self.clock, self.counters, self.last_report
-        )
+        self._session = TopicSession(self, self._broker)
         await self._session.open()
 
     async def close(self) -> None:
@@ -96,6 +108,10 @@ class MqttAdapter(Adapter[MqttOptionsT]):
             except Unusable as error:
                 self.counters[error.counter] += 1
                 session.why = f"; the last message was not usable: {error}"
+                self._unusable(message, error)
+            else:
+                if found and message.topic in self.unread:
+                    self.was_read(message.topic)
             if any(map(self.alive, found)):
                 session.restart_silence()
             else:
@@ -105,29 +121,36 @@ class MqttAdapter(Adapter[MqttOptionsT]):
                 yield reading
             session.wait_longer(now() - given_s)  # the time that the reader took does not count as silence
 
+    def _unusable(self, message: TopicMessage, error: Unusable) -> None:
+        if error.expected:
+            return
+        kind = kind_of(message.topic, message.body)
+        text = kind.startswith(("JSON", "the "))
+        advice = self.advice(kind) or (str(error) if text else "")
+        # an empty message also deletes a retained one: it is shown only if nothing else comes
+        self.not_read(
+            f"{kind} on {message.topic}: not read" + (f"; {advice}" if advice else ""),
+            message.topic if message.body else "",
+        )
+
 
 class TopicSession:
     """One connection with its subscriptions and a bounded queue of messages."""
 
-    def __init__(
-        self,
-        options: MqttOptions,
-        broker: Broker,
-        topics: list[str],
-        clock: Clock,
-        counters: Counter[str],
-        last_report: Callable[[], str],
-    ) -> None:
+    def __init__(self, adapter: MqttAdapter[Any], broker: Broker) -> None:
         self.why = ""  # why the last message was not usable
-        self._last_report = last_report  # of the device
-        self._options = options
+        self._adapter = adapter
+        self._options: MqttOptions = adapter.options
         self._broker = broker
-        self._topics = topics
+        self._topics = topics = adapter.topics()
+        self._hint_topics = adapter.hint_topics()
+        self._hints = frozenset(self._hint_topics)
+        self._hint_s = 0.0  # when they are subscribed
         self._asked: Any = MQTTMatcher()  # type: ignore[no-untyped-call]  # paho's is untyped
         for topic in topics:
             self._asked[bare_filter(topic)] = True
-        self._clock = clock
-        self._counters = counters
+        self._clock = adapter.clock
+        self._counters = adapter.counters
         self._client: ReadOnlyClient | None = None
         self._waiting: deque[TopicMessage] = deque()
         self._bytes = 0
@@ -153,6 +176,7 @@ class TopicSession:
             await self.close()
             raise
         self.restart_silence()
+        self._hint_s = self._clock.flowing_s() + min(_HINT_S, self._options.silence_s / 2)
 
     async def close(self) -> None:
         """Close the connection; never raises."""
@@ -176,7 +200,7 @@ class TopicSession:
         if self._clock.flowing_s() >= self._deadline_s:
             raise DeviceStalled(
                 f"{self._options.url}: nothing usable on {', '.join(self._topics[:3])} for"
-                f" {self._options.silence_s:g} s{self._last_report()}{self.why}"
+                f" {self._options.silence_s:g} s{self._adapter.last_report()}{self.why}"
             )
 
     async def next(self) -> TopicMessage:
@@ -193,15 +217,27 @@ class TopicSession:
             if (failure := self._client.failure()) is not None:
                 raise failure
             self._changed.clear()
+            until_s = min(self._deadline_s, self._hint_s) if self._hint_topics else self._deadline_s
             with contextlib.suppress(TimeoutError):
-                async with self._clock.timeout_at(self._deadline_s):
+                async with self._clock.timeout_at(until_s):
                     await self._changed.wait()
+            if self._hint_topics and not self._waiting and self._clock.flowing_s() >= self._hint_s:
+                await self._listen_for_hints()
             if not self._waiting and self._client is not None and self._client.failure() is None:
                 # a message that came while the whole process was paused is in time: it is in `_waiting` now
                 self.check_silence()
         message = self._waiting.popleft()
         self._bytes -= len(message.body)
+        self._hint_topics = []  # the device sends on its own topics
         return message
+
+    async def _listen_for_hints(self) -> None:
+        """Subscribe the hint topics; a broker may refuse them, which changes nothing."""
+        topics, self._hint_topics = self._hint_topics, []
+        if self._client is not None:
+            with contextlib.suppress(DeviceUnreachable, TimeoutError):
+                async with asyncio.timeout(self._options.timeout_s):
+                    await self._client.listen(topics, self._options.qos)
 
     async def _connect(self) -> None:
         client_id = self._options.client_id or f"edgebed-{secrets.token_hex(8)}"
@@ -232,12 +268,17 @@ class TopicSession:
         except UnicodeDecodeError:
             self._counters["bad_topic"] += 1
             return
+        if topic in self._hints:
+            self.why = f"; {self._adapter.hint(topic)}"
+            self._adapter.not_read(self._adapter.hint(topic))
+            return
         if next(self._asked.iter_match(topic), None) is None:
             self._counters["unasked_topic"] += 1
             return
         if len(body) > self._options.max_message_bytes:
             self._counters["too_large"] += 1
             self.why = f"; the last message had {len(body)} bytes, see max_message_bytes"
+            self._adapter.not_read(f"{len(body)} bytes on {topic}: not read; see max_message_bytes", topic)
             return
         while len(self._waiting) >= self._options.queue or self._bytes + len(body) > _QUEUE_BYTES:
             self._drop()

@@ -28,6 +28,7 @@ from adapters.mqtt import link as mqtt_link
 from adapters.mqtt.adapter import Mqtt
 from adapters.mqtt.options import MqttField, MqttTopicOptions, TimeOptions
 from adapters.testing import AdapterContract, Rig, read
+from agent.pipeline.source import Source
 from agent.pipeline.validation import Validator
 from edgebed.broker import BrokerProcess, free_port
 from simulators.devices.mqtt.device import KerbSensors
@@ -440,3 +441,50 @@ async def test_any_wrong_answer_is_one_error_soon(answer: bytes) -> None:
 async def opened_and_read(adapter: Mqtt) -> None:
     async with adapter:
         await read(adapter, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (
+            bytes.fromhex("08d0860312100a01781801200a69000000000000f03f"),
+            "Sparkplug B payload on {}: not read",
+        ),
+        (b"ON", "the text 'ON' on {}: not read; the message is not JSON: "),
+        (b"[1]", "JSON array of 1 on {}: not read; the message contains no field of `fields`"),
+        (b"x" * 5_000, "5000 bytes on {}: not read; see max_message_bytes"),
+    ],
+)
+async def test_the_state_names_what_arrived_and_is_not_read(
+    broker: BrokerProcess, body: bytes, what: str
+) -> None:
+    """Also while the other topics are read; the first usable message ends it."""
+    topic = "spBv1.0/g/DDATA/e/d"
+    given = options(broker.port, topics=[TOPIC, topic], max_message_bytes=4_000, silence_s=60.0)
+    source = Source(
+        "dev",
+        lambda: Mqtt(given, Clock()),
+        Mqtt(given, Clock()).streams(),
+        lambda _: None,
+        clock=Clock(),
+        stall_s=2.0,
+        changed=lambda: None,
+    )
+    task = asyncio.create_task(source.run())
+    try:
+        async with publisher(broker.url) as device:
+
+            def send(also: bytes) -> bool:
+                device.publish(topic, also, qos=1)
+                return source.state.state == "degraded"
+
+            await until(lambda: send(body), "a silent device is degraded")
+            words = what.format(topic)
+            assert source.state.why.startswith(f"no reading for 2 s: {words}"), source.state.why
+            async with thermometer(broker.url):
+                await until(lambda: send(body) and source.state.code == "part-not-read")
+                assert source.state.why.startswith(f"a part of its data is not read: {words}")
+                await until(lambda: not send(b'{"air": {"temp": 1}}') and source.state.state == "ok")
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

@@ -99,12 +99,6 @@ def test_words_that_vda_5050_does_not_know_are_flagged() -> None:
     assert adapter.counters == {"unknown_word": 1}
 
 
-@pytest.mark.parametrize("missing", ["batteryState", "orderId", "headerId", "timestamp", "safetyState"])
-def test_a_state_without_a_required_key_is_unusable(missing: str) -> None:
-    with pytest.raises(Unusable, match=missing):
-        read(vehicle(), {key: value for key, value in STATE.items() if key != missing})
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
