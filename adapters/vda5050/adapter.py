@@ -9,27 +9,25 @@ reads: edgebed never sends an order or an instant action; only the fleet control
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
-from typing import TypeVar
 
 from adapters.base import OptionsError, ProtocolViolation, Reading, Value
 from adapters.device_time import checked_time
-from adapters.mqtt.payload import Unusable, iso_ns, parse_json
+from adapters.mqtt.payload import Unusable, any_json, iso_ns
 from adapters.mqtt.session import MqttAdapter, TopicMessage
 from adapters.vda5050.messages import (
     CONNECTION_STATES,
     E_STOPS,
     ERROR_LEVELS,
     OPERATING_MODES,
-    ConnectionMessage,
-    Header,
-    Order,
-    State,
-    Visualization,
+    Message,
+    Part,
 )
 from adapters.vda5050.options import Vda5050Options
 from wire.clock import Clock
 from wire.messages import Field, Quality, Stream
+from wire.printable import printable
 
 _LONGEST_TEXT = 2_000  # characters of one value that travel
 _LARGEST_RISE = 2**31  # after a larger rise of headerId, the vehicle has started to count again
@@ -76,7 +74,9 @@ _ORDERS = {
     "edges": Field(t="i64", min=0),
     "route": Field(t="str", desc="Node ids in order"),
 }
-H = TypeVar("H", bound=Header)
+_OPTIONAL = {*_POSE, "battery_voltage", "paused", "loads", "distance_since_last_node"}
+_VERSION = re.compile(r"\s*[vV]?\s*(\d{1,9})(?!\d)")
+_OTHER_VERSIONS = ("v1", "v1.1", "v2.0", "v2.1", "v3", "v3.0")  # second topic levels in use beside v2
 
 
 class Vda5050(MqttAdapter[Vda5050Options]):
@@ -92,12 +92,13 @@ class Vda5050(MqttAdapter[Vda5050Options]):
     kind = "vda5050"
 
     def __init__(self, options: Vda5050Options, clock: Clock) -> None:
-        for name in ("manufacturer", "serial", "interface"):
+        for name in ("manufacturer", "serial", "interface", "topic_version"):
             if any(sign in getattr(options, name) for sign in "/+#\0"):
                 raise OptionsError(
                     f"{name} {getattr(options, name)!r} is not a topic level: it contains / + or #"
                 )
         super().__init__(options, clock)
+        self.may_be_null |= _OPTIONAL
         self._header_ids: dict[str, int] = {}
         self._retained_state = ""
         self._last_report = ""
@@ -105,7 +106,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
     def topics(self) -> list[str]:
         """One topic for each kind of message that is read."""
         options = self.options
-        base = f"{options.interface}/v2/{options.manufacturer}/{options.serial}"
+        base = self._base(options.topic_version)
         kinds = ["state", "connection"]
         kinds += ["order"] * options.orders + ["visualization"] * options.visualization
         return [f"{base}/{kind}" for kind in kinds]
@@ -114,6 +115,19 @@ class Vda5050(MqttAdapter[Vda5050Options]):
     def silence_s(self) -> float:
         """The option."""
         return self.options.silence_s
+
+    def hint_topics(self) -> list[str]:
+        """The topics of other versions: a vehicle that sends nothing on its own may use one of them."""
+        others = [each for each in _OTHER_VERSIONS if each != self.options.topic_version]
+        return [f"{self._base(version)}/{kind}" for version in others for kind in ("state", "connection")]
+
+    def hint(self, topic: str) -> str:
+        """What a message on one of `hint_topics` means."""
+        version = topic.split("/")[1]
+        return (
+            f"topic of VDA 5050 {version}: not read ({topic}); set the vehicle to version 2, or set"
+            f" topic_version: {version} if its messages are those of version 2"
+        )
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream for each kind of message that is read."""
@@ -128,13 +142,18 @@ class Vda5050(MqttAdapter[Vda5050Options]):
     def rows(self, message: TopicMessage) -> Iterable[Reading]:
         """The row of one message; with the first state also one of the connection."""
         kind = message.topic.rpartition("/")[2]
+        if kind != "connection" and message.retained:
+            # only connection messages are retained (6.3); a retained state may be old
+            raise Unusable("retained", f"a retained {kind} message is of unknown age", expected=True)
+        document = any_json(message.body)
+        if not isinstance(document, dict):
+            raise Unusable("unexpected_json", "the message is not as expected: JSON, but not an object")
+        taken = Message(document, lambda field, why: self._odd(kind, field, why))
         if kind == "connection":
-            return self._connection(message)
-        if message.retained:  # only connection messages are retained (6.3); a retained state may be old
-            raise Unusable("retained", f"a retained {kind} message is of unknown age")
+            return self._connection(taken, message)
         if kind == "state":
-            return self._state(message)
-        return self._order(message) if kind == "order" else self._visualization(message)
+            return self._state(taken, message)
+        return self._order(taken, message) if kind == "order" else self._visualization(taken, message)
 
     def alive(self, reading: Reading) -> bool:
         """True except for orders: the fleet control sends them, not the vehicle."""
@@ -144,59 +163,77 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         """What the vehicle last reported of its connection."""
         return self._last_report
 
-    def _state(self, message: TopicMessage) -> Iterable[Reading]:
-        state = self._parsed(message, State)
-        values, quality = _state_values(state)
-        values["error_types"] = self._cut(str(values["error_types"]))
-        if quality:
+    def _base(self, version: str) -> str:
+        options = self.options
+        return f"{options.interface}/{version}/{options.manufacturer}/{options.serial}"
+
+    def _odd(self, kind: str, field: str, why: str) -> None:
+        """Note a field that cannot be used, or with an empty `why` that it can."""
+        if why:
+            self.counters["odd_fields"] += 1
+            self.not_read(f"{field} of {kind} {why}", f"{kind}/{field}")
+        elif self.unread:
+            self.was_read(f"{kind}/{field}")
+
+    def _state(self, taken: Message, message: TopicMessage) -> Iterable[Reading]:
+        at_ns = self._header(taken, message)
+        values, known = _state_values(taken.root)
+        if values["error_types"] is not None:
+            values["error_types"] = self._cut(str(values["error_types"]))
+        quality = taken.quality
+        if not known:
             self.counters["unknown_word"] += 1
-        if state.agv_position is not None and not state.agv_position.position_initialized:
             quality = quality.worse(Quality.UNCERTAIN)
-        at_ns, time_quality = self._at(state, message)
-        rows = [Reading("state", at_ns, values, quality=quality.worse(time_quality))]
+        if values["position_initialized"] is False:
+            quality = quality.worse(Quality.UNCERTAIN)
+        rows = [Reading("state", at_ns, values, quality=quality)]
         if retained := self._retained_state:
             self._retained_state = ""
             agreement = Quality.GOOD if retained == "ONLINE" else Quality.UNCERTAIN
             rows.append(Reading("connection", message.at_ns, _connection_values(retained), quality=agreement))
         return rows
 
-    def _connection(self, message: TopicMessage) -> Iterable[Reading]:
-        connection = self._parsed(message, ConnectionMessage, counted=not message.retained)
-        state = connection.connection_state
+    def _connection(self, taken: Message, message: TopicMessage) -> Iterable[Reading]:
+        self._header(taken, message, counted=not message.retained)
+        state = taken.root.take("connectionState", "str")
         if message.retained:
-            self._retained_state = state
+            self._retained_state = str(state or "")
             self._last_report = f"; the last state of its connection at the broker is {state}"
             return []
-        reported = f"; the vehicle reported {state} at {connection.timestamp}"
+        timestamp = taken.root.take("timestamp", "str")
+        reported = f"; the vehicle reported {state} at {timestamp}"
         self._last_report = "" if state == "ONLINE" else reported
-        quality = Quality.GOOD if state in CONNECTION_STATES else Quality.UNCERTAIN
+        quality = taken.quality if state in CONNECTION_STATES else taken.quality.worse(Quality.UNCERTAIN)
         self._retained_state = ""
         return [Reading("connection", message.at_ns, _connection_values(state), quality=quality)]
 
-    def _order(self, message: TopicMessage) -> Iterable[Reading]:
-        order = parse_json(message.body, Order)
-        options = self.options
-        if (order.manufacturer, order.serial_number) != (options.manufacturer, options.serial):
-            raise Unusable("foreign_order", f"the order is for {order.manufacturer}/{order.serial_number}")
-        self._check_header_id("order", order.header_id)
-        route = " ".join(node.node_id for node in sorted(order.nodes, key=lambda node: node.sequence_id))
-        at_ns, quality = self._at(order, message)
+    def _order(self, taken: Message, message: TopicMessage) -> Iterable[Reading]:
+        root, options = taken.root, self.options
+        declared = (options.manufacturer, options.serial)
+        named = (root.take("manufacturer", "str"), root.take("serialNumber", "str"))
+        if any(name is not None and name != want for name, want in zip(named, declared, strict=True)):
+            raise Unusable("foreign_order", f"the order is for {named[0]}/{named[1]}", expected=True)
+        self._check_header_id("order", root.take("headerId", "i64"))
+        at_ns = self._at(taken, message)
+        nodes, edges = root.items("nodes"), root.items("edges")
+        parts = None if nodes is None else [root.listed("nodes", node) for node in nodes]
+        released = None if parts is None else [each.take("released", "bool") for each in parts]
         values: dict[str, Value] = {
-            "order_id": order.order_id,
-            "order_update_id": order.order_update_id,
-            "nodes": len(order.nodes),
-            "released_nodes": sum(node.released for node in order.nodes),
-            "edges": len(order.edges),
-            "route": self._cut(route),
+            "order_id": root.take("orderId", "str"),
+            "order_update_id": root.take("orderUpdateId", "i64"),
+            "nodes": None if parts is None else len(parts),
+            "released_nodes": None if released is None else sum(map(bool, released)),
+            "edges": None if edges is None else len(edges),
+            "route": None if parts is None else self._cut(_route(parts)),
         }
-        return [Reading("orders", at_ns, values, quality=quality)]
+        return [Reading("orders", at_ns, values, quality=taken.quality)]
 
-    def _visualization(self, message: TopicMessage) -> Iterable[Reading]:
-        seen = self._parsed(message, Visualization)
-        if seen.agv_position is None and seen.velocity is None:
+    def _visualization(self, taken: Message, message: TopicMessage) -> Iterable[Reading]:
+        at_ns = self._header(taken, message)
+        values, there = _pose_values(taken.root)
+        if not there:
             raise Unusable("no_fields", "the visualization has no position and no velocity")
-        at_ns, quality = self._at(seen, message)
-        return [Reading("visualization", at_ns, _pose_values(seen), quality=quality)]
+        return [Reading("visualization", at_ns, values, quality=taken.quality)]
 
     def _cut(self, text: str) -> str:
         if len(text) <= _LONGEST_TEXT:
@@ -206,26 +243,35 @@ class Vda5050(MqttAdapter[Vda5050Options]):
 
     # --- the header of every message
 
-    def _parsed(self, message: TopicMessage, kind: type[H], *, counted: bool = True) -> H:
-        """A parsed message of the vehicle; its header must name the vehicle of the options."""
-        found = parse_json(message.body, kind)
-        options = self.options
-        declared = (options.manufacturer, options.serial)
-        if (found.manufacturer, found.serial_number) != declared:
-            raise ProtocolViolation(
-                f"messages on {message.topic} are from"
-                f" {found.manufacturer[:128]}/{found.serial_number[:128]}, not {'/'.join(declared)}"
-            )
-        if found.version.partition(".")[0] != "2":
-            raise ProtocolViolation(
-                f"{'/'.join(declared)} uses VDA 5050 {found.version[:32]}: this adapter reads version 2"
-            )
-        if counted:
-            self._check_header_id(message.topic.rpartition("/")[2], found.header_id)
-        return found
+    def _header(self, taken: Message, message: TopicMessage, *, counted: bool = True) -> int:
+        """Check that a message is of this vehicle and of version 2; returns its time.
 
-    def _check_header_id(self, kind: str, header_id: int) -> None:
+        A header that lacks a name or the version is flagged: its topic has them.
+        """
+        root, options = taken.root, self.options
+        declared = {"manufacturer": options.manufacturer, "serialNumber": options.serial}
+        for key, want in declared.items():
+            found = root.take(key, "str")
+            if isinstance(found, str) and found.strip().casefold() != want.casefold():
+                raise ProtocolViolation(
+                    f"messages on {message.topic} are from {key} {printable(found, 128)}, not {want}"
+                )
+        version = root.plain("version")
+        major = _VERSION.match(version)
+        if major and int(major[1]) != 2:
+            raise ProtocolViolation(
+                f"{'/'.join(declared.values())} uses VDA 5050 {printable(version, 32)}:"
+                " this adapter reads version 2"
+            )
+        header_id = root.take("headerId", "i64")
+        if counted:
+            self._check_header_id(message.topic.rpartition("/")[2], header_id)
+        return self._at(taken, message)
+
+    def _check_header_id(self, kind: str, header_id: Value) -> None:
         """Count missing messages: each topic numbers its messages without gaps."""
+        if not isinstance(header_id, int):
+            return
         before = self._header_ids.get(kind)
         self._header_ids[kind] = header_id
         if before is None:
@@ -238,52 +284,78 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         elif rise > 1 and kind != "connection":  # a last will that was never sent has used a number
             self.counters["missed"] += rise - 1
 
-    def _at(self, header: Header, message: TopicMessage) -> tuple[int, Quality]:
-        return checked_time(iso_ns(header.timestamp), message.at_ns, self.options.max_skew_s, self.counters)
+    def _at(self, taken: Message, message: TopicMessage) -> int:
+        timestamp = taken.root.take("timestamp", "str")
+        device_ns = iso_ns(timestamp) if isinstance(timestamp, str) else None
+        at_ns, quality = checked_time(device_ns, message.at_ns, self.options.max_skew_s, self.counters)
+        taken.quality = taken.quality.worse(quality)
+        return at_ns
 
 
-def _state_values(state: State) -> tuple[dict[str, Value], Quality]:
-    """The values of a state; UNCERTAIN if it contains an enumeration value that VDA 5050 does not have."""
-    levels = [error.error_level for error in state.errors]
+def _state_values(root: Part) -> tuple[dict[str, Value], bool]:
+    """The values of a state, and whether VDA 5050 has each of its enumeration values."""
+    battery, safety = root.part("batteryState"), root.part("safetyState")
+    errors, loads = root.items("errors"), root.items("loads", required=False)
+    nodes, edges = root.items("nodeStates"), root.items("edgeStates")
+    faults = [root.listed("errors", error) for error in errors or []]
+    levels = [str(level) for fault in faults if (level := fault.take("errorLevel", "str")) is not None]
+    types = [str(word) for fault in faults if (word := fault.take("errorType", "str")) is not None]
     worst_level = max(levels, key=lambda level: ERROR_LEVELS.get(level, 0), default="")
+    values: dict[str, Value] = {
+        **_pose_values(root)[0],
+        "battery_charge": battery.take("batteryCharge", "f64"),
+        "battery_voltage": battery.take("batteryVoltage", "f64", required=False),
+        "charging": battery.take("charging", "bool"),
+        "driving": root.take("driving", "bool"),
+        "paused": root.take("paused", "bool", required=False),
+        "operating_mode": root.take("operatingMode", "str"),
+        "e_stop": safety.take("eStop", "str"),
+        "field_violation": safety.take("fieldViolation", "bool"),
+        "errors": None if errors is None else len(errors),
+        "error_level": None if errors is None else worst_level,
+        "error_types": None if errors is None else " ".join(types),
+        "loads": None if loads is None else len(loads),
+        "order_id": root.take("orderId", "str"),
+        "order_update_id": root.take("orderUpdateId", "i64"),
+        "last_node_id": root.take("lastNodeId", "str"),
+        "last_node_sequence_id": root.take("lastNodeSequenceId", "i64"),
+        "nodes_left": None if nodes is None else len(nodes),
+        "edges_left": None if edges is None else len(edges),
+        "distance_since_last_node": root.take("distanceSinceLastNode", "f64", required=False),
+    }
     known = (
-        state.operating_mode in OPERATING_MODES
-        and state.safety_state.e_stop in E_STOPS
+        values["operating_mode"] in OPERATING_MODES | {None}
+        and values["e_stop"] in E_STOPS | {None}
         and ERROR_LEVELS.keys() >= set(levels)
     )
+    return values, known
+
+
+def _pose_values(root: Part) -> tuple[dict[str, Value], bool]:
+    """Position and velocity, and whether the message has one of them."""
+    position = root.part("agvPosition", required=False)
+    velocity = root.part("velocity", required=False)
     values: dict[str, Value] = {
-        **_pose_values(state),
-        "battery_charge": state.battery_state.battery_charge,
-        "battery_voltage": state.battery_state.battery_voltage,
-        "charging": state.battery_state.charging,
-        "driving": state.driving,
-        "paused": state.paused,
-        "operating_mode": state.operating_mode,
-        "e_stop": state.safety_state.e_stop,
-        "field_violation": state.safety_state.field_violation,
-        "errors": len(state.errors),
-        "error_level": worst_level,
-        "error_types": " ".join(error.error_type for error in state.errors),
-        "loads": None if state.loads is None else len(state.loads),
-        "order_id": state.order_id,
-        "order_update_id": state.order_update_id,
-        "last_node_id": state.last_node_id,
-        "last_node_sequence_id": state.last_node_sequence_id,
-        "nodes_left": len(state.node_states),
-        "edges_left": len(state.edge_states),
-        "distance_since_last_node": state.distance_since_last_node,
+        "x": position.take("x", "f64"),
+        "y": position.take("y", "f64"),
+        "theta": position.take("theta", "f64"),
+        "map_id": position.take("mapId", "str"),
+        "position_initialized": position.take("positionInitialized", "bool"),
+        "localization_score": position.take("localizationScore", "f64", required=False),
+        "vx": velocity.take("vx", "f64", required=False),
+        "vy": velocity.take("vy", "f64", required=False),
+        "omega": velocity.take("omega", "f64", required=False),
     }
-    return values, Quality.GOOD if known else Quality.UNCERTAIN
+    return values, position.there or velocity.there
 
 
-def _pose_values(message: State | Visualization) -> dict[str, Value]:
-    values: dict[str, Value] = dict.fromkeys(_POSE)
-    if (position := message.agv_position) is not None:
-        values.update({name: getattr(position, name) for name in position.__struct_fields__})
-    if (velocity := message.velocity) is not None:
-        values.update({name: getattr(velocity, name) for name in velocity.__struct_fields__})
-    return values
+def _route(nodes: list[Part]) -> str:
+    """The ids of the nodes by their sequence; as they stand if a number is odd."""
+    places = [(each.take("sequenceId", "i64"), str(each.take("nodeId", "str") or "?")) for each in nodes]
+    if all(isinstance(number, int) for number, _ in places):
+        places.sort(key=lambda place: place[0])  # type: ignore[arg-type,return-value]  # all are numbers
+    return " ".join(name for _, name in places)
 
 
-def _connection_values(state: str) -> dict[str, Value]:
-    return {"connection_state": state, "online": state == "ONLINE"}
+def _connection_values(state: Value) -> dict[str, Value]:
+    return {"connection_state": state, "online": None if state is None else state == "ONLINE"}

@@ -1,132 +1,121 @@
-"""The parts of VDA 5050 version 2 messages that are read; other keys are ignored.
+"""Reads the fields of VDA 5050 version 2 messages one by one: a field that is odd costs only itself.
 
-Names and required keys are those of the JSON schemas of versions 2.0 and 2.1.
+Names and required keys are those of the JSON schemas of versions 2.0 and 2.1; other keys are ignored.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from msgspec import Meta, Struct
+from adapters.base import Value
+from adapters.mqtt.payload import MISSING, as_declared
+from wire.messages import Quality
 
 OPERATING_MODES = frozenset({"AUTOMATIC", "SEMIAUTOMATIC", "MANUAL", "SERVICE", "TEACHIN"})
 E_STOPS = frozenset({"AUTOACK", "MANUAL", "REMOTE", "NONE"})
 CONNECTION_STATES = frozenset({"ONLINE", "OFFLINE", "CONNECTIONBROKEN"})
 ERROR_LEVELS = {"WARNING": 1, "FATAL": 2}  # error level -> severity
 
-Number = Annotated[int, Meta(ge=0, le=2**62)]
-Name = Annotated[str, Meta(max_length=2_000)]
+_KINDS = {"f64": "a number", "i64": "a whole number", "str": "a text", "bool": "true or false"}
+_LONGEST = 2_000
+_SHOWN = 40  # characters of a value in a text
 
 
-class Header(Struct, rename="camel", kw_only=True):
-    """The header of every message; `timestamp` is ISO 8601 in UTC."""
+class Message:
+    """One message; `quality` is that of the worst field so far.
 
-    header_id: Number
-    timestamp: Name
-    version: Name
-    manufacturer: Name
-    serial_number: Name
+    `odd(field, why)` is called for each field that cannot be used, and with "" for each that can.
+    """
 
+    def __init__(self, document: Mapping[str, Any], odd: Callable[[str, str], None]) -> None:
+        self.root = Part(document, "", self)
+        self.quality = Quality.GOOD
+        self._odd = odd
 
-class AgvPosition(Struct, rename="camel", kw_only=True):
-    """Position on the map, m and rad."""
-
-    x: float
-    y: float
-    theta: float
-    map_id: Name
-    position_initialized: bool
-    localization_score: float | None = None
+    def note(self, field: str, quality: Quality, why: str = "") -> None:
+        """Take the quality of a field."""
+        self.quality = self.quality.worse(quality)
+        self._odd(field, why)
 
 
-class Velocity(Struct, rename="camel", kw_only=True):
-    """Velocity in the vehicle's own directions, m/s and rad/s."""
+class Part:
+    """One object of a message. `there` is False if the message does not have it: then its fields are null."""
 
-    vx: float | None = None
-    vy: float | None = None
-    omega: float | None = None
+    def __init__(self, fields: Mapping[str, Any], path: str, message: Message, *, there: bool = True) -> None:
+        self.there = there
+        self._fields = fields
+        self._path = path
+        self._message = message
 
+    def take(self, key: str, kind: str, *, required: bool = True) -> Value:
+        """The value of a field in its declared type; null and flagged if it is odd."""
+        raw = self._fields.get(key, MISSING)
+        value, quality = as_declared(raw, kind)
+        if raw is None or raw is MISSING:
+            self._absent(key, raw, required)
+        else:
+            self._message.note(self._path + key, quality, _why(raw, _KINDS[kind]) if quality else "")
+        return value
 
-class BatteryState(Struct, rename="camel", kw_only=True):
-    """Charge in %, voltage in V."""
+    def plain(self, key: str) -> str:
+        """A field as text, also if the device wrote it as a number."""
+        raw = self._fields.get(key, MISSING)
+        if not isinstance(raw, str | float) and not _is_short(raw):
+            self._not_a(raw, key, True, "a text")
+            return ""
+        self._message.note(self._path + key, Quality.GOOD)
+        return str(raw)[:_LONGEST]
 
-    battery_charge: float
-    charging: bool
-    battery_voltage: float | None = None
+    def items(self, key: str, *, required: bool = True) -> list[Any] | None:
+        """The items of an array; None if it is odd."""
+        raw = self._fields.get(key, MISSING)
+        if isinstance(raw, list):
+            self._message.note(self._path + key, Quality.GOOD)
+            return raw
+        self._not_a(raw, key, required, "an array")
+        return None
 
+    def part(self, key: str, *, required: bool = True) -> Part:
+        """An object of this object; without fields if it is odd."""
+        raw = self._fields.get(key, MISSING)
+        if isinstance(raw, dict):
+            self._message.note(self._path + key, Quality.GOOD)
+            return Part(raw, f"{self._path}{key}.", self._message)
+        self._not_a(raw, key, required, "an object")
+        return Part({}, "", self._message, there=False)
 
-class Error(Struct, rename="camel", kw_only=True):
-    """One active error."""
+    def listed(self, key: str, item: object) -> Part:
+        """An item of an array as an object; without fields if it is not one."""
+        if isinstance(item, dict):
+            return Part(item, f"{self._path}{key}.", self._message)
+        self._not_a(item, key, True, "an array of objects")
+        return Part({}, "", self._message, there=False)
 
-    error_type: Name
-    error_level: Name
+    def _not_a(self, raw: object, key: str, required: bool, what: str) -> None:
+        if raw is None or raw is MISSING:
+            self._absent(key, raw, required)
+        else:
+            self._message.note(self._path + key, Quality.WRONG_TYPE, _why(raw, what))
 
-
-class SafetyState(Struct, rename="camel", kw_only=True):
-    """The reasons why the vehicle may not move."""
-
-    e_stop: Name
-    field_violation: bool
-
-
-class OrderNodeState(Struct, rename="camel", kw_only=True):
-    """In a state, a node that the vehicle has not reached yet; in an order, any node."""
-
-    node_id: Name
-    sequence_id: Number
-    released: bool
-
-
-class EdgeState(Struct, rename="camel", kw_only=True):
-    """In a state, an edge that the vehicle has not passed yet; in an order, any edge."""
-
-    edge_id: Name
-    sequence_id: Number
-    released: bool
-
-
-class Load(Struct):
-    """One load of the vehicle; only counted."""
-
-
-class State(Header, rename="camel", kw_only=True):
-    """Topic `state`: sent at each event, and at least every 30 s."""
-
-    order_id: Name
-    order_update_id: Number
-    last_node_id: Name
-    last_node_sequence_id: Number
-    driving: bool
-    operating_mode: Name
-    node_states: list[OrderNodeState]
-    edge_states: list[EdgeState]
-    battery_state: BatteryState
-    errors: list[Error]
-    safety_state: SafetyState
-    paused: bool | None = None
-    distance_since_last_node: float | None = None
-    agv_position: AgvPosition | None = None
-    velocity: Velocity | None = None
-    loads: list[Load] | None = None
+    def _absent(self, key: str, raw: object, required: bool) -> None:
+        if not self.there:  # the object that should have it is noted already
+            return
+        why = ("is missing" if raw is MISSING else "is null") if required else ""
+        self._message.note(self._path + key, Quality.UNCERTAIN if required else Quality.GOOD, why)
 
 
-class ConnectionMessage(Header, rename="camel", kw_only=True):
-    """Topic `connection`, retained; CONNECTIONBROKEN is the vehicle's last will."""
+def _why(raw: object, what: str) -> str:
+    if isinstance(raw, str):
+        shown = f"the text {raw[:_SHOWN]!r}"
+    elif isinstance(raw, list | dict):
+        shown = "an array" if isinstance(raw, list) else "an object"
+    elif type(raw) is int and not _is_short(raw):
+        shown = "a number of many digits"  # which Python may refuse to write
+    else:
+        shown = str(raw).lower()[:_SHOWN]
+    return f"is {shown}, not {what}"
 
-    connection_state: Name
 
-
-class Visualization(Header, rename="camel", kw_only=True):
-    """Topic `visualization`: position and velocity at a rate of the vehicle's choice."""
-
-    agv_position: AgvPosition | None = None
-    velocity: Velocity | None = None
-
-
-class Order(Header, rename="camel", kw_only=True):
-    """Topic `order`, from the fleet control to the vehicle."""
-
-    order_id: Name
-    order_update_id: Number
-    nodes: list[OrderNodeState]
-    edges: list[EdgeState]
+def _is_short(raw: object) -> bool:
+    return isinstance(raw, int) and not isinstance(raw, bool) and abs(raw) < 2**63

@@ -19,6 +19,7 @@ from edgebed.broker import BrokerProcess
 from simulators.devices.mqtt.publisher import Publisher, broker_of
 from simulators.devices.vda5050.device import AmrVehicle
 from simulators.faults import FaultProxy
+from tests.polling import until as polled
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.messages import Quality
 
@@ -221,3 +222,45 @@ async def test_a_state_of_two_megabytes_ends_only_the_vehicles_connection(
         await until(adapter, lambda row: row.values.get("connection_state") == "CONNECTIONBROKEN")
         vehicle.repair()
         await until(adapter, lambda row: row.stream == "state")
+
+
+@pytest.mark.parametrize("version", ["v1", "v3"])
+async def test_a_vehicle_on_the_topics_of_another_version_is_named(
+    broker: BrokerProcess, version: str
+) -> None:
+    topic = f"uagv/{version}/acme/amr-01/state"
+    sender = Publisher(broker_of("test", broker.url, 0), "vehicle")
+    await sender.open()
+    try:
+        async with Vda5050(options(broker.port, silence_s=20.0), Clock()) as adapter:
+            reading = asyncio.create_task(until(adapter, lambda _: False))
+            await polled(lambda: sender.publish(topic, b"{}", qos=1) or adapter.unread)
+            await cancelled(reading)
+        assert adapter.unread[""].what.startswith(f"topic of VDA 5050 {version}: not read ({topic}); set ")
+        state = json.dumps({"version": "2.0", "orderId": "o-1"}).encode()
+        async with Vda5050(options(broker.port, topic_version=version), Clock()) as adapter:
+            reading = asyncio.create_task(until(adapter, lambda row: row.values["order_id"] == "o-1"))
+            await polled(lambda: sender.publish(topic, state, qos=1) or reading.done())
+            await reading
+    finally:
+        await sender.close()
+
+
+async def test_a_vehicle_on_its_own_topics_leaves_the_others_alone(broker: BrokerProcess) -> None:
+    """Each topic that is subscribed beside would need a right at the broker."""
+    sender = Publisher(broker_of("test", broker.url, 0), "vehicle")
+    await sender.open()
+    try:
+        async with Vda5050(options(broker.port, silence_s=2.0), Clock()) as adapter:
+            reading = asyncio.create_task(until(adapter, lambda _: True))
+            await polled(lambda: sender.publish(f"{BASE}/state", b"{}", qos=1) or reading.done())
+            sender.publish("uagv/v3/acme/amr-01/state", b"{}", qos=1)
+            assert isinstance(await fails(adapter), DeviceStalled)
+            assert "" not in adapter.unread
+    finally:
+        await sender.close()
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
