@@ -10,6 +10,7 @@ from wire.reasons import Reason, because
 
 NULL_ROWS = 10  # a field that is null in as many rows in a row is a problem
 _FORGET_S = 3600.0  # input that is not read, and has not come again for so long, is no longer shown
+_SOON_S = 10.0  # a problem is shown within so long
 _NAMES = 5  # fields that a text names
 
 _Place = tuple[str, str]  # stream and field
@@ -19,13 +20,14 @@ _Found = tuple[tuple[str, ...], Reason]  # what has the problem, and the problem
 class DeviceProblems:
     """The problem of one device while it sends rows.
 
-    A problem is shown once it has lasted for half of `stall_s`, so that the state shows it within `stall_s`.
+    A problem is shown once it has lasted for 5 s, or half of a shorter `stall_s`: soon, also
+    where a device may be silent for hours.
     `may_be_null` names the fields that may be null in every row, `*` all of them.
     """
 
     def __init__(self, validator: Validator, stall_s: float, may_be_null: Collection[str] = ()) -> None:
         self._validator = validator
-        self._wait_s = stall_s / 2
+        self._wait_s = min(stall_s, _SOON_S) / 2
         self._may_be_null = frozenset(may_be_null)
         self._null_since: dict[_Place, tuple[float, int]] = {}  # when it was first seen, and its rows so far
         self._shown: _Found | None = None
