@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from wire.errors import WireError
-from wire.messages import BODIES, MAX_BODY, Live, Scalar
+from wire.messages import BODIES, MAX_BODY, MAX_MS, Live, Scalar
 from wire.topics import FIELD
 
 MAX_PLAIN = 1_048_576  # bytes after decompression: a body of MAX_BODY never needs more, a bomb does
@@ -59,8 +59,8 @@ def decode_live(body: bytes, *, sealed: bool = False) -> Live:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a flat live body: {error}") from error
     ts = live.get("ts")
-    if not isinstance(ts, int) or isinstance(ts, bool) or ts < 0:
-        raise WireError("a live body needs ts, integer milliseconds")
+    if not isinstance(ts, int) or isinstance(ts, bool) or not 0 <= ts <= MAX_MS:
+        raise WireError("a live body needs ts, integer milliseconds before the year 10000")
     for name, value in live.items():
         if not FIELD.fullmatch(name):
             raise WireError(f"live field name {name!r} is not [a-z][a-z0-9_]*")

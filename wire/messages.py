@@ -19,11 +19,15 @@ MAX_BODY = 60_000  # bytes of one payload; several hosted brokers stop at 65,536
 MAX_PACKED = 1_000  # messages in one pack
 MAX_SAMPLES = 10_000  # per batch: far more than fit into MAX_BODY; limits the cost of a hostile body
 
+MAX_DEPTH = (
+    64  # of objects and lists within one another, where a body may have any: `detail`, `args`, `doc` ...
+)
+
 MAX_COUNTERS = 64  # of one device or model in a status
 
 _MAX_OFFSET = 10**12  # with this limit every sum of times fits into 64 bits
-_MAX_MS = 253_402_300_799_999  # 9999-12-31, the last day that Python and ECMAScript can both show
-Millis = Annotated[int, Meta(ge=0, le=_MAX_MS)]
+MAX_MS = 253_402_300_799_999  # 9999-12-31, the last day that Python and ECMAScript can both show
+Millis = Annotated[int, Meta(ge=0, le=MAX_MS)]
 Seq = Annotated[int, Meta(ge=1, le=2**62)]
 Text = Annotated[str, Meta(max_length=2_000)]
 Short = Annotated[str, Meta(max_length=128)]
@@ -191,6 +195,9 @@ class Command(_Message, kw_only=True):
     device: Short = "_"
     args: dict[str, Any] | UnsetType = UNSET
 
+    def __post_init__(self) -> None:
+        _require_shallow("args", self.args)
+
 
 class ModelRef(_Message, kw_only=True):
     """The model package that runs in a slot."""
@@ -320,6 +327,7 @@ class Event(_Message, kw_only=True):
 
     def __post_init__(self) -> None:
         _require_ordered(self.lost)
+        _require_shallow("detail", self.detail)
 
 
 class Pack(_Message, kw_only=True):
@@ -387,6 +395,9 @@ class Cmd(_Message, kw_only=True):
     by: Short = ""
     args: dict[str, Any] = {}
 
+    def __post_init__(self) -> None:
+        _require_shallow("args", self.args)
+
 
 class Res(_Message, kw_only=True):
     """The answer to a command. `code` is a number; the code of the text `err` is `err_code`, with `args`."""
@@ -401,6 +412,9 @@ class Res(_Message, kw_only=True):
     args: Args = {}
     ts: Millis
 
+    def __post_init__(self) -> None:
+        _require_shallow("result", self.result)
+
 
 class Desired(_Message, kw_only=True):
     """The configuration that a controller requests of a node; retained, without secrets."""
@@ -412,6 +426,10 @@ class Desired(_Message, kw_only=True):
     hash: Short = ""
     doc: dict[str, Any] | UnsetType = UNSET
     ref: dict[str, Any] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        _require_shallow("doc", self.doc)
+        _require_shallow("ref", self.ref)
 
 
 class Reported(_Message, kw_only=True):
@@ -457,6 +475,22 @@ BODIES: dict[str, type[Struct]] = {
 def _require_field_name(name: str) -> None:
     if not FIELD.fullmatch(name):
         raise ValueError(f"field name {name!r} is not [a-z][a-z0-9_]*, 48 characters at most")
+
+
+def is_deep(value: object) -> bool:
+    """Whether a decoded value nests more than MAX_DEPTH deep: no encoder takes any depth."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inner = [one for one in level if isinstance(one, dict | list)]
+        if not inner:
+            return False
+        level = [part for one in inner for part in (one.values() if isinstance(one, dict) else one)]
+    return True
+
+
+def _require_shallow(name: str, value: object) -> None:
+    if value and is_deep(value):
+        raise ValueError(f"{name} nests more than {MAX_DEPTH} deep")
 
 
 def _require_ordered(ranges: list[tuple[int, int]]) -> None:

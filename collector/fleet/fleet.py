@@ -20,7 +20,7 @@ from collector.store.marks import Claim, Entry
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.errors import WireError
-from wire.messages import Birth, DeviceState, Live, ModelState, Snapshot, Status
+from wire.messages import MAX_MS, Birth, DeviceState, Live, ModelState, Snapshot, Status
 from wire.reasons import Reason, because
 from wire.topics import NODE_ITSELF, Topic
 
@@ -32,6 +32,8 @@ SILENT_MS = 45_000  # three heartbeats
 NO_DATA_MS = 60_000  # a node sends a reading within a second
 RESENT_MS = 660_000  # it sends a message again within ten minutes
 HEARTBEAT = "agent"  # live/_/agent
+
+_INT64 = 2**63
 
 StateKey = str  # of a state in the store, like "status/{node}"
 
@@ -186,10 +188,11 @@ class Fleet:
         self._unsaved[f"beat/{node}"] = msgspec.json.encode(_SavedBeat(beat, recv_ms, state.seen_ms))
 
     def _measure(self, state: NodeState, beat: Live, sent: int, recv_ms: int) -> None:
-        uptime, boot, down = number(beat, "uptime_s"), beat.get("boot"), number(beat, "ack_ms")
+        uptime, boot, ack_ms = number(beat, "uptime_s"), beat.get("boot"), number(beat, "ack_ms")
         if uptime is not None and isinstance(boot, str):
             state.skew.started_at(boot, sent - uptime * 1000)
-        state.skew.add(self._clock.monotonic(), recv_ms - sent, None if down is None else int(down))
+        down = None if ack_ms is None or abs(ack_ms) > MAX_MS else int(ack_ms)
+        state.skew.add(self._clock.monotonic(), recv_ms - sent, down)
 
     def _claim(self, node: str, beat: Live, recv_ms: int) -> None:
         ep = beat.get("ep")
@@ -230,7 +233,7 @@ class Fleet:
         """The clock state in the node's newest heartbeat."""
         with self._lock:
             state = self._nodes.get(node)
-            return _whole(number(state.beat, "clk")) if state else None
+            return _clock_state(state.beat) if state else None
 
     def snapshot(self, node: str, device: str, stream: str) -> Snapshot | None:
         """The newest picture of a stream."""
@@ -316,7 +319,7 @@ class Fleet:
             last_seen=state.seen_ms,
             agent=(state.status.agent if state.status else "")
             or (state.birth.agent.ver if state.birth else ""),
-            clk=_whole(number(state.beat, "clk")),
+            clk=_clock_state(state.beat),
             skew_ms=offset.skew_ms,
             uncertainty_ms=offset.uncertainty_ms,
             outbox={key: number(state.beat, key) for key in ("depth", "oldest_s", "bytes")},
@@ -356,13 +359,16 @@ class _SavedBeat(Struct):
 
 
 def number(live: Live, name: str) -> float | None:
-    """A finite number in a flat body, else None."""
+    """A number in a flat body that fits into 64 bits, else None."""
     value = live.get(name)
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if -_INT64 <= value < _INT64 else None
 
 
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+def _clock_state(beat: Live) -> int | None:
+    value = number(beat, "clk")
+    return int(value) if value in (0, 1, 2) else None
 
 
 def _condition(state: NodeState, now: int) -> tuple[str, int, Reason]:

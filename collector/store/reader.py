@@ -29,7 +29,7 @@ from collector.store.series import Points, Series, downsample, joined
 from collector.store.store import aside, day_files
 from collector.store.table import Table
 from wire.errors import EdgebedError, TryAgain, WireError
-from wire.messages import ClockState
+from wire.messages import MAX_DEPTH, ClockState, is_deep
 
 log = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ class StoreReader:
                 for at, ts, recv, etype, sev, body in rows:
                     head = {"ts": ts, "recv": recv, "device": device, "type": etype, "sev": sev}
                     try:
-                        found.append((ts, number, at, {**msgspec.json.decode(body), **head}))
+                        found.append((ts, number, at, {**_event(body), **head}))
                     except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
                         self._note(path)
         found.sort(key=lambda one: one[:3], reverse=True)
@@ -380,6 +380,14 @@ class StoreReader:
 def _is_late(stored: object) -> int:
     """Whether rows are late; damage may have made something else of the column."""
     return stored & 1 if isinstance(stored, int) else 0
+
+
+def _event(body: bytes) -> dict[str, Any]:
+    """The body of an event; an earlier release stored some that nest deeper than an answer can."""
+    found = msgspec.json.decode(body, type=dict[str, Any])
+    if is_deep(found):
+        found["detail"] = {"error": f"it nests more than {MAX_DEPTH} deep"}
+    return found
 
 
 def read_cursor(text: str) -> tuple[int, str, int]:

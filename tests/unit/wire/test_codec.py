@@ -10,10 +10,11 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from wire import codec
 from wire.errors import WireError
-from wire.messages import BODIES, MAX_SAMPLES, Ack, Batch, Event, Quality, Snapshot, Status
+from wire.messages import BODIES, MAX_DEPTH, MAX_SAMPLES, Ack, Batch, Event, Quality, Snapshot, Status
 
 EPOCH = "0123456789abcdef"
 millis = st.integers(0, 4_000_000_000_000)
@@ -123,6 +124,30 @@ def test_any_json_gives_a_message_or_one_wire_error(
 def test_deep_nesting_is_refused(opening: bytes) -> None:
     with pytest.raises(WireError):
         codec.decode(opening + b"[" * 200_000, Event)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (Event, '{"ts":1,"type":"x","detail":%s}'),
+        (BODIES["res"], '{"id":"01JD3X5Y6Z7A8B9C0D1E2F3G4H","state":"done","ts":1,"result":%s}'),
+        (BODIES["cmd"], '{"id":"01JD3X5Y6Z7A8B9C0D1E2F3G4H","ts":1,"ttl_ms":1,"args":%s}'),
+        (BODIES["desired"], '{"ver":1,"ts":1,"doc":%s}'),
+        (BODIES["desired"], '{"ver":1,"ts":1,"ref":%s}'),
+        (
+            BODIES["birth"],
+            '{"ts":1,"boot":"ab12ab12","sess":1,"ep":"ab12ab12","agent":{"ver":""},"cmds":[{"name":"x","args":%s}]}',
+        ),
+    ],
+)
+def test_what_may_be_of_any_kind_nests_so_deep_and_no_deeper(kind: type[Struct], body: str) -> None:
+    def nested(depth: int) -> bytes:
+        return (body % ('{"a":' * (depth - 1) + "{}" + "}" * (depth - 1))).encode()
+
+    codec.encode(codec.decode(nested(MAX_DEPTH), kind))
+    for depth in (MAX_DEPTH + 1, 500, 970):
+        with pytest.raises(WireError, match=f"nests more than {MAX_DEPTH} deep|recursion depth"):
+            codec.decode(nested(depth), kind)
 
 
 def test_bombs_are_refused_before_they_unpack() -> None:
