@@ -15,7 +15,7 @@ from agent.outbox import OutboxStats
 from agent.state_dir import is_running
 from wire.clock import Clock
 from wire.errors import ConfigError, Unreachable
-from wire.messages import MAX_COUNTERS, ClockState, Live
+from wire.messages import MAX_COUNTERS, ClockState, Live, Refused
 
 HEARTBEAT_S = 15.0
 COUNTERS_S = 60.0
@@ -41,10 +41,18 @@ class Health:
         self._wall_s = time.monotonic()
         self._sensors = [Path(path) for pattern in _THERMAL for path in sorted(Path("/").glob(pattern[1:]))]
 
-    def heartbeat(self, stats: OutboxStats, ep: str, clk: ClockState, ack_ms: int | None = None) -> Live:
+    def heartbeat(
+        self,
+        stats: OutboxStats,
+        ep: str,
+        clk: ClockState,
+        ack_ms: int | None = None,
+        refused: Refused | None = None,
+    ) -> Live:
         """The flat body of `live/_/agent`; reads a few files of /proc and /sys.
 
-        `ack_ms` is the smallest delay from the collector to this node, by both clocks.
+        `ack_ms` is the smallest delay from the collector to this node, by both clocks. `refused` is why a
+        collector refuses messages now.
         """
         return {
             "ts": self._clock.now_ms(),
@@ -66,6 +74,7 @@ class Health:
             "ack_ms": ack_ms,
             "uptime_s": round(self._clock.monotonic() - self._began_s, 1),
             "boot": self._boot,
+            **_refused(refused),
         }
 
     def _cpu(self) -> float:
@@ -129,6 +138,16 @@ class CounterSchedule:
             return False
         self._sent_s, self._sent = self._clock.monotonic(), (usual, odd)
         return True
+
+
+def _refused(refused: Refused | None) -> Live:
+    if refused is None:
+        return {}
+    return {
+        "refused": refused.why[:200],
+        "refused_code": refused.code,
+        "refused_until": refused.until,
+    }
 
 
 def nonzero_counters(counted: Mapping[str, int]) -> dict[str, int]:
@@ -198,6 +217,9 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
         f"outbox: {document.get('depth', 0)} messages wait, the oldest for {document.get('oldest_s', 0):g} s"
         f", {document.get('bytes', 0) / 1e6:.1f} MB{problem}"
     )
+    if document.get("refused_code"):
+        why = document.get("refused") or document["refused_code"]
+        yield f"PROBLEM: the collector refuses messages, which wait in the outbox: {why}"
     for name, device in document.get("devices", {}).items():
         why = f": {device['why']}" if device.get("why") else ""
         yield f"device {name}: {device.get('state')}, {device.get('readings', 0)} readings{why}"

@@ -99,7 +99,11 @@ class NodeDescription:
     def heartbeat(self) -> Live:
         """The body of `live/_/agent`."""
         return self.health.heartbeat(
-            self.outbox.stats(), self.outbox.ep, self.clock_state(), self.uplink.ack_ms
+            self.outbox.stats(),
+            self.outbox.ep,
+            self.clock_state(),
+            self.uplink.ack_ms,
+            self.uplink.refused,
         )
 
     def document(self, *, running: bool = True) -> dict[str, Any]:

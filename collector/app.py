@@ -18,6 +18,7 @@ import uvicorn
 
 from collector.config import CollectorConfig, Http
 from collector.fleet.fleet import Fleet
+from collector.fleet.live_room import LiveRoom
 from collector.fleet.node_view import NodeView
 from collector.health import CollectorProblem, CollectorProblems, problem
 from collector.ingest.writer import Ingest
@@ -59,7 +60,8 @@ class Collector:
             raise
         saved = self.store.load()
         self.ledger = Ledger(saved.marks, saved.states)
-        self.fleet = Fleet(clock, self.ledger)
+        shares = config.shares
+        self.fleet = Fleet(clock, self.ledger, LiveRoom(shares.node.live_kb, shares.tenant.live_kb))
         self.fleet.restore(saved.states)
         self.places = Places(share=config.http.connections_per_address, proxies=config.http.proxies)
         self.hub = Hub(config.http.proxies)
@@ -73,6 +75,7 @@ class Collector:
             group_commit_ms=config.group_commit_ms,
             accepted=AcceptedKeys(self.store.folder).of,
             problems=self.problems,
+            shares=shares,
         )
         self.link = Link(
             config.broker,
@@ -217,6 +220,7 @@ class Collector:
             "backlog": ingest.backlog,
             "viewers": self.hub.viewers,
             **msgspec.to_builtins(ingest.counters),
+            "refused_by": ingest.refused_shares(),
         }
 
 

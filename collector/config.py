@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
+from collector.ingest.share_limits import Shares
 from wire import config
 from wire.broker import Broker
 from wire.config import Marks, Mistake
@@ -96,6 +97,10 @@ class CollectorConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     retention_days: Annotated[
         int, Meta(ge=0, le=36_500, description="Days of receipt to keep; 0 keeps all.")
     ] = 0
+    shares: Annotated[
+        Shares,
+        Meta(description="What nodes and tenants may use; more is refused and waits in their outboxes."),
+    ] = field(default_factory=Shares)
 
 
 def load(path: Path) -> CollectorConfig:

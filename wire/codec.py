@@ -39,11 +39,20 @@ def decode(body: bytes, kind: type[M]) -> M:
     Raises:
         WireError: not of this kind; the text says where.
     """
+    return decode_plain(plain(body), kind)
+
+
+def decode_plain(text: bytes, kind: type[M]) -> M:
+    """Read what `plain` returned.
+
+    Raises:
+        WireError: not of this kind; the text says where.
+    """
     decoder = _decoders.get(kind)
     if decoder is None:
         raise TypeError(f"{kind.__name__} is not a body of the wire contract")
     try:
-        return decoder.decode(unsealed(plain(body)))  # type: ignore[return-value]
+        return decoder.decode(unsealed(text))  # type: ignore[return-value]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a {kind.__name__}: {error}") from error
 
@@ -101,6 +110,18 @@ def compress(body: bytes) -> bytes:
     return packed if len(packed) < len(body) else seal(body)
 
 
+def plain_size(body: bytes) -> int:
+    """The number of bytes that `plain` returns at most, without decompressing."""
+    size = len(body)
+    if size > MAX_BODY:
+        return size
+    if body.startswith(_GZIP):
+        size = max(size, int.from_bytes(body[-4:], "little"))
+    elif body.startswith(_ZSTD):
+        size = max(size, _declared(body))
+    return min(size, MAX_PLAIN)
+
+
 def plain(body: bytes) -> bytes:
     """Decompress gzip or zstd, detected by the first bytes; JSON is returned unchanged.
 
@@ -117,16 +138,32 @@ def plain(body: bytes) -> bytes:
 
 
 def _gunzip(body: bytes) -> bytes:
+    size = int.from_bytes(body[-4:], "little")  # gzip ends with it
+    if size > MAX_PLAIN:
+        raise WireError(f"gzip body is cut off or unpacks to more than {MAX_PLAIN} bytes")
     unpacker = zlib.decompressobj(wbits=31)
     try:
-        out = unpacker.decompress(body, MAX_PLAIN)
+        out = unpacker.decompress(body, size + 1)
     except zlib.error as error:
         raise WireError(f"broken gzip body: {error}") from error
     if unpacker.unconsumed_tail or not unpacker.eof:
-        raise WireError(f"gzip body is cut off or unpacks to more than {MAX_PLAIN} bytes")
+        raise WireError(f"gzip body is cut off or unpacks to more than {size} bytes")
     if unpacker.unused_data:
         raise WireError("bytes after the end of a gzip body")
     return out
+
+
+def _declared(body: bytes) -> int:
+    """The size in the head of a zstd body; MAX_PLAIN where it has none or cannot be read."""
+    try:
+        import zstandard
+    except ImportError:
+        return MAX_PLAIN
+    try:
+        size: int = zstandard.frame_content_size(body)
+    except zstandard.ZstdError:
+        return MAX_PLAIN
+    return MAX_PLAIN if size < 0 else size
 
 
 def _unzstd(body: bytes) -> bytes:

@@ -365,6 +365,14 @@ class Snapshot(_Message, kw_only=True):
     args: Args = {}
 
 
+class Refused(_Message, kw_only=True):
+    """Why a collector refuses messages of the node, and until when the node should wait."""
+
+    code: Code
+    until: Millis
+    why: Text = ""
+
+
 class Ack(_Message, kw_only=True):
     """Ranges of one `ep` that the collector instance `by` has committed to its database.
 
@@ -377,6 +385,7 @@ class Ack(_Message, kw_only=True):
     packs: bool = False
     by: Short
     ts: Millis
+    refused: Refused | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         _require_ordered(self.ok)

@@ -116,6 +116,15 @@ CODES: dict[str, tuple[str, ...]] = {
     "messages-refused": ("detail",),
     "backlog-full": ("n",),
     "data-not-received": ("n", "node"),
+    # messages that a collector refuses for now: they wait in the outbox of their node
+    "share-messages": ("share",),
+    "share-bytes": ("share",),
+    "share-values": ("share",),
+    "share-streams": ("share",),
+    "share-names": ("share",),
+    "share-nodes": ("share",),
+    "share-live": ("share",),
+    "share-disk": ("share",),
     # a message in the quarantine, a signed statement that was refused
     "body-damaged": (),
     "body-too-large": (),

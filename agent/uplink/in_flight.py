@@ -80,6 +80,7 @@ class InFlightWindow:
         self._moved_s = 0.0  # time of the last PUBACK, or of an empty wire
         self._due: list[tuple[float, int]] = []
         self._acked_s: float | None = None  # time of the last acknowledgement, or of the first connection
+        self._held_s = 0.0  # nothing is sent before this time; 0 when nothing is held
 
     def __len__(self) -> int:
         """The number of messages in the window."""
@@ -133,23 +134,41 @@ class InFlightWindow:
         self._packing = False
         for sent in packs:
             self._unpack(sent)
-        self.resent += sum(1 for sent in self._window.values() if sent.tries)
-        for overtaken, queue in self._queues.items():
-            queue.clear()
-            queue.extend(seq for seq, sent in self._window.items() if sent.overtaken == overtaken)
+        for sent in self._window.values():
+            sent.mid = 0
         self._wire.clear()
         self._wire_bytes = 0
-        self._due.clear()
         self._moved_s = now_s
         self._acked_s = self._acked_s or now_s
         self.pacing.connected()
-        for sent in self._window.values():
-            sent.tries = sent.mid = 0
+        self._send_again()
+
+    def hold(self, seconds: float, now_s: float) -> None:
+        """Send nothing for this time: a collector refuses the messages of this node.
+
+        Then everything that waits is sent again, in its first order and at once: packs as packs, because the
+        collector can read them.
+        """
+        self._held_s = max(self._held_s, now_s + seconds)
+
+    def _send_again(self) -> None:
+        """Queue everything that is not on the wire."""
+        again = [sent for sent in self._window.values() if not sent.mid]
+        self.resent += sum(1 for sent in again if sent.tries)
+        for overtaken, queue in self._queues.items():
+            queue.clear()
+            queue.extend(sent.seq for sent in again if sent.overtaken == overtaken)
+        self._due.clear()
+        for sent in again:
+            sent.tries = 0
 
     def next(self, now_s: float, receive_maximum: int) -> Sent | None:
         """The publication to send now; None if there is none or the wire is full. Call `sent` next."""
-        if len(self._wire) >= receive_maximum or self._wire_bytes >= WIRE_BYTES:
+        if len(self._wire) >= receive_maximum or self._wire_bytes >= WIRE_BYTES or now_s < self._held_s:
             return None
+        if self._held_s:
+            self._held_s = 0.0
+            self._send_again()
         while self._due and self._due[0][0] <= now_s:
             due_s, seq = heapq.heappop(self._due)
             sent = self._window.get(seq)
@@ -219,6 +238,8 @@ class InFlightWindow:
 
     def idle_s(self, now_s: float) -> float | None:
         """Seconds until the next message must be sent again; None if none waits."""
+        if self._held_s:
+            return max(0.01, self._held_s - now_s)
         return max(0.0, self._due[0][0] - now_s) if self._due else None
 
     def _wait(self, sent: Sent, due_s: float) -> None:

@@ -23,11 +23,12 @@ from agent.uplink.latest import Latest
 from agent.uplink.liveness import STATUS_NEVER_RETURNED, SUBSCRIPTION_LOST, SubscriptionLiveness
 from agent.uplink.mqtt_client import HungUp, LinkDown, Login, MqttClient, WrongProtocol
 from agent.uplink.presence import NodeIdentity, Presence
+from agent.uplink.refusal import Refusal
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode
 from wire.errors import ConfigError, WireError
-from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Snapshot, Status
+from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Refused, Snapshot, Status
 from wire.ranges import Ranges
 from wire.task_cancellation import end
 from wire.topics import NODE_ITSELF, parse
@@ -87,6 +88,7 @@ class Uplink:
             self._address, clock, self._counters, on_command, self._send_answer
         )
         self._ack_delay = AckDelay()
+        self._refusal = Refusal(clock)
         self._liveness = SubscriptionLiveness()
         self._link: MqttClient | None = None
         self._lost = False  # true: the loss was logged
@@ -109,6 +111,11 @@ class Uplink:
     def ack_ms(self) -> int | None:
         """The smallest delay of an acknowledgement in five minutes, by the collector's and this clock."""
         return self._ack_delay.least(self._clock)
+
+    @property
+    def refused(self) -> Refused | None:
+        """Why a collector refuses messages of this node now; None when it takes them."""
+        return self._refusal.current
 
     @property
     def counters(self) -> dict[str, int]:
@@ -262,7 +269,18 @@ class Uplink:
         ranges = Ranges(ack.ok)
         self._outbox.ack(ranges)
         self._counters["acked"] += len(self._in_flight.acked(ranges, self._now()))
+        if isinstance(ack.refused, Refused):
+            self._refused(ack.refused, ack.ts)
         self._wake.set()
+
+    def _refused(self, refused: Refused, ts: int) -> None:
+        if self._refusal.current is None:
+            why = refused.why or refused.code
+            log.warning("the collector refuses messages: %s; they wait in the outbox", why)
+        self._counters["refusals"] += 1
+        wait_s = self._refusal.note(refused, ts)
+        if wait_s:  # not all nodes of a tenant at the same moment
+            self._in_flight.hold(wait_s * random.uniform(1.0, 1.25), self._now())
 
     def _own_status(self, status: Status, *, retained: bool) -> None:
         self._presence.report_double(status)

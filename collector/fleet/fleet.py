@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from collector.fleet import problems
+from collector.fleet.live_room import LiveRoom
 from collector.fleet.node_view import NodeView
 from collector.ledger.balance import totals
 from collector.ledger.ledger import Ledger
@@ -21,13 +22,12 @@ from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.errors import WireError
 from wire.messages import MAX_MS, Birth, DeviceState, Live, ModelState, Snapshot, Status
-from wire.reasons import Reason, because
+from wire.reasons import NO_REASON, Reason, because
 from wire.topics import NODE_ITSELF, Topic
 
-MAX_NODES = 20_000
-MAX_LIVE = 50_000  # streams of all nodes whose newest values are kept
 MAX_SNAPSHOTS = 300  # pictures of 60 kB at most
 MAX_LABEL = 64  # letters of a class
+REFUSED_MS = 30_000  # a refusal is a problem for so long after its end: a node sends again meanwhile
 SILENT_MS = 45_000  # three heartbeats
 NO_DATA_MS = 60_000  # a node sends a reading within a second
 RESENT_MS = 660_000  # it sends a message again within ten minutes
@@ -52,16 +52,22 @@ class NodeState:
     online_ms: int = 0  # when the status of its newest session arrived as online; 0 if it was retained
     beat_ms: int = 0  # when the newest heartbeat arrived that was not retained
     data_ms: int = 0  # when the newest numbered message arrived
+    refused: Reason = NO_REASON  # why messages were refused last
+    refused_ms: int = 0  # until when
 
 
 class Fleet:
-    """All nodes; every method may be called from any thread."""
+    """All nodes; every method may be called from any thread.
 
-    def __init__(self, clock: Clock, ledger: Ledger) -> None:
+    Its callers limit the names of nodes. `room` limits the bytes that nodes keep here.
+    """
+
+    def __init__(self, clock: Clock, ledger: Ledger, room: LiveRoom | None = None) -> None:
         self._clock = clock
         self._ledger = ledger
         self._lock = threading.Lock()
         self._nodes: dict[str, NodeState] = {}
+        self._room = LiveRoom() if room is None else room
         self._live: dict[tuple[str, str, str], Live] = {}
         self._snapshots: OrderedDict[tuple[str, str, str], Snapshot] = OrderedDict()
         self._unsaved: dict[StateKey, bytes] = {}
@@ -107,10 +113,13 @@ class Fleet:
     def _state(self, node: str) -> NodeState:
         state = self._nodes.get(node)
         if state is None:
-            if len(self._nodes) >= MAX_NODES:
-                raise WireError(f"more than {MAX_NODES} nodes")
             state = self._nodes[node] = NodeState()
         return state
+
+    def names(self) -> set[str]:
+        """The known nodes."""
+        with self._lock:
+            return set(self._nodes)
 
     def saw(self, node: str, recv_ms: int) -> None:
         """Note that a message of the node arrived."""
@@ -121,8 +130,6 @@ class Fleet:
     def on_data(self, node: str, recv_ms: int) -> None:
         """Note that a numbered message of the node arrived."""
         with self._lock:
-            if node not in self._nodes and len(self._nodes) >= MAX_NODES:
-                return  # its rows are committed: nothing may be raised now
             state = self._state(node)
             state.seen_ms = max(state.seen_ms, recv_ms)
             state.data_ms = max(state.data_ms, recv_ms)
@@ -161,6 +168,21 @@ class Fleet:
             self._unsaved[f"birth/{node}"] = encode(birth)
         return True
 
+    def take_room(self, topic: Topic, size: int) -> str:
+        """Reserve the bytes that a topic keeps here, instead of those that it kept before.
+
+        Returns whose share is exceeded, "" when there is room.
+        """
+        with self._lock:
+            key = (topic.cls, topic.device, topic.name)
+            return self._room.take(topic.address.tenant, str(topic.address), key, size)
+
+    def forget_live(self, topic: Topic) -> None:
+        """Drop newest values: their retained message was deleted."""
+        with self._lock:
+            self._live.pop((str(topic.address), topic.device, topic.name), None)
+            self._room.free(str(topic.address), (topic.cls, topic.device, topic.name))
+
     def on_live(self, topic: Topic, live: Live, recv_ms: int, *, retained: bool) -> None:
         """Take newest values, or a heartbeat."""
         node = str(topic.address)
@@ -170,7 +192,7 @@ class Fleet:
                 state.seen_ms = max(state.seen_ms, recv_ms)
             if topic.device == NODE_ITSELF and topic.name == HEARTBEAT:
                 self._on_beat(node, state, live, recv_ms, retained)
-            elif len(self._live) < MAX_LIVE or (node, topic.device, topic.name) in self._live:
+            else:
                 self._live[(node, topic.device, topic.name)] = live
         if topic.device == NODE_ITSELF and topic.name == HEARTBEAT:
             self._claim(node, live, recv_ms)
@@ -209,14 +231,24 @@ class Fleet:
             self._state(key[0]).seen_ms = recv_ms
             self._snapshots[key] = snapshot
             self._snapshots.move_to_end(key)
-            while len(self._snapshots) > MAX_SNAPSHOTS:
-                self._snapshots.popitem(last=False)
+            if len(self._snapshots) > MAX_SNAPSHOTS:  # the oldest of the node that has most
+                most = Counter(node for node, _, _ in self._snapshots).most_common(1)[0][0]
+                del self._snapshots[next(each for each in self._snapshots if each[0] == most)]
 
     def on_quarantine(self, node: str, recv_ms: int) -> None:
         """Note that a message on the node's topics was quarantined."""
         with self._lock:
             if node in self._nodes:
                 self._nodes[node].quarantined_ms = recv_ms
+
+    def on_refused(self, node: str, why: Reason, until_ms: int, now_ms: int) -> None:
+        """Note that messages of a node are refused, because they exceed a share, until then at least."""
+        with self._lock:
+            state = self._nodes.get(node)
+            if state is not None:
+                state.refused = why
+                state.refused_ms = min(max(until_ms, now_ms), now_ms + REFUSED_MS) + REFUSED_MS
+                state.data_ms = max(state.data_ms, now_ms)  # they arrive, so no access rule holds them back
 
     def keep(self, key: StateKey, body: bytes) -> None:
         """Have the store save a body unchanged."""
@@ -339,6 +371,7 @@ class Fleet:
             missing_since=self._missing_since(node, entries),
             quarantined=state.quarantined_ms,
             doubt=self._ledger.doubt(node, now - problems.DOUBT_MS),
+            refused=state.refused if now < state.refused_ms else NO_REASON,
         )
         return view
 

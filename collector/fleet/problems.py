@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from collector.fleet.node_view import NodeView, Problem
 from collector.ledger.reasons import reason_of
-from wire.reasons import Reason, because
+from wire.reasons import NO_REASON, Reason, because
 
 CODES = (
     "node-lost",
@@ -20,6 +20,7 @@ CODES = (
     "missing",
     "custody",
     "quarantine",
+    "refused",
 )
 BACKLOG_S = 30.0  # a working outbox drains in seconds
 SKEW_MS = 5_000
@@ -29,12 +30,19 @@ DOUBT_MS = 3_600_000
 
 
 def find(
-    view: NodeView, *, why: Reason, now: int, missing_since: int | None, quarantined: int, doubt: str = ""
+    view: NodeView,
+    *,
+    why: Reason,
+    now: int,
+    missing_since: int | None,
+    quarantined: int,
+    doubt: str = "",
+    refused: Reason = NO_REASON,
 ) -> list[Problem]:
     """Everything that is wrong with a node, worst first.
 
     `why` explains the node's state. `missing_since` (ms, 0 unknown) is None when no message is missing.
-    `doubt` is why a signed statement was refused.
+    `doubt` is why a signed statement was refused, `refused` why messages are.
     """
     found: list[Problem] = []
     if view.state == "lost":
@@ -70,6 +78,9 @@ def find(
     if quarantined and now - quarantined < QUARANTINE_MS:
         why = because("messages of it were quarantined: see the quarantine", "messages-quarantined")
         found.append(_problem("quarantine", 2, why))
+    if refused.why:
+        text = f"messages of it are refused and wait in its outbox: {refused.why}"
+        found.append(_problem("refused", 3, Reason(text, refused.code, refused.args)))
     return sorted(found, key=lambda one: -one.sev)
 
 

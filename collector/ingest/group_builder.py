@@ -10,7 +10,10 @@ import msgspec
 from msgspec import Struct
 
 from collector.ingest.inbox import Received
+from collector.ingest.refusal import Refusal, ShareExceeded
 from collector.ingest.repeat_evidence import RepeatEvidence
+from collector.ingest.share_limits import Shares
+from collector.ingest.shares import EVENT_BYTES, ROLLUP_BYTES, ContentShares
 from collector.ledger.account import Account
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
 from collector.mqtt.connection import Incoming
@@ -18,7 +21,7 @@ from collector.store.chunk import ChunkRows, pack, times_of
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
 from collector.store.marks import Key
-from wire.codec import decode, encode, plain, seal, unsealed
+from wire.codec import decode_plain, encode, plain, seal, unsealed
 from wire.custody import CUSTODY
 from wire.errors import WireError
 from wire.messages import MAX_BODY, Ack, Batch, Event
@@ -27,6 +30,8 @@ from wire.topics import NODE_ITSELF, Address, Topic
 
 LATE_MS = 10_000  # rows that arrive longer after their time count as back-filled
 CHUNK_ROWS = 20_000
+GROUP_BYTES = 16_000_000  # before compression; a group ends with the message that passes a limit
+GROUP_VALUES = 1_000_000
 ACK_RANGES = 1_000  # per message: keeps an ack within the size that any broker takes
 _EARLIEST_US, _LATEST_US = 0, 253_402_300_799_999_000
 _EVENT_HEAD = ("v", "ep", "seq", "no", "ts", "type", "sev")
@@ -49,7 +54,9 @@ class BuiltGroup:
     stored: int = 0
     duplicates: int = 0
     rows: int = 0
+    taken: int = 0  # messages that were handled; the others did not fit into this group
     refused: list[str] = field(default_factory=list)  # why a message was neither stored nor acknowledged
+    exceeded: list[tuple[Incoming, Refusal]] = field(default_factory=list)  # likewise, beyond a share
 
 
 class GroupBuilder:
@@ -63,6 +70,8 @@ class GroupBuilder:
         *,
         accepted: Callable[[str], Iterable[str]] = lambda _node: (),
         evidence: RepeatEvidence | None = None,
+        shares: ContentShares | None = None,
+        now_s: float = 0.0,
     ) -> None:
         self._ledger = ledger
         self._draft = Draft(ledger)
@@ -73,18 +82,30 @@ class GroupBuilder:
         self._rows: dict[tuple[Any, ...], ChunkRows] = {}
         self._full: list[ChunkRows] = []
         self._built = BuiltGroup(Group(now_ms))
+        self._shares = ContentShares(Shares()) if shares is None else shares
+        self._shares.turn(now_ms)
+        self._now_ms, self._now_s = now_ms, now_s
+        self._bytes = self._values = 0
 
     def build(self, received: Iterable[Received]) -> BuiltGroup:
-        """Take every message, whatever it contains; a bad message raises nothing."""
+        """Take every message until the group is full, whatever it contains; a bad message raises nothing."""
         for one in received:
+            if self._bytes >= GROUP_BYTES or self._values >= GROUP_VALUES:
+                break
+            self._built.taken += 1
             try:
                 self._take(one)
+            except ShareExceeded as error:
+                self._built.exceeded.append((one.message, error.refusal))
             except WireError as error:
                 self._quarantine(one, str(error))
             except DraftRefused as error:
                 self._built.refused.append(str(error))
         built, group = self._built, self._built.group
         group.chunks = [Chunk(rows, pack(rows)) for rows in (*self._full, *self._rows.values())]
+        for chunk in group.chunks:
+            size = len(chunk.packed.body) + ROLLUP_BYTES * len(chunk.packed.rollups)
+            self._shares.stored(chunk.rows.node, size)
         group.custody = self._draft.statements.saved()
         built.drafts = list(self._draft.accounts.values())
         return built
@@ -95,19 +116,28 @@ class GroupBuilder:
             raise WireError(one.fault)
         if len(message.body) > MAX_BODY:
             raise WireError(f"body of {len(message.body)} bytes; {MAX_BODY} are allowed")
+        text, node = plain(message.body), str(topic.address)
+        values = 1 + text.count(b",")
+        self._bytes += len(text)
+        refusal = self._shares.check_values(topic.address.tenant, node, values, self._now_ms, self._now_s)
+        if refusal is not None:
+            raise ShareExceeded(refusal)
+        self._values += values
         if topic.cls == "data":
-            self._data(topic, message)
+            self._data(topic, node, message, text)
         else:
-            self._event(topic, message)
+            self._event(topic, node, message, text)
 
-    def _data(self, topic: Topic, message: Incoming) -> None:
-        batch = decode(message.body, Batch)
+    def _data(self, topic: Topic, node: str, message: Incoming, text: bytes) -> None:
+        batch = decode_plain(text, Batch)
         _require_number(batch)
         times = times_of(batch)
         newest_us = int(times.max())
         if newest_us > _LATEST_US or times.min() < _EARLIEST_US:
             raise WireError("rows before 1970 or after 9999")
-        node = str(topic.address)
+        refusal = self._shares.check_rows(node, topic.device, topic.name, batch.f)
+        if refusal is not None and not self._is_stored((node, batch.ep), batch.seq):
+            raise ShareExceeded(refusal)
         if not self._count(node, batch.ep, batch.seq, len(batch), message.recv_ms):
             return
         if batch.no is not msgspec.UNSET:
@@ -127,10 +157,12 @@ class GroupBuilder:
         if rows.count >= CHUNK_ROWS:
             self._full.append(self._rows.pop(key))
 
-    def _event(self, topic: Topic, message: Incoming) -> None:
-        event = decode(message.body, Event)
+    def _event(self, topic: Topic, node: str, message: Incoming, text: bytes) -> None:
+        event = decode_plain(text, Event)
         _require_number(event)
-        node = str(topic.address)
+        refusal = self._shares.check_disk(node)
+        if refusal is not None and not self._is_stored((node, event.ep), event.seq):
+            raise ShareExceeded(refusal)
         if event.lost and self._draft.is_new(node, event.ep, event.seq):
             self._draft.lose(node, event.ep, event.lost, event.why or "no reason given")
         if not self._count(node, event.ep, event.seq, 1, message.recv_ms):
@@ -148,7 +180,13 @@ class GroupBuilder:
                 msgspec.json.encode(body),
             )
         )  # fmt: skip
+        self._shares.stored(node, EVENT_BYTES + len(text))
         self._built.rows += 1
+
+    def _is_stored(self, key: Key, seq: int) -> bool:
+        """Whether a message is stored; a copy of it is acknowledged, whatever share it exceeds."""
+        account = self._draft.accounts.get(key) or self._ledger.account(key)
+        return account is not None and seq in account.stored
 
     def _count(self, node: str, ep: str, seq: int, rows: int, recv_ms: int) -> bool:
         """Whether the message is new; it is acknowledged either way."""
@@ -184,8 +222,7 @@ class GroupBuilder:
         if number is None or topic is None:
             return
         key = (str(topic.address), number.ep)
-        account = self._draft.accounts.get(key) or self._ledger.account(key)
-        if account is not None and number.seq in account.stored:
+        if self._is_stored(key, number.seq):
             self._built.acked.setdefault(key, Ranges()).add(number.seq)  # a good copy is stored already
             return
         if not self._evidence.is_proven(key[0], message):

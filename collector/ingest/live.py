@@ -8,13 +8,17 @@ from typing import Any, Protocol
 import msgspec
 
 from collector.fleet.fleet import HEARTBEAT, Fleet
+from collector.ingest.refusal import Refusal, ShareExceeded
 from collector.mqtt.connection import Incoming
-from wire.codec import decode, decode_live
+from wire.codec import decode, decode_live, plain
 from wire.errors import WireError
-from wire.messages import Birth, Log, Reported, Res, Snapshot, Status
+from wire.messages import MAX_BODY, Birth, Log, Reported, Res, Snapshot, Status
 from wire.topics import NODE_ITSELF, Topic
 
 REPORTED = ("config", "models")
+KINDS = ("status", "birth", "live", "snap", "res", "reported", "log")
+KEPT = ("status", "birth", "live")  # in memory, each topic of a node until its next message
+AGAIN_MS = 60_000  # a node that has no room for its newest values sends them again anyway
 
 
 class Viewers(Protocol):
@@ -41,9 +45,23 @@ class LiveMessages:
 
         Raises:
             WireError: the body breaks the contract.
+            ShareExceeded: there is no room for what it would keep here.
         """
-        if not message.body and message.retained:
-            return  # a retained message was deleted
+        if not message.body and message.retained:  # a retained message was deleted
+            if topic.cls == "live":
+                self._fleet.forget_live(topic)
+            return
+        if topic.cls not in KINDS:
+            return  # cmd, desired and ack are for nodes; a later contract may add classes
+        text = plain(message.body)
+        if len(text) > MAX_BODY:
+            raise WireError(f"body of {len(text)} bytes; {MAX_BODY} are allowed")
+        if topic.cls in KEPT and (scope := self._fleet.take_room(topic, len(text))):
+            until_ms = message.recv_ms + AGAIN_MS
+            raise ShareExceeded(Refusal("node" if scope == "node" else "tenant", "live_kb", until_ms))
+        self._pass_on(topic, message)
+
+    def _pass_on(self, topic: Topic, message: Incoming) -> None:
         match topic.cls:
             case "status":
                 self._status(topic, message)
@@ -59,8 +77,6 @@ class LiveMessages:
                 self._reported(topic, message)
             case "log":
                 self._log(topic, message)
-            case _:
-                pass  # cmd, desired and ack are for nodes; a later contract may add classes
 
     def _status(self, topic: Topic, message: Incoming) -> None:
         status = decode(message.body, Status)

@@ -7,7 +7,6 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -17,14 +16,16 @@ from collector.health import CollectorProblems
 from collector.ingest.group_builder import BuiltGroup, GroupBuilder, acks
 from collector.ingest.inbox import Inbox, Received
 from collector.ingest.live import LiveMessages, Viewers
+from collector.ingest.refusal import Answers, Refusal, ShareExceeded
 from collector.ingest.repeat_evidence import RepeatEvidence
+from collector.ingest.share_limits import Shares
+from collector.ingest.shares import ContentShares, Door, NodeNames, base_of
 from collector.ingest.unpack import NUMBERED, parse_topic, unpack
 from collector.ledger.ledger import Ledger
 from collector.mqtt.connection import Incoming
 from collector.mqtt.link import Link
-from collector.mqtt.node_quota import NodeQuota
 from collector.store.chunk import ChunkRows
-from collector.store.day_file import StoreBusy
+from collector.store.day_file import Full, StoreBusy
 from collector.store.group import EventRow, Group, Quarantined
 from collector.store.store import Store
 from wire.clock import Clock
@@ -75,7 +76,9 @@ class Ingest:
         group_commit_ms: int = 100,
         accepted: Callable[[str], Iterable[str]] = lambda _node: (),
         problems: CollectorProblems | None = None,
+        shares: Shares | None = None,
     ) -> None:
+        shares = shares or Shares()
         self.counters = Counters()
         self.problem = ""  # why nothing can be committed now
         self._store = store
@@ -91,7 +94,11 @@ class Ingest:
         self._evidence = RepeatEvidence()
         self._link: Link | None = None
         self._inbox = Inbox()
-        self._quota = NodeQuota()
+        self._door = Door(shares)
+        self._names = NodeNames(shares.tenant.nodes, {*fleet.names(), *ledger.names()})
+        self._content = ContentShares(shares)
+        self._answers = Answers(name)
+        self._answering = threading.Lock()  # the link's thread and the writer refuse
         self._arrived = threading.Event()
         self._enough = threading.Event()
         self._stop = threading.Event()
@@ -142,15 +149,25 @@ class Ingest:
 
     def turn(self, now_s: float) -> None:
         """Set the time for `admits`, in s of any steady clock; the link's thread calls it."""
-        self._quota.turn(now_s)
+        self._door.turn(now_s)
 
-    def admits(self, topic: bytes) -> bool:
-        """Whether the node of this topic may publish now; the link's thread asks for each publication."""
-        if self._quota.admits(topic):
+    def admits(self, topic: bytes, body: bytes) -> bool:
+        """Whether the node of this topic may publish this; the link's thread asks for each publication."""
+        found = self._door.check(topic, body)
+        if found is None:
             return True
         self.counters.received += 1
-        self._refuse(b"/".join(topic.split(b"/", 5)[:5]).decode(errors="backslashreplace"), 1)
+        self._refuse(topic, body, Refusal.after(*found, self._clock.now_ms()))
         return False
+
+    def refused_shares(self) -> dict[str, dict[str, int]]:
+        """How many messages exceeded each share since the start."""
+        with self._answering:
+            counts = dict(self._answers.counts)
+        found: dict[str, dict[str, int]] = {"node": {}, "tenant": {}}
+        for (scope, key), count in counts.items():
+            found[scope][key] = count
+        return found
 
     def receive(self, message: Incoming) -> None:
         """Take in one message; never raises and never waits for the disk."""
@@ -158,6 +175,8 @@ class Ingest:
         topic: Topic | None = None
         try:
             topic = parse_topic(message.topic)
+            if (refusal := self._names.check(topic.address, message.recv_ms)) is not None:
+                raise ShareExceeded(refusal)
             if topic.cls == "pack":
                 self._enqueue(message, topic, unpack(message, topic))
                 return
@@ -166,6 +185,10 @@ class Ingest:
                 self._settle(message)
                 return
             fault = ""
+        except ShareExceeded as error:
+            self._settle(message)
+            self._refuse(message.topic.encode(), message.body, error.refusal)
+            return
         except WireError as error:
             fault = str(error)
         except Exception as error:  # noqa: BLE001 - bytes that trigger a bug cost their message, not this thread
@@ -181,16 +204,27 @@ class Ingest:
         sender = "" if topic is None else topic.address.base
         if not self._inbox.put(sender, some):
             self._settle(message)  # settled at the broker, not acknowledged: the node's outbox sends it again
-            self._refuse(sender, len(some))
+            self.counters.refused += len(some)
+            name = printable(sender, 130) if sender else "an unknown client"
+            self._report_refused(f"{name} sends faster than can be stored", sender)
             return
         self._arrived.set()
         if len(self._inbox) >= GROUP_MESSAGES:
             self._enough.set()
 
-    def _refuse(self, sender: str, count: int) -> None:
-        self.counters.refused += count
-        name = printable(sender, 130) if sender else "an unknown client"
-        self._report_refused(f"{name} sends faster than can be stored", sender)
+    def _refuse(self, topic: bytes, body: bytes, refusal: Refusal) -> None:
+        """Count a message that exceeds a share, and answer its node; any thread."""
+        base, now_ms = base_of(topic), self._clock.now_ms()
+        with self._answering:
+            self.counters.refused += 1
+            answer = self._answers.answer(base, body, refusal, now_ms, self._clock.monotonic())
+        if answer is None:
+            return
+        sender = base.decode(errors="backslashreplace")
+        if self._link is not None:
+            self._link.settle((), [answer])
+        self._fleet.on_refused(sender.partition("/")[2], refusal.reason, refusal.until_ms, now_ms)
+        self._report_refused(f"{printable(sender, 130)}: {refusal.reason.why}", sender)
 
     def _report_refused(self, why: str, part: str) -> None:
         text = f"{why}: its messages are refused for now"
@@ -208,8 +242,13 @@ class Ingest:
         while parts:
             part = parts.pop()
             try:
-                if not self._write(part):
+                taken = self._write(part)
+                if taken < 0:
                     return False
+                if taken < len(part):
+                    parts.append(part[taken:])
+            except Full as error:
+                self._refuse_full(part, parts, error)
             except Exception as error:  # noqa: BLE001 - a bug that one message triggers must not stop the others
                 half = len(part) // 2
                 if half:
@@ -224,6 +263,17 @@ class Ingest:
                         self._settle(one.message)  # the broker goes on, and the node sends it again
                     self._stop.wait(RETRY_S)
         return True
+
+    def _refuse_full(self, part: Sequence[Received], parts: list[Sequence[Received]], error: Full) -> None:
+        """Refuse the message that finds no room in the day file; the others are stored."""
+        half = len(part) // 2
+        if half:
+            parts += [part[half:], part[:half]]
+            return
+        for one in part:
+            self._settle(one.message)
+            self.counters.refused += 1
+            self._report_refused(str(error), "")
 
     def _complain(self, topic: str, what: str, error: Exception) -> None:
         """Log a bug with its trace, each kind at most once per ten minutes."""
@@ -260,20 +310,25 @@ class Ingest:
             return False
         return self._stop.is_set() or self._clock.monotonic() - self._states_at >= STATES_EVERY_S
 
-    def _write(self, items: Sequence[Received]) -> bool:
-        """Commit `items` and acknowledge them; False when the stop came first."""
+    def _write(self, items: Sequence[Received]) -> int:
+        """Commit `items`, or the first of them that fit into a group, and acknowledge them.
+
+        Returns how many; -1 when the stop came first.
+        """
         builder = GroupBuilder(
             self._ledger,
             self._fleet.offset,
             self._clock.now_ms(),
             accepted=self._accepted,
             evidence=self._evidence,
+            shares=self._content,
+            now_s=self._clock.monotonic(),
         )
         built = builder.build(items)
         if not self._commit(built):
-            return False
-        self._after(built, items)
-        return True
+            return -1
+        self._after(built, items[: built.taken])
+        return built.taken
 
     def _commit(self, built: BuiltGroup) -> bool:
         """Retry until the group is on disk; False when the stop came first."""
@@ -338,6 +393,8 @@ class Ingest:
         for why in dict.fromkeys(built.refused):
             self._report_refused(why, "")
         counters.refused += len(built.refused)
+        for message, refusal in built.exceeded:
+            self._refuse(message.topic.encode(), message.body, refusal)
         counters.quarantined += len(built.group.quarantine)
 
     def _note_senders(self, built: BuiltGroup, items: Sequence[Received]) -> None:
@@ -347,8 +404,7 @@ class Ingest:
             blamed[node] = bad.recv
             self._log_quarantined(node, bad)
         for node, recv_ms in _senders(items).items():
-            with suppress(WireError):  # one node more than the fleet shows
-                self._fleet.on_data(node, recv_ms)
+            self._fleet.on_data(node, recv_ms)
         for node, recv_ms in blamed.items():
             self._fleet.on_quarantine(node, recv_ms)
 

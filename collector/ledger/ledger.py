@@ -17,7 +17,6 @@ from wire.ranges import Range
 # its events before its data has, for a while, a range per event.
 MAX_RANGES = 200_000
 MAX_EPOCHS = 1_000  # per node: one per outbox that it ever made
-MAX_NODES = 20_000  # with accounts
 MAX_HOLES = 200  # of one outbox, with known age
 MAX_HEADS = 50  # claims of an outbox, kept to know since when its last messages are missing
 
@@ -61,9 +60,10 @@ class Ledger:
         """The account as it is on disk; callers must not change it."""
         return self._accounts.get(key)
 
-    def has_room(self, node: str, others: int = 0) -> bool:
-        """Whether this node may have an account, beside `others` that are being opened."""
-        return node in self._outboxes or len(self._outboxes) + others < MAX_NODES
+    def names(self) -> set[str]:
+        """The nodes that have an account."""
+        with self._lock:
+            return set(self._outboxes)
 
     def outboxes(self, node: str) -> int:
         """How many outboxes a node ever used."""
@@ -74,7 +74,7 @@ class Ledger:
         key = (node, ep)
         with self._lock:
             if key not in self._accounts:
-                if self._outboxes[node] >= MAX_EPOCHS or not self.has_room(node):
+                if self._outboxes[node] >= MAX_EPOCHS:
                     return
                 self._accounts[key] = Account(node, ep)
                 self._outboxes[node] += 1
@@ -185,8 +185,6 @@ class Draft:
         if draft is None:
             account = self._ledger.account(key)
             if account is None:
-                if not self._ledger.has_room(key[0], len(self._opened)):
-                    raise DraftRefused(f"{key[0]}: there are more than {MAX_NODES} nodes")
                 self._opened[key[0]] += 1
                 if self._outboxes(key[0]) > MAX_EPOCHS:
                     raise DraftRefused(f"{key[0]} used more than {MAX_EPOCHS} outboxes")

@@ -87,8 +87,8 @@ class Owner(Protocol):
         """Set the time for `admits`."""
         ...
 
-    def admits(self, topic: bytes, /) -> bool:
-        """Whether the node of this topic may publish now."""
+    def admits(self, topic: bytes, body: bytes, /) -> bool:
+        """Whether the node of this topic may publish this now."""
         ...
 
     def take_back(self) -> None:
@@ -330,7 +330,7 @@ class Connection:
             if mid:
                 sock.puback(mid)
             return
-        if not link.admits(publish.topic):
+        if not link.admits(publish.topic, publish.body):
             if mid:
                 sock.puback(mid)  # for the broker alone: without an ack the node's outbox sends it again
             return

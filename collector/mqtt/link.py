@@ -58,7 +58,7 @@ class Link:
     """Connects and receives in its own thread, without end; `on_message` is called there and must not block.
 
     While `is_full()` nothing is read, so messages wait at the broker. Acks go over `acks` while that is
-    online. `turn` and `admits` are those of `collector.mqtt.node_quota.NodeQuota`.
+    online. `turn` gets the time of a steady clock (s); then `admits` is asked for each publication.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Link:
         *,
         on_message: Callable[[Incoming], None],
         is_full: Callable[[], bool],
-        admits: Callable[[bytes], bool] = lambda _topic: True,
+        admits: Callable[[bytes, bytes], bool] = lambda _topic, _body: True,
         turn: Callable[[float], None] = lambda _now_s: None,
         acks: AckLink | None = None,
         receives: bool = True,

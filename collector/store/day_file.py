@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from collector.store.chunk import Rollup
-from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Last, Saved
+from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Last, Quarantined, Saved
 from collector.store.marks import Mark
 from wire.errors import EdgebedError, TryAgain
 
 SCHEMA = 1
 APPLICATION = 0x65646264  # "edbd" in the file header: edgebed made this file
-MAX_STREAMS = 100_000  # of all nodes, per day
-MAX_FIELDS = 50_000  # different field names of all streams, per day
+MAX_STREAMS = 300_000  # of all nodes, per day
+MAX_FIELDS = 300_000  # different field names of all streams, per day
 MAX_QUARANTINED = 10_000  # messages kept per day; further ones are only counted
+NODE_QUARANTINED = 1_000  # of one node: its messages must not displace those of others
 HOUR_MS = 3_600_000
 SPARSE = 2  # added to `late` of a chunk without rollups
 
@@ -116,10 +119,10 @@ class DayFile:
         self.path = path
         self._streams: dict[tuple[str, str, str], int] = {}
         self._fields: dict[str, int] = {}
-        self._quarantined = 0
-        self.is_proven = (
-            path.exists()
-        )  # it took a group, or was there before: an error is the file's, not a group's
+        self._added: list[tuple[dict[Any, int], Any]] = []  # names in this transaction
+        self._quarantined: Counter[str] = Counter()  # kept messages by node
+        # it took a group, or was there before: an error is that of the file, not of a group
+        self.is_proven = path.exists()
         self._db = self._open(saved)
         self._identity = identity(path), identity(_wal(path))
 
@@ -171,7 +174,7 @@ class DayFile:
             (node, device, name): at for at, node, device, name in db.execute("SELECT * FROM stream")
         }
         self._fields = {name: at for at, name in db.execute("SELECT * FROM field")}
-        self._quarantined = db.execute("SELECT count(*) FROM quarantine").fetchone()[0]
+        self._quarantined = Counter(_base(topic) for (topic,) in db.execute("SELECT topic FROM quarantine"))
 
     def write(self, group: Group) -> None:
         """Write a group in one transaction; it is on disk when this returns.
@@ -184,17 +187,21 @@ class DayFile:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._write(group)
+                kept = self._kept(group)
+                self._write(group, kept)
                 self._db.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # the first error is the one to raise
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
-                    self._load_names(self._db)
+                for table, key in self._added:
+                    table.pop(key, None)
                 raise
+            finally:
+                self._added.clear()
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
-        self._quarantined += len(group.quarantine)
+        self._quarantined.update(_base(one.topic) for one in kept)
         self.is_proven = True
 
     def confirm(self) -> bool:
@@ -217,7 +224,7 @@ class DayFile:
             raise StoreBusy(f"{self.path} lost its -wal file and a reader still needs it")
         return False
 
-    def _write(self, group: Group) -> None:
+    def _write(self, group: Group, kept: Iterable[Quarantined]) -> None:
         db = self._db
         chunks, rollups, hours, newest = [], [], [], []
         for chunk in group.chunks:
@@ -246,7 +253,7 @@ class DayFile:
             "INSERT INTO event(node, device, type, sev, ts, recv, ep, seq, body) VALUES (?,?,?,?,?,?,?,?,?)",
             [(e.node, e.device, e.type, e.sev, e.ts, e.recv, e.ep, e.seq, e.body) for e in group.events],
         )
-        self._write_quarantine(group)
+        self._write_quarantine(group, kept)
         _write_marks(db, group.marks)
         states = {**group.states, **group.custody}
         db.executemany(
@@ -256,18 +263,28 @@ class DayFile:
             "DELETE FROM state WHERE key = ?", [(key,) for key, body in states.items() if not body]
         )
 
-    def _write_quarantine(self, group: Group) -> None:
+    def _write_quarantine(self, group: Group, kept: Iterable[Quarantined]) -> None:
         if not group.quarantine:
             return
-        room = max(0, MAX_QUARANTINED - self._quarantined)
         self._db.executemany(
             "INSERT INTO quarantine(recv, topic, why, size, head) VALUES (?,?,?,?,?)",
             [
                 (one.recv, one.topic[:TOPIC_CHARS], one.why[:500], one.size, one.head[:HEAD_BYTES])
-                for one in group.quarantine[:room]
+                for one in kept
             ],
         )
         self._db.execute(_ADD_TOTAL, ("quarantined", len(group.quarantine)))
+
+    def _kept(self, group: Group) -> list[Quarantined]:
+        kept: list[Quarantined] = []
+        if not group.quarantine:
+            return kept
+        room, nodes = MAX_QUARANTINED - self._quarantined.total(), self._quarantined.copy()
+        for one in group.quarantine:
+            nodes[_base(one.topic)] += 1
+            if len(kept) < room and nodes[_base(one.topic)] <= NODE_QUARANTINED:
+                kept.append(one)
+        return kept
 
     def _stream(self, key: tuple[str, str, str]) -> int:
         found = self._streams.get(key)
@@ -276,6 +293,7 @@ class DayFile:
                 raise Full(f"more than {MAX_STREAMS} streams in one day")
             cursor = self._db.execute("INSERT INTO stream(node, device, name) VALUES (?,?,?)", key)
             found = self._streams[key] = cursor.lastrowid or 0
+            self._added.append((self._streams, key))
         return found
 
     def _rollup(self, stream: int, one: Rollup) -> tuple[object, ...]:
@@ -285,6 +303,7 @@ class DayFile:
                 raise Full(f"more than {MAX_FIELDS} field names in one day")
             cursor = self._db.execute("INSERT INTO field(name) VALUES (?)", (one.field,))
             field = self._fields[one.field] = cursor.lastrowid or 0
+            self._added.append((self._fields, one.field))
         return (stream, field, one.minute, one.n, one.low, one.high, one.total, one.late)
 
     def saved(self) -> Saved:
@@ -316,6 +335,10 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 def _wal(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
+
+
+def _base(topic: str) -> str:
+    return "/".join(topic.split("/", 5)[:5])
 
 
 def connect(path: Path) -> sqlite3.Connection:

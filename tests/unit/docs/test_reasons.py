@@ -16,6 +16,7 @@ from agent.outbox.gaps import GAP_REASONS
 from agent.pipeline.privacy import _NO_DETECTOR
 from agent.uplink import presence
 from collector.fleet import problems
+from collector.ingest.refusal import SHARE_CODES
 from collector.ledger import reasons
 from wire.reasons import CODES
 
@@ -27,6 +28,7 @@ LINE = re.compile(r'^  ("(?:[^"\\]|\\.)*"): ("(?:[^"\\]|\\.)*"),$', re.MULTILINE
 # codes that a table or an expression gives, not a call
 BY_TABLE = {
     *base._CODES.values(), "host-unknown", *_NO_DETECTOR.values(), *presence._CODES.values(), *GAP_REASONS,
+    *SHARE_CODES.values(),
     *(code for _, code in reasons._TEXTS), "clock-set-forward", "clock-set-back", "clock-behind",
     "clock-ahead", "disk-full", "disk-failed",
 }  # fmt: skip

@@ -224,3 +224,26 @@ def test_ranges_that_end_before_they_start_are_refused() -> None:
 def test_regular_and_irregular_times() -> None:
     assert Batch(t0=5, per=20, n=3, f={"x": [1, 2, 3]}).times_us() == [5_000, 25_000, 45_000]
     assert Batch(t0=5, dt=[0, 7], tu="us", f={"x": [1, 2]}).times_us() == [5_000, 5_007]
+
+
+def test_the_size_before_compression_is_known_without_decompressing() -> None:
+    text = b'{"x":[' + b"1.5," * 100_000 + b"1]}"
+    unsized = zstandard.ZstdCompressor().compressobj()
+    for body in (text[:1_000], gzip.compress(text), zstandard.compress(text)):
+        assert codec.plain_size(body) == len(codec.plain(body))
+    assert codec.plain_size(unsized.compress(text) + unsized.flush()) == codec.MAX_PLAIN
+    assert codec.plain_size(b"x" * 200_000) == 200_000
+    for broken in (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", gzip.compress(text)[:-1], b""):
+        assert codec.plain_size(broken) <= codec.MAX_PLAIN
+
+
+def test_a_gzip_body_that_declares_less_than_it_unpacks_to_is_refused() -> None:
+    bomb = gzip.compress(bytes(900_000))
+    small = bomb[:-4] + (1_000).to_bytes(4, "little")
+    assert codec.plain_size(small) < 2_000
+    with pytest.raises(WireError, match="unpacks to more than 1000 bytes"):
+        codec.plain(small)
+    two = bomb + gzip.compress(b"x")
+    assert codec.plain_size(two) < 2_000
+    with pytest.raises(WireError):
+        codec.plain(two)

@@ -305,3 +305,54 @@ class TestPacks:
             in_flight.connected(turn)
             in_flight.takes_packs()
             assert in_flight.packing
+
+
+def test_while_a_collector_refuses_nothing_is_sent_and_then_all_in_order() -> None:
+    in_flight = filled(5)
+    assert send_all(in_flight, 0.0) == [1, 2, 3, 4, 5]
+    for mid in range(1, 6):
+        in_flight.puback(mid, 0, 0.1)
+    in_flight.acked(Ranges([(1, 2)]), 0.2)
+    in_flight.hold(50.0, 0.2)
+    in_flight.hold(1.0, 0.3)  # a shorter one does not end it
+    in_flight.add([Sent(6, "t/6", b"x")])
+    for second in range(1, 50):
+        assert in_flight.next(float(second), MANY) is None, "not even at the time of the resend"
+    assert in_flight.idle_s(49.2) == pytest.approx(1.0)
+    assert send_all(in_flight, 50.3, first_mid=10) == [3, 4, 5, 6], "each once, in its order"
+    assert in_flight.resent == 3
+    in_flight.puback(10, 0, 50.4)
+    assert in_flight.next(50.4 + RESEND_S - 0.1, MANY) is None
+    assert send_all(in_flight, 50.4 + RESEND_S, first_mid=20) == [3], "the interval starts again"
+
+
+def test_a_hold_survives_a_new_connection() -> None:
+    in_flight = filled(2)
+    in_flight.hold(20.0, 0.0)
+    in_flight.connected(5.0)
+    assert in_flight.next(19.9, MANY) is None
+    assert send_all(in_flight, 20.0) == [1, 2]
+
+
+def test_what_is_on_the_wire_at_the_end_of_a_hold_is_not_sent_twice() -> None:
+    in_flight = filled(2)
+    assert send_all(in_flight, 0.0) == [1, 2]
+    in_flight.puback(2, 0, 0.1)
+    in_flight.hold(1.0, 0.1)
+    assert send_all(in_flight, 1.2, first_mid=7) == [2]
+    in_flight.puback(1, 0, 1.3)
+    assert in_flight.next(1.4, MANY) is None
+    assert send_all(in_flight, 1.4 + RESEND_S, first_mid=9) == [1]
+
+
+def test_a_refused_pack_is_sent_again_as_a_pack() -> None:
+    in_flight = InFlightWindow(unpacked=lambda _pack: [])
+    in_flight.connected(0.0)
+    in_flight.takes_packs()
+    in_flight.add([Sent(1, "t/pack", b"x", overtaken=True, members={1, 2, 3})])
+    assert send_all(in_flight, 0.0) == [1]
+    in_flight.puback(1, 0, 0.1)
+    in_flight.hold(60.0, 0.2)
+    assert send_all(in_flight, 60.3, first_mid=2) == [1]
+    assert in_flight.packing
+    assert len(in_flight) == 3

@@ -14,7 +14,6 @@ from collector.fleet.fleet import SILENT_MS, Fleet, NodeState
 from collector.fleet.problems import CODES
 from collector.ledger.ledger import Draft, Ledger
 from collector.store.marks import Claim
-from wire.errors import WireError
 from wire.messages import (
     AgentInfo,
     Birth,
@@ -27,6 +26,7 @@ from wire.messages import (
     Status,
     Stream,
 )
+from wire.reasons import because
 from wire.topics import parse
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
@@ -346,18 +346,37 @@ def test_nonsense_in_a_heartbeat_breaks_nothing(fleet: Fleet, beat: dict[str, An
 
 
 def test_everything_is_bounded(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_NODES", 2)
-    monkeypatch.setattr(module, "MAX_LIVE", 2)
     monkeypatch.setattr(module, "MAX_SNAPSHOTS", 2)
     snapshot = Snapshot(ts=T0, w=1, h=1, sha256="ab", jpeg=b"\xff\xd8")
     for number in range(4):
-        fleet.on_live(parse(f"tb1/{NODE}/live/arm/s{number}"), {"ts": T0}, T0, retained=False)
         fleet.on_snapshot(parse(f"tb1/{NODE}/snap/arm/s{number}"), snapshot, T0)
-    assert set(fleet.live(NODE)["arm"]) == {"s0", "s1"}
     assert [fleet.snapshot(NODE, "arm", f"s{n}") is not None for n in range(4)] == [False, False, True, True]
-    fleet.saw("a/b/c/d1", T0)
-    with pytest.raises(WireError, match="more than 2 nodes"):
-        fleet.saw("a/b/c/d2", T0)
+
+
+def test_the_pictures_of_one_node_displace_its_own(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SNAPSHOTS", 10)
+    snapshot = Snapshot(ts=T0, w=1, h=1, sha256="ab", jpeg=b"\xff\xd8")
+    fleet.on_snapshot(parse("tb1/other/t/h/n/snap/cam/s"), snapshot, T0)
+    for number in range(50):
+        fleet.on_snapshot(parse(f"tb1/{NODE}/snap/arm/s{number}"), snapshot, T0)
+    assert fleet.snapshot("other/t/h/n", "cam", "s") is not None
+    assert sum(fleet.snapshot(NODE, "arm", f"s{n}") is not None for n in range(50)) == 9
+
+
+def test_a_refusal_is_a_problem_of_its_node_until_it_ends(fleet: Fleet, clock: Any) -> None:
+    why = because(
+        "it exceeds shares.node.streams of the collector", "share-streams", share="shares.node.streams"
+    )
+    fleet.on_refused("never/seen/h/n", why, clock.ms + 5_000, clock.ms)
+    assert fleet.names() == set()
+    fleet.saw(NODE, T0)
+    fleet.on_refused(NODE, why, clock.ms + 5_000, clock.ms)
+    (problem,) = [one for one in view(fleet).problems if one.code == "refused"]
+    assert problem.reason == {"code": "share-streams", "args": {"share": "shares.node.streams"}}
+    clock.ms += 5_000 + module.REFUSED_MS - 1
+    assert "refused" in {one.code for one in view(fleet).problems}
+    clock.ms += 1
+    assert "refused" not in {one.code for one in view(fleet).problems}
 
 
 def test_a_problem_has_the_code_and_args_of_its_reason(fleet: Fleet, clock: Any) -> None:

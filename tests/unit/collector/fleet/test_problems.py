@@ -10,9 +10,10 @@ from collector.fleet import problems
 from collector.fleet.node_view import NodeView, Problem
 from collector.fleet.problems import CODES, find
 from collector.ledger.balance import Totals
-from wire.reasons import Reason
+from wire.reasons import Reason, because
 
 NOW = 1_795_356_000_000
+REFUSED = because("too many", "share-values", share="shares.node.values_per_s")
 
 
 def view(**changes: Any) -> NodeView:
@@ -43,7 +44,9 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
         models=[{"slot": "anomaly", "device": "arm", "state": "failed", "why": "wrong shape", **uncoded}],
         ledger=Totals(missing_count=7),
     )
-    problem = found(seen, missing_since=0, quarantined=NOW - 1, doubt="its key is not accepted")
+    problem = found(
+        seen, missing_since=0, quarantined=NOW - 1, doubt="its key is not accepted", refused=REFUSED
+    )
     assert [one.sev for one in problem] == sorted((one.sev for one in problem), reverse=True)
     assert {one.code: one.why for one in problem} == {
         "node-lost": "its connection ended without a disconnect message",
@@ -54,6 +57,7 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
         "backlog": "3 messages wait, the oldest for 90 s",
         "clock-unsynced": "its clock was never synchronised",
         "quarantine": "messages of it were quarantined: see the quarantine",
+        "refused": "messages of it are refused and wait in its outbox: too many",
     }
     assert {one.code for one in problem} | {"node-silent"} == set(CODES)
     assert next(one for one in problem if one.code == "device-degraded").device == "arm"

@@ -13,6 +13,8 @@ from collector.ingest import group_builder as module
 from collector.ingest.group_builder import GroupBuilder, acks
 from collector.ingest.inbox import Received
 from collector.ingest.repeat_evidence import AGAIN_MS, RepeatEvidence
+from collector.ingest.share_limits import NodeShares, Shares
+from collector.ingest.shares import ContentShares
 from collector.ledger import ledger as ledger_module
 from collector.ledger.ledger import Ledger
 from collector.mqtt.connection import Incoming
@@ -220,3 +222,51 @@ def test_acks_are_ranges_of_a_size_any_broker_takes(batch: Any) -> None:
     read = [decode(body, Ack) for _, body in bodies]
     assert [pair for ack in read for pair in ack.ok] == [(seq, seq) for seq in range(1, 5_001, 2)]
     assert (read[0].by, read[0].ep) == ("collector-1", EP)
+
+
+def test_a_group_ends_with_the_message_that_fills_it(batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP_VALUES", 1_000)
+    items = [batch(seq, {"x": [1.5] * 400}) for seq in range(1, 8)]
+    first = build(items)
+    assert (first.taken, first.stored) == (3, 3)
+    monkeypatch.setattr(module, "GROUP_VALUES", 10**9)
+    monkeypatch.setattr(module, "GROUP_BYTES", 1)
+    assert build(items).taken == 1
+
+
+def test_what_exceeds_a_share_is_neither_stored_nor_quarantined_nor_acknowledged(batch: Any) -> None:
+    shares = ContentShares(Shares(node=NodeShares(names_per_stream=100, values_per_s=500)))
+    evil, acme = "evil/pilot/hall/bad", "acme/pilot/hall/victim"
+    items = [
+        batch(1, {f"a{n}": [1] for n in range(101)}, node=evil),
+        batch(2, {f"b{n}": [1] for n in range(100)}, node=evil),
+        *(batch(seq, {"b1": [1] * 2_000}, node=evil) for seq in (3, 4)),
+        batch(1, {"heart_rate": [72.0]}, node=acme),
+    ]
+    ledger = Ledger()
+
+    def again() -> Any:
+        return GroupBuilder(ledger, lambda _node: Offset(0), T0, shares=shares).build(items)
+
+    found = again()
+    assert [(refusal.key, refusal.scope) for _, refusal in found.exceeded] == [
+        ("names_per_stream", "node"),
+        ("values_per_s", "node"),
+    ]
+    assert not found.group.quarantine
+    assert {key[0]: list(ranges) for key, ranges in found.acked.items()} == {evil: [(2, 3)], acme: [(1, 1)]}
+    ledger.accept(found.drafts)
+    assert ledger.account((evil, EP)).lost == []  # type: ignore[union-attr]  # it has an account
+
+
+def test_a_copy_of_a_stored_message_is_acknowledged_whatever_it_exceeds(batch: Any, event: Any) -> None:
+    shares = ContentShares(Shares(node=NodeShares(disk_mb_per_day=1)))
+    ledger = Ledger()
+    for at in range(2):
+        found = GroupBuilder(ledger, lambda _node: Offset(0), T0, shares=shares).build([batch(1), event(2)])
+        assert [list(ranges) for ranges in found.acked.values()] == [[(1, 2)]]
+        assert found.duplicates == 2 * at
+        ledger.accept(found.drafts)
+        shares.stored(NODE, 1_000_000)
+    found = GroupBuilder(ledger, lambda _node: Offset(0), T0, shares=shares).build([batch(3), event(4)])
+    assert [refusal.key for _, refusal in found.exceeded] == ["disk_mb_per_day"] * 2

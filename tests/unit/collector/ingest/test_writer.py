@@ -11,13 +11,16 @@ import pytest
 from msgspec import UNSET
 
 from collector.fleet.fleet import Fleet
+from collector.fleet.live_room import LiveRoom
 from collector.health import CollectorProblems
 from collector.ingest import group_builder, inbox
 from collector.ingest import writer as module
 from collector.ingest.repeat_evidence import AGAIN_MS
+from collector.ingest.share_limits import NodeShares, Shares, TenantShares
 from collector.ingest.writer import Ingest
 from collector.ledger.ledger import Ledger
 from collector.mqtt.connection import Incoming
+from collector.store import day_file
 from collector.store.day_file import StoreBusy
 from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore
@@ -25,7 +28,7 @@ from collector.web.event_stream import Hub
 from tests.polling import wait_until
 from wire.clock import Clock
 from wire.codec import decode, encode
-from wire.messages import Ack, Batch
+from wire.messages import Ack, Batch, Refused
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
 
@@ -36,19 +39,22 @@ class FakeLink:
     def __init__(self) -> None:
         self.tokens: list[tuple[int, int]] = []
         self.acked: list[tuple[int, int]] = []
+        self.refused: list[Refused] = []
 
     def settle(self, tokens: Any, acks: Any = ()) -> None:
         self.tokens.extend(tokens)
         for _, body in acks:
-            self.acked.extend(decode(body, Ack).ok)
+            ack = decode(body, Ack)
+            self.acked.extend(ack.ok)
+            self.refused += [ack.refused] if isinstance(ack.refused, Refused) else []
 
 
 class Site:
-    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None, shares: Shares | None = None) -> None:
         clock = Clock() if clock is None else clock
         self.store = SqliteStore(folder, clock)
         self.ledger = Ledger()
-        self.fleet = Fleet(clock, self.ledger)
+        self.fleet = Fleet(clock, self.ledger, LiveRoom(shares.node.live_kb) if shares else None)
         self.link = FakeLink()
         self.problems = CollectorProblems(clock)
         self.ingest = Ingest(
@@ -60,6 +66,7 @@ class Site:
             name="collector-1",
             group_commit_ms=20,
             problems=self.problems,
+            shares=shares,
         )
 
     def start(self) -> None:
@@ -322,3 +329,51 @@ def test_a_failure_after_the_commit_costs_no_acknowledgement(
     assert site.acked == site.stored() == list(range(1, 11)), "acknowledged and stored, each once"
     assert site.ingest.counters.quarantined == 0
     monkeypatch.undo()
+
+
+def test_what_finds_no_room_in_the_day_file_is_refused_not_declared_lost(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The counts of the shares start again at a restart, the names of the file do not."""
+    monkeypatch.setattr(day_file, "MAX_FIELDS", 1)
+    for recv in (T0, T0 + AGAIN_MS):
+        for seq in (1, 2, 3):
+            name = "y" if seq == 2 else "x"
+            body = encode(Batch(ep=EP, seq=seq, t0=T0 + seq, per=1, n=1, f={name: [1.0]}))
+            site.ingest.receive(Incoming(f"tb1/{NODE}/data/arm/joints", body, recv, False, (1, seq)))
+    site.start()
+    wait_until(lambda: len(site.link.tokens) == 6)
+    counters = site.ingest.counters
+    assert (counters.stored, counters.quarantined, counters.refused) == (2, 0, 2)
+    assert sorted(set(site.acked)) == [1, 3]
+
+
+def test_a_refused_node_gets_an_answer_and_a_problem(folder: Path) -> None:
+    site = Site(folder, shares=Shares(node=NodeShares(streams=1, live_kb=1), tenant=TenantShares(nodes=2)))
+    try:
+        site.start()
+        site.send(1)
+        wait_until(lambda: site.acked == [1])
+        body = encode(Batch(ep=EP, seq=2, t0=T0, per=1, n=1, f={"x": [1.0]}))
+        site.ingest.receive(Incoming(f"tb1/{NODE}/data/arm/other", body, T0, False, (1, 2)))
+        wait_until(lambda: len(site.link.tokens) == 2)
+        wait_until(lambda: len(site.link.refused) == 1)
+        assert site.link.refused[0].code == "share-streams"
+        (view,) = site.fleet.views()
+        assert [one.code for one in view.problems if one.code == "refused"] == ["refused"]
+        for number in range(9):
+            big = b'{"ts":1,"x":"%d"}' % 10**200
+            site.ingest.receive(Incoming(f"tb1/{NODE}/live/arm/s{number}", big, T0, False, None))
+        for node in "abcd":
+            topic = f"tb1/acme/trial/hall/{node}/data/arm/joints"
+            site.ingest.receive(Incoming(topic, body, T0, False, (1, 3)))
+        wait_until(lambda: len(site.link.tokens) == 6)
+        counts = site.ingest.refused_shares()
+        assert counts["node"] == {"streams": 1, "live_kb": 7}
+        assert counts["tenant"] == {"nodes": 3}
+        assert site.ingest.counters.refused == 11
+        assert len(site.fleet.live(NODE)["arm"]) == 2
+        assert site.fleet.names() == {NODE, "acme/trial/hall/a"}
+    finally:
+        site.ingest.stop()
+        site.store.close()

@@ -74,20 +74,3 @@ def test_outboxes_without_end_are_refused_and_others_go_on(monkeypatch: pytest.M
         draft.add(NODE, "ffffffff", 1, 1, 1)
     assert draft.add(NODE, "00000000", 1, 1, 1)
     assert draft.add("acme/trial/hall/other", "ffffffff", 1, 1, 1)
-
-
-def test_invented_node_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_NODES", 3)
-    ledger = Ledger()
-    draft = Draft(ledger)
-    for number in range(3):
-        assert draft.add(f"acme/trial/hall/n{number}", EP, 1, 1, 5)
-    with pytest.raises(DraftRefused, match="more than 3 nodes"):
-        draft.add("acme/trial/hall/n3", EP, 1, 1, 5)
-    ledger.accept(draft.accounts.values())
-    ledger.claim("acme/trial/hall/n4", EP, Claim(head=9, at_ms=1))
-    again = Draft(ledger)
-    assert again.add("acme/trial/hall/n1", "ffffffff00000000", 1, 1, 5), "known nodes go on"
-    with pytest.raises(DraftRefused):
-        again.add("acme/trial/hall/n4", EP, 1, 1, 5)
-    assert len(ledger.entries()) == 3

@@ -70,7 +70,7 @@ def test_probes_of_other_collectors_are_ignored(pair: Pair) -> None:
 
 def test_a_publication_that_is_not_admitted_is_settled_unread(pair: Pair) -> None:
     received: list[Incoming] = []
-    link = make_link(received, admits=lambda _topic: False)
+    link = make_link(received, admits=lambda _topic, _body: False)
     connected(link, pair)._take(pair[0], PublishPacket(b"tb1/a/b/c/d/data/x/y", b"", 7, False, False), 0.0)
     pair[0].flush()
     assert (received, pair[1].recv(100)) == ([], b"\x40\x02\x00\x07")

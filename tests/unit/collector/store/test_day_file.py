@@ -125,3 +125,22 @@ def test_the_quarantine_is_bounded_and_counted(
     assert (total, len(items)) == (8, 5)
     assert [one.recv - T0 for one in items] == [4, 3, 2, 1, 0]
     assert (len(items[0].topic), len(items[0].why), len(items[0].head)) == (256, 500, 512)
+
+
+def test_one_node_does_not_fill_the_quarantine_of_the_day(
+    folder: Path, clock: Any, empty_group: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collector.store import day_file
+    from collector.store.group import Quarantined
+
+    monkeypatch.setattr(day_file, "NODE_QUARANTINED", 3)
+    for _ in range(2):  # also after a restart
+        store = SqliteStore(folder, clock)
+        group = empty_group()
+        group.quarantine = [Quarantined(T0, f"tb1/evil/t/h/n/data/d/s{n}", "bad", 9) for n in range(9)]
+        group.quarantine.append(Quarantined(T0, "tb1/acme/t/h/n/data/d/s", "bad", 9))
+        store.commit(group)
+        store.close()
+    with Readers(folder).reader() as reader:
+        total, items = reader.quarantine(100)
+    assert (total, sum("evil" in one.topic for one in items), len(items)) == (20, 3, 5)
