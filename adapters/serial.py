@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from adapters.base import Adapter, Options, OptionsError, Reading, Value
+from adapters.base import Adapter, DeviceStalled, Options, OptionsError, Reading, Value
 from adapters.device_time import checked_time
 from adapters.fields import FieldOptions, declared
 from adapters.lines.formats import (
@@ -20,8 +20,10 @@ from adapters.lines.formats import (
     pair_reader,
     pattern_reader,
     unix_ns,
+    why_not,
 )
 from adapters.lines.lines import BadLines, Lines, LineSource
+from adapters.lines.numbers import DecimalMark
 from wire.clock import Clock
 from wire.messages import Quality, Stream
 
@@ -58,6 +60,10 @@ class SerialOptions(Options, frozen=True, kw_only=True):
     pattern: Annotated[
         str, Meta(max_length=2_000, description="regex: the expression, with one (?P<group>...) per field.")
     ] = ""
+    decimal: Annotated[
+        DecimalMark,
+        Meta(description="Decimal mark; auto = either, but `1,234` is not read, because it can be 1234 too."),
+    ] = "auto"
     encoding: Annotated[str, Meta(max_length=40, description="Encoding of the text, e.g. utf-8, euc-kr.")] = (
         "utf-8"
     )
@@ -125,7 +131,7 @@ class SerialLines(Adapter[SerialOptions]):
                 await self._lines.next(deadline)
             self._first = await self._next(deadline)
             if self._first is None:
-                raise self._lines.stalled("line that can be read", options.timeout_s)
+                raise self._stalled(options.timeout_s)
         except BaseException:
             await self.close()
             raise
@@ -143,7 +149,10 @@ class SerialLines(Adapter[SerialOptions]):
                 yield reading
             reading = await self._next(self.clock.flowing_s() + silence_s)
             if reading is None:
-                raise self._lines.stalled("line that can be read", silence_s)
+                raise self._stalled(silence_s)
+
+    def _stalled(self, seconds: float) -> DeviceStalled:
+        return self._lines.stalled("line that can be read", seconds, self._bad_lines.last)
 
     async def _next(self, by_s: float) -> Reading | None:
         """The next row; None if there is none by `by_s`."""
@@ -173,8 +182,16 @@ class SerialLines(Adapter[SerialOptions]):
         values: dict[str, Value] = {}
         worst = Quality.GOOD
         for name, field in self._fields.items():
-            values[name], quality = as_declared(found.get(name), field.t)
+            raw = found.get(name)
+            values[name], quality = as_declared(raw, field.t, self.options.decimal, field.unit)
             worst = worst.worse(quality)
+            if quality is Quality.WRONG_TYPE:
+                why = why_not(raw, field.t, self.options.decimal, field.unit)
+                self.not_read(f"`{name}`: {raw!r}: {why}", name)
+            elif name in self.unread and values[name] is not None:
+                self.was_read(name)
+            if quality is Quality.BAD:
+                self.counters["no_value"] += 1
         at_ns, time_quality = self._stamp(found.get(_TIME))
         return Reading(self.options.stream, at_ns, values, quality=worst.worse(time_quality))
 

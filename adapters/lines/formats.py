@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
 from adapters.base import OptionsError, Value
+from adapters.lines.numbers import DecimalMark, NotANumber, NoValue, plain_number
 from adapters.mqtt.payload import Unusable, any_json
 from wire.messages import Quality
 
@@ -28,7 +29,20 @@ _BOOLS = {
     "no": False,
 }
 _PATH_SEPARATOR = "."
-_PAIR = re.compile(r"([^\s,;=:]+)\s*[=:]\s*([^\s,;]*)")
+_NUMBERS = ("f32", "f64", "i64")
+_NOT_FINITE = ("nan", "inf", "infinity")
+_NAMES = {
+    "f32": "a number",
+    "f64": "a number",
+    "i64": "a whole number",
+    "bool": "true or false",
+    "str": "a text",
+}
+# a sign may be apart from its number; a comma between digits is of the number, unless a key follows it
+_PAIR = re.compile(
+    r"(?<![^\s,;=:])([^\s,;=:]++)\s*+[=:]\s*+"
+    r"((?:[+-]\s++(?=[0-9.]))?[^\s,;]*+(?:(?<=[0-9]),[0-9]++(?![^\s,;=:]*+\s*+[=:]))*+)"
+)
 
 
 def csv_reader(places: Mapping[str, str], separator: str) -> LineReader:
@@ -115,12 +129,35 @@ def pattern_reader(places: Mapping[str, str], pattern: str) -> LineReader:
     return read
 
 
-def as_declared(raw: object, declared: str) -> tuple[Value, Quality]:
-    """A raw value as the declared type of its field, and its quality; None for an empty value."""
+def as_declared(
+    raw: object, declared: str, decimal: DecimalMark = "auto", unit: str = ""
+) -> tuple[Value, Quality]:
+    """A raw value as the declared type of its field, and its quality; None for an empty value.
+
+    A word by which a device reports that it has no value, such as OL, gives None and BAD.
+    """
     if raw is None or raw == "":
         return None, Quality.UNCERTAIN
-    value = _TYPES[declared](raw)
+    if isinstance(raw, str) and declared in _NUMBERS:
+        try:
+            value = _from_text(raw, declared, decimal, unit)
+        except NoValue:
+            return None, Quality.BAD
+        except NotANumber:
+            return None, Quality.WRONG_TYPE
+    else:
+        value = _TYPES[declared](raw)
     return value, Quality.GOOD if value is not None else Quality.WRONG_TYPE
+
+
+def why_not(raw: object, declared: str, decimal: DecimalMark = "auto", unit: str = "") -> str:
+    """Why a raw value is not of the declared type."""
+    if isinstance(raw, str) and declared in _NUMBERS:
+        try:
+            plain_number(raw, decimal, unit)
+        except (NoValue, NotANumber) as error:
+            return str(error)
+    return f"it is not {_NAMES[declared]}"
 
 
 def unix_ns(raw: object, unit: str) -> int | None:
@@ -163,12 +200,17 @@ def _at(raw: object, path: list[str]) -> object:
     return raw
 
 
+def _from_text(raw: str, declared: str, decimal: DecimalMark, unit: str) -> Value:
+    if raw.strip().lower().lstrip("+-") in _NOT_FINITE and declared != "i64":
+        return float(raw)  # the agent flags it
+    text = plain_number(raw, decimal, unit)
+    try:
+        return int(text) if declared == "i64" else float(text)
+    except ValueError:
+        return None
+
+
 def _number(raw: object) -> Value:
-    if isinstance(raw, str) and "_" not in raw:  # Python accepts 1_000, but no device writes it
-        try:
-            return float(raw)
-        except ValueError:
-            return None
     if isinstance(raw, int | float) and not isinstance(raw, bool):
         try:
             return float(raw)
@@ -178,11 +220,6 @@ def _number(raw: object) -> Value:
 
 
 def _integer(raw: object) -> Value:
-    if isinstance(raw, str) and "_" not in raw and len(raw) < 40:
-        try:
-            return int(raw)
-        except ValueError:
-            return None
     return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
 
 

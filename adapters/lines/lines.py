@@ -17,10 +17,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from adapters.base import DeviceStalled, DeviceUnreachable, OptionsError, ProtocolViolation, why_no_connection
 from wire.clock import Clock
+from wire.printable import printable
 
 _CHUNK = 4_096  # bytes of one read
 _GRACE_S = 0.01  # enough to read bytes that have arrived already
 _ENDLESS = 4 * 2**20  # bytes beyond the longest line without a line end: not a line protocol
+_SHOWN = 80  # characters of a line that an error shows
 _LOG_S = 10.0  # seconds between two logged bad lines
 _SETTINGS = {
     "baud": range(50, 4_000_001),
@@ -80,6 +82,7 @@ class Lines:
         self._part = b""  # the line whose end has not arrived
         self._unended = 0  # bytes since the last line end
         self._skipping = False
+        self.too_long = False  # the last line was
 
     async def open(self, within_s: float) -> None:
         """Connect.
@@ -122,13 +125,21 @@ class Lines:
                 return self._ready.popleft()
         return None
 
-    def stalled(self, what: str, silence_s: float) -> DeviceStalled:
-        """The error to raise when no usable line came for `silence_s` seconds."""
+    def stalled(self, what: str, silence_s: float, arrived: str = "") -> DeviceStalled:
+        """The error to raise when no usable line came for `silence_s` seconds, only what `arrived`."""
         url = self._source.url
-        if self._unended:
+        if self.too_long and not arrived:
+            arrived = f"lines of more than {self._max} bytes"
+        if self._unended and not arrived:
+            begun = _shown(self._part)
             self._drop_part()
-            return DeviceStalled(
-                f"{url} sent bytes but no whole line in {silence_s:g} s: is the baud rate right?"
+            why = f"bytes but no whole line: is the baud rate right? They begin with {begun}"
+            return DeviceStalled(f"{url} sent {why} ({silence_s:g} s)").coded(
+                "device-not-read", seconds=silence_s, what=why
+            )
+        if arrived:
+            return DeviceStalled(f"{url} sent no {what} for {silence_s:g} s, only {arrived}").coded(
+                "device-not-read", seconds=silence_s, what=arrived
             )
         return DeviceStalled(f"{url} is open but sent no {what} for {silence_s:g} s").coded(
             "device-silent", seconds=silence_s
@@ -173,8 +184,10 @@ class Lines:
             skipping, self._skipping, self._unended = self._skipping, False, 0
             if skipping or len(line) > self._max:
                 self._counters["too_long"] += 1
+                self.too_long = True
             elif line:
                 self._ready.append(line)
+                self.too_long = False
         self._unended += len(rest)
         self._part += rest
         if len(self._part) > self._max:
@@ -189,6 +202,7 @@ class BadLines:
     """Counts bad lines; too many in a row mean another device, or another baud rate."""
 
     def __init__(self, source: LineSource, counters: Counter[str], log: logging.Logger, limit: int) -> None:
+        self.last = ""  # the last bad line, unless a good one came after it
         self._url = source.url
         self._counters = counters
         self._log = log
@@ -199,6 +213,7 @@ class BadLines:
     def reset(self) -> None:
         """A good line came: count from 0 again."""
         self._in_row = 0
+        self.last = ""
 
     def count(self, counter: str, line: bytes, expected: str) -> None:
         """Count a bad line.
@@ -208,6 +223,7 @@ class BadLines:
         """
         self._counters[counter] += 1
         self._in_row += 1
+        self.last = f"lines that are not {expected}, e.g. {_shown(line)}"
         now = asyncio.get_running_loop().time()
         if now - self._logged_s >= _LOG_S:
             self._logged_s = now
@@ -217,6 +233,10 @@ class BadLines:
                 f"{self._url}: {self._in_row} lines in a row are not {expected}, the last one {line[:40]!r}:"
                 " is it another device, or another baud rate?"
             )
+
+
+def _shown(line: bytes) -> str:
+    return printable(line.decode("utf-8", "backslashreplace"), _SHOWN)
 
 
 async def _open_port(

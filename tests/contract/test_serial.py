@@ -171,6 +171,82 @@ async def test_a_line_of_two_megabytes_is_one_row_where_it_may_be_and_counted_wh
     assert [row.values["temperature"] for row in rows] == [3.0]
 
 
+@pytest.mark.parametrize(
+    ("line", "more", "value"),
+    [
+        ("23,5;48,2", {"separator": ";", "fields": {"v": TextField(at=1, unit="Cel")}}, 23.5),
+        (
+            "US,GS,-    0.02kg",
+            {
+                "form": "regex",
+                "pattern": "(ST|US),GS,(?P<v>[+-] *[0-9.]+)kg",
+                "fields": {"v": TextField(unit="kg")},
+            },
+            -0.02,
+        ),
+        ("ST,NT,+  12.5 kg", {"fields": {"v": TextField(at=3, unit="kg")}}, 12.5),
+        ("1.234,5;x", {"separator": ";", "decimal": ",", "fields": {"v": TextField(at=1)}}, 1234.5),
+        ("v=- 1,5 w=2", {"form": "key-value", "fields": {"v": TextField()}}, -1.5),
+        ('{"v": "23,5"}', {"form": "json", "fields": {"v": TextField()}}, 23.5),
+    ],
+)
+async def test_numbers_as_meters_print_them(line: str, more: dict[str, Any], value: float) -> None:
+    plain: dict[str, Any] = {"time_at": "", "time_unit": "iso", "pattern": ""}
+    (row,) = await served(f"{line}\r\n".encode(), **plain | more)
+    assert (row.values, row.quality) == ({"v": value}, Quality.GOOD)
+
+
+async def test_a_value_that_is_not_a_number_is_null_flagged_and_named() -> None:
+    lines = b"OL,1\r\n7,1\r\n8mV,1\r\n"
+    fields = {"v": TextField(at=1, unit="V"), "w": TextField(at=2)}
+    async with held_open(lines) as url:
+        adapter = SerialLines(options(url, time_at="", fields=fields, first_line=True), Clock())
+        async with adapter:
+            rows = await read(adapter, 3)
+            assert [(row.values["v"], row.quality) for row in rows] == [
+                (None, Quality.BAD),
+                (7.0, Quality.GOOD),
+                (None, Quality.WRONG_TYPE),
+            ]
+            assert adapter.counters == {"no_value": 1}
+            assert {part: each.what for part, each in adapter.unread.items()} == {
+                "v": "`v`: '8mV': it has the unit mV, but the unit is V"
+            }
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ("대구 중구\r\n".encode(), "only lines that are not csv lines that have `fields`, e.g. 대구 중구"),
+        ("대구".encode("euc-kr") + b"\r\n", r"only lines that are not utf-8 text, e.g. \xb4"),
+        (b"1,2,3" * 200 + b"\r\n", "only lines of more than 100 bytes"),
+        (b"1,2,3;1,2,3;", r"bytes but no whole line: is the baud rate right? They begin with 1,2,3;1"),
+    ],
+)
+async def test_a_device_that_sends_something_else_is_not_only_silent(sent: bytes, why: str) -> None:
+    async with held_open(sent) as url:
+        adapter = SerialLines(options(url, timeout_s=2.0, max_line=100, first_line=True), Clock())
+        with pytest.raises(DeviceStalled) as caught:
+            await adapter.open()
+    assert why in str(caught.value)
+    assert caught.value.reason.code == "device-not-read"
+
+
+@contextlib.asynccontextmanager
+async def held_open(sent: bytes) -> AsyncIterator[str]:
+    """The URL of a server that sends these bytes and keeps the connection."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 async def test_bytes_without_any_line_end_are_an_error() -> None:
     with pytest.raises(AdapterError, match="without a line end"):
-        await served(b"x" * 5_000_000)
+        await served(b"x" * 5_000_000, timeout_s=60)
