@@ -6,11 +6,15 @@ Each corrected or replaced time is counted, and its row is UNCERTAIN.
 from __future__ import annotations
 
 import logging
+import zoneinfo
 from collections.abc import Sequence
+from datetime import UTC, tzinfo
 
+from adapters.base import OptionsError
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 
+AHEAD_S = 300.0  # a time that is further in the future is flagged: no device measures tomorrow
 _MAX_WARNINGS = 10  # of one connection: a clock that jumps with every reading would fill the log
 
 
@@ -23,7 +27,9 @@ def checked_time(
         device_ns: the time from the device, Unix ns; None if it sent no readable time.
         receipt_ns: the time at which the message came, Unix ns.
         max_skew_s: the largest plausible difference of the two.
-        counters: `no_time` and `clock_not_believed` are counted here.
+        counters: `no_time`, `clock_not_believed` and `time_ahead` are counted here.
+
+    A plausible time that is ahead by more than `AHEAD_S` is used, and UNCERTAIN: often a wrong time zone.
     """
     # `get`, because an adapter of another package may have a plain dict, as every adapter had in 0.1.0
     if device_ns is None:
@@ -32,6 +38,9 @@ def checked_time(
     if abs(device_ns - receipt_ns) > max_skew_s * NS_PER_S:
         counters["clock_not_believed"] = counters.get("clock_not_believed", 0) + 1
         return receipt_ns, Quality.UNCERTAIN
+    if device_ns - receipt_ns > AHEAD_S * NS_PER_S:
+        counters["time_ahead"] = counters.get("time_ahead", 0) + 1
+        return device_ns, Quality.UNCERTAIN
     return device_ns, Quality.GOOD
 
 
@@ -44,7 +53,10 @@ class DeviceClock:
     While the clock is implausible, a constant shift is added to its times, so that the steps between them
     stay, and its rows are UNCERTAIN. As soon as the clock is plausible again, its times are used as they are.
 
-    `counters` counts `no_time`, and `clock_not_believed` once for each new shift.
+    A plausible time that is ahead by more than `AHEAD_S` is used, and UNCERTAIN.
+
+    `counters` counts `no_time`, `clock_not_believed` once for each new shift, and `time_ahead` each time that
+    the times begin to be ahead.
     """
 
     def __init__(
@@ -62,11 +74,12 @@ class DeviceClock:
         self._counters = counters
         self._past_ns, self._ahead_ns = int(max_past_s * NS_PER_S), int(max_ahead_s * NS_PER_S)
         self._warnings = 0
+        self._ahead = False
 
     @property
     def quality(self) -> Quality:
         """The quality of the device's times now."""
-        return Quality.UNCERTAIN if self.shift_ns else Quality.GOOD
+        return Quality.UNCERTAIN if self.shift_ns or self._ahead else Quality.GOOD
 
     def limits(self, receipt_ns: int) -> tuple[int, int]:
         """The earliest and latest plausible device time, before the shift, of a message received now."""
@@ -83,6 +96,14 @@ class DeviceClock:
 
     def judge(self, times_ns: Sequence[int], receipt_ns: int) -> None:
         """Update the shift from times received together; one plausible time shows that the clock is right."""
+        self._judge_shift(times_ns, receipt_ns)
+        if times_ns:
+            ahead = not self.shift_ns and min(times_ns) - receipt_ns > AHEAD_S * NS_PER_S
+            if ahead and not self._ahead:
+                self._counters["time_ahead"] = self._counters.get("time_ahead", 0) + 1
+            self._ahead = ahead
+
+    def _judge_shift(self, times_ns: Sequence[int], receipt_ns: int) -> None:
         first, last = receipt_ns - self._past_ns, receipt_ns + self._ahead_ns
         if not times_ns or any(first <= at_ns <= last for at_ns in times_ns):
             self.shift_ns = 0 if times_ns else self.shift_ns
@@ -100,3 +121,17 @@ class DeviceClock:
                 -self.shift_ns / NS_PER_S,
                 self._hint,
             )
+
+
+def time_zone(name: str) -> tzinfo:
+    """A time zone by its name.
+
+    Raises:
+        OptionsError: this machine does not know it.
+    """
+    if name == "UTC":
+        return UTC
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
+        raise OptionsError(f"timezone {name!r} is not known on this machine: use e.g. Asia/Seoul") from error

@@ -15,23 +15,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Annotated, Any
-
-import msgspec
-from msgspec import Meta, Struct
 
 from adapters.base import OptionsError, Reading, Value
 from adapters.chirpstack.lorawan_payload import RawPart
 from adapters.chirpstack.options import ChirpStackOptions, UplinkField, fields_of, place_of
-from adapters.device_time import checked_time
-from adapters.mqtt.payload import (
-    MISSING,
-    Unusable,
-    as_declared,
-    find,
-    iso_ns,
-    parse_json,
-)
+from adapters.chirpstack.uplink import Reception, UplinkEvent, uplink_of
+from adapters.mqtt.payload import MISSING, Unusable, any_json, find, iso_ns
 from adapters.mqtt.session import MqttAdapter, TopicMessage
 from wire.clock import Clock
 from wire.messages import Quality, Stream
@@ -39,34 +28,6 @@ from wire.topics import ID
 
 _EVENTS = ("join", "status", "ack", "txack", "log", "location", "integration")
 _REMEMBERED = 64  # uplinks of one sensor
-
-
-class DeviceInfo(Struct, rename="camel"):
-    """The device of an event."""
-
-    dev_eui: str = ""
-    application_id: str = ""
-
-
-class Reception(Struct, rename="camel"):
-    """The reception of an uplink by one gateway."""
-
-    rssi: float | None = 0.0
-    snr: float | None = 0.0
-
-
-class UplinkEvent(Struct, rename="camel"):
-    """The parts of an uplink event that are read."""
-
-    device_info: DeviceInfo
-    deduplication_id: str = ""
-    time: str | None = None
-    dev_addr: str = ""
-    f_cnt: Annotated[int, Meta(ge=0, lt=2**32)] = 0
-    f_port: Annotated[int, Meta(ge=0, le=255)] = 0
-    data: str | None = ""
-    object: Any = None
-    rx_info: list[Reception] = msgspec.field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -128,12 +89,11 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             self.counters[f"{event}_events" if event in _EVENTS else "other_events"] += 1
             return
         if message.retained:
-            raise Unusable("retained", "a retained uplink is of unknown age")
-        uplink = parse_json(message.body, UplinkEvent)
+            raise Unusable("retained", "a retained uplink is of unknown age", expected=True)
+        uplink = uplink_of(any_json(message.body))
         options = self.options
-        info = uplink.device_info
-        if info.dev_eui.lower() != eui or info.application_id.lower() != options.application.lower():
-            raise Unusable("wrong_identity", f"the topic of {eui} has an uplink of {info.dev_eui[:32]!r}")
+        if uplink.dev_eui.lower() != eui or uplink.application_id.lower() != options.application.lower():
+            raise Unusable("wrong_identity", f"the topic of {eui} has an uplink of {uplink.dev_eui[:32]!r}")
         sensor = self._sensors[eui]
         if self._repeated(sensor, uplink):
             return
@@ -141,9 +101,10 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             self.counters["other_ports"] += 1  # FPort 0 carries MAC commands, not data of the sensor
             return
         values, quality = self._values(uplink)
-        at_ns, time_quality = checked_time(
-            iso_ns(uplink.time or ""), message.at_ns, options.max_skew_s, self.counters
-        )
+        if uplink.odd:
+            self.counters["odd_fields"] += len(uplink.odd)
+            quality = quality.worse(Quality.WRONG_TYPE)
+        at_ns, time_quality = self.device_time(iso_ns(uplink.time or ""), message)
         yield Reading(sensor.stream, at_ns, values, quality=quality.worse(time_quality))
 
     def _repeated(self, sensor: _Sensor, uplink: UplinkEvent) -> bool:
@@ -157,7 +118,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             uplink.data,
             uplink.object,
         )
-        known = blake2b(repr(same).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        known = blake2b(_text_of(same).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if same[0] and known in sensor.seen:
             self.counters["duplicates"] += 1
             return True
@@ -166,7 +127,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             sensor.seen.popitem(last=False)
         before, same_session = sensor.f_cnt, uplink.dev_addr == sensor.dev_addr
         sensor.f_cnt, sensor.dev_addr = uplink.f_cnt, uplink.dev_addr
-        if before is None:
+        if before is None or uplink.f_cnt is None:
             return False
         if not same_session or uplink.f_cnt <= before:
             # the sensor joined again: the number of uplinks lost before this one is unknown
@@ -175,26 +136,51 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             self.counters["lost_uplinks"] += uplink.f_cnt - before - 1
         return False
 
+    def advice(self, kind: str) -> str:
+        """How to make ChirpStack send JSON."""
+        return "set the marshaler of ChirpStack's MQTT integration to json" if "protobuf" in kind else ""
+
+    def _data(self, uplink: UplinkEvent) -> bytes:
+        """The bytes of the uplink; none if they are not base64 and other fields do not need them."""
+        try:
+            return _bytes(uplink.data or "")
+        except Unusable:
+            if any(not isinstance(place, RawPart) for place in self._places.values()):
+                return b""
+            raise
+
     def _values(self, uplink: UplinkEvent) -> tuple[dict[str, Value], Quality]:
-        data = _bytes(uplink.data or "")
+        data = self._data(uplink)
         values: dict[str, Value] = {}
         quality, found = Quality.GOOD, 0
         for name, place in self._places.items():
             raw = place.read(data) if isinstance(place, RawPart) else find(uplink.object, place)
             if raw is None and isinstance(place, RawPart):
                 raw = MISSING
-            values[name], value_quality = as_declared(raw, self._types[name])
+            convert = self.options.convert
+            values[name], value_quality = self.typed(name, raw, self._types[name], convert=convert)
             found += raw is not MISSING
             quality = quality.worse(value_quality)
         if self._places and not found:
-            raise Unusable(
-                "no_fields", "the uplink has no field of `fields`: does its device profile have a codec?"
-            )
+            why = "the uplink has no field of `fields`"
+            if uplink.object is None:
+                why = (
+                    f"the uplink of FPort {uplink.f_port} has no `object`: give its device profile a codec,"
+                    " or read its bytes with `raw` in `fields`"
+                )
+            raise Unusable("no_fields", why)
         if found < len(self._places):
             self.counters["incomplete"] += 1
         if self.options.radio:
             values.update(_radio(uplink))
         return values, quality
+
+
+def _text_of(same: object) -> str:
+    try:
+        return repr(same)
+    except ValueError as error:  # a number of more digits than Python writes
+        raise Unusable("unexpected_json", "the uplink contains a number of too many digits") from error
 
 
 def _radio(uplink: UplinkEvent) -> dict[str, Value]:

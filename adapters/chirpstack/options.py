@@ -10,7 +10,7 @@ from msgspec import Meta
 from adapters.base import OptionsError
 from adapters.chirpstack.lorawan_payload import RawPart, raw_part
 from adapters.fields import FieldOptions, declared
-from adapters.mqtt.options import MqttOptions
+from adapters.mqtt.options import CONVERT, MqttOptions
 from adapters.mqtt.payload import path_steps
 from wire.messages import Field
 
@@ -54,6 +54,7 @@ class ChirpStackOptions(MqttOptions, frozen=True, kw_only=True):
     f_port: Annotated[
         int, Meta(ge=0, le=255, description="Only uplinks of this FPort; 0 = all but MAC commands.")
     ] = 0
+    convert: Annotated[bool, Meta(description=CONVERT)] = False
     radio: Annotated[bool, Meta(description="Also the fields rssi, snr, gateways and f_cnt.")] = True
     silence_s: Annotated[
         float,

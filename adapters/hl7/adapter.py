@@ -25,7 +25,7 @@ from adapters.base import (
     Reading,
     why_no_connection,
 )
-from adapters.device_time import DeviceClock
+from adapters.device_time import DeviceClock, time_zone
 from adapters.hl7.ack import AckBuilder, TakenMessage, Verdict, ack_code, answered_messages
 from adapters.hl7.catalog import VITALS
 from adapters.hl7.deidentify import Deidentifier, read_key
@@ -41,7 +41,7 @@ from adapters.hl7.message import (
     time_ns,
 )
 from adapters.hl7.mllp import Arrival, MllpConnections, MllpPeer, TooLong
-from adapters.hl7.options import Hl7Options, network, networks, streams, where, zone
+from adapters.hl7.options import Hl7Options, network, networks, streams, where
 from adapters.hl7.rows import Bedside, Times
 from adapters.hl7.tls import context, why_not_secured
 from adapters.hl7.unread import UnreadNotes
@@ -63,7 +63,7 @@ class Hl7(Adapter[Hl7Options]):
         super().__init__(options, clock)
         self._where = where(options.url)
         self._allowed = networks(options)
-        self._zone = zone(options.timezone)
+        self._zone = time_zone(options.timezone)
         self._streams = streams(options)
         if options.fields == VITALS:  # no monitor has every module
             self.may_be_null = set(VITALS)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import zoneinfo
-from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -152,20 +150,6 @@ def network(text: str) -> Network | None:
         return ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise OptionsError(f"{text!r} is not an address or network: {error}") from error
-
-
-def zone(name: str) -> tzinfo:
-    """A time zone by its name.
-
-    Raises:
-        OptionsError: this machine does not know it.
-    """
-    if name == "UTC":
-        return UTC
-    try:
-        return zoneinfo.ZoneInfo(name)
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
-        raise OptionsError(f"timezone {name!r} is not known on this machine: use e.g. Asia/Seoul") from error
 
 
 def streams(options: Hl7Options) -> dict[str, Stream]:

@@ -6,15 +6,13 @@ import csv
 from collections.abc import Iterable
 
 from adapters.base import OptionsError, Reading, Value
-from adapters.device_time import checked_time
+from adapters.device_time import time_zone
 from adapters.mqtt.options import MqttField, MqttTopicOptions, fields_of, steps_of
 from adapters.mqtt.payload import (
     MISSING,
     Unusable,
     any_json,
-    as_declared,
     find,
-    from_text,
     instant_ns,
     text_of,
 )
@@ -44,6 +42,9 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
             name: steps_of(options.format, given.path) for name, given in self._field_options.items()
         }
         self._time = steps_of(options.format, options.time.path) if options.time else ()
+        self._zone = time_zone(options.time.timezone if options.time else "UTC")
+        if options.partial:
+            self.may_be_null |= self._fields.keys()
         if options.time and options.format in ("number", "text"):
             raise OptionsError(f"a {options.format} message contains no time: remove `time`")
 
@@ -73,7 +74,7 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         found = 0
         for name, given in self._field_options.items():
             raw = find(document, self._paths[name]) if self._paths[name] else document
-            values[name], value_quality = self._value(raw, given.t)
+            values[name], value_quality = self._value(name, raw, given.t)
             if raw is MISSING:
                 value_quality = Quality.GOOD if options.partial else Quality.UNCERTAIN
             else:
@@ -86,7 +87,7 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         levels = message.topic.split("/")
         for name, level in options.keep.items():
             values[name] = levels[level - 1] if level <= len(levels) else None
-        at_ns, time_quality = self._at(document, message.at_ns)
+        at_ns, time_quality = self._at(document, message)
         yield Reading(options.stream, at_ns, values, quality=quality.worse(time_quality))
 
     def _document(self, body: bytes) -> object:
@@ -105,17 +106,15 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
             raise Unusable("not_csv", f"the message is not CSV: {error}") from error
         return columns
 
-    def _value(self, raw: object, kind: str) -> tuple[Value, Quality]:
-        if self.options.format != "json" and isinstance(raw, str):
-            return from_text(raw, kind)
-        return as_declared(raw, kind)
+    def _value(self, name: str, raw: object, kind: str) -> tuple[Value, Quality]:
+        text = self.options.format != "json"
+        return self.typed(name, raw, kind, convert=text or self.options.convert)
 
-    def _at(self, document: object, receipt_ns: int) -> tuple[int, Quality]:
+    def _at(self, document: object, message: TopicMessage) -> tuple[int, Quality]:
         options = self.options
         if options.time is None:
-            return receipt_ns, Quality.GOOD
+            return message.at_ns, Quality.GOOD
         raw = find(document, self._time)
         if isinstance(raw, str):
             raw = raw.strip()
-        device_ns = instant_ns(raw, options.time.format)
-        return checked_time(device_ns, receipt_ns, options.max_skew_s, self.counters)
+        return self.device_time(instant_ns(raw, options.time.format, self._zone), message)

@@ -18,6 +18,9 @@ from wire.topics import ROOT
 _LONGEST_FILTER = 1_000  # bytes
 
 
+CONVERT = 'Also take values that are JSON texts ("22.5", "ON"), 1 and 0 as bool, numbers as str.'
+
+
 class MqttOptions(Options, frozen=True, kw_only=True):
     """How to reach the broker, and limits."""
 
@@ -118,8 +121,11 @@ class TimeOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
     path: Annotated[str, Meta(max_length=300, description="Its place, written as the path of a field.")]
     format: Annotated[
         TimeFormat,
-        Meta(description="iso = ISO 8601 (UTC if it names no zone), else a number since 1970 in this unit."),
+        Meta(description="iso = ISO 8601, else a number since 1970 in this unit."),
     ] = "iso"
+    timezone: Annotated[
+        str, Meta(max_length=64, description="Time zone of ISO times that name none, e.g. Asia/Seoul.")
+    ] = "UTC"
 
 
 class MqttTopicOptions(MqttOptions, frozen=True, kw_only=True):
@@ -148,6 +154,7 @@ class MqttTopicOptions(MqttOptions, frozen=True, kw_only=True):
         Literal["flag", "ignore"],
         Meta(description="Retained messages have an unknown age: flag them as uncertain, or drop them."),
     ] = "flag"
+    convert: Annotated[bool, Meta(description=CONVERT)] = False
     partial: Annotated[
         bool, Meta(description="Messages may lack fields; such rows are not flagged as uncertain.")
     ] = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeVar
 
@@ -27,8 +27,26 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,300}(?:\.\d{0,300})?|\.\d{1,300})(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _NOT_FINITE = ("nan", "inf", "infinity")
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+_TRUTH = {
+    "true": True,
+    "1": True,
+    "on": True,
+    "yes": True,
+    "false": False,
+    "0": False,
+    "off": False,
+    "no": False,
+}
+_BOMS_16 = (b"\xff\xfe", b"\xfe\xff")
 _MAX_DIGITS = 400  # a number with more is infinite as a double
+KINDS = {
+    "f32": "a number",
+    "f64": "a number",
+    "i64": "a whole number",
+    "str": "a text",
+    "bool": "true or false",
+}
+_SHOWN = 40  # characters of a value in a sentence
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -59,12 +77,12 @@ def parse_json(body: bytes, kind: type[T]) -> T:
 
     Unknown keys are ignored. The tokens NaN and Infinity, which JSON does not have but many devices send, and
     numbers too large for a double become NaN and infinity: the agent flags their rows. The text is UTF-8,
-    with or without a byte order mark.
+    with or without a byte order mark, or UTF-16 with one.
 
     Raises:
         Unusable: not JSON, nested too deep, or not of this kind.
     """
-    body = body.removeprefix(_BOM)
+    body = _utf8(body)
     try:
         try:
             return msgspec.json.decode(body, type=kind)
@@ -78,6 +96,16 @@ def parse_json(body: bytes, kind: type[T]) -> T:
         raise Unusable("not_json", f"the message is not JSON: {error}") from error
     except RecursionError as error:
         raise Unusable("not_json", "the JSON of the message is nested too deep") from error
+
+
+def _utf8(body: bytes) -> bytes:
+    """The text as UTF-8 without a byte order mark; UTF-16 is recognised by its mark."""
+    if not body.startswith(_BOMS_16):
+        return body.removeprefix(_BOM)
+    try:
+        return body.decode("utf-16").encode()
+    except UnicodeError as error:
+        raise Unusable("not_utf8", "the message is not UTF-16 in spite of its byte order mark") from error
 
 
 def _whole(digits: str) -> int | float:
@@ -131,7 +159,10 @@ def as_declared(raw: object, declared: str) -> tuple[Value, Quality]:
 
 
 def from_text(text: str, declared: str) -> tuple[Value, Quality]:
-    """A text as the declared type: a number with a point, true/false/1/0; empty is None and UNCERTAIN."""
+    """A text as the declared type; empty is None and UNCERTAIN.
+
+    A number has a point. A truth value is true/false, 1/0, on/off or yes/no, in any case.
+    """
     text = text.strip()
     if declared == "str":
         return text, Quality.GOOD
@@ -147,14 +178,43 @@ def from_text(text: str, declared: str) -> tuple[Value, Quality]:
     return None, Quality.WRONG_TYPE
 
 
+def converted(raw: object, declared: str) -> tuple[Value, Quality]:
+    """A JSON value as the declared type, also from a text; 1 and 0 are truth values, a number is a text."""
+    if isinstance(raw, str):
+        return from_text(raw, declared)
+    if declared == "bool" and type(raw) in (int, float) and raw in (0, 1):
+        return bool(raw), Quality.GOOD
+    if declared == "str" and type(raw) in (int, float) and abs(raw) < 2**63:  # type: ignore[arg-type]
+        return str(raw), Quality.GOOD
+    return as_declared(raw, declared)
+
+
+def shown(raw: object) -> str:
+    """A JSON value in a sentence, cut off."""
+    if isinstance(raw, str):
+        return f"the text {raw[:_SHOWN]!r}"
+    if isinstance(raw, list | dict):
+        return "an array" if isinstance(raw, list) else "an object"
+    if type(raw) is int and abs(raw) >= 2**63:
+        return "a number of many digits"  # which Python may refuse to write
+    return str(raw).lower()[:_SHOWN]
+
+
+def wrong_type(raw: object, declared: str) -> str:
+    """Why a JSON value is not of the declared type, and the option that would take it."""
+    quality = converted(raw, declared)[1]
+    cure = "; set convert: true" if quality is not Quality.WRONG_TYPE else ""
+    return f"is {shown(raw)}, not {KINDS[declared]}{cure}"
+
+
 def text_of(body: bytes) -> str:
-    """The message as UTF-8.
+    """The message as text, from UTF-8 or from UTF-16 with a byte order mark.
 
     Raises:
-        Unusable: it is not UTF-8.
+        Unusable: it is neither.
     """
     try:
-        return body.removeprefix(_BOM).decode()
+        return _utf8(body).decode()
     except UnicodeDecodeError as error:
         raise Unusable("not_utf8", "the message is not UTF-8") from error
 
@@ -162,10 +222,10 @@ def text_of(body: bytes) -> str:
 # --- times
 
 
-def instant_ns(raw: object, form: TimeFormat) -> int | None:
-    """A device's time as Unix nanoseconds; None if it is not a time. ISO 8601 without a zone is UTC."""
+def instant_ns(raw: object, form: TimeFormat, zone: tzinfo = UTC) -> int | None:
+    """A device's time as Unix nanoseconds; None if it is not one. `zone` is that of ISO 8601 without one."""
     if form == "iso":
-        return iso_ns(raw) if isinstance(raw, str) else None
+        return iso_ns(raw, zone) if isinstance(raw, str) else None
     if type(raw) is float:
         raw = repr(raw)  # the shortest decimals, as the device wrote them
     if isinstance(raw, str):
@@ -173,15 +233,17 @@ def instant_ns(raw: object, form: TimeFormat) -> int | None:
     return raw * _UNITS_NS[form] if type(raw) is int else None
 
 
-def iso_ns(text: str) -> int | None:
-    """Unix nanoseconds of an ISO 8601 date and time; None if it is not one."""
+def iso_ns(text: str, zone: tzinfo = UTC) -> int | None:
+    """Unix nanoseconds of an ISO 8601 date and time, in `zone` if it names none; None if it is not one."""
     found = _ISO.fullmatch(text) if len(text) < 64 else None
     if found is None:
         return None
-    year, month, day, hour, minute, second, fraction, _, sign, off_h, off_m = found.groups()
+    year, month, day, hour, minute, second, fraction, utc, sign, off_h, off_m = found.groups()
     try:
-        at = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
-    except ValueError:
+        local = UTC if utc or sign else zone
+        at = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=local)
+        at = at.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
     offset_s = (int(off_h) * 3600 + int(off_m) * 60) * (-1 if sign == "-" else 1) if sign else 0
     whole_s = (at - _EPOCH) // timedelta(seconds=1) - offset_s

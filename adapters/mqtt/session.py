@@ -16,14 +16,16 @@ from typing import Any, NamedTuple, TypeVar
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.matcher import MQTTMatcher
 
-from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, OptionsError, Reading
+from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, OptionsError, Reading, Value
+from adapters.device_time import AHEAD_S, checked_time
 from adapters.mqtt.link import Protocol, ReadOnlyClient, Secrets, UnsupportedMqttVersion
 from adapters.mqtt.options import MqttOptions, bare_filter, broker_of, check_filters
-from adapters.mqtt.payload import Unusable
+from adapters.mqtt.payload import Unusable, as_declared, converted, wrong_type
 from adapters.mqtt.payload_kinds import kind_of
 from wire.broker import Broker
-from wire.clock import Clock
+from wire.clock import NS_PER_S, Clock
 from wire.errors import ConfigError
+from wire.messages import Quality
 
 _HINT_S = 5.0  # without a message, for so long or half of `silence_s`, the hint topics are subscribed
 _QUEUE_BYTES = 16 * 2**20  # of messages that wait for a slow reader
@@ -120,6 +122,29 @@ class MqttAdapter(Adapter[MqttOptionsT]):
             for reading in found:
                 yield reading
             session.wait_longer(now() - given_s)  # the time that the reader took does not count as silence
+
+    def device_time(self, device_ns: int | None, message: TopicMessage) -> tuple[int, Quality]:
+        """The time of a message, and its quality; the state names a device whose times are in the future."""
+        part = f"time of {message.topic}"
+        if device_ns is not None and device_ns - message.at_ns > AHEAD_S * NS_PER_S:
+            hours = (device_ns - message.at_ns) / NS_PER_S / 3600
+            self.not_read(
+                f"the times on {message.topic} are {hours:.1f} h ahead of this machine, so the rows are"
+                " uncertain; set the device's clock, or its time zone here if it has that option",
+                part,
+            )
+        elif self.unread:
+            self.was_read(part)
+        return checked_time(device_ns, message.at_ns, self.options.max_skew_s, self.counters)
+
+    def typed(self, name: str, raw: object, declared: str, *, convert: bool) -> tuple[Value, Quality]:
+        """A JSON value as its declared type; the state names a value of another type."""
+        value, quality = converted(raw, declared) if convert else as_declared(raw, declared)
+        if quality is Quality.WRONG_TYPE:
+            self.not_read(f"field {name} {wrong_type(raw, declared)}", f"field {name}")
+        elif self.unread and value is not None:
+            self.was_read(f"field {name}")
+        return value, quality
 
     def _unusable(self, message: TopicMessage, error: Unusable) -> None:
         if error.expected:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable
 
 from adapters.base import OptionsError, ProtocolViolation, Reading, Value
-from adapters.device_time import checked_time
 from adapters.mqtt.payload import Unusable, any_json, iso_ns
 from adapters.mqtt.session import MqttAdapter, TopicMessage
 from adapters.vda5050.messages import (
@@ -249,19 +248,19 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         A header that lacks a name or the version is flagged: its topic has them.
         """
         root, options = taken.root, self.options
-        declared = {"manufacturer": options.manufacturer, "serialNumber": options.serial}
-        for key, want in declared.items():
-            found = root.take(key, "str")
-            if isinstance(found, str) and found.strip().casefold() != want.casefold():
-                raise ProtocolViolation(
-                    f"messages on {message.topic} are from {key} {printable(found, 128)}, not {want}"
-                )
+        declared = (options.manufacturer, options.serial)
+        named = (root.take("manufacturer", "str"), root.take("serialNumber", "str"))
+        if any(
+            name is not None and str(name).strip().casefold() != want.casefold()
+            for name, want in zip(named, declared, strict=True)
+        ):
+            found = "/".join(printable(str(name), 128) for name in named)
+            raise ProtocolViolation(f"messages on {message.topic} are from {found}, not {'/'.join(declared)}")
         version = root.plain("version")
         major = _VERSION.match(version)
         if major and int(major[1]) != 2:
             raise ProtocolViolation(
-                f"{'/'.join(declared.values())} uses VDA 5050 {printable(version, 32)}:"
-                " this adapter reads version 2"
+                f"{'/'.join(declared)} uses VDA 5050 {printable(version, 32)}: this adapter reads version 2"
             )
         header_id = root.take("headerId", "i64")
         if counted:
@@ -287,7 +286,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
     def _at(self, taken: Message, message: TopicMessage) -> int:
         timestamp = taken.root.take("timestamp", "str")
         device_ns = iso_ns(timestamp) if isinstance(timestamp, str) else None
-        at_ns, quality = checked_time(device_ns, message.at_ns, self.options.max_skew_s, self.counters)
+        at_ns, quality = self.device_time(device_ns, message)
         taken.quality = taken.quality.worse(quality)
         return at_ns
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.base import Value
-from adapters.mqtt.payload import MISSING, as_declared
+from adapters.mqtt.payload import KINDS, MISSING, as_declared, shown
 from wire.messages import Quality
 
 OPERATING_MODES = frozenset({"AUTOMATIC", "SEMIAUTOMATIC", "MANUAL", "SERVICE", "TEACHIN"})
@@ -17,9 +17,7 @@ E_STOPS = frozenset({"AUTOACK", "MANUAL", "REMOTE", "NONE"})
 CONNECTION_STATES = frozenset({"ONLINE", "OFFLINE", "CONNECTIONBROKEN"})
 ERROR_LEVELS = {"WARNING": 1, "FATAL": 2}  # error level -> severity
 
-_KINDS = {"f64": "a number", "i64": "a whole number", "str": "a text", "bool": "true or false"}
 _LONGEST = 2_000
-_SHOWN = 40  # characters of a value in a text
 
 
 class Message:
@@ -55,7 +53,7 @@ class Part:
         if raw is None or raw is MISSING:
             self._absent(key, raw, required)
         else:
-            self._message.note(self._path + key, quality, _why(raw, _KINDS[kind]) if quality else "")
+            self._message.note(self._path + key, quality, _why(raw, KINDS[kind]) if quality else "")
         return value
 
     def plain(self, key: str) -> str:
@@ -106,15 +104,7 @@ class Part:
 
 
 def _why(raw: object, what: str) -> str:
-    if isinstance(raw, str):
-        shown = f"the text {raw[:_SHOWN]!r}"
-    elif isinstance(raw, list | dict):
-        shown = "an array" if isinstance(raw, list) else "an object"
-    elif type(raw) is int and not _is_short(raw):
-        shown = "a number of many digits"  # which Python may refuse to write
-    else:
-        shown = str(raw).lower()[:_SHOWN]
-    return f"is {shown}, not {what}"
+    return f"is {shown(raw)}, not {what}"
 
 
 def _is_short(raw: object) -> bool:

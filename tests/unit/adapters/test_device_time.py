@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from datetime import datetime, timedelta
 
 import pytest
 
-from adapters.device_time import DeviceClock, believed
+from adapters.base import OptionsError
+from adapters.device_time import DeviceClock, believed, checked_time, time_zone
 from wire.clock import NS_PER_S
 from wire.messages import Quality
 
@@ -24,7 +26,7 @@ def clock(counters: Counter[str], ahead_s: float = 86_400) -> DeviceClock:
 def test_a_clock_that_is_right_is_not_changed() -> None:
     counters: Counter[str] = Counter()
     found = clock(counters)
-    for off_ns in (0, -DAY, DAY, -3, 7):
+    for off_ns in (0, -DAY, 5 * 60 * NS_PER_S, -3, 7):
         assert found.stamp(NOW + off_ns, NOW) == (NOW + off_ns, GOOD)
     assert counters == {}
 
@@ -87,3 +89,23 @@ def test_an_adapter_of_another_package_may_count_in_a_plain_dict() -> None:
     assert believed(None, NOW, 1.0, counters) == (NOW, DOUBT)
     assert believed(NOW - DAY, NOW, 1.0, counters) == (NOW, DOUBT)
     assert counters == {"no_time": 2, "clock_not_believed": 2}
+
+
+def test_a_time_of_another_zone_is_used_and_flagged() -> None:
+    """Local time that is sent as UTC: the rows are hours in the future."""
+    hours, counters = 9 * 3600 * NS_PER_S, Counter[str]()
+    assert checked_time(NOW + hours, NOW, 86_400, counters) == (NOW + hours, DOUBT)
+    assert checked_time(NOW - hours, NOW, 86_400, counters) == (NOW - hours, GOOD), "it may have waited"
+    assert counters == {"time_ahead": 1}
+    found = clock(counters)
+    for _ in range(3):
+        assert found.stamp(NOW + hours, NOW) == (NOW + hours, DOUBT)
+    assert counters == {"time_ahead": 2}, "once, not for each reading"
+    assert found.stamp(NOW, NOW) == (NOW, GOOD)
+
+
+def test_time_zones_have_names() -> None:
+    assert time_zone("Asia/Seoul").utcoffset(datetime(2026, 1, 1)) == timedelta(hours=9)
+    for name in ("Seoul", "../etc", ""):
+        with pytest.raises(OptionsError, match="is not known on this machine"):
+            time_zone(name)

@@ -259,6 +259,7 @@ export default {
   "counter.missed": "missed",
   "counter.repeated_header_id": "repeated headerId",
   "counter.header_id_restarts": "headerId restarts",
+  "counter.time_ahead": "times ahead",
   "counter.odd_fields": "odd fields",
   "counter.unknown_word": "unknown word",
   "counter.text_cut": "text cut",

@@ -259,6 +259,7 @@ export default {
   "counter.missed": "빠진 headerId",
   "counter.repeated_header_id": "반복된 headerId",
   "counter.header_id_restarts": "다시 시작한 headerId",
+  "counter.time_ahead": "앞선 장치 시각",
   "counter.odd_fields": "규격과 다른 필드",
   "counter.unknown_word": "알 수 없는 단어",
   "counter.text_cut": "잘린 텍스트",

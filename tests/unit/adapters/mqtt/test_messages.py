@@ -248,14 +248,72 @@ def test_other_events_are_counted_under_fixed_names() -> None:
         ({"deviceInfo": None}, "unexpected_json"),
         ({"data": "not base64!"}, "not_base64"),
         ({"data": ""}, "no_fields"),
-        ({"fCnt": -1}, "unexpected_json"),
-        ({"fCnt": "12"}, "unexpected_json"),
     ],
 )
 def test_uplinks_that_give_no_row(change: dict[str, Any], counter: str) -> None:
     with pytest.raises(Unusable) as caught:
         heard(sensors(), {**UPLINK, **change})
     assert caught.value.counter == counter
+
+
+@pytest.mark.parametrize(
+    ("change", "null"),
+    [
+        ({"fCnt": -1}, ("f_cnt",)),
+        ({"fCnt": "12"}, ("f_cnt",)),
+        ({"fCnt": 2**32}, ("f_cnt",)),
+        ({"devAddr": 7}, ()),
+        ({"deduplicationId": []}, ()),
+        ({"fPort": "one"}, ()),
+        ({"rxInfo": [{"rssi": "-36", "snr": 10.5}]}, ("rssi", "snr")),
+        ({"rxInfo": ["gateway", {"rssi": -36, "snr": "high"}]}, ("snr",)),
+        ({"rxInfo": {}}, ("rssi", "snr")),
+        ({"time": 1_658_136_855}, ()),
+    ],
+)
+def test_an_odd_part_of_an_uplink_is_null_and_flagged(change: dict[str, Any], null: tuple[str, ...]) -> None:
+    (row,) = heard(sensors(), {**UPLINK, **change})
+    assert row.values["level"] == 0xAA
+    assert row.quality is (Quality.GOOD if change == {"rxInfo": {}} else Quality.WRONG_TYPE)
+    assert {name for name in ("rssi", "snr", "f_cnt") if row.values[name] is None} == {*null}
+
+
+@pytest.mark.parametrize("key", ["fCnt", "rxInfo", "devAddr", "deduplicationId", "fPort", "object", "time"])
+def test_null_is_the_default_as_in_protobuf(key: str) -> None:
+    adapter = sensors()
+    (row,) = heard(adapter, {**UPLINK, "fPort": 1, key: None}) or [None]
+    if key == "fPort":
+        assert row is None
+        assert adapter.counters == {"other_ports": 1}
+    else:
+        assert row is not None
+        assert row.values["level"] == 0xAA
+        assert row.quality is (Quality.UNCERTAIN if key == "time" else Quality.GOOD)
+
+
+def test_an_uplink_without_a_codec_says_so() -> None:
+    with pytest.raises(Unusable, match="FPort 1 has no `object`: give its device profile a codec"):
+        heard(sensors(fields={"t": "temperature"}), UPLINK)
+    older = {"applicationID": "1", "devEUI": "AQEBAQEBAQE=", "fCnt": 1, "objectJSON": "{}"}
+    with pytest.raises(Unusable, match="ChirpStack v3"):
+        heard(sensors(), older)
+    broken = {**UPLINK, "data": "not base64!", "object": {"temperature": 20}}
+    (row,) = heard(sensors(fields={"t": "temperature"}), broken)
+    assert row.values["t"] == 20
+
+
+def test_values_of_a_codec_that_are_text_need_convert() -> None:
+    body = {**UPLINK, "object": {"temperature": "22.5", "occupied": 1}}
+    fields = {"t": "temperature", "occupied": UplinkField(path="occupied", t="bool")}
+    strict = sensors(fields=fields, radio=False)
+    (row,) = heard(strict, body)
+    assert (row.values, row.quality) == ({"t": None, "occupied": None}, Quality.WRONG_TYPE)
+    assert {part: each.what for part, each in strict.unread.items()} == {
+        "field t": "field t is the text '22.5', not a number; set convert: true",
+        "field occupied": "field occupied is 1, not true or false; set convert: true",
+    }
+    (row,) = heard(sensors(fields=fields, radio=False, convert=True), body)
+    assert (row.values, row.quality) == ({"t": 22.5, "occupied": True}, Quality.GOOD)
 
 
 def test_only_the_configured_port_is_read() -> None:

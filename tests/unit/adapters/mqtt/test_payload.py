@@ -15,18 +15,21 @@ from hypothesis import strategies as st
 
 from adapters.base import OptionsError
 from adapters.chirpstack.lorawan_payload import raw_part
-from adapters.device_time import checked_time
+from adapters.device_time import checked_time, time_zone
 from adapters.mqtt.options import check_filters
 from adapters.mqtt.payload import (
     MISSING,
     Unusable,
     any_json,
     as_declared,
+    converted,
     find,
     from_text,
     instant_ns,
     iso_ns,
     path_steps,
+    text_of,
+    wrong_type,
 )
 from wire.clock import NS_PER_S
 from wire.messages import Quality
@@ -146,6 +149,55 @@ def test_values_that_came_as_text() -> None:
     assert from_text("", "f64") == (None, Quality.UNCERTAIN)
     for text in ("1,5", "1_000", "0x10", "١", "1.5.2", "1e99999", "- 1", "9" * 400):
         assert from_text(text, "f64") == (None, Quality.WRONG_TYPE), text
+
+
+def test_values_that_are_converted() -> None:
+    for raw, declared, value in [
+        ("22.5", "f64", 22.5),
+        ("12.30 ", "f32", 12.3),
+        ("7", "i64", 7),
+        ("ON", "bool", True),
+        ("off", "bool", False),
+        ("Yes", "bool", True),
+        (1, "bool", True),
+        (0.0, "bool", False),
+        (7, "str", "7"),
+        (2.5, "f64", 2.5),
+        (True, "bool", True),
+    ]:
+        assert converted(raw, declared) == (value, Quality.GOOD), (raw, declared)
+    for odd, declared in [
+        ("22,5", "f64"),
+        ("22.5 C", "f64"),
+        (2, "bool"),
+        (True, "f64"),
+        ([], "str"),
+        ("ok", "bool"),
+    ]:
+        assert converted(odd, declared) == (None, Quality.WRONG_TYPE), (odd, declared)
+    assert wrong_type("22,5", "f64") == "is the text '22,5', not a number"
+    assert wrong_type("22.5", "f64") == "is the text '22.5', not a number; set convert: true"
+    assert wrong_type(10**5000, "bool") == "is a number of many digits, not true or false"
+
+
+def test_utf_16_with_a_byte_order_mark_is_read() -> None:
+    for encoding in ("utf-16-le", "utf-16-be"):
+        body = ("\ufeff" + '{"온도": 22.5}').encode(encoding)
+        assert any_json(body) == {"온도": 22.5}
+        assert text_of(body) == '{"온도": 22.5}'
+    for broken in (b"\xff\xfe\x00\xd8", b"\xfe\xff1"):
+        with pytest.raises(Unusable, match="UTF-16"):
+            any_json(broken)
+
+
+def test_local_times_have_the_zone_of_the_options() -> None:
+    seoul, berlin = time_zone("Asia/Seoul"), time_zone("Europe/Berlin")
+    at = iso_ns("2026-07-18T09:34:15Z")
+    assert iso_ns("2026-07-18T18:34:15", seoul) == at
+    assert iso_ns("2026-07-18T11:34:15", berlin) == at
+    assert iso_ns("2026-07-18T09:34:15Z", seoul) == iso_ns("2026-07-18T18:34:15+09:00", berlin) == at
+    assert iso_ns("0001-01-01T00:00:00", seoul) is None, "before the calendar begins"
+    assert instant_ns("2026-07-18 18:34:15", "iso", seoul) == at
 
 
 def test_times_in_every_format() -> None:
