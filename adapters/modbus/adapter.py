@@ -11,7 +11,8 @@ from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading, Sh
 from adapters.device_time import DeviceClock
 from adapters.modbus.options import ModbusOptions, check, map_of
 from adapters.modbus.reader import RegisterReader, Sample
-from adapters.modbus.session import ExceptionResponse, ModbusConnection, ModbusUrl
+from adapters.modbus.session import ExceptionResponse, ModbusConnection
+from adapters.modbus.url import ModbusUrl
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.messages import Quality, Stream
 
@@ -19,7 +20,8 @@ log = logging.getLogger("edgebed.adapters.modbus")
 
 _NS_OF = {"s": NS_PER_S, "ms": NS_PER_MS, "us": 1_000}
 _LEAST_AGE_S = 5.0
-_SLOW_S = 10.0
+_SLOW_S = 1.0  # the row of opening counts where the next poll may be later than this
+_BUSY_S = 10.0  # at most so long, and nine tenths of the period, a busy device is asked again
 
 
 class Modbus(Adapter[ModbusOptions]):
@@ -71,6 +73,7 @@ class Modbus(Adapter[ModbusOptions]):
         self._session = ModbusConnection(
             self._line,
             options.unit_id,
+            clock=self.clock,
             timeout_s=options.timeout_s,
             retries=options.retries,
             counters=self.counters,
@@ -78,8 +81,7 @@ class Modbus(Adapter[ModbusOptions]):
         try:
             await self._session.open()
             sample = await self._session.alone(self._meet(self._session))
-            # a slow device may close idle connections: keep the sample that opening read
-            self._first = sample if options.period_s >= _SLOW_S else None
+            self._first = sample if options.period_s > _SLOW_S else None
         except ExceptionResponse as error:
             await self.close()
             raise DeviceUnreachable(f"{options.url} is not ready: {error}") from error
@@ -105,7 +107,7 @@ class Modbus(Adapter[ModbusOptions]):
         while True:
             await pace.next()
             try:
-                sample = await self._session.alone(self._reader.sample(self._session))
+                sample = await self._session.alone(self._poll(self._session))
             except ExceptionResponse as error:  # busy, or failing for a while: other codes end in an error
                 self.counters[f"exception_{error.code}"] += 1
                 age.check(f"refuses: {error}")
@@ -117,7 +119,14 @@ class Modbus(Adapter[ModbusOptions]):
             age.fresh()
             yield self._row(sample)
 
+    async def _poll(self, session: ModbusConnection) -> Sample:
+        if session.reconnected():  # it may be another device
+            return await self._meet(session)
+        session.patient(min(_BUSY_S, 0.9 * self.options.period_s / self.options.polls))
+        return await self._reader.sample(session)
+
     async def _meet(self, session: ModbusConnection) -> Sample:
+        session.patient(min(_BUSY_S, max(1.0, self.options.period_s)))
         await self._reader.check_identity(session)
         return await self._reader.sample(session)
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from adapters.base import Options, OptionsError
 from adapters.modbus.register_map import NamedMap, RegisterMap, mistakes, read_map
-from adapters.modbus.session import ModbusUrl
+from adapters.modbus.url import ModbusUrl
 
 
 class ModbusOptions(Options, RegisterMap, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ class DeviceProblems:
 
     A problem is shown once it has lasted for 5 s, or half of a shorter `stall_s`: soon, also
     where a device may be silent for hours.
-    `may_be_null` names the fields that may be null in every row, `*` all of them.
+    `may_be_null` names the fields that may be null, or not be read, in every row, `*` all fields.
     """
 
     def __init__(self, validator: Validator, stall_s: float, may_be_null: Collection[str] = ()) -> None:
@@ -52,7 +52,10 @@ class DeviceProblems:
         unread = {
             part: each
             for part, each in adapter.unread.items()
-            if part and now_s - each.since_s >= wait_s and now_s - each.at_s < _FORGET_S
+            if part
+            and part not in self._may_be_null
+            and now_s - each.since_s >= wait_s
+            and now_s - each.at_s < _FORGET_S
         }
         if not unread:
             return None

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import serial
 
 from adapters.base import (
     AdapterError,
@@ -71,6 +72,23 @@ class TestModbusTcp(AdapterContract):
         ({"url": "tcp://x", "registers": {"a": {"register": 0, "scale": 0}}}, "scale of 0"),
     ]
     secrets = ("geheim",)
+
+    @pytest.mark.parametrize("reset", [True, False], ids=["rst", "fin"])
+    async def test_a_cut_is_reported(self, rig: Rig, reset: bool) -> None:
+        """After a cut between two requests the next request opens a connection, and no row is lost."""
+        link = rig.bad_line()
+        adapter = rig.make()
+        async with adapter:
+            for _ in range(3):
+                await read(adapter, 2)
+                link.cut(reset=reset)
+            await read(adapter, 2)
+            assert adapter.counters["reconnects"] == 3
+            link.cut(reset=reset)
+            link.refuse()
+            with pytest.raises(DeviceUnreachable, match="accepts no connection"):
+                await read(adapter, 100)
+
     line: ClassVar[LineKind] = "tcp"
 
     @pytest.fixture
@@ -395,9 +413,11 @@ async def test_noise_on_a_serial_line_only_costs_answers() -> None:
 async def test_a_port_in_use_and_a_file_that_is_not_a_port(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no port")
     async with ParticulateSensor(line="rtu") as device:
-        async with Modbus(options(device.url), Clock()):
-            with pytest.raises(DeviceUnreachable, match="another program uses it"):
-                await Modbus(options(device.url), Clock()).open()
+        with (
+            serial.Serial(device.url.removeprefix("rtu://").partition("?")[0], exclusive=True),
+            pytest.raises(DeviceUnreachable, match="another program uses it"),
+        ):
+            await Modbus(options(device.url), Clock()).open()
         for path in (tmp_path / "file", tmp_path, tmp_path / "none"):
             with pytest.raises(
                 DeviceUnreachable, match=r"not a serial port|none does not exist: is it plugged in"

@@ -207,6 +207,7 @@ export default {
   "counter.overflow": "overflow",
   "counter.unknown_handle": "unknown handle",
   "counter.lost_messages": "lost messages",
+  "counter.reconnects": "reconnects",
   "counter.missed_polls": "missed polls",
   "counter.retries": "retries",
   "counter.exception_N": "exception {what}",

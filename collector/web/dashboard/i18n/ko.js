@@ -207,6 +207,7 @@ export default {
   "counter.overflow": "처리 지연으로 잃은 값",
   "counter.unknown_handle": "요청하지 않은 노드의 값",
   "counter.lost_messages": "빠진 메시지",
+  "counter.reconnects": "재연결",
   "counter.missed_polls": "놓친 읽기 주기",
   "counter.retries": "재시도",
   "counter.exception_N": "예외 응답 {what}",
