@@ -210,11 +210,11 @@ def _check_secrets(broker: Broker) -> Iterator[Mistake]:
 
 def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
     from agent.inference.decoders import ModelError  # imported only when models are configured
-    from agent.inference.package import load_package
+    from agent.inference.package import check_package
     from agent.pipeline.privacy import face_model_mismatch
 
     try:
-        why = face_model_mismatch(load_package(package).manifest)
+        why = face_model_mismatch(check_package(package).manifest)
     except ModelError as error:
         why = str(error)
     for line in why.splitlines():
@@ -223,11 +223,11 @@ def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
 
 def _check_package(name: str, slot: SlotConfig, stream: Stream) -> Iterator[Mistake]:
     from agent.inference.decoders import ModelError  # imported only when models are configured
-    from agent.inference.package import load_package
+    from agent.inference.package import check_package
     from agent.pipeline.windows import input_mismatch
 
     try:
-        package = load_package(slot.package)
+        package = check_package(slot.package)
     except ModelError as error:
         for line in str(error).splitlines():
             yield ("models", name, "package"), line

@@ -89,10 +89,10 @@ def _window(package: Path) -> list[dict[str, Any]]:
 
 def _freed(model: Path) -> dict[str, Any]:
     """Measure a model that lists every weight as an input, with freed constants and unchanged."""
-    from agent.inference.onnx_scan import drop_initializer_inputs, scan
+    from agent.inference.onnx_scan import edited, scan
 
     body = model.read_bytes()
-    sessions = [_session(drop_initializer_inputs(body, scan(body))), _session(body)]
+    sessions = [_session(edited(body, scan(body).edits)), _session(body)]
     feed = {"input": np.zeros((1, 3, 240, 320), np.float32)}
     ours, peer = _best(*(lambda each=each: each.run(None, feed) for each in sessions), runs=10)
     return _row(

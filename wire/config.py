@@ -388,11 +388,20 @@ def _text(path: Path) -> str:
         body = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return decoded(body, str(path))
+
+
+def decoded(body: bytes, name: str) -> str:
+    """The text of a config file; `name` is printed in front of the mistake.
+
+    Raises:
+        ConfigError: it is not UTF-8; the text states where.
+    """
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = body[: error.start]
         place = Place(before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1)
         raise ConfigError(
-            _line(str(path), place, "this byte is not valid UTF-8: save the file as UTF-8")
+            _line(name, place, "this byte is not valid UTF-8: save the file as UTF-8")
         ) from error

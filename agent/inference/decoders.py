@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wire.errors import EdgebedError
 from wire.messages import Box, Field, Scalar
 from wire.plugins import entry_points, third_party
+from wire.printable import printable
 from wire.topics import FIELD
 
 GROUP = "edgebed.decoders"
@@ -49,7 +50,7 @@ class Tensor:
 
     def __str__(self) -> str:
         dims = ", ".join("?" if dim < 0 else str(dim) for dim in self.shape)
-        return f"{self.name} {self.dtype}[{dims}]"
+        return f"{printable(self.name, 64)} {printable(self.dtype, 64)}[{dims}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,13 @@ class Decoder(ABC):
     """Built once per model from the manifest's `output`; `decode` may run in several threads."""
 
     Options: ClassVar[type[Struct]]
+
+    def doubt(self, outputs: Outputs) -> str:  # noqa: ARG002 - for subclasses
+        """Why the outputs for a plain input cannot be what this decoder reads; "" if they can.
+
+        The gate asks; a decoder need not answer.
+        """
+        return ""
 
     @abstractmethod
     def __init__(self, options: Any, outputs: Sequence[Tensor], size: tuple[int, int] | None) -> None:

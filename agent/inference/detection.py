@@ -17,7 +17,10 @@ Found = tuple[
 ]  # boxes [n,4] xyxy px, scores, classes
 
 _CANDIDATES = 1000  # strongest boxes that suppression compares: limits the cost of a hostile model
+_MOST_FINISHED = 1000  # boxes that a model with its own suppression gives
+_SHARES = 2.0  # boxes whose numbers are all below this are shares of the input, not pixels
 _FAR = np.float32(1e6)  # px; boxes are cut there, so that areas stay finite
+_ROUNDING = 0.01  # of a score of 0 to 1, in 16 bits
 _COUNTED = 16  # with more labels than this, only those that `count` names are counted
 
 
@@ -78,6 +81,25 @@ class Detection(Decoder):
         every = {name: Field(t="i64", unit="1") for name in self._counted.values()}
         alarm = {"alarm": Field(t="bool")} if self._alarms else {}
         return {"n": Field(t="i64", unit="1", desc="boxes"), **every, **alarm}
+
+    def doubt(self, outputs: Outputs) -> str:
+        """Why the head is the wrong one: its shapes, its boxes, or scores that are not between 0 and 1."""
+        try:
+            self._head.check(
+                [Tensor(f"output_{at}", str(each.dtype), each.shape) for at, each in enumerate(outputs)]
+            )
+        except ModelError as error:
+            return str(error)
+        if why := self._head.doubt(outputs):
+            return why
+        scores = self._head.scores(outputs)
+        least, most = float(scores.min(initial=0)), float(scores.max(initial=0))
+        if least >= -_ROUNDING and most <= 1 + _ROUNDING:
+            return ""
+        return (
+            f"head {self._options.head} reads scores from {least:.4g} to {most:.4g} for a plain input, and "
+            "a score is 0 to 1: the model has another head, or gives logits"
+        )
 
     def decode(self, outputs: Outputs, placement: Placement | None) -> Result:
         """Boxes from strong to weak, within the frame; drops boxes without an area or with NaN."""
@@ -186,12 +208,24 @@ class Head:
         """Boxes with a score of at least `least`; drops boxes with NaN among their scores."""
         raise NotImplementedError
 
+    def scores(self, outputs: Outputs) -> NDArray[Any]:
+        """Every number that is between 0 and 1 if the model has this head."""
+        raise NotImplementedError
+
+    def doubt(self, outputs: Outputs) -> str:  # noqa: ARG002 - for subclasses
+        """Why the boxes for a plain input cannot be those of this head; "" if they can."""
+        return ""
+
 
 class FastestDet(Head):
     """One map [1, 5 + classes, rows, columns]: objectness, tanh x and y, sigmoid w and h, class shares."""
 
     def check(self, outputs: Sequence[Tensor]) -> None:
         _expect(outputs[0], "fastestdet", (1, 5 + self.classes, -1, -1), self.classes)
+
+    def scores(self, outputs: Outputs) -> NDArray[Any]:
+        planes = _shaped(outputs[0], 4, 1, 5 + self.classes)[0]
+        return np.concatenate([planes[:1], planes[5:]])
 
     def read(self, outputs: Outputs, least: float) -> Found:
         planes = _shaped(outputs[0], 4, 1, 5 + self.classes)[0]
@@ -235,6 +269,10 @@ class YoloX(Head):
     def check(self, outputs: Sequence[Tensor]) -> None:
         _expect(outputs[0], "yolox", (1, len(self._step), 5 + self.classes), self.classes)
 
+    def scores(self, outputs: Outputs) -> NDArray[Any]:
+        rows: NDArray[Any] = _shaped(outputs[0], 3, 1, None, 5 + self.classes)[0]
+        return rows[:, 4:]
+
     def read(self, outputs: Outputs, least: float) -> Found:
         rows = _shaped(outputs[0], 3, 1, None, 5 + self.classes)[0]
         if len(rows) != len(self._step):
@@ -259,12 +297,30 @@ class YoloV8(Head):
         shape = outputs[0].shape
         if len(shape) != 3 or not any(dim in (4 + self.classes, -1) for dim in shape[1:]):
             _expect(outputs[0], "yolov8", (1, 4 + self.classes, -1), self.classes)
+        if is_end_to_end(outputs[0], self.size):
+            raise ModelError(end_to_end(outputs[0]))
 
-    def read(self, outputs: Outputs, least: float) -> Found:
+    def scores(self, outputs: Outputs) -> NDArray[Any]:
+        return self._columns(outputs)[4:]
+
+    def doubt(self, outputs: Outputs) -> str:
+        largest = float(np.abs(self._columns(outputs)[:4]).max(initial=0))
+        if not 0 < largest <= _SHARES:
+            return ""
+        return (
+            f"head yolov8 reads boxes in pixels of the input, and no number of a box is above {largest:.3g}: "
+            "they are shares of the input, as RT-DETR gives them"
+        )
+
+    def _columns(self, outputs: Outputs) -> NDArray[Any]:
         found = outputs[0]
         if found.ndim == 3 and found.shape[1] != 4 + self.classes and found.shape[2] == 4 + self.classes:
             found = found.transpose(0, 2, 1)
-        columns = _shaped(found, 3, 1, 4 + self.classes)[0]
+        columns: NDArray[Any] = _shaped(found, 3, 1, 4 + self.classes)[0]
+        return columns
+
+    def read(self, outputs: Outputs, least: float) -> Found:
+        columns = self._columns(outputs)
         best = columns[4:].max(axis=0)
         at = np.flatnonzero(best >= least)
         picked = columns[:, at]
@@ -280,6 +336,10 @@ class UlFace(Head):
         _expect(outputs[0], "ulface", (1, -1, 1 + self.classes), self.classes)
         _expect(outputs[1], "ulface", (1, -1, 4), self.classes)
 
+    def scores(self, outputs: Outputs) -> NDArray[Any]:
+        shares: NDArray[Any] = _shaped(outputs[0], 3, 1, None, 1 + self.classes)[0]
+        return shares
+
     def read(self, outputs: Outputs, least: float) -> Found:
         scores = _shaped(outputs[0], 3, 1, None, 1 + self.classes)[0, :, 1:]
         corners = _shaped(outputs[1], 3, 1, len(scores), 4)[0]
@@ -288,6 +348,30 @@ class UlFace(Head):
         width, height = self.size
         boxes = corners[at] * np.array((width, height, width, height), np.float32)
         return boxes, best[at], scores[at].argmax(axis=1)
+
+
+def is_end_to_end(output: Tensor, size: tuple[int, int]) -> bool:
+    """Whether an output can only be finished detections [1, n, 6]: corners, score and class of each box.
+
+    A head of two classes has six numbers too, but for each cell of its grids.
+    """
+    shape = output.shape
+    if len(shape) != 3 or shape[2] != 6 or not 0 < shape[1] <= _MOST_FINISHED or shape[1] == 6:
+        return False
+    return shape[1] != cells(size)
+
+
+def end_to_end(output: Tensor) -> str:
+    """The sentence for a model that `is_end_to_end`."""
+    return (
+        f"the output {output} is finished detections (corners, score and class of each box), which no head "
+        "reads: export the model without its last step (Ultralytics: end2end=False, nms=False)"
+    )
+
+
+def cells(size: tuple[int, int]) -> int:
+    """The number of cells of the grids of strides 8, 16 and 32 over an input of `size`."""
+    return sum((size[0] // stride) * (size[1] // stride) for stride in YoloX.strides)
 
 
 HEADS: dict[str, type[Head]] = {"fastestdet": FastestDet, "yolox": YoloX, "yolov8": YoloV8, "ulface": UlFace}

@@ -12,13 +12,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from agent.inference import decoders
+from agent.inference import decoders, package_files
 from agent.inference.decoders import ModelError
 from wire import config
 from wire.config import Marks, Mistake
 from wire.errors import ConfigError
 from wire.messages import is_id
+from wire.printable import printable
 from wire.topics import FIELD
+from wire.yaml12 import MAX_BYTES
 
 FILE = "manifest.yaml"
 MAX_LABELS = 1_000_000  # bytes of a labels file
@@ -155,38 +157,23 @@ def load(folder: Path) -> Manifest:
     Raises:
         ModelError: every mistake as `file:line:col: sentence`, one per line.
     """
-    path = folder / FILE
+    name = str(folder / FILE)
     parts: dict[str, Any] = {}
     try:
-        page = config.load(path, _Page, lambda page, marks: _check(page, marks, folder, parts))
-        body = path.read_bytes()
+        body = package_files.read(folder, FILE, MAX_BYTES)
+        page = config.parse(
+            config.decoded(body, name),
+            _Page,
+            name=name,
+            folder=folder,
+            check=lambda page, marks: _check(page, marks, folder, parts),
+        )
     except ConfigError as error:
-        raise ModelError(str(error)) from error
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ModelError("\n".join(printable(line, 400) for line in error.mistakes)) from error
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from error
     rest = {key: getattr(page, key) for key in page.__struct_fields__ if key not in ("input", "output")}
     return Manifest(**rest, **parts, hash=hashlib.sha256(body).hexdigest())
-
-
-def inside(folder: Path, name: str) -> Path:
-    """The file `name` of the package `folder`.
-
-    Raises:
-        ModelError: the name is absolute, leaves the folder by `..` or a link, or is not a file.
-    """
-    relative = Path(name)
-    if relative.is_absolute() or ".." in relative.parts or "\0" in name:
-        raise ModelError(f"{name!r} is not a path inside the package")
-    path = folder / relative
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise ModelError(f"{path}: is missing") from error
-    if not real.is_relative_to(folder.resolve()):
-        raise ModelError(f"{path}: is outside the package")
-    if not real.is_file():
-        raise ModelError(f"{path}: is not a file")
-    return real
 
 
 def _check(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]) -> Iterator[Mistake]:
@@ -265,16 +252,13 @@ def _read_labels(options: Any, folder: Path) -> Any:
         return options
     if options.labels:
         raise ModelError("the manifest has labels too: keep one of the two")
-    path = inside(folder, name)
     try:
-        if path.stat().st_size > MAX_LABELS:
-            raise ModelError(f"{path} has more than {MAX_LABELS} bytes")
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} cannot be read as UTF-8 text: {error}") from error
+        lines = package_files.read(folder, name, MAX_LABELS).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{printable(name)} is not UTF-8 text: {error}") from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels or max(map(len, labels)) > 128:
-        raise ModelError(f"{path} must have one label of 1 to 128 characters per line")
+        raise ModelError(f"{printable(name)} must have one label of 1 to 128 characters per line")
     return msgspec.structs.replace(options, labels=labels)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +19,16 @@ _Key = tuple[Path, str, tuple[str, ...]]  # folder, hash of the ONNX file, execu
 
 
 class ModelCache:
-    """Checks and opens each package once; `memory` is the folder where the gate keeps its reports."""
+    """Checks and opens each package once; `memory` is the folder where the gate keeps its reports.
+
+    Several threads may ask at the same time.
+    """
 
     def __init__(self, memory: Path | None = None) -> None:
         self._memory = memory
         self._open: dict[_Key, Model | Reason] = {}  # the model, or why it is refused
+        self._locks: defaultdict[_Key, threading.Lock] = defaultdict(threading.Lock)
+        self._stopping = threading.Event()
 
     def model(self, package: Package, providers: Sequence[str] | None = None) -> Model:
         """The open model of a package; the first call blocks for about a second. Runs on the CPU by default.
@@ -31,18 +38,27 @@ class ModelCache:
         Raises:
             ModelError: the package did not pass the gate, or cannot be opened.
         """
-        from agent.inference import gate  # only agents with models pay for these modules
-        from agent.inference.session import CPU, Model
+        from agent.inference.session import CPU  # only agents with models pay for these modules
 
-        providers = providers or CPU
-        key = (package.path.resolve(), package.sha256, tuple(providers))
-        if key not in self._open:
-            try:
-                gate.verify(package, providers=providers, memory=self._memory)
-                self._open[key] = Model(package, providers=providers)
-            except ModelError as error:
-                self._open[key] = error.reason
-        found = self._open[key]
+        key = (package.path.resolve(), package.sha256, tuple(providers or CPU))
+        with self._locks[key]:
+            if key not in self._open:
+                self._open[key] = self._checked(package, providers or CPU)
+            found = self._open[key]
         if isinstance(found, Reason):
             raise ModelError(found.why).coded(found.code, **found.args)
         return found
+
+    def stop(self) -> None:
+        """End the gates that run; what waits for them is refused."""
+        self._stopping.set()
+
+    def _checked(self, package: Package, providers: Sequence[str]) -> Model | Reason:
+        from agent.inference import gate
+        from agent.inference.session import Model
+
+        try:
+            report = gate.verify(package, providers=providers, memory=self._memory, stopping=self._stopping)
+            return Model(package, providers=providers, scanned=report.scanned)
+        except ModelError as error:
+            return error.reason

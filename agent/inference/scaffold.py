@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from agent.inference.decoders import ModelError, Tensor
+from agent.inference.detection import cells, end_to_end, is_end_to_end
+from agent.inference.package import MAX_MODEL
+from agent.inference.package_files import read_file
 from agent.inference.session import signature
 
 _ASK = "# TODO:"
+_LONGEST = 256  # characters of a name in a manifest
 
 
 def draft(file: Path) -> str:
     """The text of a manifest.yaml for the folder of `file`; lines with TODO are guesses.
 
     Raises:
-        ModelError: the file cannot be loaded, or does not have exactly one input.
+        ModelError: the file cannot be loaded, does not have exactly one input, or has outputs that no decoder
+            reads.
     """
-    inputs, outputs = signature(file)
-    if len(inputs) != 1:
-        raise ModelError(
-            f"{file}: a model with one input is needed, this one has {', '.join(map(str, inputs))}"
-        )
-    tensor = inputs[0]
+    body = read_file(file, MAX_MODEL)
+    try:
+        inputs, outputs = signature(body)
+        if len(inputs) != 1:
+            raise ModelError(
+                f"a model with one input is needed, this one has {', '.join(map(str, inputs[:8]))}"
+            )
+        if not file.name.isprintable() or len(file.name) > _LONGEST or len(inputs[0].name) > _LONGEST:
+            raise ModelError(
+                f"a manifest can name files and inputs of up to {_LONGEST} characters: rename it"
+            )
+        return _manifest(file.name, hashlib.sha256(body).hexdigest(), inputs[0], outputs)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
+
+
+def _manifest(file: str, sha256: str, tensor: Tensor, outputs: list[Tensor]) -> str:
     frame = len(tensor.shape) == 4
-    stem = "".join(c if c.isalnum() else "-" for c in file.stem.lower()).strip("-")[:32] or "model"
+    stem = re.sub(r"[^a-z0-9]+", "-", file.removesuffix(".onnx").lower()).strip("-")[:32].strip("-")
     lines = [
-        f"# input {tensor}; output {', '.join(map(str, outputs))}",
-        f"name: {stem}",
+        f"# input {tensor}; output {', '.join(map(str, outputs[:8]))}",
+        f"name: {quoted(stem or 'model')}",
         "version: 1.0.0",
         f"licence: unknown {_ASK} the model's licence",
-        f"file: {file.name}",
-        f'sha256: "{hashlib.sha256(file.read_bytes()).hexdigest()}"',
+        f"file: {quoted(file)}",
+        f"sha256: {quoted(sha256)}",
         "input:",
         *(_frame(tensor) if frame else _window(tensor)),
         "output:",
@@ -41,6 +58,20 @@ def draft(file: Path) -> str:
     return "\n".join(lines)
 
 
+def quoted(text: str) -> str:
+    """The text as a YAML scalar in double quotes, which every YAML reader reads as this very text."""
+    return '"' + "".join(_escaped(one) for one in text) + '"'
+
+
+def _escaped(one: str) -> str:
+    if one in '"\\':
+        return "\\" + one
+    code = ord(one)
+    if one.isprintable() and code <= 0xFFFF:
+        return one
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
 def _frame(tensor: Tensor) -> list[str]:
     _, a, b, c = tensor.shape
     nhwc = c in (1, 3) and a not in (1, 3)
@@ -48,7 +79,7 @@ def _frame(tensor: Tensor) -> list[str]:
     size = f"[{_known(wide, 640)}, {_known(high, 480)}]"
     return [
         "  kind: frame",
-        f"  name: {tensor.name}",
+        f"  name: {quoted(tensor.name)}",
         f"  size: {size}"
         + (f" {_ASK} any size works, use the size of the training" if -1 in (high, wide) else ""),
         f"  colour: {'grey' if channels == 1 else 'rgb'} {_ASK} rgb or bgr",
@@ -66,7 +97,7 @@ def _window(tensor: Tensor) -> list[str]:
     names = ", ".join(f"signal_{i + 1}" for i in range(min(signals, 1024)))
     return [
         "  kind: window",
-        f"  name: {tensor.name}",
+        f"  name: {quoted(tensor.name)}",
         f"  signals: [{names}] {_ASK} fields of the stream, in the model's order",
         f"  rate_hz: 1 {_ASK} rows per second",
         f"  length: {length} {_ASK} rows in a window; if signals come first, layout: signal-time",
@@ -79,6 +110,8 @@ def _boxes(tensor: Tensor, outputs: list[Tensor]) -> list[str]:
     """A detection head that fits the shapes of the outputs, else a classification."""
     shape = outputs[0].shape
     found = None
+    if is_end_to_end(outputs[0], (_known(tensor.shape[-1], 640), _known(tensor.shape[-2], 480))):
+        raise ModelError(end_to_end(outputs[0]))
     if len(shape) == 4 and shape[1] > 5:
         found = ("fastestdet", shape[1] - 5)
     elif len(outputs) == 2 and outputs[1].shape[-1:] == (4,) and len(shape) == 3:
@@ -111,8 +144,7 @@ def _numbers(outputs: list[Tensor], *, frame: bool) -> list[str]:
 
 
 def _cells(tensor: Tensor) -> int:
-    high, wide = tensor.shape[-2:]
-    return sum((high // stride) * (wide // stride) for stride in (8, 16, 32))
+    return cells((tensor.shape[-1], tensor.shape[-2]))
 
 
 def _labels(count: int) -> str:

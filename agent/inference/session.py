@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from adapters.base import Picture
 from agent.inference import decoders
 from agent.inference.decoders import ModelError, Placement, Result, Tensor
 from agent.inference.manifest import FrameInput, Manifest
-from agent.inference.onnx_scan import drop_initializer_inputs, scan
-from agent.inference.package import MAX_MODEL, Package, read_capped, read_model
+from agent.inference.onnx_scan import Edit, edited, scan
+from agent.inference.package import Package, read_model
 from agent.inference.preprocess import FrameTensor, WindowTensor
 from wire.messages import Field
+from wire.printable import printable
 
 CPU = ("CPUExecutionProvider",)
 MAX_OUTPUT = 64_000_000  # bytes of one run's outputs
 _WARM_UP_RUNS = 2  # the first run allocates memory
 _TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16"}
+_WHOLE = {f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"tensor(bool)"}
+_NUMBERS = {"tensor(float)", "tensor(double)", "tensor(float16)", *_WHOLE}
+_NO_LABEL_FIRST = ("classification", "anomaly")  # decoders that take the label for a score
+
+# "[ONNXRuntimeError] : 1 : FAIL : "
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : -?\d+ : \w+ : ")
+# "/onnxruntime_src/onnxruntime/core/graph/model.cc:150 " before a signature
+_PLACE = re.compile(r"\S+\.(?:cc|cpp|cxx|cu|cuh|h|hpp|inc):\d+ ")
+_QUALIFIERS = re.compile(r"(?: const| noexcept| \[with [^\]]*\])* ?")
+
+
+class Scanned(Struct, frozen=True):
+    """What the scan of an ONNX file found that opening it needs."""
+
+    edits: list[Edit] = []
+    int8: bool = False  # it has operators on whole numbers of 8 bits
 
 
 class Model:
@@ -34,23 +52,28 @@ class Model:
     """
 
     def __init__(
-        self, package: Package, *, providers: Sequence[str] = CPU, max_bytes: int = MAX_MODEL
+        self, package: Package, *, providers: Sequence[str] = CPU, scanned: Scanned | None = None
     ) -> None:
         """Open the model, check it against the manifest and warm it up.
 
-        This takes tens to hundreds of milliseconds: call it in a thread.
+        This takes tens to hundreds of milliseconds: call it in a thread. Without `scanned`, which the gate
+        gives, the file is scanned first.
 
         Raises:
             ModelError: the model does not fit the manifest or cannot be opened.
         """
         self.package = package
         self.manifest = package.manifest
+        body = read_model(package)
         try:
-            body = read_model(package.path, self.manifest, max_bytes)
-            self._session = _open(drop_initializer_inputs(body, scan(body)), providers)
+            if scanned is None:
+                found = scan(body)
+                scanned = Scanned(found.edits, found.int8)
+            self.scanned = scanned
+            self._session = _open(edited(body, scanned.edits), providers)
             self.provider: str = self._session.get_providers()[0]
             self._input = _checked_input(self._session, self.manifest)
-            outputs = _checked_outputs(self._session)
+            outputs = _checked_outputs(self._session, self.manifest.decoder)
             self._output_names = [output.name for output in outputs]
             spec = self.manifest.input
             size = spec.size if isinstance(spec, FrameInput) else None
@@ -82,6 +105,10 @@ class Model:
             ModelError: the shape is wrong, this is not a window model, or the run failed.
         """
         return self._run(window)
+
+    def doubt(self, outputs: list[NDArray[Any]]) -> str:
+        """Why the outputs of a plain input cannot be what the decoder reads; "" if they can."""
+        return self._decoder.doubt(outputs)
 
     def raw(self, data: NDArray[Any]) -> list[NDArray[Any]]:
         """The output tensors, not decoded, of a picture, a window, or a tensor just as the model takes it."""
@@ -120,22 +147,18 @@ class Model:
         try:
             found: list[NDArray[Any]] = self._session.run(self._output_names, buffers.feed)
         except Exception as error:  # the exceptions of onnxruntime have no common base class
-            raise ModelError(f"the run failed: {_first_line(error)}") from error
+            raise ModelError(f"the run failed: {_reason(error)}") from error
         return found
 
 
-def signature(file: Path) -> tuple[list[Tensor], list[Tensor]]:
+def signature(body: bytes) -> tuple[list[Tensor], list[Tensor]]:
     """Inputs and outputs of an ONNX file that has no manifest yet.
 
     Raises:
-        ModelError: the file cannot be read or loaded.
+        ModelError: the file cannot be loaded, or has an output that no decoder reads.
     """
-    body = read_capped(file)
-    try:
-        session = _open(drop_initializer_inputs(body, scan(body)), CPU)
-    except ModelError as error:
-        raise ModelError(f"{file}: {error}") from error
-    return [_tensor(each) for each in session.get_inputs()], [_tensor(each) for each in session.get_outputs()]
+    session = _open(edited(body, scan(body).edits), CPU)
+    return [_tensor(each) for each in session.get_inputs()], _checked_outputs(session, "classification")
 
 
 @dataclass(slots=True)
@@ -177,11 +200,13 @@ def _open(body: bytes, providers: Sequence[str]) -> Any:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # products of 8 bits are exact on CPUs without VNNI too, where they would saturate at 16 bits
+    options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 4  # the exception has the reason of a failure
     try:
         session = onnxruntime.InferenceSession(body, options, providers=list(providers))
     except Exception as error:  # the exceptions of onnxruntime have no common base class
-        raise ModelError(f"onnxruntime refuses it: {_first_line(error)}") from error
+        raise ModelError(f"onnxruntime refuses it: {_reason(error)}") from error
     if session.get_providers()[0] != providers[0]:
         raise ModelError(
             f"{providers[0]} was requested, onnxruntime fell back to {session.get_providers()[0]}"
@@ -210,9 +235,23 @@ def _checked_input(session: Any, found: Manifest) -> Tensor:
     return Tensor(tensor.name, tensor.dtype, needed)
 
 
-def _checked_outputs(session: Any) -> list[Tensor]:
-    """The model's outputs, which together are not too large."""
-    outputs = [_tensor(each) for each in session.get_outputs()]
+def _checked_outputs(session: Any, decoder: str) -> list[Tensor]:
+    """The model's outputs: tensors of numbers that together are not too large, and the label is not first."""
+    nodes = session.get_outputs()
+    for node in nodes:
+        shown = f"output '{printable(node.name, 64)}' is {printable(node.type, 64)}"
+        if not str(node.type).startswith("tensor("):
+            raise ModelError(
+                f"{shown}, not a tensor: export the model without it (scikit-learn, LightGBM: zipmap=False)"
+            )
+        if node.type not in _NUMBERS:
+            raise ModelError(f"{shown}, not numbers: export the model with numbers only")
+    outputs = [_tensor(each) for each in nodes]
+    if decoder in _NO_LABEL_FIRST and len(nodes) > 1 and _is_label(nodes[0].type, outputs[0]):
+        raise ModelError(
+            f"its first output {outputs[0]} is a label (as scikit-learn and LightGBM export it), and the "
+            f"decoder {decoder} reads scores there: export the model with the scores only"
+        )
     size = sum(4 * math.prod(abs(dim) for dim in output.shape) for output in outputs)
     if size > MAX_OUTPUT:
         raise ModelError(f"its outputs take {size} bytes a run; {MAX_OUTPUT} are allowed")
@@ -224,11 +263,36 @@ def _has_nan(output: NDArray[Any]) -> bool:
     return output.dtype.kind == "f" and output.size > 0 and bool(np.isnan(output.min()))
 
 
+def _is_label(kind: str, output: Tensor) -> bool:
+    """Whether an output can only be the number of a class: whole, and one for the input."""
+    return kind in _WHOLE and math.prod(abs(dim) for dim in output.shape) == 1
+
+
 def _tensor(node: Any) -> Tensor:
     dtype = _TYPES.get(node.type, str(node.type).removeprefix("tensor(").removesuffix(")"))
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
     return Tensor(str(node.name), dtype, shape)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+def _reason(error: BaseException) -> str:
+    """The reason in a message of onnxruntime, without the place in its source and the C++ signature."""
+    text = _PREFIX.sub("", str(error).strip() or type(error).__name__)
+    while place := _PLACE.search(text):
+        text = text[: place.start()] + text[_after_signature(text, place.end()) :]
+    return printable(" ".join(text.split()), 400)
+
+
+def _after_signature(text: str, at: int) -> int:
+    """The end of the C++ signature that begins at `at`: behind the parameters and what qualifies them."""
+    begin = text.find("(", at)
+    if begin < 0 or "\n" in text[at:begin]:
+        return at
+    while text.startswith("()(", begin):  # operator()(...)
+        begin += 2
+    depth = 0
+    for end in range(begin, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[end], 0)
+        if depth == 0:
+            rest = _QUALIFIERS.match(text, end + 1)
+            return rest.end() if rest else end + 1
+    return at

@@ -36,7 +36,9 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
     package = load_package(folder)
     report = gate.verify(package, providers=providers)
     if as_json:
-        click.echo(msgspec.json.encode(report))
+        document = msgspec.to_builtins(report)
+        del document["scanned"]  # for the agent
+        click.echo(msgspec.json.encode(document))
         return
     found = package.manifest
     click.echo(f"{found.ref}: ok on {report.provider}")
@@ -44,7 +46,8 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
         f"  {report.golden} golden vectors agree" if report.golden else "  no golden vectors to compare with"
     )
     click.echo(f"  half of the runs within {report.p50_ms:g} ms, 99 of 100 within {report.p99_ms:g} ms")
-    click.echo(f"  {report.rss_mb:g} MB of memory, {found.decoder}, sha256 {found.sha256[:12]}")
+    exact = ", 8 bits exact" if report.scanned.int8 else ""
+    click.echo(f"  {report.rss_mb:g} MB of memory, {found.decoder}{exact}, sha256 {found.sha256[:12]}")
 
 
 @command.command()

@@ -101,7 +101,7 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_manifest_is_not_a_package(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"manifest\.yaml: cannot be read"):
+    with pytest.raises(ModelError, match=r"manifest\.yaml is missing"):
         load_package(tmp_path)
     with pytest.raises(ModelError, match="no such model package"):
         load_package(tmp_path / "nowhere")

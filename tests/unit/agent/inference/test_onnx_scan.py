@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from agent.inference.decoders import ModelError
-from agent.inference.onnx_scan import drop_initializer_inputs, scan
+from agent.inference.onnx_scan import edited, scan
 from agent.inference.package import load_package
 from agent.inference.session import Model
 
@@ -44,7 +44,7 @@ def test_any_damage_to_a_file_is_refused_or_runs(packages, data: st.DataObject) 
         scan(bytes(body))
     except ModelError:
         return
-    assert isinstance(drop_initializer_inputs(bytes(body), scan(bytes(body))), bytes)
+    assert isinstance(edited(bytes(body), scan(bytes(body)).edits), bytes)
 
 
 def test_weights_outside_the_file_are_refused(packages, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_weights_listed_as_inputs_are_removed_from_them(packages) -> None:
     for tensor in made.graph.initializer:
         made.graph.input.append(helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, tensor.dims))
     listed = made.SerializeToString()
-    lean = onnx.load_from_string(drop_initializer_inputs(listed, scan(listed)))
+    lean = onnx.load_from_string(edited(listed, scan(listed).edits))
     assert [each.name for each in lean.graph.input] == ["x"]
     assert lean.ir_version == 4
     assert list(lean.graph.node) == list(made.graph.node)
@@ -108,7 +108,7 @@ def test_a_scan_counts_operators_and_names_inputs_and_weights(packages) -> None:
 
 def test_a_file_without_listed_weights_stays_the_same(packages) -> None:
     body = packages.constant(ONE)
-    assert drop_initializer_inputs(body, scan(body)) is body
+    assert edited(body, scan(body).edits) is body
 
 
 @pytest.mark.parametrize("domain", ["", "ai.onnx.ml", "com.microsoft"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.inference.decoders import ModelError
-from agent.inference.package import load_package
+from agent.inference.package import check_package, load_package
 
 ONE = np.ones((1, 1), np.float32)
 
@@ -36,7 +36,7 @@ def test_a_folder_without_a_package_is_refused(tmp_path: Path) -> None:
 )
 def test_a_manifest_that_names_another_file_is_refused(packages, key: str, value: str, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
-        load_package(packages.write(packages.constant(ONE), **{key: value}))
+        check_package(packages.write(packages.constant(ONE), **{key: value}))
 
 
 def test_a_file_over_the_limit_is_not_read(packages) -> None:
@@ -48,4 +48,4 @@ def test_a_file_over_the_limit_is_not_read(packages) -> None:
 def test_an_onnx_file_that_is_refused_is_named(packages) -> None:
     folder = packages.write(b"garbage" * 50)
     with pytest.raises(ModelError, match=r"model\.onnx: is not an ONNX file"):
-        load_package(folder)
+        check_package(folder)

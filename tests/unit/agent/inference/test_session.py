@@ -148,7 +148,7 @@ def test_a_run_that_fails_is_reported(packages) -> None:
 
 def test_the_signature_of_a_file_shows_its_tensors(packages) -> None:
     folder = packages.write(packages.constant(ONE, shape=("n", 4, 2)))
-    inputs, outputs = signature(folder / "model.onnx")
+    inputs, outputs = signature((folder / "model.onnx").read_bytes())
     assert [str(each) for each in inputs] == ["x float32[?, 4, 2]"]
     assert [str(each) for each in outputs] == ["y0 float32[1, 1]"]
 
