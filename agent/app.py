@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,7 +39,11 @@ STUCK_S = 30.0  # the watchdog is not fed when the outbox has committed nothing 
 
 
 class App:
-    """One agent that runs `plan`. `run` owns its process; `serve` may share the process with other agents."""
+    """One agent that runs `plan`. `run` owns its process; `serve` may share the process with other agents.
+
+    Readings do not wait for the gate of a model, except with `models_first`, for scenarios that must give the
+    same results each time.
+    """
 
     def __init__(
         self,
@@ -47,15 +51,19 @@ class App:
         clock: Clock,
         version: str,
         clock_state: Callable[[], ClockState] = kernel_state,
+        *,
+        models_first: bool = False,
     ) -> None:
         self.plan = plan
         self.clock = clock
         self.boot = secrets.token_hex(8)
         self.ready = asyncio.Event()
         self.interrupted = False  # by Ctrl-C
-        self.sources: dict[str, Source] = {}  # by device, filled when the models are open
+        self.sources: dict[str, Source] = {}  # by device, filled before the agent is ready
         self._identity = NodeIdentity(plan.address, self.boot, version)
         self._clock_state = clock_state
+        self._models_first = models_first
+        self._wired = False
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._state_changed = False  # status.json does not show it yet
@@ -122,7 +130,8 @@ class App:
         self.outbox = await asyncio.to_thread(Outbox.open, config.state / "outbox", config.outbox, clock)
         try:
             self._wire(await asyncio.to_thread(NodeKey.open, config.state))
-            await asyncio.to_thread(self.pipeline.open_models)
+            if self._models_first:
+                await self._unless_stopped(self.pipeline.open_models())
             self.sources.update(follow(self.plan.devices, clock, self.pipeline.sink, self._changed))
             await self._write_status()
             self.ready.set()
@@ -131,10 +140,11 @@ class App:
             await self._flow()
         finally:
             await asyncio.to_thread(self.outbox.close)
-            await self._write_status(running=False)
+            if self._wired:
+                await self._write_status(running=False)
 
     def _wire(self, key: NodeKey | None) -> None:
-        """Make everything from the models downwards; sources come later, when the models are open."""
+        """Make everything from the models downwards; sources come later."""
         config, clock = self.plan.config, self.clock
         self.commands = Commands(config.state, clock, {"snapshot": self._snapshot, "rebirth": self._rebirth})
         self.uplink = Uplink(
@@ -171,6 +181,7 @@ class App:
                 live=self.uplink.live,
                 snap=self.uplink.snap,
                 changed=self._changed,
+                declared=self._declared,
             ),
         )
         self.description = NodeDescription(
@@ -186,6 +197,17 @@ class App:
             devices=self.plan.devices,
             sources=self.sources,
         )
+        self._wired = True
+
+    async def _unless_stopped(self, work: Coroutine[None, None, None]) -> None:
+        """Await `work`; cancel it when the agent stops first."""
+        tasks = [asyncio.create_task(work, name="models"), asyncio.create_task(self._stopping.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end(tasks)
+        if not tasks[0].cancelled():
+            tasks[0].result()
 
     async def _flow(self) -> None:
         """Run all tasks until `stop`, then end them in the order of the flow, so that no reading is left."""
@@ -202,6 +224,8 @@ class App:
                 group.create_task(self.uplink.run(), name="uplink"),
                 group.create_task(self._heart(), name="heart"),
             ]
+            if not self._models_first:
+                rest.append(group.create_task(self.pipeline.open_models(), name="models"))
             await self._stopping.wait()
             log.info("stopping")
             self._notifier.stopping()
@@ -231,6 +255,10 @@ class App:
     def _changed(self) -> None:
         self._state_changed = True
         self.uplink.renew_status()
+
+    def _declared(self) -> None:
+        self.uplink.renew_birth()
+        self._changed()
 
     async def _heart(self) -> None:
         """Each second: send a heartbeat if one is due, and feed the watchdog while the outbox commits."""

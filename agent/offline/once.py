@@ -59,7 +59,7 @@ class Once:
             clock_state=sync.state,
             sinks=Sinks(send=self._send, live=self._send_live, snap=self._send_snap),
         )
-        await asyncio.to_thread(self._pipeline.open_models)
+        await self._pipeline.open_models()
         self._sources = follow(self._plan.devices, self._clock, self._counting)
         async with asyncio.TaskGroup() as group:
             tasks = [

@@ -61,7 +61,7 @@ class RecordRun:
             Unreachable: no device gave a reading.
         """
         pipeline = self._pipeline()
-        await asyncio.to_thread(pipeline.open_models)
+        await pipeline.open_models()
         recorder = self.recorder = await asyncio.to_thread(self._open, pipeline)
         try:
             await self._flow(pipeline, recorder, within_s)

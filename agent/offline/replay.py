@@ -84,7 +84,7 @@ class ReplayRun:
             clock_state=_synced,
             sinks=Sinks(send=self._send),
         )
-        await asyncio.to_thread(self._pipeline.open_models)
+        await self._pipeline.open_models()
         working = asyncio.create_task(self._pipeline.run(), name="pipeline")
         try:
             await asyncio.sleep(0)  # let the runners start

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,11 +16,13 @@ from adapters.base import Reading
 from agent.clock_sync import Stamp
 from agent.inference.model_cache import ModelCache
 from agent.pipeline.model_problems import NanResults, NoResult
+from agent.pipeline.model_threads import ModelThread
 from agent.pipeline.resampler import HALF_WIDTH
 from agent.pipeline.settings import SlotConfig
 from agent.pipeline.windows import Window, Windows, input_mismatch
 from wire.errors import EdgebedError
 from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
+from wire.printable import printable
 from wire.reasons import NO_REASON, Reason, because
 
 if TYPE_CHECKING:
@@ -32,9 +32,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgebed.model")
 
+_CHECKING = because("the gate checks the model", "model-checking")
 STUCK_S = 20.0  # a model that takes longer for one answer is reported as failed
 _WINDOWS_WAITING = 4
 CHECK_S = 5.0  # how often the problems of a model are looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model that passed the gate, or why it is refused."""
+
+    ref: ModelRef
+    model: Model | Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +69,8 @@ class ModelRunner:
     """Runs one model package on one stream, in a thread of its own; results go to `done`.
 
     A source that can wait is held back while the model is busy. For other sources the oldest input is dropped
-    and counted (`dropped`). `models` opens the package, or has it open for another slot. Call `open` before
-    `run`. `changed` is called when `state` changes.
+    and counted (`dropped`). `models` opens the package, or has it open for another slot; until `open`, or
+    `install` of what `prepare` gave, there is no result. `changed` is called when `state` changes.
     """
 
     def __init__(
@@ -79,7 +88,7 @@ class ModelRunner:
         self.name = name
         self.settings = settings
         self.counters: Counter[str] = Counter()
-        self.state = ModelState(state="stopped", device=settings.device)
+        self.state = ModelState(state="stopped", device=settings.device, **_CHECKING.fields())
         self.manifest: Manifest | None = None
         self.ref = ModelRef(name="", ver="", sha256="")
         self._stream = stream
@@ -92,10 +101,10 @@ class ModelRunner:
         self._windows: Windows | None = None
         self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
         self._nan = NanResults()
-        self._running = False  # `changed` is called only after `open`, which runs in another thread
+        self._opened = asyncio.Event()  # the model is open or refused
         self._seen = 0
         self._wrong_rate_logged = False
-        self._thread: ModelThread | None = None
+        self._thread: ModelThread[_Job, Result] | None = None
         self._jobs: deque[_Job] = deque()
         self._in_thread = 0  # jobs that the thread has
         self._since_s = 0.0  # when the thread began the oldest of them
@@ -122,21 +131,38 @@ class ModelRunner:
 
     def open(self) -> None:
         """Load, check and warm up the model; blocks. `state` shows a model that cannot be used."""
+        self.install(self.prepare())
+
+    def prepare(self) -> Opened:
+        """Load, check and warm up the model, in any thread; blocks for as long as the gate needs."""
         from agent.inference.decoders import ModelError  # only agents with models pay for these modules
-        from agent.inference.manifest import WindowInput
         from agent.inference.package import load_package
 
+        ref = self.ref
         try:
             package = load_package(self.settings.package)
             manifest = package.manifest
-            self.ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
+            ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
             if why := input_mismatch(manifest, self.settings.input, self._stream):
                 raise ModelError(why).coded("model-input-mismatch")
-            model = self._models.model(package, self.settings.providers)
+            return Opened(ref, self._models.model(package, self.settings.providers))
         except EdgebedError as error:
-            self._enter("failed", error.reason)
+            return Opened(ref, error.reason)
+        except Exception as error:  # a decoder of another package can raise anything
+            log.debug("%s: cannot be opened", self.name, exc_info=True)
+            why = f"it cannot be opened: {type(error).__name__}: {printable(error)}"
+            return Opened(ref, because(why, "model-refused"))
+
+    def install(self, opened: Opened) -> None:
+        """Take input for an opened model, or show in `state` why it cannot be used."""
+        from agent.inference.manifest import WindowInput
+
+        self.ref, found = opened.ref, opened.model
+        self._opened.set()
+        if isinstance(found, Reason):
+            self._enter("failed", found)
             return
-        if isinstance(spec := manifest.input, WindowInput):
+        if isinstance(spec := found.manifest.input, WindowInput):
             self._windows = Windows(
                 spec.signals,
                 rate_hz=spec.rate_hz,
@@ -148,8 +174,8 @@ class ModelRunner:
             )
             span_s = (spec.length + spec.hop * self.settings.every + 2 * HALF_WIDTH) / spec.rate_hz
             self._no_result = NoResult(spec.rate_hz, span_s)
-        self.manifest, self._model = manifest, model
-        self._enter("ok", NO_REASON, model.provider)
+        self.manifest, self._model = found.manifest, found
+        self._enter("ok", NO_REASON, found.provider)
 
     def result_stream(self) -> Stream | None:
         """The declaration of `data/{device}/{slot}`; None if the model is refused."""
@@ -198,11 +224,11 @@ class ModelRunner:
         return None
 
     async def run(self) -> None:
-        """Run the model on the offered input until cancelled."""
+        """Wait until the model is open, then run it on the offered input until cancelled."""
+        await self._opened.wait()
         if self._model is None:
             return
-        self._running = True
-        self._thread = ModelThread(f"model-{self.name}", partial(_infer, self._model), self._answered)
+        self._thread = ModelThread(self.name, partial(_infer, self._model), self._answered)
         loop = asyncio.get_running_loop()
         try:
             self._hand_on()
@@ -257,7 +283,8 @@ class ModelRunner:
         except Exception as error:  # one bad run must not end the daemon
             log.debug("%s: run failed", self.name, exc_info=True)
             self.counters["failed"] += 1
-            text = str(error) if isinstance(error, EdgebedError) else f"{type(error).__name__}: {error}"
+            name = "" if isinstance(error, EdgebedError) else f"{type(error).__name__}: "
+            text = printable(f"{name}{error}", 500)
             self._enter("failed", because(text, "model-run-failed"), self._model.provider)
 
     def _check(self) -> None:
@@ -288,8 +315,7 @@ class ModelRunner:
                 log.warning("model %s: %s", self.name, why)
             else:
                 log.info("model %s: %s runs on %s", self.name, self.label, self.state.provider)
-        if self._running:
-            self._changed()
+        self._changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,46 +328,6 @@ class _Job:
         whole = self.window
         quality = self.reading.quality if whole is None else whole.quality
         return Inference(self.reading, result, whole is not None, quality, self.stamp)
-
-
-class ModelThread:
-    """One thread that works on jobs in order and passes each answer or failure to the event loop."""
-
-    def __init__(
-        self,
-        name: str,
-        work: Callable[[_Job], Result],
-        then: Callable[[_Job, Result | None, Exception | None], None],
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._run, self._then = work, then
-        self._stopping = False
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        # a daemon: a model that hangs must not keep the process from ending
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
-
-    def put(self, job: _Job) -> None:
-        """Add a job to the end of the queue."""
-        self._jobs.put(job)
-
-    def stop(self) -> None:
-        """End after the current job; waits at most a second for it."""
-        self._stopping = True
-        self._jobs.put(None)
-        self._thread.join(1.0)
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None and not self._stopping:
-            try:
-                answer: Result | None = self._run(job)
-                failure: Exception | None = None
-            except Exception as error:  # noqa: BLE001 - passed to `then`
-                answer, failure = None, error
-            try:
-                self._loop.call_soon_threadsafe(self._then, job, answer, failure)
-            except RuntimeError:  # the loop is closed
-                return
 
 
 def _infer(model: Model, job: _Job) -> Result:

@@ -7,15 +7,18 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from adapters.base import Reading
 from agent.clock_sync import Stamps
+from agent.inference.gate_process import at_once
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline import privacy
 from agent.pipeline.batcher import Batcher, Send, SendLive
 from agent.pipeline.events import EventReporter
 from agent.pipeline.model_runner import Inference, ModelRunner
+from agent.pipeline.model_threads import in_thread
 from agent.pipeline.settings import DevicePlan, SlotConfig
 from agent.pipeline.snapshots import NewestPicture, SendSnap
 from agent.pipeline.source import Sink
@@ -23,6 +26,8 @@ from wire.clock import Clock
 from wire.messages import ClockState, ModelState, Snapshot, Stream
 
 TICK_S = 0.1
+
+T = TypeVar("T")
 
 
 def _drop(*_: object) -> None:
@@ -34,20 +39,21 @@ class Sinks:
     """Where a pipeline puts its output; each default drops it.
 
     `send` takes durable messages and must return at once; `live` and `snap` may drop a message.
-    `changed` is called when a model's state changes.
+    `changed` is called when a model's state changes, `declared` when there are new streams.
     """
 
     send: Send = _drop
     live: SendLive = _drop
     snap: SendSnap = _drop
     changed: Callable[[], None] = _drop
+    declared: Callable[[], None] = _drop
 
 
 class Pipeline:
     """Everything between the sources and the outbox of one agent.
 
-    Call `open_models` first (it blocks), then `run`. Each source gets its `sink`. `gate_memory` is the folder
-    with the gate's reports of models that passed. Output goes to `sinks`.
+    `open_models` opens the models, before `run` or beside it: readings do not wait for them. Each source gets
+    its `sink`. `gate_memory` is the folder with the gate's reports. Output goes to `sinks`.
     """
 
     def __init__(
@@ -90,38 +96,55 @@ class Pipeline:
             for name, stream in each.streams.items():
                 self._add_stream(device, name, stream)
 
-    def open_models(self) -> None:
-        """Load every model. A refused model shows why in its state; the others run."""
-        for guard in self._privacy.values():
-            guard.open()
-        for name, runner in self.runners.items():
-            runner.open()
-            stream = runner.result_stream()
-            if stream is not None and runner.manifest is not None:
-                device = runner.settings.device
-                if (at := (device, runner.settings.stream)) in self._pictures:
-                    before = self._box_models.get(at)
-                    if before is None or len(_finds(runner)) > len(_finds(before)):
-                        self._box_models[at] = runner
-                self._batchers[device, name] = self._batcher(device, name, stream, raw=True)
-                self._reporters[name] = EventReporter(
-                    name, runner.label, runner.manifest.decoder, runner.settings.events
-                )
+    async def open_models(self) -> None:
+        """Check and open every model, several at a time. A refused model shows why in its state.
+
+        A model gives results as soon as it is open. When this is cancelled, the gates that run are ended.
+        """
+        room = asyncio.Semaphore(at_once())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for device, guard in self._privacy.items():
+                    group.create_task(self._open(room, f"faces-{device}", guard.open))
+                for runner in self.runners.values():
+                    group.create_task(self._open_runner(room, runner))
+        except asyncio.CancelledError:
+            self._models.stop()
+            raise
+
+    async def _open(self, room: asyncio.Semaphore, name: str, work: Callable[[], T]) -> T:
+        async with room:
+            return await in_thread(f"opening-{name}", work)
+
+    async def _open_runner(self, room: asyncio.Semaphore, runner: ModelRunner) -> None:
+        runner.install(await self._open(room, runner.name, runner.prepare))
+        stream, device = runner.result_stream(), runner.settings.device
+        if stream is None or runner.manifest is None:
+            return
+        self._batchers[device, runner.name] = self._batcher(device, runner.name, stream, raw=True)
+        self._reporters[runner.name] = EventReporter(
+            runner.name, runner.label, runner.manifest.decoder, runner.settings.events
+        )
+        if (at := (device, runner.settings.stream)) in self._pictures:
+            # in the order of the config, however long each gate took
+            here = [each for each in self.runners.values() if each.at_work and at == _input(each)]
+            self._box_models[at] = max(here, key=lambda each: len(_finds(each)))
+        self._sinks.declared()
 
     def sink(self, device: str) -> Sink:
         """The function that takes the readings of `device`."""
         runners: dict[str, list[ModelRunner]] = {name: [] for name in self._devices[device].streams}
         for runner in self.runners.values():
-            if runner.settings.device == device and runner.at_work:
+            if runner.settings.device == device:
                 runners[runner.settings.stream].append(runner)
 
         def take(reading: Reading) -> Awaitable[None] | None:
-            at_work = runners[reading.stream]
+            here = runners[reading.stream]
             if reading.picture is None:
                 self._batchers[device, reading.stream].add(reading.at_ns, reading.values, reading.quality)
-            elif not any(runner.state.state == "ok" for runner in at_work):
+            elif not any(runner.state.state == "ok" for runner in here):
                 self._pictures[device, reading.stream].show(reading)
-            waits = [wait for runner in at_work if (wait := runner.offer(reading)) is not None]
+            waits = [wait for runner in here if (wait := runner.offer(reading)) is not None]
             if not waits:
                 return None
             return waits[0] if len(waits) == 1 else _all(waits)
@@ -161,7 +184,7 @@ class Pipeline:
                     group.create_task(newest.run(every_s), name=f"look-{device}-{stream}")
             while True:
                 await self._clock.sleep(TICK_S)
-                for batcher in self._batchers.values():
+                for batcher in self._batchers.values():  # no await here: a model may open between two rounds
                     batcher.tick()
 
     def flush(self) -> None:
@@ -220,6 +243,11 @@ class Pipeline:
         if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
             seen = privacy.seen_by(runner.manifest, inference.result.boxes)
             self._pictures[device, runner.settings.stream].show(reading, seen, runner.label)
+
+
+def _input(runner: ModelRunner) -> tuple[str, str]:
+    """The device and the stream that the model sees."""
+    return runner.settings.device, runner.settings.stream
 
 
 def _finds(runner: ModelRunner) -> frozenset[privacy.Kind]:

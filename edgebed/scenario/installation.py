@@ -170,7 +170,7 @@ class ScenarioInstallation:
         """Start an agent and wait until its models are loaded."""
         # relative paths in the config are relative to the original config
         plan = load_plan(agent.config, self.clock, folder=agent.settings.config.parent)
-        app = App(plan, self.clock, __version__)
+        app = App(plan, self.clock, __version__, models_first=True)
         agent.app, agent.task = app, asyncio.create_task(app.serve(), name=f"agent-{agent.name}")
         await _first(app.ready, agent.task)
         for device in agent.settings.devices:

@@ -132,7 +132,7 @@ async def test_a_failed_run_changes_the_state_and_the_next_one_repairs_it(
     results = Results()
     made = runner(summing, cache, results)
     made.open()
-    assert results.changes == 0, "not while it opens in another thread"
+    assert results.changes == 1, "it is open"
     task = asyncio.create_task(made.run())
     await asyncio.sleep(0)
     assert made._model is not None
@@ -151,7 +151,7 @@ async def test_a_failed_run_changes_the_state_and_the_next_one_repairs_it(
         made._model.run_window = run_window  # type: ignore[method-assign]
     made.offer(row(4))
     await until(lambda: made.state.state == "ok")
-    assert results.changes == 2
+    assert results.changes == 3
     assert (made.counters["failed"], made.counters["runs"]) == (1, 1)
     task.cancel()
     await asyncio.wait([task])

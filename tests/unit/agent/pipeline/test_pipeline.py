@@ -99,7 +99,7 @@ class Bench:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Callable[[Reading], Any]]:
-        await asyncio.to_thread(self.pipeline.open_models)
+        await self.pipeline.open_models()
         task = asyncio.create_task(self.pipeline.run())
         try:
             yield self.pipeline.sink("dev")

@@ -1,0 +1,89 @@
+"""Threads in which models are opened and run; one that hangs does not keep the process from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+PREFIX = "model-"  # of the names of these threads
+
+
+async def in_thread(name: str, work: Callable[[], R]) -> R:
+    """The result of `work`, which runs in a thread of its own; a cancelled call leaves the thread behind.
+
+    The threads of the event loop's executor are few, and the process waits for them when it ends.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[R] = loop.create_future()
+
+    def give(result: R | None, failure: BaseException | None) -> None:
+        if answer.done():  # cancelled
+            return
+        if failure is None:
+            answer.set_result(result)  # type: ignore[arg-type]  # the result of `work`
+        else:
+            answer.set_exception(failure)
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(give, result, failure)
+
+    threading.Thread(target=run, name=PREFIX + name, daemon=True).start()
+    return await answer
+
+
+def at_work() -> bool:
+    """Whether a model is still opened or run in this process, as one that hangs is."""
+    return any(thread.name.startswith(PREFIX) for thread in threading.enumerate())
+
+
+class ModelThread(Generic[J, R]):
+    """One thread that works on jobs in order and passes each answer or failure to the event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[J], R],
+        then: Callable[[J, R | None, Exception | None], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._run, self._then = work, then
+        self._stopping = False
+        self._jobs: queue.SimpleQueue[J | None] = queue.SimpleQueue()
+        # a daemon: a model that hangs must not keep the process from ending
+        self._thread = threading.Thread(target=self._work, name=PREFIX + name, daemon=True)
+        self._thread.start()
+
+    def put(self, job: J) -> None:
+        """Add a job to the end of the queue."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """End after the current job; waits at most a second for it."""
+        self._stopping = True
+        self._jobs.put(None)
+        self._thread.join(1.0)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._stopping:
+            try:
+                answer: R | None = self._run(job)
+                failure: Exception | None = None
+            except Exception as error:  # noqa: BLE001 - passed to `then`
+                answer, failure = None, error
+            try:
+                self._loop.call_soon_threadsafe(self._then, job, answer, failure)
+            except RuntimeError:  # the loop is closed
+                return
