@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 
 import click
@@ -66,6 +68,22 @@ def command() -> None:
 
 def main() -> None:
     """Run the command line; errors of edgebed become exit codes."""
+    code: str | int | None = 0
+    try:
+        _run()
+    except SystemExit as end:
+        code = end.code
+    threads = sys.modules.get("agent.pipeline.model_threads")
+    if threads is not None and threads.at_work():
+        # onnxruntime ends a process with "terminate called" if one of its threads still runs a model
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1 if code else 0)
+    sys.exit(code)
+
+
+def _run() -> None:
     try:
         command(standalone_mode=False)
     except click.exceptions.Exit as end:

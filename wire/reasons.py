@@ -48,6 +48,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "recording-ended": (),
     "no-readings": (),
     # a model
+    "model-checking": (),
     "model-refused": (),
     "model-input-mismatch": (),
     "model-gate-timeout": ("seconds",),

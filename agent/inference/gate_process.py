@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import selectors
@@ -25,6 +26,7 @@ _LEAST = 512 << 20  # ... and at least this: Python, OpenCV and onnxruntime rese
 _PER_CHILD = 512 << 20  # bytes of memory for each child that runs at the same time
 _REPORT, _STDERR = 4_000_000, 8_192  # bytes that are kept
 _POLL_S = 0.1
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -87,6 +89,7 @@ def run(arguments: Sequence[str], wall_s: float, stopping: threading.Event) -> O
 
 def limit(memory: int) -> None:
     """Set the limits of this process; the child calls it first."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))  # the child does not outlive the agent
     with suppress(OSError):  # where memory is short, the kernel ends this process before the agent
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     limits = {

@@ -243,8 +243,8 @@ class ModelRunner:
                     self._check()
                 await asyncio.sleep(min(left_s, CHECK_S))
         finally:
-            self._thread.stop()
-            self._thread = None
+            thread, self._thread = self._thread, None
+            await thread.stop()
 
     @property
     def busy(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 J = TypeVar("J")
 R = TypeVar("R")
 
+_STOP_S = 1.0
 PREFIX = "model-"  # of the names of these threads
 
 
@@ -70,11 +71,13 @@ class ModelThread(Generic[J, R]):
         """Add a job to the end of the queue."""
         self._jobs.put(job)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End after the current job; waits at most a second for it."""
         self._stopping = True
         self._jobs.put(None)
-        self._thread.join(1.0)
+        until_s = self._loop.time() + _STOP_S
+        while self._thread.is_alive() and self._loop.time() < until_s:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.005)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None and not self._stopping:

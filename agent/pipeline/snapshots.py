@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from adapters.base import Picture, Reading
+from agent.pipeline.model_threads import in_thread
 from agent.pipeline.privacy import Hidden, Privacy, Seen
 from wire.clock import NS_PER_MS, Clock
 from wire.errors import EdgebedError
@@ -72,7 +73,10 @@ class NewestPicture:
         """
         if (reading := self.reading) is None:
             raise SnapshotError(f"{self._device}/{self._stream} has sent no picture yet")
-        made = await asyncio.to_thread(_hide_and_encode, self._privacy, reading, self._seen, self._model)
+        made = await in_thread(
+            f"faces-{self._device}",
+            partial(_hide_and_encode, self._privacy, reading, self._seen, self._model),
+        )
         self._sent = reading
         self._count(made)
         self._send(self._device, self._stream, made)

@@ -410,6 +410,7 @@ export default {
   "reason.adapter-failed": "{why}",
   "reason.recording-ended": "The recording has ended",
   "reason.no-readings": "No readings",
+  "reason.model-checking": "The gate checks the model",
   "reason.model-refused": "{why}",
   "reason.model-input-mismatch": "{why}",
   "reason.model-gate-timeout": "The check of the model was ended after {seconds}",

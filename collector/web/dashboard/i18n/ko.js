@@ -410,6 +410,7 @@ export default {
   "reason.adapter-failed": "어댑터에서 오류가 발생했습니다: {why}",
   "reason.recording-ended": "기록 파일을 끝까지 읽었습니다.",
   "reason.no-readings": "읽은 값이 없습니다.",
+  "reason.model-checking": "게이트가 모델을 확인하고 있습니다.",
   "reason.model-refused": "모델을 사용할 수 없습니다: {why}",
   "reason.model-input-mismatch": "모델의 입력이 장치의 데이터와 맞지 않습니다: {why}",
   "reason.model-gate-timeout": "모델 검사가 {seconds} 안에 끝나지 않았습니다.",

@@ -79,7 +79,7 @@ def test_every_mistake_is_reported_at_once_with_its_place(tmp_path: Path) -> Non
         (("size: [320, 240]", "size: [320, 240], scale: .inf"), "is not a finite number"),
         (("labels: [person, car]", "labels_file: /etc/passwd"), "not a path inside the package"),
         (("labels: [person, car]", "labels_file: ../secret"), "not a path inside the package"),
-        (("labels: [person, car]", "labels_file: link"), "is outside the package"),
+        (("labels: [person, car]", "labels_file: link"), "is not a regular file"),
         (("labels: [person, car]", "labels_file: nowhere"), "is missing"),
     ],
 )
