@@ -123,6 +123,8 @@ def main(arguments: Sequence[str]) -> None:
     except MemoryError:
         gb = round(int(memory) / 2**30, 1)
         report = _refused(because(f"it needs more than {gb:g} GB of memory", "model-memory-limit", gb=gb))
+    except Exception as error:  # noqa: BLE001 - a decoder of another package can raise anything
+        report = _refused(because(f"the gate failed: {type(error).__name__}: {error}", "model-refused"))
     with os.fdopen(int(descriptor), "wb") as file:
         file.write(msgspec.json.encode(report))
     os._exit(0)  # skips the shutdown of the interpreter, where a hostile model could still act

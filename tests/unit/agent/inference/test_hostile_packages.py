@@ -1,0 +1,458 @@
+"""Hostile and mistaken packages before the gate: each is one sentence, and only the child suffers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from agent.inference import gate, gate_process
+from agent.inference.decoders import ModelError
+from agent.inference.package import load_package
+from agent.inference.session import CPU
+
+ONE = np.ones((1, 1), np.float32)
+FRAME = {"kind": "frame", "name": "x", "size": [64, 64]}
+
+
+def refused(folder: Path, **more: Any) -> ModelError:
+    """The reason why the gate refuses the package; it is one printable sentence."""
+    with pytest.raises(ModelError) as caught:
+        gate.verify(load_package(folder), **more) if more else gate.inspect(load_package(folder), CPU)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert len(text) < 700
+    return caught.value
+
+
+def window_model(nodes: Sequence[Any], outputs: Sequence[Any], opsets: Sequence[Any]) -> bytes:
+    """A model on a window `x` of 4 rows of 2 signals whose outputs can be of any type."""
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 2])],
+        list(outputs),
+    )
+    made = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid(*each) for each in opsets], ir_version=9
+    )
+    return made.SerializeToString()
+
+
+# -- files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["manifest.yaml", "model.onnx", "golden/a.npz", "labels.txt"])
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+def test_a_package_has_regular_files_only(packages, name: str, kind: str) -> None:
+    output = {"decoder": "classification", "labels_file": "labels.txt"}
+    folder = packages.write(packages.constant(np.ones((1, 2))), output=output)
+    (folder / "golden").mkdir()
+    (folder / "labels.txt").write_text("a\nb\n")
+    (folder / name).unlink(missing_ok=True)
+    make = {"fifo": os.mkfifo, "link": lambda path: path.symlink_to("/dev/zero"), "folder": os.mkdir}[kind]
+    make(folder / name)
+    with pytest.raises(ModelError) as caught:
+        gate.inspect(load_package(folder), CPU)
+    assert f"{name} is not a regular file" in str(caught.value)
+
+
+# -- the child ---------------------------------------------------------------------------------------------
+
+PLUGIN = """
+import json, os, signal, sys, time
+from agent.inference.decoders import Decoder, Result
+from msgspec import Struct
+
+ESC, NEWLINE = chr(27), chr(10)
+FORGED = {"why": ESC + "[2J" + NEWLINE + "ok", "code": NEWLINE, "args": {"a": ESC}}
+
+class Options(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    do: str
+
+class Acting(Decoder):
+    Options = Options
+
+    def __init__(self, options, outputs, size):
+        if "agent.inference.gate_process" not in sys.modules:
+            return
+        if options.do == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif options.do == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif options.do == "exit":
+            os._exit(0)
+        elif options.do == "print":
+            print("{}" * 100_000)
+            print("\\x1b[2J" * 100_000, file=sys.stderr)
+        elif options.do == "raise":
+            raise AttributeError("no \\x1b[2J attribute\\n" + "x" * 10_000)
+        elif options.do == "forge":
+            for number in range(3, 64):
+                try:
+                    os.write(number, json.dumps(FORGED).encode())
+                except OSError:
+                    continue
+            os._exit(0)
+        elif options.do == "garbage":
+            for number in range(3, 64):
+                try:
+                    os.write(number, b"\\xff garbage")
+                except OSError:
+                    continue
+            os._exit(0)
+        elif options.do == "fork":
+            child = os.fork()
+            if child == 0:
+                time.sleep(600)
+            raise RuntimeError(f"forked {child}")
+        elif options.do == "write":
+            with open(os.path.join(os.path.dirname(__file__), "written"), "w") as file:
+                file.write("x" * 100)
+        elif options.do == "memory":
+            self.kept = bytearray(5 << 30)
+
+    def fields(self):
+        return {}
+
+    def decode(self, outputs, placement):
+        return Result({})
+"""
+
+
+@pytest.fixture
+def acting(packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes packages whose decoder, of another distribution, does something in the gate's child."""
+    site = tmp_path / "site"
+    info = site / "acting-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "acting.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acting\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[edgebed.decoders]\nacting = acting:Acting\n")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.syspath_prepend(str(site))
+
+    def make(do: str) -> Path:
+        folder: Path = packages.write(packages.constant(ONE), output={"decoder": "acting", "do": do})
+        return folder
+
+    yield make
+    sys.modules.pop("acting", None)
+
+
+@pytest.mark.parametrize(
+    ("do", "reason", "code"),
+    [
+        ("crash", r"crashed (SIGSEGV)", "model-crashed"),
+        ("killed", r"crashed (SIGKILL)", "model-crashed"),
+        ("exit", "exit code 0 without a report", "model-refused"),
+        ("raise", r"AttributeError: no \x1b[2J attribute", "model-refused"),
+        ("garbage", "its report cannot be read", "model-refused"),
+        ("forge", r"\x1b[2J", "\\n"),
+        ("write", "OSError", "model-refused"),
+        ("memory", "GB of memory", "model-memory-limit"),
+    ],
+)
+def test_a_child_that_misbehaves_is_one_reason(acting: Any, do: str, reason: str, code: str) -> None:
+    folder = acting(do)
+    with pytest.raises(ModelError) as caught:
+        gate.verify(load_package(folder))
+    assert reason in str(caught.value)
+    assert caught.value.reason_code == code
+    assert all(line.isprintable() for line in str(caught.value).splitlines())
+    assert len(str(caught.value)) < 1000
+
+
+def test_what_the_child_prints_is_not_its_report(acting: Any) -> None:
+    assert gate.verify(load_package(acting("print"))).why == ""
+
+
+def test_a_child_that_forks_leaves_no_process_behind(acting: Any) -> None:
+    with pytest.raises(ModelError, match="forked") as caught:  # not "no answer": the pipe is still open
+        gate.verify(load_package(acting("fork")))
+    pid = int(str(caught.value).rpartition(" ")[2])
+    until_s = time.monotonic() + 20
+    while _alive(pid) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    assert not _alive(pid)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# -- what is remembered ------------------------------------------------------------------------------------
+
+
+def test_a_refusal_is_remembered_until_the_package_changes(packages, tmp_path: Path) -> None:
+    folder = packages.write(packages.constant(np.array([[np.nan]], np.float32)))
+    for _ in range(2):
+        assert refused(folder, memory=tmp_path / "gate").reason_code == "model-output-nan"
+    (saved,) = (tmp_path / "gate").iterdir()
+    report = json.loads(saved.read_bytes())
+    saved.write_text(json.dumps({**report, "why": "as remembered"}))
+    assert "as remembered" in str(refused(folder, memory=tmp_path / "gate")), "the gate did not run again"
+    packages.write(packages.constant(ONE))
+    assert not gate.verify(load_package(folder), memory=tmp_path / "gate").remembered
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "labels.txt", "golden/a.npz"])
+def test_a_file_that_changes_runs_the_gate_again(packages, tmp_path: Path, name: str) -> None:
+    output = {"decoder": "classification", "labels_file": "labels.txt"}
+    folder = packages.write(packages.constant(np.ones((1, 2))), output=output)
+    (folder / "labels.txt").write_text("a\nb\n")
+    (folder / "golden").mkdir()
+    np.savez(folder / "golden" / "a.npz", input=np.ones((4, 2), np.float32), output_0=np.ones((1, 2)))
+    memory = tmp_path / "gate"
+    gate.verify(load_package(folder), memory=memory)
+    assert gate.verify(load_package(folder), memory=memory).remembered
+    (folder / name).touch()
+    assert not gate.verify(load_package(folder), memory=memory).remembered
+
+
+@pytest.mark.parametrize("do", ["killed"])
+def test_what_the_package_is_not_the_cause_of_is_not_remembered(acting: Any, tmp_path: Path, do: str) -> None:
+    with pytest.raises(ModelError):
+        gate.verify(load_package(acting(do)), memory=tmp_path / "gate")
+    assert not (tmp_path / "gate").exists()
+
+
+def test_a_missing_provider_is_not_remembered(packages, tmp_path: Path) -> None:
+    folder = packages.write(packages.constant(ONE))
+    assert refused(folder, providers=["NoneSuch"], memory=tmp_path / "gate").reason_code == "provider-missing"
+    assert not (tmp_path / "gate").exists()
+
+
+# -- limits ------------------------------------------------------------------------------------------------
+
+
+def test_the_childs_memory_is_below_the_limit_of_the_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits of control groups as the kernel writes them: of the unit, of the slice around it, none."""
+    unit = tmp_path / "system.slice" / "edgebed-agent.service"
+    unit.mkdir(parents=True)
+    (unit / "memory.max").write_text("1073741824\n")
+    (tmp_path / "system.slice" / "memory.max").write_text("max\n")
+    monkeypatch.setattr(gate_process, "_GROUPS", tmp_path)
+    assert gate_process._limits(unit) == [1 << 30]
+    monkeypatch.setattr(gate_process, "_memory", lambda: min(gate_process._limits(unit)))
+    assert gate_process.memory_limit() == int(0.8 * (1 << 30))
+    assert 1 <= gate_process.at_once() <= 2
+    (tmp_path / "system.slice" / "memory.max").write_text("268435456\n")
+    assert min(gate_process._limits(unit)) == 1 << 28
+    assert gate_process.at_once() == 1
+
+
+def test_a_gate_that_is_stopped_ends_its_child(packages, tmp_path: Path) -> None:
+    folder = packages.write(hanging(packages))
+    stopping, found = threading.Event(), []
+
+    def work() -> None:
+        try:
+            gate.verify(load_package(folder), memory=tmp_path / "gate", stopping=stopping)
+        except ModelError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.3)
+    stopping.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert "the gate was stopped" in str(found[0])
+    assert not (tmp_path / "gate").exists(), "it is not a refusal"
+
+
+def hanging(packages: Any) -> bytes:
+    """A model that never gives an answer."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["again"], ["still"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 4, 2]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 4, 2]),
+        ],
+    )
+    nodes = [
+        helper.make_node("Loop", ["", "true", "x"], ["last"], body=body),
+        helper.make_node("ReduceSum", ["last"], ["y"], keepdims=0),
+    ]
+    made: bytes = packages.model(
+        nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants={"true": np.array(True)}
+    )
+    return made
+
+
+# -- outputs -----------------------------------------------------------------------------------------------
+
+LABEL = helper.make_tensor_value_info("label", TensorProto.INT64, ["N"])
+SCORES = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2])
+ML = (("", 17), ("ai.onnx.ml", 3))
+TO_SCORES = [
+    helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=0),
+    helper.make_node("Softmax", ["mean"], ["probabilities"]),
+    helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
+]
+CLASSES = {"decoder": "classification", "labels": ["a", "b"]}
+ANOMALY = {"decoder": "anomaly", "threshold": 0.5}
+
+
+@pytest.mark.parametrize("output", [CLASSES, ANOMALY])
+def test_a_label_that_comes_first_is_not_a_score(packages, output: dict[str, Any]) -> None:
+    body = window_model(TO_SCORES, [LABEL, SCORES], ML)
+    text = str(refused(packages.write(body, output=output)))
+    assert "its first output label int64[1] is a label" in text
+    only = window_model(TO_SCORES, [SCORES], ML)
+    if output is CLASSES:
+        gate.inspect(load_package(packages.write(only, output=output)), CPU)
+
+
+def test_a_zipmap_is_refused_with_the_cure(packages) -> None:
+    nodes = [
+        *TO_SCORES,
+        helper.make_node("ZipMap", ["probabilities"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]),
+    ]
+    kind = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    )
+    body = window_model(nodes, [helper.make_value_info("z", kind)], ML)
+    text = str(refused(packages.write(body, output=CLASSES)))
+    assert "output 'z' is seq(map(int64,tensor(float))), not a tensor" in text
+    assert "zipmap=False" in text
+
+
+def test_a_sequence_and_text_are_refused(packages) -> None:
+    sequence = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    body = window_model(
+        [helper.make_node("SequenceConstruct", ["x"], ["s"])], [helper.make_value_info("s", sequence)], ML
+    )
+    assert "output 's' is seq(tensor(float)), not a tensor" in str(refused(packages.write(body)))
+    text = helper.make_tensor_value_info("t", TensorProto.STRING, [1, 4, 2])
+    body = window_model([helper.make_node("Cast", ["x"], ["t"], to=TensorProto.STRING)], [text], ML)
+    assert "output 't' is tensor(string), not numbers" in str(refused(packages.write(body)))
+
+
+# -- heads -------------------------------------------------------------------------------------------------
+
+FINISHED = np.tile(np.float32([10, 20, 110, 220, 0.9, 1]), (1, 300, 1))
+TWO = {"decoder": "detection", "head": "yolov8", "labels": ["a", "b"]}
+
+
+@pytest.mark.parametrize("rows", [300, "n"])
+def test_finished_detections_are_not_a_yolov8(packages, rows: int | str) -> None:
+    nodes = [helper.make_node("Identity", ["c"], ["y"])]
+    body = packages.model(
+        nodes, inputs={"x": (1, 3, 64, 64)}, outputs={"y": (1, rows, 6)}, constants={"c": FINISHED}
+    )
+    assert "finished detections" in str(refused(packages.write(body, input=FRAME, output=TWO)))
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 84), (1, 84, 6), (1, 6, 300), (1, 8400, 6)])
+def test_two_classes_for_each_cell_are_a_yolov8(packages, shape: tuple[int, ...]) -> None:
+    boxes = np.full(shape, 0.5)
+    (boxes[:, :4] if shape[1] == 6 else boxes[..., :4])[:] = 20
+    folder = packages.write(packages.constant(boxes, shape=(1, 3, 64, 64)), input=FRAME, output=TWO)
+    gate.inspect(load_package(folder), CPU)
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "outputs"),
+    [
+        ("yolov8", ["a"], [np.full((1, 5, 84), 40.0)]),
+        ("yolov8", ["a"], [np.full((1, 5, 84), -3.0)]),
+        ("yolox", ["a"], [np.full((1, 84, 6), 7.0)]),
+        ("fastestdet", ["a"], [np.full((1, 6, 4, 4), 2.0)]),
+        ("ulface", ["a"], [np.full((1, 90, 2), -5.0), np.zeros((1, 90, 4))]),
+    ],
+)
+def test_scores_beyond_0_and_1_refuse_the_head(
+    packages, head: str, labels: list[str], outputs: list[Any]
+) -> None:
+    body = packages.constant(*outputs, shape=(1, 3, 64, 64))
+    output = {"decoder": "detection", "head": head, "labels": labels}
+    assert f"head {head} reads scores from" in str(refused(packages.write(body, input=FRAME, output=output)))
+
+
+def test_boxes_as_shares_are_not_pixels(packages) -> None:
+    body = packages.constant(np.full((1, 300, 7), 0.5), shape=(1, 3, 64, 64))
+    output = {"decoder": "detection", "head": "yolov8", "labels": ["a", "b", "c"]}
+    assert "shares of the input" in str(refused(packages.write(body, input=FRAME, output=output)))
+
+
+# -- operators and texts -----------------------------------------------------------------------------------
+
+
+def test_a_domain_that_is_imported_and_not_used_is_allowed(packages) -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
+    opsets = (("", 17), ("com.microsoft.experimental", 1), ("com.example", 3))
+    gate.inspect(load_package(packages.write(window_model(nodes, [output], opsets))), CPU)
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "weights.bin"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_weights_outside_the_file_are_refused(packages, path: str, sparse: bool) -> None:
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [8], np.zeros(8))
+    weights.ClearField("float_data")
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=path)
+    made = onnx.load_from_string(
+        packages.model(
+            [helper.make_node("ReduceSum", ["w"], ["y"], keepdims=0)],
+            inputs={"x": (1, 4, 2)},
+            outputs={"y": ()},
+        )
+    )
+    if sparse:
+        indices = numpy_helper.from_array(np.arange(8), "i")
+        made.graph.sparse_initializer.append(helper.make_sparse_tensor(weights, indices, [8]))
+    else:
+        made.graph.initializer.append(weights)
+    assert "weights outside the file" in str(refused(packages.write(made.SerializeToString())))
+
+
+SHOUT = "\x1b[2J\x1b[31mOK: ok on CPU\x1b[0m\r\n  9 golden vectors agree\n" + "x" * 1000
+
+
+def test_names_of_tensors_are_escaped_and_cut(packages) -> None:
+    nodes = [helper.make_node("ReduceSum", [SHOUT], ["y"], keepdims=0)]
+    body = packages.model(nodes, inputs={SHOUT: (1, 4, 2)}, outputs={"y": ()})
+    assert r"\x1b[2J" in str(refused(packages.write(body)))
+
+
+def test_the_reason_of_onnxruntime_stands_first(packages) -> None:
+    made = onnx.load_from_string(packages.constant(ONE))
+    made.ir_version = 99
+    text = str(refused(packages.write(made.SerializeToString())))
+    assert "onnxruntime refuses it: Unsupported model IR version: 99" in text
+    assert "onnxruntime::" not in text
+    nodes = [helper.make_node("Reshape", ["x", "to"], ["y"])]
+    body = packages.model(
+        nodes,
+        inputs={"x": ("n", 4, 2)},
+        outputs={"y": ("m", 7)},
+        constants={"to": np.array([-1, 7], np.int64)},
+    )
+    text = str(refused(packages.write(body)))
+    assert "onnxruntime::" not in text
+    assert ".h:" not in text
+    assert "cannot be reshaped to the requested shape" in text
