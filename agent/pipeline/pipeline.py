@@ -26,6 +26,7 @@ from wire.clock import Clock
 from wire.messages import ClockState, ModelState, Snapshot, Stream
 
 TICK_S = 0.1
+_LONG_S = 10.0  # a gate that takes longer no longer counts as new
 
 T = TypeVar("T")
 
@@ -101,23 +102,19 @@ class Pipeline:
 
         A model gives results as soon as it is open. When this is cancelled, the gates that run are ended.
         """
-        room = asyncio.Semaphore(at_once())
+        places = _Places(at_once())
         try:
             async with asyncio.TaskGroup() as group:
                 for device, guard in self._privacy.items():
-                    group.create_task(self._open(room, f"faces-{device}", guard.open))
+                    group.create_task(places.run(f"faces-{device}", guard.open))
                 for runner in self.runners.values():
-                    group.create_task(self._open_runner(room, runner))
+                    group.create_task(self._open_runner(places, runner))
         except asyncio.CancelledError:
             self._models.stop()
             raise
 
-    async def _open(self, room: asyncio.Semaphore, name: str, work: Callable[[], T]) -> T:
-        async with room:
-            return await in_thread(f"opening-{name}", work)
-
-    async def _open_runner(self, room: asyncio.Semaphore, runner: ModelRunner) -> None:
-        runner.install(await self._open(room, runner.name, runner.prepare))
+    async def _open_runner(self, places: _Places, runner: ModelRunner) -> None:
+        runner.install(await places.run(runner.name, runner.prepare))
         stream, device = runner.result_stream(), runner.settings.device
         if stream is None or runner.manifest is None:
             return
@@ -243,6 +240,28 @@ class Pipeline:
         if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
             seen = privacy.seen_by(runner.manifest, inference.result.boxes)
             self._pictures[device, runner.settings.stream].show(reading, seen, runner.label)
+
+
+class _Places:
+    """Limits how many models are opened at the same time: `many`, and as many again that take long.
+
+    A model that hangs in its gate does not keep the next one from being opened.
+    """
+
+    def __init__(self, many: int) -> None:
+        self._all, self._new = asyncio.Semaphore(2 * many), asyncio.Semaphore(many)
+
+    async def run(self, name: str, work: Callable[[], T]) -> T:
+        """The result of `work`, in a thread of its own."""
+        async with self._all:
+            async with self._new:
+                opening = asyncio.create_task(in_thread(f"opening-{name}", work))
+                try:
+                    await asyncio.wait([opening], timeout=_LONG_S)
+                except asyncio.CancelledError:
+                    opening.cancel()
+                    raise
+            return await opening
 
 
 def _input(runner: ModelRunner) -> tuple[str, str]:

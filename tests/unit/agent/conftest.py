@@ -54,6 +54,39 @@ class Packages:
             named[f"y{at}"] = output.shape
         return self.model(nodes, inputs={"x": shape}, outputs=named, constants=constants)
 
+    def hanging(self, *, above: float = -1e30) -> bytes:
+        """A model of a window of 4 rows of 2 signals that never answers if a number is above `above`."""
+        body = helper.make_graph(
+            [
+                helper.make_node("Identity", ["again"], ["still"]),
+                helper.make_node("Identity", ["v"], ["w"]),
+            ],
+            "body",
+            [
+                helper.make_tensor_value_info("i", TensorProto.INT64, []),
+                helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 4, 2]),
+            ],
+            [
+                helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 4, 2]),
+            ],
+        )
+        nodes = [
+            helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+            helper.make_node("Greater", ["largest", "limit"], ["large"]),
+            helper.make_node("Where", ["large", "forever", "once"], ["times"]),
+            helper.make_node("Loop", ["times", "true", "x"], ["last"], body=body),
+            helper.make_node("ReduceMax", ["last"], ["y"], keepdims=0),
+        ]
+        constants = {
+            "limit": np.float32(above) * np.ones((), np.float32),
+            "forever": np.array(2**62),
+            "once": np.array(1),
+            "true": np.array(True),
+        }
+        return self.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants=constants)
+
     def write(self, body: bytes, *, name: str = "m", **changes: Any) -> Path:
         """A package for `body`: a window of two signals into a regression, except for `changes`."""
         folder = self.folder / name

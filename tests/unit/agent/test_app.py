@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ async def test_from_a_recording_to_the_broker_and_nothing_is_left(
     events = [event for event in there.bodies("event", Event) if event.type != "custody"]
     assert [event.type for event in events[:2]] == ["anomaly", "anomaly-end"]
     assert events[0].score == 100.0
-    birth = there.bodies("birth", Birth)[0]
+    birth = there.bodies("birth", Birth)[-1]  # the first was sent before the gate had ended
     assert set(birth.devices["arm"].streams) == {"rows", "peak"}
     assert birth.models["peak"].name == "peak"
     assert {"ping", "snapshot", "rebirth"} <= {command.name for command in birth.cmds}
@@ -360,3 +361,76 @@ def test_once_states_how_long_a_model_needs(config: Callable[..., Path], model: 
     assert done.returncode == 3
     assert "s long: run longer, with --seconds" in done.stderr
     assert "data/arm/rows" in done.stdout
+
+
+def hanging_models(packages: Any, model: Path, **hangs: bool) -> dict[str, Any]:
+    """The good model and, by name, models that hang: in the gate, or only with the rows of the device."""
+    found = {"peak": {"package": str(model), "input": "arm/rows"}}
+    for name, in_gate in hangs.items():
+        window = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": HZ, "length": 4}
+        body = packages.hanging() if in_gate else packages.hanging(above=50)
+        # the gate's noise has this mean, the rows are far above it
+        folder = packages.write(body, name=name, input={**window, "mean": [-100.0, 0.0]})
+        found[name] = {"package": str(folder), "input": "arm/rows"}
+    return found
+
+
+async def test_models_that_hang_in_the_gate_hold_nothing_up_and_are_checked_once(
+    config: Callable[..., Path],
+    packages: Any,
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = config("mqtt://127.0.0.1:9", models=hanging_models(packages, model, h1=True, h2=True))
+    async with running(path) as app:
+        await until(lambda: app.sources["arm"].readings > 20, "readings flow beside the gates")
+        assert app.description.status().models["h1"].code == "model-checking"
+        await until(
+            lambda: app.pipeline.runners["peak"].counters["runs"], "a model that passed gives results"
+        )
+        assert "peak" in app.description.birth().devices["arm"].streams
+    monkeypatch.setattr("agent.inference.gate.WALL_S", 4.0)
+    async with running(path) as app:
+        await until(lambda: all(app.pipeline.models()[name].state == "failed" for name in ("h1", "h2")))
+        assert app.pipeline.models()["h1"].code == "model-gate-timeout"
+    monkeypatch.setattr("agent.inference.gate.WALL_S", 300.0)
+    reports = {file: file.stat().st_mtime_ns for file in (tmp_path / "state" / "gate").iterdir()}
+    async with running(path) as app:
+        await until(lambda: all(each.state != "stopped" for each in app.pipeline.models().values()))
+        states = {name: each.state for name, each in app.pipeline.models().items()}
+        assert states == {"peak": "ok", "h1": "failed", "h2": "failed"}
+    assert {file: file.stat().st_mtime_ns for file in reports} == reports
+
+
+def test_a_stop_ends_in_order_while_a_model_hangs(
+    config: Callable[..., Path], packages: Any, model: Path
+) -> None:
+    path = config("mqtt://127.0.0.1:9", models=hanging_models(packages, model, later=False))
+    with subprocess.Popen(
+        edgebed_command("agent", "run", str(path)), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while "later@1.0 runs on" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(1.0)  # the first window hangs
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "terminate called" not in said
+
+
+def test_once_ends_with_a_sentence_while_a_model_hangs(
+    config: Callable[..., Path], packages: Any, model: Path
+) -> None:
+    path = config("mqtt://127.0.0.1:9", models=hanging_models(packages, model, later=False))
+    done = subprocess.run(
+        edgebed_command("agent", "once", "--seconds", "4", str(path)),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "model later: " in done.stderr
+    assert "terminate called" not in done.stderr
+    assert '"data/arm/peak"' in done.stdout or "/data/arm/peak" in done.stdout

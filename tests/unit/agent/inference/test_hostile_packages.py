@@ -258,7 +258,7 @@ def test_the_childs_memory_is_below_the_limit_of_the_unit(
 
 
 def test_a_gate_that_is_stopped_ends_its_child(packages, tmp_path: Path) -> None:
-    folder = packages.write(hanging(packages))
+    folder = packages.write(packages.hanging())
     stopping, found = threading.Event(), []
 
     def work() -> None:
@@ -275,31 +275,6 @@ def test_a_gate_that_is_stopped_ends_its_child(packages, tmp_path: Path) -> None
     assert not thread.is_alive()
     assert "the gate was stopped" in str(found[0])
     assert not (tmp_path / "gate").exists(), "it is not a refusal"
-
-
-def hanging(packages: Any) -> bytes:
-    """A model that never gives an answer."""
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["again"], ["still"]), helper.make_node("Identity", ["v"], ["w"])],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 4, 2]),
-        ],
-        [
-            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 4, 2]),
-        ],
-    )
-    nodes = [
-        helper.make_node("Loop", ["", "true", "x"], ["last"], body=body),
-        helper.make_node("ReduceSum", ["last"], ["y"], keepdims=0),
-    ]
-    made: bytes = packages.model(
-        nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants={"true": np.array(True)}
-    )
-    return made
 
 
 # -- outputs -----------------------------------------------------------------------------------------------
