@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 
-from adapters.base import Adapter, Reading
+from adapters.base import Adapter, DeviceStalled, Reading
 from adapters.device_time import DeviceClock
 from adapters.lines.lines import BadLines, Lines, LineSource
 from adapters.nmea.epochs import BadSentence, Epoch, Epochs, Sentence, parse, unix_ns
@@ -15,6 +15,12 @@ from wire.messages import Field, Quality, Stream
 
 log = logging.getLogger("edgebed.adapters.nmea")
 
+_MAX_OTHERS = 12
+_EXPECTED = {
+    "bad_checksum": "NMEA 0183 sentences with a right checksum",
+    "no_checksum": "NMEA 0183 sentences with a checksum (see the option `checksum`)",
+    "malformed": "NMEA 0183 sentences of the standard's layout",
+}
 _MAX_LINE = 512  # bytes; NMEA 0183 allows 82, some makers send longer lines
 
 _FIELDS = {
@@ -52,6 +58,7 @@ class Nmea(Adapter[NmeaOptions]):
         self._lines = Lines(self._source, clock, self.counters, max_line=_MAX_LINE)
         self._bad_lines = BadLines(self._source, self.counters, log, options.bad_lines)
         self._epochs = Epochs(self.counters, options.row_wait_s)
+        self._others: set[str] = set()  # sentences since the last row that cannot begin one
         self._dated_ns: int | None = None  # the receiver's time of the last row that had a date
         self._time = DeviceClock(
             options.url,
@@ -79,7 +86,7 @@ class Nmea(Adapter[NmeaOptions]):
             await self._lines.open(timeout_s)
             first = await self._next(deadline)
             if first is None:
-                raise self._lines.stalled("NMEA sentence", timeout_s)
+                raise self._stalled("NMEA sentence", timeout_s)
             self._take(first)
         except BaseException:
             await self.close()
@@ -102,26 +109,44 @@ class Nmea(Adapter[NmeaOptions]):
             else:
                 self._take(sentence)
             for epoch in epochs.take():
+                self._others.clear()
                 yield self._reading(epoch)
                 deadline = now_s() + options.silence_s
             if now_s() >= deadline:
-                raise self._lines.stalled("position (GGA or RMC)", options.silence_s)
+                raise self._stalled("position (GGA or RMC)", options.silence_s)
+
+    def _stalled(self, what: str, seconds: float) -> DeviceStalled:
+        heads = sorted(self._others)
+        arrived = f"sentences {', '.join(heads)}, which give no position" if heads else ""
+        return self._lines.stalled(what, seconds, self._bad_lines.last or arrived)
 
     def _take(self, sentence: Sentence) -> None:
         if sentence.kind:
+            self._epochs.late = ""
             self._epochs.add(sentence, self.clock.flowing_s())
+            if self._epochs.late:
+                self.not_read(
+                    f"{sentence.kind} comes after its row was sent: raise `row_wait_s`", sentence.kind
+                )
+            elif sentence.kind in self.unread:
+                self.was_read(sentence.kind)
 
     async def _next(self, by_s: float) -> Sentence | None:
         """The next valid sentence; None if there is none by `by_s`."""
         while (line := await self._lines.next(by_s)) is not None:
             if line.rfind(b"$") > 0:
                 self.counters["cut_sentence"] += 1  # the sentence after the last $ is still read
+            head = line[line.rfind(b"$") + 1 :].partition(b",")[0][:6].decode("ascii", "replace")
             try:
-                sentence = parse(line)
-            except BadSentence as counter:
-                self._bad_lines.count(str(counter), line, "NMEA 0183 sentences")
+                sentence = parse(line, unchecked=self.options.checksum == "optional")
+            except BadSentence as error:
+                self._bad_lines.count(str(error), line, _EXPECTED.get(str(error), "NMEA 0183 sentences"))
+                if error.why:
+                    self.not_read(f"{head} is malformed: {error.why}", head[2:])
             else:
                 self._bad_lines.reset()
+                if not sentence.timed and len(self._others) < _MAX_OTHERS:
+                    self._others.add(head)
                 return sentence
         return None
 

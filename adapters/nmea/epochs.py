@@ -15,6 +15,7 @@ from functools import lru_cache, reduce
 from operator import xor
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from wire.clock import NS_PER_S
 
@@ -24,19 +25,26 @@ DAY_NS = 86_400 * NS_PER_S
 _TIME = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.(\d{0,9}))?")
 _DATE = re.compile(r"(\d\d)(\d\d)(\d\d)")
 _DAY_0 = date(1970, 1, 1).toordinal()
+_HEAD = re.compile(r"[A-Z]{2}[A-Z0-9]{3}")
+_LEAST_FIELDS = {"GGA": 14, "RMC": 9, "VTG": 8, "GSA": 17}  # of a sentence that was not cut
 _RELIABLE = frozenset({1, 2, 3, 4, 5})  # GGA: GPS, differential, PPS, RTK fixed, RTK float
 # the mode letter of RMC -> the number of the same mode in GGA
 _MODES = {"N": 0, "A": 1, "D": 2, "P": 3, "R": 4, "F": 5, "E": 6, "M": 7, "S": 8}
 
 
 class BadSentence(ValueError):
-    """A line is not a valid sentence; the text of the error is the name of a counter."""
+    """A line is not a valid sentence; the text of the error is the name of a counter, `why` is for people."""
+
+    def __init__(self, counter: str, why: str = "") -> None:
+        super().__init__(counter)
+        self.why = why
 
 
 class Sentence(Struct, frozen=True):
     """The contents of one sentence. `time_ns` counts from midnight UTC, `day` from 1970-01-01.
 
-    `kind` is empty for a valid sentence of a kind that is not read.
+    `kind` is empty for a valid sentence of a kind that is not read. Of one kind with several `source`s, each
+    belongs to an epoch. `steps` are the smallest steps in which the values were printed, the best is 0.
     """
 
     kind: str = ""
@@ -46,13 +54,15 @@ class Sentence(Struct, frozen=True):
     fix: int | None = None
     reliable: bool = True
     values: dict[str, float | int | None] = {}
+    steps: dict[str, float] = {}
+    source: str = ""
 
 
-def parse(line: bytes) -> Sentence:
-    """Parse one line without its end.
+def parse(line: bytes, *, unchecked: bool = False) -> Sentence:
+    """Parse one line without its end; `unchecked` accepts a whole sentence without a checksum.
 
     Raises:
-        BadSentence: "not_nmea", "bad_checksum" or "malformed".
+        BadSentence: "not_nmea", "bad_checksum", "no_checksum" or "malformed".
     """
     start = line.rfind(b"$")  # bytes before it are a sentence that was cut
     if start < 0:
@@ -63,17 +73,35 @@ def parse(line: bytes) -> Sentence:
         raise BadSentence("bad_checksum") from None
     body, star, sent = text[1:].rpartition("*")
     if not star:
-        raise BadSentence("bad_checksum")
-    if sent.upper() != f"{checksum(body):02X}":
+        body = sent
+        if not _is_whole(body):
+            raise BadSentence("bad_checksum")
+        if not unchecked:
+            raise BadSentence("no_checksum")
+    elif sent.upper() != f"{checksum(body):02X}":
         raise BadSentence("bad_checksum")
     head, *fields = body.split(",")
     reader = _READERS.get(head[2:]) if len(head) == 5 and not head.startswith("P") else None
     if reader is None:
         return Sentence()
     try:
-        return reader(fields)
-    except (ValueError, IndexError):
-        raise BadSentence("malformed") from None
+        sentence = reader(fields)
+    except IndexError:
+        raise BadSentence("malformed", f"only {len(fields)} fields") from None
+    except ValueError as error:
+        raise BadSentence("malformed", str(error)) from None
+    # each satellite system has its own GSA: by its talker, or by the number that NMEA 4.1 puts last
+    return (
+        replace(sentence, source=f"GSA {head[:2]}{fields[17] if len(fields) > 17 else ''}")
+        if sentence.kind == "GSA"
+        else sentence
+    )
+
+
+def _is_whole(body: str) -> bool:
+    """Whether a sentence without a checksum was not cut."""
+    head, *fields = body.split(",")
+    return bool(_HEAD.fullmatch(head)) and len(fields) >= _LEAST_FIELDS.get(head[2:], 1)
 
 
 def checksum(body: str) -> int:
@@ -91,16 +119,20 @@ class Epoch:
     fix: int | None = None
     reliable: bool = True
     values: dict[str, float | int | None] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
     kinds: set[str] = field(default_factory=set)
 
     def take(self, sentence: Sentence) -> None:
-        """Add a sentence; its empty values do not change the epoch."""
-        self.kinds.add(sentence.kind)
+        """Add a sentence; of two values of one field, the one with the smaller step counts."""
+        self.kinds.add(sentence.source or sentence.kind)
         self.day = self.day if sentence.day is None else sentence.day
         if sentence.fix is not None and (self.fix is None or sentence.kind == "GGA"):
             self.fix = sentence.fix
         self.reliable = self.reliable and sentence.reliable
-        self.values |= {name: value for name, value in sentence.values.items() if value is not None}
+        for name, value in sentence.values.items():
+            step = sentence.steps.get(name, 0.0)
+            if value is not None and (name not in self.values or step < self.steps[name]):
+                self.values[name], self.steps[name] = value, step
 
 
 class Epochs:
@@ -114,10 +146,11 @@ class Epochs:
         self._kinds: set[str] = set()  # seen since the start
         self._done = 0
         self._ready: list[Epoch] = []
+        self.late = ""  # the kind of the last sentence that came after its row was sent
 
     def add(self, sentence: Sentence, now_s: float) -> None:
         """Add a sentence that came at `now_s`, of any monotonic clock."""
-        self._kinds.add(sentence.kind)
+        self._kinds.add(sentence.source or sentence.kind)
         if sentence.timed:
             self._begin(sentence, now_s)
         if self._open is None:
@@ -154,9 +187,10 @@ class Epochs:
         self._open = Epoch(sentence.time_ns, now_s)
 
     def _count_late(self, sentence: Sentence) -> None:
-        if self._last is None or sentence.kind in self._last.kinds:
-            return  # reading started in the middle of an epoch; or there is one GSA per constellation
+        if self._last is None or (sentence.source or sentence.kind) in self._last.kinds:
+            return  # reading started in the middle of an epoch, or a system has several GSA
         self._counters["late_sentence"] += 1
+        self.late = sentence.kind
 
     def _finish(self) -> None:
         if self._open is not None:
@@ -182,12 +216,13 @@ def _gga(fields: list[str]) -> Sentence:
         "latitude": _angle(fields[1], fields[2], "NS"),
         "longitude": _angle(fields[3], fields[4], "EW"),
         "satellites": _integer(fields[6]),
-        "hdop": _number(fields[7]),
+        "hdop": _number(fields[7]) or None,  # 0 is not possible
         "altitude": _number(fields[8]),
     }
     if fields[8] and fields[9] != "M":
         raise ValueError("altitude in another unit")
-    return Sentence("GGA", True, _time(fields[0]), None, fix, fix in _RELIABLE, values)
+    steps = _position_step(fields[1], fields[3])
+    return Sentence("GGA", True, _time(fields[0]), None, fix, fix in _RELIABLE, values, steps)
 
 
 def _rmc(fields: list[str]) -> Sentence:
@@ -202,35 +237,51 @@ def _rmc(fields: list[str]) -> Sentence:
         "speed": None if knots is None else knots * KNOT_KMH,
         "heading": _number(fields[7]),
     }
-    return Sentence(
-        "RMC", True, _time(fields[0]), _day(fields[8]), mode, valid and mode in _RELIABLE, dict(values)
-    )
+    steps = _position_step(fields[2], fields[4]) | {
+        "speed": _step(fields[6]) * KNOT_KMH,
+        "heading": _step(fields[7]),
+    }
+    reliable = valid and mode in _RELIABLE
+    return Sentence("RMC", True, _time(fields[0]), _day(fields[8]), mode, reliable, dict(values), steps)
 
 
 def _vtg(fields: list[str]) -> Sentence:
     if fields[1] not in ("T", "") or fields[7] not in ("K", ""):  # empty if the receiver has no fix
         raise ValueError("not the layout of NMEA 0183 2.0 and later")
-    return Sentence("VTG", values={"heading": _number(fields[0]), "speed": _number(fields[6])})
+    steps = {"heading": _step(fields[0]), "speed": _step(fields[6])}
+    return Sentence("VTG", values={"heading": _number(fields[0]), "speed": _number(fields[6])}, steps=steps)
 
 
 def _gsa(fields: list[str]) -> Sentence:
-    return Sentence("GSA", values={"hdop": _number(fields[15])})
+    # a system that is not used reports 0; of several the smallest is nearest to that of the whole solution
+    hdop = _number(fields[15]) or None
+    return Sentence("GSA", values={"hdop": hdop}, steps={"hdop": hdop or 0.0})
 
 
 _READERS: dict[str, Callable[[list[str]], Sentence]] = {"GGA": _gga, "RMC": _rmc, "VTG": _vtg, "GSA": _gsa}
+
+
+def _step(text: str) -> float:
+    """The step between two numbers that are printed with as many decimals."""
+    return 10.0 ** -len(text.partition(".")[2])
+
+
+def _position_step(latitude: str, longitude: str) -> dict[str, float]:
+    """The steps of a position, the same for both: they come from one sentence."""
+    return dict.fromkeys(("latitude", "longitude"), max(_step(latitude), _step(longitude)))
 
 
 def _number(text: str) -> float | None:
     if not text:
         return None
     if text.strip("0123456789+-."):  # Python would also accept 1e5, 1_0 and nan
-        raise ValueError(text)
+        raise ValueError(f"{text!r} does not fit")
     return float(text)
 
 
 def _integer(text: str) -> int | None:
     if text and not text.isdecimal():
-        raise ValueError(text)
+        raise ValueError(f"{text!r} does not fit")
     return int(text) if text else None
 
 
@@ -240,10 +291,10 @@ def _angle(text: str, side: str, sides: str) -> float | None:
     if value is None and not side:
         return None
     if value is None or value < 0 or side not in sides or len(side) != 1:
-        raise ValueError(text)
+        raise ValueError(f"{text!r} does not fit")
     degrees, minutes = divmod(value, 100)
     if minutes >= 60:
-        raise ValueError(text)
+        raise ValueError(f"{text!r} does not fit")
     angle = degrees + minutes / 60
     return -angle if side == sides[1] else angle
 
@@ -253,10 +304,10 @@ def _time(text: str) -> int | None:
         return None
     found = _TIME.fullmatch(text)
     if not found:
-        raise ValueError(text)
+        raise ValueError(f"{text!r} does not fit")
     hour, minute, second = (int(part) for part in found.groups()[:3])
     if hour > 23 or minute > 59 or second > 60:  # 60 is a leap second
-        raise ValueError(text)
+        raise ValueError(f"{text!r} does not fit")
     return (hour * 3600 + minute * 60 + second) * NS_PER_S + int((found[4] or "").ljust(9, "0"))
 
 
@@ -266,7 +317,7 @@ def _day(text: str) -> int | None:
         return None
     found = _DATE.fullmatch(text)
     if not found:
-        raise ValueError(text)
+        raise ValueError(f"{text!r} does not fit")
     day, month, year = (int(part) for part in found.groups())
     century = 1900 if year >= 80 else 2000  # GPS began in 1980
     return date(century + year, month, day).toordinal() - _DAY_0

@@ -23,6 +23,10 @@ class NmeaOptions(Options, frozen=True, kw_only=True):
         Literal["device", "receipt"],
         Meta(description="Time of the rows: the receiver's, or of receipt."),
     ] = "device"
+    checksum: Annotated[
+        Literal["required", "optional"],
+        Meta(description="optional = also sentences without a checksum, as some old receivers send them."),
+    ] = "required"
     max_skew_s: Annotated[
         float, Meta(gt=0, description="A receiver time that is off by more seconds is not believed.")
     ] = 86_400.0

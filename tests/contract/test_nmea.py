@@ -171,6 +171,32 @@ async def test_a_port_in_use_cannot_be_opened() -> None:
         assert await read(adapter, 3)
 
 
+async def test_sentences_without_a_checksum_are_read_by_an_option_and_malformed_ones_named() -> None:
+    clock, gone = Clock(), asyncio.Event()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            for second in range(200):
+                time = f"09{second // 60:02}{second % 60:02}"
+                gga = f"$GPGGA,{time},3552.2840,N,12836.0845,E,1,7,1.2,32.6,M,47.4,M,,\r\n"
+                writer.write(f"{gga}$GPVTG,77.5,T,,M,0.05,N,0.1,X,A\r\n".encode())
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Nmea(options(url, checksum="optional", time="receipt"), clock) as adapter:
+            rows = await read(adapter, 3)
+            assert [row.values["latitude"] for row in rows] == [pytest.approx(35.8714)] * 3
+            assert {part: each.what for part, each in adapter.unread.items()} == {
+                "VTG": "GPVTG is malformed: not the layout of NMEA 0183 2.0 and later"
+            }
+        await gone.wait()
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
@@ -180,6 +206,13 @@ async def test_a_port_in_use_cannot_be_opened() -> None:
         (bytes(range(256)) * 1_000, ProtocolViolation, "not NMEA 0183"),
         (b"$GPGGA,half", DeviceStalled, "no whole line"),
         (b"$GPZDA,201530.00,04,07,2002,00,00*60\r\n" * 3, DeviceStalled, "no position"),
+        (b"$GPZDA,201530.00,04,07,2002,00,00*60\r\n" * 3, DeviceStalled, "only sentences GPZDA"),
+        (
+            b"$GPGGA,092725,4717.113,N,00833.915,E,1,08,1.01,499.6,M,48.0,M,,\r\n" * 3,
+            DeviceStalled,
+            r"not NMEA 0183 sentences with a checksum \(see the option `checksum`\), e.g. \$GPGGA,0927",
+        ),
+        (b"!AIVDM,1,1,,A,x,0*00\r\n" * 3, DeviceStalled, "not NMEA 0183 sentences, e.g. !AIVDM"),
         (b"", DeviceStalled, "no NMEA sentence"),
     ],
 )

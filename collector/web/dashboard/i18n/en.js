@@ -237,6 +237,7 @@ export default {
   "counter.no_match": "no match",
   "counter.not_nmea": "not NMEA",
   "counter.bad_checksum": "bad checksum",
+  "counter.no_checksum": "no checksum",
   "counter.cut_sentence": "cut sentence",
   "counter.late_sentence": "late sentence",
   "counter.beat_gaps": "beat gaps",

@@ -237,6 +237,7 @@ export default {
   "counter.no_match": "형식에 맞지 않는 줄",
   "counter.not_nmea": "NMEA가 아닌 줄",
   "counter.bad_checksum": "체크섬 오류",
+  "counter.no_checksum": "체크섬 없음",
   "counter.cut_sentence": "잘린 문장",
   "counter.late_sentence": "늦은 문장",
   "counter.beat_gaps": "박동 누락",

@@ -155,7 +155,91 @@ def test_no_sentence_raises_another_error(kind: str, fields: list[str]) -> None:
         Epochs(Counter(), 1.0).add(sentence, 0.0)
 
 
+@pytest.mark.parametrize("line", [GGA, RMC, VTG, GSA, FAQ_RMC])
+def test_a_sentence_without_a_checksum_is_named_or_read_by_an_option(line: bytes) -> None:
+    bare = line[:-3]
+    with pytest.raises(BadSentence, match=r"^no_checksum$"):
+        parse(bare)
+    assert parse(bare, unchecked=True) == parse(line)
+    with pytest.raises(BadSentence, match=r"^bad_checksum$"):  # a checksum that is there must be right
+        parse(bare + b"*00", unchecked=True)
+
+
+def test_a_cut_sentence_without_a_checksum_is_not_read() -> None:
+    with pytest.raises(BadSentence, match=r"^bad_checksum$"):
+        parse(b"$GPGGA,092725.00,4717.11399,N,00833.91590,E,1,08,1.0", unchecked=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"$GPGGA,092725.00", "only 1 fields"),
+        (b"$GPGGA,092725.00,4717.1,N,00833.9,E,1,08,1.01,1639,f,48.0,M,,", "altitude in another unit"),
+        (b"$GPGGA,092725.00,4717.1,N,00833.9,E,1,8_0,1.01,163.9,M,48.0,M,,", "'8_0' does not fit"),
+    ],
+)
+def test_a_malformed_sentence_has_a_reason(line: bytes, why: str) -> None:
+    with pytest.raises(BadSentence) as caught:
+        parse(closed(line))
+    assert caught.value.why == why
+
+
 # --- joining
+
+
+def row(*lines: bytes) -> dict[str, Any]:
+    epochs = Epochs(Counter(), 1.0)
+    for line in lines:
+        epochs.add(parse(closed(line)), 0.0)
+    epochs.expire(10.0)
+    (epoch,) = epochs.take()
+    return epoch.values
+
+
+FINE_GGA = b"$GNGGA,101010.00,3552.28401234,N,12836.08459876,E,4,17,0.5,32.612,M,47.4,M,1.0,0001"
+COARSE_GGA = b"$GNGGA,101010.00,3552.28,N,12836.08,E,4,17,,32.6,M,47.4,M,1.0,0001"
+COARSE_RMC = b"$GNRMC,101010.00,A,3552.2840,N,12836.0845,E,0.05,77.5,301126,,,R"
+FINE_RMC = b"$GNRMC,101010.00,A,3552.28401234,N,12836.08459876,E,0.0512,77.512,301126,,,R"
+COARSE_VTG = b"$GNVTG,77,T,,M,0.05,N,0.1,K,R"
+FINE_VTG = b"$GNVTG,77.512,T,,M,0.0512,N,0.0948,K,R"
+USED_GSA = b"$GPGSA,A,3,10,12,14,20,24,25,32,51,,,,,2.3,1.1,2.0"
+UNUSED_GSA = b"$GAGSA,A,3,01,04,,,,,,,,,,,0.0,0.0,0.0"
+
+
+@pytest.mark.parametrize("turn", [1, -1], ids=["better-first", "better-last"])
+def test_the_position_with_more_decimals_counts(turn: int) -> None:
+    for better, worse in ((FINE_GGA, COARSE_RMC), (FINE_RMC, COARSE_GGA)):
+        found = row(*(better, worse)[::turn])
+        assert found["latitude"] == pytest.approx(35 + 52.28401234 / 60, abs=1e-10)
+        assert found["longitude"] == pytest.approx(128 + 36.08459876 / 60, abs=1e-10)
+
+
+@pytest.mark.parametrize("turn", [1, -1], ids=["better-first", "better-last"])
+def test_the_speed_and_course_with_more_decimals_count(turn: int) -> None:
+    for better, worse in ((FINE_RMC, COARSE_VTG), (FINE_VTG, COARSE_RMC)):
+        gga, vtg_or_rmc = FINE_GGA, (better, worse)[::turn]
+        found = row(gga, *vtg_or_rmc)
+        assert found["speed"] == pytest.approx(0.0948, abs=1e-4)
+        assert found["heading"] == 77.512
+
+
+def test_the_hdop_is_that_of_gga_or_of_the_systems_in_use() -> None:
+    assert row(FINE_GGA, COARSE_RMC, USED_GSA, UNUSED_GSA)["hdop"] == 0.5
+    assert row(USED_GSA.replace(b"GP", b"GN"), FINE_GGA, UNUSED_GSA)["hdop"] == 0.5
+    assert row(COARSE_GGA, USED_GSA, UNUSED_GSA)["hdop"] == 1.1
+    assert row(COARSE_GGA, UNUSED_GSA, USED_GSA)["hdop"] == 1.1
+    assert "hdop" not in row(COARSE_GGA, UNUSED_GSA)
+
+
+def test_each_satellite_system_has_its_own_gsa() -> None:
+    """A row waits for all of them: the first one alone could be the one that is not used."""
+    second = [b"$GNGGA,10101%d.00,3552.28,N,12836.08,E,4,17,,32.6,M,,M,,", UNUSED_GSA, USED_GSA]
+    epochs, found = Epochs(Counter(), 1.0), []
+    for n in range(5):
+        for line in second:
+            epochs.add(parse(closed(line.replace(b"%d", str(n).encode()))), 0.0)
+            found += [epoch.values.get("hdop") for epoch in epochs.take()]
+    assert found == [1.1] * 5
 
 
 def at(second: int, kind: str = "RMC", **values: float) -> Sentence:
