@@ -212,6 +212,7 @@ def test_threads_share_an_outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(_LONG_S + 120)
 def test_threads_share_an_outbox_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = _stress(tmp_path, monkeypatch, lives=_lives(_LONG_S, 0.5), seed=random.randrange(10**6))
     assert closed > _LONG_S
