@@ -45,6 +45,10 @@ class Simulator(Protocol):
     def repair(self) -> None:
         """Remove every fault."""
 
+    # A device whose plant cannot do at once what a fault asks for also has
+    #   def began(self, fault: str, from_ns: int, until_ns: int) -> int | None
+    # the Unix ns at which the plant began it between two times, None where it did not.
+
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(

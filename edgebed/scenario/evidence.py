@@ -15,10 +15,10 @@ from agent.app import App
 from agent.inference.manifest import WindowInput
 from collector.store.reader import StoreReader
 from collector.store.table import Table
-from edgebed.scenario.document import Scenario
+from edgebed.scenario.document import Happening, Scenario
 from edgebed.scenario.installation import PlayedAgent, ScenarioInstallation
 from edgebed.scenario.play import Run
-from wire.clock import NS_PER_MS
+from wire.clock import NS_PER_MS, NS_PER_S
 from wire.messages import Scalar, Stream
 from wire.ranges import Ranges
 
@@ -92,6 +92,8 @@ class Evidence:
     twice: int = 0  # how many messages are stored more than once
     left_out: dict[str, str] = field(default_factory=dict)  # agent -> why it did not take part
     absent: dict[str, str] = field(default_factory=dict)  # device -> its agent that was left out
+    # a fault of the timeline -> when its plant began it, in seconds since T0; None where it never did
+    began: dict[str, float | None] = field(default_factory=dict)
 
 
 def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
@@ -106,6 +108,9 @@ def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
             else:
                 _add_agent(evidence, reader, installation, agent, run.apps[agent.name])
         evidence.twice = _twice(reader)
+        for each in installation.scenario.timeline:
+            if each.fault and each.device not in evidence.absent:
+                evidence.began[each.id] = _began(installation, run, each)
     finally:
         reader.close()
     return evidence
@@ -132,6 +137,19 @@ def _add_agent(
             )
         rows = reader.events(node, device, limit=10_000, before=(2**62, "", 0))
         evidence.events[device] = [event for _, event in reversed(rows)]
+
+
+def _began(installation: ScenarioInstallation, run: Run, happening: Happening) -> float | None:
+    """Return when the plant began what a fault asked for, in seconds since T0."""
+    simulator = next(
+        agent.simulators[happening.device]
+        for agent in installation.agents.values()
+        if happening.device in agent.simulators
+    )
+    if (began := getattr(simulator, "began", None)) is None:
+        return happening.at_s
+    at_ns: int | None = began(happening.fault, run.t0_ns + round(happening.at_s * NS_PER_S), run.end_ns)
+    return None if at_ns is None else (at_ns - run.t0_ns) / NS_PER_S
 
 
 def _expected(

@@ -34,9 +34,27 @@ def judge(scenario: Scenario, evidence: Evidence) -> list[Verdict]:
             why = f"agent {agent} did not take part: {evidence.left_out[agent]}"
             verdicts.append(Verdict(_name(check), "skipped", "", why))
             continue
+        if why := _too_late(check, scenario, evidence):
+            verdicts.append(Verdict(_name(check), "skipped", "", why))
+            continue
         for ok, name, expected, found in _judged(check, scenario, evidence):
             verdicts.append(Verdict(name, "ok" if ok else "failed", expected, found))
     return verdicts
+
+
+def _too_late(check: Check, scenario: Scenario, evidence: Evidence) -> str:
+    """Return why the plant left a model no time for its alarm; "" where it did."""
+    if not check.after or check.after not in evidence.began:
+        return ""
+    begin_s, within_s = evidence.began[check.after], check.within_s or 0.0
+    device, fault = (getattr(scenario.happening(check.after), each) for each in ("device", "fault"))
+    if begin_s is None:
+        return f"the simulator of {device} had no chance for {fault} before the end: try another seed"
+    if begin_s + within_s > scenario.duration_s:
+        return (
+            f"the simulator of {device} began {fault} only {begin_s:.1f} s after the start: try another seed"
+        )
+    return ""
 
 
 Judged = tuple[bool, str, str, str]  # holds, sentence, expected, found
@@ -186,7 +204,7 @@ def _units(evidence: Evidence) -> Judged:
 
 
 def _alarm(check: Check, scenario: Scenario, evidence: Evidence) -> Judged:
-    begin_s = scenario.happening(check.after).at_s if check.after else 0.0
+    begin_s = _begin_s(check.after, scenario, evidence)
     of = f" of {check.part}" if check.part else ""
     since = f" after {check.after}" if check.after else ""
     sentence = f"{check.alarm} raises an alarm{of} within {check.within_s:g} s{since}"
@@ -197,8 +215,16 @@ def _alarm(check: Check, scenario: Scenario, evidence: Evidence) -> Judged:
     return delay_s <= (check.within_s or 0.0), sentence, f"<= {check.within_s:g} s", f"{delay_s:.2f} s"
 
 
+def _begin_s(name: str, scenario: Scenario, evidence: Evidence) -> float:
+    """Return when a line of the timeline began, in seconds since T0: a fault, when its plant began it."""
+    if not name:
+        return 0.0
+    began_s = evidence.began.get(name)
+    return scenario.happening(name).at_s if began_s is None else began_s
+
+
 def _quiet(check: Check, scenario: Scenario, evidence: Evidence) -> Judged:
-    end_s = scenario.happening(check.before).at_s if check.before else scenario.duration_s
+    end_s = _begin_s(check.before, scenario, evidence) if check.before else scenario.duration_s
     of, until = f" of {check.part}" if check.part else "", f" before {check.before}" if check.before else ""
     sentence = f"{check.quiet} raises no alarm{of}{until}"
     times = [at_s for at_s in _alarms(check.quiet, check.part, evidence) if 0 <= at_s < end_s]

@@ -335,3 +335,16 @@ async def test_any_other_server_is_one_error(answer: bytes) -> None:
             with pytest.raises(AdapterError) as caught:
                 await adapter.open()
     assert not isinstance(caught.value, OptionsError)
+
+
+async def test_when_the_driver_began_what_was_asked_for() -> None:
+    second = NS_PER_S
+    async with VehicleBus(seed=102, clock=fast(), faults=["brake@85-88"]) as car:
+        start = car.start_ns
+        began = car.began("brake", start + 85 * second, start + 250 * second)
+        assert began is not None
+        assert car.truth(began)["label"] == "brake"
+        assert car.truth(began - second // 10)["label"] != "brake"
+        assert began > start + 100 * second, "it waits at a light"
+        assert car.began("brake", start + 85 * second, start + 100 * second) is None
+        assert car.began("silent", start + 7 * second, start + 9 * second) == start + 7 * second

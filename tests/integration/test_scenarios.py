@@ -305,3 +305,23 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, processes_of: Callable[[Pat
 def test_the_ready_scenarios_hold(name: str) -> None:
     done = edgebed(name, "--assert", within_s=GUARD_S)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+SEEDS = [102, 105, 7002, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1001, 1021))]
+
+
+@pytest.mark.timeout(GUARD_S + 10)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_mobility_scenario_holds_on_any_seed(seed: int) -> None:
+    """The car brakes where its road allows it; the model is judged from there on."""
+    done = edgebed("mobility", "--seed", str(seed), "--assert", within_s=GUARD_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 of 12 assertions hold" in done.stdout
+
+
+def test_a_model_is_not_judged_for_what_the_simulator_never_did() -> None:
+    """The car of this seed waits at its lights: it has no chance to brake hard."""
+    done = edgebed("mobility", "--seed", "130", "--assert")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "11 of 12 assertions hold, 1 could not be judged" in done.stdout
+    assert "the simulator of vehicle had no chance for brake" in done.stdout

@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from simulators.devices.can.ecu import Ecu
 from simulators.devices.can.slcan import BusFrame, Slcan
 from simulators.devices.can.vehicle_frames import GEARS, PACK_CELLS, frames, gear
 from simulators.devices.running import listening
-from simulators.faults.fault import DeviceFaults
+from simulators.faults.fault import DeviceFaults, parse
 from simulators.plants import vehicle
 from simulators.plants.vehicle import RATE_HZ, Vehicle
 from simulators.simulator import Value
@@ -108,6 +110,18 @@ class VehicleBus:
             "label": label,
             **self._trip.obd(index // RATE_HZ),
         }
+
+    def began(self, fault: str, from_ns: int, until_ns: int) -> int | None:
+        """The Unix ns at which the driver began a hard manoeuvre between two times; None if there was none.
+
+        A car that waits at a light cannot brake. Every other fault begins at once.
+        """
+        kind = parse(fault, {**FAULTS, **vehicle.FAULTS}).kind
+        if kind not in vehicle.LABELS:
+            return from_ns
+        first, end = ((at_ns - self.start_ns) // _PERIOD_NS for at_ns in (from_ns, until_ns))
+        found = np.flatnonzero(self._car.labels(first, end - first) == vehicle.LABELS.index(kind))
+        return self.start_ns + (first + int(found[0])) * _PERIOD_NS if len(found) else None
 
     def inject(self, fault: str) -> None:
         """Break something from now on, or from the fault's start where that is later."""
