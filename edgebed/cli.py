@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from edgebed import __version__
+from edgebed import __version__, signals
 from wire.errors import EdgebedError
 
 # subcommand -> its line in --help; a module is imported only when its command runs: --help stays fast
@@ -62,7 +62,7 @@ def command() -> None:
     """Run AI pilots on shared testbed hardware.
 
     Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 partly failed,
-    69 unreachable, 75 try again, 78 configuration, 130 interrupted.
+    69 unreachable, 75 try again, 78 configuration, 130 interrupted, 143 ended by SIGTERM.
     """
 
 
@@ -84,6 +84,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    signals.install()
     try:
         command(standalone_mode=False)
     except click.exceptions.Exit as end:

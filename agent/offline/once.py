@@ -42,6 +42,16 @@ class Once:
         self._clock = clock
         self._show = show
         self._seen: Counter[tuple[str, str]] = Counter()
+        self._pictured: set[tuple[str, str]] = set()  # a snapshot of these streams was shown
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End now: `run` shows what there is."""
+        self._stopped = True
+
+    def progress(self) -> str:
+        """One line: how many readings came from each stream."""
+        return ", ".join(f"{'/'.join(of)}: {count}" for of, count in self._seen.items()) or "no reading yet"
 
     async def run(self, within_s: float) -> None:
         """Run until every stream gave three readings and every model a result, at most `within_s`.
@@ -68,8 +78,9 @@ class Once:
             ]
             tasks.append(group.create_task(self._pipeline.run(), name="pipeline"))
             until_s = asyncio.get_running_loop().time() + within_s
-            while not self._enough() and asyncio.get_running_loop().time() < until_s:
+            while not (self._enough() or self._stopped or asyncio.get_running_loop().time() >= until_s):
                 await asyncio.wait(tasks, timeout=0.02)
+            await self._show_pictures()
             for task in tasks:
                 task.cancel()
         self._pipeline.flush()
@@ -96,6 +107,15 @@ class Once:
         if silent:
             raise PartlyFailed(_listed("these gave no output, the others are above", silent))
 
+    async def _show_pictures(self) -> None:
+        """Show the newest picture of each camera, as a `snapshot` command would publish it."""
+        for device, stream in sorted(self._seen):
+            try:
+                if (device, stream) not in self._pictured:
+                    await self._pipeline.snapshot(device, stream)
+            except EdgebedError as error:
+                log.warning("%s/%s: %s", device, stream, error)
+
     def _counting(self, device: str) -> Sink:
         sink = self._pipeline.sink(device)
 
@@ -121,6 +141,7 @@ class Once:
         self._line(("live", device, stream), body)
 
     def _send_snap(self, device: str, stream: str, body: Snapshot) -> None:
+        self._pictured.add((device, stream))
         shown = {**msgspec.to_builtins(body), "jpeg": f"({len(body.jpeg)} bytes)"}
         self._line(("snap", device, stream), shown)
 

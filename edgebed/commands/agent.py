@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from edgebed import __version__
+from edgebed import __version__, progress, signals
 from wire.clock import Clock
 from wire.errors import EdgebedError, on_purpose
 
@@ -65,8 +65,6 @@ def run(config: Path, level: str, clock_file: Path | None) -> None:
 def once(config: Path, seconds: float, level: str) -> None:
     """Read the devices, run the models, print what the agent would publish; send and store nothing."""
     log_to_stderr(level)
-    import asyncio
-
     from agent.config import load
     from agent.offline.once import Once
 
@@ -75,27 +73,27 @@ def once(config: Path, seconds: float, level: str) -> None:
 
     listening = True
 
+    def say(line: str) -> None:
+        nonlocal listening
+        try:
+            if listening:
+                click.echo(line)
+        except BrokenPipeError:  # `| head` has ended: stop reading the devices
+            listening = False
+            session.stop()
+
+    session = Once(plan, clock, say)
+
     async def look() -> None:
-        me = asyncio.current_task()
-
-        def say(line: str) -> None:
-            nonlocal listening
-            try:
-                if listening:
-                    click.echo(line)
-            except BrokenPipeError:  # `| head` has ended: stop reading the devices
-                listening = False
-                if me is not None:
-                    me.cancel()
-
-        await Once(plan, clock, say).run(seconds)
+        async with progress.shown(session.progress):
+            await session.run(seconds)
 
     with errors_of_a_group():
-        try:
-            asyncio.run(look())
-        except asyncio.CancelledError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit flushes nothing
-            sys.exit(1)
+        code = signals.run(look(), session.stop)
+    if not listening:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit flushes nothing
+        code = code or 1
+    sys.exit(code)
 
 
 @command.command()

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import cast
 
 import click
 
+from edgebed import signals
 from edgebed.broker import KINDS, Kind
 from edgebed.demo import Demo, Outcome
 from edgebed.processes import edgebed_command
@@ -71,9 +71,8 @@ def command(headless: bool, seconds: float, as_json: bool, kind: str, port: int,
 
 async def _run(folder: Path, kind: Kind, port: int, seconds: float, *, headless: bool) -> Outcome:
     me = asyncio.current_task()
-    if me is not None:  # a shell may have set SIGINT to ignored for a background job
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, me.cancel)
+    if me is not None:
+        signals.on_end(lambda _: me.cancel())
     story = _Story()
     demo = Demo(folder, broker=kind, http_port=port, seconds=seconds, say=story.say, count=story.count)
     story.say(f"edgebed demo: starting a {kind} broker, a collector and four testbeds ...")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgebed import signals
 from edgebed.junit import Case, write
 from wire.clock import NS_PER_S, Clock
 from wire.config import did_you_mean
@@ -44,7 +45,9 @@ def list_faults(as_json: bool) -> None:
 @command.command()
 @click.argument("faults", nargs=-1)
 @click.option(
-    "--rounds", type=click.IntRange(1, 100_000), default=60, show_default=True, help="On each broker."
+    "--rounds",
+    type=click.IntRange(1, 100_000),
+    help="On each broker. [default: 60, or one for each of FAULTS if each needs an installation of its own]",
 )
 @click.option("--seed", type=int, help="The same seed draws the same faults; default: today's date.")
 @click.option(
@@ -68,7 +71,7 @@ def list_faults(as_json: bool) -> None:
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write a JUnit report.")
 def run(
     faults: tuple[str, ...],
-    rounds: int,
+    rounds: int | None,
     seed: int | None,
     broker: str,
     against: Path | None,
@@ -95,14 +98,25 @@ def run(
         drills.enter_namespace()
     today = datetime.fromtimestamp(Clock().now_ns() / NS_PER_S, UTC)
     seed = int(today.strftime("%Y%m%d")) if seed is None else seed
+    if rounds is None:
+        rounds = len(faults) if faults and all(FAULTS[name].alone for name in faults) else 60
     brokers: list[Kind] = list(KINDS) if broker == "both" else [broker]  # type: ignore[list-item]  # a Choice
     place = folder or Path(tempfile.mkdtemp(prefix="edgebed-drill-"))
     say = partial(click.echo, err=True)
-    if against is not None:
-        site = load(against, frozenset(name for name, fault in FAULTS.items() if fault.by_command))
-        found = [drills.run_against(place, faults, rounds, site, seed, say)]
-    else:
-        found = drills.run_all(place, faults, rounds, brokers, seed, say)
+    found: list[DrillResult] = []
+
+    def done(result: DrillResult) -> None:
+        found.append(result)
+        click.echo(drills.line(result), err=as_json)
+
+    async def drill() -> None:
+        if against is None:
+            await drills.run_all(place, faults, rounds, brokers, seed, say=say, done=done)
+        else:
+            site = load(against, frozenset(name for name, fault in FAULTS.items() if fault.by_command))
+            done(await drills.run_against(place, faults, rounds, site, seed, say))
+
+    ended = signals.run(drill())
     failed = any(each.violations for each in found)
     if failed:
         click.echo(f"the data of the failed drills are in {place}", err=True)
@@ -113,11 +127,10 @@ def run(
     if as_json:
         click.echo(json.dumps(_document(found, seed, today)))
     else:
-        for line in map(drills.line, found):
-            click.echo(line)
         ran = sum(len(each.rounds) for each in found)
-        click.echo(f"{ran:,} rounds, seed {seed}, {today:%Y-%m-%d}: {'BROKEN' if failed else 'kept'}")
-    sys.exit(1 if failed else 3 if any(each.skipped for each in found) else 0)
+        verdict = "BROKEN" if failed else "ended before its last round" if ended else "kept"
+        click.echo(f"{ran:,} rounds, seed {seed}, {today:%Y-%m-%d}: {verdict}")
+    sys.exit(ended or (1 if failed else 3 if any(each.skipped for each in found) else 0))
 
 
 def _case(drill: DrillResult) -> Case:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgebed import __version__
+from edgebed import __version__, progress, signals
 from wire.clock import Clock
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
     from agent.config import load
     from agent.offline.record import RecordRun
     from edgebed.commands.agent import errors_of_a_group, log_to_stderr
-    from wire.task_cancellation import end
 
     log_to_stderr("warning")
     clock = Clock()
@@ -56,18 +54,11 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
     session = RecordRun(plan, clock, output, version=__version__, quality=quality, max_bytes=max_mb * 2**20)
 
     async def run() -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, session.stop)
+        signals.on_end(lambda _: session.stop())
         until = f"for {seconds:g} s, or until Ctrl-C" if seconds else "until Ctrl-C"
         click.echo(f"recording {', '.join(plan.devices)} into {output} {until} ...", err=True)
-        counting = loop.create_task(_show_count(session), name="counter")
-        try:
+        async with progress.shown(lambda: _counted(session)):
             await session.run(seconds)
-        finally:
-            await end([counting])
-            if sys.stderr.isatty():
-                click.echo(err=True)
 
     with errors_of_a_group():
         asyncio.run(run())
@@ -85,9 +76,6 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
         sys.exit(3)
 
 
-async def _show_count(session: RecordRun) -> None:
-    """Show how much is recorded, on a terminal, in a line that replaces itself."""
-    while sys.stderr.isatty():
-        await asyncio.sleep(1)
-        if found := session.recorder:
-            click.echo(f"\r\x1b[K{found.rows:,} rows, {found.pictures:,} pictures", err=True, nl=False)
+def _counted(session: RecordRun) -> str:
+    found = session.recorder
+    return f"{found.rows:,} rows, {found.pictures:,} pictures" if found else "no reading yet"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+
+from edgebed import progress, signals
 
 if TYPE_CHECKING:
     from agent.offline.regression import Difference
@@ -57,7 +58,7 @@ def command(
     """Run FILE, made by `edgebed record`, through the pipeline as fast as the models allow.
 
     Without --expect the events are printed, one JSON object per line. Exits 1 when they differ from the
-    expected events, 3 when a model did not run.
+    expected events, 3 when a model did not run, or when no event is expected and there are some.
     """
     from agent.offline import regression
     from agent.offline.replay import ReplayRun
@@ -68,26 +69,38 @@ def command(
     log_to_stderr("error")
     replay = ReplayRun(file, config)
     began_s = time.monotonic()
+
+    async def run() -> None:
+        async with progress.shown(lambda: f"{replay.readings:,} readings, {replay.seconds:,.0f} s recorded"):
+            await replay.run()
+
     with errors_of_a_group():
-        asyncio.run(replay.run())
+        ended = signals.run(run())
     took_s = time.monotonic() - began_s
     found = regression.of_events(replay.events)
     difference = None
-    if expect is not None and update:
+    empty = False
+    if ended:
+        click.echo(f"{file} was not replayed to its end: nothing is compared", err=True)
+    elif expect is not None and update:
         regression.save(expect, found)
+        if not found:
+            click.echo(f"{expect} expects no event: the replay gave none", err=True)
     elif expect is not None:
-        difference = regression.compare(
-            regression.load(expect), found, within_ms=within_ms, tolerance=tolerance
-        )
+        expected = regression.load(expect)
+        empty = bool(found and not expected)
+        if empty:
+            click.echo(f"{expect} has no event, the replay has {len(found)}: --update writes them", err=True)
+        difference = regression.compare(expected, found, within_ms=within_ms, tolerance=tolerance)
     if as_json:
         click.echo(json.dumps(_document(replay, took_s, difference)))
     else:
-        if expect is None:
+        if expect is None or ended:
             for each in found:
                 click.echo(msgspec.json.encode(each))
         _print(replay, took_s, difference)
     failed = [name for name, state in replay.states.items() if state.state == "failed"]
-    sys.exit(1 if difference else 3 if failed else 0)
+    sys.exit(ended or (3 if empty else 1 if difference else 3 if failed else 0))
 
 
 def _print(replay: ReplayRun, took_s: float, difference: Difference | None) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 import simulators
+from edgebed import signals
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.yaml12 import YamlMistake, compose
@@ -190,8 +191,7 @@ async def _serve(server: Any, kind: str, seconds: float | None, as_json: bool) -
         if not stop.done():
             stop.set_result(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end, number)
+    signals.on_end(end)
     async with server:
         gc.collect()
         gc.freeze()  # scanning these permanent objects again and again would cause jitter

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -51,20 +51,30 @@ Say = Callable[[str], None]
 def plan(
     names: Sequence[str], rounds: int, brokers: Iterable[Kind], seed: int
 ) -> list[tuple[Kind, str, int, int]]:
-    """Return (broker, drill, rounds, seed) for each installation; mixed faults share one installation.
+    """Return (broker, drill, rounds, seed) for each installation, `rounds` in all on each broker.
+
+    Mixed faults share one installation. If there are fewer rounds than faults that need an installation of
+    their own, the seed chooses among all faults.
 
     Raises:
         KeyError: a fault of this name does not exist.
     """
     chosen = [FAULTS[name] for name in names] if names else list(FAULTS.values())
-    mixed = [each for each in chosen if not each.alone]
     alone = [each for each in chosen if each.alone]
+    mixed = len(alone) < len(chosen)
     found = []
     for at, broker in enumerate(brokers):
-        share = rounds - len(alone) if mixed else 0
-        if mixed and share > 0:
-            found.append((broker, "mixed", share, seed + 1000 * at))
-        found += [(broker, each.name, 1, seed + 1000 * at + n) for n, each in enumerate(alone, 1)]
+        own = seed + 1000 * at
+        rng = random.Random(own)
+        if not mixed:
+            drawn = [alone[number % len(alone)] for number in range(rounds)]
+        else:
+            drawn = (
+                alone if len(alone) < rounds else [each for each in rng.sample(chosen, rounds) if each.alone]
+            )
+        if rounds > len(drawn):
+            found.append((broker, "mixed", rounds - len(drawn), own))
+        found += [(broker, each.name, 1, own + n) for n, each in enumerate(drawn, 1)]
     return found
 
 
@@ -250,23 +260,27 @@ def enter_namespace() -> None:
     os.execv(program, [program, *flags, sys.executable, *sys.argv])  # noqa: S606 - without a shell on purpose
 
 
-def run_all(
-    folder: Path, names: Sequence[str], rounds: int, brokers: Sequence[Kind], seed: int, say: Say
-) -> list[DrillResult]:
-    """Run every installation of `plan`, one after the other."""
+async def run_all(
+    folder: Path,
+    names: Sequence[str],
+    rounds: int,
+    brokers: Sequence[Kind],
+    seed: int,
+    *,
+    say: Say,
+    done: Callable[[DrillResult], object],
+) -> None:
+    """Run every installation of `plan`, one after the other; `done` gets each result."""
     mixed = [each for each in ([FAULTS[name] for name in names] or FAULTS.values()) if not each.alone]
-    found = []
     for at, (broker, drill, share, own) in enumerate(plan(names, rounds, brokers, seed)):
         place = folder / f"{at:02}-{broker}-{drill}"
-        result = asyncio.run(run(place, broker, drill, share, own, mixed, say))
-        found.append(result)
-        say(line(result))
+        result = await run(place, broker, drill, share, own, mixed, say)
+        done(result)
         if not result.violations:
             shutil.rmtree(place, ignore_errors=True)
-    return found
 
 
-def run_against(
+async def run_against(
     folder: Path, names: Sequence[str], rounds: int, against: ExistingSite, seed: int, say: Say
 ) -> DrillResult:
     """Run mixed rounds at a site: faults of the drill's boxes and links, and those with a command.
@@ -281,9 +295,8 @@ def run_against(
         if name not in possible:
             raise EdgebedError(f"{name} is not possible at this site; possible: {', '.join(possible)}")
     mixed = [possible[name] for name in names] or list(possible.values())
-    result = asyncio.run(run(folder / "site", "nats", "mixed", rounds, seed, mixed, say, against))
+    result = await run(folder / "site", "nats", "mixed", rounds, seed, mixed, say, against)
     result.broker = "site"
-    say(line(result))
     return result
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import click
 
+from edgebed import signals
 from edgebed.scenario.document import find
 from edgebed.scenario.report import Report
 from edgebed.scenario.run import run as play
@@ -56,9 +56,8 @@ def run(what: str, given: dict[str, Any], as_json: bool) -> int:
 
 async def _play(path: Path, folder: Path, given: dict[str, Any]) -> Report:
     me = asyncio.current_task()
-    if me is not None:  # a shell may have set SIGINT to ignored for a background job
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, me.cancel)
+    if me is not None:
+        signals.on_end(lambda _: me.cancel())
     say: Callable[[str], None] = partial(click.echo, err=True)
     say(f"{path.stem}: starting broker, collector, devices and agents ...")
     handler = await asyncio.to_thread(_log_to, folder)

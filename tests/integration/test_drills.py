@@ -17,7 +17,7 @@ from edgebed.broker import KINDS, Kind, find
 from edgebed.drill.check import Kept, kept
 from edgebed.drill.faults import FAULTS
 from edgebed.drill.installation import BOXES
-from edgebed.drill.run import run
+from edgebed.drill.run import plan, run
 from edgebed.installation import Installation
 from edgebed.processes import edgebed_command
 from wire.errors import Unreachable
@@ -82,6 +82,29 @@ def test_faults_that_lose_data_are_in_the_ledger(tmp_path: Path) -> None:
     assert drills["agent-disk-full"]["declared"] > 0, "the disk was full, and the ledger shows the loss"
     assert drills["collector-disk-full"]["declared"] == 0
     assert len(ET.parse(report).getroot()) == len(alone)  # noqa: S314 - our own file
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["agent-kill", "outbox-corrupt"], ["outbox-corrupt", "collector-restored"]]
+)
+@pytest.mark.parametrize("rounds", [1, 2, 3, 12, 60])
+def test_each_broker_gets_the_rounds_that_were_asked_for(names: list[str], rounds: int) -> None:
+    planned = plan(names, rounds, ["nats", "mosquitto"], SEED)
+    for broker in ("nats", "mosquitto"):
+        assert sum(share for of, _, share, _ in planned if of == broker) == rounds
+    assert planned == plan(names, rounds, ["nats", "mosquitto"], SEED), "the seed decides"
+    assert len({seed for *_, seed in planned}) == len(planned)
+
+
+def test_each_line_of_a_drill_is_printed_once() -> None:
+    command = edgebed_command("drill", "run", "agent-kill", "--rounds", "1", "--seed", str(SEED))
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=170, check=False
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout
+    assert len(lines) == len(set(lines))
+    assert sum("messages stored" in line for line in lines) == 1
 
 
 def test_the_check_finds_wrong_order_and_jumps() -> None:

@@ -124,6 +124,14 @@ def test_a_replay_is_the_same_every_time_and_gives_the_recorded_events(field: Pa
     ]
 
 
+def test_an_empty_expectation_is_no_gate(field: Path, recording: Path) -> None:
+    """It would pass nothing and show every event as new; it is more likely a file that was never written."""
+    (field / "empty.jsonl").write_text("")
+    done = edgebed("replay", "session.mcap", "--expect", "empty.jsonl", folder=field)
+    assert done.returncode == 3
+    assert "empty.jsonl has no event, the replay has" in done.stderr
+
+
 def test_the_gate_passes_expected_events_and_shows_differences(field: Path, recording: Path) -> None:
     gate = ("replay", "session.mcap", "--expect", "expect.jsonl")
     assert edgebed(*gate, "--update", folder=field).returncode == 0

@@ -19,7 +19,9 @@ PAGE = ROOT / "docs/cli.md"
 HEAD = """# The command
 
 Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 partly failed,
-69 something is not there, 75 try again, 78 the config is wrong, 130 interrupted.
+69 something is not there, 75 try again, 78 the config is wrong, 130 interrupted,
+143 ended by SIGTERM. SIGTERM ends a command within 5 s with what it has; a daemon then exits 0.
+SIGHUP ends nothing.
 """
 
 

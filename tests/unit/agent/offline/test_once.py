@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -73,3 +74,25 @@ async def test_a_refused_model_is_named(tmp_path: Path) -> None:
     models = {"m": {"package": "nowhere", "input": "arm/rows"}}
     with pytest.raises(PartlyFailed, match=r"model m: .*there is no such model package"):
         await Once(plan(tmp_path, models, "arm"), Clock(), lambda _: None).run(60)
+
+
+async def test_a_camera_shows_a_picture(tmp_path: Path) -> None:
+    """Without a model and without snapshots a camera publishes nothing by itself."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(5):
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((48, 64, 3), number * 40, np.uint8))
+    document = {
+        "node": "t/p/s/n",
+        "broker": {"url": "mqtt://127.0.0.1:9"},
+        "state": "state",
+        "devices": {"gate": {"adapter": "camera", "options": {"folder": str(folder), "fps": 20}}},
+    }
+    path = tmp_path / "agent.yaml"
+    path.write_text(yaml.safe_dump(document))
+    lines: list[str] = []
+    await Once(load(path, Clock()), Clock(), lines.append).run(60)
+    (shown,) = [json.loads(line) for line in lines]
+    assert shown["topic"].startswith("tb1/t/p/s/n/snap/gate/")
+    assert (shown["body"]["w"], shown["body"]["h"]) == (64, 48)
+    assert shown["body"]["jpeg"].endswith(" bytes)")
