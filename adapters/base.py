@@ -28,6 +28,7 @@ from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.messages import Quality, Stream
 from wire.printable import printable
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # with `default`, which `typing` has from Python 3.13 on
@@ -196,6 +197,7 @@ class Adapter(ABC, Generic[OptionsT]):
         self.options = options
         self.clock = clock
         self.counters: Counter[str] = Counter()
+        self.problem: Reason | None = None  # shown as `degraded` while readings come
         self.unread: dict[str, Unread] = {}  # by part; `not_read` and `was_read` write it
         self.may_be_null: set[str] = set()  # fields that a healthy device may leave null in every row
         self.alive_s = 0.0  # `is_alive` writes it, by `Clock.flowing_s()`

@@ -40,6 +40,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "device-not-read": ("seconds", "what"),
     "part-not-read": ("what", "others"),
     "field-null": ("field", "rows"),
+    "picture-frozen": ("seconds",),
     "device-stalled": (),
     "opening-timeout": ("seconds",),
     "protocol-violation": (),

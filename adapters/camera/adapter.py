@@ -14,13 +14,20 @@ from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading
 from adapters.camera.capture import Capture, PictureSource, Shot
 from adapters.camera.options import CameraOptions, check
 from adapters.camera.rtsp_probe import name_of, probe
-from adapters.camera.video import Clip, Folder, Network, Usb
+from adapters.camera.rtsp_status import Unexplained
+from adapters.camera.video import Folder, Usb
 from wire.clock import Clock
-from wire.messages import Stream
+from wire.messages import Quality, Stream
+from wire.reasons import because
 
 STREAM = "frames"
+_COUNTERS = (
+    *("frames_dropped", "frames_skipped", "captures_abandoned", "frames_damaged", "frames_undecoded"),
+    *("packets_lost", "size_changes", "frames_frozen"),
+)
 _SLACK_S = 0.5  # a library that is later than its own timeout by more than this hangs
 _CLOSE_S = 1.5
+_WHY_S = 3.0  # for the question why a camera cannot be opened
 _STANDING_S = 3_600.0  # the library knows no simulated time: with it the limits are only those of this file
 
 
@@ -29,7 +36,9 @@ class Camera(Adapter[CameraOptions]):
 
     `counters`: `frames_dropped` were replaced by a newer picture before the reader took them, or waited when
     the camera was closed; `frames_skipped` were left out to keep to `fps`; `captures_abandoned` hang in the
-    library. At each reading `index + 1` is the number of pictures read, dropped and skipped.
+    library; `frames_frozen` were the same picture for longer than `frozen_s`; `frames_damaged`,
+    `frames_undecoded`, `packets_lost` and `size_changes` are those of the stream. At each reading
+    `index + 1` is the number of pictures read, dropped and skipped.
     """
 
     Options = CameraOptions
@@ -37,7 +46,7 @@ class Camera(Adapter[CameraOptions]):
 
     def __init__(self, options: CameraOptions, clock: Clock) -> None:
         super().__init__(options, clock)
-        self.counters.update(frames_dropped=0, frames_skipped=0, captures_abandoned=0)
+        self.counters.update(dict.fromkeys(_COUNTERS, 0))
         self._capture: Capture | None = None
         check(options)
 
@@ -52,24 +61,21 @@ class Camera(Adapter[CameraOptions]):
         return {STREAM: Stream(kind="frame", rate_hz=rate or msgspec.UNSET)}
 
     async def open(self) -> None:
-        """Ask the camera over RTSP, then open it in a thread.
+        """Open the camera in a thread; where that fails, ask it over RTSP for the reason.
 
         Raises:
             DeviceUnreachable: the camera does not answer, refuses, or has no such stream.
             ProtocolViolation: the device is not a camera, or its pictures have another size than declared.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self.options.open_timeout_s
-        needs_password = False
-        if self.options.url:
-            needs_password = await probe(self.options.url, self.options.open_timeout_s, self.options.ca_file)
-        left_s = max(0.5, until - loop.time())
+        options = self.options
+        certified = ""
+        if options.ca_file is not None:
+            certified = await probe(options.url, options.open_timeout_s, options.ca_file)
         try:
-            await self._start(left_s)
-        except DeviceUnreachable as error:
-            if needs_password:
-                hint = f"{error}: check the user, password and path of url"
-                raise DeviceUnreachable(hint) from None
+            await self._start(options.open_timeout_s, certified)
+        except Unexplained:
+            # not before: a server that prepares its stream for a question refuses the next one for a moment
+            await probe(options.url, min(options.open_timeout_s, _WHY_S), options.ca_file)
             raise
 
     async def close(self) -> None:
@@ -99,7 +105,9 @@ class Camera(Adapter[CameraOptions]):
                 return
             if shot is not None:
                 self._count(shot)
-                yield Reading(STREAM, shot.at_ns, picture=shot.picture, index=shot.index)
+                yield Reading(
+                    STREAM, shot.at_ns, picture=shot.picture, index=shot.index, quality=self._quality(shot)
+                )
             elif not await capture.wait(self.options.read_timeout_s + _SLACK_S):
                 raise DeviceStalled(
                     f"{self._name()} hangs: no picture for {self.options.read_timeout_s:g} s"
@@ -110,44 +118,76 @@ class Camera(Adapter[CameraOptions]):
     def _count(self, of: Shot | Capture) -> None:
         self.counters["frames_dropped"], self.counters["frames_skipped"] = of.dropped, of.skipped
 
-    async def _start(self, timeout_s: float) -> None:
+    def _quality(self, shot: Shot) -> Quality:
+        if not shot.frozen:
+            self.problem = None
+        else:
+            self.counters["frames_frozen"] += 1
+            if self.problem is None:
+                seconds = self.options.frozen_s
+                self.problem = because(
+                    f"the same picture for {seconds:g} s: restart the camera, or set frozen_s to 0",
+                    "picture-frozen",
+                    seconds=seconds,
+                )
+        return Quality.UNCERTAIN if shot.frozen or shot.damaged else Quality.GOOD
+
+    async def _start(self, timeout_s: float, certified: str) -> None:
         options, from_disk = self.options, self.options.file or self.options.folder
         self._capture = Capture(
-            self._source(timeout_s),
+            self._source(timeout_s, certified),
             self.clock,
             name=f"capture-{self._name()}",
             wait_for_reader=self.waits,
             realtime=bool(from_disk) and not self.waits,
             loop_over=options.loop,
             limit_hz=0.0 if options.folder else options.fps,
+            frozen_s=0.0 if from_disk else options.frozen_s,
+            not_read=self.not_read,
         )
         self._capture.start()
+        # the library connects and then waits for the first packet: each may take the whole time
+        limit_s = 2 * timeout_s if options.url else timeout_s
         try:
-            async with self.clock.timeout_at(self.clock.flowing_s() + timeout_s + _SLACK_S):
+            async with self.clock.timeout_at(self.clock.flowing_s() + limit_s + _SLACK_S):
                 await asyncio.shield(self._capture.opened)
         except TimeoutError as error:
             await self.close()
-            raise DeviceUnreachable(f"{self._name()} did not open within {timeout_s:.1f} s") from error
+            raise DeviceUnreachable(f"{self._name()} did not open within {limit_s:.1f} s") from error
         except BaseException:
             await self.close()
             raise
 
-    def _source(self, timeout_s: float) -> Callable[[], PictureSource]:
+    def _source(self, timeout_s: float, certified: str) -> Callable[[], PictureSource]:
         options = self.options
         if options.url:
-            return lambda: Network(
-                options.url,
-                name_of(options.url),
-                transport=options.transport,
-                ca_file=options.ca_file,
-                open_timeout_s=_STANDING_S if self.clock.can_stand else timeout_s,
-                read_timeout_s=_STANDING_S if self.clock.can_stand else options.read_timeout_s,
-                size=options.size,
-                max_size=options.max_size,
-            )
+
+            def connect() -> PictureSource:
+                from adapters.camera.stream import Network  # 20 MB that a USB camera does not need
+
+                return Network(
+                    options.url,
+                    name_of(options.url),
+                    transport=options.transport,
+                    ca_file=options.ca_file,
+                    certified=certified,
+                    open_timeout_s=_STANDING_S if self.clock.can_stand else timeout_s,
+                    read_timeout_s=_STANDING_S if self.clock.can_stand else options.read_timeout_s,
+                    size=options.size,
+                    max_size=options.max_size,
+                    counters=self.counters,
+                )
+
+            return connect
         if options.file is not None:
             file = options.file
-            return lambda: Clip(file, size=options.size, max_size=options.max_size)
+
+            def start() -> PictureSource:
+                from adapters.camera.stream import Clip
+
+                return Clip(file, size=options.size, max_size=options.max_size, counters=self.counters)
+
+            return start
         if options.folder is not None:
             folder = options.folder
             return lambda: Folder(

@@ -6,13 +6,16 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from adapters.base import AdapterError, DeviceUnreachable, Picture
+from adapters.camera.frozen import FrozenCheck
 from wire.clock import NS_PER_S, Clock
 
 _AHEAD = 4  # pictures read in advance: one wake-up of the event loop for each would cost more
+_NOTE_S = 1.0  # how often data that gives no picture is reported
 _SIGN_S = 0.1  # how often a source that waits for its schedule reports that it is alive
 
 
@@ -20,12 +23,15 @@ class PictureSource(Protocol):
     """A device or file; one thread uses it."""
 
     rate_hz: float  # rate of the pictures where they follow a schedule; 0 = the device decides
+    damaged: bool  # whether a part of the picture that was grabbed is wrong
+    changes: int  # number of pictures that were sent with other bytes than the picture before
+    unread: str  # what came since the newest picture, and why it gives none
 
-    def grab(self) -> bool:
-        """Fetch the next picture without decoding it; False at the end."""
+    def grab(self) -> bool | None:
+        """Fetch the next picture; None where data came that gave none, False at the end."""
 
     def picture(self) -> Picture:
-        """Decode the picture that was grabbed: (height, width, 3), BGR.
+        """The picture that was grabbed: (height, width, 3), BGR.
 
         Raises:
             AdapterError: it cannot be decoded, or is not as declared.
@@ -51,6 +57,8 @@ class Shot:
     at_ns: int
     dropped: int
     skipped: int
+    damaged: bool
+    frozen: bool
 
 
 class Capture:
@@ -58,7 +66,8 @@ class Capture:
 
     With `wait_for_reader` every picture is delivered and the source waits; without it a newer picture
     replaces one that the reader has not taken. `dropped` counts those, and the picture that waited when the
-    capture was closed. `moved` is the clock's `flowing_s` at the source's last sign of life.
+    capture was closed. `not_read` is called with what came in the last second where it gave no picture. With
+    `frozen_s` pictures are compared. `moved` is the clock's `flowing_s` at the source's last sign of life.
     """
 
     def __init__(
@@ -71,6 +80,8 @@ class Capture:
         realtime: bool = False,
         loop_over: bool = False,
         limit_hz: float = 0.0,
+        frozen_s: float = 0.0,
+        not_read: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.dropped = 0
         self.skipped = 0  # left out to keep to `limit_hz`
@@ -78,6 +89,8 @@ class Capture:
         self._open_source, self._clock = open_source, clock
         self._every, self._realtime, self._loop_over = wait_for_reader, realtime, loop_over
         self._limit_hz = limit_hz
+        self._frozen = FrozenCheck(frozen_s, self.moved) if frozen_s else None
+        self._not_read, self._noted_s = not_read, self.moved
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[bool] | None = None
         self._waiting_since = 0.0
@@ -176,7 +189,11 @@ class Capture:
             )
             index = first = 0
             while not self._stop.is_set():
-                if not source.grab():
+                found = source.grab()
+                if found is None:
+                    self._note_unread(source.unread)
+                    continue
+                if not found:
                     self._end = source.ended(index - first)
                     if self._end is not None or not self._loop_over or index == first:
                         return
@@ -186,10 +203,8 @@ class Capture:
                 self.moved = self._clock.flowing_s()
                 at_ns = schedule.stamp(index)
                 if schedule.admits(at_ns):
-                    picture = source.picture()
-                    if not self._wait_until(schedule.due_ns(at_ns)) or not self._hand_over(
-                        picture, index, at_ns
-                    ):
+                    shot = self._shot(source, index, at_ns)
+                    if not self._wait_until(schedule.due_ns(at_ns)) or not self._hand_over(shot):
                         return
                 else:
                     self.skipped += 1
@@ -205,7 +220,18 @@ class Capture:
                 return False
         return True
 
-    def _hand_over(self, picture: Picture, index: int, at_ns: int) -> bool:
+    def _note_unread(self, what: str) -> None:
+        self.moved = self._clock.flowing_s()
+        if self.moved - self._noted_s >= _NOTE_S:
+            self._noted_s = self.moved
+            self._call(partial(self._not_read, what))
+
+    def _shot(self, source: PictureSource, index: int, at_ns: int) -> Shot:
+        damaged, picture = source.damaged, source.picture()
+        frozen = self._frozen is not None and self._frozen.see(picture, source.changes, self.moved)
+        return Shot(picture, index, at_ns, 0, 0, damaged, frozen)
+
+    def _hand_over(self, shot: Shot) -> bool:
         with self._room:
             if self._every:
                 if len(self._shots) >= _AHEAD:
@@ -213,7 +239,7 @@ class Capture:
             elif self._shots:
                 self._shots.clear()
                 self.dropped += 1
-            self._shots.append(Shot(picture, index, at_ns, self.dropped, self.skipped))
+            self._shots.append(replace(shot, dropped=self.dropped, skipped=self.skipped))
         if self._waiter is not None:
             self._call(self._wake)
         return not self._stop.is_set()

@@ -35,6 +35,14 @@ class CameraOptions(Options, frozen=True, kw_only=True):
     read_timeout_s: Annotated[
         float, Meta(gt=0, le=60, description="Seconds without a picture until it counts as stalled.")
     ] = 5.0
+    frozen_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Camera: seconds of the same picture until it counts as frozen, 0 = never.",
+        ),
+    ] = 60.0
     pace: Annotated[
         Literal["realtime", "asap"],
         Meta(
@@ -75,10 +83,7 @@ def check(options: CameraOptions) -> None:
         parts_of(options.url)
     if given[0] not in ("file", "folder") and (options.pace == "asap" or options.loop):
         raise OptionsError("pace: asap and loop need a file or folder: a camera does not wait")
-    if options.ca_file is not None:
-        if not options.url or parts_of(options.url).scheme != "rtsps":
-            raise OptionsError("ca_file needs a url of rtsps://")
-        if set(";|") & set(str(options.ca_file)):
-            raise OptionsError("the path of ca_file must not hold ; or |")
+    if options.ca_file is not None and (not options.url or parts_of(options.url).scheme != "rtsps"):
+        raise OptionsError("ca_file needs a url of rtsps://")
     if options.size and any(one > most for one, most in zip(options.size, options.max_size, strict=True)):
         raise OptionsError(f"size {list(options.size)} is above max_size {list(options.max_size)}")

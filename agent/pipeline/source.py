@@ -218,7 +218,7 @@ class Source:
             limit.reschedule(loop.time())
         else:
             if self.flows:
-                problem = self._problems.find(adapter, self._clock.flowing_s())
+                problem = adapter.problem or self._problems.find(adapter, self._clock.flowing_s())
                 self._enter("ok" if problem is None else "degraded", problem or NO_REASON)
             again_s = min(left_s, self._stall_s / 8, _LOOK_S)
             self._look = loop.call_later(again_s, self._watch, adapter, counted, limit)

@@ -15,11 +15,14 @@ import pytest
 from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.camera.adapter import Camera
 from adapters.testing import AdapterContract, Rig
+from agent.pipeline.source import Source
 from simulators.devices.camera.device import StreetCamera
 from simulators.devices.camera.rtsp import RtspServer
 from simulators.faults import FaultProxy
 from simulators.plants.scene import Scene
+from tests.polling import until
 from wire.clock import NS_PER_S, Clock
+from wire.messages import Quality
 
 WORD = "s3cret-word"
 SMALL = (160, 120)  # fast to draw, and the number in the picture is still readable
@@ -168,8 +171,8 @@ async def test_errors_name_the_cause(
     ("login", "sentence"),
     [
         ("", "requires a user and password: rtsp://user:password@"),
-        ("eye:wrong-word@", "did not start its stream: check the user, password and path"),
-        ("eye:wrong%2Fword@", "did not start its stream: check the user, password and path"),
+        ("eye:wrong-word@", r"refuses the login \(status 401\): check the user and password of url"),
+        ("eye:wrong%2Fword@", r"refuses the login \(status 401\): check the user and password of url"),
     ],
 )
 async def test_passwords_stay_out_of_errors_logs_and_output(
@@ -206,12 +209,36 @@ async def impostor(answer: bytes, *, hold: bool) -> AsyncIterator[int]:
 SDP = b"v=0\r\nm=audio 0 RTP/AVP 0\r\n"
 
 
+def described(media: bytes) -> bytes:
+    """The answer that offers these media."""
+    return b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nContent-Length: %d\r\n\r\nv=0\r\n%b" % (len(media) + 5, media)
+
+
 @pytest.mark.parametrize(
     ("answer", "hold", "kind", "sentence"),
     [
         (b"", False, DeviceUnreachable, "closes the connection without an answer"),
         (b"", True, DeviceUnreachable, "does not answer within 0.5 s"),
         (b"HTTP/1.0 200 OK\r\n\r\n", True, ProtocolViolation, "answers, but not in RTSP"),
+        (b"HTTP/1.0 400 No\r\n\r\n", True, ProtocolViolation, "HTTP answers on this port"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", True, ProtocolViolation, "TLS answers on this port: use rtsps://"),
+        (b"RTSP/1.0 403 No\r\n\r\n", True, DeviceUnreachable, "status 403: it forbids this stream"),
+        (b"RTSP/1.0 454 No\r\n\r\n", True, DeviceUnreachable, "status 454: it ended the session"),
+        (b"RTSP/1.0 500 No\r\n\r\n", True, DeviceUnreachable, "status 500: it has an internal error"),
+        (b"RTSP/1.0 503 No\r\n\r\n", True, DeviceUnreachable, "status 503: it is overloaded"),
+        (b"RTSP/1.0 461 No\r\n\r\n", True, DeviceUnreachable, r"RTP over tcp \(status 461\): set transport"),
+        (
+            described(b"m=audio 0 RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\n"),
+            True,
+            ProtocolViolation,
+            r"only audio \(PCMA\)",
+        ),
+        (
+            described(b"m=video 0 RTP/AVP 96\r\na=rtpmap:96 H266/90000\r\n"),
+            True,
+            ProtocolViolation,
+            "sends video as H266, which cannot be read: set the camera to H.264",
+        ),
         (b"RTSP/1.0 OK\r\n\r\n", True, ProtocolViolation, "answers, but not in RTSP"),
         (b"RTSP/1.0 200 OK\r\n" + b"A: b\r\n" * 4_000, True, ProtocolViolation, "answers, but not in RTSP"),
         (b"RTSP/1.0 453 Busy\r\n\r\n", True, DeviceUnreachable, "refuses the stream with status 453"),
@@ -239,10 +266,36 @@ SDP = b"v=0\r\nm=audio 0 RTP/AVP 0\r\n"
 async def test_something_else_on_the_port(
     answer: bytes, hold: bool, kind: type[AdapterError], sentence: str
 ) -> None:
-    wait_s = 0.5 if "within" in sentence else 30.0  # a busy machine answers late
+    wait_s = 0.5 if "within" in sentence else 3.0
     async with impostor(answer, hold=hold) as port:
         with pytest.raises(kind, match=sentence):
             await read(1, url=f"rtsp://127.0.0.1:{port}/x", open_timeout_s=wait_s)
+
+
+@pytest.mark.parametrize(
+    ("challenges", "sentence"),
+    [
+        (
+            ['Digest realm="a", nonce="b", algorithm=SHA-256'],
+            "only a login by SHA-256 digest, which is not supported",
+        ),
+        (
+            ['Digest realm="a", nonce="b", algorithm="SHA-512-256", qop="auth"'],
+            "only a login by SHA-512-256 digest",
+        ),
+        (["Bearer realm=a"], "only a login by Bearer"),
+        (
+            ['Digest realm="a", nonce="b", algorithm=SHA-256', 'Digest realm="a", nonce="c"'],
+            "did not start its stream",
+        ),
+        (['Digest realm="a", nonce="b", algorithm=SHA-256', 'Basic realm="a"'], "did not start its stream"),
+    ],
+)
+async def test_logins_that_a_camera_accepts(challenges: list[str], sentence: str) -> None:
+    head = "".join(f"WWW-Authenticate: {each}\r\n" for each in challenges)
+    async with impostor(f"RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\n{head}\r\n".encode(), hold=True) as port:
+        with pytest.raises(DeviceUnreachable, match=sentence):
+            await read(1, url=f"rtsp://eye:{WORD}@127.0.0.1:{port}/x", open_timeout_s=2.0)
 
 
 async def test_a_stream_that_stalls_is_read_again_by_a_new_camera() -> None:
@@ -326,3 +379,43 @@ async def certificate(openssl: str, stem: Path) -> Path:
     )
     assert await made.wait() == 0
     return stem.with_suffix(".pem")
+
+
+async def test_a_frozen_camera_is_degraded_until_its_picture_changes() -> None:
+    counted: list[Reading] = []
+    async with StreetCamera(seed=1, fps=10, size=SMALL) as street:
+        options = Camera.Options(url=street.url, frozen_s=1.5)
+        clock = Clock()
+        source = Source(
+            *("gate", lambda: Camera(options, clock), Camera(options, clock).streams(), counted.append),
+            clock=clock,
+            stall_s=20.0,
+            changed=lambda: None,
+        )
+        task = asyncio.create_task(source.run())
+        try:
+            await until(lambda: source.state.state == "ok")
+            street.inject("frozen")
+            await until(lambda: source.state.code == "picture-frozen")
+            assert (source.state.state, source.state.args) == ("degraded", {"seconds": 1.5})
+            before = len(counted)
+            await until(lambda: len(counted) > before, "pictures still come")
+            assert counted[-1].quality == Quality.UNCERTAIN
+            assert source.counters["lost"] == 0
+            street.repair()
+            await until(lambda: source.state.state == "ok")
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_cameras_share_no_lock() -> None:
+    """A camera that accepts the connection and says nothing delays no other."""
+    async with impostor(b"", hold=True) as port, StreetCamera(seed=1, fps=10, size=SMALL) as street:
+        mute = Camera(Camera.Options(url=f"rtsp://127.0.0.1:{port}/x", open_timeout_s=60.0), Clock())
+        opening = asyncio.create_task(mute.open())
+        await asyncio.sleep(0.3)
+        assert (await read(1, url=street.url))[0]
+        assert not opening.done()
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)

@@ -81,7 +81,7 @@ def modules(word: str) -> frozenset[str]:
         if module in found:
             continue
         found.add(module)
-        waiting += re.findall(r"^from (adapters\.[\w.]+) import", source(module), re.MULTILINE)
+        waiting += re.findall(r"^ *from (adapters\.[\w.]+) import", source(module), re.MULTILINE)
     return frozenset(found)
 
 

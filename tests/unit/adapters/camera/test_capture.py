@@ -18,6 +18,9 @@ class Shutter:
     """A source that takes a picture when the test calls `press`."""
 
     rate_hz = 0.0
+    damaged = False
+    changes = 0
+    unread = ""
 
     def __init__(self) -> None:
         self._pressed: queue.Queue[bool] = queue.Queue()
@@ -55,7 +58,7 @@ class Pressed(Camera):
         super().__init__(self.Options(device=0, fps=fps), Clock())
         self.shutter = Shutter()
 
-    def _source(self, timeout_s: float) -> Callable[[], PictureSource]:
+    def _source(self, timeout_s: float, certified: str) -> Callable[[], PictureSource]:
         return lambda: self.shutter
 
     async def open(self) -> None:

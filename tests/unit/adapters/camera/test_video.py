@@ -16,7 +16,7 @@ import pytest
 
 from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.camera.adapter import Camera
-from adapters.camera.video import Video
+from adapters.camera.stream import Clip
 from simulators.plants.scene import Scene
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Stream
@@ -67,7 +67,7 @@ async def test_asap_gives_every_picture_in_order_to_a_slow_reader(clip: Path) ->
     assert Camera(options, Clock()).waits
     seen, counters = await read(options, each_s=0.005)
     assert numbers(seen) == [reading.index for reading in seen] == list(range(PICTURES))
-    assert counters == {"frames_dropped": 0, "frames_skipped": 0, "captures_abandoned": 0}
+    assert not any(counters.values())
 
 
 async def test_times_are_those_of_the_recording(clip: Path) -> None:
@@ -280,13 +280,13 @@ async def test_a_hanging_open_is_unreachable(clip: Path, monkeypatch: pytest.Mon
     import threading
 
     released = threading.Event()
-    original = Video.__init__
+    original = Clip.__init__
 
-    def hang(self: Video, *arguments: object, **named: object) -> None:
+    def hang(self: Clip, *arguments: object, **named: object) -> None:
         released.wait(20)
         original(self, *arguments, **named)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(Video, "__init__", hang)
+    monkeypatch.setattr(Clip, "__init__", hang)
     camera = Camera(Camera.Options(file=clip, open_timeout_s=0.6), Clock())
     with pytest.raises(DeviceUnreachable, match=r"street\.avi did not open within 0\.6 s"):
         await camera.open()
