@@ -20,6 +20,7 @@ from adapters.ble.values import BeatTimes, Layout, heart_rate
 from adapters.fields import declared
 from wire.clock import Clock
 from wire.messages import Field, Quality, Stream
+from wire.printable import printable
 
 _KEPT = 1_000  # notifications that wait for a slow reader
 _MOST_MALFORMED = 20  # this many malformed values in a row mean another device
@@ -45,6 +46,8 @@ class Ble(Adapter[BleOptions]):
     def __init__(self, options: BleOptions, clock: Clock) -> None:
         super().__init__(options, clock)
         check(options)
+        if options.heart:
+            self.may_be_null = {"energy", "rr"}  # many straps send neither
         self._layouts = {name: Layout(name, given) for name, given in options.characteristics.items()}
         self._streams = _streams(options)
         self._names = {given.uuid: name for name, given in options.characteristics.items()}
@@ -123,6 +126,7 @@ class Ble(Adapter[BleOptions]):
         self._came.set()
 
     def _rows(self, uuid: str, value: bytes, at_ns: int) -> Iterator[Reading]:
+        stream = self._names.get(uuid) or (self.options.stream if uuid == HEART_RATE else "battery")
         try:
             if (name := self._names.get(uuid)) is not None:
                 values, quality = self._layouts[name].read(value)
@@ -133,6 +137,7 @@ class Ble(Adapter[BleOptions]):
                 rows = [Reading("battery", at_ns, {"level": value[0] if value else None})]
         except ValueError as error:
             self.counters["malformed"] += 1
+            self.not_read(f"`{stream}` sends {printable(value) or 'no bytes'}: {error}", stream)
             self._malformed += 1
             if self._malformed >= _MOST_MALFORMED:
                 raise ProtocolViolation(
@@ -141,6 +146,7 @@ class Ble(Adapter[BleOptions]):
                 ) from error
             return
         self._malformed = 0
+        self.was_read(stream)
         yield from rows
 
     def _heart(self, value: bytes, at_ns: int) -> list[Reading]:

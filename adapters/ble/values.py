@@ -117,7 +117,9 @@ class Layout:
         try:
             sent = self._struct.unpack_from(data)
         except struct.error as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(
+                f"the layout needs a buffer of {self._struct.size} bytes, but {len(data)} came"
+            ) from error
         values: dict[str, Value] = {}
         quality = Quality.GOOD
         for (name, part), number in zip(self._fields.items(), sent, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -158,6 +159,21 @@ async def test_any_notified_value_can_be_declared() -> None:
     for row in rows:
         assert row.values["flags"] in (0x06, 0x16)
         assert 25 < float(row.values["rate"] or 0) < 60
+
+
+async def test_values_that_do_not_fit_their_layout_are_described() -> None:
+    own = {"raw": Characteristic(uuid="2A37", layout="dd", fields={"a": LayoutPart(), "b": LayoutPart()})}
+    clock = Clock(20)
+    async with (
+        HeartStrap(seed=SEED, clock=clock) as strap,
+        Ble(options(strap.port, heart=False, characteristics=own), clock) as adapter,
+    ):
+        with pytest.raises(ProtocolViolation, match="20 malformed values in a row: the layout needs a"):
+            await read(adapter, 1, stream="raw")
+    what = adapter.unread["raw"].what
+    assert re.fullmatch(
+        r"`raw` sends [01]6( [0-9A-F]{2})+: the layout needs a buffer of 16 bytes, but \d came", what
+    )
 
 
 async def test_a_missing_controller_is_an_error() -> None:
