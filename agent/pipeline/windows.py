@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from adapters.base import Value
 from agent.pipeline.resampler import HALF_WIDTH, MOST, Resampler
+from agent.pipeline.row_clock import RowClock
 from wire.clock import NS_PER_S
 from wire.messages import Quality, Stream
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from agent.inference.manifest import Manifest
 
 _SAME = 0.05  # a stream within 5 % of the model's rate is taken row by row
-# jitter of the stamps may make a window longer or shorter by 2 rows more, but at most by a fifth of it
+# a window may be longer or shorter by 2 rows more, but at most by a fifth of it
 _LATE = 2.0
 _SHORT = 0.2
 
@@ -39,11 +40,12 @@ class Window:
 class Windows:
     """Makes a window of `length` rows every `hop` rows of a stream.
 
-    A stream at the model's rate, or without a declared rate, is taken row by row; one missing row is filled
-    by linear interpolation. A faster stream is brought to the rate by `Resampler`, which is `HALF_WIDTH` rows
-    behind; a missing row is only counted there. `filled` counts both. Anything longer is a gap: the window
-    starts again (`gaps`). A window with a missing value (`incomplete`), or whose rows came at another rate
-    (`wrong_rate`), is not made. Signals that are `held` (none by default) are not interpolated.
+    A stream at the model's rate, or without a declared rate, is taken row by row; its times only show which
+    rows are missing. One missing row is filled by linear interpolation. A faster stream is brought to the
+    rate by `Resampler`, which is `HALF_WIDTH` rows behind; a missing row is only counted there. `filled`
+    counts both. Anything longer is a gap: the window starts again (`gaps`). A window with a missing value
+    (`incomplete`), or whose rows came at another rate (`wrong_rate`), is not made. Signals that are `held`
+    (none by default) are not interpolated.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Windows:
         # each row is stored twice, `length` apart, so that every window is one contiguous piece
         self._ring = np.full((2 * length, len(signals)), np.nan, dtype=np.float32)
         self._times_ns = [0] * length
+        self._clock = RowClock(self._period_ns)
+        self._smooth_ns = [0.0] * length  # the times without their jitter
         self._at = 0
         self._rows = 0
         self._since = 0
@@ -84,16 +88,17 @@ class Windows:
         row = np.array([get(signal) for signal in self._signals], dtype=np.float32)  # None becomes NaN
         window: Window | None = None
         step_ns = 0 if self._last_ns is None else at_ns - self._last_ns
-        if self._last_ns is None or step_ns < 0 or step_ns > 2.5 * self._period_ns:
-            if self._last_ns is not None:
-                self._counters["gaps"] += 1
-            self._begin()
-        elif step_ns == 0:
+        if self._last_ns is not None and step_ns == 0:
             self._counters["repeated"] += 1
             return None
-        elif step_ns > 1.5 * self._period_ns:
+        missing = self._missing(at_ns, step_ns)
+        if missing is None or missing > 1:
+            if self._last_ns is not None:
+                self._counters["gaps"] += 1
+            self._begin(at_ns)
+        elif missing:
             window = self._fill(at_ns - step_ns // 2, row)
-        if quality:
+        if quality or self._clock.bursts:
             self._doubt_ns = at_ns
         if self._resampler is None:
             due = self._put(at_ns, row)
@@ -102,7 +107,16 @@ class Windows:
         self._last_ns, self._last = at_ns, row
         return window if due is None else due
 
-    def _begin(self) -> None:
+    def _missing(self, at_ns: int, step_ns: int) -> int | None:
+        """How many rows are missing before a row; None where the rows begin again."""
+        if self._last_ns is None or step_ns < 0:
+            return None
+        if self._resampler is None:
+            return self._clock.take(at_ns)
+        return 2 if step_ns > 2.5 * self._period_ns else int(step_ns > 1.5 * self._period_ns)
+
+    def _begin(self, at_ns: int) -> None:
+        self._clock.begin(at_ns)
         self._rows = self._since = 0
         self._doubt_ns = -1
         if self._resampler is not None:
@@ -130,6 +144,7 @@ class Windows:
         self._ring[self._at] = row
         self._ring[self._at + self._length] = row
         self._times_ns[self._at] = at_ns
+        self._smooth_ns[self._at] = self._clock.smooth_ns if self._resampler is None else at_ns
         self._at = (self._at + 1) % self._length
         self._rows += 1
         self._since += 1
@@ -137,8 +152,12 @@ class Windows:
             return None
         self._since = 0
         begin_ns = self._times_ns[self._at]
-        off = (at_ns - begin_ns) / self._period_ns - (self._length - 1)
-        if abs(off) > min(_SAME * self._length + _LATE, _SHORT * self._length):
+        newest = (self._at - 1) % self._length
+        times = self._smooth_ns if self._clock.settled else self._times_ns
+        span_ns = times[newest] - times[self._at]
+        off = span_ns / self._period_ns - (self._length - 1)
+        limit = min(_SAME * self._length + _LATE, _SHORT * self._length)
+        if abs(off) > limit or self._clock.mostly_missing:
             self._counters["wrong_rate"] += 1
             return None
         rows = self._ring[self._at : self._at + self._length].copy()
