@@ -12,6 +12,7 @@ NODES = 50_000  # nodes with a bucket of their own; further ones share a bucket 
 TENANTS = 2_000  # likewise
 _WINDOW_S = 10.0  # a node that sent within the last two windows counts as active
 _SWEEP_S = 1.0
+_TICK_S = 0.1  # a bucket that is not empty is filled up this often
 
 
 Scope = Literal["node", "tenant"]
@@ -67,14 +68,16 @@ class FairRate:
 
     def take(self, tenant: Hashable, node: Hashable, amount: float, now_s: float) -> Wait | None:
         """Take `amount` from the shares of a node; None when it may pass, else nothing is taken."""
-        one = self._nodes.get(node) or self._open(tenant, node, now_s)
+        one = self._nodes.get(node)
+        if one is None:
+            one = self._open(tenant, node, now_s)
         owner = one.tenant
-        if now_s > one.at_s or one.window < 0:
+        if now_s - one.at_s >= _TICK_S or one.level <= 0 or owner.level <= 0:
             self._refill(one, owner, now_s)
-        if one.level <= 0:
-            return Wait("node", RESUME_S - one.level / self._node_per_s)
-        if owner.level <= 0 and one.fair <= 0:
-            return Wait("tenant", RESUME_S - owner.level / self._tenant_per_s)
+            if one.level <= 0:
+                return Wait("node", RESUME_S - one.level / self._node_per_s)
+            if owner.level <= 0 and one.fair <= 0:
+                return Wait("tenant", RESUME_S - owner.level / self._tenant_per_s)
         one.level -= amount
         one.fair -= amount
         owner.level -= amount
@@ -110,6 +113,7 @@ class FairRate:
         found = self._nodes.get(node)
         if found is None:
             found = self._nodes[node] = _Node(self._node_depth, math.inf, owner, now_s)
+            self._refill(found, owner, now_s)
         return found
 
     def _sweep(self, now_s: float) -> None:

@@ -44,10 +44,12 @@ class Door:
         Returns how long to wait, and the key of the share that is exceeded.
         """
         tenant, node = self._known.get(topic) or self._of(topic)
-        wait, key = self._messages.take(tenant, node, 1, self._now_s), "messages_per_s"
-        if wait is None:
-            wait, key = self._bytes.take(tenant, node, plain_size(body), self._now_s), "plain_kb_per_s"
-        return None if wait is None else (wait, key)
+        wait = self._messages.take(tenant, node, 1, self._now_s)
+        if wait is not None:
+            return wait, "messages_per_s"
+        size = len(body) if body[:1] == b"{" else plain_size(body)
+        wait = self._bytes.take(tenant, node, size, self._now_s)
+        return None if wait is None else (wait, "plain_kb_per_s")
 
     def _of(self, topic: bytes) -> tuple[bytes, bytes]:
         if len(self._known) >= _TOPICS:

@@ -45,6 +45,8 @@ def test_every_act_passes(kind: Kind, tmp_path: Path, require: Callable[[str], s
         "cobot-01": "j3",
     }
     assert acts["the backlog drains into the chart's gap"]["late_points"] > 0
+    log = (tmp_path / "demo/collector.log").read_text()
+    assert "refused for now" not in log, "a fleet like this never meets a share"
     assert f"taken {outcome['taken']:,} = stored {outcome['stored']:,}, 0 lost" in done.stderr
 
 

@@ -14,13 +14,16 @@ from agent.health import (
     nonzero_counters,
     read_status,
     rss_mb,
+    status_lines,
     write_status,
 )
 from agent.outbox import OutboxStats
 from wire.clock import Clock
 from wire.codec import decode_live, encode
 from wire.errors import ConfigError, Unreachable
-from wire.messages import MAX_COUNTERS, ClockState, DeviceState
+from wire.messages import MAX_COUNTERS, ClockState, DeviceState, Refused
+
+T0 = 1_795_356_000_000
 
 
 def test_a_heartbeat_is_a_live_body_with_every_promised_field() -> None:
@@ -43,6 +46,20 @@ def test_a_heartbeat_is_a_live_body_with_every_promised_field() -> None:
     assert beat["ep"] == "0123456789abcdef"
     assert (beat["trouble"], beat["trouble_code"]) == ("disk full", "disk-full")
     assert 5 < rss_mb() < 10_000
+
+
+def test_a_refusal_is_in_the_heartbeat_and_in_the_status() -> None:
+    health, why = Health(Clock(), "ab12cd34"), "it exceeds shares.node.names of the collector"
+    quiet = health.heartbeat(OutboxStats(), "0123456789abcdef", ClockState.NTP)
+    assert not [name for name in quiet if name.startswith("refused")]
+    refused = Refused(code="share-names", until=T0, why=why)
+    beat = decode_live(
+        encode(health.heartbeat(OutboxStats(), "0123456789abcdef", ClockState.NTP, None, refused))
+    )
+    assert (beat["refused"], beat["refused_code"], beat["refused_until"]) == (why, "share-names", T0)
+    lines = list(status_lines({**beat, "running": True, "age_s": 0.0}))
+    assert f"PROBLEM: the collector refuses messages, which wait in the outbox: {why}" in lines
+    assert not [line for line in status_lines({**quiet, "running": True, "age_s": 0.0}) if "refuses" in line]
 
 
 class Stepped(Clock):

@@ -162,15 +162,15 @@ def test_a_fleet_of_10_000_nodes_never_meets_a_default_share() -> None:
     body = encode(Batch(ep="0" * 16, seq=1, t0=1, per=1, n=10, f=fields))
     nodes = [Address("acme", "trial", "hall", f"n{n}") for n in range(10_000)]
     topics = [(one.base.encode() + b"/data/arm/s", one.base.encode() + b"/live/arm/s") for one in nodes]
-    for second in range(30):
-        order = sorted(range(10_000), key=lambda _: dice.random())
+    for second in range(8):
+        order = dice.sample(range(10_000), 10_000)
         for place, at in enumerate(order):
             now_s = second if second == 0 else second + place / 10_000  # the first second at one moment
             door.turn(now_s)
             assert names.check(nodes[at], 0) is None
             assert door.check(topics[at][0], body) is None
             assert door.check(topics[at][1], body) is None
-            if second % 10 == 0:
+            if second % 4 == 0:
                 name = str(nodes[at])
                 assert inside.check_values("acme", name, body.count(b","), NOON_MS, now_s) is None
                 assert inside.check_rows(name, "arm", "s", fields) is None
@@ -179,5 +179,5 @@ def test_a_fleet_of_10_000_nodes_never_meets_a_default_share() -> None:
 def test_10_000_names_a_node_are_within_the_default_shares() -> None:
     inside = content(Shares())
     columns = [f"name_{n}" for n in range(10_000)]
-    for number in range(10_000):
+    for number in range(400):
         assert inside.check_rows(f"acme/t/h/n{number}", "plc", "all", columns) is None
