@@ -224,7 +224,9 @@ class Ingest:
         if self._link is not None:
             self._link.settle((), [answer])
         self._fleet.on_refused(sender.partition("/")[2], refusal.reason, refusal.until_ms, now_ms)
-        self._report_refused(f"{printable(sender, 130)}: {refusal.reason.why}", sender)
+        # a client that invents names of nodes makes one problem, that of their tenant
+        whose = sender if refusal.key != "nodes" else "/".join(sender.split("/", 2)[:2])
+        self._report_refused(f"{printable(whose, 130)}: {refusal.reason.why}", whose)
 
     def _report_refused(self, why: str, part: str) -> None:
         text = f"{why}: its messages are refused for now"
