@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from typing import TypeVar
 
+from wire.printable import printable
+
 T = TypeVar("T")
 
 
@@ -28,9 +30,10 @@ def third_party(group: str, what: str, name: str, base: type[T], error: type[Exc
         return None
     try:
         found = points[0].load()
-    except (ImportError, AttributeError) as problem:
+    except Exception as problem:  # the code of another package can raise anything
         full = f"{what} {name!r} ({points[0].value})"
-        raise error(f"{full} cannot be imported: {problem}; update or uninstall its package") from problem
+        why = printable(problem)
+        raise error(f"{full} cannot be imported: {why}; update or uninstall its package") from problem
     if not (isinstance(found, type) and issubclass(found, base)):
         full = f"{base.__module__}.{base.__qualname__}"
         raise error(f"entry point {name!r} names {points[0].value}, which is not a subclass of {full}")

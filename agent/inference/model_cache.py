@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.inference.decoders import ModelError
-from wire.reasons import Reason
+from wire.printable import printable
+from wire.reasons import Reason, because
 
 if TYPE_CHECKING:
     from agent.inference.package import Package
     from agent.inference.session import Model
+
+log = logging.getLogger("edgebed.model")
 
 _Key = tuple[Path, str, tuple[str, ...]]  # folder, hash of the ONNX file, execution providers
 
@@ -62,3 +66,7 @@ class ModelCache:
             return Model(package, providers=providers, scanned=report.scanned)
         except ModelError as error:
             return error.reason
+        except Exception as error:  # a decoder of another package can raise anything
+            log.debug("%s: cannot be opened", package.path, exc_info=True)
+            why = f"{package.path}: it cannot be opened: {type(error).__name__}: {printable(error)}"
+            return because(why, "model-refused")

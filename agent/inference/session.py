@@ -34,7 +34,7 @@ _NO_LABEL_FIRST = ("classification", "anomaly")  # decoders that take the label 
 # "[ONNXRuntimeError] : 1 : FAIL : "
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : -?\d+ : \w+ : ")
 # "/onnxruntime_src/onnxruntime/core/graph/model.cc:150 " before a signature
-_PLACE = re.compile(r"\S+\.(?:cc|cpp|cxx|cu|cuh|h|hpp|inc):\d+ ")
+_PLACE = re.compile(r"[^\s:]+\.(?:cc|cpp|cxx|cu|cuh|h|hpp|inc):\d+ ")
 _QUALIFIERS = re.compile(r"(?: const| noexcept| \[with [^\]]*\])* ?")
 
 
@@ -278,7 +278,7 @@ def _reason(error: BaseException) -> str:
     """The reason in a message of onnxruntime, without the place in its source and the C++ signature."""
     text = _PREFIX.sub("", str(error).strip() or type(error).__name__)
     while place := _PLACE.search(text):
-        text = text[: place.start()] + text[_after_signature(text, place.end()) :]
+        text = text[: place.start()] + " " + text[_after_signature(text, place.end()) :]
     return printable(" ".join(text.split()), 400)
 
 

@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from wire.errors import ConfigError, unwritable
 from wire.messages import Event, Scalar
+from wire.printable import printable
 
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -35,7 +36,7 @@ class ExpectedEvent(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
 
     def __str__(self) -> str:
         at = datetime.fromtimestamp(self.ts / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
-        words = [at, self.type, self.top, "" if self.score is None else f"score {self.score:g}"]
+        words = [at, self.type, printable(self.top), "" if self.score is None else f"score {self.score:g}"]
         words += [f"{name}={_value(value)}" for name, value in self.detail.items()]
         return " ".join(word for word in words if word)
 
@@ -195,4 +196,4 @@ def _rounded(value: Scalar) -> Scalar:
 
 
 def _value(value: Scalar) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else printable(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from msgspec import UNSET
 from adapters.base import Adapter, Options, Reading
 from agent.config import AgentConfig, AgentPlan
 from agent.offline.mcap_file import McapReader, RecordedSession, RecordingError, read_session
+from agent.offline.regression import Difference
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline, Sinks
 from agent.pipeline.settings import LEAST_STALL_S, DevicePlan
@@ -68,6 +69,11 @@ class ReplayRun:
     def models(self) -> dict[str, str]:
         """Slot -> "name@version sha256" of the models that ran."""
         return {name: f"{s.label} {s.ref.sha256}" for name, s in self._pipeline.runners.items() if s.at_work}
+
+    @property
+    def int8(self) -> list[str]:
+        """The slots whose models have operators on whole numbers of 8 bits."""
+        return [name for name, runner in self._pipeline.runners.items() if runner.int8]
 
     @property
     def states(self) -> dict[str, ModelState]:
@@ -193,6 +199,18 @@ def changed_models(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[
         if before != after:
             changes.append(f"{slot}: recorded with {_short(before)}, replayed with {_short(after)}")
     return changes
+
+
+def int8_note(slots: Collection[str], difference: Difference) -> str:
+    """A sentence where events of 8-bit models, in `slots`, differ from the expected ones; else ""."""
+    each = [*difference.missing, *difference.unexpected, *(expected for expected, _, _ in difference.changed)]
+    found = sorted({event.slot for event in each} & {*slots})
+    if not found:
+        return ""
+    return (
+        f"{', '.join(found)}: 8-bit products are exact now, also on CPUs without VNNI, where sums saturated: "
+        "if the events are right, write them with --update"
+    )
 
 
 def _short(model: str) -> str:

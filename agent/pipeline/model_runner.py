@@ -102,6 +102,7 @@ class ModelRunner:
         self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
         self._nan = NanResults()
         self._opened = asyncio.Event()  # the model is open or refused
+        self._stuck = False  # the thread does not answer
         self._seen = 0
         self._wrong_rate_logged = False
         self._thread: ModelThread[_Job, Result] | None = None
@@ -148,10 +149,6 @@ class ModelRunner:
             return Opened(ref, self._models.model(package, self.settings.providers))
         except EdgebedError as error:
             return Opened(ref, error.reason)
-        except Exception as error:  # a decoder of another package can raise anything
-            log.debug("%s: cannot be opened", self.name, exc_info=True)
-            why = f"it cannot be opened: {type(error).__name__}: {printable(error)}"
-            return Opened(ref, because(why, "model-refused"))
 
     def install(self, opened: Opened) -> None:
         """Take input for an opened model, or show in `state` why it cannot be used."""
@@ -215,7 +212,7 @@ class ModelRunner:
         self._hand_on()
         if len(self._jobs) <= self._limit:
             return None
-        if self._waits:
+        if self._waits and not self._stuck:
             if self._room is None or self._room.done():  # done: its source was cancelled
                 self._room = asyncio.get_running_loop().create_future()
             return self._room
@@ -236,8 +233,7 @@ class ModelRunner:
                 # one timer that checks from time to time: a timer for each run costs as much as the hand-over
                 left_s = STUCK_S if not self._in_thread else self._since_s + STUCK_S - loop.time()
                 if left_s <= 0:  # a thread cannot be ended, so there is nothing else to do
-                    why = because(f"no answer for {STUCK_S:g} s", "model-no-answer", seconds=STUCK_S)
-                    self._enter("failed", why)
+                    self._give_up()
                     left_s = STUCK_S
                 else:
                     self._check()
@@ -248,8 +244,19 @@ class ModelRunner:
 
     @property
     def busy(self) -> bool:
-        """Whether input waits or runs."""
-        return bool(self._in_thread or self._jobs)
+        """Whether input waits or runs, and an answer can be expected."""
+        return bool(self._in_thread or self._jobs) and not self._stuck
+
+    @property
+    def int8(self) -> bool:
+        """Whether the open model has operators on whole numbers of 8 bits."""
+        return self._model is not None and self._model.scanned.int8
+
+    def _give_up(self) -> None:
+        """Show that the model does not answer; until it does, it holds no source back."""
+        self._stuck = True
+        self._release()
+        self._enter("failed", because(f"no answer for {STUCK_S:g} s", "model-no-answer", seconds=STUCK_S))
 
     def _hand_on(self) -> None:
         """Give the thread as many jobs as it may have, and release a source that was held back."""
@@ -260,16 +267,21 @@ class ModelRunner:
                 self._since_s = asyncio.get_running_loop().time()
             self._in_thread += 1
             self._thread.put(self._jobs.popleft())
-        if self._room is not None and len(self._jobs) <= self._limit:
-            room, self._room = self._room, None
-            if not room.done():
-                room.set_result(None)
+        if len(self._jobs) <= self._limit:
+            self._release()
+
+    def _release(self) -> None:
+        """Let a source that is held back go on."""
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
 
     def _answered(self, job: _Job, result: Result | None, failure: Exception | None) -> None:
         """Take one answer; called in the event loop, once for each job, in order."""
         if self._thread is None or self._model is None:
             return  # `run` has ended
         self._in_thread -= 1
+        self._stuck = False
         self._since_s = asyncio.get_running_loop().time()
         self._hand_on()  # before this answer is processed, so that the thread does not wait
         try:

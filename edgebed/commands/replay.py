@@ -104,7 +104,7 @@ def command(
 
 
 def _print(replay: ReplayRun, took_s: float, difference: Difference | None) -> None:
-    from agent.offline.replay import changed_models
+    from agent.offline.replay import changed_models, int8_note
 
     if replay.session.recovered:
         click.echo(f"{replay.path} ends early: {replay.session.recovered}", err=True)
@@ -123,6 +123,8 @@ def _print(replay: ReplayRun, took_s: float, difference: Difference | None) -> N
         return
     for line in difference.lines():
         click.echo(line)
+    if note := int8_note(replay.int8, difference):
+        click.echo(note, err=True)
     click.echo(
         f"{len(difference.missing)} missing, {len(difference.unexpected)} unexpected, "
         f"{len(difference.changed)} changed"
@@ -144,6 +146,7 @@ def _document(replay: ReplayRun, took_s: float, difference: Difference | None) -
         "events": len(replay.events),
         "models": replay.models,
         "changed_models": changed_models(replay.session.models, replay.models),
+        "int8": replay.int8,
         "states": {name: msgspec.to_builtins(state) for name, state in replay.states.items()},
         "difference": None if difference is None else difference.lines(),
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,3 +57,39 @@ def test_a_refused_package_is_refused_at_once_the_second_time(
         with pytest.raises(ModelError, match="no answer"):
             cache.model(load_package(adding))
     assert len(asked) == 1
+
+
+def test_anything_that_a_decoder_raises_is_a_refusal(adding: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: object, **__: object) -> None:
+        raise AttributeError("no \x1b[2J attribute\n")
+
+    monkeypatch.setattr(gate, "verify", raises)
+    with pytest.raises(ModelError) as caught:
+        ModelCache().model(load_package(adding))
+    assert str(caught.value).endswith(r"it cannot be opened: AttributeError: no \x1b[2J attribute\n")
+    assert caught.value.reason_code == "model-refused"
+
+
+def test_two_threads_that_ask_at_the_same_time_wait_for_one_gate(
+    adding: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, verify = [], gate.verify
+
+    def counted(*args: Any, **more: Any) -> Any:
+        asked.append(1)
+        return verify(*args, **more)
+
+    monkeypatch.setattr(gate, "verify", counted)
+    cache, package = ModelCache(), load_package(adding)
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda _: cache.model(package), range(4)))
+    assert len(asked) == 1
+    assert all(model is models[0] for model in models)
+
+
+def test_a_cache_that_is_stopped_opens_nothing_more(adding: Path, tmp_path: Path) -> None:
+    cache = ModelCache(tmp_path / "gate")
+    cache.stop()
+    with pytest.raises(ModelError, match="the gate was stopped"):
+        cache.model(load_package(adding))
+    assert not (tmp_path / "gate").exists()

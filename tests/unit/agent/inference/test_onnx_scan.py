@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from agent.inference import onnx_scan
 from agent.inference.decoders import ModelError
 from agent.inference.onnx_scan import edited, scan
 from agent.inference.package import load_package
@@ -115,3 +116,95 @@ def test_a_file_without_listed_weights_stays_the_same(packages) -> None:
 def test_operators_that_onnxruntime_has_are_allowed(packages, domain: str) -> None:
     nodes = [helper.make_node("Any", ["x"], ["y"], domain=domain)]
     assert scan(packages.model(nodes, inputs={"x": (1,)}, outputs={"y": (1,)})).nodes == 1
+
+
+def field(number: int, body: bytes) -> bytes:
+    """A protobuf record with a message or text."""
+    out = bytearray()
+    for value in (number << 3 | 2, len(body)):
+        out += onnx_scan._varint(value)
+    return bytes(out) + body
+
+
+HOSTILE = {
+    "whole numbers of an attribute": lambda n: field(7, field(1, field(5, b"\x40\x01" * n))),
+    "whole numbers of no message": lambda n: b"\x40\x01" * n,
+    "texts of an attribute": lambda n: field(7, field(1, field(5, b"\x4a\x02ab" * n))),
+    "numbers of a tensor": lambda n: field(7, field(5, b"\x25\x00\x00\x80\x3f" * n)),
+    "operators": lambda n: field(7, b"\x0a\x00" * n),
+    "tensors": lambda n: field(7, b"\x2a\x00" * n),
+    "named tensors": lambda n: field(7, b"\x2a\x03\x42\x01a" * n),
+    "inputs": lambda n: field(7, b"\x5a\x03\x0a\x01a" * n),
+    "functions": lambda n: b"\xca\x01\x00" * n,
+    "records of high numbers": lambda n: b"\x80\x02\x01" * n,
+    "outputs of operators": lambda n: field(7, field(1, b"\x12\x01a" * n)),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_file_of_tiny_records_is_read_once_and_within_a_limit(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts the records that are looked at one by one: the others cost a hundredth of them."""
+    looked: list[int] = []
+    record = onnx_scan._Walk._record
+
+    def counted(walk: onnx_scan._Walk, at: int) -> int:
+        looked.append(at)
+        return record(walk, at)
+
+    monkeypatch.setattr(onnx_scan._Walk, "_record", counted)
+    monkeypatch.setattr(onnx_scan, "_MAX_RECORDS", 1000)
+    try:
+        scan(HOSTILE[case](100_000))
+    except ModelError as error:
+        assert str(error).isprintable()
+    assert len(looked) <= 1000
+    assert looked == sorted(set(looked)), "no record is read twice"
+
+
+def test_a_scan_reads_what_is_behind_a_run_of_short_records(packages) -> None:
+    """Short records of other fields stand around what is looked for, in a file that is valid all the same."""
+    made = onnx.load_from_string(packages.constant(ONE))
+    for node in made.graph.node:
+        node.attribute.append(helper.make_attribute("filler", [1] * 3000))
+        node.attribute.append(helper.make_attribute("texts", ["ab"] * 3000))
+    hidden = numpy_helper.from_array(ONE, "hidden")
+    hidden.external_data.add(key="location", value="/etc/passwd")
+    assert scan(made.SerializeToString()).nodes == 3
+    made.graph.node[-1].attribute.append(helper.make_attribute("value", hidden))
+    with pytest.raises(ModelError, match="outside the file"):
+        scan(made.SerializeToString())
+
+
+def test_weights_outside_the_file_are_found_in_a_function_and_in_training(packages) -> None:
+    hidden = numpy_helper.from_array(ONE, "hidden")
+    hidden.external_data.add(key="location", value="/etc/passwd")
+    node = helper.make_node("Constant", [], ["b"], value=hidden)
+    made = onnx.load_from_string(packages.constant(ONE))
+    made.functions.append(helper.make_function("own", "f", [], ["b"], [node], [helper.make_opsetid("", 17)]))
+    other = onnx.load_from_string(packages.constant(ONE))
+    other.training_info.add().algorithm.node.append(node)
+    for each in (made, other):
+        with pytest.raises(ModelError, match="outside the file"):
+            scan(each.SerializeToString())
+
+
+def test_an_operator_of_a_function_that_the_file_defines_is_allowed(packages) -> None:
+    made = onnx.load_from_string(packages.constant(ONE))
+    inner = helper.make_node("Identity", ["a"], ["b"])
+    made.functions.append(
+        helper.make_function("own", "f", ["a"], ["b"], [inner], [helper.make_opsetid("", 17)])
+    )
+    made.graph.node.append(helper.make_node("f", ["x"], ["z"], domain="own"))
+    assert scan(made.SerializeToString()).nodes == 5
+    made.graph.node.append(helper.make_node("f", ["x"], ["w"], domain="\x1b[2J"))
+    with pytest.raises(ModelError) as caught:
+        scan(made.SerializeToString())
+    assert str(caught.value) == r"needs operators of '\x1b[2J', which this agent does not load"
+
+
+def test_operators_of_8_bits_are_found(packages) -> None:
+    nodes = [helper.make_node("MatMulInteger", ["x", "x"], ["y"])]
+    assert scan(packages.model(nodes, inputs={"x": (1,)}, outputs={"y": (1,)})).int8
+    assert not scan(packages.constant(ONE)).int8

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agent.inference.decoders import ModelError
-from agent.inference.package import load_package
-from agent.inference.scaffold import draft
+from agent.inference.package import Package, load_package
+from agent.inference.scaffold import draft, quoted
 from agent.inference.session import Model
+from tests.unit.agent.conftest import Packages
+from wire.yaml12 import compose
 
 
 @pytest.mark.parametrize(
@@ -44,3 +51,93 @@ def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
         draft(tmp_path / "x.onnx")
     with pytest.raises(ModelError, match="is missing"):
         draft(tmp_path / "y.onnx")
+
+
+AWKWARD = [
+    *(
+        "0",
+        "1",
+        "-1",
+        "1e3",
+        "0x10",
+        "1_000",
+        "1:30",
+        "null",
+        "~",
+        "yes",
+        "no",
+        "on",
+        "true",
+        "y",
+        ".inf",
+        ".nan",
+    ),
+    *(
+        "x: y",
+        "- x",
+        "a #b",
+        "#b",
+        "{a}",
+        "[a]",
+        "*a",
+        "&a",
+        "!a",
+        "|",
+        ">",
+        "%a",
+        "@a",
+        "`a",
+        "'a",
+        '"a',
+        "a\\b",
+    ),
+    *("a\nb", "\x1b[2J\r\n", "\t", " a ", "입력", "\u2028", "\ufeff", "\x85", "\U0001f600", "---", "..."),
+]
+
+
+def drafted(packages: Packages, folder: Path, name: str, file: str = "model.onnx") -> Package:
+    nodes = [onnx.helper.make_node("Identity", [name], ["result"])]
+    body = packages.model(nodes, inputs={name: (1, 2)}, outputs={"result": (1, 2)})
+    (folder / file).write_bytes(body)
+    text = draft(folder / file)
+    assert all(line.isprintable() for line in text.splitlines())
+    (folder / "manifest.yaml").write_text(text)
+    return load_package(folder)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_draft_of_an_awkward_name_loads_and_means_that_name(
+    packages: Packages, tmp_path: Path, name: str
+) -> None:
+    package = drafted(packages, tmp_path, name)
+    assert package.manifest.input.name == name
+    Model(package)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(name=st.text(st.characters(codec="utf-8"), min_size=1, max_size=40))
+def test_any_text_is_quoted_so_that_every_reader_reads_it(name: str) -> None:
+    assert yaml.safe_load(f"a: {quoted(name)}") == {"a": name}
+    assert compose(f"a: {quoted(name)}")[0].plain() == {"a": name}
+    assert quoted(name).isprintable()
+
+
+@pytest.mark.parametrize("file", ["0.onnx", "123", "null", "모델.onnx", "a b.onnx", "x: y.onnx", "-.onnx"])
+def test_a_draft_of_an_awkward_file_loads(packages: Packages, tmp_path: Path, file: str) -> None:
+    package = drafted(packages, tmp_path, "x", file)
+    assert package.manifest.file == file
+    Model(package)
+
+
+def test_a_draft_is_refused_with_a_sentence(packages: Packages, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="up to 256 characters"):
+        drafted(packages, tmp_path, "x" * 300)
+    with pytest.raises(ModelError, match="up to 256 characters"):
+        drafted(packages, tmp_path, "x", "a\nb.onnx")
+    os.mkfifo(tmp_path / "fifo.onnx")
+    with pytest.raises(ModelError, match="is not a regular file"):
+        draft(tmp_path / "fifo.onnx")
+    finished = packages.constant(np.zeros((1, 300, 6)), shape=(1, 3, 64, 64))
+    (tmp_path / "end.onnx").write_bytes(finished)
+    with pytest.raises(ModelError, match="finished detections"):
+        draft(tmp_path / "end.onnx")

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from agent.inference.decoders import ModelError
 from agent.inference.package import load_package
-from agent.inference.session import CPU, Model, signature
+from agent.inference.session import CPU, Model, _reason, signature
 
 ONE = np.ones((1, 1), np.float32)
 
@@ -166,3 +166,55 @@ def test_raw_takes_a_tensor_as_the_model_does(packages) -> None:
     ones = np.ones((4, 2), np.float32)
     assert model.raw(ones)[0] == 0.0, "a window is normalised"
     assert model.raw(ones[None])[0] == 8.0, "a tensor is not"
+
+
+def test_products_of_8_bits_are_exact(packages) -> None:
+    """255 * 127 summed 64 times: CPUs without VNNI saturate unless the option is set."""
+    constants = {
+        "s": np.float32(1 / 255) * np.ones((), np.float32),
+        "z": np.array(0, np.uint8),
+        "w": np.full((64, 16), 127, np.int8),
+        "wz": np.array(0, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("MatMulInteger", ["q", "w", "z", "wz"], ["i"]),
+        helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["f"], ["y"], keepdims=1),
+    ]
+    body = packages.model(nodes, inputs={"x": (1, 64)}, outputs={"y": (1, 1)}, constants=constants)
+    window = {**WINDOW, "signals": [f"s{i}" for i in range(64)], "length": 1, "layout": "flat"}
+    model = Model(load_package(packages.write(body, input=window)))
+    assert model.run_window(np.ones((1, 64), np.float32)).values == {"power": 255 * 127 * 64}
+    assert model.scanned.int8
+    options = model._session.get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+MODEL_CC = (
+    "[ONNXRuntimeError] : 1 : FAIL : Load model from x failed:/src/core/graph/model.cc:150 "
+    "onnxruntime::Model::Model(onnx::ModelProto&&, const std::function<void (int)>&, bool) "
+    "Unsupported model IR version: 99, max supported IR version: 11\n"
+)
+HELPER_H = (
+    "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code. Status Message: /src/helper.h:47 "
+    "onnxruntime::F::operator()(const A<B>&, bool) const [with T = int] shape == size was false."
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            MODEL_CC,
+            "Load model from x failed: Unsupported model IR version: 99, max supported IR version: 11",
+        ),
+        (HELPER_H, "Non-zero status code. Status Message: shape == size was false."),
+        ("plain text", "plain text"),
+        ("/src/a.cc:1 no signature", "no signature"),
+        ("/src/a.cc:1 f(never closed", "f(never closed"),
+        ("\x1b[2Jshout\r\n" + "x" * 1000, r"\x1b[2Jshout " + "x" * 384 + "..."),
+    ],
+)
+def test_the_reason_comes_without_the_place_in_the_source(message: str, reason: str) -> None:
+    assert _reason(RuntimeError(message)) == reason

@@ -8,7 +8,8 @@ import pytest
 
 from adapters.base import Reading
 from agent.offline.mcap_file import Recorder, RecordingError
-from agent.offline.replay import ReplayClock, ReplayRun, changed_models
+from agent.offline.regression import Difference, ExpectedEvent
+from agent.offline.replay import ReplayClock, ReplayRun, changed_models, int8_note
 from wire.clock import Clock
 from wire.errors import ConfigError
 from wire.messages import Field, Stream
@@ -74,6 +75,18 @@ def test_models_that_changed_are_listed() -> None:
         "gone: recorded with mean@1.0 (aaaaaaaaaaaa), replayed with no model",
         "two: recorded with m@1 (bbbbbbbbbbbb), replayed with m@2 (cccccccccccc)",
     ]
+
+
+def test_differences_of_8_bit_models_are_explained() -> None:
+    def event(slot: str, top: str = "") -> ExpectedEvent:
+        return ExpectedEvent(ts=1, device="arm", slot=slot, type="anomaly", top=top)
+
+    difference = Difference(missing=[event("a")], changed=[(event("b"), event("b"), "score 32 -> 64")])
+    assert int8_note(["b", "c"], difference).startswith("b: 8-bit products are exact now")
+    assert int8_note(["a", "b"], difference).startswith("a, b: ")
+    assert int8_note(["c"], difference) == ""
+    assert int8_note(["a"], Difference()) == ""
+    assert all(line.isprintable() for line in Difference(missing=[event("a", "\x1b[2J\n")]).lines())
 
 
 async def test_the_clock_shows_the_time_of_the_recording() -> None:

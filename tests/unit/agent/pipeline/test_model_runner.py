@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -153,5 +154,30 @@ async def test_a_failed_run_changes_the_state_and_the_next_one_repairs_it(
     await until(lambda: made.state.state == "ok")
     assert results.changes == 3
     assert (made.counters["failed"], made.counters["runs"]) == (1, 1)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_model_that_hangs_does_not_hold_its_source_back(
+    summing: Path, cache: ModelCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.pipeline.model_runner.STUCK_S", 0.2)
+    made = runner(summing, cache, Results(), waits=True)
+    made.open()
+    assert made._model is not None
+    answering, run_window = threading.Event(), made._model.run_window
+    monkeypatch.setattr(made._model, "run_window", lambda rows: (answering.wait(120), run_window(rows))[1])
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep(0)
+    held = [wait for index in range(100, 120) if (wait := made.offer(row(index))) is not None]
+    assert held, "it is held back while an answer can be expected"
+    assert made.busy
+    await asyncio.wait_for(asyncio.gather(*held), 60)
+    assert made.state.code == "model-no-answer"
+    assert not made.busy
+    assert all(made.offer(row(index)) is None for index in range(120, 130))
+    assert made.counters["dropped"] > 0
+    answering.set()
+    await until(lambda: made.state.state == "ok" and not made.busy)
     task.cancel()
     await asyncio.wait([task])
