@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,10 +24,12 @@ from collector.fleet.node_view import NodeView
 from collector.health import CollectorProblem, CollectorProblems, problem
 from collector.ingest.writer import Ingest
 from collector.ledger.accepted_keys import AcceptedKeys
+from collector.ledger.comparison import Gone
 from collector.ledger.ledger import Ledger
 from collector.mqtt.link import AckLink, Link
 from collector.store.reader import Readers
 from collector.store.store import SqliteStore
+from collector.upkeep import EVERY_S, Upkeep
 from collector.web.api import Sources, build
 from collector.web.connections import KEEP_S, Places
 from collector.web.event_stream import Hub
@@ -88,6 +91,7 @@ class Collector:
             acks=AckLink(config.broker, config.id, clock),
         )
         self.readers = Readers(self.store.folder)
+        self.upkeep = Upkeep(self.store, self.readers, self.ledger, self.problems, clock, self._forget)
         ask = (self.health, self.current_problems)
         sources = Sources(clock, self.fleet, self.ledger, self.readers, self.hub, *ask)
         names = [*config.http.names, config.http.host]
@@ -124,10 +128,12 @@ class Collector:
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._watch_fleet(), name="fleet-watcher")
                 sweeping = tasks.create_task(self.places.sweep(), name="http-sweeper")
+                upkeep = tasks.create_task(self._keep_up(), name="store-upkeep")
                 serving = tasks.create_task(self.server.serve([self.socket]), name="http")
                 ready()
                 await serving
                 watching.cancel()
+                upkeep.cancel()
                 sweeping.cancel()
         finally:
             await asyncio.to_thread(self._end)
@@ -171,10 +177,24 @@ class Collector:
                 sent.clear()
             await self.clock.sleep(FLEET_EVERY_S)
 
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.to_thread(self.upkeep.step)
+            await self.clock.sleep(EVERY_S)
+
+    def _forget(self, gone: Gone) -> None:
+        """Have the writer take messages out of the ledger that are in no day file."""
+        now = self.clock.now_ms()
+        for key, one in gone.items():
+            self.ingest.do(partial(self.ledger.forget, key, one.numbers, one.rows, now))
+
     def _judge(self) -> None:
         """Judge the fleet, what arrives of it, and the copy of the store's marks."""
         self.fleet.judge()
-        link, copy = self.link.state, self.store.status().problem
+        link, copy = self.link.state, self.store.copy_problem
+        if self.store.problem:
+            why = self.store.problem
+            self.problems.report(because(why, "store-file-removed", detail=why))
         nodes = self.fleet.without_data(link.since) if link.state == "online" else []
         if nodes:
             text = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import queue
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -104,6 +105,7 @@ class Ingest:
         self._stop = threading.Event()
         self._states_at = clock.monotonic()
         self._full_since_s = math.inf
+        self._chores: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._log_limit = LogRateLimit()
         self._thread = threading.Thread(target=self._run, name="collector-writer", daemon=True)
 
@@ -119,6 +121,10 @@ class Ingest:
         self._enough.set()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def do(self, chore: Callable[[], None]) -> None:
+        """Have the writer do something between two groups; any thread."""
+        self._chores.put(chore)
 
     @property
     def is_alive(self) -> bool:
@@ -234,6 +240,8 @@ class Ingest:
 
     def _run(self) -> None:
         while not (self._stop.is_set() and not self._inbox):
+            while not self._chores.empty():
+                self._guarded(self._chores.get())
             items = self._gather()
             if (items or self._states_due()) and not self._write_all(items):
                 return  # stopping, and the disk is not writable: nothing was acknowledged

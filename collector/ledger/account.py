@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from collector.store.marks import Book, Claim, Hole, Mark
-from wire.ranges import Ranges
+from wire.ranges import Range, Ranges
+
+MAX_GONE = 200  # ranges
 
 
 @dataclass(slots=True)
@@ -22,6 +24,19 @@ class Account:
     last: int = 0
     holes: list[Hole] = field(default_factory=list)  # unstored numbers below the highest, and since when
     book: Book = field(default_factory=Book)
+    gone: list[Range] = field(default_factory=list)  # were stored, and are in no day file
+
+    def without(self, numbers: Ranges, rows: int, at_ms: int) -> Account:
+        """A copy without `numbers` and `rows`, which are in no day file."""
+        found = self.copy()
+        kept = [hole for first, last in self.stored for hole in numbers.missing(first, last)]
+        found.stored = Ranges(kept)
+        found.rows = max(0, self.rows - rows)
+        gone = Ranges(self.gone)
+        gone.update(numbers)
+        found.gone = list(gone)[-MAX_GONE:]
+        found.holes = [*self.holes, *((first, last, at_ms) for first, last in numbers)][-MAX_GONE:]
+        return found
 
     def copy(self) -> Account:
         """A draft; changes to it do not change this account."""
@@ -36,6 +51,7 @@ class Account:
             self.last,
             list(self.holes),
             self.book.copy(),
+            list(self.gone),
         )
 
     @classmethod
@@ -52,6 +68,7 @@ class Account:
             mark.last,
             list(mark.holes),
             Book() if mark.book is None else Book.of(mark.book),
+            list(mark.gone),
         )
 
     def mark(self, claim: Claim | None, heads: list[tuple[int, int]]) -> Mark:
@@ -70,4 +87,5 @@ class Account:
             self.holes,
             heads,
             self.book.saved(),
+            self.gone,
         )

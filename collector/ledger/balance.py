@@ -59,6 +59,13 @@ class Known:
         if self.claim is not None:
             acked = max(acked, min(self.claim.acked, self.claim.head))
         lost = NEVER if self.in_use else f"{OUTBOX_LOST}: the node goes on as ep {self.current}"
+        gone = Ranges(self.account.gone)
+        for whole in holes:
+            for first, last in gone.within(*whole):
+                yield first, last, self.since(first), GONE
+            yield from self._others(gone.missing(*whole), acked, lost)
+
+    def _others(self, holes: Iterable[Range], acked: int, lost: str) -> Iterator[tuple[int, int, int, str]]:
         for first, last in holes:
             if first <= acked:
                 yield first, min(last, acked), self.since(first), RESTORED
@@ -66,6 +73,7 @@ class Known:
                 yield max(first, acked + 1), last, self.since(max(first, acked + 1)), lost
 
 
+GONE = "was stored once: its day file is gone or damaged"
 NEVER = "never arrived"
 OUTBOX_LOST = "its outbox was lost"
 RESTORED = "was stored once: this store is restored from an older backup"
@@ -95,7 +103,8 @@ class Balance:
         if account.lost:
             accounted = account.stored.copy()
             accounted.update((first, last) for first, last, _ in account.lost)
-        self.taken = max(accounted.highest(), claim.head if claim else 0)
+        gone = account.gone[-1][1] if account.gone else 0
+        self.taken = max(accounted.highest(), claim.head if claim else 0, gone)
         self.accounted = accounted
         holes = accounted.missing(1, self.taken) if self.taken else []
         self.waiting_count = _waiting(known, holes)

@@ -11,7 +11,7 @@ from collector.ledger.balance import Known, entry_of
 from collector.ledger.statements import MAX_RUNS, Day, Days, Ring, Statements, decoded
 from collector.store.marks import Claim, Entry, Key, Mark
 from wire.messages import Event
-from wire.ranges import Range
+from wire.ranges import Range, Ranges
 
 # Stored or lost ranges of a node, shared by all its outboxes. A drained outbox leaves a few. One that drains
 # its events before its data has, for a while, a range per event.
@@ -121,6 +121,22 @@ class Ledger:
             self._claimed.update(
                 key for mark in marks if (key := (mark.node, mark.ep)) in self._accounts and mark.claim
             )
+
+    def stored(self) -> dict[Key, tuple[Ranges, int]]:
+        """The stored numbers and rows of every outbox as they are on disk; callers must not change them."""
+        with self._lock:
+            return {key: (account.stored, account.rows) for key, account in self._accounts.items()}
+
+    def forget(self, key: Key, numbers: Ranges, rows: int, at_ms: int) -> None:
+        """Take numbers out that are in no day file: they are missing, and stored if they come again.
+
+        Only the writer's thread calls it, between two groups.
+        """
+        with self._lock:
+            account = self._accounts.get(key)
+            if account is not None:
+                self._accounts[key] = account.without(numbers, rows, at_ms)
+                self._claimed.add(key)
 
     def ring(self, node: str) -> Ring:
         """The keys that signed a node's statements."""

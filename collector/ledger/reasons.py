@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from collector.ledger.balance import NEVER, OUTBOX_LOST, RESTORED
+from collector.ledger.balance import GONE, NEVER, OUTBOX_LOST, RESTORED
 from wire.reasons import Reason
 
 GAPS = ("quota", "disk", "torn", "damaged", "too-large", "unencodable", "overload")  # `why` of a gap event
@@ -21,6 +21,7 @@ _TEXTS = (
     (rf"{NEVER}$", "never-arrived"),
     (rf"{OUTBOX_LOST}: the node goes on as ep (?P<ep>\w+)$", "outbox-lost"),
     (rf"{RESTORED}$", "store-restored"),
+    (rf"{GONE}$", "day-file-gone"),
     (r"day file (?P<day>\S+) is damaged$", "day-file-damaged"),
     (r"day file (?P<day>\S+) is damaged: (?P<rows>\d+) rows cannot be read$", "rows-unreadable"),
     (r"the body was damaged in transit", "body-damaged"),

@@ -84,7 +84,7 @@ class Days:
     def __init__(self, saved: Mapping[str, bytes] = {}) -> None:
         self._bodies: dict[tuple[str, str], dict[str, bytes]] = {}
         self.rings: dict[str, Ring] = {}
-        self.restore(saved)
+        self.restore({name: body for name, body in saved.items() if _is_sound(name, body)})
 
     def restore(self, saved: Mapping[str, bytes]) -> None:
         """Take over saved states."""
@@ -104,6 +104,21 @@ class Days:
     def bodies(self, key: tuple[str, str]) -> dict[str, bytes]:
         """All days of an outbox, encoded."""
         return dict(self._bodies.get(key, {}))
+
+
+def _is_sound(name: str, body: bytes) -> bool:
+    """Whether a saved state can be used; the disk may have damaged it."""
+    kind, _, rest = name.partition("/")
+    try:
+        if kind == "custody":
+            msgspec.json.decode(body, type=Day)
+            return rest.count("/") >= 2
+        if kind == "key":
+            msgspec.json.decode(body, type=Ring)
+    except (msgspec.MsgspecError, ValueError) as error:
+        log.warning("the saved state %r is damaged and left out: %s", name[:100], error)
+        return False
+    return True
 
 
 def decoded(bodies: Mapping[str, bytes]) -> dict[str, Day]:

@@ -11,7 +11,7 @@ import msgspec
 from collector.store.chunk import ChunkRows
 from collector.store.day_file import identity
 from collector.store.group import Group, Last, Saved
-from collector.store.marks import Book, Mark
+from collector.store.marks import Book, Mark, read_mark
 from wire.clock import Clock
 from wire.ranges import Ranges
 
@@ -147,14 +147,14 @@ def read_copy(folder: Path) -> Saved:
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         try:
-            marks = [msgspec.json.decode(body, type=Mark) for (body,) in db.execute("SELECT body FROM mark")]
+            marks = [read_mark(body) for (body,) in db.execute("SELECT body FROM mark")]
             states: dict[str, bytes] = {}
             with suppress(sqlite3.OperationalError):  # a copy of a version without statements
                 states = dict(db.execute("SELECT key, body FROM state"))
             return Saved(marks, states)
         finally:
             db.close()
-    except (sqlite3.Error, msgspec.MsgspecError):
+    except (sqlite3.Error, msgspec.MsgspecError, TypeError, ValueError):
         return Saved()  # the next write makes it again from the day files
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from collector.store.chunk import Rollup
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Last, Quarantined, Saved
-from collector.store.marks import Mark
+from collector.store.marks import Mark, read_mark
 from wire.errors import EdgebedError, TryAgain
 
 SCHEMA = 1
@@ -23,6 +23,7 @@ MAX_FIELDS = 300_000  # different field names of all streams, per day
 MAX_QUARANTINED = 10_000  # messages kept per day; further ones are only counted
 NODE_QUARANTINED = 1_000  # of one node: its messages must not displace those of others
 HOUR_MS = 3_600_000
+UNREADABLE, HOLE = "unreadable", "hole/"  # keys in `total` of a rescued file
 SPARSE = 2  # added to `late` of a chunk without rollups
 
 _TABLES = """
@@ -68,6 +69,12 @@ INSERT INTO rollup VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(stream, field, minute) D
     n = n + excluded.n, late = late + excluded.late, total = total + excluded.total,
     low = min(ifnull(low, excluded.low), ifnull(excluded.low, low)),
     high = max(ifnull(high, excluded.high), ifnull(excluded.high, high))"""
+# messages of each node: data, then events
+_COUNTS = """
+SELECT node, total(n) FROM (
+    SELECT node, total(messages) AS n FROM hour JOIN stream ON stream.id = hour.stream GROUP BY node
+    UNION ALL SELECT node, count(*) FROM event GROUP BY node)
+GROUP BY node"""
 _ADD_HOUR = """
 INSERT INTO hour VALUES (?,?,?,?,?,?) ON CONFLICT(stream, hour) DO UPDATE SET
     messages = messages + excluded.messages, rows = rows + excluded.rows,
@@ -87,6 +94,8 @@ _OF_THE_FILE = (
     sqlite3.SQLITE_FORMAT,
     sqlite3.SQLITE_INTERNAL,
 )
+# sqlite3 raises UnicodeDecodeError when SQLite quotes a damaged schema in its message
+SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _OF_THE_GROUP = (0, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE)
 
 
@@ -140,7 +149,7 @@ class DayFile:
                 self._create(db, saved or Saved())
             db.execute(_SPARSE_INDEX)
             self._load_names(db)
-        except sqlite3.Error as error:
+        except SQL_ERRORS as error:
             if db is not None:
                 db.close()
             raise translate(error, self.path) from error
@@ -191,7 +200,7 @@ class DayFile:
                 self._write(group, kept)
                 self._db.execute("COMMIT")
             except BaseException:
-                with suppress(sqlite3.Error):  # the first error is the one to raise
+                with suppress(*SQL_ERRORS):  # the first error is the one to raise
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                 for table, key in self._added:
@@ -199,7 +208,7 @@ class DayFile:
                 raise
             finally:
                 self._added.clear()
-        except sqlite3.Error as error:
+        except SQL_ERRORS as error:
             raise translate(error, self.path) from error
         self._quarantined.update(_base(one.topic) for one in kept)
         self.is_proven = True
@@ -218,7 +227,7 @@ class DayFile:
             return True
         try:
             busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        except sqlite3.Error as error:
+        except SQL_ERRORS as error:
             raise translate(error, self.path) from error
         if busy:
             raise StoreBusy(f"{self.path} lost its -wal file and a reader still needs it")
@@ -306,12 +315,19 @@ class DayFile:
             self._added.append((self._fields, one.field))
         return (stream, field, one.minute, one.n, one.low, one.high, one.total, one.late)
 
+    def note_unreadable(self, rows: int, holes: Iterable[tuple[int, int]]) -> None:
+        """Note what a rescue could not read, and when that was (ms)."""
+        totals = {UNREADABLE: rows, **{f"{HOLE}{first}": last for first, last in holes}}
+        self._db.executemany("INSERT OR REPLACE INTO total VALUES (?,?)", totals.items())
+
     def saved(self) -> Saved:
         """What the next file starts with."""
         try:
             return read_saved(self._db)
-        except sqlite3.Error as error:
+        except SQL_ERRORS as error:
             raise translate(error, self.path) from error
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            raise Damaged(f"{self.path.name}: {error}") from error
 
     def close(self) -> None:
         """Move the WAL into the file and close it; while a reader has it open, the WAL stays."""
@@ -351,12 +367,18 @@ def connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0, check_same_thread=False
     )
+    db.text_factory = readable_text
     try:
         check(db, path)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def readable_text(raw: bytes) -> str:
+    """A text of a file that may be damaged; sqlite3 itself would give up the whole question."""
+    return raw.decode("utf-8", "replace")
 
 
 def check(db: sqlite3.Connection, path: Path) -> None:
@@ -383,7 +405,7 @@ def is_complete(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(path, timeout=5.0)) as db:
             return version(db) > 0
-    except sqlite3.Error as error:
+    except SQL_ERRORS as error:
         raise translate(error, path) from error
 
 
@@ -394,8 +416,12 @@ def version(db: sqlite3.Connection) -> int:
 
 
 def read_saved(db: sqlite3.Connection) -> Saved:
-    """Marks, states, last values and totals of an open file."""
-    marks = [msgspec.json.decode(body, type=Mark) for (body,) in db.execute("SELECT body FROM mark")]
+    """Marks, states, last values and totals of an open file.
+
+    Raises:
+        sqlite3.Error, msgspec.MsgspecError, TypeError, ValueError: damage.
+    """
+    marks = [read_mark(body) for (body,) in db.execute("SELECT body FROM mark")]
     last = [
         Last(node, device, stream, ts, msgspec.json.decode(body))
         for node, device, stream, ts, body in db.execute("SELECT * FROM last")
@@ -404,10 +430,18 @@ def read_saved(db: sqlite3.Connection) -> Saved:
     return Saved(marks, dict(db.execute("SELECT key, body FROM state")), last, total[0] if total else 0)
 
 
-def translate(error: sqlite3.Error, path: Path) -> EdgebedError:
+def messages_in(db: sqlite3.Connection) -> dict[str, int]:
+    """How many messages of each node an open file has, by its own sums."""
+    return {node: int(n) for node, n in db.execute(_COUNTS).fetchall()}
+
+
+def translate(error: Exception, path: Path) -> EdgebedError:
     """The edgebed error for an SQLite error."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _OF_THE_FILE:
+    not_text = isinstance(error, UnicodeDecodeError) or (
+        not code and isinstance(error, sqlite3.OperationalError)
+    )
+    if code in _OF_THE_FILE or not_text:
         return Damaged(f"{path.name}: {error}")
     if code == sqlite3.SQLITE_FULL:
         return StoreBusy(f"the disk of {path} is full")

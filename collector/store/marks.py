@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 
+import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
@@ -134,6 +135,21 @@ class Mark(Struct, omit_defaults=True):
     holes: list[Hole] = []
     heads: list[tuple[int, int]] = []
     book: SavedBook | None = None
+    gone: list[tuple[int, int]] = []
+
+
+def read_mark(body: bytes) -> Mark:
+    """The mark that `body` encodes.
+
+    Raises:
+        msgspec.MsgspecError, ValueError: it is damaged.
+    """
+    mark = msgspec.json.decode(body, type=Mark)
+    if any(last < first or first < 1 for first, last in mark.stored):
+        raise ValueError(f"a mark of {mark.node[:100]} has ranges that end before they start")
+    if mark.book is not None:
+        Book.of(mark.book)
+    return mark
 
 
 class Entry(Struct):

@@ -7,9 +7,10 @@ import math
 import queue
 import sqlite3
 import sys
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 
 from collector.store import queries
 from collector.store.chunk import MINUTE_US, Unpacked, as_floats, read_chunk
-from collector.store.day_file import connect, identity, version
+from collector.store.day_file import SQL_ERRORS, Damaged, connect, identity, messages_in, translate, version
 from collector.store.declared import Declared, Gap, Lost
 from collector.store.group import Quarantined
+from collector.store.rescue import Rescued, unreadable
 from collector.store.salvage import highest_id, readable
 from collector.store.series import Points, Series, downsample, joined
 from collector.store.store import aside, day_files
@@ -56,6 +58,8 @@ class Readers:
     def __init__(self, folder: Path, count: int = 2) -> None:
         self._idle: queue.SimpleQueue[StoreReader] = queue.SimpleQueue()
         self._count = count
+        self._lock = threading.Lock()
+        self._suspects: set[str] = set()
         for _ in range(count):
             self._idle.put(StoreReader(folder))
 
@@ -78,7 +82,16 @@ class Readers:
                 raise TryAgain(f"the store cannot be read now: {error}") from error
             raise TooSlow("the question took too long: ask for a shorter time") from error
         finally:
+            with self._lock:
+                self._suspects |= reader.suspects
+            reader.suspects = set()
             self._idle.put(reader)
+
+    def take_suspects(self) -> set[str]:
+        """The names of day files that gave less than they should since the last call; any thread."""
+        with self._lock:
+            found, self._suspects = self._suspects, set()
+        return found
 
     def close(self) -> None:
         """Close every connection, after the questions that are being answered."""
@@ -99,6 +112,7 @@ class StoreReader:
         self._folder = folder.absolute()
         self._newest: Path | None = None
         self._open: OrderedDict[Path, sqlite3.Connection] = OrderedDict()
+        self._lost: dict[Path, Rescued] = {}  # what the open files lost when they were rescued
         self._identities: dict[Path, tuple[int, int] | None] = {}  # of the open files
         self._spans: dict[Path, dict[tuple[str, str, str], tuple[int, int]]] = {}
 
@@ -138,6 +152,10 @@ class StoreReader:
 
     def _holes(self, start_ms: int, end_ms: int) -> list[Gap]:
         """Where stored rows of the span cannot be read."""
+        for path in self._open:
+            lost = self._lost[path]
+            why = f"day file {path.name} is damaged: {lost.unreadable} rows cannot be read"
+            self._gaps += [(low, high, why) for low, high in lost.holes]
         holes = [(max(start_ms, low), min(end_ms, high), why) for low, high, why in self._gaps]
         whole = [(start_ms, end_ms, f"day file {name} is damaged") for name in sorted(self.damaged)]
         return [hole for hole in dict.fromkeys((*holes, *whole)) if hole[0] <= hole[1]]
@@ -186,9 +204,9 @@ class StoreReader:
             for at, *chunk in db.execute(queries.IN_SPAN, (*key, start_us, end_us)):
                 seen.add(at)
                 yield tuple(chunk)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
+        except SQL_ERRORS as error:
+            if not isinstance(translate(error, path), Damaged):
+                raise
             self._note(path)
             self._gaps.append((start_us // 1000, end_us // 1000, f"day file {path.name} is damaged"))
             highest = highest_id(db, "chunk")
@@ -314,8 +332,17 @@ class StoreReader:
         table.gaps = self._holes(start_ms, end_ms)
         return table.between(start_ms * 1000, end_ms * 1000)
 
-    def chunks(self) -> Iterator[tuple[str, str, list[int], int]]:
-        """`(node, ep, seqs, rows)` of every chunk, then of every event; for the audit."""
+    def counts(self) -> dict[str, int]:
+        """How many messages of each node the day files have, by their own sums."""
+        found: dict[str, int] = {}
+        for path, db in self._days():
+            with self._guard(path):
+                for node, n in messages_in(db).items():
+                    found[node] = found.get(node, 0) + n
+        return found
+
+    def chunks(self, nodes: Collection[str] | None = None) -> Iterator[tuple[str, str, list[int], int]]:
+        """`(node, ep, seqs, rows)` of every chunk, then of every event, of `nodes` or of all."""
         for path, db in self._days():
             with self._guard(path):
                 rows = db.execute(
@@ -323,16 +350,20 @@ class StoreReader:
                     " FROM chunk JOIN stream ON stream.id = chunk.stream"
                 )
                 for node, ep, *chunk in rows:
+                    if nodes is not None and node not in nodes:
+                        continue
                     found = self._read(path, chunk, ())
                     if found is not None:
                         yield node, ep, [seq for seq, _ in found.head.messages], len(found.times)
                 for node, ep, seq in db.execute("SELECT node, ep, seq FROM event"):
-                    yield node, ep, [seq], 1
+                    if nodes is None or node in nodes:
+                        yield node, ep, [seq], 1
 
     def _days(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
         """Every day file with a connection, the newest first; an unreadable one is noted and left out."""
-        self.damaged = {path.name.removesuffix(".damaged") for path in aside(self._folder)}
         files = day_files(self._folder)
+        names = {path.name for path in files}  # a damaged file that was rescued has its name again
+        self.damaged = {path.name.removesuffix(".damaged") for path in aside(self._folder)} - names
         self._newest = files[-1] if files else None
         for path in list(self._open):
             if path not in files or identity(path) != self._identities[path]:
@@ -348,10 +379,13 @@ class StoreReader:
     def _guard(self, path: Path) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError:
-            if path.exists():
+        except sqlite3.Error as error:
+            if isinstance(translate(error, path), Damaged):
+                self.damaged.add(path.name)
+                self._note(path)
+            elif path.exists():
                 raise
-        except (sqlite3.DatabaseError, WireError, msgspec.MsgspecError, TypeError, ValueError):
+        except (WireError, msgspec.MsgspecError, TypeError, ValueError):
             self.damaged.add(path.name)  # a value of another type than was stored is damage, too
             self._note(path)
 
@@ -364,6 +398,11 @@ class StoreReader:
                 db.close()
                 return None
             db.set_progress_handler(lambda: time.monotonic() > self.deadline, 20_000)
+            self._lost[path] = Rescued()
+            with suppress(
+                sqlite3.DatabaseError, TypeError, ValueError
+            ):  # damage: the rows are read all the same
+                self._lost[path] = unreadable(db)
             self._open[path] = db
             while len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)[1].close()

@@ -9,14 +9,15 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 from msgspec import Struct, field
 
-from collector.store.checkpoint import KEPT, Checkpoint, read_copy
+from collector.store.checkpoint import Checkpoint, read_copy
 from collector.store.day_file import (
     Damaged,
     DayFile,
@@ -26,11 +27,14 @@ from collector.store.day_file import (
     connect,
     identity,
     is_complete,
+    messages_in,
     read_saved,
     translate,
     version,
 )
 from collector.store.group import Group, Saved
+from collector.store.removed import Removed
+from collector.store.rescue import rescue, unreadable
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, unwritable
 
@@ -91,9 +95,13 @@ class SqliteStore:
         self._lock = lock(self.folder)
         self._written: Group | None = None  # in the file, but not confirmed to be on its path
         self._number = 0  # highest number of a day file that this store used
+        self._suspect = ""  # a file being written that readers found to be damaged
         self.problem = ""  # what happened to its files since the start
         try:
             self._checkpoint = Checkpoint(self.folder, clock)
+            self.removed = Removed(self.folder)
+            if self.removed.messages() is None and not self.has_begun_later():
+                self.removed.add({})
             self._day: DayFile | None = self._open_newest()
             self._retire()
         except BaseException:
@@ -116,16 +124,12 @@ class SqliteStore:
                 # The copy has the marks that the damaged file no longer gives. Beside sound files it is not
                 # used: after a restore from a backup it has marks of rows that are not in the files.
                 self._checkpoint.restore(read_copy(self.folder))
-                day.write(self._remembered())
+                day.close()
+                return self._create()  # the damaged file gets its name again when it is rescued
             self._number = int(day.path.name[:6])
             return day
         self._checkpoint.restore(read_copy(self.folder))
         return self._create()
-
-    def _remembered(self) -> Group:
-        saved = self._checkpoint.saved()
-        custody = {key: body for key, body in saved.states.items() if key.startswith(KEPT)}
-        return Group(self._clock.now_ms(), marks=saved.marks, custody=custody)
 
     def _create(self) -> DayFile:
         numbers = [int(path.name[:6]) for path in (*day_files(self.folder), *aside(self.folder))]
@@ -227,6 +231,8 @@ class SqliteStore:
 
     def _current(self) -> DayFile:
         """Today's file; after midnight UTC a new one, which starts with the marks and states of the last."""
+        if self._day is not None and self._day.path.name == self._suspect:
+            self._abandon(Damaged(f"{self._suspect} has rows that cannot be read"))
         day = self._day
         if day is not None and day.path.name[7:17] == self._today().isoformat():
             return day
@@ -260,15 +266,68 @@ class SqliteStore:
         for path, day in dates.items():
             if path.name != self._writes and day < oldest:
                 log.info("day file %s is older than %d days: removed", path.name, self._retention_days)
+                self._note_removal(path)
                 _each_part(path, Path.unlink)
+
+    def _note_removal(self, path: Path) -> None:
+        try:
+            with contextlib.closing(connect(path)) as db:
+                self.removed.add(messages_in(db), [path.name])
+        except (sqlite3.Error, EdgebedError, ValueError) as error:
+            log.warning("%s is damaged, and its messages are not counted as removed: %s", path.name, error)
 
     def _set_aside(self, path: Path, error: EdgebedError) -> None:
         log.error("%s; renamed to %s.damaged, and a new file is started", error, path.name)
-        _each_part(path, lambda part: part.rename(f"{part}.damaged"))
+        aside_path = path.with_name(f"{path.name}.damaged")
+        # first the WAL: SQLite would apply it to another file of this name
+        for suffix in ("-wal", "-shm", "-journal", ""):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(f"{aside_path}{suffix}")
+
+    @property
+    def copy_problem(self) -> str:
+        """Why the copy of the marks cannot be written, "" when it can."""
+        return self._checkpoint.problem
 
     @property
     def _writes(self) -> str:
         return self._day.path.name if self._day else ""
+
+    def rescue(self, suspects: Iterable[str] = ()) -> dict[str, int]:
+        """Copy what damaged files still give into sound ones; the names of damaged files and rows they lost.
+
+        `suspects` are files that readers found to be damaged. For one thread beside the writer.
+        """
+        for path in day_files(self.folder):
+            if path.name in suspects and path.name == self._writes:
+                self._suspect = path.name  # the writer sets it aside with its next commit
+            elif path.name in suspects:
+                self._set_aside(path, Damaged(f"{path.name} has rows that cannot be read"))
+        found: dict[str, int] = {}
+        for damaged in aside(self.folder):
+            sound = damaged.with_name(damaged.name.removesuffix(".damaged"))
+            if sound.exists():
+                with contextlib.closing(connect(sound)) as db:
+                    found[sound.name] = unreadable(db).unreadable
+                continue
+            rescued = rescue(damaged, sound, self._checkpoint.saved())
+            if rescued is not None:
+                log.warning("%s: %d rows are readable, %d not", sound.name, rescued.rows, rescued.unreadable)
+                found[sound.name] = rescued.unreadable
+        return found
+
+    def aside(self) -> list[Path]:
+        """Damaged day files that were renamed."""
+        return aside(self.folder)
+
+    def files(self) -> set[str]:
+        """The names of the usable day files."""
+        return {path.name for path in day_files(self.folder)}
+
+    def has_begun_later(self) -> bool:
+        """Whether the first day files are not there any more."""
+        names = sorted(self.files() | {path.name for path in aside(self.folder)})
+        return bool(names) and int(names[0][:6]) > 1
 
     def status(self) -> StoreStatus:
         """Sizes, days and problems; any thread."""
@@ -311,6 +370,8 @@ def peek(folder: Path) -> Saved:
             with contextlib.closing(connect(path)) as db:
                 if version(db):
                     return read_saved(db)
+        except (msgspec.MsgspecError, TypeError, ValueError):
+            continue  # damaged
         except sqlite3.Error as error:
             if not isinstance(translate(error, path), Damaged):
                 raise TryAgain(f"{path} cannot be read: {error}") from error

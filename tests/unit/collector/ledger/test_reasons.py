@@ -10,7 +10,7 @@ import pytest
 
 from agent.outbox.gaps import GAP_REASONS
 from collector.ledger import statements
-from collector.ledger.balance import NEVER, OUTBOX_LOST, RESTORED
+from collector.ledger.balance import GONE, NEVER, OUTBOX_LOST, RESTORED
 from collector.ledger.reasons import GAPS, reason_of, table
 from wire import codec, topics
 from wire.errors import WireError
@@ -56,6 +56,7 @@ def test_what_cannot_be_read_has_a_code(fails: Callable[[], Any], code: str) -> 
             {"ep": "00112233aabbccdd"},
         ),
         (RESTORED, "store-restored", {}),
+        (GONE, "day-file-gone", {}),
         ("no reason given", "no-reason-given", {}),
         ("quarantined: not a Batch: x", "quarantined", {"detail": "not a Batch: x"}),
         ("day file 2026-11-29.db is damaged", "day-file-damaged", {"day": "2026-11-29.db"}),

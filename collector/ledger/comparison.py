@@ -1,0 +1,101 @@
+"""Compares the ledger with the day files: which messages are marked as stored and are in no file."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from dataclasses import dataclass
+
+from collector.ledger.ledger import Ledger
+from collector.store.marks import Key
+from collector.store.reader import StoreReader
+from collector.store.store import SqliteStore
+from wire.ranges import Range, Ranges
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Missed:
+    """Numbers of one outbox that no day file has, and how many rows fewer there are."""
+
+    numbers: Ranges
+    rows: int
+
+
+Gone = dict[Key, Missed]
+
+
+def compared(store: SqliteStore, ledger: Ledger) -> Gone:
+    """What is marked as stored and in no day file; a few sums per file unless they differ.
+
+    Raises:
+        sqlite3.Error, OSError, EdgebedError: a file cannot be read now.
+    """
+    marks = ledger.stored()  # before the files: what is marked now was written before
+    before = store.files()
+    removed = store.removed.messages()  # by retention
+    with closing(StoreReader(store.folder)) as reader:
+        kept = reader.counts()
+        wanted: dict[str, int] = {}
+        for (node, _), (numbers, _) in marks.items():
+            wanted[node] = wanted.get(node, 0) + numbers.count()
+        short = {node: n - kept.get(node, 0) for node, n in wanted.items()}
+        if removed is None:
+            # a store of an older release, which did not note what retention removed
+            removed = {node: n for node, n in short.items() if n > 0 and store.has_begun_later()}
+            store.removed.add(removed)
+        short = {node: n - removed.get(node, 0) for node, n in short.items() if n > removed.get(node, 0)}
+        found, rows = _found(reader, set(short)) if short else ({}, {})
+    if before - store.files():
+        return {}  # retention removed a file meanwhile: the next comparison is a whole one
+    gone: Gone = {}
+    for key, (numbers, marked_rows) in sorted(marks.items(), reverse=True):
+        node, had_rows = key[0], marked_rows
+        if node not in short:
+            continue
+        absent = _without(numbers, found.get(key, Ranges()))
+        if removed.get(node):  # retention took the oldest ones
+            absent = _highest(absent, short[node])
+            had_rows = rows.get(key, 0) + absent.count()
+        if absent:
+            short[node] -= absent.count()
+            gone[key] = Missed(absent, max(0, had_rows - rows.get(key, 0)))
+            log.error("%s ep %s: %d messages that are marked as stored are in no file", *key, absent.count())
+    return gone
+
+
+def _found(reader: StoreReader, nodes: set[str]) -> tuple[dict[Key, Ranges], dict[Key, int]]:
+    numbers: dict[Key, list[int]] = {}
+    rows: dict[Key, int] = {}
+    for node, ep, seqs, count in reader.chunks(nodes):
+        numbers.setdefault((node, ep), []).extend(seqs)
+        rows[(node, ep)] = rows.get((node, ep), 0) + count
+    return {key: ranges_of(seqs) for key, seqs in numbers.items()}, rows
+
+
+def ranges_of(numbers: list[int]) -> Ranges:
+    """The ranges of many numbers in any order."""
+    found = Ranges()
+    for number in sorted(set(numbers)):
+        found.add(number)
+    return found
+
+
+def _without(all_: Ranges, some: Ranges) -> Ranges:
+    found = Ranges()
+    for first, last in all_:
+        for hole in some.missing(first, last):
+            found.add(*hole)
+    return found
+
+
+def _highest(numbers: Ranges, most: int) -> Ranges:
+    found: list[Range] = []
+    for first, last in reversed(list(numbers)):
+        if most <= 0:
+            break
+        start = max(first, last - most + 1)
+        most -= last - start + 1
+        found.append((start, last))
+    return Ranges(reversed(found))

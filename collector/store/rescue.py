@@ -1,0 +1,253 @@
+"""Copies what a damaged day file still gives into a sound file of the same name."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from collector.store.chunk import ChunkRows, Packed, as_floats, read_chunk, roll_up
+from collector.store.day_file import HOLE, UNREADABLE, DayFile, readable_text
+from collector.store.group import Chunk, EventRow, Group, Quarantined, Saved
+from collector.store.salvage import highest_id, readable
+from wire.errors import EdgebedError, WireError
+
+log = logging.getLogger(__name__)
+
+GROUP_CHUNKS = 200
+MAX_HOLES = 100  # that a file lists; the newest is extended over all later ones
+_HEADER = 100  # bytes of an SQLite file before its first page's content
+_CHUNKS = (
+    "SELECT id, stream, first_us, last_us, recv_ms, late, rows, ep, body FROM chunk NOT INDEXED"
+    " WHERE id BETWEEN ? AND ?"
+)
+_EVENTS = (
+    "SELECT node, device, type, sev, ts, recv, ep, seq, body FROM event NOT INDEXED WHERE id BETWEEN ? AND ?"
+)
+_QUARANTINE = "SELECT recv, topic, why, size, head FROM quarantine WHERE id BETWEEN ? AND ?"
+
+
+@dataclass(slots=True)
+class Rescued:
+    """What a rescue found: rows that were read, rows that were not, and when those were (ms)."""
+
+    rows: int = 0
+    unreadable: int = 0
+    holes: list[tuple[int, int]] = field(default_factory=list)
+
+    def lose(self, first_ms: int, last_ms: int, rows: int) -> None:
+        """Note rows that cannot be read."""
+        self.unreadable += rows
+        if self.holes and (first_ms <= self.holes[-1][1] + 1000 or len(self.holes) >= MAX_HOLES):
+            low, high = self.holes[-1]
+            self.holes[-1] = (min(low, first_ms), max(high, last_ms))
+        else:
+            self.holes.append((first_ms, last_ms))
+
+
+def rescue(damaged: Path, sound: Path, saved: Saved) -> Rescued | None:
+    """Write what `damaged` gives to `sound`, which gets `saved` too; None when it gives nothing.
+
+    Raises:
+        OSError: there is no room, or the disk fails.
+        EdgebedError: the new file cannot be written.
+    """
+    room, size = shutil.disk_usage(sound.parent).free, damaged.stat().st_size
+    if room < 2 * size:
+        raise EdgebedError(f"{damaged.name} needs {2 * size >> 20} MB of free disk to be read again")
+    work, copy = sound.with_suffix(".rescue"), sound.with_suffix(".repair")
+    _remove(work)
+    _remove(copy)
+    try:
+        for source in (damaged, copy):
+            if source is copy:
+                _repair_schema(damaged, copy, work)
+            try:
+                with closing(_opened(source)) as db:
+                    found = _copied(db, work, saved)
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                log.warning("%s: %s", source.name, error)
+                _remove(work)
+            else:
+                work.replace(sound)
+                return found
+        return None
+    finally:
+        _remove(work)
+        _remove(copy)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+    db.text_factory = readable_text
+    try:
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        db.execute("SELECT id FROM chunk NOT INDEXED LIMIT 0")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _repair_schema(damaged: Path, copy: Path, work: Path) -> None:
+    """Copy a file and give it the first page of a new one: every day file has the same tables there."""
+    DayFile(work, Saved()).close()
+    page, made = work.read_bytes()[:8192], work.stat().st_size // 8192
+    _remove(work)
+    shutil.copyfile(damaged, copy)
+    with copy.open("r+b") as file:
+        pages = max(copy.stat().st_size // len(page), made)
+        file.truncate(pages * len(page))
+        head = bytearray(page)
+        head[18:20] = b"\1\1"  # no WAL: it would be another file's
+        head[28:32] = pages.to_bytes(4, "big")
+        head[32:40] = bytes(8)  # no free pages
+        head[92:96] = head[24:28]  # the page count is valid
+        file.write(head)
+
+
+def _copied(db: sqlite3.Connection, work: Path, saved: Saved) -> Rescued:
+    found, out = Rescued(), DayFile(work, saved)
+    try:
+        for group in _groups(db, found):
+            out.write(group)
+        if not found.rows:
+            raise sqlite3.DatabaseError("it has no row that can be read")
+        expected = _expected(db)
+        found.unreadable = max(found.unreadable, expected - found.rows)
+        out.note_unreadable(found.unreadable, found.holes)
+    finally:
+        out.close()
+    descriptor = os.open(work.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return found
+
+
+def _expected(db: sqlite3.Connection) -> int:
+    """How many rows the file had, by its own count; 0 when that is damaged too."""
+    with suppress(sqlite3.DatabaseError, OverflowError):
+        count = int(db.execute("SELECT total(rows) FROM hour").fetchone()[0])
+        events = db.execute("SELECT count(*) FROM event NOT INDEXED").fetchone()[0]
+        if 0 <= count <= db.execute("PRAGMA page_count").fetchone()[0] * 8192 * 100:
+            return count + int(events)
+    return 0
+
+
+def _groups(db: sqlite3.Connection, found: Rescued) -> Iterator[Group]:
+    streams = {
+        at: (node, device, name)
+        for at, node, device, name in readable(
+            db,
+            "SELECT id, node, device, name FROM stream NOT INDEXED WHERE id BETWEEN ? AND ?",
+            (),
+            highest_id(db, "stream"),
+        )
+    }
+    chunks: list[Chunk] = []
+    readable_chunks, unreadable_chunks = 0, 0
+    newest_ms, pending = 0, 0  # when the last readable chunk arrived; unreadable ids since
+
+    def lost(first: int, last: int) -> None:
+        nonlocal pending
+        pending += last - first + 1
+
+    for _, stream, *row in readable(db, _CHUNKS, (), highest_id(db, "chunk"), lost):
+        chunk = _chunk(streams.get(stream), row, found)
+        if chunk is None:
+            continue
+        recv_ms = chunk.rows.recv_ms
+        if pending:
+            found.lose(newest_ms or recv_ms, recv_ms, 0)
+            unreadable_chunks, pending = unreadable_chunks + pending, 0
+        readable_chunks += 1
+        newest_ms = recv_ms
+        found.rows += chunk.packed.rows
+        chunks.append(chunk)
+        if len(chunks) >= GROUP_CHUNKS:
+            yield Group(newest_ms, chunks=chunks)
+            chunks = []
+    if pending:
+        found.lose(newest_ms, newest_ms, 0)
+    # an estimate, for a file whose own count is damaged
+    found.unreadable += unreadable_chunks * found.rows // max(1, readable_chunks)
+    yield Group(newest_ms, chunks=chunks)
+    events = [EventRow(*row) for row in readable(db, _EVENTS, (), highest_id(db, "event")) if _is_event(row)]
+    found.rows += len(events)
+    bad = [
+        Quarantined(*row)
+        for row in readable(db, _QUARANTINE, (), highest_id(db, "quarantine"))
+        if list(map(type, row)) == [int, str, str, int, bytes]
+    ]
+    yield Group(newest_ms, events=events, quarantine=bad)
+
+
+def _chunk(stream: tuple[str, str, str] | None, row: list[Any], found: Rescued) -> Chunk | None:
+    """A chunk as it is committed; None when it cannot be read."""
+    first_us, last_us, recv_ms, late, count, ep, body = row
+    try:
+        if stream is None or list(map(type, row)) != [int, int, int, int, int, str, bytes]:
+            raise WireError("its columns are damaged")
+        one = read_chunk(body, None, count)
+        times = one.times
+        numbers = {
+            name: None if _is_text(column) else as_floats(column) for name, column in one.columns.items()
+        }
+        rows = ChunkRows(*stream, ep, one.head.clk, bool(late & 1), recv_ms, count, [times])
+        rows.messages, rows.size = one.head.messages, len(body)
+        rows.columns = {name: _listed(column) for name, column in one.columns.items()}
+        rollups = [] if late & 2 else roll_up(times, numbers, rows.late)
+        packed = Packed(int(times.min()), int(times.max()), count, body, rollups, bool(late & 2))
+    except (WireError, TypeError, ValueError, IndexError):
+        if isinstance(count, int) and isinstance(first_us, int) and isinstance(last_us, int):
+            found.lose(first_us // 1000, last_us // 1000, count if 0 < count < 10**6 else 0)
+        return None
+    return Chunk(rows, packed)
+
+
+def _is_text(column: Any) -> bool:
+    return isinstance(column, list) and any(isinstance(value, str) for value in column)
+
+
+def _listed(column: Any) -> list[Any]:
+    values = column if isinstance(column, list) else column.tolist()
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+
+
+def _is_event(row: tuple[Any, ...]) -> bool:
+    if list(map(type, row)) != [str, str, str, int, int, int, str, int, bytes]:
+        return False
+    try:
+        return isinstance(msgspec.json.decode(row[-1]), dict)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).unlink()
+
+
+def unreadable(db: sqlite3.Connection) -> Rescued:
+    """What a rescue of this file could not read."""
+    found = Rescued()
+    for key, n in db.execute(
+        "SELECT key, n FROM total WHERE key = ? OR key LIKE ?", (UNREADABLE, f"{HOLE}%")
+    ):
+        if key == UNREADABLE:
+            found.unreadable = n
+        else:
+            found.holes.append((int(key.removeprefix(HOLE)), n))
+    return found
