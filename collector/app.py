@@ -34,7 +34,7 @@ from collector.web.api import Sources, build
 from collector.web.connections import KEEP_S, Places
 from collector.web.event_stream import Hub
 from wire.clock import Clock
-from wire.errors import EdgebedError, TryAgain
+from wire.errors import EdgebedError, TryAgain, on_purpose
 from wire.reasons import because
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class Collector:
             admits=self.ingest.admits,
             turn=self.ingest.turn,
             acks=AckLink(config.broker, config.id, clock),
+            home=f"{socket.gethostname()}:{self.store.folder.resolve()}",
         )
         self.readers = Readers(self.store.folder)
         self.upkeep = Upkeep(self.store, self.readers, self.ledger, self.problems, clock, self._forget)
@@ -120,7 +121,11 @@ class Collector:
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`; `ready` is called when the page can be opened."""
+        """Serve until `stop`; `ready` is called when the page can be opened.
+
+        Raises:
+            ConfigError: another collector with the same id is connected.
+        """
         self.hub.open()
         try:
             self.ingest.start(self.link)
@@ -135,6 +140,8 @@ class Collector:
                 watching.cancel()
                 upkeep.cancel()
                 sweeping.cancel()
+        except BaseExceptionGroup as group:
+            raise on_purpose(group) or group from None
         finally:
             await asyncio.to_thread(self._end)
 
@@ -159,6 +166,8 @@ class Collector:
         shown: list[CollectorProblem] = []
         judge_at = -math.inf
         while True:
+            if self.link.refused is not None:
+                raise self.link.refused
             if not (self.ingest.is_alive and self.link.is_alive):
                 raise EdgebedError("a thread of the collector ended by itself: see the log above")
             if self.clock.monotonic() >= judge_at:
@@ -249,6 +258,7 @@ def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) 
 
     Raises:
         TryAgain: the port is in use, or the store belongs to another collector.
+        ConfigError: another collector with the same id is connected.
         EdgebedError: the store or a secret cannot be used.
     """
     collector = Collector(config, clock)

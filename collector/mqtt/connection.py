@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -21,6 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from collector.mqtt.packet_socket import PacketSocket, PublishPacket
 from collector.mqtt.probe import SYSTEM, Probe
+from collector.mqtt.rival import Claim, claim_topic
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.topics import ROOT
@@ -36,6 +38,7 @@ MAX_INFLIGHT = 100  # own messages the broker has not acknowledged yet
 KEEPALIVE_S = 20
 CONNECT_S = 10.0
 _UNSPECIFIED = 128  # a reason code
+_TAKEN_OVER = 0x8E
 SILENCE_S = 30.0  # connected and reading, but nothing arrives, not even the own probe: connect again
 OWED_S = 5.0  # for the PUBACK of an ack; on a connection that carries acks alone nothing delays it longer
 HELD_S = 5.0  # without a settled message though some are open: the store is stuck, not the broker
@@ -65,6 +68,7 @@ class Owner(Protocol):
 
     broker: Broker
     client_id: str
+    claim: Claim
     username: str
     clock: Clock
     receives: bool  # False: it carries acks alone
@@ -120,7 +124,7 @@ class Connection:
         self._ending = False  # nothing more is handed over
         self._owed: dict[int, tuple[float, str, bytes]] = {}  # mid -> since when, what was published
         self._heard_at = self._settled_at = time.monotonic()
-        self._probe = Probe(link.client_id)
+        self._probe = Probe(link.client_id, link.claim.by)
         self._probed_at = 0.0
         self._online_at = 0.0
         self._asked = 0  # how many of ASK_AGAIN_S are done
@@ -145,6 +149,11 @@ class Connection:
             _nothing  # makes paho queue its packets instead of sending them at once
         )
         return client
+
+    @property
+    def online_s(self) -> float:
+        """How long ago it came online."""
+        return time.monotonic() - self._online_at
 
     def serve(self) -> str:
         """Connect and receive until the connection ends; returns the reason."""
@@ -307,6 +316,9 @@ class Connection:
     def _came_online(self) -> None:
         self.was_online = True
         self._online_at = time.monotonic()
+        if self._link.receives:
+            claim = msgspec.json.encode(self._link.claim)
+            self.client.publish(claim_topic(self._link.client_id), claim, qos=1, retain=True)
         self._link.came_online()
 
     def _on_publish(self, _client: Any, _user: Any, mid: int, _code: Any, _props: Any) -> None:
@@ -316,10 +328,8 @@ class Connection:
         if not self._why:
             # 128 is paho's code for an end without a reason: the broker was stopped, or the line was cut
             self._why = "the connection ended" + ("" if code.value == _UNSPECIFIED else f": {code}")
-        if "taken over" in str(code).lower():
-            self._why = (
-                f"another client connected as {self._link.client_id!r}: give each collector its own id"
-            )
+        if code.value == _TAKEN_OVER:
+            self._why = f"another client connected as {self._link.client_id!r} (0x8E, session taken over)"
 
     def _take(self, sock: Any, publish: PublishPacket, now_s: float) -> None:
         link, mid = self._link, publish.mid
@@ -347,6 +357,8 @@ class Connection:
         """Send what is settled and a DISCONNECT, within a second."""
         deadline = time.monotonic() + 1.0
         self._ending = True
+        if self.was_online and self._link.receives:
+            self.client.publish(claim_topic(self._link.client_id), b"", qos=1, retain=True)
         self._send()
         while (sock := self.client.socket()) is not None and time.monotonic() < deadline:
             self._write()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ from typing import Literal, Protocol
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from collector.mqtt.connection import CONNECT_S, Connection, Incoming
+from collector.mqtt.rival import Claim, Look, in_words
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.errors import ConfigError
@@ -27,6 +29,8 @@ ACK_BACKOFF_S = (1.0, 5.0, 30.0, 300.0)
 _FREE = 1_000  # acks that wait for their own link; more of them go over the receiving link
 _TAKEN_OVER_S = 3.0
 _STRIKES = 2
+_EARLY = 3  # connections; two of them may be ended by the own link for acks
+_STEADY_S = 60.0
 _OUTGOING = 20_000  # acks that wait for a connection; the node sends again what loses its ack here
 
 
@@ -74,11 +78,14 @@ class Link:
         acks: AckLink | None = None,
         receives: bool = True,
         username: str = "",
+        home: str = "",
         pauses_s: Sequence[float] | None = None,
         watcher: Watcher | None = None,
     ) -> None:
         self.broker = broker
         self.client_id = client_id
+        self.claim = Claim(secrets.token_hex(8), home)
+        self.refused: ConfigError | None = None  # why it must not connect: another one has its client id
         self.state = LinkState("connecting", clock.now_ms())
         # what a connection uses, in the link's own thread: see `collector.mqtt.connection.Owner`
         self.clock = clock
@@ -103,6 +110,8 @@ class Link:
         self.wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="collector-link", daemon=True)
+        self._looked = not receives  # whether another one was looked for
+        self._early: deque[float] = deque(maxlen=_EARLY)  # when connections ended soon after they came online
         self._reported = ""  # the last loss that the watcher got as new
 
     def start(self) -> None:
@@ -158,6 +167,8 @@ class Link:
     def _run(self) -> None:
         failures = 0
         while not self.stopping.is_set():
+            if not self._may_connect():
+                return
             connection = Connection(self, self.version)
             try:
                 why = connection.serve()
@@ -171,6 +182,7 @@ class Link:
                 connection.close()
             if self.stopping.is_set():
                 return
+            self._after(connection)
             failures = 0 if connection.was_online else failures + 1
             if not connection.was_online and connection.refused_version and self.broker.protocol == "auto":
                 self.version = _other(self.version)
@@ -179,6 +191,32 @@ class Link:
                     continue
             self._lost(why)
             self.stopping.wait(self._pauses_s[min(failures, len(self._pauses_s) - 1)])
+
+    def _may_connect(self) -> bool:
+        """Look for another collector with this id at the start, and when connections keep ending early."""
+        is_suspect = len(self._early) == _EARLY and time.monotonic() - self._early[0] < _STEADY_S
+        if not self.receives or (self._looked and not is_suspect):
+            return True
+        look = Look(self.broker, self.client_id, self.username, self.claim)
+        try:
+            found = look.find(self.stopping, patient=is_suspect)
+        except ConfigError:
+            return True  # the connection reports it
+        if found:
+            why = in_words(self.client_id, self.broker.url)
+            self.refused = ConfigError(f"{why} (MQTT reason 0x8E, session taken over)")
+            self.note("stopped", str(self.refused))
+            return False
+        if found is not None:
+            self._looked = True
+            self._early.clear()
+        return True
+
+    def _after(self, connection: Connection) -> None:
+        """Note a connection that another client may have ended."""
+        self._looked = self._looked or connection.was_online
+        if connection.was_online and connection.online_s < _STEADY_S:
+            self._early.append(time.monotonic())
 
     def note(self, state: Literal["connecting", "online", "offline", "stopped"], why: str) -> None:
         """Set the state that people and monitors see."""

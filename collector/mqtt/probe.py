@@ -18,7 +18,8 @@ class Probe:
     neither the probe nor a message of another class arrives, that other filter is dead.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, by: str = "") -> None:
+        self._by = by
         self.topics = {cls: f"{SYSTEM}{name}/probe/_/{tail}" for cls, tail in TAILS.items()}
         self._classes = {topic: cls for cls, topic in self.topics.items()}
         self._sent = 0
@@ -28,11 +29,12 @@ class Probe:
     def next(self) -> list[tuple[str, bytes]]:
         """Topic and body of the probes to publish now."""
         self._sent += 1
-        return [(topic, b'{"probe":%d}' % self._sent) for topic in self.topics.values()]
+        body = b'{"probe":%d,"by":"%s"}' % (self._sent, self._by.encode())
+        return [(topic, body) for topic in self.topics.values()]
 
     def came(self, topic: str, body: bytes, now_s: float) -> None:
         """Note a message below `tb1/_sys/`; those of other collectors are ignored."""
-        cls, number = self._classes.get(topic), body[9:-1]
+        cls, number = self._classes.get(topic), body[9:].split(b",", 1)[0].removesuffix(b"}")
         if cls is None or not number.isdigit() or len(number) > 18:
             return
         self._back[cls] = max(self._back[cls], min(int(number), self._sent))

@@ -26,6 +26,7 @@ COVERED_BY = {
     "agent.offline.record": "tests/integration/test_record_replay.py",
     "collector.fleet.node_view": "tests/unit/collector/fleet/test_fleet.py",
     "collector.ingest.share_limits": "tests/unit/collector/ingest/test_shares.py",
+    "collector.mqtt.rival": "tests/integration/test_one_id.py",
     "collector.store.group": "tests/unit/collector/store/test_store.py",
 }
 

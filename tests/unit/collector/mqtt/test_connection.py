@@ -75,3 +75,15 @@ def test_a_publication_that_is_not_admitted_is_settled_unread(pair: Pair) -> Non
     pair[0].flush()
     assert (received, pair[1].recv(100)) == ([], b"\x40\x02\x00\x07")
     link.stop()
+
+
+def test_a_takeover_is_reported_in_words(pair: Pair) -> None:
+    link = make_link()
+    connection = Connection(link, MQTTProtocolVersion.MQTTv5)
+    connection.client._sock = pair[0]
+    connection.was_online = True
+    pair[1].sendall(b"\xe0\x02\x8e\x00")  # DISCONNECT, session taken over
+    pair[1].close()
+    connection._read(pair[0])
+    assert connection._why == "another client connected as 'collector-1' (0x8E, session taken over)"
+    link.stop()
