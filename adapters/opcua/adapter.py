@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,22 @@ from adapters.base import (
     DeviceStalled,
     DeviceUnreachable,
     Reading,
-    Value,
 )
 from adapters.device_time import DeviceClock
-from adapters.opcua.nodes import by_address, by_robotics_names, check_units
-from adapters.opcua.options import OpcUaOptions, addresses_of, check, fields_of
+from adapters.opcua.nodes import by_address, by_robotics_names, check_units, enumerations
+from adapters.opcua.options import (
+    OpcUaOptions,
+    addresses_of,
+    age_s,
+    check,
+    elements_of,
+    fields_of,
+    value_age_s,
+)
 from adapters.opcua.publish_response import Item, Published
-from adapters.opcua.rows import SampleRows
+from adapters.opcua.rows import SampleRows, Stamps
 from adapters.opcua.session import OpcUaConnection, check_identity, new_client, subscribe, translated
+from adapters.opcua.values import FieldReader
 from wire.clock import NS_PER_MS, Clock
 from wire.messages import Quality, Stream
 from wire.task_cancellation import end, run_within
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgebed.adapters.opcua")
 
 _CLOSE_S = 1.0  # what each of the two closing requests may take
+_MISSED = 10  # rows without a field
 _NO_LIMIT_NS = 2**63
 
 
@@ -51,6 +61,10 @@ class OpcUa(Adapter[OpcUaOptions]):
         super().__init__(options, clock)
         check(options)
         self._fields = fields_of(options)
+        elements = elements_of(options)
+        self._readers = {
+            name: FieldReader(name, field.t, elements.get(name)) for name, field in self._fields.items()
+        }
         self._client: Client | None = None
         self._publishing: asyncio.Task[Any] | None = None
         self._time = DeviceClock(
@@ -67,8 +81,8 @@ class OpcUa(Adapter[OpcUaOptions]):
 
     @property
     def silence_s(self) -> float:
-        """The option."""
-        return self.options.data_age_s
+        """By the options: until a still value, or a server without a sign of life, counts as stalled."""
+        return value_age_s(self.options) or age_s(self.options)
 
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
@@ -80,7 +94,7 @@ class OpcUa(Adapter[OpcUaOptions]):
         """Connect, find the nodes and subscribe."""
         url, timeout_s = self.options.url, self.options.timeout_s
         try:
-            with translated(url):
+            with translated(self.options):
                 await run_within(self._connect(), timeout_s, name="opcua-connect")
         except TimeoutError as error:
             await self.close()
@@ -118,25 +132,35 @@ class OpcUa(Adapter[OpcUaOptions]):
             self.counters,
             wait_s=options.row_wait_s,
             hold=options.hold,
-            align_ns=int(options.align_ms * NS_PER_MS),
+            align_ns=0 if options.align_ms is UNSET else int(options.align_ms * NS_PER_MS),
+            stamps=self._stamps(),
         )
         link = OpcUaConnection(self._connected(), self.counters, options.url)
-        deadline = now_s() + options.data_age_s
+        alive_s, value_s = age_s(options), value_age_s(options) or math.inf
+        alive_by = now_s() + alive_s
+        value_by = now_s() + value_s
         try:
             while True:
                 due = rows.due_s()
-                published = await self._next(link, deadline if due is None else min(deadline, due))
+                until = min(alive_by, value_by)
+                published = await self._next(link, until if due is None else min(until, due))
                 now = now_s()
+                if published is not None:
+                    alive_by = now + alive_s
+                    self.is_alive()  # a publication without values means that no value has changed
                 if published is not None and published.items:
-                    deadline = now + options.data_age_s
+                    value_by = now + value_s
                     self._take(published.items, rows, now)
                 rows.expire(now)
                 for row in rows.take():
                     yield Reading(stream, row.at_ns, row.values, quality=row.quality)
-                if now >= deadline:
+                if not options.hold:
+                    self._note_missed(rows)
+                if now >= min(alive_by, value_by):
+                    what, seconds = ("value", value_s) if now >= value_by else ("sign of life", alive_s)
                     raise DeviceStalled(
-                        f"{options.url} is connected and sent no value for {options.data_age_s:g} s"
-                    ).coded("device-silent", seconds=options.data_age_s)
+                        f"{options.url} is connected and sent no {what} for {seconds:g} s"
+                    ).coded("device-silent", seconds=seconds)
         except AdapterError:
             rows.flush()
             for row in rows.take():
@@ -144,6 +168,22 @@ class OpcUa(Adapter[OpcUaOptions]):
             raise
 
     # --- values
+
+    def _stamps(self) -> Stamps | None:
+        options = self.options
+        if options.align_ms is not UNSET or len(self._fields) == 1:
+            return None
+        most_ms = max(options.publishing_ms, options.sampling_ms)
+        return Stamps(len(self._fields), int(most_ms * NS_PER_MS))
+
+    def _note_missed(self, rows: SampleRows) -> None:
+        """Record the fields that the server does not repeat: their rows have null."""
+        for name, count in rows.missed.items():
+            if count >= _MISSED and name not in self.unread:
+                self.not_read(
+                    f"{name}: the server sent no value for {count} rows; `hold: true` repeats the last one",
+                    name,
+                )
 
     async def _next(self, link: OpcUaConnection, until_s: float) -> Published | None:
         """The next publication, None where none came by `until_s`: the request then stays open."""
@@ -155,12 +195,12 @@ class OpcUa(Adapter[OpcUaOptions]):
         if not self._publishing.done():
             return None
         task, self._publishing = self._publishing, None
-        with translated(self.options.url):
+        with translated(self.options):
             published: Published = task.result()
         return published
 
     def _take(self, items: Sequence[Item], rows: SampleRows, now_s: float) -> None:
-        names, fields = tuple(self._fields), self._fields
+        names, readers = tuple(self._fields), self._readers
         receipt_ns = self.clock.now_ns()
         by_server = self.options.time == "server"
         shift_ns, last_ns, doubt = self._shift(items, receipt_ns)
@@ -169,7 +209,11 @@ class OpcUa(Adapter[OpcUaOptions]):
                 self.counters["unknown_handle"] += 1
                 continue
             name = names[handle]
-            value, quality = _judge(raw, status, fields[name].t)
+            value, quality, why = readers[name].read(raw, status)
+            if why:
+                self.not_read(why, name)
+            elif name in self.unread:
+                self.was_read(name)
             if status & 0x0480 == 0x0480:  # InfoType DataValue with Overflow: earlier values were lost
                 self.counters["overflow"] += 1
             at_ns = server_ns if by_server or source_ns is None else source_ns
@@ -218,24 +262,9 @@ class OpcUa(Adapter[OpcUaOptions]):
         else:
             nodes = await by_address(client, addresses_of(options), namespaces)
         await check_units(client, nodes, self._fields)
-        await subscribe(client, options, [(field, nodes[field]) for field in self._fields])
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "f32": (float, int),
-    "f64": (float, int),
-    "i64": (int,),
-    "bool": (bool,),
-    "str": (str,),
-}
-
-
-def _judge(raw: object, status: int, declared: str) -> tuple[Value, Quality]:
-    """The value in the declared type of its field, and its quality."""
-    severity = status >> 30
-    if severity >= 2:
-        return None, Quality.BAD
-    if raw is None or type(raw) not in _TYPES[declared]:
-        return None, Quality.UNCERTAIN if raw is None else Quality.WRONG_TYPE
-    value: Value = raw  # type: ignore[assignment]  # _TYPES holds nothing else
-    return value, Quality.UNCERTAIN if severity else Quality.GOOD
+        wanted = {name: nodes[name] for name, field in self._fields.items() if field.t == "str"}
+        for name, words in (await enumerations(client, wanted)).items():
+            self._readers[name].names = words
+        arrays = await subscribe(client, options, [(field, nodes[field]) for field in self._fields])
+        for name, index in arrays.items():
+            self._readers[name].index = index

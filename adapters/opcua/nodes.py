@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from asyncua import Client, ua
 
 from adapters.base import ProtocolViolation
+from adapters.opcua.words import of_value
 from wire.messages import Field
 
 ROBOTICS_URI = "http://opcfoundation.org/UA/Robotics/"
@@ -76,7 +78,7 @@ async def by_address(
         for (field, path), result in zip(paths.items(), results, strict=True):
             if not result.StatusCode.is_good() or not result.Targets:
                 raise ProtocolViolation(
-                    f"the server has no {path!r} ({result.StatusCode.name}), which {field} needs"
+                    f"the server has no {path!r} for {field}: {of_value(result.StatusCode.value)}"
                 )
             found[field] = result.Targets[0].TargetId
     return found
@@ -114,6 +116,37 @@ async def by_robotics_names(
                 raise ProtocolViolation(f"axis {name!r} shows no {variable}{hint}")
             found[f"j{number}_{quantity}"] = variables[variable]
     return found
+
+
+async def enumerations(client: Client, nodes: Mapping[str, Any]) -> dict[str, dict[int, str]]:
+    """The names of the numbers of each field, where a property of the node or of its type has them."""
+    found: dict[str, dict[int, str]] = {}
+    for field, node in nodes.items():
+        with contextlib.suppress(ua.UaStatusCodeError):
+            names = await _enumeration(client, node)
+            if not names:
+                (kind,) = await client.read_attributes([client.get_node(node)], ua.AttributeIds.DataType)
+                if kind.Value is not None and isinstance(kind.Value.Value, ua.NodeId):
+                    names = await _enumeration(client, kind.Value.Value)
+            found[field] = names
+    return found
+
+
+async def _enumeration(client: Client, node: Any) -> dict[int, str]:
+    """The names in EnumStrings or EnumValues of a node; OPC UA Part 3, 5.8.3 and Part 8, 5.3.3."""
+    spaces = {0, node.NamespaceIndex}  # it belongs into 0, and some servers name it in their own
+    paths = [f"/{space}:{name}" for space in spaces for name in ("EnumStrings", "EnumValues")]
+    for result in await client.translate_browsepaths(node, paths):
+        if not result.StatusCode.is_good() or not result.Targets:
+            continue
+        listed = await client.get_node(result.Targets[0].TargetId).read_value()
+        if not isinstance(listed, list) or len(listed) > _MAX_CHILDREN:
+            continue
+        return {
+            int(getattr(each, "Value", at)): str(getattr(each, "DisplayName", each).Text)
+            for at, each in enumerate(listed)
+        }
+    return {}
 
 
 async def check_units(client: Client, nodes: Mapping[str, Any], fields: Mapping[str, Field]) -> None:

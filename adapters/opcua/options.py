@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adapters.base import Options, OptionsError
 from adapters.fields import FieldOptions, declared
@@ -19,6 +19,9 @@ class NodeOption(FieldOptions, frozen=True, kw_only=True):
     """One variable of the server and the field it becomes."""
 
     node: Annotated[str, Meta(description="Node id (ns=2;s=Speed, nsu=urn:x;i=7) or browse path.")]
+    index: Annotated[int, Meta(ge=0, le=65_535, description="Element of an array, from 0.")] | UnsetType = (
+        UNSET
+    )
 
 
 class Security(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -69,10 +72,18 @@ class OpcUaOptions(Options, frozen=True, kw_only=True):
     row_wait_s: Annotated[
         float, Meta(gt=0, le=60, description="How long a row waits for a missing field.")
     ] = 0.5
-    align_ms: Annotated[
-        float,
-        Meta(ge=0, le=60_000, description="Fields stamped within this time are one row; 0 = the same time."),
-    ] = 0.0
+    align_ms: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=60_000,
+                description="Fields stamped within this time are one row; 0 = the same time; unset = half of"
+                " the time between two rows where the server stamps each field by itself, else 0.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     hold: Annotated[
         bool, Meta(description="The server does not repeat unchanged values: keep the last value.")
     ] = False
@@ -83,8 +94,21 @@ class OpcUaOptions(Options, frozen=True, kw_only=True):
         float, Meta(gt=0, description="A device clock that is off by more is not believed.")
     ] = 86_400.0
     data_age_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="Seconds without a value until the device has stalled.")
+        float,
+        Meta(gt=0, le=86_400, description="Seconds without a sign of life of the server until it stalled."),
     ] = 5.0
+    value_age_s: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=86_400,
+                description="Seconds without a new value until the device has stalled, 0 = a still value is"
+                " right; unset = data_age_s with a profile, else 0.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     timeout_s: Annotated[float, Meta(gt=0, le=60, description="Seconds that connecting may take.")] = 8.0
     server_uri: Annotated[str, Meta(description="ApplicationUri the server must have; empty = any.")] = ""
     security: Annotated[Security, Meta(description="Sign or encrypt; without it, neither.")] | None = None
@@ -118,6 +142,27 @@ def check(options: OpcUaOptions) -> None:
             check_address(entry if isinstance(entry, str) else entry.node)
         except ValueError as error:
             raise OptionsError(str(error)) from error
+
+
+def elements_of(options: OpcUaOptions) -> dict[str, int]:
+    """The fields that are one element of an array."""
+    return {
+        name: entry.index
+        for name, entry in options.nodes.items()
+        if isinstance(entry, NodeOption) and entry.index is not UNSET
+    }
+
+
+def age_s(options: OpcUaOptions) -> float:
+    """Seconds without a sign of life until the server has stalled: at least three publications."""
+    return max(options.data_age_s, 3 * options.publishing_ms / 1000)
+
+
+def value_age_s(options: OpcUaOptions) -> float:
+    """Seconds without a new value until the device has stalled; 0 for never."""
+    if options.value_age_s is not UNSET:
+        return options.value_age_s
+    return options.data_age_s if options.profile else 0.0
 
 
 def fields_of(options: OpcUaOptions) -> dict[str, Field]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from asyncua.crypto import security_policies, uacrypto
 from asyncua.ua.ua_binary import struct_from_binary
 
 from adapters.base import AdapterError, DeviceUnreachable, OptionsError, ProtocolViolation, why_no_connection
-from adapters.opcua.options import OpcUaOptions, Security
+from adapters.opcua.options import OpcUaOptions, Security, age_s
 from adapters.opcua.publish_response import Published, decode
+from adapters.opcua.words import of_refusal, of_value
 from wire.clock import NS_PER_S
 
 log = logging.getLogger("edgebed.adapters.opcua")
@@ -30,7 +32,7 @@ _MAX_CHUNK = 256 * 1024  # bytes of one chunk; the client asks for 64 KiB
 
 
 async def new_client(options: OpcUaOptions) -> Client:
-    client = Client(options.url, timeout=options.timeout_s, watchdog_intervall=options.data_age_s)
+    client = Client(options.url, timeout=options.timeout_s, watchdog_intervall=age_s(options))
     client.name = client.description = "edgebed"
     client.session_timeout = int(_abandoned_s(options) * 1000)
     _bound(client)
@@ -44,7 +46,7 @@ async def new_client(options: OpcUaOptions) -> Client:
 
 def _abandoned_s(options: OpcUaOptions) -> float:
     """Seconds after which the server may drop a session: soon, because small servers keep few sessions."""
-    return max(5.0, 2 * options.data_age_s)
+    return max(5.0, 2 * age_s(options))
 
 
 def _password(file: Path | None) -> str:
@@ -83,12 +85,21 @@ async def _secure(client: Client, security: Security) -> None:
         await uacrypto.load_private_key(security.key)
     except (OSError, ValueError, TypeError) as error:
         raise OptionsError(f"cannot use the files of `security`: {error}") from error
-    shown = {point.ServerCertificate for point in await client.connect_and_get_server_endpoints()} - {None}
+    points = await client.connect_and_get_server_endpoints()
+    shown = {point.ServerCertificate for point in points} - {None}
     if not any(cert.startswith(trusted) for cert in shown):
         seen = ", ".join(hashlib.sha256(cert).hexdigest()[:16] for cert in shown) or "none"
         raise ProtocolViolation(f"the server shows another certificate than server_cert (sha256 {seen}...)")
     client.application_uri = _application_uri(own) or client.application_uri
     mode = {"sign": "Sign", "sign-and-encrypt": "SignAndEncrypt"}[security.mode]
+    offered = sorted(
+        {f"{p.SecurityPolicyUri.rpartition('#')[2]} {p.SecurityMode.name.rstrip('_')}" for p in points}
+    )
+    if f"{security.policy} {mode}" not in offered:
+        raise ProtocolViolation(
+            f"the server does not offer {security.policy} {mode}: set `security.policy` and `security.mode`"
+            f" to one of {', '.join(offered)}"
+        )
     await client.set_security(
         getattr(security_policies, f"SecurityPolicy{security.policy}"),
         str(security.cert),
@@ -118,11 +129,18 @@ async def check_identity(client: Client, expected: str) -> None:
         raise ProtocolViolation(f"this is server {actual!r}, declared is {expected!r}")
 
 
-async def subscribe(client: Client, options: OpcUaOptions, nodes: Sequence[tuple[str, Any]]) -> None:
+async def subscribe(
+    client: Client, options: OpcUaOptions, nodes: Sequence[tuple[str, Any]]
+) -> dict[str, int]:
+    """Subscribe to the nodes of the fields; returns the fields whose node is the element of an array.
+
+    Raises:
+        ProtocolViolation: the server refuses a node.
+    """
     request = ua.CreateSubscriptionRequest()
     wanted = request.Parameters
     wanted.RequestedPublishingInterval = options.publishing_ms
-    beats = max(1, int(options.data_age_s * 1000 / options.publishing_ms / 2))
+    beats = max(1, int(age_s(options) * 1000 / options.publishing_ms / 2))
     wanted.RequestedMaxKeepAliveCount = beats
     wanted.RequestedLifetimeCount = max(3 * beats, int(_abandoned_s(options) * 1000 / options.publishing_ms))
     wanted.MaxNotificationsPerPublish = 0
@@ -136,8 +154,25 @@ async def subscribe(client: Client, options: OpcUaOptions, nodes: Sequence[tuple
     refused = await _monitor(client, options, subscription, list(enumerate(nodes)), filtered=True)
     if refused:  # some servers lack the filter; they do not repeat unchanged values
         refused = await _monitor(client, options, subscription, [item for item, _ in refused], filtered=False)
+    elements = {item: _array_of(item[1][1]) for item, _ in refused}
+    arrays = [(handle, (field, array[0])) for (handle, (field, _)), array in elements.items() if array]
+    if arrays and len(arrays) == len(refused):
+        refused = await _monitor(client, options, subscription, arrays, filtered=True)
     for (_, (field, node)), status in refused:
-        raise ProtocolViolation(f"the server has no {node.to_string()} for {field}: {status.name}")
+        raise ProtocolViolation(
+            f"the server has no {node.to_string()} for {field}: {of_value(status.value)}"
+            if "NodeId" in status.name
+            else f"the server refuses {node.to_string()} for {field}: {of_value(status.value)}"
+        )
+    return {field: array[1] for (_, (field, _)), array in elements.items() if array}
+
+
+def _array_of(node: Any) -> tuple[Any, int] | None:
+    """The array and the index that a node id such as `ns=2;s=JointPos[0]` may mean."""
+    found = re.fullmatch(r"(.+)\[(\d{1,5})\]", str(node.Identifier), re.DOTALL)
+    if found is None or node.NodeIdType != ua.NodeIdType.String:
+        return None
+    return ua.NodeId(found[1], node.NamespaceIndex), int(found[2])
 
 
 async def _monitor(
@@ -240,8 +275,9 @@ def _unix_ns(at: datetime | None) -> int | None:
 
 
 @contextlib.contextmanager
-def translated(url: str) -> Iterator[None]:
+def translated(options: OpcUaOptions) -> Iterator[None]:
     """Turn any error of asyncua into one of `adapters.base`."""
+    url = options.url
     try:
         yield
     except (AdapterError, TimeoutError):
@@ -249,6 +285,13 @@ def translated(url: str) -> Iterator[None]:
     except OSError as error:
         raise DeviceUnreachable(f"{url}: {why_no_connection(error)}").at(url, error) from error
     except ua.UaStatusCodeError as error:
-        raise DeviceUnreachable(f"{url} refuses: {ua.StatusCode(error.code).name}") from error
+        why = of_refusal(error.code, user=options.user, secured=options.security is not None)
+        raise DeviceUnreachable(f"{url} refuses: {why}") from error
+    except ua.UaError as error:
+        if "No matching endpoints" not in str(error):
+            raise ProtocolViolation(f"{url} violates OPC UA: {type(error).__name__}: {error}") from error
+        raise ProtocolViolation(
+            f"{url} offers no connection without encryption: set `security`, with the server's certificate"
+        ) from error
     except Exception as error:  # bytes that are not OPC UA raise exceptions of any kind in asyncua
         raise ProtocolViolation(f"{url} violates OPC UA: {type(error).__name__}: {error}") from error

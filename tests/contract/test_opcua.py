@@ -273,8 +273,11 @@ async def test_users_and_certificates(keys: Path) -> None:
     async with server as cell:
         async with OpcUa(options(cell.port, **plain, password_file=keys / "right"), Clock()) as adapter:
             assert await read(adapter, 3)
-        for wrong in ({**plain, "password_file": keys / "wrong"}, {}):
-            with pytest.raises(DeviceUnreachable, match="refuses") as caught:
+        for wrong, said in (
+            ({**plain, "password_file": keys / "wrong"}, "does not accept user 'op': check"),
+            ({}, "no anonymous login: set `user` and `password_file`"),
+        ):
+            with pytest.raises(DeviceUnreachable, match=said) as caught:
                 await OpcUa(options(cell.port, **wrong), Clock()).open()
             assert "staple" not in str(caught.value)
         login = {"user": "op", "password_file": keys / "right"}

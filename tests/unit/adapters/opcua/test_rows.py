@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.opcua.rows import Row, SampleRows
+from adapters.opcua.rows import Row, SampleRows, Stamps
 from wire.messages import Quality
 
 GOOD = Quality.GOOD
@@ -119,3 +120,60 @@ def test_no_value_is_lost(arrivals: list[tuple[str, int, int]], expire: bool) ->
     assert all(set(row.values) == set("abc") for row in out)
     on_time = [row.at_ns for row in out if row.quality is not Quality.TIME_BACKWARD]
     assert all(a <= b for a, b in pairwise(on_time))
+
+
+def stamped(rows: SampleRows, updates: int, stamps: dict[str, int], period: int) -> list[Row]:
+    out = []
+    for update in range(updates):
+        for name, offset in stamps.items():
+            rows.add(name, float(update), GOOD, (update + 1) * period + offset, 0.0)
+        out += rows.take()
+    return out
+
+
+MS = 1_000_000
+
+
+def auto(fields: str) -> SampleRows:
+    return SampleRows(tuple(fields), Counter(), wait_s=60, stamps=Stamps(len(fields), 100 * MS))
+
+
+@pytest.mark.parametrize("stamps", [{"a": 0, "b": -3, "c": -6, "d": -9}, {"a": 0, "b": 40, "c": 80, "d": 81}])
+def test_fields_stamped_apart_are_one_row_by_themselves(stamps: dict[str, int]) -> None:
+    rows = stamped(auto("abcd"), 50, {name: at * MS for name, at in stamps.items()}, 200 * MS)
+    assert [row.values for row in rows] == [dict.fromkeys("abcd", float(at)) for at in range(50)]
+    assert {row.quality for row in rows} == {GOOD}
+
+
+def test_fields_stamped_alike_stay_exact_rows() -> None:
+    rows = auto("abc")
+    found = stamped(rows, 40, {"a": 0, "b": 0, "c": 0}, 20 * MS)
+    assert [row.at_ns for row in found] == [20 * MS * at for at in range(1, 41)]
+    rows.add("a", 1.0, GOOD, 2_000 * MS, 0.0)  # b was not sent: the next b is another row
+    rows.add("b", 1.0, GOOD, 2_005 * MS, 0.0)
+    rows.flush()
+    assert [row.values for row in rows.take()] == [
+        {"a": 1.0, "b": None, "c": None},
+        {"a": None, "b": 1.0, "c": None},
+    ]
+
+
+def test_fields_that_change_at_times_of_their_own_stay_apart() -> None:
+    rows = auto("ab")
+    for at in range(100):
+        rows.add("a", float(at), GOOD, at * 100 * MS, 0.0)
+        if at % 10 == 0:
+            rows.add("b", float(at), GOOD, at * 100 * MS + 40 * MS, 0.0)
+    rows.flush()
+    assert all(None in row.values.values() for row in rows.take())
+
+
+def test_a_field_that_is_not_repeated_is_counted() -> None:
+    rows, _ = rows_of("ab")
+    rows.add("b", 1.0, GOOD, 0, 0.0)
+    for at in range(1, 13):
+        rows.add("a", 1.0, GOOD, at, 0.0)
+        rows.expire(1.0)
+    assert rows.missed["b"] == 12
+    rows.add("b", 1.0, GOOD, 20, 0.0)
+    assert "b" not in rows.missed
