@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct, UnsetType
 
+from wire import shipped
 from wire.errors import ConfigError
 from wire.yaml12 import MAX_BYTES, Node, Place, YamlMistake, compose
 
@@ -279,6 +280,11 @@ class _Walk:
             raise TypeError(f"a config cannot hold a {kind.__name__}")
         if not isinstance(value, str) or not value or "\0" in value:
             raise ValueError("Expected `path`")
+        if value.startswith(shipped.PREFIX):
+            name, known = value.removeprefix(shipped.PREFIX), shipped.names()
+            if name not in known:
+                raise ValueError(f"edgebed comes without a {name!r}{did_you_mean(name, known)}")
+            return known[name]
         return self._folder / value
 
     def _wrong(self, path: KeyPath, place: Place, sentence: str, kind: Any) -> Any:

@@ -1,17 +1,16 @@
-"""`edgebed init`: write the ready config of a testbed, to change into your own."""
+"""`edgebed init`: write the ready config of a testbed or a protocol, to change into your own."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import click
 
-from edgebed.assets import folder
 from wire.broker import Broker
 from wire.config import did_you_mean
 from wire.errors import ConfigError, WireError, unwritable
+from wire.shipped import PREFIX, folder, names
 from wire.topics import Address
 
 _FILE = re.compile(r"(?P<key>\b(?:package|dbc|map):\s*)(?P<path>[\w./-]+)")
@@ -31,7 +30,7 @@ def testbeds() -> list[str]:
 @click.option("--broker", default="", help="mqtt://host[:port] of your broker.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def command(testbed: str, output: Path | None, node: str, broker: str, force: bool) -> None:
-    """Write the ready config of TESTBED; without TESTBED, list all."""
+    """Write the ready config of TESTBED, or of one protocol; without TESTBED, list all."""
     if not testbed:
         for name in testbeds():
             first = (folder("configs") / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
@@ -39,7 +38,7 @@ def command(testbed: str, output: Path | None, node: str, broker: str, force: bo
         return
     if testbed not in testbeds():
         raise click.UsageError(f"unknown testbed {testbed!r}{did_you_mean(testbed, testbeds())}")
-    text = _text(testbed, node, broker, output)
+    text = _text(testbed, node, broker)
     if output is None:
         click.echo(text, nl=False)
         return
@@ -54,18 +53,14 @@ def command(testbed: str, output: Path | None, node: str, broker: str, force: bo
     click.echo(f"{output} is written; change it, then: edgebed {what} {output}", err=True)
 
 
-def _text(testbed: str, node: str, broker: str, output: Path | None) -> str:
-    """Return the config with the paths of shipped files relative to the folder of `output`."""
-    configs = folder("configs")
-    text = (configs / f"{testbed}.yaml").read_text(encoding="utf-8")
-    here = (output.parent if output is not None else Path()).resolve()
+def _text(testbed: str, node: str, broker: str) -> str:
+    """Return the config with shipped files by name, so that it can move to another machine."""
+    text = (folder("configs") / f"{testbed}.yaml").read_text(encoding="utf-8")
+    shipped = names()
 
     def path(found: re.Match[str]) -> str:
-        shipped = (configs / found["path"]).resolve()
-        if not shipped.exists():
-            return found[0]
-        inside = here == configs.resolve().parent or configs.resolve().parent in here.parents
-        return found["key"] + (os.path.relpath(shipped, here) if inside else str(shipped))
+        name = Path(found["path"]).name
+        return f"{found['key']}{PREFIX}{name}" if name in shipped else found[0]
 
     text = _FILE.sub(path, text)
     if node:

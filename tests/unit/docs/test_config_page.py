@@ -25,7 +25,11 @@ it. Secrets are never in a config: the config names the file that contains them.
 
 Ready examples: [robot.yaml](../configs/robot.yaml), [mobility.yaml](../configs/mobility.yaml),
 [healthcare.yaml](../configs/healthcare.yaml), [smart-city.yaml](../configs/smart-city.yaml),
-[collector.yaml](../configs/collector.yaml). `edgebed init` copies one for you to change. In the tables, `*`
+[collector.yaml](../configs/collector.yaml), and one device each: [mqtt.yaml](../configs/mqtt.yaml),
+[modbus.yaml](../configs/modbus.yaml), [serial.yaml](../configs/serial.yaml),
+[camera.yaml](../configs/camera.yaml). `edgebed init` copies one for you to change. Where a path is expected,
+`edgebed:NAME` is a file that comes with edgebed: a model package such as `edgebed:joint-anomaly`, a register
+map or a DBC file. In the tables, `*`
 is an id of your choice: `a-z`, `0-9`, `-`, at most 32 characters.
 """
 COLLECTOR = """## The collector

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,32 @@ def test_a_ready_config_loads_wherever_it_is_put(testbed: str, tmp_path: Path) -
     assert str(plan.address) == "me/try/lab/box"
     assert plan.config.broker.url == "mqtt://broker.example:1884"
     assert plan.config.state == tmp_path / yaml.safe_load(mine.read_text())["state"]
+
+
+@pytest.mark.parametrize("testbed", AGENTS)
+def test_a_ready_config_can_move_to_another_machine(testbed: str, tmp_path: Path) -> None:
+    text = init(testbed).output
+    values = list(leaves(yaml.safe_load(text)))
+    assert not [
+        value for value in values if isinstance(value, str) and (value.startswith("/") or "../" in value)
+    ]
+    (tmp_path / "moved").mkdir()
+    moved = tmp_path / "moved" / "agent.yaml"
+    moved.write_text(text)
+    checked = CliRunner().invoke(command, ["agent", "check", str(moved)])
+    assert checked.exit_code == 0, checked.output
+
+
+def leaves(node: object) -> Iterator[object]:
+    if isinstance(node, dict | list):
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from leaves(inner)
+    else:
+        yield node
+
+
+def test_each_protocol_has_a_ready_config() -> None:
+    assert {"mqtt", "modbus", "serial", "camera"} <= set(AGENTS)
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
