@@ -19,6 +19,7 @@ RESEND_S = 30.0  # after a PUBACK without an acknowledgement; doubles up to RESE
 RESEND_MAX_S = 600.0
 SOON_S = 5.0  # a collector that acknowledges again gets unacknowledged messages within this time
 QUIET_S = 30.0  # a collector that acknowledged nothing for this time was away
+CREDIT = 16  # publications after a refusal
 NO_MATCHING_SUBSCRIBERS = 16
 _FUTILE = 3  # after this number of connections without an acknowledged pack, packs are not sent
 _FUTILE_S = 600.0  # then packs are tried again
@@ -81,6 +82,9 @@ class InFlightWindow:
         self._due: list[tuple[float, int]] = []
         self._acked_s: float | None = None  # time of the last acknowledgement, or of the first connection
         self._held_s = 0.0  # nothing is sent before this time; 0 when nothing is held
+        self._freed_s = 0.0  # time the last hold ended
+        self._credit: int | None = None  # publications that may be sent; None: any number
+        self._taken = 0  # messages acknowledged since the last hold
 
     def __len__(self) -> int:
         """The number of messages in the window."""
@@ -146,8 +150,9 @@ class InFlightWindow:
     def hold(self, seconds: float, now_s: float) -> None:
         """Send nothing for this time: a collector refuses the messages of this node.
 
-        Then everything that waits is sent again, in its first order and at once: packs as packs, because the
-        collector can read them.
+        Then everything that waits is sent again, in its first order: packs as packs, because the collector
+        can read them. As many publications are sent as were acknowledged after the last hold, and two more
+        for each that is acknowledged: a share that is used up must not cost the link the whole window.
         """
         self._held_s = max(self._held_s, now_s + seconds)
 
@@ -167,8 +172,13 @@ class InFlightWindow:
         if len(self._wire) >= receive_maximum or self._wire_bytes >= WIRE_BYTES or now_s < self._held_s:
             return None
         if self._held_s:
-            self._held_s = 0.0
+            self._held_s, self._freed_s = 0.0, now_s
+            self._credit, self._taken = max(CREDIT, self._taken), 0
             self._send_again()
+        if self._credit == 0:
+            if now_s - self._freed_s < RESEND_S:
+                return None
+            self._credit = None
         while self._due and self._due[0][0] <= now_s:
             due_s, seq = heapq.heappop(self._due)
             sent = self._window.get(seq)
@@ -195,6 +205,8 @@ class InFlightWindow:
         """Note that `sent` was sent as packet `mid`."""
         if not self._wire:
             self._moved_s = now_s
+        if self._credit is not None:
+            self._credit -= 1
         sent.mid, sent.sent_s = mid, now_s
         sent.tries += 1
         self._wire[mid] = (sent.seq, len(sent.body))
@@ -223,6 +235,11 @@ class InFlightWindow:
             elif sent.seq in ranges:
                 done.append(sent.seq)
                 self._forget(sent, now_s)
+        self._taken += len(done)
+        if self._credit is not None:
+            self._credit += 2 * len(done)
+            if self._credit > WINDOW:
+                self._credit = None
         if self._acked_s is None or now_s - self._acked_s > QUIET_S:
             # It is back, perhaps from a broker that lost its queue: no need to wait out long delay.
             for sent in self._window.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.uplink.in_flight import (
+    CREDIT,
     NO_MATCHING_SUBSCRIBERS,
     PACKED_WINDOW,
     QUIET_S,
@@ -356,3 +357,44 @@ def test_a_refused_pack_is_sent_again_as_a_pack() -> None:
     assert send_all(in_flight, 60.3, first_mid=2) == [1]
     assert in_flight.packing
     assert len(in_flight) == 3
+
+
+def test_a_node_that_is_refused_again_and_again_does_not_send_its_whole_window_each_time() -> None:
+    in_flight = filled(400)
+    assert len(send_all(in_flight, 0.0)) == 400
+    for mid in range(1, 401):
+        in_flight.puback(mid, 0, 0.1)
+    now_s, taken, sent, mid = 0.2, 0, 0, 1_000
+    while taken < 400:
+        in_flight.hold(1.0, now_s)
+        now_s += 1.1
+        seqs = send_all(in_flight, now_s, first_mid=mid)
+        for at in range(len(seqs)):
+            in_flight.puback(mid + at, 0, now_s)
+        sent, mid = sent + len(seqs), mid + len(seqs)
+        assert len(seqs) <= CREDIT
+        assert seqs[0] == taken + 1, "the oldest first"
+        taken = min(400, taken + 5)  # the share lets five pass
+        in_flight.acked(Ranges([(1, taken)]), now_s + 0.1)
+    assert sent < 400 * CREDIT / 5 + CREDIT
+
+
+def test_a_node_that_is_taken_again_is_soon_at_full_speed() -> None:
+    in_flight = filled(500)
+    in_flight.hold(1.0, 0.0)
+    now_s, rounds = 1.1, 0
+    while len(in_flight):
+        seqs = send_all(in_flight, now_s, first_mid=1 + rounds * 1_000)
+        for at in range(len(seqs)):
+            in_flight.puback(1 + rounds * 1_000 + at, 0, now_s)
+        in_flight.acked(Ranges([(seqs[0], seqs[-1])]), now_s)
+        rounds += 1
+    assert rounds <= 6
+
+
+def test_without_an_answer_after_a_refusal_everything_is_sent_at_last() -> None:
+    in_flight = filled(100)
+    in_flight.hold(1.0, 0.0)
+    assert len(send_all(in_flight, 1.0)) == CREDIT
+    assert in_flight.next(RESEND_S, MANY) is None
+    assert len(send_all(in_flight, 1.0 + RESEND_S, first_mid=500)) == 100 - CREDIT
