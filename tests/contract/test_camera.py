@@ -419,3 +419,25 @@ async def test_cameras_share_no_lock() -> None:
         assert not opening.done()
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
+
+
+async def test_a_camera_without_bandwidth() -> None:
+    async with StreetCamera(seed=1, fps=10, size=SMALL, faults=["busy"]) as street:
+        with pytest.raises(DeviceUnreachable, match="status 453: its bandwidth or its number of viewers"):
+            await read(1, url=street.url)
+        street.repair()
+        assert (await read(1, url=street.url))[0]
+
+
+async def test_lost_packets_of_jpeg_pictures_are_counted() -> None:
+    seen: list[Reading] = []
+    async with (
+        asyncio.timeout(60),
+        StreetCamera(seed=1, fps=20, size=SMALL, faults=["lossyx4"]) as street,
+        Camera(Camera.Options(url=street.url, transport="udp"), Clock()) as camera,
+    ):
+        async for reading in camera:
+            seen.append(reading)
+            assert number(reading) >= 0  # a picture that lacks a part is not shown
+            if camera.counters["packets_lost"] >= 5 and len(seen) >= 5:
+                break

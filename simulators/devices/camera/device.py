@@ -6,8 +6,9 @@ import asyncio
 import logging
 import math
 import os
+import random
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ import numpy as np
 
 from simulators.devices.camera.rtp import CLOCK_HZ, MAX_SIDE
 from simulators.devices.camera.rtsp import RtspServer
-from simulators.faults.fault import DeviceFaults
+from simulators.faults.fault import DeviceFaults, FaultKind, FaultKinds
 from simulators.plants.scene import Scene, Truth
 from simulators.plants.scenery import Picture
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
@@ -34,11 +35,14 @@ log = logging.getLogger(__name__)
 cv2.setNumThreads(1)  # leave the other cores to the programs under test
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-FAULTS = {
+FAULTS: FaultKinds = {
     "covered": "the lens is covered: pictures are black",
+    "busy": "no bandwidth is left: new viewers are refused (status 453)",
+    "lossy": FaultKind("one RTP packet in twenty is missing", largest=20.0),
     "frozen": "the same picture again and again",
     "silent": "no pictures; the connection stays up",
 }
+_LOST = 0.05  # share of the packets that a lossy line of size 1 loses
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -84,6 +88,8 @@ class StreetCamera:
         self._source: _Source | None = None
         self._quality = [cv2.IMWRITE_JPEG_QUALITY, quality]
         self._server = RtspServer("street", host=host, port=port, user=user, password=password, tls=tls)
+        self._server.is_busy = lambda: bool(self._faults.size("busy", max(0.0, self._elapsed_s())))
+        self._line = random.Random(seed)  # loses packets
         self._studio: ThreadPoolExecutor | None = None
         self._filming: asyncio.Task[None] | None = None
         self._began_ns = 0  # picture 0 on the clock's monotonic time, which never steps
@@ -212,7 +218,11 @@ class StreetCamera:
             self.index = due
             if jpeg:
                 timestamp = round(due / self.fps * CLOCK_HZ)
-                self._server.publish(jpeg, timestamp, self.start_ns + after_ns)
+                share = _LOST * self._faults.size("lossy", due / self.fps)
+                self._server.publish(jpeg, timestamp, self.start_ns + after_ns, self._loses(share))
+
+    def _loses(self, share: float) -> Callable[[], bool] | None:
+        return (lambda: self._line.random() < share) if share else None
 
     def _jpeg(self, source: _Source, index: int) -> bytes:
         at_s = index / self.fps

@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -62,6 +63,7 @@ class RtspServer:
             ("viewers_refused", "viewers_dropped", "pictures_missed", "requests_refused"), 0
         )
         self.someone_plays = asyncio.Event()
+        self.is_busy: Callable[[], bool] = bool  # whether new viewers are refused
         self.session_s, self._slow_s = session_s, slow_s
         self._login = base64.b64encode(f"{user}:{password}".encode()) if user or password else b""
         self._tls = tls
@@ -83,13 +85,19 @@ class RtspServer:
         """The number of connections, playing or not."""
         return len(self._viewers)
 
-    def publish(self, jpeg: bytes, timestamp: int, at_ns: int) -> None:
+    def publish(
+        self, jpeg: bytes, timestamp: int, at_ns: int, loses: Callable[[], bool] | None = None
+    ) -> None:
         """Send a picture taken at `at_ns` (Unix nanoseconds); `timestamp` in 1/90000 s.
+
+        `loses` decides for each packet whether it is lost.
 
         Raises:
             JpegError: RTP cannot carry this JPEG.
         """
         packets = self.source.packets(jpeg, timestamp)
+        if loses is not None:
+            packets = [packet for packet in packets if not loses()]
         now = asyncio.get_running_loop().time()
         report = b""
         if now - self._reported >= _REPORT_S:
@@ -247,6 +255,8 @@ class RtspServer:
         """Choose a transport; return the Transport header."""
         if viewer.playing:
             raise RtspRefused(455, "the session plays already")
+        if self.is_busy():
+            raise RtspRefused(453, "no bandwidth is left")
         for offer in request.headers.get("transport", "").split(","):
             words = [word.strip().lower() for word in offer.split(";")]
             values = dict(word.split("=", 1) for word in words if "=" in word)

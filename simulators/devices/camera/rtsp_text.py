@@ -14,6 +14,7 @@ _REASONS = {
     400: "Bad RtspRequest",
     401: "Unauthorized",
     404: "Not Found",
+    453: "Not Enough Bandwidth",
     454: "Session Not Found",
     455: "Method Not Valid in This State",
     461: "Unsupported Transport",
