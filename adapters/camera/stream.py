@@ -12,7 +12,7 @@ from typing import Any, Literal
 import av
 import av.logging
 import numpy as np
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, Picture, ProtocolViolation
 from adapters.camera.rtsp_status import Unexplained, sentence
@@ -130,19 +130,20 @@ class Film:
                 self._counters["size_changes"] += 1
             self._size = size
         try:
-            # the colours of cv2.VideoCapture, with which models are trained
+            # the pixels of cv2.VideoCapture, with which models are trained
             converted = self._convert.reformat(
                 frame,
                 format="bgr24",
-                src_colorspace=Colorspace.ITU601,
-                dst_colorspace=Colorspace.ITU601,
                 interpolation=Interpolation.BICUBIC,
                 threads=1,
             )
         except (av.FFmpegError, ValueError) as error:
             raise ProtocolViolation(f"{self.name} sent a picture that cannot be converted") from error
-        picture: Picture = np.asarray(converted.to_ndarray(), np.uint8)
-        return picture
+        plane = converted.planes[0]  # not copied
+        rows: Picture = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+            : size[1], : 3 * size[0]
+        ]
+        return np.ascontiguousarray(rows).reshape(size[1], size[0], 3)
 
     def ended(self, pictures: int) -> AdapterError | None:
         """The reason why the stream ended."""

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -309,3 +310,25 @@ async def test_a_slow_schedule_is_not_a_stall(folder: Path) -> None:
     options = Camera.Options(folder=folder, fps=1.0, read_timeout_s=0.1)
     seen, _ = await read(options, most=2)
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("size", [(160, 120), (322, 242), (1_280, 720)])
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+async def test_pixels_are_those_of_opencv(tmp_path: Path, size: tuple[int, int], codec: str) -> None:
+    """Models are trained with pictures of `cv2.VideoCapture`."""
+    path = tmp_path / "scene.mp4"
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream(codec, 10)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.colorspace = 1  # ITU-R 709, which OpenCV does not look at
+        rng = np.random.default_rng(3)
+        for _ in range(4):
+            noise = cv2.resize(rng.integers(0, 256, (24, 32, 3), np.uint8), size)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="bgr24")))
+        film.mux(stream.encode())
+    seen, _ = await read(Camera.Options(file=path, pace="asap"))
+    peer = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    for reading in seen:
+        assert np.array_equal(reading.picture, peer.read()[1])  # type: ignore[arg-type]  # has a picture
+    peer.release()
+    assert len(seen) == 4
