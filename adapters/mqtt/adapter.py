@@ -30,6 +30,7 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
 
     Options = MqttTopicOptions
     kind = "mqtt"
+    time_cure = ", or `timezone` of `time` if its times name no zone"
 
     def __init__(self, options: MqttTopicOptions, clock: Clock) -> None:
         super().__init__(options, clock)

@@ -11,7 +11,7 @@ import secrets
 from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.matcher import MQTTMatcher
@@ -45,6 +45,8 @@ MqttOptionsT = TypeVar("MqttOptionsT", bound=MqttOptions)
 
 class MqttAdapter(Adapter[MqttOptionsT]):
     """Base class; a subclass names its topics (`topics`) and turns a message into readings (`rows`)."""
+
+    time_cure: ClassVar[str] = ""  # what else helps where the device's times are hours ahead
 
     def __init__(self, options: MqttOptionsT, clock: Clock) -> None:
         super().__init__(options, clock)
@@ -130,7 +132,7 @@ class MqttAdapter(Adapter[MqttOptionsT]):
             hours = (device_ns - message.at_ns) / NS_PER_S / 3600
             self.not_read(
                 f"the times on {message.topic} are {hours:.1f} h ahead of this machine, so the rows are"
-                " uncertain; set the device's clock, or its time zone here if it has that option",
+                f" uncertain; set the clock of the device{self.time_cure}",
                 part,
             )
         elif self.unread:

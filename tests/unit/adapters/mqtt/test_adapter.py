@@ -42,6 +42,9 @@ def test_local_time_needs_its_zone() -> None:
     row = read(wrong, TASMOTA)
     assert (row.at_ns, row.quality) == (NOW + 9 * 3600 * NS_PER_S, Quality.UNCERTAIN)
     assert named(wrong)[0].startswith("the times on t are 9.0 h ahead of this machine")
+    assert named(wrong)[0].endswith(
+        "set the clock of the device, or `timezone` of `time` if its times name no zone"
+    )
     right = adapter(fields, time=TimeOptions(path="Time", timezone="Asia/Seoul"))
     row = read(right, TASMOTA)
     assert (row.at_ns, row.quality, row.values) == (NOW, Quality.GOOD, {"pm10": 4})
