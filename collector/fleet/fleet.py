@@ -16,6 +16,7 @@ from collector.fleet.live_room import LiveRoom
 from collector.fleet.node_view import NodeView
 from collector.ledger.balance import totals
 from collector.ledger.ledger import Ledger
+from collector.ledger.plausible import MAX_SESSIONS, Rising
 from collector.store.clock_skew import Offset, Skew
 from collector.store.marks import Claim, Entry
 from wire.clock import Clock
@@ -49,6 +50,7 @@ class NodeState:
     seen_ms: int = 0
     skew: Skew = field(default_factory=Skew)
     quarantined_ms: int = 0
+    rising: Rising = field(default_factory=lambda: Rising(MAX_SESSIONS))  # `sess` of the statuses
     online_ms: int = 0  # when the status of its newest session arrived as online; 0 if it was retained
     beat_ms: int = 0  # when the newest heartbeat arrived that was not retained
     data_ms: int = 0  # when the newest numbered message arrived
@@ -144,7 +146,9 @@ class Fleet:
         """Take a status; False when it is older than a known one."""
         with self._lock:
             state = self._state(node)
-            if state.status is not None and status.sess < state.status.sess:
+            known = state.status.sess if state.status else None
+            counts = not retained and status.state == "online"
+            if not state.rising.believes(known, status.sess, counts=counts):
                 return False
             before, state.status = state.status, status
             if before is None or (before.state, before.sess) != (status.state, status.sess):
@@ -162,7 +166,9 @@ class Fleet:
         """Take a birth; False when it is older than a known one."""
         with self._lock:
             state = self._state(node)
-            if state.birth is not None and birth.sess < state.birth.sess:
+            older = state.birth is not None and birth.sess < state.birth.sess
+            # a birth of the session that the node has now follows a forged one
+            if older and (state.status is None or birth.sess < state.status.sess):
                 return False
             state.birth = birth
             self._unsaved[f"birth/{node}"] = encode(birth)

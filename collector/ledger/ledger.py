@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from collector.ledger.account import Account
 from collector.ledger.balance import Known, entry_of
+from collector.ledger.plausible import MAX_JUMP, Rising, jump
 from collector.ledger.statements import MAX_RUNS, Day, Days, Ring, Statements, decoded
 from collector.store.marks import Claim, Entry, Key, Mark
 from wire.messages import Event
@@ -15,7 +16,7 @@ from wire.ranges import Range, Ranges
 
 # Stored or lost ranges of a node, shared by all its outboxes. A drained outbox leaves a few. One that drains
 # its events before its data has, for a while, a range per event.
-MAX_RANGES = 200_000
+MAX_RANGES = 20_000
 MAX_EPOCHS = 1_000  # per node: one per outbox that it ever made
 MAX_HOLES = 200  # of one outbox, with known age
 MAX_HEADS = 50  # claims of an outbox, kept to know since when its last messages are missing
@@ -35,6 +36,7 @@ class Ledger:
         self._outboxes: Counter[str] = Counter()  # node -> how many
         self._claims: dict[Key, Claim] = {}
         self._heads: dict[Key, list[tuple[int, int]]] = {}  # head, when it was first claimed; rising
+        self._rising: dict[Key, Rising] = {}
         self._current: dict[str, str] = {}  # node -> the ep it writes now
         self._claimed: set[Key] = set()  # claims that are not in the store yet
         for mark in marks:
@@ -79,8 +81,15 @@ class Ledger:
                 self._accounts[key] = Account(node, ep)
                 self._outboxes[node] += 1
             before = self._claims.get(key)
+            lowest = before.head if before else 0
+            highest = max(lowest, self._accounts[key].stored.highest())
+            # a heartbeat may be a little behind the data
+            known = highest if claim.head > highest else lowest
+            # retained, overtaken or forged: an outbox's numbers never go back, and do not jump
+            if not self._rising.setdefault(key, Rising(MAX_JUMP)).believes(known or None, claim.head):
+                return
             if before is not None and claim.head < before.head:
-                return  # retained or overtaken: an outbox's numbers never go back
+                self._heads.pop(key, None)
             self._claims[key] = claim
             self._note_head(key, claim)
             self._current[node] = ep
@@ -210,6 +219,10 @@ class Draft:
     def _outboxes(self, node: str) -> int:
         return max(1, self._ledger.outboxes(node) + self._opened[node])
 
+    def _room(self, node: str) -> int:
+        """How many ranges one outbox of the node may have."""
+        return MAX_RANGES // self._outboxes(node)
+
     def is_new(self, node: str, ep: str, seq: int) -> bool:
         """Whether a message is not stored yet.
 
@@ -229,9 +242,15 @@ class Draft:
         if seq in stored:
             account.duplicates += 1
             return False
-        if len(stored) >= MAX_RANGES // self._outboxes(node) and not (seq - 1 in stored or seq + 1 in stored):
-            raise DraftRefused(f"{node} ep {ep}: too many holes between stored numbers, {len(stored)}")
         reached = stored.highest()
+        if why := jump(reached, seq):
+            raise DraftRefused(f"{node} ep {ep}: {why}")
+        # the lowest missing number always finds room, so an outbox that drains closes its holes
+        first_missing = (
+            next(iter(stored.missing(1, reached + 1)))[0] if len(stored) >= self._room(node) else seq
+        )
+        if seq != first_missing and not (seq - 1 in stored or seq + 1 in stored):
+            raise DraftRefused(f"{node} ep {ep}: too many holes between stored numbers, {len(stored)}")
         if seq > reached + 1:
             account.holes = [*account.holes[-MAX_HOLES + 1 :], (reached + 1, seq - 1, account.last or at_ms)]
         stored.add(seq)
@@ -260,9 +279,11 @@ class Draft:
         """
         account = self._account((node, ep))
         for first, last in lost:
+            if why_not := jump(account.stored.highest(), last):
+                raise DraftRefused(f"{node} ep {ep}: a declared gap: {why_not}")
             if account.lost and account.lost[-1][2] == why and account.lost[-1][1] + 1 == first:
                 account.lost[-1] = (account.lost[-1][0], last, why)
-            elif len(account.lost) >= MAX_RANGES // self._outboxes(node):
+            elif len(account.lost) >= self._room(node):
                 raise DraftRefused(f"{node} ep {ep}: {len(account.lost)} gaps were declared already")
             elif (first, last, why) not in account.lost[-8:]:
                 account.lost.append((first, last, why))
