@@ -41,8 +41,8 @@ STUCK_S = 30.0  # the watchdog is not fed when the outbox has committed nothing 
 class App:
     """One agent that runs `plan`. `run` owns its process; `serve` may share the process with other agents.
 
-    Readings do not wait for the gate of a model, except with `models_first`, for scenarios that must give the
-    same results each time.
+    Readings do not wait for the gate of a model, except those of a recording that waits for its reader, and
+    with `models_first`, for scenarios that must give the same results each time.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class App:
         """Run all tasks until `stop`, then end them in the order of the flow, so that no reading is left."""
         async with asyncio.TaskGroup() as group:
             reading = [
-                group.create_task(source.run(), name=f"source-{name}")
+                group.create_task(self._read(name, source), name=f"source-{name}")
                 for name, source in self.sources.items()
             ]
             commit_ms = self.plan.config.outbox.group_commit_ms
@@ -236,6 +236,10 @@ class App:
             await self._drain()
             self._beat()
             await _ended(rest, REST_S)
+
+    async def _read(self, device: str, source: Source) -> None:
+        await self.pipeline.until_open(device)
+        await source.run()
 
     async def _drain(self) -> None:
         """Wait for the outbox to empty while acknowledgements come; the rest is sent after the next start."""

@@ -112,9 +112,9 @@ def inspect(package: Package, providers: Sequence[str]) -> GateReport:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m agent.inference.gate DESCRIPTOR MEMORY FOLDER PROVIDER...`: a JSON report to DESCRIPTOR."""
-    descriptor, memory, folder, *providers = arguments
-    gate_process.limit(int(memory))
+    """`python -m agent.inference.gate DESCRIPTOR MEMORY CPU_S FOLDER PROVIDER...`: a report to DESCRIPTOR."""
+    descriptor, memory, cpu_s, folder, *providers = arguments
+    gate_process.limit(int(memory), int(cpu_s))
     try:
         report = inspect(load_package(Path(folder)), providers or CPU)
     except ModelError as error:
@@ -132,7 +132,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def _in_child(folder: Path, providers: Sequence[str], stopping: threading.Event) -> tuple[GateReport, bool]:
     """The child's report, and whether another run would give the same."""
-    arguments = [str(gate_process.memory_limit()), str(folder.resolve()), *providers]
+    limits = [str(gate_process.memory_limit()), str(gate_process.CPU_S)]
+    arguments = [*limits, str(folder.resolve()), *providers]
     done = gate_process.run(arguments, WALL_S, stopping)
     if done.failure is not None:
         return _refused(done.failure), done.lasting

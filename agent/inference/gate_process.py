@@ -87,13 +87,13 @@ def run(arguments: Sequence[str], wall_s: float, stopping: threading.Event) -> O
         return _outcome(watch, child.returncode, in_time=in_time, stopped=stopping.is_set(), wall_s=wall_s)
 
 
-def limit(memory: int) -> None:
+def limit(memory: int, cpu_s: int) -> None:
     """Set the limits of this process; the child calls it first."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))  # the child does not outlive the agent
     with suppress(OSError):  # where memory is short, the kernel ends this process before the agent
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     limits = {
-        resource.RLIMIT_CPU: CPU_S,
+        resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_AS: _ADDRESSES,
         resource.RLIMIT_DATA: memory,
         resource.RLIMIT_CORE: 0,

@@ -92,7 +92,7 @@ class ModelRunner:
         self.manifest: Manifest | None = None
         self.ref = ModelRef(name="", ver="", sha256="")
         self._stream = stream
-        self._waits = waits
+        self.waits = waits
         self._stamp = stamp
         self._models = models
         self._done = done
@@ -101,7 +101,7 @@ class ModelRunner:
         self._windows: Windows | None = None
         self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
         self._nan = NanResults()
-        self._opened = asyncio.Event()  # the model is open or refused
+        self.opened = asyncio.Event()  # the model is open or refused
         self._stuck = False  # the thread does not answer
         self._seen = 0
         self._wrong_rate_logged = False
@@ -118,7 +118,7 @@ class ModelRunner:
         """The number of jobs that may wait here."""
         if self._windows is not None:
             return _WINDOWS_WAITING
-        return 0 if self._waits else 1
+        return 0 if self.waits else 1
 
     @property
     def label(self) -> str:
@@ -155,7 +155,7 @@ class ModelRunner:
         from agent.inference.manifest import WindowInput
 
         self.ref, found = opened.ref, opened.model
-        self._opened.set()
+        self.opened.set()
         if isinstance(found, Reason):
             self._enter("failed", found)
             return
@@ -212,7 +212,7 @@ class ModelRunner:
         self._hand_on()
         if len(self._jobs) <= self._limit:
             return None
-        if self._waits and not self._stuck:
+        if self.waits and not self._stuck:
             if self._room is None or self._room.done():  # done: its source was cancelled
                 self._room = asyncio.get_running_loop().create_future()
             return self._room
@@ -222,7 +222,7 @@ class ModelRunner:
 
     async def run(self) -> None:
         """Wait until the model is open, then run it on the offered input until cancelled."""
-        await self._opened.wait()
+        await self.opened.wait()
         if self._model is None:
             return
         self._thread = ModelThread(self.name, partial(_infer, self._model), self._answered)

@@ -128,6 +128,12 @@ class Pipeline:
             self._box_models[at] = max(here, key=lambda each: len(_finds(each)))
         self._sinks.declared()
 
+    async def until_open(self, device: str) -> None:
+        """Wait for the models of a source that waits, such as a recording: they see each reading."""
+        for runner in self.runners.values():
+            if runner.settings.device == device and runner.waits:
+                await runner.opened.wait()
+
     def sink(self, device: str) -> Sink:
         """The function that takes the readings of `device`."""
         runners: dict[str, list[ModelRunner]] = {name: [] for name in self._devices[device].streams}

@@ -209,6 +209,18 @@ def test_a_refusal_is_remembered_until_the_package_changes(packages, tmp_path: P
     assert not gate.verify(load_package(folder), memory=tmp_path / "gate").remembered
 
 
+def test_a_model_that_hangs_is_checked_once(
+    packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is CPU time, which a busy machine does not use up for the child."""
+    monkeypatch.setattr(gate_process, "CPU_S", 4)
+    monkeypatch.setattr(gate, "WALL_S", 600.0)
+    folder = packages.write(packages.hanging())
+    assert refused(folder, memory=tmp_path / "gate").reason_code == "model-gate-timeout"
+    monkeypatch.setattr(sys, "executable", "/nowhere")  # another child cannot start
+    assert refused(folder, memory=tmp_path / "gate").reason_code == "model-gate-timeout"
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "labels.txt", "golden/a.npz"])
 def test_a_file_that_changes_runs_the_gate_again(packages, tmp_path: Path, name: str) -> None:
     output = {"decoder": "classification", "labels_file": "labels.txt"}
