@@ -114,6 +114,8 @@ class Connection:
     def __init__(self, link: Owner, version: MQTTProtocolVersion) -> None:
         self.was_online = False
         self.refused_version = False
+        self._greeted = False  # a CONNECT was sent
+        self._answered = False  # a CONNACK arrived
         self._link = link
         self._v5 = version == MQTTProtocolVersion.MQTTv5
         self._why = ""
@@ -151,6 +153,11 @@ class Connection:
         return client
 
     @property
+    def hung_up(self) -> bool:
+        """Whether the broker ended it instead of answering CONNECT: some do so with an unknown version."""
+        return self._greeted and not self._answered
+
+    @property
     def online_s(self) -> float:
         """How long ago it came online."""
         return time.monotonic() - self._online_at
@@ -173,6 +180,7 @@ class Connection:
             )
         else:
             self.client.connect(broker.host, broker.port, KEEPALIVE_S)
+        self._greeted = True
         began = time.monotonic()
         while (sock := self.client.socket()) is not None and not self._why:
             if link.stopping.is_set():
@@ -182,8 +190,6 @@ class Connection:
                 self.refused_version = True
                 return f"it accepted the connection and did not answer within {CONNECT_S:g} s"
             self._turn(sock)
-        if not self.was_online and not self._why:
-            self.refused_version = True  # closed without a reason: nats-server does so with MQTT 5
         return self._why or "the connection ended"
 
     def _turn(self, sock: Any) -> None:
@@ -282,6 +288,7 @@ class Connection:
     def _on_connect(
         self, _client: mqtt.Client, _user: Any, _flags: Any, code: ReasonCode, props: Any
     ) -> None:
+        self._answered = True
         if code.is_failure:
             self.refused_version = "protocol version" in str(code).lower()
             self._why = f"it refuses the connection: {code}"

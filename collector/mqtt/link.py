@@ -184,7 +184,7 @@ class Link:
                 return
             self._after(connection)
             failures = 0 if connection.was_online else failures + 1
-            if not connection.was_online and connection.refused_version and self.broker.protocol == "auto":
+            if (connection.refused_version or connection.hung_up) and self.broker.protocol == "auto":
                 self.version = _other(self.version)
                 if not self._reported and self.version == MQTTProtocolVersion.MQTTv311:
                     self._fall_back(why)
