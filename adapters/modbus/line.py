@@ -54,6 +54,7 @@ class ModbusLine:
         self.opened = 0  # connections so far
         self.framer: AnswerFramer = (TcpFramer if url.kind == "tcp" else RtuFramer)(self._garbage)
         self._turn = asyncio.Lock()
+        self._unit_turns: dict[int, asyncio.Lock] = {}
         self._client: ModbusBaseClient | None = None
         self._asking = self._answered = False  # a request is open; this connection gave an answer
         self._why: AdapterError | None = None  # the connection ended during a request
@@ -83,6 +84,10 @@ class ModbusLine:
         if not self.units:
             self._forget()
             await self._close()
+
+    def turn_of(self, unit: int) -> asyncio.Lock:
+        """The lock of a unit: devices that read the same unit must not take each other's late answers."""
+        return self._unit_turns.setdefault(unit, asyncio.Lock())
 
     async def request(self, ask: Ask, timeout_s: float) -> ModbusPDU:
         """The answer to one try of a request; a late answer to an earlier try of the same `ask` counts.

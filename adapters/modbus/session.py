@@ -185,7 +185,8 @@ class ModbusConnection:
     async def _ask(self, request: Callable[[ModbusBaseClient], Awaitable[ModbusPDU]]) -> ModbusPDU:
         pause_s = min(_BUSY_S[0], self._busy_pause_s)
         while True:
-            answer = await self._answer(request)
+            async with self._line.turn_of(self._unit):
+                answer = await self._answer(request)
             if not answer.isError():
                 return answer
             late = self._clock.monotonic() + pause_s >= self._busy_until_s
@@ -216,6 +217,8 @@ class ModbusConnection:
                     await line.settle(self._unit, retry, self._timeout_s * (retry + 1))
             return answer
         line.silent.add(self._unit)
+        if line.framer.without_transaction and line.units[self._unit] > 1:
+            await line.settle(self._unit, tries, self._timeout_s)
         if line.framer.heard_s < began_s:
             await line.reset()
         raise self._silent(failed, tries)

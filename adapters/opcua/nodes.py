@@ -77,11 +77,25 @@ async def by_address(
         results = await client.translate_browsepaths(ua.NodeId(ua.ObjectIds.RootFolder), relative)
         for (field, path), result in zip(paths.items(), results, strict=True):
             if not result.StatusCode.is_good() or not result.Targets:
+                there = await _longest_part(client, path)
                 raise ProtocolViolation(
-                    f"the server has no {path!r} for {field}: {of_value(result.StatusCode.value)}"
+                    f"the server has no {path!r} for {field}: {of_value(result.StatusCode.value)}{there}"
                 )
             found[field] = result.Targets[0].TargetId
     return found
+
+
+async def _longest_part(client: Client, path: str) -> str:
+    """What is under the longest part of a browse path that exists, with the namespaces that a path needs."""
+    steps = path.strip("/").removeprefix("0:Root/").split("/")
+    for count in range(len(steps) - 1, 0, -1):
+        part = "/".join(steps[:count])
+        (result,) = await client.translate_browsepaths(ua.NodeId(ua.ObjectIds.RootFolder), [f"/{part}"])
+        if result.StatusCode.is_good() and result.Targets:
+            described = await client.get_node(result.Targets[0].TargetId).get_children_descriptions()
+            names = {f"{each.BrowseName.NamespaceIndex}:{each.BrowseName.Name}": None for each in described}
+            return f"; {part} has {_listed(names)}"
+    return ""
 
 
 async def by_robotics_names(

@@ -120,6 +120,21 @@ async def test_a_late_answer_of_one_unit_is_not_taken_for_another() -> None:
     assert [numbers(rows) for rows in found] == [{101}, {201}]
 
 
+async def test_two_devices_that_read_one_unit_do_not_take_each_others_answers() -> None:
+    async def habit(request: Request) -> Sequence[bytes]:
+        if request.number % 4 == 0:
+            await asyncio.sleep(0.4)
+        return [request.answer()]
+
+    async with (
+        Bus("rtu", habit) as bus,
+        meter(bus, timeout_s=0.25, retries=5, registers={"n": {"register": 1}}) as one,
+        meter(bus, timeout_s=0.25, retries=5, registers={"n": {"register": 50}}) as two,
+    ):
+        found = await asyncio.gather(read(one, 5, within_s=60), read(two, 5, within_s=60))
+    assert [numbers(rows) for rows in found] == [{101}, {150}]
+
+
 # --- connections that the device closes
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 from asyncua import Server, ua
+from asyncua.crypto.truststore import TrustStore
+from asyncua.crypto.validator import CertificateValidator, CertificateValidatorOptions
 
 from adapters.base import AdapterError, DeviceUnreachable, OptionsError, ProtocolViolation
 from adapters.opcua.adapter import OpcUa
@@ -128,7 +130,8 @@ async def test_what_arrives_is_a_value_or_a_sentence() -> None:
         ("ns=2;s=still", "no ns=2;s=still for a: BadNodeIdUnknown: there is no such node"),
         ("ns=2;s=Nowhere[1]", "no ns=2;s=Nowhere"),
         ("i=85", "refuses i=85 for a: BadAttributeIdInvalid: the node is not a variable"),
-        ("0:Objects/2:Nowhere", "no '0:Objects/2:Nowhere' for a: BadNoMatch: the path does not exist"),
+        ("0:Objects/2:Nowhere", "BadNoMatch: the path does not exist; 0:Objects has '0:"),
+        ("0:Objects/2:Still/2:Deep", "BadNoMatch"),
     ],
 )
 async def test_a_node_that_cannot_be_read_is_named(node: str, said: str) -> None:
@@ -212,6 +215,26 @@ async def test_security_that_does_not_fit_names_the_cure(tmp_path: Path) -> None
         fitting = OpcUaOptions(url=server.url, nodes=still, security=Security(**files), timeout_s=20.0)
         async with OpcUa(fitting, Clock()) as opened:
             assert (await read(opened, 1))[0].values == {"a": 7.5}
+
+
+async def test_an_agent_that_the_server_does_not_trust_is_told_so(tmp_path: Path) -> None:
+    for name, uri in (("server", APPLICATION_URI), ("agent", "urn:test:agent")):
+        make_certificate(tmp_path / name, uri)
+    (tmp_path / "trusted").mkdir()
+    (tmp_path / "trusted/server.der").write_bytes((tmp_path / "server.der").read_bytes())
+    trusted = TrustStore([tmp_path / "trusted"], [])
+    await trusted.load()
+    checks = CertificateValidatorOptions.TRUSTED_VALIDATION | CertificateValidatorOptions.PEER_CLIENT
+    security = Security(
+        cert=tmp_path / "agent.der", key=tmp_path / "agent.pem", server_cert=tmp_path / "server.der"
+    )
+    async with plc(ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt, keys=tmp_path) as server:
+        server.set_certificate_validator(CertificateValidator(checks, trusted))
+        given = OpcUaOptions(url=server.url, nodes={"a": "ns=2;s=Still"}, security=security, timeout_s=20.0)
+        with pytest.raises(
+            DeviceUnreachable, match=r"refuses: BadCert.* add `security\.cert` to its trusted ones"
+        ):
+            await OpcUa(given, Clock()).open()
 
 
 async def test_a_refused_anonymous_login_names_the_cure() -> None:
