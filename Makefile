@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/web/dashboard/package-lock.json)
 
-.PHONY: demo test test-long check wheel-test bench drill clean
+.PHONY: demo test test-long check fuzz wheel-test bench drill clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(SETUP_FILES)
@@ -30,6 +30,9 @@ check: $(VENV)/.dev  ## style, types, import directions
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+fuzz: $(VENV)/.dev  ## mutated bytes into every decoder that faces a network or a file, a minute each
+	$(PY) -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
 wheel-test: $(VENV)/.dev  ## the tests on the built wheel, outside the checkout
 	sh deploy/wheel-test.sh $(PY)

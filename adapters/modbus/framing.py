@@ -6,6 +6,7 @@ pymodbus drops what does not fit without a word; on a serial line it then drops 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections import Counter
 from collections.abc import Callable
@@ -206,11 +207,10 @@ class RtuFramer(AnswerFramer, FramerRTU):
             return 5 + data[at + 2]
         if 0x80 < function < 0xC0:
             return 5
-        if function == 0x2B and (kind := self.decoder.lookupPduClass(data[at:])):
-            try:
-                return int(kind.calculateRtuFrameSize(data[at:])) or None
-            except (IndexError, struct.error):
-                return None
+        if function == 0x2B:
+            with contextlib.suppress(IndexError, struct.error):  # the frame has not arrived as a whole
+                if kind := self.decoder.lookupPduClass(data[at:]):
+                    return int(kind.calculateRtuFrameSize(data[at:])) or None
         return None
 
     def _why_no_frame(self, arrived: bytes) -> str:

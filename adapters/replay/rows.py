@@ -67,8 +67,9 @@ class RecordedRows:
         return self._json_rows() if self._layout.lines else self._csv_rows()
 
     def _csv_rows(self) -> Iterator[Row]:
-        reader = csv.reader(self._lines(), delimiter=self._layout.delimiter, strict=True)
-        header = next(reader, [])
+        lines = self._lines()
+        header = next(csv.reader(lines, delimiter=self._layout.delimiter), [])
+        reader = csv.reader(lines, delimiter=self._layout.delimiter, strict=True)
         fields, times = self._positions(header)
         plain = not self._layout.missing and all(each.t in _FLOATS for each in self._layout.declared.values())
         while True:
