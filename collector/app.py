@@ -27,6 +27,7 @@ from collector.ledger.accepted_keys import AcceptedKeys
 from collector.ledger.comparison import Gone
 from collector.ledger.ledger import Ledger
 from collector.mqtt.link import AckLink, Link
+from collector.reset import answer, requested, reset
 from collector.store.reader import Readers
 from collector.store.store import SqliteStore
 from collector.upkeep import EVERY_S, Upkeep
@@ -170,6 +171,7 @@ class Collector:
                 raise self.link.refused
             if not (self.ingest.is_alive and self.link.is_alive):
                 raise EdgebedError("a thread of the collector ended by itself: see the log above")
+            await asyncio.to_thread(self._reset_node)
             if self.clock.monotonic() >= judge_at:
                 await asyncio.to_thread(self._judge)
                 judge_at = self.clock.monotonic() + JUDGE_EVERY_S
@@ -196,6 +198,12 @@ class Collector:
         now = self.clock.now_ms()
         for key, one in gone.items():
             self.ingest.do(partial(self.ledger.forget, key, one.numbers, one.rows, now))
+
+    def _reset_node(self) -> None:
+        """Reset the node that `edgebed collector reset-node` asks for, between two commits."""
+        node = requested(self.store.folder)
+        if node:
+            self.ingest.do(lambda: answer(self.store.folder, reset(self.ledger, self.fleet, node)))
 
     def _judge(self) -> None:
         """Judge the fleet, what arrives of it, and the copy of the store's marks."""

@@ -162,6 +162,25 @@ class Fleet:
             self._unsaved[f"status/{node}"] = encode(status)
         return True
 
+    def reset(self, node: str) -> list[str]:
+        """Forget status, birth and heartbeat of a node until the next ones arrive; what was forgotten."""
+        with self._lock:
+            state = self._nodes.get(node)
+            if state is None:
+                return []
+            found = []
+            if state.status is not None:
+                found.append(f"its status {state.status.state!r} of session {state.status.sess}")
+            if state.birth is not None:
+                found.append(f"its birth of session {state.birth.sess}")
+            if state.beat:
+                found.append("its heartbeat")
+            state.status = state.birth = None
+            state.beat, state.rising = {}, Rising(MAX_SESSIONS)
+            self._missing.pop(node, None)
+            self._unsaved.update({f"{kind}/{node}": b"" for kind in ("status", "birth", "beat")})
+        return found
+
     def on_birth(self, node: str, birth: Birth) -> bool:
         """Take a birth; False when it is older than a known one."""
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from collector.ledger.plausible import jump
 from collector.store.marks import Book, Claim, Hole, Mark
 from wire.ranges import Range, Ranges
 
@@ -33,10 +34,25 @@ class Account:
         found.stored = Ranges(kept)
         found.rows = max(0, self.rows - rows)
         gone = Ranges(self.gone)
-        gone.update(numbers)
+        for first, last in numbers:
+            gone.update(self.stored.within(first, last))  # `reset-node` may have forgotten others meanwhile
         found.gone = list(gone)[-MAX_GONE:]
         found.holes = [*self.holes, *((first, last, at_ms) for first, last in numbers)][-MAX_GONE:]
         return found
+
+    def plausible(self) -> tuple[Account, int, int]:
+        """A copy without what lies far above the other numbers, and how many numbers and gaps that were."""
+        found, highest, kept = self.copy(), 0, Ranges()
+        for first, last in self.stored:
+            if jump(highest, last):
+                break
+            kept.add(first, last)
+            highest = last
+        found.stored = kept
+        found.lost = [gap for gap in self.lost if not jump(highest, gap[1])]
+        found.gone = [one for one in self.gone if not jump(highest, one[1])]
+        found.holes = [hole for hole in self.holes if hole[1] <= highest]
+        return found, self.stored.count() - kept.count(), len(self.lost) - len(found.lost)
 
     def copy(self) -> Account:
         """A draft; changes to it do not change this account."""

@@ -147,6 +147,27 @@ class Ledger:
                 self._accounts[key] = account.without(numbers, rows, at_ms)
                 self._claimed.add(key)
 
+    def reset(self, node: str) -> list[str]:
+        """Forget claims, and numbers that cannot follow the others, of a node; what was forgotten.
+
+        Only the writer's thread calls it, between two groups.
+        """
+        found: list[str] = []
+        with self._lock:
+            for key in [key for key in self._accounts if key[0] == node]:
+                claim = self._claims.pop(key, None)
+                self._heads.pop(key, None)
+                self._rising.pop(key, None)
+                if claim is not None:
+                    found.append(f"ep {key[1]}: that its newest number is {claim.head}")
+                self._accounts[key], numbers, gaps = self._accounts[key].plausible()
+                if numbers:
+                    found.append(f"ep {key[1]}: {numbers} stored numbers far above the others")
+                if gaps:
+                    found.append(f"ep {key[1]}: {gaps} declared gaps far above the others")
+                self._claimed.add(key)
+        return found
+
     def ring(self, node: str) -> Ring:
         """The keys that signed a node's statements."""
         with self._lock:

@@ -74,6 +74,30 @@ def check(config: Path | None) -> None:
     click.echo(f"{config}: fine; store {found.store}, broker {found.broker.url}")
 
 
+@command.command("reset-node")
+@click.argument("node")
+@click.option(
+    "--store",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the day files.",
+)
+def reset_node(node: str, store: Path) -> None:
+    """Forget what forged or wrong numbers of NODE (tenant/pilot/site/node) left in the ledger and the fleet.
+
+    Its rows, stored numbers and signed statements stay. A collector that runs on the store does it itself.
+    """
+    _require_extra()
+    from collector.reset import reset_node as act
+    from wire.clock import Clock
+    from wire.topics import Address
+
+    name = str(Address.parse(node))
+    forgotten = act(store, name, Clock())
+    for line in forgotten or ["nothing: the store knows no number of it that could be wrong"]:
+        click.echo(f"{name}: forgot {line}" if forgotten else f"{name}: {line}")
+
+
 def _settings(path: Path | None, changes: dict[str, Any]) -> CollectorConfig:
     """Return the settings of the file, changed by the options of the command line."""
     import msgspec
