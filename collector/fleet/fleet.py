@@ -356,14 +356,14 @@ class Fleet:
         return found
 
     def views(self, only: str | None = None) -> list[NodeView]:
-        """Every node (or `only` one), the one with the worst problem first, then by name; changes nothing."""
+        """Every node (or `only` one), model alarms first, then the worst problem, then by name."""
         now = self._clock.now_ms()
         entries = self._entries(only)
         with self._lock:
             known = set(self._nodes) | set(entries)
             names = known if only is None else {only} & known
             found = [self._view(name, entries.get(name, ()), now) for name in names]
-        return sorted(found, key=lambda view: (-view.worst, view.node))
+        return sorted(found, key=lambda view: (not view.has_alarm, -view.worst, view.node))
 
     def _view(self, node: str, entries: Sequence[Entry], now: int) -> NodeView:
         state = self._nodes.get(node) or NodeState()

@@ -42,3 +42,8 @@ class NodeView(Struct):
     def worst(self) -> int:
         """The highest `sev` of its problems, -1 without any."""
         return max((one.sev for one in self.problems), default=-1)
+
+    @property
+    def has_alarm(self) -> bool:
+        """Whether a model raises an alarm now."""
+        return any(model["verdict"].get("alarm") is True for model in self.models)

@@ -332,6 +332,17 @@ class StoreReader:
         table.gaps = self._holes(start_ms, end_ms)
         return table.between(start_ms * 1000, end_ms * 1000)
 
+    def streams(self, node: str) -> dict[str, set[str]]:
+        """The stored streams of a node by device; a device that only has events has none."""
+        found: dict[str, set[str]] = {}
+        for path, db in self._days():
+            with self._guard(path):
+                for device, name in db.execute("SELECT device, name FROM stream WHERE node = ?", (node,)):
+                    found.setdefault(device, set()).add(name)
+                for (device,) in db.execute("SELECT DISTINCT device FROM event WHERE node = ?", (node,)):
+                    found.setdefault(device, set())
+        return found
+
     def counts(self) -> dict[str, int]:
         """How many messages of each node the day files have, by their own sums."""
         found: dict[str, int] = {}

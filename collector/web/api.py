@@ -27,9 +27,11 @@ from collector.ledger.reasons import reason_of, table
 from collector.ledger.report import ReportFilter, account
 from collector.store.declared import lost
 from collector.store.reader import Readers, StoreReader, TooManyRows, read_cursor
+from collector.store.table import Table
 from collector.web.access import Guard
 from collector.web.assets import Assets
 from collector.web.event_stream import Hub, TooManyViewers, Viewer, encode
+from collector.web.parameters import read_time, unknown
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, WireError
 from wire.messages import Snapshot
@@ -101,7 +103,8 @@ class Api:
         node = _node(request)
         views = await asyncio.to_thread(self._from.fleet.views, node)
         if not views:
-            raise HTTPException(404, f"node {node} is unknown: nothing arrived from it")
+            known = [view.node for view in await asyncio.to_thread(self._from.fleet.views)]
+            raise HTTPException(404, unknown("node", node, known))
         extra = {"birth": self._from.fleet.birth(node), "live": self._from.fleet.live(node)}
         return _json({**msgspec.to_builtins(views[0]), **extra, "now": self._from.clock.now_ms()})
 
@@ -110,8 +113,8 @@ class Api:
         node, device = _node(request), _device(request)
         stream, name = _word(request, "stream", ID), _word(request, "field", FIELD)
         now = self._from.clock.now_ms()
-        end = _number(request, "to", now, 0, MAX_MS)
-        start = _number(request, "from", max(0, end - 3_600_000), 0, MAX_MS)
+        end = _moment(request, "to", now)
+        start = _moment(request, "from", max(0, end - 3_600_000))
         points = _number(request, "points", 1000, 1, MAX_POINTS)
         if start >= end:
             raise HTTPException(400, f"from={start} is not before to={end}")
@@ -121,6 +124,8 @@ class Api:
                 node, device, stream, name, start_ms=start, end_ms=end, points=points, losses=losses
             )
         )
+        if not any(found.n):
+            await self._require(node, device, stream)
         unit = self._from.fleet.unit(node, device, stream, name)
         head: dict[str, Any] = {"stream": stream, "field": name, "unit": unit, "from": start, "to": end}
         head["clock"] = self._clock_of(node)
@@ -139,32 +144,54 @@ class Api:
         """Rows as they are stored, as JSON or CSV, for programs and spreadsheets."""
         node, device, stream = _node(request), _device(request), _word(request, "stream", ID)
         form = _word(request, "format", re.compile("json|csv"), default="json")
-        end = _number(request, "to", self._from.clock.now_ms(), 0, MAX_MS)
-        start = _number(request, "from", max(0, end - 60_000), 0, MAX_MS)
+        end = _moment(request, "to", self._from.clock.now_ms())
+        start = _moment(request, "from", max(0, end - 60_000))
+        limit = _number(request, "limit", MAX_EXPORT, 1, MAX_EXPORT)
         if start >= end:
             raise HTTPException(400, f"from={start} is not before to={end}")
-        try:
-            found = await self._ask(
-                lambda reader: reader.rows(node, device, stream, start_ms=start, end_ms=end, limit=MAX_EXPORT)
-            )
-        except TooManyRows as error:
-            raise HTTPException(413, str(error)) from error
+        found, more = await self._ask(lambda reader: _page(reader, (node, device, stream), start, end, limit))
+        if not len(found):
+            await self._require(node, device, stream)
         if form == "csv":
-            return Response(await asyncio.to_thread(found.csv), media_type="text/csv; charset=utf-8")
-        return _json({"stream": stream, "from": start, "to": end, **found.columns()})
+            headers = {} if more is None else {"x-next": str(more)}
+            text = await asyncio.to_thread(found.csv)
+            return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+        return _json({"stream": stream, "from": start, "to": end, **found.columns(), "next": more})
+
+    async def _require(self, node: str, device: str, stream: str = "") -> None:
+        """Answer 404 where neither the node declares what was asked for nor the store has any of it."""
+        fleet = self._from.fleet
+        views = await asyncio.to_thread(fleet.views, node)
+        stored = await self._ask(lambda reader: reader.streams(node))
+        if not views and not stored:
+            known = [view.node for view in await asyncio.to_thread(fleet.views)]
+            raise HTTPException(404, unknown("node", node, known))
+        streams: dict[str, set[str]] = {NODE_ITSELF: set()}
+        for each in views[0].devices if views else ():
+            streams.setdefault(each["id"], set()).update(each["streams"])
+        for owner, names in (*fleet.live(node).items(), *stored.items()):
+            streams.setdefault(owner, set()).update(names)
+        if device not in streams:
+            raise HTTPException(404, unknown("device", device, streams))
+        if stream and stream not in streams[device]:
+            raise HTTPException(404, unknown(f"stream of {device}", stream, streams[device]))
 
     async def events(self, request: Request) -> Response:
         """Events, newest first."""
         node, device = _node(request), _device(request)
         limit = _number(request, "limit", 100, 1, MAX_EVENTS)
         kind = _word(request, "type", ID, default="")
+        cursor = request.query_params.get("before", str(MAX_MS + 1))
+        moment = read_time(cursor)
         try:
-            before = read_cursor(request.query_params.get("before", str(MAX_MS + 1)))
+            before = read_cursor(cursor if moment is None else str(moment))
         except EdgebedError as error:
             raise HTTPException(400, str(error)) from error
         rows = await self._ask(
             lambda reader: reader.events(node, device, limit=limit, before=before, kind=kind)
         )
+        if not rows:
+            await self._require(node, device)
         more = rows[-1][0] if len(rows) == limit else None
         return _json({"events": [event for _, event in rows], "next": more})
 
@@ -322,6 +349,38 @@ def _word(request: Request, name: str, grammar: Any, default: str | None = None)
     if word != default and not grammar.fullmatch(word):
         raise HTTPException(400, f"{name}={word[:40]!r} is not a {name}")
     return word
+
+
+def _page(
+    reader: StoreReader, key: tuple[str, str, str], start: int, end: int, limit: int
+) -> tuple[Table, int | None]:
+    """The first rows of a span, about `limit` of them, and the time from which to go on; None at its end."""
+    upto = end
+    while True:
+        try:
+            found = reader.rows(*key, start_ms=start, end_ms=upto, limit=MAX_EXPORT)
+            break
+        except TooManyRows as error:
+            if upto - start <= 1:
+                raise HTTPException(413, str(error)) from error
+            upto = start + (upto - start) // 2
+    if len(found) > limit:
+        # all rows of one millisecond stand on one page, so that the next page begins with the next one
+        first = found.rows[0][0] // 1000
+        upto = max(found.rows[limit][0] // 1000, first + 1)
+        found = found.between(start * 1000, upto * 1000)
+    return found, None if upto >= end else upto
+
+
+def _moment(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name)
+    found = default if text is None else read_time(text)
+    if found is None or found > MAX_MS:
+        raise HTTPException(
+            400,
+            f"{name}={(text or '')[:40]!r} is neither ms nor an ISO time such as 2026-11-23T09:00:00Z",
+        )
+    return found
 
 
 def _day_before(clock: Clock, days: int) -> str:

@@ -5,7 +5,7 @@ import { link, on } from "./stream.js";
 
 const nodes = new Map(); // "tenant/pilot/site/node" -> signal(Node)
 
-/** Node ids, those with problems first. */
+/** Node ids: those with a model alarm, then those with problems, first. */
 export const order = signal([]);
 /** Whether the first answer arrived. */
 export const loaded = signal(false);
@@ -84,9 +84,12 @@ export function severity(node) {
   return (node.trouble ?? []).reduce((worst, trouble) => Math.max(worst, trouble.sev ?? 0), 0);
 }
 
+const alarmed = (node) => Number((node.models ?? []).some((model) => model.verdict?.alarm === true));
+
 function byTrouble(a, b) {
   const [left, right] = [nodes.get(a).value, nodes.get(b).value];
   return (
+    alarmed(right) - alarmed(left) ||
     severity(right) - severity(left) || (right.trouble?.length ?? 0) - (left.trouble?.length ?? 0) || (a < b ? -1 : 1)
   );
 }

@@ -93,6 +93,7 @@ export default {
   "totals.duplicates.long": "Arrived again after a resend and stored only once",
   "totals.split": "{declared} declared, {missing} missing",
   "totals.balanced": "Adds up",
+  "totals.accounted": "All accounted for, some lost",
   "totals.settling": "Settling…",
 
   "col.node": "Node",

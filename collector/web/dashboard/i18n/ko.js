@@ -93,6 +93,7 @@ export default {
   "totals.duplicates.long": "재전송으로 다시 도착했지만 한 번만 저장된 메시지",
   "totals.split": "보고 {declared}, 누락 {missing}",
   "totals.balanced": "수량 일치",
+  "totals.accounted": "모두 확인됨, 일부 손실",
   "totals.settling": "집계 중…",
 
   "col.node": "노드",

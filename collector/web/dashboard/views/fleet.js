@@ -120,9 +120,9 @@ function Totals() {
         <span class="figure-name">${t("totals.duplicates")}</span>
         <b class="figure-n" data-total="duplicates">${count(all.duplicates)}</b>
       </span>
-      <a class="proof ${balanced ? "good" : "idle"}" href="#/ledger">
-        <${Icon} name=${balanced ? "ok" : "wait"} />
-        ${t(balanced ? "totals.balanced" : "totals.settling")}
+      <a class="proof ${!balanced || all.lost ? "idle" : "good"}" href="#/ledger">
+        <${Icon} name=${!balanced ? "wait" : all.lost ? "warn" : "ok"} />
+        ${t(!balanced ? "totals.settling" : all.lost ? "totals.accounted" : "totals.balanced")}
       </a>
     </section>
   `;

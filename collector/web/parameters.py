@@ -1,0 +1,44 @@
+"""What a program may write in the address of a question: times, and names that are almost right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from wire.messages import MAX_MS
+from wire.printable import printable
+
+_ZONE = re.compile(r" (\d\d:?\d\d)$")  # "+09:00" in an address that was not escaped
+_NAMES = 5
+
+
+def read_time(text: str) -> int | None:
+    """Unix milliseconds of a number or of an ISO 8601 time (UTC where it names no zone); None for others."""
+    if text.isascii() and text.isdigit():
+        return int(text) if len(text) <= 18 and int(text) <= MAX_MS + 1 else None
+    try:
+        found = datetime.fromisoformat(_ZONE.sub(r"+\1", text))
+    except ValueError:
+        return None
+    aware = found if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        ms = (aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000
+    except OverflowError:
+        return None
+    return round(ms) if 0 <= ms <= MAX_MS else None
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that is not among the known ones, with the closest of them."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        hint = f"; did you mean {' or '.join(printable(one) for one in close)}?"
+    elif names:
+        more = ", ..." if len(names) > _NAMES else ""
+        hint = f"; there are {', '.join(printable(one) for one in names[:_NAMES])}{more}"
+    else:
+        hint = ""
+    return f"{what} {printable(name)} is unknown{hint}"
