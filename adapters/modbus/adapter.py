@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator
 
-from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading, SharedLine
+from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading, SharedLine, Value
 from adapters.device_time import DeviceClock
 from adapters.modbus.options import ModbusOptions, check, map_of
 from adapters.modbus.reader import RegisterReader, Sample
@@ -44,7 +44,7 @@ class Modbus(Adapter[ModbusOptions]):
             options.url, log, self.counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
         )
         self._last_ns: int | None = None
-        self._marker: int | float | None = None
+        self._newest: Sample | None = None
 
     @property
     def period_s(self) -> float:
@@ -112,7 +112,7 @@ class Modbus(Adapter[ModbusOptions]):
                 self.counters[f"exception_{error.code}"] += 1
                 age.check(f"refuses: {error}")
                 continue
-            if sample.marker is not None and sample.marker == self._marker:
+            if self._is_known(sample):
                 what = "time" if sample.counter is None else "sample counter"
                 age.check(f"answers, but its {what} stays at {sample.marker}")
                 continue
@@ -132,10 +132,18 @@ class Modbus(Adapter[ModbusOptions]):
 
     # --- a sample
 
+    def _is_known(self, sample: Sample) -> bool:
+        """Whether the device has taken no sample since the newest row: the values also stay as they are."""
+        newest = self._newest
+        if newest is None or sample.marker is None or not _same(sample.marker, newest.marker):
+            return False
+        # a time in whole seconds, or a clock that stands, does not change with each sample
+        return all(_same(value, newest.values[name]) for name, value in sample.values.items())
+
     def _row(self, sample: Sample) -> Reading:
-        if sample.counter is not None and self._marker is not None:
-            self._count_gap(sample.counter, int(self._marker))
-        self._marker = sample.marker
+        newest, self._newest = self._newest, sample
+        if newest is not None and newest.counter is not None and sample.counter is not None:
+            self._count_gap(sample.counter, newest.counter)
         at_ns, quality = self.clock.now_ns(), sample.quality
         if sample.time is not None:
             at_ns, believed = self._stamp(sample.time, at_ns)
@@ -168,6 +176,11 @@ class Modbus(Adapter[ModbusOptions]):
         place = self._named.map.time
         usable = place is not None and math.isfinite(raw)
         return self._time.stamp(int(raw * _NS_OF[place.unit]) if place and usable else None, now_ns)
+
+
+def _same(one: Value, other: Value) -> bool:
+    nan = isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other)
+    return nan or one == other
 
 
 class _PollSchedule:

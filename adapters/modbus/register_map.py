@@ -191,7 +191,7 @@ class RegisterMap(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
         None
     )
     counter: (
-        Annotated[Counter, Meta(description="Its sample counter: only a new sample gives a row.")] | None
+        Annotated[Counter, Meta(description="Its sample counter: same counter and values, no row.")] | None
     ) = None
     time: (
         Annotated[Time, Meta(description="Its time of the sample: stamps the rows; each new time is a row.")]

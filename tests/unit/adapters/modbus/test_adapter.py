@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapters.base import Reading
+from adapters.base import DeviceStalled, Reading
 from adapters.modbus.adapter import Modbus, _PollSchedule
 from adapters.modbus.options import ModbusOptions
 from simulators.devices.modbus.server import AnswerFaults, TcpListener
@@ -137,3 +137,53 @@ async def test_a_row_never_mixes_two_samples() -> None:
 async def test_a_device_that_always_changes_is_uncertain() -> None:
     found, _ = await rows(Changing(every=2, calm_after=10**9), 3)
     assert {row.quality for row in found} == {Quality.UNCERTAIN}
+
+
+class Scripted(Changing):
+    """A device whose registers hold the next words of a list at each request, then stay as they are."""
+
+    def __init__(self, *answers: Sequence[int]) -> None:
+        super().__init__(every=1, calm_after=0)
+        self.answers = list(answers)
+
+    def read(self, table: str, address: int, count: int) -> Sequence[int]:
+        words = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return words[address : address + count]
+
+
+NAN = 0x7FC0
+
+
+@pytest.mark.parametrize(
+    ("marker", "answers", "expected"),
+    [
+        # the mark (register 0) stays, the value (registers 1 and 2, a float) changes
+        ({"counter": {"register": 0}}, [(5, 0x3F80, 0), (5, 0x3F80, 0), (5, 0x4000, 0), (6, 0x4000, 0)], 3),
+        (
+            {"time": {"register": 3, "type": "u32", "unit": "s"}},
+            [(0, 0x3F80, 0, 9, 9), (0, 0x4000, 0, 9, 9), (0, 0x4040, 0, 9, 9)],
+            2,
+        ),
+        ({"counter": {"register": 0}}, [(5, NAN, 0), (5, NAN, 0), (5, NAN, 0), (5, 0x3F80, 0)], 2),
+    ],
+    ids=["counter", "time", "nan"],
+)
+async def test_a_poll_is_left_out_only_if_neither_mark_nor_values_changed(
+    marker: dict[str, Any], answers: list[tuple[int, ...]], expected: int
+) -> None:
+    listener = TcpListener(Scripted(*answers), "127.0.0.1", 0)
+    await listener.open()
+    given = options(
+        url=f"tcp://127.0.0.1:{listener.port}",
+        registers={"a": {"register": 1, "type": "f32"}},
+        period_s=0.02,
+        data_age_s=0.4,
+        **marker,
+    )
+    async with Modbus(given, Clock()) as adapter:
+        rows = adapter.readings()
+        for _ in range(expected):
+            await anext(rows)
+        with pytest.raises(DeviceStalled, match="stays at"):
+            await anext(rows)
+    await listener.close()
