@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 FLEET_EVERY_S = 1.0
 JUDGE_EVERY_S = 5.0
+FIRST_UPKEEP_S = 10.0  # how long the start waits for the day files to be checked
 MANY_NODES = 50  # with more nodes, a node is sent less often if only its figures changed
 FIGURES_EVERY_S = 5.0
 
@@ -128,13 +129,17 @@ class Collector:
             ConfigError: another collector with the same id is connected.
         """
         self.hub.open()
+        first = asyncio.ensure_future(asyncio.to_thread(self.upkeep.step))
         try:
+            await asyncio.wait(
+                [first], timeout=FIRST_UPKEEP_S
+            )  # what is missing is known when the page opens
             self.ingest.start(self.link)
             self.link.start()
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._watch_fleet(), name="fleet-watcher")
                 sweeping = tasks.create_task(self.places.sweep(), name="http-sweeper")
-                upkeep = tasks.create_task(self._keep_up(), name="store-upkeep")
+                upkeep = tasks.create_task(self._keep_up(first), name="store-upkeep")
                 serving = tasks.create_task(self.server.serve([self.socket]), name="http")
                 ready()
                 await serving
@@ -188,10 +193,11 @@ class Collector:
                 sent.clear()
             await self.clock.sleep(FLEET_EVERY_S)
 
-    async def _keep_up(self) -> None:
+    async def _keep_up(self, first: asyncio.Future[None]) -> None:
+        await first
         while True:
-            await asyncio.to_thread(self.upkeep.step)
             await self.clock.sleep(EVERY_S)
+            await asyncio.to_thread(self.upkeep.step)
 
     def _forget(self, gone: Gone) -> None:
         """Have the writer take messages out of the ledger that are in no day file."""
@@ -209,9 +215,6 @@ class Collector:
         """Judge the fleet, what arrives of it, and the copy of the store's marks."""
         self.fleet.judge()
         link, copy = self.link.state, self.store.copy_problem
-        if self.store.problem:
-            why = self.store.problem
-            self.problems.report(because(why, "store-file-removed", detail=why))
         nodes = self.fleet.without_data(link.since) if link.state == "online" else []
         if nodes:
             text = (
@@ -229,6 +232,8 @@ class Collector:
     def current_problems(self) -> list[CollectorProblem]:
         """Everything that makes the collector degraded; any thread."""
         link, url = self.link.state, self.config.broker.url
+        if removed := self.store.problem:
+            self.problems.report(because(removed, "store-file-removed", detail=removed))
         found = self.problems.current()
         if link.state != "online":
             why = because(

@@ -112,6 +112,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "messages-gone": ("n", "node"),
     "store-file-removed": ("detail",),
     "store-unchecked": ("detail",),
+    "set-aside": ("count", "file"),
     "rows-unreadable": ("day", "rows"),
     "messages-missing": ("n",),
     "messages-quarantined": (),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from collector.ingest.in_hand import SET_ASIDE
 from collector.ingest.inbox import Received
 from collector.ingest.refusal import Refusal, ShareExceeded
 from collector.ingest.repeat_evidence import RepeatEvidence
@@ -34,6 +37,7 @@ GROUP_BYTES = 16_000_000  # before compression; a group ends with the message th
 GROUP_VALUES = 1_000_000
 ACK_RANGES = 1_000  # per message: keeps an ack within the size that any broker takes
 _EARLIEST_US, _LATEST_US = 0, 253_402_300_799_999_000
+_EP, _SEQ = re.compile(rb'"ep":"([0-9a-f]{8,32})"'), re.compile(rb'"seq":(\d{1,18})\b')
 _EVENT_HEAD = ("v", "ep", "seq", "no", "ts", "type", "sev")
 
 
@@ -218,7 +222,9 @@ class GroupBuilder:
                 message.body[:HEAD_BYTES],
             )
         )
-        number = _number(message.body) if topic is not None else None
+        number = None
+        if topic is not None and topic.cls in ("data", "event"):
+            number = _head_number(message.body) if why.startswith(SET_ASIDE) else _number(message.body)
         if number is None or topic is None:
             return
         key = (str(topic.address), number.ep)
@@ -250,6 +256,16 @@ def acks(acked: dict[Key, Ranges], by: str, now_ms: int) -> Iterable[tuple[str, 
 def _require_number(body: Batch | Event) -> None:
     if not body.ep or not body.seq:
         raise WireError("not numbered: ep and seq are needed")
+
+
+def _head_number(body: bytes) -> _Number | None:
+    """The number in the first bytes of a body that must not be decoded."""
+    try:
+        head = zlib.decompressobj(wbits=31).decompress(body, HEAD_BYTES) if body[:2] == b"\x1f\x8b" else body
+    except zlib.error:
+        return None
+    ep, seq = _EP.search(head[:HEAD_BYTES]), _SEQ.search(head[:HEAD_BYTES])
+    return _Number(ep[1].decode(), int(seq[1])) if ep and seq else None
 
 
 def _number(body: bytes) -> _Number | None:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from collector.fleet.fleet import Fleet
 from collector.health import CollectorProblems
 from collector.ingest.group_builder import BuiltGroup, GroupBuilder, acks
+from collector.ingest.in_hand import InHand
 from collector.ingest.inbox import Inbox, Received
 from collector.ingest.live import LiveMessages, Viewers
 from collector.ingest.refusal import Answers, Refusal, ShareExceeded
@@ -95,6 +96,7 @@ class Ingest:
         self._evidence = RepeatEvidence()
         self._link: Link | None = None
         self._inbox = Inbox()
+        self._in_hand = InHand(store.folder)
         self._door = Door(shares)
         self._names = NodeNames(shares.tenant.nodes, {*fleet.names(), *ledger.names()})
         self._content = ContentShares(shares)
@@ -121,6 +123,7 @@ class Ingest:
         self._enough.set()
         if self._thread.ident is not None:
             self._thread.join()
+        self._in_hand.close()
 
     def do(self, chore: Callable[[], None]) -> None:
         """Have the writer do something between two groups; any thread."""
@@ -183,14 +186,13 @@ class Ingest:
             topic = parse_topic(message.topic)
             if (refusal := self._names.check(topic.address, message.recv_ms)) is not None:
                 raise ShareExceeded(refusal)
-            if topic.cls == "pack":
-                self._enqueue(message, topic, unpack(message, topic))
-                return
-            if topic.cls not in NUMBERED:
-                self._live.take(topic, message)
-                self._settle(message)
-                return
-            fault = ""
+            if topic.cls == "pack" or topic.cls not in NUMBERED:
+                fault = self._in_hand.is_set_aside(message)
+                if not fault:
+                    self._take_apart(topic, message)
+                    return
+            else:
+                fault = ""
         except ShareExceeded as error:
             self._settle(message)
             self._refuse(message.topic.encode(), message.body, error.refusal)
@@ -201,6 +203,15 @@ class Ingest:
             self._complain(message.topic, "unforeseen", error)
             fault = f"unforeseen: {type(error).__name__}: {error}"
         self._enqueue(message, topic, [Received(message, topic, fault)])
+
+    def _take_apart(self, topic: Topic, message: Incoming) -> None:
+        """Take a pack or a live message, which are decoded in the link's thread."""
+        with self._in_hand.receiving(message, always=topic.cls == "pack"):
+            if topic.cls == "pack":
+                self._enqueue(message, topic, unpack(message, topic))
+            else:
+                self._live.take(topic, message)
+                self._settle(message)
 
     def _settle(self, message: Incoming) -> None:
         if message.token is not None and self._link is not None:
@@ -248,7 +259,7 @@ class Ingest:
 
     def _write_all(self, items: Sequence[Received]) -> bool:
         """Store every message that can be stored; halve a failing group until the bad message is alone."""
-        parts = [items]
+        parts = self._in_hand.parts(items)[::-1]
         while parts:
             part = parts.pop()
             try:
@@ -334,9 +345,10 @@ class Ingest:
             shares=self._content,
             now_s=self._clock.monotonic(),
         )
-        built = builder.build(items)
-        if not self._commit(built):
-            return -1
+        with self._in_hand.holding(items):
+            built = builder.build(items)
+            if not self._commit(built):
+                return -1
         self._after(built, items[: built.taken])
         return built.taken
 

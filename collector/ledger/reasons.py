@@ -17,6 +17,7 @@ GAPS = ("quota", "disk", "torn", "damaged", "too-large", "unencodable", "overloa
 # the beginning of a text, or all of it; a named group is an arg
 _TEXTS = (
     (r"quarantined: (?P<detail>.*)", "quarantined"),
+    (r"set aside: it ended the collector (?P<count>\d+) times, see (?P<file>\S+) in the store$", "set-aside"),
     (r"no reason given$", "no-reason-given"),
     (rf"{NEVER}$", "never-arrived"),
     (rf"{OUTBOX_LOST}: the node goes on as ep (?P<ep>\w+)$", "outbox-lost"),

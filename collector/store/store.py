@@ -59,6 +59,8 @@ class StoreStatus(Struct):
 class Store(Protocol):
     """Where groups are committed; only one thread calls `commit`."""
 
+    folder: Path
+
     def load(self) -> Saved:
         """What was saved before this start."""
         ...
