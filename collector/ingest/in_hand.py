@@ -1,4 +1,4 @@
-"""Notes on disk which messages are being decoded, so that one that ends the process is not decoded without end.
+"""Notes on disk which messages are being decoded: one that ends the process is not decoded without end.
 
 A crash names the group that was in hand. Its messages are then decoded alone, and one that ends the process a
 second time is set aside: its bytes are kept in a file, and it is quarantined without being decoded.
