@@ -39,7 +39,8 @@ def test_fleet_shows_problems_first_and_totals_that_add_up(
     watched: Any, picture: Callable[[Page, str], None]
 ) -> None:
     page = fleet(watched)
-    rows = page.locator(".fleet-row[data-node]")
+    expect(page.locator(".fleet-row[data-node]").first.locator(".verdict.on")).to_have_count(1)
+    rows = page.locator(".fleet-row[data-node]").filter(has_not=page.locator(".verdict.on"))
     first = rows.first
     expect(first).to_contain_text("air-02")
     expect(first.locator(".c-state")).to_contain_text("Lost")
@@ -170,6 +171,34 @@ def test_live_chart_moves_and_follows_the_chosen_signals(
     expect(first).to_have_attribute("aria-pressed", "false")
     expect(page.locator(".live-chart")).not_to_have_attribute("aria-label", "j1_torque")
     picture(page, "device-en-light")
+
+
+def test_a_running_chart_begins_with_the_whole_swing_of_a_vibration(watched: Any) -> None:
+    """Its first rows come from the store: an average of several rows would look like a calm device."""
+    page = fleet(watched)
+    found = page.evaluate(
+        """async () => {
+            const { prefilled } = await import("/static/charts/buffer.js");
+            const series = { t: [0, 40, 80], n: [4, 4, 1], mean: [0, 0, 1], late: [0, 1, 0] };
+            const answers = [{ ...series, min: [-5, -6, 1], max: [5, 6, 1] }, { ...series, min: [1, 2, 3], max: [4, 5, 3] }];
+            return prefilled(["x", "y"], answers);
+        }"""  # noqa: E501
+    )
+    assert found == {
+        "t": [-10, 10, 30, 50, 80],
+        "late": [0, 0, 1, 1, 0],
+        "f": {"x": [-5, 5, -6, 6, 1], "y": [1, 4, 2, 5, 3]},
+    }
+
+
+def test_a_clock_that_was_never_set_is_one_line_for_the_whole_fleet(own_watched: Any, own_site: Any) -> None:
+    page = fleet(own_watched)
+    expect(page.locator(".fleet-row", has_text="Clock not synchronised")).to_have_count(1)
+    expect(page.locator("[data-unset]")).to_have_count(0)
+    own_site.feeder._publish("tb1/acme/cell/hall-1/arm-02/live/_/agent", b'{"ts":1,"clk":0}', False)
+    line = page.locator("[data-unset]")
+    expect(line).to_contain_text("Clock not synchronised 2 of")
+    expect(page.locator(".fleet-row", has_text="Clock not synchronised")).to_have_count(0)
 
 
 def test_an_outage_is_a_hole_and_is_filled_with_marked_points(

@@ -112,6 +112,35 @@ export function sampled({ t, mean }, times) {
   });
 }
 
+/**
+ * Rows for a running chart from series answers of one stream: the rows themselves, or where a bucket has
+ * several, their smallest and largest value, so that a vibration looks as it does when its rows arrive.
+ */
+export function prefilled(fields, answers) {
+  const [lead] = answers;
+  const kept = lead.t.map((_, i) => i).filter((i) => lead.mean[i] !== null);
+  const times = kept.map((i) => lead.t[i]);
+  const quarter = times.length > 1 ? (times.at(-1) - times[0]) / (times.length - 1) / 4 : 0;
+  const band = (i) => lead.n[i] > 1 && quarter > 0;
+  const each = (one, two = one) => kept.flatMap((i, at) => (band(i) ? [one(i, at), two(i, at)] : [two(i, at)]));
+  const columns = fields.map((_, k) => {
+    const low = sampled({ t: answers[k].t, mean: answers[k].min }, times);
+    const high = sampled({ t: answers[k].t, mean: answers[k].max }, times);
+    return each(
+      (_i, at) => low[at],
+      (_i, at) => high[at],
+    );
+  });
+  return {
+    t: each(
+      (i) => lead.t[i] - quarter,
+      (i) => (band(i) ? lead.t[i] + quarter : lead.t[i]),
+    ),
+    late: each((i) => lead.late[i]),
+    f: Object.fromEntries(fields.map((field, k) => [field, columns[k]])),
+  };
+}
+
 function number(x) {
   if (typeof x === "number") return x;
   if (typeof x === "boolean") return x ? 1 : 0;

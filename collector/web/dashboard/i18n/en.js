@@ -116,6 +116,7 @@ export default {
   "col.severity": "Severity",
 
   "fleet.filter": "Filter nodes, devices, states",
+  "fleet.unset": "{n} of {all} nodes",
   "fleet.nothing": "Nothing matches the filter.",
   "fleet.nodevices": "no devices declared",
 

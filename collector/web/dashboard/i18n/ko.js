@@ -116,6 +116,7 @@ export default {
   "col.severity": "심각도",
 
   "fleet.filter": "노드, 장치, 상태 검색",
+  "fleet.unset": "노드 {all}개 중 {n}개",
   "fleet.nothing": "검색 조건에 맞는 항목이 없습니다.",
   "fleet.nodevices": "등록된 장치 없음",
 

@@ -1,7 +1,7 @@
 // The fleet: totals that must add up, then every node, those with problems first.
 import { failure, loaded, nodeSignal, now, order, severity, totals } from "../fleet-state.js";
 import { bytes, count, percent, span, utc, value, when } from "../format.js";
-import { html, useState } from "../html.js";
+import { computed, html, useState } from "../html.js";
 import {
   Ago,
   Clock,
@@ -53,6 +53,7 @@ export function FleetView() {
         />
       </label>
     </div>
+    <${Unset} />
     <div class="fleet card" role="table" aria-label=${t("nav.fleet")} aria-rowcount=${order.value.length + 1}>
       <div class="fleet-row fleet-head" role="row">
         ${COLUMNS.map(
@@ -97,6 +98,22 @@ function matches(node, words) {
     .join(" ")
     .toLowerCase();
   return words.every((word) => text.includes(word));
+}
+
+const isUnset = (trouble) => trouble.reason?.code === "clock-never-set";
+const unset = computed(() =>
+  order.value.filter((id) => (nodeSignal(id).value.trouble ?? []).some(isUnset)).map((id) => id.split("/").at(-1)),
+);
+
+/** The nodes whose clock was never set, in one line where there are several. */
+function Unset() {
+  const names = unset.value;
+  if (names.length < 2) return null;
+  return html`
+    <ul class="troubles card" data-unset title=${names.join(", ")}>
+      <${Trouble} trouble=${{ code: "clock-unsynced", sev: 2, why: t("fleet.unset", { n: names.length, all: order.value.length }) }} />
+    </ul>
+  `;
 }
 
 function Totals() {
@@ -166,7 +183,7 @@ function States() {
 function Row({ id }) {
   const node = nodeSignal(id)?.value;
   if (!node) return null;
-  const trouble = node.trouble ?? [];
+  const trouble = (node.trouble ?? []).filter((one) => unset.value.length < 2 || !isUnset(one));
   return html`
     <div
       class="fleet-row ${trouble.length ? `has-trouble ${toneOf(severity(node))}` : ""}"

@@ -1,6 +1,6 @@
 // What a device sends now: a running chart per quantity, with the newest value beside each name.
 import { ApiError, devicePath, get } from "../api.js";
-import { LiveBuffer, Playhead, sampled } from "../charts/buffer.js";
+import { LiveBuffer, Playhead, prefilled } from "../charts/buffer.js";
 import { LiveChart } from "../charts/live.js";
 import { serverNow } from "../fleet-state.js";
 import { value } from "../format.js";
@@ -187,18 +187,12 @@ function spanOf(rate) {
 /** The last stored rows, so that a chart does not start empty; null without rows. */
 async function recent(node, device, stream, fields, windowMs, signal) {
   const to = Math.round(serverNow());
-  const params = { stream, from: to - windowMs, to, points: 1200 };
+  const params = { stream, from: to - windowMs, to, points: 2000 };
   try {
     const answers = await Promise.all(
       fields.map((field) => get(`${devicePath(node, device)}/series`, { params: { ...params, field }, signal })),
     );
-    const kept = answers[0].t.map((_, i) => i).filter((i) => answers[0].mean[i] !== null);
-    const t = kept.map((i) => answers[0].t[i]);
-    return {
-      t,
-      late: kept.map((i) => answers[0].late[i]),
-      f: Object.fromEntries(fields.map((field, k) => [field, sampled(answers[k], t)])),
-    };
+    return prefilled(fields, answers);
   } catch (error) {
     if (error instanceof ApiError || error.name === "AbortError") return null; // it fills as rows arrive
     throw error;
