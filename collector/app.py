@@ -232,6 +232,7 @@ class Collector:
     def current_problems(self) -> list[CollectorProblem]:
         """Everything that makes the collector degraded; any thread."""
         link, url = self.link.state, self.config.broker.url
+        self.upkeep.note_damage()
         if removed := self.store.problem:
             self.problems.report(because(removed, "store-file-removed", detail=removed))
         found = self.problems.current()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 from collections.abc import Callable
 
@@ -17,8 +18,9 @@ from wire.reasons import because
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 10.0
+EVERY_S = 1.0
 COMPARE_S = 86_400.0
+AGAIN_S = 300.0  # after a failure
 SHOWN_S = 2 * COMPARE_S  # how long `health` shows what a comparison found
 
 
@@ -41,36 +43,50 @@ class Upkeep:
         self._clock = clock
         self._forget = forget  # has the writer take numbers out of the ledger
         self._compared_at: float | None = None
-        self._damaged: dict[str, int] = {}
+        self._again_at = -math.inf
+        self._damaged: dict[str, int] = {}  # files that were looked at, and the rows that each lost
 
     def step(self) -> None:
-        """Do what is due now; a failing disk is a problem, not an error."""
+        """Do what is due now; whatever fails is a problem that `health` shows, and is tried again later."""
+        if self._clock.monotonic() < self._again_at:
+            return
         try:
             self._rescue()
             if self._compared_at is None or self._clock.monotonic() - self._compared_at >= COMPARE_S:
                 self._compare()
-        except (OSError, sqlite3.Error, EdgebedError) as error:
+        except Exception as error:
+            expected = isinstance(error, (OSError, sqlite3.Error, EdgebedError))
+            log.warning("the day files cannot be checked", exc_info=None if expected else error)
+            self._again_at = self._clock.monotonic() + AGAIN_S
             text = f"the day files cannot be checked: {error}"
-            self._problems.report(because(text, "store-unchecked", detail=str(error)), for_s=6 * EVERY_S)
+            self._problems.report(because(text, "store-unchecked", detail=str(error)), for_s=AGAIN_S + 60)
+
+    def note_damage(self) -> set[str]:
+        """Report damaged files that were not looked at yet; the names of all. Any thread."""
+        names = self._names()
+        for name in names - self._damaged.keys():
+            self._problems.report(because(f"day file {name} is damaged", "day-file-damaged", day=name), name)
+        return names
+
+    def _names(self) -> set[str]:
+        return {path.name.removesuffix(".damaged") for path in self._store.aside()}
 
     def _rescue(self) -> None:
         suspects = self._readers.take_suspects()
-        names = {path.name.removesuffix(".damaged") for path in self._store.aside()}
-        if not suspects and names == self._damaged.keys():
+        if self.note_damage() == self._damaged.keys() and not suspects:
             return
-        for name in names - self._damaged.keys():
-            self._problems.report(because(f"day file {name} is damaged", "day-file-damaged", day=name), name)
         found = self._store.rescue(suspects)
-        for name in self._damaged.keys() - names:  # someone removed the damaged file
+        before, names = self._damaged, self._names()
+        self._damaged = {name: found.get(name, 0) for name in names}
+        for name in before.keys() - names:  # someone removed the damaged file
             self._problems.clear("rows-unreadable", name)
             self._problems.clear("day-file-damaged", name)
         for name, rows in found.items():
             text = f"day file {name} is damaged: {rows} rows cannot be read"
             self._problems.clear("day-file-damaged", name)
             self._problems.report(because(text, "rows-unreadable", day=name, rows=rows), name)
-        if found.keys() - self._damaged.keys() or suspects:
+        if found.keys() - before.keys() or suspects:
             self._compared_at = None  # the ledger names the messages that are gone
-        self._damaged = {name: found.get(name, 0) for name in names}
 
     def _compare(self) -> None:
         self._compared_at = self._clock.monotonic()
