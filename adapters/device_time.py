@@ -44,6 +44,23 @@ def checked_time(
     return device_ns, Quality.GOOD
 
 
+def why_uncertain(device_ns: int | None, receipt_ns: int, max_skew_s: float) -> str:
+    """The end of a sentence about the times of a device that `checked_time` flags; empty for a good time."""
+    if device_ns is None:
+        return "cannot be read, so the rows have the time of receipt"
+    ahead_ns = device_ns - receipt_ns
+    hours = ahead_ns / NS_PER_S / 3600
+    if abs(ahead_ns) > max_skew_s * NS_PER_S:
+        side = "ahead of" if ahead_ns > 0 else "behind"
+        return (
+            f"are {abs(hours):,.1f} h {side} this machine, more than `max_skew_s`: the rows have the time of"
+            " receipt"
+        )
+    if ahead_ns > AHEAD_S * NS_PER_S:
+        return f"are {hours:.1f} h ahead of this machine, so the rows are uncertain"
+    return ""
+
+
 believed = checked_time  # its earlier name, which adapters of other packages import
 
 

@@ -20,7 +20,7 @@ from adapters.base import OptionsError, Reading, Value
 from adapters.chirpstack.lorawan_payload import RawPart
 from adapters.chirpstack.options import ChirpStackOptions, UplinkField, fields_of, place_of
 from adapters.chirpstack.uplink import Reception, UplinkEvent, uplink_of
-from adapters.mqtt.payload import MISSING, Unusable, any_json, find, iso_ns
+from adapters.mqtt.payload import MISSING, Unusable, any_json, find, iso_ns, only_keys
 from adapters.mqtt.session import MqttAdapter, TopicMessage
 from wire.clock import Clock
 from wire.messages import Quality, Stream
@@ -64,6 +64,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
         self._types = {name: each.t for name, each in given.items()}
         self._fields = fields_of(options, given)
         self._sensors = _sensors(options.sensors)
+        self.may_be_null |= {"rssi", "snr"}  # ChirpStack hides private gateways of other tenants
 
     def topics(self) -> list[str]:
         """All events of each sensor: events other than uplinks are counted."""
@@ -162,7 +163,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             found += raw is not MISSING
             quality = quality.worse(value_quality)
         if self._places and not found:
-            why = "the uplink has no field of `fields`"
+            why = f"the uplink has no field of `fields`{only_keys(uplink.object)}"
             if uplink.object is None:
                 why = (
                     f"the uplink of FPort {uplink.f_port} has no `object`: give its device profile a codec,"

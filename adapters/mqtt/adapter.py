@@ -14,6 +14,7 @@ from adapters.mqtt.payload import (
     any_json,
     find,
     instant_ns,
+    only_keys,
     text_of,
 )
 from adapters.mqtt.session import MqttAdapter, TopicMessage
@@ -30,7 +31,7 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
 
     Options = MqttTopicOptions
     kind = "mqtt"
-    time_cure = ", or `timezone` of `time` if its times name no zone"
+    time_cure = ", or `format` of `time`, or `timezone` of `time` if its times name no zone"
 
     def __init__(self, options: MqttTopicOptions, clock: Clock) -> None:
         super().__init__(options, clock)
@@ -82,7 +83,7 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
                 found += 1
             quality = quality.worse(value_quality)
         if not found:
-            raise Unusable("no_fields", "the message contains no field of `fields`")
+            raise Unusable("no_fields", f"the message contains no field of `fields`{only_keys(document)}")
         if found < len(self._field_options) and not options.partial:
             self.counters["incomplete"] += 1
         levels = message.topic.split("/")
@@ -118,4 +119,5 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         raw = find(document, self._time)
         if isinstance(raw, str):
             raw = raw.strip()
-        return self.device_time(instant_ns(raw, options.time.format, self._zone), message)
+        at_ns = instant_ns(raw, options.time.format, self._zone)
+        return self.device_time(at_ns, message, needed=True)

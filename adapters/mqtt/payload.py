@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from adapters.base import Value
+from adapters.lines.numbers import NotANumber, NoValue, plain_number
 from wire.clock import NS_PER_MS, NS_PER_S
 from wire.messages import Quality
 
@@ -46,6 +47,7 @@ KINDS = {
     "str": "a text",
     "bool": "true or false",
 }
+_KEYS = 5  # of an object in a sentence
 _SHOWN = 40  # characters of a value in a sentence
 _BOM = b"\xef\xbb\xbf"
 
@@ -161,13 +163,11 @@ def as_declared(raw: object, declared: str) -> tuple[Value, Quality]:
 def from_text(text: str, declared: str) -> tuple[Value, Quality]:
     """A text as the declared type; empty is None and UNCERTAIN.
 
-    A number has a point. A truth value is true/false, 1/0, on/off or yes/no, in any case.
+    A number may have a decimal comma. A truth value is true/false, 1/0, on/off or yes/no, in any case.
     """
     text = text.strip()
-    if declared == "str":
-        return text, Quality.GOOD
-    if not text:
-        return None, Quality.UNCERTAIN
+    if declared == "str" or not text:
+        return (text, Quality.GOOD) if declared == "str" else (None, Quality.UNCERTAIN)
     if declared == "bool":
         truth = _TRUTH.get(text.lower())
         return truth, Quality.WRONG_TYPE if truth is None else Quality.GOOD
@@ -175,7 +175,10 @@ def from_text(text: str, declared: str) -> tuple[Value, Quality]:
         return int(text), Quality.GOOD  # a float would lose digits
     if _NUMBER.fullmatch(text) or text.lower().lstrip("+-") in _NOT_FINITE:
         return as_declared(float(text), declared)
-    return None, Quality.WRONG_TYPE
+    try:
+        return as_declared(float(plain_number(text)), declared)
+    except (NoValue, NotANumber):
+        return None, Quality.WRONG_TYPE
 
 
 def converted(raw: object, declared: str) -> tuple[Value, Quality]:
@@ -198,6 +201,13 @@ def shown(raw: object) -> str:
     if type(raw) is int and abs(raw) >= 2**63:
         return "a number of many digits"  # which Python may refuse to write
     return str(raw).lower()[:_SHOWN]
+
+
+def only_keys(document: object) -> str:
+    """The first keys of a JSON object, to end a sentence about those that it lacks; empty without any."""
+    keys = list(document)[:_KEYS] if isinstance(document, dict) else []
+    more = ", ..." if isinstance(document, dict) and len(document) > _KEYS else ""
+    return f", only {', '.join(str(key)[:_SHOWN] for key in keys)}{more}" if keys else ""
 
 
 def wrong_type(raw: object, declared: str) -> str:

@@ -17,13 +17,13 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.matcher import MQTTMatcher
 
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, OptionsError, Reading, Value
-from adapters.device_time import AHEAD_S, checked_time
+from adapters.device_time import checked_time, why_uncertain
 from adapters.mqtt.link import Protocol, ReadOnlyClient, Secrets, UnsupportedMqttVersion
 from adapters.mqtt.options import MqttOptions, bare_filter, broker_of, check_filters
 from adapters.mqtt.payload import Unusable, as_declared, converted, wrong_type
 from adapters.mqtt.payload_kinds import kind_of
 from wire.broker import Broker
-from wire.clock import NS_PER_S, Clock
+from wire.clock import Clock
 from wire.errors import ConfigError
 from wire.messages import Quality
 
@@ -46,7 +46,7 @@ MqttOptionsT = TypeVar("MqttOptionsT", bound=MqttOptions)
 class MqttAdapter(Adapter[MqttOptionsT]):
     """Base class; a subclass names its topics (`topics`) and turns a message into readings (`rows`)."""
 
-    time_cure: ClassVar[str] = ""  # what else helps where the device's times are hours ahead
+    time_cure: ClassVar[str] = ""  # what else helps where the device's times are off
 
     def __init__(self, options: MqttOptionsT, clock: Clock) -> None:
         super().__init__(options, clock)
@@ -125,19 +125,18 @@ class MqttAdapter(Adapter[MqttOptionsT]):
                 yield reading
             session.wait_longer(now() - given_s)  # the time that the reader took does not count as silence
 
-    def device_time(self, device_ns: int | None, message: TopicMessage) -> tuple[int, Quality]:
-        """The time of a message, and its quality; the state names a device whose times are in the future."""
-        part = f"time of {message.topic}"
-        if device_ns is not None and device_ns - message.at_ns > AHEAD_S * NS_PER_S:
-            hours = (device_ns - message.at_ns) / NS_PER_S / 3600
-            self.not_read(
-                f"the times on {message.topic} are {hours:.1f} h ahead of this machine, so the rows are"
-                f" uncertain; set the clock of the device{self.time_cure}",
-                part,
-            )
+    def device_time(
+        self, device_ns: int | None, message: TopicMessage, *, needed: bool = False
+    ) -> tuple[int, Quality]:
+        """The time of a message, and its quality; the state names times that are off, or lack if `needed`."""
+        part, max_skew_s = f"time of {message.topic}", self.options.max_skew_s
+        why = why_uncertain(device_ns, message.at_ns, max_skew_s) if needed or device_ns is not None else ""
+        if why and not message.retained:
+            cure = f"set the clock of the device{self.time_cure}"
+            self.not_read(f"the times on {message.topic} {why}; {cure}", part)
         elif self.unread:
             self.was_read(part)
-        return checked_time(device_ns, message.at_ns, self.options.max_skew_s, self.counters)
+        return checked_time(device_ns, message.at_ns, max_skew_s, self.counters)
 
     def typed(self, name: str, raw: object, declared: str, *, convert: bool) -> tuple[Value, Quality]:
         """A JSON value as its declared type; the state names a value of another type."""

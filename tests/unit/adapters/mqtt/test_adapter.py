@@ -10,7 +10,7 @@ import pytest
 from adapters.base import OptionsError, Reading
 from adapters.mqtt.adapter import Mqtt
 from adapters.mqtt.options import MqttField, MqttTopicOptions, TimeOptions
-from adapters.mqtt.payload import iso_ns
+from adapters.mqtt.payload import Unusable, iso_ns
 from adapters.mqtt.session import TopicMessage
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
@@ -42,9 +42,7 @@ def test_local_time_needs_its_zone() -> None:
     row = read(wrong, TASMOTA)
     assert (row.at_ns, row.quality) == (NOW + 9 * 3600 * NS_PER_S, Quality.UNCERTAIN)
     assert named(wrong)[0].startswith("the times on t are 9.0 h ahead of this machine")
-    assert named(wrong)[0].endswith(
-        "set the clock of the device, or `timezone` of `time` if its times name no zone"
-    )
+    assert named(wrong)[0].endswith("or `timezone` of `time` if its times name no zone")
     right = adapter(fields, time=TimeOptions(path="Time", timezone="Asia/Seoul"))
     row = read(right, TASMOTA)
     assert (row.at_ns, row.quality, row.values) == (NOW, Quality.GOOD, {"pm10": 4})
@@ -92,6 +90,8 @@ def test_on_and_off_are_truth_values() -> None:
 def test_a_plain_number_with_a_unit_is_named() -> None:
     made = adapter({"x": ""}, format="number")
     assert read(made, b"22.5").values == {"x": 22.5}
+    assert read(made, b"22,5").values == {"x": 22.5}
+    assert read(made, b"1,234").values == {"x": None}  # it can be 1234 too
     assert read(made, b"22,5 C").values == {"x": None}
     assert named(made) == ["field x is the text '22,5 C', not a number"]
 
@@ -99,3 +99,32 @@ def test_a_plain_number_with_a_unit_is_named() -> None:
 def test_messages_that_may_lack_fields_may_leave_them_null() -> None:
     assert adapter({"x": "x", "y": "y"}, partial=True).may_be_null == {"x", "y"}
     assert adapter({"x": "x"}).may_be_null == set()
+
+
+@pytest.mark.parametrize(
+    ("form", "sent", "why"),
+    [
+        ("iso", int(NOW / 1e6), "cannot be read"),
+        ("s", int(NOW / 1e6), "ahead of this machine, more than `max_skew_s`"),
+        ("s", 0, "behind this machine, more than `max_skew_s`"),
+        ("iso", None, "cannot be read"),
+    ],
+)
+def test_times_of_another_format_are_named(form: Any, sent: object, why: str) -> None:
+    made = adapter({"x": "x"}, time=TimeOptions(path="at", format=form))
+    row = read(made, {"x": 1, "at": sent})
+    assert (row.at_ns, row.quality) == (NOW, Quality.UNCERTAIN)
+    assert why in named(made)[0]
+    assert "`format` of `time`" in named(made)[0]
+
+
+def test_a_message_without_the_fields_is_named_by_what_it_contains() -> None:
+    with pytest.raises(Unusable, match=r"no field of `fields`, only Temp, b, c, d, e, \.\.\.$"):
+        read(adapter({"x": "temp"}), dict.fromkeys(["Temp", "b", "c", "d", "e", "f"], 1))
+
+
+def test_a_decimal_comma_needs_convert_in_json() -> None:
+    made = adapter({"x": "x"})
+    assert read(made, {"x": "22,5"}).values == {"x": None}
+    assert named(made) == ["field x is the text '22,5', not a number; set convert: true"]
+    assert read(adapter({"x": "x"}, convert=True), {"x": "22,5"}).values == {"x": 22.5}
