@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from adapters.base import Adapter, DeviceStalled, Options, OptionsError, Reading, Value
-from adapters.device_time import checked_time
+from adapters.device_time import checked_time, time_zone, why_uncertain
 from adapters.fields import FieldOptions, declared
 from adapters.lines.formats import (
     Found,
@@ -29,6 +29,7 @@ from wire.messages import Quality, Stream
 
 log = logging.getLogger("edgebed.adapters.serial")
 
+_CONTROL = "".join(map(chr, range(33))) + "\x7f"  # STX and ETX of a scale, NUL, blanks
 _TIME = "@time"  # the key of the time in what a reader returns; a field cannot have this name
 
 
@@ -73,8 +74,11 @@ class SerialOptions(Options, frozen=True, kw_only=True):
     ] = ""
     time_unit: Annotated[
         Literal["iso", "s", "ms", "us", "ns"],
-        Meta(description="iso = ISO 8601 (UTC if it names no zone), else a number since 1970 in this unit."),
+        Meta(description="iso = ISO 8601, else a number since 1970 in this unit."),
     ] = "iso"
+    timezone: Annotated[
+        str, Meta(max_length=64, description="Time zone of ISO times that name none, e.g. Asia/Seoul.")
+    ] = "UTC"
     max_skew_s: Annotated[
         float, Meta(gt=0, description="A device time that is off by more seconds is not believed.")
     ] = 86_400.0
@@ -102,7 +106,9 @@ class SerialLines(Adapter[SerialOptions]):
     def __init__(self, options: SerialOptions, clock: Clock) -> None:
         super().__init__(options, clock)
         self._fields = declared(options.fields)
+        self._zone = time_zone(options.timezone)
         self._read = _reader(options)
+        self._frame = "".join(sign for sign in _CONTROL if sign not in options.separator)
         self._source = LineSource.parse(options.url)
         try:
             b" ".decode(options.encoding)
@@ -127,9 +133,7 @@ class SerialLines(Adapter[SerialOptions]):
         deadline = self.clock.flowing_s() + options.timeout_s
         try:
             await self._lines.open(options.timeout_s)
-            if not options.first_line:
-                await self._lines.next(deadline)
-            self._first = await self._next(deadline)
+            self._first = await self._next(deadline, cut=not options.first_line)
             if self._first is None:
                 raise self._stalled(options.timeout_s)
         except BaseException:
@@ -154,9 +158,13 @@ class SerialLines(Adapter[SerialOptions]):
     def _stalled(self, seconds: float) -> DeviceStalled:
         return self._lines.stalled("line that can be read", seconds, self._bad_lines.last)
 
-    async def _next(self, by_s: float) -> Reading | None:
-        """The next row; None if there is none by `by_s`."""
+    async def _next(self, by_s: float, *, cut: bool = False) -> Reading | None:
+        """The next row; None if there is none by `by_s`. `cut`: the next line may lack its beginning."""
         while (line := await self._lines.next(by_s)) is not None:
+            if cut and not self._lines.first_is_whole:
+                cut = False
+                continue
+            cut = False
             found = self._parse(line)
             if found:
                 self._bad_lines.reset()
@@ -170,9 +178,11 @@ class SerialLines(Adapter[SerialOptions]):
         try:
             text = line.decode(self.options.encoding)
         except UnicodeError:
-            self._bad_lines.count("bad_encoding", line, f"{self.options.encoding} text")
+            self._bad_lines.count(
+                "bad_encoding", line, f"{self.options.encoding} text (see the option `encoding`)"
+            )
             return None
-        found = self._read(text.strip())
+        found = self._read(text.strip(self._frame))
         if not found or found.keys() == {_TIME}:
             self._bad_lines.count("no_match", line, f"{self.options.format} lines that have `fields`")
             return None
@@ -192,6 +202,7 @@ class SerialLines(Adapter[SerialOptions]):
                 self.was_read(name)
             if quality is Quality.BAD:
                 self.counters["no_value"] += 1
+                self.not_read(f"`{name}`: {raw!r}: the device has no value", name)
         at_ns, time_quality = self._stamp(found.get(_TIME))
         return Reading(self.options.stream, at_ns, values, quality=worst.worse(time_quality))
 
@@ -199,8 +210,14 @@ class SerialLines(Adapter[SerialOptions]):
         now_ns = self.clock.now_ns()
         if self.options.time_at == "":
             return now_ns, Quality.GOOD
-        device_ns = unix_ns(raw, self.options.time_unit)
-        return checked_time(device_ns, now_ns, self.options.max_skew_s, self.counters)
+        options = self.options
+        device_ns = unix_ns(raw, options.time_unit, self._zone)
+        if why := why_uncertain(device_ns, now_ns, options.max_skew_s):
+            cure = "set its clock, `time_unit`, or `timezone` if they name no zone"
+            self.not_read(f"its times {why}, e.g. {raw!r}; {cure}", "time_at")
+        elif self.unread:
+            self.was_read("time_at")
+        return checked_time(device_ns, now_ns, options.max_skew_s, self.counters)
 
 
 def _reader(options: SerialOptions) -> LineReader:

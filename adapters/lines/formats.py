@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 
 from adapters.base import OptionsError, Value
@@ -28,6 +28,7 @@ _BOOLS = {
     "off": False,
     "no": False,
 }
+_EXACT = 2**53  # the largest whole number to which a float is exact
 _PATH_SEPARATOR = "."
 _NUMBERS = ("f32", "f64", "i64")
 _NOT_FINITE = ("nan", "inf", "infinity")
@@ -160,17 +161,17 @@ def why_not(raw: object, declared: str, decimal: DecimalMark = "auto", unit: str
     return f"it is not {_NAMES[declared]}"
 
 
-def unix_ns(raw: object, unit: str) -> int | None:
-    """Unix nanoseconds of an ISO 8601 text (UTC if it names no zone) or of a number since 1970."""
-    return _from_iso(raw) if unit == "iso" else _from_number(raw, 1_000_000_000 // _PER_S[unit])
+def unix_ns(raw: object, unit: str, zone: tzinfo = UTC) -> int | None:
+    """Unix nanoseconds of an ISO 8601 text (in `zone` if it names none) or of a number since 1970."""
+    return _from_iso(raw, zone) if unit == "iso" else _from_number(raw, 1_000_000_000 // _PER_S[unit])
 
 
-def _from_iso(raw: object) -> int | None:
+def _from_iso(raw: object, zone: tzinfo) -> int | None:
     if not isinstance(raw, str):
         return None
     try:
         at = datetime.fromisoformat(raw)
-        since = (at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH
+        since = (at if at.tzinfo else at.replace(tzinfo=zone)) - _EPOCH
     except (ValueError, OverflowError):
         return None
     return since // timedelta(microseconds=1) * 1_000
@@ -204,8 +205,9 @@ def _from_text(raw: str, declared: str, decimal: DecimalMark, unit: str) -> Valu
     if raw.strip().lower().lstrip("+-") in _NOT_FINITE and declared != "i64":
         return float(raw)  # the agent flags it
     text = plain_number(raw, decimal, unit)
+    whole, _, fraction = text.partition(".")
     try:
-        return int(text) if declared == "i64" else float(text)
+        return (int(whole) if not fraction.strip("0") else None) if declared == "i64" else float(text)
     except ValueError:
         return None
 
@@ -220,6 +222,8 @@ def _number(raw: object) -> Value:
 
 
 def _integer(raw: object) -> Value:
+    if isinstance(raw, float) and raw.is_integer() and abs(raw) <= _EXACT:
+        return int(raw)
     return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
 
 

@@ -23,6 +23,7 @@ _CHUNK = 4_096  # bytes of one read
 _GRACE_S = 0.01  # enough to read bytes that have arrived already
 _ENDLESS = 4 * 2**20  # bytes beyond the longest line without a line end: not a line protocol
 _SHOWN = 80  # characters of a line that an error shows
+_QUIET_S = 0.5  # longer than any pause within a line
 _LOG_S = 10.0  # seconds between two logged bad lines
 _SETTINGS = {
     "baud": range(50, 4_000_001),
@@ -83,6 +84,8 @@ class Lines:
         self._unended = 0  # bytes since the last line end
         self._skipping = False
         self.too_long = False  # the last line was
+        self.first_is_whole = False  # its beginning is not missing: the source was quiet before
+        self._opened_s: float | None = None  # None after the first bytes
 
     async def open(self, within_s: float) -> None:
         """Connect.
@@ -105,6 +108,7 @@ class Lines:
             raise DeviceUnreachable(f"{source.url} cannot be opened: {why_no_connection(error)}").at(
                 source.url, error
             ) from error
+        self._opened_s = self._clock.flowing_s()
 
     async def next(self, by_s: float) -> bytes | None:
         """The next line without its end; None if no line is complete by `by_s` of the clock's `flowing_s`.
@@ -141,9 +145,10 @@ class Lines:
             return DeviceStalled(f"{url} sent no {what} for {silence_s:g} s, only {arrived}").coded(
                 "device-not-read", seconds=silence_s, what=arrived
             )
-        return DeviceStalled(f"{url} is open but sent no {what} for {silence_s:g} s").coded(
-            "device-silent", seconds=silence_s
-        )
+        return DeviceStalled(
+            f"{url} is open but sent no {what} for {silence_s:g} s: if it sends less often, raise `silence_s`"
+            " and `timeout_s`"
+        ).coded("device-silent", seconds=silence_s)
 
     def close(self) -> None:
         """Close the connection at once; safe to call twice."""
@@ -178,6 +183,9 @@ class Lines:
             self._part, self._skipping = b"", False
 
     def _take(self, chunk: bytes) -> None:
+        if self._opened_s is not None:
+            self.first_is_whole = self._clock.flowing_s() - self._opened_s >= _QUIET_S
+            self._opened_s = None
         *ended, rest = chunk.replace(b"\r", b"\n").split(b"\n")
         for piece in ended:
             line, self._part = self._part + piece, b""

@@ -188,12 +188,17 @@ async def test_a_line_of_two_megabytes_is_one_row_where_it_may_be_and_counted_wh
         ("1.234,5;x", {"separator": ";", "decimal": ",", "fields": {"v": TextField(at=1)}}, 1234.5),
         ("v=- 1,5 w=2", {"form": "key-value", "fields": {"v": TextField()}}, -1.5),
         ('{"v": "23,5"}', {"form": "json", "fields": {"v": TextField()}}, 23.5),
+        ("\x02ST,+0012.30\x03", {"fields": {"v": TextField(at=2)}}, 12.3),
+        ("\0\x001.5", {"fields": {"v": TextField()}}, 1.5),
+        ("\t\t1.5", {"separator": "\t", "fields": {"v": TextField(at=3)}}, 1.5),
+        ("7.0", {"fields": {"v": TextField(t="i64")}}, 7),
+        ('{"v": 7.0}', {"form": "json", "fields": {"v": TextField(t="i64")}}, 7),
     ],
 )
 async def test_numbers_as_meters_print_them(line: str, more: dict[str, Any], value: float) -> None:
     plain: dict[str, Any] = {"time_at": "", "time_unit": "iso", "pattern": ""}
     (row,) = await served(f"{line}\r\n".encode(), **plain | more)
-    assert (row.values, row.quality) == ({"v": value}, Quality.GOOD)
+    assert (row.values["v"], type(row.values["v"]), row.quality) == (value, type(value), Quality.GOOD)
 
 
 async def test_a_value_that_is_not_a_number_is_null_flagged_and_named() -> None:
@@ -218,7 +223,10 @@ async def test_a_value_that_is_not_a_number_is_null_flagged_and_named() -> None:
     ("sent", "why"),
     [
         ("대구 중구\r\n".encode(), "only lines that are not csv lines that have `fields`, e.g. 대구 중구"),
-        ("대구".encode("euc-kr") + b"\r\n", r"only lines that are not utf-8 text, e.g. \xb4"),
+        (
+            "대구".encode("euc-kr") + b"\r\n",
+            r"only lines that are not utf-8 text (see the option `encoding`), e.g. \xb4",
+        ),
         (b"1,2,3" * 200 + b"\r\n", "only lines of more than 100 bytes"),
         (b"1,2,3;1,2,3;", r"bytes but no whole line: is the baud rate right? They begin with 1,2,3;1"),
     ],
@@ -233,10 +241,13 @@ async def test_a_device_that_sends_something_else_is_not_only_silent(sent: bytes
 
 
 @contextlib.asynccontextmanager
-async def held_open(sent: bytes) -> AsyncIterator[str]:
-    """The URL of a server that sends these bytes and keeps the connection."""
+async def held_open(sent: bytes, pause_s: float = 0.0) -> AsyncIterator[str]:
+    """The URL of a server that sends these bytes after a pause, and keeps the connection."""
+    talks: list[asyncio.Task[Any] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.current_task())
+        await asyncio.sleep(pause_s)
         writer.write(sent)
         with contextlib.suppress(OSError):
             await reader.read()
@@ -245,8 +256,52 @@ async def held_open(sent: bytes) -> AsyncIterator[str]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await asyncio.wait([talk for talk in talks if talk], timeout=30)
 
 
 async def test_bytes_without_any_line_end_are_an_error() -> None:
     with pytest.raises(AdapterError, match="without a line end"):
         await served(b"x" * 5_000_000, timeout_s=60)
+
+
+async def test_the_word_for_no_value_is_named_until_a_value_comes() -> None:
+    async with held_open(b"OL\r\n1\r\n") as url:
+        fields = {"v": TextField(at=1)}
+        async with SerialLines(options(url, time_at="", fields=fields, first_line=True), Clock()) as adapter:
+            assert (await read(adapter, 1))[0].values == {"v": None}
+            assert adapter.unread["v"].what == "`v`: 'OL': the device has no value"
+            assert (await read(adapter, 1))[0].values == {"v": 1.0}
+            assert not adapter.unread
+
+
+async def test_a_line_after_a_pause_is_whole() -> None:
+    """A scale that sends one line for each weighing: its first line is not the rest of a line."""
+    async with held_open(b"12.5\r\n", pause_s=1.0) as url:
+        asked = options(url, time_at="", fields={"w": TextField()}, timeout_s=30.0, silence_s=0.1)
+        async with SerialLines(asked, Clock()) as adapter:
+            rows = adapter.readings()
+            assert (await anext(rows)).values == {"w": 12.5}
+            with pytest.raises(DeviceStalled, match="raise `silence_s` and `timeout_s`"):
+                await anext(rows)
+
+
+@pytest.mark.parametrize(
+    ("sent", "more", "quality", "why"),
+    [
+        ("2026-11-30T09:00:00", {}, Quality.UNCERTAIN, "its times are 9.0 h ahead of this machine"),
+        ("2026-11-30T09:00:00", {"timezone": "Asia/Seoul"}, Quality.GOOD, ""),
+        ("30.11.2026 00:00:00", {}, Quality.UNCERTAIN, "its times cannot be read"),
+        ("1796000000", {}, Quality.UNCERTAIN, "its times cannot be read"),
+        ("2026-11-27T00:00:00", {}, Quality.UNCERTAIN, "its times are 72.0 h behind this machine, more than"),
+    ],
+)
+async def test_times_that_cannot_be_used_are_named(
+    sent: str, more: dict[str, str], quality: Quality, why: str
+) -> None:
+    now_ns = 1_795_996_800 * NS_PER_S  # 2026-11-30T00:00:00Z
+    async with held_open(f"{sent},1\r\n".encode()) as url:
+        asked = options(url, time_at=1, fields={"w": TextField(at=2)}, first_line=True, **more)
+        async with SerialLines(asked, Clock(start_ns=now_ns)) as adapter:
+            (row,) = await read(adapter, 1)
+            assert (row.values, row.quality) == ({"w": 1.0}, quality)
+            assert [each.what[: len(why)] for each in adapter.unread.values()] == [why] * bool(why)
