@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 _ANY = 10  # answers that may still come where their number is unknown
 _BUSY = (5, 6)  # it will answer soon: the request is repeated
+_NO_ANSWER = 11  # the gateway heard nothing from the unit: repeated as often as a request without an answer
 _BUSY_S = (0.05, 1.0)  # the first and the longest pause before that, at most a tenth of the period
 _FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 _BITS = ("coil", "discrete")
@@ -183,12 +184,16 @@ class ModbusConnection:
     # --- one request
 
     async def _ask(self, request: Callable[[ModbusBaseClient], Awaitable[ModbusPDU]]) -> ModbusPDU:
-        pause_s = min(_BUSY_S[0], self._busy_pause_s)
+        pause_s, tries = min(_BUSY_S[0], self._busy_pause_s), self._retries
         while True:
             async with self._line.turn_of(self._unit):
                 answer = await self._answer(request)
             if not answer.isError():
                 return answer
+            if answer.exception_code == _NO_ANSWER and tries > 0:
+                tries -= 1
+                self._counters["retries"] += 1
+                continue
             late = self._clock.monotonic() + pause_s >= self._busy_until_s
             if answer.exception_code not in _BUSY or late:
                 raise ExceptionResponse(answer.exception_code)

@@ -182,7 +182,7 @@ async def test_the_row_of_opening_is_kept_for_a_slow_device() -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-@pytest.mark.parametrize("code", [5, 6])
+@pytest.mark.parametrize("code", [5, 6, 11])  # 11: the gateway had no answer from the unit in time
 async def test_a_busy_device_is_asked_again_within_the_period(line: Line, code: int) -> None:
     async def habit(request: Request) -> Sequence[bytes]:
         busy = request.number % 3 == 0
