@@ -159,6 +159,7 @@ class Obd(Adapter[ObdOptions]):
                     f"{options.where} is open, but its control unit 0x{options.answer_id:X} has not answered"
                     f" for {options.data_age_s:g} s"
                 ).coded("device-silent", seconds=options.data_age_s) from error
+            self._note(name, "is not answered")
             return None
         except BrokenAnswer as error:
             self.counters["broken_answers"] += 1
@@ -174,6 +175,8 @@ class Obd(Adapter[ObdOptions]):
             self.counters["wrong_size"] += 1
             self._log_once(name, f"answered with {len(data)} bytes instead of {pid.size}")
             return None
+        if name in self.unread:
+            self.was_read(name)
         return float(pid.value(int.from_bytes(data, "big")))
 
     async def _ask(self, service: int, pid: int) -> bytes:
@@ -206,17 +209,27 @@ class Obd(Adapter[ObdOptions]):
 
     async def _check_pids(self) -> None:
         offered: set[int] = set()
+        listed = 0x100  # the PIDs from here on are not in any list: they are asked for all the same
         for base in range(0, 0x100, 0x20):
             if base and base not in offered:  # the last bit of 32 says whether there are more
                 break
-            data = await self._first(_CURRENT, base, "which measurements it offers")
-            if len(data) != 4:
-                raise ProtocolViolation(
-                    f"{self._unit} lists its measurements in {len(data)} bytes instead of 4"
-                )
+            try:
+                data = await self._first(_CURRENT, base, "which measurements it offers")
+                if len(data) != 4:
+                    raise ProtocolViolation(
+                        f"{self._unit} lists its measurements in {len(data)} bytes instead of 4"
+                    )
+            except (DeviceStalled, ProtocolViolation) as error:
+                if not base:
+                    raise
+                log.warning("%s; from 0x%02X on, each is asked for", error, base + 1)
+                listed = base + 1
+                break
             bits = int.from_bytes(data, "big")
             offered |= {base + place + 1 for place in range(32) if bits >> 31 - place & 1}
-        lacking = [name for name, pid in self._pids.items() if pid.number not in offered]
+        lacking = [
+            name for name, pid in self._pids.items() if pid.number not in offered and pid.number < listed
+        ]
         known = (
             ", ".join(name for name, pid in PIDS.items() if pid.number in offered)
             or "nothing that edgebed knows"
@@ -283,7 +296,11 @@ class Obd(Adapter[ObdOptions]):
     def _unit(self) -> str:
         return f"{self.options.where}: control unit 0x{self.options.answer_id:X}"
 
+    def _note(self, name: str, why: str) -> None:
+        self.not_read(f"{self._unit}: {name} {why}", name)
+
     def _log_once(self, name: str, why: str) -> None:
+        self._note(name, why)
         if (name, why) not in self._logged and len(self._logged) < 100:
             self._logged.add((name, why))
             log.warning("%s: %s %s", self._unit, name, why)

@@ -15,6 +15,7 @@ from adapters.base import AdapterError, DeviceStalled, ProtocolViolation
 from adapters.obd.adapter import Obd
 from adapters.obd.options import ObdOptions
 from adapters.testing import AdapterContract, Rig, read
+from simulators.devices.can import ecu
 from simulators.devices.can.device import VehicleBus
 from simulators.faults import FaultProxy
 from wire.clock import NS_PER_S, Clock
@@ -147,9 +148,11 @@ async def test_refusals_are_named_and_pending_answers_awaited(caplog: pytest.Log
         with pytest.raises(TimeoutError):  # no row without a value
             await read(adapter, 1, within_s=3.0)
         assert adapter.counters["refused_conditionsNotCorrect"] >= 2
+        assert "odometer refused: conditionsNotCorrect" in adapter.unread["odometer"].what
         car.repair()
         assert (await read(adapter, 1))[0].quality is Quality.GOOD
         assert caplog.text.count("odometer refused: conditionsNotCorrect") == 1
+        assert not adapter.unread
         car.inject("ecu-pending")
         assert (await read(adapter, 2))[-1].quality is Quality.GOOD
     with pytest.raises(
@@ -205,3 +208,17 @@ async def test_two_testers_on_one_bus_do_not_mix_up_their_answers() -> None:
         assert float(row.values["vehicle_speed"] or 0) < 130
     for row in ways.result():
         assert row.values["odometer"] is None or 12_000 < float(row.values["odometer"]) < 13_100  # type: ignore[arg-type]
+
+
+async def test_a_unit_that_does_not_list_all_its_measurements_is_asked_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says that there are more than the first 32, but does not list them."""
+    listed = ecu._data
+    monkeypatch.setattr(ecu, "_data", lambda pid, values: None if pid == 0x20 else listed(pid, values))
+    async with asking(pids=["vehicle_speed", "odometer", "fuel_level"]) as (_, adapter):
+        row = (await read(adapter, 1))[0]
+        assert row.values["vehicle_speed"] is not None
+        assert row.values["odometer"] is not None
+        assert row.values["fuel_level"] is None
+        assert "fuel_level" in adapter.unread["fuel_level"].what
