@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from adapters.base import OptionsError, ProtocolViolation, Reading, Value
 from adapters.mqtt.payload import Unusable, any_json, iso_ns
@@ -75,7 +75,17 @@ _ORDERS = {
 }
 _OPTIONAL = {*_POSE, "battery_voltage", "paused", "loads", "distance_since_last_node"}
 _VERSION = re.compile(r"\s*[vV]?\s*(\d{1,9})(?!\d)")
-_OTHER_VERSIONS = ("v1", "v1.1", "v2.0", "v2.1", "v3", "v3.0")  # second topic levels in use beside v2
+_OTHER_VERSIONS = (
+    "v1",
+    "v1.1",
+    "v2.0",
+    "v2.0.0",
+    "v2.1",
+    "v2.1.0",
+    "v3",
+    "v3.0",
+    "v3.0.0",
+)  # second topic levels in use beside v2
 
 
 class Vda5050(MqttAdapter[Vda5050Options]):
@@ -147,12 +157,11 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         document = any_json(message.body)
         if not isinstance(document, dict):
             raise Unusable("unexpected_json", "the message is not as expected: JSON, but not an object")
-        taken = Message(document, lambda field, why: self._odd(kind, field, why))
-        if kind == "connection":
-            return self._connection(taken, message)
-        if kind == "state":
-            return self._state(taken, message)
-        return self._order(taken, message) if kind == "order" else self._visualization(taken, message)
+        taken = Message(document)
+        made = list(_READERS[kind](self, taken, message))
+        for field, why in taken.odd.items():
+            self._odd(kind, field, why)
+        return made
 
     def alive(self, reading: Reading) -> bool:
         """True except for orders: the fleet control sends them, not the vehicle."""
@@ -357,4 +366,13 @@ def _route(nodes: list[Part]) -> str:
 
 
 def _connection_values(state: Value) -> dict[str, Value]:
-    return {"connection_state": state, "online": None if state is None else state == "ONLINE"}
+    known = str(state).strip().upper()
+    return {"connection_state": state, "online": known == "ONLINE" if known in CONNECTION_STATES else None}
+
+
+_READERS: dict[str, Callable[[Vda5050, Message, TopicMessage], Iterable[Reading]]] = {
+    "state": Vda5050._state,
+    "connection": Vda5050._connection,
+    "order": Vda5050._order,
+    "visualization": Vda5050._visualization,
+}

@@ -5,7 +5,7 @@ Names and required keys are those of the JSON schemas of versions 2.0 and 2.1; o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from adapters.base import Value
@@ -23,18 +23,19 @@ _LONGEST = 2_000
 class Message:
     """One message; `quality` is that of the worst field so far.
 
-    `odd(field, why)` is called for each field that cannot be used, and with "" for each that can.
+    `odd` has each field that was taken, with the reason why it cannot be used, or "" if it can. A field of
+    the items of an array can be used if it can in all of them.
     """
 
-    def __init__(self, document: Mapping[str, Any], odd: Callable[[str, str], None]) -> None:
+    def __init__(self, document: Mapping[str, Any]) -> None:
         self.root = Part(document, "", self)
         self.quality = Quality.GOOD
-        self._odd = odd
+        self.odd: dict[str, str] = {}
 
     def note(self, field: str, quality: Quality, why: str = "") -> None:
         """Take the quality of a field."""
         self.quality = self.quality.worse(quality)
-        self._odd(field, why)
+        self.odd[field] = self.odd.get(field) or why
 
 
 class Part:

@@ -231,3 +231,46 @@ def test_no_change_of_a_message_costs_the_row(changes: list[tuple[str, str, Any]
     assert rows[0].values.keys() == adapter.streams()[stream].fields.keys()
     checked = Validator(adapter.streams(), Clock(start_ns=NOW), Counter()).check(rows[0])
     assert checked is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "items", "why"),
+    [
+        ("errors", ["lowBattery"], "errors of state is the text 'lowBattery', not an array of objects"),
+        (
+            "errors",
+            [{"errorType": "x", "errorLevel": None}, {"errorType": "y", "errorLevel": "FATAL"}],
+            "errors.errorLevel of state is null",
+        ),
+        (
+            "errors",
+            [{"errorType": "x", "errorLevel": "FATAL"}, {"errorType": "y", "errorLevel": None}],
+            "errors.errorLevel of state is null",
+        ),
+    ],
+)
+def test_one_odd_item_of_an_array_is_named_for_as_long_as_it_comes(
+    field: str, items: list[Any], why: str
+) -> None:
+    """The state shows what has lasted for seconds: a good item beside it must not start the time again."""
+    adapter = Vda5050(Vda5050Options(url="mqtt://x", manufacturer="acme", serial="n1"), Clock(start_ns=NOW))
+    raw = json.dumps(STATE | {field: items}).encode()
+    began: list[float] = []
+    for _ in range(3):
+        list(adapter.rows(TopicMessage("uagv/v2/acme/n1/state", raw, False, NOW)))
+        (unread,) = adapter.unread.values()
+        assert unread.what == why
+        began.append(unread.since_s)
+    assert len(set(began)) == 1
+    list(adapter.rows(TopicMessage("uagv/v2/acme/n1/state", json.dumps(STATE).encode(), False, NOW)))
+    assert not adapter.unread
+
+
+@pytest.mark.parametrize(
+    ("word", "online"), [("ONLINE", True), ("online", True), ("Offline", False), ("CONNECTED", None)]
+)
+def test_a_connection_state_in_other_letters_is_not_its_opposite(word: str, online: bool | None) -> None:
+    adapter = Vda5050(Vda5050Options(url="mqtt://x", manufacturer="acme", serial="n1"), Clock(start_ns=NOW))
+    raw = json.dumps(CONNECTION | {"connectionState": word}).encode()
+    (row,) = adapter.rows(TopicMessage("uagv/v2/acme/n1/connection", raw, False, NOW))
+    assert row.values == {"connection_state": word, "online": online}
