@@ -23,7 +23,7 @@ from adapters.lines.formats import (
     why_not,
 )
 from adapters.lines.lines import BadLines, Lines, LineSource
-from adapters.lines.numbers import DecimalMark
+from adapters.number_text import DecimalMark
 from wire.clock import Clock
 from wire.messages import Quality, Stream
 

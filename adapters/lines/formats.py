@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 
 from adapters.base import OptionsError, Value
-from adapters.lines.numbers import DecimalMark, NotANumber, NoValue, plain_number
 from adapters.mqtt.payload import Unusable, any_json
+from adapters.number_text import DecimalMark, NotANumber, NoValue, plain_number
 from wire.messages import Quality
 
 Found = Mapping[str, object]  # field name -> its raw value in a line: text, or a JSON value

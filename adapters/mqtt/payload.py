@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from adapters.base import Value
-from adapters.lines.numbers import NotANumber, NoValue, plain_number
+from adapters.number_text import NotANumber, NoValue, plain_number
 from wire.clock import NS_PER_MS, NS_PER_S
 from wire.messages import Quality
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.lines.formats import as_declared, pair_reader, why_not
-from adapters.lines.numbers import DecimalMark, NotANumber, NoValue, plain_number
+from adapters.number_text import DecimalMark, NotANumber, NoValue, plain_number
 from wire.messages import Quality
 
 
