@@ -235,6 +235,7 @@ class Hl7(Adapter[Hl7Options]):
         before = self._answered.taken.get(digest)
         if before is not None and before.came_again(sender, arrival.peer.host, arrival.peer, arrival.at_s):
             self.counters["resent"] += 1
+            self.not_read("a copy of an earlier message: taken for its resend, see docs/adapters.md#hl7")
             before.connection = ref(arrival.peer)
             result.verdict, result.taken = before.verdict, before
             return

@@ -260,10 +260,13 @@ class Bedside:
             at = 2 if fields[2] != b"NM" else 5
             note(Mismatch("OBX", obx.number, at, 102, "not a number (NM), but a number is configured"))
             self._counters["not_numeric"] += 1
-            if fields[2] != b"NM":
-                what = observation(fields[3], fields[6], separators)
-                text = f"{what} comes as {of_type(fields[2])}, not as NM"
-                self._notes.not_read(text, self.prefix + obx.target.name)
+            what = observation(fields[3], fields[6], separators)
+            why = (
+                f"{what} comes as {of_type(fields[2])}, not as NM"
+                if fields[2] != b"NM"
+                else f"the value of {what} is not a number with a decimal point"
+            )
+            self._notes.not_read(why, self.prefix + obx.target.name)
             return None, Quality.WRONG_TYPE
         if quality is Quality.BAD:
             self._counters["said_invalid"] += 1

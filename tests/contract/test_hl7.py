@@ -416,6 +416,7 @@ async def test_a_copy_that_came_before_the_acknowledgement_is_the_same_message()
     rows.cancel()
     assert (await rows) == [71]
     assert adapter.counters["resent"] == 1
+    assert adapter.unread[""].what.startswith("a copy of an earlier message: taken for its resend")
     writer.close()
 
 

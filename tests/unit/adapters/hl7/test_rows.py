@@ -290,6 +290,10 @@ def test_types_and_own_codes() -> None:
             {"heart_rate": "OBX 147842 in /min comes as ST, not as NM"},
         ),
         (
+            ["OBX|1|NM|150456||97|%", "OBX|1|NM|147842||72,5|/min"],
+            {"heart_rate": "the value of OBX 147842 in /min is not a number with a decimal point"},
+        ),
+        (
             ["OBX|1|NM|150456||97|%", "OBX|1|NA|131330||1^2|mV", "OBX|2|NM|0^MDC_ATTR_SAMP_RATE^MDC||500|/s"],
             {"ecg": "waveform `ecg` (500 Hz): sample rate is not 250 Hz"},
         ),
