@@ -112,29 +112,22 @@ def inspect(package: Package, providers: Sequence[str]) -> GateReport:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m agent.inference.gate DESCRIPTOR MEMORY CPU_S FOLDER PROVIDER...`: a report to DESCRIPTOR."""
-    descriptor, memory, cpu_s, folder, *providers = arguments
-    gate_process.limit(int(memory), int(cpu_s))
+    """`python -m agent.inference.gate ... FOLDER PROVIDER...`, as `gate_process.run` starts it."""
+    gate_process.answer(arguments, _report, lambda reason: msgspec.json.encode(_refused(reason)))
+
+
+def _report(arguments: Sequence[str]) -> bytes:
+    folder, *providers = arguments
     try:
-        report = inspect(load_package(Path(folder)), providers or CPU)
+        return msgspec.json.encode(inspect(load_package(Path(folder)), providers or CPU))
     except ModelError as error:
         why = str(error).removeprefix(folder).removeprefix("/").removeprefix(": ")
-        report = _refused(Reason(why, error.reason_code, error.reason_args))
-    except MemoryError:
-        gb = round(int(memory) / 2**30, 1)
-        report = _refused(because(f"it needs more than {gb:g} GB of memory", "model-memory-limit", gb=gb))
-    except Exception as error:  # noqa: BLE001 - a decoder of another package can raise anything
-        report = _refused(because(f"the gate failed: {type(error).__name__}: {error}", "model-refused"))
-    with os.fdopen(int(descriptor), "wb") as file:
-        file.write(msgspec.json.encode(report))
-    os._exit(0)  # skips the shutdown of the interpreter, where a hostile model could still act
+        raise ModelError(why).coded(error.reason_code, **error.reason_args) from error
 
 
 def _in_child(folder: Path, providers: Sequence[str], stopping: threading.Event) -> tuple[GateReport, bool]:
     """The child's report, and whether another run would give the same."""
-    limits = [str(gate_process.memory_limit()), str(gate_process.CPU_S)]
-    arguments = [*limits, str(folder.resolve()), *providers]
-    done = gate_process.run(arguments, WALL_S, stopping)
+    done = gate_process.run([str(folder.resolve()), *providers], WALL_S, stopping)
     if done.failure is not None:
         return _refused(done.failure), done.lasting
     try:

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.inference.decoders import ModelError
 from wire.printable import printable
 from wire.reasons import Reason, because
 
@@ -53,14 +54,19 @@ def at_once() -> int:
     return max(1, min(cores, _memory() // _PER_CHILD))
 
 
-def run(arguments: Sequence[str], wall_s: float, stopping: threading.Event) -> Outcome:
-    """Run `python -m agent.inference.gate ARGUMENTS` until it ends, `wall_s` are over, or `stopping` is set.
+def run(
+    arguments: Sequence[str],
+    wall_s: float,
+    stopping: threading.Event,
+    module: str = "agent.inference.gate",
+) -> Outcome:
+    """Run `python -m MODULE ... ARGUMENTS` until it ends, `wall_s` are over, or `stopping` is set.
 
-    The child writes its report to the descriptor that it gets as the first argument. Its process group ends
-    with it.
+    The module calls `answer`. The child's process group ends with it.
     """
     reading, writing = os.pipe()
-    command = [sys.executable, "-P", "-m", "agent.inference.gate", str(writing), *arguments]
+    limits = map(str, (writing, os.getpid(), memory_limit(), CPU_S))
+    command = [sys.executable, "-P", "-m", module, *limits, *arguments]
     try:
         child = subprocess.Popen(
             command,
@@ -87,9 +93,33 @@ def run(arguments: Sequence[str], wall_s: float, stopping: threading.Event) -> O
         return _outcome(watch, child.returncode, in_time=in_time, stopped=stopping.is_set(), wall_s=wall_s)
 
 
-def limit(memory: int, cpu_s: int) -> None:
-    """Set the limits of this process; the child calls it first."""
+def answer(
+    arguments: Sequence[str],
+    work: Callable[[Sequence[str]], bytes],
+    refused: Callable[[Reason], bytes],
+) -> None:
+    """In the child: set the limits, and report what `work` gives for the arguments of `run`, or `refused`."""
+    descriptor, parent, memory, cpu_s = map(int, arguments[:4])
+    _limit(parent, memory, cpu_s)
+    try:
+        report = work(arguments[4:])
+    except ModelError as error:
+        report = refused(error.reason)
+    except MemoryError:
+        gb = round(memory / 2**30, 1)
+        report = refused(because(f"it needs more than {gb:g} GB of memory", "model-memory-limit", gb=gb))
+    except Exception as error:  # noqa: BLE001 - a decoder of another package can raise anything
+        report = refused(because(f"the gate failed: {type(error).__name__}: {error}", "model-refused"))
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(report)
+    os._exit(0)  # skips the shutdown of the interpreter, where a hostile model could still act
+
+
+def _limit(parent: int, memory: int, cpu_s: int) -> None:
+    """Set the limits of this process, the child of `parent`."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))  # the child does not outlive the agent
+    if os.getppid() != parent:  # the agent ended before the line above
+        os._exit(1)
     with suppress(OSError):  # where memory is short, the kernel ends this process before the agent
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     limits = {

@@ -38,13 +38,14 @@ def read_file(path: Path, most: int) -> bytes:
     Raises:
         ModelError: the file is missing, not regular, too large or unreadable.
     """
+    shown = printable(path.name)
     try:
         file = os.open(path, _OPEN)
     except OSError as error:
-        raise _refusal(str(path), error) from error
+        raise _refusal(shown, error) from error
     with closing(_Descriptor(file)):
-        _require_regular(file, str(path), most)
-        return _content(file, str(path), most)
+        _require_regular(file, shown, most)
+        return _content(file, shown, most)
 
 
 @contextmanager

@@ -4,16 +4,67 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
+from agent.inference import gate_process
 from agent.inference.decoders import ModelError, Tensor
 from agent.inference.detection import cells, end_to_end, is_end_to_end
 from agent.inference.package import MAX_MODEL
 from agent.inference.package_files import read_file
 from agent.inference.session import signature
+from wire.printable import printable
+from wire.reasons import Reason
 
 _ASK = "# TODO:"
 _LONGEST = 256  # characters of a name in a manifest
+_LONGEST_LINE = 40_000  # characters of a line of a draft: a thousand names
+_WALL_S = 90.0
+
+
+class _Draft(Struct):
+    """What the child gives: the draft, or why there is none."""
+
+    text: str = ""
+    why: str = ""
+
+
+def draft_in_child(file: Path) -> str:
+    """`draft` in a child process with the limits of the gate: onnxruntime loads a file that may be hostile.
+
+    Raises:
+        ModelError: as `draft`; or the child crashed, or needed too much time or memory.
+    """
+    done = gate_process.run([str(file)], _WALL_S, threading.Event(), __name__)
+    if done.failure is not None:
+        raise ModelError(f"{file}: {done.failure.why}").coded(done.failure.code, **done.failure.args)
+    try:
+        found = msgspec.json.decode(done.report, type=_Draft)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file}: no draft could be made of it: {printable(error)}") from error
+    if found.why:
+        raise ModelError(f"{file}: {printable(found.why, 1000)}")
+    return "\n".join(printable(line, _LONGEST_LINE) for line in found.text.split("\n"))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m agent.inference.scaffold ... FILE`, as `gate_process.run` starts it."""
+
+    def work(rest: Sequence[str]) -> bytes:
+        try:
+            return msgspec.json.encode(_Draft(draft(Path(rest[0]))))
+        except ModelError as error:
+            raise ModelError(str(error).removeprefix(f"{rest[0]}: ")) from error
+
+    def refused(reason: Reason) -> bytes:
+        return msgspec.json.encode(_Draft(why=reason.why))
+
+    gate_process.answer(arguments, work, refused)
 
 
 def draft(file: Path) -> str:
@@ -23,8 +74,8 @@ def draft(file: Path) -> str:
         ModelError: the file cannot be loaded, does not have exactly one input, or has outputs that no decoder
             reads.
     """
-    body = read_file(file, MAX_MODEL)
     try:
+        body = read_file(file, MAX_MODEL)
         inputs, outputs = signature(body)
         if len(inputs) != 1:
             raise ModelError(
@@ -153,3 +204,7 @@ def _labels(count: int) -> str:
 
 def _known(dim: int, fallback: int) -> int:
     return dim if dim > 0 else fallback
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -155,10 +155,13 @@ def signature(body: bytes) -> tuple[list[Tensor], list[Tensor]]:
     """Inputs and outputs of an ONNX file that has no manifest yet.
 
     Raises:
-        ModelError: the file cannot be loaded, or has an output that no decoder reads.
+        ModelError: the file cannot be loaded, or has an input or output that no package can have.
     """
     session = _open(edited(body, scan(body).edits), CPU)
-    return [_tensor(each) for each in session.get_inputs()], _checked_outputs(session, "classification")
+    inputs = [_tensor(each) for each in session.get_inputs()]
+    for tensor in inputs:
+        _require_usable(tensor)
+    return inputs, _checked_outputs(session, "classification")
 
 
 @dataclass(slots=True)
@@ -224,8 +227,7 @@ def _checked_input(session: Any, found: Manifest) -> Tensor:
     tensor = inputs[0]
     if tensor.name != spec.name:
         raise ModelError(f"input.name is {spec.name!r}, the model's input is {shown}")
-    if tensor.dtype not in _TYPES.values():
-        raise ModelError(f"input {shown}: its type must be one of {', '.join(_TYPES.values())}")
+    _require_usable(tensor)
     needed = spec.shape
     fits = len(needed) == len(tensor.shape) and all(
         have in (want, -1) for have, want in zip(tensor.shape, needed, strict=True)
@@ -233,6 +235,11 @@ def _checked_input(session: Any, found: Manifest) -> Tensor:
     if not fits:
         raise ModelError(f"the manifest's input makes a tensor {list(needed)}, the model needs {shown}")
     return Tensor(tensor.name, tensor.dtype, needed)
+
+
+def _require_usable(tensor: Tensor) -> None:
+    if tensor.dtype not in _TYPES.values():
+        raise ModelError(f"input {tensor}: its type must be one of {', '.join(_TYPES.values())}")
 
 
 def _checked_outputs(session: Any, decoder: str) -> list[Tensor]:

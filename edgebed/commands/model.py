@@ -53,7 +53,10 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
 @command.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def draft(file: Path) -> None:
-    """Print a draft manifest for the ONNX FILE; TODO marks what its tensors do not define."""
-    from agent.inference.scaffold import draft as write
+    """Print a draft manifest for the ONNX FILE; TODO marks what its tensors do not define.
 
-    click.echo(write(file), nl=False)
+    Loads the file in a child process with limits.
+    """
+    from agent.inference.scaffold import draft_in_child
+
+    click.echo(draft_in_child(file), nl=False)

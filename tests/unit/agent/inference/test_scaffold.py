@@ -12,9 +12,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.inference import gate_process
 from agent.inference.decoders import ModelError
 from agent.inference.package import Package, load_package
-from agent.inference.scaffold import draft, quoted
+from agent.inference.scaffold import draft, draft_in_child, quoted
 from agent.inference.session import Model
 from tests.unit.agent.conftest import Packages
 from wire.yaml12 import compose
@@ -141,3 +142,52 @@ def test_a_draft_is_refused_with_a_sentence(packages: Packages, tmp_path: Path) 
     (tmp_path / "end.onnx").write_bytes(finished)
     with pytest.raises(ModelError, match="finished detections"):
         draft(tmp_path / "end.onnx")
+
+
+def test_a_file_that_takes_long_to_load_ends_with_its_child(
+    packages: Packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime folds the constants of a file when it loads it: here products of large matrices.
+
+    The limit is CPU time, which a busy machine does not use up for the child.
+    """
+    monkeypatch.setattr(gate_process, "CPU_S", 4)
+    monkeypatch.setattr("agent.inference.scaffold._WALL_S", 600.0)
+    make = onnx.helper.make_node
+    nodes = [make("Expand", ["one", "shape"], ["m0"])]
+    nodes += [make("MatMul", [f"m{at}", f"m{at}"], [f"m{at + 1}"]) for at in range(40)]
+    nodes += [make("ReduceMean", ["m40"], ["mean"], keepdims=0), make("Add", ["x", "mean"], ["y"])]
+    body = packages.model(
+        nodes,
+        inputs={"x": (1, 2)},
+        outputs={"y": (1, 2)},
+        constants={"one": np.ones((1, 1), np.float32), "shape": np.array([5000, 5000])},
+    )
+    (tmp_path / "long.onnx").write_bytes(body)
+    with pytest.raises(ModelError, match=r"long\.onnx: it used more than 4 s of CPU") as caught:
+        draft_in_child(tmp_path / "long.onnx")
+    assert caught.value.reason_code == "model-gate-timeout"
+
+
+def test_a_draft_of_the_child_is_the_draft(packages: Packages, tmp_path: Path) -> None:
+    file = tmp_path / "a.onnx"
+    file.write_bytes(packages.constant(np.zeros((1, 2)), shape=(1, 100, 6)))
+    assert draft_in_child(file) == draft(file)
+    file.write_text("hello")
+    for make in (draft, draft_in_child):
+        with pytest.raises(ModelError) as caught:
+            make(file)
+        assert str(caught.value) == f"{file}: is not an ONNX file: it is not a protobuf message"
+
+
+def test_a_draft_is_refused_where_its_package_would_be(packages: Packages, tmp_path: Path) -> None:
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.FLOAT)],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.STRING, [1, 2])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 2])],
+    )
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "text.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(ModelError, match="its type must be one of float32, uint8, float16"):
+        draft(tmp_path / "text.onnx")
