@@ -14,6 +14,7 @@ MAX_BYTES = 262_144
 MAX_DEPTH = 40
 MAX_NODES = 20_000  # an alias counts as the nodes it refers to: this stops an alias bomb
 
+_SURROGATE = re.compile("[\ud800-\udfff]")  # from an escape; such text can be written to no file or message
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -128,6 +129,8 @@ class _Composer:
     def _fresh(self, event: yaml.Event, depth: int) -> Node:
         place = _place(event.start_mark)
         if isinstance(event, yaml.ScalarEvent):
+            if half := _SURROGATE.search(event.value):
+                raise YamlMistake(place, f"\\u{ord(half[0]):04X} is half of a character: write the whole one")
             return Node(place, "scalar", self._scalar(event), event.value)
         if isinstance(event, yaml.SequenceStartEvent):
             node = Node(place, "list", flow=self._collection(event, "tag:yaml.org,2002:seq"))

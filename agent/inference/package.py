@@ -33,7 +33,11 @@ def load_package(path: Path, *, max_bytes: int = MAX_MODEL) -> Package:
     Raises:
         ModelError: with every mistake of the manifest, or what is wrong with the ONNX file.
     """
-    if not path.is_dir():
+    try:
+        there = path.is_dir()
+    except OSError as error:  # as a name that is too long
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not there:
         raise ModelError(f"{path}: there is no such model package (a folder with {manifest.FILE})")
     found = manifest.load(path)
     try:

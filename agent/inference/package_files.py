@@ -98,12 +98,13 @@ def fingerprint(folder: Path, names: Iterable[str]) -> list[Any]:
     """What changes when one of the files is written, replaced or removed; reads no content."""
     found: list[Any] = []
     for name in names:
+        shown = name.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
         try:
             at = os.lstat(folder / name)
         except (OSError, ValueError) as error:
-            found.append((name, type(error).__name__))
+            found.append((shown, type(error).__name__))
         else:
-            found.append((name, at.st_mode, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
+            found.append((shown, at.st_mode, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
     return found
 
 

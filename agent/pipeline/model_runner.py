@@ -149,6 +149,10 @@ class ModelRunner:
             return Opened(ref, self._models.model(package, self.settings.providers))
         except EdgebedError as error:
             return Opened(ref, error.reason)
+        except Exception as error:  # one package must not end the daemon
+            log.debug("%s: cannot be opened", self.settings.package, exc_info=True)
+            why = f"{self.settings.package}: it cannot be opened: {type(error).__name__}: {printable(error)}"
+            return Opened(ref, because(why, "model-refused"))
 
     def install(self, opened: Opened) -> None:
         """Take input for an opened model, or show in `state` why it cannot be used."""

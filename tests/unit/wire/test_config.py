@@ -193,6 +193,12 @@ def test_invalid_yaml_is_reported_with_its_place(text: str, place: str, words: s
     assert any(each.startswith(f"f.yaml:{place}: ") and words in each for each in found), found
 
 
+@pytest.mark.parametrize("text", ['name: "\\ud800"', '"\\udfff": 1', 'many: ["a\\udc80b"]'])
+def test_half_of_a_character_is_a_mistake(text: str) -> None:
+    """No file, message or terminal takes such a text."""
+    assert [each for each in mistakes(text) if "half of a character: write the whole one" in each]
+
+
 def test_an_alias_is_read_and_an_alias_bomb_is_not() -> None:
     whole = read("node: &n x\nthings:\n  one: &t {word: *n}\n  two: *t\n")
     assert whole.things["two"].word == "x"

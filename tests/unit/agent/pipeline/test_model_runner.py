@@ -83,6 +83,25 @@ def test_a_refused_model_takes_no_input(tmp_path: Path, cache: ModelCache) -> No
     assert not made.busy
 
 
+def test_a_package_that_cannot_even_be_named_is_a_refused_model(
+    tmp_path: Path, cache: ModelCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One package must not end the daemon, whatever goes wrong with it."""
+    made = runner(tmp_path / ("x" * 300), cache, Results())
+    made.open()
+    assert made.state.state == "failed"
+    assert made.state.why.endswith("cannot be read: File name too long")
+
+    def broken(_folder: Path) -> None:
+        raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+
+    monkeypatch.setattr("agent.inference.package.load_package", broken)
+    made = runner(tmp_path, cache, Results())
+    made.open()
+    assert made.state.state == "failed"
+    assert "it cannot be opened: UnicodeEncodeError: " in made.state.why
+
+
 def test_a_stream_without_the_signals_is_refused(summing: Path, cache: ModelCache) -> None:
     made = runner(summing, cache, Results(), stream=Stream(rate_hz=10, fields={"a": Field()}))
     made.open()
