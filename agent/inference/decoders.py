@@ -67,7 +67,8 @@ class Placement:
 class Result:
     """The decoded result of one run: a row of `values`, boxes, the main finding `top` and its `score`.
 
-    `infer_ms` is the time in onnxruntime, `nan` whether an output contains NaN; a decoder leaves both.
+    `infer_ms` is the time in onnxruntime, `nan` whether an output contains NaN, or an infinite number and a
+    value is missing; a decoder leaves both.
     """
 
     values: dict[str, Scalar]

@@ -169,6 +169,8 @@ class _Walk:
     def _record(self, start: int) -> int:
         """Read one record, or enter its message; returns where to continue."""
         key, at = _read_varint(self._body, start, self._end)
+        if key >= 1 << 32:  # other readers drop the upper bits, and would see another field
+            raise ModelError("is not an ONNX file: it is not a protobuf message")
         number, wire = key >> 3, key & 7
         value = 0
         if wire == 0:

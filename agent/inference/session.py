@@ -134,7 +134,9 @@ class Model:
             self._free.append(buffers)
         result = self._decoder.decode(outputs, placement)
         result.infer_ms = spent_ms
-        result.nan = any(map(_has_nan, outputs))
+        # an infinite number can be right, as a score of what is masked; not where a value of the row is lost
+        lost = None in result.values.values() and not all(map(_is_finite, outputs))
+        result.nan = lost or any(map(_has_nan, outputs))
         return result
 
     def _take(self) -> _Buffers:
@@ -205,6 +207,8 @@ def _open(body: bytes, providers: Sequence[str]) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # products of 8 bits are exact on CPUs without VNNI too, where they would saturate at 16 bits
     options.add_session_config_entry("session.x64quantprecision", "1")
+    # the scan has read an ONNX file: onnxruntime must not take it for another format
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 4  # the exception has the reason of a failure
     try:
         session = onnxruntime.InferenceSession(body, options, providers=list(providers))
@@ -268,6 +272,10 @@ def _checked_outputs(session: Any, decoder: str) -> list[Tensor]:
 def _has_nan(output: NDArray[Any]) -> bool:
     # `min` of an array with NaN is NaN, and ten times as fast as a look at each number
     return output.dtype.kind == "f" and output.size > 0 and bool(np.isnan(output.min()))
+
+
+def _is_finite(output: NDArray[Any]) -> bool:
+    return bool(np.isfinite(output).all())
 
 
 def _is_label(kind: str, output: Tensor) -> bool:

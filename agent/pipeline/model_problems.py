@@ -37,7 +37,7 @@ class NanResults:
         return self._shown
 
     def _reason(self, count: int) -> Reason:
-        text = f"{count} of the last {len(self._newest)} results are NaN"
+        text = f"{count} of the last {len(self._newest)} results are NaN or infinite"
         return because(text, "model-results-nan", nan=count, of=len(self._newest))
 
 

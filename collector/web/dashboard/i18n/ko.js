@@ -428,7 +428,7 @@ export default {
   "reason.model-too-slow": "추론 시간(p99)이 {p99_ms} ms로 허용 한도 {budget_ms} ms를 넘습니다.",
   "reason.model-too-large": "모델의 메모리 사용량이 {rss_mb} MB로 허용 한도 {budget_mb} MB를 넘습니다.",
   "reason.model-output-nan": "모델의 출력이 숫자가 아닙니다(NaN).",
-  "reason.model-results-nan": "최근 결과 {of}건 중 {nan}건이 숫자가 아닙니다(NaN).",
+  "reason.model-results-nan": "최근 결과 {of}건 중 {nan}건이 숫자가 아닙니다(NaN 또는 무한대).",
   "reason.model-no-result": "{seconds} 동안 결과가 없습니다. 입력은 {measured_hz} Hz, 모델에 필요한 값은 {wanted_hz} Hz입니다.",
   "reason.model-no-answer": "모델이 {seconds} 동안 결과를 내지 않았습니다.",
   "reason.model-run-failed": "추론에 실패했습니다: {why}",

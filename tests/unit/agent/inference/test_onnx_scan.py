@@ -68,6 +68,29 @@ def test_weights_outside_the_file_are_found_in_a_branch(packages) -> None:
     assert "outside the file" in refused(packages.write(body))
 
 
+def test_weights_outside_the_file_are_found_under_a_number_that_other_readers_cut(packages) -> None:
+    """onnxruntime reads 32 bits of the number of a field: a scan that reads more sees another field."""
+    made = onnx.load_from_string(packages.constant(ONE))
+    weights = made.graph.initializer[0]
+    entry = onnx.StringStringEntryProto(key="location", value="model.onnx").SerializeToString()
+    name, dims = weights.name, list(weights.dims)
+    del made.graph.initializer[0]
+    tensor = onnx.TensorProto(name=name, dims=dims, data_type=TensorProto.FLOAT).SerializeToString()
+    for key, content in ((13 << 3 | 2, onnx_scan._varint(len(entry)) + entry), (14 << 3, b"\x01")):
+        tensor += bytes([key | 0x80, 0x80, 0x80, 0x80, 0x10]) + content
+    graph = made.graph.SerializeToString() + field(5, tensor)
+    made.ClearField("graph")
+    text = refused(packages.write(made.SerializeToString() + field(7, graph)))
+    assert "is not an ONNX file: it is not a protobuf message" in text
+
+
+def test_a_file_that_looks_like_another_format_is_loaded_as_it_was_scanned(packages) -> None:
+    """onnxruntime takes a file with ORTM at the fifth byte for its own format, which the scan cannot read."""
+    body = b"\x12\x06aaORTM" + packages.constant(ONE)
+    assert onnx.load_from_string(body).producer_name == "aaORTM"
+    Model(load_package(packages.write(body)))
+
+
 def test_operators_from_elsewhere_are_refused(packages) -> None:
     nodes = [helper.make_node("Evil", ["x"], ["y"], domain="com.example")]
     body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": (1, 1)})

@@ -30,7 +30,7 @@ def test_three_nan_of_the_newest_twenty_are_a_problem_until_none_is() -> None:
     assert [each is not None for each in found] == [False, False, False, False, True]
     reason = found[-1]
     assert reason is not None
-    assert reason.why == "3 of the last 5 results are NaN"
+    assert reason.why == "3 of the last 5 results are NaN or infinite"
     assert (reason.code, reason.args) == ("model-results-nan", {"nan": 3, "of": 5})
     assert watch.add(True) is reason, "a text that changes with each result would be a new status each time"
     assert (watch.updated() or reason).args == {"nan": 4, "of": 6}
@@ -138,7 +138,7 @@ async def test_a_model_whose_results_become_nan_is_failed(packages: Any, tmp_pat
         assert made.state.state == "ok"
         await feed(made, lambda: made.state.state == "failed", value=-90.0)
         assert made.state.code == "model-results-nan"
-        assert made.state.why.endswith("results are NaN")
+        assert made.state.why.endswith("results are NaN or infinite")
         await feed(made, lambda: made.state.state == "ok", value=4.0)
 
 
