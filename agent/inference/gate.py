@@ -21,7 +21,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from agent.inference import gate_process, golden, package_files
+from agent.inference import gate_process, golden, manifest, package_files
 from agent.inference.decoders import ModelError
 from agent.inference.manifest import FrameInput
 from agent.inference.package import Package, load_package
@@ -34,6 +34,7 @@ from wire.reasons import MAX_ARGS, Reason, because
 WALL_S = 90.0  # for the whole child
 _RUNS, _MEASURE_S = 60, 0.6
 _LONGEST_WHY, _LONGEST_LINE = 20, 400  # lines of a reason, characters of a line
+_MOST_SAVED = 200  # reports; the oldest are removed
 _MACHINE = frozenset({"provider-missing"})  # reasons that can end without a change of the package
 
 
@@ -64,11 +65,13 @@ def verify(
     Raises:
         ModelError: the package did not pass, now or earlier, with the reason.
     """
-    saved = memory / f"{_key(package, providers)}.json" if memory is not None else None
+    key = _key(package, providers)
+    saved = memory / f"{key}.json" if memory is not None else None
     report = _remembered(saved) if saved is not None else None
     if report is None:
-        report, lasting = _in_child(package.path, providers, stopping or threading.Event())
-        if saved is not None and lasting and report.code not in _MACHINE:
+        report, lasting = _in_child(package, providers, stopping or threading.Event())
+        lasting = lasting and report.code not in _MACHINE and key == _key(package, providers)
+        if saved is not None and lasting:  # else the package may have changed while the gate ran
             _remember(saved, report)
     if report.why:
         raise ModelError(f"{package.path}: {report.why}").coded(report.code, **report.args)
@@ -112,22 +115,31 @@ def inspect(package: Package, providers: Sequence[str]) -> GateReport:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m agent.inference.gate ... FOLDER PROVIDER...`, as `gate_process.run` starts it."""
+    """`python -m agent.inference.gate ... FOLDER HASH PROVIDER...`, as `gate_process.run` starts it.
+
+    HASH is that of the manifest.
+    """
     gate_process.answer(arguments, _report, lambda reason: msgspec.json.encode(_refused(reason)))
 
 
 def _report(arguments: Sequence[str]) -> bytes:
-    folder, *providers = arguments
+    folder, expected, *providers = arguments
     try:
-        return msgspec.json.encode(inspect(load_package(Path(folder)), providers or CPU))
+        package = load_package(Path(folder))
+        if package.manifest.hash != expected:
+            raise ModelError("the manifest changed while the gate ran: restart the agent")
+        return msgspec.json.encode(inspect(package, providers or CPU))
     except ModelError as error:
         why = str(error).removeprefix(folder).removeprefix("/").removeprefix(": ")
         raise ModelError(why).coded(error.reason_code, **error.reason_args) from error
 
 
-def _in_child(folder: Path, providers: Sequence[str], stopping: threading.Event) -> tuple[GateReport, bool]:
+def _in_child(
+    package: Package, providers: Sequence[str], stopping: threading.Event
+) -> tuple[GateReport, bool]:
     """The child's report, and whether another run would give the same."""
-    done = gate_process.run([str(folder.resolve()), *providers], WALL_S, stopping)
+    arguments = [str(package.path.resolve()), package.manifest.hash, *providers]
+    done = gate_process.run(arguments, WALL_S, stopping)
     if done.failure is not None:
         return _refused(done.failure), done.lasting
     try:
@@ -179,6 +191,9 @@ def _require_plausible(model: Model, noise: NDArray[Any]) -> None:
         raise ModelError("its outputs are not numbers (NaN) for a plain input").coded("model-output-nan")
     if why := model.doubt(outputs):
         raise ModelError(why)
+    run: Any = model.run_frame if isinstance(model.manifest.input, FrameInput) else model.run_window
+    if run(noise).nan:
+        raise ModelError("its results are infinite for a plain input").coded("model-output-nan")
 
 
 def _measure(model: Model, noise: NDArray[Any]) -> tuple[float, float]:
@@ -207,9 +222,9 @@ def _private_mb() -> float:
 
 
 def _key(package: Package, providers: Sequence[str]) -> str:
-    """A key of the manifest, of what the kernel knows about the other files, and of the versions.
+    """A key of the manifest, of what the kernel knows about the files, of the versions and of the machine.
 
-    It reads no file: a changed file has another size or time.
+    It reads no file of the package: a changed file has another size or time.
     """
     found = package.manifest
     versions = [f"{name} {version(name)}" for name in ("onnxruntime", "onnxruntime-gpu", "numpy", "edgebed")]
@@ -218,8 +233,10 @@ def _key(package: Package, providers: Sequence[str]) -> str:
         vectors: Sequence[str] = golden.names(package.path)
     except ModelError as error:
         vectors = [golden.FOLDER, str(error)]
-    files = package_files.fingerprint(package.path, [found.file, *([labels] if labels else []), *vectors])
-    return hashlib.sha256(msgspec.json.encode([found.hash, versions, files, *providers])).hexdigest()
+    names = [manifest.FILE, found.file, *([labels] if labels else []), *vectors]
+    files = package_files.fingerprint(package.path, names)
+    parts = [found.hash, versions, files, gate_process.machine(), *providers]
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
 def _remembered(saved: Path) -> GateReport | None:
@@ -233,10 +250,16 @@ def _remembered(saved: Path) -> GateReport | None:
 
 def _remember(saved: Path, report: GateReport) -> None:
     draft = saved.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
-    with suppress(OSError):  # with a full disk the next start runs the gate again
+    try:
         saved.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(msgspec.json.encode(report))
         draft.replace(saved)
+        reports = sorted(saved.parent.glob("*.json"), key=lambda each: each.stat().st_mtime_ns)
+        for old in reports[:-_MOST_SAVED]:
+            old.unlink(missing_ok=True)
+    except OSError:  # with a full disk the next start runs the gate again
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ _ADDRESSES = 4 << 30  # bytes of address space; Python, OpenCV and onnxruntime m
 _SHARE = 0.8  # of the memory of the agent's unit that a child may use ...
 _LEAST = 512 << 20  # ... and at least this: Python, OpenCV and onnxruntime reserve half of it and use 50 MB
 _PER_CHILD = 512 << 20  # bytes of memory for each child that runs at the same time
+# lines of /proc/cpuinfo that are the same for each core and at each start, on x86 and on ARM
+_CPU = ("vendor_id", "model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part")
 _REPORT, _STDERR = 4_000_000, 8_192  # bytes that are kept
 _POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
@@ -52,6 +54,15 @@ def at_once() -> int:
     """The number of children that may run at the same time: one a core, as far as the memory allows."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(cores, _memory() // _PER_CHILD))
+
+
+def machine() -> list[str]:
+    """What a report depends on besides the package: the kind of the CPU, and the memory of a child."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        found = sorted({line for line in lines if line.partition(":")[0].strip() in _CPU})
+        return [f"{memory_limit() / 2**30:.1f} GB", *found]
+    return [f"{memory_limit() / 2**30:.1f} GB"]
 
 
 def run(
@@ -204,7 +215,8 @@ def _outcome(watch: _Watch, code: int, *, in_time: bool, stopped: bool, wall_s: 
         return Outcome(failure=crash, lasting=word != "SIGKILL")
     lines = watch.stderr.decode("utf-8", "replace").strip().splitlines()
     said = printable(lines[-1], 300) if lines else f"exit code {code} without a report"
-    return Outcome(failure=because(f"the gate failed: {said}", "model-refused"))
+    # Python itself failed, as with a half-installed package: the model need not be the cause
+    return Outcome(failure=because(f"the gate failed: {said}", "model-refused"), lasting=False)
 
 
 def _signal_name(number: int) -> str:

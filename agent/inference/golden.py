@@ -47,6 +47,8 @@ def compare(folder: Path, name: str, run: Callable[[NDArray[Any]], list[NDArray[
         outputs = run(given)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{shown}: the model cannot take its input: {printable(error)}") from error
+    except ModelError as error:
+        raise ModelError(f"{shown}: {error}").coded(error.reason_code, **error.reason_args) from error
     for at, got in enumerate(outputs):
         want = vector.pop(f"output_{at}", None)
         if want is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unicodedata import category
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,6 +25,12 @@ from wire.yaml12 import MAX_BYTES
 
 FILE = "manifest.yaml"
 MAX_LABELS = 1_000_000  # bytes of a labels file
+
+MAX_COUNT = 10_000  # labels
+MAX_LABEL = 128  # characters of a label in a file
+MAX_WINDOW = 16_000_000  # numbers of a window; the agent holds several of them
+_HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # Unicode's controls, invisible characters and ends of lines
+_JOINERS = "\u200c\u200d"  # invisible, and needed in some languages and emoji
 
 _Key = Annotated[str, Meta(min_length=1, max_length=256)]
 
@@ -79,7 +86,9 @@ class WindowInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
         list[str],
         Meta(min_length=1, max_length=1024, description="Fields of the stream, in the model's order."),
     ]
-    rate_hz: Annotated[float, Meta(gt=0, le=1e6, description="Rows per second that the model was made for.")]
+    rate_hz: Annotated[
+        float, Meta(ge=1e-6, le=1e6, description="Rows per second that the model was made for.")
+    ]
     length: Annotated[int, Meta(ge=1, le=100_000, description="Rows in a window.")]
     hop: Annotated[int, Meta(ge=1, le=100_000, description="Rows from one window to the next.")] = 1
     mean: Annotated[list[float], Meta(description="Subtracted from each signal.")] = []
@@ -205,11 +214,14 @@ def _check_window(found: WindowInput) -> Iterator[Mistake]:
             yield ("input", "signals", at), f"{name!r} is not a field name ([a-z][a-z0-9_]*)"
         elif name in found.signals[:at]:
             yield ("input", "signals", at), f"{name!r} is listed twice"
-    for key, numbers in (("mean", found.mean), ("std", found.std)):
-        if numbers and len(numbers) != len(found.signals):
-            yield ("input", key), f"{len(numbers)} numbers for {len(found.signals)} signals"
-    if 0.0 in found.std:
-        yield ("input", "std"), "0 is not allowed: the input is divided by it"
+    for key, given in (("mean", found.mean), ("std", found.std)):
+        if given and len(given) != len(found.signals):
+            yield ("input", key), f"{len(given)} numbers for {len(found.signals)} signals"
+    if found.std and min(found.std) <= 0:
+        yield ("input", "std"), "must be above 0: the input is divided by it"
+    numbers = found.length * len(found.signals)
+    if numbers > MAX_WINDOW:
+        yield ("input", "length"), f"a window of {numbers} numbers; {MAX_WINDOW} are allowed"
     if found.hop > found.length:
         yield ("input", "hop"), f"{found.hop} rows would skip some: windows have {found.length}"
 
@@ -229,10 +241,23 @@ def _check_output(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]
     if options is None:
         return
     try:
-        parts["output"] = _read_labels(options, folder)
+        parts["output"] = found = _read_labels(options, folder)
     except ModelError as error:
         yield ("output", "labels_file"), str(error)
+    else:
+        yield from _check_names(found)
     parts["decoder"] = word
+
+
+def _check_names(options: Any) -> Iterator[Mistake]:
+    """Names that rows and events carry to terminals, pages and files: they must be what they look like."""
+    key = "labels_file" if getattr(options, "labels_file", "") else "labels"
+    names = [(key, name) for name in getattr(options, "labels", ())]
+    names += [("parts", name) for name in getattr(options, "parts", ())]
+    for where, name in names:
+        if any(category(one) in _HIDDEN and one not in _JOINERS for one in name):
+            yield ("output", where), f"{printable(name)!r} has a control character or an invisible one"
+            return
 
 
 def _with_word(options: type[Struct], word: str) -> type[Struct]:
@@ -257,8 +282,10 @@ def _read_labels(options: Any, folder: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ModelError(f"{printable(name)} is not UTF-8 text: {error}") from error
     labels = [line.strip() for line in lines if line.strip()]
-    if not labels or max(map(len, labels)) > 128:
-        raise ModelError(f"{printable(name)} must have one label of 1 to 128 characters per line")
+    if not labels or max(map(len, labels)) > MAX_LABEL:
+        raise ModelError(f"{printable(name)} must have one label of 1 to {MAX_LABEL} characters per line")
+    if len(labels) > MAX_COUNT:
+        raise ModelError(f"{printable(name)} has {len(labels)} labels; {MAX_COUNT} are allowed")
     return msgspec.structs.replace(options, labels=labels)
 
 

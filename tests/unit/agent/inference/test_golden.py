@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from agent.inference import golden
 from agent.inference.decoders import ModelError
+from agent.inference.package import load_package
+from agent.inference.session import Model
 
 ONE = np.ones((1, 1), np.float32)
 GIVEN = np.array([[1.0, 2.0, 3.0]], np.float32)
@@ -159,3 +161,13 @@ def test_too_many_vectors_and_a_linked_folder_are_refused(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="33 vectors; 32 are allowed"):
         golden.names(tmp_path)
     assert golden.names(tmp_path / "golden") == []
+
+
+@pytest.mark.parametrize("shape", [(1,), (0, 1), (1, 1, 1, 1, 1), (3, 2)])
+def test_an_input_of_another_shape_names_the_vector(packages: Any, shape: tuple[int, ...]) -> None:
+    folder = packages.write(packages.constant(ONE))
+    (folder / "golden").mkdir()
+    (folder / "golden" / "a.npz").write_bytes(npz(input=np.ones(shape, np.float32), output_0=ONE))
+    model = Model(load_package(folder))
+    with pytest.raises(ModelError, match=r"^golden/a\.npz: a window of shape"):
+        golden.compare(folder, "golden/a.npz", model.raw)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import sys
@@ -19,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from agent.inference import gate, gate_process
 from agent.inference.decoders import ModelError
 from agent.inference.package import load_package
-from agent.inference.session import CPU
+from agent.inference.session import CPU, Model
 
 ONE = np.ones((1, 1), np.float32)
 FRAME = {"kind": "frame", "name": "x", "size": [64, 64]}
@@ -235,7 +237,83 @@ def test_a_file_that_changes_runs_the_gate_again(packages, tmp_path: Path, name:
     assert not gate.verify(load_package(folder), memory=memory).remembered
 
 
-@pytest.mark.parametrize("do", ["killed"])
+def test_a_golden_vector_whose_name_is_not_text_is_compared(packages, tmp_path: Path) -> None:
+    folder = packages.write(packages.constant(ONE))
+    (folder / "golden").mkdir()
+    with (folder / "golden" / os.fsdecode(b"\xff.npz")).open("wb") as file:
+        np.savez(file, input=np.ones((4, 2), np.float32), output_0=ONE)
+    assert gate.verify(load_package(folder), memory=tmp_path / "gate").golden == 1
+    assert gate.verify(load_package(folder), memory=tmp_path / "gate").remembered
+
+
+@pytest.mark.parametrize("name", ["manifest.yaml", "model.onnx", "golden/b.npz"])
+def test_a_report_of_a_package_that_changed_meanwhile_is_not_remembered(
+    packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = packages.write(packages.constant(ONE))
+    (folder / "golden").mkdir()
+    run = gate_process.run
+
+    def changing(*arguments: Any) -> gate_process.Outcome:
+        found = run(*arguments)
+        (folder / name).touch()
+        return found
+
+    monkeypatch.setattr(gate_process, "run", changing)
+    with contextlib.suppress(ModelError):
+        gate.verify(load_package(folder), memory=tmp_path / "gate")
+    assert not (tmp_path / "gate").exists()
+
+
+def test_a_manifest_that_is_replaced_before_the_gate_reads_it_is_not_the_checked_one(
+    packages, tmp_path: Path
+) -> None:
+    folder = packages.write(packages.constant(ONE))
+    package = load_package(folder)
+    packages.write(packages.constant(ONE), description="another one")
+    with pytest.raises(ModelError, match="the manifest changed while the gate ran"):
+        gate.verify(package, memory=tmp_path / "gate")
+
+
+@pytest.mark.parametrize("what", ["memory", "cpu"])
+def test_another_machine_checks_the_package_again(
+    packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A state folder can come with a copied disk; with more memory a refused model can pass."""
+    folder, memory = packages.write(packages.constant(ONE)), tmp_path / "gate"
+    gate.verify(load_package(folder), memory=memory)
+    assert gate.verify(load_package(folder), memory=memory).remembered
+    if what == "memory":
+        monkeypatch.setattr(gate_process, "_memory", lambda: 2 << 30)
+    else:
+        monkeypatch.setattr(gate_process, "_CPU", ())
+    assert not gate.verify(load_package(folder), memory=memory).remembered
+
+
+def test_a_full_disk_leaves_nothing_behind(packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = packages.write(packages.constant(ONE))
+
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    package = load_package(folder)
+    assert not gate.verify(package, memory=tmp_path / "gate").why
+    assert not list((tmp_path / "gate").iterdir())
+
+
+def test_the_oldest_reports_are_removed(packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = tmp_path / "gate"
+    monkeypatch.setattr(gate, "_MOST_SAVED", 2)
+    for number in range(4):
+        gate._remember(memory / f"{number}.json", gate.GateReport())
+        os.utime(memory / f"{number}.json", (number, number))
+    assert sorted(each.name for each in memory.iterdir()) == ["2.json", "3.json"]
+
+
+@pytest.mark.parametrize("do", ["killed", "exit"])
 def test_what_the_package_is_not_the_cause_of_is_not_remembered(acting: Any, tmp_path: Path, do: str) -> None:
     with pytest.raises(ModelError):
         gate.verify(load_package(acting(do)), memory=tmp_path / "gate")
@@ -443,3 +521,47 @@ def test_the_reason_of_onnxruntime_stands_first(packages) -> None:
     assert "onnxruntime::" not in text
     assert ".h:" not in text
     assert "cannot be reshaped to the requested shape" in text
+
+
+# -- results that are infinite -----------------------------------------------------------------------------
+
+
+def infinite_above(limit: float, sign: float = 1.0) -> bytes:
+    """A model of a window that gives the mean of its numbers, infinite above `limit`."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
+        helper.make_node("Greater", ["mean", "limit"], ["above"]),
+        helper.make_node("Where", ["above", "infinite", "mean"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
+        [
+            numpy_helper.from_array(np.array(limit, np.float32), "limit"),
+            numpy_helper.from_array(np.array(sign * np.inf, np.float32), "infinite"),
+        ],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return made.SerializeToString()
+
+
+def test_infinite_results_for_a_plain_input_are_refused(packages) -> None:
+    assert refused(packages.write(infinite_above(-1e30))).reason_code == "model-output-nan"
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("output", [None, ANOMALY])
+def test_a_result_that_is_infinite_counts_as_one_that_is_nan(packages, sign: float, output: Any) -> None:
+    changes = {} if output is None else {"output": output}
+    model = Model(load_package(packages.write(infinite_above(1000, sign), **changes)))
+    assert not model.run_window(np.ones((4, 2), np.float32)).nan
+    assert model.run_window(np.full((4, 2), 2000, np.float32)).nan
+
+
+def test_an_infinite_number_that_costs_no_value_is_right(packages) -> None:
+    """A masked class: its logit is -inf."""
+    body = packages.constant(np.array([[1.0, -np.inf]]))
+    folder = packages.write(body, output={**CLASSES, "softmax": True})
+    assert not Model(load_package(folder)).run_window(np.ones((4, 2), np.float32)).nan

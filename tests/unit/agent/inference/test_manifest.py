@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +99,54 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("traffic light\n\n사람\n", "utf-8")
     found = manifest.load(write(tmp_path, GOOD.replace("labels: [person, car]", "labels_file: names.txt")))
     assert found.output.labels == ["traffic light", "사람"]
+
+
+@pytest.mark.parametrize(
+    "name", ["\x1b[31mred", "a\nb", "a\0b", "\u202eabc", "a\u200bb", "\ufeffa", "\x9b2J"]
+)
+@pytest.mark.parametrize("key", ["labels", "parts", "labels_file"])
+def test_a_label_that_is_not_what_it_looks_like_is_refused(packages, key: str, name: str) -> None:
+    """Rows and events carry labels into terminals, pages and files."""
+    output = {"decoder": "anomaly", "threshold": 1} if key == "parts" else {"decoder": "classification"}
+    folder = packages.write(packages.constant(np.ones((1, 2))), output={**output, key: ["a", name]})
+    if key == "labels_file":
+        if name in ("a\nb", "\ufeffa"):  # these are two labels, and the mark of UTF-8
+            return
+        (folder / "l.txt").write_text(f"{name}\n", "utf-8")
+        packages.write(packages.constant(np.ones((1, 2))), output={**output, key: "l.txt"})
+    with pytest.raises(ModelError, match="has a control character or an invisible one") as caught:
+        load_package(folder)
+    assert str(caught.value).isprintable()
+
+
+def test_labels_of_every_language_are_taken(packages) -> None:
+    labels = ["보행자", "نمی\u200cدانم", "\U0001f469\u200d\U0001f52c", "a\u00a0b"]
+    folder = packages.write(
+        packages.constant(np.ones((1, 4))), output={"decoder": "classification", "labels": labels}
+    )
+    assert load_package(folder).manifest.output.labels == labels
+
+
+def test_a_file_of_labels_has_as_many_as_a_list_may_have(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("a\n" * 10_001, "utf-8")
+    text = GOOD.replace("labels: [person, car]", "labels_file: names.txt")
+    assert "has 10001 labels; 10000 are allowed" in mistakes(tmp_path, text)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"std": [1.0, -1.0]}, "input.std: must be above 0"),
+        ({"std": [1.0, 0.0]}, "input.std: must be above 0"),
+        ({"rate_hz": 1e-300}, "input.rate_hz"),
+        ({"length": 100_000, "signals": [f"s{i}" for i in range(1000)]}, "a window of 100000000 numbers"),
+    ],
+)
+def test_a_window_that_cannot_work_is_refused(packages, change: dict[str, Any], reason: str) -> None:
+    window = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 10, "length": 4, **change}
+    with pytest.raises(ModelError) as caught:
+        load_package(packages.write(packages.constant(np.ones((1, 1))), input=window))
+    assert reason in str(caught.value)
 
 
 def test_a_folder_without_a_manifest_is_not_a_package(tmp_path: Path) -> None:
