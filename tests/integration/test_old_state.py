@@ -21,6 +21,7 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.outbox import Message, Outbox, OutboxSettings, Record
+from collector.ledger.balance import GONE
 from edgebed.broker import BrokerProcess
 from edgebed.processes import Child, edgebed_command
 from wire.clock import Clock
@@ -314,7 +315,18 @@ def test_the_copy_of_the_marks_stands_in_for_a_damaged_day(site: Path) -> None:
     with collector(site) as ask:
         assert ask("health")["store"]["damaged"] == [f"{day}.db.damaged" for day in DAYS]
         after = ask(f"ledger?pilot={PILOT}&days=4000")
-    assert (after["entries"], after["days"]) == (before["entries"], before["days"])
+    # every account and signed day is known, and what was in the damaged files is missing
+    stored = [
+        (one["node"], one["ep"], one["taken"], one["stored"], one["gap_count"]) for one in before["entries"]
+    ]
+    assert stored == [
+        (one["node"], one["ep"], one["taken"], one["missing_count"] - more["missing_count"], one["gap_count"])
+        for one, more in zip(after["entries"], before["entries"], strict=True)
+    ]
+    assert {one["stored"] for one in after["entries"]} == {0}
+    assert {why for one in after["entries"] for _, _, _, why in one["absent"]} >= {GONE}
+    days = [(one["node"], one["day"], one["taken"], one["statements"]) for one in before["days"]]
+    assert [(one["node"], one["day"], one["taken"], one["statements"]) for one in after["days"]] == days
 
 
 # --- all of it at work again
