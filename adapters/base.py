@@ -199,6 +199,7 @@ class Adapter(ABC, Generic[OptionsT]):
         self.counters: Counter[str] = Counter()
         self.problem: Reason | None = None  # shown as `degraded` while readings come
         self.unread: dict[str, Unread] = {}  # by part; `not_read` and `was_read` write it
+        self.why_null: dict[str, str] = {}  # field -> why its last null is null, shown if it stays so
         self.may_be_null: set[str] = set()  # fields that a healthy device may leave null in every row
         self.alive_s = 0.0  # `is_alive` writes it, by `Clock.flowing_s()`
 

@@ -78,6 +78,8 @@ class SignalRows:
                 if quality in (Quality.UNCERTAIN, Quality.BAD):
                     self._counters["not_available"] += 1
                 self._held[name] = _HeldValue(value, quality, self._now_ns)
+                if value is None:
+                    self._adapter.why_null[name] = one.why_null(bits)
         return message.name
 
     def row(self, stream: str) -> Reading:
@@ -88,8 +90,11 @@ class SignalRows:
             held = self._held.get(name)
             if held is None:
                 self._counters["missing"] += 1
+                self._adapter.why_null[name] = self._why_missing(name)
             elif self._now_ns - held.at_ns > self._max_age_ns:
                 self._counters["stale"] += 1
+                age_s = (self._now_ns - held.at_ns) / NS_PER_S
+                self._adapter.why_null[name] = f"last came {age_s:.3g} s ago, see `max_age_s`"
             else:
                 values[name] = held.value
                 quality = quality.worse(held.quality)
@@ -97,6 +102,12 @@ class SignalRows:
             values[name] = None
             quality = quality.worse(Quality.UNCERTAIN)
         return Reading(stream, self._now_ns, values, quality=quality)
+
+    def _why_missing(self, name: str) -> str:
+        message = self._picked[name].message
+        if message not in self.seen:
+            return f"no {message} on the bus"
+        return f"the multiplexer of {message} never selected it"
 
     def _stamp(self, frame: Frame, message: str, raw: Mapping[str, object]) -> None:
         if self._clock is None:

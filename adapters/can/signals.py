@@ -154,6 +154,15 @@ class Picked:
         value = scaled * self.factor + self.offset if self._converts else float(scaled)
         return (value, Quality.GOOD) if math.isfinite(value) else (None, Quality.NOT_FINITE)
 
+    def why_null(self, raw: float) -> str:
+        """Why `value` gives none, for people."""
+        named = f"{raw:g}" + (f" = {self.names[int(raw)]!r}" if raw in self.names else "")
+        if raw in self.absent:
+            return f"it is {named}"
+        return (
+            f"{named} is not true or false" if self.field.t == "bool" else f"{named} is not a finite number"
+        )
+
     @property
     def _converts(self) -> bool:
         return self.factor != 1.0 or self.offset != 0.0

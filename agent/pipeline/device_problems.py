@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping
 
 from adapters.base import Adapter
 from agent.pipeline.validation import Validator
+from wire.printable import printable
 from wire.reasons import Reason, because
 
 NULL_ROWS = 10  # a field that is null in as many rows in a row is a problem
 _FORGET_S = 3600.0  # input that is not read, and has not come again for so long, is no longer shown
 _SOON_S = 10.0  # a problem is shown within so long
 _NAMES = 5  # fields that a text names
+_WHY = 100  # characters of the reason of one field
 
 _Place = tuple[str, str]  # stream and field
 _Found = tuple[tuple[str, ...], Reason]  # what has the problem, and the problem
@@ -89,7 +91,9 @@ class DeviceProblems:
             return None
         one_stream = len({stream for stream, _ in places}) == 1
         names = [field if one_stream else f"{stream}/{field}" for stream, field in places]
-        fields = ", ".join(names[:_NAMES])
+        named = list(zip(names, places, strict=True))[:_NAMES]
+        why = {field: printable(text, _WHY) for field, text in adapter.why_null.items()}
+        fields = ", ".join(f"{name} ({why[field]})" if field in why else name for name, (_, field) in named)
         if len(names) > _NAMES:
             fields += f" and {len(names) - _NAMES} more"
         rows = min(places.values())

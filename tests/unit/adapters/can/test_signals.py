@@ -205,6 +205,28 @@ def test_old_values_are_left_out_not_repeated(dbc: Path) -> None:
     assert adapter.counters == {"missing": 1, "stale": 1}
 
 
+def test_a_null_field_has_its_reason(dbc: Path) -> None:
+    signals: dict[str, object] = {
+        "gear": "Drive.Gear",
+        "ready": Picking(signal="Drive.Gear", t="bool", absent=[]),
+        "temp": "Mux.Temp",
+        "last": "Big.Last",
+        "speed": "Drive.Speed",
+    }
+    adapter = can(dbc, signals=signals, max_age_s=0.5)
+    drive, page_1 = (0x100, bytes([0, 0, 0, 0, 0, 7, 0, 0])), (0x80000200, bytes([1]) + bytes(7))
+    row_of(adapter, drive, page_1)
+    assert adapter.why_null == {
+        "gear": "it is 7 = 'SNA'",
+        "ready": "7 = 'SNA' is not true or false",
+        "temp": "the multiplexer of Mux never selected it",
+        "last": "no Big on the bus",
+    }
+    row_of(adapter, (0x80000200, bytes([0, 65]) + bytes(6)))
+    row_of(adapter, drive, at_ns=T0 + 2 * NS_PER_S)
+    assert adapter.why_null["temp"] == "last came 2 s ago, see `max_age_s`"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -122,6 +122,14 @@ async def test_a_field_that_loses_its_value_is_a_problem() -> None:
         assert state.args["field"] == "x, word"
 
 
+async def test_the_reason_of_the_adapter_is_shown_beside_the_field() -> None:
+    async with Running() as running:
+        Scripted.newest.why_null["x"] = "it is 15 = 'SNA'"
+        Scripted.values = {"s": {**GOOD, "word": None, "x": None}}
+        state = await running.shows("field-null")
+        assert state.args["field"] == "x (it is 15 = 'SNA'), word"
+
+
 async def test_a_field_that_is_null_now_and_then_is_no_problem() -> None:
     Scripted.values = {"s": GOOD, "other": GOOD}
     async with Running() as running:
