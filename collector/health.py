@@ -65,7 +65,8 @@ class CollectorProblems:
             known = self._found.pop((code, part), None)
             self._ends_s.pop((code, part), None)
         if known is not None:
-            log.info("no longer so: %s", known.why)
+            since_s = (self._clock.now_ms() - known.since) / 1000
+            log.info("the problem %s has ended after %.0f s", " ".join((code, part)).strip(), since_s)
 
     def current(self) -> list[CollectorProblem]:
         """The problems of now, the oldest first."""

@@ -101,7 +101,7 @@ class Windows:
         if quality or self._clock.bursts:
             self._doubt_ns = at_ns
         if self._resampler is None:
-            due = self._put(at_ns, row)
+            due = self._put(at_ns, row, self._clock.smooth_ns)
         else:
             due = self._resampled(self._resampler.add(at_ns, row))
         self._last_ns, self._last = at_ns, row
@@ -128,7 +128,8 @@ class Windows:
         self._doubt_ns = at_ns
         if self._resampler is not None:
             return None  # the resampler uses the times of the rows
-        return self._put(at_ns, np.where(self._held, self._last, (self._last + row) * np.float32(0.5)))
+        filled = np.where(self._held, self._last, (self._last + row) * np.float32(0.5))
+        return self._put(at_ns, filled, self._clock.smooth_ns - self._period_ns)  # the clock is at `row`
 
     def _resampled(self, rows: list[tuple[int, NDArray[np.float32] | None]]) -> Window | None:
         window: Window | None = None
@@ -136,15 +137,15 @@ class Windows:
             if row is None:
                 self._counters["wrong_rate"] += 1
                 self._rows = self._since = 0
-            elif (due := self._put(at_ns, row)) is not None:
+            elif (due := self._put(at_ns, row, at_ns)) is not None:
                 window = due
         return window
 
-    def _put(self, at_ns: int, row: NDArray[np.float32]) -> Window | None:
+    def _put(self, at_ns: int, row: NDArray[np.float32], smooth_ns: float) -> Window | None:
         self._ring[self._at] = row
         self._ring[self._at + self._length] = row
         self._times_ns[self._at] = at_ns
-        self._smooth_ns[self._at] = self._clock.smooth_ns if self._resampler is None else at_ns
+        self._smooth_ns[self._at] = smooth_ns
         self._at = (self._at + 1) % self._length
         self._rows += 1
         self._since += 1

@@ -259,7 +259,7 @@ async def test_nodes(judge: Any) -> None:
         sampling_ms=0,
         publishing_ms=20,
         row_wait_s=0.1,
-        data_age_s=1.0,
+        value_age_s=1.0,
     )
     async with server:
         await write(hot, 0, 20.0)

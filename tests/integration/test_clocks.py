@@ -183,7 +183,8 @@ async def test_steps_of_an_hour_forth_and_back(tmp_path: Path, broker: BrokerPro
     assert rows["q"].count(6) == 2, "each step back is flagged where it happened: TIME_BACKWARD"
     own = made.rows("own")
     assert own["f"][FIELD] == sorted(own["f"][FIELD])
-    assert "q" not in own, "a device with its own time is not affected"
+    # while the node's clock is an hour behind, the device seems to be ahead: doubtful, and used as it is
+    assert set(own["q"]) == {0, 3}, "a device with its own time keeps it"
 
 
 async def test_an_unset_clock_is_visible_to_readers(

@@ -12,12 +12,14 @@ ROOT = Path(__file__).parents[2]
 UNIT = "tests/unit"
 # A module without tests/unit/<room>/test_<module>.py: the suite that covers it.
 COVERED_BY = {
+    "agent.inference.gate_process": "tests/unit/agent/inference/test_hostile_packages.py",
     "agent.node_description": "tests/unit/agent/test_app.py",
     "agent.outbox.buffer": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.message": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.reader": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.segment_pool": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.writer": "tests/unit/agent/outbox/test_outbox.py",
+    "agent.pipeline.model_threads": "tests/unit/agent/pipeline/test_model_runner.py",
     "agent.uplink.command_runner": "tests/integration/test_uplink.py",
     "agent.uplink.latest": "tests/integration/test_uplink.py",
     "agent.uplink.mqtt_client": "tests/integration/test_uplink.py",
@@ -28,6 +30,9 @@ COVERED_BY = {
     "collector.ingest.share_limits": "tests/unit/collector/ingest/test_shares.py",
     "collector.mqtt.rival": "tests/integration/test_one_id.py",
     "collector.store.group": "tests/unit/collector/store/test_store.py",
+    "collector.store.queries": "tests/unit/collector/store/test_reader.py",
+    "collector.store.removed": "tests/unit/collector/store/test_place.py",
+    "collector.store.salvage": "tests/unit/collector/store/test_rescue.py",
 }
 
 

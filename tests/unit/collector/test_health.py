@@ -32,7 +32,7 @@ def test_a_problem_stays_until_it_is_cleared_and_keeps_when_it_began(
     problems.clear("day-file-damaged", "1")
     problems.clear("day-file-damaged", "1")
     assert problems.current() == []
-    assert caplog.messages == ["day file 1 is damaged", "no longer so: day file 1 is damaged"]
+    assert caplog.messages == ["day file 1 is damaged", "the problem day-file-damaged 1 has ended after 3 s"]
 
 
 def test_a_problem_for_a_time_ends_after_its_last_report(clock: SetClock) -> None:
