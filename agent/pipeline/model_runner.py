@@ -190,6 +190,8 @@ class ModelRunner:
     def offer(self, reading: Reading) -> Awaitable[None] | None:
         """Give one reading of the stream; await the result, if any, before the next reading."""
         if self._model is None:
+            if not self.opened.is_set():
+                self.counters["before_gate"] += 1
             return None
         window = None
         if self._windows is not None:

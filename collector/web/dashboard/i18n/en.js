@@ -175,6 +175,7 @@ export default {
   "counter.readings": "readings",
   "counter.runs": "runs",
   "counter.dropped": "dropped",
+  "counter.before_gate": "before the model was open",
   "counter.failed": "failed",
   "counter.frames_dropped": "frames dropped",
   "counter.messages": "messages",

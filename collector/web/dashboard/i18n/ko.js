@@ -175,6 +175,7 @@ export default {
   "counter.readings": "읽은 값",
   "counter.runs": "추론 횟수",
   "counter.dropped": "처리하지 못함",
+  "counter.before_gate": "모델이 열리기 전",
   "counter.failed": "실패",
   "counter.frames_dropped": "버린 프레임",
   "counter.messages": "메시지",
