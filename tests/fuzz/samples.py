@@ -21,7 +21,7 @@ AT_NS = 1_800_000_000 * NS_PER_S
 ROOT = Path(__file__).parents[2]
 UPLINK_TOPIC = "application/5f6a2b9e-3a51-4c7e-9c55-0d6f2a1b7c10/device/70b3d57ed0050001/event/up"
 
-BATCH = Batch(ep="0123456789abcdef", seq=7, t0=1_800_000_000_000_000, per=20_000, n=3, f={"x": [1, 2, None]})
+BATCH = Batch(ep="0123456789abcdef", seq=7, t0=1_800_000_000_000, per=20, n=3, f={"x": [1, 2, None]})
 EVENT = Event(ep="0123456789abcdef", seq=8, ts=1_800_000_000_000, type="anomaly", detail={"x": [1, {"y": 2}]})
 
 
