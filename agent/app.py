@@ -73,7 +73,7 @@ class App:
         """Run `serve` until a signal comes, with the threads and the memory settings of a daemon.
 
         Raises:
-            ConfigError: the state folder cannot be used.
+            ConfigError: the state folder cannot be used, or belongs to another node.
             TryAgain: another agent uses the state folder.
         """
         process_memory.use_one_heap()
@@ -95,11 +95,11 @@ class App:
         """Read devices, run models and send until `stop`; every message taken is on disk when this returns.
 
         Raises:
-            ConfigError: the state folder cannot be used.
+            ConfigError: the state folder cannot be used, or belongs to another node.
             TryAgain: another agent uses the state folder.
         """
         try:
-            with state_dir.locked(self.plan.config.state):
+            with state_dir.locked(self.plan.config.state, str(self.plan.address)):
                 await self._run()
         finally:
             self._notifier.close()

@@ -93,13 +93,14 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
     return AgentPlan(path, settings, Address.parse(settings.node), devices, tuple(doubts))
 
 
-def state_folder(path: Path) -> Path:
-    """The state folder in an agent's config; adapters and models are not checked.
+def state_folder(path: Path) -> tuple[Path, str]:
+    """The state folder and the node in an agent's config; adapters and models are not checked.
 
     Raises:
         ConfigError: the file cannot be read or is not a config.
     """
-    return config.load(path, AgentConfig).state
+    found = config.load(path, AgentConfig)
+    return found.state, found.node
 
 
 def schema() -> dict[str, Any]:

@@ -12,10 +12,11 @@ import msgspec
 
 from agent.clock_sync import kernel_error_ms
 from agent.outbox import OutboxStats
-from agent.state_dir import is_running
+from agent.state_dir import belongs_to, check_node, is_running
 from wire.clock import Clock
 from wire.errors import ConfigError, Unreachable
 from wire.messages import MAX_COUNTERS, ClockState, Live, Refused
+from wire.printable import printable
 
 HEARTBEAT_S = 15.0
 COUNTERS_S = 60.0
@@ -173,13 +174,14 @@ def write_status(state: Path, document: dict[str, Any]) -> None:
         return
 
 
-def read_status(state: Path, clock: Clock) -> dict[str, Any]:
-    """The newest status.json of a state folder, with `running` read from the lock and `age_s`.
+def read_status(state: Path, node: str, clock: Clock) -> dict[str, Any]:
+    """The newest status.json of a node's state folder, with `running` read from the lock and `age_s`.
 
     Raises:
         Unreachable: no agent has run on this folder yet.
-        ConfigError: the file exists and cannot be read.
+        ConfigError: the file exists and cannot be read, or the folder belongs to another node.
     """
+    check_node(state, node)
     path = state / STATUS_FILE
     try:
         document = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
@@ -189,6 +191,8 @@ def read_status(state: Path, clock: Clock) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     if not document:
         raise Unreachable(f"no agent has run on state folder {state} yet")
+    if (owner := document.get("node", node)) != node:  # an earlier release has run on it
+        raise belongs_to(state, printable(owner), node)
     age_s = max(0.0, (clock.now_ms() - float(document.get("ts", 0))) / 1000)
     return {**document, "running": is_running(state), "age_s": round(age_s, 1)}
 

@@ -1,28 +1,35 @@
-"""The state folder: makes it, locks it against a second agent, and checks whether its agent runs."""
+"""The state folder: makes it, keeps it for one node and one agent, and checks whether its agent runs."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from wire.errors import TryAgain, unwritable
+from wire.errors import ConfigError, TryAgain, WireError, unwritable
+from wire.topics import Address
+
+log = logging.getLogger(__name__)
 
 LOCK = "agent.lock"
+NODE_FILE = "node"  # the address of the node that the folder belongs to
+_MAX_NODE = 1_024  # bytes
 _PATIENCE_S = 1.0  # for a process that was just killed, or for `is_running` in another process
 
 
 @contextlib.contextmanager
-def locked(state: Path) -> Iterator[None]:
+def locked(state: Path, node: str) -> Iterator[None]:
     """Own the folder, making it if needed. The kernel frees it when this process ends, even by a kill.
 
     Raises:
-        ConfigError: the folder cannot be made or written.
+        ConfigError: the folder cannot be made or written, or belongs to another node than `node`.
         TryAgain: another agent owns the folder, or the disk is full.
     """
+    check_node(state, node)  # before the lock: another node may run on the folder
     try:
         state.mkdir(parents=True, exist_ok=True)
         handle = os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -35,9 +42,29 @@ def locked(state: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a full disk: the number is only for the message above
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        _claim(state, node)
         yield
     finally:
         os.close(handle)
+
+
+def check_node(state: Path, node: str) -> None:
+    """Check that no other node than `node` has used the folder: one outbox has the messages of one node.
+
+    Raises:
+        ConfigError: the folder belongs to another node.
+    """
+    owner = _owner(state)
+    if owner not in ("", node):
+        raise belongs_to(state, owner, node)
+
+
+def belongs_to(state: Path, owner: str, node: str) -> ConfigError:
+    """The error for a state folder of another node."""
+    return ConfigError(
+        f"state folder {state} belongs to node {owner}, not to {node}: give {node} another `state` folder,"
+        " or correct `node`"
+    )
 
 
 def is_running(state: Path) -> bool:
@@ -71,6 +98,26 @@ def keep(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _owner(state: Path) -> str:
+    """The node that the folder belongs to; empty for a new folder and for one of an earlier release."""
+    try:
+        with (state / NODE_FILE).open("rb") as file:
+            return str(Address.parse(file.read(_MAX_NODE).decode("ascii").strip()))
+    except (OSError, UnicodeDecodeError, WireError):  # damaged: it is written again
+        return ""
+
+
+def _claim(state: Path, node: str) -> None:
+    """Note in the folder, once, that it belongs to `node`."""
+    check_node(state, node)  # an agent that has just ended may have claimed it
+    if _owner(state):
+        return
+    try:
+        keep(state / NODE_FILE, f"{node}\n".encode("ascii"))
+    except OSError as error:  # a full disk does not keep a deployed agent from reading its devices
+        log.warning("%s cannot be written (%s)", state / NODE_FILE, error.strerror)
 
 
 def _lock(handle: int) -> bool:

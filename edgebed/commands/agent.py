@@ -102,10 +102,12 @@ def once(config: Path, seconds: float, level: str) -> None:
 def check(config: Path, as_json: bool) -> None:
     """List every mistake in CONFIG and its model packages, with lines; connect to nothing."""
     from agent.config import load
+    from agent.state_dir import check_node
     from wire.errors import ConfigError
 
     try:
         plan = load(config, Clock(), files=True)
+        check_node(plan.config.state, str(plan.address))
     except ConfigError as error:
         if as_json:
             click.echo(json.dumps({"ok": False, "mistakes": list(error.mistakes)}))
@@ -133,7 +135,7 @@ def status(config: Path, as_json: bool) -> None:
     from agent.health import is_well, read_status, status_lines
 
     clock = Clock()
-    document = read_status(state_folder(config), clock)
+    document = read_status(*state_folder(config), clock)
     if as_json:
         click.echo(json.dumps(document))
     else:

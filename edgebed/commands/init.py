@@ -15,6 +15,7 @@ from wire.topics import Address
 
 _FILE = re.compile(r"(?P<key>\b(?:package|dbc|map):\s*)(?P<path>[\w./-]+)")
 _NODE = re.compile(r"^node:.*$", re.MULTILINE)
+_STATE = re.compile(r"^state:.*$", re.MULTILINE)
 _BROKER = re.compile(r"^broker:.*$", re.MULTILINE)
 
 
@@ -69,6 +70,7 @@ def _text(testbed: str, node: str, broker: str) -> str:
         except WireError as error:
             raise click.UsageError(str(error)) from error
         text = _NODE.sub(f"node: {node}", text, count=1)
+        text = _STATE.sub(f"state: ./state/{node}", text, count=1)  # two nodes need two folders
     if broker:
         for _, sentence in Broker(url=broker).mistakes():
             raise click.UsageError(f"--broker: {sentence}")

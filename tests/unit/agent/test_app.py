@@ -19,6 +19,7 @@ import aiomqtt
 import msgspec
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 from onnx import helper
 
 from agent.app import App, _CommitWatch
@@ -27,6 +28,7 @@ from agent.health import is_well, read_status, status_lines
 from agent.outbox import Message, Outbox, OutboxSettings
 from agent.state_dir import is_running, locked
 from edgebed.broker import BrokerProcess, free_port
+from edgebed.cli import command
 from edgebed.processes import edgebed_command
 from tests.polling import until
 from wire import codec, topics
@@ -149,7 +151,7 @@ async def test_from_a_recording_to_the_broker_and_nothing_is_left(
                 lambda: "anomaly-end" in [event.type for event in there.bodies("event", Event)],
                 "an anomaly begins and ends",
             )
-            document = read_status(path.parent / "state", Clock())
+            document = read_status(path.parent / "state", NODE, Clock())
             assert document["running"]
             assert (document["node"], document["agent"], document["boot"]) == (NODE, "9.9", app.boot)
         await until(lambda: there.bodies("status", Status)[-1].state == "offline", "offline is published")
@@ -179,7 +181,7 @@ async def test_without_a_broker_it_is_ready_and_keeps_everything(config: Callabl
     path = config(f"mqtt://127.0.0.1:{free_port()}")
     async with running(path) as app:
         await until(lambda: app.outbox.stats().taken_rows >= 60, "rows are on disk")
-    document = read_status(path.parent / "state", Clock())
+    document = read_status(path.parent / "state", NODE, Clock())
     assert document["depth"] == document["head"] > 0
     assert "not running, offline" in next(iter(status_lines(document)))
     async with running(path) as app:
@@ -207,7 +209,7 @@ async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
         assert (found.models["bad"].state, found.models["peak"].state) == ("failed", "ok")
         assert "nowhere" in found.models["bad"].why
         assert found.models["bad"].code == "model-refused"
-    document = read_status(tmp_path / "state", Clock())
+    document = read_status(tmp_path / "state", NODE, Clock())
     assert document["devices"]["lost"]["code"] == "device-missing", "also in `agent status --json`"
     assert "gone.csv" in document["devices"]["lost"]["args"]["where"]
     assert not is_well({**document, "running": True})
@@ -237,11 +239,37 @@ async def test_program_text_is_unmapped_only_when_the_config_asks(
 async def test_one_state_folder_has_one_agent(config: Callable[..., Path]) -> None:
     path = config("mqtt://127.0.0.1:9")
     words = f"another agent .process {os.getpid()}. runs on state folder"
-    with locked(path.parent / "state"), pytest.raises(TryAgain, match=words):
+    with locked(path.parent / "state", NODE), pytest.raises(TryAgain, match=words):
         async with running(path):
             pass
     async with running(path):
         pass
+
+
+async def test_a_state_folder_belongs_to_one_node(config: Callable[..., Path]) -> None:
+    def ask(*arguments: str) -> Result:
+        return CliRunner().invoke(command, ["agent", *arguments])
+
+    path = config("mqtt://127.0.0.1:9")
+    state = path.parent / "state"
+    async with running(path):
+        pass
+    (state / "node").unlink()  # a folder of an earlier release
+    async with running(path) as app:
+        await until(lambda: app.outbox.head > 1, "a message waits")
+        other = config("mqtt://127.0.0.1:9", node="t/p/s/other")
+        words = f"state folder {state} belongs to node {NODE}, not to t/p/s/other: give t/p/s/other another"
+        with pytest.raises(ConfigError, match=words):  # and not "another agent runs", which systemd restarts
+            async with running(other):
+                pass
+    for arguments in (["status"], ["status", "--json"], ["check"]):
+        refused = ask(*arguments, str(other))
+        assert isinstance(refused.exception, ConfigError), refused.output
+        assert words in str(refused.exception)
+        assert not refused.stdout or not json.loads(refused.stdout)["ok"]
+    (state / "node").unlink()
+    assert isinstance(ask("status", str(other)).exception, ConfigError)
+    assert ask("status", str(config("mqtt://127.0.0.1:9"))).exit_code == 69, "its own node is still shown"
 
 
 async def test_a_state_folder_that_cannot_be_written_is_one_sentence(config: Callable[..., Path]) -> None:

@@ -70,7 +70,7 @@ def test_a_good_config_is_a_plan(folder: Path) -> None:
     assert plan.devices["camera"].streams["frames"].kind == "frame"
     first, second = (plan.devices["arm"].build(Clock()) for _ in range(2))
     assert first is not second
-    assert state_folder(plan.path) == folder / "state"
+    assert state_folder(plan.path) == (folder / "state", str(plan.address))
 
 
 @pytest.mark.parametrize(

@@ -115,10 +115,10 @@ def test_it_beats_when_the_link_comes_back() -> None:
 def test_the_status_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     clock = Clock()
     with pytest.raises(Unreachable, match="no agent has run"):
-        read_status(tmp_path, clock)
+        read_status(tmp_path, "t/p/s/n", clock)
     write_status(tmp_path, {"depth": 1})
     write_status(tmp_path, {"depth": 2, "ts": clock.now_ms()})
-    found = read_status(tmp_path, clock)
+    found = read_status(tmp_path, "t/p/s/n", clock)
     assert (found["depth"], found["running"]) == (2, False)
     assert 0 <= found["age_s"] < 60
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
@@ -128,4 +128,4 @@ def test_a_status_that_cannot_be_written_or_read(tmp_path: Path) -> None:
     write_status(tmp_path / "absent", {"depth": 1})
     (tmp_path / "status.json").write_text("{torn")
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_status(tmp_path, Clock())
+        read_status(tmp_path, "t/p/s/n", Clock())

@@ -77,3 +77,9 @@ def test_without_a_name_it_lists_and_a_wrong_one_is_helped() -> None:
     assert init("robot", "--node", "Not/A/Node/x").exit_code == 2
     assert init("robot", "--broker", "my-broker").exit_code == 2
     assert yaml.safe_load(init("collector").output)["http"]["port"] == 8080
+
+
+def test_two_ready_configs_in_one_folder_have_two_state_folders() -> None:
+    states = [yaml.safe_load(init(testbed).output)["state"] for testbed in AGENTS]
+    states += [yaml.safe_load(init("mqtt", "--node", f"a/b/{box}").output)["state"] for box in ("c/1", "d/1")]
+    assert len(set(states)) == len(states), states
