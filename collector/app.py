@@ -181,6 +181,7 @@ class Collector:
                 await asyncio.to_thread(self._judge)
                 judge_at = self.clock.monotonic() + JUDGE_EVERY_S
             self.ingest.watch_backlog()
+            self.ingest.name_refused()
             if shown != (problems := self.current_problems()):
                 self.hub.broadcast("health", {"problems": problems})
                 shown = problems

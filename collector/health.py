@@ -42,17 +42,22 @@ class CollectorProblems:
         self._clock = clock
         self._lock = threading.Lock()
         self._found: dict[tuple[str, str], CollectorProblem] = {}
+        self._weights: dict[tuple[str, str], int] = {}
         self._ends_s: dict[tuple[str, str], float] = {}
         self._log_limit = LogRateLimit()
 
-    def report(self, why: Reason, part: str = "", *, for_s: float | None = None) -> None:
-        """Add or repeat a problem. It stays until `clear`, or for `for_s` after the last report."""
+    def report(self, why: Reason, part: str = "", *, for_s: float | None = None, weight: int = 0) -> None:
+        """Add or repeat a problem. It stays until `clear`, or for `for_s` after the last report.
+
+        A problem with a `weight` is one of many of its kind: where there is no room, the lightest goes.
+        """
         key, now = (why.code, part), self._clock.now_ms()
         with self._lock:
             self._expire()
             known = self._found.get(key)
-            if known is None and len(self._found) >= MOST:
+            if known is None and len(self._found) >= MOST and not self._makes_room(weight):
                 return
+            self._weights[key] = weight
             self._found[key] = problem(why, now if known is None else known.since, part)
             if for_s is not None:
                 self._ends_s[key] = self._clock.monotonic() + for_s
@@ -62,19 +67,32 @@ class CollectorProblems:
     def clear(self, code: str, part: str = "") -> None:
         """Remove a problem; without effect if it is not there."""
         with self._lock:
-            known = self._found.pop((code, part), None)
-            self._ends_s.pop((code, part), None)
+            known = self._remove((code, part))
         if known is not None:
             since_s = (self._clock.now_ms() - known.since) / 1000
             log.info("the problem %s has ended after %.0f s", " ".join((code, part)).strip(), since_s)
 
     def current(self) -> list[CollectorProblem]:
-        """The problems of now, the oldest first."""
+        """The problems of now: the oldest first, then those with a weight, the heaviest first."""
         with self._lock:
             self._expire()
-            return sorted(self._found.values(), key=lambda one: one.since)
+            some = [(self._weights[key], one) for key, one in self._found.items()]
+        return [one for _, one in sorted(some, key=lambda each: (each[0] > 0, -each[0], each[1].since))]
+
+    def _makes_room(self, weight: int) -> bool:
+        """Remove the lightest problem for one that is heavier or has no weight."""
+        light = {key: one for key, one in self._weights.items() if one and (not weight or one < weight)}
+        if not light:
+            return False
+        self._remove(min(light, key=light.__getitem__))
+        return True
+
+    def _remove(self, key: tuple[str, str]) -> CollectorProblem | None:
+        self._ends_s.pop(key, None)
+        self._weights.pop(key, None)
+        return self._found.pop(key, None)
 
     def _expire(self) -> None:
         now_s = self._clock.monotonic()
         for key in [key for key, end_s in self._ends_s.items() if end_s <= now_s]:
-            del self._ends_s[key], self._found[key]
+            self._remove(key)

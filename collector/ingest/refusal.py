@@ -15,8 +15,8 @@ from wire.topics import ROOT
 
 ANSWER_EVERY_S = 1.0  # to one node
 ANSWERS_PER_S = 200  # to all nodes: an unknown client may invent names
-_EP = re.compile(rb'"ep":"([0-9a-f]{8,32})"')
-_HEAD = 1_024  # bytes of a body in which its `ep` is looked for
+_EP = re.compile(rb'"ep"\s*:\s*"([0-9a-f]{8,32})"')
+_END = 1_024  # bytes of a body, at its beginning and its end, in which its `ep` is looked for
 
 
 class ShareExceeded(Exception):
@@ -95,12 +95,15 @@ class Answers:
 
 
 def epoch_in(body: bytes) -> str:
-    """The `ep` near the beginning of a body, which is not decoded; "" when it is not there."""
-    head = body[:_HEAD]
+    """The `ep` near the beginning or the end of a body, which is not decoded; "" when it is not there.
+
+    Only the beginning of a compressed body is searched.
+    """
+    ends = body[:_END] + body[_END:][-_END:]
     if body.startswith(b"\x1f\x8b"):
         try:
-            head = zlib.decompressobj(wbits=31).decompress(body[: 4 * _HEAD], _HEAD)
+            ends = zlib.decompressobj(wbits=31).decompress(body[: 4 * _END], _END)
         except zlib.error:
             return ""
-    found = _EP.search(head)
+    found = _EP.search(ends)
     return found[1].decode() if found else ""

@@ -19,6 +19,7 @@ from collector.ingest.in_hand import InHand
 from collector.ingest.inbox import Inbox, Received
 from collector.ingest.live import LiveMessages, Viewers
 from collector.ingest.refusal import Answers, Refusal, ShareExceeded
+from collector.ingest.refused_senders import RefusedSenders
 from collector.ingest.repeat_evidence import RepeatEvidence
 from collector.ingest.share_limits import Shares
 from collector.ingest.shares import ContentShares, Door, NodeNames, base_of
@@ -44,6 +45,8 @@ BURST = 16  # messages; a pause after a burst of this size means that the broker
 STATES_EVERY_S = 5.0  # how often heartbeats alone cause a commit
 RETRY_S = 1.0
 REFUSED_S = 60.0  # how long a refusal counts as a problem
+NAMED = 20  # senders a second whose refusal becomes a problem of the collector: the worst
+MAX_NAME = 300  # bytes of a sender's name that are kept
 FULL_S = 10.0
 NEARLY_FULL = 0.75  # the writer takes a fifth at once, and the link refills it
 FRAME_ROWS = 5_000  # rows of one stream in one frame for viewers; a page asks the API for more
@@ -101,6 +104,7 @@ class Ingest:
         self._names = NodeNames(shares.tenant.nodes, {*fleet.names(), *ledger.names()})
         self._content = ContentShares(shares)
         self._answers = Answers(name)
+        self._refused = RefusedSenders()
         self._answering = threading.Lock()  # the link's thread and the writer refuse
         self._arrived = threading.Event()
         self._enough = threading.Event()
@@ -222,8 +226,9 @@ class Ingest:
         if not self._inbox.put(sender, some):
             self._settle(message)  # settled at the broker, not acknowledged: the node's outbox sends it again
             self.counters.refused += len(some)
-            name = printable(sender, 130) if sender else "an unknown client"
-            self._report_refused(f"{name} sends faster than can be stored", sender)
+            now_s = self._clock.monotonic()
+            with self._answering:
+                self._refused.add(sender, because("it sends faster than can be stored"), 0, now_s)
             return
         self._arrived.set()
         if len(self._inbox) >= GROUP_MESSAGES:
@@ -235,19 +240,28 @@ class Ingest:
         with self._answering:
             self.counters.refused += 1
             answer = self._answers.answer(base, body, refusal, now_ms, self._clock.monotonic())
-        if answer is None:
-            return
-        sender = base.decode(errors="backslashreplace")
-        if self._link is not None:
+            sender = base[:MAX_NAME].decode(errors="backslashreplace")
+            # a client that invents names of nodes makes one problem, that of their tenant
+            whose = sender if refusal.key != "nodes" else "/".join(sender.split("/", 2)[:2])
+            self._refused.add(whose, refusal.reason, refusal.until_ms, self._clock.monotonic())
+        if answer is not None and self._link is not None:
             self._link.settle((), [answer])
-        self._fleet.on_refused(sender.partition("/")[2], refusal.reason, refusal.until_ms, now_ms)
-        # a client that invents names of nodes makes one problem, that of their tenant
-        whose = sender if refusal.key != "nodes" else "/".join(sender.split("/", 2)[:2])
-        self._report_refused(f"{printable(whose, 130)}: {refusal.reason.why}", whose)
 
-    def _report_refused(self, why: str, part: str) -> None:
+    def name_refused(self) -> None:
+        """Report whose messages are refused, the worst first; the app calls it about once a second."""
+        with self._answering:
+            found = self._refused.take_new(self._clock.monotonic())
+        now_ms = self._clock.now_ms()
+        for at, one in enumerate(found):
+            self._fleet.on_refused(one.name.partition("/")[2], one.why, one.until_ms, now_ms)
+            if at < NAMED:
+                name = printable(one.name, 130) if one.name else "an unknown client"
+                self._report_refused(f"{name}: {one.why.why}", one.name, one.count)
+
+    def _report_refused(self, why: str, part: str = "", count: int = 1) -> None:
         text = f"{why}: its messages are refused for now"
-        self._problems.report(because(text, "messages-refused", detail=why), part, for_s=REFUSED_S)
+        reason = because(text, "messages-refused", detail=why)
+        self._problems.report(reason, part, for_s=REFUSED_S, weight=count)
 
     def _run(self) -> None:
         while not (self._stop.is_set() and not self._inbox):
@@ -294,7 +308,7 @@ class Ingest:
         for one in part:
             self._settle(one.message)
             self.counters.refused += 1
-            self._report_refused(str(error), "")
+            self._report_refused(str(error))
 
     def _complain(self, topic: str, what: str, error: Exception) -> None:
         """Log a bug with its trace, each kind at most once per ten minutes."""
@@ -413,7 +427,7 @@ class Ingest:
         counters.rows += built.rows
         counters.duplicates += built.duplicates
         for why in dict.fromkeys(built.refused):
-            self._report_refused(why, "")
+            self._report_refused(why)
         counters.refused += len(built.refused)
         for message, refusal in built.exceeded:
             self._refuse(message.topic.encode(), message.body, refusal)

@@ -55,3 +55,19 @@ def test_a_sender_that_invents_names_gets_a_bounded_list(clock: SetClock) -> Non
     clock.ms += 60_001
     problems.report(because("refused", "messages-refused"), "a later node", for_s=60)
     assert [one.part for one in problems.current()] == ["a later node"]
+
+
+def test_the_heaviest_of_many_come_first_and_a_full_list_takes_what_is_worse(clock: SetClock) -> None:
+    problems = CollectorProblems(clock)
+    for at in range(MOST):
+        problems.report(because("refused", "messages-refused"), f"node {at}", weight=10 + at)
+    problems.report(because("refused", "messages-refused"), "a light node", weight=10)
+    assert "a light node" not in {one.part for one in problems.current()}
+    problems.report(because("refused", "messages-refused"), "a heavy node", weight=1_000)
+    problems.report(because("no room on the disk", "store-blocked"))
+    shown = problems.current()
+    assert [(one.code, one.part) for one in shown[:3]] == [
+        ("store-blocked", UNSET), ("messages-refused", "a heavy node"), ("messages-refused", "node 99"),
+    ]  # fmt: skip
+    assert len(shown) == MOST
+    assert shown[-1].part == "node 2", "the two lightest are gone"

@@ -244,6 +244,7 @@ def test_beyond_its_share_a_node_is_refused_and_others_go_on(
     for number in range(50):
         site.ingest.receive(Incoming(f"nonsense/{number}", b"", T0, False, (1, 300 + number)))
     assert site.ingest.counters.refused == 90 + 40
+    site.ingest.name_refused()
     assert {(one.code, one.part) for one in site.problems.current()} == {
         ("messages-refused", f"tb1/{NODE}"), ("messages-refused", UNSET),
     }  # fmt: skip
@@ -359,6 +360,7 @@ def test_a_refused_node_gets_an_answer_and_a_problem(folder: Path) -> None:
         wait_until(lambda: len(site.link.tokens) == 2)
         wait_until(lambda: len(site.link.refused) == 1)
         assert site.link.refused[0].code == "share-streams"
+        site.ingest.name_refused()
         (view,) = site.fleet.views()
         assert [one.code for one in view.problems if one.code == "refused"] == ["refused"]
         for number in range(9):
@@ -374,6 +376,38 @@ def test_a_refused_node_gets_an_answer_and_a_problem(folder: Path) -> None:
         assert site.ingest.counters.refused == 11
         assert len(site.fleet.live(NODE)["arm"]) == 2
         assert site.fleet.names() == {NODE, "acme/trial/hall/a"}
+    finally:
+        site.ingest.stop()
+        site.store.close()
+
+
+def test_every_refused_sender_is_named_whatever_its_bodies_look_like(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A body without the outbox it came from gets no answer; its sender is named all the same."""
+    site = Site(folder, shares=Shares(node=NodeShares(messages_per_s=1)))
+    steady, burst = "tb1/acme/trial/hall/steady", "tb1/acme/trial/hall/burst"
+    try:
+        site.ingest.turn(0.0)
+        for node in (steady, burst):
+            site.fleet.saw(node.partition("/")[2], T0)
+            assert site.ingest.admits(f"{node}/live/arm/x".encode(), b"{}")
+        for number in range(300):
+            topic = f"tb1/acme/trial/hall/invented{number}/live/arm/x".encode()
+            assert site.ingest.admits(topic, b"{}")
+            assert not site.ingest.admits(topic, b"{}")
+        for number in range(3_000):
+            assert not site.ingest.admits(f"{steady}/live/arm/x".encode(), b'{"ts": %d}' % number)
+        for _ in range(5):
+            assert not site.ingest.admits(f"{burst}/data/arm/x".encode(), b'{"ep": "%s"}' % EP.encode())
+        site.ingest.name_refused()
+        named = [one.part for one in site.problems.current()]
+        assert named[:2] == [steady, burst], "the worst first"
+        assert len(named) == module.NAMED
+        for node in (steady, burst):
+            (view,) = site.fleet.views(node.partition("/")[2])
+            assert "refused" in {one.code for one in view.problems}
+            assert any(node in line and "messages_per_s" in line for line in caplog.messages)
     finally:
         site.ingest.stop()
         site.store.close()
