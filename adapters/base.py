@@ -37,6 +37,7 @@ else:
 
 _MAX_UNREAD = 16  # parts of a device whose unread input is kept
 _MAX_UNREAD_TEXT = 300
+_TIMES = "its times"  # the part of `times_are`
 
 Value = float | int | bool | str | None
 Picture = NDArray[np.uint8]  # height x width x 3, BGR
@@ -229,6 +230,16 @@ class Adapter(ABC, Generic[OptionsT]):
         if before is not None or len(self.unread) < _MAX_UNREAD:
             since_s = now_s if before is None else before.since_s
             self.unread[part] = Unread(printable(what, _MAX_UNREAD_TEXT), now_s, since_s)
+
+    def times_are(self, off: str, sender: str = "") -> None:
+        """Record that the device's times are off, by the end of a sentence about them; empty: they are not.
+
+        `sender` names one of several devices behind one adapter.
+        """
+        if off:
+            self.not_read(f"its times {off}; set its clock and time zone", _TIMES + sender)
+        elif self.unread:
+            self.was_read(_TIMES + sender)
 
     def is_alive(self) -> None:
         """Record that the device answers and has nothing new to read: this is not silence."""

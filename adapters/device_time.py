@@ -6,6 +6,7 @@ Each corrected or replaced time is counted, and its row is UNCERTAIN.
 from __future__ import annotations
 
 import logging
+import math
 import zoneinfo
 from collections.abc import Sequence
 from datetime import UTC, tzinfo
@@ -87,16 +88,16 @@ class DeviceClock:
         hint: str = "",
     ) -> None:
         self.shift_ns = 0  # added to the times of the device; 0 while they are plausible
+        self.ahead = ""  # the end of a sentence about plausible times that are ahead; empty without
         self._where, self._log, self._hint = where, log, hint
         self._counters = counters
         self._past_ns, self._ahead_ns = int(max_past_s * NS_PER_S), int(max_ahead_s * NS_PER_S)
         self._warnings = 0
-        self._ahead = False
 
     @property
     def quality(self) -> Quality:
         """The quality of the device's times now."""
-        return Quality.UNCERTAIN if self.shift_ns or self._ahead else Quality.GOOD
+        return Quality.UNCERTAIN if self.shift_ns or self.ahead else Quality.GOOD
 
     def limits(self, receipt_ns: int) -> tuple[int, int]:
         """The earliest and latest plausible device time, before the shift, of a message received now."""
@@ -115,10 +116,10 @@ class DeviceClock:
         """Update the shift from times received together; one plausible time shows that the clock is right."""
         self._judge_shift(times_ns, receipt_ns)
         if times_ns:
-            ahead = not self.shift_ns and min(times_ns) - receipt_ns > AHEAD_S * NS_PER_S
-            if ahead and not self._ahead:
+            ahead = "" if self.shift_ns else why_uncertain(min(times_ns), receipt_ns, math.inf)
+            if ahead and not self.ahead:
                 self._counters["time_ahead"] = self._counters.get("time_ahead", 0) + 1
-            self._ahead = ahead
+            self.ahead = ahead
 
     def _judge_shift(self, times_ns: Sequence[int], receipt_ns: int) -> None:
         first, last = receipt_ns - self._past_ns, receipt_ns + self._ahead_ns

@@ -114,6 +114,7 @@ class SignalRows:
             self._now_ns = frame.at_ns
         elif message == self._clock.message:
             self._now_ns, self._time_quality = self._clock.read(raw, frame.at_ns)
+            self._adapter.times_are(self._clock.ahead)
         elif not self._now_ns:
             self._now_ns, self._time_quality = frame.at_ns, Quality.UNCERTAIN
 
@@ -157,6 +158,11 @@ class _DeviceTime:
         self._clock = DeviceClock(
             options.where, log, counters, max_past_s=options.max_skew_s, max_ahead_s=options.max_skew_s
         )
+
+    @property
+    def ahead(self) -> str:
+        """`DeviceClock.ahead`."""
+        return self._clock.ahead
 
     def read(self, raw: Mapping[str, object], receipt_ns: int) -> tuple[int, Quality]:
         """Unix ns and its quality; the time of receipt where the frame carries no time."""

@@ -228,7 +228,7 @@ class Hl7(Adapter[Hl7Options]):
         if name is None:
             self._other_device(result)
             return
-        times = self._times(message, arrival)
+        times = self._times(message, arrival, name)
         sender = message.sender
         # with the name: monitors that differ only in their address may send the same bytes
         digest = blake2b(name.encode() + b"\0" + (arrival.frame or b""), digest_size=16).digest()
@@ -258,7 +258,7 @@ class Hl7(Adapter[Hl7Options]):
         result.taken = TakenMessage(sender, arrival.peer.host, result.verdict, ref(arrival.peer))
         self._answered.keep(sender, message.control_id, digest, result.taken)
 
-    def _times(self, message: Hl7Message, arrival: Arrival) -> Times:
+    def _times(self, message: Hl7Message, arrival: Arrival, name: str) -> Times:
         options = self.options
         raw = message.msh(7)
         zone = offset_of(raw) or self._zone
@@ -274,6 +274,9 @@ class Hl7(Adapter[Hl7Options]):
         sent_ns, quality = clock.stamp(
             at_ns if at_ns is not None else time_ns(observed_at(message), zone), arrival.at_ns
         )
+        shift_s = clock.shift_ns / NS_PER_S
+        off = clock.ahead or (f"are off by {-shift_s:,.0f} s, see `timezone`" if shift_s else "")
+        self.times_are(off, name)
         return Times(
             zone,
             sent_ns - clock.shift_ns,

@@ -159,7 +159,7 @@ class Modbus(Adapter[ModbusOptions]):
             self.not_read(
                 f"{name}: its registers hold {pattern:#x}, which `invalid` lists as no reading", name
             )
-        for name in self.unread.keys() - sample.sentinels.keys():
+        for name in (self.unread.keys() & sample.values.keys()) - sample.sentinels.keys():
             self.was_read(name)
 
     def _count_gap(self, counter: int, before: int) -> None:
@@ -175,7 +175,9 @@ class Modbus(Adapter[ModbusOptions]):
         """Unix ns: the device's time where it is believed, else shifted by its error."""
         place = self._named.map.time
         usable = place is not None and math.isfinite(raw)
-        return self._time.stamp(int(raw * _NS_OF[place.unit]) if place and usable else None, now_ns)
+        stamped = self._time.stamp(int(raw * _NS_OF[place.unit]) if place and usable else None, now_ns)
+        self.times_are(self._time.ahead)
+        return stamped
 
 
 def _same(one: Value, other: Value) -> bool:

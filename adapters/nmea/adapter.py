@@ -167,4 +167,6 @@ class Nmea(Adapter[NmeaOptions]):
         at_ns = unix_ns(epoch.time_ns, epoch.day, near_ns)
         if epoch.day is not None or self._dated_ns is not None:
             self._dated_ns = at_ns
-        return self._time.stamp(at_ns, receipt_ns)
+        stamped = self._time.stamp(at_ns, receipt_ns)
+        self.times_are(self._time.ahead)
+        return stamped

@@ -235,6 +235,7 @@ class OpcUa(Adapter[OpcUaOptions]):
                 self._receipt_shift_ns = receipt_ns - max(times)
             return self._receipt_shift_ns or 0, _NO_LIMIT_NS, Quality.GOOD
         self._time.judge(times, receipt_ns)
+        self.times_are(self._time.ahead)
         return self._time.shift_ns, self._time.limits(receipt_ns)[1], self._time.quality
 
     def _connected(self) -> Client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -400,6 +401,26 @@ async def test_what_only_looks_like_a_resend_is_a_row() -> None:
     assert (await rows) == [71, 71, 71, 71, 72, 73, 73]
     assert adapter.counters["resent"] == 1
     assert adapter.counters["control_id_reused"] == 2
+
+
+async def test_a_monitor_in_local_time_is_named_in_the_state() -> None:
+    port = free_port()
+    adapter = Hl7(quick(f"mllp-listen://127.0.0.1:{port}"), Clock())
+    opening = asyncio.create_task(adapter.open(), name="opening")
+    reader, writer = await connected(port)
+    local = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() + 9 * 3600)).encode()
+    writer.write(constant().replace(b"|||||ORU", b"|||" + local + b"||ORU"))
+    await opening
+    rows = asyncio.create_task(gathered(adapter), name="rows")
+    await acknowledged(reader)
+    assert [each.what for each in adapter.unread.values() if "see `timezone`" in each.what]
+    writer.write(constant("72"))
+    await acknowledged(reader)
+    await adapter.close()
+    rows.cancel()
+    assert (await rows) == [71, 72]
+    assert adapter.counters["clock_not_believed"] == 1
+    writer.close()
 
 
 async def test_a_copy_that_came_before_the_acknowledgement_is_the_same_message() -> None:

@@ -187,3 +187,30 @@ async def test_a_poll_is_left_out_only_if_neither_mark_nor_values_changed(
         with pytest.raises(DeviceStalled, match="stays at"):
             await anext(rows)
     await listener.close()
+
+
+async def test_a_device_in_local_time_is_named_in_its_state() -> None:
+    """Nine hours ahead, as from a clock in Korea; the name stays while the rows come."""
+    clock = Clock(start_ns=START_NS)
+    local = START_NS // NS_PER_S + 9 * 3600
+    words = [(7, (local + at) >> 16, (local + at) & 0xFFFF) for at in range(3)]
+    listener = TcpListener(Scripted(*words), "127.0.0.1", 0)
+    await listener.open()
+    given = options(
+        url=f"tcp://127.0.0.1:{listener.port}",
+        time={"register": 1, "type": "u32"},
+        period_s=0.02,
+        data_age_s=0.4,
+    )
+    async with Modbus(given, clock) as adapter:
+        rows = adapter.readings()
+        since = set()
+        for _ in range(2):
+            assert (await anext(rows)).quality is Quality.UNCERTAIN
+            (unread,) = adapter.unread.values()
+            assert unread.what.startswith("its times are 9.0 h ahead of this machine")
+            since.add(unread.since_s)
+        assert len(since) == 1
+        with pytest.raises(DeviceStalled):
+            await anext(rows)
+    await listener.close()
