@@ -11,6 +11,9 @@ import click
 
 from edgebed import __version__, signals
 from wire.errors import EdgebedError
+from wire.printable import printable
+
+_LONGEST_LINE = 10_000  # characters of a line of an error
 
 # subcommand -> its line in --help; a module is imported only when its command runs: --help stays fast
 COMMANDS = {
@@ -95,7 +98,9 @@ def _run() -> None:
         error.show()
         sys.exit(error.exit_code)
     except EdgebedError as error:
-        click.echo(f"edgebed: {error}", err=True)
+        # the text can have names of files, which a terminal must not act on
+        shown = "\n".join(printable(line, _LONGEST_LINE) for line in str(error).split("\n"))
+        click.echo(f"edgebed: {shown}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -50,6 +50,11 @@ def memory_limit() -> int:
     return int(min(_ADDRESSES, max(_LEAST, _SHARE * _memory())))
 
 
+def models_limit() -> int:
+    """Bytes that the open models of an agent may use together: below the limit of its unit too."""
+    return int(max(_LEAST, _SHARE * _memory()))
+
+
 def at_once() -> int:
     """The number of children that may run at the same time: one a core, as far as the memory allows."""
     cores = len(os.sched_getaffinity(0))

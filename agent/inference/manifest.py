@@ -256,7 +256,7 @@ def _check_names(options: Any) -> Iterator[Mistake]:
     names += [("parts", name) for name in getattr(options, "parts", ())]
     for where, name in names:
         if any(category(one) in _HIDDEN and one not in _JOINERS for one in name):
-            yield ("output", where), f"{printable(name)!r} has a control character or an invisible one"
+            yield ("output", where), f"{name!r} has a control character or an invisible one"
             return
 
 

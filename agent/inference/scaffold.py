@@ -83,7 +83,8 @@ def draft(file: Path) -> str:
             )
         if not file.name.isprintable() or len(file.name) > _LONGEST or len(inputs[0].name) > _LONGEST:
             raise ModelError(
-                f"a manifest can name files and inputs of up to {_LONGEST} characters: rename it"
+                "a manifest can name files, without control characters and invisible ones, and inputs of "
+                f"up to {_LONGEST} characters: rename it"
             )
         return _manifest(file.name, hashlib.sha256(body).hexdigest(), inputs[0], outputs)
     except ModelError as error:

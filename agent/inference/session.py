@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from adapters.base import Picture
-from agent.inference import decoders
+from agent.inference import decoders, gate_process
 from agent.inference.decoders import ModelError, Placement, Result, Tensor
 from agent.inference.manifest import FrameInput, Manifest
 from agent.inference.onnx_scan import Edit, edited, scan
@@ -36,6 +37,10 @@ _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : -?\d+ : \w+ : ")
 # "/onnxruntime_src/onnxruntime/core/graph/model.cc:150 " before a signature
 _PLACE = re.compile(r"[^\s:]+\.(?:cc|cpp|cxx|cu|cuh|h|hpp|inc):\d+ ")
 _QUALIFIERS = re.compile(r"(?: const| noexcept| \[with [^\]]*\])* ?")
+
+
+_limiting = threading.Lock()
+_limited = False  # whether the memory of the models is limited
 
 
 class Scanned(Struct, frozen=True):
@@ -191,6 +196,18 @@ def _blank(found: Manifest) -> NDArray[Any]:
     return np.tile(np.array(spec.mean or [0.0] * len(spec.signals), np.float32), (spec.length, 1))
 
 
+def _limit_memory(onnxruntime: Any) -> None:
+    """Limit what the models of this process take together: a run that needs more fails, the agent stays."""
+    global _limited  # noqa: PLW0603 - onnxruntime's allocator belongs to the process
+    with _limiting:
+        if not _limited:
+            kinds = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+            memory = onnxruntime.OrtMemoryInfo("Cpu", kinds[0], 0, kinds[1])
+            arena = onnxruntime.OrtArenaCfg({"max_mem": gate_process.models_limit()})
+            onnxruntime.create_and_register_allocator(memory, arena)
+            _limited = True
+
+
 def _open(body: bytes, providers: Sequence[str]) -> Any:
     import onnxruntime  # takes 0.2 s and 30 MB: only agents with models pay for it
 
@@ -200,7 +217,9 @@ def _open(body: bytes, providers: Sequence[str]) -> Any:
             raise ModelError(
                 f"execution provider {provider} is not in this onnxruntime (available: {there})"
             ).coded("provider-missing", provider=provider)
+    _limit_memory(onnxruntime)
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

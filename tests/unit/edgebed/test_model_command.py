@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from agent.inference.decoders import ModelError
-from edgebed.cli import command
+from edgebed.cli import command, main
 
 PACKAGE = Path(__file__).parents[3] / "models/street-detector"
 
@@ -36,3 +38,23 @@ def test_draft_prints_a_manifest() -> None:
     assert done.exit_code == 0
     assert "head: fastestdet" in done.output
     assert "size: [320, 240]" in done.output
+
+
+@pytest.mark.parametrize("task", ["check", "draft"])
+def test_an_error_shows_an_odd_name_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    path = tmp_path / "\x1b[31m\u202ered\nb"
+    path.write_text("not a model")
+    monkeypatch.setattr(sys, "argv", ["edgebed", "model", task, str(path)])
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    shown = capsys.readouterr().err
+    assert caught.value.code == 1
+    assert r"\x1b[31m\u202ered" in shown
+    assert all(line.isprintable() for line in shown.splitlines())

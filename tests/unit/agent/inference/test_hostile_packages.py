@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -565,3 +566,57 @@ def test_an_infinite_number_that_costs_no_value_is_right(packages) -> None:
     body = packages.constant(np.array([[1.0, -np.inf]]))
     folder = packages.write(body, output={**CLASSES, "softmax": True})
     assert not Model(load_package(folder)).run_window(np.ones((4, 2), np.float32)).nan
+
+
+# -- memory ------------------------------------------------------------------------------------------------
+
+GREEDY = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from agent.inference import gate_process
+from agent.inference.decoders import ModelError
+from agent.inference.package import load_package
+from agent.inference.session import Model
+
+gate_process._memory = lambda: 1 << 30
+model = Model(load_package(Path(sys.argv[1])))
+for number in (1, 2000, 1):
+    try:
+        print(model.run_window(np.full((4, 2), number, np.float32)).values)
+    except ModelError as error:
+        print("refused:", str(error)[:400])
+peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(int(peak[0]) // 1024)
+"""
+
+
+def test_a_run_that_needs_more_memory_than_the_unit_has_fails_alone(packages) -> None:
+    """The model passes on noise; for a large number it makes 3 GB of copies. The next run works again."""
+    make = helper.make_node
+    nodes = [
+        make("ReduceMean", ["x"], ["mean"], keepdims=0),
+        make("Greater", ["mean", "limit"], ["above"]),
+        make("Where", ["above", "many", "one"], ["copies"]),
+        make("Reshape", ["mean", "one"], ["row"]),
+        make("Tile", ["row", "copies"], ["all"]),
+        make("ReduceMean", ["all"], ["y"], keepdims=0),
+    ]
+    constants = {
+        "limit": np.array(1000, np.float32),
+        "many": np.array([750_000_000]),
+        "one": np.array([1]),
+    }
+    folder = packages.write(
+        packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, constants=constants)
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", GREEDY, str(folder)], capture_output=True, text=True, check=True, timeout=300
+    )
+    first, second, third, peak_mb = done.stdout.splitlines()
+    assert first == third == "{'power': 1.0}"
+    assert second.startswith("refused: the run failed: ")
+    assert "memory" in second
+    assert int(peak_mb) < 1000
