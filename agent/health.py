@@ -198,12 +198,15 @@ def read_status(state: Path, node: str, clock: Clock) -> dict[str, Any]:
 
 
 def is_well(document: dict[str, Any]) -> bool:
-    """Whether the agent runs, reads every device and runs every model."""
+    """Whether the agent runs, reads every device, runs every model, and its messages can leave."""
     devices = document.get("devices", {}).values()
     models = document.get("models", {}).values()
     return bool(
         document["running"]
         and document["age_s"] <= STALE_S
+        and (document.get("connected") or not document.get("depth"))
+        and not document.get("trouble")
+        and not document.get("refused_code")
         and all(device.get("state") in ("ok", "stopped") for device in devices)
         and all(model.get("state") == "ok" for model in models)
     )

@@ -129,7 +129,8 @@ def check(config: Path, as_json: bool) -> None:
 def status(config: Path, as_json: bool) -> None:
     """Show the status of the agent of CONFIG; needs no broker.
 
-    Exits 0 when all is well, 3 when a device or model has a problem, 69 when the agent does not run.
+    Exits 0 when all is well, 69 when the agent does not run, and 3 when a device, a model or the outbox has a
+    problem, the collector refuses messages, or messages wait while the agent is offline.
     """
     from agent.config import state_folder
     from agent.health import is_well, read_status, status_lines

@@ -213,8 +213,11 @@ async def test_a_device_that_is_not_there_does_not_keep_another_from_being_read(
     assert document["devices"]["lost"]["code"] == "device-missing", "also in `agent status --json`"
     assert "gone.csv" in document["devices"]["lost"]["args"]["where"]
     assert not is_well({**document, "running": True})
-    fine = {**document, "running": True, "devices": {}, "models": {}, "age_s": 14.0}
+    fine = {**document, "running": True, "devices": {}, "models": {}, "age_s": 14.0, "connected": True}
     assert is_well(fine)
+    assert document["depth"]
+    assert not is_well({**fine, "connected": False}), "messages wait and nothing can be sent"
+    assert is_well({**fine, "connected": False, "depth": 0})
     old = {**fine, "age_s": 60.0}
     assert not is_well(old)
     assert any("check whether the disk of the state folder is full" in line for line in status_lines(old))

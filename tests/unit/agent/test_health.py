@@ -11,6 +11,7 @@ from agent.health import (
     CounterSchedule,
     Health,
     HeartbeatSchedule,
+    is_well,
     nonzero_counters,
     read_status,
     rss_mb,
@@ -59,7 +60,13 @@ def test_a_refusal_is_in_the_heartbeat_and_in_the_status() -> None:
     assert (beat["refused"], beat["refused_code"], beat["refused_until"]) == (why, "share-names", T0)
     lines = list(status_lines({**beat, "running": True, "age_s": 0.0}))
     assert f"PROBLEM: the collector refuses messages, which wait in the outbox: {why}" in lines
-    assert not [line for line in status_lines({**quiet, "running": True, "age_s": 0.0}) if "refuses" in line]
+    assert not is_well({**beat, "running": True, "age_s": 0.0, "connected": True}), "PROBLEM is not exit 0"
+    calm = {**quiet, "running": True, "age_s": 0.0, "connected": True}
+    assert is_well(calm)
+    assert not [line for line in status_lines(calm) if "PROBLEM" in line]
+    full = {**calm, "trouble": "disk full", "trouble_code": "disk-full"}
+    assert not is_well(full)
+    assert any("PROBLEM: disk full" in line for line in status_lines(full))
 
 
 class Stepped(Clock):
