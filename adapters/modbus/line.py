@@ -14,6 +14,7 @@ import termios
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
@@ -22,7 +23,7 @@ from pymodbus.exceptions import ConnectionException, ModbusException
 from pymodbus.framer import FramerType
 from pymodbus.pdu import ModbusPDU
 
-from adapters.base import AdapterError, DeviceUnreachable, ProtocolViolation
+from adapters.base import AdapterError, DeviceUnreachable, ProtocolViolation, why_no_connection
 from adapters.modbus.framing import AnswerFramer, RtuFramer, TcpFramer
 from adapters.modbus.url import ModbusUrl
 
@@ -208,6 +209,16 @@ class ModbusLine:
         logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # its log repeats what our errors say
         client = self._new_client(timeout_s)
         client.ctx.framer = self.framer
+        create, failures = client.ctx.call_create, list[OSError]()
+
+        async def keeping_the_reason() -> Any:  # pymodbus only logs it
+            try:
+                return await create()
+            except OSError as error:
+                failures.append(error)
+                raise
+
+        client.ctx.call_create = keeping_the_reason
         client.ctx.max_buffer_size = _BUFFER
         client.ctx.max_until_disconnect = client.ctx.count_until_disconnect = _FOREVER
         try:
@@ -220,7 +231,7 @@ class ModbusLine:
             await _closed(client)
             raise
         if not connected:
-            raise self._unreachable(timeout_s)
+            raise self._unreachable(timeout_s, failures[-1] if failures else None)
         return client
 
     async def _close(self) -> None:
@@ -265,8 +276,10 @@ class ModbusLine:
             )
         return client
 
-    def _unreachable(self, timeout_s: float) -> DeviceUnreachable:
+    def _unreachable(self, timeout_s: float, error: OSError | None) -> DeviceUnreachable:
         line = self.url
+        if line.kind != "rtu" and error is not None:
+            return DeviceUnreachable(f"{line.url}: {why_no_connection(error)}").at(line.url, error)
         if line.kind != "rtu":
             text = f"{line.url} accepts no connection within {timeout_s:g} s: is it on, is the port right?"
             return DeviceUnreachable(text).coded("no-answer", where=line.url)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import re
+import socket
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -86,7 +88,7 @@ class TestModbusTcp(AdapterContract):
             assert adapter.counters["reconnects"] == 3
             link.cut(reset=reset)
             link.refuse()
-            with pytest.raises(DeviceUnreachable, match="accepts no connection"):
+            with pytest.raises(DeviceUnreachable, match="nothing listens there"):
                 await read(adapter, 100)
 
     line: ClassVar[LineKind] = "tcp"
@@ -432,3 +434,21 @@ async def test_a_map_with_mistakes_is_refused_with_their_lines(tmp_path: Path) -
         Modbus(options("tcp://x", path), Clock())
     assert f"{path}:2:20: registers.a.typ: unknown key; did you mean 'type'?" in str(caught.value)
     assert f"{path}:3:" in str(caught.value)
+
+
+async def test_a_refused_connection_is_told_from_one_without_an_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(DeviceUnreachable, match="nothing listens there") as refused:
+        await Modbus(options(url), Clock()).open()
+    assert refused.value.reason.code == "connection-refused"
+    with contextlib.ExitStack() as opened:
+        full = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # a listener with no room ignores who comes
+            caller = opened.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        url = f"tcp://127.0.0.1:{full.getsockname()[1]}"
+        with pytest.raises(DeviceUnreachable, match="accepts no connection within 1 s") as unanswered:
+            await Modbus(options(url), Clock()).open()
+    assert unanswered.value.reason.code == "no-answer"
