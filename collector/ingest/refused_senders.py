@@ -12,12 +12,11 @@ KEPT_S = 60.0  # since the last refused message of a sender
 
 @dataclass(slots=True)
 class RefusedSender:
-    """How many messages of a sender were refused, why the last one was, and until when (ms)."""
+    """How many messages of a sender were refused, and why the last one was."""
 
     name: str
     count: int = 0
     why: Reason = NO_REASON
-    until_ms: int = 0
     last_s: float = 0.0
     is_new: bool = False
 
@@ -28,15 +27,17 @@ class RefusedSenders:
     def __init__(self) -> None:
         self._all: dict[str, RefusedSender] = {}
 
-    def add(self, name: str, why: Reason, until_ms: int, now_s: float) -> None:
-        """Count a refused message of a sender."""
+    def add(self, name: str, why: Reason, now_s: float) -> bool:
+        """Count a refused message of a sender; whether it is its first since the last `take_new`."""
         one = self._all.get(name)
         if one is None:
             if len(self._all) >= MOST:
                 self._all = {each.name: each for each in self._worst_first()[: MOST // 2]}
             one = self._all[name] = RefusedSender(name)
         one.count += 1
-        one.why, one.until_ms, one.last_s, one.is_new = why, until_ms, now_s, True
+        was_new, one.is_new = one.is_new, True
+        one.why, one.last_s = why, now_s
+        return not was_new
 
     def take_new(self, now_s: float) -> list[RefusedSender]:
         """The senders with messages that were refused since the last call, the worst first."""

@@ -228,7 +228,7 @@ class Ingest:
             self.counters.refused += len(some)
             now_s = self._clock.monotonic()
             with self._answering:
-                self._refused.add(sender, because("it sends faster than can be stored"), 0, now_s)
+                self._refused.add(sender, because("it sends faster than can be stored"), now_s)
             return
         self._arrived.set()
         if len(self._inbox) >= GROUP_MESSAGES:
@@ -243,7 +243,11 @@ class Ingest:
             sender = base[:MAX_NAME].decode(errors="backslashreplace")
             # a client that invents names of nodes makes one problem, that of their tenant
             whose = sender if refusal.key != "nodes" else "/".join(sender.split("/", 2)[:2])
-            self._refused.add(whose, refusal.reason, refusal.until_ms, self._clock.monotonic())
+            is_first = self._refused.add(whose, refusal.reason, self._clock.monotonic())
+        if (
+            is_first
+        ):  # in this second; the node learns it at once, the problems of the collector once a second
+            self._fleet.on_refused(sender.partition("/")[2], refusal.reason, refusal.until_ms, now_ms)
         if answer is not None and self._link is not None:
             self._link.settle((), [answer])
 
@@ -251,12 +255,9 @@ class Ingest:
         """Report whose messages are refused, the worst first; the app calls it about once a second."""
         with self._answering:
             found = self._refused.take_new(self._clock.monotonic())
-        now_ms = self._clock.now_ms()
-        for at, one in enumerate(found):
-            self._fleet.on_refused(one.name.partition("/")[2], one.why, one.until_ms, now_ms)
-            if at < NAMED:
-                name = printable(one.name, 130) if one.name else "an unknown client"
-                self._report_refused(f"{name}: {one.why.why}", one.name, one.count)
+        for one in found[:NAMED]:
+            name = printable(one.name, 130) if one.name else "an unknown client"
+            self._report_refused(f"{name}: {one.why.why}", one.name, one.count)
 
     def _report_refused(self, why: str, part: str = "", count: int = 1) -> None:
         text = f"{why}: its messages are refused for now"

@@ -360,7 +360,6 @@ def test_a_refused_node_gets_an_answer_and_a_problem(folder: Path) -> None:
         wait_until(lambda: len(site.link.tokens) == 2)
         wait_until(lambda: len(site.link.refused) == 1)
         assert site.link.refused[0].code == "share-streams"
-        site.ingest.name_refused()
         (view,) = site.fleet.views()
         assert [one.code for one in view.problems if one.code == "refused"] == ["refused"]
         for number in range(9):
