@@ -23,6 +23,7 @@ from wire.messages import Event
 from wire.task_cancellation import end
 
 SYNC_S = 1.0  # a power cut loses at most this much
+_ANSWERS_S = 1.5  # that a recording which ends waits for its models
 
 
 class RecordRun:
@@ -97,7 +98,12 @@ class RecordRun:
                     self.ended = f"the recording has reached its {self._max_bytes // 2**20:,} MB"
                     break
             await end(reading)
-            while pipeline.busy:  # noqa: ASYNC110 - the runners have no event for "idle"
+            asked_s: float | None = None
+            while pipeline.busy:
+                if self._stop.is_set():  # a model that hangs must not cost the end of the file
+                    asked_s = loop.time() if asked_s is None else asked_s
+                    if loop.time() - asked_s > _ANSWERS_S:
+                        break
                 await asyncio.sleep(0.01)
             working.cancel()
             stop.cancel()
