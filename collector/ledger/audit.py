@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ Key = tuple[str, str]
 SHOWN = 20  # differences of one kind that are reported per (node, ep)
 
 
-def differences(store: Path, node: str | None, entries: Mapping[Key, Mapping[str, Any]]) -> Iterator[str]:
+def differences(
+    store: Path, entries: Mapping[Key, Mapping[str, Any]], node_is: Callable[[str], bool] = lambda _node: True
+) -> Iterator[str]:
     """A sentence per difference; none when the files have every stored message exactly once.
 
+    `entries` are those of the nodes for which `node_is` is true; other nodes are not compared.
     An audit is for stores that keep all days: it counts files that retention removed as missing.
     """
     found: dict[Key, Ranges] = {}
@@ -24,7 +27,7 @@ def differences(store: Path, node: str | None, entries: Mapping[Key, Mapping[str
     reader = StoreReader(store)
     try:
         for owner, ep, seqs, count in reader.chunks():
-            if node is not None and owner != node:
+            if not node_is(owner):
                 continue
             key = (owner, ep)
             ranges = found.setdefault(key, Ranges())

@@ -56,8 +56,8 @@ def command(
 ) -> None:
     """Show how many messages are taken, stored, declared lost or missing.
 
-    Exit code 0 when every message is accounted for; 3 when messages are missing, or when the audit or a
-    signed statement disagrees with the ledger.
+    Exit code 0 when every message is accounted for; 3 when messages of the selected nodes are missing, also
+    on days that are not shown, or when the audit or a signed statement disagrees with the ledger.
     """
     if store is not None and url is not None:
         raise click.UsageError("name --store or --url, not both")
@@ -70,15 +70,14 @@ def command(
         return
     ledger = _read(store, asked) if store is not None else _ask(url or DEFAULT_URL, token_file, asked)
     if audit and store is not None:
-        ledger["audit"] = _audit(store, ledger["entries"], node)
+        ledger["audit"] = _audit(store, ledger["entries"], asked)
     if as_json:
         click.echo(json.dumps(ledger))
     else:
         for line in _by_day(ledger) if pilot or day or stream else _lines(ledger):
             # nodes write the reasons: control characters must not reach the terminal
             click.echo("".join(each if each.isprintable() else "?" for each in line))
-    doubts = any(one["doubt"] and one["statements"] for one in ledger.get("days", ()))
-    if ledger["totals"]["missing_count"] or ledger.get("audit") or doubts:
+    if ledger["totals"]["missing_count"] or ledger.get("audit") or _doubtful(ledger):
         sys.exit(3)
 
 
@@ -126,10 +125,12 @@ def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def _audit(store: Path, entries: Sequence[dict[str, Any]], node: str) -> list[str]:
+def _audit(store: Path, entries: Sequence[dict[str, Any]], asked: Mapping[str, str]) -> list[str]:
     from collector.ledger.audit import differences
+    from collector.ledger.report import ReportFilter
 
-    return list(differences(store, node or None, {(one["node"], one["ep"]): one for one in entries}))
+    known = {(one["node"], one["ep"]): one for one in entries}
+    return list(differences(store, known, ReportFilter(**asked).node_is))
 
 
 def _ask(url: str, token_file: Path | None, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -178,9 +179,13 @@ def _lines(ledger: dict[str, Any]) -> Iterable[str]:
             ranges = ", ".join(_range(first, last) for first, last in one["missing"])
             yield f"  MISSING {one['missing_count']:,}: {ranges}"
             yield from _absent(one)
-    yield from _unknown_keys(ledger)
-    for line in ledger.get("audit", ()):
-        yield f"AUDIT {line}"
+    for one in ledger.get("days", ()):
+        if one["statements"] and one["doubt"]:
+            yield f"DOUBTFUL {one['node']}  {one['day']}: {one['doubt']}"
+    if "days" not in ledger:
+        for total in _doubtful(ledger):
+            yield f"DOUBTFUL {total['pilot']}  {total['day']}: see `edgebed ledger --pilot {total['pilot']}`"
+    yield from _findings(ledger)
     if not entries:
         yield "no node has sent a message yet"
         return
@@ -204,7 +209,9 @@ def _by_day(ledger: dict[str, Any]) -> Iterable[str]:
         for one in days:
             if one["day"] == total["day"] and one["node"].startswith(f"{total['pilot']}/"):
                 yield from _of_day(one)
-    yield from _unknown_keys(ledger)
+    if others := ledger["totals"]["missing_count"] - sum(one["missing_count"] for one in days):
+        yield f"MISSING {others:,} more, on days or of streams that are not shown: edgebed ledger --node NODE"
+    yield from _findings(ledger)
 
 
 def _of_day(one: dict[str, Any]) -> Iterable[str]:
@@ -245,6 +252,17 @@ def _absent(one: dict[str, Any]) -> Iterable[str]:
     for (since, why), ranges in lines.items():
         when = f"since {_time(since)}, " if since else ""
         yield f"  missing {', '.join(ranges)}: {when}{why}"
+
+
+def _doubtful(ledger: dict[str, Any]) -> list[dict[str, Any]]:
+    """The signed days on which a node's statements disagree with what is stored."""
+    return [one for one in ledger.get("pilots", ()) if one["day"] and one["verified"] < one["nodes"]]
+
+
+def _findings(ledger: dict[str, Any]) -> Iterable[str]:
+    yield from _unknown_keys(ledger)
+    for line in ledger.get("audit", ()):
+        yield f"AUDIT {line}"
 
 
 def _unknown_keys(ledger: dict[str, Any]) -> Iterable[str]:

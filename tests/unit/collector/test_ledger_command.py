@@ -73,7 +73,7 @@ def test_an_audit_finds_differences_in_the_files(store: Path, clock: Any, batch:
     assert found.exit_code == 3
     assert f"AUDIT {NODE} ep 00112233aabbccdd: seq 2 is stored twice" in found.stdout
     day_files(store)[0].unlink()
-    assert any("the files have" in line for line in differences(store, None, {}))
+    assert any("the files have" in line for line in differences(store, {}))
 
 
 @pytest.mark.parametrize(
@@ -198,3 +198,43 @@ def test_the_proof_of_a_pilot_by_day_and_stream(folder: Path, clock: Any, commit
     answer = json.loads(found.stdout)
     assert [list(day["streams"]) for day in answer["days"]] == [["data/arm/tcp"]]
     assert run("--store", str(folder), "--day", "2020-01-01").stdout == "no message matches\n"
+
+
+@pytest.mark.parametrize("view", [("--pilot", "acme/trial"), ("--day", "2026-11-23"), ("--node", NODE), ()])
+@pytest.mark.parametrize("audit", [(), ("--audit",)])
+def test_exit_code_3_has_its_reason_on_the_screen(
+    folder: Path, clock: Any, commit: Any, batch: Any, view: tuple[str, ...], audit: tuple[str, ...]
+) -> None:
+    """What is missing is on another day than the shown one; the audit asks only about the shown nodes."""
+    made, ledger, node = SqliteStore(folder, clock), Ledger(), Node()
+    node.data()  # it never arrives
+    first = [node.data(), node.state()]
+    node.turn("2026-11-23")
+    commit(made, ledger, [*first, node.data(), node.state(), batch(1, node="acme/other/hall/cam-01")])
+    made.close()
+    found = run("--store", str(folder), *view, *audit)
+    assert (found.exit_code, "MISSING 1" in found.stdout) == (3, True), found.stdout
+    assert "AUDIT" not in found.stdout
+    if "--day" in view:
+        assert "MISSING 1 more, on days or of streams that are not shown" in found.stdout
+    other = run("--store", str(folder), "--pilot", "acme/other", *audit)
+    assert (other.exit_code, "MISSING" in other.stdout) == (0, False), other.stdout
+
+
+@pytest.mark.parametrize("view", [("--pilot", "acme/trial"), ("--day", "2026-11-22"), ("--node", NODE), ()])
+def test_doubt_and_audit_are_shown_in_each_view(
+    folder: Path, clock: Any, commit: Any, view: tuple[str, ...]
+) -> None:
+    made, ledger, node = SqliteStore(folder, clock), Ledger(), Node()
+    messages = [node.data(), node.data()]
+    streams = {"data/arm/joints": [2, 1, 30]}  # signed, but only 20 rows are stored
+    commit(made, ledger, [*messages, node.state(streams=streams)])
+    made.close()
+    found = run("--store", str(folder), *view)
+    assert (found.exit_code, "DOUBTFUL" in found.stdout) == (3, True), found.stdout
+    reason = "30 rows are signed and 20 stored" if view else "see `edgebed ledger --pilot acme/trial`"
+    assert reason in found.stdout
+    made, forgetful = SqliteStore(folder, clock), Ledger()
+    commit(made, forgetful, [messages[0]])
+    made.close()
+    assert "AUDIT" in run("--store", str(folder), *view, "--audit").stdout
