@@ -89,6 +89,7 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
         if files and not list(found.broker.mistakes()):
             yield from _check_secrets(found.broker)
 
+    _refuse_other_kinds(path)
     settings = config.load(path, AgentConfig, check, folder=folder)
     return AgentPlan(path, settings, Address.parse(settings.node), devices, tuple(doubts))
 
@@ -99,6 +100,7 @@ def state_folder(path: Path) -> tuple[Path, str]:
     Raises:
         ConfigError: the file cannot be read or is not a config.
     """
+    _refuse_other_kinds(path)
     found = config.load(path, AgentConfig)
     return found.state, found.node
 
@@ -106,6 +108,12 @@ def state_folder(path: Path) -> tuple[Path, str]:
 def schema() -> dict[str, Any]:
     """The JSON Schema of the config for editors, without the options of the adapters."""
     return config.schema(AgentConfig)
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    found = config.keys(path)
+    if "store" in found and not found & {"node", "state", "devices", "models"}:
+        raise ConfigError(f"{path}: this is a collector's config: use `edgebed collector check {path}`")
 
 
 class _Wrong(ValueError):

@@ -109,6 +109,9 @@ def load(path: Path) -> CollectorConfig:
     Raises:
         ConfigError: every mistake.
     """
+    found = config.keys(path)
+    if "devices" in found and not found & {"store", "http", "shares", "id"}:
+        raise ConfigError(f"{path}: this is an agent's config: use `edgebed agent check {path}`")
     return config.load(path, CollectorConfig, _check)
 
 

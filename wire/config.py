@@ -39,6 +39,14 @@ def load(path: Path, kind: type[T], check: Check[T] | None = None, *, folder: Pa
     return parse(_text(path), kind, name=str(path), folder=folder or path.parent, check=check)
 
 
+def keys(path: Path) -> frozenset[str]:
+    """The keys at the top of a YAML file, to find out what it is; none where it cannot be read."""
+    try:
+        return frozenset(compose(_text(path))[0].keys)
+    except (ConfigError, YamlMistake):
+        return frozenset()
+
+
 def parse(text: str, kind: type[T], *, name: str, folder: Path, check: Check[T] | None = None) -> T:
     """Like `load`, for text instead of a file; `name` is printed in front of each mistake.
 

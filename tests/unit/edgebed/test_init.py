@@ -83,3 +83,20 @@ def test_two_ready_configs_in_one_folder_have_two_state_folders() -> None:
     states = [yaml.safe_load(init(testbed).output)["state"] for testbed in AGENTS]
     states += [yaml.safe_load(init("mqtt", "--node", f"a/b/{box}").output)["state"] for box in ("c/1", "d/1")]
     assert len(set(states)) == len(states), states
+
+
+def test_a_config_of_the_other_daemon_is_named(tmp_path: Path) -> None:
+    agent, collector = tmp_path / "agent.yaml", tmp_path / "collector.yaml"
+    init("robot", "-o", str(agent))
+    init("collector", "-o", str(collector))
+    for arguments in (["check"], ["check", "--json"], ["run"], ["once"], ["status"]):
+        refused = CliRunner().invoke(command, ["agent", *arguments, str(collector)])
+        said = f"{collector}: this is a collector's config: use `edgebed collector check {collector}`"
+        assert said in refused.output or str(refused.exception) == said, arguments
+    for arguments in (["check"], ["run"]):
+        refused = CliRunner().invoke(command, ["collector", *arguments, str(agent)])
+        said = f"{agent}: this is an agent's config: use `edgebed agent check {agent}`"
+        assert str(refused.exception) == said, arguments
+    agent.write_text("store: here\n" + agent.read_text())  # a mistake in an agent's config, not another kind
+    refused = CliRunner().invoke(command, ["agent", "check", str(agent)])
+    assert "unknown key" in str(refused.exception)
