@@ -150,6 +150,8 @@ class TcpFramer(AnswerFramer, FramerSocket):
         _, protocol, length, _ = _HEADER.unpack_from(arrived)
         if protocol:
             return f"its header has protocol {protocol} instead of 0"
+        if len(arrived) >= 6 + length:
+            return "it came after the last try: is `timeout_s` too short?"
         return (
             f"its header announces a length of {length}, and {len(arrived) - 6} bytes follow: the answer"
             " breaks off, or its length is wrong"

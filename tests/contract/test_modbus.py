@@ -362,7 +362,7 @@ async def test_a_late_answer_is_never_taken_for_the_next(line: LineKind) -> None
     version = {"major": 256, "minor": 257, "patch": 258}
     registers = {name: {"register": at} for name, at in version.items()}
     async with ModbusCobot(seed=SEED, line=line) as device:
-        wide = {"max_registers": 1, "period_s": 0.1, "timeout_s": 0.6, "retries": 5, "data_age_s": 60}
+        wide = {"max_registers": 1, "period_s": 0.1, "timeout_s": 0.6, "retries": 10, "data_age_s": 60}
         async with Modbus(inline(device.url, registers, **wide), Clock()) as adapter:
             await read(adapter, 2)
             device.inject("late@0x0.9")  # each first answer comes after the request was repeated
