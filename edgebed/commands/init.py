@@ -16,7 +16,7 @@ from wire.topics import Address
 _FILE = re.compile(r"(?P<key>\b(?:package|dbc|map):\s*)(?P<path>[\w./-]+)")
 _NODE = re.compile(r"^node:.*$", re.MULTILINE)
 _STATE = re.compile(r"^state:.*$", re.MULTILINE)
-_BROKER = re.compile(r"^broker:.*$", re.MULTILINE)
+_BROKER = re.compile(r'^broker: \{url: "(?P<url>[^"]*)"\}$', re.MULTILINE)
 
 
 def testbeds() -> list[str]:
@@ -74,5 +74,18 @@ def _text(testbed: str, node: str, broker: str) -> str:
     if broker:
         for _, sentence in Broker(url=broker).mistakes():
             raise click.UsageError(f"--broker: {sentence}")
-        text = _BROKER.sub(f'broker: {{url: "{broker}"}}', text, count=1)
+        text = _with_broker(text, broker)
+    return text
+
+
+def _with_broker(text: str, url: str) -> str:
+    """Return the config with another broker, also where a device publishes on the same one."""
+    old = _BROKER.search(text)
+    text = _BROKER.sub(lambda _: f'broker: {{url: "{url}"}}', text, count=1)
+    shared = f'url: "{old["url"]}"' if old else ""
+    if shared and shared in text:
+        text = text.replace(shared, f'url: "{url}"')
+        click.echo(
+            f"a device uses the same broker: its url is {url} too; change it if it has its own", err=True
+        )
     return text

@@ -100,3 +100,15 @@ def test_a_config_of_the_other_daemon_is_named(tmp_path: Path) -> None:
     agent.write_text("store: here\n" + agent.read_text())  # a mistake in an agent's config, not another kind
     refused = CliRunner().invoke(command, ["agent", "check", str(agent)])
     assert "unknown key" in str(refused.exception)
+
+
+@pytest.mark.parametrize("testbed", [*AGENTS, "collector"])
+def test_another_broker_is_also_that_of_a_device_on_it(testbed: str) -> None:
+    before, url = init(testbed).stdout, "mqtt://broker.example:1884"
+    made = init(testbed, "--broker", url)
+    old = yaml.safe_load(before)["broker"]["url"]
+    values = list(leaves(yaml.safe_load(made.stdout)))
+    assert old not in values
+    assert values.count(url) == list(leaves(yaml.safe_load(before))).count(old)
+    assert ("a device uses the same broker" in made.stderr) == (values.count(url) > 1)
+    assert yaml.safe_load(made.stdout)["broker"] == {"url": url}
