@@ -16,7 +16,7 @@ from agent.state_dir import belongs_to, check_node, is_running
 from wire.clock import Clock
 from wire.errors import ConfigError, Unreachable
 from wire.messages import MAX_COUNTERS, ClockState, Live, Refused
-from wire.printable import printable
+from wire.printable import counted, printable
 
 HEARTBEAT_S = 15.0
 COUNTERS_S = 60.0
@@ -220,8 +220,9 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
     if document["running"] and document["age_s"] > STALE_S:
         yield "no newer status was written: check whether the disk of the state folder is full"
     problem = f"; PROBLEM: {document['trouble']}" if document.get("trouble") else ""
+    waiting = counted(document.get("depth", 0), "message waits", "messages wait")
     yield (
-        f"outbox: {document.get('depth', 0)} messages wait, the oldest for {document.get('oldest_s', 0):g} s"
+        f"outbox: {waiting}, the oldest for {document.get('oldest_s', 0):g} s"
         f", {document.get('bytes', 0) / 1e6:.1f} MB{problem}"
     )
     if document.get("refused_code"):
@@ -229,12 +230,12 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
         yield f"PROBLEM: the collector refuses messages, which wait in the outbox: {why}"
     for name, device in document.get("devices", {}).items():
         why = f": {device['why']}" if device.get("why") else ""
-        yield f"device {name}: {device.get('state')}, {device.get('readings', 0)} readings{why}"
+        yield f"device {name}: {device.get('state')}, {counted(device.get('readings', 0), 'reading')}{why}"
     for name, model in document.get("models", {}).items():
         why = f": {model['why']}" if model.get("why") else ""
         known = f", {model['name']}@{model.get('ver', '?')}" if model.get("name") else ""
         place = f" on {model['provider']}" if model.get("provider") else ""
-        yield f"model {name}: {model.get('state')}{known}{place}, {model.get('runs', 0)} runs{why}"
+        yield f"model {name}: {model.get('state')}{known}{place}, {counted(model.get('runs', 0), 'run')}{why}"
     clock = ("unsynchronised", "ntp", "pps")[min(2, max(0, int(document.get("clk", 0))))]
     yield (
         f"machine: {document.get('rss_mb', 0):g} MB, {document.get('cpu_pct', 0):g} % of a core, "

@@ -36,6 +36,7 @@ from collector.web.connections import KEEP_S, Places
 from collector.web.event_stream import Hub
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, on_purpose
+from wire.printable import counted
 from wire.reasons import because
 
 log = logging.getLogger(__name__)
@@ -219,8 +220,8 @@ class Collector:
         nodes = self.fleet.without_data(link.since) if link.state == "online" else []
         if nodes:
             text = (
-                f"the status of {len(nodes)} nodes arrives, but none of their data, such as of {nodes[0]}: "
-                "check the access rules of the broker"
+                f"the status of {counted(len(nodes), 'node')} arrives, but none of their data, "
+                f"such as of {nodes[0]}: check the access rules of the broker"
             )
             self.problems.report(because(text, "data-not-received", n=len(nodes), node=nodes[0]))
         else:

@@ -18,5 +18,10 @@ def printable(text: object, limit: int = MAX_SHOWN) -> str:
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 message` or `1,200 messages`: `one`, or `many`, by default `one` with an s, behind the number."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def _escaped(one: str) -> str:
     return one.encode("unicode_escape").decode("ascii")

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from collector.fleet.node_view import NodeView, Problem
 from collector.ledger.reasons import reason_of
+from wire.printable import counted
 from wire.reasons import NO_REASON, Reason, because
 
 CODES = (
@@ -55,7 +56,7 @@ def find(
     found += [_failed(model) for model in view.models if model["state"] == "failed"]
     depth, oldest = view.outbox["depth"] or 0, view.outbox["oldest_s"] or 0
     if depth and oldest > BACKLOG_S:
-        text = f"{depth:g} messages wait, the oldest for {oldest:.0f} s"
+        text = f"{counted(int(depth), 'message waits', 'messages wait')}, the oldest for {oldest:.0f} s"
         found.append(_problem("backlog", 2, because(text, "backlog", n=int(depth), oldest_s=oldest)))
     if view.clk == 0:
         why = because("its clock was never synchronised", "clock-never-set")
@@ -66,7 +67,9 @@ def find(
         found.append(_problem("clock-unsynced", 2, why))
     if missing_since is not None and now - missing_since > MISSING_MS:
         count = view.ledger.missing_count
-        why = because(f"{count} messages are missing", "messages-missing", n=count)
+        why = because(
+            counted(count, "message is missing", "messages are missing"), "messages-missing", n=count
+        )
         found.append(_problem("missing", 4, why))
     if doubt:
         known, text = reason_of(doubt), f"a signed statement of it was refused: {doubt}"

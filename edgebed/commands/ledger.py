@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from wire.errors import EdgebedError, Unreachable
+from wire.printable import counted
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _MAX_ANSWER = 64 * 1024 * 1024  # bytes
@@ -171,7 +172,8 @@ def _lines(ledger: dict[str, Any]) -> Iterable[str]:
     entries = ledger["entries"]
     for one in entries:
         yield f"{one['node']}  ep {one['ep']}"
-        yield f"  {share(one['stored'], one['taken'])} messages stored ({one['rows_stored']:,} rows)"
+        rows = counted(one["rows_stored"], "row")
+        yield f"  {share(one['stored'], one['taken'], 'message')} stored ({rows})"
         yield from _exceptions(one)
         for first, last, why in one["gaps"]:
             yield f"  declared lost: {_range(first, last)}: {why}"
@@ -191,7 +193,7 @@ def _lines(ledger: dict[str, Any]) -> Iterable[str]:
         return
     if len(entries) > 1:
         yield "all nodes"
-        yield f"  {share(ledger['totals']['stored'], ledger['totals']['taken'])} messages stored"
+        yield f"  {share(ledger['totals']['stored'], ledger['totals']['taken'], 'message')} stored"
         yield from _exceptions(ledger["totals"])
         if ledger["totals"]["missing_count"]:
             yield f"  MISSING {ledger['totals']['missing_count']:,}"
@@ -221,7 +223,7 @@ def _of_day(one: dict[str, Any]) -> Iterable[str]:
         clock = "" if one["clk"] else ", clock not synchronised"
         verdict = "DOUBTFUL" if one["doubt"] else "verified"
         signed = "all" if one["signed"] == one["taken"] else f"{one['signed']:,} of them"
-        yield f"    {signed} in {one['statements']:,} signed statements: {verdict}{clock}"
+        yield f"    {signed} in {counted(one['statements'], 'signed statement')}: {verdict}{clock}"
     if one["doubt"]:
         yield f"    {one['doubt']}"
     for line in (
@@ -234,13 +236,13 @@ def _of_day(one: dict[str, Any]) -> Iterable[str]:
         for line in _absent(one):
             yield f"  {line}"
     for name, stream in one["streams"].items():
-        yield f"      {name}  {share(stream['rows_stored'], stream['rows_taken'])} rows stored"
+        yield f"      {name}  {share(stream['rows_stored'], stream['rows_taken'], 'row')} stored"
 
 
 def _shares(one: dict[str, Any]) -> str:
-    text = f"{share(one['stored'], one['taken'])} messages stored"
+    text = f"{share(one['stored'], one['taken'], 'message')} stored"
     if one["rows_taken"]:
-        text += f", {share(one['rows_stored'], one['rows_taken'])} rows"
+        text += f", {share(one['rows_stored'], one['rows_taken'], 'row')}"
     return text
 
 
@@ -268,7 +270,7 @@ def _findings(ledger: dict[str, Any]) -> Iterable[str]:
 def _unknown_keys(ledger: dict[str, Any]) -> Iterable[str]:
     for one in ledger.get("strangers", ()):
         yield (
-            f"{one['node']}: {one['statements']:,} statements since {_time(one['since'])} are signed "
+            f"{one['node']}: {counted(one['statements'], 'statement')} since {_time(one['since'])} signed "
             f"with key {one['key']}, which is not accepted: was the device reinstalled?"
         )
 
@@ -279,11 +281,11 @@ def _time(ms: int) -> str:
 
 def _exceptions(one: dict[str, Any]) -> Iterable[str]:
     parts = [
-        f"{one[key]:,} {text}"
-        for key, text in (
-            ("gap_count", "declared lost"),
-            ("waiting", "still wait on their node"),
-            ("duplicates", "duplicates dropped"),
+        counted(one[key], single, many)
+        for key, single, many in (
+            ("gap_count", "declared lost", "declared lost"),
+            ("waiting", "still waits on its node", "still wait on their node"),
+            ("duplicates", "duplicate dropped", "duplicates dropped"),
         )
         if one.get(key)
     ]
@@ -291,12 +293,12 @@ def _exceptions(one: dict[str, Any]) -> Iterable[str]:
         yield "  " + ", ".join(parts)
 
 
-def share(stored: int, taken: int) -> str:
-    """Return `100.000 % of N`, rounded down: 100 % means all of them."""
+def share(stored: int, taken: int, what: str) -> str:
+    """Return `100.000 % of N messages`, rounded down: 100 % means all of them."""
     if not taken:
-        return "0 of 0"
+        return f"0 of {counted(0, what)}"
     thousandths = stored * 100_000 // taken
-    return f"{thousandths // 1000}.{thousandths % 1000:03d} % of {taken:,}"
+    return f"{thousandths // 1000}.{thousandths % 1000:03d} % of {counted(taken, what)}"
 
 
 def _range(first: int, last: int) -> str:

@@ -11,6 +11,7 @@ import click
 
 from edgebed import __version__, progress, signals
 from wire.clock import Clock
+from wire.printable import counted
 
 if TYPE_CHECKING:
     from agent.offline.record import RecordRun
@@ -68,7 +69,8 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
     if session.ended:
         click.echo(session.ended, err=True)
     click.echo(
-        f"{output}: {recorder.rows:,} rows, {recorder.pictures:,} pictures, {recorder.events:,} events"
+        f"{output}: {counted(recorder.rows, 'row')}, {counted(recorder.pictures, 'picture')}, "
+        f"{counted(recorder.events, 'event')}"
     )
     silent = [name for name, source in session.sources.items() if not source.readings]
     if silent:
@@ -78,4 +80,6 @@ def command(config: Path, output: Path, seconds: float | None, quality: int, max
 
 def _counted(session: RecordRun) -> str:
     found = session.recorder
-    return f"{found.rows:,} rows, {found.pictures:,} pictures" if found else "no reading yet"
+    return (
+        f"{counted(found.rows, 'row')}, {counted(found.pictures, 'picture')}" if found else "no reading yet"
+    )

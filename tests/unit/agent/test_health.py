@@ -64,6 +64,11 @@ def test_a_refusal_is_in_the_heartbeat_and_in_the_status() -> None:
     calm = {**quiet, "running": True, "age_s": 0.0, "connected": True}
     assert is_well(calm)
     assert not [line for line in status_lines(calm) if "PROBLEM" in line]
+    one = {"devices": {"arm": {"state": "ok", "readings": 1}}, "models": {"m": {"state": "ok", "runs": 1}}}
+    shown = "\n".join(status_lines({**calm, **one, "depth": 1}))
+    assert "outbox: 1 message waits" in shown
+    assert "ok, 1 reading\n" in shown
+    assert "ok, 1 run\n" in shown
     full = {**calm, "trouble": "disk full", "trouble_code": "disk-full"}
     assert not is_well(full)
     assert any("PROBLEM: disk full" in line for line in status_lines(full))

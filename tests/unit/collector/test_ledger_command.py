@@ -42,16 +42,16 @@ def test_missing_messages_are_listed_with_their_ranges(store: Path) -> None:
     assert found.exit_code == 3
     assert found.stdout.splitlines() == [
         "acme/trial/hall/cam-01  ep 00112233aabbccdd",
-        "  100.000 % of 1 messages stored (1 rows)",
+        "  100.000 % of 1 message stored (1 row)",
         "acme/trial/hall/cobot-01  ep 00112233aabbccdd",
         "  46.153 % of 13 messages stored (6 rows)",
-        "  4 declared lost, 1 duplicates dropped",
+        "  4 declared lost, 1 duplicate dropped",
         "  declared lost: 7-10: disk full",
         "  MISSING 3: 4, 6, 11",
         "  missing 4, 6, 11: since 2026-11-22 14:00:00 UTC, never arrived",
         "all nodes",
         "  50.000 % of 14 messages stored",
-        "  4 declared lost, 1 duplicates dropped",
+        "  4 declared lost, 1 duplicate dropped",
         "  MISSING 3",
     ]
 
@@ -143,12 +143,13 @@ def test_a_server_that_is_not_a_collector(status: int, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("stored", "taken", "text"),
     [
-        (0, 0, "0 of 0"), (1, 1, "100.000 % of 1"), (999_999, 1_000_000, "99.999 % of 1,000,000"),
-        (9_999_999, 10_000_000, "99.999 % of 10,000,000"), (1, 3, "33.333 % of 3"),
+        (0, 0, "0 of 0 rows"), (1, 1, "100.000 % of 1 row"),
+        (999_999, 1_000_000, "99.999 % of 1,000,000 rows"),
+        (9_999_999, 10_000_000, "99.999 % of 10,000,000 rows"), (1, 3, "33.333 % of 3 rows"),
     ],
 )  # fmt: skip
 def test_a_hundred_percent_is_never_rounded_up_to(stored: int, taken: int, text: str) -> None:
-    assert share(stored, taken) == text
+    assert share(stored, taken, "row") == text
 
 
 def test_check_lists_every_mistake_and_the_command_line_wins(tmp_path: Path) -> None:
@@ -180,19 +181,19 @@ def test_the_proof_of_a_pilot_by_day_and_stream(folder: Path, clock: Any, commit
         "  100.000 % of 3 messages stored, 100.000 % of 17 rows; 1 of 1 node verified",
         "  acme/trial/hall/cobot-01  ep 00112233aabbccdd",
         "    100.000 % of 3 messages stored, 100.000 % of 17 rows",
-        "    all in 1 signed statements: verified",
+        "    all in 1 signed statement: verified",
         "      data/arm/joints  100.000 % of 10 rows stored",
         "      data/arm/tcp  100.000 % of 7 rows stored",
         "acme/trial  2026-11-23",
         "  75.000 % of 4 messages stored, 56.521 % of 23 rows; 1 of 1 node verified",
         "  acme/trial/hall/cobot-01  ep 00112233aabbccdd",
         "    75.000 % of 4 messages stored, 56.521 % of 23 rows",
-        "    3 of them in 1 signed statements: verified",
+        "    3 of them in 1 signed statement: verified",
         "    1 declared lost",
         "    declared lost: 4: quota",
         "      data/arm/joints  50.000 % of 20 rows stored",
         "      event/_/custody  100.000 % of 2 rows stored",
-        "      event/_/gap  100.000 % of 1 rows stored",
+        "      event/_/gap  100.000 % of 1 row stored",
     ]
     found = run("--store", str(folder), "--day", "2026-11-22", "--stream", "arm/tcp", "--json")
     answer = json.loads(found.stdout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wire.printable import printable
+from wire.printable import counted, printable
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_long_text_is_cut() -> None:
     assert printable("x" * 200) == "x" * 117 + "..."
     assert printable("\n" * 10**7, 10) == r"\n\n\n\..."
     assert printable("x" * 120) == "x" * 120
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 rows"), (1, "1 row"), (1_200, "1,200 rows")])
+def test_a_number_agrees_with_its_word(number: int, text: str) -> None:
+    assert counted(number, "row") == text
+    assert counted(1, "message waits", "messages wait") == "1 message waits"
