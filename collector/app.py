@@ -18,7 +18,7 @@ import msgspec
 import uvicorn
 
 from collector.config import CollectorConfig, Http
-from collector.fleet.fleet import Fleet
+from collector.fleet.fleet import Fleet, after_refusal
 from collector.fleet.live_room import LiveRoom
 from collector.fleet.node_view import NodeView
 from collector.health import CollectorProblem, CollectorProblems, problem
@@ -226,6 +226,11 @@ class Collector:
             self.problems.report(because(text, "data-not-received", n=len(nodes), node=nodes[0]))
         else:
             self.problems.clear("data-not-received")
+        waiting = sorted({*self.fleet.waiting()} - {*nodes})
+        if waiting:
+            self.problems.report(after_refusal(waiting))
+        else:
+            self.problems.clear("waits-after-refusal")
         if copy:
             self.problems.report(because(copy, "store-copy-failed", detail=copy))
         else:

@@ -76,6 +76,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "agent-stopped": (),
     "connection-lost": (),
     "no-status": (),
+    "only-retained": (),
     "node-silent": ("seconds",),
     "backlog": ("n", "oldest_s"),
     "clock-never-set": (),
@@ -123,6 +124,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "messages-refused": ("detail",),
     "backlog-full": ("n",),
     "data-not-received": ("n", "node"),
+    "waits-after-refusal": ("n", "node"),
     # messages that a collector refuses for now: they wait in the outbox of their node
     "share-messages": ("share",),
     "share-bytes": ("share",),

@@ -142,6 +142,12 @@ class Fleet:
         with self._lock:
             return sorted(name for name, state in self._nodes.items() if _has_no_data(state, since_ms, now))
 
+    def waiting(self) -> list[str]:
+        """Nodes that send no data yet because some were refused before."""
+        now = self._clock.now_ms()
+        with self._lock:
+            return sorted(name for name, state in self._nodes.items() if _waits(state, now))
+
     def on_status(self, node: str, status: Status, recv_ms: int, *, retained: bool) -> bool:
         """Take a status; False when it is older than a known one."""
         with self._lock:
@@ -396,7 +402,7 @@ class Fleet:
             missing_since=self._missing_since(node, entries),
             quarantined=state.quarantined_ms,
             doubt=self._ledger.doubt(node, now - problems.DOUBT_MS),
-            refused=state.refused if now < state.refused_ms else NO_REASON,
+            refused=_refusal(node, state, now),
         )
         return view
 
@@ -434,7 +440,10 @@ def _condition(state: NodeState, now: int) -> tuple[str, int, Reason]:
     status = state.status
     if status is None:
         return "unknown", state.seen_ms, because("no status has arrived yet", "no-status")
-    silent_ms = now - max(state.seen_ms, 0)
+    if status.state == "online" and state.seen_ms <= 0:
+        why = because("the broker kept its status, and it gave no sign of life since", "only-retained")
+        return "unknown", state.since_ms, why
+    silent_ms = now - state.seen_ms
     if status.state == "online" and silent_ms > SILENT_MS:
         silent_s = silent_ms // 1000
         why = because(f"no sign of life for {silent_s} s", "node-silent", seconds=silent_s)
@@ -442,12 +451,40 @@ def _condition(state: NodeState, now: int) -> tuple[str, int, Reason]:
     return status.state, state.since_ms, Reason(status.reason, status.code, status.args)
 
 
+def _refusal(node: str, state: NodeState, now: int) -> Reason:
+    """Why messages of a node wait because a collector refuses or refused them."""
+    return (
+        state.refused
+        if now < state.refused_ms
+        else after_refusal([node])
+        if _waits(state, now)
+        else NO_REASON
+    )
+
+
+def after_refusal(nodes: Sequence[str]) -> Reason:
+    """The reason of nodes that send nothing yet because they were refused before."""
+    who = nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes, such as {nodes[0]},"
+    text = f"messages of {who} were refused before and wait there: a node sends them again within ten minutes"
+    return because(text, "waits-after-refusal", n=len(nodes), node=nodes[0])
+
+
+def _waits(state: NodeState, now: int) -> bool:
+    """Whether a node itself states that it sends nothing because it was refused; no data since."""
+    code = state.beat.get("refused_code")
+    waits = isinstance(code, str) and code.startswith("share-") and now - state.beat_ms < SILENT_MS
+    is_online = state.status is not None and state.status.state == "online"
+    # some messages are taken with some shares: then it does not wait, and neither after ten minutes
+    return waits and is_online and now >= state.refused_ms and now - state.data_ms >= REFUSED_MS
+
+
 def _has_no_data(state: NodeState, since_ms: int, now: int) -> bool:
     """Whether only the data of a node are held back, as by an access rule of the broker."""
     if state.status is None or state.status.state != "online":
         return False
     first = state.data_ms < since_ms
-    if now - max(since_ms, state.data_ms) < (NO_DATA_MS if first else RESENT_MS):
+    wait_ms = NO_DATA_MS if first and not _waits(state, now) else RESENT_MS
+    if now - max(since_ms, state.data_ms) < wait_ms:
         return False
     if state.beat_ms >= since_ms:
         return now - state.beat_ms < SILENT_MS and (number(state.beat, "oldest_s") or 0) * 1000 > NO_DATA_MS

@@ -82,7 +82,8 @@ def find(
         why = because("messages of it were quarantined: see the quarantine", "messages-quarantined")
         found.append(_problem("quarantine", 2, why))
     if refused.why:
-        text = f"messages of it are refused and wait in its outbox: {refused.why}"
+        held = refused.code == "waits-after-refusal"
+        text = refused.why if held else f"messages of it are refused and wait in its outbox: {refused.why}"
         found.append(_problem("refused", 3, Reason(text, refused.code, refused.args)))
     return sorted(found, key=lambda one: -one.sev)
 

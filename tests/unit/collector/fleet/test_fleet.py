@@ -113,6 +113,40 @@ def test_a_node_whose_status_arrives_and_none_of_its_data(fleet: Fleet, clock: A
     assert fleet.without_data(T0) == []
 
 
+def test_a_node_that_waits_after_a_refusal_is_not_held_back_by_the_broker(fleet: Fleet, clock: Any) -> None:
+    """The collector was started again with a larger share; the node still waits as before."""
+    fleet.on_status(NODE, status(), T0, retained=True)
+    refused = {"refused": "it exceeds shares.node.messages_per_s", "refused_code": "share-messages"}
+    for seconds in (0, 61, 300, 655):
+        clock.ms = T0 + 1000 * seconds
+        said = {"ts": clock.ms, "oldest_s": 1000 + seconds, **refused}
+        fleet.on_live(BEAT, said, clock.ms, retained=False)
+        assert fleet.without_data(T0) == []
+        assert fleet.waiting() == [NODE]
+    (problem,) = [one for one in view(fleet).problems if one.code == "refused"]
+    assert problem.reason == {"code": "waits-after-refusal", "args": {"n": 1, "node": NODE}}
+    assert "again within ten minutes" in problem.why
+    assert "are refused" not in problem.why
+    fleet.on_data(NODE, clock.ms)
+    assert fleet.waiting() == []
+    clock.ms += module.RESENT_MS
+    fleet.on_live(BEAT, {"ts": clock.ms, "oldest_s": 2000, **refused}, clock.ms, retained=False)
+    assert fleet.without_data(T0) == [NODE], "it would have sent again: something holds it back"
+    fleet.on_live(BEAT, {"ts": clock.ms, "oldest_s": 2000, "refused_code": 7}, clock.ms, retained=False)
+    assert fleet.waiting() == []
+
+
+def test_a_node_known_by_a_retained_status_alone_is_not_silent_since_1970(fleet: Fleet, clock: Any) -> None:
+    fleet.on_status(NODE, status(), T0, retained=True)
+    for _ in range(2):
+        shown = view(fleet)
+        assert (shown.state, shown.since, codes(fleet)) == ("unknown", T0, ["node-silent"])
+        assert shown.problems[0].reason == {"code": "only-retained", "args": {}}
+        clock.ms += 3_600_000
+    fleet.saw(NODE, clock.ms)
+    assert view(fleet).state == "online"
+
+
 def test_retained_statuses_of_nodes_that_are_gone_prove_nothing(fleet: Fleet, clock: Any) -> None:
     fleet.on_status(NODE, status(), T0, retained=True)
     fleet.on_live(BEAT, {"ts": T0, "oldest_s": 500}, T0, retained=True)
