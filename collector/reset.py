@@ -9,9 +9,10 @@ import msgspec
 
 from collector.fleet.fleet import Fleet
 from collector.ledger.ledger import Ledger
-from collector.store.group import Group
-from collector.store.store import SqliteStore, day_files
+from collector.store.group import Group, Saved
+from collector.store.store import SqliteStore, day_files, peek
 from wire.clock import Clock
+from wire.config import did_you_mean
 from wire.errors import EdgebedError, TryAgain
 
 REQUEST, ANSWER = "reset-node.request", "reset-node.answer"
@@ -28,11 +29,14 @@ def reset_node(folder: Path, node: str, clock: Clock) -> list[str]:
     """Reset a node in a store; a collector that runs on it does it itself.
 
     Raises:
-        EdgebedError: the folder is not a store, or cannot be written.
+        EdgebedError: the folder is not a store or cannot be written, or the node is unknown.
         TryAgain: the collector that owns it does not answer.
     """
     if not day_files(folder):
         raise EdgebedError(f"{folder} is not a store: it has no day files")
+    names = known_nodes(peek(folder), clock)
+    if node not in names:
+        raise EdgebedError(f"unknown node {node}{did_you_mean(node, names)}")
     try:
         store = SqliteStore(folder, clock)
     except TryAgain:
@@ -47,6 +51,14 @@ def reset_node(folder: Path, node: str, clock: Clock) -> list[str]:
     finally:
         store.close()
     return found
+
+
+def known_nodes(saved: Saved, clock: Clock) -> set[str]:
+    """The nodes that have messages or a state in a store."""
+    ledger = Ledger(saved.marks, saved.states)
+    fleet = Fleet(clock, ledger)
+    fleet.restore(saved.states)
+    return ledger.names() | fleet.names()
 
 
 def _ask(folder: Path, node: str) -> list[str]:

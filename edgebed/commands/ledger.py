@@ -8,13 +8,14 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from wire.config import did_you_mean
 from wire.errors import EdgebedError, Unreachable
 from wire.printable import counted
 
@@ -70,6 +71,10 @@ def command(
         _accept(store, node, accept)
         return
     ledger = _read(store, asked) if store is not None else _ask(url or DEFAULT_URL, token_file, asked)
+    if (node or pilot) and not (ledger["entries"] or ledger.get("days")):
+        none = dict.fromkeys(asked, "")
+        whole = _read(store, none) if store is not None else _ask(url or DEFAULT_URL, token_file, none)
+        _check_known(node, pilot, {one["node"] for one in whole["entries"]})
     if audit and store is not None:
         ledger["audit"] = _audit(store, ledger["entries"], asked)
     if as_json:
@@ -94,6 +99,15 @@ def _check(asked: Mapping[str, str]) -> None:
             date.fromisoformat(asked["day"])
         except ValueError as error:
             raise click.UsageError(f"--day {asked['day']!r} is not YYYY-MM-DD") from error
+
+
+def _check_known(node: str, pilot: str, nodes: Collection[str]) -> None:
+    pilots = {"/".join(one.split("/")[:2]) for one in nodes}
+    for what, name, known in (("pilot", pilot, pilots), ("node", node, nodes)):
+        if name and name not in known:
+            raise EdgebedError(
+                f"unknown {what} {name}: the ledger has no message of it{did_you_mean(name, known)}"
+            )
 
 
 def _accept(store: Path | None, node: str, key: str) -> None:

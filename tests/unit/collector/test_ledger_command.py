@@ -239,3 +239,20 @@ def test_doubt_and_audit_are_shown_in_each_view(
     commit(made, forgetful, [messages[0]])
     made.close()
     assert "AUDIT" in run("--store", str(folder), *view, "--audit").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--node", "acme/trial/hall/cobto-01"), f"unknown node acme/trial/hall/cobto-01.* mean '{NODE}'"),
+        (("--pilot", "acme/trail"), "unknown pilot acme/trail.* mean 'acme/trial'"),
+        (("--node", "acme/trial/hall/x", "--json"), "unknown node acme/trial/hall/x"),
+    ],
+)
+def test_an_unknown_node_or_pilot_is_not_a_sound_one(
+    store: Path, arguments: tuple[str, ...], text: str
+) -> None:
+    found = run("--store", str(store), *arguments)
+    assert found.exit_code not in (0, 3)
+    with pytest.raises(EdgebedError, match=text):
+        raise found.exception

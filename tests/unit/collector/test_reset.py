@@ -106,3 +106,13 @@ async def test_a_collector_that_runs_does_it_itself(
     assert f"ep {EP}: that its newest number is {2**53}" in found
     assert state(folder, clock, NODE) == (6, 5, 0, False)
     assert leftovers(folder) == []
+
+
+def test_an_unknown_node_is_named_with_the_closest_one(
+    folder: Path, clock: Any, batch: Any, commit: Any
+) -> None:
+    poisoned(folder, clock, batch, commit)
+    wrong = NODE.replace("cobot", "cobto")
+    done = CliRunner().invoke(main, ["collector", "reset-node", wrong, "--store", str(folder)])
+    assert done.exit_code
+    assert f"unknown node {wrong}; did you mean '{NODE}'?" in (done.output or str(done.exception))
