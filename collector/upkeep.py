@@ -11,6 +11,7 @@ from collector.health import CollectorProblems
 from collector.ledger.comparison import Gone, compared
 from collector.ledger.ledger import Ledger
 from collector.store.reader import Readers
+from collector.store.rescue import damage
 from collector.store.store import SqliteStore
 from wire.clock import Clock
 from wire.errors import EdgebedError
@@ -82,9 +83,11 @@ class Upkeep:
             self._problems.clear("rows-unreadable", name)
             self._problems.clear("day-file-damaged", name)
         for name, rows in found.items():
-            text = f"day file {name} is damaged: {rows} rows cannot be read"
+            if not rows:  # how many is not known: the comparison names the messages that are gone
+                self._problems.report(because(damage(name, rows), "day-file-damaged", day=name), name)
+                continue
             self._problems.clear("day-file-damaged", name)
-            self._problems.report(because(text, "rows-unreadable", day=name, rows=rows), name)
+            self._problems.report(because(damage(name, rows), "rows-unreadable", day=name, rows=rows), name)
         if found.keys() - before.keys() or suspects:
             self._compared_at = None  # the ledger names the messages that are gone
 

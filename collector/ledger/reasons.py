@@ -24,7 +24,10 @@ _TEXTS = (
     (rf"{RESTORED}$", "store-restored"),
     (rf"{GONE}$", "day-file-gone"),
     (r"day file (?P<day>\S+) is damaged$", "day-file-damaged"),
-    (r"day file (?P<day>\S+) is damaged: (?P<rows>\d+) rows cannot be read$", "rows-unreadable"),
+    (
+        r"day file (?P<day>\S+) is damaged: (?:at least )?(?P<rows>\d+) rows cannot be read$",
+        "rows-unreadable",
+    ),
     (r"the body was damaged in transit", "body-damaged"),
     (r"body of \d+ bytes; ", "body-too-large"),
     (r"not a (?:[A-Z]\w+|flat live body): ", "body-invalid"),

@@ -25,7 +25,7 @@ from collector.store.chunk import MINUTE_US, Unpacked, as_floats, read_chunk
 from collector.store.day_file import SQL_ERRORS, Damaged, connect, identity, messages_in, translate, version
 from collector.store.declared import Declared, Gap, Lost
 from collector.store.group import Quarantined
-from collector.store.rescue import Rescued, unreadable
+from collector.store.rescue import Rescued, damage, unreadable
 from collector.store.salvage import highest_id, readable
 from collector.store.series import Points, Series, downsample, joined
 from collector.store.store import aside, day_files
@@ -154,7 +154,7 @@ class StoreReader:
         """Where stored rows of the span cannot be read."""
         for path in self._open:
             lost = self._lost[path]
-            why = f"day file {path.name} is damaged: {lost.unreadable} rows cannot be read"
+            why = damage(path.name, lost.unreadable)
             self._gaps += [(low, high, why) for low, high in lost.holes]
         holes = [(max(start_ms, low), min(end_ms, high), why) for low, high, why in self._gaps]
         whole = [(start_ms, end_ms, f"day file {name} is damaged") for name in sorted(self.damaged)]

@@ -54,6 +54,11 @@ class Rescued:
             self.holes.append((first_ms, last_ms))
 
 
+def damage(name: str, rows: int) -> str:
+    """The sentence about a damaged day file; its own count of rows may be damaged too."""
+    return f"day file {name} is damaged" + (f": at least {rows} rows cannot be read" if rows else "")
+
+
 def rescue(damaged: Path, sound: Path, saved: Saved) -> Rescued | None:
     """Write what `damaged` gives to `sound`, which gets `saved` too; None when it gives nothing.
 

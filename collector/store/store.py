@@ -34,7 +34,7 @@ from collector.store.day_file import (
 )
 from collector.store.group import Group, Saved
 from collector.store.removed import Removed
-from collector.store.rescue import rescue, unreadable
+from collector.store.rescue import damage, rescue, unreadable
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, unwritable
 
@@ -314,7 +314,7 @@ class SqliteStore:
                 continue
             rescued = rescue(damaged, sound, self._checkpoint.saved())
             if rescued is not None:
-                log.warning("%s: %d rows are readable, %d not", sound.name, rescued.rows, rescued.unreadable)
+                log.warning("%s; %d rows are readable", damage(sound.name, rescued.unreadable), rescued.rows)
                 found[sound.name] = rescued.unreadable
         return found
 

@@ -72,6 +72,26 @@ def test_a_damaged_chunk_is_seen_counted_and_missing(
     site.close()
 
 
+def test_a_damaged_file_whose_own_count_is_damaged_claims_no_number_of_rows(
+    folder: Path, clock: Any, batch: Any, commit: Any
+) -> None:
+    site = Site(folder, clock)
+    for seq in range(1, 11):
+        commit(site.store, site.ledger, [batch(seq)])
+    clock.ms += 86_400_000
+    commit(site.store, site.ledger, [batch(11)])
+    path = day_files(folder)[0]
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DELETE FROM chunk WHERE id > 4")
+        db.execute("DELETE FROM hour")
+        db.commit()
+    path.rename(path.with_name(f"{path.name}.damaged"))
+    site.upkeep.step()
+    assert site.codes() == ["day-file-damaged", "messages-gone"]
+    assert site.problems.current()[0].why == f"day file {path.name} is damaged"
+    site.close()
+
+
 def test_a_check_that_fails_is_a_problem_and_tried_again(
     folder: Path, clock: Any, batch: Any, commit: Any
 ) -> None:

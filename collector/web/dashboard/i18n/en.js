@@ -483,7 +483,7 @@ export default {
   "reason.store-unchecked": "The day files cannot be checked: {detail}",
   "reason.messages-gone_one": "{n} message that was acknowledged is in no day file, of {node}: see the ledger",
   "reason.set-aside": "The collector ended {count} times while it decoded this message; its bytes are in {file} in the store",
-  "reason.rows-unreadable": "day file {day} is damaged: {rows} rows cannot be read",
+  "reason.rows-unreadable": "day file {day} is damaged: at least {rows} rows cannot be read",
   "reason.messages-missing": "{n} messages are missing",
   "reason.messages-missing_one": "1 message is missing",
   "reason.messages-quarantined": "some of its messages could not be read: see Quarantine",

@@ -483,7 +483,7 @@ export default {
   "reason.store-unchecked": "일자 파일을 점검할 수 없습니다: {detail}",
   "reason.messages-gone_one": "수신 확인한 메시지 {n}개가 어느 일자 파일에도 없습니다({node}). 장부를 확인하십시오.",
   "reason.set-aside": "이 메시지를 해석하다가 수집기가 {count}번 종료되었습니다. 내용은 저장소의 {file}에 있습니다.",
-  "reason.rows-unreadable": "일자 파일 {day} 손상: 행 {rows}개를 읽을 수 없음",
+  "reason.rows-unreadable": "일자 파일 {day} 손상: 행 {rows}개 이상을 읽을 수 없음",
   "reason.messages-missing": "메시지 {n}건 누락",
   "reason.messages-missing_one": "메시지 1건 누락",
   "reason.messages-quarantined": "읽지 못한 메시지가 있습니다. 격리함을 확인하세요.",

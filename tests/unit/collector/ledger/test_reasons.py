@@ -61,7 +61,7 @@ def test_what_cannot_be_read_has_a_code(fails: Callable[[], Any], code: str) -> 
         ("quarantined: not a Batch: x", "quarantined", {"detail": "not a Batch: x"}),
         ("day file 2026-11-29.db is damaged", "day-file-damaged", {"day": "2026-11-29.db"}),
         (
-            "day file 000001-2026-11-29.db is damaged: 7 rows cannot be read",
+            "day file 000001-2026-11-29.db is damaged: at least 7 rows cannot be read",
             "rows-unreadable",
             {"day": "000001-2026-11-29.db", "rows": "7"},
         ),
