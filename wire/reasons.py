@@ -121,7 +121,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "broker-offline": ("where", "detail"),
     "store-blocked": ("detail",),
     "store-copy-failed": ("detail",),
-    "messages-refused": ("detail",),
+    "messages-refused": ("detail", "sender", "cause", "share"),
     "backlog-full": ("n",),
     "data-not-received": ("n", "node"),
     "waits-after-refusal": ("n", "node"),

@@ -35,7 +35,7 @@ from wire.clock import Clock
 from wire.errors import WireError
 from wire.log_rate_limit import LogRateLimit
 from wire.printable import printable
-from wire.reasons import because
+from wire.reasons import NO_REASON, Reason, because
 from wire.topics import Address, Topic
 
 log = logging.getLogger(__name__)
@@ -257,11 +257,18 @@ class Ingest:
             found = self._refused.take_new(self._clock.monotonic())
         for one in found[:NAMED]:
             name = printable(one.name, 130) if one.name else "an unknown client"
-            self._report_refused(f"{name}: {one.why.why}", one.name, one.count)
+            self._report_refused(f"{name}: {one.why.why}", one.name, one.count, one.why)
 
-    def _report_refused(self, why: str, part: str = "", count: int = 1) -> None:
+    def _report_refused(self, why: str, part: str = "", count: int = 1, cause: Reason = NO_REASON) -> None:
         text = f"{why}: its messages are refused for now"
-        reason = because(text, "messages-refused", detail=why)
+        reason = because(
+            text,
+            "messages-refused",
+            detail=why,
+            sender=printable(part, 130),
+            cause=cause.code,
+            share=cause.args.get("share", ""),
+        )
         self._problems.report(reason, part, for_s=REFUSED_S, weight=count)
 
     def _run(self) -> None:

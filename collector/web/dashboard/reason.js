@@ -8,6 +8,8 @@ export function reasonText({ why, code, args }) {
   const key = `reason.${code}`;
   if (!code || !known(key)) return why ?? "";
   const values = { why, ...args };
+  if (args?.cause && known(`reason.${args.cause}`))
+    values.detail = `${args.sender}: ${reasonText({ code: args.cause, args: { share: args.share } })}`;
   if (holes(key).some((name) => values[name] === undefined)) return why ?? "";
   const shown = Object.entries(values).map(([name, arg]) => [name, argText(name, arg)]);
   return t(key, Object.fromEntries(shown), args?.n);

@@ -403,6 +403,9 @@ def test_every_refused_sender_is_named_whatever_its_bodies_look_like(
         named = [one.part for one in site.problems.current()]
         assert named[:2] == [steady, burst], "the worst first"
         assert len(named) == module.NAMED
+        args = site.problems.current()[0].args
+        share = "shares.node.messages_per_s"
+        assert (args["sender"], args["cause"], args["share"]) == (steady, "share-messages", share)
         for node in (steady, burst):
             (view,) = site.fleet.views(node.partition("/")[2])
             assert "refused" in {one.code for one in view.problems}
