@@ -25,7 +25,6 @@ COVERED_BY = {
     "agent.uplink.mqtt_client": "tests/integration/test_uplink.py",
     "agent.uplink.presence": "tests/integration/test_uplink.py",
     "agent.uplink.uplink": "tests/integration/test_uplink.py",
-    "agent.offline.record": "tests/integration/test_record_replay.py",
     "collector.fleet.node_view": "tests/unit/collector/fleet/test_fleet.py",
     "collector.ingest.share_limits": "tests/unit/collector/ingest/test_shares.py",
     "collector.mqtt.rival": "tests/integration/test_one_id.py",
