@@ -209,7 +209,7 @@ async def test_numbers_text_and_csv(broker: BrokerProcess) -> None:
             return (await read(adapter, 1))[0]
 
     assert (await one(b" 21.5\n", format="number")).values == {"x": 21.5}
-    assert (await one(b"21,5", format="number")).quality is Quality.WRONG_TYPE
+    assert (await one(b"21,5", format="number")).values == {"x": 21.5}
     assert (await one("열림".encode(), format="text", fields={"x": MqttField(t="str")})).values == {
         "x": "열림"
     }

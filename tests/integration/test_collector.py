@@ -310,7 +310,7 @@ def test_a_full_disk_holds_everything_back_and_loses_nothing(
     expect_exactly(tmp_path / "store", 320)
     log = child.log.read_text()
     assert log.count("nothing is acknowledged until it is stored") == 1
-    assert log.count("the store takes messages again") == 1
+    assert log.count("the problem store-blocked has ended") == 1
 
 
 def read_all(tmp_path: Path) -> list[tuple[str, str, list[int], int]]:
