@@ -263,7 +263,7 @@ class TopicSession:
         if self._client is not None:
             with contextlib.suppress(DeviceUnreachable, TimeoutError):
                 async with asyncio.timeout(self._options.timeout_s):
-                    await self._client.listen(topics, self._options.qos)
+                    await self._client.listen(topics, 0)  # one that comes is enough
 
     async def _connect(self) -> None:
         client_id = self._options.client_id or f"edgebed-{secrets.token_hex(8)}"
