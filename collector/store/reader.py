@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -97,6 +97,13 @@ class Readers:
         """Close every connection, after the questions that are being answered."""
         for _ in range(self._count):
             self._idle.get(timeout=2 * DEADLINE_S).close()
+
+
+class StoredStream(NamedTuple):
+    """The newest chunk of a stream: its last time in Unix ms, and the kind of each column (d q b j)."""
+
+    last_ms: int
+    kinds: dict[str, str]
 
 
 class StoreReader:
@@ -341,6 +348,22 @@ class StoreReader:
                     found.setdefault(device, set()).add(name)
                 for (device,) in db.execute("SELECT DISTINCT device FROM event WHERE node = ?", (node,)):
                     found.setdefault(device, set())
+        return found
+
+    def newest(self, node: str) -> dict[str, dict[str, StoredStream]]:
+        """What is stored of each device of a node, also of those that the node no longer declares."""
+        found: dict[str, dict[str, StoredStream]] = {}
+        for path, db in self._days():
+            with self._guard(path):
+                for device, name in db.execute("SELECT device, name FROM stream WHERE node = ?", (node,)):
+                    streams = found.setdefault(device, {})
+                    if name in streams:
+                        continue  # a newer day has it
+                    key = (node, device, name)
+                    for _, _, *chunk in db.execute(queries.BEFORE, (*key, queries.ALL)):
+                        if (unpacked := self._read(path, chunk, ())) is not None:
+                            kinds = {field: kind for field, kind, _ in unpacked.head.columns}
+                            streams[name] = StoredStream(chunk[1] // 1000, kinds)
         return found
 
     def counts(self) -> dict[str, int]:

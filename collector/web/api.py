@@ -45,6 +45,7 @@ DASHBOARD = Path(__file__).parent / "dashboard"
 NODE = "/api/v1/nodes/{t}/{p}/{s}/{n}"
 DEVICE = NODE + "/devices/{d}"
 
+_TYPES = {"d": "f64", "q": "i64", "b": "bool", "j": "str"}  # of the columns of a chunk
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _STREAM = re.compile(rf"((data|event)/)?({ID.pattern}|{NODE_ITSELF})/{ID.pattern}")
 
@@ -78,6 +79,7 @@ class Api:
             Mount("/static", self._assets),
             Route("/api/v1/fleet", self.fleet),
             Route(NODE, self.node),
+            Route(NODE + "/stored", self.stored),
             Route(DEVICE + "/series", self.series),
             Route(DEVICE + "/rows", self.rows),
             Route(DEVICE + "/events", self.events),
@@ -107,6 +109,22 @@ class Api:
             raise HTTPException(404, unknown("node", node, known))
         extra = {"birth": self._from.fleet.birth(node), "live": self._from.fleet.live(node)}
         return _json({**msgspec.to_builtins(views[0]), **extra, "now": self._from.clock.now_ms()})
+
+    async def stored(self, request: Request) -> Response:
+        """The devices of a node that have stored rows, also under names that they no longer have."""
+        found = await self._ask(lambda reader: reader.newest(_node(request)))
+        devices = [
+            {
+                "id": device,
+                "last": max((stream.last_ms for stream in streams.values()), default=None),
+                "streams": {
+                    name: {"fields": {field: {"t": _TYPES[kind]} for field, kind in stream.kinds.items()}}
+                    for name, stream in streams.items()
+                },
+            }
+            for device, streams in sorted(found.items())
+        ]
+        return _json({"devices": devices})
 
     async def series(self, request: Request) -> Response:
         """One field over time, down-sampled."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from wire.messages import DeviceState, Event, ModelState, Status
+from tests.e2e.conftest import now_ms
+from tests.polling import wait_until
+from wire.messages import Batch, DeviceState, Event, ModelState, Status
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -489,6 +491,20 @@ def test_what_is_wrong_with_the_collector_is_shown_on_every_page(own_watched: An
     expect(problems).to_contain_text("Not connected to the broker")
     own_site.broker.start()
     expect(problems.filter(has_text="Not connected")).to_have_count(0)
+
+
+def test_the_history_of_a_renamed_device_stays_reachable(own_watched: Any, own_site: Any) -> None:
+    """The node declares `joints` of `arm`, and has rows of a device that it once called `left-arm`."""
+    page = fleet(own_watched)
+    rows = Batch(t0=now_ms() - 60_000, per=10, n=100, f={"speed": [1.5] * 100})
+    own_site.feeder.arm.queue(rows, "data", "left-arm", "rows")
+    stored = f"{own_site.url}/api/v1/nodes/acme/cell/hall-1/arm-01/stored"
+    wait_until(lambda: "left-arm" in page.request.get(stored).text(), "the rows are stored")
+    page.goto(f"{own_site.url}/#/{ARM}")
+    page.locator(".former a", has_text="left-arm").click()
+    expect(page.locator("h1")).to_have_text("left-arm")
+    expect(page.locator(".device-line")).to_contain_text("no longer declared by its node; stored until")
+    expect(page.locator(".history")).to_contain_text("speed")
 
 
 def test_the_policy_allows_no_inline_code_and_the_page_needs_none(watched: Any, site: Any) -> None:

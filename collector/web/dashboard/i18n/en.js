@@ -169,6 +169,8 @@ export default {
 
   "device.back": "Fleet",
   "device.unknown": "The collector does not know this device.",
+  "device.former": "no longer declared by its node; stored until",
+  "device.formers": "Devices that this node no longer has:",
   "device.nosignals": "This device has sent no numeric signals yet.",
   "counters": "Counted",
   "counters.since": "since the agent was started",

@@ -169,6 +169,8 @@ export default {
 
   "device.back": "전체 현황",
   "device.unknown": "등록되지 않았거나 삭제된 장치입니다.",
+  "device.former": "노드가 더 이상 선언하지 않는 장치입니다. 마지막 저장 시각:",
+  "device.formers": "이 노드의 이전 장치:",
   "device.nosignals": "이 장치가 보낸 수치 신호가 아직 없습니다.",
   "counters": "누적 집계",
   "counters.since": "에이전트 시작 이후",

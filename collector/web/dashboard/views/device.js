@@ -12,6 +12,7 @@ import { History } from "./history.js";
 import { firstShown, Live } from "./live.js";
 import { Results } from "./results.js";
 import { Snapshot } from "./snapshot.js";
+import { FormerDevices, StoredDevice } from "./stored.js";
 import { placesOf, Track } from "./track.js";
 import { Values } from "./values.js";
 
@@ -23,11 +24,15 @@ export function DeviceView({ node, device }) {
   const found = known?.devices?.find((one) => one.id === device);
   if (!found) {
     const text = loaded.value ? t("device.unknown") : t("loading");
-    return html`
+    const unknown = html`
       <section class="card">
         <a class="back" href="#/">← ${t("device.back")}</a>
         <p class="empty">${text}</p>
       </section>
+    `;
+    if (!loaded.value) return unknown;
+    return html`
+      <${StoredDevice} node=${node} device=${device} unknown=${unknown} />
     `;
   }
   return html`
@@ -121,6 +126,7 @@ function Page({ node, device }) {
       <${Events} ...${where} />
       <${Counters} device=${device} models=${models} />
     </div>
+    <${FormerDevices} node=${node} />
   `;
 }
 

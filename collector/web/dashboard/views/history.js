@@ -159,7 +159,7 @@ function Steps({ range, onRange }) {
   `;
 }
 
-function custom(from, to) {
+export function custom(from, to) {
   const width = Math.min(LONGEST_MS, Math.max(SHORTEST_MS, to - from));
   const end = Math.min((from + to) / 2 + width / 2, serverNow());
   return { kind: "custom", from: Math.max(0, Math.round(end - width)), to: Math.round(end) };

@@ -45,6 +45,7 @@ async def test_every_route_is_documented_and_answers_as_documented(site: tuple[C
     for path, section in {
         "/api/v1/fleet": "fleet",
         BASE: "node",
+        f"{BASE}/stored": "stored",
         f"{BASE}/devices/arm/{asked}": "series",
         f"{BASE}/devices/arm/rows?stream=joints&from=0": "rows",
         f"{BASE}/devices/arm/events": "events",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from collector.app import Collector
+from collector.mqtt.connection import Incoming
 from collector.web.parameters import read_time, unknown
-from tests.unit.collector.web.serving import BASE, Get
-from wire.messages import MAX_MS
+from tests.unit.collector.web.serving import BASE, NODE, Get
+from wire.codec import encode
+from wire.messages import MAX_MS, Batch
 
 
 @pytest.mark.parametrize(
@@ -78,3 +83,22 @@ async def test_pages_of_rows_give_each_row_once(site: tuple[Collector, Get]) -> 
     assert found == whole["us"]
     assert pages >= len(found) // 8
     assert (await get(f"{BASE}/devices/arm/rows?stream=joints&from=0&limit=7&format=csv")).headers["x-next"]
+
+
+async def test_what_is_stored_of_a_device_is_listed_without_a_birth(
+    site: tuple[Collector, Get],
+) -> None:
+    """A renamed device keeps its history."""
+    collector, get = site
+    now = collector.clock.now_ms()
+    columns: dict[str, Any] = {"x": [1.5, 2.5], "n": [1, 2], "s": ["a", "b"]}
+    batch = Batch(ep="00000000000000aa", seq=1, t0=now, per=10, n=2, f=columns)
+    collector.ingest.receive(Incoming(f"tb1/{NODE}/data/old-arm/rows", encode(batch), now, False, None))
+    async with asyncio.timeout(60):
+        devices: dict[str, Any] = {}
+        while "old-arm" not in devices:
+            devices = {one["id"]: one for one in (await get(f"{BASE}/stored")).json()["devices"]}
+    fields = {"x": {"t": "f64"}, "n": {"t": "i64"}, "s": {"t": "str"}}
+    assert devices["old-arm"] == {"id": "old-arm", "last": now + 10, "streams": {"rows": {"fields": fields}}}
+    assert "arm" in devices
+    assert (await get("/api/v1/nodes/no/such/node/x/stored")).json() == {"devices": []}
