@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -163,13 +164,17 @@ def rss_mb() -> float:
     return round(int(resident) * _PAGE_MB, 1)
 
 
+_writing = threading.Lock()
+
+
 def write_status(state: Path, document: dict[str, Any]) -> None:
     """Replace `state`/status.json in one step; an error of the disk does not stop the daemon."""
     path = state / STATUS_FILE
     fresh = path.with_suffix(".tmp")
     try:
-        fresh.write_bytes(msgspec.json.encode(document))
-        fresh.replace(path)
+        with _writing:  # a write that was cancelled goes on in its thread, into the same `fresh`
+            fresh.write_bytes(msgspec.json.encode(document))
+            fresh.replace(path)
     except OSError:  # the outbox reports the same error
         return
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -141,3 +145,20 @@ def test_a_status_that_cannot_be_written_or_read(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text("{torn")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_status(tmp_path, "t/p/s/n", Clock())
+
+
+def test_two_writes_at_a_time_leave_one_whole_status(tmp_path: Path) -> None:
+    """A write that was cancelled goes on in its thread while the next one begins."""
+    documents = [{"node": "n", "depth": 0, "why": "x" * size} for size in (10, 5_000)]
+
+    def write(document: dict[str, Any]) -> None:
+        for _ in range(200):
+            write_status(tmp_path, document)
+
+    threads = [threading.Thread(target=write, args=(each,)) for each in documents]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        with contextlib.suppress(FileNotFoundError):
+            assert json.loads((tmp_path / "status.json").read_text()) in documents
+    assert json.loads((tmp_path / "status.json").read_text()) in documents
