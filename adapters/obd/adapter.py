@@ -285,8 +285,14 @@ class Obd(Adapter[ObdOptions]):
         listening = asyncio.create_task(self._bus.foreign(self.options.answer_s), name="obd-others")
         try:
             await asyncio.sleep(_UNFILTERED_S)
-            all_units = _ALL_29 if extended else 0x7DF
-            await self._bus.send(all_units, bytes([2, _CURRENT, 0]).ljust(8, b"\xcc"), extended=extended)
+            everybody = IsoTp(
+                self._bus,
+                request_id=_ALL_29 if extended else 0x7DF,
+                flow_id=_flow_id(self.options),
+                answer_id=self.options.answer_id,
+                extended=extended,
+            )
+            await everybody.send(bytes([_CURRENT, 0]))
             heard = await listening
         finally:
             await end([listening])
