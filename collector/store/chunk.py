@@ -183,10 +183,10 @@ def read_chunk(body: bytes, names: Iterable[str] | None = None, declared: int | 
     """
     wanted = None if names is None else set(names)
     try:
-        plain, head, at = _opened(body, declared)
-        rows = sum(count for _, count in head.messages)
-        if declared is not None and rows != declared:
-            raise WireError(f"not a column chunk: {rows} rows instead of {declared}")
+        plain = _unpacker().decompress(body, max_output_size=_room(body, declared))
+        size = int.from_bytes(plain[:4], "little")
+        at = 4 + size
+        head, rows = _head(plain[4:at], declared)
         times = np.frombuffer(plain, np.int64, rows, at).cumsum()
         at += 8 * rows
         columns: dict[str, Any] = {}
@@ -214,17 +214,41 @@ def unpack(
     return found.head, found.times, found.columns
 
 
-def _opened(body: bytes, declared: int | None) -> tuple[bytes, ChunkHead, int]:
-    """The unpacked bytes, the head, and where the columns start."""
+def read_head(body: bytes, declared: int | None = None) -> ChunkHead:
+    """Read the head of a chunk alone: nothing after the block in which it ends is unpacked or checked.
+
+    Raises:
+        WireError: the bytes do not begin like a chunk, or not like this one.
+    """
+    try:
+        room = _room(body, declared)
+        with _unpacker().stream_reader(body) as plain:
+            size = int.from_bytes(plain.read(4), "little")
+            if size > room:
+                raise ValueError(f"its head states to have more than {room} bytes")
+            return _head(plain.read(size), declared)[0]
+    except _UNREADABLE as error:
+        raise WireError(f"not a column chunk: {error}") from error
+
+
+def _room(body: bytes, declared: int | None) -> int:
+    """How many bytes a chunk may unpack to."""
     room = MAX_UNPACKED
     if declared is not None:
         room = min(room, _MAX_HEAD + declared * _MAX_ROW)
     # the decompressor allocates what a frame states, whatever `max_output_size` is
     if zstandard.frame_content_size(body) > room:
         raise ValueError(f"it states to unpack to more than {room} bytes")
-    plain = _unpacker().decompress(body, max_output_size=room)
-    size = int.from_bytes(plain[:4], "little")
-    return plain, msgspec.msgpack.decode(plain[4 : 4 + size], type=ChunkHead), 4 + size
+    return room
+
+
+def _head(packed: bytes, declared: int | None) -> tuple[ChunkHead, int]:
+    """The head and its number of rows."""
+    head = msgspec.msgpack.decode(packed, type=ChunkHead)
+    rows = sum(count for _, count in head.messages)
+    if declared is not None and rows != declared:
+        raise WireError(f"not a column chunk: {rows} rows instead of {declared}")
+    return head, rows
 
 
 def times_of(batch: Batch) -> NDArray[np.int64]:

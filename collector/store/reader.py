@@ -10,18 +10,18 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from collector.store import queries
-from collector.store.chunk import MINUTE_US, Unpacked, as_floats, read_chunk
+from collector.store.chunk import MINUTE_US, Unpacked, as_floats, read_chunk, read_head
 from collector.store.day_file import SQL_ERRORS, Damaged, connect, identity, messages_in, translate, version
 from collector.store.declared import Declared, Gap, Lost
 from collector.store.group import Quarantined
@@ -35,6 +35,7 @@ from wire.messages import MAX_DEPTH, ClockState, is_deep
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Key = tuple[str, str, str]  # node, device, stream
 
 CHUNK_ROWS = 40_000  # rows outside the span: the first and the last chunk extend beyond it
@@ -232,9 +233,12 @@ class StoreReader:
 
     def _read(self, path: Path, chunk: Sequence[Any], names: tuple[str, ...] | None) -> Unpacked | None:
         """Read one chunk; what cannot be read becomes a gap."""
+        return self._tried(path, chunk, lambda body, rows: read_chunk(body, names, rows))
+
+    def _tried(self, path: Path, chunk: Sequence[Any], read: Callable[[bytes, int], T]) -> T | None:
         first_us, last_us, rows, body = chunk
         try:
-            return read_chunk(body, names, rows)
+            return read(body, rows)
         except (WireError, TypeError) as error:  # a type: damage made another one of the column
             log.warning("%s: %s", path.name, error)
         self._note(path)
@@ -361,8 +365,8 @@ class StoreReader:
                         continue  # a newer day has it
                     key = (node, device, name)
                     for _, _, *chunk in db.execute(queries.BEFORE, (*key, queries.ALL)):
-                        if (unpacked := self._read(path, chunk, ())) is not None:
-                            kinds = {field: kind for field, kind, _ in unpacked.head.columns}
+                        if (head := self._tried(path, chunk, read_head)) is not None:
+                            kinds = {field: kind for field, kind, _ in head.columns}
                             streams[name] = StoredStream(chunk[1] // 1000, kinds)
         return found
 

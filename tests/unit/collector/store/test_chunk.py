@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.store.chunk import MINUTE_US, ChunkRows, pack, unpack
+from collector.store.chunk import MINUTE_US, ChunkRows, pack, read_head, unpack
 from wire.errors import WireError
 from wire.messages import Batch
 
@@ -99,8 +100,30 @@ def test_the_newest_row_is_by_time_not_by_place() -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused(body: bytes) -> None:
+    for read in (unpack, read_head):
+        with pytest.raises(WireError):
+            read(body)
+
+
+def test_a_head_is_read_without_what_follows_it() -> None:
+    values = np.random.default_rng(7).random(20_000).tolist()
+    packed = pack(gather({"x": values}, list(range(20_000)), (4, 5)))
+    head = unpack(packed.body)[0]
+    half = packed.body[: len(packed.body) // 2]
     with pytest.raises(WireError):
-        unpack(body)
+        unpack(half)
+    assert read_head(half, packed.rows) == read_head(packed.body) == head
+    assert [unpack(packed.body)[0], read_head(packed.body)] == [head, head], "one after the other"
+    with pytest.raises(WireError, match="20000 rows instead of 3"):
+        read_head(packed.body, 3)
+
+
+@pytest.mark.parametrize("plain", [b"", b"\xff", b"\xff\xff\xff\xff", b"\xff\xff\xff\xff" + bytes(1_000_000)])
+def test_a_head_that_cannot_be_is_refused(plain: bytes) -> None:
+    unsized = zstandard.ZstdCompressor().compressobj()
+    for body in (zstandard.compress(plain), unsized.compress(plain) + unsized.flush()):
+        with pytest.raises(WireError):
+            read_head(body, 2)
 
 
 def test_packing_pays() -> None:
