@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)  # a shell may have set SIGINT to ignored for a background job
 LIMIT_S = 4.5  # from a SIGTERM to the end of a command that runs no daemon
 
 
@@ -62,10 +63,7 @@ def on_end(stop: Callable[[int], object]) -> None:
         limit(number)
         stop(number)
 
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # a shell may have set SIGINT to ignored for a background job
+    for number in _ENDING:
         asyncio.get_running_loop().add_signal_handler(number, ends, number)
 
 

@@ -46,14 +46,12 @@ def _too_late(check: Check, scenario: Scenario, evidence: Evidence) -> str:
     """Return why the plant left a model no time for its alarm; "" where it did."""
     if not check.after or check.after not in evidence.began:
         return ""
-    begin_s, within_s = evidence.began[check.after], check.within_s or 0.0
-    device, fault = (getattr(scenario.happening(check.after), each) for each in ("device", "fault"))
+    happening, begin_s = scenario.happening(check.after), evidence.began[check.after]
+    simulator = f"the simulator of {happening.device}"
     if begin_s is None:
-        return f"the simulator of {device} had no chance for {fault} before the end: try another seed"
-    if begin_s + within_s > scenario.duration_s:
-        return (
-            f"the simulator of {device} began {fault} only {begin_s:.1f} s after the start: try another seed"
-        )
+        return f"{simulator} had no chance for {happening.fault} before the end: try another seed"
+    if begin_s + (check.within_s or 0.0) > scenario.duration_s:
+        return f"{simulator} began {happening.fault} only {begin_s:.1f} s after the start: try another seed"
     return ""
 
 
