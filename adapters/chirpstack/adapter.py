@@ -20,7 +20,7 @@ from adapters.base import OptionsError, Reading, Value
 from adapters.chirpstack.lorawan_payload import RawPart
 from adapters.chirpstack.options import ChirpStackOptions, UplinkField, fields_of, place_of
 from adapters.chirpstack.uplink import Reception, UplinkEvent, uplink_of
-from adapters.mqtt.payload import MISSING, Unusable, any_json, find, iso_ns, only_keys
+from adapters.mqtt.payload import MISSING, Unusable, find, iso_ns, json_object, only_keys
 from adapters.mqtt.session import MqttAdapter, TopicMessage
 from wire.clock import Clock
 from wire.messages import Quality, Stream
@@ -91,7 +91,7 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             return
         if message.retained:
             raise Unusable("retained", "a retained uplink is of unknown age", expected=True)
-        uplink = uplink_of(any_json(message.body))
+        uplink = uplink_of(json_object(message.body))
         options = self.options
         if uplink.dev_eui.lower() != eui or uplink.application_id.lower() != options.application.lower():
             raise Unusable("wrong_identity", f"the topic of {eui} has an uplink of {uplink.dev_eui[:32]!r}")

@@ -35,14 +35,12 @@ class UplinkEvent(Struct):
     odd: list[str]
 
 
-def uplink_of(document: object) -> UplinkEvent:
+def uplink_of(document: Mapping[str, Any]) -> UplinkEvent:
     """An uplink event from its JSON; a part that is missing or null has its default, as in protobuf.
 
     Raises:
         Unusable: it is not an uplink of ChirpStack v4.
     """
-    if not isinstance(document, dict):
-        raise Unusable("unexpected_json", "the message is not as expected: JSON, but not an object")
     info = document.get("deviceInfo")
     if not isinstance(info, dict):
         older = "devEUI" in document or "applicationID" in document

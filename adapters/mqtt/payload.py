@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -17,7 +17,6 @@ from wire.clock import NS_PER_MS, NS_PER_S
 from wire.messages import Quality
 
 TimeFormat = Literal["iso", "s", "ms", "us", "ns"]
-T = TypeVar("T")
 
 _UNITS_NS = {"s": NS_PER_S, "ms": NS_PER_MS, "us": 1_000, "ns": 1}
 _ISO = re.compile(
@@ -74,30 +73,40 @@ class Unusable(Exception):
 # --- JSON
 
 
-def parse_json(body: bytes, kind: type[T]) -> T:
-    """Parse one JSON document as `kind` (a msgspec Struct, or `Any`).
+def any_json(body: bytes) -> Any:
+    """Parse one JSON document.
 
-    Unknown keys are ignored. The tokens NaN and Infinity, which JSON does not have but many devices send, and
-    numbers too large for a double become NaN and infinity: the agent flags their rows. The text is UTF-8,
-    with or without a byte order mark, or UTF-16 with one.
+    The tokens NaN and Infinity, which JSON does not have but many devices send, and numbers too large for a
+    double become NaN and infinity: the agent flags their rows. The text is UTF-8, with or without a byte
+    order mark, or UTF-16 with one.
 
     Raises:
-        Unusable: not JSON, nested too deep, or not of this kind.
+        Unusable: not JSON, or nested too deep.
     """
     body = _utf8(body)
     try:
         try:
-            return msgspec.json.decode(body, type=kind)
+            return msgspec.json.decode(body)
         except msgspec.DecodeError as error:
             if b"NaN" not in body and b"Infinity" not in body and "out of range" not in str(error):
                 raise
-        return msgspec.convert(json.loads(body, parse_int=_whole), kind)
-    except msgspec.ValidationError as error:
-        raise Unusable("unexpected_json", f"the message is not as expected: {error}") from error
+        return json.loads(body, parse_int=_whole)
     except ValueError as error:
         raise Unusable("not_json", f"the message is not JSON: {error}") from error
     except RecursionError as error:
         raise Unusable("not_json", "the JSON of the message is nested too deep") from error
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Parse one JSON object.
+
+    Raises:
+        Unusable: not JSON, nested too deep, or not an object.
+    """
+    document = any_json(body)
+    if not isinstance(document, dict):
+        raise Unusable("unexpected_json", "the message is not as expected: JSON, but not an object")
+    return document
 
 
 def _utf8(body: bytes) -> bytes:
@@ -258,12 +267,3 @@ def iso_ns(text: str, zone: tzinfo = UTC) -> int | None:
     offset_s = (int(off_h) * 3600 + int(off_m) * 60) * (-1 if sign == "-" else 1) if sign else 0
     whole_s = (at - _EPOCH) // timedelta(seconds=1) - offset_s
     return whole_s * NS_PER_S + int(f"{fraction or '0':0<9}"[:9])
-
-
-def any_json(body: bytes) -> Any:
-    """Parse any JSON document.
-
-    Raises:
-        Unusable: not JSON, or nested too deep.
-    """
-    return parse_json(body, Any)

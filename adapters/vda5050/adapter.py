@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from adapters.base import OptionsError, ProtocolViolation, Reading, Value
-from adapters.mqtt.payload import Unusable, any_json, iso_ns
+from adapters.mqtt.payload import Unusable, iso_ns, json_object
 from adapters.mqtt.session import MqttAdapter, TopicMessage
 from adapters.vda5050.messages import (
     CONNECTION_STATES,
@@ -154,10 +154,7 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         if kind != "connection" and message.retained:
             # only connection messages are retained (6.3); a retained state may be old
             raise Unusable("retained", f"a retained {kind} message is of unknown age", expected=True)
-        document = any_json(message.body)
-        if not isinstance(document, dict):
-            raise Unusable("unexpected_json", "the message is not as expected: JSON, but not an object")
-        taken = Message(document)
+        taken = Message(json_object(message.body))
         made = list(_READERS[kind](self, taken, message))
         for field, why in taken.odd.items():
             self._odd(kind, field, why)
