@@ -19,6 +19,7 @@ _NO_VALUE = re.compile(
     r"|open|n/?a|nil|none|null|invalid|[hl]{2,8})|[-_*?#=.,:/\s]*[-_*?#=][-_*?#=.,:/\s]*",
     re.IGNORECASE,
 )
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _UNIT = re.compile(r"[A-Za-z°℃℉ΩΩµμ%/^\[\]{}*.²³·-]+\s*")
 _SAME_UNITS = {
     **dict.fromkeys(("C", "°C", "℃", "degC", "deg C", "DegC"), "Cel"),
@@ -38,6 +39,11 @@ class NoValue(ValueError):
 
 class NotANumber(ValueError):
     """The text is not a number, or not a clear one; the text of the error says why."""
+
+
+def not_finite(text: str) -> float | None:
+    """NaN or infinity, which the agent flags; None if the text is something else."""
+    return float(text) if _NOT_FINITE.fullmatch(text.strip()) else None
 
 
 def plain_number(text: str, decimal: DecimalMark = "auto", unit: str = "") -> str:

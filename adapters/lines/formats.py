@@ -9,36 +9,17 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 
 from adapters.base import OptionsError, Value
-from adapters.mqtt.payload import Unusable, any_json
-from adapters.number_text import DecimalMark, NotANumber, NoValue, plain_number
+from adapters.mqtt.payload import KINDS, MISSING, TRUTH, UNITS_NS, Unusable, any_json, find
+from adapters.number_text import DecimalMark, NotANumber, NoValue, not_finite, plain_number
 from wire.messages import Quality
 
 Found = Mapping[str, object]  # field name -> its raw value in a line: text, or a JSON value
 LineReader = Callable[[str], Found | None]  # returns None if the line does not match
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_BOOLS = {
-    "1": True,
-    "true": True,
-    "on": True,
-    "yes": True,
-    "0": False,
-    "false": False,
-    "off": False,
-    "no": False,
-}
 _EXACT = 2**53  # the largest whole number to which a float is exact
 _PATH_SEPARATOR = "."
 _NUMBERS = ("f32", "f64", "i64")
-_NOT_FINITE = ("nan", "inf", "infinity")
-_NAMES = {
-    "f32": "a number",
-    "f64": "a number",
-    "i64": "a whole number",
-    "bool": "true or false",
-    "str": "a text",
-}
 # a sign may be apart from its number; a comma between digits is of the number, unless a key follows it
 _PAIR = re.compile(
     r"(?<![^\s,;=:])([^\s,;=:]++)\s*+[=:]\s*+"
@@ -85,7 +66,8 @@ def json_reader(places: Mapping[str, str], _separator: str) -> LineReader:
             return None
         if not isinstance(root, dict | list):
             return None
-        return {name: found for name, path in paths.items() if (found := _at(root, path)) is not None}
+        values = {name: find(root, path) for name, path in paths.items()}
+        return {name: value for name, value in values.items() if value is not None and value is not MISSING}
 
     return read
 
@@ -158,12 +140,12 @@ def why_not(raw: object, declared: str, decimal: DecimalMark = "auto", unit: str
             plain_number(raw, decimal, unit)
         except (NoValue, NotANumber) as error:
             return str(error)
-    return f"it is not {_NAMES[declared]}"
+    return f"it is not {KINDS[declared]}"
 
 
 def unix_ns(raw: object, unit: str, zone: tzinfo = UTC) -> int | None:
     """Unix nanoseconds of an ISO 8601 text (in `zone` if it names none) or of a number since 1970."""
-    return _from_iso(raw, zone) if unit == "iso" else _from_number(raw, 1_000_000_000 // _PER_S[unit])
+    return _from_iso(raw, zone) if unit == "iso" else _from_number(raw, UNITS_NS[unit])
 
 
 def _from_iso(raw: object, zone: tzinfo) -> int | None:
@@ -190,20 +172,9 @@ def _from_number(raw: object, ns: int) -> int | None:
 # --- values
 
 
-def _at(raw: object, path: list[str]) -> object:
-    for step in path:
-        if isinstance(raw, dict):
-            raw = raw.get(step)
-        elif isinstance(raw, list) and step.isdecimal() and len(step) < 6 and int(step) < len(raw):
-            raw = raw[int(step)]
-        else:
-            return None
-    return raw
-
-
 def _from_text(raw: str, declared: str, decimal: DecimalMark, unit: str) -> Value:
-    if raw.strip().lower().lstrip("+-") in _NOT_FINITE and declared != "i64":
-        return float(raw)  # the agent flags it
+    if declared != "i64" and (odd := not_finite(raw)) is not None:
+        return odd
     text = plain_number(raw, decimal, unit)
     whole, _, fraction = text.partition(".")
     try:
@@ -230,7 +201,7 @@ def _integer(raw: object) -> Value:
 def _boolean(raw: object) -> Value:
     if isinstance(raw, bool):
         return raw
-    return _BOOLS.get(str(raw).lower()) if isinstance(raw, str | int) else None
+    return TRUTH.get(str(raw).lower()) if isinstance(raw, str | int) else None
 
 
 def _text(raw: object) -> Value:

@@ -12,13 +12,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from adapters.base import Value
-from adapters.number_text import NotANumber, NoValue, plain_number
+from adapters.number_text import NotANumber, NoValue, not_finite, plain_number
 from wire.clock import NS_PER_MS, NS_PER_S
 from wire.messages import Quality
 
 TimeFormat = Literal["iso", "s", "ms", "us", "ns"]
 
-_UNITS_NS = {"s": NS_PER_S, "ms": NS_PER_MS, "us": 1_000, "ns": 1}
+UNITS_NS = {"s": NS_PER_S, "ms": NS_PER_MS, "us": 1_000, "ns": 1}
 _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,18}))?(?:([Zz])|([+-])(\d\d):?(\d\d))?",
     re.ASCII,
@@ -26,8 +26,7 @@ _ISO = re.compile(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,300}(?:\.\d{0,300})?|\.\d{1,300})(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
-_NOT_FINITE = ("nan", "inf", "infinity")
-_TRUTH = {
+TRUTH = {
     "true": True,
     "1": True,
     "on": True,
@@ -178,11 +177,11 @@ def from_text(text: str, declared: str) -> tuple[Value, Quality]:
     if declared == "str" or not text:
         return (text, Quality.GOOD) if declared == "str" else (None, Quality.UNCERTAIN)
     if declared == "bool":
-        truth = _TRUTH.get(text.lower())
+        truth = TRUTH.get(text.lower())
         return truth, Quality.WRONG_TYPE if truth is None else Quality.GOOD
     if declared == "i64" and _WHOLE.fullmatch(text):
         return int(text), Quality.GOOD  # a float would lose digits
-    if _NUMBER.fullmatch(text) or text.lower().lstrip("+-") in _NOT_FINITE:
+    if _NUMBER.fullmatch(text) or not_finite(text) is not None:
         return as_declared(float(text), declared)
     try:
         return as_declared(float(plain_number(text)), declared)
@@ -248,8 +247,8 @@ def instant_ns(raw: object, form: TimeFormat, zone: tzinfo = UTC) -> int | None:
     if type(raw) is float:
         raw = repr(raw)  # the shortest decimals, as the device wrote them
     if isinstance(raw, str):
-        return int(Decimal(raw) * _UNITS_NS[form]) if _NUMBER.fullmatch(raw) else None
-    return raw * _UNITS_NS[form] if type(raw) is int else None
+        return int(Decimal(raw) * UNITS_NS[form]) if _NUMBER.fullmatch(raw) else None
+    return raw * UNITS_NS[form] if type(raw) is int else None
 
 
 def iso_ns(text: str, zone: tzinfo = UTC) -> int | None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.lines.formats import as_declared, pair_reader, why_not
+from adapters.mqtt.payload import from_text
 from adapters.number_text import DecimalMark, NotANumber, NoValue, plain_number
 from wire.messages import Quality
 
@@ -46,6 +47,12 @@ from wire.messages import Quality
 )
 def test_values(text: str, decimal: DecimalMark, unit: str, value: float) -> None:
     assert as_declared(text, "f64", decimal, unit) == (value, Quality.GOOD)
+
+
+@pytest.mark.parametrize("text", ["+-nan", "--inf", "-+Infinity", "nan nan"])
+def test_several_signs_before_a_word_that_is_not_finite_are_of_the_wrong_type(text: str) -> None:
+    assert as_declared(text, "f64") == (None, Quality.WRONG_TYPE)
+    assert from_text(text, "f64") == (None, Quality.WRONG_TYPE)
 
 
 NO_VALUE = "OL O.L 0L 0.L -OL OVLD OFL over UL ---- --.-- - **** ??? N/A _____ HHHH open"
