@@ -101,11 +101,11 @@ class _Declared:
     def fine(self, values: Mapping[str, Value]) -> bool:
         """Whether the values have no fault: the fast path for nearly every row."""
         types, limits = self._types, self._limits
-        null: list[str] | None = None
+        null: list[str] = []
         for name, value in values.items():
             if type(value) is not types.get(name):
                 if value is None and name in types:
-                    null = [name] if null is None else [*null, name]
+                    null.append(name)
                     continue
                 return False
             if name in limits:
@@ -114,8 +114,8 @@ class _Declared:
                     return False
             elif type(value) is str and not _is_text(value):
                 return False
-        if null is not None or self.nulls:
-            self._note(values, null or ())
+        if null or self.nulls:
+            self._note(values, null)
         return True
 
     def flag(
