@@ -18,7 +18,7 @@ from agent.process_memory import MemorySettings
 from wire import config
 from wire.broker import Broker
 from wire.clock import Clock
-from wire.config import Marks, Mistake, did_you_mean
+from wire.config import Check, Marks, Mistake, did_you_mean
 from wire.errors import ConfigError, WireError
 from wire.messages import Stream, is_id
 from wire.topics import Address
@@ -89,8 +89,7 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
         if files and not list(found.broker.mistakes()):
             yield from _check_secrets(found.broker)
 
-    _refuse_other_kinds(path)
-    settings = config.load(path, AgentConfig, check, folder=folder)
+    settings = _read(path, check, folder)
     return AgentPlan(path, settings, Address.parse(settings.node), devices, tuple(doubts))
 
 
@@ -100,8 +99,7 @@ def state_folder(path: Path) -> tuple[Path, str]:
     Raises:
         ConfigError: the file cannot be read or is not a config.
     """
-    _refuse_other_kinds(path)
-    found = config.load(path, AgentConfig)
+    found = _read(path)
     return found.state, found.node
 
 
@@ -110,10 +108,15 @@ def schema() -> dict[str, Any]:
     return config.schema(AgentConfig)
 
 
-def _refuse_other_kinds(path: Path) -> None:
-    found = config.keys(path)
-    if "store" in found and not found & {"node", "state", "devices", "models"}:
-        raise ConfigError(f"{path}: this is a collector's config: use `edgebed collector check {path}`")
+def _read(path: Path, check: Check[AgentConfig] | None = None, folder: Path | None = None) -> AgentConfig:
+    try:
+        return config.load(path, AgentConfig, check, folder=folder)
+    except ConfigError as error:
+        found = config.keys(path)
+        if "store" not in found or found & {"node", "state", "devices", "models"}:
+            raise
+        other = f"{path}: this is a collector's config: use `edgebed collector check {path}`"
+        raise ConfigError(other) from error
 
 
 class _Wrong(ValueError):

@@ -109,10 +109,14 @@ def load(path: Path) -> CollectorConfig:
     Raises:
         ConfigError: every mistake.
     """
-    found = config.keys(path)
-    if "devices" in found and not found & {"store", "http", "shares", "id"}:
-        raise ConfigError(f"{path}: this is an agent's config: use `edgebed agent check {path}`")
-    return config.load(path, CollectorConfig, _check)
+    try:
+        return config.load(path, CollectorConfig, _check)
+    except ConfigError as error:
+        found = config.keys(path)
+        if "devices" not in found or found & {"store", "http", "shares", "id"}:
+            raise
+        other = f"{path}: this is an agent's config: use `edgebed agent check {path}`"
+        raise ConfigError(other) from error
 
 
 def mistakes(found: CollectorConfig) -> Iterator[Mistake]:
