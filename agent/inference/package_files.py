@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from agent.inference.decoders import ModelError
 from wire.printable import printable
 
-# a FIFO does not block the opening, a terminal does not become this process's own
+# opening a FIFO must not block, and opening a terminal must not make it this process's own terminal
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NOT_REGULAR = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR}  # a link, a socket, a device, a folder
 _MOST_ENTRIES = 10_000  # of one folder
@@ -43,7 +43,7 @@ def read_file(path: Path, most: int) -> bytes:
         file = os.open(path, _OPEN)
     except OSError as error:
         raise _refusal(shown, error) from error
-    with closing(_Descriptor(file)):
+    with _closing(file):
         _require_regular(file, shown, most)
         return _content(file, shown, most)
 
@@ -62,13 +62,13 @@ def opened(folder: Path, name: str, most: int) -> Iterator[int]:
     try:
         at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for part in parts[:-1]:
-            with closing(_Descriptor(at)):
+            with _closing(at):
                 at = os.open(part, _OPEN | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=at)
-        with closing(_Descriptor(at)):
+        with _closing(at):
             file = os.open(parts[-1], _OPEN | os.O_NOFOLLOW, dir_fd=at)
     except OSError as error:
         raise _refusal(shown, error) from error
-    with closing(_Descriptor(file)):
+    with _closing(file):
         _require_regular(file, shown, most)
         yield file
 
@@ -87,7 +87,7 @@ def entries(folder: Path, name: str, suffix: str) -> list[str]:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise ModelError(f"{name} is not a folder (links are not followed)") from error
         raise _refusal(name, error) from error
-    with closing(_Descriptor(at)), os.scandir(at) as found:
+    with _closing(at), os.scandir(at) as found:
         listed = [entry.name for entry in islice(found, _MOST_ENTRIES + 1)]
     if len(listed) > _MOST_ENTRIES:
         raise ModelError(f"{name} has more than {_MOST_ENTRIES} entries")
@@ -108,12 +108,12 @@ def fingerprint(folder: Path, names: Iterable[str]) -> list[Any]:
     return found
 
 
-class _Descriptor:
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def close(self) -> None:
-        os.close(self._number)
+@contextmanager
+def _closing(file: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(file)
 
 
 def _require_regular(file: int, shown: str, most: int) -> None:
@@ -126,7 +126,7 @@ def _require_regular(file: int, shown: str, most: int) -> None:
 
 def _content(file: int, shown: str, most: int) -> bytes:
     try:
-        with os.fdopen(os.dup(file), "rb") as reader:
+        with os.fdopen(file, "rb", closefd=False) as reader:
             body = reader.read(most + 1)
     except OSError as error:
         raise _refusal(shown, error) from error
