@@ -23,7 +23,7 @@ from wire.messages import Event
 from wire.task_cancellation import end
 
 SYNC_S = 1.0  # a power cut loses at most this much
-_ANSWERS_S = 1.5  # that a recording which ends waits for its models
+_ANSWERS_S = 1.5  # how long a recording that was stopped waits for its models
 
 
 class RecordRun:
@@ -98,13 +98,11 @@ class RecordRun:
                     self.ended = f"the recording has reached its {self._max_bytes // 2**20:,} MB"
                     break
             await end(reading)
-            asked_s: float | None = None
-            while pipeline.busy:
-                if self._stop.is_set():  # a model that hangs must not cost the end of the file
-                    asked_s = loop.time() if asked_s is None else asked_s
-                    if loop.time() - asked_s > _ANSWERS_S:
-                        break
+            give_up_s = loop.time() + _ANSWERS_S
+            while pipeline.busy and loop.time() < give_up_s:
                 await asyncio.sleep(0.01)
+                if not self._stop.is_set():  # after a stop, a model that hangs must not cost the file its end
+                    give_up_s = loop.time() + _ANSWERS_S
             working.cancel()
             stop.cancel()
 
