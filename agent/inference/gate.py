@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from agent.inference import gate_process, golden, manifest, package_files
-from agent.inference.decoders import ModelError
+from agent.inference.decoders import ModelError, Result
 from agent.inference.manifest import FrameInput
 from agent.inference.package import Package, load_package
 from agent.inference.preprocess import FrameTensor
@@ -184,6 +184,10 @@ def _noise(model: Model) -> NDArray[Any]:
     return window.astype(np.float32)
 
 
+def _run(model: Model) -> Callable[[NDArray[Any]], Result]:
+    return model.run_frame if isinstance(model.manifest.input, FrameInput) else model.run_window
+
+
 def _require_plausible(model: Model, noise: NDArray[Any]) -> None:
     """Raise ModelError unless the outputs are numbers that the decoder can have been made for."""
     outputs = model.raw(noise)
@@ -191,8 +195,7 @@ def _require_plausible(model: Model, noise: NDArray[Any]) -> None:
         raise ModelError("its outputs are not numbers (NaN) for a plain input").coded("model-output-nan")
     if why := model.doubt(outputs):
         raise ModelError(why)
-    run: Any = model.run_frame if isinstance(model.manifest.input, FrameInput) else model.run_window
-    if run(noise).nan:
+    if _run(model)(noise).nan:
         raise ModelError("its results are infinite for a plain input").coded("model-output-nan")
 
 
@@ -204,7 +207,7 @@ def _measure(model: Model, noise: NDArray[Any]) -> tuple[float, float]:
     spent_s = time.thread_time if model.provider in CPU else time.perf_counter
     spent: list[float] = []
     until = time.perf_counter() + _MEASURE_S
-    run: Any = model.run_frame if isinstance(model.manifest.input, FrameInput) else model.run_window
+    run = _run(model)
     while len(spent) < _RUNS and (len(spent) < 5 or time.perf_counter() < until):
         begin = spent_s()
         run(noise)

@@ -22,8 +22,8 @@ from wire.reasons import Reason, because
 
 CPU_S = 60
 _ADDRESSES = 4 << 30  # bytes of address space; Python, OpenCV and onnxruntime map 1.5 GB before any model
-_SHARE = 0.8  # of the memory of the agent's unit that a child may use ...
-_LEAST = 512 << 20  # ... and at least this: Python, OpenCV and onnxruntime reserve half of it and use 50 MB
+_SHARE = 0.8  # of the memory of the agent's unit, which a child may use
+_LEAST = 512 << 20  # bytes a child may use in any case: Python and its libraries reserve half of them
 _PER_CHILD = 512 << 20  # bytes of memory for each child that runs at the same time
 # lines of /proc/cpuinfo that are the same for each core and at each start, on x86 and on ARM
 _CPU = ("vendor_id", "model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part")
@@ -63,11 +63,11 @@ def at_once() -> int:
 
 def machine() -> list[str]:
     """What a report depends on besides the package: the kind of the CPU, and the memory of a child."""
+    found = [f"{memory_limit() / 2**30:.1f} GB"]
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        found = sorted({line for line in lines if line.partition(":")[0].strip() in _CPU})
-        return [f"{memory_limit() / 2**30:.1f} GB", *found]
-    return [f"{memory_limit() / 2**30:.1f} GB"]
+        found += sorted({line for line in lines if line.partition(":")[0].strip() in _CPU})
+    return found
 
 
 def run(
