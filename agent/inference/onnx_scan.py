@@ -41,7 +41,7 @@ class Scan:
 
 
 def scan(body: bytes) -> Scan:
-    """Read the file once, from begin to end, and check it; the time grows with its size and has a limit.
+    """Read the file once, from beginning to end, and check it; the time grows with its size, up to a limit.
 
     Raises:
         ModelError: it is not an ONNX file, has weights outside the file, or needs unknown operators.
@@ -172,10 +172,9 @@ class _Walk:
         if key >= 1 << 32:  # other readers drop the upper bits, and would see another field
             raise ModelError("is not an ONNX file: it is not a protobuf message")
         number, wire = key >> 3, key & 7
-        value = 0
+        value = size = 0
         if wire == 0:
-            value, size = _read_varint(self._body, at, self._end)
-            at, size = size, 0
+            value, at = _read_varint(self._body, at, self._end)
         elif wire == 2:
             size, at = _read_varint(self._body, at, self._end)
         elif wire in (1, 5):
@@ -221,7 +220,7 @@ class _Walk:
             case _Kind.VALUE_INFO, 1 if outermost:
                 self.inputs.append((body[at:end], self._start, self._end))
             case _Kind.NODE, 4:
-                self.found.int8 = self.found.int8 or body[at:end] in _INT8
+                self.found.int8 |= body[at:end] in _INT8
             case _Kind.NODE, 7:
                 self.domains.add(body[at:end])
             case _Kind.FUNCTION, 10:
