@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +30,7 @@ class ModelCache:
     def __init__(self, memory: Path | None = None) -> None:
         self._memory = memory
         self._open: dict[_Key, Model | Reason] = {}  # the model, or why it is refused
-        self._locks: defaultdict[_Key, threading.Lock] = defaultdict(threading.Lock)
+        self._locks: dict[_Key, threading.Lock] = {}
         self._stopping = threading.Event()
 
     def model(self, package: Package, providers: Sequence[str] | None = None) -> Model:
@@ -45,7 +44,7 @@ class ModelCache:
         from agent.inference.session import CPU  # only agents with models pay for these modules
 
         key = (package.path.resolve(), package.sha256, tuple(providers or CPU))
-        with self._locks[key]:
+        with self._locks.setdefault(key, threading.Lock()):  # in one step, unlike a defaultdict
             if key not in self._open:
                 self._open[key] = self._checked(package, providers or CPU)
             found = self._open[key]
