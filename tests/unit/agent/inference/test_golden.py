@@ -160,7 +160,12 @@ def test_too_many_vectors_and_a_linked_folder_are_refused(tmp_path: Path) -> Non
         (tmp_path / "golden" / f"{at}.npz").touch()
     with pytest.raises(ModelError, match="33 vectors; 32 are allowed"):
         golden.names(tmp_path)
-    assert golden.names(tmp_path / "golden") == []
+    assert golden.names(tmp_path / "golden") == [], "a package without vectors"
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "golden").symlink_to(tmp_path / "golden")
+    with pytest.raises(ModelError, match="golden is not a folder"):
+        golden.names(linked)
 
 
 @pytest.mark.parametrize("shape", [(1,), (0, 1), (1, 1, 1, 1, 1), (3, 2)])
