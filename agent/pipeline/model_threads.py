@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 J = TypeVar("J")
@@ -21,32 +21,21 @@ async def in_thread(name: str, work: Callable[[], R]) -> R:
 
     The threads of the event loop's executor are few, and the process waits for them when it ends.
     """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[R] = loop.create_future()
-
-    def give(result: R | None, failure: BaseException | None) -> None:
-        if answer.done():  # cancelled
-            return
-        if failure is None:
-            answer.set_result(result)  # type: ignore[arg-type]  # the result of `work`
-        else:
-            answer.set_exception(failure)
+    answer: Future[R] = Future()
+    answer.set_running_or_notify_cancel()  # from now on only `run` ends it
 
     def run() -> None:
-        result, failure = None, None
         try:
-            result = work()
+            answer.set_result(work())
         except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
-            failure = error
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(give, result, failure)
+            answer.set_exception(error)
 
     threading.Thread(target=run, name=PREFIX + name, daemon=True).start()
-    return await answer
+    return await asyncio.wrap_future(answer)
 
 
 def at_work() -> bool:
-    """Whether a model is still opened or run in this process, as one that hangs is."""
+    """Whether a thread of this process still opens or runs a model; one that hangs keeps it."""
     return any(thread.name.startswith(PREFIX) for thread in threading.enumerate())
 
 
