@@ -41,8 +41,9 @@ STUCK_S = 30.0  # the watchdog is not fed when the outbox has committed nothing 
 class App:
     """One agent that runs `plan`. `run` owns its process; `serve` may share the process with other agents.
 
-    Readings do not wait for the gate of a model, except those of a recording that waits for its reader, and
-    with `models_first`, for scenarios that must give the same results each time.
+    Readings do not wait until the gate has checked a model. There are two exceptions: the readings of a
+    recording that waits for its reader, and all readings with `models_first`, which is for scenarios that
+    must give the same results each time.
     """
 
     def __init__(

@@ -116,7 +116,7 @@ def _claim(state: Path, node: str) -> None:
         return
     try:
         keep(state / NODE_FILE, f"{node}\n".encode("ascii"))
-    except OSError as error:  # a full disk does not keep a deployed agent from reading its devices
+    except OSError as error:  # a deployed agent reads its devices also with a full disk
         log.warning("%s cannot be written (%s)", state / NODE_FILE, error.strerror)
 
 

@@ -67,8 +67,8 @@ class Placement:
 class Result:
     """The decoded result of one run: a row of `values`, boxes, the main finding `top` and its `score`.
 
-    `infer_ms` is the time in onnxruntime, `nan` whether an output contains NaN, or an infinite number and a
-    value is missing; a decoder leaves both.
+    `infer_ms` is the time in onnxruntime. `nan` is True where an output contains NaN, or where it contains
+    an infinite number and a value of the row is missing. A decoder does not set these two.
     """
 
     values: dict[str, Scalar]
@@ -88,7 +88,7 @@ class Decoder(ABC):
     def doubt(self, outputs: Outputs) -> str:  # noqa: ARG002 - for subclasses
         """Why the outputs for a plain input cannot be what this decoder reads; "" if they can.
 
-        The gate asks; a decoder need not answer.
+        The gate calls this; a decoder may leave it out.
         """
         return ""
 

@@ -250,7 +250,7 @@ def _check_output(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]
 
 
 def _check_names(options: Any) -> Iterator[Mistake]:
-    """Names that rows and events carry to terminals, pages and files: they must be what they look like."""
+    """Refuse hidden characters in names: rows and events carry them to terminals, pages and files."""
     key = "labels_file" if getattr(options, "labels_file", "") else "labels"
     names = [(key, name) for name in getattr(options, "labels", ())]
     names += [("parts", name) for name in getattr(options, "parts", ())]

@@ -139,7 +139,7 @@ class Model:
             self._free.append(buffers)
         result = self._decoder.decode(outputs, placement)
         result.infer_ms = spent_ms
-        # an infinite number can be right, as a score of what is masked; not where a value of the row is lost
+        # an infinite number can be right, as a masked score, but not where a value of the row is lost
         lost = None in result.values.values() and not all(map(_is_finite, outputs))
         result.nan = lost or any(map(_has_nan, outputs))
         return result

@@ -139,7 +139,8 @@ def _compare_with_next(state: Recovered, segment: Segment) -> None:
     if not after:
         return
     if segment.before.rows + segment.rows == after[0].before.rows:
-        # A kill came before its seal, which must show that all is here once the next segment is free again.
+        # The process was killed before it wrote the seal. Write it now: as soon as the next segment is free
+        # again, only the seal shows that all records are here.
         with contextlib.suppress(OSError):
             segment.seal()
         segment.close()

@@ -10,7 +10,7 @@ from wire.printable import printable
 from wire.reasons import Reason, because
 
 NULL_ROWS = 10  # a field that is null in as many rows in a row is a problem
-_FORGET_S = 3600.0  # input that is not read, and has not come again for so long, is no longer shown
+_FORGET_S = 3600.0  # unread input is forgotten when it has not come again for so long
 _SOON_S = 10.0  # a problem is shown within so long
 _NAMES = 5  # fields that a text names
 _WHY = 100  # characters of the reason of one field
@@ -22,8 +22,8 @@ _Found = tuple[tuple[str, ...], Reason]  # what has the problem, and the problem
 class DeviceProblems:
     """The problem of one device while it sends rows.
 
-    A problem is shown once it has lasted for 5 s, or half of a shorter `stall_s`: soon, also
-    where a device may be silent for hours.
+    A problem is shown when it has lasted for 5 s, also where a device may be silent for hours. It is shown
+    earlier where `stall_s` is below 10 s: after half of `stall_s`.
     `may_be_null` names the fields that may be null, or not be read, in every row, `*` all fields.
     """
 

@@ -10,7 +10,7 @@ from wire.reasons import Reason, because
 NO_RESULT_S = 60.0  # a model with input that gives no result for so long, and a window, has a problem
 NEWEST = 20  # results that are looked at for NaN
 _FEW_NAN = 3  # of the newest results
-_PAUSE_S = 15.0  # the input has ended when no row came for so long, and for two rows
+_PAUSE_S = 15.0  # the input has ended when no row came for so long, and for the time of two rows
 
 
 class NanResults:
@@ -21,7 +21,10 @@ class NanResults:
         self._shown: Reason | None = None
 
     def add(self, nan: bool) -> Reason | None:
-        """Take one result; returns the problem: begins with 3 of the newest 20 results, ends with none."""
+        """Take one result; returns the problem.
+
+        It begins when 3 of the newest 20 results are NaN, and ends when none of them is.
+        """
         self._newest.append(nan)
         count = sum(self._newest)
         if count == 0 or (self._shown is None and count < _FEW_NAN):
@@ -31,7 +34,7 @@ class NanResults:
         return self._shown
 
     def updated(self) -> Reason | None:
-        """The problem with the count of now: the text would change with each result otherwise."""
+        """The problem with the present count; `add` keeps the text, which would change with each result."""
         if self._shown is not None:
             self._shown = self._reason(sum(self._newest))
         return self._shown

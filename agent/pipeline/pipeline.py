@@ -26,7 +26,7 @@ from wire.clock import Clock
 from wire.messages import ClockState, ModelState, Snapshot, Stream
 
 TICK_S = 0.1
-_LONG_S = 10.0  # a gate that takes longer no longer counts as new
+_LONG_S = 10.0  # a model that takes longer to open makes room for the next one
 
 T = TypeVar("T")
 
@@ -249,7 +249,7 @@ class Pipeline:
 
 
 class _Places:
-    """Limits how many models are opened at the same time: `many`, and as many again that take long.
+    """Limits how many models are opened at the same time: `many`, and as many more that take long.
 
     A model that hangs in its gate does not keep the next one from being opened.
     """

@@ -33,9 +33,8 @@ log = logging.getLogger("edgebed.source")
 Sink = Callable[[Reading], Awaitable[None] | None]
 OPEN_S = 30.0  # a device that takes longer to open counts as absent
 CLOSE_S = 3.0
-_UNREAD_S = (
-    10.0  # a device that sends only what cannot be read shows it after so long, if `stall_s` is longer
-)
+# a device that sends only what cannot be read shows it after so long, if `stall_s` is longer
+_UNREAD_S = 10.0
 _LOOK_S = 5.0  # the age of counters, also of a device that may be silent for hours
 
 

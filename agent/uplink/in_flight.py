@@ -152,7 +152,7 @@ class InFlightWindow:
 
         Then everything that waits is sent again, in its first order: packs as packs, because the collector
         can read them. As many publications are sent as were acknowledged after the last hold, and two more
-        for each that is acknowledged: a share that is used up must not cost the link the whole window.
+        for each that is acknowledged: the whole window would be sent in vain while the share is used up.
         """
         self._held_s = max(self._held_s, now_s + seconds)
 

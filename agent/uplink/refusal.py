@@ -7,7 +7,8 @@ from wire.messages import Refused
 
 MAX_WAIT_S = 600.0  # whatever the collector asks: the share may have been raised meanwhile
 _SHOWN_S = 5.0  # after its end a refusal is a problem for so long: it may come again
-# Of the others some messages are taken: they are sent again at the usual intervals, and nothing else waits.
+# With another code the collector takes a part of the messages: the agent sends the rest again at the usual
+# intervals, and holds nothing back.
 HOLDING = ("share-messages", "share-bytes", "share-values", "share-disk", "share-nodes")
 
 
