@@ -129,6 +129,8 @@ class _ServerNameContext(ssl.SSLContext):
 
 
 def _split(url: str) -> SplitResult:
+    if "@" in url:  # first: the other errors show the url
+        raise ConfigError("broker url contains a user or password; use the keys username and password_file")
     try:
         split = urlsplit(url)
         port = split.port
@@ -136,8 +138,6 @@ def _split(url: str) -> SplitResult:
         raise ConfigError(f"broker url {url!r}: {error}; write mqtt://host:port") from error
     if split.scheme not in PORTS or not split.hostname or port == 0:
         raise ConfigError(f"broker url {url!r} is not mqtt://host[:port] or mqtts://host[:port]")
-    if split.username is not None or split.password is not None:
-        raise ConfigError("broker url contains a user or password; use the keys username and password_file")
     if split.path.strip("/") or split.query or split.fragment:
         raise ConfigError(f"broker url {url!r} has text after the host and port; remove it")
     return split

@@ -43,6 +43,10 @@ def test_urls(url: str, host: str, port: int, tls: bool) -> None:
         ("mqtt://broker:x", "write mqtt://host:port"),
         ("mqtt://[::1", "write mqtt://host:port"),
         ("mqtt://user:secret@broker", "use the keys username and password_file"),
+        ("mqtt://user:secret@broker:70000", "use the keys username and password_file"),
+        ("http://user:secret@broker", "use the keys username and password_file"),
+        ("mqtt://user:secret@[::1", "use the keys username and password_file"),
+        ("mqtt://user:se/secret@broker", "use the keys username and password_file"),
         ("mqtt://broker/topic", "remove it"),
     ],
 )
