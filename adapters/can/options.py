@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import can
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from adapters import device_url
 from adapters.base import Options, OptionsError
 from adapters.can.slcan import BITRATES
 
@@ -106,14 +106,8 @@ def check_bus(options: BusOptions) -> None:
 
 
 def _check_url(channel: str) -> None:
-    parts = urlsplit(channel)
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise OptionsError(f"channel {channel!r} has no usable port: {error}") from error
-    if parts.username is not None or parts.password is not None:
-        raise OptionsError("channel contains a user or password, which no CAN interface uses")
-    if parts.scheme != "socket" or not parts.hostname or not port:
+    parts = device_url.split(channel, "remove it, no CAN interface uses one", "channel")
+    if parts.scheme != "socket" or not parts.hostname or not parts.port:
         raise OptionsError(f"channel {channel!r} is neither a serial port nor socket://host:port")
 
 

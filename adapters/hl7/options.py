@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
+from adapters import device_url
 from adapters.base import Options, OptionsError
 from adapters.fields import declared
 from adapters.hl7.catalog import VITALS, WAVEFORMS, Vital, Waveform
@@ -105,13 +105,8 @@ def where(url: str) -> tuple[str, str, int]:
     Raises:
         OptionsError: it is not a URL of this adapter.
     """
-    parts = urlsplit(url)
-    if parts.username is not None or parts.password is not None:
-        raise OptionsError("url holds a user or password: remove it, MLLP has no login")
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise OptionsError(f"url {url!r} has no usable port: {error}") from error
+    parts = device_url.split(url, "remove it, MLLP has no login")
+    port = parts.port
     usable = parts.scheme in ("mllp", "mllp-listen") and port and parts.path in ("", "/")
     if not usable or not parts.hostname:
         raise OptionsError(f"url {url!r} is not mllp-listen://host:port or mllp://host:port")

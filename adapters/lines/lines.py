@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
+from adapters import device_url
 from adapters.base import DeviceStalled, DeviceUnreachable, OptionsError, ProtocolViolation, why_no_connection
 from wire.clock import Clock
 from wire.printable import printable
@@ -50,13 +51,8 @@ class LineSource:
         Raises:
             OptionsError: the url has another form.
         """
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise OptionsError(f"url {url!r} has no usable host or port: {error}") from error
-        if parts.username is not None or parts.password is not None:
-            raise OptionsError("url holds a user or password: remove it, a line source has no login")
+        parts = device_url.split(url, "remove it, a line source has no login")
+        port = parts.port
         if parts.scheme == "serial" and not parts.netloc and len(parts.path) > 1:
             return cls(url, path=Path(parts.path), settings=_settings(parts.query))
         if parts.scheme == "tcp" and parts.hostname and port and not (parts.query or parts.path.strip("/")):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs
 
+from adapters import device_url
 from adapters.base import OptionsError, SharedLine
 
 _PARITIES = ("N", "E", "O")
@@ -40,15 +41,10 @@ class ModbusUrl:
         Raises:
             OptionsError: it has another form.
         """
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise OptionsError(f"url {url!r} has no usable host or port: {error}") from error
-        if parts.username is not None or parts.password is not None:
-            raise OptionsError("url contains a user or password; Modbus has neither")
+        parts = device_url.split(url, "remove it, Modbus has neither")
+        port = parts.port
         if parts.scheme == "rtu":
-            return _serial(url)
+            return _serial(url, parts)
         if parts.scheme not in ("tcp", "rtu+tcp") or not parts.hostname:
             raise OptionsError(
                 f"url {url!r} is not tcp://host:502, rtu+tcp://host:port or rtu:///dev/ttyUSB0?baud=9600"
@@ -61,8 +57,7 @@ class ModbusUrl:
         return cls(url, kind, parts.hostname, port or 502)
 
 
-def _serial(url: str) -> ModbusUrl:
-    parts = urlsplit(url)
+def _serial(url: str, parts: SplitResult) -> ModbusUrl:
     if parts.netloc or not parts.path.startswith("/") or parts.path == "/":
         raise OptionsError(f"url {url!r} is not rtu:///dev/ttyUSB0?baud=9600: three slashes, then the path")
     given = parse_qs(parts.query, keep_blank_values=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from adapters import device_url
 from adapters.base import Options, OptionsError
 from adapters.fields import FieldOptions, declared
 from adapters.opcua.nodes import AXIS, check_address
@@ -118,14 +118,8 @@ class OpcUaOptions(Options, frozen=True, kw_only=True):
 
 
 def check(options: OpcUaOptions) -> None:
-    parts = urlsplit(options.url)
-    if parts.username is not None or parts.password is not None:
-        raise OptionsError("url contains a user or password: use `user` and `password_file`")
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise OptionsError(f"url {options.url!r} has no usable port: {error}") from error
-    if parts.scheme != "opc.tcp" or not parts.hostname or not port:
+    parts = device_url.split(options.url, "use `user` and `password_file`")
+    if parts.scheme != "opc.tcp" or not parts.hostname or not parts.port:
         raise OptionsError(f"url {options.url!r} is not opc.tcp://host:port")
     if bool(options.profile) == bool(options.nodes):
         raise OptionsError("set either `profile: opc40010` or `nodes` with a field name for each node")
