@@ -236,17 +236,15 @@ class Ingest:
 
     def _refuse(self, topic: bytes, body: bytes, refusal: Refusal) -> None:
         """Count a message that exceeds a share, and answer its node; any thread."""
-        base, now_ms = base_of(topic), self._clock.now_ms()
+        base, now_ms, now_s = base_of(topic), self._clock.now_ms(), self._clock.monotonic()
         with self._answering:
             self.counters.refused += 1
-            answer = self._answers.answer(base, body, refusal, now_ms, self._clock.monotonic())
+            answer = self._answers.answer(base, body, refusal, now_ms, now_s)
             sender = base[:MAX_NAME].decode(errors="backslashreplace")
             # a client that invents names of nodes makes one problem, that of their tenant
             whose = sender if refusal.key != "nodes" else "/".join(sender.split("/", 2)[:2])
-            is_first = self._refused.add(whose, refusal.reason, self._clock.monotonic())
-        if (
-            is_first
-        ):  # in this second; the node learns it at once, the problems of the collector once a second
+            is_first = self._refused.add(whose, refusal.reason, now_s)  # since the last `name_refused`
+        if is_first:
             self._fleet.on_refused(sender.partition("/")[2], refusal.reason, refusal.until_ms, now_ms)
         if answer is not None and self._link is not None:
             self._link.settle((), [answer])
@@ -290,12 +288,12 @@ class Ingest:
                     return False
                 if taken < len(part):
                     parts.append(part[taken:])
-            except Full as error:
-                self._refuse_full(part, parts, error)
             except Exception as error:  # noqa: BLE001 - a bug that one message triggers must not stop the others
                 half = len(part) // 2
                 if half:
                     parts += [part[half:], part[:half]]
+                elif isinstance(error, Full):
+                    self._refuse_full(part, error)
                 elif part and not part[0].fault:
                     self._complain(part[0].message.topic, "cannot be stored", error)
                     fault = f"cannot be stored: {type(error).__name__}: {error}"
@@ -307,12 +305,8 @@ class Ingest:
                     self._stop.wait(RETRY_S)
         return True
 
-    def _refuse_full(self, part: Sequence[Received], parts: list[Sequence[Received]], error: Full) -> None:
-        """Refuse the message that finds no room in the day file; the others are stored."""
-        half = len(part) // 2
-        if half:
-            parts += [part[half:], part[:half]]
-            return
+    def _refuse_full(self, part: Sequence[Received], error: Full) -> None:
+        """Refuse the message that finds no room in the day file."""
         for one in part:
             self._settle(one.message)
             self.counters.refused += 1
