@@ -349,6 +349,20 @@ def identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def parts(path: Path) -> list[Path]:
+    """A day file and the files that SQLite keeps beside it.
+
+    The day file is the last: SQLite would apply a WAL that stays to another file of this name.
+    """
+    return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal", "")]
+
+
+def remove(path: Path) -> None:
+    """Remove a day file, if it is there, and what SQLite keeps beside it."""
+    for part in parts(path):
+        part.unlink(missing_ok=True)
+
+
 def _wal(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from collector.store.chunk import ChunkRows, Packed, as_floats, read_chunk, roll_up
-from collector.store.day_file import HOLE, UNREADABLE, DayFile, readable_text
+from collector.store.day_file import HOLE, UNREADABLE, DayFile, readable_text, remove
 from collector.store.group import Chunk, EventRow, Group, Quarantined, Saved
 from collector.store.salvage import highest_id, readable
 from wire.errors import EdgebedError, WireError
@@ -70,8 +70,8 @@ def rescue(damaged: Path, sound: Path, saved: Saved) -> Rescued | None:
     if room < 2 * size:
         raise EdgebedError(f"{damaged.name} needs {2 * size >> 20} MB of free disk to be read again")
     work, copy = sound.with_suffix(".rescue"), sound.with_suffix(".repair")
-    _remove(work)
-    _remove(copy)
+    remove(work)
+    remove(copy)
     try:
         for source in (damaged, copy):
             if source is copy:
@@ -81,14 +81,14 @@ def rescue(damaged: Path, sound: Path, saved: Saved) -> Rescued | None:
                     found = _copied(db, work, saved)
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 log.warning("%s: %s", source.name, error)
-                _remove(work)
+                remove(work)
             else:
                 work.replace(sound)
                 return found
         return None
     finally:
-        _remove(work)
-        _remove(copy)
+        remove(work)
+        remove(copy)
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -107,7 +107,7 @@ def _repair_schema(damaged: Path, copy: Path, work: Path) -> None:
     """Copy a file and give it the first page of a new one: every day file has the same tables there."""
     DayFile(work, Saved()).close()
     page, made = work.read_bytes()[:8192], work.stat().st_size // 8192
-    _remove(work)
+    remove(work)
     shutil.copyfile(damaged, copy)
     with copy.open("r+b") as file:
         pages = max(copy.stat().st_size // len(page), made)
@@ -237,12 +237,6 @@ def _is_event(row: tuple[Any, ...]) -> bool:
         return isinstance(msgspec.json.decode(row[-1]), dict)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).unlink()
 
 
 def unreadable(db: sqlite3.Connection) -> Rescued:

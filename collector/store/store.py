@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -28,7 +28,9 @@ from collector.store.day_file import (
     identity,
     is_complete,
     messages_in,
+    parts,
     read_saved,
+    remove,
     translate,
     version,
 )
@@ -115,7 +117,7 @@ class SqliteStore:
             try:
                 if not is_complete(files[-1]):
                     # a crash while it was created: the file before it has all that it would start with
-                    _each_part(files[-1], Path.unlink)
+                    remove(files[-1])
                     continue
                 day = DayFile(files[-1])
                 self._checkpoint.restore(day.saved())
@@ -144,7 +146,7 @@ class SqliteStore:
             return day
         except EdgebedError:  # for example a full disk: the next try must not leave a second half-made file
             with contextlib.suppress(OSError):
-                _each_part(path, Path.unlink)
+                remove(path)
             raise
 
     def load(self) -> Saved:
@@ -269,7 +271,7 @@ class SqliteStore:
             if path.name != self._writes and day < oldest:
                 log.info("day file %s is older than %d days: removed", path.name, self._retention_days)
                 self._note_removal(path)
-                _each_part(path, Path.unlink)
+                remove(path)
 
     def _note_removal(self, path: Path) -> None:
         try:
@@ -281,10 +283,9 @@ class SqliteStore:
     def _set_aside(self, path: Path, error: EdgebedError) -> None:
         log.error("%s; renamed to %s.damaged, and a new file is started", error, path.name)
         aside_path = path.with_name(f"{path.name}.damaged")
-        # first the WAL: SQLite would apply it to another file of this name
-        for suffix in ("-wal", "-shm", "-journal", ""):
+        for part, renamed in zip(parts(path), parts(aside_path), strict=True):
             with contextlib.suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).rename(f"{aside_path}{suffix}")
+                part.rename(renamed)
 
     @property
     def copy_problem(self) -> str:
@@ -405,12 +406,6 @@ def lock(folder: Path) -> int:
         os.close(held)
         raise TryAgain(f"another collector writes to {folder}: stop it, or name another store") from error
     return held
-
-
-def _each_part(path: Path, act: Callable[[Path], object]) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        with contextlib.suppress(FileNotFoundError):
-            act(path.with_name(path.name + suffix))
 
 
 def _size(path: Path) -> int:
