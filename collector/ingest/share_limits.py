@@ -7,21 +7,20 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 PerSecond = Annotated[int, Meta(ge=1, le=10**9)]
+Messages = Annotated[PerSecond, Meta(description="Publications a second; a pack counts as one.")]
+Kilobytes = Annotated[PerSecond, Meta(description="Bytes a second before compression, in kB.")]
+Values = Annotated[
+    PerSecond,
+    Meta(description="Values a second in `data` and `event` messages; a message counts as 20 at least."),
+]
 
 
 class NodeShares(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What one node may use."""
 
-    messages_per_s: Annotated[PerSecond, Meta(description="Publications a second; a pack counts as one.")] = (
-        2_000
-    )
-    plain_kb_per_s: Annotated[PerSecond, Meta(description="Bytes a second before compression, in kB.")] = (
-        8_000
-    )
-    values_per_s: Annotated[
-        PerSecond,
-        Meta(description="Values a second in `data` and `event` messages; a message counts as 20 at least."),
-    ] = 500_000
+    messages_per_s: Messages = 2_000
+    plain_kb_per_s: Kilobytes = 8_000
+    values_per_s: Values = 500_000
     streams: Annotated[int, Meta(ge=1, le=10**6, description="Streams in a UTC day.")] = 1_000
     names_per_stream: Annotated[
         int, Meta(ge=1, le=10**6, description="Field names of one stream in a UTC day.")
@@ -41,16 +40,9 @@ class TenantShares(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
     """What all nodes of one tenant may use together."""
 
     nodes: Annotated[int, Meta(ge=1, le=10**6, description="Nodes that are known.")] = 10_000
-    messages_per_s: Annotated[PerSecond, Meta(description="Publications a second; a pack counts as one.")] = (
-        40_000
-    )
-    plain_kb_per_s: Annotated[PerSecond, Meta(description="Bytes a second before compression, in kB.")] = (
-        100_000
-    )
-    values_per_s: Annotated[
-        PerSecond,
-        Meta(description="Values a second in `data` and `event` messages; a message counts as 20 at least."),
-    ] = 5_000_000
+    messages_per_s: Messages = 40_000
+    plain_kb_per_s: Kilobytes = 100_000
+    values_per_s: Values = 5_000_000
     streams: Annotated[int, Meta(ge=1, le=150_000, description="Streams in a UTC day.")] = 100_000
     names: Annotated[int, Meta(ge=1, le=150_000, description="Different field names in a UTC day.")] = 100_000
     live_kb: Annotated[
