@@ -24,6 +24,7 @@ MAX_QUARANTINED = 10_000  # messages kept per day; further ones are only counted
 NODE_QUARANTINED = 1_000  # of one node: its messages must not displace those of others
 HOUR_MS = 3_600_000
 UNREADABLE, HOLE = "unreadable", "hole/"  # keys in `total` of a rescued file
+PAGE_BYTES = 8192
 SPARSE = 2  # added to `late` of a chunk without rollups
 
 _TABLES = """
@@ -140,7 +141,7 @@ class DayFile:
         try:
             db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
             check(db, self.path)
-            db.execute("PRAGMA page_size = 8192")
+            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA cache_size = -16000")

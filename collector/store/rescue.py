@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from collector.store.chunk import ChunkRows, Packed, as_floats, read_chunk, roll_up
-from collector.store.day_file import HOLE, UNREADABLE, DayFile, readable_text, remove
+from collector.store.day_file import HOLE, PAGE_BYTES, SPARSE, UNREADABLE, DayFile, readable_text, remove
 from collector.store.group import Chunk, EventRow, Group, Quarantined, Saved
 from collector.store.salvage import highest_id, readable
 from wire.errors import EdgebedError, WireError
@@ -106,12 +106,12 @@ def _opened(path: Path) -> sqlite3.Connection:
 def _repair_schema(damaged: Path, copy: Path, work: Path) -> None:
     """Copy a file and give it the first page of a new one: every day file has the same tables there."""
     DayFile(work, Saved()).close()
-    page, made = work.read_bytes()[:8192], work.stat().st_size // 8192
+    page, made = work.read_bytes()[:PAGE_BYTES], work.stat().st_size // PAGE_BYTES
     remove(work)
     shutil.copyfile(damaged, copy)
     with copy.open("r+b") as file:
-        pages = max(copy.stat().st_size // len(page), made)
-        file.truncate(pages * len(page))
+        pages = max(copy.stat().st_size // PAGE_BYTES, made)
+        file.truncate(pages * PAGE_BYTES)
         head = bytearray(page)
         head[18:20] = b"\1\1"  # no WAL: it would be another file's
         head[28:32] = pages.to_bytes(4, "big")
@@ -145,7 +145,7 @@ def _expected(db: sqlite3.Connection) -> int:
     with suppress(sqlite3.DatabaseError, OverflowError):
         count = int(db.execute("SELECT total(rows) FROM hour").fetchone()[0])
         events = db.execute("SELECT count(*) FROM event NOT INDEXED").fetchone()[0]
-        if 0 <= count <= db.execute("PRAGMA page_count").fetchone()[0] * 8192 * 100:
+        if 0 <= count <= db.execute("PRAGMA page_count").fetchone()[0] * PAGE_BYTES * 100:
             return count + int(events)
     return 0
 
@@ -212,8 +212,9 @@ def _chunk(stream: tuple[str, str, str] | None, row: list[Any], found: Rescued) 
         rows = ChunkRows(*stream, ep, one.head.clk, bool(late & 1), recv_ms, count, [times])
         rows.messages, rows.size = one.head.messages, len(body)
         rows.columns = {name: _listed(column) for name, column in one.columns.items()}
-        rollups = [] if late & 2 else roll_up(times, numbers, rows.late)
-        packed = Packed(int(times.min()), int(times.max()), count, body, rollups, bool(late & 2))
+        is_sparse = bool(late & SPARSE)
+        rollups = [] if is_sparse else roll_up(times, numbers, rows.late)
+        packed = Packed(int(times.min()), int(times.max()), count, body, rollups, is_sparse)
     except (WireError, TypeError, ValueError, IndexError):
         if isinstance(count, int) and isinstance(first_us, int) and isinstance(last_us, int):
             found.lose(first_us // 1000, last_us // 1000, count if 0 < count < 10**6 else 0)
