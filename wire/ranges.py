@@ -98,6 +98,10 @@ class Ranges:
         pairs = zip(self._starts[low:high], self._ends[low:high], strict=True)
         return [(max(start, first), min(end, last)) for start, end in pairs]
 
+    def without(self, other: Ranges) -> Ranges:
+        """The numbers of the set that are not in `other`."""
+        return Ranges(hole for first, last in self for hole in other.missing(first, last))
+
     def missing(self, first: int, last: int) -> list[Range]:
         """The ranges of `first..last` that are not in the set."""
         holes: list[Range] = []

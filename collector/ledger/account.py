@@ -30,8 +30,7 @@ class Account:
     def without(self, numbers: Ranges, rows: int, at_ms: int) -> Account:
         """A copy without `numbers` and `rows`, which are in no day file."""
         found = self.copy()
-        kept = [hole for first, last in self.stored for hole in numbers.missing(first, last)]
-        found.stored = Ranges(kept)
+        found.stored = self.stored.without(numbers)
         found.rows = max(0, self.rows - rows)
         gone = Ranges(self.gone)
         for first, last in numbers:

@@ -54,7 +54,7 @@ def compared(store: SqliteStore, ledger: Ledger) -> Gone:
         node, had_rows = key[0], marked_rows
         if node not in short:
             continue
-        absent = _without(numbers, found.get(key, Ranges()))
+        absent = numbers.without(found.get(key, Ranges()))
         if removed.get(node):  # retention took the oldest ones
             absent = _highest(absent, short[node])
             had_rows = rows.get(key, 0) + absent.count()
@@ -71,23 +71,12 @@ def _found(reader: StoreReader, nodes: set[str]) -> tuple[dict[Key, Ranges], dic
     for node, ep, seqs, count in reader.chunks(nodes):
         numbers.setdefault((node, ep), []).extend(seqs)
         rows[(node, ep)] = rows.get((node, ep), 0) + count
-    return {key: ranges_of(seqs) for key, seqs in numbers.items()}, rows
+    return {key: _ranges_of(seqs) for key, seqs in numbers.items()}, rows
 
 
-def ranges_of(numbers: list[int]) -> Ranges:
+def _ranges_of(numbers: list[int]) -> Ranges:
     """The ranges of many numbers in any order."""
-    found = Ranges()
-    for number in sorted(set(numbers)):
-        found.add(number)
-    return found
-
-
-def _without(all_: Ranges, some: Ranges) -> Ranges:
-    found = Ranges()
-    for first, last in all_:
-        for hole in some.missing(first, last):
-            found.add(*hole)
-    return found
+    return Ranges((number, number) for number in sorted(set(numbers)))
 
 
 def _highest(numbers: Ranges, most: int) -> Ranges:

@@ -24,6 +24,13 @@ def test_ranges_are_the_set_they_stand_for(added: list[tuple[int, int]], window:
     assert all(left[1] + 1 < right[0] for left, right in pairwise(flat))
 
 
+@given(st.lists(pairs, max_size=30), st.lists(pairs, max_size=30))
+def test_one_set_without_another(all_: list[tuple[int, int]], some: list[tuple[int, int]]) -> None:
+    ranges, others = Ranges(all_), Ranges(some)
+    left = ranges.without(others)
+    assert [n in left for n in range(80)] == [n in ranges and n not in others for n in range(80)]
+
+
 @given(st.permutations(range(1, 40)))
 def test_order_of_adding_does_not_matter(order: list[int]) -> None:
     ranges = Ranges()
