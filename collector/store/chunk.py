@@ -202,18 +202,6 @@ def read_chunk(body: bytes, names: Iterable[str] | None = None, declared: int | 
     return Unpacked(head, times, columns, quality)
 
 
-def unpack(
-    body: bytes, names: Iterable[str] | None = None
-) -> tuple[ChunkHead, NDArray[np.int64], dict[str, Any]]:
-    """Head, times in us, and the columns in `names` (all when None).
-
-    Raises:
-        WireError: the bytes are not a chunk.
-    """
-    found = read_chunk(body, names)
-    return found.head, found.times, found.columns
-
-
 def read_head(body: bytes, declared: int | None = None) -> ChunkHead:
     """Read the head of a chunk alone: nothing after the block in which it ends is unpacked or checked.
 

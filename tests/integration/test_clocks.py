@@ -90,11 +90,11 @@ class Site:
 
 
 def _numbered(body: bytes) -> list[tuple[int, list[int]]]:
-    from collector.store.chunk import unpack
+    from collector.store.chunk import read_chunk
 
-    head, _, columns = unpack(body)
-    numbers, at, found = columns[FIELD].tolist(), 0, []
-    for seq, count in head.messages:
+    chunk = read_chunk(body)
+    numbers, at, found = chunk.columns[FIELD].tolist(), 0, []
+    for seq, count in chunk.head.messages:
         found.append((seq, numbers[at : at + count]))
         at += count
     return found

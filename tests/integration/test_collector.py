@@ -141,15 +141,15 @@ def is_online(child: Child) -> bool:
 
 def rows_of(folder: Path) -> list[tuple[int, int]]:
     """(time in ms, x) of every stored row in stored order, read from the day files."""
-    from collector.store.chunk import unpack
+    from collector.store.chunk import read_chunk
     from collector.store.store import day_files
 
     found: list[tuple[int, int]] = []
     for path in day_files(folder):
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             for (body,) in db.execute("SELECT body FROM chunk ORDER BY id"):
-                _, times, columns = unpack(body)
-                found += zip((times // 1000).tolist(), columns["x"].tolist(), strict=True)
+                chunk = read_chunk(body)
+                found += zip((chunk.times // 1000).tolist(), chunk.columns["x"].tolist(), strict=True)
     return found
 
 

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.store.chunk import MINUTE_US, ChunkRows, pack, read_head, unpack
+from collector.store.chunk import MINUTE_US, ChunkRows, pack, read_chunk, read_head
 from wire.errors import WireError
 from wire.messages import Batch
 
@@ -39,8 +39,9 @@ def test_values_of_every_type_come_back(data: st.DataObject, count: int) -> None
         columns[name] = data.draw(st.lists(st.one_of(kinds), min_size=count, max_size=count))
     times = data.draw(st.lists(st.integers(0, 2**57), min_size=count, max_size=count))
     packed = pack(gather(columns, times))
-    head, found_times, found = unpack(packed.body)
-    assert found_times.tolist() == times
+    chunk = read_chunk(packed.body)
+    head, found = chunk.head, chunk.columns
+    assert chunk.times.tolist() == times
     assert (packed.first_us, packed.last_us, packed.rows) == (min(times), max(times), count)
     assert head.messages == [(1, count)]
     for name, column in columns.items():
@@ -69,9 +70,9 @@ def test_rollups_add_up_to_the_rows(rows: list[tuple[int, float | None]]) -> Non
 
 def test_messages_of_a_group_share_a_chunk_and_keep_their_numbers() -> None:
     rows = gather({"x": [1.0, 2.0, 3.0, 4.0]}, [10, 20, 30, 40], (7, 8))
-    head, times, columns = unpack(pack(rows).body, ("x",))
-    assert head.messages == [(7, 2), (8, 2)]
-    assert (times.tolist(), columns["x"].tolist()) == ([10, 20, 30, 40], [1.0, 2.0, 3.0, 4.0])
+    found = read_chunk(pack(rows).body, ("x",))
+    assert found.head.messages == [(7, 2), (8, 2)]
+    assert (found.times.tolist(), found.columns["x"].tolist()) == ([10, 20, 30, 40], [1.0, 2.0, 3.0, 4.0])
 
 
 def test_text_is_counted_but_not_averaged() -> None:
@@ -88,9 +89,9 @@ def test_quality_marks_survive() -> None:
     rows = ChunkRows("a/b/c/d", "arm", "joints", "00112233", -1, False, 0)
     rows.add(Batch(seq=1, t0=0, dt=[0, 1], f={"x": [1.0, 2.0]}), np.array([0, 1]), 1)
     rows.add(Batch(seq=2, t0=0, dt=[0], f={"x": [3.0]}, q=[4]), np.array([2]), 1)
-    head, _, columns = unpack(pack(rows).body)
-    assert head.quality == 3
-    assert columns["x"].tolist() == [1.0, 2.0, 3.0]
+    found = read_chunk(pack(rows).body)
+    assert found.head.quality == 3
+    assert found.columns["x"].tolist() == [1.0, 2.0, 3.0]
 
 
 def test_the_newest_row_is_by_time_not_by_place() -> None:
@@ -100,7 +101,7 @@ def test_the_newest_row_is_by_time_not_by_place() -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused(body: bytes) -> None:
-    for read in (unpack, read_head):
+    for read in (read_chunk, read_head):
         with pytest.raises(WireError):
             read(body)
 
@@ -108,12 +109,12 @@ def test_garbage_is_refused(body: bytes) -> None:
 def test_a_head_is_read_without_what_follows_it() -> None:
     values = np.random.default_rng(7).random(20_000).tolist()
     packed = pack(gather({"x": values}, list(range(20_000)), (4, 5)))
-    head = unpack(packed.body)[0]
+    head = read_chunk(packed.body).head
     half = packed.body[: len(packed.body) // 2]
     with pytest.raises(WireError):
-        unpack(half)
+        read_chunk(half)
     assert read_head(half, packed.rows) == read_head(packed.body) == head
-    assert [unpack(packed.body)[0], read_head(packed.body)] == [head, head], "one after the other"
+    assert [read_chunk(packed.body).head, read_head(packed.body)] == [head, head], "one after the other"
     with pytest.raises(WireError, match="20000 rows instead of 3"):
         read_head(packed.body, 3)
 
