@@ -1,4 +1,4 @@
-"""Notes on disk which messages are being decoded: one that ends the process is not decoded without end.
+"""Notes on disk which messages are being decoded, so that one that ends the process is found and left out.
 
 A crash names the group that was in hand. Its messages are then decoded alone, and one that ends the process a
 second time is set aside: its bytes are kept in a file, and it is quarantined without being decoded.
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 FILE, STATE, FOLDER = "in-hand", "in-hand.json", "set-aside"
 SET_ASIDE = "set aside: it ended the collector"
-DEATHS = 2  # that a message is decoded for
+DEATHS = 2  # a message that ended the process this often is not decoded again
 LARGE = 4_096  # bytes; a smaller body that is not a pack is not noted by the link's thread
 MAX_NOTED = 5_000
 MAX_KEPT = 100  # files with the bytes of messages that were set aside
@@ -92,18 +92,16 @@ class InHand:
         return [part for part in found if part] or [[]]
 
     def _screened(self, one: Received) -> Received:
-        name = _digest(one.message)
-        if self._state.deaths.get(name, 0) < DEATHS or one.fault.startswith(SET_ASIDE):
-            return one
-        return replace(one, fault=self.set_aside(one.message, name))
+        why = "" if one.fault.startswith(SET_ASIDE) else self.why_set_aside(one.message)
+        return replace(one, fault=why) if why else one
 
-    def is_set_aside(self, message: Incoming) -> str:
+    def why_set_aside(self, message: Incoming) -> str:
         """Why this message is not decoded, "" when it is."""
         if self._state.deaths and self._state.deaths.get(name := _digest(message), 0) >= DEATHS:
-            return self.set_aside(message, name)
+            return self._set_aside(message, name)
         return ""
 
-    def set_aside(self, message: Incoming, name: str) -> str:
+    def _set_aside(self, message: Incoming, name: str) -> str:
         """Keep the bytes of a message in a file; why it is quarantined."""
         path = self._folder / FOLDER / name
         try:

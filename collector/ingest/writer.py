@@ -191,7 +191,7 @@ class Ingest:
             if (refusal := self._names.check(topic.address, message.recv_ms)) is not None:
                 raise ShareExceeded(refusal)
             if topic.cls == "pack" or topic.cls not in NUMBERED:
-                fault = self._in_hand.is_set_aside(message)
+                fault = self._in_hand.why_set_aside(message)
                 if not fault:
                     self._take_apart(topic, message)
                     return
