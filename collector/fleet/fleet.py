@@ -6,7 +6,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -199,7 +199,7 @@ class Fleet:
             self._unsaved[f"birth/{node}"] = encode(birth)
         return True
 
-    def take_room(self, topic: Topic, size: int) -> str:
+    def take_room(self, topic: Topic, size: int) -> Literal["", "node", "tenant"]:
         """Reserve the bytes that a topic keeps here, instead of those that it kept before.
 
         Returns whose share is exceeded, "" when there is room.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
+from typing import Literal
 
 ENTRY_BYTES = 200  # about what a topic takes besides its body
 NODE_KB, TENANT_KB = 1_000, 200_000
@@ -21,7 +22,7 @@ class LiveRoom:
         self._tenants: Counter[str] = Counter()
         self._total = 0
 
-    def take(self, tenant: str, node: str, topic: Hashable, size: int) -> str:
+    def take(self, tenant: str, node: str, topic: Hashable, size: int) -> Literal["", "node", "tenant"]:
         """Reserve bytes, instead of those that the topic had; returns whose share is exceeded, or ""."""
         known = self._sizes.get(node, {})
         more = size + ENTRY_BYTES - known.get(topic, 0)

@@ -58,7 +58,7 @@ class LiveMessages:
             raise WireError(f"body of {len(text)} bytes; {MAX_BODY} are allowed")
         if topic.cls in KEPT and (scope := self._fleet.take_room(topic, len(text))):
             until_ms = message.recv_ms + AGAIN_MS
-            raise ShareExceeded(Refusal("node" if scope == "node" else "tenant", "live_kb", until_ms))
+            raise ShareExceeded(Refusal(scope, "live_kb", until_ms))
         self._pass_on(topic, message)
 
     def _pass_on(self, topic: Topic, message: Incoming) -> None:
