@@ -17,6 +17,7 @@ from collector.ingest.refusal import Refusal, ShareExceeded
 from collector.ingest.repeat_evidence import RepeatEvidence
 from collector.ingest.share_limits import Shares
 from collector.ingest.shares import EVENT_BYTES, ROLLUP_BYTES, ContentShares
+from collector.ingest.unpack import NUMBERED
 from collector.ledger.account import Account
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
 from collector.mqtt.connection import Incoming
@@ -223,7 +224,7 @@ class GroupBuilder:
             )
         )
         number = None
-        if topic is not None and topic.cls in ("data", "event"):
+        if topic is not None and topic.cls in NUMBERED:
             number = _head_number(message.body) if why.startswith(SET_ASIDE) else _number(message.body)
         if number is None or topic is None:
             return

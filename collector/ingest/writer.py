@@ -186,17 +186,16 @@ class Ingest:
         """Take in one message; never raises and never waits for the disk."""
         self.counters.received += 1
         topic: Topic | None = None
+        fault = ""
         try:
             topic = parse_topic(message.topic)
             if (refusal := self._names.check(topic.address, message.recv_ms)) is not None:
                 raise ShareExceeded(refusal)
-            if topic.cls == "pack" or topic.cls not in NUMBERED:
+            if topic.cls not in NUMBERED:
                 fault = self._in_hand.why_set_aside(message)
                 if not fault:
                     self._take_apart(topic, message)
                     return
-            else:
-                fault = ""
         except ShareExceeded as error:
             self._settle(message)
             self._refuse(message.topic.encode(), message.body, error.refusal)
