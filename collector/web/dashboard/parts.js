@@ -246,6 +246,19 @@ export const fieldWord = (name, field) =>
 
 export const nodeHref = (node, device) => `#/device/${[...node.split("/"), device].map(encodeURIComponent).join("/")}`;
 
+/** Where a device stands: a link to the fleet, then its node. */
+export function Crumbs({ node }) {
+  return html`
+    <p class="crumbs">
+      <a href="#/">${t("device.back")}</a>
+      ${" "}
+      <span aria-hidden="true">›</span>
+      ${" "}
+      <span>${node.replaceAll("/", " / ")}</span>
+    </p>
+  `;
+}
+
 export function NodeName({ node }) {
   const parts = node.split("/");
   const name = parts.pop();

@@ -2,7 +2,7 @@
 import { loaded, nodeSignal, order } from "../fleet-state.js";
 import { html, useState } from "../html.js";
 import { useNewest } from "../newest.js";
-import { Ago, fieldWord, Model, modelsOn, State, Trouble, Verdict, verdictOf } from "../parts.js";
+import { Ago, Crumbs, fieldWord, Model, modelsOn, State, Trouble, Verdict, verdictOf } from "../parts.js";
 import { numbers } from "../quantities.js";
 import { reasonText } from "../reason.js";
 import { t } from "../text.js";
@@ -158,13 +158,7 @@ function keepable([name, fields, stream]) {
 function Head({ node, device, models, trouble, newest }) {
   return html`
     <section class="device-head">
-      <p class="crumbs">
-        <a href="#/">${t("device.back")}</a>
-        ${" "}
-        <span aria-hidden="true">›</span>
-        ${" "}
-        <span>${node.node.replaceAll("/", " / ")}</span>
-      </p>
+      <${Crumbs} node=${node.node} />
       <div class="device-line">
         <h1>${device.id}</h1>
         ${

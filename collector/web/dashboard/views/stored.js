@@ -1,7 +1,7 @@
 // Devices that a node no longer declares, such as renamed ones: what is stored of them stays reachable.
 import { ApiError, get, nodePath } from "../api.js";
 import { html, useEffect, useState } from "../html.js";
-import { At, nodeHref } from "../parts.js";
+import { At, Crumbs, nodeHref } from "../parts.js";
 import { t } from "../text.js";
 import { Events } from "./events.js";
 import { custom, History } from "./history.js";
@@ -40,13 +40,7 @@ function Stored({ node, device }) {
   const where = { node, device: device.id };
   return html`
     <section class="device-head">
-      <p class="crumbs">
-        <a href="#/">${t("device.back")}</a>
-        ${" "}
-        <span aria-hidden="true">›</span>
-        ${" "}
-        <span>${node.replaceAll("/", " / ")}</span>
-      </p>
+      <${Crumbs} node=${node} />
       <div class="device-line">
         <h1>${device.id}</h1>
         <span class="muted">${t("device.former")}${" "}<${At} ms=${device.last} /></span>
