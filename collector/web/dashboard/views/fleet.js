@@ -105,10 +105,13 @@ const unset = computed(() =>
   order.value.filter((id) => (nodeSignal(id).value.trouble ?? []).some(isUnset)).map((id) => id.split("/").at(-1)),
 );
 
+// of its own, so that a row is drawn again when this changes, and not with each change of any node
+const together = computed(() => unset.value.length > 1);
+
 /** The nodes whose clock was never set, in one line where there are several. */
 function Unset() {
+  if (!together.value) return null;
   const names = unset.value;
-  if (names.length < 2) return null;
   return html`
     <ul class="troubles card" data-unset title=${names.join(", ")}>
       <${Trouble} trouble=${{ code: "clock-unsynced", sev: 2, why: t("fleet.unset", { n: names.length, all: order.value.length }) }} />
@@ -183,7 +186,7 @@ function States() {
 function Row({ id }) {
   const node = nodeSignal(id)?.value;
   if (!node) return null;
-  const trouble = (node.trouble ?? []).filter((one) => unset.value.length < 2 || !isUnset(one));
+  const trouble = (node.trouble ?? []).filter((one) => !together.value || !isUnset(one));
   return html`
     <div
       class="fleet-row ${trouble.length ? `has-trouble ${toneOf(severity(node))}` : ""}"
