@@ -71,6 +71,12 @@ def words(language: str) -> dict[str, str]:
     return {json.loads(key): json.loads(value) for key, value in LINE.findall(text)}
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_language_has_each_text_once(language: str) -> None:
+    keys = [key for key, _ in LINE.findall((I18N / f"{language}.js").read_text())]
+    assert sorted(keys) == sorted(set(keys))
+
+
 def test_every_call_uses_a_registered_code_with_its_args() -> None:
     found = list(_calls())
     assert len(found) > 40
