@@ -96,8 +96,15 @@ class Collector:
         )
         self.readers = Readers(self.store.folder)
         self.upkeep = Upkeep(self.store, self.readers, self.ledger, self.problems, clock, self._forget)
-        ask = (self.health, self.current_problems)
-        sources = Sources(clock, self.fleet, self.ledger, self.readers, self.hub, *ask)
+        sources = Sources(
+            clock,
+            self.fleet,
+            self.ledger,
+            self.readers,
+            self.hub,
+            health=self.health,
+            problems=self.current_problems,
+        )
         names = [*config.http.names, config.http.host]
         self.server = _Server(
             uvicorn.Config(
@@ -132,9 +139,8 @@ class Collector:
         self.hub.open()
         first = asyncio.ensure_future(asyncio.to_thread(self.upkeep.step))
         try:
-            await asyncio.wait(
-                [first], timeout=FIRST_UPKEEP_S
-            )  # what is missing is known when the page opens
+            # what is missing is known when the page opens
+            await asyncio.wait([first], timeout=FIRST_UPKEEP_S)
             self.ingest.start(self.link)
             self.link.start()
             async with asyncio.TaskGroup() as tasks:
@@ -183,7 +189,7 @@ class Collector:
                 judge_at = self.clock.monotonic() + JUDGE_EVERY_S
             self.ingest.watch_backlog()
             self.ingest.name_refused()
-            if shown != (problems := self.current_problems()):
+            if shown != (problems := await asyncio.to_thread(self.current_problems)):
                 self.hub.broadcast("health", {"problems": problems})
                 shown = problems
             if self.hub.viewers:
@@ -237,7 +243,7 @@ class Collector:
             self.problems.clear("store-copy-failed")
 
     def current_problems(self) -> list[CollectorProblem]:
-        """Everything that makes the collector degraded; any thread."""
+        """Everything that makes the collector degraded; any thread, but it lists the store's folder."""
         link, url = self.link.state, self.config.broker.url
         self.upkeep.note_damage()
         if removed := self.store.problem:

@@ -98,7 +98,8 @@ class Api:
     async def fleet(self, _request: Request) -> Response:
         """Every node, the one with the worst problem first."""
         views = await asyncio.to_thread(self._from.fleet.views)
-        return _json({"now": self._from.clock.now_ms(), "nodes": views, "problems": self._from.problems()})
+        problems = await asyncio.to_thread(self._from.problems)
+        return _json({"now": self._from.clock.now_ms(), "nodes": views, "problems": problems})
 
     async def node(self, request: Request) -> Response:
         """One node, with its birth and newest values."""
