@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from collector.mqtt.login import set_login
 from collector.mqtt.packet_socket import PacketSocket, PublishPacket
 from collector.mqtt.probe import SYSTEM, Probe
 from collector.mqtt.rival import Claim, claim_topic
@@ -165,12 +166,7 @@ class Connection:
     def serve(self) -> str:
         """Connect and receive until the connection ends; returns the reason."""
         link, broker = self._link, self._link.broker
-        password = broker.password()
-        if broker.username or password:
-            self.client.username_pw_set(broker.username or link.username, password)
-        context = broker.ssl_context()
-        if context is not None:
-            self.client.tls_set_context(context)
+        set_login(self.client, broker, link.username)
         if self._v5:
             properties = _properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = SESSION_S if link.receives else 0

@@ -19,6 +19,7 @@ import paho.mqtt.client as mqtt
 from msgspec import Struct
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
+from collector.mqtt.login import set_login
 from collector.mqtt.probe import SYSTEM
 from wire.broker import Broker
 from wire.errors import ConfigError
@@ -62,7 +63,7 @@ class Look:
     def find(self, stopping: threading.Event, *, patient: bool) -> bool | None:
         """Whether another collector is at work; None if the broker could not be asked.
 
-        It waits for its probes when it left a claim, or when `patient`.
+        It waits for the probes of the other one where a claim of another store is retained, or if `patient`.
         """
         client = self._client()
         try:
@@ -94,12 +95,7 @@ class Look:
             protocol=MQTTProtocolVersion.MQTTv5 if broker.protocol == "5" else MQTTProtocolVersion.MQTTv311,
         )
         client.connect_timeout = CONNECT_S
-        password = broker.password()
-        if broker.username or password:
-            client.username_pw_set(broker.username or self._username, password)
-        context = broker.ssl_context()
-        if context is not None:
-            client.tls_set_context(context)
+        set_login(client, broker, self._username)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
