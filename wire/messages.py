@@ -19,9 +19,8 @@ MAX_BODY = 60_000  # bytes of one payload; several hosted brokers stop at 65,536
 MAX_PACKED = 1_000  # messages in one pack
 MAX_SAMPLES = 10_000  # per batch: far more than fit into MAX_BODY; limits the cost of a hostile body
 
-MAX_DEPTH = (
-    64  # of objects and lists within one another, where a body may have any: `detail`, `args`, `doc` ...
-)
+# of objects and lists within one another, where a body may have any: `detail`, `args`, `doc` ...
+MAX_DEPTH = 64
 
 MAX_COUNTERS = 64  # of one device or model in a status
 

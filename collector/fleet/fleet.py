@@ -453,13 +453,9 @@ def _condition(state: NodeState, now: int) -> tuple[str, int, Reason]:
 
 def _refusal(node: str, state: NodeState, now: int) -> Reason:
     """Why messages of a node wait because a collector refuses or refused them."""
-    return (
-        state.refused
-        if now < state.refused_ms
-        else after_refusal([node])
-        if _waits(state, now)
-        else NO_REASON
-    )
+    if now < state.refused_ms:
+        return state.refused
+    return after_refusal([node]) if _waits(state, now) else NO_REASON
 
 
 def after_refusal(nodes: Sequence[str]) -> Reason:
@@ -474,7 +470,7 @@ def _waits(state: NodeState, now: int) -> bool:
     code = state.beat.get("refused_code")
     waits = isinstance(code, str) and code.startswith("share-") and now - state.beat_ms < SILENT_MS
     is_online = state.status is not None and state.status.state == "online"
-    # some messages are taken with some shares: then it does not wait, and neither after ten minutes
+    # data that arrived lately show that it does not wait: some shares refuse only a part of the messages
     return waits and is_online and now >= state.refused_ms and now - state.data_ms >= REFUSED_MS
 
 

@@ -437,9 +437,8 @@ class StoreReader:
                 return None
             db.set_progress_handler(lambda: time.monotonic() > self.deadline, 20_000)
             self._lost[path] = Rescued()
-            with suppress(
-                sqlite3.DatabaseError, TypeError, ValueError
-            ):  # damage: the rows are read all the same
+            # damage: the rows are read all the same
+            with suppress(sqlite3.DatabaseError, TypeError, ValueError):
                 self._lost[path] = unreadable(db)
             self._open[path] = db
             while len(self._open) > OPEN_FILES:

@@ -148,7 +148,7 @@ class BoundedProtocol(H11Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether it neither waits for an answer nor reads one."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.waiting
+        return self._ends and not self.waiting
 
     @property
     def waiting(self) -> int:
@@ -199,6 +199,7 @@ class BoundedProtocol(H11Protocol):
 
     @property
     def _ends(self) -> bool:
+        """Whether all of its answers are handed to the transport."""
         return self.cycle is None or self.cycle.response_complete
 
     def cut(self) -> None:
