@@ -19,10 +19,10 @@ import numpy as np
 import yaml
 
 from bench.footprint import cpu_s, memory_mb, ready_agent
-from edgebed.assets import folder
 from edgebed.broker import BrokerProcess
 from edgebed.processes import edgebed_command
 from wire.clock import Clock
+from wire.shipped import folder
 
 FPS = 10  # pictures per second of each camera
 SETTLE_S, MEASURE_S = 9.0, 15.0

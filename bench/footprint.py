@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from edgebed.assets import folder
 from edgebed.broker import BrokerProcess
 from edgebed.processes import edgebed_command
 from simulators.plants.cobot import SIGNALS, Cobot
+from wire.shipped import folder
 
 SETTLE_S = 8.0  # models and uplink run for this time before memory is read
 

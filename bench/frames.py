@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from bench.footprint import cpu_s, ready_agent
-from edgebed.assets import folder
 from edgebed.broker import BrokerProcess
+from wire.shipped import folder
 
 FRAMES = 600
 SETTLE_S = 7.0  # connected, start-up memory released: one-time costs are not costs of a frame

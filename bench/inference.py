@@ -16,7 +16,7 @@ from agent.inference.manifest import FrameInput, WindowInput
 from agent.inference.package import load_package
 from agent.inference.session import Model
 from bench.frames import _fastestdet
-from edgebed.assets import folder
+from wire.shipped import folder
 
 _ROUNDS = 12
 

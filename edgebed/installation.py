@@ -15,11 +15,11 @@ from typing import Any, Self
 
 import yaml
 
-from edgebed.assets import folder as assets
 from edgebed.broker import BrokerProcess, Kind, free_port, require_free
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
 from wire.errors import EdgebedError, TryAgain, unwritable
+from wire.shipped import folder as assets
 
 ADDRESS_KEYS = ("url", "channel", "hci")  # the option with a device's address; channel: CAN, hci: Bluetooth
 

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from bench.adapter_cases import bare, floods
-from edgebed.assets import folder
 from wire.clock import Clock
+from wire.shipped import folder
 
 Rows = AsyncGenerator[Any] | Generator[Any]
 Peer = Callable[[str], Rows]

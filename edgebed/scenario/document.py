@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 import simulators
-from edgebed.assets import folder as assets
 from edgebed.broker import Kind
 from wire import config
 from wire.clock import NS_PER_S
 from wire.config import KeyPath, Marks, Mistake, did_you_mean
 from wire.errors import ConfigError
 from wire.messages import is_id
+from wire.shipped import folder as assets
 
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 Span = Annotated[float, Meta(gt=0, le=86_400)]

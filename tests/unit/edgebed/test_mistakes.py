@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgebed.assets import folder
 from edgebed.processes import Child, edgebed_command
+from wire.shipped import folder
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
