@@ -59,7 +59,7 @@ class Clock:
     def flowing_s(self) -> float:
         """Monotonic real seconds while time flows: measure the silence of devices with it, in any thread.
 
-        Requests that are answered also while time stands still take the time of the event loop.
+        For requests that are answered even while time stands still, use the time of the event loop.
         """
         return time.monotonic()
 

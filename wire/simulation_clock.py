@@ -37,7 +37,7 @@ class SimulationClock(Clock):
 
     A task or brake that holds the clock for more than `patience_s` is excused: a task until it sleeps again,
     a brake until its limit changes. `held_s` and `excused` record this by name. Patience is real time, but
-    each turn of this clock counts 20 ms at most: a process that gets no time from its machine keeps it.
+    each turn of this clock counts 20 ms at most, so a process that gets no CPU time uses up no patience.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ from wire.topics import NODE_ITSELF, Topic
 
 MAX_SNAPSHOTS = 300  # pictures of 60 kB at most
 MAX_LABEL = 64  # letters of a class
-REFUSED_MS = 30_000  # a refusal is a problem for so long after its end: a node sends again meanwhile
+REFUSED_MS = 30_000  # how long a refusal stays a problem after its end: the node sends again in this time
 SILENT_MS = 45_000  # three heartbeats
 NO_DATA_MS = 60_000  # a node sends a reading within a second
 RESENT_MS = 660_000  # it sends a message again within ten minutes
