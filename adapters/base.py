@@ -231,13 +231,13 @@ class Adapter(ABC, Generic[OptionsT]):
             since_s = now_s if before is None else before.since_s
             self.unread[part] = Unread(printable(what, _MAX_UNREAD_TEXT), now_s, since_s)
 
-    def times_are(self, off: str, sender: str = "") -> None:
+    def times_are(self, off: str, sender: str = "", cure: str = "set its clock and time zone") -> None:
         """Record that the device's times are off, by the end of a sentence about them; empty: they are not.
 
-        `sender` names one of several devices behind one adapter.
+        `sender` names one of several devices behind one adapter; `cure` is what to do.
         """
         if off:
-            self.not_read(f"its times {off}; set its clock and time zone", _TIMES + sender)
+            self.not_read(f"its times {off}; {cure}", _TIMES + sender)
         elif self.unread:
             self.was_read(_TIMES + sender)
 

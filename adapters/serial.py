@@ -212,11 +212,9 @@ class SerialLines(Adapter[SerialOptions]):
             return now_ns, Quality.GOOD
         options = self.options
         device_ns = unix_ns(raw, options.time_unit, self._zone)
-        if why := why_uncertain(device_ns, now_ns, options.max_skew_s):
-            cure = "set its clock, `time_unit`, or `timezone` if they name no zone"
-            self.not_read(f"its times {why}, e.g. {raw!r}; {cure}", "time_at")
-        elif self.unread:
-            self.was_read("time_at")
+        why = why_uncertain(device_ns, now_ns, options.max_skew_s)
+        cure = "set its clock, `time_unit`, or `timezone` if they name no zone"
+        self.times_are(f"{why}, e.g. {raw!r}" if why else "", cure=cure)
         return checked_time(device_ns, now_ns, options.max_skew_s, self.counters)
 
 

@@ -305,3 +305,11 @@ async def test_times_that_cannot_be_used_are_named(
             (row,) = await read(adapter, 1)
             assert (row.values, row.quality) == ({"w": 1.0}, quality)
             assert [each.what[: len(why)] for each in adapter.unread.values()] == [why] * bool(why)
+
+
+async def test_good_times_do_not_hide_a_field_named_time_at_that_is_not_read() -> None:
+    async with held_open(b"2026-11-30T00:00:00,x\r\n") as url:
+        asked = options(url, time_at=1, fields={"time_at": TextField(at=2)}, first_line=True)
+        async with SerialLines(asked, Clock(start_ns=1_795_996_800 * NS_PER_S)) as adapter:
+            await read(adapter, 1)
+            assert [each.what for each in adapter.unread.values()] == ["`time_at`: 'x': it is not a number"]
