@@ -122,9 +122,7 @@ class Nmea(Adapter[NmeaOptions]):
 
     def _take(self, sentence: Sentence) -> None:
         if sentence.kind:
-            self._epochs.late = ""
-            self._epochs.add(sentence, self.clock.flowing_s())
-            if self._epochs.late:
+            if not self._epochs.add(sentence, self.clock.flowing_s()):
                 self.not_read(
                     f"{sentence.kind} comes after its row was sent: raise `row_wait_s`", sentence.kind
                 )

@@ -146,20 +146,22 @@ class Epochs:
         self._kinds: set[str] = set()  # seen since the start
         self._done = 0
         self._ready: list[Epoch] = []
-        self.late = ""  # the kind of the last sentence that came after its row was sent
 
-    def add(self, sentence: Sentence, now_s: float) -> None:
-        """Add a sentence that came at `now_s`, of any monotonic clock."""
+    def add(self, sentence: Sentence, now_s: float) -> bool:
+        """Add a sentence that came at `now_s`, of any monotonic clock; False if its row was sent already."""
         self._kinds.add(sentence.source or sentence.kind)
         if sentence.timed:
             self._begin(sentence, now_s)
         if self._open is None:
-            self._count_late(sentence)
-            return
+            if self._is_late(sentence):
+                self._counters["late_sentence"] += 1
+                return False
+            return True
         self._open.take(sentence)
         # reading may have started in the middle of the first epoch; the second one shows all kinds
         if self._done >= 2 and self._open.kinds >= self._kinds:
             self._finish()
+        return True
 
     def expire(self, now_s: float) -> None:
         """End an epoch that has waited long enough at `now_s`."""
@@ -186,11 +188,9 @@ class Epochs:
             return  # it belongs to an epoch that was already taken
         self._open = Epoch(sentence.time_ns, now_s)
 
-    def _count_late(self, sentence: Sentence) -> None:
-        if self._last is None or (sentence.source or sentence.kind) in self._last.kinds:
-            return  # reading started in the middle of an epoch, or a system has several GSA
-        self._counters["late_sentence"] += 1
-        self.late = sentence.kind
+    def _is_late(self, sentence: Sentence) -> bool:
+        # without a last epoch, reading started in the middle of one; a system may have several GSA
+        return self._last is not None and (sentence.source or sentence.kind) not in self._last.kinds
 
     def _finish(self) -> None:
         if self._open is not None:
