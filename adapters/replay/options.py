@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from adapters.base import Options, OptionsError
+from adapters.device_time import time_zone
 from adapters.fields import FieldOptions, declared
 from wire.clock import NS_PER_S
 from wire.messages import Field
@@ -101,9 +101,9 @@ class ReplayLayout:
         time = tuple(name for name in time if name)
         try:
             codecs.lookup(options.encoding)
-            zone = ZoneInfo(options.timezone)
-        except (ValueError, LookupError, OSError) as error:
+        except (ValueError, LookupError) as error:
             raise OptionsError(str(error)) from error
+        zone = time_zone(options.timezone)
         if not time and options.rate_hz is UNSET:
             raise OptionsError("without a `time` column the rows need `rate_hz`")
         if options.rate == "asap" and options.times == "now":
