@@ -74,11 +74,6 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             for eui in options.sensors.values()
         ]
 
-    @property
-    def silence_s(self) -> float:
-        """The option."""
-        return self.options.silence_s
-
     def streams(self) -> dict[str, Stream]:
         """One signal stream for each sensor."""
         return {name: Stream(fields=self._fields) for name in self.options.sensors}

@@ -54,11 +54,6 @@ class Mqtt(MqttAdapter[MqttTopicOptions]):
         """The topic filters of the options."""
         return self.options.topics
 
-    @property
-    def silence_s(self) -> float:
-        """The option."""
-        return self.options.silence_s
-
     def streams(self) -> dict[str, Stream]:
         """One signal stream."""
         return {self.options.stream: Stream(fields=self._fields)}

@@ -54,6 +54,11 @@ class MqttAdapter(Adapter[MqttOptionsT]):
         self._session: TopicSession | None = None
         check_filters(self.topics())
 
+    @property
+    def silence_s(self) -> float:
+        """The option."""
+        return self.options.silence_s
+
     @abstractmethod
     def topics(self) -> list[str]:
         """The topic filters; they depend on the options only."""
@@ -295,8 +300,9 @@ class TopicSession:
             self._counters["bad_topic"] += 1
             return
         if topic in self._hints:
-            self.why = f"; {self._adapter.hint(topic)}"
-            self._adapter.not_read(self._adapter.hint(topic))
+            hint = self._adapter.hint(topic)
+            self.why = f"; {hint}"
+            self._adapter.not_read(hint)
             return
         if next(self._asked.iter_match(topic), None) is None:
             self._counters["unasked_topic"] += 1

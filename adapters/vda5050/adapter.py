@@ -120,11 +120,6 @@ class Vda5050(MqttAdapter[Vda5050Options]):
         kinds += ["order"] * options.orders + ["visualization"] * options.visualization
         return [f"{base}/{kind}" for kind in kinds]
 
-    @property
-    def silence_s(self) -> float:
-        """The option."""
-        return self.options.silence_s
-
     def hint_topics(self) -> list[str]:
         """The topics of other versions: a vehicle that sends nothing on its own may use one of them."""
         others = [each for each in _OTHER_VERSIONS if each != self.options.topic_version]
