@@ -73,7 +73,7 @@ class BleConnection:
         task = asyncio.create_task(self._connect(), name="ble-connect")
         try:
             ends: set[asyncio.Future[Any]] = {task, self.lost}
-            # also what the device sends before it is connected comes only while time flows
+            # by the flowing time: a paused simulation does not use up the time to connect
             with contextlib.suppress(TimeoutError):
                 async with self._clock.timeout_at(self._clock.flowing_s() + within_s):
                     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

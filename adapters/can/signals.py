@@ -172,7 +172,7 @@ class Picked:
 _NOT_AVAILABLE = re.compile(
     r"(sna|na|n/a|not[ _-]?available|signal[ _-]?not[ _-]?available|unavailable)", re.IGNORECASE
 )
-# "Fault" may be the very value that is waited for, so these names count only where `absent` has them
+# "Fault" can be an important measurement, so a value of such a name is null only if `absent` lists it
 _FAULTY = re.compile(r"(error|err|invalid|fault|error[ _-]?indicator|init[ _-]?error)", re.IGNORECASE)
 
 

@@ -16,7 +16,7 @@ from wire.clock import NS_PER_MS, Clock
 Verdict = Literal["A", "E", "R"]  # accepted, error (read in part), rejected
 _MAX_ERRORS = 20
 _REMEMBERED = 4_096
-_RESENT_S = 60.0  # a copy on a new connection that comes later after the answer is a new message
+_RESENT_S = 60.0  # a copy that comes on a new connection more than this after the answer is a new message
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -20,7 +20,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXACT = 2**53  # the largest whole number to which a float is exact
 _PATH_SEPARATOR = "."
 _NUMBERS = ("f32", "f64", "i64")
-# a sign may be apart from its number; a comma between digits is of the number, unless a key follows it
+# a blank may follow a sign; a comma between digits belongs to the number, unless a key follows it
 _PAIR = re.compile(
     r"(?<![^\s,;=:])([^\s,;=:]++)\s*+[=:]\s*+"
     r"((?:[+-]\s++(?=[0-9.]))?[^\s,;]*+(?:(?<=[0-9]),[0-9]++(?![^\s,;=:]*+\s*+[=:]))*+)"

@@ -79,8 +79,8 @@ class Lines:
         self._part = b""  # the line whose end has not arrived
         self._unended = 0  # bytes since the last line end
         self._skipping = False
-        self.too_long = False  # the last line was
-        self.first_is_whole = False  # its beginning is not missing: the source was quiet before
+        self.too_long = False  # whether the last line was too long
+        self.first_is_whole = False  # the first line has its beginning, because the source was quiet before
         self._opened_s: float | None = None  # None after the first bytes
 
     async def open(self, within_s: float) -> None:

@@ -27,7 +27,7 @@ from wire.clock import Clock
 from wire.errors import ConfigError
 from wire.messages import Quality
 
-_HINT_S = 5.0  # without a message, for so long or half of `silence_s`, the hint topics are subscribed
+_HINT_S = 5.0  # after this time, or half of `silence_s`, without a message: subscribe the hint topics
 _QUEUE_BYTES = 16 * 2**20  # of messages that wait for a slow reader
 
 

@@ -43,8 +43,9 @@ class BadSentence(ValueError):
 class Sentence(Struct, frozen=True):
     """The contents of one sentence. `time_ns` counts from midnight UTC, `day` from 1970-01-01.
 
-    `kind` is empty for a valid sentence of a kind that is not read. Of one kind with several `source`s, each
-    belongs to an epoch. `steps` are the smallest steps in which the values were printed, the best is 0.
+    `kind` is empty for a valid sentence of a kind that is not read. An epoch may
+    have several sentences of one kind, one of each `source`. `steps` has the resolution of each value: the
+    difference that its last printed digit can show. A smaller step is better.
     """
 
     kind: str = ""

@@ -209,7 +209,7 @@ class Obd(Adapter[ObdOptions]):
 
     async def _check_pids(self) -> None:
         offered: set[int] = set()
-        listed = 0x100  # the PIDs from here on are not in any list: they are asked for all the same
+        listed = 0x100  # no list that came has the PIDs from here on: each of them is asked for
         for base in range(0, 0x100, 0x20):
             if base and base not in offered:  # the last bit of 32 says whether there are more
                 break
