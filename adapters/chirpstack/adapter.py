@@ -97,9 +97,14 @@ class ChirpStack(MqttAdapter[ChirpStackOptions]):
             self.counters["other_ports"] += 1  # FPort 0 carries MAC commands, not data of the sensor
             return
         values, quality = self._values(uplink)
+        part = f"parts of {sensor.stream}"
         if uplink.odd:
             self.counters["odd_fields"] += len(uplink.odd)
             quality = quality.worse(Quality.WRONG_TYPE)
+            names = ", ".join(sorted(set(uplink.odd)))
+            self.not_read(f"{names} in an uplink of {sensor.stream}: not of the type of ChirpStack v4", part)
+        elif self.unread:
+            self.was_read(part)
         at_ns, time_quality = self.device_time(iso_ns(uplink.time or ""), message)
         yield Reading(sensor.stream, at_ns, values, quality=quality.worse(time_quality))
 

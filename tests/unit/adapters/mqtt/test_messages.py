@@ -278,6 +278,17 @@ def test_an_odd_part_of_an_uplink_is_null_and_flagged(change: dict[str, Any], nu
     assert {name for name in ("rssi", "snr", "f_cnt") if row.values[name] is None} == {*null}
 
 
+def test_the_state_names_the_odd_parts_of_an_uplink_until_they_are_right() -> None:
+    adapter = sensors()
+    odd = {**UPLINK, "fCnt": "12", "rxInfo": [{"rssi": "-36"}, {"rssi": "-40"}]}
+    assert len(heard(adapter, odd)) == 1
+    (named,) = adapter.unread.values()
+    assert named.what.startswith("fCnt, rssi in an uplink of ")
+    assert adapter.counters["odd_fields"] == 3
+    assert len(heard(adapter, {**UPLINK, "fCnt": 13, "deduplicationId": "another"})) == 1
+    assert not adapter.unread
+
+
 @pytest.mark.parametrize("key", ["fCnt", "rxInfo", "devAddr", "deduplicationId", "fPort", "object", "time"])
 def test_null_is_the_default_as_in_protobuf(key: str) -> None:
     adapter = sensors()
