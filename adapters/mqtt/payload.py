@@ -37,6 +37,7 @@ TRUTH = {
     "no": False,
 }
 _BOMS_16 = (b"\xff\xfe", b"\xfe\xff")
+_FAR_NS = 2**80  # more than ISO 8601 can write; a float has no room for a time of thousands of digits
 _MAX_DIGITS = 400  # a number with more is infinite as a double
 KINDS = {
     "f32": "a number",
@@ -246,9 +247,12 @@ def instant_ns(raw: object, form: TimeFormat, zone: tzinfo = UTC) -> int | None:
         return iso_ns(raw, zone) if isinstance(raw, str) else None
     if type(raw) is float:
         raw = repr(raw)  # the shortest decimals, as the device wrote them
-    if isinstance(raw, str):
-        return int(Decimal(raw) * UNITS_NS[form]) if _NUMBER.fullmatch(raw) else None
-    return raw * UNITS_NS[form] if type(raw) is int else None
+    at: Decimal | int | None = None
+    if isinstance(raw, str) and _NUMBER.fullmatch(raw):
+        at = Decimal(raw) * UNITS_NS[form]
+    elif type(raw) is int:
+        at = raw * UNITS_NS[form]
+    return int(at) if at is not None and -_FAR_NS < at < _FAR_NS else None
 
 
 def iso_ns(text: str, zone: tzinfo = UTC) -> int | None:

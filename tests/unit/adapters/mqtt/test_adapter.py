@@ -108,6 +108,12 @@ def test_messages_that_may_lack_fields_may_leave_them_null() -> None:
         ("s", int(NOW / 1e6), "ahead of this machine, more than `max_skew_s`"),
         ("s", 0, "behind this machine, more than `max_skew_s`"),
         ("iso", None, "cannot be read"),
+        pytest.param("s", 10**400, "cannot be read", id="400 digits"),
+        pytest.param("ns", -(10**400), "cannot be read", id="minus 400 digits"),
+        ("s", "1e9999", "cannot be read"),
+        ("ms", "-1e400", "cannot be read"),
+        ("s", 1e300, "cannot be read"),
+        ("iso", "9999-12-31T23:59:59Z", "ahead of this machine, more than `max_skew_s`"),
     ],
 )
 def test_times_of_another_format_are_named(form: Any, sent: object, why: str) -> None:
