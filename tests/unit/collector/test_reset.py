@@ -14,6 +14,7 @@ from collector.config import CollectorConfig, Http
 from collector.fleet.fleet import Fleet
 from collector.ledger.ledger import Ledger
 from collector.reset import ANSWER, REQUEST, reset_node
+from collector.store.group import Group
 from collector.store.marks import Claim, Mark
 from collector.store.store import SqliteStore
 from edgebed.cli import command as main
@@ -32,7 +33,7 @@ NODE, OTHER, EP, T0 = (
 def poisoned(folder: Path, clock: Any, batch: Any, commit: Any) -> None:
     """A store as an earlier release left it after forged numbers."""
     store = SqliteStore(folder, clock)
-    ledger, group = Ledger(), empty(clock)
+    ledger, group = Ledger(), Group(clock.now_ms())
     fleet = Fleet(clock, ledger)
     for node in (NODE, OTHER):
         commit(store, ledger, [batch(seq, node=node) for seq in range(1, 6)])
@@ -45,12 +46,6 @@ def poisoned(folder: Path, clock: Any, batch: Any, commit: Any) -> None:
     group.states = fleet.take_unsaved()
     store.commit(group)
     store.close()
-
-
-def empty(clock: Any) -> Any:
-    from collector.store.group import Group
-
-    return Group(clock.now_ms())
 
 
 def state(folder: Path, clock: Any, node: str) -> tuple[int, int, int, bool]:

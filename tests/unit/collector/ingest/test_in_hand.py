@@ -11,7 +11,7 @@ import pytest
 
 from collector.ingest.group_builder import _head_number
 from collector.ingest.in_hand import FOLDER, InHand
-from collector.store.reader import StoreReader
+from tests.unit.collector.stored import stored
 
 # a collector's writer that gets 20 messages; decoding number 13 ends the process, as a lack of memory does
 RUN = """
@@ -26,8 +26,7 @@ from collector.store.store import SqliteStore
 from collector.web.event_stream import Hub
 from wire.clock import Clock
 from wire.codec import encode
-from wire.messages import Batch, Pack
-import msgspec
+from wire.messages import Batch
 
 folder, mode, recv = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 clock = Clock()
@@ -77,14 +76,6 @@ def run(folder: Path, mode: str, recv: int = RECV) -> tuple[int, str]:
         [sys.executable, "-c", RUN, str(folder), mode, str(recv)], capture_output=True, text=True, timeout=60
     )
     return done.returncode, done.stdout.strip() or done.stderr
-
-
-def stored(folder: Path) -> list[int]:
-    reader = StoreReader(folder)
-    try:
-        return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
-    finally:
-        reader.close()
 
 
 def test_a_message_that_ends_the_process(folder: Path) -> None:

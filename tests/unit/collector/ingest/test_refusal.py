@@ -6,6 +6,7 @@ import gzip
 import json
 
 import pytest
+from msgspec import Raw
 
 from collector.ingest.fair_rate import Wait
 from collector.ingest.refusal import ANSWERS_PER_S, Answers, Refusal, epoch_in
@@ -48,12 +49,11 @@ def test_invented_names_get_a_bounded_number_of_answers() -> None:
 
 def test_the_outbox_of_a_body_is_found_without_decoding_it() -> None:
     many = Batch(ep=EP, seq=1, t0=1, per=1, n=5_000, f={"x": [1.5] * 5_000})
-    pack = Pack(m=[("data/arm/joints", encode(many))])  # type: ignore[list-item]  # Raw is bytes
+    pack = encode(Pack(m=[("data/arm/joints", Raw(encode(many)))]))
     spaced = json.dumps({"v": 1, "ep": EP, "seq": 1}).encode()
     last = json.dumps({"f": {"x": [1.5] * 5_000}, "n": 5_000, "ep": EP}, indent=2).encode()
-    for body in (BODY, encode(many), gzip.compress(encode(many)), gzip.compress(BODY), spaced, last):
+    for body in (BODY, encode(many), gzip.compress(encode(many)), gzip.compress(BODY), spaced, last, pack):
         assert epoch_in(body) == EP
-    assert pack
     for body in (b"", b"{}", b"\x1f\x8b", gzip.compress(b"{}"), b'{"ep":"XYZ"}', gzip.compress(BODY)[:15]):
         assert epoch_in(body) == ""
     assert Answers("c").answer(BASE, b"{}", REFUSAL, 0, 0.0) is None

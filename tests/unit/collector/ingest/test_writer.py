@@ -22,10 +22,10 @@ from collector.ledger.ledger import Ledger
 from collector.mqtt.connection import Incoming
 from collector.store import day_file
 from collector.store.day_file import StoreBusy
-from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore
 from collector.web.event_stream import Hub
 from tests.polling import wait_until
+from tests.unit.collector.stored import stored
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.messages import Ack, Batch, Refused
@@ -81,11 +81,7 @@ class Site:
         return sorted(seq for first, last in self.link.acked for seq in range(first, last + 1))
 
     def stored(self) -> list[int]:
-        reader = StoreReader(self.store.folder)
-        try:
-            return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
-        finally:
-            reader.close()
+        return stored(self.store.folder)
 
 
 @pytest.fixture

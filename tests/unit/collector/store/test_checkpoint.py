@@ -8,19 +8,10 @@ from typing import Any
 import pytest
 
 from collector.ledger.ledger import Ledger
-from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore, aside, day_files
+from tests.unit.collector.stored import stored
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
-
-
-def stored(folder: Path) -> list[int]:
-    """Every seq in the day files, once per stored message."""
-    reader = StoreReader(folder)
-    try:
-        return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
-    finally:
-        reader.close()
 
 
 def test_last_values_and_states_come_back(

@@ -10,23 +10,15 @@ import pytest
 
 from collector.ledger.ledger import Ledger
 from collector.store.day_file import SCHEMA, StoreBusy, StoreError
-from collector.store.reader import Readers, StoreReader
+from collector.store.reader import Readers
 from collector.store.store import SqliteStore, day_files, peek
+from tests.unit.collector.stored import stored
 from wire.errors import EdgebedError
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
 
 
 DAY_MS = 86_400_000
-
-
-def stored(folder: Path) -> list[int]:
-    """Every seq in the day files, once per stored message."""
-    reader = StoreReader(folder)
-    try:
-        return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
-    finally:
-        reader.close()
 
 
 def test_a_file_whose_making_was_cut_short_is_made_again(

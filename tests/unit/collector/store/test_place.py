@@ -14,17 +14,9 @@ from collector.store.checkpoint import COPY_EVERY_S, read_copy
 from collector.store.day_file import StoreBusy
 from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore, day_files
+from tests.unit.collector.stored import stored
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
-
-
-def stored(folder: Path) -> list[int]:
-    """Every seq that a new process finds in the day files, once per stored message."""
-    reader = StoreReader(folder)
-    try:
-        return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
-    finally:
-        reader.close()
 
 
 def remove(path: Path, *suffixes: str) -> None:

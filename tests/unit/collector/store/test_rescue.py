@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from collector.ledger.ledger import Ledger
+from collector.store.group import Group
 from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore, aside, day_files
 
@@ -62,7 +63,7 @@ def test_flipped_bits_cost_the_rows_that_they_hit(
         reader.rows(NODE, "arm", "joints", **SPAN)
         suspects = reader.suspects
     store.rescue(suspects)
-    store.commit(store_group(clock))  # a file that is being written is set aside with the next commit
+    store.commit(Group(clock.now_ms()))  # a file that is being written is set aside with the next commit
     rescued = store.rescue()
     lost = rescued.get(path.name, 0)
     found = rows(folder)
@@ -74,12 +75,6 @@ def test_flipped_bits_cost_the_rows_that_they_hit(
     store = SqliteStore(folder, clock)
     assert rows(folder) == found
     store.close()
-
-
-def store_group(clock: Any) -> Any:
-    from collector.store.group import Group
-
-    return Group(clock.now_ms())
 
 
 def test_the_hole_is_named_in_time_and_the_rest_is_drawn(
@@ -129,7 +124,7 @@ def test_a_file_that_was_cut_off_gives_its_beginning(sound: Path, folder: Path, 
     with closing(StoreReader(folder)) as reader:
         reader.rows(NODE, "arm", "joints", **SPAN)
         store.rescue(reader.suspects)
-    store.commit(store_group(clock))
+    store.commit(Group(clock.now_ms()))
     lost = store.rescue()
     assert 100 < rows(folder) < 2000
     assert lost[path.name] > 0

@@ -9,21 +9,12 @@ from typing import Any
 import pytest
 
 from collector.ledger.ledger import Ledger
-from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore, aside, day_files, peek
+from tests.unit.collector.stored import stored
 from wire.errors import TryAgain
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
 DAY_MS = 86_400_000
-
-
-def stored(folder: Path) -> list[int]:
-    """Every seq in the day files, once per stored message."""
-    reader = StoreReader(folder)
-    try:
-        return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
-    finally:
-        reader.close()
 
 
 def test_a_reopened_store_remembers(folder: Path, clock: Any, batch: Any, event: Any, commit: Any) -> None:

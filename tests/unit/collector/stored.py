@@ -1,0 +1,14 @@
+"""What a new process finds in the day files."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from collector.store.reader import StoreReader
+
+
+def stored(folder: Path) -> list[int]:
+    """Every seq in the day files, once per stored message."""
+    with closing(StoreReader(folder)) as reader:
+        return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
