@@ -1,4 +1,4 @@
-"""Tallies whose messages are refused, so that each sender can be named: the worst first."""
+"""Counts refused messages by sender, so that each sender can be named, the worst first."""
 
 from __future__ import annotations
 

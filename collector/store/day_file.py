@@ -86,7 +86,7 @@ INSERT INTO last VALUES (?,?,?,?,?) ON CONFLICT(node, device, stream) DO UPDATE 
 _ADD_TOTAL = "INSERT INTO total VALUES (?,?) ON CONFLICT(key) DO UPDATE SET n = n + excluded.n"
 
 
-# Statements and schema are constants, and no message can break a constraint of them: the file did.
+# Statements and schema are constants, and no message can break a constraint: the file caused the error.
 _OF_THE_FILE = (
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
@@ -131,7 +131,7 @@ class DayFile:
         self._fields: dict[str, int] = {}
         self._added: list[tuple[dict[Any, int], Any]] = []  # names in this transaction
         self._quarantined: Counter[str] = Counter()  # kept messages by node
-        # it took a group, or was there before: an error is that of the file, not of a group
+        # it took a group, or existed before: then an error comes from the file, not from the group
         self.is_proven = path.exists()
         self._db = self._open(saved)
         self._identity = identity(path), identity(_wal(path))

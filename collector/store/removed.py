@@ -1,4 +1,4 @@
-"""How many messages of each node retention removed: without that the ledger would miss them in the files."""
+"""Counts the messages that retention removed, so that the ledger does not report them as gone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Removed:
         self._path = folder / FILE
 
     def messages(self) -> dict[str, int] | None:
-        """By node; None where nothing was ever noted, or the disk damaged it."""
+        """How many of each node; None when the file is absent or cannot be read."""
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=_Noted).messages
         except (OSError, msgspec.MsgspecError, ValueError):

@@ -328,7 +328,7 @@ class SqliteStore:
         return {path.name for path in day_files(self.folder)}
 
     def has_begun_later(self) -> bool:
-        """Whether the first day files are not there any more."""
+        """Whether the first day files are gone."""
         names = sorted(self.files() | {path.name for path in aside(self.folder)})
         return bool(names) and int(names[0][:6]) > 1
 
