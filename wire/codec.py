@@ -16,7 +16,7 @@ from wire.topics import FIELD
 
 MAX_PLAIN = 1_048_576  # bytes after decompression: a body of MAX_BODY never needs more, a bomb does
 COMPRESS_FROM = 512  # bytes; below it a compressed body is larger than the plain one
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SEAL = b',"crc":"'  # eight hexadecimal digits and `"}` follow
 _SEALED = len(_SEAL) + 10
@@ -115,11 +115,21 @@ def plain_size(body: bytes) -> int:
     size = len(body)
     if size > MAX_BODY:
         return size
-    if body.startswith(_GZIP):
+    if body.startswith(GZIP):
         size = max(size, int.from_bytes(body[-4:], "little"))
     elif body.startswith(_ZSTD):
         size = max(size, _declared(body))
     return min(size, MAX_PLAIN)
+
+
+def first_bytes(body: bytes, count: int) -> bytes:
+    """The first bytes of a JSON body, which may be gzip and is not read any further; none of a broken one."""
+    if not body.startswith(GZIP):
+        return body[:count]
+    try:
+        return zlib.decompressobj(wbits=31).decompress(body, count)
+    except zlib.error:
+        return b""
 
 
 def plain(body: bytes) -> bytes:
@@ -130,7 +140,7 @@ def plain(body: bytes) -> bytes:
     """
     if len(body) > MAX_PLAIN:
         raise WireError(f"body of {len(body)} bytes; {MAX_BODY} are allowed")
-    if body.startswith(_GZIP):
+    if body.startswith(GZIP):
         return _gunzip(body)
     if body.startswith(_ZSTD):
         return _unzstd(body)

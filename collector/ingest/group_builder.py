@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,7 @@ from collector.store.chunk import ChunkRows, pack, times_of
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
 from collector.store.marks import Key
-from wire.codec import decode_plain, encode, plain, seal, unsealed
+from wire.codec import decode_plain, encode, first_bytes, plain, seal, unsealed
 from wire.custody import CUSTODY
 from wire.errors import WireError
 from wire.messages import MAX_BODY, Ack, Batch, Event
@@ -261,11 +260,8 @@ def _require_number(body: Batch | Event) -> None:
 
 def _head_number(body: bytes) -> _Number | None:
     """The number in the first bytes of a body that must not be decoded."""
-    try:
-        head = zlib.decompressobj(wbits=31).decompress(body, HEAD_BYTES) if body[:2] == b"\x1f\x8b" else body
-    except zlib.error:
-        return None
-    ep, seq = _EP.search(head[:HEAD_BYTES]), _SEQ.search(head[:HEAD_BYTES])
+    head = first_bytes(body, HEAD_BYTES)
+    ep, seq = _EP.search(head), _SEQ.search(head)
     return _Number(ep[1].decode(), int(seq[1])) if ep and seq else None
 
 

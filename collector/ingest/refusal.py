@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 
 from collector.ingest.fair_rate import Scope, Wait
-from wire.codec import encode, seal
+from wire.codec import GZIP, encode, first_bytes, seal
 from wire.messages import Ack, Refused
 from wire.reasons import Reason, because
 from wire.topics import ROOT
@@ -99,11 +98,8 @@ def epoch_in(body: bytes) -> str:
 
     Only the beginning of a compressed body is searched.
     """
-    ends = body[:_END] + body[_END:][-_END:]
-    if body.startswith(b"\x1f\x8b"):
-        try:
-            ends = zlib.decompressobj(wbits=31).decompress(body[: 4 * _END], _END)
-        except zlib.error:
-            return ""
+    ends = first_bytes(body[: 4 * _END], _END)
+    if not body.startswith(GZIP):
+        ends += body[_END:][-_END:]
     found = _EP.search(ends)
     return found[1].decode() if found else ""

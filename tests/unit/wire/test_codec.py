@@ -247,3 +247,10 @@ def test_a_gzip_body_that_declares_less_than_it_unpacks_to_is_refused() -> None:
     assert codec.plain_size(two) < 2_000
     with pytest.raises(WireError):
         codec.plain(two)
+
+
+def test_the_first_bytes_of_a_body_are_read_alone() -> None:
+    text = b'{"ep":"00112233","f":' + b"[" * 100_000
+    for body in (text, gzip.compress(text), gzip.compress(text)[:-9]):
+        assert codec.first_bytes(body, 20) == text[:20]
+    assert codec.first_bytes(b"\x1f\x8b broken", 20) == b""
