@@ -105,7 +105,7 @@ class Ingest:
         self._content = ContentShares(shares)
         self._answers = Answers(name)
         self._refused = RefusedSenders()
-        self._answering = threading.Lock()  # the link's thread and the writer refuse
+        self._answering = threading.Lock()  # the link's thread and the writer refuse and count it
         self._arrived = threading.Event()
         self._enough = threading.Event()
         self._stop = threading.Event()
@@ -224,9 +224,9 @@ class Ingest:
         sender = "" if topic is None else topic.address.base
         if not self._inbox.put(sender, some):
             self._settle(message)  # settled at the broker, not acknowledged: the node's outbox sends it again
-            self.counters.refused += len(some)
             now_s = self._clock.monotonic()
             with self._answering:
+                self.counters.refused += len(some)
                 self._refused.add(sender, because("it sends faster than can be stored"), now_s)
             return
         self._arrived.set()
@@ -308,7 +308,8 @@ class Ingest:
         """Refuse the message that finds no room in the day file."""
         for one in part:
             self._settle(one.message)
-            self.counters.refused += 1
+            with self._answering:
+                self.counters.refused += 1
             self._report_refused(str(error))
 
     def _complain(self, topic: str, what: str, error: Exception) -> None:
@@ -429,7 +430,8 @@ class Ingest:
         counters.duplicates += built.duplicates
         for why in dict.fromkeys(built.refused):
             self._report_refused(why)
-        counters.refused += len(built.refused)
+        with self._answering:
+            counters.refused += len(built.refused)
         for message, refusal in built.exceeded:
             self._refuse(message.topic.encode(), message.body, refusal)
         counters.quarantined += len(built.group.quarantine)
