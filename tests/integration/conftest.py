@@ -1,16 +1,24 @@
-"""An agent's outbox and uplink in this process, with a link that can be made faulty."""
+"""A collector process and a publisher; an agent's outbox and uplink in this process."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.commands import Commands
 from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
 from agent.uplink.uplink import NodeIdentity, Uplink
+from edgebed.broker import BrokerProcess, free_port
+from edgebed.processes import Child, edgebed_command
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.messages import AgentInfo, Batch, Birth, ClockState, Status
@@ -79,3 +87,45 @@ async def start_box(tmp_path: Path) -> AsyncIterator[Callable[[str, int], Awaita
     yield start
     for box in boxes:
         await box.stop()
+
+
+class CollectorProcess(Child):
+    """A collector process and its HTTP API."""
+
+    def __init__(self, folder: Path, broker: BrokerProcess, shares: str = "{}") -> None:
+        self.port = free_port()
+        config = folder / "collector.yaml"
+        config.write_text(
+            f"store: {folder / 'store'}\nbroker: {{url: '{broker.url}'}}\nhttp: {{port: {self.port}}}\n"
+            f"shares: {shares}\n"
+        )
+        command = edgebed_command("collector", "run", str(config))
+        super().__init__("collector", command, folder / "collector.log")
+
+    def ask(self, path: str) -> Any:
+        """The answer of the API."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=60) as answer:
+            return json.load(answer)
+
+    def online(self) -> None:
+        """Wait until it has opened its port and is connected to the broker."""
+        self.first_line()
+        self.until(lambda: self.ask("health")["broker"]["state"] == "online", "it connects")
+
+    def until(self, what: Callable[[], bool], why: str) -> None:
+        """Wait until `what` holds; a failure shows what the collector says."""
+        end_s = time.monotonic() + 60
+        while not what():
+            assert time.monotonic() < end_s, f"{why}: {self.ask('health')} {self.ask('ledger')}"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def publisher(broker: BrokerProcess) -> Iterator[mqtt.Client]:
+    """A client that is connected to the broker."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="publisher")
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    yield client
+    client.disconnect()
+    client.loop_stop()

@@ -6,8 +6,8 @@ import gzip
 import json
 import resource
 import time
-import urllib.request
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from paho.mqtt.enums import CallbackAPIVersion
 
-from edgebed.broker import BrokerProcess, free_port
-from edgebed.processes import Child, edgebed_command
+from edgebed.broker import BrokerProcess
+from tests.integration.conftest import CollectorProcess
 from wire.codec import encode, seal
 from wire.messages import AgentInfo, Batch, Birth, Event, Log, Pack, Reported, Res, Snapshot, Status
 
@@ -103,29 +102,8 @@ def hostile(draw: st.DrawFn) -> tuple[str, bytes]:
     return f"{BASE}/{where}", sent
 
 
-class Collector(Child):
-    """A collector process and its health."""
-
-    def __init__(self, folder: Path, broker: BrokerProcess) -> None:
-        self.port = free_port()
-        store = str(folder / "store")
-        super().__init__(
-            "collector",
-            edgebed_command(
-                "collector", "run", "--store", store, "--broker", broker.url, "--port", str(self.port)
-            ),
-            folder / "collector.log",
-        )
-
-    def ask(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=60) as answer:
-            return json.load(answer)
-
-    def until(self, what: Any, why: str) -> None:
-        end_s = time.monotonic() + 60
-        while not what(health := self.ask("health")):
-            assert time.monotonic() < end_s, f"{why}: {health}"
-            time.sleep(0.05)
+class Collector(CollectorProcess):
+    """A collector process and its memory."""
 
     @property
     def rss_mb(self) -> float:
@@ -135,19 +113,8 @@ class Collector(Child):
 @pytest.fixture
 def collector(tmp_path: Path, broker: BrokerProcess) -> Iterator[Collector]:
     with Collector(tmp_path, broker) as made:
-        made.first_line()
-        made.until(lambda health: health["broker"]["state"] == "online", "it connects")
+        made.online()
         yield made
-
-
-@pytest.fixture
-def publisher(broker: BrokerProcess) -> Iterator[mqtt.Client]:
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="hostile")
-    client.connect("127.0.0.1", broker.port)
-    client.loop_start()
-    yield client
-    client.disconnect()
-    client.loop_stop()
 
 
 def publish(client: mqtt.Client, some: list[tuple[str, bytes]]) -> None:
@@ -169,7 +136,7 @@ def settled(collector: Collector) -> dict[str, Any]:
 def test_whatever_a_hostile_publisher_sends(collector: Collector, publisher: mqtt.Client) -> None:
     publish(publisher, [(f"{BASE}/{tail}", body) for tail, body in REAL.items()])
     collector.until(
-        lambda health: (health["stored"], health["duplicates"], health["quarantined"]) == (3, 2, 0),
+        lambda: itemgetter("stored", "duplicates", "quarantined")(collector.ask("health")) == (3, 2, 0),
         "real they are, and the pack has two of them once more",
     )
     rss_mb, sent = collector.rss_mb, 0
@@ -188,7 +155,10 @@ def test_whatever_a_hostile_publisher_sends(collector: Collector, publisher: mqt
     stored = {entry["node"]: entry["stored"] for entry in collector.ask("ledger")["entries"]}
     assert stored["acme/trial/hall/calm"] == 1
     assert health["quarantined"] + health["refused"] > sent / 4
-    assert health["state"] == "ok"
+    # bombs may exceed the sender's share, which is a problem for a minute; there is no other
+    problems = [one["code"] for one in health["problems"]]
+    assert set(problems) <= ({"messages-refused"} if health["refused"] else set()), health["problems"]
+    assert health["state"] == ("degraded" if problems else "ok")
     assert health["broker"]["connects"] == 1, "no message ended the connection"
     assert collector.rss_mb - rss_mb < 40
     assert collector.ask("quarantine")["total"] >= health["quarantined"]

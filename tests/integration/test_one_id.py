@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -22,18 +21,9 @@ from edgebed.processes import Child, edgebed_command
 from tests.polling import until, wait_until
 from wire.broker import Broker
 from wire.clock import Clock
-from wire.errors import ConfigError, Unreachable
+from wire.errors import ConfigError
 
 WORDS = "another client with the id 'collector-1' is connected to .*0x8E"
-
-
-@pytest.fixture(params=["nats", "mosquitto"])
-def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    try:
-        with BrokerProcess(request.param, tmp_path / "broker") as running:
-            yield running
-    except Unreachable as error:
-        pytest.skip(str(error))
 
 
 @asynccontextmanager

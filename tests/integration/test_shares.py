@@ -4,49 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 import time
-import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 
-from edgebed.broker import BrokerProcess, free_port
-from edgebed.processes import Child, edgebed_command
-from tests.integration.conftest import Box
+from edgebed.broker import BrokerProcess
+from tests.integration.conftest import Box, CollectorProcess
+from tests.polling import until
 from wire.codec import encode
 from wire.messages import Batch, Scalar
 
 NOW_MS = int(time.time() * 1000)
 
 
-class Site(Child):
+class Site(CollectorProcess):
     """A collector process with shares."""
-
-    def __init__(self, folder: Path, broker: BrokerProcess, shares: str = "{}") -> None:
-        self.port = free_port()
-        config = folder / "collector.yaml"
-        config.write_text(
-            f"store: {folder / 'store'}\nbroker: {{url: '{broker.url}'}}\nhttp: {{port: {self.port}}}\n"
-            f"shares: {shares}\n"
-        )
-        super().__init__(
-            "collector", edgebed_command("collector", "run", str(config)), folder / "collector.log"
-        )
-
-    def ask(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=60) as answer:
-            return json.load(answer)
-
-    def until(self, what: Callable[[], bool], why: str) -> None:
-        end_s = time.monotonic() + 60
-        while not what():
-            assert time.monotonic() < end_s, f"{why}: {self.ask('health')} {self.ask('ledger')}"
-            time.sleep(0.1)
 
     def entry(self, node: str) -> dict[str, Any]:
         found = [one for one in self.ask("ledger")["entries"] if one["node"] == node]
@@ -66,23 +42,12 @@ def start_site(tmp_path: Path, broker: BrokerProcess) -> Iterator[Callable[[str]
         site = Site(tmp_path, broker, shares)
         sites.append(site)
         site.__enter__()
-        site.first_line()
-        site.until(lambda: site.ask("health")["broker"]["state"] == "online", "it connects")
+        site.online()
         return site
 
     yield start
     for site in sites:
         site.__exit__(None, None, None)
-
-
-@pytest.fixture
-def publisher(broker: BrokerProcess) -> Iterator[mqtt.Client]:
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="bad")
-    client.connect("127.0.0.1", broker.port)
-    client.loop_start()
-    yield client
-    client.disconnect()
-    client.loop_stop()
 
 
 def batch(seq: int, columns: dict[str, list[Scalar]], ep: str = "eeeeeeee00000001") -> bytes:
@@ -149,13 +114,6 @@ def test_invented_node_names_stop_nobody(start_site: Callable[[str], Site], publ
     health = site.ask("health")
     assert health["quarantined"] == 0
     assert "Traceback" not in site.log.read_text()
-
-
-async def until(what: Callable[[], bool], why: str) -> None:
-    end_s = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end_s, why
-        await asyncio.sleep(0.05)
 
 
 async def test_an_agent_waits_and_sends_everything_again(
