@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pty
-import tty
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-from simulators.devices.running import listening, stopped
+from simulators.devices.running import listening, pseudo_terminal, stopped
 from simulators.faults.fault import DeviceFaults
 from wire.clock import NS_PER_S, Clock
 
@@ -149,10 +147,8 @@ class LineServer:
 
     async def __aenter__(self) -> Self:
         if self._terminal:
-            device_end, client_end = pty.openpty()
-            os.set_blocking(device_end, False)
-            tty.setraw(client_end)  # no echo, and line ends as they are
-            self._ends, self._path = (device_end, client_end), os.ttyname(client_end)
+            device_end, client_end, self._path = pseudo_terminal()
+            self._ends = (device_end, client_end)
             return self
         with listening("the device", self.host, self.port):
             self._server = await asyncio.start_server(self._accept, self.host, self.port)

@@ -1,10 +1,11 @@
-"""Shared by simulated devices: the error for a port in use, and the end of a device's task."""
+"""What simulated devices share: a pseudo terminal, the error for a port in use, and the end of a task."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import tty
 from collections.abc import Iterator
 
 from wire.errors import TryAgain
@@ -21,6 +22,14 @@ def listening(device: str, host: str, port: int) -> Iterator[None]:
             f"{device} cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; "
             "stop what listens there or use --port"
         ) from error
+
+
+def pseudo_terminal() -> tuple[int, int, str]:
+    """The device's end and the client's end of a new pseudo terminal, and the path that a client opens."""
+    device_end, client_end = os.openpty()
+    os.set_blocking(device_end, False)
+    tty.setraw(client_end)  # no echo, and line ends as they are
+    return device_end, client_end, os.ttyname(client_end)
 
 
 async def stopped(task: asyncio.Task[None] | None) -> None:

@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import os
 import struct
-import tty
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from simulators.devices.modbus.server import LineKind, crc
+from simulators.devices.running import pseudo_terminal
 from wire.task_cancellation import end
 
 CLOSE = b""  # this chunk ends the connection
@@ -72,10 +72,8 @@ class Bus:
 
     async def __aenter__(self) -> Self:
         if self.line == "rtu":
-            near, far = self._ends = os.openpty()
-            tty.setraw(far)
-            os.set_blocking(near, False)
-            self.url = f"rtu://{os.ttyname(far)}"
+            near, far, path = pseudo_terminal()
+            self._ends, self.url = (near, far), f"rtu://{path}"
             self._talks.add(asyncio.create_task(self._serve_terminal(near)))
         else:
             self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
@@ -156,6 +154,3 @@ def units(*present: int) -> Habit:
         return [request.answer()] if request.unit in present else None
 
     return habit
-
-
-Line = Literal["tcp", "rtu", "rtu+tcp"]

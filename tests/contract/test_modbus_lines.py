@@ -15,12 +15,12 @@ from adapters.base import AdapterError, DeviceStalled, ProtocolViolation, Readin
 from adapters.modbus.adapter import Modbus
 from adapters.modbus.options import ModbusOptions
 from adapters.testing import read
-from simulators.devices.modbus.server import crc
+from simulators.devices.modbus.server import LineKind, crc
 from tests import polling
-from tests.contract.modbus_bus import CLOSE, Bus, Habit, Line, Request, ok, units
+from tests.contract.modbus_bus import CLOSE, Bus, Habit, Request, ok, units
 from wire.clock import Clock
 
-LINES: list[Line] = ["tcp", "rtu", "rtu+tcp"]
+LINES: list[LineKind] = ["tcp", "rtu", "rtu+tcp"]
 
 
 def meter(bus: Bus, unit: int = 1, **more: Any) -> Modbus:
@@ -44,7 +44,7 @@ def numbers(rows: list[Reading], field: str = "n") -> set[Any]:
 
 
 @pytest.mark.parametrize("line", LINES)
-async def test_units_share_a_line_that_takes_one_connection(line: Line) -> None:
+async def test_units_share_a_line_that_takes_one_connection(line: LineKind) -> None:
     async with Bus(line, units(1, 2, 3), one_connection=True) as bus:
         meters = [meter(bus, unit, timeout_s=10.0 if line == "tcp" else 1.0) for unit in (1, 2, 3)]
         async with meters[0], meters[1], meters[2]:
@@ -56,7 +56,7 @@ async def test_units_share_a_line_that_takes_one_connection(line: Line) -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-async def test_a_dead_unit_costs_the_others_one_timeout_at_a_time(line: Line) -> None:
+async def test_a_dead_unit_costs_the_others_one_timeout_at_a_time(line: LineKind) -> None:
     async with Bus(line, units(1, 3)) as bus, meter(bus, 1) as first, meter(bus, 3) as third:
         for _ in range(2):
             reading = [asyncio.create_task(read(each, 30)) for each in (first, third)]
@@ -75,7 +75,7 @@ async def test_a_dead_unit_costs_the_others_one_timeout_at_a_time(line: Line) ->
 
 
 @pytest.mark.parametrize("line", LINES)
-async def test_a_unit_with_another_fault_leaves_the_others_alone(line: Line) -> None:
+async def test_a_unit_with_another_fault_leaves_the_others_alone(line: LineKind) -> None:
     async def habit(request: Request) -> Sequence[bytes]:
         if request.unit == 2:
             return [request.answer(request.refusal(2))]
@@ -139,7 +139,7 @@ async def test_two_devices_that_read_one_unit_do_not_take_each_others_answers() 
 
 
 @pytest.mark.parametrize("line", ["tcp", "rtu+tcp"])
-async def test_a_gateway_that_closes_idle_connections_costs_no_row(line: Line) -> None:
+async def test_a_gateway_that_closes_idle_connections_costs_no_row(line: LineKind) -> None:
     async with Bus(line, ok, idle_s=0.05) as bus, meter(bus, period_s=0.4) as adapter:
         rows = await read(adapter, 5)
         assert numbers(rows) == {101}
@@ -149,7 +149,7 @@ async def test_a_gateway_that_closes_idle_connections_costs_no_row(line: Line) -
 
 
 @pytest.mark.parametrize("line", ["tcp", "rtu+tcp"])
-async def test_a_device_that_closes_after_each_answer(line: Line) -> None:
+async def test_a_device_that_closes_after_each_answer(line: LineKind) -> None:
     async def habit(request: Request) -> Sequence[bytes]:
         return [request.answer(), CLOSE]
 
@@ -183,7 +183,7 @@ async def test_the_row_of_opening_is_kept_for_a_slow_device() -> None:
 
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("code", [5, 6, 11])  # 11: the gateway had no answer from the unit in time
-async def test_a_busy_device_is_asked_again_within_the_period(line: Line, code: int) -> None:
+async def test_a_busy_device_is_asked_again_within_the_period(line: LineKind, code: int) -> None:
     async def habit(request: Request) -> Sequence[bytes]:
         busy = request.number % 3 == 0
         return [request.answer(request.refusal(code) if busy else None)]
@@ -235,7 +235,7 @@ def tampered(change: Any) -> Habit:
         ("rtu+tcp", lambda r: [b"\0\x01\0\0\0\x05\x01\x03\x02\0\x65"], "frame of Modbus TCP: use tcp://"),
     ],
 )  # fmt: skip
-async def test_bytes_that_do_not_fit_are_named(line: Line, change: Any, said: str) -> None:
+async def test_bytes_that_do_not_fit_are_named(line: LineKind, change: Any, said: str) -> None:
     async with Bus(line, tampered(change)) as bus:
         with pytest.raises(AdapterError, match=said):
             await meter(bus, timeout_s=0.2).open()
@@ -256,14 +256,14 @@ async def test_bytes_that_do_not_fit_are_named(line: Line, change: Any, said: st
     ],
     ids=["echo", "echo-apart", "zero", "noise", "noise-apart", "both", "in-parts", "another-unit"],
 )
-async def test_echo_and_noise_are_skipped(line: Line, change: Any) -> None:
+async def test_echo_and_noise_are_skipped(line: LineKind, change: Any) -> None:
     async with Bus(line, tampered(change)) as bus, meter(bus) as adapter:
         assert numbers(await read(adapter, 5)) == {101}
         assert "retries" not in adapter.counters
 
 
 @pytest.mark.parametrize("line", LINES)
-async def test_a_second_answer_is_not_taken_for_the_next(line: Line) -> None:
+async def test_a_second_answer_is_not_taken_for_the_next(line: LineKind) -> None:
     registers = {name: {"register": at} for name, at in (("a", 1), ("b", 50), ("c", 90))}
     double = tampered(lambda r: [r.answer() * 2])
     async with Bus(line, double) as bus, meter(bus, registers=registers) as adapter:

@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import pty
-import tty
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -21,7 +19,7 @@ import numpy as np
 from simulators.devices.can.ecu import Ecu
 from simulators.devices.can.slcan import BusFrame, Slcan
 from simulators.devices.can.vehicle_frames import GEARS, PACK_CELLS, frames, gear
-from simulators.devices.running import listening
+from simulators.devices.running import listening, pseudo_terminal
 from simulators.faults.fault import DeviceFaults, parse
 from simulators.plants import vehicle
 from simulators.plants.vehicle import RATE_HZ, Vehicle
@@ -261,10 +259,8 @@ class VehicleBus:
             writer.close()
 
     def _plug_in(self) -> None:
-        device_end, client_end = pty.openpty()
-        os.set_blocking(device_end, False)
-        tty.setraw(client_end)  # no echo, and line ends as they are
-        self._ends, self._path = (device_end, client_end), os.ttyname(client_end)
+        device_end, client_end, self._path = pseudo_terminal()
+        self._ends = (device_end, client_end)
         adapter = self._new_adapter(device_end)
 
         def typed() -> None:

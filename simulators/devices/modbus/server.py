@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import os
 import struct
-import tty
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from simulators.devices.running import listening, stopped
+from simulators.devices.running import listening, pseudo_terminal, stopped
 from wire.task_cancellation import end
 
 LineKind = Literal["tcp", "rtu", "rtu+tcp"]
@@ -170,10 +169,8 @@ class Terminal:
 
     async def open(self) -> None:
         """Make the terminal."""
-        device_end, client_end = self._ends = os.openpty()
-        tty.setraw(client_end)
-        os.set_blocking(device_end, False)
-        self.path = os.ttyname(client_end)
+        device_end, client_end, self.path = pseudo_terminal()
+        self._ends = (device_end, client_end)
         asyncio.get_running_loop().add_reader(device_end, self._readable, device_end)
         self._task = asyncio.create_task(self._serve(device_end), name="modbus-terminal")
 
