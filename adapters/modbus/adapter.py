@@ -7,12 +7,13 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator
 
-from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading, SharedLine, Value
+from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading, SharedLine
 from adapters.device_time import DeviceClock
 from adapters.modbus.options import ModbusOptions, check, map_of
 from adapters.modbus.reader import RegisterReader, Sample
 from adapters.modbus.session import ExceptionResponse, ModbusConnection
 from adapters.modbus.url import ModbusUrl
+from adapters.modbus.values import same
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.messages import Quality, Stream
 
@@ -20,8 +21,8 @@ log = logging.getLogger("edgebed.adapters.modbus")
 
 _NS_OF = {"s": NS_PER_S, "ms": NS_PER_MS, "us": 1_000}
 _LEAST_AGE_S = 5.0
-_SLOW_S = 1.0  # the row of opening counts where the next poll may be later than this
-_BUSY_S = 10.0  # at most so long, and nine tenths of the period, a busy device is asked again
+_SLOW_S = 1.0  # with a longer period, what opening reads is the first row: the next poll is far
+_BUSY_S = 10.0  # a busy device is asked again for at most this time, and nine tenths of the period
 
 
 class Modbus(Adapter[ModbusOptions]):
@@ -135,10 +136,10 @@ class Modbus(Adapter[ModbusOptions]):
     def _is_known(self, sample: Sample) -> bool:
         """Whether the device has taken no sample since the newest row: the values also stay as they are."""
         newest = self._newest
-        if newest is None or sample.marker is None or not _same(sample.marker, newest.marker):
+        if newest is None or sample.marker is None or not same(sample.marker, newest.marker):
             return False
         # a time in whole seconds, or a clock that stands, does not change with each sample
-        return all(_same(value, newest.values[name]) for name, value in sample.values.items())
+        return all(same(value, newest.values[name]) for name, value in sample.values.items())
 
     def _row(self, sample: Sample) -> Reading:
         newest, self._newest = self._newest, sample
@@ -178,11 +179,6 @@ class Modbus(Adapter[ModbusOptions]):
         stamped = self._time.stamp(int(raw * _NS_OF[place.unit]) if place and usable else None, now_ns)
         self.times_are(self._time.ahead)
         return stamped
-
-
-def _same(one: Value, other: Value) -> bool:
-    nan = isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other)
-    return nan or one == other
 
 
 class _PollSchedule:

@@ -169,7 +169,6 @@ class RtuFramer(AnswerFramer, FramerRTU):
     """
 
     def _search(self, data: bytes, unit: int, _tid: int) -> tuple[int, ModbusPDU | None]:
-        data = data if len(data) <= _KEPT else b"\0" * (len(data) - _KEPT) + data[-_KEPT:]
         at = used = max(0, len(data) - _KEPT)
         found: ModbusPDU | None = None
         while at < len(data):

@@ -40,7 +40,7 @@ T = TypeVar("T")
 _ANY = 10  # answers that may still come where their number is unknown
 _BUSY = (5, 6)  # it will answer soon: the request is repeated
 _NO_ANSWER = 11  # the gateway heard nothing from the unit: repeated as often as a request without an answer
-_BUSY_S = (0.05, 1.0)  # the first and the longest pause before that, at most a tenth of the period
+_BUSY_S = (0.05, 1.0)  # the first and the longest pause before a repetition, at most a tenth of the period
 _FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 _BITS = ("coil", "discrete")
 

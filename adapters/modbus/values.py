@@ -119,16 +119,17 @@ def value(register: Register, raw: int | float, pattern: int | None = None) -> t
     if register.mask != 0xFFFF:
         lowest = (register.mask & -register.mask).bit_length() - 1
         raw = (int(raw) & register.mask) >> lowest
-    if any(_same(each, raw) or each in (whole, pattern) for each in register.invalid):
+    if any(same(each, raw) or each in (whole, pattern) for each in register.invalid):
         return None, Quality.BAD
     if not register.scaled:
         return raw, Quality.GOOD
     return _scaled(float(raw), register.scale) + register.offset, Quality.GOOD
 
 
-def _same(sentinel: int | float, raw: int | float) -> bool:
-    """Whether two numbers are equal; NaN equals NaN."""
-    return sentinel == raw or (math.isnan(sentinel) and math.isnan(raw))
+def same(one: Value, other: Value) -> bool:
+    """Whether two values are equal; NaN equals NaN."""
+    nan = isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other)
+    return nan or one == other
 
 
 def _scaled(raw: float, scale: float) -> float:
