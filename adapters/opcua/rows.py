@@ -27,8 +27,8 @@ class Row:
 class Stamps:
     """Finds out whether a server stamps each field by itself: then fields of one row have different times.
 
-    Half of the usual time between two values of a field, at most `most_ns`, is what its rows are aligned by;
-    0 for a server that stamps the fields of a row alike.
+    `judge` returns the time by which to align rows: half of the usual time between two values of a field, at
+    most `most_ns`; 0 for a server that stamps the fields of a row alike.
     """
 
     def __init__(self, fields: int, most_ns: int) -> None:
@@ -64,8 +64,8 @@ class SampleRows:
     A row ends when all its fields are there, when a newer row ends (a server sends each field in order, so no
     value of the older row can follow), or `wait_s` after its first value. A field that is missing then is
     None and the row UNCERTAIN; with `hold` it gets its last value, for servers that do not repeat unchanged
-    values. Fields within `align_ns` of a row join it, for servers that stamp each field separately; `stamps`
-    finds it out. `missed` counts the rows in a row that a field is missing in.
+    values. Fields within `align_ns` of a row join it, for servers that stamp each field separately. With
+    `stamps` the rows find `align_ns` out. `missed` counts, for each field, the newest rows without a value.
     """
 
     def __init__(

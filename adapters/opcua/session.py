@@ -287,11 +287,10 @@ def translated(options: OpcUaOptions) -> Iterator[None]:
     except ua.UaStatusCodeError as error:
         why = of_refusal(error.code, user=options.user, secured=options.security is not None)
         raise DeviceUnreachable(f"{url} refuses: {why}") from error
-    except ua.UaError as error:
-        if "No matching endpoints" not in str(error):
-            raise ProtocolViolation(f"{url} violates OPC UA: {type(error).__name__}: {error}") from error
-        raise ProtocolViolation(
-            f"{url} offers no connection without encryption: set `security`, with the server's certificate"
-        ) from error
     except Exception as error:  # bytes that are not OPC UA raise exceptions of any kind in asyncua
+        if isinstance(error, ua.UaError) and "No matching endpoints" in str(error):
+            raise ProtocolViolation(
+                f"{url} offers no connection without encryption: "
+                "set `security`, with the server's certificate"
+            ) from error
         raise ProtocolViolation(f"{url} violates OPC UA: {type(error).__name__}: {error}") from error
