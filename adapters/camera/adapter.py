@@ -28,7 +28,7 @@ _COUNTERS = (
 _SLACK_S = 0.5  # a library that is later than its own timeout by more than this hangs
 _CLOSE_S = 1.5
 _WHY_S = 3.0  # for the question why a camera cannot be opened
-_STANDING_S = 3_600.0  # the library knows no simulated time: with it the limits are only those of this file
+_STANDING_S = 3_600.0  # FFmpeg cannot count simulated time: then only the limits of this file end a wait
 
 
 class Camera(Adapter[CameraOptions]):
@@ -74,7 +74,7 @@ class Camera(Adapter[CameraOptions]):
         try:
             await self._start(options.open_timeout_s, certified)
         except Unexplained:
-            # not before: a server that prepares its stream for a question refuses the next one for a moment
+            # only now: some servers prepare a stream for this question, and refuse the next request meanwhile
             await probe(options.url, min(options.open_timeout_s, _WHY_S), options.ca_file)
             raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections import Counter, deque
@@ -30,7 +31,7 @@ _NAMES = {"h264": "H.264", "hevc": "H.265"}
 
 av.logging.set_level(av.logging.WARNING)  # the messages go to the captures of the threads that cause them
 av.logging.set_skip_repeated(False)
-av.logging.logging.getLogger("libav").disabled = True
+logging.getLogger("libav").disabled = True
 
 
 class Film:
@@ -63,7 +64,7 @@ class Film:
         self._packets = 0  # since the newest picture
         self._seen_key = self._lacks_parameters = False
         self._bad_pts: int | None = None
-        self._keys_since = 2  # whole pictures since the damage: none is known yet
+        self._keys_since = 2  # keyframes since the newest damage; from 2 on nothing is damaged
         self._convert = VideoReformatter()
         pixels = str(max(_MAX_PIXELS, max_size[0] * max_size[1]))
         self._capture = av.logging.Capture(local=True)
@@ -168,8 +169,8 @@ class Film:
     def _note(self, packet: Any) -> None:
         self._packets += 1
         self._seen_key |= packet.is_keyframe
-        if packet.size != len(self._sent) or bytes(packet) != self._sent:
-            self.changes, self._sent = self.changes + 1, bytes(packet)
+        if (sent := bytes(packet)) != self._sent:
+            self.changes, self._sent = self.changes + 1, sent
         if packet.is_corrupt:
             self._hurt(packet.pts)
 
