@@ -302,9 +302,12 @@ class Draft:
         for first, last in lost:
             if why_not := jump(account.stored.highest(), last):
                 raise DraftRefused(f"{node} ep {ep}: a declared gap: {why_not}")
+            # declared again, perhaps after it was joined with the gap before it
+            if any(one[0] <= first and last <= one[1] and one[2] == why for one in account.lost[-8:]):
+                continue
             if account.lost and account.lost[-1][2] == why and account.lost[-1][1] + 1 == first:
                 account.lost[-1] = (account.lost[-1][0], last, why)
             elif len(account.lost) >= self._room(node):
                 raise DraftRefused(f"{node} ep {ep}: {len(account.lost)} gaps were declared already")
-            elif (first, last, why) not in account.lost[-8:]:
+            else:
                 account.lost.append((first, last, why))

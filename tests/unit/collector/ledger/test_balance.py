@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from collector.ledger.ledger import Draft, Ledger
 from collector.store.marks import Claim
 
-NODE, EP = "acme/trial/hall/cobot-01", "00112233aabbccdd"
+NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
 
 
 def test_without_a_heartbeat_a_hole_is_missing(numbers: Any) -> None:
@@ -29,6 +29,20 @@ def test_what_the_outbox_still_holds_waits(numbers: Any) -> None:
     ledger.claim(NODE, EP, Claim(head=10, acked=10, depth=0, rows=100, at_ms=3))
     (entry,) = ledger.entries()
     assert (entry.waiting, entry.missing, entry.rows_taken) == (0, [(3, 4), (6, 10)], 100)
+
+
+def test_a_missing_number_has_the_time_of_the_first_claim_that_reached_it(numbers: Any) -> None:
+    ledger = numbers([1, 2])
+    for head, at_ms in ((5, 100), (7, 200), (7, 300)):
+        ledger.claim(NODE, EP, Claim(head=head, at_ms=at_ms))
+    (known,) = ledger.known(lambda _key: True)
+    assert [known.since(number) for number in (3, 5, 6, 7, 8)] == [100, 100, 200, 200, 300]
+
+
+def test_a_missing_number_below_others_has_the_time_of_the_message_before_it(numbers: Any) -> None:
+    (known,) = numbers([1, 4, 7]).known(lambda _key: True)
+    assert [known.since(number) for number in (2, 3, 5, 6)] == [T0 + 1, T0 + 1, T0 + 4, T0 + 4]
+    assert [known.since(number) for number in (1, 4, 7, 8)] == [0, 0, 0, 0], "no hole and no claim"
 
 
 def test_an_outbox_that_was_replaced_holds_nothing(numbers: Any) -> None:

@@ -24,6 +24,15 @@ def test_a_number_counts_once_and_duplicates_are_counted(numbers: Any) -> None:
     assert (entry.stored, entry.duplicates, entry.rows_stored, entry.taken) == (4, 1, 40, 4)
 
 
+def test_the_times_of_the_first_and_the_newest_message_are_kept() -> None:
+    ledger, draft = Ledger(), Draft(Ledger())
+    for seq, at_ms in ((1, 50), (2, 60), (3, 55), (2, 70)):  # a clock may go back; a duplicate does not count
+        draft.add(NODE, EP, seq, 1, at_ms)
+    ledger.accept(draft.accounts.values())
+    (entry,) = ledger.entries()
+    assert (entry.first, entry.last) == (50, 55)
+
+
 def test_an_older_claim_is_ignored(numbers: Any) -> None:
     ledger = numbers([1])
     ledger.claim(NODE, EP, Claim(head=9, depth=8, at_ms=1))
@@ -36,6 +45,23 @@ def test_gaps_in_a_row_become_one() -> None:
     for first in range(1, 100, 10):
         draft.lose(NODE, EP, [(first, first + 9)], "full")
     assert draft.accounts[(NODE, EP)].lost == [(1, 100, "full")]
+
+
+def test_a_gap_that_is_declared_again_is_kept_once() -> None:
+    draft = Draft(Ledger())
+    lost = [(3, 6), (9, 9), (12, 20)]
+    for _ in range(2):
+        draft.lose(NODE, EP, lost, "full")
+    assert draft.accounts[(NODE, EP)].lost == [(first, last, "full") for first, last in lost]
+    draft.lose(NODE, EP, [(3, 6)], "quota")
+    assert draft.accounts[(NODE, EP)].lost[3:] == [(3, 6, "quota")], "another reason is another gap"
+
+
+def test_a_part_of_a_joined_gap_that_is_declared_again_is_kept_once() -> None:
+    draft = Draft(Ledger())
+    for number in (5, 6, 7, 5, 6, 7):
+        draft.lose(NODE, EP, [(number, number)], "quarantined")
+    assert draft.accounts[(NODE, EP)].lost == [(5, 7, "quarantined")]
 
 
 def test_scattered_numbers_are_refused_beyond_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
