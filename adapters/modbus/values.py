@@ -74,7 +74,7 @@ def blocks(items: Iterable[Item], *, most: int, gap: int) -> list[Block]:
         last = found[-1] if found else []
         near = last and last[0].place.kind == item.place.kind
         end = max((one.end for one in last), default=0)
-        if near and item.address <= end + gap and max(end, item.end) - last[0].address <= limit:
+        if near and item.address <= end + gap and item.end - last[0].address <= limit:
             last.append(item)
         else:
             found.append([item])

@@ -240,3 +240,29 @@ def test_neighbours_are_one_request() -> None:
         (125, 125),
         (250, 50),
     ]
+
+
+@pytest.mark.parametrize(
+    ("registers", "most", "gap", "requests"),
+    [
+        # a short entry inside a long one does not shorten the request
+        ([(0, "u64"), (1, "u16"), (4, "u16")], 125, 0, [(0, 5)]),
+        ([(0, "u64"), (1, "u16"), (6, "u16")], 125, 2, [(0, 7)]),
+        ([(0, "u64"), (1, "u16"), (6, "u16")], 125, 1, [(0, 4), (6, 1)]),
+        # entries that overlap stay below the limit too
+        ([(0, "u64"), (3, "f32")], 5, 0, [(0, 5)]),
+        ([(0, "u64"), (3, "f32")], 4, 0, [(0, 4), (3, 2)]),
+        ([(0, "u64"), (2, "u64"), (4, "u64")], 6, 0, [(0, 6), (4, 4)]),
+        ([(0, "f32"), (0, "u64"), (1, "u64")], 4, 0, [(0, 4), (1, 4)]),
+    ],
+)
+def test_entries_that_overlap_share_a_request_within_the_limit(
+    registers: list[tuple[int, Any]], most: int, gap: int, requests: list[tuple[int, int]]
+) -> None:
+    named = NamedMap(map=RegisterMap(), places={})
+    items = [
+        Item.of(f"f{at}", Register(register=register, type=coded), named)
+        for at, (register, coded) in enumerate(registers)
+    ]
+    made = blocks(items, most=most, gap=gap)
+    assert [(block.address, block.count) for block in made] == requests
