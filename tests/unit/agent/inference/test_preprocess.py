@@ -107,6 +107,16 @@ def test_an_array_that_is_not_a_picture_is_refused(wrong: np.ndarray) -> None:
         FrameTensor(spec()).fill(wrong)
 
 
+@pytest.mark.parametrize("shape", [(1, 16_384, 3), (16_384, 1, 3)])
+def test_a_picture_of_the_longest_side_is_taken_and_a_longer_one_refused(shape: tuple[int, int, int]) -> None:
+    tensor = FrameTensor(spec())
+    tensor.fill(np.full(shape, 255, np.uint8))
+    np.testing.assert_array_equal(tensor.tensor, 1)
+    longer = tuple(side + (side > 3) for side in shape)
+    with pytest.raises(ModelError, match=f"a picture of shape .*{max(longer)}"):
+        tensor.fill(np.zeros(longer, np.uint8))
+
+
 @pytest.mark.parametrize("layout", ["time-signal", "signal-time", "flat"])
 def test_a_window_is_scaled_by_signal(layout: str) -> None:
     found = WindowInput(

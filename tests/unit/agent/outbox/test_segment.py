@@ -98,6 +98,18 @@ def test_one_copy_of_the_header_is_enough(make: Make, sector: int) -> None:
     assert [each.seq for each in walk(loaded)[0]] == [41]
 
 
+@pytest.mark.parametrize("sector", [0, 512])
+def test_of_two_valid_headers_the_newer_one_counts(make: Make, sector: int) -> None:
+    older = written(make(generation=8, base=31), [record(31)]).path.read_bytes()
+    raw = bytearray(written(make(generation=9, base=41), [record(41)]).path.read_bytes())
+    raw[sector : sector + 512] = older[sector : sector + 512]  # power failed between the two copies
+    make().path.write_bytes(raw)
+    loaded = segment_file.load(make().path)
+    assert loaded is not None
+    assert (loaded.generation, loaded.base, loaded.last_seq) == (9, 41, 40)
+    assert [each.seq for each in walk(loaded)[0]] == [41]
+
+
 def test_without_a_header_loading_fails(make: Make) -> None:
     segment = written(make(), [record(1)])
     raw = bytearray(segment.path.read_bytes())
