@@ -18,7 +18,8 @@ from agent.custody.node_key import NodeKey
 from agent.custody.statements import Custody, keep_stating
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
-from agent.pipeline.pipeline import Pipeline, Sinks
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.sinks import Sinks
 from agent.pipeline.source import Source, follow
 from agent.systemd import Notifier
 from agent.uplink.uplink import NodeIdentity, Uplink

@@ -98,7 +98,7 @@ class Stamps:
     """Determines which clock a reading's time is from, and the offset of the wall clock at that time."""
 
     def __init__(self, clock: Clock, state: Callable[[], ClockState]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._state = state
         self._offset_ns: int | None = None  # wall minus monotonic clock at the reading before
 
@@ -111,8 +111,8 @@ class Stamps:
         state = self._state()
         if state is not ClockState.UNSYNCED:
             return state, None
-        up_ns, before_ns = self._clock.monotonic_ns(), self._offset_ns
-        self._offset_ns = offset_ns(self._clock)
+        up_ns, before_ns = self.clock.monotonic_ns(), self._offset_ns
+        self._offset_ns = offset_ns(self.clock)
         for each in (self._offset_ns, before_ns):  # the clock may have been set since the reading
             if each is not None and abs(at_ns - up_ns - each) <= _NEAR_NS:
                 return state, each

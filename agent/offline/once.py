@@ -17,7 +17,8 @@ from agent.config import AgentPlan
 from agent.inference.manifest import WindowInput
 from agent.outbox import Message
 from agent.pipeline.model_runner import ModelRunner
-from agent.pipeline.pipeline import Pipeline, Sinks
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.sinks import Sinks
 from agent.pipeline.source import Sink, follow
 from wire.clock import Clock
 from wire.errors import EdgebedError, Unreachable

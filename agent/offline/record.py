@@ -15,7 +15,8 @@ from agent.config import AgentPlan
 from agent.offline import mcap_file
 from agent.offline.mcap_file import Recorder, RecordingError
 from agent.outbox import Message
-from agent.pipeline.pipeline import Pipeline, Sinks
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.sinks import Sinks
 from agent.pipeline.source import Sink, Source, follow
 from wire.clock import Clock
 from wire.errors import Unreachable

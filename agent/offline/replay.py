@@ -15,8 +15,9 @@ from agent.config import AgentConfig, AgentPlan
 from agent.offline.mcap_file import McapReader, RecordedSession, RecordingError, read_session
 from agent.offline.regression import Difference
 from agent.outbox import Message
-from agent.pipeline.pipeline import Pipeline, Sinks
+from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.settings import LEAST_STALL_S, DevicePlan
+from agent.pipeline.sinks import Sinks
 from wire import config
 from wire.clock import Clock
 from wire.messages import ClockState, Event, ModelState, Stream

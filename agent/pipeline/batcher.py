@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -12,7 +12,9 @@ from msgspec import UNSET
 
 from agent.clock_sync import Stamp, Stamps
 from agent.outbox import Message
-from wire.clock import NS_PER_MS, NS_PER_S, Clock
+from agent.pipeline.settings import PublishConfig
+from agent.pipeline.sinks import Sinks
+from wire.clock import NS_PER_MS, NS_PER_S
 from wire.messages import Batch, ClockState, Live, Quality, Scalar, Stream
 
 log = logging.getLogger("edgebed.pipeline")
@@ -24,18 +26,15 @@ MAX_SPAN_NS = 3600 * NS_PER_S  # keeps offsets small, even if a device's clock j
 _FINE_NS = 20 * NS_PER_MS  # rows closer than this keep their microseconds
 _NUMBER = 25  # bytes of the longest number and its comma
 
-Send = Callable[[Message], object]
-SendLive = Callable[[str, str, Live], None]
-
 _json = msgspec.json.Encoder().encode
 
 
 class Batcher:
     """Collects the rows of `device`/`name` and sends a `Message` at 100 rows, when full, or after a second.
 
-    Call `tick` a few times per second. With `send` None rows are not sent; with `live_hz` 0 live values are
-    not sent. A row that is too large for a message is dropped and counted in `oversized`. NaN stays in the
-    batch: the encoder makes it null.
+    Call `tick` a few times per second. `publish` may leave out the rows (`raw`) or the live values. A row
+    that is too large for a message is dropped and counted in `oversized`. NaN stays in the batch: the encoder
+    makes it null.
     """
 
     def __init__(
@@ -44,11 +43,9 @@ class Batcher:
         name: str,
         stream: Stream,
         *,
-        clock: Clock,
-        clock_state: Callable[[], ClockState],
-        send: Send | None,
-        send_live: SendLive | None,
-        live_hz: float,
+        stamps: Stamps,
+        sinks: Sinks,
+        publish: PublishConfig,
     ) -> None:
         self.oversized = 0
         self._device = device
@@ -58,11 +55,11 @@ class Batcher:
         self._texts = [name for name, info in stream.fields.items() if info.t in ("str", "json")]
         self._head_size = sum(len(name) + 6 for name in self._fields)
         self._row_size = _NUMBER * (len(self._fields) - len(self._texts))
-        self._clock = clock
-        self._stamps = Stamps(clock, clock_state)
-        self._send = send
-        self._send_live = send_live if live_hz > 0 else None
-        self._live_every_s = 1 / live_hz if live_hz > 0 else math.inf
+        self._clock = stamps.clock
+        self._stamps = stamps
+        self._send = sinks.send if publish.raw else None
+        self._send_live = sinks.live if publish.live_hz > 0 else None
+        self._live_every_s = 1 / publish.live_hz if publish.live_hz > 0 else math.inf
         self._live_due_s = -math.inf
         self._newest: tuple[int, list[Scalar]] | None = None
         self._rows: list[list[Scalar]] = []

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
-
 from adapters.base import Reading
 from agent.clock_sync import Stamp
 from agent.inference.model_cache import ModelCache
@@ -65,25 +63,29 @@ class Inference:
         return row if self.window else {**row, "frame": self.reading.index}
 
 
+@dataclass(frozen=True, slots=True)
+class ModelHost:
+    """What all model runners of a pipeline share.
+
+    `models` opens a package, or has it open for another runner. `done` takes each result, `changed` is called
+    when the state of a runner changes.
+    """
+
+    models: ModelCache
+    stamp: Callable[[int], Stamp]
+    done: Callable[[ModelRunner, Inference], None]
+    changed: Callable[[], None]
+
+
 class ModelRunner:
-    """Runs one model package on one stream, in a thread of its own; results go to `done`.
+    """Runs one model package on one stream, in a thread of its own; results go to `host`.
 
     A source that can wait is held back while the model is busy. For other sources the oldest input is dropped
-    and counted (`dropped`). `models` opens the package, or has it open for another slot; until `open`, or
-    `install` of what `prepare` gave, there is no result. `changed` is called when `state` changes.
+    and counted (`dropped`). Until `open`, or `install` of what `prepare` gave, there is no result.
     """
 
     def __init__(
-        self,
-        name: str,
-        settings: SlotConfig,
-        stream: Stream,
-        *,
-        waits: bool,
-        stamp: Callable[[int], Stamp],
-        models: ModelCache,
-        done: Callable[[ModelRunner, Inference], None],
-        changed: Callable[[], None],
+        self, name: str, settings: SlotConfig, stream: Stream, host: ModelHost, *, waits: bool
     ) -> None:
         self.name = name
         self.settings = settings
@@ -93,10 +95,7 @@ class ModelRunner:
         self.ref = ModelRef(name="", ver="", sha256="")
         self._stream = stream
         self.waits = waits
-        self._stamp = stamp
-        self._models = models
-        self._done = done
-        self._changed = changed
+        self._host = host
         self._model: Model | None = None
         self._windows: Windows | None = None
         self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
@@ -146,7 +145,7 @@ class ModelRunner:
             ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
             if why := input_mismatch(manifest, self.settings.input, self._stream):
                 raise ModelError(why).coded("model-input-mismatch")
-            return Opened(ref, self._models.model(package, self.settings.providers))
+            return Opened(ref, self._host.models.model(package, self.settings.providers))
         except EdgebedError as error:
             return Opened(ref, error.reason)
         except Exception as error:  # one package must not end the daemon
@@ -164,15 +163,7 @@ class ModelRunner:
             self._enter("failed", found)
             return
         if isinstance(spec := found.manifest.input, WindowInput):
-            self._windows = Windows(
-                spec.signals,
-                rate_hz=spec.rate_hz,
-                length=spec.length,
-                hop=spec.hop,
-                source_hz=None if self._stream.rate_hz is UNSET else self._stream.rate_hz,
-                counters=self.counters,
-                held=[self._stream.fields[signal].t == "bool" for signal in spec.signals],
-            )
+            self._windows = Windows(spec, self._stream, self.counters)
             span_s = (spec.length + spec.hop * self.settings.every + 2 * HALF_WIDTH) / spec.rate_hz
             self._no_result = NoResult(spec.rate_hz, span_s)
         self.manifest, self._model = found.manifest, found
@@ -214,7 +205,7 @@ class ModelRunner:
             nth = reading.index
         if nth % self.settings.every:
             return None
-        self._jobs.append(_Job(reading, window, self._stamp(reading.at_ns)))
+        self._jobs.append(_Job(reading, window, self._host.stamp(reading.at_ns)))
         self._hand_on()
         if len(self._jobs) <= self._limit:
             return None
@@ -294,7 +285,7 @@ class ModelRunner:
             if failure is not None:
                 raise failure
             if result is not None:
-                self._done(self, job.answer(result))
+                self._host.done(self, job.answer(result))
             self.counters["runs"] += 1
             nan = self._nan.add(result is not None and result.nan)
             self._enter("ok" if nan is None else "failed", nan or NO_REASON, self._model.provider)
@@ -333,7 +324,7 @@ class ModelRunner:
                 log.warning("model %s: %s", self.name, why)
             else:
                 log.info("model %s: %s runs on %s", self.name, self.label, self.state.provider)
-        self._changed()
+        self._host.changed()
 
 
 @dataclass(frozen=True, slots=True)

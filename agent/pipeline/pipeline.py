@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from adapters.base import Reading
 from agent.clock_sync import Stamps
@@ -15,12 +16,13 @@ from agent.inference.gate_process import at_once
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline import privacy
-from agent.pipeline.batcher import Batcher, Send, SendLive
+from agent.pipeline.batcher import Batcher
 from agent.pipeline.events import EventReporter
-from agent.pipeline.model_runner import Inference, ModelRunner
+from agent.pipeline.model_runner import Inference, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
-from agent.pipeline.settings import DevicePlan, SlotConfig
-from agent.pipeline.snapshots import NewestPicture, SendSnap
+from agent.pipeline.settings import DevicePlan, PublishConfig, SlotConfig
+from agent.pipeline.sinks import Sinks
+from agent.pipeline.snapshots import NewestPicture
 from agent.pipeline.source import Sink
 from wire.clock import Clock
 from wire.messages import ClockState, ModelState, Snapshot, Stream
@@ -29,25 +31,6 @@ TICK_S = 0.1
 _LONG_S = 10.0  # a model that takes longer to open makes room for the next one
 
 T = TypeVar("T")
-
-
-def _drop(*_: object) -> None:
-    """Ignore an output."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sinks:
-    """Where a pipeline puts its output; each default drops it.
-
-    `send` takes durable messages and must return at once; `live` and `snap` may drop a message.
-    `changed` is called when a model's state changes, `declared` when there are new streams.
-    """
-
-    send: Send = _drop
-    live: SendLive = _drop
-    snap: SendSnap = _drop
-    changed: Callable[[], None] = _drop
-    declared: Callable[[], None] = _drop
 
 
 class Pipeline:
@@ -79,17 +62,14 @@ class Pipeline:
         self._models = ModelCache(gate_memory)
         # frame stream -> the model whose boxes its snapshots show: the first that finds most of what to hide
         self._box_models: dict[tuple[str, str], ModelRunner] = {}
-        stamps = Stamps(clock, clock_state)
+        host = ModelHost(self._models, Stamps(clock, clock_state).of, self._inferred, sinks.changed)
         self.runners = {
             name: ModelRunner(
                 name,
                 settings,
                 devices[settings.device].streams[settings.stream],
+                host,
                 waits=devices[settings.device].build(clock).waits,
-                stamp=stamps.of,
-                models=self._models,
-                done=self._inferred,
-                changed=sinks.changed,
             )
             for name, settings in models.items()
         }
@@ -118,7 +98,8 @@ class Pipeline:
         stream, device = runner.result_stream(), runner.settings.device
         if stream is None or runner.manifest is None:
             return
-        self._batchers[device, runner.name] = self._batcher(device, runner.name, stream, raw=True)
+        results = msgspec.structs.replace(self._devices[device].config.publish, raw=True)
+        self._batchers[device, runner.name] = self._batcher(device, runner.name, stream, results)
         self._reporters[runner.name] = EventReporter(
             runner.name, runner.label, runner.manifest.decoder, runner.settings.events
         )
@@ -220,19 +201,11 @@ class Pipeline:
                 counters=self.counters,
             )
         else:
-            self._batchers[device, name] = self._batcher(device, name, stream, raw=publish.raw)
+            self._batchers[device, name] = self._batcher(device, name, stream, publish)
 
-    def _batcher(self, device: str, name: str, stream: Stream, *, raw: bool) -> Batcher:
-        return Batcher(
-            device,
-            name,
-            stream,
-            clock=self._clock,
-            clock_state=self._clock_state,
-            send=self._sinks.send if raw else None,
-            send_live=self._sinks.live,
-            live_hz=self._devices[device].config.publish.live_hz,
-        )
+    def _batcher(self, device: str, name: str, stream: Stream, publish: PublishConfig) -> Batcher:
+        stamps = Stamps(self._clock, self._clock_state)
+        return Batcher(device, name, stream, stamps=stamps, sinks=self._sinks, publish=publish)
 
     def _inferred(self, runner: ModelRunner, inference: Inference) -> None:
         device, reading = runner.settings.device, inference.reading

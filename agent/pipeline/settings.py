@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -102,7 +103,7 @@ class DevicePlan:
     """A device whose options are checked: how to build its adapter, and what it will send."""
 
     config: DeviceConfig
-    kind: type[Adapter]
+    kind: Callable[[Any, Clock], Adapter]
     options: Options
     streams: dict[str, Stream]
     stall_s: float = LEAST_STALL_S

@@ -24,8 +24,6 @@ _LOOK_S = 0.1  # between two looks for the first picture
 _QUALITIES = (85, 75, 60, 45, 30)
 _LONGEST = 1280  # pixels of the longer side: a snapshot is for a look, not for an archive
 
-SendSnap = Callable[[str, str, Snapshot], None]
-
 
 class SnapshotError(EdgebedError):
     """A picture that cannot be made into a snapshot."""
@@ -45,7 +43,7 @@ class NewestPicture:
         *,
         privacy: Privacy,
         clock: Clock,
-        send: SendSnap,
+        send: Callable[[str, str, Snapshot], None],
         counters: Counter[str],
     ) -> None:
         self.reading: Reading | None = None

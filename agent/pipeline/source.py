@@ -12,11 +12,9 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Collection,
     Coroutine,
     Mapping,
 )
-from functools import partial
 from typing import Any
 
 from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
@@ -24,7 +22,7 @@ from agent.pipeline.device_problems import DeviceProblems
 from agent.pipeline.settings import DevicePlan
 from agent.pipeline.validation import Validator
 from wire.clock import Clock
-from wire.messages import DeviceState, Stream
+from wire.messages import DeviceState
 from wire.reasons import NO_REASON, Reason, because
 from wire.task_cancellation import end
 
@@ -52,12 +50,9 @@ def follow(
     return {
         name: Source(
             name,
-            partial(device.build, clock),
-            device.streams,
+            device,
             sink(name),
             clock=clock,
-            may_be_null=device.config.may_be_null,
-            stall_s=device.stall_s,
             changed=changed,
         )
         for name, device in devices.items()
@@ -74,14 +69,11 @@ class Source:
     def __init__(
         self,
         device: str,
-        build: Callable[[], Adapter],
-        streams: dict[str, Stream],
+        plan: DevicePlan,
         sink: Sink,
         *,
         clock: Clock,
-        stall_s: float,
         changed: Callable[[], None],
-        may_be_null: Collection[str] = (),
         backoff_s: tuple[float, float] = (0.5, 30.0),
     ) -> None:
         self.device = device
@@ -91,14 +83,14 @@ class Source:
         self.newest_ns = 0  # device time of the newest reading
         self.opened = False  # the device answers; it may not have sent anything yet
         self.flows = False  # readings come; `state` may show a problem all the same
-        self._build = build
-        self._validator = Validator(streams, clock, self.counters)
-        self._problems = DeviceProblems(self._validator, stall_s, may_be_null)
+        self._plan = plan
+        self._validator = Validator(plan.streams, clock, self.counters)
+        self._problems = DeviceProblems(self._validator, plan.stall_s, plan.config.may_be_null)
         self._adapter: Adapter | None = None
         self._down = False  # no reading came since the device was lost
         self._sink = sink
         self._clock = clock
-        self._stall_s = stall_s
+        self._stall_s = plan.stall_s
         self._changed = changed
         self._first_s, self._longest_s = backoff_s
         self._heard_s = 0.0  # when the last reading came, or when the sink released the source
@@ -140,7 +132,7 @@ class Source:
         Raises:
             AdapterError: the device cannot be read (any more).
         """
-        adapter = self._adapter = self._build()
+        adapter = self._adapter = self._plan.build(self._clock)
         counted: Counter[str] = Counter()
         try:
             await self._open(adapter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from wire.clock import NS_PER_S
 from wire.messages import Quality, Stream
 
 if TYPE_CHECKING:
-    from agent.inference.manifest import Manifest
+    from agent.inference.manifest import Manifest, WindowInput
 
 _SAME = 0.05  # a stream within 5 % of the model's rate is taken row by row
 # a window may be longer or shorter by 2 rows more, but at most by a fifth of it
@@ -44,31 +44,23 @@ class Windows:
     rows are missing. One missing row is filled by linear interpolation. A faster stream is brought to the
     rate by `Resampler`, which is `HALF_WIDTH` rows behind; a missing row is only counted there. `filled`
     counts both. Anything longer is a gap: the window starts again (`gaps`). A window with a missing value
-    (`incomplete`), or whose rows came at another rate (`wrong_rate`), is not made. Signals that are `held`
-    (none by default) are not interpolated.
+    (`incomplete`), or whose rows came at another rate (`wrong_rate`), is not made. Signals of type `bool` are
+    not interpolated.
     """
 
-    def __init__(
-        self,
-        signals: Sequence[str],
-        *,
-        rate_hz: float,
-        length: int,
-        hop: int,
-        source_hz: float | None,
-        counters: Counter[str],
-        held: Sequence[bool] = (),
-    ) -> None:
+    def __init__(self, spec: WindowInput, stream: Stream, counters: Counter[str]) -> None:
+        signals, length, source_hz = spec.signals, spec.length, stream.rate_hz
+        held = [stream.fields[signal].t == "bool" for signal in signals]
         self._signals = signals
-        self._held: NDArray[np.bool_] = np.array(held or [False] * len(signals), dtype=bool)
-        self._period_ns = round(NS_PER_S / rate_hz)
+        self._held: NDArray[np.bool_] = np.array(held, dtype=bool)
+        self._period_ns = round(NS_PER_S / spec.rate_hz)
         self._resampler: Resampler | None = None
         self._behind_ns = 0  # the rows of a window depend on input up to this much earlier
-        if source_hz is not None and source_hz > rate_hz * (1 + _SAME):
+        if source_hz is not UNSET and source_hz > spec.rate_hz * (1 + _SAME):
             self._resampler = Resampler(self._held, period_ns=self._period_ns, source_hz=source_hz)
             self._behind_ns = HALF_WIDTH * self._period_ns
         self._length = length
-        self._hop = hop
+        self._hop = spec.hop
         self._counters = counters
         # each row is stored twice, `length` apart, so that every window is one contiguous piece
         self._ring = np.full((2 * length, len(signals)), np.nan, dtype=np.float32)

@@ -20,6 +20,7 @@ from simulators.devices.camera.device import StreetCamera
 from simulators.devices.camera.rtsp import RtspServer
 from simulators.faults import FaultProxy
 from simulators.plants.scene import Scene
+from tests.plans import plan_of
 from tests.polling import until
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
@@ -387,9 +388,10 @@ async def test_a_frozen_camera_is_degraded_until_its_picture_changes() -> None:
         options = Camera.Options(url=street.url, frozen_s=1.5)
         clock = Clock()
         source = Source(
-            *("gate", lambda: Camera(options, clock), Camera(options, clock).streams(), counted.append),
+            "gate",
+            plan_of(lambda: Camera(options, clock), stall_s=20.0),
+            counted.append,
             clock=clock,
-            stall_s=20.0,
             changed=lambda: None,
         )
         task = asyncio.create_task(source.run())

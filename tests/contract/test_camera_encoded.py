@@ -16,6 +16,7 @@ import pytest
 from adapters.base import DeviceUnreachable, Reading
 from adapters.camera.adapter import Camera
 from agent.pipeline.source import Source
+from tests.plans import plan_of
 from tests.polling import until
 from wire.clock import Clock
 from wire.messages import Quality
@@ -174,9 +175,10 @@ async def test_a_digest_login(gstreamer: None) -> None:
 async def test_packets_that_give_no_picture_are_named(gstreamer: None) -> None:
     async with serving("h264", "--no-keyframes") as port:
         source = Source(
-            *("gate", lambda: camera(port), camera(port).streams(), lambda _: None),
+            "gate",
+            plan_of(lambda: camera(port), stall_s=3.0),
+            lambda _: None,
             clock=Clock(),
-            stall_s=3.0,
             changed=lambda: None,
         )
         task = asyncio.create_task(source.run())

@@ -34,6 +34,7 @@ from edgebed.broker import BrokerProcess, free_port
 from simulators.devices.mqtt.device import KerbSensors
 from simulators.devices.mqtt.publisher import Publisher, broker_of
 from simulators.faults import FaultProxy
+from tests.plans import plan_of
 from tests.polling import until
 from wire.clock import NS_PER_S, Clock
 from wire.messages import Quality
@@ -463,11 +464,9 @@ async def test_the_state_names_what_arrived_and_is_not_read(
     given = options(broker.port, topics=[TOPIC, topic], max_message_bytes=4_000, silence_s=60.0)
     source = Source(
         "dev",
-        lambda: Mqtt(given, Clock()),
-        Mqtt(given, Clock()).streams(),
+        plan_of(lambda: Mqtt(given, Clock()), stall_s=2.0),
         lambda _: None,
         clock=Clock(),
-        stall_s=2.0,
         changed=lambda: None,
     )
     task = asyncio.create_task(source.run())

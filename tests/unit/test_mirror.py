@@ -19,6 +19,7 @@ COVERED_BY = {
     "agent.outbox.reader": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.segment_pool": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.writer": "tests/unit/agent/outbox/test_outbox.py",
+    "agent.pipeline.sinks": "tests/unit/agent/pipeline/test_pipeline.py",
     "agent.pipeline.model_threads": "tests/unit/agent/pipeline/test_model_runner.py",
     "agent.uplink.command_runner": "tests/integration/test_uplink.py",
     "agent.uplink.latest": "tests/integration/test_uplink.py",

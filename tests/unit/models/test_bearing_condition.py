@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from agent.inference.gate import inspect
+from agent.inference.manifest import WindowInput
 from agent.inference.package import load_package
 from agent.inference.session import Model
 from agent.pipeline.resampler import HALF_WIDTH
 from agent.pipeline.windows import Windows
+from wire.messages import Field, Stream
 
 pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 PACKAGE = Path(__file__).resolve().parents[3] / "models" / "bearing-condition"
@@ -78,14 +80,10 @@ def test_a_sensor_at_48_khz_is_heard_through_the_agent_as_it_was_learnt(
     with np.load(field_data / "signals" / "cwru" / f"{recording.file}.npz") as arrays:
         raw = arrays["DE"][: 4 * 5 * LENGTH, 0]
     learnt = make.decimated(raw, recording.decimate)
-    windows = Windows(
-        ["vibration"],
-        rate_hz=12_000,
-        length=LENGTH,
-        hop=LENGTH,
-        source_hz=48_000,
-        counters=Counter(),
+    spec = WindowInput(
+        kind="window", name="x", signals=["vibration"], rate_hz=12_000, length=LENGTH, hop=LENGTH
     )
+    windows = Windows(spec, Stream(fields={"vibration": Field()}, rate_hz=48_000), Counter())
     heard = [windows.add(round(at * 1e9 / 48_000), {"vibration": float(v)}) for at, v in enumerate(raw)]
     found = [window.rows for window in heard if window is not None]
     assert len(found) == 4

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.clock_sync import Stamps
 from agent.outbox import Message
 from agent.pipeline.batcher import Batcher, batch
+from agent.pipeline.settings import PublishConfig
+from agent.pipeline.sinks import Sinks
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.codec import decode, decode_live, encode
 from wire.messages import MAX_BODY, Batch, ClockState, Field, Live, Quality, Stream
@@ -41,11 +44,9 @@ class Desk:
             "arm",
             "joints",
             stream,
-            clock=self.clock,
-            clock_state=lambda: self.clk,
-            send=self.sent.append if raw else None,
-            send_live=lambda device, name, body: self.shown.append(body),
-            live_hz=live_hz,
+            stamps=Stamps(self.clock, lambda: self.clk),
+            sinks=Sinks(send=self.sent.append, live=lambda device, name, body: self.shown.append(body)),
+            publish=PublishConfig(raw=raw, live_hz=live_hz),
         )
 
     def body(self, at: int = -1) -> Batch:

@@ -13,6 +13,7 @@ from adapters.base import Adapter, Options, Reading, Unread, Value
 from agent.pipeline.device_problems import DeviceProblems
 from agent.pipeline.source import Source
 from agent.pipeline.validation import Validator
+from tests.plans import plan_of
 from tests.polling import until
 from wire.clock import Clock
 from wire.messages import DeviceState, Field, Stream
@@ -60,13 +61,10 @@ class Running:
         self.states: list[DeviceState] = []
         self.source = Source(
             "dev",
-            Scripted,
-            STREAMS,
+            plan_of(Scripted, STREAMS, stall_s=STALL_S, may_be_null=may_be_null),
             lambda _: None,
             clock=Clock(),
-            stall_s=STALL_S,
             changed=lambda: self.states.append(self.source.state),
-            may_be_null=may_be_null,
         )
 
     async def __aenter__(self) -> Running:

@@ -16,7 +16,7 @@ from adapters.base import Reading
 from agent.inference.model_cache import ModelCache
 from agent.pipeline import model_problems, model_runner
 from agent.pipeline.model_problems import NEWEST, NO_RESULT_S, NanResults, NoResult
-from agent.pipeline.model_runner import ModelRunner
+from agent.pipeline.model_runner import ModelHost, ModelRunner
 from agent.pipeline.settings import SlotConfig
 from tests.polling import until
 from wire.messages import ClockState, Field, Stream
@@ -96,11 +96,8 @@ async def running(package: Path, folder: Path) -> AsyncIterator[ModelRunner]:
         "m",
         SlotConfig(package=package, input="dev/rows"),
         Stream(fields={"a": Field(), "b": Field()}),
+        ModelHost(ModelCache(folder), lambda _: (ClockState.NTP, None), lambda *_: None, lambda: None),
         waits=True,
-        stamp=lambda _: (ClockState.NTP, None),
-        models=ModelCache(folder),
-        done=lambda *_: None,
-        changed=lambda: None,
     )
     made.open()
     assert made.state.state == "ok", made.state.why

@@ -13,7 +13,7 @@ from onnx import helper
 
 from adapters.base import Reading
 from agent.inference.model_cache import ModelCache
-from agent.pipeline.model_runner import Inference, ModelRunner
+from agent.pipeline.model_runner import Inference, ModelHost, ModelRunner
 from agent.pipeline.settings import SlotConfig
 from tests.polling import until
 from wire.messages import ClockState, Field, Stream
@@ -62,11 +62,8 @@ def runner(
         "sum",
         SlotConfig(package=package, input="dev/rows", **more),
         stream,
+        ModelHost(cache, lambda _: (ClockState.NTP, None), results.done, results.changed),
         waits=waits,
-        stamp=lambda _: (ClockState.NTP, None),
-        models=cache,
-        done=results.done,
-        changed=results.changed,
     )
 
 

@@ -21,8 +21,9 @@ from adapters.base import Adapter, Options, Reading
 from agent.inference.decoders import ModelError
 from agent.offline.once import _why_no_result
 from agent.outbox import Message
-from agent.pipeline.pipeline import Pipeline, Sinks
+from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, SlotConfig
+from agent.pipeline.sinks import Sinks
 from tests.polling import until
 from wire.clock import Clock
 from wire.messages import Batch, ClockState, Event, Field, Live, Quality, Snapshot, Stream

@@ -6,11 +6,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from msgspec import UNSET
 from numpy.typing import NDArray
 
+from agent.inference.manifest import WindowInput
 from agent.pipeline.row_clock import RowClock
 from agent.pipeline.windows import Window, Windows
-from wire.messages import Quality
+from wire.messages import Field, Quality, Stream
 
 T0 = 1_760_000_000 * 10**9
 LENGTH, HOP, ROWS = 100, 25, 4_000
@@ -34,9 +36,9 @@ def windows_of(
 ) -> tuple[list[tuple[int, Window]], Counter[str]]:
     """Each window with the row that completed it."""
     counters: Counter[str] = Counter()
-    made = Windows(
-        ["a"], rate_hz=hz, length=LENGTH, hop=HOP, source_hz=hz if declared else None, counters=counters
-    )
+    spec = WindowInput(kind="window", name="x", signals=["a"], rate_hz=hz, length=LENGTH, hop=HOP)
+    stream = Stream(fields={"a": Field()}, rate_hz=hz if declared else UNSET)
+    made = Windows(spec, stream, counters)
     found = [
         (row, window)
         for row, (at, value) in enumerate(zip(at_s, values, strict=True))

@@ -13,6 +13,7 @@ import pytest
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Options, Reading
 from agent.pipeline.source import Source
 from tests import polling
+from tests.plans import plan_of
 from wire.clock import Clock
 from wire.messages import DeviceState, Field, Stream
 
@@ -65,16 +66,15 @@ class Follower:
     ) -> None:
         Scripted.opened = Scripted.closed = 0
         self.scripts: Iterator[list[object]] = iter(scripts)
+        self.make: Callable[[], Adapter] = lambda: Scripted(next(self.scripts))
         self.given: list[float] = []
         self.states: list[tuple[str, str]] = []
         self.wait: Callable[[], Awaitable[None] | None] = lambda: None
         self.source = Source(
             "dev",
-            lambda: Scripted(next(self.scripts)),
-            STREAMS,
+            plan_of(lambda: self.make(), STREAMS, stall_s=stall_s),  # noqa: PLW0108 - a test may set it
             self._take,
             clock=Clock(),
-            stall_s=stall_s,
             changed=lambda: self.states.append((self.source.state.state, self.source.state.why)),
             backoff_s=backoff_s,
         )
@@ -205,7 +205,7 @@ async def test_a_cancelled_source_ends_although_the_adapter_raises_a_failure() -
                 raise DeviceUnreachable("gone while being cancelled") from None
 
     follower = Follower()
-    follower.source._build = lambda: Swallows([])
+    follower.make = lambda: Swallows([])
     given = asyncio.Event()
     follower.wait = given.set
     task = asyncio.create_task(follower.source.run())
@@ -231,7 +231,7 @@ async def test_an_adapter_with_a_task_group_that_fails_is_opened_again() -> None
             raise DeviceUnreachable("a part of it is gone")
 
     follower = Follower()
-    follower.source._build = lambda: Grouped([1, 2])
+    follower.make = lambda: Grouped([1, 2])
     await follower.runs()
     assert follower.given == [1, 2]
     assert Scripted.opened == 3
@@ -282,7 +282,7 @@ async def test_a_silent_device_names_what_arrived_instead() -> None:
             yield Reading("x", 0)
 
     follower = Follower(["stall"], stall_s=0.05)
-    follower.source._build = lambda: Refusing(["stall"])
+    follower.make = lambda: Refusing(["stall"])
     reasons: asyncio.Queue[DeviceState] = asyncio.Queue()
     follower.source._changed = lambda: reasons.put_nowait(follower.source.state)
     task = asyncio.create_task(follower.source.run())
@@ -308,7 +308,7 @@ async def test_a_device_that_may_be_silent_for_long_shows_soon_that_it_is_not_re
             await asyncio.Event().wait()
 
     follower = Follower(stall_s=3_600.0)
-    follower.source._build = lambda: Improving([])
+    follower.make = lambda: Improving([])
     task = asyncio.create_task(follower.source.run())
     await polling.until(lambda: follower.source.state.code == "device-not-read")
     assert "a message of another version" in follower.source.state.why
@@ -329,6 +329,6 @@ async def test_a_device_that_answers_without_a_reading_is_not_silent() -> None:
             await asyncio.sleep(0.5)
 
     follower = Follower(stall_s=0.05)
-    follower.source._build = lambda: Still([])
+    follower.make = lambda: Still([])
     await follower.runs()
     assert [state for state, _ in follower.states] == ["ok", "stopped"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from agent.inference.manifest import WindowInput, load
@@ -23,16 +24,13 @@ def windows(
     length: int = 10, hop: int = 5, source_hz: float | None = 50, held: Sequence[bool] = ()
 ) -> tuple[Windows, Counter[str]]:
     counters: Counter[str] = Counter()
-    made = Windows(
-        ["a", "b"],
-        rate_hz=50,
-        length=length,
-        hop=hop,
-        source_hz=source_hz,
-        counters=counters,
-        held=held,
-    )
-    return made, counters
+    spec = WindowInput(kind="window", name="x", signals=["a", "b"], rate_hz=50, length=length, hop=hop)
+    fields = {
+        name: Field(t="bool" if is_held else "f64")
+        for name, is_held in zip("ab", held or (False, False), strict=True)
+    }
+    rate_hz = UNSET if source_hz is None else source_hz
+    return Windows(spec, Stream(fields=fields, rate_hz=rate_hz), counters), counters
 
 
 def feed(made: Windows, times: list[int]) -> list[NDArray[np.float32]]:
