@@ -22,7 +22,7 @@ from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.sinks import Sinks
 from agent.pipeline.source import Source, follow
 from agent.systemd import Notifier
-from agent.uplink.uplink import NodeIdentity, Uplink
+from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
 from wire.clock import Clock
 from wire.messages import ClockState, Event
 from wire.reasons import because
@@ -154,22 +154,22 @@ class App:
             config.broker,
             self.outbox,
             clock,
-            state=config.state,
-            ack=config.outbox.ack,
-            drain_kb_per_s=config.outbox.drain_kb_per_s,
-            packs=config.outbox.packs,
-            describe=lambda: self.description.birth(),  # noqa: PLW0108 - it is made below
-            status=lambda: self.description.status(),  # noqa: PLW0108
-            clock_state=self.time.state,
-            on_command=self.commands.handle,
+            NodeHooks(
+                describe=lambda: self.description.birth(),  # noqa: PLW0108 - it is made below
+                status=lambda: self.description.status(),  # noqa: PLW0108
+                clock_state=self.time.state,
+                on_command=self.commands.handle,
+            ),
+            UplinkSettings(
+                config.state, config.outbox.ack, config.outbox.drain_kb_per_s, packs=config.outbox.packs
+            ),
         )
         self.custody = Custody(
             self.outbox,
             self.plan.address,
             self.boot,
             key,
-            clock,
-            clock_state=self.time.state,
+            self.time,
             sent=lambda: self.uplink.counters.get("sent", 0),
         )
         self.pipeline = Pipeline(

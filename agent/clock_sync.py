@@ -77,14 +77,14 @@ class TimeSync:
     """Gives the clock's state, read every two seconds; a simulated clock is always synchronised."""
 
     def __init__(self, clock: Clock, ask: Callable[[], ClockState] = kernel_state) -> None:
-        self._clock = clock
+        self.clock = clock
         self._ask = ask if clock.real else lambda: ClockState.NTP
         self._state = self._ask()
         self._asked_s = clock.monotonic()
 
     def state(self) -> ClockState:
         """How far times stamped now can be trusted."""
-        now_s = self._clock.monotonic()
+        now_s = self.clock.monotonic()
         if now_s - self._asked_s >= _POLL_S:
             self._state = self._ask()
             self._asked_s = now_s

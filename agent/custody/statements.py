@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
+from agent.clock_sync import TimeSync
 from agent.custody.node_key import NodeKey
 from agent.outbox import Message, Outbox
 from wire.clock import Clock
 from wire.custody import CUSTODY, Statement, digest, signed_form
-from wire.messages import ClockState, Event
+from wire.messages import Event
 from wire.topics import NODE_ITSELF, Address
 
 EVERY_S = 60.0  # between two statements while messages are taken
@@ -32,17 +33,15 @@ class Custody:
         address: Address,
         boot: str,
         key: NodeKey | None,
-        clock: Clock,
-        *,
-        clock_state: Callable[[], ClockState],
+        sync: TimeSync,
         sent: Callable[[], int],
     ) -> None:
         self._outbox = outbox
         self._node = str(address)
         self._boot = boot
         self._key = key
-        self._clock = clock
-        self._clock_state = clock_state
+        self._sync = sync
+        self._clock = sync.clock
         self._sent = sent
         self._lock = threading.Lock()  # one thread states at a time
         self._count = 0
@@ -66,7 +65,7 @@ class Custody:
             return
         with self._lock:
             for part in self._outbox.parts(closed=closed):
-                stats, clk = self._outbox.stats(), self._clock_state()
+                stats, clk = self._outbox.stats(), self._sync.state()
                 statement = Statement(
                     n=self._count + 1,
                     prev=self._before,

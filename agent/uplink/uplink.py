@@ -8,6 +8,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,7 @@ from wire.ranges import Ranges
 from wire.task_cancellation import end
 from wire.topics import NODE_ITSELF, parse
 
-__all__ = ["NodeIdentity", "OnCommand", "Uplink"]
+__all__ = ["NodeHooks", "NodeIdentity", "OnCommand", "Uplink", "UplinkSettings"]
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,35 @@ _LIVE_EXPIRY_S, _BEAT_EXPIRY_S, _RES_EXPIRY_S = 300, 60, 3_600
 _MAX_SESS = 2**52
 
 
-class Uplink:
-    """The MQTT side of a node. `run` is one task; the other methods return at once, in the same event loop.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeHooks:
+    """What an uplink asks of its node, in the uplink's event loop.
 
-    `describe` gives the birth; its `ts`, `boot`, `sess` and `ep` are overwritten here. `status` gives the
+    `describe` gives the birth; the uplink overwrites its `ts`, `boot`, `sess` and `ep`. `status` gives the
     devices and models of the `online` status. Both are called for each publication. `on_command` gets
     device, name and Cmd, as `agent.commands.Commands.handle` does.
+    """
+
+    describe: Callable[[], Birth]
+    status: Callable[[], Status]
+    clock_state: Callable[[], ClockState]
+    on_command: OnCommand
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkSettings:
+    """Folder of the uplink's state, what releases a message, and how a backlog travels."""
+
+    state: Path
+    ack: Literal["collector", "puback"] = "collector"
+    drain_kb_per_s: int = 0
+    packs: bool = True
+
+
+class Uplink:
+    """The MQTT side of a node.
+
+    `run` is one task; the other methods return at once, in the same event loop.
     """
 
     def __init__(
@@ -61,31 +85,24 @@ class Uplink:
         broker: Broker,
         outbox: Outbox,
         clock: Clock,
-        *,
-        state: Path,
-        ack: Literal["collector", "puback"] = "collector",
-        drain_kb_per_s: int = 0,
-        packs: bool = True,
-        describe: Callable[[], Birth],
-        status: Callable[[], Status],
-        clock_state: Callable[[], ClockState],
-        on_command: OnCommand,
+        node: NodeHooks,
+        settings: UplinkSettings,
     ) -> None:
         self._address = identity.address
         self._broker = broker
         self._outbox = outbox
         self._clock = clock
-        self._broker_memory = BrokerMemory(state / "uplink.json", broker.protocol)
+        self._broker_memory = BrokerMemory(settings.state / "uplink.json", broker.protocol)
         self._in_flight = InFlightWindow(
-            puback_is_enough=ack == "puback",
-            drain_per_s=1_000 * drain_kb_per_s,
-            unpacked=unpacked if packs else None,
+            puback_is_enough=settings.ack == "puback",
+            drain_per_s=1_000 * settings.drain_kb_per_s,
+            unpacked=unpacked if settings.packs else None,
         )
-        self._encoder = Encoder(outbox, self._address, clock, clock_state)
-        self._presence = Presence(identity, outbox.ep, self._broker_memory, clock, describe, status)
+        self._encoder = Encoder(outbox, self._address, clock, node.clock_state)
+        self._presence = Presence(identity, outbox.ep, self._broker_memory, clock, node.describe, node.status)
         self._counters: Counter[str] = Counter()
         self._command_runner = CommandRunner(
-            self._address, clock, self._counters, on_command, self._send_answer
+            self._address, clock, self._counters, node.on_command, self._send_answer
         )
         self._ack_delay = AckDelay()
         self._refusal = Refusal(clock)

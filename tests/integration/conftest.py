@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.commands import Commands
 from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
-from agent.uplink.uplink import NodeIdentity, Uplink
+from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from wire.broker import Broker
@@ -39,11 +39,13 @@ class Box:
             Broker(url=f"mqtt://127.0.0.1:{port}"),
             self.outbox,
             Clock(),
-            state=folder,
-            describe=lambda: Birth(ts=0, boot=BOOT, sess=0, ep=self.outbox.ep, agent=AgentInfo(ver="1")),
-            status=lambda: Status(state="online", ts=0, boot=BOOT, sess=0),
-            clock_state=lambda: ClockState.NTP,
-            on_command=Commands(folder, Clock(), {}).handle,
+            NodeHooks(
+                describe=lambda: Birth(ts=0, boot=BOOT, sess=0, ep=self.outbox.ep, agent=AgentInfo(ver="1")),
+                status=lambda: Status(state="online", ts=0, boot=BOOT, sess=0),
+                clock_state=lambda: ClockState.NTP,
+                on_command=Commands(folder, Clock(), {}).handle,
+            ),
+            UplinkSettings(folder),
         )
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -14,7 +14,7 @@ import pytest
 from agent.commands import Action, Commands
 from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
 from agent.uplink import in_flight, mqtt_client, uplink
-from agent.uplink.uplink import NodeIdentity, Uplink
+from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
 from edgebed.broker import BrokerProcess
 from simulators.faults import FaultProxy
 from tests.polling import until
@@ -124,12 +124,15 @@ class Node:
             Broker(url=f"mqtt://127.0.0.1:{port}", protocol=protocol),
             self.outbox,
             Clock(),
-            state=state,
-            describe=lambda: Birth(ts=0, boot=BOOT, sess=0, ep=self.outbox.ep, agent=AgentInfo(ver="1.2.3")),
-            status=lambda: Status(state="online", ts=0, boot=BOOT, sess=0),
-            clock_state=lambda: self.clock,
-            on_command=Commands(state, Clock(), actions).handle,
-            **settings,
+            NodeHooks(
+                describe=lambda: Birth(
+                    ts=0, boot=BOOT, sess=0, ep=self.outbox.ep, agent=AgentInfo(ver="1.2.3")
+                ),
+                status=lambda: Status(state="online", ts=0, boot=BOOT, sess=0),
+                clock_state=lambda: self.clock,
+                on_command=Commands(state, Clock(), actions).handle,
+            ),
+            UplinkSettings(state, **settings),
         )
         self.tasks: list[asyncio.Task[None]] = []
         self.stopped = False

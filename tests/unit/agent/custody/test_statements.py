@@ -12,6 +12,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from agent.clock_sync import TimeSync
 from agent.custody.node_key import NodeKey
 from agent.custody.statements import Custody
 from agent.outbox import Message, Outbox, OutboxSettings
@@ -61,7 +62,7 @@ def key(tmp_path: Path) -> NodeKey:
 @pytest.fixture
 def custody(outbox: Outbox, key: NodeKey, clock: SetClock) -> Custody:
     return Custody(
-        outbox, NODE, "5be1f00d5be1f00d", key, clock, clock_state=lambda: ClockState.NTP, sent=lambda: 7
+        outbox, NODE, "5be1f00d5be1f00d", key, TimeSync(clock, lambda: ClockState.NTP), sent=lambda: 7
     )
 
 
@@ -167,7 +168,7 @@ def test_a_graceful_stop_states_the_rest_and_the_next_run_continues(
     try:
         rows(with_more, 4, clock)
         again = Custody(
-            with_more, NODE, "00ff00ff", key, clock, clock_state=lambda: ClockState.UNSYNCED, sent=lambda: 0
+            with_more, NODE, "00ff00ff", key, TimeSync(clock, lambda: ClockState.UNSYNCED), sent=lambda: 0
         )
         again.look()
         event, said = stated(with_more)[-1]
@@ -194,7 +195,7 @@ def test_dropped_messages_are_stated_by_class_and_reason(
 
 
 def test_without_a_key_nothing_is_stated(outbox: Outbox, clock: SetClock) -> None:
-    mute = Custody(outbox, NODE, "ff", None, clock, clock_state=lambda: ClockState.NTP, sent=lambda: 0)
+    mute = Custody(outbox, NODE, "ff", None, TimeSync(clock, lambda: ClockState.NTP), sent=lambda: 0)
     rows(outbox, 1, clock)
     mute.look()
     mute.close()
