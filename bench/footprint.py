@@ -1,4 +1,8 @@
-"""Measure the daemon: time from start to READY (by systemd's notify protocol), PSS and RSS."""
+"""Measure the daemon: time from start to READY (by systemd's notify protocol), PSS and RSS, CPU and wake-ups.
+
+A wake-up is a voluntary context switch of a thread: it waited and goes on. The peer of CPU and wake-ups is a
+hand-written loop for this one device and this one model, without an outbox.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,49 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import yaml
 
 from edgebed.broker import BrokerProcess
-from edgebed.processes import edgebed_command
+from edgebed.processes import Child, edgebed_command
 from simulators.plants.cobot import SIGNALS, Cobot
 from wire.shipped import folder
 
 SETTLE_S = 8.0  # models and uplink run for this time before memory is read
+WORK_S = 10.0  # of one measurement of CPU and wake-ups
+ROUNDS = 5  # measurements of the agent and of the hand-written loop, alternating
+
+# Hand-written code for this one device and this one model: a row every 20 ms, a window every 25 rows, a live
+# value and a message a second. No outbox, no checks of rows, no reconnect; the model runs in the event loop.
+_BY_HAND = """
+import asyncio, csv, itertools, json, sys, time, aiomqtt, numpy as np, onnxruntime as ort
+host, port, recording, model = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
+options = ort.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+name, out = session.get_inputs()[0].name, [each.name for each in session.get_outputs()]
+shape = session.get_inputs()[0].shape
+async def main():
+    with open(recording) as file:
+        header, *rows = csv.reader(file)
+    ring, batch, begin = np.zeros((100, 18), np.float32), [], time.monotonic()
+    async with aiomqtt.Client(host, port) as client:
+        for index, cells in enumerate(itertools.cycle(rows)):
+            await asyncio.sleep(begin + index / 50 - time.monotonic())
+            row = [float(cell) for cell in cells[1:]]
+            ring[:-1], ring[-1] = ring[1:], row
+            batch.append((time.time_ns(), row))
+            if index > 100 and index % 25 == 0:
+                session.run(out, {name: ring.reshape([1, *shape[1:]])})
+            if len(batch) == 50:
+                await client.publish("by-hand/live", json.dumps(batch[-1]), 0, True)
+                await client.publish("by-hand/data", json.dumps(batch), 1)
+                batch.clear()
+asyncio.run(main())
+"""
 
 
 def run() -> list[dict[str, Any]]:
@@ -36,6 +72,7 @@ def run() -> list[dict[str, Any]]:
             work, "trimmed", {**_sensor(work, broker.url, with_model=True), "memory": {"trim": True}}
         )
         camera = _measure(work, "camera", _camera(work, broker.url))
+        working = _working(work, broker)
     bare = _bare_interpreter()
     memory = [
         ("without a model", plain),
@@ -51,8 +88,58 @@ def run() -> list[dict[str, Any]]:
         ),
         {"what": "start to READY, sensor model", "ours": sensor["ready"], "unit": "s", "limit": "<= 1.7"},
         {"what": "start to READY, camera and detector", "ours": camera["ready"], "unit": "s"},
-        {"what": "CPU at 50 Hz x 18 signals with the model", "ours": sensor["cpu"], "unit": "% of a core"},
+        *working,
     ]
+
+
+def _working(work: Path, broker: BrokerProcess) -> list[dict[str, Any]]:
+    """Return the rows of an agent at work, with its collector, beside the hand-written loop."""
+    store = ["--store", str(work / "store"), "--broker", broker.url, "--port", "0"]
+    config, model = work / "working.yaml", folder("models") / "joint-anomaly/model.onnx"
+    document = _sensor(work, broker.url, with_model=True)
+    config.write_text(yaml.safe_dump({**document, "state": "state-working"}))
+    by_hand = [sys.executable, "-c", _BY_HAND, "127.0.0.1", str(broker.port), work / "arm.csv", model]
+    found: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
+    with (
+        Child("collector", edgebed_command("collector", "run", *store), work / "collector.log") as collector,
+        ready_agent(config) as (agent, _),
+        Child("by-hand", list(map(str, by_hand)), work / "by-hand.log") as peer,
+    ):
+        collector.first_line()
+        time.sleep(SETTLE_S)
+        for _ in range(ROUNDS):
+            found["ours"].append(_rates(agent.pid))
+            found["peer"].append(_rates(peer.pid))
+    (cpu, wakes), (cpu_peer, wakes_peer) = (
+        (median(each[0] for each in rates), median(each[1] for each in rates)) for rates in found.values()
+    )
+    what = "at 50 Hz x 18 signals with the model, beside a hand-written loop"
+    return [
+        {
+            "what": f"CPU {what}",
+            "ours": cpu,
+            "peer": cpu_peer,
+            "ratio": cpu / cpu_peer,
+            "unit": "% of a core",
+            "limit": "<= 2",
+        },
+        {
+            "what": f"wake-ups {what}",
+            "ours": wakes,
+            "peer": wakes_peer,
+            "ratio": wakes / wakes_peer,
+            "unit": "/s",
+            "limit": "<= 30",
+        },
+    ]
+
+
+def _rates(pid: int) -> tuple[float, float]:
+    """Return per cent of a core, and wake-ups per second, over `WORK_S`."""
+    began_s, cpu, wakes = time.monotonic(), cpu_s(pid), wake_ups(pid)
+    time.sleep(WORK_S)
+    took_s = time.monotonic() - began_s
+    return 100 * (cpu_s(pid) - cpu) / took_s, (wake_ups(pid) - wakes) / took_s
 
 
 def _sensor(work: Path, url: str, *, with_model: bool) -> dict[str, Any]:
@@ -96,13 +183,8 @@ def _measure(work: Path, name: str, document: dict[str, Any]) -> dict[str, float
 
 def _start(config: Path) -> dict[str, float]:
     with ready_agent(config) as (process, ready):
-        cpu = cpu_s(process.pid)
         time.sleep(SETTLE_S)
-        return {
-            "ready": ready,
-            **memory_mb(process.pid),
-            "cpu": (cpu_s(process.pid) - cpu) / SETTLE_S * 100,
-        }
+        return {"ready": ready, **memory_mb(process.pid)}
 
 
 @contextmanager
@@ -157,6 +239,16 @@ def cpu_s(pid: int) -> float:
     """Return the CPU seconds that a process has used so far, in user and system mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wake_ups(pid: int) -> int:
+    """Return how often the threads that a process has now waited and went on."""
+    count = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        for line in status.read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                count += int(line.split()[1])
+    return count
 
 
 if __name__ == "__main__":
