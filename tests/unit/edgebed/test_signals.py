@@ -34,13 +34,14 @@ def start() -> Iterator[Start]:
     """Start a command with pipes, and end it."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*command: str, before: Callable[[], object] | None = None) -> subprocess.Popen[str]:
+    def start(*command: str, sighup: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
+        # given, because the parent of the tests may ignore SIGHUP, as nohup does
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=before,  # noqa: PLW1509 - one call of signal(), safe between fork and exec
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, sighup),  # noqa: PLW1509 - one call of signal(), safe between fork and exec
         )
         running.append(process)
         return process
@@ -138,5 +139,5 @@ def test_sighup_ends_nothing(start: Start, tmp_path: Path) -> None:
 def test_an_ignored_sighup_stays_ignored(start: Start) -> None:
     """As with nohup."""
     code = CLOCK + "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
-    process = start(sys.executable, "-c", code, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start(sys.executable, "-c", code, sighup=signal.SIG_IGN)
     assert process.communicate(timeout=WITHIN_S)[0] == "True\n"
