@@ -28,6 +28,7 @@ from collector.ledger.comparison import Gone
 from collector.ledger.ledger import Ledger
 from collector.mqtt.link import AckLink, Link
 from collector.reset import answer, requested, reset
+from collector.state.state_file import StateFile, StateNewer
 from collector.store.reader import Readers
 from collector.store.store import SqliteStore
 from collector.upkeep import EVERY_S, Upkeep
@@ -64,6 +65,15 @@ class Collector:
         except BaseException:
             self.socket.close()
             raise
+        self.state = StateFile(self.store.folder, owns_store=True)
+        try:
+            self.state.check()
+        except StateNewer:
+            self.store.close()
+            self.socket.close()
+            raise
+        except EdgebedError:
+            self._judge_state()  # data are stored and acknowledged all the same
         saved = self.store.load()
         self.ledger = Ledger(saved.marks, saved.states)
         shares = config.shares
@@ -171,6 +181,7 @@ class Collector:
         self.link.stop()
         self.readers.close()
         self.store.close()
+        self.state.close()
         self.socket.close()
 
     async def _watch_fleet(self) -> None:
@@ -220,8 +231,9 @@ class Collector:
             self.ingest.do(lambda: answer(self.store.folder, reset(self.ledger, self.fleet, node)))
 
     def _judge(self) -> None:
-        """Judge the fleet, what arrives of it, and the copy of the store's marks."""
+        """Judge the fleet, what arrives of it, `state.db`, and the copy of the store's marks."""
         self.fleet.judge()
+        self._judge_state()
         link, copy = self.link.state, self.store.copy_problem
         nodes = self.fleet.without_data(link.since) if link.state == "online" else []
         if nodes:
@@ -241,6 +253,15 @@ class Collector:
             self.problems.report(because(copy, "store-copy-failed", detail=copy))
         else:
             self.problems.clear("store-copy-failed")
+
+    def _judge_state(self) -> None:
+        """Report a `state.db` that cannot be used."""
+        try:
+            self.state.check()
+        except EdgebedError as error:
+            self.problems.report(because(str(error), "state-unusable", detail=str(error)))
+        else:
+            self.problems.clear("state-unusable")
 
     def current_problems(self) -> list[CollectorProblem]:
         """Everything that makes the collector degraded; any thread, but it lists the store's folder."""

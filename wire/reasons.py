@@ -120,6 +120,7 @@ CODES: dict[str, tuple[str, ...]] = {
     # the collector itself
     "broker-offline": ("where", "detail"),
     "store-blocked": ("detail",),
+    "state-unusable": ("detail",),
     "store-copy-failed": ("detail",),
     "messages-refused": ("detail", "sender", "cause", "share"),
     "backlog-full": ("n",),

@@ -6,12 +6,16 @@ import importlib.util
 import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wire.errors import ConfigError, EdgebedError
+from wire.printable import printable
 
 if TYPE_CHECKING:
     from collector.config import CollectorConfig
@@ -23,6 +27,7 @@ def command() -> None:
 
 
 _config = click.argument("config", required=False, type=click.Path(dir_okay=False, path_type=Path))
+_existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @command.command()
@@ -76,12 +81,7 @@ def check(config: Path | None) -> None:
 
 @command.command("reset-node")
 @click.argument("node")
-@click.option(
-    "--store",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the day files.",
-)
+@click.option("--store", required=True, type=_existing_folder, help="Folder of the day files.")
 def reset_node(node: str, store: Path) -> None:
     """Forget what forged or wrong numbers of NODE (tenant/pilot/site/node) left in the ledger and the fleet.
 
@@ -93,9 +93,60 @@ def reset_node(node: str, store: Path) -> None:
     from wire.topics import Address
 
     name = str(Address.parse(node))
-    forgotten = act(store, name, Clock())
+    with _audited(store, "reset-node", name):
+        forgotten = act(store, name, Clock())
     for line in forgotten or ["nothing: the store knows no number of it that could be wrong"]:
         click.echo(f"{name}: forgot {line}" if forgotten else f"{name}: {line}")
+
+
+@command.command()
+@click.argument("store", type=_existing_folder)
+@click.option(
+    "--limit",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Show no more than this number.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def audit(store: Path, limit: int, as_json: bool) -> None:
+    """Show who did what to STORE, the newest first: time, who, from where, what, to what, result."""
+    _require_extra()
+    import msgspec
+
+    from collector.state.audit import Audit
+    from collector.state.state_file import StateFile
+
+    if not (store / "state.db").exists():
+        raise EdgebedError(f"{store} has no state.db: nothing was noted there yet")
+    with closing(StateFile(store)) as state:
+        found = Audit(state).newest(limit)
+    for one in found:
+        if as_json:
+            click.echo(msgspec.json.encode(one))
+            continue
+        at = datetime.fromtimestamp(one.at_ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+        text = f"{at} UTC  {one.who}, {one.origin}: {one.what} {one.subject}: {one.result}"
+        click.echo(printable(text, 2_000))
+
+
+@contextmanager
+def _audited(store: Path, what: str, subject: str) -> Iterator[None]:
+    """Note the result of a command in the audit of a store; a folder that is not one stays as it is."""
+    from collector.state.audit import audited
+    from collector.state.state_file import StateFile
+    from collector.store.store import day_files
+    from wire.clock import Clock
+
+    if not day_files(store):
+        yield
+        return
+    with closing(StateFile(store)) as state, audited(state, Clock(), what, subject, _warn):
+        yield
+
+
+def _warn(text: str) -> None:
+    click.echo(f"edgebed: {text}", err=True)
 
 
 def _settings(path: Path | None, changes: dict[str, Any]) -> CollectorConfig:

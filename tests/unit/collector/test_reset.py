@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from collector.config import CollectorConfig, Http
 from collector.fleet.fleet import Fleet
 from collector.ledger.ledger import Ledger
 from collector.reset import ANSWER, REQUEST, reset_node
+from collector.state.audit import Audit
+from collector.state.state_file import StateFile
 from collector.store.group import Group
 from collector.store.marks import Claim, Mark
 from collector.store.store import SqliteStore
@@ -74,6 +77,9 @@ def test_a_store_at_rest(folder: Path, clock: Any, batch: Any, commit: Any) -> N
     assert state(folder, clock, OTHER)[0] == 2**62
     done = CliRunner().invoke(main, ["collector", "reset-node", NODE, "--store", str(folder)])
     assert done.output.startswith(f"{NODE}: nothing: ")
+    with closing(StateFile(folder)) as file:
+        acts = [(one.what, one.subject, one.result) for one in Audit(file).newest(9)]
+    assert acts == [("reset-node", NODE, "done")] * 2
 
 
 def test_a_folder_that_is_not_a_store_and_a_wrong_name(tmp_path: Path) -> None:

@@ -490,6 +490,7 @@ export default {
   "reason.messages-quarantined": "some of its messages could not be read: see Quarantine",
   "reason.broker-offline": "Not connected to the broker {where}: {detail}",
   "reason.store-blocked": "Messages cannot be stored, and none is acknowledged: {detail}",
+  "reason.state-unusable": "state.db cannot be used: {detail}",
   "reason.store-copy-failed": "The copy of the marks cannot be written: {detail}",
   "reason.messages-refused": "Messages are refused; their node keeps them: {detail}",
   "reason.backlog-full": "{n} messages wait to be stored: they arrive faster than the disk takes them",

@@ -490,6 +490,7 @@ export default {
   "reason.messages-quarantined": "읽지 못한 메시지가 있습니다. 격리함을 확인하세요.",
   "reason.broker-offline": "브로커 {where}에 연결되어 있지 않습니다: {detail}",
   "reason.store-blocked": "메시지를 저장할 수 없어 수신 확인을 보내지 않습니다: {detail}",
+  "reason.state-unusable": "state.db를 사용할 수 없습니다: {detail}",
   "reason.store-copy-failed": "기록 사본을 쓸 수 없습니다: {detail}",
   "reason.messages-refused": "메시지를 받지 않고 있으며, 노드가 보관합니다: {detail}",
   "reason.backlog-full": "메시지 {n}개가 저장을 기다립니다. 디스크가 저장하는 속도보다 빠르게 들어옵니다",
