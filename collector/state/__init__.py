@@ -1,0 +1,1 @@
+"""`state.db`: what the collector keeps beside telemetry, in one SQLite file with one schema version."""

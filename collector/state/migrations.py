@@ -1,0 +1,51 @@
+"""The schema of `state.db`: each step leads from one version to the next."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+Step = Callable[[sqlite3.Connection], object]
+
+
+def _first(db: sqlite3.Connection) -> None:
+    db.execute("CREATE TABLE fact(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
+    db.execute("INSERT INTO fact VALUES ('store', lower(hex(randomblob(8))))")
+    db.execute(
+        "CREATE TABLE audit(id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, who TEXT NOT NULL,"
+        " what TEXT NOT NULL, subject TEXT NOT NULL, origin TEXT NOT NULL, result TEXT NOT NULL) STRICT"
+    )
+
+
+# Step n makes version n of version n - 1. A step that was released never changes: add one at the end, and a
+# fixture of the version before it to tests/fixtures/state-db.
+STEPS: Sequence[Step] = (_first,)
+
+
+def migrate(db: sqlite3.Connection, steps: Sequence[Step]) -> None:
+    """Run the steps that a file lacks, each in a transaction of its own.
+
+    Raises:
+        sqlite3.Error: a step failed; the file is as it was before this step.
+    """
+    db.execute("PRAGMA foreign_keys = OFF")  # a step may build a table again
+    while (at := version(db)) < len(steps):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            steps[at](db)
+            broken = db.execute("PRAGMA foreign_key_check").fetchone()
+            if broken is not None:
+                raise sqlite3.IntegrityError(f"a row of {broken[0]} refers to a row that is not there")
+            db.execute(f"PRAGMA user_version = {at + 1}")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+    db.execute("PRAGMA foreign_keys = ON")
+
+
+def version(db: sqlite3.Connection) -> int:
+    """The schema version of an open file."""
+    found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    return found
