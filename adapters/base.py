@@ -11,9 +11,6 @@ An adapter does not reconnect: the agent closes it and opens a new one.
 
 from __future__ import annotations
 
-import errno
-import re
-import socket
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -29,6 +26,8 @@ from wire.errors import EdgebedError
 from wire.messages import Quality, Stream
 from wire.printable import printable
 from wire.reasons import Reason
+from wire.socket_errors import code_of
+from wire.socket_errors import why_no_connection as why_no_connection  # noqa: PLC0414 - adapters import it here
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # with `default`, which `typing` has from Python 3.13 on
@@ -63,7 +62,7 @@ class DeviceUnreachable(AdapterError):
 
     def at(self, where: str, error: BaseException) -> Self:
         """Set the code of a failed connection to `where`, if `error` has a known cause; returns the error."""
-        if (code := _code_of(error)) is not None:
+        if (code := code_of(error)) is not None:
             self.coded(code, where=where)
         return self
 
@@ -81,62 +80,6 @@ class ProtocolViolation(AdapterError):
 
 
 DeviceLied = ProtocolViolation  # its earlier name, which adapters of other packages raise
-
-
-_WHY = {
-    errno.ECONNREFUSED: "nothing listens there: is it on, are host and port right?",
-    errno.EHOSTUNREACH: "the host cannot be reached: is it on, is the network up?",
-    errno.ENETUNREACH: "the network cannot be reached: is it up?",
-    errno.ETIMEDOUT: "no answer: is it on, is the address right?",
-    errno.ENOENT: "the device does not exist: is it plugged in, is the name right?",
-    errno.ENODEV: "the device does not exist: is it plugged in, is the name right?",
-    errno.EACCES: "permission denied: is this user in its group (dialout for serial ports)?",
-    errno.EPERM: "permission denied: is this user in its group (dialout for serial ports)?",
-}
-
-_CODES = {
-    errno.ECONNREFUSED: "connection-refused",
-    errno.EHOSTUNREACH: "host-unreachable",
-    errno.ENETUNREACH: "host-unreachable",
-    errno.ETIMEDOUT: "no-answer",
-    errno.ENOENT: "device-missing",
-    errno.ENODEV: "device-missing",
-    errno.EACCES: "permission-denied",
-    errno.EPERM: "permission-denied",
-}
-
-
-def why_no_connection(error: BaseException) -> str:
-    """The reason why something could not be opened, as a sentence that names what to check."""
-    found = _cause(error)
-    if isinstance(found, socket.gaierror):
-        return "the host name is unknown: is it spelled right?"
-    number = _number(error)
-    plain = getattr(found, "strerror", None) or str(error) or type(error).__name__
-    return _WHY.get(number, plain) if number is not None else plain
-
-
-def _code_of(error: BaseException) -> str | None:
-    if isinstance(_cause(error), socket.gaierror):
-        return "host-unknown"
-    number = _number(error)
-    return None if number is None else _CODES.get(number)
-
-
-def _cause(error: BaseException) -> BaseException | None:
-    return error if isinstance(error, OSError) else error.__cause__
-
-
-def _number(error: BaseException) -> int | None:
-    """The errno of a failed connection."""
-    found = _cause(error)
-    number: int | None = getattr(found, "errno", None)
-    if number is None:  # a name with several addresses, such as localhost: the text lists each failure
-        shown = re.search(r"\[Errno (\d+)\]", str(error))
-        number = int(shown[1]) if shown else None
-    if number is None and isinstance(found, TimeoutError):
-        number = errno.ETIMEDOUT
-    return number
 
 
 class Reading(Struct, frozen=True, eq=False):

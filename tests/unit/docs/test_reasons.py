@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters import base
 from agent.outbox.gaps import GAP_REASONS
 from agent.pipeline.privacy import _NO_DETECTOR
 from agent.uplink import presence
 from collector.fleet import problems
 from collector.ingest.refusal import SHARE_CODES
 from collector.ledger import reasons
+from wire import socket_errors
 from wire.reasons import CODES
 
 ROOT = Path(__file__).parents[3]
@@ -27,8 +27,8 @@ ROW = re.compile(r"^\| `([a-z0-9-]+)` \| ((?:`\w+`(?:, )?)*) ?\| (.+) \|$", re.M
 LINE = re.compile(r'^  ("(?:[^"\\]|\\.)*"): ("(?:[^"\\]|\\.)*"),$', re.MULTILINE)
 # codes that a table or an expression gives, not a call
 BY_TABLE = {
-    *base._CODES.values(), "host-unknown", *_NO_DETECTOR.values(), *presence._CODES.values(), *GAP_REASONS,
-    *SHARE_CODES.values(),
+    *socket_errors._CODES.values(), "host-unknown", *_NO_DETECTOR.values(), *presence._CODES.values(),
+    *GAP_REASONS, *SHARE_CODES.values(),
     *(code for _, code in reasons._TEXTS), "clock-set-forward", "clock-set-back", "clock-behind",
     "clock-ahead", "disk-full", "disk-failed",
 }  # fmt: skip

@@ -1,0 +1,289 @@
+"""The client in an event loop, with real brokers and with peers that break the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from edgebed.broker import BrokerProcess
+from tests.polling import until
+from tests.unit.wire.mqtt.packets import framed
+from tests.unit.wire.mqtt.peer import answers, hangs_up, playing
+from wire.mqtt.async_client import AsyncClient
+from wire.mqtt.errors import (
+    ConnectionLost,
+    ConnectRefused,
+    MalformedPacket,
+    MqttError,
+    NoConnack,
+    NotConnected,
+    SubscribeRefused,
+    UnsupportedVersion,
+)
+from wire.mqtt.options import ConnectOptions, Login, Version, Will
+from wire.mqtt.packet_socket import PublishPacket
+
+CONNACK5, CONNACK3 = b"\x20\x03\x00\x00\x00", b"\x20\x02\x00\x00"
+
+
+def options(port: int, version: Version = "3.1.1", name: str = "", **more: Any) -> ConnectOptions:
+    login = Login("127.0.0.1", port, name or secrets.token_hex(8))
+    return ConnectOptions(login=login, version=version, **more)
+
+
+@asynccontextmanager
+async def opened(
+    wanted: ConnectOptions, on_message: Any = None, goodbye_s: float = 5.0
+) -> AsyncIterator[AsyncClient]:
+    client = AsyncClient(wanted, *([on_message] if on_message else []))
+    try:
+        await client.open()
+        yield client
+    finally:
+        await client.close(goodbye_s)
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_messages_go_both_ways_and_are_acknowledged(broker: BrokerProcess, version: Version) -> None:
+    got: list[PublishPacket] = []
+    acknowledged: dict[int, int] = {}
+    if broker.kind == "nats" and version == "5":
+        pytest.skip("it does not speak MQTT 5")
+    async with opened(options(broker.port, version), got.append) as client:
+        client.on_puback = acknowledged.__setitem__
+        await client.subscribe([("a/#", 1), ("b", 0)])
+        mids = [client.publish(f"a/{number}", b"x" * 1_000, qos=1, expiry_s=60) for number in range(200)]
+        client.publish("b", b"last")
+        await until(lambda: len(got) == 201 and len(acknowledged) == 200)
+    assert sorted(acknowledged) == sorted(mids)
+    assert [packet.topic_name for packet in got if packet.mid] == [f"a/{number}" for number in range(200)]
+    assert isinstance(client.failure(), ConnectionLost)
+
+
+async def test_a_goodbye_keeps_the_will_and_an_abort_does_not(broker: BrokerProcess) -> None:
+    got: list[PublishPacket] = []
+    async with opened(options(broker.port), got.append) as watcher:
+        await watcher.subscribe([("will/#", 1)])
+        for goodbye_s, topic in ((5.0, "will/kept"), (0.0, "will/sent")):
+            async with opened(
+                options(broker.port, will=Will(topic, b"w", retain=False)), goodbye_s=goodbye_s
+            ):
+                pass
+        await until(lambda: got)
+    assert [packet.topic_name for packet in got] == ["will/sent"]
+
+
+async def test_a_receiver_that_pauses_gets_everything_later(broker: BrokerProcess) -> None:
+    got: list[bytes] = []
+
+    def take(packet: PublishPacket) -> None:
+        got.append(packet.body)
+        if len(got) == 10:
+            client.pause_reading()
+
+    async with opened(options(broker.port), take) as client:
+        await client.subscribe([("a", 1)])
+        async with opened(options(broker.port)) as sender:
+            done: list[int] = []
+            sender.on_puback = lambda mid, _code: done.append(mid)
+            for number in range(500):
+                sender.publish("a", b"%d" % number, qos=1)
+            await until(lambda: len(done) == 500)
+            await until(lambda: len(got) == 10)
+            client.resume_reading()
+            await until(lambda: len(got) == 500)
+    assert got == [b"%d" % number for number in range(500)]
+
+
+REFUSALS: list[tuple[bytes, Version, type[MqttError], str]] = [
+    (b"\x20\x02\x00\x01", "3.1.1", UnsupportedVersion, "it does not support MQTT 3.1.1"),
+    (b"\x20\x02\x00\x01", "5", UnsupportedVersion, "it does not support MQTT 5"),
+    (b"\x20\x03\x00\x84\x00", "5", UnsupportedVersion, "it does not support MQTT 5"),
+    (b"\x20\x02\x00\x04", "3.1.1", ConnectRefused, "the user name or the password is wrong"),
+    (b"\x20\x03\x00\x87\x00", "5", ConnectRefused, "it does not allow this client"),
+    (
+        b"\x20\x03\x00\x77\x00",
+        "5",
+        ConnectRefused,
+        "MQTT does not define this reason code (reason code 0x77)",
+    ),
+    (
+        b"\x20\x02\x00\x77",
+        "3.1.1",
+        ConnectRefused,
+        "MQTT does not define this reason code (reason code 0x77)",
+    ),
+    (b"\x20\x03\x00\x00\x09", "5", MalformedPacket, "a CONNACK packet (20 00 00 09) that cannot be read"),
+    (b"\x20\x00", "5", MalformedPacket, "it broke the MQTT protocol"),
+    (b"\x20\xff\xff\xff\x7f", "5", MalformedPacket, "a packet of 268435460 bytes"),
+    (b"\xff\xff\xff\xff\xff", "5", MalformedPacket, "a length of more than four bytes"),
+    (b"HTTP/1.1 400 Bad Request\r\n\r\n", "5", MalformedPacket, "b'HTTP/1.1' instead of a CONNACK packet"),
+    (b"\x30\x04\x00\x01ab", "3.1.1", MalformedPacket, "a message instead of a CONNACK packet"),
+    (b"\xe0\x01\x88", "5", ConnectionLost, "it is not available (reason code 0x88)"),
+]
+
+
+@pytest.mark.parametrize(("answer", "version", "kind", "text"), REFUSALS)
+async def test_an_answer_to_connect_becomes_one_sentence(
+    answer: bytes, version: Version, kind: type[MqttError], text: str
+) -> None:
+    with playing(answers(answer)) as port:
+        client = AsyncClient(options(port, version))
+        with pytest.raises(kind) as caught:
+            await client.open()
+        await client.close()
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(f"broker 127.0.0.1:{port}: ")
+    assert text in caught.value.why
+
+
+async def test_a_hang_up_and_silence_have_a_sentence() -> None:
+    with playing(hangs_up(), answers(b"\x20")) as port:
+        client = AsyncClient(options(port))
+        with pytest.raises(NoConnack, match="it closed the connection before it answered CONNECT"):
+            await client.open()
+        client = AsyncClient(options(port, connect_s=0.3))
+        with pytest.raises(NoConnack, match=r"it did not answer CONNECT within 0\.3 s"):
+            await client.open()
+
+
+BROKEN: list[tuple[bytes, str]] = [
+    (b"\xe0\x01\x8e", "another client connected as 'me' (0x8E, session taken over)"),
+    (b"\xe0\x01\x8b", "it ended the connection: it shuts down (reason code 0x8B)"),
+    (b"\xe0\x00", "it ended the connection"),
+    (b"\xe0\x01\x77", "it ended the connection: MQTT does not define this reason code (reason code 0x77)"),
+    (b"\x40\x03\x00\x01\x77", "a PUBACK packet (40 00 01 77) that cannot be read"),
+    (b"\x40\x00", "a PUBACK packet (40 ) that cannot be read"),
+    (b"\xd0\x01\x00", "a type 13 packet (d0 00) that cannot be read"),
+    (b"\x34\x07\x00\x01a\x00\x01\x00x", "a PUBLISH packet that cannot be read"),
+    (b"\x30\x02\x00\x00", "a PUBLISH packet that cannot be read"),
+    (b"\x10\x00", "which a broker must not send now"),
+    (CONNACK5, "which a broker must not send now"),
+    (b"\xf0\x00", "which a broker must not send now"),
+    (framed(0x30, b"\x00\x01a\x00" + b"x" * 140_000), "a message of 140008 bytes; more than 131072"),
+    (b"\x00\x00", "which a broker must not send now"),
+]
+
+
+@pytest.mark.parametrize(("sent", "text"), BROKEN)
+async def test_what_ends_a_connection_becomes_one_sentence(sent: bytes, text: str) -> None:
+    ends: list[int] = []
+    with playing(answers(CONNACK5, sent)) as port:
+        client = AsyncClient(options(port, "5", "me"), on_end=lambda: ends.append(1))
+        with suppress(MqttError):
+            await client.open()
+            await client.ended()
+        failure = client.failure()
+        await client.close()
+    assert isinstance(failure, ConnectionLost | MalformedPacket)
+    assert text in failure.why
+    assert ends == [1]
+
+
+async def test_a_publish_on_a_dead_connection_raises_its_reason() -> None:
+    with playing(hangs_up(CONNACK3)) as port:
+        client = AsyncClient(options(port))
+        await client.open()
+        with pytest.raises(ConnectionLost, match="it ended the connection"):
+            await client.ended()
+        with pytest.raises(ConnectionLost, match="it ended the connection"):
+            client.publish("a", b"")
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("suback", "kind", "text"),
+    [
+        (
+            b"\x90\x05\x00\x01\x00\x01\x87",
+            SubscribeRefused,
+            "it refuses 1 subscription(s), such as b: it does not allow",
+        ),
+        (b"\x90\x05\x00\x01\x00\x01\x77", MalformedPacket, "that does not answer 2 topic filters"),
+        (b"\x90\x04\x00\x01\x00\x01", MalformedPacket, "that does not answer 2 topic filters"),
+        (b"\x90\x02\x00\x01", MalformedPacket, "that does not answer 2 topic filters"),
+        (b"", ConnectionLost, "it did not answer SUBSCRIBE within 0.5 s"),
+    ],
+)
+async def test_a_suback_becomes_one_sentence(suback: bytes, kind: type[MqttError], text: str) -> None:
+    def play(peer: socket.socket) -> None:
+        peer.recv(4_096)
+        peer.sendall(CONNACK5)
+        peer.recv(4_096)
+        peer.sendall(suback)
+        while peer.recv(4_096):
+            pass
+
+    with playing(play) as port:
+        async with opened(options(port, "5", connect_s=0.5), goodbye_s=0.0) as client:
+            with pytest.raises(kind) as caught:
+                await client.subscribe([("a", 1), ("b", 1)])
+    assert text in caught.value.why
+
+
+async def test_half_a_packet_and_silence_end_by_the_keepalive() -> None:
+    with playing(answers(CONNACK5, b"\x30\x7f\x00\x01a")) as port:
+        client = AsyncClient(options(port, "5", keepalive_s=1))
+        await client.open()
+        with pytest.raises(ConnectionLost, match="it did not answer a ping within 1 s"):
+            await client.ended()
+
+
+async def test_the_loop_wakes_for_the_keepalive_alone(
+    monkeypatch: pytest.MonkeyPatch, broker: BrokerProcess
+) -> None:
+    if broker.kind == "nats":
+        pytest.skip("it ends connections with so short a keepalive although pings arrive")
+    checks: list[float] = []
+    original: Callable[[AsyncClient], None] = AsyncClient._check_keepalive
+
+    def check(client: AsyncClient) -> None:
+        checks.append(time.monotonic())
+        original(client)
+
+    monkeypatch.setattr(AsyncClient, "_check_keepalive", check)
+    async with opened(options(broker.port, keepalive_s=1)) as client:
+        await asyncio.sleep(4)
+        assert client.failure() is None, "the pings are answered"
+    assert 1 <= len(checks) <= 12
+
+
+async def test_cancelling_ends_a_dial_and_a_greeting() -> None:
+    with playing(answers()) as port:
+        task = asyncio.create_task(AsyncClient(options(port)).open())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        task = asyncio.create_task(AsyncClient(options(full.getsockname()[1])).open())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for one in waiting:
+            one.close()
+
+
+async def test_nothing_listens_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with pytest.raises(NotConnected, match="nothing listens there") as caught:
+            await AsyncClient(options(free.getsockname()[1])).open()
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    login = Login("a..b", 1883, "x")
+    with pytest.raises(NotConnected):
+        await AsyncClient(ConnectOptions(login=login)).open()

@@ -1,0 +1,353 @@
+"""One MQTT connection on a dialled socket, without a loop; the only module that imports paho.
+
+It uses paho's public API for foreign event loops, and one private name: `Client._create_socket`, overridden
+so that paho runs on a `PacketSocket` that is connected already. docs/decisions/0034 gives the reasons.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from wire.mqtt.errors import (
+    ConnectionLost,
+    MalformedPacket,
+    MqttError,
+    NoConnack,
+    SubscribeRefused,
+    connect_refused,
+    disconnected,
+    is_defined,
+    subscribe_refused,
+)
+from wire.mqtt.options import ConnectOptions
+from wire.mqtt.packet_socket import Malformed, PacketSocket, PublishPacket
+from wire.socket_errors import why_no_tls
+
+_CONNACK, _PUBACK, _SUBACK, _PINGRESP, _DISCONNECT = 2, 4, 9, 13, 14
+_NAMES = {_CONNACK: "CONNACK", _PUBACK: "PUBACK", _SUBACK: "SUBACK", _DISCONNECT: "DISCONNECT"}
+_ANSWERS = (0x20, 0xE0)  # the first byte of CONNACK and DISCONNECT
+_PINGREQ = b"\xc0\x00"
+_GRANTED = (0, 1, 2)
+_SOON_S = 0.1
+_HUNG_UP = "it ended the connection"
+_VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(slots=True)
+class Handlers:
+    """What a connection calls; none of them may block. `on_message` leaves the PUBACK to its owner."""
+
+    on_message: Callable[[PublishPacket], None] = _nothing
+    on_puback: Callable[[int, int], None] = _nothing  # mid, reason code
+    on_suback: Callable[[int, SubscribeRefused | None], None] = _nothing  # mid, what is refused
+    on_end: Callable[[], None] = _nothing  # before the socket is closed
+    is_full: Callable[[], bool] = _never  # asked after each message: whether to stop reading
+
+
+class Connection:
+    """A CONNECT was sent; `read`, `write` and `check_keepalive` are called when there is something to do.
+
+    It ends by itself: `ended` is then the reason, and every call does nothing.
+    """
+
+    def __init__(self, options: ConnectOptions, sock: socket.socket, handlers: Handlers) -> None:
+        self.ended: MqttError | None = None
+        self.is_connected = False  # a CONNACK arrived
+        self.receive_maximum = 65_535  # QoS 1 messages that the broker takes without a PUBACK
+        self.socket = PacketSocket(sock, options.largest, cuts_large=options.cuts_large)
+        self._options = options
+        self._where = options.login.where
+        self._v5 = options.version == "5"
+        self._handlers = handlers
+        self._is_leaving = False  # a DISCONNECT was sent
+        self._unanswered: set[int] = set()
+        self._subscribing: dict[int, list[str]] = {}
+        self._paho = _paho_client(options, self.socket)
+        self._paho.on_connect = self._on_connack
+        self._paho.on_publish = self._on_puback
+        self._paho.on_socket_register_write = _nothing  # paho then queues packets, for `loop_write`
+        login = options.login
+        if self._v5:
+            properties = _properties(
+                PacketTypes.CONNECT,
+                SessionExpiryInterval=options.session_expiry_s,
+                ReceiveMaximum=options.receive_maximum,
+            )
+            self._paho.connect(
+                login.host, login.port, options.keepalive_s,
+                clean_start=options.clean_start, properties=properties,
+            )  # fmt: skip
+        else:
+            self._paho.connect(login.host, login.port, options.keepalive_s)
+        self._paho.loop_write()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the socket."""
+        return self.socket.unsent
+
+    @property
+    def unanswered(self) -> int:
+        """QoS 1 messages that wait for a PUBACK."""
+        return len(self._unanswered)
+
+    @property
+    def check_in_s(self) -> float:
+        """Seconds until `check_keepalive` has something to do."""
+        last_s = min(self.socket.read_s, self.socket.sent_s)
+        return max(_SOON_S, last_s + self._keepalive_s - time.monotonic())
+
+    @property
+    def _keepalive_s(self) -> int:
+        return self._paho.keepalive or self._options.keepalive_s  # a broker can change it, or turn it off
+
+    def publish(
+        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, expiry_s: int = 0
+    ) -> int:
+        """Queue a message for `write`; returns its packet id, which `on_puback` gets for QoS 1.
+
+        Raises:
+            MqttError: there is no connection.
+        """
+        self._require_open()
+        expiry = None
+        if self._v5 and expiry_s:
+            expiry = _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry_s)
+        info = self._paho.publish(topic, body, qos, retain, expiry)
+        if info.rc != 0:
+            raise ConnectionLost(self._where, f"{topic} cannot be published: {info.rc.name}")
+        if qos:
+            self._unanswered.add(info.mid)
+        self._paho.loop_write()
+        return info.mid
+
+    def subscribe(self, filters: Sequence[tuple[str, int]]) -> int:
+        """Queue a SUBSCRIBE of topic filters with their QoS; returns its packet id for `on_suback`.
+
+        Raises:
+            MqttError: there is no connection.
+        """
+        self._require_open()
+        if self._v5:
+            mid = self._paho.subscribe([(topic, SubscribeOptions(qos=qos)) for topic, qos in filters])[1]
+        else:
+            mid = self._paho.subscribe(list(filters))[1]
+        self._paho.loop_write()
+        self._subscribing[mid or 0] = [topic for topic, _ in filters]
+        return mid or 0
+
+    def puback(self, mid: int) -> None:
+        """Queue the PUBACK of a received message of QoS 1."""
+        self.socket.puback(mid)
+
+    def read(self) -> None:
+        """Read what the socket has, and handle it."""
+        if self.ended is not None:
+            return
+        try:
+            self.socket.fill()
+            self._handle()
+        except Malformed as error:
+            self.end(MalformedPacket(self._where, f"it broke the MQTT protocol: it sent {error}"))
+        except OSError as error:
+            self._broke(error)
+
+    def write(self) -> None:
+        """Send as much as the socket takes."""
+        if self.ended is not None:
+            return
+        try:
+            self.socket.flush()
+        except OSError as error:
+            self._broke(error)
+
+    def check_keepalive(self) -> None:
+        """Send a PINGREQ if it is time; end a connection that did not answer the last one."""
+        if self.ended is not None or self._is_leaving or not self.is_connected:
+            return
+        if self._handlers.is_full():  # an answer would not be read
+            if self.check_in_s <= _SOON_S:
+                self.socket.send(_PINGREQ)
+                self.socket.read_s = self.socket.sent_s
+            return
+        self._paho.loop_misc()
+        if self._paho.socket() is None:
+            self._lost(f"it did not answer a ping within {self._keepalive_s} s")
+        elif self._paho.want_write():
+            self._paho.loop_write()
+            self.socket.read_s = self.socket.sent_s  # the answer is due within the same time
+
+    def disconnect(self) -> None:
+        """Queue a DISCONNECT: the broker then ends the connection, and does not publish the will."""
+        if self.ended is None and not self._is_leaving:
+            self._is_leaving = True
+            self._paho.disconnect()
+            self._paho.loop_write()
+
+    def end(self, why: MqttError) -> None:
+        """End the connection now, without a DISCONNECT unless that was sent."""
+        if self.ended is None:
+            self.ended = why
+            self._handlers.on_end()
+            self.socket.shut()
+
+    def hang_up(self) -> None:
+        """End a connection that the broker closed while the receiver is full."""
+        self._lost(_HUNG_UP)
+
+    def _broke(self, error: OSError) -> None:
+        if isinstance(error, ssl.SSLError):  # with TLS 1.3 a certificate is refused after the handshake
+            self._lost(why_no_tls(error))
+        else:
+            self._lost(f"the connection broke: {error.strerror or error}" if self.is_connected else _HUNG_UP)
+
+    def _lost(self, why: str) -> None:
+        if self.is_connected:
+            self.end(ConnectionLost(self._where, why))
+        elif why == _HUNG_UP:
+            self.end(NoConnack(self._where, "it closed the connection before it answered CONNECT"))
+        else:
+            self.end(NoConnack(self._where, why))
+
+    def _require_open(self) -> None:
+        if self.ended is not None:
+            raise self.ended.with_traceback(None)
+        if not self.is_connected or self._is_leaving:
+            raise ConnectionLost(self._where, "there is no connection")
+
+    # What the broker sends
+
+    def _handle(self) -> None:
+        """Hand over the messages and read the other packets, in their order, until there are no more."""
+        sock, handlers = self.socket, self._handlers
+        while self.ended is None:
+            if handlers.is_full():
+                return
+            for publish in sock.publishes(v5=self._v5):
+                if not self.is_connected:
+                    raise Malformed("a message instead of a CONNACK packet")
+                if not self._is_leaving:
+                    handlers.on_message(publish)
+                if self.ended is not None or handlers.is_full():
+                    return
+            packet = sock.packet()
+            if packet is None:
+                if not self.is_connected and sock.first and sock.first[0] not in _ANSWERS:
+                    raise Malformed(f"{sock.first!r} instead of a CONNACK packet")
+                break
+            self._control(packet[0], packet[1])
+            sock.skip()
+        if sock.has_ended:
+            self._lost(_HUNG_UP)
+
+    def _control(self, first: int, body: bytes) -> None:
+        kind = first >> 4
+        if kind == _CONNACK and not self.is_connected and len(body) >= 2:
+            if body[1]:
+                self.end(connect_refused(self._where, body[1], self._options.version))
+            else:
+                self._by_paho(first, body)
+        elif kind == _DISCONNECT and self._v5:
+            self.end(disconnected(self._where, body[0] if body else 0, self._options.login.client_id))
+        elif not self.is_connected:
+            raise Malformed(f"{_shown(first, body)} instead of a CONNACK packet")
+        elif self._is_leaving:
+            pass  # paho has ended
+        elif kind == _SUBACK:
+            self._on_suback(first, body)
+        elif kind in (_PUBACK, _PINGRESP):
+            self._by_paho(first, body)
+        else:
+            raise Malformed(f"{_shown(first, body)}, which a broker must not send now")
+
+    def _by_paho(self, first: int, body: bytes) -> None:
+        self.socket.release()
+        unreadable = f"{_shown(first, body)} that cannot be read"
+        try:
+            result = self._paho.loop_read()
+        except Exception as error:  # paho may raise anything for a peer's bytes
+            raise Malformed(unreadable) from error
+        if result != 0 or self._paho.socket() is None:
+            raise Malformed(unreadable)
+
+    def _on_suback(self, first: int, body: bytes) -> None:
+        mid, codes = int.from_bytes(body[:2]), body[2:]
+        if self._v5:
+            length = body[2] if len(body) > 2 else 0
+            codes = body[3 + length :]
+        filters = self._subscribing.pop(mid, None)
+        if filters is None:
+            return
+        if len(codes) != len(filters) or any(code not in _GRANTED and not is_defined(code) for code in codes):
+            raise Malformed(f"{_shown(first, body)} that does not answer {len(filters)} topic filters")
+        refused = {topic: code for topic, code in zip(filters, codes, strict=True) if code not in _GRANTED}
+        self._handlers.on_suback(mid, subscribe_refused(self._where, refused) if refused else None)
+
+    def _on_connack(self, _client: Any, _data: Any, _flags: Any, _code: Any, properties: Any) -> None:
+        self.is_connected = True
+        limit = getattr(properties, "ReceiveMaximum", None)
+        self.receive_maximum = limit if isinstance(limit, int) and limit else 65_535
+
+    def _on_puback(self, _client: Any, _data: Any, mid: int, code: Any, _properties: Any) -> None:
+        if mid in self._unanswered:  # paho calls it for QoS 0 too
+            self._unanswered.discard(mid)
+            self._handlers.on_puback(mid, code.value)
+
+
+class _PahoClient(Client):
+    """paho on a socket that is connected already, which paho cannot take otherwise."""
+
+    connected_socket: PacketSocket
+
+    def _create_socket(self) -> Any:
+        return self.connected_socket
+
+
+def _paho_client(options: ConnectOptions, sock: PacketSocket) -> _PahoClient:
+    login, v5 = options.login, options.version == "5"
+    client = _PahoClient(
+        CallbackAPIVersion.VERSION2,
+        client_id=login.client_id,
+        clean_session=None if v5 else options.clean_start,
+        protocol=_VERSIONS[options.version],
+        reconnect_on_failure=False,
+    )
+    client.connected_socket = sock
+    client.max_inflight_messages_set(0)  # who publishes counts: paho would queue without a limit
+    if login.username:
+        client.username_pw_set(login.username, login.password)
+    if (will := options.will) is not None:
+        delay = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=will.delay_s) if v5 else None
+        client.will_set(will.topic, will.body, will.qos, will.retain, delay)
+    return client
+
+
+def _properties(packet: int, **values: Any) -> Properties:
+    made = Properties(packet)  # type: ignore[no-untyped-call]  # paho's are untyped
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+def _shown(first: int, body: bytes) -> str:
+    name = _NAMES.get(first >> 4, f"type {first >> 4}")
+    return f"a {name} packet ({bytes([first]).hex()} {body[:8].hex(' ')})"
