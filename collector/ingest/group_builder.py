@@ -11,7 +11,6 @@ import msgspec
 from msgspec import Struct
 
 from collector.ingest.in_hand import SET_ASIDE
-from collector.ingest.inbox import Received
 from collector.ingest.refusal import Refusal, ShareExceeded
 from collector.ingest.repeat_evidence import RepeatEvidence
 from collector.ingest.share_limits import Shares
@@ -19,7 +18,7 @@ from collector.ingest.shares import EVENT_BYTES, ROLLUP_BYTES, ContentShares
 from collector.ingest.unpack import NUMBERED
 from collector.ledger.account import Account
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.store.chunk import ChunkRows, pack, times_of
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
@@ -60,7 +59,7 @@ class BuiltGroup:
     rows: int = 0
     taken: int = 0  # messages that were handled; the others did not fit into this group
     refused: list[str] = field(default_factory=list)  # why a message was neither stored nor acknowledged
-    exceeded: list[tuple[Incoming, Refusal]] = field(default_factory=list)  # likewise, beyond a share
+    exceeded: list[tuple[Received, Refusal]] = field(default_factory=list)  # likewise, beyond a share
 
 
 class GroupBuilder:
@@ -100,7 +99,7 @@ class GroupBuilder:
             try:
                 self._take(one)
             except ShareExceeded as error:
-                self._built.exceeded.append((one.message, error.refusal))
+                self._built.exceeded.append((one, error.refusal))
             except WireError as error:
                 self._quarantine(one, str(error))
             except DraftRefused as error:
@@ -114,10 +113,10 @@ class GroupBuilder:
         built.drafts = list(self._draft.accounts.values())
         return built
 
-    def _take(self, one: Received) -> None:
-        message, topic = one.message, one.topic
-        if one.fault or topic is None:
-            raise WireError(one.fault)
+    def _take(self, message: Received) -> None:
+        topic = message.parsed
+        if message.fault or topic is None:
+            raise WireError(message.fault)
         if len(message.body) > MAX_BODY:
             raise WireError(f"body of {len(message.body)} bytes; {MAX_BODY} are allowed")
         text, node = plain(message.body), str(topic.address)
@@ -132,7 +131,7 @@ class GroupBuilder:
         else:
             self._event(topic, node, message, text)
 
-    def _data(self, topic: Topic, node: str, message: Incoming, text: bytes) -> None:
+    def _data(self, topic: Topic, node: str, message: Received, text: bytes) -> None:
         batch = decode_plain(text, Batch)
         _require_number(batch)
         times = times_of(batch)
@@ -161,7 +160,7 @@ class GroupBuilder:
         if rows.count >= CHUNK_ROWS:
             self._full.append(self._rows.pop(key))
 
-    def _event(self, topic: Topic, node: str, message: Incoming, text: bytes) -> None:
+    def _event(self, topic: Topic, node: str, message: Received, text: bytes) -> None:
         event = decode_plain(text, Event)
         _require_number(event)
         refusal = self._shares.check_disk(node)
@@ -206,13 +205,13 @@ class GroupBuilder:
             found = self._offsets[node] = self._offset(node)
         return found
 
-    def _quarantine(self, one: Received, why: str) -> None:
+    def _quarantine(self, message: Received, why: str) -> None:
         """Keep the beginning of a bad message; declare its number lost if the node itself holds these bytes.
 
         Without that the node would send it without end. A second arrival of the same bytes proves it: after
         damage on the way, the next copy is good.
         """
-        message, topic = one.message, one.topic
+        topic = message.parsed
         self._built.group.quarantine.append(
             Quarantined(
                 message.recv_ms,

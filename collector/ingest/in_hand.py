@@ -13,15 +13,13 @@ import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
 import msgspec
 from msgspec import Struct
 
-from collector.ingest.inbox import Received
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 
 log = logging.getLogger(__name__)
 
@@ -80,28 +78,26 @@ class InHand:
     def parts(self, items: Sequence[Received]) -> list[Sequence[Received]]:
         """The items in their order; those that were in hand when the process ended stand alone."""
         if self._state.deaths:
-            items = [self._screened(one) for one in items]
+            for one in items:
+                if not one.fault.startswith(SET_ASIDE):
+                    one.fault = self.why_set_aside(one) or one.fault
         if not self._suspects:
             return [items]
         found: list[list[Received]] = [[]]
         for one in items:
-            if crc32(one.message.body) in self._suspects:
+            if crc32(one.body) in self._suspects:
                 found += [[one], []]
             else:
                 found[-1].append(one)
         return [part for part in found if part] or [[]]
 
-    def _screened(self, one: Received) -> Received:
-        why = "" if one.fault.startswith(SET_ASIDE) else self.why_set_aside(one.message)
-        return replace(one, fault=why) if why else one
-
-    def why_set_aside(self, message: Incoming) -> str:
+    def why_set_aside(self, message: Received) -> str:
         """Why this message is not decoded, "" when it is."""
         if self._state.deaths and self._state.deaths.get(name := _digest(message), 0) >= DEATHS:
             return self._set_aside(message, name)
         return ""
 
-    def _set_aside(self, message: Incoming, name: str) -> str:
+    def _set_aside(self, message: Received, name: str) -> str:
         """Keep the bytes of a message in a file; why it is quarantined."""
         path = self._folder / FOLDER / name
         try:
@@ -116,11 +112,11 @@ class InHand:
     def holding(self, items: Sequence[Received]) -> Iterator[None]:
         """Note the items of a group while they are decoded and committed."""
         if len(items) == 1:
-            message = items[0].message
+            message = items[0]
             crc = crc32(message.body)
             self._write(_WRITER, struct.pack("<I16sI", 1, bytes.fromhex(_digest(message)), crc))
         elif items:
-            crcs = array("I", [crc32(one.message.body) for one in items[:MAX_NOTED]])
+            crcs = array("I", [crc32(one.body) for one in items[:MAX_NOTED]])
             self._write(_WRITER, len(crcs).to_bytes(4, "little") + crcs.tobytes())
         try:
             yield
@@ -134,7 +130,7 @@ class InHand:
             self._save()
 
     @contextmanager
-    def receiving(self, message: Incoming, *, always: bool) -> Iterator[None]:
+    def receiving(self, message: Received, *, always: bool) -> Iterator[None]:
         """Note a message while the link's thread takes it apart."""
         if not always and len(message.body) < LARGE:
             yield
@@ -169,7 +165,7 @@ class InHand:
             os.close(descriptor)
 
 
-def _digest(message: Incoming) -> str:
+def _digest(message: Received) -> str:
     return hashlib.blake2b(message.topic.encode() + b"\0" + message.body, digest_size=_SLOT).hexdigest()
 
 

@@ -5,25 +5,14 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from collector.mqtt.connection import Incoming
-from wire.topics import Topic
+from collector.mqtt.received import Received
 
 QUEUE_MESSAGES = 5_000
 QUEUE_BYTES = 32_000_000
 # A node has 640 publications in flight, and after a reconnection 640 more that it sent before.
 SENDER_MESSAGES = 1_600  # a pack counts as one
 SENDER_BYTES = 8_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A numbered message with its parsed topic, or one to quarantine because of `fault`."""
-
-    message: Incoming
-    topic: Topic | None
-    fault: str = ""
 
 
 class Inbox:
@@ -52,7 +41,7 @@ class Inbox:
 
     def put(self, sender: str, some: Sequence[Received]) -> bool:
         """Take one publication of `sender`, which may be a pack; False beyond its share."""
-        size = sum(len(one.message.body) for one in some)
+        size = sum(len(one.body) for one in some)
         with self._lock:
             if self._shares[sender] >= SENDER_MESSAGES or self._sizes[sender] >= SENDER_BYTES:
                 return False
@@ -68,7 +57,7 @@ class Inbox:
         with self._lock:
             found = [self._items.popleft() for _ in range(min(len(self._items), most))]
             for one, sender, ended in found:
-                size = len(one.message.body)
+                size = len(one.body)
                 self._size -= size
                 self._sizes[sender] -= size
                 self._shares[sender] -= ended

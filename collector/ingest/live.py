@@ -9,7 +9,7 @@ import msgspec
 
 from collector.fleet.fleet import HEARTBEAT, Fleet
 from collector.ingest.refusal import Refusal, ShareExceeded
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from wire.codec import decode, decode_live, plain
 from wire.errors import WireError
 from wire.messages import MAX_BODY, Birth, Log, Reported, Res, Snapshot, Status
@@ -40,7 +40,7 @@ class LiveMessages:
         self._fleet = fleet
         self._viewers = viewers
 
-    def take(self, topic: Topic, message: Incoming) -> None:
+    def take(self, topic: Topic, message: Received) -> None:
         """Decode a message and pass it on; a class that is not for a collector is ignored.
 
         Raises:
@@ -61,7 +61,7 @@ class LiveMessages:
             raise ShareExceeded(Refusal(scope, "live_kb", until_ms))
         self._pass_on(topic, message)
 
-    def _pass_on(self, topic: Topic, message: Incoming) -> None:
+    def _pass_on(self, topic: Topic, message: Received) -> None:
         match topic.cls:
             case "status":
                 self._status(topic, message)
@@ -78,11 +78,11 @@ class LiveMessages:
             case "log":
                 self._log(topic, message)
 
-    def _status(self, topic: Topic, message: Incoming) -> None:
+    def _status(self, topic: Topic, message: Received) -> None:
         status = decode(message.body, Status)
         self._fleet.on_status(str(topic.address), status, message.recv_ms, retained=message.retained)
 
-    def _live(self, topic: Topic, message: Incoming) -> None:
+    def _live(self, topic: Topic, message: Received) -> None:
         beat = topic.device == NODE_ITSELF and topic.name == HEARTBEAT
         live = decode_live(message.body, sealed=beat)
         self._fleet.on_live(topic, live, message.recv_ms, retained=message.retained)
@@ -91,26 +91,26 @@ class LiveMessages:
         values = {name: value for name, value in live.items() if name != "ts"}
         self._post("live", topic, {"stream": topic.name, "ts": live["ts"], "values": values})
 
-    def _snap(self, topic: Topic, message: Incoming) -> None:
+    def _snap(self, topic: Topic, message: Received) -> None:
         snapshot = decode(message.body, Snapshot)
         if not snapshot.jpeg.startswith(b"\xff\xd8"):
             raise WireError("the picture of a snapshot is not a JPEG")
         self._fleet.on_snapshot(topic, snapshot, message.recv_ms)
         self._post("snap", topic, {"stream": topic.name, **picture(snapshot)})
 
-    def _res(self, topic: Topic, message: Incoming) -> None:
+    def _res(self, topic: Topic, message: Received) -> None:
         result = decode(message.body, Res)
         self._fleet.saw(str(topic.address), message.recv_ms)
         self._post("res", topic, {"name": topic.name, **msgspec.to_builtins(result)})
 
-    def _reported(self, topic: Topic, message: Incoming) -> None:
+    def _reported(self, topic: Topic, message: Received) -> None:
         reported = decode(message.body, Reported)
         if topic.name not in REPORTED:
             raise WireError(f"{topic.name!r} cannot be reported; {' and '.join(REPORTED)} can")
         self._fleet.saw(str(topic.address), message.recv_ms)
         self._fleet.keep(f"reported/{topic.address}/{topic.name}", msgspec.json.encode(reported))
 
-    def _log(self, topic: Topic, message: Incoming) -> None:
+    def _log(self, topic: Topic, message: Received) -> None:
         line = decode(message.body, Log)
         self._fleet.saw(str(topic.address), message.recv_ms)
         self._post("log", topic, {"level": topic.name, **msgspec.to_builtins(line)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 
 AGAIN_MS = 10_000  # a node sends again after 30 s; a repetition by the broker or another client comes sooner
 PER_NODE = 600  # more than a node has in flight
@@ -26,7 +26,7 @@ class RepeatEvidence:
     def __len__(self) -> int:
         return sum(map(len, self._nodes.values()))
 
-    def is_proven(self, node: str, message: Incoming) -> bool:
+    def is_proven(self, node: str, message: Received) -> bool:
         """Whether these bytes arrived on this topic before, long enough ago to have been sent twice."""
         if message.dup:
             return False

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from collector.ingest.inbox import Received
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from wire.codec import decode
 from wire.errors import WireError
 from wire.messages import MAX_BODY, Pack
@@ -16,7 +15,7 @@ NUMBERED = ("data", "event")
 parse_topic = functools.lru_cache(maxsize=65_536)(parse)
 
 
-def unpack(message: Incoming, topic: Topic) -> list[Received]:
+def unpack(message: Received, topic: Topic) -> list[Received]:
     """The messages of a pack in their order; one with a wrong topic gets a `fault`.
 
     The last one carries the pack's token: messages are committed in order, so settling it settles the pack.
@@ -30,14 +29,12 @@ def unpack(message: Incoming, topic: Topic) -> list[Received]:
     packed = decode(message.body, Pack).m
     for at, (tail, raw) in enumerate(packed, 1):
         token = message.token if at == len(packed) else None
-        one = Incoming(f"{base}/{tail}", bytes(raw), message.recv_ms, message.retained, token, message.dup)
+        one = Received(f"{base}/{tail}", bytes(raw), message.recv_ms, message.retained, token, message.dup)
         try:
-            inner = parse_topic(one.topic)
+            one.parsed = parse_topic(one.topic)
+            if one.parsed.cls not in NUMBERED:
+                one.fault = f"class {one.parsed.cls!r} in a pack; only data and event are allowed"
         except WireError as error:
-            found.append(Received(one, None, str(error)))
-            continue
-        fault = (
-            "" if inner.cls in NUMBERED else f"class {inner.cls!r} in a pack; only data and event are allowed"
-        )
-        found.append(Received(one, inner, fault))
+            one.fault = str(error)
+        found.append(one)
     return found

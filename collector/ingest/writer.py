@@ -16,7 +16,7 @@ from collector.fleet.fleet import Fleet
 from collector.health import CollectorProblems
 from collector.ingest.group_builder import BuiltGroup, GroupBuilder, acks
 from collector.ingest.in_hand import InHand
-from collector.ingest.inbox import Inbox, Received
+from collector.ingest.inbox import Inbox
 from collector.ingest.live import LiveMessages, Viewers
 from collector.ingest.refusal import Answers, Refusal, ShareExceeded
 from collector.ingest.refused_senders import RefusedSenders
@@ -25,8 +25,8 @@ from collector.ingest.share_limits import Shares
 from collector.ingest.shares import ContentShares, Door, NodeNames, base_of
 from collector.ingest.unpack import NUMBERED, parse_topic, unpack
 from collector.ledger.ledger import Ledger
-from collector.mqtt.connection import Incoming
 from collector.mqtt.link import Link
+from collector.mqtt.received import Received
 from collector.store.chunk import ChunkRows
 from collector.store.day_file import Full, StoreBusy
 from collector.store.group import EventRow, Group, Quarantined
@@ -182,18 +182,16 @@ class Ingest:
             found[scope][key] = count
         return found
 
-    def receive(self, message: Incoming) -> None:
+    def receive(self, message: Received) -> None:
         """Take in one message; never raises and never waits for the disk."""
         self.counters.received += 1
-        topic: Topic | None = None
-        fault = ""
         try:
-            topic = parse_topic(message.topic)
+            topic = message.parsed = parse_topic(message.topic)
             if (refusal := self._names.check(topic.address, message.recv_ms)) is not None:
                 raise ShareExceeded(refusal)
             if topic.cls not in NUMBERED:
-                fault = self._in_hand.why_set_aside(message)
-                if not fault:
+                message.fault = self._in_hand.why_set_aside(message)
+                if not message.fault:
                     self._take_apart(topic, message)
                     return
         except ShareExceeded as error:
@@ -201,27 +199,27 @@ class Ingest:
             self._refuse(message.topic.encode(), message.body, error.refusal)
             return
         except WireError as error:
-            fault = str(error)
+            message.fault = str(error)
         except Exception as error:  # noqa: BLE001 - bytes that trigger a bug cost their message, not this thread
             self._complain(message.topic, "unforeseen", error)
-            fault = f"unforeseen: {type(error).__name__}: {error}"
-        self._enqueue(message, topic, [Received(message, topic, fault)])
+            message.fault = f"unforeseen: {type(error).__name__}: {error}"
+        self._enqueue(message, [message])
 
-    def _take_apart(self, topic: Topic, message: Incoming) -> None:
+    def _take_apart(self, topic: Topic, message: Received) -> None:
         """Take a pack or a live message, which are decoded in the link's thread."""
         with self._in_hand.receiving(message, always=topic.cls == "pack"):
             if topic.cls == "pack":
-                self._enqueue(message, topic, unpack(message, topic))
+                self._enqueue(message, unpack(message, topic))
             else:
                 self._live.take(topic, message)
                 self._settle(message)
 
-    def _settle(self, message: Incoming) -> None:
+    def _settle(self, message: Received) -> None:
         if message.token is not None and self._link is not None:
             self._link.settle((message.token,))
 
-    def _enqueue(self, message: Incoming, topic: Topic | None, some: Sequence[Received]) -> None:
-        sender = "" if topic is None else topic.address.base
+    def _enqueue(self, message: Received, some: Sequence[Received]) -> None:
+        sender = "" if message.parsed is None else message.parsed.address.base
         if not self._inbox.put(sender, some):
             self._settle(message)  # settled at the broker, not acknowledged: the node's outbox sends it again
             now_s = self._clock.monotonic()
@@ -294,20 +292,20 @@ class Ingest:
                 elif isinstance(error, Full):
                     self._refuse_full(part, error)
                 elif part and not part[0].fault:
-                    self._complain(part[0].message.topic, "cannot be stored", error)
-                    fault = f"cannot be stored: {type(error).__name__}: {error}"
-                    parts.append([Received(part[0].message, part[0].topic, fault)])
+                    self._complain(part[0].topic, "cannot be stored", error)
+                    part[0].fault = f"cannot be stored: {type(error).__name__}: {error}"
+                    parts.append(part)
                 else:
                     self._complain("", "a commit failed", error)
                     for one in part:
-                        self._settle(one.message)  # the broker goes on, and the node sends it again
+                        self._settle(one)  # the broker goes on, and the node sends it again
                     self._stop.wait(RETRY_S)
         return True
 
     def _refuse_full(self, part: Sequence[Received], error: Full) -> None:
         """Refuse the message that finds no room in the day file."""
         for one in part:
-            self._settle(one.message)
+            self._settle(one)
             with self._answering:
                 self.counters.refused += 1
             self._report_refused(str(error))
@@ -404,7 +402,7 @@ class Ingest:
 
         Raises nothing: the group is on disk, and to store it again would double it.
         """
-        tokens = [one.message.token for one in items if one.message.token is not None]
+        tokens = [one.token for one in items if one.token is not None]
         self._guarded(lambda: self._ledger.accept(built.drafts, built.group.custody))
         self._guarded(lambda: self._acknowledge(tokens, built))
         self._guarded(lambda: self._count(built))
@@ -464,7 +462,7 @@ class Ingest:
 
 
 def _senders(items: Sequence[Received]) -> Mapping[str, int]:
-    return {str(one.topic.address): one.message.recv_ms for one in items if one.topic is not None}
+    return {str(one.parsed.address): one.recv_ms for one in items if one.parsed is not None}
 
 
 def _node_of(topic: str) -> str:

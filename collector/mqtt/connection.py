@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -23,6 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from collector.mqtt.login import set_login
 from collector.mqtt.packet_socket import PacketSocket, PublishPacket
 from collector.mqtt.probe import SYSTEM, Probe
+from collector.mqtt.received import Received
 from collector.mqtt.rival import Claim, claim_topic
 from wire.broker import Broker
 from wire.clock import Clock
@@ -49,21 +49,6 @@ PROBE_EVERY_S = 8.0
 ASK_AGAIN_S = (2.0, 20.0)  # after coming online
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A message as it arrived; `token` settles it: (connection, mid), or None for QoS 0.
-
-    `dup`: by its flag the broker may have delivered it before.
-    """
-
-    topic: str
-    body: bytes
-    recv_ms: int
-    retained: bool
-    token: tuple[int, int] | None
-    dup: bool = False
-
-
 class Owner(Protocol):
     """What a connection needs of the link that drives it."""
 
@@ -84,7 +69,7 @@ class Owner(Protocol):
         """Whether nothing is to be received now."""
         ...
 
-    def on_message(self, message: Incoming, /) -> None:
+    def on_message(self, message: Received, /) -> None:
         """Take a received message."""
         ...
 
@@ -354,7 +339,7 @@ class Connection:
         self._open += mid > 0
         token = (self._number, mid) if mid else None
         recv_ms = link.clock.now_ms()
-        link.on_message(Incoming(topic, publish.body, recv_ms, publish.retained, token, publish.dup))
+        link.on_message(Received(topic, publish.body, recv_ms, publish.retained, token, publish.dup))
 
     def _end(self) -> None:
         """Send what is settled and a DISCONNECT, within a second."""

@@ -16,7 +16,8 @@ from typing import Literal, Protocol
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from collector.mqtt.connection import CONNECT_S, Connection, Incoming
+from collector.mqtt.connection import CONNECT_S, Connection
+from collector.mqtt.received import Received
 from collector.mqtt.rival import Claim, Look, in_words
 from wire.broker import Broker
 from wire.clock import Clock
@@ -71,7 +72,7 @@ class Link:
         client_id: str,
         clock: Clock,
         *,
-        on_message: Callable[[Incoming], None],
+        on_message: Callable[[Received], None],
         is_full: Callable[[], bool],
         admits: Callable[[bytes, bytes], bool] = lambda _topic, _body: True,
         turn: Callable[[float], None] = lambda _now_s: None,

@@ -85,11 +85,11 @@ def bodies(data: bytes) -> None:
 @target(WireError, seeds=samples.packs)
 def packs(data: bytes) -> None:
     from collector.ingest.unpack import unpack
-    from collector.mqtt.connection import Incoming
+    from collector.mqtt.received import Received
     from wire.topics import parse
 
     topic = parse("tb1/acme/line/hall/arm/pack")
-    unpack(Incoming("tb1/acme/line/hall/arm/pack", data, 0, False, None), topic)
+    unpack(Received("tb1/acme/line/hall/arm/pack", data, 0, False, None), topic)
 
 
 @target(

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from collector.ingest.group_builder import GroupBuilder
-from collector.ingest.inbox import Received
 from collector.ledger.ledger import Ledger
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.store.clock_skew import Offset
 from collector.store.store import SqliteStore
 from wire.clock import NS_PER_MS, Clock
@@ -67,7 +66,7 @@ def message(ep: str, seq: int) -> Received:
             Batch(ep=ep, seq=seq, t0=T0 + seq * 40, per=20, n=2, f={"x": [1.5, 2.5], "text": [text, ""]})
         )
         topic = f"tb1/{node}/data/arm/s{seq % 3}"
-    return Received(Incoming(topic, body, T0 + seq * 40 + 100, False, None), parse(topic))
+    return Received(topic, body, T0 + seq * 40 + 100, False, None, parsed=parse(topic))
 
 
 class Writer:

@@ -28,6 +28,7 @@ COVERED_BY = {
     "agent.uplink.uplink": "tests/integration/test_uplink.py",
     "collector.fleet.node_view": "tests/unit/collector/fleet/test_fleet.py",
     "collector.ingest.share_limits": "tests/unit/collector/ingest/test_shares.py",
+    "collector.mqtt.received": "tests/unit/collector/ingest/test_writer.py",
     "collector.mqtt.rival": "tests/integration/test_one_id.py",
     "collector.state.migrations": "tests/unit/collector/state/test_state_file.py",
     "collector.store.group": "tests/unit/collector/store/test_store.py",

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from collector.ingest.inbox import Received
 from collector.ledger.ledger import Draft, Ledger
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.store.clock_skew import Offset
 from collector.store.group import Group
 from wire.clock import NS_PER_MS, Clock
@@ -61,7 +60,7 @@ def batch() -> Callable[..., Received]:
         rows = len(next(iter(columns.values())))
         body = encode(Batch(ep=ep, seq=seq, t0=t0, per=per, n=rows, f=columns))
         topic = f"tb1/{node}/data/arm/{stream}"
-        return Received(Incoming(topic, body, recv or t0 + 100, False, (1, seq % 65_535 + 1)), parse(topic))
+        return Received(topic, body, recv or t0 + 100, False, (1, seq % 65_535 + 1), parsed=parse(topic))
 
     return make
 
@@ -75,7 +74,7 @@ def event() -> Callable[..., Received]:
     ) -> Received:
         body = encode(Event(ep=ep, seq=seq, ts=ts, type=kind, **fields))
         topic = f"tb1/{NODE}/event/{device}/{kind}"
-        return Received(Incoming(topic, body, ts + 50, False, (1, seq)), parse(topic))
+        return Received(topic, body, ts + 50, False, (1, seq), parsed=parse(topic))
 
     return make
 

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from collector.ingest import group_builder as module
 from collector.ingest.group_builder import GroupBuilder, acks
-from collector.ingest.inbox import Received
 from collector.ingest.repeat_evidence import AGAIN_MS, RepeatEvidence
 from collector.ingest.share_limits import NodeShares, Shares
 from collector.ingest.shares import ContentShares
 from collector.ledger import ledger as ledger_module
 from collector.ledger.ledger import Ledger
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.store import chunk
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES
@@ -31,7 +30,7 @@ EVENT = f"tb1/{NODE}/event/arm/alarm"
 
 
 def received(body: bytes, topic: str = DATA, recv: int = T0) -> Received:
-    return Received(Incoming(topic, body, recv, False, (1, 1)), parse(topic))
+    return Received(topic, body, recv, False, (1, 1), parsed=parse(topic))
 
 
 def build(
@@ -70,7 +69,7 @@ BAD = {
 
 def bad(recv: int, *, body: bytes = b"", topic: str = DATA, dup: bool = False) -> Received:
     return Received(
-        Incoming(topic, body or BAD["a batch without fields"], recv, False, (1, 1), dup), parse(topic)
+        topic, body or BAD["a batch without fields"], recv, False, (1, 1), dup, parsed=parse(topic)
     )
 
 
@@ -127,7 +126,7 @@ def test_a_good_copy_after_a_damaged_one_is_stored_and_nothing_is_lost(batch: An
 
 
 def test_a_body_whose_checksum_does_not_fit_never_counts_as_sent_so(batch: Any) -> None:
-    sound = seal(batch(5).message.body)
+    sound = seal(batch(5).body)
     assert build([received(sound)]).stored == 1
     ledger, evidence = Ledger(), RepeatEvidence()
     for at in range(3):

@@ -21,7 +21,7 @@ from collector.fleet.fleet import Fleet
 from collector.ingest import group_builder, writer
 from collector.ingest.writer import Ingest
 from collector.ledger.ledger import Ledger
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.store.store import SqliteStore
 from collector.web.event_stream import Hub
 from wire.clock import Clock
@@ -59,7 +59,7 @@ for seq in range(1, 21):
     topic = f"{NODE}/data/arm/joints"
     if mode == "pack":
         topic, body = f"{NODE}/pack", gzip.compress(body, mtime=0)
-    ingest.receive(Incoming(topic, body, recv, False, (1, seq)))
+    ingest.receive(Received(topic, body, recv, False, (1, seq)))
     if mode == "pack":
         break
 ingest.start(Link())

@@ -7,16 +7,16 @@ import random
 import pytest
 
 from collector.ingest import inbox as module
-from collector.ingest.inbox import Inbox, Received
-from collector.mqtt.connection import Incoming
+from collector.ingest.inbox import Inbox
+from collector.mqtt.received import Received
 
 
 def message(name: str, size: int = 1) -> Received:
-    return Received(Incoming(name, b"x" * size, 0, False, None), None, "")
+    return Received(name, b"x" * size, 0, False, None)
 
 
 def names(found: list[Received]) -> list[str]:
-    return [one.message.topic for one in found]
+    return [one.topic for one in found]
 
 
 def test_in_order_of_arrival_and_counted() -> None:

@@ -10,7 +10,7 @@ import pytest
 from collector.fleet.fleet import Fleet
 from collector.ingest.live import LiveMessages, picture
 from collector.ledger.ledger import Ledger
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from wire.codec import encode
 from wire.errors import WireError
 from wire.messages import AgentInfo, Birth, Box, Log, Reported, Res, Snapshot, Status
@@ -44,7 +44,7 @@ class Room:
     def take(self, tail: str, body: Any, *, retained: bool = False) -> None:
         topic = f"tb1/{NODE}/{tail}"
         raw = body if isinstance(body, bytes) else encode(body)
-        self.live.take(parse(topic), Incoming(topic, raw, T0, retained, None))
+        self.live.take(parse(topic), Received(topic, raw, T0, retained, None))
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_deleted_retained_message_is_not_a_fault(room: Room) -> None:
 @pytest.mark.parametrize("cls", ["ack", "cmd", "desired"])
 def test_a_class_for_nodes_is_ignored(room: Room, cls: str) -> None:
     topic = Topic(Address("acme", "trial", "hall", "cobot-01"), cls, "arm", "x")
-    room.live.take(topic, Incoming("t", b"whatever", T0, False, None))
+    room.live.take(topic, Received("t", b"whatever", T0, False, None))
     assert (room.pages.posted, room.fleet.views(), room.fleet.has_unsaved) == ([], [], False)
 
 
@@ -142,7 +142,7 @@ def test_a_class_for_nodes_is_ignored(room: Room, cls: str) -> None:
 def test_an_unknown_class_is_ignored_whatever_its_name(room: Room, cls: str) -> None:
     """A name of an attribute or a method must not select it."""
     topic = Topic(Address("acme", "trial", "hall", "cobot-01"), cls, "arm", "x")
-    room.live.take(topic, Incoming("t", encode({"ts": T0}), T0, False, None))
+    room.live.take(topic, Received("t", encode({"ts": T0}), T0, False, None))
     assert (room.pages.posted, room.fleet.views(), room.fleet.has_unsaved) == ([], [], False)
 
 

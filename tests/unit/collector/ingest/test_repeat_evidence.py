@@ -6,14 +6,14 @@ import pytest
 
 from collector.ingest import repeat_evidence
 from collector.ingest.repeat_evidence import AGAIN_MS, RepeatEvidence
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 
 NODE, T0 = "acme/trial/hall/cobot-01", 1_795_356_000_000
 
 
-def bad(recv: int, body: bytes = b"{}") -> Incoming:
+def bad(recv: int, body: bytes = b"{}") -> Received:
     """A message that cannot be read."""
-    return Incoming(f"tb1/{NODE}/data/arm/joints", body, recv, False, (1, 1), False)
+    return Received(f"tb1/{NODE}/data/arm/joints", body, recv, False, (1, 1), False)
 
 
 def test_the_evidence_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

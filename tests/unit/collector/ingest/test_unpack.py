@@ -8,10 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from collector.ingest.group_builder import GroupBuilder
-from collector.ingest.inbox import Received
 from collector.ingest.unpack import unpack
 from collector.ledger.ledger import Ledger
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.store.clock_skew import Offset
 from wire.codec import encode
 from wire.errors import WireError
@@ -27,8 +26,8 @@ def pack(*parts: tuple[str, bytes]) -> bytes:
     return b'{"v":1,"m":[' + b",".join(b'["%b",%b]' % (tail.encode(), body) for tail, body in parts) + b"]}"
 
 
-def came(body: bytes) -> Incoming:
-    return Incoming(f"tb1/{NODE}/pack", body, T0 + 100, False, (1, 9))
+def came(body: bytes) -> Received:
+    return Received(f"tb1/{NODE}/pack", body, T0 + 100, False, (1, 9))
 
 
 def data(seq: int) -> tuple[str, bytes]:
@@ -41,13 +40,13 @@ def event(seq: int) -> tuple[str, bytes]:
 
 def test_each_message_as_if_alone_and_the_last_settles_the_pack() -> None:
     found = unpack(came(gzip.compress(pack(data(1), event(2), data(3)))), TOPIC)
-    assert [one.message.topic.rpartition(NODE)[2] for one in found] == [
+    assert [one.topic.rpartition(NODE)[2] for one in found] == [
         "/data/arm/joints",
         "/event/arm/alarm",
         "/data/arm/joints",
     ]
-    assert [one.message.token for one in found] == [None, None, (1, 9)]
-    assert {one.message.recv_ms for one in found} == {T0 + 100}
+    assert [one.token for one in found] == [None, None, (1, 9)]
+    assert {one.recv_ms for one in found} == {T0 + 100}
     ledger = Ledger()
     built = GroupBuilder(ledger, lambda _: Offset(), T0).build(found)
     assert (built.stored, built.rows, list(built.acked[(NODE, EP)])) == (3, 3, [(1, 3)])
@@ -56,7 +55,7 @@ def test_each_message_as_if_alone_and_the_last_settles_the_pack() -> None:
 def test_a_message_that_arrived_alone_is_a_duplicate_in_a_pack() -> None:
     ledger = Ledger()
     tail, body = data(2)
-    alone = Received(Incoming(f"tb1/{NODE}/{tail}", body, T0, False, (1, 1)), parse(f"tb1/{NODE}/{tail}"))
+    alone = Received(f"tb1/{NODE}/{tail}", body, T0, False, (1, 1), parsed=parse(f"tb1/{NODE}/{tail}"))
     built = GroupBuilder(ledger, lambda _: Offset(), T0).build(
         [alone, *unpack(came(pack(data(1), data(2), data(3))), TOPIC)]
     )

@@ -19,7 +19,7 @@ from collector.ingest.repeat_evidence import AGAIN_MS
 from collector.ingest.share_limits import NodeShares, Shares, TenantShares
 from collector.ingest.writer import Ingest
 from collector.ledger.ledger import Ledger
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.store import day_file
 from collector.store.day_file import StoreBusy
 from collector.store.store import SqliteStore
@@ -74,7 +74,7 @@ class Site:
 
     def send(self, seq: int, value: float = 1.0, *, recv: int = T0) -> None:
         body = encode(Batch(ep=EP, seq=seq, t0=T0 + seq, per=1, n=1, f={"x": [value]}))
-        self.ingest.receive(Incoming(f"tb1/{NODE}/data/arm/joints", body, recv, False, (1, seq)))
+        self.ingest.receive(Received(f"tb1/{NODE}/data/arm/joints", body, recv, False, (1, seq)))
 
     @property
     def acked(self) -> list[int]:
@@ -174,7 +174,7 @@ def test_heartbeats_are_stored_without_rows(site: Site, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "STATES_EVERY_S", 0.01)
     site.start()
     beat = {"ts": T0, "ep": EP, "head": 5, "depth": 5}
-    site.ingest.receive(Incoming(f"tb1/{NODE}/live/_/agent", encode(beat), T0, False, None))
+    site.ingest.receive(Received(f"tb1/{NODE}/live/_/agent", encode(beat), T0, False, None))
     wait_until(lambda: any(key.startswith("beat/") for key in site.store.load().states))
     (mark,) = site.store.load().marks
     assert mark.claim is not None
@@ -236,9 +236,9 @@ def test_beyond_its_share_a_node_is_refused_and_others_go_on(
     for seq in range(1, 101):
         site.send(seq)
     other = encode(Batch(ep=EP, seq=7, t0=T0, per=1, n=1, f={"x": [1.0]}))
-    site.ingest.receive(Incoming("tb1/acme/trial/hall/calm/data/arm/x", other, T0, False, (1, 200)))
+    site.ingest.receive(Received("tb1/acme/trial/hall/calm/data/arm/x", other, T0, False, (1, 200)))
     for number in range(50):
-        site.ingest.receive(Incoming(f"nonsense/{number}", b"", T0, False, (1, 300 + number)))
+        site.ingest.receive(Received(f"nonsense/{number}", b"", T0, False, (1, 300 + number)))
     assert site.ingest.counters.refused == 90 + 40
     site.ingest.name_refused()
     assert {(one.code, one.part) for one in site.problems.current()} == {
@@ -264,7 +264,7 @@ def test_a_quarantined_message_is_logged_once_per_node_and_reason(
 ) -> None:
     def receive(node: str, body: bytes, count: int) -> None:
         for _ in range(count):
-            site.ingest.receive(Incoming(f"tb1/acme/trial/hall/{node}/data/arm/x", body, T0, False, (1, 1)))
+            site.ingest.receive(Received(f"tb1/acme/trial/hall/{node}/data/arm/x", body, T0, False, (1, 1)))
 
     receive("n1", b"{", 40)
     receive("n1", b'{"t0":"x"}', 40)
@@ -284,8 +284,8 @@ def test_a_message_for_others_is_settled_too(site: Site) -> None:
     site.start()
     tails = ["cmd/arm/stop", "ack", "desired/config", "status", "what/ever", "reported/weather"]
     for mid, tail in enumerate(tails, 1):
-        site.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", b"{}", T0, False, (1, mid)))
-    site.ingest.receive(Incoming("elsewhere/altogether", b"{}", T0, False, (1, 99)))
+        site.ingest.receive(Received(f"tb1/{NODE}/{tail}", b"{}", T0, False, (1, mid)))
+    site.ingest.receive(Received("elsewhere/altogether", b"{}", T0, False, (1, 99)))
     wait_until(lambda: len(site.link.tokens) == len(tails) + 1)
     assert site.ingest.counters.quarantined == 4, "commands and acks are simply not for us"
 
@@ -294,7 +294,7 @@ def test_a_pack_is_settled_once_and_when_all_of_it_is_committed(site: Site) -> N
     bodies = [encode(Batch(ep=EP, seq=seq, t0=T0, per=1, n=1, f={"x": [1.0]})) for seq in range(1, 8)]
     parts = b",".join(b'["data/arm/joints",%b]' % body for body in bodies)
     for mid, body in ((1, b'{"v":1,"m":[' + parts + b"]}"), (2, b'{"v":1,"m":[')):
-        site.ingest.receive(Incoming(f"tb1/{NODE}/pack", body, T0, False, (1, mid)))
+        site.ingest.receive(Received(f"tb1/{NODE}/pack", body, T0, False, (1, mid)))
     assert site.ingest.backlog == 8
     site.start()
     wait_until(lambda: len(site.link.tokens) == 2)
@@ -337,7 +337,7 @@ def test_what_finds_no_room_in_the_day_file_is_refused_not_declared_lost(
         for seq in (1, 2, 3):
             name = "y" if seq == 2 else "x"
             body = encode(Batch(ep=EP, seq=seq, t0=T0 + seq, per=1, n=1, f={name: [1.0]}))
-            site.ingest.receive(Incoming(f"tb1/{NODE}/data/arm/joints", body, recv, False, (1, seq)))
+            site.ingest.receive(Received(f"tb1/{NODE}/data/arm/joints", body, recv, False, (1, seq)))
     site.start()
     wait_until(lambda: len(site.link.tokens) == 6)
     counters = site.ingest.counters
@@ -352,7 +352,7 @@ def test_a_refused_node_gets_an_answer_and_a_problem(folder: Path) -> None:
         site.send(1)
         wait_until(lambda: site.acked == [1])
         body = encode(Batch(ep=EP, seq=2, t0=T0, per=1, n=1, f={"x": [1.0]}))
-        site.ingest.receive(Incoming(f"tb1/{NODE}/data/arm/other", body, T0, False, (1, 2)))
+        site.ingest.receive(Received(f"tb1/{NODE}/data/arm/other", body, T0, False, (1, 2)))
         wait_until(lambda: len(site.link.tokens) == 2)
         wait_until(lambda: len(site.link.refused) == 1)
         assert site.link.refused[0].code == "share-streams"
@@ -360,10 +360,10 @@ def test_a_refused_node_gets_an_answer_and_a_problem(folder: Path) -> None:
         assert [one.code for one in view.problems if one.code == "refused"] == ["refused"]
         for number in range(9):
             big = b'{"ts":1,"x":"%d"}' % 10**200
-            site.ingest.receive(Incoming(f"tb1/{NODE}/live/arm/s{number}", big, T0, False, None))
+            site.ingest.receive(Received(f"tb1/{NODE}/live/arm/s{number}", big, T0, False, None))
         for node in "abcd":
             topic = f"tb1/acme/trial/hall/{node}/data/arm/joints"
-            site.ingest.receive(Incoming(topic, body, T0, False, (1, 3)))
+            site.ingest.receive(Received(topic, body, T0, False, (1, 3)))
         wait_until(lambda: len(site.link.tokens) == 6)
         counts = site.ingest.refused_shares()
         assert counts["node"] == {"streams": 1, "live_kb": 7}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from collector.ingest.group_builder import GroupBuilder
-from collector.ingest.inbox import Received
 from collector.ledger.ledger import Ledger
+from collector.mqtt.received import Received
 from collector.store.clock_skew import Offset
 from tests.unit.collector.ledger.stating_node import T0
 

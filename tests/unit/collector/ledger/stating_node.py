@@ -6,8 +6,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from collector.ingest.inbox import Received
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from wire.codec import encode
 from wire.custody import digest, signed_form
 from wire.messages import Batch, Event
@@ -80,4 +79,4 @@ class Node:
 
 
 def received(topic: str, body: bytes, at_ms: int) -> Received:
-    return Received(Incoming(topic, body, at_ms, False, (1, 1)), parse(topic))
+    return Received(topic, body, at_ms, False, (1, 1), parsed=parse(topic))

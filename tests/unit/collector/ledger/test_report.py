@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.ingest.group_builder import GroupBuilder
-from collector.ingest.inbox import Received
 from collector.ledger.ledger import Ledger
 from collector.ledger.report import DayLine, ReportFilter, account, day_lines, pilot_lines
+from collector.mqtt.received import Received
 from collector.store.clock_skew import Offset
 from collector.store.marks import Claim, Mark
 from collector.store.store import SqliteStore, aside, day_files, peek
@@ -150,7 +150,7 @@ def test_order_grouping_and_restarts_do_not_change_the_proof(draw: st.DataObject
 
 
 def decode_gap(one: Received) -> list[tuple[int, int]]:
-    body: dict[str, Any] = json.loads(one.message.body)
+    body: dict[str, Any] = json.loads(one.body)
     return [(first, last) for first, last in body.get("lost", [])]
 
 

@@ -6,15 +6,16 @@ from typing import Any
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from collector.mqtt.connection import Connection, Incoming
+from collector.mqtt.connection import Connection
 from collector.mqtt.link import Link
 from collector.mqtt.packet_socket import PublishPacket
+from collector.mqtt.received import Received
 from tests.unit.collector.mqtt.packets import Pair, framed
 from wire.broker import Broker
 from wire.clock import Clock
 
 
-def make_link(received: list[Incoming] | None = None, port: int = 1, **options: Any) -> Link:
+def make_link(received: list[Received] | None = None, port: int = 1, **options: Any) -> Link:
     found = [] if received is None else received
     return Link(
         Broker(url=f"mqtt://127.0.0.1:{port}"), "collector-1", Clock(),
@@ -52,7 +53,7 @@ def test_acks_go_before_what_they_settle(pair: Pair) -> None:
 
 
 def test_a_topic_that_is_not_text_is_passed_on(pair: Pair) -> None:
-    received: list[Incoming] = []
+    received: list[Received] = []
     link = make_link(received)
     connected(link, pair)._take(pair[0], PublishPacket(b"tb1/\xff\xfe", b"", 7, False, False), 0.0)
     assert received[0].topic == "tb1/\\xff\\xfe"
@@ -60,7 +61,7 @@ def test_a_topic_that_is_not_text_is_passed_on(pair: Pair) -> None:
 
 
 def test_probes_of_other_collectors_are_ignored(pair: Pair) -> None:
-    received: list[Incoming] = []
+    received: list[Received] = []
     link = make_link(received)
     topic = b"tb1/_sys/collector-2/probe/_/data/_/probe"
     connected(link, pair)._take(pair[0], PublishPacket(topic, b"", 7, False, False), 0.0)
@@ -69,7 +70,7 @@ def test_probes_of_other_collectors_are_ignored(pair: Pair) -> None:
 
 
 def test_a_publication_that_is_not_admitted_is_settled_unread(pair: Pair) -> None:
-    received: list[Incoming] = []
+    received: list[Received] = []
     link = make_link(received, admits=lambda _topic, _body: False)
     connected(link, pair)._take(pair[0], PublishPacket(b"tb1/a/b/c/d/data/x/y", b"", 7, False, False), 0.0)
     pair[0].flush()

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from collector.mqtt.connection import Incoming
 from collector.mqtt.link import AckLink, Link
+from collector.mqtt.received import Received
 from wire.broker import Broker
 from wire.clock import Clock
 
 
-def make_link(received: list[Incoming] | None = None, port: int = 1, **options: Any) -> Link:
+def make_link(received: list[Received] | None = None, port: int = 1, **options: Any) -> Link:
     found = [] if received is None else received
     return Link(
         Broker(url=f"mqtt://127.0.0.1:{port}"), "collector-1", Clock(),

@@ -14,7 +14,7 @@ from typing import Any
 
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import encode
@@ -102,7 +102,7 @@ def fill(collector: Collector) -> None:
 
     def receive(tail: str, body: Any) -> None:
         payload = body if isinstance(body, bytes) else encode(body)
-        collector.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", payload, now, False, None))
+        collector.ingest.receive(Received(f"tb1/{NODE}/{tail}", payload, now, False, None))
 
     fields = {"j1": Field(unit="rad"), "word": Field(t="str")}
     arm = Device(type="cobot", streams={"joints": Stream(rate_hz=50.0, fields=fields)})

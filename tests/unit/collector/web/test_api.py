@@ -14,7 +14,7 @@ from starlette.routing import Mount
 
 from collector.app import Collector
 from collector.fleet.problems import CODES
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.web.api import Api, Sources
 from tests.unit.collector.web.serving import BASE, EP, JPEG, NODE, Get
 from wire.messages import (
@@ -219,7 +219,7 @@ def stream_more(collector: Collector) -> None:
     }
     for tail, body in bodies.items():
         payload = msgspec.json.encode(body)
-        collector.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", payload, now, False, None))
+        collector.ingest.receive(Received(f"tb1/{NODE}/{tail}", payload, now, False, None))
 
 
 async def test_reasons_have_codes(site: tuple[Collector, Get]) -> None:
@@ -232,7 +232,7 @@ async def test_reasons_have_codes(site: tuple[Collector, Get]) -> None:
     gap = Event(ep=EP, seq=61, ts=now, type="gap", why="quota", n=1, lost=[(59, 59)])
     for event in (step, gap):
         payload = msgspec.json.encode(event)
-        collector.ingest.receive(Incoming(f"tb1/{NODE}/event/_/{event.type}", payload, now, False, None))
+        collector.ingest.receive(Received(f"tb1/{NODE}/event/_/{event.type}", payload, now, False, None))
     async with asyncio.timeout(60):
         events: list[Any] = []
         while not events:  # until the commit

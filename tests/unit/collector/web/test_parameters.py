@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from collector.app import Collector
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.web.parameters import read_time, unknown
 from tests.unit.collector.web.serving import BASE, NODE, Get
 from wire.codec import encode
@@ -93,7 +93,7 @@ async def test_what_is_stored_of_a_device_is_listed_without_a_birth(
     now = collector.clock.now_ms()
     columns: dict[str, Any] = {"x": [1.5, 2.5], "n": [1, 2], "s": ["a", "b"]}
     batch = Batch(ep="00000000000000aa", seq=1, t0=now, per=10, n=2, f=columns)
-    collector.ingest.receive(Incoming(f"tb1/{NODE}/data/old-arm/rows", encode(batch), now, False, None))
+    collector.ingest.receive(Received(f"tb1/{NODE}/data/old-arm/rows", encode(batch), now, False, None))
     async with asyncio.timeout(60):
         devices: dict[str, Any] = {}
         while "old-arm" not in devices:

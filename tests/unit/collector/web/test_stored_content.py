@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from collector.app import Collector
-from collector.mqtt.connection import Incoming
+from collector.mqtt.received import Received
 from collector.store.store import day_files
 from tests.polling import until
 from tests.unit.collector.web.serving import BASE, EP, JPEG, NODE, Get
@@ -118,7 +118,7 @@ async def test_what_keeps_the_contract_is_shown_whatever_its_size(
     sent = bodies(now)
     viewer = collector.hub.join(NODE, "arm")
     for tail, body in sent:
-        collector.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", json.dumps(body).encode(), now, False, None))
+        collector.ingest.receive(Received(f"tb1/{NODE}/{tail}", json.dumps(body).encode(), now, False, None))
     await until(lambda: collector.ingest.counters.stored == 32 + 8)
     assert collector.ingest.counters.quarantined == before, caplog.text
     await ask_everything(get)
@@ -143,7 +143,7 @@ async def test_what_breaks_the_contract_is_quarantined_and_shown(site: tuple[Col
     )
     for text in WRONG:
         for tail in topics:
-            collector.ingest.receive(Incoming(f"tb1/{NODE}/{tail}", text.encode(), 1, False, None))
+            collector.ingest.receive(Received(f"tb1/{NODE}/{tail}", text.encode(), 1, False, None))
     await until(lambda: collector.ingest.counters.quarantined == before + len(WRONG) * len(topics))
     assert collector.ingest.counters.stored == 32
     await ask_everything(get)
