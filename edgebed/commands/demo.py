@@ -16,6 +16,7 @@ import click
 from edgebed import signals
 from edgebed.broker import KINDS, Kind
 from edgebed.demo import Demo, Outcome
+from edgebed.number_range import NumberRange
 from edgebed.processes import edgebed_command
 
 NEXT = """\
@@ -30,7 +31,7 @@ Next steps, with your own device or a simulated one:
 @click.option("--headless", is_flag=True, help="Play the acts and end; exit 0 only when every act passed.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, 86_400),
+    type=NumberRange(0, 86_400),
     default=60.0,
     show_default=True,
     help="Approximate length of the acts.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgebed import __version__, progress, signals
+from edgebed.number_range import NumberRange
 from wire.clock import Clock
 from wire.printable import counted
 
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="The MCAP file; must not exist."
 )
-@click.option(
-    "--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds."
-)
+@click.option("--for", "seconds", type=NumberRange(min=0, min_open=True), help="End after this many seconds.")
 @click.option(
     "--quality",
     type=click.IntRange(0, 100),

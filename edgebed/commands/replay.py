@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from edgebed import progress, signals
+from edgebed.number_range import NumberRange
 
 if TYPE_CHECKING:
     from agent.offline.regression import Difference
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=NumberRange(min=0),
     default=0.02,
     show_default=True,
     help="Allowed difference of scores and numbers.",

@@ -53,6 +53,8 @@ def test_it_ends_by_signal(tmp_path: Path, how: signal.Signals, status: int) -> 
         (["robot", "--port", "1"], "robot is a scenario: --port does not apply"),
         (["opcua", "--fault", "rust:1"], "rust"),
         (["opcua", "--rate", "0"], "rate"),
+        (["opcua", "--rate", "nan"], "nan is not a finite number"),
+        (["opcua", "--for", "inf"], "inf is not a finite number"),
         (["opcua", "--port", "99999"], "99999"),
         (["toaster"], "toaster"),
     ],
