@@ -17,6 +17,7 @@ import click
 
 import simulators
 from edgebed import signals
+from edgebed.number_range import NumberRange
 from wire.clock import Clock
 from wire.errors import EdgebedError
 from wire.yaml12 import YamlMistake, compose
@@ -49,7 +50,7 @@ def list_kinds(as_json: bool) -> None:
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 1000, min_open=True),
+    type=NumberRange(0, 1000, min_open=True),
     help="Simulated seconds per real second; for a scenario, at most.  [default: 1, or the scenario's rate]",
 )
 @click.option("--host", help="Kind: address to listen on; default: 127.0.0.1.")
@@ -73,9 +74,7 @@ def list_kinds(as_json: bool) -> None:
     multiple=True,
     help="Kind: an option of this kind. May be repeated.",
 )
-@click.option(
-    "--for", "seconds", type=click.FloatRange(min=0), help="Kind: end after this many real seconds."
-)
+@click.option("--for", "seconds", type=NumberRange(min=0), help="Kind: end after this many real seconds.")
 @click.option(
     "--assert",
     "asserted",
@@ -203,3 +202,91 @@ async def _serve(server: Any, kind: str, seconds: float | None, as_json: bool) -
                 return await stop
         except TimeoutError:
             return 0
+
+
+_SHARE = NumberRange(0, 1)
+_PID = click.IntRange(1)
+
+
+@command.command()
+@click.option("--nodes", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option(
+    "--rate",
+    type=NumberRange(0, 1000, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Messages a second of each node.",
+)
+@click.option(
+    "--samples", type=click.IntRange(1, 1000), default=1, show_default=True, help="Rows in a message."
+)
+@click.option(
+    "--for",
+    "seconds",
+    type=NumberRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds of sending.",
+)
+@click.option(
+    "--drain",
+    type=NumberRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Then wait this many seconds at most for acknowledgements.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=1,
+    show_default=True,
+    help="Same seed, same values, schedule and faults.",
+)
+@click.option(
+    "--broker",
+    default="mosquitto",
+    show_default=True,
+    metavar="mosquitto|nats|URL",
+    help="Start this broker and a collector on loopback, or use a running one: mqtt://HOST[:PORT].",
+)
+@click.option("--broker-pid", type=_PID, help="With a URL: show what this process costs as the broker.")
+@click.option("--collector-pid", type=_PID, help="With a URL: the same for the collector.")
+@click.option(
+    "--connections",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    help="Let the nodes share this many connections, without Will.  [default: one for each node]",
+)
+@click.option("--site", default="sim/fleet/hall", show_default=True, help="tenant/pilot/site of all nodes.")
+@click.option(
+    "--heartbeat",
+    type=NumberRange(min=0),
+    default=15.0,
+    show_default=True,
+    help="Seconds between heartbeats of a node; 0: none.",
+)
+@click.option(
+    "--custody",
+    type=NumberRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds between signed statements of a node; 0: none.",
+)
+@click.option("--drop", type=_SHARE, default=0.0, help="Share of nodes that are away for 10 s of every 30 s.")
+@click.option("--reconnect", type=_SHARE, default=0.0, help="Share of nodes that connect again every 5 s.")
+@click.option("--flood", type=_SHARE, default=0.0, help="Share of nodes that send 20 times as often.")
+@click.option("--json", type=_FILE, help="Write the figures to this file as JSON.")
+def fleet(**given: Any) -> None:
+    """Load a broker and a collector with many nodes, and measure up to the acknowledgement.
+
+    Each node has an outbox in memory, status with Will, birth, heartbeats and signed statements, as an agent
+    does. Exit 1 when a message is not acknowledged after the drain, is acknowledged wrongly, or, with a
+    collector of this command, is not in its store exactly once.
+    """
+    try:
+        from edgebed.fleet import command as fleet_command  # it needs the extras sim and collector
+    except ModuleNotFoundError as error:
+        raise EdgebedError(
+            f"a fleet needs {error.name}, which is missing: pip install 'edgebed[sim,collector]'"
+        ) from error
+    sys.exit(fleet_command.run(given))
