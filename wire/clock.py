@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from contextlib import AbstractAsyncContextManager
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
+SLACK_S = 0.1  # what a timer that is not urgent may be late
 
 
 class Clock:
@@ -75,6 +77,19 @@ class Clock:
         """Sleep until `now_ns() >= at_ns`; returns at once for the past."""
         await self.sleep((at_ns - self.now_ns()) / NS_PER_S)
 
+    async def sleep_roughly(self, seconds: float) -> None:
+        """Sleep `seconds`, or up to `SLACK_S` longer: sleepers due at nearly the same time wake as one.
+
+        All of them wake at multiples of `SLACK_S`. A processor that wakes less often needs less power.
+        """
+        now_s = self.monotonic()
+        await self.sleep(gathered_s(now_s + seconds) - now_s)
+
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Block a thread until `event` is set or `seconds` in the time of this clock have passed."""
         return event.wait(max(0.0, seconds) / self.rate)
+
+
+def gathered_s(at_s: float) -> float:
+    """The next multiple of `SLACK_S`, from `at_s` on."""
+    return math.ceil(at_s / SLACK_S) * SLACK_S

@@ -6,8 +6,7 @@ The adapter does not guess: a bad cell becomes null and is flagged, a bad line i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from typing import TextIO
 
@@ -16,10 +15,11 @@ from msgspec import UNSET
 from adapters.base import Adapter, AdapterError, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.replay.options import ReplayLayout, ReplayOptions
 from adapters.replay.rows import NO_TIME, RecordedRows, Row, open_text
-from wire.clock import NS_PER_S, Clock
+from wire.clock import NS_PER_S, SLACK_S, Clock
 from wire.messages import Quality, Stream
 
 _AT_ONCE = 256  # rows read ahead of the clock
+_SLACK_NS = int(SLACK_S * NS_PER_S)
 
 
 class Replay(Adapter[ReplayOptions]):
@@ -58,17 +58,25 @@ class Replay(Adapter[ReplayOptions]):
             await asyncio.to_thread(file.close)
 
     async def readings(self) -> AsyncIterator[Reading]:
-        """Yield the rows when they are due, until the recording ends."""
+        """Yield the rows when they are due, until the recording ends.
+
+        Rows that follow each other faster than `SLACK_S` come together, up to `SLACK_S` late: a wake-up for
+        each row costs more than the row. Their times are the exact ones.
+        """
         options = self.options
         schedule = _PlaySchedule(self.clock, options)
         while True:
-            played = 0
-            async with aclosing(self._rows()) as rows:
-                async for at_ns, values, quality in rows:
-                    played += 1
+            played = False
+            rows = await self._begun()
+            while ahead := await asyncio.to_thread(_take, rows):
+                for row in ahead:
+                    if isinstance(row, AdapterError):
+                        raise row
+                    played = True
+                    at_ns, values, quality = row
                     due_ns, shown_ns = schedule.place(at_ns)
                     if due_ns is not None:
-                        await self.clock.sleep_until(due_ns)
+                        await self._until(due_ns, roughly=schedule.fast)
                     yield Reading(options.stream, shown_ns, values, quality=quality or schedule.order)
             if not played:
                 raise ProtocolViolation(f"{options.file} contains no row that can be played")
@@ -85,31 +93,31 @@ class Replay(Adapter[ReplayOptions]):
             raise
         return file
 
-    async def _rows(self) -> AsyncGenerator[Row]:
-        """One pass over the file; a thread reads ahead, because a disk may be slow."""
+    async def _begun(self) -> Iterator[Row]:
+        """One pass over the file; read it in a thread, because a disk may be slow."""
         if self._file is None:
             raise DeviceUnreachable(f"{self.options.file} is not open")
         await asyncio.to_thread(self._file.seek, 0)
-        rows = iter(RecordedRows(self._layout, self._file, self.counters))
-        while True:
-            ahead, error = await asyncio.to_thread(_take, rows)
-            for row in ahead:
-                yield row
-            if error is not None:
-                raise error
-            if not ahead:
-                return
-            await asyncio.sleep(0)
+        return iter(RecordedRows(self._layout, self._file, self.counters))
+
+    async def _until(self, due_ns: int, *, roughly: bool) -> None:
+        wait_ns = due_ns - self.clock.now_ns()
+        if wait_ns <= 0:
+            return
+        if roughly:
+            await self.clock.sleep_roughly(wait_ns / NS_PER_S)
+        else:
+            await self.clock.sleep_until(due_ns)
 
 
-def _take(rows: Iterator[Row]) -> tuple[list[Row], AdapterError | None]:
+def _take(rows: Iterator[Row]) -> list[Row | AdapterError]:
     """The next rows, and the error after them, if any: rows before an error are played first."""
-    taken: list[Row] = []
+    taken: list[Row | AdapterError] = []
     try:
         taken.extend(islice(rows, _AT_ONCE))
     except AdapterError as error:
-        return taken, error
-    return taken, None
+        taken.append(error)
+    return taken
 
 
 def _discard(opening: asyncio.Task[TextIO]) -> None:
@@ -122,6 +130,7 @@ class _PlaySchedule:
 
     def __init__(self, clock: Clock, options: ReplayOptions) -> None:
         self.order = Quality.GOOD  # the quality of the last row's time
+        self.fast = False  # the last two rows came within SLACK_S
         self._asap = options.rate == "asap"
         self._rate = 1.0 if options.rate == "asap" else float(options.rate)
         self._recorded = options.times == "recorded"
@@ -131,6 +140,7 @@ class _PlaySchedule:
         self._began_ns: int | None = None  # of this pass, as recorded
         self._newest_ns = NO_TIME
         self._offset_ns = 0
+        self._due_ns = NO_TIME
 
     def place(self, at_ns: int) -> tuple[int | None, int]:
         """The time at which a row is due (None = at once) and the time it gets, Unix ns of the clock."""
@@ -147,7 +157,9 @@ class _PlaySchedule:
         elif self._newest_ns != NO_TIME:
             self._step_ns = at_ns - self._newest_ns
         self._newest_ns = max(self._newest_ns, at_ns)
-        due_ns = self._start_ns + int((at_ns - self._first_ns) / self._rate)
+        before_ns, due_ns = self._due_ns, self._start_ns + int((at_ns - self._first_ns) / self._rate)
+        self._due_ns = due_ns
+        self.fast = due_ns - before_ns < _SLACK_NS
         return None if self._asap else due_ns, at_ns if self._recorded else due_ns
 
     def restart(self) -> None:

@@ -48,8 +48,16 @@ class Custody:
         self._before = ""  # digest of the last statement
         self._due_s = 0.0
 
+    @property
+    def due(self) -> bool:
+        """Whether `look` has something to state; never waits. Ask about once a second."""
+        if self._key is None:
+            return False
+        late = self._outbox.unstated and self._clock.monotonic() >= self._due_s
+        return late or self._outbox.has_closed
+
     def look(self) -> None:
-        """State what is due. Call it about once a second in a thread: signing takes milliseconds."""
+        """State what is due. Call it in a thread: signing takes milliseconds."""
         now_s = self._clock.monotonic()
         due = self._outbox.unstated and now_s >= self._due_s
         self._state(closed=not due)
@@ -96,7 +104,8 @@ class Custody:
 
 
 async def keep_stating(custody: Custody, clock: Clock) -> None:
-    """Call `custody.look` in a worker thread each second of `clock`; runs until it is cancelled."""
+    """Call `custody.look` in a worker thread when it is due; runs until it is cancelled."""
     while True:
-        await clock.sleep(_LOOK_S)
-        await asyncio.to_thread(custody.look)
+        await clock.sleep_roughly(_LOOK_S)
+        if custody.due:
+            await asyncio.to_thread(custody.look)

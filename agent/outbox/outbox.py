@@ -258,6 +258,11 @@ class Outbox:
         """Whether a message was taken that no statement covers."""
         return self._buffer.row_counter.unstated
 
+    @property
+    def has_closed(self) -> bool:
+        """Whether a part of a day has ended that no statement covers."""
+        return self._buffer.row_counter.has_closed
+
     def drops(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Messages and rows declared lost since the start, by class and reason."""
         with self._lock:

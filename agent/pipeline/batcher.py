@@ -32,7 +32,7 @@ _json = msgspec.json.Encoder().encode
 class Batcher:
     """Collects the rows of `device`/`name` and sends a `Message` at 100 rows, when full, or after a second.
 
-    Call `tick` a few times per second. `publish` may leave out the rows (`raw`) or the live values. A row
+    Call `tick` at `due_s`. `publish` may leave out the rows (`raw`) or the live values. A row
     that is too large for a message is dropped and counted in `oversized`. NaN stays in the batch: the encoder
     makes it null.
     """
@@ -98,6 +98,12 @@ class Batcher:
             self.flush()
         if self._newest is not None and now_s >= self._live_due_s:
             self._send_newest(now_s)
+
+    def due_s(self, now_s: float) -> float:
+        """The time of `clock.monotonic` at which `tick` is needed next, whenever rows come until then."""
+        rows_s = (self._since_s if self._rows else now_s) + MAX_AGE_S
+        live_s = self._live_due_s if self._live_due_s > now_s else now_s + self._live_every_s
+        return min(rows_s, now_s if self._newest is not None and live_s <= now_s else live_s)
 
     def flush(self) -> None:
         """Send the rows that wait, for example when the daemon stops."""

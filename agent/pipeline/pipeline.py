@@ -16,7 +16,7 @@ from agent.inference.gate_process import at_once
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline import privacy
-from agent.pipeline.batcher import Batcher
+from agent.pipeline.batcher import MAX_AGE_S, Batcher
 from agent.pipeline.events import EventReporter
 from agent.pipeline.model_runner import Inference, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
@@ -27,7 +27,6 @@ from agent.pipeline.source import Sink
 from wire.clock import Clock
 from wire.messages import ClockState, ModelState, Snapshot, Stream
 
-TICK_S = 0.1
 _LONG_S = 10.0  # a model that takes longer to open makes room for the next one
 
 T = TypeVar("T")
@@ -167,7 +166,11 @@ class Pipeline:
                 if every_s > 0:
                     group.create_task(newest.run(every_s), name=f"look-{device}-{stream}")
             while True:
-                await self._clock.sleep(TICK_S)
+                now_s = self._clock.monotonic()
+                due_s = min(
+                    (each.due_s(now_s) for each in self._batchers.values()), default=now_s + MAX_AGE_S
+                )
+                await self._clock.sleep_roughly(due_s - now_s)
                 for batcher in self._batchers.values():  # no await here: a model may open between two rounds
                     batcher.tick()
 

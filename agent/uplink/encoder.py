@@ -92,9 +92,7 @@ class Encoder:
         found: list[Sent] = []
         if new is not None:
             self._old |= self._outbox.overtake(BEHIND)
-            records = self._outbox.take(*new)
-            self._new |= bool(records)  # only an empty read is the end
-            found = [self._sent(each) for each in records]
+            found = [self._sent(each) for each in self._take(*new)]
         if old is not None:
             try:
                 records = self._outbox.take_overtaken(*old)
@@ -107,6 +105,22 @@ class Encoder:
                 found += self._packed(records, pack)
             else:
                 found += [self._sent(each, overtaken=True) for each in records]
+        return found
+
+    def _take(self, messages: int, size: int) -> list[Record]:
+        """New records, as far as there is room: only an empty read is the end."""
+        found: list[Record] = []
+        while len(found) < messages and (left := size - sum(len(each.body) for each in found)) > 0:
+            try:
+                records = self._outbox.take(messages - len(found), left)
+            except OSError:
+                if not found:
+                    raise
+                break  # the next read raises the error again
+            if not records:
+                return found
+            found += records
+        self._new = True
         return found
 
     def _sent(self, record: Record, *, overtaken: bool = False) -> Sent:

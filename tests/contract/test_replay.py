@@ -15,8 +15,9 @@ from adapters.base import Adapter, DeviceUnreachable, ProtocolViolation, Reading
 from adapters.replay.adapter import Replay
 from adapters.replay.options import Column, ReplayOptions
 from adapters.testing import AdapterContract, Rig
-from wire.clock import NS_PER_S, Clock
+from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.messages import Quality
+from wire.simulation_clock import SimulationClock
 
 
 class TestReplay(AdapterContract):
@@ -95,6 +96,29 @@ async def test_times_out_of_order_are_flagged(tmp_path: Path) -> None:
     rows = await read(replay(path, rate="asap", times="recorded"))
     ok, again, back = Quality.GOOD, Quality.TIME_REPEATED, Quality.TIME_BACKWARD
     assert [row.quality for row in rows] == [ok, ok, again, back, ok]
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "wakes", "late_ms"), [(50.0, 11, 80), (12.5, 41, 80), (8.0, 51, 0)], ids=str
+)
+async def test_fast_rows_come_together_with_their_exact_times(
+    tmp_path: Path, rate_hz: float, wakes: int, late_ms: int
+) -> None:
+    """Rows within a tenth of a second come at multiples of it, never early; slower rows come when due."""
+    path, rows, step_ns = tmp_path / "r.csv", 51, int(NS_PER_S / rate_hz)
+    path.write_text("v\n" + "".join(f"{i}\n" for i in range(rows)))
+    start = 1_800_000_000 * NS_PER_S
+    async with SimulationClock(start) as clock:
+        clock.pace = 1_000
+        await clock.sleep(0.1)  # from now on this task holds the clock while it works
+        async with asyncio.timeout(60), replay(path, clock, time="", rate_hz=rate_hz) as adapter:
+            came = [(clock.now_ns(), reading.at_ns) async for reading in adapter]
+    begin_ns = came[0][1]
+    assert [at_ns - begin_ns for _, at_ns in came] == [i * step_ns for i in range(rows)]
+    late = [now_ns - at_ns for now_ns, at_ns in came]
+    assert min(late) >= 0
+    assert max(late) == late_ms * NS_PER_MS
+    assert len({now_ns for now_ns, _ in came}) == wakes
 
 
 async def test_a_missing_file_and_an_empty_one(tmp_path: Path) -> None:

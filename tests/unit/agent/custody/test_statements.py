@@ -117,11 +117,14 @@ def test_a_statement_verifies_and_nothing_in_it_can_be_changed(
 
 
 def test_one_a_minute_chained_and_none_when_idle(outbox: Outbox, custody: Custody, clock: SetClock) -> None:
+    assert not custody.due
     custody.look()
     assert outbox.head == 0, "nothing was taken: nothing is written"
     for _ in range(150):  # seconds
         rows(outbox, 1, clock)
-        custody.look()
+        if custody.due:
+            custody.look()
+            assert not custody.due
         clock.ms += 1000
     events = stated(outbox)
     assert [said.n for _, said in events] == [1, 2, 3]
@@ -143,7 +146,9 @@ def test_a_new_day_is_noted_at_its_first_message(outbox: Outbox, custody: Custod
     custody.look()
     rows(outbox, 10, clock)
     clock.ms = MIDNIGHT_MS
+    assert not custody.due
     rows(outbox, 10, clock)
+    assert custody.due
     custody.look()
     custody.close()
     said = [statement for _, statement in stated(outbox)]

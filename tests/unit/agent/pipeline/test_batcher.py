@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import msgspec
 import pytest
@@ -163,6 +164,29 @@ def test_live_shows_the_newest_at_its_rate_and_the_last_one_too() -> None:
     desk.passes(1)
     assert [body["q"] for body in desk.shown] == [0.0, 4.0, 9.0, 14.0, 19.0]
     assert desk.shown[0]["ts"] == T0 // NS_PER_MS
+
+
+@pytest.mark.parametrize(("live_hz", "raw"), [(0.0, True), (0.5, True), (4.0, True), (10.0, False)])
+def test_a_tick_at_the_due_times_alone_is_in_time(live_hz: float, raw: bool) -> None:
+    """No row waits longer than a second, and no live value longer than its period, whenever the rows come."""
+    desk, rng = Desk(ROWS, live_hz=live_hz, raw=raw), Random(7)
+    due_ms, taken_ms, shown, ticks = 0.0, [], 0, 0
+    for now_ms in range(0, 60_000, 10):
+        desk.clock.passed_ns = now_ms * NS_PER_MS
+        if rng.random() < (0.5 if now_ms < 30_000 else 0.004):  # fast, then slow
+            taken_ms.append(now_ms)
+            desk.batcher.add(T0 + now_ms * NS_PER_MS, {"q": 1.0, "ok": True, "word": "w"})
+        if now_ms >= due_ms:
+            desk.batcher.tick()
+            ticks += 1
+            due_ms = desk.batcher.due_s(now_ms / 1000) * 1000 - 1e-6
+        sent = sum(message.rows for message in desk.sent)
+        assert not raw or all(now_ms - at_ms <= 1000 for at_ms in taken_ms[sent : sent + 1])
+        if live_hz and len(desk.shown) > shown:
+            shown = len(desk.shown)
+        if live_hz and taken_ms and now_ms - taken_ms[-1] > 1000 / live_hz:
+            assert desk.shown[-1]["ts"] == T0 // NS_PER_MS + taken_ms[-1], "the last one is shown too"
+    assert ticks < 60_000 / min(1000, 1000 / live_hz if live_hz else 1000) + 130
 
 
 def test_a_stream_that_is_not_sent_has_live_values() -> None:

@@ -70,3 +70,33 @@ async def test_a_slow_disk_outlasts_the_end_of_a_connection(
     await end([filling])
     assert len(in_flight) == 1
     outbox.close()
+
+
+async def test_one_trip_to_the_disk_reads_all_that_was_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each trip wakes a thread: a second one that finds nothing is left out, also after an error."""
+    outbox = Outbox.open(tmp_path / "outbox", OutboxSettings(max_mb=4), Clock())
+    reads: list[int] = []
+    take = outbox.take
+
+    def failing(messages: int, size: int) -> list[Record]:
+        if len(reads) == 1:
+            reads.append(0)
+            raise OSError("too many open files")
+        found = take(1, size)  # as little at once as it may
+        reads.append(len(found))
+        return found
+
+    monkeypatch.setattr(outbox, "take", failing)
+    encoder, in_flight = Encoder(outbox, NODE, Clock(), lambda: ClockState.NTP), InFlightWindow()
+    for _ in range(3):
+        outbox.append(Message("data", "arm", "joints", Batch(t0=1_000, per=1, n=1, f={"x": [1.0]})))
+    outbox.commit()
+    await encoder.fill(in_flight, 0.0)
+    assert (reads, len(in_flight)) == ([1, 0], 1), "what was read before the error is kept"
+    await encoder.fill(in_flight, 0.0)
+    assert (reads, len(in_flight)) == ([1, 0, 1, 1, 0], 3)
+    await encoder.fill(in_flight, 0.0)
+    assert reads == [1, 0, 1, 1, 0], "nothing was committed since"
+    outbox.close()
