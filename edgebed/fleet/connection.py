@@ -1,65 +1,57 @@
-"""One MQTT connection of a fleet, driven by the event loop; thousands of them need no thread."""
+"""One MQTT connection of a fleet; thousands of them share the event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
-
-from wire.errors import Unreachable
+from wire.broker import Broker
+from wire.mqtt.async_client import AsyncClient
+from wire.mqtt.errors import ConnectionLost, MqttError
+from wire.mqtt.options import ConnectOptions, Login, Will
+from wire.mqtt.packet_socket import PublishPacket
 
 KEEPALIVE_S = 60
-_CONNECT_S = 5.0
+GOODBYE_S = 2.0
+_CONNECT_S = 30.0  # a broker that thousands of clients connect to at once takes its time
 
 OnPuback = Callable[[int, float], None]
 
 
 class Connection:
-    """A connection that is used once, with clean session; it never sends a message again by itself.
+    """A connection that is used once, with a clean session; it never sends a message again by itself.
 
-    `on_up` is called when the subscriptions are confirmed, `on_down` with the reason when the broker or the
-    network ends the connection, `on_message` with topic and body.
+    `on_up` is called when the subscriptions are confirmed, `on_down` with the reason when the connection
+    fails or ends, unless `cut` or `close` ended it. `on_message` gets topic and body.
     """
 
-    def __init__(self, client_id: str, topics: Iterable[str], *, will: tuple[str, bytes] | None) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        client_id: str,
+        topics: Iterable[str],
+        will: tuple[str, bytes] | None,
+        on_up: Callable[[], None],
+        on_down: Callable[[str], None],
+        on_message: Callable[[str, bytes], None],
+    ) -> None:
         self.up = False
-        self.on_up: Callable[[], None] = _nothing
-        self.on_down: Callable[[str], None] = _nothing
-        self.on_message: Callable[[str, bytes], None] = _nothing
         self._topics = [(topic, 1) for topic in topics]
+        self._on_up, self._on_down, self._call_on_message = on_up, on_down, on_message
         self._loop = asyncio.get_running_loop()
-        self._writing = self._inside = False
         self._owed: dict[int, OnPuback] = {}  # by packet id
-        self._client = client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id)
-        client.max_inflight_messages_set(0)  # the window of the node limits them
-        client.connect_timeout = _CONNECT_S
-        if will is not None:
-            client.will_set(will[0], will[1], qos=1, retain=True)
-        client.on_connect = self._connected
-        client.on_subscribe = self._subscribed
-        client.on_message = self._received
-        client.on_publish = self._published
-        client.on_disconnect = self._ended
-        client.on_socket_close = self._closed
-
-    def open(self, host: str, port: int) -> None:
-        """Connect; `on_up` or `on_down` follows.
-
-        Raises:
-            Unreachable: no TCP connection.
-        """
-        try:
-            self._client.connect(host, port, KEEPALIVE_S)
-        except OSError as error:
-            raise Unreachable(f"no MQTT broker at {host}:{port}: {error.strerror or error}") from error
-        sock = self._client.socket()
-        if sock is not None:
-            self._loop.add_reader(sock.fileno(), self._read)
-        self._flush()
+        options = ConnectOptions(
+            login=Login.read(broker, client_id),
+            version="3.1.1",  # every broker supports it
+            will=None if will is None else Will(*will),
+            keepalive_s=KEEPALIVE_S,
+            connect_s=_CONNECT_S,
+        )
+        self._client = AsyncClient(options, self._on_message, self._on_end)
+        self._client.on_puback = self._on_puback
+        self._where = options.login.where
+        self._opening = self._loop.create_task(self._open(), name=f"fleet-{client_id}")
 
     @property
     def owed(self) -> int:
@@ -76,92 +68,51 @@ class Connection:
         retain: bool = False,
     ) -> int:
         """Send a message; returns its packet id, which `on_puback` gets with the time of the loop."""
-        mid = self._client.publish(topic, body, qos, retain).mid
+        mid = self._client.publish(topic, body, qos=qos, retain=retain)
         if qos:
             self._owed[mid] = on_puback or _nothing
-        self._flush()
         return mid
 
-    def tick(self) -> None:
-        """Keep the connection alive; call it every few seconds."""
-        self._inside = True
-        self._client.loop_misc()
-        self._inside = False
-        self._flush()
-
     def cut(self) -> None:
-        """End the connection without DISCONNECT: the broker sends the Will. `on_down` is not called."""
-        self.up = False
-        client, sock = self._client, self._client.socket()
-        self.on_down = _nothing
-        client.on_socket_close = None
-        if isinstance(sock, socket.socket):
-            self._closed(None, None, sock)
-            sock.close()
+        """End the connection without DISCONNECT: the broker sends the Will."""
+        self._down("")
+        self._opening.cancel()
+        self._client.fail(ConnectionLost(self._where, "this client cut the connection"))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Send DISCONNECT and end the connection."""
-        self.on_down = _nothing
-        self._client.disconnect()
-        self._flush()
-        self.cut()
+        self._down("")
+        self._opening.cancel()
+        await asyncio.wait({self._opening})
+        await self._client.close(GOODBYE_S)
 
-    def _flush(self) -> None:
-        """Write now what paho holds; the rest when the socket has room.
-
-        Inside a callback of paho nothing is written: paho would wait for itself.
-        """
-        client = self._client
-        if self._inside:
-            return
-        self._inside = True
-        if client.want_write():
-            client.loop_write()
-        self._inside = False
-        sock = client.socket()
-        if sock is not None and client.want_write() != self._writing:
-            self._writing = not self._writing
-            if self._writing:
-                self._loop.add_writer(sock, self._flush)
-            else:
-                self._loop.remove_writer(sock)
-
-    def _read(self) -> None:
-        self._inside = True
-        self._client.loop_read()
-        self._inside = False
-        self._flush()
-
-    # Called by paho
-
-    def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        if reason.is_failure:
-            self._ended(None, None, None, f"the broker refuses the connection: {reason}", None)
-        else:
-            self._client.subscribe(self._topics)
-
-    def _subscribed(self, _client: Any, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
-        if refused := [reason for reason in reasons if reason.is_failure]:
-            self._ended(None, None, None, f"the broker refuses the subscriptions: {refused[0]}", None)
+    async def _open(self) -> None:
+        try:
+            await self._client.open()
+            await self._client.subscribe(self._topics)
+        except MqttError as error:
+            await self._client.close()
+            self._down(str(error))
         else:
             self.up = True
-            self.on_up()
+            self._on_up()
 
-    def _received(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
-        self.on_message(message.topic, bytes(message.payload))
+    def _on_end(self) -> None:
+        if self.up:  # else `_open` raises the reason
+            self._down(str(self._client.failure()))
 
-    def _published(self, _client: Any, _data: Any, mid: int, _reason: Any, _properties: Any) -> None:
+    def _down(self, why: str) -> None:
+        self.up = False
+        on_down, self._on_down = self._on_down, _nothing
+        if why:
+            on_down(why)
+
+    def _on_message(self, message: PublishPacket) -> None:
+        self._call_on_message(message.topic_name, message.body)
+
+    def _on_puback(self, mid: int, _code: int) -> None:
         if (on_puback := self._owed.pop(mid, None)) is not None:
             on_puback(mid, self._loop.time())
-
-    def _ended(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self.up = False
-        self.on_down(str(reason))
-
-    def _closed(self, _client: Any, _data: Any, sock: Any) -> None:
-        if isinstance(sock, socket.socket):
-            self._loop.remove_reader(sock)
-            self._loop.remove_writer(sock)
 
 
 def _nothing(*_: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgebed.fleet.connection import Connection
+from edgebed.fleet.connection import GOODBYE_S, Connection
 from edgebed.fleet.figures import Costs, Figures
 from edgebed.fleet.node import FleetNode
 from edgebed.fleet.plan import FleetPlan
@@ -24,9 +24,8 @@ _STUCK_S = 30.0  # without a further connection
 _SETTLE_S = 1.0
 _TURN_S = 0.005  # between two looks at the plan
 _BATCH = 100  # steps of the plan between two looks at the network
-_SWEEP_S, _SWEEPS, _TICKS = 0.1, 10, 100
+_SWEEP_S, _SWEEPS = 0.1, 10
 _RETRY_S = (0.5, 1.5)
-_FAREWELL_S = 2.0
 _SHORT_DRAIN_S = 0.5  # after a signal
 
 Kind = Literal["message", "beat", "status", "statement", "cut"]
@@ -89,8 +88,7 @@ class Fleet:
             self.figures.costs.end()
             await self._leave()
         finally:
-            for link in self._links:
-                link.end()
+            await asyncio.gather(*(link.end() for link in self._links))
             self.figures.unacknowledged = self.figures.offered - self.figures.acknowledged
 
     # The stages
@@ -157,7 +155,7 @@ class Fleet:
             node.publish_status("offline")
             if at % _BATCH == 0:
                 await asyncio.sleep(0)
-        until_s = loop.time() + _FAREWELL_S
+        until_s = loop.time() + GOODBYE_S
         while any(link.owed for link in self._links):
             if loop.time() > until_s:
                 return
@@ -205,7 +203,7 @@ class Fleet:
             self._links[number].cut(node.plan.away_s)
 
     def _sweep(self, now_s: float) -> None:
-        """Send what is due again, and keep the connections alive; a part of the nodes at each call."""
+        """Send what is due again; a part of the nodes at each call."""
         if now_s - self._swept_s < _SWEEP_S:
             return
         self._swept_s = now_s
@@ -213,8 +211,6 @@ class Fleet:
         for node in self.nodes[self._swept % _SWEEPS :: _SWEEPS]:
             if node.depth:
                 node.send(now_s)
-        for link in self._links[self._swept % _TICKS :: _TICKS]:
-            link.tick()
 
     def _make_links(self) -> list[_Link]:
         dice = random.Random(self._plan.seed)
@@ -270,19 +266,19 @@ class _Link:
         return self._connection.owed if self._connection is not None and self._connection.up else 0
 
     def open(self) -> None:
-        """Connect; a broker that is not there is tried again later."""
+        """Connect; a failure is tried again later."""
         self._again = None
         wills = [node.next_session() for node in self._nodes]
         topics = [topic for node in self._nodes for topic in node.topics]
-        connection = Connection(self._client_id, topics, will=wills[0] if self._own else None)
-        connection.on_up = self._on_up
-        connection.on_down = self._on_down
-        connection.on_message = self._on_message
-        self._connection = connection
-        try:
-            connection.open(self._broker.host, self._broker.port)
-        except Unreachable as error:
-            self._on_down(str(error))
+        self._connection = Connection(
+            self._broker,
+            self._client_id,
+            topics,
+            wills[0] if self._own else None,
+            self._on_up,
+            self._on_down,
+            self._on_message,
+        )
 
     def cut(self, away_s: float) -> None:
         """Break the connection as a node that loses its network; connect again after `away_s`."""
@@ -296,18 +292,13 @@ class _Link:
             self._again.cancel()
             self.open()
 
-    def tick(self) -> None:
-        """Keep the connection alive."""
-        if self.up and self._connection is not None:
-            self._connection.tick()
-
-    def end(self) -> None:
+    async def end(self) -> None:
         """Disconnect for good."""
         if self._again is not None:
             self._again.cancel()
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            await connection.close()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
