@@ -6,7 +6,6 @@ import contextlib
 import logging
 import secrets
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -14,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from paho.mqtt.enums import MQTTProtocolVersion
-
 from collector.mqtt.connection import CONNECT_S, Connection
 from collector.mqtt.received import Received
 from collector.mqtt.rival import Claim, Look, in_words
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.errors import ConfigError
+from wire.mqtt.errors import MqttError
+from wire.mqtt.options import Login, Version, VersionChoice
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +100,8 @@ class Link:
         self.outgoing: deque[tuple[str, bytes]] = deque(maxlen=_OUTGOING)
         self.stopping = threading.Event()
         self.wake_in, self._wake_out = socket.socketpair()
-        self.version = (
-            MQTTProtocolVersion.MQTTv311 if broker.protocol == "3.1.1" else MQTTProtocolVersion.MQTTv5
-        )
+        self.versions = VersionChoice(broker.protocol)
+        self._connection: Connection | None = None
         self._is_full = is_full
         self._pauses_s = BACKOFF_S if pauses_s is None else pauses_s
         self._watcher = _ReceivingWatcher(acks) if watcher is None else watcher
@@ -159,6 +157,8 @@ class Link:
             self.acks.stop()
         self.stopping.set()
         self.settle(())
+        if self._connection is not None and self.state.state != "online":
+            self._connection.abort()
         if self.has_started:
             self._thread.join(2 * CONNECT_S)
         self.wake_in.close()
@@ -170,28 +170,36 @@ class Link:
         while not self.stopping.is_set():
             if not self._may_connect():
                 return
-            connection = Connection(self, self.version)
-            try:
-                why = connection.serve()
-            except (OSError, ValueError, ConfigError) as error:
-                why = _reason(error)
-            except Exception as error:  # paho may raise anything for a peer's bytes: connect again
-                why = f"{type(error).__name__}: {error}"
-                if why != self._reported:
-                    log.exception("the MQTT connection failed with an unexpected error: please report this")
-            finally:
-                connection.close()
+            is_at_once, why = self._connect()
             if self.stopping.is_set():
                 return
-            self._after(connection)
-            failures = 0 if connection.was_online else failures + 1
-            if (connection.refused_version or connection.hung_up) and self.broker.protocol == "auto":
-                self.version = _other(self.version)
-                if not self._reported and self.version == MQTTProtocolVersion.MQTTv311:
-                    self._fall_back(why)
-                    continue
+            was_online = self._connection is not None and self._connection.was_online
+            if is_at_once:
+                self._fall_back(why)
+                continue
+            failures = 0 if was_online else failures + 1
             self._lost(why)
             self.stopping.wait(self._pauses_s[min(failures, len(self._pauses_s) - 1)])
+
+    def _connect(self) -> tuple[bool, str]:
+        """Use one connection to its end; returns whether to try another version at once, and the reason."""
+        connection = self._connection = None
+        try:
+            login = Login.read(self.broker, self.client_id, self.username)
+            connection = self._connection = Connection(self, login, self.versions.version)
+            connection.serve()
+        except MqttError as error:
+            return self.versions.failed(error), error.why
+        except ConfigError as error:
+            return False, str(error)
+        except Exception as error:  # a fault of this program must not end the link
+            log.exception("the MQTT connection failed with an unexpected error: please report this")
+            return False, f"{type(error).__name__}: {error}"
+        finally:
+            if connection is not None:
+                connection.close()
+                self._after(connection)
+        return False, ""
 
     def _may_connect(self) -> bool:
         """Look for another collector with this id at the start, and when connections keep ending early."""
@@ -227,7 +235,7 @@ class Link:
             state,
             since,
             why,
-            "5" if self.version == MQTTProtocolVersion.MQTTv5 else "3.1.1",
+            self.versions.version,
             before.connects + (state == "online"),
             before.rebuilt,
         )
@@ -239,12 +247,14 @@ class Link:
 
     def _fall_back(self, why: str) -> None:
         # nats-server always causes this. A broker that is away is reported after the next attempt.
-        self._reported = "MQTT 5 was refused"
-        log.info("broker %s does not take MQTT 5 (%s): trying MQTT 3.1.1", self.broker.url, why)
-        self.note("connecting", "")
+        if not self._reported:
+            self._reported = "MQTT 5 was refused"
+            log.info("broker %s does not take MQTT 5 (%s): trying MQTT 3.1.1", self.broker.url, why)
+            self.note("connecting", "")
 
     def came_online(self) -> None:
         """The connection is subscribed."""
+        self.versions.works()
         self.note("online", "")
         self._reported = ""
         self._watcher.came_online(self)
@@ -263,7 +273,7 @@ class _ReceivingWatcher:
     def came_online(self, link: Link) -> None:
         log.info("connected to %s with MQTT %s", link.broker.url, link.state.protocol)
         if self._acks is not None:
-            self._acks.main_online(link.version)
+            self._acks.main_online(link.versions.version)
 
     def was_lost(self, link: Link, why: str, *, is_new: bool) -> None:
         if is_new:
@@ -310,10 +320,10 @@ class AckLink:
             while True:
                 yield self.link.outgoing.popleft()
 
-    def main_online(self, version: MQTTProtocolVersion) -> None:
+    def main_online(self, version: Version) -> None:
         """The receiving link is online with this protocol: start."""
         if not self.link.has_started and not self.link.stopping.is_set():
-            self.link.version = version
+            self.link.versions = VersionChoice(self.link.broker.protocol, worked=version)
             self.link.start()
 
     def main_lost(self) -> None:
@@ -343,16 +353,3 @@ class AckLink:
     def stop(self) -> None:
         """End its thread."""
         self.link.stop()
-
-
-def _other(version: MQTTProtocolVersion) -> MQTTProtocolVersion:
-    v5, v311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
-    return v311 if version == v5 else v5
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLEOFError):  # some brokers hang up without an alert
-        return "it ended the TLS connection without a reason; does it trust this client's certificate?"
-    if isinstance(error, OSError):
-        return error.strerror or str(error) or type(error).__name__
-    return str(error)

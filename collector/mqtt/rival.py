@@ -9,24 +9,24 @@ another one, and then for the probes that prove that the other one is at work.
 from __future__ import annotations
 
 import secrets
-import ssl
 import threading
 import time
-from typing import Any
 
 import msgspec
-import paho.mqtt.client as mqtt
 from msgspec import Struct
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
-from collector.mqtt.login import set_login
 from collector.mqtt.probe import SYSTEM
 from wire.broker import Broker
-from wire.errors import ConfigError
+from wire.mqtt.blocking_client import BlockingClient
+from wire.mqtt.connection import Handlers
+from wire.mqtt.errors import MqttError
+from wire.mqtt.options import ConnectOptions, Login, VersionChoice
+from wire.mqtt.packet_socket import PublishPacket
 
 ALIVE_S = 12.0  # a collector that is connected sends a probe every 8 s
 ANSWER_S = 3.0  # for the answers of the broker
 CONNECT_S = 5.0
+GOODBYE_S = 0.5
 
 
 class Claim(Struct, omit_defaults=True):
@@ -55,7 +55,6 @@ class Look:
     def __init__(self, broker: Broker, name: str, username: str, claim: Claim) -> None:
         self._broker, self._name, self._username, self._claim = broker, name, username, claim
         self._nonce = secrets.token_hex(4)
-        self._connected = False
         self._answered = False  # the broker has sent what it retained
         self._foreign = False  # there is a claim of another store
         self._alive = False  # another client publishes with this id
@@ -64,60 +63,46 @@ class Look:
         """Whether another collector is at work; None if the broker could not be asked.
 
         It waits for the probes of the other one where a claim of another store is retained, or if `patient`.
+
+        Raises:
+            ConfigError: a file of the config cannot be used.
         """
-        client = self._client()
+        login = Login.read(self._broker, f"{self._name}-look-{self._nonce}", self._username)
+        version = VersionChoice(self._broker.protocol, first="3.1.1").version
+        options = ConnectOptions(login=login, version=version, connect_s=CONNECT_S, cuts_large=True)
+        client = BlockingClient(options, Handlers(on_message=self._take, on_suback=self._ask))
+        self._client = client
         try:
-            client.connect(self._broker.host, self._broker.port, 20)
+            client.open()
+            client.connection.subscribe([(f"{SYSTEM}{self._name}/#", 0)])
             began = time.monotonic()
-            while not stopping.is_set() and not self._alive:
-                if client.loop(0.1) != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                    break
+            while client.ended is None and not stopping.is_set() and not self._alive:
+                client.turn(0.1)
                 waited = time.monotonic() - began
                 if self._answered and not (self._foreign or patient):
                     break
                 if waited > (ALIVE_S if self._answered else ANSWER_S):
                     break
-            client.disconnect()
-        except (OSError, ValueError, ConfigError, ssl.SSLError):
+        except MqttError:
             return None
         finally:
-            sock = client.socket()
-            if sock is not None:
-                sock.close()
-        return self._alive if self._connected else None
+            client.close(GOODBYE_S)
+        return self._alive
 
-    def _client(self) -> mqtt.Client:
-        broker = self._broker
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"{self._name}-look-{self._nonce}",
-            clean_session=None if broker.protocol == "5" else True,
-            protocol=MQTTProtocolVersion.MQTTv5 if broker.protocol == "5" else MQTTProtocolVersion.MQTTv311,
-        )
-        client.connect_timeout = CONNECT_S
-        set_login(client, broker, self._username)
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
-        return client
+    def _ask(self, _mid: int, _refused: object) -> None:
+        # it comes back after what is retained
+        self._client.connection.publish(f"{SYSTEM}{self._name}/look", self._nonce.encode())
 
-    def _on_connect(self, client: mqtt.Client, _user: Any, _flags: Any, code: Any, _props: Any) -> None:
-        if not code.is_failure:
-            self._connected = True
-            client.subscribe(f"{SYSTEM}{self._name}/#", 0)
-
-    def _on_subscribe(self, client: mqtt.Client, *_: Any) -> None:
-        client.publish(f"{SYSTEM}{self._name}/look", self._nonce)  # comes back after what is retained
-
-    def _on_message(self, _client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
-        if message.topic == f"{SYSTEM}{self._name}/look":
-            self._answered = self._answered or message.payload == self._nonce.encode()
+    def _take(self, packet: PublishPacket) -> None:
+        topic = packet.topic_name
+        if topic == f"{SYSTEM}{self._name}/look":
+            self._answered = self._answered or packet.body == self._nonce.encode()
             return
         try:
-            claim = msgspec.json.decode(message.payload, type=Claim)
+            claim = msgspec.json.decode(packet.body, type=Claim)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             claim = Claim()
-        if message.topic == claim_topic(self._name):
+        if topic == claim_topic(self._name):
             self._foreign = bool(claim.by) and claim.home != self._claim.home
-        if not message.retain and claim.by != self._claim.by and message.payload:
+        if not packet.retained and claim.by != self._claim.by and packet.body:
             self._alive = True

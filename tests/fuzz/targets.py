@@ -103,19 +103,20 @@ def topics(data: bytes) -> None:
 
 @target(WireError, seeds=samples.packets)
 def mqtt_packets(data: bytes) -> None:
-    from collector.mqtt.packet_socket import Malformed, PacketSocket
+    from wire.mqtt.packet_socket import Malformed, PacketSocket
 
     left, right = socket.socketpair()
     with left, right:
         left.setblocking(False)
         right.sendall(data[:60_000])
-        packets = PacketSocket(left)
+        packets = PacketSocket(left, 131_072, cuts_large=True)
         packets.fill()
-        with contextlib.suppress(Malformed, BlockingIOError):  # as paho expects of a socket
-            for _ in range(100):
-                if not list(packets.publishes(v5=True)) and not packets.release():
-                    break
-                packets.recv(65_536)
+        with contextlib.suppress(Malformed):
+            while list(packets.publishes(v5=True)) or packets.packet() is not None:
+                if packets.packet() is not None:
+                    packets.release()
+                    packets.recv(65_536)
+                    packets.skip()
 
 
 @target(WireError, seeds=samples.chunks)

@@ -34,7 +34,7 @@ from wire.mqtt.options import ConnectOptions
 from wire.mqtt.packet_socket import Malformed, PacketSocket, PublishPacket
 from wire.socket_errors import why_no_tls
 
-_CONNACK, _PUBACK, _SUBACK, _PINGRESP, _DISCONNECT = 2, 4, 9, 13, 14
+_CONNACK, _PUBACK, _SUBACK, _UNSUBACK, _PINGRESP, _DISCONNECT = 2, 4, 9, 11, 13, 14
 _NAMES = {_CONNACK: "CONNACK", _PUBACK: "PUBACK", _SUBACK: "SUBACK", _DISCONNECT: "DISCONNECT"}
 _ANSWERS = (0x20, 0xE0)  # the first byte of CONNACK and DISCONNECT
 _PINGREQ = b"\xc0\x00"
@@ -274,7 +274,7 @@ class Connection:
             pass  # paho has ended
         elif kind == _SUBACK:
             self._on_suback(first, body)
-        elif kind in (_PUBACK, _PINGRESP):
+        elif kind in (_PUBACK, _UNSUBACK, _PINGRESP):
             self._by_paho(first, body)
         else:
             raise Malformed(f"{_shown(first, body)}, which a broker must not send now")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
-
-from paho.mqtt.enums import MQTTProtocolVersion
 
 from collector.mqtt.connection import Connection
 from collector.mqtt.link import Link
-from collector.mqtt.packet_socket import PublishPacket
 from collector.mqtt.received import Received
-from tests.unit.collector.mqtt.packets import Pair, framed
+from tests.polling import wait_until
+from tests.unit.wire.mqtt.packets import framed
 from wire.broker import Broker
 from wire.clock import Clock
+from wire.mqtt.options import Login
+from wire.mqtt.packet_socket import PublishPacket
 
 
 def make_link(received: list[Received] | None = None, port: int = 1, **options: Any) -> Link:
@@ -23,68 +26,76 @@ def make_link(received: list[Received] | None = None, port: int = 1, **options: 
     )  # fmt: skip
 
 
-def connected(link: Link, pair: Pair) -> Connection:
-    connection = Connection(link, MQTTProtocolVersion.MQTTv311)
-    connection.client._sock = pair[0]
-    connection.was_online = True
-    return connection
-
-
-def test_a_number_of_an_earlier_connection_acknowledges_nothing(pair: Pair) -> None:
-    link = make_link()
-    connection = connected(link, pair)
-    link.settle([(connection._number - 1, 5), (connection._number, 6)])
-    connection._send()
-    pair[0].flush()
-    assert pair[1].recv(100) == b"\x40\x02\x00\x06"
+@contextmanager
+def connected(link: Link, connack: bytes = b"\x20\x02\x00\x00") -> Iterator[tuple[Connection, socket.socket]]:
+    """A connection to a peer that answered CONNECT, and the peer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        version = "3.1.1" if len(connack) == 4 else "5"
+        login = Login("127.0.0.1", server.getsockname()[1], "collector-1")
+        connection = Connection(link, login, version)
+        dialled = connection._client._dialler.dial()
+        peer, _ = server.accept()
+        with peer:
+            peer.sendall(connack)
+            connection._client._dialler.dial = lambda: dialled  # type: ignore[method-assign]
+            connection._client.open()
+            peer.recv(4_096)  # the CONNECT
+            connection.was_online = True
+            yield connection, peer
+            connection.close()
     link.stop()
 
 
-def test_acks_go_before_what_they_settle(pair: Pair) -> None:
+def sent_by(connection: Connection, peer: socket.socket) -> bytes:
+    connection._client.connection.write()
+    return peer.recv(4_096)
+
+
+def test_a_number_of_an_earlier_connection_acknowledges_nothing() -> None:
     link = make_link()
-    connection = connected(link, pair)
-    link.settle([(connection._number, 6)], [("a/ack", b"{}")])
-    connection._send()
-    pair[0].flush()
-    assert pair[1].recv(100) == framed(0x32, b"\x00\x05a/ack\x00\x01{}") + b"\x40\x02\x00\x06"
-    connection.close()
-    assert list(link.outgoing) == [("a/ack", b"{}")], "without a PUBACK it is sent again"
-    link.stop()
+    with connected(link) as (connection, peer):
+        link.settle([(connection._number - 1, 5), (connection._number, 6)])
+        connection._send()
+        assert sent_by(connection, peer) == b"\x40\x02\x00\x06"
 
 
-def test_a_topic_that_is_not_text_is_passed_on(pair: Pair) -> None:
+def test_acks_go_before_what_they_settle() -> None:
+    link = make_link()
+    with connected(link) as (connection, peer):
+        link.settle([(connection._number, 6)], [("a/ack", b"{}")])
+        connection._send()
+        expected = framed(0x32, b"\x00\x05a/ack\x00\x01{}") + b"\x40\x02\x00\x06"
+        assert sent_by(connection, peer) == expected
+        connection.close()
+        assert list(link.outgoing) == [("a/ack", b"{}")], "without a PUBACK it is sent again"
+
+
+def test_a_topic_that_is_not_text_is_passed_on() -> None:
     received: list[Received] = []
-    link = make_link(received)
-    connected(link, pair)._take(pair[0], PublishPacket(b"tb1/\xff\xfe", b"", 7, False, False), 0.0)
+    with connected(make_link(received)) as (connection, _):
+        connection._take(PublishPacket(b"tb1/\xff\xfe", b"", 7, False, False))
     assert received[0].topic == "tb1/\\xff\\xfe"
-    link.stop()
 
 
-def test_probes_of_other_collectors_are_ignored(pair: Pair) -> None:
+def test_probes_of_other_collectors_are_ignored() -> None:
     received: list[Received] = []
-    link = make_link(received)
-    topic = b"tb1/_sys/collector-2/probe/_/data/_/probe"
-    connected(link, pair)._take(pair[0], PublishPacket(topic, b"", 7, False, False), 0.0)
+    with connected(make_link(received)) as (connection, _):
+        connection._take(PublishPacket(b"tb1/_sys/collector-2/probe/_/data/_/probe", b"", 7, False, False))
     assert received == []
-    link.stop()
 
 
-def test_a_publication_that_is_not_admitted_is_settled_unread(pair: Pair) -> None:
+def test_a_publication_that_is_not_admitted_is_settled_unread() -> None:
     received: list[Received] = []
-    link = make_link(received, admits=lambda _topic, _body: False)
-    connected(link, pair)._take(pair[0], PublishPacket(b"tb1/a/b/c/d/data/x/y", b"", 7, False, False), 0.0)
-    pair[0].flush()
-    assert (received, pair[1].recv(100)) == ([], b"\x40\x02\x00\x07")
-    link.stop()
+    with connected(make_link(received, admits=lambda _topic, _body: False)) as (connection, peer):
+        connection._take(PublishPacket(b"tb1/a/b/c/d/data/x/y", b"", 7, False, False))
+        assert (received, sent_by(connection, peer)) == ([], b"\x40\x02\x00\x07")
 
 
-def test_a_takeover_is_reported_in_words(pair: Pair) -> None:
-    link = make_link()
-    connection = Connection(link, MQTTProtocolVersion.MQTTv5)
-    connection.client._sock = pair[0]
-    connection.was_online = True
-    pair[1].sendall(b"\xe0\x02\x8e\x00")  # DISCONNECT, session taken over
-    pair[1].close()
-    connection._read(pair[0])
-    assert connection._why == "another client connected as 'collector-1' (0x8E, session taken over)"
-    link.stop()
+def test_a_takeover_is_reported_in_words() -> None:
+    with connected(make_link(), b"\x20\x03\x00\x00\x00") as (connection, peer):
+        peer.sendall(b"\xe0\x02\x8e\x00")  # DISCONNECT, session taken over
+        wait_until(lambda: connection._client.turn(0.1) or connection._client.ended)
+        assert connection._client.ended is not None
+        assert connection._client.ended.why == (
+            "another client connected as 'collector-1' (0x8E, session taken over)"
+        )
