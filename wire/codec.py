@@ -18,6 +18,9 @@ MAX_PLAIN = 1_048_576  # bytes after decompression: a body of MAX_BODY never nee
 COMPRESS_FROM = 512  # bytes; below it a compressed body is larger than the plain one
 GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_WINDOW = (
+    8 << 20
+)  # bytes: what RFC 8878 asks every reader to support; zstd's own default level needs 2 MiB
 _SEAL = b',"crc":"'  # eight hexadecimal digits and `"}` follow
 _SEALED = len(_SEAL) + 10
 
@@ -184,19 +187,21 @@ def _unzstd(body: bytes) -> bytes:
             "the body is zstd, and zstandard is not installed: pip install 'edgebed[collector]'"
         ) from error
     try:
-        unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_PLAIN).decompressobj()
         size = zstandard.frame_content_size(body)
         if size > MAX_PLAIN:
             raise WireError(f"zstd body unpacks to {size} bytes; {MAX_PLAIN} are allowed")
-        if size < 0:
-            with zstandard.ZstdDecompressor(max_window_size=MAX_PLAIN).stream_reader(body) as reader:
-                out = reader.read(MAX_PLAIN + 1)
+        unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+        # without a declared size it is unpacked in steps: 64 bytes give 2 MiB at most
+        step, at, out = (64 if size < 0 else len(body)), 0, bytearray()
+        while at < len(body) and not unpacker.eof:
+            out += unpacker.decompress(body[at : at + step])
+            at += step
             if len(out) > MAX_PLAIN:
                 raise WireError(f"zstd body unpacks to more than {MAX_PLAIN} bytes")
-            return bytes(out)
-        out = unpacker.decompress(body)
         if not unpacker.eof:
             raise WireError("zstd body is cut off")
+        if unpacker.unused_data or at < len(body):
+            raise WireError("bytes after the end of a zstd body")
         return bytes(out)
     except zstandard.ZstdError as error:
         raise WireError(f"broken zstd body: {error}") from error

@@ -32,7 +32,7 @@ _TEXTS = (
     (r"body of \d+ bytes; ", "body-too-large"),
     (r"not a (?:[A-Z]\w+|flat live body): ", "body-invalid"),
     (r"a live body needs |live field |the picture of a snapshot |rows before 1970", "body-invalid"),
-    (r"(?:broken )?(?:gzip|zstd) body|bytes after the end of a gzip body", "encoding-broken"),
+    (r"(?:broken )?(?:gzip|zstd) body|bytes after the end of a (?:gzip|zstd) body", "encoding-broken"),
     (r"not numbered: ", "not-numbered"),
     (r"topic |unknown class |class |device '|name '|(?:tenant|pilot|site|node) '", "topic-invalid"),
     (r"its signature does not fit ", "signature-invalid"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from tests.unit.wire.contract import contract
 from wire import codec
 from wire.errors import WireError
 from wire.messages import BODIES, MAX_DEPTH, MAX_SAMPLES, Ack, Batch, Event, Quality, Snapshot, Status
@@ -254,3 +256,127 @@ def test_the_first_bytes_of_a_body_are_read_alone() -> None:
     for body in (text, gzip.compress(text), gzip.compress(text)[:-9]):
         assert codec.first_bytes(body, 20) == text[:20]
     assert codec.first_bytes(b"\x1f\x8b broken", 20) == b""
+
+
+def zstd(body: bytes, *, sized: bool, level: int = 3) -> bytes:
+    """Pack a body; a stream has no size in its head, and at the default level a window of 2 MiB."""
+    writer = zstandard.ZstdCompressor(level).compressobj(size=len(body) if sized else -1)
+    return writer.compress(body) + writer.flush()
+
+
+@pytest.mark.parametrize("size", [codec.MAX_PLAIN, codec.MAX_PLAIN + 1])
+@pytest.mark.parametrize("form", ["plain", "gzip", "zstd", "zstd without a size"])
+def test_a_body_unpacks_to_the_limit_and_no_further(form: str, size: int) -> None:
+    body = b" " * size
+    packed = {
+        "plain": lambda: body,
+        "gzip": lambda: gzip.compress(body),
+        "zstd": lambda: zstd(body, sized=True),
+        "zstd without a size": lambda: zstd(body, sized=False),
+    }[form]()
+    if size == codec.MAX_PLAIN == contract("max_plain"):
+        assert codec.plain(packed) == body
+        return
+    with pytest.raises(WireError) as caught:
+        codec.plain(packed)
+    assert (
+        str(caught.value)
+        == {
+            "plain": "body of 1048577 bytes; 60000 are allowed",
+            "gzip": "gzip body is cut off or unpacks to more than 1048576 bytes",
+            "zstd": "zstd body unpacks to 1048577 bytes; 1048576 are allowed",
+            "zstd without a size": "zstd body unpacks to more than 1048576 bytes",
+        }[form]
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (
+            gzip.compress(b"{}" * 50)[:-9] + bytes([100, 0, 0, 0]),
+            "gzip body is cut off or unpacks to more than 100 bytes",
+        ),
+        (gzip.compress(b"{}" * 50) + b"rest" + bytes([100, 0, 0, 0]), "bytes after the end of a gzip body"),
+        (b"\x1f\x8b\x09" + bytes(20), "broken gzip body: "),
+        (zstandard.compress(b"{}" * 50)[:-3], "zstd body is cut off"),
+        (zstd(b"{}" * 50, sized=False)[:-1], "zstd body is cut off"),
+        (zstd(b"{}" * 50, sized=True) + b"x", "bytes after the end of a zstd body"),
+        (zstd(b"{}" * 50, sized=False) + b"x", "bytes after the end of a zstd body"),
+        (zstd(b"{}" * 50, sized=False) + b"x" * 64, "bytes after the end of a zstd body"),
+        (zstd(b"{}", sized=True) * 2, "bytes after the end of a zstd body"),
+        (b"\x28\xb5\x2f\xfd\xff", "broken zstd body: "),
+    ],
+)  # fmt: skip
+def test_a_broken_body_has_a_sentence(body: bytes, sentence: str) -> None:
+    with pytest.raises(WireError) as caught:
+        codec.plain(body)
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("level", [1, 3, 9, 15, 18])
+@pytest.mark.parametrize("sized", [True, False])
+def test_zstd_of_every_usual_level_is_read(level: int, sized: bool) -> None:
+    for body in (b'{"a":1}', b'{"a":"' + bytes(range(32, 127)) * 600 + b'"}'):
+        assert codec.plain(zstd(body, sized=sized, level=level)) == body
+
+
+def test_a_body_is_packed_where_that_makes_it_smaller() -> None:
+    assert codec.COMPRESS_FROM == 512
+    below, at = b"{%s}" % (b" " * 509), b"{%s}" % (b" " * 510)
+    assert codec.compress(below) == codec.seal(below)
+    assert gzip.decompress(codec.compress(at)) == at
+    assert codec.compress(at)[4:8] == bytes(4), "the same body gives the same bytes at any time"
+    noise = hashlib.shake_256(b"").digest(600)
+    assert codec.compress(noise) == codec.seal(noise)
+
+
+def test_a_seal_is_the_crc_of_the_body() -> None:
+    # CRC-32 of {"a":1} is 561bacaf, of 123456789 it is cbf43926
+    assert codec.seal(b'{"a":1}') == b'{"a":1,"crc":"561bacaf"}'
+    assert codec.seal(b"123456789") == b'12345678,"crc":"cbf43926"}'
+    assert codec.unsealed(b'{"a":1,"crc":"561bacaf"}') == b'{"a":1}'
+    with pytest.raises(WireError, match=r"^the body was damaged in transit: its checksum does not match$"):
+        codec.unsealed(b'{"a":1,"crc":"561bacae"}')
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b'{"ts":253402300800000}', "a live body needs ts, integer milliseconds before the year 10000"),
+        (b'{"ts":1,"Ab":2}', "live field name 'Ab' is not [a-z][a-z0-9_]*"),
+        (b'{"ts":1,"ab!":2}', "live field name 'ab!' is not [a-z][a-z0-9_]*"),
+    ],
+)
+def test_a_wrong_live_body_has_a_sentence(body: bytes, sentence: str) -> None:
+    with pytest.raises(WireError) as caught:
+        codec.decode_live(body)
+    assert str(caught.value) == sentence
+
+
+def test_live_bodies_at_the_limits() -> None:
+    for ts in (0, 253_402_300_799_999):
+        assert codec.decode_live(codec.encode({"ts": ts, "x": None, "y": 1.5})) == {
+            "ts": ts,
+            "x": None,
+            "y": 1.5,
+        }
+    with pytest.raises(WireError, match="not a flat live body"):
+        codec.decode_live(b'{"ts":1,"x":1e999}')
+
+
+def test_only_bodies_of_the_contract_are_read() -> None:
+    class Other(Struct):
+        """Not of the contract."""
+
+    with pytest.raises(TypeError, match=r"^Other is not a body of the wire contract$"):
+        codec.decode(b"{}", Other)
+
+
+def test_the_size_of_a_body_is_limited_by_its_form() -> None:
+    assert codec.plain_size(b"x" * 60_000) == 60_000
+    assert codec.plain_size(gzip.compress(bytes(70_000))) == 70_000
+    assert codec.plain_size(b"\x1f\x8b" + b"\xff" * 59_998) == codec.MAX_PLAIN
+    assert codec.plain_size(b"\x1f\x8b" + b"\xff" * 59_999) == 60_001, "too large to be unpacked"
+    assert codec.plain_size(b"\x1f\x8b" + bytes(100)) == 102
+    assert codec.plain_size(b"\x28\xb5\x2f\xfd") == codec.MAX_PLAIN

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import zstandard
 
 from agent.outbox.gaps import GAP_REASONS
 from collector.ledger import statements
@@ -33,6 +34,8 @@ def test_the_reasons_of_gaps_are_those_of_the_agent() -> None:
         (lambda: codec.decode(b"\x1f\x8bxx", Event), "encoding-broken"),
         (lambda: codec.decode(gzip.compress(b"{}")[:-4], Event), "encoding-broken"),
         (lambda: codec.decode(b"\x28\xb5\x2f\xfdxx", Event), "encoding-broken"),
+        (lambda: codec.decode(gzip.compress(b"{}") + b"x\x02\0\0\0", Event), "encoding-broken"),
+        (lambda: codec.decode(zstandard.compress(b"{}") + b"x", Event), "encoding-broken"),
         (lambda: topics.parse("tb1/a/b/c/d/nonsense"), "topic-invalid"),
         (lambda: topics.parse("tb1/a/b/c/d/data/arm"), "topic-invalid"),
         (lambda: topics.parse("tb1/A/b/c/d/status"), "topic-invalid"),
