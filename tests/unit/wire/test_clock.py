@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -37,3 +38,46 @@ def test_the_real_clock_is_the_machines() -> None:
 def test_a_clock_that_stands_still_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         Clock(rate=0)
+
+
+def test_what_the_real_clock_and_a_simulated_one_say_of_themselves() -> None:
+    assert [clock.real for clock in (Clock(), Clock(2.0), Clock(1.0, 0))] == [True, False, False]
+    assert [Clock().rate, Clock(2.5).rate] == [1.0, 2.5]
+    assert not Clock().can_stand
+    assert Clock(rate=0.5).monotonic_ns() >= 0
+    for rate in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"^a clock's rate must be above 0, not {rate}$"):
+            Clock(rate)
+
+
+def test_monotonic_time_is_that_of_the_machine_or_starts_with_the_simulation() -> None:
+    low, real, high = time.monotonic_ns(), Clock().monotonic_ns(), time.monotonic_ns()
+    assert low <= real <= high
+    began = time.monotonic_ns()
+    clock = Clock(rate=1e6, start_ns=7 * NS_PER_S)
+    seen, most = clock.monotonic(), (time.monotonic_ns() - began) * 1e6 / NS_PER_S
+    assert 0 <= seen <= most
+    assert clock.now_ms() >= 7_000
+    assert time.monotonic() - clock.flowing_s() < 60
+
+
+async def test_sleeps_and_waits_are_divided_by_the_rate() -> None:
+    clock = Clock(rate=1e6, start_ns=0)
+    began = clock.monotonic()
+    await clock.sleep(2_000.0)
+    assert clock.monotonic() - began >= 2_000
+    await clock.sleep(-1e9)
+    assert not clock.wait(threading.Event(), 3_000.0)
+    assert clock.monotonic() - began >= 5_000
+    event = threading.Event()
+    event.set()
+    assert clock.wait(event, 1e12)
+
+
+async def test_a_timeout_is_at_a_moment_of_flowing_time() -> None:
+    clock = Clock()
+    with pytest.raises(TimeoutError):
+        async with clock.timeout_at(clock.flowing_s() + 0.01):
+            await asyncio.Event().wait()
+    async with clock.timeout_at(None):
+        await asyncio.sleep(0)

@@ -32,3 +32,11 @@ def test_long_text_is_cut() -> None:
 def test_a_number_agrees_with_its_word(number: int, text: str) -> None:
     assert counted(number, "row") == text
     assert counted(1, "message waits", "messages wait") == "1 message waits"
+
+
+def test_a_text_may_be_as_long_as_the_limit() -> None:
+    assert [printable("x" * length, 10) for length in (10, 11)] == ["x" * 10, "x" * 7 + "..."]
+    assert printable("\n" * 5, 10) == r"\n\n\n\n\n"
+    assert printable(bytearray(b"\x01\xff")) == printable(memoryview(b"\x01\xff")) == "01 FF"
+    assert printable(bytes(16)) == " ".join(["00"] * 16)
+    assert counted(2, "message waits", "messages wait") == "2 messages wait"

@@ -22,6 +22,10 @@ def test_ranges_are_the_set_they_stand_for(added: list[tuple[int, int]], window:
     assert holes == set(range(window[0], window[1] + 1)) - plain
     flat = list(ranges)
     assert all(left[1] + 1 < right[0] for left, right in pairwise(flat))
+    assert (len(ranges), bool(ranges), ranges.highest()) == (len(flat), bool(plain), max(plain, default=0))
+    inside = plain & set(range(window[0], window[1] + 1))
+    assert {n for first, last in ranges.within(*window) for n in range(first, last + 1)} == inside
+    assert ranges.count_in(*window) == len(inside)
 
 
 @given(st.lists(pairs, max_size=30), st.lists(pairs, max_size=30))
@@ -51,6 +55,17 @@ def test_many_ranges_at_once_are_added_as_one_by_one(
     assert at_once == one_by_one
 
 
+def test_a_copy_changes_alone() -> None:
+    ranges = Ranges([(1, 3), (7, 9)])
+    twin = ranges.copy()
+    assert twin == ranges
+    twin.add(5)
+    assert (list(ranges), list(twin)) == ([(1, 3), (7, 9)], [(1, 3), (5, 5), (7, 9)])
+    assert ranges != twin
+    assert ranges != [(1, 3), (7, 9)]
+    assert repr(ranges) == "Ranges([(1, 3), (7, 9)])"
+
+
 def test_a_range_that_ends_before_it_starts_is_refused() -> None:
-    with pytest.raises(ValueError, match="ends before"):
+    with pytest.raises(ValueError, match=r"^range 2\.\.1 ends before it starts$"):
         Ranges([(2, 1)])

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.wire.contract import contract
 from wire.errors import WireError
 from wire.messages import BODIES
-from wire.topics import CLASSES, Address, parse
+from wire.topics import CLASSES, NODE_ITSELF, ROOT, Address, parse
 
 ids = st.from_regex(r"[a-z0-9][a-z0-9-]{0,31}", fullmatch=True)
 
@@ -53,6 +54,11 @@ def test_a_wrong_topic_is_refused_with_the_reason(topic: str, why: str) -> None:
     with pytest.raises(WireError) as error:
         parse(topic)
     assert why in str(error.value)
+
+
+def test_the_classes_are_those_of_the_contract() -> None:
+    assert contract("classes") == CLASSES
+    assert (ROOT, NODE_ITSELF) == ("tb1", "_")
 
 
 def test_every_body_has_a_class() -> None:
