@@ -1,4 +1,4 @@
-"""Every module of the agent and the collector has a unit test of its own, or a suite named here covers it."""
+"""Every module of wire, agent and collector has a unit test of its own, or a suite named here covers it."""
 
 from __future__ import annotations
 
@@ -44,12 +44,17 @@ def _modules(package: str) -> Iterator[str]:
             yield ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
+def suite_of(module: str) -> Path:
+    """The suite that covers a module: its own test, or the one that is named here."""
+    return ROOT / COVERED_BY[module] if module in COVERED_BY else _own_test(module)
+
+
 def _own_test(module: str) -> Path:
     *room, name = module.split(".")
     return ROOT.joinpath(UNIT, *room, f"test_{name}.py")
 
 
-MODULES = [module for package in ("agent", "collector") for module in _modules(package)]
+MODULES = [module for package in ("wire", "agent", "collector") for module in _modules(package)]
 
 
 @pytest.mark.parametrize("module", MODULES)
