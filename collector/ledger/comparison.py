@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from collector.ledger.ledger import Ledger
 from collector.store.marks import Key
 from collector.store.reader import StoreReader
-from collector.store.store import SqliteStore
+from collector.store.removed import Removed
 from wire.ranges import Range, Ranges
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,22 @@ class Missed:
 Gone = dict[Key, Missed]
 
 
-def compared(store: SqliteStore, ledger: Ledger) -> Gone:
+class Kept(Protocol):
+    """The files of a store, and what retention removed from it."""
+
+    folder: Path
+    removed: Removed
+
+    def files(self) -> set[str]:
+        """The names of the usable day files."""
+        ...
+
+    def has_begun_later(self) -> bool:
+        """Whether the first day files are gone."""
+        ...
+
+
+def compared(store: Kept, ledger: Ledger) -> Gone:
     """What is marked as stored and in no day file; a few sums per file unless they differ.
 
     Raises:

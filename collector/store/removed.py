@@ -31,6 +31,13 @@ class Removed:
         except (OSError, msgspec.MsgspecError, ValueError):
             return None
 
+    def files(self) -> set[str]:
+        """The newest files that were removed; empty when the file is absent or cannot be read."""
+        try:
+            return set(msgspec.json.decode(self._path.read_bytes(), type=_Noted).files)
+        except (OSError, msgspec.MsgspecError, ValueError):
+            return set()
+
     def add(self, messages: dict[str, int], files: Iterable[str] = ()) -> None:
         """Add what is being removed with these files; a file counts once.
 

@@ -329,8 +329,7 @@ class SqliteStore:
 
     def has_begun_later(self) -> bool:
         """Whether the first day files are gone."""
-        names = sorted(self.files() | {path.name for path in aside(self.folder)})
-        return bool(names) and int(names[0][:6]) > 1
+        return begins_later(self.folder)
 
     def status(self) -> StoreStatus:
         """Sizes, days and problems; any thread."""
@@ -356,6 +355,12 @@ class SqliteStore:
 def day_files(folder: Path) -> list[Path]:
     """The usable day files of a store, in the order in which they were written."""
     return sorted(path for path in folder.glob("*.db") if _NAME.fullmatch(path.name))
+
+
+def begins_later(folder: Path) -> bool:
+    """Whether the first day files of a store are gone."""
+    names = sorted(path.name for path in (*day_files(folder), *aside(folder)))
+    return bool(names) and int(names[0][:6]) > 1
 
 
 def peek(folder: Path) -> Saved:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from wire.errors import ConfigError, EdgebedError
-from wire.printable import printable
+from wire.printable import counted, printable
 
 if TYPE_CHECKING:
+    from collector.backup.pace import Pace
     from collector.config import CollectorConfig
+
+T = TypeVar("T")
 
 
 @click.group(name="collector")
@@ -27,6 +31,7 @@ def command() -> None:
 
 
 _config = click.argument("config", required=False, type=click.Path(dir_okay=False, path_type=Path))
+_full_speed = click.option("--full-speed", is_flag=True, help="Leave no time to a collector on this store.")
 _existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -125,9 +130,111 @@ def audit(store: Path, limit: int, as_json: bool) -> None:
         if as_json:
             click.echo(msgspec.json.encode(one))
             continue
-        at = datetime.fromtimestamp(one.at_ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
-        text = f"{at} UTC  {one.who}, {one.origin}: {one.what} {one.subject}: {one.result}"
+        text = f"{_utc(one.at_ms)}  {one.who}, {one.origin}: {one.what} {one.subject}: {one.result}"
         click.echo(printable(text, 2_000))
+
+
+@command.command()
+@click.argument("store", type=_existing_folder)
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option(
+    "--base",
+    type=_existing_folder,
+    help="An earlier backup of STORE: day files that did not change since are linked, not copied.",
+)
+@_full_speed
+def backup(store: Path, dest: Path, base: Path | None, full_speed: bool) -> None:
+    """Copy STORE to the new folder DEST and check the copy; its collector may run meanwhile.
+
+    Exit code 3: the backup is whole, but a file of the store was damaged already.
+    """
+    _require_extra()
+    from collector.backup.backup import back_up
+    from collector.backup.pace import Pace
+    from edgebed import __version__
+    from wire.clock import Clock
+
+    pace = Pace(pauses=not full_speed)
+    with _audited(store, "backup", str(dest.absolute())):
+        made = _worked(pace, lambda: back_up(store, dest, __version__, Clock(), pace, base=base))
+    linked = sum((dest / one.name).stat().st_nlink > 1 for one in made.files)
+    click.echo(
+        f"{dest}: {counted(len(made.days()), 'day file')}{f' ({linked} linked)' if linked else ''}, "
+        f"{made.bytes / 1e6:.1f} MB, as of {_utc(made.at_ms)}"
+    )
+    _report([f"the store was damaged already: {one.damage}" for one in made.files if one.damage])
+
+
+@command.command()
+@click.argument("folder", type=_existing_folder)
+@_full_speed
+def verify(folder: Path, full_speed: bool) -> None:
+    """Read all of FOLDER, a backup or a store, and compare its ledger with its files; change nothing.
+
+    A collector may run on the store. Exit code 3: something is damaged, changed or missing.
+    """
+    _require_extra()
+    from collector.backup import verify as module
+    from collector.backup.pace import Pace
+
+    pace = Pace(pauses=not full_speed)
+    found = _worked(pace, lambda: module.verify(folder, pace))
+    as_of = f", as of {_utc(found.manifest.at_ms)}" if found.manifest else ""
+    if found.is_intact:
+        click.echo(f"{folder}: {found.sentence()}{as_of}{'' if found.problems else ': sound'}")
+    _report(found.problems)
+
+
+@command.command()
+@click.argument("backup", type=_existing_folder)
+@click.argument("store", type=click.Path(path_type=Path))
+def restore(backup: Path, store: Path) -> None:
+    """Check BACKUP, and make the new folder STORE of it; no collector may run on STORE.
+
+    Exit code 3: the store is restored, but it has damage that the backup states.
+    """
+    _require_extra()
+    from collector.backup import restore as module
+    from collector.backup.pace import Pace
+    from wire.clock import Clock
+
+    pace = Pace(pauses=False)
+    found = _worked(pace, lambda: module.restore(backup, store, Clock(), pace, _warn))
+    click.echo(f"{store}: {found.sentence()}, as of {_utc(found.manifest.at_ms if found.manifest else 0)}")
+    click.echo(
+        "it lacks what was acknowledged after that: after the next start of the collector, "
+        f"edgebed ledger --store {store} shows it as missing; what still waits on nodes arrives by itself"
+    )
+    _report(found.problems)
+
+
+def _worked(pace: Pace, work: Callable[[], T]) -> T:
+    """The result of `work`, done in a thread so that a signal stops it in order; shows how far it is."""
+    from collector.store.snapshot import Stopped
+    from edgebed import progress, signals
+
+    found: list[T] = []
+
+    async def main() -> None:
+        with suppress(Stopped):
+            async with progress.shown(pace.text):
+                found.append(await asyncio.to_thread(work))
+
+    code = signals.run(main(), pace.stop)
+    if not found:
+        sys.exit(code)
+    return found[0]
+
+
+def _report(problems: Sequence[str]) -> None:
+    for text in problems:
+        _warn(printable(text, 2_000))
+    if problems:
+        sys.exit(3)
+
+
+def _utc(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00") + " UTC"
 
 
 @contextmanager

@@ -26,6 +26,9 @@ COVERED_BY = {
     "agent.uplink.mqtt_client": "tests/integration/test_uplink.py",
     "agent.uplink.presence": "tests/integration/test_uplink.py",
     "agent.uplink.uplink": "tests/integration/test_uplink.py",
+    "collector.backup.manifest": "tests/unit/collector/backup/test_verify.py",
+    "collector.backup.pace": "tests/unit/collector/backup/test_backup.py",
+    "collector.backup.work_folder": "tests/unit/collector/backup/test_backup.py",
     "collector.fleet.node_view": "tests/unit/collector/fleet/test_fleet.py",
     "collector.ingest.share_limits": "tests/unit/collector/ingest/test_shares.py",
     "collector.mqtt.received": "tests/unit/collector/ingest/test_writer.py",
@@ -34,6 +37,8 @@ COVERED_BY = {
     "collector.store.group": "tests/unit/collector/store/test_store.py",
     "collector.store.queries": "tests/unit/collector/store/test_reader.py",
     "collector.store.removed": "tests/unit/collector/store/test_place.py",
+    "collector.store.snapshot": "tests/unit/collector/backup/test_backup.py",
+    "collector.store.soundness": "tests/unit/collector/backup/test_verify.py",
     "collector.store.salvage": "tests/unit/collector/store/test_rescue.py",
 }
 

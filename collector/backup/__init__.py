@@ -1,0 +1,1 @@
+"""Backup, check and restore of a store: its day files, marks and `state.db`."""

@@ -1,0 +1,72 @@
+"""A folder that gets its name when it is whole: until then it has another one beside it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wire.errors import EdgebedError, TryAgain, unwritable
+
+UNFINISHED = "unfinished"  # a file in the folder until it is whole
+
+
+@contextmanager
+def work_folder(target: Path, purpose: str) -> Iterator[Path]:
+    """A private folder beside `target` for the block; it is renamed to `target` at the end of the block.
+
+    When the block fails, the folder is removed. What a killed process left is removed first.
+
+    Raises:
+        TryAgain: another process works on the same target, or the disk is full.
+        EdgebedError: `target` appeared meanwhile, or its parent cannot be written.
+    """
+    work = target.with_name(f".{target.name}.{purpose}")
+    held = _held(work)
+    try:
+        for each in work.iterdir():
+            each.unlink()
+        (work / UNFINISHED).touch()
+        yield work
+        (work / UNFINISHED).unlink()
+        _sync_folder(work)
+        try:
+            work.rename(target)
+        except OSError as error:
+            raise EdgebedError(
+                f"{target} cannot be made: {error.strerror}; choose a name that does not exist yet"
+            ) from error
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise unwritable(str(target), error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(held)
+
+
+def _held(work: Path) -> int:
+    """Make the folder or take over one that a killed process left; returns the descriptor that locks it."""
+    try:
+        work.mkdir(0o700, exist_ok=True)
+        held = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise unwritable(str(work), error) from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(held), work.stat()):
+            raise FileNotFoundError  # the other process finished just now
+    except OSError as error:
+        os.close(held)
+        raise TryAgain(f"another process writes {work}: wait until it ends") from error
+    return held
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
