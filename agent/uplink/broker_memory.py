@@ -11,11 +11,11 @@ import msgspec
 from msgspec import Struct
 
 from agent.state_dir import keep
-from agent.uplink.mqtt_client import Protocol
+from wire.mqtt.errors import MqttError
+from wire.mqtt.options import Version, VersionChoice
 
 log = logging.getLogger(__name__)
 
-_TRIES = 3  # hang-ups before the other version is tried although this one worked once
 _MAX_BYTES = 1_024
 
 
@@ -29,11 +29,15 @@ class BrokerMemory:
 
     def __init__(self, path: Path, protocol: Literal["auto", "3.1.1", "5", 5]) -> None:
         self._path = path
-        self._fixed: Protocol | None = None if protocol == "auto" else "3.1.1" if protocol == "3.1.1" else "5"
+        self._protocol = protocol
         self._kept = _Kept()
-        self._hung_up = 0
+        self._choice = VersionChoice(protocol)
         self._unwritable = False  # true: this was logged
-        self.protocol: Protocol = self._fixed or "5"
+
+    @property
+    def version(self) -> Version:
+        """The version of MQTT to try next."""
+        return self._choice.version
 
     @property
     def sess(self) -> int:
@@ -45,7 +49,7 @@ class BrokerMemory:
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             with self._path.open("rb") as file:
                 self._kept = msgspec.json.decode(file.read(_MAX_BYTES), type=_Kept)
-            self.protocol = self._fixed or self._kept.protocol or "5"
+            self._choice = VersionChoice(self._protocol, worked=self._kept.protocol or None)
 
     def next(self) -> None:
         """Count one CONNECT; the number is on disk before the connection is made."""
@@ -58,14 +62,12 @@ class BrokerMemory:
 
     def works(self) -> None:
         """Note that the broker accepted this version; it is written with the next CONNECT."""
-        self._hung_up = 0
-        self._kept.protocol = self.protocol
+        self._choice.works()
+        self._kept.protocol = self.version
 
-    def refused(self, *, certain: bool) -> None:
-        """Try the other version next: at once if the broker asked for it, otherwise after some hang-ups."""
-        self._hung_up += 1
-        if self._fixed is None and (certain or not self._kept.protocol or self._hung_up % _TRIES == 0):
-            self.protocol = "3.1.1" if self.protocol == "5" else "5"
+    def failed(self, error: MqttError) -> bool:
+        """Choose the version after a failed attempt; True: try it at once."""
+        return self._choice.failed(error)
 
     def _save(self) -> None:
         try:

@@ -6,13 +6,14 @@ import contextlib
 import logging
 from collections import Counter
 
-from agent.uplink.mqtt_client import LinkDown, MqttClient
 from wire.codec import encode, seal
 from wire.messages import MAX_BODY, Live, Snapshot
+from wire.mqtt.async_client import AsyncClient
+from wire.mqtt.errors import MqttError
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 64  # packets waiting for the socket: beyond it these bodies wait
+_BACKLOG = 65_536  # bytes waiting for the socket: beyond it these bodies wait
 _TOPICS = 1_000
 
 
@@ -29,7 +30,7 @@ class Latest:
 
     def put(
         self,
-        link: MqttClient | None,
+        link: AsyncClient | None,
         topic: str,
         body: Live | Snapshot,
         *,
@@ -54,19 +55,19 @@ class Latest:
         if topic in self._waiting:
             self._counters[f"{what}_dropped"] += 1
         self._waiting[topic] = (raw, retain, expiry_s)
-        with contextlib.suppress(LinkDown):
+        with contextlib.suppress(MqttError):
             self.send(link)
 
-    def send(self, link: MqttClient) -> None:
+    def send(self, link: AsyncClient) -> None:
         """Send waiting bodies as far as the socket accepts them.
 
         Raises:
-            LinkDown: there is no connection.
+            MqttError: there is no connection.
         """
-        while self._waiting and link.backlog < _BACKLOG:
+        while self._waiting and link.unsent < _BACKLOG:
             topic = next(iter(self._waiting))
             body, retain, expiry_s = self._waiting.pop(topic)
-            link.send(topic, body, qos=0, retain=retain, expiry_s=expiry_s)
+            link.publish(topic, body, qos=0, retain=retain, expiry_s=expiry_s)
 
     def clear(self) -> None:
         """Drop what waits: it is old when the link is back."""

@@ -6,23 +6,22 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
-
-import aiomqtt
 
 from agent.outbox import Outbox
 from agent.uplink.ack_delay import AckDelay
 from agent.uplink.broker_memory import BrokerMemory
 from agent.uplink.command_runner import CommandRunner, OnCommand
+from agent.uplink.connecting import connect_options, keep_listening
 from agent.uplink.encoder import Encoder, unpacked
 from agent.uplink.in_flight import InFlightWindow
 from agent.uplink.latest import Latest
 from agent.uplink.liveness import STATUS_NEVER_RETURNED, SUBSCRIPTION_LOST, SubscriptionLiveness
-from agent.uplink.mqtt_client import HungUp, LinkDown, Login, MqttClient, WrongProtocol
 from agent.uplink.presence import NodeIdentity, Presence
 from agent.uplink.refusal import Refusal
 from wire.broker import Broker
@@ -30,9 +29,12 @@ from wire.clock import Clock
 from wire.codec import decode
 from wire.errors import ConfigError, WireError
 from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Refused, Snapshot, Status
+from wire.mqtt.async_client import AsyncClient
+from wire.mqtt.errors import MqttError
+from wire.mqtt.packet_socket import PublishPacket
 from wire.ranges import Ranges
 from wire.task_cancellation import end
-from wire.topics import NODE_ITSELF, parse
+from wire.topics import NODE_ITSELF, Topic, parse
 
 __all__ = ["NodeHooks", "NodeIdentity", "OnCommand", "Uplink", "UplinkSettings"]
 
@@ -44,6 +46,7 @@ _STEADY_S = 5.0  # a connection that lasted this long was good
 _OFFLINE_S = 1.0
 _RENEW_S = 0.5  # between two publications of status or birth
 _MAX_UNANSWERED = 100  # answers without a PUBACK: more are dropped
+_EARLY = 1_000  # commands that arrive before their answers can be published; more are dropped
 _LIVE_EXPIRY_S, _BEAT_EXPIRY_S, _RES_EXPIRY_S = 300, 60, 3_600
 _MAX_SESS = 2**52
 
@@ -107,7 +110,9 @@ class Uplink:
         self._ack_delay = AckDelay()
         self._refusal = Refusal(clock)
         self._liveness = SubscriptionLiveness()
-        self._link: MqttClient | None = None
+        self._client: AsyncClient | None = None
+        self._link: AsyncClient | None = None  # the client while it is online
+        self._early: deque[tuple[Topic, Cmd]] = deque(maxlen=_EARLY)
         self._lost = False  # true: the loss was logged
         self._wake = asyncio.Event()
         self._latest = Latest(self._counters)
@@ -185,48 +190,48 @@ class Uplink:
 
     async def _connection(self, commands: asyncio.TaskGroup) -> None:
         try:
-            link = await self._open()
-        except (LinkDown, ConfigError) as error:
+            link = await self._open(commands)
+        except (MqttError, ConfigError) as error:
             self._down(error)
             return
         try:
             await self._use(link, commands)
-        except LinkDown as error:
+        except MqttError as error:
             self._down(error)
         finally:
             self._link = None
             self._latest.clear()
-            await link.shut()
+            self._early.clear()
+            await link.close()
 
-    async def _open(self) -> MqttClient:
+    async def _open(self, commands: asyncio.TaskGroup) -> AsyncClient:
         await asyncio.to_thread(self._broker_memory.next)
-        login = await asyncio.to_thread(Login.read, self._broker, self._address.client_id)
-        will = aiomqtt.Will(self._address.topic("status"), self._presence.state("lost"), qos=1, retain=True)
-        protocol = self._broker_memory.protocol
-        link = MqttClient(login, protocol, will)
+        will = self._address.topic("status"), self._presence.state("lost")
+        version = self._broker_memory.version
+        options = await connect_options(self._broker, self._address.client_id, version, *will)
+        link = self._client = AsyncClient(options, partial(self._take, commands))
         try:
             await link.open()
-        except (WrongProtocol, HungUp) as error:
-            self._broker_memory.refused(certain=isinstance(error, WrongProtocol))
-            if self._broker_memory.protocol == "3.1.1" != protocol:  # not an error: this broker is older
-                log.info("%s: connecting with MQTT 3.1.1", error)
-                return await self._open()
+        except MqttError as error:
+            if self._broker_memory.failed(error):  # this broker is older
+                log.info("%s; connecting with MQTT %s", error, self._broker_memory.version)
+                return await self._open(commands)
             raise
         self._broker_memory.works()
         return link
 
-    async def _use(self, link: MqttClient, commands: asyncio.TaskGroup) -> None:
+    async def _use(self, link: AsyncClient, commands: asyncio.TaskGroup) -> None:
         # Not a task group: if it is cancelled while its tasks fail, it raises the failure only.
         tasks: list[asyncio.Task[None]] = []
         try:
             # Subscribe first: publishing would replace what the broker retained of this node.
             topics = [self._address.topic(*tail) for tail in (("ack",), ("status",), ("cmd", "+", "+"))]
-            await link.listen(topics)
+            filters = [(topic, 1) for topic in topics]
+            await link.subscribe(filters)
             tasks += [
                 asyncio.create_task(link.ended(), name="uplink-end"),
-                asyncio.create_task(link.keep_listening(topics), name="uplink-subscriptions"),
-                asyncio.create_task(self._receive(link, commands), name="uplink-receive"),
-                asyncio.create_task(self._drain(link), name="uplink-drain"),
+                asyncio.create_task(keep_listening(link, filters), name="uplink-subscriptions"),
+                asyncio.create_task(self._drain(link, commands), name="uplink-drain"),
             ]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await end(tasks)
@@ -245,37 +250,38 @@ class Uplink:
             log.debug("still offline: %s", error)
         self._lost = True
 
-    async def _say_offline(self, link: MqttClient) -> None:
+    async def _say_offline(self, link: AsyncClient) -> None:
         """Publish `offline`, so that readers do not take the end for a loss."""
         said = asyncio.Event()
         mids: set[int] = set()
         link.on_puback = lambda mid, _: said.set() if mid in mids else None
-        with contextlib.suppress(LinkDown, TimeoutError):
+        with contextlib.suppress(MqttError, TimeoutError):
             self._latest.send(link)
             mids.add(self._publish_state(link, "offline", "stopped"))
             async with asyncio.timeout(_OFFLINE_S):
                 await said.wait()
-        await link.shut(politely_s=_OFFLINE_S)
+        await link.close(_OFFLINE_S)
 
     # What comes in
 
-    async def _receive(self, link: MqttClient, commands: asyncio.TaskGroup) -> None:
-        while True:
-            message = await link.read()
-            body = message.payload
-            try:
-                topic = parse(message.topic.value)
-                if not isinstance(body, bytes) or len(body) > MAX_BODY:
-                    raise WireError(f"the body is not bytes, or larger than {MAX_BODY} bytes")
-                if topic.cls == "ack":
-                    self._acked(decode(body, Ack))
-                elif topic.cls == "status":
-                    self._own_status(decode(body, Status), retained=message.retain)
-                elif topic.cls == "cmd" and not message.retain:
-                    self._command_runner.take(topic, decode(body, Cmd), commands)
-            except WireError as error:
-                self._counters["ignored"] += 1
-                log.debug("ignored %s: %s", message.topic, error)
+    def _take(self, commands: asyncio.TaskGroup, message: PublishPacket) -> None:
+        try:
+            topic = parse(message.topic_name)
+            if len(message.body) > MAX_BODY:
+                raise WireError(f"the body is larger than {MAX_BODY} bytes")
+            if topic.cls == "ack":
+                self._acked(decode(message.body, Ack))
+            elif topic.cls == "status":
+                self._own_status(decode(message.body, Status), retained=message.retained)
+            elif topic.cls == "cmd" and not message.retained:
+                command = decode(message.body, Cmd)
+                if self._link is None:
+                    self._early.append((topic, command))
+                else:
+                    self._command_runner.take(topic, command, commands)
+        except WireError as error:
+            self._counters["ignored"] += 1
+            log.debug("ignored %s: %s", message.topic_name, error)
 
     def _acked(self, ack: Ack) -> None:
         if ack.ep != self._outbox.ep:
@@ -304,7 +310,8 @@ class Uplink:
         if self.sess < status.sess < _MAX_SESS and retained:
             # The state folder is newer than what the broker retained: readers would ignore this node.
             self._broker_memory.at_least(status.sess)
-            raise LinkDown(f"the broker retained session {status.sess} of this node: continuing from it")
+            self._fail(f"it retained session {status.sess} of this node; continuing from that number")
+            return
         if status.sess == self.sess and not retained:
             self._liveness.returned(self._now())
         if status.state == "lost" and status.sess <= self.sess:
@@ -313,12 +320,12 @@ class Uplink:
     def _send_answer(self, topic: str, body: bytes) -> None:
         link = self._link
         if link is not None and link.unanswered - self._in_flight.on_wire < _MAX_UNANSWERED:
-            with contextlib.suppress(LinkDown):
-                link.send(topic, body, qos=1, expiry_s=_RES_EXPIRY_S)
+            with contextlib.suppress(MqttError):
+                link.publish(topic, body, qos=1, expiry_s=_RES_EXPIRY_S)
 
     # What goes out
 
-    async def _drain(self, link: MqttClient) -> None:
+    async def _drain(self, link: AsyncClient, commands: asyncio.TaskGroup) -> None:
         self._in_flight.connected(self._now())
         self._liveness.connected(self._now())
         link.on_puback = self._puback
@@ -326,12 +333,14 @@ class Uplink:
         self._publish_birth(link)
         self._to_renew.clear()
         self._link = link
+        while self._early:
+            self._command_runner.take(*self._early.popleft(), commands)
         self._encoder.read_on()
         self._counters["connects"] += 1
         log.log(
             logging.INFO if not self._lost else logging.WARNING,
             "online, MQTT %s",
-            self._broker_memory.protocol,
+            self._broker_memory.version,
         )
         self._lost = False
         while True:
@@ -342,19 +351,24 @@ class Uplink:
             await self._send_window(link)
             silent_s = self._in_flight.silent_s(self._now())
             if silent_s > PUBACK_S:
-                raise LinkDown(f"no answer from the broker for {silent_s:.0f} s")
+                self._fail(f"no answer to a message for {silent_s:.0f} s")
             self._check_subscription()
             with contextlib.suppress(TimeoutError):
                 # not wait_for: before Python 3.12 it loses a cancellation that comes with the event
                 async with asyncio.timeout(self._patience_s()):
                     await self._wake.wait()
 
+    def _fail(self, why: str) -> None:
+        """End the connection: `link.ended` then raises."""
+        if self._client is not None:
+            self._client.fail(why)
+
     def _check_subscription(self) -> None:
         match self._liveness.next(self._now()):
             case "ask":
                 self.renew_status()
             case "reconnect":
-                raise LinkDown(SUBSCRIPTION_LOST)
+                self._fail(SUBSCRIPTION_LOST)
             case "warn":
                 log.warning(STATUS_NEVER_RETURNED)
 
@@ -364,9 +378,9 @@ class Uplink:
         calm_s = min(self._in_flight.idle_s(self._now()) or 5.0, 1.0 if self._in_flight.on_wire else 5.0)
         return min(calm_s, self._encoder.wait_s(self._in_flight))
 
-    async def _send_window(self, link: MqttClient) -> None:
+    async def _send_window(self, link: AsyncClient) -> None:
         while (sent := self._in_flight.next(self._now(), link.receive_maximum)) is not None:
-            self._in_flight.sent(sent, link.send(sent.topic, sent.body, qos=1), self._now())
+            self._in_flight.sent(sent, link.publish(sent.topic, sent.body, qos=1), self._now())
             self._counters["sent"] += 1
             self._counters["packs"] += bool(sent.members)
             self._counters["sent_bytes"] += len(sent.topic) + len(sent.body)
@@ -383,7 +397,7 @@ class Uplink:
             self._counters["acked"] += 1
         self._wake.set()
 
-    def _publish_renewed(self, link: MqttClient) -> None:
+    def _publish_renewed(self, link: AsyncClient) -> None:
         if self._to_renew and self._now() >= self._renewed_s + _RENEW_S:
             self._renewed_s = self._now()
             if "status" in self._to_renew:
@@ -392,14 +406,14 @@ class Uplink:
                 self._publish_birth(link)
             self._to_renew.clear()
 
-    def _publish_state(self, link: MqttClient, state: Literal["online", "offline"], reason: str = "") -> int:
+    def _publish_state(self, link: AsyncClient, state: Literal["online", "offline"], reason: str = "") -> int:
         body = self._presence.state(state, reason)
-        return link.send(self._address.topic("status"), body, qos=1, retain=True)
+        return link.publish(self._address.topic("status"), body, qos=1, retain=True)
 
-    def _publish_birth(self, link: MqttClient) -> None:
+    def _publish_birth(self, link: AsyncClient) -> None:
         body = self._presence.birth()
         if body is not None:
-            link.send(self._address.topic("birth"), body, qos=1, retain=True)
+            link.publish(self._address.topic("birth"), body, qos=1, retain=True)
 
     def _on_commit(self) -> None:
         self._encoder.read_on()

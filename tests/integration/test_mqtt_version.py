@@ -10,17 +10,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiomqtt
 import pytest
 
 from agent.uplink.broker_memory import BrokerMemory
-from agent.uplink.mqtt_client import HungUp, Login, MqttClient
+from agent.uplink.connecting import connect_options
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
 from edgebed.broker import BrokerProcess
 from tests.polling import until
 from wire.broker import Broker
 from wire.clock import Clock
+from wire.mqtt.async_client import AsyncClient
+from wire.mqtt.errors import NoConnack
 
 
 @asynccontextmanager
@@ -84,14 +85,18 @@ async def test_the_collector_falls_back(tmp_path: Path, broker: BrokerProcess, r
 @pytest.mark.parametrize("reset", [False, True], ids=["closes", "resets"])
 async def test_an_agent_falls_back(tmp_path: Path, broker: BrokerProcess, reset: bool) -> None:
     memory = BrokerMemory(tmp_path / "uplink.json", "auto")
-    will = aiomqtt.Will("tb1/a/b/c/n/status", b"{}")
     async with without_mqtt5(broker.port, reset=reset) as port:
-        login = Login("127.0.0.1", port, "a_b_c_n", None, None, None)
-        assert memory.protocol == "5"
-        with pytest.raises(HungUp):
-            await MqttClient(login, memory.protocol, will).open()
-        memory.refused(certain=False)
-        client = MqttClient(login, memory.protocol, will)
-        await client.open()
-        await client.shut()
-    assert memory.protocol == "3.1.1"
+        broker_section = Broker(url=f"mqtt://127.0.0.1:{port}")
+
+        async def connected() -> None:
+            options = await connect_options(broker_section, "a_b_c_n", memory.version, "t", b"{}")
+            client = AsyncClient(options)
+            await client.open()
+            await client.close(1.0)
+
+        assert memory.version == "5"
+        with pytest.raises(NoConnack) as caught:
+            await connected()
+        assert memory.failed(caught.value), "try the other version at once"
+        await connected()
+    assert memory.version == "3.1.1"

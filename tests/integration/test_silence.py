@@ -13,7 +13,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from agent.uplink import liveness, mqtt_client, uplink
+from agent.uplink import connecting, liveness, uplink
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
 from edgebed.broker import BrokerProcess
@@ -23,6 +23,7 @@ from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.messages import Cmd, Res
+from wire.mqtt.async_client import AsyncClient
 
 
 @asynccontextmanager
@@ -58,9 +59,27 @@ async def obeys(box: Any, port: int, number: int = 1) -> None:
                 return
 
 
+async def unsubscribed(box: Any, *tail: str) -> None:
+    """Unsubscribe one topic; the product never does, so the answer is kept from its client."""
+    gone = asyncio.Event()
+    connection = box.uplink._link._connection
+    control = connection._control
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            connection,
+            "_control",
+            lambda first, body: gone.set() if first >> 4 == 11 else control(first, body),
+        )
+        connection._paho.unsubscribe(box.address.topic(*tail))
+        connection._paho.loop_write()
+        connection.write()
+        async with asyncio.timeout(60):
+            await gone.wait()
+
+
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt_client, "KEEPALIVE_S", 2)
+    monkeypatch.setattr(connecting, "KEEPALIVE_S", 2)
     monkeypatch.setattr(uplink, "PUBACK_S", 3.0)
     monkeypatch.setattr(uplink, "_FIRST_PAUSE_S", 0.1)
     monkeypatch.setattr(uplink, "_MAX_PAUSE_S", 0.3)
@@ -116,7 +135,7 @@ async def test_subscriptions_that_died_on_a_living_connection(
     async with site(tmp_path, broker, start_box) as (box, _):
         await until(lambda: answers, "its own status comes back")
         for tail in (("ack",), ("status",), ("cmd", "+", "+")):
-            box.uplink._link._client.unsubscribe(box.address.topic(*tail))
+            await unsubscribed(box, *tail)
         monkeypatch.setattr(liveness, "ANSWER_S", 1.0)
         await until(
             lambda: box.uplink.counters["connects"] > 1 or box.take(), "it detects this and connects again"
@@ -136,26 +155,21 @@ async def test_a_subscription_that_died_alone_is_made_again(
     tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, start_box: Any, tail: Any
 ) -> None:
     """The node's status comes back, so missing commands or acks are not detected: it subscribes again."""
-    may_listen = asyncio.Event()
-    may_listen.set()
-    listen = mqtt_client.MqttClient.listen
+    may_subscribe = asyncio.Event()
+    may_subscribe.set()
+    subscribe = AsyncClient.subscribe
 
-    async def listen_when_it_may(self: mqtt_client.MqttClient, topics: list[str]) -> None:
-        await may_listen.wait()
-        await listen(self, topics)
+    async def subscribe_when_it_may(self: AsyncClient, filters: Any) -> None:
+        await may_subscribe.wait()
+        await subscribe(self, filters)
 
-    monkeypatch.setattr(mqtt_client, "AGAIN_S", 0.2)
-    monkeypatch.setattr(mqtt_client.MqttClient, "listen", listen_when_it_may)
+    monkeypatch.setattr(connecting, "AGAIN_S", 0.2)
+    monkeypatch.setattr(AsyncClient, "subscribe", subscribe_when_it_may)
     async with site(tmp_path, broker, start_box) as (box, _):
-        may_listen.clear()
+        may_subscribe.clear()
         await asyncio.sleep(0.5)  # for an acknowledgement in flight
-        gone = asyncio.Event()
-        client = box.uplink._link._client
-        client.on_unsubscribe = lambda *_: gone.set()
-        client.unsubscribe(box.address.topic(*tail))
-        async with asyncio.timeout(60):
-            await gone.wait()
-        may_listen.set()
+        await unsubscribed(box, *tail)
+        may_subscribe.set()
         before = box.uplink.counters["acked"]
         await until(lambda: box.uplink.counters["acked"] > before or box.take(), "acks arrive")
         await obeys(box, broker.port)

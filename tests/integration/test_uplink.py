@@ -13,7 +13,7 @@ import pytest
 
 from agent.commands import Action, Commands
 from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
-from agent.uplink import in_flight, mqtt_client, uplink
+from agent.uplink import connecting, in_flight, uplink
 from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
 from edgebed.broker import BrokerProcess
 from simulators.faults import FaultProxy
@@ -199,7 +199,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uplink, "_FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(uplink, "_MAX_PAUSE_S", 0.2)
-    monkeypatch.setattr(mqtt_client, "_WILL_DELAY_S", 1)
+    monkeypatch.setattr(connecting, "WILL_DELAY_S", 1)
 
 
 @pytest.fixture
@@ -548,7 +548,7 @@ async def test_times_from_before_the_clock_was_set(broker: BrokerProcess, start:
 async def test_a_broker_that_does_not_answer_connect(
     broker: BrokerProcess, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt_client, "CONNECT_S", 3_600.0)
+    monkeypatch.setattr(connecting, "CONNECT_S", 3_600.0)
     async with FaultProxy(broker.port) as proxy:
         proxy.black_hole()
         node = await start(proxy.port)

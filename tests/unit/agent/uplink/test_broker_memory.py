@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent.uplink.broker_memory import BrokerMemory
+from wire.mqtt.errors import NoConnack, UnsupportedVersion
+
+UNSUPPORTED = UnsupportedVersion("broker b:1883", "it does not support MQTT 5")
+HUNG_UP = NoConnack("broker b:1883", "it closed the connection before it answered CONNECT")
 
 
 def broker_memory(path: Path, protocol: str = "auto") -> BrokerMemory:
@@ -27,12 +31,12 @@ def test_numbers_rise_over_restarts(tmp_path: Path) -> None:
 
 def test_what_worked_is_remembered(tmp_path: Path) -> None:
     first = broker_memory(tmp_path)
-    assert first.protocol == "5"
-    first.refused(certain=True)
-    assert first.protocol == "3.1.1"
+    assert first.version == "5"
+    first.failed(UNSUPPORTED)
+    assert first.version == "3.1.1"
     first.works()
     first.next()
-    assert broker_memory(tmp_path).protocol == "3.1.1"
+    assert broker_memory(tmp_path).version == "3.1.1"
 
 
 def test_hang_ups_change_a_version_that_worked_only_after_some(tmp_path: Path) -> None:
@@ -40,24 +44,24 @@ def test_hang_ups_change_a_version_that_worked_only_after_some(tmp_path: Path) -
     kept.works()
     versions = []
     for _ in range(6):
-        kept.refused(certain=False)
-        versions.append(kept.protocol)
+        kept.failed(HUNG_UP)
+        versions.append(kept.version)
     assert versions == ["5", "5", "3.1.1", "3.1.1", "3.1.1", "5"]
 
 
 def test_hang_ups_before_anything_worked_change_it_at_once(tmp_path: Path) -> None:
     fresh = broker_memory(tmp_path)
-    fresh.refused(certain=False)
-    assert fresh.protocol == "3.1.1"
-    fresh.refused(certain=False)
-    assert fresh.protocol == "5"
+    assert fresh.failed(HUNG_UP), "try the other version at once"
+    assert fresh.version == "3.1.1"
+    assert not fresh.failed(HUNG_UP), "both failed: wait"
+    assert fresh.version == "5"
 
 
 @pytest.mark.parametrize(("setting", "protocol"), [("5", "5"), (5, "5"), ("3.1.1", "3.1.1")])
 def test_a_fixed_version_stays(tmp_path: Path, setting: str, protocol: str) -> None:
     fixed = broker_memory(tmp_path, setting)
-    fixed.refused(certain=True)
-    assert fixed.protocol == protocol
+    fixed.failed(UNSUPPORTED)
+    assert fixed.version == protocol
 
 
 def test_the_broker_may_know_a_later_number(tmp_path: Path) -> None:
