@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,6 +82,26 @@ def check_filters(topics: list[str]) -> None:
 def bare_filter(topic: str) -> str:
     """A filter without the `$share/<group>/` of a shared subscription."""
     return topic.split("/", 2)[-1] if topic.startswith("$share/") else topic
+
+
+def matches_any(filters: list[str]) -> Callable[[str], bool]:
+    """Return a function that returns whether a topic matches one of the filters."""
+    bare = {bare_filter(each) for each in filters}
+    exact = {each for each in bare if "+" not in each and "#" not in each}
+    patterns = [each.split("/") for each in bare - exact]
+
+    def matches(topic: str) -> bool:
+        return topic in exact or any(_matches(each, topic.split("/")) for each in patterns)
+
+    return matches
+
+
+def _matches(pattern: list[str], levels: list[str]) -> bool:
+    if pattern[-1] == "#":  # `a/#` matches `a` too
+        pattern, levels = pattern[:-1], levels[: len(pattern) - 1]
+    return len(pattern) == len(levels) and all(
+        each in ("+", level) for each, level in zip(pattern, levels, strict=True)
+    )
 
 
 def broker_of(options: MqttOptions) -> Broker:

@@ -13,20 +13,32 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from paho.mqtt.client import MQTTMessage
-from paho.mqtt.matcher import MQTTMatcher
-
-from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, OptionsError, Reading, Value
+from adapters.base import (
+    Adapter,
+    AdapterError,
+    DeviceStalled,
+    DeviceUnreachable,
+    OptionsError,
+    ProtocolViolation,
+    Reading,
+    Value,
+)
 from adapters.device_time import checked_time, why_uncertain
-from adapters.mqtt.link import Protocol, ReadOnlyClient, Secrets, UnsupportedMqttVersion
-from adapters.mqtt.options import MqttOptions, bare_filter, broker_of, check_filters
+from adapters.mqtt.options import MqttOptions, broker_of, check_filters, matches_any
 from adapters.mqtt.payload import Unusable, as_declared, converted, wrong_type
 from adapters.mqtt.payload_kinds import kind_of
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.errors import ConfigError
 from wire.messages import Quality
+from wire.mqtt.async_client import AsyncClient
+from wire.mqtt.errors import MalformedPacket, MqttError
+from wire.mqtt.options import ConnectOptions, Login, VersionChoice
+from wire.mqtt.packet_socket import PublishPacket
 
+KEEPALIVE_S = 10  # a dead connection is detected within twice this time
+LARGEST_PACKET = 4 * 2**20  # bytes; a message that announces more ends the connection
+_GOODBYE_S = 0.5
 _HINT_S = 5.0  # after this time, or half of `silence_s`, without a message: subscribe the hint topics
 _QUEUE_BYTES = 16 * 2**20  # of messages that wait for a slow reader
 
@@ -177,12 +189,10 @@ class TopicSession:
         self._hint_topics = adapter.hint_topics()
         self._hints = frozenset(self._hint_topics)
         self._hint_s = 0.0  # when they are subscribed
-        self._asked: Any = MQTTMatcher()  # type: ignore[no-untyped-call]  # paho's is untyped
-        for topic in topics:
-            self._asked[bare_filter(topic)] = True
+        self._was_asked = matches_any(topics)
         self._clock = adapter.clock
         self._counters = adapter.counters
-        self._client: ReadOnlyClient | None = None
+        self._client: AsyncClient | None = None
         self._waiting: deque[TopicMessage] = deque()
         self._bytes = 0
         self._changed = asyncio.Event()  # a message came, or the connection ended
@@ -213,7 +223,7 @@ class TopicSession:
         """Close the connection; never raises."""
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            await client.close(_GOODBYE_S)
         while self._waiting:  # for the broker they are delivered
             self._drop()
 
@@ -246,7 +256,7 @@ class TopicSession:
             if self._client is None:
                 raise DeviceUnreachable(f"{self._options.url} is not open")
             if (failure := self._client.failure()) is not None:
-                raise failure
+                raise _as_adapter_error(failure)
             self._changed.clear()
             until_s = min(self._deadline_s, self._hint_s) if self._hint_topics else self._deadline_s
             with contextlib.suppress(TimeoutError):
@@ -266,36 +276,43 @@ class TopicSession:
         """Subscribe the hint topics; a broker may refuse them, which changes nothing."""
         topics, self._hint_topics = self._hint_topics, []
         if self._client is not None:
-            with contextlib.suppress(DeviceUnreachable, TimeoutError):
-                async with asyncio.timeout(self._options.timeout_s):
-                    await self._client.listen(topics, 0)  # one that comes is enough
+            with contextlib.suppress(MqttError):
+                await self._client.subscribe([(topic, 0) for topic in topics])  # one that comes is enough
 
     async def _connect(self) -> None:
         client_id = self._options.client_id or f"edgebed-{secrets.token_hex(8)}"
         try:
-            read = await asyncio.to_thread(Secrets.read, self._broker)
+            login = await asyncio.to_thread(Login.read, self._broker, client_id)
         except ConfigError as error:
             raise OptionsError(str(error)) from error
-        wanted = str(self._options.protocol)
-        tries: list[Protocol] = ["3.1.1", "5"] if wanted == "auto" else ["5" if wanted == "5" else "3.1.1"]
-        for protocol in tries:
-            await self.close()
-            self._client = ReadOnlyClient(
-                self._broker, read, client_id, protocol, self._arrived, self._changed.set
-            )
-            try:
-                await self._client.open()
-            except UnsupportedMqttVersion:
-                if protocol == tries[-1]:
-                    raise
-            else:
-                break
-        await self._client.listen(self._topics, self._options.qos)  # type: ignore[union-attr]  # opened above
-
-    def _arrived(self, message: MQTTMessage) -> None:
-        body = bytes(message.payload)
+        choice = VersionChoice(self._options.protocol, first="3.1.1")
         try:
-            topic = message.topic
+            client = await self._opened(login, choice)
+            await client.subscribe([(topic, self._options.qos) for topic in self._topics])
+        except MqttError as error:
+            raise _as_adapter_error(error) from error
+
+    async def _opened(self, login: Login, choice: VersionChoice) -> AsyncClient:
+        options = ConnectOptions(
+            login=login,
+            version=choice.version,
+            keepalive_s=KEEPALIVE_S,
+            connect_s=self._options.timeout_s,
+            largest=LARGEST_PACKET,
+        )
+        client = self._client = AsyncClient(options, self._arrived, self._changed.set)
+        try:
+            await client.open()
+        except MqttError as error:
+            if choice.failed(error):
+                return await self._opened(login, choice)
+            raise
+        return client
+
+    def _arrived(self, message: PublishPacket) -> None:
+        body = message.body
+        try:
+            topic = message.topic.decode()
         except UnicodeDecodeError:
             self._counters["bad_topic"] += 1
             return
@@ -304,7 +321,7 @@ class TopicSession:
             self.why = f"; {hint}"
             self._adapter.not_read(hint)
             return
-        if next(self._asked.iter_match(topic), None) is None:
+        if not self._was_asked(topic):
             self._counters["unasked_topic"] += 1
             return
         if len(body) > self._options.max_message_bytes:
@@ -314,10 +331,16 @@ class TopicSession:
             return
         while len(self._waiting) >= self._options.queue or self._bytes + len(body) > _QUEUE_BYTES:
             self._drop()
-        self._waiting.append(TopicMessage(topic, body, message.retain, self._clock.now_ns()))
+        self._waiting.append(TopicMessage(topic, body, message.retained, self._clock.now_ns()))
         self._bytes += len(body)
         self._changed.set()
 
     def _drop(self) -> None:
         self._bytes -= len(self._waiting.popleft().body)
         self._counters["dropped"] += 1
+
+
+def _as_adapter_error(error: MqttError) -> AdapterError:
+    if isinstance(error, MalformedPacket):
+        return ProtocolViolation(str(error))
+    return DeviceUnreachable(str(error)).at(error.where, error)

@@ -24,7 +24,7 @@ from adapters.base import (
     ProtocolViolation,
     Reading,
 )
-from adapters.mqtt import link as mqtt_link
+from adapters.mqtt import session as mqtt_session
 from adapters.mqtt.adapter import Mqtt
 from adapters.mqtt.options import MqttField, MqttTopicOptions, TimeOptions
 from adapters.testing import AdapterContract, Rig, read
@@ -285,7 +285,7 @@ async def test_messages_of_two_megabytes(roomy: BrokerProcess) -> None:
             device.publish(TOPIC, large, qos=1)
             assert [row.values["temp"] for row in await read(adapter, 1)] == [1.0]
             device.publish(TOPIC, b"x" * 5_000_000, qos=1)
-            with pytest.raises(ProtocolViolation, match="announced a message of 5000"):
+            with pytest.raises(ProtocolViolation, match="a message of 5000"):
                 await read(adapter, 1)
 
 
@@ -307,7 +307,7 @@ async def test_a_broker_that_refuses_is_an_error(tmp_path: Path) -> None:
         login = {"username": "me", "password_file": tmp_path / "right"}
         async with Mqtt(options(broker.port, **login, topics=["yard/air"]), Clock()):
             pass
-        with pytest.raises(DeviceUnreachable, match="refuses the subscription to hall/press/air"):
+        with pytest.raises(DeviceUnreachable, match="refuses 1 subscription.*hall/press/air"):
             await Mqtt(options(broker.port, **login), Clock()).open()
         login["password_file"] = tmp_path / "wrong"
         with pytest.raises(DeviceUnreachable) as caught:
@@ -321,13 +321,13 @@ async def test_a_broker_that_refuses_is_an_error(tmp_path: Path) -> None:
 async def test_a_dead_connection_is_detected_before_the_silence_limit(
     mosquitto: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt_link, "KEEPALIVE_S", 1)
+    monkeypatch.setattr(mqtt_session, "KEEPALIVE_S", 1)
     async with (
         FaultProxy(mosquitto.port) as link,
         Mqtt(options(link.port, silence_s=3_600.0), Clock()) as adapter,
     ):
         link.black_hole()
-        with pytest.raises(DeviceUnreachable, match="connection lost"):
+        with pytest.raises(DeviceUnreachable, match="did not answer a ping"):
             await read(adapter, 1)
 
 
@@ -356,7 +356,7 @@ async def test_a_broker_of_mqtt_5_only(mosquitto: BrokerProcess) -> None:
         for protocol in ("auto", 5):
             async with Mqtt(options(port, protocol=protocol), Clock()) as adapter:
                 assert await read(adapter, 3)
-        with pytest.raises(DeviceUnreachable, match="hung up during the greeting"):
+        with pytest.raises(DeviceUnreachable, match="closed the connection before it answered CONNECT"):
             await Mqtt(options(port, protocol="3.1.1"), Clock()).open()
         await asyncio.wait(talks)
 
@@ -424,7 +424,11 @@ async def test_a_broker_that_is_restarted_is_read_again(mosquitto: BrokerProcess
     ids=["http", "endless", "refused", "short", "noise", "eof"],
 )
 async def test_any_wrong_answer_is_one_error_soon(answer: bytes) -> None:
+    talks: set[asyncio.Task[Any]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if talk := asyncio.current_task():
+            talks.add(talk)
         await reader.read(100)
         writer.write(answer)
         with contextlib.suppress(OSError):
@@ -437,6 +441,7 @@ async def test_any_wrong_answer_is_one_error_soon(answer: bytes) -> None:
         async with asyncio.timeout(60):
             with pytest.raises(AdapterError):
                 await opened_and_read(adapter)
+            await asyncio.wait(talks)
 
 
 async def opened_and_read(adapter: Mqtt) -> None:
