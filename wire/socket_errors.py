@@ -85,6 +85,8 @@ def _cause(error: BaseException) -> BaseException | None:
 def _number(error: BaseException) -> int | None:
     """The errno of a failed connection."""
     found = _cause(error)
+    if isinstance(found, ssl.SSLError):
+        return None  # its numbers are OpenSSL's
     number: int | None = getattr(found, "errno", None)
     if number is None:  # a name with several addresses, such as localhost: the text lists each failure
         shown = re.search(r"\[Errno (\d+)\]", str(error))

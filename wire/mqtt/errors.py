@@ -58,13 +58,14 @@ _REASONS = {  # MQTT 5, section 2.4
 
 
 class MqttError(Unreachable):
-    """An MQTT connection failed or ended; `why` is the sentence without the broker's address.
+    """An MQTT connection failed or ended; `why` is the sentence without `where`, the broker.
 
     `code` is the reason code of MQTT 5 where the broker sent one.
     """
 
     def __init__(self, where: str, why: str, code: int = 0) -> None:
         super().__init__(f"{where}: {why}")
+        self.where = where
         self.why = why
         self.code = code
 

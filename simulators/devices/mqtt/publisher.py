@@ -1,26 +1,37 @@
-"""The connection of a simulated device to its MQTT broker: paho in its own thread."""
+"""The connection of a simulated device to its MQTT broker."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+import logging
+from collections import deque
 from collections.abc import Callable
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
-
+from simulators.devices.running import stopped
 from wire.broker import Broker
 from wire.errors import ConfigError, Unreachable
+from wire.mqtt.async_client import AsyncClient
+from wire.mqtt.errors import MqttError
+from wire.mqtt.options import ConnectOptions, Login, Will
+from wire.mqtt.packet_socket import PublishPacket
 
+log = logging.getLogger(__name__)
+
+_Message = tuple[str, bytes, bool]  # topic, body, retain
 OnMessage = Callable[[str, bytes], None]
 
 _CONNECT_S = 10.0
 _GOODBYE_S = 1.0
-_HEAD_START_S = 0.01
-_RETRY_S = 1
+_RETRY_S = 1.0
 _KEEPALIVE_S = 10
-_WAITING = 1_000  # messages that wait while the broker is away
+_WAITING = 1_000  # messages of QoS 1 without a PUBACK; more are dropped
+_IN_FLIGHT = 20  # of them on the wire
+_UNSENT_BYTES = 4 * 2**20  # beyond it messages of QoS 0 are lost
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 def broker_of(kind: str, broker_url: str, port: int) -> Broker:
@@ -47,7 +58,7 @@ def broker_of(kind: str, broker_url: str, port: int) -> Broker:
 class Publisher:
     """One MQTT connection that reconnects by itself, with at most one last will and one subscription.
 
-    `on_message` is called in the event loop. `on_connect` is called there after each CONNACK.
+    `on_message` is called with topic and body, `on_connect` after each connection.
     """
 
     def __init__(
@@ -57,99 +68,123 @@ class Publisher:
         *,
         will: tuple[str, bytes] | None = None,
         topic: str = "",
-        on_message: OnMessage | None = None,
-        on_connect: Callable[[], None] | None = None,
+        on_message: OnMessage = _ignore,
+        on_connect: Callable[[], None] = _ignore,
     ) -> None:
         self._broker = broker
         self._client_id = client_id
-        self._will = will
-        self._topic = topic
-        self._call_on_message = on_message
-        self._call_on_connect = on_connect
-        self._client: mqtt.Client | None = None
-        self._owed: mqtt.MQTTMessageInfo | None = None  # the last message that needs a PUBACK
-        self._connected = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
+        self._will = Will(*will) if will is not None else None
+        self._filters = [(topic, 1)] if topic else []
+        self._on_message = on_message
+        self._on_connect = on_connect
+        self._client: AsyncClient | None = None  # while it is connected
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[_Message] = deque()  # of QoS 1, not sent on this connection
+        self._owed: dict[int, _Message] = {}  # packet id -> sent, without a PUBACK
+        self._settled = asyncio.Event()  # nothing of QoS 1 waits
+        self._settled.set()
 
     async def open(self) -> None:
         """Connect.
 
         Raises:
-            Unreachable: there is no broker.
+            Unreachable: there is no broker, or it does not accept this client.
         """
-        client = self._client = mqtt.Client(CallbackAPIVersion.VERSION2, self._client_id)
-        if self._will is not None:
-            client.will_set(self._will[0], self._will[1], qos=1, retain=True)
-        client.max_queued_messages_set(_WAITING)
-        client.reconnect_delay_set(_RETRY_S, _RETRY_S)
-        client.on_connect = self._on_connect
-        client.on_message = self._on_message
         try:
-            await asyncio.to_thread(client.connect, self._broker.host, self._broker.port, _KEEPALIVE_S)
-            client.loop_start()
-            async with asyncio.timeout(_CONNECT_S):
-                await self._connected.wait()
-        except (OSError, TimeoutError) as error:
-            await self.close()
+            client = await self._connected()
+        except MqttError as error:
             raise Unreachable(
-                f"no MQTT broker at {self._broker.url}: {error or 'no answer'}; start one, e.g. with"
-                " `edgebed broker`"
+                f"no MQTT broker at {self._broker.url}: {error.why}; start one, e.g. with `edgebed broker`"
             ) from error
+        self._task = asyncio.create_task(self._stay_connected(client), name="mqtt-publisher")
 
     def publish(self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False) -> None:
-        """Pass a message to the thread; while the broker is away, QoS 0 is lost, as on a real device."""
-        if self._client is not None:
-            info = self._client.publish(topic, body, qos, retain)
-            self._owed = info if qos else self._owed
+        """Send a message; while the broker is away, QoS 0 is lost, as on a real device."""
+        if qos:
+            if len(self._waiting) + len(self._owed) < _WAITING:
+                self._waiting.append((topic, body, retain))
+                self._settled.clear()
+                self._send_waiting()
+        elif self._client is not None and self._client.unsent < _UNSENT_BYTES:
+            with contextlib.suppress(MqttError):
+                self._client.publish(topic, body, retain=retain)
 
     async def close(self) -> None:
         """Disconnect in order: the broker does not send the will."""
+        await stopped(self._take_task())
+        if self._client is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._settled.wait()
         client, self._client = self._client, None
-        if client is None:
-            return
-        if self._owed is not None:  # an unread PUBACK would turn the end into a reset, and the will is sent
-            with contextlib.suppress(RuntimeError, ValueError):  # the message was never sent
-                await asyncio.to_thread(self._owed.wait_for_publish, _GOODBYE_S)
-        client.disconnect()
-        await asyncio.to_thread(client.loop_stop)
+        if client is not None:
+            await client.close(_GOODBYE_S)
 
     async def cut(self) -> None:
         """Cut the connection, as a vehicle that leaves the radio coverage: the broker sends the will."""
+        await stopped(self._take_task())
         client, self._client = self._client, None
-        self._connected.clear()
-        if client is None:
-            return
-        sock = client.socket()
-        async with asyncio.TaskGroup() as group:
-            # stop the thread first: if it loses its connection before that, it waits for a second
-            group.create_task(asyncio.to_thread(client.loop_stop), name="mqtt-stop")
-            await asyncio.sleep(_HEAD_START_S)
-            if isinstance(sock, socket.socket):
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-        if isinstance(sock, socket.socket):
-            sock.close()
+        if client is not None:
+            await client.close()
 
-    # --- in paho's thread
+    def _take_task(self) -> asyncio.Task[None] | None:
+        task, self._task = self._task, None
+        return task
 
-    def _on_connect(
-        self, client: mqtt.Client, _data: object, _flags: object, reason: object, _p: object
-    ) -> None:
-        if getattr(reason, "is_failure", False):
-            return
-        if self._topic:
-            client.subscribe(self._topic, 1)
-        self._call(self._connected_again)
+    async def _stay_connected(self, client: AsyncClient) -> None:
+        while True:
+            try:
+                await client.ended()
+            except MqttError as error:
+                log.warning("%s: %s; connecting again", self._client_id, error)
+            self._client = None
+            client = await self._connected_again()
 
-    def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        if self._call_on_message is not None:
-            self._call(self._call_on_message, message.topic, bytes(message.payload))
+    async def _connected_again(self) -> AsyncClient:
+        while True:
+            await asyncio.sleep(_RETRY_S)
+            try:
+                return await self._connected()
+            except MqttError as error:
+                log.debug("%s: %s", self._client_id, error)
 
-    def _call(self, call: Callable[..., None], *values: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(call, *values)
+    async def _connected(self) -> AsyncClient:
+        login = Login(self._broker.host, self._broker.port, self._client_id)
+        options = ConnectOptions(
+            login=login, version="3.1.1", will=self._will, keepalive_s=_KEEPALIVE_S, connect_s=_CONNECT_S
+        )
+        client = AsyncClient(options, self._take)
+        client.on_puback = self._acknowledged
+        try:
+            await client.open()
+            if self._filters:
+                await client.subscribe(self._filters)
+        except BaseException:
+            await client.close()
+            raise
+        self._client = client
+        self._waiting.extendleft(reversed(self._owed.values()))
+        self._owed.clear()
+        self._send_waiting()
+        self._on_connect()
+        return client
 
-    def _connected_again(self) -> None:
-        self._connected.set()
-        if self._call_on_connect is not None:
-            self._call_on_connect()
+    def _send_waiting(self) -> None:
+        client = self._client
+        while client is not None and self._waiting and len(self._owed) < _IN_FLIGHT:
+            topic, body, retain = message = self._waiting.popleft()
+            try:
+                self._owed[client.publish(topic, body, qos=1, retain=retain)] = message
+            except MqttError:
+                self._waiting.appendleft(message)
+                return
+
+    def _acknowledged(self, mid: int, _code: int) -> None:
+        self._owed.pop(mid, None)
+        if not self._owed and not self._waiting:
+            self._settled.set()
+        elif self._waiting:
+            asyncio.get_running_loop().call_soon(self._send_waiting)
+
+    def _take(self, message: PublishPacket) -> None:
+        self._on_message(message.topic_name, message.body)
