@@ -218,7 +218,7 @@ def _recording(path: Path) -> None:
 
 def _bare_interpreter() -> dict[str, float]:
     """Return the memory of a process that imports the libraries and does nothing."""
-    script = "import numpy, onnxruntime, msgspec, yaml, aiomqtt; print(flush=True); input()"
+    script = "import numpy, onnxruntime, msgspec, yaml, paho.mqtt.client; print(flush=True); input()"
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -23,7 +23,7 @@ COVERED_BY = {
     "agent.pipeline.model_threads": "tests/unit/agent/pipeline/test_model_runner.py",
     "agent.uplink.command_runner": "tests/integration/test_uplink.py",
     "agent.uplink.latest": "tests/integration/test_uplink.py",
-    "agent.uplink.mqtt_client": "tests/integration/test_uplink.py",
+    "agent.uplink.connecting": "tests/integration/test_uplink.py",
     "agent.uplink.presence": "tests/integration/test_uplink.py",
     "agent.uplink.uplink": "tests/integration/test_uplink.py",
     "collector.backup.manifest": "tests/unit/collector/backup/test_verify.py",
