@@ -147,10 +147,10 @@ class AsyncClient:
             self._watch_reads()
             self._loop.call_soon(self._read)
 
-    def fail(self, why: str) -> None:
-        """End the connection at once; `ended` raises an error with this text."""
+    def fail(self, why: MqttError) -> None:
+        """End the connection at once; `ended` raises this error."""
         if self._connection is not None:
-            self._connection.end(ConnectionLost(self._options.login.where, why))
+            self._connection.end(why)
 
     def failure(self) -> MqttError | None:
         """Why the connection ended; None while it is open."""
