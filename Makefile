@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 SETUP_FILES := pyproject.toml hatch_build.py deploy/venv.sh $(wildcard collector/web/dashboard/package-lock.json)
 
-.PHONY: demo test test-long check fuzz wheel-test bench drill clean
+.PHONY: demo test test-long check fuzz mutants wheel-test bench drill clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(SETUP_FILES)
@@ -15,6 +15,10 @@ $(VENV)/.dev: $(SETUP_FILES)
 	@echo "Setting up $(VENV) for development (once; a minute or two) ..." >&2
 	@sh deploy/venv.sh $(VENV) dev
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.mutants: $(SETUP_FILES)
+	@sh deploy/venv.sh $(VENV) dev,mutants
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## simulators, agents, broker, collector and dashboard in one run
 	@$(VENV)/bin/edgebed demo $(if $(PORT),--port $(PORT))
@@ -33,6 +37,9 @@ check: $(VENV)/.dev  ## style, types, import directions
 
 fuzz: $(VENV)/.dev  ## mutated bytes into every decoder that faces a network or a file, a minute each
 	$(PY) -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS))
+
+mutants: $(VENV)/.mutants  ## one change at a time in wire, outbox and ledger, which their unit tests must notice
+	$(PY) -m tests.mutants $(if $(SEED),--seed $(SEED)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(ONLY),--only $(ONLY))
 
 wheel-test: $(VENV)/.dev  ## the tests on the built wheel, outside the checkout
 	sh deploy/wheel-test.sh $(PY)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import math
+import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,9 +18,19 @@ from agent.inference.decoders import ModelError
 from wire import codec
 from wire.errors import EdgebedError, WireError
 from wire.messages import DeviceState, Event, Res, Snapshot, Status
-from wire.reasons import CODES, MAX_ARGS, NO_REASON, Reason, because
+from wire.reasons import CODES, MAX_ARGS, NO_REASON, Reason, because, fitting
 
 DEGRADED = {"state": "degraded", "why": "no reading for 5 s"}
+
+
+PAGE = Path(__file__).parents[3] / "docs/topics.md"
+ROW = re.compile(r"^\| `([a-z0-9-]+)` \| ((?:`\w+`(?:, )?)*) ?\| (.+) \|$", re.MULTILINE)
+
+
+def test_the_codes_are_those_of_the_page() -> None:
+    section = PAGE.read_text().split("\n## Codes beside texts\n")[1].split("\n## ")[0]
+    rows = {code: tuple(re.findall(r"`(\w+)`", names)) for code, names, _ in ROW.findall(section)}
+    assert rows == CODES
 
 
 def status(**more: Any) -> bytes:
@@ -140,3 +153,19 @@ def test_a_hostile_code_is_refused_as_any_other_invalid_body(more: dict[str, Any
     res |= {"err_code": more["code"]} if "code" in more else more
     with pytest.raises(WireError, match="not a Res"):
         codec.decode(json.dumps(res).encode(), Res)
+
+
+def test_what_is_too_long_is_cut_to_the_limits_of_the_contract() -> None:
+    assert Reason("w" * 2_001).fields()["why"] == "w" * 2_000
+    assert [len(Reason("", code).coded()["code"]) for code in ("x" * 48, "x" * 49)] == [48, 0]
+    names = {"n" * 48: 1, "n" * 49: 2}
+    assert fitting(names) == {"n" * 48: 1}
+    assert fitting({"t": "x" * 301, "b": b"y"}) == {"t": "x" * 300, "b": "b'y'"}
+    edges = {"low": -(2**63), "lower": -(2**63) - 1, "high": 2**63 - 1, "higher": 2**63}
+    assert fitting(edges) == {
+        "low": -(2**63), "lower": "-9223372036854775809", "high": 2**63 - 1, "higher": "9223372036854775808"
+    }  # fmt: skip
+    kept = {"yes": True, "none": None, "half": 0.5, "nan": math.nan, "inf": math.inf}
+    assert fitting(kept) == {"yes": True, "none": None, "half": 0.5, "nan": None, "inf": None}
+    assert list(fitting({str(n): n for n in range(17)})) == [str(n) for n in range(16)]
+    assert (NO_REASON.why, NO_REASON.code, NO_REASON.args) == ("", "", {})
