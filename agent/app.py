@@ -23,7 +23,7 @@ from agent.pipeline.sinks import Sinks
 from agent.pipeline.source import Source, follow
 from agent.systemd import Notifier
 from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
-from wire.clock import Clock
+from wire.clock import Clock, gathered_s
 from wire.messages import ClockState, Event
 from wire.reasons import because
 from wire.task_cancellation import end
@@ -285,7 +285,8 @@ class App:
                 self._notifier.alive(self.description.sentence())
             else:
                 log.error("the outbox has committed nothing for %g s although messages wait", STUCK_S)
-            await asyncio.sleep(min(1.0, self._notifier.watchdog_s / 3 or 1.0))
+            now_s, third_s = asyncio.get_running_loop().time(), self._notifier.watchdog_s / 3
+            await asyncio.sleep(third_s if 0 < third_s < 1.0 else gathered_s(now_s + 1.0) - now_s)
 
     def _beat(self) -> None:
         self.uplink.live(NODE_ITSELF, "agent", self.description.heartbeat())

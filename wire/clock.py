@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
-SLACK_S = 0.1  # what a timer that is not urgent may be late
+SLACK_S = 0.125  # what a timer that is not urgent may be late
 
 
 class Clock:

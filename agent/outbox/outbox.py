@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -333,15 +334,19 @@ async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
     loop, appended = asyncio.get_running_loop(), asyncio.Event()
     outbox.on_append(lambda: loop.call_soon_threadsafe(appended.set))
     appended.set()  # messages may have been appended before the callback was set
-    while True:
-        with contextlib.suppress(TimeoutError):  # without an append a commit still writes the marks
-            async with asyncio.timeout(MARK_EVERY_S):
-                await appended.wait()
-        appended.clear()
-        await asyncio.sleep(group_commit_ms / 1000)
-        if not await asyncio.to_thread(outbox.commit):
-            await asyncio.sleep(_RETRY_S)
-            appended.set()
+    thread = ThreadPoolExecutor(1, "commit")  # its own: a job wakes two threads of a pool that has several
+    try:
+        while True:
+            with contextlib.suppress(TimeoutError):  # without an append a commit still writes the marks
+                async with asyncio.timeout(MARK_EVERY_S):
+                    await appended.wait()
+            appended.clear()
+            await asyncio.sleep(group_commit_ms / 1000)
+            if not await loop.run_in_executor(thread, outbox.commit):
+                await asyncio.sleep(_RETRY_S)
+                appended.set()
+    finally:
+        thread.shutdown(wait=False)
 
 
 def _size(records: list[Record]) -> int:

@@ -22,6 +22,7 @@ log = logging.getLogger("edgebed.pipeline")
 MAX_ROWS = 100
 MAX_SIZE = 48_000  # bytes of JSON in the worst case; usual numbers need half of it
 MAX_AGE_S = 1.0
+JOIN_AGE_S = 0.5  # rows that have waited so long join the rows of another stream: one write to disk for both
 MAX_SPAN_NS = 3600 * NS_PER_S  # keeps offsets small, even if a device's clock jumps
 _FINE_NS = 20 * NS_PER_MS  # rows closer than this keep their microseconds
 _NUMBER = 25  # bytes of the longest number and its comma
@@ -91,13 +92,15 @@ class Batcher:
             if now_s >= self._live_due_s:
                 self._send_newest(now_s)
 
-    def tick(self) -> None:
-        """Send rows that have waited a second, and live values that are due."""
+    def tick(self, age_s: float = MAX_AGE_S) -> bool:
+        """Send rows that waited for `age_s`, and live values that are due; returns whether rows were sent."""
         now_s = self._clock.monotonic()
-        if self._rows and now_s - self._since_s >= MAX_AGE_S:
+        late = bool(self._rows) and now_s - self._since_s >= age_s
+        if late:
             self.flush()
         if self._newest is not None and now_s >= self._live_due_s:
             self._send_newest(now_s)
+        return late
 
     def due_s(self, now_s: float) -> float:
         """The time of `clock.monotonic` at which `tick` is needed next, whenever rows come until then."""

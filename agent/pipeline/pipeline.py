@@ -16,7 +16,7 @@ from agent.inference.gate_process import at_once
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline import privacy
-from agent.pipeline.batcher import MAX_AGE_S, Batcher
+from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
 from agent.pipeline.events import EventReporter
 from agent.pipeline.model_runner import Inference, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
@@ -171,8 +171,10 @@ class Pipeline:
                     (each.due_s(now_s) for each in self._batchers.values()), default=now_s + MAX_AGE_S
                 )
                 await self._clock.sleep_roughly(due_s - now_s)
-                for batcher in self._batchers.values():  # no await here: a model may open between two rounds
-                    batcher.tick()
+                batchers = self._batchers.values()  # no await here: a model may open between two rounds
+                if sum(each.tick() for each in batchers):  # not `any`, which would stop at the first
+                    for each in batchers:
+                        each.tick(JOIN_AGE_S)
 
     def flush(self) -> None:
         """Send every row that still waits for its batch to fill."""

@@ -21,7 +21,7 @@ from adapters.base import Adapter, AdapterError, DeviceStalled, Reading
 from agent.pipeline.device_problems import DeviceProblems
 from agent.pipeline.settings import DevicePlan
 from agent.pipeline.validation import Validator
-from wire.clock import Clock
+from wire.clock import Clock, gathered_s
 from wire.messages import DeviceState
 from wire.reasons import NO_REASON, Reason, because
 from wire.task_cancellation import end
@@ -211,8 +211,9 @@ class Source:
             if self.flows:
                 problem = adapter.problem or self._problems.find(adapter, self._clock.flowing_s())
                 self._enter("ok" if problem is None else "degraded", problem or NO_REASON)
-            again_s = min(left_s, self._stall_s / 8, _LOOK_S)
-            self._look = loop.call_later(again_s, self._watch, adapter, counted, limit)
+            again_s = min(self._stall_s / 8, _LOOK_S)
+            at_s = min(loop.time() + left_s, gathered_s(loop.time() + again_s))
+            self._look = loop.call_at(at_s, self._watch, adapter, counted, limit)
 
     async def _close(self, adapter: Adapter) -> None:
         try:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -45,8 +46,13 @@ class Encoder:
         self._clock = clock
         self._clock_state = clock_state
         self._boot = machine_boot()
+        self._thread = ThreadPoolExecutor(1, "uplink-read")  # its own: a pool of several wakes two for a job
         self._new = self._old = True  # there may be more to read
         self._ratio = GUESS  # compression ratio of the last pack
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False)
 
     def read_on(self) -> None:
         """Note that something was committed or that a connection was made."""
@@ -68,9 +74,8 @@ class Encoder:
             return
         if wanted[0]:
             self._new = False  # before the read: a commit during it sets it again
-        reading = asyncio.create_task(
-            asyncio.to_thread(self._read, new if wanted[0] else None, old if wanted[1] else None, pack),
-            name="uplink-read",
+        reading = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._read, new if wanted[0] else None, old if wanted[1] else None, pack
         )
         try:
             sent = await asyncio.shield(reading)

@@ -165,6 +165,7 @@ class Uplink:
                     pause_s = min(pause_s * 2, _MAX_PAUSE_S)
         finally:
             self._outbox.on_commit(_nothing)
+            self._encoder.close()
 
     def live(self, device: str, stream: str, body: Live) -> None:
         """Publish the newest values, QoS 0, retained; dropped while offline."""

@@ -27,6 +27,7 @@ from agent.pipeline.sinks import Sinks
 from tests.polling import until
 from wire.clock import Clock
 from wire.messages import Batch, ClockState, Event, Field, Live, Quality, Snapshot, Stream
+from wire.simulation_clock import SimulationClock
 
 T0 = 1_760_000_000 * 10**9
 STEP = 100_000_000  # 10 Hz
@@ -552,3 +553,22 @@ async def test_pictures_without_a_model_are_shown_plain() -> None:
         sink(Reading("frames", T0, picture=np.zeros((0, 4, 3), np.uint8), index=1))
         await until(lambda: bench.pipeline.counters["snapshots_failed"])
     assert not bench.messages
+
+
+@pytest.mark.parametrize(("later_s", "sent"), [(0.4, ["odd", "rows"]), (0.8, ["rows"])])
+async def test_rows_that_waited_half_a_second_go_with_those_of_another_stream(
+    mean_model: Path, later_s: float, sent: list[str]
+) -> None:
+    """One write to disk serves both; a result that is newer waits for its own second."""
+    async with SimulationClock(T0) as clock:
+        bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows", events="none")}, clock=clock)
+        async with bench.running() as sink:
+            clock.pace = 100
+            await clock.sleep(0.125)  # from now on this task holds the clock while it works
+            for index in range(3):
+                sink(row(index))
+            await clock.sleep(later_s)
+            sink(row(3))  # completes the window
+            await until(lambda: bench.pipeline.runners["odd"].counters["runs"])
+            await clock.sleep_until(T0 + 1_200_000_000)
+            assert sorted(message.name for message in bench.messages if message.cls == "data") == sent
