@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.backup import manifest as manifests
-from collector.backup.manifest import FORMAT, MARKS, PLAIN, BackedUpFile, Manifest, sha256_of
+from collector.backup.manifest import FORMAT, MARKS, PLAIN, SET_ASIDE, BackedUpFile, Manifest, sha256_of
 from collector.backup.pace import Pace
 from collector.backup.work_folder import work_folder
 from collector.state.state_file import STATE, StateFile
@@ -117,16 +117,14 @@ class _Copying:
         self._base = base
         self._earlier = earlier
         self._days = [path for path in reversed(day_files(store)) if _is_begun(path)]
-        self._aside = [
-            part
-            for path in aside(store)
-            for part in parts(path)
-            if part.exists() and not part.name.endswith("-shm")
-        ]
+        damaged = [part for path in aside(store) for part in parts(path) if not part.name.endswith("-shm")]
+        self._others = [path for path in damaged if path.exists()]
+        if (store / SET_ASIDE).is_dir():
+            self._others += sorted((store / SET_ASIDE).iterdir())
 
     def size(self) -> int:
         """How many bytes will be copied, at most."""
-        sources = [*self._days, *self._aside, *(self._store / name for name in (MARKS, STATE, *PLAIN))]
+        sources = [*self._days, *self._others, *(self._store / name for name in (MARKS, STATE, *PLAIN))]
         linked = {path for path in self._days if self._is_unchanged(path)}
         files = [part for path in sources if path not in linked for part in (path, _wal(path))]
         return sum(_size(path) for path in files)
@@ -144,12 +142,12 @@ class _Copying:
             except FileNotFoundError as error:
                 if path.name not in Removed(self._store).files():  # retention notes it before it removes it
                     raise _Changed from error
+        found += self._database(STATE)
+        plain = [path for name in PLAIN if (path := self._store / name).exists()]
         try:
-            found += [self._plain(path) for path in self._aside]
+            found += [self._plain(path) for path in (*self._others, *plain)]
         except FileNotFoundError as error:
             raise _Changed from error
-        found += self._database(STATE)
-        found += [self._plain(path) for name in PLAIN if (path := self._store / name).exists()]
         retired = Removed(self._work).files()
         for one in found:
             if one.name in retired:
@@ -223,15 +221,17 @@ class _Copying:
         return [self._listed(name, damage="; ".join(check_pages(target, self._pace.step)))]
 
     def _plain(self, path: Path) -> BackedUpFile:
-        self._pace.begin(f"copy {path.name}", _size(path))
-        copy_plain(path, self._work / path.name, self._pace.step)
-        return self._listed(path.name)
+        name = str(path.relative_to(self._store))
+        self._pace.begin(f"copy {name}", _size(path))
+        (self._work / name).parent.mkdir(mode=0o700, exist_ok=True)
+        copy_plain(path, self._work / name, self._pace.step)
+        return self._listed(name)
 
     def _listed(self, name: str, **fields: Any) -> BackedUpFile:
         path = self._work / name
         path.chmod(0o600)
         self._pace.begin(f"hash {name}", _size(path))
-        schema = 0 if name in PLAIN or ".damaged" in name else schema_of(path)
+        schema = schema_of(path) if name.endswith(".db") else 0
         return BackedUpFile(name, _size(path), sha256_of(path, self._pace.step), schema, **fields)
 
 

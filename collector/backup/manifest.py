@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from collector.ingest import in_hand
 from collector.ledger import accepted_keys
 from collector.state.state_file import STATE
 from collector.store import checkpoint, removed
@@ -21,10 +22,12 @@ MANIFEST = "backup.json"
 FORMAT = 1
 MAX_BYTES = 16 * 1024 * 1024  # of the manifest
 MARKS = checkpoint.COPY
-PLAIN = (accepted_keys.FILE, removed.FILE)
+PLAIN = (accepted_keys.FILE, in_hand.STATE, removed.FILE)  # `removed` is the last to be copied
+SET_ASIDE = in_hand.FOLDER  # the bytes of messages that ended the collector
 _DAY = r"\d{6}-\d{4}-\d{2}-\d{2}\.db"
 _NAMES = re.compile(
-    rf"{_DAY}|{_DAY}\.damaged(-wal|-journal)?|" + "|".join(map(re.escape, (MARKS, STATE, *PLAIN)))
+    rf"{_DAY}|{_DAY}\.damaged(-wal|-journal)?|{SET_ASIDE}/[0-9a-f]{{32}}|"
+    + "|".join(map(re.escape, (MARKS, STATE, *PLAIN)))
 )
 _DAY_FILE = re.compile(_DAY)
 
@@ -70,6 +73,13 @@ class _Head(Struct):
 def is_day(name: str) -> bool:
     """Whether a file of this name is a day file."""
     return _DAY_FILE.fullmatch(name) is not None
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of all files below a folder."""
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    }
 
 
 def read(folder: Path) -> Manifest:

@@ -80,6 +80,7 @@ def _require_room(need: int, store: Path) -> None:
 
 def _copy(backup: Path, work: Path, one: BackedUpFile, pace: Pace) -> None:
     pace.begin(f"restore {one.name}", one.bytes)
+    (work / one.name).parent.mkdir(exist_ok=True)
     copy_plain(backup / one.name, work / one.name, pace.step)
     if sha256_of(work / one.name, pace.step) != one.sha256:
         raise EdgebedError(f"{backup / one.name} changed while it was restored: nothing was restored")
@@ -89,8 +90,10 @@ def _give(work: Path, before: os.stat_result | None) -> None:
     """Give the folder owner and mode of the empty one that was there, or those of a new one."""
     os.umask(mask := os.umask(0))
     work.chmod(0o777 & ~mask if before is None else before.st_mode & 0o7777)
-    for path in work.iterdir():
-        path.chmod(0o600 if path.name.startswith(STATE) else 0o666 & ~mask)
+    inside = list(work.rglob("*"))
+    for path in inside:
+        if path.is_file():
+            path.chmod(0o600 if path.name.startswith(STATE) else 0o666 & ~mask)
     if before is not None and os.geteuid() == 0:
-        for path in (work, *work.iterdir()):
+        for path in (work, *inside):
             os.chown(path, before.st_uid, before.st_gid)

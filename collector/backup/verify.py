@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.backup import manifest as manifests
-from collector.backup.manifest import MANIFEST, MARKS, Manifest, sha256_of
+from collector.backup.manifest import MANIFEST, MARKS, Manifest, names_in, sha256_of
 from collector.backup.pace import Pace
 from collector.backup.work_folder import UNFINISHED
 from collector.ledger.comparison import compared
@@ -88,7 +88,7 @@ def changed_files(folder: Path, manifest: Manifest, pace: Pace) -> list[str]:
     """How the files of a backup differ from its manifest."""
     found = []
     names = {one.name for one in manifest.files}
-    more = sorted(path.name for path in folder.iterdir() if path.name not in names | {MANIFEST})
+    more = sorted(names_in(folder) - names - {MANIFEST})
     if more:
         found.append(f"it has files that it should not have: {', '.join(more[:SHOWN])}")
     for one in manifest.files:

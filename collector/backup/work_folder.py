@@ -28,11 +28,15 @@ def work_folder(target: Path, purpose: str) -> Iterator[Path]:
     held = _held(work)
     try:
         for each in work.iterdir():
-            each.unlink()
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each)
+            else:
+                each.unlink()
         (work / UNFINISHED).touch()
         yield work
         (work / UNFINISHED).unlink()
-        _sync_folder(work)
+        for folder in (work, *(path for path in work.iterdir() if path.is_dir())):
+            _sync_folder(folder)
         try:
             work.rename(target)
         except OSError as error:

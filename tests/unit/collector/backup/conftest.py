@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from collector.backup.backup import back_up
+from collector.backup.manifest import names_in
 from collector.backup.pace import Pace
 from collector.ledger.ledger import Ledger
 from collector.state.audit import Audit, AuditEntry
@@ -72,7 +73,7 @@ def saved(writer: Writer, tmp_path: Path) -> Callable[..., Path]:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Names and contents of the files in a folder."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {name: (folder / name).read_bytes() for name in names_in(folder)}
 
 
 class Counting(Pace):

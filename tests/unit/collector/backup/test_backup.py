@@ -44,12 +44,15 @@ def marked(folder: Path) -> list[int]:
 
 def test_it_has_everything_that_a_restore_needs(saved: Callable[..., Path], writer: Writer) -> None:
     (writer.folder / "accepted-keys").write_text("acme/trial/hall/n 0011\n")
+    (writer.folder / "in-hand.json").write_text("{}")
+    (writer.folder / "set-aside").mkdir()
+    (writer.folder / "set-aside" / ("0a" * 16)).write_bytes(b"what ended the collector")
     folder = saved()
-    names = {path.name for path in folder.iterdir()}
+    names = manifests.names_in(folder)
     store = {
-        path.name
-        for path in writer.folder.iterdir()
-        if not path.name.endswith(("-wal", "-shm")) and path.name != "lock"
+        name
+        for name in manifests.names_in(writer.folder)
+        if not name.endswith(("-wal", "-shm")) and name != "lock"
     }
     assert names == store | {"backup.json"}
     assert stored(folder) == marked(folder) == list(range(1, 31))

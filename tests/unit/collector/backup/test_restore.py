@@ -36,6 +36,8 @@ def test_a_collector_goes_on_with_it(
     saved: Callable[..., Path], writer: Writer, tmp_path: Path, batch: Any, commit: Any
 ) -> None:
     (writer.folder / "accepted-keys").write_text("acme/trial/hall/n 0011\n")
+    (writer.folder / "set-aside").mkdir()
+    (writer.folder / "set-aside" / ("0a" * 16)).write_bytes(b"what ended the collector")
     folder = saved()
     found = restore(folder, tmp_path / "new", writer.clock, QUICK, pytest.fail)
     assert (found.content.messages, found.problems) == (30, [])
