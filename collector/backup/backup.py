@@ -12,7 +12,7 @@ from collector.backup import manifest as manifests
 from collector.backup.manifest import FORMAT, MARKS, PLAIN, SET_ASIDE, BackedUpFile, Manifest, sha256_of
 from collector.backup.pace import Pace
 from collector.backup.work_folder import work_folder
-from collector.state.state_file import STATE, StateFile
+from collector.state.state_file import STATE, StateFile, StateNewer
 from collector.store.day_file import SQL_ERRORS, Damaged, connect, parts, version
 from collector.store.removed import Removed
 from collector.store.snapshot import copy_plain, schema_of, snapshot
@@ -55,10 +55,16 @@ def back_up(
 
 
 def store_id(store: Path) -> str:
-    """The random name of a store; "" when its `state.db` cannot be used."""
+    """The random name of a store; "" when its `state.db` cannot be used.
+
+    Raises:
+        StateNewer: a newer version of edgebed wrote it.
+    """
     with contextlib.closing(StateFile(store)) as state:
         try:
             return state.store_id()
+        except StateNewer:
+            raise
         except EdgebedError:
             return ""
 
@@ -66,6 +72,7 @@ def store_id(store: Path) -> str:
 def _require_places(store: Path, target: Path) -> None:
     if not day_files(store) and not aside(store):
         raise EdgebedError(f"{store} is not a store: it has no day files")
+    manifests.require_readable(day_files(store))
     if target.is_symlink() or target.exists():
         raise EdgebedError(
             f"{target} exists: name a folder that does not exist yet; a backup is never changed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -73,6 +74,17 @@ class _Head(Struct):
 def is_day(name: str) -> bool:
     """Whether a file of this name is a day file."""
     return _DAY_FILE.fullmatch(name) is not None
+
+
+def require_readable(paths: Iterable[Path]) -> None:
+    """Raise when this user may not read a file; SQLite only states that it cannot open it.
+
+    Raises:
+        EdgebedError: it names the file.
+    """
+    for path in paths:
+        if path.exists() and not os.access(path, os.R_OK):
+            raise EdgebedError(f"{path} cannot be read: permission denied; run this as the collector's user")
 
 
 def names_in(folder: Path) -> set[str]:

@@ -63,6 +63,7 @@ def verify(folder: Path, pace: Pace) -> Verified:
         if found.problems:
             found.is_intact = False
             return found  # the files are not those of the backup: what they hold says nothing
+    manifests.require_readable(day_files(folder))
     saved = _saved(folder, found)  # before the files: what is marked now was written before
     for path in day_files(folder):
         size = path.stat().st_size

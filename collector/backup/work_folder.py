@@ -18,20 +18,16 @@ UNFINISHED = "unfinished"  # a file in the folder until it is whole
 def work_folder(target: Path, purpose: str) -> Iterator[Path]:
     """A private folder beside `target` for the block; it is renamed to `target` at the end of the block.
 
-    When the block fails, the folder is removed. What a killed process left is removed first.
+    When the block fails, the folder is removed. What killed processes left beside `target` is removed first.
 
     Raises:
         TryAgain: another process works on the same target, or the disk is full.
         EdgebedError: `target` appeared meanwhile, or its parent cannot be written.
     """
     work = target.with_name(f".{target.name}.{purpose}")
+    _remove_left(target.parent, purpose)
     held = _held(work)
     try:
-        for each in work.iterdir():
-            if each.is_dir() and not each.is_symlink():
-                shutil.rmtree(each)
-            else:
-                each.unlink()
         (work / UNFINISHED).touch()
         yield work
         (work / UNFINISHED).unlink()
@@ -47,6 +43,19 @@ def work_folder(target: Path, purpose: str) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(str(target), error) from error
     finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(held)
+
+
+def _remove_left(folder: Path, purpose: str) -> None:
+    """Remove the unfinished folders of processes that were killed."""
+    for work in folder.glob(f".*.{purpose}"):
+        if work.is_symlink() or not (work / UNFINISHED).is_file():
+            continue
+        try:
+            held = _held(work)
+        except EdgebedError:  # another process writes it now
+            continue
         shutil.rmtree(work, ignore_errors=True)
         os.close(held)
 

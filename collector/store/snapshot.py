@@ -12,6 +12,7 @@ from collector.store.day_file import SQL_ERRORS, translate
 
 Step = Callable[[int], None]  # gets the number of bytes that were handled since the last call
 BLOCK = 512 * 1024
+WAIT_S = 5.0  # for a lock of another program
 
 
 class Stopped(Exception):
@@ -41,7 +42,9 @@ def snapshot(source: Path, target: Path, step: Step) -> None:
 
 
 def _reading(source: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0, isolation_level=None)
+    db = sqlite3.connect(
+        f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=WAIT_S, isolation_level=None
+    )
     try:
         # What is committed from here on is not in the copy. Without this transaction, SQLite would begin
         # again with each commit of the collector and never end.

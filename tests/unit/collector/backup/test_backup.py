@@ -23,6 +23,7 @@ from collector.backup.pace import Pace
 from collector.backup.verify import verify
 from collector.backup.work_folder import work_folder
 from collector.ledger.ledger import Ledger
+from collector.state import state_file
 from collector.store import snapshot
 from collector.store.removed import Removed
 from collector.store.snapshot import Stopped
@@ -295,6 +296,47 @@ def test_a_kill_at_random_steps_leaves_no_backup_and_the_store_as_it_was(
     back_up(writer.folder, target, "", writer.clock, QUICK)
     assert {path.name for path in tmp_path.iterdir()} == {"store", "first", "b"}, "the half one is removed"
     assert stored(target) == list(range(1, writer.seq + 1))
+
+
+def test_what_killed_backups_left_is_removed_by_the_next_one(
+    saved: Callable[..., Path], writer: Writer, tmp_path: Path
+) -> None:
+    killed("backup", writer.folder, tmp_path / "monday", [5])
+    killed("backup", writer.folder, tmp_path / "tuesday", [3])
+    (tmp_path / ".mine.backup").mkdir()  # no command made it
+    with work_folder(tmp_path / "other", "backup"):
+        saved("wednesday")
+        left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"store", "wednesday", ".mine.backup", ".other.backup"}
+
+
+def test_a_file_that_is_locked_or_not_readable_is_named(
+    saved: Callable[..., Path], writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "WAIT_S", 0.1)
+    monkeypatch.setattr(state_file, "WAIT_S", 0.1)
+    with closing(sqlite3.connect(writer.folder / "state.db", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TryAgain, match=r"state\.db is locked by another program"):
+            saved()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(EdgebedError, match="permission denied; run this as the collector's user"):
+        saved()
+    with pytest.raises(EdgebedError, match="permission denied; run this as the collector's user"):
+        verify(writer.folder, QUICK)
+    assert {path.name for path in tmp_path.iterdir()} == {"store"}
+
+
+def test_a_store_of_a_newer_version_is_refused(saved: Callable[..., Path], writer: Writer) -> None:
+    for path in (writer.folder / "state.db", day_files(writer.folder)[0]):
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA user_version = 1000")
+        with pytest.raises(EdgebedError, match=r"newer version of edgebed|has schema 1000") as caught:
+            saved()
+        assert caught.value.exit_code == 78
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA user_version = 1")
 
 
 def test_two_backups_to_one_folder_at_once(saved: Callable[..., Path], tmp_path: Path) -> None:
