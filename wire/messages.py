@@ -7,6 +7,7 @@ ignores unknown fields, so a newer agent never breaks an older collector.
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
@@ -264,6 +265,13 @@ class Batch(_Message, kw_only=True):
     def __len__(self) -> int:
         return len(self.dt) if self.dt is not UNSET else (self.n if self.n is not UNSET else 0)
 
+    def span_us(self) -> tuple[int, int]:
+        """Unix microseconds of the oldest and the newest row."""
+        scale, t0 = 1 if self.tu == "us" else 1000, self.t0 * 1000
+        if self.dt is not UNSET:
+            return t0 + min(self.dt) * scale, t0 + max(self.dt) * scale
+        return t0, t0 + (len(self) - 1) * (self.per or 1) * scale
+
     def times_us(self) -> list[int]:
         """Unix microseconds of each row."""
         scale = 1 if self.tu == "us" else 1000
@@ -480,6 +488,7 @@ BODIES: dict[str, type[Struct]] = {
 }
 
 
+@lru_cache(4_096)  # the same few names come with every message
 def _require_field_name(name: str) -> None:
     if not FIELD.fullmatch(name):
         raise ValueError(f"field name {name!r} is not [a-z][a-z0-9_]*, 48 characters at most")

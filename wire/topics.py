@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wire.errors import WireError
 
@@ -38,11 +38,13 @@ class Address:
     pilot: str
     site: str
     node: str
+    text: str = field(init=False, repr=False, compare=False)  # tenant/pilot/site/node
 
     def __post_init__(self) -> None:
         for part, value in zip(("tenant", "pilot", "site", "node"), self.parts, strict=True):
             if not ID.fullmatch(value):
                 raise WireError(f"{part} {value!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)")
+        object.__setattr__(self, "text", "/".join(self.parts))
 
     @property
     def parts(self) -> tuple[str, str, str, str]:
@@ -52,7 +54,7 @@ class Address:
     @property
     def base(self) -> str:
         """The literal prefix of every topic of this node, without a trailing slash."""
-        return "/".join((ROOT, *self.parts))
+        return f"{ROOT}/{self.text}"
 
     @property
     def client_id(self) -> str:
@@ -64,7 +66,7 @@ class Address:
         return "/".join((self.base, cls, *tail))
 
     def __str__(self) -> str:
-        return "/".join(self.parts)
+        return self.text
 
     @classmethod
     def parse(cls, text: str) -> Address:

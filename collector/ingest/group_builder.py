@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from collector.ingest.unpack import NUMBERED
 from collector.ledger.account import Account
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
 from collector.mqtt.received import Received
-from collector.store.chunk import ChunkRows, pack, times_of
+from collector.store.chunk import ChunkRows, pack
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
 from collector.store.marks import Key
@@ -28,7 +29,7 @@ from wire.custody import CUSTODY
 from wire.errors import WireError
 from wire.messages import MAX_BODY, Ack, Batch, Event
 from wire.ranges import Range, Ranges
-from wire.topics import NODE_ITSELF, Address, Topic
+from wire.topics import NODE_ITSELF, ROOT, Topic
 
 LATE_MS = 10_000  # rows that arrive longer after their time count as back-filled
 CHUNK_ROWS = 20_000
@@ -37,6 +38,7 @@ GROUP_VALUES = 1_000_000
 ACK_RANGES = 1_000  # per message: keeps an ack within the size that any broker takes
 _EARLIEST_US, _LATEST_US = 0, 253_402_300_799_999_000
 _EP, _SEQ = re.compile(rb'"ep":"([0-9a-f]{8,32})"'), re.compile(rb'"seq":(\d{1,18})\b')
+_NOT_NUMBERED = "not numbered: ep and seq are needed"
 _EVENT_HEAD = ("v", "ep", "seq", "no", "ts", "type", "sev")
 
 
@@ -53,7 +55,7 @@ class BuiltGroup:
 
     group: Group
     drafts: list[Account] = field(default_factory=list)
-    acked: dict[Key, Ranges] = field(default_factory=dict)
+    acked: defaultdict[Key, Ranges] = field(default_factory=lambda: defaultdict(Ranges))
     stored: int = 0
     duplicates: int = 0
     rows: int = 0
@@ -74,7 +76,6 @@ class GroupBuilder:
         accepted: Callable[[str], Iterable[str]] = lambda _node: (),
         evidence: RepeatEvidence | None = None,
         shares: ContentShares | None = None,
-        now_s: float = 0.0,
     ) -> None:
         self._ledger = ledger
         self._draft = Draft(ledger)
@@ -86,8 +87,6 @@ class GroupBuilder:
         self._full: list[ChunkRows] = []
         self._built = BuiltGroup(Group(now_ms))
         self._shares = ContentShares(Shares()) if shares is None else shares
-        self._shares.turn(now_ms)
-        self._now_ms, self._now_s = now_ms, now_s
         self._bytes = self._values = 0
 
     def build(self, received: Iterable[Received]) -> BuiltGroup:
@@ -119,10 +118,10 @@ class GroupBuilder:
             raise WireError(message.fault)
         if len(message.body) > MAX_BODY:
             raise WireError(f"body of {len(message.body)} bytes; {MAX_BODY} are allowed")
-        text, node = plain(message.body), str(topic.address)
+        text, node = plain(message.body), topic.address.text
         values = 1 + text.count(b",")
         self._bytes += len(text)
-        refusal = self._shares.check_values(topic.address.tenant, node, values, self._now_ms, self._now_s)
+        refusal = self._shares.check_values(topic.address.tenant, node, values)
         if refusal is not None:
             raise ShareExceeded(refusal)
         self._values += values
@@ -133,10 +132,10 @@ class GroupBuilder:
 
     def _data(self, topic: Topic, node: str, message: Received, text: bytes) -> None:
         batch = decode_plain(text, Batch)
-        _require_number(batch)
-        times = times_of(batch)
-        newest_us = int(times.max())
-        if newest_us > _LATEST_US or times.min() < _EARLIEST_US:
+        if not batch.ep or not batch.seq:
+            raise WireError(_NOT_NUMBERED)
+        oldest_us, newest_us = batch.span_us()
+        if newest_us > _LATEST_US or oldest_us < _EARLIEST_US:
             raise WireError("rows before 1970 or after 9999")
         refusal = self._shares.check_rows(node, topic.device, topic.name, batch.f)
         if refusal is not None and not self._is_stored((node, batch.ep), batch.seq):
@@ -146,7 +145,9 @@ class GroupBuilder:
         if batch.no is not msgspec.UNSET:
             stream = f"data/{topic.device}/{topic.name}"
             self._draft.number(node, batch.ep, batch.no, stream, len(batch))
-        offset = self._offset_of(node)
+        offset = self._offsets.get(node)
+        if offset is None:
+            offset = self._offsets[node] = self._offset(node)
         late = message.recv_ms - (offset.skew_ms or 0) - newest_us // 1000 > LATE_MS
         clk = -1 if batch.clk is msgspec.UNSET else batch.clk
         key = (node, topic.device, topic.name, batch.ep, clk, late, *batch.f)
@@ -155,14 +156,15 @@ class GroupBuilder:
             rows = self._rows[key] = ChunkRows(
                 node, topic.device, topic.name, batch.ep, clk, late, message.recv_ms, offset=offset
             )
-        rows.add(batch, times, len(message.body))
+        rows.add(batch, len(message.body))
         self._built.rows += len(batch)
         if rows.count >= CHUNK_ROWS:
             self._full.append(self._rows.pop(key))
 
     def _event(self, topic: Topic, node: str, message: Received, text: bytes) -> None:
         event = decode_plain(text, Event)
-        _require_number(event)
+        if not event.ep or not event.seq:
+            raise WireError(_NOT_NUMBERED)
         refusal = self._shares.check_disk(node)
         if refusal is not None and not self._is_stored((node, event.ep), event.seq):
             raise ShareExceeded(refusal)
@@ -194,16 +196,10 @@ class GroupBuilder:
     def _count(self, node: str, ep: str, seq: int, rows: int, recv_ms: int) -> bool:
         """Whether the message is new; it is acknowledged either way."""
         new = self._draft.add(node, ep, seq, rows, recv_ms)
-        self._built.acked.setdefault((node, ep), Ranges()).add(seq)
+        self._built.acked[node, ep].add(seq)
         self._built.stored += new
         self._built.duplicates += not new
         return new
-
-    def _offset_of(self, node: str) -> Offset:
-        found = self._offsets.get(node)
-        if found is None:
-            found = self._offsets[node] = self._offset(node)
-        return found
 
     def _quarantine(self, message: Received, why: str) -> None:
         """Keep the beginning of a bad message; declare its number lost if the node itself holds these bytes.
@@ -226,9 +222,9 @@ class GroupBuilder:
             number = _head_number(message.body) if why.startswith(SET_ASIDE) else _number(message.body)
         if number is None or topic is None:
             return
-        key = (str(topic.address), number.ep)
+        key = (topic.address.text, number.ep)
         if self._is_stored(key, number.seq):
-            self._built.acked.setdefault(key, Ranges()).add(number.seq)  # a good copy is stored already
+            self._built.acked[key].add(number.seq)  # a good copy is stored already
             return
         if not self._evidence.is_proven(key[0], message):
             return
@@ -237,24 +233,16 @@ class GroupBuilder:
         except DraftRefused as error:
             self._built.refused.append(str(error))
             return
-        self._built.acked.setdefault(key, Ranges()).add(number.seq)
+        self._built.acked[key].add(number.seq)
 
 
-def acks(acked: dict[Key, Ranges], by: str, now_ms: int) -> Iterable[tuple[str, bytes]]:
+def acks(acked: Mapping[Key, Ranges], by: str, now_ms: int) -> Iterable[tuple[str, bytes]]:
     """Topic and body of each ack, ranges joined per (node, ep)."""
     for (node, ep), ranges in acked.items():
         whole: list[Range] = list(ranges)
-        topic = Address.parse(node).topic("ack")
         for at in range(0, len(whole), ACK_RANGES):
-            yield (
-                topic,
-                seal(encode(Ack(ep=ep, ok=whole[at : at + ACK_RANGES], packs=True, by=by, ts=now_ms))),
-            )
-
-
-def _require_number(body: Batch | Event) -> None:
-    if not body.ep or not body.seq:
-        raise WireError("not numbered: ep and seq are needed")
+            ack = Ack(ep=ep, ok=whole[at : at + ACK_RANGES], packs=True, by=by, ts=now_ms)
+            yield f"{ROOT}/{node}/ack", seal(encode(ack))
 
 
 def _head_number(body: bytes) -> _Number | None:

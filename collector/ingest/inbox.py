@@ -41,15 +41,16 @@ class Inbox:
 
     def put(self, sender: str, some: Sequence[Received]) -> bool:
         """Take one publication of `sender`, which may be a pack; False beyond its share."""
-        size = sum(len(one.body) for one in some)
+        size = len(some[0].body) if len(some) == 1 else sum(len(one.body) for one in some)
         with self._lock:
             if self._shares[sender] >= SENDER_MESSAGES or self._sizes[sender] >= SENDER_BYTES:
                 return False
             self._shares[sender] += 1
             self._sizes[sender] += size
             self._size += size
-            last = len(some) - 1
-            self._items.extend((one, sender, int(at == last)) for at, one in enumerate(some))
+            for one in some[:-1]:
+                self._items.append((one, sender, 0))
+            self._items.append((some[-1], sender, 1))
         return True
 
     def take(self, most: int) -> list[Received]:

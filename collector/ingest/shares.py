@@ -69,7 +69,7 @@ class NodeNames:
 
     def check(self, address: Address, now_ms: int) -> Refusal | None:
         """Note the node; a refusal when there is no room for a new name."""
-        name = str(address)
+        name = address.text
         if name in self._known:
             return None
         if not _has_room(self._tenants[address.tenant], len(self._known), self._per_tenant, self._most):
@@ -117,31 +117,33 @@ class ContentShares:
         self._node, self._tenant = shares.node, shares.tenant
         self._values = FairRate(self._node.values_per_s, self._tenant.values_per_s)
         self._day = -1
+        self._now_ms, self._now_s = 0, 0.0
         self._nodes: dict[str, _Node] = {}
         self._tenants: dict[str, _Tenant] = {}
         self._streams = self._names = self._held = 0  # of all tenants
         self._schemas: dict[frozenset[str], frozenset[str]] = {}  # streams with the same names share a set
 
-    def turn(self, now_ms: int) -> None:
-        """Set the time; the counts of the last day end."""
+    def turn(self, now_ms: int, now_s: float) -> None:
+        """Set the time, also in s of a steady clock; the counts of the last day end."""
+        self._now_ms, self._now_s = now_ms, now_s
         if now_ms // DAY_MS != self._day:
             self._day = now_ms // DAY_MS
             self._nodes, self._tenants, self._schemas = {}, {}, {}
             self._streams = self._names = self._held = 0
 
-    def check_values(self, tenant: str, node: str, count: int, now_ms: int, now_s: float) -> Refusal | None:
+    def check_values(self, tenant: str, node: str, count: int) -> Refusal | None:
         """Charge the values of a message before they are decoded; refused ones are not charged."""
-        wait = self._values.take(tenant, node, max(count, LEAST_VALUES), now_s)
-        return None if wait is None else Refusal.after(wait, "values_per_s", now_ms)
+        wait = self._values.take(tenant, node, max(count, LEAST_VALUES), self._now_s)
+        return None if wait is None else Refusal.after(wait, "values_per_s", self._now_ms)
 
     def check_rows(self, node_name: str, device: str, name: str, columns: Iterable[str]) -> Refusal | None:
         """Check the disk, and note stream and names of a data message; a refused one is not noted."""
         node, tenant = self._of(node_name)
         key, names = (device, name), tuple(columns)
         found = node.streams.get(key)
-        if found is not None and found.columns == names:
-            return self.check_disk(node_name)
         refused = self.check_disk(node_name)
+        if found is not None and found.columns == names:
+            return refused
         if found is None:
             refused = refused or self._check_stream(node)
         refused = refused or self._check_names(node, () if found is None else found.names, names)

@@ -8,6 +8,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ParamSpec
 
 import msgspec
 from msgspec import Struct
@@ -30,15 +31,19 @@ from collector.mqtt.received import Received
 from collector.store.chunk import ChunkRows
 from collector.store.day_file import Full, StoreBusy
 from collector.store.group import EventRow, Group, Quarantined
+from collector.store.marks import Key
 from collector.store.store import Store
 from wire.clock import Clock
 from wire.errors import WireError
 from wire.log_rate_limit import LogRateLimit
 from wire.printable import printable
+from wire.ranges import Ranges
 from wire.reasons import NO_REASON, Reason, because
 from wire.topics import Address, Topic
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 GROUP_MESSAGES = 1_000
 BURST = 16  # messages; a pause after a burst of this size means that the broker waits for PUBACKs
@@ -227,7 +232,8 @@ class Ingest:
                 self.counters.refused += len(some)
                 self._refused.add(sender, because("it sends faster than can be stored"), now_s)
             return
-        self._arrived.set()
+        if not self._arrived.is_set():
+            self._arrived.set()
         if len(self._inbox) >= GROUP_MESSAGES:
             self._enough.set()
 
@@ -350,14 +356,15 @@ class Ingest:
 
         Returns how many; -1 when the stop came first.
         """
+        now_ms = self._clock.now_ms()
+        self._content.turn(now_ms, self._clock.monotonic())
         builder = GroupBuilder(
             self._ledger,
             self._fleet.offset,
-            self._clock.now_ms(),
+            now_ms,
             accepted=self._accepted,
             evidence=self._evidence,
             shares=self._content,
-            now_s=self._clock.monotonic(),
         )
         with self._in_hand.holding(items):
             built = builder.build(items)
@@ -386,14 +393,15 @@ class Ingest:
             self._ledger.remember(group.marks)
             raise
         self._states_at = self._clock.monotonic()
-        self._set_problem("")
+        if self.problem:
+            self._set_problem("")
         return True
 
     def _set_problem(self, why: str) -> None:
         if why:
             text = f"{why}; retrying, and nothing is acknowledged until it is stored"
             self._problems.report(because(text, "store-blocked", detail=why))
-        elif self.problem:
+        else:
             self._problems.clear("store-blocked")
         self.problem = why
 
@@ -403,22 +411,22 @@ class Ingest:
         Raises nothing: the group is on disk, and to store it again would double it.
         """
         tokens = [one.token for one in items if one.token is not None]
-        self._guarded(lambda: self._ledger.accept(built.drafts, built.group.custody))
-        self._guarded(lambda: self._acknowledge(tokens, built))
-        self._guarded(lambda: self._count(built))
-        self._guarded(lambda: self._note_senders(built, items))
-        self._guarded(lambda: self._post_frames(built.group))
+        self._guarded(self._ledger.accept, built.drafts, built.group.custody)
+        self._guarded(self._acknowledge, tokens, built.acked)
+        self._guarded(self._count, built)
+        self._guarded(self._note_senders, built.group.quarantine, items)
+        self._guarded(self._post_frames, built.group)
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def _guarded(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Do one step after a commit; a bug in it costs this step only."""
         try:
-            step()
+            step(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - see `_after`
             self._complain("", "a step after a commit failed", error)
 
-    def _acknowledge(self, tokens: Sequence[tuple[int, int]], built: BuiltGroup) -> None:
+    def _acknowledge(self, tokens: Sequence[tuple[int, int]], acked: Mapping[Key, Ranges]) -> None:
         if self._link is not None:
-            self._link.settle(tokens, acks(built.acked, self._name, self._clock.now_ms()))
+            self._link.settle(tokens, acks(acked, self._name, self._clock.now_ms()))
 
     def _count(self, built: BuiltGroup) -> None:
         counters = self.counters
@@ -434,16 +442,14 @@ class Ingest:
             self._refuse(message.topic.encode(), message.body, refusal)
         counters.quarantined += len(built.group.quarantine)
 
-    def _note_senders(self, built: BuiltGroup, items: Sequence[Received]) -> None:
-        blamed: dict[str, int] = {}
-        for bad in built.group.quarantine:
-            node = _node_of(bad.topic)
-            blamed[node] = bad.recv
-            self._log_quarantined(node, bad)
-        for node, recv_ms in _senders(items).items():
+    def _note_senders(self, quarantine: Sequence[Quarantined], items: Sequence[Received]) -> None:
+        newest = {one.parsed.address.text: one.recv_ms for one in items if one.parsed is not None}
+        for node, recv_ms in newest.items():
             self._fleet.on_data(node, recv_ms)
-        for node, recv_ms in blamed.items():
-            self._fleet.on_quarantine(node, recv_ms)
+        for bad in quarantine:
+            node = _node_of(bad.topic)
+            self._fleet.on_quarantine(node, bad.recv)
+            self._log_quarantined(node, bad)
 
     def _log_quarantined(self, node: str, bad: Quarantined) -> None:
         kind = _PARTICULAR.split(bad.why, maxsplit=1)[0]
@@ -461,14 +467,10 @@ class Ingest:
                 self._viewers.post("event", event_frame(event), event.node, event.device)
 
 
-def _senders(items: Sequence[Received]) -> Mapping[str, int]:
-    return {str(one.parsed.address): one.recv_ms for one in items if one.parsed is not None}
-
-
 def _node_of(topic: str) -> str:
     """The node of a topic whose rest may be invalid; "" without a valid node."""
     try:
-        return str(Address.parse("/".join(topic.split("/")[1:5])))
+        return Address.parse("/".join(topic.split("/")[1:5])).text
     except WireError:
         return ""
 

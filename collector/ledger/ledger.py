@@ -105,7 +105,8 @@ class Ledger:
     def accept(self, drafts: Iterable[Account], states: Mapping[str, bytes] | None = None) -> None:
         """Take over drafts and their statements, which are on disk now."""
         with self._lock:
-            self.days.restore(states or {})
+            if states:
+                self.days.restore(states)
             for draft in drafts:
                 self._outboxes[draft.node] += (draft.node, draft.ep) not in self._accounts
                 self._accounts[(draft.node, draft.ep)] = draft
@@ -266,11 +267,9 @@ class Draft:
         reached = stored.highest()
         if why := jump(reached, seq):
             raise DraftRefused(f"{node} ep {ep}: {why}")
+        is_apart = not (seq - 1 in stored or seq + 1 in stored)
         # the lowest missing number always finds room, so an outbox that drains closes its holes
-        first_missing = (
-            next(iter(stored.missing(1, reached + 1)))[0] if len(stored) >= self._room(node) else seq
-        )
-        if seq != first_missing and not (seq - 1 in stored or seq + 1 in stored):
+        if is_apart and len(stored) >= self._room(node) and seq != stored.missing(1, reached + 1)[0][0]:
             raise DraftRefused(f"{node} ep {ep}: too many holes between stored numbers, {len(stored)}")
         if seq > reached + 1:
             account.holes = [*account.holes[-MAX_HOLES + 1 :], (reached + 1, seq - 1, account.last or at_ms)]

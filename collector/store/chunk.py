@@ -63,8 +63,8 @@ class ChunkRows:
     size: int = 0  # bytes of the messages
     offset: Offset = field(default_factory=Offset)
 
-    def add(self, batch: Batch, times: NDArray[np.int64], size: int) -> None:
-        """Append a batch with the same fields, at `times` in us; `size` is the length of its message."""
+    def add(self, batch: Batch, size: int) -> None:
+        """Append a batch with the same fields; `size` is the length of its message."""
         if self.columns:
             for name, column in batch.f.items():
                 self.columns[name].extend(column)
@@ -73,9 +73,9 @@ class ChunkRows:
         if isinstance(batch.q, list):
             self.quality.extend([0] * (self.count - len(self.quality)))
             self.quality.extend(batch.q)
-        self.times.append(times)
-        self.count += len(times)
-        self.messages.append((batch.seq, len(times)))
+        self.times.append(times_of(batch))
+        self.count += len(batch)
+        self.messages.append((batch.seq, len(batch)))
         self.size += size
 
     def times_us(self) -> NDArray[np.int64]:

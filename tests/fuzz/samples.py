@@ -58,10 +58,10 @@ def packets() -> list[bytes]:
 
 def chunks() -> list[bytes]:
     """A packed column chunk."""
-    from collector.store.chunk import ChunkRows, pack, times_of
+    from collector.store.chunk import ChunkRows, pack
 
     rows = ChunkRows("a/b/c/d", "arm", "joints", "00112233", -1, False, 0)
-    rows.add(BATCH, times_of(BATCH), 100)
+    rows.add(BATCH, 100)
     return [pack(rows).body]
 
 

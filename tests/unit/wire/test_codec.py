@@ -228,6 +228,16 @@ def test_regular_and_irregular_times() -> None:
     assert Batch(t0=5, dt=[0, 7], tu="us", f={"x": [1, 2]}).times_us() == [5_000, 5_007]
 
 
+def test_the_span_of_a_batch_is_from_its_oldest_to_its_newest_row() -> None:
+    for batch in (
+        Batch(t0=5, per=20, n=3, f={"x": [1, 2, 3]}),
+        Batch(t0=5, per=20, n=1, tu="us", f={"x": [1]}),
+        Batch(t0=5, dt=[4, -7, 0], f={"x": [1, 2, 3]}),
+        Batch(t0=5, dt=[3, 9], tu="us", f={"x": [1, 2]}),
+    ):
+        assert batch.span_us() == (min(batch.times_us()), max(batch.times_us()))
+
+
 def test_the_size_before_compression_is_known_without_decompressing() -> None:
     text = b'{"x":[' + b"1.5," * 100_000 + b"1]}"
     unsized = zstandard.ZstdCompressor().compressobj()

@@ -27,7 +27,7 @@ def small(**limits: int) -> Shares:
 
 def content(shares: Shares) -> ContentShares:
     made = ContentShares(shares)
-    made.turn(NOON_MS)
+    made.turn(NOON_MS, 0.0)
     return made
 
 
@@ -74,7 +74,7 @@ def test_it_remembers_no_more_topics_than_it_may() -> None:
 
 def test_values_are_charged_and_a_small_message_counts_as_some() -> None:
     shares = content(small(values_per_s=1_000))
-    taken = [shares.check_values("acme", "acme/t/h/n", 1, NOON_MS, 0.0) for _ in range(300)]
+    taken = [shares.check_values("acme", "acme/t/h/n", 1) for _ in range(300)]
     assert taken.count(None) == 4 * 1_000 / LEAST_VALUES
     assert taken[-1] == Refusal("node", "values_per_s", NOON_MS + 1_000)
 
@@ -95,7 +95,7 @@ def test_names_and_streams_of_a_node() -> None:
     assert refused("s2", "a", "b") == ""
     assert refused("s3", "a") == "streams"
     assert refused("s3", "e", node="evil/t/h/other") == ""
-    shares.turn((DAY + 1) * DAY_MS)
+    shares.turn((DAY + 1) * DAY_MS, 0.0)
     assert refused_next(shares) is None, "a new day has new shares"
 
 
@@ -172,7 +172,8 @@ def test_a_fleet_of_10_000_nodes_never_meets_a_default_share() -> None:
             assert door.check(topics[at][1], body) is None
             if second % 4 == 0:
                 name = str(nodes[at])
-                assert inside.check_values("acme", name, body.count(b","), NOON_MS, now_s) is None
+                inside.turn(NOON_MS, now_s)
+                assert inside.check_values("acme", name, body.count(b",")) is None
                 assert inside.check_rows(name, "arm", "s", fields) is None
 
 

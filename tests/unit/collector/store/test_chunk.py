@@ -27,7 +27,7 @@ def gather(columns: dict[str, list[Any]], times: list[int], seqs: tuple[int, ...
     for at, seq in enumerate(seqs):
         part = slice(at * step, (at + 1) * step)
         piece = {name: column[part] for name, column in columns.items()}
-        rows.add(Batch(seq=seq, t0=0, dt=[0] * step, f=piece), np.array(times[part]), 10)
+        rows.add(Batch(seq=seq, t0=0, dt=times[part], tu="us", f=piece), 10)
     return rows
 
 
@@ -87,8 +87,8 @@ def test_huge_values_do_not_warn() -> None:
 
 def test_quality_marks_survive() -> None:
     rows = ChunkRows("a/b/c/d", "arm", "joints", "00112233", -1, False, 0)
-    rows.add(Batch(seq=1, t0=0, dt=[0, 1], f={"x": [1.0, 2.0]}), np.array([0, 1]), 1)
-    rows.add(Batch(seq=2, t0=0, dt=[0], f={"x": [3.0]}, q=[4]), np.array([2]), 1)
+    rows.add(Batch(seq=1, t0=0, dt=[0, 1], f={"x": [1.0, 2.0]}), 1)
+    rows.add(Batch(seq=2, t0=0, dt=[2], f={"x": [3.0]}, q=[4]), 1)
     found = read_chunk(pack(rows).body)
     assert found.head.quality == 3
     assert found.columns["x"].tolist() == [1.0, 2.0, 3.0]

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
-from collector.store.chunk import ChunkHead, ChunkRows, pack, read_chunk, times_of
+from collector.store.chunk import ChunkHead, ChunkRows, pack, read_chunk
 from collector.store.reader import StoreReader
 from collector.store.store import SqliteStore, day_files
 from wire.errors import WireError
@@ -155,7 +155,7 @@ def test_no_flipped_bit_passes_as_a_row_and_none_raises_anything_else() -> None:
         q=[0, 1] * 25,
     )
     rows = ChunkRows(NODE, "arm", "joints", EP, 1, late=False, recv_ms=0)
-    rows.add(batch, times_of(batch), 0)
+    rows.add(batch, 0)
     body = pack(rows).body
     chance, refused = random.Random(5), 0
     for _ in range(3000):
