@@ -17,13 +17,12 @@ from collector.ingest.repeat_evidence import RepeatEvidence
 from collector.ingest.share_limits import Shares
 from collector.ingest.shares import EVENT_BYTES, ROLLUP_BYTES, ContentShares
 from collector.ingest.unpack import NUMBERED
-from collector.ledger.account import Account
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
 from collector.mqtt.received import Received
 from collector.store.chunk import ChunkRows, pack
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
-from collector.store.marks import Key
+from collector.store.marks import Account, Key
 from wire.codec import decode_plain, encode, first_bytes, plain, seal, unsealed
 from wire.custody import CUSTODY
 from wire.errors import WireError

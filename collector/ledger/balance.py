@@ -9,8 +9,7 @@ from itertools import islice
 
 from msgspec import Struct
 
-from collector.ledger.account import Account
-from collector.store.marks import Claim, Entry
+from collector.store.marks import Account, Entry
 from wire.ranges import Range, Ranges
 
 SHOWN = 100  # ranges that an entry lists; its counts are of all
@@ -29,12 +28,10 @@ class Totals(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An account with its node's claim; `current` is the ep that the node writes now."""
+    """An account; `current` is the ep that its node writes now."""
 
     account: Account
-    claim: Claim | None
     current: str
-    heads: list[tuple[int, int]]
 
     @property
     def in_use(self) -> bool:
@@ -46,18 +43,19 @@ class Known:
         for low, high, at_ms in self.account.holes:
             if low <= first <= high:
                 return at_ms
-        at = bisect_right(self.heads, first - 1, key=lambda one: one[0])
-        if at < len(self.heads):
-            return self.heads[at][1]
-        if first > self.account.stored.highest() and self.claim is not None:
-            return self.claim.at_ms
+        heads, claim = self.account.heads, self.account.claim
+        at = bisect_right(heads, first - 1, key=lambda one: one[0])
+        if at < len(heads):
+            return heads[at][1]
+        if first > self.account.stored.highest() and claim is not None:
+            return claim.at_ms
         return 0
 
     def whys(self, holes: Iterable[Range]) -> Iterator[tuple[int, int, int, str]]:
         """Each range with why it is not stored, and since when."""
         acked = self.account.book.stated.acked
-        if self.claim is not None:
-            acked = max(acked, min(self.claim.acked, self.claim.head))
+        if (claim := self.account.claim) is not None:
+            acked = max(acked, min(claim.acked, claim.head))
         lost = NEVER if self.in_use else f"{OUTBOX_LOST}: the node goes on as ep {self.current}"
         gone = Ranges(self.account.gone)
         for whole in holes:
@@ -96,7 +94,7 @@ class Balance:
     """Sorts every number of an outbox: stored, declared lost, waiting at its node, or missing."""
 
     def __init__(self, known: Known) -> None:
-        account, claim = known.account, known.claim
+        account, claim = known.account, known.account.claim
         self.known = known
         self.stored = account.stored
         accounted = account.stored
@@ -133,7 +131,7 @@ def entry_of(known: Known) -> Entry:
         waiting=balance.waiting_count,
         duplicates=account.duplicates,
         rows_stored=account.rows,
-        rows_taken=known.claim.rows if known.claim else 0,
+        rows_taken=account.claim.rows if account.claim else 0,
         first=account.first,
         last=account.last,
         absent=list(known.whys(missing)),
@@ -142,10 +140,11 @@ def entry_of(known: Known) -> Entry:
 
 def _waiting(known: Known, holes: list[Range]) -> int:
     """How many numbers wait: only the outbox in use now can hold messages, and not more than it claims."""
-    if known.claim is None or not known.in_use:
+    claim = known.account.claim
+    if claim is None or not known.in_use:
         return 0
-    to_head = _count(_cut(holes, known.claim.head))
-    return _count(holes) - to_head + min(to_head, known.claim.depth)
+    to_head = _count(_cut(holes, claim.head))
+    return _count(holes) - to_head + min(to_head, claim.depth)
 
 
 def _count(ranges: Iterable[Range]) -> int:

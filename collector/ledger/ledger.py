@@ -6,11 +6,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from collector.ledger.account import Account
+from msgspec.structs import replace
+
+from collector.ledger.account import plausible, without
 from collector.ledger.balance import Known, entry_of
 from collector.ledger.plausible import MAX_JUMP, Rising, jump
 from collector.ledger.statements import MAX_RUNS, Day, Days, Ring, Statements, decoded
-from collector.store.marks import Claim, Entry, Key, Mark
+from collector.store.marks import Account, Claim, Entry, Key
 from wire.messages import Event
 from wire.ranges import Range, Ranges
 
@@ -29,34 +31,24 @@ class DraftRefused(Exception):
 class Ledger:
     """All accounts; any thread may call `claim`, only the writer's thread calls `accept`."""
 
-    def __init__(self, marks: Iterable[Mark] = (), states: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, marks: Iterable[Account] = (), states: Mapping[str, bytes] | None = None) -> None:
         self.days = Days(states or {})
         self._lock = threading.Lock()
         self._accounts: dict[Key, Account] = {}
         self._outboxes: Counter[str] = Counter()  # node -> how many
-        self._claims: dict[Key, Claim] = {}
-        self._heads: dict[Key, list[tuple[int, int]]] = {}  # head, when it was first claimed; rising
         self._rising: dict[Key, Rising] = {}
         self._current: dict[str, str] = {}  # node -> the ep it writes now
         self._claimed: set[Key] = set()  # claims that are not in the store yet
-        for mark in marks:
-            self._restore(mark)
+        for account in marks:
+            self._restore(account)
 
-    def _restore(self, mark: Mark) -> None:
-        key = (mark.node, mark.ep)
-        self._outboxes[mark.node] += key not in self._accounts
-        self._accounts[key] = Account.of(mark)
-        if mark.claim is not None:
-            self._claims[key] = mark.claim
-        if mark.heads:
-            self._heads[key] = list(mark.heads)
-        newest = self._current.get(mark.node)
-        if newest is None or self._seen((mark.node, newest)) < self._seen(key):
-            self._current[mark.node] = mark.ep
-
-    def _seen(self, key: Key) -> int:
-        claim = self._claims.get(key)
-        return max(self._accounts[key].last, claim.at_ms if claim else 0)
+    def _restore(self, account: Account) -> None:
+        node, ep = account.node, account.ep
+        self._outboxes[node] += (node, ep) not in self._accounts
+        self._accounts[(node, ep)] = account
+        newest = self._current.get(node)
+        if newest is None or _seen(self._accounts[(node, newest)]) < _seen(account):
+            self._current[node] = ep
 
     def account(self, key: Key) -> Account | None:
         """The account as it is on disk; callers must not change it."""
@@ -75,32 +67,26 @@ class Ledger:
         """Note a heartbeat's claim; an unknown ep opens an account."""
         key = (node, ep)
         with self._lock:
-            if key not in self._accounts:
+            account = self._accounts.get(key)
+            if account is None:
                 if self._outboxes[node] >= MAX_EPOCHS:
                     return
-                self._accounts[key] = Account(node, ep)
+                account = self._accounts[key] = Account(node, ep)
                 self._outboxes[node] += 1
-            before = self._claims.get(key)
-            lowest = before.head if before else 0
-            highest = max(lowest, self._accounts[key].stored.highest())
+            lowest = account.claim.head if account.claim else 0
+            reached = account.stored.highest()
+            highest = max(lowest, reached)
             # a heartbeat may be a little behind the data
             known = highest if claim.head > highest else lowest
             # retained, overtaken or forged: an outbox's numbers never go back, and do not jump
             if not self._rising.setdefault(key, Rising(MAX_JUMP)).believes(known or None, claim.head):
                 return
-            if before is not None and claim.head < before.head:
-                self._heads.pop(key, None)
-            self._claims[key] = claim
-            self._note_head(key, claim)
+            heads = [] if claim.head < lowest else [one for one in account.heads if one[0] > reached]
+            if claim.head > max(reached, heads[-1][0] if heads else 0):
+                heads = [*heads[: MAX_HEADS - 1], (claim.head, claim.at_ms)]
+            self._accounts[key] = replace(account, claim=claim, heads=heads)
             self._current[node] = ep
             self._claimed.add(key)
-
-    def _note_head(self, key: Key, claim: Claim) -> None:
-        reached = self._accounts[key].stored.highest()
-        heads = [one for one in self._heads.get(key, ()) if one[0] > reached]
-        if claim.head > max(reached, heads[-1][0] if heads else 0):
-            heads = [*heads[: MAX_HEADS - 1], (claim.head, claim.at_ms)]
-        self._heads[key] = heads
 
     def accept(self, drafts: Iterable[Account], states: Mapping[str, bytes] | None = None) -> None:
         """Take over drafts and their statements, which are on disk now."""
@@ -108,24 +94,32 @@ class Ledger:
             if states:
                 self.days.restore(states)
             for draft in drafts:
-                self._outboxes[draft.node] += (draft.node, draft.ep) not in self._accounts
-                self._accounts[(draft.node, draft.ep)] = draft
+                key = (draft.node, draft.ep)
+                account = self._accounts.get(key)
+                self._outboxes[draft.node] += account is None
+                if account is None or account.claim is draft.claim:
+                    self._accounts[key] = draft
+                else:  # claimed meanwhile
+                    self._accounts[key] = replace(draft, claim=account.claim, heads=account.heads)
                 self._current.setdefault(draft.node, draft.ep)
 
-    def marks(self, drafts: Iterable[Account] = (), *, everything: bool = False) -> list[Mark]:
-        """The marks to write with a group: of its drafts and of accounts with new claims, or of all."""
+    def marks(self, drafts: Iterable[Account] = (), *, everything: bool = False) -> list[Account]:
+        """The accounts to write with a group: its drafts and those with new claims, or all."""
         with self._lock:
-            changed = {(draft.node, draft.ep): draft for draft in drafts}
+            changed: dict[Key, Account] = {}
+            for draft in drafts:
+                key = (draft.node, draft.ep)
+                if (account := self._accounts.get(key)) is not None:
+                    draft.claim, draft.heads = account.claim, account.heads
+                draft.holes = [hole for hole in draft.holes if draft.stored.missing(hole[0], hole[1])]
+                changed[key] = draft
             keys = self._accounts.keys() if everything else self._claimed
             for key in keys:
                 changed.setdefault(key, self._accounts[key])
             self._claimed.clear()
-            return [
-                account.mark(self._claims.get(key), self._heads.get(key, []))
-                for key, account in changed.items()
-            ]
+            return list(changed.values())
 
-    def remember(self, marks: Iterable[Mark]) -> None:
+    def remember(self, marks: Iterable[Account]) -> None:
         """Undo `marks`: what it returned did not reach the disk."""
         with self._lock:
             self._claimed.update(
@@ -145,7 +139,7 @@ class Ledger:
         with self._lock:
             account = self._accounts.get(key)
             if account is not None:
-                self._accounts[key] = account.without(numbers, rows, at_ms)
+                self._accounts[key] = without(account, numbers, rows, at_ms)
                 self._claimed.add(key)
 
     def reset(self, node: str) -> list[str]:
@@ -155,13 +149,13 @@ class Ledger:
         """
         found: list[str] = []
         with self._lock:
-            for key in [key for key in self._accounts if key[0] == node]:
-                claim = self._claims.pop(key, None)
-                self._heads.pop(key, None)
+            for key, account in [each for each in self._accounts.items() if each[0][0] == node]:
                 self._rising.pop(key, None)
-                if claim is not None:
-                    found.append(f"ep {key[1]}: that its newest number is {claim.head}")
-                self._accounts[key], numbers, gaps = self._accounts[key].plausible()
+                if account.claim is not None:
+                    found.append(f"ep {key[1]}: that its newest number is {account.claim.head}")
+                kept, numbers, gaps = plausible(account)
+                kept.claim, kept.heads = None, []
+                self._accounts[key] = kept
                 if numbers:
                     found.append(f"ep {key[1]}: {numbers} stored numbers far above the others")
                 if gaps:
@@ -207,15 +201,15 @@ class Ledger:
         """Everything known of the `wanted` outboxes; callers must not change it."""
         with self._lock:
             return [
-                Known(
-                    account,
-                    self._claims.get(key),
-                    self._current.get(key[0], key[1]),
-                    self._heads.get(key, []),
-                )
+                Known(account, self._current.get(key[0], key[1]))
                 for key, account in self._accounts.items()
                 if wanted(key)
             ]
+
+
+def _seen(account: Account) -> int:
+    """When something of the account arrived last, ms."""
+    return max(account.last, account.claim.at_ms if account.claim else 0)
 
 
 class Draft:
@@ -281,10 +275,11 @@ class Draft:
 
     def number(self, node: str, ep: str, no: tuple[int, int], stream: str, rows: int) -> None:
         """Note the numbers of the rows of a message that was added."""
-        book = self.accounts[(node, ep)].book
-        book.number(no, stream, rows)
+        key = (node, ep)
+        book, account = self.accounts[key].book, self._ledger.account(key)
+        book.number(no, stream, rows, None if account is None else account.book)
         while len(book.rows) > 2 * MAX_RUNS:
-            self.statements.settle(book, (node, ep))
+            self.statements.settle(book, key)
 
     def state(self, node: str, event: Event, recv_ms: int, accepted: Iterable[str]) -> None:
         """Take a custody event that was added; a refused statement is stored as an event all the same."""

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from collector.ledger.account import Account
 from collector.ledger.balance import SHOWN, Balance, Known, totals
 from collector.ledger.ledger import Ledger
 from collector.ledger.statements import Day, StatedPart, stored_rows
+from collector.store.marks import Account
 from wire.custody import key_id
 from wire.ranges import Range
 

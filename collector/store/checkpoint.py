@@ -11,9 +11,8 @@ import msgspec
 from collector.store.chunk import ChunkRows
 from collector.store.day_file import identity
 from collector.store.group import Group, Last, Saved
-from collector.store.marks import Book, Mark, read_mark
+from collector.store.marks import Account, Book, encoded, read_account
 from wire.clock import Clock
-from wire.ranges import Ranges
 
 COPY = "marks.db"
 COPY_EVERY_S = 2.0
@@ -31,11 +30,11 @@ class Checkpoint:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._path = folder / COPY
         self._clock = clock
-        self._marks: dict[tuple[str, str], Mark] = {}
+        self._marks: dict[tuple[str, str], Account] = {}
         self._states: dict[str, bytes] = {}
         self._last: dict[tuple[str, str, str], Last] = {}
         self._quarantined = 0
-        self._dirty: dict[tuple[str, str], Mark] | None = None  # None: the copy needs all
+        self._dirty: dict[tuple[str, str], Account] | None = None  # None: the copy needs all
         self._dirty_states: dict[str, bytes] = {}  # of custody; nodes send the other states again
         self._copied_at = clock.monotonic()
         self._identity: tuple[int, int] | None = None  # of the copy that was written last
@@ -126,7 +125,7 @@ class Checkpoint:
             marks = self._marks if self._dirty is None else self._dirty
             db.executemany(
                 "INSERT OR REPLACE INTO mark VALUES (?,?,?)",
-                [(node, ep, msgspec.json.encode(mark)) for (node, ep), mark in marks.items()],
+                [(node, ep, encoded(mark)) for (node, ep), mark in marks.items()],
             )
             db.execute(
                 "CREATE TABLE IF NOT EXISTS state(key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"
@@ -147,7 +146,7 @@ def read_copy(folder: Path) -> Saved:
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         try:
-            marks = [read_mark(body) for (body,) in db.execute("SELECT body FROM mark")]
+            marks = [read_account(body) for (body,) in db.execute("SELECT body FROM mark")]
             states: dict[str, bytes] = {}
             with suppress(sqlite3.OperationalError):  # a copy of a version without statements
                 states = dict(db.execute("SELECT key, body FROM state"))
@@ -158,17 +157,12 @@ def read_copy(folder: Path) -> Saved:
         return Saved()  # the next write makes it again from the day files
 
 
-def _union(left: Mark, right: Mark) -> Mark:
+def _union(left: Account, right: Account) -> Account:
     newer, older = (left, right) if left.last >= right.last else (right, left)
-    stored = Ranges(newer.stored)
-    stored.update(older.stored)
-    newer.stored = list(stored)
+    newer.stored.update(older.stored)
     newer.lost = newer.lost or older.lost
     newer.claim = newer.claim or older.claim
     newer.holes = newer.holes or older.holes
     newer.heads = newer.heads or older.heads
-    if newer.book is not None and older.book is not None:
-        newer.book = Book.of(newer.book).united(Book.of(older.book)).saved()
-    else:
-        newer.book = newer.book or older.book
+    newer.book = older.book if newer.book == Book() else newer.book.united(older.book)
     return newer

@@ -13,7 +13,7 @@ import msgspec
 
 from collector.store.chunk import Rollup
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Last, Quarantined, Saved
-from collector.store.marks import Mark, read_mark
+from collector.store.marks import Account, encoded, read_account
 from wire.errors import EdgebedError, TryAgain
 
 SCHEMA = 1
@@ -436,7 +436,7 @@ def read_saved(db: sqlite3.Connection) -> Saved:
     Raises:
         sqlite3.Error, msgspec.MsgspecError, TypeError, ValueError: damage.
     """
-    marks = [read_mark(body) for (body,) in db.execute("SELECT body FROM mark")]
+    marks = [read_account(body) for (body,) in db.execute("SELECT body FROM mark")]
     last = [
         Last(node, device, stream, ts, msgspec.json.decode(body))
         for node, device, stream, ts, body in db.execute("SELECT * FROM last")
@@ -467,8 +467,8 @@ def translate(error: Exception, path: Path) -> EdgebedError:
     return StoreBusy(f"{path} cannot be written: {error}")
 
 
-def _write_marks(db: sqlite3.Connection, marks: Iterable[Mark]) -> None:
+def _write_marks(db: sqlite3.Connection, marks: Iterable[Account]) -> None:
     db.executemany(
         "INSERT OR REPLACE INTO mark VALUES (?,?,?)",
-        [(mark.node, mark.ep, msgspec.json.encode(mark)) for mark in marks],
+        [(mark.node, mark.ep, encoded(mark)) for mark in marks],
     )

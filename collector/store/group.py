@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from collector.store.chunk import ChunkRows, Packed
-from collector.store.marks import Mark
+from collector.store.marks import Account
 
 HEAD_BYTES = 512  # of a quarantined body that is kept
 TOPIC_CHARS = 256
@@ -56,7 +56,7 @@ class Group:
     events: list[EventRow] = field(default_factory=list)
     quarantine: list[Quarantined] = field(default_factory=list)
     states: dict[str, bytes] = field(default_factory=dict)  # the newest wins; b"" removes
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[Account] = field(default_factory=list)
     custody: dict[str, bytes] = field(default_factory=dict)  # states that go with the marks
 
 
@@ -74,7 +74,7 @@ class Last(Struct, frozen=True):
 class Saved:
     """What a store saved: all that a collector needs to continue after a restart."""
 
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[Account] = field(default_factory=list)
     states: dict[str, bytes] = field(default_factory=dict)
     last: list[Last] = field(default_factory=list)
     quarantined: int = 0

@@ -1,15 +1,12 @@
-"""The saved form of the ledger: marks, books of statements, and the entries that readers get."""
+"""What the ledger stores: accounts with their books of statements, and the entries that readers get."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 
 import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from wire.ranges import Ranges
+from wire.ranges import Range, Ranges
 
 Key = tuple[str, str]  # node as "tenant/pilot/site/node", ep
 Hole = tuple[int, int, int]  # first and last number, when the message before them was stored (ms)
@@ -54,43 +51,16 @@ class Stated(Struct, omit_defaults=True):
     refused_at: int = 0  # when that was received, ms
 
 
-class SavedBook(Struct, omit_defaults=True):
-    """A `Book` as it is stored."""
-
-    rows: dict[int, dict[str, list[tuple[int, int]]]] = {}
-    stated: Stated = field(name="said", default_factory=Stated)
-
-
-@dataclass(slots=True)
-class Book:
+class Book(Struct, omit_defaults=True):
     """What is known of one outbox apart from its stored message numbers."""
 
-    rows: dict[int, dict[str, Ranges]] = dataclass_field(default_factory=dict)  # run, stream: rows stored
-    stated: Stated = dataclass_field(default_factory=Stated)
-    own: set[tuple[int, str]] = dataclass_field(default_factory=set)  # ranges that no copy shares
+    rows: dict[int, dict[str, Ranges]] = {}  # run, stream: rows stored
+    stated: Stated = field(name="said", default_factory=Stated)
 
     def copy(self) -> Book:
         """A draft; it shares the ranges until they change."""
         stated = replace(self.stated, chains=dict(self.stated.chains), refused=dict(self.stated.refused))
-        self.own = set()
         return Book({run: dict(streams) for run, streams in self.rows.items()}, stated)
-
-    def saved(self) -> SavedBook:
-        """The stored form."""
-        rows = {
-            run: {stream: list(ranges) for stream, ranges in streams.items()}
-            for run, streams in self.rows.items()
-        }
-        return SavedBook(rows, self.stated)
-
-    @classmethod
-    def of(cls, saved: SavedBook) -> Book:
-        """The book of a stored form."""
-        rows = {
-            run: {stream: Ranges(ranges) for stream, ranges in streams.items()}
-            for run, streams in saved.rows.items()
-        }
-        return cls(rows, saved.stated)
 
     def united(self, other: Book) -> Book:
         """This book, with the rows of another copy added."""
@@ -103,8 +73,11 @@ class Book:
                     mine[stream] = ranges
         return self
 
-    def number(self, no: tuple[int, int], stream: str, rows: int) -> None:
-        """Note that rows with these numbers are stored."""
+    def number(self, no: tuple[int, int], stream: str, rows: int, origin: Book | None = None) -> None:
+        """Note that rows with these numbers are stored.
+
+        A copy shares ranges with its `origin`; it copies them before it changes them.
+        """
         run, first = no
         streams = self.rows.setdefault(run, {})
         ranges = streams.get(stream)
@@ -112,44 +85,64 @@ class Book:
             if len(streams) >= MAX_STREAMS:
                 return
             ranges = streams[stream] = Ranges()
-            self.own.add((run, stream))
-        elif (run, stream) not in self.own:
+        elif origin is not None and origin.rows.get(run, {}).get(stream) is ranges:
             ranges = streams[stream] = ranges.copy()
-            self.own.add((run, stream))
         if len(ranges) < MAX_HOLES or first - 1 in ranges or first + rows in ranges:
             ranges.add(first, first + rows - 1)
 
 
-class Mark(Struct, omit_defaults=True):
-    """A ledger account as it is stored."""
+class Account(Struct, omit_defaults=True):
+    """The ledger's account of one (node, ep), as it is stored. Only a draft is changed in place."""
 
     node: str
     ep: str
-    stored: list[tuple[int, int]] = []
+    stored: Ranges = field(default_factory=Ranges)
     lost: list[tuple[int, int, str]] = []
     duplicates: int = 0
     rows: int = 0
     first: int = 0
     last: int = 0
     claim: Claim | None = None
-    holes: list[Hole] = []
-    heads: list[tuple[int, int]] = []
-    book: SavedBook | None = None
-    gone: list[tuple[int, int]] = []
+    holes: list[Hole] = []  # unstored numbers below the highest, and since when
+    heads: list[tuple[int, int]] = []  # head, when it was first claimed; rising
+    book: Book = field(default_factory=Book)
+    gone: list[Range] = []  # were stored, and are in no day file
+
+    def copy(self) -> Account:
+        """A draft; changes to it do not change this account."""
+        return replace(
+            self,
+            stored=self.stored.copy(),
+            lost=list(self.lost),
+            holes=list(self.holes),
+            book=self.book.copy(),
+            gone=list(self.gone),
+        )
 
 
-def read_mark(body: bytes) -> Mark:
-    """The mark that `body` encodes.
+def encoded(account: Account) -> bytes:
+    """The stored form of an account."""
+    return _encoder.encode(account)
+
+
+def read_account(body: bytes) -> Account:
+    """The account that `body` encodes.
 
     Raises:
         msgspec.MsgspecError, ValueError: it is damaged.
     """
-    mark = msgspec.json.decode(body, type=Mark)
-    if any(last < first or first < 1 for first, last in mark.stored):
-        raise ValueError(f"a mark of {mark.node[:100]} has ranges that end before they start")
-    if mark.book is not None:
-        Book.of(mark.book)
-    return mark
+    account = _decoder.decode(body)
+    if any(first < 1 for first, _ in account.stored):
+        raise ValueError(f"the account of {account.node[:100]} has numbers below 1")
+    return account
+
+
+def _ranges_of(_kind: type, value: object) -> Ranges:
+    return Ranges(msgspec.convert(value, list[Range]))
+
+
+_encoder = msgspec.json.Encoder(enc_hook=list)  # Ranges are the only type that msgspec does not know
+_decoder = msgspec.json.Decoder(Account, dec_hook=_ranges_of)
 
 
 class Entry(Struct):

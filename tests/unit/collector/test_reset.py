@@ -18,12 +18,13 @@ from collector.reset import ANSWER, REQUEST, reset_node
 from collector.state.audit import Audit
 from collector.state.state_file import StateFile
 from collector.store.group import Group
-from collector.store.marks import Claim, Mark
+from collector.store.marks import Account, Claim
 from collector.store.store import SqliteStore
 from edgebed.cli import command as main
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.messages import Status
+from wire.ranges import Ranges
 
 NODE, OTHER, EP, T0 = (
     "acme/trial/hall/cobot-01",
@@ -43,9 +44,15 @@ def poisoned(folder: Path, clock: Any, batch: Any, commit: Any) -> None:
         status = Status(state="lost", ts=T0, boot="deadbeef", sess=2**53)
         fleet.on_status(node, status, T0, retained=False)
         group.marks.append(
-            Mark(node, EP, [(1, 5), (2**62, 2**62)], [(6, 6, "quota"), (1, 2**61, "spoof")], rows=6,
-                 claim=Claim(2**53, 0, 0, 9, T0))
-        )  # fmt: skip
+            Account(
+                node,
+                EP,
+                Ranges([(1, 5), (2**62, 2**62)]),
+                [(6, 6, "quota"), (1, 2**61, "spoof")],
+                rows=6,
+                claim=Claim(2**53, 0, 0, 9, T0),
+            )
+        )
     group.states = fleet.take_unsaved()
     store.commit(group)
     store.close()

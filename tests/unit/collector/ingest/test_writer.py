@@ -178,7 +178,7 @@ def test_heartbeats_are_stored_without_rows(site: Site, monkeypatch: pytest.Monk
     wait_until(lambda: any(key.startswith("beat/") for key in site.store.load().states))
     (mark,) = site.store.load().marks
     assert mark.claim is not None
-    assert (mark.claim.head, mark.stored) == (5, [])
+    assert (mark.claim.head, list(mark.stored)) == (5, [])
 
 
 def test_a_full_queue_stops_receiving(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,4 +80,7 @@ def test_a_heartbeat_a_little_behind_the_data_counts(numbers: Any) -> None:
     ledger = numbers([1, 2, 3, 4, 5])
     for acked in (2, 3):
         ledger.claim(NODE, EP, Claim(acked + 1, acked, 7, acked, T0))
-        assert ledger._claims[(NODE, EP)].acked == acked
+        account = ledger.account((NODE, EP))
+        assert account is not None
+        assert account.claim is not None
+        assert account.claim.acked == acked

@@ -16,7 +16,7 @@ from collector.ledger.ledger import Ledger
 from collector.ledger.report import DayLine, ReportFilter, account, day_lines, pilot_lines
 from collector.mqtt.received import Received
 from collector.store.clock_skew import Offset
-from collector.store.marks import Claim, Mark
+from collector.store.marks import Claim, encoded, read_account
 from collector.store.store import SqliteStore, aside, day_files, peek
 from tests.unit.collector.ledger.conftest import Take
 from tests.unit.collector.ledger.stating_node import EP, NODE, T0, Node
@@ -136,7 +136,7 @@ def test_order_grouping_and_restarts_do_not_change_the_proof(draw: st.DataObject
                 f"custody/{NODE}/{EP}/{day}": body for day, body in ledger.days.bodies((NODE, EP)).items()
             }
             states[f"key/{NODE}"] = msgspec.json.encode(ledger.ring(NODE))
-            ledger = Ledger(msgspec.json.decode(msgspec.json.encode(marks), type=list[Mark]), states)
+            ledger = Ledger([read_account(encoded(one)) for one in marks], states)
     lines = day_lines(ledger, ReportFilter())
     assert refused(ledger) == {}
     assert sum(line.taken for line in lines) == node.seq

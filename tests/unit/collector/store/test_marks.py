@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from collector.ledger.ledger import Ledger
 from collector.store import marks
-from collector.store.marks import Book, Mark
+from collector.store.marks import Account, Book, encoded, read_account
 from wire.ranges import Ranges
 
 NODE, EP = "acme/trial/hall/cobot-01", "00112233aabbccdd"
@@ -32,8 +31,8 @@ def test_a_copy_shares_ranges_until_they_change() -> None:
     book.number((1, 1), JOINTS, 10)
     book.number((2, 1), JOINTS, 10)
     first, second = book.copy(), book.copy()
-    first.number((1, 11), JOINTS, 5)
-    second.number((1, 21), JOINTS, 5)
+    first.number((1, 11), JOINTS, 5, book)
+    second.number((1, 21), JOINTS, 5, book)
     assert first.rows[2][JOINTS] is second.rows[2][JOINTS]
     assert [list(each.rows[1][JOINTS]) for each in (book, first, second)] == [
         [(1, 10)], [(1, 15)], [(1, 10), (21, 25)],
@@ -53,15 +52,14 @@ def test_the_stored_form_of_a_book_comes_back() -> None:
     book = Book()
     book.number((1, 1), JOINTS, 10)
     book.stated.made_at, book.stated.acked, book.stated.refused = 77, 5, {"its key is not accepted": 2}
-    body = msgspec.json.encode(book.saved())
+    body = encoded(Account(NODE, EP, book=book))
     assert b'"said"' in body, "the name in the file is older than that in the code"
-    again = Book.of(msgspec.json.decode(body, type=marks.SavedBook))
-    assert (again.rows, again.stated) == (book.rows, book.stated)
+    assert read_account(body).book == book
 
 
 def test_marks_of_an_older_store_are_read() -> None:
     """A mark without a book, as it was written before there were statements."""
     counts = '"stored":[[1,3]],"lost":[],"duplicates":0,"rows":3,"first":1,"last":2'
     body = f'{{"node":"{NODE}","ep":"{EP}",{counts}}}'
-    (entry,) = Ledger([msgspec.json.decode(body, type=Mark)]).entries()
+    (entry,) = Ledger([read_account(body.encode())]).entries()
     assert (entry.stored, entry.missing_count) == (3, 0)
