@@ -286,7 +286,7 @@ def _settings(path: Path | None, changes: dict[str, Any]) -> CollectorConfig:
 
 
 def _require_extra() -> None:
-    for name in ("paho", "starlette", "uvicorn", "zstandard"):
+    for name in ("starlette", "uvicorn", "zstandard"):
         if importlib.util.find_spec(name) is None:
             raise EdgebedError(
                 f"the collector needs {name}, which is missing: pip install 'edgebed[collector]'"

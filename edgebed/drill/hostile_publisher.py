@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgebed.drill.device import STREAM
 from edgebed.drill.installation import BOXES, TENANT, DrillInstallation
-
-if TYPE_CHECKING:
-    from paho.mqtt.client import Client
+from wire.mqtt.blocking_client import BlockingClient
+from wire.mqtt.connection import Handlers
+from wire.mqtt.options import ConnectOptions, Login
 
 _TAILS = ("data/counter/rows", "event/counter/x", "status", "birth", "live/_/agent", "snap/a/b", "nonsense")
 _FLOOD_S = (0.5, 2.0)
+_UNANSWERED = 1_000
+_PATIENCE_S = 10.0
 
 
 async def publish_garbage(target: DrillInstallation) -> None:
@@ -51,9 +53,9 @@ def _send_garbage(target: DrillInstallation) -> None:
         b'{"v":1,"ep":"0123456789abcdef","seq":9223372036854775807,"t0":0,"dt":[0],"f":{"x":[1]}}',
         rng.randbytes(59_000),
     ]
-    with _hostile_client(target) as client:
+    with _publishing(target) as publish:
         for _ in range(60):
-            client.publish(f"{base}/{rng.choice(_TAILS)}", rng.choice(bodies), qos=1, retain=False)
+            publish(f"{base}/{rng.choice(_TAILS)}", rng.choice(bodies))
 
 
 def _send_used_numbers(target: DrillInstallation, box: str, status: dict[str, Any]) -> None:
@@ -63,40 +65,44 @@ def _send_used_numbers(target: DrillInstallation, box: str, status: dict[str, An
         b'{"v":1,"ep":"%s","seq":%d,"t0":"never"}' % (str(status.get("ep", "")).encode(), first + ahead)
         for ahead in range(target.rng.randrange(5, 40))
     ]
-    with _hostile_client(target) as client:
+    with _publishing(target) as publish:
         for _ in range(3):
             for body in bodies:
-                client.publish(topic, body, qos=1)
+                publish(topic, body)
 
 
 def _send_flood(target: DrillInstallation) -> None:
     rng = target.rng
     ep, until_s = f"{rng.getrandbits(64):016x}", time.monotonic() + rng.uniform(*_FLOOD_S)
     topic = f"tb1/{TENANT}/flood/data/counter/{STREAM}"
-    with _hostile_client(target) as client:
+    with _publishing(target) as publish:
         seq = 0
         while time.monotonic() < until_s:
             seq += 1
             body = b'{"v":1,"ep":"%s","seq":%d,"t0":1795356000000,"dt":[0],"f":{"n":[%d]}}'
-            client.publish(topic, body % (ep.encode(), seq, seq), qos=1)
+            publish(topic, body % (ep.encode(), seq, seq))
 
 
 @contextmanager
-def _hostile_client(target: DrillInstallation) -> Iterator[Client]:
-    """Connect an unknown client; on exit wait until all its messages are sent."""
-    from paho.mqtt import client as mqtt
-    from paho.mqtt.enums import CallbackAPIVersion
+def _publishing(target: DrillInstallation) -> Iterator[Callable[[str, bytes], None]]:
+    """Connect an unknown client; yields its publish with QoS 1; on exit wait until all messages are sent."""
+    login = Login("127.0.0.1", target.installation.broker.port, f"hostile-{target.rng.randrange(10**9)}")
+    client = BlockingClient(ConnectOptions(login=login, version="3.1.1"), Handlers())
 
-    name = f"hostile-{target.rng.randrange(10**9)}"
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name)
-    client.max_inflight_messages_set(1_000)
-    client.connect("127.0.0.1", target.installation.broker.port)
-    client.loop_start()
+    def wait_for(unanswered: int) -> None:
+        until_s = time.monotonic() + _PATIENCE_S
+        while client.connection.unanswered > unanswered and time.monotonic() < until_s:
+            client.turn()
+            if client.ended is not None:
+                raise client.ended
+
+    def publish(topic: str, body: bytes) -> None:
+        client.connection.publish(topic, body, qos=1)
+        wait_for(_UNANSWERED)
+
     try:
-        yield client
-        until_s = time.monotonic() + 10.0
-        while client._out_messages and time.monotonic() < until_s:
-            time.sleep(0.02)
+        client.open()
+        yield publish
+        wait_for(0)
     finally:
-        client.disconnect()
-        client.loop_stop()
+        client.close(goodbye_s=1.0)
