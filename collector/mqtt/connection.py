@@ -142,6 +142,8 @@ class Connection:
             if link.stopping.is_set():
                 self._end()
                 return
+            if link.is_holding:  # a SUBACK is not read
+                began = time.monotonic()
             if not self.was_online and time.monotonic() - began > CONNECT_S:
                 raise ConnectionLost(self._login.where, f"it did not answer SUBSCRIBE within {CONNECT_S:g} s")
             client.turn()

@@ -66,7 +66,7 @@ class BlockingClient:
         connection.write()
         if connection.ended is not None:
             return
-        sock, is_full = connection.socket, self._handlers.is_full()
+        sock, is_full = connection.socket, connection.is_full
         waiter = select.poll()
         waiter.register(sock, (0 if is_full else select.POLLIN) | (select.POLLOUT if sock.unsent else 0))
         if self._wake is not None:

@@ -111,6 +111,11 @@ class Connection:
         return len(self._unanswered)
 
     @property
+    def is_full(self) -> bool:
+        """Whether nothing is to be read now; a CONNACK always is."""
+        return self.is_connected and self._handlers.is_full()
+
+    @property
     def check_in_s(self) -> float:
         """Seconds until `check_keepalive` has something to do."""
         last_s = min(self.socket.read_s, self.socket.sent_s)
@@ -184,7 +189,7 @@ class Connection:
         """Send a PINGREQ if it is time; end a connection that did not answer the last one."""
         if self.ended is not None or self._is_leaving or not self.is_connected:
             return
-        if self._handlers.is_full():  # an answer would not be read
+        if self.is_full:  # an answer would not be read
             if self.check_in_s <= _SOON_S:
                 self.socket.send(_PINGREQ)
                 self.socket.read_s = self.socket.sent_s
@@ -238,16 +243,14 @@ class Connection:
 
     def _handle(self) -> None:
         """Hand over the messages and read the other packets, in their order, until there are no more."""
-        sock, handlers = self.socket, self._handlers
-        while self.ended is None:
-            if handlers.is_full():
-                return
+        sock = self.socket
+        while not self._must_stop():
             for publish in sock.publishes(v5=self._v5):
                 if not self.is_connected:
                     raise Malformed("a message instead of a CONNACK packet")
                 if not self._is_leaving:
-                    handlers.on_message(publish)
-                if self.ended is not None or handlers.is_full():
+                    self._handlers.on_message(publish)
+                if self._must_stop():
                     return
             packet = sock.packet()
             if packet is None:
@@ -256,8 +259,11 @@ class Connection:
                 break
             self._control(packet[0], packet[1])
             sock.skip()
-        if sock.has_ended:
+        if sock.has_ended and not self._must_stop():
             self._lost(_HUNG_UP)
+
+    def _must_stop(self) -> bool:
+        return self.ended is not None or self.is_full
 
     def _control(self, first: int, body: bytes) -> None:
         kind = first >> 4
