@@ -10,8 +10,8 @@ import msgspec
 from agent.clock_sync import machine_boot
 from agent.outbox.gaps import GAP, GapReason, Gaps
 from agent.outbox.message import Message
+from agent.outbox.record import KINDS, TAIL_AT, UNSYNCED, Blob, Kind, blob
 from agent.outbox.row_counter import RowCounter
-from agent.outbox.segment import KINDS, TAIL_AT, UNSYNCED, Blob, Kind, blob
 from wire.clock import NS_PER_MS, Clock
 from wire.custody import CUSTODY
 from wire.messages import MAX_BODY

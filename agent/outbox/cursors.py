@@ -6,7 +6,8 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.outbox.segment import PAGE, Segment
+from agent.outbox.record import PAGE
+from agent.outbox.segment import Segment
 
 MAX_CURSORS = 8  # each cursor leaves a hole in the numbers a collector has, until it is drained
 _OPEN = 1 << 62

@@ -1,81 +1,44 @@
-"""The outbox itself: takes messages, commits them to disk in groups, gives them out until acknowledged."""
+"""The outbox itself: takes messages, commits them to disk in groups, gives them out until acknowledged.
+
+This class owns every lock; no other class of the outbox gets one. A step that others can see is one call of
+`OutboxState` under `_lock`; between two such calls the disk works without it. Locks are taken in this order:
+
+    _committing  held by the one thread that commits or closes: it alone writes, opens and closes segments
+    _taking      held by the one thread that takes: a cursor does not move while its records are read
+    _lock        guards the state; held for microseconds, never while the disk works
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
-
-from agent.outbox.buffer import Buffer
+from agent.outbox.eviction import lost_with
 from agent.outbox.gaps import GapReason
 from agent.outbox.message import Message
-from agent.outbox.reader import Reader, Record
+from agent.outbox.reader import Waiting
+from agent.outbox.record import KINDS, Kind, Record
 from agent.outbox.recovery import Recovered, recover
 from agent.outbox.row_counter import DayPart
-from agent.outbox.segment import KINDS, Found, Kind
-from agent.outbox.segment_pool import SegmentPool
-from agent.outbox.writer import MARK_EVERY_S, Writer
+from agent.outbox.segment import DamagedStretch, Header, Segment
+from agent.outbox.segment_pool import SPARE, SegmentPool
+from agent.outbox.settings import OutboxSettings, OutboxStats
+from agent.outbox.state import Group, OutboxState, Plan
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import TryAgain, unwritable
-from wire.ranges import Range, Ranges
+from wire.ranges import Ranges
 
 log = logging.getLogger(__name__)
 
-_RETRY_S = 1.0
-
-
-class OutboxSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The `outbox:` section of an agent's configuration."""
-
-    max_mb: Annotated[
-        int,
-        Meta(ge=1, le=16_384, description="Disk space in MB; when full, the oldest data are dropped."),
-    ] = 256
-    group_commit_ms: Annotated[
-        int, Meta(ge=0, le=1_000, description="How long messages wait to share one write to disk.")
-    ] = 50
-    drain_kb_per_s: Annotated[
-        int,
-        Meta(
-            ge=0, le=1_000_000, description="Rate limit of a backlog; 0 = no limit. New data are not limited."
-        ),
-    ] = 1_000
-    packs: Annotated[
-        bool,
-        Meta(description="A backlog may travel as packs of several messages, if the collector reads packs."),
-    ] = True
-    ack: Annotated[
-        Literal["collector", "puback"],
-        Meta(description="What releases a message: the ack of the collector, or (lossy) of the broker."),
-    ] = "collector"
-
-
-@dataclass(slots=True)
-class OutboxStats:
-    """Numbers of the outbox at one moment; they count what is on disk, not what is buffered."""
-
-    depth: int = 0  # messages not acknowledged
-    oldest_s: float = 0.0  # age of the oldest of them
-    bytes: int = 0  # their size on disk
-    head: int = 0  # every seq up to this one is on disk, acknowledged or declared lost
-    acked: int = 0  # no seq up to this one waits
-    taken_rows: int = 0  # since the outbox was created
-    dropped_rows: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)  # class -> messages, since it was created
-    torn_bytes: int = 0  # damaged bytes skipped since this start
-    trouble: str = ""  # why nothing can be written now; "" if everything works
-    trouble_code: str = ""
+MARK_EVERY_S = 1.0
+_LOG_EVERY_S = 60.0  # between two warnings that the outbox is full
 
 
 class Outbox:
@@ -85,25 +48,18 @@ class Outbox:
     `ep` is the random id of this outbox, a part of every message's identity.
     """
 
-    def __init__(self, folder: int, pool: SegmentPool, state: Recovered, clock: Clock) -> None:
-        self.ep = state.ep
+    def __init__(self, folder: int, pool: SegmentPool, found: Recovered, clock: Clock) -> None:
+        self.ep = found.ep
+        self._committing = threading.Lock()
+        self._taking = threading.Lock()
+        self._lock = threading.Lock()
+        self._state = OutboxState(found, pool.segment_size, clock)
         self._folder = folder
+        self._pool = pool
         self._clock = clock
-        self._lock = threading.Lock()  # guards attributes; held for microseconds, never over disk work
-        self._disk = threading.Lock()  # held by the one thread that commits
-        self._taking = threading.Lock()  # held by the one thread that takes
-        self._readers = {kind: Reader(kind, self._lock, state.segments[kind]) for kind in KINDS}
-        self._buffer = Buffer(state.ep, state.head, pool.segment_size // 2, clock)
-        self._buffer.gaps.add("torn", state.torn)
-        self._buffer.gaps.add("damaged", state.damaged)
-        found: dict[GapReason, list[Range]] = {"torn": state.torn, "damaged": state.damaged}
-        for why, lost in found.items():
-            if lost:  # their class is unknown
-                self._buffer.drops.setdefault("unknown", {})[why] = (sum(b - a + 1 for a, b in lost), 0)
-        for kind in KINDS:
-            self._buffer.dropped[kind] = state.dropped[kind].dropped
-            self._buffer.dropped_rows[kind] = state.dropped[kind].dropped_rows
-        self._writer = Writer(pool, state, self._readers, self._buffer, lock=self._lock, taking=self._taking)
+        self._groups = 0  # written since the start
+        self._marked_at = time.monotonic()
+        self._logged_at = -_LOG_EVERY_S
         self._on_append: Callable[[], object] = _nothing
         self._on_commit: Callable[[], object] = _nothing
 
@@ -126,30 +82,70 @@ class Outbox:
             raise unwritable(f"the outbox in {folder}", error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            state = recover(folder)
-            pool = SegmentPool(folder, settings.max_mb * 1_000_000, state.free)
+            found = recover(folder)
+            pool = SegmentPool(folder, settings.max_mb * 1_000_000, found.free)
         except BlockingIOError as error:
             os.close(fd)
             raise TryAgain(f"{folder} is open in another process: stop that agent first") from error
         except OSError as error:
             os.close(fd)
             raise unwritable(f"the outbox in {folder}", error) from error
-        return cls(fd, pool, state, clock)
+        return cls(fd, pool, found, clock)
+
+    # --- what it is and holds
 
     @property
     def trouble(self) -> str:
         """Why nothing can be written now; "" if everything works."""
-        return self._writer.trouble
+        return self._state.trouble
 
     @property
     def torn_bytes(self) -> int:
         """Damaged bytes skipped since the start."""
-        return self._writer.torn_bytes
+        return self._state.torn_bytes
 
     @property
     def head(self) -> int:
         """The highest seq given so far, on disk or not."""
-        return self._buffer.head
+        return self._state.buffer.head
+
+    def stats(self) -> OutboxStats:
+        """The numbers of this moment; may read a few bytes from the disk."""
+        waiting = self._waiting()
+        oldest_s = max(map(self._age_s, waiting), default=0.0)
+        with self._lock:
+            return self._state.stats(oldest_s, min((each.seq for each in waiting), default=None))
+
+    def parts(self, *, closed: bool = False) -> list[DayPart]:
+        """The parts of days to state now; with `closed`, only if a part of a day has ended."""
+        with self._lock:
+            row_counter = self._state.buffer.row_counter
+            return [] if closed and not row_counter.has_closed else row_counter.parts()
+
+    @property
+    def unstated(self) -> bool:
+        """Whether a message was taken that no statement covers."""
+        return self._state.buffer.row_counter.unstated
+
+    @property
+    def has_closed(self) -> bool:
+        """Whether a part of a day has ended that no statement covers."""
+        return self._state.buffer.row_counter.has_closed
+
+    def drops(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Messages and rows declared lost since the start, by class and reason."""
+        with self._lock:
+            return {kind: dict(reasons) for kind, reasons in self._state.buffer.drops.items()}
+
+    def on_append(self, callback: Callable[[], object]) -> None:
+        """Call `callback` in the appending thread when a first message waits for a commit."""
+        self._on_append = callback
+
+    def on_commit(self, callback: Callable[[], object]) -> None:
+        """Call `callback` in the committing thread after a commit that wrote something."""
+        self._on_commit = callback
+
+    # --- appending
 
     def append(self, message: Message) -> int:
         """Number, stamp and buffer a message; returns its seq. It counts as taken only after `commit`.
@@ -158,25 +154,185 @@ class Outbox:
         disk: a message that cannot be kept is counted and declared in a gap.
         """
         with self._lock:
-            seq = self._buffer.add(message)
-            first = len(self._buffer) == 1
-            self._buffer.shed("disk" if self.trouble else "overload")
+            seq, first = self._state.append(message)
         if first:
             self._on_append()
         return seq
+
+    # --- committing; every method below needs `_committing`
 
     def commit(self) -> bool:
         """Write what is buffered and wait for the disk; False while the disk takes nothing."""
         return self._commit()
 
+    def close(self) -> None:
+        """Commit, write the marks, release the folder. Safe to call twice."""
+        self._commit(last=True)
+        with self._committing, self._lock:
+            if self._folder < 0:
+                return
+            if unwritten := len(self._state.buffer):
+                why = self.trouble or "for an unknown reason"
+                log.error(
+                    "%d messages could not be written (%s): they are lost with this process", unwritten, why
+                )
+            for segment in self._state.every:
+                segment.close()
+            os.close(self._folder)
+            self._folder = -1
+
     def _commit(self, *, last: bool = False) -> bool:
-        with self._disk:
+        with self._committing:
             if self._folder < 0:
                 return True
-            wrote = self._writer.commit(last=last)
-        if wrote:
+            groups = self._groups
+            try:
+                self._drain()
+            except OSError as error:
+                self._failed(error)
+            else:
+                self._works()
+            if last or time.monotonic() >= self._marked_at + MARK_EVERY_S:
+                self._mark()
+        if self._groups > groups:
             self._on_commit()
         return not self.trouble
+
+    def _drain(self) -> None:
+        while True:
+            if self._state.reusable:
+                self._recycle()
+            self._make_spare()
+            with self._lock:
+                plan = self._state.plan()
+            if plan is None:
+                return
+            self._write(plan)
+
+    def _write(self, plan: Plan) -> None:
+        """Write both kinds in the order of their numbers into the last segments, and flush each once.
+
+        A kill leaves the first of these numbers on disk: no number below a present one is missing.
+        """
+        if plan.header is not None:
+            self._begin(plan.header)
+        with self._lock:
+            group = self._state.pop(events_first=plan.events_first)
+        try:
+            for segment, blobs in group.runs:
+                segment.write(blobs, group.settled)
+            for segment in group.segments:
+                segment.flush()
+        except OSError:
+            self._abandon(group)
+            raise
+        self._works()
+        with self._lock:
+            full = self._state.publish(group)
+        self._groups += bool(group.runs)
+        for segment in full:
+            with contextlib.suppress(OSError):  # without a seal the next open scans the segment
+                segment.seal()
+            segment.close()
+
+    def _begin(self, header: Header) -> None:
+        """Start a new segment in a free file."""
+        path = self._file()
+        segment = Segment(path, header)
+        try:
+            segment.begin()
+        except OSError:
+            segment.close()
+            self._pool.give(path)
+            raise
+        with self._lock:
+            self._state.begun(segment)
+
+    def _abandon(self, group: Group) -> None:
+        with self._lock:
+            empty = self._state.put_back(group)
+        for segment in group.segments:
+            segment.close()
+        for segment in empty:
+            self._pool.give(segment.path)
+
+    def _file(self) -> Path:
+        try:
+            return self._pool.get()
+        except OSError:
+            with self._lock:
+                dropped = self._state.sacrifice()
+            if dropped is None:
+                raise
+            dropped.close()
+            return dropped.path
+
+    def _recycle(self) -> None:
+        """Return free files to the pool; dropped ones only when their gap events are on disk."""
+        with self._lock:
+            free = self._state.free()
+        for segment, note in free:
+            self._note(segment, note)
+            segment.close()
+            self._pool.give(segment.path)
+
+    def _make_spare(self) -> None:
+        """Ensure files for the next segments: add some, or drop the oldest segment, data first."""
+        while len(self._pool) + self._state.pending < SPARE:
+            why: GapReason = "quota" if self._pool.full else "disk"
+            try:
+                self._pool.grow()
+            except OSError as error:
+                log.debug("no more segments: %s", error.strerror)
+                with self._lock:
+                    victim = self._state.victim()
+                if victim is None:
+                    return
+                self._drop(victim, why)
+
+    def _drop(self, victim: Segment, why: GapReason) -> None:
+        data = victim.read(0, victim.end)
+        with self._lock:
+            left = self._state.drop(victim)
+        if left is None:  # its last acknowledgement came in time
+            self._recycle()
+            return
+        evicted = lost_with(victim, data, left)
+        if time.monotonic() > self._logged_at + _LOG_EVERY_S:
+            self._logged_at = time.monotonic()
+            log.warning(
+                "outbox full (%s): the oldest %d %s messages are dropped", why, evicted.messages, victim.kind
+            )
+        damaged = self._lost_in(victim.kind, evicted.damage)
+        with self._lock:
+            self._state.lose(victim.kind, why, evicted)
+            self._state.damaged(evicted.damage, damaged)
+
+    def _mark(self) -> None:
+        self._marked_at = time.monotonic()
+        with self._lock:
+            notes = self._state.notes()
+        for segment, note in notes:
+            self._note(segment, note)
+
+    def _note(self, segment: Segment, note: bytes | None) -> None:
+        if note is not None:
+            with contextlib.suppress(OSError):  # without the mark its records are sent again after a restart
+                segment.mark(note)
+
+    def _failed(self, error: OSError) -> None:
+        with self._lock:
+            new = self._state.failed(error)
+        if new:
+            log.error("the outbox cannot write: %s; the newest messages wait in memory", error.strerror)
+
+    def _works(self) -> None:
+        if self.trouble:
+            with self._lock:
+                self._state.works()
+            log.warning("the outbox can write again")
+
+    # --- taking
 
     def take(self, messages: int, size: int) -> list[Record]:
         """The next committed records not taken since `open`: events first, oldest first.
@@ -191,23 +347,17 @@ class Outbox:
         with self._taking:
             for kind in reversed(KINDS):
                 try:
-                    records += self._taken(kind, messages - len(records), size - _size(records))
+                    records += self._take(kind, messages - len(records), size - _size(records))
                 except OSError:
                     if not records:
                         raise
                     break  # a record is given out once: the next call meets the error again
-            with self._lock:
-                self._writer.collect()
         return records
 
     def overtake(self, behind: int) -> bool:
         """Leave waiting records to `take_overtaken` if they exceed `behind` bytes: new records go first."""
         with self._taking, self._lock:
-            readers = self._readers.values()
-            if not any(reader.is_behind(behind) for reader in readers):
-                return False
-            split = [reader.overtake() for reader in readers]
-            return any(split)
+            return self._state.overtake(behind)
 
     def take_overtaken(self, messages: int, size: int) -> list[Record]:
         """The next overtaken records, as `take`, but in the order of their numbers: few holes remain.
@@ -219,7 +369,7 @@ class Outbox:
         with self._taking:
             while messages > len(records) and size > _size(records):
                 try:
-                    found = self._next_overtaken(messages - len(records), size - _size(records))
+                    found = self._take_lowest(messages - len(records), size - _size(records))
                 except OSError:
                     if not records:
                         raise
@@ -227,126 +377,94 @@ class Outbox:
                 if found is None:
                     break
                 records += found
-            with self._lock:
-                self._writer.collect()
         return records
-
-    def _next_overtaken(self, messages: int, size: int) -> list[Record] | None:
-        """The next records of the kind with the lowest number, up to the other kind's; None at the end."""
-        firsts = {kind: self._readers[kind].next_overtaken() for kind in KINDS}
-        known = sorted((seq, kind) for kind, seq in firsts.items() if seq is not None)
-        if not known:
-            return None
-        (_, kind), below = known[0], known[1][0] if len(known) > 1 else None
-        return self._taken(kind, messages, size, backlog=True, below=below)
-
-    def _taken(
-        self, kind: Kind, messages: int, size: int, *, backlog: bool = False, below: int | None = None
-    ) -> list[Record]:
-        found, lost = self._readers[kind].take(messages, size, backlog=backlog, below=below)
-        for each in lost:
-            self._writer.damaged(kind, each)
-        return found
-
-    def parts(self, *, closed: bool = False) -> list[DayPart]:
-        """The parts of days to state now; with `closed`, only if a part of a day has ended."""
-        with self._lock:
-            row_counter = self._buffer.row_counter
-            return [] if closed and not row_counter.has_closed else row_counter.parts()
-
-    @property
-    def unstated(self) -> bool:
-        """Whether a message was taken that no statement covers."""
-        return self._buffer.row_counter.unstated
-
-    @property
-    def has_closed(self) -> bool:
-        """Whether a part of a day has ended that no statement covers."""
-        return self._buffer.row_counter.has_closed
-
-    def drops(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """Messages and rows declared lost since the start, by class and reason."""
-        with self._lock:
-            return {kind: dict(reasons) for kind, reasons in self._buffer.drops.items()}
 
     def ack(self, ranges: Iterable[tuple[int, int]]) -> int:
         """Release taken records; returns how many. Unknown numbers are ignored."""
         known = ranges if isinstance(ranges, Ranges) else Ranges(ranges)
         with self._lock:
-            count = sum(reader.ack(known) for reader in self._readers.values())
-            self._writer.collect()
-        return count
+            return self._state.ack(known)
 
-    def on_append(self, callback: Callable[[], object]) -> None:
-        """Call `callback` in the appending thread when a first message waits for a commit."""
-        self._on_append = callback
+    def _take_lowest(self, messages: int, size: int) -> list[Record] | None:
+        """The next overtaken records of one kind, up to the lowest of the other; None at the end."""
+        firsts: list[tuple[int, Kind]] = []
+        for kind in KINDS:
+            with self._lock:
+                place = self._state.readers[kind].place(backlog=True)
+            if place is not None:
+                found = place.segment.peek(place.at, place.end)
+                firsts.append((0 if found is None else found.seq, kind))  # damage goes first
+        if not firsts:
+            return None
+        (_, kind), *others = sorted(firsts)
+        return self._take(kind, messages, size, backlog=True, below=others[0][0] if others else None)
 
-    def on_commit(self, callback: Callable[[], object]) -> None:
-        """Call `callback` in the committing thread after a commit that wrote something."""
-        self._on_commit = callback
+    def _take(
+        self, kind: Kind, messages: int, size: int, *, backlog: bool = False, below: int | None = None
+    ) -> list[Record]:
+        """The next records of a kind, up to a count, a size and a seq; needs `_taking`.
 
-    def stats(self) -> OutboxStats:
-        """The numbers of this moment; may read a few bytes from the disk."""
-        waiting = [found for reader in self._readers.values() if (found := reader.oldest())]
+        Raises:
+            OSError: nothing was taken. An error after the first record ends the reading instead.
+        """
+        records: list[Record] = []
+        while len(records) < messages and size > 0:
+            with self._lock:
+                place = self._state.readers[kind].place(backlog=backlog)
+            if place is None:
+                break
+            try:
+                run = place.segment.read_run(place.at, place.end, messages - len(records), size, below)
+                damaged = self._lost_in(kind, run.damage)
+            except OSError:
+                if records:
+                    break  # a record is given out once: return these, the next call meets the error again
+                raise
+            with self._lock:
+                found = self._state.took(place, run, damaged)
+            if found is None:
+                continue
+            records += found
+            size -= sum(each.size for each in run.records)
+            if run.ended:
+                break
+        return records
+
+    def _lost_in(self, kind: Kind, stretch: DamagedStretch | None) -> Ranges:
+        """The numbers of a damaged stretch, except those that are on disk elsewhere or declared."""
+        if stretch is None:
+            return Ranges()
+        log.warning("%d damaged bytes skipped in the outbox", stretch.size)
         with self._lock:
-            for reader in self._readers.values():
-                reader.settle()
-            every = [each for reader in self._readers.values() for each in reader.segments]
-            head = self._buffer.settled
-            return OutboxStats(
-                depth=sum(each.count - each.acked for each in every),
-                oldest_s=max(map(self._age_s, waiting), default=0.0),
-                bytes=sum(each.end - each.low for each in every),
-                head=head,
-                acked=min((each.seq - 1 for each in waiting), default=head),
-                taken_rows=sum(map(self._writer.rows, KINDS)),
-                dropped_rows=sum(self._buffer.dropped_rows.values()),
-                dropped={kind: self._buffer.dropped[kind] for kind in KINDS},
-                torn_bytes=self.torn_bytes,
-                trouble=self.trouble,
-                trouble_code=self._writer.trouble_code,
-            )
+            segments = self._state.beside(kind, stretch)
+        known = Ranges(self._state.torn)
+        with contextlib.suppress(
+            OSError
+        ):  # then too many are declared: those that arrive leave the gap again
+            for segment, end in segments:
+                every = segment.records.walk(segment.read(0, end), [])
+                known.update((each.seq, each.seq) for each in every)
+        return Ranges(known.missing(stretch.first, stretch.last))
 
-    def close(self) -> None:
-        """Commit, write the marks, release the folder. Safe to call twice."""
-        self._commit(last=True)
-        with self._disk, self._lock:
-            if self._folder < 0:
-                return
-            if unwritten := len(self._buffer):
-                why = self.trouble or "for an unknown reason"
-                log.error(
-                    "%d messages could not be written (%s): they are lost with this process", unwritten, why
-                )
-            self._writer.close()
-            os.close(self._folder)
-            self._folder = -1
+    def _waiting(self) -> list[Waiting]:
+        """The oldest records that wait, one of each kind."""
+        with self._lock:
+            places = [reader.oldest() for reader in self._state.readers.values()]
+        found: list[Waiting] = []
+        for taken, place in places:
+            unread = None
+            if place is not None:
+                with contextlib.suppress(OSError):
+                    unread = place.segment.peek(place.at, place.end)
+            both = [each for each in (taken, Waiting.of(unread) if unread else None) if each is not None]
+            found += sorted(both)[:1]
+        return found
 
-    def _age_s(self, found: Found) -> float:
-        if found.boot == self._buffer.boot:  # the wall clock may have been set since
-            at_ns = found.at_ms * NS_PER_MS - found.offset_ns
+    def _age_s(self, waiting: Waiting) -> float:
+        if waiting.boot == self._state.buffer.boot:  # the wall clock may have been set since
+            at_ns = waiting.at_ms * NS_PER_MS - waiting.offset_ns
             return max(0.0, (self._clock.monotonic_ns() - at_ns) / NS_PER_S)
-        return max(0.0, (self._clock.now_ms() - found.at_ms) / 1000)
-
-
-async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
-    """Commit in a worker thread `group_commit_ms` after each first append; runs until it is cancelled."""
-    loop, appended = asyncio.get_running_loop(), asyncio.Event()
-    outbox.on_append(lambda: loop.call_soon_threadsafe(appended.set))
-    appended.set()  # messages may have been appended before the callback was set
-    thread = ThreadPoolExecutor(1, "commit")  # its own: a job wakes two threads of a pool that has several
-    try:
-        while True:
-            with contextlib.suppress(TimeoutError):  # without an append a commit still writes the marks
-                async with asyncio.timeout(MARK_EVERY_S):
-                    await appended.wait()
-            appended.clear()
-            await asyncio.sleep(group_commit_ms / 1000)
-            if not await loop.run_in_executor(thread, outbox.commit):
-                await asyncio.sleep(_RETRY_S)
-                appended.set()
-    finally:
-        thread.shutdown(wait=False)
+        return max(0.0, (self._clock.now_ms() - waiting.at_ms) / 1000)
 
 
 def _size(records: list[Record]) -> int:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.outbox import segment as segment_file
-from agent.outbox.reader import read
-from agent.outbox.segment import KINDS, OVERHEAD, PAGE, Kind, Segment, SegmentTotals
+from agent.outbox.record import KINDS, OVERHEAD, PAGE, Kind
+from agent.outbox.segment import Segment, SegmentTotals
 from agent.outbox.segment_pool import sync
 from wire.ranges import Range, Ranges
 
@@ -74,7 +74,9 @@ def _sort(state: Recovered, found: list[Segment]) -> None:
             log.warning("%s belongs to another outbox: it is left alone", segment.path)
     for kind in KINDS:
         if state.segments[kind]:
-            state.segments[kind][-1].sealed = False  # writing continues in the last one, whatever followed it
+            state.segments[kind][-1].set_sealed(
+                False
+            )  # writing continues in the last one, whatever followed it
 
 
 def _flush(folder: Path, newest: list[Path]) -> None:
@@ -112,20 +114,14 @@ def _scan(state: Recovered, known: list[Segment], broken: int) -> None:
 
 
 def _scan_one(state: Recovered, segment: Segment, present: Ranges) -> int:
-    data = read(segment, 0, max(segment.size, PAGE))
-    settled, rows, count, done, end, last = 0, 0, 0, 0, PAGE, segment.base - 1
-    for each in segment.walk(data, PAGE, []):
-        settled, last, end = max(settled, each.settled), each.seq, each.at + each.size
-        rows, count, done = rows + each.rows, count + 1, done + (each.at < segment.low)
-        present.add(each.seq)
+    data = segment.read(0, max(segment.size, PAGE))
+    seqs, settled = segment.scan(data)
+    present.update((seq, seq) for seq in seqs)
     if not segment.sealed:
-        segment.end, segment.count, segment.rows, segment.last_seq = end, count, rows, last
-        segment.low, segment.done = min(segment.low, end), done
-        segment.acked = segment.seen = done
-        size, claimed = segment.torn(data, end)
-        if segment.noted.end > end:  # the mark saw records up to there
-            state.torn_bytes += segment.noted.end - end
-            state.damaged.append((last + 1, max(last + 1, segment.noted.last_seq)))
+        size, claimed = segment.records.torn(data, segment.end)
+        if segment.noted.end > segment.end:  # the mark saw records up to there
+            state.torn_bytes += segment.noted.end - segment.end
+            state.damaged.append((segment.last_seq + 1, max(segment.last_seq + 1, segment.noted.last_seq)))
             state.head = max(state.head, segment.noted.last_seq)
         elif size:
             _cut(state, segment, size, claimed)
@@ -157,7 +153,7 @@ def _cut(state: Recovered, segment: Segment, size: int, claimed: int) -> None:
         segment.wipe_rest()
     except OSError as error:
         log.warning("%s: %s; writing continues in another segment", segment.path, error.strerror)
-        segment.size = segment.end
+        segment.give_up()
 
 
 def _release(state: Recovered) -> None:
@@ -168,8 +164,8 @@ def _release(state: Recovered) -> None:
             if segment.sealed and segment.low >= segment.end:
                 state.free.append(segment.path)
                 continue
-            segment.size = max(segment.end, min(segment.size, segment.path.stat().st_size))
+            segment.limit(segment.path.stat().st_size)
             kept.append(segment)
         for segment in kept[:-1]:
-            segment.sealed = True  # a full segment without a seal is not written to again
+            segment.set_sealed()  # a full segment without a seal is not written to again
         state.segments[kind] = kept

@@ -3,7 +3,7 @@
     0     header, two copies in two sectors: the number of this generation and the sums before it
     1024  seal: the content of the finished segment, so that opening it needs no scan
     1536  mark: how far the segment is acknowledged, written without a flush
-    4096  records, each: marker, CRC-32, `settled`, length, seq, times, boot, rows, flags, topic tail, body
+    4096  records, see `record.py`
 
 Marker and CRC seed are random for each generation. So bytes of an earlier generation never look like a
 record, and a segment is reused without being wiped. A damaged stretch is skipped by searching for the next
@@ -12,21 +12,25 @@ marker with a valid record.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
-from wire.messages import MAX_BODY
+from agent.outbox.record import (
+    KINDS,
+    MAX_RECORD,
+    PAGE,
+    PREFIX,
+    Blob,
+    Kind,
+    Record,
+    Records,
+)
 
-Kind = Literal["data", "event"]
-KINDS: tuple[Kind, Kind] = ("data", "event")
-
-PAGE = 4096  # bytes before the first record
 _COPY_AT, _SEAL_AT, _MARK_AT = 512, 1024, 1536  # each has its own sector
 _MAGIC = b"edgebed1"
 # magic, kind, ep, generation, base seq, file size, salt, rows taken before, messages and rows dropped before
@@ -34,33 +38,9 @@ _HEADER = struct.Struct("<8sI32sQQI8sQQQ")
 _SEAL = struct.Struct("<8sIIQQ")  # salt, end, count, last seq, rows
 _MARK = struct.Struct("<8sIIIQQQ")  # salt, low, done, end, last seq, messages dropped, rows dropped
 _CRC = struct.Struct("<I")
-_PREFIX = struct.Struct("<4sIQ")  # marker, CRC of all that follows, settled
-_SETTLED = struct.Struct("<Q")
-_HEAD = struct.Struct("<IQqqIHBB")  # length of tail and body, seq, at, offset, boot, rows, flags, tail
-_RECORD = struct.Struct("<4sIQIQqqIHBB")
-OVERHEAD = _RECORD.size
-TAIL_AT = _HEAD.size  # of `Blob.data`
-MAX_RECORD = OVERHEAD + MAX_BODY + 255
-UNSYNCED = 1  # in `flags`
 _ZEROS = bytes(65_536)
-
-
-class Found(NamedTuple):
-    """A valid record in a segment; the payload starts at `at + OVERHEAD` with `tail` bytes of topic tail.
-
-    `settled`: every seq up to this one was on disk or declared lost when the record was written.
-    """
-
-    at: int
-    size: int
-    seq: int
-    settled: int
-    at_ms: int
-    offset_ns: int
-    boot: int
-    rows: int
-    flags: int
-    tail: int
+_CHUNK = 262_144  # bytes read at once
+_PERMANENT = (errno.EIO, errno.ENOENT, errno.ESTALE, errno.EBADMSG)
 
 
 class SegmentTotals(NamedTuple):
@@ -69,6 +49,17 @@ class SegmentTotals(NamedTuple):
     rows: int = 0
     dropped: int = 0
     dropped_rows: int = 0
+
+
+class Header(NamedTuple):
+    """What the header of a segment states; it never changes within a generation."""
+
+    kind: Kind
+    ep: str
+    generation: int  # increases over all segments of an outbox
+    base: int  # all records here have this seq or a higher one
+    size: int
+    before: SegmentTotals
 
 
 class Noted(NamedTuple):
@@ -80,119 +71,152 @@ class Noted(NamedTuple):
     dropped_rows: int = 0
 
 
-_NOTHING = Noted()
+class DamagedStretch(NamedTuple):
+    """A stretch of bytes that cannot be read; its records had seqs from `first` to `last`."""
 
-
-class Blob(NamedTuple):
-    """A record without its prefix, which only its segment knows; `size` includes the prefix."""
-
-    seq: int
-    data: bytes
-    rows: int
     size: int
+    first: int
+    last: int
 
 
-def blob(
-    seq: int, tail: bytes, body: bytes, *, at_ms: int, offset_ns: int, boot: int, rows: int, flags: int
-) -> Blob:
-    """Pack a record. The topic tail has 255 bytes at most."""
-    payload = len(tail) + len(body)
-    head = _HEAD.pack(payload, seq, at_ms, offset_ns, boot, min(rows, 65_535), flags, len(tail))
-    return Blob(seq, head + tail + body, rows, OVERHEAD + payload)
+class Run(NamedTuple):
+    """Records read in one go, the offset to continue at, and the damage before that offset, if any.
+
+    `ended`: a record with a seq that was not wanted comes next.
+    """
+
+    records: list[Record]
+    upto: int
+    damage: DamagedStretch | None = None
+    ended: bool = False
 
 
-@dataclass(slots=True, eq=False)
 class Segment:
-    """One generation of records in one file. Offsets are in bytes from the start of the file."""
+    """One generation of records in one file. Offsets are in bytes from the start of the file.
 
-    path: Path
-    kind: Kind
-    ep: str
-    generation: int  # increases over all segments of an outbox
-    base: int  # all records here have this seq or a higher one
-    size: int
-    before: SegmentTotals
-    salt: bytes = b""  # marker and seed of the CRCs
-    end: int = PAGE  # committed up to here
-    ahead: list[Blob] = field(default_factory=list)  # written after `end`, not committed yet
-    count: int = 0
-    last_seq: int = 0
-    rows: int = 0
-    seen: int = 0  # how many of `count` were read or are before `low`
-    acked: int = 0  # how many of `seen` are acknowledged
-    low: int = PAGE  # reading starts here: every record before it is acknowledged
-    done: int = 0  # number of records before `low`
-    marked: tuple[int, int, int] = (0, 0, 0)  # `low`, `end` and messages dropped, as written on disk
-    noted: Noted = _NOTHING
-    sealed: bool = False  # full, and its successor is on disk
-    gone: bool = False  # dropped or free: no longer part of the outbox
-    fd: int = -1  # only the committing thread opens and closes it
+    Only the methods of this class assign its fields, and only they open and close its descriptor. The
+    methods of the first group change what other threads see: they need the outbox's lock and never touch the
+    disk. The methods of the second group work on the disk; only the committing thread calls those that write.
+    """
+
+    def __init__(self, path: Path, header: Header, salt: bytes = b"") -> None:
+        self.path = path
+        self.kind, self.ep, self.generation, self.base, self.size, self.before = header
+        self.end = PAGE  # committed up to here
+        self.count = 0  # committed records
+        self.last_seq = self.base - 1
+        self.rows = 0
+        self.acked = 0  # how many of `seen` are acknowledged
+        self.low = PAGE  # reading starts here: every record before it is acknowledged
+        self.done = 0  # number of records before `low`
+        self.noted = Noted(0, 0, *self.before[1:])
+        self.sealed = False  # full, and its successor is on disk
+        self.gone = False  # dropped or free: no longer part of the outbox
+        self.records = Records(self.kind, salt)
+        self._seen = 0  # how many of `count` were read or are before `low`
+        self._marked = (0, 0, 0)  # `low`, `end` and messages dropped, as written on disk
+        self._ahead: list[Blob] = []  # written after `end`, not committed yet
+        self._fd = -1
+
+    # --- state that other threads see
 
     @property
     def room(self) -> int:
         """Free bytes at the end."""
         return self.size - self.end
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is full and every record that was read is acknowledged."""
+        return self.sealed and self.acked >= self._seen
+
+    def publish(self) -> None:
+        """Count the flushed records as committed."""
+        self.last_seq = self._ahead[-1].seq
+        self.count += len(self._ahead)
+        self.rows += sum(record.rows for record in self._ahead)
+        self.end += sum(record.size for record in self._ahead)
+        self._ahead = []
+
+    def give_up(self) -> None:
+        """Forget the records that are not committed and accept no more."""
+        self._ahead = []
+        self.size = self.end
+
+    def set_sealed(self, sealed: bool = True) -> None:
+        """Note that it is full and that its successor is on disk, or that writing continues here."""
+        self.sealed = sealed
+
+    def took(self, records: int) -> None:
+        """Count records as read."""
+        self._seen += records
+
+    def acknowledge(self) -> None:
+        """Count one of the records that were read as acknowledged."""
+        self.acked += 1
+
+    def settle(self, low: int, done: int) -> None:
+        """Note that every record before `low` is acknowledged; `done` is their number."""
+        self.low, self.done = low, done
+
+    def retire(self) -> None:
+        """Note that it is no longer part of the outbox. Its file stays open until `close`."""
+        self.gone = True
+
+    def note(self, dropped: int, dropped_rows: int) -> bytes | None:
+        """The bytes for `mark`; None if the mark on disk has the same content."""
+        if self._marked == (self.low, self.end, dropped):
+            return None
+        self._marked = (self.low, self.end, dropped)
+        return _with_crc(
+            _MARK.pack(self.records.salt, self.low, self.done, self.end, self.last_seq, dropped, dropped_rows)
+        )
+
+    def note_empty(self) -> bytes | None:
+        """Note that nothing here is needed any more; the bytes for `mark`."""
+        self.settle(self.end, self.count)
+        return self.note(self.before.dropped, self.before.dropped_rows)
+
+    # --- work on the disk
+
     def begin(self) -> None:
         """Start this generation in the file, durably. Raises OSError."""
-        self.salt = _new_salt()
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        self.records = Records(self.kind, _new_salt())
+        self._open()
         sector = _with_crc(
             _HEADER.pack(
                 _MAGIC, KINDS.index(self.kind), self.ep.encode(), self.generation, self.base, self.size,
-                self.salt, *self.before,
+                self.records.salt, *self.before,
             )
         ).ljust(_COPY_AT, b"\0")  # fmt: skip
-        _write_all(self.fd, sector * 2, 0)
-        os.fdatasync(self.fd)
+        _write_all(self._fd, sector * 2, 0)
+        os.fdatasync(self._fd)
 
     def write(self, group: list[Blob], settled: int) -> None:
         """Append records without a flush; they count after `flush` and `publish`. Raises OSError."""
-        marker, seed = self.salt[:4], crc32(_SETTLED.pack(settled), int.from_bytes(self.salt[4:], "little"))
-        if self.fd < 0:
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        start = at = self.end + sum(record.size for record in self.ahead)
+        marker = self.records.marker
+        seed = self.records.seed_for(settled)
+        self._open()
+        start = at = self.end + (sum(record.size for record in self._ahead) if self._ahead else 0)
         parts: list[bytes] = []
         for record in group:
-            prefix, end = _PREFIX.pack(marker, crc32(record.data, seed), settled), at + record.size
+            prefix, end = PREFIX.pack(marker, crc32(record.data, seed), settled), at + record.size
             if at // PAGE == (end - 1) // PAGE:
                 parts += prefix, record.data
             else:
                 # A kill can cut a write between two pages. So the marker of a record that crosses into
                 # another page is written after the rest of the record: a kill leaves whole records only.
-                _write_all(self.fd, prefix[len(marker) :] + record.data, at + len(marker))
-                _write_all(self.fd, b"".join([*parts, marker]), start)
+                _write_all(self._fd, prefix[len(marker) :] + record.data, at + len(marker))
+                _write_all(self._fd, b"".join([*parts, marker]), start)
                 start, parts = end, []
             at = end
-        _write_all(self.fd, b"".join(parts), start)
-        self.ahead += group
+        if parts:
+            _write_all(self._fd, b"".join(parts), start)
+        self._ahead += group
 
     def flush(self) -> None:
         """Make the written records durable. After an OSError none of them counts."""
-        os.fdatasync(self.fd)
-
-    def publish(self) -> None:
-        """Count the flushed records as committed. Needs the outbox's lock."""
-        self.last_seq = self.ahead[-1].seq
-        self.count += len(self.ahead)
-        self.rows += sum(record.rows for record in self.ahead)
-        self.end += sum(record.size for record in self.ahead)
-        self.ahead = []
-
-    def give_up(self) -> None:
-        """Forget the records that are not committed and accept no more. Needs the outbox's lock."""
-        self.ahead = []
-        self.size = self.end
-        self.close()
-
-    def wipe_rest(self) -> None:
-        """Write zeros after the last record, where a torn write left bytes. Raises OSError."""
-        fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            _write_zeros(fd, self.end, self.size)
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
+        os.fdatasync(self._fd)
 
     def seal(self) -> None:
         """Write the content of the finished segment into its seal, durably. Raises OSError.
@@ -200,85 +224,118 @@ class Segment:
         Without a seal the next open must scan the segment, and cannot know which numbers a later segment held
         that is free again.
         """
-        data = _SEAL.pack(self.salt, self.end, self.count, self.last_seq, self.rows)
-        if self.fd < 0:  # found at the start, and nothing was written to it since
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        _write_all(self.fd, _with_crc(data), _SEAL_AT)
-        os.fdatasync(self.fd)
+        data = _SEAL.pack(self.records.salt, self.end, self.count, self.last_seq, self.rows)
+        self._open()
+        _write_all(self._fd, _with_crc(data), _SEAL_AT)
+        os.fdatasync(self._fd)
 
-    def note(self, dropped: int, dropped_rows: int) -> bytes:
-        """The bytes that `mark` writes. Needs the outbox's lock: the fields must belong together."""
-        self.marked = (self.low, self.end, dropped)
-        return _with_crc(
-            _MARK.pack(self.salt, self.low, self.done, self.end, self.last_seq, dropped, dropped_rows)
-        )
-
-    def mark(self, data: bytes) -> None:
-        """Write a `note` without a flush. If it is lost, acknowledged records are sent again."""
-        if self.fd >= 0:
-            _write_all(self.fd, data, _MARK_AT)
+    def mark(self, note: bytes) -> None:
+        """Write a note without a flush; if it is lost, records are sent again. Raises OSError."""
+        if self._fd >= 0:
+            _write_all(self._fd, note, _MARK_AT)
             return
-        fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        self._open()
         try:
-            _write_all(fd, data, _MARK_AT)
+            _write_all(self._fd, note, _MARK_AT)
         finally:
-            os.close(fd)
+            self.close()
+
+    def wipe_rest(self) -> None:
+        """Write zeros after the last record, where a torn write left bytes. Raises OSError."""
+        self._open()
+        try:
+            _write_zeros(self._fd, self.end, self.size)
+            os.fdatasync(self._fd)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Release the file."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
-    def parse(self, data: bytes, at: int, start: int = 0) -> Found | None:
-        """The record at `at` in `data`, read from `start` on; None if there is none or only half."""
-        if len(data) - at < OVERHEAD:
-            return None
-        marker, crc, settled, length, seq, at_ms, offset_ns, boot, rows, flags, tail = _RECORD.unpack_from(
-            data, at
-        )
-        end = at + OVERHEAD + length
-        if marker != self.salt[:4] or end > len(data) or tail > length or length > MAX_RECORD:
-            return None
-        if crc32(data[at + 8 : end], int.from_bytes(self.salt[4:], "little")) != crc:
-            return None
-        return Found(start + at, OVERHEAD + length, seq, settled, at_ms, offset_ns, boot, rows, flags, tail)
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes `start..end` of the file, with zeros where the disk cannot read them.
 
-    def walk(self, data: bytes, at: int, damage: list[tuple[int, int]]) -> Iterator[Found]:
-        """Yield every valid record from `at` on in the bytes of the whole file, skipping damage.
-
-        Skipped stretches are added to `damage` as `(offset, size)`, except the one after the last record.
+        Raises OSError only for temporary errors, such as too many open files.
         """
-        while True:
-            found = self.parse(data, at)
-            if found is None:
-                found = self._resync(data, at + 1)
-                if found is None:
-                    return
-                damage.append((at, found.at - at))
-            yield found
-            at = found.at + found.size
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)  # another thread may close the segment's own
+        except OSError as error:
+            if error.errno not in _PERMANENT:
+                raise
+            return bytes(end - start)
+        try:
+            return os.pread(fd, end - start, start).ljust(end - start, b"\0")
+        except OSError as error:
+            if error.errno not in _PERMANENT:
+                raise
+            return b"".join(_page(fd, at, min(PAGE, end - at)) for at in range(start, end, PAGE))
+        finally:
+            os.close(fd)
 
-    def torn(self, data: bytes, at: int) -> tuple[int, int]:
-        """The size and the claimed seq of an unfinished write at `at`, or (0, 0)."""
-        if not data.startswith(self.salt[:4], at):
-            return 0, 0
-        if len(data) - at < OVERHEAD:
-            return len(data) - at, 0
-        length, seq = _RECORD.unpack_from(data, at)[3:5]
-        return min(OVERHEAD + length, len(data) - at), seq
+    def peek(self, at: int, end: int) -> Record | None:
+        """The record at `at`; None if there is only damage. Raises OSError."""
+        return self.records.parse(self.read(at, min(end, at + MAX_RECORD)), 0, at)
 
-    def _resync(self, data: bytes, at: int) -> Found | None:
-        while (at := data.find(self.salt[:4], at)) >= 0:
-            found = self.parse(data, at)
-            if found is not None:
-                return found
-            at += 1
-        return None
+    def read_run(self, at: int, end: int, messages: int, size: int, below: int | None) -> Run:
+        """Read the records from `at` on, up to `end`, a count, a size, a seq, or damage. Raises OSError."""
+        data = self.read(at, min(end, at + _CHUNK))
+        records: list[Record] = []
+        upto, stop = at, at + len(data)
+        while upto < stop and len(records) < messages and size > 0:
+            record = self.records.parse(data, upto - at, at)
+            if record is None:
+                if upto + MAX_RECORD > stop and stop < end:
+                    break  # cut off by the chunk, not by damage
+                after, damage = self._skip(upto, end)
+                return Run(records, after, damage)
+            if below is not None and record.seq >= below:
+                return Run(records, upto, ended=True)
+            records.append(record)
+            upto += record.size
+            size -= record.size
+        return Run(records, upto)
+
+    def _skip(self, at: int, end: int) -> tuple[int, DamagedStretch]:
+        """The offset of the next valid record after damage at `at` (`end` at most), and what lies between."""
+        first, last, upto = self.base, self.last_seq, end
+        for each in self.records.walk(self.read(0, self.end), []):
+            if each.at > at:
+                last, upto = each.seq - 1, min(each.at, end)
+                break
+            first = each.seq + 1
+        return upto, DamagedStretch(upto - at, first, last)
+
+    def _open(self) -> None:
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+
+    # --- at the opening, before other threads see it
+
+    def scan(self, data: bytes) -> tuple[list[int], int]:
+        """The seqs in the bytes of the whole file and the highest `settled`; without a seal, count them."""
+        seqs: list[int] = []
+        settled, rows, done, end = 0, 0, 0, PAGE
+        for each in self.records.walk(data, []):
+            settled, end = max(settled, each.settled), each.at + each.size
+            rows, done = rows + each.rows, done + (each.at < self.low)
+            seqs.append(each.seq)
+        if not self.sealed:
+            self.end, self.count, self.rows = end, len(seqs), rows
+            self.last_seq = seqs[-1] if seqs else self.base - 1
+            self.low, self.done = min(self.low, end), done
+            self.acked = self._seen = done
+        return seqs, settled
+
+    def limit(self, size: int) -> None:
+        """Note how long the file really is."""
+        self.size = max(self.end, min(self.size, size))
 
 
 def load(path: Path) -> Segment | None:
-    """The generation in a file, with its seal and mark if they are valid; None if the file was never used.
+    """The generation in a file, with its seal and mark if they are valid; None if it was never used.
 
     Raises:
         OSError: the file cannot be read.
@@ -294,9 +351,7 @@ def load(path: Path) -> Segment | None:
         raise ValueError(f"{path}: both copies of the header are damaged")
     _, kind, ep, generation, base, size, salt, *before = max(headers, key=lambda values: values[3])
     name = ep.rstrip(b"\0").decode("ascii", "replace")
-    segment = Segment(path, KINDS[kind], name, generation, base, size, SegmentTotals(*before), salt)
-    segment.last_seq = base - 1
-    segment.noted = Noted(0, 0, *segment.before[1:])
+    segment = Segment(path, Header(KINDS[kind], name, generation, base, size, SegmentTotals(*before)), salt)
     seal = _checked(_SEAL, page, _SEAL_AT)
     if seal is not None and seal[0] == salt:
         _, segment.end, segment.count, segment.last_seq, segment.rows = seal
@@ -305,7 +360,7 @@ def load(path: Path) -> Segment | None:
     if mark is not None and mark[0] == salt:
         _, segment.low, segment.done, *noted = mark
         segment.noted = Noted(*noted)
-        segment.acked = segment.seen = segment.done
+        segment.acked = segment._seen = segment.done
     return segment
 
 
@@ -342,11 +397,16 @@ def _checked(layout: struct.Struct, page: bytes, at: int) -> tuple | None:  # ty
     return layout.unpack(data) if crc32(data) == crc else None
 
 
+def _page(fd: int, at: int, size: int) -> bytes:
+    try:
+        return os.pread(fd, size, at).ljust(size, b"\0")
+    except OSError:
+        return bytes(size)  # a bad sector costs its own records, not those after it
+
+
 def _write_all(fd: int, data: bytes, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, at)
-        view, at = view[written:], at + written
+    while (written := os.pwrite(fd, data, at)) < len(data):
+        data, at = data[written:], at + written
 
 
 def _write_zeros(fd: int, at: int, end: int) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from pathlib import Path
 
 from agent.outbox import segment
+from agent.outbox.record import PAGE
 
 SPARE = 2  # one to write to, and one so that a loss is declared before the lost segment is overwritten
 _MIN_SIZE, _MAX_SIZE = 131_072, 4_194_304  # bytes of one segment
@@ -16,10 +17,10 @@ _RETRY_S = 5.0  # between attempts to grow on a full disk
 
 
 class SegmentPool:
-    """Gives out free files in turn and makes new ones up to the limit. Only the writer uses it."""
+    """Gives out free files in turn and makes new ones up to the limit. Only the committing thread uses it."""
 
     def __init__(self, folder: Path, max_bytes: int, free: list[Path]) -> None:
-        self.segment_size = min(max(_MIN_SIZE, max_bytes // 16 // segment.PAGE * segment.PAGE), _MAX_SIZE)
+        self.segment_size = min(max(_MIN_SIZE, max_bytes // 16 // PAGE * PAGE), _MAX_SIZE)
         self._folder = folder
         self._limit = max(max_bytes // self.segment_size, SPARE + 4)
         self._files = {path.name for path in folder.glob("*.seg")}

@@ -18,7 +18,8 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
-from agent.outbox import Message, Outbox, OutboxSettings, Record, recovery, writer
+from agent.outbox import Message, Outbox, OutboxSettings, Record, recovery
+from agent.outbox import outbox as outbox_module
 from tests.powercut.disk import Disk, Op, cuts, replayed, write_files
 from tests.powercut.write_log import Stopped, WriteLog, recorded
 from wire.clock import Clock
@@ -233,7 +234,7 @@ class Run:
         with (
             patch.object(secrets, "token_bytes", rng.randbytes),
             patch.object(secrets, "token_hex", lambda size: rng.randbytes(size).hex()),
-            patch.object(writer, "MARK_EVERY_S", rng.choice((0.0, 0.01, 1.0))),
+            patch.object(outbox_module, "MARK_EVERY_S", rng.choice((0.0, 0.01, 1.0))),
         ):
             for life in range(self.lives):
                 ops = self._record(image, life, rng)

@@ -420,14 +420,14 @@ class TestFullDisk:
         assert not outbox.commit()
         assert outbox.stats().trouble
         assert outbox.stats().trouble_code == "disk-full"
-        outbox._writer._failed(OSError(errno.EIO, "Input/output error"))
+        outbox._failed(OSError(errno.EIO, "Input/output error"))
         assert outbox.stats().trouble_code == "disk-failed"
         assert outbox.stats().head == 0
         full(False)
         _patience(outbox)
         assert (outbox.stats().trouble, outbox.stats().trouble_code) == ("", "")
         assert [record.seq for record in take(outbox)] == [1]
-        levels = [record.levelname for record in caplog.records if record.name == "agent.outbox.writer"]
+        levels = [record.levelname for record in caplog.records if record.name == "agent.outbox.outbox"]
         assert levels == ["ERROR", "WARNING"]  # logged once at the loss, once at the return
 
     def test_memory_is_bounded_and_what_it_cannot_hold_is_declared(
@@ -681,7 +681,7 @@ class TestFolder:
 
 def _patience(outbox: Outbox) -> None:
     """Let a pool that could not grow try again now instead of after some seconds."""
-    outbox._writer._pool._retry_at = 0.0
+    outbox._pool._retry_at = 0.0
     assert outbox.commit()
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.outbox import record as record_file
 from agent.outbox import segment as segment_file
-from agent.outbox.segment import MAX_RECORD, OVERHEAD, PAGE, Blob, Found, Segment, SegmentTotals, blob
+from agent.outbox.record import MAX_RECORD, OVERHEAD, PAGE, Blob, Record, blob
+from agent.outbox.segment import Header, Segment, SegmentTotals
 from wire.messages import MAX_BODY
 
 SIZE = 131_072
@@ -22,13 +24,13 @@ def make(tmp_path: Path) -> Make:
     segment_file.create(path, SIZE)
 
     def make(generation: int = 1, base: int = 1) -> Segment:
-        return Segment(path, "data", EP, generation, base, SIZE, SegmentTotals(7, 2, 3))
+        return Segment(path, Header("data", EP, generation, base, SIZE, SegmentTotals(7, 2, 3)))
 
     return make
 
 
 def record(seq: int, body: bytes = b"{}", rows: int = 1) -> Blob:
-    flags = segment_file.UNSYNCED
+    flags = record_file.UNSYNCED
     return blob(seq, b"arm/joints", body, at_ms=5, offset_ns=-6, boot=7, rows=rows, flags=flags)
 
 
@@ -46,10 +48,10 @@ def written(segment: Segment, *groups: list[Blob]) -> Segment:
     return segment
 
 
-def walk(segment: Segment, data: bytes | None = None) -> tuple[list[Found], list[tuple[int, int]]]:
+def walk(segment: Segment, data: bytes | None = None) -> tuple[list[Record], list[tuple[int, int]]]:
     damage: list[tuple[int, int]] = []
     data = segment.path.read_bytes() if data is None else data
-    return list(segment.walk(data, PAGE, damage)), damage
+    return list(segment.records.walk(data, damage)), damage
 
 
 def test_a_new_file_is_zeros_and_never_used(make: Make) -> None:
@@ -61,7 +63,7 @@ def test_what_is_written_is_found(make: Make) -> None:
     segment = written(make(), [record(1, b"a" * 10), record(3, b"b")], [record(4, b"", rows=9)])
     found, damage = walk(segment)
     assert [(each.seq, each.settled, each.rows) for each in found] == [(1, 0, 1), (3, 0, 1), (4, 3, 9)]
-    assert {(each.at_ms, each.offset_ns, each.boot, each.flags) for each in found} == {(5, -6, 7, 1)}
+    assert {(each.at_ms, each.offset_ns, each.boot, each.unsynced) for each in found} == {(5, -6, 7, True)}
     assert damage == []
     assert found[-1].at + found[-1].size == segment.end
     assert (segment.count, segment.rows, segment.last_seq) == (3, 11, 4)
@@ -82,7 +84,7 @@ def test_a_recycled_file_shows_nothing_of_before(make: Make) -> None:
     found, damage = walk(second)
     assert [each.seq for each in found] == [200]
     assert damage == []
-    assert second.torn(second.path.read_bytes(), second.end) == (0, 0)
+    assert second.records.torn(second.path.read_bytes(), second.end) == (0, 0)
 
 
 @pytest.mark.parametrize("sector", [0, 512])
@@ -132,9 +134,9 @@ def test_seal_and_mark_come_back(make: Make) -> None:
     segment = make()
     segment.begin()
     commit(segment, [record(1), record(2, rows=5)], settled=0)
-    segment.low, segment.done = PAGE + record(1).size, 1
+    segment.settle(PAGE + record(1).size, 1)
     segment.seal()
-    segment.mark(segment.note(dropped=4, dropped_rows=40))
+    segment.mark(segment.note(dropped=4, dropped_rows=40) or b"")
     segment.close()
     loaded = segment_file.load(segment.path)
     assert loaded is not None
@@ -149,9 +151,9 @@ def test_seal_and_mark_of_an_earlier_generation_do_not_count(make: Make) -> None
     first = make()
     first.begin()
     commit(first, [record(1)], settled=0)
-    first.low, first.done = first.end, 1
+    first.settle(first.end, 1)
     first.seal()
-    first.mark(first.note(9, 9))
+    first.mark(first.note(9, 9) or b"")
     first.close()
     written(make(generation=2, base=2), [record(2)])
     loaded = segment_file.load(first.path)
@@ -187,7 +189,7 @@ def test_a_torn_record_is_recognised(make: Make, cut: int) -> None:
     raw = raw[: torn_at + cut] + bytes(SIZE - torn_at - cut)
     found, _ = walk(segment, raw)
     assert [each.seq for each in found] == [1]
-    size, claimed = segment.torn(raw, torn_at)
+    size, claimed = segment.records.torn(raw, torn_at)
     assert size > 0
     assert claimed == (2 if cut >= OVERHEAD else claimed)
 
