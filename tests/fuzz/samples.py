@@ -139,6 +139,42 @@ def manifests() -> list[bytes]:
     return [path.read_bytes() for path in sorted((ROOT / "models").glob("*/manifest.yaml"))]
 
 
+def backup_manifests() -> list[bytes]:
+    """The `backup.json` of a backup."""
+    from collector.backup.manifest import FORMAT, BackedUpFile, Manifest
+
+    files = [
+        BackedUpFile("000001-2026-11-30.db", 8192, "00" * 32, 1, "", 8192, 1_796_000_000_000_000_000),
+        BackedUpFile("state.db", 12288, "ff" * 32, 1, "it is damaged"),
+    ]
+    return [msgspec.json.encode(Manifest(FORMAT, "0.1.0", "0123456789abcdef", 1_796_000_000_000, files))]
+
+
+def day_files() -> list[bytes]:
+    """A day file with rows, an event, a mark and a state."""
+    from collector.store.chunk import ChunkRows, pack, times_of
+    from collector.store.day_file import DayFile
+    from collector.store.group import Chunk, EventRow, Group, Saved
+    from collector.store.marks import Mark
+
+    rows = ChunkRows("a/b/c/d", "arm", "joints", "0" * 16, 0, False, 1)
+    batch = Batch(ep="0" * 16, seq=1, t0=1_796_000_000_000, per=1, n=2, f={"x": [1.0, 2.0], "t": ["a", None]})
+    rows.add(batch, times_of(batch), 100)
+    event = EventRow("a/b/c/d", "arm", "alarm", 1, 1, 1, "0" * 16, 2, b"{}")
+    group = Group(1, [Chunk(rows, pack(rows))], [event], [], {"status/a": b"{}"}, [Mark("a/b/c/d", "0" * 16)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "day.db"
+        day = DayFile(path, Saved())
+        day.write(group)
+        day.close()
+        return [path.read_bytes()]
+
+
+def state_files() -> list[bytes]:
+    """The `state.db` of each schema version."""
+    return [path.read_bytes() for path in sorted((ROOT / "tests/fixtures/state-db").glob("*.db"))]
+
+
 def agent_configs() -> list[bytes]:
     """The ready configs."""
     names = ("robot", "mobility", "healthcare", "smart-city")

@@ -454,3 +454,34 @@ def opcua_publications(data: bytes) -> None:
     from adapters.opcua.publish_response import decode
 
     decode(data)
+
+
+@target(EdgebedError, seeds=samples.backup_manifests)
+def backup_manifest(data: bytes) -> None:
+    from collector.backup.manifest import read
+
+    read(_file("backup.json", data).parent)
+
+
+@target(EdgebedError, seeds=samples.day_files)
+def day_file(data: bytes) -> None:
+    from collector.store.soundness import Content, check_day
+
+    path = _file("day.db", data)
+    for suffix in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    check_day(path, Content(), lambda _: None)
+
+
+@target(EdgebedError, seeds=samples.state_files)
+def state_file(data: bytes) -> None:
+    from collector.state.audit import Audit, AuditEntry
+    from collector.state.state_file import StateFile
+
+    path = _file("state.db", data)
+    for suffix in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with contextlib.closing(StateFile(path.parent)) as state:
+        audit = Audit(state)
+        audit.add(AuditEntry(1, "a", "b", "c", "d", "e"))
+        audit.newest(10)
