@@ -54,6 +54,7 @@ class StateFile:
         Raises:
             StateNewer, StateDamaged: the file cannot be used.
             TryAgain: it is locked, its disk is full, or the collector has not upgraded it yet.
+            sqlite3.IntegrityError: the block violates a constraint of a table.
             ConfigError: it is not readable or writable.
         """
         with self._lock:
@@ -69,6 +70,8 @@ class StateFile:
                             db.execute("ROLLBACK")
                     raise
             except _SQL_ERRORS as error:
+                if _code(error) == sqlite3.SQLITE_CONSTRAINT:  # the caller's: for example a name that exists
+                    raise
                 self._forget()
                 raise self._translated(error) from error
             except OSError as error:
@@ -165,7 +168,7 @@ class StateFile:
         )
 
     def _translated(self, error: Exception) -> EdgebedError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = _code(error)
         if code in _MISSED:
             return TryAgain(f"{self.path} cannot be used now: {error}")
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
@@ -182,6 +185,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _code(error: Exception) -> int:
+    found: int = getattr(error, "sqlite_errorcode", 0)
+    return found & 0xFF
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     """A connection to an existing file."""
     db = sqlite3.connect(
@@ -189,6 +197,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
+    db.execute("PRAGMA trusted_schema = OFF")  # a restored file may come from anywhere
     return db
 
 

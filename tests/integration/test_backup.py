@@ -28,6 +28,7 @@ from wire.clock import Clock
 from wire.task_cancellation import end
 
 RATE = 200  # messages a second
+LARGE = 100_000_000  # bytes of a file that a command works on for a while
 
 
 class Site:
@@ -148,8 +149,15 @@ def killed(site: Site, name: str, after_s: float) -> None:
             running.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("what", ["backup", "restore", "verify"])
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [
+        ("backup", signal.SIGTERM),
+        ("backup", signal.SIGINT),
+        ("restore", signal.SIGTERM),
+        ("verify", signal.SIGINT),
+    ],
+)
 def test_a_signal_ends_a_command_that_leaves_nothing(tmp_path: Path, what: str, number: int) -> None:
     store, target = tmp_path / "store", tmp_path / "target"
     SqliteStore(store, Clock()).close()
@@ -159,7 +167,7 @@ def test_a_signal_ends_a_command_that_leaves_nothing(tmp_path: Path, what: str, 
         source = tmp_path / "source"
         subprocess.run(edgebed_command("collector", "backup", str(store), str(source)), check=True)
         grow(source)
-    os.truncate(store / "accepted-keys", 200_000_000)  # it takes a while
+    os.truncate(store / "accepted-keys", LARGE)
     before = {path.name for path in tmp_path.iterdir()}
     words = [str(source)] if what == "verify" else [str(source), str(target)]
     command = edgebed_command("collector", what, *words)
@@ -174,12 +182,12 @@ def test_a_signal_ends_a_command_that_leaves_nothing(tmp_path: Path, what: str, 
 def grow(backup: Path) -> None:
     """Have a file of a backup be so large that a command needs a while for it."""
     path = backup / "accepted-keys"
-    os.truncate(path, 200_000_000)
+    os.truncate(path, LARGE)
     made = json.loads((backup / "backup.json").read_text())
     for one in made["files"]:
         if one["name"] == path.name:
-            one["bytes"] = 200_000_000
-            one["sha256"] = hashlib.sha256(bytes(200_000_000)).hexdigest()
+            one["bytes"] = LARGE
+            one["sha256"] = hashlib.sha256(bytes(LARGE)).hexdigest()
     (backup / "backup.json").write_text(json.dumps(made))
 
 

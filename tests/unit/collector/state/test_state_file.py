@@ -65,6 +65,17 @@ def test_a_transaction_that_fails_writes_nothing(folder: Path, state: StateFile)
     write(fail=False)
 
 
+def test_a_violated_constraint_is_the_callers(state: StateFile) -> None:
+    def add() -> None:
+        with state.transaction() as db:
+            db.execute("INSERT INTO fact VALUES ('once', 'b')")
+
+    add()
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        add()
+    state.check()
+
+
 def test_processes_that_start_at_once_share_one_file(folder: Path) -> None:
     script = (
         "from pathlib import Path; from collector.state.state_file import StateFile;"
