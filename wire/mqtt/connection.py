@@ -21,6 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from wire.mqtt.errors import (
     ConnectionLost,
+    ConnectRefused,
     MalformedPacket,
     MqttError,
     NoConnack,
@@ -31,11 +32,14 @@ from wire.mqtt.errors import (
     subscribe_refused,
 )
 from wire.mqtt.options import ConnectOptions
-from wire.mqtt.packet_socket import Malformed, PacketSocket, PublishPacket
+from wire.mqtt.packet_socket import Malformed, PacketSocket, PublishPacket, extent
 from wire.socket_errors import why_no_tls
 
 _CONNACK, _PUBACK, _SUBACK, _UNSUBACK, _PINGRESP, _DISCONNECT = 2, 4, 9, 11, 13, 14
-_NAMES = {_CONNACK: "CONNACK", _PUBACK: "PUBACK", _SUBACK: "SUBACK", _DISCONNECT: "DISCONNECT"}
+_NAMES = (
+    "reserved", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "SUBSCRIBE",
+    "SUBACK", "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "AUTH",
+)  # fmt: skip
 _ANSWERS = (0x20, 0xE0)  # the first byte of CONNACK and DISCONNECT
 _PINGREQ = b"\xc0\x00"
 _GRANTED = (0, 1, 2)
@@ -79,6 +83,7 @@ class Connection:
         self._v5 = options.version == "5"
         self._handlers = handlers
         self._is_leaving = False  # a DISCONNECT was sent
+        self._maximum_qos = 2  # of a message to the broker
         self._unanswered: set[int] = set()
         self._subscribing: dict[int, list[str]] = {}
         self._paho = _paho_client(options, self.socket)
@@ -134,6 +139,8 @@ class Connection:
             MqttError: there is no connection.
         """
         self._require_open()
+        if qos > self._maximum_qos:
+            raise ConnectRefused(self._where, "it takes no messages of QoS 1: change its settings")
         expiry = None
         if self._v5 and expiry_s:
             expiry = _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry_s)
@@ -267,7 +274,11 @@ class Connection:
 
     def _control(self, first: int, body: bytes) -> None:
         kind = first >> 4
-        if kind == _CONNACK and not self.is_connected and len(body) >= 2:
+        if kind in (_CONNACK, _PUBACK, _SUBACK) and (first & 0x0F or len(body) < 2):
+            raise Malformed(f"{_shown(first, body)} that cannot be read")
+        if kind == _CONNACK and not self.is_connected:
+            if body[0] > 1:
+                raise Malformed(f"{_shown(first, body)} with a reserved flag")
             if body[1]:
                 self.end(connect_refused(self._where, body[1], self._options.version))
             else:
@@ -280,6 +291,8 @@ class Connection:
             pass  # paho has ended
         elif kind == _SUBACK:
             self._on_suback(first, body)
+        elif kind == _PUBACK and body[:2] == b"\0\0":
+            raise Malformed(f"{_shown(first, body)} with the packet id 0")
         elif kind in (_PUBACK, _UNSUBACK, _PINGRESP):
             self._by_paho(first, body)
         else:
@@ -298,8 +311,8 @@ class Connection:
     def _on_suback(self, first: int, body: bytes) -> None:
         mid, codes = int.from_bytes(body[:2]), body[2:]
         if self._v5:
-            length = body[2] if len(body) > 2 else 0
-            codes = body[3 + length :]
+            start, end = extent(body, 1)
+            codes = body[end:] if start else b""  # behind the properties
         filters = self._subscribing.pop(mid, None)
         if filters is None:
             return
@@ -312,6 +325,7 @@ class Connection:
         self.is_connected = True
         limit = getattr(properties, "ReceiveMaximum", None)
         self.receive_maximum = limit if isinstance(limit, int) and limit else 65_535
+        self._maximum_qos = getattr(properties, "MaximumQoS", 2)
 
     def _on_puback(self, _client: Any, _data: Any, mid: int, code: Any, _properties: Any) -> None:
         if mid in self._unanswered:  # paho calls it for QoS 0 too
@@ -355,5 +369,6 @@ def _properties(packet: int, **values: Any) -> Properties:
 
 
 def _shown(first: int, body: bytes) -> str:
-    name = _NAMES.get(first >> 4, f"type {first >> 4}")
-    return f"a {name} packet ({bytes([first]).hex()} {body[:8].hex(' ')})"
+    name = _NAMES[first >> 4]
+    article = "an" if name[0] in "AU" else "a"
+    return f"{article} {name} packet ({(bytes([first]) + body[:8]).hex(' ')})"

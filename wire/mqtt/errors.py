@@ -129,11 +129,8 @@ def disconnected(where: str, code: int, client_id: str) -> ConnectionLost:
 
 def subscribe_refused(where: str, refused: dict[str, int]) -> SubscribeRefused:
     """The error for a SUBACK; `refused` has the code of each refused topic filter."""
-    names = ", ".join(list(refused)[:3])
-    code = next(iter(refused.values()))
+    topic, code = next(iter(refused.items()))
+    which = topic if len(refused) == 1 else f"{len(refused)} topics, such as {topic}"
     return SubscribeRefused(
-        where,
-        f"it refuses {len(refused)} subscription(s), such as {names}: {reason_text(code)};"
-        " allow this client to read them",
-        code,
+        where, f"it refuses the subscription to {which}: {reason_text(code)}; allow it there", code
     )

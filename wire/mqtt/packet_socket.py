@@ -59,7 +59,7 @@ class PacketSocket:
             OSError: the connection is broken.
             Malformed: the bytes are not MQTT.
         """
-        start, end = _extent(self._held, self._at)
+        start, end = extent(self._held, self._at)
         if start and end <= len(self._held):
             return
         try:
@@ -80,7 +80,7 @@ class PacketSocket:
         held, size = self._held, len(self._held)
         while size - self._at >= 2 and held[self._at] & 0xF0 == _PUBLISH:
             first = held[self._at]
-            start, end = _extent(held, self._at)
+            start, end = extent(held, self._at)
             if not start:
                 return
             announced = end - self._at
@@ -99,7 +99,7 @@ class PacketSocket:
                 if qos:
                     mid, body = held[body] << 8 | held[body + 1], body + 2
                 if v5:
-                    body, end_of_properties = _extent(held, body - 1)
+                    body, end_of_properties = extent(held, body - 1)
                     body = end_of_properties if body else end + 1
             except IndexError:
                 body = end + 1
@@ -114,7 +114,7 @@ class PacketSocket:
         Raises:
             Malformed: it is too large.
         """
-        start, end = _extent(self._held, self._at)
+        start, end = extent(self._held, self._at)
         if not start or self._held[self._at] & 0xF0 == _PUBLISH:
             return None
         if end - self._at > self._largest:
@@ -130,12 +130,12 @@ class PacketSocket:
 
     def release(self) -> None:
         """Let `recv` read the packet that `packet` gave."""
-        self._released = _extent(self._held, self._at)[1]
+        self._released = extent(self._held, self._at)[1]
 
     def skip(self) -> None:
         """Go behind the packet that `packet` gave, however much of it was read."""
         self.read_s = time.monotonic()
-        self._at = self._released or _extent(self._held, self._at)[1]
+        self._at = self._released or extent(self._held, self._at)[1]
         self._released = 0
 
     def recv(self, size: int) -> bytes:
@@ -154,7 +154,7 @@ class PacketSocket:
     def is_pending(self) -> bool:
         """Whether there is something to read that the selector does not see."""
         try:
-            start, end = _extent(self._held, self._at)
+            start, end = extent(self._held, self._at)
         except Malformed:
             return True
         if start and end <= len(self._held):
@@ -206,7 +206,7 @@ class PacketSocket:
         return getattr(self._sock, name)
 
 
-def _extent(held: bytes, at: int) -> tuple[int, int]:
+def extent(held: bytes, at: int) -> tuple[int, int]:
     """Start and end of the body, by the length after the byte at `at`; (0, 0) while that is incomplete."""
     length = shift = 0
     for position in range(at + 1, min(at + 5, len(held))):
