@@ -28,6 +28,7 @@ from tests.unit.test_mirror import suite_of
 
 ROOT = Path(__file__).parents[2]
 AREAS = ("wire", "agent/outbox", "collector/ledger")
+LEFT_OUT = ROOT / "wire/mqtt"  # its tests talk to brokers: a run of each takes too long; --only takes it
 AIM = 0.85
 
 
@@ -40,10 +41,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one for each CPU)")
     given = parser.parse_args()
     areas = given.only or AREAS
-    if not (found := modules(ROOT, areas)):
+    found = [path for path in modules(ROOT, areas) if given.only or not path.is_relative_to(LEFT_OUT)]
+    if not found:
         parser.error(f"no module at {', '.join(areas)}")
     suites = {path.relative_to(ROOT).as_posix(): suite(path) for path in found}
-    mutants = sample(ROOT, areas, given.sample, given.seed)
+    for name in [name for name, tests in suites.items() if not (ROOT / tests).is_file()]:
+        say(f"{name} is left out: {suites.pop(name)} does not exist")
+    mutants = sample(ROOT, list(suites), given.sample, given.seed)
     say(f"{len(mutants)} mutants of {len(found)} modules, seed {given.seed}")
     with tempfile.TemporaryDirectory(prefix="edgebed-mutants-") as folder:
         outcomes = tested(mutants, suites, Path(folder), given.jobs)
@@ -84,7 +88,12 @@ def tested(mutants: list[Mutant], suites: dict[str, str], folder: Path, jobs: in
     with workers(first, jobs) as every, ThreadPoolExecutor(jobs) as pool:
         for worker in every:
             free.put(worker)
-        return list(pool.map(test, mutants))
+        outcomes: list[Outcome] = []
+        for outcome in pool.map(test, mutants):
+            outcomes.append(outcome)
+            if not len(outcomes) % 50:
+                say(f"... {len(outcomes)} of {len(mutants)}")
+        return outcomes
 
 
 def limit(worker: Worker, tests: str) -> float:

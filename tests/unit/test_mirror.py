@@ -44,6 +44,7 @@ COVERED_BY = {
     "collector.store.snapshot": "tests/unit/collector/backup/test_backup.py",
     "collector.store.soundness": "tests/unit/collector/backup/test_verify.py",
     "collector.store.salvage": "tests/unit/collector/store/test_rescue.py",
+    "wire.mqtt.errors": "tests/unit/wire/mqtt/test_async_client.py",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -124,3 +125,68 @@ def test_a_key_with_a_passphrase_is_refused_without_a_prompt(tmp_path: Path) -> 
     broker = Broker(url="mqtts://b", cert_file=cert, key_file=locked)
     with pytest.raises(ConfigError, match=r"locked\.key"):
         broker.ssl_context()
+
+
+@pytest.mark.parametrize(
+    ("server_name", "verified"), [("", "10.0.0.7"), ("broker.example", "broker.example")]
+)
+def test_the_name_in_the_certificate_may_be_another_than_the_host(server_name: str, verified: str) -> None:
+    context = Broker(url="mqtts://10.0.0.7", server_name=server_name).ssl_context()
+    assert context is not None
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        context.wrap_socket(ours, server_hostname="10.0.0.7", do_handshake_on_connect=False) as wrapped,
+    ):
+        assert wrapped.server_hostname == verified
+
+
+def test_mistakes_of_each_key_have_a_sentence() -> None:
+    file = Path("x")
+    broker = Broker(url="mqtt://b", ca_file=file, cert_file=file, server_name="y")
+    assert list(broker.mistakes(("a", "broker"))) == [
+        (("a", "broker", "cert_file"), "cert_file needs key_file beside it"),
+        (("a", "broker", "ca_file"), "ca_file needs a url that starts with mqtts://"),
+        (("a", "broker", "cert_file"), "cert_file needs a url that starts with mqtts://"),
+        (("a", "broker", "server_name"), "server_name needs a url that starts with mqtts://"),
+    ]
+    assert list(Broker(url="mqtts://b", ca_file=file, cert_file=file, key_file=file).mistakes()) == []
+    assert [text for _, text in Broker(url="mqtts://b", key_file=file).mistakes()] == [
+        "key_file needs cert_file beside it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (
+            "mqtt://a:b@c",
+            "broker url contains a user or password; use the keys username and password_file",
+        ),
+        ("mqtt://b:x", "broker url 'mqtt://b:x': Port could not be cast to integer value as 'x'; write mqtt://host:port"),
+        ("tcp://b", "broker url 'tcp://b' is not mqtt://host[:port] or mqtts://host[:port]"),
+        ("mqtt://b:0", "broker url 'mqtt://b:0' is not mqtt://host[:port] or mqtts://host[:port]"),
+        ("mqtt://b/?x", "broker url 'mqtt://b/?x' has text after the host and port; remove it"),
+        ("mqtt://b/#x", "broker url 'mqtt://b/#x' has text after the host and port; remove it"),
+        ("mqtt://b/x", "broker url 'mqtt://b/x' has text after the host and port; remove it"),
+    ],
+)  # fmt: skip
+def test_sentences_of_wrong_urls(url: str, sentence: str) -> None:
+    assert list(Broker(url=url).mistakes()) == [(("url",), sentence)]
+
+
+def test_a_password_may_have_4096_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"x" * 4_096)
+    assert Broker(url="mqtt://b", password_file=file).password() == "x" * 4_096
+    file.write_bytes(b"x\n" + b" " * 4_095)
+    with pytest.raises(ConfigError) as caught:
+        Broker(url="mqtt://b", password_file=file).password()
+    assert str(caught.value) == f"broker.password_file {file}: its first line must be the password"
+
+
+def test_the_section_is_as_documented() -> None:
+    broker = Broker(url="mqtt://b")
+    assert (broker.username, broker.server_name, broker.protocol) == ("", "", "auto")
+    files = (broker.password_file, broker.ca_file, broker.cert_file, broker.key_file)
+    assert files == (None, None, None, None)

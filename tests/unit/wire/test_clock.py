@@ -81,3 +81,11 @@ async def test_a_timeout_is_at_a_moment_of_flowing_time() -> None:
             await asyncio.Event().wait()
     async with clock.timeout_at(None):
         await asyncio.sleep(0)
+
+
+async def test_the_past_is_not_waited_for_at_any_rate() -> None:
+    clock = Clock(rate=1e-9)  # a second takes thirty years
+    await clock.sleep(-5.0)
+    await clock.sleep(0.0)
+    assert not clock.wait(threading.Event(), -5.0)
+    assert not clock.wait(threading.Event(), 0.0)

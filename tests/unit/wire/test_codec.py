@@ -347,6 +347,7 @@ def test_a_body_is_packed_where_that_makes_it_smaller() -> None:
 def test_a_seal_is_the_crc_of_the_body() -> None:
     # CRC-32 of {"a":1} is 561bacaf, of 123456789 it is cbf43926
     assert codec.seal(b'{"a":1}') == b'{"a":1,"crc":"561bacaf"}'
+    assert (codec.seal(b"{}"), codec.seal(b"[1]")) == (b"{}", b'[1,"crc":"4c2f32b8"}')
     assert codec.seal(b"123456789") == b'12345678,"crc":"cbf43926"}'
     assert codec.unsealed(b'{"a":1,"crc":"561bacaf"}') == b'{"a":1}'
     with pytest.raises(WireError, match=r"^the body was damaged in transit: its checksum does not match$"):

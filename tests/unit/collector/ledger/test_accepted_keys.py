@@ -26,3 +26,27 @@ def test_accepted_keys_are_read_again_when_they_change(tmp_path: Path) -> None:
     assert keys.of(NODE) == frozenset()
     with pytest.raises(EdgebedError, match="cannot be written"):
         accept(tmp_path / "nowhere", NODE, "0123456789abcdef", "")
+
+
+def test_a_line_has_a_node_and_a_key_and_a_remark(tmp_path: Path) -> None:
+    accept(tmp_path, NODE, "0123456789abcdef", "for ß")
+    assert (tmp_path / FILE).read_bytes() == f"{NODE} 0123456789abcdef  # for ?\n".encode()
+    (tmp_path / FILE).write_text("a/b/c/d 11 # one\na/b/c/d\t22\n#a/b/c/d 33\na/b/c/d 44 55\nx/b/c/d 66")
+    keys = AcceptedKeys(tmp_path)
+    assert (keys.of("a/b/c/d"), keys.of("x/b/c/d")) == ({"11", "22"}, {"66"})
+    accept(tmp_path, "x/b/c/d", "77", "")
+    assert keys.of("x/b/c/d") == {"66", "77"}, "the open line was ended"
+    assert FILE == "accepted-keys"
+
+
+def test_a_file_that_cannot_be_read_now_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    accept(tmp_path, NODE, "11", "")
+    keys = AcceptedKeys(tmp_path)
+    assert keys.of(NODE) == {"11"}
+    path.unlink()
+    path.mkdir()
+    assert keys.of(NODE) == {"11"}
+    path.rmdir()
+    path.write_text(f"{NODE} 22\n" + "#" * 999_999 + f"\n{NODE} 33\n")
+    assert keys.of(NODE) == {"22"}, "a megabyte is read"

@@ -65,3 +65,15 @@ def test_a_damaged_file_is_named(audited: Any) -> None:
     found = list(differences(folder, {(NODE, EP): entries[(NODE, EP)]}, NODE.__eq__))
     assert found[0] == f"day file {path.name} is damaged and was not counted"
     assert f"{NODE} ep {EP}: the files have 0 messages, the ledger has 3" in found
+
+
+def test_twenty_messages_that_are_stored_twice_are_named(
+    audited: Any, clock: Any, batch: Any, commit: Any
+) -> None:
+    folder, entries = audited
+    store = SqliteStore(folder, clock)
+    for _ in range(2):
+        commit(store, Ledger(), [batch(seq) for seq in range(10, 35)])
+    store.close()
+    found = [line for line in differences(folder, entries) if "twice" in line]
+    assert found == [f"{NODE} ep {EP}: seq {seq} is stored twice" for seq in range(10, 30)]

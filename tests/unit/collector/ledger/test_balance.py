@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.ledger.balance import GONE, NEVER, OUTBOX_LOST, RESTORED, totals
 from collector.ledger.ledger import Draft, Ledger
 from collector.store.marks import Claim
 
@@ -92,3 +93,72 @@ def test_every_number_has_exactly_one_place(
     gone = {seq for first, last in entry.missing for seq in range(first, last + 1)}
     assert len(gone) == entry.missing_count
     assert not gone & set(stored)
+
+
+def test_why_a_number_is_missing(numbers: Any) -> None:
+    ledger = numbers([1, 2, 5, 9])
+    ledger.claim(NODE, EP, Claim(head=12, acked=6, depth=0, at_ms=50))
+    (entry,) = ledger.entries()
+    assert entry.absent == [
+        (3, 4, T0 + 2, RESTORED), (6, 6, T0 + 5, RESTORED), (7, 8, T0 + 5, NEVER), (10, 12, 50, NEVER)
+    ]  # fmt: skip
+    ledger.claim(NODE, EP, Claim(head=12, acked=99, depth=0, at_ms=51))
+    assert ledger.entries()[0].absent[-1] == (10, 12, 50, RESTORED), "no more than the head is acknowledged"
+    ledger.claim(NODE, "ffffffff00000000", Claim(head=1, at_ms=60))
+    ledger.claim(NODE, EP, Claim(head=13, acked=3, depth=0, at_ms=70))
+    ledger.claim(NODE, "ffffffff00000000", Claim(head=1, at_ms=80))
+    lost = "its outbox was lost: the node goes on as ep ffffffff00000000"
+    old = next(entry for entry in ledger.entries() if entry.ep == EP)
+    assert [one[::3] for one in old.absent][:3] == [(3, RESTORED), (4, lost), (6, lost)]
+
+
+def test_the_texts_of_reasons_are_those_that_stores_have() -> None:
+    assert (GONE, NEVER) == ("was stored once: its day file is gone or damaged", "never arrived")
+    assert (OUTBOX_LOST, RESTORED) == (
+        "its outbox was lost", "was stored once: this store is restored from an older backup"
+    )  # fmt: skip
+
+
+def test_an_entry_lists_a_hundred_ranges_and_counts_all() -> None:
+    ledger, draft = Ledger(), Draft(Ledger())
+    for at in range(1, 121):
+        draft.add(NODE, EP, 4 * at, 2, at)
+        draft.lose(NODE, EP, [(4 * at - 2, 4 * at - 2)], "quota")
+    ledger.accept(draft.accounts.values())
+    (entry,) = ledger.entries()
+    assert [len(entry.gaps), len(entry.missing), len(entry.absent)] == [100, 100, 100]
+    assert (entry.gap_count, entry.missing_count, entry.rows_stored, entry.rows_taken) == (120, 240, 240, 0)
+    ledger.claim(NODE, EP, Claim(head=480, rows=241, at_ms=5))
+    assert ledger.entries()[0].rows_taken == 241
+
+
+def test_totals_are_the_sums() -> None:
+    ledger, draft = Ledger(), Draft(Ledger())
+    for ep, seqs in (("11111111", (1, 2, 2, 9)), ("22222222", (1, 1, 1, 4))):
+        for seq in seqs:
+            draft.add(NODE, ep, seq, 1, 1)
+    draft.lose(NODE, "11111111", [(3, 5)], "quota")
+    ledger.accept(draft.accounts.values())
+    ledger.claim(NODE, "22222222", Claim(head=10, depth=6))
+    found = totals(ledger.entries())
+    assert (found.taken, found.stored, found.duplicates) == (9 + 10, 3 + 2, 1 + 2)
+    assert (found.gap_count, found.missing_count, found.waiting) == (3, 3 + 2, 6)
+
+
+def test_the_lowest_missing_numbers_are_not_those_that_wait(numbers: Any) -> None:
+    ledger = numbers([2, 5])
+    for depth, missing in (
+        (0, [(1, 1), (3, 4), (6, 7)]),
+        (1, [(1, 1), (3, 4), (6, 6)]),
+        (4, [(1, 1)]),
+        (5, []),
+    ):
+        ledger.claim(NODE, EP, Claim(head=7, depth=depth, at_ms=1))
+        (entry,) = ledger.entries()
+        assert (entry.waiting, entry.missing, entry.missing_count) == (depth, missing, 5 - depth)
+    ledger.claim(NODE, EP, Claim(head=7, depth=3, at_ms=2))
+    draft = Draft(ledger)
+    draft.add(NODE, EP, 10, 1, 1)  # the heartbeat is older: 8 and 9 may be on the way
+    ledger.accept(draft.accounts.values())
+    (entry,) = ledger.entries()
+    assert (entry.waiting, entry.missing) == (5, [(1, 1), (3, 3)])

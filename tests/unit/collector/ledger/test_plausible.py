@@ -8,7 +8,7 @@ import pytest
 
 from collector.ledger import ledger as module
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
-from collector.ledger.plausible import Rising
+from collector.ledger.plausible import MAX_SESSIONS, Rising, jump
 from collector.store.marks import Claim
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
@@ -84,3 +84,31 @@ def test_a_heartbeat_a_little_behind_the_data_counts(numbers: Any) -> None:
         assert account is not None
         assert account.claim is not None
         assert account.claim.acked == acked
+
+
+def test_numbers_may_rise_by_the_limit_and_no_further() -> None:
+    assert [jump(highest, number) != "" for highest, number in (
+        (5, 100_000_005), (5, 100_000_006), (0, 2**48), (0, 2**48 + 1), (1, 2**48), (7, 3)
+    )] == [False, True, False, True, True, False]  # fmt: skip
+    assert jump(5, 10**9) == (
+        "number 1000000000 cannot follow 5: if it is right, use 'edgebed collector reset-node'"
+    )
+    assert MAX_SESSIONS == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("numbers", "believed"),
+    [
+        ([20, 30, 31], [True, False, False]),  # the limit, one more, and two that agree
+        ([31, 31, 31], [False, False, True]),
+        ([31, 41, 51], [False, False, True]),
+        ([31, 42, 43], [False, False, False]),  # 42 does not agree with 31
+        ([31, 32, 20, 31, 32, 33], [False, False, True, False, False, True]),  # what fits ends the doubt
+        ([5, 4, 5, 6], [False, False, False, True]),  # 4 does not agree with 5
+        ([10, 9], [True, False]),
+    ],
+)
+def test_three_in_a_row_are_believed(numbers: list[int], believed: list[bool]) -> None:
+    rising = Rising(10)
+    assert [rising.believes(10, number) for number in numbers] == believed
+    assert rising.believes(None, 0)

@@ -19,7 +19,8 @@ from collector.store.clock_skew import Offset
 from collector.store.marks import Claim, encoded, read_account
 from collector.store.store import SqliteStore, aside, day_files, peek
 from tests.unit.collector.ledger.conftest import Take
-from tests.unit.collector.ledger.stating_node import EP, NODE, T0, Node
+from tests.unit.collector.ledger.stating_node import EP, NEW_KEY, NODE, OTHER, T0, Node
+from wire.custody import key_id
 from wire.ranges import Ranges
 
 
@@ -261,3 +262,132 @@ def test_a_lost_outbox_is_listed_with_its_successor(ledger: Ledger, take: Take) 
     (line,) = day_lines(ledger, ReportFilter())
     why = "its outbox was lost: the node goes on as ep ffffffff00000000"
     assert line.absent == [(3, 3, T0 + 2, why), (5, 6, T0 + 50, why)]
+
+
+def test_what_a_filter_selects() -> None:
+    every = ReportFilter()
+    assert every.node_is(NODE)
+    assert every.day_is("")
+    assert every.stream_is("data/arm/joints")
+    pilot = ReportFilter(pilot="acme/trial")
+    nodes = (NODE, "acme/trial/yard/a", "acme/trial2/hall/a", "b/trial/hall/a")
+    assert [pilot.node_is(node) for node in nodes] == [True, True, False, False]
+    assert [ReportFilter(node=NODE).node_is(node) for node in nodes] == [True, False, False, False]
+    assert not ReportFilter(pilot="b/trial", node=NODE).node_is(NODE)
+    days = ("", "2026-11-21", "2026-11-22", "2026-11-23")
+    assert [ReportFilter(day="2026-11-22").day_is(day) for day in days] == [False, False, True, False]
+    assert [ReportFilter(since="2026-11-22").day_is(day) for day in days] == [True, False, True, True]
+    streams = ("data/arm/joints", "data/arm/tcp", "event/arm/joints")
+    assert [ReportFilter(stream="arm/joints").stream_is(one) for one in streams] == [True, False, True]
+    assert [ReportFilter(stream=streams[0]).stream_is(one) for one in streams] == [True, False, False]
+    assert not ReportFilter(stream="joints").stream_is("data/arm/joints")
+
+
+def test_the_answer_has_sums_per_pilot_and_day(ledger: Ledger, take: Take) -> None:
+    one, two, other = Node(), Node(node=OTHER), Node(node="b/pilot/site/node")
+    for node in (one, two, other):
+        take([node.data(), node.state()])
+        node.turn("2026-11-23")
+        take([node.data(3)])
+    take([one.state(streams={"data/arm/joints": [1, 11, 14]}), two.state(), other.state()])
+    found = account(ledger, ReportFilter(), detailed=True)
+    assert [(line.day, line.node) for line in found["days"]] == [
+        (day, node) for day in ("2026-11-22", "2026-11-23") for node in (NODE, OTHER, "b/pilot/site/node")
+    ]  # fmt: skip
+    assert [(each.day, each.pilot, each.nodes, each.verified) for each in found["pilots"]] == [
+        ("2026-11-23", "acme/trial", 2, 1),
+        ("2026-11-23", "b/pilot", 1, 1),
+        ("2026-11-22", "acme/trial", 2, 2),
+        ("2026-11-22", "b/pilot", 1, 1),
+    ]
+    newest, _, oldest, _ = found["pilots"]
+    assert (oldest.taken, oldest.stored, oldest.rows_taken, oldest.rows_stored) == (4, 4, 20, 20)
+    assert (oldest.statements, oldest.gap_count, oldest.missing_count, oldest.waiting) == (2, 0, 0, 0)
+    assert (newest.rows_taken, newest.rows_stored, newest.statements) == (11, 10, 2)
+    assert (found["totals"].stored, len(found["entries"]), found["strangers"]) == (12, 3, [])
+    some = account(ledger, ReportFilter(pilot="b/pilot"), detailed=False)
+    assert [entry.node for entry in some["entries"]] == ["b/pilot/site/node"]
+    assert sorted(some) == ["entries", "pilots", "strangers", "totals"]
+
+
+def test_keys_that_are_not_accepted_are_listed_by_node(ledger: Ledger, take: Take) -> None:
+    for node in (OTHER, NODE):
+        first, again = Node(node=node), Node(node=node, ep="ffffffff00000000", key=NEW_KEY)
+        take([first.data(), first.state(), again.data(), again.state(), again.state()])
+    found = account(ledger, ReportFilter(), detailed=False)["strangers"]
+    name = key_id(NEW_KEY.public_key().public_bytes_raw().hex())
+    assert [(one.node, one.key, one.since, one.last, one.statements) for one in found] == [
+        (node, name, T0 + 2, T0 + 3, 2) for node in (NODE, OTHER)
+    ]
+    assert len(account(ledger, ReportFilter(node=OTHER), detailed=False)["strangers"]) == 1
+
+
+def test_a_line_has_the_newest_time_and_the_worst_clock(ledger: Ledger, take: Take) -> None:
+    node = Node()
+    take([node.data(), node.state(clk=2)])
+    node.restart()
+    take([node.data(), node.data(), node.state(clk=1)])
+    line = only(ledger)
+    assert (line.made_at, line.clk, line.statements, line.signed) == (T0 + 5, 1, 2, 4)
+    assert (line.node, line.ep) == (NODE, EP)
+
+
+def test_the_rest_before_the_first_statement_has_a_line_of_its_own(ledger: Ledger, take: Take) -> None:
+    node = Node()
+    take([node.data(), node.data(7)])
+    assert only(ledger, stream="arm/joints").rows_stored == 17
+    assert day_lines(ledger, ReportFilter(stream="arm/tcp")) == []
+    node.restart()
+    take([node.data(2), node.state()])
+    undated, dated = day_lines(ledger, ReportFilter())
+    assert (undated.day, undated.taken, undated.stored, undated.rows_taken, undated.doubt) == (
+        "", 2, 2, 0, "no signed statement covers it"
+    )  # fmt: skip
+    assert (dated.day, dated.taken, dated.signed, dated.rows_taken) == ("2026-11-22", 2, 1, 3)
+    assert [line.day for line in day_lines(ledger, ReportFilter(since="2026-11-23"))] == [""]
+
+
+def test_gaps_are_cut_to_the_day_and_a_hundred_are_listed(ledger: Ledger, take: Take) -> None:
+    node = Node()
+    first = node.seq
+    for _ in range(5):
+        node.data()
+    evening = node.state()
+    node.turn("2026-11-23")
+    lost = node.seq + 3
+    for _ in range(4):
+        node.data()
+    take([evening, node.gap([(first + 4, first + 5), (lost - 2, lost)]), node.state()])
+    one, two = day_lines(ledger, ReportFilter())
+    assert (one.gaps, one.absent) == ([(4, 5, "quota")], [(1, 3, T0 + 6, "never arrived")])
+    assert two.gaps == [(7, 9, "quota")]
+    assert (one.gap_count, one.missing_count, two.gap_count, two.missing_count) == (2, 3, 3, 1)
+
+
+def test_two_histories_have_a_sentence(ledger: Ledger, take: Take) -> None:
+    node = Node()
+    take([node.data(), node.state(), node.data()])
+    before = node.prev
+    take([node.state()])
+    node.prev = before
+    take([node.data(), node.state()])
+    line = only(ledger)
+    assert not line.verified
+    assert line.doubt == (
+        "statements that cannot both be true were signed: there is a copy of this node, or its state folder "
+        "was set back"
+    )
+
+
+def test_statements_that_are_missing_while_messages_are_not_have_a_sentence(
+    ledger: Ledger, take: Take
+) -> None:
+    node = Node()
+    take([node.data(), node.state(), node.data()])
+    node.detail()  # signed, and never sent
+    take([node.state()])
+    line = only(ledger)
+    assert not line.verified
+    assert line.doubt == (
+        "statements are missing but messages are not: was its state folder set back to an older one?"
+    )

@@ -206,3 +206,114 @@ def test_rows_between_stated_parts_count_with_the_part_before() -> None:
         ({"data/a/x": 10}, {"data/a/x": 10}),
     ]
     assert stored_rows([], streams) == []
+
+
+def test_the_limits_are_those_of_the_docs() -> None:
+    limits = (module.MAX_RUNS, module.MAX_PARTS, module.MAX_DAYS, module.MAX_CHAINS, module.MAX_REASONS)
+    assert (*limits, module.MAX_KEYS) == (20, 200, 4_000, 8, 20, 20)
+
+
+def test_a_ring_tells_how_each_key_was_accepted(ledger: Ledger, take: Take) -> None:
+    node, again = Node(), Node(ep="ffffffff00000000", key=NEW_KEY)
+    take([node.data(), node.state(), again.data(), again.state()])
+    take([again.state()], accepted=[key_id(NEW_KEY.public_key().public_bytes_raw().hex())])
+    first, second = ledger.ring(NODE).keys
+    assert (first.how, first.since, first.last, first.statements) == ("first seen", T0 + 2, T0 + 2, 1)
+    assert (second.how, second.since, second.last, second.statements) == ("accepted", T0 + 2, T0 + 3, 2)
+    assert ledger.doubt(NODE, 0) == "", "the key was accepted"
+    assert ledger.rings().keys() == {NODE}
+    assert ledger.ring(OTHER).keys == []
+
+
+def test_a_doubt_is_of_the_outbox_in_use_and_of_its_time(ledger: Ledger, take: Take) -> None:
+    assert ledger.doubt(NODE, 0) == ""
+    node = Node()
+    take([node.data(), node.state(upto=50)])
+    why = "it covers numbers that were not given yet"
+    assert [ledger.doubt(NODE, since) for since in (0, T0 + 2, T0 + 3)] == [why, why, ""]
+    assert refused(ledger) == {why: 1}
+    take([node.state(upto=50), node.state(upto=node.seq + 1)])
+    assert refused(ledger) == {why: 3}, "a statement covers the numbers before its own"
+
+
+def test_reasons_without_end_are_bounded_and_known_ones_are_counted(
+    ledger: Ledger, take: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_REASONS", 2)
+    node = Node()
+    for detail in ({"n": "?"}, {"n": None}, {"n": 1.5}, {"n": "?"}):
+        seq, no = node.number("event/_/custody", 1)
+        take([node.event("custody", seq, no, detail=detail)])
+    assert list(refused(ledger).values()) == [2, 1]
+    assert "float" in ledger.doubt(NODE, 0) or "str" in ledger.doubt(NODE, 0)
+
+
+def test_the_sum_of_the_newest_statement_is_kept(ledger: Ledger, take: Take) -> None:
+    node = Node()
+    early = [node.data(), node.state(sent=5, acked=1, dropped={"data": {"quota": [1, 10]}})]
+    late = [node.data(), node.state(sent=9, acked=3, dropped={"data": {"quota": [2, 20]}})]
+    take([*late, *early])
+    found = ledger.account((NODE, EP))
+    assert found is not None
+    stated = found.book.stated
+    assert (stated.statements, stated.begin, stated.sent, stated.acked) == (2, 1, 9, 3)
+    assert (stated.made_at, stated.dropped) == (T0 + 4, {"data": {"quota": (2, 20)}})
+
+
+def test_chains_of_the_newest_runs_are_compared(ledger: Ledger, take: Take) -> None:
+    node = Node()
+    runs = []
+    for _ in range(10):
+        runs.append(node.run)
+        take([node.data(), node.state(), node.data(), node.state()])
+        node.restart()
+    found = ledger.account((NODE, EP))
+    assert found is not None
+    assert sorted(found.book.stated.chains) == runs[-8:]
+    assert {tuple(chain.seen) for chain in found.book.stated.chains.values()} == {((1, 2),)}
+
+
+def test_a_chain_keeps_the_ends_that_a_neighbour_may_need(ledger: Ledger, take: Take) -> None:
+    node, sent = Node(), []
+    for _ in range(6):
+        sent += [node.data(), node.state()]
+    take([*sent[:4], *sent[6:8], *sent[10:]])  # statements 1, 2, 4 and 6
+    found = ledger.account((NODE, EP))
+    assert found is not None
+    chain = found.book.stated.chains[1]
+    assert (chain.seen, sorted(chain.ends)) == ([(1, 2), (4, 4), (6, 6)], [2, 4, 6])
+    take([*sent[4:6], *sent[8:10]])
+    chain = ledger.account((NODE, EP)).book.stated.chains[1]  # type: ignore[union-attr]
+    assert (chain.seen, sorted(chain.ends), chain.forked) == ([(1, 6)], [6], False)
+    assert refused(ledger) == {}
+
+
+def test_a_statement_that_starts_a_chain_in_the_middle_is_a_copy(ledger: Ledger, take: Take) -> None:
+    node = Node()
+    node.prev = "0" * 64
+    take([node.data(), node.state()])
+    assert list(refused(ledger)) == [
+        "it does not continue the statement before it: is there a copy of this node?"
+    ]
+    node.prev, node.n = "", 4
+    take([node.state()])
+    assert list(refused(ledger).values()) == [2], "only the first has none before it"
+
+
+def test_saved_states_come_back_and_damaged_ones_are_left_out(ledger: Ledger, take: Take) -> None:
+    node = Node()
+    made = take([node.data(), node.state()])
+    states = made.group.custody
+    assert sorted(states) == [f"custody/{NODE}/{EP}/2026-11-22", f"key/{NODE}"]
+    assert take([node.data()]).group.custody == {}, "nothing new was stated"
+    bad = {
+        f"custody/{NODE}/{EP}/2026-11-21": b"{",
+        "custody/2026": b"{}",
+        "key/x": b"[]",
+        "other/x": b"rubbish",
+    }
+    again = Ledger(ledger.marks(everything=True), {**states, **bad})
+    assert day_lines(again, ReportFilter()) == day_lines(ledger, ReportFilter())
+    assert again.rings() == ledger.rings()
+    assert again.days.bodies((NODE, EP)) == {"2026-11-22": states[f"custody/{NODE}/{EP}/2026-11-22"]}
+    assert again.days.get((NODE, EP), "2026-11-20").parts == []
