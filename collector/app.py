@@ -26,7 +26,8 @@ from collector.ingest.writer import Ingest
 from collector.ledger.accepted_keys import AcceptedKeys
 from collector.ledger.comparison import Gone
 from collector.ledger.ledger import Ledger
-from collector.mqtt.link import AckLink, Link
+from collector.mqtt.link import AckLink, Link, LinkIdentity
+from collector.mqtt.received import Receiver
 from collector.reset import answer, requested, reset
 from collector.state.state_file import StateFile, StateNewer
 from collector.store.reader import Readers
@@ -93,16 +94,13 @@ class Collector:
             problems=self.problems,
             shares=shares,
         )
+        ingest, home = self.ingest, f"{socket.gethostname()}:{self.store.folder.resolve()}"
         self.link = Link(
             config.broker,
-            config.id,
+            LinkIdentity(config.id, home=home),
             clock,
-            on_message=self.ingest.receive,
-            is_full=self.ingest.is_full,
-            admits=self.ingest.admits,
-            turn=self.ingest.turn,
+            Receiver(ingest.receive, ingest.is_full, ingest.admits, ingest.turn),
             acks=AckLink(config.broker, config.id, clock),
-            home=f"{socket.gethostname()}:{self.store.folder.resolve()}",
         )
         self.readers = Readers(self.store.folder)
         self.upkeep = Upkeep(self.store, self.readers, self.ledger, self.problems, clock, self._forget)

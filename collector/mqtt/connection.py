@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from collector.mqtt.probe import SYSTEM, Probe
-from collector.mqtt.received import Received
+from collector.mqtt.received import Received, Receiver
 from collector.mqtt.rival import Claim, claim_topic
 from wire.clock import Clock
 from wire.mqtt.blocking_client import BlockingClient
@@ -46,7 +46,7 @@ class Owner(Protocol):
 
     claim: Claim
     clock: Clock
-    receives: bool  # False: it carries acks alone
+    receiver: Receiver | None  # None: it carries acks alone
     connections: int  # how many there were
     settled: deque[tuple[int, int]]
     outgoing: deque[tuple[str, bytes]]
@@ -56,18 +56,6 @@ class Owner(Protocol):
     @property
     def is_holding(self) -> bool:
         """Whether nothing is to be received now."""
-        ...
-
-    def on_message(self, message: Received, /) -> None:
-        """Take a received message."""
-        ...
-
-    def turn(self, now_s: float, /) -> None:
-        """Set the time for `admits`."""
-        ...
-
-    def admits(self, topic: bytes, body: bytes, /) -> bool:
-        """Whether the node of this topic may publish this now."""
         ...
 
     def take_back(self) -> None:
@@ -103,8 +91,8 @@ class Connection:
         options = ConnectOptions(
             login=login,
             version=version,
-            clean_start=not link.receives,
-            session_expiry_s=SESSION_S if link.receives else 0,
+            clean_start=link.receiver is None,
+            session_expiry_s=SESSION_S if link.receiver else 0,
             receive_maximum=RECEIVE_MAXIMUM,
             keepalive_s=KEEPALIVE_S,
             connect_s=CONNECT_S,
@@ -131,7 +119,7 @@ class Connection:
         """
         link, client = self._link, self._client
         client.open()
-        if link.receives:
+        if link.receiver:
             wanted = [(f"{NODE}/{tail}", 1) for tail in DURABLE]
             wanted += [(f"{NODE}/{tail}", 0) for tail in FLEETING]
             client.connection.subscribe(wanted)
@@ -169,7 +157,7 @@ class Connection:
 
     def _look_after(self) -> None:
         connection, now, full = self._client.connection, time.monotonic(), self._link.is_holding
-        if not self._link.receives:
+        if self._link.receiver is None:
             if any(now - since > OWED_S for since, _, _ in itertools.islice(self._owed.values(), 1)):
                 self._end_deaf(f"the broker acknowledges nothing for {OWED_S:g} s")
             return
@@ -206,7 +194,7 @@ class Connection:
     def _come_online(self) -> None:
         self.was_online = True
         self._online_at = time.monotonic()
-        if self._link.receives:
+        if self._link.receiver:
             self._publish_claim(msgspec.json.encode(self._link.claim))
         self._link.came_online()
 
@@ -217,14 +205,15 @@ class Connection:
         self._owed.pop(mid, None)
 
     def _take(self, packet: PublishPacket) -> None:
-        link, mid, now_s = self._link, packet.mid, time.monotonic()
+        receiver, mid, now_s = self._link.receiver, packet.mid, time.monotonic()
         if mid:
             self._heard_at = now_s
-        link.turn(now_s)
         is_probe = packet.topic.startswith(_SYSTEM)
         if is_probe:
             self._probe.came(packet.topic_name, packet.body, now_s)
-        if is_probe or not link.admits(packet.topic, packet.body):
+        elif receiver is not None:
+            receiver.turn(now_s)
+        if receiver is None or is_probe or not receiver.admits(packet.topic, packet.body):
             if mid:  # for the broker alone: without an ack the node's outbox sends it again
                 self._client.connection.puback(mid)
             return
@@ -234,15 +223,15 @@ class Connection:
         self._probe.flows(topic)
         self._open += mid > 0
         token = (self._number, mid) if mid else None
-        recv_ms = link.clock.now_ms()
-        link.on_message(Received(topic, packet.body, recv_ms, packet.retained, token, packet.dup))
+        recv_ms = self._link.clock.now_ms()
+        receiver.on_message(Received(topic, packet.body, recv_ms, packet.retained, token, packet.dup))
 
     def _end(self) -> None:
         """Send what is settled and a DISCONNECT, within a second."""
         client, deadline = self._client, time.monotonic() + 1.0
         self._is_ending = True
         if self.was_online:
-            if self._link.receives:
+            if self._link.receiver:
                 self._publish_claim(b"")
             self._send()
         while client.ended is None and client.connection.unanswered and time.monotonic() < deadline:

@@ -9,12 +9,12 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from collector.mqtt.connection import CONNECT_S, Connection
-from collector.mqtt.received import Received
+from collector.mqtt.received import Receiver
 from collector.mqtt.rival import Claim, Look, in_words
 from wire.broker import Broker
 from wire.clock import Clock
@@ -58,43 +58,40 @@ class Watcher(Protocol):
         ...
 
 
-class Link:
-    """Connects and receives in its own thread, without end; `on_message` is called there and must not block.
+@dataclass(frozen=True, slots=True)
+class LinkIdentity:
+    """The MQTT client id, the user name that a password belongs to (""=the id), and the name of the store."""
 
-    While `is_full()` nothing is read, so messages wait at the broker. Acks go over `acks` while that is
-    online. `turn` gets the time of a steady clock (s); then `admits` is asked for each publication.
+    client_id: str
+    username: str = ""
+    home: str = ""
+
+
+class Link:
+    """Connects and receives in its own thread, without end.
+
+    Acks go over `acks` while that is online. Without a receiver it carries acks alone.
     """
 
     def __init__(
         self,
         broker: Broker,
-        client_id: str,
+        identity: LinkIdentity,
         clock: Clock,
-        *,
-        on_message: Callable[[Received], None],
-        is_full: Callable[[], bool],
-        admits: Callable[[bytes, bytes], bool] = lambda _topic, _body: True,
-        turn: Callable[[float], None] = lambda _now_s: None,
+        receiver: Receiver | None,
         acks: AckLink | None = None,
-        receives: bool = True,
-        username: str = "",
-        home: str = "",
-        pauses_s: Sequence[float] | None = None,
         watcher: Watcher | None = None,
     ) -> None:
         self.broker = broker
-        self.client_id = client_id
-        self.claim = Claim(secrets.token_hex(8), home)
+        self.client_id = identity.client_id
+        self.claim = Claim(secrets.token_hex(8), identity.home)
         self.refused: ConfigError | None = None  # why it must not connect: another one has its client id
         self.state = LinkState("connecting", clock.now_ms())
         # what a connection uses, in the link's own thread: see `collector.mqtt.connection.Owner`
         self.clock = clock
-        self.on_message = on_message
-        self.admits = admits
-        self.turn = turn
+        self.receiver = receiver
         self.acks = acks
-        self.receives = receives
-        self.username = username or client_id
+        self.username = identity.username or identity.client_id
         self.connections = 0
         self.settled: deque[tuple[int, int]] = deque()
         self.outgoing: deque[tuple[str, bytes]] = deque(maxlen=_OUTGOING)
@@ -102,14 +99,13 @@ class Link:
         self.wake_in, self._wake_out = socket.socketpair()
         self.versions = VersionChoice(broker.protocol)
         self._connection: Connection | None = None
-        self._is_full = is_full
-        self._pauses_s = BACKOFF_S if pauses_s is None else pauses_s
+        self._pauses_s = BACKOFF_S if receiver else ACK_BACKOFF_S
         self._watcher = _ReceivingWatcher(acks) if watcher is None else watcher
         self._held = threading.Event()
         self.wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="collector-link", daemon=True)
-        self._looked = not receives  # whether another one was looked for
+        self._looked = receiver is None  # whether another one was looked for
         self._early: deque[float] = deque(maxlen=_EARLY)  # when connections ended soon after they came online
         self._reported = ""  # the last loss that the watcher got as new
 
@@ -149,7 +145,7 @@ class Link:
     @property
     def is_holding(self) -> bool:
         """Whether nothing is to be received now."""
-        return self._held.is_set() or self._is_full()
+        return self._held.is_set() or (self.receiver is not None and self.receiver.is_full())
 
     def stop(self) -> None:
         """Send what is settled, disconnect, end the thread; the session stays at the broker."""
@@ -193,8 +189,10 @@ class Link:
         except ConfigError as error:
             return False, str(error)
         except Exception as error:  # a fault of this program must not end the link
-            log.exception("the MQTT connection failed with an unexpected error: please report this")
-            return False, f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
+            if why != self._reported:
+                log.exception("the MQTT connection failed with an unexpected error: please report this")
+            return False, why
         finally:
             if connection is not None:
                 connection.close()
@@ -204,7 +202,7 @@ class Link:
     def _may_connect(self) -> bool:
         """Look for another collector with this id at the start, and when connections keep ending early."""
         is_suspect = len(self._early) == _EARLY and time.monotonic() - self._early[0] < _STEADY_S
-        if not self.receives or (self._looked and not is_suspect):
+        if self.receiver is None or (self._looked and not is_suspect):
             return True
         look = Look(self.broker, self.client_id, self.username, self.claim)
         try:
@@ -290,17 +288,8 @@ class AckLink:
     """
 
     def __init__(self, broker: Broker, client_id: str, clock: Clock) -> None:
-        self.link = Link(
-            broker,
-            f"{client_id}-acks",
-            clock,
-            on_message=lambda _message: None,
-            is_full=lambda: False,
-            receives=False,
-            username=client_id,
-            pauses_s=ACK_BACKOFF_S,
-            watcher=self,
-        )
+        identity = LinkIdentity(f"{client_id}-acks", username=client_id)
+        self.link = Link(broker, identity, clock, None, watcher=self)
         self._client_id = client_id
         self._online_at = 0.0
         self._strikes = 0

@@ -1,6 +1,9 @@
-"""A message as the link received it."""
+"""A message as the link received it, and who takes it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -22,3 +25,25 @@ class Received(Struct):
     dup: bool = False
     parsed: Topic | None = None
     fault: str = ""
+
+
+def _no_time(_now_s: float) -> None:
+    pass
+
+
+def _all(_topic: bytes, _body: bytes) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Takes the messages of a link, in its thread; nothing here may block.
+
+    While `is_full` nothing is read, so messages wait at the broker. For each message `turn` gets the time of
+    a steady clock (s), then `admits` decides by topic and body whether `on_message` gets it.
+    """
+
+    on_message: Callable[[Received], None]
+    is_full: Callable[[], bool]
+    admits: Callable[[bytes, bytes], bool] = _all
+    turn: Callable[[float], None] = _no_time

@@ -18,7 +18,8 @@ from collector.config import CollectorConfig, Http
 from collector.fleet.fleet import Fleet
 from collector.ingest.writer import Ingest
 from collector.ledger.ledger import Ledger
-from collector.mqtt.link import Link
+from collector.mqtt.link import Link, LinkIdentity
+from collector.mqtt.received import Receiver
 from collector.store.store import SqliteStore
 from collector.web.event_stream import Hub
 from edgebed.broker import free_port, is_listening
@@ -100,7 +101,7 @@ def test_the_shipped_broker_configuration_carries_a_site(
     store, ledger = SqliteStore(config.store, clock), Ledger()
     fleet = Fleet(clock, ledger)
     ingest = Ingest(store, ledger, fleet, Hub(), clock, name=config.id)
-    link = Link(broker, config.id, clock, on_message=ingest.receive, is_full=ingest.is_full)
+    link = Link(broker, LinkIdentity(config.id), clock, Receiver(ingest.receive, ingest.is_full))
     acked, done = [], threading.Event()
 
     def on_message(_client: Any, _user: Any, message: mqtt.MQTTMessage) -> None:
@@ -138,7 +139,7 @@ def test_the_shipped_broker_configuration_carries_a_site(
 
 def test_an_unknown_client_is_refused_with_a_reason(tmp_path: Path, certificates: Path, site: int) -> None:
     broker = Broker(url=f"mqtts://127.0.0.1:{site}", ca_file=certificates / "ca.pem")
-    link = Link(broker, "collector-1", Clock(), on_message=lambda _message: None, is_full=lambda: False)
+    link = Link(broker, LinkIdentity("collector-1"), Clock(), Receiver(lambda _message: None, lambda: False))
     link.start()
     deadline = time.monotonic() + 60
     while link.state.state != "offline":

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from collector.mqtt.connection import Connection
-from collector.mqtt.link import Link
-from collector.mqtt.received import Received
+from collector.mqtt.link import Link, LinkIdentity
+from collector.mqtt.received import Received, Receiver
 from tests.polling import wait_until
 from tests.unit.wire.mqtt.packets import framed
 from wire.broker import Broker
@@ -20,10 +20,8 @@ from wire.mqtt.packet_socket import PublishPacket
 
 def make_link(received: list[Received] | None = None, port: int = 1, **options: Any) -> Link:
     found = [] if received is None else received
-    return Link(
-        Broker(url=f"mqtt://127.0.0.1:{port}"), "collector-1", Clock(),
-        on_message=found.append, is_full=lambda: False, **options,
-    )  # fmt: skip
+    receiver = Receiver(found.append, lambda: False, **options)
+    return Link(Broker(url=f"mqtt://127.0.0.1:{port}"), LinkIdentity("collector-1"), Clock(), receiver)
 
 
 @contextmanager

@@ -8,18 +8,15 @@ from typing import Any
 
 import pytest
 
-from collector.mqtt.link import AckLink, Link
-from collector.mqtt.received import Received
+from collector.mqtt.link import AckLink, Link, LinkIdentity
+from collector.mqtt.received import Receiver
 from wire.broker import Broker
 from wire.clock import Clock
 
 
-def make_link(received: list[Received] | None = None, port: int = 1, **options: Any) -> Link:
-    found = [] if received is None else received
-    return Link(
-        Broker(url=f"mqtt://127.0.0.1:{port}"), "collector-1", Clock(),
-        on_message=found.append, is_full=lambda: False, **options,
-    )  # fmt: skip
+def make_link(port: int = 1, acks: AckLink | None = None) -> Link:
+    receiver = Receiver(lambda _message: None, lambda: False)
+    return Link(Broker(url=f"mqtt://127.0.0.1:{port}"), LinkIdentity("collector-1"), Clock(), receiver, acks)
 
 
 def make_ack_link() -> AckLink:
