@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgebed import __version__
 from edgebed.drill.check import Kept, kept
 from edgebed.drill.installation import DrillInstallation
+from wire.clock import Clock
+
+log = logging.getLogger(__name__)
 
 
 async def corrupt_outbox(target: DrillInstallation) -> None:
@@ -45,18 +50,19 @@ async def lose_agent_disk(target: DrillInstallation) -> None:
 
 async def restore_collector(target: DrillInstallation) -> None:
     """Restore the collector's store from a backup: what it lacks arrives again or is shown as missing."""
-    installation, store = target.installation, target.folder / "store"
-    await asyncio.to_thread(installation.collector.stop)
-    backup = target.folder / "backup"
-    shutil.copytree(store, backup)
+    from collector.backup.backup import back_up
+    from collector.backup.pace import Pace
+    from collector.backup.restore import restore
+
+    installation, store, backup = target.installation, target.folder / "store", target.folder / "backup"
+    await asyncio.to_thread(back_up, store, backup, __version__, Clock(), Pace())  # while it runs
     known = kept(backup)
-    installation.collector.start()
-    await target.recovers()
     await installation.until("an outbox releases what the backup lacks", lambda: _released(target, known))
     await asyncio.to_thread(installation.collector.stop)
     before = kept(store)
     shutil.rmtree(store)
-    backup.rename(store)
+    await asyncio.to_thread(restore, backup, store, Clock(), Pace(), log.warning)
+    shutil.rmtree(backup)
     after = kept(store)
     for key, had in before.items():
         box = key[0].rpartition("/")[2]
