@@ -9,6 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,8 @@ def _check_known(node: str, pilot: str, nodes: Collection[str]) -> None:
 
 def _accept(store: Path | None, node: str, key: str) -> None:
     from collector.ledger.accepted_keys import accept
+    from collector.state.audit import audited
+    from collector.state.state_file import StateFile
     from wire.clock import Clock
     from wire.topics import Address
 
@@ -121,7 +124,13 @@ def _accept(store: Path | None, node: str, key: str) -> None:
         raise click.UsageError(
             f"--accept {key!r} is not a key of 16 hexadecimal digits, as the ledger shows it"
         )
-    accept(store, str(Address.parse(node)), key, f"accepted {_time(Clock().now_ms())}")
+    name = str(Address.parse(node))
+
+    def warn(text: str) -> None:
+        click.echo(f"edgebed: {text}", err=True)
+
+    with closing(StateFile(store)) as state, audited(state, Clock(), "accept-key", f"{name} {key}", warn):
+        accept(store, name, key, f"accepted {_time(Clock().now_ms())}")
     click.echo(f"{node}: statements signed with {key} are accepted, beginning with the next one")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from click.testing import CliRunner
 from collector.ledger.accepted_keys import AcceptedKeys
 from collector.ledger.audit import differences
 from collector.ledger.ledger import Ledger
+from collector.state.audit import Audit
+from collector.state.state_file import StateFile
 from collector.store.store import SqliteStore, day_files
 from edgebed.cli import command as edgebed
 from edgebed.commands.ledger import share
@@ -96,6 +99,9 @@ def test_a_wrong_argument_is_named(store: Path, arguments: tuple[str, ...], text
 
 def test_a_key_is_accepted_on_the_collectors_machine(store: Path) -> None:
     found = run("--store", str(store), "--node", NODE, "--accept", "0123456789abcdef")
+    with closing(StateFile(store)) as state:
+        acts = [(one.what, one.subject, one.result) for one in Audit(state).newest(9)]
+    assert acts == [("accept-key", f"{NODE} 0123456789abcdef", "done")]
     assert found.exit_code == 0
     assert AcceptedKeys(store).of(NODE) == {"0123456789abcdef"}
 
