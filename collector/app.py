@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.metadata
 import logging
 import math
@@ -325,6 +326,9 @@ def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) 
     # SQLite releases the interpreter lock thousands of times a second. With the default of 5 ms to get it
     # again, the receiving thread would starve the writing one.
     sys.setswitchinterval(0.001)
+    # Each commit replaces the accounts of its nodes. With the default thresholds Python scans all accounts
+    # every few seconds: with 10,000 nodes 40 % of the CPU time, and 0.6 s without a receiving thread.
+    gc.set_threshold(10_000, 10, 50)
     asyncio.run(serve())
     return stopped_by
 
