@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import heapq
 import random
 from collections.abc import Sequence
@@ -79,6 +80,8 @@ class Fleet:
         try:
             await self._connect()
             await asyncio.sleep(_SETTLE_S)
+            gc.collect()
+            gc.freeze()  # scanning the nodes and connections again and again would delay messages
             self._began_s = loop.time()
             self.figures.costs.begin()
             await self._send()
