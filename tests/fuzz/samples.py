@@ -152,16 +152,18 @@ def backup_manifests() -> list[bytes]:
 
 def day_files() -> list[bytes]:
     """A day file with rows, an event, a mark and a state."""
-    from collector.store.chunk import ChunkRows, pack, times_of
+    from collector.store.chunk import ChunkRows, pack
     from collector.store.day_file import DayFile
     from collector.store.group import Chunk, EventRow, Group, Saved
-    from collector.store.marks import Mark
+    from collector.store.marks import Account
 
     rows = ChunkRows("a/b/c/d", "arm", "joints", "0" * 16, 0, False, 1)
     batch = Batch(ep="0" * 16, seq=1, t0=1_796_000_000_000, per=1, n=2, f={"x": [1.0, 2.0], "t": ["a", None]})
-    rows.add(batch, times_of(batch), 100)
+    rows.add(batch, 100)
     event = EventRow("a/b/c/d", "arm", "alarm", 1, 1, 1, "0" * 16, 2, b"{}")
-    group = Group(1, [Chunk(rows, pack(rows))], [event], [], {"status/a": b"{}"}, [Mark("a/b/c/d", "0" * 16)])
+    group = Group(
+        1, [Chunk(rows, pack(rows))], [event], [], {"status/a": b"{}"}, [Account("a/b/c/d", "0" * 16)]
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "day.db"
         day = DayFile(path, Saved())
