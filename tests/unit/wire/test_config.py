@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +12,9 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, UnsetType, field
 
-from wire.config import Marks, Mistake, load, parse, schema
+from wire.config import Marks, Mistake, decoded, did_you_mean, keys, load, parse, schema
 from wire.errors import ConfigError
 
 
@@ -265,3 +266,236 @@ def test_any_text_is_a_value_or_one_config_error(text: str) -> None:
         read(text)
     except ConfigError as error:
         assert error.mistakes
+
+
+def test_a_mistake_names_the_file_and_the_keys_of_any_yaml_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("node: n\nthings: 3\n")
+    with pytest.raises(ConfigError, match=re.escape(f"{path}:2:9: things: expected keys and values, got 3")):
+        load(path, Whole)
+    assert keys(path) == {"node", "things"}
+    path.write_text("- 1\n")
+    assert keys(path) == frozenset()
+    path.write_text("a: [\n")
+    assert keys(path) == frozenset()
+    assert keys(tmp_path / "absent") == frozenset()
+
+
+def test_paths_may_start_at_another_folder(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("node: n\nthings: {one: {word: x, file: y}}\n")
+    assert load(path, Whole, folder=Path("/other")).things["one"].file == Path("/other/y")
+
+
+@pytest.mark.parametrize(
+    ("word", "words", "hint"),
+    [
+        ("cuont", ["count", "node"], "; did you mean 'count'?"),
+        ("x", ["only"], "; there is only"),
+        ("zzz", ["b", "a"], "; there is a, b"),
+        ("zzz", [f"k{n:02}" for n in range(20)], "; there is " + ", ".join(f"k{n:02}" for n in range(20))),
+        ("zzz", [f"k{n:02}" for n in range(21)], ""),
+        ("zzz", [], ""),
+    ],
+)
+def test_a_hint_for_a_wrong_word(word: str, words: list[str], hint: str) -> None:
+    assert did_you_mean(word, words) == hint
+
+
+class Every(Struct, kw_only=True):
+    """A field of each kind."""
+
+    text: str = ""
+    many: list[int] = []
+    pair: tuple[int, str] | None = None
+    run: tuple[int, ...] = ()
+    map: dict[str, int] = {}
+    named: dict[Annotated[str, Meta(max_length=2)], int] = {}
+    either: bool | str = False
+    part: Part | None = None
+    several: list[Part] = []
+    few: Annotated[list[int], Meta(min_length=1, max_length=2)] = field(default_factory=lambda: [0])
+    one: Literal["a", "b", 3] = "a"
+    limit: Annotated[float, Meta(ge=0, le=1)] | UnsetType = msgspec.UNSET
+    file: Path = Path("x")
+    free: Any = None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("text: a", {"text": "a"}),
+        ("many: [1, 2]", {"many": [1, 2]}),
+        ("pair: [1, x]", {"pair": (1, "x")}),
+        ("pair:", {"pair": None}),
+        ("run: [1, 2, 3]", {"run": (1, 2, 3)}),
+        ("map: {a: 1}", {"map": {"a": 1}}),
+        ("map:", {"map": {}}),
+        ("either: x", {"either": "x"}),
+        ("either: true", {"either": True}),
+        ("part: {raw: false}", {"part": Part(raw=False)}),
+        ("part: null", {"part": None}),
+        ("several: [{raw: false}, {}]", {"several": [Part(raw=False), Part()]}),
+        ("few: [1]", {"few": [1]}),
+        ("few: [1, 2]", {"few": [1, 2]}),
+        ("one: 3", {"one": 3}),
+        ("limit: 1", {"limit": 1.0}),
+        ("free: [1, {a: x}]", {"free": [1, {"a": "x"}]}),
+        ("file: sub/y", {"file": Path("/conf/sub/y")}),
+        ("file: /abs/y", {"file": Path("/abs/y")}),
+    ],
+)
+def test_each_kind_of_value_is_read(text: str, expected: dict[str, Any]) -> None:
+    assert read(text, kind=Every) == Every(**expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("text: {a: 1}", "1:7: text: expected text, got keys and values"),
+        ("text: true", "1:7: text: expected text, got true: put it in quotes"),
+        ("text: [a]", "1:7: text: expected text, got a list"),
+        ("text:", "1:1: text: expected text, got nothing"),
+        ("many: 1", "1:7: many: expected a list, got 1"),
+        ("many: {a: 1}", "1:7: many: expected a list, got keys and values"),
+        ("many: [1, x]", "1:11: many.1: expected a whole number, got 'x'"),
+        ("many:\n  - 1\n  -\n", "3:4: many.1: expected a whole number, got nothing"),
+        ("pair: [1]", "1:7: pair: expected 2 values, got 1"),
+        ("pair: 3", "1:7: pair: expected a list, got 3"),
+        ("run: [1, x]", "1:10: run.1: expected a whole number, got 'x'"),
+        ("map: [1]", "1:6: map: expected keys and values, got a list"),
+        ("map: {a: x}", "1:10: map.a: expected a whole number, got 'x'"),
+        ("named: {abc: 1}", "1:9: named.abc: expected text of length <= 2, got 'abc'"),
+        ("either: 3", "1:9: either: expected true or false or text, got 3"),
+        ("part: 3", "1:7: part: expected keys and values, got 3"),
+        ("several: [{x: 1}]", "1:12: several.0.x: unknown key; there is mode, raw"),
+        ("few: []", "1:6: few: 0 entries; 1 are needed"),
+        ("few: [1, 2, 3]", "1:6: few: 3 entries; 2 are allowed"),
+        ("one: c", "1:6: one: 'c' is not one of a, b, 3"),
+        ("limit: 2", "1:8: limit: expected a number <= 1.0, got 2"),
+        ("limit: -.inf", "1:8: limit: -.inf is not a finite number"),
+        ("file: 3", "1:7: file: expected a path, got 3"),
+        ('file: "a\\0b"', "1:7: file: expected a path, got 'a\\x00b'"),
+        ("either: [no]", "1:9: either: expected true or false or text, got a list"),
+        ("text: " + "[" + "]", "1:7: text: expected text, got a list"),
+        ("many: " + "y" * 61, "1:7: many: expected a list, got '" + "y" * 57 + "...'"),
+        ("many: " + "y" * 60, "1:7: many: expected a list, got '" + "y" * 60 + "'"),
+        ("part:\n  raw: On\n", "2:8: part.raw: expected true or false, got 'On': this is YAML 1.2"),
+        ("part:\n  raw: of\n", "2:8: part.raw: expected true or false, got 'of'"),
+    ],
+)
+def test_each_kind_of_mistake_has_a_sentence(text: str, sentence: str) -> None:
+    assert mistakes(text, kind=Every) == [f"f.yaml:{sentence}"]
+
+
+def test_a_value_that_could_not_be_read_is_a_placeholder_for_the_check() -> None:
+    seen: list[Any] = []
+
+    class Needs(Struct):
+        """Fields without a default."""
+
+        text: str
+        number: int
+        real: float
+        yes: bool
+        many: list[int]
+        map: dict[str, int]
+        run: tuple[int, ...]
+        word: Literal["b", "a"]
+        maybe: int | None
+        either: int | str
+        file: Path
+        part: Part
+        range: Range
+
+    def check(value: Any, marks: Marks) -> Iterator[Mistake]:
+        seen.append(value)
+        yield from ()
+
+    found = mistakes("{}", check, Needs)
+    assert found == [f"f.yaml:1:1: {name}: is missing" for name in Needs.__struct_fields__]
+    assert seen == [
+        Needs("", 0, 0.0, False, [], {}, (), "b", None, 0, Path(), Part(), Range())
+    ]  # fmt: skip
+    wrong = "".join(f"{name}: {{x: [1]}}\n" for name in Needs.__struct_fields__ if name != "range")
+    mistakes(wrong + "range: {low: 9}\n", check, Needs)
+    assert (seen[1].text, seen[1].many, seen[1].word, seen[1].range) == ("", [], "b", Range())
+
+
+class Picky(Struct):
+    """Refuses every placeholder."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a name is needed")
+
+
+class Outer(Struct):
+    """Needs a picky part."""
+
+    part: Picky
+
+
+def test_the_check_is_not_asked_where_no_placeholder_is_possible() -> None:
+    def check(value: Any, marks: Marks) -> Iterator[Mistake]:
+        yield (), "was asked"
+
+    assert (
+        mistakes("part: {name: 3}", check, Outer)
+        == [
+            "f.yaml:1:14: part.name: expected text, got 3: put it in quotes",
+            "f.yaml:1:7: part: a name is needed",
+        ][::-1]
+    )
+    assert read("part: {name: x}", kind=Outer) == Outer(Picky("x"))
+
+
+def test_marks_are_places_of_values_or_of_their_nearest_parent() -> None:
+    def check(whole: Whole, marks: Marks) -> Iterator[Mistake]:
+        places = [
+            ((), "1:1"), (("node",), "1:7"), (("things",), "2:1"), (("things", "one"), "3:3"),
+            (("things", "one", "box"), "4:10"), (("things", "one", "box", 1), "4:15"),
+            (("things", "one", "box", 2), "4:10"), (("things", "one", "box", -1), "4:10"),
+            (("things", "one", "none"), "3:3"), (("node", "x"), "1:7"), (("node", 0), "1:7"),
+        ]  # fmt: skip
+        assert [marks.at(*path) for path, _ in places] == [f"f.yaml:{place}" for _, place in places]
+        assert [marks.has(*path) for path, _ in places] == [
+            True, True, True, True, True, True, False, False, False, False, False
+        ]  # fmt: skip
+        assert (marks.name, marks.folder) == ("f.yaml", Path("/conf"))
+        yield (), "of all of it"
+
+    text = "node: n\nthings:\n  one:\n    box: [10, 20]\n    word: x\n"
+    assert mistakes(text, check) == ["f.yaml:1:1: of all of it"]
+
+
+def test_a_hundred_mistakes_are_listed_in_full() -> None:
+    text = "node: a\nthings: {o: {word: x}}\n" + "".join(f"x{i}: 1\n" for i in range(100))
+    assert len(mistakes(text)) == 100
+
+
+def test_bytes_that_are_not_text_have_a_place() -> None:
+    assert decoded("\ufeffnode: 비밀".encode(), "x") == "node: 비밀"
+    for body, place in ((b"\xff", "1:1"), (b"ab\n\ncd\xff", "3:3"), (b"a\xe9", "1:2")):
+        with pytest.raises(ConfigError) as caught:
+            decoded(body, "x")
+        assert str(caught.value) == f"x:{place}: this byte is not valid UTF-8: save the file as UTF-8"
+
+
+def test_a_file_may_be_a_quarter_of_a_megabyte(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    text = "node: n\nthings: {one: {word: x}}\n#"
+    path.write_text(text + "x" * (262_144 - len(text)))
+    assert load(path, Whole).node == "n"
+    path.write_text(text + "x" * (262_145 - len(text)))
+    with pytest.raises(ConfigError) as caught:
+        load(path, Whole)
+    assert str(caught.value) == f"{path}: has 262145 bytes; 262144 are allowed"
+
+
+def test_the_schema_has_paths_and_the_fields_of_the_struct() -> None:
+    found = schema(Thing)
+    assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert found["$defs"]["Thing"]["properties"]["file"]["anyOf"][0] == {"type": "string", "format": "path"}

@@ -103,6 +103,7 @@ def test_a_struct_refuses_values_that_do_not_fit_together(make: Any, sentence: s
 def test_the_largest_and_the_smallest_batch() -> None:
     whole = Batch(t0=1, dt=[0] * MAX_SAMPLES, f={"x": [1] * MAX_SAMPLES})
     assert (len(whole), len(Batch(t0=1, per=1, n=7, f={"x": [1] * 7}))) == (MAX_SAMPLES, 7)
+    assert Batch(t0=5, per=20, n=3, f={"x": [1, 2, 3]}).times_us() == [5_000, 25_000, 45_000]
     assert Batch(t0=5, per=20, n=3, f={"x": [1, 2, 3]}, tu="us").times_us() == [5_000, 5_020, 5_040]
     assert Batch(t0=5, dt=[0, -7], f={"x": [1, 2]}).times_us() == [5_000, -2_000]
 
@@ -156,6 +157,14 @@ FROM_THE_GRAVEST = (
     Quality.UNCERTAIN,
     Quality.GOOD,
 )
+
+
+def test_the_numbers_of_qualities_and_clock_states_are_those_of_the_contract() -> None:
+    assert {one.name: int(one) for one in Quality} == {
+        "GOOD": 0, "OUT_OF_RANGE": 1, "NOT_FINITE": 2, "UNCERTAIN": 3, "BAD": 4, "TIME_REPEATED": 5,
+        "TIME_BACKWARD": 6, "WRONG_TYPE": 7,
+    }  # fmt: skip
+    assert {one.name: int(one) for one in messages.ClockState} == {"UNSYNCED": 0, "NTP": 1, "PTP": 2}
 
 
 def test_every_quality_has_a_place() -> None:
