@@ -104,8 +104,10 @@ def _scan(state: Recovered, known: list[Segment], broken: int) -> None:
             each for each in known if each.generation not in scanned and (thorough or each.last_seq > settled)
         ]
     state.head = max(state.head, *(max(each.base - 1, each.last_seq) for each in known))
-    state.torn = present.missing(settled + 1, state.head)
-    state.damaged = [hole for first, last in state.damaged for hole in present.missing(first, last)]
+    damaged = Ranges(hole for first, last in state.damaged for hole in present.missing(first, last))
+    state.damaged = list(damaged)
+    # each number has one reason: what the mark saw was committed once
+    state.torn = list(Ranges(present.missing(settled + 1, state.head)).without(damaged))
     if broken:
         # Numbers in the broken files may have been sent: they are not given again, and are declared lost.
         first, top = min(each.base for each in known), state.head + broken // OVERHEAD

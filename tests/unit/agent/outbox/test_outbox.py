@@ -692,3 +692,51 @@ def _open_in(folder: Path) -> list[Path]:
         with contextlib.suppress(OSError):  # the descriptor of this listing itself
             found.append(link.readlink())
     return [path for path in found if path.is_relative_to(folder)]
+
+
+class TestCounts:
+    def test_what_was_dropped_is_counted_by_class_and_reason(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        for size in (60_000, 60_000):
+            outbox.append(data(size, rows=3))
+        outbox.append(Message("event", "arm", "alarm", Event(ts=1, type="alarm", detail={"x": object()})))
+        outbox.append(Message("data", "d" * 200, "s" * 55, Batch(t0=1, per=1, n=1, f={"x": [1]})))
+        outbox.append(Message("data", "d" * 200, "s" * 54, Batch(t0=1, per=1, n=1, f={"x": [1]})))
+        assert outbox.drops() == {"data": {"too-large": (3, 7)}, "event": {"unencodable": (1, 1)}}
+        outbox.commit()
+        stats = outbox.stats()
+        assert (stats.dropped, stats.dropped_rows, stats.torn_bytes) == ({"data": 3, "event": 1}, 8, 0)
+        assert list(lost(take(outbox))) == [(1, 4)]
+
+    def test_numbers_that_a_crash_took_are_counted_as_of_an_unknown_class(
+        self, folder: Path, open_outbox: Open
+    ) -> None:
+        outbox = open_outbox()
+        for _ in range(3):
+            outbox.append(data())
+            outbox.commit()
+        outbox.close()
+        path = next(each for each in folder.glob("*.seg") if b"arm/joints" in each.read_bytes())
+        raw = path.read_bytes()
+        at = raw.rfind(b"arm/joints")
+        path.write_bytes(raw[: at + 4] + bytes(len(raw) - at - 4))  # the mark has seen the third
+        outbox = open_outbox()
+        ((reason, counts),) = outbox.drops()["unknown"].items()
+        assert (reason, counts, outbox.head) == ("damaged", (1, 0), 3)
+        outbox.commit()
+        assert list(lost(take(outbox))) == [(3, 3)]
+        assert outbox.torn_bytes == outbox.stats().torn_bytes > 0
+
+    def test_parts_are_given_when_asked_or_when_a_day_has_ended(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        assert (outbox.unstated, outbox.has_closed, outbox.parts()) == (False, False, [])
+        outbox.append(data(rows=4))
+        assert (outbox.unstated, outbox.parts(closed=True)) == (True, [])
+        (part,) = outbox.parts()
+        assert (part.run, part.first, part.upto, part.streams) == (1, 1, 1, {"data/arm/joints": (1, 1, 4)})
+        assert not outbox.unstated
+
+    def test_the_settings_of_a_config_without_any(self) -> None:
+        found = OutboxSettings()
+        assert (found.max_mb, found.group_commit_ms, found.drain_kb_per_s) == (256, 50, 1_000)
+        assert (found.packs, found.ack) == (True, "collector")
