@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.outbox.row_counter import RowCounter
 from wire.clock import NS_PER_S
+from wire.custody import MAX_STREAMS
 
 
 @given(
@@ -53,3 +57,45 @@ def test_statements_alone_need_no_statement() -> None:
     row_counter.add(5, "event/_/custody", 1, 86_400 * NS_PER_S)
     assert not row_counter.unstated
     assert row_counter.parts() == []
+
+
+def test_a_day_is_one_of_utc_wherever_the_device_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Seoul")
+    time.tzset()
+    try:
+        row_counter = RowCounter(1)
+        for seq, at_s in ((1, 1_795_391_999), (2, 1_795_392_000)):  # the last second of a day, and the next
+            row_counter.add(seq, "data/arm/joints", 1, at_s * NS_PER_S)
+        days = [(part.day, part.first, part.upto) for part in row_counter.parts()]
+        assert days == [("2026-11-22", 1, 1), ("2026-11-23", 2, 2)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_clock_that_was_never_set_or_runs_wild_has_a_day() -> None:
+    row_counter = RowCounter(5)
+    row_counter.add(5, "data/a/b", 1, -1)
+    assert not row_counter.has_closed
+    row_counter.add(6, "data/a/b", 1, 2**62 * 1_000)
+    assert row_counter.has_closed
+    assert [(part.day, part.run) for part in row_counter.parts()] == [("1970-01-01", 5), ("9999-12-31", 5)]
+    assert not row_counter.has_closed
+
+
+def test_parts_that_wait_for_a_statement_are_bounded() -> None:
+    row_counter = RowCounter(1)
+    for seq in range(1, 201):
+        row_counter.add(seq, "data/a/b", 1, seq % 2 * 86_400 * NS_PER_S)
+    parts = row_counter.parts()
+    assert [part.first for part in parts] == [*range(1, 65), 200]
+
+
+def test_the_busiest_streams_are_stated() -> None:
+    row_counter = RowCounter(1)
+    for seq in range(1, MAX_STREAMS + 2):
+        row_counter.add(seq, f"data/a/s{seq}", 3, 0)
+    row_counter.add(MAX_STREAMS + 2, f"data/a/s{MAX_STREAMS + 1}", 3, 0)
+    (part,) = row_counter.parts()
+    assert len(part.streams) == MAX_STREAMS
+    assert part.streams[f"data/a/s{MAX_STREAMS + 1}"] == (2, 1, 6)

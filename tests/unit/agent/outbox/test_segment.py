@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from wire.messages import MAX_BODY
 
 SIZE = 131_072
 EP = "ab" * 8
+OLD_HASH = "6f327a10073ef762fb82bd3db94a69e803390db2157ff40097e97164b7dd2c65"
 Make = Callable[..., Segment]
 
 
@@ -205,3 +210,183 @@ def test_creating_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space"):
         segment_file.create(tmp_path / "new.seg", SIZE)
     assert list(tmp_path.iterdir()) == []
+
+
+def open_files(path: Path) -> int:
+    return sum(os.path.realpath(link) == str(path) for link in Path("/proc/self/fd").iterdir())
+
+
+def test_the_file_has_the_format_of_the_first_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash is of a file that the first release wrote: outboxes in the field are opened by this one."""
+    monkeypatch.setattr(secrets, "token_bytes", lambda count: bytes(range(1, count + 1)))
+    path = tmp_path / "000001.seg"
+    segment_file.create(path, SIZE)
+    segment = Segment(path, Header("event", EP, 9, 41, SIZE, SegmentTotals(7, 2, 3)))
+    segment.begin()
+    commit(segment, [record(41), record(43, b"x" * 5_000, rows=70_000)], settled=40)
+    commit(segment, [record(44, b"", rows=9)], settled=43)
+    segment.settle(PAGE + record(41).size, 1)
+    segment.seal()
+    segment.mark(segment.note(4, 40) or b"")
+    segment.close()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == OLD_HASH
+    loaded = segment_file.load(path)
+    assert loaded is not None
+    assert (loaded.kind, loaded.generation, loaded.size, loaded.rows) == ("event", 9, SIZE, 70_010)
+    found = [(each.seq, each.cls, each.tail, each.rows, len(each.body)) for each in walk(loaded)[0]]
+    assert found == [
+        (41, "event", "arm/joints", 1, 2), (43, "event", "arm/joints", 65_535, 5_000),
+        (44, "event", "arm/joints", 9, 0),
+    ]  # fmt: skip
+
+
+def test_room_and_counts_are_of_what_is_published(make: Make) -> None:
+    segment, one = make(), record(1)
+    segment.begin()
+    segment.write([one], 0)
+    segment.write([record(2, rows=4)], 0)
+    assert (segment.count, segment.rows, segment.last_seq, segment.room) == (0, 0, 0, SIZE - PAGE)
+    segment.flush()
+    segment.publish()
+    assert (segment.count, segment.rows, segment.last_seq) == (2, 5, 2)
+    assert (segment.end, segment.room) == (PAGE + 2 * one.size, SIZE - PAGE - 2 * one.size)
+    segment.write([record(3)], 2)
+    segment.give_up()
+    assert (segment.size, segment.room, segment.count) == (segment.end, 0, 2)
+    segment.close()
+    assert open_files(segment.path) == 0
+
+
+def test_a_segment_is_finished_when_it_is_full_and_all_that_was_read_is_acknowledged(make: Make) -> None:
+    segment = make()
+    segment.took(2)
+    segment.acknowledge()
+    segment.set_sealed()
+    assert not segment.is_finished
+    segment.acknowledge()
+    assert segment.is_finished
+    segment.set_sealed(False)
+    assert not segment.is_finished
+    assert not segment.gone
+    segment.retire()
+    assert segment.gone
+
+
+def test_the_same_mark_is_written_once_and_no_file_stays_open(make: Make) -> None:
+    segment = written(make(), [record(1), record(2)])
+    assert segment.note(0, 0)
+    assert segment.note(0, 0) is None
+    first = segment.note(1, 10)
+    assert first
+    segment.mark(first)
+    assert open_files(segment.path) == 0
+    segment.settle(PAGE + record(1).size, 1)
+    assert segment.note(1, 10)
+    empty = segment.note_empty()
+    assert empty
+    segment.mark(empty)
+    loaded = segment_file.load(segment.path)
+    assert loaded is not None
+    assert (loaded.low, loaded.done) == (segment.end, 2)
+    assert (loaded.noted.dropped, loaded.noted.dropped_rows) == (2, 3), "as before this generation"
+    segment.wipe_rest()
+    assert open_files(segment.path) == 0
+
+
+def test_bytes_after_the_last_record_are_wiped(make: Make) -> None:
+    segment = written(make(), [record(1)])
+    raw = segment.path.read_bytes()
+    segment.path.write_bytes(raw[: segment.end] + b"x" * (SIZE - segment.end))
+    segment.wipe_rest()
+    assert segment.path.read_bytes() == raw
+
+
+def test_what_the_disk_cannot_read_is_zeros_page_by_page(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = make()
+    segment.path.write_bytes(b"x" * 20_000)
+    pread = os.pread
+
+    def bad_sector(fd: int, count: int, at: int) -> bytes:
+        if at < 9_000 < at + count:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, count, at)
+
+    monkeypatch.setattr(os, "pread", bad_sector)
+    data = segment.read(100, 17_000)  # pages start at 100
+    assert data == b"x" * 8_192 + bytes(4_096) + b"x" * (16_900 - 12_288)
+    assert segment.read(9_001, 20_100) == b"x" * 10_999 + bytes(100), "behind the end of the file"
+    assert open_files(segment.path) == 0
+    segment.path.unlink()
+    assert segment.read(5, 12) == bytes(7)
+
+
+def test_a_temporary_error_of_reading_is_raised(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = make()
+
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(OSError, match="memory"):
+        segment.read(0, 10)
+    assert open_files(segment.path) == 0
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(OSError, match="memory"):
+        segment.read(0, 10)
+
+
+def test_a_run_ends_at_its_limits(make: Make) -> None:
+    segment, size = written(make(), [record(seq) for seq in range(1, 11)]), record(1).size
+
+    def seqs(messages: int, room: int, below: int | None = None, start: int = 0) -> list[int]:
+        run = segment.read_run(PAGE + start * size, segment.end, messages, room, below)
+        assert run.damage is None
+        assert run.upto == PAGE + (start + len(run.records)) * size
+        assert run.ended == (below is not None and len(run.records) < min(messages, 10 - start))
+        return [each.seq for each in run.records]
+
+    assert seqs(3, SIZE) == [1, 2, 3]
+    assert seqs(20, 1) == [1]
+    assert seqs(20, size) == [1]
+    assert seqs(20, size + 1) == [1, 2]
+    assert seqs(20, SIZE, start=8) == [9, 10]
+    assert seqs(20, SIZE, below=5) == [1, 2, 3, 4]
+    assert seqs(0, SIZE) == []
+    first = segment.peek(PAGE + size, segment.end)
+    assert first is not None
+    assert (first.seq, first.at, first.size) == (2, PAGE + size, size)
+
+
+def test_damage_in_a_run_is_named_with_the_numbers_it_may_have_had(make: Make) -> None:
+    segment, size = written(make(), [record(seq) for seq in range(1, 11)]), record(1).size
+    raw = bytearray(segment.path.read_bytes())
+    raw[PAGE + 3 * size + 60] ^= 1
+    raw[PAGE + 4 * size + 60] ^= 1
+    raw[PAGE + 9 * size + 60] ^= 1
+    segment.path.write_bytes(raw)
+    run = segment.read_run(PAGE, segment.end, 100, SIZE, None)
+    assert ([each.seq for each in run.records], run.upto) == ([1, 2, 3], PAGE + 5 * size)
+    assert run.damage == (2 * size, 4, 5)
+    run = segment.read_run(run.upto, segment.end, 100, SIZE, None)
+    assert ([each.seq for each in run.records], run.upto) == ([6, 7, 8, 9], segment.end)
+    assert run.damage == (size, 10, 10)
+
+
+def test_a_scan_counts_what_is_there(make: Make) -> None:
+    segment = written(make(), [record(1, rows=3), record(2, rows=4)], [record(5)])
+    loaded = segment_file.load(segment.path)
+    assert loaded is not None
+    loaded.settle(PAGE + record(1).size, 1)
+    assert loaded.scan(segment.path.read_bytes()) == ([1, 2, 5], 4)
+    assert (loaded.end, loaded.count, loaded.rows, loaded.last_seq) == (segment.end, 3, 8, 5)
+    assert (loaded.low, loaded.done, loaded.acked) == (PAGE + record(1).size, 1, 1)
+    empty = make(generation=3, base=7)
+    empty.begin()
+    empty.close()
+    assert empty.scan(empty.path.read_bytes()) == ([], 0)
+    assert (empty.end, empty.count, empty.last_seq) == (PAGE, 0, 6)
+    for size, limit in ((SIZE * 2, SIZE), (PAGE + 1, PAGE + 1), (10, PAGE)):
+        empty.limit(size)
+        assert empty.size == limit
