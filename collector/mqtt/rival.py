@@ -95,6 +95,8 @@ class Look:
 
     def _take(self, packet: PublishPacket) -> None:
         topic = packet.topic_name
+        if not topic.startswith(f"{SYSTEM}{self._name}/"):
+            return  # not asked for: it says nothing about another collector
         if topic == f"{SYSTEM}{self._name}/look":
             self._answered = self._answered or packet.body == self._nonce.encode()
             return
