@@ -33,6 +33,7 @@ async def connect_options(
         session_expiry_s=SESSION_S,
         keepalive_s=KEEPALIVE_S,
         connect_s=CONNECT_S,
+        cuts_large=True,  # its session is kept: the broker would send the message again on each connection
     )
 
 

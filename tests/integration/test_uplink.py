@@ -21,6 +21,7 @@ from tests.polling import until
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode, decode_live, encode
+from wire.errors import Unreachable
 from wire.messages import (
     Ack,
     AgentInfo,
@@ -531,6 +532,36 @@ async def test_hostile_bodies_change_nothing(broker: BrokerProcess, start: Start
         assert node.outbox.stats().depth == 10
         assert node.uplink.counters["ignored"] >= len(HOSTILE) * 3 - 1  # an empty retained status deletes
         assert node.uplink.counters["connects"] == 1
+
+
+class Boundless(BrokerProcess):
+    """A mosquitto that passes on messages of any size."""
+
+    def command(self) -> list[str]:
+        program, flag, path = super().command()
+        conf = Path(path)
+        conf.write_text(conf.read_text().replace("max_packet_size 70000\n", ""))
+        return [program, flag, path]
+
+
+async def test_a_command_that_is_far_too_large_comes_once(start: Start, tmp_path: Path) -> None:
+    """It is acknowledged: otherwise the broker would send it again on each connection."""
+    try:
+        broker = Boundless("mosquitto", tmp_path / "broker")
+        broker.start()
+    except Unreachable as error:
+        pytest.skip(str(error))
+    try:
+        async with Listener(broker.port) as listener:
+            node = await start(broker.port)
+            await until(lambda: bool(listener.births), "the uplink connects")
+            await listener.publish("cmd/_/ping", b"x" * 1_000_000)
+            await listener.publish("cmd/_/ping", cmd(7))
+            await until(lambda: len(listener.answers) == 1, "it still answers")
+            assert node.uplink.counters["connects"] == 1
+            assert node.uplink.counters["ignored"] == 1
+    finally:
+        broker.stop()
 
 
 async def test_times_from_before_the_clock_was_set(broker: BrokerProcess, start: Start) -> None:

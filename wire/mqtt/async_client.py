@@ -39,7 +39,6 @@ class AsyncClient:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
-        self._is_paused = False
         self._is_writing = False  # the loop watches for room in the socket
         self._to_write: asyncio.Handle | None = None
         self._check: asyncio.TimerHandle | None = None
@@ -91,10 +90,8 @@ class AsyncClient:
             return
         try:
             if goodbye_s and connection.ended is None:
-                self._is_paused = False
                 connection.disconnect()
                 self._write()
-                self._watch_reads()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(goodbye_s):
                         await self._ended.wait()  # else unread bytes would turn the end into a reset
@@ -135,18 +132,6 @@ class AsyncClient:
         self._write_soon()
         return mid
 
-    def pause_reading(self) -> None:
-        """Hand over no more messages: they wait at the broker, and so do PUBACK and SUBACK packets."""
-        self._is_paused = True
-        self._watch_reads()
-
-    def resume_reading(self) -> None:
-        """Hand over messages again."""
-        if self._is_paused:
-            self._is_paused = False
-            self._watch_reads()
-            self._loop.call_soon(self._read)
-
     def fail(self, why: MqttError) -> None:
         """End the connection at once; `ended` raises this error."""
         if self._connection is not None:
@@ -183,10 +168,9 @@ class AsyncClient:
             on_puback=self._on_puback,
             on_suback=self._on_suback,
             on_end=self._stop,
-            is_full=lambda: self._is_paused,
         )
         self._connection = Connection(self._options, sock, handlers)
-        self._watch_reads()
+        self._loop.add_reader(self._connection.socket.fileno(), self._read)
         self._write()
         self._check = self._loop.call_later(self._connection.check_in_s, self._check_keepalive)
 
@@ -208,13 +192,13 @@ class AsyncClient:
 
     def _read(self) -> None:
         connection = self._connection
-        if connection is None or connection.ended is not None or self._is_paused:
+        if connection is None or connection.ended is not None:
             return
         connection.read()
         if connection.is_connected:
             self._changed.set()
         self._write()
-        if connection.ended is None and not self._is_paused and connection.socket.is_pending:
+        if connection.ended is None and connection.socket.is_pending:
             self._loop.call_soon(self._read)
 
     def _write_soon(self) -> None:
@@ -236,14 +220,6 @@ class AsyncClient:
         elif self._is_writing and connection.ended is None and not is_writing:
             self._loop.remove_writer(connection.socket.fileno())
         self._is_writing = is_writing
-
-    def _watch_reads(self) -> None:
-        connection = self._connection
-        if connection is not None and connection.ended is None:
-            if self._is_paused:
-                self._loop.remove_reader(connection.socket.fileno())
-            else:
-                self._loop.add_reader(connection.socket.fileno(), self._read)
 
     def _check_keepalive(self) -> None:
         connection = self._connection

@@ -103,6 +103,8 @@ class PacketSocket:
                     body = end_of_properties if body else end + 1
             except IndexError:
                 body = end + 1
+            if announced > self._largest:
+                body = min(body, end)  # even its properties may be cut
             if body > end or qos > 1 or (qos and not mid) or topic == start + 2:
                 raise Malformed("a PUBLISH packet that cannot be read")
             self._at = end

@@ -80,28 +80,6 @@ async def test_a_goodbye_keeps_the_will_and_an_abort_does_not(broker: BrokerProc
     assert [packet.topic_name for packet in got] == ["will/sent"]
 
 
-async def test_a_receiver_that_pauses_gets_everything_later(broker: BrokerProcess) -> None:
-    got: list[bytes] = []
-
-    def take(packet: PublishPacket) -> None:
-        got.append(packet.body)
-        if len(got) == 10:
-            client.pause_reading()
-
-    async with opened(options(broker.port), take) as client:
-        await client.subscribe([("a", 1)])
-        async with opened(options(broker.port)) as sender:
-            done: list[int] = []
-            sender.on_puback = lambda mid, _code: done.append(mid)
-            for number in range(500):
-                sender.publish("a", b"%d" % number, qos=1)
-            await until(lambda: len(done) == 500)
-            await until(lambda: len(got) == 10)
-            client.resume_reading()
-            await until(lambda: len(got) == 500)
-    assert got == [b"%d" % number for number in range(500)]
-
-
 REFUSALS: list[tuple[bytes, Version, type[MqttError], str]] = [
     (b"\x20\x02\x00\x01", "3.1.1", UnsupportedVersion, "it does not support MQTT 3.1.1"),
     (b"\x20\x02\x00\x01", "5", UnsupportedVersion, "it does not support MQTT 5"),

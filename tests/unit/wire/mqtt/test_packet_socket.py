@@ -99,6 +99,26 @@ def test_bytes_that_are_not_mqtt_end_the_connection(pair: Pair, raw: bytes) -> N
         list(near.publishes(v5=False)), near.packet()
 
 
+@pytest.mark.parametrize("size", [200_000, 2_000_000])
+def test_properties_that_are_too_large_are_cut_too(pair: Pair, size: int) -> None:
+    """Else a broker would send the message again on each connection."""
+    near, peer = pair
+    peer.setblocking(False)
+    properties = b"\x26\x00\x01k\xff\xff" + b"v" * (size - 6)  # user properties
+    length = framed(0, properties)[1:]
+    raw = framed(0x32, b"\x00\x01a\x00\x07" + length + b"body") + encoded(
+        PublishPacket(b"after", b"b", 8, False, False), 1, True
+    )
+    found: list[PublishPacket] = []
+    while raw or len(found) < 2:
+        with contextlib.suppress(BlockingIOError):
+            raw = raw[peer.send(raw) :]
+        near.fill()
+        found += near.publishes(v5=True)
+    assert [(one.topic, one.mid) for one in found] == [(b"a", 7), (b"after", 8)]
+    assert len(found[0].body) <= 4
+
+
 def test_a_huge_message_ends_the_connection_unless_it_is_cut() -> None:
     near, peer = make_pair(cuts_large=False)
     peer.sendall(b"\x30\xff\xff\xff\x7f\x00\x01a")
