@@ -21,7 +21,7 @@ from collector.ledger.ledger import Draft, DraftRefused, Ledger
 from collector.mqtt.received import Received
 from collector.store.chunk import ChunkRows, pack
 from collector.store.clock_skew import Offset
-from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Chunk, EventRow, Group, Quarantined
+from collector.store.group import HEAD_BYTES, TOPIC_CHARS, EventRow, Group, Quarantined
 from collector.store.marks import Account, Key
 from wire.codec import decode_plain, encode, first_bytes, plain, seal, unsealed
 from wire.custody import CUSTODY
@@ -103,9 +103,9 @@ class GroupBuilder:
             except DraftRefused as error:
                 self._built.refused.append(str(error))
         built, group = self._built, self._built.group
-        group.chunks = [Chunk(rows, pack(rows)) for rows in (*self._full, *self._rows.values())]
+        group.chunks = [pack(rows) for rows in (*self._full, *self._rows.values())]
         for chunk in group.chunks:
-            size = len(chunk.packed.body) + ROLLUP_BYTES * len(chunk.packed.rollups)
+            size = len(chunk.body) + ROLLUP_BYTES * len(chunk.rollups)
             self._shares.stored(chunk.rows.node, size)
         group.custody = self._draft.statements.saved()
         built.drafts = list(self._draft.accounts.values())

@@ -105,18 +105,18 @@ class Rollup:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """A chunk ready for the store."""
+class Chunk:
+    """Rows of one stream, packed for the store."""
 
+    rows: ChunkRows
     first_us: int
     last_us: int
-    rows: int
     body: bytes
     rollups: list[Rollup]
     is_sparse: bool = False  # without rollups: it has nearly as many minutes as rows
 
 
-def pack(rows: ChunkRows) -> Packed:
+def pack(rows: ChunkRows) -> Chunk:
     """Pack rows into bytes, with the minute rollups of every field."""
     times = rows.times_us()
     steps = np.diff(times, prepend=np.int64(0))
@@ -138,10 +138,10 @@ def pack(rows: ChunkRows) -> Packed:
     )
     body = _packer().compress(b"".join((len(head).to_bytes(4, "little"), head, *parts)))
     sparse = _is_sparse(times, len(numbers))
-    return Packed(
+    return Chunk(
+        rows,
         int(times.min()),
         int(times.max()),
-        len(times),
         body,
         [] if sparse else roll_up(times, numbers, rows.late),
         sparse,
@@ -161,8 +161,26 @@ def roll_up(
     times: NDArray[np.int64], numbers: dict[str, NDArray[np.float64] | None], late: bool
 ) -> list[Rollup]:
     """The minute rollups of the rows of a chunk."""
+    minutes = times // MINUTE_US
+    order: NDArray[np.intp] | None = None
+    if minutes[0] == minutes[-1] and (len(minutes) < 3 or bool((minutes == minutes[0]).all())):
+        edges = [0, len(minutes)]
+    else:
+        order = np.argsort(minutes, kind="stable")
+        minutes = minutes[order]
+        edges = [0, *(np.flatnonzero(np.diff(minutes)) + 1).tolist(), len(minutes)]
+    names = [name for name, column in numbers.items() if column is not None]
+    texts = [name for name, column in numbers.items() if column is None]
+    table = np.array([numbers[name] for name in names]) if names else np.empty((0, len(times)))
+    if order is not None:
+        table = table[:, order]
+    found: list[Rollup] = []
     with np.errstate(all="ignore"):  # the sum of huge values may overflow to inf; inf is stored
-        return list(_rollups(times, numbers, late))
+        for start, end in itertools.pairwise(edges):
+            minute, n = int(minutes[start]), end - start
+            found += _minute(names, table[:, start:end], minute, late)
+            found += [Rollup(name, minute, n, None, None, 0.0, n * late) for name in texts]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,30 +303,6 @@ def _read(kind: str, plain: bytes, at: int, width: int, rows: int) -> Any:
     if len(found) != rows:
         raise ValueError(f"{len(found)} values of {rows} rows")
     return found
-
-
-def _rollups(
-    times: NDArray[np.int64], numbers: dict[str, NDArray[np.float64] | None], late: bool
-) -> Iterable[Rollup]:
-    minutes = times // MINUTE_US
-    order: NDArray[np.intp] | None = None
-    if minutes[0] == minutes[-1] and (len(minutes) < 3 or bool((minutes == minutes[0]).all())):
-        edges = [0, len(minutes)]
-    else:
-        order = np.argsort(minutes, kind="stable")
-        minutes = minutes[order]
-        edges = [0, *(np.flatnonzero(np.diff(minutes)) + 1).tolist(), len(minutes)]
-    names = [name for name, column in numbers.items() if column is not None]
-    table = np.array([numbers[name] for name in names]) if names else np.empty((0, len(times)))
-    if order is not None:
-        table = table[:, order]
-    for start, end in itertools.pairwise(edges):
-        minute = int(minutes[start])
-        part = table[:, start:end]
-        yield from _minute(names, part, minute, late)
-        for name, column in numbers.items():
-            if column is None:
-                yield Rollup(name, minute, end - start, None, None, 0.0, (end - start) * late)
 
 
 def _minute(names: list[str], part: NDArray[np.float64], minute: int, late: bool) -> Iterable[Rollup]:

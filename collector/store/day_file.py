@@ -197,7 +197,7 @@ class DayFile:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                kept = self._kept(group)
+                kept = self._kept(group) if group.quarantine else []
                 self._write(group, kept)
                 self._db.execute("COMMIT")
             except BaseException:
@@ -238,17 +238,17 @@ class DayFile:
         db = self._db
         chunks, rollups, hours, newest = [], [], [], []
         for chunk in group.chunks:
-            rows, packed = chunk.rows, chunk.packed
+            rows = chunk.rows
             stream = self._stream((rows.node, rows.device, rows.stream))
             seqs = [seq for seq, _ in rows.messages]
             chunks.append(
-                (stream, packed.first_us, packed.last_us, rows.recv_ms,
-                 int(rows.late) + SPARSE * packed.is_sparse, packed.rows, rows.ep,
-                 min(seqs), max(seqs), packed.body)
+                (stream, chunk.first_us, chunk.last_us, rows.recv_ms,
+                 int(rows.late) + SPARSE * chunk.is_sparse, rows.count, rows.ep,
+                 min(seqs), max(seqs), chunk.body)
             )  # fmt: skip
-            rollups += [self._rollup(stream, one) for one in packed.rollups]
-            late = packed.rows if rows.late else 0
-            hours.append((stream, rows.recv_ms // HOUR_MS, len(seqs), packed.rows, rows.size, late))
+            rollups += [self._rollup(stream, one) for one in chunk.rollups]
+            late = rows.count if rows.late else 0
+            hours.append((stream, rows.recv_ms // HOUR_MS, len(seqs), rows.count, rows.size, late))
             at_us, values = rows.newest()
             newest.append((rows.node, rows.device, rows.stream, at_us // 1000, msgspec.json.encode(values)))
         db.executemany(
@@ -263,7 +263,8 @@ class DayFile:
             "INSERT INTO event(node, device, type, sev, ts, recv, ep, seq, body) VALUES (?,?,?,?,?,?,?,?,?)",
             [(e.node, e.device, e.type, e.sev, e.ts, e.recv, e.ep, e.seq, e.body) for e in group.events],
         )
-        self._write_quarantine(group, kept)
+        if group.quarantine:
+            self._write_quarantine(group, kept)
         _write_marks(db, group.marks)
         states = {**group.states, **group.custody}
         db.executemany(
@@ -274,8 +275,6 @@ class DayFile:
         )
 
     def _write_quarantine(self, group: Group, kept: Iterable[Quarantined]) -> None:
-        if not group.quarantine:
-            return
         self._db.executemany(
             "INSERT INTO quarantine(recv, topic, why, size, head) VALUES (?,?,?,?,?)",
             [
@@ -287,8 +286,6 @@ class DayFile:
 
     def _kept(self, group: Group) -> list[Quarantined]:
         kept: list[Quarantined] = []
-        if not group.quarantine:
-            return kept
         room, nodes = MAX_QUARANTINED - self._quarantined.total(), self._quarantined.copy()
         for one in group.quarantine:
             nodes[_base(one.topic)] += 1

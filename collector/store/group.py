@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from collector.store.chunk import ChunkRows, Packed
+from collector.store.chunk import Chunk
 from collector.store.marks import Account
 
 HEAD_BYTES = 512  # of a quarantined body that is kept
@@ -37,14 +37,6 @@ class Quarantined(Struct, frozen=True):
     why: str
     size: int
     head: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Rows of one stream with their packed form."""
-
-    rows: ChunkRows
-    packed: Packed
 
 
 @dataclass(slots=True)

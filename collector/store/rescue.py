@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from collector.store.chunk import ChunkRows, Packed, as_floats, read_chunk, roll_up
+from collector.store.chunk import Chunk, ChunkRows, as_floats, read_chunk, roll_up
 from collector.store.day_file import HOLE, PAGE_BYTES, SPARSE, UNREADABLE, DayFile, readable_text, remove
-from collector.store.group import Chunk, EventRow, Group, Quarantined, Saved
+from collector.store.group import EventRow, Group, Quarantined, Saved
 from collector.store.salvage import highest_id, readable
 from wire.errors import EdgebedError, WireError
 
@@ -178,7 +178,7 @@ def _groups(db: sqlite3.Connection, found: Rescued) -> Iterator[Group]:
             unreadable_chunks, pending = unreadable_chunks + pending, 0
         readable_chunks += 1
         newest_ms = recv_ms
-        found.rows += chunk.packed.rows
+        found.rows += chunk.rows.count
         chunks.append(chunk)
         if len(chunks) >= GROUP_CHUNKS:
             yield Group(newest_ms, chunks=chunks)
@@ -214,12 +214,12 @@ def _chunk(stream: tuple[str, str, str] | None, row: list[Any], found: Rescued) 
         rows.columns = {name: _listed(column) for name, column in one.columns.items()}
         is_sparse = bool(late & SPARSE)
         rollups = [] if is_sparse else roll_up(times, numbers, rows.late)
-        packed = Packed(int(times.min()), int(times.max()), count, body, rollups, is_sparse)
+        chunk = Chunk(rows, int(times.min()), int(times.max()), body, rollups, is_sparse)
     except (WireError, TypeError, ValueError, IndexError):
         if isinstance(count, int) and isinstance(first_us, int) and isinstance(last_us, int):
             found.lose(first_us // 1000, last_us // 1000, count if 0 < count < 10**6 else 0)
         return None
-    return Chunk(rows, packed)
+    return chunk
 
 
 def _is_text(column: Any) -> bool:

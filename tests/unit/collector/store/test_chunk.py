@@ -42,7 +42,7 @@ def test_values_of_every_type_come_back(data: st.DataObject, count: int) -> None
     chunk = read_chunk(packed.body)
     head, found = chunk.head, chunk.columns
     assert chunk.times.tolist() == times
-    assert (packed.first_us, packed.last_us, packed.rows) == (min(times), max(times), count)
+    assert (packed.first_us, packed.last_us, packed.rows.count) == (min(times), max(times), count)
     assert head.messages == [(1, count)]
     for name, column in columns.items():
         back = list(found[name]) if isinstance(found[name], list) else found[name].tolist()
@@ -113,7 +113,7 @@ def test_a_head_is_read_without_what_follows_it() -> None:
     half = packed.body[: len(packed.body) // 2]
     with pytest.raises(WireError):
         read_chunk(half)
-    assert read_head(half, packed.rows) == read_head(packed.body) == head
+    assert read_head(half, packed.rows.count) == read_head(packed.body) == head
     assert [read_chunk(packed.body).head, read_head(packed.body)] == [head, head], "one after the other"
     with pytest.raises(WireError, match="20000 rows instead of 3"):
         read_head(packed.body, 3)

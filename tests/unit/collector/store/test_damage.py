@@ -182,7 +182,7 @@ def test_work_and_bytes_grow_with_rows(folder: Path, clock: Any, batch: Any, com
         store, ledger, [zipped(batch(n, fields, t0=n * 60_000 * 10_000, per=60_000)) for n in (1, 2)]
     )
     assert built.rows == 20_000
-    assert sum(len(chunk.packed.rollups) for chunk in built.group.chunks) == 0
+    assert sum(len(chunk.rollups) for chunk in built.group.chunks) == 0
     reader = StoreReader(folder)
     ask = {"start_ms": 600_000_000, "end_ms": 1_800_000_000 - 1, "points": 500}
     series = reader.series(NODE, "arm", "joints", "f3", **ask)
@@ -191,7 +191,7 @@ def test_work_and_bytes_grow_with_rows(folder: Path, clock: Any, batch: Any, com
     reader.close()
     store.close()
     assert sum(path.stat().st_size for path in day_files(folder)) < 20_000 * 100
-    assert [len(chunk.packed.rollups) for chunk in commit_of_an_hour(clock, folder, batch, commit)] == [60]
+    assert [len(chunk.rollups) for chunk in commit_of_an_hour(clock, folder, batch, commit)] == [60]
 
 
 def commit_of_an_hour(clock: Any, folder: Path, batch: Any, commit: Any) -> Any:
