@@ -23,8 +23,7 @@ from collector.fleet.fleet import Fleet, after_refusal
 from collector.fleet.live_room import LiveRoom
 from collector.fleet.node_view import NodeView
 from collector.health import CollectorProblem, CollectorProblems, problem
-from collector.ingest.writer import Ingest
-from collector.ledger.accepted_keys import AcceptedKeys
+from collector.ingest.writer import Ingest, IngestSettings
 from collector.ledger.comparison import Gone
 from collector.ledger.ledger import Ledger
 from collector.mqtt.link import AckLink, Link, LinkIdentity
@@ -85,15 +84,11 @@ class Collector:
         self.hub = Hub(config.http.proxies)
         self.ingest = Ingest(
             self.store,
-            self.ledger,
             self.fleet,
             self.hub,
             clock,
-            name=config.id,
-            group_commit_ms=config.group_commit_ms,
-            accepted=AcceptedKeys(self.store.folder).of,
-            problems=self.problems,
-            shares=shares,
+            IngestSettings(config.id, config.group_commit_ms, shares),
+            self.problems,
         )
         ingest, home = self.ingest, f"{socket.gethostname()}:{self.store.folder.resolve()}"
         self.link = Link(

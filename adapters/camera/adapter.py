@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from adapters.base import Adapter, DeviceStalled, DeviceUnreachable, Reading
-from adapters.camera.capture import Capture, PictureSource, Shot
+from adapters.camera.capture import Capture, Delivery, PictureSource, Shot
 from adapters.camera.options import CameraOptions, check
 from adapters.camera.rtsp_probe import name_of, probe
 from adapters.camera.rtsp_status import Unexplained
@@ -137,12 +137,14 @@ class Camera(Adapter[CameraOptions]):
         self._capture = Capture(
             self._source(timeout_s, certified),
             self.clock,
+            Delivery(
+                wait_for_reader=self.waits,
+                realtime=bool(from_disk) and not self.waits,
+                loop_over=options.loop,
+                limit_hz=0.0 if options.folder else options.fps,
+                frozen_s=0.0 if from_disk else options.frozen_s,
+            ),
             name=f"capture-{self._name()}",
-            wait_for_reader=self.waits,
-            realtime=bool(from_disk) and not self.waits,
-            loop_over=options.loop,
-            limit_hz=0.0 if options.folder else options.fps,
-            frozen_s=0.0 if from_disk else options.frozen_s,
             not_read=self.not_read,
         )
         self._capture.start()
@@ -165,18 +167,10 @@ class Camera(Adapter[CameraOptions]):
             def connect() -> PictureSource:
                 from adapters.camera.stream import Network  # 20 MB that a USB camera does not need
 
-                return Network(
-                    options.url,
-                    name_of(options.url),
-                    transport=options.transport,
-                    ca_file=options.ca_file,
-                    certified=certified,
-                    open_timeout_s=_STANDING_S if self.clock.can_stand else timeout_s,
-                    read_timeout_s=_STANDING_S if self.clock.can_stand else options.read_timeout_s,
-                    size=options.size,
-                    max_size=options.max_size,
-                    counters=self.counters,
-                )
+                timeouts_s = (timeout_s, options.read_timeout_s)
+                if self.clock.can_stand:
+                    timeouts_s = (_STANDING_S, _STANDING_S)
+                return Network(options, certified, timeouts_s, self.counters)
 
             return connect
         if options.file is not None:
@@ -185,7 +179,7 @@ class Camera(Adapter[CameraOptions]):
             def start() -> PictureSource:
                 from adapters.camera.stream import Clip
 
-                return Clip(file, size=options.size, max_size=options.max_size, counters=self.counters)
+                return Clip(file, options, self.counters)
 
             return start
         if options.folder is not None:

@@ -61,35 +61,44 @@ class Shot:
     frozen: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How a capture hands pictures on.
+
+    With `wait_for_reader` every picture is delivered and the source waits; without it a newer picture
+    replaces one that the reader has not taken. With `frozen_s` pictures are compared.
+    """
+
+    wait_for_reader: bool = False
+    realtime: bool = False
+    loop_over: bool = False
+    limit_hz: float = 0.0
+    frozen_s: float = 0.0
+
+
 class Capture:
     """Runs a source in a daemon thread and hands its pictures to the event loop.
 
-    With `wait_for_reader` every picture is delivered and the source waits; without it a newer picture
-    replaces one that the reader has not taken. `dropped` counts those, and the picture that waited when the
-    capture was closed. `not_read` is called with what came in the last second where it gave no picture. With
-    `frozen_s` pictures are compared. `moved` is the clock's `flowing_s` at the source's last sign of life.
+    `dropped` counts pictures that a newer one replaced, and the one that waited when the capture was closed.
+    `not_read` is called with what came in the last second where it gave no picture. `moved` is the clock's
+    `flowing_s` at the source's last sign of life.
     """
 
     def __init__(
         self,
         open_source: Callable[[], PictureSource],
         clock: Clock,
+        delivery: Delivery,
         *,
         name: str,
-        wait_for_reader: bool = False,
-        realtime: bool = False,
-        loop_over: bool = False,
-        limit_hz: float = 0.0,
-        frozen_s: float = 0.0,
         not_read: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.dropped = 0
         self.skipped = 0  # left out to keep to `limit_hz`
         self.moved = clock.flowing_s()
         self._open_source, self._clock = open_source, clock
-        self._every, self._realtime, self._loop_over = wait_for_reader, realtime, loop_over
-        self._limit_hz = limit_hz
-        self._frozen = FrozenCheck(frozen_s, self.moved) if frozen_s else None
+        self._delivery = delivery
+        self._frozen = FrozenCheck(delivery.frozen_s, self.moved) if delivery.frozen_s else None
         self._not_read, self._noted_s = not_read, self.moved
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[bool] | None = None
@@ -166,7 +175,7 @@ class Capture:
         except TimeoutError:
             return False
         finally:
-            if not self._every:  # a source that waits for its reader can be read again
+            if not self._delivery.wait_for_reader:  # a source that waits for its reader can be read again
                 self.dropped += len(self._shots)
             self._shots.clear()
         return True
@@ -185,7 +194,10 @@ class Capture:
         try:
             self._call(self._ready)
             schedule = _PictureSchedule(
-                self._clock, source.rate_hz, realtime=self._realtime, limit_hz=self._limit_hz
+                self._clock,
+                source.rate_hz,
+                realtime=self._delivery.realtime,
+                limit_hz=self._delivery.limit_hz,
             )
             index = first = 0
             while not self._stop.is_set():
@@ -195,7 +207,7 @@ class Capture:
                     continue
                 if not found:
                     self._end = source.ended(index - first)
-                    if self._end is not None or not self._loop_over or index == first:
+                    if self._end is not None or not self._delivery.loop_over or index == first:
                         return
                     source.close()
                     source, first = self._open_source(), index
@@ -233,7 +245,7 @@ class Capture:
 
     def _hand_over(self, shot: Shot) -> bool:
         with self._room:
-            if self._every:
+            if self._delivery.wait_for_reader:
                 if len(self._shots) >= _AHEAD:
                     self._room.wait_for(lambda: len(self._shots) <= 1 or self._stop.is_set())
             elif self._shots:

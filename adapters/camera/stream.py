@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import av.logging
@@ -16,8 +16,10 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from adapters.base import AdapterError, DeviceStalled, DeviceUnreachable, Picture, ProtocolViolation
+from adapters.camera.options import CameraOptions
+from adapters.camera.rtsp_probe import name_of
 from adapters.camera.rtsp_status import Unexplained, sentence
-from adapters.camera.size import Size, after, check_size
+from adapters.camera.size import after, check_size
 
 _LOST = 0.1  # share of a file's pictures that may be missing: some containers only estimate the number
 _MAX_PIXELS = 1 << 26  # of one picture in the decoder, before its size is checked
@@ -50,13 +52,11 @@ class Film:
         where: str,
         options: dict[str, str],
         timeouts_s: tuple[float, float] | None,
-        *,
-        size: Size | None,
-        max_size: Size,
+        camera: CameraOptions,
         counters: Counter[str],
     ) -> None:
         self.name, self.damaged, self.changes, self.unread = name, False, 0, ""
-        self._wanted, self._max_size, self._size = size, max_size, size
+        self._wanted, self._max_size, self._size = camera.size, camera.max_size, camera.size
         self._counters = counters
         self._frames: deque[Any] = deque()  # decoded, not grabbed yet
         self._frame: Any = None
@@ -66,7 +66,7 @@ class Film:
         self._bad_pts: int | None = None
         self._keys_since = 2  # keyframes since the newest damage; from 2 on nothing is damaged
         self._convert = VideoReformatter()
-        pixels = str(max(_MAX_PIXELS, max_size[0] * max_size[1]))
+        pixels = str(max(_MAX_PIXELS, camera.max_size[0] * camera.max_size[1]))
         self._capture = av.logging.Capture(local=True)
         self._log: list[tuple[int, str, str]] = self._capture.__enter__()
         self._container: Any = None
@@ -219,22 +219,17 @@ class Film:
 
 
 class Network(Film):
-    """An RTSP stream; it ends at once when it is cut, and after `read_timeout_s` of silence."""
+    """An RTSP stream; it ends at once when it is cut, and after its second timeout of silence."""
 
     def __init__(
         self,
-        url: str,
-        name: str,
-        *,
-        transport: Literal["tcp", "udp"],
-        ca_file: Path | None,
+        camera: CameraOptions,
         certified: str,
-        open_timeout_s: float,
-        read_timeout_s: float,
-        size: Size | None,
-        max_size: Size,
+        timeouts_s: tuple[float, float],
         counters: Counter[str],
     ) -> None:
+        name, transport, ca_file = name_of(camera.url), camera.transport, camera.ca_file
+        open_timeout_s, self._read_timeout_s = timeouts_s
         options = {
             "rtsp_transport": transport,
             "allowed_media_types": "video",  # not the sound beside it
@@ -245,18 +240,9 @@ class Network(Film):
             # cameras have certificates with arbitrary names: any that ca_file vouches for is accepted
             **({"tls_verify": "1", "ca_file": str(ca_file), "verifyhost": certified} if ca_file else {}),
         }
-        self._read_timeout_s = read_timeout_s
         self._asked = began = time.monotonic()
         try:
-            super().__init__(
-                name,
-                url,
-                options,
-                (open_timeout_s, read_timeout_s),
-                size=size,
-                max_size=max_size,
-                counters=counters,
-            )
+            super().__init__(name, camera.url, options, timeouts_s, camera, counters)
         except av.FFmpegError:  # its text holds the password
             statuses = [found[1] for *_, text in self._log if (found := _STATUS.search(text))]
             if statuses:
@@ -282,15 +268,13 @@ class Network(Film):
 class Clip(Film):
     """A video file, at its recorded rate."""
 
-    def __init__(self, path: Path, *, size: Size | None, max_size: Size, counters: Counter[str]) -> None:
+    def __init__(self, path: Path, camera: CameraOptions, counters: Counter[str]) -> None:
         if not path.is_file():
             raise DeviceUnreachable(f"file {path} does not exist")
         # a playlist with the name of a video would connect to the network
         options = {"protocol_whitelist": "file"}
         try:
-            super().__init__(
-                str(path), f"file:{path}", options, None, size=size, max_size=max_size, counters=counters
-            )
+            super().__init__(str(path), f"file:{path}", options, None, camera, counters)
         except av.FFmpegError as error:
             raise ProtocolViolation(
                 f"{path} is not a video that can be decoded: another kind of file, or cut off"

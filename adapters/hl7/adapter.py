@@ -40,9 +40,9 @@ from adapters.hl7.message import (
     require_report,
     time_ns,
 )
-from adapters.hl7.mllp import Arrival, MllpConnections, MllpPeer, TooLong
+from adapters.hl7.mllp import Arrival, MllpConnections, MllpLimits, MllpPeer, TooLong
 from adapters.hl7.options import Hl7Options, network, networks, streams, where
-from adapters.hl7.rows import Bedside, Times
+from adapters.hl7.rows import Bedside, BedsideSettings, Times
 from adapters.hl7.tls import context, why_not_secured
 from adapters.hl7.unread import UnreadNotes
 from wire.clock import NS_PER_S, Clock
@@ -94,9 +94,7 @@ class Hl7(Adapter[Hl7Options]):
         self._connections = MllpConnections(
             self.clock,
             self.counters,
-            max_bytes=options.max_message_kb * 1024,
-            half_s=options.half_message_s,
-            most=max(1, len(options.monitors)),
+            MllpLimits(options.max_message_kb * 1024, options.half_message_s, max(1, len(options.monitors))),
             allowed=self._allowed,
             secure=context(options.tls, listening=self._where[0] == "mllp-listen") if options.tls else None,
         )
@@ -337,13 +335,15 @@ class Hl7(Adapter[Hl7Options]):
         options = self.options
         bed = Bedside(
             f"{name}-" if name else "",
-            options.fields,
-            options.waveforms,
+            BedsideSettings(
+                options.fields,
+                options.waveforms,
+                patients=options.patient_key_file is not None,
+                old_ns=int(options.value_age_s * NS_PER_S),
+            ),
             self._gate(),
             self.counters,
-            patients=options.patient_key_file is not None,
-            old_ns=int(options.value_age_s * NS_PER_S),
-            notes=UnreadNotes(self.not_read, self.was_read),
+            UnreadNotes(self.not_read, self.was_read),
         )
         if options.patient_key_file is not None:
             bed.current = self._answered.patients.get(name)

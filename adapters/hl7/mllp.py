@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from adapters.base import AdapterError, DeviceUnreachable, ProtocolViolation
@@ -226,10 +227,19 @@ class MllpPeer:
         self._writer.transport.abort()
 
 
+@dataclass(frozen=True, slots=True)
+class MllpLimits:
+    """Bytes of a message, how long half of one may wait, and how many connections there may be."""
+
+    max_bytes: int
+    half_s: float
+    connections: int = 1
+
+
 class MllpConnections:
     """All connections of one adapter: the one that it made, or those that monitors made to it.
 
-    With `most` connections, a new one replaces the oldest, because a monitor whose connection broke makes a
+    Beyond the limit of connections, a new one replaces the oldest: a monitor whose connection broke makes a
     new one. With `secure` all use TLS, and a new one replaces another only after both certificates were
     accepted.
     """
@@ -238,10 +248,8 @@ class MllpConnections:
         self,
         clock: Clock,
         counters: Counter[str],
+        limits: MllpLimits,
         *,
-        max_bytes: int,
-        half_s: float,
-        most: int = 1,
         allowed: Sequence[Network] = (),
         secure: ssl.SSLContext | None = None,
     ) -> None:
@@ -250,9 +258,9 @@ class MllpConnections:
         self.peers: dict[MllpPeer, asyncio.Task[None]] = {}
         self._clock = clock
         self._counters = counters
-        self._new_frames: Callable[[], MllpFrames] = lambda: MllpFrames(max_bytes, counters)
-        self._half_s = half_s
-        self._most = most
+        self._new_frames: Callable[[], MllpFrames] = lambda: MllpFrames(limits.max_bytes, counters)
+        self._half_s = limits.half_s
+        self._most = limits.connections
         self._allowed = allowed
         self._secure = secure
         self._handshakes: dict[asyncio.Task[None], asyncio.StreamWriter] = {}

@@ -85,21 +85,28 @@ class Times:
         return at_ns if at_ns is not None and first_ns <= at_ns <= last_ns else None
 
 
+@dataclass(frozen=True, slots=True)
+class BedsideSettings:
+    """What is read of a monitor: its fields, whether there are patients, and the age of an old value."""
+
+    vitals: Mapping[str, Vital]
+    waveforms: Mapping[str, Waveform]
+    patients: bool
+    old_ns: int
+
+
 class Bedside:
     """Turns the messages of one monitor into rows; the names of its streams begin with `prefix`."""
 
     def __init__(
         self,
         prefix: str,
-        vitals: Mapping[str, Vital],
-        waveforms: Mapping[str, Waveform],
+        settings: BedsideSettings,
         deidentifier: Deidentifier,
         counters: Counter[str],
-        *,
-        patients: bool,
-        old_ns: int,
         notes: UnreadNotes = NO_NOTES,
     ) -> None:
+        vitals, waveforms = settings.vitals, settings.waveforms
         self.prefix = prefix
         self._notes = notes
         self._read: set[str] = set()  # vitals and waveforms with values in the current message
@@ -112,8 +119,8 @@ class Bedside:
         }
         self._deidentifier = deidentifier
         self._counters = counters
-        self._patients = patients
-        self._old_ns = old_ns
+        self._patients = settings.patients
+        self._old_ns = settings.old_ns
         self._last_ns = -1
         self._patient_sent = False
 

@@ -10,6 +10,7 @@ from statistics import median
 from adapters.base import Value
 from wire.messages import Quality
 
+MAX_OPEN = 1_000  # rows that wait for values
 _NS_PER_US = 1_000
 _STAMPS = 16  # times of values that show how a server stamps them
 
@@ -77,7 +78,6 @@ class SampleRows:
         hold: bool = False,
         align_ns: int = 0,
         stamps: Stamps | None = None,
-        limit: int = 1_000,
     ) -> None:
         self._fields = tuple(fields)
         self._counters = counters
@@ -86,7 +86,6 @@ class SampleRows:
         self._align_ns = align_ns
         self._stamps = stamps
         self.missed: Counter[str] = Counter()
-        self._limit = limit
         self._open: dict[int, Row] = {}
         self._over: list[Row] = []
         self._last_ns = -1
@@ -109,7 +108,7 @@ class SampleRows:
             at_ns += _NS_PER_US
             row = self._open.get(at_ns)
         if row is None:
-            if len(self._open) >= self._limit:
+            if len(self._open) >= MAX_OPEN:
                 self._finish(min(self._open))
             row = self._open[at_ns] = Row(at_ns, now_s)
         row.values[name] = value

@@ -66,7 +66,7 @@ class Fleet:
 
     def __init__(self, clock: Clock, ledger: Ledger, room: LiveRoom | None = None) -> None:
         self._clock = clock
-        self._ledger = ledger
+        self.ledger = ledger
         self._lock = threading.Lock()
         self._nodes: dict[str, NodeState] = {}
         self._room = LiveRoom() if room is None else room
@@ -253,7 +253,7 @@ class Fleet:
         if not isinstance(ep, str) or not 8 <= len(ep) <= 32 or set(ep) - set("0123456789abcdef"):
             return
         head, acked, depth, rows = (int(min(max(value or 0, 0), 2**62)) for value in figures)
-        self._ledger.claim(node, ep, Claim(head, acked, depth, rows, recv_ms))
+        self.ledger.claim(node, ep, Claim(head, acked, depth, rows, recv_ms))
 
     def on_snapshot(self, topic: Topic, snapshot: Snapshot, recv_ms: int) -> None:
         """Keep the newest picture of a stream."""
@@ -357,7 +357,7 @@ class Fleet:
 
     def _entries(self, only: str | None = None) -> dict[str, list[Entry]]:
         found: dict[str, list[Entry]] = {}
-        for entry in self._ledger.entries(only):
+        for entry in self.ledger.entries(only):
             found.setdefault(entry.node, []).append(entry)
         return found
 
@@ -401,7 +401,7 @@ class Fleet:
             now=now,
             missing_since=self._missing_since(node, entries),
             quarantined=state.quarantined_ms,
-            doubt=self._ledger.doubt(node, now - problems.DOUBT_MS),
+            doubt=self.ledger.doubt(node, now - problems.DOUBT_MS),
             refused=_refusal(node, state, now),
         )
         return view

@@ -7,7 +7,7 @@ import math
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec
 
 import msgspec
@@ -25,7 +25,7 @@ from collector.ingest.repeat_evidence import RepeatEvidence
 from collector.ingest.share_limits import Shares
 from collector.ingest.shares import ContentShares, Door, NodeNames, base_of
 from collector.ingest.unpack import NUMBERED, parse_topic, unpack
-from collector.ledger.ledger import Ledger
+from collector.ledger.accepted_keys import AcceptedKeys
 from collector.mqtt.link import Link
 from collector.mqtt.received import Received
 from collector.store.chunk import ChunkRows
@@ -71,44 +71,47 @@ class Counters(Struct):
     commits: int = 0
 
 
+class IngestSettings(Struct, frozen=True):
+    """The collector's id, how long a group is gathered, and the shares of nodes and tenants."""
+
+    name: str
+    group_commit_ms: int = 100
+    shares: Shares = Shares()
+
+
 class Ingest:
     """The writer thread. The link's thread calls `receive`, the app calls `start` and `stop`."""
 
     def __init__(
         self,
         store: Store,
-        ledger: Ledger,
         fleet: Fleet,
         viewers: Viewers,
         clock: Clock,
-        *,
-        name: str,
-        group_commit_ms: int = 100,
-        accepted: Callable[[str], Iterable[str]] = lambda _node: (),
+        settings: IngestSettings,
         problems: CollectorProblems | None = None,
-        shares: Shares | None = None,
     ) -> None:
-        shares = shares or Shares()
+        shares = settings.shares
         self.counters = Counters()
         self.problem = ""  # why nothing can be committed now
         self._store = store
-        self._ledger = ledger
+        self._ledger = fleet.ledger
         self._fleet = fleet
         self._viewers = viewers
         self._clock = clock
-        self._name = name
-        self._gather_s = group_commit_ms / 1000
+        self._settings = settings
+        self._gather_s = settings.group_commit_ms / 1000
         self._live = LiveMessages(fleet, viewers)
-        self._accepted = accepted
+        self._accepted_keys = AcceptedKeys(store.folder)
         self._problems = CollectorProblems(clock) if problems is None else problems
         self._evidence = RepeatEvidence()
         self._link: Link | None = None
         self._inbox = Inbox()
         self._in_hand = InHand(store.folder)
         self._door = Door(shares)
-        self._names = NodeNames(shares.tenant.nodes, {*fleet.names(), *ledger.names()})
+        self._names = NodeNames(shares.tenant.nodes, {*fleet.names(), *fleet.ledger.names()})
         self._content = ContentShares(shares)
-        self._answers = Answers(name)
+        self._answers = Answers(settings.name)
         self._refused = RefusedSenders()
         self._answering = threading.Lock()  # the link's thread and the writer refuse and count it
         self._arrived = threading.Event()
@@ -362,7 +365,7 @@ class Ingest:
             self._ledger,
             self._fleet.offset,
             now_ms,
-            accepted=self._accepted,
+            accepted=self._accepted_keys.of,
             evidence=self._evidence,
             shares=self._content,
         )
@@ -426,7 +429,7 @@ class Ingest:
 
     def _acknowledge(self, tokens: Sequence[tuple[int, int]], acked: Mapping[Key, Ranges]) -> None:
         if self._link is not None:
-            self._link.settle(tokens, acks(acked, self._name, self._clock.now_ms()))
+            self._link.settle(tokens, acks(acked, self._settings.name, self._clock.now_ms()))
 
     def _count(self, built: BuiltGroup) -> None:
         counters = self.counters

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from wire.broker import Broker
 from wire.mqtt.async_client import AsyncClient
 from wire.mqtt.errors import ConnectionLost, MqttError
 from wire.mqtt.options import ConnectOptions, Login, Will
@@ -28,8 +27,7 @@ class Connection:
 
     def __init__(
         self,
-        broker: Broker,
-        client_id: str,
+        login: Login,
         topics: Iterable[str],
         will: tuple[str, bytes] | None,
         on_up: Callable[[], None],
@@ -42,7 +40,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._owed: dict[int, OnPuback] = {}  # by packet id
         options = ConnectOptions(
-            login=Login.read(broker, client_id),
+            login=login,
             version="3.1.1",  # every broker supports it
             will=None if will is None else Will(*will),
             keepalive_s=KEEPALIVE_S,
@@ -50,8 +48,8 @@ class Connection:
         )
         self._client = AsyncClient(options, self._on_message, self._on_end)
         self._client.on_puback = self._on_puback
-        self._where = options.login.where
-        self._opening = self._loop.create_task(self._open(), name=f"fleet-{client_id}")
+        self._where = login.where
+        self._opening = self._loop.create_task(self._open(), name=f"fleet-{login.client_id}")
 
     @property
     def owed(self) -> int:

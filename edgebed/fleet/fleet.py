@@ -17,6 +17,7 @@ from edgebed.fleet.plan import FleetPlan
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.errors import Unreachable
+from wire.mqtt.options import Login
 
 STATUS_S = 60.0
 MAX_WAITING = 500_000  # messages of all nodes without an acknowledgement: more would fill the memory
@@ -54,10 +55,9 @@ class Fleet:
         self._stopped = False
         self.figures = Figures(Costs(pids))
         run = f"{plan.seed} {clock.now_ns()} {random.SystemRandom().getrandbits(64)}"  # numbers begin again
-        sess = clock.now_ms() // 1000  # newer than that of an earlier run
         signs = options.custody_s > 0
         self.nodes = [
-            FleetNode(plan.node(number), options.site, run, sess, self.figures, clock, signs=signs)
+            FleetNode(plan.node(number), options.site, run, self.figures, clock, signs=signs)
             for number in range(plan.nodes)
         ]
         self._links: list[_Link] = []
@@ -274,8 +274,7 @@ class _Link:
         wills = [node.next_session() for node in self._nodes]
         topics = [topic for node in self._nodes for topic in node.topics]
         self._connection = Connection(
-            self._broker,
-            self._client_id,
+            Login.read(self._broker, self._client_id),
             topics,
             wills[0] if self._own else None,
             self._on_up,

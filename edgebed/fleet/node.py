@@ -56,13 +56,13 @@ class FleetNode:
     """
 
     def __init__(
-        self, plan: NodePlan, site: str, run: str, sess: int, figures: Figures, clock: Clock, *, signs: bool
+        self, plan: NodePlan, site: str, run: str, figures: Figures, clock: Clock, *, signs: bool
     ) -> None:
         self.plan = plan
         self.address = Address.parse(f"{site}/{plan.name}")
         self.ep = hashlib.sha256(f"{run} ep {plan.number}".encode()).hexdigest()[:16]
         self._boot = hashlib.sha256(f"{run} boot {plan.number}".encode()).hexdigest()[:16]
-        self._sess = sess
+        self._sess = clock.now_ms() // 1000  # newer than that of an earlier run
         self._figures = figures
         self._clock = clock
         self._began_s = clock.monotonic()

@@ -239,12 +239,11 @@ def hl7_messages(data: bytes) -> None:
     from adapters.hl7.deidentify import Deidentifier
     from adapters.hl7.message import MessageRejected, parse, require_report
     from adapters.hl7.mllp import MllpFrames
-    from adapters.hl7.rows import Bedside, Times
+    from adapters.hl7.rows import Bedside, BedsideSettings, Times
 
     counters: Counter[str] = Counter()
-    bed = Bedside(
-        "", VITALS, WAVEFORMS, Deidentifier(bytes(32), counters), counters, patients=True, old_ns=10**13
-    )
+    settings = BedsideSettings(VITALS, WAVEFORMS, patients=True, old_ns=10**13)
+    bed = Bedside("", settings, Deidentifier(bytes(32), counters), counters)
     frames = [*MllpFrames(65_536, Counter()).feed(data), data.strip(b"\x0b\x1c\r")]
     for frame in frames:
         with contextlib.suppress(MessageRejected):

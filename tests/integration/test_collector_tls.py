@@ -16,7 +16,7 @@ import pytest
 
 from collector.config import CollectorConfig, Http
 from collector.fleet.fleet import Fleet
-from collector.ingest.writer import Ingest
+from collector.ingest.writer import Ingest, IngestSettings
 from collector.ledger.ledger import Ledger
 from collector.mqtt.link import Link, LinkIdentity
 from collector.mqtt.received import Receiver
@@ -100,7 +100,7 @@ def test_the_shipped_broker_configuration_carries_a_site(
     clock = Clock()
     store, ledger = SqliteStore(config.store, clock), Ledger()
     fleet = Fleet(clock, ledger)
-    ingest = Ingest(store, ledger, fleet, Hub(), clock, name=config.id)
+    ingest = Ingest(store, fleet, Hub(), clock, IngestSettings(config.id))
     link = Link(broker, LinkIdentity(config.id), clock, Receiver(ingest.receive, ingest.is_full))
     acked, done = [], threading.Event()
 

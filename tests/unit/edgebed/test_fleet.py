@@ -97,7 +97,7 @@ def acked(node: FleetNode, first: int, last: int) -> None:
 
 def test_an_acknowledgement_of_what_was_never_sent_is_wrong() -> None:
     figures = Figures(Costs({}))
-    node = FleetNode(FleetPlan(nodes=1).node(0), SITE, "run", 1, figures, Clock(), signs=False)
+    node = FleetNode(FleetPlan(nodes=1).node(0), SITE, "run", figures, Clock(), signs=False)
     node.take()  # it has no connection
     acked(node, 1, 1)
     assert (figures.offered, figures.acknowledged, figures.wrong_count) == (1, 0, 1)

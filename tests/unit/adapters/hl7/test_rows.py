@@ -15,7 +15,7 @@ from adapters.hl7.catalog import VITALS, WAVEFORMS, Conversion, Vital, Waveform
 from adapters.hl7.deidentify import Deidentifier
 from adapters.hl7.identity import count_identifiers
 from adapters.hl7.message import Hl7Message, MessageRejected, Mismatch, parse, require_report, time_ns
-from adapters.hl7.rows import Bedside, Times
+from adapters.hl7.rows import Bedside, BedsideSettings, Times
 from adapters.hl7.unread import UnreadNotes
 from wire.clock import NS_PER_S
 from wire.messages import Quality
@@ -65,8 +65,10 @@ class Bed:
         notes = UnreadNotes(
             lambda what, part: self.unread.update({part: what}), lambda part: self.unread.pop(part, None)
         )
-        settings = {"patients": True, "old_ns": 3_600 * NS_PER_S, "notes": notes} | more
-        self.bed = Bedside("", vitals, waveforms, self.gate, self.counters, **settings)
+        settings = {"patients": True, "old_ns": 3_600 * NS_PER_S} | more
+        self.bed = Bedside(
+            "", BedsideSettings(vitals, waveforms, **settings), self.gate, self.counters, notes
+        )
 
     def read(self, *lines: str, codec: str = "utf-8") -> list[Reading]:
         return self.take(parse("\r".join(lines).encode(codec)))

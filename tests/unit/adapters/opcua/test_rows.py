@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.opcua import rows as module
 from adapters.opcua.rows import Row, SampleRows, Stamps
 from wire.messages import Quality
 
@@ -96,8 +97,9 @@ def test_a_value_after_the_end_of_its_row_is_flagged() -> None:
     assert counters == {"incomplete": 3, "late": 1}
 
 
-def test_open_rows_are_bounded() -> None:
-    rows, counters = rows_of("ab", limit=10)
+def test_open_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OPEN", 10)
+    rows, counters = rows_of("ab")
     for at in range(100):
         rows.add("a", 1.0, GOOD, at, 0.0)
     assert len(rows.take()) == 90
@@ -106,13 +108,15 @@ def test_open_rows_are_bounded() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 8), st.integers(0, 99))), st.booleans())
 def test_no_value_is_lost(arrivals: list[tuple[str, int, int]], expire: bool) -> None:
-    rows, _ = rows_of("abc", limit=4)
+    rows, _ = rows_of("abc")
     out: list[Row] = []
-    for now, (name, at, value) in enumerate(arrivals):
-        rows.add(name, value, GOOD, at * 1_000_000, float(now))
-        if expire:
-            rows.expire(float(now))
-        out += rows.take()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAX_OPEN", 4)
+        for now, (name, at, value) in enumerate(arrivals):
+            rows.add(name, value, GOOD, at * 1_000_000, float(now))
+            if expire:
+                rows.expire(float(now))
+            out += rows.take()
     rows.flush()
     out += rows.take()
     kept = sorted((name, value) for row in out for name, value in row.values.items() if value is not None)

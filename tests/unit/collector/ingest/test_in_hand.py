@@ -19,7 +19,7 @@ import gzip, os, sys
 from pathlib import Path
 from collector.fleet.fleet import Fleet
 from collector.ingest import group_builder, writer
-from collector.ingest.writer import Ingest
+from collector.ingest.writer import Ingest, IngestSettings
 from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
 from collector.store.store import SqliteStore
@@ -33,7 +33,7 @@ clock = Clock()
 store = SqliteStore(folder, clock)
 saved = store.load()
 ledger = Ledger(saved.marks, saved.states)
-ingest = Ingest(store, ledger, Fleet(clock, ledger), Hub(), clock, name="collector-1")
+ingest = Ingest(store, Fleet(clock, ledger), Hub(), clock, IngestSettings("collector-1"))
 
 def dying(real):
     def decode(body, *more):

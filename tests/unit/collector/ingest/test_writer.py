@@ -17,7 +17,7 @@ from collector.ingest import group_builder, inbox
 from collector.ingest import writer as module
 from collector.ingest.repeat_evidence import AGAIN_MS
 from collector.ingest.share_limits import NodeShares, Shares, TenantShares
-from collector.ingest.writer import Ingest
+from collector.ingest.writer import Ingest, IngestSettings
 from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
 from collector.store import day_file
@@ -59,14 +59,11 @@ class Site:
         self.problems = CollectorProblems(clock)
         self.ingest = Ingest(
             self.store,
-            self.ledger,
             self.fleet,
             Hub(),
             clock,
-            name="collector-1",
-            group_commit_ms=20,
-            problems=self.problems,
-            shares=shares,
+            IngestSettings("collector-1", 20, shares or Shares()),
+            self.problems,
         )
 
     def start(self) -> None:
