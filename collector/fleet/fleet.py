@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -68,7 +68,7 @@ class Fleet:
         self._clock = clock
         self.ledger = ledger
         self._lock = threading.Lock()
-        self._nodes: dict[str, NodeState] = {}
+        self._nodes: defaultdict[str, NodeState] = defaultdict(NodeState)
         self._room = LiveRoom() if room is None else room
         self._live: dict[tuple[str, str, str], Live] = {}
         self._snapshots: OrderedDict[tuple[str, str, str], Snapshot] = OrderedDict()
@@ -82,7 +82,7 @@ class Fleet:
             kind, _, node = key.partition("/")
             if kind not in ("status", "birth", "beat"):
                 continue
-            state = self._nodes.setdefault(node, NodeState())
+            state = self._nodes[node]
             try:
                 if kind == "status":
                     state.status = decode(body, Status)
@@ -112,12 +112,6 @@ class Fleet:
         """Whether there are states for the store."""
         return bool(self._unsaved)
 
-    def _state(self, node: str) -> NodeState:
-        state = self._nodes.get(node)
-        if state is None:
-            state = self._nodes[node] = NodeState()
-        return state
-
     def names(self) -> set[str]:
         """The known nodes."""
         with self._lock:
@@ -126,13 +120,13 @@ class Fleet:
     def saw(self, node: str, recv_ms: int) -> None:
         """Note that a message of the node arrived."""
         with self._lock:
-            state = self._state(node)
+            state = self._nodes[node]
             state.seen_ms = max(state.seen_ms, recv_ms)
 
     def on_data(self, node: str, recv_ms: int) -> None:
         """Note that a numbered message of the node arrived."""
         with self._lock:
-            state = self._state(node)
+            state = self._nodes[node]
             state.seen_ms = max(state.seen_ms, recv_ms)
             state.data_ms = max(state.data_ms, recv_ms)
 
@@ -151,7 +145,7 @@ class Fleet:
     def on_status(self, node: str, status: Status, recv_ms: int, *, retained: bool) -> bool:
         """Take a status; False when it is older than a known one."""
         with self._lock:
-            state = self._state(node)
+            state = self._nodes[node]
             known = state.status.sess if state.status else None
             counts = not retained and status.state == "online"
             if not state.rising.believes(known, status.sess, counts=counts):
@@ -190,7 +184,7 @@ class Fleet:
     def on_birth(self, node: str, birth: Birth) -> bool:
         """Take a birth; False when it is older than a known one."""
         with self._lock:
-            state = self._state(node)
+            state = self._nodes[node]
             older = state.birth is not None and birth.sess < state.birth.sess
             # a birth of the session that the node has now follows a forged one
             if older and (state.status is None or birth.sess < state.status.sess):
@@ -218,7 +212,7 @@ class Fleet:
         """Take newest values, or a heartbeat."""
         node = str(topic.address)
         with self._lock:
-            state = self._state(node)
+            state = self._nodes[node]
             if not retained:
                 state.seen_ms = max(state.seen_ms, recv_ms)
             if topic.device == NODE_ITSELF and topic.name == HEARTBEAT:
@@ -259,7 +253,7 @@ class Fleet:
         """Keep the newest picture of a stream."""
         key = (str(topic.address), topic.device, topic.name)
         with self._lock:
-            self._state(key[0]).seen_ms = recv_ms
+            self._nodes[key[0]].seen_ms = recv_ms
             self._snapshots[key] = snapshot
             self._snapshots.move_to_end(key)
             if len(self._snapshots) > MAX_SNAPSHOTS:  # the oldest of the node that has most

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -54,7 +55,7 @@ class BuiltGroup:
 
     group: Group
     drafts: list[Account] = field(default_factory=list)
-    acked: defaultdict[Key, Ranges] = field(default_factory=lambda: defaultdict(Ranges))
+    acked: defaultdict[Key, Ranges] = field(default_factory=partial(defaultdict, Ranges))
     stored: int = 0
     duplicates: int = 0
     rows: int = 0

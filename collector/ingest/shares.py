@@ -141,7 +141,7 @@ class ContentShares:
         node, tenant = self._of(node_name)
         key, names = (device, name), tuple(columns)
         found = node.streams.get(key)
-        refused = self.check_disk(node_name)
+        refused = self._check_disk(node)
         if found is not None and found.columns == names:
             return refused
         if found is None:
@@ -200,10 +200,12 @@ class ContentShares:
 
     def check_disk(self, node_name: str) -> Refusal | None:
         """Whether the node and its tenant may store more today."""
-        node, tenant = self._of(node_name)
+        return self._check_disk(self._of(node_name)[0])
+
+    def _check_disk(self, node: _Node) -> Refusal | None:
         if node.bytes >= 1_000_000 * self._node.disk_mb_per_day:
             return self._until_midnight("node", "disk_mb_per_day")
-        if tenant.bytes >= 1_000_000 * self._tenant.disk_mb_per_day:
+        if node.tenant.bytes >= 1_000_000 * self._tenant.disk_mb_per_day:
             return self._until_midnight("tenant", "disk_mb_per_day")
         return None
 

@@ -134,7 +134,8 @@ class DayFile:
         # it took a group, or existed before: then an error comes from the file, not from the group
         self.is_proven = path.exists()
         self._db = self._open(saved)
-        self._identity = identity(path), identity(_wal(path))
+        self._wal = path.with_name(f"{path.name}-wal")
+        self._identity = identity(path), identity(self._wal)
 
     def _open(self, saved: Saved | None) -> sqlite3.Connection:
         db = None
@@ -224,7 +225,7 @@ class DayFile:
         file, wal = self._identity
         if identity(self.path) != file:
             raise Displaced(f"{self.path.name} was removed or replaced while it was written")
-        if wal is None or identity(_wal(self.path)) == wal:
+        if wal is None or identity(self._wal) == wal:
             return True
         try:
             busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
@@ -359,10 +360,6 @@ def remove(path: Path) -> None:
     """Remove a day file, if it is there, and what SQLite keeps beside it."""
     for part in parts(path):
         part.unlink(missing_ok=True)
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
 
 
 def _base(topic: str) -> str:
