@@ -162,6 +162,10 @@ class Buffer:
         self._writing = runs
         return runs
 
+    def waiting_bytes(self, kind: Kind) -> int:
+        """The size of all waiting messages of a kind."""
+        return self._bytes[kind]
+
     def written(self) -> None:
         """Note that the runs are on disk, and with them their gap events."""
         self.gaps.written(packed.seq for _, group in self._writing for packed in group)

@@ -204,7 +204,7 @@ class Outbox:
                 self._recycle()
             self._make_spare()
             with self._lock:
-                plan = self._state.plan()
+                plan = self._state.plan(len(self._pool))
             if plan is None:
                 return
             self._write(plan)
@@ -278,6 +278,8 @@ class Outbox:
 
     def _make_spare(self) -> None:
         """Ensure files for the next segments: add some, or drop the oldest segment, data first."""
+        if self._state.pending:  # one gap after the other: the next would be numbered behind more data
+            return
         while len(self._pool) + self._state.pending < SPARE:
             why: GapReason = "quota" if self._pool.full else "disk"
             try:

@@ -119,12 +119,11 @@ class OutboxState:
 
     # --- committing
 
-    def plan(self) -> Plan | None:
+    def plan(self, free_files: int) -> Plan | None:
         """Number the gap events that are due, and choose what to write next; None if nothing waits."""
         if not self.trouble:  # while nothing can be written, gap events would only displace events
             self.buffer.declare()
-        # Gap events go before data that need a file: that file holds the numbers they declare.
-        events_first = bool(self._dropped or self.trouble)
+        events_first = bool(self.trouble or (self._dropped and free_files <= self._files_for_events()))
         kind = self.buffer.next(events_first=events_first)
         if kind is None:
             return None
@@ -135,6 +134,16 @@ class OutboxState:
         before = SegmentTotals(self.rows(kind), self.buffer.dropped[kind], self.buffer.dropped_rows[kind])
         header = Header(kind, self.buffer.ep, self._generation + 1, base, self._segment_size, before)
         return Plan(kind, header, events_first)
+
+    def _files_for_events(self) -> int:
+        """How many free files the gap event of a dropped segment may need.
+
+        Data that need a file wait for that event only if no other file is free: the next one holds the
+        numbers that it declares. If it passes them and the process is killed, their numbers are missing below
+        its own and are declared `torn`.
+        """
+        known = self.readers["event"].segments
+        return 0 if known and known[-1].room >= self.buffer.waiting_bytes("event") else 1
 
     def begun(self, segment: Segment) -> None:
         """Append a segment whose header is on disk."""

@@ -377,18 +377,29 @@ while status:
     pid = os.fork()
     if pid == 0:
         left, os.pwrite, os.fdatasync = number, paged, flushed
-        live(folder, ["dde", "d", "ded", "eddedd", "dd" * 20, "dedde", "e" * 9 + "d", "dde"])
+        live(folder, sys.argv[3].split(","))
         os._exit(0)
     status = os.waitpid(pid, 0)[1]
     assert status in (0, signal.SIGKILL)
-    number += 1
+    number += int(sys.argv[4])
 """
 
 
-@pytest.mark.parametrize(("turns", "reasons"), [(0, set()), (20, {"quota"})], ids=["new", "full"])
-def test_a_kill_anywhere_costs_no_number(tmp_path: Path, turns: int, reasons: set[str]) -> None:
+CALM = ["dde", "d", "ded", "eddedd", "dd" * 20, "dedde", "e" * 9 + "d", "dde"]
+BURSTS = ["d" * 70, "d" * 70 + "e", "e" * 8 + "d" * 60, "ddde" * 10]  # each fills more than a segment
+
+
+@pytest.mark.parametrize(
+    ("turns", "then", "every", "reasons"),
+    [(0, CALM, 1, set()), (20, CALM, 1, {"quota"}), (20, BURSTS, 9, {"quota"})],
+    ids=["new", "full", "bursts"],
+)
+def test_a_kill_anywhere_costs_no_number(
+    tmp_path: Path, turns: int, then: list[str], every: int, reasons: set[str]
+) -> None:
     """Numbers of uncommitted messages are free again after a kill; none is declared `torn`."""
-    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(turns)], check=True, timeout=50)
+    arguments = [str(tmp_path), str(turns), ",".join(then), str(every)]
+    subprocess.run([sys.executable, "-c", KILLED, *arguments], check=True, timeout=100)
     folders = [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "start"]
     assert len(folders) > 50
     heads: set[int] = set()
