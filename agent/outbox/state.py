@@ -200,10 +200,10 @@ class OutboxState:
 
     def free(self) -> list[tuple[Segment, bytes | None]]:
         """Segments whose files are free, with their last notes; dropped ones when their gaps are on disk."""
-        free, self._freed = self._freed, []
-        if self.buffer.gaps.lowest() is None:
-            free += self._dropped
-            self._dropped = []
+        lowest = self.buffer.gaps.lowest()
+        declared = [each for each in self._dropped if lowest is None or lowest > each.last_seq]
+        self._dropped = [each for each in self._dropped if each not in declared]
+        free, self._freed = [*self._freed, *declared], []
         return [(segment, segment.note_empty()) for segment in free]
 
     def victim(self) -> Segment | None:
