@@ -126,8 +126,9 @@ class _Copying:
         self._days = [path for path in reversed(day_files(store)) if _is_begun(path)]
         damaged = [part for path in aside(store) for part in parts(path) if not part.name.endswith("-shm")]
         self._others = [path for path in damaged if path.exists()]
-        if (store / SET_ASIDE).is_dir():
-            self._others += sorted((store / SET_ASIDE).iterdir())
+        # a file that the collector did not put there would make the manifest one that `read` refuses
+        put_aside = sorted(store.glob(f"{SET_ASIDE}/*"))
+        self._others += [path for path in put_aside if manifests.is_name(f"{SET_ASIDE}/{path.name}")]
 
     def size(self) -> int:
         """How many bytes will be copied, at most."""

@@ -71,6 +71,11 @@ class _Head(Struct):
     edgebed: str
 
 
+def is_name(name: str) -> bool:
+    """Whether a backup may have a file of this name."""
+    return _NAMES.fullmatch(name) is not None
+
+
 def is_day(name: str) -> bool:
     """Whether a file of this name is a day file."""
     return _DAY_FILE.fullmatch(name) is not None
@@ -118,7 +123,7 @@ def read(folder: Path) -> Manifest:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EdgebedError(f"{path} is damaged ({error}): use another backup") from error
     names = [one.name for one in found.files]
-    wrong = [name for name in names if not _NAMES.fullmatch(name)]
+    wrong = [name for name in names if not is_name(name)]
     if wrong or len(set(names)) != len(names):
         raise EdgebedError(
             f"{path} names files that no store has: {', '.join(map(repr, wrong[:3])) or 'twice'}"

@@ -48,12 +48,14 @@ def test_it_has_everything_that_a_restore_needs(saved: Callable[..., Path], writ
     (writer.folder / "in-hand.json").write_text("{}")
     (writer.folder / "set-aside").mkdir()
     (writer.folder / "set-aside" / ("0a" * 16)).write_bytes(b"what ended the collector")
+    (writer.folder / "set-aside/note.txt").touch()  # these two are an operator's
+    (writer.folder / "old.db").touch()
     folder = saved()
     names = manifests.names_in(folder)
     store = {
         name
         for name in manifests.names_in(writer.folder)
-        if not name.endswith(("-wal", "-shm")) and name != "lock"
+        if not name.endswith(("-wal", "-shm")) and name not in ("lock", "set-aside/note.txt", "old.db")
     }
     assert names == store | {"backup.json"}
     assert stored(folder) == marked(folder) == list(range(1, 31))
