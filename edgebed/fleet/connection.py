@@ -13,6 +13,7 @@ from wire.mqtt.packet_socket import PublishPacket
 
 KEEPALIVE_S = 60
 GOODBYE_S = 2.0
+_FILTERS = 300  # in one SUBSCRIBE: brokers limit the size of a packet
 _CONNECT_S = 30.0  # a broker that thousands of clients connect to at once takes its time
 
 OnPuback = Callable[[int, float], None]
@@ -87,7 +88,8 @@ class Connection:
     async def _open(self) -> None:
         try:
             await self._client.open()
-            await self._client.subscribe(self._topics)
+            for first in range(0, len(self._topics), _FILTERS):
+                await self._client.subscribe(self._topics[first : first + _FILTERS])
         except MqttError as error:
             await self._client.close()
             self._down(str(error))

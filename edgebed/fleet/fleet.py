@@ -106,8 +106,9 @@ class Fleet:
                 return
             if up > count:
                 count, moved_s = up, loop.time()
-            if loop.time() - moved_s > _STUCK_S:
-                why = next((link.why for link in opened if link.why), "no answer")
+            why = next((link.why for link in opened if link.why), "")
+            if (why and not count) or loop.time() - moved_s > _STUCK_S:
+                why = why or "it does not answer"
                 raise Unreachable(f"the broker took {up:,} of {len(self._links):,} connections: {why}")
             while len(opened) - up < _HANDSHAKES and (link := next(waiting, None)) is not None:
                 link.open()

@@ -18,6 +18,7 @@ from edgebed.broker import BrokerProcess
 from edgebed.drill.check import kept
 from edgebed.fleet.plan import FleetPlan
 from edgebed.processes import Child, edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from tests.integration.conftest import CollectorProcess
 from tests.polling import wait_until
 from wire.codec import decode
@@ -83,6 +84,7 @@ def test_a_fleet_with_faults_on_its_own_broker_and_collector(
     assert re.search(r"^publish to ack +p50 [\d.,]+ ms, p90 ", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_a_running_collector_refuses_a_flood_and_has_everything_in_the_end(
     broker: BrokerProcess, publisher: mqtt.Client, tmp_path: Path
 ) -> None:
@@ -95,7 +97,7 @@ def test_a_running_collector_refuses_a_flood_and_has_everything_in_the_end(
     assert (plan.node(away).cut_s(0) or 9) < 1
     runs: list[dict[str, Any]] = []
     values = []
-    with CollectorProcess(tmp_path, broker, "{node: {messages_per_s: 15}}") as collector:
+    with CollectorProcess(tmp_path, broker, "{node: {messages_per_s: 25}}") as collector:
         collector.online()
         pids = ["--broker-pid", str(broker.pid), "--collector-pid", str(collector.pid)]
         for _ in range(2):
@@ -141,6 +143,18 @@ def test_without_a_collector_nothing_is_acknowledged(broker: BrokerProcess) -> N
     assert done.returncode == 1
     assert re.fullmatch(r"edgebed: \d+ messages were not acknowledged\n", done.stderr)
     assert "2 connections" in done.stdout
+
+
+def test_many_nodes_share_one_connection(require: Callable[[str], str], tmp_path: Path) -> None:
+    require("mosquitto")
+    with BrokerProcess("mosquitto", tmp_path / "broker", persistent=False) as broker:
+        done = run(
+            *("--broker", broker.url, "--site", SITE, "--nodes", "800", "--connections", "1"),
+            *("--rate", "0.5", "--for", "1", "--drain", "0", "--custody", "0"),
+        )
+    assert done.returncode == 1
+    assert "messages were not acknowledged" in done.stderr, "their 2,400 subscriptions need several packets"
+    assert "800 nodes, each 0.5 messages/s of 1 rows, 1 connections" in done.stdout
 
 
 def test_a_wrong_acknowledgement_fails_the_run(broker: BrokerProcess, publisher: mqtt.Client) -> None:
