@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from wire.clock import NS_PER_S, Clock
+from wire.clock import NS_PER_S, SLACK_S, Clock, gathered_s
 
 
 def test_a_simulated_clock_starts_where_it_is_told_and_runs_faster() -> None:
@@ -89,3 +89,13 @@ async def test_the_past_is_not_waited_for_at_any_rate() -> None:
     await clock.sleep(0.0)
     assert not clock.wait(threading.Event(), -5.0)
     assert not clock.wait(threading.Event(), 0.0)
+
+
+async def test_a_rough_sleep_ends_at_a_multiple_of_the_slack() -> None:
+    assert [gathered_s(at) for at in (0.0, SLACK_S, SLACK_S * 1.5, SLACK_S * 2.25)] == [
+        0.0, SLACK_S, 2 * SLACK_S, 3 * SLACK_S
+    ]  # fmt: skip
+    clock = Clock(rate=1e6, start_ns=0)
+    began = clock.monotonic()
+    await clock.sleep_roughly(2_000.0)
+    assert clock.monotonic() >= began + 2_000

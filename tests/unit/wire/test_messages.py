@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Struct
 
 from tests.unit.wire.contract import contract, schema
 from wire import messages
@@ -180,3 +181,11 @@ def test_the_graver_one_travels_in_either_order(graver: Quality, other: Quality)
 @pytest.mark.parametrize("quality", Quality)
 def test_two_of_one_kind_stay(quality: Quality) -> None:
     assert quality.worse(quality) is quality
+
+
+@pytest.mark.parametrize(
+    "kind", [*BODIES.values(), messages.DeviceState, messages.ModelState, messages.Field, messages.Refused]
+)
+def test_fields_are_given_by_name(kind: type[Struct]) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        kind(1, 2, 3)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sysconfig
 from pathlib import Path
 
 import pytest
 from msgspec import Struct
 
+from wire import shipped
 from wire.config import parse
-from wire.errors import ConfigError
+from wire.errors import ConfigError, EdgebedError
 from wire.shipped import names
 
 
@@ -44,3 +46,17 @@ def test_an_unknown_name_is_a_mistake(text: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=r"my\.yaml:1:10") as caught:
         read(f'"{text}"')
     assert sentence in str(caught.value)
+
+
+def test_an_installed_wheel_has_its_files_in_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "__file__", str(tmp_path / "lib/wire/shipped.py"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / name))
+    with pytest.raises(EdgebedError) as caught:
+        shipped.folder("models")
+    assert str(caught.value) == (
+        f"the shipped models are not at {tmp_path}/data/share/edgebed/models: "
+        "install edgebed again from its wheel"
+    )
+    place = tmp_path / "data/share/edgebed/models"
+    place.mkdir(parents=True)
+    assert shipped.folder("models") == place

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -262,6 +264,7 @@ async def test_a_task_that_ends_holds_nothing(clock: SimulationClock, wall: Wall
         task.cancel()
     await until(lambda: clock.monotonic_ns() == 2 * NS_PER_S)
     await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled() == end.startswith("is cancelled")
 
 
 async def test_a_brake_holds_it_and_is_excused_in_the_end(clock: SimulationClock, wall: Wall) -> None:
@@ -381,3 +384,48 @@ async def test_rough_sleepers_wake_together_never_early_and_an_eighth_late_at_mo
             await asyncio.sleep(0)
             await until(lambda: clock.monotonic_ns() * clock.pace >= min(wall.ns, 2 * NS_PER_S))
     assert woken == {0.26: 375, 0.36: 375, 0.375: 375, 0.376: 500, 2.0: 2000}
+
+
+async def test_a_pace_may_be_set_before_the_start(wall: Wall) -> None:
+    early = SimulationClock(START, wall_ns=wall)
+    early.pace = 10
+    async with early:
+        wall.pass_s(0.02)
+        await until(lambda: early.monotonic_ns() == 200 * NS_PER_MS)
+
+
+async def test_a_thread_waits_while_the_clock_stands(clock: SimulationClock, wall: Wall) -> None:
+    waiting = asyncio.create_task(asyncio.to_thread(clock.wait, threading.Event(), 3.0))
+    await idle()
+    assert not waiting.done()
+    clock.pace = 1000
+    wall.pass_s(0.01)
+    await waiting
+    assert clock.monotonic_ns() >= 3 * NS_PER_S
+
+
+async def test_a_brake_keeps_its_patience_while_the_clock_stands(clock: SimulationClock, wall: Wall) -> None:
+    allowed = START + NS_PER_S
+    clock.brakes["camera"] = lambda: allowed
+    clock.pace = 100
+    wall.pass_s(0.02)
+    await until(lambda: clock.now_ns() == allowed)
+    await wall.pass_in_turns(0.9)
+    clock.pace = 0
+    clock.pace = 100
+    await wall.pass_in_turns(0.9)
+    await idle()
+    assert (clock.now_ns(), clock.excused) == (allowed, {})
+
+
+async def test_a_task_that_has_ended_is_forgotten(clock: SimulationClock, wall: Wall) -> None:
+    task = asyncio.create_task(clock.sleep_until(START + NS_PER_S))
+    clock.pace = 100
+    await idle()
+    wall.pass_s(0.02)
+    await task
+    known = weakref.ref(task)
+    del task
+    await idle()
+    gc.collect()
+    assert known() is None

@@ -740,3 +740,65 @@ class TestCounts:
         found = OutboxSettings()
         assert (found.max_mb, found.group_commit_ms, found.drain_kb_per_s) == (256, 50, 1_000)
         assert (found.packs, found.ack) == (True, "collector")
+
+
+class TestDamage:
+    def test_numbers_of_the_other_class_are_not_declared_with_a_damaged_record(
+        self, folder: Path, open_outbox: Open
+    ) -> None:
+        outbox = open_outbox()
+        for message in (data(), event(), data(5_000), data(), event()):
+            outbox.append(message)
+        outbox.commit()
+        path = next(each for each in folder.glob("*.seg") if b"v" * 5_000 in each.read_bytes())
+        raw = bytearray(path.read_bytes())
+        raw[raw.find(b"v" * 5_000)] ^= 1
+        path.write_bytes(raw)
+        assert [record.seq for record in take(outbox)] == [2, 5, 1, 4]
+        outbox.commit()
+        assert list(lost(take(outbox))) == [(3, 3)]
+
+    def test_a_write_that_failed_and_reached_the_disk_all_the_same_is_given_out_once(
+        self, open_outbox: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outbox = open_outbox()
+        outbox.append(data())
+        assert outbox.commit()
+        fdatasync, left = os.fdatasync, [1]
+
+        def fails(fd: int) -> None:
+            fdatasync(fd)
+            if left:
+                left.clear()
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        outbox.append(data())
+        monkeypatch.setattr(os, "fdatasync", fails)
+        assert not outbox.commit()
+        assert outbox.commit()
+        outbox.close()
+        outbox = open_outbox()
+        records = take(outbox)
+        assert [record.seq for record in records] == [1, 2]
+        assert ack(outbox, records) == 2
+        assert (outbox.stats().depth, outbox.drops()) == (0, {})
+
+    def test_what_a_killed_process_left_is_flushed_at_the_opening(
+        self, folder: Path, open_outbox: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outbox = open_outbox()
+        outbox.append(data())
+        outbox.append(event())
+        outbox.commit()
+        outbox.close()
+        used = {str(path) for path in folder.glob("*.seg") if b'"seq"' in path.read_bytes()}
+        fsync, flushed = os.fsync, set[str]()
+
+        def watched(fd: int) -> None:
+            flushed.add(os.path.realpath(f"/proc/self/fd/{fd}"))
+            fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", watched)
+        open_outbox()
+        assert len(used) == 2
+        assert flushed >= {*used, str(folder)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -17,7 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.outbox import Message, Outbox, OutboxSettings, Record
+from agent.outbox import segment as segment_file
+from agent.outbox.segment import Segment
 from wire.clock import Clock
+from wire.errors import ConfigError
 from wire.messages import Batch, Event
 from wire.ranges import Ranges
 
@@ -587,3 +591,31 @@ def test_any_sequence_of_operations(
         for name, *arguments in steps:
             getattr(model, str(name))(*arguments)
         model.drain()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_file_that_the_disk_cannot_read_is_lost_and_another_error_ends_the_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    folder = tmp_path / "outbox"
+    with contextlib.closing(Outbox.open(folder, OutboxSettings(max_mb=1), Clock())) as outbox:
+        outbox.append(Message("data", "arm", "joints", Batch(t0=1, dt=[0], f={"x": [1]})))
+        outbox.append(Message("event", "arm", "alarm", Event(ts=1, type="alarm")))
+        assert outbox.commit()
+    real = segment_file.load
+
+    def load(path: Path) -> Segment | None:
+        if b"arm/joints" in path.read_bytes():
+            raise OSError(number, os.strerror(number))
+        return real(path)
+
+    monkeypatch.setattr(segment_file, "load", load)
+    if number == errno.EACCES:
+        with pytest.raises(ConfigError, match="Permission denied"):
+            Outbox.open(folder, OutboxSettings(max_mb=1), Clock())
+        return
+    with contextlib.closing(Outbox.open(folder, OutboxSettings(max_mb=1), Clock())) as outbox:
+        assert outbox.torn_bytes == 131_072
+        outbox.commit()
+        records = outbox.take(1 << 30, 1 << 30)
+        assert [record.tail for record in records] == ["arm/alarm", "_/gap"]

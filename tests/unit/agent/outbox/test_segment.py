@@ -390,3 +390,13 @@ def test_a_scan_counts_what_is_there(make: Make) -> None:
     for size, limit in ((SIZE * 2, SIZE), (PAGE + 1, PAGE + 1), (10, PAGE)):
         empty.limit(size)
         assert empty.size == limit
+
+
+def test_half_a_record_at_the_end_of_the_bytes_is_none(make: Make) -> None:
+    segment = written(make(), [record(1), record(2)])
+    data, second = segment.path.read_bytes(), PAGE + record(1).size
+    for cut in (second + 1, second + OVERHEAD - 1, second + OVERHEAD, segment.end - 1):
+        assert segment.records.parse(data[:cut], second) is None
+    whole = segment.records.parse(data[: segment.end], second)
+    assert whole is not None
+    assert (whole.seq, whole.body, whole.settled) == (2, b"{}", 0)
