@@ -27,7 +27,7 @@ from edgebed.processes import Child, edgebed_command
 from simulators.plants.cobot import SIGNALS, Cobot
 from wire.shipped import folder
 
-SETTLE_S = 8.0  # models and uplink run for this time before memory is read
+SETTLE_S = 10.0  # models and uplink run for this time before memory is read
 WORK_S = 10.0  # of one measurement of CPU and wake-ups
 ROUNDS = 5  # measurements of the agent and of the hand-written loop, alternating
 
@@ -196,7 +196,7 @@ def ready_agent(config: Path, *command: str) -> Iterator[tuple[subprocess.Popen[
         began = time.monotonic()
         process = subprocess.Popen(
             command or edgebed_command("agent", "run", str(config)),
-            env={**os.environ, "NOTIFY_SOCKET": f"{name}/notify"},
+            env={**os.environ, **_bytecode(), "NOTIFY_SOCKET": f"{name}/notify"},
             stderr=subprocess.DEVNULL,
         )
         try:
@@ -206,6 +206,12 @@ def ready_agent(config: Path, *command: str) -> Iterator[tuple[subprocess.Popen[
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _bytecode() -> dict[str, str]:
+    """Return the environment of an installed daemon: compiling at each start takes memory and time."""
+    folder = Path(tempfile.gettempdir()) / f"edgebed-bench-bytecode-{os.getuid()}"
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}
 
 
 def _recording(path: Path) -> None:
@@ -220,7 +226,8 @@ def _bare_interpreter() -> dict[str, float]:
     """Return the memory of a process that imports the libraries and does nothing."""
     script = "import numpy, onnxruntime, msgspec, yaml, paho.mqtt.client; print(flush=True); input()"
     command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    environment = {**os.environ, **_bytecode()}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         process.stdout.readline()
         found = memory_mb(process.pid)

@@ -18,6 +18,7 @@ from edgebed.broker import BrokerProcess
 from wire.shipped import folder
 
 FRAMES = 600
+PAIRS = 5
 SETTLE_S = 7.0  # connected, start-up memory released: one-time costs are not costs of a frame
 
 # Hand-written code for this one model: one session, buffers allocated once, the same decoding.
@@ -67,31 +68,30 @@ def run() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name, BrokerProcess("nats", Path(name) / "broker") as broker:
         work = Path(name)
         clip, package = _clip(work)
-        loop: list[float] = []
-        agent: dict[str, list[float]] = {"never": [], "each": []}
-        for _ in range(3):  # alternate and take the best of each, because the machine is shared
-            loop.append(_loop(clip, package / "model.onnx"))
-            for events, costs in agent.items():
-                costs.append(_agent(work, clip, package, broker.url, events))
-    ours, each, peer = (min(costs) * 1000 for costs in (agent["never"], agent["each"], loop))
+        pairs: dict[str, list[tuple[float, float]]] = {"never": [], "each": []}
+        for _ in range(PAIRS):  # the machine is shared: what counts is the median of the pairs' ratios
+            for events, costs in pairs.items():
+                peer = _loop(clip, package / "model.onnx")
+                costs.append((_agent(work, clip, package, broker.url, events), peer))
+    what = "CPU per frame, agent with broker and outbox"
     return [
-        {
-            "what": f"CPU per frame, agent with broker and outbox, every result a row ({FRAMES} frames)",
-            "ours": ours,
-            "peer": peer,
-            "ratio": ours / peer,
-            "unit": "ms",
-            "limit": "ratio <= 1.10",
-        },
-        {"what": "added by the framework", "ours": ours - peer, "unit": "ms per frame", "limit": "<= 0.2"},
-        {
-            "what": "the same with an event for each frame, on disk and sent",
-            "ours": each,
-            "peer": peer,
-            "ratio": each / peer,
-            "unit": "ms",
-        },
+        _row(f"{what}, every result a row ({FRAMES} frames)", pairs["never"], "ratio <= 1.10"),
+        _row(f"{what}, an event for each frame as well", pairs["each"], None),
     ]
+
+
+def _row(what: str, pairs: list[tuple[float, float]], limit: str | None) -> dict[str, Any]:
+    """Return the pair with the median ratio, and the lowest and the highest ratio."""
+    ratios = sorted(ours / peer for ours, peer in pairs)
+    ours, peer = sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
+    return {
+        "what": f"{what}; {len(pairs)} pairs, ratios {ratios[0]:.2f} to {ratios[-1]:.2f}",
+        "ours": ours * 1000,
+        "peer": peer * 1000,
+        "ratio": ours / peer,
+        "unit": "ms",
+        "limit": limit,
+    }
 
 
 def _clip(work: Path) -> tuple[Path, Path]:
