@@ -79,13 +79,18 @@ class App:
             TryAgain: another agent uses the state folder.
         """
         process_memory.use_one_heap()
+        pictures = any(
+            each.kind == "frame" for plan in self.plan.devices.values() for each in plan.streams.values()
+        )
+        if pictures:
+            process_memory.keep_memory_of_pictures()
         loop = asyncio.get_running_loop()
         # Few threads: each costs memory, and most of their time they wait for the disk.
         loop.set_default_executor(ThreadPoolExecutor(3, thread_name_prefix="asyncio_"))
         self._task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        trimming = asyncio.create_task(self._trim_memory(), name="trim-memory")
+        trimming = asyncio.create_task(self._trim_memory(pictures=pictures), name="trim-memory")
         try:
             await self.serve()
         finally:
@@ -116,12 +121,13 @@ class App:
             self._task.cancel()  # the second signal ends the agent at once: its messages are on disk
         self.stop()
 
-    async def _trim_memory(self) -> None:
-        if not self.plan.config.memory.trim:
-            return
+    async def _trim_memory(self, *, pictures: bool) -> None:
         await self.ready.wait()
         await asyncio.sleep(SETTLED_S)
-        process_memory.unmap_program_text()
+        if pictures:  # from here on malloc keeps what is freed
+            process_memory.return_free_memory()
+        if self.plan.config.memory.trim:
+            process_memory.unmap_program_text()
 
     async def _run(self) -> None:
         config, clock = self.plan.config, self.clock
