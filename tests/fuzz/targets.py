@@ -119,6 +119,25 @@ def mqtt_packets(data: bytes) -> None:
                     packets.skip()
 
 
+@target(WireError, seeds=samples.packets)
+def mqtt_connection(data: bytes) -> None:
+    """What a broker sends, after a CONNACK or instead of it: the connection stays open, or has a reason."""
+    from wire.mqtt.connection import Connection, Handlers
+    from wire.mqtt.options import ConnectOptions, Login
+
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        connection = Connection(ConnectOptions(login=Login("broker", 1883, "me")), left, Handlers())
+        right.sendall((b"" if data[:1] == b"\x20" else b"\x20\x03\x00\x00\x00") + data[:60_000])
+        connection.read()
+        if connection.ended is None and connection.is_connected:
+            connection.publish("a", b"x")
+            connection.subscribe([("a", 1)])
+            right.sendall(data[:60_000])
+            connection.read()
+
+
 @target(WireError, seeds=samples.chunks)
 def store_chunks(data: bytes) -> None:
     from collector.store.chunk import read_chunk
