@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from agent.outbox import Message, Outbox, OutboxSettings, Record
 from agent.outbox import segment as segment_file
+from agent.outbox.recovery import recover
 from agent.outbox.segment import Segment
 from wire.clock import Clock
 from wire.errors import ConfigError
@@ -602,6 +603,10 @@ def test_a_file_that_the_disk_cannot_read_is_lost_and_another_error_ends_the_ope
         outbox.append(Message("data", "arm", "joints", Batch(t0=1, dt=[0], f={"x": [1]})))
         outbox.append(Message("event", "arm", "alarm", Event(ts=1, type="alarm")))
         assert outbox.commit()
+    events = next(each for each in folder.glob("*.seg") if b"arm/alarm" in each.read_bytes())
+    raw = events.read_bytes()
+    at = raw.rfind(b"}")
+    events.write_bytes(raw[:at] + b"?" + raw[at + 1 :])  # the only event is damaged too
     real = segment_file.load
 
     def load(path: Path) -> Segment | None:
@@ -615,7 +620,73 @@ def test_a_file_that_the_disk_cannot_read_is_lost_and_another_error_ends_the_ope
             Outbox.open(folder, OutboxSettings(max_mb=1), Clock())
         return
     with contextlib.closing(Outbox.open(folder, OutboxSettings(max_mb=1), Clock())) as outbox:
-        assert outbox.torn_bytes == 131_072
+        assert outbox.torn_bytes > 131_072
         outbox.commit()
         records = outbox.take(1 << 30, 1 << 30)
-        assert [record.tail for record in records] == ["arm/alarm", "_/gap"]
+        assert [record.tail for record in records] == ["_/gap"]
+
+
+def small(folder: Path) -> Outbox:
+    return Outbox.open(folder, OutboxSettings(max_mb=1), Clock())
+
+
+def row(size: int = 10) -> Message:
+    return Message("data", "arm", "joints", Batch(t0=1, dt=[0], f={"x": ["v" * size]}))
+
+
+def test_what_a_killed_process_left_is_flushed_at_the_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "outbox"
+    with contextlib.closing(small(folder)) as outbox:
+        outbox.append(row())
+        outbox.append(Message("event", "arm", "alarm", Event(ts=1, type="alarm")))
+        assert outbox.commit()
+    used = {str(path) for path in folder.glob("*.seg") if b'"seq"' in path.read_bytes()}
+    fsync, flushed = os.fsync, set[str]()
+
+    def watched(fd: int) -> None:
+        flushed.add(os.path.realpath(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    recover(folder)
+    assert len(used) == 2
+    assert flushed >= {*used, str(folder)}
+
+
+def test_counts_of_what_was_dropped_come_back(tmp_path: Path) -> None:
+    folder = tmp_path / "outbox"
+    with contextlib.closing(small(folder)) as outbox:
+        while not outbox.stats().dropped["data"]:
+            outbox.append(row(20_000))
+            assert outbox.commit()
+        stats = outbox.stats()
+    found = recover(folder)
+    assert found.dropped["data"] == (0, stats.dropped["data"], stats.dropped_rows)
+    assert found.dropped["event"] == (0, 0, 0)
+    assert (found.head, found.torn, found.damaged, found.torn_bytes) == (outbox.head, [], [], 0)
+
+
+def test_a_segment_without_its_seal_gets_it_and_no_file_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, pwrite = tmp_path / "outbox", os.pwrite
+
+    def no_seal(fd: int, data: bytes, at: int) -> int:
+        if at == segment_file._SEAL_AT:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pwrite(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", no_seal)
+    with contextlib.closing(small(folder)) as outbox:
+        for _ in range(4):
+            outbox.append(row(45_000))
+            assert outbox.commit()
+    monkeypatch.undo()
+    first, last = recover(folder).segments["data"]
+    assert (first.sealed, first.count, last.sealed, last.count) == (True, 2, False, 2)
+    found = segment_file.load(first.path)
+    assert found is not None
+    assert (found.sealed, found.count, found.last_seq) == (True, 2, 2)
+    assert not [link for link in Path("/proc/self/fd").iterdir() if str(folder) in os.path.realpath(link)]

@@ -60,7 +60,7 @@ def test_statements_alone_need_no_statement() -> None:
 
 
 def test_a_day_is_one_of_utc_wherever_the_device_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "Asia/Seoul")
+    monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
         row_counter = RowCounter(1)

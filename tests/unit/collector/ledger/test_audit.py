@@ -65,6 +65,7 @@ def test_a_damaged_file_is_named(audited: Any) -> None:
     found = list(differences(folder, {(NODE, EP): entries[(NODE, EP)]}, NODE.__eq__))
     assert found[0] == f"day file {path.name} is damaged and was not counted"
     assert f"{NODE} ep {EP}: the files have 0 messages, the ledger has 3" in found
+    assert f"{NODE} ep {EP}: the files have 0 rows, the ledger has 4" in found
 
 
 def test_twenty_messages_that_are_stored_twice_are_named(

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from collector.ledger import ledger as module
-from collector.ledger.balance import GONE, NEVER
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
 from collector.store.marks import Claim
-from wire.ranges import Ranges
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
 
@@ -159,68 +157,6 @@ def test_the_outbox_in_use_is_the_one_that_was_seen_last(numbers: Any) -> None:
     assert [known.account.ep for known in ledger.known(lambda key: key[1] == other)] == [other]
 
 
-def test_numbers_that_are_in_no_file_are_missing_until_they_come_again(numbers: Any) -> None:
-    ledger = numbers([1, 2, 3, 4, 5, 9])
-    ledger.forget(("other/node/a/b", EP), Ranges([(1, 2)]), 5, 77)  # unknown: nothing happens
-    assert not ledger.has_claims
-    ledger.forget((NODE, EP), Ranges([(2, 3), (5, 8)]), 25, 77)
-    assert ledger.has_claims
-    (entry,) = ledger.entries()
-    assert (entry.stored, entry.rows_stored) == (3, 35)
-    assert entry.missing == [(2, 3), (5, 8)]
-    assert entry.absent == [(2, 3, 77, GONE), (5, 5, 77, GONE), (6, 8, T0 + 5, NEVER)]
-    (known,) = ledger.known(lambda _key: True)
-    assert known.account.gone == [(2, 3), (5, 5)], "6 to 8 were never stored"
-    ledger.forget((NODE, EP), Ranges([(1, 1)]), 1_000, 78)
-    assert ledger.entries()[0].rows_stored == 0
-    draft = Draft(ledger)
-    assert draft.add(NODE, EP, 2, 1, 99)
-
-
-def test_what_cannot_follow_is_forgotten_and_named(numbers: Any) -> None:
-    ledger = Ledger()
-    draft = Draft(ledger)
-    draft.add(NODE, EP, 5, 1, 1)
-    draft.lose(NODE, EP, [(90_000_000, 90_000_001)], "quota")
-    draft.add(NODE, EP, 100_000_004, 1, 2)
-    draft.add(NODE, EP, 200_000_003, 1, 3)
-    draft.lose(NODE, EP, [(250_000_000, 250_000_009)], "disk")
-    draft.add("acme/trial/hall/other", EP, 7, 1, 1)
-    ledger.accept(draft.accounts.values())
-    ledger.claim(NODE, EP, Claim(head=220_000_000, at_ms=4))
-    ledger.marks()
-    assert ledger.reset(NODE) == [f"ep {EP}: that its newest number is 220000000"], (
-        "a long absence is possible"
-    )
-    assert ledger.has_claims
-    entries = {entry.node: entry for entry in ledger.entries()}
-    assert (entries[NODE].stored, entries[NODE].taken) == (3, 250_000_009)
-    assert entries["acme/trial/hall/other"].stored == 1
-    assert ledger.reset(NODE) == []
-    assert ledger.reset("acme/trial/hall/unknown") == []
-    ledger.claim(NODE, EP, Claim(head=3, at_ms=5))
-    (known,) = ledger.known(lambda key: key[0] == NODE)
-    assert known.since(210_000_000) == 5, "the head that was claimed before is forgotten"
-
-
-def test_forged_numbers_are_forgotten_with_what_belongs_to_them() -> None:
-    ledger, far = Ledger(), 10**12
-    draft = Draft(ledger)
-    draft.add(NODE, EP, far, 10, 1)
-    draft.add(NODE, EP, far + 1, 10, 2)
-    draft.add(NODE, EP, 3, 10, 3)
-    draft.lose(NODE, EP, [(far + 5, far + 6), (far + 8, far + 8), (1, 1)], "quota")
-    ledger.accept(draft.accounts.values())
-    ledger.forget((NODE, EP), Ranges([(far, far)]), 10, 4)
-    assert ledger.reset(NODE) == [
-        f"ep {EP}: 1 stored numbers far above the others", f"ep {EP}: 2 declared gaps far above the others"
-    ]  # fmt: skip
-    (entry,) = ledger.entries()
-    assert (entry.taken, entry.stored, entry.gaps, entry.missing) == (3, 1, [(1, 1, "quota")], [(2, 2)])
-    (known,) = ledger.known(lambda _key: True)
-    assert (known.account.gone, known.account.holes) == ([], [])
-
-
 def test_a_node_that_is_reset_is_believed_at_once(numbers: Any) -> None:
     ledger = numbers([1])
     ledger.claim(NODE, EP, Claim(head=9, at_ms=1))
@@ -240,3 +176,19 @@ def test_row_numbers_of_many_runs_are_released(numbers: Any) -> None:
         draft.number(NODE, EP, (run, 1), "data/arm/joints", 3)
         assert len(draft.accounts[(NODE, EP)].book.rows) == min(run, 40)
     assert set(draft.accounts[(NODE, EP)].book.rows) == set(range(60, 100))
+
+
+def test_gaps_too_share_the_room_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RANGES", 10)
+    draft = Draft(Ledger())
+    for number in range(5):
+        draft.lose(NODE, f"{number:08x}", [(1, 1), (3, 3)], "quota")
+    with pytest.raises(DraftRefused, match="2 gaps were declared already"):
+        draft.lose(NODE, "00000000", [(5, 5)], "quota")
+
+
+def test_outboxes_come_with_their_days(numbers: Any) -> None:
+    ledger = numbers([1])
+    ((known, days),) = ledger.with_days(lambda node: node == NODE)
+    assert (known.account.ep, days) == (EP, {})
+    assert ledger.with_days(lambda node: node != NODE) == []
