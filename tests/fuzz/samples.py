@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sqlite3
+import tarfile
 import tempfile
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -151,25 +154,17 @@ def backup_manifests() -> list[bytes]:
 
 
 def day_files() -> list[bytes]:
-    """A day file with rows, an event, a mark and a state."""
-    from collector.store.chunk import ChunkRows, pack
-    from collector.store.day_file import DayFile
-    from collector.store.group import Chunk, EventRow, Group, Saved
-    from collector.store.marks import Account
-
-    rows = ChunkRows("a/b/c/d", "arm", "joints", "0" * 16, 0, False, 1)
-    batch = Batch(ep="0" * 16, seq=1, t0=1_796_000_000_000, per=1, n=2, f={"x": [1.0, 2.0], "t": ["a", None]})
-    rows.add(batch, 100)
-    event = EventRow("a/b/c/d", "arm", "alarm", 1, 1, 1, "0" * 16, 2, b"{}")
-    group = Group(
-        1, [Chunk(rows, pack(rows))], [event], [], {"status/a": b"{}"}, [Account("a/b/c/d", "0" * 16)]
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "day.db"
-        day = DayFile(path, Saved())
-        day.write(group)
-        day.close()
-        return [path.read_bytes()]
+    """The day files of an earlier release, with what their WAL holds."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tarfile.open(ROOT / "tests/fixtures/state-0.1/site.tar.gz") as kept,
+    ):
+        kept.extractall(folder, filter="data")
+        days = sorted(Path(folder).glob("site/store/0*.db"))
+        for day in days:
+            with closing(sqlite3.connect(day)) as database:
+                database.execute("PRAGMA journal_mode = DELETE")
+        return [day.read_bytes() for day in days]
 
 
 def state_files() -> list[bytes]:
