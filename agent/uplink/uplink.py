@@ -270,6 +270,8 @@ class Uplink:
     def _take(self, commands: asyncio.TaskGroup, message: PublishPacket) -> None:
         try:
             topic = parse(message.topic_name)
+            if topic.address != self._address:
+                raise WireError("the message is for another node")
             if len(message.body) > MAX_BODY:
                 raise WireError(f"the body is larger than {MAX_BODY} bytes")
             if topic.cls == "ack":

@@ -34,14 +34,24 @@ from collector.mqtt import connection, rival
 from edgebed.broker import BrokerProcess, free_port
 from simulators.devices.mqtt import publisher
 from simulators.devices.mqtt.publisher import Publisher
-from tests.hostile_broker import GREETING, ONLINE, PUBLISHING, SUBSCRIBING, TLS, Attack, HostileBroker
+from tests.hostile_broker import (
+    GREETING,
+    ONLINE,
+    PUBLISHING,
+    SUBSCRIBING,
+    TLS,
+    Attack,
+    HostileBroker,
+    Request,
+    publish,
+)
 from tests.plans import plan_of
 from tests.polling import until
 from wire.broker import Broker
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.errors import Unreachable
-from wire.messages import Ack, AgentInfo, Batch, Birth, ClockState, Res, Status
+from wire.messages import Ack, AgentInfo, Batch, Birth, ClockState, Cmd, Res, Status
 from wire.task_cancellation import end
 from wire.topics import Address
 
@@ -407,6 +417,29 @@ async def test_an_attack_costs_one_connection(
     every = [*GREETING, *SUBSCRIBING, *ONLINE, *PUBLISHING]
     attacks = [each for each in every if each.name in kind.attacks and each.only in ("", kind.protocol)]
     await _all_survived(kind, attacks, tmp_path, healthy, caplog)
+
+
+async def test_messages_for_another_node_change_nothing(tmp_path: Path, healthy: TwoListeners) -> None:
+    base = b"tb1/acme/hall/hostile/another/"
+    late = encode(Status(state="lost", ts=0, boot=BOOT, sess=70))
+    command = encode(Cmd(id="1" * 26, ts=Clock().now_ms(), ttl_ms=60_000))
+
+    def mixed_up(request: Request) -> bytes:
+        acks = encode(Ack(ep=client.outbox.ep, ok=[(1, MESSAGES)], by="x", ts=0))
+        bodies = [(b"ack", acks), (b"status", late), (b"cmd/_/ping", command)]
+        return b"".join(publish(request, base + tail, body) for tail, body in bodies)
+
+    async with HostileBroker(Attack("mixed-up", "online", mixed_up), healthy.port) as hostile:
+        broker = Broker(url=f"mqtt://127.0.0.1:{hostile.port}", protocol="5")
+        client = UplinkClient(tmp_path / "node", broker, healthy.port)
+        await client.start()
+        try:
+            await until(lambda: client.uplink.counters.get("ignored") == 3, "they arrive", WITHIN_S)
+            await until(lambda: client.outbox.stats().depth == MESSAGES, "committed", WITHIN_S)
+            assert client.uplink.connected
+            assert {"commands", "lost_connections"}.isdisjoint(client.uplink.counters)
+        finally:
+            await client.stop()
 
 
 @pytest.mark.parametrize("kind", [UplinkClient, AdapterClient, CollectorClient])
