@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
+import aiomqtt
 import pytest
 
 from adapters.base import (
@@ -392,11 +393,31 @@ async def test_an_encrypted_connection(
         async with Mqtt(given, Clock()) as adapter:
             assert await read(adapter, 3)
         given = MqttTopicOptions(**secured, ca_file=certificates / "other.pem")  # type: ignore[arg-type]
-        with pytest.raises(DeviceUnreachable, match="certificate"):
+        with pytest.raises(DeviceUnreachable, match="certificate") as caught:
             await Mqtt(given, Clock()).open()
+        assert (
+            caught.value.reason_code == "device-unreachable"
+        )  # not the errno that OpenSSL's number looks like
         given = MqttTopicOptions(**secured, ca_file=certificates / "none.pem")  # type: ignore[arg-type]
         with pytest.raises(OptionsError, match=r"none\.pem"):
             await Mqtt(given, Clock()).open()
+
+
+async def test_a_device_publishes_again_what_the_broker_missed(mosquitto: BrokerProcess) -> None:
+    seen: set[str] = set()
+    async with publisher(mosquitto.url) as device:
+        mosquitto.kill()
+        for number in range(30):  # more than may be on the wire at once
+            device.publish(f"missed/{number}", b"x", qos=1, retain=True)
+        device.publish("missed/lost", b"x", retain=True)
+        mosquitto.start()
+        async with aiomqtt.Client("127.0.0.1", mosquitto.port) as reader, asyncio.timeout(60):
+            await reader.subscribe("missed/#", qos=1)
+            async for message in reader.messages:
+                seen.add(message.topic.value)
+                if len(seen) == 30:
+                    break
+    assert seen == {f"missed/{number}" for number in range(30)}, "QoS 0 is lost, as on a real device"
 
 
 async def test_a_broker_that_is_restarted_is_read_again(mosquitto: BrokerProcess) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from adapters.base import OptionsError
 from adapters.chirpstack.lorawan_payload import raw_part
 from adapters.device_time import checked_time, time_zone
-from adapters.mqtt.options import check_filters
+from adapters.mqtt.options import check_filters, matches_any
 from adapters.mqtt.payload import (
     MISSING,
     Unusable,
@@ -281,3 +281,25 @@ def test_filters_that_match_edgebeds_own_topics_are_refused() -> None:
     ):
         with pytest.raises(OptionsError):
             check_filters([topic])
+
+
+@pytest.mark.parametrize(
+    ("topic", "matches"),
+    [
+        ("a/b", True),
+        ("a/b/c", False),
+        ("a", False),
+        ("hall/press/air", True),
+        ("hall/a+b/air", True),
+        ("hall/press/x/air", False),
+        ("hall/air", False),
+        ("yard", True),
+        ("yard/", True),
+        ("yard/1/2", True),
+        ("yards", False),
+        ("공장/1호기", True),
+        ("", False),
+    ],
+)
+def test_a_topic_matches_one_of_the_filters(topic: str, matches: bool) -> None:
+    assert matches_any(["a/b", "hall/+/air", "$share/group/yard/#", "공장/+"])(topic) is matches
