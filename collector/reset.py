@@ -9,8 +9,9 @@ import msgspec
 
 from collector.fleet.fleet import Fleet
 from collector.ledger.ledger import Ledger
+from collector.store.folder import day_files
 from collector.store.group import Group, Saved
-from collector.store.store import SqliteStore, day_files, peek
+from collector.store.store import SqliteStore, peek
 from wire.clock import Clock
 from wire.config import did_you_mean
 from wire.errors import EdgebedError, TryAgain

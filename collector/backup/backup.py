@@ -14,10 +14,10 @@ from collector.backup.pace import Pace
 from collector.backup.work_folder import work_folder
 from collector.state.state_file import STATE, StateFile, StateNewer
 from collector.store.day_file import SQL_ERRORS, Damaged, connect, parts, version
+from collector.store.folder import aside, day_files
 from collector.store.removed import Removed
 from collector.store.snapshot import copy_plain, schema_of, snapshot
 from collector.store.soundness import Content, check_day, check_pages
-from collector.store.store import aside, day_files
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
 

@@ -14,8 +14,8 @@ from collector.backup.verify import Verified, verify
 from collector.backup.work_folder import work_folder
 from collector.state.audit import audited
 from collector.state.state_file import STATE, StateFile
+from collector.store.folder import LOCK, lock
 from collector.store.snapshot import copy_plain
-from collector.store.store import LOCK, lock
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
 

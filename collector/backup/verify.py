@@ -15,11 +15,12 @@ from collector.ledger.ledger import Ledger
 from collector.state.migrations import STEPS
 from collector.state.state_file import STATE
 from collector.store.day_file import StoreError
+from collector.store.folder import aside, begins_later, day_files
 from collector.store.group import Saved
 from collector.store.removed import Removed
 from collector.store.snapshot import schema_of
 from collector.store.soundness import SHOWN, Content, check_day, check_pages
-from collector.store.store import aside, begins_later, day_files, peek
+from collector.store.store import peek
 from wire.errors import EdgebedError
 from wire.printable import counted
 

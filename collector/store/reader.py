@@ -24,11 +24,11 @@ from collector.store import queries
 from collector.store.chunk import MINUTE_US, Unpacked, as_floats, read_chunk, read_head
 from collector.store.day_file import SQL_ERRORS, Damaged, connect, identity, messages_in, translate, version
 from collector.store.declared import Declared, Gap, Lost
+from collector.store.folder import aside, day_files
 from collector.store.group import Quarantined
 from collector.store.rescue import Rescued, damage, unreadable
 from collector.store.salvage import highest_id, readable
 from collector.store.series import Points, Series, downsample, joined
-from collector.store.store import aside, day_files
 from collector.store.table import Table
 from wire.errors import EdgebedError, TryAgain, WireError
 from wire.messages import MAX_DEPTH, ClockState, is_deep

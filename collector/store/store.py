@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
-import re
 import shutil
 import sqlite3
 from collections.abc import Iterable
@@ -34,16 +32,14 @@ from collector.store.day_file import (
     translate,
     version,
 )
+from collector.store.folder import LOCK, aside, begins_later, day_files, lock
 from collector.store.group import Group, Saved
 from collector.store.removed import Removed
 from collector.store.rescue import damage, rescue, unreadable
 from wire.clock import Clock
-from wire.errors import EdgebedError, TryAgain, unwritable
+from wire.errors import EdgebedError, TryAgain
 
 log = logging.getLogger(__name__)
-
-_NAME = re.compile(r"(\d{6})-(\d{4}-\d{2}-\d{2})\.db")
-LOCK = "lock"
 
 
 class StoreStatus(Struct):
@@ -352,17 +348,6 @@ class SqliteStore:
         os.close(self._lock)
 
 
-def day_files(folder: Path) -> list[Path]:
-    """The usable day files of a store, in the order in which they were written."""
-    return sorted(path for path in folder.glob("*.db") if _NAME.fullmatch(path.name))
-
-
-def begins_later(folder: Path) -> bool:
-    """Whether the first day files of a store are gone."""
-    names = sorted(path.name for path in (*day_files(folder), *aside(folder)))
-    return bool(names) and int(names[0][:6]) > 1
-
-
 def peek(folder: Path) -> Saved:
     """What a store saved; a collector may be running beside this.
 
@@ -384,33 +369,6 @@ def peek(folder: Path) -> Saved:
             if not isinstance(translate(error, path), Damaged):
                 raise TryAgain(f"{path} cannot be read: {error}") from error
     return read_copy(folder)
-
-
-def aside(folder: Path) -> list[Path]:
-    """Damaged day files that were renamed."""
-    return sorted(
-        path for path in folder.glob("*.db.damaged") if _NAME.fullmatch(path.name.removesuffix(".damaged"))
-    )
-
-
-def lock(folder: Path) -> int:
-    """Own a store's folder until the returned descriptor is closed or the process ends.
-
-    Raises:
-        TryAgain: another collector owns it, or the disk is full.
-        ConfigError: the folder is not writable.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise unwritable(f"the store folder {folder}", error) from error
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(held)
-        raise TryAgain(f"another collector writes to {folder}: stop it, or name another store") from error
-    return held
 
 
 def _size(path: Path) -> int:

@@ -242,7 +242,7 @@ def _audited(store: Path, what: str, subject: str) -> Iterator[None]:
     """Note the result of a command in the audit of a store; a folder that is not one stays as it is."""
     from collector.state.audit import audited
     from collector.state.state_file import StateFile
-    from collector.store.store import day_files
+    from collector.store.folder import day_files
     from wire.clock import Clock
 
     if not day_files(store):

@@ -142,7 +142,7 @@ def is_online(child: Child) -> bool:
 def rows_of(folder: Path) -> list[tuple[int, int]]:
     """(time in ms, x) of every stored row in stored order, read from the day files."""
     from collector.store.chunk import read_chunk
-    from collector.store.store import day_files
+    from collector.store.folder import day_files
 
     found: list[tuple[int, int]] = []
     for path in day_files(folder):

@@ -22,8 +22,9 @@ import pytest
 from collector.ingest.group_builder import GroupBuilder
 from collector.ledger.ledger import Ledger
 from collector.store.clock_skew import Offset
+from collector.store.folder import aside, day_files
 from collector.store.reader import StoreReader
-from collector.store.store import SqliteStore, aside, day_files
+from collector.store.store import SqliteStore
 from tests.powercut.disk import Op, cuts, replayed, write_files
 from tests.powercut.write_log import WriteLog, traced
 from wire.errors import EdgebedError

@@ -17,7 +17,8 @@ from collector.ledger.audit import differences
 from collector.ledger.ledger import Ledger
 from collector.state.audit import Audit
 from collector.state.state_file import StateFile
-from collector.store.store import SqliteStore, day_files
+from collector.store.folder import day_files
+from collector.store.store import SqliteStore
 from edgebed.cli import command as edgebed
 from edgebed.commands.ledger import share
 from tests.unit.collector.ledger.stating_node import Node

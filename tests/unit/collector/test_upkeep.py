@@ -11,8 +11,9 @@ from collector.health import CollectorProblems
 from collector.ledger.balance import GONE
 from collector.ledger.comparison import Gone
 from collector.ledger.ledger import Ledger
+from collector.store.folder import day_files
 from collector.store.reader import Readers
-from collector.store.store import SqliteStore, day_files
+from collector.store.store import SqliteStore
 from collector.upkeep import AGAIN_S, COMPARE_S, Upkeep
 
 NODE, T0 = "acme/trial/hall/cobot-01", 1_795_356_000_000

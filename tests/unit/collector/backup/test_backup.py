@@ -25,9 +25,10 @@ from collector.backup.work_folder import work_folder
 from collector.ledger.ledger import Ledger
 from collector.state import state_file
 from collector.store import snapshot
+from collector.store.folder import day_files
 from collector.store.removed import Removed
 from collector.store.snapshot import Stopped
-from collector.store.store import day_files, peek
+from collector.store.store import peek
 from edgebed.cli import command as main
 from tests.unit.collector.backup.conftest import Counting, Writer, killed, tree
 from tests.unit.collector.stored import stored

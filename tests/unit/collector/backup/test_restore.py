@@ -22,8 +22,9 @@ from collector.backup.verify import verify
 from collector.ledger.ledger import Ledger
 from collector.state.audit import Audit
 from collector.state.state_file import StateFile
+from collector.store.folder import day_files
 from collector.store.snapshot import Stopped
-from collector.store.store import SqliteStore, day_files
+from collector.store.store import SqliteStore
 from edgebed.cli import command as main
 from tests.unit.collector.backup.conftest import Counting, Writer, killed, tree
 from tests.unit.collector.stored import stored

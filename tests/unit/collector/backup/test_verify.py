@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from collector.backup.pace import Pace
 from collector.backup.verify import verify
 from collector.store.day_file import StoreError
+from collector.store.folder import day_files
 from collector.store.soundness import SHOWN
-from collector.store.store import day_files
 from edgebed.cli import command as main
 from tests.unit.collector.backup.conftest import Writer, tree
 from wire.errors import EdgebedError

@@ -10,7 +10,8 @@ import pytest
 
 from collector.ledger.audit import differences
 from collector.ledger.ledger import Ledger
-from collector.store.store import SqliteStore, day_files
+from collector.store.folder import day_files
+from collector.store.store import SqliteStore
 
 NODE, OTHER, EP = "acme/trial/hall/cobot-01", "acme/trial/hall/cam-01", "00112233aabbccdd"
 

@@ -11,7 +11,8 @@ from typing import Any
 from collector.ledger.balance import GONE
 from collector.ledger.comparison import compared
 from collector.ledger.ledger import Ledger
-from collector.store.store import SqliteStore, day_files
+from collector.store.folder import day_files
+from collector.store.store import SqliteStore
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
 DAY_MS = 86_400_000

@@ -16,8 +16,9 @@ from collector.ledger.ledger import Ledger
 from collector.ledger.report import DayLine, ReportFilter, account, day_lines, pilot_lines
 from collector.mqtt.received import Received
 from collector.store.clock_skew import Offset
+from collector.store.folder import aside, day_files
 from collector.store.marks import Claim, encoded, read_account
-from collector.store.store import SqliteStore, aside, day_files, peek
+from collector.store.store import SqliteStore, peek
 from tests.unit.collector.ledger.conftest import Take
 from tests.unit.collector.ledger.stating_node import EP, NEW_KEY, NODE, OTHER, T0, Node
 from wire.custody import key_id

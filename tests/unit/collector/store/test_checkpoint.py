@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from collector.ledger.ledger import Ledger
-from collector.store.store import SqliteStore, aside, day_files
+from collector.store.folder import aside, day_files
+from collector.store.store import SqliteStore
 from tests.unit.collector.stored import stored
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000

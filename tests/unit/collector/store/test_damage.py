@@ -19,8 +19,9 @@ from msgspec.structs import replace
 from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
 from collector.store.chunk import ChunkHead, ChunkRows, pack, read_chunk
+from collector.store.folder import day_files
 from collector.store.reader import StoreReader
-from collector.store.store import SqliteStore, day_files
+from collector.store.store import SqliteStore
 from wire.errors import WireError
 from wire.messages import Batch
 

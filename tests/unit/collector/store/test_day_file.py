@@ -10,8 +10,9 @@ import pytest
 
 from collector.ledger.ledger import Ledger
 from collector.store.day_file import SCHEMA, StoreBusy, StoreError
+from collector.store.folder import day_files
 from collector.store.reader import Readers
-from collector.store.store import SqliteStore, day_files, peek
+from collector.store.store import SqliteStore, peek
 from tests.unit.collector.stored import stored
 from wire.errors import EdgebedError
 

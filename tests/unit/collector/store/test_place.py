@@ -12,8 +12,9 @@ import pytest
 from collector.ledger.ledger import Ledger
 from collector.store.checkpoint import COPY_EVERY_S, read_copy
 from collector.store.day_file import StoreBusy
+from collector.store.folder import day_files
 from collector.store.reader import StoreReader
-from collector.store.store import SqliteStore, day_files
+from collector.store.store import SqliteStore
 from tests.unit.collector.stored import stored
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from collector.ledger.ledger import Ledger
+from collector.store.folder import day_files
 from collector.store.reader import Readers, StoreReader, TooSlow, read_cursor
-from collector.store.store import SqliteStore, day_files
+from collector.store.store import SqliteStore
 from wire.errors import EdgebedError
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from collector.ledger.ledger import Ledger
+from collector.store.folder import aside, day_files
 from collector.store.group import Group
 from collector.store.reader import StoreReader
-from collector.store.store import SqliteStore, aside, day_files
+from collector.store.store import SqliteStore
 
 NODE, T0 = "acme/trial/hall/cobot-01", 1_795_356_000_000
 SPAN = {"start_ms": 0, "end_ms": 2**45}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from collector.ledger.ledger import Ledger
-from collector.store.store import SqliteStore, aside, day_files, peek
+from collector.store.folder import aside, day_files
+from collector.store.store import SqliteStore, peek
 from tests.unit.collector.stored import stored
 from wire.errors import TryAgain
 

@@ -12,7 +12,7 @@ import pytest
 
 from collector.app import Collector
 from collector.mqtt.received import Received
-from collector.store.store import day_files
+from collector.store.folder import day_files
 from tests.polling import until
 from tests.unit.collector.web.serving import BASE, EP, JPEG, NODE, Get
 from wire.messages import MAX_DEPTH, MAX_MS
