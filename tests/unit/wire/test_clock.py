@@ -92,6 +92,7 @@ async def test_the_past_is_not_waited_for_at_any_rate() -> None:
 
 
 async def test_a_rough_sleep_ends_at_a_multiple_of_the_slack() -> None:
+    assert SLACK_S == 0.125
     assert [gathered_s(at) for at in (0.0, SLACK_S, SLACK_S * 1.5, SLACK_S * 2.25)] == [
         0.0, SLACK_S, 2 * SLACK_S, 3 * SLACK_S
     ]  # fmt: skip

@@ -189,3 +189,14 @@ def test_two_of_one_kind_stay(quality: Quality) -> None:
 def test_fields_are_given_by_name(kind: type[Struct]) -> None:
     with pytest.raises(TypeError, match="positional"):
         kind(1, 2, 3)
+
+
+def test_the_span_of_a_batch_is_from_its_first_to_its_last_time() -> None:
+    for batch in (
+        Batch(t0=5, per=20, n=3, f={"x": [1, 2, 3]}),
+        Batch(t0=5, per=20, n=3, f={"x": [1, 2, 3]}, tu="us"),
+        Batch(t0=50, dt=[3, -7, 9, 0], f={"x": [1, 2, 3, 4]}),
+        Batch(t0=50, dt=[3, -7, 9, 0], f={"x": [1, 2, 3, 4]}, tu="us"),
+    ):
+        times = batch.times_us()
+        assert batch.span_us() == (min(times), max(times))
