@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from agent.outbox.outbox import MARK_EVERY_S, Outbox
 
@@ -14,7 +15,7 @@ _RETRY_S = 1.0
 async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
     """Commit in a worker thread `group_commit_ms` after each first append; runs until it is cancelled."""
     loop, appended = asyncio.get_running_loop(), asyncio.Event()
-    outbox.on_append(lambda: loop.call_soon_threadsafe(appended.set))
+    outbox.on_append(partial(loop.call_soon_threadsafe, appended.set))
     appended.set()  # messages may have been appended before the callback was set
     thread = ThreadPoolExecutor(1, "commit")  # its own: a job wakes two threads of a pool that has several
     try:

@@ -17,13 +17,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from agent.outbox.eviction import lost_with
 from agent.outbox.gaps import GapReason
 from agent.outbox.message import Message
-from agent.outbox.reader import Waiting
 from agent.outbox.record import KINDS, Kind, Record
 from agent.outbox.recovery import Recovered, recover
 from agent.outbox.row_counter import DayPart
@@ -163,25 +162,6 @@ class Outbox:
 
     def commit(self) -> bool:
         """Write what is buffered and wait for the disk; False while the disk takes nothing."""
-        return self._commit()
-
-    def close(self) -> None:
-        """Commit, write the marks, release the folder. Safe to call twice."""
-        self._commit(last=True)
-        with self._committing, self._lock:
-            if self._folder < 0:
-                return
-            if unwritten := len(self._state.buffer):
-                why = self.trouble or "for an unknown reason"
-                log.error(
-                    "%d messages could not be written (%s): they are lost with this process", unwritten, why
-                )
-            for segment in self._state.every:
-                segment.close()
-            os.close(self._folder)
-            self._folder = -1
-
-    def _commit(self, *, last: bool = False) -> bool:
         with self._committing:
             if self._folder < 0:
                 return True
@@ -192,11 +172,30 @@ class Outbox:
                 self._failed(error)
             else:
                 self._works()
-            if last or time.monotonic() >= self._marked_at + MARK_EVERY_S:
+            if time.monotonic() >= self._marked_at + MARK_EVERY_S:
                 self._mark()
         if self._groups > groups:
             self._on_commit()
         return not self.trouble
+
+    def close(self) -> None:
+        """Commit, write the marks, release the folder. Safe to call twice."""
+        self.commit()
+        with self._committing:
+            if self._folder < 0:
+                return
+            self._mark()
+            with self._lock:
+                if unwritten := len(self._state.buffer):
+                    why = self.trouble or "for an unknown reason"
+                    log.error(
+                        "%d messages could not be written (%s): they are lost with this process",
+                        unwritten, why,
+                    )  # fmt: skip
+                for segment in self._state.every:
+                    segment.close()
+            os.close(self._folder)
+            self._folder = -1
 
     def _drain(self) -> None:
         while True:
@@ -346,14 +345,9 @@ class Outbox:
             OSError: a temporary error, such as too many open files; nothing is lost.
         """
         records: list[Record] = []
-        with self._taking:
+        with self._taking, _raising_without(records):
             for kind in reversed(KINDS):
-                try:
-                    records += self._take(kind, messages - len(records), size - _size(records))
-                except OSError:
-                    if not records:
-                        raise
-                    break  # a record is given out once: the next call meets the error again
+                self._take(kind, records, messages, size - _size(records))
         return records
 
     def overtake(self, behind: int) -> bool:
@@ -368,17 +362,13 @@ class Outbox:
             OSError: a temporary error; nothing is lost.
         """
         records: list[Record] = []
-        with self._taking:
-            while messages > len(records) and size > _size(records):
-                try:
-                    found = self._take_lowest(messages - len(records), size - _size(records))
-                except OSError:
-                    if not records:
-                        raise
-                    break
-                if found is None:
-                    break
-                records += found
+        with self._taking, _raising_without(records):
+            while (
+                len(records) < messages
+                and _size(records) < size
+                and self._take_lowest(records, messages, size - _size(records))
+            ):
+                pass
         return records
 
     def ack(self, ranges: Iterable[tuple[int, int]]) -> int:
@@ -387,8 +377,8 @@ class Outbox:
         with self._lock:
             return self._state.ack(known)
 
-    def _take_lowest(self, messages: int, size: int) -> list[Record] | None:
-        """The next overtaken records of one kind, up to the lowest of the other; None at the end."""
+    def _take_lowest(self, records: list[Record], messages: int, size: int) -> bool:
+        """Add the next overtaken records of one kind, up to the lowest of the other; False at the end."""
         firsts: list[tuple[int, Kind]] = []
         for kind in KINDS:
             with self._lock:
@@ -397,31 +387,34 @@ class Outbox:
                 found = place.segment.peek(place.at, place.end)
                 firsts.append((0 if found is None else found.seq, kind))  # damage goes first
         if not firsts:
-            return None
+            return False
         (_, kind), *others = sorted(firsts)
-        return self._take(kind, messages, size, backlog=True, below=others[0][0] if others else None)
+        below = others[0][0] if others else None
+        self._take(kind, records, messages, size, backlog=True, below=below)
+        return True
 
     def _take(
-        self, kind: Kind, messages: int, size: int, *, backlog: bool = False, below: int | None = None
-    ) -> list[Record]:
-        """The next records of a kind, up to a count, a size and a seq; needs `_taking`.
+        self,
+        kind: Kind,
+        records: list[Record],
+        messages: int,
+        size: int,
+        *,
+        backlog: bool = False,
+        below: int | None = None,
+    ) -> None:
+        """Add the next records of a kind, until there are `messages`, `size` more bytes, or the seq `below`.
 
         Raises:
-            OSError: nothing was taken. An error after the first record ends the reading instead.
+            OSError: the disk cannot be read; what was added before stays taken.
         """
-        records: list[Record] = []
         while len(records) < messages and size > 0:
             with self._lock:
                 place = self._state.readers[kind].place(backlog=backlog)
             if place is None:
-                break
-            try:
-                run = place.segment.read_run(place.at, place.end, messages - len(records), size, below)
-                damaged = self._lost_in(kind, run.damage)
-            except OSError:
-                if records:
-                    break  # a record is given out once: return these, the next call meets the error again
-                raise
+                return
+            run = place.segment.read_run(place.at, place.end, messages - len(records), size, below)
+            damaged = self._lost_in(kind, run.damage)
             with self._lock:
                 found = self._state.took(place, run, damaged)
             if found is None:
@@ -429,8 +422,7 @@ class Outbox:
             records += found
             size -= sum(each.size for each in run.records)
             if run.ended:
-                break
-        return records
+                return
 
     def _lost_in(self, kind: Kind, stretch: DamagedStretch | None) -> Ranges:
         """The numbers of a damaged stretch, except those that are on disk elsewhere or declared."""
@@ -448,25 +440,36 @@ class Outbox:
                 known.update((each.seq, each.seq) for each in every)
         return Ranges(known.missing(stretch.first, stretch.last))
 
-    def _waiting(self) -> list[Waiting]:
-        """The oldest records that wait, one of each kind."""
+    def _waiting(self) -> list[Record]:
+        """The oldest records that wait, one or two of each kind."""
         with self._lock:
             places = [reader.oldest() for reader in self._state.readers.values()]
-        found: list[Waiting] = []
-        for taken, place in places:
-            unread = None
+        found = [taken for taken, _ in places if taken is not None]
+        for _, place in places:
             if place is not None:
                 with contextlib.suppress(OSError):
                     unread = place.segment.peek(place.at, place.end)
-            both = [each for each in (taken, Waiting.of(unread) if unread else None) if each is not None]
-            found += sorted(both)[:1]
+                    found += [] if unread is None else [unread]
         return found
 
-    def _age_s(self, waiting: Waiting) -> float:
+    def _age_s(self, waiting: Record) -> float:
         if waiting.boot == self._state.buffer.boot:  # the wall clock may have been set since
             at_ns = waiting.at_ms * NS_PER_MS - waiting.offset_ns
             return max(0.0, (self._clock.monotonic_ns() - at_ns) / NS_PER_S)
         return max(0.0, (self._clock.now_ms() - waiting.at_ms) / 1000)
+
+
+@contextlib.contextmanager
+def _raising_without(records: list[Record]) -> Iterator[None]:
+    """Let an OSError pass only if nothing was read.
+
+    A record is given out once. So what was read is returned, and the next call meets the error again.
+    """
+    try:
+        yield
+    except OSError:
+        if not records:
+            raise
 
 
 def _size(records: list[Record]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from agent.outbox.cursors import ReadCursor, ReadCursors
 from agent.outbox.record import Record
 from agent.outbox.segment import Run, Segment
@@ -19,20 +21,6 @@ class Place(NamedTuple):
     end: int
 
 
-class Waiting(NamedTuple):
-    """When a record that waits was appended; see `Record`."""
-
-    seq: int
-    at_ms: int
-    offset_ns: int
-    boot: int
-
-    @classmethod
-    def of(cls, record: Record) -> Waiting:
-        """The part of a record that is kept until it is acknowledged."""
-        return cls(record.seq, record.at_ms, record.offset_ns, record.boot)
-
-
 class Left(NamedTuple):
     """What waited in a segment that was evicted: numbers that were read, and stretches that were not."""
 
@@ -41,12 +29,11 @@ class Left(NamedTuple):
 
 
 class _Taken(NamedTuple):
-    """A record that was read and not acknowledged yet; `before` counts the records before it."""
+    """A record that was read, without tail and body, until its ack; `before` counts those before it."""
 
     segment: Segment
-    at: int
     before: int
-    waiting: Waiting
+    record: Record
 
 
 class Reader:
@@ -54,13 +41,13 @@ class Reader:
 
     def __init__(self, segments: list[Segment]) -> None:
         self.segments = segments  # records are appended to the last one
+        self.cursors = ReadCursors(segments)
         self._taken: dict[int, _Taken] = {}  # by seq, in the order of reading
-        self._cursors = ReadCursors(segments)
 
     def place(self, *, backlog: bool = False) -> Place | None:
         """The place of the next records: at the newest cursor, or at the oldest of the backlog."""
-        cursor = self._cursors.oldest_overtaken() if backlog else self._cursors.newest
-        place = self._cursors.place(cursor) if cursor is not None else None
+        cursor = self.cursors.oldest_overtaken() if backlog else self.cursors.newest
+        place = self.cursors.place(cursor) if cursor is not None else None
         return None if cursor is None or place is None else Place(cursor, *place)
 
     def took(self, place: Place, run: Run) -> list[Record] | None:
@@ -70,25 +57,15 @@ class Reader:
             return None
         records: list[Record] = []
         for each in run.records:
-            if (
-                each.seq in self._taken
-            ):  # a failed write reached the disk after all, and was repeated elsewhere
+            if each.seq in self._taken:  # a failed write reached the disk after all, and was repeated
                 segment.acknowledge()
             else:
-                self._taken[each.seq] = _Taken(segment, each.at, cursor.passed, Waiting.of(each))
+                self._taken[each.seq] = _Taken(segment, cursor.passed, replace(each, tail="", body=b""))
                 records.append(each)
             cursor.passed += 1
         segment.took(len(run.records))
         cursor.at = run.upto
         return records
-
-    def overtake(self) -> bool:
-        """Move all committed, unread records to the backlog."""
-        return self._cursors.split()
-
-    def is_behind(self, size: int) -> bool:
-        """Whether more than `size` bytes wait to be read, not counting the backlog."""
-        return self._cursors.is_behind(size)
 
     def ack(self, ranges: Ranges) -> int:
         """Release taken records; returns how many."""
@@ -101,8 +78,8 @@ class Reader:
         """Remove and return the segments in which nothing waits."""
         done = [
             segment
-            for segment in self._cursors.touched()
-            if segment.is_finished and not self._cursors.parts(segment)
+            for segment in self.cursors.touched()
+            if segment.is_finished and not self.cursors.parts(segment)
         ]
         for segment in done:
             self.remove(segment)
@@ -115,7 +92,7 @@ class Reader:
         waiting = {seq for seq, taken in self._taken.items() if taken.segment is segment}
         for seq in waiting:
             del self._taken[seq]
-        unread = [(start, end) for start, end, _ in self._cursors.parts(segment)]
+        unread = [(start, end) for start, end, _ in self.cursors.parts(segment)]
         self.remove(segment)
         return Left(waiting, unread)
 
@@ -129,16 +106,16 @@ class Reader:
         oldest: dict[int, _Taken] = {}
         for taken in self._taken.values():
             known = oldest.setdefault(taken.segment.generation, taken)
-            if taken.at < known.at:  # newest records are read before the records they overtook
+            if taken.record.at < known.record.at:  # newest records are read before the records they overtook
                 oldest[taken.segment.generation] = taken
-        for segment in self._cursors.touched():
-            places = [(start, passed) for start, _, passed in self._cursors.parts(segment)]
+        for segment in self.cursors.touched():
+            places = [(start, passed) for start, _, passed in self.cursors.parts(segment)]
             if first := oldest.get(segment.generation):
-                places.append((first.at, first.before))
+                places.append((first.record.at, first.before))
             segment.settle(*min(places, default=(segment.end, segment.count)))
 
-    def oldest(self) -> tuple[Waiting | None, Place | None]:
-        """The oldest record that was read and waits, and the place of the oldest that was not read."""
+    def oldest(self) -> tuple[Record | None, Place | None]:
+        """The oldest record that was read and waits (no body), and the place of the oldest unread one."""
         taken = min(self._taken, default=None)
-        places = (Place(cursor, *place) for cursor in self._cursors if (place := self._cursors.place(cursor)))
-        return None if taken is None else self._taken[taken].waiting, next(places, None)
+        places = (Place(cursor, *place) for cursor in self.cursors if (place := self.cursors.place(cursor)))
+        return None if taken is None else self._taken[taken].record, next(places, None)

@@ -25,9 +25,8 @@ from wire.topics import NODE_ITSELF
 
 
 class Plan(NamedTuple):
-    """What to write next: the kind, and the header of a new segment if its last one has no room."""
+    """What to write next, and the header of a new segment if the last one of its kind has no room."""
 
-    kind: Kind
     header: Header | None
     events_first: bool
 
@@ -36,8 +35,12 @@ class Group(NamedTuple):
     """What one commit writes, in the order of its numbers; every seq up to `settled` is settled."""
 
     runs: list[tuple[Segment, list[Blob]]]
-    segments: list[Segment]  # that it touches
     settled: int
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The segments that it touches."""
+        return list(dict(self.runs))
 
 
 class OutboxState:
@@ -130,10 +133,10 @@ class OutboxState:
         known = self.readers[kind].segments
         base, need, total = self.buffer.first_waiting(kind)
         if known and (known[-1].room >= total or known[-1].room >= max(need, known[-1].size // 8)):
-            return Plan(kind, None, events_first)
+            return Plan(None, events_first)
         before = SegmentTotals(self.rows(kind), self.buffer.dropped[kind], self.buffer.dropped_rows[kind])
         header = Header(kind, self.buffer.ep, self._generation + 1, base, self._segment_size, before)
-        return Plan(kind, header, events_first)
+        return Plan(header, events_first)
 
     def _files_for_events(self) -> int:
         """How many free files the gap event of a dropped segment may need.
@@ -156,8 +159,7 @@ class OutboxState:
         last = {kind: reader.segments[-1] for kind, reader in self.readers.items() if reader.segments}
         rooms = {kind: last[kind].room if kind in last else 0 for kind in KINDS}
         runs = self.buffer.pop(rooms, events_first=events_first)
-        touched = [last[kind] for kind in dict(runs)]
-        return Group([(last[kind], blobs) for kind, blobs in runs], touched, settled)
+        return Group([(last[kind], blobs) for kind, blobs in runs], settled)
 
     def publish(self, group: Group) -> list[Segment]:
         """Count a flushed group as committed; returns the segments that are full now: seal them."""
@@ -275,9 +277,10 @@ class OutboxState:
 
     def overtake(self, behind: int) -> bool:
         """Leave waiting records to the backlog if they exceed `behind` bytes."""
-        if not any(reader.is_behind(behind) for reader in self.readers.values()):
+        cursors = [reader.cursors for reader in self.readers.values()]
+        if not any(each.is_behind(behind) for each in cursors):
             return False
-        split = [reader.overtake() for reader in self.readers.values()]
+        split = [each.split() for each in cursors]  # all of them
         return any(split)
 
     def ack(self, ranges: Ranges) -> int:

@@ -152,7 +152,7 @@ class Uplink:
         """
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._broker_memory.load)
-        self._outbox.on_commit(lambda: loop.call_soon_threadsafe(self._on_commit))
+        self._outbox.on_commit(partial(loop.call_soon_threadsafe, self._on_commit))
         try:
             async with asyncio.TaskGroup() as commands:
                 pause_s = _FIRST_PAUSE_S
