@@ -212,7 +212,7 @@ class Uplink:
         version = self._broker_memory.version
         options = await connect_options(self._broker, self._address.client_id, version, *will)
         self._where = options.login.where
-        link = self._client = AsyncClient(options, partial(self._take, commands))
+        link = self._client = AsyncClient(options, partial(self._take, commands), on_puback=self._puback)
         try:
             await link.open()
         except MqttError as error:
@@ -255,14 +255,13 @@ class Uplink:
 
     async def _say_offline(self, link: AsyncClient) -> None:
         """Publish `offline`, so that readers do not take the end for a loss."""
-        said = asyncio.Event()
-        mids: set[int] = set()
-        link.on_puback = lambda mid, _: said.set() if mid in mids else None
         with contextlib.suppress(MqttError, TimeoutError):
             self._latest.send(link)
-            mids.add(self._publish_state(link, "offline", "stopped"))
+            self._publish_state(link, "offline", "stopped")
             async with asyncio.timeout(_OFFLINE_S):
-                await said.wait()
+                while link.unanswered:
+                    self._wake.clear()
+                    await self._wake.wait()  # `_puback` sets it
         await link.close(_OFFLINE_S)
 
     # What comes in
@@ -333,7 +332,6 @@ class Uplink:
     async def _drain(self, link: AsyncClient, commands: asyncio.TaskGroup) -> None:
         self._in_flight.connected(self._now())
         self._liveness.connected(self._now())
-        link.on_puback = self._puback
         self._publish_state(link, "online")
         self._publish_birth(link)
         self._to_renew.clear()
@@ -411,9 +409,11 @@ class Uplink:
                 self._publish_birth(link)
             self._to_renew.clear()
 
-    def _publish_state(self, link: AsyncClient, state: Literal["online", "offline"], reason: str = "") -> int:
+    def _publish_state(
+        self, link: AsyncClient, state: Literal["online", "offline"], reason: str = ""
+    ) -> None:
         body = self._presence.state(state, reason)
-        return link.publish(self._address.topic("status"), body, qos=1, retain=True)
+        link.publish(self._address.topic("status"), body, qos=1, retain=True)
 
     def _publish_birth(self, link: AsyncClient) -> None:
         body = self._presence.birth()

@@ -122,7 +122,7 @@ class Connection:
         if link.receiver:
             wanted = [(f"{NODE}/{tail}", 1) for tail in DURABLE]
             wanted += [(f"{NODE}/{tail}", 0) for tail in FLEETING]
-            client.connection.subscribe(wanted)
+            client.subscribe(wanted)
         else:
             self._come_online()
         began = time.monotonic()
@@ -141,22 +141,22 @@ class Connection:
         raise client.ended
 
     def _send(self) -> None:
-        link, connection = self._link, self._client.connection
+        link, client = self._link, self._client
         link.take_back()
         settled = len(link.settled)  # their PUBACKs go after the acks: a broker handles packets in order
-        while link.outgoing and connection.unanswered < min(MAX_INFLIGHT, connection.receive_maximum):
+        while link.outgoing and client.unanswered < min(MAX_INFLIGHT, client.receive_maximum):
             topic, body = link.outgoing.popleft()
-            mid = connection.publish(topic, body, qos=1, expiry_s=60)
+            mid = client.publish(topic, body, qos=1, expiry_s=60)
             self._owed[mid] = (time.monotonic(), topic, body)
         for _ in range(settled):
             number, mid = link.settled.popleft()
             if number == self._number:
                 self._open -= 1
                 self._settled_at = time.monotonic()
-                connection.puback(mid)
+                client.puback(mid)
 
     def _look_after(self) -> None:
-        connection, now, full = self._client.connection, time.monotonic(), self._link.is_holding
+        connection, now, full = self._client, time.monotonic(), self._link.is_holding
         if self._link.receiver is None:
             if any(now - since > OWED_S for since, _, _ in itertools.islice(self._owed.values(), 1)):
                 self._end_deaf(f"the broker acknowledges nothing for {OWED_S:g} s")
@@ -181,11 +181,11 @@ class Connection:
 
     def _end_deaf(self, why: str) -> None:
         self._link.count_rebuilt()
-        self._client.connection.end(ConnectionLost(self._login.where, why))
+        self._client.end(ConnectionLost(self._login.where, why))
 
     def _on_suback(self, _mid: int, refused: SubscribeRefused | None) -> None:
         if refused is not None:
-            self._client.connection.end(refused)
+            self._client.end(refused)
             return
         self._heard_at = time.monotonic()
         if not self.was_online:
@@ -199,7 +199,7 @@ class Connection:
         self._link.came_online()
 
     def _publish_claim(self, body: bytes) -> None:
-        self._client.connection.publish(claim_topic(self._login.client_id), body, qos=1, retain=True)
+        self._client.publish(claim_topic(self._login.client_id), body, qos=1, retain=True)
 
     def _on_puback(self, mid: int, _code: int) -> None:
         self._owed.pop(mid, None)
@@ -215,7 +215,7 @@ class Connection:
             receiver.turn(now_s)
         if receiver is None or is_probe or not receiver.admits(packet.topic, packet.body):
             if mid:  # for the broker alone: without an ack the node's outbox sends it again
-                self._client.connection.puback(mid)
+                self._client.puback(mid)
             return
         if self._is_ending:
             return
@@ -234,7 +234,7 @@ class Connection:
             if self._link.receiver:
                 self._publish_claim(b"")
             self._send()
-        while client.ended is None and client.connection.unanswered and time.monotonic() < deadline:
+        while client.ended is None and client.unanswered and time.monotonic() < deadline:
             client.turn(0.1)
         client.close(max(0.1, deadline - time.monotonic()))
 

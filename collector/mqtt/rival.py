@@ -74,7 +74,7 @@ class Look:
         self._client = client
         try:
             client.open()
-            client.connection.subscribe([(f"{SYSTEM}{self._name}/#", 0)])
+            client.subscribe([(f"{SYSTEM}{self._name}/#", 0)])
             began = time.monotonic()
             while client.ended is None and not stopping.is_set() and not self._alive:
                 client.turn(0.1)
@@ -91,7 +91,7 @@ class Look:
 
     def _ask(self, _mid: int, _refused: object) -> None:
         # it comes back after what is retained
-        self._client.connection.publish(f"{SYSTEM}{self._name}/look", self._nonce.encode())
+        self._client.publish(f"{SYSTEM}{self._name}/look", self._nonce.encode())
 
     def _take(self, packet: PublishPacket) -> None:
         topic = packet.topic_name

@@ -91,13 +91,13 @@ def _publishing(target: DrillInstallation) -> Iterator[Callable[[str, bytes], No
 
     def wait_for(unanswered: int) -> None:
         until_s = time.monotonic() + _PATIENCE_S
-        while client.connection.unanswered > unanswered and time.monotonic() < until_s:
+        while client.unanswered > unanswered and time.monotonic() < until_s:
             client.turn()
             if client.ended is not None:
                 raise client.ended
 
     def publish(topic: str, body: bytes) -> None:
-        client.connection.publish(topic, body, qos=1)
+        client.publish(topic, body, qos=1)
         wait_for(_UNANSWERED)
 
     try:

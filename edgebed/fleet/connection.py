@@ -47,8 +47,7 @@ class Connection:
             keepalive_s=KEEPALIVE_S,
             connect_s=_CONNECT_S,
         )
-        self._client = AsyncClient(options, self._on_message, self._on_end)
-        self._client.on_puback = self._on_puback
+        self._client = AsyncClient(options, self._on_message, self._on_end, self._on_puback)
         self._where = login.where
         self._opening = self._loop.create_task(self._open(), name=f"fleet-{login.client_id}")
 

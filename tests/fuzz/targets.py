@@ -128,7 +128,8 @@ def mqtt_connection(data: bytes) -> None:
     left, right = socket.socketpair()
     with left, right:
         left.setblocking(False)
-        connection = Connection(ConnectOptions(login=Login("broker", 1883, "me")), left, Handlers())
+        connection = Connection(ConnectOptions(login=Login("broker", 1883, "me")), Handlers())
+        connection.start(left)
         right.sendall((b"" if data[:1] == b"\x20" else b"\x20\x03\x00\x00\x00") + data[:60_000])
         connection.read()
         if connection.ended is None and connection.is_connected:

@@ -437,7 +437,7 @@ async def test_a_subscription_that_died_alone_is_replaced(
         async with collecting(tmp_path, broker.port) as collector:
             await until(lambda: collector.link.state.state == "online")
             *_, receiving = (one for one in made if one._link is collector.link)
-            receiving._client.connection._paho.unsubscribe(f"{connection.NODE}/{tail}")
+            receiving._client._paho.unsubscribe(f"{connection.NODE}/{tail}")
             with Sender(broker.port) as sender:
                 sender.send(20)
                 status = Status(state="online", ts=T0, boot="deadbeef", sess=4)

@@ -1,4 +1,4 @@
-"""One MQTT connection on a dialled socket, without a loop; the only module that imports paho.
+"""One MQTT connection, without a loop; the only module that imports paho.
 
 It uses paho's public API for foreign event loops, and one private name: `Client._create_socket`, overridden
 so that paho runs on a `PacketSocket` that is connected already. docs/decisions/0034 gives the reasons.
@@ -25,6 +25,7 @@ from wire.mqtt.errors import (
     MalformedPacket,
     MqttError,
     NoConnack,
+    NotConnected,
     SubscribeRefused,
     connect_refused,
     disconnected,
@@ -33,7 +34,7 @@ from wire.mqtt.errors import (
 )
 from wire.mqtt.options import ConnectOptions
 from wire.mqtt.packet_socket import Malformed, PacketSocket, PublishPacket, extent
-from wire.socket_errors import why_no_tls
+from wire.socket_errors import why_no_connection, why_no_tls
 
 _CONNACK, _PUBACK, _SUBACK, _UNSUBACK, _PINGRESP, _DISCONNECT = 2, 4, 9, 11, 13, 14
 _NAMES = (
@@ -48,8 +49,8 @@ _HUNG_UP = "it ended the connection"
 _VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
 
-def _nothing(*_: Any) -> None:
-    pass
+def ignore(*_: Any) -> None:
+    """Do nothing."""
 
 
 def _never() -> bool:
@@ -60,37 +61,43 @@ def _never() -> bool:
 class Handlers:
     """What a connection calls; none of them may block. `on_message` leaves the PUBACK to its owner."""
 
-    on_message: Callable[[PublishPacket], None] = _nothing
-    on_puback: Callable[[int, int], None] = _nothing  # mid, reason code
-    on_suback: Callable[[int, SubscribeRefused | None], None] = _nothing  # mid, what is refused
-    on_end: Callable[[], None] = _nothing  # before the socket is closed
+    on_message: Callable[[PublishPacket], None] = ignore
+    on_puback: Callable[[int, int], None] = ignore  # mid, reason code
+    on_suback: Callable[[int, SubscribeRefused | None], None] = ignore  # mid, what is refused
+    on_end: Callable[[], None] = ignore  # before the socket is closed
     is_full: Callable[[], bool] = _never  # asked after each message: whether to stop reading
 
 
 class Connection:
-    """A CONNECT was sent; `read`, `write` and `check_keepalive` are called when there is something to do.
+    """One connection: `start` sends CONNECT on a connected socket.
 
-    It ends by itself: `ended` is then the reason, and every call does nothing.
+    Then `read`, `write` and `check_keepalive` are called when there is something to do. It ends by itself:
+    `ended` is then the reason, and every call does nothing.
     """
 
-    def __init__(self, options: ConnectOptions, sock: socket.socket, handlers: Handlers) -> None:
+    def __init__(self, options: ConnectOptions, handlers: Handlers) -> None:
         self.ended: MqttError | None = None
         self.is_connected = False  # a CONNACK arrived
         self.receive_maximum = 65_535  # QoS 1 messages that the broker takes without a PUBACK
-        self.socket = PacketSocket(sock, options.largest, cuts_large=options.cuts_large)
         self._options = options
         self._where = options.login.where
         self._v5 = options.version == "5"
         self._handlers = handlers
+        self._is_started = False
         self._is_leaving = False  # a DISCONNECT was sent
         self._maximum_qos = 2  # of a message to the broker
         self._unanswered: set[int] = set()
         self._subscribing: dict[int, list[str]] = {}
+
+    def start(self, sock: socket.socket) -> None:
+        """Queue CONNECT for a connected socket that does not block; `is_connected` follows the CONNACK."""
+        options, login = self._options, self._options.login
+        self.socket = PacketSocket(sock, options.largest, cuts_large=options.cuts_large)
+        self._is_started = True
         self._paho = _paho_client(options, self.socket)
         self._paho.on_connect = self._on_connack
         self._paho.on_publish = self._on_puback
-        self._paho.on_socket_register_write = _nothing  # paho then queues packets, for `loop_write`
-        login = options.login
+        self._paho.on_socket_register_write = ignore  # paho then queues packets, for `loop_write`
         if self._v5:
             properties = _properties(
                 PacketTypes.CONNECT,
@@ -104,11 +111,6 @@ class Connection:
         else:
             self._paho.connect(login.host, login.port, options.keepalive_s)
         self._paho.loop_write()
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that wait for the socket."""
-        return self.socket.unsent
 
     @property
     def unanswered(self) -> int:
@@ -219,8 +221,17 @@ class Connection:
         """End the connection now, without a DISCONNECT unless that was sent."""
         if self.ended is None:
             self.ended = why
-            self._handlers.on_end()
-            self.socket.shut()
+            if self._is_started:
+                self._handlers.on_end()
+                self.socket.shut()
+
+    def end_late(self) -> None:
+        """End an attempt to connect that takes too long."""
+        if self._is_started:
+            within = f"within {self._options.connect_s:g} s"
+            self.end(NoConnack(self._where, f"it did not answer CONNECT {within}"))
+        else:
+            self.end(NotConnected(self._where, why_no_connection(TimeoutError())))
 
     def hang_up(self) -> None:
         """End a connection that the broker closed while the receiver is full."""

@@ -22,7 +22,6 @@ class Dialler:
         self._within_s = within_s
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
-        self._is_dialling = False
         self._is_aborted = False
 
     def dial(self) -> socket.socket:
@@ -32,9 +31,8 @@ class Dialler:
             NotConnected: there is no connection within the time, or `abort` was called.
         """
         deadline_s = time.monotonic() + self._within_s
-        self._is_dialling = True
         try:
-            sock = self._secured(self._connected(deadline_s), deadline_s)
+            return self._secured(self._connected(deadline_s), deadline_s)
         except NotConnected:
             self._drop()
             raise
@@ -42,15 +40,9 @@ class Dialler:
             self._drop()
             why = "the connecting was ended" if self._is_aborted else why_no_connection(error)
             raise NotConnected(self._login.where, why) from error
-        with self._lock:
-            self._is_dialling = False
-            if not self._is_aborted:
-                return sock
-        self._drop()
-        raise NotConnected(self._login.where, "the connecting was ended")
 
     def abort(self) -> None:
-        """End `dial`, or close its socket, which nothing may use; returns at once.
+        """End `dial`, or shut down the socket that it returned; returns at once.
 
         A thread that waits for the resolver of host names goes on until that answers; it then ends.
         """
@@ -59,8 +51,6 @@ class Dialler:
             if self._sock is not None:
                 with contextlib.suppress(OSError):  # it may not be connected
                     socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # ssl's own is not for two threads
-                if not self._is_dialling:
-                    self._sock.close()
 
     def _connected(self, deadline_s: float) -> socket.socket:
         login = self._login

@@ -85,9 +85,7 @@ class PacketSocket:
                 return
             announced = end - self._at
             if announced > self._largest and not self._cuts_large:
-                raise Malformed(
-                    f"a message of {announced} bytes; more than {self._largest} are never accepted"
-                )
+                raise self._too_large("message", announced)
             if end > size:
                 if size - self._at < self._largest:
                     return
@@ -120,9 +118,7 @@ class PacketSocket:
         if not start or self._held[self._at] & 0xF0 == _PUBLISH:
             return None
         if end - self._at > self._largest:
-            raise Malformed(
-                f"a packet of {end - self._at} bytes; more than {self._largest} are never accepted"
-            )
+            raise self._too_large("packet", end - self._at)
         return (self._held[self._at], self._held[start:end]) if end <= len(self._held) else None
 
     @property

@@ -153,8 +153,7 @@ class Publisher:
         options = ConnectOptions(
             login=login, version="3.1.1", will=self._will, keepalive_s=_KEEPALIVE_S, connect_s=_CONNECT_S
         )
-        client = AsyncClient(options, self._take)
-        client.on_puback = self._acknowledged
+        client = AsyncClient(options, self._take, on_puback=self._acknowledged)
         try:
             await client.open()
             if self._filters:

@@ -45,7 +45,7 @@ def connected(link: Link, connack: bytes = b"\x20\x02\x00\x00") -> Iterator[tupl
 
 
 def sent_by(connection: Connection, peer: socket.socket) -> bytes:
-    connection._client.connection.write()
+    connection._client.write()
     return peer.recv(4_096)
 
 

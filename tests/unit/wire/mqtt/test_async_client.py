@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from tests.polling import until
 from tests.unit.wire.mqtt.packets import framed
 from tests.unit.wire.mqtt.peer import answers, hangs_up, playing
 from wire.mqtt.async_client import AsyncClient
+from wire.mqtt.connection import ignore
 from wire.mqtt.errors import (
     ConnectionLost,
     ConnectRefused,
@@ -40,9 +42,9 @@ def options(port: int, version: Version = "3.1.1", name: str = "", **more: Any) 
 
 @asynccontextmanager
 async def opened(
-    wanted: ConnectOptions, on_message: Any = None, goodbye_s: float = 5.0
+    wanted: ConnectOptions, on_message: Any = ignore, goodbye_s: float = 5.0, on_puback: Any = ignore
 ) -> AsyncIterator[AsyncClient]:
-    client = AsyncClient(wanted, *([on_message] if on_message else []))
+    client = AsyncClient(wanted, on_message, on_puback=on_puback)
     try:
         await client.open()
         yield client
@@ -56,8 +58,8 @@ async def test_messages_go_both_ways_and_are_acknowledged(broker: BrokerProcess,
     acknowledged: dict[int, int] = {}
     if broker.kind == "nats" and version == "5":
         pytest.skip("it does not speak MQTT 5")
-    async with opened(options(broker.port, version), got.append) as client:
-        client.on_puback = acknowledged.__setitem__
+    note = acknowledged.__setitem__
+    async with opened(options(broker.port, version), got.append, on_puback=note) as client:
         await client.subscribe([("a/#", 1), ("b", 0)])
         mids = [client.publish(f"a/{number}", b"x" * 1_000, qos=1, expiry_s=60) for number in range(200)]
         client.publish("b", b"last")
@@ -254,6 +256,26 @@ async def test_cancelling_ends_a_dial_and_a_greeting() -> None:
             await task
         for one in waiting:
             one.close()
+
+
+async def test_cancelling_just_after_a_dial_closes_its_socket() -> None:
+    accepted, closed = threading.Event(), threading.Event()
+
+    def play(peer: socket.socket) -> None:
+        accepted.set()
+        if not peer.recv(4_096):
+            closed.set()
+
+    with playing(play) as port:
+        task = asyncio.create_task(AsyncClient(options(port)).open())
+        await asyncio.sleep(0)  # the dial has a thread of its own
+        assert accepted.wait(10)
+        time.sleep(0.1)  # noqa: ASYNC251 - the loop must not see that the dial is done
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(closed.wait, 10)
+    assert closed.is_set()
 
 
 async def test_nothing_listens_there() -> None:

@@ -45,13 +45,13 @@ def test_messages_come_and_are_acknowledged_by_the_receiver(broker: BrokerProces
     )
     client = client_of(broker.port, handlers)
     client.open()
-    client.connection.subscribe([("a", 1)])
+    client.subscribe([("a", 1)])
     wait_until(lambda: client.turn(0.05) or granted)
-    mid = client.connection.publish("a", b"x" * 50_000, qos=1)
+    mid = client.publish("a", b"x" * 50_000, qos=1)
     wait_until(lambda: client.turn(0.05) or (got and answered))
-    client.connection.puback(got[0].mid)
+    client.puback(got[0].mid)
     client.close(goodbye_s=5.0)
-    assert (got[0].body, answered, client.connection.unanswered) == (b"x" * 50_000, [(mid, 0)], 0)
+    assert (got[0].body, answered, client.unanswered) == (b"x" * 50_000, [(mid, 0)], 0)
     assert isinstance(client.ended, ConnectionLost)
 
 
@@ -84,7 +84,7 @@ def test_a_broker_that_leaves_while_the_receiver_is_full_ends_the_connection() -
         client = client_of(port, Handlers(got.append, is_full=lambda: len(got) > 0))
         client.open()
         wait_until(lambda: client.turn(0.05) or got)
-        client.connection.publish("a", b"")
+        client.publish("a", b"")
         assert until_ended(client).why == "it ended the connection"
 
 

@@ -20,7 +20,8 @@ def test_paho_takes_its_socket_from_create_socket() -> None:
     near, peer = socket.socketpair()
     near.setblocking(False)
     with peer:
-        connection = Connection(ConnectOptions(login=Login("nowhere.invalid", 1, "me")), near, Handlers())
+        connection = Connection(ConnectOptions(login=Login("nowhere.invalid", 1, "me")), Handlers())
+        connection.start(near)
         assert connection._paho.socket() is connection.socket
         connection.write()
         assert peer.recv(4_096).startswith(b"\x10"), "a CONNECT packet goes over the socket that was given"

@@ -89,12 +89,13 @@ def test_an_abort_ends_a_dial(context: ssl.SSLContext | None) -> None:
     assert failures == ["the connecting was ended"]
 
 
-def test_a_socket_that_nobody_took_is_closed_by_an_abort() -> None:
+def test_an_abort_after_the_dial_ends_the_connection() -> None:
     with playing(wait_for_end) as port:
         dialler = Dialler(Login("127.0.0.1", port, "x"), 10.0)
-        sock = dialler.dial()
-        dialler.abort()
-        assert sock.fileno() == -1
+        with dialler.dial() as sock:
+            dialler.abort()
+            assert sock.recv(1) == b""
+            assert sock.fileno() != -1, "only its owner closes it: the number may belong to another file then"
         with pytest.raises(NotConnected, match="was ended"):
             dialler.dial()
 
