@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import sqlite3
 import tempfile
 import time
 import urllib.request
@@ -16,15 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import paho.mqtt.client as mqtt
 import yaml
-import zstandard
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.outbox import Message, Outbox, OutboxSettings, keep_committing
 from bench.footprint import cpu_s
+from collector.store.source import ALL, Hole
+from collector.store.sqlite_source import SqliteSource
 from edgebed.broker import BrokerProcess, Kind, find, free_port
 from edgebed.drill.device import NumberedDevice
 from edgebed.processes import Child, edgebed_command
@@ -293,18 +292,14 @@ async def _appending(folder: Path) -> list[float]:
 
 def _taken(store: Path, device: str) -> Iterator[tuple[int, float]]:
     """Return seq and time of the newest row of each stored message of a device, from the day files."""
-    for day in sorted(store.glob("0*.db")):
-        with closing(sqlite3.connect(f"file:{day}?mode=ro", uri=True)) as db:
-            for (body,) in db.execute(
-                "SELECT c.body FROM chunk c JOIN stream s ON s.id = c.stream WHERE s.device = ?", (device,)
-            ):
-                plain = zstandard.ZstdDecompressor().decompress(body, max_output_size=2**26)
-                size = int.from_bytes(plain[:4], "little")
-                messages = msgspec.msgpack.decode(plain[4 : 4 + size])[0]
-                times = np.cumsum(np.frombuffer(plain, np.int64, sum(rows for _, rows in messages), 4 + size))
+    with closing(SqliteSource(store)) as source:
+        for stream in source.streams(str(NODE)).get(device, ()):
+            for chunk in source.chunks_between((str(NODE), device, stream), 0, ALL, names=()):
+                if isinstance(chunk, Hole):
+                    raise EdgebedError(chunk.why)
                 at = 0
-                for seq, rows in messages:
-                    yield seq, float(times[at : at + rows].max()) / 1e6
+                for seq, rows in chunk.content.head.messages:
+                    yield seq, float(chunk.content.times[at : at + rows].max()) / 1e6
                     at += rows
 
 

@@ -98,7 +98,7 @@ class Collector:
             Receiver(ingest.receive, ingest.is_full, ingest.admits, ingest.turn),
             acks=AckLink(config.broker, config.id, clock),
         )
-        self.readers = Readers(self.store.folder)
+        self.readers = Readers(self.store.source)
         self.upkeep = Upkeep(self.store, self.readers, self.ledger, self.problems, clock, self._forget)
         sources = Sources(
             clock,

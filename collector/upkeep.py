@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sqlite3
 from collections.abc import Callable
 
 from collector.health import CollectorProblems
@@ -56,7 +55,7 @@ class Upkeep:
             if self._compared_at is None or self._clock.monotonic() - self._compared_at >= COMPARE_S:
                 self._compare()
         except Exception as error:
-            expected = isinstance(error, (OSError, sqlite3.Error, EdgebedError))
+            expected = isinstance(error, (OSError, EdgebedError))
             log.warning("the day files cannot be checked", exc_info=None if expected else error)
             self._again_at = self._clock.monotonic() + AGAIN_S
             text = f"the day files cannot be checked: {error}"

@@ -20,6 +20,8 @@ from collector.store.group import Saved
 from collector.store.removed import Removed
 from collector.store.snapshot import schema_of
 from collector.store.soundness import SHOWN, Content, check_day, check_pages
+from collector.store.source import Source
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import peek
 from wire.errors import EdgebedError
 from wire.printable import counted
@@ -138,6 +140,9 @@ class _AtRest:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.removed: Removed = _Notes(folder)
+
+    def source(self) -> Source:
+        return SqliteSource(self.folder)
 
     def files(self) -> set[str]:
         return {path.name for path in day_files(self.folder)}

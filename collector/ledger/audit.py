@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from collector.store.reader import StoreReader
+from collector.store.source import Source
 from wire.ranges import Ranges
 
 Key = tuple[str, str]
@@ -14,7 +13,9 @@ SHOWN = 20  # differences of one kind that are reported per (node, ep)
 
 
 def differences(
-    store: Path, entries: Mapping[Key, Mapping[str, Any]], node_is: Callable[[str], bool] = lambda _node: True
+    source: Source,
+    entries: Mapping[Key, Mapping[str, Any]],
+    node_is: Callable[[str], bool] = lambda _node: True,
 ) -> Iterator[str]:
     """A sentence per difference; none when the files have every stored message exactly once.
 
@@ -24,21 +25,17 @@ def differences(
     found: dict[Key, Ranges] = {}
     rows: dict[Key, int] = {}
     twice: dict[Key, list[int]] = {}
-    reader = StoreReader(store)
-    try:
-        for owner, ep, seqs, count in reader.chunks():
-            if not node_is(owner):
-                continue
-            key = (owner, ep)
-            ranges = found.setdefault(key, Ranges())
-            for seq in seqs:
-                if seq in ranges:
-                    twice.setdefault(key, []).append(seq)
-                ranges.add(seq)
-            rows[key] = rows.get(key, 0) + count
-        yield from (f"day file {name} is damaged and was not counted" for name in sorted(reader.damaged))
-    finally:
-        reader.close()
+    for owner, ep, seqs, count in source.all_chunks():
+        if not node_is(owner):
+            continue
+        key = (owner, ep)
+        ranges = found.setdefault(key, Ranges())
+        for seq in seqs:
+            if seq in ranges:
+                twice.setdefault(key, []).append(seq)
+            ranges.add(seq)
+        rows[key] = rows.get(key, 0) + count
+    yield from (f"day file {name} is damaged and was not counted" for name in sorted(source.damaged))
     for key in sorted(entries.keys() | found.keys()):
         yield from _compare(key, entries.get(key), found.get(key, Ranges()), rows.get(key, 0))
         for seq in twice.get(key, [])[:SHOWN]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from collector.ledger.ledger import Ledger
 from collector.store.marks import Key
-from collector.store.reader import StoreReader
 from collector.store.removed import Removed
+from collector.store.source import Source
 from wire.ranges import Range, Ranges
 
 log = logging.getLogger(__name__)
@@ -31,8 +30,11 @@ Gone = dict[Key, Missed]
 class Kept(Protocol):
     """The files of a store, and what retention removed from it."""
 
-    folder: Path
     removed: Removed
+
+    def source(self) -> Source:
+        """A new source of what is committed."""
+        ...
 
     def files(self) -> set[str]:
         """The names of the usable day files."""
@@ -47,13 +49,13 @@ def compared(store: Kept, ledger: Ledger) -> Gone:
     """What is marked as stored and in no day file; a few sums per file unless they differ.
 
     Raises:
-        sqlite3.Error, OSError, EdgebedError: a file cannot be read now.
+        OSError, EdgebedError: a file cannot be read now.
     """
     marks = ledger.stored()  # before the files: what is marked now was written before
     before = store.files()
     removed = store.removed.messages()  # by retention
-    with closing(StoreReader(store.folder)) as reader:
-        kept = reader.counts()
+    with closing(store.source()) as source:
+        kept = source.counts()
         wanted: dict[str, int] = {}
         for (node, _), (numbers, _) in marks.items():
             wanted[node] = wanted.get(node, 0) + numbers.count()
@@ -63,7 +65,7 @@ def compared(store: Kept, ledger: Ledger) -> Gone:
             removed = {node: n for node, n in short.items() if n > 0 and store.has_begun_later()}
             store.removed.add(removed)
         short = {node: n - removed.get(node, 0) for node, n in short.items() if n > removed.get(node, 0)}
-        found, rows = _found(reader, set(short)) if short else ({}, {})
+        found, rows = _found(source, set(short)) if short else ({}, {})
     if before - store.files():
         return {}  # retention removed a file meanwhile: the next comparison is a whole one
     gone: Gone = {}
@@ -82,10 +84,10 @@ def compared(store: Kept, ledger: Ledger) -> Gone:
     return gone
 
 
-def _found(reader: StoreReader, nodes: set[str]) -> tuple[dict[Key, Ranges], dict[Key, int]]:
+def _found(source: Source, nodes: set[str]) -> tuple[dict[Key, Ranges], dict[Key, int]]:
     numbers: dict[Key, list[int]] = {}
     rows: dict[Key, int] = {}
-    for node, ep, seqs, count in reader.chunks(nodes):
+    for node, ep, seqs, count in source.all_chunks(nodes):
         numbers.setdefault((node, ep), []).extend(seqs)
         rows[(node, ep)] = rows.get((node, ep), 0) + count
     return {key: _ranges_of(seqs) for key, seqs in numbers.items()}, rows

@@ -43,6 +43,8 @@ class Declared:
             return
         at = 0
         for seq, rows in messages:
+            if rows < 1:
+                continue  # damage
             times = times_us[at : at + rows] / 1000
             known.append((seq, float(times.min()), float(times.max()), float(rows)))
             at += rows

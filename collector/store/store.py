@@ -36,6 +36,8 @@ from collector.store.folder import LOCK, aside, begins_later, day_files, lock
 from collector.store.group import Group, Saved
 from collector.store.removed import Removed
 from collector.store.rescue import damage, rescue, unreadable
+from collector.store.source import Source
+from collector.store.sqlite_source import SqliteSource
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
 
@@ -69,6 +71,10 @@ class Store(Protocol):
         Raises:
             StoreBusy: the same group can be committed later.
         """
+        ...
+
+    def source(self) -> Source:
+        """A new source of what is committed; any thread, and each source for one."""
         ...
 
     def status(self) -> StoreStatus:
@@ -326,6 +332,10 @@ class SqliteStore:
     def has_begun_later(self) -> bool:
         """Whether the first day files are gone."""
         return begins_later(self.folder)
+
+    def source(self) -> Source:
+        """Connections of its own to the day files."""
+        return SqliteSource(self.folder)
 
     def status(self) -> StoreStatus:
         """Sizes, days and problems; any thread."""

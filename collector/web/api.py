@@ -26,7 +26,8 @@ from collector.ledger.ledger import Ledger
 from collector.ledger.reasons import reason_of, table
 from collector.ledger.report import ReportFilter, account
 from collector.store.declared import lost
-from collector.store.reader import Readers, StoreReader, TooManyRows, read_cursor
+from collector.store.reader import Readers, TooManyRows, read_rows, read_series
+from collector.store.source import Key, Source, read_cursor
 from collector.store.table import Table
 from collector.web.access import Guard
 from collector.web.assets import Assets
@@ -113,7 +114,7 @@ class Api:
 
     async def stored(self, request: Request) -> Response:
         """The devices of a node that have stored rows, also under names that they no longer have."""
-        found = await self._ask(lambda reader: reader.newest(_node(request)))
+        found = await self._ask(lambda source: source.newest(_node(request)))
         devices = [
             {
                 "id": device,
@@ -139,8 +140,8 @@ class Api:
             raise HTTPException(400, f"from={start} is not before to={end}")
         losses = lost(await asyncio.to_thread(self._from.ledger.entries, node))
         found = await self._ask(
-            lambda reader: reader.series(
-                node, device, stream, name, start_ms=start, end_ms=end, points=points, losses=losses
+            lambda source: read_series(
+                source, (node, device, stream), name, start_ms=start, end_ms=end, points=points, losses=losses
             )
         )
         if not any(found.n):
@@ -168,7 +169,7 @@ class Api:
         limit = _number(request, "limit", MAX_EXPORT, 1, MAX_EXPORT)
         if start >= end:
             raise HTTPException(400, f"from={start} is not before to={end}")
-        found, more = await self._ask(lambda reader: _page(reader, (node, device, stream), start, end, limit))
+        found, more = await self._ask(lambda source: _page(source, (node, device, stream), start, end, limit))
         if not len(found):
             await self._require(node, device, stream)
         if form == "csv":
@@ -181,7 +182,7 @@ class Api:
         """Answer 404 where neither the node declares what was asked for nor the store has any of it."""
         fleet = self._from.fleet
         views = await asyncio.to_thread(fleet.views, node)
-        stored = await self._ask(lambda reader: reader.streams(node))
+        stored = await self._ask(lambda source: source.streams(node))
         if not views and not stored:
             known = [view.node for view in await asyncio.to_thread(fleet.views)]
             raise HTTPException(404, unknown("node", node, known))
@@ -207,7 +208,7 @@ class Api:
         except EdgebedError as error:
             raise HTTPException(400, str(error)) from error
         rows = await self._ask(
-            lambda reader: reader.events(node, device, limit=limit, before=before, kind=kind)
+            lambda source: source.events(node, device, limit=limit, before=before, kind=kind)
         )
         if not rows:
             await self._require(node, device)
@@ -262,7 +263,7 @@ class Api:
     async def quarantine(self, request: Request) -> Response:
         """Quarantined messages, newest first."""
         limit = _number(request, "limit", 100, 1, MAX_EVENTS)
-        total, items = await self._ask(lambda reader: reader.quarantine(limit))
+        total, items = await self._ask(lambda source: source.quarantine(limit))
         shown = [
             {
                 "recv": one.recv,
@@ -306,10 +307,10 @@ class Api:
         finally:
             self._from.hub.leave(viewer)
 
-    async def _ask(self, question: Callable[[StoreReader], T]) -> T:
+    async def _ask(self, question: Callable[[Source], T]) -> T:
         def ask() -> T:
-            with self._from.readers.reader() as reader:
-                return question(reader)
+            with self._from.readers.source() as source:
+                return question(source)
 
         return await asyncio.to_thread(ask)
 
@@ -370,14 +371,12 @@ def _word(request: Request, name: str, grammar: Any, default: str | None = None)
     return word
 
 
-def _page(
-    reader: StoreReader, key: tuple[str, str, str], start: int, end: int, limit: int
-) -> tuple[Table, int | None]:
+def _page(source: Source, key: Key, start: int, end: int, limit: int) -> tuple[Table, int | None]:
     """The first rows of a span, about `limit` of them, and the time from which to go on; None at its end."""
     upto = end
     while True:
         try:
-            found = reader.rows(*key, start_ms=start, end_ms=upto, limit=MAX_EXPORT)
+            found = read_rows(source, key, start_ms=start, end_ms=upto, limit=MAX_EXPORT)
             break
         except TooManyRows as error:
             if upto - start <= 1:

@@ -152,9 +152,11 @@ def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
 def _audit(store: Path, entries: Sequence[dict[str, Any]], asked: Mapping[str, str]) -> list[str]:
     from collector.ledger.audit import differences
     from collector.ledger.report import ReportFilter
+    from collector.store.sqlite_source import SqliteSource
 
     known = {(one["node"], one["ep"]): one for one in entries}
-    return list(differences(store, known, ReportFilter(**asked).node_is))
+    with closing(SqliteSource(store)) as source:
+        return list(differences(source, known, ReportFilter(**asked).node_is))
 
 
 def _ask(url: str, token_file: Path | None, asked: Mapping[str, str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,9 @@ from msgspec import UNSET
 
 from agent.app import App
 from agent.inference.manifest import WindowInput
-from collector.store.reader import StoreReader
+from collector.store.reader import read_rows
+from collector.store.source import ALL, Source
+from collector.store.sqlite_source import SqliteSource
 from collector.store.table import Table
 from edgebed.scenario.document import Happening, Scenario
 from edgebed.scenario.installation import PlayedAgent, ScenarioInstallation
@@ -99,25 +102,22 @@ class Evidence:
 def gather(installation: ScenarioInstallation, run: Run) -> Evidence:
     """Read the store of a collector that has ended. Blocks."""
     evidence = Evidence(run, totals=run.totals)
-    reader = StoreReader(installation.folder / "store")
-    try:
+    with closing(SqliteSource(installation.folder / "store")) as source:
         for agent in installation.agents.values():
             if agent.left_out:
                 evidence.left_out[agent.name] = agent.left_out
                 evidence.absent |= dict.fromkeys(agent.settings.devices, agent.name)
             else:
-                _add_agent(evidence, reader, installation, agent, run.apps[agent.name])
-        evidence.twice = _twice(reader)
+                _add_agent(evidence, source, installation, agent, run.apps[agent.name])
+        evidence.twice = _twice(source)
         for each in installation.scenario.timeline:
             if each.fault and each.device not in evidence.absent:
                 evidence.began[each.id] = _began(installation, run, each)
-    finally:
-        reader.close()
     return evidence
 
 
 def _add_agent(
-    evidence: Evidence, reader: StoreReader, installation: ScenarioInstallation, agent: PlayedAgent, app: App
+    evidence: Evidence, source: Source, installation: ScenarioInstallation, agent: PlayedAgent, app: App
 ) -> None:
     node, run, scenario = str(app.plan.address), evidence.run, installation.scenario
     start_ms, end_ms = run.t0_ns // NS_PER_MS, run.end_ns // NS_PER_MS
@@ -126,7 +126,7 @@ def _add_agent(
         for stream, info in declared[device].streams.items() if device in declared else ():
             if info.kind == "frame":
                 continue
-            table = reader.rows(node, device, stream, start_ms=start_ms, end_ms=end_ms)
+            table = read_rows(source, (node, device, stream), start_ms=start_ms, end_ms=end_ms)
             simulator = agent.simulators[device]
             truth = [simulator.truth(at_us * 1000) for at_us, _, _ in table]
             configured = app.pipeline.streams(device).get(stream)
@@ -135,7 +135,7 @@ def _add_agent(
             evidence.streams[name] = StreamEvidence(
                 name, node, info, configured, table, truth, expected, slack
             )
-        rows = reader.events(node, device, limit=10_000, before=(2**62, "", 0))
+        rows = source.events(node, device, limit=10_000, before=(ALL, "", 0))
         evidence.events[device] = [event for _, event in reversed(rows)]
 
 
@@ -168,10 +168,10 @@ def _expected(
     return (round(rate * scenario.duration_s), slack) if rate else (None, 0)
 
 
-def _twice(reader: StoreReader) -> int:
+def _twice(source: Source) -> int:
     seen: dict[tuple[str, str], Ranges] = {}
     twice = 0
-    for node, ep, numbers, _ in reader.chunks():
+    for node, ep, numbers, _ in source.all_chunks():
         ranges = seen.setdefault((node, ep), Ranges())
         for number in numbers:
             twice += number in ranges

@@ -16,7 +16,10 @@ from agent.app import App
 from agent.config import load
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
-from collector.store.reader import StoreReader
+from collector.store.chunk import Unpacked
+from collector.store.reader import read_rows, read_series
+from collector.store.source import ALL, StoredChunk
+from collector.store.sqlite_source import SqliteSource
 from edgebed.broker import BrokerProcess
 from edgebed.drill.clock import SteppedClock, step
 from edgebed.drill.device import FIELD, STREAM, NumberedDevice
@@ -46,35 +49,38 @@ class Site:
         self.collector, self.proxy, self.app = collector, proxy, app
 
     def rows(self, device: str) -> Any:
-        reader = StoreReader(self.collector.store.folder)
+        reader = SqliteSource(self.collector.store.folder)
         try:
-            return reader.rows(NODE, device, STREAM, start_ms=0, end_ms=FAR_MS).columns()
+            return read_rows(reader, (NODE, device, STREAM), start_ms=0, end_ms=FAR_MS).columns()
         finally:
             reader.close()
 
     def unset(self, device: str) -> list[tuple[int, int]]:
         """Spans that a chart marks as stamped by a clock that was not set."""
-        reader, now_ms = StoreReader(self.collector.store.folder), Clock().now_ms()
+        reader, now_ms = SqliteSource(self.collector.store.folder), Clock().now_ms()
         try:
-            return reader.series(
-                NODE, device, STREAM, FIELD, start_ms=now_ms - HOUR_MS, end_ms=now_ms, points=1000
+            return read_series(
+                reader, (NODE, device, STREAM), FIELD, start_ms=now_ms - HOUR_MS, end_ms=now_ms, points=1000
             ).unset
         finally:
             reader.close()
 
     def numbers_as_stored(self, device: str) -> list[int]:
         """Row numbers by message number: the order in which the agent took them."""
-        reader = StoreReader(self.collector.store.folder)
+        reader = SqliteSource(self.collector.store.folder)
         try:
-            query = "SELECT body FROM chunk JOIN stream s ON s.id = stream WHERE s.device = ? AND s.name = ?"
-            chunks = [body for _, db in reader._days() for (body,) in db.execute(query, (device, STREAM))]
+            chunks = [
+                each.content
+                for each in reader.chunks_between((NODE, device, STREAM), 0, ALL)
+                if isinstance(each, StoredChunk)
+            ]
         finally:
             reader.close()
-        messages = sorted(message for body in chunks for message in _numbered(body))
+        messages = sorted(message for chunk in chunks for message in _numbered(chunk))
         return [number for _, numbers in messages for number in numbers]
 
     def steps(self) -> list[float]:
-        reader = StoreReader(self.collector.store.folder)
+        reader = SqliteSource(self.collector.store.folder)
         try:
             events = reader.events(NODE, "_", limit=100, before=(FAR_MS, "", 0), kind="clock-step")
             return [event["value"] for _, event in reversed(events)]
@@ -89,10 +95,7 @@ class Site:
         await until(lambda: self.app.outbox.stats().depth == 0, "everything is stored")
 
 
-def _numbered(body: bytes) -> list[tuple[int, list[int]]]:
-    from collector.store.chunk import read_chunk
-
-    chunk = read_chunk(body)
+def _numbered(chunk: Unpacked) -> list[tuple[int, list[int]]]:
     numbers, at, found = chunk.columns[FIELD].tolist(), 0, []
     for seq, count in chunk.head.messages:
         found.append((seq, numbers[at : at + count]))

@@ -24,7 +24,7 @@ from collector.app import Collector
 from collector.config import CollectorConfig, Http
 from collector.mqtt import connection
 from collector.mqtt import link as link_module
-from collector.store.reader import StoreReader
+from collector.store.sqlite_source import SqliteSource
 from edgebed.broker import BrokerProcess, free_port
 from edgebed.processes import Child, edgebed_command
 from simulators.faults import FaultProxy
@@ -165,10 +165,10 @@ def expect_exactly(folder: Path, count: int) -> None:
 def test_acknowledged_means_stored(tmp_path: Path, broker: BrokerProcess, child: Child) -> None:
     child.start()
     early: list[int] = []
-    reader = StoreReader(tmp_path / "store")
+    reader = SqliteSource(tmp_path / "store")
 
     def check(ack: Ack) -> None:
-        stored = {seq for _, _, seqs, _ in reader.chunks() for seq in seqs}
+        stored = {seq for _, _, seqs, _ in reader.all_chunks() for seq in seqs}
         early.extend(seq for first, last in ack.ok for seq in range(first, last + 1) if seq not in stored)
         acks.append(ack)
 
@@ -314,9 +314,9 @@ def test_a_full_disk_holds_everything_back_and_loses_nothing(
 
 
 def read_all(tmp_path: Path) -> list[tuple[str, str, list[int], int]]:
-    reader = StoreReader(tmp_path / "store")
+    reader = SqliteSource(tmp_path / "store")
     try:
-        return list(reader.chunks())
+        return list(reader.all_chunks())
     finally:
         reader.close()
 

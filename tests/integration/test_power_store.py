@@ -23,7 +23,7 @@ from collector.ingest.group_builder import GroupBuilder
 from collector.ledger.ledger import Ledger
 from collector.store.clock_skew import Offset
 from collector.store.folder import aside, day_files
-from collector.store.reader import StoreReader
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore
 from tests.powercut.disk import Op, cuts, replayed, write_files
 from tests.powercut.write_log import WriteLog, traced
@@ -104,9 +104,9 @@ def check(folder: Path, known: Known) -> None:
 
 def counted(folder: Path) -> Counter[Message]:
     """How often each message is in the day files."""
-    reader = StoreReader(folder)
+    reader = SqliteSource(folder)
     try:
-        return Counter((ep, seq) for _, ep, seqs, _ in reader.chunks() for seq in seqs)
+        return Counter((ep, seq) for _, ep, seqs, _ in reader.all_chunks() for seq in seqs)
     finally:
         reader.close()
 

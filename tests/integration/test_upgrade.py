@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from collector.store.reader import StoreReader
+from collector.store.sqlite_source import SqliteSource
 from edgebed.broker import BrokerProcess
 from edgebed.processes import Child, edgebed_command
 from tests.polling import wait_until
@@ -114,9 +114,9 @@ def test_a_daemon_is_upgraded_in_mid_backlog(site: Site, full: bool) -> None:
     assert entry["stored"] + entry["gap_count"] == entry["taken"] == last["head"]
     assert {why for _, _, why in entry["gaps"]} == ({"quota"} if full else set())
     site.collector.stop()
-    reader = StoreReader(site.store)
+    reader = SqliteSource(site.store)
     try:
-        stored = Counter(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
+        stored = Counter(seq for _, _, seqs, _ in reader.all_chunks() for seq in seqs)
     finally:
         reader.close()
     assert set(stored.values()) == {1}, "stored twice"

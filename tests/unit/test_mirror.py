@@ -40,11 +40,11 @@ COVERED_BY = {
     "collector.state.migrations": "tests/unit/collector/state/test_state_file.py",
     "collector.store.folder": "tests/unit/collector/store/test_store.py",
     "collector.store.group": "tests/unit/collector/store/test_store.py",
-    "collector.store.queries": "tests/unit/collector/store/test_reader.py",
     "collector.store.removed": "tests/unit/collector/store/test_place.py",
     "collector.store.snapshot": "tests/unit/collector/backup/test_backup.py",
     "collector.store.soundness": "tests/unit/collector/backup/test_verify.py",
-    "collector.store.salvage": "tests/unit/collector/store/test_rescue.py",
+    "collector.store.source": "tests/contract/test_store_source.py",
+    "collector.store.sqlite_source": "tests/contract/test_store_source.py",
     "wire.mqtt.errors": "tests/unit/wire/mqtt/test_async_client.py",
 }
 

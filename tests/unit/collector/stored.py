@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from collector.store.reader import StoreReader
+from collector.store.sqlite_source import SqliteSource
 
 
 def stored(folder: Path) -> list[int]:
     """Every seq in the day files, once per stored message."""
-    with closing(StoreReader(folder)) as reader:
-        return sorted(seq for _, _, seqs, _ in reader.chunks() for seq in seqs)
+    with closing(SqliteSource(folder)) as reader:
+        return sorted(seq for _, _, seqs, _ in reader.all_chunks() for seq in seqs)

@@ -18,6 +18,7 @@ from collector.ledger.ledger import Ledger
 from collector.state.audit import Audit
 from collector.state.state_file import StateFile
 from collector.store.folder import day_files
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore
 from edgebed.cli import command as edgebed
 from edgebed.commands.ledger import share
@@ -77,7 +78,8 @@ def test_an_audit_finds_differences_in_the_files(store: Path, clock: Any, batch:
     assert found.exit_code == 3
     assert f"AUDIT {NODE} ep 00112233aabbccdd: seq 2 is stored twice" in found.stdout
     day_files(store)[0].unlink()
-    assert any("the files have" in line for line in differences(store, {}))
+    with closing(SqliteSource(store)) as source:
+        assert any("the files have" in line for line in differences(source, {}))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from collector.ledger.balance import GONE
 from collector.ledger.comparison import Gone
 from collector.ledger.ledger import Ledger
 from collector.store.folder import day_files
-from collector.store.reader import Readers
+from collector.store.reader import Readers, read_rows
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore
 from collector.upkeep import AGAIN_S, COMPARE_S, Upkeep
 
@@ -23,7 +25,7 @@ class Site:
     def __init__(self, folder: Path, clock: Any) -> None:
         self.store = SqliteStore(folder, clock)
         self.ledger = Ledger(self.store.load().marks)
-        self.readers = Readers(folder)
+        self.readers = Readers(partial(SqliteSource, folder))
         self.problems = CollectorProblems(clock)
         self.upkeep = Upkeep(self.store, self.readers, self.ledger, self.problems, clock, self.forget)
 
@@ -35,8 +37,8 @@ class Site:
         return [one.code for one in self.problems.current()]
 
     def rows(self) -> int:
-        with self.readers.reader() as reader:
-            return len(reader.rows(NODE, "arm", "joints", start_ms=0, end_ms=2**45))
+        with self.readers.source() as reader:
+            return len(read_rows(reader, (NODE, "arm", "joints"), start_ms=0, end_ms=2**45))
 
     def close(self) -> None:
         self.readers.close()

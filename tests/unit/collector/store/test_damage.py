@@ -6,7 +6,7 @@ import gzip
 import random
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
 from collector.store.chunk import ChunkHead, ChunkRows, pack, read_chunk
 from collector.store.folder import day_files
-from collector.store.reader import StoreReader
+from collector.store.reader import read_rows, read_series
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore
 from wire.errors import WireError
 from wire.messages import Batch
@@ -91,17 +92,32 @@ def test_an_unreadable_chunk_is_a_named_hole(
         body = db.execute("SELECT body FROM chunk WHERE id = 7").fetchone()[0]
         db.execute("UPDATE chunk SET body = ? WHERE id = 7", (harm(body),))
     db.close()
-    reader = StoreReader(folder)
+    reader = SqliteSource(folder)
     hole = (T0 + 7000, T0 + 7900, f"day file {path.name} is damaged: 10 rows cannot be read")
-    table = reader.rows(NODE, "arm", "joints", **SPAN)
+    table = read_rows(reader, (NODE, "arm", "joints"), **SPAN)
     assert (len(table), table.columns()["gaps"]) == (190, [hole])
-    series = reader.series(NODE, "arm", "joints", "j1", points=5000, **SPAN)
+    series = read_series(reader, (NODE, "arm", "joints"), "j1", points=5000, **SPAN)
     assert (sum(series.n), series.gaps) == (190, [hole])
-    outside = reader.rows(NODE, "arm", "joints", start_ms=T0 + 8000, end_ms=T0 + 10_000)
+    outside = read_rows(reader, (NODE, "arm", "joints"), start_ms=T0 + 8000, end_ms=T0 + 10_000)
     assert "gaps" not in outside.columns()
-    assert sum(len(seqs) for _, _, seqs, _ in reader.chunks()) in (19, 20), "an audit reads no columns"
+    assert sum(len(seqs) for _, _, seqs, _ in reader.all_chunks()) in (19, 20), "an audit reads no columns"
     assert reader.suspects == {path.name}
     reader.close()
+
+
+def test_a_message_without_rows_costs_no_other_chunk(
+    folder: Path, clock: Any, batch: Any, commit: Any
+) -> None:
+    path = filled(folder, clock, batch, commit)
+    empty = headed(ChunkHead([(7, 0), (70, 10)], [("j1", "d", 80)]), bytes(160))
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE chunk SET body = ? WHERE id = 7", (empty,))
+        db.execute("UPDATE chunk SET body = ?, rows = 0 WHERE id = 9", (headed(ChunkHead([], [], clk=0)),))
+    db.close()
+    with closing(SqliteSource(folder)) as reader:
+        lost = [(EP, 6, 7, "evicted")]
+        series = read_series(reader, (NODE, "arm", "joints"), "j1", points=5000, losses=lost, **SPAN)
+    assert (sum(series.n), reader.damaged) == (180, set())
 
 
 @pytest.mark.parametrize(
@@ -115,9 +131,9 @@ def test_a_damaged_column_of_a_chunk_costs_no_other_chunk(
     with sqlite3.connect(path) as db, suppress(sqlite3.IntegrityError):
         db.execute(f"UPDATE chunk SET {column} = {value} WHERE id = 7")  # noqa: S608 - constants
     db.close()
-    reader = StoreReader(folder)
-    assert len(reader.rows(NODE, "arm", "joints", **SPAN)) >= 190
-    series = reader.series(NODE, "arm", "joints", "j1", points=5000, **SPAN)
+    reader = SqliteSource(folder)
+    assert len(read_rows(reader, (NODE, "arm", "joints"), **SPAN)) >= 190
+    series = read_series(reader, (NODE, "arm", "joints"), "j1", points=5000, **SPAN)
     assert sum(series.n) >= 190
     reader.close()
 
@@ -136,13 +152,35 @@ def test_damaged_pages_cost_their_own_chunks(folder: Path, clock: Any, batch: An
         for number in (pages[3], pages[-1]):
             file.seek((number - 1) * 8192)
             file.write(b"\xff" * 8192)
-    reader = StoreReader(folder)
-    table = reader.rows(NODE, "arm", "joints", **SPAN)
+    reader = SqliteSource(folder)
+    table = read_rows(reader, (NODE, "arm", "joints"), **SPAN)
     assert 5000 < len(table) < 6000
     assert [why for _, _, why in table.gaps] == [f"day file {path.name} is damaged"]
-    series = reader.series(NODE, "arm", "joints", "j1", points=5000, **SPAN)
+    series = read_series(reader, (NODE, "arm", "joints"), "j1", points=5000, **SPAN)
     assert sum(series.n) == len(table)
     reader.close()
+
+
+def test_a_finished_day_with_a_damaged_index_gives_its_rows(
+    folder: Path, clock: Any, batch: Any, commit: Any
+) -> None:
+    path = filled(folder, clock, batch, commit, count=300)
+    clock.ms += 86_400_000
+    store = SqliteStore(folder, clock)
+    commit(store, Ledger(store.load().marks), [batch(301, t0=T0 + 86_400_000)])
+    store.close()
+    with closing(sqlite3.connect(path)) as db:
+        query = "SELECT pageno FROM dbstat WHERE pagetype = 'leaf' AND name = 'chunk_by_time'"
+        pages = [number for (number,) in db.execute(query)]
+    with path.open("r+b") as file:
+        for number in pages:
+            file.seek((number - 1) * 8192)
+            file.write(b"\xff" * 8192)
+    with closing(SqliteSource(folder)) as reader:
+        series = read_series(reader, (NODE, "arm", "joints"), "j1", points=5000, **SPAN)
+        table = read_rows(reader, (NODE, "arm", "joints"), **SPAN)
+    assert sum(series.n) == len(table) == 3000
+    assert [why for _, _, why in series.gaps] == [f"day file {path.name} is damaged"]
 
 
 def test_no_flipped_bit_passes_as_a_row_and_none_raises_anything_else() -> None:
@@ -184,9 +222,9 @@ def test_work_and_bytes_grow_with_rows(folder: Path, clock: Any, batch: Any, com
     )
     assert built.rows == 20_000
     assert sum(len(chunk.rollups) for chunk in built.group.chunks) == 0
-    reader = StoreReader(folder)
+    reader = SqliteSource(folder)
     ask = {"start_ms": 600_000_000, "end_ms": 1_800_000_000 - 1, "points": 500}
-    series = reader.series(NODE, "arm", "joints", "f3", **ask)
+    series = read_series(reader, (NODE, "arm", "joints"), "f3", **ask)
     assert series.source == "rollup"
     assert (sum(series.n), set(series.mean)) == (20_000, {1.0})
     reader.close()
@@ -212,7 +250,7 @@ def test_an_unreadable_event_costs_no_other_event(
     with sqlite3.connect(day_files(folder)[0]) as db:
         db.execute(f"UPDATE event SET body = {body} WHERE id = 3")  # noqa: S608 - constants
     db.close()
-    reader = StoreReader(folder)
+    reader = SqliteSource(folder)
     found = reader.events(NODE, "arm", limit=100, before=(2**50, "", 0))
     assert [one["ts"] - T0 for _, one in found] == [5, 4, 2, 1]
     reader.close()

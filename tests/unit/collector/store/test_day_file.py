@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from collector.ledger.ledger import Ledger
 from collector.store.day_file import SCHEMA, StoreBusy, StoreError
 from collector.store.folder import day_files
 from collector.store.reader import Readers
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore, peek
 from tests.unit.collector.stored import stored
 from wire.errors import EdgebedError
@@ -112,7 +114,7 @@ def test_the_quarantine_is_bounded_and_counted(
             Quarantined(T0 + start + n, "t" * 5000, "w" * 5000, 9, b"x" * 5000) for n in range(4)
         ]
         store.commit(group)
-    with Readers(folder).reader() as reader:
+    with Readers(partial(SqliteSource, folder)).source() as reader:
         total, items = reader.quarantine(100)
     store.close()
     assert (total, len(items)) == (8, 5)
@@ -134,6 +136,6 @@ def test_one_node_does_not_fill_the_quarantine_of_the_day(
         group.quarantine.append(Quarantined(T0, "tb1/acme/t/h/n/data/d/s", "bad", 9))
         store.commit(group)
         store.close()
-    with Readers(folder).reader() as reader:
+    with Readers(partial(SqliteSource, folder)).source() as reader:
         total, items = reader.quarantine(100)
     assert (total, sum("evil" in one.topic for one in items), len(items)) == (20, 3, 5)

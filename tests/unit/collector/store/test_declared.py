@@ -10,7 +10,8 @@ import pytest
 
 from collector.ledger.ledger import Ledger
 from collector.store.declared import Lost, lost
-from collector.store.reader import StoreReader
+from collector.store.reader import read_series
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
@@ -28,11 +29,11 @@ def gaps(folder: Path, clock: Any, batch: Any, event: Any, commit: Any) -> Calla
         commit(store, ledger, [event(1000, "gap", device="_", why="quota", lost=losses)])
         store.close()
         found: list[Lost] = lost(ledger.entries(NODE))
-        reader = StoreReader(folder)
+        reader = SqliteSource(folder)
         try:
             start, end = int(T0 + from_s * 1000), int(T0 + to_s * 1000)
-            series = reader.series(
-                NODE, "arm", "joints", "j1", start_ms=start, end_ms=end, points=500, losses=found
+            series = read_series(
+                reader, (NODE, "arm", "joints"), "j1", start_ms=start, end_ms=end, points=500, losses=found
             )
         finally:
             reader.close()
@@ -71,12 +72,11 @@ def test_a_loss_within_one_commit_is_found(
     seconds = [batch(seq, ROWS, t0=T0 + seq * 1000) for seq in (1, 2, 5, 6)]
     commit(store, ledger, [*seconds, event(7, "gap", device="_", why="disk", lost=[(3, 4)])])
     store.close()
-    reader = StoreReader(folder)
+    reader = SqliteSource(folder)
     try:
-        series = reader.series(
-            NODE,
-            "arm",
-            "joints",
+        series = read_series(
+            reader,
+            (NODE, "arm", "joints"),
             "j1",
             start_ms=T0,
             end_ms=T0 + 9000,
@@ -84,7 +84,9 @@ def test_a_loss_within_one_commit_is_found(
             losses=lost(ledger.entries()),
         )
         assert series.gaps == [(T0 + 2980, T0 + 5000, "disk")]
-        without = reader.series(NODE, "arm", "joints", "j1", start_ms=T0, end_ms=T0 + 9000, points=500)
+        without = read_series(
+            reader, (NODE, "arm", "joints"), "j1", start_ms=T0, end_ms=T0 + 9000, points=500
+        )
         assert without.gaps == []
         assert without.mean == series.mean
     finally:

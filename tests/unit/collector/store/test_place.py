@@ -13,7 +13,8 @@ from collector.ledger.ledger import Ledger
 from collector.store.checkpoint import COPY_EVERY_S, read_copy
 from collector.store.day_file import StoreBusy
 from collector.store.folder import day_files
-from collector.store.reader import StoreReader
+from collector.store.reader import read_rows
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore
 from tests.unit.collector.stored import stored
 
@@ -53,10 +54,10 @@ class OpenPage:
     """A reader that has answered a question and stays open."""
 
     def __init__(self, folder: Path) -> None:
-        self.reader = StoreReader(folder)
+        self.reader = SqliteSource(folder)
 
-    def __enter__(self) -> StoreReader:
-        assert self.reader.rows(NODE, "arm", "joints", start_ms=0, end_ms=2**45).rows
+    def __enter__(self) -> SqliteSource:
+        assert read_rows(self.reader, (NODE, "arm", "joints"), start_ms=0, end_ms=2**45).rows
         return self.reader
 
     def __exit__(self, *_: object) -> None:
@@ -73,7 +74,7 @@ def test_an_open_page_reads_on_in_the_new_file(
         remove(day_files(folder)[0], *suffixes)
         for seq in range(2, 6):
             commit(store, ledger, [batch(seq)])
-        found = reader.rows(NODE, "arm", "joints", start_ms=0, end_ms=2**45)
+        found = read_rows(reader, (NODE, "arm", "joints"), start_ms=0, end_ms=2**45)
     assert {values["j1"] for _, values, _ in found} >= {2.0, 3.0, 4.0, 5.0}
     store.close()
 

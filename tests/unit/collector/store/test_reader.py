@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import pytest
 
 from collector.ledger.ledger import Ledger
 from collector.store.folder import day_files
-from collector.store.reader import Readers, StoreReader, TooSlow, read_cursor
+from collector.store.reader import Readers, read_series
+from collector.store.source import TooSlow, read_cursor
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore
 from wire.errors import EdgebedError
 
@@ -31,13 +32,15 @@ def test_series_come_from_rows_and_rollups_over_days(
         commit(store, ledger, [batch(n, {"x": values}, t0=T0 + (n - 1) * 10_000, per=100) for n in seqs])
         if first == 121:
             clock.ms += DAY_MS
-    readers = Readers(folder)
+    readers = Readers(partial(SqliteSource, folder))
     ask = {"start_ms": T0, "end_ms": T0 + 3_600_000}
-    with readers.reader() as reader:
-        fine = reader.series(NODE, "arm", "joints", "x", points=1000, **ask)
-        coarse = reader.series(NODE, "arm", "joints", "x", points=60, **ask)
-        nothing = reader.series(NODE, "arm", "joints", "y", points=60, **ask)
-        edge = reader.series(NODE, "arm", "joints", "x", start_ms=T0 + 5_000, end_ms=T0 + 5_900, points=1000)
+    with readers.source() as reader:
+        fine = read_series(reader, (NODE, "arm", "joints"), "x", points=1000, **ask)
+        coarse = read_series(reader, (NODE, "arm", "joints"), "x", points=60, **ask)
+        nothing = read_series(reader, (NODE, "arm", "joints"), "y", points=60, **ask)
+        edge = read_series(
+            reader, (NODE, "arm", "joints"), "x", start_ms=T0 + 5_000, end_ms=T0 + 5_900, points=1000
+        )
     readers.close()
     store.close()
     assert (fine.source, coarse.source) == ("rows", "rollup")
@@ -62,34 +65,12 @@ def test_a_damaged_old_day_is_named_in_the_series(folder: Path, clock: Any, batc
     with old.open("r+b") as file:
         file.seek(16_384)
         file.write(b"\xff" * (old.stat().st_size - 16_384))
-    with Readers(folder).reader() as reader:
-        found = reader.series(NODE, "arm", "joints", "j1", start_ms=T0, end_ms=T0 + 2 * DAY_MS, points=5000)
+    with Readers(partial(SqliteSource, folder)).source() as reader:
+        found = read_series(
+            reader, (NODE, "arm", "joints"), "j1", start_ms=T0, end_ms=T0 + 2 * DAY_MS, points=5000
+        )
     assert found.gaps == [(T0, T0 + 2 * DAY_MS, f"day file {old.name} is damaged")]
     assert sum(found.n) == 1
-
-
-def test_events_page_through_days_without_a_double(folder: Path, clock: Any, event: Any, commit: Any) -> None:
-    store, ledger = SqliteStore(folder, clock), Ledger()
-    times = [T0 + n // 3 * 1000 for n in range(30)]  # three share each time
-    for seq, ts in enumerate(times, 1):
-        commit(store, ledger, [event(seq, "alarm" if seq % 2 else "count", ts=ts, why=f"n{seq}")])
-        if seq in (10, 20):
-            clock.ms += DAY_MS
-    reader = StoreReader(folder)
-    seen: list[str] = []
-    before = read_cursor(str(2**50))
-    while page := reader.events(NODE, "arm", limit=4, before=before):
-        seen += [found["why"] for _, found in page]
-        before = read_cursor(page[-1][0])
-    assert len(seen) == len(set(seen)) == 30
-    assert seen == [f"n{n}" for n in range(30, 0, -1)]
-    alarms = reader.events(NODE, "arm", limit=100, before=read_cursor(str(2**50)), kind="alarm")
-    assert len(alarms) == 15
-    earlier = reader.events(NODE, "arm", limit=100, before=read_cursor(str(T0 + 1000)))
-    assert [found["ts"] for _, found in earlier] == [T0] * 3
-    assert reader.events(NODE, "leg", limit=100, before=read_cursor("9999999999999")) == []
-    reader.close()
-    store.close()
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.2", "1.2.3.4", "1.x.3", "9" * 30])
@@ -105,18 +86,20 @@ def test_a_question_without_end_is_cut_off(
 
     store = SqliteStore(folder, clock)
     commit(store, Ledger(), [batch(1)])
-    readers = Readers(folder)
+    readers = Readers(partial(SqliteSource, folder))
     monkeypatch.setattr(module, "DEADLINE_S", 0.2)
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
 
     def ask() -> None:
-        with readers.reader() as reader:
-            ((_, db),) = reader._days()
-            db.execute(endless).fetchone()
+        with readers.source() as reader:
+            assert isinstance(reader, SqliteSource)
+            ((path, db),) = reader._days()
+            with reader._guard(path):
+                db.execute(endless).fetchone()
 
     with pytest.raises(TooSlow):
         ask()
-    with readers.reader() as reader:
+    with readers.source() as reader:
         assert reader.quarantine(1)[0] == 0
     readers.close()
     store.close()
@@ -127,34 +110,9 @@ def test_questions_beyond_the_readers_wait(folder: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module, "DEADLINE_S", 0.05)
     folder.mkdir()
-    readers = Readers(folder, count=1)
-    with readers.reader(), pytest.raises(TooSlow, match="too many"), readers.reader():
+    readers = Readers(partial(SqliteSource, folder), count=1)
+    with readers.source(), pytest.raises(TooSlow, match="too many"), readers.source():
         pass
-    with readers.reader() as reader:
+    with readers.source() as reader:
         assert reader.quarantine(1) == (0, [])
     readers.close()
-
-
-def test_readers_see_whole_groups_only(
-    folder: Path, clock: Any, batch: Callable[..., Any], commit: Any
-) -> None:
-    store, ledger = SqliteStore(folder, clock), Ledger()
-    done = threading.Event()
-    torn: list[int] = []
-
-    def watch() -> None:
-        reader = StoreReader(folder)
-        while not done.is_set():
-            count = sum(len(seqs) for _, _, seqs, _ in reader.chunks())
-            if count % 7:
-                torn.append(count)
-        reader.close()
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    for start in range(1, 211, 7):
-        commit(store, ledger, [batch(seq, stream=f"s{seq % 3}") for seq in range(start, start + 7)])
-    done.set()
-    watcher.join()
-    store.close()
-    assert torn == []

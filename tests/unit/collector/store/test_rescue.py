@@ -14,7 +14,8 @@ import pytest
 from collector.ledger.ledger import Ledger
 from collector.store.folder import aside, day_files
 from collector.store.group import Group
-from collector.store.reader import StoreReader
+from collector.store.reader import read_rows, read_series
+from collector.store.sqlite_source import SqliteSource
 from collector.store.store import SqliteStore
 
 NODE, T0 = "acme/trial/hall/cobot-01", 1_795_356_000_000
@@ -42,8 +43,8 @@ def harmed(path: Path, first: int, bits: int, seed: int) -> None:
 
 
 def rows(folder: Path) -> int:
-    with closing(StoreReader(folder)) as reader:
-        return len(reader.rows(NODE, "arm", "joints", **SPAN))
+    with closing(SqliteSource(folder)) as reader:
+        return len(read_rows(reader, (NODE, "arm", "joints"), **SPAN))
 
 
 def is_sound(path: Path) -> bool:
@@ -60,8 +61,8 @@ def test_flipped_bits_cost_the_rows_that_they_hit(
     (path,) = day_files(folder)
     harmed(path, first, bits, seed)
     store = SqliteStore(folder, clock)
-    with closing(StoreReader(folder)) as reader:
-        reader.rows(NODE, "arm", "joints", **SPAN)
+    with closing(SqliteSource(folder)) as reader:
+        read_rows(reader, (NODE, "arm", "joints"), **SPAN)
         suspects = reader.suspects
     store.rescue(suspects)
     store.commit(Group(clock.now_ms()))  # a file that is being written is set aside with the next commit
@@ -93,9 +94,11 @@ def test_the_hole_is_named_in_time_and_the_rest_is_drawn(
     assert [each.name for each in aside(folder)] == [f"{path.name}.damaged"]
     assert store.rescue() == {path.name: 100}
     assert store.rescue() == {path.name: 100}, "as long as the damaged file is kept"
-    with closing(StoreReader(folder)) as reader:
-        series = reader.series(NODE, "arm", "joints", "j1", points=5000, start_ms=T0, end_ms=T0 + 600_000)
-        before = reader.rows(NODE, "arm", "joints", start_ms=T0, end_ms=T0 + 50_000)
+    with closing(SqliteSource(folder)) as reader:
+        series = read_series(
+            reader, (NODE, "arm", "joints"), "j1", points=5000, start_ms=T0, end_ms=T0 + 600_000
+        )
+        before = read_rows(reader, (NODE, "arm", "joints"), start_ms=T0, end_ms=T0 + 50_000)
     assert sum(series.n) == 1900 + 1
     ((low, high, why),) = series.gaps
     assert why == f"day file {path.name} is damaged: at least 100 rows cannot be read"
@@ -111,8 +114,8 @@ def test_a_file_that_gives_nothing_stays_aside(sound: Path, folder: Path, clock:
     store = SqliteStore(folder, clock)
     assert store.rescue() == {}
     assert sorted(each.name for each in folder.glob("000001*")) == [f"{path.name}.damaged"]
-    with closing(StoreReader(folder)) as reader:
-        table = reader.rows(NODE, "arm", "joints", **SPAN)
+    with closing(SqliteSource(folder)) as reader:
+        table = read_rows(reader, (NODE, "arm", "joints"), **SPAN)
     assert [why for _, _, why in table.gaps] == [f"day file {path.name} is damaged"]
     store.close()
 
@@ -122,8 +125,8 @@ def test_a_file_that_was_cut_off_gives_its_beginning(sound: Path, folder: Path, 
     (path,) = day_files(folder)
     path.write_bytes(path.read_bytes()[: -3 * 8192])
     store = SqliteStore(folder, clock)
-    with closing(StoreReader(folder)) as reader:
-        reader.rows(NODE, "arm", "joints", **SPAN)
+    with closing(SqliteSource(folder)) as reader:
+        read_rows(reader, (NODE, "arm", "joints"), **SPAN)
         store.rescue(reader.suspects)
     store.commit(Group(clock.now_ms()))
     lost = store.rescue()

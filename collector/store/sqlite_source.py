@@ -1,0 +1,365 @@
+"""`Source` on SQLite day files: the SQL of every question, on read-only connections."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from collector.store.chunk import MINUTE_US, as_floats, read_chunk, read_head
+from collector.store.day_file import (
+    SPARSE,
+    SQL_ERRORS,
+    Damaged,
+    connect,
+    identity,
+    messages_in,
+    translate,
+    version,
+)
+from collector.store.folder import aside, day_files
+from collector.store.group import Quarantined
+from collector.store.rescue import Rescued, damage, highest_id, readable, unreadable
+from collector.store.series import Points
+from collector.store.source import ALL, Cursor, Hole, Key, StoredChunk, StoredNumbers, StoredStream, TooSlow
+from wire.errors import TryAgain, WireError
+from wire.messages import MAX_DEPTH, is_deep
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+OPEN_FILES = 32  # per source
+MINUTE_MS = 60_000
+
+_EVENTS = """
+SELECT id, ts, recv, type, sev, body FROM event INDEXED BY event_by_time
+WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
+ORDER BY ts DESC, id DESC LIMIT ?"""
+_STREAM = "stream = (SELECT id FROM stream WHERE node = ? AND device = ? AND name = ?)"
+_CHUNK = "ep, late, first_us, last_us, rows, body FROM chunk"
+_SPAN = f"{_STREAM} AND last_us >= ? AND first_us < ?"
+_ROWS = f"SELECT total(rows) FROM chunk WHERE {_SPAN}"  # noqa: S608 - constants, also below
+_REACH = f"SELECT min(first_us), max(last_us) FROM chunk WHERE {_STREAM}"  # noqa: S608
+_IN_SPAN = f"SELECT id, {_CHUNK} WHERE {_SPAN}"
+_SPARSE_IN_SPAN = f"SELECT {_CHUNK} INDEXED BY chunk_sparse WHERE late >= {SPARSE} AND {_SPAN}"
+_MINUTES = (
+    f"SELECT minute, n, total, low, high, late FROM rollup WHERE {_STREAM}"  # noqa: S608
+    " AND field = (SELECT id FROM field WHERE name = ?) AND minute BETWEEN ? AND ?"
+)
+_BY_ID = f"SELECT id, {_CHUNK} NOT INDEXED WHERE {_SPAN} AND id BETWEEN ? AND ?"
+_BEFORE = f"SELECT {_CHUNK} WHERE {_STREAM} AND last_us < ? ORDER BY last_us DESC LIMIT 1"
+_AFTER = f"SELECT {_CHUNK} WHERE {_STREAM} AND last_us >= ?4 AND first_us >= ?4 ORDER BY last_us LIMIT 1"
+_NUMBERS = "SELECT node, ep, first_us, last_us, rows, body FROM chunk JOIN stream ON stream.id = chunk.stream"
+
+
+class SqliteSource:
+    """Read-only connections to the day files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.deadline = math.inf
+        self.damaged: set[str] = set()  # files that gave nothing
+        self.suspects: set[str] = set()  # files that gave less than they should
+        self._folder = folder.absolute()
+        self._is_closed = False
+        self._newest: Path | None = None
+        self._open: OrderedDict[Path, sqlite3.Connection] = OrderedDict()
+        self._lost: dict[Path, Rescued] = {}  # what these lost when they were rescued
+        self._identities: dict[Path, tuple[int, int] | None] = {}  # of the files that were opened
+        self._reach: dict[Path, dict[Key, tuple[Any, Any]]] = {}  # of streams that were asked for
+
+    def rows_between(self, key: Key, start_us: int, end_us: int) -> float:
+        """The sum over all files."""
+        total = 0.0
+        for path, db in self._days():
+            with self._guard(path):
+                total += db.execute(_ROWS, (*key, start_us, end_us)).fetchone()[0]
+        return total
+
+    def chunks_between(
+        self,
+        key: Key,
+        start_us: int,
+        end_us: int,
+        *,
+        names: Collection[str] | None = None,
+        beside: bool = False,
+    ) -> Iterator[StoredChunk | Hole]:
+        """The chunks of each file, the newest file first, then what files do not give."""
+        for path, db in self._days():
+            with self._guard(path):
+                if not self._reaches(path, db, key, start_us, end_us):
+                    continue
+                yield from self._chunks(path, db, (*key, start_us, end_us), names)
+                if beside:
+                    yield from self._chunks_beside(path, db, key, start_us, end_us)
+        yield from self._known_holes()
+
+    def _chunks(
+        self, path: Path, db: sqlite3.Connection, span: tuple[Any, ...], names: Collection[str] | None
+    ) -> Iterator[StoredChunk | Hole]:
+        """The chunks of one file in a span; all that a damaged file gives."""
+        seen: set[int] = set()
+        try:
+            for at, *row in db.execute(_IN_SPAN, span):
+                seen.add(at)
+                yield self._stored(path, row, names)
+        except SQL_ERRORS as error:
+            if not isinstance(translate(error, path), Damaged):
+                raise
+            self.suspects.add(path.name)
+            *_, start_us, end_us = span
+            yield Hole(start_us // 1000, (end_us - 1) // 1000, damage(path.name, 0))
+            for at, *row in readable(db, _BY_ID, span, highest_id(db, "chunk")):
+                if at not in seen:
+                    yield self._stored(path, row, names)
+
+    def _chunks_beside(
+        self, path: Path, db: sqlite3.Connection, key: Key, start_us: int, end_us: int
+    ) -> Iterator[StoredChunk | Hole]:
+        with suppress(sqlite3.DatabaseError):  # damage: the span itself is read all the same
+            for query, at_us in ((_BEFORE, start_us), (_AFTER, end_us)):
+                for row in db.execute(query, (*key, at_us)):
+                    yield self._stored(path, row, (), is_beside=True)
+
+    def _stored(
+        self, path: Path, row: Sequence[Any], names: Collection[str] | None, *, is_beside: bool = False
+    ) -> StoredChunk | Hole:
+        ep, late, *chunk = row
+        content = self._tried(path, chunk, lambda body, rows: read_chunk(body, names, rows))
+        # damage may have made something else of `late`
+        is_late = isinstance(late, int) and bool(late & 1)
+        return content if isinstance(content, Hole) else StoredChunk(ep, is_late, is_beside, content)
+
+    def _tried(self, path: Path, chunk: Sequence[Any], read: Callable[[bytes, int], T]) -> T | Hole:
+        first_us, last_us, rows, body = chunk
+        try:
+            return read(body, rows)
+        except (WireError, TypeError) as error:  # a type: damage made another one of the column
+            log.warning("%s: %s", path.name, error)
+        self.suspects.add(path.name)
+        why = f"day file {path.name} is damaged: {rows} rows cannot be read"
+        if isinstance(first_us, int) and isinstance(last_us, int) and isinstance(rows, int):
+            return Hole(first_us // 1000, last_us // 1000, why)
+        return Hole(0, -1, why)  # when is not known: an empty span
+
+    def _known_holes(self) -> Iterator[Hole]:
+        """What a rescue could not read, and files that give nothing."""
+        for path in self._open:
+            why = damage(path.name, self._lost[path].unreadable)
+            yield from (Hole(first, last, why) for first, last in self._lost[path].holes)
+        yield from (Hole(-ALL, ALL, damage(name, 0)) for name in sorted(self.damaged))
+
+    def rollups_between(self, key: Key, field: str, start_us: int, end_us: int) -> Iterator[Points | Hole]:
+        """The rollups of each file, the newest file first, then those made here of chunks without rollups."""
+        first, last = start_us // MINUTE_US, (end_us - 1) // MINUTE_US
+        for path, db in self._days():
+            with self._guard(path):
+                if not self._reaches(path, db, key, start_us, end_us):
+                    continue
+                if rows := db.execute(_MINUTES, (*key, field, first, last)).fetchall():
+                    minutes, *sums = np.array(rows, dtype=np.float64).T  # NULL becomes NaN
+                    yield Points(minutes * MINUTE_MS, *sums)
+                if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunk_sparse'").fetchone() is None:
+                    continue  # a file of a release that wrote rollups of every chunk
+                for row in db.execute(_SPARSE_IN_SPAN, (*key, first * MINUTE_US, end_us)):
+                    found = self._stored(path, row, (field,))
+                    if isinstance(found, Hole):
+                        yield found
+                    elif field in found.content.columns:
+                        yield _by_minute(found, field)
+        yield from self._known_holes()
+
+    def _reaches(self, path: Path, db: sqlite3.Connection, key: Key, start_us: int, end_us: int) -> bool:
+        """Whether a finished day has rows of the stream near the span; True for the day being written."""
+        if path == self._newest:
+            return True
+        known = self._reach.setdefault(path, {})
+        if key not in known:
+            try:
+                known[key] = db.execute(_REACH, key).fetchone()
+            except SQL_ERRORS as error:
+                if not isinstance(translate(error, path), Damaged):
+                    raise
+                return True  # what the file still gives is read
+        first, last = known[key]
+        if not isinstance(first, int) or not isinstance(last, int):
+            return first is not None  # damage; None: no rows
+        return first < end_us + MINUTE_US and last >= start_us - MINUTE_US
+
+    def events(
+        self, node: str, device: str, *, limit: int, before: Cursor, kind: str = ""
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """A cursor is `(ts, file, id)`."""
+        found: list[tuple[int, str, int, dict[str, Any]]] = []
+        for path, db in self._days():
+            number = path.name[:6]
+            # with the cursor's own time, only events before it in its file, and all in older files
+            same = before[2] if number == before[1] else (ALL if number < before[1] else 0)
+            with self._guard(path):
+                asked = (node, device, before[0], before[0], same, kind, kind, limit)
+                for at, ts, recv, etype, sev, body in db.execute(_EVENTS, asked):
+                    head = {"ts": ts, "recv": recv, "device": device, "type": etype, "sev": sev}
+                    try:
+                        found.append((ts, number, at, {**_event(body), **head}))
+                    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
+                        self.suspects.add(path.name)
+        found.sort(key=lambda one: one[:3], reverse=True)
+        return [(f"{ts}.{number}.{at}", event) for ts, number, at, event in found[:limit]]
+
+    def quarantine(self, limit: int) -> tuple[int, list[Quarantined]]:
+        """From the newest files."""
+        total, items = 0, list[Quarantined]()
+        for path, db in self._days():
+            with self._guard(path):
+                row = db.execute("SELECT n FROM total WHERE key = 'quarantined'").fetchone()
+                total = max(total, row[0] if row else 0)
+                if len(items) < limit:
+                    rows = db.execute(
+                        "SELECT recv, topic, why, size, head FROM quarantine ORDER BY id DESC LIMIT ?",
+                        (limit - len(items),),
+                    )
+                    items += [Quarantined(*row) for row in rows]
+        return total, items
+
+    def streams(self, node: str) -> dict[str, set[str]]:
+        """From the names in each file."""
+        found: dict[str, set[str]] = {}
+        for path, db in self._days():
+            with self._guard(path):
+                for device, name in db.execute("SELECT device, name FROM stream WHERE node = ?", (node,)):
+                    found.setdefault(device, set()).add(name)
+                for (device,) in db.execute("SELECT DISTINCT device FROM event WHERE node = ?", (node,)):
+                    found.setdefault(device, set())
+        return found
+
+    def newest(self, node: str) -> dict[str, dict[str, StoredStream]]:
+        """From the newest file that has the stream and whose chunk can be read."""
+        found: dict[str, dict[str, StoredStream]] = {}
+        for path, db in self._days():
+            with self._guard(path):
+                for device, name in db.execute("SELECT device, name FROM stream WHERE node = ?", (node,)):
+                    streams = found.setdefault(device, {})
+                    if name in streams:
+                        continue  # a newer day has it
+                    for _, _, *chunk in db.execute(_BEFORE, (node, device, name, ALL)):
+                        head = self._tried(path, chunk, read_head)
+                        if not isinstance(head, Hole):
+                            kinds = {field: kind for field, kind, _ in head.columns}
+                            streams[name] = StoredStream(chunk[1] // 1000, kinds)
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """From the sums in each file."""
+        found: dict[str, int] = {}
+        for path, db in self._days():
+            with self._guard(path):
+                for node, n in messages_in(db).items():
+                    found[node] = found.get(node, 0) + n
+        return found
+
+    def all_chunks(self, nodes: Collection[str] | None = None) -> Iterator[StoredNumbers]:
+        """Of each file, the newest file first: its chunks, then its events."""
+        for path, db in self._days():
+            with self._guard(path):
+                for node, ep, *chunk in db.execute(_NUMBERS):
+                    if nodes is not None and node not in nodes:
+                        continue
+                    found = self._tried(path, chunk, lambda body, rows: read_chunk(body, (), rows))
+                    if not isinstance(found, Hole):
+                        seqs = [seq for seq, _ in found.head.messages]
+                        yield StoredNumbers(node, ep, seqs, len(found.times))
+                for node, ep, seq in db.execute("SELECT node, ep, seq FROM event"):
+                    if nodes is None or node in nodes:
+                        yield StoredNumbers(node, ep, [seq], 1)
+
+    def _days(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
+        """Every day file with a connection, the newest first; an unreadable one is noted and left out."""
+        if self._is_closed:
+            raise TryAgain("the store was closed: ask again when the collector runs")
+        files = day_files(self._folder)
+        names = {path.name for path in files}  # a damaged file that was rescued has its name again
+        self.damaged = {path.name.removesuffix(".damaged") for path in aside(self._folder)} - names
+        self._newest = files[-1] if files else None
+        for path in list(self._identities):
+            if identity(path) != self._identities[path]:
+                self._forget(path)
+        for path in reversed(files):
+            with self._guard(path):
+                db = self._connect(path)
+                if db is not None:
+                    yield path, db
+
+    @contextmanager
+    def _guard(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if isinstance(translate(error, path), Damaged):
+                self.damaged.add(path.name)
+                self.suspects.add(path.name)
+            elif getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
+                raise TooSlow("the question took too long: ask for a shorter time") from error
+            elif path.exists():
+                raise TryAgain(f"the store cannot be read now: {error}") from error
+        except (WireError, msgspec.MsgspecError, TypeError, ValueError):
+            self.damaged.add(path.name)  # a value of another type than was stored is damage, too
+            self.suspects.add(path.name)
+
+    def _connect(self, path: Path) -> sqlite3.Connection | None:
+        db = self._open.get(path)
+        if db is None:
+            self._identities[path] = identity(path)
+            db = connect(path)
+            if version(db) == 0:  # being created now
+                db.close()
+                return None
+            db.set_progress_handler(lambda: time.monotonic() > self.deadline, 20_000)
+            self._lost[path] = Rescued()
+            # damage: the rows are read all the same
+            with suppress(sqlite3.DatabaseError, TypeError, ValueError):
+                self._lost[path] = unreadable(db)
+            self._open[path] = db
+            while len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(path)
+        return db
+
+    def _forget(self, path: Path) -> None:
+        """Forget a file that was removed or replaced: closing it frees its space."""
+        del self._identities[path]
+        self._reach.pop(path, None)
+        self._lost.pop(path, None)
+        if (db := self._open.pop(path, None)) is not None:
+            db.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._is_closed = True
+        for db in self._open.values():
+            db.close()
+        self._open.clear()
+
+
+def _by_minute(found: StoredChunk, field: str) -> Points:
+    times = found.content.times
+    minutes = (times // MINUTE_US * MINUTE_MS).astype(np.float64)
+    late = np.full(len(minutes), float(found.is_late))
+    return Points.of_rows(minutes, as_floats(found.content.columns[field]), late)
+
+
+def _event(body: bytes) -> dict[str, Any]:
+    """The body of an event; an earlier release stored some that nest deeper than an answer can."""
+    found = msgspec.json.decode(body, type=dict[str, Any])
+    if is_deep(found):
+        found["detail"] = {"error": f"it nests more than {MAX_DEPTH} deep"}
+    return found
