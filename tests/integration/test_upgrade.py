@@ -96,7 +96,10 @@ def test_a_wheel_of_the_last_version_is_run(site: Site) -> None:
     "full", [pytest.param(False, id="backlog"), pytest.param(True, id="full", marks=pytest.mark.slow)]
 )
 def test_a_daemon_is_upgraded_in_mid_backlog(site: Site, full: bool) -> None:
-    site.configure(0, rows=40_000, text="v" * 400 if full else "", rate=20.0 if full else 10.0)
+    # long enough for a slow machine: the recording must not end before the broker does
+    site.configure(
+        0, rows=100_000 if full else 200_000, text="v" * 400 if full else "", rate=20.0 if full else 10.0
+    )
     site.old.start()
     wait_until(lambda: site.status().get("depth") == 0 and site.entry().get("stored", 0) > 5, within_s=60)
     site.broker.kill()
@@ -125,7 +128,7 @@ def test_a_daemon_is_upgraded_in_mid_backlog(site: Site, full: bool) -> None:
 
 def _backlog(status: dict[str, Any], full: bool) -> dict[str, Any] | None:
     """The status while enough waits, or while data were dropped."""
-    enough = status["dropped_rows"] > 2_000 if full else status["depth"] > 40
+    enough = status["dropped_rows"] > 2_000 if full else status["depth"] > 20
     return status if enough and not status["connected"] else None
 
 
