@@ -95,7 +95,7 @@ class Collector:
             config.broker,
             LinkIdentity(config.id, home=home),
             clock,
-            Receiver(ingest.receive, ingest.is_full, ingest.admits, ingest.turn),
+            Receiver(ingest.receive, ingest.is_full, ingest.admits),
             acks=AckLink(config.broker, config.id, clock),
         )
         self.readers = Readers(self.store.source)

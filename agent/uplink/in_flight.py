@@ -214,10 +214,13 @@ class InFlightWindow:
 
     def puback(self, mid: int, reason: int, now_s: float) -> int:
         """Note the PUBACK of packet `mid`; returns the seq that may be deleted now, or 0."""
-        sent = self._off_wire(mid)
+        seq, size = self._wire.pop(mid, (0, 0))
+        self._wire_bytes -= size
         self._moved_s = now_s
+        sent = self._window.get(seq)
         if sent is None:
             return 0
+        sent.mid = 0
         if reason >= _REFUSED:
             self.refused += 1
         elif self._puback_is_enough and reason != NO_MATCHING_SUBSCRIBERS:
@@ -295,11 +298,3 @@ class InFlightWindow:
         del self._window[sent.seq]
         self._count[sent.overtaken] -= sent.count
         self._bytes[sent.overtaken] -= len(sent.body)
-
-    def _off_wire(self, mid: int) -> Sent | None:
-        seq, size = self._wire.pop(mid, (0, 0))
-        self._wire_bytes -= size
-        sent = self._window.get(seq)
-        if sent is not None:
-            sent.mid = 0
-        return sent

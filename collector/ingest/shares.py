@@ -24,31 +24,26 @@ _TOPICS = 50_000  # with a cached node
 class Door:
     """Checks each publication before it is read; it needs only the topic and the first and last bytes.
 
-    For one thread: call `turn` with the time of a steady clock (s), then `check` for each publication.
+    For one thread.
     """
 
     def __init__(self, shares: Shares) -> None:
         node, tenant = shares.node, shares.tenant
         self._messages = FairRate(node.messages_per_s, tenant.messages_per_s, MESSAGE_BURST_S)
         self._bytes = FairRate(1000 * node.plain_kb_per_s, 1000 * tenant.plain_kb_per_s)
-        self._now_s = 0.0
         self._known: dict[bytes, tuple[bytes, bytes]] = {}
 
-    def turn(self, now_s: float) -> None:
-        """Set the time."""
-        self._now_s = now_s
-
-    def check(self, topic: bytes, body: bytes) -> tuple[Wait, str] | None:
+    def check(self, topic: bytes, body: bytes, now_s: float) -> tuple[Wait, str] | None:
         """Charge a publication to its node and tenant; a refused one is not charged.
 
-        Returns how long to wait, and the key of the share that is exceeded.
+        `now_s`: any steady clock. Returns how long to wait, and the key of the share that is exceeded.
         """
         tenant, node = self._known.get(topic) or self._of(topic)
-        wait = self._messages.take(tenant, node, 1, self._now_s)
+        wait = self._messages.take(tenant, node, 1, now_s)
         if wait is not None:
             return wait, "messages_per_s"
         size = len(body) if body[:1] == b"{" else plain_size(body)
-        wait = self._bytes.take(tenant, node, size, self._now_s)
+        wait = self._bytes.take(tenant, node, size, now_s)
         return None if wait is None else (wait, "plain_kb_per_s")
 
     def _of(self, topic: bytes) -> tuple[bytes, bytes]:

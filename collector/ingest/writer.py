@@ -168,13 +168,9 @@ class Ingest:
         """Whether the link should stop receiving; messages then wait at the broker."""
         return self._inbox.is_full
 
-    def turn(self, now_s: float) -> None:
-        """Set the time for `admits`, in s of any steady clock; the link's thread calls it."""
-        self._door.turn(now_s)
-
-    def admits(self, topic: bytes, body: bytes) -> bool:
+    def admits(self, topic: bytes, body: bytes, now_s: float) -> bool:
         """Whether the node of this topic may publish this; the link's thread asks for each publication."""
-        found = self._door.check(topic, body)
+        found = self._door.check(topic, body, now_s)
         if found is None:
             return True
         self.counters.received += 1

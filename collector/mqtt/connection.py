@@ -47,13 +47,11 @@ class Owner(Protocol):
     claim: Claim
     clock: Clock
     receiver: Receiver | None  # None: it carries acks alone
-    connections: int  # how many there were
     settled: deque[tuple[int, int]]
     outgoing: deque[tuple[str, bytes]]
     stopping: threading.Event
     wake_in: socket.socket
 
-    @property
     def is_holding(self) -> bool:
         """Whether nothing is to be received now."""
         ...
@@ -74,14 +72,12 @@ class Owner(Protocol):
 class Connection:
     """One connection; only the link's thread touches it, except `abort`."""
 
-    def __init__(self, link: Owner, login: Login, version: Version) -> None:
+    def __init__(self, link: Owner, number: int, login: Login, version: Version) -> None:
         self.was_online = False
         self._link = link
         self._login = login
-        link.connections += 1
-        self._number = link.connections
+        self._number = number
         self._open = 0  # messages handed over and not settled yet
-        self._is_ending = False  # nothing more is handed over
         self._owed: dict[int, tuple[float, str, bytes]] = {}  # mid -> since when, what was published
         self._heard_at = self._settled_at = time.monotonic()
         self._probe = Probe(login.client_id, link.claim.by)
@@ -102,7 +98,7 @@ class Connection:
             on_message=self._take,
             on_puback=self._on_puback,
             on_suback=self._on_suback,
-            is_full=lambda: link.is_holding and not self._is_ending,
+            is_full=link.is_holding,
         )
         self._client = BlockingClient(options, handlers, link.wake_in)
 
@@ -130,7 +126,7 @@ class Connection:
             if link.stopping.is_set():
                 self._end()
                 return
-            if link.is_holding:  # a SUBACK is not read
+            if link.is_holding():  # a SUBACK is not read
                 began = time.monotonic()
             if not self.was_online and time.monotonic() - began > CONNECT_S:
                 raise ConnectionLost(self._login.where, f"it did not answer SUBSCRIBE within {CONNECT_S:g} s")
@@ -156,7 +152,7 @@ class Connection:
                 client.puback(mid)
 
     def _look_after(self) -> None:
-        connection, now, full = self._client, time.monotonic(), self._link.is_holding
+        connection, now, full = self._client, time.monotonic(), self._link.is_holding()
         if self._link.receiver is None:
             if any(now - since > OWED_S for since, _, _ in itertools.islice(self._owed.values(), 1)):
                 self._end_deaf(f"the broker acknowledges nothing for {OWED_S:g} s")
@@ -211,13 +207,11 @@ class Connection:
         is_probe = packet.topic.startswith(_SYSTEM)
         if is_probe:
             self._probe.came(packet.topic_name, packet.body, now_s)
-        elif receiver is not None:
-            receiver.turn(now_s)
-        if receiver is None or is_probe or not receiver.admits(packet.topic, packet.body):
+        if receiver is None or is_probe or not receiver.admits(packet.topic, packet.body, now_s):
             if mid:  # for the broker alone: without an ack the node's outbox sends it again
                 self._client.puback(mid)
             return
-        if self._is_ending:
+        if self._link.stopping.is_set():  # only PUBACKs are waited for
             return
         topic = packet.topic_name
         self._probe.flows(topic)
@@ -229,7 +223,6 @@ class Connection:
     def _end(self) -> None:
         """Send what is settled and a DISCONNECT, within a second."""
         client, deadline = self._client, time.monotonic() + 1.0
-        self._is_ending = True
         if self.was_online:
             if self._link.receiver:
                 self._publish_claim(b"")

@@ -142,10 +142,11 @@ class Link:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    @property
     def is_holding(self) -> bool:
-        """Whether nothing is to be received now."""
-        return self._held.is_set() or (self.receiver is not None and self.receiver.is_full())
+        """Whether nothing is to be received now; the end waits for PUBACKs."""
+        return not self.stopping.is_set() and (
+            self._held.is_set() or (self.receiver is not None and self.receiver.is_full())
+        )
 
     def stop(self) -> None:
         """Send what is settled, disconnect, end the thread; the session stays at the broker."""
@@ -182,7 +183,9 @@ class Link:
         connection = self._connection = None
         try:
             login = Login.read(self.broker, self.client_id, self.username)
-            connection = self._connection = Connection(self, login, self.versions.version)
+            self.connections += 1
+            connection = Connection(self, self.connections, login, self.versions.version)
+            self._connection = connection
             connection.serve()
         except MqttError as error:
             return self.versions.failed(error), error.why

@@ -27,11 +27,7 @@ class Received(Struct):
     fault: str = ""
 
 
-def _no_time(_now_s: float) -> None:
-    pass
-
-
-def _all(_topic: bytes, _body: bytes) -> bool:
+def _all(_topic: bytes, _body: bytes, _now_s: float) -> bool:
     return True
 
 
@@ -39,11 +35,10 @@ def _all(_topic: bytes, _body: bytes) -> bool:
 class Receiver:
     """Takes the messages of a link, in its thread; nothing here may block.
 
-    While `is_full` nothing is read, so messages wait at the broker. For each message `turn` gets the time of
-    a steady clock (s), then `admits` decides by topic and body whether `on_message` gets it.
+    While `is_full` nothing is read, so messages wait at the broker. `admits` decides by topic, body and the
+    time of a steady clock (s) whether `on_message` gets a message.
     """
 
     on_message: Callable[[Received], None]
     is_full: Callable[[], bool]
-    admits: Callable[[bytes, bytes], bool] = _all
-    turn: Callable[[float], None] = _no_time
+    admits: Callable[[bytes, bytes, float], bool] = _all

@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from agent.uplink.in_flight import InFlightWindow, Sent
 from agent.uplink.refusal import Refusal
@@ -41,14 +41,6 @@ _STATEMENT = f"event/{NODE_ITSELF}/{CUSTODY}"
 _RECEIVE_MAXIMUM = 65_535
 
 
-class Waiting(NamedTuple):
-    """A message that is not in the window yet."""
-
-    seq: int
-    topic: str
-    body: bytes
-
-
 class FleetNode:
     """The window and the refusals are those of the agent; the outbox is memory.
 
@@ -68,7 +60,7 @@ class FleetNode:
         self._began_s = clock.monotonic()
         self.head = 0
         self.connection: Connection | None = None
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[Sent] = deque()  # not in the window yet
         self._window = InFlightWindow()
         self._refusal = Refusal(clock)
         self._open: dict[int, float] = {}  # number -> time of its first publication, 0 before it
@@ -156,7 +148,7 @@ class FleetNode:
         self.head += 1
         self._figures.offered += 1
         self._open[self.head] = 0.0
-        self._waiting.append(Waiting(self.head, f"{self.address.base}/{tail}", body))
+        self._waiting.append(Sent(self.head, f"{self.address.base}/{tail}", body))
         if self._statements is not None:
             self._statements.take(tail, first_row, rows)
 
@@ -211,7 +203,7 @@ class FleetNode:
         if connection is None or not connection.up:
             return
         while self._waiting and min(window.room) > 0:
-            window.add([Sent(*self._waiting.popleft())])
+            window.add([self._waiting.popleft()])
         while (sent := window.next(now_s, _RECEIVE_MAXIMUM)) is not None:
             mid = connection.publish(sent.topic, sent.body, self._on_puback)
             window.sent(sent, mid, now_s)

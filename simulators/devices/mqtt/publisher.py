@@ -111,25 +111,22 @@ class Publisher:
 
     async def close(self) -> None:
         """Disconnect in order: the broker does not send the will."""
-        await stopped(self._take_task())
-        if self._client is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GOODBYE_S):
-                    await self._settled.wait()
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close(_GOODBYE_S)
+        await self._end(_GOODBYE_S)
 
     async def cut(self) -> None:
         """Cut the connection, as a vehicle that leaves the radio coverage: the broker sends the will."""
-        await stopped(self._take_task())
+        await self._end(0.0)
+
+    async def _end(self, goodbye_s: float) -> None:
+        task, self._task = self._task, None
+        await stopped(task)
+        if self._client is not None and goodbye_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(goodbye_s):
+                    await self._settled.wait()
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
-
-    def _take_task(self) -> asyncio.Task[None] | None:
-        task, self._task = self._task, None
-        return task
+            await client.close(goodbye_s)
 
     async def _stay_connected(self, client: AsyncClient) -> None:
         while True:
@@ -138,15 +135,12 @@ class Publisher:
             except MqttError as error:
                 log.warning("%s: %s; connecting again", self._client_id, error)
             self._client = None
-            client = await self._connected_again()
-
-    async def _connected_again(self) -> AsyncClient:
-        while True:
-            await asyncio.sleep(_RETRY_S)
-            try:
-                return await self._connected()
-            except MqttError as error:
-                log.debug("%s: %s", self._client_id, error)
+            while self._client is None:
+                await asyncio.sleep(_RETRY_S)
+                try:
+                    client = await self._connected()
+                except MqttError as error:
+                    log.debug("%s: %s", self._client_id, error)
 
     async def _connected(self) -> AsyncClient:
         login = Login(self._broker.host, self._broker.port, self._client_id)

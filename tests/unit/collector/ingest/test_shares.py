@@ -34,41 +34,36 @@ def content(shares: Shares) -> ContentShares:
 def test_a_node_has_its_share_of_messages_over_all_its_topics() -> None:
     door = Door(small(messages_per_s=10))
     for second in (5.0, 6.0, 7.0):
-        door.turn(second)
-        taken = [
-            door.check(FLOOD + tail, b"{}") for tail in (b"/data/arm/x", b"/live/arm/x", b"/status") * 10
-        ]
+        tails = (b"/data/arm/x", b"/live/arm/x", b"/status") * 10
+        taken = [door.check(FLOOD + tail, b"{}", second) for tail in tails]
         assert [one is None for one in taken] == [True] * 10 + [False] * 20
         assert taken[-1] is not None
         assert (taken[-1][0].scope, taken[-1][1]) == ("node", "messages_per_s")
-        assert door.check(CALM + b"/data/arm/x", b"{}") is None
+        assert door.check(CALM + b"/data/arm/x", b"{}", second) is None
 
 
 def test_a_body_counts_with_its_bytes_before_compression() -> None:
     door = Door(small(plain_kb_per_s=1_000))
     bomb = gzip.compress(bytes(1_000_000), 9)
     assert len(bomb) < 2_000
-    door.turn(0.0)
-    taken = [door.check(FLOOD + b"/data/arm/x", bomb) for _ in range(10)]
+    taken = [door.check(FLOOD + b"/data/arm/x", bomb, 0.0) for _ in range(10)]
     assert [one is None for one in taken] == [True] * 4 + [False] * 6
     assert taken[-1] is not None
     assert taken[-1][1] == "plain_kb_per_s"
-    assert door.check(CALM + b"/data/arm/x", bomb) is None
-    door.turn(2.0)
-    assert door.check(FLOOD + b"/data/arm/x", bomb) is None
+    assert door.check(CALM + b"/data/arm/x", bomb, 0.0) is None
+    assert door.check(FLOOD + b"/data/arm/x", bomb, 2.0) is None
 
 
 def test_invalid_topics_are_counted_too() -> None:
     door = Door(small(messages_per_s=2))
-    door.turn(1.0)
     for topic in (b"tb1", b"tb1/\xff/\x00", b"x/" * 300):
-        assert [door.check(topic, b"") is None for _ in range(3)] == [True, True, False]
+        assert [door.check(topic, b"", 1.0) is None for _ in range(3)] == [True, True, False]
 
 
 def test_it_remembers_no_more_topics_than_it_may() -> None:
     door = Door(small(messages_per_s=10**9))
     for number in range(module._TOPICS + 100):
-        door.check(FLOOD + b"/data/arm/x%d" % number, b"{}")
+        door.check(FLOOD + b"/data/arm/x%d" % number, b"{}", 0.0)
     assert len(door._known) <= module._TOPICS
 
 
@@ -166,10 +161,9 @@ def test_a_fleet_of_10_000_nodes_never_meets_a_default_share() -> None:
         order = dice.sample(range(10_000), 10_000)
         for place, at in enumerate(order):
             now_s = second if second == 0 else second + place / 10_000  # the first second at one moment
-            door.turn(now_s)
             assert names.check(nodes[at], 0) is None
-            assert door.check(topics[at][0], body) is None
-            assert door.check(topics[at][1], body) is None
+            assert door.check(topics[at][0], body, now_s) is None
+            assert door.check(topics[at][1], body, now_s) is None
             if second % 4 == 0:
                 name = str(nodes[at])
                 inside.turn(NOON_MS, now_s)

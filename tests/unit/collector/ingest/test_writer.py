@@ -380,18 +380,17 @@ def test_every_refused_sender_is_named_whatever_its_bodies_look_like(
     site = Site(folder, shares=Shares(node=NodeShares(messages_per_s=1)))
     steady, burst = "tb1/acme/trial/hall/steady", "tb1/acme/trial/hall/burst"
     try:
-        site.ingest.turn(0.0)
         for node in (steady, burst):
             site.fleet.saw(node.partition("/")[2], T0)
-            assert site.ingest.admits(f"{node}/live/arm/x".encode(), b"{}")
+            assert site.ingest.admits(f"{node}/live/arm/x".encode(), b"{}", 0.0)
         for number in range(300):
             topic = f"tb1/acme/trial/hall/invented{number}/live/arm/x".encode()
-            assert site.ingest.admits(topic, b"{}")
-            assert not site.ingest.admits(topic, b"{}")
+            assert site.ingest.admits(topic, b"{}", 0.0)
+            assert not site.ingest.admits(topic, b"{}", 0.0)
         for number in range(3_000):
-            assert not site.ingest.admits(f"{steady}/live/arm/x".encode(), b'{"ts": %d}' % number)
+            assert not site.ingest.admits(f"{steady}/live/arm/x".encode(), b'{"ts": %d}' % number, 0.0)
         for _ in range(5):
-            assert not site.ingest.admits(f"{burst}/data/arm/x".encode(), b'{"ep": "%s"}' % EP.encode())
+            assert not site.ingest.admits(f"{burst}/data/arm/x".encode(), b'{"ep": "%s"}' % EP.encode(), 0.0)
         site.ingest.name_refused()
         named = [one.part for one in site.problems.current()]
         assert named[:2] == [steady, burst], "the worst first"

@@ -30,7 +30,7 @@ def connected(link: Link, connack: bytes = b"\x20\x02\x00\x00") -> Iterator[tupl
     with socket.create_server(("127.0.0.1", 0)) as server:
         version = "3.1.1" if len(connack) == 4 else "5"
         login = Login("127.0.0.1", server.getsockname()[1], "collector-1")
-        connection = Connection(link, login, version)
+        connection = Connection(link, 1, login, version)
         dialled = connection._client._dialler.dial()
         peer, _ = server.accept()
         with peer:
@@ -84,7 +84,7 @@ def test_probes_of_other_collectors_are_ignored() -> None:
 
 def test_a_publication_that_is_not_admitted_is_settled_unread() -> None:
     received: list[Received] = []
-    with connected(make_link(received, admits=lambda _topic, _body: False)) as (connection, peer):
+    with connected(make_link(received, admits=lambda _topic, _body, _now_s: False)) as (connection, peer):
         connection._take(PublishPacket(b"tb1/a/b/c/d/data/x/y", b"", 7, False, False))
         assert (received, sent_by(connection, peer)) == ([], b"\x40\x02\x00\x07")
 
