@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.outbox.record import PAGE
 from agent.outbox.segment import Segment
@@ -26,6 +27,15 @@ class ReadCursor:
     passed: int = 0
     to_generation: int = _OPEN
     to_at: int = _OPEN
+
+
+class Place(NamedTuple):
+    """Where reading continues: from `at` to `end` in a segment."""
+
+    cursor: ReadCursor
+    segment: Segment
+    at: int
+    end: int
 
 
 class ReadCursors:
@@ -51,8 +61,8 @@ class ReadCursors:
             del self._cursors[0]
         return None
 
-    def place(self, cursor: ReadCursor) -> tuple[Segment, int, int] | None:
-        """Where to continue: segment, offset, end; None if nothing can be read now."""
+    def place(self, cursor: ReadCursor) -> Place | None:
+        """Where to continue; None if nothing can be read now."""
         while True:
             at = self._index(cursor.generation)
             if at == len(self._segments) or self._segments[at].generation > cursor.to_generation:
@@ -62,7 +72,7 @@ class ReadCursors:
                 cursor.generation, cursor.at, cursor.passed = segment.generation, segment.low, segment.done
             end = cursor.to_at if segment.generation == cursor.to_generation else segment.end
             if cursor.at < end:
-                return segment, cursor.at, end
+                return Place(cursor, segment, cursor.at, end)
             if segment.generation == cursor.to_generation:
                 return None
             if cursor is self.newest and not segment.sealed:  # it may still grow

@@ -99,11 +99,6 @@ class Outbox:
         return self._state.trouble
 
     @property
-    def torn_bytes(self) -> int:
-        """Damaged bytes skipped since the start."""
-        return self._state.torn_bytes
-
-    @property
     def head(self) -> int:
         """The highest seq given so far, on disk or not."""
         return self._state.buffer.head

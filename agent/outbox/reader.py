@@ -6,19 +6,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from agent.outbox.cursors import ReadCursor, ReadCursors
+from agent.outbox.cursors import Place, ReadCursors
 from agent.outbox.record import Record
 from agent.outbox.segment import Run, Segment
 from wire.ranges import Ranges
-
-
-class Place(NamedTuple):
-    """Where reading continues: from `at` to `end` in a segment."""
-
-    cursor: ReadCursor
-    segment: Segment
-    at: int
-    end: int
 
 
 class Left(NamedTuple):
@@ -47,8 +38,7 @@ class Reader:
     def place(self, *, backlog: bool = False) -> Place | None:
         """The place of the next records: at the newest cursor, or at the oldest of the backlog."""
         cursor = self.cursors.oldest_overtaken() if backlog else self.cursors.newest
-        place = self.cursors.place(cursor) if cursor is not None else None
-        return None if cursor is None or place is None else Place(cursor, *place)
+        return self.cursors.place(cursor) if cursor is not None else None
 
     def took(self, place: Place, run: Run) -> list[Record] | None:
         """Note what was read at a place; returns the records to give out, None if the place is gone."""
@@ -117,5 +107,5 @@ class Reader:
     def oldest(self) -> tuple[Record | None, Place | None]:
         """The oldest record that was read and waits (no body), and the place of the oldest unread one."""
         taken = min(self._taken, default=None)
-        places = (Place(cursor, *place) for cursor in self.cursors if (place := self.cursors.place(cursor)))
+        places = (place for cursor in self.cursors if (place := self.cursors.place(cursor)))
         return None if taken is None else self._taken[taken].record, next(places, None)

@@ -10,10 +10,11 @@ import errno
 from typing import NamedTuple
 
 from agent.outbox.buffer import Buffer
+from agent.outbox.cursors import Place
 from agent.outbox.eviction import Evicted
 from agent.outbox.gaps import GapReason, reason_of
 from agent.outbox.message import Message
-from agent.outbox.reader import Left, Place, Reader
+from agent.outbox.reader import Left, Reader
 from agent.outbox.record import KINDS, PAGE, Blob, Kind, Record
 from agent.outbox.recovery import Recovered
 from agent.outbox.segment import DamagedStretch, Header, Run, Segment, SegmentTotals

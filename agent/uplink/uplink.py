@@ -113,6 +113,7 @@ class Uplink:
         self._where = ""  # the broker, in errors
         self._client: AsyncClient | None = None
         self._link: AsyncClient | None = None  # the client while it is online
+        self._commands: asyncio.TaskGroup  # of `run`
         self._early: deque[tuple[Topic, Cmd]] = deque(maxlen=_EARLY)
         self._lost = False  # true: the loss was logged
         self._wake = asyncio.Event()
@@ -154,11 +155,11 @@ class Uplink:
         await asyncio.to_thread(self._broker_memory.load)
         self._outbox.on_commit(partial(loop.call_soon_threadsafe, self._on_commit))
         try:
-            async with asyncio.TaskGroup() as commands:
+            async with asyncio.TaskGroup() as self._commands:
                 pause_s = _FIRST_PAUSE_S
                 while True:
                     began_s = loop.time()
-                    await self._connection(commands)
+                    await self._connection()
                     if loop.time() - began_s > _STEADY_S:
                         pause_s = _FIRST_PAUSE_S
                     await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
@@ -190,14 +191,14 @@ class Uplink:
 
     # One connection, from CONNECT to its end
 
-    async def _connection(self, commands: asyncio.TaskGroup) -> None:
+    async def _connection(self) -> None:
         try:
-            link = await self._open(commands)
+            link = await self._open()
         except (MqttError, ConfigError) as error:
             self._down(error)
             return
         try:
-            await self._use(link, commands)
+            await self._use(link)
         except MqttError as error:
             self._down(error)
         finally:
@@ -206,24 +207,24 @@ class Uplink:
             self._early.clear()
             await link.close()
 
-    async def _open(self, commands: asyncio.TaskGroup) -> AsyncClient:
+    async def _open(self) -> AsyncClient:
         await asyncio.to_thread(self._broker_memory.next)
         will = self._address.topic("status"), self._presence.state("lost")
         version = self._broker_memory.version
         options = await connect_options(self._broker, self._address.client_id, version, *will)
         self._where = options.login.where
-        link = self._client = AsyncClient(options, partial(self._take, commands), on_puback=self._puback)
+        link = self._client = AsyncClient(options, self._take, on_puback=self._puback)
         try:
             await link.open()
         except MqttError as error:
             if self._broker_memory.failed(error):  # this broker is older
                 log.info("%s; connecting with MQTT %s", error, self._broker_memory.version)
-                return await self._open(commands)
+                return await self._open()
             raise
         self._broker_memory.works()
         return link
 
-    async def _use(self, link: AsyncClient, commands: asyncio.TaskGroup) -> None:
+    async def _use(self, link: AsyncClient) -> None:
         # Not a task group: if it is cancelled while its tasks fail, it raises the failure only.
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -234,7 +235,7 @@ class Uplink:
             tasks += [
                 asyncio.create_task(link.ended(), name="uplink-end"),
                 asyncio.create_task(keep_listening(link, filters), name="uplink-subscriptions"),
-                asyncio.create_task(self._drain(link, commands), name="uplink-drain"),
+                asyncio.create_task(self._drain(link), name="uplink-drain"),
             ]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await end(tasks)
@@ -266,7 +267,7 @@ class Uplink:
 
     # What comes in
 
-    def _take(self, commands: asyncio.TaskGroup, message: PublishPacket) -> None:
+    def _take(self, message: PublishPacket) -> None:
         try:
             topic = parse(message.topic_name)
             if topic.address != self._address:
@@ -282,7 +283,7 @@ class Uplink:
                 if self._link is None:
                     self._early.append((topic, command))
                 else:
-                    self._command_runner.take(topic, command, commands)
+                    self._command_runner.take(topic, command, self._commands)
         except WireError as error:
             self._counters["ignored"] += 1
             log.debug("ignored %s: %s", message.topic_name, error)
@@ -329,7 +330,7 @@ class Uplink:
 
     # What goes out
 
-    async def _drain(self, link: AsyncClient, commands: asyncio.TaskGroup) -> None:
+    async def _drain(self, link: AsyncClient) -> None:
         self._in_flight.connected(self._now())
         self._liveness.connected(self._now())
         self._publish_state(link, "online")
@@ -337,7 +338,7 @@ class Uplink:
         self._to_renew.clear()
         self._link = link
         while self._early:
-            self._command_runner.take(*self._early.popleft(), commands)
+            self._command_runner.take(*self._early.popleft(), self._commands)
         self._encoder.read_on()
         self._counters["connects"] += 1
         log.log(

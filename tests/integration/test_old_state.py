@@ -126,7 +126,7 @@ def test_an_outbox_gives_what_waits_to_the_bit_and_goes_on(tmp_path: Path) -> No
 def test_an_outbox_of_a_killed_agent_gives_what_waits(site: Path) -> None:
     outbox = opened(site / "state-box" / "outbox")
     records = outbox.take(ALL, ALL)
-    assert (outbox.ep, outbox.head, outbox.torn_bytes) == (BOX_EP, 46, 0)
+    assert (outbox.ep, outbox.head, outbox.stats().torn_bytes) == (BOX_EP, 46, 0)
     assert sorted(each.seq for each in records) == list(BOX_WAITS)
     tails = {each.tail for each in records}
     assert tails == {"_/custody", "bed/anomaly", "bed/vitals", "bed/news2"}

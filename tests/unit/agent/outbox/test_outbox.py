@@ -725,7 +725,7 @@ class TestCounts:
         assert (reason, counts, outbox.head) == ("damaged", (1, 0), 3)
         outbox.commit()
         assert list(lost(take(outbox))) == [(3, 3)]
-        assert outbox.torn_bytes == outbox.stats().torn_bytes > 0
+        assert outbox.stats().torn_bytes > 0
 
     def test_parts_are_given_when_asked_or_when_a_day_has_ended(self, open_outbox: Open) -> None:
         outbox = open_outbox()
@@ -755,7 +755,7 @@ class TestDamage:
         raw[raw.find(b"v" * 5_000)] ^= 1
         path.write_bytes(raw)
         assert [record.seq for record in take(outbox)] == [2, 5, 1, 4]
-        assert outbox.torn_bytes == outbox.stats().torn_bytes > 5_000
+        assert outbox.stats().torn_bytes > 5_000
         outbox.commit()
         assert list(lost(take(outbox))) == [(3, 3)]
 

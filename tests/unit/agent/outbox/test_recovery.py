@@ -251,7 +251,7 @@ def test_a_file_without_any_header_costs_its_records_but_no_number_is_given_agai
     outbox = Outbox.open(folder, OutboxSettings(max_mb=2), Clock())
     try:
         assert outbox.head > head
-        assert outbox.torn_bytes >= path.stat().st_size
+        assert outbox.stats().torn_bytes >= path.stat().st_size
         first = outbox.head
         assert account(read_all(outbox), acked).missing(1, first) == []
     finally:
@@ -620,7 +620,7 @@ def test_a_file_that_the_disk_cannot_read_is_lost_and_another_error_ends_the_ope
             Outbox.open(folder, OutboxSettings(max_mb=1), Clock())
         return
     with contextlib.closing(Outbox.open(folder, OutboxSettings(max_mb=1), Clock())) as outbox:
-        assert outbox.torn_bytes > 131_072
+        assert outbox.stats().torn_bytes > 131_072
         outbox.commit()
         records = outbox.take(1 << 30, 1 << 30)
         assert [record.tail for record in records] == ["_/gap"]
