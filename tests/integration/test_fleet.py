@@ -138,6 +138,7 @@ def _assert_same_values(plan: FleetPlan, *runs: dict[str, dict[int, object]]) ->
                 assert sent[seq] == plan.columns(number, message)
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_without_a_collector_nothing_is_acknowledged(broker: BrokerProcess) -> None:
     done = run("--broker", broker.url, "--nodes", "3", "--for", "1", "--drain", "0.2", "--connections", "2")
     assert done.returncode == 1
@@ -157,6 +158,7 @@ def test_many_nodes_share_one_connection(require: Callable[[str], str], tmp_path
     assert "800 nodes, each 0.5 messages/s of 1 rows, 1 connections" in done.stdout
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 def test_a_wrong_acknowledgement_fails_the_run(broker: BrokerProcess, publisher: mqtt.Client) -> None:
     def answer(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         batch = decode(bytes(message.payload), Batch)
@@ -172,6 +174,7 @@ def test_a_wrong_acknowledgement_fails_the_run(broker: BrokerProcess, publisher:
     assert "the newest is" in done.stderr
 
 
+@pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_with_what_there_is(
     how: signal.Signals,
