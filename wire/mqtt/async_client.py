@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Callable, Sequence
 
 from wire.mqtt.connection import Connection, Handlers, ignore
@@ -117,6 +118,7 @@ class AsyncClient:
         `expiry_s` is sent with MQTT 5 only.
 
         Raises:
+            TooLarge: the broker takes no packets of this size; the connection stays open.
             MqttError: there is no connection.
         """
         mid = self._connection.publish(topic, body, qos=qos, retain=retain, expiry_s=expiry_s)
@@ -144,13 +146,32 @@ class AsyncClient:
 
     async def _dial(self) -> socket.socket:
         dialler = Dialler(self._options.login, self._options.connect_s)
-        dialling = self._loop.run_in_executor(None, dialler.dial)
+        dialled: asyncio.Future[socket.socket] = self._loop.create_future()
+        # A thread of its own, and a daemon: while the resolver of host names hangs, the loop's pool would
+        # have no thread left for others, and the end of the process would wait for it.
+        threading.Thread(
+            target=self._dial_in_thread, args=(dialler, dialled), name="mqtt-dial", daemon=True
+        ).start()
         try:
-            return await asyncio.shield(dialling)
+            return await dialled
         except asyncio.CancelledError:
-            dialler.abort()  # its thread then ends
-            dialling.add_done_callback(_close_unused)
+            dialler.abort()  # its thread then ends, and closes the socket
+            if dialled.done():
+                _close_unused(dialled)
             raise
+
+    def _dial_in_thread(self, dialler: Dialler, dialled: asyncio.Future[socket.socket]) -> None:
+        sock: socket.socket | None = None
+        failure: MqttError | None = None
+        try:
+            sock = dialler.dial()
+        except MqttError as error:
+            failure = error
+        try:
+            self._loop.call_soon_threadsafe(_dialled, dialled, sock, failure)
+        except RuntimeError:  # the loop is closed
+            if sock is not None:
+                sock.close()
 
     def _start(self, sock: socket.socket) -> None:
         self._connection.start(sock)
@@ -220,6 +241,18 @@ class AsyncClient:
         self._on_end()
 
 
-def _close_unused(dialling: asyncio.Future[socket.socket]) -> None:
-    if not dialling.cancelled() and dialling.exception() is None:
-        dialling.result().close()
+def _dialled(
+    dialled: asyncio.Future[socket.socket], sock: socket.socket | None, failure: MqttError | None
+) -> None:
+    if dialled.done():  # cancelled
+        if sock is not None:
+            sock.close()
+    elif sock is not None:
+        dialled.set_result(sock)
+    elif failure is not None:
+        dialled.set_exception(failure)
+
+
+def _close_unused(dialled: asyncio.Future[socket.socket]) -> None:
+    if not dialled.cancelled() and dialled.exception() is None:
+        dialled.result().close()

@@ -55,12 +55,12 @@ class Dialler:
     def _connected(self, deadline_s: float) -> socket.socket:
         login = self._login
         failure: OSError = TimeoutError()
-        for family, kind, number, _, address in socket.getaddrinfo(
-            login.host, login.port, type=socket.SOCK_STREAM
-        ):
+        found = socket.getaddrinfo(login.host, login.port, type=socket.SOCK_STREAM)
+        for tried, (family, kind, number, _, address) in enumerate(found):
             try:
                 sock = self._own(socket.socket(family, kind, number))
-                sock.settimeout(_left_s(deadline_s))
+                # a share of the time for each address: one that is silent leaves the others some
+                sock.settimeout(_left_s(deadline_s) / (len(found) - tried))
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:

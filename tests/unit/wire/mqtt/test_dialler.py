@@ -100,6 +100,22 @@ def test_an_abort_after_the_dial_ends_the_connection() -> None:
             dialler.dial()
 
 
+def test_a_silent_address_leaves_time_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent, playing(wait_for_end) as port:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        others = [socket.socket() for _ in range(4)]
+        for other in others:  # its queue is full: it does not answer further ones
+            other.setblocking(False)
+            other.connect_ex(silent.getsockname())
+        both = silent.getsockname(), ("127.0.0.1", port)
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in both]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+        Dialler(Login("two-addresses", 1883, "x"), 3.0).dial().close()
+        for other in others:
+            other.close()
+
+
 def test_a_name_that_does_not_exist_has_a_sentence() -> None:
     with pytest.raises(NotConnected, match="the host name is unknown: is it spelled right"):
         Dialler(Login("no-such-host.invalid", 1883, "x"), 10.0).dial()
