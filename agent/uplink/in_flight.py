@@ -212,6 +212,15 @@ class InFlightWindow:
         self._wire[mid] = (sent.seq, len(sent.body))
         self._wire_bytes += len(sent.body)
 
+    def too_large(self, sent: Sent, now_s: float) -> None:
+        """Note that the broker takes no packets of this size: messages of a pack are sent one by one."""
+        if sent.members:
+            self._unpack(sent)
+            return
+        self.refused += 1
+        sent.tries += 1
+        self._wait_longer(sent, now_s)
+
     def puback(self, mid: int, reason: int, now_s: float) -> int:
         """Note the PUBACK of packet `mid`; returns the seq that may be deleted now, or 0."""
         seq, size = self._wire.pop(mid, (0, 0))
@@ -226,7 +235,7 @@ class InFlightWindow:
         elif self._puback_is_enough and reason != NO_MATCHING_SUBSCRIBERS:
             self._forget(sent, now_s)
             return sent.seq
-        self._wait(sent, now_s + min(RESEND_S * 2 ** (sent.tries - 1), RESEND_MAX_S))
+        self._wait_longer(sent, now_s)
         return 0
 
     def acked(self, ranges: Ranges, now_s: float) -> list[int]:
@@ -261,6 +270,9 @@ class InFlightWindow:
         if self._held_s:
             return max(0.01, self._held_s - now_s)
         return max(0.0, self._due[0][0] - now_s) if self._due else None
+
+    def _wait_longer(self, sent: Sent, now_s: float) -> None:
+        self._wait(sent, now_s + min(RESEND_S * 2 ** (sent.tries - 1), RESEND_MAX_S))
 
     def _wait(self, sent: Sent, due_s: float) -> None:
         sent.due_s = due_s

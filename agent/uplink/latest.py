@@ -9,7 +9,7 @@ from collections import Counter
 from wire.codec import encode, seal
 from wire.messages import MAX_BODY, Live, Snapshot
 from wire.mqtt.async_client import AsyncClient
-from wire.mqtt.errors import MqttError
+from wire.mqtt.errors import MqttError, TooLarge
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Latest:
 
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
-        self._waiting: dict[str, tuple[bytes, bool, int]] = {}  # topic -> body, retained, expiry
+        self._waiting: dict[str, tuple[str, bytes, bool, int]] = {}  # topic -> kind, body, retained, expiry
 
     def __bool__(self) -> bool:
         """Whether something waits for the socket."""
@@ -54,7 +54,7 @@ class Latest:
             return
         if topic in self._waiting:
             self._counters[f"{what}_dropped"] += 1
-        self._waiting[topic] = (raw, retain, expiry_s)
+        self._waiting[topic] = (what, raw, retain, expiry_s)
         with contextlib.suppress(MqttError):
             self.send(link)
 
@@ -66,8 +66,12 @@ class Latest:
         """
         while self._waiting and link.unsent < _BACKLOG:
             topic = next(iter(self._waiting))
-            body, retain, expiry_s = self._waiting.pop(topic)
-            link.publish(topic, body, qos=0, retain=retain, expiry_s=expiry_s)
+            what, body, retain, expiry_s = self._waiting.pop(topic)
+            try:
+                link.publish(topic, body, qos=0, retain=retain, expiry_s=expiry_s)
+            except TooLarge as error:
+                self._counters[f"{what}_refused"] += 1
+                log.debug("%s", error)
 
     def clear(self) -> None:
         """Drop what waits: it is old when the link is back."""

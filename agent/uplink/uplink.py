@@ -19,7 +19,7 @@ from agent.uplink.broker_memory import BrokerMemory
 from agent.uplink.command_runner import CommandRunner, OnCommand
 from agent.uplink.connecting import connect_options, keep_listening
 from agent.uplink.encoder import Encoder, unpacked
-from agent.uplink.in_flight import InFlightWindow
+from agent.uplink.in_flight import InFlightWindow, Sent
 from agent.uplink.latest import Latest
 from agent.uplink.liveness import STATUS_NEVER_RETURNED, SUBSCRIPTION_LOST, SubscriptionLiveness
 from agent.uplink.presence import NodeIdentity, Presence
@@ -30,7 +30,7 @@ from wire.codec import decode
 from wire.errors import ConfigError, WireError
 from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Refused, Snapshot, Status
 from wire.mqtt.async_client import AsyncClient
-from wire.mqtt.errors import ConnectionLost, MqttError
+from wire.mqtt.errors import ConnectionLost, MqttError, TooLarge
 from wire.mqtt.packet_socket import PublishPacket
 from wire.ranges import Ranges
 from wire.task_cancellation import end
@@ -384,12 +384,23 @@ class Uplink:
 
     async def _send_window(self, link: AsyncClient) -> None:
         while (sent := self._in_flight.next(self._now(), link.receive_maximum)) is not None:
-            self._in_flight.sent(sent, link.publish(sent.topic, sent.body, qos=1), self._now())
+            try:
+                mid = link.publish(sent.topic, sent.body, qos=1)
+            except TooLarge as error:
+                self._too_large(sent, error)
+                continue
+            self._in_flight.sent(sent, mid, self._now())
             self._counters["sent"] += 1
             self._counters["packs"] += bool(sent.members)
             self._counters["sent_bytes"] += len(sent.topic) + len(sent.body)
             if self._counters["sent"] % 32 == 0:
                 await asyncio.sleep(0)  # let the devices' tasks run
+
+    def _too_large(self, sent: Sent, error: TooLarge) -> None:
+        refused = self._in_flight.refused
+        self._in_flight.too_large(sent, self._now())
+        if refused == 0 < self._in_flight.refused:
+            log.warning("%s; it stays in the outbox", error)
 
     def _puback(self, mid: int, reason: int) -> None:
         refused = self._in_flight.refused
@@ -419,7 +430,10 @@ class Uplink:
     def _publish_birth(self, link: AsyncClient) -> None:
         body = self._presence.birth()
         if body is not None:
-            link.publish(self._address.topic("birth"), body, qos=1, retain=True)
+            try:
+                link.publish(self._address.topic("birth"), body, qos=1, retain=True)
+            except TooLarge as error:
+                log.warning("%s; the birth is not sent", error)
 
     def _on_commit(self) -> None:
         self._encoder.read_on()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import socket
 import threading
 import time
@@ -15,13 +16,17 @@ from collector.mqtt.probe import SYSTEM, Probe
 from collector.mqtt.received import Received, Receiver
 from collector.mqtt.rival import Claim, claim_topic
 from wire.clock import Clock
+from wire.log_rate_limit import LogRateLimit
 from wire.mqtt.blocking_client import BlockingClient
 from wire.mqtt.connection import Handlers
-from wire.mqtt.errors import ConnectionLost, SubscribeRefused
+from wire.mqtt.errors import ConnectionLost, SubscribeRefused, TooLarge
 from wire.mqtt.options import ConnectOptions, Login, Version
 from wire.mqtt.packet_socket import PublishPacket
 from wire.topics import ROOT
 
+log = logging.getLogger(__name__)
+
+_LOG_LIMIT = LogRateLimit()
 _SYSTEM = SYSTEM.encode()
 NODE = f"{ROOT}/+/+/+/+"
 DURABLE = ("data/#", "event/#", "pack", "status", "birth", "res/#", "reported/#")
@@ -142,7 +147,12 @@ class Connection:
         settled = len(link.settled)  # their PUBACKs go after the acks: a broker handles packets in order
         while link.outgoing and client.unanswered < min(MAX_INFLIGHT, client.receive_maximum):
             topic, body = link.outgoing.popleft()
-            mid = client.publish(topic, body, qos=1, expiry_s=60)
+            try:
+                mid = client.publish(topic, body, qos=1, expiry_s=60)
+            except TooLarge as error:  # the node sends its messages again, and gets another ack
+                if _LOG_LIMIT.since("too-large") is not None:
+                    log.warning("%s; the ack is not sent", error)
+                continue
             self._owed[mid] = (time.monotonic(), topic, body)
         for _ in range(settled):
             number, mid = link.settled.popleft()

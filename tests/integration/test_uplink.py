@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiomqtt
 import pytest
@@ -534,24 +535,63 @@ async def test_hostile_bodies_change_nothing(broker: BrokerProcess, start: Start
         assert node.uplink.counters["connects"] == 1
 
 
-class Boundless(BrokerProcess):
-    """A mosquitto that passes on messages of any size."""
+class LimitedBroker(BrokerProcess):
+    """A mosquitto with limits of its own: by default messages of any size, a thousand at once."""
+
+    limits: ClassVar[dict[str, str]] = {"max_packet_size 70000\n": ""}
 
     def command(self) -> list[str]:
         program, flag, path = super().command()
         conf = Path(path)
-        conf.write_text(conf.read_text().replace("max_packet_size 70000\n", ""))
+        text = conf.read_text()
+        for before, after in self.limits.items():
+            assert before in text
+            text = text.replace(before, after)
+        conf.write_text(text)
         return [program, flag, path]
 
 
-async def test_a_command_that_is_far_too_large_comes_once(start: Start, tmp_path: Path) -> None:
-    """It is acknowledged: otherwise the broker would send it again on each connection."""
+class NarrowBroker(LimitedBroker):
+    limits: ClassVar[dict[str, str]] = {
+        "max_packet_size 70000\n": "max_packet_size 3000\n",
+        "max_inflight_messages 1000\n": "max_inflight_messages 1\n",
+    }
+
+
+@contextlib.contextmanager
+def running(broker: BrokerProcess) -> Iterator[BrokerProcess]:
     try:
-        broker = Boundless("mosquitto", tmp_path / "broker")
         broker.start()
     except Unreachable as error:
         pytest.skip(str(error))
     try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+async def test_a_message_that_is_too_large_for_the_broker_stops_no_other(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(NarrowBroker("mosquitto", tmp_path / "broker")) as broker:
+        async with Listener(broker.port) as listener:
+            node = await start(broker.port)
+            await node.send(3)
+            detail = {"x": secrets.token_hex(6_000)}
+            large = node.outbox.append(
+                Message("event", "arm", "alarm", Event(ts=1_000, type="a", detail=detail))
+            )
+            await node.send(30)
+            await until(lambda: node.outbox.stats().depth == 1, "the others are acknowledged")
+            assert node.uplink.counters["connects"] == 1
+            assert node.uplink.counters["refused"] == 1
+            assert large not in listener.seqs
+            assert "it takes packets of at most 3000 bytes, a message on" in caplog.text
+
+
+async def test_a_command_that_is_far_too_large_comes_once(start: Start, tmp_path: Path) -> None:
+    """It is acknowledged: otherwise the broker would send it again on each connection."""
+    with running(LimitedBroker("mosquitto", tmp_path / "broker")) as broker:
         async with Listener(broker.port) as listener:
             node = await start(broker.port)
             await until(lambda: bool(listener.births), "the uplink connects")
@@ -560,8 +600,6 @@ async def test_a_command_that_is_far_too_large_comes_once(start: Start, tmp_path
             await until(lambda: len(listener.answers) == 1, "it still answers")
             assert node.uplink.counters["connects"] == 1
             assert node.uplink.counters["ignored"] == 1
-    finally:
-        broker.stop()
 
 
 async def test_times_from_before_the_clock_was_set(broker: BrokerProcess, start: Start) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ from wire.mqtt.errors import (
     disconnected,
     is_defined,
     subscribe_refused,
+    too_large,
 )
 from wire.mqtt.options import ConnectOptions
 from wire.mqtt.packet_socket import Malformed, PacketSocket, PublishPacket, extent
@@ -45,6 +47,7 @@ _ANSWERS = (0x20, 0xE0)  # the first byte of CONNACK and DISCONNECT
 _PINGREQ = b"\xc0\x00"
 _GRANTED = (0, 1, 2)
 _SOON_S = 0.1
+_ANY_NUMBER = 65_535
 _HUNG_UP = "it ended the connection"
 _VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
@@ -78,7 +81,7 @@ class Connection:
     def __init__(self, options: ConnectOptions, handlers: Handlers) -> None:
         self.ended: MqttError | None = None
         self.is_connected = False  # a CONNACK arrived
-        self.receive_maximum = 65_535  # QoS 1 messages that the broker takes without a PUBACK
+        self.receive_maximum = _ANY_NUMBER  # QoS 1 messages that the broker takes without a PUBACK
         self._options = options
         self._where = options.login.where
         self._v5 = options.version == "5"
@@ -86,6 +89,10 @@ class Connection:
         self._is_started = False
         self._is_leaving = False  # a DISCONNECT was sent
         self._maximum_qos = 2  # of a message to the broker
+        self._maximum_size = 0  # of a packet to the broker; 0: any
+        self._held: deque[bytes] = deque()  # PUBLISH packets beyond `receive_maximum`
+        self._is_pinged = False  # it owes a PINGRESP
+        self._pinged_s = 0.0
         self._unanswered: set[int] = set()
         self._subscribing: dict[int, list[str]] = {}
 
@@ -125,22 +132,34 @@ class Connection:
     @property
     def check_in_s(self) -> float:
         """Seconds until `check_keepalive` has something to do."""
-        last_s = min(self.socket.read_s, self.socket.sent_s)
-        return max(_SOON_S, last_s + self._keepalive_s - time.monotonic())
+        return max(_SOON_S, self._asked_or_idle_s + self._keepalive_s - time.monotonic())
+
+    @property
+    def _asked_or_idle_s(self) -> float:
+        """The time of the last PINGREQ, or since which one direction carries nothing that proves it alive."""
+        return max(self._pinged_s, min(self.socket.read_s, self.socket.sent_s))
 
     @property
     def _keepalive_s(self) -> int:
-        return self._paho.keepalive or self._options.keepalive_s  # a broker can change it, or turn it off
+        # A broker can change it. If it turns it off, pings still find a connection that is dead.
+        return self._paho.keepalive or self._options.keepalive_s
 
     def publish(
         self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, expiry_s: int = 0
     ) -> int:
         """Queue a message for `write`; returns its packet id, which `on_puback` gets for QoS 1.
 
+        What exceeds the broker's Receive Maximum waits for a PUBACK.
+
         Raises:
+            TooLarge: the broker takes no packets of this size; the connection stays open.
             MqttError: there is no connection.
         """
         self._require_open()
+        if self._maximum_size:
+            size = _publish_size(len(topic.encode()) + len(body), qos, expiry_s)
+            if size > self._maximum_size:
+                raise too_large(self._where, topic, size, self._maximum_size)
         if qos > self._maximum_qos:
             raise ConnectRefused(self._where, "it takes no messages of QoS 1: change its settings")
         expiry = None
@@ -149,9 +168,12 @@ class Connection:
         info = self._paho.publish(topic, body, qos, retain, expiry)
         if info.rc != 0:
             raise ConnectionLost(self._where, f"{topic} cannot be published: {info.rc.name}")
-        if qos:
-            self._unanswered.add(info.mid)
+        before = self.socket.unsent
         self._paho.loop_write()
+        if qos:
+            if len(self._unanswered) >= self.receive_maximum:
+                self._held.append(self.socket.take_back(before))
+            self._unanswered.add(info.mid)
         return info.mid
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> int:
@@ -198,17 +220,17 @@ class Connection:
         """Send a PINGREQ if it is time; end a connection that did not answer the last one."""
         if self.ended is not None or self._is_leaving or not self.is_connected:
             return
-        if self.is_full:  # an answer would not be read
-            if self.check_in_s <= _SOON_S:
-                self.socket.send(_PINGREQ)
-                self.socket.read_s = self.socket.sent_s
+        now_s = time.monotonic()
+        if self.is_full:
+            self.socket.heard_s = now_s  # an answer would not be read
+        if now_s < self._asked_or_idle_s + self._keepalive_s:
             return
-        self._paho.loop_misc()
-        if self._paho.socket() is None:
+        # The answer may wait behind messages that arrive slowly: each byte shows that the broker is there.
+        if self._is_pinged and now_s >= self.socket.heard_s + self._keepalive_s:
             self._lost(f"it did not answer a ping within {self._keepalive_s} s")
-        elif self._paho.want_write():
-            self._paho.loop_write()
-            self.socket.read_s = self.socket.sent_s  # the answer is due within the same time
+        else:
+            self.socket.send(_PINGREQ)
+            self._is_pinged, self._pinged_s = True, now_s
 
     def disconnect(self) -> None:
         """Queue a DISCONNECT: the broker then ends the connection, and does not publish the will."""
@@ -306,6 +328,7 @@ class Connection:
             raise Malformed(f"{_shown(first, body)} with the packet id 0")
         elif kind in (_PUBACK, _UNSUBACK, _PINGRESP):
             self._by_paho(first, body)
+            self._is_pinged = self._is_pinged and kind != _PINGRESP
         else:
             raise Malformed(f"{_shown(first, body)}, which a broker must not send now")
 
@@ -335,12 +358,15 @@ class Connection:
     def _on_connack(self, _client: Any, _data: Any, _flags: Any, _code: Any, properties: Any) -> None:
         self.is_connected = True
         limit = getattr(properties, "ReceiveMaximum", None)
-        self.receive_maximum = limit if isinstance(limit, int) and limit else 65_535
+        self.receive_maximum = limit if isinstance(limit, int) and limit else _ANY_NUMBER
+        self._maximum_size = getattr(properties, "MaximumPacketSize", 0)
         self._maximum_qos = getattr(properties, "MaximumQoS", 2)
 
     def _on_puback(self, _client: Any, _data: Any, mid: int, code: Any, _properties: Any) -> None:
         if mid in self._unanswered:  # paho calls it for QoS 0 too
             self._unanswered.discard(mid)
+            if self._held:
+                self.socket.send(self._held.popleft())
             self._handlers.on_puback(mid, code.value)
 
 
@@ -377,6 +403,12 @@ def _properties(packet: int, **values: Any) -> Properties:
     for name, value in values.items():
         setattr(made, name, value)
     return made
+
+
+def _publish_size(content: int, qos: int, expiry_s: int) -> int:
+    """The size of a PUBLISH packet of MQTT 5 (section 3.3) with `content` bytes of topic and body."""
+    rest = 2 + (2 if qos else 0) + (6 if expiry_s else 1) + content
+    return 2 + (rest > 0x7F) + (rest > 0x3FFF) + (rest > 0x1F_FFFF) + rest
 
 
 def _shown(first: int, body: bytes) -> str:

@@ -6,6 +6,7 @@ MqttError (Unreachable)
 |   `-- UnsupportedVersion    it does not speak this version of MQTT
 |-- NoConnack             it hung up or was silent instead of answering CONNECT
 |-- SubscribeRefused      it refuses a subscription
+|-- TooLarge              it takes no packets of the size of a message
 |-- MalformedPacket       it broke the protocol, or sent a packet that is too large
 `-- ConnectionLost        the connection ended
 """
@@ -90,6 +91,10 @@ class SubscribeRefused(MqttError):
     """The broker refuses a subscription; the connection stays open."""
 
 
+class TooLarge(MqttError):
+    """The broker takes no packets of the size of a message; the connection stays open."""
+
+
 class MalformedPacket(MqttError):
     """The broker broke the protocol, or sent a packet that is too large."""
 
@@ -116,6 +121,12 @@ def connect_refused(where: str, code: int, version: str) -> ConnectRefused:
     if code == _UNSUPPORTED_VERSION:
         return UnsupportedVersion(where, f"it does not support MQTT {version}", code)
     return ConnectRefused(where, f"it refuses the connection: {reason_text(code)}", code)
+
+
+def too_large(where: str, topic: str, size: int, limit: int) -> TooLarge:
+    """The error for a message to `topic` whose packet exceeds the limit of the broker."""
+    why = f"it takes packets of at most {limit} bytes, a message on {topic} needs {size}: raise its limit"
+    return TooLarge(where, why)
 
 
 def disconnected(where: str, code: int, client_id: str) -> ConnectionLost:

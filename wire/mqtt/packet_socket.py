@@ -41,7 +41,8 @@ class PacketSocket:
     """
 
     def __init__(self, sock: socket.socket, largest: int, *, cuts_large: bool) -> None:
-        self.read_s = self.sent_s = time.monotonic()  # of the last other packet, and of the last `send`
+        # of the last bytes received, of the last other packet, and of the last `send`
+        self.heard_s = self.read_s = self.sent_s = time.monotonic()
         self.has_ended = False  # the peer closed the connection
         self._sock = sock
         self._largest = largest
@@ -67,6 +68,7 @@ class PacketSocket:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         self.has_ended = not more
+        self.heard_s = time.monotonic()
         if self._skip:
             self._skip, more = max(0, self._skip - len(more)), more[self._skip :]
         self._held, self._at, self._released = self._held[self._at :] + more, 0, 0
@@ -164,6 +166,12 @@ class PacketSocket:
         self._unsent += data
         self.sent_s = time.monotonic()
         return len(data)
+
+    def take_back(self, before: int) -> bytes:
+        """Remove what was sent after `before` bytes were unsent, and return it."""
+        taken = bytes(self._unsent[before:])
+        del self._unsent[before:]
+        return taken
 
     def puback(self, mid: int) -> None:
         """Acknowledge a message of QoS 1 with the next `flush`. A broker has at most 65,535 of them open."""

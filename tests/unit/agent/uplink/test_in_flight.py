@@ -138,6 +138,18 @@ def test_a_refusing_puback_never_releases_a_message(reason: int, puback_is_enoug
     assert in_flight.next(RESEND_S, MANY) is not None
 
 
+def test_what_is_too_large_for_the_broker_waits_and_stops_no_other() -> None:
+    in_flight = filled(2)
+    large = in_flight.next(0.0, MANY)
+    assert large is not None
+    in_flight.too_large(large, 0.0)
+    assert send_all(in_flight, 0.0) == [2]
+    assert (len(in_flight), in_flight.refused, in_flight.on_wire) == (2, 1, 1)
+    in_flight.puback(1, 0, 0.0)
+    assert in_flight.next(RESEND_S - 0.001, MANY) is None
+    assert in_flight.next(RESEND_S, MANY) is large
+
+
 def test_puback_mode_releases_unless_there_is_no_subscriber() -> None:
     in_flight = filled(2, puback_is_enough=True)
     send_all(in_flight, 0.0)
@@ -259,6 +271,15 @@ class TestPacks:
         assert len(in_flight) == 2
         assert in_flight.acked(Ranges([(1, 3)]), 0.1) == [1, 3]
         assert (len(in_flight), in_flight.room_overtaken[0]) == (0, PACKED_WINDOW)
+
+    def test_a_pack_that_is_too_large_for_the_broker_comes_one_by_one(self) -> None:
+        in_flight = packing()
+        in_flight.add([pack(1, 2, 3)])
+        large = in_flight.next(0.0, MANY)
+        assert large is not None
+        in_flight.too_large(large, 0.0)
+        assert send_all(in_flight, 0.0) == [1, 2, 3]
+        assert (len(in_flight), in_flight.refused, in_flight.packing) == (3, 0, True)
 
     def test_what_nobody_acknowledged_comes_one_by_one_and_no_pack_after_it(self) -> None:
         in_flight = packing()

@@ -7,8 +7,11 @@ import secrets
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,11 +30,13 @@ from wire.mqtt.errors import (
     NoConnack,
     NotConnected,
     SubscribeRefused,
+    TooLarge,
     UnsupportedVersion,
 )
 from wire.mqtt.options import ConnectOptions, Login, Version, Will
 from wire.mqtt.packet_socket import PublishPacket
 
+FILES = Path("/proc/self/fd")
 CONNACK5, CONNACK3 = b"\x20\x03\x00\x00\x00", b"\x20\x02\x00\x00"
 
 
@@ -287,3 +292,132 @@ async def test_nothing_listens_there() -> None:
     login = Login("a..b", 1883, "x")
     with pytest.raises(NotConnected):
         await AsyncClient(ConnectOptions(login=login)).open()
+
+
+async def test_a_hanging_resolver_takes_no_thread_of_the_loops_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it does not delay the end of the process: its threads are daemons."""
+    free = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        free.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(socket, "getaddrinfo", hang)
+        asyncio.get_running_loop().set_default_executor(pool)
+        with pytest.raises(NotConnected, match="no answer"):
+            await AsyncClient(options(1, connect_s=0.1)).open()
+        async with asyncio.timeout(30):
+            assert await asyncio.to_thread(lambda: 1) == 1
+        diallers = [thread for thread in threading.enumerate() if thread.name == "mqtt-dial"]
+        assert [thread.daemon for thread in diallers] == [True]
+        free.set()
+        for thread in diallers:
+            await asyncio.to_thread(thread.join, 30)
+
+
+def open_files() -> int:
+    return len(list(FILES.iterdir()))
+
+
+async def test_a_cancellation_at_any_moment_leaves_nothing_behind(broker: BrokerProcess) -> None:
+    files = open_files()
+    for wait_ms in range(25):
+        client = AsyncClient(options(broker.port))
+        task = asyncio.create_task(client.open())
+        await asyncio.sleep(wait_ms / 4_000)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await client.close()
+    await until(lambda: not any(thread.name == "mqtt-dial" for thread in threading.enumerate()))
+    await until(lambda: open_files() <= files, "the sockets are closed")
+
+
+LIMITS = b"\x20\x0b\x00\x00\x08\x21\x00\x02\x27\x00\x00\x00\x40"  # Receive Maximum 2, Maximum Packet Size 64
+
+
+async def test_no_more_messages_are_sent_than_the_broker_takes_at_once() -> None:
+    unanswered: list[int] = []
+
+    def play(peer: socket.socket) -> None:
+        peer.recv(4_096)
+        peer.sendall(LIMITS)
+        stream = bytearray()
+        owed: deque[bytes] = deque()
+        peer.settimeout(0.2)
+        for _ in range(200):
+            with suppress(TimeoutError):
+                if not (more := peer.recv(4_096)):
+                    return
+                stream += more
+            while len(stream) > 1 and len(stream) >= stream[1] + 2:
+                if stream[0] & 0xF0 == 0x30:
+                    owed.append(bytes(stream[5:7]))  # behind a topic of one byte
+                del stream[: stream[1] + 2]
+            unanswered.append(len(owed))
+            if owed:
+                peer.sendall(b"\x40\x02" + owed.popleft())
+
+    acknowledged: list[int] = []
+    with playing(play) as port:
+        client = AsyncClient(options(port, "5"), on_puback=lambda mid, _: acknowledged.append(mid))
+        await client.open()
+        sent = [client.publish("a", b"%d" % number, qos=1) for number in range(6)]
+        assert client.unanswered == 6
+        await until(lambda: acknowledged == sent)
+        await client.close()
+    assert max(unanswered) == 2
+
+
+async def test_a_message_that_is_too_large_for_the_broker_is_not_sent() -> None:
+    got = bytearray()
+
+    def play(peer: socket.socket) -> None:
+        peer.recv(4_096)
+        peer.sendall(LIMITS)
+        while more := peer.recv(4_096):
+            got.extend(more)
+
+    with playing(play) as port:
+        async with opened(options(port, "5"), goodbye_s=0.0) as client:
+            for body, expiry_s, qos in ((55, 0, 1), (50, 5, 1), (57, 0, 0), (52, 9, 0)):
+                size = len(got) + 64
+                client.publish("ab", b"x" * body, qos=qos, expiry_s=expiry_s)
+                await until(lambda size=size: len(got) == size)
+                with pytest.raises(TooLarge, match="at most 64 bytes, a message on ab needs 65"):
+                    client.publish("ab", b"x" * (body + 1), qos=qos, expiry_s=expiry_s)
+            assert client.failure() is None
+
+
+KEEPALIVE_OFF = b"\x20\x06\x00\x00\x03\x13\x00\x00"  # Server Keep Alive 0
+
+
+async def test_a_dead_connection_is_found_although_the_broker_turned_the_keepalive_off() -> None:
+    with playing(answers(KEEPALIVE_OFF)) as port:
+        client = AsyncClient(options(port, "5", keepalive_s=1))
+        await client.open()
+        with pytest.raises(ConnectionLost, match="it did not answer a ping within 1 s"):
+            async with asyncio.timeout(30):
+                await client.ended()
+
+
+async def test_a_ping_may_be_answered_behind_messages_that_arrive_slowly() -> None:
+    answered: list[bool] = []
+
+    def play(peer: socket.socket) -> None:
+        peer.recv(4_096)
+        peer.sendall(CONNACK5)
+        peer.settimeout(0.1)
+        for _ in range(40):  # four seconds, the keepalive is one
+            peer.sendall(b"\x30\x05\x00\x01a\x00x")
+            with suppress(TimeoutError):
+                peer.recv(4_096)
+        answered.append(True)
+        while peer.recv(4_096):
+            pass
+
+    with playing(play) as port:
+        async with opened(options(port, "5", keepalive_s=1), goodbye_s=0.0) as client:
+            await until(lambda: answered or client.failure())
+            assert client.failure() is None

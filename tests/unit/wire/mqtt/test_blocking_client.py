@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -139,3 +140,35 @@ def test_a_violation_and_the_end_of_the_broker_have_a_sentence() -> None:
         with suppress(MqttError):
             client.open()
         assert until_ended(client).why == "it ended the connection"
+
+
+def test_a_full_receiver_does_not_blame_the_broker_for_a_ping_it_did_not_read() -> None:
+    """The answer to a ping waits behind a message for longer than the keepalive."""
+
+    def play(peer: socket.socket) -> None:
+        peer.recv(4_096)
+        peer.sendall(CONNACK)
+        assert peer.recv(2) == b"\xc0\x00"
+        peer.sendall(framed(0x30, b"\x00\x01ax") * 2 + b"\xd0\x00")
+        while peer.recv(4_096):
+            pass
+
+    got: list[PublishPacket] = []
+    is_full = [False]
+
+    def take(packet: PublishPacket) -> None:
+        got.append(packet)
+        is_full[0] = True
+
+    handlers = Handlers(take, is_full=lambda: is_full[0])
+    with playing(play) as port:
+        client = client_of(port, handlers, keepalive_s=1)
+        client.open()
+        wait_until(lambda: client.turn(0.05) or got)
+        full_s = time.monotonic()
+        wait_until(lambda: client.turn(0.05) or time.monotonic() > full_s + 1.5)
+        is_full[0] = False
+        client.check_keepalive()
+        assert client.ended is None
+        wait_until(lambda: client.turn(0.05) or len(got) == 2)
+        client.close()
