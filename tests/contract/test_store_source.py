@@ -481,3 +481,12 @@ def test_a_source_sees_whole_groups_only(site: Site) -> None:
         watcher.join()
     assert torn == []
     assert numbers(site.source) == list(range(1, 211))
+
+
+def test_no_benchmark_opens_a_day_file() -> None:
+    """The import contracts in pyproject.toml say so for everything that is installed."""
+    bench = Path(__file__).parents[2] / "bench"
+    found = {
+        path.name for path in bench.rglob("*.py") if "import sqlite3" in path.read_text(encoding="utf-8")
+    }
+    assert found == {"outbox.py", "wear.py"}, "these two measure SQLite as an outbox"
