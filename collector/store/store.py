@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from collector.store.checkpoint import Checkpoint, read_copy
 from collector.store.day_file import (
+    SQL_ERRORS,
     Damaged,
     DayFile,
     Displaced,
@@ -302,6 +303,9 @@ class SqliteStore:
         """Copy what damaged files still give into sound ones; the names of damaged files and rows they lost.
 
         `suspects` are files that readers found to be damaged. For one thread beside the writer.
+
+        Raises:
+            OSError, EdgebedError: a file cannot be read or written now.
         """
         for path in day_files(self.folder):
             if path.name in suspects and path.name == self._writes:
@@ -312,8 +316,11 @@ class SqliteStore:
         for damaged in aside(self.folder):
             sound = damaged.with_name(damaged.name.removesuffix(".damaged"))
             if sound.exists():
-                with contextlib.closing(connect(sound)) as db:
-                    found[sound.name] = unreadable(db).unreadable
+                try:
+                    with contextlib.closing(connect(sound)) as db:
+                        found[sound.name] = unreadable(db).unreadable
+                except SQL_ERRORS as error:
+                    raise translate(error, sound) from error
                 continue
             rescued = rescue(damaged, sound, self._checkpoint.saved())
             if rescued is not None:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from collector.health import CollectorProblems
 from collector.ledger.balance import GONE
 from collector.ledger.comparison import Gone
@@ -92,6 +94,23 @@ def test_a_damaged_file_whose_own_count_is_damaged_claims_no_number_of_rows(
     site.upkeep.step()
     assert site.codes() == ["day-file-damaged", "messages-gone"]
     assert site.problems.current()[0].why == f"day file {path.name} is damaged"
+    site.close()
+
+
+def test_a_sound_file_that_breaks_beside_its_damaged_one_is_a_problem_in_one_sentence(
+    folder: Path, clock: Any, batch: Any, commit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(folder, clock)
+    commit(site.store, site.ledger, [batch(1)])
+    clock.ms += 86_400_000
+    commit(site.store, site.ledger, [batch(2)])
+    path = day_files(folder)[0]
+    path.with_name(f"{path.name}.damaged").write_bytes(path.read_bytes())
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    site.upkeep.step()
+    assert site.codes() == ["day-file-damaged", "store-unchecked"]
+    assert path.name in site.problems.current()[1].why
+    assert not [one for one in caplog.records if one.exc_info]
     site.close()
 
 
