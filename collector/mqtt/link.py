@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from collector.mqtt.connection import CONNECT_S, Connection
 from collector.mqtt.received import Receiver
@@ -46,18 +46,6 @@ class LinkState:
     rebuilt: int = 0  # connections ended because nothing came through them
 
 
-class Watcher(Protocol):
-    """Follows a link's connections, in the link's thread."""
-
-    def came_online(self, link: Link) -> None:
-        """A connection is subscribed."""
-        ...
-
-    def was_lost(self, link: Link, why: str, *, is_new: bool) -> None:
-        """A connection ended or an attempt failed; `is_new` unless it did for the same reason before."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class LinkIdentity:
     """The MQTT client id, the user name that a password belongs to (""=the id), and the name of the store."""
@@ -70,7 +58,7 @@ class LinkIdentity:
 class Link:
     """Connects and receives in its own thread, without end.
 
-    Acks go over `acks` while that is online. Without a receiver it carries acks alone.
+    Acks go over `acks` while that is online. Without a receiver it carries acks alone, for `ack_link`.
     """
 
     def __init__(
@@ -80,7 +68,7 @@ class Link:
         clock: Clock,
         receiver: Receiver | None,
         acks: AckLink | None = None,
-        watcher: Watcher | None = None,
+        ack_link: AckLink | None = None,
     ) -> None:
         self.broker = broker
         self.client_id = identity.client_id
@@ -100,7 +88,7 @@ class Link:
         self.versions = VersionChoice(broker.protocol)
         self._connection: Connection | None = None
         self._pauses_s = BACKOFF_S if receiver else ACK_BACKOFF_S
-        self._watcher = _ReceivingWatcher(acks) if watcher is None else watcher
+        self._ack_link = ack_link
         self._held = threading.Event()
         self.wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -117,7 +105,7 @@ class Link:
         """Publish acks, then acknowledge messages to the broker; any thread, returns at once."""
         self.settled.extend(tokens)
         if self.acks is not None and self.acks.is_free:
-            self.acks.send(acks)
+            self.acks.link.settle((), acks)
         else:
             self.outgoing.extend(acks)
         with contextlib.suppress(BlockingIOError):  # full of wake-ups: the thread is awake
@@ -151,7 +139,7 @@ class Link:
     def stop(self) -> None:
         """Send what is settled, disconnect, end the thread; the session stays at the broker."""
         if self.acks is not None:
-            self.acks.stop()
+            self.acks.link.stop()
         self.stopping.set()
         self.settle(())
         if self._connection is not None and self.state.state != "online":
@@ -244,7 +232,13 @@ class Link:
     def _lost(self, why: str) -> None:
         is_new, self._reported = self._reported != why, why
         self.note("offline", why)
-        self._watcher.was_lost(self, why, is_new=is_new)
+        if self._ack_link is not None:
+            self._ack_link.was_lost(why, is_new=is_new)
+            return
+        if is_new:
+            log.warning("no broker at %s: %s; retrying", self.broker.url, why)
+        if self.acks is not None:
+            self.acks.main_lost()
 
     def _fall_back(self, why: str) -> None:
         # nats-server always causes this. A broker that is away is reported after the next attempt.
@@ -258,29 +252,16 @@ class Link:
         self.versions.works()
         self.note("online", "")
         self._reported = ""
-        self._watcher.came_online(self)
+        if self._ack_link is not None:
+            self._ack_link.came_online()
+            return
+        log.info("connected to %s with MQTT %s", self.broker.url, self.versions.version)
+        if self.acks is not None:
+            self.acks.main_online(self.versions.version)
 
     def count_rebuilt(self) -> None:
         """The connection ends itself because nothing comes through it."""
         self.state = replace(self.state, rebuilt=self.state.rebuilt + 1)
-
-
-class _ReceivingWatcher:
-    """Logs the receiving link's changes and starts the link for acks."""
-
-    def __init__(self, acks: AckLink | None) -> None:
-        self._acks = acks
-
-    def came_online(self, link: Link) -> None:
-        log.info("connected to %s with MQTT %s", link.broker.url, link.state.protocol)
-        if self._acks is not None:
-            self._acks.main_online(link.versions.version)
-
-    def was_lost(self, link: Link, why: str, *, is_new: bool) -> None:
-        if is_new:
-            log.warning("no broker at %s: %s; retrying", link.broker.url, why)
-        if self._acks is not None:
-            self._acks.main_lost()
 
 
 class AckLink:
@@ -292,7 +273,7 @@ class AckLink:
 
     def __init__(self, broker: Broker, client_id: str, clock: Clock) -> None:
         identity = LinkIdentity(f"{client_id}-acks", username=client_id)
-        self.link = Link(broker, identity, clock, None, watcher=self)
+        self.link = Link(broker, identity, clock, None, ack_link=self)
         self._client_id = client_id
         self._online_at = 0.0
         self._strikes = 0
@@ -301,10 +282,6 @@ class AckLink:
     def is_free(self) -> bool:
         """Whether it takes more acks now."""
         return self.link.state.state == "online" and len(self.link.outgoing) < _FREE
-
-    def send(self, acks: Iterable[tuple[str, bytes]]) -> None:
-        """Publish acks; any thread, returns at once."""
-        self.link.settle((), acks)
 
     def waiting(self) -> Iterator[tuple[str, bytes]]:
         """Take away the acks that wait here, the oldest first."""
@@ -333,15 +310,11 @@ class AckLink:
                     self.link.broker.url, self._client_id,
                 )  # fmt: skip
 
-    def came_online(self, _link: Link) -> None:
+    def came_online(self) -> None:
         """It is connected."""
         self._online_at = time.monotonic()
 
-    def was_lost(self, _link: Link, why: str, *, is_new: bool) -> None:
-        """It is not connected; the receiving link carries the acks meanwhile."""
+    def was_lost(self, why: str, *, is_new: bool) -> None:
+        """It is not connected; `is_new` unless the reason is the same as before."""
         if is_new:
             log.info("acks have no connection of their own: %s", why)
-
-    def stop(self) -> None:
-        """End its thread."""
-        self.link.stop()
