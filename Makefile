@@ -16,10 +16,6 @@ $(VENV)/.dev: $(SETUP_FILES)
 	@sh deploy/venv.sh $(VENV) dev
 	@touch $@ $(VENV)/.demo
 
-$(VENV)/.mutants: $(SETUP_FILES)
-	@sh deploy/venv.sh $(VENV) dev,mutants
-	@touch $@ $(VENV)/.dev $(VENV)/.demo
-
 demo: $(VENV)/.demo  ## simulators, agents, broker, collector and dashboard in one run
 	@$(VENV)/bin/edgebed demo $(if $(PORT),--port $(PORT))
 
@@ -38,7 +34,7 @@ check: $(VENV)/.dev  ## style, types, import directions
 fuzz: $(VENV)/.dev  ## mutated bytes into every decoder that faces a network or a file, a minute each
 	$(PY) -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
-mutants: $(VENV)/.mutants  ## one change at a time in wire, outbox and ledger, which their unit tests must notice
+mutants: $(VENV)/.dev  ## one change at a time in wire, outbox and ledger, which their unit tests must notice
 	$(PY) -m tests.mutants $(if $(SEED),--seed $(SEED)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(ONLY),--only $(ONLY))
 
 wheel-test: $(VENV)/.dev  ## the tests on the built wheel, outside the checkout

@@ -41,7 +41,7 @@ def test_an_entry_of_the_list_fits_the_code_and_has_a_reason(entry: object) -> N
 
 
 def test_a_sample_changes_behaviour_alone_and_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    pytest.importorskip("mutmut", reason="mutmut is not installed: pip install 'edgebed[mutants]'")
+    pytest.importorskip("mutmut", reason="mutmut is not installed: pip install 'edgebed[dev]'")
     from tests.mutants.mutations import sample
 
     (tmp_path / "thing.py").write_text(SOURCE)
