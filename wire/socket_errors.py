@@ -31,6 +31,12 @@ _CODES = {
 
 _NOT_TLS = "it does not use TLS: is the port right?"
 _OLD_TLS = "it does not support TLS 1.2 or later: update it or its settings"
+_CERTIFICATES = {  # OpenSSL's X509_V_ERR -> what to do
+    9: "set the clock of this machine",
+    10: "renew it there, or set the clock of this machine",
+    62: "see server_name",
+    64: "see server_name",
+}
 _TLS_REASONS = {  # OpenSSL's reason -> text
     "UNSUPPORTED_PROTOCOL": _OLD_TLS,
     "NO_PROTOCOLS_AVAILABLE": _OLD_TLS,
@@ -45,7 +51,7 @@ _TLS_REASONS = {  # OpenSSL's reason -> text
 def why_no_connection(error: BaseException) -> str:
     """The reason why something could not be opened, as a sentence that names what to check."""
     found = _cause(error)
-    if isinstance(found, socket.gaierror):
+    if isinstance(found, socket.gaierror) or isinstance(error, UnicodeError):  # of IDNA
         return "the host name is unknown: is it spelled right?"
     number = _number(error)
     plain = getattr(found, "strerror", None) or str(error) or type(error).__name__
@@ -56,7 +62,8 @@ def why_no_tls(error: OSError) -> str:
     """The reason why a TLS handshake failed, as a sentence that names the key of the config to check."""
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".")
-        return f"its certificate is not accepted: {why}; see ca_file and server_name"
+        what_to_do = _CERTIFICATES.get(error.verify_code, "see ca_file")
+        return f"its certificate is not accepted: {why}; {what_to_do}"
     reason = getattr(error, "reason", None) or ""
     if "ALERT" in reason:
         alert = reason.lower().partition("alert_")[2].replace("_", " ")
@@ -66,13 +73,13 @@ def why_no_tls(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer to the TLS handshake: {_NOT_TLS.partition(': ')[2]}"
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
-        return "it ended the TLS handshake without a reason: does it accept cert_file?"
+        return "it ended the TLS handshake without a reason: is the port right, does it accept cert_file?"
     return f"the TLS handshake failed: {reason.lower().replace('_', ' ') or error}"
 
 
 def code_of(error: BaseException) -> str | None:
     """The code (`wire.reasons`) of a failed connection, None if the cause is unknown."""
-    if isinstance(_cause(error), socket.gaierror):
+    if isinstance(_cause(error), socket.gaierror) or isinstance(error, UnicodeError):
         return "host-unknown"
     number = _number(error)
     return None if number is None else _CODES.get(number)

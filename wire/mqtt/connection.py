@@ -236,6 +236,8 @@ class Connection:
         """Queue a DISCONNECT: the broker then ends the connection, and does not publish the will."""
         if self.ended is None and not self._is_leaving:
             self._is_leaving = True
+            while self._held:  # such as the status `offline`: a reader must not miss it
+                self.socket.send(self._held.popleft())
             self._paho.disconnect()
             self._paho.loop_write()
 
@@ -269,7 +271,10 @@ class Connection:
         if self.is_connected:
             self.end(ConnectionLost(self._where, why))
         elif why == _HUNG_UP:
-            self.end(NoConnack(self._where, "it closed the connection before it answered CONNECT"))
+            # With MQTT 5 it may be the version: 3.1.1 is tried next.
+            is_plain = self._options.login.tls is None and not self._v5
+            hint = ": does it expect TLS (mqtts://)?" if is_plain else ""
+            self.end(NoConnack(self._where, f"it closed the connection before it answered CONNECT{hint}"))
         else:
             self.end(NoConnack(self._where, why))
 

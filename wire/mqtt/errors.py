@@ -27,7 +27,7 @@ _REASONS = {  # MQTT 5, section 2.4
     0x84: "it does not support this version of MQTT",
     0x85: "it does not accept this client id",
     0x86: "the user name or the password is wrong; see username and password_file",
-    0x87: "it does not allow this client to do so; see username and its access rules",
+    0x87: "it does not allow this client to do so; see username, password_file and its access rules",
     0x88: "it is not available",
     0x89: "it is busy",
     0x8A: "it has banned this client",

@@ -41,7 +41,8 @@ class Login:
     @property
     def where(self) -> str:
         """The broker as errors name it."""
-        return f"broker {self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"broker {host}:{self.port}"
 
 
 class Will(NamedTuple):

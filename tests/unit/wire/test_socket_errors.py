@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 
-from wire.socket_errors import code_of, why_no_tls
+from wire.socket_errors import code_of, why_no_connection, why_no_tls
 
 
 def tls_error(reason: str, kind: type[ssl.SSLError] = ssl.SSLError) -> ssl.SSLError:
@@ -51,3 +51,25 @@ def test_a_failed_handshake_has_a_sentence(error: OSError, text: str) -> None:
 )
 def test_a_failed_connection_has_a_code(error: BaseException, code: str | None) -> None:
     assert code_of(error) == code
+
+
+@pytest.mark.parametrize(
+    ("code", "what_to_do"),
+    [
+        (9, "set the clock of this machine"),
+        (10, "renew it there, or set the clock of this machine"),
+        (20, "see ca_file"),
+        (62, "see server_name"),
+        (64, "see server_name"),
+    ],
+)
+def test_a_certificate_that_is_not_accepted_has_advice(code: int, what_to_do: str) -> None:
+    error = ssl.SSLCertVerificationError(1, "x")
+    error.verify_code, error.verify_message = code, "why."
+    assert why_no_tls(error) == f"its certificate is not accepted: why; {what_to_do}"
+
+
+def test_a_name_that_cannot_exist_is_unknown() -> None:
+    error = UnicodeError("label empty or too long")
+    assert why_no_connection(error) == "the host name is unknown: is it spelled right?"
+    assert code_of(error) == "host-unknown"

@@ -92,7 +92,7 @@ REFUSALS: list[tuple[bytes, Version, type[MqttError], str]] = [
     (b"\x20\x02\x00\x01", "5", UnsupportedVersion, "it does not support MQTT 5"),
     (b"\x20\x03\x00\x84\x00", "5", UnsupportedVersion, "it does not support MQTT 5"),
     (b"\x20\x02\x00\x04", "3.1.1", ConnectRefused, "the user name or the password is wrong"),
-    (b"\x20\x03\x00\x87\x00", "5", ConnectRefused, "it does not allow this client"),
+    (b"\x20\x03\x00\x87\x00", "5", ConnectRefused, "see username, password_file and its access rules"),
     (
         b"\x20\x03\x00\x77\x00",
         "5",
@@ -130,9 +130,12 @@ async def test_an_answer_to_connect_becomes_one_sentence(
 
 
 async def test_a_hang_up_and_silence_have_a_sentence() -> None:
-    with playing(hangs_up(), answers(b"\x20")) as port:
+    with playing(hangs_up(), hangs_up(), answers(b"\x20")) as port:
         client = AsyncClient(options(port))
-        with pytest.raises(NoConnack, match="it closed the connection before it answered CONNECT"):
+        with pytest.raises(NoConnack, match=r"closed the connection before it answered CONNECT: .*mqtts://"):
+            await client.open()
+        client = AsyncClient(options(port, "5"))  # it may be the version
+        with pytest.raises(NoConnack, match=r"closed the connection before it answered CONNECT$"):
             await client.open()
         client = AsyncClient(options(port, connect_s=0.3))
         with pytest.raises(NoConnack, match=r"it did not answer CONNECT within 0\.3 s"):
@@ -368,6 +371,24 @@ async def test_no_more_messages_are_sent_than_the_broker_takes_at_once() -> None
         await until(lambda: acknowledged == sent)
         await client.close()
     assert max(unanswered) == 2
+
+
+async def test_what_waits_for_a_puback_is_sent_before_the_goodbye() -> None:
+    """It may be the status `offline`: after a DISCONNECT no will is published."""
+    got = bytearray()
+
+    def play(peer: socket.socket) -> None:
+        peer.recv(4_096)
+        peer.sendall(LIMITS)
+        while not got.endswith((b"\xe0\x00", b"\xe0\x02\x00\x00")) and (more := peer.recv(4_096)):
+            got.extend(more)
+
+    with playing(play) as port:
+        async with opened(options(port, "5")) as client:
+            for number in range(4):
+                client.publish("a", b"body-%d" % number, qos=1)
+    assert [got.count(b"body-%d" % number) for number in range(4)] == [1, 1, 1, 1]
+    assert got.rindex(b"body-3") < got.rindex(b"\xe0")
 
 
 async def test_a_message_that_is_too_large_for_the_broker_is_not_sent() -> None:

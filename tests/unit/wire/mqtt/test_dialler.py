@@ -50,13 +50,16 @@ def hangs_up(peer: socket.socket) -> None:
         (trickles, "no answer to the TLS handshake: is the port right?"),
         (wait_for_end, "no answer to the TLS handshake: is the port right?"),
         (speaks_plain, "it does not use TLS: is the port right?"),
-        (hangs_up, "it ended the TLS handshake without a reason: does it accept cert_file?"),
+        (
+            hangs_up,
+            "it ended the TLS handshake without a reason: is the port right, does it accept",
+        ),
     ],
 )
 def test_a_handshake_ends_at_the_deadline_and_has_a_sentence(play: Any, text: str) -> None:
     with playing(play) as port, pytest.raises(NotConnected) as caught:
         Dialler(Login("localhost", port, "x", tls=tls()), 0.5).dial()
-    assert caught.value.why == text
+    assert caught.value.why.startswith(text)
 
 
 @pytest.mark.parametrize("context", [tls(), None])

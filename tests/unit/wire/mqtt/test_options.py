@@ -57,3 +57,8 @@ def test_a_version_of_the_config_stays(protocol: Any) -> None:
 )
 def test_other_failures_change_nothing(error: MqttError) -> None:
     assert chosen(VersionChoice("auto"), error) == [(False, "5")]
+
+
+@pytest.mark.parametrize(("host", "where"), [("b", "broker b:1883"), ("::1", "broker [::1]:1883")])
+def test_errors_name_host_and_port(host: str, where: str) -> None:
+    assert Login(host, 1883, "x").where == where
