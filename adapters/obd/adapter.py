@@ -113,14 +113,18 @@ class Obd(Adapter[ObdOptions]):
         """Yield a row each period, stamped with the time it was due; a slow poll is stamped with its end."""
         options = self.options
         period_ns = int(options.period_s * NS_PER_S)
-        # due in the middle of whole periods: a device that measures at their borders has settled by then
-        last_ns = self.clock.now_ns()
-        due_ns = last_ns // period_ns * period_ns + period_ns // 2
-        due_ns += period_ns * (due_ns <= last_ns)
+        offset_ns = last_ns = due_ns = 0
         while True:
-            while due_ns <= max(last_ns, self.clock.now_ns() - period_ns // 2):
-                due_ns += period_ns
-                self.counters["missed_polls"] += 1
+            now_ns = self.clock.now_ns()
+            set_ns = now_ns - self.clock.monotonic_ns() - offset_ns
+            if not due_ns or abs(set_ns) > period_ns // 2:  # at the start, and when the clock was set
+                offset_ns, last_ns = offset_ns + set_ns, now_ns
+                # the middle of whole periods: a device that measures at their borders has settled by then
+                due_ns = (now_ns + period_ns // 2) // period_ns * period_ns + period_ns // 2
+            missed = (max(last_ns, now_ns - period_ns // 2) - due_ns) // period_ns + 1
+            if missed > 0:
+                due_ns += missed * period_ns
+                self.counters["missed_polls"] += missed
             await self.clock.sleep_until(due_ns)
             values, quality = await self._poll()
             last_ns = due_ns

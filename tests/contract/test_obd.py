@@ -100,6 +100,32 @@ async def test_rows_match_what_the_car_measured() -> None:
     assert max(float(row.values["vehicle_speed"] or 0) for row in seen) > 10
 
 
+class SetClock(Clock):
+    """A clock that a time service sets."""
+
+    set_ns = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.set_ns
+
+
+@pytest.mark.parametrize("hours", [-1, 1, 400_000])
+async def test_a_clock_that_is_set_delays_no_poll(hours: int) -> None:
+    clock = SetClock(1, START_NS)
+    car = VehicleBus(seed=SEED, clock=Clock(1, START_NS))
+    async with car, Obd(options(car.url, period_s=0.2), clock) as adapter:
+        rows = adapter.readings()
+        async with asyncio.timeout(60):
+            for _ in range(3):
+                await anext(rows)
+            clock.set_ns = hours * 3_600 * NS_PER_S
+            for _ in range(3):
+                row = await anext(rows)
+        await rows.aclose()
+        assert abs(row.at_ns - clock.now_ns()) < 600 * NS_PER_S
+        assert adapter.counters["missed_polls"] < 300  # a busy machine
+
+
 async def test_the_vin_is_checked_and_not_sent_by_default() -> None:
     hashed = hashlib.sha256(VIN.encode()).hexdigest()
     async with asking(vin=f"sha256:{hashed.upper()}") as (car, adapter):
