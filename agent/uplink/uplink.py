@@ -30,7 +30,7 @@ from wire.codec import decode
 from wire.errors import ConfigError, WireError
 from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Refused, Snapshot, Status
 from wire.mqtt.async_client import AsyncClient
-from wire.mqtt.errors import ConnectionLost, MqttError, TooLarge
+from wire.mqtt.errors import MqttError, TooLarge
 from wire.mqtt.packet_socket import PublishPacket
 from wire.ranges import Ranges
 from wire.task_cancellation import end
@@ -110,7 +110,6 @@ class Uplink:
         self._ack_delay = AckDelay()
         self._refusal = Refusal(clock)
         self._liveness = SubscriptionLiveness()
-        self._where = ""  # the broker, in errors
         self._client: AsyncClient | None = None
         self._link: AsyncClient | None = None  # the client while it is online
         self._commands: asyncio.TaskGroup  # of `run`
@@ -212,7 +211,6 @@ class Uplink:
         will = self._address.topic("status"), self._presence.state("lost")
         version = self._broker_memory.version
         options = await connect_options(self._broker, self._address.client_id, version, *will)
-        self._where = options.login.where
         link = self._client = AsyncClient(options, self._take, on_puback=self._puback)
         try:
             await link.open()
@@ -365,7 +363,7 @@ class Uplink:
     def _fail(self, why: str) -> None:
         """End the connection: `link.ended` then raises."""
         if self._client is not None:
-            self._client.fail(ConnectionLost(self._where, why))
+            self._client.fail(why)
 
     def _check_subscription(self) -> None:
         match self._liveness.next(self._now()):

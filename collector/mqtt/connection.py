@@ -187,7 +187,7 @@ class Connection:
 
     def _end_deaf(self, why: str) -> None:
         self._link.count_rebuilt()
-        self._client.end(ConnectionLost(self._login.where, why))
+        self._client.fail(why)
 
     def _on_suback(self, _mid: int, refused: SubscribeRefused | None) -> None:
         if refused is not None:

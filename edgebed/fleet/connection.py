@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from wire.mqtt.async_client import AsyncClient
-from wire.mqtt.errors import ConnectionLost, MqttError
+from wire.mqtt.errors import MqttError
 from wire.mqtt.options import ConnectOptions, Login, Will
 from wire.mqtt.packet_socket import PublishPacket
 
@@ -48,7 +48,6 @@ class Connection:
             connect_s=_CONNECT_S,
         )
         self._client = AsyncClient(options, self._on_message, self._on_end, self._on_puback)
-        self._where = login.where
         self._opening = self._loop.create_task(self._open(), name=f"fleet-{login.client_id}")
 
     @property
@@ -75,7 +74,7 @@ class Connection:
         """End the connection without DISCONNECT: the broker sends the Will."""
         self._down("")
         self._opening.cancel()
-        self._client.fail(ConnectionLost(self._where, "this client cut the connection"))
+        self._client.fail("this client cut the connection")
 
     async def close(self) -> None:
         """Send DISCONNECT and end the connection."""

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 from wire.mqtt.connection import Connection, Handlers, ignore
 from wire.mqtt.dialler import Dialler
@@ -86,7 +87,7 @@ class AsyncClient:
                     async with asyncio.timeout(goodbye_s):
                         await self._ended.wait()  # else unread bytes would turn the end into a reset
         finally:
-            connection.end(ConnectionLost(self._options.login.where, "this client closed the connection"))
+            connection.fail("this client closed the connection")
 
     async def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
         """Subscribe topic filters with their QoS, and wait for the SUBACK.
@@ -125,9 +126,9 @@ class AsyncClient:
         self._write_soon()
         return mid
 
-    def fail(self, why: MqttError) -> None:
-        """End the connection at once; `ended` raises this error."""
-        self._connection.end(why)
+    def fail(self, why: str) -> None:
+        """End the connection at once; `ended` raises an error with this reason."""
+        self._connection.fail(why)
 
     def failure(self) -> MqttError | None:
         """Why the connection ended; None while it is open."""
@@ -146,32 +147,17 @@ class AsyncClient:
 
     async def _dial(self) -> socket.socket:
         dialler = Dialler(self._options.login, self._options.connect_s)
-        dialled: asyncio.Future[socket.socket] = self._loop.create_future()
+        dialled: Future[socket.socket] = Future()
+        dialled.set_running_or_notify_cancel()  # now only the thread ends it, also if this task is cancelled
         # A thread of its own, and a daemon: while the resolver of host names hangs, the loop's pool would
         # have no thread left for others, and the end of the process would wait for it.
-        threading.Thread(
-            target=self._dial_in_thread, args=(dialler, dialled), name="mqtt-dial", daemon=True
-        ).start()
+        threading.Thread(target=_dial, args=(dialler, dialled), name="mqtt-dial", daemon=True).start()
         try:
-            return await dialled
+            return await asyncio.wrap_future(dialled)
         except asyncio.CancelledError:
-            dialler.abort()  # its thread then ends, and closes the socket
-            if dialled.done():
-                _close_unused(dialled)
+            dialler.abort()  # its thread then ends
+            dialled.add_done_callback(_close_unused)
             raise
-
-    def _dial_in_thread(self, dialler: Dialler, dialled: asyncio.Future[socket.socket]) -> None:
-        sock: socket.socket | None = None
-        failure: MqttError | None = None
-        try:
-            sock = dialler.dial()
-        except MqttError as error:
-            failure = error
-        try:
-            self._loop.call_soon_threadsafe(_dialled, dialled, sock, failure)
-        except RuntimeError:  # the loop is closed
-            if sock is not None:
-                sock.close()
 
     def _start(self, sock: socket.socket) -> None:
         self._connection.start(sock)
@@ -241,18 +227,13 @@ class AsyncClient:
         self._on_end()
 
 
-def _dialled(
-    dialled: asyncio.Future[socket.socket], sock: socket.socket | None, failure: MqttError | None
-) -> None:
-    if dialled.done():  # cancelled
-        if sock is not None:
-            sock.close()
-    elif sock is not None:
-        dialled.set_result(sock)
-    elif failure is not None:
-        dialled.set_exception(failure)
+def _dial(dialler: Dialler, dialled: Future[socket.socket]) -> None:
+    try:
+        dialled.set_result(dialler.dial())
+    except MqttError as error:
+        dialled.set_exception(error)
 
 
-def _close_unused(dialled: asyncio.Future[socket.socket]) -> None:
-    if not dialled.cancelled() and dialled.exception() is None:
+def _close_unused(dialled: Future[socket.socket]) -> None:
+    if dialled.exception() is None:
         dialled.result().close()

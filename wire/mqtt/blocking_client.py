@@ -9,7 +9,6 @@ import time
 
 from wire.mqtt.connection import Connection, Handlers
 from wire.mqtt.dialler import Dialler
-from wire.mqtt.errors import ConnectionLost
 from wire.mqtt.options import ConnectOptions
 
 _TURN_S = 0.25
@@ -77,4 +76,4 @@ class BlockingClient(Connection):
             self.disconnect()
             while self.ended is None and (left_s := deadline_s - time.monotonic()) > 0:
                 self.turn(min(_TURN_S, left_s))
-        self.end(ConnectionLost(self._options.login.where, "this client closed the connection"))
+        self.fail("this client closed the connection")

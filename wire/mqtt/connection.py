@@ -48,7 +48,6 @@ _PINGREQ = b"\xc0\x00"
 _GRANTED = (0, 1, 2)
 _SOON_S = 0.1
 _ANY_NUMBER = 65_535
-_HUNG_UP = "it ended the connection"
 _VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
 
@@ -227,7 +226,7 @@ class Connection:
             return
         # The answer may wait behind messages that arrive slowly: each byte shows that the broker is there.
         if self._is_pinged and now_s >= self.socket.heard_s + self._keepalive_s:
-            self._lost(f"it did not answer a ping within {self._keepalive_s} s")
+            self.fail(f"it did not answer a ping within {self._keepalive_s} s")
         else:
             self.socket.send(_PINGREQ)
             self._is_pinged, self._pinged_s = True, now_s
@@ -257,26 +256,28 @@ class Connection:
         else:
             self.end(NotConnected(self._where, why_no_connection(TimeoutError())))
 
+    def fail(self, why: str) -> None:
+        """End the connection now, for a reason that its owner gives."""
+        self.end(ConnectionLost(self._where, why))
+
     def hang_up(self) -> None:
-        """End a connection that the broker closed while the receiver is full."""
-        self._lost(_HUNG_UP)
-
-    def _broke(self, error: OSError) -> None:
-        if isinstance(error, ssl.SSLError):  # with TLS 1.3 a certificate is refused after the handshake
-            self._lost(why_no_tls(error))
-        else:
-            self._lost(f"the connection broke: {error.strerror or error}" if self.is_connected else _HUNG_UP)
-
-    def _lost(self, why: str) -> None:
+        """End a connection that the broker closed."""
         if self.is_connected:
-            self.end(ConnectionLost(self._where, why))
-        elif why == _HUNG_UP:
+            self.fail("it ended the connection")
+        else:
             # With MQTT 5 it may be the version: 3.1.1 is tried next.
             is_plain = self._options.login.tls is None and not self._v5
             hint = ": does it expect TLS (mqtts://)?" if is_plain else ""
             self.end(NoConnack(self._where, f"it closed the connection before it answered CONNECT{hint}"))
+
+    def _broke(self, error: OSError) -> None:
+        if isinstance(error, ssl.SSLError):  # with TLS 1.3 a certificate is refused after the handshake
+            kind = ConnectionLost if self.is_connected else NoConnack
+            self.end(kind(self._where, why_no_tls(error)))
+        elif self.is_connected:
+            self.fail(f"the connection broke: {error.strerror or error}")
         else:
-            self.end(NoConnack(self._where, why))
+            self.hang_up()
 
     def _require_open(self) -> None:
         if self.ended is not None:
@@ -305,7 +306,7 @@ class Connection:
             self._control(packet[0], packet[1])
             sock.skip()
         if sock.has_ended and not self._must_stop():
-            self._lost(_HUNG_UP)
+            self.hang_up()
 
     def _must_stop(self) -> bool:
         return self.ended is not None or self.is_full

@@ -1,15 +1,4 @@
-"""Why an MQTT connection failed or ended: one type and one sentence for each cause.
-
-MqttError (Unreachable)
-|-- NotConnected          no TCP or TLS connection
-|-- ConnectRefused        the broker refuses this client
-|   `-- UnsupportedVersion    it does not speak this version of MQTT
-|-- NoConnack             it hung up or was silent instead of answering CONNECT
-|-- SubscribeRefused      it refuses a subscription
-|-- TooLarge              it takes no packets of the size of a message
-|-- MalformedPacket       it broke the protocol, or sent a packet that is too large
-`-- ConnectionLost        the connection ended
-"""
+"""Why an MQTT connection failed or ended: one type and one sentence for each cause."""
 
 from __future__ import annotations
 
