@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from collections import deque
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from agent.outbox import segment
 from agent.outbox.record import PAGE
+
+log = logging.getLogger(__name__)
 
 SPARE = 2  # one to write to, and one so that a loss is declared before the lost segment is overwritten
 _MIN_SIZE, _MAX_SIZE = 131_072, 4_194_304  # bytes of one segment
@@ -45,12 +48,18 @@ class SegmentPool:
         return self._free.popleft()
 
     def give(self, path: Path) -> None:
-        """Take a file back; a file of another size or beyond the quota is deleted."""
-        if len(self._files) > self._limit or path.stat().st_size != self.segment_size:
+        """Take a file back; a file of another size or beyond the quota is deleted. Never raises."""
+        try:
+            if len(self._files) <= self._limit and path.stat().st_size == self.segment_size:
+                self._free.append(path)
+                return
             path.unlink()
-            self._files.discard(path.name)
-        else:
-            self._free.append(path)
+        except FileNotFoundError:
+            pass  # another program deleted it
+        except OSError as error:
+            log.warning("%s is left alone: %s", path, error.strerror)
+            return  # its name stays known: it cannot be made again
+        self._files.discard(path.name)
 
     def grow(self) -> None:
         """Add a file. Raises OSError: EDQUOT at the quota, otherwise the error of the disk."""

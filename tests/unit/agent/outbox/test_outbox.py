@@ -672,6 +672,39 @@ class TestFolder:
         with pytest.raises(ConfigError, match="Permission denied"):
             Outbox.open(folder, OutboxSettings(), Clock())
 
+    @pytest.mark.parametrize("each", [0, 1, 2])
+    def test_a_free_file_that_was_deleted_costs_no_other(
+        self, each: int, folder: Path, open_outbox: Open
+    ) -> None:
+        outbox = open_outbox()
+        while not outbox._pool.full:
+            for _ in range(20):
+                outbox.append(data(2_000))
+            assert outbox.commit()
+        ack(outbox, take(outbox))
+        freed, free = [segment.path for segment in outbox._state._freed], len(outbox._pool)
+        assert len(freed) > 2
+        freed[each].unlink()
+        outbox.append(data())
+        assert outbox.commit()
+        assert len(outbox._pool) == free + len(freed) - 1
+        assert len(outbox._pool._files) == len(list(folder.glob("*.seg"))) == 6  # another can be made
+
+    @pytest.mark.parametrize("deleted", [1, 2])
+    def test_deleted_free_files_are_made_again(self, deleted: int, folder: Path, open_outbox: Open) -> None:
+        outbox = open_outbox()
+        outbox.append(data())
+        assert outbox.commit()
+        for path in list(outbox._pool._free)[:deleted]:
+            path.unlink()
+        for _ in range(60):
+            outbox.append(data(10_000))
+            outbox.commit()
+            ack(outbox, take(outbox))
+        assert not outbox.trouble
+        assert outbox.stats().depth == 0
+        assert len(outbox._pool._files) == len(list(folder.glob("*.seg")))
+
     def test_closing_twice(self, open_outbox: Open) -> None:
         outbox = open_outbox()
         outbox.close()
