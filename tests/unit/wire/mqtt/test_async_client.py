@@ -92,6 +92,13 @@ REFUSALS: list[tuple[bytes, Version, type[MqttError], str]] = [
     (b"\x20\x02\x00\x01", "5", UnsupportedVersion, "it does not support MQTT 5"),
     (b"\x20\x03\x00\x84\x00", "5", UnsupportedVersion, "it does not support MQTT 5"),
     (b"\x20\x02\x00\x04", "3.1.1", ConnectRefused, "the user name or the password is wrong"),
+    (
+        b"\x20\x03\x00\x9a\x00",
+        "5",
+        ConnectRefused,
+        "retained messages, which edgebed needs: allow them there",
+    ),
+    (b"\x20\x03\x00\x9b\x00", "5", ConnectRefused, "QoS 1, which edgebed needs: allow it there"),
     (b"\x20\x03\x00\x87\x00", "5", ConnectRefused, "see username, password_file and its access rules"),
     (
         b"\x20\x03\x00\x77\x00",
