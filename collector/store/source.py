@@ -56,7 +56,7 @@ class StoredNumbers(NamedTuple):
 class Source(Protocol):
     """Reads what a store has committed; for one thread at a time, while the store may write.
 
-    A question sees all that was committed before it began, and of each later group all or nothing. What
+    A question sees all that was committed before it began; of a later group it may see only a part. What
     cannot be read becomes a `Hole` or is left out, and is named in `damaged` or `suspects`; the rest is
     answered. Spans are half-open: `start_us <= time < end_us`.
 

@@ -15,6 +15,8 @@ from wire.mqtt.errors import MqttError
 from wire.mqtt.options import ConnectOptions, Login, Version
 
 MEMORY = 8 * 2**20  # bytes
+# a server that closes with a ping unread resets the connection
+BY_SERVER = ("it ended the connection", "the connection broke: Connection reset by peer")
 
 
 async def provoked(port: int, version: Version) -> MqttError:
@@ -40,7 +42,7 @@ async def fault_of(attack: Attack, version: Version) -> str:
         error = await provoked(hostile.port, version)
         if not hostile.attacked or hostile.held:
             return "the client did not end the connection" if hostile.held else "there was no attack"
-    if attack.stays and error.why != "it ended the connection":
+    if attack.stays and error.why not in BY_SERVER:
         return f"the client ended the connection: {error}"
     sentence = str(error)
     is_one = sentence.startswith(f"broker 127.0.0.1:{hostile.port}: it ") and sentence.isprintable()
