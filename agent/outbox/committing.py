@@ -29,4 +29,9 @@ async def keep_committing(outbox: Outbox, group_commit_ms: int) -> None:
                 await asyncio.sleep(_RETRY_S)
                 appended.set()
     finally:
+        outbox.on_append(_nothing)
         thread.shutdown(wait=False)
+
+
+def _nothing() -> None:
+    pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.outbox import Message, Outbox, OutboxSettings, Record, segment
+from agent.outbox import Message, Outbox, OutboxSettings, Record, keep_committing, segment
 from wire.clock import Clock
 from wire.errors import ConfigError, TryAgain
 from wire.messages import Batch, Event
@@ -704,6 +705,20 @@ class TestFolder:
         assert not outbox.trouble
         assert outbox.stats().depth == 0
         assert len(outbox._pool._files) == len(list(folder.glob("*.seg")))
+
+    def test_an_append_after_the_event_loop_has_ended_raises_nothing(self, open_outbox: Open) -> None:
+        outbox = open_outbox()
+
+        async def commit_for_a_moment() -> None:
+            task = asyncio.create_task(keep_committing(outbox, 1))
+            await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        asyncio.run(commit_for_a_moment())
+        assert outbox.append(data()) == 1
+        assert outbox.commit()
 
     def test_closing_twice(self, open_outbox: Open) -> None:
         outbox = open_outbox()
