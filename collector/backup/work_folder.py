@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from collector.state.state_file import sync_folder
 from wire.errors import EdgebedError, TryAgain, unwritable
 
 UNFINISHED = "unfinished"  # a file in the folder until it is whole
@@ -32,14 +33,14 @@ def work_folder(target: Path, purpose: str) -> Iterator[Path]:
         yield work
         (work / UNFINISHED).unlink()
         for folder in (work, *(path for path in work.iterdir() if path.is_dir())):
-            _sync_folder(folder)
+            sync_folder(folder)
         try:
             work.rename(target)
         except OSError as error:
             raise EdgebedError(
                 f"{target} cannot be made: {error.strerror}; choose a name that does not exist yet"
             ) from error
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise unwritable(str(target), error) from error
     finally:
@@ -75,11 +76,3 @@ def _held(work: Path) -> int:
         os.close(held)
         raise TryAgain(f"another process writes {work}: wait until it ends") from error
     return held
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
