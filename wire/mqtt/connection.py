@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from paho.mqtt.client import Client
@@ -161,9 +162,7 @@ class Connection:
                 raise too_large(self._where, topic, size, self._maximum_size)
         if qos > self._maximum_qos:
             raise ConnectRefused(self._where, "it takes no messages of QoS 1: change its settings")
-        expiry = None
-        if self._v5 and expiry_s:
-            expiry = _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry_s)
+        expiry = _expiry(expiry_s) if self._v5 and expiry_s else None
         info = self._paho.publish(topic, body, qos, retain, expiry)
         if info.rc != 0:
             raise ConnectionLost(self._where, f"{topic} cannot be published: {info.rc.name}")
@@ -409,6 +408,12 @@ def _properties(packet: int, **values: Any) -> Properties:
     for name, value in values.items():
         setattr(made, name, value)
     return made
+
+
+@lru_cache(maxsize=8)
+def _expiry(seconds: int) -> Properties:
+    """The properties of a PUBLISH packet that expires: paho needs longer to make them than to encode them."""
+    return _properties(PacketTypes.PUBLISH, MessageExpiryInterval=seconds)
 
 
 def _publish_size(content: int, qos: int, expiry_s: int) -> int:
