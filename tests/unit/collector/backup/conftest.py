@@ -17,6 +17,7 @@ from collector.backup.pace import Pace
 from collector.ledger.ledger import Ledger
 from collector.state.audit import Audit, AuditEntry
 from collector.state.state_file import StateFile
+from collector.store.snapshot import Stopped
 from collector.store.store import SqliteStore
 from tests.unit.collector.conftest import SetClock
 
@@ -83,6 +84,19 @@ class Counting(Pace):
 
     def step(self, size: int) -> None:
         self.steps += 1
+
+
+class Stopping(Counting):
+    """Stops the work after some steps."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._after = after
+
+    def step(self, size: int) -> None:
+        super().step(size)
+        if self.steps > self._after:
+            raise Stopped
 
 
 KILLER = """

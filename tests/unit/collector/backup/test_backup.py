@@ -30,7 +30,7 @@ from collector.store.removed import Removed
 from collector.store.snapshot import Stopped
 from collector.store.store import peek
 from edgebed.cli import command as main
-from tests.unit.collector.backup.conftest import Counting, Writer, killed, tree
+from tests.unit.collector.backup.conftest import Counting, Stopping, Writer, killed, tree
 from tests.unit.collector.stored import stored
 from wire.errors import EdgebedError, TryAgain
 
@@ -264,17 +264,8 @@ def test_a_disk_that_fills_up_leaves_nothing(
 
 def test_a_stop_at_each_step_leaves_nothing(writer: Writer, tmp_path: Path) -> None:
     for steps in range(60):
-        left = steps
-
-        class Stopping(Pace):
-            def step(self, size: int) -> None:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise Stopped
-
         try:
-            back_up(writer.folder, tmp_path / "b", "", writer.clock, Stopping())
+            back_up(writer.folder, tmp_path / "b", "", writer.clock, Stopping(steps))
         except Stopped:
             assert {path.name for path in tmp_path.iterdir()} == {"store"}
         else:

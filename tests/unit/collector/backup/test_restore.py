@@ -26,7 +26,7 @@ from collector.store.folder import day_files
 from collector.store.snapshot import Stopped
 from collector.store.store import SqliteStore
 from edgebed.cli import command as main
-from tests.unit.collector.backup.conftest import Counting, Writer, killed, tree
+from tests.unit.collector.backup.conftest import Counting, Stopping, Writer, killed, tree
 from tests.unit.collector.stored import stored
 from wire.errors import EdgebedError, TryAgain
 
@@ -168,17 +168,8 @@ def test_a_stop_at_each_step_leaves_no_store(
 ) -> None:
     folder, before = saved(), {"store", "backup"}
     for steps in range(80):
-        left = steps
-
-        class Stopping(Pace):
-            def step(self, size: int) -> None:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise Stopped
-
         try:
-            restore(folder, tmp_path / "new", writer.clock, Stopping(), pytest.fail)
+            restore(folder, tmp_path / "new", writer.clock, Stopping(steps), pytest.fail)
         except Stopped:
             assert {path.name for path in tmp_path.iterdir()} == before
         else:
