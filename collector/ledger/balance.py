@@ -90,6 +90,22 @@ def totals(entries: Iterable[Entry]) -> Totals:
     return found
 
 
+def sum_up(outboxes: Iterable[Known]) -> tuple[Totals, int | None]:
+    """The sums over the outboxes of a node, and since when (ms, 0 unknown) messages are missing, or None."""
+    found = Totals()
+    since: list[int] = []
+    for known in outboxes:
+        balance = Balance(known)
+        found.taken += balance.taken
+        found.stored += balance.stored.count()
+        found.gap_count += balance.gap_count
+        found.missing_count += balance.missing_count
+        found.waiting += balance.waiting_count
+        found.duplicates += known.account.duplicates
+        since += [at_ms for _, _, at_ms, _ in known.whys(islice(balance.missing, SHOWN))]
+    return found, min(since, default=None)
+
+
 class Balance:
     """Sorts every number of an outbox: stored, declared lost, waiting at its node, or missing."""
 

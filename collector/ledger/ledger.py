@@ -35,20 +35,33 @@ class Ledger:
         self.days = Days(states or {})
         self._lock = threading.Lock()
         self._accounts: dict[Key, Account] = {}
-        self._outboxes: Counter[str] = Counter()  # node -> how many
+        self._outboxes: dict[str, list[str]] = {}  # node -> ep of each
         self._rising: dict[Key, Rising] = {}
         self._current: dict[str, str] = {}  # node -> the ep it writes now
         self._claimed: set[Key] = set()  # claims that are not in the store yet
+        self._changed: set[str] = set()  # nodes, since `take_changed`
         for account in marks:
             self._restore(account)
 
     def _restore(self, account: Account) -> None:
         node, ep = account.node, account.ep
-        self._outboxes[node] += (node, ep) not in self._accounts
-        self._accounts[(node, ep)] = account
+        self._set((node, ep), account)
         newest = self._current.get(node)
         if newest is None or _seen(self._accounts[(node, newest)]) < _seen(account):
             self._current[node] = ep
+
+    def _set(self, key: Key, account: Account) -> None:
+        node, ep = key
+        if key not in self._accounts:
+            self._outboxes.setdefault(node, []).append(ep)
+        self._accounts[key] = account
+        self._changed.add(node)
+
+    def take_changed(self) -> set[str]:
+        """The nodes whose accounts changed since the last call."""
+        with self._lock:
+            found, self._changed = self._changed, set()
+        return found
 
     def account(self, key: Key) -> Account | None:
         """The account as it is on disk; callers must not change it."""
@@ -61,7 +74,7 @@ class Ledger:
 
     def outboxes(self, node: str) -> int:
         """How many outboxes a node ever used."""
-        return self._outboxes[node]
+        return len(self._outboxes.get(node, ()))
 
     def claim(self, node: str, ep: str, claim: Claim) -> None:
         """Note a heartbeat's claim; an unknown ep opens an account."""
@@ -69,10 +82,10 @@ class Ledger:
         with self._lock:
             account = self._accounts.get(key)
             if account is None:
-                if self._outboxes[node] >= MAX_EPOCHS:
+                if self.outboxes(node) >= MAX_EPOCHS:
                     return
-                account = self._accounts[key] = Account(node, ep)
-                self._outboxes[node] += 1
+                account = Account(node, ep)
+                self._set(key, account)
             lowest = account.claim.head if account.claim else 0
             reached = account.stored.highest()
             highest = max(lowest, reached)
@@ -84,7 +97,7 @@ class Ledger:
             heads = [] if claim.head < lowest else [one for one in account.heads if one[0] > reached]
             if claim.head > max(reached, heads[-1][0] if heads else 0):
                 heads = [*heads[: MAX_HEADS - 1], (claim.head, claim.at_ms)]
-            self._accounts[key] = replace(account, claim=claim, heads=heads)
+            self._set(key, replace(account, claim=claim, heads=heads))
             self._current[node] = ep
             self._claimed.add(key)
 
@@ -96,11 +109,10 @@ class Ledger:
             for draft in drafts:
                 key = (draft.node, draft.ep)
                 account = self._accounts.get(key)
-                self._outboxes[draft.node] += account is None
                 if account is None or account.claim is draft.claim:
-                    self._accounts[key] = draft
+                    self._set(key, draft)
                 else:  # claimed meanwhile
-                    self._accounts[key] = replace(draft, claim=account.claim, heads=account.heads)
+                    self._set(key, replace(draft, claim=account.claim, heads=account.heads))
                 self._current.setdefault(draft.node, draft.ep)
 
     def marks(self, drafts: Iterable[Account] = (), *, everything: bool = False) -> list[Account]:
@@ -139,7 +151,7 @@ class Ledger:
         with self._lock:
             account = self._accounts.get(key)
             if account is not None:
-                self._accounts[key] = without(account, numbers, rows, at_ms)
+                self._set(key, without(account, numbers, rows, at_ms))
                 self._claimed.add(key)
 
     def reset(self, node: str) -> list[str]:
@@ -149,13 +161,14 @@ class Ledger:
         """
         found: list[str] = []
         with self._lock:
-            for key, account in [each for each in self._accounts.items() if each[0][0] == node]:
+            for key in [(node, ep) for ep in self._outboxes.get(node, ())]:
+                account = self._accounts[key]
                 self._rising.pop(key, None)
                 if account.claim is not None:
                     found.append(f"ep {key[1]}: that its newest number is {account.claim.head}")
                 kept, numbers, gaps = plausible(account)
                 kept.claim, kept.heads = None, []
-                self._accounts[key] = kept
+                self._set(key, kept)
                 if numbers:
                     found.append(f"ep {key[1]}: {numbers} stored numbers far above the others")
                 if gaps:
@@ -187,7 +200,8 @@ class Ledger:
 
     def entries(self, node: str | None = None) -> list[Entry]:
         """The ledger of one node or of all, ordered by node and time of the first storing."""
-        found = [entry_of(known) for known in self.known(lambda key: node is None or key[0] == node)]
+        outboxes = self.known(lambda _key: True) if node is None else self.known_of(node)
+        found = [entry_of(known) for known in outboxes]
         return sorted(found, key=lambda entry: (entry.node, entry.first, entry.ep))
 
     def with_days(self, wanted: Callable[[str], bool]) -> list[tuple[Known, dict[str, Day]]]:
@@ -196,6 +210,12 @@ class Ledger:
         with self._lock:
             bodies = [self.days.bodies((one.account.node, one.account.ep)) for one in found]
         return [(one, decoded(each)) for one, each in zip(found, bodies, strict=True)]
+
+    def known_of(self, node: str) -> list[Known]:
+        """Everything known of the outboxes of one node; callers must not change it."""
+        with self._lock:
+            current = self._current.get(node)
+            return [Known(self._accounts[(node, ep)], current or ep) for ep in self._outboxes.get(node, ())]
 
     def known(self, wanted: Callable[[Key], bool]) -> list[Known]:
         """Everything known of the `wanted` outboxes; callers must not change it."""

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.ledger.balance import GONE, NEVER, OUTBOX_LOST, RESTORED, totals
+from collector.ledger.balance import GONE, NEVER, OUTBOX_LOST, RESTORED, Totals, sum_up, totals
 from collector.ledger.ledger import Draft, Ledger
 from collector.store.marks import Claim
 
@@ -143,6 +143,9 @@ def test_totals_are_the_sums() -> None:
     found = totals(ledger.entries())
     assert (found.taken, found.stored, found.duplicates) == (9 + 10, 3 + 2, 1 + 2)
     assert (found.gap_count, found.missing_count, found.waiting) == (3, 3 + 2, 6)
+    absent = [at_ms for entry in ledger.entries() for _, _, at_ms, _ in entry.absent]
+    assert sum_up(ledger.known_of(NODE)) == (found, min(absent))
+    assert sum_up([]) == (Totals(), None)
 
 
 def test_the_lowest_missing_numbers_are_not_those_that_wait(numbers: Any) -> None:

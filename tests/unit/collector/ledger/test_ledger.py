@@ -9,6 +9,7 @@ import pytest
 from collector.ledger import ledger as module
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
 from collector.store.marks import Claim
+from wire.ranges import Ranges
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
 
@@ -120,6 +121,26 @@ def test_names_outboxes_and_entries_are_those_of_the_nodes() -> None:
     assert [entry.ep for entry in ledger.entries("b/b/b/b")] == ["22"]
     ledger.accept(draft.accounts.values())
     assert ledger.outboxes("a/a/a/a") == 3, "they are known"
+
+
+def test_the_nodes_with_a_changed_account_are_named_once(numbers: Any) -> None:
+    ledger = numbers([1, 2])
+    assert (ledger.take_changed(), ledger.take_changed()) == ({NODE}, set())
+    ledger.claim("a/b/c/d", EP, Claim(head=2, at_ms=1))
+    assert ledger.take_changed() == {"a/b/c/d"}
+    draft = Draft(ledger)
+    draft.add(NODE, EP, 3, 1, 1)
+    assert ledger.take_changed() == set(), "a draft is not the account yet"
+    ledger.accept(draft.accounts.values())
+    assert ledger.take_changed() == {NODE}
+    ledger.forget((NODE, EP), Ranges([(2, 2)]), 1, 5)
+    assert ledger.take_changed() == {NODE}
+    ledger.reset(NODE)
+    assert ledger.take_changed() == {NODE}
+    again = Ledger(ledger.marks(everything=True))
+    assert again.take_changed() == {NODE, "a/b/c/d"}, "after a restart every node is new to the fleet"
+    assert [known.account.ep for known in again.known_of(NODE)] == [EP]
+    assert again.known_of("x/x/x/x") == []
 
 
 def test_claims_are_written_once_and_again_if_the_disk_failed(numbers: Any) -> None:
