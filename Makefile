@@ -19,6 +19,10 @@ $(VENV)/.dev: $(SETUP_FILES)
 demo: $(VENV)/.demo  ## simulators, agents, broker, collector and dashboard in one run
 	@$(VENV)/bin/edgebed demo $(if $(PORT),--port $(PORT))
 
+# the tests start hundreds of processes: what is compiled once is kept, outside the checkout, whatever the shell exports
+test test-long: export PYTHONDONTWRITEBYTECODE =
+test test-long: export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
+
 test: $(VENV)/.dev  ## all tests except the long ones; they mostly wait for real peers, so -n is useful
 	$(PY) -m pytest -q -m "not slow" -n 4 --dist worksteal
 

@@ -7,7 +7,7 @@ The working folder is a copy of the tree, in which the module is replaced for th
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -56,8 +56,7 @@ def run(path: str, source: str | None, tests: list[str], limit_s: float) -> dict
         if source is not None:
             module.write_text(source, encoding="utf-8")
             # a compiled form from the same second may look up to date
-            for compiled in (module.parent / "__pycache__").glob(f"{module.stem}.*.pyc"):
-                compiled.unlink()
+            Path(importlib.util.cache_from_source(path)).unlink(missing_ok=True)
         status = _forked(tests, limit_s, keep=source is None)
     finally:
         module.write_text(whole, encoding="utf-8")
