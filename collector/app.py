@@ -11,7 +11,7 @@ import math
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,10 @@ import msgspec
 import uvicorn
 
 from collector.config import CollectorConfig, Http
-from collector.fleet.fleet import Fleet, after_refusal
+from collector.fleet.board import Board
+from collector.fleet.fleet import Fleet
 from collector.fleet.live_room import LiveRoom
-from collector.fleet.node_view import NodeView
+from collector.fleet.node_state import after_refusal
 from collector.health import CollectorProblem, CollectorProblems, problem
 from collector.ingest.writer import Ingest, IngestSettings
 from collector.ledger.comparison import Gone
@@ -36,6 +37,7 @@ from collector.upkeep import EVERY_S, Upkeep
 from collector.web.api import Sources, build
 from collector.web.connections import KEEP_S, Places
 from collector.web.event_stream import Hub
+from collector.web.fleet_pages import FleetPages
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, on_purpose
 from wire.printable import counted
@@ -46,8 +48,6 @@ log = logging.getLogger(__name__)
 FLEET_EVERY_S = 1.0
 JUDGE_EVERY_S = 5.0
 FIRST_UPKEEP_S = 10.0  # how long the start waits for the day files to be checked
-MANY_NODES = 50  # with more nodes, a node is sent less often if only its figures changed
-FIGURES_EVERY_S = 5.0
 
 
 class Collector:
@@ -82,6 +82,7 @@ class Collector:
         self.fleet.restore(saved.states)
         self.places = Places(share=config.http.connections_per_address, proxies=config.http.proxies)
         self.hub = Hub(config.http.proxies)
+        self.pages = FleetPages(Board(self.fleet, clock), self.hub)
         self.ingest = Ingest(
             self.store,
             self.fleet,
@@ -108,6 +109,7 @@ class Collector:
             self.hub,
             health=self.health,
             problems=self.current_problems,
+            pages=self.pages,
         )
         names = [*config.http.names, config.http.host]
         self.server = _Server(
@@ -180,7 +182,6 @@ class Collector:
 
     async def _watch_fleet(self) -> None:
         """Judge the fleet on a timer, and send every page the nodes that changed, at most once a second."""
-        sent: dict[str, tuple[bytes, bytes, float]] = {}
         shown: list[CollectorProblem] = []
         judge_at = -math.inf
         while True:
@@ -197,13 +198,7 @@ class Collector:
             if shown != (problems := await asyncio.to_thread(self.current_problems)):
                 self.hub.broadcast("health", {"problems": problems})
                 shown = problems
-            if self.hub.viewers:
-                views = await asyncio.to_thread(self.fleet.views)
-                changed = list(_changed(views, sent, self.clock.monotonic()))
-                if changed:
-                    self.hub.broadcast("fleet", changed)
-            else:
-                sent.clear()
+            await self.pages.turn()
             await self.clock.sleep(FLEET_EVERY_S)
 
     async def _keep_up(self, first: asyncio.Future[None]) -> None:
@@ -229,7 +224,8 @@ class Collector:
         self.fleet.judge()
         self._judge_state()
         link, copy = self.link.state, self.store.copy_problem
-        nodes = self.fleet.without_data(link.since) if link.state == "online" else []
+        since = link.since if link.state == "online" else self.clock.now_ms()
+        nodes, waiting = self.fleet.held_back(since)
         if nodes:
             text = (
                 f"the status of {counted(len(nodes), 'node')} arrives, but none of their data, "
@@ -238,7 +234,6 @@ class Collector:
             self.problems.report(because(text, "data-not-received", n=len(nodes), node=nodes[0]))
         else:
             self.problems.clear("data-not-received")
-        waiting = sorted({*self.fleet.waiting()} - {*nodes})
         if waiting:
             self.problems.report(after_refusal(waiting))
         else:
@@ -326,23 +321,6 @@ def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) 
     gc.set_threshold(10_000, 10, 50)
     asyncio.run(serve())
     return stopped_by
-
-
-def _changed(
-    views: Sequence[NodeView], sent: dict[str, tuple[bytes, bytes, float]], now_s: float
-) -> Iterator[msgspec.Raw]:
-    """The views that differ from what was sent, which is noted in `sent`."""
-    for view in views:
-        body = msgspec.json.encode(view)
-        gist = msgspec.json.encode((view.state, view.devices, view.models, view.problems, view.outbox))
-        before = sent.get(view.node)
-        if before and before[0] == body:
-            continue
-        figures_only = before is not None and before[1] == gist
-        if before and figures_only and len(views) > MANY_NODES and now_s - before[2] < FIGURES_EVERY_S:
-            continue
-        sent[view.node] = (body, gist, now_s)
-        yield msgspec.Raw(body)
 
 
 class _Server(uvicorn.Server):

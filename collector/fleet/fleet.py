@@ -4,58 +4,36 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from itertools import islice
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from collector.fleet import problems
+from collector.fleet.accounts import NodeAccounts
 from collector.fleet.live_room import LiveRoom
+from collector.fleet.node_state import REFUSED_MS, NodeState, clock_state, number
 from collector.fleet.node_view import NodeView
-from collector.ledger.balance import totals
+from collector.fleet.views import next_turn, verdict, view_of
 from collector.ledger.ledger import Ledger
 from collector.ledger.plausible import MAX_SESSIONS, Rising
-from collector.store.clock_skew import Offset, Skew
-from collector.store.marks import Claim, Entry
+from collector.store.clock_skew import Offset
+from collector.store.marks import Claim
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.errors import WireError
-from wire.messages import MAX_MS, Birth, DeviceState, Live, ModelState, Snapshot, Status
-from wire.reasons import NO_REASON, Reason, because
+from wire.messages import MAX_MS, Birth, Live, Snapshot, Status
+from wire.reasons import Reason
 from wire.topics import NODE_ITSELF, Topic
 
 MAX_SNAPSHOTS = 300  # pictures of 60 kB at most
-MAX_LABEL = 64  # letters of a class
-REFUSED_MS = 30_000  # how long a refusal stays a problem after its end: the node sends again in this time
-SILENT_MS = 45_000  # three heartbeats
-NO_DATA_MS = 60_000  # a node sends a reading within a second
-RESENT_MS = 660_000  # it sends a message again within ten minutes
 HEARTBEAT = "agent"  # live/_/agent
 
-_INT64 = 2**63
+_BATCH = 500  # nodes that are judged under one lock
 
 StateKey = str  # of a state in the store, like "status/{node}"
-
-
-@dataclass(slots=True)
-class NodeState:
-    """What came from one node."""
-
-    status: Status | None = None
-    since_ms: int = 0  # of the status' state; the status is sent again when something else in it changes
-    birth: Birth | None = None
-    beat: Live = field(default_factory=dict)
-    seen_ms: int = 0
-    skew: Skew = field(default_factory=Skew)
-    quarantined_ms: int = 0
-    rising: Rising = field(default_factory=lambda: Rising(MAX_SESSIONS))  # `sess` of the statuses
-    online_ms: int = 0  # when the status of its newest session arrived as online; 0 if it was retained
-    beat_ms: int = 0  # when the newest heartbeat arrived that was not retained
-    data_ms: int = 0  # when the newest numbered message arrived
-    refused: Reason = NO_REASON  # why messages were refused last
-    refused_ms: int = 0  # until when
 
 
 class Fleet:
@@ -73,8 +51,8 @@ class Fleet:
         self._live: dict[tuple[str, str, str], Live] = {}
         self._snapshots: OrderedDict[tuple[str, str, str], Snapshot] = OrderedDict()
         self._unsaved: dict[StateKey, bytes] = {}
-        self._missing: dict[str, int] = {}  # node -> since when messages of it are missing, ms
-        self._judged_ms = 0  # when that was judged last
+        self._accounts = NodeAccounts(ledger)
+        self._changed: dict[str, bool] = {}  # node -> whether more than its figures changed
 
     def restore(self, states: Mapping[StateKey, bytes]) -> None:
         """Take over saved states; one that cannot be read is left out."""
@@ -83,6 +61,7 @@ class Fleet:
             if kind not in ("status", "birth", "beat"):
                 continue
             state = self._nodes[node]
+            self._changed[node] = True
             try:
                 if kind == "status":
                     state.status = decode(body, Status)
@@ -117,30 +96,63 @@ class Fleet:
         with self._lock:
             return set(self._nodes)
 
+    def known(self) -> set[str]:
+        """The nodes that sent something or have an account."""
+        return self.names() | self.ledger.names()
+
+    def _note(self, node: str, *, urgent: bool = False) -> None:
+        """Note that the view of a node changed; `urgent` where more than figures did."""
+        self._changed[node] = urgent or self._changed.get(node, False)
+
+    def take_changed(self) -> dict[str, bool]:
+        """The nodes whose views changed since the last call, and whether more than their figures did."""
+        with self._lock:
+            found, self._changed = self._changed, {}
+        for node in self._accounts.take_changed():
+            found.setdefault(node, False)
+        return found
+
     def saw(self, node: str, recv_ms: int) -> None:
         """Note that a message of the node arrived."""
         with self._lock:
-            state = self._nodes[node]
-            state.seen_ms = max(state.seen_ms, recv_ms)
+            self._saw(node, recv_ms)
+
+    def _saw(self, node: str, recv_ms: int) -> NodeState:
+        state = self._nodes[node]
+        self._note(node, urgent=state.saw(recv_ms))
+        return state
 
     def on_data(self, node: str, recv_ms: int) -> None:
         """Note that a numbered message of the node arrived."""
         with self._lock:
-            state = self._nodes[node]
-            state.seen_ms = max(state.seen_ms, recv_ms)
+            state = self._saw(node, recv_ms)
             state.data_ms = max(state.data_ms, recv_ms)
+
+    def held_back(self, since_ms: int) -> tuple[list[str], list[str]]:
+        """The nodes whose data are held back, and those that send none because some were refused before.
+
+        The status or heartbeats of the first arrive on the connection of `since_ms`, but none of their data.
+        """
+        now = self._clock.now_ms()
+        without_data: list[str] = []
+        waiting: list[str] = []
+        names = iter(self.names())
+        while batch := list(islice(names, _BATCH)):
+            with self._lock:
+                for name, state in ((name, self._nodes[name]) for name in batch):
+                    if state.has_no_data(since_ms, now):
+                        without_data.append(name)
+                    elif state.says_refused and state.waits(now):
+                        waiting.append(name)
+        return sorted(without_data), sorted(waiting)
 
     def without_data(self, since_ms: int) -> list[str]:
         """Nodes whose status or heartbeats arrive on the connection of `since_ms`, but none of their data."""
-        now = self._clock.now_ms()
-        with self._lock:
-            return sorted(name for name, state in self._nodes.items() if _has_no_data(state, since_ms, now))
+        return self.held_back(since_ms)[0]
 
     def waiting(self) -> list[str]:
         """Nodes that send no data yet because some were refused before."""
-        now = self._clock.now_ms()
-        with self._lock:
-            return sorted(name for name, state in self._nodes.items() if _waits(state, now))
+        return self.held_back(self._clock.now_ms())[1]
 
     def on_status(self, node: str, status: Status, recv_ms: int, *, retained: bool) -> bool:
         """Take a status; False when it is older than a known one."""
@@ -158,7 +170,8 @@ class Fleet:
                 state.online_ms = state.online_ms or recv_ms
             # `lost` is the node's Will: the broker sent it, so it is not a sign of life
             if not retained and status.state != "lost":
-                state.seen_ms = max(state.seen_ms, recv_ms)
+                state.saw(recv_ms)
+            self._note(node, urgent=True)
             self._unsaved[f"status/{node}"] = encode(status)
         return True
 
@@ -175,10 +188,11 @@ class Fleet:
                 found.append(f"its birth of session {state.birth.sess}")
             if state.beat:
                 found.append("its heartbeat")
-            state.status = state.birth = None
+            state.status = state.birth = state.streams = None
             state.beat, state.rising = {}, Rising(MAX_SESSIONS)
-            self._missing.pop(node, None)
+            self._note(node, urgent=True)
             self._unsaved.update({f"{kind}/{node}": b"" for kind in ("status", "birth", "beat")})
+        self._accounts.forget(node)
         return found
 
     def on_birth(self, node: str, birth: Birth) -> bool:
@@ -189,7 +203,8 @@ class Fleet:
             # a birth of the session that the node has now follows a forged one
             if older and (state.status is None or birth.sess < state.status.sess):
                 return False
-            state.birth = birth
+            state.birth, state.streams = birth, None
+            self._note(node, urgent=True)
             self._unsaved[f"birth/{node}"] = encode(birth)
         return True
 
@@ -205,21 +220,25 @@ class Fleet:
     def forget_live(self, topic: Topic) -> None:
         """Drop newest values: their retained message was deleted."""
         with self._lock:
-            self._live.pop((str(topic.address), topic.device, topic.name), None)
+            if self._live.pop((str(topic.address), topic.device, topic.name), None) is not None:
+                self._note(str(topic.address), urgent=True)
             self._room.free(str(topic.address), (topic.cls, topic.device, topic.name))
 
     def on_live(self, topic: Topic, live: Live, recv_ms: int, *, retained: bool) -> None:
         """Take newest values, or a heartbeat."""
         node = str(topic.address)
+        is_beat = topic.device == NODE_ITSELF and topic.name == HEARTBEAT
         with self._lock:
-            state = self._nodes[node]
-            if not retained:
-                state.seen_ms = max(state.seen_ms, recv_ms)
-            if topic.device == NODE_ITSELF and topic.name == HEARTBEAT:
+            state = self._nodes[node] if retained else self._saw(node, recv_ms)
+            if is_beat:
                 self._on_beat(node, state, live, recv_ms, retained)
             else:
-                self._live[(node, topic.device, topic.name)] = live
-        if topic.device == NODE_ITSELF and topic.name == HEARTBEAT:
+                key = (node, topic.device, topic.name)
+                before = self._live.get(key, {})
+                self._live[key] = live
+                if verdict(before) != verdict(live):
+                    self._note(node, urgent=True)
+        if is_beat:
             self._claim(node, live, recv_ms)
 
     def _on_beat(self, node: str, state: NodeState, beat: Live, recv_ms: int, retained: bool) -> None:
@@ -231,6 +250,7 @@ class Fleet:
             return
         else:
             state.seen_ms = max(state.seen_ms, min(sent, recv_ms))
+        self._note(node, urgent=_pressing(state.beat) != _pressing(beat))
         state.beat = beat
         self._unsaved[f"beat/{node}"] = msgspec.json.encode(_SavedBeat(beat, recv_ms, state.seen_ms))
 
@@ -253,7 +273,7 @@ class Fleet:
         """Keep the newest picture of a stream."""
         key = (str(topic.address), topic.device, topic.name)
         with self._lock:
-            self._nodes[key[0]].seen_ms = recv_ms
+            self._saw(key[0], recv_ms)
             self._snapshots[key] = snapshot
             self._snapshots.move_to_end(key)
             if len(self._snapshots) > MAX_SNAPSHOTS:  # the oldest of the node that has most
@@ -265,12 +285,14 @@ class Fleet:
         with self._lock:
             if node in self._nodes:
                 self._nodes[node].quarantined_ms = recv_ms
+                self._note(node, urgent=True)
 
     def on_refused(self, node: str, why: Reason, until_ms: int, now_ms: int) -> None:
         """Note that messages of a node are refused, because they exceed a share, until then at least."""
         with self._lock:
             state = self._nodes.get(node)
             if state is not None:
+                self._note(node, urgent=state.refused_ms <= now_ms or state.refused != why)
                 state.refused = why
                 state.refused_ms = min(max(until_ms, now_ms), now_ms + REFUSED_MS) + REFUSED_MS
                 state.data_ms = max(state.data_ms, now_ms)  # they arrive, so no access rule holds them back
@@ -290,7 +312,7 @@ class Fleet:
         """The clock state in the node's newest heartbeat."""
         with self._lock:
             state = self._nodes.get(node)
-            return _clock_state(state.beat) if state else None
+            return clock_state(state.beat) if state else None
 
     def snapshot(self, node: str, device: str, stream: str) -> Snapshot | None:
         """The newest picture of a stream."""
@@ -328,86 +350,42 @@ class Fleet:
         return one.unit if one else ""
 
     def judge(self) -> None:
-        """Note since when messages of each node are missing; the app calls it on a timer.
-
-        It needs no open page. The ledger knows when the message before the missing one was stored. That may
-        be long ago, so a message that was not missing at the last judgement counts from there.
-        """
-        now = self._clock.now_ms()
-        entries = self._entries()
-        with self._lock:
-            found = {node: self._missing_since(node, some) for node, some in entries.items()}
-            self._missing = {node: min(since, now) for node, since in found.items() if since is not None}
-            self._judged_ms = now
-
-    def _missing_since(self, node: str, entries: Sequence[Entry]) -> int | None:
-        """Since when (ms, 0 unknown) messages of a node are missing; None when none are."""
-        if not any(entry.missing_count for entry in entries):
-            return None
-        known = self._missing.get(node)
-        if known is not None:
-            return known
-        return max(min(since for entry in entries for _, _, since, _ in entry.absent), self._judged_ms)
-
-    def _entries(self, only: str | None = None) -> dict[str, list[Entry]]:
-        found: dict[str, list[Entry]] = {}
-        for entry in self.ledger.entries(only):
-            found.setdefault(entry.node, []).append(entry)
-        return found
+        """Note since when messages of each node are missing; the app calls it on a timer."""
+        self._accounts.judge(self._clock.now_ms())
 
     def views(self, only: str | None = None) -> list[NodeView]:
         """Every node (or `only` one), model alarms first, then the worst problem, then by name."""
+        names = self.known() if only is None else {only} & self.known()
+        found = [self.view(name)[0] for name in names]
+        for device in (device for view in found for device in view.devices):
+            device["streams"] = msgspec.json.decode(device["streams"])
+        return sorted(found, key=lambda view: view.rank)
+
+    def view(self, node: str) -> tuple[NodeView, int]:
+        """One node, with the streams of its devices encoded, and when that changes by time alone, ms."""
         now = self._clock.now_ms()
-        entries = self._entries(only)
+        totals, missing_since = self._accounts.of(node)
+        doubt = self.ledger.doubt(node, now - problems.DOUBT_MS)
         with self._lock:
-            known = set(self._nodes) | set(entries)
-            names = known if only is None else {only} & known
-            found = [self._view(name, entries.get(name, ()), now) for name in names]
-        return sorted(found, key=lambda view: (not view.has_alarm, -view.worst, view.node))
-
-    def _view(self, node: str, entries: Sequence[Entry], now: int) -> NodeView:
-        state = self._nodes.get(node) or NodeState()
-        name, since, why = _condition(state, now)
-        offset = state.skew.offset(self._clock.monotonic())
-        view = NodeView(
-            node=node,
-            state=name,
-            since=since,
-            last_seen=state.seen_ms,
-            agent=(state.status.agent if state.status else "")
-            or (state.birth.agent.ver if state.birth else ""),
-            clk=_clock_state(state.beat),
-            skew_ms=offset.skew_ms,
-            uncertainty_ms=offset.uncertainty_ms,
-            outbox={key: number(state.beat, key) for key in ("depth", "oldest_s", "bytes")},
-            health={key: number(state.beat, key) for key in ("rss_mb", "cpu_pct", "temp_c", "uptime_s")},
-            devices=list(_devices(state, name == "online")),
-            models=[
-                {**model, "verdict": self._verdict(node, model, name == "online")}
-                for model in _models(state, name == "online")
-            ],
-            ledger=totals(entries),
-            problems=[],
-        )
-        view.problems = problems.find(
-            view,
-            why=why,
-            now=now,
-            missing_since=self._missing_since(node, entries),
-            quarantined=state.quarantined_ms,
-            doubt=self.ledger.doubt(node, now - problems.DOUBT_MS),
-            refused=_refusal(node, state, now),
-        )
-        return view
-
-    def _verdict(self, node: str, model: dict[str, Any], online: bool) -> dict[str, Any]:
-        """The class that a model named last, and whether it is an alarm, where the model sends them."""
-        live = self._live.get((node, model["device"], model["slot"]), {}) if online else {}
-        label, alarm = live.get("label"), live.get("alarm")
-        return {
-            **({"label": label[:MAX_LABEL]} if isinstance(label, str) else {}),
-            **({"alarm": alarm} if isinstance(alarm, bool) else {}),
-        }
+            state = self._nodes.get(node) or NodeState()
+            found = view_of(
+                node,
+                state,
+                totals,
+                now=now,
+                offset=state.skew.offset(self._clock.monotonic()),
+                newest=lambda device, model: self._live.get((node, device, model), {}),
+            )
+            found.problems = problems.find(
+                found,
+                why=state.condition(now)[2],
+                now=now,
+                missing_since=missing_since,
+                quarantined=state.quarantined_ms,
+                doubt=doubt,
+                refused=state.refusal(node, now),
+            )
+            return found, next_turn(state, now=now, missing_since=missing_since, doubt=doubt)
 
 
 class _SavedBeat(Struct):
@@ -416,109 +394,7 @@ class _SavedBeat(Struct):
     seen_ms: int
 
 
-def number(live: Live, name: str) -> float | None:
-    """A number in a flat body that fits into 64 bits, else None."""
-    value = live.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return value if -_INT64 <= value < _INT64 else None
-
-
-def _clock_state(beat: Live) -> int | None:
-    value = number(beat, "clk")
-    return int(value) if value in (0, 1, 2) else None
-
-
-def _condition(state: NodeState, now: int) -> tuple[str, int, Reason]:
-    """State, since when, and why; the state of a silent node decays to `unknown`."""
-    status = state.status
-    if status is None:
-        return "unknown", state.seen_ms, because("no status has arrived yet", "no-status")
-    if status.state == "online" and state.seen_ms <= 0:
-        why = because("the broker kept its status, and it gave no sign of life since", "only-retained")
-        return "unknown", state.since_ms, why
-    silent_ms = now - state.seen_ms
-    if status.state == "online" and silent_ms > SILENT_MS:
-        silent_s = silent_ms // 1000
-        why = because(f"no sign of life for {silent_s} s", "node-silent", seconds=silent_s)
-        return "unknown", state.seen_ms + SILENT_MS, why
-    return status.state, state.since_ms, Reason(status.reason, status.code, status.args)
-
-
-def _refusal(node: str, state: NodeState, now: int) -> Reason:
-    """Why messages of a node wait because a collector refuses or refused them."""
-    if now < state.refused_ms:
-        return state.refused
-    return after_refusal([node]) if _waits(state, now) else NO_REASON
-
-
-def after_refusal(nodes: Sequence[str]) -> Reason:
-    """The reason of nodes that send nothing yet because they were refused before."""
-    who = nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes, such as {nodes[0]},"
-    text = f"messages of {who} were refused before and wait there: a node sends them again within ten minutes"
-    return because(text, "waits-after-refusal", n=len(nodes), node=nodes[0])
-
-
-def _waits(state: NodeState, now: int) -> bool:
-    """Whether a node itself states that it sends nothing because it was refused; no data since."""
-    code = state.beat.get("refused_code")
-    waits = isinstance(code, str) and code.startswith("share-") and now - state.beat_ms < SILENT_MS
-    is_online = state.status is not None and state.status.state == "online"
-    # data that arrived lately show that it does not wait: some shares refuse only a part of the messages
-    return waits and is_online and now >= state.refused_ms and now - state.data_ms >= REFUSED_MS
-
-
-def _has_no_data(state: NodeState, since_ms: int, now: int) -> bool:
-    """Whether only the data of a node are held back, as by an access rule of the broker."""
-    if state.status is None or state.status.state != "online":
-        return False
-    first = state.data_ms < since_ms
-    wait_ms = NO_DATA_MS if first and not _waits(state, now) else RESENT_MS
-    if now - max(since_ms, state.data_ms) < wait_ms:
-        return False
-    if state.beat_ms >= since_ms:
-        return now - state.beat_ms < SILENT_MS and (number(state.beat, "oldest_s") or 0) * 1000 > NO_DATA_MS
-    return first and since_ms <= state.online_ms < now - NO_DATA_MS
-
-
-def _devices(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
-    described = state.birth.devices if state.birth else {}
-    reported = state.status.devices if state.status else {}
-    for name in sorted({*described, *reported}):
-        device, current = described.get(name), reported.get(name)
-        streams = {
-            stream: {"kind": one.kind, **msgspec.to_builtins(one), "fields": msgspec.to_builtins(one.fields)}
-            for stream, one in (device.streams if device else {}).items()
-        }
-        yield {
-            "id": name,
-            "type": device.type if device else "",
-            "state": current.state if current and online else "unknown",
-            "since": current.since if current else 0,
-            **_reason(current),
-            "counters": current.counters if current else {},
-            "streams": streams,
-        }
-
-
-def _models(state: NodeState, online: bool) -> Iterable[dict[str, Any]]:
-    reported = state.status.models if state.status else {}
-    listed = state.birth.models if state.birth else {}
-    for slot in sorted({*reported, *listed}):
-        current, ref = reported.get(slot), listed.get(slot)
-        yield {
-            "slot": slot,
-            "device": current.device if current else "",
-            "name": (current.name if current else "") or (ref.name if ref else ""),
-            "ver": (current.ver if current else "") or (ref.ver if ref else ""),
-            "provider": current.provider if current else "",
-            "state": current.state if current and online else "unknown",
-            **_reason(current),
-            "counters": current.counters if current else {},
-        }
-
-
-def _reason(current: DeviceState | ModelState | None) -> dict[str, Any]:
-    if current is None:
-        return {"why": "", "code": "", "args": {}}
-    return {"why": current.why, "code": current.code, "args": current.args}
+def _pressing(beat: Live) -> tuple[object, ...]:
+    """What of a heartbeat makes or ends a problem."""
+    late = bool(number(beat, "depth")) and (number(beat, "oldest_s") or 0) > problems.BACKLOG_S
+    return number(beat, "clk") == 0, late, beat.get("refused_code")

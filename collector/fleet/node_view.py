@@ -8,6 +8,8 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from collector.ledger.balance import Totals
 
+Rank = tuple[int, int, str]  # of a node in the order of the page: without alarm, less severe, its name
+
 
 class Problem(Struct, omit_defaults=True):
     """One thing that is wrong; `sev` from 1 (note) to 4 (critical)."""
@@ -39,9 +41,9 @@ class NodeView(Struct):
     problems: list[Problem] = field(name="trouble")
 
     @property
-    def worst(self) -> int:
-        """The highest `sev` of its problems, -1 without any."""
-        return max((one.sev for one in self.problems), default=-1)
+    def rank(self) -> Rank:
+        """Its place in the order of the page."""
+        return (not self.has_alarm) + 0, -max((one.sev for one in self.problems), default=0), self.node
 
     @property
     def has_alarm(self) -> bool:

@@ -102,7 +102,8 @@ def sum_up(outboxes: Iterable[Known]) -> tuple[Totals, int | None]:
         found.missing_count += balance.missing_count
         found.waiting += balance.waiting_count
         found.duplicates += known.account.duplicates
-        since += [at_ms for _, _, at_ms, _ in known.whys(islice(balance.missing, SHOWN))]
+        if balance.missing_count:
+            since += [at_ms for _, _, at_ms, _ in known.whys(islice(balance.missing, SHOWN))]
     return found, min(since, default=None)
 
 

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 
+from collector.fleet.board import Ask
 from collector.fleet.fleet import Fleet
 from collector.health import CollectorProblem
 from collector.ingest.live import picture
@@ -32,7 +33,8 @@ from collector.store.table import Table
 from collector.web.access import Guard
 from collector.web.assets import Assets
 from collector.web.event_stream import Hub, TooManyViewers, Viewer, encode
-from collector.web.parameters import read_time, unknown
+from collector.web.fleet_pages import FleetPages
+from collector.web.parameters import read_ask, read_time, unknown
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, WireError
 from wire.messages import Snapshot
@@ -41,6 +43,8 @@ from wire.topics import FIELD, ID, NODE_ITSELF, Address
 MAX_POINTS = 5_000
 MAX_EXPORT = 200_000  # rows of one answer
 MAX_EVENTS = 500
+PAGE_NODES, MAX_NODES = 200, 1_000  # of one page of the fleet
+FLEET_PARAMETERS = ("limit", "after", "filter", "node")
 MAX_MS = 253_402_300_799_999
 DASHBOARD = Path(__file__).parent / "dashboard"
 NODE = "/api/v1/nodes/{t}/{p}/{s}/{n}"
@@ -64,6 +68,7 @@ class Sources:
     hub: Hub
     health: Callable[[], dict[str, Any]]
     problems: Callable[[], list[CollectorProblem]]
+    pages: FleetPages
 
 
 class Api:
@@ -96,18 +101,22 @@ class Api:
         """The dashboard."""
         return await self._assets.get_response("index.html", request.scope)
 
-    async def fleet(self, _request: Request) -> Response:
-        """Every node, the one with the worst problem first."""
-        views = await asyncio.to_thread(self._from.fleet.views)
+    async def fleet(self, request: Request) -> Response:
+        """Every node or a page of them, the one with the worst problem first."""
+        for name in request.query_params:
+            if name not in FLEET_PARAMETERS:
+                raise HTTPException(400, unknown("parameter", name, FLEET_PARAMETERS))
+        now = self._from.clock.now_ms()
+        answer = await asyncio.to_thread(self._from.pages.answer, _ask_of(request))
         problems = await asyncio.to_thread(self._from.problems)
-        return _json({"now": self._from.clock.now_ms(), "nodes": views, "problems": problems})
+        return _json({"now": now, **answer, "problems": problems})
 
     async def node(self, request: Request) -> Response:
         """One node, with its birth and newest values."""
         node = _node(request)
         views = await asyncio.to_thread(self._from.fleet.views, node)
         if not views:
-            known = [view.node for view in await asyncio.to_thread(self._from.fleet.views)]
+            known = await asyncio.to_thread(self._from.fleet.known)
             raise HTTPException(404, unknown("node", node, known))
         extra = {"birth": self._from.fleet.birth(node), "live": self._from.fleet.live(node)}
         return _json({**msgspec.to_builtins(views[0]), **extra, "now": self._from.clock.now_ms()})
@@ -184,7 +193,7 @@ class Api:
         views = await asyncio.to_thread(fleet.views, node)
         stored = await self._ask(lambda source: source.streams(node))
         if not views and not stored:
-            known = [view.node for view in await asyncio.to_thread(fleet.views)]
+            known = await asyncio.to_thread(fleet.known)
             raise HTTPException(404, unknown("node", node, known))
         streams: dict[str, set[str]] = {NODE_ITSELF: set()}
         for each in views[0].devices if views else ():
@@ -289,10 +298,11 @@ class Api:
             _address(node)
         if device and not ID.fullmatch(device) and device != NODE_ITSELF:
             raise HTTPException(400, f"device={device[:40]!r} is not an id")
+        ask = _ask_of(request) if "limit" in request.query_params else None
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
         try:
-            viewer = self._from.hub.join(node, device, request.client.host if request.client else "")
+            viewer = self._from.hub.join(node, device, request.client.host if request.client else "", ask)
         except TooManyViewers as error:
             raise HTTPException(503, str(error)) from error
         return StreamingResponse(
@@ -301,6 +311,8 @@ class Api:
 
     async def _frames(self, viewer: Viewer) -> AsyncIterator[bytes]:
         try:
+            if viewer.ask is not None:
+                await asyncio.to_thread(self._from.pages.follow, viewer.ask)
             yield b"retry: 2000\n" + encode("hello", {"now": self._from.clock.now_ms()})
             async for frame in viewer.frames():
                 yield frame
@@ -341,6 +353,14 @@ async def _failed(_request: Request, error: Exception) -> Response:
 
 def _json(body: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json")
+
+
+def _ask_of(request: Request) -> Ask | None:
+    limit = _number(request, "limit", PAGE_NODES, 1, MAX_NODES)
+    try:
+        return read_ask(request.query_params, limit)
+    except EdgebedError as error:
+        raise HTTPException(400, str(error)) from error
 
 
 def _address(text: str) -> Address:

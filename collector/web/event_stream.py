@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from collector.fleet.board import Ask
 from collector.web.connections import network_of
 
 MAX_VIEWERS = 200
@@ -30,10 +31,11 @@ class TooManyViewers(Exception):
 class Viewer:
     """One open page: the node and device that it shows, and the frames that wait for it."""
 
-    def __init__(self, node: str, device: str, address: str = "") -> None:
+    def __init__(self, node: str, device: str, address: str = "", ask: Ask | None = None) -> None:
         self.node = node
         self.device = device
         self.address = address
+        self.ask = ask  # which nodes of the fleet it shows; None for all
         self.dropped = 0
         self.closed = False
         self._frames: deque[bytes] = deque()
@@ -115,7 +117,17 @@ class Hub:
             if not node or (viewer.node == node and (device == "_" or viewer.device in ("", device))):
                 viewer.put(frame)
 
-    def join(self, node: str, device: str, address: str = "") -> Viewer:
+    def asks(self) -> set[Ask | None]:
+        """Which nodes of the fleet the viewers show; None is all of them."""
+        return {viewer.ask for viewer in self._viewers}
+
+    def show(self, ask: Ask | None, frame: bytes) -> None:
+        """Send a frame to the viewers of these nodes of the fleet, from the event loop."""
+        for viewer in list(self._viewers):
+            if viewer.ask == ask:
+                viewer.put(frame)
+
+    def join(self, node: str, device: str, address: str = "", ask: Ask | None = None) -> Viewer:
         """A new viewer of a node and device; "" means any.
 
         Raises:
@@ -127,7 +139,7 @@ class Hub:
         most = MAX_FROM_PROXY if address in self._proxies else MAX_FROM_ADDRESS
         if address and sum(one.address == address for one in self._viewers) >= most:
             raise TooManyViewers(f"{address} has {most} pages open already: close one of them")
-        viewer = Viewer(node, device, address)
+        viewer = Viewer(node, device, address, ask)
         self._viewers.add(viewer)
         self._recount()
         return viewer

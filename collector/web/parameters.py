@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
+from collector.fleet.board import Ask
+from wire.errors import EdgebedError
 from wire.messages import MAX_MS
 from wire.printable import printable
+from wire.topics import Address
 
 _ZONE = re.compile(r" (\d\d:?\d\d)$")  # "+09:00" in an address that was not escaped
+_PLACE = re.compile(r"([01])\.([0-4])\.(.{1,500})")  # of a node in the fleet: alarm, severity, name
 _NAMES = 5
+MAX_FILTER = 100
 
 
 def read_time(text: str) -> int | None:
@@ -28,6 +33,25 @@ def read_time(text: str) -> int | None:
     except OverflowError:
         return None
     return round(ms) if 0 <= ms <= MAX_MS else None
+
+
+def read_ask(params: Mapping[str, str], limit: int) -> Ask | None:
+    """The nodes of the fleet that `limit`, `after`, `filter` and `node` ask for; None without any of them.
+
+    Raises:
+        WireError, EdgebedError: one of them cannot be read.
+    """
+    if not params.keys() & {"limit", "after", "filter", "node"}:
+        return None
+    after, text = params.get("after", ""), params.get("filter", "")
+    place = _PLACE.fullmatch(after)
+    if after and place is None:
+        raise EdgebedError(f"after={after[:40]!r} is not a place: take `next` of the answer before")
+    if len(text) > MAX_FILTER:
+        raise EdgebedError(f"filter= has {len(text)} letters; {MAX_FILTER} are allowed")
+    rank = (1 - int(place[1]), -int(place[2]), place[3]) if place else None
+    node = params.get("node", "")
+    return Ask(limit, rank, tuple(sorted({*text.lower().split()})), str(Address.parse(node)) if node else "")
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -9,8 +9,9 @@ import pytest
 from msgspec import UNSET
 
 from collector.fleet import fleet as module
-from collector.fleet import problems
-from collector.fleet.fleet import SILENT_MS, Fleet, NodeState
+from collector.fleet import node_state, problems
+from collector.fleet.fleet import Fleet
+from collector.fleet.node_state import SILENT_MS, NodeState
 from collector.fleet.problems import CODES
 from collector.ledger.ledger import Draft, Ledger
 from collector.store.marks import Claim
@@ -129,7 +130,7 @@ def test_a_node_that_waits_after_a_refusal_is_not_held_back_by_the_broker(fleet:
     assert "are refused" not in problem.why
     fleet.on_data(NODE, clock.ms)
     assert fleet.waiting() == []
-    clock.ms += module.RESENT_MS
+    clock.ms += node_state.RESENT_MS
     fleet.on_live(BEAT, {"ts": clock.ms, "oldest_s": 2000, **refused}, clock.ms, retained=False)
     assert fleet.without_data(T0) == [NODE], "it would have sent again: something holds it back"
     fleet.on_live(BEAT, {"ts": clock.ms, "oldest_s": 2000, "refused_code": 7}, clock.ms, retained=False)
@@ -252,9 +253,9 @@ def test_the_missing_alarm_needs_no_page(fleet: Fleet, clock: Any) -> None:
 
 def test_reading_the_views_changes_nothing(clock: Any, holed: Ledger) -> None:
     def facts() -> Any:
-        names = [name for name in NodeState.__slots__ if name != "skew"]
+        names = [name for name in NodeState.__slots__ if name not in ("skew", "streams")]
         nodes = {node: [getattr(state, name) for name in names] for node, state in fleet._nodes.items()}
-        return copy.deepcopy((nodes, fleet._missing, fleet._judged_ms, fleet._unsaved))
+        return copy.deepcopy((nodes, fleet._accounts._missing, fleet._accounts._judged_ms, fleet._unsaved))
 
     fleet = Fleet(clock, holed)
     fleet.judge()
@@ -297,7 +298,7 @@ def test_the_alarm_ends_when_the_messages_arrive(clock: Any, holed: Ledger) -> N
     holed.accept(draft.accounts.values())
     assert "missing" not in codes(fleet)
     fleet.judge()
-    assert fleet._missing == {}
+    assert fleet._accounts._missing == {}
 
 
 def test_a_clock_that_is_set_back_delays_the_alarm_by_no_more_than_a_judgement(
@@ -407,7 +408,7 @@ def test_a_refusal_is_a_problem_of_its_node_until_it_ends(fleet: Fleet, clock: A
     fleet.on_refused(NODE, why, clock.ms + 5_000, clock.ms)
     (problem,) = [one for one in view(fleet).problems if one.code == "refused"]
     assert problem.reason == {"code": "share-streams", "args": {"share": "shares.node.streams"}}
-    clock.ms += 5_000 + module.REFUSED_MS - 1
+    clock.ms += 5_000 + node_state.REFUSED_MS - 1
     assert "refused" in {one.code for one in view(fleet).problems}
     clock.ms += 1
     assert "refused" not in {one.code for one in view(fleet).problems}

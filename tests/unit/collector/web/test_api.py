@@ -17,10 +17,12 @@ from collector.fleet.problems import CODES
 from collector.mqtt.received import Received
 from collector.web.api import Api, Sources
 from tests.unit.collector.web.serving import BASE, EP, JPEG, NODE, Get
+from wire.codec import encode
 from wire.messages import (
     Batch,
     Event,
     Snapshot,
+    Status,
 )
 from wire.reasons import because
 
@@ -34,7 +36,7 @@ def section_of(title: str) -> str:
 async def test_every_route_is_documented_and_answers_as_documented(site: tuple[Collector, Get]) -> None:
     routes = {
         f"{route.path}/{{name}}" if isinstance(route, Mount) else route.path
-        for route in Api(Sources(*[None] * 7)).routes()  # type: ignore[arg-type]
+        for route in Api(Sources(*[None] * 8)).routes()  # type: ignore[arg-type]
     }
     written = set(re.findall(r"^\| \[?`(/[^`]*)`", DOCS, re.MULTILINE))
     assert routes == written
@@ -44,6 +46,7 @@ async def test_every_route_is_documented_and_answers_as_documented(site: tuple[C
     asked = "series?stream=joints&field=j1"
     for path, section in {
         "/api/v1/fleet": "fleet",
+        "/api/v1/fleet?limit=5": "fleet",
         BASE: "node",
         f"{BASE}/stored": "stored",
         f"{BASE}/devices/arm/{asked}": "series",
@@ -75,6 +78,78 @@ async def test_the_fleet_and_a_node(site: tuple[Collector, Get]) -> None:
     assert one["birth"]["devices"]["arm"]["type"] == "cobot"
     assert one["live"]["arm"]["joints"]["j1"] == 1.5
     assert (await get("/api/v1/nodes/acme/trial/hall/nobody")).status == 404
+
+
+async def test_a_page_of_the_fleet(site: tuple[Collector, Get]) -> None:
+    collector, get = site
+    for name in "abc":
+        body = Status(state="lost" if name == "c" else "online", ts=1, boot="deadbeef", sess=1)
+        topic = f"tb1/acme/trial/hall/{name}/status"
+        collector.ingest.receive(Received(topic, encode(body), collector.clock.now_ms(), False, None))
+    everything = (await get("/api/v1/fleet")).json()
+    assert set(everything) == {"now", "nodes", "problems"}
+    order = [one["node"] for one in everything["nodes"]]
+    assert [name[-1] for name in order] == ["c", "1", "a", "b"]
+    seen: list[str] = []
+    path = "/api/v1/fleet?limit=3"
+    while True:
+        page = (await get(path)).json()
+        assert (page["found"], page["first"], page["totals"]["nodes"]) == (4, len(seen), 4)
+        assert [one["node"] for one in page["nodes"]] == page["shown"]
+        seen += page["shown"]
+        if page["next"] is None:
+            break
+        path = f"/api/v1/fleet?limit=3&after={page['next']}"
+    assert seen == order
+    assert page["totals"]["ledger"]["stored"] == 32
+    assert page["totals"]["severities"] == {"0": 2, "2": 1, "4": 1}
+    for words, expected in (("LOST", ["c"]), ("cobot%20online", ["1"]), ("quarantine", ["1"]), ("x", [])):
+        found = (await get(f"/api/v1/fleet?filter={words}")).json()
+        assert ([name[-1] for name in found["shown"]], found["found"]) == (expected, len(expected))
+    assert (await get(f"/api/v1/fleet?node={NODE}")).json()["shown"] == [NODE]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("limt=5", "did you mean limit"), ("limit=0", "from 1 to 1000"), ("limit=1001", "from 1 to 1000"),
+        ("limit=x", "whole number"), ("limit=", "whole number"), ("after=a/b/c/d", "next"),
+        ("after=2.0.a/b/c/d", "next"), ("after=1.9.a", "next"), ("filter=" + "x" * 101, "100 are allowed"),
+        ("node=x", "node"), ("limit=5&page=2", "parameter"),
+    ],
+)  # fmt: skip
+async def test_a_page_that_cannot_be_is_refused_with_a_sentence(
+    site: tuple[Collector, Get], query: str, words: str
+) -> None:
+    _, get = site
+    for path in ("fleet", "stream") if "limit=" in query and "page" not in query else ("fleet",):
+        answer = await get(f"/api/v1/{path}?{query}")
+        assert answer.status == 400, query
+        assert words in answer.json()["error"]
+
+
+async def test_a_page_follows_its_nodes_alone(site: tuple[Collector, Get]) -> None:
+    collector, _ = site
+    reader, writer = await asyncio.open_connection("127.0.0.1", collector.socket.getsockname()[1])
+    writer.write(b"GET /api/v1/stream?limit=1&filter=cobot HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    text = b""
+    async with asyncio.timeout(60):
+        while b'"shown"' not in text and b'"lost"' not in text:
+            text += await reader.read(65_536)
+            if b"event: hello" in text and b"cobot-02" not in text:
+                for name in ("cobot-02", "other-01"):
+                    body = Status(state="lost", ts=1, boot="deadbeef", sess=1)
+                    topic = f"tb1/acme/trial/hall/{name}/status"
+                    collector.ingest.receive(
+                        Received(topic, encode(body), collector.clock.now_ms(), False, None)
+                    )
+    writer.close()
+    await writer.wait_closed()
+    frames = [json.loads(data) for data in re.findall(rb"event: fleet\ndata: (.*)\n", text)]
+    assert "other-01" not in json.dumps(frames)
+    (last,) = [frame for frame in frames if frame.get("shown") == ["acme/trial/hall/cobot-02"]]
+    assert [one["state"] for one in last["nodes"]] == ["lost"]
+    assert (last["found"], last["first"]) == (2, 0)
 
 
 async def test_series_events_and_pictures(site: tuple[Collector, Get]) -> None:
