@@ -167,7 +167,11 @@ class App:
                 on_command=self.commands.handle,
             ),
             UplinkSettings(
-                config.state, config.outbox.ack, config.outbox.drain_kb_per_s, packs=config.outbox.packs
+                config.state,
+                config.outbox.ack,
+                config.outbox.drain_kb_per_s,
+                packs=config.outbox.packs,
+                ack_from=tuple(config.outbox.ack_from),
             ),
         )
         self.custody = Custody(
@@ -279,7 +283,9 @@ class App:
         while True:
             if step_s := self._steps.look():
                 self._report_clock_step(step_s)
-            beat = beats.due(self.outbox.stats(), self.uplink.connected)
+            beat = beats.due(
+                self.outbox.stats(), self.uplink.connected, behind=self.uplink.behind is not None
+            )
             if beat:
                 self._beat()
             if counters.due(self.description.counters()):

@@ -68,6 +68,7 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
         except WireError as error:
             yield ("node",), str(error)
         yield from found.broker.mistakes(("broker",))
+        yield from _check_collectors(found.outbox)
         for name, device in found.devices.items():
             yield from _check_id(("devices", name), "device", name)
             try:
@@ -184,6 +185,16 @@ def _other_settings(devices: Mapping[str, DevicePlan]) -> Iterator[Mistake]:
 def _check_id(where: tuple[str, ...], what: str, name: str) -> Iterator[Mistake]:
     if not is_id(name):
         yield where, f"{what} {name!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)"
+
+
+def _check_collectors(outbox: OutboxSettings) -> Iterator[Mistake]:
+    where = ("outbox", "ack_from")
+    for name in outbox.ack_from:
+        yield from _check_id(where, "collector", name)
+    if len(set(outbox.ack_from)) < len(outbox.ack_from):
+        yield where, "a collector is named twice"
+    if outbox.ack_from and outbox.ack == "puback":
+        yield where, "needs `ack: collector`: a PUBACK of the broker does not name a collector"
 
 
 def _check_slot(

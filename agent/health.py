@@ -18,6 +18,7 @@ from wire.clock import Clock
 from wire.errors import ConfigError, Unreachable
 from wire.messages import MAX_COUNTERS, ClockState, Live, Refused
 from wire.printable import counted, printable
+from wire.reasons import no_ack_from
 
 HEARTBEAT_S = 15.0
 COUNTERS_S = 60.0
@@ -50,11 +51,12 @@ class Health:
         clk: ClockState,
         ack_ms: int | None = None,
         refused: Refused | None = None,
+        behind: tuple[str, float] | None = None,
     ) -> Live:
         """The flat body of `live/_/agent`; reads a few files of /proc and /sys.
 
         `ack_ms` is the smallest delay from the collector to this node, by both clocks. `refused` is why a
-        collector refuses messages now.
+        collector refuses messages now, `behind` the collector that acknowledges nothing, and its seconds.
         """
         return {
             "ts": self._clock.now_ms(),
@@ -77,6 +79,7 @@ class Health:
             "uptime_s": round(self._clock.monotonic() - self._began_s, 1),
             "boot": self._boot,
             **_refused(refused),
+            **({} if behind is None else {"behind": behind[0], "behind_s": round(behind[1])}),
         }
 
     def _cpu(self) -> float:
@@ -108,10 +111,13 @@ class HeartbeatSchedule:
         self._backlog = False
         self._connected = False
 
-    def due(self, stats: OutboxStats, connected: bool) -> bool:
-        """Whether a heartbeat is due; True counts as sent. Ask at most once a second."""
+    def due(self, stats: OutboxStats, connected: bool, *, behind: bool = False) -> bool:
+        """Whether a heartbeat is due; True counts as sent. Ask at most once a second.
+
+        While one of several collectors is `behind`, the backlog is its alone, for hours perhaps.
+        """
         now_s = self._clock.monotonic()
-        backlog = stats.oldest_s > BACKLOG_S
+        backlog = stats.oldest_s > BACKLOG_S and not behind
         changed = backlog != self._backlog or connected != self._connected
         self._backlog, self._connected = backlog, connected
         if not (changed or backlog or now_s >= self._due_s):
@@ -212,6 +218,7 @@ def is_well(document: dict[str, Any]) -> bool:
         and (document.get("connected") or not document.get("depth"))
         and not document.get("trouble")
         and not document.get("refused_code")
+        and not document.get("behind")
         and all(device.get("state") in ("ok", "stopped") for device in devices)
         and all(model.get("state") == "ok" for model in models)
     )
@@ -233,6 +240,8 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
     if document.get("refused_code"):
         why = document.get("refused") or document["refused_code"]
         yield f"PROBLEM: the collector refuses messages, which wait in the outbox: {why}"
+    if document.get("behind"):
+        yield f"PROBLEM: {no_ack_from(document['behind'], document.get('behind_s', 0)).why}"
     for name, device in document.get("devices", {}).items():
         why = f": {device['why']}" if device.get("why") else ""
         yield f"device {name}: {device.get('state')}, {counted(device.get('readings', 0), 'reading')}{why}"

@@ -104,6 +104,7 @@ class NodeDescription:
             self.clock_state(),
             self.uplink.ack_ms,
             self.uplink.refused,
+            self.uplink.behind,
         )
 
     def document(self, *, running: bool = True) -> dict[str, Any]:

@@ -79,6 +79,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "only-retained": (),
     "node-silent": ("seconds",),
     "backlog": ("n", "oldest_s"),
+    "no-ack-from": ("by", "seconds"),
     "clock-never-set": (),
     "clock-behind": ("seconds",),
     "clock-ahead": ("seconds",),
@@ -175,6 +176,12 @@ NO_REASON = Reason()
 def because(why: str, code: str = "", /, **args: Any) -> Reason:
     """Make a reason: its text, its code, and the args that `CODES` names."""
     return Reason(why, code, args)
+
+
+def no_ack_from(by: str, seconds: float) -> Reason:
+    """The reason of a node whose messages one of its collectors does not acknowledge."""
+    text = f"{by} has acknowledged nothing for {seconds / 60:.0f} min: its messages wait in the outbox"
+    return because(text, "no-ack-from", by=by, seconds=seconds)
 
 
 def fitting(args: Mapping[str, Any]) -> dict[str, Arg]:

@@ -33,19 +33,24 @@ class Evicted(NamedTuple):
     damage: DamagedStretch | None
 
 
-def lost_with(segment: Segment, data: bytes, left: Left) -> Evicted:
-    """What is lost with a segment; `data` are its bytes up to its end, `left` what waited there."""
+def lost_with(segment: Segment, data: bytes, left: Left, released: Ranges) -> Evicted:
+    """What is lost with a segment; `data` are its bytes up to its end, `left` what waited there.
+
+    What was `released` before a rewind is not lost.
+    """
     damage: list[tuple[int, int]] = []
     every = segment.records.walk(data, damage)
     lost = [
         each
         for each in every
-        if each.seq in left.seqs or any(start <= each.at < end for start, end in left.unread)
+        if each.seq in left.seqs
+        or (each.seq not in released and (each.at >= left.aside or _is_within(left.unread, each.at)))
     ]
     statements: list[Event] = []
     room = segment.size // 4
     for each in reversed(lost):
-        if each.seq not in left.seqs and (event := _event_in(each, _STATEMENT_TAIL)):
+        is_unread = each.seq not in left.seqs and _is_within(left.unread, each.at)
+        if is_unread and (event := _event_in(each, _STATEMENT_TAIL)):
             room -= each.size
             if room < 0:
                 break
@@ -58,6 +63,10 @@ def lost_with(segment: Segment, data: bytes, left: Left) -> Evicted:
         statements,
         DamagedStretch(sum(size for _, size in damage), segment.base, segment.last_seq) if damage else None,
     )
+
+
+def _is_within(stretches: list[tuple[int, int]], at: int) -> bool:
+    return any(start <= at < end for start, end in stretches)
 
 
 def _event_in(record: Record, tail: str) -> Event | None:

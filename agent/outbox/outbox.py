@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from agent.outbox.copies import Copies
 from agent.outbox.eviction import lost_with
 from agent.outbox.gaps import GapReason
 from agent.outbox.message import Message
@@ -29,7 +30,7 @@ from agent.outbox.row_counter import DayPart
 from agent.outbox.segment import DamagedStretch, Header, Segment
 from agent.outbox.segment_pool import SPARE, SegmentPool
 from agent.outbox.settings import OutboxSettings, OutboxStats
-from agent.outbox.state import Group, OutboxState, Plan
+from agent.outbox.state import Acked, Group, OutboxState, Plan
 from wire.clock import NS_PER_MS, NS_PER_S, Clock
 from wire.errors import TryAgain, unwritable
 from wire.ranges import Ranges
@@ -47,12 +48,14 @@ class Outbox:
     `ep` is the random id of this outbox, a part of every message's identity.
     """
 
-    def __init__(self, folder: int, pool: SegmentPool, found: Recovered, clock: Clock) -> None:
+    def __init__(
+        self, folder: int, pool: SegmentPool, found: Recovered, clock: Clock, copies: Copies
+    ) -> None:
         self.ep = found.ep
         self._committing = threading.Lock()
         self._taking = threading.Lock()
         self._lock = threading.Lock()
-        self._state = OutboxState(found, pool.segment_size, clock)
+        self._state = OutboxState(found, pool.segment_size, clock, copies)
         self._folder = folder
         self._pool = pool
         self._clock = clock
@@ -89,7 +92,7 @@ class Outbox:
         except OSError as error:
             os.close(fd)
             raise unwritable(f"the outbox in {folder}", error) from error
-        return cls(fd, pool, found, clock)
+        return cls(fd, pool, found, clock, Copies(settings.ack_from))
 
     # --- what it is and holds
 
@@ -293,7 +296,7 @@ class Outbox:
         if left is None:  # its last acknowledgement came in time
             self._recycle()
             return
-        evicted = lost_with(victim, data, left)
+        evicted = lost_with(victim, data, left, self._state.copies.released)
         if time.monotonic() > self._logged_at + _LOG_EVERY_S:
             self._logged_at = time.monotonic()
             log.warning(
@@ -367,10 +370,36 @@ class Outbox:
         return records
 
     def ack(self, ranges: Iterable[tuple[int, int]]) -> int:
-        """Release taken records; returns how many. Unknown numbers are ignored."""
+        """Release taken records, whichever collector has them; returns how many. Others are ignored."""
         known = ranges if isinstance(ranges, Ranges) else Ranges(ranges)
         with self._lock:
             return self._state.ack(known)
+
+    def ack_by(self, by: str, ranges: Ranges) -> Acked:
+        """Note what a collector has; what every collector of `ack_from` has is released.
+
+        Without `ack_from` each acknowledgement releases. Another collector's releases nothing.
+        """
+        names = self._state.copies.names
+        if names and by not in names:
+            return Acked()
+        with self._lock:
+            return self._state.ack_by(by, ranges) if names else Acked(self._state.ack(ranges))
+
+    @property
+    def aside(self) -> bool:
+        """Whether records wait on disk that some collectors of `ack_from` have and others lack."""
+        return bool(self._state.copies.aside)
+
+    def set_aside(self, seqs: Iterable[int]) -> None:
+        """Let taken records wait on disk alone: a collector of `ack_from` lacks them, and is away."""
+        with self._lock:
+            self._state.set_aside(seqs)
+
+    def rewind(self) -> None:
+        """Let everything be taken again that is not released, as after a restart."""
+        with self._taking, self._lock:
+            self._state.rewind()
 
     def _take_lowest(self, records: list[Record], messages: int, size: int) -> bool:
         """Add the next overtaken records of one kind, up to the lowest of the other; False at the end."""

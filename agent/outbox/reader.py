@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -13,10 +15,11 @@ from wire.ranges import Ranges
 
 
 class Left(NamedTuple):
-    """What waited in a segment that was evicted: numbers that were read, and stretches that were not."""
+    """What waited in an evicted segment: numbers that were read, stretches that were not, what is aside."""
 
     seqs: set[int]
     unread: list[tuple[int, int]]
+    aside: int  # from this offset on, records that are not released wait as well
 
 
 class _Taken(NamedTuple):
@@ -27,6 +30,13 @@ class _Taken(NamedTuple):
     record: Record
 
 
+class _Aside(NamedTuple):
+    """The records of one segment that were set aside: the first of them, and how many."""
+
+    first: _Taken
+    records: int
+
+
 class Reader:
     """Gives out the records of one kind, oldest first. Needs the outbox's lock and never touches the disk."""
 
@@ -34,20 +44,25 @@ class Reader:
         self.segments = segments  # records are appended to the last one
         self.cursors = ReadCursors(segments)
         self._taken: dict[int, _Taken] = {}  # by seq, in the order of reading
+        self._aside: dict[int, _Aside] = {}  # by generation
 
     def place(self, *, backlog: bool = False) -> Place | None:
         """The place of the next records: at the newest cursor, or at the oldest of the backlog."""
         cursor = self.cursors.oldest_overtaken() if backlog else self.cursors.newest
         return self.cursors.place(cursor) if cursor is not None else None
 
-    def took(self, place: Place, run: Run) -> list[Record] | None:
-        """Note what was read at a place; returns the records to give out, None if the place is gone."""
+    def took(self, place: Place, run: Run, released: Ranges) -> list[Record] | None:
+        """Note what was read at a place; returns the records to give out, None if the place is gone.
+
+        Records that were released before a rewind are not given out again.
+        """
         cursor, segment = place.cursor, place.segment
         if segment.gone:  # dropped during the read: these bytes may belong to its successor
             return None
         records: list[Record] = []
         for each in run.records:
-            if each.seq in self._taken:  # a failed write reached the disk after all, and was repeated
+            # in `_taken`: a failed write reached the disk after all, and was repeated
+            if each.seq in self._taken or (released and each.seq in released):
                 segment.acknowledge()
             else:
                 self._taken[each.seq] = _Taken(segment, cursor.passed, replace(each, tail="", body=b""))
@@ -63,6 +78,38 @@ class Reader:
         for seq in known:
             self._taken.pop(seq).segment.acknowledge()
         return len(known)
+
+    def sent(self, ranges: Ranges) -> list[int]:
+        """The numbers among these that were given out and wait."""
+        return [seq for seq in self._taken if seq in ranges]
+
+    def set_aside(self, seqs: Iterable[int]) -> list[int]:
+        """Forget records that were given out, without an acknowledgement; returns the numbers that waited."""
+        known = [seq for seq in seqs if seq in self._taken]
+        for seq in known:
+            taken = self._taken.pop(seq)
+            first, records = self._aside.get(taken.segment.generation, _Aside(taken, 0))
+            if taken.record.at < first.record.at:
+                first = taken
+            self._aside[taken.segment.generation] = _Aside(first, records + 1)
+        return known
+
+    def release_aside(self, left: Ranges) -> None:
+        """Acknowledge what was set aside in each segment without a number that is `left`."""
+        for generation, (first, records) in list(self._aside.items()):
+            segment = first.segment
+            if not left.within(segment.base, segment.last_seq):
+                segment.acknowledge(records)
+                del self._aside[generation]
+
+    def rewind(self) -> None:
+        """Read everything again that is not acknowledged, as after a restart."""
+        self.settle()
+        self._taken.clear()
+        self._aside.clear()
+        for segment in self.segments:
+            segment.rewind()
+        self.cursors = ReadCursors(self.segments)
 
     def finished(self) -> list[Segment]:
         """Remove and return the segments in which nothing waits."""
@@ -83,8 +130,9 @@ class Reader:
         for seq in waiting:
             del self._taken[seq]
         unread = [(start, end) for start, end, _ in self.cursors.parts(segment)]
+        aside = self._aside.pop(segment.generation, None)
         self.remove(segment)
-        return Left(waiting, unread)
+        return Left(waiting, unread, segment.end if aside is None else aside.first.record.at)
 
     def remove(self, segment: Segment) -> None:
         """Forget a segment; reading continues in the next one."""
@@ -94,7 +142,7 @@ class Reader:
     def settle(self) -> None:
         """Move `low` and `done` of each segment up to the first record that waits there."""
         oldest: dict[int, _Taken] = {}
-        for taken in self._taken.values():
+        for taken in (*self._taken.values(), *(aside.first for aside in self._aside.values())):
             known = oldest.setdefault(taken.segment.generation, taken)
             if taken.record.at < known.record.at:  # newest records are read before the records they overtook
                 oldest[taken.segment.generation] = taken
@@ -106,6 +154,7 @@ class Reader:
 
     def oldest(self) -> tuple[Record | None, Place | None]:
         """The oldest record that was read and waits (no body), and the place of the oldest unread one."""
-        taken = min(self._taken, default=None)
+        waiting = [self._taken[seq].record for seq in (min(self._taken, default=0),) if seq]
+        waiting += [aside.first.record for aside in self._aside.values()]
         places = (place for cursor in self.cursors if (place := self.cursors.place(cursor)))
-        return None if taken is None else self._taken[taken].record, next(places, None)
+        return min(waiting, key=attrgetter("seq"), default=None), next(places, None)

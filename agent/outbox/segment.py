@@ -151,9 +151,13 @@ class Segment:
         """Count records as read."""
         self._seen += records
 
-    def acknowledge(self) -> None:
-        """Count one of the records that were read as acknowledged."""
-        self.acked += 1
+    def acknowledge(self, records: int = 1) -> None:
+        """Count records that were read as acknowledged."""
+        self.acked += records
+
+    def rewind(self) -> None:
+        """Note that reading starts again at `low`."""
+        self.acked = self._seen = self.done
 
     def settle(self, low: int, done: int) -> None:
         """Note that every record before `low` is acknowledged; `done` is their number."""

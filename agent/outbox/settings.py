@@ -32,6 +32,14 @@ class OutboxSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
         Literal["collector", "puback"],
         Meta(description="What releases a message: the ack of the collector, or (lossy) of the broker."),
     ] = "collector"
+    ack_from: Annotated[
+        list[str],
+        Meta(
+            max_length=8,
+            description="Ids of the collectors that must all have a message before it is deleted; "
+            "with none, the ack of any collector is enough.",
+        ),
+    ] = []
 
 
 @dataclass(slots=True)

@@ -7,9 +7,11 @@ changes, their threads and the tests that force the interleavings.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from agent.outbox.buffer import Buffer
+from agent.outbox.copies import Copies
 from agent.outbox.cursors import Place
 from agent.outbox.eviction import Evicted
 from agent.outbox.gaps import GapReason, reason_of
@@ -32,6 +34,14 @@ class Plan(NamedTuple):
     events_first: bool
 
 
+class Acked(NamedTuple):
+    """What an acknowledgement did: how many records it released, and which of its numbers wait for whom."""
+
+    released: int = 0
+    waiting: Ranges = Ranges()
+    lacking: tuple[str, ...] = ()
+
+
 class Group(NamedTuple):
     """What one commit writes, in the order of its numbers; every seq up to `settled` is settled."""
 
@@ -47,13 +57,14 @@ class Group(NamedTuple):
 class OutboxState:
     """What waits in memory and on disk, what was read, and what must be declared lost."""
 
-    def __init__(self, found: Recovered, segment_size: int, clock: Clock) -> None:
+    def __init__(self, found: Recovered, segment_size: int, clock: Clock, copies: Copies) -> None:
         self.torn_bytes = found.torn_bytes
         self.trouble = ""  # the error of the disk while nothing can be written; "" if everything works
         self.trouble_code = ""
         self.buffer = Buffer(found.ep, found.head, segment_size // 2, clock)
         self.readers = {kind: Reader(found.segments[kind]) for kind in KINDS}
         self.torn = Ranges(found.torn)  # declared at the start
+        self.copies = copies
         self._segment_size = segment_size
         self._generation = found.generation
         self._freed: list[Segment] = []  # nothing waits in them: their files can be reused
@@ -224,6 +235,7 @@ class OutboxState:
     def lose(self, kind: Kind, why: GapReason, evicted: Evicted) -> None:
         """Note what was lost with a dropped segment; its gaps and statements are written again."""
         self.buffer.gaps.add(why, evicted.lost)
+        self.copies.lose(evicted.lost)
         for gap in evicted.gaps:
             self.buffer.gaps.add(reason_of(gap), gap.lost)
         self.buffer.count_dropped(kind, why, evicted.messages, evicted.rows)
@@ -256,7 +268,7 @@ class OutboxState:
 
         Returns the records to give out, or None if the place is gone.
         """
-        records = self.readers[place.segment.kind].took(place, run)
+        records = self.readers[place.segment.kind].took(place, run, self.copies.released)
         if records is not None:
             self.damaged(run.damage, damaged)
             self._collect()
@@ -289,6 +301,32 @@ class OutboxState:
         count = sum(reader.ack(ranges) for reader in self.readers.values())
         self._collect()
         return count
+
+    def ack_by(self, by: str, ranges: Ranges) -> Acked:
+        """Note what one collector has, and release what all have."""
+        taken = [(seq, seq) for reader in self.readers.values() for seq in reader.sent(ranges)]
+        aside = [part for first, last in ranges for part in self.copies.aside.within(first, last)]
+        sent = Ranges(sorted([*taken, *aside]))
+        released = self.copies.ack(by, sent)
+        number = sum(reader.ack(released) for reader in self.readers.values())
+        for reader in self.readers.values():
+            reader.release_aside(self.copies.aside)
+        self._collect()
+        waiting = sent.without(released)
+        return Acked(number, waiting, tuple(self.copies.lacking(waiting)))
+
+    def set_aside(self, seqs: Iterable[int]) -> None:
+        """Let taken records that some collectors have wait on disk alone, until `rewind`."""
+        numbers = list(seqs)
+        for reader in self.readers.values():
+            self.copies.set_aside(reader.set_aside(numbers))
+
+    def rewind(self) -> None:
+        """Let everything be taken again that is not released."""
+        self.copies.rewind()
+        for reader in self.readers.values():
+            reader.rewind()
+        self._collect()
 
     def _collect(self) -> None:
         for reader in self.readers.values():

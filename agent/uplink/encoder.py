@@ -48,6 +48,7 @@ class Encoder:
         self._boot = machine_boot()
         self._thread = ThreadPoolExecutor(1, "uplink-read")  # its own: a pool of several wakes two for a job
         self._new = self._old = True  # there may be more to read
+        self._again = False  # read everything again that was not released
         self._ratio = GUESS  # compression ratio of the last pack
 
     def close(self) -> None:
@@ -57,6 +58,10 @@ class Encoder:
     def read_on(self) -> None:
         """Note that something was committed or that a connection was made."""
         self._new = True
+
+    def rewind(self) -> None:
+        """Read everything again that was not released; the window must be empty."""
+        self._again = self._new = True
 
     def wait_s(self, in_flight: InFlightWindow) -> float:
         """Seconds until the backlog may continue, if nothing else happens first."""
@@ -95,6 +100,9 @@ class Encoder:
 
     def _read(self, new: Room | None, old: Room | None, pack: int) -> list[Sent]:
         found: list[Sent] = []
+        if self._again:
+            self._outbox.rewind()
+            self._again = False
         if new is not None:
             self._old |= self._outbox.overtake(BEHIND)
             found = [self._sent(each) for each in self._take(*new)]

@@ -48,6 +48,11 @@ class Sent:
         """The number of messages in it that wait."""
         return len(self.members) or 1
 
+    @property
+    def numbers(self) -> set[int]:
+        """The numbers of these messages."""
+        return self.members or {self.seq}
+
 
 class InFlightWindow:
     """The window and its timers, without the network. Times are seconds of any steady clock.
@@ -85,6 +90,7 @@ class InFlightWindow:
         self._freed_s = 0.0  # time the last hold ended
         self._credit: int | None = None  # publications that may be sent; None: any number
         self._taken = 0  # messages acknowledged since the last hold
+        self._held: set[int] = set()  # numbers that some collectors have and others lack
 
     def __len__(self) -> int:
         """The number of messages in the window."""
@@ -261,6 +267,46 @@ class InFlightWindow:
         self._acked_s = now_s
         return done
 
+    def held(self, ranges: Ranges, now_s: float) -> None:
+        """Note that some collectors have these numbers and others lack them."""
+        for sent in self._window.values():
+            new = {seq for seq in sent.numbers if seq in ranges} - self._held
+            if new:
+                self._held |= new
+                if sent.tries == 1 and self._is_held(sent):
+                    self.pacing.took(sent.sent_s, now_s, len(sent.body))
+
+    def set_aside(self, now_s: float, *, away: bool) -> list[int]:
+        """Remove what only a collector lacks that is `away`, or would be sent again; returns the numbers.
+
+        One message stays: it is sent again at growing intervals, and its acknowledgement shows that the
+        collector is back.
+        """
+        is_due = self._due and self._due[0][0] <= now_s
+        if not self._held or not (away or is_due):
+            return []
+        is_half = self._count[False] > WINDOW // 2 or self._bytes[False] > WINDOW_BYTES // 2
+        held = [sent for sent in self._window.values() if not sent.mid and self._is_held(sent)]
+        stays = min(held, key=lambda sent: bool(sent.members), default=None)  # rather not a pack
+        found: list[int] = []
+        for sent in held:
+            if sent is not stays and (sent.due_s <= now_s or (away and (is_half or sent.overtaken))):
+                found += sent.numbers
+                self._remove(sent)
+        return found
+
+    def clear(self) -> None:
+        """Forget all messages: they are read from the outbox again."""
+        for sent in list(self._window.values()):
+            self._remove(sent)
+        self._wire = {mid: (0, size) for mid, (_, size) in self._wire.items()}
+        self._due.clear()
+        for queue in self._queues.values():
+            queue.clear()
+
+    def _is_held(self, sent: Sent) -> bool:
+        return bool(self._held) and self._held.issuperset(sent.numbers)
+
     def silent_s(self, now_s: float) -> float:
         """Seconds since the last PUBACK while the broker owes one."""
         return now_s - self._moved_s if self._wire else 0.0
@@ -290,6 +336,7 @@ class InFlightWindow:
         else:
             self._count[pack.overtaken] -= len(known)
             pack.members.difference_update(known)
+            self._held.difference_update(known)
         return known
 
     def _unpack(self, pack: Sent) -> None:
@@ -302,11 +349,13 @@ class InFlightWindow:
             self.add(singles)
 
     def _forget(self, sent: Sent, now_s: float) -> None:
-        if sent.tries == 1:  # after several tries it is unknown which one was acknowledged
+        # after several tries it is unknown which one was acknowledged
+        if sent.tries == 1 and not self._is_held(sent):
             self.pacing.took(sent.sent_s, now_s, len(sent.body))
         self._remove(sent)
 
     def _remove(self, sent: Sent) -> None:
         del self._window[sent.seq]
+        self._held.difference_update(sent.numbers)
         self._count[sent.overtaken] -= sent.count
         self._bytes[sent.overtaken] -= len(sent.body)

@@ -16,6 +16,7 @@ from typing import Literal
 from agent.outbox import Outbox
 from agent.uplink.ack_delay import AckDelay
 from agent.uplink.broker_memory import BrokerMemory
+from agent.uplink.collectors import Collectors
 from agent.uplink.command_runner import CommandRunner, OnCommand
 from agent.uplink.connecting import connect_options, keep_listening
 from agent.uplink.encoder import Encoder, unpacked
@@ -74,6 +75,7 @@ class UplinkSettings:
     ack: Literal["collector", "puback"] = "collector"
     drain_kb_per_s: int = 0
     packs: bool = True
+    ack_from: tuple[str, ...] = ()
 
 
 class Uplink:
@@ -108,6 +110,8 @@ class Uplink:
             self._address, clock, self._counters, node.on_command, self._send_answer
         )
         self._ack_delay = AckDelay()
+        self._collectors = Collectors(settings.ack_from)
+        self._take_packs: set[str] = set()  # the collectors that announced packs on this connection
         self._refusal = Refusal(clock)
         self._liveness = SubscriptionLiveness()
         self._client: AsyncClient | None = None
@@ -139,6 +143,11 @@ class Uplink:
     def refused(self) -> Refused | None:
         """Why a collector refuses messages of this node now; None when it takes them."""
         return self._refusal.current
+
+    @property
+    def behind(self) -> tuple[str, float] | None:
+        """The collector of `ack_from` that acknowledges nothing while another does, and its seconds."""
+        return self._collectors.behind(asyncio.get_running_loop().time())
 
     @property
     def counters(self) -> dict[str, int]:
@@ -272,11 +281,13 @@ class Uplink:
                 raise WireError("the message is for another node")
             if len(message.body) > MAX_BODY:
                 raise WireError(f"the body is larger than {MAX_BODY} bytes")
+            if message.retained and topic.cls in ("ack", "cmd"):
+                raise WireError("the broker retained it")
             if topic.cls == "ack":
                 self._acked(decode(message.body, Ack))
             elif topic.cls == "status":
                 self._own_status(decode(message.body, Status), retained=message.retained)
-            elif topic.cls == "cmd" and not message.retained:
+            elif topic.cls == "cmd":
                 command = decode(message.body, Cmd)
                 if self._link is None:
                     self._early.append((topic, command))
@@ -289,22 +300,32 @@ class Uplink:
     def _acked(self, ack: Ack) -> None:
         if ack.ep != self._outbox.ep:
             return  # an acknowledgement of an earlier outbox of this node
+        if not self._collectors.counts(ack.by):
+            self._counters["foreign_acks"] += 1
+            return
         if ack.packs:
-            self._in_flight.takes_packs()
+            self._take_packs.add(ack.by)
+            if self._take_packs.issuperset(self._collectors.names):
+                self._in_flight.takes_packs()
         self._ack_delay.add(self._clock.now_ms() - ack.ts, self._clock)
-        ranges = Ranges(ack.ok)
-        self._outbox.ack(ranges)
-        self._counters["acked"] += len(self._in_flight.acked(ranges, self._now()))
+        ranges, now_s = Ranges(ack.ok), self._now()
+        done = self._outbox.ack_by(ack.by, ranges)
+        if done.waiting:
+            ranges = ranges.without(done.waiting)
+            self._in_flight.held(done.waiting, now_s)
+        if ack.ok:
+            self._collectors.acked(ack.by, done.lacking, now_s)
+        self._counters["acked"] += len(self._in_flight.acked(ranges, now_s))
         if isinstance(ack.refused, Refused):
-            self._refused(ack.refused, ack.ts)
+            self._refused(ack.by, ack.refused, ack.ts)
         self._wake.set()
 
-    def _refused(self, refused: Refused, ts: int) -> None:
+    def _refused(self, by: str, refused: Refused, ts: int) -> None:
         if self._refusal.current is None:
             why = refused.why or refused.code
             log.warning("the collector refuses messages: %s; they wait in the outbox", why)
         self._counters["refusals"] += 1
-        wait_s = self._refusal.note(refused, ts)
+        wait_s = self._collectors.refused(by, self._refusal.note(refused, ts), self._now())
         if wait_s:  # not all nodes of a tenant at the same moment
             self._in_flight.hold(wait_s * random.uniform(1.0, 1.25), self._now())
 
@@ -330,6 +351,7 @@ class Uplink:
 
     async def _drain(self, link: AsyncClient) -> None:
         self._in_flight.connected(self._now())
+        self._take_packs.clear()
         self._liveness.connected(self._now())
         self._publish_state(link, "online")
         self._publish_birth(link)
@@ -349,6 +371,8 @@ class Uplink:
             self._wake.clear()
             self._publish_renewed(link)
             self._latest.send(link)
+            if self._collectors.names:
+                self._set_aside()
             await self._encoder.fill(self._in_flight, self._now())
             await self._send_window(link)
             silent_s = self._in_flight.silent_s(self._now())
@@ -359,6 +383,14 @@ class Uplink:
                 # not wait_for: before Python 3.12 it loses a cancellation that comes with the event
                 async with asyncio.timeout(self._patience_s()):
                     await self._wake.wait()
+
+    def _set_aside(self) -> None:
+        """Let what only some collectors have wait on disk; read it again when the others are back."""
+        now_s = self._now()
+        self._outbox.set_aside(self._in_flight.set_aside(now_s, away=self._collectors.is_away(now_s)))
+        if self._collectors.is_rewind_due(now_s, aside=self._outbox.aside):
+            self._in_flight.clear()
+            self._encoder.rewind()
 
     def _fail(self, why: str) -> None:
         """End the connection: `link.ended` then raises."""

@@ -384,6 +384,7 @@ class Fleet:
                 quarantined=state.quarantined_ms,
                 doubt=doubt,
                 refused=state.refusal(node, now),
+                behind=state.behind(now),
             )
             return found, next_turn(state, now=now, missing_since=missing_since, doubt=doubt)
 

@@ -9,8 +9,8 @@ import msgspec
 
 from collector.ledger.plausible import MAX_SESSIONS, Rising
 from collector.store.clock_skew import Skew
-from wire.messages import Birth, Live, Status
-from wire.reasons import NO_REASON, Reason, because
+from wire.messages import Birth, Live, Status, is_id
+from wire.reasons import NO_REASON, Reason, because, no_ack_from
 
 REFUSED_MS = 30_000  # how long a refusal stays a problem after its end: the node sends again in this time
 SILENT_MS = 45_000  # three heartbeats
@@ -83,9 +83,16 @@ class NodeState:
         code = self.beat.get("refused_code")
         return isinstance(code, str) and code.startswith("share-")
 
+    def behind(self, now: int) -> Reason:
+        """The collector that acknowledges nothing, as its newest heartbeat states."""
+        by, seconds = self.beat.get("behind"), number(self.beat, "behind_s")
+        if not isinstance(by, str) or not is_id(by) or seconds is None or now - self.beat_ms >= SILENT_MS:
+            return NO_REASON
+        return no_ack_from(by, seconds)
+
     def has_no_data(self, since_ms: int, now: int) -> bool:
         """Whether only its data are held back since then, as by an access rule of the broker."""
-        if not self.is_online:
+        if not self.is_online or self.behind(now).why:  # then what waits is perhaps stored here
             return False
         first = self.data_ms < since_ms
         wait_ms = NO_DATA_MS if first and not self.waits(now) else RESENT_MS
@@ -103,6 +110,8 @@ class NodeState:
                 yield self.seen_ms + SILENT_MS + 1
             else:  # for how long it is silent is shown in steps, after an hour of a minute
                 yield now + max(1_000, silent_ms // 60)
+        if self.behind(now).why:
+            yield self.beat_ms + SILENT_MS
         if self.refused_ms:
             yield self.refused_ms
         if self.says_refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import UNSET
@@ -22,6 +23,7 @@ CODES = (
     "custody",
     "quarantine",
     "refused",
+    "copies",
 )
 BACKLOG_S = 30.0  # a working outbox drains in seconds
 SKEW_MS = 5_000
@@ -39,11 +41,13 @@ def find(
     quarantined: int,
     doubt: str = "",
     refused: Reason = NO_REASON,
+    behind: Reason = NO_REASON,
 ) -> list[Problem]:
     """Everything that is wrong with a node, worst first.
 
     `why` explains the node's state. `missing_since` (ms, 0 unknown) is None when no message is missing.
-    `doubt` is why a signed statement was refused, `refused` why messages are.
+    `doubt` is why a signed statement was refused, `refused` why messages are. `behind` names
+    the collector that acknowledges nothing.
     """
     found: list[Problem] = []
     if view.state == "lost":
@@ -81,11 +85,17 @@ def find(
     if quarantined and now - quarantined < QUARANTINE_MS:
         why = because("messages of it were quarantined: see the quarantine", "messages-quarantined")
         found.append(_problem("quarantine", 2, why))
+    found += _waiting(refused, behind)
+    return sorted(found, key=lambda one: -one.sev)
+
+
+def _waiting(refused: Reason, behind: Reason) -> Iterator[Problem]:
     if refused.why:
         held = refused.code == "waits-after-refusal"
         text = refused.why if held else f"messages of it are refused and wait in its outbox: {refused.why}"
-        found.append(_problem("refused", 3, Reason(text, refused.code, refused.args)))
-    return sorted(found, key=lambda one: -one.sev)
+        yield _problem("refused", 3, Reason(text, refused.code, refused.args))
+    if behind.why:
+        yield _problem("copies", 3, behind)
 
 
 def _degraded(device: dict[str, Any]) -> Problem:

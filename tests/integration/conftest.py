@@ -31,9 +31,10 @@ BOOT = "ab" * 8
 class Box:
     """`take` puts rows in; unacknowledged messages stay in `outbox`."""
 
-    def __init__(self, folder: Path, address: Address, port: int) -> None:
+    def __init__(self, folder: Path, address: Address, port: int, ack_from: tuple[str, ...] = ()) -> None:
         self.address = address
-        self.outbox = Outbox.open(folder / "outbox", OutboxSettings(max_mb=64), Clock())
+        settings = OutboxSettings(max_mb=64, ack_from=list(ack_from))
+        self.outbox = Outbox.open(folder / "outbox", settings, Clock())
         self.uplink = Uplink(
             NodeIdentity(address, BOOT, "1"),
             Broker(url=f"mqtt://127.0.0.1:{port}"),
@@ -45,7 +46,7 @@ class Box:
                 clock_state=lambda: ClockState.NTP,
                 on_command=Commands(folder, Clock(), {}).handle,
             ),
-            UplinkSettings(folder),
+            UplinkSettings(folder, ack_from=ack_from),
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -76,12 +77,12 @@ class Box:
 
 
 @pytest.fixture
-async def start_box(tmp_path: Path) -> AsyncIterator[Callable[[str, int], Awaitable[Box]]]:
+async def start_box(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Box]]]:
     """`await start_box("n1", port)`: a box at work as node acme/trial/hall/n1."""
     boxes: list[Box] = []
 
-    async def start(name: str, port: int) -> Box:
-        box = Box(tmp_path / name, Address("acme", "trial", "hall", name), port)
+    async def start(name: str, port: int, ack_from: tuple[str, ...] = ()) -> Box:
+        box = Box(tmp_path / name, Address("acme", "trial", "hall", name), port, ack_from)
         boxes.append(box)
         box.start()
         return box
@@ -94,12 +95,15 @@ async def start_box(tmp_path: Path) -> AsyncIterator[Callable[[str, int], Awaita
 class CollectorProcess(Child):
     """A collector process and its HTTP API."""
 
-    def __init__(self, folder: Path, broker: BrokerProcess, shares: str = "{}") -> None:
+    def __init__(
+        self, folder: Path, broker: BrokerProcess, shares: str = "{}", name: str = "collector-1"
+    ) -> None:
         self.port = free_port()
+        folder.mkdir(exist_ok=True)
         config = folder / "collector.yaml"
         config.write_text(
-            f"store: {folder / 'store'}\nbroker: {{url: '{broker.url}'}}\nhttp: {{port: {self.port}}}\n"
-            f"shares: {shares}\n"
+            f"id: {name}\nstore: {folder / 'store'}\nbroker: {{url: '{broker.url}'}}\n"
+            f"http: {{port: {self.port}}}\nshares: {shares}\n"
         )
         command = edgebed_command("collector", "run", str(config))
         super().__init__("collector", command, folder / "collector.log")

@@ -148,6 +148,10 @@ models:
         (("mqtt://127.0.0.1:1883", "mqtt://u:p@h"), "broker.url", "password_file"),
         (("state: ./state", "state: ./state\nmemory: {trim: often}"), "memory.trim", "expected"),
         (("state: ./state", "state: ./state\nmemory: {trims: true}"), "memory.trims", "did you mean 'trim'?"),
+        (("max_mb: 64", "ack_from: [Nr_1]"), "outbox.ack_from", "'Nr_1' is not an id"),
+        (("max_mb: 64", "ack_from: [c1, c1]"), "outbox.ack_from", "named twice"),
+        (("max_mb: 64", "ack_from: [c1], ack: puback"), "outbox.ack_from", "needs `ack: collector`"),
+        (("max_mb: 64", "ack_from: c1"), "outbox.ack_from", "expected"),
     ],
 )
 def test_mistakes_beyond_types(folder: Path, change: tuple[str, str], place: str, words: str) -> None:

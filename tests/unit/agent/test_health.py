@@ -85,6 +85,27 @@ class Stepped(Clock):
         return self.now_s
 
 
+def test_the_collector_that_is_behind_is_in_the_heartbeat_and_in_the_status() -> None:
+    health = Health(Clock(), "ab12cd34")
+    assert "behind" not in health.heartbeat(OutboxStats(), "0123456789abcdef", ClockState.NTP)
+    beat = health.heartbeat(OutboxStats(), "0123456789abcdef", ClockState.NTP, behind=("collector-2", 312.3))
+    assert (beat["behind"], beat["behind_s"]) == ("collector-2", 312)
+    document = {**beat, "running": True, "connected": True, "age_s": 1.0}
+    assert not is_well(document)
+    problem = "PROBLEM: collector-2 has acknowledged nothing for 5 min: its messages wait in the outbox"
+    assert problem in list(status_lines(document))
+
+
+def test_a_backlog_of_one_collector_alone_makes_no_more_heartbeats() -> None:
+    clock = Stepped()
+    schedule = HeartbeatSchedule(clock)
+    beats = 0
+    for _ in range(60):
+        clock.now_s += 1
+        beats += schedule.due(OutboxStats(depth=1, oldest_s=4_000.0), connected=True, behind=True)
+    assert beats == 4
+
+
 def test_it_beats_every_15_s_each_second_of_a_backlog_and_when_it_is_gone() -> None:
     clock = Stepped()
     schedule = HeartbeatSchedule(clock)

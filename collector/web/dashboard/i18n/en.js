@@ -70,6 +70,7 @@ export default {
   "trouble.custody": "Signed statements doubtful",
   "trouble.quarantine": "Unreadable messages",
   "trouble.refused": "Messages refused",
+  "trouble.copies": "A copy is behind",
 
   "clock.ntp": "NTP",
   "clock.ptp": "PTP/GNSS",
@@ -449,6 +450,7 @@ export default {
   "reason.only-retained": "Only a status that the broker kept is known; there was no sign of life since",
   "reason.node-silent": "No sign of life for {seconds}",
   "reason.backlog": "{n} messages wait, the oldest for {oldest_s}",
+  "reason.no-ack-from": "{by} has acknowledged nothing for {seconds}: its messages wait on the node",
   "reason.backlog_one": "1 message waits, for {oldest_s}",
   "reason.clock-never-set": "The clock was never synchronised",
   "reason.clock-behind": "{seconds} behind the clock of the collector",

@@ -70,6 +70,7 @@ export default {
   "trouble.custody": "서명 내역 확인 필요",
   "trouble.quarantine": "읽을 수 없는 메시지",
   "trouble.refused": "메시지 거부됨",
+  "trouble.copies": "사본이 뒤처짐",
 
   "clock.ntp": "NTP",
   "clock.ptp": "PTP/GNSS",
@@ -449,6 +450,7 @@ export default {
   "reason.only-retained": "브로커에 남아 있던 상태만 알려져 있으며, 그 뒤로 신호가 없습니다.",
   "reason.node-silent": "{seconds} 동안 아무 신호가 없습니다.",
   "reason.backlog": "메시지 {n}건 전송 대기, 최장 {oldest_s}",
+  "reason.no-ack-from": "{by}: {seconds} 동안 수신 확인이 없습니다. 이 수집 서버로 갈 메시지는 노드에서 기다립니다.",
   "reason.backlog_one": "메시지 1건 전송 대기, {oldest_s}",
   "reason.clock-never-set": "시계가 한 번도 동기화되지 않았습니다.",
   "reason.clock-behind": "수집 서버 시계보다 {seconds} 느림",

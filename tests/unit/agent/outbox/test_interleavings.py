@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,8 +27,9 @@ CALLS = ("open", "pread", "pwrite", "fdatasync")
 class Traffic:
     """The outbox under test, what it gave out, and what must have become of each number."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.outbox = Outbox.open(folder, OutboxSettings(max_mb=1), Clock())
+    def __init__(self, folder: Path, seed: int, ack_from: Sequence[str] = ()) -> None:
+        settings = OutboxSettings(max_mb=1, ack_from=list(ack_from))
+        self.outbox = Outbox.open(folder, settings, Clock())
         self.random = random.Random(seed)
         self.taken: dict[int, Record] = {}
         self.declared = Ranges()
@@ -182,3 +183,81 @@ def test_while_a_take_uses_the_disk(
     if full:
         assert traffic.outbox.stats().dropped["data"] > 0
     traffic.judge()
+
+
+class CopiedTraffic(Traffic):
+    """Two collectors must have each message, and one of them is often away."""
+
+    names = ("collector-1", "collector-2")
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        super().__init__(folder, seed, ack_from=self.names)
+
+    def ack(self) -> None:
+        """The first collector has everything that was given out, the second a part of it."""
+        every = Ranges((seq, seq) for seq in sorted(self.waiting))
+        some = Ranges((seq, seq) for seq in sorted(self.waiting) if self.random.random() < 0.5)
+        self.outbox.ack_by(self.names[0], every)
+        self.outbox.ack_by(self.names[1], some)
+        self.waiting = [seq for seq in self.waiting if seq not in some]
+
+    def ack_and_set_aside(self) -> None:
+        self.ack()
+        self.outbox.set_aside(self.waiting)
+
+    def rewind(self) -> None:
+        """From here on what is not acknowledged by both may be given out again."""
+        self.outbox.rewind()
+        for seq in self.waiting:
+            del self.taken[seq]
+        self.waiting = []
+
+    def judge(self) -> None:
+        self.rewind()
+        super().judge()
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Iterator[CopiedTraffic]:
+    traffic = CopiedTraffic(tmp_path / "outbox", seed=4)
+    yield traffic
+    traffic.outbox.close()
+
+
+@pytest.mark.parametrize("what", ["ack", "ack_and_set_aside", "rewind"])
+@pytest.mark.parametrize("full", [False, True], ids=["acknowledged", "full"])
+def test_while_a_commit_uses_the_disk_for_two_copies(
+    copied: CopiedTraffic, monkeypatch: pytest.MonkeyPatch, what: str, full: bool
+) -> None:
+    intruder = Intruder(monkeypatch)
+    for turn in range(60):
+        for _ in range(12):
+            copied.append()
+        intruder.operation, intruder.left = getattr(copied, what), 40
+        assert copied.outbox.commit()
+        intruder.operation = None
+        if not full or turn % 7 == 0:
+            copied.take()
+            copied.ack_and_set_aside()
+        if turn % 5 == 0:
+            copied.rewind()
+    assert intruder.times > 200
+    assert copied.outbox.stats().dropped["data"] > 0
+    copied.judge()
+
+
+@pytest.mark.parametrize("what", ["append_and_commit", "ack", "ack_and_set_aside", "look"])
+def test_while_a_take_uses_the_disk_for_two_copies(
+    copied: CopiedTraffic, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    intruder = Intruder(monkeypatch)
+    for turn in range(60):
+        copied.append_and_commit()
+        intruder.operation, intruder.left = getattr(copied, what), 40
+        copied.take() if turn % 2 else copied.take_overtaken()
+        intruder.operation = None
+        copied.ack_and_set_aside()
+        if turn % 5 == 0:
+            copied.rewind()
+    assert intruder.times > 60
+    copied.judge()

@@ -78,7 +78,7 @@ def test_only_a_segment_handles_the_descriptors_of_its_file(module: str) -> None
     assert calls & {"open", "close", "pread", "pwrite", "fsync", "fdatasync", "write", "read"} <= allowed
 
 
-@pytest.mark.parametrize("module", ["state", "reader", "cursors", "buffer", "gaps", "row_counter"])
+@pytest.mark.parametrize("module", ["state", "reader", "cursors", "copies", "buffer", "gaps", "row_counter"])
 def test_what_is_called_under_the_lock_does_no_work_on_the_disk(module: str) -> None:
     disk = {"begin", "write", "flush", "seal", "mark", "wipe_rest", "read", "peek", "read_run"}
     assert not {name for _, name in attributes(MODULES[module], ast.Load)} & disk

@@ -419,3 +419,59 @@ def test_without_an_answer_after_a_refusal_everything_is_sent_at_last() -> None:
     assert len(send_all(in_flight, 1.0)) == CREDIT
     assert in_flight.next(RESEND_S, MANY) is None
     assert len(send_all(in_flight, 1.0 + RESEND_S, first_mid=500)) == 100 - CREDIT
+
+
+def sent_once(count: int, *, overtaken: bool = False) -> InFlightWindow:
+    window = InFlightWindow()
+    window.connected(0.0)
+    window.add(Sent(seq, f"t/{seq}", b"x" * 10, overtaken) for seq in range(1, count + 1))
+    mid = 0
+    while (sent := window.next(0.0, MANY)) is not None:
+        mid += 1
+        window.sent(sent, mid, 0.0)
+    for one in range(1, mid + 1):
+        window.puback(one, 0, 0.1)
+    return window
+
+
+def test_a_message_is_set_aside_when_it_would_be_sent_again() -> None:
+    window = sent_once(5)
+    window.held(Ranges([(1, 4)]), 0.2)
+    assert window.set_aside(RESEND_S - 1, away=False) == []
+    assert window.set_aside(RESEND_S + 1, away=False) == [2, 3, 4]
+    assert len(window) == 2
+    again = window.next(RESEND_S + 1, MANY)
+    assert again is not None
+    assert again.seq in (1, 5)  # one that a collector lacks, and one that none has
+
+
+def test_a_full_window_is_cleared_at_once_while_a_collector_is_away() -> None:
+    window = sent_once(WINDOW)
+    window.held(Ranges([(1, WINDOW)]), 0.2)
+    assert window.set_aside(0.3, away=False) == []
+    assert len(window.set_aside(0.3, away=True)) == WINDOW - 1
+    assert window.room[0] == WINDOW - 1
+
+
+def test_a_backlog_does_not_wait_for_the_collector_that_is_away() -> None:
+    window = sent_once(100, overtaken=True)
+    window.held(Ranges([(1, 100)]), 0.2)
+    assert len(window.set_aside(0.3, away=True)) == 99
+
+
+def test_what_no_collector_has_stays() -> None:
+    window = sent_once(10)
+    assert window.set_aside(9.0, away=True) == []
+
+
+def test_after_clear_a_late_puback_belongs_to_no_message() -> None:
+    window = sent_once(0)
+    window.add([Sent(1, "t/1", b"x")])
+    sent = window.next(0.0, 9)
+    assert sent is not None
+    window.sent(sent, 7, 0.0)
+    window.clear()
+    assert (len(window), window.room[0], window.on_wire) == (0, WINDOW, 1)
+    window.add([Sent(1, "t/1", b"x")])
+    assert window.puback(7, 0, 0.1) == 0
+    assert window.next(0.1, 9) is not None

@@ -137,6 +137,24 @@ def test_a_node_that_waits_after_a_refusal_is_not_held_back_by_the_broker(fleet:
     assert fleet.waiting() == []
 
 
+def test_a_node_names_the_collector_that_acknowledges_nothing(fleet: Fleet, clock: Any) -> None:
+    fleet.on_status(NODE, status(), clock.ms, retained=False)
+    for behind in ({}, {"behind": 7, "behind_s": 300}, {"behind": "A B", "behind_s": 1}, {"behind": "c"}):
+        fleet.on_live(BEAT, {"ts": clock.ms, **behind}, clock.ms, retained=False)
+        assert "copies" not in codes(fleet)
+    fleet.on_live(BEAT, {"ts": clock.ms, "behind": "copy-2", "behind_s": 300}, clock.ms, retained=False)
+    (problem,) = [one for one in view(fleet).problems if one.code == "copies"]
+    assert problem.reason == {"code": "no-ack-from", "args": {"by": "copy-2", "seconds": 300}}
+    fleet.on_data(NODE, clock.ms)
+    clock.ms += node_state.RESENT_MS
+    fleet.on_live(
+        BEAT, {"ts": clock.ms, "oldest_s": 900, "behind": "copy-2", "behind_s": 900}, clock.ms, retained=False
+    )
+    assert fleet.without_data(T0) == [], "what waits is stored here"
+    clock.ms += 60_000
+    assert "copies" not in codes(fleet), "the heartbeat is old"
+
+
 def test_a_node_known_by_a_retained_status_alone_is_not_silent_since_1970(fleet: Fleet, clock: Any) -> None:
     fleet.on_status(NODE, status(), T0, retained=True)
     for _ in range(2):

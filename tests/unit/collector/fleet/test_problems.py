@@ -10,7 +10,7 @@ from collector.fleet import problems
 from collector.fleet.node_view import NodeView, Problem
 from collector.fleet.problems import CODES, find
 from collector.ledger.balance import Totals
-from wire.reasons import Reason, because
+from wire.reasons import Reason, because, no_ack_from
 
 NOW = 1_795_356_000_000
 REFUSED = because("too many", "share-values", share="shares.node.values_per_s")
@@ -45,7 +45,12 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
         ledger=Totals(missing_count=7),
     )
     problem = found(
-        seen, missing_since=0, quarantined=NOW - 1, doubt="its key is not accepted", refused=REFUSED
+        seen,
+        missing_since=0,
+        quarantined=NOW - 1,
+        doubt="its key is not accepted",
+        refused=REFUSED,
+        behind=no_ack_from("collector-2", 312),
     )
     assert [one.sev for one in problem] == sorted((one.sev for one in problem), reverse=True)
     assert {one.code: one.why for one in problem} == {
@@ -58,6 +63,7 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
         "clock-unsynced": "its clock was never synchronised",
         "quarantine": "messages of it were quarantined: see the quarantine",
         "refused": "messages of it are refused and wait in its outbox: too many",
+        "copies": "collector-2 has acknowledged nothing for 5 min: its messages wait in the outbox",
     }
     assert {one.code for one in problem} | {"node-silent"} == set(CODES)
     assert next(one for one in problem if one.code == "device-degraded").device == "arm"
