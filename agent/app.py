@@ -14,13 +14,17 @@ from agent import health, process_memory, state_dir
 from agent.clock_sync import Steps, TimeSync, kernel_state
 from agent.commands import Commands, Rejected
 from agent.config import AgentPlan
+from agent.configuration import Configuration
 from agent.custody.node_key import NodeKey
 from agent.custody.statements import Custody, keep_stating
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
+from agent.pipeline.changes import Setup
 from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.running import Running
 from agent.pipeline.sinks import Sinks
-from agent.pipeline.source import Source, follow
+from agent.pipeline.source import Source
+from agent.remote.trial import Trials
 from agent.systemd import Notifier
 from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
 from wire.clock import Clock, gathered_s
@@ -33,7 +37,6 @@ log = logging.getLogger("edgebed.agent")
 
 SETTLED_S = 5.0  # by then the first connection was made and the first results are out
 REST_S = 5.0  # for everything but the devices to end
-CLOSE_S = 4.0  # for the devices to close when the daemon stops
 DRAIN_S = 6.0  # for the messages on disk to leave ...
 DRAIN_IDLE_S = 2.0  # ... as long as acknowledgements come
 STUCK_S = 30.0  # the watchdog is not fed when the outbox has committed nothing for so long
@@ -66,8 +69,11 @@ class App:
         self._clock_state = clock_state
         self._models_first = models_first
         self._wired = False
+        self._reload_asked = False  # before there was a configuration to ask
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._group: asyncio.TaskGroup  # of `_flow`
+        self._opening: set[asyncio.Task[None]] = set()  # models
         self._state_changed = False  # status.json does not show it yet
         self._notifier = Notifier()
 
@@ -90,13 +96,16 @@ class App:
         self._task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        hung_up = signal.getsignal(signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         trimming = asyncio.create_task(self._trim_memory(pictures=pictures), name="trim-memory")
         try:
             await self.serve()
         finally:
             trimming.cancel()
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+            signal.signal(signal.SIGHUP, hung_up)  # a late one must not kill the process
 
     async def serve(self) -> None:
         """Read devices, run models and send until `stop`; every message taken is on disk when this returns.
@@ -114,6 +123,12 @@ class App:
     def stop(self) -> None:
         """Ask the agent to end in order; returns at once."""
         self._stopping.set()
+
+    def reload(self) -> None:
+        """Ask the agent to read its config again; returns at once."""
+        self._reload_asked = True
+        if self._wired:
+            self.configuration.reload()
 
     def _signalled(self, number: signal.Signals) -> None:
         self.interrupted = number == signal.SIGINT
@@ -137,10 +152,10 @@ class App:
         self._steps = Steps(clock)
         self.outbox = await asyncio.to_thread(Outbox.open, config.state / "outbox", config.outbox, clock)
         try:
-            self._wire(await asyncio.to_thread(NodeKey.open, config.state))
+            key = await asyncio.to_thread(NodeKey.open, config.state)
+            self._wire(key, await asyncio.to_thread(Setup.of, self.plan.devices, config.models))
             if self._models_first:
                 await self._unless_stopped(self.pipeline.open_models())
-            self.sources.update(follow(self.plan.devices, clock, self.pipeline.sink, self._changed))
             await self._write_status()
             self.ready.set()
             self._notifier.ready(self.description.sentence())
@@ -151,8 +166,8 @@ class App:
             if self._wired:
                 await self._write_status(running=False)
 
-    def _wire(self, key: NodeKey | None) -> None:
-        """Make everything from the models downwards; sources come later."""
+    def _wire(self, key: NodeKey | None, setup: Setup) -> None:
+        """Make everything that `_flow` runs."""
         config, clock = self.plan.config, self.clock
         self.commands = Commands(config.state, clock, {"snapshot": self._snapshot, "rebirth": self._rebirth})
         self.uplink = Uplink(
@@ -183,8 +198,8 @@ class App:
             sent=lambda: self.uplink.counters.get("sent", 0),
         )
         self.pipeline = Pipeline(
-            self.plan.devices,
-            config.models,
+            setup.devices,
+            setup.models,
             clock,
             gate_memory=config.state / "gate",
             clock_state=self.time.state,
@@ -196,6 +211,10 @@ class App:
                 declared=self._declared,
             ),
         )
+        self.running = Running(setup, clock, self.pipeline, self._changed)
+        self.sources = self.running.sources
+        trials = Trials(self.running, self.pipeline, clock, config.remote.soak_s, self._open_models)
+        self.configuration = Configuration(self.plan, trials, clock, self._declared)
         self.description = NodeDescription(
             identity=self._identity,
             key=key,
@@ -206,7 +225,7 @@ class App:
             commands=self.commands,
             uplink=self.uplink,
             pipeline=self.pipeline,
-            devices=self.plan.devices,
+            configuration=self.configuration,
             sources=self.sources,
         )
         self._wired = True
@@ -223,11 +242,9 @@ class App:
 
     async def _flow(self) -> None:
         """Run all tasks until `stop`, then end them in the order of the flow, so that no reading is left."""
-        async with asyncio.TaskGroup() as group:
-            reading = [
-                group.create_task(self._read(name, source), name=f"source-{name}")
-                for name, source in self.sources.items()
-            ]
+        async with asyncio.TaskGroup() as self._group:
+            group = self._group
+            self.running.start(group)
             commit_ms = self.plan.config.outbox.group_commit_ms
             rest = [
                 group.create_task(self.pipeline.run(), name="pipeline"),
@@ -237,21 +254,28 @@ class App:
                 group.create_task(self._heart(), name="heart"),
             ]
             if not self._models_first:
-                rest.append(group.create_task(self.pipeline.open_models(), name="models"))
+                self._open_models("models")
+            changing = group.create_task(self.configuration.run(), name="configuration")
+            if self._reload_asked:
+                self.configuration.reload()
             await self._stopping.wait()
             log.info("stopping")
             self._notifier.stopping()
-            await _ended(reading, CLOSE_S)
+            await end([changing])
+            await self.running.stop()
             self.pipeline.flush()
             await asyncio.to_thread(self.custody.close)
             await asyncio.to_thread(self.outbox.commit)
             await self._drain()
             self._beat()
-            await _ended(rest, REST_S)
+            await _ended([*rest, *self._opening], REST_S)
 
-    async def _read(self, device: str, source: Source) -> None:
-        await self.pipeline.until_open(device)
-        await source.run()
+    def _open_models(self, name: str) -> asyncio.Task[None]:
+        """Open the models that are not open, in a task that ends with the agent."""
+        task = self._group.create_task(self.pipeline.open_models(), name=name)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return task
 
     async def _drain(self) -> None:
         """Wait for the outbox to empty while acknowledgements come; the rest is sent after the next start."""

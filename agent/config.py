@@ -15,6 +15,7 @@ from adapters.base import Adapter, AdapterError
 from agent.outbox import OutboxSettings
 from agent.pipeline.settings import LEAST_STALL_S, DeviceConfig, DevicePlan, SlotConfig
 from agent.process_memory import MemorySettings
+from agent.remote.settings import RemoteSettings
 from wire import config
 from wire.broker import Broker
 from wire.clock import Clock
@@ -34,6 +35,7 @@ class AgentConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
         default_factory=OutboxSettings
     )
     memory: Annotated[MemorySettings, Meta(description="Memory of the daemon.")] = MemorySettings()
+    remote: Annotated[RemoteSettings, Meta(description="Changes while the agent runs.")] = RemoteSettings()
     devices: Annotated[dict[str, DeviceConfig], Meta(min_length=1, description="Device id to device.")]
     models: Annotated[dict[str, SlotConfig], Meta(description="Slot id to model.")] = {}
 
@@ -94,13 +96,21 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
     return AgentPlan(path, settings, Address.parse(settings.node), devices, tuple(doubts))
 
 
-def state_folder(path: Path) -> tuple[Path, str]:
+def state_folder(path: Path, *, strict: bool = True) -> tuple[Path, str]:
     """The state folder and the node in an agent's config; adapters and models are not checked.
+
+    Without `strict`, mistakes elsewhere in the file do not matter.
 
     Raises:
         ConfigError: the file cannot be read or is not a config.
     """
-    found = _read(path)
+    try:
+        found = _read(path)
+    except ConfigError:
+        state, node = config.value_at(path, Path, "state"), config.value_at(path, str, "node")
+        if strict or state is None or node is None:
+            raise
+        return state, node
     return found.state, found.node
 
 
@@ -152,7 +162,9 @@ def _plan(name: str, device: DeviceConfig, marks: Marks, clock: Clock) -> Device
     least_s = max(LEAST_STALL_S, 3 * adapter.period_s, adapter.silence_s)
     stall_s = least_s if device.stall_s is UNSET else device.stall_s
     doubt = "" if device.stall_s is UNSET else _too_short(device, adapter, device.stall_s)
-    return DevicePlan(device, kind, options, streams, stall_s, doubt, adapter.shared_line)
+    return DevicePlan(
+        device, kind, options, streams, stall_s, doubt, adapter.shared_line, waits=adapter.waits
+    )
 
 
 def _too_short(device: DeviceConfig, adapter: Adapter, stall_s: float) -> str:

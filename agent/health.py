@@ -219,6 +219,7 @@ def is_well(document: dict[str, Any]) -> bool:
         and not document.get("trouble")
         and not document.get("refused_code")
         and not document.get("behind")
+        and document.get("reload", {}).get("state") not in ("refused", "reverted")
         and all(device.get("state") in ("ok", "stopped") for device in devices)
         and all(model.get("state") == "ok" for model in models)
     )
@@ -242,6 +243,11 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
         yield f"PROBLEM: the collector refuses messages, which wait in the outbox: {why}"
     if document.get("behind"):
         yield f"PROBLEM: {no_ack_from(document['behind'], document.get('behind_s', 0)).why}"
+    reload = document.get("reload", {})
+    if reload.get("state") in ("refused", "reverted"):
+        yield f"PROBLEM: the newest configuration was {reload['state']}: {reload.get('why', '')}"
+    elif reload.get("state") == "soaking":
+        yield f"a new configuration is on trial: {reload.get('what', '')}"
     for name, device in document.get("devices", {}).items():
         why = f": {device['why']}" if device.get("why") else ""
         yield f"device {name}: {device.get('state')}, {counted(device.get('readings', 0), 'reading')}{why}"

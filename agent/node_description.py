@@ -12,11 +12,11 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.commands import Commands
+from agent.configuration import Configuration
 from agent.custody.node_key import NodeKey
 from agent.health import Health, nonzero_counters
 from agent.outbox import Outbox
 from agent.pipeline.pipeline import Pipeline
-from agent.pipeline.settings import DevicePlan
 from agent.pipeline.source import Source
 from agent.uplink.uplink import NodeIdentity, Uplink
 from wire.clock import Clock
@@ -36,7 +36,7 @@ class NodeDescription:
     commands: Commands
     uplink: Uplink
     pipeline: Pipeline
-    devices: Mapping[str, DevicePlan]
+    configuration: Configuration
     sources: Mapping[str, Source]
 
     def birth(self) -> Birth:
@@ -49,7 +49,7 @@ class NodeDescription:
                 serial=plan.config.serial,
                 streams=self.pipeline.streams(name),
             )
-            for name, plan in self.devices.items()
+            for name, plan in self.pipeline.devices.items()
         }
         models = {name: slot.ref for name, slot in self.pipeline.runners.items() if slot.at_work}
         commands = self.commands.declared()
@@ -73,7 +73,12 @@ class NodeDescription:
 
     def status(self) -> Status:
         """The online status: the states and counters of devices and models."""
+        problem = self.configuration.problem
+        coded = problem.coded()
         return Status(
+            reason=problem.why[:2_000],
+            code=coded["code"],
+            args=coded["args"],
             state="online",
             ts=self.clock.now_ms(),
             boot=self.identity.boot,
@@ -127,6 +132,7 @@ class NodeDescription:
             "uplink": self.uplink.counters,
             "pictures": self.pipeline.counters,
             "oversized": self.pipeline.oversized(),
+            **self.configuration.document(),
         }
 
     def sentence(self) -> str:

@@ -6,11 +6,13 @@ import contextlib
 import fcntl
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from wire.errors import ConfigError, TryAgain, WireError, unwritable
+from wire.errors import ConfigError, TryAgain, Unreachable, WireError, unwritable
+from wire.printable import printable
 from wire.topics import Address
 
 log = logging.getLogger(__name__)
@@ -18,6 +20,8 @@ log = logging.getLogger(__name__)
 LOCK = "agent.lock"
 NODE_FILE = "node"  # the address of the node that the folder belongs to
 _MAX_NODE = 1_024  # bytes
+RELOAD = "reload"  # the id of the newest request to read the config again
+_MAX_REQUEST = 64  # bytes
 _PATIENCE_S = 1.0  # for a process that was just killed, or for `is_running` in another process
 
 
@@ -81,6 +85,76 @@ def is_running(state: Path) -> bool:
         return False
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def reloading(state: Path, request: str) -> Iterator[None]:
+    """Send SIGHUP to the agent of this folder, with the id `request`; one at a time.
+
+    The file `reload` has the id, and its lock keeps others waiting until this context ends.
+
+    Raises:
+        Unreachable: no agent runs on this folder.
+        ConfigError: the agent belongs to another user, or runs where its process cannot be seen.
+        TryAgain: another `edgebed agent reload` waits for its result.
+    """
+    if not is_running(state):
+        raise Unreachable(f"no agent runs on state folder {state}: start it; it reads its config then")
+    try:
+        handle = os.open(state / RELOAD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise unwritable(f"{state / RELOAD}", error) from error
+    try:
+        if not _lock(handle):
+            raise TryAgain(f"another reload of the agent on {state} has not ended: wait for its result")
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{request}\n".encode("ascii"), 0)
+        _hang_up(state)
+        yield
+    finally:
+        os.close(handle)
+
+
+def reload_request(state: Path) -> str:
+    """The id of the newest `reloading`; "" where there is none."""
+    with contextlib.suppress(OSError, UnicodeDecodeError), (state / RELOAD).open("rb") as file:
+        return printable(file.read(_MAX_REQUEST).decode("ascii").strip())
+    return ""
+
+
+def _hang_up(state: Path) -> None:
+    """Send SIGHUP to the process that owns the folder, and to no other one with its number."""
+    text = (state / LOCK).read_text("ascii", "replace").strip()
+    pid = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    elsewhere = ConfigError(
+        f"process {pid} does not hold {state / LOCK}: the agent runs in another container, or as another"
+        " user; run this command there, or send it SIGHUP"
+    )
+    if not pid:
+        raise elsewhere
+    try:
+        process = os.pidfd_open(pid)  # from here on the number cannot pass to another process
+    except OSError as error:
+        raise elsewhere from error
+    try:
+        if not _has_open(pid, state / LOCK):
+            raise elsewhere
+        signal.pidfd_send_signal(process, signal.SIGHUP)
+    except PermissionError as error:
+        raise elsewhere from error
+    except ProcessLookupError as error:
+        raise Unreachable(f"the agent on state folder {state} has just ended") from error
+    finally:
+        os.close(process)
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    wanted = path.stat()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(entry.stat(), wanted):
+                return True
+    return False
 
 
 def keep(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -86,6 +86,4 @@ def _terminated(number: int, _: FrameType | None) -> None:
 
 
 def _hung_up(_: int, __: FrameType | None) -> None:
-    click.echo(
-        "edgebed: SIGHUP is ignored: a config is read at the start; restart to apply a change", err=True
-    )
+    click.echo("edgebed: SIGHUP is ignored: only a running agent reads its config again", err=True)

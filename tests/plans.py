@@ -18,5 +18,7 @@ def plan_of(
 ) -> DevicePlan:
     """A plan whose adapters `build` makes; the streams are the adapter's own unless they are given."""
     config = DeviceConfig(adapter="test", may_be_null=tuple(may_be_null))
-    declared = build().streams() if streams is None else streams
-    return DevicePlan(config, lambda _options, _clock: build(), Options(), declared, stall_s)
+    adapter = build() if streams is None else None
+    declared = adapter.streams() if adapter is not None else streams or {}
+    waits = adapter is not None and adapter.waits
+    return DevicePlan(config, lambda _options, _clock: build(), Options(), declared, stall_s, waits=waits)

@@ -21,6 +21,7 @@ from wire.yaml12 import MAX_BYTES, Node, Place, YamlMistake, compose
 MAX_MISTAKES = 100  # a longer list does not help the reader
 
 T = TypeVar("T", bound=Struct)
+V = TypeVar("V")
 KeyPath = tuple[str | int, ...]
 Mistake = tuple[KeyPath, str]
 Check = Callable[[T, "Marks"], Iterable[Mistake]]
@@ -45,6 +46,16 @@ def keys(path: Path) -> frozenset[str]:
         return frozenset(compose(_text(path))[0].keys)
     except (ConfigError, YamlMistake):
         return frozenset()
+
+
+def value_at(path: Path, kind: type[V], *keys: str) -> V | None:
+    """The value at `keys` of a YAML file, whatever is wrong elsewhere in it; None where it cannot be read."""
+    try:
+        root, _ = compose(_text(path))
+    except (ConfigError, YamlMistake):
+        return None
+    marks = Marks(str(path), path.parent, root)
+    return marks.convert(kind, *keys) if marks.has(*keys) else None
 
 
 def parse(text: str, kind: type[T], *, name: str, folder: Path, check: Check[T] | None = None) -> T:
@@ -119,7 +130,7 @@ class Marks:
         """Whether the file sets `path`."""
         return self._find(path) is not None
 
-    def convert(self, kind: type[T], *path: str | int, placeholders: bool = False) -> T | None:
+    def convert(self, kind: type[V], *path: str | int, placeholders: bool = False) -> V | None:
         """The value at `path` as a `kind` (an absent value reads as an empty map); mistakes go to `found`.
 
         Returns None if there are mistakes; with `placeholders`, only if no placeholder could be made.

@@ -87,6 +87,10 @@ CODES: dict[str, tuple[str, ...]] = {
     "clock-set-back": ("seconds",),
     "disk-full": (),
     "disk-failed": (),
+    # a configuration that is not in use
+    "config-invalid": ("detail",),
+    "config-needs-restart": ("keys",),
+    "config-reverted": ("what",),
     # an answer to a command
     "command-unknown": ("name",),
     "command-expired": (),

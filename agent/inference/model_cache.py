@@ -52,6 +52,12 @@ class ModelCache:
             raise ModelError(found.why).coded(found.code, **found.args)
         return found
 
+    def keep(self, in_use: Sequence[Model | None]) -> None:
+        """Forget every other model, and why packages were refused: those are checked again when asked for."""
+        for key, found in list(self._open.items()):
+            if not any(found is model for model in in_use):
+                del self._open[key]
+
     def stop(self) -> None:
         """End the gates that run; what waits for them is refused."""
         self._stopping.set()

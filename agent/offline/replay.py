@@ -185,6 +185,7 @@ def _plan(path: Path, found: RecordedSession, config_path: Path | None) -> Agent
             _RecordedOptions(streams=dict(streams[name])),
             dict(streams[name]),
             LEAST_STALL_S if device.stall_s is UNSET else device.stall_s,
+            waits=True,
         )
         for name, device in settings.devices.items()
         if name in streams

@@ -125,6 +125,11 @@ class ModelRunner:
         return f"{self.ref.name}@{self.ref.ver}"
 
     @property
+    def model(self) -> Model | None:
+        """The open model; None before it is open, and if it is refused."""
+        return self._model
+
+    @property
     def at_work(self) -> bool:
         """Whether the model takes input: a refused model does not, a failing one does."""
         return self._model is not None
@@ -238,6 +243,11 @@ class ModelRunner:
         finally:
             thread, self._thread = self._thread, None
             await thread.stop()
+
+    def retire(self) -> None:
+        """Release everything that waits for this runner: another takes its place."""
+        self.opened.set()
+        self._release()
 
     @property
     def busy(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline import privacy
 from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
+from agent.pipeline.changes import Changes, Setup
 from agent.pipeline.events import EventReporter
 from agent.pipeline.model_runner import Inference, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
@@ -26,6 +27,7 @@ from agent.pipeline.snapshots import NewestPicture
 from agent.pipeline.source import Sink
 from wire.clock import Clock
 from wire.messages import ClockState, ModelState, Snapshot, Stream
+from wire.task_cancellation import end
 
 _LONG_S = 10.0  # a model that takes longer to open makes room for the next one
 
@@ -36,7 +38,8 @@ class Pipeline:
     """Everything between the sources and the outbox of one agent.
 
     `open_models` opens the models, before `run` or beside it: readings do not wait for them. Each source gets
-    its `sink`. `gate_memory` is the folder with the gate's reports. Output goes to `sinks`.
+    its `sink`. `gate_memory` is the folder with the gate's reports. Output goes to `sinks`. `change` replaces
+    devices and models while the others run.
     """
 
     def __init__(
@@ -50,78 +53,161 @@ class Pipeline:
         sinks: Sinks,
     ) -> None:
         self.counters: Counter[str] = Counter()
-        self._devices = devices
+        self.devices: dict[str, DevicePlan] = {}
+        self.runners: dict[str, ModelRunner] = {}
         self._clock = clock
         self._clock_state = clock_state
         self._sinks = sinks
         self._batchers: dict[tuple[str, str], Batcher] = {}
         self._reporters: dict[str, EventReporter] = {}
+        self._oversized_before: Counter[str] = Counter()  # of batchers that were replaced
         self._pictures: dict[tuple[str, str], NewestPicture] = {}
         self._privacy: dict[str, privacy.Privacy] = {}  # by device
         self._models = ModelCache(gate_memory)
         # frame stream -> the model whose boxes its snapshots show: the first that finds most of what to hide
         self._box_models: dict[tuple[str, str], ModelRunner] = {}
-        host = ModelHost(self._models, Stamps(clock, clock_state).of, self._inferred, sinks.changed)
+        self._host = ModelHost(self._models, Stamps(clock, clock_state).of, self._inferred, sinks.changed)
+        self._inputs: dict[tuple[str, str], list[ModelRunner]] = {}  # stream -> the models that see it
+        self._group: asyncio.TaskGroup | None = None  # of `run`
+        self._readers: dict[str, object] = {}  # device -> the source that may give readings
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # of runners and of pictures, by name
+        self._add(devices, models, devices)
+
+    def _add(
+        self, devices: Mapping[str, DevicePlan], models: Mapping[str, SlotConfig], published: Iterable[str]
+    ) -> None:
+        """Use `devices` and `models` from now on: make missing runners, and what `published` devices need."""
+        self.devices = dict(devices)
         self.runners = {
-            name: ModelRunner(
-                name,
-                settings,
-                devices[settings.device].streams[settings.stream],
-                host,
-                waits=devices[settings.device].build(clock).waits,
-            )
-            for name, settings in models.items()
+            name: self.runners.get(name) or self._runner(name, slot) for name, slot in models.items()
         }
-        for device, each in devices.items():
-            for name, stream in each.streams.items():
+        for seen in self._inputs.values():
+            seen.clear()  # in place: the sinks of sources that go on hold these lists
+        for runner in self.runners.values():
+            self._seen_by(*_input(runner)).append(runner)
+        for device in published:
+            for name, stream in devices[device].streams.items():
                 self._add_stream(device, name, stream)
+        for at in self._pictures:
+            self._choose_boxes(at)
+        self._start_tasks()
+
+    def _runner(self, name: str, slot: SlotConfig) -> ModelRunner:
+        plan = self.devices[slot.device]
+        return ModelRunner(name, slot, plan.streams[slot.stream], self._host, waits=plan.waits)
+
+    def _seen_by(self, device: str, stream: str) -> list[ModelRunner]:
+        return self._inputs.setdefault((device, stream), [])
+
+    async def change(self, new: Setup, changes: Changes) -> None:
+        """Replace devices and models between two readings; the sources of `changes.devices` have ended.
+
+        New models are not open yet: call `open_models`. Every row taken so far is sent.
+        """
+        gone = {name for name in changes.models if name in self.runners}
+        published = changes.devices | changes.published
+        for name in gone:  # first, so that no source is held back by a model that ends
+            self._seen_by(*_input(self.runners[name])).remove(self.runners[name])
+            self.runners[name].retire()
+        pictures = [at for at in self._pictures if at[0] in published]
+        ending = [f"slot-{name}" for name in gone] + [_look(*at) for at in pictures]
+        await end([self._tasks.pop(name) for name in ending if name in self._tasks])
+        # no await from here to the end: a reading sees the old setup or the new one
+        counters = {name: self.runners[name].counters for name in gone}
+        for name in gone:
+            runner = self.runners.pop(name)
+            self._reporters.pop(name, None)
+            self._remove_batcher(runner.settings.device, name)
+        for device, stream in [at for at in self._batchers if at[0] in published]:
+            self._remove_batcher(device, stream)
+        for at in pictures:
+            del self._pictures[at]
+        for device in changes.devices:
+            self._readers.pop(device, None)
+        for device in published:
+            self._privacy.pop(device, None)
+        self._box_models.clear()
+        self._add(new.devices, new.models, [name for name in new.devices if name in published])
+        for name in gone & new.models.keys():  # they count from the start of the daemon
+            self.runners[name].counters.update(counters[name])
+        for runner in self.runners.values():
+            if runner.settings.device in published and runner.at_work:
+                self._add_results(runner)
+        self._sinks.declared()
+
+    def _remove_batcher(self, device: str, stream: str) -> None:
+        batcher = self._batchers.pop((device, stream), None)
+        if batcher is not None:
+            batcher.flush()
+            self._oversized_before[f"{device}/{stream}"] += batcher.oversized
 
     async def open_models(self) -> None:
-        """Check and open every model, several at a time. A refused model shows why in its state.
+        """Check and open every model that is not open, several at a time.
 
-        A model gives results as soon as it is open. When this is cancelled, the gates that run are ended.
+        A refused model shows why in its state. A model gives results as soon as it is open. When this is
+        cancelled, the gates that run are ended.
         """
         places = _Places(at_once())
         try:
             async with asyncio.TaskGroup() as group:
                 for device, guard in self._privacy.items():
-                    group.create_task(places.run(f"faces-{device}", guard.open))
+                    if not guard.opened:
+                        group.create_task(places.run(f"faces-{device}", guard.open))
                 for runner in self.runners.values():
-                    group.create_task(self._open_runner(places, runner))
+                    if not runner.opened.is_set():
+                        group.create_task(self._open_runner(places, runner))
         except asyncio.CancelledError:
             self._models.stop()
             raise
 
     async def _open_runner(self, places: _Places, runner: ModelRunner) -> None:
-        runner.install(await places.run(runner.name, runner.prepare))
+        opened = await places.run(runner.name, runner.prepare)
+        if self.runners.get(runner.name) is not runner or runner.opened.is_set():
+            return  # it was replaced meanwhile
+        runner.install(opened)
+        if runner.at_work:
+            self._add_results(runner)
+            self._sinks.declared()
+
+    def _add_results(self, runner: ModelRunner) -> None:
+        """Make what the results of an open model need."""
         stream, device = runner.result_stream(), runner.settings.device
         if stream is None or runner.manifest is None:
             return
-        results = msgspec.structs.replace(self._devices[device].config.publish, raw=True)
+        results = msgspec.structs.replace(self.devices[device].config.publish, raw=True)
         self._batchers[device, runner.name] = self._batcher(device, runner.name, stream, results)
-        self._reporters[runner.name] = EventReporter(
-            runner.name, runner.label, runner.manifest.decoder, runner.settings.events
+        self._reporters.setdefault(
+            runner.name,
+            EventReporter(runner.name, runner.label, runner.manifest.decoder, runner.settings.events),
         )
-        if (at := (device, runner.settings.stream)) in self._pictures:
-            # in the order of the config, however long each gate took
-            here = [each for each in self.runners.values() if each.at_work and at == _input(each)]
+        self._choose_boxes(_input(runner))
+
+    def _choose_boxes(self, at: tuple[str, str]) -> None:
+        """Choose whose boxes the snapshots of a stream show."""
+        # in the order of the config, however long each gate took
+        here = [each for each in self.runners.values() if each.at_work and at == _input(each)]
+        if at in self._pictures and here:
             self._box_models[at] = max(here, key=lambda each: len(_finds(each)))
-        self._sinks.declared()
+
+    def forget_models(self) -> None:
+        """Free the memory of models that no device uses any more."""
+        in_use = [runner.model for runner in self.runners.values()]
+        self._models.keep([*in_use, *(guard.model for guard in self._privacy.values())])
 
     async def until_open(self, device: str) -> None:
         """Wait for the models of a source that waits, such as a recording: they see each reading."""
-        for runner in self.runners.values():
+        for runner in list(self.runners.values()):
             if runner.settings.device == device and runner.waits:
                 await runner.opened.wait()
 
     def sink(self, device: str) -> Sink:
         """The function that takes the readings of `device`."""
-        runners: dict[str, list[ModelRunner]] = {name: [] for name in self._devices[device].streams}
-        for runner in self.runners.values():
-            if runner.settings.device == device:
-                runners[runner.settings.stream].append(runner)
+        runners = {name: self._seen_by(device, name) for name in self.devices[device].streams}
+        mine = self._readers[device] = object()
 
         def take(reading: Reading) -> Awaitable[None] | None:
+            if self._readers.get(device) is not mine:
+                return None  # of an adapter that did not end when its device was replaced
             here = runners[reading.stream]
             if reading.picture is None:
                 self._batchers[device, reading.stream].add(reading.at_ns, reading.values, reading.quality)
@@ -141,7 +227,7 @@ class Pipeline:
             for name, runner in self.runners.items()
             if runner.settings.device == device and (stream := runner.result_stream()) is not None
         }
-        return {**self._devices[device].streams, **results}
+        return {**self.devices[device].streams, **results}
 
     def models(self) -> dict[str, ModelState]:
         """The state of each slot's model."""
@@ -149,7 +235,8 @@ class Pipeline:
 
     def oversized(self) -> dict[str, int]:
         """Number of rows that were dropped because they fit no message, by `device/stream`."""
-        return {f"{at[0]}/{at[1]}": each.oversized for at, each in self._batchers.items() if each.oversized}
+        now = {f"{device}/{stream}": each.oversized for (device, stream), each in self._batchers.items()}
+        return {at: number for at, number in (self._oversized_before + Counter(now)).items() if number}
 
     @property
     def busy(self) -> bool:
@@ -158,13 +245,8 @@ class Pipeline:
 
     async def run(self) -> None:
         """Run models, flush batches by age and publish pictures, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for name, runner in self.runners.items():
-                group.create_task(runner.run(), name=f"slot-{name}")
-            for (device, stream), newest in self._pictures.items():
-                every_s = self._devices[device].config.publish.snapshot_every_s
-                if every_s > 0:
-                    group.create_task(newest.run(every_s), name=f"look-{device}-{stream}")
+        async with asyncio.TaskGroup() as self._group:
+            self._start_tasks()
             while True:
                 now_s = self._clock.monotonic()
                 due_s = min(
@@ -175,6 +257,18 @@ class Pipeline:
                 if sum(each.tick() for each in batchers):  # not `any`, which would stop at the first
                     for each in batchers:
                         each.tick(JOIN_AGE_S)
+
+    def _start_tasks(self) -> None:
+        """Start the tasks of models and pictures that have none, if `run` is running."""
+        if self._group is None:
+            return
+        for name, runner in self.runners.items():
+            if (task := f"slot-{name}") not in self._tasks:
+                self._tasks[task] = self._group.create_task(runner.run(), name=task)
+        for (device, stream), newest in self._pictures.items():
+            every_s = self.devices[device].config.publish.snapshot_every_s
+            if every_s > 0 and (task := _look(device, stream)) not in self._tasks:
+                self._tasks[task] = self._group.create_task(newest.run(every_s), name=task)
 
     def flush(self) -> None:
         """Send every row that still waits for its batch to fill."""
@@ -193,7 +287,7 @@ class Pipeline:
         return None
 
     def _add_stream(self, device: str, name: str, stream: Stream) -> None:
-        publish = self._devices[device].config.publish
+        publish = self.devices[device].config.publish
         if stream.kind == "frame":
             if device not in self._privacy:
                 self._privacy[device] = privacy.Privacy(publish.blur, publish.faces, models=self._models)
@@ -246,6 +340,11 @@ class _Places:
                     opening.cancel()
                     raise
             return await opening
+
+
+def _look(device: str, stream: str) -> str:
+    """The name of the task that publishes pictures of a stream."""
+    return f"look-{device}-{stream}"
 
 
 def _input(runner: ModelRunner) -> tuple[str, str]:

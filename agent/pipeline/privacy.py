@@ -79,6 +79,9 @@ class Hidden:
         return self.reason.why
 
 
+_NOT_OPEN = because("the face model is not open yet", "face-model-not-open")
+
+
 class Privacy:
     """Hides the `kinds` of parts in the pictures of one device; call `open` first (it blocks).
 
@@ -96,7 +99,17 @@ class Privacy:
         self._model: Model | None = None
         self._closed: Reason | None = None  # why the face model cannot be used
         if self._package is not None:
-            self._closed = because("the face model is not open yet", "face-model-not-open")
+            self._closed = _NOT_OPEN
+
+    @property
+    def opened(self) -> bool:
+        """Whether the face model is open or refused, or none is needed."""
+        return self._closed is None or self._closed.code != _NOT_OPEN.code
+
+    @property
+    def model(self) -> Model | None:
+        """The open face model."""
+        return self._model
 
     def open(self) -> None:
         """Load and gate the face model. A refused one is logged, and every picture is hidden as a whole."""

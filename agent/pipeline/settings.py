@@ -109,6 +109,7 @@ class DevicePlan:
     stall_s: float = LEAST_STALL_S
     doubt: str = ""  # why `stall_s` may be too short for the device
     shared_line: SharedLine | None = None
+    waits: bool = False  # the device waits for its reader, as a file does that is read as fast as possible
 
     def build(self, clock: Clock) -> Adapter:
         """Build a new adapter: each is opened once."""

@@ -97,6 +97,11 @@ class Source:
         self._held = False  # the sink holds the source back: the device is not silent
         self._look: asyncio.TimerHandle | None = None
 
+    def continue_counters(self, other: Source) -> None:
+        """Continue the counters of the source that read this device before."""
+        self.counters.update(other.counters)
+        self.readings = other.readings
+
     @property
     def counted(self) -> dict[str, int]:
         """Number of readings, and all counters, since the start."""

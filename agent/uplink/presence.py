@@ -65,6 +65,7 @@ class Presence:
             self._online_ms = self._online_ms or now.ts
             known = self._status()
             now.devices, now.models = known.devices, known.models
+            now.reason, now.code, now.args = known.reason, known.code, known.args
         return seal(encode(now))
 
     def report_double(self, status: Status) -> None:

@@ -24,6 +24,7 @@ CODES = (
     "quarantine",
     "refused",
     "copies",
+    "config",
 )
 BACKLOG_S = 30.0  # a working outbox drains in seconds
 SKEW_MS = 5_000
@@ -62,13 +63,7 @@ def find(
     if depth and oldest > BACKLOG_S:
         text = f"{counted(int(depth), 'message waits', 'messages wait')}, the oldest for {oldest:.0f} s"
         found.append(_problem("backlog", 2, because(text, "backlog", n=int(depth), oldest_s=oldest)))
-    if view.clk == 0:
-        why = because("its clock was never synchronised", "clock-never-set")
-        found.append(_problem("clock-unsynced", 2, why))
-    elif view.skew_ms is not None and abs(view.skew_ms) > SKEW_MS:
-        side, off_s = "behind" if view.skew_ms > 0 else "ahead", abs(view.skew_ms) / 1000
-        why = because(f"its clock is {off_s:.1f} s {side}", f"clock-{side}", seconds=off_s)
-        found.append(_problem("clock-unsynced", 2, why))
+    found += _clock(view)
     if missing_since is not None and now - missing_since > MISSING_MS:
         count = view.ledger.missing_count
         why = because(
@@ -85,6 +80,8 @@ def find(
     if quarantined and now - quarantined < QUARANTINE_MS:
         why = because("messages of it were quarantined: see the quarantine", "messages-quarantined")
         found.append(_problem("quarantine", 2, why))
+    if view.state == "online" and why.code.startswith("config-"):
+        found.append(_problem("config", 2, why))
     found += _waiting(refused, behind)
     return sorted(found, key=lambda one: -one.sev)
 
@@ -96,6 +93,17 @@ def _waiting(refused: Reason, behind: Reason) -> Iterator[Problem]:
         yield _problem("refused", 3, Reason(text, refused.code, refused.args))
     if behind.why:
         yield _problem("copies", 3, behind)
+
+
+def _clock(view: NodeView) -> list[Problem]:
+    if view.clk == 0:
+        why = because("its clock was never synchronised", "clock-never-set")
+    elif view.skew_ms is not None and abs(view.skew_ms) > SKEW_MS:
+        side, off_s = "behind" if view.skew_ms > 0 else "ahead", abs(view.skew_ms) / 1000
+        why = because(f"its clock is {off_s:.1f} s {side}", f"clock-{side}", seconds=off_s)
+    else:
+        return []
+    return [_problem("clock-unsynced", 2, why)]
 
 
 def _degraded(device: dict[str, Any]) -> Problem:

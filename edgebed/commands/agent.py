@@ -6,7 +6,9 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +146,54 @@ def status(config: Path, as_json: bool) -> None:
             click.echo(line)
     if not is_well(document):
         sys.exit(3 if document["running"] else 69)
+
+
+@command.command(name="reload")
+@CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--seconds", default=600.0, show_default=True, help="How long to wait for the result.")
+def reload_config(config: Path, as_json: bool, seconds: float) -> None:
+    """Have the running agent of CONFIG read it again, and print what became of it.
+
+    Devices and models that did not change go on without a pause. Changed ones run on trial: if they do not
+    work within `remote.soak_s`, the agent goes back to the configuration before. Exits 0 when CONFIG is in
+    use, 3 when the agent went back, 69 when no agent runs, 75 when there is no result yet, and 78 when CONFIG
+    is refused: then nothing was changed.
+    """
+    from agent.config import state_folder
+    from agent.state_dir import check_node, reloading
+
+    state, node = state_folder(config, strict=False)  # the agent reports the mistakes
+    check_node(state, node)
+    request = secrets.token_hex(8)
+    with reloading(state, request):
+        found = _result_of(state, node, request, seconds)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        click.echo(f"{found['state']}: {found['why'] or found['what']}", err=found["state"] != "applied")
+    sys.exit({"applied": 0, "reverted": 3}.get(found["state"], 78))
+
+
+def _result_of(state: Path, node: str, request: str, seconds: float) -> dict[str, str]:
+    """What became of a reload; says on stderr when it begins to run on trial."""
+    from agent.health import read_status
+    from wire.errors import TryAgain, Unreachable
+
+    clock = Clock()
+    end_s, shown = clock.monotonic() + seconds, False
+    while clock.monotonic() < end_s:
+        document = read_status(state, node, clock)
+        if not document["running"]:
+            raise Unreachable("the agent has ended before there was a result: see its log")
+        found: dict[str, str] = document.get("reload", {})
+        if found.get("request") == request and found["state"] != "soaking":
+            return found
+        if found.get("request") == request and not shown:
+            click.echo(f"on trial: {found['what']}", err=True)  # it may end before this is seen
+            shown = True
+        time.sleep(0.1)
+    raise TryAgain(f"no result within {seconds:g} s: `edgebed agent status` shows it later")
 
 
 @command.command()

@@ -121,15 +121,15 @@ def test_sigterm_ends_a_command_in_order(start: Start, command: tuple[str, ...])
 def test_sighup_ends_nothing(start: Start, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("broker: {url: 'mqtt://127.0.0.1:1'}\nstore: st\nhttp: {port: 0}\n")
     (tmp_path / "a.yaml").write_text(AGENT)
-    for command, up in [
-        (("collector", "run", str(tmp_path / "c.yaml")), "retrying"),
-        (("agent", "run", str(tmp_path / "a.yaml")), "degraded"),
+    for command, up, then in [
+        (("collector", "run", str(tmp_path / "c.yaml")), "retrying", "SIGHUP is ignored"),
+        (("agent", "run", str(tmp_path / "a.yaml")), "degraded", "nothing differs"),
     ]:
         process = start(*edgebed_command(*command))
         assert process.stderr is not None
         line_with(process.stderr, up)
         process.send_signal(signal.SIGHUP)
-        line_with(process.stderr, "SIGHUP is ignored")
+        line_with(process.stderr, then)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=WITHIN_S)

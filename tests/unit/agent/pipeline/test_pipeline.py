@@ -83,7 +83,7 @@ class Bench:
         self.snaps: list[Snapshot] = []
         self.changes = 0
         self.pipeline = Pipeline(
-            {"dev": DevicePlan(device, Silent, options, streams)},
+            {"dev": DevicePlan(device, Silent, options, streams, waits=waits)},
             models,
             clock,
             gate_memory=Bench.gate_memory,

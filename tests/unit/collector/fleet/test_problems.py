@@ -65,7 +65,7 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
         "refused": "messages of it are refused and wait in its outbox: too many",
         "copies": "collector-2 has acknowledged nothing for 5 min: its messages wait in the outbox",
     }
-    assert {one.code for one in problem} | {"node-silent"} == set(CODES)
+    assert {one.code for one in problem} | {"node-silent", "config"} == set(CODES)
     assert next(one for one in problem if one.code == "device-degraded").device == "arm"
 
 
@@ -111,3 +111,11 @@ def test_a_silent_node_and_an_old_quarantine() -> None:
         ("node-silent", "no sign of life for 50 s")
     ]
     assert found(view(), quarantined=NOW - problems.QUARANTINE_MS) == []
+
+
+def test_a_configuration_that_is_not_in_use_is_a_problem_of_a_node_that_is_online() -> None:
+    why = because("restart the agent to change broker", "config-needs-restart", keys="broker")
+    one = found(view(state="online"), why=why)[0]
+    assert (one.code, one.sev, one.why) == ("config", 2, why.why)
+    assert one.reason == {"code": "config-needs-restart", "args": {"keys": "broker"}}
+    assert found(view(state="offline"), why=why) == []

@@ -1,0 +1,21 @@
+"""Settings of changes at run time: the `remote:` section of an agent's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+
+class RemoteSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The `remote:` section of an agent's configuration."""
+
+    soak_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=600,
+            description="How long changed devices and models have until they must work: else the agent goes "
+            "back to the configuration before.",
+        ),
+    ] = 60.0
