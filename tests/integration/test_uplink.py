@@ -583,6 +583,7 @@ async def test_a_message_that_is_too_large_for_the_broker_stops_no_other(
             )
             await node.send(30)
             await until(lambda: node.outbox.stats().depth == 1, "the others are acknowledged")
+            await until(lambda: node.uplink.counters["refused"], "the turn of the large one comes")
             assert node.uplink.counters["connects"] == 1
             assert node.uplink.counters["refused"] == 1
             assert large not in listener.seqs
