@@ -295,7 +295,7 @@ async def test_a_sentinel_names_its_words() -> None:
 
 async def test_a_cancelled_unit_leaves_the_line_to_the_others() -> None:
     async with Bus("rtu", units(1)) as bus, meter(bus, 1) as first:
-        opening = asyncio.create_task(meter(bus, 2, timeout_s=30.0).open())
+        opening = asyncio.create_task(meter(bus, 2, timeout_s=3.0).open())
         await polling.until(lambda: bus.asked(2))
         opening.cancel()
         with contextlib.suppress(asyncio.CancelledError):

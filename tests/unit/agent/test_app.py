@@ -421,7 +421,7 @@ async def test_models_that_hang_in_the_gate_hold_nothing_up(
             lambda: app.pipeline.runners["peak"].counters["runs"], "a model that passed gives results"
         )
         assert "peak" in app.description.birth().devices["arm"].streams
-    monkeypatch.setattr("agent.inference.gate.WALL_S", 4.0)
+    monkeypatch.setattr("agent.inference.gate.WALL_S", 1.5)
     async with running(path) as app:
         await until(lambda: all(app.pipeline.models()[name].state == "failed" for name in ("h1", "h2")))
         assert app.pipeline.models()["h1"].code == "model-gate-timeout"

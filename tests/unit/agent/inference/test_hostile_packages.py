@@ -216,7 +216,7 @@ def test_a_model_that_hangs_is_checked_once(
     packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit is CPU time, which a busy machine does not use up for the child."""
-    monkeypatch.setattr(gate_process, "CPU_S", 4)
+    monkeypatch.setattr(gate_process, "CPU_S", 2)
     monkeypatch.setattr(gate, "WALL_S", 600.0)
     folder = packages.write(packages.hanging())
     assert refused(folder, memory=tmp_path / "gate").reason_code == "model-gate-timeout"

@@ -110,9 +110,8 @@ def test_falling_back_to_an_older_protocol_is_not_a_warning(
 
 
 def test_a_server_that_is_not_a_broker_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    from collector.mqtt import connection as module
-
-    monkeypatch.setattr(module, "CONNECT_S", 0.3)
+    for module in ("connection", "rival"):
+        monkeypatch.setattr(f"collector.mqtt.{module}.CONNECT_S", 0.3)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
