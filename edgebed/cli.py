@@ -28,6 +28,7 @@ COMMANDS = {
     "model": "Check a model package as the agent's gate does, or draft a manifest.",
     "record": "Record the readings of devices in a file.",
     "replay": "Run a recording through the models again; the regression gate.",
+    "site": "Make a site that several companies share: certificates, access rules, broker configuration.",
     "sim": "Run simulated devices that speak the real protocols.",
 }
 

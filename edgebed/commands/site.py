@@ -1,0 +1,166 @@
+"""`edgebed site`: make and show the identity of a site: authorities, certificates, broker configuration."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.util
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wire.errors import ConfigError, EdgebedError
+
+if TYPE_CHECKING:
+    from edgebed.site.settings import Site
+    from edgebed.site.show import Overview
+
+_folder = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+
+
+@click.group(name="site")
+def command() -> None:
+    """Make a site that several companies share: certificates, access rules, broker configuration."""
+
+
+@command.command()
+@_folder
+@click.option("--name", help="Name of the site, in its certificates.  [default: site]")
+@click.option(
+    "--host", "hosts", multiple=True,
+    help="Name or address of the broker; the first is in the configs of clients.  [default: this machine]",
+)  # fmt: skip
+@click.option("--listen", help="Address that the broker listens on.  [default: each]")
+@click.option("--port", type=click.IntRange(1, 65535), help="For nodes and viewers.  [default: 8883]")
+@click.option("--collector-port", type=click.IntRange(1, 65535), help="For collectors.  [default: 8884]")
+@click.option("--collector", "collectors", multiple=True, help="Id of a collector.  [default: collector-1]")
+@click.option(
+    "--viewer", "viewers", multiple=True,
+    help="tenant/pilot or tenant/pilot/name: a credential that reads this pilot.",
+)  # fmt: skip
+@click.option("--broker-user", help="User of the broker's process.  [default: mosquitto, or this user]")
+def init(folder: Path, **given: Any) -> None:
+    """Make the site in FOLDER, or complete and renew it.
+
+    The first run writes FOLDER/site.yaml from the options; later, change that file and run this again. Keys
+    are kept, certificates are renewed when two thirds of their life have passed, and a file that was changed
+    by hand is kept, with its new text beside it.
+    """
+    _require_extra()
+    from edgebed.site.certificates import utc
+    from edgebed.site.files import locked, make_folder
+    from edgebed.site.layout import Layout
+    from edgebed.site.make import make
+    from wire.clock import Clock
+
+    folder = _absolute(folder)
+    asked = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items() if value}
+    first = _first(asked)
+    make_folder(folder, 0o755)
+    done: list[str] = []
+    with locked(folder):
+        site = _settings(folder, first, asked)
+        try:
+            make(Layout(folder, site), utc(Clock().now_ms()), done.append)
+        finally:
+            for line in done:
+                click.echo(line)
+    if not done:
+        click.echo(f"{folder}: nothing to do")
+    for line in _next(folder, done):
+        click.echo(f"next: {line}", err=True)
+
+
+@command.command()
+@_folder
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def show(folder: Path, as_json: bool) -> None:
+    """Show what FOLDER has, what ends when, and which files are secret; exit code 3 if something is to do."""
+    _require_extra()
+    import msgspec
+
+    from edgebed.site.certificates import utc
+    from edgebed.site.layout import Layout
+    from edgebed.site.settings import load
+    from edgebed.site.show import overview
+    from wire.clock import Clock
+
+    folder = _absolute(folder)
+    found = overview(Layout(folder, load(folder)), utc(Clock().now_ms()))
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        _print(found)
+    if found.problems:
+        sys.exit(3)
+
+
+def _first(asked: dict[str, Any]) -> Site:
+    """The settings that the options give."""
+    from edgebed.site.settings import Site, mistakes
+
+    user = "mosquitto" if os.geteuid() == 0 else getpass.getuser()
+    hosts = [socket.gethostname(), "localhost", "127.0.0.1"]
+    site = Site(**{"hosts": hosts, "broker_user": user, **asked})
+    if wrong := [f"{'.'.join(map(str, keys))}: {why}" for keys, why in mistakes(site)]:
+        raise click.UsageError("; ".join(wrong))
+    return site
+
+
+def _settings(folder: Path, first: Site, asked: dict[str, Any]) -> Site:
+    """The settings in `site.yaml`; the first run writes it."""
+    from edgebed.site.files import PUBLIC, write
+    from edgebed.site.settings import FILE, load, text
+
+    path = folder / FILE
+    if not path.exists():
+        write(path, text(first).encode(), PUBLIC)
+    site = load(folder)
+    for key, value in asked.items():
+        if getattr(site, key) != value:
+            raise click.UsageError(f"{path} has another value of {key}: change it there and run this again")
+    return site
+
+
+def _next(folder: Path, done: list[str]) -> Iterator[str]:
+    from edgebed.site.layout import ACL, BROKER_CONFIG, CRL
+
+    changed = {line.partition(":")[0] for line in done if not line.endswith(": made")}
+    if BROKER_CONFIG in changed:
+        yield "restart the broker"
+    elif changed & {ACL, CRL, "broker/broker.pem"}:
+        yield "reload the broker: systemctl reload mosquitto, or send it SIGHUP"
+    yield f"edgebed site show {folder}"
+
+
+def _absolute(folder: Path) -> Path:
+    found = folder.absolute()
+    if not str(found).isprintable():
+        raise ConfigError(f"{str(folder)!r} has characters that no configuration of a broker can have")
+    return found
+
+
+def _print(found: Overview) -> None:
+    click.echo(f"site {found.name} in {found.folder}: nodes {found.url}, ", nl=False)
+    click.echo(f"collectors {found.collector_url}")
+    click.echo(f"SHA-256 of the root: {found.ca_sha256}\n\ncertificates")
+    for one in found.certificates:
+        click.echo(f"  {one.file:42} until {one.until}, {one.days:,} days")
+    click.echo("\nsecrets: no one else may read these")
+    for secret in found.secrets:
+        state = "" if not secret.problem else "  WRONG"
+        click.echo(f"  {secret.file:42} {secret.mode} {secret.owner:12} {secret.what}{state}")
+    if found.removed:
+        click.echo(f"\nremoved nodes: {', '.join(found.removed)}")
+    click.echo("\nto do" if found.problems else "\nnothing to do")
+    for problem in found.problems:
+        click.echo(f"  {problem}")
+
+
+def _require_extra() -> None:
+    if importlib.util.find_spec("cryptography") is None:
+        raise EdgebedError("a site needs the library cryptography: pip install 'edgebed[collector]'")

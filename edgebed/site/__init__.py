@@ -1,0 +1,1 @@
+"""The identity of a site: its authorities, certificates and broker configuration in one folder."""
