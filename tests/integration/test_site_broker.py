@@ -1,0 +1,139 @@
+"""A site as written: mosquitto, a collector and an agent with their certificates; what a revocation ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgebed.broker import find
+from edgebed.processes import Child, edgebed_command
+from edgebed.site.files import owner
+from edgebed.site.layout import Layout
+from edgebed.site.make import make
+from tests.polling import wait_until
+from tests.site_broker import Client, mosquitto, new_site, node_credential, now, reload
+from wire.topics import Address
+
+NODE = Address("acme", "trial", "hall", "n1")
+
+
+def agent(layout: Layout, node: Address) -> Child:
+    """An agent with the part of its config that the site wrote, and rows to send."""
+    folder = node_credential(layout, node)[0].parent
+    shutil.copy(layout.path("agent/ca.pem"), folder)
+    (folder / "rows.csv").write_text("x\n" + "".join(f"{at}\n" for at in range(1000)))
+    options = "{file: rows.csv, rate_hz: 100, fields: {x: x}}"
+    (folder / "agent.yaml").write_text(
+        f"{layout.path('agent/broker.yaml').read_text()}"
+        f"node: {node}\nstate: state\ndevices: {{d: {{adapter: replay, options: {options}}}}}\n"
+    )
+    return Child("agent", edgebed_command("agent", "run", str(folder / "agent.yaml")), folder / "agent.log")
+
+
+def ask(url: str, path: str) -> Any:
+    """The answer of the collector's API."""
+    with urllib.request.urlopen(f"{url}/api/v1/{path}", timeout=60) as answer:  # noqa: S310 - own loopback
+        return json.load(answer)
+
+
+def test_a_collector_and_an_agent_work_with_the_configs_as_written(tmp_path: Path) -> None:
+    layout = new_site(tmp_path / "site")
+    config = layout.path("collectors/collector-1/collector.yaml")
+    words = edgebed_command("collector", "run", str(config), "--port", "0")
+    collector, sender = Child("collector", words, tmp_path / "collector.log"), agent(layout, NODE)
+    with mosquitto(layout), collector, sender:
+        url = collector.first_line()
+
+        def stored() -> bool:
+            found = ask(url, "ledger")["entries"]
+            return any(one["node"] == str(NODE) and one["stored"] > 3 and not one["missing"] for one in found)
+
+        wait_until(stored, "messages are stored", 120)
+        assert ask(url, "health")["broker"]["state"] == "online"
+    log = (layout.folder / "mosquitto.log").read_text()
+    assert "as collector-1-acks" in log, "the collector has its connection for acknowledgements"
+    assert f"as {NODE} (" in log, "the broker knows the agent by the name in its certificate"
+    assert "already connected" not in log, "no connection of the collector ends another one"
+    assert "acks go over the receiving one" not in collector.log.read_text()
+
+
+def test_a_removed_node_sends_and_receives_nothing_after_a_reload(tmp_path: Path) -> None:
+    layout = new_site(tmp_path / "site")
+    credential = node_credential(layout, NODE)
+    folder = layout.path("collectors/collector-1")
+    collectors = (folder / "collector.pem", folder / "collector.key")
+    port = layout.site.collector_port
+    with mosquitto(layout) as broker:
+        node = Client(layout, credential, NODE.client_id).__enter__()
+        node.subscribe(NODE.topic("ack"))
+        collector = Client(layout, collectors, "collector-1", port=port).__enter__()
+        collector.subscribe("tb1/#")
+        node.publish(NODE.topic("data", "_", "x"), b"before")
+        collector.wait_for(NODE.topic("data", "_", "x"), b"before")
+
+        kept = layout.path(f"nodes/{NODE.client_id}.pem")
+        kept.rename(layout.path("nodes/removed") / kept.name)
+        make(layout, now(), lambda _line: None)
+        reload(broker)
+        wait_until(
+            lambda: node.publish(NODE.topic("data", "_", "x"), b"after") != 0, "the new rules are read"
+        )
+        assert node.publish(NODE.topic("data", "_", "x"), b"after") == 135, "not authorized, in MQTT 5"
+        collector.heard.clear()
+        collector.publish(NODE.topic("ack"), b"after")
+        node.publish(NODE.topic("data", "_", "x"), b"after")
+        collector.wait_for(NODE.topic("ack"), b"after")  # the broker has passed on all that was before
+        assert collector.topics() == {NODE.topic("ack")}
+        assert node.heard == []
+
+        again = Client(layout, credential, NODE.client_id)
+        assert not again.is_accepted(), "its certificate is revoked"
+        assert not node.ended.is_set(), "a revocation alone leaves the connection open"
+        taking = Client(layout, collectors, str(NODE), port=port)  # client ids are free for collectors
+        assert taking.is_accepted()
+        wait_until(node.ended.is_set, "the connection of the removed node is ended")
+        for client in (again, taking, node, collector):
+            client.close()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, which those of pytest are not."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or owner("mosquitto") is None, reason="needs root and the user mosquitto"
+)
+def test_mosquitto_reads_its_files_after_it_has_given_up_the_rights_of_root(open_folder: Path) -> None:
+    layout = new_site(open_folder / "site", broker_user="mosquitto")
+    with mosquitto(layout) as broker:
+        status = Path(f"/proc/{broker.pid}/status").read_text()
+        (uids,) = [line for line in status.splitlines() if line.startswith("Uid:")]
+        found = owner("mosquitto")
+        assert found is not None
+        assert set(uids.split()[1:]) == {str(found.uid)}
+        with Client(layout, node_credential(layout, NODE), "n") as node:
+            assert node.publish(NODE.topic("data", "_", "x")) in (0, 16)
+            (layout.path("nodes") / f"{NODE.client_id}.pem").unlink()
+        assert layout.path("broker/data/mosquitto.pid").exists()
+    for name in ("broker/broker.key", "broker/acl"):
+        os.chown(layout.path(name), 0, 0)
+        words = [find("mosquitto"), "-c", str(layout.path("mosquitto.conf"))]
+        child = Child("mosquitto", words, open_folder / "refused.log")
+        child.start()
+        wait_until(lambda: not child.pid, f"it ends without {name}")  # noqa: B023
+        make(layout, now(), lambda _line: None)  # it gives the file back
+    with mosquitto(layout):
+        pass
