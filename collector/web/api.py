@@ -23,6 +23,7 @@ from collector.fleet.board import Ask
 from collector.fleet.fleet import Fleet
 from collector.health import CollectorProblem
 from collector.ingest.live import picture
+from collector.ledger.holdings import page
 from collector.ledger.ledger import Ledger
 from collector.ledger.reasons import reason_of, table
 from collector.ledger.report import ReportFilter, account
@@ -92,6 +93,7 @@ class Api:
             Route(DEVICE + "/snapshot/{stream}.jpg", self.snapshot_image),
             Route(DEVICE + "/snapshot/{stream}", self.snapshot),
             Route("/api/v1/ledger", self.ledger),
+            Route("/api/v1/outboxes", self.outboxes),
             Route("/api/v1/quarantine", self.quarantine),
             Route("/api/v1/health", self.health),
             Route("/api/v1/stream", self.stream),
@@ -268,6 +270,12 @@ class Api:
         lines = [*found["entries"], *found.get("days", ())]
         texts = (each[-1] for line in lines for each in (*line.gaps, *line.absent))
         return _json({**found, "reasons": table(texts)})
+
+    async def outboxes(self, request: Request) -> Response:
+        """The stored numbers of every outbox, for a comparison with another collector."""
+        asked = [request.query_params.get(name, "") for name in ("pilot", "node", "after")]
+        found = await asyncio.to_thread(page, self._from.ledger, ReportFilter(*asked[:2]), asked[2])
+        return _json(found)
 
     async def quarantine(self, request: Request) -> Response:
         """Quarantined messages, newest first."""

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edgebed.collector_api import CollectorApi
 from wire.config import did_you_mean
-from wire.errors import EdgebedError, Unreachable
-from wire.printable import counted
+from wire.errors import EdgebedError
+from wire.printable import counted, printable
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-_MAX_ANSWER = 64 * 1024 * 1024  # bytes
 
 
 @click.command(name="ledger")
@@ -44,6 +41,12 @@ _MAX_ANSWER = 64 * 1024 * 1024  # bytes
     "--accept", metavar="KEY", help="With --store and --node: trust statements signed with this key."
 )
 @click.option("--audit", is_flag=True, help="With --store: count every stored message again, one by one.")
+@click.option("--against", metavar="URL", help="Compare with the ledger of this running collector.")
+@click.option(
+    "--against-token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the access token for --against.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The whole ledger as one JSON object.")
 def command(
     store: Path | None,
@@ -55,12 +58,16 @@ def command(
     stream: str,
     accept: str | None,
     audit: bool,
+    against: str | None,
+    against_token_file: Path | None,
     as_json: bool,
 ) -> None:
     """Show how many messages are taken, stored, declared lost or missing.
 
     Exit code 0 when every message is accounted for; 3 when messages of the selected nodes are missing, also
     on days that are not shown, or when the audit or a signed statement disagrees with the ledger.
+
+    With --against: which messages one collector has and the other lacks. Exit code 3 when they differ.
     """
     if store is not None and url is not None:
         raise click.UsageError("name --store or --url, not both")
@@ -71,10 +78,21 @@ def command(
     if accept is not None:
         _accept(store, node, accept)
         return
-    ledger = _read(store, asked) if store is not None else _ask(url or DEFAULT_URL, token_file, asked)
+    if against is not None:
+        if audit or day or stream:
+            raise click.UsageError(
+                "--against compares whole outboxes: --audit, --day and --stream do not apply"
+            )
+        other = CollectorApi(against, against_token_file, "--against")
+        _compare(store, url, token_file, other, asked, as_json=as_json)
+        return
+
+    def read(asked: Mapping[str, str]) -> dict[str, Any]:
+        return _read(store, asked) if store is not None else _ask(url or DEFAULT_URL, token_file, asked)
+
+    ledger = read(asked)
     if (node or pilot) and not (ledger["entries"] or ledger.get("days")):
-        none = dict.fromkeys(asked, "")
-        whole = _read(store, none) if store is not None else _ask(url or DEFAULT_URL, token_file, none)
+        whole = read(dict.fromkeys(asked, ""))
         _check_known(node, pilot, {one["node"] for one in whole["entries"]})
     if audit and store is not None:
         ledger["audit"] = _audit(store, ledger["entries"], asked)
@@ -160,37 +178,41 @@ def _audit(store: Path, entries: Sequence[dict[str, Any]], asked: Mapping[str, s
 
 
 def _ask(url: str, token_file: Path | None, asked: Mapping[str, str]) -> dict[str, Any]:
-    if not url.startswith(("http://", "https://")):
-        raise click.UsageError(f"--url {url!r} does not start with http://")
-    named = {name: value for name, value in asked.items() if value}
-    query = f"?{urllib.parse.urlencode(named)}" if named else ""
-    try:
-        request = urllib.request.Request(f"{url.rstrip('/')}/api/v1/ledger{query}")  # noqa: S310 - checked above
-    except ValueError as error:
-        raise click.UsageError(f"--url {url!r}: {error}") from error
-    if token_file is not None:
-        from collector.config import Http
-
-        request.add_header("Authorization", f"Bearer {Http(token_file=token_file).token()}")
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - checked above
-            found: dict[str, Any] = json.loads(answer.read(_MAX_ANSWER))
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise EdgebedError(f"{url} answers {error.code} {error.reason}") from error
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        reason = getattr(reason, "strerror", None) or reason
-        raise Unreachable(
-            f"no collector answers at {url}: {reason}; start one, or read its files with --store"
-        ) from error
-    except http.client.InvalidURL as error:
-        raise click.UsageError(f"--url {url!r}: {error}") from error
-    except (ValueError, http.client.HTTPException) as error:
-        raise EdgebedError(f"{url} is not a collector: {str(error) or type(error).__name__}") from error
+    api = CollectorApi(url, token_file)
+    found = api.ask("ledger", asked)
     if not isinstance(found, dict) or "entries" not in found or "totals" not in found:
-        raise EdgebedError(f"{url} is not a collector")
+        raise EdgebedError(f"{api.url} is not a collector")
     return found
+
+
+def _compare(
+    store: Path | None,
+    url: str | None,
+    token_file: Path | None,
+    other: CollectorApi,
+    asked: Mapping[str, str],
+    *,
+    as_json: bool,
+) -> None:
+    """Compare a store or a running collector with another collector."""
+    from collector.ledger.report import ReportFilter
+    from edgebed import against
+
+    wanted = ReportFilter(pilot=asked["pilot"], node=asked["node"])
+    if store is not None:
+        name, here = str(store), partial(against.of_store, store, wanted)
+    else:
+        api = CollectorApi(url or DEFAULT_URL, token_file)
+        name, here = against.name_of(api), partial(against.of_collector, api, wanted)
+    there = partial(against.of_collector, other, wanted)
+    compared = against.compare(here, there, (name, against.name_of(other)))
+    if as_json:
+        click.echo(json.dumps(against.as_json(compared)))
+    else:
+        for line in against.lines(compared):
+            click.echo(printable(line, 2_000))
+    if compared.found:
+        sys.exit(3)
 
 
 def _lines(ledger: dict[str, Any]) -> Iterable[str]:

@@ -54,6 +54,7 @@ async def test_every_route_is_documented_and_answers_as_documented(site: tuple[C
         f"{BASE}/devices/arm/events": "events",
         f"{BASE}/devices/arm/snapshot/frames": "snapshot",
         "/api/v1/ledger": "ledger",
+        "/api/v1/outboxes": "outboxes",
         "/api/v1/quarantine": "quarantine",
         "/api/v1/health": "health",
     }.items():

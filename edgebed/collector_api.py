@@ -1,0 +1,81 @@
+"""Asks the HTTP API of a running collector; what goes wrong becomes one sentence."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from wire.errors import EdgebedError, Unreachable
+
+MAX_ANSWER = 64 * 1024 * 1024  # bytes
+_TIMEOUT_S = 10.0
+
+
+class CollectorApi:
+    """The API of the collector at `url`; `option` is how the command names that."""
+
+    def __init__(self, url: str, token_file: Path | None = None, option: str = "--url") -> None:
+        if not url.startswith(("http://", "https://")):
+            raise click.UsageError(f"{option} {url!r} does not start with http://")
+        self.url = url.rstrip("/")
+        self._option = option
+        self._token: str | None = None
+        if token_file is not None:
+            from collector.config import Http
+
+            self._token = Http(token_file=token_file).token()
+
+    def ask(self, path: str, asked: Mapping[str, str] | None = None) -> Any:
+        """The JSON answer to a question; empty parameters are left out.
+
+        Raises:
+            Unreachable: nothing answers there.
+            EdgebedError: it refuses, or it is not a collector.
+        """
+        try:
+            with self.open(path, asked) as answer:
+                return json.loads(answer.read(MAX_ANSWER))
+        except (ValueError, RecursionError, http.client.HTTPException) as error:
+            raise self._foreign(error) from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def open(self, path: str, asked: Mapping[str, str] | None = None) -> IO[bytes]:
+        """The body of an answer, to be read as it comes. Raises as `ask`."""
+        named = {name: value for name, value in (asked or {}).items() if value}
+        query = f"?{urllib.parse.urlencode(named)}" if named else ""
+        try:
+            request = urllib.request.Request(f"{self.url}/api/v1/{path}{query}")  # noqa: S310 - checked above
+        except ValueError as error:
+            raise click.UsageError(f"{self._option} {self.url!r}: {error}") from error
+        if self._token is not None:
+            request.add_header("Authorization", f"Bearer {self._token}")
+        try:
+            answer: IO[bytes] = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310 - checked above
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise EdgebedError(f"{self.url} answers {error.code} {error.reason}") from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+        except http.client.InvalidURL as error:
+            raise click.UsageError(f"{self._option} {self.url!r}: {error}") from error
+        except (ValueError, http.client.HTTPException) as error:
+            raise self._foreign(error) from error
+        return answer
+
+    def _unreachable(self, error: OSError) -> Unreachable:
+        reason = getattr(error, "reason", error)
+        reason = getattr(reason, "strerror", None) or reason
+        other = "; start one, or read its files with --store" if self._option == "--url" else ""
+        return Unreachable(f"no collector answers at {self.url}: {reason}{other}")
+
+    def _foreign(self, error: Exception) -> EdgebedError:
+        return EdgebedError(f"{self.url} is not a collector: {str(error) or type(error).__name__}")
