@@ -96,7 +96,7 @@ class Collector:
             config.broker,
             LinkIdentity(config.id, home=home),
             clock,
-            Receiver(ingest.receive, ingest.is_full, ingest.admits),
+            Receiver(ingest.receive, ingest.is_full, ingest.admits, ingest.probes),
             acks=AckLink(config.broker, config.id, clock),
         )
         self.readers = Readers(self.store.source)
@@ -225,7 +225,8 @@ class Collector:
         self._judge_state()
         link, copy = self.link.state, self.store.copy_problem
         since = link.since if link.state == "online" else self.clock.now_ms()
-        nodes, waiting = self.fleet.held_back(since)
+        # while messages wait for long here or at the broker, those of all nodes may
+        nodes, waiting = ([], []) if self.ingest.explains_silence else self.fleet.held_back(since)
         if nodes:
             text = (
                 f"the status of {counted(len(nodes), 'node')} arrives, but none of their data, "
@@ -284,6 +285,7 @@ class Collector:
                 "trouble": ingest.problem or store.problem,
             },
             "backlog": ingest.backlog,
+            "overload": msgspec.to_builtins(ingest.overload),
             "viewers": self.hub.viewers,
             **msgspec.to_builtins(ingest.counters),
             "refused_by": ingest.refused_shares(),

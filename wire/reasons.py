@@ -128,10 +128,12 @@ CODES: dict[str, tuple[str, ...]] = {
     "state-unusable": ("detail",),
     "store-copy-failed": ("detail",),
     "messages-refused": ("detail", "sender", "cause", "share"),
-    "backlog-full": ("n",),
+    "overloaded": ("arriving", "stored", "factor", "oldest_s", "nodes"),
+    "catching-up": ("arriving", "stored", "factor", "oldest_s", "nodes"),
     "data-not-received": ("n", "node"),
     "waits-after-refusal": ("n", "node"),
     # messages that a collector refuses for now: they wait in the outbox of their node
+    "share-overload": (),
     "share-messages": ("share",),
     "share-bytes": ("share",),
     "share-values": ("share",),

@@ -9,7 +9,9 @@ MAX_WAIT_S = 600.0  # whatever the collector asks: the share may have been raise
 _SHOWN_S = 5.0  # after its end a refusal is a problem for so long: it may come again
 # With another code the collector takes a part of the messages: the agent sends the rest again at the usual
 # intervals, and holds nothing back.
-HOLDING = ("share-messages", "share-bytes", "share-values", "share-disk", "share-nodes")
+HOLDING = (
+    "share-messages", "share-bytes", "share-values", "share-disk", "share-nodes", "share-overload",
+)  # fmt: skip
 
 
 class Refusal:

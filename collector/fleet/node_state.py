@@ -81,7 +81,8 @@ class NodeState:
     def says_refused(self) -> bool:
         """Whether its newest heartbeat states that it exceeds a share."""
         code = self.beat.get("refused_code")
-        return isinstance(code, str) and code.startswith("share-")
+        # after an overload they come back within seconds
+        return isinstance(code, str) and code.startswith("share-") and code != "share-overload"
 
     def behind(self, now: int) -> Reason:
         """The collector that acknowledges nothing, as its newest heartbeat states."""

@@ -15,7 +15,7 @@ _SWEEP_S = 1.0
 _TICK_S = 0.1  # a bucket that is not empty is filled up this often
 
 
-Scope = Literal["node", "tenant"]
+Scope = Literal["node", "tenant", "collector"]  # collector: it is overloaded
 
 
 class Wait(NamedTuple):

@@ -13,7 +13,7 @@ from wire.reasons import Reason, because
 from wire.topics import ROOT
 
 ANSWER_EVERY_S = 1.0  # to one node
-ANSWERS_PER_S = 200  # to all nodes: an unknown client may invent names
+ANSWERS_PER_S = 1_000  # to all nodes: an unknown client may invent names
 _EP = re.compile(rb'"ep"\s*:\s*"([0-9a-f]{8,32})"')
 _END = 1_024  # bytes of a body, at its beginning and its end, in which its `ep` is looked for
 
@@ -45,13 +45,22 @@ class Refusal:
         return SHARE_CODES[self.key]
 
     @property
+    def is_overload(self) -> bool:
+        """Whether the node keeps its shares, but the collector cannot store all that arrives."""
+        return self.scope == "collector"
+
+    @property
     def reason(self) -> Reason:
         """The reason for people and programs."""
+        if self.is_overload:
+            text = "the collector is slower than what arrives, and this node sends more than its part of it"
+            return because(text, self.code)
         share = f"shares.{self.scope}.{self.key}"
         return because(f"it exceeds {share} of the collector", self.code, share=share)
 
 
 SHARE_CODES = {
+    "overload": "share-overload",
     "messages_per_s": "share-messages",
     "plain_kb_per_s": "share-bytes",
     "values_per_s": "share-values",

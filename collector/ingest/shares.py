@@ -62,6 +62,10 @@ class NodeNames:
         self._known = set(known)
         self._tenants = Counter(name.partition("/")[0] for name in self._known)
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a node with this name is known."""
+        return name in self._known
+
     def check(self, address: Address, now_ms: int) -> Refusal | None:
         """Note the node; a refusal when there is no room for a new name."""
         name = address.text

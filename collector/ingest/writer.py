@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import re
 import threading
@@ -15,6 +14,8 @@ from msgspec import Struct
 
 from collector.fleet.fleet import Fleet
 from collector.health import CollectorProblems
+from collector.ingest.backlog import Backlog, Overload
+from collector.ingest.fair_rate import Wait
 from collector.ingest.group_builder import BuiltGroup, GroupBuilder, acks
 from collector.ingest.in_hand import InHand
 from collector.ingest.inbox import Inbox
@@ -52,9 +53,9 @@ RETRY_S = 1.0
 REFUSED_S = 60.0  # how long a refusal counts as a problem
 NAMED = 20  # senders a second whose refusal becomes a problem of the collector: the worst
 MAX_NAME = 300  # bytes of a sender's name that are kept
-FULL_S = 10.0
-NEARLY_FULL = 0.75  # the writer takes a fifth at once, and the link refills it
 FRAME_ROWS = 5_000  # rows of one stream in one frame for viewers; a page asks the API for more
+
+AGAIN = (b"data", b"event", b"pack")  # classes of messages that a node sends until they are acknowledged
 
 _PARTICULAR = re.compile(r"[0-9'`\"]")  # from here on a reason describes one message, not the kind
 
@@ -107,6 +108,7 @@ class Ingest:
         self._evidence = RepeatEvidence()
         self._link: Link | None = None
         self._inbox = Inbox()
+        self._backlog = Backlog(clock, self._problems)
         self._in_hand = InHand(store.folder)
         self._door = Door(shares)
         self._names = NodeNames(shares.tenant.nodes, {*fleet.names(), *fleet.ledger.names()})
@@ -118,7 +120,6 @@ class Ingest:
         self._enough = threading.Event()
         self._stop = threading.Event()
         self._states_at = clock.monotonic()
-        self._full_since_s = math.inf
         self._chores: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._log_limit = LogRateLimit()
         self._thread = threading.Thread(target=self._run, name="collector-writer", daemon=True)
@@ -151,18 +152,24 @@ class Ingest:
         """Messages that wait for their commit."""
         return len(self._inbox)
 
+    @property
+    def overload(self) -> Overload:
+        """Whether messages wait for long, by the last `watch_backlog`."""
+        return self._backlog.now
+
+    @property
+    def explains_silence(self) -> bool:
+        """Whether data of nodes may be late because messages wait here or at the broker."""
+        return self._backlog.explains_silence
+
     def watch_backlog(self) -> None:
-        """Report a backlog that stays at its limit; the app calls it about once a second."""
-        now_s = self._clock.monotonic()
-        if self._inbox.filled < NEARLY_FULL:
-            self._full_since_s = math.inf
-            self._problems.clear("backlog-full")
-            return
-        self._full_since_s = min(self._full_since_s, now_s)
-        if now_s - self._full_since_s >= FULL_S:
-            count = len(self._inbox)
-            text = f"{count} messages wait, and no more are received: they arrive faster than they are stored"
-            self._problems.report(because(text, "backlog-full", n=count))
+        """Report messages that wait for long, and refuse some if need be; the app calls it each second."""
+        self._backlog.watch(is_blocked=bool(self.problem))
+
+    @property
+    def probes(self) -> Backlog:
+        """What measures the wait at the broker, for the link."""
+        return self._backlog
 
     def is_full(self) -> bool:
         """Whether the link should stop receiving; messages then wait at the broker."""
@@ -171,17 +178,33 @@ class Ingest:
     def admits(self, topic: bytes, body: bytes, now_s: float) -> bool:
         """Whether the node of this topic may publish this; the link's thread asks for each publication."""
         found = self._door.check(topic, body, now_s)
+        if found is None and self._backlog.is_refusing:
+            found = self._over_part(topic)
         if found is None:
             return True
+        self._backlog.arrived += 1
         self.counters.received += 1
         self._refuse(topic, body, Refusal.after(*found, self._clock.now_ms()))
         return False
+
+    def _over_part(self, topic: bytes) -> tuple[Wait, str] | None:
+        """Why an overloaded collector refuses this; only messages that their node sends again are refused."""
+        parts = topic.split(b"/", 6)
+        if len(parts) < 6 or parts[5] not in AGAIN:
+            return None
+        wait_s = self._backlog.wait_s(self._known_node(topic))
+        return (Wait("collector", wait_s), "overload") if wait_s else None
+
+    def _known_node(self, topic: bytes) -> bytes:
+        """The node whose part of the capacity a message takes; names that are not known yet share one."""
+        base = base_of(topic)
+        return base if base.partition(b"/")[2].decode(errors="replace") in self._names else b""
 
     def refused_shares(self) -> dict[str, dict[str, int]]:
         """How many messages exceeded each share since the start."""
         with self._answering:
             counts = dict(self._answers.counts)
-        found: dict[str, dict[str, int]] = {"node": {}, "tenant": {}}
+        found: dict[str, dict[str, int]] = {"node": {}, "tenant": {}, "collector": {}}
         for (scope, key), count in counts.items():
             found[scope][key] = count
         return found
@@ -224,6 +247,7 @@ class Ingest:
 
     def _enqueue(self, message: Received, some: Sequence[Received]) -> None:
         sender = "" if message.parsed is None else message.parsed.address.base
+        self._backlog.arrived += len(some)
         if not self._inbox.put(sender, some):
             self._settle(message)  # settled at the broker, not acknowledged: the node's outbox sends it again
             now_s = self._clock.monotonic()
@@ -231,6 +255,9 @@ class Ingest:
                 self.counters.refused += len(some)
                 self._refused.add(sender, because("it sends faster than can be stored"), now_s)
             return
+        if self._backlog.is_refusing and len(some) > 1:
+            self._backlog.charge(self._known_node(message.topic.encode()), len(some) - 1)
+        self._backlog.queued += len(some)
         if not self._arrived.is_set():
             self._arrived.set()
         if len(self._inbox) >= GROUP_MESSAGES:
@@ -245,7 +272,10 @@ class Ingest:
             sender = base[:MAX_NAME].decode(errors="backslashreplace")
             # a client that invents names of nodes makes one problem, that of their tenant
             whose = sender if refusal.key != "nodes" else "/".join(sender.split("/", 2)[:2])
-            is_first = self._refused.add(whose, refusal.reason, now_s)  # since the last `name_refused`
+            if refusal.is_overload:  # one problem names them all
+                is_first = answer is not None
+            else:
+                is_first = self._refused.add(whose, refusal.reason, now_s)  # since the last `name_refused`
         if is_first:
             self._fleet.on_refused(sender.partition("/")[2], refusal.reason, refusal.until_ms, now_ms)
         if answer is not None and self._link is not None:
@@ -278,6 +308,7 @@ class Ingest:
             items = self._gather()
             if (items or self._states_due()) and not self._write_all(items):
                 return  # stopping, and the disk is not writable: nothing was acknowledged
+            self._backlog.handled += len(items)
 
     def _write_all(self, items: Sequence[Received]) -> bool:
         """Store every message that can be stored; halve a failing group until the bad message is alone."""

@@ -40,7 +40,8 @@ CONNECT_S = 10.0
 SILENCE_S = 30.0  # connected and reading, but nothing arrives, not even the own probe: connect again
 OWED_S = 5.0  # for the PUBACK of an ack; on a connection that carries acks alone nothing delays it longer
 HELD_S = 5.0  # without a settled message though some are open: the store is stuck, not the broker
-PROBE_EVERY_S = 8.0
+PROBE_EVERY_S = 2.0
+_NUMBERS = 1_000_000  # of probes for each connection
 # nats-server can lose a status that is published while a new session subscribes, live and retained.
 # A second subscription brings the retained messages once more.
 ASK_AGAIN_S = (2.0, 20.0)  # after coming online
@@ -85,7 +86,8 @@ class Connection:
         self._open = 0  # messages handed over and not settled yet
         self._owed: dict[int, tuple[float, str, bytes]] = {}  # mid -> since when, what was published
         self._heard_at = self._settled_at = time.monotonic()
-        self._probe = Probe(login.client_id, link.claim.by)
+        self._probe = Probe(login.client_id, link.claim.by, number * _NUMBERS)
+        self._probes = link.receiver.probes if link.receiver else None
         self._probed_at = 0.0
         self._online_at = 0.0
         self._asked = 0  # how many of ASK_AGAIN_S are done
@@ -175,6 +177,8 @@ class Connection:
             # QoS 1 takes the way of the data; while nothing is read, no PUBACK would be
             for topic, body in self._probe.next():
                 connection.publish(topic, body, qos=0 if full else 1)
+            if self._probes is not None and not full:
+                self._probes.asked(self._probe.number)
         if self._asked < len(ASK_AGAIN_S) and now - self._online_at > ASK_AGAIN_S[self._asked]:
             self._asked += 1
             connection.subscribe([(f"{NODE}/{tail}", 1) for tail in RETAINED])
@@ -216,7 +220,9 @@ class Connection:
             self._heard_at = now_s
         is_probe = packet.topic.startswith(_SYSTEM)
         if is_probe:
-            self._probe.came(packet.topic_name, packet.body, now_s)
+            number = self._probe.came(packet.topic_name, packet.body, now_s)
+            if number and self._probes is not None:
+                self._probes.answered(number)
         if receiver is None or is_probe or not receiver.admits(packet.topic, packet.body, now_s):
             if mid:  # for the broker alone: without an ack the node's outbox sends it again
                 self._client.puback(mid)
@@ -249,4 +255,6 @@ class Connection:
         """Drop the connection; queue again what the broker did not acknowledge."""
         self._link.outgoing.extendleft((topic, body) for _, topic, body in reversed(self._owed.values()))
         self._owed.clear()
+        if self._probes is not None:
+            self._probes.disconnected()
         self._client.close()

@@ -18,30 +18,43 @@ class Probe:
     neither the probe nor a message of another class arrives, that other filter is dead.
     """
 
-    def __init__(self, name: str, by: str = "") -> None:
+    def __init__(self, name: str, by: str = "", first: int = 0) -> None:
         self._by = by
         self.topics = {cls: f"{SYSTEM}{name}/probe/_/{tail}" for cls, tail in TAILS.items()}
         self._classes = {topic: cls for cls, topic in self.topics.items()}
-        self._sent = 0
-        self._back = dict.fromkeys(CLASSES, 0)
+        self._sent = first  # numbers begin behind it: an old probe is not taken for a new one
+        self._back = dict.fromkeys(CLASSES, first)
         self._behind_s: dict[str, float] = {}  # class -> since when only other classes arrive
 
     def next(self) -> list[tuple[str, bytes]]:
         """Topic and body of the probes to publish now."""
         self._sent += 1
-        body = b'{"probe":%d,"by":"%s"}' % (self._sent, self._by.encode())
-        return [(topic, body) for topic in self.topics.values()]
+        return [(topic, self._body(self._sent)) for topic in self.topics.values()]
 
-    def came(self, topic: str, body: bytes, now_s: float) -> None:
-        """Note a message below `tb1/_sys/`; those of other collectors are ignored."""
+    def _body(self, number: int) -> bytes:
+        return b'{"probe":%d,"by":"%s"}' % (number, self._by.encode())
+
+    @property
+    def number(self) -> int:
+        """The number of the last probe."""
+        return self._sent
+
+    def came(self, topic: str, body: bytes, now_s: float) -> int:
+        """Note a message below `tb1/_sys/`; those of other collectors are ignored.
+
+        Returns the number of a probe that came the way of the data, else 0.
+        """
         cls, number = self._classes.get(topic), body[9:].split(b",", 1)[0].removesuffix(b"}")
         if cls is None or not number.isdigit() or len(number) > 18:
-            return
+            return 0
         self._back[cls] = max(self._back[cls], min(int(number), self._sent))
         self._behind_s.pop(cls, None)
         for other, back in self._back.items():
             if back < self._back[cls]:
                 self._behind_s.setdefault(other, now_s)
+        # only a probe of this process and connection shows how long it waited
+        is_own = cls == "data" and body == self._body(int(number)) and int(number) <= self._sent
+        return int(number) if is_own else 0
 
     def flows(self, topic: str) -> None:
         """Note a node's message."""

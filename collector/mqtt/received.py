@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -31,14 +32,31 @@ def _all(_topic: bytes, _body: bytes, _now_s: float) -> bool:
     return True
 
 
+class Probes(Protocol):
+    """Learns how long the own probe waits at the broker; the link's thread calls it."""
+
+    def asked(self, number: int) -> None:
+        """Probe `number` was sent; numbers rise."""
+        ...
+
+    def answered(self, number: int) -> None:
+        """Probe `number` came back."""
+        ...
+
+    def disconnected(self) -> None:
+        """The probes that did not come back never will."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Receiver:
     """Takes the messages of a link, in its thread; nothing here may block.
 
     While `is_full` nothing is read, so messages wait at the broker. `admits` decides by topic, body and the
-    time of a steady clock (s) whether `on_message` gets a message.
+    time of a steady clock (s) whether `on_message` gets a message. `probes` measures the wait at the broker.
     """
 
     on_message: Callable[[Received], None]
     is_full: Callable[[], bool]
     admits: Callable[[bytes, bytes, float], bool] = _all
+    probes: Probes | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -237,7 +238,7 @@ class FleetNode:
         if isinstance(ack.refused, Refused):
             self._figures.refusals += 1
             if wait_s := self._refusal.note(ack.refused, ack.ts):
-                self._window.hold(wait_s, now_s)
+                self._window.hold(wait_s * random.uniform(1.0, 1.25), now_s)  # as an agent does
         self.send(now_s)
 
     def _acknowledge(self, seq: int, now_s: float) -> None:

@@ -191,26 +191,62 @@ def test_a_full_queue_stops_receiving(site: Site, monkeypatch: pytest.MonkeyPatc
     wait_until(lambda: not site.ingest.is_full())
 
 
-@pytest.mark.parametrize("limit", ["QUEUE_MESSAGES", "QUEUE_BYTES"])
-def test_a_backlog_that_stays_at_its_limit_is_a_problem(
-    folder: Path, clock: Any, monkeypatch: pytest.MonkeyPatch, limit: str
-) -> None:
-    monkeypatch.setattr(inbox, limit, 5 if limit == "QUEUE_MESSAGES" else 400)
+def test_messages_that_wait_for_long_are_a_problem_until_they_are_stored(folder: Path, clock: Any) -> None:
     site = Site(folder, clock)
     try:
         for seq in range(1, 6):
             site.send(seq)
-        for _ in range(10):
+        for _ in range(5):
             site.ingest.watch_backlog()
             assert site.problems.current() == []
             clock.ms += 1000
         site.ingest.watch_backlog()
         (one,) = site.problems.current()
-        assert (one.code, one.args) == ("backlog-full", {"n": 5})
+        assert (one.code, one.args["oldest_s"]) == ("overloaded", 5)
+        assert site.ingest.overload.state == "slow"
+        assert site.ingest.explains_silence
         site.start()
-        wait_until(lambda: site.ingest.backlog == 0)
-        site.ingest.watch_backlog()
+        wait_until(lambda: len(site.acked) == 5)
+        wait_until(lambda: site.ingest._backlog.handled == 5)
+        for _ in range(7):
+            clock.ms += 1000
+            site.ingest.watch_backlog()
         assert site.problems.current() == []
+        assert site.ingest.overload.state == "none"
+    finally:
+        site.ingest.stop()
+        site.store.close()
+
+
+def test_an_overloaded_collector_refuses_a_busy_node_and_no_state_of_it(folder: Path, clock: Any) -> None:
+    site = Site(folder, clock)
+    body = encode(Batch(ep=EP, seq=1, t0=T0, per=1, n=1, f={"x": [1]}))
+    site.ingest._link = site.link  # type: ignore[assignment]  # the writer does not run
+    busy, quiet = f"tb1/{NODE}/data/arm/joints", "tb1/acme/trial/hall/quiet/event/arm/x"
+    try:
+        for seq in range(1, 101):
+            site.send(seq)
+        for _ in range(12):
+            site.ingest.watch_backlog()
+            clock.ms += 1000
+        assert site.ingest.overload.state == "refusing"
+        passed = [site.ingest.admits(busy.encode(), body, 1.0) for _ in range(200)]
+        assert passed[0], "a part is one message at least"
+        assert not any(passed[1:])
+        assert site.ingest.admits(quiet.encode(), b"{}", 1.0)
+        for tail in ("status", "birth", "live/arm/joints", "res/_/restart", "log/info"):
+            assert site.ingest.admits(f"tb1/{NODE}/{tail}".encode(), b"{}", 1.0), "no node sends it again"
+        (refused,) = site.link.refused
+        assert refused.code == "share-overload"
+        assert 12_000 < refused.until - clock.now_ms() <= 20_000
+        site.ingest.watch_backlog()
+        site.ingest.name_refused()
+        assert [one.code for one in site.problems.current()] == ["overloaded"], "not one for each node"
+        assert site.ingest.overload.nodes == 1
+        assert site.ingest.refused_shares()["collector"] == {"overload": 199}
+        for name in ("invented-1", "invented-2", "invented-3"):
+            topic = f"tb1/acme/trial/hall/{name}/data/d/s"
+            assert not site.ingest.admits(topic.encode(), body, 1.0), "new names share the part of `quiet`"
     finally:
         site.ingest.stop()
         site.store.close()

@@ -1,0 +1,42 @@
+"""Twice as much arrives as a slow collector stores: it states it, refuses fairly, and has all in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.overload import Case, measure
+from edgebed.broker import Kind
+
+
+def test_an_overload_is_stated_and_everything_arrives(require: Callable[[str], str], tmp_path: Path) -> None:
+    require("mosquitto")
+    seen = measure(Case(nodes=60, rate=5, seconds=12, faster=3), tmp_path)
+    assert {"overloaded"} <= seen.codes() <= {"overloaded", "catching-up"}
+    first = next(each["overload"] for each in seen.health if each["overload"]["state"] != "none")
+    assert first["factor"] > 1.2
+    assert "slower than what arrives: " in seen.log
+    assert seen.first_s("refusing") is not None
+    assert seen.nodes.get("share-overload"), "a node names it too"
+    assert "waits-after-refusal" not in seen.nodes
+    assert seen.figures["offered"] == seen.figures["acknowledged"] == seen.stored
+    assert (seen.doubled, seen.figures["wrongly_acknowledged"]) == (0, 0)
+    assert seen.health[-1]["overload"]["state"] == "none"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", ["mosquitto", "nats"])
+def test_a_flood_is_refused_and_the_others_are_not(
+    require: Callable[[str], str], tmp_path: Path, broker: Kind
+) -> None:
+    if broker == "mosquitto":
+        require("mosquitto")
+    seen = measure(Case(broker=broker, nodes=100, rate=1, factor=1.2, flood=0.05, seconds=60), tmp_path)
+    assert "overloaded" in seen.codes()
+    assert seen.codes() <= {"overloaded", "catching-up"}
+    assert len(seen.nodes["share-overload"]) == 5, "only nodes that send 20 times as much are refused"
+    assert seen.oldest_s < 30
+    assert seen.figures["offered"] == seen.figures["acknowledged"] == seen.stored
+    assert seen.doubled == 0
