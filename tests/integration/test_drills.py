@@ -13,13 +13,14 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from edgebed.broker import KINDS, Kind, find
+from edgebed.broker import Kind, find
 from edgebed.drill.check import Kept, kept
 from edgebed.drill.faults import FAULTS
 from edgebed.drill.installation import BOXES
 from edgebed.drill.run import plan, run
 from edgebed.installation import Installation
 from edgebed.processes import edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from wire.errors import Unreachable
 
 SEED = 20_261_122
@@ -28,7 +29,7 @@ MIXED = [fault for fault in FAULTS.values() if not fault.alone]
 
 @pytest.mark.timeout(580)
 @pytest.mark.parametrize("part", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LONG_TEST_KINDS)
 async def test_mixed_rounds_lose_nothing(kind: Kind, part: int, tmp_path: Path, require: Any) -> None:
     try:
         find(kind)
