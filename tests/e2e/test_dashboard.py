@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import now_ms
 from tests.polling import wait_until
+from wire.codec import encode
 from wire.messages import Batch, DeviceState, Event, ModelState, Status
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ DOOR = "device/hanbit/field/unit-3/unit-09/door"
 EVERY_NODE = 5
 
 
-def fleet(watched: Any, **how: Any) -> Page:
+def fleet(watched: Any, nodes: int = EVERY_NODE, **how: Any) -> Page:
     page: Page = watched.open(wait=".fleet-row[data-node]", **how)
-    expect(page.locator(".fleet-row[data-node]")).to_have_count(EVERY_NODE)
+    expect(page.locator(".fleet-row[data-node]")).to_have_count(nodes)
     return page
 
 
@@ -413,6 +414,41 @@ def test_a_verdict_is_seen_on_the_fleet_page_and_can_be_filtered_for(watched: An
     expect(row.locator(".verdict")).to_have_text(re.compile(r"AF\s*Alarm"))
     page.get_by_role("searchbox").fill("alarm")
     expect(page.locator(".fleet-row[data-node]")).to_have_count(1)
+
+
+def test_a_wide_fleet_is_shown_in_pages_and_every_node_is_found(own_watched: Any, own_site: Any) -> None:
+    def say(name: str, state: Any) -> None:
+        said = Status(state=state, ts=now_ms(), boot="0badcafe", sess=1)
+        own_site.feeder._publish(f"tb1/acme/wide/hall/{name}/status", encode(said), False)
+
+    for number in range(300):
+        say(f"node-{number:03}", "online")
+    page = fleet(own_watched, nodes=200)
+    rows, shown = page.locator(".fleet-row[data-node]"), page.locator("[data-range]")
+    expect(shown).to_have_text("1 to 200 of 305")
+    expect(page.locator(".census")).to_contain_text(re.compile(r"304\s*Online"))
+    page.get_by_role("button", name="Next 105").click()
+    expect(rows).to_have_count(105)
+    expect(shown).to_have_text("201 to 305 of 305")
+    expect(rows.last).to_contain_text("node-299")
+    say("node-299", "lost")
+    expect(rows).to_have_count(105)
+    expect(rows.last).to_contain_text("node-298")  # the lost node is on the first page
+    search = page.get_by_role("searchbox")
+    search.fill("wide node-299")
+    expect(rows).to_have_count(1)
+    expect(rows.first.locator(".c-state")).to_contain_text("Lost")
+    say("node-299", "sleeping")
+    expect(rows.first.locator(".c-state")).to_contain_text("Sleeping")
+    page.locator("nav a[href='#/ledger']").click()
+    page.wait_for_selector("table.ledger")
+    page.go_back()
+    expect(search).to_have_value("wide node-299")  # the filter is kept
+    search.fill("nothing like this")
+    expect(page.locator("main")).to_contain_text("Nothing matches the filter.")
+    search.fill("")
+    expect(rows).to_have_count(200)
+    expect(shown).to_have_text("1 to 200 of 305")
 
 
 def test_a_prediction_is_shown_with_its_band(watched: Any) -> None:

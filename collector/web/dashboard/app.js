@@ -1,6 +1,6 @@
 // The shell: header, route, language, theme, and the banner while the stream is lost.
 import { locked } from "./api.js";
-import { failure, loaded, problems, start, troubled } from "./fleet-state.js";
+import { asked, failure, loaded, look, problems, start, troubled } from "./fleet-state.js";
 import { effect, html, render, signal, useEffect, useState } from "./html.js";
 import { Icon, Trouble } from "./parts.js";
 import { recall, remember } from "./remember.js";
@@ -227,7 +227,11 @@ addEventListener("hashchange", () => {
   scrollTo(0, 0);
 });
 
-effect(() => follow(route.value.node, route.value.device));
+effect(() => look(route.value.node));
+effect(() => {
+  const { node, device } = route.value;
+  follow({ ...asked.value, ...(node && { node, device }) });
+});
 start();
 await speak(lang.value);
 const root = document.getElementById("app");

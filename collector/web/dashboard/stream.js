@@ -19,9 +19,9 @@ export function on(name, listener) {
   return () => listeners.get(name).delete(listener);
 }
 
-/** Follow the fleet, and one device where it is named. */
-export function follow(node, device) {
-  const wanted = node ? `?${new URLSearchParams(device ? { node, device } : { node })}` : "";
+/** Follow a page of the fleet, and one device where it is named. */
+export function follow(params) {
+  const wanted = `?${new URLSearchParams(params)}`;
   if (wanted === query && source) return;
   query = wanted;
   open();

@@ -121,6 +121,10 @@ export default {
   "fleet.unset": "{n} of {all} nodes",
   "fleet.nothing": "Nothing matches the filter.",
   "fleet.nodevices": "no devices declared",
+  "fleet.pages": "Pages of the list",
+  "fleet.before": "Previous {n}",
+  "fleet.behind": "Next {n}",
+  "fleet.range": "{from} to {to} of {n}",
 
   "outbox.empty": "empty",
   "outbox.oldest": "oldest {span}",

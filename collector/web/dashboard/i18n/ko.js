@@ -121,6 +121,10 @@ export default {
   "fleet.unset": "노드 {all}개 중 {n}개",
   "fleet.nothing": "검색 조건에 맞는 항목이 없습니다.",
   "fleet.nodevices": "등록된 장치 없음",
+  "fleet.pages": "목록 페이지",
+  "fleet.before": "이전 {n}개",
+  "fleet.behind": "다음 {n}개",
+  "fleet.range": "전체 {n}개 중 {from}~{to}",
 
   "outbox.empty": "비어 있음",
   "outbox.oldest": "최장 대기 {span}",

@@ -1,5 +1,5 @@
 // One device: picture, live values, model results, history, events.
-import { loaded, nodeSignal, order } from "../fleet-state.js";
+import { answeredFor, loaded, nodeSignal } from "../fleet-state.js";
 import { html, useState } from "../html.js";
 import { useNewest } from "../newest.js";
 import { Ago, Crumbs, fieldWord, Model, modelsOn, State, Trouble, Verdict, verdictOf } from "../parts.js";
@@ -20,17 +20,18 @@ const asItIs = (name) => name;
 const COUNTERS = new Set(["frame"]); // the frame of a result: a number, but not a quantity
 
 export function DeviceView({ node, device }) {
-  const known = order.value.includes(node) ? nodeSignal(node).value : null;
+  const ready = loaded.value && answeredFor.value === node;
+  const known = nodeSignal(node)?.value;
   const found = known?.devices?.find((one) => one.id === device);
   if (!found) {
-    const text = loaded.value ? t("device.unknown") : t("loading");
+    const text = ready ? t("device.unknown") : t("loading");
     const unknown = html`
       <section class="card">
         <a class="back" href="#/">← ${t("device.back")}</a>
         <p class="empty">${text}</p>
       </section>
     `;
-    if (!loaded.value) return unknown;
+    if (!ready) return unknown;
     return html`
       <${StoredDevice} node=${node} device=${device} unknown=${unknown} />
     `;

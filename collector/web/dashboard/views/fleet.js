@@ -1,7 +1,7 @@
 // The fleet: totals that must add up, then every node, those with problems first.
-import { failure, loaded, nodeSignal, now, order, severity, totals } from "../fleet-state.js";
+import { failure, loaded, nodeSignal, now, order, PAGE, place, severity, totals, view } from "../fleet-state.js";
 import { bytes, count, percent, span, utc, value, when } from "../format.js";
-import { computed, html, useState } from "../html.js";
+import { computed, html, useEffect, useState } from "../html.js";
 import {
   Ago,
   Clock,
@@ -20,22 +20,29 @@ import { reasonText } from "../reason.js";
 import { t } from "../text.js";
 import { Welcome } from "./welcome.js";
 
-const PAGE = 200; // rows drawn at once: thousands would make each tick slow
+const TYPING_MS = 250; // the collector is asked when no letter follows for so long
+const STATES = ["lost", "unknown", "offline", "sleeping", "online"];
 const COLUMNS = ["node", "state", "devices", "seen", "outbox", "stored", "clock", "load"];
 
 export function FleetView() {
-  const [filter, setFilter] = useState("");
-  const [limit, setLimit] = useState(PAGE);
+  const [filter, setFilter] = useState(view.value.filter);
+  useEffect(() => {
+    const words = filter.trim();
+    if (words === view.value.filter) return undefined;
+    const timer = setTimeout(() => {
+      view.value = { filter: words, trail: [] };
+    }, TYPING_MS);
+    return () => clearTimeout(timer);
+  }, [filter]);
   if (!loaded.value)
     return html`
       <p class="loading" role="status">${failure.value ? t("lost.title") : t("loading")}</p>
     `;
-  if (!order.value.length)
+  if (!totals.value.nodes)
     return html`
       <${Welcome} />
     `;
-  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = words.length ? order.value.filter((id) => matches(nodeSignal(id).value, words)) : order.value;
+  const { found, first } = place.value;
   return html`
     <h1 class="hidden">${t("nav.fleet")}</h1>
     <${Totals} />
@@ -54,7 +61,7 @@ export function FleetView() {
       </label>
     </div>
     <${Unset} />
-    <div class="fleet card" role="table" aria-label=${t("nav.fleet")} aria-rowcount=${order.value.length + 1}>
+    <div class="fleet card" role="table" aria-label=${t("nav.fleet")} aria-rowcount=${found + 1}>
       <div class="fleet-row fleet-head" role="row">
         ${COLUMNS.map(
           (name) => html`
@@ -62,65 +69,70 @@ export function FleetView() {
           `,
         )}
       </div>
-      ${found.slice(0, limit).map(
-        (id) => html`
-          <${Row} key=${id} id=${id} />
+      ${order.value.map(
+        (id, i) => html`
+          <${Row} key=${id} id=${id} index=${first + i + 2} />
         `,
       )}
     </div>
     ${
-      !found.length &&
+      !order.value.length &&
       html`
         <p class="muted center">${t("fleet.nothing")}</p>
       `
     }
-    ${
-      found.length > limit &&
-      html`
-        <p class="center">
-          <button type="button" class="button" onClick=${() => setLimit(limit + PAGE)}>
-            ${t("more", { n: found.length - limit })}
-          </button>
-        </p>
-      `
-    }
+    <${Pages} />
   `;
 }
 
-function matches(node, words) {
-  const text = [
-    node.node,
-    node.state,
-    ...(node.devices ?? []).flatMap((d) => [d.id, d.type, d.state]),
-    ...(node.models ?? []).flatMap((m) => [m.name, m.verdict?.label, m.verdict?.alarm && "alarm"]),
-    ...(node.trouble ?? []).map((x) => x.code),
-  ]
-    .join(" ")
-    .toLowerCase();
-  return words.every((word) => text.includes(word));
+/** Which part of the list this page shows, with buttons for the parts before and behind it. */
+function Pages() {
+  const { found, first, next } = place.value;
+  const { filter, trail } = view.value;
+  if (!next && !trail.length) return null;
+  const go = (places) => {
+    view.value = { filter, trail: places };
+    scrollTo(0, 0);
+  };
+  const range = { from: count(first + 1), to: count(first + order.value.length), n: count(found) };
+  return html`
+    <nav class="pages" aria-label=${t("fleet.pages")}>
+      <button type="button" class="button" disabled=${!trail.length} onClick=${() => go(trail.slice(0, -1))}>
+        <${Icon} name="left" />
+        ${t("fleet.before", { n: PAGE })}
+      </button>
+      <span class="muted" data-range>${t("fleet.range", range)}</span>
+      <button type="button" class="button" disabled=${!next} onClick=${() => go([...trail, next])}>
+        ${t("fleet.behind", { n: count(Math.min(PAGE, found - first - order.value.length)) })}
+        <${Icon} name="right" />
+      </button>
+    </nav>
+  `;
 }
 
 const isUnset = (trouble) => trouble.reason?.code === "clock-never-set";
-const unset = computed(() =>
-  order.value.filter((id) => (nodeSignal(id).value.trouble ?? []).some(isUnset)).map((id) => id.split("/").at(-1)),
-);
-
 // of its own, so that a row is drawn again when this changes, and not with each change of any node
-const together = computed(() => unset.value.length > 1);
+const together = computed(() => totals.value.clocks_never_set > 1);
 
 /** The nodes whose clock was never set, in one line where there are several. */
 function Unset() {
   if (!together.value) return null;
-  const names = unset.value;
+  const counted = { n: count(totals.value.clocks_never_set), all: count(totals.value.nodes) };
   return html`
-    <ul class="troubles card" data-unset title=${names.join(", ")}>
-      <${Trouble} trouble=${{ code: "clock-unsynced", sev: 2, why: t("fleet.unset", { n: names.length, all: order.value.length }) }} />
+    <ul class="troubles card" data-unset>
+      <${Trouble} trouble=${{ code: "clock-unsynced", sev: 2, why: t("fleet.unset", counted) }} />
     </ul>
   `;
 }
 
+const sums = computed(() => {
+  const ledger = totals.value.ledger;
+  const [declared, missing] = [ledger.gap_count ?? 0, ledger.missing_count ?? 0];
+  return { taken: 0, stored: 0, waiting: 0, duplicates: 0, ...ledger, declared, missing, lost: declared + missing };
+});
+
 function Totals() {
-  const all = totals.value;
+  const all = sums.value;
   const balanced = all.taken === all.stored + all.waiting + all.lost;
   return html`
     <section class="totals card" aria-label=${t("totals")}>
@@ -164,14 +176,10 @@ function Figure({ name, n, tone = "", note = "" }) {
 }
 
 function States() {
-  const states = new Map();
-  for (const id of order.value) {
-    const { state } = nodeSignal(id).value;
-    states.set(state, (states.get(state) ?? 0) + 1);
-  }
+  const states = Object.entries(totals.value.states).sort(([a], [b]) => STATES.indexOf(a) - STATES.indexOf(b));
   return html`
     <p class="census">
-      ${[...states].map(
+      ${states.map(
         ([state, n]) => html`
           <span key=${state} class="census-item">
             <b>${count(n)}</b>
@@ -183,7 +191,7 @@ function States() {
   `;
 }
 
-function Row({ id }) {
+function Row({ id, index }) {
   const node = nodeSignal(id)?.value;
   if (!node) return null;
   const trouble = (node.trouble ?? []).filter((one) => !together.value || !isUnset(one));
@@ -191,6 +199,7 @@ function Row({ id }) {
     <div
       class="fleet-row ${trouble.length ? `has-trouble ${toneOf(severity(node))}` : ""}"
       role="row"
+      aria-rowindex=${index}
       data-node=${node.node}
     >
       <span role="rowheader" class="c-node"><${NodeName} node=${node.node} /></span>
