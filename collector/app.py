@@ -223,7 +223,7 @@ class Collector:
         """Judge the fleet, what arrives of it, `state.db`, and the copy of the store's marks."""
         self.fleet.judge()
         self._judge_state()
-        link, copy = self.link.state, self.store.copy_problem
+        link, copy, packing = self.link.state, self.store.copy_problem, self.store.packing_problem
         since = link.since if link.state == "online" else self.clock.now_ms()
         # while messages wait for long here or at the broker, those of all nodes may
         nodes, waiting = ([], []) if self.ingest.explains_silence else self.fleet.held_back(since)
@@ -243,6 +243,10 @@ class Collector:
             self.problems.report(because(copy, "store-copy-failed", detail=copy))
         else:
             self.problems.clear("store-copy-failed")
+        if packing:
+            self.problems.report(because(packing, "store-not-packed", detail=packing))
+        else:
+            self.problems.clear("store-not-packed")
 
     def _judge_state(self) -> None:
         """Report a `state.db` that cannot be used."""

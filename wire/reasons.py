@@ -127,6 +127,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "store-blocked": ("detail",),
     "state-unusable": ("detail",),
     "store-copy-failed": ("detail",),
+    "store-not-packed": ("detail",),
     "messages-refused": ("detail", "sender", "cause", "share"),
     "overloaded": ("arriving", "stored", "factor", "oldest_s", "nodes"),
     "catching-up": ("arriving", "stored", "factor", "oldest_s", "nodes"),

@@ -16,11 +16,11 @@ from collector.ingest.in_hand import SET_ASIDE
 from collector.ingest.refusal import Refusal, ShareExceeded
 from collector.ingest.repeat_evidence import RepeatEvidence
 from collector.ingest.share_limits import Shares
-from collector.ingest.shares import EVENT_BYTES, ROLLUP_BYTES, ContentShares
+from collector.ingest.shares import EVENT_BYTES, ContentShares
 from collector.ingest.unpack import NUMBERED
 from collector.ledger.ledger import Draft, DraftRefused, Ledger
 from collector.mqtt.received import Received
-from collector.store.chunk import ChunkRows, pack
+from collector.store.chunk import CHUNK_ROWS, ChunkRows
 from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, EventRow, Group, Quarantined
 from collector.store.marks import Account, Key
@@ -32,7 +32,6 @@ from wire.ranges import Range, Ranges
 from wire.topics import NODE_ITSELF, ROOT, Topic
 
 LATE_MS = 10_000  # rows that arrive longer after their time count as back-filled
-CHUNK_ROWS = 20_000
 GROUP_BYTES = 16_000_000  # before compression; a group ends with the message that passes a limit
 GROUP_VALUES = 1_000_000
 ACK_RANGES = 1_000  # per message: keeps an ack within the size that any broker takes
@@ -104,10 +103,7 @@ class GroupBuilder:
             except DraftRefused as error:
                 self._built.refused.append(str(error))
         built, group = self._built, self._built.group
-        group.chunks = [pack(rows) for rows in (*self._full, *self._rows.values())]
-        for chunk in group.chunks:
-            size = len(chunk.body) + ROLLUP_BYTES * len(chunk.rollups)
-            self._shares.stored(chunk.rows.node, size)
+        group.rows = [*self._full, *self._rows.values()]
         group.custody = self._draft.statements.saved()
         built.drafts = list(self._draft.accounts.values())
         return built
@@ -156,7 +152,7 @@ class GroupBuilder:
             rows = self._rows[key] = ChunkRows(
                 node, topic.device, topic.name, batch.ep, clk, late, message.recv_ms, offset=offset
             )
-        rows.add(batch, len(message.body))
+        rows.add(batch, message.body, len(text))
         self._built.rows += len(batch)
         if rows.count >= CHUNK_ROWS:
             self._full.append(self._rows.pop(key))

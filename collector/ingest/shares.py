@@ -17,7 +17,7 @@ MAX_HELD = 5_000_000  # names of streams in memory
 DAY_MS = 86_400_000
 MESSAGE_BURST_S = 1.0
 LEAST_VALUES = 20  # a message takes the time of this many, and a pack has up to 1,000 messages
-ROLLUP_BYTES, EVENT_BYTES = 60, 120  # about what a row of the day file takes besides its body
+EVENT_BYTES = 120  # about what a row of the day file takes besides its body
 _TOPICS = 50_000  # with a cached node
 
 
@@ -209,10 +209,11 @@ class ContentShares:
         return None
 
     def stored(self, node_name: str, size: int) -> None:
-        """Note bytes that are written."""
+        """Note bytes that are written; below 0 where packing made them fewer."""
         node, tenant = self._of(node_name)
-        node.bytes += size
-        tenant.bytes += size
+        more = max(size, -node.bytes)  # what was written before midnight counts for the day before
+        node.bytes += more
+        tenant.bytes += more
 
     def _of(self, name: str) -> tuple[_Node, _Tenant]:
         node = self._nodes.get(name)

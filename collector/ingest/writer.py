@@ -309,6 +309,7 @@ class Ingest:
             if (items or self._states_due()) and not self._write_all(items):
                 return  # stopping, and the disk is not writable: nothing was acknowledged
             self._backlog.handled += len(items)
+            self._store.work()
 
     def _write_all(self, items: Sequence[Received]) -> bool:
         """Store every message that can be stored; halve a failing group until the bad message is alone."""
@@ -422,6 +423,8 @@ class Ingest:
             self._fleet.give_back(group.states)
             self._ledger.remember(group.marks)
             raise
+        for node, size in self._store.take_sizes().items():
+            self._content.stored(node, size)
         self._states_at = self._clock.monotonic()
         if self.problem:
             self._set_problem("")
@@ -488,8 +491,7 @@ class Ingest:
             log.warning("a message on %r was quarantined: %s%s", bad.topic[:100], bad.why[:200], also)
 
     def _post_frames(self, group: Group) -> None:
-        for chunk in group.chunks:
-            rows = chunk.rows
+        for rows in group.rows:
             if self._viewers.is_wanted(rows.node, rows.device):
                 self._viewers.post("rows", rows_frame(rows), rows.node, rows.device)
         for event in group.events:

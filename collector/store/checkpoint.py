@@ -1,4 +1,4 @@
-"""What must survive the loss of a day file: marks, node states, last values; with a copy on disk."""
+"""What must survive the loss of a day file: marks and node states; with a copy on disk."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from collector.store.chunk import ChunkRows
 from collector.store.day_file import identity
-from collector.store.group import Group, Last, Saved
+from collector.store.group import Group, Saved
 from collector.store.marks import Account, Book, encoded, read_account
 from wire.clock import Clock
 
@@ -20,7 +19,7 @@ KEPT = ("custody/", "key/")  # states that a node does not send again
 
 
 class Checkpoint:
-    """The newest marks, states and last values, in RAM and, at most seconds later, in a file of their own.
+    """The newest marks and states, in RAM and, at most seconds later, in a file of their own.
 
     Marks and rows share the day file. Without the copy, a damaged day file would destroy the marks of all
     days, and every message that nodes send again would count as new. The copy may lag by seconds, which is
@@ -32,7 +31,6 @@ class Checkpoint:
         self._clock = clock
         self._marks: dict[tuple[str, str], Account] = {}
         self._states: dict[str, bytes] = {}
-        self._last: dict[tuple[str, str, str], Last] = {}
         self._quarantined = 0
         self._dirty: dict[tuple[str, str], Account] | None = None  # None: the copy needs all
         self._dirty_states: dict[str, bytes] = {}  # of custody; nodes send the other states again
@@ -47,7 +45,6 @@ class Checkpoint:
             known = self._marks.get(key)
             self._marks[key] = mark if known is None else _union(known, mark)
         self._states.update(saved.states)
-        self._last.update({(one.node, one.device, one.stream): one for one in saved.last})
         self._quarantined = max(self._quarantined, saved.quarantined)
 
     def note(self, group: Group) -> None:
@@ -62,22 +59,11 @@ class Checkpoint:
                 self._states[key] = body
             else:
                 self._states.pop(key, None)
-        for chunk in group.chunks:
-            self._note_last(chunk.rows)
         self._quarantined += len(group.quarantine)
-
-    def _note_last(self, rows: ChunkRows) -> None:
-        at_us, values = rows.newest()
-        key = (rows.node, rows.device, rows.stream)
-        before = self._last.get(key)
-        if before is None or before.ts <= at_us // 1000:
-            self._last[key] = Last(*key, at_us // 1000, values)
 
     def saved(self) -> Saved:
         """All of it, for the first transaction of a new file."""
-        return Saved(
-            list(self._marks.values()), dict(self._states), list(self._last.values()), self._quarantined
-        )
+        return Saved(list(self._marks.values()), dict(self._states), self._quarantined)
 
     def copy(self, *, now: bool = False) -> None:
         """Update the copy, at most every two seconds unless `now`; never raises."""

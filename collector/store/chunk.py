@@ -1,11 +1,11 @@
-"""Column chunks: the rows of one stream in one commit as typed columns, packed with zstd."""
+"""Column chunks: rows of one stream as typed columns, packed with zstd."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,10 @@ from wire.errors import WireError
 from wire.messages import Batch, Scalar
 
 MAX_UNPACKED = 64 * 1024 * 1024  # bytes of one chunk: far more than a commit gathers
+CHUNK_ROWS = 20_000
 MINUTE_US = 60_000_000
+HOUR_MS = 3_600_000
+SKEW_STEP_MS = 20  # rows of a chunk share the offset of the clock: at most this is added to its error
 _MAX_HEAD = 1_000_000  # bytes of the head of a chunk that has few rows
 _MAX_ROW = 4 * MAX_PLAIN  # bytes of one row: a value of two characters in JSON takes eight here
 _UNREADABLE = (zstandard.ZstdError, msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
@@ -46,7 +49,10 @@ class ChunkHead(Struct, array_like=True):
 
 @dataclass(slots=True)
 class ChunkRows:
-    """Rows of one stream gathered for one commit; `late` when they arrived long after their time."""
+    """Rows of one stream gathered for one commit; `late` when they arrived long after their time.
+
+    `bodies` are the messages as they came; without them the rows can only be packed.
+    """
 
     node: str
     device: str
@@ -61,34 +67,63 @@ class ChunkRows:
     quality: list[int] = field(default_factory=list)
     messages: list[tuple[int, int]] = field(default_factory=list)
     size: int = 0  # bytes of the messages
+    plain: int = 0  # the same before compression
     offset: Offset = field(default_factory=Offset)
+    bodies: list[bytes] = field(default_factory=list)
 
-    def add(self, batch: Batch, size: int) -> None:
-        """Append a batch with the same fields; `size` is the length of its message."""
-        if self.columns:
-            for name, column in batch.f.items():
-                self.columns[name].extend(column)
-        else:
-            self.columns = {name: list(column) for name, column in batch.f.items()}
-        if isinstance(batch.q, list):
-            self.quality.extend([0] * (self.count - len(self.quality)))
-            self.quality.extend(batch.q)
+    def add(self, batch: Batch, body: bytes, plain: int) -> None:
+        """Append a batch with the same fields, of a message of `plain` bytes before compression."""
+        self._append(batch.f, batch.q if isinstance(batch.q, list) else ())
         self.times.append(times_of(batch))
         self.count += len(batch)
         self.messages.append((batch.seq, len(batch)))
-        self.size += size
+        self.bodies.append(body)
+        self.size += len(body)
+        self.plain += plain
+
+    def join(self, more: ChunkRows) -> None:
+        """Append rows of the same `part`, without their bodies."""
+        self._append(more.columns, more.quality)
+        self.times += more.times
+        self.count += more.count
+        self.messages += more.messages
+        self.offset = more.offset if self.offset == more.offset else self.offset.united(more.offset)
+        self.size += more.size
+        self.plain += more.plain
+
+    def _append(self, columns: Mapping[str, Sequence[Scalar]], quality: Sequence[int]) -> None:
+        if self.columns:
+            for name, column in columns.items():
+                self.columns[name].extend(column)
+        else:
+            self.columns = {name: list(column) for name, column in columns.items()}
+        if quality:
+            self.quality.extend([0] * (self.count - len(self.quality)))
+            self.quality.extend(quality)
+
+    def part(self) -> tuple[object, ...]:
+        """What rows of a stream have in common that share a chunk."""
+        skew, error = self.offset.skew_ms, self.offset.uncertainty_ms
+        near = None if skew is None else (skew // SKEW_STEP_MS, error is None)
+        return (self.ep, self.clk, self.late, self.recv_ms // HOUR_MS, near, *self.columns)
+
+    def without_bodies(self) -> ChunkRows:
+        """A copy to which rows can be joined."""
+        copy = ChunkRows(self.node, self.device, self.stream, self.ep, self.clk, self.late, self.recv_ms)
+        copy.offset = self.offset
+        copy.join(self)
+        return copy
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Node, device and stream."""
+        return self.node, self.device, self.stream
 
     def times_us(self) -> NDArray[np.int64]:
         """The time of each row."""
         if len(self.times) > 1:
             self.times = [np.concatenate(self.times)]
         return self.times[0]
-
-    def newest(self) -> tuple[int, dict[str, Scalar]]:
-        """Time (us) and values of the newest row."""
-        times = self.times_us()
-        at = len(times) - 1 - int(times[::-1].argmax())
-        return int(times[at]), {name: column[at] for name, column in self.columns.items()}
 
 
 @dataclass(frozen=True, slots=True)

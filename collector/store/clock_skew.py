@@ -17,6 +17,14 @@ class Offset(Struct, frozen=True):
     skew_ms: int | None = None
     uncertainty_ms: int | None = None
 
+    def united(self, other: Offset) -> Offset:
+        """An offset whose error covers both; the other one where an error is not known."""
+        skew, error, more, wide = self.skew_ms, self.uncertainty_ms, other.skew_ms, other.uncertainty_ms
+        if skew is None or error is None or more is None or wide is None:
+            return other
+        low, high = min(skew - error, more - wide), max(skew + error, more + wide)
+        return Offset((low + high) // 2, (high - low + 1) // 2)
+
 
 class Skew:
     """The smallest delays of five minutes both ways, each as the difference of the two clocks.

@@ -1,31 +1,36 @@
-"""One SQLite file with everything received in one day: its schema, and one transaction per group."""
+"""One SQLite file with everything received in one day: its schema, and its transactions."""
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from collector.store.chunk import Rollup
-from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Last, Quarantined, Saved
+from collector.store.chunk import HOUR_MS, Chunk, ChunkRows, Rollup, pack
+from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Quarantined, Saved
+from collector.store.landed import AT_ONCE, BODY_BYTES, RAW, UNDECODABLE, Landed, decoded, joined
 from collector.store.marks import Account, encoded, read_account
 from wire.errors import EdgebedError, TryAgain
 
-SCHEMA = 1
+log = logging.getLogger(__name__)
+
+SCHEMA = 2
+WITH_RAW = 2  # the first schema with the table `raw`
 APPLICATION = 0x65646264  # "edbd" in the file header: edgebed made this file
 MAX_STREAMS = 300_000  # of all nodes, per day
 MAX_FIELDS = 300_000  # different field names of all streams, per day
 MAX_QUARANTINED = 10_000  # messages kept per day; further ones are only counted
 NODE_QUARANTINED = 1_000  # of one node: its messages must not displace those of others
-HOUR_MS = 3_600_000
 UNREADABLE, HOLE = "unreadable", "hole/"  # keys in `total` of a rescued file
 PAGE_BYTES = 8192
 SPARSE = 2  # added to `late` of a chunk without rollups
+ROLLUP_BYTES = 60  # about what a roll-up takes
 
 _TABLES = """
 CREATE TABLE stream(
@@ -59,30 +64,32 @@ CREATE TABLE mark(node TEXT NOT NULL, ep TEXT NOT NULL, body BLOB NOT NULL, PRIM
     WITHOUT ROWID;
 CREATE TABLE state(key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE total(key TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
-"""
-
-# beside the tables, because a file of an older release gets it when it is opened
-_SPARSE_INDEX = (
-    f"CREATE INDEX IF NOT EXISTS chunk_sparse ON chunk(stream, last_us, first_us) WHERE late >= {SPARSE}"
-)
+CREATE INDEX chunk_sparse ON chunk(stream, last_us, first_us) WHERE late >= 2;
+CREATE TABLE raw(
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, ep TEXT NOT NULL, seq INTEGER NOT NULL,
+    rows INTEGER NOT NULL, recv_ms INTEGER NOT NULL, late INTEGER NOT NULL, skew INTEGER, err INTEGER,
+    body BLOB NOT NULL);
+CREATE INDEX raw_by_stream ON raw(stream)"""
 _ADD_ROLLUP = """
 INSERT INTO rollup VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(stream, field, minute) DO UPDATE SET
     n = n + excluded.n, late = late + excluded.late, total = total + excluded.total,
     low = min(ifnull(low, excluded.low), ifnull(excluded.low, low)),
     high = max(ifnull(high, excluded.high), ifnull(excluded.high, high))"""
-# messages of each node: data, then events
+# messages of each node: data that are packed, events, data that landed
 _COUNTS = """
 SELECT node, total(n) FROM (
     SELECT node, total(messages) AS n FROM hour JOIN stream ON stream.id = hour.stream GROUP BY node
-    UNION ALL SELECT node, count(*) FROM event GROUP BY node)
+    UNION ALL SELECT node, count(*) FROM event GROUP BY node%s)
 GROUP BY node"""
+_COUNT_RAW = " UNION ALL SELECT node, count(*) FROM raw JOIN stream ON stream.id = raw.stream GROUP BY node"
+_ADD_RAW = f"INSERT INTO raw(stream, {RAW}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
+_ADD_CHUNK = """
+INSERT INTO chunk(stream, first_us, last_us, recv_ms, late, rows, ep, seq_a, seq_b, body)
+    VALUES (?,?,?,?,?,?,?,?,?,?)"""
 _ADD_HOUR = """
 INSERT INTO hour VALUES (?,?,?,?,?,?) ON CONFLICT(stream, hour) DO UPDATE SET
     messages = messages + excluded.messages, rows = rows + excluded.rows,
     bytes = bytes + excluded.bytes, late = late + excluded.late"""
-_ADD_LAST = """
-INSERT INTO last VALUES (?,?,?,?,?) ON CONFLICT(node, device, stream) DO UPDATE SET
-    ts = excluded.ts, body = excluded.body WHERE excluded.ts >= ts"""
 _ADD_TOTAL = "INSERT INTO total VALUES (?,?) ON CONFLICT(key) DO UPDATE SET n = n + excluded.n"
 
 
@@ -98,6 +105,9 @@ _OF_THE_FILE = (
 # sqlite3 raises UnicodeDecodeError when SQLite quotes a damaged schema in its message
 SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _OF_THE_GROUP = (0, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE)
+
+
+_Rows = Mapping[int, Sequence[ChunkRows]]  # by stream
 
 
 class StoreError(EdgebedError):
@@ -125,12 +135,14 @@ class Full(EdgebedError):
 class DayFile:
     """The file being written, for one thread; an absent file is created with `saved` in it."""
 
-    def __init__(self, path: Path, saved: Saved | None = None) -> None:
+    def __init__(self, path: Path, saved: Saved | None = None, sizes: Counter[str] | None = None) -> None:
         self.path = path
         self._streams: dict[tuple[str, str, str], int] = {}
         self._fields: dict[str, int] = {}
         self._added: list[tuple[dict[Any, int], Any]] = []  # names in this transaction
         self._quarantined: Counter[str] = Counter()  # kept messages by node
+        self._landed = Landed()
+        self._sizes = Counter[str]() if sizes is None else sizes  # by how much each node's data grew
         # it took a group, or existed before: then an error comes from the file, not from the group
         self.is_proven = path.exists()
         self._db = self._open(saved)
@@ -149,8 +161,8 @@ class DayFile:
             db.execute("PRAGMA journal_size_limit = 33554432")
             if version(db) == 0:
                 self._create(db, saved or Saved())
-            db.execute(_SPARSE_INDEX)
             self._load_names(db)
+            self._load_landed(db)
         except SQL_ERRORS as error:
             if db is not None:
                 db.close()
@@ -168,13 +180,6 @@ class DayFile:
             db.execute(statement)
         _write_marks(db, saved.marks)
         db.executemany("INSERT INTO state VALUES (?,?)", saved.states.items())
-        db.executemany(
-            _ADD_LAST,
-            [
-                (one.node, one.device, one.stream, one.ts, msgspec.json.encode(one.values))
-                for one in saved.last
-            ],
-        )
         db.execute(_ADD_TOTAL, ("quarantined", saved.quarantined))
         db.execute(f"PRAGMA application_id = {APPLICATION}")
         db.execute(f"PRAGMA user_version = {SCHEMA}")
@@ -187,19 +192,69 @@ class DayFile:
         self._fields = {name: at for at, name in db.execute("SELECT * FROM field")}
         self._quarantined = Counter(_base(topic) for (topic,) in db.execute("SELECT topic FROM quarantine"))
 
-    def write(self, group: Group) -> None:
-        """Write a group in one transaction; it is on disk when this returns.
+    def _load_landed(self, db: sqlite3.Connection) -> None:
+        keys = {at: key for key, at in self._streams.items()}
+        for stream, *row in db.execute(f"SELECT stream, {RAW} FROM raw ORDER BY id"):  # noqa: S608 - constants
+            try:
+                rows = decoded(keys[stream], *row)
+            except (KeyError, *UNDECODABLE) as error:
+                log.warning("%s: a message cannot be read: %s", self.path.name, error)
+                self._landed.stuck.add(stream)
+            else:
+                self._landed.add(stream, [rows], rows.recv_ms)
+        for stream in self._landed.stuck:
+            self._landed.forget(stream)
+
+    def write(self, group: Group, chunks: Sequence[Chunk] = ()) -> None:
+        """Write a group, and chunks, in one transaction; it is on disk when this returns.
+
+        Rows land as they came, or are packed where that is worth it.
 
         Raises:
             StoreBusy: the same group can be written later.
             Damaged: this file is unusable.
             Full: the group names too many streams or fields.
         """
+        with self._transaction():
+            landing, packing = self._sorted(group.rows)
+            self._land(landing)
+            packed = self._pack(packing)
+            self._write_chunks([(self._stream(chunk.rows.key), chunk) for chunk in chunks])
+            kept = self._kept(group) if group.quarantine else []
+            self._write(group, kept)
+        for stream, some in landing.items():
+            self._landed.add(stream, some, group.at_ms)
+            for rows in some:
+                self._sizes[rows.node] += rows.size + BODY_BYTES * len(rows.messages)
+        self._note_packed(packed)
+        self._quarantined.update(_base(one.topic) for one in kept)
+        self.is_proven = True
+
+    def pack(self, now_ms: int, *, everything: bool = False) -> bool:
+        """Pack rows that waited long enough, as many as a commit can wait for; whether there are more.
+
+        Raises:
+            StoreBusy: nothing changed; it can be done later.
+            Damaged: this file is unusable.
+        """
+        due = list(self._landed.due(now_ms, everything=everything))
+        if due:
+            with self._transaction():
+                packed = self._pack(dict.fromkeys(due, ()))
+            self._note_packed(packed)
+        return len(due) >= AT_ONCE or (everything and bool(self._landed))
+
+    @property
+    def has_landed(self) -> bool:
+        """Whether rows wait to be packed."""
+        return bool(self._landed)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                kept = self._kept(group) if group.quarantine else []
-                self._write(group, kept)
+                yield
                 self._db.execute("COMMIT")
             except BaseException:
                 with suppress(*SQL_ERRORS):  # the first error is the one to raise
@@ -212,8 +267,6 @@ class DayFile:
                 self._added.clear()
         except SQL_ERRORS as error:
             raise translate(error, self.path) from error
-        self._quarantined.update(_base(one.topic) for one in kept)
-        self.is_proven = True
 
     def confirm(self) -> bool:
         """Whether the file and its WAL are on their paths; what a WAL without a path holds is saved first.
@@ -237,29 +290,6 @@ class DayFile:
 
     def _write(self, group: Group, kept: Iterable[Quarantined]) -> None:
         db = self._db
-        chunks, rollups, hours, newest = [], [], [], []
-        for chunk in group.chunks:
-            rows = chunk.rows
-            stream = self._stream((rows.node, rows.device, rows.stream))
-            seqs = [seq for seq, _ in rows.messages]
-            chunks.append(
-                (stream, chunk.first_us, chunk.last_us, rows.recv_ms,
-                 int(rows.late) + SPARSE * chunk.is_sparse, rows.count, rows.ep,
-                 min(seqs), max(seqs), chunk.body)
-            )  # fmt: skip
-            rollups += [self._rollup(stream, one) for one in chunk.rollups]
-            late = rows.count if rows.late else 0
-            hours.append((stream, rows.recv_ms // HOUR_MS, len(seqs), rows.count, rows.size, late))
-            at_us, values = rows.newest()
-            newest.append((rows.node, rows.device, rows.stream, at_us // 1000, msgspec.json.encode(values)))
-        db.executemany(
-            "INSERT INTO chunk(stream, first_us, last_us, recv_ms, late, rows, ep, seq_a, seq_b, body)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?)",
-            chunks,
-        )
-        db.executemany(_ADD_ROLLUP, rollups)
-        db.executemany(_ADD_HOUR, hours)
-        db.executemany(_ADD_LAST, newest)
         db.executemany(
             "INSERT INTO event(node, device, type, sev, ts, recv, ep, seq, body) VALUES (?,?,?,?,?,?,?,?,?)",
             [(e.node, e.device, e.type, e.sev, e.ts, e.recv, e.ep, e.seq, e.body) for e in group.events],
@@ -274,6 +304,77 @@ class DayFile:
         db.executemany(
             "DELETE FROM state WHERE key = ?", [(key,) for key, body in states.items() if not body]
         )
+
+    def _sorted(self, several: Iterable[ChunkRows]) -> tuple[_Rows, _Rows]:
+        """Rows by stream: those that land, and those that are packed at once."""
+        streams: dict[int, list[ChunkRows]] = {}
+        for rows in several:
+            streams.setdefault(self._stream(rows.key), []).append(rows)
+        landing: dict[int, Sequence[ChunkRows]] = {}
+        packing: dict[int, Sequence[ChunkRows]] = {}
+        is_full = self._landed.is_full()
+        for stream, some in streams.items():
+            (packing if is_full or self._landed.is_enough(stream, some) else landing)[stream] = some
+        return landing, packing
+
+    def _land(self, landing: _Rows) -> None:
+        raw = []
+        for stream, some in landing.items():
+            for rows in some:
+                for name in rows.columns:  # a day without room for a name refuses the message now
+                    if name not in self._fields:
+                        self._field(name)
+                late, skew, error = int(rows.late), rows.offset.skew_ms, rows.offset.uncertainty_ms
+                raw += [
+                    (stream, rows.ep, seq, count, rows.recv_ms, late, skew, error, body)
+                    for (seq, count), body in zip(rows.messages, rows.bodies, strict=True)
+                ]
+        self._db.executemany(_ADD_RAW, raw)
+
+    def _pack(self, packing: _Rows) -> list[tuple[int, Chunk]]:
+        """Write chunks of rows and of what waits of their streams, and remove that; the chunks."""
+        packed: list[tuple[int, Chunk]] = []
+        for stream, some in packing.items():
+            packed += [(stream, chunk) for chunk in self._chunks(stream, some)]
+        self._write_chunks(packed)
+        waited = [(stream,) for stream in packing if self._landed.size(stream)]
+        self._db.executemany("DELETE FROM raw WHERE stream = ?", waited)
+        return packed
+
+    def _chunks(self, stream: int, some: Sequence[ChunkRows]) -> list[Chunk]:
+        waiting = self._landed.of(stream)
+        if waiting:
+            try:
+                return [pack(rows) for rows in joined([*waiting, *some])]
+            except Exception:
+                log.exception("messages in %s cannot be packed: please report this", self.path.name)
+                self._landed.forget(stream)  # they stay as they came; readers find them
+                self._landed.stuck.add(stream)
+        return [pack(rows) for rows in some]
+
+    def _write_chunks(self, chunks: Iterable[tuple[int, Chunk]]) -> None:
+        db = self._db
+        bodies, rollups, hours = [], [], []
+        for stream, chunk in chunks:
+            rows = chunk.rows
+            seqs = [seq for seq, _ in rows.messages]
+            bodies.append(
+                (stream, chunk.first_us, chunk.last_us, rows.recv_ms,
+                 int(rows.late) + SPARSE * chunk.is_sparse, rows.count, rows.ep,
+                 min(seqs), max(seqs), chunk.body)
+            )  # fmt: skip
+            rollups += [self._rollup(stream, one) for one in chunk.rollups]
+            late = rows.count if rows.late else 0
+            hours.append((stream, rows.recv_ms // HOUR_MS, len(seqs), rows.count, rows.size, late))
+        db.executemany(_ADD_CHUNK, bodies)
+        db.executemany(_ADD_ROLLUP, rollups)
+        db.executemany(_ADD_HOUR, hours)
+
+    def _note_packed(self, packed: Iterable[tuple[int, Chunk]]) -> None:
+        for stream, chunk in packed:
+            size = len(chunk.body) + ROLLUP_BYTES * len(chunk.rollups)
+            self._sizes[chunk.rows.node] += size - self._landed.size(stream)
+            self._landed.forget(stream)
 
     def _write_quarantine(self, group: Group, kept: Iterable[Quarantined]) -> None:
         self._db.executemany(
@@ -305,14 +406,17 @@ class DayFile:
         return found
 
     def _rollup(self, stream: int, one: Rollup) -> tuple[object, ...]:
-        field = self._fields.get(one.field)
-        if field is None:
-            if len(self._fields) >= MAX_FIELDS:
-                raise Full(f"more than {MAX_FIELDS} field names in one day")
-            cursor = self._db.execute("INSERT INTO field(name) VALUES (?)", (one.field,))
-            field = self._fields[one.field] = cursor.lastrowid or 0
-            self._added.append((self._fields, one.field))
+        field = self._fields.get(one.field) or self._field(one.field)
         return (stream, field, one.minute, one.n, one.low, one.high, one.total, one.late)
+
+    def _field(self, name: str) -> int:
+        """The id of a new name."""
+        if len(self._fields) >= MAX_FIELDS:
+            raise Full(f"more than {MAX_FIELDS} field names in one day")
+        cursor = self._db.execute("INSERT INTO field(name) VALUES (?)", (name,))
+        field = self._fields[name] = cursor.lastrowid or 0
+        self._added.append((self._fields, name))
+        return field
 
     def note_unreadable(self, rows: int, holes: Iterable[tuple[int, int]]) -> None:
         """Note what a rescue could not read, and when that was (ms)."""
@@ -405,17 +509,35 @@ def check(db: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path} was made by another program: use another folder as store")
 
 
-def is_complete(path: Path) -> bool:
-    """Whether the file was created completely.
+def schema_of(path: Path) -> int:
+    """The schema of a day file; 0 when its creation did not finish.
 
     Raises:
         Damaged: it is not an SQLite file.
     """
     try:
         with closing(sqlite3.connect(path, timeout=5.0)) as db:
-            return version(db) > 0
+            return version(db)
     except SQL_ERRORS as error:
         raise translate(error, path) from error
+
+
+def end(path: Path) -> Saved:
+    """What the next file starts with, of a file of an earlier schema, which stays as it is.
+
+    Raises:
+        Damaged, StoreError: it cannot be used.
+        StoreBusy: it is locked.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=5.0)) as db:
+            check(db, path)
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what its collector could not move into it
+            return read_saved(db)
+    except SQL_ERRORS as error:
+        raise translate(error, path) from error
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise Damaged(f"{path.name}: {error}") from error
 
 
 def version(db: sqlite3.Connection) -> int:
@@ -425,23 +547,20 @@ def version(db: sqlite3.Connection) -> int:
 
 
 def read_saved(db: sqlite3.Connection) -> Saved:
-    """Marks, states, last values and totals of an open file.
+    """Marks, states and totals of an open file.
 
     Raises:
         sqlite3.Error, msgspec.MsgspecError, TypeError, ValueError: damage.
     """
     marks = [read_account(body) for (body,) in db.execute("SELECT body FROM mark")]
-    last = [
-        Last(node, device, stream, ts, msgspec.json.decode(body))
-        for node, device, stream, ts, body in db.execute("SELECT * FROM last")
-    ]
     total = db.execute("SELECT n FROM total WHERE key = 'quarantined'").fetchone()
-    return Saved(marks, dict(db.execute("SELECT key, body FROM state")), last, total[0] if total else 0)
+    return Saved(marks, dict(db.execute("SELECT key, body FROM state")), total[0] if total else 0)
 
 
 def messages_in(db: sqlite3.Connection) -> dict[str, int]:
     """How many messages of each node an open file has, by its own sums."""
-    return {node: int(n) for node, n in db.execute(_COUNTS).fetchall()}
+    query = _COUNTS % (_COUNT_RAW if version(db) >= WITH_RAW else "")
+    return {node: int(n) for node, n in db.execute(query).fetchall()}
 
 
 def translate(error: Exception, path: Path) -> EdgebedError:

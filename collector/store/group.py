@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from msgspec import Struct
 
-from collector.store.chunk import Chunk
+from collector.store.chunk import ChunkRows
 from collector.store.marks import Account
 
 HEAD_BYTES = 512  # of a quarantined body that is kept
@@ -44,22 +43,12 @@ class Group:
     """The content of one transaction."""
 
     at_ms: int
-    chunks: list[Chunk] = field(default_factory=list)
+    rows: list[ChunkRows] = field(default_factory=list)  # with the bodies of their messages
     events: list[EventRow] = field(default_factory=list)
     quarantine: list[Quarantined] = field(default_factory=list)
     states: dict[str, bytes] = field(default_factory=dict)  # the newest wins; b"" removes
     marks: list[Account] = field(default_factory=list)
     custody: dict[str, bytes] = field(default_factory=dict)  # states that go with the marks
-
-
-class Last(Struct, frozen=True):
-    """The newest stored row of a stream."""
-
-    node: str
-    device: str
-    stream: str
-    ts: int
-    values: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -68,5 +57,4 @@ class Saved:
 
     marks: list[Account] = field(default_factory=list)
     states: dict[str, bytes] = field(default_factory=dict)
-    last: list[Last] = field(default_factory=list)
     quarantined: int = 0

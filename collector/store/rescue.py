@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from collector.store.chunk import Chunk, ChunkRows, as_floats, read_chunk, roll_up
+from collector.store.chunk import Chunk, ChunkRows, as_floats, pack, read_chunk, roll_up
 from collector.store.day_file import (
     HOLE,
     PAGE_BYTES,
@@ -32,6 +32,7 @@ from collector.store.day_file import (
     translate,
 )
 from collector.store.group import EventRow, Group, Quarantined, Saved
+from collector.store.landed import RAW, UNDECODABLE, decoded, joined
 from wire.errors import EdgebedError, WireError
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ _CHUNKS = (
     "SELECT id, stream, first_us, last_us, recv_ms, late, rows, ep, body FROM chunk NOT INDEXED"
     " WHERE id BETWEEN ? AND ?"
 )
+_RAW = f"SELECT stream, {RAW} FROM raw NOT INDEXED WHERE id BETWEEN ? AND ?"  # noqa: S608 - constants
+_RAW_TYPES = [str, int, int, int, int, bytes]  # of ep, seq, rows, recv_ms, late and the body
 _EVENTS = (
     "SELECT node, device, type, sev, ts, recv, ep, seq, body FROM event NOT INDEXED WHERE id BETWEEN ? AND ?"
 )
@@ -57,6 +60,7 @@ class Rescued:
 
     rows: int = 0
     unreadable: int = 0
+    landed: int = 0  # of both: rows that were not packed yet, which the file's own count does not have
     holes: list[tuple[int, int]] = field(default_factory=list)
 
     def lose(self, first_ms: int, last_ms: int, rows: int) -> None:
@@ -138,11 +142,11 @@ def _repair_schema(damaged: Path, copy: Path, work: Path) -> None:
 def _copied(db: sqlite3.Connection, work: Path, saved: Saved) -> Rescued:
     found, out = Rescued(), DayFile(work, saved)
     try:
-        for group in _groups(db, found):
-            out.write(group)
+        for group, chunks in _groups(db, found):
+            out.write(group, chunks)
         if not found.rows:
             raise sqlite3.DatabaseError("it has no row that can be read")
-        expected = _expected(db)
+        expected = _expected(db) + found.landed
         found.unreadable = max(found.unreadable, expected - found.rows)
         out.note_unreadable(found.unreadable, found.holes)
     finally:
@@ -165,7 +169,7 @@ def _expected(db: sqlite3.Connection) -> int:
     return 0
 
 
-def _groups(db: sqlite3.Connection, found: Rescued) -> Iterator[Group]:
+def _groups(db: sqlite3.Connection, found: Rescued) -> Iterator[tuple[Group, list[Chunk]]]:
     streams = {
         at: (node, device, name)
         for at, node, device, name in readable(
@@ -196,13 +200,13 @@ def _groups(db: sqlite3.Connection, found: Rescued) -> Iterator[Group]:
         found.rows += chunk.rows.count
         chunks.append(chunk)
         if len(chunks) >= GROUP_CHUNKS:
-            yield Group(newest_ms, chunks=chunks)
+            yield Group(newest_ms), chunks
             chunks = []
     if pending:
         found.lose(newest_ms, newest_ms, 0)
     # an estimate, for a file whose own count is damaged
     found.unreadable += unreadable_chunks * found.rows // max(1, readable_chunks)
-    yield Group(newest_ms, chunks=chunks)
+    yield Group(newest_ms), [*chunks, *_landed(db, streams, found)]
     events = [EventRow(*row) for row in readable(db, _EVENTS, (), highest_id(db, "event")) if _is_event(row)]
     found.rows += len(events)
     bad = [
@@ -210,7 +214,7 @@ def _groups(db: sqlite3.Connection, found: Rescued) -> Iterator[Group]:
         for row in readable(db, _QUARANTINE, (), highest_id(db, "quarantine"))
         if list(map(type, row)) == [int, str, str, int, bytes]
     ]
-    yield Group(newest_ms, events=events, quarantine=bad)
+    yield Group(newest_ms, events=events, quarantine=bad), []
 
 
 def _chunk(stream: tuple[str, str, str] | None, row: list[Any], found: Rescued) -> Chunk | None:
@@ -235,6 +239,42 @@ def _chunk(stream: tuple[str, str, str] | None, row: list[Any], found: Rescued) 
             found.lose(first_us // 1000, last_us // 1000, count if 0 < count < 10**6 else 0)
         return None
     return chunk
+
+
+def _landed(
+    db: sqlite3.Connection, streams: dict[int, tuple[str, str, str]], found: Rescued
+) -> Iterator[Chunk]:
+    """Chunks of the messages that waited to be packed; none of a file that has no table for them."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'raw'").fetchone() is None:
+        return
+    several: list[ChunkRows] = []
+    failed, pending = 0, 0
+
+    def lost(first: int, last: int) -> None:
+        nonlocal pending
+        pending += last - first + 1
+
+    for stream, *row in readable(db, _RAW, (), highest_id(db, "raw"), lost):
+        ep, seq, count, recv_ms, late, _, _, body = row
+        if list(map(type, (ep, seq, count, recv_ms, late, body))) != _RAW_TYPES:
+            failed += 1
+            continue
+        try:
+            several.append(decoded(streams[stream], *row))
+            failed, pending = failed + pending, 0  # ids behind the last message may never have been used
+        except (KeyError, *UNDECODABLE):
+            failed += 1
+            found.lose(recv_ms, recv_ms, 0)
+    rows = sum(one.count for one in several)
+    with suppress(sqlite3.DatabaseError):  # the index knows better than the damaged table
+        count = db.execute("SELECT count(*) FROM raw INDEXED BY raw_by_stream").fetchone()[0]
+        failed = max(0, count - len(several))
+    missing = failed * rows // max(1, len(several))
+    found.unreadable += missing
+    found.landed = rows + missing
+    for one in joined(several):
+        found.rows += one.count
+        yield pack(one)
 
 
 def _is_text(column: Any) -> bool:

@@ -11,7 +11,17 @@ from pathlib import Path
 import msgspec
 
 from collector.store.chunk import read_chunk
-from collector.store.day_file import SQL_ERRORS, Damaged, connect, messages_in, read_saved, translate
+from collector.store.day_file import (
+    SQL_ERRORS,
+    WITH_RAW,
+    Damaged,
+    connect,
+    messages_in,
+    read_saved,
+    translate,
+    version,
+)
+from collector.store.landed import RAW, UNDECODABLE, decoded
 from collector.store.marks import Key
 from collector.store.snapshot import Step, Stopped
 from wire.errors import WireError
@@ -54,6 +64,8 @@ def check_day(path: Path, content: Content, step: Step) -> None:
         found.extend(_pages(db))
         before = content.messages
         rows = _read_chunks(db, content, found, step)
+        if version(db) >= WITH_RAW:
+            _read_landed(db, content, found, step)
         _read_events(db, content, found)
         sums = sum(messages_in(db).values())
         if sums != content.messages - before:
@@ -152,6 +164,23 @@ def _read_chunks(db: sqlite3.Connection, content: Content, found: list[str], ste
         total += rows
         step(len(body))
     return total
+
+
+def _read_landed(db: sqlite3.Connection, content: Content, found: list[str], step: Step) -> None:
+    """Decode every message that waits to be packed."""
+    streams = {at: key for at, *key in db.execute("SELECT id, node, device, name FROM stream")}
+    for at, stream, *row in db.execute(f"SELECT id, stream, {RAW} FROM raw NOT INDEXED"):  # noqa: S608 - constants
+        if stream not in streams:
+            found.append(f"message {at} belongs to no stream")
+            continue
+        try:
+            rows = decoded(tuple(streams[stream]), *row)
+        except UNDECODABLE as error:
+            found.append(f"message {at}: {error}")
+            continue
+        content.store((rows.node, rows.ep), rows.messages[0][0])
+        content.rows += rows.count
+        step(rows.size)
 
 
 def _read_events(db: sqlite3.Connection, content: Content, found: list[str]) -> None:

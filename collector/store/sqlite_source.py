@@ -7,18 +7,20 @@ import math
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from collector.store.chunk import MINUTE_US, as_floats, read_chunk, read_head
+from collector.store.chunk import MINUTE_US, Chunk, as_floats, pack, read_chunk, read_head
 from collector.store.day_file import (
     SPARSE,
     SQL_ERRORS,
+    WITH_RAW,
     Damaged,
     connect,
     identity,
@@ -28,6 +30,7 @@ from collector.store.day_file import (
 )
 from collector.store.folder import aside, day_files
 from collector.store.group import Quarantined
+from collector.store.landed import RAW, UNDECODABLE, decoded, joined
 from collector.store.rescue import Rescued, damage, highest_id, readable, unreadable
 from collector.store.series import Points
 from collector.store.source import ALL, Cursor, Hole, Key, StoredChunk, StoredNumbers, StoredStream, TooSlow
@@ -45,21 +48,39 @@ _EVENTS = """
 SELECT id, ts, recv, type, sev, body FROM event INDEXED BY event_by_time
 WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
 ORDER BY ts DESC, id DESC LIMIT ?"""
-_STREAM = "stream = (SELECT id FROM stream WHERE node = ? AND device = ? AND name = ?)"
-_CHUNK = "ep, late, first_us, last_us, rows, body FROM chunk"
+_STREAM = "stream = (SELECT id FROM stream WHERE node = ?1 AND device = ?2 AND name = ?3)"
+_CHUNK = "ep, late, first_us, last_us, rows, body"
 _SPAN = f"{_STREAM} AND last_us >= ? AND first_us < ?"
-_ROWS = f"SELECT total(rows) FROM chunk WHERE {_SPAN}"  # noqa: S608 - constants, also below
+# A statement sees the file at one moment, and rows are packed meanwhile: what waits to be packed is asked for
+# in the same one. It comes first and has no id; all parts have nine columns.
+_WAITING = f"SELECT NULL, {RAW} FROM raw WHERE {_STREAM} UNION ALL "  # noqa: S608 - constants, also below
 _REACH = f"SELECT min(first_us), max(last_us) FROM chunk WHERE {_STREAM}"  # noqa: S608
-_IN_SPAN = f"SELECT id, {_CHUNK} WHERE {_SPAN}"
-_SPARSE_IN_SPAN = f"SELECT {_CHUNK} INDEXED BY chunk_sparse WHERE late >= {SPARSE} AND {_SPAN}"
+_HAS_RAW = f"SELECT 1 FROM raw WHERE {_STREAM} LIMIT 1"  # noqa: S608
+_ROWS = f"SELECT 0, total(rows), 0, 0, 0, 0, 0, 0, 0 FROM chunk WHERE {_SPAN}"  # noqa: S608
+_IN_SPAN = f"SELECT id, {_CHUNK}, 0, 0 FROM chunk WHERE {_SPAN}"  # noqa: S608
 _MINUTES = (
-    f"SELECT minute, n, total, low, high, late FROM rollup WHERE {_STREAM}"  # noqa: S608
+    f"SELECT 0, minute, n, total, low, high, late, 0, 0 FROM rollup WHERE {_STREAM}"  # noqa: S608
     " AND field = (SELECT id FROM field WHERE name = ?) AND minute BETWEEN ? AND ?"
 )
-_BY_ID = f"SELECT id, {_CHUNK} NOT INDEXED WHERE {_SPAN} AND id BETWEEN ? AND ?"
-_BEFORE = f"SELECT {_CHUNK} WHERE {_STREAM} AND last_us < ? ORDER BY last_us DESC LIMIT 1"
-_AFTER = f"SELECT {_CHUNK} WHERE {_STREAM} AND last_us >= ?4 AND first_us >= ?4 ORDER BY last_us LIMIT 1"
+_SPARSE_IN_SPAN = (
+    f" UNION ALL SELECT id, {_CHUNK}, 0, 0 FROM chunk INDEXED BY chunk_sparse"  # noqa: S608
+    f" WHERE late >= {SPARSE} AND {_SPAN}"
+)
+_BY_ID = f"SELECT id, {_CHUNK} FROM chunk NOT INDEXED WHERE {_SPAN} AND id BETWEEN ? AND ?"  # noqa: S608
+_RAW_BY_ID = f"SELECT {RAW} FROM raw NOT INDEXED WHERE {_STREAM} AND id BETWEEN ? AND ?"  # noqa: S608
+_BEFORE = (
+    f"SELECT {_CHUNK} FROM chunk WHERE {_STREAM} AND last_us < ?"  # noqa: S608
+    " ORDER BY last_us DESC LIMIT 1"
+)
+_NEWEST = f"SELECT 0, {_CHUNK}, 0, 0 FROM ({_BEFORE})"  # noqa: S608
+_AFTER = (
+    f"SELECT {_CHUNK} FROM chunk WHERE {_STREAM} AND last_us >= ?4 AND first_us >= ?4"  # noqa: S608
+    " ORDER BY last_us LIMIT 1"
+)
 _NUMBERS = "SELECT node, ep, first_us, last_us, rows, body FROM chunk JOIN stream ON stream.id = chunk.stream"
+_RAW_NUMBERS = (
+    "SELECT node, ep, NULL, seq, rows, NULL FROM raw JOIN stream ON stream.id = raw.stream UNION ALL "
+)
 
 
 class SqliteSource:
@@ -82,7 +103,9 @@ class SqliteSource:
         total = 0.0
         for path, db in self._days():
             with self._guard(path):
-                total += db.execute(_ROWS, (*key, start_us, end_us)).fetchone()[0]
+                landed, _, found = self._ask(path, db, _ROWS, key, start_us, end_us)
+                total += sum(rows for _, rows, *_ in found)
+                total += sum(one.rows.count for one in landed if _is_within(one, start_us, end_us))
         return total
 
     def chunks_between(
@@ -99,29 +122,92 @@ class SqliteSource:
             with self._guard(path):
                 if not self._reaches(path, db, key, start_us, end_us):
                     continue
-                yield from self._chunks(path, db, (*key, start_us, end_us), names)
+                yield from self._chunks(path, db, (key, start_us, end_us), names, beside=beside)
                 if beside:
                     yield from self._chunks_beside(path, db, key, start_us, end_us)
         yield from self._known_holes()
 
+    def _ask(
+        self, path: Path, db: sqlite3.Connection, query: str, key: Key, *rest: Any
+    ) -> tuple[list[Chunk], list[Hole], Iterator[tuple[Any, ...]]]:
+        """Chunks of what waits to be packed, what cannot be read of it, and the rows of a query beside it."""
+        if version(db) < WITH_RAW:
+            return [], [], db.execute(query, (*key, *rest))
+        rows = db.execute(_WAITING + query, (*key, *rest))
+        waiting, other = [], []
+        for row in rows:
+            if row[0] is not None:
+                other.append(row)
+                break
+            waiting.append(row[1:])
+        return *self._landed(path, key, waiting), chain(other, rows)
+
+    def _landed(
+        self, path: Path, key: Key, waiting: Iterable[Sequence[Any]]
+    ) -> tuple[list[Chunk], list[Hole]]:
+        found, holes = [], []
+        for row in waiting:
+            try:
+                found.append(decoded(key, *row))
+            except UNDECODABLE as error:
+                log.warning("%s: %s", path.name, error)
+                self.suspects.add(path.name)
+                _, _, count, at_ms, *_ = row
+                at_ms = at_ms if isinstance(at_ms, int) else 0
+                holes.append(
+                    Hole(at_ms, at_ms, f"day file {path.name} is damaged: {count} rows cannot be read")
+                )
+        return [pack(rows) for rows in joined(found)], holes
+
     def _chunks(
-        self, path: Path, db: sqlite3.Connection, span: tuple[Any, ...], names: Collection[str] | None
+        self,
+        path: Path,
+        db: sqlite3.Connection,
+        span: tuple[Key, int, int],
+        names: Collection[str] | None,
+        *,
+        beside: bool,
     ) -> Iterator[StoredChunk | Hole]:
         """The chunks of one file in a span; all that a damaged file gives."""
+        key, start_us, end_us = span
         seen: set[int] = set()
+        has_waiting = version(db) >= WITH_RAW
         try:
-            for at, *row in db.execute(_IN_SPAN, span):
+            landed, holes, rows = self._ask(path, db, _IN_SPAN, *span)
+            has_waiting = False
+            yield from self._among(path, landed, holes, span, names, beside=beside)
+            for at, *row in rows:
                 seen.add(at)
-                yield self._stored(path, row, names)
+                yield self._stored(path, row[:6], names)
         except SQL_ERRORS as error:
             if not isinstance(translate(error, path), Damaged):
                 raise
             self.suspects.add(path.name)
-            *_, start_us, end_us = span
             yield Hole(start_us // 1000, (end_us - 1) // 1000, damage(path.name, 0))
-            for at, *row in readable(db, _BY_ID, span, highest_id(db, "chunk")):
+            if has_waiting:
+                found = readable(db, _RAW_BY_ID, key, highest_id(db, "raw"))
+                yield from self._among(path, *self._landed(path, key, found), span, names, beside=beside)
+            for at, *row in readable(db, _BY_ID, (*key, start_us, end_us), highest_id(db, "chunk")):
                 if at not in seen:
                     yield self._stored(path, row, names)
+
+    def _among(
+        self,
+        path: Path,
+        landed: Iterable[Chunk],
+        holes: Iterable[Hole],
+        span: tuple[Key, int, int],
+        names: Collection[str] | None,
+        *,
+        beside: bool,
+    ) -> Iterator[StoredChunk | Hole]:
+        """Those of the landed chunks that are in a span, or also the others."""
+        yield from holes
+        for one in landed:
+            if _is_within(one, *span[1:]):
+                yield self._stored(path, _row(one), names)
+            elif beside:
+                yield self._stored(path, _row(one), (), is_beside=True)
 
     def _chunks_beside(
         self, path: Path, db: sqlite3.Connection, key: Key, start_us: int, end_us: int
@@ -166,17 +252,30 @@ class SqliteSource:
             with self._guard(path):
                 if not self._reaches(path, db, key, start_us, end_us):
                     continue
-                if rows := db.execute(_MINUTES, (*key, field, first, last)).fetchall():
+                span = first * MINUTE_US, end_us
+                asked = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunk_sparse'").fetchone()
+                # without it: a file of a release that wrote rollups of every chunk
+                query, rest = (_MINUTES + _SPARSE_IN_SPAN, span) if asked else (_MINUTES, ())
+                landed, holes, found = self._ask(path, db, query, key, field, first, last, *rest)
+                yield from holes
+                sparse = [_row(one) for one in landed if one.is_sparse and _is_within(one, *span)]
+                rows = [
+                    (each.minute, each.n, each.total, each.low, each.high, each.late)
+                    for one in landed
+                    for each in one.rollups
+                    if each.field == field and first <= each.minute <= last
+                ]
+                for at, *row in found:
+                    (sparse if at else rows).append(tuple(row[:6]))
+                if rows:
                     minutes, *sums = np.array(rows, dtype=np.float64).T  # NULL becomes NaN
                     yield Points(minutes * MINUTE_MS, *sums)
-                if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunk_sparse'").fetchone() is None:
-                    continue  # a file of a release that wrote rollups of every chunk
-                for row in db.execute(_SPARSE_IN_SPAN, (*key, first * MINUTE_US, end_us)):
-                    found = self._stored(path, row, (field,))
-                    if isinstance(found, Hole):
-                        yield found
-                    elif field in found.content.columns:
-                        yield _by_minute(found, field)
+                for each in sparse:
+                    chunk = self._stored(path, each, (field,))
+                    if isinstance(chunk, Hole):
+                        yield chunk
+                    elif field in chunk.content.columns:
+                        yield _by_minute(chunk, field)
         yield from self._known_holes()
 
     def _reaches(self, path: Path, db: sqlite3.Connection, key: Key, start_us: int, end_us: int) -> bool:
@@ -186,6 +285,8 @@ class SqliteSource:
         known = self._reach.setdefault(path, {})
         if key not in known:
             try:
+                if version(db) >= WITH_RAW and db.execute(_HAS_RAW, key).fetchone():
+                    return True
                 known[key] = db.execute(_REACH, key).fetchone()
             except SQL_ERRORS as error:
                 if not isinstance(translate(error, path), Damaged):
@@ -251,7 +352,9 @@ class SqliteSource:
                     streams = found.setdefault(device, {})
                     if name in streams:
                         continue  # a newer day has it
-                    for _, _, *chunk in db.execute(_BEFORE, (node, device, name, ALL)):
+                    landed, _, found_rows = self._ask(path, db, _NEWEST, (node, device, name), ALL)
+                    rows = [*map(_row, landed), *(row[1:7] for row in found_rows)]
+                    for _, _, *chunk in sorted(rows, key=_last_us)[-1:]:
                         head = self._tried(path, chunk, read_head)
                         if not isinstance(head, Hole):
                             kinds = {field: kind for field, kind, _ in head.columns}
@@ -271,8 +374,12 @@ class SqliteSource:
         """Of each file, the newest file first: its chunks, then its events."""
         for path, db in self._days():
             with self._guard(path):
-                for node, ep, *chunk in db.execute(_NUMBERS):
+                query = (_RAW_NUMBERS if version(db) >= WITH_RAW else "") + _NUMBERS
+                for node, ep, *chunk in db.execute(query):
                     if nodes is not None and node not in nodes:
+                        continue
+                    if chunk[0] is None:  # it waits to be packed
+                        yield StoredNumbers(node, ep, [chunk[1]], chunk[2])
                         continue
                     found = self._tried(path, chunk, lambda body, rows: read_chunk(body, (), rows))
                     if not isinstance(found, Hole):
@@ -348,6 +455,19 @@ class SqliteSource:
         for db in self._open.values():
             db.close()
         self._open.clear()
+
+
+def _last_us(row: Sequence[Any]) -> int:
+    return row[3] if isinstance(row[3], int) else 0  # damage
+
+
+def _is_within(one: Chunk, start_us: int, end_us: int) -> bool:
+    return one.last_us >= start_us and one.first_us < end_us
+
+
+def _row(one: Chunk) -> tuple[Any, ...]:
+    """What `_CHUNK` would give of it."""
+    return one.rows.ep, int(one.rows.late), one.first_us, one.last_us, one.rows.count, one.body
 
 
 def _by_minute(found: StoredChunk, field: str) -> Points:

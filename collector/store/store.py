@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,7 @@ from msgspec import Struct, field
 
 from collector.store.checkpoint import Checkpoint, read_copy
 from collector.store.day_file import (
+    SCHEMA,
     SQL_ERRORS,
     Damaged,
     DayFile,
@@ -24,12 +26,13 @@ from collector.store.day_file import (
     StoreBusy,
     StoreError,
     connect,
+    end,
     identity,
-    is_complete,
     messages_in,
     parts,
     read_saved,
     remove,
+    schema_of,
     translate,
     version,
 )
@@ -43,6 +46,8 @@ from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
 
 log = logging.getLogger(__name__)
+
+WORK_EVERY_S = 1.0
 
 
 class StoreStatus(Struct):
@@ -58,7 +63,7 @@ class StoreStatus(Struct):
 
 
 class Store(Protocol):
-    """Where groups are committed; only one thread calls `commit`."""
+    """Where groups are committed; only one thread calls `commit`, `work` and `take_sizes`."""
 
     folder: Path
 
@@ -72,6 +77,14 @@ class Store(Protocol):
         Raises:
             StoreBusy: the same group can be committed later.
         """
+        ...
+
+    def work(self) -> None:
+        """Do a short piece of what commits leave to do; between any two commits, and it raises nothing."""
+        ...
+
+    def take_sizes(self) -> Mapping[str, int]:
+        """By how many bytes what is stored of each node grew since the last call."""
         ...
 
     def source(self) -> Source:
@@ -102,41 +115,66 @@ class SqliteStore:
         self._lock = lock(self.folder)
         self._written: Group | None = None  # in the file, but not confirmed to be on its path
         self._number = 0  # highest number of a day file that this store used
-        self._suspect = ""  # a file being written that readers found to be damaged
+        self._suspects = set[str]()  # open files that readers found to be damaged
         self.problem = ""  # what happened to its files since the start
+        self.packing_problem = ""  # why rows that landed cannot be packed now
+        self._sizes: Counter[str] = Counter()
+        self._ended: DayFile | None = None  # the file before, while rows in it wait to be packed
+        self._work_at = clock.monotonic()
         try:
             self._checkpoint = Checkpoint(self.folder, clock)
             self.removed = Removed(self.folder)
             if self.removed.messages() is None and not self.has_begun_later():
                 self.removed.add({})
             self._day: DayFile | None = self._open_newest()
+            self._ended = self._open_ended()
             self._retire()
         except BaseException:
             os.close(self._lock)
             raise
 
-    def _open_newest(self) -> DayFile:
+    def _open_newest(self) -> DayFile | None:
+        """The file to write to; None when the next commit begins one."""
         while files := day_files(self.folder):
+            day = None
             try:
-                if not is_complete(files[-1]):
+                schema = schema_of(files[-1])
+                if not schema:
                     # a crash while it was created: the file before it has all that it would start with
                     remove(files[-1])
                     continue
-                day = DayFile(files[-1])
-                self._checkpoint.restore(day.saved())
+                if schema < SCHEMA:  # it stays as it is
+                    self._checkpoint.restore(end(files[-1]))
+                else:
+                    day = DayFile(files[-1], sizes=self._sizes)
+                    self._checkpoint.restore(day.saved())
             except Damaged as error:
+                if day is not None:
+                    day.abandon()
                 self._set_aside(files[-1], error)
                 continue
             if any(path.name > files[-1].name for path in aside(self.folder)):
                 # The copy has the marks that the damaged file no longer gives. Beside sound files it is not
                 # used: after a restore from a backup it has marks of rows that are not in the files.
                 self._checkpoint.restore(read_copy(self.folder))
-                day.close()
+                if day is not None:
+                    day.close()
                 return self._create()  # the damaged file gets its name again when it is rescued
-            self._number = int(day.path.name[:6])
+            self._number = int(files[-1].name[:6])
             return day
         self._checkpoint.restore(read_copy(self.folder))
         return self._create()
+
+    def _open_ended(self) -> DayFile | None:
+        """The file before the newest, if a collector ended before it had packed all of it."""
+        for path in day_files(self.folder)[-2:-1]:
+            with contextlib.suppress(EdgebedError):  # readers find what is wrong with it
+                if schema_of(path) == SCHEMA:
+                    day = DayFile(path, sizes=self._sizes)
+                    if day.has_landed:
+                        return day
+                    day.abandon()
+        return None
 
     def _create(self) -> DayFile:
         numbers = [int(path.name[:6]) for path in (*day_files(self.folder), *aside(self.folder))]
@@ -144,7 +182,7 @@ class SqliteStore:
         number = max(self._number, *numbers, 0) + 1
         path = self.folder / f"{number:06d}-{self._today().isoformat()}.db"
         try:
-            day = DayFile(path, self._checkpoint.saved())
+            day = DayFile(path, self._checkpoint.saved(), self._sizes)
             self._number = number
             return day
         except EdgebedError:  # for example a full disk: the next try must not leave a second half-made file
@@ -153,7 +191,7 @@ class SqliteStore:
             raise
 
     def load(self) -> Saved:
-        """Marks, states and last values of all days."""
+        """Marks and states of all days."""
         return self._checkpoint.saved()
 
     def commit(self, group: Group) -> None:
@@ -180,6 +218,45 @@ class SqliteStore:
             log.exception("the marks of a commit were not noted: please report this")
             self._checkpoint.problem = f"the marks of a commit were not noted: {error}"
 
+    def work(self) -> None:
+        """Pack rows that landed: of the file before, all; of today's, those that waited long enough."""
+        now_s = self._clock.monotonic()
+        if self._work_at <= now_s < self._work_at + WORK_EVERY_S:
+            return
+        self._work_at = now_s
+        try:
+            self._require_folder()
+            self._pack()
+        except (OSError, StoreBusy) as error:
+            self.packing_problem = f"{error}: messages are kept as they came, and packed later"
+        except Exception as error:
+            log.exception("rows cannot be packed: please report this")
+            self.packing_problem = f"rows cannot be packed: {error}"
+        else:
+            self.packing_problem = ""
+
+    def _pack(self) -> None:
+        self._leave_suspects()
+        for day in (self._ended, self._day):
+            if day is None:
+                continue
+            try:
+                more = day.pack(self._clock.now_ms(), everything=day is self._ended)
+            except Damaged as error:
+                self._abandon(day, error)
+                continue
+            if more:
+                self._work_at -= WORK_EVERY_S  # go on after the next commit
+            elif day is self._ended:
+                self._ended = None
+                day.close()
+
+    def take_sizes(self) -> Mapping[str, int]:
+        """What the day files noted."""
+        found = self._sizes.copy()
+        self._sizes.clear()
+        return found
+
     def _write(self, group: Group) -> None:
         day = self._current()
         try:
@@ -187,7 +264,7 @@ class SqliteStore:
         except Damaged as error:
             if not day.is_proven:  # a new file has no damage: the group itself does not fit
                 raise EdgebedError(str(error)) from error
-            self._abandon(error)
+            self._abandon(day, error)
             self._current().write(group)
         self._written = group
 
@@ -214,7 +291,7 @@ class SqliteStore:
             day.abandon()
         except Damaged as error:
             self._written = None
-            self._abandon(error)
+            self._abandon(day, error)
         return False
 
     def _require_folder(self) -> None:
@@ -238,26 +315,35 @@ class SqliteStore:
 
     def _current(self) -> DayFile:
         """Today's file; after midnight UTC a new one, which starts with the marks and states of the last."""
-        if self._day is not None and self._day.path.name == self._suspect:
-            self._abandon(Damaged(f"{self._suspect} has rows that cannot be read"))
+        self._leave_suspects()
         day = self._day
         if day is not None and day.path.name[7:17] == self._today().isoformat():
             return day
         self._checkpoint.copy(now=True)
         self._day = self._create()
-        if day is not None:
-            day.close()
+        if self._ended is not None:  # two midnights in a row: what is left of it stays as it came
+            self._ended.close()
+        self._ended = day
         try:
             self._retire()
         except OSError as error:  # the next midnight tries again
             log.error("an old day file cannot be removed: %s", error)
         return self._day
 
-    def _abandon(self, error: Damaged) -> None:
-        day, self._day = self._day, None
-        if day is not None:
-            day.abandon()
-            self._set_aside(day.path, error)
+    def _leave_suspects(self) -> None:
+        """Set files aside that readers found to be damaged."""
+        for day in (self._ended, self._day):
+            if day is not None and day.path.name in self._suspects:
+                self._suspects.discard(day.path.name)
+                self._abandon(day, Damaged(f"{day.path.name} has rows that cannot be read"))
+
+    def _abandon(self, day: DayFile, error: Damaged) -> None:
+        if day is self._day:
+            self._day = None
+        else:
+            self._ended = None
+        day.abandon()
+        self._set_aside(day.path, error)
 
     def _today(self) -> date:
         return datetime.fromtimestamp(self._clock.now_ns() / 1e9, UTC).date()
@@ -299,6 +385,9 @@ class SqliteStore:
     def _writes(self) -> str:
         return self._day.path.name if self._day else ""
 
+    def _open_files(self) -> set[str]:
+        return {day.path.name for day in (self._day, self._ended) if day is not None}
+
     def rescue(self, suspects: Iterable[str] = ()) -> dict[str, int]:
         """Copy what damaged files still give into sound ones; the names of damaged files and rows they lost.
 
@@ -308,8 +397,8 @@ class SqliteStore:
             OSError, EdgebedError: a file cannot be read or written now.
         """
         for path in day_files(self.folder):
-            if path.name in suspects and path.name == self._writes:
-                self._suspect = path.name  # the writer sets it aside with its next commit
+            if path.name in suspects and path.name in self._open_files():
+                self._suspects.add(path.name)  # the writer sets it aside
             elif path.name in suspects:
                 self._set_aside(path, Damaged(f"{path.name} has rows that cannot be read"))
         found: dict[str, int] = {}
@@ -360,8 +449,9 @@ class SqliteStore:
     def close(self) -> None:
         """Update the copy, close the day file, release the folder."""
         self._checkpoint.copy(now=True)
-        if self._day is not None:
-            self._day.close()
+        for day in (self._day, self._ended):
+            if day is not None:
+                day.close()
         os.close(self._lock)
 
 

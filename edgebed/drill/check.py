@@ -27,6 +27,12 @@ class Kept:
     reasons: set[str] = field(default_factory=set)
     doubled: list[int] = field(default_factory=list)
 
+    def add(self, seq: int, numbers: list[int]) -> None:
+        """Note a data message and its row numbers."""
+        if seq in self.rows or seq in self.events:
+            self.doubled.append(seq)
+        self.rows[seq] = numbers
+
     @property
     def stored(self) -> set[int]:
         """All message numbers in the store."""
@@ -68,6 +74,7 @@ def kept(store: Path) -> dict[Key, Kept]:
     found: defaultdict[Key, Kept] = defaultdict(Kept)
     for day in sorted(store.glob("0*.db")):
         with closing(sqlite3.connect(f"file:{day}?mode=ro", uri=True)) as database:
+            database.execute("BEGIN")  # a collector may pack messages between two statements
             chunks = database.execute(
                 "SELECT s.node, c.ep, s.name, c.body FROM chunk c JOIN stream s ON s.id = c.stream"
                 " ORDER BY c.id"
@@ -75,9 +82,9 @@ def kept(store: Path) -> dict[Key, Kept]:
             for node, ep, stream, body in chunks:
                 of = found[node, ep]
                 for seq, numbers in _messages(body, stream == STREAM):
-                    if seq in of.rows or seq in of.events:
-                        of.doubled.append(seq)
-                    of.rows[seq] = numbers
+                    of.add(seq, numbers)
+            for node, ep, stream, seq, body in _landed(database):
+                found[node, ep].add(seq, _numbers(body) if stream == STREAM else [])
             for node, ep, kind, seq, body in database.execute("SELECT node, ep, type, seq, body FROM event"):
                 of = found[node, ep]
                 if seq in of.rows or seq in of.events:
@@ -91,10 +98,37 @@ def kept(store: Path) -> dict[Key, Kept]:
 def _declared(of: Kept, body: bytes) -> None:
     import msgspec
 
-    event: Mapping[str, Any] = msgspec.json.decode(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body)
+    event: Mapping[str, Any] = msgspec.json.decode(_plain(body))
     of.reasons.add(str(event.get("why", "")))
     for first, last in event.get("lost", []):
         of.lost.update(range(first, last + 1))
+
+
+def _plain(body: bytes) -> bytes:
+    if body[:2] == b"\x1f\x8b":
+        return gzip.decompress(body)
+    if body[:4] == b"\x28\xb5\x2f\xfd":
+        import zstandard
+
+        return zstandard.ZstdDecompressor().decompress(body, max_output_size=2**26)
+    return body
+
+
+def _landed(database: sqlite3.Connection) -> Iterator[tuple[str, str, str, int, bytes]]:
+    """Yield node, outbox, stream, sequence number and body of each message that is kept as it came."""
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'raw'").fetchone():
+        yield from database.execute(
+            "SELECT s.node, r.ep, s.name, r.seq, r.body FROM raw r JOIN stream s ON s.id = r.stream"
+            " ORDER BY r.id"
+        )
+
+
+def _numbers(body: bytes) -> list[int]:
+    """Return the row numbers in the body of a message."""
+    import msgspec
+
+    fields: Mapping[str, list[Any]] = msgspec.json.decode(_plain(body))["f"]
+    return [int(n) for n in fields.get(FIELD, ())]
 
 
 def _messages(body: bytes, numbered: bool) -> Iterator[tuple[int, list[int]]]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 
-from collector.store.chunk import MINUTE_US, Chunk, ChunkRows, pack
+from collector.store.chunk import MINUTE_US, ChunkRows
 from collector.store.declared import Lost
 from collector.store.folder import day_files
 from collector.store.group import EventRow, Group, Quarantined
@@ -22,6 +22,7 @@ from collector.store.reader import TooManyRows, read_rows, read_series
 from collector.store.source import ALL, Hole, Source, StoredChunk, TooSlow, read_cursor
 from collector.store.store import SqliteStore, Store
 from wire.clock import NS_PER_MS, Clock
+from wire.codec import encode
 from wire.errors import TryAgain
 from wire.messages import Batch
 
@@ -51,6 +52,10 @@ class Database(Protocol):
         """The store; the same one when it was closed before."""
         ...
 
+    def settle(self, store: Store) -> None:
+        """Do at once what commits left to do."""
+        ...
+
     def damage_chunk(self, first_us: int) -> None:
         """Make the chunk that begins at this time unreadable."""
         ...
@@ -73,6 +78,12 @@ class SqliteDatabase:
     def open(self, clock: Clock) -> Store:
         return SqliteStore(self._folder, clock)
 
+    def settle(self, store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        for day in (store._ended, store._day):
+            while day is not None and day.pack(T0, everything=True):
+                pass
+
     def damage_chunk(self, first_us: int) -> None:
         self._change("UPDATE chunk SET body = x'00' WHERE first_us = ?", first_us)
 
@@ -93,21 +104,26 @@ class SqliteDatabase:
 class Site:
     """A store, its clock, and one source that stays open."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, packs: float) -> None:
         self.database = database
+        self.packs = packs  # how often the rows of a commit are packed at once
+        self.commits = 0
         self.clock = SetClock()
         self.store = database.open(self.clock)
         self.source: Source = self.store.source()
 
-    def commit(self, *items: Chunk | EventRow | Quarantined) -> None:
+    def commit(self, *items: ChunkRows | EventRow | Quarantined) -> None:
         self.store.commit(
             Group(
                 self.clock.now_ms(),
-                [each for each in items if isinstance(each, Chunk)],
+                [each for each in items if isinstance(each, ChunkRows)],
                 [each for each in items if isinstance(each, EventRow)],
                 [each for each in items if isinstance(each, Quarantined)],
             )
         )
+        self.commits += 1
+        if self.packs and self.commits * self.packs % 1 == 0:
+            self.database.settle(self.store)
 
     def damage(self, what: Callable[[], None]) -> None:
         """Damage a store at rest, and open it again."""
@@ -121,23 +137,39 @@ class Site:
         self.store.close()
 
 
-@pytest.fixture(params=[SqliteDatabase], ids=["sqlite"])
+DATABASES = {"sqlite": SqliteDatabase}
+
+
+@pytest.fixture(params=[f"{name}-{how}" for name in DATABASES for how in ("packed", "landed", "both")])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    site = Site(request.param(tmp_path))
+    """Rows that are packed, rows that are kept as they came, or both."""
+    name, how = request.param.split("-")
+    site = Site(DATABASES[name](tmp_path), {"packed": 1, "landed": 0, "both": 0.5}[how])
     yield site
     site.close()
 
 
-def chunk(seq: int, at_ms: int, values: list[Any], *, per_ms: int = 100, **kind: Any) -> Chunk:
-    """A message of `KEY`, or of another node or stream, as one chunk; rows `per_ms` apart from `at_ms` on."""
+@pytest.fixture(params=DATABASES)
+def packing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """Every commit is packed, so each has chunks of its own."""
+    site = Site(DATABASES[request.param](tmp_path), 1)
+    yield site
+    site.close()
+
+
+def chunk(seq: int, at_ms: int, values: list[Any], *, per_ms: int = 100, **kind: Any) -> ChunkRows:
+    """A message of `KEY`, or of another node or stream; rows `per_ms` apart from `at_ms` on."""
     node, stream, late = kind.get("node", NODE), kind.get("stream", "joints"), kind.get("late", False)
-    rows = ChunkRows(node, "arm", stream, EP, kind.get("clk", 1), late=late, recv_ms=at_ms)
+    clk = kind.get("clk", 1)
+    rows = ChunkRows(node, "arm", stream, EP, clk, late=late, recv_ms=at_ms)
     fields = {"x": values, **kind.get("fields", {})}
     for first in range(0, len(values), 10_000):
         part = {name: column[first : first + 10_000] for name, column in fields.items()}
         t0 = at_ms + first * per_ms
-        rows.add(Batch(ep=EP, seq=seq, t0=t0, per=per_ms, n=len(part["x"]), f=part), 0)
-    return pack(rows)
+        batch = Batch(ep=EP, seq=seq, t0=t0, per=per_ms, n=len(part["x"]), f=part, clk=clk)
+        body = encode(batch)
+        rows.add(batch, body, len(body))
+    return rows
 
 
 def event(seq: int, at_ms: int, kind: str = "alarm", *, node: str = NODE, device: str = "arm") -> EventRow:
@@ -249,19 +281,19 @@ def test_chunks_that_were_committed_in_another_order_are_read_in_order_of_time(s
     assert [mean for mean in series.mean if mean is not None] == values(site.source)
 
 
-def test_chunks_beside_the_span_show_where_a_loss_begins(site: Site) -> None:
+def test_chunks_beside_the_span_show_where_a_loss_begins(packing: Site) -> None:
     for seq, at_ms in ((1, 0), (2, 1000), (5, 60_000), (6, 61_000)):
-        site.commit(chunk(seq, T0 + at_ms, [1.0] * 10))
-    found = chunks(site.source, T0_US + 10_000_000, T0_US + 20_000_000, names=(), beside=True)
+        packing.commit(chunk(seq, T0 + at_ms, [1.0] * 10))
+    found = chunks(packing.source, T0_US + 10_000_000, T0_US + 20_000_000, names=(), beside=True)
     assert sorted((one.is_beside, one.content.head.messages) for one in found) == [
         (True, [(2, 10)]),
         (True, [(5, 10)]),
     ]
     losses: list[Lost] = [(EP, 3, 4, "evicted")]
     span: dict[str, Any] = {"start_ms": T0 + 10_000, "end_ms": T0 + 20_000, "points": 100}
-    series = read_series(site.source, KEY, "x", losses=losses, **span)
+    series = read_series(packing.source, KEY, "x", losses=losses, **span)
     assert (series.t, series.gaps) == ([], [(T0 + 10_000, T0 + 20_000, "evicted")])
-    assert read_series(site.source, KEY, "x", **span).gaps == []
+    assert read_series(packing.source, KEY, "x", **span).gaps == []
 
 
 def test_a_minute_that_two_days_share_is_whole(site: Site) -> None:
@@ -372,24 +404,24 @@ def test_devices_streams_and_counts_of_one_node(site: Site) -> None:
     assert (numbers(site.source, NODE), numbers(site.source, OTHER)) == ([1, 2, 3], [9, 10])
 
 
-def test_a_chunk_that_cannot_be_read_is_a_named_hole(site: Site) -> None:
+def test_a_chunk_that_cannot_be_read_is_a_named_hole(packing: Site) -> None:
     for seq in range(1, 6):
-        site.commit(chunk(seq, T0 + seq * 1000, [float(seq)] * 10))
-    site.damage(lambda: site.database.damage_chunk(T0_US + 3_000_000))
-    found = list(site.source.chunks_between(KEY, 0, ALL))
+        packing.commit(chunk(seq, T0 + seq * 1000, [float(seq)] * 10))
+    packing.damage(lambda: packing.database.damage_chunk(T0_US + 3_000_000))
+    found = list(packing.source.chunks_between(KEY, 0, ALL))
     (hole,) = (each for each in found if isinstance(each, Hole))
     assert hole[:2] == (T0 + 3000, T0 + 3900)
     assert "10 rows cannot be read" in hole.why
     assert len(found) == 5
-    assert len(site.source.suspects) == 1
-    table = read_rows(site.source, KEY, start_ms=T0, end_ms=T0 + 60_000)
+    assert len(packing.source.suspects) == 1
+    table = read_rows(packing.source, KEY, start_ms=T0, end_ms=T0 + 60_000)
     assert (len(table), table.gaps) == (40, [hole])
-    series = read_series(site.source, KEY, "x", start_ms=T0, end_ms=T0 + 60_000, points=1000)
+    series = read_series(packing.source, KEY, "x", start_ms=T0, end_ms=T0 + 60_000, points=1000)
     assert (sum(series.n), series.gaps) == (40, [hole])
-    cut = read_rows(site.source, KEY, start_ms=T0 + 3500, end_ms=T0 + 4000)
+    cut = read_rows(packing.source, KEY, start_ms=T0 + 3500, end_ms=T0 + 4000)
     assert (len(cut), cut.gaps) == (0, [(T0 + 3500, T0 + 3900, hole.why)])
-    assert read_rows(site.source, KEY, start_ms=T0 + 4000, end_ms=T0 + 60_000).gaps == []
-    assert set(numbers(site.source)) >= {1, 2, 4, 5}
+    assert read_rows(packing.source, KEY, start_ms=T0 + 4000, end_ms=T0 + 60_000).gaps == []
+    assert set(numbers(packing.source)) >= {1, 2, 4, 5}
 
 
 def test_a_day_that_cannot_be_read_is_a_named_hole(site: Site) -> None:
@@ -442,22 +474,22 @@ def test_a_question_is_cut_off_at_its_deadline(site: Site) -> None:
     assert len(numbers(site.source)) == 20_000
 
 
-def test_an_answer_that_is_being_read_has_what_was_there(site: Site) -> None:
+def test_an_answer_that_is_being_read_has_what_was_there(packing: Site) -> None:
     for seq in range(1, 11):
-        site.commit(chunk(seq, T0 + seq * 1000, [float(seq)]))
-    asked, rows = site.source.all_chunks(), site.source.chunks_between(KEY, 0, ALL)
+        packing.commit(chunk(seq, T0 + seq * 1000, [float(seq)]))
+    asked, rows = packing.source.all_chunks(), packing.source.chunks_between(KEY, 0, ALL)
     first = [*next(asked).seqs]
     begun = next(rows)
     for seq in range(11, 21):
-        site.commit(chunk(seq, T0 + seq * 1000, [float(seq)]))
+        packing.commit(chunk(seq, T0 + seq * 1000, [float(seq)]))
     seqs = first + [seq for one in asked for seq in one.seqs]
     assert len(seqs) == len(set(seqs))
     assert set(range(1, 11)) <= set(seqs)
     found = [begun, *rows]
     assert [each for each in found if isinstance(each, Hole)] == []
     assert len(found) in range(10, 21)
-    assert numbers(site.source) == list(range(1, 21)), "the next question sees all"
-    assert values(site.source) == [float(seq) for seq in range(1, 21)]
+    assert numbers(packing.source) == list(range(1, 21)), "the next question sees all"
+    assert values(packing.source) == [float(seq) for seq in range(1, 21)]
 
 
 def test_a_source_sees_whole_groups_only(site: Site) -> None:
@@ -481,6 +513,38 @@ def test_a_source_sees_whole_groups_only(site: Site) -> None:
         watcher.join()
     assert torn == []
     assert numbers(site.source) == list(range(1, 211))
+
+
+def test_rows_that_are_packed_meanwhile_are_seen_once(site: Site) -> None:
+    done, wrong = threading.Event(), list[Any]()
+
+    def watch() -> None:
+        with closing(site.store.source()) as source:
+            while not done.is_set():
+                before = len(committed)
+                found = sorted(values(source))
+                whole = read_series(source, KEY, "x", start_ms=T0, end_ms=T0 + DAY_MS - 1, points=24)
+                seqs = numbers(source)
+                if len(found) < before or found != [float(n) for n in range(1, len(found) + 1)]:
+                    wrong.append(found)
+                if seqs != list(range(1, len(seqs) + 1)) or sum(whole.n) < before:
+                    wrong.append((seqs, whole.n))
+
+    committed: list[int] = []
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for seq in range(1, 101):
+            site.commit(chunk(seq, T0 + seq * 1000, [float(seq)]))
+            committed.append(seq)
+            if seq % 4 == 0:
+                site.database.settle(site.store)
+    finally:
+        done.set()
+        watcher.join()
+    assert wrong == []
+    assert values(site.source) == [float(seq) for seq in range(1, 101)]
+    assert site.source.counts() == {NODE: 100}
 
 
 def test_no_benchmark_opens_a_day_file() -> None:

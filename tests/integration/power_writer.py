@@ -13,6 +13,7 @@ from typing import Any
 from collector.ingest.group_builder import GroupBuilder
 from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
+from collector.store import landed
 from collector.store.clock_skew import Offset
 from collector.store.store import SqliteStore
 from wire.clock import NS_PER_MS, Clock
@@ -102,13 +103,14 @@ class Writer:
         self.number += 1
         group.states = {"number": str(self.number).encode()}
         group.marks = self.ledger.marks(built.drafts)
-        new = [(chunk.rows.ep, seq) for chunk in group.chunks for seq, _ in chunk.rows.messages]
+        new = [(rows.ep, seq) for rows in group.rows for seq, _ in rows.messages]
         new += [(event.ep, event.seq) for event in group.events]
         acked = [(ep, *each) for (_, ep), ranges in built.acked.items() for each in ranges]
         self.say(number=self.number, new=new, next=self.next)
         self.store.commit(group)
         self.ledger.accept(built.drafts)
         self.say(done=self.number, acked=acked)
+        self.store.work()
 
     def run(self, groups: int) -> None:
         for _ in range(groups):
@@ -133,6 +135,7 @@ def main(folder: str, words: str, seed: str, first: str, groups: str, sync: str 
         return made
 
     Connection.sync = sync
+    landed.PACK_MESSAGES, landed.PACK_AFTER_MS = 6, 3_000  # a few groups
     sqlite3.connect = patched  # type: ignore[assignment] # it returns a Connection
     Writer(Path(folder), Path(words), int(seed), int(first)).run(int(groups))
 

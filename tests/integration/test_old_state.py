@@ -21,12 +21,22 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.outbox import Message, Outbox, OutboxSettings, Record
+from collector.ingest.group_builder import GroupBuilder
 from collector.ledger.balance import GONE
+from collector.ledger.ledger import Ledger
+from collector.mqtt.received import Received
+from collector.store.clock_skew import Offset
+from collector.store.day_file import SCHEMA, schema_of
+from collector.store.folder import day_files
+from collector.store.store import SqliteStore
 from edgebed.broker import BrokerProcess
+from edgebed.drill.check import kept
 from edgebed.processes import Child, edgebed_command
 from tests.polling import wait_until
-from wire.clock import Clock
+from wire.clock import NS_PER_MS, Clock
+from wire.codec import encode
 from wire.messages import Batch
+from wire.topics import parse
 
 WRITTEN = Path(__file__).resolve().parents[1] / "fixtures" / "state-0.1"
 PILOT = "acme/old"
@@ -333,6 +343,42 @@ def test_the_copy_of_the_marks_stands_in_for_a_damaged_day(site: Path) -> None:
     assert {why for one in after["entries"] for _, _, _, why in one["absent"]} >= {GONE}
     days = [(one["node"], one["day"], one["taken"], one["statements"]) for one in before["days"]]
     assert [(one["node"], one["day"], one["taken"], one["statements"]) for one in after["days"]] == days
+
+
+@pytest.mark.parametrize("days", [0, 1])
+def test_day_files_of_the_first_schema_stay_as_they_are(site: Path, days: int) -> None:
+    folder = site / "store"
+    before = {name: (folder / f"{name}.db").read_bytes() for name in DAYS}
+    clock = FixedClock(MIDNIGHT_MS + 3_600_000 + days * 86_400_000)
+    for seq in (1, 2):
+        store = SqliteStore(folder, clock)
+        ledger = Ledger(store.load().marks)
+        again = encode(Batch(ep=BOX_EP, seq=5, t0=clock.now_ms(), per=20, n=1, f={"x": [1.0]}))
+        new = encode(Batch(ep="aa" * 8, seq=seq, t0=clock.now_ms(), per=20, n=1, f={"x": [1.0]}))
+        topic = f"tb1/{BOX}/data/bed/vitals"
+        received = [
+            Received(topic, body, clock.now_ms(), False, None, parsed=parse(topic)) for body in (again, new)
+        ]
+        built = GroupBuilder(ledger, lambda _node: Offset(), clock.now_ms()).build(received)
+        built.group.marks = ledger.marks(built.drafts)
+        store.commit(built.group)
+        store.close()
+        assert (built.stored, built.duplicates) == (1, 1), "what the old files have is known"
+    assert {name: (folder / f"{name}.db").read_bytes() for name in DAYS} == before
+    assert [schema_of(path) for path in day_files(folder)] == [1, 1, SCHEMA]
+    assert day_files(folder)[2].name == f"000003-2026-11-2{1 + days}.db"
+    assert kept(folder)[BOX, "aa" * 8].stored == {1, 2}
+
+
+class FixedClock(Clock):
+    """A clock that stands."""
+
+    def __init__(self, ms: int) -> None:
+        super().__init__()
+        self._ms = ms
+
+    def now_ns(self) -> int:
+        return self._ms * NS_PER_MS
 
 
 # --- all of it at work again

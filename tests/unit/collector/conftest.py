@@ -10,6 +10,7 @@ import pytest
 
 from collector.ledger.ledger import Draft, Ledger
 from collector.mqtt.received import Received
+from collector.store import landed
 from collector.store.clock_skew import Offset
 from collector.store.group import Group
 from wire.clock import NS_PER_MS, Clock
@@ -92,6 +93,12 @@ def commit() -> Callable[..., Any]:
         return built
 
     return make
+
+
+@pytest.fixture
+def packed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every commit packs its rows: none lands as it came."""
+    monkeypatch.setattr(landed, "PACK_MESSAGES", 1)
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ class Site:
         self.store.close()
 
 
+@pytest.mark.usefixtures("packed_at_once")
 def test_a_damaged_chunk_is_seen_counted_and_missing(
     folder: Path, clock: Any, batch: Any, commit: Any
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_damaged_chunk_is_seen_counted_and_missing(
     site.close()
 
 
+@pytest.mark.usefixtures("packed_at_once")
 def test_a_damaged_file_whose_own_count_is_damaged_claims_no_number_of_rows(
     folder: Path, clock: Any, batch: Any, commit: Any
 ) -> None:
@@ -104,6 +106,7 @@ def test_a_sound_file_that_breaks_beside_its_damaged_one_is_a_problem_in_one_sen
     commit(site.store, site.ledger, [batch(1)])
     clock.ms += 86_400_000
     commit(site.store, site.ledger, [batch(2)])
+    site.store.work()
     path = day_files(folder)[0]
     path.with_name(f"{path.name}.damaged").write_bytes(path.read_bytes())
     path.write_bytes(b"\xff" * path.stat().st_size)

@@ -502,6 +502,7 @@ export default {
   "reason.store-blocked": "Messages cannot be stored, and none is acknowledged: {detail}",
   "reason.state-unusable": "state.db cannot be used: {detail}",
   "reason.store-copy-failed": "The copy of the marks cannot be written: {detail}",
+  "reason.store-not-packed": "Stored messages cannot be packed now: {detail}",
   "reason.messages-refused": "Messages are refused; their node keeps them: {detail}",
   "reason.overloaded": "Slower than what arrives: {arriving} messages/s arrive, {stored}/s are stored (factor {factor}), the oldest waits for {oldest_s}. Nodes that sent more than their fair part and must wait: {nodes}",
   "reason.catching-up": "Catching up with what waits: {arriving} messages/s arrive, {stored}/s are stored (factor {factor}), the oldest waits for {oldest_s}. Nodes that sent more than their fair part and must wait: {nodes}",

@@ -502,6 +502,7 @@ export default {
   "reason.store-blocked": "메시지를 저장할 수 없어 수신 확인을 보내지 않습니다: {detail}",
   "reason.state-unusable": "state.db를 사용할 수 없습니다: {detail}",
   "reason.store-copy-failed": "기록 사본을 쓸 수 없습니다: {detail}",
+  "reason.store-not-packed": "저장된 메시지를 지금 압축할 수 없습니다: {detail}",
   "reason.messages-refused": "메시지를 받지 않고 있으며, 노드가 보관합니다: {detail}",
   "reason.overloaded": "들어오는 속도를 저장이 따라가지 못합니다. 초당 {arriving}개가 들어오고 {stored}개를 저장합니다({factor}배). 가장 오래된 메시지는 {oldest_s}째 기다립니다. 공평한 몫보다 많이 보내 대기 중인 노드: {nodes}개",
   "reason.catching-up": "밀린 메시지를 따라잡는 중입니다. 초당 {arriving}개가 들어오고 {stored}개를 저장합니다({factor}배). 가장 오래된 메시지는 {oldest_s}째 기다립니다. 공평한 몫보다 많이 보내 대기 중인 노드: {nodes}개",

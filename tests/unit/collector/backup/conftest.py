@@ -41,6 +41,7 @@ class Writer:
         first, self.seq = self.seq + 1, self.seq + count
         received = [batch(seq, t0=self.clock.ms) for seq in range(first, self.seq)]
         commit(self.store, self.ledger, [*received, event(self.seq, ts=self.clock.ms)], self.clock.ms)
+        self.store.work()
 
     def next_day(self) -> None:
         """Go on at the same time of the next day."""

@@ -25,6 +25,7 @@ from collector.backup.work_folder import work_folder
 from collector.ledger.ledger import Ledger
 from collector.state import state_file
 from collector.store import snapshot
+from collector.store.day_file import SCHEMA
 from collector.store.folder import day_files
 from collector.store.removed import Removed
 from collector.store.snapshot import Stopped
@@ -63,7 +64,7 @@ def test_it_has_everything_that_a_restore_needs(saved: Callable[..., Path], writ
     assert verify(folder, QUICK).problems == []
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     made = manifests.read(folder)
-    assert [one.schema for one in made.days()] == [1, 1, 1]
+    assert [one.schema for one in made.days()] == [SCHEMA] * 3
     assert (made.edgebed, made.at_ms, len(made.store)) == ("0.1", writer.clock.ms, 16)
 
 

@@ -151,8 +151,8 @@ def test_a_backup_of_a_newer_version_is_refused(saved: Callable[..., Path], tmp_
             verify(folder, QUICK)
 
 
-def edit(folder: Path, statement: str) -> None:
-    with closing(sqlite3.connect(day_files(folder)[1])) as db:
+def edit(folder: Path, statement: str, day: int = 1) -> None:
+    with closing(sqlite3.connect(day_files(folder)[day])) as db:
         db.execute(statement)
         db.commit()
 
@@ -170,6 +170,12 @@ def edit(folder: Path, statement: str) -> None:
         ("UPDATE hour SET messages = 1", "messages and counts"),
         ("UPDATE hour SET rows = 1", "9 rows and counts 1"),
         ("UPDATE mark SET body = '{'", "is damaged"),
+        ("UPDATE raw SET body = zeroblob(10)", "message 1: not a Batch"),
+        ("UPDATE raw SET body = 7", "is damaged: message 1"),
+        ("UPDATE raw SET seq = 7", "message 1: it is another message than stated"),
+        ("UPDATE raw SET rows = 8", "message 1: it is another message than stated"),
+        ("UPDATE raw SET stream = 70", "message 1 belongs to no stream"),
+        ("DELETE FROM raw", "9 messages that are marked as stored are in no day file, such as 21-29 of"),
         (
             "DELETE FROM chunk",
             "9 messages that are marked as stored are in no day file, such as 11-19 of",
@@ -181,12 +187,13 @@ def edit(folder: Path, statement: str) -> None:
     ],
 )
 def test_a_store_whose_content_is_wrong(writer: Writer, statement: str, text: str) -> None:
-    edit(writer.folder, statement)
+    edit(writer.folder, statement, 2 if "raw" in statement else 1)
     if statement.startswith("DELETE"):
         edit(writer.folder, "DELETE FROM hour")
     assert text in problems(writer.folder)
 
 
+@pytest.mark.usefixtures("packed_at_once")
 def test_much_damage_is_one_line(writer: Writer) -> None:
     writer.write(5 * SHOWN)
     for _ in range(2 * SHOWN):

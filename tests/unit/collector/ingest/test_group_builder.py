@@ -51,7 +51,7 @@ def test_any_bytes_end_in_the_quarantine(bodies: list[bytes]) -> None:
         found = build([received(body, topic) for body in bodies])
         assert len(found.group.quarantine) == len(bodies)
         assert all(one.why for one in found.group.quarantine)
-        assert not found.group.chunks
+        assert not found.group.rows
         assert not found.group.events
 
 
@@ -156,23 +156,21 @@ def test_the_topic_names_the_node(batch: Any) -> None:
 
 def test_rows_of_a_stream_keep_their_order_in_one_chunk(batch: Any) -> None:
     found = build([batch(seq, {"x": [seq, seq + 0.5]}, t0=T0 + seq * 40) for seq in (1, 2, 3)])
-    (only,) = found.group.chunks
-    assert only.rows.messages == [(1, 2), (2, 2), (3, 2)]
-    assert only.rows.columns["x"] == [1, 1.5, 2, 2.5, 3, 3.5]
-    assert only.rows.times_us().tolist() == [
-        (T0 + seq * 40 + at) * 1000 for seq in (1, 2, 3) for at in (0, 20)
-    ]
+    (only,) = found.group.rows
+    assert only.messages == [(1, 2), (2, 2), (3, 2)]
+    assert only.columns["x"] == [1, 1.5, 2, 2.5, 3, 3.5]
+    assert only.times_us().tolist() == [(T0 + seq * 40 + at) * 1000 for seq in (1, 2, 3) for at in (0, 20)]
 
 
 def test_other_fields_are_another_chunk(batch: Any) -> None:
     found = build([batch(1, {"x": [1.0]}), batch(2, {"y": [1.0]}), batch(3, {"x": [1.0], "y": [2.0]})])
-    assert len(found.group.chunks) == 3
+    assert len(found.group.rows) == 3
 
 
 def test_a_chunk_is_never_larger_than_one_can_read(batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 100)
     found = build([batch(seq, {"x": [1.0] * 60}) for seq in range(1, 8)])
-    assert [part.rows.count for part in found.group.chunks] == [120, 120, 120, 60]
+    assert [part.count for part in found.group.rows] == [120, 120, 120, 60]
     assert chunk.MAX_UNPACKED > 20_000 * 8 * 100
 
 
@@ -182,7 +180,7 @@ def test_a_chunk_is_never_larger_than_one_can_read(batch: Any, monkeypatch: pyte
 )
 def test_late_is_measured_on_the_nodes_clock(batch: Any, delay: int, skew: int, late: bool) -> None:
     found = build([batch(1, t0=T0, recv=T0 + delay)], skew=skew)
-    assert found.group.chunks[0].rows.late is late
+    assert found.group.rows[0].late is late
 
 
 def test_gap_events_declare(event: Any) -> None:

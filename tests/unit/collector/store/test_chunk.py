@@ -27,7 +27,7 @@ def gather(columns: dict[str, list[Any]], times: list[int], seqs: tuple[int, ...
     for at, seq in enumerate(seqs):
         part = slice(at * step, (at + 1) * step)
         piece = {name: column[part] for name, column in columns.items()}
-        rows.add(Batch(seq=seq, t0=0, dt=times[part], tu="us", f=piece), 10)
+        rows.add(Batch(seq=seq, t0=0, dt=times[part], tu="us", f=piece), b"", 0)
     return rows
 
 
@@ -87,16 +87,11 @@ def test_huge_values_do_not_warn() -> None:
 
 def test_quality_marks_survive() -> None:
     rows = ChunkRows("a/b/c/d", "arm", "joints", "00112233", -1, False, 0)
-    rows.add(Batch(seq=1, t0=0, dt=[0, 1], f={"x": [1.0, 2.0]}), 1)
-    rows.add(Batch(seq=2, t0=0, dt=[2], f={"x": [3.0]}, q=[4]), 1)
+    rows.add(Batch(seq=1, t0=0, dt=[0, 1], f={"x": [1.0, 2.0]}), b"", 0)
+    rows.add(Batch(seq=2, t0=0, dt=[2], f={"x": [3.0]}, q=[4]), b"", 0)
     found = read_chunk(pack(rows).body)
     assert found.head.quality == 3
     assert found.columns["x"].tolist() == [1.0, 2.0, 3.0]
-
-
-def test_the_newest_row_is_by_time_not_by_place() -> None:
-    rows = gather({"x": [1.0, 9.0, 2.0]}, [10, 30, 20])
-    assert rows.newest() == (30, {"x": 9.0})
 
 
 @given(st.binary(max_size=200))

@@ -30,6 +30,9 @@ NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
 SPAN = {"start_ms": T0, "end_ms": T0 + 3_600_000}
 
 
+pytestmark = pytest.mark.usefixtures("packed_at_once")
+
+
 def framed(plain: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(plain)
 
@@ -194,7 +197,7 @@ def test_no_flipped_bit_passes_as_a_row_and_none_raises_anything_else() -> None:
         q=[0, 1] * 25,
     )
     rows = ChunkRows(NODE, "arm", "joints", EP, 1, late=False, recv_ms=0)
-    rows.add(batch, 0)
+    rows.add(batch, b"", 0)
     body = pack(rows).body
     chance, refused = random.Random(5), 0
     for _ in range(3000):
@@ -221,7 +224,7 @@ def test_work_and_bytes_grow_with_rows(folder: Path, clock: Any, batch: Any, com
         store, ledger, [zipped(batch(n, fields, t0=n * 60_000 * 10_000, per=60_000)) for n in (1, 2)]
     )
     assert built.rows == 20_000
-    assert sum(len(chunk.rollups) for chunk in built.group.chunks) == 0
+    assert sum(len(pack(rows).rollups) for rows in built.group.rows) == 0
     reader = SqliteSource(folder)
     ask = {"start_ms": 600_000_000, "end_ms": 1_800_000_000 - 1, "points": 500}
     series = read_series(reader, (NODE, "arm", "joints"), "f3", **ask)
@@ -230,14 +233,14 @@ def test_work_and_bytes_grow_with_rows(folder: Path, clock: Any, batch: Any, com
     reader.close()
     store.close()
     assert sum(path.stat().st_size for path in day_files(folder)) < 20_000 * 100
-    assert [len(chunk.rollups) for chunk in commit_of_an_hour(clock, folder, batch, commit)] == [60]
+    assert [len(pack(rows).rollups) for rows in commit_of_an_hour(clock, folder, batch, commit)] == [60]
 
 
 def commit_of_an_hour(clock: Any, folder: Path, batch: Any, commit: Any) -> Any:
     store = SqliteStore(folder, clock)
     built = commit(store, Ledger(store.load().marks), [batch(9, {"x": [1.0] * 7200}, per=500)])
     store.close()
-    return built.group.chunks
+    return built.group.rows
 
 
 @pytest.mark.parametrize("body", ["x'7b'", "'text'", "x'5b5d'", "x'ff'", "7"])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from collector.ledger.ledger import Ledger
+from collector.store import landed
 from collector.store.folder import aside, day_files
 from collector.store.group import Group
 from collector.store.reader import read_rows, read_series
@@ -22,9 +23,18 @@ NODE, T0 = "acme/trial/hall/cobot-01", 1_795_356_000_000
 SPAN = {"start_ms": 0, "end_ms": 2**45}
 
 
-@pytest.fixture
-def sound(tmp_path_factory: pytest.TempPathFactory, clock: Any, batch: Any, event: Any, commit: Any) -> Path:
-    """A store with 200 chunks of ten rows and 20 events in one file; copy it."""
+@pytest.fixture(params=["packed", "landed"])
+def sound(
+    tmp_path_factory: pytest.TempPathFactory,
+    clock: Any,
+    batch: Any,
+    event: Any,
+    commit: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Path:
+    """A store with 200 messages of ten rows, packed or not, and 20 events in one file; copy it."""
+    monkeypatch.setattr(landed, "PACK_MESSAGES", 1 if request.param == "packed" else 1_000)
     folder = tmp_path_factory.mktemp("sound") / "store"
     store, ledger = SqliteStore(folder, clock), Ledger()
     for seq in range(1, 221):
@@ -85,7 +95,8 @@ def test_the_hole_is_named_in_time_and_the_rest_is_drawn(
     shutil.copytree(sound, folder)
     (path,) = day_files(folder)
     with closing(sqlite3.connect(path)) as db:
-        db.execute("UPDATE chunk SET body = x'00' WHERE id BETWEEN 91 AND 100")
+        for table in ("chunk", "raw"):
+            db.execute(f"UPDATE {table} SET body = x'00' WHERE id BETWEEN 91 AND 100")  # noqa: S608 - constants
         db.commit()
     store = SqliteStore(folder, clock)
     ledger = Ledger(store.load().marks)

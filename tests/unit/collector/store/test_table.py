@@ -16,7 +16,7 @@ EP = "0123456789abcdef"
 def chunk(*batches: Batch) -> Unpacked:
     rows = ChunkRows("a/b/c/d", "arm", "joints", EP, 1, late=False, recv_ms=0)
     for batch in batches:
-        rows.add(batch, 0)
+        rows.add(batch, b"", 0)
     return read_chunk(pack(rows).body)
 
 
@@ -45,6 +45,6 @@ def test_rows_know_what_was_known_of_their_clock() -> None:
     for t0, offset in ((2_000, Offset(40, 3)), (1_000, Offset())):
         rows = ChunkRows("a/b/c/d", "arm", "joints", EP, 1, late=False, recv_ms=0, offset=offset)
         batch = Batch(seq=1, ep=EP, t0=t0, per=20, n=3, f={"x": [1.0, 2.0, 3.0]})
-        rows.add(batch, 0)
+        rows.add(batch, b"", 0)
         table.add(read_chunk(pack(rows).body))
     assert table.between(1_020_000, 3_000_000).columns()["clock"] == [(2, 1, None, None), (3, 1, 40, 3)]
