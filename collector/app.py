@@ -11,7 +11,7 @@ import math
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,17 +23,23 @@ from collector.fleet.board import Board
 from collector.fleet.fleet import Fleet
 from collector.fleet.live_room import LiveRoom
 from collector.fleet.node_state import after_refusal
-from collector.health import CollectorProblem, CollectorProblems, problem
+from collector.health import WARNINGS, CollectorProblem, CollectorProblems, problem
 from collector.ingest.writer import Ingest, IngestSettings
 from collector.ledger.comparison import Gone
 from collector.ledger.ledger import Ledger
 from collector.mqtt.link import AckLink, Link, LinkIdentity
 from collector.mqtt.received import Receiver
 from collector.reset import answer, requested, reset
+from collector.rights.accounts import Accounts
+from collector.rights.directory import Directory
+from collector.rights.shown_problems import shown_problems
+from collector.rights.user import User
+from collector.state.audit import Audit
 from collector.state.state_file import StateFile, StateNewer
 from collector.store.reader import Readers
 from collector.store.store import SqliteStore
 from collector.upkeep import EVERY_S, Upkeep
+from collector.web.access import Door
 from collector.web.api import Sources, build
 from collector.web.connections import KEEP_S, Places
 from collector.web.event_stream import Hub
@@ -47,6 +53,7 @@ log = logging.getLogger(__name__)
 
 FLEET_EVERY_S = 1.0
 JUDGE_EVERY_S = 5.0
+RIGHTS_EVERY_S = 1.0  # how long what `edgebed user` changes may take
 FIRST_UPKEEP_S = 10.0  # how long the start waits for the day files to be checked
 
 
@@ -60,6 +67,7 @@ class Collector:
         config.broker.password()  # report wrong files before anything starts
         config.broker.ssl_context()
         self.problems = CollectorProblems(clock)
+        self._judge_http()
         self.socket = _listen(config.http)
         try:
             self.store = SqliteStore(config.store, clock, config.retention_days)
@@ -75,6 +83,8 @@ class Collector:
             raise
         except EdgebedError:
             self._judge_state()  # data are stored and acknowledged all the same
+        self.directory = Directory(Accounts(self.state, clock), clock)
+        self.directory.refresh()
         saved = self.store.load()
         self.ledger = Ledger(saved.marks, saved.states)
         shares = config.shares
@@ -107,14 +117,22 @@ class Collector:
             self.ledger,
             self.readers,
             self.hub,
+            self.directory,
+            Audit(self.state),
             health=self.health,
             problems=self.current_problems,
             pages=self.pages,
         )
         names = [*config.http.names, config.http.host]
+        self.app = build(
+            sources,
+            Door(self.directory, config.http.is_loopback, token),
+            names=names,
+            session_ms=config.http.session_hours * 3_600_000,
+        )
         self.server = _Server(
             uvicorn.Config(
-                build(sources, names=names, token=token),
+                self.app,
                 log_config=None,
                 log_level="error",  # a warning for each malformed request would fill the log
                 access_log=False,
@@ -152,6 +170,7 @@ class Collector:
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._watch_fleet(), name="fleet-watcher")
                 sweeping = tasks.create_task(self.places.sweep(), name="http-sweeper")
+                rights = tasks.create_task(self._watch_rights(), name="rights-watcher")
                 upkeep = tasks.create_task(self._keep_up(first), name="store-upkeep")
                 serving = tasks.create_task(self.server.serve([self.socket]), name="http")
                 ready()
@@ -159,6 +178,7 @@ class Collector:
                 watching.cancel()
                 upkeep.cancel()
                 sweeping.cancel()
+                rights.cancel()
         except BaseExceptionGroup as group:
             raise on_purpose(group) or group from None
         finally:
@@ -196,10 +216,18 @@ class Collector:
             self.ingest.watch_backlog()
             self.ingest.name_refused()
             if shown != (problems := await asyncio.to_thread(self.current_problems)):
-                self.hub.broadcast("health", {"problems": problems})
+                self.hub.broadcast("health", partial(_health_frame, problems))
                 shown = problems
             await self.pages.turn()
             await self.clock.sleep(FLEET_EVERY_S)
+
+    async def _watch_rights(self) -> None:
+        """Follow what `edgebed user` changes, and close the streams whose rights ended."""
+        while True:
+            await asyncio.to_thread(self.directory.refresh)
+            with contextlib.suppress(TryAgain):  # the users were never read, so there is no stream
+                self.hub.drop(self.directory.is_current)
+            await self.clock.sleep(RIGHTS_EVERY_S)
 
     async def _keep_up(self, first: asyncio.Future[None]) -> None:
         await first
@@ -248,6 +276,24 @@ class Collector:
         else:
             self.problems.clear("store-not-packed")
 
+    def _judge_http(self) -> None:
+        """Report what is doubtful in the config of the page."""
+        http = self.config.http
+        if not http.is_private:
+            text = (
+                f"other machines can reach the page on {http.host} without TLS: logins are refused; name the "
+                "proxy that does TLS in http.proxies, or listen on 127.0.0.1"
+            )
+            self.problems.report(because(text, "no-tls"))
+        if http.token_file is not None:
+            text = (
+                "http.token_file opens everything to everyone who has it, and goes with the next release: "
+                "make users with `edgebed user add` and API tokens with `edgebed user token`"
+            )
+            if http.token_is_readable:
+                text += f"; other users of this machine can read it: chmod 600 {http.token_file}"
+            self.problems.report(because(text, "token-file"))
+
     def _judge_state(self) -> None:
         """Report a `state.db` that cannot be used."""
         try:
@@ -271,17 +317,23 @@ class Collector:
             found.insert(0, problem(why, link.since))
         return found
 
-    def health(self) -> dict[str, Any]:
-        """The collector's own state, for /api/v1/health; any thread."""
+    def health(self, user: User) -> dict[str, Any]:
+        """The collector's own state, for /api/v1/health; only who sees all gets figures. Any thread."""
         link, store, ingest = self.link.state, self.store.status(), self.ingest
-        problems = self.current_problems()
-        return {
-            "state": "degraded" if problems else "ok",
+        problems = shown_problems(user, self.current_problems())
+        found = {
+            "state": "degraded" if any(one.code not in WARNINGS for one in problems) else "ok",
             "problems": msgspec.to_builtins(problems),
             "id": self.config.id,
             "ver": _version(),
             "now": self.clock.now_ms(),
             "uptime_s": int(self.clock.monotonic() - self._began),
+        }
+        if not user.sees_all:
+            state = "blocked" if ingest.problem else "ok"
+            return {**found, "broker": {"state": link.state}, "store": {"state": state}}
+        return {
+            **found,
             "broker": {"url": self.config.broker.url, **_fields(link)},
             "store": {
                 **msgspec.to_builtins(store),
@@ -327,6 +379,10 @@ def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) 
     gc.set_threshold(10_000, 10, 50)
     asyncio.run(serve())
     return stopped_by
+
+
+def _health_frame(problems: Sequence[CollectorProblem], user: User) -> dict[str, Any]:
+    return {"problems": shown_problems(user, problems)}
 
 
 class _Server(uvicorn.Server):

@@ -26,11 +26,14 @@ class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         "127.0.0.1"
     )
     port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 takes any free one.")] = 8080
-    token_file: Annotated[Path | None, Meta(description="File whose first line is the access token.")] = None
+    token_file: Annotated[
+        Path | None, Meta(description="File whose first line is a token for everything; for this release.")
+    ] = None
     names: Annotated[
         list[str], Meta(max_length=50, description="Host names the page is reached by, besides localhost.")
     ] = []
 
+    session_hours: Annotated[int, Meta(ge=1, le=720, description="How long a login lasts.")] = 12
     connections_per_address: Annotated[
         int, Meta(ge=10, le=450, description="Connections that one address may have open.")
     ] = 100
@@ -46,11 +49,19 @@ class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
-        if self.host == "localhost":
-            return True
+        return _is_loopback(self.host)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether requests of other machines come with TLS, from here or from a proxy on another machine."""
+        return self.is_loopback or not all(map(_is_loopback, self.proxies))
+
+    @property
+    def token_is_readable(self) -> bool:
+        """Whether other users of this machine can read the token."""
         try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
+            return self.token_file is not None and bool(self.token_file.stat().st_mode & 0o007)
+        except OSError:
             return False
 
     def token(self) -> str | None:
@@ -76,6 +87,13 @@ class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
                 f"{_MIN_TOKEN} printable ASCII characters without ';'"
             )
         return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class CollectorConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -129,11 +147,6 @@ def mistakes(found: CollectorConfig) -> Iterator[Mistake]:
             ipaddress.ip_address(proxy)
         except ValueError:
             yield ("http", "proxies", at), f"{proxy!r} is not an IP address, such as 127.0.0.1"
-    if not found.http.is_loopback and found.http.token_file is None:
-        yield (
-            ("http", "host"),
-            f"other machines can reach {found.http.host}: set a token_file, or listen on 127.0.0.1",
-        )
 
 
 def schema() -> dict[str, Any]:

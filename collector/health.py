@@ -14,6 +14,7 @@ from wire.reasons import Reason
 
 log = logging.getLogger(__name__)
 
+WARNINGS = {"token-file"}  # shown, but they make nothing degraded
 MOST = 100  # problems that are kept; a sender that invents names gets no further ones
 
 

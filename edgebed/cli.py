@@ -30,6 +30,7 @@ COMMANDS = {
     "replay": "Run a recording through the models again; the regression gate.",
     "site": "Make a site that several companies share: certificates, access rules, broker configuration.",
     "sim": "Run simulated devices that speak the real protocols.",
+    "user": "Say who may see and change what on a collector's page and API.",
 }
 
 

@@ -82,6 +82,8 @@ def _copy(backup: Path, work: Path, one: BackedUpFile, pace: Pace) -> None:
     pace.begin(f"restore {one.name}", one.bytes)
     (work / one.name).parent.mkdir(exist_ok=True)
     copy_plain(backup / one.name, work / one.name, pace.step)
+    if one.name == STATE:
+        (work / one.name).chmod(0o600)  # it is used before `_give`, and it is refused if others can read it
     if sha256_of(work / one.name, pace.step) != one.sha256:
         raise EdgebedError(f"{backup / one.name} changed while it was restored: nothing was restored")
 

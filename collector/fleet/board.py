@@ -17,9 +17,12 @@ from msgspec.structs import replace
 from collector.fleet.fleet import Fleet
 from collector.fleet.node_view import NodeView, Rank
 from collector.ledger.balance import Totals
+from collector.rights.user import covers
 from wire.clock import Clock
 
 URGENT_SHARE = 0.75  # of a budget, so that figures are not left out when states change without end
+KEPT_TOTALS = 50
+ALL_NODES = 0  # the limit of an `Ask` without one
 CLOCK_NEVER_SET = "clock-never-set"
 
 
@@ -56,6 +59,11 @@ class Ask:
     after: Rank | None = None
     words: tuple[str, ...] = ()
     node: str = ""
+    under: tuple[str, ...] | None = None  # prefixes of the nodes that its user may see; None for all
+
+    def sees(self, name: str) -> bool:
+        """Whether the user of the page may see a node."""
+        return self.under is None or any(covers(prefix, name) for prefix in self.under)
 
 
 class Page(Struct, frozen=True):
@@ -82,6 +90,7 @@ class Board:
         self._cards: dict[str, Card] = {}
         self._order: list[Rank] = []
         self._totals = FleetTotals()
+        self._under: dict[Ask, FleetTotals] = {}  # those of users who see some nodes, the last used last
         self._urgent: dict[str, None] = {}  # whose views changed, those that wait longest first
         self._figures: dict[str, None] = {}  # the same where only figures changed
         self._due: list[tuple[float, str]] = []  # when a view changes by time alone
@@ -147,9 +156,10 @@ class Board:
         if before is not None and before.body == card.body:
             return
         self._news[name] = None
-        _count(self._totals, card, 1)
-        if before is not None:
-            _count(self._totals, before, -1)
+        for totals in (self._totals, *(one for ask, one in self._under.items() if ask.sees(name))):
+            _count(totals, card, 1)
+            if before is not None:
+                _count(totals, before, -1)
         if before is not None and (before.rank, before.words) == (card.rank, card.words):
             return
         self.shape += 1
@@ -174,9 +184,12 @@ class Board:
         """The nodes that a page shows."""
         with self._lock:
             if ask.node:
-                shown = [self._cards[ask.node].rank] if ask.node in self._cards else []
+                is_shown = ask.node in self._cards and ask.sees(ask.node)
+                shown = [self._cards[ask.node].rank] if is_shown else []
                 return Page(tuple(rank[2] for rank in shown), len(shown), 0, None)
             found = self._order
+            if ask.under is not None:
+                found = [rank for rank in found if ask.sees(rank[2])]
             if ask.words:
                 found = [rank for rank in found if self._fits(rank[2], ask.words)]
             first = 0 if ask.after is None else bisect_right(found, ask.after)
@@ -203,18 +216,32 @@ class Board:
         """The encoded views of nodes."""
         return [self._cards[name].body for name in names if name in self._cards]
 
-    def everything(self) -> list[bytes]:
-        """The newest encoded views of all nodes, in order."""
+    def everything(self, ask: Ask | None = None) -> list[bytes]:
+        """The newest encoded views of all nodes, in order; of those that `ask` sees."""
         self.refresh(float("inf"))
         with self._lock:
             names = [rank[2] for rank in self._order]
-        return self.bodies(names)
+        return self.bodies(name for name in names if ask is None or ask.sees(name))
 
-    def totals(self) -> FleetTotals:
-        """What is counted over all nodes, as a copy."""
+    def totals(self, ask: Ask) -> FleetTotals:
+        """What is counted over all nodes that `ask` sees, as a copy."""
         with self._lock:
-            now = self._totals
+            now = self._totals if ask.under is None else self._totals_under(ask)
             return replace(now, states=+now.states, severities=+now.severities, ledger=replace(now.ledger))
+
+    def _totals_under(self, ask: Ask) -> FleetTotals:
+        """The totals of some prefixes: counted once, then kept up to date with the others."""
+        ask = Ask(under=ask.under)
+        found = self._under.pop(ask, None)
+        if found is None:
+            found = FleetTotals()
+            for name, card in self._cards.items():
+                if ask.sees(name):
+                    _count(found, card, 1)
+        self._under[ask] = found
+        if len(self._under) > KEPT_TOTALS:
+            del self._under[next(iter(self._under))]
+        return found
 
 
 def _card(view: NodeView, made_s: float, due_s: float) -> Card:

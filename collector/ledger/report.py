@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -102,10 +102,12 @@ class ReportFilter:
     day: str = ""
     stream: str = ""
     since: str = ""
+    sees: Callable[[str], bool] = lambda _node: True  # nodes that are not visible count nowhere
 
     def node_is(self, node: str) -> bool:
         """Whether a node is selected."""
-        return (not self.node or node == self.node) and (not self.pilot or pilot_of(node) == self.pilot)
+        chosen = (not self.node or node == self.node) and (not self.pilot or pilot_of(node) == self.pilot)
+        return chosen and self.sees(node)
 
     def day_is(self, day: str) -> bool:
         """Whether a day is selected; messages without a day are, unless a day is named."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 from collections.abc import Callable, Iterator
@@ -14,12 +15,18 @@ from wire.clock import Clock
 from wire.errors import EdgebedError
 
 COMMAND_LINE = "command line"
+LOGIN_FAILED = "login failed"
 MAX_ENTRIES = 100_000  # the oldest go first
+MAX_FAILED = 10_000  # failed logins: who guesses passwords pushes out no other act
+EVERYWHERE = "*"
 _MAX_CHARS = 500  # of a text
 
 
 class AuditEntry(Struct, frozen=True):
-    """One act; `subject` is what it was done to, `origin` where it came from."""
+    """One act; `subject` is what it was done to, `origin` where it came from.
+
+    `scope` is the node or prefix that it concerns.
+    """
 
     at_ms: int
     who: str
@@ -27,6 +34,8 @@ class AuditEntry(Struct, frozen=True):
     subject: str
     origin: str
     result: str
+    scope: str = EVERYWHERE
+    id: int = 0  # a later entry has a greater one
 
 
 class Audit:
@@ -41,22 +50,32 @@ class Audit:
         Raises:
             EdgebedError: as `StateFile.transaction`.
         """
-        texts = (entry.who, entry.what, entry.subject, entry.origin, entry.result)
+        texts = (entry.who, entry.what, entry.subject, entry.origin, entry.result, entry.scope)
         # a path may have bytes that are not text
         clean = [text.encode("utf-8", "replace").decode()[:_MAX_CHARS] for text in texts]
         with self._state.transaction() as db:
             at = db.execute(
-                "INSERT INTO audit(at_ms, who, what, subject, origin, result) VALUES (?,?,?,?,?,?)",
+                "INSERT INTO audit(at_ms, who, what, subject, origin, result, scope) VALUES (?,?,?,?,?,?,?)",
                 (entry.at_ms, *clean),
             ).lastrowid
             db.execute("DELETE FROM audit WHERE id <= ?", ((at or 0) - MAX_ENTRIES,))
+            if entry.what == LOGIN_FAILED:
+                db.execute(
+                    "DELETE FROM audit WHERE id <= (SELECT id FROM audit WHERE what = ?"
+                    " ORDER BY id DESC LIMIT 1 OFFSET ?) AND what = ?",
+                    (LOGIN_FAILED, MAX_FAILED, LOGIN_FAILED),
+                )
 
-    def newest(self, limit: int) -> list[AuditEntry]:
-        """The newest entries, the newest first."""
-        with self._state.transaction() as db:
+    def newest(
+        self, limit: int, *, sees: Callable[[str], bool] = lambda _scope: True, before: int = 2**62
+    ) -> list[AuditEntry]:
+        """The newest entries of the scopes that `sees` allows, the newest first."""
+        with self._state.transaction(writes=False) as db:
+            scopes = [each for (each,) in db.execute("SELECT DISTINCT scope FROM audit") if sees(each)]
             found = db.execute(
-                "SELECT at_ms, who, what, subject, origin, result FROM audit ORDER BY id DESC LIMIT ?",
-                (limit,),
+                "SELECT at_ms, who, what, subject, origin, result, scope, id FROM audit WHERE id < ?"
+                " AND scope IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT ?",
+                (before, json.dumps(scopes), limit),
             ).fetchall()
         return [AuditEntry(*row) for row in found]
 
@@ -73,7 +92,12 @@ def user() -> str:
 
 @contextmanager
 def audited(
-    state: StateFile, clock: Clock, what: str, subject: str, warn: Callable[[str], object]
+    state: StateFile,
+    clock: Clock,
+    what: str,
+    subject: str,
+    warn: Callable[[str], object],
+    scope: str = EVERYWHERE,
 ) -> Iterator[None]:
     """Write the result of a command to the audit at the end of the block; `warn` gets why it is not there.
 
@@ -87,7 +111,7 @@ def audited(
         raise
     finally:
         try:
-            entry = AuditEntry(clock.now_ms(), user(), what, subject, COMMAND_LINE, result)
+            entry = AuditEntry(clock.now_ms(), user(), what, subject, COMMAND_LINE, result, scope)
             Audit(state).add(entry)
         except EdgebedError as error:
             warn(f"this is not in the audit: {error}")

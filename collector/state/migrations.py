@@ -17,9 +17,29 @@ def _first(db: sqlite3.Connection) -> None:
     )
 
 
+def _users(db: sqlite3.Connection) -> None:
+    db.execute(
+        "CREATE TABLE user(name TEXT PRIMARY KEY, secret TEXT NOT NULL, role TEXT NOT NULL,"
+        " prefixes TEXT NOT NULL, made_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+    )
+    # of a session and a token the SHA-256 is kept: they are random, so a slow hash adds nothing
+    db.execute(
+        "CREATE TABLE session(hash BLOB PRIMARY KEY, user TEXT NOT NULL REFERENCES user ON DELETE CASCADE,"
+        " made_ms INTEGER NOT NULL, ends_ms INTEGER NOT NULL, origin TEXT NOT NULL) STRICT, WITHOUT ROWID"
+    )
+    db.execute(
+        "CREATE TABLE token(id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE,"
+        " user TEXT NOT NULL REFERENCES user ON DELETE CASCADE, label TEXT NOT NULL, role TEXT NOT NULL,"
+        " prefixes TEXT NOT NULL, made_ms INTEGER NOT NULL, ends_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+    )
+    # the node or prefix that an act concerns: who sees no more than this prefix sees the act
+    db.execute("ALTER TABLE audit ADD COLUMN scope TEXT NOT NULL DEFAULT '*'")
+    db.execute("CREATE INDEX audit_by_what ON audit(what, id)")
+
+
 # Step n makes version n of version n - 1. A step that was released never changes: add one at the end, and a
 # fixture of the version before it to tests/fixtures/state-db.
-STEPS: Sequence[Step] = (_first,)
+STEPS: Sequence[Step] = (_first, _users)
 
 
 def migrate(db: sqlite3.Connection, steps: Sequence[Step]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from collector.state.migrations import STEPS, Step, migrate, version
-from wire.errors import EdgebedError, TryAgain, unwritable
+from wire.errors import ConfigError, EdgebedError, TryAgain, unwritable
 
 STATE = "state.db"
 APPLICATION = 0x65646273  # "edbs" in the file header: edgebed made this file
@@ -48,8 +49,10 @@ class StateFile:
         self._identity: tuple[int, int] | None = None  # of the open file
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, writes: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction: all of the block is on disk at its end, or nothing of it.
+
+        One that only reads waits for no other process.
 
         Raises:
             StateNewer, StateDamaged: the file cannot be used.
@@ -60,7 +63,7 @@ class StateFile:
         with self._lock:
             try:
                 db = self._opened()
-                db.execute("BEGIN IMMEDIATE")
+                db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
                 try:
                     yield db
                     db.execute("COMMIT")
@@ -76,6 +79,15 @@ class StateFile:
                 raise self._translated(error) from error
             except OSError as error:
                 raise unwritable(str(self.path), error) from error
+
+    def mark(self) -> object:
+        """A value that changes when another process changes or replaces the file.
+
+        Raises:
+            EdgebedError: as `transaction`.
+        """
+        with self.transaction(writes=False) as db:
+            return self._identity, db.execute("PRAGMA data_version").fetchone()[0]
 
     def check(self) -> None:
         """Open the file, or raise why it cannot be used.
@@ -131,6 +143,12 @@ class StateFile:
         made_by = db.execute("PRAGMA application_id").fetchone()[0]
         if made_by not in (0, APPLICATION):
             raise StateNewer(f"{self.path} was made by another program: move it away")
+        mode = stat.S_IMODE(self.path.stat().st_mode)
+        if mode & 0o037:
+            raise ConfigError(
+                f"{self.path} has mode {mode:04o}: other users could read or change who may log in; "
+                f"run chmod 600 {self.path}"
+            )
         if not found:  # `_create` puts only whole files on the path
             raise StateDamaged(self._damage("it is empty"))
         sound = db.execute("PRAGMA quick_check(1)").fetchone()[0]

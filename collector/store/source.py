@@ -99,8 +99,8 @@ class Source(Protocol):
         """Events from before a cursor, the newest first, with the texts that `read_cursor` takes."""
         ...
 
-    def quarantine(self, limit: int) -> tuple[int, list[Quarantined]]:
-        """The total count, and the newest ones."""
+    def quarantine(self, limit: int, under: Collection[str] | None = None) -> tuple[int, list[Quarantined]]:
+        """The total count, and the newest ones; only of topics that begin with one of `under`, if given."""
         ...
 
     def streams(self, node: str) -> dict[str, set[str]]:

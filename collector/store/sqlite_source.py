@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sqlite3
@@ -81,6 +82,13 @@ _NUMBERS = "SELECT node, ep, first_us, last_us, rows, body FROM chunk JOIN strea
 _RAW_NUMBERS = (
     "SELECT node, ep, NULL, seq, rows, NULL FROM raw JOIN stream ON stream.id = raw.stream UNION ALL "
 )
+
+
+_UNDER = (  # ?1: JSON of how a topic may begin, NULL for all
+    "?1 IS NULL OR EXISTS (SELECT 1 FROM json_each(?1) WHERE substr(topic, 1, length(value)) = value)"
+)
+_COUNT_QUARANTINED = f"SELECT count(*) FROM quarantine WHERE {_UNDER}"  # noqa: S608 - a constant
+_QUARANTINED = f"SELECT recv, topic, why, size, head FROM quarantine WHERE {_UNDER} ORDER BY id DESC LIMIT ?2"  # noqa: S608
 
 
 class SqliteSource:
@@ -317,18 +325,19 @@ class SqliteSource:
         found.sort(key=lambda one: one[:3], reverse=True)
         return [(f"{ts}.{number}.{at}", event) for ts, number, at, event in found[:limit]]
 
-    def quarantine(self, limit: int) -> tuple[int, list[Quarantined]]:
-        """From the newest files."""
+    def quarantine(self, limit: int, under: Collection[str] | None = None) -> tuple[int, list[Quarantined]]:
+        """From the newest files; the count of `under` is of the messages that are kept."""
         total, items = 0, list[Quarantined]()
+        begins = None if under is None else json.dumps(list(under))
         for path, db in self._days():
             with self._guard(path):
-                row = db.execute("SELECT n FROM total WHERE key = 'quarantined'").fetchone()
-                total = max(total, row[0] if row else 0)
+                if begins is None:
+                    row = db.execute("SELECT n FROM total WHERE key = 'quarantined'").fetchone()
+                    total = max(total, row[0] if row else 0)
+                else:
+                    total += db.execute(_COUNT_QUARANTINED, (begins,)).fetchone()[0]
                 if len(items) < limit:
-                    rows = db.execute(
-                        "SELECT recv, topic, why, size, head FROM quarantine ORDER BY id DESC LIMIT ?",
-                        (limit - len(items),),
-                    )
+                    rows = db.execute(_QUARANTINED, (begins, limit - len(items)))
                     items += [Quarantined(*row) for row in rows]
         return total, items
 

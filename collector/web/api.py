@@ -1,4 +1,4 @@
-"""The HTTP API v1 of docs/api.md: JSON, read only."""
+"""The HTTP API v1 of docs/api.md: what is stored and shown, as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount
 
-from collector.fleet.board import Ask
+from collector.fleet.board import ALL_NODES, Ask
 from collector.fleet.fleet import Fleet
 from collector.health import CollectorProblem
 from collector.ingest.live import picture
@@ -27,19 +27,39 @@ from collector.ledger.holdings import page
 from collector.ledger.ledger import Ledger
 from collector.ledger.reasons import reason_of, table
 from collector.ledger.report import ReportFilter, account
+from collector.rights.directory import Directory
+from collector.rights.shown_problems import shown_problems
+from collector.rights.user import User
+from collector.state.audit import Audit
 from collector.store.declared import lost
 from collector.store.reader import Readers, TooManyRows, read_rows, read_series
 from collector.store.source import Key, Source, read_cursor
 from collector.store.table import Table
-from collector.web.access import Guard
+from collector.web.access import Door, Guard
 from collector.web.assets import Assets
 from collector.web.event_stream import Hub, TooManyViewers, Viewer, encode
 from collector.web.fleet_pages import FleetPages
 from collector.web.parameters import read_ask, read_time, unknown
+from collector.web.rules import (
+    FILTERED,
+    PUBLIC,
+    Ruled,
+    address,
+    asked_node,
+    no_such_node,
+    node_of,
+    sight_of,
+    user_of,
+    visible,
+)
+from collector.web.rules import (
+    NODE as OF_NODE,
+)
+from collector.web.sign_in import SignIn
 from wire.clock import Clock
-from wire.errors import EdgebedError, TryAgain, WireError
+from wire.errors import EdgebedError, TryAgain
 from wire.messages import Snapshot
-from wire.topics import FIELD, ID, NODE_ITSELF, Address
+from wire.topics import FIELD, ID, NODE_ITSELF, ROOT
 
 MAX_POINTS = 5_000
 MAX_EXPORT = 200_000  # rows of one answer
@@ -67,7 +87,9 @@ class Sources:
     ledger: Ledger
     readers: Readers
     hub: Hub
-    health: Callable[[], dict[str, Any]]
+    directory: Directory
+    audit: Audit
+    health: Callable[[User], dict[str, Any]]
     problems: Callable[[], list[CollectorProblem]]
     pages: FleetPages
 
@@ -80,23 +102,24 @@ class Api:
         self._assets = Assets(dashboard)
 
     def routes(self) -> list[BaseRoute]:
-        """Every route; docs/api.md describes each."""
+        """Every route but those of logins, with its rule; docs/api.md describes each."""
         return [
-            Route("/", self.page),
+            Ruled("/", self.page, PUBLIC),
             Mount("/static", self._assets),
-            Route("/api/v1/fleet", self.fleet),
-            Route(NODE, self.node),
-            Route(NODE + "/stored", self.stored),
-            Route(DEVICE + "/series", self.series),
-            Route(DEVICE + "/rows", self.rows),
-            Route(DEVICE + "/events", self.events),
-            Route(DEVICE + "/snapshot/{stream}.jpg", self.snapshot_image),
-            Route(DEVICE + "/snapshot/{stream}", self.snapshot),
-            Route("/api/v1/ledger", self.ledger),
-            Route("/api/v1/outboxes", self.outboxes),
-            Route("/api/v1/quarantine", self.quarantine),
-            Route("/api/v1/health", self.health),
-            Route("/api/v1/stream", self.stream),
+            Ruled("/api/v1/fleet", self.fleet, FILTERED),
+            Ruled(NODE, self.node, OF_NODE),
+            Ruled(NODE + "/stored", self.stored, OF_NODE),
+            Ruled(DEVICE + "/series", self.series, OF_NODE),
+            Ruled(DEVICE + "/rows", self.rows, OF_NODE),
+            Ruled(DEVICE + "/events", self.events, OF_NODE),
+            Ruled(DEVICE + "/snapshot/{stream}.jpg", self.snapshot_image, OF_NODE),
+            Ruled(DEVICE + "/snapshot/{stream}", self.snapshot, OF_NODE),
+            Ruled("/api/v1/ledger", self.ledger, FILTERED),
+            Ruled("/api/v1/outboxes", self.outboxes, FILTERED),
+            Ruled("/api/v1/quarantine", self.quarantine, FILTERED),
+            Ruled("/api/v1/audit", self.audit, FILTERED),
+            Ruled("/api/v1/health", self.health, FILTERED),
+            Ruled("/api/v1/stream", self.stream, FILTERED),
         ]
 
     async def page(self, request: Request) -> Response:
@@ -110,22 +133,21 @@ class Api:
                 raise HTTPException(400, unknown("parameter", name, FLEET_PARAMETERS))
         now = self._from.clock.now_ms()
         answer = await asyncio.to_thread(self._from.pages.answer, _ask_of(request))
-        problems = await asyncio.to_thread(self._from.problems)
+        problems = shown_problems(user_of(request), await asyncio.to_thread(self._from.problems))
         return _json({"now": now, **answer, "problems": problems})
 
     async def node(self, request: Request) -> Response:
         """One node, with its birth and newest values."""
-        node = _node(request)
+        node = node_of(request)
         views = await asyncio.to_thread(self._from.fleet.views, node)
         if not views:
-            known = await asyncio.to_thread(self._from.fleet.known)
-            raise HTTPException(404, unknown("node", node, known))
+            raise await no_such_node(request, asked_node(request))
         extra = {"birth": self._from.fleet.birth(node), "live": self._from.fleet.live(node)}
         return _json({**msgspec.to_builtins(views[0]), **extra, "now": self._from.clock.now_ms()})
 
     async def stored(self, request: Request) -> Response:
         """The devices of a node that have stored rows, also under names that they no longer have."""
-        found = await self._ask(lambda source: source.newest(_node(request)))
+        found = await self._ask(lambda source: source.newest(node_of(request)))
         devices = [
             {
                 "id": device,
@@ -141,7 +163,7 @@ class Api:
 
     async def series(self, request: Request) -> Response:
         """One field over time, down-sampled."""
-        node, device = _node(request), _device(request)
+        node, device = node_of(request), _device(request)
         stream, name = _word(request, "stream", ID), _word(request, "field", FIELD)
         now = self._from.clock.now_ms()
         end = _moment(request, "to", now)
@@ -156,7 +178,7 @@ class Api:
             )
         )
         if not any(found.n):
-            await self._require(node, device, stream)
+            await self._require(request, node, device, stream)
         unit = self._from.fleet.unit(node, device, stream, name)
         head: dict[str, Any] = {"stream": stream, "field": name, "unit": unit, "from": start, "to": end}
         head["clock"] = self._clock_of(node)
@@ -173,7 +195,7 @@ class Api:
 
     async def rows(self, request: Request) -> Response:
         """Rows as they are stored, as JSON or CSV, for programs and spreadsheets."""
-        node, device, stream = _node(request), _device(request), _word(request, "stream", ID)
+        node, device, stream = node_of(request), _device(request), _word(request, "stream", ID)
         form = _word(request, "format", re.compile("json|csv"), default="json")
         end = _moment(request, "to", self._from.clock.now_ms())
         start = _moment(request, "from", max(0, end - 60_000))
@@ -182,21 +204,20 @@ class Api:
             raise HTTPException(400, f"from={start} is not before to={end}")
         found, more = await self._ask(lambda source: _page(source, (node, device, stream), start, end, limit))
         if not len(found):
-            await self._require(node, device, stream)
+            await self._require(request, node, device, stream)
         if form == "csv":
             headers = {} if more is None else {"x-next": str(more)}
             text = await asyncio.to_thread(found.csv)
             return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
         return _json({"stream": stream, "from": start, "to": end, **found.columns(), "next": more})
 
-    async def _require(self, node: str, device: str, stream: str = "") -> None:
+    async def _require(self, request: Request, node: str, device: str, stream: str = "") -> None:
         """Answer 404 where neither the node declares what was asked for nor the store has any of it."""
         fleet = self._from.fleet
         views = await asyncio.to_thread(fleet.views, node)
         stored = await self._ask(lambda source: source.streams(node))
         if not views and not stored:
-            known = await asyncio.to_thread(fleet.known)
-            raise HTTPException(404, unknown("node", node, known))
+            raise await no_such_node(request, asked_node(request))
         streams: dict[str, set[str]] = {NODE_ITSELF: set()}
         for each in views[0].devices if views else ():
             streams.setdefault(each["id"], set()).update(each["streams"])
@@ -209,7 +230,7 @@ class Api:
 
     async def events(self, request: Request) -> Response:
         """Events, newest first."""
-        node, device = _node(request), _device(request)
+        node, device = node_of(request), _device(request)
         limit = _number(request, "limit", 100, 1, MAX_EVENTS)
         kind = _word(request, "type", ID, default="")
         cursor = request.query_params.get("before", str(MAX_MS + 1))
@@ -222,7 +243,7 @@ class Api:
             lambda source: source.events(node, device, limit=limit, before=before, kind=kind)
         )
         if not rows:
-            await self._require(node, device)
+            await self._require(request, node, device)
         more = rows[-1][0] if len(rows) == limit else None
         return _json({"events": [event for _, event in rows], "next": more})
 
@@ -230,7 +251,7 @@ class Api:
         """The newest picture; None where the node declares the stream and none has arrived yet."""
         if not ID.fullmatch(stream):
             raise HTTPException(404, "no such stream")
-        node, device = _node(request), _device(request)
+        node, device = node_of(request), _device(request)
         found = self._from.fleet.snapshot(node, device, stream)
         if found is None and not self._from.fleet.has_pictures(node, device, stream):
             raise HTTPException(404, "no such stream of pictures")
@@ -264,6 +285,7 @@ class Api:
             _word(request, "day", _DAY, default=""),
             _word(request, "stream", _STREAM, default=""),
             since=_day_before(self._from.clock, _number(request, "days", 7, 1, 4000)),
+            sees=sight_of(request),
         )
         detailed = bool(node or pilot or wanted.day or wanted.stream)
         found = await asyncio.to_thread(account, self._from.ledger, wanted, detailed=detailed)
@@ -273,14 +295,18 @@ class Api:
 
     async def outboxes(self, request: Request) -> Response:
         """The stored numbers of every outbox, for a comparison with another collector."""
-        asked = [request.query_params.get(name, "") for name in ("pilot", "node", "after")]
-        found = await asyncio.to_thread(page, self._from.ledger, ReportFilter(*asked[:2]), asked[2])
+        pilot, node, after = (request.query_params.get(name, "") for name in ("pilot", "node", "after"))
+        wanted = ReportFilter(pilot, node, sees=sight_of(request))
+        found = await asyncio.to_thread(page, self._from.ledger, wanted, after)
         return _json(found)
 
     async def quarantine(self, request: Request) -> Response:
         """Quarantined messages, newest first."""
         limit = _number(request, "limit", 100, 1, MAX_EVENTS)
-        total, items = await self._ask(lambda source: source.quarantine(limit))
+        user = user_of(request)
+        # a topic that is not one may name anybody: only who sees all gets it
+        under = None if user.sees_all else [_topics(prefix) for prefix in user.prefixes]
+        total, items = await self._ask(lambda source: source.quarantine(limit, under))
         shown = [
             {
                 "recv": one.recv,
@@ -294,23 +320,34 @@ class Api:
         ]
         return _json({"total": total, "items": shown})
 
-    async def health(self, _request: Request) -> Response:
+    async def audit(self, request: Request) -> Response:
+        """Who did what, the newest first."""
+        limit = _number(request, "limit", 100, 1, MAX_EVENTS)
+        before = _number(request, "before", MAX_MS, 1, MAX_MS)
+        sees = sight_of(request)
+        found = await asyncio.to_thread(
+            lambda: self._from.audit.newest(limit, before=before, sees=lambda scope: sees(_whole(scope)))
+        )
+        return _json({"entries": found, "next": found[-1].id if len(found) == limit else None})
+
+    async def health(self, request: Request) -> Response:
         """The state of the collector itself."""
-        return _json(await asyncio.to_thread(self._from.health))
+        return _json(await asyncio.to_thread(self._from.health, user_of(request)))
 
     async def stream(self, request: Request) -> Response:
         """Server-sent events."""
         node = request.query_params.get("node", "")
         device = request.query_params.get("device", "")
         if node:
-            _address(node)
+            node = visible(request, address(node))
         if device and not ID.fullmatch(device) and device != NODE_ITSELF:
             raise HTTPException(400, f"device={device[:40]!r} is not an id")
-        ask = _ask_of(request) if "limit" in request.query_params else None
+        ask = _ask_of(request) if "limit" in request.query_params else _within(request, None)
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
         try:
-            viewer = self._from.hub.join(node, device, request.client.host if request.client else "", ask)
+            host = request.client.host if request.client else ""
+            viewer = self._from.hub.join(node, device, host, ask, user_of(request))
         except TooManyViewers as error:
             raise HTTPException(503, str(error)) from error
         return StreamingResponse(
@@ -319,7 +356,7 @@ class Api:
 
     async def _frames(self, viewer: Viewer) -> AsyncIterator[bytes]:
         try:
-            if viewer.ask is not None:
+            if viewer.ask is not None and viewer.ask.limit != ALL_NODES:
                 await asyncio.to_thread(self._from.pages.follow, viewer.ask)
             yield b"retry: 2000\n" + encode("hello", {"now": self._from.clock.now_ms()})
             async for frame in viewer.frames():
@@ -335,20 +372,40 @@ class Api:
         return await asyncio.to_thread(ask)
 
 
-def build(sources: Sources, *, names: Iterable[str] = (), token: str | None = None) -> Starlette:
-    """The ASGI application."""
-    api = Api(sources)
-    return Starlette(
-        routes=api.routes(),
-        middleware=[Middleware(Guard, names=list(names), token=token)],
+def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
+    """Every route of the collector; docs/api.md describes each."""
+    return [*Api(sources).routes(), *sign_in.routes()]
+
+
+def build(
+    sources: Sources, door: Door, *, names: Iterable[str] = (), session_ms: int = 43_200_000
+) -> Starlette:
+    """The ASGI application.
+
+    Raises:
+        ValueError: a route has no rule.
+    """
+    sign_in = SignIn(sources.directory, sources.audit, sources.clock, session_ms)
+    served = all_routes(sources, sign_in)
+    for each in served:
+        if not isinstance(each, Ruled) and not (isinstance(each, Mount) and isinstance(each.app, Assets)):
+            raise ValueError(f"the route {each} has no rule: make it a Ruled")
+    app = Starlette(
+        routes=served,
+        middleware=[Middleware(Guard, names=list(names), door=door)],
         exception_handlers={HTTPException: _http_error, TryAgain: _try_again, EdgebedError: _failed},
     )
+    app.state.node_names = sources.fleet.known
+    app.state.sign_in = sign_in
+    return app
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = error.detail if isinstance(error, HTTPException) else "failed"
-    return _json({"error": detail}, status)
+    if not isinstance(error, HTTPException):
+        return _json({"error": "failed"}, 500)
+    answer = _json({"error": error.detail}, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def _try_again(_request: Request, error: Exception) -> Response:
@@ -364,23 +421,34 @@ def _json(body: Any, status: int = 200) -> Response:
 
 
 def _ask_of(request: Request) -> Ask | None:
+    """The nodes of the fleet that a request asks for, of those that its user may see."""
     limit = _number(request, "limit", PAGE_NODES, 1, MAX_NODES)
     try:
-        return read_ask(request.query_params, limit)
+        ask = read_ask(request.query_params, limit)
     except EdgebedError as error:
         raise HTTPException(400, str(error)) from error
+    return _within(request, ask)
 
 
-def _address(text: str) -> Address:
-    try:
-        return Address.parse(text)
-    except WireError as error:
-        raise HTTPException(400, str(error)) from error
+def _within(request: Request, ask: Ask | None) -> Ask | None:
+    """Of these nodes those that the user may see; None is all."""
+    user = user_of(request)
+    if user.sees_all:
+        return ask
+    if ask is None:
+        return Ask(limit=ALL_NODES, under=tuple(user.prefixes))
+    node = visible(request, ask.node) if ask.node else ""
+    return replace(ask, node=node, under=tuple(user.prefixes))
 
 
-def _node(request: Request) -> str:
-    params = request.path_params
-    return str(_address("/".join(params[part] for part in "tpsn")))
+def _topics(prefix: str) -> str:
+    """How the topics of a prefix begin."""
+    return f"{ROOT}/{prefix.removesuffix('*')}" if prefix.endswith("*") else f"{ROOT}/{prefix}/"
+
+
+def _whole(scope: str) -> str:
+    """A scope of the audit as `may` takes it: "" is the whole collector."""
+    return "" if scope == "*" else scope
 
 
 def _device(request: Request) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from collector.fleet.board import Ask
+from collector.rights.user import LOCAL, Grant, User
 from collector.web.connections import network_of
 
 MAX_VIEWERS = 200
@@ -29,13 +30,17 @@ class TooManyViewers(Exception):
 
 
 class Viewer:
-    """One open page: the node and device that it shows, and the frames that wait for it."""
+    """One open page: who opened it, the node and device that it shows, and the frames that wait for it."""
 
-    def __init__(self, node: str, device: str, address: str = "", ask: Ask | None = None) -> None:
+    def __init__(
+        self, node: str, device: str, address: str = "", ask: Ask | None = None, user: User = LOCAL
+    ) -> None:
         self.node = node
         self.device = device
         self.address = address
         self.ask = ask  # which nodes of the fleet it shows; None for all
+        self.user = user
+        self.newest: dict[str, bytes] = {}  # event -> frame that `broadcast` sent last
         self.dropped = 0
         self.closed = False
         self._frames: deque[bytes] = deque()
@@ -101,20 +106,38 @@ class Hub:
         return bool(wanted) and not wanted.isdisjoint(((node, device), (node, "")))
 
     def post(self, event: str, data: Mapping[str, Any], node: str = "", device: str = "") -> None:
-        """Send to the viewers of a device; to all when `node` is empty."""
+        """Send to the viewers of a device."""
         frame = encode(event, data)
         with self._lock:  # after `close` the loop may have ended
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._deliver, frame, node, device)
 
-    def broadcast(self, event: str, data: Any) -> None:
-        """Send to all viewers, from the event loop."""
-        if self._viewers:
-            self._deliver(encode(event, data), "", "")
+    def broadcast(self, event: str, shown: Callable[[User], Any]) -> None:
+        """Send to each viewer what `shown` gives for its user, from the event loop; nothing if that is None.
+
+        Who does not see all gets no frame that is like the one before: its time would show that something
+        changed that this viewer must not see.
+        """
+        frames: dict[tuple[Grant, ...], bytes] = {}  # users with the same rights see the same
+        for viewer in list(self._viewers):
+            grants = viewer.user.grants
+            if grants not in frames:
+                data = shown(viewer.user)
+                frames[grants] = b"" if data is None else encode(event, data)
+            frame = frames[grants]
+            if frame and (viewer.user.sees_all or viewer.newest.get(event) != frame):
+                viewer.newest[event] = frame
+                viewer.put(frame)
+
+    def drop(self, is_current: Callable[[User], bool]) -> None:
+        """Close the viewers whose rights ended or changed; from the event loop."""
+        for viewer in self._viewers:
+            if not is_current(viewer.user):
+                viewer.close()
 
     def _deliver(self, frame: bytes, node: str, device: str) -> None:
         for viewer in list(self._viewers):
-            if not node or (viewer.node == node and (device == "_" or viewer.device in ("", device))):
+            if node and viewer.node == node and (device == "_" or viewer.device in ("", device)):
                 viewer.put(frame)
 
     def asks(self) -> set[Ask | None]:
@@ -127,7 +150,9 @@ class Hub:
             if viewer.ask == ask:
                 viewer.put(frame)
 
-    def join(self, node: str, device: str, address: str = "", ask: Ask | None = None) -> Viewer:
+    def join(
+        self, node: str, device: str, address: str = "", ask: Ask | None = None, user: User = LOCAL
+    ) -> Viewer:
         """A new viewer of a node and device; "" means any.
 
         Raises:
@@ -139,7 +164,7 @@ class Hub:
         most = MAX_FROM_PROXY if address in self._proxies else MAX_FROM_ADDRESS
         if address and sum(one.address == address for one in self._viewers) >= most:
             raise TooManyViewers(f"{address} has {most} pages open already: close one of them")
-        viewer = Viewer(node, device, address, ask)
+        viewer = Viewer(node, device, address, ask, user)
         self._viewers.add(viewer)
         self._recount()
         return viewer

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from collector.fleet.board import Ask, Board, FleetTotals, Page
+from collector.fleet.board import ALL_NODES, Ask, Board, FleetTotals, Page
 from collector.fleet.node_view import Rank
 from collector.web.event_stream import Hub, encode
 
@@ -60,11 +60,11 @@ class FleetPages:
 
     def answer(self, ask: Ask | None) -> dict[str, Any]:
         """The nodes of a page with the totals, or all nodes."""
-        if ask is None:
-            return {"nodes": [msgspec.Raw(body) for body in self._board.everything()]}
+        if ask is None or ask.limit == ALL_NODES:
+            return {"nodes": [msgspec.Raw(body) for body in self._board.everything(ask)]}
         page = self._board.fresh_page(ask, BUDGET_S)
         nodes = [msgspec.Raw(body) for body in self._board.bodies(page.shown)]
-        return {"nodes": nodes, **page_head(page), "totals": self._board.totals()}
+        return {"nodes": nodes, **page_head(page), "totals": self._board.totals(ask)}
 
     def _frames(self, asks: set[Ask | None]) -> list[tuple[Ask | None, bytes]]:
         many = len(self._board) > MANY_NODES
@@ -74,8 +74,10 @@ class FleetPages:
             self._board.refresh(UNSEEN_BUDGET_S, UNSEEN_FIGURES_EVERY_S)
         news = self._board.take_news()
         found: list[tuple[Ask | None, bytes]] = []
-        if None in asks:
-            found += [(None, frame) for frame in _lists(self._board.bodies(news))]
+        for ask in asks:
+            if ask is None or ask.limit == ALL_NODES:
+                names = news if ask is None else filter(ask.sees, news)
+                found += [(ask, frame) for frame in _lists(self._board.bodies(names))]
         with self._lock:
             pages = {ask: self._pages.get(ask) or _Shown(NOTHING) for ask in self._in_turn(asks)}
             self._pages = dict(pages)
@@ -93,7 +95,8 @@ class FleetPages:
     def _in_turn(self, asks: set[Ask | None]) -> list[Ask]:
         """The pages that viewers show, those whose frames wait longest first."""
         known = [ask for ask in self._pages if ask in asks]
-        return [*known, *(ask for ask in asks if ask is not None and ask not in self._pages)]
+        pages = (ask for ask in asks if ask is not None and ask.limit != ALL_NODES)
+        return [*known, *(ask for ask in pages if ask not in self._pages)]
 
     def _changes(self, ask: Ask, shown: _Shown) -> Iterator[bytes]:
         before, shape = shown.page, self._board.shape
@@ -106,7 +109,7 @@ class FleetPages:
         for part in parts:
             yield encode("fleet", {"nodes": part})
         head: dict[str, Any] = {} if page == before else page_head(page)
-        totals = self._board.totals()
+        totals = self._board.totals(ask)
         if totals != shown.totals:
             head["totals"] = shown.totals = totals
         if last or head:

@@ -9,7 +9,7 @@ from contextlib import closing
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from edgebed.collector_api import CollectorApi
 from wire.config import did_you_mean
 from wire.errors import EdgebedError
 from wire.printable import counted, printable
+
+if TYPE_CHECKING:
+    from collector.ledger.report import ReportFilter
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -156,25 +159,28 @@ def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
     import msgspec
 
     from collector.ledger.ledger import Ledger
-    from collector.ledger.report import ReportFilter, account
+    from collector.ledger.report import account
     from collector.store.store import peek
 
     saved = peek(store)
     ledger = Ledger(saved.marks, saved.states)
-    found: dict[str, Any] = msgspec.to_builtins(
-        account(ledger, ReportFilter(**asked), detailed=any(asked.values()))
-    )
+    found: dict[str, Any] = msgspec.to_builtins(account(ledger, _filter(asked), detailed=any(asked.values())))
     return found
 
 
 def _audit(store: Path, entries: Sequence[dict[str, Any]], asked: Mapping[str, str]) -> list[str]:
     from collector.ledger.audit import differences
-    from collector.ledger.report import ReportFilter
     from collector.store.sqlite_source import SqliteSource
 
     known = {(one["node"], one["ep"]): one for one in entries}
     with closing(SqliteSource(store)) as source:
-        return list(differences(source, known, ReportFilter(**asked).node_is))
+        return list(differences(source, known, _filter(asked).node_is))
+
+
+def _filter(asked: Mapping[str, str]) -> ReportFilter:
+    from collector.ledger.report import ReportFilter
+
+    return ReportFilter(asked["pilot"], asked["node"], asked["day"], asked["stream"])
 
 
 def _ask(url: str, token_file: Path | None, asked: Mapping[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from collector.app import Collector
 from collector.config import CollectorConfig, Http
+from collector.rights.user import LOCAL
 from collector.state.state_file import STATE, StateNewer
 from tests.polling import until
 from wire.broker import Broker
@@ -48,7 +49,7 @@ async def test_a_damaged_state_file_makes_it_degraded_until_it_is_moved_away(tmp
 
     (text,) = problems()
     assert f"{STATE} is damaged" in text
-    assert collector.health()["state"] == "degraded"
+    assert collector.health(LOCAL)["state"] == "degraded"
     running = asyncio.create_task(collector.run())
     try:
         (store / STATE).unlink()

@@ -42,10 +42,10 @@ def test_every_mistake_at_once_with_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "pilot.example"])
-def test_a_host_that_other_machines_reach_needs_a_token(tmp_path: Path, host: str) -> None:
-    with pytest.raises(ConfigError, match="token_file"):
-        load(write(tmp_path, f'store: y\nhttp: {{host: "{host}"}}\n'))
-    load(write(tmp_path, f'store: y\nhttp: {{host: "{host}", token_file: t}}\n'))
+def test_a_host_that_other_machines_reach_is_private_behind_a_proxy_elsewhere(host: str) -> None:
+    assert not Http(host=host).is_private
+    assert Http(host=host, proxies=["127.0.0.1", "192.0.2.7"]).is_private
+    assert not Http(host=host).is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])

@@ -218,13 +218,34 @@ def test_a_page_shows_the_newest_views_of_its_own_nodes(three: Site) -> None:
     assert [json.loads(body)["last_seen"] for body in three.board.everything()] == [three.clock.ms] * 4
 
 
+def test_who_sees_some_nodes_gets_their_pages_and_totals_alone(three: Site) -> None:
+    three.store("a", 1, 2, 4)
+    three.beat("b", ep=EP, head=7, depth=7, clk=0)
+    three.board.refresh(FOREVER)
+    names = [rank[2] for rank in three.board._order]
+    hers = names[0]
+    ask = Ask(under=(hers,))
+    page = three.board.page(ask)
+    assert (page.shown, page.found, page.first, page.next) == ((hers,), 1, 0, None)
+    assert len(three.board.everything(ask)) == 1
+    assert three.board.page(Ask(node=names[1], under=())).shown == ()
+    totals = three.board.totals(ask)
+    assert totals.nodes == 1
+    for short in "abc":  # they are kept up to date
+        three.status(short, "lost")
+    three.board.refresh(FOREVER)
+    assert three.board.totals(ask).states == {"lost": 1}
+    assert three.board.totals(Ask(under=tuple(names))) == three.board.totals(Ask())
+    assert three.board.totals(Ask(under=("other/*",))).nodes == 0
+
+
 def test_the_totals_are_those_of_all_views(three: Site) -> None:
     three.store("a", 1, 2, 4)
     three.beat("b", ep=EP, head=7, depth=7, clk=0)
     three.status("c", "lost")
     three.board.refresh(FOREVER)
     for _ in range(2):
-        found = three.board.totals()
+        found = three.board.totals(Ask())
         views = three.fleet.views()
         assert (found.nodes, found.states, found.severities) == (
             3,

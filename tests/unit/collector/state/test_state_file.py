@@ -219,12 +219,19 @@ FIXTURES = Path(__file__).parents[3] / "fixtures/state-db"
 def old(request: pytest.FixtureRequest, folder: Path) -> Path:
     """The folder of a `state.db` that an earlier version made."""
     shutil.copyfile(request.param, folder / STATE)
+    (folder / STATE).chmod(0o600)
     return folder
 
 
 def content(folder: Path) -> tuple[int, list[Any]]:
     with closing(sqlite3.connect(folder / STATE)) as db:
         return db.execute("PRAGMA user_version").fetchone()[0], list(db.iterdump())
+
+
+def up_to_date(folder: Path) -> None:
+    """Run the steps that are released: the next one begins from what they made."""
+    with closing(StateFile(folder, owns_store=True)) as state:
+        state.check()
 
 
 def test_every_earlier_version_has_a_fixture() -> None:
@@ -253,6 +260,7 @@ def test_a_command_beside_the_collector_leaves_an_older_file_as_it_is(old: Path)
 
 
 def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_version(old: Path) -> None:
+    up_to_date(old)
     before = content(old)
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r});"
@@ -267,6 +275,7 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_version(old: Path) -
 
 
 def test_a_full_disk_in_the_middle_of_a_migration_leaves_the_old_version(old: Path) -> None:
+    up_to_date(old)
     before = content(old)
     with closing(StateFile(old, owns_store=True, steps=[*STEPS, grows])) as state:
 
@@ -280,6 +289,7 @@ def test_a_full_disk_in_the_middle_of_a_migration_leaves_the_old_version(old: Pa
 
 
 def test_a_step_that_breaks_a_reference_is_undone(old: Path) -> None:
+    up_to_date(old)
     before = content(old)
     with (
         closing(StateFile(old, owns_store=True, steps=[*STEPS, breaks])) as state,

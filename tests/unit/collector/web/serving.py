@@ -75,16 +75,20 @@ async def serving(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Collect
     ready = asyncio.Event()
     running = asyncio.create_task(collector.run(ready.set))
 
-    def ask(path: str, method: str, headers: dict[str, str]) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", collector.socket.getsockname()[1], timeout=20)
-        connection.request(method, path, headers=headers)
+    def ask(path: str, method: str, body: Any, headers: dict[str, str]) -> Answer:
+        port = collector.socket.getsockname()[1]
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        if body is not None:
+            headers = {"Content-Type": "application/json", "Origin": f"http://127.0.0.1:{port}", **headers}
+            body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         found = Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         connection.close()
         return found
 
-    async def get(path: str, method: str = "GET", **headers: str) -> Answer:
-        return await asyncio.to_thread(ask, path, method, headers)
+    async def get(path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
+        return await asyncio.to_thread(ask, path, method, body, headers)
 
     try:
         async with asyncio.timeout(60):
@@ -96,13 +100,22 @@ async def serving(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Collect
             await running
 
 
-def fill(collector: Collector) -> None:
+async def until_stored(collector: Collector, messages: int) -> None:
+    deadline = asyncio.get_running_loop().time() + 60
+    while True:
+        if collector.ingest.counters.stored >= messages:
+            return
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+
+
+def fill(collector: Collector, node: str = NODE) -> None:
     """Feed the collector what a node with an arm sends."""
     now = collector.clock.now_ms()
 
     def receive(tail: str, body: Any) -> None:
         payload = body if isinstance(body, bytes) else encode(body)
-        collector.ingest.receive(Received(f"tb1/{NODE}/{tail}", payload, now, False, None))
+        collector.ingest.receive(Received(f"tb1/{node}/{tail}", payload, now, False, None))
 
     fields = {"j1": Field(unit="rad"), "word": Field(t="str")}
     arm = Device(type="cobot", streams={"joints": Stream(rate_hz=50.0, fields=fields)})

@@ -15,7 +15,8 @@ from starlette.routing import Mount
 from collector.app import Collector
 from collector.fleet.problems import CODES
 from collector.mqtt.received import Received
-from collector.web.api import Api, Sources
+from collector.web.api import Sources, all_routes
+from collector.web.sign_in import SignIn
 from tests.unit.collector.web.serving import BASE, EP, JPEG, NODE, Get
 from wire.codec import encode
 from wire.messages import (
@@ -36,7 +37,7 @@ def section_of(title: str) -> str:
 async def test_every_route_is_documented_and_answers_as_documented(site: tuple[Collector, Get]) -> None:
     routes = {
         f"{route.path}/{{name}}" if isinstance(route, Mount) else route.path
-        for route in Api(Sources(*[None] * 8)).routes()  # type: ignore[arg-type]
+        for route in all_routes(Sources(*[None] * 10), SignIn(*[None] * 4))  # type: ignore[arg-type]
     }
     written = set(re.findall(r"^\| \[?`(/[^`]*)`", DOCS, re.MULTILINE))
     assert routes == written
@@ -237,7 +238,8 @@ async def test_other_wrong_asks(site: tuple[Collector, Get]) -> None:
     }.items():
         assert (await get(path)).status == status, path
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-        assert (await get("/api/v1/fleet", method)).status == 405
+        assert (await get("/api/v1/fleet", method)).status == 403, "no header Origin"
+        assert (await get("/api/v1/fleet", method, Authorization="Bearer x")).status == 405
 
 
 async def test_the_page_and_its_files(site: tuple[Collector, Get]) -> None:

@@ -43,7 +43,7 @@ async def test_each_viewer_gets_its_device_and_the_fleet(hub: Hub) -> None:
     hub.post("rows", {"k": 3}, "a/b/c/other", "arm")
     hub.post("event", {"k": 4}, NODE, "_")
     await asyncio.sleep(0)
-    hub.broadcast("fleet", [])
+    hub.broadcast("fleet", lambda _user: [])
     assert [data for _, data in await read(arm, 3)] == [{"k": 1}, {"k": 4}, []]
     assert [data for _, data in await read(node, 4)] == [{"k": 1}, {"k": 2}, {"k": 4}, []]
     assert [name for name, _ in await read(fleet, 1)] == ["fleet"]

@@ -1,0 +1,1 @@
+"""Who may do what: users, their passwords, sessions and API tokens in `state.db`, and `may`."""

@@ -1,0 +1,89 @@
+"""Finds the user of a session or an API token, from memory; follows what other processes change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from collector.rights.accounts import Account, Accounts, Credential, Saved, digest, user_of
+from collector.rights.user import User
+from wire.clock import Clock
+from wire.errors import EdgebedError, TryAgain
+
+
+class Directory:
+    """The users of a collector, as `state.db` had them at the last `refresh`. Any thread."""
+
+    def __init__(self, accounts: Accounts, clock: Clock) -> None:
+        self.accounts = accounts
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._saved: Saved | None = None
+        self._mark: object = None
+        self._why = "they have not been read yet"
+
+    def refresh(self) -> None:
+        """Read `state.db` if it changed; if it cannot be read, what was read last stays."""
+        with self._lock:
+            try:
+                mark = self.accounts.mark()
+                if mark != self._mark:
+                    self._saved = self.accounts.read()
+                    self._mark = mark
+            except EdgebedError as error:
+                self._why = str(error)
+
+    @property
+    def has_users(self) -> bool:
+        """Whether a user exists.
+
+        Raises:
+            TryAgain: the users could not be read since the start.
+        """
+        return bool(self._known().accounts)
+
+    @property
+    def store_id(self) -> str:
+        """The random name of the store: part of the name of the cookie."""
+        return self._known().store_id
+
+    def account(self, name: str) -> Account | None:
+        """What is kept of a user."""
+        return self._known().accounts.get(name)
+
+    def session(self, secret: str) -> User | None:
+        """The user of a session that is valid now."""
+        saved = self._known()
+        return self._user(saved, saved.sessions, secret, "session")
+
+    def token(self, secret: str) -> User | None:
+        """The user of an API token that is valid now."""
+        saved = self._known()
+        return self._user(saved, saved.tokens, secret, "token")
+
+    def is_current(self, user: User) -> bool:
+        """Whether a user of a session or a token would still get the same rights."""
+        saved = self._known()
+        kept = {"session": saved.sessions, "token": saved.tokens}.get(user.kind)
+        if kept is None:
+            return True
+        found = kept.get(user.credential)
+        if found is None or not found.is_valid(self._clock.now_ms()):
+            return False
+        return user_of(saved, found, user.kind) == user
+
+    def is_known(self, name: str, origin: str) -> bool:
+        """Whether a user has a session from an address."""
+        return any(one.user == name and one.origin == origin for one in self._known().sessions.values())
+
+    def _user(self, saved: Saved, kept: Mapping[bytes, Credential], secret: str, kind: str) -> User | None:
+        found = kept.get(digest(secret))
+        if found is None or not found.is_valid(self._clock.now_ms()):
+            return None
+        return user_of(saved, found, kind)
+
+    def _known(self) -> Saved:
+        saved = self._saved
+        if saved is None:
+            raise TryAgain(f"the users of this collector cannot be read: {self._why}")
+        return saved

@@ -1,0 +1,72 @@
+"""Hashes passwords with scrypt, one at a time in a worker thread: a flood of logins costs little."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import unicodedata
+
+from wire.errors import EdgebedError, TryAgain
+
+LEAST = 10  # characters of a password
+MOST = 200
+WAITING = 8  # logins that may wait for the worker
+_FORM = "scrypt-14-8-1"  # log2 of N, r, p: 16 MB and about 50 ms
+
+
+def hashed(password: str) -> str:
+    """The text to store of a password.
+
+    Raises:
+        EdgebedError: the password is too short or too long.
+    """
+    if not LEAST <= len(password) <= MOST:
+        raise EdgebedError(f"a password has {LEAST} to {MOST} characters, and this one has {len(password)}")
+    salt = secrets.token_bytes(16)
+    return f"{_FORM}:{salt.hex()}:{_scrypt(password, salt).hex()}"
+
+
+def fits(password: str, stored: str) -> bool:
+    """Whether a password has this stored hash; a hash of another form fits no password."""
+    form, _, rest = stored.partition(":")
+    salt, _, wanted = rest.partition(":")
+    try:
+        raw, expected = bytes.fromhex(salt), bytes.fromhex(wanted)
+    except ValueError:
+        form = ""
+    if form != _FORM or len(raw) != 16:
+        raw, expected = bytes(16), b""
+    return hmac.compare_digest(_scrypt(password, raw), expected)
+
+
+def _scrypt(password: str, salt: bytes) -> bytes:
+    # one keyboard sends a Korean syllable as one character, another one as its parts
+    text = unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
+    return hashlib.scrypt(text, salt=salt, n=1 << 14, r=8, p=1, maxmem=32 << 20, dklen=32)
+
+
+class PasswordWorker:
+    """Checks one password at a time; only the event loop uses it. `checked` counts them."""
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self._waiting = 0
+        self._one = asyncio.Semaphore(1)
+
+    async def fits(self, password: str, stored: str) -> bool:
+        """`fits`, in a worker thread.
+
+        Raises:
+            TryAgain: too many logins wait already.
+        """
+        if self._waiting >= WAITING:
+            raise TryAgain("many logins are being checked now: try again in a few seconds")
+        self._waiting += 1
+        try:
+            async with self._one:
+                self.checked += 1
+                return await asyncio.to_thread(fits, password, stored)
+        finally:
+            self._waiting -= 1

@@ -1,0 +1,235 @@
+"""`edgebed user`: who may log in to a collector, and which programs may ask it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wire.errors import ConfigError, EdgebedError
+from wire.printable import counted, printable
+
+if TYPE_CHECKING:
+    from collector.rights.accounts import Accounts, Credential, Saved
+    from collector.rights.user import Grant
+
+_MAX_FILE = 4096  # bytes of a password file
+
+
+@click.group(name="user")
+def command() -> None:
+    """Say who may see and change what on a collector's page and API.
+
+    The commands write the store's state.db. A running collector follows within a second.
+    """
+
+
+_store = click.option(
+    "--store",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the collector's day files.",
+)
+_password_file = click.option(
+    "--password-file",
+    type=click.Path(path_type=Path),
+    help="File whose first line is the password; - reads a line of stdin. Without it you are asked.",
+)
+_roles = ("viewer", "operator", "admin")
+
+
+@command.command()
+@click.argument("name")
+@_store
+@click.option("--role", required=True, type=click.Choice(_roles), help="What the user may do.")
+@click.option(
+    "--prefix",
+    "prefixes",
+    required=True,
+    multiple=True,
+    help="On which nodes: '*', 'tenant/*', 'tenant/pilot/*' or one node; may be given again.",
+)
+@_password_file
+def add(name: str, store: Path, role: str, prefixes: tuple[str, ...], password_file: Path | None) -> None:
+    """Add the user NAME. From the first user on, the page and the API need a login."""
+    from collector.rights.passwords import hashed
+
+    grant = _grant(role, prefixes)
+    with _acting(store, "user add", f"{name}: {role} of {' '.join(prefixes)}", grant) as accounts:
+        known = accounts.read().accounts
+        if name in known:
+            raise EdgebedError(f"user {name} exists already: use passwd, or remove it first")
+        accounts.add(name, hashed(_password(password_file)), grant)
+    click.echo(f"{name}: {role} of {' '.join(prefixes)}")
+
+
+@command.command()
+@click.argument("name")
+@_store
+@_password_file
+def passwd(name: str, store: Path, password_file: Path | None) -> None:
+    """Change the password of NAME and end its sessions; its API tokens stay."""
+    from collector.rights.passwords import hashed
+
+    with _acting(store, "user passwd", name, _grant_of(store, name)) as accounts:
+        accounts.change_password(name, hashed(_password(password_file)))
+    click.echo(f"{name}: new password; its sessions have ended")
+
+
+@command.command()
+@click.argument("name")
+@_store
+def remove(name: str, store: Path) -> None:
+    """Remove the user NAME, its sessions and its API tokens."""
+    with _acting(store, "user remove", name, _grant_of(store, name)) as accounts:
+        accounts.remove(name)
+        left = len(accounts.read().accounts)
+    click.echo(f"{name}: removed, {counted(left, 'user')} left")
+    if not left:
+        click.echo("no user is left: a collector on loopback needs no login any more, others refuse all")
+
+
+@command.command()
+@click.argument("name")
+@_store
+@click.option("--label", default="", help="What the token is for.")
+@click.option("--role", type=click.Choice(_roles), default="viewer", show_default=True, help="At most this.")
+@click.option("--prefix", "prefixes", multiple=True, help="At most these nodes; all of the user's if absent.")
+@click.option(
+    "--days", default=90, show_default=True, type=click.IntRange(1, 3660), help="How long it is valid."
+)
+@click.option("--remove", "gone", metavar="ID", help="Remove this token instead of making one.")
+def token(
+    name: str, store: Path, label: str, role: str, prefixes: tuple[str, ...], days: int, gone: str | None
+) -> None:
+    """Make an API token of the user NAME. It is printed once, on stdout, and cannot be shown again.
+
+    It may do what the user may do at the time, and no more than --role and --prefix say.
+    """
+    own = _grant_of(store, name)
+    if gone is not None:
+        with _acting(store, "token remove", f"{name} {gone}", own) as accounts:
+            accounts.remove_token(name, gone)
+        click.echo(f"{name}: token {gone} is removed")
+        return
+    grant = _grant(role, prefixes or own.prefixes)
+    text = f"{name}: {role} of {' '.join(grant.prefixes)} for {counted(days, 'day')}"
+    with _acting(store, "token add", text, own) as accounts:
+        identity, secret = accounts.add_token(name, label, grant, days)
+    click.echo(f"token {identity} of {text}; it is shown only now:", err=True)
+    click.echo(secret)
+
+
+@command.command()
+@_store
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def ls(store: Path, as_json: bool) -> None:
+    """List the users with their sessions and API tokens; secrets are not shown."""
+    import msgspec
+
+    with _opened(store) as accounts:
+        saved = accounts.read()
+    if not saved.accounts:
+        click.echo("there is no user: edgebed user add NAME --role admin --prefix '*'", err=True)
+    for name, account in sorted(saved.accounts.items()):
+        sessions = sum(one.user == name for one in saved.sessions.values())
+        tokens = sorted((one for one in saved.tokens.values() if one.user == name), key=lambda one: one.id)
+        if as_json:
+            found = {"name": name, "role": account.grant.role, "prefixes": account.grant.prefixes}
+            made = [_token(one) for one in tokens]
+            click.echo(msgspec.json.encode({**found, "sessions": sessions, "tokens": made}))
+            continue
+        click.echo(f"{name}  {_shown(account.grant)}, {counted(sessions, 'session')}")
+        for one in tokens:
+            until = datetime.fromtimestamp(one.ends_ms / 1000, UTC).strftime("%Y-%m-%d")
+            text = f"  token {one.id}  {_shown(one.grant or account.grant)}, until {until}  {one.label}"
+            click.echo(printable(text, 500))
+
+
+def _token(one: Credential) -> dict[str, object]:
+    grant = {"role": one.grant.role, "prefixes": one.grant.prefixes} if one.grant else {}
+    return {"id": one.id, "label": one.label, **grant, "ends": one.ends_ms}
+
+
+def _shown(grant: Grant) -> str:
+    return f"{grant.role} of {' '.join(grant.prefixes)}"
+
+
+def _grant(role: str, prefixes: tuple[str, ...]) -> Grant:
+    from collector.rights.user import Grant, read_prefix
+
+    return Grant(role, tuple(read_prefix(each) for each in prefixes))
+
+
+def _grant_of(store: Path, name: str) -> Grant:
+    with _opened(store) as accounts:
+        return _known(accounts.read(), name)
+
+
+def _known(saved: Saved, name: str) -> Grant:
+    from wire.config import did_you_mean
+
+    if name not in saved.accounts:
+        raise EdgebedError(f"there is no user {name[:80]!r}{did_you_mean(name, saved.accounts)}")
+    return saved.accounts[name].grant
+
+
+@contextmanager
+def _opened(store: Path) -> Iterator[Accounts]:
+    from collector.rights.accounts import Accounts
+    from collector.state.state_file import StateFile
+    from wire.clock import Clock
+
+    with closing(StateFile(store)) as state:
+        yield Accounts(state, Clock())
+
+
+@contextmanager
+def _acting(store: Path, what: str, subject: str, grant: Grant) -> Iterator[Accounts]:
+    """The users of a store, for one change that the audit notes."""
+    from collector.rights.accounts import Accounts
+    from collector.state.audit import EVERYWHERE, audited
+    from collector.state.state_file import StateFile
+    from wire.clock import Clock
+
+    scope = grant.prefixes[0] if len(grant.prefixes) == 1 else EVERYWHERE
+
+    def warn(text: str) -> None:
+        click.echo(f"edgebed: {text}", err=True)
+
+    clock = Clock()
+    with closing(StateFile(store)) as state, audited(state, clock, what, subject, warn, scope):
+        yield Accounts(state, clock)
+
+
+def _password(path: Path | None) -> str:
+    if path is None:
+        asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return asked
+    if str(path) == "-":
+        return sys.stdin.readline().rstrip("\r\n")
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            raw = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"--password-file {path}: {error.strerror}") from error
+    if stat.S_ISREG(mode) and mode & 0o077:
+        raise ConfigError(
+            f"--password-file {path} has mode {stat.S_IMODE(mode):04o}: other users could read the password; "
+            f"run chmod 600 {path}"
+        )
+    try:
+        lines = raw.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--password-file {path} is not text in UTF-8") from error
+    if len(raw) > _MAX_FILE or not lines or not lines[0]:
+        raise ConfigError(f"--password-file {path}: its first line must be the password")
+    return lines[0]
