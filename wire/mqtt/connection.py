@@ -12,15 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from wire.mqtt import encoding
 from wire.mqtt.errors import (
     ConnectionLost,
     ConnectRefused,
@@ -93,6 +92,7 @@ class Connection:
         self._held: deque[bytes] = deque()  # PUBLISH packets beyond `receive_maximum`
         self._is_pinged = False  # it owes a PINGRESP
         self._pinged_s = 0.0
+        self._mid = 0  # the last packet id
         self._unanswered: set[int] = set()
         self._subscribing: dict[int, list[str]] = {}
 
@@ -103,7 +103,6 @@ class Connection:
         self._is_started = True
         self._paho = _paho_client(options, self.socket)
         self._paho.on_connect = self._on_connack
-        self._paho.on_publish = self._on_puback
         self._paho.on_socket_register_write = ignore  # paho then queues packets, for `loop_write`
         if self._v5:
             properties = _properties(
@@ -147,32 +146,31 @@ class Connection:
     def publish(
         self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, expiry_s: int = 0
     ) -> int:
-        """Queue a message for `write`; returns its packet id, which `on_puback` gets for QoS 1.
+        """Queue a message for `write`; returns its packet id for `on_puback`, 0 with QoS 0.
 
         What exceeds the broker's Receive Maximum waits for a PUBACK.
 
         Raises:
+            ValueError: nothing can be published on this topic.
             TooLarge: the broker takes no packets of this size; the connection stays open.
             MqttError: there is no connection.
         """
         self._require_open()
-        if self._maximum_size:
-            size = _publish_size(len(topic.encode()) + len(body), qos, expiry_s)
-            if size > self._maximum_size:
-                raise too_large(self._where, topic, size, self._maximum_size)
         if qos > self._maximum_qos:
             raise ConnectRefused(self._where, "it takes no messages of QoS 1: change its settings")
-        expiry = _expiry(expiry_s) if self._v5 and expiry_s else None
-        info = self._paho.publish(topic, body, qos, retain, expiry)
-        if info.rc != 0:
-            raise ConnectionLost(self._where, f"{topic} cannot be published: {info.rc.name}")
-        before = self.socket.unsent
-        self._paho.loop_write()
-        if qos:
-            if len(self._unanswered) >= self.receive_maximum:
-                self._held.append(self.socket.take_back(before))
-            self._unanswered.add(info.mid)
-        return info.mid
+        mid = self._next_mid() if qos else 0
+        packet = encoding.publish(topic, body, mid, qos=qos, retain=retain, v5=self._v5, expiry_s=expiry_s)
+        if 0 < self._maximum_size < len(packet):
+            raise too_large(self._where, topic, len(packet), self._maximum_size)
+        if not qos:
+            self.socket.send(packet)
+            return 0
+        if len(self._unanswered) < self.receive_maximum:
+            self.socket.send(packet)
+        else:
+            self._held.append(packet)
+        self._unanswered.add(mid)
+        return mid
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> int:
         """Queue a SUBSCRIBE of topic filters with their QoS; returns its packet id for `on_suback`.
@@ -181,13 +179,18 @@ class Connection:
             MqttError: there is no connection.
         """
         self._require_open()
-        if self._v5:
-            mid = self._paho.subscribe([(topic, SubscribeOptions(qos=qos)) for topic, qos in filters])[1]
-        else:
-            mid = self._paho.subscribe(list(filters))[1]
-        self._paho.loop_write()
-        self._subscribing[mid or 0] = [topic for topic, _ in filters]
-        return mid or 0
+        mid = self._next_mid()
+        self.socket.send(encoding.subscribe(filters, mid, v5=self._v5))
+        self._subscribing[mid] = [topic for topic, _ in filters]
+        return mid
+
+    def _next_mid(self) -> int:
+        """A packet id that waits for no answer."""
+        for _ in range(_ANY_NUMBER):
+            self._mid = self._mid % _ANY_NUMBER + 1
+            if self._mid not in self._unanswered and self._mid not in self._subscribing:
+                return self._mid
+        raise ConnectionLost(self._where, f"it owes {_ANY_NUMBER:,} answers")
 
     def puback(self, mid: int) -> None:
         """Queue the PUBACK of a received message of QoS 1."""
@@ -329,9 +332,9 @@ class Connection:
             pass  # paho has ended
         elif kind == _SUBACK:
             self._on_suback(first, body)
-        elif kind == _PUBACK and body[:2] == b"\0\0":
-            raise Malformed(f"{_shown(first, body)} with the packet id 0")
-        elif kind in (_PUBACK, _UNSUBACK, _PINGRESP):
+        elif kind == _PUBACK:
+            self._on_puback(first, body)
+        elif kind in (_UNSUBACK, _PINGRESP):
             self._by_paho(first, body)
             self._is_pinged = self._is_pinged and kind != _PINGRESP
         else:
@@ -367,12 +370,18 @@ class Connection:
         self._maximum_size = getattr(properties, "MaximumPacketSize", 0)
         self._maximum_qos = getattr(properties, "MaximumQoS", 2)
 
-    def _on_puback(self, _client: Any, _data: Any, mid: int, code: Any, _properties: Any) -> None:
-        if mid in self._unanswered:  # paho calls it for QoS 0 too
+    def _on_puback(self, first: int, body: bytes) -> None:
+        mid, code = int.from_bytes(body[:2]), body[2] if len(body) > 2 else 0
+        has_end = len(body) < 4 or extent(body, 2)[1] == len(body)  # of its properties
+        if not mid:
+            raise Malformed(f"{_shown(first, body)} with the packet id 0")
+        if not has_end or code not in encoding.PUBACK_CODES or (len(body) > 2 and not self._v5):
+            raise Malformed(f"{_shown(first, body)} that cannot be read")
+        if mid in self._unanswered:
             self._unanswered.discard(mid)
             if self._held:
                 self.socket.send(self._held.popleft())
-            self._handlers.on_puback(mid, code.value)
+            self._handlers.on_puback(mid, code)
 
 
 class _PahoClient(Client):
@@ -394,7 +403,6 @@ def _paho_client(options: ConnectOptions, sock: PacketSocket) -> _PahoClient:
         reconnect_on_failure=False,
     )
     client.connected_socket = sock
-    client.max_inflight_messages_set(0)  # who publishes counts: paho would queue without a limit
     if login.username:
         client.username_pw_set(login.username, login.password)
     if (will := options.will) is not None:
@@ -408,18 +416,6 @@ def _properties(packet: int, **values: Any) -> Properties:
     for name, value in values.items():
         setattr(made, name, value)
     return made
-
-
-@lru_cache(maxsize=8)
-def _expiry(seconds: int) -> Properties:
-    """The properties of a PUBLISH packet that expires: paho needs longer to make them than to encode them."""
-    return _properties(PacketTypes.PUBLISH, MessageExpiryInterval=seconds)
-
-
-def _publish_size(content: int, qos: int, expiry_s: int) -> int:
-    """The size of a PUBLISH packet of MQTT 5 (section 3.3) with `content` bytes of topic and body."""
-    rest = 2 + (2 if qos else 0) + (6 if expiry_s else 1) + content
-    return 2 + (rest > 0x7F) + (rest > 0x3FFF) + (rest > 0x1F_FFFF) + rest
 
 
 def _shown(first: int, body: bytes) -> str:

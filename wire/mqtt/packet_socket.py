@@ -167,12 +167,6 @@ class PacketSocket:
         self.sent_s = time.monotonic()
         return len(data)
 
-    def take_back(self, before: int) -> bytes:
-        """Remove what was sent after `before` bytes were unsent, and return it."""
-        taken = bytes(self._unsent[before:])
-        del self._unsent[before:]
-        return taken
-
     def puback(self, mid: int) -> None:
         """Acknowledge a message of QoS 1 with the next `flush`. A broker has at most 65,535 of them open."""
         self._unsent += _PUBACK
