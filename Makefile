@@ -24,7 +24,7 @@ test test-long: export PYTHONDONTWRITEBYTECODE =
 test test-long: export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
 
 test: $(VENV)/.dev  ## all tests except the long ones; they mostly wait for real peers, so -n is useful
-	$(PY) -m pytest -q -m "not slow" -n 4 --dist worksteal
+	$(PY) -m pytest -q -m "not slow" -n 6 --dist worksteal
 
 test-long: $(VENV)/.dev  ## the tests with the marker `slow`: thousands of power cuts, drills, ready scenarios
 	$(PY) -m pytest -q -m slow -n 2 --dist worksteal
