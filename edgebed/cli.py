@@ -26,6 +26,7 @@ COMMANDS = {
     "key": "Make a secret key for the pseudonyms of patients.",
     "ledger": "Show how many messages are taken, stored, declared lost or missing.",
     "model": "Check a model package as the agent's gate does, or draft a manifest.",
+    "node": "Give nodes of a shared site their certificates, list them, and take them away.",
     "record": "Record the readings of devices in a file.",
     "replay": "Run a recording through the models again; the regression gate.",
     "site": "Make a site that several companies share: certificates, access rules, broker configuration.",

@@ -50,7 +50,7 @@ def init(folder: Path, **given: Any) -> None:
     are kept, certificates are renewed when two thirds of their life have passed, and a file that was changed
     by hand is kept, with its new text beside it.
     """
-    _require_extra()
+    require_extra()
     from edgebed.site.certificates import utc
     from edgebed.site.files import locked, make_folder
     from edgebed.site.layout import Layout
@@ -80,7 +80,7 @@ def init(folder: Path, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def show(folder: Path, as_json: bool) -> None:
     """Show what FOLDER has, what ends when, and which files are secret; exit code 3 if something is to do."""
-    _require_extra()
+    require_extra()
     import msgspec
 
     from edgebed.site.certificates import utc
@@ -161,6 +161,7 @@ def _print(found: Overview) -> None:
         click.echo(f"  {problem}")
 
 
-def _require_extra() -> None:
+def require_extra() -> None:
+    """Check that the library for certificates is installed."""
     if importlib.util.find_spec("cryptography") is None:
         raise EdgebedError("a site needs the library cryptography: pip install 'edgebed[collector]'")

@@ -34,7 +34,7 @@ from edgebed.site.certificates import (
 )
 from edgebed.site.files import make_folder, offer, read, write, wrong_rights
 from edgebed.site.layout import ACL, BROKER_CONFIG, CA, CRL, ROOT, Layout
-from edgebed.site.nodes import KINDS, dropped, removed, removed_names
+from edgebed.site.nodes import KINDS, dropped, removed, removed_names, signing
 from edgebed.site.settings import viewer_user
 from wire.errors import ConfigError, TryAgain
 
@@ -73,6 +73,11 @@ class Maker:
         for one in self._site.viewers:
             self._leaf(f"viewers/{viewer_user(one)}/viewer", viewer_user(one), nodes, "client", revoked)
         self._texts()
+
+    def revoke(self) -> None:
+        """Write the revocation lists and the rules again, and nothing else."""
+        self._crl(signing(self._layout, "nodes"), signing(self._layout, "collectors"))
+        self._rules()
 
     def _root(self) -> x509.Certificate:
         """The root; it is made once. Its key may be elsewhere by now."""
@@ -173,12 +178,16 @@ class Maker:
 
     def _texts(self) -> None:
         site, folder = self._site, self._layout.folder
-        gone = [name_of(one) for kind in KINDS for one in dropped(self._layout, kind).values()]
         self._offer(BROKER_CONFIG, broker_config.mosquitto(site, folder))
-        self._offer(ACL, broker_config.access_rules(site, sorted({*removed_names(self._layout), *gone})))
+        self._rules()
         self._offer("agent/broker.yaml", broker_config.agent(site))
         for one in site.collectors:
             self._offer(f"collectors/{one}/collector.yaml", broker_config.collector(site, one))
+
+    def _rules(self) -> None:
+        gone = {name_of(one) for kind in KINDS for one in dropped(self._layout, kind).values()}
+        gone |= set(removed_names(self._layout))
+        self._offer(ACL, broker_config.access_rules(self._site, sorted(gone)))
 
     def _offer(self, name: str, text: str) -> None:
         entry, path = self._layout.entry(name), self._layout.path(name)
@@ -242,3 +251,8 @@ class Maker:
 def make(layout: Layout, now: datetime, report: Report) -> None:
     """Make or complete a site; see `Maker.make`."""
     Maker(layout, now, report).make()
+
+
+def revoke(layout: Layout, now: datetime, report: Report) -> None:
+    """Write what the broker reads about removed clients."""
+    Maker(layout, now, report).revoke()

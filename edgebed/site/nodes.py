@@ -11,10 +11,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgebed.site.certificates import Authority, leaf, name_of, pem, read_certificates, read_key
-from edgebed.site.files import PUBLIC, read, write
+from edgebed.site.files import PUBLIC, read, sync_folder, write
 from edgebed.site.layout import Layout
 from edgebed.site.settings import MAX_NAME
-from wire.errors import ConfigError
+from wire.config import did_you_mean
+from wire.errors import ConfigError, EdgebedError, unwritable
 from wire.topics import Address
 
 NODES, REMOVED = "nodes", "nodes/removed"
@@ -24,8 +25,11 @@ KINDS: tuple[Kind, ...] = ("viewer", "collector")
 
 
 def current(layout: Layout) -> dict[str, x509.Certificate]:
-    """Name to certificate of each node, sorted."""
-    return dict(sorted((name_of(one), one) for one in _certificates(layout.path(NODES))))
+    """Name to newest certificate of each node, sorted."""
+    newest: dict[str, x509.Certificate] = {}
+    for one in _certificates(layout.path(NODES)):
+        newest.setdefault(name_of(one), one)
+    return dict(sorted(newest.items()))
 
 
 def removed(layout: Layout) -> list[x509.Certificate]:
@@ -50,7 +54,7 @@ def dropped(layout: Layout, kind: Kind) -> dict[str, x509.Certificate]:
 
 
 def issue(layout: Layout, node: Address, key: ec.EllipticCurvePublicKey, now: datetime) -> bytes:
-    """Make the certificate of a node and keep a copy; returns it as PEM, with the authority's.
+    """Make the certificate of a node and note it; returns it as PEM, with the authority's.
 
     Its name is tenant/pilot/site/node, so that access rules can name the node's topics by a pattern.
 
@@ -61,27 +65,58 @@ def issue(layout: Layout, node: Address, key: ec.EllipticCurvePublicKey, now: da
         raise ConfigError(
             f"{node} has {len(node.text)} characters, and a certificate takes {MAX_NAME}: use shorter ids"
         )
-    authority = nodes_authority(layout)
-    made = pem(leaf(node.text, key, authority, now, NODE_DAYS, "client"), authority.certificate)
-    write(layout.path(NODES) / f"{node.client_id}.pem", made, PUBLIC)
-    return made
+    authority = signing(layout, "nodes")
+    made = leaf(node.text, key, authority, now, NODE_DAYS, "client")
+    # all that are still valid: a removal must revoke each of them
+    valid = [one for one in issued(layout, node) if one.not_valid_after_utc > now]
+    write(_path(layout, node), pem(made, *valid), PUBLIC)
+    return pem(made, authority.certificate)
 
 
-def nodes_authority(layout: Layout) -> Authority:
-    """The authority that signs nodes.
+def issued(layout: Layout, node: Address) -> list[x509.Certificate]:
+    """The certificates of a node that are not revoked, the newest first."""
+    data = read(_path(layout, node))
+    return read_certificates(data, _path(layout, node)) if data else []
+
+
+def take_away(layout: Layout, node: Address) -> None:
+    """Move the certificates of a node to those that the next revocation list has.
+
+    Raises:
+        EdgebedError: the node has none.
+    """
+    found = issued(layout, node)
+    if not found:
+        hint = did_you_mean(node.text, current(layout))
+        raise EdgebedError(f"{node} has no certificate of this site{hint}")
+    old = _path(layout, node)
+    try:
+        old.rename(layout.path(REMOVED) / f"{node.client_id}-{found[0].serial_number:x}.pem")
+        for folder in (REMOVED, NODES):
+            sync_folder(layout.path(folder))
+    except OSError as error:
+        raise unwritable(str(old), error) from error
+
+
+def signing(layout: Layout, name: Literal["nodes", "collectors"]) -> Authority:
+    """An authority of the site.
 
     Raises:
         ConfigError: the site has none, or its files cannot be used.
     """
-    path, key_path = layout.path("authority/nodes.pem"), layout.path("authority/nodes.key")
+    path, key_path = layout.path(f"authority/{name}.pem"), layout.path(f"authority/{name}.key")
     data, key = read(path), read(key_path)
     if data is None or key is None:
         raise ConfigError(f"{layout.folder} is not a complete site: run `edgebed site init {layout.folder}`")
     return Authority(read_certificates(data, path)[0], read_key(key, key_path))
 
 
+def _path(layout: Layout, node: Address) -> Path:
+    return layout.path(NODES) / f"{node.client_id}.pem"
+
+
 def _certificates(folder: Path) -> Iterator[x509.Certificate]:
     for path in sorted(folder.glob("*.pem")):
         data = read(path)
         if data is not None:
-            yield read_certificates(data, path)[0]
+            yield from read_certificates(data, path)

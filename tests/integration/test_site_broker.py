@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,7 +18,8 @@ from edgebed.broker import find
 from edgebed.processes import Child, edgebed_command
 from edgebed.site.files import owner
 from edgebed.site.layout import Layout
-from edgebed.site.make import make
+from edgebed.site.make import make, revoke
+from edgebed.site.nodes import take_away
 from tests.polling import wait_until
 from tests.site_broker import Client, mosquitto, new_site, node_credential, now, reload
 from wire.topics import Address
@@ -36,6 +38,24 @@ def agent(layout: Layout, node: Address) -> Child:
         f"node: {node}\nstate: state\ndevices: {{d: {{adapter: replay, options: {options}}}}}\n"
     )
     return Child("agent", edgebed_command("agent", "run", str(folder / "agent.yaml")), folder / "agent.log")
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    text: str
+
+
+def edgebed(*words: str) -> Done:
+    """Run a command in a process of its own."""
+    done = subprocess.run(edgebed_command(*words), capture_output=True, text=True)
+    return Done(done.returncode, done.stdout + done.stderr)
+
+
+def credential(folder: Path, name: str) -> tuple[Path, Path]:
+    """The certificate and key in a folder."""
+    return folder / f"{name}.pem", folder / f"{name}.key"
 
 
 def ask(url: str, path: str) -> Any:
@@ -65,43 +85,66 @@ def test_a_collector_and_an_agent_work_with_the_configs_as_written(tmp_path: Pat
     assert "acks go over the receiving one" not in collector.log.read_text()
 
 
-def test_a_removed_node_sends_and_receives_nothing_after_a_reload(tmp_path: Path) -> None:
+def test_a_node_that_is_removed_sends_and_receives_nothing(tmp_path: Path) -> None:
     layout = new_site(tmp_path / "site")
-    credential = node_credential(layout, NODE)
-    folder = layout.path("collectors/collector-1")
-    collectors = (folder / "collector.pem", folder / "collector.key")
+    collectors = credential(layout.path("collectors/collector-1"), "collector")
     port = layout.site.collector_port
-    with mosquitto(layout) as broker:
-        node = Client(layout, credential, NODE.client_id).__enter__()
+    with mosquitto(layout):
+        add = ("node", "add", str(NODE), "--site", str(layout.folder), "--out")
+        for name in ("first", "second"):
+            assert edgebed(*add, str(tmp_path / name), *(["--renew"] if name == "second" else [])).code == 0
+        first, second = credential(tmp_path / "first", "node"), credential(tmp_path / "second", "node")
+        node = Client(layout, first, NODE.client_id).__enter__()
         node.subscribe(NODE.topic("ack"))
-        collector = Client(layout, collectors, "collector-1", port=port).__enter__()
-        collector.subscribe("tb1/#")
-        node.publish(NODE.topic("data", "_", "x"), b"before")
-        collector.wait_for(NODE.topic("data", "_", "x"), b"before")
+        with Client(layout, collectors, "collector-1", port=port) as collector:
+            collector.subscribe("tb1/#")
+            node.publish(NODE.topic("data", "_", "x"), b"before")
+            collector.wait_for(NODE.topic("data", "_", "x"), b"before")
+            done = edgebed("node", "remove", str(NODE), "--site", str(layout.folder))
+            assert (done.code, done.text) == (0, f"{NODE}: removed\n")
+            wait_until(node.ended.is_set, "its connection is ended")
+            for each in (first, second):
+                again = Client(layout, each, NODE.client_id)
+                assert not again.is_accepted(), "each of its certificates is revoked"
+                again.close()
+            node.close()
+            assert edgebed(*add, str(tmp_path / "third")).code == 0
+            with Client(layout, credential(tmp_path / "third", "node"), NODE.client_id) as node:
+                assert node.publish(NODE.topic("data", "_", "x"), b"back") == 0
+                collector.wait_for(NODE.topic("data", "_", "x"), b"back")
 
-        kept = layout.path(f"nodes/{NODE.client_id}.pem")
-        kept.rename(layout.path("nodes/removed") / kept.name)
-        make(layout, now(), lambda _line: None)
+
+def test_rules_end_what_an_open_connection_may_do_and_a_revocation_alone_does_not(tmp_path: Path) -> None:
+    layout = new_site(tmp_path / "site")
+    collectors = credential(layout.path("collectors/collector-1"), "collector")
+    rules = layout.path("broker/acl")
+    with mosquitto(layout) as broker:
+        node = Client(layout, node_credential(layout, NODE), NODE.client_id).__enter__()
+        node.subscribe(NODE.topic("ack"))
+        collector = Client(layout, collectors, "collector-1", port=layout.site.collector_port).__enter__()
+        collector.subscribe("tb1/#")
+        before = rules.read_bytes()
+        take_away(layout, NODE)
+        revoke(layout, now(), lambda _line: None)
+        after = rules.read_bytes()
+        rules.write_bytes(before)
         reload(broker)
-        wait_until(
-            lambda: node.publish(NODE.topic("data", "_", "x"), b"after") != 0, "the new rules are read"
-        )
-        assert node.publish(NODE.topic("data", "_", "x"), b"after") == 135, "not authorized, in MQTT 5"
+        other = node_credential(layout, Address("acme", "trial", "hall", "n2"))
+        Client(layout, other, "n2").__enter__().close()  # a connection that is made after the reload
+        assert node.publish(NODE.topic("data", "_", "x"), b"revoked alone") == 0
+        collector.wait_for(NODE.topic("data", "_", "x"), b"revoked alone")
+        rules.write_bytes(after)
+        reload(broker)
+        wait_until(lambda: node.publish(NODE.topic("data", "_", "x"), b"denied") == 135, "the rules are read")
         collector.heard.clear()
+        node.publish(NODE.topic("data", "_", "x"), b"denied")
         collector.publish(NODE.topic("ack"), b"after")
-        node.publish(NODE.topic("data", "_", "x"), b"after")
         collector.wait_for(NODE.topic("ack"), b"after")  # the broker has passed on all that was before
         assert collector.topics() == {NODE.topic("ack")}
         assert node.heard == []
-
-        again = Client(layout, credential, NODE.client_id)
-        assert not again.is_accepted(), "its certificate is revoked"
-        assert not node.ended.is_set(), "a revocation alone leaves the connection open"
-        taking = Client(layout, collectors, str(NODE), port=port)  # client ids are free for collectors
-        assert taking.is_accepted()
-        wait_until(node.ended.is_set, "the connection of the removed node is ended")
-        for client in (again, taking, node, collector):
-            client.close()
+        assert not node.ended.is_set()
+        node.close()
+        collector.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import ssl
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +20,11 @@ from click.testing import CliRunner
 from agent.config import load as load_agent
 from collector.config import load as load_collector
 from edgebed.cli import command
-from edgebed.site.certificates import is_signed_by, key_pem, new_key, read_certificates, read_crls
+from edgebed.site.certificates import is_signed_by, key_pem, name_of, new_key, read_certificates, read_crls
 from edgebed.site.files import locked
 from edgebed.site.layout import Layout
 from edgebed.site.make import make
-from edgebed.site.nodes import issue
+from edgebed.site.nodes import issue, issued
 from edgebed.site.settings import load
 from edgebed.site.show import overview
 from tests.site_broker import now
@@ -42,8 +43,8 @@ class Done(NamedTuple):
     output: str
 
 
-def run(*arguments: str) -> Done:
-    done = CliRunner().invoke(command, ["site", *arguments])
+def run(*arguments: str, group: str = "site") -> Done:
+    done = CliRunner().invoke(command, [group, *arguments])
     if isinstance(done.exception, EdgebedError):  # `edgebed.cli.main` prints it
         return Done(done.exception.exit_code, f"{done.output}{done.exception}")
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
@@ -376,3 +377,140 @@ def test_a_folder_that_the_broker_may_not_enter_is_named(tmp_path: Path) -> None
     shown = run("show", str(closed / "site"), "--json")
     broken = [each for each in json.loads(shown.output)["secrets"] if each["owner"] == "daemon"]
     assert {each["file"] for each in broken} == {"broker/broker.key", "broker/acl"}
+
+
+def node(*arguments: str) -> Done:
+    return run(*arguments, group="node")
+
+
+def test_a_node_gets_a_folder_to_carry_to_its_device(site: Path, tmp_path: Path) -> None:
+    out = tmp_path / "device"
+    done = node("add", str(NODE), "--site", str(site), "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {
+        "node.key": 0o600,
+        "node.pem": 0o644,
+        "ca.pem": 0o644,
+        "broker.yaml": 0o644,
+    }
+    certificate = read_certificates((out / "node.pem").read_bytes(), out)[0]
+    assert name_of(certificate) == str(NODE)
+    assert not list((site / "nodes").rglob("*.key")), "the site keeps no key of a node"
+    listed = node("ls", "--site", str(site)).output
+    assert str(NODE) in listed
+    assert "364 days" in listed or "365 days" in listed
+    assert problems(site, now() + timedelta(days=340))[-1].startswith(f"{NODE}: it ends on")
+
+
+def test_a_second_certificate_must_be_asked_for(site: Path, tmp_path: Path) -> None:
+    add = ("add", str(NODE), "--site", str(site), "--out")
+    node(*add, str(tmp_path / "first"))
+    again = node(*add, str(tmp_path / "second"))
+    assert again.exit_code == 1
+    assert "--renew makes another one" in again.output
+    assert not (tmp_path / "second").exists()
+    over = node(*add, str(tmp_path / "first"), "--renew")
+    assert over.exit_code == 78
+    assert "name a new folder" in over.output
+    assert node(*add, str(tmp_path / "second"), "--renew").exit_code == 0
+    assert len(list(issued(Layout(site, load(site)), NODE))) == 2
+
+
+def test_a_removal_without_a_broker_says_what_is_left_to_do(site: Path, tmp_path: Path) -> None:
+    add = ("add", str(NODE), "--site", str(site), "--out")
+    node(*add, str(tmp_path / "first"))
+    node(*add, str(tmp_path / "second"), "--renew")
+    done = node("remove", str(NODE), "--site", str(site))
+    assert done.exit_code == 3
+    assert "reload the broker where it runs" in done.output
+    (revoked, _) = read_crls((site / "broker/crl.pem").read_bytes(), site)
+    assert len(list(revoked)) == 2, "both certificates"
+    assert f"user {NODE}\ntopic deny #" in (site / "broker/acl").read_text()
+    assert f"{NODE}".ljust(64) + " removed" in node("ls", "--site", str(site)).output
+    again = node("remove", str(NODE), "--site", str(site))
+    assert again.exit_code == 1
+    assert "has no certificate of this site" in again.output
+    assert node(*add, str(tmp_path / "third")).exit_code == 0
+    assert str(NODE) not in (site / "broker/acl").read_text()
+    (revoked, _) = read_crls((site / "broker/crl.pem").read_bytes(), site)
+    assert len(list(revoked)) == 2
+    assert problems(site) == []
+
+
+def test_rules_that_were_changed_by_hand_are_kept_and_the_removal_says_so(site: Path, tmp_path: Path) -> None:
+    node("add", str(NODE), "--site", str(site), "--out", str(tmp_path / "first"))
+    rules = site / "broker/acl"
+    rules.write_text(rules.read_text() + "topic read mine\n")
+    done = node("remove", str(NODE), "--site", str(site))
+    assert done.exit_code == 3
+    assert "broker/acl.new: take it over, then reload the broker" in done.output
+    assert "topic deny #" in (site / "broker/acl.new").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("acme/trial", "is not tenant/pilot/site/node"), ("A/b/c/d", "is not an id")]
+)
+def test_a_wrong_name_of_a_node_is_refused(site: Path, tmp_path: Path, name: str, sentence: str) -> None:
+    for words in (("add", name, "--out", str(tmp_path / "x")), ("remove", name)):
+        done = node(*words, "--site", str(site))
+        assert done.exit_code == 1
+        assert sentence in done.output
+    assert not (tmp_path / "x").exists()
+
+
+def openssl(folder: Path, require: Callable[[str], str], name: str, *key: str) -> Path:
+    """A request that a device makes with openssl, as docs/sharing.md shows."""
+    words = [require("openssl"), "req", "-new", "-nodes", "-newkey", *key, "-keyout", "node.key"]
+    words += ["-subj", "/CN=" + name.replace("/", "\\/"), "-out", "node.csr"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return folder / "node.csr"
+
+
+P256 = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+
+
+def test_a_device_can_keep_its_key(site: Path, tmp_path: Path, require: Callable[[str], str]) -> None:
+    request, out = openssl(tmp_path, require, str(NODE), *P256), tmp_path / "device"
+    done = node("add", str(NODE), "--site", str(site), "--out", str(out), "--request", str(request))
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in out.iterdir()} == {"node.pem", "ca.pem", "broker.yaml"}
+    context = ssl.create_default_context(cafile=str(out / "ca.pem"))
+    context.load_cert_chain(out / "node.pem", tmp_path / "node.key")  # the certificate is for that key
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "change", "sentence"),
+    [
+        ("acme/trial/hall/n2", P256, None, "is for 'acme/trial/hall/n2', not for acme/trial/hall/n1"),
+        ("collector-1", P256, None, "is for 'collector-1', not for"),
+        (str(NODE), ("rsa:2048",), None, "is for a key that is not EC P-256"),
+        (str(NODE), ("ec", "-pkeyopt", "ec_paramgen_curve:secp384r1"), None, "not EC P-256"),
+        (str(NODE), P256, lambda pem: pem[: len(pem) // 2], "is not a certificate request in PEM"),
+        (str(NODE), P256, lambda pem: b"", "is not a certificate request in PEM"),
+        (str(NODE), P256, "other signature", "is not signed with its own key"),
+    ],
+)
+def test_a_request_that_does_not_fit_gets_nothing(
+    site: Path,
+    tmp_path: Path,
+    require: Callable[[str], str],
+    name: str,
+    key: tuple[str, ...],
+    change: Callable[[bytes], bytes] | str | None,
+    sentence: str,
+) -> None:
+    request, out = openssl(tmp_path, require, name, *key), tmp_path / "device"
+    if callable(change):
+        request.write_bytes(change(request.read_bytes()))
+    elif change:
+        der = bytearray(
+            ssl.PEM_cert_to_DER_cert(request.read_text().replace("CERTIFICATE REQUEST", "CERTIFICATE"))
+        )
+        der[-1] ^= 1
+        pem = ssl.DER_cert_to_PEM_cert(bytes(der)).replace("CERTIFICATE", "CERTIFICATE REQUEST")
+        request.write_text(pem)
+    done = node("add", str(NODE), "--site", str(site), "--out", str(out), "--request", str(request))
+    assert done.exit_code == 78, done.output
+    assert sentence in done.output
+    assert not out.exists()
+    assert issued(Layout(site, load(site)), NODE) == []

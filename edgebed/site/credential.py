@@ -1,0 +1,76 @@
+"""The folder that a device gets: its key, its certificate, the root, and the part of its config."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from edgebed.site.broker_config import agent
+from edgebed.site.certificates import key_pem, new_key
+from edgebed.site.files import PUBLIC, SECRET, make_folder, read, write
+from edgebed.site.layout import CA, Layout
+from edgebed.site.nodes import issue
+from wire.errors import ConfigError, EdgebedError
+from wire.printable import printable
+from wire.topics import Address
+
+
+def write_credential(
+    layout: Layout, node: Address, out: Path, now: datetime, request: Path | None = None
+) -> None:
+    """Make a certificate for a node in a new folder, with a key unless the device has made it.
+
+    Raises:
+        ConfigError: the folder exists or cannot be written, the request does not fit, or the site is not
+            complete.
+        TryAgain: the disk is full.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists: name a new folder, so that no key is overwritten")
+    root = read(layout.path(CA))
+    if root is None:
+        raise ConfigError(f"{layout.folder} is not a complete site: run `edgebed site init {layout.folder}`")
+    key = None
+    if request is None:
+        key = new_key()
+        public = key.public_key()
+    else:
+        public = _requested(request, node)
+    make_folder(out, 0o700)
+    try:
+        if key is not None:
+            write(out / "node.key", key_pem(key), SECRET)
+        write(out / CA, root, PUBLIC)
+        write(out / "broker.yaml", agent(layout.site).encode(), PUBLIC)
+        write(out / "node.pem", issue(layout, node, public, now), PUBLIC)
+    except EdgebedError:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _requested(path: Path, node: Address) -> ec.EllipticCurvePublicKey:
+    """The key of a certificate request; what else the request asks for is ignored."""
+    data = read(path)
+    try:
+        found = x509.load_pem_x509_csr(data or b"")
+        is_signed = found.is_signature_valid
+        key = found.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            f"{path} is not a certificate request in PEM: make it on the device again"
+        ) from error
+    if not is_signed:
+        raise ConfigError(f"{path} is not signed with its own key: make it on the device again")
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ConfigError(f"{path} is for a key that is not EC P-256: make it on the device again")
+    names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if [str(one.value) for one in names] != [node.text]:
+        name = printable("".join(str(one.value) for one in names))
+        raise ConfigError(f"{path} is for {name!r}, not for {node}: make it on the device again")
+    return key
