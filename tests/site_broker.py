@@ -6,11 +6,12 @@ import getpass
 import os
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import paho.mqtt.client as mqtt
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,7 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgebed.broker import find, free_port, is_listening
-from edgebed.processes import Child
+from edgebed.processes import Child, edgebed_command
 from edgebed.site.certificates import key_pem, new_key, utc
 from edgebed.site.layout import Layout
 from edgebed.site.make import make
@@ -59,15 +60,28 @@ def node_credential(layout: Layout, node: Address) -> tuple[Path, Path]:
     return certificate, key_path
 
 
+class Done(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    text: str
+
+
+def edgebed(*words: str) -> Done:
+    """Run a command in a process of its own."""
+    done = subprocess.run(edgebed_command(*words), capture_output=True, text=True)
+    return Done(done.returncode, done.stdout + done.stderr)
+
+
 @contextmanager
-def mosquitto(layout: Layout) -> Iterator[Child]:
-    """The broker with the written configuration, unchanged."""
-    config = layout.path("mosquitto.conf")
-    child = Child("mosquitto", [find("mosquitto"), "-c", str(config)], layout.folder / "mosquitto.log")
+def running(layout: Layout) -> Iterator[Child]:
+    """The broker of the site with the written configuration, unchanged."""
+    site, config = layout.site, layout.path(layout.broker_config)
+    child = Child(site.broker, [find(site.broker), "-c", str(config)], layout.folder / "broker.log")
     with child:
-        for port in (layout.site.port, layout.site.collector_port):
+        for port in (site.port, site.collector_port):
             wait_until(lambda: is_listening(HOST, port) or not child.pid, f"port {port}")  # noqa: B023
-        assert child.pid, child.tail()
+        assert child.pid, child.tail(20)
         yield child
 
 
@@ -89,6 +103,7 @@ class Client:
         v5: bool = True,
         clean: bool = True,
         will: tuple[str, bytes] | None = None,
+        user: str = "",
     ) -> None:
         version = MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
         options = {} if v5 else {"clean_session": clean}
@@ -109,6 +124,8 @@ class Client:
         self._paho.on_message = self._on_message
         self._paho.on_subscribe = self._on_answer
         self._paho.on_publish = lambda _c, _u, mid, reason, _p: self._on_answer(_c, _u, mid, [reason], _p)
+        if user:
+            self._paho.username_pw_set(user, "")
         if will is not None:
             self._paho.will_set(*will, qos=1, retain=True)
         if v5:

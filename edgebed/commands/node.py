@@ -51,7 +51,7 @@ def command() -> None:
 def add(node: str, folder: Path, out: Path, request: Path | None, renew: bool) -> None:
     """Make a certificate for NODE (tenant/pilot/site/node) in a new folder, and its key without --request.
 
-    The certificate is valid for a year. The broker needs no change and no restart.
+    The certificate is valid for a year. mosquitto needs no change; nats-server is reloaded.
     """
     from edgebed.site.credential import write_credential
     from edgebed.site.nodes import issued, removed_names
@@ -69,7 +69,10 @@ def add(node: str, folder: Path, out: Path, request: Path | None, renew: bool) -
             )
         was_removed = address.text in removed_names(layout)
         write_credential(layout, address, out, now, request)
-        if was_removed:
+        if layout.site.broker == "nats":  # each node is in its configuration
+            for line in _apply(layout, now):
+                click.echo(line, err=True)
+        elif was_removed:
             why = end_connection(layout, address.text)  # before it gets its rights back
             _apply(layout, now)
             if why:
@@ -113,7 +116,8 @@ def remove(node: str, folder: Path) -> None:
     with _locked(folder) as (layout, now):
         take_away(layout, address)
         left = _apply(layout, now)
-        if not left and (why := end_connection(layout, address.text)):
+        # nats-server ends the connections of users that it does not know any more
+        if not left and layout.site.broker == "mosquitto" and (why := end_connection(layout, address.text)):
             left = [f"its open connection is not ended, but has no rights: {why}"]
     click.echo(f"{address}: removed")
     for line in left:
@@ -130,9 +134,10 @@ def _apply(layout: Layout, now: datetime) -> list[str]:
 
     done: list[str] = []
     revoke(layout, now, done.append)
-    left = [f"{line}: take it over, then reload the broker" for line in done if f"in {ACL}.new" in line]
+    news = (f"in {ACL}.new", f"in {layout.broker_config}.new")
+    left = [f"{line}: take it over, then reload the broker" for line in done if line.endswith(news)]
     if why := reload(layout):
-        left.append(f"{why}: reload the broker where it runs; until then nothing is revoked")
+        left.append(f"{why}: reload the broker where it runs; until then nothing has changed for it")
     return left
 
 

@@ -42,6 +42,8 @@ def command() -> None:
     "--viewer", "viewers", multiple=True,
     help="tenant/pilot or tenant/pilot/name: a credential that reads this pilot.",
 )  # fmt: skip
+@click.option("--broker", type=click.Choice(["mosquitto", "nats"]), help="Its program.  [default: mosquitto]")
+@click.option("--tenant", help="The one company that a nats broker serves.")
 @click.option("--broker-user", help="User of the broker's process.  [default: mosquitto, or this user]")
 def init(folder: Path, **given: Any) -> None:
     """Make the site in FOLDER, or complete and renew it.
@@ -127,13 +129,13 @@ def _settings(folder: Path, first: Site, asked: dict[str, Any]) -> Site:
 
 
 def _next(folder: Path, done: list[str]) -> Iterator[str]:
-    from edgebed.site.layout import ACL, BROKER_CONFIG, CRL
+    from edgebed.site.layout import ACL, BROKER_CONFIGS, CRL
 
     changed = {line.partition(":")[0] for line in done if not line.endswith(": made")}
-    if BROKER_CONFIG in changed:
+    if BROKER_CONFIGS["mosquitto"] in changed:
         yield "restart the broker"
-    elif changed & {ACL, CRL, "broker/broker.pem"}:
-        yield "reload the broker: systemctl reload mosquitto, or send it SIGHUP"
+    elif changed & {ACL, CRL, BROKER_CONFIGS["nats"], "broker/broker.pem"}:
+        yield "reload the broker: systemctl reload, or send it SIGHUP"
     yield f"edgebed site show {folder}"
 
 

@@ -10,7 +10,8 @@ from edgebed.site.settings import FILE, Site, viewer_user
 
 ROOT = "root-keep-offline"
 CA = "ca.pem"  # the root's certificate, which every client trusts
-BROKER_CONFIG, ACL, CRL = "mosquitto.conf", "broker/acl", "broker/crl.pem"
+ACL, CRL = "broker/acl", "broker/crl.pem"
+BROKER_CONFIGS = {"mosquitto": "mosquitto.conf", "nats": "nats.conf"}
 _PRIVATE, _OPEN = 0o700, 0o755
 
 
@@ -37,6 +38,7 @@ class Layout:
         self.folder = folder
         self.site = site
         self.broker_user: Owner | None = owner(site.broker_user)
+        self.broker_config = BROKER_CONFIGS[site.broker]
         self.folders = list(self._folders())
         self.files = list(self._files())
         self._by_name = {one.name: one for one in self.files}
@@ -82,11 +84,7 @@ class Layout:
             Entry("authority/collectors.pem", PUBLIC, "authority of collectors"),
             Entry("broker/broker.key", SECRET, "the broker", is_brokers=True),
             Entry("broker/broker.pem", PUBLIC, "the broker"),
-            Entry("broker/nodes-ca.pem", PUBLIC, "whose certificates nodes and viewers show"),
-            Entry("broker/collectors-ca.pem", PUBLIC, "whose certificates collectors show"),
-            Entry(CRL, PUBLIC, "certificates that are revoked"),
-            Entry(BROKER_CONFIG, PUBLIC, "the broker's configuration"),
-            Entry(ACL, SECRET, "who may publish and read what", is_brokers=True),
+            *self._brokers(),
             Entry(f"agent/{CA}", PUBLIC, "root, for agents"),
             Entry("agent/broker.yaml", PUBLIC, "for the config of an agent"),
         ]
@@ -96,6 +94,18 @@ class Layout:
         for one in self.site.viewers:
             found += self._client(f"viewers/{viewer_user(one)}", "viewer", f"viewer of {one}")
         return found
+
+    def _brokers(self) -> list[Entry]:
+        config = Entry(self.broker_config, PUBLIC, "the broker's configuration")
+        if self.site.broker == "nats":
+            return [config, Entry("broker/clients-ca.pem", PUBLIC, "whose certificates clients show")]
+        return [
+            config,
+            Entry("broker/nodes-ca.pem", PUBLIC, "whose certificates nodes and viewers show"),
+            Entry("broker/collectors-ca.pem", PUBLIC, "whose certificates collectors show"),
+            Entry(CRL, PUBLIC, "certificates that are revoked"),
+            Entry(ACL, SECRET, "who may publish and read what", is_brokers=True),
+        ]
 
     def _client(self, folder: str, name: str, what: str) -> list[Entry]:
         return [

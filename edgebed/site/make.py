@@ -12,7 +12,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgebed.site import broker_config
+from edgebed.site import broker_config, nats_config
 from edgebed.site.certificates import (
     Authority,
     Usage,
@@ -33,8 +33,8 @@ from edgebed.site.certificates import (
     read_key,
 )
 from edgebed.site.files import make_folder, offer, read, write, wrong_rights
-from edgebed.site.layout import ACL, BROKER_CONFIG, CA, CRL, ROOT, Layout
-from edgebed.site.nodes import KINDS, dropped, removed, removed_names, signing
+from edgebed.site.layout import ACL, CA, CRL, ROOT, Layout
+from edgebed.site.nodes import KINDS, current, dropped, removed, removed_names, signing
 from edgebed.site.settings import viewer_user
 from wire.errors import ConfigError, TryAgain
 
@@ -143,10 +143,13 @@ class Maker:
 
     def _trusted(self, root: x509.Certificate, nodes: Authority, collectors: Authority) -> None:
         """What each side checks the other side's certificate with."""
-        found = {
-            "broker/nodes-ca.pem": pem(nodes.certificate, root),
-            "broker/collectors-ca.pem": pem(collectors.certificate),
-        }
+        if self._site.broker == "nats":
+            found = {"broker/clients-ca.pem": pem(nodes.certificate, root, collectors.certificate)}
+        else:
+            found = {
+                "broker/nodes-ca.pem": pem(nodes.certificate, root),
+                "broker/collectors-ca.pem": pem(collectors.certificate),
+            }
         # the operator can put a second root into the site's own file: clients then trust both
         roots = read(self._layout.path(CA)) or b""
         found |= {each.name: roots for each in self._layout.files if each.name.endswith(f"/{CA}")}
@@ -154,7 +157,9 @@ class Maker:
             self._keep(name, data)
 
     def _crl(self, nodes: Authority, collectors: Authority) -> set[int]:
-        """Write the revocation lists; returns the serial numbers in them."""
+        """Write the revocation lists; returns the serial numbers in them. nats-server has none."""
+        if self._site.broker == "nats":
+            return set()
         path = self._layout.path(CRL)
         old = {one.issuer: one for one in read_crls(read(path) or b"", path)}
         viewers = dropped(self._layout, "viewer")
@@ -178,13 +183,18 @@ class Maker:
 
     def _texts(self) -> None:
         site, folder = self._site, self._layout.folder
-        self._offer(BROKER_CONFIG, broker_config.mosquitto(site, folder))
+        if site.broker == "mosquitto":
+            self._offer(self._layout.broker_config, broker_config.mosquitto(site, folder))
         self._rules()
         self._offer("agent/broker.yaml", broker_config.agent(site))
         for one in site.collectors:
             self._offer(f"collectors/{one}/collector.yaml", broker_config.collector(site, one))
 
     def _rules(self) -> None:
+        if self._site.broker == "nats":
+            text = nats_config.nats(self._site, self._layout.folder, list(current(self._layout)))
+            self._offer(self._layout.broker_config, text)
+            return
         gone = {name_of(one) for kind in KINDS for one in dropped(self._layout, kind).values()}
         gone |= set(removed_names(self._layout))
         self._offer(ACL, broker_config.access_rules(self._site, sorted(gone)))

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edgebed.site.certificates import Authority, leaf, name_of, pem, read_certificates, read_key
 from edgebed.site.files import PUBLIC, read, sync_folder, write
 from edgebed.site.layout import Layout
-from edgebed.site.settings import MAX_NAME
+from edgebed.site.settings import MAX_NAME, ONE_COMPANY
 from wire.config import did_you_mean
 from wire.errors import ConfigError, EdgebedError, unwritable
 from wire.topics import Address
@@ -59,12 +59,15 @@ def issue(layout: Layout, node: Address, key: ec.EllipticCurvePublicKey, now: da
     Its name is tenant/pilot/site/node, so that access rules can name the node's topics by a pattern.
 
     Raises:
-        ConfigError: the name is too long, or the authority's files cannot be used.
+        ConfigError: the name is too long, a nats broker is of another company, or the authority's files
+            cannot be used.
     """
     if len(node.text) > MAX_NAME:
         raise ConfigError(
             f"{node} has {len(node.text)} characters, and a certificate takes {MAX_NAME}: use shorter ids"
         )
+    if layout.site.tenant not in ("", node.tenant):
+        raise ConfigError(f"{node} is of another company than {layout.site.tenant}: {ONE_COMPANY}")
     authority = signing(layout, "nodes")
     made = leaf(node.text, key, authority, now, NODE_DAYS, "client")
     # all that are still valid: a removal must revoke each of them

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from edgebed.site.files import read
-from edgebed.site.layout import BROKER_CONFIG, CA, Layout
+from edgebed.site.layout import CA, Layout
 from wire.broker import Broker
 from wire.errors import ConfigError
 from wire.mqtt.blocking_client import BlockingClient
@@ -18,23 +18,22 @@ from wire.mqtt.options import ConnectOptions, Login
 
 _CONNECT_S = 5.0
 _RELOAD_S = 0.5  # mosquitto looks for signals each 0.1 s
-_PID = "broker/data/mosquitto.pid"
 
 
 def reload(layout: Layout) -> str:
     """Have the broker of this machine read its files again; returns why not, else ""."""
     try:
-        pid = int(read(layout.path(_PID)) or 0)
+        pid = int(read(layout.path(f"broker/data/{layout.site.broker}.pid")) or 0)
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         # the number can belong to another process by now
-        if pid > 1 and os.fsencode(layout.path(BROKER_CONFIG)) in words:
+        if pid > 1 and os.fsencode(layout.path(layout.broker_config)) in words:
             os.kill(pid, signal.SIGHUP)
             time.sleep(_RELOAD_S)
             return ""
     except (OSError, ValueError, ConfigError) as error:
         if isinstance(error, PermissionError):
             return "this user may not signal the broker"
-    return f"no broker with {layout.path(BROKER_CONFIG)} runs on this machine"
+    return f"no broker with {layout.path(layout.broker_config)} runs on this machine"
 
 
 def end_connection(layout: Layout, name: str) -> str:

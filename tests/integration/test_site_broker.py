@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -21,7 +20,7 @@ from edgebed.site.layout import Layout
 from edgebed.site.make import make, revoke
 from edgebed.site.nodes import take_away
 from tests.polling import wait_until
-from tests.site_broker import Client, mosquitto, new_site, node_credential, now, reload
+from tests.site_broker import Client, edgebed, new_site, node_credential, now, reload, running
 from wire.topics import Address
 
 NODE = Address("acme", "trial", "hall", "n1")
@@ -40,19 +39,6 @@ def agent(layout: Layout, node: Address) -> Child:
     return Child("agent", edgebed_command("agent", "run", str(folder / "agent.yaml")), folder / "agent.log")
 
 
-class Done(NamedTuple):
-    """How a command ended, and what it printed."""
-
-    code: int
-    text: str
-
-
-def edgebed(*words: str) -> Done:
-    """Run a command in a process of its own."""
-    done = subprocess.run(edgebed_command(*words), capture_output=True, text=True)
-    return Done(done.returncode, done.stdout + done.stderr)
-
-
 def credential(folder: Path, name: str) -> tuple[Path, Path]:
     """The certificate and key in a folder."""
     return folder / f"{name}.pem", folder / f"{name}.key"
@@ -69,7 +55,7 @@ def test_a_collector_and_an_agent_work_with_the_configs_as_written(tmp_path: Pat
     config = layout.path("collectors/collector-1/collector.yaml")
     words = edgebed_command("collector", "run", str(config), "--port", "0")
     collector, sender = Child("collector", words, tmp_path / "collector.log"), agent(layout, NODE)
-    with mosquitto(layout), collector, sender:
+    with running(layout), collector, sender:
         url = collector.first_line()
 
         def stored() -> bool:
@@ -78,7 +64,7 @@ def test_a_collector_and_an_agent_work_with_the_configs_as_written(tmp_path: Pat
 
         wait_until(stored, "messages are stored", 120)
         assert ask(url, "health")["broker"]["state"] == "online"
-    log = (layout.folder / "mosquitto.log").read_text()
+    log = (layout.folder / "broker.log").read_text()
     assert "as collector-1-acks" in log, "the collector has its connection for acknowledgements"
     assert f"as {NODE} (" in log, "the broker knows the agent by the name in its certificate"
     assert "already connected" not in log, "no connection of the collector ends another one"
@@ -89,7 +75,7 @@ def test_a_node_that_is_removed_sends_and_receives_nothing(tmp_path: Path) -> No
     layout = new_site(tmp_path / "site")
     collectors = credential(layout.path("collectors/collector-1"), "collector")
     port = layout.site.collector_port
-    with mosquitto(layout):
+    with running(layout):
         add = ("node", "add", str(NODE), "--site", str(layout.folder), "--out")
         for name in ("first", "second"):
             assert edgebed(*add, str(tmp_path / name), *(["--renew"] if name == "second" else [])).code == 0
@@ -118,7 +104,7 @@ def test_rules_end_what_an_open_connection_may_do_and_a_revocation_alone_does_no
     layout = new_site(tmp_path / "site")
     collectors = credential(layout.path("collectors/collector-1"), "collector")
     rules = layout.path("broker/acl")
-    with mosquitto(layout) as broker:
+    with running(layout) as broker:
         node = Client(layout, node_credential(layout, NODE), NODE.client_id).__enter__()
         node.subscribe(NODE.topic("ack"))
         collector = Client(layout, collectors, "collector-1", port=layout.site.collector_port).__enter__()
@@ -161,7 +147,7 @@ def open_folder() -> Iterator[Path]:
 )
 def test_mosquitto_reads_its_files_after_it_has_given_up_the_rights_of_root(open_folder: Path) -> None:
     layout = new_site(open_folder / "site", broker_user="mosquitto")
-    with mosquitto(layout) as broker:
+    with running(layout) as broker:
         status = Path(f"/proc/{broker.pid}/status").read_text()
         (uids,) = [line for line in status.splitlines() if line.startswith("Uid:")]
         found = owner("mosquitto")
@@ -178,5 +164,5 @@ def test_mosquitto_reads_its_files_after_it_has_given_up_the_rights_of_root(open
         child.start()
         wait_until(lambda: not child.pid, f"it ends without {name}")  # noqa: B023
         make(layout, now(), lambda _line: None)  # it gives the file back
-    with mosquitto(layout):
+    with running(layout):
         pass

@@ -271,6 +271,9 @@ def test_a_viewer_that_is_taken_out_is_revoked_and_can_come_back(site: Path) -> 
         ('hosts: ["a"]\ncollectors: [Collector]', "'Collector' is not an id"),
         ('hosts: ["a"]\nbroker_user: "a\\nb"', "is not the name of a user"),
         ('hosts: ["a"]\ncolour: red', "colour"),
+        ('hosts: ["a"]\nbroker: nats', "a nats broker needs its company"),
+        ('hosts: ["a"]\nbroker: nats\ntenant: acme\nviewers: [beta/trial]', "of another company than acme"),
+        ('hosts: ["a"]\ntenant: acme', "mosquitto serves each company"),
     ],
 )
 def test_a_mistake_in_the_settings_is_named_and_nothing_is_written(
