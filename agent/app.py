@@ -17,6 +17,7 @@ from agent.config import AgentPlan
 from agent.configuration import Configuration
 from agent.custody.node_key import NodeKey
 from agent.custody.statements import Custody, keep_stating
+from agent.desired import DesiredConfig, Start
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
 from agent.pipeline.changes import Setup
@@ -146,6 +147,8 @@ class App:
 
     async def _run(self) -> None:
         config, clock = self.plan.config, self.clock
+        self.desired = DesiredConfig(self.plan, clock)
+        start = await asyncio.to_thread(self.desired.start, self.plan)
         config.broker.password()  # unusable files are reported before anything starts
         config.broker.ssl_context()
         self.time = TimeSync(clock, self._clock_state)
@@ -153,7 +156,8 @@ class App:
         self.outbox = await asyncio.to_thread(Outbox.open, config.state / "outbox", config.outbox, clock)
         try:
             key = await asyncio.to_thread(NodeKey.open, config.state)
-            self._wire(key, await asyncio.to_thread(Setup.of, self.plan.devices, config.models))
+            setup = await asyncio.to_thread(Setup.of, start.plan.devices, start.plan.config.models)
+            self._wire(key, start, setup)
             if self._models_first:
                 await self._unless_stopped(self.pipeline.open_models())
             await self._write_status()
@@ -166,7 +170,7 @@ class App:
             if self._wired:
                 await self._write_status(running=False)
 
-    def _wire(self, key: NodeKey | None, setup: Setup) -> None:
+    def _wire(self, key: NodeKey | None, start: Start, setup: Setup) -> None:
         """Make everything that `_flow` runs."""
         config, clock = self.plan.config, self.clock
         self.commands = Commands(config.state, clock, {"snapshot": self._snapshot, "rebirth": self._rebirth})
@@ -180,6 +184,8 @@ class App:
                 status=lambda: self.description.status(),  # noqa: PLW0108
                 clock_state=self.time.state,
                 on_command=self.commands.handle,
+                on_desired=self._take_desired if config.remote.config else None,
+                reported=self.desired.reported,
             ),
             UplinkSettings(
                 config.state,
@@ -214,7 +220,7 @@ class App:
         self.running = Running(setup, clock, self.pipeline, self._changed)
         self.sources = self.running.sources
         trials = Trials(self.running, self.pipeline, clock, config.remote.soak_s, self._open_models)
-        self.configuration = Configuration(self.plan, trials, clock, self._declared)
+        self.configuration = Configuration(self.plan, self.desired, start, trials, clock, self._reconfigured)
         self.description = NodeDescription(
             identity=self._identity,
             key=key,
@@ -262,6 +268,7 @@ class App:
             log.info("stopping")
             self._notifier.stopping()
             await end([changing])
+            await asyncio.to_thread(self.desired.stopped)
             await self.running.stop()
             self.pipeline.flush()
             await asyncio.to_thread(self.custody.close)
@@ -295,6 +302,13 @@ class App:
     def _changed(self) -> None:
         self._state_changed = True
         self.uplink.renew_status()
+
+    def _take_desired(self, body: bytes) -> None:
+        self.configuration.take_desired(body)
+
+    def _reconfigured(self) -> None:
+        self.uplink.renew_reported()
+        self._declared()
 
     def _declared(self) -> None:
         self.uplink.renew_birth()

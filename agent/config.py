@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
@@ -15,14 +16,20 @@ from adapters.base import Adapter, AdapterError
 from agent.outbox import OutboxSettings
 from agent.pipeline.settings import LEAST_STALL_S, DeviceConfig, DevicePlan, SlotConfig
 from agent.process_memory import MemorySettings
+from agent.remote.allowed import Allowed
 from agent.remote.settings import RemoteSettings
 from wire import config
 from wire.broker import Broker
 from wire.clock import Clock
-from wire.config import Check, Marks, Mistake, did_you_mean
+from wire.config import Marks, Mistake, did_you_mean
 from wire.errors import ConfigError, WireError
 from wire.messages import Stream, is_id
 from wire.topics import Address
+
+_DESIRED = "desired"
+_PLACE = re.compile(rf"^{_DESIRED}:\d+:\d+: ")
+
+T = TypeVar("T")
 
 
 class AgentConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +56,7 @@ class AgentPlan:
     address: Address
     devices: dict[str, DevicePlan]
     doubts: tuple[str, ...] = ()  # what may not work as meant: `file:line:col: sentence`
+    text: str = ""  # of the file
 
 
 def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None = None) -> AgentPlan:
@@ -61,6 +69,46 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
     Raises:
         ConfigError: lists every mistake.
     """
+    text = _as_agent(path, lambda: config.read(path))
+    return _as_agent(path, lambda: _plan_of(text, path, str(path), clock, files=files, folder=folder))
+
+
+def load_over(base: AgentPlan, doc: Mapping[str, Any], allowed: Allowed, clock: Clock) -> AgentPlan:
+    """The plan of a desired document over the operator's file, with the checks of `load` with `files`.
+
+    `devices` and `models` of the document replace those of the file, `publish` those of its devices. Nothing
+    that `allowed` refuses is opened.
+
+    Raises:
+        ConfigError: lists every mistake by its keys.
+    """
+    merged = {**config.plain(base.text), **{key: doc[key] for key in ("devices", "models") if key in doc}}
+    for name, publish in doc.get("publish", {}).items():
+        device = merged["devices"].get(name)
+        if not isinstance(device, dict):
+            hint = did_you_mean(name, merged["devices"])
+            raise ConfigError(f"publish.{name}: there is no device {name!r}{hint}")
+        merged["devices"] = {**merged["devices"], name: {**device, "publish": publish}}
+    text = msgspec.json.format(msgspec.json.encode(merged), indent=1).decode()
+    try:
+        return _plan_of(text, base.path, _DESIRED, clock, files=True, allowed=allowed)
+    except ConfigError as error:  # its lines are those of no file
+        found = ConfigError(*(_PLACE.sub("", line) for line in error.mistakes))
+        raise (
+            found.coded("config-not-allowed", detail=found.mistakes[0]) if allowed.refused else found
+        ) from error
+
+
+def _plan_of(
+    text: str,
+    path: Path,
+    shown: str,
+    clock: Clock,
+    *,
+    files: bool,
+    folder: Path | None = None,
+    allowed: Allowed | None = None,
+) -> AgentPlan:
     devices: dict[str, DevicePlan] = {}
     doubts: list[str] = []
 
@@ -74,26 +122,26 @@ def load(path: Path, clock: Clock, *, files: bool = False, folder: Path | None =
         for name, device in found.devices.items():
             yield from _check_id(("devices", name), "device", name)
             try:
-                plan = _plan(name, device, marks, clock)
+                plan = _plan(name, device, marks, clock, allowed)
             except _Wrong as wrong:
                 yield ("devices", name, wrong.key), str(wrong)
             else:
                 if plan is not None:
                     devices[name] = plan
             if files and device.publish.faces is not None:
-                yield from _check_faces(("devices", name, "publish", "faces"), device.publish.faces)
+                yield from _check_faces(("devices", name, "publish", "faces"), device.publish.faces, allowed)
             if name in devices and devices[name].doubt:
-                path = ("devices", name, "stall_s")
-                doubts.append(f"{marks.at(*path)}: {'.'.join(path)}: {devices[name].doubt}")
+                where = ("devices", name, "stall_s")
+                doubts.append(f"{marks.at(*where)}: {'.'.join(where)}: {devices[name].doubt}")
         yield from _other_settings(devices)
         for name, slot in found.models.items():
             yield from _check_id(("models", name), "slot", name)
-            yield from _check_slot(name, slot, devices, found, files)
+            yield from _check_slot(name, slot, devices, found, files, allowed)
         if files and not list(found.broker.mistakes()):
             yield from _check_secrets(found.broker)
 
-    settings = _read(path, check, folder)
-    return AgentPlan(path, settings, Address.parse(settings.node), devices, tuple(doubts))
+    settings = config.parse(text, AgentConfig, name=shown, folder=folder or path.parent, check=check)
+    return AgentPlan(path, settings, Address.parse(settings.node), devices, tuple(doubts), text)
 
 
 def state_folder(path: Path, *, strict: bool = True) -> tuple[Path, str]:
@@ -105,7 +153,7 @@ def state_folder(path: Path, *, strict: bool = True) -> tuple[Path, str]:
         ConfigError: the file cannot be read or is not a config.
     """
     try:
-        found = _read(path)
+        found = _as_agent(path, lambda: config.load(path, AgentConfig))
     except ConfigError:
         state, node = config.value_at(path, Path, "state"), config.value_at(path, str, "node")
         if strict or state is None or node is None:
@@ -119,9 +167,10 @@ def schema() -> dict[str, Any]:
     return config.schema(AgentConfig)
 
 
-def _read(path: Path, check: Check[AgentConfig] | None = None, folder: Path | None = None) -> AgentConfig:
+def _as_agent(path: Path, read: Callable[[], T]) -> T:
+    """What `read` returns; names a collector's config as such."""
     try:
-        return config.load(path, AgentConfig, check, folder=folder)
+        return read()
     except ConfigError as error:
         found = config.keys(path)
         if "store" not in found or found & {"node", "state", "devices", "models"}:
@@ -136,7 +185,9 @@ class _Wrong(ValueError):
         self.key = key
 
 
-def _plan(name: str, device: DeviceConfig, marks: Marks, clock: Clock) -> DevicePlan | None:
+def _plan(
+    name: str, device: DeviceConfig, marks: Marks, clock: Clock, allowed: Allowed | None
+) -> DevicePlan | None:
     if device.adapter not in adapters.names():
         hint = did_you_mean(device.adapter, adapters.names())
         raise _Wrong("adapter", f"unknown adapter {device.adapter!r}{hint}")
@@ -147,6 +198,9 @@ def _plan(name: str, device: DeviceConfig, marks: Marks, clock: Clock) -> Device
     options = marks.convert(kind.Options, "devices", name, "options")
     if options is None:
         return None
+    if allowed is not None:  # before the adapter opens any file
+        for key, why in allowed.refusals(device, options):
+            raise _Wrong("options", f"{key}: {why}")
     try:
         adapter = kind(options, clock)
         streams = adapter.streams()
@@ -210,7 +264,12 @@ def _check_collectors(outbox: OutboxSettings) -> Iterator[Mistake]:
 
 
 def _check_slot(
-    name: str, slot: SlotConfig, devices: dict[str, DevicePlan], found: AgentConfig, files: bool
+    name: str,
+    slot: SlotConfig,
+    devices: dict[str, DevicePlan],
+    found: AgentConfig,
+    files: bool,
+    allowed: Allowed | None,
 ) -> Iterator[Mistake]:
     where = ("models", name, "input")
     if slot.input.count("/") != 1:
@@ -231,7 +290,9 @@ def _check_slot(
             ("models", name),
             f"device {slot.device!r} sends a stream {name!r} itself: name the slot differently",
         )
-    if files:
+    if allowed is not None and (why := allowed.package(slot.package)):
+        yield ("models", name, "package"), why
+    elif files:
         yield from _check_package(name, slot, streams[slot.stream])
 
 
@@ -243,7 +304,10 @@ def _check_secrets(broker: Broker) -> Iterator[Mistake]:
             yield ("broker", key), str(error).removeprefix(f"broker.{key} ")
 
 
-def _check_faces(where: tuple[str, ...], package: Path) -> Iterator[Mistake]:
+def _check_faces(where: tuple[str, ...], package: Path, allowed: Allowed | None) -> Iterator[Mistake]:
+    if allowed is not None and (why := allowed.package(package)):
+        yield where, why
+        return
     from agent.inference.decoders import ModelError  # imported only when models are configured
     from agent.inference.package import check_package
     from agent.pipeline.privacy import face_model_mismatch

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from agent.config import AgentConfig, AgentPlan, load
+from agent.desired import DesiredConfig, Start, invalid
 from agent.pipeline.changes import Changes, Setup
-from agent.remote.trial import Trials
+from agent.remote.desired import Document, NotAcceptable, read_document
+from agent.remote.trial import Trial, Trials
 from agent.state_dir import reload_request
 from wire.clock import Clock
 from wire.errors import ConfigError
@@ -20,6 +21,7 @@ from wire.reasons import NO_REASON, Reason, because
 
 log = logging.getLogger("edgebed.agent")
 
+_EARLY_S = 30.0  # a document that is dated after this node's clock is judged again: the clock may be set
 CHANGEABLE = ("devices", "models")
 
 State = Literal["applied", "soaking", "refused", "reverted"]
@@ -58,57 +60,89 @@ class Configuration:
     called with each new `outcome`.
     """
 
-    def __init__(self, plan: AgentPlan, trials: Trials, clock: Clock, changed: Callable[[], None]) -> None:
-        self.plan = plan
+    def __init__(
+        self,
+        plan: AgentPlan,
+        desired: DesiredConfig,
+        start: Start,
+        trials: Trials,
+        clock: Clock,
+        changed: Callable[[], None],
+    ) -> None:
+        self.plan = plan  # of the operator's file
+        self.desired = desired
         self.outcome: Outcome | None = None
+        self._start = start
         self._trials = trials
         self._clock = clock
         self._changed = changed
-        self._reload_asked = asyncio.Event()
+        self._asked = asyncio.Event()
+        self._reload_asked = False
+        self._next: bytes | None = None  # the newest desired document that waits
+        self._early: bytes | None = None  # one that is dated after the clock of this node
 
     @property
     def problem(self) -> Reason:
         """Why the newest configuration is not in use; `NO_REASON` where it is."""
-        return NO_REASON if self.outcome is None else self.outcome.problem
+        of_file = NO_REASON if self.outcome is None else self.outcome.problem
+        return of_file if of_file.why else self.desired.problem
 
     def document(self) -> dict[str, Any]:
-        """The newest outcome for status.json."""
-        return {} if self.outcome is None else {"reload": self.outcome.document()}
+        """The newest outcomes for status.json."""
+        of_file = {} if self.outcome is None else {"reload": self.outcome.document()}
+        return {**of_file, **self.desired.document()}
 
     def reload(self) -> None:
         """Ask to read the file again; returns at once."""
-        self._reload_asked.set()
+        self._reload_asked = True
+        self._asked.set()
+
+    def take_desired(self, body: bytes) -> None:
+        """Take a message on `desired/config`; returns at once. Of several that wait, the newest is used."""
+        self._next = body
+        self._asked.set()
 
     async def run(self) -> None:
         """Apply what is asked for, until cancelled."""
+        if self._start.before is not None:
+            await self._resume(self._start.before)
         while True:
-            await self._reload_asked.wait()
-            self._reload_asked.clear()
-            await self._reload()
+            self._asked.clear()
+            if self._reload_asked:
+                self._reload_asked = False
+                await self._reload()
+            elif self._next is not None:
+                body, self._next = self._next, None
+                await self._desire(body)
+            else:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait until something is asked for; judge an early document again from time to time."""
+        try:
+            # not wait_for: before Python 3.12 it loses a cancellation that comes with the event
+            async with asyncio.timeout(None if self._early is None else _EARLY_S):
+                await self._asked.wait()
+        except TimeoutError:
+            self._next, self._early = self._early, None
 
     async def _reload(self) -> None:
         request = await asyncio.to_thread(reload_request, self.plan.config.state)
         path = self.plan.path
         log.info("reading %s again", path)
         try:
-            plan, setup = await asyncio.to_thread(self._read, path)
+            plan = await asyncio.to_thread(load, path, self._clock, files=True)
+            if keys := fixed_keys(self.plan.config, plan.config):
+                text = f"restart the agent to change {', '.join(keys)}"
+                why = because(f"{path}: {text}", "config-needs-restart", keys=", ".join(keys))
+                self._refuse(why, request)
+                return
+            over, setup = await asyncio.to_thread(self._setup, plan, self.desired.kept.used)
         except ConfigError as error:
-            self._refuse(because(str(error), "config-invalid", detail=error.mistakes[0]), request)
+            self._refuse(invalid(error), request)
             return
-        if keys := fixed_keys(self.plan.config, plan.config):
-            text = f"restart the agent to change {', '.join(keys)}"
-            self._refuse(because(f"{path}: {text}", "config-needs-restart", keys=", ".join(keys)), request)
-            return
-        for doubt in plan.doubts:
+        for doubt in over.doubts:
             log.warning("%s", doubt)
-        await self._try(plan, setup, request)
-
-    def _read(self, path: Path) -> tuple[AgentPlan, Setup]:
-        plan = load(path, self._clock, files=True)
-        return plan, Setup.of(plan.devices, plan.config.models)
-
-    async def _try(self, plan: AgentPlan, setup: Setup, request: str) -> None:
-        """Run a plan; go back to the one before where it does not work."""
         trial = await self._trials.change(setup)
         what = describe(trial.changes, setup)
         if trial.changes:
@@ -117,12 +151,82 @@ class Configuration:
         why = await self._trials.soak(trial, whole=False)
         if not why.why:
             self.plan = plan
+            self.desired.usable()
             log.info("the new configuration is in use: %s", what)
             self._enter(Outcome("applied", self._clock.now_ms(), what, request=request))
             return
         await self._trials.revert(trial)
         log.error("the new configuration does not work, the one before is in use again: %s", why.why)
         self._enter(Outcome("reverted", self._clock.now_ms(), what, why, request))
+
+    def _setup(self, base: AgentPlan, document: Document | None) -> tuple[AgentPlan, Setup]:
+        """The operator's file with a document over it; blocks."""
+        plan = self.desired.plan(base, document)
+        return plan, Setup.of(plan.devices, plan.config.models)
+
+    async def _desire(self, body: bytes) -> None:
+        """Judge a desired document; apply it if it can be used."""
+        desired, self._early = self.desired, None
+        try:
+            document = read_document(body, self._clock.now_ms())
+        except NotAcceptable as error:
+            if error.reason_code == "config-clock":
+                self._early = body
+            if desired.report is None or desired.report.why != error.reason.why:
+                log.error("a desired document is refused: %s", printable(error, 2_000))
+            desired.note(None, "rejected", error.reason)
+            self._changed()
+            return
+        if desired.is_done(document):
+            desired.forget_note()
+        else:
+            await self._apply(document)
+        self._changed()
+
+    async def _apply(self, document: Document) -> None:
+        desired, used = self.desired, self.desired.kept.used
+        log.info("desired document %d of %s", document.ver, printable(document.by or "a controller"))
+        try:
+            if document.withdraws or (used is not None and used.digest == document.digest):
+                setup = (await asyncio.to_thread(self._setup, self.plan, document))[1]
+                await asyncio.to_thread(desired.use, document)
+                await self._trials.change(setup)
+                return
+            setup = (await asyncio.to_thread(self._setup, self.plan, document))[1]
+            excused = self._trials.broken()
+            await asyncio.to_thread(desired.begin_trial, document, excused)
+        except ConfigError as error:
+            why = invalid(error)
+            log.error("the desired document %d is refused: %s", document.ver, printable(why.why, 2_000))
+            await asyncio.to_thread(desired.reject, document, why)
+            return
+        except OSError as error:
+            why = because(f"the document cannot be kept: {error.strerror}", "disk-failed")
+            log.error("%s", why.why)
+            desired.note(document, "failed", why)
+            return
+        trial = await self._trials.change(setup, excused)
+        log.info("the desired document runs on trial: %s", describe(trial.changes, setup))
+        await asyncio.to_thread(desired.soaking)
+        self._changed()
+        await self._decide(trial)
+
+    async def _resume(self, before: AgentPlan) -> None:
+        """Run the trial again that the last daemon did not survive."""
+        setup = await asyncio.to_thread(Setup.of, before.devices, before.config.models)
+        await self._decide(self._trials.resume(setup, frozenset(self.desired.kept.excused)))
+        self._changed()
+
+    async def _decide(self, trial: Trial) -> None:
+        """Wait for the end of a document's trial: keep the document, or go back."""
+        why = await self._trials.soak(trial, whole=True)
+        if why.why:
+            log.error("the desired document does not work, going back: %s", why.why)
+            await asyncio.to_thread(self.desired.end_trial, why)  # on disk first: a kill here goes back too
+            await self._trials.revert(trial)
+        else:
+            log.info("the desired document is in use")
+            await asyncio.to_thread(self.desired.confirm)
 
     def _refuse(self, why: Reason, request: str) -> None:
         log.error("the configuration stays as it is: %s", printable(why.why, 2_000))

@@ -220,6 +220,7 @@ def is_well(document: dict[str, Any]) -> bool:
         and not document.get("refused_code")
         and not document.get("behind")
         and document.get("reload", {}).get("state") not in ("refused", "reverted")
+        and not document.get("desired", {}).get("code")
         and all(device.get("state") in ("ok", "stopped") for device in devices)
         and all(model.get("state") == "ok" for model in models)
     )
@@ -246,7 +247,12 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
     reload = document.get("reload", {})
     if reload.get("state") in ("refused", "reverted"):
         yield f"PROBLEM: the newest configuration was {reload['state']}: {reload.get('why', '')}"
-    elif reload.get("state") == "soaking":
+    desired = document.get("desired", {})
+    if desired.get("code"):
+        yield f"PROBLEM: the desired document {desired.get('ver')} is not in use: {desired.get('why', '')}"
+    elif desired:
+        yield f"desired document {desired.get('ver')}: {desired.get('state')}"
+    if reload.get("state") == "soaking":
         yield f"a new configuration is on trial: {reload.get('what', '')}"
     for name, device in document.get("devices", {}).items():
         why = f": {device['why']}" if device.get("why") else ""

@@ -66,15 +66,15 @@ class RunningAgent:
 
     def start(self) -> None:
         """Start the process and wait until its devices and models are there."""
+        before = self.status().get("boot")
         self.child.start()
         pid = self.child.pid
-        wait_until(lambda: self._is_ready(pid), "the agent is ready", GUARD_S)
+        wait_until(lambda: self._is_ready(pid, before), "the agent is ready", GUARD_S)
 
-    def _is_ready(self, pid: int) -> bool:
+    def _is_ready(self, pid: int, before: str | None) -> bool:
         assert self.child.pid == pid, f"the agent has ended: {self.child.log.read_text()[-2_000:]}"
-        return bool(self.status().get("running")) and (self.state / "agent.lock").read_text().strip() == str(
-            pid
-        )
+        now = self.status()  # the one of a killed agent states that it runs
+        return bool(now.get("running")) and now["boot"] != before
 
     def status(self) -> dict[str, Any]:
         """The agent's status.json; {} before there is one."""

@@ -37,21 +37,27 @@ def load(path: Path, kind: type[T], check: Check[T] | None = None, *, folder: Pa
     Raises:
         ConfigError: the file cannot be read or contains mistakes; the error lists all of them.
     """
-    return parse(_text(path), kind, name=str(path), folder=folder or path.parent, check=check)
+    return parse(read(path), kind, name=str(path), folder=folder or path.parent, check=check)
 
 
 def keys(path: Path) -> frozenset[str]:
     """The keys at the top of a YAML file, to find out what it is; none where it cannot be read."""
     try:
-        return frozenset(compose(_text(path))[0].keys)
+        return frozenset(compose(read(path))[0].keys)
     except (ConfigError, YamlMistake):
         return frozenset()
+
+
+def plain(text: str) -> dict[str, Any]:
+    """The values of a config's text that `parse` accepted."""
+    found: dict[str, Any] = compose(text)[0].plain()
+    return found
 
 
 def value_at(path: Path, kind: type[V], *keys: str) -> V | None:
     """The value at `keys` of a YAML file, whatever is wrong elsewhere in it; None where it cannot be read."""
     try:
-        root, _ = compose(_text(path))
+        root, _ = compose(read(path))
     except (ConfigError, YamlMistake):
         return None
     marks = Marks(str(path), path.parent, root)
@@ -403,7 +409,12 @@ def _lines(name: str, mistakes: list[tuple[Place, str]]) -> Iterator[str]:
         yield f"{name}: and {len(ordered) - MAX_MISTAKES} more mistakes"
 
 
-def _text(path: Path) -> str:
+def read(path: Path) -> str:
+    """The text of a config file.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or is not UTF-8.
+    """
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):

@@ -449,16 +449,31 @@ class Desired(_Message, kw_only=True):
 
 
 class Reported(_Message, kw_only=True):
-    """How a node applied the `desired` of version `ver`."""
+    """How a node applied the `desired` of version `ver`.
+
+    `hash` is the SHA-256 of its `doc`, `active` that of the `doc` in use; "" is the node's own file alone.
+    `code` and `args` are `err` for programs and translations.
+    """
 
     v: int = field(default_factory=_version)
     ver: Annotated[int, Meta(ge=0, le=2**53)]
     state: Literal[
-        "applied", "downloading", "verified", "shadow", "active", "rejected", "rolled_back", "failed"
+        "applied",
+        "soaking",
+        "downloading",
+        "verified",
+        "shadow",
+        "active",
+        "rejected",
+        "rolled_back",
+        "failed",
     ]
+    hash: Short = ""
     active: Short = ""
     previous: Short = ""
     err: Text = ""
+    code: Code = ""
+    args: Args = {}
     ts: Millis
 
 

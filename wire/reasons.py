@@ -91,6 +91,9 @@ CODES: dict[str, tuple[str, ...]] = {
     "config-invalid": ("detail",),
     "config-needs-restart": ("keys",),
     "config-reverted": ("what",),
+    "config-not-allowed": ("detail",),
+    "config-crashed": ("times",),
+    "config-clock": ("seconds",),
     # an answer to a command
     "command-unknown": ("name",),
     "command-expired": (),

@@ -189,6 +189,11 @@ class Pipeline:
         if at in self._pictures and here:
             self._box_models[at] = max(here, key=lambda each: len(_finds(each)))
 
+    @property
+    def opened(self) -> bool:
+        """Whether every model is open or refused."""
+        return all(runner.opened.is_set() for runner in self.runners.values())
+
     def forget_models(self) -> None:
         """Free the memory of models that no device uses any more."""
         in_use = [runner.model for runner in self.runners.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -10,6 +11,17 @@ from msgspec import Meta, Struct
 class RemoteSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The `remote:` section of an agent's configuration."""
 
+    config: Annotated[
+        bool,
+        Meta(
+            description="Take devices, models and publish settings from `desired/config`. Turn it on only "
+            "where the broker lets no unknown client publish there."
+        ),
+    ] = False
+    files: Annotated[
+        tuple[Path, ...],
+        Meta(max_length=20, description="Folders whose files a desired document may name."),
+    ] = ()
     soak_s: Annotated[
         float,
         Meta(

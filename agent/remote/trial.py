@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from agent.pipeline.changes import Changes, Setup
+from agent.pipeline.changes import Changes, Setup, compare
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.running import Running
 from wire.clock import Clock
@@ -16,14 +16,19 @@ _LOOK_S = 0.25
 _WELL = ("ok", "stopped")  # stopped: a recording that has ended
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One change that runs on trial. `excused` are the devices and models that did not work before either."""
 
     before: Setup
     changes: Changes
     excused: frozenset[str] = frozenset()
-    opening: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def watched(self) -> set[str]:
+        """The devices and models that have to work."""
+        devices = {f"device {name}" for name in self.changes.devices}
+        return devices | {f"model {name}" for name in self.changes.models}
 
 
 class Trials:
@@ -56,9 +61,12 @@ class Trials:
         before = self._running.setup
         excused = self.broken() if excused is None else excused
         changes = await self._running.change(new)
-        trial = Trial(before, changes, excused)
-        trial.opening = self._start("models")
-        return trial
+        self._start("models")
+        return Trial(before, changes, excused)
+
+    def resume(self, before: Setup, excused: frozenset[str]) -> Trial:
+        """The trial of the setup that runs already, from a start of the daemon on."""
+        return Trial(before, compare(before, self._running.setup), excused)
 
     async def soak(self, trial: Trial, *, whole: bool) -> Reason:
         """Wait until the trial is decided; the reason why it failed, `NO_REASON` where it works.
@@ -67,12 +75,12 @@ class Trials:
         time is waited out also when all of them work before. The gate of a model has as long as it takes.
         """
         end_s = self._clock.monotonic() + self._soak_s
+        whole = whole and any(name in trial.watched for name, _ in self._conditions())
         while True:
-            opened = trial.opening is None or trial.opening.done()
             why = self._failure(trial)
             is_over = self._clock.monotonic() >= end_s
-            if opened and (is_over or (why is None and not whole)):
-                if opened and why is None:
+            if self._pipeline.opened and (is_over or (why is None and not whole)):
+                if why is None:
                     self._pipeline.forget_models()
                 return why or NO_REASON
             await self._clock.sleep(_LOOK_S)
@@ -84,10 +92,8 @@ class Trials:
 
     def _failure(self, trial: Trial) -> Reason | None:
         """Why the trial has failed so far: the first changed device or model that does not work."""
-        watched = {f"device {name}" for name in trial.changes.devices}
-        watched |= {f"model {name}" for name in trial.changes.models}
         for name, why in self._conditions():
-            if name in watched and why is not None and name not in trial.excused:
+            if name in trial.watched and why is not None and name not in trial.excused:
                 text = f"{name}: {why.why}" if why.why else name
                 return because(text, "config-reverted", what=text)
         return None

@@ -27,9 +27,9 @@ from agent.uplink.presence import NodeIdentity, Presence
 from agent.uplink.refusal import Refusal
 from wire.broker import Broker
 from wire.clock import Clock
-from wire.codec import decode
+from wire.codec import decode, encode
 from wire.errors import ConfigError, WireError
-from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Refused, Snapshot, Status
+from wire.messages import MAX_BODY, Ack, Birth, ClockState, Cmd, Live, Refused, Reported, Snapshot, Status
 from wire.mqtt.async_client import AsyncClient
 from wire.mqtt.errors import MqttError, TooLarge
 from wire.mqtt.packet_socket import PublishPacket
@@ -52,19 +52,27 @@ _LIVE_EXPIRY_S, _BEAT_EXPIRY_S, _RES_EXPIRY_S = 300, 60, 3_600
 _MAX_SESS = 2**52
 
 
+def _no_report() -> None:
+    """Report nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeHooks:
     """What an uplink asks of its node, in the uplink's event loop.
 
     `describe` gives the birth; the uplink overwrites its `ts`, `boot`, `sess` and `ep`. `status` gives the
     devices and models of the `online` status. Both are called for each publication. `on_command` gets
-    device, name and Cmd, as `agent.commands.Commands.handle` does.
+    device, name and Cmd, as `agent.commands.Commands.handle` does. `on_desired` gets each body on
+    `desired/config`, `reported` gives what is published on `reported/config`; the node takes no documents
+    without them.
     """
 
     describe: Callable[[], Birth]
     status: Callable[[], Status]
     clock_state: Callable[[], ClockState]
     on_command: OnCommand
+    on_desired: Callable[[bytes], None] | None = None
+    reported: Callable[[], Reported | None] = _no_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ class Uplink:
         self._command_runner = CommandRunner(
             self._address, clock, self._counters, node.on_command, self._send_answer
         )
+        self._on_desired, self._reported = node.on_desired, node.reported
         self._ack_delay = AckDelay()
         self._collectors = Collectors(settings.ack_from)
         self._take_packs: set[str] = set()  # the collectors that announced packs on this connection
@@ -121,7 +130,7 @@ class Uplink:
         self._lost = False  # true: the loss was logged
         self._wake = asyncio.Event()
         self._latest = Latest(self._counters)
-        self._to_renew: set[Literal["status", "birth"]] = set()
+        self._to_renew: set[Literal["status", "birth", "reported"]] = set()
         self._renewed_s = 0.0
 
     @property
@@ -197,6 +206,11 @@ class Uplink:
         self._to_renew.add("birth")
         self._wake.set()
 
+    def renew_reported(self) -> None:
+        """Publish again soon what became of the desired document."""
+        self._to_renew.add("reported")
+        self._wake.set()
+
     # One connection, from CONNECT to its end
 
     async def _connection(self) -> None:
@@ -236,7 +250,10 @@ class Uplink:
         tasks: list[asyncio.Task[None]] = []
         try:
             # Subscribe first: publishing would replace what the broker retained of this node.
-            topics = [self._address.topic(*tail) for tail in (("ack",), ("status",), ("cmd", "+", "+"))]
+            tails = [("ack",), ("status",), ("cmd", "+", "+")]
+            if self._on_desired is not None:
+                tails.append(("desired", "config"))
+            topics = [self._address.topic(*tail) for tail in tails]
             filters = [(topic, 1) for topic in topics]
             await link.subscribe(filters)
             tasks += [
@@ -279,6 +296,9 @@ class Uplink:
             topic = parse(message.topic_name)
             if topic.address != self._address:
                 raise WireError("the message is for another node")
+            if topic.cls == "desired" and topic.name == "config" and self._on_desired is not None:
+                self._on_desired(message.body)
+                return
             if len(message.body) > MAX_BODY:
                 raise WireError(f"the body is larger than {MAX_BODY} bytes")
             if message.retained and topic.cls in ("ack", "cmd"):
@@ -355,6 +375,7 @@ class Uplink:
         self._liveness.connected(self._now())
         self._publish_state(link, "online")
         self._publish_birth(link)
+        self._publish_reported(link)
         self._to_renew.clear()
         self._link = link
         while self._early:
@@ -449,6 +470,8 @@ class Uplink:
                 self._publish_state(link, "online")
             if "birth" in self._to_renew:
                 self._publish_birth(link)
+            if "reported" in self._to_renew:
+                self._publish_reported(link)
             self._to_renew.clear()
 
     def _publish_state(
@@ -464,6 +487,11 @@ class Uplink:
                 link.publish(self._address.topic("birth"), body, qos=1, retain=True)
             except TooLarge as error:
                 log.warning("%s; the birth is not sent", error)
+
+    def _publish_reported(self, link: AsyncClient) -> None:
+        reported = self._reported()
+        if reported is not None:
+            link.publish(self._address.topic("reported", "config"), encode(reported), qos=1, retain=True)
 
     def _on_commit(self) -> None:
         self._encoder.read_on()

@@ -80,7 +80,7 @@ def find(
     if quarantined and now - quarantined < QUARANTINE_MS:
         why = because("messages of it were quarantined: see the quarantine", "messages-quarantined")
         found.append(_problem("quarantine", 2, why))
-    if view.state == "online" and why.code.startswith("config-"):
+    if view.state == "online" and why.why:  # of an online node only this is a reason
         found.append(_problem("config", 2, why))
     found += _waiting(refused, behind)
     return sorted(found, key=lambda one: -one.sev)
