@@ -25,6 +25,8 @@ PARTS = {
     "footprint": "The daemon: memory and start",
     "scenarios": "Scenarios: accelerated time, and the same payload at any pace",
     "stall": "A link that stalls for 40 s, and a stop under load, beside ThingsBoard's gateway",
+    "fleet": "Wide fleets: CPU of the collector a message, delays and memory with an open page",
+    "history": "Questions to a month of 1,000 nodes while more arrives",
     "dashboard": "The dashboard: first paint and the cost of a further viewer",
 }
 _SHARED = "Each part is one run; its section names the machine. Machines are shared: compare the ratios."

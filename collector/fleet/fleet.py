@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Literal
 
@@ -334,6 +335,19 @@ class Fleet:
                 if owner == node:
                     found.setdefault(device, {})[stream] = values
         return found
+
+    def newest(
+        self, after: tuple[str, str], limit: int, sees: Callable[[str], bool]
+    ) -> list[tuple[str, str, dict[str, Live]]]:
+        """Newest live values of devices behind (node, device), by node, device and stream, in this order."""
+        devices: dict[tuple[str, str], dict[str, Live]] = {}
+        with self._lock:
+            for (node, device, stream), values in self._live.items():
+                if (node, device) > after:
+                    devices.setdefault((node, device), {})[stream] = values
+        visible = {node for node in {node for node, _ in devices} if sees(node)}
+        keys = heapq.nsmallest(limit, (key for key in devices if key[0] in visible))
+        return [(*key, devices[key]) for key in keys]
 
     def birth(self, node: str) -> Birth | None:
         """The newest birth of a node."""

@@ -99,6 +99,12 @@ class Source(Protocol):
         """Events from before a cursor, the newest first, with the texts that `read_cursor` takes."""
         ...
 
+    def event_counts(
+        self, node: str, device: str, start_ms: int, end_ms: int, step_ms: int
+    ) -> dict[str, dict[int, int]]:
+        """By type, how many events begin in each step with any; `start_ms + n * step_ms` begins step n."""
+        ...
+
     def quarantine(self, limit: int, under: Collection[str] | None = None) -> tuple[int, list[Quarantined]]:
         """The total count, and the newest ones; only of topics that begin with one of `under`, if given."""
         ...

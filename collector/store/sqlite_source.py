@@ -49,6 +49,9 @@ _EVENTS = """
 SELECT id, ts, recv, type, sev, body FROM event INDEXED BY event_by_time
 WHERE node = ? AND device = ? AND ts <= ? AND (ts < ? OR id < ?) AND (? = '' OR type = ?)
 ORDER BY ts DESC, id DESC LIMIT ?"""
+_EVENT_COUNTS = """
+SELECT type, (ts - ?) / ?, count(*) FROM event INDEXED BY event_by_time
+WHERE node = ? AND device = ? AND ts >= ? AND ts < ? GROUP BY 1, 2"""
 _STREAM = "stream = (SELECT id FROM stream WHERE node = ?1 AND device = ?2 AND name = ?3)"
 _CHUNK = "ep, late, first_us, last_us, rows, body"
 _SPAN = f"{_STREAM} AND last_us >= ? AND first_us < ?"
@@ -324,6 +327,19 @@ class SqliteSource:
                         self.suspects.add(path.name)
         found.sort(key=lambda one: one[:3], reverse=True)
         return [(f"{ts}.{number}.{at}", event) for ts, number, at, event in found[:limit]]
+
+    def event_counts(
+        self, node: str, device: str, start_ms: int, end_ms: int, step_ms: int
+    ) -> dict[str, dict[int, int]]:
+        """From the index of each file alone."""
+        found: dict[str, dict[int, int]] = {}
+        for path, db in self._days():
+            with self._guard(path):
+                asked = (start_ms, step_ms, node, device, start_ms, end_ms)
+                for kind, step, count in db.execute(_EVENT_COUNTS, asked):
+                    steps = found.setdefault(kind, {})
+                    steps[step] = steps.get(step, 0) + count
+        return found
 
     def quarantine(self, limit: int, under: Collection[str] | None = None) -> tuple[int, list[Quarantined]]:
         """From the newest files; the count of `under` is of the messages that are kept."""

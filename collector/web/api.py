@@ -64,6 +64,7 @@ from wire.topics import FIELD, ID, NODE_ITSELF, ROOT
 MAX_POINTS = 5_000
 MAX_EXPORT = 200_000  # rows of one answer
 MAX_EVENTS = 500
+MAX_NEWEST = 1_000  # devices of one answer
 PAGE_NODES, MAX_NODES = 200, 1_000  # of one page of the fleet
 FLEET_PARAMETERS = ("limit", "after", "filter", "node")
 MAX_MS = 253_402_300_799_999
@@ -107,11 +108,13 @@ class Api:
             Ruled("/", self.page, PUBLIC),
             Mount("/static", self._assets),
             Ruled("/api/v1/fleet", self.fleet, FILTERED),
+            Ruled("/api/v1/newest", self.newest, FILTERED),
             Ruled(NODE, self.node, OF_NODE),
             Ruled(NODE + "/stored", self.stored, OF_NODE),
             Ruled(DEVICE + "/series", self.series, OF_NODE),
             Ruled(DEVICE + "/rows", self.rows, OF_NODE),
             Ruled(DEVICE + "/events", self.events, OF_NODE),
+            Ruled(DEVICE + "/events/counts", self.event_counts, OF_NODE),
             Ruled(DEVICE + "/snapshot/{stream}.jpg", self.snapshot_image, OF_NODE),
             Ruled(DEVICE + "/snapshot/{stream}", self.snapshot, OF_NODE),
             Ruled("/api/v1/ledger", self.ledger, FILTERED),
@@ -144,6 +147,18 @@ class Api:
             raise await no_such_node(request, asked_node(request))
         extra = {"birth": self._from.fleet.birth(node), "live": self._from.fleet.live(node)}
         return _json({**msgspec.to_builtins(views[0]), **extra, "now": self._from.clock.now_ms()})
+
+    async def newest(self, request: Request) -> Response:
+        """The newest live values of many devices, in the order of their names."""
+        limit = _number(request, "limit", MAX_NEWEST, 1, MAX_NEWEST)
+        after = request.query_params.get("after", "")
+        node, _, device = after.rpartition("/")
+        if after and not (node and device):
+            raise HTTPException(400, f"after={after[:40]!r} is not the `next` of an answer")
+        found = await asyncio.to_thread(self._from.fleet.newest, (node, device), limit, sight_of(request))
+        devices = [{"node": node, "device": device, "streams": live} for node, device, live in found]
+        more = "/".join(found[-1][:2]) if len(found) == limit else None
+        return _json({"now": self._from.clock.now_ms(), "devices": devices, "next": more})
 
     async def stored(self, request: Request) -> Response:
         """The devices of a node that have stored rows, also under names that they no longer have."""
@@ -246,6 +261,27 @@ class Api:
             await self._require(request, node, device)
         more = rows[-1][0] if len(rows) == limit else None
         return _json({"events": [event for _, event in rows], "next": more})
+
+    async def event_counts(self, request: Request) -> Response:
+        """How many events of each type there are in each step of a span."""
+        node, device = node_of(request), _device(request)
+        end = _moment(request, "to", self._from.clock.now_ms())
+        start = _moment(request, "from", max(0, end - 86_400_000))
+        step = _number(request, "step", 3_600_000, 1, MAX_MS)
+        if start >= end:
+            raise HTTPException(400, f"from={start} is not before to={end}")
+        if (end - start) / step > MAX_POINTS:
+            raise HTTPException(400, f"step={step} gives more than {MAX_POINTS:,} steps: ask for longer ones")
+        found = await self._ask(lambda source: source.event_counts(node, device, start, end, step))
+        if not found:
+            await self._require(request, node, device)
+        if sum(map(len, found.values())) > MAX_EXPORT:
+            raise HTTPException(413, f"more than {MAX_EXPORT:,} counts: ask for longer steps")
+        types = {
+            kind: [[start + number * step, n] for number, n in sorted(steps.items())]
+            for kind, steps in sorted(found.items())
+        }
+        return _json({"from": start, "to": end, "step": step, "types": types})
 
     def _snapshot(self, request: Request, stream: str) -> Snapshot | None:
         """The newest picture; None where the node declares the stream and none has arrived yet."""

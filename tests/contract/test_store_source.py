@@ -380,6 +380,12 @@ def test_events_page_through_days_the_newest_first_without_a_double(site: Site) 
     alarms = site.source.events(NODE, "arm", limit=100, before=read_cursor(str(2**50)), kind="alarm")
     assert {one["type"] for _, one in alarms} == {"alarm"}
     assert len(alarms) == 15
+    counts = site.source.event_counts(NODE, "arm", T0 - 500, T0 + 2 * DAY_MS, DAY_MS)
+    shown: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for _, one in whole:
+        if T0 - 500 <= one["ts"] < T0 + 2 * DAY_MS:
+            shown[one["type"]][(one["ts"] - T0 + 500) // DAY_MS] += 1
+    assert counts == shown
     earlier = site.source.events(NODE, "arm", limit=100, before=read_cursor(str(T0 + 1000)))
     assert {one["ts"] for _, one in earlier} == {T0}
 

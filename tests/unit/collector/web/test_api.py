@@ -164,6 +164,12 @@ async def test_series_events_and_pictures(site: tuple[Collector, Get]) -> None:
     events = (await get(f"{BASE}/devices/arm/events?limit=1")).json()
     assert (events["events"][0]["why"], events["events"][0]["sev"]) == ("too warm", 3)
     assert (await get(f"{BASE}/devices/arm/events?before={events['next']}")).json()["events"] == []
+    at, kind = events["events"][0]["ts"], events["events"][0]["type"]
+    counts = (await get(f"{BASE}/devices/arm/events/counts?from={at - 90}&to={at + 1}&step=50")).json()
+    assert counts["types"] == {kind: [[at - 40, 1]]}
+    for wrong in ("from=5&to=5", "from=0&step=1", "step=0"):
+        assert (await get(f"{BASE}/devices/arm/events/counts?{wrong}")).status == 400
+    assert (await get(f"{BASE}/devices/leg/events/counts")).status == 404
     gaps = (await get(f"{BASE}/devices/_/events?type=gap")).json()
     assert gaps["events"][0]["lost"] == [[40, 41]]
     shot = (await get(f"{BASE}/devices/arm/snapshot/frames")).json()
@@ -171,6 +177,20 @@ async def test_series_events_and_pictures(site: tuple[Collector, Get]) -> None:
     picture = await get(shot["img"])
     assert (picture.body, picture.headers["content-type"]) == (JPEG, "image/jpeg")
     assert (await get(f"{BASE}/devices/arm/snapshot/nothing")).status == 404
+
+
+async def test_newest_values_of_many_devices_in_pages(site: tuple[Collector, Get]) -> None:
+    _, get = site
+    whole = (await get("/api/v1/newest")).json()
+    assert whole["next"] is None
+    assert {(one["node"], one["device"]) for one in whole["devices"]} >= {(NODE, "arm")}
+    pages, after = [], ""
+    while after is not None:
+        page = (await get(f"/api/v1/newest?limit=1&after={after}")).json()
+        pages += page["devices"]
+        after = page["next"]
+    assert pages == whole["devices"]
+    assert (await get("/api/v1/newest?after=arm")).status == 400
 
 
 async def test_rows_as_they_are_stored(site: tuple[Collector, Get]) -> None:

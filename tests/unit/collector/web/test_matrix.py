@@ -33,6 +33,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/nodes/{t}/{p}/{s}/{n}/devices/{d}/events": {},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/devices/{d}/snapshot/{stream}.jpg": {},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/devices/{d}/snapshot/{stream}": {},
+    "/api/v1/nodes/{t}/{p}/{s}/{n}/devices/{d}/events/counts": {"query": "?from=1&step=100000000000"},
+    "/api/v1/newest": {},
     "/api/v1/ledger": {},
     "/api/v1/outboxes": {},
     "/api/v1/quarantine": {},
@@ -50,7 +52,7 @@ MORE = (
     "/api/v1/fleet?limit=1", "/api/v1/fleet?limit=5&filter=cobot", f"/api/v1/fleet?limit=5&node={HERS}",
     f"/api/v1/ledger?node={HERS}", "/api/v1/ledger?pilot=acme/trial", "/api/v1/ledger?stream=arm/joints",
     "/api/v1/ledger?days=4000", f"/api/v1/outboxes?node={HERS}", "/api/v1/quarantine?limit=1",
-    "/api/v1/audit?limit=1",
+    "/api/v1/audit?limit=1", "/api/v1/newest?limit=1", f"/api/v1/newest?after={NONE}/a",
 )  # fmt: skip
 
 
