@@ -176,3 +176,15 @@ def test_10_000_names_a_node_are_within_the_default_shares() -> None:
     columns = [f"name_{n}" for n in range(10_000)]
     for number in range(400):
         assert inside.check_rows(f"acme/t/h/n{number}", "plc", "all", columns) is None
+
+
+def test_packing_gives_room_back_and_never_more_than_was_taken_today() -> None:
+    shares = content(small(disk_mb_per_day=1))
+    shares.stored("acme/trial/hall/cobot-01", 1_000_000)
+    assert shares.check_disk("acme/trial/hall/cobot-01") is not None
+    shares.stored("acme/trial/hall/cobot-01", -1)
+    assert shares.check_disk("acme/trial/hall/cobot-01") is None
+    shares.turn(NOON_MS + DAY_MS, 0.0)
+    shares.stored("acme/trial/hall/cobot-01", -600_000)  # what was written before midnight
+    shares.stored("acme/trial/hall/cobot-01", 1_000_000)
+    assert shares.check_disk("acme/trial/hall/cobot-01") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from collector.ledger.ledger import Ledger
 from collector.store import day_file, landed
@@ -304,6 +306,24 @@ def test_the_share_of_the_disk_counts_what_is_there(site: Site) -> None:
         query = "SELECT (SELECT total(length(body)) FROM chunk), (SELECT count(*) FROM rollup)"
         body, rollups = db.execute(query).fetchone()
     assert first + site.store.take_sizes()[NODE] == body + day_file.ROLLUP_BYTES * rollups
+
+
+@pytest.mark.parametrize("pack_body", [bytes, gzip.compress, zstandard.compress])
+def test_the_independent_check_reads_both_forms(site: Site, pack_body: Callable[[bytes], bytes]) -> None:
+    several = [site._batch(seq, {"n": [2 * seq, 2 * seq + 1]}, stream="rows") for seq in (1, 2)]
+    for one in several:
+        one.body = pack_body(one.body)
+    site._commit(site.store, site.ledger, several)
+    expected = {1: [2, 3], 2: [4, 5]}
+    assert (site.raw(), kept(site.folder)[NODE, EP].rows) == ([1, 2], expected)
+    site.wait(PACK_AFTER_MS)
+    assert (site.raw(), kept(site.folder)[NODE, EP].rows) == ([], expected)
+    with closing(sqlite3.connect(day_files(site.folder)[0])) as db, db:
+        db.execute(
+            "INSERT INTO raw(stream, ep, seq, rows, recv_ms, late, body) VALUES (1,?,2,2,0,0,'{\"f\":{}}')",
+            (EP,),
+        )
+    assert kept(site.folder)[NODE, EP].doubled == [2]
 
 
 KILLER = """
