@@ -13,7 +13,7 @@ from collector.backup.manifest import FORMAT, MARKS, PLAIN, SET_ASIDE, BackedUpF
 from collector.backup.pace import Pace
 from collector.backup.work_folder import work_folder
 from collector.state.state_file import STATE, StateFile, StateNewer
-from collector.store.day_file import SQL_ERRORS, Damaged, connect, parts, version
+from collector.store.day_schema import SQL_ERRORS, Damaged, connect, parts, version
 from collector.store.folder import aside, day_files
 from collector.store.removed import Removed
 from collector.store.snapshot import copy_plain, schema_of, snapshot

@@ -15,7 +15,7 @@ from collector.ingest import in_hand
 from collector.ledger import accepted_keys
 from collector.state.state_file import STATE
 from collector.store import checkpoint, removed
-from collector.store.day_file import StoreError
+from collector.store.day_schema import StoreError
 from collector.store.snapshot import BLOCK, Step
 from wire.errors import EdgebedError
 

@@ -14,7 +14,7 @@ from collector.ledger.comparison import compared
 from collector.ledger.ledger import Ledger
 from collector.state.migrations import STEPS
 from collector.state.state_file import STATE
-from collector.store.day_file import StoreError
+from collector.store.day_schema import StoreError
 from collector.store.folder import aside, begins_later, day_files
 from collector.store.group import Saved
 from collector.store.removed import Removed

@@ -30,7 +30,7 @@ from collector.ledger.accepted_keys import AcceptedKeys
 from collector.mqtt.link import Link
 from collector.mqtt.received import Received
 from collector.store.chunk import ChunkRows
-from collector.store.day_file import Full, StoreBusy
+from collector.store.day_schema import Full, StoreBusy
 from collector.store.group import EventRow, Group, Quarantined
 from collector.store.marks import Key
 from collector.store.store import Store

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from collector.store.day_file import identity
+from collector.store.day_schema import identity
 from collector.store.group import Group, Saved
 from collector.store.marks import Account, Book, encoded, read_account
 from wire.clock import Clock

@@ -19,14 +19,14 @@ from typing import Any
 import msgspec
 
 from collector.store.chunk import Chunk, ChunkRows, as_floats, pack, read_chunk, roll_up
-from collector.store.day_file import (
+from collector.store.day_file import DayFile
+from collector.store.day_schema import (
     HOLE,
     PAGE_BYTES,
     SPARSE,
     SQL_ERRORS,
     UNREADABLE,
     Damaged,
-    DayFile,
     readable_text,
     remove,
     translate,

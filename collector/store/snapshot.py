@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from collector.store.day_file import SQL_ERRORS, translate
+from collector.store.day_schema import SQL_ERRORS, translate
 
 Step = Callable[[int], None]  # gets the number of bytes that were handled since the last call
 BLOCK = 512 * 1024

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from collector.store.chunk import read_chunk
-from collector.store.day_file import (
+from collector.store.day_schema import (
     SQL_ERRORS,
     WITH_RAW,
     Damaged,

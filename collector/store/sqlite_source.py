@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from collector.store.chunk import MINUTE_US, Chunk, as_floats, pack, read_chunk, read_head
-from collector.store.day_file import (
+from collector.store.day_schema import (
     SPARSE,
     SQL_ERRORS,
     WITH_RAW,

@@ -17,11 +17,11 @@ import msgspec
 from msgspec import Struct, field
 
 from collector.store.checkpoint import Checkpoint, read_copy
-from collector.store.day_file import (
+from collector.store.day_file import DayFile
+from collector.store.day_schema import (
     SCHEMA,
     SQL_ERRORS,
     Damaged,
-    DayFile,
     Displaced,
     StoreBusy,
     StoreError,

@@ -488,7 +488,7 @@ async def test_while_the_queue_is_full_nothing_is_read_and_nothing_is_lost(
 ) -> None:
     from collector.ingest import inbox
     from collector.ingest import writer as ingest_writer
-    from collector.store.day_file import StoreBusy
+    from collector.store.day_schema import StoreBusy
 
     monkeypatch.setattr(inbox, "QUEUE_MESSAGES", 50)
     monkeypatch.setattr(ingest_writer, "RETRY_S", 0.1)

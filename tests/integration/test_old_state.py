@@ -26,7 +26,7 @@ from collector.ledger.balance import GONE
 from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
 from collector.store.clock_skew import Offset
-from collector.store.day_file import SCHEMA, schema_of
+from collector.store.day_schema import SCHEMA, schema_of
 from collector.store.folder import day_files
 from collector.store.store import SqliteStore
 from edgebed.broker import BrokerProcess

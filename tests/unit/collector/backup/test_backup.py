@@ -25,7 +25,7 @@ from collector.backup.work_folder import work_folder
 from collector.ledger.ledger import Ledger
 from collector.state import state_file
 from collector.store import snapshot
-from collector.store.day_file import SCHEMA
+from collector.store.day_schema import SCHEMA
 from collector.store.folder import day_files
 from collector.store.removed import Removed
 from collector.store.snapshot import Stopped

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from collector.backup.pace import Pace
 from collector.backup.verify import verify
-from collector.store.day_file import StoreError
+from collector.store.day_schema import StoreError
 from collector.store.folder import day_files
 from collector.store.soundness import SHOWN
 from edgebed.cli import command as main

@@ -21,7 +21,7 @@ from collector.ingest.writer import Ingest, IngestSettings
 from collector.ledger.ledger import Ledger
 from collector.mqtt.received import Received
 from collector.store import day_file
-from collector.store.day_file import StoreBusy
+from collector.store.day_schema import StoreBusy
 from collector.store.store import SqliteStore
 from collector.web.event_stream import Hub
 from tests.polling import wait_until

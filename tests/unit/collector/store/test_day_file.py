@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from collector.ledger.ledger import Ledger
-from collector.store.day_file import SCHEMA, StoreBusy, StoreError
+from collector.store.day_schema import SCHEMA, StoreBusy, StoreError
 from collector.store.folder import day_files
 from collector.store.reader import Readers
 from collector.store.sqlite_source import SqliteSource

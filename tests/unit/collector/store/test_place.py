@@ -11,7 +11,7 @@ import pytest
 
 from collector.ledger.ledger import Ledger
 from collector.store.checkpoint import COPY_EVERY_S, read_copy
-from collector.store.day_file import StoreBusy
+from collector.store.day_schema import StoreBusy
 from collector.store.folder import day_files
 from collector.store.reader import read_rows
 from collector.store.sqlite_source import SqliteSource
