@@ -28,6 +28,7 @@ PARTS = {
     "fleet": "Wide fleets: CPU of the collector a message, delays and memory with an open page",
     "history": "Questions to a month of 1,000 nodes while more arrives",
     "dashboard": "The dashboard: first paint and the cost of a further viewer",
+    "fleet_page": "The page of a wide fleet: CPU of a page, of a delta, and of a collector while one is open",
 }
 _SHARED = "Each part is one run; its section names the machine. Machines are shared: compare the ratios."
 RESULTS = Path(__file__).parent / "results.md"

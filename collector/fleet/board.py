@@ -145,6 +145,8 @@ class Board:
                 self._make(name)
 
     def _make(self, name: str) -> None:
+        if name not in self._urgent and name not in self._figures:
+            return  # another call made it meanwhile
         self._urgent.pop(name, None)
         self._figures.pop(name, None)
         view, due_ms = self._fleet.view(name)

@@ -369,7 +369,9 @@ class Fleet:
 
     def views(self, only: str | None = None) -> list[NodeView]:
         """Every node (or `only` one), model alarms first, then the worst problem, then by name."""
-        names = self.known() if only is None else {only} & self.known()
+        names = self.known() if only is None else {only}
+        if only is not None and only not in self._nodes and not self.ledger.outboxes(only):
+            return []
         found = [self.view(name)[0] for name in names]
         for device in (device for view in found for device in view.devices):
             device["streams"] = msgspec.json.decode(device["streams"])

@@ -48,7 +48,7 @@ class FleetPages:
     async def turn(self) -> None:
         """Make the views again that changed, and send every viewer those that it shows."""
         asks = self._hub.asks()
-        frames = await asyncio.to_thread(self._frames, asks)
+        frames = await asyncio.to_thread(self.frames, asks)
         for ask, frame in frames:
             self._hub.show(ask, frame)
 
@@ -66,7 +66,8 @@ class FleetPages:
         nodes = [msgspec.Raw(body) for body in self._board.bodies(page.shown)]
         return {"nodes": nodes, **page_head(page), "totals": self._board.totals(ask)}
 
-    def _frames(self, asks: set[Ask | None]) -> list[tuple[Ask | None, bytes]]:
+    def frames(self, asks: set[Ask | None]) -> list[tuple[Ask | None, bytes]]:
+        """What the viewers of each page get now."""
         many = len(self._board) > MANY_NODES
         if asks:
             self._board.refresh(BUDGET_S, FIGURES_EVERY_S if many else 0.0)

@@ -117,6 +117,8 @@ function merge(page) {
     for (const id of nodes.keys()) if (!here.has(id)) nodes.delete(id);
     order.value = page.shown;
     place.value = { found: page.found, first: page.first, next: page.next };
+    const { filter, trail } = view.peek();
+    if (trail.length && !page.shown.length) view.value = { filter, trail: [] }; // fewer nodes than there were
   });
 }
 

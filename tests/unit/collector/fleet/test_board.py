@@ -239,6 +239,27 @@ def test_who_sees_some_nodes_gets_their_pages_and_totals_alone(three: Site) -> N
     assert three.board.totals(Ask(under=("other/*",))).nodes == 0
 
 
+def test_two_calls_at_once_make_a_view_once(three: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    view = three.fleet.view
+
+    def counted(name: str) -> Any:
+        if not made:
+            made.append(name)
+            three.board._lock.release()  # the other call comes here
+            three.board.refresh(FOREVER)
+            three.board._lock.acquire()
+        else:
+            made.append(name)
+        return view(name)
+
+    monkeypatch.setattr(three.fleet, "view", counted)
+    for name in "abc":
+        three.status(name, "lost")
+    three.board.refresh(FOREVER)
+    assert sorted(made) == [node(name) for name in "abc"]
+
+
 def test_the_totals_are_those_of_all_views(three: Site) -> None:
     three.store("a", 1, 2, 4)
     three.beat("b", ep=EP, head=7, depth=7, clk=0)
