@@ -8,12 +8,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from wire.errors import EdgebedError, Unreachable
+from wire.errors import EdgebedError, TryAgain, Unreachable
 
 MAX_ANSWER = 64 * 1024 * 1024  # bytes
 _TIMEOUT_S = 10.0
@@ -41,9 +42,16 @@ class CollectorApi:
             EdgebedError: it refuses, or it is not a collector.
         """
         try:
+            return json.loads(self.read(path, asked))
+        except (ValueError, RecursionError) as error:
+            raise self._foreign(error) from error
+
+    def read(self, path: str, asked: Mapping[str, str] | None = None) -> bytes:
+        """The bytes of an answer. Raises as `ask`."""
+        try:
             with self.open(path, asked) as answer:
-                return json.loads(answer.read(MAX_ANSWER))
-        except (ValueError, RecursionError, http.client.HTTPException) as error:
+                return answer.read(MAX_ANSWER)
+        except http.client.HTTPException as error:
             raise self._foreign(error) from error
         except OSError as error:
             raise self._unreachable(error) from error
@@ -62,7 +70,8 @@ class CollectorApi:
             answer: IO[bytes] = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310 - checked above
         except urllib.error.HTTPError as error:
             error.close()
-            raise EdgebedError(f"{self.url} answers {error.code} {error.reason}") from error
+            kind = TryAgain if error.code == HTTPStatus.SERVICE_UNAVAILABLE else EdgebedError
+            raise kind(f"{self.url} answers {error.code} {error.reason}") from error
         except OSError as error:
             raise self._unreachable(error) from error
         except http.client.InvalidURL as error:

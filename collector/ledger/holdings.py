@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from collector.ledger.ledger import Ledger
 from collector.ledger.report import ReportFilter
-from collector.store.marks import Key
+from collector.store.marks import Key, encoded
 from wire.ranges import Range, Ranges
 
 MAX_OUTBOXES = 1_000  # of one page
@@ -20,13 +20,17 @@ _Ranges = list[tuple[_Number, _Number]]
 
 
 class Holding(Struct):
-    """What one collector has of one outbox: stored numbers, their rows, and numbers declared lost."""
+    """What one collector has of one outbox: stored numbers, their rows, numbers declared lost.
+
+    `statements` is how many signed statements its ledger has verified.
+    """
 
     node: str
     ep: str
     rows: int = 0
     stored: _Ranges = []
     lost: _Ranges = []
+    statements: int = 0
 
     def __post_init__(self) -> None:
         if any(last < first for first, last in (*self.stored, *self.lost)):
@@ -76,6 +80,22 @@ class Difference(Struct):
         return Difference(self.node, self.ep, here, there, later.here_lost, later.there_lost, rows)
 
 
+class Record(Struct):
+    """One outbox as the ledger keeps it: its account, and its stated days and the keys of its node."""
+
+    account: Raw
+    states: dict[str, Raw] = {}
+
+
+def record(ledger: Ledger, key: Key) -> Record | None:
+    """The record of one outbox, as of one moment."""
+    found = ledger.saved(key)
+    if found is None:
+        return None
+    account, states = found
+    return Record(Raw(encoded(account)), {name: Raw(body) for name, body in states.items()})
+
+
 def page(ledger: Ledger, wanted: ReportFilter, after: str = "") -> Page:
     """The holdings of the wanted nodes that follow `after`, which is the `next` of the page before."""
     found, size = Page(), 0
@@ -89,7 +109,7 @@ def page(ledger: Ledger, wanted: ReportFilter, after: str = "") -> Page:
         if found.outboxes and (size > MAX_RANGES or len(found.outboxes) >= MAX_OUTBOXES):
             found.next = "/".join(found.outboxes[-1].key)
             break
-        found.outboxes.append(Holding(*key, account.rows, stored, lost))
+        found.outboxes.append(Holding(*key, account.rows, stored, lost, account.book.stated.statements))
     return found
 
 

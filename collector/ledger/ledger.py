@@ -143,6 +143,12 @@ class Ledger:
         with self._lock:
             return {key: (account.stored, account.rows) for key, account in self._accounts.items()}
 
+    def saved(self, key: Key) -> tuple[Account, dict[str, bytes]] | None:
+        """The account of one outbox with its stated days and the keys of its node, as of one moment."""
+        with self._lock:
+            account = self._accounts.get(key)
+            return None if account is None else (account, self.days.saved(key))
+
     def forget(self, key: Key, numbers: Ranges, rows: int, at_ms: int) -> None:
         """Take numbers out that are in no day file: they are missing, and stored if they come again.
 

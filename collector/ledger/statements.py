@@ -101,9 +101,21 @@ class Days:
         body = self._bodies.get(key, {}).get(day)
         return Day() if body is None else msgspec.json.decode(body, type=Day)
 
+    def saved(self, key: tuple[str, str]) -> dict[str, bytes]:
+        """The states of one outbox and the ring of its node, as they are saved."""
+        bodies = self._bodies.get(key, {})
+        found = {name: bodies[day] for day, name in state_names(key, bodies).items()}
+        ring = self.rings.get(key[0])
+        return found if ring is None else {**found, f"key/{key[0]}": msgspec.json.encode(ring)}
+
     def bodies(self, key: tuple[str, str]) -> dict[str, bytes]:
         """All days of an outbox, encoded."""
         return dict(self._bodies.get(key, {}))
+
+
+def state_names(key: tuple[str, str], days: Iterable[str]) -> dict[str, str]:
+    """The names under which days of an outbox are saved, by day."""
+    return {day: f"custody/{key[0]}/{key[1]}/{day}" for day in days}
 
 
 def _is_sound(name: str, body: bytes) -> bool:
@@ -140,7 +152,7 @@ class Statements:
         for (key, day), one in self._days.items():
             body = msgspec.json.encode(one)
             if body != self._known.bodies(key).get(day):
-                found[f"custody/{key[0]}/{key[1]}/{day}"] = body
+                found[state_names(key, [day])[day]] = body
         found.update({f"key/{node}": msgspec.json.encode(ring) for node, ring in self._rings.items()})
         return found
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from collector.store.chunk import Unpacked
 from collector.store.group import Quarantined
+from collector.store.messages import Span, StoredMessage
 from collector.store.series import Points
 from wire.errors import EdgebedError, TryAgain
 
@@ -123,6 +124,10 @@ class Source(Protocol):
 
     def all_chunks(self, nodes: Collection[str] | None = None) -> Iterator[StoredNumbers]:
         """The numbers in every chunk and every event, of `nodes` or of all."""
+        ...
+
+    def messages(self, span: Span) -> Iterator[StoredMessage]:
+        """The messages of one outbox with these numbers, in any order; what cannot be read is left out."""
         ...
 
     def close(self) -> None:

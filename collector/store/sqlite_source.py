@@ -32,6 +32,7 @@ from collector.store.day_schema import (
 from collector.store.folder import aside, day_files
 from collector.store.group import Quarantined
 from collector.store.landed import RAW, UNDECODABLE, decoded, joined
+from collector.store.messages import Span, StoredMessage, messages_of
 from collector.store.rescue import Rescued, damage, highest_id, readable, unreadable
 from collector.store.series import Points
 from collector.store.source import ALL, Cursor, Hole, Key, StoredChunk, StoredNumbers, StoredStream, TooSlow
@@ -413,6 +414,17 @@ class SqliteSource:
                 for node, ep, seq in db.execute("SELECT node, ep, seq FROM event"):
                     if nodes is None or node in nodes:
                         yield StoredNumbers(node, ep, [seq], 1)
+
+    def messages(self, span: Span) -> Iterator[StoredMessage]:
+        """Of each file, the newest file first."""
+        for path, db in self._days():
+            with self._guard(path):
+
+                def damaged(error: Exception, path: Path = path) -> None:
+                    log.warning("%s: %s", path.name, error)
+                    self.suspects.add(path.name)
+
+                yield from messages_of(db, span, has_landed=version(db) >= WITH_RAW, damaged=damaged)
 
     def _days(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
         """Every day file with a connection, the newest first; an unreadable one is noted and left out."""

@@ -23,7 +23,7 @@ from collector.fleet.board import ALL_NODES, Ask
 from collector.fleet.fleet import Fleet
 from collector.health import CollectorProblem
 from collector.ingest.live import picture
-from collector.ledger.holdings import page
+from collector.ledger.holdings import page, record
 from collector.ledger.ledger import Ledger
 from collector.ledger.reasons import reason_of, table
 from collector.ledger.report import ReportFilter, account
@@ -32,6 +32,7 @@ from collector.rights.shown_problems import shown_problems
 from collector.rights.user import User
 from collector.state.audit import Audit
 from collector.store.declared import lost
+from collector.store.messages import Span, message_lines
 from collector.store.reader import Readers, TooManyRows, read_rows, read_series
 from collector.store.source import Key, Source, read_cursor
 from collector.store.table import Table
@@ -73,6 +74,7 @@ NODE = "/api/v1/nodes/{t}/{p}/{s}/{n}"
 DEVICE = NODE + "/devices/{d}"
 
 _TYPES = {"d": "f64", "q": "i64", "b": "bool", "j": "str"}  # of the columns of a chunk
+EPOCH = re.compile(r"[0-9a-f]{8,32}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _STREAM = re.compile(rf"((data|event)/)?({ID.pattern}|{NODE_ITSELF})/{ID.pattern}")
 
@@ -111,6 +113,8 @@ class Api:
             Ruled("/api/v1/newest", self.newest, FILTERED),
             Ruled(NODE, self.node, OF_NODE),
             Ruled(NODE + "/stored", self.stored, OF_NODE),
+            Ruled(NODE + "/outboxes/{ep}", self.outbox, OF_NODE),
+            Ruled(NODE + "/outboxes/{ep}/messages", self.messages, OF_NODE),
             Ruled(DEVICE + "/series", self.series, OF_NODE),
             Ruled(DEVICE + "/rows", self.rows, OF_NODE),
             Ruled(DEVICE + "/events", self.events, OF_NODE),
@@ -336,6 +340,20 @@ class Api:
         found = await asyncio.to_thread(page, self._from.ledger, wanted, after)
         return _json(found)
 
+    async def outbox(self, request: Request) -> Response:
+        """One outbox as the ledger keeps it, for a collector that is filled from this one."""
+        found = await asyncio.to_thread(record, self._from.ledger, _outbox(request))
+        if found is None:
+            raise HTTPException(404, f"the ledger has no outbox {_outbox(request)[1]} of this node")
+        return _json(found)
+
+    async def messages(self, request: Request) -> Response:
+        """The stored messages of one outbox with these numbers, a line each."""
+        first = _number(request, "first", 1, 1, 2**62)
+        span = Span(*_outbox(request), first, _number(request, "last", first, first, 2**62))
+        body = await self._ask(lambda source: message_lines(source, span))
+        return Response(body, media_type="application/x-ndjson")
+
     async def quarantine(self, request: Request) -> Response:
         """Quarantined messages, newest first."""
         limit = _number(request, "limit", 100, 1, MAX_EVENTS)
@@ -485,6 +503,13 @@ def _topics(prefix: str) -> str:
 def _whole(scope: str) -> str:
     """A scope of the audit as `may` takes it: "" is the whole collector."""
     return "" if scope == "*" else scope
+
+
+def _outbox(request: Request) -> tuple[str, str]:
+    ep: str = request.path_params["ep"]
+    if not EPOCH.fullmatch(ep):
+        raise HTTPException(404, f"{ep[:40]!r} is not an outbox")
+    return node_of(request), ep
 
 
 def _device(request: Request) -> str:

@@ -208,6 +208,41 @@ def restore(backup: Path, store: Path) -> None:
     _report(found.problems)
 
 
+@command.command()
+@click.argument("store", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--from", "url", required=True, metavar="URL", help="The running collector to fetch from.")
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the access token for --from.",
+)
+@click.option("--node", default="", help="tenant/pilot/site/node: only this one.")
+@click.option("--pilot", default="", help="tenant/pilot: only its nodes.")
+def refetch(store: Path, url: str, token_file: Path | None, node: str, pilot: str) -> None:
+    """Fill STORE, a restored or a new one, with what another collector has and it lacks.
+
+    No collector may run on STORE. A run that was ended goes on where it was. Exit code 3: something could not
+    be fetched.
+    """
+    _require_extra()
+    from collector import refetch as module
+    from collector.backup.pace import Pace
+    from collector.ledger.report import ReportFilter
+    from collector.store.store import SqliteStore
+    from edgebed.collector_api import CollectorApi
+    from edgebed.twin import HttpTwin
+    from wire.clock import Clock
+
+    twin = HttpTwin(CollectorApi(url, token_file, "--from"), ReportFilter(pilot=pilot, node=node))
+    store.mkdir(parents=True, exist_ok=True)
+    pace = Pace(pauses=False)
+    with closing(SqliteStore(store, Clock())) as opened, _audited(store, "refetch", url):
+        found = _worked(pace, lambda: module.refetch(opened, twin, Clock(), pace))
+    messages, rows = counted(found.messages, "message"), counted(found.rows, "row")
+    click.echo(f"{store}: fetched {messages} ({rows}) of {counted(found.outboxes, 'outbox', 'outboxes')}")
+    _report(found.problems)
+
+
 def _worked(pace: Pace, work: Callable[[], T]) -> T:
     """The result of `work`, done in a thread so that a signal stops it in order; shows how far it is."""
     from collector.store.snapshot import Stopped

@@ -18,13 +18,14 @@ from collector.store.chunk import MINUTE_US, ChunkRows
 from collector.store.declared import Lost
 from collector.store.folder import day_files
 from collector.store.group import EventRow, Group, Quarantined
+from collector.store.messages import Span, StoredMessage
 from collector.store.reader import TooManyRows, read_rows, read_series
 from collector.store.source import ALL, Hole, Source, StoredChunk, TooSlow, read_cursor
 from collector.store.store import SqliteStore, Store
 from wire.clock import NS_PER_MS, Clock
-from wire.codec import encode
+from wire.codec import decode_plain, encode
 from wire.errors import TryAgain
-from wire.messages import Batch
+from wire.messages import Batch, Event
 
 NODE, OTHER, EP, T0 = (
     "acme/trial/hall/cobot-01",
@@ -200,6 +201,7 @@ QUESTIONS: dict[str, Callable[[Source], Any]] = {
     "newest": lambda source: source.newest(NODE),
     "counts": lambda source: source.counts(),
     "all_chunks": lambda source: list(source.all_chunks()),
+    "messages": lambda source: list(source.messages(Span(NODE, EP, 1, ALL))),
 }
 
 
@@ -560,3 +562,39 @@ def test_no_benchmark_opens_a_day_file() -> None:
         path.name for path in bench.rglob("*.py") if "import sqlite3" in path.read_text(encoding="utf-8")
     }
     assert found == {"outbox.py", "wear.py"}, "these two measure SQLite as an outbox"
+
+
+def seq_of(one: StoredMessage) -> int:
+    return decode_plain(one.body, Batch).seq if one.cls == "data" else decode_plain(one.body, Event).seq
+
+
+def test_messages_by_their_numbers(site: Site) -> None:
+    site.commit(chunk(1, T0, [1.5, None], fields={"y": ["a", None]}), event(2, T0 + 5))
+    site.commit(chunk(3, T0 + 1_000, [7]), chunk(4, T0 + 2_000, [True], late=True))
+    site.commit(chunk(5, T0, [9.0], node="acme/trial/hall/other"))
+    every = {one.name: one for one in site.source.messages(Span(NODE, EP, 2, 2))}
+    assert set(every) == {"alarm"}
+    assert decode_plain(every["alarm"].body, Event).seq == 2
+    data = [one for one in site.source.messages(Span(NODE, EP, 1, 4)) if one.cls == "data"]
+    found = {body.seq: (one, body) for one in data for body in [decode_plain(one.body, Batch)]}
+    assert sorted(found) == [1, 3, 4]
+    one, first = found[1]
+    assert (one.device, one.name, one.recv_ms, one.is_late) == ("arm", "joints", T0, False)
+    assert (first.f, first.clk, first.times_us()) == (
+        {"x": [1.5, None], "y": ["a", None]},
+        1,
+        [T0 * 1_000, T0 * 1_000 + 100_000],
+    )
+    assert found[3][1].f == {"x": [7]}
+    assert (found[4][0].is_late, found[4][1].f) == (True, {"x": [True]})
+    assert list(site.source.messages(Span(NODE, "ff" * 8, 1, 9))) == []
+
+
+def test_messages_beside_damaged_ones(packing: Site) -> None:
+    for seq in (1, 2, 3):
+        packing.commit(chunk(seq, T0 + 1_000 * seq, [1.0]), event(10 + seq, T0))
+    packing.damage(lambda: packing.database.damage_chunk((T0 + 2_000) * 1_000))
+    packing.damage(lambda: packing.database.damage_event(12))
+    found = list(packing.source.messages(Span(NODE, EP, 1, 99)))
+    assert sorted(map(seq_of, found)) == [1, 3, 11, 13]
+    assert packing.source.suspects

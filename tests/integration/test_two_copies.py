@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from asyncio.subprocess import DEVNULL
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from agent.uplink import collectors, in_flight
 from edgebed.broker import BrokerProcess
+from edgebed.processes import edgebed_command
 from tests.integration.conftest import Box, CollectorProcess
 from tests.polling import until
 from wire.codec import encode
@@ -27,6 +29,12 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collectors, "RESEND_S", 2.0)
     monkeypatch.setattr(collectors, "AWAY_S", 1.0)
     monkeypatch.setattr(collectors, "SETTLE_S", 1.0)
+
+
+async def run(*arguments: str) -> int:
+    """The exit code of an edgebed command."""
+    child = await asyncio.create_subprocess_exec(*edgebed_command(*arguments), stdout=DEVNULL)
+    return await child.wait()
 
 
 def entry(collector: CollectorProcess) -> dict[str, Any]:
@@ -62,6 +70,19 @@ async def test_a_disk_that_dies_costs_nothing_that_was_acknowledged(
         await until(lambda: box.depth == 0, "the new disk has what came meanwhile")
         assert entry(one)["stored"] >= 200
         assert (entry(two)["stored"], entry(two)["missing_count"]) == (500, 0)
+
+        await asyncio.to_thread(one.stop)
+        box.take(50)
+        source = f"http://127.0.0.1:{two.port}"
+        store = str(tmp_path / "one" / "store")
+        assert await run("collector", "refetch", store, "--from", source) == 0
+        one.start()
+        await asyncio.to_thread(one.online)
+        await until(lambda: box.depth == 0, "both have everything")
+        assert (entry(one)["stored"], entry(one)["missing_count"]) == (550, 0)
+        url = f"http://127.0.0.1:{one.port}"
+        assert await run("ledger", "--url", url, "--against", source) == 0
+        assert await run("ledger", "--store", store, "--audit") == 0
 
 
 async def test_a_collector_that_is_away_holds_up_no_other_and_gets_everything_later(

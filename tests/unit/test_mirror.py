@@ -48,6 +48,7 @@ COVERED_BY = {
     "collector.store.day_schema": "tests/unit/collector/store/test_day_file.py",
     "collector.store.folder": "tests/unit/collector/store/test_store.py",
     "collector.store.group": "tests/unit/collector/store/test_store.py",
+    "collector.store.messages": "tests/unit/collector/test_refetch.py",
     "collector.store.removed": "tests/unit/collector/store/test_place.py",
     "collector.store.snapshot": "tests/unit/collector/backup/test_backup.py",
     "collector.store.soundness": "tests/unit/collector/backup/test_verify.py",
