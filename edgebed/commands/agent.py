@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from edgebed import __version__, progress, signals
+from edgebed.commands.site import require_extra as require_certificates
 from wire.clock import Clock
 from wire.errors import EdgebedError, on_purpose
 
@@ -27,6 +28,45 @@ log = logging.getLogger("edgebed.agent")
 @click.group(name="agent")
 def command() -> None:
     """Run the daemon beside a device: it reads the device, runs models on the data and sends the results."""
+
+
+@command.command()
+@click.argument("url")
+@click.argument("token")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="New folder for key, certificate and config part; the key never leaves it.",
+)
+def enrol(url: str, token: str, out: Path) -> None:
+    """Get the certificate of this device from the enrolment service at URL (https://host[:port]).
+
+    TOKEN is a line of `edgebed node add`; "-" reads it from stdin, where other users of this machine cannot
+    see it. A site with another root than the token's is refused.
+    """
+    require_certificates()
+    from edgebed.site.certificates import utc
+    from edgebed.site.enrolment import enrol as act
+
+    word = sys.stdin.readline(1_000) if token == "-" else token  # noqa: S105 - where to read it from
+    found = act(url, word, out, utc(Clock().now_ms()))
+    click.echo(f"{out}: enrolled as {found.node}; use {out / 'broker.yaml'} in the agent's config")
+
+
+@command.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--now", "is_forced", is_flag=True, help="Also before two thirds of its life have passed.")
+def renew(folder: Path, is_forced: bool) -> None:
+    """Renew the certificate in FOLDER, of `edgebed agent enrol`, when two thirds of its life have passed.
+
+    Run it daily (deploy/systemd/edgebed-renew.timer). The key stays the same.
+    """
+    require_certificates()
+    from edgebed.site.certificates import utc
+    from edgebed.site.enrolment import renew as act
+
+    click.echo(f"{folder}: {act(folder, utc(Clock().now_ms()), is_forced=is_forced)}")
 
 
 @command.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wire.errors import EdgebedError
+from edgebed.number_range import NumberRange
+from wire.errors import ConfigError, EdgebedError
 from wire.printable import counted
 
 if TYPE_CHECKING:
@@ -38,9 +40,11 @@ def command() -> None:
 @_site
 @click.option(
     "--out",
-    required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="New folder to write key, certificate and config part into; carry it to the device.",
+    help="Make a certificate now, in this new folder, and carry it to the device; no token.",
+)
+@click.option(
+    "--hours", type=NumberRange(0.01, 24 * 90), default=24.0, show_default=True, help="Life of the token."
 )
 @click.option(
     "--request",
@@ -48,17 +52,20 @@ def command() -> None:
     help="Certificate request that the device made: its key then stays on the device.",
 )
 @click.option("--renew", is_flag=True, help="NODE has a certificate: make another; the first stays valid.")
-def add(node: str, folder: Path, out: Path, request: Path | None, renew: bool) -> None:
-    """Make a certificate for NODE (tenant/pilot/site/node) in a new folder, and its key without --request.
+def add(node: str, folder: Path, out: Path | None, hours: float, request: Path | None, renew: bool) -> None:
+    """Print a one-time token for NODE (tenant/pilot/site/node): `edgebed agent enrol` uses it on the device.
 
-    The certificate is valid for a year. mosquitto needs no change; nats-server is reloaded.
+    With --out, make the certificate now, and its key too without --request. A certificate is valid for a
+    year. mosquitto needs no change for a new node; nats-server is reloaded.
     """
     from edgebed.site.credential import write_credential
-    from edgebed.site.nodes import issued, removed_names
-    from edgebed.site.running import end_connection
+    from edgebed.site.nodes import check_name, issued
+    from edgebed.site.token_store import give
     from wire.topics import Address
 
     address = Address.parse(node)
+    if request is not None and out is None:
+        raise click.UsageError("--request needs --out, for the certificate")
     with _locked(folder) as (layout, now):
         before = issued(layout, address)
         if before and not renew:
@@ -67,20 +74,14 @@ def add(node: str, folder: Path, out: Path, request: Path | None, renew: bool) -
                 f"{address} has a certificate until {end:%Y-%m-%d}: --renew makes another one, and"
                 " `edgebed node remove` takes it away"
             )
-        was_removed = address.text in removed_names(layout)
-        write_credential(layout, address, out, now, request)
-        if layout.site.broker == "nats":  # each node is in its configuration
-            for line in _apply(layout, now):
-                click.echo(line, err=True)
-        elif was_removed:
-            why = end_connection(layout, address.text)  # before it gets its rights back
-            _apply(layout, now)
-            if why:
-                click.echo(
-                    f"an open connection with an earlier certificate of {address} has its rights back:"
-                    f" restart the broker ({why})",
-                    err=True,
-                )
+        check_name(layout, address)
+        if out is None:
+            token = give(layout, address, now, hours)
+            click.echo(token.text)
+            click.echo(f"for {address}, until {token.ends:%Y-%m-%d %H:%M} UTC, once", err=True)
+            return
+        for line in write_credential(layout, address, out, now, request):
+            click.echo(line, err=True)
     secret = "node.key is secret: " if request is None else ""
     click.echo(f"{out}: made for {address}; {secret}move the folder to the device")
 
@@ -109,13 +110,13 @@ def remove(node: str, folder: Path) -> None:
     Exit code 3 if the broker could not be reached: the sentence names what is left to do.
     """
     from edgebed.site.nodes import take_away
-    from edgebed.site.running import end_connection
+    from edgebed.site.running import apply, end_connection
     from wire.topics import Address
 
     address = Address.parse(node)
     with _locked(folder) as (layout, now):
         take_away(layout, address)
-        left = _apply(layout, now)
+        left = apply(layout, now)
         # nats-server ends the connections of users that it does not know any more
         if not left and layout.site.broker == "mosquitto" and (why := end_connection(layout, address.text)):
             left = [f"its open connection is not ended, but has no rights: {why}"]
@@ -126,19 +127,31 @@ def remove(node: str, folder: Path) -> None:
         sys.exit(3)
 
 
-def _apply(layout: Layout, now: datetime) -> list[str]:
-    """Write lists and rules, and have the broker read them; returns what is left to do."""
-    from edgebed.site.layout import ACL
-    from edgebed.site.make import revoke
-    from edgebed.site.running import reload
+@command.command()
+@_site
+@click.option("--listen", default="0.0.0.0", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8885, show_default=True, help="0 takes a free one."
+)
+def serve(folder: Path, listen: str, port: int) -> None:
+    """Run the enrolment service of a site: devices get and renew their certificates there, over HTTPS.
 
-    done: list[str] = []
-    revoke(layout, now, done.append)
-    news = (f"in {ACL}.new", f"in {layout.broker_config}.new")
-    left = [f"{line}: take it over, then reload the broker" for line in done if line.endswith(news)]
-    if why := reload(layout):
-        left.append(f"{why}: reload the broker where it runs; until then nothing has changed for it")
-    return left
+    It signs with the site's authority: run it as the user that made the site, on the same machine. The first
+    line of stdout is its port.
+    """
+    layout, _ = _opened(folder)
+    from edgebed.site.enrolment_service import EnrolmentService
+    from wire.clock import Clock
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        service = EnrolmentService(layout, listen, port, Clock())
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {listen} port {port}: {error.strerror or error}") from error
+    with service:
+        click.echo(service.server_port)
+        sys.stdout.flush()
+        service.serve_forever(poll_interval=0.2)
 
 
 @contextmanager

@@ -166,4 +166,4 @@ def _print(found: Overview) -> None:
 def require_extra() -> None:
     """Check that the library for certificates is installed."""
     if importlib.util.find_spec("cryptography") is None:
-        raise EdgebedError("a site needs the library cryptography: pip install 'edgebed[collector]'")
+        raise EdgebedError("certificates need the library cryptography: pip install 'edgebed[site]'")

@@ -15,7 +15,7 @@ from edgebed.site.broker_config import agent
 from edgebed.site.certificates import key_pem, new_key
 from edgebed.site.files import PUBLIC, SECRET, make_folder, read, write
 from edgebed.site.layout import CA, Layout
-from edgebed.site.nodes import issue
+from edgebed.site.running import admit
 from wire.errors import ConfigError, EdgebedError
 from wire.printable import printable
 from wire.topics import Address
@@ -23,8 +23,10 @@ from wire.topics import Address
 
 def write_credential(
     layout: Layout, node: Address, out: Path, now: datetime, request: Path | None = None
-) -> None:
+) -> list[str]:
     """Make a certificate for a node in a new folder, with a key unless the device has made it.
+
+    Returns what is left to do.
 
     Raises:
         ConfigError: the folder exists or cannot be written, the request does not fit, or the site is not
@@ -41,36 +43,41 @@ def write_credential(
         key = new_key()
         public = key.public_key()
     else:
-        public = _requested(request, node)
+        public = requested(read(request) or b"", str(request), node)
     make_folder(out, 0o700)
     try:
         if key is not None:
             write(out / "node.key", key_pem(key), SECRET)
         write(out / CA, root, PUBLIC)
         write(out / "broker.yaml", agent(layout.site).encode(), PUBLIC)
-        write(out / "node.pem", issue(layout, node, public, now), PUBLIC)
+        made, left = admit(layout, node, public, now)
+        write(out / "node.pem", made, PUBLIC)
     except EdgebedError:
         shutil.rmtree(out, ignore_errors=True)
         raise
+    return left
 
 
-def _requested(path: Path, node: Address) -> ec.EllipticCurvePublicKey:
-    """The key of a certificate request; what else the request asks for is ignored."""
-    data = read(path)
+def requested(data: bytes, what: str, node: Address) -> ec.EllipticCurvePublicKey:
+    """The key of a certificate request for this node; all else that it asks for is ignored.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
     try:
-        found = x509.load_pem_x509_csr(data or b"")
+        found = x509.load_pem_x509_csr(data)
         is_signed = found.is_signature_valid
         key = found.public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(
-            f"{path} is not a certificate request in PEM: make it on the device again"
+            f"{what} is not a certificate request in PEM: make it on the device again"
         ) from error
     if not is_signed:
-        raise ConfigError(f"{path} is not signed with its own key: make it on the device again")
+        raise ConfigError(f"{what} is not signed with its own key: make it on the device again")
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ConfigError(f"{path} is for a key that is not EC P-256: make it on the device again")
+        raise ConfigError(f"{what} is for a key that is not EC P-256: make it on the device again")
     names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if [str(one.value) for one in names] != [node.text]:
         name = printable("".join(str(one.value) for one in names))
-        raise ConfigError(f"{path} is for {name!r}, not for {node}: make it on the device again")
+        raise ConfigError(f"{what} is for {name!r}, not for {node}: make it on the device again")
     return key

@@ -65,6 +65,8 @@ class Layout:
             Entry("broker/data", _PRIVATE, "sessions and retained messages", is_brokers=True),
             Entry("nodes", _OPEN, "the certificates of the nodes"),
             Entry("nodes/removed", _OPEN, "those of removed nodes"),
+            Entry("tokens", _PRIVATE, "hashes of the tokens that are not used yet"),
+            Entry("tokens/used", _PRIVATE, "hashes of those that are"),
             Entry("agent", _OPEN, "what each agent gets beside its own certificate"),
             Entry("collectors", _OPEN, "one folder for each collector"),
             Entry("viewers", _OPEN, "one folder for each viewer"),

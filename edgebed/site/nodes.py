@@ -15,7 +15,7 @@ from edgebed.site.files import PUBLIC, read, sync_folder, write
 from edgebed.site.layout import Layout
 from edgebed.site.settings import MAX_NAME, ONE_COMPANY
 from wire.config import did_you_mean
-from wire.errors import ConfigError, EdgebedError, unwritable
+from wire.errors import ConfigError, EdgebedError, TryAgain, unwritable
 from wire.topics import Address
 
 NODES, REMOVED = "nodes", "nodes/removed"
@@ -61,6 +61,28 @@ def issue(layout: Layout, node: Address, key: ec.EllipticCurvePublicKey, now: da
     Raises:
         ConfigError: the name is too long, a nats broker is of another company, or the authority's files
             cannot be used.
+        TryAgain: the clock is before the authority.
+    """
+    check_name(layout, node)
+    authority = signing(layout, "nodes")
+    if authority.certificate.not_valid_before_utc > now:
+        start = authority.certificate.not_valid_before_utc
+        raise TryAgain(
+            f"the clock of this machine shows {now:%Y-%m-%d}, and the site's authority is valid from"
+            f" {start:%Y-%m-%d}: set the clock"
+        )
+    made = leaf(node.text, key, authority, now, NODE_DAYS, "client")
+    # all that are still valid: a removal must revoke each of them
+    valid = [one for one in issued(layout, node) if one.not_valid_after_utc > now]
+    write(_path(layout, node), pem(made, *valid), PUBLIC)
+    return pem(made, authority.certificate)
+
+
+def check_name(layout: Layout, node: Address) -> None:
+    """Check that this site can give this node a certificate.
+
+    Raises:
+        ConfigError: it cannot.
     """
     if len(node.text) > MAX_NAME:
         raise ConfigError(
@@ -68,12 +90,6 @@ def issue(layout: Layout, node: Address, key: ec.EllipticCurvePublicKey, now: da
         )
     if layout.site.tenant not in ("", node.tenant):
         raise ConfigError(f"{node} is of another company than {layout.site.tenant}: {ONE_COMPANY}")
-    authority = signing(layout, "nodes")
-    made = leaf(node.text, key, authority, now, NODE_DAYS, "client")
-    # all that are still valid: a removal must revoke each of them
-    valid = [one for one in issued(layout, node) if one.not_valid_after_utc > now]
-    write(_path(layout, node), pem(made, *valid), PUBLIC)
-    return pem(made, authority.certificate)
 
 
 def issued(layout: Layout, node: Address) -> list[x509.Certificate]:

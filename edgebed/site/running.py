@@ -5,19 +5,54 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from edgebed.site.files import read
-from edgebed.site.layout import CA, Layout
+from edgebed.site.layout import ACL, CA, Layout
+from edgebed.site.make import revoke
+from edgebed.site.nodes import issue, removed_names
 from wire.broker import Broker
 from wire.errors import ConfigError
 from wire.mqtt.blocking_client import BlockingClient
 from wire.mqtt.connection import Handlers
 from wire.mqtt.errors import MqttError
 from wire.mqtt.options import ConnectOptions, Login
+from wire.topics import Address
 
 _CONNECT_S = 5.0
 _RELOAD_S = 0.5  # mosquitto looks for signals each 0.1 s
+
+
+def admit(
+    layout: Layout, node: Address, key: ec.EllipticCurvePublicKey, now: datetime
+) -> tuple[bytes, list[str]]:
+    """Give a node a certificate, and have the broker know it; returns it as PEM, and what is left to do.
+
+    Raises:
+        ConfigError: see `edgebed.site.nodes.issue`.
+    """
+    was_removed, left = node.text in removed_names(layout), []
+    if was_removed and layout.site.broker == "mosquitto" and (why := end_connection(layout, node.text)):
+        # a connection that is open since before the removal would get its rights back
+        left = [f"restart the broker: a connection with a removed certificate of {node} may be open ({why})"]
+    made = issue(layout, node, key, now)
+    if was_removed or layout.site.broker == "nats":
+        left += apply(layout, now)
+    return made, left
+
+
+def apply(layout: Layout, now: datetime) -> list[str]:
+    """Write lists and rules, and have the broker read them; returns what is left to do."""
+    done: list[str] = []
+    revoke(layout, now, done.append)
+    news = (f"in {ACL}.new", f"in {layout.broker_config}.new")
+    left = [f"{line}: take it over, then reload the broker" for line in done if line.endswith(news)]
+    if why := reload(layout):
+        left.append(f"{why}: reload the broker where it runs; until then nothing has changed for it")
+    return left
 
 
 def reload(layout: Layout) -> str:

@@ -1,0 +1,226 @@
+"""The device's side of enrolment: it makes its key, accepts one root alone, and asks for a certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import shutil
+import ssl
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from msgspec import Struct
+
+from edgebed.site.certificates import (
+    is_due,
+    is_key_of,
+    is_signed_by,
+    key_pem,
+    name_of,
+    new_key,
+    pem,
+    read_certificates,
+    read_key,
+)
+from edgebed.site.enrolment_wire import (
+    ENROL_PATH,
+    PORT,
+    RENEW_PATH,
+    ROOT_PATH,
+    Credential,
+    Enrol,
+    Refusal,
+    Renew,
+)
+from edgebed.site.files import PUBLIC, SECRET, make_folder, read, write
+from edgebed.site.layout import CA
+from edgebed.site.token import Token, parse
+from wire.errors import ConfigError, EdgebedError, TryAgain, Unreachable
+from wire.printable import printable
+
+_TIMEOUT_S = 30.0
+_MAX_ANSWER = 65_536  # bytes
+_WHERE = "enrolment.json"
+
+
+class Where(Struct):
+    """Where a device renews its certificate."""
+
+    url: str
+
+
+def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
+    """Get the certificate of a node with a token, into a new folder; returns the token.
+
+    Raises:
+        EdgebedError: the token cannot be used, or the site is another one. Nothing is left behind.
+        Unreachable: the service does not answer.
+        TryAgain: a clock is wrong.
+    """
+    token, service = parse(text), _Service(url, now)
+    if token.ends <= now:
+        raise EdgebedError(
+            f"the token ended on {token.ends:%Y-%m-%d %H:%M} UTC, and the clock of this device shows"
+            f" {now:%Y-%m-%d %H:%M}: ask for a new token, or set the clock"
+        )
+    if out.exists():
+        raise ConfigError(f"{out} exists: name a new folder, so that no key is overwritten")
+    root = service.root(token.root_sha256)
+    make_folder(out, 0o700)
+    try:
+        key = new_key()
+        write(out / "node.key", key_pem(key), SECRET)  # before the token is used up
+        asked = Enrol(token.secret.hex(), _request(token.node.text, key))
+        _store(out, service.ask(ENROL_PATH, asked, root), [root], key, token.node.text)
+        write(out / _WHERE, msgspec.json.encode(Where(url)), PUBLIC)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return token
+
+
+def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
+    """Renew the certificate in a folder of `enrol` when two thirds of its life have passed.
+
+    Returns what was done.
+
+    Raises:
+        EdgebedError: the site refuses it, or the folder is damaged. The certificate stays as it was.
+        Unreachable: the service does not answer.
+        TryAgain: a clock is wrong.
+    """
+    data, key_data = read(folder / "node.pem"), read(folder / "node.key")
+    where, root_data = read(folder / _WHERE), read(folder / CA)
+    if data is None or key_data is None or where is None or root_data is None:
+        raise ConfigError(f"{folder} is not a folder of `edgebed agent enrol`: enrol with a token")
+    old = read_certificates(data, folder / "node.pem")[0]
+    if old.not_valid_before_utc > now:
+        raise _wrong_clock(
+            now, f"the certificate in {folder} is valid from {old.not_valid_before_utc:%Y-%m-%d}"
+        )
+    if old.not_valid_after_utc <= now:
+        raise EdgebedError(
+            f"the certificate in {folder} ended on {old.not_valid_after_utc:%Y-%m-%d}: enrol with a new token"
+        )
+    if not is_forced and not is_due(old, now):
+        return f"valid until {old.not_valid_after_utc:%Y-%m-%d}: nothing to do yet"
+    try:
+        service = _Service(msgspec.json.decode(where, type=Where).url, now)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{folder / _WHERE} cannot be read: {error}") from error
+    key = read_key(key_data, folder / "node.key")
+    asked = Renew(_request(name_of(old), key))
+    roots = read_certificates(root_data, folder / CA)
+    shown = (folder / "node.pem", folder / "node.key")
+    made = _store(folder, service.ask(RENEW_PATH, asked, *roots, shown=shown), roots, key, name_of(old))
+    return f"renewed until {made.not_valid_after_utc:%Y-%m-%d}; the agent uses it from its next connection on"
+
+
+class _Service:
+    """The enrolment service of a site, as a device reaches it."""
+
+    def __init__(self, url: str, now: datetime) -> None:
+        try:
+            split = urlsplit(url)
+            self._host, self._port = split.hostname or "", split.port or PORT
+        except ValueError as error:
+            raise ConfigError(f"{url!r} is not https://host[:port]: {error}") from error
+        if split.scheme != "https" or not self._host or split.path.strip("/") or split.query or "@" in url:
+            raise ConfigError(f"{url!r} is not https://host[:port]")
+        self._url = url
+        self._now = now
+
+    def root(self, sha256: bytes) -> x509.Certificate:
+        """The root of the site, which must be the one with this hash; what is sent before it is public."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        status, data = self._exchange(context, "GET", ROOT_PATH, None)
+        found = read_certificates(data, Path(ROOT_PATH)) if status == 200 and data else []
+        for one in found:
+            if one.fingerprint(hashes.SHA256()) == sha256:
+                return one
+        raise EdgebedError(
+            f"{self._url} has another root than the token: it is not the site that made the token,"
+            " and it got nothing from this device"
+        )
+
+    def ask(
+        self, path: str, asked: Struct, *roots: x509.Certificate, shown: tuple[Path, Path] | None = None
+    ) -> Credential:
+        """The service's answer, from a server that these roots vouch for."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=pem(*roots).decode())
+        if shown is not None:
+            context.load_cert_chain(*shown)
+        status, data = self._exchange(context, "POST", path, msgspec.json.encode(asked))
+        try:
+            if status == 200:
+                return msgspec.json.decode(data, type=Credential)
+            why = printable(msgspec.json.decode(data, type=Refusal).error, 500)
+        except msgspec.MsgspecError as error:
+            raise EdgebedError(
+                f"{self._url} is not an enrolment service of edgebed: HTTP {status}"
+            ) from error
+        if status == 503:
+            raise TryAgain(f"{self._url}: {why}")
+        raise EdgebedError(f"{self._url} refuses: {why}")
+
+    def _exchange(
+        self, context: ssl.SSLContext, method: str, path: str, body: bytes | None
+    ) -> tuple[int, bytes]:
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=_TIMEOUT_S, context=context)
+        with self._explained(), contextlib.closing(connection):
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read(_MAX_ANSWER)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except ssl.SSLCertVerificationError as error:
+            why = error.verify_message
+            if "not yet valid" in why or "expired" in why:
+                raise _wrong_clock(self._now, f"{self._url}: {why}") from error
+            raise EdgebedError(f"{self._url} cannot prove that it is this site: {why}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"{self._url} does not answer: {error or type(error).__name__}") from error
+
+
+def _wrong_clock(now: datetime, why: str) -> TryAgain:
+    return TryAgain(
+        f"{why}, and the clock of this device shows {now:%Y-%m-%d}: set the clock, then try again"
+    )
+
+
+def _request(name: str, key: ec.EllipticCurvePrivateKey) -> str:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _store(
+    folder: Path, found: Credential, roots: list[x509.Certificate], key: ec.EllipticCurvePrivateKey, name: str
+) -> x509.Certificate:
+    """Check an answer and write it; the certificate comes last."""
+    chain = read_certificates(found.certificate.encode(), Path("the answer"))
+    fits = name_of(chain[0]) == name and is_key_of(chain[0], key) and len(chain) == 2
+    if (
+        not fits
+        or not is_signed_by(chain[0], chain[1])
+        or not any(is_signed_by(chain[1], one) for one in roots)
+    ):
+        raise EdgebedError(
+            f"the certificate that came is not one of {name} for this key: nothing was written"
+        )
+    write(folder / CA, found.ca.encode(), PUBLIC)
+    write(folder / "broker.yaml", found.broker_yaml.encode(), PUBLIC)
+    write(folder / "node.pem", found.certificate.encode(), PUBLIC)
+    return chain[0]

@@ -1,0 +1,40 @@
+"""What a device and the enrolment service of a site send each other, as JSON over HTTPS."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+ROOT_PATH, ENROL_PATH, RENEW_PATH = "/ca.pem", "/api/v1/enrol", "/api/v1/renew"
+MAX_BODY = 16_384  # bytes
+PORT = 8885
+
+Pem = Annotated[str, Meta(max_length=8_192)]
+
+
+class Enrol(Struct, forbid_unknown_fields=True):
+    """The request of a device with a token: its secret in hexadecimal digits, and a certificate request."""
+
+    secret: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    request: Pem
+
+
+class Renew(Struct, forbid_unknown_fields=True):
+    """The request of a device that shows its certificate in TLS."""
+
+    request: Pem
+
+
+class Credential(Struct):
+    """The answer: the certificate with its authority's, the root, and the part of the agent's config."""
+
+    certificate: Pem
+    ca: Annotated[str, Meta(max_length=16_384)]
+    broker_yaml: Pem
+
+
+class Refusal(Struct):
+    """Why there is no certificate."""
+
+    error: str

@@ -1,0 +1,89 @@
+"""The tokens that a site has given out: each is for one node, ends, and can be used once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import msgspec
+from cryptography.hazmat.primitives import hashes
+from msgspec import Struct
+
+from edgebed.site.certificates import read_certificates
+from edgebed.site.files import SECRET, read, sync_folder, write
+from edgebed.site.layout import CA, Layout
+from edgebed.site.token import Token
+from wire.errors import ConfigError, EdgebedError, unwritable
+from wire.topics import Address
+
+TOKENS, USED = "tokens", "tokens/used"
+
+
+class Kept(Struct):
+    """What is kept of a token; not its secret."""
+
+    node: str
+    ends: datetime
+
+
+def give(layout: Layout, node: Address, now: datetime, hours: float) -> Token:
+    """Make a token for a node.
+
+    Raises:
+        ConfigError: the site is not complete, or cannot be written.
+    """
+    data = read(layout.path(CA))
+    if data is None:
+        raise ConfigError(f"{layout.folder} is not a complete site: run `edgebed site init {layout.folder}`")
+    root = read_certificates(data, layout.path(CA))[0]
+    ends = (now + timedelta(hours=hours)).replace(microsecond=0)
+    token = Token(node, ends, root.fingerprint(hashes.SHA256()), secrets.token_bytes(16))
+    kept = msgspec.json.encode(Kept(node.text, ends))
+    write(layout.path(TOKENS) / f"{token.name}.json", kept, SECRET)
+    return token
+
+
+def node_of(layout: Layout, secret: bytes, now: datetime) -> Address:
+    """The node of a token that can be used now.
+
+    Raises:
+        EdgebedError: it cannot.
+    """
+    name = hashlib.sha256(secret).hexdigest()
+    data = read(layout.path(TOKENS) / f"{name}.json")
+    if data is None:
+        if read(layout.path(USED) / f"{name}.json") is not None:
+            raise EdgebedError("the token was used before: ask for a new one")
+        raise EdgebedError("this site has not given out the token: ask for a new one")
+    kept = msgspec.json.decode(data, type=Kept)
+    if kept.ends <= now:
+        raise EdgebedError(f"the token ended on {kept.ends:%Y-%m-%d %H:%M} UTC: ask for a new one")
+    return Address.parse(kept.node)
+
+
+@contextmanager
+def used(layout: Layout, secret: bytes) -> Iterator[None]:
+    """Use a token up for the block; it stays unused if the block fails.
+
+    Raises:
+        EdgebedError: another request used it first, or the folder cannot be written.
+    """
+    name = f"{hashlib.sha256(secret).hexdigest()}.json"
+    first, after = layout.path(TOKENS) / name, layout.path(USED) / name
+    try:
+        os.rename(first, after)  # noqa: PTH104 - of two requests one gets it
+        for folder in (USED, TOKENS):
+            sync_folder(layout.path(folder))
+    except FileNotFoundError as error:
+        raise EdgebedError("the token was used before: ask for a new one") from error
+    except OSError as error:
+        raise unwritable(str(after), error) from error
+    try:
+        yield
+    except EdgebedError:
+        after.rename(first)
+        raise

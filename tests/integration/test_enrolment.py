@@ -1,0 +1,293 @@
+"""Enrolment: a device gets its certificate with a one-time token, renews it, and a removal ends it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID
+
+from agent.config import load as load_agent
+from edgebed.processes import Child, edgebed_command
+from edgebed.site.certificates import name_of, new_key, read_certificates, utc
+from edgebed.site.enrolment import enrol, renew
+from edgebed.site.enrolment_service import EnrolmentService
+from edgebed.site.layout import Layout
+from edgebed.site.nodes import issued, take_away
+from edgebed.site.token import parse
+from edgebed.site.token_store import give
+from tests.polling import wait_until
+from tests.site_broker import HOST, Client, edgebed, new_site, now, running
+from wire.clock import NS_PER_S, Clock
+from wire.errors import ConfigError, EdgebedError, TryAgain, Unreachable
+from wire.topics import Address
+
+NODE = Address("acme", "trial", "hall", "n1")
+DAY_S = 86_400
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Layout:
+    return new_site(tmp_path / "site")
+
+
+@contextmanager
+def serving(layout: Layout, clock: Clock | None = None, port: int = 0) -> Iterator[str]:
+    """The service in this process, with a clock of the test; its URL."""
+    service = EnrolmentService(layout, HOST, port, clock or Clock())
+    thread = threading.Thread(target=service.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"https://{HOST}:{service.server_port}"
+    finally:
+        service.shutdown()
+        thread.join()
+        service.server_close()
+
+
+def token(layout: Layout, node: Address = NODE, hours: float = 1) -> str:
+    return give(layout, node, now(), hours).text
+
+
+def later(days: float) -> Clock:
+    """A clock that is ahead."""
+    return Clock(1.0, Clock().now_ns() + int(days * DAY_S) * NS_PER_S)
+
+
+def test_a_device_enrols_connects_and_is_removed_with_the_commands(site: Layout, tmp_path: Path) -> None:
+    folder, out = str(site.folder), tmp_path / "device"
+    words = edgebed_command("node", "serve", "--site", folder, "--listen", HOST, "--port", "0")
+    service = Child("service", words, tmp_path / "service.log")
+    with running(site), service:
+        url = f"https://{HOST}:{service.first_line()}"
+        added = edgebed("node", "add", str(NODE), "--site", folder)
+        assert added.code == 0, added.text
+        word = added.text.splitlines()[0]
+        done = edgebed("agent", "enrol", url, word, "--out", str(out))
+        assert done.code == 0, done.text
+        assert stat.S_IMODE((out / "node.key").stat().st_mode) == 0o600
+        assert not [path for path in site.folder.rglob("*") if path.is_file() and _has_key(path, out)]
+        (out / "agent.yaml").write_text(
+            (out / "broker.yaml").read_text()
+            + f"node: {NODE}\nstate: state\n"
+            + "devices: {d: {adapter: replay, options: {file: r.csv, rate_hz: 1, fields: {x: x}}}}\n"
+        )
+        assert load_agent(out / "agent.yaml", Clock(), files=True).config.broker.tls
+        with Client(site, (out / "node.pem", out / "node.key"), NODE.client_id) as client:
+            assert client.publish(NODE.topic("data", "_", "x")) in (0, 16)
+            assert edgebed("agent", "renew", str(out)).text.startswith(f"{out}: valid until")
+            assert edgebed("agent", "renew", str(out), "--now").text.startswith(f"{out}: renewed until")
+            again = edgebed("agent", "enrol", url, word, "--out", str(tmp_path / "again"))
+            assert (again.code, "the token was used before" in again.text) == (1, True)
+            assert edgebed("node", "remove", str(NODE), "--site", folder).code == 0
+            wait_until(client.ended.is_set, "its connection is ended")
+        refused = edgebed("agent", "renew", str(out), "--now")
+        assert refused.code == 1
+        assert "is revoked: enrol with a new token" in refused.text
+        back = edgebed("node", "add", str(NODE), "--site", folder).text.splitlines()[0]
+        assert edgebed("agent", "enrol", url, back, "--out", str(tmp_path / "back")).code == 0
+        with Client(site, (tmp_path / "back/node.pem", tmp_path / "back/node.key"), "x") as client:
+            assert client.publish(NODE.topic("data", "_", "x")) in (0, 16), "it has its rights back"
+    assert word not in (tmp_path / "service.log").read_text()
+
+
+def _has_key(path: Path, out: Path) -> bool:
+    return (out / "node.key").read_bytes() in path.read_bytes()
+
+
+def test_each_bad_token_is_one_sentence_and_changes_nothing(site: Layout, tmp_path: Path) -> None:
+    other = new_site(tmp_path / "other")
+    whole = token(site)
+    used = token(site)
+    ended = give(site, NODE, now() - timedelta(hours=2), 1).text
+    unknown = token(site)
+    (site.path("tokens") / f"{parse(unknown).name}.json").unlink()
+    out = tmp_path / "device"
+    with serving(site) as url:
+        enrol(url, used, tmp_path / "first", now())
+        before = {path: path.read_bytes() for path in site.folder.rglob("*") if path.is_file()}
+        for text, sentence in (
+            (whole[: len(whole) // 2], "the token is cut off or changed: copy the whole line"),
+            (whole[:-1], "the token is cut off or changed"),
+            (whole[:30] + ("A" if whole[30] != "A" else "B") + whole[31:], "the token is cut off or changed"),
+            ("", "this is not a token of `edgebed node add`"),
+            ("hunter2", "this is not a token of `edgebed node add`"),
+            ("edgebed1-" + "A" * 10_000, "the token is cut off or changed"),
+            (used, "the token was used before: ask for a new one"),
+            (ended, "the token ended on"),
+            (unknown, "this site has not given out the token"),
+            (token(other), "has another root than the token: it is not the site that made the token"),
+        ):
+            with pytest.raises(EdgebedError, match=sentence) as refused:
+                enrol(url, text, out, now())
+            assert refused.value.exit_code == 1, sentence
+            assert "\n" not in str(refused.value)
+            assert not out.exists()
+        assert {path: path.read_bytes() for path in site.folder.rglob("*") if path.is_file()} == before
+        enrol(url, whole, out, now())  # a token that is whole and unused still works
+
+
+def test_the_service_itself_refuses_a_token_that_has_ended(site: Layout, tmp_path: Path) -> None:
+    word = token(site)
+    with (
+        serving(site, later(1)) as url,
+        pytest.raises(EdgebedError, match=r"refuses: the token ended on .*: ask for a new one"),
+    ):
+        enrol(url, word, tmp_path / "device", now())  # the clock of the device is behind
+
+
+def test_clocks_that_are_wrong_by_a_year(site: Layout, tmp_path: Path) -> None:
+    word, out = token(site), tmp_path / "device"
+    with serving(site) as url:
+        with pytest.raises(
+            EdgebedError, match=r"and the clock of this device shows .*: ask for a new token, or set"
+        ):
+            enrol(url, word, out, now() + timedelta(days=365))
+        enrol(url, word, out, now())
+        for days, sentence in ((-365, "set the clock, then try again"), (366, "enrol with a new token")):
+            before = (out / "node.pem").read_bytes()
+            with pytest.raises(EdgebedError, match=sentence):
+                renew(out, now() + timedelta(days=days))
+            assert (out / "node.pem").read_bytes() == before
+    with serving(site, later(-365)) as url, pytest.raises(TryAgain, match="the clock of this machine shows"):
+        enrol(url, token(site), tmp_path / "second", now())
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_request_with_another_name_is_refused_and_the_token_stays_unused(
+    site: Layout, tmp_path: Path
+) -> None:
+    word = token(site)
+    forged = json.dumps({"secret": parse(word).secret.hex(), "request": _csr("acme/trial/hall/n2")})
+    with serving(site) as url:
+        status, answer = post(url, "/api/v1/enrol", forged.encode())
+        assert status == 403
+        assert "is for 'acme/trial/hall/n2', not for acme/trial/hall/n1" in answer
+        assert issued(site, NODE) == []
+        enrol(url, word, tmp_path / "device", now())
+        # a node renews under its own name alone
+        status, answer = post(
+            url,
+            "/api/v1/renew",
+            json.dumps({"request": _csr("acme/trial/hall/n2")}).encode(),
+            tmp_path / "device",
+        )
+        assert status == 403
+        assert "not for acme/trial/hall/n1" in answer
+        # and a viewer or a client without a certificate does not renew at all
+        assert "needs the certificate" in post(url, "/api/v1/renew", json.dumps({"request": "x"}).encode())[1]
+    assert len(issued(site, NODE)) == 1
+
+
+def test_of_two_requests_with_one_token_one_gets_a_certificate(site: Layout, tmp_path: Path) -> None:
+    word, results = token(site), []
+
+    def attempt(number: int) -> None:
+        try:
+            enrol(url, word, tmp_path / f"device-{number}", now())
+            results.append("ok")
+        except EdgebedError as error:
+            results.append(str(error))
+
+    with serving(site) as url:
+        threads = [threading.Thread(target=attempt, args=(number,)) for number in range(6)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    assert results.count("ok") == 1
+    assert len([each for each in results if "used before" in each]) == 5
+    assert len(issued(site, NODE)) == 1
+
+
+def test_a_certificate_is_renewed_after_two_thirds_and_both_are_revoked(site: Layout, tmp_path: Path) -> None:
+    out = tmp_path / "device"
+    with serving(site) as url:
+        enrol(url, token(site), out, now())
+        first = read_certificates((out / "node.pem").read_bytes(), out)[0]
+        key = (out / "node.key").read_bytes()
+        assert "nothing to do yet" in renew(out, now() + timedelta(days=240))
+    due = later(245)
+    port = int(url.rsplit(":", 1)[1])
+    with pytest.raises(Unreachable, match="does not answer"):
+        renew(out, utc(due.now_ms()))
+    with serving(site, due, port):
+        assert "renewed until" in renew(out, utc(due.now_ms()))
+    second = read_certificates((out / "node.pem").read_bytes(), out)[0]
+    assert second.serial_number != first.serial_number
+    assert name_of(second) == str(NODE)
+    assert (out / "node.key").read_bytes() == key
+    assert {one.serial_number for one in issued(site, NODE)} == {first.serial_number, second.serial_number}
+    take_away(site, NODE)
+    assert issued(site, NODE) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/v1/enrol", b"", 400),
+        ("/api/v1/enrol", b"{}", 400),
+        ("/api/v1/enrol", b'{"secret":"../../etc/passwd","request":""}', 400),
+        ("/api/v1/enrol", b'{"secret":"' + b"0" * 32 + b'","request":"' + b"x" * 9_000 + b'"}', 400),
+        ("/api/v1/enrol", b'{"secret":"' + b"0" * 32 + b'","request":""}', 403),
+        ("/api/v1/enrol", b"x" * 20_000, 413),
+        ("/api/v1/other", b"{}", 404),
+        ("/../site.yaml", b"{}", 404),
+    ],
+)
+def test_hostile_requests_get_an_answer_and_the_service_goes_on(
+    site: Layout, tmp_path: Path, path: str, body: bytes, status: int
+) -> None:
+    with serving(site) as url:
+        assert post(url, path, body)[0] == status
+        enrol(url, token(site), tmp_path / "device", now())
+
+
+def test_connections_that_say_nothing_do_not_stop_the_others(site: Layout, tmp_path: Path) -> None:
+    with serving(site) as url:
+        port = int(url.rsplit(":", 1)[1])
+        silent = [socket.create_connection((HOST, port)) for _ in range(20)]
+        silent[0].sendall(b"GET / HTTP/1.1\r\n\r\n")  # no TLS
+        enrol(url, token(site), tmp_path / "device", now())
+        for each in silent:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a", "https://", "https://u:p@a", "https://a/path", "https://a:x", "a:8885"]
+)
+def test_a_wrong_address_is_named(site: Layout, tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="is not https://host"):
+        enrol(url, token(site), tmp_path / "device", now())
+
+
+def post(url: str, path: str, body: bytes, shown: Path | None = None) -> tuple[int, str]:
+    """Post to the service without checks of the server."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if shown is not None:
+        context.load_cert_chain(shown / "node.pem", shown / "node.key")
+    connection = http.client.HTTPSConnection(HOST, int(url.rsplit(":", 1)[1]), timeout=60, context=context)
+    try:
+        connection.request("POST", path, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def _csr(name: str) -> str:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(new_key(), hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
