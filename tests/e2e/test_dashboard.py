@@ -290,6 +290,7 @@ def test_every_view_in_both_languages_both_themes_and_on_a_phone(
         (ARM, ".history .chart[data-voids]", "arm"),
         ("ledger", "table.ledger", "ledger"),
         ("quarantine", "main .card h1", "quarantine"),
+        ("audit", "main .card .empty", "audit"),
     ):
         page.goto(page.url.split("#")[0] + f"#/{place}")
         page.wait_for_selector(ready)

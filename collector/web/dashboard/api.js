@@ -1,8 +1,8 @@
-// Asks the collector: JSON over GET, one error type with a sentence.
+// Asks the collector: JSON, one error type with a sentence.
 import { signal } from "./html.js";
 
-/** True after the collector asked for a token. */
-export const locked = signal(false);
+/** Why the collector asks for a login: its code, "" while it does not. */
+export const locked = signal("");
 
 export class ApiError extends Error {
   constructor(status, text) {
@@ -20,17 +20,36 @@ export async function get(path, { signal: abort, params } = {}) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "unreachable");
   }
-  if (reply.status === 401) locked.value = true;
-  if (!reply.ok) throw new ApiError(reply.status, await sentence(reply));
+  if (!reply.ok) {
+    const { text, code } = await fault(reply);
+    if (reply.status === 401 || code === "no-tls") locked.value = code || "login";
+    throw new ApiError(reply.status, text);
+  }
   return reply.json();
 }
 
-async function sentence(reply) {
+/** Change something; a refused one leaves the page as it is. */
+export async function post(path, body) {
+  let reply;
+  try {
+    reply = await fetch(`api/v1/${path}`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  } catch {
+    throw new ApiError(0, "unreachable");
+  }
+  if (!reply.ok) throw new ApiError(reply.status, (await fault(reply)).text);
+  return reply.json();
+}
+
+async function fault(reply) {
   try {
     const body = await reply.json();
-    return String(body.error ?? body.detail ?? reply.status);
+    return { text: String(body.error ?? reply.status), code: String(body.code ?? "") };
   } catch {
-    return String(reply.status); // not JSON: a proxy in between answered
+    return { text: String(reply.status), code: "" }; // not JSON: a proxy in between answered
   }
 }
 

@@ -4,6 +4,7 @@ import { asked, failure, loaded, look, problems, start, troubled } from "./fleet
 import { effect, html, render, signal, useEffect, useState } from "./html.js";
 import { Icon, Trouble } from "./parts.js";
 import { recall, remember } from "./remember.js";
+import { ask, leave, me, role } from "./rights.js";
 import { follow, link } from "./stream.js";
 import { choose, lang, LANGUAGES, speak, t } from "./text.js";
 import { FleetView } from "./views/fleet.js";
@@ -14,10 +15,11 @@ const LATER = {
     Promise.all([import("./views/device.js"), style("vendor/uplot.css")]).then(([module]) => module.DeviceView),
   ledger: () => import("./views/ledger.js").then((module) => module.LedgerView),
   quarantine: () => import("./views/quarantine.js").then((module) => module.QuarantineView),
-  token: () => import("./views/token.js").then((module) => module.TokenView),
+  audit: () => import("./views/audit.js").then((module) => module.AuditView),
+  login: () => import("./views/login.js").then((module) => module.LoginView),
 };
 const SHOWN = 5; // problems of the collector
-const PLACES = ["fleet", "ledger", "quarantine"];
+const PLACES = ["fleet", "ledger", "quarantine", "audit"];
 
 /** Load a style sheet of one view, before the page's own so that the page's own wins. */
 function style(path) {
@@ -45,7 +47,7 @@ function parse(hash) {
 
 function Shell() {
   const at = route.value;
-  const view = locked.value ? "token" : at.view;
+  const view = locked.value ? "login" : at.view;
   return html`
     <a class="skip" href="#main" onClick=${skip}>${t("skip")}</a>
     <header class="top">
@@ -69,6 +71,7 @@ function Shell() {
         </nav>
         <div class="switches">
           <${LinkState} />
+          <${Account} />
           <${LanguageSwitch} />
           <${ThemeSwitch} />
         </div>
@@ -127,6 +130,16 @@ function LinkState() {
       <span class="dot" aria-hidden="true"></span>
       <span class="link-word">${t(`link.${state}`)}</span>
     </span>
+  `;
+}
+
+function Account() {
+  const user = me.value;
+  if (locked.value || user?.kind !== "session") return null;
+  const rights = user.grants.map((grant) => grant.prefixes.join(" ")).join(", ");
+  return html`
+    <span class="account" title=${`${t(`role.${role()}`)}: ${rights}`}>${user.name}</span>
+    <button type="button" class="button" onClick=${leave}>${t("logout")}</button>
   `;
 }
 
@@ -231,6 +244,9 @@ effect(() => look(route.value.node));
 effect(() => {
   const { node, device } = route.value;
   follow({ ...asked.value, ...(node && { node, device }) });
+});
+effect(() => {
+  if (link.value !== "open") ask(); // a stream that ended may be a session that ended
 });
 start();
 await speak(lang.value);

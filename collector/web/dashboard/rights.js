@@ -1,0 +1,43 @@
+// Who is logged in, and what this user may do; the collector checks each request again.
+import { get, post } from "./api.js";
+import { signal } from "./html.js";
+
+const ROLES = ["viewer", "operator", "admin"];
+
+/** {name, kind, ends, grants} of the collector, null until it has answered. */
+export const me = signal(null);
+
+export function ask() {
+  return get("me").then(
+    (answer) => {
+      me.value = answer;
+    },
+    () => {}, // the page shows why nothing can be fetched
+  );
+}
+
+/** Whether the user has a role over a node, or over everything where no node is named. */
+export function has(role, node = "") {
+  const grants = me.value?.grants ?? [];
+  return (
+    grants.length > 0 &&
+    grants.every(
+      (grant) =>
+        ROLES.indexOf(grant.role) >= ROLES.indexOf(role) && grant.prefixes.some((prefix) => covers(prefix, node)),
+    )
+  );
+}
+
+function covers(prefix, node) {
+  if (prefix === "*") return true;
+  return prefix.endsWith("/*") ? node.startsWith(prefix.slice(0, -1)) : node === prefix;
+}
+
+/** The lowest role of its grants: what the user may do at most. */
+export const role = () =>
+  (me.value?.grants ?? []).map((grant) => grant.role).sort((a, b) => ROLES.indexOf(a) - ROLES.indexOf(b))[0];
+
+export async function leave() {
+  await post("logout", {}).catch(() => {}); // without the collector there is no session to end
+  location.reload();
+}
