@@ -57,6 +57,8 @@ def find(
         found.append(_problem("node-lost", 4, why))
     elif view.state == "unknown":
         found.append(_problem("node-silent", 3, why))
+    elif view.state == "online" and why.why:  # of an online node only its configuration is a reason
+        found.append(_problem("config", 2, why))
     found += [_degraded(device) for device in view.devices if device["state"] == "degraded"]
     found += [_failed(model) for model in view.models if model["state"] == "failed"]
     depth, oldest = view.outbox["depth"] or 0, view.outbox["oldest_s"] or 0
@@ -80,8 +82,6 @@ def find(
     if quarantined and now - quarantined < QUARANTINE_MS:
         why = because("messages of it were quarantined: see the quarantine", "messages-quarantined")
         found.append(_problem("quarantine", 2, why))
-    if view.state == "online" and why.why:  # of an online node only this is a reason
-        found.append(_problem("config", 2, why))
     found += _waiting(refused, behind)
     return sorted(found, key=lambda one: -one.sev)
 

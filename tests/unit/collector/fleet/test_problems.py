@@ -119,3 +119,7 @@ def test_a_configuration_that_is_not_in_use_is_a_problem_of_a_node_that_is_onlin
     assert (one.code, one.sev, one.why) == ("config", 2, why.why)
     assert one.reason == {"code": "config-needs-restart", "args": {"keys": "broker"}}
     assert found(view(state="offline"), why=why) == []
+    others = {"quarantined": NOW - 1, "doubt": "its key is not accepted", "missing_since": 0}
+    assert "config" not in {each.code for each in found(view(clk=0), **others)}, (
+        "they have reasons of their own"
+    )
