@@ -35,8 +35,9 @@ def command() -> None:
 @click.argument("token")
 @click.option(
     "--out",
-    required=True,
     type=click.Path(file_okay=False, path_type=Path),
+    default=Path("identity"),
+    show_default=True,
     help="New folder for key, certificate and config part; the key never leaves it.",
 )
 def enrol(url: str, token: str, out: Path) -> None:

@@ -45,7 +45,8 @@ def command() -> None:
 @click.option("--broker", type=click.Choice(["mosquitto", "nats"]), help="Its program.  [default: mosquitto]")
 @click.option("--tenant", help="The one company that a nats broker serves.")
 @click.option("--broker-user", help="User of the broker's process.  [default: mosquitto, or this user]")
-def init(folder: Path, **given: Any) -> None:
+@click.option("--admin", help="Make this user the first administrator of the first collector.")
+def init(folder: Path, admin: str | None, **given: Any) -> None:
     """Make the site in FOLDER, or complete and renew it.
 
     The first run writes FOLDER/site.yaml from the options; later, change that file and run this again. Keys
@@ -71,8 +72,10 @@ def init(folder: Path, **given: Any) -> None:
         finally:
             for line in done:
                 click.echo(line)
-    if not done:
+    if not done and not admin:
         click.echo(f"{folder}: nothing to do")
+    if admin:
+        _admin(folder, site, admin)
     for line in _next(folder, done):
         click.echo(f"next: {line}", err=True)
 
@@ -128,9 +131,30 @@ def _settings(folder: Path, first: Site, asked: dict[str, Any]) -> Site:
     return site
 
 
+def _admin(folder: Path, site: Site, name: str) -> None:
+    """Make the first administrator in the store that the first collector's config names."""
+    from collector.config import load
+    from edgebed.site.first_admin import add_first_admin
+    from wire.clock import Clock
+
+    store = load(folder / f"collectors/{site.collectors[0]}/collector.yaml").store
+
+    def warn(text: str) -> None:
+        click.echo(f"edgebed: {text}", err=True)
+
+    password = add_first_admin(store, name, Clock(), warn)
+    if not password:
+        click.echo(f"{store} has users already: `edgebed user add` makes more", err=True)
+        return
+    click.echo(f"user {name}, administrator, in {store}; the password is shown only now:", err=True)
+    click.echo(password)
+
+
 def _next(folder: Path, done: list[str]) -> Iterator[str]:
     from edgebed.site.layout import ACL, BROKER_CONFIGS, CRL
 
+    if any(line.startswith("ca.pem: made") for line in done):
+        yield "where a collector runs: edgebed user add NAME --store STORE --role admin --prefix '*'"
     changed = {line.partition(":")[0] for line in done if not line.endswith(": made")}
     if BROKER_CONFIGS["mosquitto"] in changed:
         yield "restart the broker"

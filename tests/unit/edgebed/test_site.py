@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,10 @@ from click.testing import CliRunner
 
 from agent.config import load as load_agent
 from collector.config import load as load_collector
+from collector.rights.accounts import Accounts
+from collector.rights.passwords import fits
+from collector.rights.user import Grant
+from collector.state.state_file import StateFile
 from edgebed.cli import command
 from edgebed.site.certificates import is_signed_by, key_pem, name_of, new_key, read_certificates, read_crls
 from edgebed.site.files import locked
@@ -517,3 +522,31 @@ def test_a_request_that_does_not_fit_gets_nothing(
     assert sentence in done.output
     assert not out.exists()
     assert issued(Layout(site, load(site)), NODE) == []
+
+
+def test_the_first_administrator_gets_a_password_that_is_shown_once(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    done = run("init", str(folder), *ARGUMENTS, "--admin", "hana")
+    assert done.exit_code == 0, done.output
+    (password,) = [line for line in done.output.splitlines() if len(line) == 20 and " " not in line]
+    store = folder / "collectors/collector-1/store"
+    assert stat.S_IMODE(store.stat().st_mode) == 0o700
+    with closing(StateFile(store)) as state:
+        (account,) = Accounts(state, Clock()).read().accounts.values()
+    assert (account.name, account.grant) == ("hana", Grant("admin", ("*",)))
+    assert fits(password, account.secret)
+    assert not [
+        path for path in folder.rglob("*") if path.is_file() and password.encode() in path.read_bytes()
+    ]
+    again = run("init", str(folder), "--admin", "mallory")
+    assert again.exit_code == 0
+    assert "has users already" in again.output
+    with closing(StateFile(store)) as state:
+        assert set(Accounts(state, Clock()).read().accounts) == {"hana"}
+    assert problems(folder) == []
+
+
+def test_a_wrong_name_of_an_administrator_is_refused(site: Path) -> None:
+    done = run("init", str(site), "--admin", "Hana Kim")
+    assert done.exit_code == 1
+    assert "Hana Kim" in done.output
