@@ -26,6 +26,7 @@ PARTS = {
     "scenarios": "Scenarios: accelerated time, and the same payload at any pace",
     "stall": "A link that stalls for 40 s, and a stop under load, beside ThingsBoard's gateway",
     "fleet": "Wide fleets: CPU of the collector a message, delays and memory with an open page",
+    "logins": "A flood of logins and 200 viewers of two tenants while nodes send",
     "history": "Questions to a month of 1,000 nodes while more arrives",
     "dashboard": "The dashboard: first paint and the cost of a further viewer",
     "fleet_page": "The page of a wide fleet: CPU of a page, of a delta, and of a collector while one is open",

@@ -32,7 +32,8 @@ def _cells() -> list[dict[str, Any]]:
         narrow = None
         for nodes, rate in CELLS:
             with own_site("mosquitto") as site:
-                cost = _fleet(site, nodes, rate, samples, SECONDS)["cost"]["collector"]["cpu_us_per_message"]
+                found = run_fleet(site, nodes, rate, samples, SECONDS)
+            cost = found["cost"]["collector"]["cpu_us_per_message"]
             narrow = narrow or cost
             what = f"collector, {nodes:,} nodes x {rate:g}/s of {samples} rows, beside one node"
             limit = LIMIT_US if (nodes, samples) == (1000, 1) else ""
@@ -43,7 +44,7 @@ def _cells() -> list[dict[str, Any]]:
 def _pages(nodes: int, rate: float) -> list[dict[str, Any]]:
     """The same fleet without and with a viewer of the fleet page."""
     with own_site("mosquitto") as site:
-        without = _fleet(site, nodes, rate, 1, PAGE_SECONDS)
+        without = run_fleet(site, nodes, rate, 1, PAGE_SECONDS)
     with own_site("mosquitto") as site:
         url = site.collector.first_line()
         asked: list[float] = []
@@ -54,7 +55,7 @@ def _pages(nodes: int, rate: float) -> list[dict[str, Any]]:
         viewer.start()
         asking.start()
         try:
-            found = _fleet(site, nodes, rate, 1, PAGE_SECONDS)
+            found = run_fleet(site, nodes, rate, 1, PAGE_SECONDS)
         finally:
             stop.set()
             viewer.join()
@@ -78,7 +79,7 @@ def _row(what: str, ours: float, unit: str, peer: float | None = None, limit: ob
     return {"what": what, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "limit": limit}
 
 
-def _fleet(site: OwnSite, nodes: int, rate: float, samples: int, seconds: int) -> dict[str, Any]:
+def run_fleet(site: OwnSite, nodes: int, rate: float, samples: int, seconds: int) -> dict[str, Any]:
     """Run a fleet against a site; returns its report.
 
     Raises:

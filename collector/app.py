@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -41,11 +42,13 @@ from collector.store.store import SqliteStore
 from collector.upkeep import EVERY_S, Upkeep
 from collector.web.access import Door
 from collector.web.api import Sources, build
-from collector.web.connections import KEEP_S, Places
+from collector.web.connections import HEAD_S, KEEP_S, Places
 from collector.web.event_stream import Hub
 from collector.web.fleet_pages import FleetPages
+from collector.web.listener import BoundedListener
+from collector.web.tls import ServerTls
 from wire.clock import Clock
-from wire.errors import EdgebedError, TryAgain, on_purpose
+from wire.errors import ConfigError, EdgebedError, TryAgain, on_purpose
 from wire.printable import counted
 from wire.reasons import because
 
@@ -64,6 +67,7 @@ class Collector:
         self.config = config
         self.clock = clock
         token = config.http.token()
+        self.tls = config.http.tls()
         config.broker.password()  # report wrong files before anything starts
         config.broker.ssl_context()
         self.problems = CollectorProblems(clock)
@@ -144,7 +148,8 @@ class Collector:
                 timeout_keep_alive=int(KEEP_S),
                 timeout_graceful_shutdown=3,
                 h11_max_incomplete_event_size=16_384,
-            )
+            ),
+            self.tls,
         )
         self._began = clock.monotonic()
 
@@ -152,7 +157,8 @@ class Collector:
     def url(self) -> str:
         """The address of the page."""
         host, port = self.socket.getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`; `ready` is called when the page can be opened.
@@ -251,6 +257,7 @@ class Collector:
         """Judge the fleet, what arrives of it, `state.db`, and the copy of the store's marks."""
         self.fleet.judge()
         self._judge_state()
+        self._judge_tls()
         link, copy, packing = self.link.state, self.store.copy_problem, self.store.packing_problem
         since = link.since if link.state == "online" else self.clock.now_ms()
         # while messages wait for long here or at the broker, those of all nodes may
@@ -281,8 +288,8 @@ class Collector:
         http = self.config.http
         if not http.is_private:
             text = (
-                f"other machines can reach the page on {http.host} without TLS: logins are refused; name the "
-                "proxy that does TLS in http.proxies, or listen on 127.0.0.1"
+                f"other machines can reach the page on {http.host} without TLS: logins are refused; set "
+                "http.cert_file and http.key_file, or name the proxy that does TLS in http.proxies"
             )
             self.problems.report(because(text, "no-tls"))
         if http.token_file is not None:
@@ -293,6 +300,20 @@ class Collector:
             if http.token_is_readable:
                 text += f"; other users of this machine can read it: chmod 600 {http.token_file}"
             self.problems.report(because(text, "token-file"))
+
+    def _judge_tls(self) -> None:
+        """Take a renewed certificate, and report one that cannot be used or ends soon."""
+        if self.tls is None:
+            return
+        try:
+            self.tls.refresh()
+            text = self.tls.expiry(datetime.fromtimestamp(self.clock.now_ms() / 1000, UTC))
+        except ConfigError as error:
+            text = str(error)
+        if text:
+            self.problems.report(because(text, "tls-certificate", detail=text))
+        else:
+            self.problems.clear("tls-certificate")
 
     def _judge_state(self) -> None:
         """Report a `state.db` that cannot be used."""
@@ -388,6 +409,31 @@ def _health_frame(problems: Sequence[CollectorProblem], user: User) -> dict[str,
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: the collector stops in its own order."""
 
+    def __init__(self, config: uvicorn.Config, tls: ServerTls | None) -> None:
+        super().__init__(config)
+        self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. A TLS handshake has the deadline that the head of a request has."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        made = partial(
+            protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        context, limit_s = (None, None) if self._tls is None else (self._tls.context, HEAD_S)
+        self.servers = [
+            await loop.create_server(
+                made,
+                sock=each,
+                ssl=context,
+                ssl_handshake_timeout=limit_s,
+                backlog=self.config.backlog,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -397,7 +443,9 @@ def _listen(http: Http) -> socket.socket:
     try:
         found = socket.getaddrinfo(http.host, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, proto, _, address = found[0]
-        listener = socket.socket(family, kind, proto)
+        listener = BoundedListener(
+            family, kind, proto, share=http.connections_per_address, proxies=http.proxies
+        )
     except OSError as error:
         raise EdgebedError(
             f"http.host {http.host!r} is not an address of this machine: {error.strerror or error}"

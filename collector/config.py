@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from collector.ingest.share_limits import Shares
+from collector.web.tls import ServerTls
 from wire import config
 from wire.broker import Broker
 from wire.config import Marks, Mistake
@@ -28,6 +29,10 @@ class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 takes any free one.")] = 8080
     token_file: Annotated[
         Path | None, Meta(description="File whose first line is a token for everything; for this release.")
+    ] = None
+    cert_file: Annotated[Path | None, Meta(description="PEM of the certificate of the page, for TLS.")] = None
+    key_file: Annotated[
+        Path | None, Meta(description="PEM of its key; both are taken again when renewed.")
     ] = None
     names: Annotated[
         list[str], Meta(max_length=50, description="Host names the page is reached by, besides localhost.")
@@ -54,7 +59,17 @@ class Http(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     @property
     def is_private(self) -> bool:
         """Whether requests of other machines come with TLS, from here or from a proxy on another machine."""
-        return self.is_loopback or not all(map(_is_loopback, self.proxies))
+        return self.is_loopback or self.cert_file is not None or not all(map(_is_loopback, self.proxies))
+
+    def tls(self) -> ServerTls | None:
+        """The certificate and key, read now; None without TLS.
+
+        Raises:
+            ConfigError: they cannot be used.
+        """
+        if self.cert_file is None or self.key_file is None:
+            return None
+        return ServerTls(self.cert_file, self.key_file)
 
     @property
     def token_is_readable(self) -> bool:
@@ -142,6 +157,8 @@ def mistakes(found: CollectorConfig) -> Iterator[Mistake]:
     if not is_id(found.id):
         yield ("id",), f"{found.id!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)"
     yield from found.broker.mistakes(("broker",))
+    if (found.http.cert_file is None) != (found.http.key_file is None):
+        yield ("http",), "cert_file and key_file need each other"
     for at, proxy in enumerate(found.http.proxies):
         try:
             ipaddress.ip_address(proxy)

@@ -132,6 +132,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "store-copy-failed": ("detail",),
     "store-not-packed": ("detail",),
     "no-tls": (),
+    "tls-certificate": ("detail",),
     "token-file": (),
     "collector-degraded": ("what",),
     "messages-refused": ("detail", "sender", "cause", "share"),

@@ -110,7 +110,8 @@ class Places:
             return
         self._leaving += 1
         one.transport.write(_FULL % (len(_WHY), _WHY))
-        one.transport.write_eof()
+        if one.transport.can_write_eof():  # TLS cannot
+            one.transport.write_eof()
         one.loop.call_later(LEAVE_S, self._gone, one)  # a close with unread data would destroy the answer
 
     def _gone(self, one: BoundedProtocol) -> None:

@@ -79,6 +79,7 @@ def check(config: Path | None) -> None:
     """Check CONFIG and the files that it names; start nothing."""
     found = _settings(config, {})
     found.http.token()
+    found.http.tls()
     found.broker.password()
     found.broker.ssl_context()
     click.echo(f"{config}: fine; store {found.store}, broker {found.broker.url}")

@@ -536,6 +536,7 @@ export default {
   "reason.store-blocked": "Messages cannot be stored, and none is acknowledged: {detail}",
   "reason.state-unusable": "state.db cannot be used: {detail}",
   "reason.no-tls": "Other machines can reach this page without TLS, so it refuses logins",
+  "reason.tls-certificate": "Certificate of this page: {detail}",
   "reason.token-file": "http.token_file opens everything to everyone who has it and goes with the next release: make users and API tokens",
   "reason.collector-degraded": "The collector is degraded ({what}): its administrators see the details",
   "reason.store-copy-failed": "The copy of the marks cannot be written: {detail}",

@@ -536,6 +536,7 @@ export default {
   "reason.store-blocked": "메시지를 저장할 수 없어 수신 확인을 보내지 않습니다: {detail}",
   "reason.state-unusable": "state.db를 사용할 수 없습니다: {detail}",
   "reason.no-tls": "다른 장비가 TLS 없이 이 화면에 접근할 수 있어 로그인을 거부합니다",
+  "reason.tls-certificate": "이 화면의 인증서: {detail}",
   "reason.token-file": "http.token_file은 가진 사람 모두에게 전체 권한을 주며 다음 릴리스에서 없어집니다: 사용자와 API 토큰을 만드세요",
   "reason.collector-degraded": "수집 서버에 문제가 있습니다({what}): 자세한 내용은 관리자가 볼 수 있습니다",
   "reason.store-copy-failed": "기록 사본을 쓸 수 없습니다: {detail}",
