@@ -119,6 +119,7 @@ async def test_what_did_not_work_before_need_not_work_after(tmp_path: Path, pack
     del written.document["models"]
     written.document["devices"]["gone"] = replay(file="gone.csv")
     async with running(written.write()) as app:
+        await until(lambda: app.sources["arm"].state.state == "ok", "the other device works")
         await until(lambda: app.sources["gone"].state.state == "degraded", "the device is not there")
         settings, running_now = app.plan.config.remote, app.running
         assert isinstance(settings, RemoteSettings)
