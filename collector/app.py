@@ -36,6 +36,7 @@ from collector.rights.directory import Directory
 from collector.rights.shown_problems import shown_problems
 from collector.rights.user import User
 from collector.state.audit import Audit
+from collector.state.desired import DesiredDocument, DesiredDocuments
 from collector.state.state_file import StateFile, StateNewer
 from collector.store.reader import Readers
 from collector.store.store import SqliteStore
@@ -43,14 +44,17 @@ from collector.upkeep import EVERY_S, Upkeep
 from collector.web.access import Door
 from collector.web.api import Sources, build
 from collector.web.connections import HEAD_S, KEEP_S, Places
+from collector.web.desired import DesiredRoutes
 from collector.web.event_stream import Hub
 from collector.web.fleet_pages import FleetPages
 from collector.web.listener import BoundedListener
 from collector.web.tls import ServerTls
 from wire.clock import Clock
+from wire.codec import encode
 from wire.errors import ConfigError, EdgebedError, TryAgain, on_purpose
 from wire.printable import counted
 from wire.reasons import because
+from wire.topics import ROOT
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +118,8 @@ class Collector:
             acks=AckLink(config.broker, config.id, clock),
         )
         self.readers = Readers(self.store.source)
+        self.documents = DesiredDocuments(self.state)
+        self._connects = 0  # connections after which the desired documents were published
         self.upkeep = Upkeep(self.store, self.readers, self.ledger, self.problems, clock, self._forget)
         sources = Sources(
             clock,
@@ -126,6 +132,9 @@ class Collector:
             health=self.health,
             problems=self.current_problems,
             pages=self.pages,
+            desired=DesiredRoutes(
+                self.documents, self.fleet, Audit(self.state), clock, self._publish_desired
+            ),
         )
         names = [*config.http.names, config.http.host]
         self.app = build(
@@ -216,6 +225,7 @@ class Collector:
             if not (self.ingest.is_alive and self.link.is_alive):
                 raise EdgebedError("a thread of the collector ended by itself: see the log above")
             await asyncio.to_thread(self._reset_node)
+            await asyncio.to_thread(self._publish_all_desired)
             if self.clock.monotonic() >= judge_at:
                 await asyncio.to_thread(self._judge)
                 judge_at = self.clock.monotonic() + JUDGE_EVERY_S
@@ -246,6 +256,23 @@ class Collector:
         now = self.clock.now_ms()
         for key, one in gone.items():
             self.ingest.do(partial(self.ledger.forget, key, one.numbers, one.rows, now))
+
+    def _publish_desired(self, document: DesiredDocument) -> None:
+        topic = f"{ROOT}/{document.node}/desired/config"
+        self.link.settle((), [(topic, encode(document.message()))])
+
+    def _publish_all_desired(self) -> None:
+        """Publish every document again after each connect: the broker may have lost what it retained."""
+        link = self.link.state
+        if link.state != "online" or link.connects == self._connects:
+            return
+        try:
+            documents = self.documents.all()
+        except EdgebedError:  # reported by `_judge_state`
+            return
+        for document in documents:
+            self._publish_desired(document)
+        self._connects = link.connects
 
     def _reset_node(self) -> None:
         """Reset the node that `edgebed collector reset-node` asks for, between two commits."""

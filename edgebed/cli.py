@@ -20,6 +20,7 @@ COMMANDS = {
     "agent": "Run, check and query the daemon beside a device.",
     "broker": "Run a real MQTT broker with its data on disk.",
     "collector": "Run the collector: it stores, proves and shows what agents send.",
+    "config": "Request another configuration of a node from a running collector.",
     "demo": "Show a whole installation in a minute, without hardware.",
     "drill": "Cause faults and prove that nothing was lost.",
     "init": "Write the ready config of a testbed, to change into your own.",

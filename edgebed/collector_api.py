@@ -15,8 +15,10 @@ from typing import IO, Any
 import click
 
 from wire.errors import EdgebedError, TryAgain, Unreachable
+from wire.printable import printable
 
 MAX_ANSWER = 64 * 1024 * 1024  # bytes
+MAX_SENTENCE = 2_000  # bytes of a refusal
 _TIMEOUT_S = 10.0
 
 
@@ -56,22 +58,48 @@ class CollectorApi:
         except OSError as error:
             raise self._unreachable(error) from error
 
+    def change(self, method: str, path: str, body: Any = None) -> Any:
+        """Request a change; the JSON answer. Raises as `ask`, with the sentence of a refusal."""
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with self._send(self._request(path, None, method, data)) as answer:
+                return json.loads(answer.read(MAX_ANSWER))
+        except (ValueError, RecursionError, http.client.HTTPException) as error:
+            raise self._foreign(error) from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+
     def open(self, path: str, asked: Mapping[str, str] | None = None) -> IO[bytes]:
         """The body of an answer, to be read as it comes. Raises as `ask`."""
+        return self._send(self._request(path, asked))
+
+    def _request(
+        self, path: str, asked: Mapping[str, str] | None, method: str = "GET", data: bytes | None = None
+    ) -> urllib.request.Request:
         named = {name: value for name, value in (asked or {}).items() if value}
         query = f"?{urllib.parse.urlencode(named)}" if named else ""
         try:
-            request = urllib.request.Request(f"{self.url}/api/v1/{path}{query}")  # noqa: S310 - checked above
+            request = urllib.request.Request(  # noqa: S310 - checked above
+                f"{self.url}/api/v1/{path}{query}", data, method=method
+            )
         except ValueError as error:
             raise click.UsageError(f"{self._option} {self.url!r}: {error}") from error
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
         if self._token is not None:
             request.add_header("Authorization", f"Bearer {self._token}")
+        elif method != "GET":  # a change needs a token, or comes from the collector's own address
+            request.add_header("Origin", self.url)
+        return request
+
+    def _send(self, request: urllib.request.Request) -> IO[bytes]:
         try:
             answer: IO[bytes] = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310 - checked above
         except urllib.error.HTTPError as error:
+            why = _sentence(error)
             error.close()
             kind = TryAgain if error.code == HTTPStatus.SERVICE_UNAVAILABLE else EdgebedError
-            raise kind(f"{self.url} answers {error.code} {error.reason}") from error
+            raise kind(f"{self.url} answers {error.code} {why or error.reason}") from error
         except OSError as error:
             raise self._unreachable(error) from error
         except http.client.InvalidURL as error:
@@ -88,3 +116,12 @@ class CollectorApi:
 
     def _foreign(self, error: Exception) -> EdgebedError:
         return EdgebedError(f"{self.url} is not a collector: {str(error) or type(error).__name__}")
+
+
+def _sentence(error: urllib.error.HTTPError) -> str:
+    """The sentence of a refusal; "" where there is none."""
+    try:
+        found = json.loads(error.read(MAX_SENTENCE))["error"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException):
+        return ""
+    return printable(found, MAX_SENTENCE)

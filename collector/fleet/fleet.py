@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import threading
 from collections import Counter, OrderedDict, defaultdict
@@ -25,7 +26,7 @@ from collector.store.marks import Claim
 from wire.clock import Clock
 from wire.codec import decode, encode
 from wire.errors import WireError
-from wire.messages import MAX_MS, Birth, Live, Snapshot, Status
+from wire.messages import MAX_MS, Birth, Live, Reported, Snapshot, Status
 from wire.reasons import Reason
 from wire.topics import NODE_ITSELF, Topic
 
@@ -34,6 +35,7 @@ HEARTBEAT = "agent"  # live/_/agent
 
 _BATCH = 500  # nodes that are judged under one lock
 
+CONFIG = "/config"  # ends the key of what a node reports of its configuration
 StateKey = str  # of a state in the store, like "status/{node}"
 
 
@@ -47,6 +49,7 @@ class Fleet:
         self._clock = clock
         self.ledger = ledger
         self._lock = threading.Lock()
+        self._reported: dict[str, Reported] = {}  # of the desired configuration of each node
         self._nodes: defaultdict[str, NodeState] = defaultdict(NodeState)
         self._room = LiveRoom() if room is None else room
         self._live: dict[tuple[str, str, str], Live] = {}
@@ -59,6 +62,9 @@ class Fleet:
         """Take over saved states; one that cannot be read is left out."""
         for key, body in states.items():
             kind, _, node = key.partition("/")
+            if kind == "reported" and node.endswith(CONFIG):
+                with contextlib.suppress(msgspec.MsgspecError):
+                    self._reported[node.removesuffix(CONFIG)] = msgspec.json.decode(body, type=Reported)
             if kind not in ("status", "birth", "beat"):
                 continue
             state = self._nodes[node]
@@ -75,6 +81,16 @@ class Fleet:
                     state.seen_ms = max(state.seen_ms, saved.seen_ms)
             except (WireError, msgspec.MsgspecError):
                 continue
+
+    def on_reported(self, node: str, reported: Reported) -> None:
+        """Note what a node reports of its desired configuration."""
+        with self._lock:
+            self._reported[node] = reported
+
+    def reported(self, node: str) -> Reported | None:
+        """What a node reported last of its desired configuration."""
+        with self._lock:
+            return self._reported.get(node)
 
     def take_unsaved(self) -> dict[StateKey, bytes]:
         """States that the store does not have yet; they count as saved from now on."""

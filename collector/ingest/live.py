@@ -108,6 +108,8 @@ class LiveMessages:
         if topic.name not in REPORTED:
             raise WireError(f"{topic.name!r} cannot be reported; {' and '.join(REPORTED)} can")
         self._fleet.saw(str(topic.address), message.recv_ms)
+        if topic.name == "config":
+            self._fleet.on_reported(str(topic.address), reported)
         self._fleet.keep(f"reported/{topic.address}/{topic.name}", msgspec.json.encode(reported))
 
     def _log(self, topic: Topic, message: Received) -> None:

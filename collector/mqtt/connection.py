@@ -150,10 +150,11 @@ class Connection:
         while link.outgoing and client.unanswered < min(MAX_INFLIGHT, client.receive_maximum):
             topic, body = link.outgoing.popleft()
             try:
-                mid = client.publish(topic, body, qos=1, expiry_s=60)
+                kept = is_kept(topic)
+                mid = client.publish(topic, body, qos=1, retain=kept, expiry_s=0 if kept else 60)
             except TooLarge as error:  # the node sends its messages again, and gets another ack
                 if _LOG_LIMIT.since("too-large") is not None:
-                    log.warning("%s; the ack is not sent", error)
+                    log.warning("%s; it is not sent", error)
                 continue
             self._owed[mid] = (time.monotonic(), topic, body)
         for _ in range(settled):
@@ -258,3 +259,8 @@ class Connection:
         if self._probes is not None:
             self._probes.disconnected()
         self._client.close()
+
+
+def is_kept(topic: str) -> bool:
+    """Whether the broker keeps the newest message on a topic for nodes that are away: desired documents."""
+    return topic.split("/")[5:6] == ["desired"]

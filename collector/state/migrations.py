@@ -37,9 +37,16 @@ def _users(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX audit_by_what ON audit(what, id)")
 
 
+def _desired(db: sqlite3.Connection) -> None:
+    db.execute(
+        "CREATE TABLE desired(node TEXT PRIMARY KEY, ver INTEGER NOT NULL, at_ms INTEGER NOT NULL,"
+        " who TEXT NOT NULL, doc TEXT NOT NULL) STRICT, WITHOUT ROWID"
+    )
+
+
 # Step n makes version n of version n - 1. A step that was released never changes: add one at the end, and a
 # fixture of the version before it to tests/fixtures/state-db.
-STEPS: Sequence[Step] = (_first, _users)
+STEPS: Sequence[Step] = (_first, _users, _desired)
 
 
 def migrate(db: sqlite3.Connection, steps: Sequence[Step]) -> None:

@@ -38,6 +38,7 @@ from collector.store.source import Key, Source, read_cursor
 from collector.store.table import Table
 from collector.web.access import Door, Guard
 from collector.web.assets import Assets
+from collector.web.desired import DesiredRoutes
 from collector.web.event_stream import Hub, TooManyViewers, Viewer, encode
 from collector.web.fleet_pages import FleetPages
 from collector.web.parameters import read_ask, read_time, unknown
@@ -95,6 +96,7 @@ class Sources:
     health: Callable[[User], dict[str, Any]]
     problems: Callable[[], list[CollectorProblem]]
     pages: FleetPages
+    desired: DesiredRoutes
 
 
 class Api:
@@ -428,7 +430,7 @@ class Api:
 
 def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     """Every route of the collector; docs/api.md describes each."""
-    return [*Api(sources).routes(), *sign_in.routes()]
+    return [*Api(sources).routes(), *sources.desired.routes(), *sign_in.routes()]
 
 
 def build(

@@ -1,0 +1,94 @@
+"""Requests for another configuration, over real HTTP, without a broker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector.app import Collector
+from collector.mqtt.received import Received
+from tests.unit.collector.web.serving import BASE, NODE, Get, fill, serving, until_stored
+from wire.codec import encode
+from wire.messages import Reported
+
+PATH = f"{BASE}/desired"
+DOC = {"publish": {"arm": {"raw": False}}}
+
+
+def sent(collector: Collector) -> list[str]:
+    """The topics of what waits for the broker, without acks."""
+    return [topic for topic, _ in collector.link.outgoing if not topic.endswith("/ack")]
+
+
+async def ask(site: tuple[Collector, Get], method: str, body: Any = None, path: str = PATH) -> Any:
+    collector, get = site
+    origin = f"http://127.0.0.1:{collector.socket.getsockname()[1]}"
+    return await get(path, method, body, Origin=origin)
+
+
+async def test_a_document_is_kept_sent_and_shown_beside_what_the_node_reports(
+    site: tuple[Collector, Get],
+) -> None:
+    collector, get = site
+    assert (await get(PATH)).json() == {"node": NODE, "desired": None, "reported": None}
+    answer = (await ask(site, "PUT", DOC)).json()
+    assert answer["desired"]["ver"] == 1
+    assert (answer["desired"]["by"], answer["desired"]["doc"]) == ("local", DOC)
+    assert sent(collector) == [f"tb1/{NODE}/desired/config"]
+    body = encode(Reported(ver=9, state="rolled_back", ts=5, err="no reading", code="config-reverted"))
+    topic = f"tb1/{NODE}/reported/config"
+    collector.ingest.receive(Received(topic, body, collector.clock.now_ms(), False, None))
+    shown = (await get(PATH)).json()
+    assert (shown["reported"]["state"], shown["reported"]["code"]) == ("rolled_back", "config-reverted")
+    assert (await ask(site, "PUT", DOC)).json()["desired"]["ver"] == 10, "above what the node knows"
+    withdrawn = (await ask(site, "DELETE")).json()["desired"]
+    assert (withdrawn["ver"], withdrawn["doc"]) == (11, {})
+    audit = (await get("/api/v1/audit")).json()["entries"]
+    assert [(each["what"], each["subject"], each["result"]) for each in audit[:2]] == [
+        ("desired configuration withdrawn", NODE, "version 11"),
+        ("desired configuration", NODE, "version 10"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        ({}, 400, "send devices, models or publish"),
+        ({"broker": {"url": "x"}}, 400, "unknown field"),
+        ({"devices": []}, 400, "Expected `object`"),
+        ({"devices": {"arm": 3}}, 400, "Expected `object`"),
+        ({"devices": {"arm": {"options": "x" * 59_500}}}, 413, "more than"),
+        ({"devices": {"arm": {"options": "x" * 61_000}}}, 413, "more than"),
+    ],
+)
+async def test_a_wrong_body_is_named_and_nothing_is_sent(
+    site: tuple[Collector, Get], body: Any, status: int, sentence: str
+) -> None:
+    answer = await ask(site, "PUT", body)
+    assert answer.status == status
+    assert sentence in answer.json()["error"]
+    assert sent(site[0]) == []
+    assert (await site[1](PATH)).json()["desired"] is None
+
+
+async def test_a_node_that_is_not_known_takes_no_document(site: tuple[Collector, Get]) -> None:
+    path = "/api/v1/nodes/acme/trial/hall/cobot-99/desired"
+    for method in ("PUT", "DELETE", "GET"):
+        answer = await ask(site, method, DOC if method == "PUT" else None, path)
+        assert answer.status == 404
+        assert "cobot-01" in answer.json()["error"]
+
+
+async def test_what_was_requested_and_reported_outlives_a_restart(tmp_path: Path) -> None:
+    async with serving(tmp_path) as site:
+        fill(site[0])
+        topic = f"tb1/{NODE}/reported/config"
+        body = encode(Reported(ver=7, state="applied", ts=5))
+        site[0].ingest.receive(Received(topic, body, site[0].clock.now_ms(), False, None))
+        await until_stored(site[0], 32)
+        await ask(site, "PUT", DOC)
+    async with serving(tmp_path) as site:
+        found = (await site[1](PATH)).json()
+    assert (found["desired"]["ver"], found["reported"]["ver"]) == (8, 7)
