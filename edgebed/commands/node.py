@@ -105,16 +105,21 @@ def ls(folder: Path) -> None:
 @_node
 @_site
 def remove(node: str, folder: Path) -> None:
-    """Take away every certificate of NODE: no message passes either way, on an open connection too.
+    """Take away every certificate and token of NODE: no message passes either way, on an open connection too.
 
     Exit code 3 if the broker could not be reached: the sentence names what is left to do.
     """
-    from edgebed.site.nodes import take_away
+    from edgebed.site.nodes import issued, take_away
     from edgebed.site.running import apply, end_connection
+    from edgebed.site.token_store import void
     from wire.topics import Address
 
     address = Address.parse(node)
     with _locked(folder) as (layout, now):
+        was_voided = void(layout, address)
+        if was_voided and not issued(layout, address):
+            click.echo(f"{address}: its token is taken back; it had no certificate")
+            return
         take_away(layout, address)
         left = apply(layout, now)
         # nats-server ends the connections of users that it does not know any more

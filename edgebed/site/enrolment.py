@@ -78,7 +78,9 @@ def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
         key = new_key()
         write(out / "node.key", key_pem(key), SECRET)  # before the token is used up
         asked = Enrol(token.secret.hex(), _request(token.node.text, key))
-        _store(out, service.ask(ENROL_PATH, asked, root), [root], key, token.node.text)
+        found = service.ask(ENROL_PATH, asked, root)
+        write(out / "broker.yaml", found.broker_yaml.encode(), PUBLIC)
+        _store(out, found, [root], key, token.node.text)
         write(out / _WHERE, msgspec.json.encode(Where(url)), PUBLIC)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
@@ -221,6 +223,5 @@ def _store(
             f"the certificate that came is not one of {name} for this key: nothing was written"
         )
     write(folder / CA, found.ca.encode(), PUBLIC)
-    write(folder / "broker.yaml", found.broker_yaml.encode(), PUBLIC)
     write(folder / "node.pem", found.certificate.encode(), PUBLIC)
     return chain[0]

@@ -6,6 +6,7 @@ completed by the next run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 
@@ -32,10 +33,10 @@ from edgebed.site.certificates import (
     read_crls,
     read_key,
 )
-from edgebed.site.files import make_folder, offer, read, write, wrong_rights
-from edgebed.site.layout import ACL, CA, CRL, ROOT, Layout
+from edgebed.site.files import Owner, make_folder, offer, read, write, wrong_rights
+from edgebed.site.layout import ACL, CA, CRL, ROOT, Entry, Layout
 from edgebed.site.nodes import KINDS, current, dropped, removed, removed_names, signing
-from edgebed.site.settings import viewer_user
+from edgebed.site.settings import plain_host, viewer_user
 from wire.errors import ConfigError, TryAgain
 
 ROOT_DAYS, AUTHORITY_DAYS, LEAF_DAYS = 20 * 365, 10 * 365, 730
@@ -61,13 +62,13 @@ class Maker:
         """
         for each in self._layout.folders:
             if not each.is_optional:
-                make_folder(self._layout.path(each.name), each.mode, self._layout.owner_of(each))
+                make_folder(self._layout.path(each.name), each.mode, self._owner(each))
         root = self._root()
         nodes = self._authority("nodes", root)
         collectors = self._authority("collectors", None)
         self._trusted(root, nodes, collectors)
         revoked = self._crl(nodes, collectors)
-        self._leaf("broker/broker", self._site.hosts[0], nodes, "server", revoked)
+        self._leaf("broker/broker", f"{self._site.name} broker", nodes, "server", revoked)
         for one in self._site.collectors:
             self._leaf(f"collectors/{one}/collector", one, collectors, "client", revoked)
         for one in self._site.viewers:
@@ -121,7 +122,7 @@ class Maker:
     def _leaf(self, stem: str, name: str, issuer: Authority, usage: Usage, revoked: set[int]) -> None:
         """The certificate of a server or client, with its key."""
         file = f"{stem}.pem"
-        hosts = self._site.hosts if usage == "server" else []
+        hosts = [plain_host(one) for one in self._site.hosts] if usage == "server" else []
         old = self._certificate(file)
         if old is not None and not is_signed_by(old, issuer.certificate):
             self._report(f"{file}: not signed by this site's authority, so it is kept")
@@ -201,7 +202,7 @@ class Maker:
 
     def _offer(self, name: str, text: str) -> None:
         entry, path = self._layout.entry(name), self._layout.path(name)
-        done = offer(path, text, entry.mode, self._layout.owner_of(entry))
+        done = offer(path, text, entry.mode, self._owner(entry))
         if done == "kept":
             self._report(f"{name}: changed by hand, so it is kept; what it would be now is in {name}.new")
         elif done != "same":
@@ -249,13 +250,17 @@ class Maker:
         old = read(path)
         if old != data:
             self._write(name, data)
-        elif why := wrong_rights(path, entry.mode, self._layout.owner_of(entry)):
+        elif why := wrong_rights(path, entry.mode, self._owner(entry)):
             self._write(name, data)
             self._report(f"{name}: corrected: {why.partition(':')[0]}")
 
+    def _owner(self, entry: Entry) -> Owner | None:
+        """The owner to set; only root can give files away, and `site show` names what is left to do."""
+        return self._layout.owner_of(entry) if os.geteuid() == 0 else None
+
     def _write(self, name: str, data: bytes) -> None:
         entry, path = self._layout.entry(name), self._layout.path(name)
-        write(path, data, entry.mode, self._layout.owner_of(entry))
+        write(path, data, entry.mode, self._owner(entry))
 
 
 def make(layout: Layout, now: datetime, report: Report) -> None:

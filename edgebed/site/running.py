@@ -22,6 +22,7 @@ from wire.mqtt.errors import MqttError
 from wire.mqtt.options import ConnectOptions, Login
 from wire.topics import Address
 
+_PROGRAMS = ("mosquitto", "nats-server")
 _CONNECT_S = 5.0
 _RELOAD_S = 0.5  # mosquitto looks for signals each 0.1 s
 
@@ -61,7 +62,7 @@ def reload(layout: Layout) -> str:
         pid = int(read(layout.path(f"broker/data/{layout.site.broker}.pid")) or 0)
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         # the number can belong to another process by now
-        if pid > 1 and os.fsencode(layout.path(layout.broker_config)) in words:
+        if pid > 1 and Path(os.fsdecode(words[0])).name in _PROGRAMS:
             os.kill(pid, signal.SIGHUP)
             time.sleep(_RELOAD_S)
             return ""

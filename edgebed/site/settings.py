@@ -122,6 +122,11 @@ def _wrong_company(site: Site) -> Iterator[Mistake]:
         yield ("tenant",), "it is for a nats broker alone: mosquitto serves each company"
 
 
+def plain_host(host: str) -> str:
+    """A host as a certificate has it: addresses have one form."""
+    return str(ipaddress.ip_address(host)) if is_address(host) else host
+
+
 def is_address(text: str) -> bool:
     """Whether it is an IP address."""
     try:

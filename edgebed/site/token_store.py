@@ -21,6 +21,7 @@ from wire.errors import ConfigError, EdgebedError, unwritable
 from wire.topics import Address
 
 TOKENS, USED = "tokens", "tokens/used"
+_USED = "the token was used before, or taken back: ask for a new one"
 
 
 class Kept(Struct):
@@ -31,7 +32,7 @@ class Kept(Struct):
 
 
 def give(layout: Layout, node: Address, now: datetime, hours: float) -> Token:
-    """Make a token for a node.
+    """Make a token for a node; an earlier one that is not used yet is void from then on.
 
     Raises:
         ConfigError: the site is not complete, or cannot be written.
@@ -40,11 +41,33 @@ def give(layout: Layout, node: Address, now: datetime, hours: float) -> Token:
     if data is None:
         raise ConfigError(f"{layout.folder} is not a complete site: run `edgebed site init {layout.folder}`")
     root = read_certificates(data, layout.path(CA))[0]
+    void(layout, node)
     ends = (now + timedelta(hours=hours)).replace(microsecond=0)
     token = Token(node, ends, root.fingerprint(hashes.SHA256()), secrets.token_bytes(16))
     kept = msgspec.json.encode(Kept(node.text, ends))
     write(layout.path(TOKENS) / f"{token.name}.json", kept, SECRET)
     return token
+
+
+def void(layout: Layout, node: Address) -> bool:
+    """Take back the tokens of a node that are not used; whether there were any.
+
+    Raises:
+        ConfigError: the site cannot be written.
+    """
+    found = False
+    for path in layout.path(TOKENS).glob("*.json"):
+        try:
+            if msgspec.json.decode(read(path) or b"", type=Kept).node != node.text:
+                continue
+        except msgspec.MsgspecError:  # damaged: it is not a token of any node
+            continue
+        found = True
+        try:
+            path.replace(layout.path(USED) / path.name)
+        except OSError as error:
+            raise unwritable(str(path), error) from error
+    return found
 
 
 def node_of(layout: Layout, secret: bytes, now: datetime) -> Address:
@@ -57,9 +80,12 @@ def node_of(layout: Layout, secret: bytes, now: datetime) -> Address:
     data = read(layout.path(TOKENS) / f"{name}.json")
     if data is None:
         if read(layout.path(USED) / f"{name}.json") is not None:
-            raise EdgebedError("the token was used before: ask for a new one")
+            raise EdgebedError(_USED)
         raise EdgebedError("this site has not given out the token: ask for a new one")
-    kept = msgspec.json.decode(data, type=Kept)
+    try:
+        kept = msgspec.json.decode(data, type=Kept)
+    except msgspec.MsgspecError as error:
+        raise EdgebedError("what the site keeps of the token is damaged: ask for a new one") from error
     if kept.ends <= now:
         raise EdgebedError(f"the token ended on {kept.ends:%Y-%m-%d %H:%M} UTC: ask for a new one")
     return Address.parse(kept.node)
@@ -79,7 +105,7 @@ def used(layout: Layout, secret: bytes) -> Iterator[None]:
         for folder in (USED, TOKENS):
             sync_folder(layout.path(folder))
     except FileNotFoundError as error:
-        raise EdgebedError("the token was used before: ask for a new one") from error
+        raise EdgebedError(_USED) from error
     except OSError as error:
         raise unwritable(str(after), error) from error
     try:

@@ -108,10 +108,9 @@ def _has_key(path: Path, out: Path) -> bool:
 
 def test_each_bad_token_is_one_sentence_and_changes_nothing(site: Layout, tmp_path: Path) -> None:
     other = new_site(tmp_path / "other")
-    whole = token(site)
-    used = token(site)
-    ended = give(site, NODE, now() - timedelta(hours=2), 1).text
-    unknown = token(site)
+    names = [Address("acme", "trial", "hall", f"n{at}") for at in range(1, 5)]
+    whole, used, unknown = (token(site, name) for name in names[:3])
+    ended = give(site, names[3], now() - timedelta(hours=2), 1).text
     (site.path("tokens") / f"{parse(unknown).name}.json").unlink()
     out = tmp_path / "device"
     with serving(site) as url:
@@ -124,7 +123,7 @@ def test_each_bad_token_is_one_sentence_and_changes_nothing(site: Layout, tmp_pa
             ("", "this is not a token of `edgebed node add`"),
             ("hunter2", "this is not a token of `edgebed node add`"),
             ("edgebed1-" + "A" * 10_000, "the token is cut off or changed"),
-            (used, "the token was used before: ask for a new one"),
+            (used, "the token was used before, or taken back: ask for a new one"),
             (ended, "the token ended on"),
             (unknown, "this site has not given out the token"),
             (token(other), "has another root than the token: it is not the site that made the token"),
@@ -136,6 +135,36 @@ def test_each_bad_token_is_one_sentence_and_changes_nothing(site: Layout, tmp_pa
             assert not out.exists()
         assert {path: path.read_bytes() for path in site.folder.rglob("*") if path.is_file()} == before
         enrol(url, whole, out, now())  # a token that is whole and unused still works
+
+
+def test_a_token_is_taken_back_by_a_newer_one_and_by_a_removal(site: Layout, tmp_path: Path) -> None:
+    first, folder, out = token(site), str(site.folder), tmp_path / "device"
+    with serving(site) as url:
+        second = edgebed("node", "add", str(NODE), "--site", folder).text.splitlines()[0]
+        with pytest.raises(EdgebedError, match="used before, or taken back"):
+            enrol(url, first, out, now())
+        done = edgebed("node", "remove", str(NODE), "--site", folder)
+        assert (done.code, done.text) == (0, f"{NODE}: its token is taken back; it had no certificate\n")
+        with pytest.raises(EdgebedError, match="used before, or taken back"):
+            enrol(url, second, out, now())
+        assert edgebed("node", "remove", str(NODE), "--site", folder).code == 1
+        other = token(site, Address("acme", "trial", "hall", "n2"))
+        enrol(url, token(site), out, now())
+        token(site)  # one that is not used when the node is removed
+        edgebed("node", "remove", str(NODE), "--site", folder)
+        assert len(list(site.path("tokens").glob("*.json"))) == 1
+        enrol(url, other, tmp_path / "other", now())
+
+
+def test_a_renewal_keeps_what_was_changed_on_the_device(site: Layout, tmp_path: Path) -> None:
+    out = tmp_path / "device"
+    with serving(site) as url:
+        enrol(url, token(site), out, now())
+        (out / "broker.yaml").write_text("mine")
+        before = (out / "node.pem").read_bytes()
+        assert "renewed until" in renew(out, now(), is_forced=True)
+    assert (out / "broker.yaml").read_text() == "mine"
+    assert (out / "node.pem").read_bytes() != before
 
 
 def test_the_service_itself_refuses_a_token_that_has_ended(site: Layout, tmp_path: Path) -> None:

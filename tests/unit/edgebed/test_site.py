@@ -5,10 +5,12 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shutil
 import ssl
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -25,7 +27,15 @@ from collector.rights.passwords import fits
 from collector.rights.user import Grant
 from collector.state.state_file import StateFile
 from edgebed.cli import command
-from edgebed.site.certificates import is_signed_by, key_pem, name_of, new_key, read_certificates, read_crls
+from edgebed.site.certificates import (
+    hosts_of,
+    is_signed_by,
+    key_pem,
+    name_of,
+    new_key,
+    read_certificates,
+    read_crls,
+)
 from edgebed.site.files import locked
 from edgebed.site.layout import Layout
 from edgebed.site.make import make
@@ -550,3 +560,52 @@ def test_a_wrong_name_of_an_administrator_is_refused(site: Path) -> None:
     done = run("init", str(site), "--admin", "Hana Kim")
     assert done.exit_code == 1
     assert "Hana Kim" in done.output
+
+
+def test_names_and_addresses_of_the_broker_may_have_any_form(tmp_path: Path) -> None:
+    folder, long = tmp_path / "site", ".".join(["a" * 60] * 4)
+    hosts = [word for host in (long, "0:0:0::1", "127.0.0.1") for word in ("--host", host)]
+    assert run("init", str(folder), *hosts, "--broker-user", getpass.getuser()).exit_code == 0
+    again = run("init", str(folder))
+    assert "nothing to do" in again.output
+    certificate = read_certificates((folder / "broker/broker.pem").read_bytes(), folder)[0]
+    assert hosts_of(certificate) == [long, "::1", "127.0.0.1"]
+
+
+_WITHOUT_ROOT = """
+import os, sys
+from pathlib import Path
+from edgebed.site.layout import Layout
+from edgebed.site.make import make
+from edgebed.site.settings import Site, load, text
+from edgebed.site.show import overview
+from tests.site_broker import now
+
+folder = Path(sys.argv[1])
+(folder / "site.yaml").write_text(text(Site(hosts=["a"], broker_user="daemon")))
+site = load(folder)  # all that is imported late: another user may not read this environment
+(folder / "warm").mkdir()
+make(Layout(folder / "warm", site), now(), lambda line: None)
+overview(Layout(folder / "warm", site), now())
+os.chown(folder, 65534, 65534)
+os.setegid(65534)
+os.seteuid(65534)
+make(Layout(folder, site), now(), lambda line: None)
+again = []
+make(Layout(folder, site), now(), again.append)
+assert again == [], again
+for secret in overview(Layout(folder, site), now()).secrets:
+    print(secret.file, secret.problem)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_without_root_the_owner_is_left_to_the_operator_and_named(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        words = [sys.executable, "-c", _WITHOUT_ROOT, str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    finally:
+        shutil.rmtree(folder)
+    assert done.returncode == 0, done.stderr
+    assert "broker/broker.key it does not belong to user daemon: chown daemon" in done.stdout
