@@ -72,7 +72,11 @@ class App:
         self._wired = False
         self._reload_asked = False  # before there was a configuration to ask
         self._task: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
+        self._ends = asyncio.Event()  # the agent is to end
+        self._stopping = asyncio.Event()  # `_flow` is to end
+        self._ahead: tuple[str, str, int] | None = (
+            None  # the old ep, and which collector has which number of it
+        )
         self._group: asyncio.TaskGroup  # of `_flow`
         self._opening: set[asyncio.Task[None]] = set()  # models
         self._state_changed = False  # status.json does not show it yet
@@ -118,11 +122,14 @@ class App:
         try:
             with state_dir.locked(self.plan.config.state, str(self.plan.address)):
                 await self._run()
+                if self._ahead is not None and not self._ends.is_set():
+                    await self._run()  # with another outbox
         finally:
             self._notifier.close()
 
     def stop(self) -> None:
         """Ask the agent to end in order; returns at once."""
+        self._ends.set()
         self._stopping.set()
 
     def reload(self) -> None:
@@ -133,7 +140,7 @@ class App:
 
     def _signalled(self, number: signal.Signals) -> None:
         self.interrupted = number == signal.SIGINT
-        if self._stopping.is_set() and self._task is not None:
+        if self._ends.is_set() and self._task is not None:
             self._task.cancel()  # the second signal ends the agent at once: its messages are on disk
         self.stop()
 
@@ -147,6 +154,8 @@ class App:
 
     async def _run(self) -> None:
         config, clock = self.plan.config, self.clock
+        if not self._ends.is_set():
+            self._stopping.clear()
         self.desired = DesiredConfig(self.plan, clock)
         start = await asyncio.to_thread(self.desired.start, self.plan)
         config.broker.password()  # unusable files are reported before anything starts
@@ -158,6 +167,7 @@ class App:
             key = await asyncio.to_thread(NodeKey.open, config.state)
             setup = await asyncio.to_thread(Setup.of, start.plan.devices, start.plan.config.models)
             self._wire(key, start, setup)
+            self._report_new_outbox()
             if self._models_first:
                 await self._unless_stopped(self.pipeline.open_models())
             await self._write_status()
@@ -186,6 +196,7 @@ class App:
                 on_command=self.commands.handle,
                 on_desired=self._take_desired if config.remote.config else None,
                 reported=self.desired.reported,
+                on_ahead=None if self._ahead is not None else self._start_anew,
             ),
             UplinkSettings(
                 config.state,
@@ -265,15 +276,17 @@ class App:
             if self._reload_asked:
                 self.configuration.reload()
             await self._stopping.wait()
-            log.info("stopping")
-            self._notifier.stopping()
+            if self._ends.is_set():
+                log.info("stopping")
+                self._notifier.stopping()
             await end([changing])
             await asyncio.to_thread(self.desired.stopped)
             await self.running.stop()
             self.pipeline.flush()
             await asyncio.to_thread(self.custody.close)
             await asyncio.to_thread(self.outbox.commit)
-            await self._drain()
+            if self._ends.is_set():
+                await self._drain()
             self._beat()
             await _ended([*rest, *self._opening], REST_S)
 
@@ -298,6 +311,33 @@ class App:
             elif loop.time() - moved_s > DRAIN_IDLE_S:
                 return
             await asyncio.sleep(0.05)
+
+    def _start_anew(self, by: str, ahead: int) -> None:
+        """Start with another outbox: this one goes on from an older state of its folder.
+
+        Once in the life of a process: a second time it would be forged, because a new ep is random.
+        """
+        log.warning(
+            "%s has number %d of this outbox, which gave %d at most: its state folder was set back, as by an "
+            "image; what waits goes into a new outbox", by, ahead, self.outbox.head,
+        )  # fmt: skip
+        self._ahead = self.outbox.ep, by, ahead
+        try:
+            self.outbox.ask_renewal()
+        except OSError as error:  # the next start tries again
+            log.error("the outbox cannot be renewed now: %s", error.strerror or error)
+            return
+        self._stopping.set()
+
+    def _report_new_outbox(self) -> None:
+        """Record as an event why the numbers start again."""
+        if self._ahead is not None:
+            ep, by, ahead = self._ahead
+            text = f"{by} has number {ahead:,} of outbox {ep}: the state folder was set back, as by an image"
+            why = because(text, "state-set-back", by=by, ep=ep, seq=ahead)
+            event = Event(ts=self.clock.now_ms(), type="new-outbox", sev=3, **why.fields())
+            event.clk = self.time.state().value
+            self.outbox.append(Message("event", NODE_ITSELF, event.type, event))
 
     def _changed(self) -> None:
         self._state_changed = True

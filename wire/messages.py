@@ -383,7 +383,8 @@ class Refused(_Message, kw_only=True):
 class Ack(_Message, kw_only=True):
     """Ranges of one `ep` that the collector instance `by` has committed to its database.
 
-    `packs` states that this collector accepts the class `pack`.
+    `packs` states that this collector accepts the class `pack`. `ahead` is the highest number of this
+    `ep` that it has stored, where that is above those in `ok`.
     """
 
     v: int = field(default_factory=_version)
@@ -393,6 +394,7 @@ class Ack(_Message, kw_only=True):
     by: Short
     ts: Millis
     refused: Refused | UnsetType = UNSET
+    ahead: Annotated[int, Meta(ge=1, le=2**62)] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         _require_ordered(self.ok)

@@ -80,6 +80,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "node-silent": ("seconds",),
     "backlog": ("n", "oldest_s"),
     "no-ack-from": ("by", "seconds"),
+    "state-set-back": ("by", "ep", "seq"),
     "clock-never-set": (),
     "clock-behind": ("seconds",),
     "clock-ahead": ("seconds",),

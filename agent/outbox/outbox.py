@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from agent.outbox import renewal
 from agent.outbox.copies import Copies
 from agent.outbox.eviction import lost_with
 from agent.outbox.gaps import GapReason
@@ -75,6 +76,15 @@ class Outbox:
             ConfigError: the folder cannot be created, read or written.
             TryAgain: another process has it open, or the disk is full.
         """
+        if renewal.is_asked(folder):
+            try:
+                cls._renew(folder, settings, clock)
+            except OSError as error:
+                raise unwritable(f"the outbox in {folder}", error) from error
+        return cls._open(folder, settings, clock)
+
+    @classmethod
+    def _open(cls, folder: Path, settings: OutboxSettings, clock: Clock) -> Outbox:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -93,6 +103,27 @@ class Outbox:
             os.close(fd)
             raise unwritable(f"the outbox in {folder}", error) from error
         return cls(fd, pool, found, clock, Copies(settings.ack_from))
+
+    @classmethod
+    def _renew(cls, folder: Path, settings: OutboxSettings, clock: Clock) -> None:
+        """Give what waits in `folder` a new ep, or end a renewal that was interrupted. Raises OSError."""
+        if (fresh := renewal.prepare(folder)) is not None:
+            with contextlib.ExitStack() as opened:
+                old = cls._open(folder, settings, clock)
+                opened.callback(old.close)
+                new = cls._open(fresh, settings, clock)
+                opened.callback(new.close)
+                count = renewal.fill(old, new, fresh)
+            log.warning("outbox %s continues as %s with %d waiting messages", old.ep, new.ep, count)
+        renewal.replace(folder)
+
+    def ask_renewal(self) -> None:
+        """Have the next open start a new ep: a collector has other messages with the numbers of this one.
+
+        Raises:
+            OSError: the disk takes nothing.
+        """
+        renewal.ask(self._pool.folder)
 
     # --- what it is and holds
 

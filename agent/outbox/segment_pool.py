@@ -24,7 +24,7 @@ class SegmentPool:
 
     def __init__(self, folder: Path, max_bytes: int, free: list[Path]) -> None:
         self.segment_size = min(max(_MIN_SIZE, max_bytes // 16 // PAGE * PAGE), _MAX_SIZE)
-        self._folder = folder
+        self.folder = folder
         self._limit = max(max_bytes // self.segment_size, SPARE + 4)
         self._files = {path.name for path in folder.glob("*.seg")}
         self._free: deque[Path] = deque()
@@ -70,10 +70,10 @@ class SegmentPool:
         number = 1
         while f"{number:06}.seg" in self._files:
             number += 1
-        path = self._folder / f"{number:06}.seg"
+        path = self.folder / f"{number:06}.seg"
         try:
             segment.create(path, self.segment_size)
-            sync(self._folder)
+            sync(self.folder)
         except OSError:
             self._retry_at = time.monotonic() + _RETRY_S
             raise

@@ -64,7 +64,8 @@ class NodeHooks:
     devices and models of the `online` status. Both are called for each publication. `on_command` gets
     device, name and Cmd, as `agent.commands.Commands.handle` does. `on_desired` gets each body on
     `desired/config`, `reported` gives what is published on `reported/config`; the node takes no documents
-    without them.
+    without them. `on_ahead` gets the id of a collector that has a higher number than this outbox ever gave:
+    from then on nothing is sent, and acknowledgements release nothing.
     """
 
     describe: Callable[[], Birth]
@@ -73,6 +74,7 @@ class NodeHooks:
     on_command: OnCommand
     on_desired: Callable[[bytes], None] | None = None
     reported: Callable[[], Reported | None] = _no_report
+    on_ahead: Callable[[str, int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,10 @@ class Uplink:
         self._encoder = Encoder(outbox, self._address, clock, node.clock_state)
         self._presence = Presence(identity, outbox.ep, self._broker_memory, clock, node.describe, node.status)
         self._counters: Counter[str] = Counter()
+        # The highest number that this outbox can have sent: those up to its head were given earlier.
+        self._highest = outbox.head
+        self._on_ahead = node.on_ahead
+        self._stands_still = False  # until the outbox has another ep
         self._command_runner = CommandRunner(
             self._address, clock, self._counters, node.on_command, self._send_answer
         )
@@ -323,6 +329,12 @@ class Uplink:
         if not self._collectors.counts(ack.by):
             self._counters["foreign_acks"] += 1
             return
+        if isinstance(ack.ahead, int) and ack.ahead > self._highest and self._on_ahead is not None:
+            # The messages with these numbers that it has are others: this ack must release nothing.
+            self._stands_still = True
+            self._on_ahead(ack.by, ack.ahead)
+        if self._stands_still:
+            return
         if ack.packs:
             self._take_packs.add(ack.by)
             if self._take_packs.issuperset(self._collectors.names):
@@ -434,6 +446,8 @@ class Uplink:
         return min(calm_s, self._encoder.wait_s(self._in_flight))
 
     async def _send_window(self, link: AsyncClient) -> None:
+        if self._stands_still:
+            return
         while (sent := self._in_flight.next(self._now(), link.receive_maximum)) is not None:
             try:
                 mid = link.publish(sent.topic, sent.body, qos=1)
@@ -441,6 +455,7 @@ class Uplink:
                 self._too_large(sent, error)
                 continue
             self._in_flight.sent(sent, mid, self._now())
+            self._highest = max(self._highest, *sent.numbers)
             self._counters["sent"] += 1
             self._counters["packs"] += bool(sent.members)
             self._counters["sent_bytes"] += len(sent.topic) + len(sent.body)

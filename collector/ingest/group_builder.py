@@ -232,12 +232,17 @@ class GroupBuilder:
         self._built.acked[key].add(number.seq)
 
 
-def acks(acked: Mapping[Key, Ranges], by: str, now_ms: int) -> Iterable[tuple[str, bytes]]:
-    """Topic and body of each ack, ranges joined per (node, ep)."""
+def acks(
+    acked: Mapping[Key, Ranges], by: str, now_ms: int, highest: Callable[[Key], int]
+) -> Iterable[tuple[str, bytes]]:
+    """Topic and body of each ack, ranges joined per (node, ep); `highest` gives the highest stored number."""
     for (node, ep), ranges in acked.items():
         whole: list[Range] = list(ranges)
+        top = highest((node, ep))
+        ahead = top if top > ranges.highest() else msgspec.UNSET
         for at in range(0, len(whole), ACK_RANGES):
-            ack = Ack(ep=ep, ok=whole[at : at + ACK_RANGES], packs=True, by=by, ts=now_ms)
+            ok = whole[at : at + ACK_RANGES]
+            ack = Ack(ep=ep, ok=ok, packs=True, by=by, ts=now_ms, ahead=ahead)
             yield f"{ROOT}/{node}/ack", seal(encode(ack))
 
 

@@ -459,7 +459,8 @@ class Ingest:
 
     def _acknowledge(self, tokens: Sequence[tuple[int, int]], acked: Mapping[Key, Ranges]) -> None:
         if self._link is not None:
-            self._link.settle(tokens, acks(acked, self._settings.name, self._clock.now_ms()))
+            highest = self._ledger.highest
+            self._link.settle(tokens, acks(acked, self._settings.name, self._clock.now_ms(), highest))
 
     def _count(self, built: BuiltGroup) -> None:
         counters = self.counters

@@ -143,6 +143,11 @@ class Ledger:
         with self._lock:
             return {key: (account.stored, account.rows) for key, account in self._accounts.items()}
 
+    def highest(self, key: Key) -> int:
+        """The highest stored number of an outbox."""
+        account = self._accounts.get(key)
+        return 0 if account is None else account.stored.highest()
+
     def saved(self, key: Key) -> tuple[Account, dict[str, bytes]] | None:
         """The account of one outbox with its stated days and the keys of its node, as of one moment."""
         with self._lock:

@@ -33,6 +33,7 @@ class Box:
 
     def __init__(self, folder: Path, address: Address, port: int, ack_from: tuple[str, ...] = ()) -> None:
         self.address = address
+        self.ahead: list[tuple[str, int]] = []  # what collectors stated to be ahead
         settings = OutboxSettings(max_mb=64, ack_from=list(ack_from))
         self.outbox = Outbox.open(folder / "outbox", settings, Clock())
         self.uplink = Uplink(
@@ -45,6 +46,7 @@ class Box:
                 status=lambda: Status(state="online", ts=0, boot=BOOT, sess=0),
                 clock_state=lambda: ClockState.NTP,
                 on_command=Commands(folder, Clock(), {}).handle,
+                on_ahead=lambda by, ahead: self.ahead.append((by, ahead)),
             ),
             UplinkSettings(folder, ack_from=ack_from),
         )

@@ -487,6 +487,7 @@ export default {
   "reason.node-silent": "No sign of life for {seconds}",
   "reason.backlog": "{n} messages wait, the oldest for {oldest_s}",
   "reason.no-ack-from": "{by} has acknowledged nothing for {seconds}: its messages wait on the node",
+  "reason.state-set-back": "{by} has number {seq} of outbox {ep}: the state folder was set back, as by an image; a new outbox was started",
   "reason.backlog_one": "1 message waits, for {oldest_s}",
   "reason.clock-never-set": "The clock was never synchronised",
   "reason.clock-behind": "{seconds} behind the clock of the collector",

@@ -487,6 +487,7 @@ export default {
   "reason.node-silent": "{seconds} 동안 아무 신호가 없습니다.",
   "reason.backlog": "메시지 {n}건 전송 대기, 최장 {oldest_s}",
   "reason.no-ack-from": "{by}: {seconds} 동안 수신 확인이 없습니다. 이 수집 서버로 갈 메시지는 노드에서 기다립니다.",
+  "reason.state-set-back": "{by}에 보관함 {ep}의 {seq}번 메시지가 이미 있습니다. 이미지 복원 등으로 상태 폴더가 과거로 되돌아가 새 보관함을 시작했습니다.",
   "reason.backlog_one": "메시지 1건 전송 대기, {oldest_s}",
   "reason.clock-never-set": "시계가 한 번도 동기화되지 않았습니다.",
   "reason.clock-behind": "수집 서버 시계보다 {seconds} 느림",

@@ -22,6 +22,7 @@ from collector.store.clock_skew import Offset
 from collector.store.group import HEAD_BYTES
 from wire.codec import decode, encode, seal
 from wire.messages import MAX_BODY, Ack, Batch
+from wire.ranges import Ranges
 from wire.topics import parse
 
 NODE, EP, T0 = "acme/trial/hall/cobot-01", "00112233aabbccdd", 1_795_356_000_000
@@ -213,7 +214,7 @@ def test_a_gap_declared_twice_is_one_gap(event: Any) -> None:
 
 def test_acks_are_ranges_of_a_size_any_broker_takes(batch: Any) -> None:
     found = build([batch(seq) for seq in range(1, 5_001, 2)])
-    bodies = list(acks(found.acked, "collector-1", T0))
+    bodies = list(acks(found.acked, "collector-1", T0, lambda _: 0))
     assert {topic for topic, _ in bodies} == {f"tb1/{NODE}/ack"}
     assert all(len(body) <= MAX_BODY for _, body in bodies)
     read = [decode(body, Ack) for _, body in bodies]
@@ -267,3 +268,11 @@ def test_a_copy_of_a_stored_message_is_acknowledged_whatever_it_exceeds(batch: A
         shares.stored(NODE, 1_000_000)
     found = GroupBuilder(ledger, lambda _node: Offset(0), T0, shares=shares).build([batch(3), event(4)])
     assert [refusal.key for _, refusal in found.exceeded] == ["disk_mb_per_day"] * 2
+
+
+@pytest.mark.parametrize(("highest", "ahead"), [(0, None), (7, None), (8, 8), (5_000, 5_000)])
+def test_an_ack_states_the_highest_number_where_it_is_higher(highest: int, ahead: int | None) -> None:
+    ((topic, body),) = acks({(NODE, EP): Ranges([(3, 4), (7, 7)])}, "collector-1", T0, lambda _: highest)
+    ack = decode(body, Ack)
+    assert topic == f"tb1/{NODE}/ack"
+    assert (ack.ok, ack.ahead if isinstance(ack.ahead, int) else None) == ([(3, 4), (7, 7)], ahead)
