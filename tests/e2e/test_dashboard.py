@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.conftest import now_ms
 from tests.polling import wait_until
 from wire.codec import encode
-from wire.messages import Batch, DeviceState, Event, ModelState, Status
+from wire.messages import Batch, DeviceState, Event, ModelState, Reported, Status
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -491,6 +492,47 @@ def test_what_was_dropped_is_shown_with_its_device_and_model(watched: Any) -> No
     counted = watched.open(CAMERA).locator(".counters")
     expect(counted).to_contain_text("frames dropped")
     expect(counted.locator("dd")).to_have_text(["51,200", "12", "3,200"])
+
+
+def test_the_requested_configuration_stands_beside_what_the_node_reports(
+    own_watched: Any, own_site: Any, picture: Callable[[Page, str], None]
+) -> None:
+    def request(method: str, body: bytes | None) -> None:
+        url = f"{own_site.url}/api/v1/nodes/{own_site.feeder.arm.address}/desired"
+        headers = {"Content-Type": "application/json", "Origin": own_site.url}
+        asked = urllib.request.Request(url, body, headers, method=method)  # noqa: S310 - the test's own site
+        urllib.request.urlopen(asked, timeout=60).close()  # noqa: S310
+
+    page = own_watched.open(ARM)
+    card = page.locator(".configuration")
+    expect(card).to_have_count(0)
+    request("PUT", b'{"publish": {"arm": {"raw": false}}}')
+    expect(card).to_contain_text("version 1")
+    expect(card).to_contain_text("publish: arm")
+    expect(card).to_contain_text("nothing yet")
+    report = Reported(
+        ver=1,
+        state="rolled_back",
+        ts=1_795_356_000_000,
+        err="device arm: no reading for 10 s",
+        code="config-reverted",
+        args={"what": "device arm: <b>no</b> reading"},
+    )
+    own_site.feeder.arm.send(report, "reported", "config")
+    expect(card).to_contain_text("version 1: did not work, the one before is in use again")
+    expect(card).to_contain_text("device arm: <b>no</b> reading")
+    card.locator("summary").click()
+    expect(card.locator("pre")).to_contain_text('"raw": false')
+    assert fits(page)
+    card.scroll_into_view_if_needed()
+    picture(page, "configuration")
+    korean = own_watched.open(ARM, lang="ko-KR", width=390)
+    expect(korean.locator(".configuration")).to_contain_text("이전 설정으로 되돌림")
+    assert fits(korean)
+    korean.locator(".configuration").scroll_into_view_if_needed()
+    picture(korean, "configuration-ko")
+    request("DELETE", None)
+    expect(card).to_contain_text("the node's own file alone")
 
 
 def test_a_busy_device_does_not_fill_the_page_and_earlier_events_are_all_there(

@@ -6,6 +6,7 @@ import { Ago, Crumbs, fieldWord, Model, modelsOn, State, Trouble, Verdict, verdi
 import { numbers } from "../quantities.js";
 import { reasonText } from "../reason.js";
 import { t } from "../text.js";
+import { Configuration } from "./configuration.js";
 import { Counters } from "./counters.js";
 import { Events } from "./events.js";
 import { History } from "./history.js";
@@ -126,6 +127,7 @@ function Page({ node, device }) {
       }
       <${Events} ...${where} />
       <${Counters} device=${device} models=${models} />
+      <${Configuration} key=${node.node} node=${node.node} />
     </div>
     <${FormerDevices} node=${node} />
   `;
