@@ -37,6 +37,7 @@ def run() -> list[dict[str, Any]]:
             found = run_fleet(site, NODES, RATE, SAMPLES, SECONDS)
         took_s = answers.pop("ms") / 1000
         reached = answers[401]
+    cost, alone = (each["cost"]["collector"]["cpu_us_per_message"] for each in (found, without))
     delay, bare = (each["publish_to_ack_ms"]["p99"] for each in (found, without))
     name = f"{LOGINS_HZ} logins/s of {ADDRESSES} addresses, {VIEWERS} viewers"
     return [
@@ -48,6 +49,13 @@ def run() -> list[dict[str, Any]]:
             "peer": bare,
             "ratio": delay / bare,
             "unit": "ms",
+        },
+        {
+            "what": f"{name}: CPU of the collector, beside without",
+            "ours": cost,
+            "peer": alone,
+            "ratio": cost / alone,
+            "unit": "us a message",
         },
         {"what": f"{name}: names of nodes to those who may see them", "ours": seen["own"], "unit": ""},
         {"what": f"{name}: names of nodes to the others", "ours": seen["leaked"], "unit": "", "limit": 0},

@@ -212,6 +212,7 @@ class Collector:
         self.link.stop()
         self.readers.close()
         self.store.close()
+        self.app.state.sign_in.close()
         self.state.close()
         self.socket.close()
 

@@ -64,6 +64,10 @@ class SignIn:
             Ruled("/api/v1/me", self.me, FILTERED),
         ]
 
+    def close(self) -> None:
+        """End its thread."""
+        self.worker.close()
+
     async def log_in(self, request: Request) -> Response:
         """Check a password and open a session, in a cookie that scripts cannot read."""
         if not is_private(request.scope):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 import unicodedata
 
 import pytest
@@ -66,3 +67,5 @@ async def test_only_so_many_logins_wait(monkeypatch: pytest.MonkeyPatch) -> None
     assert isinstance(found[2], TryAgain)
     assert worker.checked == 2
     assert await worker.fits("another password", stored) is False
+    worker.close()
+    assert not [one for one in threading.enumerate() if one.name.startswith("passwords")]
