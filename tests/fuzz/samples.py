@@ -64,8 +64,13 @@ def chunks() -> list[bytes]:
     from collector.store.chunk import ChunkRows, pack
 
     rows = ChunkRows("a/b/c/d", "arm", "joints", "00112233", -1, False, 0)
-    rows.add(BATCH, 100)
+    rows.add(BATCH, encode(BATCH), 100)
     return [pack(rows).body]
+
+
+def landed_bodies() -> list[bytes]:
+    """The body of a message that waits in the store to be packed."""
+    return _forms(encode(BATCH))
 
 
 def chunks_plain() -> list[bytes]:

@@ -155,6 +155,21 @@ def store_chunks_inside(data: bytes) -> None:
     read_chunk(zstandard.ZstdCompressor().compress(data))
 
 
+@target(WireError, seeds=samples.landed_bodies)
+def store_landed(data: bytes) -> None:
+    """What can be decoded can also be packed, and read again."""
+    from collector.store.chunk import pack, read_chunk
+    from collector.store.landed import UNDECODABLE, decoded, joined
+
+    batch, key = samples.BATCH, ("a/b/c/d", "arm", "joints")
+    try:
+        rows = decoded(key, batch.ep, batch.seq, len(batch), 0, 0, None, None, data)
+    except UNDECODABLE as error:
+        raise WireError(str(error)) from error
+    for chunk in joined([rows, rows]):
+        assert len(read_chunk(pack(chunk).body).times) == 2 * len(batch)
+
+
 @target(WireError, msgspec.MsgspecError, seeds=samples.statements)
 def custody_statements(data: bytes) -> None:
     from wire.custody import read, signed_form

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -35,6 +35,7 @@ from wire.clock import Clock
 from wire.codec import compress, decode, encode
 from wire.errors import Unreachable
 from wire.messages import Ack, AgentInfo, Batch, Birth, Event, Status
+from wire.mqtt.blocking_client import BlockingClient
 from wire.ranges import Ranges
 from wire.topics import Address
 
@@ -141,15 +142,19 @@ def is_online(child: Child) -> bool:
 
 def rows_of(folder: Path) -> list[tuple[int, int]]:
     """(time in ms, x) of every stored row in stored order, read from the day files."""
-    from collector.store.chunk import read_chunk
+    from collector.store.chunk import read_chunk, times_of
     from collector.store.folder import day_files
 
     found: list[tuple[int, int]] = []
     for path in day_files(folder):
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            db.execute("BEGIN")  # a collector may pack messages between two statements
             for (body,) in db.execute("SELECT body FROM chunk ORDER BY id"):
                 chunk = read_chunk(body)
                 found += zip((chunk.times // 1000).tolist(), chunk.columns["x"].tolist(), strict=True)
+            for (body,) in db.execute("SELECT body FROM raw ORDER BY id"):  # these wait to be packed
+                batch = decode(body, Batch)
+                found += zip((times_of(batch) // 1000).tolist(), cast(list[int], batch.f["x"]), strict=True)
     return found
 
 
@@ -421,6 +426,19 @@ async def test_a_silent_connection_is_replaced(
     expect_exactly(tmp_path / "store", 20)
 
 
+def unsubscribe(client: BlockingClient, topic: str) -> None:
+    """Unsubscribe in the thread of the client, which never does so by itself."""
+    turn = client.turn
+
+    def turn_once() -> None:
+        client.turn = turn  # type: ignore[method-assign]
+        client._paho.unsubscribe(topic)
+        client._paho.loop_write()
+        turn()
+
+    client.turn = turn_once  # type: ignore[method-assign, assignment]
+
+
 @pytest.mark.parametrize("tail", ["data/#", "status"])
 async def test_a_subscription_that_died_alone_is_replaced(
     tmp_path: Path, broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, tail: str
@@ -437,7 +455,7 @@ async def test_a_subscription_that_died_alone_is_replaced(
         async with collecting(tmp_path, broker.port) as collector:
             await until(lambda: collector.link.state.state == "online")
             *_, receiving = (one for one in made if one._link is collector.link)
-            receiving._client._paho.unsubscribe(f"{connection.NODE}/{tail}")
+            unsubscribe(receiving._client, f"{connection.NODE}/{tail}")
             with Sender(broker.port) as sender:
                 sender.send(20)
                 status = Status(state="online", ts=T0, boot="deadbeef", sess=4)

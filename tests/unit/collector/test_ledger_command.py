@@ -163,14 +163,14 @@ def test_a_hundred_percent_is_never_rounded_up_to(stored: int, taken: int, text:
 
 def test_check_lists_every_mistake_and_the_command_line_wins(tmp_path: Path) -> None:
     config = tmp_path / "collector.yaml"
-    config.write_text("store: data\nid: BAD\nhttp: {host: 0.0.0.0}\n")
+    config.write_text("store: data\nid: BAD\nhttp: {host: 0.0.0.0, proxies: [here]}\n")
     found = CliRunner().invoke(edgebed, ["collector", "check", str(config)])
     assert isinstance(found.exception, ConfigError)
     assert len(found.exception.mistakes) == 2
     config.write_text("store: data\n")
     found = CliRunner().invoke(edgebed, ["collector", "check", str(config)])
     assert (found.exit_code, found.stdout.count("\n")) == (0, 1)
-    for wrong in (["--host", "0.0.0.0"], ["--broker", "http://x"], ["--id", "A B"]):
+    for wrong in (["--broker", "mqtt://x:70000"], ["--broker", "http://x"], ["--id", "A B"]):
         found = CliRunner().invoke(edgebed, ["collector", "run", str(config), *wrong])
         assert isinstance(found.exception, ConfigError), wrong
     assert CliRunner().invoke(edgebed, ["collector", "run"]).exit_code == 2
