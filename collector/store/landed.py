@@ -53,11 +53,11 @@ def decoded(
 
 
 def joined(several: Iterable[ChunkRows]) -> list[ChunkRows]:
-    """New rows for as few chunks as these need."""
+    """New rows for as few chunks as these need; they may be of several streams."""
     parts: dict[tuple[object, ...], ChunkRows] = {}
     full: list[ChunkRows] = []
     for rows in several:
-        part = rows.part()
+        part = (*rows.key, *rows.part())
         known = parts.get(part)
         if known is not None and known.count + rows.count <= CHUNK_ROWS:
             known.join(rows)
