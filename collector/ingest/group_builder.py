@@ -27,7 +27,7 @@ from collector.store.marks import Account, Key
 from wire.codec import decode_plain, encode, first_bytes, plain, seal, unsealed
 from wire.custody import CUSTODY
 from wire.errors import WireError
-from wire.messages import MAX_BODY, Ack, Batch, Event
+from wire.messages import MAX_BODY, MAX_DEPTH, Ack, Batch, Event
 from wire.ranges import Range, Ranges
 from wire.topics import NODE_ITSELF, ROOT, Topic
 
@@ -152,7 +152,7 @@ class GroupBuilder:
             rows = self._rows[key] = ChunkRows(
                 node, topic.device, topic.name, batch.ep, clk, late, message.recv_ms, offset=offset
             )
-        rows.add(batch, message.body, len(text))
+        rows.add(batch, _lasting(batch, message.body, text), len(text))
         self._built.rows += len(batch)
         if rows.count >= CHUNK_ROWS:
             self._full.append(self._rows.pop(key))
@@ -230,6 +230,15 @@ class GroupBuilder:
             self._built.refused.append(str(error))
             return
         self._built.acked[key].add(number.seq)
+
+
+def _lasting(batch: Batch, body: bytes, text: bytes) -> bytes:
+    """The body of a message for the store, where it is decoded again; without fields that nest deep.
+
+    The decoder skips unknown fields by recursion: what it takes here would fail where more calls are open.
+    """
+    brackets = text.count(b"[") + text.count(b"{")
+    return body if brackets <= len(batch.f) + MAX_DEPTH else encode(batch)
 
 
 def acks(
