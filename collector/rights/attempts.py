@@ -49,9 +49,11 @@ class Attempts:
         return 0.0
 
     def succeeded(self, address: str, user: str) -> None:
-        """Give an address and a user all their attempts again."""
-        for key in (f"a {address}", f"u {user}"):
-            self._left.pop(key, None)
+        """Give an address and a user the attempt back; all of them would let one with an account guess on."""
+        now_s = self._clock.monotonic()
+        for key, rate in ((f"a {address}", ADDRESS), (f"u {user}", USER)):
+            if key in self._left:
+                self._note(key, min(rate.burst, self._refilled(key, rate, now_s) + 1), now_s)
 
     def _refilled(self, key: str, rate: Rate, now_s: float) -> float:
         left, at_s = self._left.get(key, (rate.burst, now_s))

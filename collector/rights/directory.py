@@ -19,6 +19,7 @@ class Directory:
         self._clock = clock
         self._lock = threading.Lock()
         self._saved: Saved | None = None
+        self._origins: set[tuple[str, str]] = set()  # users, and the addresses of their sessions
         self._mark: object = None
         self._why = "they have not been read yet"
 
@@ -28,7 +29,8 @@ class Directory:
             try:
                 mark = self.accounts.mark()
                 if mark != self._mark:
-                    self._saved = self.accounts.read()
+                    self._saved = saved = self.accounts.read()
+                    self._origins = {(one.user, one.origin) for one in saved.sessions.values()}
                     self._mark = mark
             except EdgebedError as error:
                 self._why = str(error)
@@ -74,7 +76,7 @@ class Directory:
 
     def is_known(self, name: str, origin: str) -> bool:
         """Whether a user has a session from an address."""
-        return any(one.user == name and one.origin == origin for one in self._known().sessions.values())
+        return (name, origin) in self._origins
 
     def _user(self, saved: Saved, kept: Mapping[bytes, Credential], secret: str, kind: str) -> User | None:
         found = kept.get(digest(secret))

@@ -16,23 +16,6 @@ export function ask() {
   );
 }
 
-/** Whether the user has a role over a node, or over everything where no node is named. */
-export function has(role, node = "") {
-  const grants = me.value?.grants ?? [];
-  return (
-    grants.length > 0 &&
-    grants.every(
-      (grant) =>
-        ROLES.indexOf(grant.role) >= ROLES.indexOf(role) && grant.prefixes.some((prefix) => covers(prefix, node)),
-    )
-  );
-}
-
-function covers(prefix, node) {
-  if (prefix === "*") return true;
-  return prefix.endsWith("/*") ? node.startsWith(prefix.slice(0, -1)) : node === prefix;
-}
-
 /** The lowest role of its grants: what the user may do at most. */
 export const role = () =>
   (me.value?.grants ?? []).map((grant) => grant.role).sort((a, b) => ROLES.indexOf(a) - ROLES.indexOf(b))[0];

@@ -51,12 +51,17 @@ def test_fifty_a_second_from_twenty_addresses_are_two_a_second(times: Any) -> No
     assert 100 <= reached <= 135, "two a second, and the first ten"
 
 
-def test_a_success_gives_all_attempts_again(times: Any) -> None:
+def test_a_success_costs_no_attempt_and_gives_none(times: Any) -> None:
     attempts = Attempts(times)
-    for _ in range(4):
+    for _ in range(9):
         assert attempts.wait_s("a", "kim", is_known=False) == 0
-    attempts.succeeded("a", "kim")
-    assert [attempts.wait_s("a", "kim", is_known=False) for _ in range(6)] == [0, 0, 0, 0, 0, 10]
+        attempts.succeeded("a", "kim")
+        times.now_s += 0.5
+    for _ in range(5):  # who has an account guesses the password of another user of its address
+        assert attempts.wait_s("a", "lee", is_known=True) == 0
+    assert attempts.wait_s("a", "lee", is_known=True) == 10
+    attempts.succeeded("unknown", "nobody")
+    assert attempts.wait_s("a", "lee", is_known=True) == 10
 
 
 def test_the_memory_is_bounded(times: Any, monkeypatch: pytest.MonkeyPatch) -> None:
