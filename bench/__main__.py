@@ -21,6 +21,7 @@ PARTS = {
     "outbox": "The outbox: durable 250-byte records in groups of 10, live drain",
     "wear": "Wear: what the device writes for a durable 250-byte record, beside a bare append and SQLite",
     "backlog": "A backlog that drains: how fresh new readings are meanwhile, how fast, how much memory",
+    "copies": "Two copies: a node whose messages two collectors must have, beside one",
     "ingest": "The collector: durable samples per second beside mosquitto_sub merely reading",
     "footprint": "The daemon: memory and start",
     "scenarios": "Scenarios: accelerated time, and the same payload at any pace",
