@@ -10,10 +10,12 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import paho.mqtt.client as mqtt
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -28,23 +30,24 @@ from edgebed.site.nodes import issue
 from edgebed.site.settings import Site, load, text
 from tests.polling import wait_until
 from wire.clock import Clock
+from wire.errors import Unreachable
 from wire.topics import Address
 
 HOST = "127.0.0.1"
 
 
-def new_site(folder: Path, **changes: Any) -> Layout:
+def new_site(folder: Path, made: datetime | None = None, **changes: Any) -> Layout:
     """A site of this machine, whose broker runs as the user of the test."""
     values = {"hosts": [HOST], "listen": HOST, "port": free_port(), "collector_port": free_port()}
     site = Site(**{**values, "broker_user": getpass.getuser(), **changes})
     folder.mkdir(exist_ok=True)
     (folder / "site.yaml").write_text(text(site))
     layout = Layout(folder, load(folder))
-    make(layout, now(), lambda _line: None)
+    make(layout, made or now(), lambda _line: None)
     return layout
 
 
-def now() -> Any:
+def now() -> datetime:
     """The time now, as certificates have it."""
     return utc(Clock().now_ms())
 
@@ -77,7 +80,13 @@ def edgebed(*words: str) -> Done:
 def running(layout: Layout) -> Iterator[Child]:
     """The broker of the site with the written configuration, unchanged."""
     site, config = layout.site, layout.path(layout.broker_config)
-    child = Child(site.broker, [find(site.broker), "-c", str(config)], layout.folder / "broker.log")
+    try:
+        program = find(site.broker)
+    except Unreachable as error:
+        if os.environ.get("EDGEBED_REQUIRE_ALL") == "1":
+            raise
+        pytest.skip(str(error))
+    child = Child(site.broker, [program, "-c", str(config)], layout.folder / "broker.log")
     with child:
         for port in (site.port, site.collector_port):
             wait_until(lambda: is_listening(HOST, port) or not child.pid, f"port {port}")  # noqa: B023

@@ -16,6 +16,7 @@ import click
 
 from edgebed import __version__, progress, signals
 from edgebed.commands.site import require_extra as require_certificates
+from edgebed.renewal import Renewal
 from wire.clock import Clock
 from wire.errors import EdgebedError, on_purpose
 
@@ -61,7 +62,7 @@ def enrol(url: str, token: str, out: Path) -> None:
 def renew(folder: Path, is_forced: bool) -> None:
     """Renew the certificate in FOLDER, of `edgebed agent enrol`, when two thirds of its life have passed.
 
-    Run it daily (deploy/systemd/edgebed-renew.timer). The key stays the same.
+    An agent that runs does this by itself, twice a day. The key stays the same.
     """
     require_certificates()
     from edgebed.site.certificates import utc
@@ -92,11 +93,15 @@ def run(config: Path, level: str, clock_file: Path | None) -> None:
         app = App(load(config, stepped), stepped, __version__, stepped.state)
     for doubt in app.plan.doubts:
         log.warning("%s", doubt)
+    renewal = Renewal(app.plan.config.broker.cert_file)
+    renewal.start()
     with errors_of_a_group():
         try:
             asyncio.run(app.run())
         except asyncio.CancelledError:
             log.warning("ended without waiting: a second signal arrived")
+        finally:
+            renewal.stop()
     if app.interrupted:
         sys.exit(130)
 

@@ -89,8 +89,9 @@ def add(node: str, folder: Path, out: Path | None, hours: float, request: Path |
 @command.command()
 @_site
 def ls(folder: Path) -> None:
-    """List the nodes: when their certificates end, and which are removed."""
+    """List the nodes: when their certificates end, which are removed, and which have an unused token."""
     from edgebed.site.nodes import current, removed_names
+    from edgebed.site.token_store import waiting
 
     layout, now = _opened(folder)
     for name, certificate in current(layout).items():
@@ -99,6 +100,8 @@ def ls(folder: Path) -> None:
         click.echo(f"{name:64} until {end:%Y-%m-%d}, {state}")
     for name in removed_names(layout):
         click.echo(f"{name:64} removed")
+    for name, ends in waiting(layout, now).items():
+        click.echo(f"{name:64} token until {ends:%Y-%m-%d %H:%M} UTC, not used yet")
 
 
 @command.command()

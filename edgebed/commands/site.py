@@ -76,7 +76,7 @@ def init(folder: Path, admin: str | None, **given: Any) -> None:
         click.echo(f"{folder}: nothing to do")
     if admin:
         _admin(folder, site, admin)
-    for line in _next(folder, done):
+    for line in _next(folder, done, has_admin=bool(admin)):
         click.echo(f"next: {line}", err=True)
 
 
@@ -150,10 +150,10 @@ def _admin(folder: Path, site: Site, name: str) -> None:
     click.echo(password)
 
 
-def _next(folder: Path, done: list[str]) -> Iterator[str]:
+def _next(folder: Path, done: list[str], *, has_admin: bool) -> Iterator[str]:
     from edgebed.site.layout import ACL, BROKER_CONFIGS, CRL
 
-    if any(line.startswith("ca.pem: made") for line in done):
+    if not has_admin and any(line.startswith("ca.pem: made") for line in done):
         yield "where a collector runs: edgebed user add NAME --store STORE --role admin --prefix '*'"
     changed = {line.partition(":")[0] for line in done if not line.endswith(": made")}
     if BROKER_CONFIGS["mosquitto"] in changed:

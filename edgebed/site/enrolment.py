@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
+from edgebed.renewal import ENROLMENT
 from edgebed.site.certificates import (
     is_due,
     is_key_of,
@@ -39,7 +40,7 @@ from edgebed.site.enrolment_wire import (
     Refusal,
     Renew,
 )
-from edgebed.site.files import PUBLIC, SECRET, make_folder, read, write
+from edgebed.site.files import PUBLIC, SECRET, make_folder, owner_of, read, write
 from edgebed.site.layout import CA
 from edgebed.site.token import Token, parse
 from wire.errors import ConfigError, EdgebedError, TryAgain, Unreachable
@@ -47,7 +48,6 @@ from wire.printable import printable
 
 _TIMEOUT_S = 30.0
 _MAX_ANSWER = 65_536  # bytes
-_WHERE = "enrolment.json"
 
 
 class Where(Struct):
@@ -73,15 +73,17 @@ def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
     if out.exists():
         raise ConfigError(f"{out} exists: name a new folder, so that no key is overwritten")
     root = service.root(token.root_sha256)
-    make_folder(out, 0o700)
+    # root enrols for an agent that runs as another user, in the folder of its state
+    user = owner_of(out.absolute().parent) if out.absolute().parent.is_dir() else None
+    make_folder(out, 0o700, user)
     try:
         key = new_key()
-        write(out / "node.key", key_pem(key), SECRET)  # before the token is used up
+        write(out / "node.key", key_pem(key), SECRET, user)  # before the token is used up
         asked = Enrol(token.secret.hex(), _request(token.node.text, key))
         found = service.ask(ENROL_PATH, asked, root)
-        write(out / "broker.yaml", found.broker_yaml.encode(), PUBLIC)
+        write(out / "broker.yaml", found.broker_yaml.encode(), PUBLIC, user)
         _store(out, found, [root], key, token.node.text)
-        write(out / _WHERE, msgspec.json.encode(Where(url)), PUBLIC)
+        write(out / ENROLMENT, msgspec.json.encode(Where(url)), PUBLIC, user)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
@@ -99,7 +101,7 @@ def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
         TryAgain: a clock is wrong.
     """
     data, key_data = read(folder / "node.pem"), read(folder / "node.key")
-    where, root_data = read(folder / _WHERE), read(folder / CA)
+    where, root_data = read(folder / ENROLMENT), read(folder / CA)
     if data is None or key_data is None or where is None or root_data is None:
         raise ConfigError(f"{folder} is not a folder of `edgebed agent enrol`: enrol with a token")
     old = read_certificates(data, folder / "node.pem")[0]
@@ -116,7 +118,7 @@ def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
     try:
         service = _Service(msgspec.json.decode(where, type=Where).url, now)
     except msgspec.MsgspecError as error:
-        raise ConfigError(f"{folder / _WHERE} cannot be read: {error}") from error
+        raise ConfigError(f"{folder / ENROLMENT} cannot be read: {error}") from error
     key = read_key(key_data, folder / "node.key")
     asked = Renew(_request(name_of(old), key))
     roots = read_certificates(root_data, folder / CA)
@@ -222,6 +224,7 @@ def _store(
         raise EdgebedError(
             f"the certificate that came is not one of {name} for this key: nothing was written"
         )
-    write(folder / CA, found.ca.encode(), PUBLIC)
-    write(folder / "node.pem", found.certificate.encode(), PUBLIC)
+    user = owner_of(folder)
+    write(folder / CA, found.ca.encode(), PUBLIC, user)
+    write(folder / "node.pem", found.certificate.encode(), PUBLIC, user)
     return chain[0]

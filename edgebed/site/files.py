@@ -38,6 +38,14 @@ def owner(name: str) -> Owner | None:
     return Owner(name, found.pw_uid, found.pw_gid)
 
 
+def owner_of(folder: Path) -> Owner | None:
+    """The user that a folder belongs to, if files can be given to it: to root alone."""
+    if os.geteuid() != 0:
+        return None
+    found = folder.stat()
+    return Owner(user_name(found.st_uid), found.st_uid, found.st_gid)
+
+
 def user_name(uid: int) -> str:
     """The name of a user of this machine, or its number."""
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import msgspec
 from cryptography.hazmat.primitives import hashes
@@ -49,6 +51,15 @@ def give(layout: Layout, node: Address, now: datetime, hours: float) -> Token:
     return token
 
 
+def waiting(layout: Layout, now: datetime) -> dict[str, datetime]:
+    """Node to end of each token that can still be used."""
+    found = {}
+    for _, kept in _unused(layout):
+        if kept.ends > now:
+            found[kept.node] = kept.ends
+    return dict(sorted(found.items()))
+
+
 def void(layout: Layout, node: Address) -> bool:
     """Take back the tokens of a node that are not used; whether there were any.
 
@@ -56,11 +67,8 @@ def void(layout: Layout, node: Address) -> bool:
         ConfigError: the site cannot be written.
     """
     found = False
-    for path in layout.path(TOKENS).glob("*.json"):
-        try:
-            if msgspec.json.decode(read(path) or b"", type=Kept).node != node.text:
-                continue
-        except msgspec.MsgspecError:  # damaged: it is not a token of any node
+    for path, kept in _unused(layout):
+        if kept.node != node.text:
             continue
         found = True
         try:
@@ -68,6 +76,12 @@ def void(layout: Layout, node: Address) -> bool:
         except OSError as error:
             raise unwritable(str(path), error) from error
     return found
+
+
+def _unused(layout: Layout) -> Iterator[tuple[Path, Kept]]:
+    for path in sorted(layout.path(TOKENS).glob("*.json")):
+        with contextlib.suppress(msgspec.MsgspecError):  # damaged: it is not a token of any node
+            yield path, msgspec.json.decode(read(path) or b"", type=Kept)
 
 
 def node_of(layout: Layout, secret: bytes, now: datetime) -> Address:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import ssl
 import stat
@@ -20,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from agent.config import load as load_agent
 from edgebed.processes import Child, edgebed_command
+from edgebed.renewal import Renewal
 from edgebed.site.certificates import name_of, new_key, read_certificates, utc
 from edgebed.site.enrolment import enrol, renew
 from edgebed.site.enrolment_service import EnrolmentService
@@ -141,6 +143,10 @@ def test_a_token_is_taken_back_by_a_newer_one_and_by_a_removal(site: Layout, tmp
     first, folder, out = token(site), str(site.folder), tmp_path / "device"
     with serving(site) as url:
         second = edgebed("node", "add", str(NODE), "--site", folder).text.splitlines()[0]
+        listed = edgebed("node", "ls", "--site", folder).text.splitlines()
+        assert len(listed) == 1
+        assert listed[0].startswith(str(NODE))
+        assert listed[0].endswith("UTC, not used yet")
         with pytest.raises(EdgebedError, match="used before, or taken back"):
             enrol(url, first, out, now())
         done = edgebed("node", "remove", str(NODE), "--site", folder)
@@ -165,6 +171,53 @@ def test_a_renewal_keeps_what_was_changed_on_the_device(site: Layout, tmp_path: 
         assert "renewed until" in renew(out, now(), is_forced=True)
     assert (out / "broker.yaml").read_text() == "mine"
     assert (out / "node.pem").read_bytes() != before
+
+
+def test_an_agent_renews_by_itself_what_is_due(tmp_path: Path) -> None:
+    layout, long_ago = new_site(tmp_path / "site", made=now() - timedelta(days=400)), timedelta(days=300)
+    out = tmp_path / "device"
+    word = give(layout, NODE, now() - long_ago, 1).text
+    with serving(layout, later(-300)) as url:
+        enrol(url, word, out, now() - long_ago)
+    before, port = (out / "node.pem").read_bytes(), int(url.rsplit(":", 1)[1])
+    renewal = Renewal(out / "node.pem", first_s=0.01)
+    with serving(layout, port=port):
+        renewal.start()
+        wait_until(lambda: (out / "node.pem").read_bytes() != before, "the certificate is renewed")
+        renewal.stop()
+    certificate = read_certificates((out / "node.pem").read_bytes(), out)[0]
+    assert certificate.not_valid_after_utc > now() + timedelta(days=360)
+
+
+def test_a_renewal_that_fails_is_logged_and_leaves_the_agent_alone(
+    site: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "device"
+    with serving(site) as url:
+        enrol(url, token(site), out, now())
+    (out / "enrolment.json").write_text("{}")
+    renewal = Renewal(out / "node.pem", first_s=0.01)
+    for path in ("node.key", "ca.pem"):
+        (out / path).rename(out / f"{path}.away")
+    renewal.start()
+    wait_until(lambda: "the certificate is not renewed" in caplog.text, "it is logged")
+    renewal.stop()
+    assert "is not a folder of `edgebed agent enrol`" in caplog.text
+    for certificate in (None, site.path("ca.pem")):  # nothing was enrolled there
+        other = Renewal(certificate, first_s=0.01)
+        other.start()
+        other.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_enrols_for_the_user_of_the_folder(site: Layout, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 65534, 65534)
+    with serving(site) as url:
+        enrol(url, token(site), state / "identity", now())
+        renew(state / "identity", now(), is_forced=True)
+    assert {path.stat().st_uid for path in [state / "identity", *(state / "identity").iterdir()]} == {65534}
 
 
 def test_the_service_itself_refuses_a_token_that_has_ended(site: Layout, tmp_path: Path) -> None:
