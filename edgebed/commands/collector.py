@@ -99,7 +99,7 @@ def reset_node(node: str, store: Path) -> None:
     from wire.topics import Address
 
     name = str(Address.parse(node))
-    with _audited(store, "reset-node", name):
+    with _audited(store, "reset-node", name, scope=name):
         forgotten = act(store, name, Clock())
     for line in forgotten or ["nothing: the store knows no number of it that could be wrong"]:
         click.echo(f"{name}: forgot {line}" if forgotten else f"{name}: {line}")
@@ -274,7 +274,7 @@ def _utc(at_ms: int) -> str:
 
 
 @contextmanager
-def _audited(store: Path, what: str, subject: str) -> Iterator[None]:
+def _audited(store: Path, what: str, subject: str, scope: str = "*") -> Iterator[None]:
     """Note the result of a command in the audit of a store; a folder that is not one stays as it is."""
     from collector.state.audit import audited
     from collector.state.state_file import StateFile
@@ -284,7 +284,7 @@ def _audited(store: Path, what: str, subject: str) -> Iterator[None]:
     if not day_files(store):
         yield
         return
-    with closing(StateFile(store)) as state, audited(state, Clock(), what, subject, _warn):
+    with closing(StateFile(store)) as state, audited(state, Clock(), what, subject, _warn, scope):
         yield
 
 

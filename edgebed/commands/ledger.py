@@ -150,7 +150,8 @@ def _accept(store: Path | None, node: str, key: str) -> None:
     def warn(text: str) -> None:
         click.echo(f"edgebed: {text}", err=True)
 
-    with closing(StateFile(store)) as state, audited(state, Clock(), "accept-key", f"{name} {key}", warn):
+    act, clock = f"{name} {key}", Clock()
+    with closing(StateFile(store)) as state, audited(state, clock, "accept-key", act, warn, name):
         accept(store, name, key, f"accepted {_time(Clock().now_ms())}")
     click.echo(f"{node}: statements signed with {key} are accepted, beginning with the next one")
 

@@ -86,6 +86,7 @@ def test_a_store_at_rest(folder: Path, clock: Any, batch: Any, commit: Any) -> N
     assert done.output.startswith(f"{NODE}: nothing: ")
     with closing(StateFile(folder)) as file:
         acts = [(one.what, one.subject, one.result) for one in Audit(file).newest(9)]
+        assert {one.scope for one in Audit(file).newest(9)} == {NODE}, "its tenant sees it"
     assert acts == [("reset-node", NODE, "done")] * 2
 
 
