@@ -7,6 +7,7 @@ from collections.abc import Hashable
 PART = 0.9  # of what can be stored; what is left goes to the first that send
 BURST_S = 8.0  # a node may save up its part for this time, and owe it for DEBT_S
 DEBT_S = 16.0
+PACK_DEBT_S = 120.0  # the same for the messages of packs: one pack may be 1,000 times the part of a second
 COMEBACK = 2.0  # messages that a node may send when it comes back
 NODES = 50_000  # further ones share a part
 _WINDOW_S = 30.0  # a node that sent within the last two windows counts as active
@@ -44,7 +45,7 @@ class FairParts:
             one = self._nodes.setdefault(node, _Node(now_s))
         part = self._refill(one, now_s)
         if one.level > 0 or has_room:
-            self._charge(one, 1, part)
+            self._charge(one, 1, part * DEBT_S)
             return 0.0
         return (COMEBACK - one.level) / part
 
@@ -52,7 +53,7 @@ class FairParts:
         """Charge further messages of a publication that passed, as those of a pack."""
         one = self._nodes.get(node) or self._nodes.get(None)
         if one is not None:
-            self._charge(one, messages, self._part)
+            self._charge(one, messages, self._part * PACK_DEBT_S)
 
     @property
     def _part(self) -> float:
@@ -71,5 +72,5 @@ class FairParts:
         one.level = min(max(1.0, part * BURST_S), one.level + passed_s * part)
         return part
 
-    def _charge(self, one: _Node, messages: int, part: float) -> None:
-        one.level = max(one.level - messages, -max(1.0, part * DEBT_S))
+    def _charge(self, one: _Node, messages: int, most_owed: float) -> None:
+        one.level = max(one.level - messages, min(one.level, -max(1.0, most_owed)))

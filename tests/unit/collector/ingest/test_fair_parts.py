@@ -62,6 +62,30 @@ def test_the_messages_of_a_pack_count(monkeypatch: pytest.MonkeyPatch) -> None:
     parts.charge("unknown", 5)
 
 
+def test_packs_do_not_multiply_a_part() -> None:
+    """A node that sends 1,000 messages in each publication waits for as long as packs may owe."""
+    parts = FairParts()
+    parts.per_s = 100
+    passed, quiet = 0, 0
+    for second in range(600):
+        for n in range(100):
+            quiet += parts.take(n, float(second), has_room=False) == 0.0
+        if parts.take("packs", second + 0.5, has_room=False) == 0.0:
+            parts.charge("packs", 999)
+            passed += 1_000
+    assert passed <= 6_000
+    assert quiet == pytest.approx(600 * 100 * PART, rel=0.05)
+
+
+def test_a_debt_of_a_pack_is_not_forgiven_by_a_message_that_finds_room() -> None:
+    parts = FairParts()
+    parts.per_s = 10
+    parts.take("n", 1.0, has_room=False)
+    parts.charge("n", 10_000)
+    parts.take("n", 1.0, has_room=True)
+    assert parts.take("n", 1.0, has_room=False) == pytest.approx(module.PACK_DEBT_S, rel=0.01)
+
+
 def test_nodes_beyond_the_limit_share_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NODES", 10)
     parts = FairParts()
