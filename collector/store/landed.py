@@ -17,6 +17,7 @@ PACK_BYTES = 64_000  # of a stream, before compression
 PACK_AFTER_MS = 600_000
 MOST_MESSAGES = 60_000  # of all streams; above it the oldest are packed
 MOST_BYTES = 16_000_000  # likewise; a value takes up to eight times as much in RAM
+COLUMN_BYTES = 16  # what a column counts besides its values: where it has one row it takes more than that
 AT_ONCE = 300  # streams that are packed in one transaction
 _HARD = 1.25  # times the limits above: beyond it nothing lands
 BODY_BYTES = 80  # about what a landed message takes besides its body
@@ -71,11 +72,11 @@ def joined(several: Iterable[ChunkRows]) -> list[ChunkRows]:
 class _Stream:
     """The rows of one stream that wait."""
 
-    __slots__ = ("messages", "parts", "plain", "since_ms", "size")
+    __slots__ = ("columns", "messages", "parts", "plain", "since_ms", "size")
 
     def __init__(self, since_ms: int) -> None:
         self.parts: dict[tuple[object, ...], ChunkRows] = {}
-        self.messages = self.plain = self.size = 0
+        self.messages = self.plain = self.size = self.columns = 0
         self.since_ms = since_ms
 
 
@@ -116,6 +117,8 @@ class Landed:
             known = waiting.parts.get(part)
             if known is None:
                 waiting.parts[part] = rows.without_bodies()
+                waiting.columns += len(rows.columns)
+                self._plain += COLUMN_BYTES * len(rows.columns)
             else:
                 known.join(rows)
             count = len(rows.messages)
@@ -140,7 +143,7 @@ class Landed:
         waiting = self._streams.pop(stream, None)
         if waiting is not None:
             self._messages -= waiting.messages
-            self._plain -= waiting.plain
+            self._plain -= waiting.plain + COLUMN_BYTES * waiting.columns
 
     def due(self, now_ms: int, *, everything: bool) -> Iterator[int]:
         """The streams to pack now, the oldest first; those of one transaction."""

@@ -54,8 +54,10 @@ class Site:
     def send(self, *seqs: int, **kind: Any) -> None:
         """Store messages in one commit; the row of each has its number."""
         now = self.clock.ms
+        values = kind.pop("values", None)
         several = [
-            self._batch(seq, {"n": [seq], "x": [seq / 2]}, t0=now + seq, recv=now, **kind) for seq in seqs
+            self._batch(seq, values or {"n": [seq], "x": [seq / 2]}, t0=now + seq, recv=now, **kind)
+            for seq in seqs
         ]
         self._commit(self.store, self.ledger, several, self.clock.ms)
 
@@ -67,6 +69,11 @@ class Site:
         """The numbers of the messages that wait to be packed."""
         with closing(sqlite3.connect(day_files(self.folder)[day])) as db:
             return [seq for (seq,) in db.execute("SELECT seq FROM raw ORDER BY id")]
+
+    def bodies(self, day: int = -1) -> bytes:
+        """All bytes of the messages that wait."""
+        with closing(sqlite3.connect(day_files(self.folder)[day])) as db:
+            return b"".join(body for (body,) in db.execute("SELECT body FROM raw"))
 
     def chunks(self, day: int = -1) -> list[int]:
         """The number of messages in each chunk."""
@@ -410,6 +417,25 @@ def test_a_message_is_in_one_place_after_each_change(site: Site) -> None:
         with closing(SqliteSource(site.folder)) as source:
             counts.append(source.counts()[NODE])
     assert counts == [2, 3, 3, 3, 43, 44, 44, 45, 45]
+
+
+def test_columns_count_when_too_much_waits(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column with one value takes far more memory than the value."""
+    size = 20_000
+    monkeypatch.setattr(landed, "MOST_BYTES", size)
+
+    def send(seq: int, columns: int) -> None:
+        values = {f"c{n:04d}": [1] for n in range(columns)}
+        site.send(seq, stream=f"s{seq}", values=values)
+
+    send(1, 600)
+    send(2, 600)
+    assert len(site.bodies()) < size
+    site.wait(1000)
+    assert site.raw() == []
+    send(3, 600)
+    site.wait(1000)
+    assert site.raw() == [3], "what was packed counts no more"
 
 
 def test_a_rescue_keeps_the_streams_of_an_outbox_apart(site: Site) -> None:
