@@ -111,4 +111,5 @@ def _messages(records: list[Record]) -> Iterator[Message]:
 
 
 def _beside(folder: Path, what: str) -> Path:
-    return folder.with_name(f"{folder.name}.{what}")
+    # hidden: an operator may have moved an outbox to `outbox.old`
+    return folder.with_name(f".{folder.name}.renewal-{what}")
