@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from wire.clock import Clock
 from wire.config import Marks, Mistake, did_you_mean
 from wire.errors import ConfigError, WireError
 from wire.messages import Stream, is_id
+from wire.printable import printable
 from wire.topics import Address
+
+log = logging.getLogger(__name__)
 
 _DESIRED = "desired"
 _PLACE = re.compile(rf"^{_DESIRED}:\d+:\d+: ")
@@ -140,7 +144,15 @@ def _plan_of(
         if files and not list(found.broker.mistakes()):
             yield from _check_secrets(found.broker)
 
-    settings = config.parse(text, AgentConfig, name=shown, folder=folder or path.parent, check=check)
+    try:
+        settings = config.parse(text, AgentConfig, name=shown, folder=folder or path.parent, check=check)
+    except ConfigError:
+        raise
+    except Exception as error:  # an adapter of another package can raise anything; a daemon must go on
+        log.debug("%s: cannot be checked", shown, exc_info=True)
+        raise ConfigError(
+            f"{shown}: it cannot be checked: {type(error).__name__}: {printable(error)}"
+        ) from error
     return AgentPlan(path, settings, Address.parse(settings.node), devices, tuple(doubts), text)
 
 

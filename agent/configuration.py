@@ -21,6 +21,7 @@ from wire.reasons import NO_REASON, Reason, because
 
 log = logging.getLogger("edgebed.agent")
 
+_PAUSE_S = 0.5  # between two documents: a flood of them costs little
 _EARLY_S = 30.0  # a document that is dated after this node's clock is judged again: the clock may be set
 CHANGEABLE = ("devices", "models")
 
@@ -114,6 +115,7 @@ class Configuration:
             elif self._next is not None:
                 body, self._next = self._next, None
                 await self._desire(body)
+                await asyncio.sleep(_PAUSE_S)
             else:
                 await self._wait()
 

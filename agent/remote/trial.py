@@ -53,8 +53,10 @@ class Trials:
         self._start = start
 
     def broken(self) -> frozenset[str]:
-        """The devices and models that do not work now."""
-        return frozenset(name for name, why in self._conditions() if why is not None)
+        """The devices and models that do not work now; one that was just started may still come to work."""
+        devices = (name for name, source in self._running.sources.items() if source.state.state == "degraded")
+        models = (name for name, model in self._pipeline.models().items() if model.state == "failed")
+        return frozenset([*(f"device {name}" for name in devices), *(f"model {name}" for name in models)])
 
     async def change(self, new: Setup, excused: frozenset[str] | None = None) -> Trial:
         """Run `new` from now on."""

@@ -110,6 +110,15 @@ def test_a_document_whose_device_does_not_work_is_reverted_and_not_tried_again(
     agent.until(lambda now: now["devices"]["leg"]["state"] == "ok", "the document before is in use")
 
 
+def test_a_device_that_was_just_started_is_not_taken_for_one_that_never_worked(
+    agent: RunningAgent, there: Subscriber
+) -> None:
+    there.publish("desired/config", desired(1, devices={"arm": replay(file="gone.csv")}))
+    agent.start()  # the document arrives while the arm is still being opened
+    assert reported(there, 1, "rolled_back", "applied")["state"] == "rolled_back"
+    agent.until(lambda now: now["devices"]["arm"]["state"] == "ok", "the own file is used again")
+
+
 def _devices(**devices: Any) -> dict[str, Any]:
     return {"devices": devices}
 

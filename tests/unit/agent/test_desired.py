@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from adapters.replay.adapter import Replay
 from agent.config import AgentPlan, load
 from agent.desired import DesiredConfig
 from agent.remote.desired import MAX_STARTS, DesiredFile, Document, Kept
@@ -124,3 +125,18 @@ def test_a_full_disk_applies_nothing(base: Write) -> None:
     with pytest.raises(OSError, match="directory"):
         desired.use(TWO)
     assert desired.kept.used == ONE
+
+
+def test_an_adapter_that_raises_anything_costs_its_document(
+    base: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = base()
+
+    def fails(self: Replay) -> None:
+        raise ZeroDivisionError("of a package")
+
+    monkeypatch.setattr(Replay, "streams", fails)
+    devices, on_trial, desired = started(plan, Kept(trial=ONE))
+    assert (devices, on_trial) == (["arm"], False)
+    assert desired.problem.code == "config-invalid"
+    assert "ZeroDivisionError: of a package" in desired.problem.why
