@@ -513,9 +513,10 @@ def state_file(data: bytes) -> None:
     from collector.state.state_file import StateFile
 
     path = _file("state.db", data)
+    path.chmod(0o600)
     for suffix in ("-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    with contextlib.closing(StateFile(path.parent)) as state:
+    with contextlib.closing(StateFile(path.parent, owns_store=True)) as state:
         audit = Audit(state)
         audit.add(AuditEntry(1, "a", "b", "c", "d", "e"))
         audit.newest(10)
