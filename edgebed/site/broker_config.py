@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,6 +104,8 @@ broker:
   cert_file: collector.pem
   key_file: collector.key
 store: store  # a folder with room: a day of data is a file
+# The page and the API for other machines, with TLS; browsers must trust ca.pem, and page.key is secret too:
+# http: {{host: 0.0.0.0, names: {hosts}, cert_file: page.pem, key_file: page.key}}
 """
 
 _AGENT = """\
@@ -161,7 +164,7 @@ def access_rules(site: Site, revoked: Sequence[str] = ()) -> str:
 
 def collector(site: Site, name: str) -> str:
     """The text of a collector's config."""
-    return _COLLECTOR.format(name=name, site=site.name, url=site.collector_url)
+    return _COLLECTOR.format(name=name, site=site.name, url=site.collector_url, hosts=json.dumps(site.hosts))
 
 
 def agent(site: Site) -> str:

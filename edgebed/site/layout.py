@@ -93,6 +93,8 @@ class Layout:
         for one in self.site.collectors:
             found += self._client(f"collectors/{one}", "collector", f"collector {one}")
             found.append(Entry(f"collectors/{one}/collector.yaml", PUBLIC, f"config of collector {one}"))
+            found.append(Entry(f"collectors/{one}/page.key", SECRET, f"page of collector {one}"))
+            found.append(Entry(f"collectors/{one}/page.pem", PUBLIC, f"page of collector {one}"))
         for one in self.site.viewers:
             found += self._client(f"viewers/{viewer_user(one)}", "viewer", f"viewer of {one}")
         return found

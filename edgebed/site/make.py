@@ -71,6 +71,7 @@ class Maker:
         self._leaf("broker/broker", f"{self._site.name} broker", nodes, "server", revoked)
         for one in self._site.collectors:
             self._leaf(f"collectors/{one}/collector", one, collectors, "client", revoked)
+            self._leaf(f"collectors/{one}/page", f"{self._site.name} page", nodes, "server", revoked)
         for one in self._site.viewers:
             self._leaf(f"viewers/{viewer_user(one)}/viewer", viewer_user(one), nodes, "client", revoked)
         self._texts()

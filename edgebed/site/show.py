@@ -80,7 +80,11 @@ def _certificates(layout: Layout, problems: list[str]) -> Iterator[tuple[str, x5
     shown = (CA, NODES_AUTHORITY, "authority/collectors.pem", "broker/broker.pem")
     names = [
         *shown,
-        *(each.name for each in layout.files if each.name.endswith(("/collector.pem", "/viewer.pem"))),
+        *(
+            each.name
+            for each in layout.files
+            if each.name.endswith(("/collector.pem", "/page.pem", "/viewer.pem"))
+        ),
     ]
     for name in names:
         path = layout.path(name)

@@ -109,7 +109,7 @@ def test_secrets_have_their_modes_whatever_the_umask_is(tmp_path: Path) -> None:
         subprocess.run(words, check=True, umask=umask, capture_output=True)
         modes = {str(path.relative_to(site)): stat.S_IMODE(path.stat().st_mode) for path in site.rglob("*")}
         secret = {name for name in modes if name.endswith(".key")} | {"broker/acl"}
-        assert len(secret) == 6
+        assert len(secret) == 7
         assert {modes[name] for name in secret} == {0o600}
         assert {modes[name] for name in modes if name.endswith((".pem", ".conf", ".yaml"))} == {0o644}
         assert {modes[name] for name in ("root-keep-offline", "authority", "collectors/collector-1")} == {
@@ -151,6 +151,21 @@ def test_the_configs_load_and_trust_the_broker(site: Path) -> None:
     )
     plan = load_agent(device / "agent.yaml", Clock(), files=True)
     assert plan.config.broker.url == "mqtts://broker.example:8883"
+
+
+def test_the_page_of_a_collector_has_a_certificate(site: Path) -> None:
+    path = site / "collectors/collector-1/collector.yaml"
+    path.write_text(path.read_text().replace("# http: ", "http: "))
+    http = load_collector(path).http
+    tls = http.tls()
+    assert tls is not None
+    assert tls.context.get_ca_certs() == []
+    assert http.names == ["broker.example", "127.0.0.1"]
+    certificate, authority = read_certificates((path.parent / "page.pem").read_bytes(), path)
+    assert hosts_of(certificate) == ["broker.example", "127.0.0.1"]
+    root = read_certificates((path.parent / "ca.pem").read_bytes(), path)[0]
+    assert is_signed_by(certificate, authority)
+    assert is_signed_by(authority, root)
 
 
 def test_what_was_changed_by_hand_is_kept(site: Path) -> None:
@@ -213,17 +228,18 @@ def test_certificates_are_renewed_after_two_thirds_with_the_same_keys(site: Path
     assert again(site, later) == [
         "broker/broker.pem: renewed",
         "collectors/collector-1/collector.pem: renewed",
+        "collectors/collector-1/page.pem: renewed",
         "viewers/viewer_acme_trial/viewer.pem: renewed",
     ]
     changed = {name for name, data in contents(site).items() if before[name] != data}
     assert all(name.endswith(".pem") for name in changed)
-    assert len(changed) == 3
+    assert len(changed) == 4
 
 
 def test_what_ends_within_thirty_days_is_shown(site: Path) -> None:
     assert problems(site, now() + timedelta(days=699)) == []
     due = problems(site, now() + timedelta(days=701))
-    assert len(due) == 3
+    assert len(due) == 4
     assert "broker/broker.pem: it ends on" in due[0]
     assert "it ended on" in problems(site, now() + timedelta(days=731))[0]
 
