@@ -42,6 +42,8 @@ MAX_STREAMS = 300_000  # of all nodes, per day
 MAX_FIELDS = 300_000  # different field names of all streams, per day
 MAX_QUARANTINED = 10_000  # messages kept per day; further ones are only counted
 NODE_QUARANTINED = 1_000  # of one node: its messages must not displace those of others
+LOCKED_MS = 5_000  # a group waits so long for another program that has the file locked
+PACKING_LOCKED_MS = 50  # likewise before rows are packed, which groups would wait for
 ROLLUP_BYTES = 60  # about what a roll-up takes
 _ADD_ROLLUP = """
 INSERT INTO rollup VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(stream, field, minute) DO UPDATE SET
@@ -80,7 +82,9 @@ class DayFile:
     def _open(self, saved: Saved | None) -> sqlite3.Connection:
         db = None
         try:
-            db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
+            db = sqlite3.connect(
+                self.path, timeout=LOCKED_MS / 1000, isolation_level=None, check_same_thread=False
+            )
             check(db, self.path)
             db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             db.execute("PRAGMA journal_mode = WAL")
@@ -167,15 +171,14 @@ class DayFile:
         """
         due = list(self._landed.due(now_ms, everything=everything))
         if due:
-            with self._transaction():
-                packed = self._pack(dict.fromkeys(due, ()))
+            self._db.execute(f"PRAGMA busy_timeout = {PACKING_LOCKED_MS}")
+            try:
+                with self._transaction():
+                    packed = self._pack(dict.fromkeys(due, ()))
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {LOCKED_MS}")
             self._note_packed(packed)
         return len(due) >= AT_ONCE or (everything and bool(self._landed))
-
-    @property
-    def has_landed(self) -> bool:
-        """Whether rows wait to be packed."""
-        return bool(self._landed)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

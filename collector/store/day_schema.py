@@ -203,6 +203,11 @@ def version(db: sqlite3.Connection) -> int:
     return found
 
 
+def has_landed(db: sqlite3.Connection) -> bool:
+    """Whether messages wait in an open file to be packed."""
+    return version(db) >= WITH_RAW and db.execute("SELECT 1 FROM raw LIMIT 1").fetchone() is not None
+
+
 def read_saved(db: sqlite3.Connection) -> Saved:
     """Marks, states and totals of an open file.
 

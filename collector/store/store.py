@@ -27,6 +27,7 @@ from collector.store.day_schema import (
     StoreError,
     connect,
     end,
+    has_landed,
     identity,
     messages_in,
     parts,
@@ -48,6 +49,7 @@ from wire.errors import EdgebedError, TryAgain
 log = logging.getLogger(__name__)
 
 WORK_EVERY_S = 1.0
+MOST_ENDED = 8  # files that are packed beside the one being written: a clock may jump over many midnights
 
 
 class StoreStatus(Struct):
@@ -119,7 +121,7 @@ class SqliteStore:
         self.problem = ""  # what happened to its files since the start
         self.packing_problem = ""  # why rows that landed cannot be packed now
         self._sizes: Counter[str] = Counter()
-        self._ended: DayFile | None = None  # the file before, while rows in it wait to be packed
+        self._ended: list[DayFile] = []  # files before, while rows in them wait to be packed
         self._work_at = clock.monotonic()
         try:
             self._checkpoint = Checkpoint(self.folder, clock)
@@ -127,7 +129,7 @@ class SqliteStore:
             if self.removed.messages() is None and not self.has_begun_later():
                 self.removed.add({})
             self._day: DayFile | None = self._open_newest()
-            self._ended = self._open_ended()
+            self._open_ended()
             self._retire()
         except BaseException:
             os.close(self._lock)
@@ -165,16 +167,16 @@ class SqliteStore:
         self._checkpoint.restore(read_copy(self.folder))
         return self._create()
 
-    def _open_ended(self) -> DayFile | None:
-        """The file before the newest, if a collector ended before it had packed all of it."""
-        for path in day_files(self.folder)[-2:-1]:
-            with contextlib.suppress(EdgebedError):  # readers find what is wrong with it
-                if schema_of(path) == SCHEMA:
-                    day = DayFile(path, sizes=self._sizes)
-                    if day.has_landed:
-                        return day
-                    day.abandon()
-        return None
+    def _open_ended(self) -> None:
+        """Open the files before the newest in which rows wait: a collector ended before it packed them."""
+        for path in day_files(self.folder):
+            if path.name == self._writes or len(self._ended) >= MOST_ENDED:
+                continue
+            with contextlib.suppress(EdgebedError, *SQL_ERRORS):  # readers find what is wrong with it
+                with contextlib.closing(connect(path)) as db:
+                    waits = has_landed(db)
+                if waits:
+                    self._ended.append(DayFile(path, sizes=self._sizes))
 
     def _create(self) -> DayFile:
         numbers = [int(path.name[:6]) for path in (*day_files(self.folder), *aside(self.folder))]
@@ -219,7 +221,7 @@ class SqliteStore:
             self._checkpoint.problem = f"the marks of a commit were not noted: {error}"
 
     def work(self) -> None:
-        """Pack rows that landed: of the file before, all; of today's, those that waited long enough."""
+        """Pack rows that landed: of the files before, all; of today's, those that waited long enough."""
         now_s = self._clock.monotonic()
         if self._work_at <= now_s < self._work_at + WORK_EVERY_S:
             return
@@ -237,19 +239,23 @@ class SqliteStore:
 
     def _pack(self) -> None:
         self._leave_suspects()
-        for day in (self._ended, self._day):
-            if day is None:
-                continue
+        busy: StoreBusy | None = None
+        for day in self._open_days():
             try:
-                more = day.pack(self._clock.now_ms(), everything=day is self._ended)
+                more = day.pack(self._clock.now_ms(), everything=day is not self._day)
             except Damaged as error:
                 self._abandon(day, error)
                 continue
+            except StoreBusy as error:  # of this file: the others do not wait for it
+                busy = error
+                continue
             if more:
                 self._work_at -= WORK_EVERY_S  # go on after the next commit
-            elif day is self._ended:
-                self._ended = None
+            elif day is not self._day:
+                self._ended.remove(day)
                 day.close()
+        if busy is not None:
+            raise busy
 
     def take_sizes(self) -> Mapping[str, int]:
         """What the day files noted."""
@@ -321,9 +327,10 @@ class SqliteStore:
             return day
         self._checkpoint.copy(now=True)
         self._day = self._create()
-        if self._ended is not None:  # two midnights in a row: what is left of it stays as it came
-            self._ended.close()
-        self._ended = day
+        if day is not None:
+            self._ended.append(day)
+        if len(self._ended) > MOST_ENDED:  # the next start packs what is left of it
+            self._ended.pop(0).close()
         try:
             self._retire()
         except OSError as error:  # the next midnight tries again
@@ -332,8 +339,8 @@ class SqliteStore:
 
     def _leave_suspects(self) -> None:
         """Set files aside that readers found to be damaged."""
-        for day in (self._ended, self._day):
-            if day is not None and day.path.name in self._suspects:
+        for day in self._open_days():
+            if day.path.name in self._suspects:
                 self._suspects.discard(day.path.name)
                 self._abandon(day, Damaged(f"{day.path.name} has rows that cannot be read"))
 
@@ -341,7 +348,7 @@ class SqliteStore:
         if day is self._day:
             self._day = None
         else:
-            self._ended = None
+            self._ended.remove(day)
         day.abandon()
         self._set_aside(day.path, error)
 
@@ -385,8 +392,8 @@ class SqliteStore:
     def _writes(self) -> str:
         return self._day.path.name if self._day else ""
 
-    def _open_files(self) -> set[str]:
-        return {day.path.name for day in (self._day, self._ended) if day is not None}
+    def _open_days(self) -> list[DayFile]:
+        return [*self._ended, *([self._day] if self._day else [])]
 
     def rescue(self, suspects: Iterable[str] = ()) -> dict[str, int]:
         """Copy what damaged files still give into sound ones; the names of damaged files and rows they lost.
@@ -397,7 +404,7 @@ class SqliteStore:
             OSError, EdgebedError: a file cannot be read or written now.
         """
         for path in day_files(self.folder):
-            if path.name in suspects and path.name in self._open_files():
+            if path.name in suspects and path in [day.path for day in self._open_days()]:
                 self._suspects.add(path.name)  # the writer sets it aside
             elif path.name in suspects:
                 self._set_aside(path, Damaged(f"{path.name} has rows that cannot be read"))
@@ -449,9 +456,8 @@ class SqliteStore:
     def close(self) -> None:
         """Update the copy, close the day file, release the folder."""
         self._checkpoint.copy(now=True)
-        for day in (self._day, self._ended):
-            if day is not None:
-                day.close()
+        for day in self._open_days():
+            day.close()
         os.close(self._lock)
 
 

@@ -81,7 +81,7 @@ class SqliteDatabase:
 
     def settle(self, store: Store) -> None:
         assert isinstance(store, SqliteStore)
-        for day in (store._ended, store._day):
+        for day in store._open_days():
             while day is not None and day.pack(T0, everything=True):
                 pass
 

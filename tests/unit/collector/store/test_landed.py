@@ -6,6 +6,7 @@ import gzip
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -203,6 +204,39 @@ def test_a_locked_file_is_packed_later(site: Site) -> None:
     site.wait(1000)
     assert (site.store.packing_problem, site.raw(), site.chunks()) == ("", [], [2])
     assert site.rows() == seqs_in(site.folder) == [1, 2]
+
+
+def test_a_locked_file_holds_up_no_other(site: Site) -> None:
+    """Another program has the file of the day before: groups do not wait, and rows of today are packed."""
+    site.send(1)
+    site.clock.ms += DAY_MS
+    site.send(2)
+    with closing(sqlite3.connect(day_files(site.folder)[0], isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began_s = time.monotonic()
+        for _ in range(6):  # with the patience of a group, 30 s
+            site.wait(PACK_AFTER_MS)
+        assert time.monotonic() - began_s < 25
+        assert day_files(site.folder)[0].name in site.store.packing_problem
+        assert (site.raw(0), site.raw(1), site.chunks(1)) == ([1], [], [1])
+        other.execute("ROLLBACK")
+    site.wait(1000)
+    assert (site.store.packing_problem, site.raw(0), site.rows()) == ("", [], [1, 2])
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_clock_that_jumps_over_midnights_leaves_nothing_unpacked(site: Site, again: bool) -> None:
+    for seq, days in enumerate((0, 1, -1, 1, 365, -365, 0), 1):
+        site.clock.ms += days * DAY_MS
+        site.send(seq)
+    if again:
+        site.again()
+    count = len(day_files(site.folder))
+    assert [site.raw(day) for day in range(count)] == [[1], [2], [3], [4], [5], [6, 7]]
+    site.clock.ms += 1000
+    site.store.work()
+    assert [site.raw(day) for day in range(count)] == [[], [], [], [], [], [6, 7]]
+    assert sorted(site.rows()) == seqs_in(site.folder) == [*range(1, 8)]
 
 
 def test_a_full_disk_at_each_page_loses_and_doubles_nothing(site: Site) -> None:
