@@ -423,12 +423,15 @@ class Ingest:
             self._fleet.give_back(group.states)
             self._ledger.remember(group.marks)
             raise
-        for node, size in self._store.take_sizes().items():
-            self._content.stored(node, size)
+        self._guarded(self._note_sizes)
         self._states_at = self._clock.monotonic()
         if self.problem:
             self._set_problem("")
         return True
+
+    def _note_sizes(self) -> None:
+        for node, size in self._store.take_sizes().items():
+            self._content.stored(node, size)
 
     def _set_problem(self, why: str) -> None:
         if why:

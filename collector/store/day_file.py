@@ -154,11 +154,7 @@ class DayFile:
             self._write_chunks([(self._stream(chunk.rows.key), chunk) for chunk in chunks])
             kept = self._kept(group) if group.quarantine else []
             self._write(group, kept)
-        for stream, some in landing.items():
-            self._landed.add(stream, some, group.at_ms)
-            for rows in some:
-                self._sizes[rows.node] += rows.size + BODY_BYTES * len(rows.messages)
-        self._note_packed(packed)
+        self._note(landing, packed, group.at_ms)
         self._quarantined.update(_base(one.topic) for one in kept)
         self.is_proven = True
 
@@ -177,7 +173,7 @@ class DayFile:
                     packed = self._pack(dict.fromkeys(due, ()))
             finally:
                 self._db.execute(f"PRAGMA busy_timeout = {LOCKED_MS}")
-            self._note_packed(packed)
+            self._note({}, packed, now_ms)
         return len(due) >= AT_ONCE or (everything and bool(self._landed))
 
     @contextmanager
@@ -301,11 +297,22 @@ class DayFile:
         db.executemany(_ADD_ROLLUP, rollups)
         db.executemany(_ADD_HOUR, hours)
 
-    def _note_packed(self, packed: Iterable[tuple[int, Chunk]]) -> None:
-        for stream, chunk in packed:
-            size = len(chunk.body) + ROLLUP_BYTES * len(chunk.rollups)
-            self._sizes[chunk.rows.node] += size - self._landed.size(stream)
-            self._landed.forget(stream)
+    def _note(self, landed: _Rows, packed: Iterable[tuple[int, Chunk]], at_ms: int) -> None:
+        """Note what a transaction did. It raises nothing: the group would be stored again."""
+        try:
+            for stream, some in landed.items():
+                self._landed.add(stream, some, at_ms)
+                for rows in some:
+                    self._sizes[rows.node] += rows.size + BODY_BYTES * len(rows.messages)
+            for stream, chunk in packed:
+                size = len(chunk.body) + ROLLUP_BYTES * len(chunk.rollups)
+                self._sizes[chunk.rows.node] += size - self._landed.size(stream)
+                self._landed.forget(stream)
+        except Exception:  # such as no memory
+            log.exception(
+                "what waits in %s is packed after the next start: please report this", self.path.name
+            )
+            self._landed.give_up(landed)
 
     def _write_quarantine(self, group: Group, kept: Iterable[Quarantined]) -> None:
         self._db.executemany(

@@ -145,6 +145,12 @@ class Landed:
             self._messages -= waiting.messages
             self._plain -= waiting.plain + COLUMN_BYTES * waiting.columns
 
+    def give_up(self, more: Iterable[int]) -> None:
+        """Leave these streams, and all that wait, as they came: which of their rows wait is not known."""
+        self.stuck.update(self._streams, more)
+        self._streams.clear()
+        self._messages = self._plain = 0
+
     def due(self, now_ms: int, *, everything: bool) -> Iterator[int]:
         """The streams to pack now, the oldest first; those of one transaction."""
         over = self._messages - MOST_MESSAGES, self._plain - MOST_BYTES

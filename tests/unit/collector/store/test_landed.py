@@ -453,6 +453,30 @@ def test_a_message_is_in_one_place_after_each_change(site: Site) -> None:
     assert counts == [2, 3, 3, 3, 43, 44, 44, 45, 45]
 
 
+@pytest.mark.parametrize("step", ["add", "forget"])
+def test_a_fault_after_a_commit_stores_and_loses_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """No memory to note what waits: the group is on disk, so it must not be written again."""
+    site.send(1)
+    site.send(2, stream="other")
+
+    def failing(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(landed.Landed, step, failing)
+        site.send(3)
+        site.wait(PACK_AFTER_MS)
+    site.send(4)
+    site.wait(PACK_AFTER_MS)
+    assert (site.rows(), seqs_in(site.folder)) == ([1, 3, 4], [1, 2, 3, 4])
+    site.again()
+    site.wait(PACK_AFTER_MS)
+    assert (site.raw(), site.rows(), site.rows("other")) == ([], [1, 3, 4], [2])
+    assert seqs_in(site.folder) == [1, 2, 3, 4]
+
+
 def test_columns_count_when_too_much_waits(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A column with one value takes far more memory than the value."""
     size = 20_000
