@@ -13,12 +13,14 @@ import yaml
 
 from edgebed.broker import BrokerProcess
 from edgebed.processes import Child, edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from tests.integration.conftest import Box, CollectorProcess
 from tests.polling import until
 from wire.codec import encode
 from wire.messages import Ack
 
 NODE = "acme/trial/hall/n1"
+pytestmark = pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 StartBox = Callable[..., Awaitable[Box]]
 
 

@@ -14,12 +14,14 @@ import pytest
 from agent.uplink import collectors, in_flight
 from edgebed.broker import BrokerProcess
 from edgebed.processes import edgebed_command
+from tests.brokers import LONG_TEST_KINDS
 from tests.integration.conftest import Box, CollectorProcess
 from tests.polling import until
 from wire.codec import encode
 from wire.messages import Ack
 
 ONE, TWO = "collector-1", "collector-2"
+pytestmark = pytest.mark.parametrize("broker", LONG_TEST_KINDS, indirect=True)
 StartBox = Callable[..., Awaitable[Box]]
 
 
