@@ -18,6 +18,9 @@ from agent.configuration import Configuration
 from agent.custody.node_key import NodeKey
 from agent.custody.statements import Custody, keep_stating
 from agent.desired import DesiredConfig, Start
+from agent.fences.fences import Fences
+from agent.fences.meter import Meter
+from agent.inference.model_cache import ModelCache
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
 from agent.pipeline.changes import Setup
@@ -165,6 +168,7 @@ class App:
         self.outbox = await asyncio.to_thread(Outbox.open, config.state / "outbox", config.outbox, clock)
         try:
             key = await asyncio.to_thread(NodeKey.open, config.state)
+            self.meter = await asyncio.to_thread(Meter, config.state, clock)
             setup = await asyncio.to_thread(Setup.of, start.plan.devices, start.plan.config.models)
             self._wire(key, start, setup)
             self._report_new_outbox()
@@ -178,11 +182,14 @@ class App:
         finally:
             await asyncio.to_thread(self.outbox.close)
             if self._wired:
+                self._measure()
+                await asyncio.to_thread(self.meter.write, self.meter.content())
                 await self._write_status(running=False)
 
     def _wire(self, key: NodeKey | None, start: Start, setup: Setup) -> None:
         """Make everything that `_flow` runs."""
         config, clock = self.plan.config, self.clock
+        self.fences = Fences(config.fence, clock)
         self.commands = Commands(config.state, clock, {"snapshot": self._snapshot, "rebirth": self._rebirth})
         self.uplink = Uplink(
             self._identity,
@@ -204,6 +211,7 @@ class App:
                 config.outbox.drain_kb_per_s,
                 packs=config.outbox.packs,
                 ack_from=tuple(config.outbox.ack_from),
+                fences=self.fences,
             ),
         )
         self.custody = Custody(
@@ -218,7 +226,7 @@ class App:
             setup.devices,
             setup.models,
             clock,
-            gate_memory=config.state / "gate",
+            cache=ModelCache(config.state / "gate", self.fences),
             clock_state=self.time.state,
             sinks=Sinks(
                 send=self.outbox.append,
@@ -244,6 +252,8 @@ class App:
             pipeline=self.pipeline,
             configuration=self.configuration,
             sources=self.sources,
+            fences=self.fences,
+            meter=self.meter,
         )
         self._wired = True
 
@@ -361,6 +371,10 @@ class App:
         while True:
             if step_s := self._steps.look():
                 self._report_clock_step(step_s)
+            self._measure()
+            if content := self.meter.due():
+                await asyncio.to_thread(self.meter.write, content)
+            await self._guard_memory()
             beat = beats.due(
                 self.outbox.stats(), self.uplink.connected, behind=self.uplink.behind is not None
             )
@@ -377,6 +391,24 @@ class App:
                 log.error("the outbox has committed nothing for %g s although messages wait", STUCK_S)
             now_s, third_s = asyncio.get_running_loop().time(), self._notifier.watchdog_s / 3
             await asyncio.sleep(third_s if 0 < third_s < 1.0 else gathered_s(now_s + 1.0) - now_s)
+
+    def _measure(self) -> None:
+        self.meter.sample(
+            sent_bytes=self.uplink.sent_bytes,
+            inferences=self.fences.runs,
+            skipped=self.fences.skipped,
+            rss_mb=process_memory.rss_mb(),
+            disk_mb=round(self.outbox.stats().bytes / 1e6, 1),
+        )
+
+    async def _guard_memory(self) -> None:
+        """Stop the newest model while this process has more memory than its fence allows."""
+        if self.fences.no_room(process_memory.rss_mb()).why:
+            process_memory.return_free_memory()
+        why = self.fences.over_memory(process_memory.rss_mb())
+        if why.why and (slot := await self.pipeline.stop_newest(why)):
+            log.error("model %s is stopped: %s", slot, why.why)
+            process_memory.return_free_memory()
 
     def _beat(self) -> None:
         self.uplink.live(NODE_ITSELF, "agent", self.description.heartbeat())

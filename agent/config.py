@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct
 
 import adapters
 from adapters.base import Adapter, AdapterError
+from agent.fences.settings import FenceSettings
 from agent.outbox import OutboxSettings
 from agent.pipeline.settings import LEAST_STALL_S, DeviceConfig, DevicePlan, SlotConfig
 from agent.process_memory import MemorySettings
@@ -46,6 +47,7 @@ class AgentConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
         default_factory=OutboxSettings
     )
     memory: Annotated[MemorySettings, Meta(description="Memory of the daemon.")] = MemorySettings()
+    fence: Annotated[FenceSettings, Meta(description="The most that this agent may use.")] = FenceSettings()
     remote: Annotated[RemoteSettings, Meta(description="Changes while the agent runs.")] = RemoteSettings()
     devices: Annotated[dict[str, DeviceConfig], Meta(min_length=1, description="Device id to device.")]
     models: Annotated[dict[str, SlotConfig], Meta(description="Slot id to model.")] = {}
@@ -123,6 +125,7 @@ def _plan_of(
             yield ("node",), str(error)
         yield from found.broker.mistakes(("broker",))
         yield from _check_collectors(found.outbox)
+        yield from ((("fence", key), why) for key, why in found.fence.mistakes())
         for name, device in found.devices.items():
             yield from _check_id(("devices", name), "device", name)
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ import msgspec
 
 from agent.clock_sync import kernel_error_ms
 from agent.outbox import OutboxStats
+from agent.process_memory import rss_mb
 from agent.state_dir import belongs_to, check_node, is_running
 from wire.clock import Clock
 from wire.errors import ConfigError, Unreachable
@@ -28,7 +28,6 @@ STATUS_FILE = "status.json"
 
 _USUAL = ("readings", "runs")  # counters that grow in normal work
 _LONGEST_NAME = 128
-_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 _THERMAL = ("/sys/class/thermal/thermal_zone*/temp", "/sys/class/hwmon/hwmon*/temp*_input")
 
 
@@ -164,12 +163,6 @@ def nonzero_counters(counted: Mapping[str, int]) -> dict[str, int]:
     return {name: counted[name] for name in names[:MAX_COUNTERS]}
 
 
-def rss_mb() -> float:
-    """Resident memory of this process in 10^6 bytes."""
-    resident = Path("/proc/self/statm").read_text().split()[1]
-    return round(int(resident) * _PAGE_MB, 1)
-
-
 _writing = threading.Lock()
 
 
@@ -262,6 +255,17 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
         known = f", {model['name']}@{model.get('ver', '?')}" if model.get("name") else ""
         place = f" on {model['provider']}" if model.get("provider") else ""
         yield f"model {name}: {model.get('state')}{known}{place}, {counted(model.get('runs', 0), 'run')}{why}"
+    if document.get("fence_code"):
+        yield f"a limit of the fence is reached: {document.get('fence', '')}"
+    if document.get("day"):
+        skipped = document.get("day_skipped", 0)
+        yield (
+            f"used on {document['day']}: {document.get('day_cpu_s', 0):,.0f} s CPU, at most"
+            f" {document.get('day_peak_mb', 0):g} MB memory and {document.get('day_disk_mb', 0):g} MB outbox,"
+            f" {document.get('day_sent_bytes', 0) / 1e6:,.1f} MB sent,"
+            f" {counted(document.get('day_inferences', 0), 'inference')}"
+            + (f", {skipped:,} skipped" if skipped else "")
+        )
     clock = ("unsynchronised", "ntp", "pps")[min(2, max(0, int(document.get("clk", 0))))]
     yield (
         f"machine: {document.get('rss_mb', 0):g} MB, {document.get('cpu_pct', 0):g} % of a core, "

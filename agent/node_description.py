@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from agent.commands import Commands
 from agent.configuration import Configuration
 from agent.custody.node_key import NodeKey
+from agent.fences.fences import Fences
+from agent.fences.meter import Meter
 from agent.health import Health, nonzero_counters
 from agent.outbox import Outbox
 from agent.pipeline.pipeline import Pipeline
@@ -38,6 +40,8 @@ class NodeDescription:
     pipeline: Pipeline
     configuration: Configuration
     sources: Mapping[str, Source]
+    fences: Fences
+    meter: Meter
 
     def birth(self) -> Birth:
         """The birth: devices with their streams, commands and models."""
@@ -103,7 +107,7 @@ class NodeDescription:
 
     def heartbeat(self) -> Live:
         """The body of `live/_/agent`."""
-        return self.health.heartbeat(
+        beat = self.health.heartbeat(
             self.outbox.stats(),
             self.outbox.ep,
             self.clock_state(),
@@ -111,6 +115,7 @@ class NodeDescription:
             self.uplink.refused,
             self.uplink.behind,
         )
+        return {**beat, **self.meter.fields(), **self.fences.fields()}
 
     def document(self, *, running: bool = True) -> dict[str, Any]:
         """The content of status.json."""
@@ -132,6 +137,7 @@ class NodeDescription:
             "uplink": self.uplink.counters,
             "pictures": self.pipeline.counters,
             "oversized": self.pipeline.oversized(),
+            "usage": msgspec.to_builtins(self.meter.days),
             **self.configuration.document(),
         }
 

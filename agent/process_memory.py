@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from msgspec import Meta, Struct
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 32 * 2**20  # bytes: glibc's own limit; a picture of 3840 x 2160 has 25 MB
 _MADV_DONTNEED = 4
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class MemorySettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -24,6 +26,12 @@ class MemorySettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             "resident size for boards with little memory."
         ),
     ] = False
+
+
+def rss_mb() -> float:
+    """Resident memory of this process in 10^6 bytes."""
+    resident = Path("/proc/self/statm").read_text().split()[1]
+    return round(int(resident) * _PAGE_MB, 1)
 
 
 def use_one_heap() -> None:

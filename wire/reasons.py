@@ -63,6 +63,11 @@ CODES: dict[str, tuple[str, ...]] = {
     "model-no-result": ("seconds", "measured_hz", "wanted_hz"),
     "model-run-failed": (),
     "provider-missing": ("provider",),
+    # the fence of an agent: a limit that is reached
+    "fence-inferences": ("done", "of"),
+    "fence-cpu": ("done", "of"),
+    "fence-memory": ("rss_mb", "limit_mb"),
+    "fence-uplink": (),
     # a picture that is hidden as a whole
     "picture-unchecked": (),
     "no-face-detector": (),

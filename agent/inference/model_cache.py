@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.fences.fences import Fences
+from agent.fences.settings import FenceSettings
 from agent.inference.decoders import ModelError
+from agent.process_memory import rss_mb
+from wire.clock import Clock
 from wire.printable import printable
 from wire.reasons import Reason, because
 
@@ -24,10 +28,11 @@ _Key = tuple[Path, str, tuple[str, ...]]  # folder, hash of the ONNX file, execu
 class ModelCache:
     """Checks and opens each package once; `memory` is the folder where the gate keeps its reports.
 
-    Several threads may ask at the same time.
+    A model for which `fences` leave no memory is refused. Several threads may ask at the same time.
     """
 
-    def __init__(self, memory: Path | None = None) -> None:
+    def __init__(self, memory: Path | None = None, fences: Fences | None = None) -> None:
+        self.fences = fences or Fences(FenceSettings(), Clock())
         self._memory = memory
         self._open: dict[_Key, Model | Reason] = {}  # the model, or why it is refused
         self._locks: dict[_Key, threading.Lock] = {}
@@ -68,6 +73,8 @@ class ModelCache:
 
         try:
             report = gate.verify(package, providers=providers, memory=self._memory, stopping=self._stopping)
+            if (full := self.fences.no_room(rss_mb(), report.rss_mb)).why:
+                return full
             return Model(package, providers=providers, scanned=report.scanned)
         except ModelError as error:
             return error.reason

@@ -15,6 +15,7 @@ from adapters.base import Reading
 from agent.clock_sync import TimeSync
 from agent.config import AgentPlan
 from agent.inference.manifest import WindowInput
+from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.pipeline import Pipeline
@@ -66,7 +67,7 @@ class Once:
             self._plan.devices,
             self._plan.config.models,
             self._clock,
-            gate_memory=None,
+            cache=ModelCache(),
             clock_state=sync.state,
             sinks=Sinks(send=self._send, live=self._send_live, snap=self._send_snap),
         )

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from adapters.base import Reading
 from agent.clock_sync import TimeSync
 from agent.config import AgentPlan
+from agent.inference.model_cache import ModelCache
 from agent.offline import mcap_file
 from agent.offline.mcap_file import Recorder, RecordingError
 from agent.outbox import Message
@@ -112,7 +113,7 @@ class RecordRun:
             self._plan.devices,
             self._plan.config.models,
             self._clock,
-            gate_memory=None,
+            cache=ModelCache(),
             clock_state=TimeSync(self._clock).state,
             sinks=Sinks(send=self._send),
         )

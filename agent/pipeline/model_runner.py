@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from adapters.base import Reading
 from agent.clock_sync import Stamp
+from agent.fences.fences import Fences, Slowed
 from agent.inference.model_cache import ModelCache
 from agent.pipeline.model_problems import NanResults, NoResult
 from agent.pipeline.model_threads import ModelThread
@@ -68,13 +69,14 @@ class ModelHost:
     """What all model runners of a pipeline share.
 
     `models` opens a package, or has it open for another runner. `done` takes each result, `changed` is called
-    when the state of a runner changes.
+    when the state of a runner changes. `fences` allows inferences.
     """
 
     models: ModelCache
     stamp: Callable[[int], Stamp]
     done: Callable[[ModelRunner, Inference], None]
     changed: Callable[[], None]
+    fences: Fences
 
 
 class ModelRunner:
@@ -100,7 +102,9 @@ class ModelRunner:
         self._windows: Windows | None = None
         self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
         self._nan = NanResults()
+        self._slowed = Slowed(host.fences.now_s())
         self.opened = asyncio.Event()  # the model is open or refused
+        self.opened_s = 0.0  # when the model was opened
         self._stuck = False  # the thread does not answer
         self._seen = 0
         self._wrong_rate_logged = False
@@ -172,6 +176,7 @@ class ModelRunner:
             span_s = (spec.length + spec.hop * self.settings.every + 2 * HALF_WIDTH) / spec.rate_hz
             self._no_result = NoResult(spec.rate_hz, span_s)
         self.manifest, self._model = found.manifest, found
+        self.opened_s = self._host.fences.now_s()
         self._enter("ok", NO_REASON, found.provider)
 
     def result_stream(self) -> Stream | None:
@@ -208,7 +213,7 @@ class ModelRunner:
             nth = self._seen - 1
         else:
             nth = reading.index
-        if nth % self.settings.every:
+        if nth % self.settings.every or self._is_fenced():
             return None
         self._jobs.append(_Job(reading, window, self._host.stamp(reading.at_ns)))
         self._hand_on()
@@ -221,6 +226,15 @@ class ModelRunner:
         self._jobs.popleft()
         self.counters["dropped"] += 1
         return None
+
+    def _is_fenced(self) -> bool:
+        """Whether the fence of the agent forbids an inference now."""
+        fences = self._host.fences
+        if (limit := fences.refusal(self.name)) is None:
+            return False
+        self._slowed.skipped(limit, fences.now_s())
+        self.counters["fenced"] += 1
+        return True
 
     async def run(self) -> None:
         """Wait until the model is open, then run it on the offered input until cancelled."""
@@ -247,7 +261,16 @@ class ModelRunner:
     def retire(self) -> None:
         """Release everything that waits for this runner: another takes its place."""
         self.opened.set()
+        self._host.fences.leave(self.name)
         self._release()
+
+    def close(self, why: Reason) -> None:
+        """Take no input any more and release the model, whose task has ended."""
+        self._model = self._windows = self._no_result = None
+        self._jobs.clear()
+        self._in_thread = 0
+        self.retire()
+        self._enter("failed", why)
 
     @property
     def busy(self) -> bool:
@@ -273,6 +296,7 @@ class ModelRunner:
             if not self._in_thread:
                 self._since_s = asyncio.get_running_loop().time()
             self._in_thread += 1
+            self._host.fences.runs += 1
             self._thread.put(self._jobs.popleft())
         if len(self._jobs) <= self._limit:
             self._release()
@@ -298,7 +322,7 @@ class ModelRunner:
                 self._host.done(self, job.answer(result))
             self.counters["runs"] += 1
             nan = self._nan.add(result is not None and result.nan)
-            self._enter("ok" if nan is None else "failed", nan or NO_REASON, self._model.provider)
+            self._enter("ok" if nan is None else "failed", nan or self._slowed.reason, self._model.provider)
         except Exception as error:  # one bad run must not end the daemon
             log.debug("%s: run failed", self.name, exc_info=True)
             self.counters["failed"] += 1
@@ -308,11 +332,16 @@ class ModelRunner:
 
     def _check(self) -> None:
         """Show the problems that only time shows."""
+        runs = self.counters["runs"] + self.counters["failed"]
+        slowed = self._slowed.check(runs, self._host.fences.now_s(), CHECK_S)
+        if self.state.state == "ok":
+            self._enter("ok", slowed)
         nan = self._nan.updated()
         if nan is not None and self.state.code == nan.code:
             self._enter("failed", nan)
         if self._no_result is not None and not self._in_thread:
-            answers = self.counters["runs"] + self.counters["failed"]
+            # input that the fence skips is not a model without results
+            answers = runs + self.counters["fenced"]
             why = self._no_result.check(answers, asyncio.get_running_loop().time())
             if why is not None:
                 self._enter("failed", why)

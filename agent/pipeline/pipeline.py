@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -27,6 +26,7 @@ from agent.pipeline.snapshots import NewestPicture
 from agent.pipeline.source import Sink
 from wire.clock import Clock
 from wire.messages import ClockState, ModelState, Snapshot, Stream
+from wire.reasons import Reason
 from wire.task_cancellation import end
 
 _LONG_S = 10.0  # a model that takes longer to open makes room for the next one
@@ -38,8 +38,8 @@ class Pipeline:
     """Everything between the sources and the outbox of one agent.
 
     `open_models` opens the models, before `run` or beside it: readings do not wait for them. Each source gets
-    its `sink`. `gate_memory` is the folder with the gate's reports. Output goes to `sinks`. `change` replaces
-    devices and models while the others run.
+    its `sink`. `cache` opens models and has the limits of the agent. Output goes to `sinks`. `change`
+    replaces devices and models while the others run.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Pipeline:
         models: Mapping[str, SlotConfig],
         clock: Clock,
         *,
-        gate_memory: Path | None,
+        cache: ModelCache,
         clock_state: Callable[[], ClockState],
         sinks: Sinks,
     ) -> None:
@@ -63,10 +63,12 @@ class Pipeline:
         self._oversized_before: Counter[str] = Counter()  # of batchers that were replaced
         self._pictures: dict[tuple[str, str], NewestPicture] = {}
         self._privacy: dict[str, privacy.Privacy] = {}  # by device
-        self._models = ModelCache(gate_memory)
+        self._models = cache
         # frame stream -> the model whose boxes its snapshots show: the first that finds most of what to hide
         self._box_models: dict[tuple[str, str], ModelRunner] = {}
-        self._host = ModelHost(self._models, Stamps(clock, clock_state).of, self._inferred, sinks.changed)
+        self._host = ModelHost(
+            self._models, Stamps(clock, clock_state).of, self._inferred, sinks.changed, cache.fences
+        )
         self._inputs: dict[tuple[str, str], list[ModelRunner]] = {}  # stream -> the models that see it
         self._group: asyncio.TaskGroup | None = None  # of `run`
         self._readers: dict[str, object] = {}  # device -> the source that may give readings
@@ -168,6 +170,23 @@ class Pipeline:
         if runner.at_work:
             self._add_results(runner)
             self._sinks.declared()
+
+    async def stop_newest(self, why: Reason) -> str:
+        """Stop the model that was opened last and free its memory; returns its slot, "" if none is open."""
+        runner = max(
+            (each for each in self.runners.values() if each.at_work),
+            key=lambda each: each.opened_s,
+            default=None,
+        )
+        if runner is None:
+            return ""
+        task = self._tasks.pop(f"slot-{runner.name}", None)
+        if task is not None:
+            await end([task])
+        runner.close(why)
+        self.forget_models()
+        self._sinks.declared()
+        return runner.name
 
     def _add_results(self, runner: ModelRunner) -> None:
         """Make what the results of an open model need."""

@@ -13,6 +13,7 @@ import msgspec
 
 from agent.clock_sync import machine_boot, offset_ns, restamp
 from agent.outbox import Outbox, Record
+from agent.uplink.fence import UplinkFence
 from agent.uplink.in_flight import InFlightWindow, Sent
 from wire.clock import Clock
 from wire.codec import compress, decode
@@ -39,12 +40,18 @@ class Encoder:
     """
 
     def __init__(
-        self, outbox: Outbox, address: Address, clock: Clock, clock_state: Callable[[], ClockState]
+        self,
+        outbox: Outbox,
+        address: Address,
+        clock: Clock,
+        clock_state: Callable[[], ClockState],
+        fence: UplinkFence,
     ) -> None:
         self._outbox = outbox
         self._base = address.base
         self._clock = clock
         self._clock_state = clock_state
+        self._fence = fence
         self._boot = machine_boot()
         self._thread = ThreadPoolExecutor(1, "uplink-read")  # its own: a pool of several wakes two for a job
         self._new = self._old = True  # there may be more to read
@@ -66,12 +73,17 @@ class Encoder:
     def wait_s(self, in_flight: InFlightWindow) -> float:
         """Seconds until the backlog may continue, if nothing else happens first."""
         messages, size = in_flight.room_overtaken
-        return in_flight.pacing.wait_s() if self._old and messages > 0 < size else math.inf
+        if not (self._old and messages > 0 < size):
+            return math.inf
+        return max(in_flight.pacing.wait_s(), self._fence.wait_s(backlog=True))
 
     async def fill(self, in_flight: InFlightWindow, now_s: float) -> None:
         """Read as many records as the window has room for."""
         new, (messages, size) = in_flight.room, in_flight.room_overtaken
-        size = min(size, in_flight.pacing.budget(now_s))
+        allowed = self._fence.backlog()
+        if self._old and not allowed:
+            self._fence.held()
+        size = min(size, in_flight.pacing.budget(now_s), allowed)
         pack = min(max(PLAIN_MIN, 2 * in_flight.pacing.window), PLAIN_MAX) if in_flight.packing else 0
         old = messages, int(size * self._ratio) if pack else size
         wanted = (self._new and min(new) > 0, self._old and min(old) > 0)

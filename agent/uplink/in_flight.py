@@ -120,6 +120,11 @@ class InFlightWindow:
             self._packing = True
 
     @property
+    def waits(self) -> bool:
+        """Whether a publication may wait to be sent."""
+        return any(self._queues.values())
+
+    @property
     def on_wire(self) -> int:
         """The number of publications that wait for a PUBACK."""
         return len(self._wire)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from agent.fences.fences import Fences
 from agent.outbox import Outbox
 from agent.uplink.ack_delay import AckDelay
 from agent.uplink.broker_memory import BrokerMemory
@@ -20,6 +21,7 @@ from agent.uplink.collectors import Collectors
 from agent.uplink.command_runner import CommandRunner, OnCommand
 from agent.uplink.connecting import connect_options, keep_listening
 from agent.uplink.encoder import Encoder, unpacked
+from agent.uplink.fence import UplinkFence
 from agent.uplink.in_flight import InFlightWindow, Sent
 from agent.uplink.latest import Latest
 from agent.uplink.liveness import STATUS_NEVER_RETURNED, SUBSCRIPTION_LOST, SubscriptionLiveness
@@ -79,13 +81,14 @@ class NodeHooks:
 
 @dataclass(frozen=True, slots=True)
 class UplinkSettings:
-    """Folder of the uplink's state, what releases a message, and how a backlog travels."""
+    """Folder of the uplink's state, what releases a message, how a backlog travels, and the fence."""
 
     state: Path
     ack: Literal["collector", "puback"] = "collector"
     drain_kb_per_s: int = 0
     packs: bool = True
     ack_from: tuple[str, ...] = ()
+    fences: Fences | None = None
 
 
 class Uplink:
@@ -113,7 +116,8 @@ class Uplink:
             drain_per_s=1_000 * settings.drain_kb_per_s,
             unpacked=unpacked if settings.packs else None,
         )
-        self._encoder = Encoder(outbox, self._address, clock, node.clock_state)
+        self._fence = UplinkFence(settings.fences)
+        self._encoder = Encoder(outbox, self._address, clock, node.clock_state, self._fence)
         self._presence = Presence(identity, outbox.ep, self._broker_memory, clock, node.describe, node.status)
         self._counters: Counter[str] = Counter()
         # The highest number that this outbox can have sent: those up to its head were given earlier.
@@ -165,6 +169,11 @@ class Uplink:
         return self._collectors.behind(asyncio.get_running_loop().time())
 
     @property
+    def sent_bytes(self) -> int:
+        """Bytes that were sent since the start, of every kind, before TLS."""
+        return self._fence.sent_bytes
+
+    @property
     def counters(self) -> dict[str, int]:
         """The counters since the start, by name."""
         return {**self._counters, "resent": self._in_flight.resent, "refused": self._in_flight.refused}
@@ -192,14 +201,22 @@ class Uplink:
             self._encoder.close()
 
     def live(self, device: str, stream: str, body: Live) -> None:
-        """Publish the newest values, QoS 0, retained; dropped while offline."""
+        """Publish the newest values, QoS 0, retained; dropped while offline, and by the fence."""
         itself = device == NODE_ITSELF
+        if not itself and self._link is not None and not self._fence.may_live():
+            self._counters["live_fenced"] += 1
+            self._fence.held()
+            return
         topic = self._address.topic("live", device, stream)
         expiry_s = _BEAT_EXPIRY_S if itself else _LIVE_EXPIRY_S
         self._latest.put(self._link, topic, body, retain=True, expiry_s=expiry_s, sealed=itself)
 
     def snap(self, device: str, stream: str, body: Snapshot) -> None:
-        """Publish the newest picture, QoS 0; dropped while offline or too large."""
+        """Publish the newest picture, QoS 0; dropped while offline or too large, and by the fence."""
+        if self._link is not None and not self._fence.may_picture():
+            self._counters["snap_fenced"] += 1
+            self._fence.held()
+            return
         self._latest.put(self._link, self._address.topic("snap", device, stream), body)
 
     def renew_status(self) -> None:
@@ -234,6 +251,7 @@ class Uplink:
             self._latest.clear()
             self._early.clear()
             await link.close()
+            self._fence.closed()
 
     async def _open(self) -> AsyncClient:
         await asyncio.to_thread(self._broker_memory.next)
@@ -243,6 +261,7 @@ class Uplink:
         link = self._client = AsyncClient(options, self._take, on_puback=self._puback)
         try:
             await link.open()
+            self._fence.opened(link)
         except MqttError as error:
             if self._broker_memory.failed(error):  # this broker is older
                 log.info("%s; connecting with MQTT %s", error, self._broker_memory.version)
@@ -443,12 +462,16 @@ class Uplink:
         if self._latest or self._to_renew:
             return 0.1
         calm_s = min(self._in_flight.idle_s(self._now()) or 5.0, 1.0 if self._in_flight.on_wire else 5.0)
-        return min(calm_s, self._encoder.wait_s(self._in_flight))
+        fenced_s = self._fence.wait_s() if self._in_flight.waits and not self._fence.may_send() else calm_s
+        return min(calm_s, fenced_s, self._encoder.wait_s(self._in_flight))
 
     async def _send_window(self, link: AsyncClient) -> None:
         if self._stands_still:
             return
-        while (sent := self._in_flight.next(self._now(), link.receive_maximum)) is not None:
+        while self._may_send():
+            sent = self._in_flight.next(self._now(), link.receive_maximum)
+            if sent is None:
+                return
             try:
                 mid = link.publish(sent.topic, sent.body, qos=1)
             except TooLarge as error:
@@ -461,6 +484,14 @@ class Uplink:
             self._counters["sent_bytes"] += len(sent.topic) + len(sent.body)
             if self._counters["sent"] % 32 == 0:
                 await asyncio.sleep(0)  # let the devices' tasks run
+
+    def _may_send(self) -> bool:
+        """Whether the fence lets a message pass now."""
+        if self._fence.may_send():
+            return True
+        if self._in_flight.waits:
+            self._fence.held()
+        return False
 
     def _too_large(self, sent: Sent, error: TooLarge) -> None:
         refused = self._in_flight.refused

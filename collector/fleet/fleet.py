@@ -417,6 +417,7 @@ class Fleet:
                 doubt=doubt,
                 refused=state.refusal(node, now),
                 behind=state.behind(now),
+                fenced=state.fenced(now),
             )
             return found, next_turn(state, now=now, missing_since=missing_since, doubt=doubt)
 
@@ -430,4 +431,4 @@ class _SavedBeat(Struct):
 def _pressing(beat: Live) -> tuple[object, ...]:
     """What of a heartbeat makes or ends a problem."""
     late = bool(number(beat, "depth")) and (number(beat, "oldest_s") or 0) > problems.BACKLOG_S
-    return number(beat, "clk") == 0, late, beat.get("refused_code")
+    return number(beat, "clk") == 0, late, beat.get("refused_code"), beat.get("fence_code")

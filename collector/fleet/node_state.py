@@ -17,6 +17,8 @@ SILENT_MS = 45_000  # three heartbeats
 NO_DATA_MS = 60_000  # a node sends a reading within a second
 RESENT_MS = 660_000  # it sends a message again within ten minutes
 
+FENCE_CODES = ("fence-memory", "fence-uplink")  # of a node; those of its models are in their states
+
 _INT64 = 2**63
 
 
@@ -91,6 +93,14 @@ class NodeState:
             return NO_REASON
         return no_ack_from(by, seconds)
 
+    def fenced(self, now: int) -> Reason:
+        """The limit of its fence that it has reached, as its newest heartbeat states."""
+        code, why = self.beat.get("fence_code"), self.beat.get("fence")
+        if code not in FENCE_CODES or not isinstance(why, str) or now - self.beat_ms >= SILENT_MS:
+            return NO_REASON
+        args = {"rss_mb": "rss_mb", "limit_mb": "fence_memory_mb"} if code == "fence-memory" else {}
+        return Reason(why[:200], str(code), {name: number(self.beat, key) for name, key in args.items()})
+
     def has_no_data(self, since_ms: int, now: int) -> bool:
         """Whether only its data are held back since then, as by an access rule of the broker."""
         if not self.is_online or self.behind(now).why:  # then what waits is perhaps stored here
@@ -111,7 +121,7 @@ class NodeState:
                 yield self.seen_ms + SILENT_MS + 1
             else:  # for how long it is silent is shown in steps, after an hour of a minute
                 yield now + max(1_000, silent_ms // 60)
-        if self.behind(now).why:
+        if self.behind(now).why or self.fenced(now).why:
             yield self.beat_ms + SILENT_MS
         if self.refused_ms:
             yield self.refused_ms

@@ -39,6 +39,8 @@ class NodeView(Struct):
     models: list[dict[str, Any]]
     ledger: Totals
     problems: list[Problem] = field(name="trouble")
+    usage: dict[str, Any] = {}
+    fence: dict[str, float] = {}
 
     @property
     def rank(self) -> Rank:

@@ -25,6 +25,7 @@ CODES = (
     "refused",
     "copies",
     "config",
+    "fence",
 )
 BACKLOG_S = 30.0  # a working outbox drains in seconds
 SKEW_MS = 5_000
@@ -43,12 +44,13 @@ def find(
     doubt: str = "",
     refused: Reason = NO_REASON,
     behind: Reason = NO_REASON,
+    fenced: Reason = NO_REASON,
 ) -> list[Problem]:
     """Everything that is wrong with a node, worst first.
 
     `why` explains the node's state. `missing_since` (ms, 0 unknown) is None when no message is missing.
     `doubt` is why a signed statement was refused, `refused` why messages are. `behind` names
-    the collector that acknowledges nothing.
+    the collector that acknowledges nothing, `fenced` is the limit that the whole node has reached.
     """
     found: list[Problem] = []
     if view.state == "lost":
@@ -60,7 +62,14 @@ def find(
     elif view.state == "online" and why.why:  # of an online node only its configuration is a reason
         found.append(_problem("config", 2, why))
     found += [_degraded(device) for device in view.devices if device["state"] == "degraded"]
-    found += [_failed(model) for model in view.models if model["state"] == "failed"]
+    found += [_of_model("model-failed", 3, model) for model in view.models if model["state"] == "failed"]
+    if fenced.why:
+        found.append(_problem("fence", 2, fenced))
+    found += [
+        _of_model("fence", 1, model)
+        for model in view.models
+        if model["state"] == "ok" and model["code"].startswith("fence-")
+    ]
     depth, oldest = view.outbox["depth"] or 0, view.outbox["oldest_s"] or 0
     if depth and oldest > BACKLOG_S:
         text = f"{counted(int(depth), 'message waits', 'messages wait')}, the oldest for {oldest:.0f} s"
@@ -113,9 +122,9 @@ def _degraded(device: dict[str, Any]) -> Problem:
     )
 
 
-def _failed(model: dict[str, Any]) -> Problem:
+def _of_model(code: str, sev: int, model: dict[str, Any]) -> Problem:
     why = Reason(f"{model['slot']}: {model['why']}", model["code"], model["args"])
-    return _problem("model-failed", 3, why, device=model["device"], slot=model["slot"])
+    return _problem(code, sev, why, device=model["device"], slot=model["slot"])
 
 
 def _problem(code: str, sev: int, why: Reason, **place: str) -> Problem:

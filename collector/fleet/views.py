@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ from collector.ledger.balance import Totals
 from collector.store.clock_skew import Offset
 from wire.messages import Birth, DeviceState, Live, ModelState
 
+USED = ("cpu_s", "peak_mb", "disk_mb", "sent_bytes", "inferences", "skipped")
+LIMITS = ("cpu_pct", "memory_mb", "uplink_kb_per_s", "inferences_per_s")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 MAX_LABEL = 64  # letters of a class
 SWEEP_MS = 300_000  # a view is made again after this time in any case
 
@@ -38,11 +42,27 @@ def view_of(
         uncertainty_ms=offset.uncertainty_ms,
         outbox={key: number(state.beat, key) for key in ("depth", "oldest_s", "bytes")},
         health={key: number(state.beat, key) for key in ("rss_mb", "cpu_pct", "temp_c", "uptime_s")},
+        usage=usage(state.beat),
+        fence=limits(state.beat),
         devices=list(_devices(state, online)),
         models=list(_models(state, online, newest)),
         ledger=ledger,
         problems=[],
     )
+
+
+def usage(beat: Live) -> dict[str, Any]:
+    """What the node used on the UTC day `day`, by its newest heartbeat; empty where it sends none."""
+    day = beat.get("day")
+    if not isinstance(day, str) or not _DAY.fullmatch(day):
+        return {}
+    return {"day": day, **{name: number(beat, f"day_{name}") for name in USED}}
+
+
+def limits(beat: Live) -> dict[str, float]:
+    """The limits of the fence of the node, by their keys in its config."""
+    found = {name: number(beat, f"fence_{name}") for name in LIMITS}
+    return {name: limit for name, limit in found.items() if limit}
 
 
 def next_turn(state: NodeState, *, now: int, missing_since: int | None, doubt: str) -> int:

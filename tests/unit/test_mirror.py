@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 UNIT = "tests/unit"
 # A module without tests/unit/<room>/test_<module>.py: the suite that covers it.
 COVERED_BY = {
+    "agent.fences.settings": "tests/unit/agent/fences/test_fences.py",
     "agent.inference.gate_process": "tests/unit/agent/inference/test_hostile_packages.py",
     "agent.node_description": "tests/unit/agent/test_app.py",
     "agent.outbox.buffer": "tests/unit/agent/outbox/test_outbox.py",

@@ -54,6 +54,11 @@ class AsyncClient:
         return self._connection.socket.unsent
 
     @property
+    def taken(self) -> int:
+        """Bytes that this connection was given to send, with those that wait; before TLS."""
+        return self._connection.socket.taken
+
+    @property
     def unanswered(self) -> int:
         """QoS 1 messages that wait for a PUBACK."""
         return self._connection.unanswered

@@ -52,6 +52,7 @@ class PacketSocket:
         self._released = 0  # up to where `recv` may read
         self._skip = 0  # bytes to come of a packet that was too large to be kept
         self._unsent = bytearray()
+        self._sent = 0
 
     def fill(self) -> None:
         """Read ahead once, without waiting, unless a whole packet is here: its receiver was full.
@@ -177,6 +178,11 @@ class PacketSocket:
         """Bytes that wait for `flush`."""
         return len(self._unsent)
 
+    @property
+    def taken(self) -> int:
+        """Bytes given to `send` so far."""
+        return self._sent + len(self._unsent)
+
     def flush(self) -> None:
         """Send as much as the peer takes now.
 
@@ -189,6 +195,7 @@ class PacketSocket:
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 return
             del self._unsent[:sent]
+            self._sent += sent
 
     def close(self) -> None:
         """Do nothing: paho calls it, but the connection closes its socket itself, by `shut`."""

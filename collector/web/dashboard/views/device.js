@@ -15,6 +15,7 @@ import { Results } from "./results.js";
 import { Snapshot } from "./snapshot.js";
 import { FormerDevices, StoredDevice } from "./stored.js";
 import { placesOf, Track } from "./track.js";
+import { Usage } from "./usage.js";
 import { Values } from "./values.js";
 
 const asItIs = (name) => name;
@@ -128,6 +129,7 @@ function Page({ node, device }) {
       <${Events} ...${where} />
       <${Counters} device=${device} models=${models} />
       <${Configuration} key=${node.node} node=${node.node} />
+      <${Usage} node=${node} />
     </div>
     <${FormerDevices} node=${node} />
   `;

@@ -13,12 +13,15 @@ import pytest
 from onnx import helper
 
 from adapters.base import Reading
+from agent.fences.fences import Fences
+from agent.fences.settings import FenceSettings
 from agent.inference.model_cache import ModelCache
 from agent.pipeline import model_problems, model_runner
 from agent.pipeline.model_problems import NEWEST, NO_RESULT_S, NanResults, NoResult
 from agent.pipeline.model_runner import ModelHost, ModelRunner
 from agent.pipeline.settings import SlotConfig
 from tests.polling import until
+from wire.clock import Clock
 from wire.messages import ClockState, Field, Stream
 
 STEP = 10**9 // 50
@@ -96,7 +99,13 @@ async def running(package: Path, folder: Path) -> AsyncIterator[ModelRunner]:
         "m",
         SlotConfig(package=package, input="dev/rows"),
         Stream(fields={"a": Field(), "b": Field()}),
-        ModelHost(ModelCache(folder), lambda _: (ClockState.NTP, None), lambda *_: None, lambda: None),
+        ModelHost(
+            ModelCache(folder),
+            lambda _: (ClockState.NTP, None),
+            lambda *_: None,
+            lambda: None,
+            Fences(FenceSettings(), Clock()),
+        ),
         waits=True,
     )
     made.open()

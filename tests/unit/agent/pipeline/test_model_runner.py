@@ -12,11 +12,15 @@ import pytest
 from onnx import helper
 
 from adapters.base import Reading
+from agent.fences.fences import Fences
+from agent.fences.settings import FenceSettings
 from agent.inference.model_cache import ModelCache
 from agent.pipeline.model_runner import Inference, ModelHost, ModelRunner
 from agent.pipeline.settings import SlotConfig
 from tests.polling import until
+from wire.clock import Clock
 from wire.messages import ClockState, Field, Stream
+from wire.reasons import because
 
 ROWS = Stream(rate_hz=10, fields={"a": Field(), "b": Field()})
 STEP = 100_000_000
@@ -56,13 +60,15 @@ def runner(
     *,
     waits: bool = False,
     stream: Stream = ROWS,
+    fence: FenceSettings | None = None,
     **more: Any,
 ) -> ModelRunner:
+    fences = Fences(fence or FenceSettings(), Clock())
     return ModelRunner(
         "sum",
         SlotConfig(package=package, input="dev/rows", **more),
         stream,
-        ModelHost(cache, lambda _: (ClockState.NTP, None), results.done, results.changed),
+        ModelHost(cache, lambda _: (ClockState.NTP, None), results.done, results.changed, fences),
         waits=waits,
     )
 
@@ -197,3 +203,34 @@ async def test_a_model_that_hangs_does_not_hold_its_source_back(
     await until(lambda: made.state.state == "ok" and not made.busy)
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_a_fence_skips_input_by_name_and_the_rest_runs(summing: Path, cache: ModelCache) -> None:
+    fence = FenceSettings(inferences_per_s=0.001)  # after the first one, none in this test
+    made = runner(summing, cache, Results(), fence=fence)
+    made.open()
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep(0)
+    for index in range(9):  # six windows
+        made.offer(row(index))
+        await until(lambda: not made.busy)
+    made._slowed._since_s -= 10  # a check after some seconds
+    made._check()
+    task.cancel()
+    await asyncio.wait([task])
+    assert (made.counters["runs"], made.counters["fenced"]) == (1, 5)
+    assert (made.state.state, made.state.code) == ("ok", "fence-inferences")
+    assert "fence.inferences_per_s" in made.state.why
+
+
+async def test_a_model_that_is_closed_takes_no_input_and_shows_why(summing: Path, cache: ModelCache) -> None:
+    made = runner(summing, cache, Results())
+    made.open()
+    task = asyncio.create_task(made.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    made.close(because("200 MB, 100 are allowed: fence.memory_mb", "fence-memory"))
+    assert made.offer(row(0)) is None
+    assert (made.state.state, made.state.code, made.at_work) == ("failed", "fence-memory", False)
+    assert made.result_stream() is None

@@ -19,6 +19,7 @@ from onnx import helper
 
 from adapters.base import Adapter, Options, Reading
 from agent.inference.decoders import ModelError
+from agent.inference.model_cache import ModelCache
 from agent.offline.once import _why_no_result
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline
@@ -86,7 +87,7 @@ class Bench:
             {"dev": DevicePlan(device, Silent, options, streams, waits=waits)},
             models,
             clock,
-            gate_memory=Bench.gate_memory,
+            cache=ModelCache(Bench.gate_memory),
             clock_state=lambda: self.clock_state,
             sinks=Sinks(
                 send=self.messages.append,

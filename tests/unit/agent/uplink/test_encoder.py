@@ -11,6 +11,7 @@ import pytest
 from agent.outbox import Message, Outbox, OutboxSettings, Record
 from agent.uplink import in_flight as in_flight_module
 from agent.uplink.encoder import Encoder
+from agent.uplink.fence import UplinkFence
 from agent.uplink.in_flight import InFlightWindow
 from wire.clock import Clock
 from wire.messages import Batch, ClockState
@@ -19,6 +20,11 @@ from wire.task_cancellation import end
 from wire.topics import Address
 
 NODE = Address("acme", "trial", "hall", "n1")
+
+
+def new_encoder(outbox: Outbox) -> Encoder:
+    """An encoder without a fence."""
+    return Encoder(outbox, NODE, Clock(), lambda: ClockState.NTP, UplinkFence(None))
 
 
 @pytest.mark.parametrize("short", range(0, 121, 10))
@@ -33,7 +39,7 @@ async def test_what_did_not_fit_is_read_when_there_is_room(
     outbox.commit()
     (first,) = outbox.take(1, 1)
     monkeypatch.setattr(in_flight_module, "WINDOW_BYTES", 2 * len(first.body) + short)
-    encoder, in_flight = Encoder(outbox, NODE, Clock(), lambda: ClockState.NTP), InFlightWindow()
+    encoder, in_flight = new_encoder(outbox), InFlightWindow()
     got: list[int] = []
     for turn in range(6):
         await encoder.fill(in_flight, float(turn))
@@ -61,7 +67,7 @@ async def test_a_slow_disk_outlasts_the_end_of_a_connection(
 
     monkeypatch.setattr(outbox, "take", slow)
     monkeypatch.setattr("wire.task_cancellation.AGAIN_S", 0.01)
-    encoder, in_flight = Encoder(outbox, NODE, Clock(), lambda: ClockState.NTP), InFlightWindow()
+    encoder, in_flight = new_encoder(outbox), InFlightWindow()
     filling = asyncio.create_task(encoder.fill(in_flight, 0.0))
     assert await asyncio.to_thread(reading.wait, 30)
     late = await end([filling], 0.1)  # some ten cancellations
@@ -89,7 +95,7 @@ async def test_one_trip_to_the_disk_reads_all_that_was_committed(
         return found
 
     monkeypatch.setattr(outbox, "take", failing)
-    encoder, in_flight = Encoder(outbox, NODE, Clock(), lambda: ClockState.NTP), InFlightWindow()
+    encoder, in_flight = new_encoder(outbox), InFlightWindow()
     for _ in range(3):
         outbox.append(Message("data", "arm", "joints", Batch(t0=1_000, per=1, n=1, f={"x": [1.0]})))
     outbox.commit()

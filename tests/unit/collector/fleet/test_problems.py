@@ -51,6 +51,7 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
         doubt="its key is not accepted",
         refused=REFUSED,
         behind=no_ack_from("collector-2", 312),
+        fenced=Reason("it sends at most 20 kB/s: fence.uplink_kb_per_s; the rest waits", "fence-uplink"),
     )
     assert [one.sev for one in problem] == sorted((one.sev for one in problem), reverse=True)
     assert {one.code: one.why for one in problem} == {
@@ -60,6 +61,7 @@ def test_the_worst_comes_first_and_every_code_is_listed() -> None:
         "model-failed": "anomaly: wrong shape",
         "custody": "a signed statement of it was refused: its key is not accepted",
         "backlog": "3 messages wait, the oldest for 90 s",
+        "fence": "it sends at most 20 kB/s: fence.uplink_kb_per_s; the rest waits",
         "clock-unsynced": "its clock was never synchronised",
         "quarantine": "messages of it were quarantined: see the quarantine",
         "refused": "messages of it are refused and wait in its outbox: too many",
@@ -123,3 +125,17 @@ def test_a_configuration_that_is_not_in_use_is_a_problem_of_a_node_that_is_onlin
     assert "config" not in {each.code for each in found(view(clk=0), **others)}, (
         "they have reasons of their own"
     )
+
+
+def test_a_model_that_its_fence_slows_is_a_note() -> None:
+    model = {
+        "slot": "anomaly",
+        "device": "arm",
+        "state": "ok",
+        "why": "runs 3 of 30 inferences/s: fence.cpu_pct",
+    }
+    slowed = {**model, "code": "fence-cpu", "args": {"done": 3.0, "of": 30.0}}
+    (problem,) = found(view(models=[slowed, {**model, "slot": "other", "why": "", "code": "", "args": {}}]))
+    assert (problem.code, problem.sev, problem.slot) == ("fence", 1, "anomaly")
+    assert problem.why == "anomaly: runs 3 of 30 inferences/s: fence.cpu_pct"
+    assert problem.reason == {"code": "fence-cpu", "args": {"done": 3.0, "of": 30.0}}
