@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from playwright.sync_api import Page, expect
 
 from edgebed.cli import command as main
+from tests.polling import wait_until
 
 PASSWORD = " ".join(["a", "password", "of", "lee"])
 
@@ -18,6 +19,14 @@ def add_user(store: Path, name: str, role: str, prefix: str) -> None:
     arguments = ["user", "add", name, "--store", str(store), "--role", role, "--prefix", prefix]
     done = CliRunner().invoke(main, [*arguments, "--password-file", "-"], input=f"{PASSWORD}\n")
     assert done.exit_code == 0, done.output
+
+
+def reload_for_login(page: Page) -> None:
+    """Reload when the collector has noticed that there are users now."""
+    ledger = page.url.partition("#")[0].partition("?")[0] + "api/v1/ledger"
+    wait_until(lambda: page.request.get(ledger).status == 401, "the collector asks for a login")
+    page.reload()
+    page.wait_for_selector("form.login")
 
 
 def log_in(page: Page, password: str) -> None:
@@ -33,10 +42,7 @@ def test_a_tenant_logs_in_and_sees_its_own(
     page = own_watched.open()
     expect(page.locator("main")).to_contain_text("acme")  # without a user everyone sees everything
     add_user(tmp_path / "store", "lee", "viewer", "hanbit/*")
-    page.reload()  # the collector follows within a second
-    page.wait_for_timeout(1500)
-    page.reload()
-    page.wait_for_selector("form.login")
+    reload_for_login(page)
     assert "acme" not in page.content()
     picture(page, "login-en")
 
@@ -73,9 +79,7 @@ def test_a_session_that_ends_asks_for_a_login(own_watched: Any, tmp_path: Path) 
     store = tmp_path / "store"
     add_user(store, "lee", "admin", "*")
     page = own_watched.open(wait="main .card, form.login")
-    page.wait_for_timeout(1500)
-    page.reload()
-    page.wait_for_selector("form.login")
+    reload_for_login(page)
     log_in(page, PASSWORD)
     expect(page.locator("main")).to_contain_text("acme")
     assert CliRunner().invoke(main, ["user", "remove", "lee", "--store", str(store)]).exit_code == 0
