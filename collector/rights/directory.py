@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from collector.rights.accounts import Account, Accounts, Credential, Saved, digest, user_of
-from collector.rights.user import User
+from collector.rights.user import LOCAL, User
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
 
@@ -64,8 +64,10 @@ class Directory:
         return self._user(saved, saved.tokens, secret, "token")
 
     def is_current(self, user: User) -> bool:
-        """Whether a user of a session or a token would still get the same rights."""
+        """Whether a user would still get the same rights; without a login only while no user exists."""
         saved = self._known()
+        if user == LOCAL:
+            return not saved.accounts
         kept = {"session": saved.sessions, "token": saved.tokens}.get(user.kind)
         if kept is None:
             return True

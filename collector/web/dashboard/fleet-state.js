@@ -58,6 +58,9 @@ export function start() {
   on("fleet", merge);
   tick();
   effect(() => {
+    if (link.value === "lost") refresh(); // a stream does not say why it is refused: this answer asks for a login
+  });
+  effect(() => {
     if (asked.value) answered = 0;
     refresh();
   });

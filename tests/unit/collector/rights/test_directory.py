@@ -10,7 +10,7 @@ import pytest
 
 from collector.rights.accounts import Accounts
 from collector.rights.directory import Directory
-from collector.rights.user import LOCAL, Grant
+from collector.rights.user import LOCAL, TOKEN_FILE, Grant
 from collector.state.state_file import STATE, StateFile
 from wire.clock import Clock
 from wire.errors import TryAgain
@@ -88,3 +88,13 @@ def test_less_rights_end_a_stream(directory: Directory, command: Accounts) -> No
     command.add("kim", "s", Grant("viewer", ("acme/*",)))
     directory.refresh()
     assert not directory.is_current(user)
+
+
+def test_without_a_login_rights_end_with_the_first_user(directory: Directory, command: Accounts) -> None:
+    """A stream that was open before would show everything to everyone."""
+    directory.refresh()
+    assert directory.is_current(LOCAL)
+    command.add("kim", "s", ALL)
+    directory.refresh()
+    assert not directory.is_current(LOCAL)
+    assert directory.is_current(TOKEN_FILE)
