@@ -27,6 +27,9 @@ from wire.messages import AgentInfo, Batch, Birth, ClockState, Status
 from wire.task_cancellation import end
 from wire.topics import Address
 
+# the fence is the same with every broker
+one_broker = pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
+
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Path:
@@ -87,6 +90,7 @@ def the_rest(agent: RunningAgent) -> dict[str, Any]:
     return agent.status()
 
 
+@one_broker
 def test_a_pilot_over_its_fence_is_slowed_by_name_and_the_other_keeps_its_rate(
     start: Callable[..., RunningAgent], collector: CollectorProcess
 ) -> None:
@@ -125,6 +129,26 @@ def complete(collector: CollectorProcess, node: str) -> bool:
     return taken == ledger["stored"] > 0 == ledger["missing_count"] == ledger["gap_count"]
 
 
+@pytest.mark.slow
+@one_broker
+def test_cpu_time_stays_within_the_fence_and_readings_are_complete(
+    start: Callable[..., RunningAgent], collector: CollectorProcess
+) -> None:
+    limit = 0.25
+    agent = start("acme/fenced", {"cpu_pct": 25})
+    opened(agent)
+    # the model was loaded and checked: the debt of the start is paid before the first run
+    first = agent.until(lambda now: model(now).get("code") == "fence-cpu", "the limit is named")
+    agent.until(lambda now: now["uptime_s"] > first["uptime_s"] + 15, "it goes on")
+    last = the_rest(agent)
+    used_s, seconds = (last[key] - first[key] for key in ("day_cpu_s", "uptime_s"))
+    # the burst is two seconds of the limit, and an inference that began may end
+    assert used_s <= limit * (seconds + 2) + 2.0
+    assert model(last)["runs"] > model(first)["runs"]
+    collector.until(lambda: complete(collector, "acme/fenced/s/n"), "all data are stored")
+
+
+@one_broker
 def test_memory_over_the_fence_stops_the_newest_model_and_readings_go_on(
     start: Callable[..., RunningAgent],
 ) -> None:

@@ -28,6 +28,7 @@ from agent.pipeline.sinks import Sinks
 from tests.polling import until
 from wire.clock import Clock
 from wire.messages import Batch, ClockState, Event, Field, Live, Quality, Snapshot, Stream
+from wire.reasons import because
 from wire.simulation_clock import SimulationClock
 
 T0 = 1_760_000_000 * 10**9
@@ -573,3 +574,26 @@ async def test_rows_that_waited_half_a_second_go_with_those_of_another_stream(
             await until(lambda: bench.pipeline.runners["odd"].counters["runs"])
             await clock.sleep_until(T0 + 1_200_000_000)
             assert sorted(message.name for message in bench.messages if message.cls == "data") == sent
+
+
+async def test_the_newest_model_is_stopped_and_the_other_goes_on(packages: Any) -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    package = packages.write(packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}))
+    bench = Bench({name: SlotConfig(package=package, input="dev/rows") for name in ("first", "second")})
+    async with bench.running() as sink:
+        newest = max(bench.pipeline.runners.values(), key=lambda each: each.opened_s).name
+        (other,) = {"first", "second"} - {newest}
+        why = because("the agent has 130 MB, 100 MB are allowed: fence.memory_mb", "fence-memory")
+        assert await bench.pipeline.stop_newest(why) == newest
+        for index in range(8):
+            sink(row(index, 1.0))
+        await bench.settled()
+        states = bench.pipeline.models()
+        assert (states[newest].state, states[newest].code) == ("failed", "fence-memory")
+        assert states[other].state == "ok"
+        assert newest not in bench.pipeline.streams("dev")
+        assert await bench.pipeline.stop_newest(why) == other
+        assert await bench.pipeline.stop_newest(why) == "", "none is left"
+        sink(row(8, 1.0))
+    assert bench.column(other, "power")
+    assert not bench.column(newest, "power")

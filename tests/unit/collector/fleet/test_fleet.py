@@ -458,3 +458,30 @@ def test_a_problem_has_the_code_and_args_of_its_reason(fleet: Fleet, clock: Any)
     assert silent_node.reason == {"code": "node-silent", "args": {"seconds": 46}}
     fleet.on_status(NODE, status("lost"), T0, retained=False)
     assert view(fleet).problems[0].reason == {"code": "connection-lost", "args": {}}
+
+
+def test_a_node_shows_what_it_used_and_the_limit_it_has_reached(fleet: Fleet, clock: Any) -> None:
+    fleet.on_status(NODE, status(), clock.ms, retained=False)
+    for nonsense in (
+        {}, {"day": 7, "fence_code": ["fence-uplink"]}, {"day": "../..", "fence_code": "fence-uplink"},
+        {"day": "2026-11-22x", "fence": 5, "fence_code": "fence-memory", "fence_cpu_pct": "much"},
+    ):  # fmt: skip
+        fleet.on_live(BEAT, {"ts": clock.ms, **nonsense}, clock.ms, retained=False)
+        found = view(fleet)
+        assert (found.usage, found.fence) == ({}, {})
+        assert "fence" not in codes(fleet)
+    beat = {
+        "ts": clock.ms, "rss_mb": 130.0, "day": "2026-11-22", "day_cpu_s": 8.5, "day_sent_bytes": 900,
+        "day_inferences": True, "fence_memory_mb": 100, "fence_code": "fence-memory",
+        "fence": "the agent has 130 MB, 100 MB are allowed: fence.memory_mb",
+    }  # fmt: skip
+    fleet.on_live(BEAT, beat, clock.ms, retained=False)
+    found = view(fleet)
+    assert {name: used for name, used in found.usage.items() if used is not None} == {
+        "day": "2026-11-22", "cpu_s": 8.5, "sent_bytes": 900,
+    }  # fmt: skip
+    assert found.fence == {"memory_mb": 100}
+    (problem,) = [one for one in found.problems if one.code == "fence"]
+    assert problem.reason == {"code": "fence-memory", "args": {"rss_mb": 130.0, "limit_mb": 100}}
+    clock.ms += node_state.SILENT_MS
+    assert "fence" not in codes(fleet), "the heartbeat is old"
