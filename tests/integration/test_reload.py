@@ -24,7 +24,8 @@ def there(broker: BrokerProcess) -> Iterator[Subscriber]:
 
 
 @pytest.fixture
-def agent(broker: BrokerProcess, tmp_path: Path) -> Iterator[RunningAgent]:
+def agent(broker: BrokerProcess, tmp_path: Path, there: Subscriber) -> Iterator[RunningAgent]:
+    # `there` subscribes first, so that it gets the first row
     made = RunningAgent(tmp_path, broker.url, remote={"soak_s": 20})
     made.start()
     made.until(lambda now: now["devices"]["arm"]["state"] == "ok" and now["connected"], "the arm is read")
