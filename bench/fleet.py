@@ -16,7 +16,7 @@ from edgebed.processes import edgebed_command
 
 CELLS = ((1, 1000.0), (40, 25.0), (1000, 1.0), (5000, 0.2), (10_000, 0.1))  # nodes, messages/s of each
 SAMPLES = (1, 10, 100)
-SECONDS, PAGE_SECONDS = 15, 60
+SECONDS, PAGE_SECONDS = 15, 40
 LIMIT_US, LIMIT_MS, PAGE_MS = 250, 2_000, 50
 ASKED = 40  # times that a page of the fleet is asked for
 

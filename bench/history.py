@@ -80,12 +80,14 @@ def _write_day(store: Path, day: int, now_ms: int) -> Path:
     clock.ms = began_ms
     days = SqliteStore(folder, clock)
     step = MESSAGES_A_CHUNK * MINUTE_MS
-    for at_ms in range(began_ms, ended_ms - step, step):
+    starts = range(began_ms, ended_ms - step + 1, step)
+    for at_ms in starts:
         group = Group(at_ms, rows=list(_minutes(at_ms, day)))
         group.rows += _fast(at_ms, step, now_ms)
         group.events = list(_events(at_ms, step, now_ms))
         days.commit(group)
-    numbers = Ranges([(1, (day + 1) * 1440)])
+    # as many as there are: the collector compares the ledger with the files at its start
+    numbers = Ranges([(1, day * 1440 + len(starts) * MESSAGES_A_CHUNK)])
     marks = [Account(_node(n), EP, stored=numbers, rows=numbers.count()) for n in range(NODES)]
     days.commit(Group(ended_ms - 1, marks=marks))
     days.close()
