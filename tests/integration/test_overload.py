@@ -36,7 +36,8 @@ def test_a_flood_is_refused_and_the_others_are_not(
         require("mosquitto")
     seen = measure(Case(broker=broker, nodes=100, rate=1, factor=0.4, flood=0.12, seconds=40), tmp_path)
     assert "overloaded" in seen.codes()
-    assert seen.codes() <= {"overloaded", "catching-up"}
+    # the broker is slow too and may end a connection; what must not be said is that nodes send no data
+    assert seen.codes() <= {"overloaded", "catching-up", "broker-offline"}
     plan = FleetPlan(nodes=100, rate=1, flood=0.12)
     flooding = {f"{FLEET}/node-{number:05}" for number, fault in plan.faults.items() if fault == "flood"}
     # on a busy machine a quiet node sends what waited at once, and is above its part for a moment too
