@@ -86,7 +86,7 @@ def _write_day(store: Path, day: int, now_ms: int) -> Path:
         group.rows += _fast(at_ms, step, now_ms)
         group.events = list(_events(at_ms, step, now_ms))
         days.commit(group)
-    # as many as there are: the collector compares the ledger with the files at its start
+    # the number of messages written: the collector compares the ledger with the files at its start
     numbers = Ranges([(1, day * 1440 + len(starts) * MESSAGES_A_CHUNK)])
     marks = [Account(_node(n), EP, stored=numbers, rows=numbers.count()) for n in range(NODES)]
     days.commit(Group(ended_ms - 1, marks=marks))
