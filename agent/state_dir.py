@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wire.errors import ConfigError, TryAgain, Unreachable, WireError, unwritable
+from wire.folder_sync import sync_folder
 from wire.printable import printable
 from wire.topics import Address
 
@@ -167,11 +168,7 @@ def keep(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _owner(state: Path) -> str:

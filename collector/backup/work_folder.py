@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from collector.state.state_file import sync_folder
 from wire.errors import EdgebedError, TryAgain, unwritable
+from wire.folder_sync import sync_folder
 
 UNFINISHED = "unfinished"  # a file in the folder until it is whole
 

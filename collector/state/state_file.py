@@ -13,6 +13,7 @@ from pathlib import Path
 
 from collector.state.migrations import STEPS, Step, migrate, version
 from wire.errors import ConfigError, EdgebedError, TryAgain, unwritable
+from wire.folder_sync import sync_folder
 
 STATE = "state.db"
 APPLICATION = 0x65646273  # "edbs" in the file header: edgebed made this file
@@ -192,15 +193,6 @@ class StateFile:
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
             return EdgebedError(f"{self.path} cannot be written ({error}): run this as the collector's user")
         return StateDamaged(self._damage(error))
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _code(error: Exception) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from collector.store.day_schema import (
 from collector.store.group import EventRow, Group, Quarantined, Saved
 from collector.store.landed import RAW, UNDECODABLE, decoded, joined
 from wire.errors import EdgebedError, WireError
+from wire.folder_sync import sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -151,11 +151,7 @@ def _copied(db: sqlite3.Connection, work: Path, saved: Saved) -> Rescued:
         out.note_unreadable(found.unreadable, found.holes)
     finally:
         out.close()
-    descriptor = os.open(work.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(work.parent)
     return found
 
 

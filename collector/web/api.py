@@ -38,6 +38,7 @@ from collector.store.source import Key, Source, read_cursor
 from collector.store.table import Table
 from collector.web.access import Door, Guard
 from collector.web.assets import Assets
+from collector.web.bodies import json_answer
 from collector.web.desired import DesiredRoutes
 from collector.web.event_stream import Hub, TooManyViewers, Viewer, encode
 from collector.web.fleet_pages import FleetPages
@@ -143,7 +144,7 @@ class Api:
         now = self._from.clock.now_ms()
         answer = await asyncio.to_thread(self._from.pages.answer, _ask_of(request))
         problems = shown_problems(user_of(request), await asyncio.to_thread(self._from.problems))
-        return _json({"now": now, **answer, "problems": problems})
+        return json_answer({"now": now, **answer, "problems": problems})
 
     async def node(self, request: Request) -> Response:
         """One node, with its birth and newest values."""
@@ -152,7 +153,7 @@ class Api:
         if not views:
             raise await no_such_node(request, asked_node(request))
         extra = {"birth": self._from.fleet.birth(node), "live": self._from.fleet.live(node)}
-        return _json({**msgspec.to_builtins(views[0]), **extra, "now": self._from.clock.now_ms()})
+        return json_answer({**msgspec.to_builtins(views[0]), **extra, "now": self._from.clock.now_ms()})
 
     async def newest(self, request: Request) -> Response:
         """The newest live values of many devices, in the order of their names."""
@@ -164,7 +165,7 @@ class Api:
         found = await asyncio.to_thread(self._from.fleet.newest, (node, device), limit, sight_of(request))
         devices = [{"node": node, "device": device, "streams": live} for node, device, live in found]
         more = "/".join(found[-1][:2]) if len(found) == limit else None
-        return _json({"now": self._from.clock.now_ms(), "devices": devices, "next": more})
+        return json_answer({"now": self._from.clock.now_ms(), "devices": devices, "next": more})
 
     async def stored(self, request: Request) -> Response:
         """The devices of a node that have stored rows, also under names that they no longer have."""
@@ -180,7 +181,7 @@ class Api:
             }
             for device, streams in sorted(found.items())
         ]
-        return _json({"devices": devices})
+        return json_answer({"devices": devices})
 
     async def series(self, request: Request) -> Response:
         """One field over time, down-sampled."""
@@ -204,7 +205,7 @@ class Api:
         head: dict[str, Any] = {"stream": stream, "field": name, "unit": unit, "from": start, "to": end}
         head["clock"] = self._clock_of(node)
         reasons = table(why for _, _, why in found.gaps)
-        return _json({**head, **msgspec.structs.asdict(found), "reasons": reasons})
+        return json_answer({**head, **msgspec.structs.asdict(found), "reasons": reasons})
 
     def _clock_of(self, node: str) -> dict[str, int | None]:
         offset = self._from.fleet.offset(node)
@@ -230,7 +231,7 @@ class Api:
             headers = {} if more is None else {"x-next": str(more)}
             text = await asyncio.to_thread(found.csv)
             return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
-        return _json({"stream": stream, "from": start, "to": end, **found.columns(), "next": more})
+        return json_answer({"stream": stream, "from": start, "to": end, **found.columns(), "next": more})
 
     async def _require(self, request: Request, node: str, device: str, stream: str = "") -> None:
         """Answer 404 where neither the node declares what was asked for nor the store has any of it."""
@@ -266,7 +267,7 @@ class Api:
         if not rows:
             await self._require(request, node, device)
         more = rows[-1][0] if len(rows) == limit else None
-        return _json({"events": [event for _, event in rows], "next": more})
+        return json_answer({"events": [event for _, event in rows], "next": more})
 
     async def event_counts(self, request: Request) -> Response:
         """How many events of each type there are in each step of a span."""
@@ -287,7 +288,7 @@ class Api:
             kind: [[start + number * step, n] for number, n in sorted(steps.items())]
             for kind, steps in sorted(found.items())
         }
-        return _json({"from": start, "to": end, "step": step, "types": types})
+        return json_answer({"from": start, "to": end, "step": step, "types": types})
 
     def _snapshot(self, request: Request, stream: str) -> Snapshot | None:
         """The newest picture; None where the node declares the stream and none has arrived yet."""
@@ -304,9 +305,9 @@ class Api:
         stream = request.path_params["stream"]
         found = self._snapshot(request, stream)
         if found is None:
-            return _json({"stream": stream, "img": None})
+            return json_answer({"stream": stream, "img": None})
         url = f"{request.url.path}.jpg?sha256={found.sha256}"
-        return _json({"stream": stream, **picture(found), "img": url})
+        return json_answer({"stream": stream, **picture(found), "img": url})
 
     async def snapshot_image(self, request: Request) -> Response:
         """The newest picture; its ETag is its SHA-256, so that a viewer can match picture and boxes."""
@@ -333,21 +334,21 @@ class Api:
         found = await asyncio.to_thread(account, self._from.ledger, wanted, detailed=detailed)
         lines = [*found["entries"], *found.get("days", ())]
         texts = (each[-1] for line in lines for each in (*line.gaps, *line.absent))
-        return _json({**found, "reasons": table(texts)})
+        return json_answer({**found, "reasons": table(texts)})
 
     async def outboxes(self, request: Request) -> Response:
         """The stored numbers of every outbox, for a comparison with another collector."""
         pilot, node, after = (request.query_params.get(name, "") for name in ("pilot", "node", "after"))
         wanted = ReportFilter(pilot, node, sees=sight_of(request))
         found = await asyncio.to_thread(page, self._from.ledger, wanted, after)
-        return _json(found)
+        return json_answer(found)
 
     async def outbox(self, request: Request) -> Response:
         """One outbox as the ledger keeps it, for a collector that is filled from this one."""
         found = await asyncio.to_thread(record, self._from.ledger, _outbox(request))
         if found is None:
             raise HTTPException(404, f"the ledger has no outbox {_outbox(request)[1]} of this node")
-        return _json(found)
+        return json_answer(found)
 
     async def messages(self, request: Request) -> Response:
         """The stored messages of one outbox with these numbers, a line each."""
@@ -374,7 +375,7 @@ class Api:
             }
             for one in items
         ]
-        return _json({"total": total, "items": shown})
+        return json_answer({"total": total, "items": shown})
 
     async def audit(self, request: Request) -> Response:
         """Who did what, the newest first."""
@@ -384,11 +385,11 @@ class Api:
         found = await asyncio.to_thread(
             lambda: self._from.audit.newest(limit, before=before, sees=lambda scope: sees(_whole(scope)))
         )
-        return _json({"entries": found, "next": found[-1].id if len(found) == limit else None})
+        return json_answer({"entries": found, "next": found[-1].id if len(found) == limit else None})
 
     async def health(self, request: Request) -> Response:
         """The state of the collector itself."""
-        return _json(await asyncio.to_thread(self._from.health, user_of(request)))
+        return json_answer(await asyncio.to_thread(self._from.health, user_of(request)))
 
     async def stream(self, request: Request) -> Response:
         """Server-sent events."""
@@ -458,22 +459,18 @@ def build(
 
 async def _http_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
-        return _json({"error": "failed"}, 500)
-    answer = _json({"error": error.detail}, error.status_code)
+        return json_answer({"error": "failed"}, 500)
+    answer = json_answer({"error": error.detail}, error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _try_again(_request: Request, error: Exception) -> Response:
-    return _json({"error": str(error)}, 503)
+    return json_answer({"error": str(error)}, 503)
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
-    return _json({"error": str(error)}, 500)
-
-
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")
+    return json_answer({"error": str(error)}, 500)
 
 
 def _ask_of(request: Request) -> Ask | None:

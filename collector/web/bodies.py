@@ -1,4 +1,4 @@
-"""Reads the JSON body of a change into a struct, within limits of size and time."""
+"""JSON bodies: reads that of a change into a struct, within limits of size and time, and makes answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 MOST = 65_536  # bytes
 READ_S = 10.0
@@ -39,3 +40,8 @@ async def read_body(request: Request, kind: type[T], most: int = MOST) -> T:
         return msgspec.json.decode(bytes(body), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HTTPException(400, f"the body is wrong: {str(error)[:200]}") from error
+
+
+def json_answer(body: object, status: int = 200) -> Response:
+    """An answer with a JSON body."""
+    return Response(msgspec.json.encode(body), status, media_type="application/json")

@@ -18,7 +18,7 @@ from collector.fleet.fleet import Fleet
 from collector.rights.user import Action
 from collector.state.audit import Audit, AuditEntry
 from collector.state.desired import DesiredDocument, DesiredDocuments
-from collector.web.bodies import read_body
+from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
 from collector.web.rules import NODE, Ruled, asked_node, changes, no_such_node, node_of, user_of
 from wire.clock import Clock
@@ -72,7 +72,7 @@ class DesiredRoutes:
         node = node_of(request)
         if node not in self._fleet.names():
             raise await no_such_node(request, asked_node(request))
-        return _json(await asyncio.to_thread(self._answer, node))
+        return json_answer(await asyncio.to_thread(self._answer, node))
 
     async def put(self, request: Request) -> Response:
         """Request a configuration."""
@@ -110,7 +110,7 @@ class DesiredRoutes:
                 log.warning("this is not in the audit: %s of %s: %s", what, node, error)
             return self._answer(node)
 
-        return _json(await asyncio.to_thread(act))
+        return json_answer(await asyncio.to_thread(act))
 
     def _answer(self, node: str) -> dict[str, Any]:
         wanted, reported = self._documents.get(node), self._fleet.reported(node)
@@ -118,7 +118,3 @@ class DesiredRoutes:
         if wanted is not None:
             shown = {"ver": wanted.ver, "ts": wanted.at_ms, "by": wanted.by, "doc": wanted.doc}
         return {"node": node, "desired": shown, "reported": msgspec.to_builtins(reported)}
-
-
-def _json(body: object) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -8,7 +8,6 @@ import math
 from collections import OrderedDict
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,7 +21,7 @@ from collector.rights.directory import Directory
 from collector.rights.user import ALL, User
 from collector.state.audit import LOGIN_FAILED, Audit, AuditEntry
 from collector.web.access import NO_TLS, cookie_name, is_private
-from collector.web.bodies import read_body
+from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
 from collector.web.rules import FILTERED, PUBLIC, Ruled, user_of
 from wire.clock import Clock
@@ -90,7 +89,7 @@ class SignIn:
         if user is None:
             raise HTTPException(401, "user or password is wrong")
         await self._note(account.name, "login", account.name, address, "done", _scope(account.grant.prefixes))
-        answer = _json(_shown(user))
+        answer = json_answer(_shown(user))
         answer.set_cookie(
             cookie_name(request.scope, self._directory.store_id),
             secret,
@@ -109,7 +108,7 @@ class SignIn:
             await asyncio.to_thread(self._directory.refresh)
             address = network_of(request.client.host if request.client else "")
             await self._note(user.name, "logout", user.name, address, "done", scope_of(user))
-        answer = _json({})
+        answer = json_answer({})
         name = cookie_name(request.scope, self._directory.store_id)
         answer.delete_cookie(
             name, secure=request.scope["scheme"] == "https", httponly=True, samesite="strict"
@@ -118,7 +117,7 @@ class SignIn:
 
     async def me(self, request: Request) -> Response:
         """Who asks, and with which rights."""
-        return _json(_shown(user_of(request)))
+        return json_answer(_shown(user_of(request)))
 
     def _limit(self, address: str, name: str) -> None:
         known = self._directory.is_known(name, address)
@@ -164,7 +163,3 @@ def _scope(prefixes: tuple[str, ...]) -> str:
 def _shown(user: User) -> dict[str, object]:
     grants = [{"role": one.role, "prefixes": one.prefixes} for one in user.grants]
     return {"name": user.name, "kind": user.kind, "ends": user.ends_ms or None, "grants": grants}
-
-
-def _json(body: object) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

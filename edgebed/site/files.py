@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from wire.errors import ConfigError, TryAgain, unwritable
+from wire.folder_sync import sync_folder
 
 SECRET, PUBLIC = 0o600, 0o644
 _HEAD = "# Written by `edgebed site init`, which replaces it while it is unchanged. sha256 of the rest: "
@@ -112,15 +113,6 @@ def write(path: Path, data: bytes, mode: int, user: Owner | None = None) -> None
         sync_folder(path.parent)
     except OSError as error:
         raise unwritable(str(path), error) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read(path: Path) -> bytes | None:

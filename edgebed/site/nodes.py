@@ -11,11 +11,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgebed.site.certificates import Authority, leaf, name_of, pem, read_certificates, read_key
-from edgebed.site.files import PUBLIC, read, sync_folder, write
+from edgebed.site.files import PUBLIC, read, write
 from edgebed.site.layout import Layout
 from edgebed.site.settings import MAX_NAME, ONE_COMPANY
 from wire.config import did_you_mean
 from wire.errors import ConfigError, EdgebedError, TryAgain, unwritable
+from wire.folder_sync import sync_folder
 from wire.topics import Address
 
 NODES, REMOVED = "nodes", "nodes/removed"

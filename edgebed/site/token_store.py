@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives import hashes
 from msgspec import Struct
 
 from edgebed.site.certificates import read_certificates
-from edgebed.site.files import SECRET, read, sync_folder, write
+from edgebed.site.files import SECRET, read, write
 from edgebed.site.layout import CA, Layout
 from edgebed.site.token import Token
 from wire.errors import ConfigError, EdgebedError, unwritable
+from wire.folder_sync import sync_folder
 from wire.topics import Address
 
 TOKENS, USED = "tokens", "tokens/used"
