@@ -50,6 +50,7 @@ class GateReport(Struct, kw_only=True):
     p99_ms: float = 0.0
     rss_mb: float = 0.0  # private memory that opening and running it added, without onnxruntime itself
     remembered: bool = False  # from an earlier start
+    signed_by: str = ""  # the trusted key that signed the package; the child does not decide this
     scanned: Scanned = Scanned()
 
 
@@ -155,6 +156,7 @@ def _harmless(report: GateReport) -> GateReport:
     lines = report.why.splitlines()[:_LONGEST_WHY]
     report.why = "\n".join(printable(line, _LONGEST_LINE) for line in lines)
     report.code, report.provider = printable(report.code, 48), printable(report.provider, 64)
+    report.signed_by = ""
     report.args = {
         printable(name, 48): printable(value) if isinstance(value, str) else value
         for name, value in list(report.args.items())[:MAX_ARGS]
