@@ -404,7 +404,10 @@ Ulid = Annotated[str, Meta(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 
 
 class Cmd(_Message, kw_only=True):
-    """A command to a node or device; an id is executed once, and never after `ts + ttl_ms`."""
+    """A command to a node or device; an id is executed once, and never after `ts + ttl_ms`.
+
+    With `steps` the node also answers `accepted` when it has the command, and `running` while that lasts.
+    """
 
     v: int = field(default_factory=_version)
     id: Ulid
@@ -412,6 +415,7 @@ class Cmd(_Message, kw_only=True):
     ttl_ms: Annotated[int, Meta(ge=1, le=86_400_000)]
     by: Short = ""
     args: dict[str, Any] = {}
+    steps: bool = False
 
     def __post_init__(self) -> None:
         _require_shallow("args", self.args)

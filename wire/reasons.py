@@ -108,6 +108,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "command-rejected": (),
     "command-failed": (),
     "command-timeout": ("seconds",),
+    "command-interrupted": (),
     "no-picture": ("device",),
     # messages that are not stored; the first seven are the `why` of a gap event
     "quota": (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from wire.clock import Clock
 from wire.codec import encode
@@ -12,15 +13,16 @@ from wire.messages import Cmd, Res
 from wire.reasons import because
 from wire.topics import Address, Topic
 
-OnCommand = Callable[[str, str, Cmd], Awaitable[Res]]
+OnCommand = Callable[[str, str, Cmd, Callable[[Res], None]], Awaitable[Res]]
 
 _COMMANDS = 8  # at once
 
 
 class CommandRunner:
-    """Calls `on_command` with device, name and Cmd, and gives topic and body of the answer to `send`.
+    """Calls `on_command`, and gives topic and body of the answer to `send`.
 
-    `send` may drop an answer: then the connection is gone.
+    `on_command` gets device, name, Cmd, and a function that sends an answer before the last one. `send` may
+    drop an answer: then the connection is gone.
     """
 
     def __init__(
@@ -51,10 +53,14 @@ class CommandRunner:
 
     async def _execute(self, topic: Topic, command: Cmd) -> None:
         try:
-            self._answer(topic, await self._on_command(topic.device, topic.name, command))
+            tell = partial(self._tell, topic)
+            self._answer(topic, await self._on_command(topic.device, topic.name, command, tell))
         finally:
             self._executing -= 1
 
     def _answer(self, topic: Topic, answer: Res) -> None:
         self._counters["commands"] += 1
+        self._tell(topic, answer)
+
+    def _tell(self, topic: Topic, answer: Res) -> None:
         self._send(self._address.topic("res", topic.device, topic.name), encode(answer))

@@ -64,7 +64,7 @@ class NodeHooks:
 
     `describe` gives the birth; the uplink overwrites its `ts`, `boot`, `sess` and `ep`. `status` gives the
     devices and models of the `online` status. Both are called for each publication. `on_command` gets
-    device, name and Cmd, as `agent.commands.Commands.handle` does. `on_desired` gets each body on
+    device, name, Cmd and a function, as `agent.commands.Commands.handle` does. `on_desired` gets each body on
     `desired/config`, `reported` gives what is published on `reported/config`; the node takes no documents
     without them. `on_ahead` gets the id of a collector that has a higher number than this outbox ever gave:
     from then on nothing is sent, and acknowledgements release nothing.

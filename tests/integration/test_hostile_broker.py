@@ -142,7 +142,7 @@ class UplinkClient(Client):
             asyncio.create_task(self.uplink.run(), name="uplink"),
         ]
 
-    async def _refuse(self, _device: str, _name: str, command: Any) -> Res:
+    async def _refuse(self, _device: str, _name: str, command: Any, _tell: Any) -> Res:
         return Res(id=command.id, state="rejected", code=404, err="none", ts=0)
 
     async def delivers(self) -> None:

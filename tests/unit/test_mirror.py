@@ -14,6 +14,7 @@ UNIT = "tests/unit"
 COVERED_BY = {
     "agent.fences.settings": "tests/unit/agent/fences/test_fences.py",
     "agent.inference.gate_process": "tests/unit/agent/inference/test_hostile_packages.py",
+    "agent.command_memory": "tests/unit/agent/test_commands.py",
     "agent.node_description": "tests/unit/agent/test_app.py",
     "agent.outbox.buffer": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.message": "tests/unit/agent/outbox/test_outbox.py",

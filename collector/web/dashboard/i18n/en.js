@@ -545,6 +545,7 @@ export default {
   "reason.command-rejected": "{why}",
   "reason.command-failed": "{why}",
   "reason.command-timeout": "The command did not end within {seconds}",
+  "reason.command-interrupted": "The agent ended while the command ran: it may have taken effect in part",
   "reason.no-picture": "{device} has no picture yet",
   "reason.quota": "quota: outbox full",
   "reason.disk": "disk: full or failing",

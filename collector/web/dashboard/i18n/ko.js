@@ -545,6 +545,7 @@ export default {
   "reason.command-rejected": "명령이 거부되었습니다: {why}",
   "reason.command-failed": "명령 실행에 실패했습니다: {why}",
   "reason.command-timeout": "명령이 {seconds} 안에 끝나지 않았습니다.",
+  "reason.command-interrupted": "명령을 실행하던 중 에이전트가 종료됨: 일부만 적용되었을 수 있음",
   "reason.no-picture": "{device}의 사진이 아직 없습니다.",
   "reason.quota": "발신함 용량 초과(quota)",
   "reason.disk": "디스크 가득 참 또는 쓰기 실패(disk)",
