@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.inference.manifest import FrameInput, WindowInput
+from agent.inference.inputs import FrameInput, WindowInput
 from agent.inference.package import load_package
 from agent.inference.session import Model
 from bench.frames import _fastestdet

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from agent.inference import gate_process, golden, manifest, package_files
 from agent.inference.decoders import ModelError, Result
-from agent.inference.manifest import FrameInput
+from agent.inference.inputs import FrameInput
 from agent.inference.package import Package, load_package
 from agent.inference.preprocess import FrameTensor
 from agent.inference.session import CPU, Model, Scanned

@@ -15,6 +15,8 @@ from msgspec import Meta, Struct
 
 from agent.inference import decoders, package_files
 from agent.inference.decoders import ModelError
+from agent.inference.decoders.regression import Quantity
+from agent.inference.inputs import FrameInput, Input, Key, WindowInput
 from wire import config
 from wire.config import Marks, Mistake
 from wire.errors import ConfigError
@@ -31,83 +33,6 @@ MAX_LABEL = 128  # characters of a label in a file
 MAX_WINDOW = 16_000_000  # numbers of a window; the agent holds several of them
 _HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # Unicode's controls, invisible characters and ends of lines
 _JOINERS = "\u200c\u200d"  # invisible, and needed in some languages and emoji
-
-_Key = Annotated[str, Meta(min_length=1, max_length=256)]
-
-
-class FrameInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """A picture: `x = (pixel / scale - mean) / std` for each channel, pixels 0 to 255."""
-
-    kind: Annotated[Literal["frame"], Meta(description="The model sees single pictures.")]
-    name: Annotated[_Key, Meta(description="Name of the model's input.")]
-    size: Annotated[
-        tuple[Annotated[int, Meta(ge=8, le=4096)], Annotated[int, Meta(ge=8, le=4096)]],
-        Meta(description="Width and height in pixels."),
-    ]
-    colour: Annotated[Literal["bgr", "rgb", "grey"], Meta(description="Order of the channels.")] = "rgb"
-    scale: Annotated[float, Meta(gt=0, description="Pixels are divided by this first.")] = 255.0
-    mean: Annotated[
-        list[float], Meta(max_length=3, description="Subtracted next, one number per channel.")
-    ] = []
-    std: Annotated[
-        list[float],
-        Meta(max_length=3, description="Then divided by this, one number per channel."),
-    ] = []
-    fit: Annotated[
-        Literal["stretch", "letterbox"],
-        Meta(description="Fill the input, or keep the shape of the picture and pad."),
-    ] = "stretch"
-    place: Annotated[
-        Literal["centre", "corner"], Meta(description="Where a letterboxed picture is; YOLOX uses corner.")
-    ] = "centre"
-    pad: Annotated[int, Meta(ge=0, le=255, description="Value of the padding's pixels.")] = 114
-    layout: Annotated[Literal["nchw", "nhwc"], Meta(description="Order of the tensor's dimensions.")] = "nchw"
-
-    @property
-    def channels(self) -> int:
-        """1 for grey, else 3."""
-        return 1 if self.colour == "grey" else 3
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the tensor."""
-        width, height = self.size
-        if self.layout == "nchw":
-            return (1, self.channels, height, width)
-        return (1, height, width, self.channels)
-
-
-class WindowInput(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """A window of signals, rows in time order: `x = (value - mean) / std` for each signal."""
-
-    kind: Annotated[Literal["window"], Meta(description="The model sees windows of signals.")]
-    name: Annotated[_Key, Meta(description="Name of the model's input.")]
-    signals: Annotated[
-        list[str],
-        Meta(min_length=1, max_length=1024, description="Fields of the stream, in the model's order."),
-    ]
-    rate_hz: Annotated[
-        float, Meta(ge=1e-6, le=1e6, description="Rows per second that the model was made for.")
-    ]
-    length: Annotated[int, Meta(ge=1, le=100_000, description="Rows in a window.")]
-    hop: Annotated[int, Meta(ge=1, le=100_000, description="Rows from one window to the next.")] = 1
-    mean: Annotated[list[float], Meta(description="Subtracted from each signal.")] = []
-    std: Annotated[list[float], Meta(description="Then divided by this.")] = []
-    layout: Annotated[
-        Literal["time-signal", "signal-time", "flat"],
-        Meta(description="Tensor [1, length, signals], [1, signals, length], or [1, length * signals]."),
-    ] = "time-signal"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the tensor."""
-        length, signals = self.length, len(self.signals)
-        if self.layout == "flat":
-            return (1, length * signals)
-        return (1, length, signals) if self.layout == "time-signal" else (1, signals, length)
-
-
-Input = FrameInput | WindowInput
 
 
 class Budgets(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -145,9 +70,9 @@ class _Page(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 
     name: Annotated[str, Meta(description="Id of the model: a-z, 0-9 and '-', 1 to 32 characters.")]
     version: Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$", description="Its version.")]
-    licence: Annotated[_Key, Meta(description="SPDX identifier, or a description.")]
+    licence: Annotated[Key, Meta(description="SPDX identifier, or a description.")]
     description: Annotated[str, Meta(max_length=2000, description="One line that describes the model.")] = ""
-    file: Annotated[_Key, Meta(description="The ONNX file in this folder.")] = "model.onnx"
+    file: Annotated[Key, Meta(description="The ONNX file in this folder.")] = "model.onnx"
     sha256: Annotated[
         str, Meta(pattern="^[0-9a-f]{64}$", description="Hash of the ONNX file: `sha256sum model.onnx`.")
     ]
@@ -310,7 +235,7 @@ def documented() -> list[ManifestKey]:
     found += list(_keys(Budgets, "budgets."))
     for word in decoders.BUILT_IN:
         found += _keys(decoders.load(word).Options, f"output ({word}).")
-    found += _keys(decoders.Quantity, "output (regression).fields.*.")
+    found += _keys(Quantity, "output (regression).fields.*.")
     return found
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from adapters.base import Picture
 from agent.inference.decoders import ModelError, Placement
-from agent.inference.manifest import FrameInput, WindowInput
+from agent.inference.inputs import FrameInput, WindowInput
 
 _MAX_SIDE = 16_384  # px; cameras give less
 

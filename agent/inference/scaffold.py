@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from agent.inference import gate_process
 from agent.inference.decoders import ModelError, Tensor
-from agent.inference.detection import cells, end_to_end, is_end_to_end
+from agent.inference.decoders.heads.base import cells
+from agent.inference.decoders.heads.yolov8 import end_to_end, is_end_to_end
 from agent.inference.package import MAX_MODEL
 from agent.inference.package_files import read_file
 from agent.inference.session import signature

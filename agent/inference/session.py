@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from adapters.base import Picture
 from agent.inference import decoders, gate_process
 from agent.inference.decoders import ModelError, Placement, Result, Tensor
-from agent.inference.manifest import FrameInput, Manifest
+from agent.inference.inputs import FrameInput
+from agent.inference.manifest import Manifest
 from agent.inference.onnx_scan import Edit, edited, scan
 from agent.inference.package import Package, read_model
 from agent.inference.preprocess import FrameTensor, WindowTensor

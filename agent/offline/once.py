@@ -14,7 +14,7 @@ import msgspec
 from adapters.base import Reading
 from agent.clock_sync import TimeSync
 from agent.config import AgentPlan
-from agent.inference.manifest import WindowInput
+from agent.inference.inputs import WindowInput
 from agent.inference.model_cache import ModelCache
 from agent.outbox import Message
 from agent.pipeline.model_runner import ModelRunner

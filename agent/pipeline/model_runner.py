@@ -164,7 +164,7 @@ class ModelRunner:
 
     def install(self, opened: Opened) -> None:
         """Take input for an opened model, or show in `state` why it cannot be used."""
-        from agent.inference.manifest import WindowInput
+        from agent.inference.inputs import WindowInput
 
         self.ref, found = opened.ref, opened.model
         self.opened.set()

@@ -18,7 +18,8 @@ from wire.clock import NS_PER_S
 from wire.messages import Quality, Stream
 
 if TYPE_CHECKING:
-    from agent.inference.manifest import Manifest, WindowInput
+    from agent.inference.inputs import WindowInput
+    from agent.inference.manifest import Manifest
 
 _SAME = 0.05  # a stream within 5 % of the model's rate is taken row by row
 # a window may be longer or shorter by 2 rows more, but at most by a fifth of it

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from agent.app import App
-from agent.inference.manifest import WindowInput
+from agent.inference.inputs import WindowInput
 from collector.store.reader import read_rows
 from collector.store.source import ALL, Source
 from collector.store.sqlite_source import SqliteSource

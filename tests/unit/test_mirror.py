@@ -13,8 +13,15 @@ UNIT = "tests/unit"
 # A module without tests/unit/<room>/test_<module>.py: the suite that covers it.
 COVERED_BY = {
     "agent.fences.settings": "tests/unit/agent/fences/test_fences.py",
+    "agent.inference.decoders.base": "tests/unit/agent/inference/decoders/test_classification.py",
+    "agent.inference.decoders.heads.base": "tests/unit/agent/inference/decoders/test_detection.py",
+    "agent.inference.decoders.heads.fastestdet": "tests/unit/agent/inference/decoders/test_detection.py",
+    "agent.inference.decoders.heads.ulface": "tests/unit/agent/inference/decoders/test_detection.py",
+    "agent.inference.decoders.heads.yolov8": "tests/unit/agent/inference/decoders/test_detection.py",
+    "agent.inference.decoders.heads.yolox": "tests/unit/agent/inference/decoders/test_detection.py",
     "agent.inference.gate_process": "tests/unit/agent/inference/test_hostile_packages.py",
     "agent.command_memory": "tests/unit/agent/test_commands.py",
+    "agent.inference.inputs": "tests/unit/agent/inference/test_manifest.py",
     "agent.node_description": "tests/unit/agent/test_app.py",
     "agent.outbox.buffer": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.message": "tests/unit/agent/outbox/test_outbox.py",

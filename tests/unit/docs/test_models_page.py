@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -70,3 +73,29 @@ def test_the_shipped_packages_load() -> None:
         for vector in (folder / "golden").glob("*.npz"):
             with np.load(vector) as arrays:
                 assert {"input", "output_0"} <= set(arrays.files)
+
+
+def test_the_decoder_of_the_page_passes_the_contract_suite(tmp_path: Path) -> None:
+    """As a package of its own, which names it as an entry point."""
+    module, suite = (part.split("```")[0] for part in PAGE.read_text().split("```python\n")[1:3])
+    (points,) = (part.split("```")[0] for part in PAGE.read_text().split("```toml\n")[1:])
+    package, info = tmp_path / "my_package", tmp_path / "my_package-1.0.dist-info"
+    package.mkdir()
+    info.mkdir()
+    (package / "__init__.py").touch()
+    (package / "hottest.py").write_text(module)
+    (tmp_path / "test_hottest.py").write_text(suite)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    ((group, names),) = tomllib.loads(points)["project"]["entry-points"].items()
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in names.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_hottest.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " skipped" not in done.stdout

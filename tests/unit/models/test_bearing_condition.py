@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.inference.gate import inspect
-from agent.inference.manifest import WindowInput
+from agent.inference.inputs import WindowInput
 from agent.inference.package import load_package
 from agent.inference.session import Model
 from agent.pipeline.resampler import HALF_WIDTH

@@ -10,7 +10,7 @@ import pytest
 
 from agent.inference import manifest
 from agent.inference.decoders import ModelError
-from agent.inference.manifest import FrameInput, WindowInput
+from agent.inference.inputs import FrameInput, WindowInput
 from agent.inference.package import load_package
 
 GOOD = """\

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.inference.decoders import ModelError
-from agent.inference.manifest import FrameInput, WindowInput
+from agent.inference.inputs import FrameInput, WindowInput
 from agent.inference.preprocess import FrameTensor, WindowTensor
 
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from agent.inference.manifest import WindowInput
+from agent.inference.inputs import WindowInput
 from agent.pipeline.row_clock import RowClock
 from agent.pipeline.windows import Window, Windows
 from wire.messages import Field, Quality, Stream

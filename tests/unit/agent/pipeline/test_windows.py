@@ -11,7 +11,8 @@ import pytest
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from agent.inference.manifest import WindowInput, load
+from agent.inference.inputs import WindowInput
+from agent.inference.manifest import load
 from agent.pipeline.resampler import HALF_WIDTH, MOST, resampled
 from agent.pipeline.windows import Window, Windows, input_mismatch
 from wire.messages import Field, Quality, Stream

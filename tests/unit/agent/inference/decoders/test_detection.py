@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agent.inference.decoders import ModelError, Placement, Result, Tensor
-from agent.inference.detection import Detection, DetectionOptions, suppress
+from agent.inference.decoders.detection import Detection, DetectionOptions, suppress
+from agent.inference.decoders.heads import HEADS
 
 SIZE = (64, 48)
 WHOLE = Placement(0.0, 0.0, 1 / 64, 1 / 48)
@@ -23,6 +24,10 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
     "yolov8": [(1, 7, 63)],
     "ulface": [(1, 40, 4), (1, 40, 4)],
 }
+
+
+def test_every_head_is_tested_here() -> None:
+    assert SHAPES.keys() == HEADS.keys()
 
 
 def detection(head: str, **options: Any) -> Detection:

@@ -1,0 +1,154 @@
+"""What every decoder is made of: its base class, the tensors that it reads, and the result that it gives."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from wire.errors import EdgebedError
+from wire.messages import Box, Field, Scalar
+from wire.printable import printable
+from wire.topics import FIELD
+
+Outputs = Sequence[NDArray[Any]]
+Label = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class ModelError(EdgebedError):
+    """A model package cannot be used, or a run failed; the text states why and what to do."""
+
+    reason_code = "model-refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output of a model; a dimension of -1 is known only at run time."""
+
+    name: str
+    dtype: str  # numpy's name, as float32
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        dims = ", ".join("?" if dim < 0 else str(dim) for dim in self.shape)
+        return f"{printable(self.name, 64)} {printable(self.dtype, 64)}[{dims}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the picture is in the model's input: `normal = (pixel - offset) * scale`, for x and y."""
+
+    offset_x: float
+    offset_y: float
+    scale_x: float
+    scale_y: float
+
+
+@dataclass(slots=True)
+class Result:
+    """The decoded result of one run: a row of `values`, boxes, the main finding `top` and its `score`.
+
+    `infer_ms` is the time in onnxruntime. `nan` is True where an output contains NaN, or where it contains
+    an infinite number and a value of the row is missing. A decoder does not set these two.
+    """
+
+    values: dict[str, Scalar]
+    boxes: list[Box] = field(default_factory=list)
+    top: str = ""
+    score: float | None = None
+    alarm: bool = False
+    infer_ms: float = 0.0
+    nan: bool = False
+
+
+class Decoder(ABC):
+    """Built once per model from the manifest's `output`; `decode` may run in several threads."""
+
+    Options: ClassVar[type[Struct]]
+
+    def doubt(self, outputs: Outputs) -> str:  # noqa: ARG002 - for subclasses
+        """Why the outputs for a plain input cannot be what this decoder reads; "" if they can.
+
+        The gate calls this; a decoder may leave it out.
+        """
+        return ""
+
+    @abstractmethod
+    def __init__(self, options: Any, outputs: Sequence[Tensor], size: tuple[int, int] | None) -> None:
+        """Check `options` against the model's outputs; `size` is (width, height) of a frame model.
+
+        Raises:
+            ModelError: they do not fit; the text states which output has which shape.
+        """
+
+    @abstractmethod
+    def fields(self) -> dict[str, Field]:
+        """The fields of a row of the result stream."""
+
+    @abstractmethod
+    def decode(self, outputs: Outputs, placement: Placement | None) -> Result:
+        """Decode one run's outputs, in the model's order; the numbers may be anything, NaN included.
+
+        Raises:
+            ModelError: an output has another size than declared.
+        """
+
+
+class Labelled(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Base of options with class names: in the manifest, or one per line in a file beside it."""
+
+    labels: Annotated[
+        list[Label], Meta(max_length=10_000, description="Class names in the model's order.")
+    ] = []
+    labels_file: Annotated[str, Meta(description="A text file in the package, one class name per line.")] = ""
+
+
+def require_size(output: Tensor, size: int, what: str) -> None:
+    """Raise ModelError if the output's declared size is not `size`."""
+    if -1 not in output.shape and math.prod(output.shape) != size:
+        raise ModelError(f"{size} {what} do not fit the model's output {output}")
+
+
+def flat(output: NDArray[Any], size: int) -> NDArray[Any]:
+    """The output as one row of `size` numbers; ModelError if it has another size."""
+    if output.size != size:
+        raise ModelError(f"the model gave {output.size} numbers where {size} were declared")
+    return output.reshape(-1)
+
+
+def slugs(labels: Sequence[str]) -> list[str]:
+    """Unique field names for labels (`traffic light` -> `traffic_light`); ModelError if impossible."""
+    made = [re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")[:48] for label in labels]
+    for name, label in zip(made, labels, strict=True):
+        if not FIELD.fullmatch(name):
+            raise ModelError(f"label {label!r} gives no field name: it must start with a letter a-z")
+        if made.count(name) > 1:
+            raise ModelError(f"label {label!r} gives the field name {name!r}, as another label does")
+    return made
+
+
+def number(value: float) -> float | None:
+    """The number; None if it is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of logits; NaN where a logit is not finite."""
+    usable = np.isfinite(logits)
+    if not usable.any():
+        return np.full(logits.shape, np.nan)
+    powers = np.exp(np.where(usable, logits - logits[usable].max(), -np.inf))
+    shares: NDArray[np.float64] = np.where(usable, powers / powers.sum(), np.nan)
+    return shares
+
+
+def shown(outputs: Sequence[Tensor]) -> str:
+    """The outputs, for a sentence."""
+    return ", ".join(map(str, outputs))

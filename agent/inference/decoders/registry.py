@@ -1,0 +1,38 @@
+"""The decoders that a manifest can name: the built-in ones, and those of other packages."""
+
+from __future__ import annotations
+
+import importlib
+
+from agent.inference.decoders.base import Decoder, ModelError
+from wire.plugins import entry_points, third_party
+
+GROUP = "edgebed.decoders"
+
+# word in a manifest -> (module, class); imported on first use
+BUILT_IN: dict[str, tuple[str, str]] = {
+    "detection": ("agent.inference.decoders.detection", "Detection"),
+    "classification": ("agent.inference.decoders.classification", "Classification"),
+    "regression": ("agent.inference.decoders.regression", "Regression"),
+    "anomaly": ("agent.inference.decoders.anomaly", "Anomaly"),
+}
+
+
+def names() -> list[str]:
+    """Every decoder that a manifest can name, sorted."""
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+
+
+def load(name: str) -> type[Decoder]:
+    """The decoder class for a word in a manifest.
+
+    Raises:
+        ModelError: the word is unknown, or two packages register it.
+    """
+    if name in BUILT_IN:
+        module, attribute = BUILT_IN[name]
+        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    found = third_party(GROUP, "decoder", name, Decoder, ModelError)  # type: ignore[type-abstract]
+    if found is None:
+        raise ModelError(f"unknown decoder {name!r}; known are {', '.join(names())}")
+    return found
