@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from collector.rights.user import ROLES, Grant, User
+from collector.rights.user import ROLES, Action, Grant, User
 from collector.state.state_file import StateFile
 from wire.clock import Clock
 from wire.config import did_you_mean
@@ -70,6 +70,18 @@ def digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
+def check_name(name: str) -> None:
+    """Check that a user can have this name.
+
+    Raises:
+        EdgebedError: it cannot.
+    """
+    if not NAME.fullmatch(name):
+        raise EdgebedError(
+            f"{name[:80]!r} is not a user name: 1 to 64 of a-z, 0-9 and . _ @ -, a letter or digit first"
+        )
+
+
 class Accounts:
     """What is kept of users. Any thread; each method is one transaction, and raises as `transaction` does."""
 
@@ -110,10 +122,7 @@ class Accounts:
         Raises:
             EdgebedError: the name is not one, or is taken.
         """
-        if not NAME.fullmatch(name):
-            raise EdgebedError(
-                f"{name[:80]!r} is not a user name: 1 to 64 of a-z, 0-9 and . _ @ -, a letter or digit first"
-            )
+        check_name(name)
         with self._change() as db:
             known = [each for (each,) in db.execute("SELECT name FROM user")]
             if name in known:
@@ -136,14 +145,17 @@ class Accounts:
             db.execute("UPDATE user SET secret = ? WHERE name = ?", (secret, name))
             db.execute("DELETE FROM session WHERE user = ?", (name,))
 
-    def remove(self, name: str) -> None:
-        """Remove a user with its sessions and tokens.
+    def remove(self, name: str, *, keeps_admin: bool = False) -> None:
+        """Remove a user with its sessions and tokens; `keeps_admin` refuses the last administrator.
 
         Raises:
-            EdgebedError: there is no such user.
+            EdgebedError: there is no such user, or no other administrator has the same nodes.
         """
         with self._change() as db:
-            self._require(db.execute("SELECT name FROM user").fetchall(), name)
+            rows = db.execute("SELECT name, role, prefixes FROM user").fetchall()
+            self._require([row[:1] for row in rows], name)
+            if keeps_admin and _is_last_admin({row[0]: _grant(*row[1:]) for row in rows}, name):
+                raise EdgebedError(f"user {name} is the last administrator of its nodes: add another first")
             db.execute("DELETE FROM user WHERE name = ?", (name,))
 
     def add_token(self, user: str, label: str, grant: Grant, days: int) -> tuple[str, str]:
@@ -210,12 +222,40 @@ class Accounts:
             raise EdgebedError(f"there is no user {name[:80]!r}{did_you_mean(name, known)}")
 
 
+def listed(account: Account, saved: Saved) -> dict[str, Any]:
+    """A user with its tokens and the number of its sessions, without secrets."""
+    tokens = sorted(
+        (one for one in saved.tokens.values() if one.user == account.name), key=lambda one: one.id
+    )
+    return {
+        "name": account.name,
+        "role": account.grant.role,
+        "prefixes": account.grant.prefixes,
+        "sessions": sum(one.user == account.name for one in saved.sessions.values()),
+        "tokens": [_listed_token(one) for one in tokens],
+    }
+
+
+def _listed_token(one: Credential) -> dict[str, Any]:
+    grant = {"role": one.grant.role, "prefixes": one.grant.prefixes} if one.grant else {}
+    return {"id": one.id, "label": one.label, **grant, "ends": one.ends_ms}
+
+
 def user_of(saved: Saved, credential: Credential, kind: str) -> User:
     """The user of a session or token that is kept."""
     grants = [saved.accounts[credential.user].grant]
     if credential.grant is not None:
         grants.append(credential.grant)
     return User(credential.user, tuple(grants), kind, credential.hash, credential.ends_ms)
+
+
+def _is_last_admin(grants: dict[str, Grant], name: str) -> bool:
+    """Whether a user is an administrator, and no other one covers all of its nodes."""
+    own = grants[name]
+    others = [one for each, one in grants.items() if each != name]
+    return own.role == "admin" and not any(
+        all(one.allows(Action.USERS, prefix) for prefix in own.prefixes) for one in others
+    )
 
 
 def _token(row: tuple[Any, ...]) -> Credential:

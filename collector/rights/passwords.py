@@ -10,9 +10,13 @@ import os
 import secrets
 import threading
 import unicodedata
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from wire.errors import EdgebedError, TryAgain
+
+T = TypeVar("T")
 
 LEAST = 10  # characters of a password
 MOST = 200
@@ -69,12 +73,24 @@ class PasswordWorker:
         Raises:
             TryAgain: too many logins wait already.
         """
+        return await self._run(lambda: fits(password, stored))
+
+    async def hashed(self, password: str) -> str:
+        """`hashed`, in the worker thread.
+
+        Raises:
+            EdgebedError: as `hashed`.
+            TryAgain: too many passwords wait already.
+        """
+        return await self._run(lambda: hashed(password))
+
+    async def _run(self, work: Callable[[], T]) -> T:
         if self._waiting >= WAITING:
             raise TryAgain("many logins are being checked now: try again in a few seconds")
         self._waiting += 1
         try:
             self.checked += 1
-            return await asyncio.get_running_loop().run_in_executor(self._thread, fits, password, stored)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         finally:
             self._waiting -= 1
 

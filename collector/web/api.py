@@ -59,6 +59,7 @@ from collector.web.rules import (
     NODE as OF_NODE,
 )
 from collector.web.sign_in import SignIn
+from collector.web.user_routes import UserRoutes
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
 from wire.messages import Snapshot
@@ -431,7 +432,8 @@ class Api:
 
 def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     """Every route of the collector; docs/api.md describes each."""
-    return [*Api(sources).routes(), *sources.desired.routes(), *sign_in.routes()]
+    users = UserRoutes(sources.directory, sources.audit, sources.clock, sign_in.hashed)
+    return [*Api(sources).routes(), *sources.desired.routes(), *sign_in.routes(), *users.routes()]
 
 
 def build(

@@ -59,6 +59,27 @@ NODE = Rule("node")  # `node_of` hides a node that the user may not see
 WHOLE = Rule("whole", Action.VIEW)  # about the collector itself
 
 
+class ManagerRule(Rule):
+    """For users that are administrators of some nodes; the route asks for which."""
+
+    async def check(self, request: Request) -> None:
+        """Refuse who is not an administrator, and who did not log in.
+
+        Raises:
+            HTTPException: 403.
+        """
+        user = user_of(request)
+        if user.kind == "local":
+            raise HTTPException(
+                403, "make the first user on the collector's machine: `edgebed user add NAME --store FOLDER`"
+            )
+        if not any(may(user, Action.USERS, prefix) for prefix in user.prefixes):
+            raise HTTPException(403, f"{user.name} may not manage users: an administrator may")
+
+
+MANAGES_USERS = ManagerRule("manages users", Action.USERS)
+
+
 def changes(action: Action) -> Rule:
     """The rule of a route that changes the node in its path, or the collector."""
     return Rule(str(action), action)

@@ -25,7 +25,7 @@ from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
 from collector.web.rules import FILTERED, PUBLIC, Ruled, user_of
 from wire.clock import Clock
-from wire.errors import EdgebedError
+from wire.errors import EdgebedError, TryAgain
 from wire.printable import printable
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class SignIn:
             raise HTTPException(403, NO_TLS)
         given = await read_body(request, Credentials, _MAX_BODY)
         address = network_of(request.client.host if request.client else "")
-        self._limit(address, given.name)
+        self.limit(address, given.name)
         account = self._directory.account(given.name)
         fits = await self.worker.fits(given.password, account.secret if account else _NOBODY)
         if account is None or not fits:
@@ -119,7 +119,30 @@ class SignIn:
         """Who asks, and with which rights."""
         return json_answer(_shown(user_of(request)))
 
-    def _limit(self, address: str, name: str) -> None:
+    async def hashed(self, request: Request, password: str) -> str:
+        """The hash of a new password, in the worker and within the limits of logins.
+
+        Raises:
+            HTTPException: 429, too many in a short time; 400, it is too short or too long.
+            TryAgain: too many wait already.
+        """
+        address, name = network_of(request.client.host if request.client else ""), user_of(request).name
+        self.limit(address, name)
+        try:
+            secret = await self.worker.hashed(password)
+        except TryAgain:
+            raise
+        except EdgebedError as error:
+            raise HTTPException(400, str(error)) from error
+        self._attempts.succeeded(address, name)
+        return secret
+
+    def limit(self, address: str, name: str) -> None:
+        """Take one attempt.
+
+        Raises:
+            HTTPException: 429, there is none.
+        """
         known = self._directory.is_known(name, address)
         wait_s = self._attempts.wait_s(address, name, is_known=known)
         if wait_s > 0:

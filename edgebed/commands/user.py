@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +18,11 @@ from wire.errors import ConfigError, EdgebedError
 from wire.printable import counted, printable
 
 if TYPE_CHECKING:
-    from collector.rights.accounts import Accounts, Credential, Saved
+    from collector.rights.accounts import Accounts, Saved
     from collector.rights.user import Grant
+    from edgebed.remote_users import RemoteUsers
+
+    Where = Path | RemoteUsers
 
 _MAX_FILE = 4096  # bytes of a password file
 
@@ -27,16 +31,43 @@ _MAX_FILE = 4096  # bytes of a password file
 def command() -> None:
     """Say who may see and change what on a collector's page and API.
 
-    The commands write the store's state.db. A running collector follows within a second.
+    With --store the commands write the store's state.db, on the collector's machine; a running collector
+    follows within a second. With --url they ask the collector, as an administrator who has an API token.
     """
 
 
-_store = click.option(
-    "--store",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the collector's day files.",
-)
+def _where(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name the collector."""
+    for option in (
+        click.option(
+            "--token-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="With --url: file with an API token of an administrator.",
+        ),
+        click.option("--url", help="Running collector that is asked instead: https://host:port."),
+        click.option(
+            "--store",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Folder of the collector's day files.",
+        ),
+    ):
+        command = option(command)
+
+    @functools.wraps(command)
+    def located(
+        *arguments: Any, store: Path | None, url: str | None, token_file: Path | None, **options: Any
+    ) -> None:
+        from edgebed.remote_users import RemoteUsers
+
+        if (store is None) is (url is None):
+            raise click.UsageError("name --store FOLDER, or --url URL with --token-file FILE")
+        if url is None and token_file is not None:
+            raise click.UsageError("--token-file is for --url")
+        command(*arguments, where=store or RemoteUsers(url or "", token_file), **options)
+
+    return located
+
+
 _password_file = click.option(
     "--password-file",
     type=click.Path(path_type=Path),
@@ -47,7 +78,7 @@ _roles = ("viewer", "operator", "admin")
 
 @command.command()
 @click.argument("name")
-@_store
+@_where
 @click.option("--role", required=True, type=click.Choice(_roles), help="What the user may do.")
 @click.option(
     "--prefix",
@@ -57,12 +88,16 @@ _roles = ("viewer", "operator", "admin")
     help="On which nodes: '*', 'tenant/*', 'tenant/pilot/*' or one node; may be given again.",
 )
 @_password_file
-def add(name: str, store: Path, role: str, prefixes: tuple[str, ...], password_file: Path | None) -> None:
+def add(name: str, where: Where, role: str, prefixes: tuple[str, ...], password_file: Path | None) -> None:
     """Add the user NAME. From the first user on, the page and the API need a login."""
     from collector.rights.passwords import hashed
 
     grant = _grant(role, prefixes)
-    with _acting(store, "user add", f"{name}: {role} of {' '.join(prefixes)}", grant) as accounts:
+    if not isinstance(where, Path):
+        where.add(name, _password(password_file), role, prefixes)
+        click.echo(f"{name}: {role} of {' '.join(prefixes)}")
+        return
+    with _acting(where, "user add", f"{name}: {role} of {' '.join(prefixes)}", grant) as accounts:
         known = accounts.read().accounts
         if name in known:
             raise EdgebedError(f"user {name} exists already: use passwd, or remove it first")
@@ -72,23 +107,33 @@ def add(name: str, store: Path, role: str, prefixes: tuple[str, ...], password_f
 
 @command.command()
 @click.argument("name")
-@_store
+@_where
 @_password_file
-def passwd(name: str, store: Path, password_file: Path | None) -> None:
+def passwd(name: str, where: Where, password_file: Path | None) -> None:
     """Change the password of NAME and end its sessions; its API tokens stay."""
     from collector.rights.passwords import hashed
 
-    with _acting(store, "user passwd", name, _grant_of(store, name)) as accounts:
-        accounts.change_password(name, hashed(_password(password_file)))
+    if isinstance(where, Path):
+        with _acting(where, "user passwd", name, _grant_of(where, name)) as accounts:
+            accounts.change_password(name, hashed(_password(password_file)))
+    else:
+        where.change_password(name, _password(password_file))
     click.echo(f"{name}: new password; its sessions have ended")
 
 
 @command.command()
 @click.argument("name")
-@_store
-def remove(name: str, store: Path) -> None:
-    """Remove the user NAME, its sessions and its API tokens."""
-    with _acting(store, "user remove", name, _grant_of(store, name)) as accounts:
+@_where
+def remove(name: str, where: Where) -> None:
+    """Remove the user NAME, its sessions and its API tokens.
+
+    With --url the last administrator of its nodes stays.
+    """
+    if not isinstance(where, Path):
+        where.remove(name)
+        click.echo(f"{name}: removed")
+        return
+    with _acting(where, "user remove", name, _grant_of(where, name)) as accounts:
         accounts.remove(name)
         left = len(accounts.read().accounts)
     click.echo(f"{name}: removed, {counted(left, 'user')} left")
@@ -98,7 +143,7 @@ def remove(name: str, store: Path) -> None:
 
 @command.command()
 @click.argument("name")
-@_store
+@_where
 @click.option("--label", default="", help="What the token is for.")
 @click.option("--role", type=click.Choice(_roles), default="viewer", show_default=True, help="At most this.")
 @click.option("--prefix", "prefixes", multiple=True, help="At most these nodes; all of the user's if absent.")
@@ -107,59 +152,69 @@ def remove(name: str, store: Path) -> None:
 )
 @click.option("--remove", "gone", metavar="ID", help="Remove this token instead of making one.")
 def token(
-    name: str, store: Path, label: str, role: str, prefixes: tuple[str, ...], days: int, gone: str | None
+    name: str, where: Where, label: str, role: str, prefixes: tuple[str, ...], days: int, gone: str | None
 ) -> None:
     """Make an API token of the user NAME. It is printed once, on stdout, and cannot be shown again.
 
     It may do what the user may do at the time, and no more than --role and --prefix say.
     """
-    own = _grant_of(store, name)
     if gone is not None:
-        with _acting(store, "token remove", f"{name} {gone}", own) as accounts:
-            accounts.remove_token(name, gone)
+        if isinstance(where, Path):
+            with _acting(where, "token remove", f"{name} {gone}", _grant_of(where, name)) as accounts:
+                accounts.remove_token(name, gone)
+        else:
+            where.remove_token(name, gone)
         click.echo(f"{name}: token {gone} is removed")
         return
-    grant = _grant(role, prefixes or own.prefixes)
-    text = f"{name}: {role} of {' '.join(grant.prefixes)} for {counted(days, 'day')}"
-    with _acting(store, "token add", text, own) as accounts:
-        identity, secret = accounts.add_token(name, label, grant, days)
-    click.echo(f"token {identity} of {text}; it is shown only now:", err=True)
+    if isinstance(where, Path):
+        own = _grant_of(where, name)
+        grant = _grant(role, prefixes or own.prefixes)
+        with _acting(where, "token add", _text(name, grant, days), own) as accounts:
+            identity, secret = accounts.add_token(name, label, grant, days)
+    else:
+        made = where.add_token(name, label, role, prefixes, days)
+        identity, secret, grant = made["id"], made["token"], _grant(made["role"], tuple(made["prefixes"]))
+    click.echo(f"token {identity} of {_text(name, grant, days)}; it is shown only now:", err=True)
     click.echo(secret)
 
 
 @command.command()
-@_store
+@_where
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def ls(store: Path, as_json: bool) -> None:
+def ls(where: Where, as_json: bool) -> None:
     """List the users with their sessions and API tokens; secrets are not shown."""
     import msgspec
 
-    with _opened(store) as accounts:
-        saved = accounts.read()
-    if not saved.accounts:
+    found = _users(where) if isinstance(where, Path) else where.all()
+    if not found:
         click.echo("there is no user: edgebed user add NAME --role admin --prefix '*'", err=True)
-    for name, account in sorted(saved.accounts.items()):
-        sessions = sum(one.user == name for one in saved.sessions.values())
-        tokens = sorted((one for one in saved.tokens.values() if one.user == name), key=lambda one: one.id)
+    for one in found:
         if as_json:
-            found = {"name": name, "role": account.grant.role, "prefixes": account.grant.prefixes}
-            made = [_token(one) for one in tokens]
-            click.echo(msgspec.json.encode({**found, "sessions": sessions, "tokens": made}))
+            click.echo(msgspec.json.encode(one))
             continue
-        click.echo(f"{name}  {_shown(account.grant)}, {counted(sessions, 'session')}")
-        for one in tokens:
-            until = datetime.fromtimestamp(one.ends_ms / 1000, UTC).strftime("%Y-%m-%d")
-            text = f"  token {one.id}  {_shown(one.grant or account.grant)}, until {until}  {one.label}"
+        shown = f"{one['name']}  {_shown(one)}, {counted(one['sessions'], 'session')}"
+        click.echo(printable(shown, 20_000))
+        for token in one["tokens"]:
+            until = datetime.fromtimestamp(token["ends"] / 1000, UTC).strftime("%Y-%m-%d")
+            text = f"  token {token['id']}  {_shown({**one, **token})}, until {until}  {token['label']}"
             click.echo(printable(text, 500))
 
 
-def _token(one: Credential) -> dict[str, object]:
-    grant = {"role": one.grant.role, "prefixes": one.grant.prefixes} if one.grant else {}
-    return {"id": one.id, "label": one.label, **grant, "ends": one.ends_ms}
+def _users(store: Path) -> list[dict[str, Any]]:
+    """The users of a store, as the API lists them."""
+    from collector.rights.accounts import listed
+
+    with _opened(store) as accounts:
+        saved = accounts.read()
+    return [listed(saved.accounts[name], saved) for name in sorted(saved.accounts)]
 
 
-def _shown(grant: Grant) -> str:
-    return f"{grant.role} of {' '.join(grant.prefixes)}"
+def _text(name: str, grant: Grant, days: int) -> str:
+    return f"{name}: {grant.role} of {' '.join(grant.prefixes)} for {counted(days, 'day')}"
+
+
+def _shown(one: dict[str, Any]) -> str:
+    return f"{one['role']} of {' '.join(one['prefixes'])}"
 
 
 def _grant(role: str, prefixes: tuple[str, ...]) -> Grant:

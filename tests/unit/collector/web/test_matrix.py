@@ -22,6 +22,7 @@ from tests.unit.collector.web.serving import EP, Answer, Get, fill, serving, unt
 
 HERS, OTHER, NONE = "acme/trial/hall/cobot-01", "hanbit/trial/hall/cobot-01", "acme/trial/hall/cobot-02"
 PASSWORD = "-".join(["a", "password", "of", "kim"])
+HAN = "han"  # a user of acme that each credential tries to change
 # what a route is asked for, with {node}; a new route needs a line here
 SAMPLES: dict[str, dict[str, Any]] = {
     "/": {},
@@ -47,6 +48,13 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/login": {"method": "POST", "body": {"name": "kim", "password": "wrong"}},
     "/api/v1/logout": {"method": "POST", "body": {}},
     "/api/v1/me": {},
+    "/api/v1/users": {
+        "body": {"name": "new", "password": PASSWORD, "role": "viewer", "prefixes": [f"{HERS}"]},
+    },
+    "/api/v1/users/{name}/password": {"body": {"password": PASSWORD}},
+    "/api/v1/users/{name}/tokens": {"body": {"label": "export"}},
+    "/api/v1/users/{name}/tokens/{token}": {"body": {}},
+    "/api/v1/users/{name}": {"body": {}},
 }
 
 
@@ -78,7 +86,11 @@ class Site:
         path = route.path
         for name, value in zip("tpsn", node.split("/") if node else (), strict=False):
             path = path.replace(f"{{{name}}}", value)
-        for name, value in {"d": "arm", "stream": "frames", "ep": EP}.items():
+        tokens = [
+            one.id for one in self.collector.directory.accounts.read().tokens.values() if one.user == HAN
+        ]
+        token = tokens[0] if tokens else "none"
+        for name, value in {"d": "arm", "stream": "frames", "ep": EP, "name": HAN, "token": token}.items():
             path = path.replace(f"{{{name}}}", value)
         path += sample.get("query", "")
         method = sample.get("method") or next(iter((route.methods or {"GET"}) - {"HEAD"}))
@@ -108,6 +120,8 @@ def users(collector: Collector) -> dict[str, dict[str, str]]:
         "admin": session("root", "admin", "*"),
         "removed": session("gone", "admin", "*"),
     }
+    session(HAN, "viewer", "acme/*")
+    token(HAN, "viewer", "acme/*")
     found["read-only token"] = token("choi", "viewer", "acme/*")
     found["foreign token of an admin"] = token("root", "admin", "hanbit/*")
     found["expired token"] = token("root", "admin", "*", days=0)
