@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
+
 from agent import health, process_memory, state_dir
 from agent.clock_sync import Steps, TimeSync, kernel_state
 from agent.commands import Commands, Rejected
@@ -36,6 +38,7 @@ from wire.messages import ClockState, Event
 from wire.reasons import because
 from wire.task_cancellation import end
 from wire.topics import NODE_ITSELF
+from wire.usage import USAGE
 
 log = logging.getLogger("edgebed.agent")
 
@@ -189,7 +192,7 @@ class App:
     def _wire(self, key: NodeKey | None, start: Start, setup: Setup) -> None:
         """Make everything that `_flow` runs."""
         config, clock = self.plan.config, self.clock
-        self.fences = Fences(config.fence, clock)
+        self.fences = Fences(config.fence, clock, disk_mb=config.outbox.max_mb)
         self.commands = Commands(config.state, clock, {"snapshot": self._snapshot, "rebirth": self._rebirth})
         self.uplink = Uplink(
             self._identity,
@@ -293,6 +296,9 @@ class App:
             await asyncio.to_thread(self.desired.stopped)
             await self.running.stop()
             self.pipeline.flush()
+            if self._ends.is_set():
+                self._measure()
+                self._record_usage(closing=True)
             await asyncio.to_thread(self.custody.close)
             await asyncio.to_thread(self.outbox.commit)
             if self._ends.is_set():
@@ -345,9 +351,7 @@ class App:
             ep, by, ahead = self._ahead
             text = f"{by} has number {ahead:,} of outbox {ep}: the state folder was set back, as by an image"
             why = because(text, "state-set-back", by=by, ep=ep, seq=ahead)
-            event = Event(ts=self.clock.now_ms(), type="new-outbox", sev=3, **why.fields())
-            event.clk = self.time.state().value
-            self.outbox.append(Message("event", NODE_ITSELF, event.type, event))
+            self._record(Event(ts=self.clock.now_ms(), type="new-outbox", sev=3, **why.fields()))
 
     def _changed(self) -> None:
         self._state_changed = True
@@ -372,6 +376,7 @@ class App:
             if step_s := self._steps.look():
                 self._report_clock_step(step_s)
             self._measure()
+            self._record_usage()
             if content := self.meter.due():
                 await asyncio.to_thread(self.meter.write, content)
             await self._guard_memory()
@@ -401,6 +406,17 @@ class App:
             disk_mb=round(self.outbox.stats().bytes / 1e6, 1),
         )
 
+    def _record_usage(self, *, closing: bool = False) -> None:
+        """Send what was used on each day as an event, so that the collector has it durably."""
+        for record in self.meter.records(closing=closing):
+            detail = msgspec.to_builtins(record)
+            self._record(Event(ts=self.clock.now_ms(), type=USAGE, sev=0, detail=detail))
+
+    def _record(self, event: Event) -> None:
+        """Take an event of the node itself."""
+        event.clk = self.time.state().value
+        self.outbox.append(Message("event", NODE_ITSELF, event.type, event))
+
     async def _guard_memory(self) -> None:
         """Stop the newest model while this process has more memory than its fence allows."""
         if self.fences.no_room(process_memory.rss_mb()).why:
@@ -420,9 +436,7 @@ class App:
             f"the clock was set {abs(step_s):,.1f} s {side}", f"clock-set-{side}", seconds=abs(step_s)
         )
         log.warning("%s", why.why)
-        event = Event(ts=self.clock.now_ms(), type="clock-step", sev=1, value=step_s, **why.fields())
-        event.clk = self.time.state().value
-        self.outbox.append(Message("event", NODE_ITSELF, event.type, event))
+        self._record(Event(ts=self.clock.now_ms(), type="clock-step", sev=1, value=step_s, **why.fields()))
 
     async def _write_status(self, *, running: bool = True) -> None:
         # In a thread: a rename can wait for the disk.

@@ -13,6 +13,7 @@ from wire.messages import Live
 from wire.reasons import NO_REASON, Reason, because
 
 Key = Literal["inferences_per_s", "cpu_pct"]
+By = Literal["agent", "cgroup"]
 
 REPORTED_S = 30.0  # a limit that was reached is reported for so long
 _CPU_BURST_S = 2.0  # of the limit may be used at once
@@ -24,13 +25,20 @@ class Fences:
     """Limits of one process, measured and enforced by itself; without settings it only counts.
 
     Times are real seconds: CPU and uplink are those of the machine, also while the clock is simulated.
-    `cpu_s` gives the CPU seconds of this process so far.
+    `cpu_s` gives the CPU seconds of this process so far; `disk_mb` is the limit that the outbox keeps.
     """
 
     def __init__(
-        self, settings: FenceSettings, clock: Clock, cpu_s: Callable[[], float] = time.process_time
+        self,
+        settings: FenceSettings,
+        clock: Clock,
+        cpu_s: Callable[[], float] = time.process_time,
+        *,
+        disk_mb: int = 0,
     ) -> None:
         self.settings = settings
+        self.by: By = "agent"  # what keeps the limits of CPU and memory
+        self._disk = {"fence_disk_mb": disk_mb} if disk_mb else {}
         self.runs = self.skipped = 0  # inferences since the start
         share = settings.cpu_pct / 100
         per_s = 1_000 * settings.uplink_kb_per_s
@@ -110,6 +118,8 @@ class Fences:
         why = self.reached
         return {
             **{f"fence_{name}": limit for name, limit in self.settings.limits().items()},
+            **self._disk,
+            "fence_by": self.by,
             **({"fence": why.why[:200], "fence_code": why.code} if why.why else {}),
         }
 

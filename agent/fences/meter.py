@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import resource
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -15,34 +16,25 @@ from msgspec import Meta, Struct
 from agent.state_dir import keep
 from wire.clock import Clock
 from wire.messages import Live
+from wire.usage import Day, DayUsage, MeterId, Usage
 
 log = logging.getLogger(__name__)
 
 USAGE_FILE = "usage.json"
 KEPT_DAYS = 31
 KEEP_S = 60.0  # between two writes
+RECORD_S = 3_600.0  # between two records of the same day
 _MAX_FILE = 65_536  # bytes
 _MS_PER_DAY = 86_400_000
 
-_Count = Annotated[int, Meta(ge=0, le=2**60)]
-_Amount = Annotated[float, Meta(ge=0, le=1e15)]
-_Day = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d\Z")]
-
-
-class Usage(Struct):
-    """What was used on one day; `disk_mb` is the largest outbox, `peak_mb` the most resident memory."""
-
-    cpu_s: _Amount = 0.0
-    peak_mb: _Amount = 0.0
-    disk_mb: _Amount = 0.0
-    sent_bytes: _Count = 0
-    inferences: _Count = 0
-    skipped: _Count = 0
-
 
 class _Book(Struct):
+    """`unsent` are the days that changed since their last record."""
+
     v: int = 1
-    days: Annotated[dict[_Day, Usage], Meta(max_length=KEPT_DAYS + 1)] = {}
+    meter: MeterId = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    days: Annotated[dict[Day, Usage], Meta(max_length=KEPT_DAYS + 1)] = {}
+    unsent: Annotated[list[Day], Meta(max_length=KEPT_DAYS + 1)] = []
 
 
 def cpu_s() -> float:
@@ -63,8 +55,10 @@ class Meter:
         self._cpu = cpu
         self._seen = cpu(), 0, 0, 0
         self._kept_s = clock.flowing_s()
+        self._record_s = self._kept_s + KEEP_S  # soon after a start the collector knows of this meter
         self._changed = False
-        self.days: dict[str, Usage] = _read(self._path)
+        book = _read(self._path)
+        self._id, self.days, self._unsent = book.meter, book.days, {*book.unsent}
 
     @property
     def today(self) -> str:
@@ -86,8 +80,23 @@ class Meter:
         day.skipped += int(grown[3])
         day.peak_mb, day.disk_mb = max(day.peak_mb, rss_mb), max(day.disk_mb, disk_mb)
         self._changed = True
+        self._unsent.add(self.today)
         for old in sorted(self.days)[:-KEPT_DAYS]:
             del self.days[old]
+        self._unsent &= self.days.keys()
+
+    def records(self, *, closing: bool = False) -> list[DayUsage]:
+        """What is to be sent now: days that ended, and each hour or when the daemon stops the one of today.
+
+        A record that is lost with the process is made again after the next start.
+        """
+        now_s = self._clock.flowing_s()
+        due = closing or now_s >= self._record_s
+        if due:
+            self._record_s = now_s + RECORD_S
+        days = sorted(day for day in self._unsent if due or day != self.today)
+        self._unsent.difference_update(days)
+        return [DayUsage(day=day, meter=self._id, **msgspec.structs.asdict(self.days[day])) for day in days]
 
     def due(self) -> bytes | None:
         """The content of the file if it is time to `write` it; None otherwise."""
@@ -98,7 +107,7 @@ class Meter:
     def content(self) -> bytes:
         """The content of the file now; counts as written."""
         self._kept_s, self._changed = self._clock.flowing_s(), False
-        return msgspec.json.encode(_Book(days=self.days))
+        return msgspec.json.encode(_Book(meter=self._id, days=self.days, unsent=sorted(self._unsent)))
 
     def write(self, content: bytes) -> None:
         """Replace the file in one step; blocks. A full disk does not stop the daemon."""
@@ -114,12 +123,12 @@ class Meter:
         return {"day": self.today, **used}
 
 
-def _read(path: Path) -> dict[str, Usage]:
+def _read(path: Path) -> _Book:
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(_MAX_FILE), type=_Book).days
+            return msgspec.json.decode(file.read(_MAX_FILE), type=_Book)
     except FileNotFoundError:
-        return {}
+        return _Book()
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         log.warning("%s cannot be read (%s): counting begins at 0", path, error)
-        return {}
+        return _Book()

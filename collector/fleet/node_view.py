@@ -41,6 +41,7 @@ class NodeView(Struct):
     problems: list[Problem] = field(name="trouble")
     usage: dict[str, Any] = {}
     fence: dict[str, float] = {}
+    fence_by: str = ""  # what keeps the limits: "agent" or "cgroup"
 
     @property
     def rank(self) -> Rank:

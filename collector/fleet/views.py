@@ -14,9 +14,10 @@ from collector.fleet.node_view import NodeView
 from collector.ledger.balance import Totals
 from collector.store.clock_skew import Offset
 from wire.messages import Birth, DeviceState, Live, ModelState
+from wire.usage import Usage
 
-USED = ("cpu_s", "peak_mb", "disk_mb", "sent_bytes", "inferences", "skipped")
-LIMITS = ("cpu_pct", "memory_mb", "uplink_kb_per_s", "inferences_per_s")
+LIMITS = ("cpu_pct", "memory_mb", "uplink_kb_per_s", "inferences_per_s", "disk_mb")
+FENCE_BY = ("agent", "cgroup")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 MAX_LABEL = 64  # letters of a class
 SWEEP_MS = 300_000  # a view is made again after this time in any case
@@ -44,6 +45,7 @@ def view_of(
         health={key: number(state.beat, key) for key in ("rss_mb", "cpu_pct", "temp_c", "uptime_s")},
         usage=usage(state.beat),
         fence=limits(state.beat),
+        fence_by=str(by) if (by := state.beat.get("fence_by")) in FENCE_BY else "",
         devices=list(_devices(state, online)),
         models=list(_models(state, online, newest)),
         ledger=ledger,
@@ -56,11 +58,11 @@ def usage(beat: Live) -> dict[str, Any]:
     day = beat.get("day")
     if not isinstance(day, str) or not _DAY.fullmatch(day):
         return {}
-    return {"day": day, **{name: number(beat, f"day_{name}") for name in USED}}
+    return {"day": day, **{name: number(beat, f"day_{name}") for name in Usage.__struct_fields__}}
 
 
 def limits(beat: Live) -> dict[str, float]:
-    """The limits of the fence of the node, by their keys in its config."""
+    """The limits of the node by the keys of its `fence`; `disk_mb` is its `outbox.max_mb`."""
     found = {name: number(beat, f"fence_{name}") for name in LIMITS}
     return {name: limit for name, limit in found.items() if limit}
 

@@ -59,6 +59,7 @@ from collector.web.rules import (
     NODE as OF_NODE,
 )
 from collector.web.sign_in import SignIn
+from collector.web.usage import UsageRoutes
 from collector.web.user_routes import UserRoutes
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain
@@ -433,7 +434,9 @@ class Api:
 def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     """Every route of the collector; docs/api.md describes each."""
     users = UserRoutes(sources.directory, sources.audit, sources.clock, sign_in.hashed)
-    return [*Api(sources).routes(), *sources.desired.routes(), *sign_in.routes(), *users.routes()]
+    usage = UsageRoutes(sources.fleet, sources.readers, sources.clock)
+    own = (sources.desired, sign_in, users, usage)
+    return [*Api(sources).routes(), *(route for each in own for route in each.routes())]
 
 
 def build(

@@ -290,6 +290,7 @@ def test_every_view_in_both_languages_both_themes_and_on_a_phone(
         (CAMERA, "canvas.still:not([hidden])", "camera"),
         (ARM, ".history .chart[data-voids]", "arm"),
         ("ledger", "table.ledger", "ledger"),
+        ("usage", ".pilot [data-row]", "usage"),
         ("quarantine", "main .card h1", "quarantine"),
         ("audit", "main .card .empty", "audit"),
     ):

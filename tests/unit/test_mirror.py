@@ -48,6 +48,7 @@ COVERED_BY = {
     "collector.fleet.accounts": "tests/unit/collector/fleet/test_fleet.py",
     "collector.fleet.node_state": "tests/unit/collector/fleet/test_fleet.py",
     "collector.fleet.node_view": "tests/unit/collector/fleet/test_fleet.py",
+    "collector.fleet.usage": "tests/unit/collector/web/test_usage.py",
     "collector.fleet.views": "tests/unit/collector/fleet/test_fleet.py",
     "collector.ingest.share_limits": "tests/unit/collector/ingest/test_shares.py",
     "collector.mqtt.received": "tests/unit/collector/ingest/test_writer.py",
@@ -63,6 +64,7 @@ COVERED_BY = {
     "collector.store.soundness": "tests/unit/collector/backup/test_verify.py",
     "collector.store.source": "tests/contract/test_store_source.py",
     "collector.store.sqlite_source": "tests/contract/test_store_source.py",
+    "wire.usage": "tests/unit/collector/web/test_usage.py",
     "wire.mqtt.errors": "tests/unit/wire/mqtt/test_async_client.py",
 }
 

@@ -14,12 +14,13 @@ const LATER = {
   device: () =>
     Promise.all([import("./views/device.js"), style("vendor/uplot.css")]).then(([module]) => module.DeviceView),
   ledger: () => import("./views/ledger.js").then((module) => module.LedgerView),
+  usage: () => import("./views/pilots.js").then((module) => module.PilotsView),
   quarantine: () => import("./views/quarantine.js").then((module) => module.QuarantineView),
   audit: () => import("./views/audit.js").then((module) => module.AuditView),
   login: () => import("./views/login.js").then((module) => module.LoginView),
 };
 const SHOWN = 5; // problems of the collector
-const PLACES = ["fleet", "ledger", "quarantine", "audit"];
+const PLACES = ["fleet", "ledger", "usage", "quarantine", "audit"];
 
 /** Load a style sheet of one view, before the page's own so that the page's own wins. */
 function style(path) {

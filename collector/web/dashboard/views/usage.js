@@ -9,25 +9,28 @@ export function Usage({ node }) {
   const limits = node.fence ?? {};
   if (!used.day) return null;
   const rows = [
-    ["cpu", finite(used.cpu_s, (s) => span(1000 * s)), limits.cpu_pct && `${value(limits.cpu_pct, 0)} %`],
-    ["memory", finite(used.peak_mb, megabytes), limits.memory_mb && megabytes(limits.memory_mb)],
-    ["disk", finite(used.disk_mb, megabytes)],
-    ["sent", finite(used.sent_bytes, bytes), limits.uplink_kb_per_s && `${bytes(1000 * limits.uplink_kb_per_s)}/s`],
-    ["inferences", finite(used.inferences, count), limits.inferences_per_s && `${value(limits.inferences_per_s)}/s`],
+    ["cpu", finite(used.cpu_s, (s) => span(1000 * s)), "cpu_pct"],
+    ["memory", finite(used.peak_mb, megabytes), "memory_mb"],
+    ["disk", finite(used.disk_mb, megabytes), "disk_mb"],
+    ["sent", finite(used.sent_bytes, bytes), "uplink_kb_per_s"],
+    ["inferences", finite(used.inferences, count), "inferences_per_s"],
     ["skipped", finite(used.skipped, count)],
   ];
   return html`
     <section class="card usage">
       <div class="card-head">
         <h2>${t("usage")}</h2>
-        <span class="muted">${t("usage.day", { day: used.day })}</span>
+        <span class="muted">
+          ${t("usage.day", { day: used.day })}
+          ${node.fence_by && ` · ${t(`fence.by.${node.fence_by}`)}`}
+        </span>
       </div>
       <dl class="values">
         ${rows.map(
-          ([what, amount, limit]) => html`
+          ([what, amount, key]) => html`
             <div key=${what}>
               <dt>${t(`usage.${what}`)}</dt>
-              <dd>${limit ? t("usage.limit", { used: amount, limit }) : amount}</dd>
+              <dd>${limits[key] ? t("usage.limit", { used: amount, limit: limitText(key, limits[key]) }) : amount}</dd>
             </div>
           `,
         )}
@@ -36,7 +39,18 @@ export function Usage({ node }) {
   `;
 }
 
-const megabytes = (mb) => `${value(mb, 0)} MB`;
+const LIMITS = {
+  cpu_pct: (limit) => `${value(limit, 0)} %`,
+  memory_mb: (limit) => megabytes(limit),
+  disk_mb: (limit) => megabytes(limit),
+  uplink_kb_per_s: (limit) => `${bytes(1000 * limit)}/s`,
+  inferences_per_s: (limit) => `${value(limit)}/s`,
+};
+
+/** A limit of the fence with its unit. */
+export const limitText = (key, limit) => LIMITS[key](limit);
+
+export const megabytes = (mb) => `${value(mb, 0)} MB`;
 
 function finite(x, shown) {
   return Number.isFinite(x) ? shown(x) : NONE;

@@ -36,7 +36,7 @@ def test_without_settings_nothing_is_refused() -> None:
     time.cpu_s += 1e6
     assert [made.refusal("m") for _ in range(1_000)] == [None] * 1_000
     assert made.no_room(1e6).why == ""
-    assert (made.uplink, made.fields()) == (None, {})
+    assert (made.uplink, made.fields()) == (None, {"fence_by": "agent"})
 
 
 def test_inferences_over_the_limit_are_refused_and_counted() -> None:
@@ -84,7 +84,7 @@ def test_memory_stops_one_model_at_a_time() -> None:
     time.at_s += 11
     assert made.over_memory(120.0).code == "fence-memory"
     made.over_memory(90.0)
-    assert made.fields() == {"fence_memory_mb": 100}
+    assert made.fields() == {"fence_memory_mb": 100, "fence_by": "agent"}
     assert "the model takes 20 MB" in made.no_room(90.0, 20.0).why
 
 
@@ -94,7 +94,7 @@ def test_an_uplink_that_waits_is_reported_for_a_while() -> None:
     made.uplink_held()
     assert made.fields()["fence"] == ("it sends at most 20 kB/s: fence.uplink_kb_per_s; the rest waits")
     time.at_s += 31
-    assert made.fields() == {"fence_uplink_kb_per_s": 20}
+    assert made.fields() == {"fence_uplink_kb_per_s": 20, "fence_by": "agent"}
 
 
 def test_a_slowed_model_names_its_limit_with_steady_figures() -> None:

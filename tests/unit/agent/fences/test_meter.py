@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.fences.meter import KEPT_DAYS, USAGE_FILE, Meter, Usage
+from agent.fences.meter import KEEP_S, KEPT_DAYS, RECORD_S, USAGE_FILE, Meter
 from wire.clock import Clock
+from wire.usage import Usage
 
 DAY_NS = 86_400 * 10**9
 NOON_NS = 1_795_348_800 * 10**9  # 2026-11-22
@@ -108,3 +109,59 @@ def test_a_disk_that_takes_nothing_does_not_end_the_agent(tmp_path: Path) -> Non
     meter = Meter(tmp_path / "gone", time, time.used)
     sample(meter)
     meter.write(meter.content())
+
+
+def recorded(meter: Meter, *, closing: bool = False) -> list[tuple[str, float]]:
+    return [(one.day, one.cpu_s) for one in meter.records(closing=closing)]
+
+
+def test_a_day_is_recorded_soon_then_each_hour_at_its_end_and_at_the_stop(tmp_path: Path) -> None:
+    time = Time()
+    meter = Meter(tmp_path, time, time.used)
+    time.cpu_s += 1
+    sample(meter)
+    assert recorded(meter) == []
+    time.at_s += KEEP_S
+    assert recorded(meter) == [("2026-11-22", 1.0)]
+    assert recorded(meter) == []
+    time.at_s += RECORD_S
+    assert recorded(meter) == [], "nothing changed"
+    time.cpu_s += 1
+    sample(meter)
+    time.at_ns += DAY_NS
+    assert recorded(meter) == [("2026-11-22", 2.0)], "the day ended"
+    time.cpu_s += 1
+    sample(meter)
+    assert recorded(meter, closing=True) == [("2026-11-23", 1.0)]
+    time.at_ns -= DAY_NS  # the clock is set back
+    time.cpu_s += 1
+    sample(meter)
+    assert recorded(meter, closing=True) == [("2026-11-22", 3.0)]
+
+
+def test_a_day_that_ended_without_a_record_is_recorded_after_the_next_start(tmp_path: Path) -> None:
+    time = Time()
+    meter = Meter(tmp_path, time, time.used)
+    sample(meter)
+    meter.write(meter.content())  # then the process is killed
+    time.at_ns += 3 * DAY_NS
+    again = Meter(tmp_path, time, time.used)
+    sample(again)
+    (record,) = again.records()
+    assert record.day == "2026-11-22"
+    again.write(again.content())
+    assert [one.meter for one in Meter(tmp_path, time, time.used).records(closing=True)] == [record.meter]
+
+
+def test_a_lost_file_is_another_meter_and_an_old_one_gets_its_id(tmp_path: Path) -> None:
+    time = Time()
+    (tmp_path / USAGE_FILE).write_text('{"v":1,"days":{"2026-11-22":{"cpu_s":5.0}}}')
+    meters = []
+    for _ in range(2):
+        meter = Meter(tmp_path, time, time.used)
+        sample(meter)
+        (record,) = meter.records(closing=True)
+        meters.append(record.meter)
+        (tmp_path / USAGE_FILE).unlink(missing_ok=True)
+    assert record.cpu_s == 0.0, "the second one begins at 0"
+    assert len(set(meters)) == 2

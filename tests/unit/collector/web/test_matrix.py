@@ -39,6 +39,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/nodes/{t}/{p}/{s}/{n}/devices/{d}/events/counts": {"query": "?from=1&step=100000000000"},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/desired": {"body": {"publish": {"arm": {"raw": False}}}},
     "/api/v1/newest": {},
+    "/api/v1/usage": {},
     "/api/v1/ledger": {},
     "/api/v1/outboxes": {},
     "/api/v1/quarantine": {},
@@ -63,7 +64,8 @@ MORE = (
     "/api/v1/fleet?limit=1", "/api/v1/fleet?limit=5&filter=cobot", f"/api/v1/fleet?limit=5&node={HERS}",
     f"/api/v1/ledger?node={HERS}", "/api/v1/ledger?pilot=acme/trial", "/api/v1/ledger?stream=arm/joints",
     "/api/v1/ledger?days=4000", f"/api/v1/outboxes?node={HERS}", "/api/v1/quarantine?limit=1",
-    "/api/v1/audit?limit=1", "/api/v1/newest?limit=1", f"/api/v1/newest?after={NONE}/a",
+    "/api/v1/audit?limit=1", "/api/v1/usage?to=2026-11-02",
+    "/api/v1/newest?limit=1", f"/api/v1/newest?after={NONE}/a",
 )  # fmt: skip
 
 
@@ -200,7 +202,7 @@ async def test_who_may_see_it_does(site: Site) -> None:
                 continue
             answer = await site.ask(route, who, HERS if is_of_a_node(route) else "")
             assert answer.status == 200, (who, route.path, answer.body)
-            if route.path.endswith(("/fleet", "/ledger", "/quarantine", "/audit")):
+            if route.path.endswith(("/fleet", "/ledger", "/quarantine", "/audit", "/usage")):
                 assert b"acme/" in answer.body, (who, route.path)
 
 
