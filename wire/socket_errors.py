@@ -31,9 +31,14 @@ _CODES = {
 
 _NOT_TLS = "it does not use TLS: is the port right?"
 _OLD_TLS = "it does not support TLS 1.2 or later: update it or its settings"
+_OTHER_ROOT = (
+    "see ca_file; if the site has got another root while this device was off, enrol with a new token"
+)
 _CERTIFICATES = {  # OpenSSL's X509_V_ERR -> what to do
     9: "set the clock of this machine",
     10: "renew it there, or set the clock of this machine",
+    19: _OTHER_ROOT,
+    20: _OTHER_ROOT,
     62: "see server_name",
     64: "see server_name",
 }

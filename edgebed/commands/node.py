@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgebed.commands.site import opened
 from edgebed.number_range import NumberRange
 from wire.errors import ConfigError, EdgebedError
 from wire.printable import counted
@@ -66,7 +67,8 @@ def add(node: str, folder: Path, out: Path | None, hours: float, request: Path |
     address = Address.parse(node)
     if request is not None and out is None:
         raise click.UsageError("--request needs --out, for the certificate")
-    with _locked(folder) as (layout, now):
+    what = "token" if out is None else "certificate"
+    with _locked(folder, what, address.text) as (layout, now):
         before = issued(layout, address)
         if before and not renew:
             end = before[0].not_valid_after_utc
@@ -93,7 +95,7 @@ def ls(folder: Path) -> None:
     from edgebed.site.nodes import current, removed_names
     from edgebed.site.token_store import waiting
 
-    layout, now = _opened(folder)
+    layout, now = opened(folder)
     for name, certificate in current(layout).items():
         end = certificate.not_valid_after_utc
         state = counted((end - now).days, "day") if end > now else "ended"
@@ -118,7 +120,7 @@ def remove(node: str, folder: Path) -> None:
     from wire.topics import Address
 
     address = Address.parse(node)
-    with _locked(folder) as (layout, now):
+    with _locked(folder, "removal", address.text) as (layout, now):
         was_voided = void(layout, address)
         if was_voided and not issued(layout, address):
             click.echo(f"{address}: its token is taken back; it had no certificate")
@@ -147,7 +149,7 @@ def serve(folder: Path, listen: str, port: int) -> None:
     It signs with the site's authority: run it as the user that made the site, on the same machine. The first
     line of stdout is its port.
     """
-    layout, _ = _opened(folder)
+    layout, _ = opened(folder)
     from edgebed.site.enrolment_service import EnrolmentService
     from wire.clock import Clock
 
@@ -163,22 +165,11 @@ def serve(folder: Path, listen: str, port: int) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[tuple[Layout, datetime]]:
-    layout, now = _opened(folder)
+def _locked(folder: Path, what: str, subject: str) -> Iterator[tuple[Layout, datetime]]:
+    """The site, for one change that its audit notes."""
+    layout, now = opened(folder)
     from edgebed.site.files import locked
+    from edgebed.site.site_audit import noted
 
-    with locked(layout.folder):
+    with locked(layout.folder), noted(layout.folder, what, subject):
         yield layout, now
-
-
-def _opened(folder: Path) -> tuple[Layout, datetime]:
-    from edgebed.commands.site import require_extra
-
-    require_extra()
-    from edgebed.site.certificates import utc
-    from edgebed.site.layout import Layout
-    from edgebed.site.settings import load
-    from wire.clock import Clock
-
-    folder = folder.absolute()
-    return Layout(folder, load(folder)), utc(Clock().now_ms())

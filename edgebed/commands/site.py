@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import click
 from wire.errors import ConfigError, EdgebedError
 
 if TYPE_CHECKING:
+    from edgebed.site.layout import Layout
     from edgebed.site.settings import Site
     from edgebed.site.show import Overview
 
@@ -58,6 +60,7 @@ def init(folder: Path, admin: str | None, **given: Any) -> None:
     from edgebed.site.files import locked, make_folder
     from edgebed.site.layout import Layout
     from edgebed.site.make import make
+    from edgebed.site.site_audit import note
     from wire.clock import Clock
 
     folder = _absolute(folder)
@@ -72,6 +75,7 @@ def init(folder: Path, admin: str | None, **given: Any) -> None:
         finally:
             for line in done:
                 click.echo(line)
+                note(folder, "site init", "*", line)
     if not done and not admin:
         click.echo(f"{folder}: nothing to do")
     if admin:
@@ -85,23 +89,84 @@ def init(folder: Path, admin: str | None, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def show(folder: Path, as_json: bool) -> None:
     """Show what FOLDER has, what ends when, and which files are secret; exit code 3 if something is to do."""
-    require_extra()
+    layout, now = opened(folder)
     import msgspec
 
-    from edgebed.site.certificates import utc
-    from edgebed.site.layout import Layout
-    from edgebed.site.settings import load
     from edgebed.site.show import overview
-    from wire.clock import Clock
 
-    folder = _absolute(folder)
-    found = overview(Layout(folder, load(folder)), utc(Clock().now_ms()))
+    found = overview(layout, now)
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
         _print(found)
     if found.problems:
         sys.exit(3)
+
+
+@command.command(name="rotate-ca")
+@_folder
+@click.option("--finish", "is_finish", is_flag=True, help="Take away the trust in the root before.")
+@click.option("--force", is_flag=True, help="With --finish: remove the nodes that are left on the old root.")
+def rotate_ca(folder: Path, is_finish: bool, force: bool) -> None:
+    """Give the site in FOLDER another root and other authorities, without an interruption.
+
+    The first run makes them; broker and clients then trust both roots. Nodes that are on get the new root and
+    a new certificate by themselves; copy the folders of collectors and viewers to their machines. When
+    `edgebed site show` lists no node any more, --finish ends the trust in the old root. A run that was killed
+    is completed by the next one. Exit code 3 if something is left to do at the broker.
+    """
+    if force and not is_finish:
+        raise click.UsageError("--force is for --finish")
+    layout, now = opened(folder)
+    from edgebed.site.files import locked
+    from edgebed.site.rotation import finish, start
+    from edgebed.site.site_audit import noted
+
+    def report(line: str) -> None:
+        click.echo(line)
+
+    what = "rotation finished" if is_finish else "rotation"
+    with locked(layout.folder), noted(layout.folder, what, "*"):
+        left = finish(layout, now, report, is_forced=force) if is_finish else start(layout, now, report)
+    if not is_finish:
+        click.echo("next: copy collectors/ and viewers/ to their machines, then edgebed site show", err=True)
+    for line in left:
+        click.echo(line, err=True)
+    if left:
+        sys.exit(3)
+
+
+@command.command()
+@_folder
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def audit(folder: Path, limit: int, as_json: bool) -> None:
+    """Show who did what to the site in FOLDER, when, from where, and with which result; the newest first."""
+    layout, _ = opened(folder)
+    import msgspec
+
+    from edgebed.site.site_audit import newest
+    from wire.printable import printable
+
+    for one in newest(layout.folder, limit):
+        if as_json:
+            click.echo(msgspec.json.encode(one))
+            continue
+        at = datetime.fromtimestamp(one.at_ms / 1000, UTC)
+        text = f"{one.who} from {one.origin}: {one.what} {one.subject}: {one.result}"
+        click.echo(f"{at:%Y-%m-%d %H:%M:%S} UTC  {printable(text, 2_000)}")
+
+
+def opened(folder: Path) -> tuple[Layout, datetime]:
+    """A site that exists, and the time now."""
+    require_extra()
+    from edgebed.site.certificates import utc
+    from edgebed.site.layout import Layout
+    from edgebed.site.settings import load
+    from wire.clock import Clock
+
+    folder = _absolute(folder)
+    return Layout(folder, load(folder)), utc(Clock().now_ms())
 
 
 def _first(asked: dict[str, Any]) -> Site:

@@ -113,12 +113,12 @@ def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
         raise EdgebedError(
             f"the certificate in {folder} ended on {old.not_valid_after_utc:%Y-%m-%d}: enrol with a new token"
         )
-    if not is_forced and not is_due(old, now):
-        return f"valid until {old.not_valid_after_utc:%Y-%m-%d}: nothing to do yet"
     try:
         service = _Service(msgspec.json.decode(where, type=Where).url, now)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{folder / ENROLMENT} cannot be read: {error}") from error
+    if not is_forced and not is_due(old, now) and not service.has_other_roots(root_data):
+        return f"valid until {old.not_valid_after_utc:%Y-%m-%d}: nothing to do yet"
     key = read_key(key_data, folder / "node.key")
     asked = Renew(_request(name_of(old), key))
     roots = read_certificates(root_data, folder / CA)
@@ -151,16 +151,23 @@ class _Service:
             if one.fingerprint(hashes.SHA256()) == sha256:
                 return one
         raise EdgebedError(
-            f"{self._url} has another root than the token: it is not the site that made the token,"
-            " and it got nothing from this device"
+            f"{self._url} has another root than the token: it is not the site that made the token, or has"
+            " rotated its root since, and it got nothing from this device"
         )
+
+    def has_other_roots(self, trusted: bytes) -> bool:
+        """Whether the site rotates its root: then a device renews at once. An absent service has no news."""
+        try:
+            status, data = self._exchange(_trusting(trusted), "GET", ROOT_PATH, None)
+        except Unreachable:
+            return False
+        return status == 200 and bool(data) and data != trusted
 
     def ask(
         self, path: str, asked: Struct, *roots: x509.Certificate, shown: tuple[Path, Path] | None = None
     ) -> Credential:
         """The service's answer, from a server that these roots vouch for."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=pem(*roots).decode())
+        context = _trusting(pem(*roots))
         if shown is not None:
             context.load_cert_chain(*shown)
         status, data = self._exchange(context, "POST", path, msgspec.json.encode(asked))
@@ -193,9 +200,18 @@ class _Service:
             why = error.verify_message
             if "not yet valid" in why or "expired" in why:
                 raise _wrong_clock(self._now, f"{self._url}: {why}") from error
-            raise EdgebedError(f"{self._url} cannot prove that it is this site: {why}") from error
+            raise EdgebedError(
+                f"{self._url} cannot prove that it is this site: {why}; if the site has got another root"
+                " while this device was off, enrol with a new token"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"{self._url} does not answer: {error or type(error).__name__}") from error
+
+
+def _trusting(roots: bytes) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=roots.decode())
+    return context
 
 
 def _wrong_clock(now: datetime, why: str) -> TryAgain:
@@ -215,6 +231,8 @@ def _store(
 ) -> x509.Certificate:
     """Check an answer and write it; the certificate comes last."""
     chain = read_certificates(found.certificate.encode(), Path("the answer"))
+    # the service has proven with one of `roots` who it is; during a rotation it signs with another
+    roots = [*roots, *read_certificates(found.ca.encode(), Path("the answer"))]
     fits = name_of(chain[0]) == name and is_key_of(chain[0], key) and len(chain) == 2
     if (
         not fits

@@ -37,6 +37,7 @@ from edgebed.site.layout import CA, Layout
 from edgebed.site.nodes import issued
 from edgebed.site.running import admit
 from edgebed.site.settings import load
+from edgebed.site.site_audit import note
 from edgebed.site.token_store import node_of, used
 from wire.clock import Clock
 from wire.errors import ConfigError, EdgebedError, TryAgain, WireError
@@ -150,6 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(503, Refusal(str(error)))
             except EdgebedError as error:
                 log.warning("refused %s: %s", self.client_address[0], error)
+                self._note("request", self.path, f"refused: {error}", is_refusal=True)
                 self._answer(403, Refusal(str(error)))
 
     def _enrol(self, body: bytes) -> Credential:
@@ -160,7 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
             node = node_of(layout, secret, now)
             key = requested(asked.request.encode(), "the certificate request", node)
             with used(layout, secret):
-                return self._admitted(layout, node, key, now)
+                found = self._admitted(layout, node, key, now)
+            self._note("enrolment", node.text)
+            return found
 
     def _renew(self, body: bytes) -> Credential:
         asked = msgspec.json.decode(body, type=Renew)
@@ -176,7 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
             if int(str(shown["serialNumber"]), 16) not in [one.serial_number for one in issued(layout, node)]:
                 raise EdgebedError(f"this certificate of {node} is revoked: enrol with a new token")
             key = requested(asked.request.encode(), "the certificate request", node)
-            return self._admitted(layout, node, key, now)
+            found = self._admitted(layout, node, key, now)
+            self._note("renewal", node.text)
+            return found
 
     def _admitted(
         self, layout: Layout, node: Address, key: ec.EllipticCurvePublicKey, now: datetime
@@ -191,6 +197,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _site(self) -> tuple[Layout, datetime]:
         folder = self.server.folder
         return Layout(folder, load(folder)), utc(self.server.clock.now_ms())
+
+    def _note(self, what: str, subject: str, result: str = "done", *, is_refusal: bool = False) -> None:
+        who, origin = ("unknown" if is_refusal else subject), str(self.client_address[0])
+        folder, clock = self.server.folder, self.server.clock
+        note(folder, what, subject, result, who=who, origin=origin, is_refusal=is_refusal, clock=clock)
 
     def _answer(self, status: int, body: Struct) -> None:
         self._send(status, "application/json", msgspec.json.encode(body))

@@ -10,6 +10,7 @@ from edgebed.site.settings import FILE, Site, viewer_user
 
 ROOT = "root-keep-offline"
 CA = "ca.pem"  # the root's certificate, which every client trusts
+OLD, NEXT = "authority/old", "authority/next"  # while the authorities are rotated
 ACL, CRL = "broker/acl", "broker/crl.pem"
 BROKER_CONFIGS = {"mosquitto": "mosquitto.conf", "nats": "nats.conf"}
 _PRIVATE, _OPEN = 0o700, 0o755
@@ -61,6 +62,9 @@ class Layout:
             Entry(
                 "authority", _PRIVATE, "the authorities that sign nodes, viewers, the broker and collectors"
             ),
+            Entry(OLD, _PRIVATE, "the authorities before the rotation that runs", is_optional=True),
+            Entry(NEXT, _PRIVATE, "the authorities that a rotation makes", is_optional=True),
+            Entry("audit", _PRIVATE, "who did what to the site", is_optional=True),
             Entry("broker", _OPEN, "what the broker reads"),
             Entry("broker/data", _PRIVATE, "sessions and retained messages", is_brokers=True),
             Entry("nodes", _OPEN, "the certificates of the nodes"),
@@ -84,6 +88,11 @@ class Layout:
             Entry("authority/nodes.pem", PUBLIC, "authority of nodes, viewers and the broker"),
             Entry("authority/collectors.key", SECRET, "signs collectors"),
             Entry("authority/collectors.pem", PUBLIC, "authority of collectors"),
+            *(
+                Entry(f"{folder}/{name}.key", SECRET, f"{name}, while a rotation runs", is_optional=True)
+                for folder in (OLD, NEXT)
+                for name in ("root", "nodes", "collectors")
+            ),
             Entry("broker/broker.key", SECRET, "the broker", is_brokers=True),
             Entry("broker/broker.pem", PUBLIC, "the broker"),
             *self._brokers(),

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgebed.site import broker_config, nats_config
+from edgebed.site.authorities import INTERRUPTED, NAMES, accepted, before, serving
 from edgebed.site.certificates import (
     Authority,
     Usage,
@@ -34,8 +35,8 @@ from edgebed.site.certificates import (
     read_key,
 )
 from edgebed.site.files import Owner, make_folder, offer, read, write, wrong_rights
-from edgebed.site.layout import ACL, CA, CRL, ROOT, Entry, Layout
-from edgebed.site.nodes import KINDS, current, dropped, removed, removed_names, signing
+from edgebed.site.layout import ACL, CA, CRL, NEXT, ROOT, Entry, Layout
+from edgebed.site.nodes import KINDS, current, dropped, removed, removed_names
 from edgebed.site.settings import plain_host, viewer_user
 from wire.errors import ConfigError, TryAgain
 
@@ -63,23 +64,30 @@ class Maker:
         for each in self._layout.folders:
             if not each.is_optional:
                 make_folder(self._layout.path(each.name), each.mode, self._owner(each))
+        if self._layout.path(NEXT).exists():
+            raise ConfigError(f"{self._layout.folder}: {INTERRUPTED}")
         root = self._root()
         nodes = self._authority("nodes", root)
         collectors = self._authority("collectors", None)
-        self._trusted(root, nodes, collectors)
-        revoked = self._crl(nodes, collectors)
-        self._leaf("broker/broker", f"{self._site.name} broker", nodes, "server", revoked)
+        revoked = self.trust()
+        servers = serving(self._layout)
+        self._leaf("broker/broker", f"{self._site.name} broker", servers, "server", revoked)
         for one in self._site.collectors:
             self._leaf(f"collectors/{one}/collector", one, collectors, "client", revoked)
-            self._leaf(f"collectors/{one}/page", f"{self._site.name} page", nodes, "server", revoked)
+            self._leaf(f"collectors/{one}/page", f"{self._site.name} page", servers, "server", revoked)
         for one in self._site.viewers:
             self._leaf(f"viewers/{viewer_user(one)}/viewer", viewer_user(one), nodes, "client", revoked)
         self._texts()
 
     def revoke(self) -> None:
         """Write the revocation lists and the rules again, and nothing else."""
-        self._crl(signing(self._layout, "nodes"), signing(self._layout, "collectors"))
+        self._crl()
         self._rules()
+
+    def trust(self) -> set[int]:
+        """Write whom broker and clients trust, and the revocation lists; returns the numbers in them."""
+        self._trusted()
+        return self._crl()
 
     def _root(self) -> x509.Certificate:
         """The root; it is made once. Its key may be elsewhere by now."""
@@ -105,7 +113,8 @@ class Maker:
         issuer = self._root_authority(root, file) if root is not None else None
         if root is not None and issuer is None and certificate is not None:
             return Authority(certificate, key)  # it works until its end
-        made = authority(f"{self._site.name} {name}", key, self._now, AUTHORITY_DAYS, issuer)
+        called = name_of(certificate) if certificate is not None else f"{self._site.name} {name}"
+        made = authority(called, key, self._now, AUTHORITY_DAYS, issuer)
         self._write(file, pem(made))
         self._report(f"{file}: {'renewed' if certificate else 'made'}")
         return Authority(made, key)
@@ -125,14 +134,17 @@ class Maker:
         file = f"{stem}.pem"
         hosts = [plain_host(one) for one in self._site.hosts] if usage == "server" else []
         old = self._certificate(file)
-        if old is not None and not is_signed_by(old, issuer.certificate):
+        is_issuers = old is not None and is_signed_by(old, issuer.certificate)
+        if old is not None and not is_issuers and not self._is_rotated(old):
             self._report(f"{file}: not signed by this site's authority, so it is kept")
             return
         key = self._key(f"{stem}.key")
         why = "made"
         if old is not None:
             why = "renewed" if is_due(old, self._now) else ""
-            if old.serial_number in revoked:
+            if not is_issuers:
+                why = "made again, of the other authority"
+            elif old.serial_number in revoked:
                 why = "made again, because it was revoked"
             elif name_of(old) != name or hosts_of(old) != hosts:
                 why = "made again, for other names"
@@ -143,40 +155,46 @@ class Maker:
             self._write(file, pem(made, issuer.certificate))
             self._report(f"{file}: {why}")
 
-    def _trusted(self, root: x509.Certificate, nodes: Authority, collectors: Authority) -> None:
+    def _is_rotated(self, certificate: x509.Certificate) -> bool:
+        """Whether the authority before or after the rotation that runs signed it."""
+        known = [one for name in NAMES for one in (*accepted(self._layout, name), before(self._layout, name))]
+        return any(one is not None and is_signed_by(certificate, one.certificate) for one in known)
+
+    def _trusted(self) -> None:
         """What each side checks the other side's certificate with."""
+        nodes = [one.certificate for one in accepted(self._layout, "nodes")]
+        collectors = [one.certificate for one in accepted(self._layout, "collectors")]
+        data = read(self._layout.path(CA)) or b""
+        trusted = read_certificates(data, self._layout.path(CA))
+        issuers = [one for one in trusted if any(is_signed_by(each, one) for each in nodes)]
         if self._site.broker == "nats":
-            found = {"broker/clients-ca.pem": pem(nodes.certificate, root, collectors.certificate)}
+            found = {"broker/clients-ca.pem": pem(*nodes, *issuers, *collectors)}
         else:
             found = {
-                "broker/nodes-ca.pem": pem(nodes.certificate, root),
-                "broker/collectors-ca.pem": pem(collectors.certificate),
+                "broker/nodes-ca.pem": pem(*nodes, *issuers),
+                "broker/collectors-ca.pem": pem(*collectors),
             }
         # the operator can put a second root into the site's own file: clients then trust both
-        roots = read(self._layout.path(CA)) or b""
-        found |= {each.name: roots for each in self._layout.files if each.name.endswith(f"/{CA}")}
-        for name, data in found.items():
-            self._keep(name, data)
+        found |= {each.name: data for each in self._layout.files if each.name.endswith(f"/{CA}")}
+        for name, content in found.items():
+            self._keep(name, content)
 
-    def _crl(self, nodes: Authority, collectors: Authority) -> set[int]:
+    def _crl(self) -> set[int]:
         """Write the revocation lists; returns the serial numbers in them. nats-server has none."""
         if self._site.broker == "nats":
             return set()
         path = self._layout.path(CRL)
         old = {one.issuer: one for one in read_crls(read(path) or b"", path)}
-        viewers = dropped(self._layout, "viewer")
-        wanted = (
-            (nodes, [*removed(self._layout), *viewers.values()]),
-            (collectors, list(dropped(self._layout, "collector").values())),
-        )
+        gone = {
+            "nodes": [*removed(self._layout), *dropped(self._layout, "viewer").values()],
+            "collectors": list(dropped(self._layout, "collector").values()),
+        }
         lists = [
             current_list(
-                one,
-                self._now,
-                old.get(one.certificate.subject),
-                [each.serial_number for each in certificates],
+                one, self._now, old.get(one.certificate.subject), [each.serial_number for each in gone[name]]
             )
-            for one, certificates in wanted
+            for name in NAMES
+            for one in accepted(self._layout, name)
         ]
         if read(path) not in (None, crl_pem(*lists)):
             self._report(f"{CRL}: updated")

@@ -10,12 +10,13 @@ from typing import Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgebed.site.certificates import Authority, leaf, name_of, pem, read_certificates, read_key
+from edgebed.site.authorities import check_clock, signing
+from edgebed.site.certificates import is_signed_by, leaf, name_of, pem, read_certificates
 from edgebed.site.files import PUBLIC, read, write
 from edgebed.site.layout import Layout
 from edgebed.site.settings import MAX_NAME, ONE_COMPANY
 from wire.config import did_you_mean
-from wire.errors import ConfigError, EdgebedError, TryAgain, unwritable
+from wire.errors import ConfigError, EdgebedError, unwritable
 from wire.folder_sync import sync_folder
 from wire.topics import Address
 
@@ -66,12 +67,7 @@ def issue(layout: Layout, node: Address, key: ec.EllipticCurvePublicKey, now: da
     """
     check_name(layout, node)
     authority = signing(layout, "nodes")
-    if authority.certificate.not_valid_before_utc > now:
-        start = authority.certificate.not_valid_before_utc
-        raise TryAgain(
-            f"the clock of this machine shows {now:%Y-%m-%d}, and the site's authority is valid from"
-            f" {start:%Y-%m-%d}: set the clock"
-        )
+    check_clock(layout, now)
     made = leaf(node.text, key, authority, now, NODE_DAYS, "client")
     # all that are still valid: a removal must revoke each of them
     valid = [one for one in issued(layout, node) if one.not_valid_after_utc > now]
@@ -118,21 +114,18 @@ def take_away(layout: Layout, node: Address) -> None:
         raise unwritable(str(old), error) from error
 
 
-def signing(layout: Layout, name: Literal["nodes", "collectors"]) -> Authority:
-    """An authority of the site.
-
-    Raises:
-        ConfigError: the site has none, or its files cannot be used.
-    """
-    path, key_path = layout.path(f"authority/{name}.pem"), layout.path(f"authority/{name}.key")
-    data, key = read(path), read(key_path)
-    if data is None or key is None:
-        raise ConfigError(f"{layout.folder} is not a complete site: run `edgebed site init {layout.folder}`")
-    return Authority(read_certificates(data, path)[0], read_key(key, key_path))
-
-
 def _path(layout: Layout, node: Address) -> Path:
     return layout.path(NODES) / f"{node.client_id}.pem"
+
+
+def keep_issued(layout: Layout, issuer: x509.Certificate) -> None:
+    """Forget the nodes' certificates that another authority signed, where a node has one of this one."""
+    for path in sorted(layout.path(NODES).glob("*.pem")):
+        data = read(path)
+        found = read_certificates(data, path) if data is not None else []
+        kept = [one for one in found if is_signed_by(one, issuer)]
+        if kept and kept != found:
+            write(path, pem(*kept), PUBLIC)
 
 
 def _certificates(folder: Path) -> Iterator[x509.Certificate]:

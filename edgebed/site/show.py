@@ -11,13 +11,15 @@ from msgspec import Struct
 
 from edgebed.site.certificates import fingerprint, is_due, name_of, read_certificates
 from edgebed.site.files import read, unreachable_folder, user_name, wrong_rights
-from edgebed.site.layout import CA, Entry, Layout
+from edgebed.site.layout import CA, OLD, Entry, Layout
 from edgebed.site.nodes import KINDS, current, dropped, removed_names
+from edgebed.site.rotation import state
 from wire.errors import ConfigError
 from wire.printable import counted
 
 WARN = timedelta(days=30)
 NODES_AUTHORITY = "authority/nodes.pem"
+BEFORE = (f"{OLD}/root.pem", f"{OLD}/nodes.pem", f"{OLD}/collectors.pem")  # while a rotation runs
 _BROKERS = "broker/broker.key, broker/acl and broker/data"
 
 
@@ -69,7 +71,8 @@ def overview(layout: Layout, now: datetime) -> Overview:
     secrets = [_secret(layout, each) for each in layout.files if each.mode & 0o077 == 0]
     found = [each for each in secrets if each is not None]
     problems += [f"{each.file}: {each.problem}" for each in found if each.problem]
-    problems += [*_missing(layout), *_kept(layout), *_dropped(layout), *_for_broker(layout)]
+    problems += [*_missing(layout), *_kept(layout), *_dropped(layout), *state(layout, now)]
+    problems += _for_broker(layout)
     return Overview(
         str(layout.folder), site.name, site.url, site.collector_url,
         ca_sha256, shown, found, removed_names(layout), problems,
@@ -77,7 +80,7 @@ def overview(layout: Layout, now: datetime) -> Overview:
 
 
 def _certificates(layout: Layout, problems: list[str]) -> Iterator[tuple[str, x509.Certificate]]:
-    shown = (CA, NODES_AUTHORITY, "authority/collectors.pem", "broker/broker.pem")
+    shown = (CA, NODES_AUTHORITY, "authority/collectors.pem", "broker/broker.pem", *BEFORE)
     names = [
         *shown,
         *(

@@ -15,11 +15,11 @@ import msgspec
 from cryptography.hazmat.primitives import hashes
 from msgspec import Struct
 
-from edgebed.site.certificates import read_certificates
+from edgebed.site.authorities import serving_root
 from edgebed.site.files import SECRET, read, write
-from edgebed.site.layout import CA, Layout
+from edgebed.site.layout import Layout
 from edgebed.site.token import Token
-from wire.errors import ConfigError, EdgebedError, unwritable
+from wire.errors import EdgebedError, unwritable
 from wire.folder_sync import sync_folder
 from wire.topics import Address
 
@@ -40,10 +40,7 @@ def give(layout: Layout, node: Address, now: datetime, hours: float) -> Token:
     Raises:
         ConfigError: the site is not complete, or cannot be written.
     """
-    data = read(layout.path(CA))
-    if data is None:
-        raise ConfigError(f"{layout.folder} is not a complete site: run `edgebed site init {layout.folder}`")
-    root = read_certificates(data, layout.path(CA))[0]
+    root = serving_root(layout)
     void(layout, node)
     ends = (now + timedelta(hours=hours)).replace(microsecond=0)
     token = Token(node, ends, root.fingerprint(hashes.SHA256()), secrets.token_bytes(16))
@@ -77,6 +74,14 @@ def void(layout: Layout, node: Address) -> bool:
         except OSError as error:
             raise unwritable(str(path), error) from error
     return found
+
+
+def void_all(layout: Layout) -> int:
+    """Take back every token that is not used; returns how many."""
+    nodes = {kept.node for _, kept in _unused(layout)}
+    for node in nodes:
+        void(layout, Address.parse(node))
+    return len(nodes)
 
 
 def _unused(layout: Layout) -> Iterator[tuple[Path, Kept]]:

@@ -58,7 +58,11 @@ def test_a_failed_connection_has_a_code(error: BaseException, code: str | None) 
     [
         (9, "set the clock of this machine"),
         (10, "renew it there, or set the clock of this machine"),
-        (20, "see ca_file"),
+        (18, "see ca_file"),
+        (
+            20,
+            "see ca_file; if the site has got another root while this device was off, enrol with a new token",
+        ),
         (62, "see server_name"),
         (64, "see server_name"),
     ],
