@@ -20,8 +20,9 @@ from agent.configuration import Configuration
 from agent.custody.node_key import NodeKey
 from agent.custody.statements import Custody, keep_stating
 from agent.desired import DesiredConfig, Start
+from agent.fences.cgroup import Cgroup, keep_limits
 from agent.fences.fences import Fences
-from agent.fences.meter import Meter
+from agent.fences.meter import Meter, cpu_s
 from agent.inference.model_cache import ModelCache
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
@@ -75,6 +76,7 @@ class App:
         self._identity = NodeIdentity(plan.address, self.boot, version)
         self._clock_state = clock_state
         self._models_first = models_first
+        self._cgroup: Cgroup | None = None  # that keeps the limits of CPU and memory
         self._wired = False
         self._reload_asked = False  # before there was a configuration to ask
         self._task: asyncio.Task[None] | None = None
@@ -96,6 +98,7 @@ class App:
             TryAgain: another agent uses the state folder.
         """
         process_memory.use_one_heap()
+        self._cgroup = await asyncio.to_thread(keep_limits, self.plan.config.fence)
         pictures = any(
             each.kind == "frame" for plan in self.plan.devices.values() for each in plan.streams.values()
         )
@@ -171,7 +174,9 @@ class App:
         self.outbox = await asyncio.to_thread(Outbox.open, config.state / "outbox", config.outbox, clock)
         try:
             key = await asyncio.to_thread(NodeKey.open, config.state)
-            self.meter = await asyncio.to_thread(Meter, config.state, clock)
+            self.meter = await asyncio.to_thread(
+                Meter, config.state, clock, self._cgroup.cpu_s if self._cgroup else cpu_s
+            )
             setup = await asyncio.to_thread(Setup.of, start.plan.devices, start.plan.config.models)
             self._wire(key, start, setup)
             self._report_new_outbox()
@@ -193,6 +198,8 @@ class App:
         """Make everything that `_flow` runs."""
         config, clock = self.plan.config, self.clock
         self.fences = Fences(config.fence, clock, disk_mb=config.outbox.max_mb)
+        if self._cgroup is not None:
+            self.fences.by = "cgroup"
         self.commands = Commands(config.state, clock, {"snapshot": self._snapshot, "rebirth": self._rebirth})
         self.uplink = Uplink(
             self._identity,
@@ -402,7 +409,7 @@ class App:
             sent_bytes=self.uplink.sent_bytes,
             inferences=self.fences.runs,
             skipped=self.fences.skipped,
-            rss_mb=process_memory.rss_mb(),
+            rss_mb=(self._cgroup and self._cgroup.memory_mb()) or process_memory.rss_mb(),
             disk_mb=round(self.outbox.stats().bytes / 1e6, 1),
         )
 

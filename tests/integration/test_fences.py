@@ -164,6 +164,8 @@ def test_memory_over_the_fence_stops_the_newest_model_and_readings_go_on(
     stopped = agent.until(lambda now: model(now).get("code") == "fence-memory", "the model is refused")
     assert "64 MB are allowed: fence.memory_mb" in model(stopped)["why"]
     assert model(stopped)["state"] == "failed"
+    assert stopped["fence_by"] == "agent"
+    assert "the agent keeps the limits of CPU and memory itself" in agent.child.log.read_text()
     readings = stopped["devices"]["arm"]["readings"]
     agent.until(lambda now: now["devices"]["arm"]["readings"] > readings, "readings go on")
 
