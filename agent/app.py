@@ -24,6 +24,7 @@ from agent.fences.cgroup import Cgroup, keep_limits
 from agent.fences.fences import Fences
 from agent.fences.meter import Meter, cpu_s
 from agent.inference.model_cache import ModelCache
+from agent.inference.trust import TrustedKeys
 from agent.node_description import NodeDescription
 from agent.outbox import Message, Outbox, keep_committing
 from agent.pipeline.changes import Setup
@@ -47,6 +48,7 @@ SETTLED_S = 5.0  # by then the first connection was made and the first results a
 REST_S = 5.0  # for everything but the devices to end
 DRAIN_S = 6.0  # for the messages on disk to leave ...
 DRAIN_IDLE_S = 2.0  # ... as long as acknowledgements come
+KEYS_S = 5.0  # how often the trusted keys are looked at
 STUCK_S = 30.0  # the watchdog is not fed when the outbox has committed nothing for so long
 
 
@@ -177,6 +179,7 @@ class App:
             self.meter = await asyncio.to_thread(
                 Meter, config.state, clock, self._cgroup.cpu_s if self._cgroup else cpu_s
             )
+            self.keys = await asyncio.to_thread(TrustedKeys, config.trust, self.plan.address)
             setup = await asyncio.to_thread(Setup.of, start.plan.devices, start.plan.config.models)
             self._wire(key, start, setup)
             self._report_new_outbox()
@@ -236,7 +239,7 @@ class App:
             setup.devices,
             setup.models,
             clock,
-            cache=ModelCache(config.state / "gate", self.fences),
+            cache=ModelCache(config.state / "gate", self.fences, self.keys.trust),
             clock_state=self.time.state,
             sinks=Sinks(
                 send=self.outbox.append,
@@ -289,6 +292,7 @@ class App:
                 group.create_task(keep_stating(self.custody, self.clock), name="custody"),
                 group.create_task(self.uplink.run(), name="uplink"),
                 group.create_task(self._heart(), name="heart"),
+                group.create_task(self._watch_keys(), name="trusted keys"),
             ]
             if not self._models_first:
                 self._open_models("models")
@@ -423,6 +427,14 @@ class App:
         """Take an event of the node itself."""
         event.clk = self.time.state().value
         self.outbox.append(Message("event", NODE_ITSELF, event.type, event))
+
+    async def _watch_keys(self) -> None:
+        """Stop a model whose package is not allowed any more because a key was revoked or removed."""
+        while self.plan.config.trust.keys:
+            await asyncio.sleep(KEYS_S)
+            trust = await asyncio.to_thread(self.keys.changed)
+            if trust is not None:
+                await self.pipeline.trust(trust)
 
     async def _guard_memory(self) -> None:
         """Stop the newest model while this process has more memory than its fence allows."""

@@ -15,6 +15,8 @@ from msgspec import UNSET, Meta, Struct
 import adapters
 from adapters.base import Adapter, AdapterError
 from agent.fences.settings import FenceSettings
+from agent.inference import trust
+from agent.inference.trust import TrustSettings
 from agent.outbox import OutboxSettings
 from agent.pipeline.settings import LEAST_STALL_S, DeviceConfig, DevicePlan, SlotConfig
 from agent.process_memory import MemorySettings
@@ -48,6 +50,7 @@ class AgentConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     )
     memory: Annotated[MemorySettings, Meta(description="Memory of the daemon.")] = MemorySettings()
     fence: Annotated[FenceSettings, Meta(description="The most that this agent may use.")] = FenceSettings()
+    trust: Annotated[TrustSettings, Meta(description="Whose model packages run.")] = TrustSettings()
     remote: Annotated[RemoteSettings, Meta(description="Changes while the agent runs.")] = RemoteSettings()
     devices: Annotated[dict[str, DeviceConfig], Meta(min_length=1, description="Device id to device.")]
     models: Annotated[dict[str, SlotConfig], Meta(description="Slot id to model.")] = {}
@@ -144,6 +147,8 @@ def _plan_of(
         for name, slot in found.models.items():
             yield from _check_id(("models", name), "slot", name)
             yield from _check_slot(name, slot, devices, found, files, allowed)
+        if files and allowed is None:
+            yield from ((("trust",), why) for why in _trust_mistakes(found))
         if files and not list(found.broker.mistakes()):
             yield from _check_secrets(found.broker)
 
@@ -309,6 +314,13 @@ def _check_slot(
         yield ("models", name, "package"), why
     elif files:
         yield from _check_package(name, slot, streams[slot.stream])
+
+
+def _trust_mistakes(found: AgentConfig) -> tuple[str, ...]:
+    try:
+        return trust.read(found.trust, Address.parse(found.node)).mistakes
+    except WireError:  # the node's name is reported already
+        return ()
 
 
 def _check_secrets(broker: Broker) -> Iterator[Mistake]:

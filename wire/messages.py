@@ -110,6 +110,7 @@ class DeviceState(_Message, kw_only=True):
 class ModelState(_Message, kw_only=True):
     """The model in one slot and the execution provider that it really uses.
 
+    `signed_by` is the name of the key that signed its package, if the node trusts it.
     `counters` like those of a device: `runs`, `failed`, `dropped` inputs, ...
     """
 
@@ -118,6 +119,7 @@ class ModelState(_Message, kw_only=True):
     ver: Short = ""
     provider: Short = ""
     device: Short = ""
+    signed_by: Short = ""
     why: Text = ""
     code: Code = ""
     args: Args = {}

@@ -50,6 +50,10 @@ CODES: dict[str, tuple[str, ...]] = {
     "no-readings": (),
     # a model
     "model-checking": (),
+    "model-not-signed": (),
+    "model-signature-bad": ("detail",),
+    "model-key-unknown": (),
+    "model-key-revoked": ("key",),
     "model-refused": (),
     "model-input-mismatch": (),
     "model-gate-timeout": ("seconds",),

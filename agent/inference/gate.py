@@ -11,8 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from agent.inference import gate_process, golden, manifest, package_files
+from agent.inference import gate_process, golden, manifest, package_files, remembered, signature_check
 from agent.inference.decoders import ModelError, Result
 from agent.inference.inputs import FrameInput
 from agent.inference.package import Package, load_package
 from agent.inference.preprocess import FrameTensor
 from agent.inference.session import CPU, Model, Scanned
+from agent.inference.trust import Trust
 from wire.plugins import version
 from wire.printable import printable
 from wire.reasons import MAX_ARGS, Reason, because
@@ -34,7 +34,7 @@ from wire.reasons import MAX_ARGS, Reason, because
 WALL_S = 90.0  # for the whole child
 _RUNS, _MEASURE_S = 60, 0.6
 _LONGEST_WHY, _LONGEST_LINE = 20, 400  # lines of a reason, characters of a line
-_MOST_SAVED = 200  # reports; the oldest are removed
+NOBODY = Trust()
 _MACHINE = frozenset({"provider-missing"})  # reasons that can end without a change of the package
 
 
@@ -60,27 +60,37 @@ def verify(
     providers: Sequence[str] = CPU,
     memory: Path | None = None,
     stopping: threading.Event | None = None,
+    trust: Trust = NOBODY,
 ) -> GateReport:
     """Run the gate for the package, or return the report of an earlier run; `stopping` ends it.
 
     Raises:
         ModelError: the package did not pass, now or earlier, with the reason.
     """
+    stopping = stopping or threading.Event()
+    signed = signature_check.check(package, trust, memory=memory, stopping=stopping)
     key = _key(package, providers)
     saved = memory / f"{key}.json" if memory is not None else None
-    report = _remembered(saved) if saved is not None else None
-    if report is None:
-        report, lasting = _in_child(package, providers, stopping or threading.Event())
+    report = remembered.read(saved, GateReport) if saved is not None else None
+    if report is not None:
+        report.remembered = True
+    else:
+        report, lasting = _in_child(package, providers, stopping, signed.files)
         lasting = lasting and report.code not in _MACHINE and key == _key(package, providers)
         if saved is not None and lasting:  # else the package may have changed while the gate ran
-            _remember(saved, report)
+            remembered.write(saved, report)
     if report.why:
         raise ModelError(f"{package.path}: {report.why}").coded(report.code, **report.args)
+    report.signed_by = signed.by
     return report
 
 
-def inspect(package: Package, providers: Sequence[str]) -> GateReport:
+def inspect(
+    package: Package, providers: Sequence[str], signed: Mapping[str, str] | None = None
+) -> GateReport:
     """Open the package, compare golden vectors, measure, and check the budgets; the child runs this.
+
+    `signed` has the sha256 of each golden vector of a package with a signature.
 
     Raises:
         ModelError: with the reason.
@@ -91,7 +101,7 @@ def inspect(package: Package, providers: Sequence[str]) -> GateReport:
     model = Model(package, providers=providers)
     report = GateReport(provider=model.provider, scanned=model.scanned)
     for name in vectors:
-        golden.compare(package.path, name, model.raw)
+        golden.compare(package.path, name, model.raw, (signed or {}).get(name, ""))
         report.golden += 1
     noise = _noise(model)
     _require_plausible(model, noise)
@@ -116,30 +126,34 @@ def inspect(package: Package, providers: Sequence[str]) -> GateReport:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m agent.inference.gate ... FOLDER HASH PROVIDER...`, as `gate_process.run` starts it.
+    """`python -m agent.inference.gate ... FOLDER HASH SIGNED PROVIDER...`, as `gate_process.run` starts it.
 
-    HASH is that of the manifest.
+    HASH is that of the manifest, SIGNED the name and sha256 of golden vectors as JSON.
     """
     gate_process.answer(arguments, _report, lambda reason: msgspec.json.encode(_refused(reason)))
 
 
 def _report(arguments: Sequence[str]) -> bytes:
-    folder, expected, *providers = arguments
+    folder, expected, signed, *providers = arguments
     try:
         package = load_package(Path(folder))
         if package.manifest.hash != expected:
             raise ModelError("the manifest changed while the gate ran: restart the agent")
-        return msgspec.json.encode(inspect(package, providers or CPU))
+        return msgspec.json.encode(
+            inspect(package, providers or CPU, msgspec.json.decode(signed, type=dict[str, str]))
+        )
     except ModelError as error:
         why = str(error).removeprefix(folder).removeprefix("/").removeprefix(": ")
         raise ModelError(why).coded(error.reason_code, **error.reason_args) from error
 
 
 def _in_child(
-    package: Package, providers: Sequence[str], stopping: threading.Event
+    package: Package, providers: Sequence[str], stopping: threading.Event, signed: Mapping[str, str]
 ) -> tuple[GateReport, bool]:
     """The child's report, and whether another run would give the same."""
-    arguments = [str(package.path.resolve()), package.manifest.hash, *providers]
+    vectors = {name: digest for name, digest in signed.items() if name.startswith(f"{golden.FOLDER}/")}
+    texts = [package.manifest.hash, msgspec.json.encode(vectors).decode()]
+    arguments = [str(package.path.resolve()), *texts, *providers]
     done = gate_process.run(arguments, WALL_S, stopping)
     if done.failure is not None:
         return _refused(done.failure), done.lasting
@@ -242,29 +256,6 @@ def _key(package: Package, providers: Sequence[str]) -> str:
     files = package_files.fingerprint(package.path, names)
     parts = [found.hash, versions, files, gate_process.machine(), *providers]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
-
-
-def _remembered(saved: Path) -> GateReport | None:
-    try:
-        report = msgspec.json.decode(saved.read_bytes(), type=GateReport)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return None  # not there, or damaged by a power cut: the gate runs again
-    report.remembered = True
-    return report
-
-
-def _remember(saved: Path, report: GateReport) -> None:
-    draft = saved.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        saved.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(msgspec.json.encode(report))
-        draft.replace(saved)
-        reports = sorted(saved.parent.glob("*.json"), key=lambda each: each.stat().st_mtime_ns)
-        for old in reports[:-_MOST_SAVED]:
-            old.unlink(missing_ok=True)
-    except OSError:  # with a full disk the next start runs the gate again
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

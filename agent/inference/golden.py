@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 from collections.abc import Callable
@@ -32,14 +33,16 @@ def names(folder: Path) -> list[str]:
     return [f"{FOLDER}/{name}" for name in found]
 
 
-def compare(folder: Path, name: str, run: Callable[[NDArray[Any]], list[NDArray[Any]]]) -> None:
-    """Compare the outputs of `run` for one golden vector with its outputs.
+def compare(
+    folder: Path, name: str, run: Callable[[NDArray[Any]], list[NDArray[Any]]], sha256: str = ""
+) -> None:
+    """Compare the outputs of `run` for one golden vector with its outputs; `sha256` is that of its file.
 
     Raises:
         ModelError: the file cannot be read or asserts nothing, or an output differs.
     """
     shown = printable(name)
-    vector = _read(folder, name)
+    vector = _read(folder, name, sha256)
     given = vector.pop("input")
     if not any(_finite(array).any() for key, array in vector.items() if key.startswith("output_")):
         raise ModelError(f"{shown} asserts nothing: it has no output_0, ... with a finite number")
@@ -76,9 +79,11 @@ def _finite(array: NDArray[Any]) -> NDArray[np.bool_]:
     return np.isfinite(array.astype(np.float64))
 
 
-def _read(folder: Path, name: str) -> dict[str, NDArray[Any]]:
+def _read(folder: Path, name: str, sha256: str) -> dict[str, NDArray[Any]]:
     shown = printable(name)
     body = package_files.read(folder, name, _MOST_BYTES)
+    if sha256 and hashlib.sha256(body).hexdigest() != sha256:
+        raise ModelError(f"{shown} changed while the gate ran")
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())

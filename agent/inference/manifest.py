@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 from unicodedata import category
 
@@ -26,6 +26,7 @@ from wire.topics import FIELD
 from wire.yaml12 import MAX_BYTES
 
 FILE = "manifest.yaml"
+_FILES = "files"  # in `parts`: the files beside the manifest that were read
 MAX_LABELS = 1_000_000  # bytes of a labels file
 
 MAX_COUNT = 10_000  # labels
@@ -57,7 +58,12 @@ class Manifest(Struct, kw_only=True, frozen=True):
     budgets: Budgets
     data: dict[str, Any]
     quality: dict[str, Any]
-    hash: str  # sha256 of the manifest's own bytes
+    files: dict[str, str]  # name and sha256 of each file that this was read from
+
+    @property
+    def hash(self) -> str:
+        """The sha256 of what this was read from."""
+        return hashlib.sha256(msgspec.json.encode(sorted(self.files.items()))).hexdigest()
 
     @property
     def ref(self) -> str:
@@ -107,7 +113,8 @@ def load(folder: Path) -> Manifest:
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
     rest = {key: getattr(page, key) for key in page.__struct_fields__ if key not in ("input", "output")}
-    return Manifest(**rest, **parts, hash=hashlib.sha256(body).hexdigest())
+    files = {FILE: hashlib.sha256(body).hexdigest(), **parts.pop(_FILES, {})}
+    return Manifest(**rest, **parts, files=files)
 
 
 def _check(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]) -> Iterator[Mistake]:
@@ -166,7 +173,7 @@ def _check_output(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]
     if options is None:
         return
     try:
-        parts["output"] = found = _read_labels(options, folder)
+        parts["output"] = found = _read_labels(options, folder, parts.setdefault(_FILES, {}))
     except ModelError as error:
         yield ("output", "labels_file"), str(error)
     else:
@@ -196,14 +203,16 @@ def _with_word(options: type[Struct], word: str) -> type[Struct]:
     )
 
 
-def _read_labels(options: Any, folder: Path) -> Any:
+def _read_labels(options: Any, folder: Path, files: dict[str, str]) -> Any:
     name = getattr(options, "labels_file", "")
     if not name:
         return options
     if options.labels:
         raise ModelError("the manifest has labels too: keep one of the two")
+    body = package_files.read(folder, name, MAX_LABELS)
+    files[str(PurePosixPath(name))] = hashlib.sha256(body).hexdigest()
     try:
-        lines = package_files.read(folder, name, MAX_LABELS).decode("utf-8-sig").splitlines()
+        lines = body.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ModelError(f"{printable(name)} is not UTF-8 text: {error}") from error
     labels = [line.strip() for line in lines if line.strip()]

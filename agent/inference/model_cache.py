@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from agent.fences.fences import Fences
 from agent.fences.settings import FenceSettings
 from agent.inference.decoders import ModelError
+from agent.inference.trust import Trust
 from agent.process_memory import rss_mb
 from wire.clock import Clock
 from wire.printable import printable
-from wire.reasons import Reason, because
+from wire.reasons import NO_REASON, Reason, because
 
 if TYPE_CHECKING:
     from agent.inference.package import Package
@@ -28,10 +29,14 @@ _Key = tuple[Path, str, tuple[str, ...]]  # folder, hash of the ONNX file, execu
 class ModelCache:
     """Checks and opens each package once; `memory` is the folder where the gate keeps its reports.
 
-    A model for which `fences` leave no memory is refused. Several threads may ask at the same time.
+    A model for which `fences` leave no memory is refused, and one that `trust` does not allow. Several
+    threads may ask at the same time.
     """
 
-    def __init__(self, memory: Path | None = None, fences: Fences | None = None) -> None:
+    def __init__(
+        self, memory: Path | None = None, fences: Fences | None = None, trust: Trust | None = None
+    ) -> None:
+        self.trust = trust or Trust()
         self.fences = fences or Fences(FenceSettings(), Clock())
         self._memory = memory
         self._open: dict[_Key, Model | Reason] = {}  # the model, or why it is refused
@@ -57,6 +62,16 @@ class ModelCache:
             raise ModelError(found.why).coded(found.code, **found.args)
         return found
 
+    def refusal(self, package: Package) -> Reason:
+        """Why `trust` does not allow a package now; `NO_REASON` where it does. Blocks."""
+        from agent.inference import signature_check
+
+        try:
+            signature_check.check(package, self.trust, memory=self._memory, stopping=self._stopping)
+        except ModelError as error:
+            return error.reason
+        return NO_REASON
+
     def keep(self, in_use: Sequence[Model | None]) -> None:
         """Forget every other model, and why packages were refused: those are checked again when asked for."""
         for key, found in list(self._open.items()):
@@ -72,10 +87,20 @@ class ModelCache:
         from agent.inference.session import Model
 
         try:
-            report = gate.verify(package, providers=providers, memory=self._memory, stopping=self._stopping)
+            report = gate.verify(
+                package,
+                providers=providers,
+                memory=self._memory,
+                stopping=self._stopping,
+                trust=self.trust,
+            )
             if (full := self.fences.no_room(rss_mb(), report.rss_mb)).why:
                 return full
-            return Model(package, providers=providers, scanned=report.scanned)
+            if not report.signed_by:
+                log.warning("%s: no key that is trusted here has signed this package", package.path)
+            model = Model(package, providers=providers, scanned=report.scanned)
+            model.signed_by = report.signed_by
+            return model
         except ModelError as error:
             return error.reason
         except Exception as error:  # a decoder of another package can raise anything

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,8 @@ from wire.printable import printable
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NOT_REGULAR = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR}  # a link, a socket, a device, a folder
 _MOST_ENTRIES = 10_000  # of one folder
+_MOST_FILES, _DEEPEST = 2_000, 8  # of a whole package
+_CHUNK = 1 << 20
 
 
 def read(folder: Path, name: str, most: int) -> bytes:
@@ -60,10 +63,7 @@ def opened(folder: Path, name: str, most: int) -> Iterator[int]:
     if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
         raise ModelError(f"{shown!r} is not a path inside the package")
     try:
-        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for part in parts[:-1]:
-            with _closing(at):
-                at = os.open(part, _OPEN | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=at)
+        at = _open_folder(folder, parts[:-1])
         with _closing(at):
             file = os.open(parts[-1], _OPEN | os.O_NOFOLLOW, dir_fd=at)
     except OSError as error:
@@ -94,6 +94,58 @@ def entries(folder: Path, name: str, suffix: str) -> list[str]:
     return sorted(each for each in listed if each.endswith(suffix))
 
 
+def every(folder: Path, skipped: Collection[str] = ()) -> list[str]:
+    """The sorted names of everything below a package but folders, as `golden/a.npz`; reads no content.
+
+    What is in `skipped`, by its name from the top, is left out with all that is in it.
+
+    Raises:
+        ModelError: there are too many, too deep, or a folder cannot be read.
+    """
+    found: list[str] = []
+    waiting, count = [""], 0
+    while waiting:
+        prefix = waiting.pop()
+        try:
+            at = _open_folder(folder, PurePosixPath(prefix).parts)
+            with _closing(at), os.scandir(at) as entries_here:
+                for entry in entries_here:
+                    name = prefix + entry.name
+                    if name in skipped:
+                        continue
+                    count += 1
+                    if count > _MOST_FILES or name.count("/") > _DEEPEST:
+                        raise ModelError(
+                            f"it has more than {_MOST_FILES} files, or folders deeper than {_DEEPEST}"
+                        )
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{name}/")
+                    else:
+                        found.append(name)
+        except OSError as error:
+            raise _refusal(printable(prefix or folder.name), error) from error
+    return sorted(found)
+
+
+def sha256(folder: Path, name: str, most: int) -> tuple[str, int]:
+    """The hexadecimal sha256 of the file `name` of a package, and its size.
+
+    Raises:
+        ModelError: as `read`.
+    """
+    digest, size = hashlib.sha256(), 0
+    with opened(folder, name, most) as file:
+        try:
+            while size <= most and (chunk := os.read(file, _CHUNK)):
+                digest.update(chunk)
+                size += len(chunk)
+        except OSError as error:
+            raise _refusal(printable(name), error) from error
+    if size > most:  # it has grown since it was opened
+        raise ModelError(f"{printable(name)} has more than {most} bytes")
+    return digest.hexdigest(), size
+
+
 def fingerprint(folder: Path, names: Iterable[str]) -> list[Any]:
     """What changes when one of the files is written, replaced or removed; reads no content."""
     found: list[Any] = []
@@ -106,6 +158,15 @@ def fingerprint(folder: Path, names: Iterable[str]) -> list[Any]:
         else:
             found.append((shown, at.st_mode, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
     return found
+
+
+def _open_folder(folder: Path, parts: Iterable[str]) -> int:
+    """A descriptor of a folder inside the package."""
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in parts:
+        with _closing(at):
+            at = os.open(part, _OPEN | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=at)
+    return at
 
 
 @contextmanager

@@ -69,6 +69,7 @@ class Model:
             ModelError: the model does not fit the manifest or cannot be opened.
         """
         self.package = package
+        self.signed_by = ""  # the trusted key that signed the package, as the gate reports it
         self.manifest = package.manifest
         body = read_model(package)
         try:

@@ -16,6 +16,7 @@ from agent.clock_sync import TimeSync
 from agent.config import AgentPlan
 from agent.inference.inputs import WindowInput
 from agent.inference.model_cache import ModelCache
+from agent.inference.trust import read
 from agent.outbox import Message
 from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.pipeline import Pipeline
@@ -67,7 +68,7 @@ class Once:
             self._plan.devices,
             self._plan.config.models,
             self._clock,
-            cache=ModelCache(),
+            cache=ModelCache(trust=read(self._plan.config.trust, self._plan.address).trust),
             clock_state=sync.state,
             sinks=Sinks(send=self._send, live=self._send_live, snap=self._send_snap),
         )

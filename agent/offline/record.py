@@ -13,6 +13,7 @@ from adapters.base import Reading
 from agent.clock_sync import TimeSync
 from agent.config import AgentPlan
 from agent.inference.model_cache import ModelCache
+from agent.inference.trust import read
 from agent.offline import mcap_file
 from agent.offline.mcap_file import Recorder, RecordingError
 from agent.outbox import Message
@@ -113,7 +114,7 @@ class RecordRun:
             self._plan.devices,
             self._plan.config.models,
             self._clock,
-            cache=ModelCache(),
+            cache=ModelCache(trust=read(self._plan.config.trust, self._plan.address).trust),
             clock_state=TimeSync(self._clock).state,
             sinks=Sinks(send=self._send),
         )

@@ -356,6 +356,7 @@ class ModelRunner:
             ver=self.ref.ver,
             provider=provider or before.provider,
             device=self.settings.device,
+            signed_by="" if self._model is None else self._model.signed_by,
             **reason.fields(),
         )
         if state != before.state:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +15,7 @@ from adapters.base import Reading
 from agent.clock_sync import Stamps
 from agent.inference.gate_process import at_once
 from agent.inference.model_cache import ModelCache
+from agent.inference.trust import Trust
 from agent.outbox import Message
 from agent.pipeline import privacy
 from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
@@ -28,6 +31,8 @@ from wire.clock import Clock
 from wire.messages import ClockState, ModelState, Snapshot, Stream
 from wire.reasons import Reason
 from wire.task_cancellation import end
+
+log = logging.getLogger("edgebed.model")
 
 _LONG_S = 10.0  # a model that takes longer to open makes room for the next one
 
@@ -163,6 +168,7 @@ class Pipeline:
             raise
 
     async def _open_runner(self, places: _Places, runner: ModelRunner) -> None:
+        trust = self._models.trust
         opened = await places.run(runner.name, runner.prepare)
         if self.runners.get(runner.name) is not runner or runner.opened.is_set():
             return  # it was replaced meanwhile
@@ -170,6 +176,8 @@ class Pipeline:
         if runner.at_work:
             self._add_results(runner)
             self._sinks.declared()
+        if self._models.trust is not trust:  # other keys count since the gate looked
+            await self.trust(self._models.trust)
 
     async def stop_newest(self, why: Reason) -> str:
         """Stop the model that was opened last and free its memory; returns its slot, "" if none is open."""
@@ -180,13 +188,34 @@ class Pipeline:
         )
         if runner is None:
             return ""
+        await self._stop(runner, why)
+        return runner.name
+
+    async def trust(self, trust: Trust) -> None:
+        """Use other keys from now on; a model whose package they do not allow is stopped."""
+        self._models.trust = trust
+        for runner in list(self.runners.values()):
+            if (model := runner.model) is None:
+                continue
+            why = await in_thread(runner.name, partial(self._models.refusal, model.package))
+            if why.why and runner.model is model:
+                log.error("model %s is stopped: %s", runner.name, why.why)
+                await self._stop(runner, why)
+        for guard in self._privacy.values():
+            if (model := guard.model) is not None:
+                why = await in_thread("faces", partial(self._models.refusal, model.package))
+                if why.why:
+                    guard.refuse(why.why)
+        self.forget_models()
+
+    async def _stop(self, runner: ModelRunner, why: Reason) -> None:
+        """Stop one model and free its memory."""
         task = self._tasks.pop(f"slot-{runner.name}", None)
         if task is not None:
             await end([task])
         runner.close(why)
         self.forget_models()
         self._sinks.declared()
-        return runner.name
 
     def _add_results(self, runner: ModelRunner) -> None:
         """Make what the results of an open model need."""

@@ -122,10 +122,14 @@ class Privacy:
             if why := face_model_mismatch(model.manifest):
                 raise ModelError(f"{self._package}: {why}")
         except ModelError as error:
-            self._closed = because(f"the face model is refused: {error}", "face-model-refused")
-            log.warning("%s", self._closed.why)
+            self.refuse(str(error))
         else:
             self._model, self._closed = model, None
+
+    def refuse(self, why: str) -> None:
+        """Use the face model no more: every picture is hidden as a whole."""
+        self._model, self._closed = None, because(f"the face model is refused: {why}", "face-model-refused")
+        log.warning("%s", self._closed.why)
 
     def hide(self, picture: Picture, seen: Seen | None) -> Hidden:
         """A copy of `picture` with the parts hidden; the picture itself if there is nothing to hide. Blocks.

@@ -136,6 +136,7 @@ def _models(state: NodeState, online: bool, newest: Newest) -> Iterator[dict[str
             "name": (current.name if current else "") or (ref.name if ref else ""),
             "ver": (current.ver if current else "") or (ref.ver if ref else ""),
             "provider": current.provider if current else "",
+            "signed_by": current.signed_by if current else "",
             "state": current.state if current and online else "unknown",
             **_reason(current),
             "counters": current.counters if current else {},

@@ -1,10 +1,13 @@
-"""`edgebed key`: make the secret key for pseudonyms."""
+"""`edgebed key`: make the secret keys of a site, for pseudonyms and for signatures of model packages."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
+
+from wire.errors import EdgebedError, unwritable
 
 
 @click.group(name="key")
@@ -25,3 +28,31 @@ def new(file: Path) -> None:
     click.echo(
         f"{file} is written; keep a copy: without it the same pseudonyms cannot be made again", err=True
     )
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def signing(file: Path) -> None:
+    """Make a P-256 key pair for `edgebed model sign`: the private key FILE and, beside it, FILE.pem.
+
+    FILE has no ending or another one than .pem, as maker.key; its public key is then maker.pem. Only this
+    user can read FILE. An existing file is never overwritten.
+    """
+    from agent.inference.signature import new_key
+    from agent.inference.trust import TRUSTED, fingerprint
+
+    public_file = file.with_suffix(TRUSTED)
+    if public_file == file:
+        raise click.UsageError(f"{file}: choose another ending than {TRUSTED}, which the public key has")
+    private, public = new_key()
+    for path, text, mode in ((file, private, 0o600), (public_file, public, 0o644)):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError as error:
+            raise EdgebedError(f"{path} exists and stays as it is: choose another name") from error
+        except OSError as error:
+            raise unwritable(str(path), error) from error
+        with open(descriptor, "wb") as to:  # noqa: PTH123 - the descriptor was never readable by others
+            to.write(text)
+    click.echo(f"{public_file} is the public key, sha256 {fingerprint(public.decode())}")
+    click.echo(f"{file} is the private key: keep it away from devices", err=True)

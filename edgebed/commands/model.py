@@ -1,4 +1,4 @@
-"""`edgebed model`: check a model package as the agent's gate does, or draft a manifest for an ONNX file."""
+"""`edgebed model`: check, sign and verify model packages, and draft a manifest for an ONNX file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from wire.errors import ConfigError
+
 
 @click.group(name="model")
 def command() -> None:
-    """Check a model package, a folder with an ONNX file and a manifest, or draft a manifest."""
+    """Check, sign or verify a model package, a folder with an ONNX file and its manifest; draft one."""
 
 
 @command.command()
@@ -60,3 +62,57 @@ def draft(file: Path) -> None:
     from agent.inference.scaffold import draft_in_child
 
     click.echo(draft_in_child(file), nl=False)
+
+
+@command.command()
+@click.argument(
+    "folders", type=click.Path(exists=True, file_okay=False, path_type=Path), nargs=-1, required=True
+)
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="Private key as PEM, as `edgebed key signing` writes it.",
+)
+def sign(folders: tuple[Path, ...], key_file: Path) -> None:
+    """Sign each package of FOLDERS: write model.sig (OpenSSF Model Signing v1.0), which covers every file.
+
+    A package that changes needs a new signature.
+    """
+    from agent.inference import package_files, signature
+    from wire.errors import unwritable
+
+    key = package_files.read_file(key_file, 65_536)
+    for folder in folders:
+        try:
+            fingerprint = signature.sign(folder, key)
+        except OSError as error:
+            raise unwritable(str(folder / signature.FILE), error) from error
+        click.echo(f"{folder}: signed by the key with sha256 {fingerprint}")
+
+
+@command.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--public-key",
+    "key_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="Public key as PEM; of P-256, P-384 or P-521.",
+)
+def verify(folder: Path, key_file: Path) -> None:
+    """Verify that the key signed the package FOLDER, and that every file is as it was and none was added."""
+    from agent.inference import package_files, signature
+    from agent.inference.decoders import ModelError
+    from agent.inference.trust import KeyMistake, Trust, public_key
+
+    try:
+        key = public_key(package_files.read_file(key_file, 65_536).decode("ascii", "replace"))
+    except KeyMistake as error:
+        raise ConfigError(f"{key_file} {error}") from error
+    try:
+        found = signature.verify(folder, Trust(trusted={key: key_file.stem}, required=True))
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}").coded(error.reason_code, **error.reason_args) from error
+    click.echo(f"{folder}: signed by {found.by}, {len(found.files)} files")

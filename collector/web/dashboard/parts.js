@@ -205,6 +205,12 @@ export function Model({ model }) {
               <${State} state=${model.state} />
             `
       }
+      ${
+        model.signed_by &&
+        html`
+          <span class="tag" title=${t("signed", { key: model.signed_by })}>✓</span>
+        `
+      }
     </span>
   `;
 }

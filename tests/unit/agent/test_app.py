@@ -22,9 +22,11 @@ import yaml
 from click.testing import CliRunner, Result
 from onnx import helper
 
+from agent import app as daemon
 from agent.app import App, _CommitWatch
 from agent.config import load
 from agent.health import is_well, read_status, status_lines
+from agent.inference import signature
 from agent.outbox import Message, Outbox, OutboxSettings
 from agent.state_dir import is_running, locked
 from edgebed.broker import BrokerProcess, free_port
@@ -475,3 +477,38 @@ async def test_a_recording_that_waits_loses_no_row_to_the_gate(
         spec = runner.manifest.input
         windows = (100 - spec.length) // spec.hop + 1
         assert runner.counters["runs"] == windows, "each window of the 100 rows"
+
+
+async def test_a_model_is_stopped_when_its_key_is_revoked(
+    broker: BrokerProcess,
+    config: Callable[..., Path],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(daemon, "KEYS_S", 0.2)
+    private, public = signature.new_key()
+    signature.sign(model, private)
+    keys = tmp_path / "keys" / "t"
+    keys.mkdir(parents=True)
+    (keys / "maker.pem").write_bytes(public)
+    path = config(broker.url, trust={"keys": ["keys"], "require_signature": True})
+    async with running(path) as app, centre(broker) as got:
+        state = app.pipeline.models
+        await until(lambda: state()["peak"].state == "ok")
+        assert state()["peak"].signed_by == "maker"
+        (keys / "maker.pem").rename(keys / "maker.revoked")
+        await until(lambda: state()["peak"].code == "model-key-revoked")
+        assert state()["peak"].state == "failed"
+        assert state()["peak"].why.endswith("model.sig is by the key maker, which is revoked")
+        await until(
+            lambda: any(
+                each.models and each.models["peak"].code == "model-key-revoked"
+                for each in got.bodies("status", Status)
+            )
+        )
+        rows = app.sources["arm"].readings
+        await until(lambda: app.sources["arm"].readings > rows + HZ)
+    async with running(path) as app:
+        await until(lambda: app.pipeline.opened)
+        assert app.pipeline.models()["peak"].code == "model-key-revoked"

@@ -41,6 +41,7 @@ export default {
   "since": "for {span}",
   "agent": "agent {ver}",
   "provider": "Execution provider in use",
+  "signed": "Signed by {key}",
 
   "state.online": "Online",
   "state.offline": "Offline",
@@ -505,6 +506,10 @@ export default {
   "reason.recording-ended": "The recording has ended",
   "reason.no-readings": "No readings",
   "reason.model-checking": "The gate checks the model",
+  "reason.model-not-signed": "The model package is not signed, and this agent requires a signature",
+  "reason.model-signature-bad": "The signature of the model package is refused: {detail}",
+  "reason.model-key-unknown": "The model package is signed by a key that this agent does not trust",
+  "reason.model-key-revoked": "The model package is signed by the key {key}, which is revoked",
   "reason.model-refused": "{why}",
   "reason.model-input-mismatch": "{why}",
   "reason.model-gate-timeout": "The check of the model was ended after {seconds}",

@@ -41,6 +41,7 @@ export default {
   "since": "{span}째",
   "agent": "에이전트 {ver}",
   "provider": "실제로 쓰이는 실행 환경(Execution Provider)",
+  "signed": "서명한 키: {key}",
 
   "state.online": "온라인",
   "state.offline": "오프라인",
@@ -505,6 +506,10 @@ export default {
   "reason.recording-ended": "기록 파일을 끝까지 읽었습니다.",
   "reason.no-readings": "읽은 값이 없습니다.",
   "reason.model-checking": "게이트가 모델을 확인하고 있습니다.",
+  "reason.model-not-signed": "모델 패키지에 서명이 없습니다. 이 에이전트는 서명을 요구합니다.",
+  "reason.model-signature-bad": "모델 패키지의 서명을 받아들일 수 없습니다: {detail}",
+  "reason.model-key-unknown": "모델 패키지가 이 에이전트에서 신뢰하지 않는 키로 서명되었습니다.",
+  "reason.model-key-revoked": "모델 패키지에 서명한 키 {key}이(가) 폐기되었습니다.",
   "reason.model-refused": "모델을 사용할 수 없습니다: {why}",
   "reason.model-input-mismatch": "모델의 입력이 장치의 데이터와 맞지 않습니다: {why}",
   "reason.model-gate-timeout": "모델 검사가 {seconds} 안에 끝나지 않았습니다.",

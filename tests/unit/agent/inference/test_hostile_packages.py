@@ -19,7 +19,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from agent.inference import gate, gate_process
+from agent.inference import gate, gate_process, remembered
 from agent.inference.decoders import ModelError
 from agent.inference.package import load_package
 from agent.inference.session import CPU, Model
@@ -307,9 +307,9 @@ def test_a_full_disk_leaves_nothing_behind(packages, tmp_path: Path, monkeypatch
 
 def test_the_oldest_reports_are_removed(packages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = tmp_path / "gate"
-    monkeypatch.setattr(gate, "_MOST_SAVED", 2)
+    monkeypatch.setattr(remembered, "_MOST", 2)
     for number in range(4):
-        gate._remember(memory / f"{number}.json", gate.GateReport())
+        remembered.write(memory / f"{number}.json", gate.GateReport())
         os.utime(memory / f"{number}.json", (number, number))
     assert sorted(each.name for each in memory.iterdir()) == ["2.json", "3.json"]
 
