@@ -65,7 +65,7 @@ def test_the_gate_names_the_key_and_remembers_it(signed: Path, tmp_path: Path, c
         report = gate.verify(load_package(signed), memory=memory, trust=MAKER)
         assert (report.signed_by, report.golden, report.remembered) == ("maker", 1, remembered)
     assert children == ["signature_check", "gate"]
-    assert gate.verify(load_package(signed), memory=memory).signed_by == "", "nobody is trusted here"
+    assert gate.verify(load_package(signed), memory=memory).signed_by == "", "no key is trusted here"
     assert children == ["signature_check", "gate", "signature_check"]
 
 
