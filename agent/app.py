@@ -23,6 +23,7 @@ from agent.desired import DesiredConfig, Start
 from agent.fences.cgroup import Cgroup, keep_limits
 from agent.fences.fences import Fences
 from agent.fences.meter import Meter, cpu_s
+from agent.identity import folder_of, mac_key
 from agent.inference.model_cache import ModelCache
 from agent.inference.trust import TrustedKeys
 from agent.node_description import NodeDescription
@@ -171,6 +172,7 @@ class App:
         start = await asyncio.to_thread(self.desired.start, self.plan)
         config.broker.password()  # unusable files are reported before anything starts
         config.broker.ssl_context()
+        mac_key(folder_of(config.broker))
         self.time = TimeSync(clock, self._clock_state)
         self._steps = Steps(clock)
         self.outbox = await asyncio.to_thread(Outbox.open, config.state / "outbox", config.outbox, clock)
@@ -368,8 +370,8 @@ class App:
         self._state_changed = True
         self.uplink.renew_status()
 
-    def _take_desired(self, body: bytes) -> None:
-        self.configuration.take_desired(body)
+    def _take_desired(self, body: bytes, signed: bool) -> None:
+        self.configuration.take_desired(body, signed=signed)
 
     def _reconfigured(self) -> None:
         self.uplink.renew_reported()

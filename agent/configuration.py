@@ -79,8 +79,8 @@ class Configuration:
         self._changed = changed
         self._asked = asyncio.Event()
         self._reload_asked = False
-        self._next: bytes | None = None  # the newest desired document that waits
-        self._early: bytes | None = None  # one that is dated after the clock of this node
+        self._next: tuple[bytes, bool] | None = None  # the newest desired document that waits
+        self._early: tuple[bytes, bool] | None = None  # one that is dated after the clock of this node
 
     @property
     def problem(self) -> Reason:
@@ -98,9 +98,12 @@ class Configuration:
         self._reload_asked = True
         self._asked.set()
 
-    def take_desired(self, body: bytes) -> None:
-        """Take a message on `desired/config`; returns at once. Of several that wait, the newest is used."""
-        self._next = body
+    def take_desired(self, body: bytes, *, signed: bool = False) -> None:
+        """Take a message on `desired/config`; returns at once. Of several that wait, the newest is used.
+
+        `signed`: its mac was checked.
+        """
+        self._next = body, signed
         self._asked.set()
 
     async def run(self) -> None:
@@ -113,8 +116,8 @@ class Configuration:
                 self._reload_asked = False
                 await self._reload()
             elif self._next is not None:
-                body, self._next = self._next, None
-                await self._desire(body)
+                (body, signed), self._next = self._next, None
+                await self._desire(body, signed=signed)
                 await asyncio.sleep(_PAUSE_S)
             else:
                 await self._wait()
@@ -166,14 +169,14 @@ class Configuration:
         plan = self.desired.plan(base, document)
         return plan, Setup.of(plan.devices, plan.config.models)
 
-    async def _desire(self, body: bytes) -> None:
+    async def _desire(self, body: bytes, *, signed: bool) -> None:
         """Judge a desired document; apply it if it can be used."""
         desired, self._early = self.desired, None
         try:
-            document = read_document(body, self._clock.now_ms())
+            document = read_document(body, self._clock.now_ms(), signed=signed)
         except NotAcceptable as error:
             if error.reason_code == "config-clock":
-                self._early = body
+                self._early = body, signed
             if desired.report is None or desired.report.why != error.reason.why:
                 log.error("a desired document is refused: %s", printable(error, 2_000))
             desired.note(None, "rejected", error.reason)
@@ -181,6 +184,11 @@ class Configuration:
             return
         if desired.is_done(document):
             desired.forget_note()
+        elif desired.is_old(document):
+            log.warning(
+                "the desired document %d is older than %d and is ignored", document.ver, desired.kept_ver
+            )
+            return
         else:
             await self._apply(document)
         self._changed()

@@ -92,6 +92,16 @@ class DesiredConfig:
         known = self.kept.report
         return known is not None and (known.ver, known.digest) == (document.ver, document.digest)
 
+    @property
+    def kept_ver(self) -> int:
+        """The version of the newest document that was judged and whose mac was checked; else 0."""
+        known = self.kept.report
+        return known.ver if known is not None and known.signed else 0
+
+    def is_old(self, document: Document) -> bool:
+        """Whether a document with a mac is one of before, which another client can send again."""
+        return document.signed and document.ver <= self.kept_ver
+
     def begin_trial(self, document: Document, excused: frozenset[str]) -> None:
         """Note on disk that a document will be tried.
 
@@ -198,8 +208,11 @@ class DesiredConfig:
 
     def _report(self, document: Document | None, state: ReportedState, why: Reason) -> Report:
         fields = why.fields()
-        ver, digest = (0, "") if document is None else (document.ver, document.digest)
-        return Report(ver=ver, digest=digest, state=state, ts=self._clock.now_ms(), **fields)
+        now = self._clock.now_ms()
+        if document is None:
+            return Report(ver=0, digest="", state=state, ts=now, **fields)
+        ver, digest, signed = document.ver, document.digest, document.signed
+        return Report(ver=ver, digest=digest, state=state, ts=now, signed=signed, **fields)
 
     def _save(self, kept: Kept) -> None:
         self._file.save(kept)

@@ -212,6 +212,7 @@ def is_well(document: dict[str, Any]) -> bool:
         and not document.get("trouble")
         and not document.get("refused_code")
         and not document.get("behind")
+        and not document.get("mac")
         and document.get("reload", {}).get("state") not in ("refused", "reverted")
         and not document.get("desired", {}).get("code")
         and all(device.get("state") in ("ok", "stopped") for device in devices)
@@ -237,6 +238,8 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
         yield f"PROBLEM: the collector refuses messages, which wait in the outbox: {why}"
     if document.get("behind"):
         yield f"PROBLEM: {no_ack_from(document['behind'], document.get('behind_s', 0)).why}"
+    if document.get("mac"):
+        yield f"PROBLEM: {document['mac'].get('why', '')}"
     reload = document.get("reload", {})
     if reload.get("state") in ("refused", "reverted"):
         yield f"PROBLEM: the newest configuration was {reload['state']}: {reload.get('why', '')}"

@@ -78,6 +78,7 @@ class NodeDescription:
     def status(self) -> Status:
         """The online status: the states and counters of devices and models."""
         problem = self.configuration.problem
+        problem = problem if problem.why else self.uplink.mac_problem
         coded = problem.coded()
         return Status(
             reason=problem.why[:2_000],
@@ -139,6 +140,7 @@ class NodeDescription:
             "oversized": self.pipeline.oversized(),
             "usage": msgspec.to_builtins(self.meter.days),
             **self.configuration.document(),
+            "mac": self.uplink.mac_problem.fields() if self.uplink.mac_problem.why else {},
         }
 
     def sentence(self) -> str:

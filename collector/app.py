@@ -27,6 +27,7 @@ from collector.fleet.node_state import after_refusal
 from collector.health import WARNINGS, CollectorProblem, CollectorProblems, problem
 from collector.ingest.writer import Ingest, IngestSettings
 from collector.ledger.comparison import Gone
+from collector.ledger.enrolled import EnrolledNodes, NodeKeys
 from collector.ledger.ledger import Ledger
 from collector.mqtt.link import AckLink, Link, LinkIdentity
 from collector.mqtt.received import Receiver
@@ -71,6 +72,8 @@ class Collector:
         self.config = config
         self.clock = clock
         token = config.http.token()
+        secret = config.mac_secret()
+        self.enrolled = EnrolledNodes(config.enrolled_file)
         self.tls = config.http.tls()
         config.broker.password()  # report wrong files before anything starts
         config.broker.ssl_context()
@@ -116,6 +119,7 @@ class Collector:
             clock,
             Receiver(ingest.receive, ingest.is_full, ingest.admits, ingest.probes),
             acks=AckLink(config.broker, config.id, clock),
+            sign=None if secret is None else NodeKeys(secret, self.enrolled).sign,
         )
         self.readers = Readers(self.store.source)
         self.documents = DesiredDocuments(self.state)

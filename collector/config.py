@@ -15,6 +15,7 @@ from wire import config
 from wire.broker import Broker
 from wire.config import Marks, Mistake
 from wire.errors import ConfigError
+from wire.mac import read_secret
 from wire.messages import is_id
 
 _MIN_TOKEN = 16  # characters; a shorter token can be guessed over the network
@@ -124,6 +125,14 @@ class CollectorConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     http: Annotated[Http, Meta(description="Where the dashboard and the API are served.")] = field(
         default_factory=Http
     )
+    mac_file: Annotated[
+        Path | None,
+        Meta(description="Secret of the site, to sign what is sent to nodes: enrolled ones refuse the rest."),
+    ] = None
+    enrolled_file: Annotated[
+        Path | None,
+        Meta(description="The site's nodes/enrolled: generations of keys, and keys of signed statements."),
+    ] = None
     group_commit_ms: Annotated[
         int, Meta(ge=1, le=5000, description="How long messages are gathered for one commit.")
     ] = 100
@@ -134,6 +143,14 @@ class CollectorConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
         Shares,
         Meta(description="What nodes and tenants may use; more is refused and waits in their outboxes."),
     ] = field(default_factory=Shares)
+
+    def mac_secret(self) -> bytes | None:
+        """The secret of the site, read from its file now; None when no file is named.
+
+        Raises:
+            ConfigError: the file cannot be used.
+        """
+        return None if self.mac_file is None else read_secret(self.mac_file, "mac_file")
 
 
 def load(path: Path) -> CollectorConfig:

@@ -8,11 +8,11 @@ import subprocess
 import threading
 from pathlib import Path
 
+from agent.identity import ENROLMENT
 from edgebed.processes import edgebed_command
 
 log = logging.getLogger("edgebed.agent")
 
-ENROLMENT = "enrolment.json"  # in the folder of `edgebed agent enrol`: where to renew
 _FIRST_S, _EVERY_S = 60.0, 12 * 3_600.0
 _LIMIT_S = 120.0
 

@@ -90,6 +90,8 @@ CODES: dict[str, tuple[str, ...]] = {
     "backlog": ("n", "oldest_s"),
     "no-ack-from": ("by", "seconds"),
     "state-set-back": ("by", "ep", "seq"),
+    "mac-missing": ("topic",),
+    "mac-wrong": ("topic",),
     "clock-never-set": (),
     "clock-behind": ("seconds",),
     "clock-ahead": ("seconds",),

@@ -39,6 +39,7 @@ class Document(Struct, frozen=True, kw_only=True):
     by: str = ""
     digest: str  # SHA-256 of `doc`
     doc: dict[str, Any]
+    signed: bool = False  # its mac was checked
 
     @property
     def withdraws(self) -> bool:
@@ -53,6 +54,7 @@ class Report(Struct, frozen=True, kw_only=True):
     digest: str
     state: ReportedState
     ts: int
+    signed: bool = False  # of the document
     why: str = ""
     code: str = ""
     args: Args = {}
@@ -105,7 +107,7 @@ class DesiredFile:
         keep(self.path, msgspec.json.format(msgspec.json.encode(kept), indent=1), mode=0o600)
 
 
-def read_document(body: bytes, now_ms: int) -> Document:
+def read_document(body: bytes, now_ms: int, *, signed: bool = False) -> Document:
     """The document in a message on `desired/config`; an empty body withdraws.
 
     Raises:
@@ -133,7 +135,8 @@ def read_document(body: bytes, now_ms: int) -> Document:
     for name, section in found.doc.items():
         if not isinstance(section, dict):
             raise NotAcceptable(f"{name}: expected keys and values").coded("body-invalid")
-    return Document(ver=found.ver, ts=found.ts, by=found.by, digest=_digest(found.doc), doc=found.doc)
+    digest = _digest(found.doc)
+    return Document(ver=found.ver, ts=found.ts, by=found.by, digest=digest, doc=found.doc, signed=signed)
 
 
 def _digest(doc: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from agent.uplink.fence import UplinkFence
 from agent.uplink.in_flight import InFlightWindow, Sent
 from agent.uplink.latest import Latest
 from agent.uplink.liveness import STATUS_NEVER_RETURNED, SUBSCRIPTION_LOST, SubscriptionLiveness
+from agent.uplink.mac_check import MacCheck
 from agent.uplink.presence import NodeIdentity, Presence
 from agent.uplink.refusal import Refusal
 from wire.broker import Broker
@@ -36,6 +37,7 @@ from wire.mqtt.async_client import AsyncClient
 from wire.mqtt.errors import MqttError, TooLarge
 from wire.mqtt.packet_socket import PublishPacket
 from wire.ranges import Ranges
+from wire.reasons import NO_REASON, Reason
 from wire.task_cancellation import end
 from wire.topics import NODE_ITSELF, Topic, parse
 
@@ -65,16 +67,17 @@ class NodeHooks:
     `describe` gives the birth; the uplink overwrites its `ts`, `boot`, `sess` and `ep`. `status` gives the
     devices and models of the `online` status. Both are called for each publication. `on_command` gets
     device, name, Cmd and a function, as `agent.commands.Commands.handle` does. `on_desired` gets each body on
-    `desired/config`, `reported` gives what is published on `reported/config`; the node takes no documents
-    without them. `on_ahead` gets the id of a collector that has a higher number than this outbox ever gave:
-    from then on nothing is sent, and acknowledgements release nothing.
+    `desired/config`, and whether its mac was checked; `reported` gives what is published on
+    `reported/config`; the node takes no documents without them. `on_ahead` gets the id of a collector that
+    has a higher number than this outbox ever gave: from then on nothing is sent, and acknowledgements release
+    nothing.
     """
 
     describe: Callable[[], Birth]
     status: Callable[[], Status]
     clock_state: Callable[[], ClockState]
     on_command: OnCommand
-    on_desired: Callable[[bytes], None] | None = None
+    on_desired: Callable[[bytes, bool], None] | None = None
     reported: Callable[[], Reported | None] = _no_report
     on_ahead: Callable[[str, int], None] | None = None
 
@@ -128,6 +131,9 @@ class Uplink:
             self._address, clock, self._counters, node.on_command, self._send_answer
         )
         self._on_desired, self._reported = node.on_desired, node.reported
+        self._macs = MacCheck(broker, clock, self._counters)
+        self._mac_problem = NO_REASON  # in the status that was sent last
+        self._clock_state = node.clock_state
         self._ack_delay = AckDelay()
         self._collectors = Collectors(settings.ack_from)
         self._take_packs: set[str] = set()  # the collectors that announced packs on this connection
@@ -167,6 +173,11 @@ class Uplink:
     def behind(self) -> tuple[str, float] | None:
         """The collector of `ack_from` that acknowledges nothing while another does, and its seconds."""
         return self._collectors.behind(asyncio.get_running_loop().time())
+
+    @property
+    def mac_problem(self) -> Reason:
+        """Why messages to this node are refused now."""
+        return self._macs.problem
 
     @property
     def sent_bytes(self) -> int:
@@ -254,6 +265,7 @@ class Uplink:
             self._fence.closed()
 
     async def _open(self) -> AsyncClient:
+        await asyncio.to_thread(self._macs.load)
         await asyncio.to_thread(self._broker_memory.next)
         will = self._address.topic("status"), self._presence.state("lost")
         version = self._broker_memory.version
@@ -321,19 +333,20 @@ class Uplink:
             topic = parse(message.topic_name)
             if topic.address != self._address:
                 raise WireError("the message is for another node")
+            body = self._macs.opened(topic, message.topic_name, message.body)
             if topic.cls == "desired" and topic.name == "config" and self._on_desired is not None:
-                self._on_desired(message.body)
+                self._on_desired(body, self._macs.has_key)
                 return
-            if len(message.body) > MAX_BODY:
+            if len(body) > MAX_BODY:
                 raise WireError(f"the body is larger than {MAX_BODY} bytes")
             if message.retained and topic.cls in ("ack", "cmd"):
                 raise WireError("the broker retained it")
             if topic.cls == "ack":
-                self._acked(decode(message.body, Ack))
+                self._acked(decode(body, Ack))
             elif topic.cls == "status":
-                self._own_status(decode(message.body, Status), retained=message.retained)
+                self._own_status(decode(body, Status), retained=message.retained)
             elif topic.cls == "cmd":
-                command = decode(message.body, Cmd)
+                command = decode(body, Cmd)
                 if self._link is None:
                     self._early.append((topic, command))
                 else:
@@ -367,7 +380,7 @@ class Uplink:
         if ack.ok:
             self._collectors.acked(ack.by, done.lacking, now_s)
         self._counters["acked"] += len(self._in_flight.acked(ranges, now_s))
-        if isinstance(ack.refused, Refused):
+        if self._macs.is_fresh(ack.by, ack.ts, self._clock_state()) and isinstance(ack.refused, Refused):
             self._refused(ack.by, ack.refused, ack.ts)
         self._wake.set()
 
@@ -421,6 +434,9 @@ class Uplink:
         self._lost = False
         while True:
             self._wake.clear()
+            if self._mac_problem != self._macs.problem:
+                self._mac_problem = self._macs.problem
+                self._to_renew.add("status")
             self._publish_renewed(link)
             self._latest.send(link)
             if self._collectors.names:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -59,6 +59,7 @@ class Link:
     """Connects and receives in its own thread, without end.
 
     Acks go over `acks` while that is online. Without a receiver it carries acks alone, for `ack_link`.
+    `sign` gives the body of a message with its mac.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class Link:
         receiver: Receiver | None,
         acks: AckLink | None = None,
         ack_link: AckLink | None = None,
+        sign: Callable[[str, bytes], bytes] | None = None,
     ) -> None:
+        self._sign = sign
         self.broker = broker
         self.client_id = identity.client_id
         self.claim = Claim(secrets.token_hex(8), identity.home)
@@ -103,6 +106,9 @@ class Link:
 
     def settle(self, tokens: Iterable[tuple[int, int]], acks: Iterable[tuple[str, bytes]] = ()) -> None:
         """Publish acks, then acknowledge messages to the broker; any thread, returns at once."""
+        if self._sign is not None:
+            sign = self._sign
+            acks = [(topic, sign(topic, body)) for topic, body in acks]
         self.settled.extend(tokens)
         if self.acks is not None and self.acks.is_free:
             self.acks.link.settle((), acks)

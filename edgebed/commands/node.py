@@ -84,7 +84,7 @@ def add(node: str, folder: Path, out: Path | None, hours: float, request: Path |
             return
         for line in write_credential(layout, address, out, now, request):
             click.echo(line, err=True)
-    secret = "node.key is secret: " if request is None else ""
+    secret = "".join(f"{each.name} is secret: " for each in sorted(out.glob("*.key")))
     click.echo(f"{out}: made for {address}; {secret}move the folder to the device")
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgebed.site.layout import ENROLLED
 from edgebed.site.settings import Site, viewer_user
 from wire.topics import ROOT
 
@@ -96,7 +97,7 @@ _ACL = """\
 
 _COLLECTOR = """\
 # Config of collector {name} at site {site}: edgebed collector run collector.yaml
-# Copy this folder to its machine; collector.key is secret.
+# Copy this folder to its machine; collector.key and mac.key are secret.
 id: "{name}"
 broker:
   url: "{url}"
@@ -104,6 +105,10 @@ broker:
   cert_file: collector.pem
   key_file: collector.key
 store: store  # a folder with room: a day of data is a file
+# What it sends to nodes is signed with this secret: enrolled nodes refuse everything else.
+mac_file: mac.key
+# The site writes this file when a node is enrolled or removed. On another machine, copy it there after each.
+enrolled_file: {enrolled}
 # The page and the API for other machines, with TLS; browsers must trust ca.pem, and page.key is secret too:
 # http: {{host: 0.0.0.0, names: {hosts}, cert_file: page.pem, key_file: page.key}}
 """
@@ -162,9 +167,15 @@ def access_rules(site: Site, revoked: Sequence[str] = ()) -> str:
     return _ACL.format(name=site.name, blocks="".join(blocks), patterns="\n".join(patterns))
 
 
-def collector(site: Site, name: str) -> str:
+def collector(site: Site, name: str, folder: Path) -> str:
     """The text of a collector's config."""
-    return _COLLECTOR.format(name=name, site=site.name, url=site.collector_url, hosts=json.dumps(site.hosts))
+    return _COLLECTOR.format(
+        name=name,
+        site=site.name,
+        url=site.collector_url,
+        hosts=json.dumps(site.hosts),
+        enrolled=json.dumps(str(folder / ENROLLED)),
+    )
 
 
 def agent(site: Site) -> str:

@@ -11,8 +11,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from agent.identity import MAC_FILE
 from edgebed.site.broker_config import agent
 from edgebed.site.certificates import key_pem, new_key
+from edgebed.site.enrolled import mac_key, note_node
 from edgebed.site.files import PUBLIC, SECRET, make_folder, read, write
 from edgebed.site.layout import CA, Layout
 from edgebed.site.running import admit
@@ -51,6 +53,9 @@ def write_credential(
         write(out / CA, root, PUBLIC)
         write(out / "broker.yaml", agent(layout.site).encode(), PUBLIC)
         made, left = admit(layout, node, public, now)
+        note_node(layout, node)
+        if found := mac_key(layout, node):
+            write(out / MAC_FILE, f"{found}\n".encode(), SECRET)
         write(out / "node.pem", made, PUBLIC)
     except EdgebedError:
         shutil.rmtree(out, ignore_errors=True)

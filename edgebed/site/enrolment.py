@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
-from edgebed.renewal import ENROLMENT
+from agent.identity import ENROLMENT, MAC_FILE, Enrolment
 from edgebed.site.certificates import (
     is_due,
     is_key_of,
@@ -50,12 +50,6 @@ _TIMEOUT_S = 30.0
 _MAX_ANSWER = 65_536  # bytes
 
 
-class Where(Struct):
-    """Where a device renews its certificate."""
-
-    url: str
-
-
 def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
     """Get the certificate of a node with a token, into a new folder; returns the token.
 
@@ -83,7 +77,7 @@ def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
         found = service.ask(ENROL_PATH, asked, root)
         write(out / "broker.yaml", found.broker_yaml.encode(), PUBLIC, user)
         _store(out, found, [root], key, token.node.text)
-        write(out / ENROLMENT, msgspec.json.encode(Where(url)), PUBLIC, user)
+        write(out / ENROLMENT, msgspec.json.encode(Enrolment(url, mac=bool(found.mac_key))), PUBLIC, user)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
@@ -114,7 +108,8 @@ def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
             f"the certificate in {folder} ended on {old.not_valid_after_utc:%Y-%m-%d}: enrol with a new token"
         )
     try:
-        service = _Service(msgspec.json.decode(where, type=Where).url, now)
+        enrolment = msgspec.json.decode(where, type=Enrolment)
+        service = _Service(enrolment.url, now)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{folder / ENROLMENT} cannot be read: {error}") from error
     if not is_forced and not is_due(old, now) and not service.has_other_roots(root_data):
@@ -123,7 +118,11 @@ def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
     asked = Renew(_request(name_of(old), key))
     roots = read_certificates(root_data, folder / CA)
     shown = (folder / "node.pem", folder / "node.key")
-    made = _store(folder, service.ask(RENEW_PATH, asked, *roots, shown=shown), roots, key, name_of(old))
+    found = service.ask(RENEW_PATH, asked, *roots, shown=shown)
+    made = _store(folder, found, roots, key, name_of(old))
+    if found.mac_key and not enrolment.mac:  # enrolled before the site gave keys
+        enrolment.mac = True
+        write(folder / ENROLMENT, msgspec.json.encode(enrolment), PUBLIC, owner_of(folder))
     return f"renewed until {made.not_valid_after_utc:%Y-%m-%d}; the agent uses it from its next connection on"
 
 
@@ -243,6 +242,8 @@ def _store(
             f"the certificate that came is not one of {name} for this key: nothing was written"
         )
     user = owner_of(folder)
+    if found.mac_key:
+        write(folder / MAC_FILE, f"{found.mac_key}\n".encode(), SECRET, user)
     write(folder / CA, found.ca.encode(), PUBLIC, user)
     write(folder / "node.pem", found.certificate.encode(), PUBLIC, user)
     return chain[0]

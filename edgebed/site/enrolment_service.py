@@ -22,6 +22,7 @@ from msgspec import Struct
 from edgebed.site.broker_config import agent
 from edgebed.site.certificates import utc
 from edgebed.site.credential import requested
+from edgebed.site.enrolled import mac_key, note_node
 from edgebed.site.enrolment_wire import (
     ENROL_PATH,
     MAX_BODY,
@@ -191,8 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
         log.info("a certificate for %s was given to %s", node, self.client_address[0])
         for line in left:
             log.warning("%s", line)
+        note_node(layout, node)
         root = read(layout.path(CA)) or b""
-        return Credential(certificate.decode(), root.decode(), agent(layout.site))
+        return Credential(certificate.decode(), root.decode(), agent(layout.site), mac_key(layout, node))
 
     def _site(self) -> tuple[Layout, datetime]:
         folder = self.server.folder

@@ -27,11 +27,15 @@ class Renew(Struct, forbid_unknown_fields=True):
 
 
 class Credential(Struct):
-    """The answer: the certificate with its authority's, the root, and the part of the agent's config."""
+    """The answer: the certificate with its authority's, the root, and the part of the agent's config.
+
+    `mac_key` checks what collectors send to the node; an older site sends none.
+    """
 
     certificate: Pem
     ca: Annotated[str, Meta(max_length=16_384)]
     broker_yaml: Pem
+    mac_key: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
 
 class Refusal(Struct):

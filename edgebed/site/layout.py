@@ -12,6 +12,7 @@ ROOT = "root-keep-offline"
 CA = "ca.pem"  # the root's certificate, which every client trusts
 OLD, NEXT = "authority/old", "authority/next"  # while the authorities are rotated
 ACL, CRL = "broker/acl", "broker/crl.pem"
+MAC, ENROLLED = "authority/mac.key", "nodes/enrolled"
 BROKER_CONFIGS = {"mosquitto": "mosquitto.conf", "nats": "nats.conf"}
 _PRIVATE, _OPEN = 0o700, 0o755
 
@@ -93,6 +94,8 @@ class Layout:
                 for folder in (OLD, NEXT)
                 for name in ("root", "nodes", "collectors")
             ),
+            Entry(MAC, SECRET, "signs what collectors send to nodes"),
+            Entry(ENROLLED, PUBLIC, "generations and statement keys of the nodes, for collectors"),
             Entry("broker/broker.key", SECRET, "the broker", is_brokers=True),
             Entry("broker/broker.pem", PUBLIC, "the broker"),
             *self._brokers(),
@@ -102,6 +105,7 @@ class Layout:
         for one in self.site.collectors:
             found += self._client(f"collectors/{one}", "collector", f"collector {one}")
             found.append(Entry(f"collectors/{one}/collector.yaml", PUBLIC, f"config of collector {one}"))
+            found.append(Entry(f"collectors/{one}/mac.key", SECRET, "signs what it sends to nodes"))
             found.append(Entry(f"collectors/{one}/page.key", SECRET, f"page of collector {one}"))
             found.append(Entry(f"collectors/{one}/page.pem", PUBLIC, f"page of collector {one}"))
         for one in self.site.viewers:

@@ -7,6 +7,7 @@ completed by the next run.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from datetime import datetime
 
@@ -34,8 +35,9 @@ from edgebed.site.certificates import (
     read_crls,
     read_key,
 )
+from edgebed.site.enrolled import text_of
 from edgebed.site.files import Owner, make_folder, offer, read, write, wrong_rights
-from edgebed.site.layout import ACL, CA, CRL, NEXT, ROOT, Entry, Layout
+from edgebed.site.layout import ACL, CA, CRL, ENROLLED, MAC, NEXT, ROOT, Entry, Layout
 from edgebed.site.nodes import KINDS, current, dropped, removed, removed_names
 from edgebed.site.settings import plain_host, viewer_user
 from wire.errors import ConfigError, TryAgain
@@ -77,6 +79,7 @@ class Maker:
             self._leaf(f"collectors/{one}/page", f"{self._site.name} page", servers, "server", revoked)
         for one in self._site.viewers:
             self._leaf(f"viewers/{viewer_user(one)}/viewer", viewer_user(one), nodes, "client", revoked)
+        self._macs()
         self._texts()
 
     def revoke(self) -> None:
@@ -201,6 +204,19 @@ class Maker:
         self._keep(CRL, crl_pem(*lists))
         return {one.serial_number for each in lists for one in each}
 
+    def _macs(self) -> None:
+        """The secret that collectors sign with, and what they need to know of the nodes."""
+        path = self._layout.path(MAC)
+        if read(path) is None:
+            self._write(MAC, f"{secrets.token_hex(32)}\n".encode())
+            self._report(f"{MAC}: made; give each collector its folder again")
+        data = read(path) or b""
+        self._keep(MAC, data)
+        for one in self._site.collectors:
+            self._keep(f"collectors/{one}/mac.key", data)
+        known = read(self._layout.path(ENROLLED))
+        self._keep(ENROLLED, text_of({}).encode() if known is None else known)
+
     def _texts(self) -> None:
         site, folder = self._site, self._layout.folder
         if site.broker == "mosquitto":
@@ -208,7 +224,7 @@ class Maker:
         self._rules()
         self._offer("agent/broker.yaml", broker_config.agent(site))
         for one in site.collectors:
-            self._offer(f"collectors/{one}/collector.yaml", broker_config.collector(site, one))
+            self._offer(f"collectors/{one}/collector.yaml", broker_config.collector(site, one, folder))
 
     def _rules(self) -> None:
         if self._site.broker == "nats":

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgebed.site.authorities import check_clock, signing
 from edgebed.site.certificates import is_signed_by, leaf, name_of, pem, read_certificates
+from edgebed.site.enrolled import note_removal
 from edgebed.site.files import PUBLIC, read, write
 from edgebed.site.layout import Layout
 from edgebed.site.settings import MAX_NAME, ONE_COMPANY
@@ -105,6 +106,7 @@ def take_away(layout: Layout, node: Address) -> None:
     if not found:
         hint = did_you_mean(node.text, current(layout))
         raise EdgebedError(f"{node} has no certificate of this site{hint}")
+    note_removal(layout, node)  # first: a command that is cut off here can be repeated
     old = _path(layout, node)
     try:
         old.rename(layout.path(REMOVED) / f"{node.client_id}-{found[0].serial_number:x}.pem")

@@ -23,6 +23,7 @@ COVERED_BY = {
     "agent.command_memory": "tests/unit/agent/test_commands.py",
     "agent.inference.inputs": "tests/unit/agent/inference/test_manifest.py",
     "agent.inference.remembered": "tests/unit/agent/inference/test_hostile_packages.py",
+    "agent.identity": "tests/unit/agent/uplink/test_mac_check.py",
     "agent.node_description": "tests/unit/agent/test_app.py",
     "agent.outbox.buffer": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.message": "tests/unit/agent/outbox/test_outbox.py",

@@ -109,7 +109,7 @@ def test_secrets_have_their_modes_whatever_the_umask_is(tmp_path: Path) -> None:
         subprocess.run(words, check=True, umask=umask, capture_output=True)
         modes = {str(path.relative_to(site)): stat.S_IMODE(path.stat().st_mode) for path in site.rglob("*")}
         secret = {name for name in modes if name.endswith(".key")} | {"broker/acl"}
-        assert len(secret) == 7
+        assert len(secret) == 9
         assert {modes[name] for name in secret} == {0o600}
         assert {modes[name] for name in modes if name.endswith((".pem", ".conf", ".yaml"))} == {0o644}
         assert {modes[name] for name in ("root-keep-offline", "authority", "collectors/collector-1")} == {
@@ -423,6 +423,7 @@ def test_a_node_gets_a_folder_to_carry_to_its_device(site: Path, tmp_path: Path)
     assert done.exit_code == 0, done.output
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {
         "node.key": 0o600,
+        "mac.key": 0o600,
         "node.pem": 0o644,
         "ca.pem": 0o644,
         "broker.yaml": 0o644,
@@ -507,7 +508,7 @@ def test_a_device_can_keep_its_key(site: Path, tmp_path: Path, require: Callable
     request, out = openssl(tmp_path, require, str(NODE), *P256), tmp_path / "device"
     done = node("add", str(NODE), "--site", str(site), "--out", str(out), "--request", str(request))
     assert done.exit_code == 0, done.output
-    assert {path.name for path in out.iterdir()} == {"node.pem", "ca.pem", "broker.yaml"}
+    assert {path.name for path in out.iterdir()} == {"node.pem", "ca.pem", "broker.yaml", "mac.key"}
     context = ssl.create_default_context(cafile=str(out / "ca.pem"))
     context.load_cert_chain(out / "node.pem", tmp_path / "node.key")  # the certificate is for that key
 

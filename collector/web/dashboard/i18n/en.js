@@ -544,6 +544,8 @@ export default {
   "reason.no-ack-from": "{by} has acknowledged nothing for {seconds}: its messages wait on the node",
   "reason.state-set-back": "{by} has number {seq} of outbox {ep}: the state folder was set back, as by an image; a new outbox was started",
   "reason.backlog_one": "1 message waits, for {oldest_s}",
+  "reason.mac-missing": "Messages on {topic} have no mac and are refused: set mac_file in the config of the collector, unless another client forges them",
+  "reason.mac-wrong": "Messages on {topic} have a wrong mac and are refused: check mac_file and enrolled_file in the config of the collector, unless another client forges them",
   "reason.clock-never-set": "The clock was never synchronised",
   "reason.clock-behind": "{seconds} behind the clock of the collector",
   "reason.clock-ahead": "{seconds} ahead of the clock of the collector",

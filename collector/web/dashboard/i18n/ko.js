@@ -544,6 +544,8 @@ export default {
   "reason.no-ack-from": "{by}: {seconds} 동안 수신 확인이 없습니다. 이 수집 서버로 갈 메시지는 노드에서 기다립니다.",
   "reason.state-set-back": "{by}에 보관함 {ep}의 {seq}번 메시지가 이미 있습니다. 이미지 복원 등으로 상태 폴더가 과거로 되돌아가 새 보관함을 시작했습니다.",
   "reason.backlog_one": "메시지 1건 전송 대기, {oldest_s}",
+  "reason.mac-missing": "{topic}의 메시지에 mac이 없어 거부합니다. 다른 클라이언트의 위조가 아니라면 수집 서버의 설정에 mac_file을 지정하세요.",
+  "reason.mac-wrong": "{topic}의 메시지에 있는 mac이 틀려 거부합니다. 다른 클라이언트의 위조가 아니라면 수집 서버의 설정에서 mac_file과 enrolled_file을 확인하세요.",
   "reason.clock-never-set": "시계가 한 번도 동기화되지 않았습니다.",
   "reason.clock-behind": "수집 서버 시계보다 {seconds} 느림",
   "reason.clock-ahead": "수집 서버 시계보다 {seconds} 빠름",

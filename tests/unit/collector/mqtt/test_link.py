@@ -146,3 +146,24 @@ def test_a_server_that_sends_nonsense_is_left(monkeypatch: pytest.MonkeyPatch) -
         assert link._thread.is_alive()
         link.stop()
     assert link.state.state == "stopped"
+
+
+def test_what_goes_to_nodes_is_signed_once_whichever_link_takes_it() -> None:
+    acks = make_ack_link()
+    link = Link(
+        Broker(url="mqtt://127.0.0.1:1"),
+        LinkIdentity("collector-1"),
+        Clock(),
+        None,
+        acks,
+        sign=lambda topic, body: topic.encode() + body + b"!",
+    )
+    link.settle((), [("a", b"1")])
+    assert list(link.outgoing) == [("a", b"a1!")]
+    acks.link.note("online", "")
+    link.settle((), iter([("b", b"2")]))
+    assert list(acks.link.outgoing) == [("b", b"b2!")]
+    acks.link.note("offline", "")
+    link.take_back()
+    assert list(link.outgoing) == [("a", b"a1!"), ("b", b"b2!")]
+    link.stop()
