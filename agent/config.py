@@ -358,5 +358,5 @@ def _check_package(name: str, slot: SlotConfig, stream: Stream) -> Iterator[Mist
         for line in str(error).splitlines():
             yield ("models", name, "package"), line
         return
-    if why := input_mismatch(package.manifest, slot.input, stream):
+    if why := input_mismatch(package.manifest, slot.input, stream, slot.every):
         yield ("models", name, "input"), why

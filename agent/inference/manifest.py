@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from typing import Annotated, Any, Literal
 from unicodedata import category
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
+from msgspec.structs import replace
 
 from agent.inference import decoders, package_files
 from agent.inference.decoders import ModelError
 from agent.inference.decoders.regression import Quantity
-from agent.inference.inputs import FrameInput, Input, Key, WindowInput
+from agent.inference.inputs import FrameInput, Input, Key, WindowInput, WindowPart
 from wire import config
 from wire.config import Marks, Mistake
 from wire.errors import ConfigError
@@ -34,6 +36,15 @@ MAX_LABEL = 128  # characters of a label in a file
 MAX_WINDOW = 16_000_000  # numbers of a window; the agent holds several of them
 _HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # Unicode's controls, invisible characters and ends of lines
 _JOINERS = "\u200c\u200d"  # invisible, and needed in some languages and emoji
+
+
+_Tensors = Annotated[
+    list[Key],
+    Meta(
+        max_length=16,
+        description="Names of the model's outputs that the decoder reads, in its order; if empty, all.",
+    ),
+]
 
 
 class Budgets(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -54,7 +65,9 @@ class Manifest(Struct, kw_only=True, frozen=True):
     sha256: str
     input: Input
     decoder: str
+    tensors: list[str] = []  # the outputs that the decoder reads, in its order; if empty, all
     output: Any
+    fit_is_default: bool = False  # of a detector, where 0.1 had another default
     budgets: Budgets
     data: dict[str, Any]
     quality: dict[str, Any]
@@ -112,6 +125,11 @@ def load(folder: Path) -> Manifest:
         raise ModelError("\n".join(printable(line, 400) for line in error.mistakes)) from error
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
+    spec = parts["input"]
+    if isinstance(spec, FrameInput) and spec.fit is UNSET:
+        fit: Literal["letterbox", "stretch"] = "letterbox" if parts["decoder"] == "detection" else "stretch"
+        parts["input"] = replace(spec, fit=fit)
+        parts["fit_is_default"] = fit == "letterbox"
     rest = {key: getattr(page, key) for key in page.__struct_fields__ if key not in ("input", "output")}
     files = {FILE: hashlib.sha256(body).hexdigest(), **parts.pop(_FILES, {})}
     return Manifest(**rest, **parts, files=files)
@@ -138,6 +156,10 @@ def _check_frame(found: FrameInput) -> Iterator[Mistake]:
             yield ("input", key), f"{len(numbers)} numbers for {found.channels} channels"
     if 0.0 in found.std:
         yield ("input", "std"), "0 is not allowed: the input is divided by it"
+    if found.resize and found.fit != "crop":
+        yield ("input", "resize"), "it belongs to fit: crop"
+    elif len(found.resize) == 2 and (found.resize[0] < found.size[0] or found.resize[1] < found.size[1]):
+        yield ("input", "resize"), "it must be at least as large as size, which is cut out of it"
 
 
 def _check_window(found: WindowInput) -> Iterator[Mistake]:
@@ -154,8 +176,30 @@ def _check_window(found: WindowInput) -> Iterator[Mistake]:
     numbers = found.length * len(found.signals)
     if numbers > MAX_WINDOW:
         yield ("input", "length"), f"a window of {numbers} numbers; {MAX_WINDOW} are allowed"
+    yield from _check_parts(found)
     if found.hop > found.length:
         yield ("input", "hop"), f"{found.hop} rows would skip some: windows have {found.length}"
+
+
+def _check_parts(found: WindowInput) -> Iterator[Mistake]:
+    if bool(found.name) == bool(found.inputs):
+        key = "inputs" if found.inputs else "name"
+        yield ("input", key), "either name, or inputs with the name of each, must be there"
+    for at, part in enumerate(found.inputs):
+        for name in part.signals:
+            if name not in found.signals:
+                yield ("input", "inputs", at, "signals"), f"{name!r} is not one of input.signals"
+        if part.rows > found.length:
+            yield ("input", "inputs", at, "rows"), f"{part.rows} rows of a window of {found.length}"
+    for at, part in enumerate(found.parts):
+        numbers = part.rows * len(part.signals)
+        where = ("input", "inputs", at) if found.inputs else ("input",)
+        if math.prod(part.dims) != numbers:
+            key = "shape" if part.shape else "layout"
+            yield (
+                (*where, key),
+                f"a tensor {list(part.dims)} does not have {numbers} numbers",
+            )
 
 
 def _check_output(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]) -> Iterator[Mistake]:
@@ -172,6 +216,7 @@ def _check_output(page: _Page, marks: Marks, folder: Path, parts: dict[str, Any]
     options = marks.convert(_with_word(decoder.Options, word), "output")
     if options is None:
         return
+    parts["tensors"] = getattr(options, "tensors")  # noqa: B009 - of `_with_word`
     try:
         parts["output"] = found = _read_labels(options, folder, parts.setdefault(_FILES, {}))
     except ModelError as error:
@@ -193,10 +238,10 @@ def _check_names(options: Any) -> Iterator[Mistake]:
 
 
 def _with_word(options: type[Struct], word: str) -> type[Struct]:
-    """The decoder's options plus the key `decoder`, which is beside them in the file."""
+    """The decoder's options plus the keys of every output, which are beside them in the file."""
     return msgspec.defstruct(
         options.__name__,
-        [("decoder", Literal[word], word)],
+        [("decoder", Literal[word], word), ("tensors", _Tensors, [])],
         bases=(options,),
         kw_only=True,
         frozen=True,
@@ -220,7 +265,7 @@ def _read_labels(options: Any, folder: Path, files: dict[str, str]) -> Any:
         raise ModelError(f"{printable(name)} must have one label of 1 to {MAX_LABEL} characters per line")
     if len(labels) > MAX_COUNT:
         raise ModelError(f"{printable(name)} has {len(labels)} labels; {MAX_COUNT} are allowed")
-    return msgspec.structs.replace(options, labels=labels)
+    return replace(options, labels=labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +286,10 @@ def documented() -> list[ManifestKey]:
         for kind in (FrameInput, WindowInput)
         for key in _keys(kind, f"input ({kind.__name__[:-5].lower()}).")
     ]
+    found += list(_keys(WindowPart, "input (window).inputs.*."))
     found += list(_keys(Budgets, "budgets."))
+    common = msgspec.defstruct("Common", [("tensors", _Tensors, [])])
+    found += list(_keys(common, "output."))
     for word in decoders.BUILT_IN:
         found += _keys(decoders.load(word).Options, f"output ({word}).")
     found += _keys(Quantity, "output (regression).fields.*.")

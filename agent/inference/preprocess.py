@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from adapters.base import Picture
 from agent.inference.decoders import ModelError, Placement
-from agent.inference.inputs import FrameInput, WindowInput
+from agent.inference.inputs import FrameInput, WindowInput, WindowPart
 
 _MAX_SIDE = 16_384  # px; cameras give less
 
@@ -35,6 +35,7 @@ class FrameTensor:
         self._fitted = np.full((height, width, 3), spec.pad, np.uint8)
         self._shape: tuple[int, ...] = ()  # shape of the last picture
         self._spot = self._fitted  # the part of `_fitted` with the picture
+        self._cut: tuple[slice, slice] | None = None  # the centre of a picture that is larger than the input
         self._placement = Placement(0.0, 0.0, 1.0, 1.0)
         planes = np.empty((channels, height, width), np.uint8)
         self._planes = planes if nchw else planes.reshape(height, width, channels)
@@ -55,7 +56,7 @@ class FrameTensor:
             raise ModelError(f"a picture of {picture.dtype}; uint8 is needed")
         whole = self._fitted
         if picture.shape == self._spot.shape:
-            if self._spot is self._fitted:
+            if self._spot is self._fitted or self._cut is not None:
                 whole = picture
             else:
                 self._spot[:] = picture
@@ -63,7 +64,8 @@ class FrameTensor:
             self._cv2.resize(
                 picture, self._spot.shape[1::-1], dst=self._spot, interpolation=self._cv2.INTER_LINEAR
             )
-        self._arrange(whole)
+            whole = self._fitted if self._cut is None else self._spot
+        self._arrange(whole if self._cut is None else whole[self._cut])
         self._scale()
         return self._placement
 
@@ -81,13 +83,31 @@ class FrameTensor:
         if spec.fit == "letterbox":
             ratio = min(width / wide, height / high)
             new_w, new_h = max(1, round(wide * ratio)), max(1, round(high * ratio))
-            if spec.place == "centre":
-                left, top = (width - new_w) // 2, (height - new_h) // 2
+        elif spec.fit == "crop":
+            new_w, new_h = self._before_crop(wide, high)
+        if spec.place == "centre" or spec.fit == "crop":
+            left, top = (width - new_w) // 2, (height - new_h) // 2
         self._fitted[:] = spec.pad
-        whole = (new_w, new_h) == (width, height)
-        self._spot = self._fitted if whole else self._fitted[top : top + new_h, left : left + new_w]
+        self._cut = None
+        if spec.fit == "crop":
+            self._spot = np.empty((new_h, new_w, 3), np.uint8)
+            self._cut = slice(-top, height - top), slice(-left, width - left)
+        else:
+            whole = (new_w, new_h) == (width, height)
+            self._spot = self._fitted if whole else self._fitted[top : top + new_h, left : left + new_w]
         self._placement = Placement(float(left), float(top), 1 / new_w, 1 / new_h)
         self._shape = picture.shape
+
+    def _before_crop(self, wide: int, high: int) -> tuple[int, int]:
+        """Width and height to which a picture is scaled before its centre is cut out."""
+        width, height = self._spec.size
+        if len(self._spec.resize) == 2:
+            return self._spec.resize[0], self._spec.resize[1]
+        side = self._spec.resize[0] / min(wide, high) if self._spec.resize else 0.0
+        ratio = max(side, width / wide, height / high)
+        if max(wide, high) * ratio > _MAX_SIDE:
+            raise ModelError(f"a picture of {wide}x{high} is too long and thin to cut its centre out")
+        return max(width, round(wide * ratio)), max(height, round(high * ratio))
 
     def _arrange(self, fitted: Picture) -> None:
         cv2, spec = self._cv2, self._spec
@@ -102,8 +122,8 @@ class FrameTensor:
 
     def _scale(self) -> None:
         tensor = self.tensor[0]
-        if tensor.dtype == np.uint8:
-            tensor[:] = self._planes  # a uint8 model scales its input itself
+        if tensor.dtype.kind != "f":
+            tensor[:] = self._planes  # a model that takes whole numbers scales its input itself
             return
         np.multiply(self._planes, self._gains, out=tensor, dtype=tensor.dtype, casting="unsafe")
         if self._offsets is not None:
@@ -111,27 +131,61 @@ class FrameTensor:
 
 
 class WindowTensor:
-    """Fills one tensor with windows of signals; one thread at a time may use it."""
+    """Fills one tensor with windows of signals, or with a part of them; one thread at a time may use it."""
 
-    def __init__(self, spec: WindowInput, dtype: str = "float32") -> None:
-        self.tensor: NDArray[Any] = np.zeros(spec.shape, dtype)
-        rows = self.tensor[0] if spec.layout != "flat" else self.tensor.reshape(spec.length, -1)
-        self._rows = rows.T if spec.layout == "signal-time" else rows
-        std = np.array(spec.std or [1.0], np.float64)
-        self._gain = (1 / std).astype(np.float32)
-        self._offset = (-np.array(spec.mean or [0.0]) / std).astype(np.float32)
+    def __init__(self, spec: WindowInput, dtype: str = "float32", part: WindowPart | None = None) -> None:
+        part = part or spec.parts[0]
+        self.tensor: NDArray[Any] = np.zeros(part.dims, dtype)
+        rows, signals = part.rows, len(part.signals)
+        if part.layout == "signal-time":
+            self._rows = self.tensor.reshape(signals, rows).T
+        else:
+            self._rows = self.tensor.reshape(rows, signals)
+        self._length, self._signals = spec.length, len(spec.signals)
+        columns = [spec.signals.index(name) for name in part.signals]
+        self._columns = columns if part.signals != spec.signals else None
+        self._begin = spec.length - rows
+        std = np.array(spec.std or [1.0] * self._signals, np.float64)[columns]
+        mean = np.array(spec.mean or [0.0] * self._signals, np.float64)[columns]
+        exact = np.dtype(dtype).kind != "f" or dtype == "float64"
+        kind = np.float64 if exact else np.float32
+        self._gain, self._offset = (1 / std).astype(kind), (-mean / std).astype(kind)
+        self._scaled = np.zeros((rows, signals)) if np.dtype(dtype).kind in "iu" else None
 
-    def fill(self, window: NDArray[np.float32]) -> None:
+    def fill(self, window: NDArray[Any]) -> None:
         """Put `window` (length, signals), rows in time order, into `tensor`.
 
         Raises:
             ModelError: the window has another shape.
         """
-        rows = self._rows
-        if window.shape != rows.shape:
-            raise ModelError(f"a window of shape {window.shape}; {rows.shape} is needed")
-        np.multiply(window, self._gain, out=rows, casting="unsafe")
-        np.add(rows, self._offset, out=rows, casting="unsafe")
+        if window.shape != (self._length, self._signals):
+            raise ModelError(f"a window of shape {window.shape}; {(self._length, self._signals)} is needed")
+        if self._begin:
+            window = window[self._begin :]
+        if self._columns is not None:
+            window = window[:, self._columns]
+        if self._scaled is not None:
+            self._fill_whole(window, self._scaled)
+        elif self.tensor.dtype == np.bool_:
+            np.not_equal(window * self._gain + self._offset, 0, out=self._rows)
+        else:
+            np.multiply(window, self._gain, out=self._rows, casting="unsafe")
+            np.add(self._rows, self._offset, out=self._rows, casting="unsafe")
+
+    def _fill_whole(self, window: NDArray[Any], scaled: NDArray[np.float64]) -> None:
+        """Round to whole numbers, and to the smallest or largest that the type has."""
+        limits = np.iinfo(self.tensor.dtype)
+        if window.dtype.kind in "iu" and (self._gain == 1).all() and not self._offset.any():
+            np.clip(window, limits.min, limits.max, out=self._rows, casting="unsafe")
+            return
+        np.multiply(window, self._gain, out=scaled)
+        np.add(scaled, self._offset, out=scaled)
+        np.rint(np.nan_to_num(scaled, copy=False), out=scaled)
+        most = float(limits.max)
+        if most > limits.max:  # it is not a number of a double: the next smaller one is
+            most = np.nextafter(most, 0)
+        np.clip(scaled, float(limits.min), most, out=scaled)
+        self._rows[...] = scaled
 
 
 def _affine(spec: FrameInput) -> tuple[Any, Any]:

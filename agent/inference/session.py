@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,22 +17,21 @@ from numpy.typing import NDArray
 
 from adapters.base import Picture
 from agent.inference import decoders, gate_process
-from agent.inference.decoders import ModelError, Placement, Result, Tensor
-from agent.inference.inputs import FrameInput
-from agent.inference.manifest import Manifest
+from agent.inference.decoders import ModelError, Result, Tensor
+from agent.inference.feeds import Buffers, Feeds, require_usable
+from agent.inference.inputs import FrameInput, WindowInput
 from agent.inference.onnx_scan import Edit, edited, scan
+from agent.inference.outputs import Outputs, readable
 from agent.inference.package import Package, read_model
-from agent.inference.preprocess import FrameTensor, WindowTensor
+from agent.inference.tensors import tensor
 from wire.messages import Field
 from wire.printable import printable
 
+log = logging.getLogger("edgebed.model")
+
 CPU = ("CPUExecutionProvider",)
-MAX_OUTPUT = 64_000_000  # bytes of one run's outputs
 _WARM_UP_RUNS = 2  # the first run allocates memory
-_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16"}
-_WHOLE = {f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"tensor(bool)"}
-_NUMBERS = {"tensor(float)", "tensor(double)", "tensor(float16)", *_WHOLE}
-_NO_LABEL_FIRST = ("classification", "anomaly")  # decoders that take the label for a score
+_MOST_STREAMS = 64  # whose state is kept
 
 # "[ONNXRuntimeError] : 1 : FAIL : "
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : -?\d+ : \w+ : ")
@@ -71,6 +71,11 @@ class Model:
         self.package = package
         self.signed_by = ""  # the trusted key that signed the package, as the gate reports it
         self.manifest = package.manifest
+        if self.manifest.fit_is_default:
+            log.warning(
+                "%s: input.fit is missing, so pictures are letterboxed; 0.1 stretched them (fit: stretch)",
+                package.path,
+            )
         body = read_model(package)
         try:
             if scanned is None:
@@ -79,23 +84,52 @@ class Model:
             self.scanned = scanned
             self._session = _open(edited(body, scanned.edits), providers)
             self.provider: str = self._session.get_providers()[0]
-            self._input = _checked_input(self._session, self.manifest)
-            outputs = _checked_outputs(self._session, self.manifest.decoder)
-            self._output_names = [output.name for output in outputs]
-            spec = self.manifest.input
-            size = spec.size if isinstance(spec, FrameInput) else None
-            self._decoder = decoders.load(self.manifest.decoder)(self.manifest.output, outputs, size)
-            self._free: list[_Buffers] = []
+            self._open_ends()
             for _ in range(_WARM_UP_RUNS):
-                self._run(_blank(self.manifest))
+                self._run(self._feeds.blank())
         except ModelError as error:
             raise ModelError(f"{package.path / self.manifest.file}: {error}").coded(
                 error.reason_code, **error.reason_args
             ) from error
 
+    def _open_ends(self) -> None:
+        """Connect the manifest's input and the decoder with the session."""
+        found = self.manifest
+        spec = found.input
+        state = spec.state if isinstance(spec, WindowInput) else {}
+        self._feeds = Feeds(spec, self._session.get_inputs())
+        self._outputs = Outputs(
+            self._session.get_outputs(), found.tensors, found.decoder, list(state.values())
+        )
+        self._state_names = list(state)
+        self._hop = spec.hop if isinstance(spec, WindowInput) else 0
+        self._streams: OrderedDict[str, _Kept] = OrderedDict()
+        self._free: list[Buffers] = []
+        buffers = self._take()
+        buffers.fill(self._feeds.blank())
+        self._outputs.learn(self._session_run(buffers.feed), getattr(found.output, "labels", ()))
+        self._free.append(buffers)
+        kind = decoders.load(found.decoder)
+        self._reads_input = kind.reads_input
+        tensors = self._outputs.tensors
+        if self._reads_input:
+            tensors = [*self._feeds.filled, *tensors]
+        self._decoder = kind(found.output, tensors, spec.size if isinstance(spec, FrameInput) else None)
+        self._decoder.attach(spec)
+
     def fields(self) -> dict[str, Field]:
         """The fields of a row of the result stream."""
         return self._decoder.fields()
+
+    @property
+    def stateful(self) -> bool:
+        """Whether a run goes on from the state of the last one."""
+        return bool(self._state_names)
+
+    @property
+    def wide(self) -> bool:
+        """Whether the model takes numbers of 64 bits, or whole ones, which 32 bits would change."""
+        return self._feeds.wide
 
     def run_frame(self, picture: Picture) -> Result:
         """Run one picture (height, width, 3), BGR uint8; boxes come as shares of that picture.
@@ -105,13 +139,27 @@ class Model:
         """
         return self._run(picture)
 
-    def run_window(self, window: NDArray[np.float32]) -> Result:
+    def run_window(self, window: NDArray[Any], stream: str = "", end: int = 0) -> Result:
         """Run one window (length, signals), rows in time order.
+
+        A model with state goes on from the state of the last window of `stream`, if `end`, which counts the
+        stream's rows, is one hop later; else it begins again. Without `stream` it begins again too. The
+        windows of one stream come one after another.
 
         Raises:
             ModelError: the shape is wrong, this is not a window model, or the run failed.
         """
-        return self._run(window)
+        if not self._state_names:
+            return self._run(window)
+        before = self._streams.pop(stream, None)  # a run that fails leaves none
+        follows = before is not None and end == before.end + self._hop
+        kept = _Kept(end, before.state if before is not None and follows else None)
+        result = self._run(window, kept)
+        if stream and kept.state is not None:
+            self._streams[stream] = kept
+            while len(self._streams) > _MOST_STREAMS:
+                self._streams.popitem(last=False)
+        return result
 
     def doubt(self, outputs: list[NDArray[Any]]) -> str:
         """Why the outputs of a plain input cannot be what the decoder reads; "" if they can."""
@@ -121,43 +169,62 @@ class Model:
         """The output tensors, not decoded, of a picture, a window, or a tensor just as the model takes it."""
         buffers = self._take()
         try:
-            (tensor,) = buffers.feed.values()
-            if data.ndim > 2 and data.shape == tensor.shape and data.dtype == tensor.dtype:
+            tensor = buffers.filled[0]
+            ready = data.ndim > 2 and data.shape == tensor.shape and data.dtype == tensor.dtype
+            if ready and len(buffers.filled) == 1:
                 tensor[:] = data
             else:
                 buffers.fill(data)
-            return self._infer(buffers)
+            return self._outputs.arrays(self._session_run(buffers.feed))[0]
         finally:
             self._free.append(buffers)
 
-    def _run(self, data: NDArray[Any]) -> Result:
+    def _run(self, data: NDArray[Any], kept: _Kept | None = None) -> Result:
         buffers = self._take()
         try:
             placement = buffers.fill(data)
+            feed = buffers.feed
+            if kept is not None and kept.state is not None:
+                feed = {**feed, **kept.state}
             begin = time.perf_counter_ns()
-            outputs = self._infer(buffers)
+            given = self._session_run(feed)
             spent_ms = (time.perf_counter_ns() - begin) / 1e6
+            before = [array.copy() for array in buffers.filled] if self._reads_input else []
         finally:
             self._free.append(buffers)
-        result = self._decoder.decode(outputs, placement)
+        outputs, state = self._outputs.arrays(given)
+        result = self._decoder.decode([*before, *outputs] if before else outputs, placement)
         result.infer_ms = spent_ms
         # an infinite number can be right, as a masked score, but not where a value of the row is lost
         lost = None in result.values.values() and not all(map(_is_finite, outputs))
         result.nan = lost or any(map(_has_nan, outputs))
+        if state:
+            following = self._feeds.next_state(dict(zip(self._state_names, state, strict=True)))
+            result.nan = result.nan or following is None
+            if kept is not None:
+                kept.state = following
         return result
 
-    def _take(self) -> _Buffers:
+    def _take(self) -> Buffers:
         try:
             return self._free.pop()  # atomic, so that two threads never share buffers
         except IndexError:
-            return _buffers(self.manifest, self._input)
+            return self._feeds.buffers()
 
-    def _infer(self, buffers: _Buffers) -> list[NDArray[Any]]:
+    def _session_run(self, feed: dict[str, NDArray[Any]]) -> list[Any]:
         try:
-            found: list[NDArray[Any]] = self._session.run(self._output_names, buffers.feed)
+            found: list[Any] = self._session.run(self._outputs.names, feed)
         except Exception as error:  # the exceptions of onnxruntime have no common base class
             raise ModelError(f"the run failed: {_reason(error)}") from error
         return found
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The state of one stream after the window that ended with row `end`; None where it begins again."""
+
+    end: int
+    state: dict[str, NDArray[Any]] | None
 
 
 def signature(body: bytes) -> tuple[list[Tensor], list[Tensor]]:
@@ -167,35 +234,10 @@ def signature(body: bytes) -> tuple[list[Tensor], list[Tensor]]:
         ModelError: the file cannot be loaded, or has an input or output that no package can have.
     """
     session = _open(edited(body, scan(body).edits), CPU)
-    inputs = [_tensor(each) for each in session.get_inputs()]
-    for tensor in inputs:
-        _require_usable(tensor)
-    return inputs, _checked_outputs(session, "classification")
-
-
-@dataclass(slots=True)
-class _Buffers:
-    """The buffers of one thread: `fill` writes the input tensor, which is in `feed`."""
-
-    fill: Callable[[Any], Placement | None]
-    feed: dict[str, NDArray[Any]]
-
-
-def _buffers(found: Manifest, tensor: Tensor) -> _Buffers:
-    spec = found.input
-    if isinstance(spec, FrameInput):
-        frames = FrameTensor(spec, tensor.dtype)
-        return _Buffers(frames.fill, {tensor.name: frames.tensor})
-    windows = WindowTensor(spec, tensor.dtype)
-    return _Buffers(windows.fill, {tensor.name: windows.tensor})
-
-
-def _blank(found: Manifest) -> NDArray[Any]:
-    """An input without content, for warming up: a grey picture, or a window of means."""
-    spec = found.input
-    if isinstance(spec, FrameInput):
-        return np.full((spec.size[1], spec.size[0], 3), 114, np.uint8)
-    return np.tile(np.array(spec.mean or [0.0] * len(spec.signals), np.float32), (spec.length, 1))
+    inputs = [tensor(each) for each in session.get_inputs()]
+    for each in inputs:
+        require_usable(each)
+    return inputs, readable(session.get_outputs())
 
 
 def _limit_memory(onnxruntime: Any) -> None:
@@ -242,54 +284,6 @@ def _open(body: bytes, providers: Sequence[str]) -> Any:
     return session
 
 
-def _checked_input(session: Any, found: Manifest) -> Tensor:
-    """The model's input, with the shape that the manifest gives."""
-    inputs = [_tensor(each) for each in session.get_inputs()]
-    spec = found.input
-    shown = ", ".join(map(str, inputs))
-    if len(inputs) != 1:
-        raise ModelError(f"a model with one input is needed, this one has {shown}")
-    tensor = inputs[0]
-    if tensor.name != spec.name:
-        raise ModelError(f"input.name is {spec.name!r}, the model's input is {shown}")
-    _require_usable(tensor)
-    needed = spec.shape
-    fits = len(needed) == len(tensor.shape) and all(
-        have in (want, -1) for have, want in zip(tensor.shape, needed, strict=True)
-    )
-    if not fits:
-        raise ModelError(f"the manifest's input makes a tensor {list(needed)}, the model needs {shown}")
-    return Tensor(tensor.name, tensor.dtype, needed)
-
-
-def _require_usable(tensor: Tensor) -> None:
-    if tensor.dtype not in _TYPES.values():
-        raise ModelError(f"input {tensor}: its type must be one of {', '.join(_TYPES.values())}")
-
-
-def _checked_outputs(session: Any, decoder: str) -> list[Tensor]:
-    """The model's outputs: tensors of numbers that together are not too large, and the label is not first."""
-    nodes = session.get_outputs()
-    for node in nodes:
-        shown = f"output '{printable(node.name, 64)}' is {printable(node.type, 64)}"
-        if not str(node.type).startswith("tensor("):
-            raise ModelError(
-                f"{shown}, not a tensor: export the model without it (scikit-learn, LightGBM: zipmap=False)"
-            )
-        if node.type not in _NUMBERS:
-            raise ModelError(f"{shown}, not numbers: export the model with numbers only")
-    outputs = [_tensor(each) for each in nodes]
-    if decoder in _NO_LABEL_FIRST and len(nodes) > 1 and _is_label(nodes[0].type, outputs[0]):
-        raise ModelError(
-            f"its first output {outputs[0]} is a label (as scikit-learn and LightGBM export it), and the "
-            f"decoder {decoder} reads scores there: export the model with the scores only"
-        )
-    size = sum(4 * math.prod(abs(dim) for dim in output.shape) for output in outputs)
-    if size > MAX_OUTPUT:
-        raise ModelError(f"its outputs take {size} bytes a run; {MAX_OUTPUT} are allowed")
-    return outputs
-
-
 def _has_nan(output: NDArray[Any]) -> bool:
     # `min` of an array with NaN is NaN, and ten times as fast as a look at each number
     return output.dtype.kind == "f" and output.size > 0 and bool(np.isnan(output.min()))
@@ -297,17 +291,6 @@ def _has_nan(output: NDArray[Any]) -> bool:
 
 def _is_finite(output: NDArray[Any]) -> bool:
     return bool(np.isfinite(output).all())
-
-
-def _is_label(kind: str, output: Tensor) -> bool:
-    """Whether an output can only be the number of a class: whole, and one for the input."""
-    return kind in _WHOLE and math.prod(abs(dim) for dim in output.shape) == 1
-
-
-def _tensor(node: Any) -> Tensor:
-    dtype = _TYPES.get(node.type, str(node.type).removeprefix("tensor(").removesuffix(")"))
-    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
-    return Tensor(str(node.name), dtype, shape)
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,7 @@ log = logging.getLogger("edgebed.model")
 _CHECKING = because("the gate checks the model", "model-checking")
 STUCK_S = 20.0  # a model that takes longer for one answer is reported as failed
 _WINDOWS_WAITING = 4
+_runs = itertools.count()  # a state of a model belongs to one run of one runner
 CHECK_S = 5.0  # how often the problems of a model are looked for
 
 
@@ -152,7 +154,8 @@ class ModelRunner:
             package = load_package(self.settings.package)
             manifest = package.manifest
             ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
-            if why := input_mismatch(manifest, self.settings.input, self._stream):
+            settings = self.settings
+            if why := input_mismatch(manifest, settings.input, self._stream, settings.every):
                 raise ModelError(why).coded("model-input-mismatch")
             return Opened(ref, self._host.models.model(package, self.settings.providers))
         except EdgebedError as error:
@@ -172,7 +175,7 @@ class ModelRunner:
             self._enter("failed", found)
             return
         if isinstance(spec := found.manifest.input, WindowInput):
-            self._windows = Windows(spec, self._stream, self.counters)
+            self._windows = Windows(spec, self._stream, self.counters, wide=found.wide)
             span_s = (spec.length + spec.hop * self.settings.every + 2 * HALF_WIDTH) / spec.rate_hz
             self._no_result = NoResult(spec.rate_hz, span_s)
         self.manifest, self._model = found.manifest, found
@@ -241,7 +244,8 @@ class ModelRunner:
         await self.opened.wait()
         if self._model is None:
             return
-        self._thread = ModelThread(self.name, partial(_infer, self._model), self._answered)
+        work = partial(_infer, self._model, f"{self.name} {next(_runs)}")
+        self._thread = ModelThread(self.name, work, self._answered)
         loop = asyncio.get_running_loop()
         try:
             self._hand_on()
@@ -379,7 +383,9 @@ class _Job:
         return Inference(self.reading, result, whole is not None, quality, self.stamp)
 
 
-def _infer(model: Model, job: _Job) -> Result:
+def _infer(model: Model, stream: str, job: _Job) -> Result:
+    if job.window is not None and model.stateful:
+        return model.run_window(job.window.rows, stream, job.window.end)
     if job.window is not None:
         return model.run_window(job.window.rows)
     if job.reading.picture is None:

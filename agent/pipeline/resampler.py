@@ -46,7 +46,7 @@ class Resampler:
         """Forget the rows before a gap."""
         self._count = 0
 
-    def add(self, at_ns: int, row: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32] | None]]:
+    def add(self, at_ns: int, row: NDArray[Any]) -> list[tuple[int, NDArray[np.float32] | None]]:
         """Take a row later than the last one; returns each output row that it completes, with its time.
 
         The row is None if the source is too much faster or slower than declared.

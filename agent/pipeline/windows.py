@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import UNSET
@@ -31,11 +31,13 @@ _SHORT = 0.2
 class Window:
     """One input of a model: `rows` [length, signals], which the receiver may keep.
 
-    `quality` is UNCERTAIN if a row was flagged, or filled because it was missing.
+    `quality` is UNCERTAIN if a row was flagged, or filled because it was missing. `end` counts rows: the next
+    window of the same run of rows ends one hop later.
     """
 
-    rows: NDArray[np.float32]
+    rows: NDArray[Any]
     quality: Quality
+    end: int = 0
 
 
 class Windows:
@@ -46,10 +48,12 @@ class Windows:
     rate by `Resampler`, which is `HALF_WIDTH` rows behind; a missing row is only counted there. `filled`
     counts both. Anything longer is a gap: the window starts again (`gaps`). A window with a missing value
     (`incomplete`), or whose rows came at another rate (`wrong_rate`), is not made. Signals of type `bool` are
-    not interpolated.
+    not interpolated. A `wide` window has numbers of 64 bits.
     """
 
-    def __init__(self, spec: WindowInput, stream: Stream, counters: Counter[str]) -> None:
+    def __init__(
+        self, spec: WindowInput, stream: Stream, counters: Counter[str], *, wide: bool = False
+    ) -> None:
         signals, length, source_hz = spec.signals, spec.length, stream.rate_hz
         held = [stream.fields[signal].t == "bool" for signal in signals]
         self._signals = signals
@@ -64,7 +68,9 @@ class Windows:
         self._hop = spec.hop
         self._counters = counters
         # each row is stored twice, `length` apart, so that every window is one contiguous piece
-        self._ring = np.full((2 * length, len(signals)), np.nan, dtype=np.float32)
+        self._type = np.float64 if wide else np.float32
+        self._ring = np.full((2 * length, len(signals)), np.nan, dtype=self._type)
+        self._end = 0  # rows since the start; a gap counts as a window
         self._times_ns = [0] * length
         self._clock = RowClock(self._period_ns)
         self._smooth_ns = [0.0] * length  # the times without their jitter
@@ -72,13 +78,13 @@ class Windows:
         self._rows = 0
         self._since = 0
         self._last_ns: int | None = None
-        self._last = np.full(len(signals), np.nan, dtype=np.float32)
+        self._last: NDArray[Any] = np.full(len(signals), np.nan, dtype=self._type)
         self._doubt_ns = -1  # time of the newest row that was flagged or filled
 
     def add(self, at_ns: int, values: Mapping[str, Value], quality: Quality = Quality.GOOD) -> Window | None:
         """Take one row; returns the window that it completes, or None."""
         get = values.get
-        row = np.array([get(signal) for signal in self._signals], dtype=np.float32)  # None becomes NaN
+        row = np.array([get(signal) for signal in self._signals], dtype=self._type)  # None becomes NaN
         window: Window | None = None
         step_ns = 0 if self._last_ns is None else at_ns - self._last_ns
         if self._last_ns is not None and step_ns == 0:
@@ -110,37 +116,43 @@ class Windows:
 
     def _begin(self, at_ns: int) -> None:
         self._clock.begin(at_ns)
-        self._rows = self._since = 0
+        self._start_again()
         self._doubt_ns = -1
         if self._resampler is not None:
             self._resampler.begin()
 
-    def _fill(self, at_ns: int, row: NDArray[np.float32]) -> Window | None:
+    def _start_again(self) -> None:
+        """Let no window have a row of those before."""
+        self._rows = self._since = 0
+        self._end += self._length + 1  # more than a hop: what comes does not follow on what was
+
+    def _fill(self, at_ns: int, row: NDArray[Any]) -> Window | None:
         """Fill one missing row at `at_ns`, the middle between the last row and `row`."""
         self._counters["filled"] += 1
         self._doubt_ns = at_ns
         if self._resampler is not None:
             return None  # the resampler uses the times of the rows
-        filled = np.where(self._held, self._last, (self._last + row) * np.float32(0.5))
+        filled = np.where(self._held, self._last, (self._last + row) * self._type(0.5))
         return self._put(at_ns, filled, self._clock.smooth_ns - self._period_ns)  # the clock is at `row`
 
-    def _resampled(self, rows: list[tuple[int, NDArray[np.float32] | None]]) -> Window | None:
+    def _resampled(self, rows: list[tuple[int, NDArray[Any] | None]]) -> Window | None:
         window: Window | None = None
         for at_ns, row in rows:
             if row is None:
                 self._counters["wrong_rate"] += 1
-                self._rows = self._since = 0
+                self._start_again()
             elif (due := self._put(at_ns, row, at_ns)) is not None:
                 window = due
         return window
 
-    def _put(self, at_ns: int, row: NDArray[np.float32], smooth_ns: float) -> Window | None:
+    def _put(self, at_ns: int, row: NDArray[Any], smooth_ns: float) -> Window | None:
         self._ring[self._at] = row
         self._ring[self._at + self._length] = row
         self._times_ns[self._at] = at_ns
         self._smooth_ns[self._at] = smooth_ns
         self._at = (self._at + 1) % self._length
         self._rows += 1
+        self._end += 1
         self._since += 1
         if self._rows < self._length or (self._since < self._hop and self._rows > self._length):
             return None
@@ -159,24 +171,30 @@ class Windows:
             self._counters["incomplete"] += 1
             return None
         doubtful = self._doubt_ns >= begin_ns - self._behind_ns
-        return Window(rows, Quality.UNCERTAIN if doubtful else Quality.GOOD)
+        return Window(rows, Quality.UNCERTAIN if doubtful else Quality.GOOD, self._end)
 
 
-def input_mismatch(manifest: Manifest, source: str, stream: Stream) -> str:
+def input_mismatch(manifest: Manifest, source: str, stream: Stream, every: int = 1) -> str:
     """Why a model with this manifest cannot use `stream`; "" when it can."""
     spec = manifest.input
     if spec.kind != stream.kind.replace("signal", "window"):
         return f"model {manifest.name} needs {spec.kind}s, and {source} is a {stream.kind} stream"
     if spec.kind == "frame":
         return ""
-    missing = [signal for signal in spec.signals if signal not in stream.fields]
-    if missing:
-        return f"model {manifest.name} needs {', '.join(missing)}, which {source} does not send"
-    unfit = [name for name in spec.signals if stream.fields[name].t in ("str", "json")]
-    if unfit:
-        return f"model {manifest.name} needs numbers, and {', '.join(unfit)} of {source} are text"
+    if spec.state and every > 1:
+        return f"model {manifest.name} has a state, which every: {every} would break: leave out every"
+    if why := _unfit(spec.signals, source, stream):
+        return f"model {manifest.name} needs {why}"
     given_hz = spec.rate_hz if stream.rate_hz is UNSET else stream.rate_hz
     if spec.rate_hz * (1 - _SAME) <= given_hz <= spec.rate_hz * MOST:
         return ""
     limit = f": more than {MOST:,} times as fast; let the device send less" if given_hz > spec.rate_hz else ""
     return f"model {manifest.name} needs {spec.rate_hz:g} Hz, and {source} has {given_hz:g} Hz{limit}"
+
+
+def _unfit(signals: Sequence[str], source: str, stream: Stream) -> str:
+    if missing := [signal for signal in signals if signal not in stream.fields]:
+        return f"{', '.join(missing)}, which {source} does not send"
+    if unfit := [name for name in signals if stream.fields[name].t in ("str", "json")]:
+        return f"numbers, and {', '.join(unfit)} of {source} are text"
+    return ""

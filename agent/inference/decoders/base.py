@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from agent.inference.inputs import Input
 from wire.errors import EdgebedError
 from wire.messages import Box, Field, Scalar
 from wire.printable import printable
@@ -72,6 +73,14 @@ class Decoder(ABC):
     """Built once per model from the manifest's `output`; `decode` may run in several threads."""
 
     Options: ClassVar[type[Struct]]
+    reads_input: ClassVar[bool] = False  # the model's inputs stand before its outputs
+
+    def attach(self, spec: Input) -> None:  # noqa: B027 - for decoders that need it
+        """Take the manifest's input, whose signals and times `fields` may need; called once.
+
+        Raises:
+            ModelError: the decoder cannot be used with it.
+        """
 
     def doubt(self, outputs: Outputs) -> str:  # noqa: ARG002 - for subclasses
         """Why the outputs for a plain input cannot be what this decoder reads; "" if they can.

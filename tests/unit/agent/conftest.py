@@ -14,6 +14,10 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 
+def _value(name: str, shape: Sequence[int | str], types: dict[str, int] | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, (types or {}).get(name, TensorProto.FLOAT), list(shape))
+
+
 class Packages:
     """Writes packages under a folder; `model` makes the bytes, `write` the folder."""
 
@@ -28,13 +32,14 @@ class Packages:
         outputs: dict[str, Sequence[int | str]],
         constants: dict[str, np.ndarray] | None = None,
         opset: int = 17,
+        types: dict[str, int] | None = None,
     ) -> bytes:
-        """An ONNX file of float tensors; a dimension given as text is known only at run time."""
+        """An ONNX file of tensors, of floats but for `types`; a dimension given as text is not declared."""
         graph = helper.make_graph(
             list(nodes),
             "test",
-            [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in inputs.items()],
-            [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in outputs.items()],
+            [_value(name, shape, types) for name, shape in inputs.items()],
+            [_value(name, shape, types) for name, shape in outputs.items()],
             [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
         )
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

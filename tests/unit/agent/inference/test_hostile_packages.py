@@ -383,16 +383,17 @@ ANOMALY = {"decoder": "anomaly", "threshold": 0.5}
 
 
 @pytest.mark.parametrize("output", [CLASSES, ANOMALY])
-def test_a_label_that_comes_first_is_not_a_score(packages, output: dict[str, Any]) -> None:
-    body = window_model(TO_SCORES, [LABEL, SCORES], ML)
+def test_a_label_alone_is_not_a_score(packages, output: dict[str, Any]) -> None:
+    """Where the scores come behind it, tests/unit/agent/inference/test_outputs.py reads them."""
+    body = window_model(TO_SCORES, [LABEL], ML)
     text = str(refused(packages.write(body, output=output)))
-    assert "its first output label int64[1] is a label" in text
+    assert "its output label int64[1] is a label" in text
     only = window_model(TO_SCORES, [SCORES], ML)
     if output is CLASSES:
         gate.inspect(load_package(packages.write(only, output=output)), CPU)
 
 
-def test_a_zipmap_is_refused_with_the_cure(packages) -> None:
+def test_a_zipmap_that_a_decoder_cannot_read_is_refused_with_the_cure(packages) -> None:
     nodes = [
         *TO_SCORES,
         helper.make_node("ZipMap", ["probabilities"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]),
@@ -401,7 +402,7 @@ def test_a_zipmap_is_refused_with_the_cure(packages) -> None:
         helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
     )
     body = window_model(nodes, [helper.make_value_info("z", kind)], ML)
-    text = str(refused(packages.write(body, output=CLASSES)))
+    text = str(refused(packages.write(body, output=ANOMALY)))
     assert "output 'z' is seq(map(int64,tensor(float))), not a tensor" in text
     assert "zipmap=False" in text
 

@@ -51,7 +51,32 @@ def test_a_window_knows_its_tensor(tmp_path: Path) -> None:
     text = text[: text.index("output:")] + "output: {decoder: anomaly, threshold: 3, parts: [left, right]}\n"
     found = manifest.load(write(tmp_path, text))
     assert isinstance(found.input, WindowInput)
-    assert found.input.shape == (1, 2, 100)
+    assert found.input.parts[0].dims == (1, 2, 100)
+
+
+@pytest.mark.parametrize(
+    ("output", "given", "fit", "is_default"),
+    [
+        ("{decoder: detection, head: yolox, labels: [a]}", "", "letterbox", True),
+        ("{decoder: detection, head: yolox, labels: [a]}", ", fit: stretch", "stretch", False),
+        ("{decoder: classification, labels: [a]}", "", "stretch", False),
+        ("{decoder: classification, labels: [a]}", ", fit: crop, resize: [400]", "crop", False),
+    ],
+)
+def test_a_detector_is_letterboxed_unless_it_states_a_fit(
+    tmp_path: Path, output: str, given: str, fit: str, is_default: bool
+) -> None:
+    text = GOOD.replace("size: [320, 240]}", f"size: [320, 240]{given}}}")
+    found = manifest.load(write(tmp_path, text[: text.index("output:")] + f"output: {output}\n"))
+    assert isinstance(found.input, FrameInput)
+    assert (found.input.fit, found.fit_is_default) == (fit, is_default)
+
+
+@pytest.mark.parametrize("given", ["resize: [300]", "fit: crop, resize: [300, 300]"])
+def test_a_crop_is_not_larger_than_what_it_is_cut_from(tmp_path: Path, given: str) -> None:
+    text = GOOD.replace("size: [320, 240]}", f"size: [320, 240], {given}}}")
+    with pytest.raises(ModelError, match=r"input\.resize: it"):
+        manifest.load(write(tmp_path, text))
 
 
 def test_every_mistake_is_reported_at_once_with_its_place(tmp_path: Path) -> None:

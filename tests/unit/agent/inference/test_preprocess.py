@@ -137,3 +137,34 @@ def test_a_window_is_scaled_by_signal(layout: str) -> None:
     np.testing.assert_allclose(tensor.tensor[0], shaped)
     with pytest.raises(ModelError, match="a window of shape"):
         tensor.fill(window[:2])
+
+
+@pytest.mark.parametrize(
+    ("resize", "wide", "high", "scaled"),
+    [([], 80, 40, (64, 32)), ([48], 80, 40, (96, 48)), ([40, 40], 80, 40, (40, 40)), ([], 20, 60, (32, 96))],
+)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+def test_the_centre_is_cut_out(
+    resize: list[int], wide: int, high: int, scaled: tuple[int, int], layout: str, colour: str
+) -> None:
+    """Beside cv2.resize and a slice."""
+    picture = np.random.default_rng(1).integers(0, 256, (high, wide, 3), dtype=np.uint8)
+    spec = FrameInput(
+        kind="frame", name="x", size=(32, 32), fit="crop", resize=resize, layout=layout, colour=colour
+    )
+    frames = FrameTensor(spec)
+    place = frames.fill(picture)
+    left, top = (scaled[0] - 32) // 2, (scaled[1] - 32) // 2
+    cut = cv2.resize(picture, scaled)[top : top + 32, left : left + 32] / 255
+    cut = cut[:, :, ::-1] if colour == "rgb" else cut
+    assert frames.tensor[0] == pytest.approx(cut.transpose(2, 0, 1) if layout == "nchw" else cut, abs=1e-6)
+    # the middle of the tensor is the middle of the picture
+    middle = (16 - place.offset_x) * place.scale_x, (16 - place.offset_y) * place.scale_y
+    assert middle == pytest.approx((0.5, 0.5), abs=0.02)
+
+
+def test_a_thread_of_a_picture_has_no_centre_to_cut_out() -> None:
+    frames = FrameTensor(FrameInput(kind="frame", name="x", size=(320, 320), fit="crop"))
+    with pytest.raises(ModelError, match="too long and thin"):
+        frames.fill(np.zeros((16_000, 2, 3), np.uint8))

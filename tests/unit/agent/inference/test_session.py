@@ -42,7 +42,7 @@ def test_a_frame_gives_boxes(packages, frame_input: Callable[..., dict[str, Any]
     out[0, :, 3] = (16, 8, 8, 8, 0.9)
     body = packages.constant(out, shape=(batch, 3, 32, 32))
     output = {"decoder": "detection", "head": "yolov8", "labels": ["person"]}
-    model = Model(load_package(packages.write(body, input=frame_input(), output=output)))
+    model = Model(load_package(packages.write(body, input=frame_input(fit="stretch"), output=output)))
     result = model.run_frame(np.zeros((480, 640, 3), np.uint8))
     assert result.boxes[0].box == (0.375, 0.125, 0.25, 0.25)
     with pytest.raises(ModelError, match="a picture of shape"):

@@ -234,3 +234,63 @@ async def test_a_model_that_is_closed_takes_no_input_and_shows_why(summing: Path
     assert made.offer(row(0)) is None
     assert (made.state.state, made.state.code, made.at_work) == ("failed", "fence-memory", False)
     assert made.result_stream() is None
+
+
+@pytest.fixture
+def accumulating(packages: Any) -> Path:
+    """A model that gives the sum of all rows of `a` since its state was zero."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["now"], keepdims=0),
+        helper.make_node("Add", ["now", "before"], ["after"]),
+        helper.make_node("Identity", ["after"], ["y"]),
+    ]
+    body = packages.model(
+        nodes, inputs={"x": (1, 4, 1), "before": ("n", 1)}, outputs={"y": (1, 1), "after": ("n", 1)}
+    )
+    window = {"kind": "window", "name": "x", "signals": ["a"], "rate_hz": 10, "length": 4, "hop": 4}
+    made: Path = packages.write(body, input={**window, "state": {"before": "after"}})
+    return made
+
+
+async def sums(made: ModelRunner, results: Results, indexes: list[int]) -> list[Any]:
+    """The results of one run of a runner on rows of these indexes."""
+    before = len(results.inferences)
+    task = asyncio.create_task(made.run())
+    try:
+        for index in indexes:
+            if (room := made.offer(row(index))) is not None:
+                await room
+        await until(lambda: not made.busy)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    return [each.result.values["power"] for each in results.inferences[before:]]
+
+
+async def test_a_state_goes_round_until_a_gap_or_a_restart(accumulating: Path, cache: ModelCache) -> None:
+    results, others = Results(), Results()
+    made, other = (runner(accumulating, cache, each, waits=True) for each in (results, others))
+    for each in (made, other):
+        each.open()
+    assert made.model is other.model, "they share a session"
+    gap = [*range(12), *range(100, 108)]
+    first, second = await asyncio.gather(sums(made, results, gap), sums(other, others, [*range(1000, 1008)]))
+    assert first == [6.0, 28.0, 66.0, 406.0, 828.0]
+    assert second == [4006.0, 8028.0], "each stream has its own state"
+    assert await sums(made, results, [*range(108, 112)]) == [438.0], "it was started again"
+
+
+async def test_a_dropped_window_ends_the_state(accumulating: Path, cache: ModelCache) -> None:
+    results = Results()
+    made = runner(accumulating, cache, results)
+    made.open()
+    for index in range(40):  # ten windows; the queue takes the newest four
+        made.offer(row(index))
+    assert made.counters["dropped"] == 6
+    assert await sums(made, results, []) == [102.0, 220.0, 354.0, 504.0]
+
+
+def test_a_model_with_a_state_sees_every_window(accumulating: Path, cache: ModelCache) -> None:
+    made = runner(accumulating, cache, Results(), every=2)
+    made.open()
+    assert "has a state, which every: 2 would break" in made.state.why

@@ -148,7 +148,7 @@ def face_model(packages: Any, frame_input: Any, labels: Sequence[str] = ("face",
     corners = np.array([[[0.4, 0.4, 0.6, 0.6]]], np.float32)
     body = packages.constant(scores, corners, shape=(1, 3, 32, 32))
     options = {"decoder": "detection", "head": "ulface", "labels": list(labels), "score": 0.5, **output}
-    made: Path = packages.write(body, name="faces", input=frame_input(), output=options)
+    made: Path = packages.write(body, name="faces", input=frame_input(fit="stretch"), output=options)
     return made
 
 

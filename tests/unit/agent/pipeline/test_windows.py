@@ -280,3 +280,23 @@ def test_a_stream_a_thousand_times_as_fast_is_too_much() -> None:
         manifest, "d/s", Stream(rate_hz=MOST + 1.0, fields=fields)
     )
     assert not input_mismatch(manifest, "d/s", Stream(rate_hz=MOST, fields=fields))
+
+
+def test_the_end_of_a_window_shows_whether_it_follows_on() -> None:
+    made, _ = windows()
+    rows = [*range(20), *range(60, 90)]
+    found = [made.add(T0 + i * P, {"a": float(i), "b": 0.0 if i != 74 else None}) for i in rows]
+    steps = np.diff([window.end for window in found if window is not None]).tolist()
+    assert steps[:2] == [5, 5]
+    assert steps[2] > 5, "a gap"
+    assert steps[3] > 5, "windows with a missing value are not made"
+    assert steps[4:] == [5]
+
+
+def test_a_wide_window_keeps_64_bits() -> None:
+    spec = WindowInput(kind="window", name="x", signals=["a"], rate_hz=50, length=1)
+    stream = Stream(fields={"a": Field(t="i64")}, rate_hz=50)
+    made = Windows(spec, stream, Counter(), wide=True)
+    found = made.add(T0, {"a": 2**53 - 1})
+    assert found is not None
+    assert int(found.rows[0, 0]) == 2**53 - 1
