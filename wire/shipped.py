@@ -1,4 +1,4 @@
-"""Finds the files that come with edgebed by name: model packages, register maps and DBC files."""
+"""Finds the files that come with edgebed by name: model packages, register maps, DBC files and a key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from wire.errors import EdgebedError
 
 PREFIX = "edgebed:"
-_PLACES = ("models", "configs/maps", "configs/dbc")
+_PLACES = ("models", "configs/maps", "configs/dbc", "configs/keys")
 
 
 def folder(kind: str) -> Path:

@@ -13,7 +13,6 @@ from msgspec import UNSET
 from adapters.base import Adapter, Options, Reading
 from agent.config import AgentConfig, AgentPlan
 from agent.inference.model_cache import ModelCache
-from agent.inference.trust import read
 from agent.offline.mcap_file import McapReader, RecordedSession, RecordingError, read_session
 from agent.offline.regression import Difference
 from agent.outbox import Message
@@ -89,7 +88,7 @@ class ReplayRun:
             self.plan.devices,
             self.plan.config.models,
             self._clock,
-            cache=ModelCache(trust=read(self.plan.config.trust, self.plan.address).trust),
+            cache=ModelCache(),
             clock_state=_synced,
             sinks=Sinks(send=self._send),
         )

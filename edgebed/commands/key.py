@@ -44,6 +44,8 @@ def signing(file: Path) -> None:
     public_file = file.with_suffix(TRUSTED)
     if public_file == file:
         raise click.UsageError(f"{file}: choose another ending than {TRUSTED}, which the public key has")
+    if public_file.exists():
+        raise EdgebedError(f"{public_file} exists and stays as it is: choose another name")
     private, public = new_key()
     for path, text, mode in ((file, private, 0o600), (public_file, public, 0o644)):
         try:

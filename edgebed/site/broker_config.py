@@ -114,13 +114,16 @@ enrolled_file: {enrolled}
 """
 
 _AGENT = """\
-# For the config of each agent of site {name}, instead of its section `broker`.
+# For the config of each agent of site {name}, instead of its sections `broker` and `trust`.
 # Its own certificate and key are beside ca.pem; paths are relative to the folder of the config.
 broker:
   url: "{url}"
   ca_file: ca.pem
   cert_file: node.pem
   key_file: node.key
+trust:
+  keys: ["edgebed:edgebed.pem"]  # add the public keys that sign your own model packages
+  require_signature: true
 """
 
 ROOT_README = """\
@@ -179,5 +182,5 @@ def collector(site: Site, name: str, folder: Path) -> str:
 
 
 def agent(site: Site) -> str:
-    """The text of the `broker` section of an agent's config."""
+    """The text of the sections `broker` and `trust` of an agent's config."""
     return _AGENT.format(name=site.name, url=site.url)

@@ -397,3 +397,4 @@ def _judged(reports: dict[str, dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     main()
+    print("sign the package again: edgebed model sign", HERE.name, "--key KEY")

@@ -215,3 +215,4 @@ def _sure(share: float) -> str:
 
 if __name__ == "__main__":
     main()
+    print("sign the package again: edgebed model sign", HERE.name, "--key KEY")

@@ -398,3 +398,4 @@ def card(quality: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     main()
+    print("sign the package again: edgebed model sign", HERE.name, "--key KEY")

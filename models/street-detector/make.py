@@ -400,3 +400,4 @@ def _training_counts() -> np.ndarray:
 
 if __name__ == "__main__":
     main()
+    print("sign the package again: edgebed model sign", HERE.name, "--key KEY")

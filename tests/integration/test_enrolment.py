@@ -85,7 +85,9 @@ def test_a_device_enrols_connects_and_is_removed_with_the_commands(site: Layout,
             + f"node: {NODE}\nstate: state\n"
             + "devices: {d: {adapter: replay, options: {file: r.csv, rate_hz: 1, fields: {x: x}}}}\n"
         )
-        assert load_agent(out / "agent.yaml", Clock(), files=True).config.broker.tls
+        settings = load_agent(out / "agent.yaml", Clock(), files=True).config
+        assert settings.broker.tls
+        assert settings.trust.require_signature
         with Client(site, (out / "node.pem", out / "node.key"), NODE.client_id) as client:
             assert client.publish(NODE.topic("data", "_", "x")) in (0, 16)
             assert edgebed("agent", "renew", str(out)).text.startswith(f"{out}: valid until")

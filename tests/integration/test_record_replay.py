@@ -155,7 +155,7 @@ def test_the_gate_passes_expected_events_and_shows_differences(field: Path, reco
 
 def test_another_model_is_reported_and_its_events_are_the_difference(field: Path, recording: Path) -> None:
     package = field / "deaf"
-    shutil.copytree(MODELS / "joint-anomaly", package)
+    shutil.copytree(MODELS / "joint-anomaly", package, ignore=shutil.ignore_patterns("model.sig"))
     manifest = yaml.safe_load((package / "manifest.yaml").read_text())
     manifest["output"]["threshold"] = 1e6
     manifest["version"] = "9.9.9"

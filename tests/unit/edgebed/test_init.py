@@ -32,6 +32,8 @@ def test_a_ready_config_loads_wherever_it_is_put(testbed: str, tmp_path: Path) -
     assert str(plan.address) == "me/try/lab/box"
     assert plan.config.broker.url == "mqtt://broker.example:1884"
     assert plan.config.state == tmp_path / yaml.safe_load(mine.read_text())["state"]
+    trusted = [path.name for path in plan.config.trust.keys]
+    assert trusted == (["edgebed.pem"] if plan.config.models else [])
 
 
 @pytest.mark.parametrize("testbed", AGENTS)

@@ -1,4 +1,4 @@
-"""`edgebed key new`: the key fits the adapter, only its owner can read it, it is never overwritten."""
+"""`edgebed key`: the key fits its use, only its owner can read it, it is never overwritten."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 from adapters.hl7.deidentify import read_key
+from agent.inference.trust import fingerprint, public_key
 
 
-def run(file: Path) -> subprocess.CompletedProcess[str]:
+def run(file: Path, kind: str = "new") -> subprocess.CompletedProcess[str]:
     """Run the command with a umask that removes no permission."""
-    command = [sys.executable, "-c", "from edgebed.cli import main; main()", "key", "new", str(file)]
+    command = [sys.executable, "-c", "from edgebed.cli import main; main()", "key", kind, str(file)]
     return subprocess.run(command, capture_output=True, text=True, umask=0)
 
 
@@ -37,3 +38,22 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_a_key_pair_for_signatures_is_written_once(tmp_path: Path) -> None:
+    file = tmp_path / "maker.key"
+    done = run(file, "signing")
+    private, public = file.read_text(), (tmp_path / "maker.pem").read_text()
+    assert done.returncode == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert public_key(public) == public
+    assert fingerprint(public) in done.stdout
+    assert private.splitlines()[1] not in done.stdout + done.stderr
+    for name in ("maker.key", "maker.other"):
+        again = run(tmp_path / name, "signing")
+        assert (again.returncode, "exists and stays as it is" in again.stderr) == (1, True)
+    assert [file.read_text(), sorted(each.name for each in tmp_path.iterdir())] == [
+        private,
+        ["maker.key", "maker.pem"],
+    ]
+    assert run(tmp_path / "other.pem", "signing").returncode == 2

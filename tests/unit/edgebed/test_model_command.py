@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from agent.inference.decoders import ModelError
 from edgebed.cli import command, main
+from wire.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[3] / "models/street-detector"
 
@@ -58,3 +60,29 @@ def test_an_error_shows_an_odd_name_escaped(
     assert caught.value.code == 1
     assert r"\x1b[31m\u202ered" in shown
     assert all(line.isprintable() for line in shown.splitlines())
+
+
+def test_packages_are_signed_and_verified(tmp_path: Path) -> None:
+    def edgebed(*words: object) -> str:
+        done = CliRunner().invoke(command, [*map(str, words)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    for name in ("a", "b"):
+        shutil.copytree(PACKAGE, tmp_path / name, ignore=shutil.ignore_patterns("model.sig", "__pycache__"))
+    edgebed("key", "signing", tmp_path / "maker.key")
+    edgebed("key", "signing", tmp_path / "other.key")
+    edgebed("model", "sign", tmp_path / "a", tmp_path / "b", "--key", tmp_path / "maker.key")
+    for name in ("a", "b"):
+        shown = edgebed("model", "verify", tmp_path / name, "--public-key", tmp_path / "maker.pem")
+        assert shown.startswith(f"{tmp_path / name}: signed by maker, ")
+    with pytest.raises(ModelError, match=r"a: model\.sig is by a key that is not trusted here"):
+        edgebed("model", "verify", tmp_path / "a", "--public-key", tmp_path / "other.pem")
+    (tmp_path / "a" / "manifest.yaml").write_text("name: x")
+    with pytest.raises(ModelError, match=r"a: model\.sig is refused: manifest\.yaml has changed since"):
+        edgebed("model", "verify", tmp_path / "a", "--public-key", tmp_path / "maker.pem")
+    (tmp_path / "b" / "model.sig").unlink()
+    with pytest.raises(ModelError, match=r"b: model\.sig is missing"):
+        edgebed("model", "verify", tmp_path / "b", "--public-key", tmp_path / "maker.pem")
+    with pytest.raises(ConfigError, match=r"maker\.key is a private key: put only the public key here"):
+        edgebed("model", "verify", tmp_path / "b", "--public-key", tmp_path / "maker.key")

@@ -151,6 +151,8 @@ def test_the_configs_load_and_trust_the_broker(site: Path) -> None:
     )
     plan = load_agent(device / "agent.yaml", Clock(), files=True)
     assert plan.config.broker.url == "mqtts://broker.example:8883"
+    assert plan.config.trust.require_signature
+    assert [path.name for path in plan.config.trust.keys] == ["edgebed.pem"]
 
 
 def test_the_page_of_a_collector_has_a_certificate(site: Path) -> None:
