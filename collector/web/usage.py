@@ -77,7 +77,7 @@ class UsageRoutes:
             by_node.append(
                 {
                     "node": node,
-                    "metered": found.is_metered,
+                    "metered": found.is_metered or bool(view and view.usage),
                     "unread": found.unread,
                     "total": total(found.days.values()) if found.days else None,
                     "fence": view.fence if view else {},

@@ -1,15 +1,15 @@
 // What each pilot used a UTC day, with the limits of its nodes.
 import { ApiError, get } from "../api.js";
-import { bytes, count, NONE, span, value } from "../format.js";
+import { bytes, count, NONE } from "../format.js";
 import { html, useEffect, useState } from "../html.js";
 import { Failed, NodeName } from "../parts.js";
 import { Why } from "../reason.js";
 import { t } from "../text.js";
-import { limitText, megabytes } from "./usage.js";
+import { cpuTime, limitText, megabytes } from "./usage.js";
 
 const SHOWN = 5; // pilots at first, and more with each press
 const COLUMNS = [
-  ["cpu", (used) => span(1000 * used.cpu_s), "cpu_pct"],
+  ["cpu", (used) => cpuTime(used.cpu_s), "cpu_pct"],
   ["memory", (used) => megabytes(used.peak_mb), "memory_mb"],
   ["disk", (used) => megabytes(used.disk_mb), "disk_mb"],
   ["sent", (used) => bytes(used.sent_bytes), "uplink_kb_per_s"],

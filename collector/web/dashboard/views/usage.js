@@ -9,7 +9,7 @@ export function Usage({ node }) {
   const limits = node.fence ?? {};
   if (!used.day) return null;
   const rows = [
-    ["cpu", finite(used.cpu_s, (s) => span(1000 * s)), "cpu_pct"],
+    ["cpu", finite(used.cpu_s, cpuTime), "cpu_pct"],
     ["memory", finite(used.peak_mb, megabytes), "memory_mb"],
     ["disk", finite(used.disk_mb, megabytes), "disk_mb"],
     ["sent", finite(used.sent_bytes, bytes), "uplink_kb_per_s"],
@@ -50,7 +50,9 @@ const LIMITS = {
 /** A limit of the fence with its unit. */
 export const limitText = (key, limit) => LIMITS[key](limit);
 
-export const megabytes = (mb) => `${value(mb, 0)} MB`;
+export const megabytes = (mb) => `${value(mb, mb < 10 ? 1 : 0)} MB`;
+
+export const cpuTime = (s) => (s < 120 ? t("span.s", { s: value(s, 1) }) : span(1000 * s));
 
 function finite(x, shown) {
   return Number.isFinite(x) ? shown(x) : NONE;
