@@ -21,6 +21,7 @@ import uvicorn
 
 from collector.config import CollectorConfig, Http
 from collector.fleet.board import Board
+from collector.fleet.commands import CommandDispatch, frame_of
 from collector.fleet.fleet import Fleet
 from collector.fleet.live_room import LiveRoom
 from collector.fleet.node_state import after_refusal
@@ -37,6 +38,7 @@ from collector.rights.directory import Directory
 from collector.rights.shown_problems import shown_problems
 from collector.rights.user import User
 from collector.state.audit import Audit
+from collector.state.commands import CommandRecord, CommandRecords
 from collector.state.desired import DesiredDocument, DesiredDocuments
 from collector.state.state_file import StateFile, StateNewer
 from collector.store.reader import Readers
@@ -44,6 +46,7 @@ from collector.store.store import SqliteStore
 from collector.upkeep import EVERY_S, Upkeep
 from collector.web.access import Door
 from collector.web.api import Sources, build
+from collector.web.commands import CommandRoutes
 from collector.web.connections import HEAD_S, KEEP_S, Places
 from collector.web.desired import DesiredRoutes
 from collector.web.event_stream import Hub
@@ -53,14 +56,16 @@ from collector.web.tls import ServerTls
 from wire.clock import Clock
 from wire.codec import encode
 from wire.errors import ConfigError, EdgebedError, TryAgain, on_purpose
+from wire.messages import Cmd, Desired
 from wire.printable import counted
 from wire.reasons import because
-from wire.topics import ROOT
+from wire.topics import NODE_ITSELF, ROOT
 
 log = logging.getLogger(__name__)
 
 FLEET_EVERY_S = 1.0
 JUDGE_EVERY_S = 5.0
+COMMANDS_EVERY_S = 1.0
 RIGHTS_EVERY_S = 1.0  # how long what `edgebed user` changes may take
 FIRST_UPKEEP_S = 10.0  # how long the start waits for the day files to be checked
 
@@ -104,6 +109,9 @@ class Collector:
         self.places = Places(share=config.http.connections_per_address, proxies=config.http.proxies)
         self.hub = Hub(config.http.proxies)
         self.pages = FleetPages(Board(self.fleet, clock), self.hub)
+        self.commands = CommandDispatch(
+            CommandRecords(self.state), self.fleet, clock, self._publish, self._show_command
+        )
         self.ingest = Ingest(
             self.store,
             self.fleet,
@@ -112,6 +120,7 @@ class Collector:
             IngestSettings(config.id, config.group_commit_ms, shares),
             self.problems,
         )
+        self.ingest.pass_answers_to(self.commands.on_answer)
         ingest, home = self.ingest, f"{socket.gethostname()}:{self.store.folder.resolve()}"
         self.link = Link(
             config.broker,
@@ -139,12 +148,14 @@ class Collector:
             desired=DesiredRoutes(
                 self.documents, self.fleet, Audit(self.state), clock, self._publish_desired
             ),
+            commands=CommandRoutes(
+                CommandRecords(self.state), self.commands, self.fleet, Audit(self.state), clock
+            ),
         )
-        names = [*config.http.names, config.http.host]
         self.app = build(
             sources,
             Door(self.directory, config.http.is_loopback, token),
-            names=names,
+            names=[*config.http.names, config.http.host],
             session_ms=config.http.session_hours * 3_600_000,
         )
         self.server = _Server(
@@ -191,6 +202,7 @@ class Collector:
                 sweeping = tasks.create_task(self.places.sweep(), name="http-sweeper")
                 rights = tasks.create_task(self._watch_rights(), name="rights-watcher")
                 upkeep = tasks.create_task(self._keep_up(first), name="store-upkeep")
+                commands = tasks.create_task(self._keep_commands(), name="commands")
                 serving = tasks.create_task(self.server.serve([self.socket]), name="http")
                 ready()
                 await serving
@@ -198,6 +210,7 @@ class Collector:
                 upkeep.cancel()
                 sweeping.cancel()
                 rights.cancel()
+                commands.cancel()
         except BaseExceptionGroup as group:
             raise on_purpose(group) or group from None
         finally:
@@ -250,6 +263,17 @@ class Collector:
                 self.hub.drop(self.directory.is_current)
             await self.clock.sleep(RIGHTS_EVERY_S)
 
+    async def _keep_commands(self) -> None:
+        """Follow the commands: at once when one is requested or answered, and each second."""
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        self.commands.wake = lambda: _wake(loop, woken)
+        while True:
+            woken.clear()
+            await asyncio.to_thread(self.commands.step, online=self.link.state.state == "online")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(COMMANDS_EVERY_S):
+                    await woken.wait()
+
     async def _keep_up(self, first: asyncio.Future[None]) -> None:
         await first
         while True:
@@ -262,9 +286,15 @@ class Collector:
         for key, one in gone.items():
             self.ingest.do(partial(self.ledger.forget, key, one.numbers, one.rows, now))
 
+    def _publish(self, topic: str, body: Cmd | Desired) -> None:
+        self.link.settle((), [(topic, encode(body))])
+
+    def _show_command(self, record: CommandRecord) -> None:
+        if self.hub.is_wanted(record.node, NODE_ITSELF):
+            self.hub.post(*frame_of(record))
+
     def _publish_desired(self, document: DesiredDocument) -> None:
-        topic = f"{ROOT}/{document.node}/desired/config"
-        self.link.settle((), [(topic, encode(document.message()))])
+        self._publish(f"{ROOT}/{document.node}/desired/config", document.message())
 
     def _publish_all_desired(self) -> None:
         """Publish every document again after each connect: the broker may have lost what it retained."""
@@ -432,6 +462,11 @@ def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) 
     gc.set_threshold(10_000, 10, 50)
     asyncio.run(serve())
     return stopped_by
+
+
+def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended: messages arrive until the link has stopped
+        loop.call_soon_threadsafe(woken.set)
 
 
 def _health_frame(problems: Sequence[CollectorProblem], user: User) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _LONGEST_LINE = 10_000  # characters of a line of an error
 COMMANDS = {
     "agent": "Run, check and query the daemon beside a device.",
     "broker": "Run a real MQTT broker with its data on disk.",
+    "cmd": "Send a command to a node through a running collector, and follow it.",
     "collector": "Run the collector: it stores, proves and shows what agents send.",
     "config": "Request another configuration of a node from a running collector.",
     "demo": "Show a whole installation in a minute, without hardware.",

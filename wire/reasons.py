@@ -115,6 +115,8 @@ CODES: dict[str, tuple[str, ...]] = {
     "command-failed": (),
     "command-timeout": ("seconds",),
     "command-interrupted": (),
+    "command-unanswered": (),
+    "command-not-taken": (),
     "no-picture": ("device",),
     # messages that are not stored; the first seven are the `why` of a gap event
     "quota": (),

@@ -113,6 +113,12 @@ class Fleet:
         with self._lock:
             return set(self._nodes)
 
+    def is_online(self, node: str) -> bool:
+        """Whether the newest status of a node is `online`."""
+        with self._lock:
+            state = self._nodes.get(node)
+            return state is not None and state.is_online
+
     def known(self) -> set[str]:
         """The nodes that sent something or have an account."""
         return self.names() | self.ledger.names()

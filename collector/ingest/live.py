@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ from wire.topics import NODE_ITSELF, Topic
 REPORTED = ("config", "models")
 KINDS = ("status", "birth", "live", "snap", "res", "reported", "log")
 KEPT = ("status", "birth", "live")  # in memory, each topic of a node until its next message
+OnAnswer = Callable[[Topic, Res, int], None]  # takes the answer to a command; never waits
 AGAIN_MS = 60_000  # a node that has no room for its newest values sends them again anyway
 
 
@@ -33,12 +34,17 @@ class Viewers(Protocol):
         ...
 
 
+def _no_commands(_topic: Topic, _answer: Res, _recv_ms: int) -> None:
+    """Ignore an answer: this collector sends no commands."""
+
+
 class LiveMessages:
     """Passes each message to the fleet and to open pages at once, in the receiving thread."""
 
     def __init__(self, fleet: Fleet, viewers: Viewers) -> None:
         self._fleet = fleet
         self._viewers = viewers
+        self.on_answer: OnAnswer = _no_commands
 
     def take(self, topic: Topic, message: Received) -> None:
         """Decode a message and pass it on; a class that is not for a collector is ignored.
@@ -101,6 +107,8 @@ class LiveMessages:
     def _res(self, topic: Topic, message: Received) -> None:
         result = decode(message.body, Res)
         self._fleet.saw(str(topic.address), message.recv_ms)
+        if not message.retained:  # nodes retain no answers
+            self.on_answer(topic, result, message.recv_ms)
         self._post("res", topic, {"name": topic.name, **msgspec.to_builtins(result)})
 
     def _reported(self, topic: Topic, message: Received) -> None:

@@ -19,7 +19,7 @@ from collector.ingest.fair_rate import Wait
 from collector.ingest.group_builder import BuiltGroup, GroupBuilder, acks
 from collector.ingest.in_hand import InHand
 from collector.ingest.inbox import Inbox
-from collector.ingest.live import LiveMessages, Viewers
+from collector.ingest.live import LiveMessages, OnAnswer, Viewers
 from collector.ingest.refusal import Answers, Refusal, ShareExceeded
 from collector.ingest.refused_senders import RefusedSenders
 from collector.ingest.repeat_evidence import RepeatEvidence
@@ -123,6 +123,10 @@ class Ingest:
         self._chores: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._log_limit = LogRateLimit()
         self._thread = threading.Thread(target=self._run, name="collector-writer", daemon=True)
+
+    def pass_answers_to(self, take: OnAnswer) -> None:
+        """Have `take` get each answer to a command; before `start`."""
+        self._live.on_answer = take
 
     def start(self, link: Link) -> None:
         """Start the thread; `link` carries the acknowledgements."""

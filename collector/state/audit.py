@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pwd
 from collections.abc import Callable, Iterator
@@ -10,9 +11,11 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from collector.state.state_file import StateFile
+from collector.state.state_file import Db, StateFile
 from wire.clock import Clock
 from wire.errors import EdgebedError
+
+log = logging.getLogger(__name__)
 
 COMMAND_LINE = "command line"
 LOGIN_FAILED = "login failed"
@@ -50,21 +53,15 @@ class Audit:
         Raises:
             EdgebedError: as `StateFile.transaction`.
         """
-        texts = (entry.who, entry.what, entry.subject, entry.origin, entry.result, entry.scope)
-        # a path may have bytes that are not text
-        clean = [text.encode("utf-8", "replace").decode()[:_MAX_CHARS] for text in texts]
         with self._state.transaction() as db:
-            at = db.execute(
-                "INSERT INTO audit(at_ms, who, what, subject, origin, result, scope) VALUES (?,?,?,?,?,?,?)",
-                (entry.at_ms, *clean),
-            ).lastrowid
-            db.execute("DELETE FROM audit WHERE id <= ?", ((at or 0) - MAX_ENTRIES,))
-            if entry.what == LOGIN_FAILED:
-                db.execute(
-                    "DELETE FROM audit WHERE id <= (SELECT id FROM audit WHERE what = ?"
-                    " ORDER BY id DESC LIMIT 1 OFFSET ?) AND what = ?",
-                    (LOGIN_FAILED, MAX_FAILED, LOGIN_FAILED),
-                )
+            write(db, entry)
+
+    def note(self, entry: AuditEntry) -> None:
+        """Write an entry to disk; the log has why it is not there."""
+        try:
+            self.add(entry)
+        except EdgebedError as error:
+            log.warning("this is not in the audit: %s of %s: %s", entry.what, entry.subject, error)
 
     def newest(
         self, limit: int, *, sees: Callable[[str], bool] = lambda _scope: True, before: int = 2**62
@@ -78,6 +75,24 @@ class Audit:
                 (before, json.dumps(scopes), limit),
             ).fetchall()
         return [AuditEntry(*row) for row in found]
+
+
+def write(db: Db, entry: AuditEntry) -> None:
+    """Add an entry in a transaction, so that the act and its entry are on disk together."""
+    texts = (entry.who, entry.what, entry.subject, entry.origin, entry.result, entry.scope)
+    # a path may have bytes that are not text
+    clean = [text.encode("utf-8", "replace").decode()[:_MAX_CHARS] for text in texts]
+    at = db.execute(
+        "INSERT INTO audit(at_ms, who, what, subject, origin, result, scope) VALUES (?,?,?,?,?,?,?)",
+        (entry.at_ms, *clean),
+    ).lastrowid
+    db.execute("DELETE FROM audit WHERE id <= ?", ((at or 0) - MAX_ENTRIES,))
+    if entry.what == LOGIN_FAILED:
+        db.execute(
+            "DELETE FROM audit WHERE id <= (SELECT id FROM audit WHERE what = ?"
+            " ORDER BY id DESC LIMIT 1 OFFSET ?) AND what = ?",
+            (LOGIN_FAILED, MAX_FAILED, LOGIN_FAILED),
+        )
 
 
 def user() -> str:

@@ -44,9 +44,21 @@ def _desired(db: sqlite3.Connection) -> None:
     )
 
 
+def _commands(db: sqlite3.Connection) -> None:
+    # `changes` has each state with its time, `sent_ms` is 0 until it was sent, `by_node` is 1 once the node
+    # gave the last answer
+    db.execute(
+        "CREATE TABLE command(n INTEGER PRIMARY KEY AUTOINCREMENT, node TEXT NOT NULL, id TEXT NOT NULL,"
+        " device TEXT NOT NULL, name TEXT NOT NULL, args TEXT NOT NULL, who TEXT NOT NULL,"
+        " ts INTEGER NOT NULL, ttl_ms INTEGER NOT NULL, state TEXT NOT NULL, changes TEXT NOT NULL,"
+        " sent_ms INTEGER NOT NULL, by_node INTEGER NOT NULL, answer TEXT, UNIQUE(node, id)) STRICT"
+    )
+    db.execute("CREATE INDEX command_by_state ON command(state, n)")
+
+
 # Step n makes version n of version n - 1. A step that was released never changes: add one at the end, and a
 # fixture of the version before it to tests/fixtures/state-db.
-STEPS: Sequence[Step] = (_first, _users, _desired)
+STEPS: Sequence[Step] = (_first, _users, _desired, _commands)
 
 
 def migrate(db: sqlite3.Connection, steps: Sequence[Step]) -> None:

@@ -15,6 +15,8 @@ from collector.state.migrations import STEPS, Step, migrate, version
 from wire.errors import ConfigError, EdgebedError, TryAgain, unwritable
 from wire.folder_sync import sync_folder
 
+Db = sqlite3.Connection  # what a transaction gives
+
 STATE = "state.db"
 APPLICATION = 0x65646273  # "edbs" in the file header: edgebed made this file
 WAIT_S = 5.0  # for another process that writes

@@ -39,10 +39,11 @@ from collector.store.table import Table
 from collector.web.access import Door, Guard
 from collector.web.assets import Assets
 from collector.web.bodies import json_answer
+from collector.web.commands import CommandRoutes
 from collector.web.desired import DesiredRoutes
 from collector.web.event_stream import Hub, TooManyViewers, Viewer, encode
 from collector.web.fleet_pages import FleetPages
-from collector.web.parameters import read_ask, read_time, unknown
+from collector.web.parameters import number, read_ask, read_time, unknown
 from collector.web.rules import (
     FILTERED,
     PUBLIC,
@@ -100,6 +101,7 @@ class Sources:
     problems: Callable[[], list[CollectorProblem]]
     pages: FleetPages
     desired: DesiredRoutes
+    commands: CommandRoutes
 
 
 class Api:
@@ -159,7 +161,7 @@ class Api:
 
     async def newest(self, request: Request) -> Response:
         """The newest live values of many devices, in the order of their names."""
-        limit = _number(request, "limit", MAX_NEWEST, 1, MAX_NEWEST)
+        limit = number(request, "limit", MAX_NEWEST, 1, MAX_NEWEST)
         after = request.query_params.get("after", "")
         node, _, device = after.rpartition("/")
         if after and not (node and device):
@@ -192,7 +194,7 @@ class Api:
         now = self._from.clock.now_ms()
         end = _moment(request, "to", now)
         start = _moment(request, "from", max(0, end - 3_600_000))
-        points = _number(request, "points", 1000, 1, MAX_POINTS)
+        points = number(request, "points", 1000, 1, MAX_POINTS)
         if start >= end:
             raise HTTPException(400, f"from={start} is not before to={end}")
         losses = lost(await asyncio.to_thread(self._from.ledger.entries, node))
@@ -223,7 +225,7 @@ class Api:
         form = _word(request, "format", re.compile("json|csv"), default="json")
         end = _moment(request, "to", self._from.clock.now_ms())
         start = _moment(request, "from", max(0, end - 60_000))
-        limit = _number(request, "limit", MAX_EXPORT, 1, MAX_EXPORT)
+        limit = number(request, "limit", MAX_EXPORT, 1, MAX_EXPORT)
         if start >= end:
             raise HTTPException(400, f"from={start} is not before to={end}")
         found, more = await self._ask(lambda source: _page(source, (node, device, stream), start, end, limit))
@@ -255,7 +257,7 @@ class Api:
     async def events(self, request: Request) -> Response:
         """Events, newest first."""
         node, device = node_of(request), _device(request)
-        limit = _number(request, "limit", 100, 1, MAX_EVENTS)
+        limit = number(request, "limit", 100, 1, MAX_EVENTS)
         kind = _word(request, "type", ID, default="")
         cursor = request.query_params.get("before", str(MAX_MS + 1))
         moment = read_time(cursor)
@@ -276,7 +278,7 @@ class Api:
         node, device = node_of(request), _device(request)
         end = _moment(request, "to", self._from.clock.now_ms())
         start = _moment(request, "from", max(0, end - 86_400_000))
-        step = _number(request, "step", 3_600_000, 1, MAX_MS)
+        step = number(request, "step", 3_600_000, 1, MAX_MS)
         if start >= end:
             raise HTTPException(400, f"from={start} is not before to={end}")
         if (end - start) / step > MAX_POINTS:
@@ -329,7 +331,7 @@ class Api:
             node,
             _word(request, "day", _DAY, default=""),
             _word(request, "stream", _STREAM, default=""),
-            since=_day_before(self._from.clock, _number(request, "days", 7, 1, 4000)),
+            since=_day_before(self._from.clock, number(request, "days", 7, 1, 4000)),
             sees=sight_of(request),
         )
         detailed = bool(node or pilot or wanted.day or wanted.stream)
@@ -354,14 +356,14 @@ class Api:
 
     async def messages(self, request: Request) -> Response:
         """The stored messages of one outbox with these numbers, a line each."""
-        first = _number(request, "first", 1, 1, 2**62)
-        span = Span(*_outbox(request), first, _number(request, "last", first, first, 2**62))
+        first = number(request, "first", 1, 1, 2**62)
+        span = Span(*_outbox(request), first, number(request, "last", first, first, 2**62))
         body = await self._ask(lambda source: message_lines(source, span))
         return Response(body, media_type="application/x-ndjson")
 
     async def quarantine(self, request: Request) -> Response:
         """Quarantined messages, newest first."""
-        limit = _number(request, "limit", 100, 1, MAX_EVENTS)
+        limit = number(request, "limit", 100, 1, MAX_EVENTS)
         user = user_of(request)
         # a topic that is not one may name anybody: only who sees all gets it
         under = None if user.sees_all else [_topics(prefix) for prefix in user.prefixes]
@@ -381,8 +383,8 @@ class Api:
 
     async def audit(self, request: Request) -> Response:
         """Who did what, the newest first."""
-        limit = _number(request, "limit", 100, 1, MAX_EVENTS)
-        before = _number(request, "before", MAX_MS, 1, MAX_MS)
+        limit = number(request, "limit", 100, 1, MAX_EVENTS)
+        before = number(request, "before", MAX_MS, 1, MAX_MS)
         sees = sight_of(request)
         found = await asyncio.to_thread(
             lambda: self._from.audit.newest(limit, before=before, sees=lambda scope: sees(_whole(scope)))
@@ -435,7 +437,7 @@ def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     """Every route of the collector; docs/api.md describes each."""
     users = UserRoutes(sources.directory, sources.audit, sources.clock, sign_in.hashed)
     usage = UsageRoutes(sources.fleet, sources.readers, sources.clock)
-    own = (sources.desired, sign_in, users, usage)
+    own = (sources.desired, sources.commands, sign_in, users, usage)
     return [*Api(sources).routes(), *(route for each in own for route in each.routes())]
 
 
@@ -480,7 +482,7 @@ async def _failed(_request: Request, error: Exception) -> Response:
 
 def _ask_of(request: Request) -> Ask | None:
     """The nodes of the fleet that a request asks for, of those that its user may see."""
-    limit = _number(request, "limit", PAGE_NODES, 1, MAX_NODES)
+    limit = number(request, "limit", PAGE_NODES, 1, MAX_NODES)
     try:
         ask = read_ask(request.query_params, limit)
     except EdgebedError as error:
@@ -564,12 +566,3 @@ def _moment(request: Request, name: str, default: int) -> int:
 
 def _day_before(clock: Clock, days: int) -> str:
     return datetime.fromtimestamp(clock.now_ms() / 1000 - days * 86_400, UTC).strftime("%Y-%m-%d")
-
-
-def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or not low <= int(text) <= high:
-        raise HTTPException(400, f"{name}={text[:40]!r} is not a whole number from {low} to {high}")
-    return int(text)

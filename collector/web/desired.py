@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +21,7 @@ from collector.web.bodies import json_answer, read_body
 from collector.web.connections import network_of
 from collector.web.rules import NODE, Ruled, asked_node, changes, no_such_node, node_of, user_of
 from wire.clock import Clock
-from wire.errors import EdgebedError
 from wire.messages import MAX_BODY, is_deep
-
-log = logging.getLogger(__name__)
 
 PATH = "/api/v1/nodes/{t}/{p}/{s}/{n}/desired"
 _ENVELOPE = 1_000  # bytes that a message needs beside the document
@@ -104,10 +100,7 @@ class DesiredRoutes:
             made = self._documents.put(node, doc, by=user.name, at_ms=now, after=after)
             self._publish(made)
             entry = AuditEntry(now, user.name, what, node, address, f"version {made.ver}", node)
-            try:
-                self._audit.add(entry)
-            except EdgebedError as error:
-                log.warning("this is not in the audit: %s of %s: %s", what, node, error)
+            self._audit.note(entry)
             return self._answer(node)
 
         return json_answer(await asyncio.to_thread(act))

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
 from collector.fleet.board import Ask
 from wire.errors import EdgebedError
 from wire.messages import MAX_MS
@@ -66,3 +69,17 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     else:
         hint = ""
     return f"{what} {printable(name)} is unknown{hint}"
+
+
+def number(request: Request, name: str, default: int, low: int, high: int) -> int:
+    """The whole number of a parameter.
+
+    Raises:
+        HTTPException: 400, it is not one from `low` to `high`.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or not low <= int(text) <= high:
+        raise HTTPException(400, f"{name}={text[:40]!r} is not a whole number from {low} to {high}")
+    return int(text)

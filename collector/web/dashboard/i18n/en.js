@@ -567,6 +567,8 @@ export default {
   "reason.command-failed": "{why}",
   "reason.command-timeout": "The command did not end within {seconds}",
   "reason.command-interrupted": "The agent ended while the command ran: it may have taken effect in part",
+  "reason.command-unanswered": "The node had the command, and its answer did not arrive: it may have taken effect",
+  "reason.command-not-taken": "The node did not take the command within its time",
   "reason.no-picture": "{device} has no picture yet",
   "reason.quota": "quota: outbox full",
   "reason.disk": "disk: full or failing",

@@ -15,10 +15,13 @@ from starlette.routing import Mount
 from collector.app import Collector
 from collector.fleet.problems import CODES
 from collector.mqtt.received import Received
+from collector.state.commands import CommandRecord
 from collector.web.api import Sources, all_routes
+from collector.web.commands import CommandRoutes
 from collector.web.desired import DesiredRoutes
 from collector.web.sign_in import SignIn
 from tests.unit.collector.web.serving import BASE, EP, JPEG, NODE, Get
+from wire.clock import Clock
 from wire.codec import encode
 from wire.messages import (
     Batch,
@@ -39,10 +42,17 @@ def _desired_routes() -> DesiredRoutes:
     return DesiredRoutes(*[None] * 5)  # type: ignore[arg-type]
 
 
+def _command_routes() -> CommandRoutes:
+    return CommandRoutes(None, None, None, None, Clock())  # type: ignore[arg-type]
+
+
 async def test_every_route_is_documented_and_answers_as_documented(site: tuple[Collector, Get]) -> None:
     routes = {
         f"{route.path}/{{name}}" if isinstance(route, Mount) else route.path
-        for route in all_routes(Sources(*[None] * 10, _desired_routes()), SignIn(*[None] * 4))  # type: ignore[arg-type]
+        for route in all_routes(
+            Sources(*[None] * 10, _desired_routes(), _command_routes()),  # type: ignore[arg-type]
+            SignIn(*[None] * 4),  # type: ignore[arg-type]
+        )
     }
     written = set(re.findall(r"^\| \[?`(/[^`]*)`", DOCS, re.MULTILINE))
     assert routes == written
@@ -59,6 +69,7 @@ async def test_every_route_is_documented_and_answers_as_documented(site: tuple[C
         f"{BASE}/devices/arm/rows?stream=joints&from=0": "rows",
         f"{BASE}/devices/arm/events": "events",
         f"{BASE}/devices/arm/snapshot/frames": "snapshot",
+        f"{BASE}/commands": "commands",
         "/api/v1/ledger": "ledger",
         "/api/v1/outboxes": "outboxes",
         "/api/v1/quarantine": "quarantine",
@@ -291,7 +302,7 @@ async def test_the_event_stream_sends_rows_after_their_commit(site: tuple[Collec
     seen: dict[str, Any] = {}
     text = b""
     async with asyncio.timeout(60):
-        while not {"hello", "rows", "live", "event", "snap", "fleet", "health", "res", "log"} <= seen.keys():
+        while not documented <= seen.keys():
             text += await reader.read(65_536)
             if b"event: hello" in text and "hello" not in seen:
                 stream_more(collector)
@@ -323,6 +334,7 @@ def stream_more(collector: Collector) -> None:
     for tail, body in bodies.items():
         payload = msgspec.json.encode(body)
         collector.ingest.receive(Received(f"tb1/{NODE}/{tail}", payload, now, False, None))
+    collector.commands.request(CommandRecord(NODE, "0" * 26, "_", "ping", {}, "kim", now, 60_000), "here")
 
 
 async def test_reasons_have_codes(site: tuple[Collector, Get]) -> None:

@@ -16,6 +16,7 @@ from collector.app import Collector
 from collector.rights.passwords import hashed
 from collector.rights.user import ROLES, Grant, User
 from collector.state.audit import Audit, AuditEntry
+from collector.state.commands import CommandRecord
 from collector.web import access
 from collector.web.rules import FILTERED, NODE, PUBLIC, WHOLE, Ruled
 from tests.unit.collector.web.serving import EP, Answer, Get, fill, serving, until_stored
@@ -23,6 +24,7 @@ from tests.unit.collector.web.serving import EP, Answer, Get, fill, serving, unt
 HERS, OTHER, NONE = "acme/trial/hall/cobot-01", "hanbit/trial/hall/cobot-01", "acme/trial/hall/cobot-02"
 PASSWORD = "-".join(["a", "password", "of", "kim"])
 HAN = "han"  # a user of acme that each credential tries to change
+COMMAND = "0" * 26
 # what a route is asked for, with {node}; a new route needs a line here
 SAMPLES: dict[str, dict[str, Any]] = {
     "/": {},
@@ -38,6 +40,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/nodes/{t}/{p}/{s}/{n}/devices/{d}/snapshot/{stream}": {},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/devices/{d}/events/counts": {"query": "?from=1&step=100000000000"},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/desired": {"body": {"publish": {"arm": {"raw": False}}}},
+    "/api/v1/nodes/{t}/{p}/{s}/{n}/commands": {"body": {"name": "ping"}},
+    "/api/v1/nodes/{t}/{p}/{s}/{n}/commands/{id}": {"body": {}},
     "/api/v1/newest": {},
     "/api/v1/usage": {},
     "/api/v1/ledger": {},
@@ -92,7 +96,8 @@ class Site:
             one.id for one in self.collector.directory.accounts.read().tokens.values() if one.user == HAN
         ]
         token = tokens[0] if tokens else "none"
-        for name, value in {"d": "arm", "stream": "frames", "ep": EP, "name": HAN, "token": token}.items():
+        values = {"d": "arm", "stream": "frames", "ep": EP, "name": HAN, "token": token, "id": COMMAND}
+        for name, value in values.items():
             path = path.replace(f"{{{name}}}", value)
         path += sample.get("query", "")
         method = sample.get("method") or next(iter((route.methods or {"GET"}) - {"HEAD"}))
@@ -146,6 +151,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         fill(collector, OTHER)
         for node in (HERS, OTHER):
             Audit(collector.state).add(AuditEntry(1, f"who of {node}", "w", node, "o", "done", node))
+            collector.commands.request(
+                CommandRecord(node, COMMAND, "_", "ping", {}, "who", 1, 86_400_000), "o"
+            )
         await until_stored(collector, 64)
         yield Site(collector, get, users(collector))
 
