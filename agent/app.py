@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agent import health, process_memory, state_dir
+from agent import health, process_children, process_memory, state_dir
 from agent.clock_sync import Steps, TimeSync, kernel_state
 from agent.commands import Commands, Rejected
 from agent.config import AgentPlan
@@ -195,6 +195,7 @@ class App:
         finally:
             await asyncio.to_thread(self.outbox.close)
             if self._wired:
+                await asyncio.to_thread(self.pipeline.close)
                 self._measure()
                 await asyncio.to_thread(self.meter.write, self.meter.content())
                 await self._write_status(running=False)
@@ -241,7 +242,7 @@ class App:
             setup.devices,
             setup.models,
             clock,
-            cache=ModelCache(config.state / "gate", self.fences, self.keys.trust),
+            cache=ModelCache(config.state / "gate", self.fences, self.keys.trust, unsigned="process"),
             clock_state=self.time.state,
             sinks=Sinks(
                 send=self.outbox.append,
@@ -415,7 +416,7 @@ class App:
             sent_bytes=self.uplink.sent_bytes,
             inferences=self.fences.runs,
             skipped=self.fences.skipped,
-            rss_mb=(self._cgroup and self._cgroup.memory_mb()) or process_memory.rss_mb(),
+            rss_mb=(self._cgroup and self._cgroup.memory_mb()) or process_children.rss_mb(),
             disk_mb=round(self.outbox.stats().bytes / 1e6, 1),
         )
 
@@ -440,9 +441,9 @@ class App:
 
     async def _guard_memory(self) -> None:
         """Stop the newest model while this process has more memory than its fence allows."""
-        if self.fences.no_room(process_memory.rss_mb()).why:
+        if self.fences.no_room(process_children.rss_mb()).why:
             process_memory.return_free_memory()
-        why = self.fences.over_memory(process_memory.rss_mb())
+        why = self.fences.over_memory(process_children.rss_mb())
         if why.why and (slot := await self.pipeline.stop_newest(why)):
             log.error("model %s is stopped: %s", slot, why.why)
             process_memory.return_free_memory()

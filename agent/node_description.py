@@ -94,7 +94,7 @@ class NodeDescription:
                 for name, source in self.sources.items()
             },
             models={
-                name: replace(slot.state, counters=nonzero_counters(slot.counters))
+                name: replace(slot.shown, counters=nonzero_counters(slot.counters))
                 for name, slot in self.pipeline.runners.items()
             },
         )
@@ -132,7 +132,7 @@ class NodeDescription:
                 for name, source in self.sources.items()
             },
             "models": {
-                name: {**msgspec.to_builtins(slot.state), **slot.counters}
+                name: {**msgspec.to_builtins(slot.shown), **slot.counters}
                 for name, slot in self.pipeline.runners.items()
             },
             "uplink": self.uplink.counters,

@@ -110,7 +110,8 @@ class DeviceState(_Message, kw_only=True):
 class ModelState(_Message, kw_only=True):
     """The model in one slot and the execution provider that it really uses.
 
-    `signed_by` is the name of the key that signed its package, if the node trusts it.
+    `signed_by` is the name of the key that signed its package, if the node trusts it. `isolation` is `thread`
+    or `process`; for a process `pid` is its number, 0 while it has ended, and `mb` its private memory.
     `counters` like those of a device: `runs`, `failed`, `dropped` inputs, ...
     """
 
@@ -124,6 +125,9 @@ class ModelState(_Message, kw_only=True):
     code: Code = ""
     args: Args = {}
     counters: Counters = {}
+    isolation: Short = ""
+    pid: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    mb: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Status(_Message, kw_only=True):

@@ -66,6 +66,11 @@ CODES: dict[str, tuple[str, ...]] = {
     "model-no-answer": ("seconds",),
     "model-no-result": ("seconds", "measured_hz", "wanted_hz"),
     "model-run-failed": (),
+    "model-worker-died": ("signal",),
+    "model-worker-killed": ("seconds",),
+    "model-worker-memory": ("mb", "limit_mb"),
+    "model-worker-answer": (),
+    "model-refused-deaths": ("deaths",),
     "provider-missing": ("provider",),
     # the fence of an agent: a limit that is reached
     "fence-inferences": ("done", "of"),

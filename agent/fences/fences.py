@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Literal
 
+from agent import process_children
 from agent.fences.bucket import Bucket, FairBucket
 from agent.fences.settings import FenceSettings
 from wire.clock import Clock
@@ -25,14 +25,15 @@ class Fences:
     """Limits of one process, measured and enforced by itself; without settings it only counts.
 
     Times are real seconds: CPU and uplink are those of the machine, also while the clock is simulated.
-    `cpu_s` gives the CPU seconds of this process so far; `disk_mb` is the limit that the outbox keeps.
+    `cpu_s` gives the CPU seconds of this process and its workers so far; `disk_mb` is the limit that the
+    outbox keeps.
     """
 
     def __init__(
         self,
         settings: FenceSettings,
         clock: Clock,
-        cpu_s: Callable[[], float] = time.process_time,
+        cpu_s: Callable[[], float] = process_children.cpu_s,
         *,
         disk_mb: int = 0,
     ) -> None:

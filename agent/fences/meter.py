@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from agent.process_children import running_cpu_s
 from agent.state_dir import keep
 from wire.clock import Clock
 from wire.messages import Live
@@ -38,9 +39,9 @@ class _Book(Struct):
 
 
 def cpu_s() -> float:
-    """CPU seconds of this process and of its children that have ended, such as gates of models."""
+    """CPU seconds of this process, of its workers, and of its children that have ended, such as gates."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in used)
+    return running_cpu_s() + sum(each.ru_utime + each.ru_stime for each in used)
 
 
 class Meter:

@@ -27,6 +27,7 @@ from agent.inference.package import Package, load_package
 from agent.inference.preprocess import FrameTensor
 from agent.inference.session import CPU, Model, Scanned
 from agent.inference.trust import Trust
+from agent.process_children import private_mb
 from wire.plugins import version
 from wire.printable import printable
 from wire.reasons import MAX_ARGS, Reason, because
@@ -70,7 +71,7 @@ def verify(
     stopping = stopping or threading.Event()
     signed = signature_check.check(package, trust, memory=memory, stopping=stopping)
     key = _key(package, providers)
-    saved = memory / f"{key}.json" if memory is not None else None
+    saved = _saved(key, memory)
     report = remembered.read(saved, GateReport) if saved is not None else None
     if report is not None:
         report.remembered = True
@@ -85,6 +86,17 @@ def verify(
     return report
 
 
+def refusal(package: Package, providers: Sequence[str], memory: Path | None) -> Callable[[Reason], None]:
+    """A function that keeps why the package, as it is now, must not run again until it changes."""
+    saved = _saved(_key(package, providers), memory)
+
+    def refuse(why: Reason) -> None:
+        if saved is not None:
+            remembered.write(saved, _refused(why))
+
+    return refuse
+
+
 def inspect(
     package: Package, providers: Sequence[str], signed: Mapping[str, str] | None = None
 ) -> GateReport:
@@ -96,7 +108,7 @@ def inspect(
         ModelError: with the reason.
     """
     _import_shared(package)
-    before_mb = _private_mb()
+    before_mb = private_mb(os.getpid())
     vectors = golden.names(package.path)
     model = Model(package, providers=providers)
     report = GateReport(provider=model.provider, scanned=model.scanned)
@@ -114,7 +126,7 @@ def inspect(
         raise ModelError(
             f"99 of 100 runs take {report.p99_ms:.1f} ms, budgets.p99_ms allows {budgets.p99_ms:g}"
         ).coded("model-too-slow", p99_ms=report.p99_ms, budget_ms=budgets.p99_ms)
-    report.rss_mb = round(_private_mb() - before_mb, 1)
+    report.rss_mb = round(private_mb(os.getpid()) - before_mb, 1)
     if budgets.rss_mb and report.rss_mb > budgets.rss_mb:
         raise ModelError(
             f"it takes {report.rss_mb:.0f} MB of memory, budgets.rss_mb allows {budgets.rss_mb:g}"
@@ -231,12 +243,6 @@ def _measure(model: Model, noise: NDArray[Any]) -> tuple[float, float]:
     return round(float(np.percentile(spent, 50)), 3), round(float(np.percentile(spent, 99)), 3)
 
 
-def _private_mb() -> float:
-    """Memory of this process alone; without the pages of files, which the kernel can take back."""
-    resident, shared = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3])
-    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 # -- reports of earlier runs ------------------------------------------------------------------------------
 
 
@@ -256,6 +262,10 @@ def _key(package: Package, providers: Sequence[str]) -> str:
     files = package_files.fingerprint(package.path, names)
     parts = [found.hash, versions, files, gate_process.machine(), *providers]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+
+def _saved(key: str, memory: Path | None) -> Path | None:
+    return memory / f"{key}.json" if memory is not None else None
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def answer(
 ) -> None:
     """In the child: set the limits, and report what `work` gives for the arguments of `run`, or `refused`."""
     descriptor, parent, memory, cpu_s = map(int, arguments[:4])
-    _limit(parent, memory, cpu_s)
+    limit(parent, memory, cpu_s)
     try:
         report = work(arguments[4:])
     except ModelError as error:
@@ -131,21 +131,22 @@ def answer(
     os._exit(0)  # skips the shutdown of the interpreter, where a hostile model could still act
 
 
-def _limit(parent: int, memory: int, cpu_s: int) -> None:
-    """Set the limits of this process, the child of `parent`."""
+def limit(parent: int, memory: int, cpu_s: int = 0) -> None:
+    """Set the limits of this process, the child of `parent`; without `cpu_s` it may run without end."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))  # the child does not outlive the agent
     if os.getppid() != parent:  # the agent ended before the line above
         os._exit(1)
     with suppress(OSError):  # where memory is short, the kernel ends this process before the agent
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     limits = {
-        resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_AS: _ADDRESSES,
         resource.RLIMIT_DATA: memory,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NOFILE: 256,
     }
+    if cpu_s:
+        limits[resource.RLIMIT_CPU] = cpu_s
     for which, most in limits.items():
         hard = resource.getrlimit(which)[1]
         soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -214,7 +215,7 @@ def _outcome(watch: _Watch, code: int, *, in_time: bool, stopped: bool, wall_s: 
         long = f"it used more than {CPU_S} s of CPU when the gate ran it"
         return Outcome(failure=because(long, "model-gate-timeout", seconds=CPU_S))
     if code < 0:
-        word = _signal_name(-code)
+        word = signal_name(-code)
         hint = ": the memory of the machine or of the agent's unit was used up" if word == "SIGKILL" else ""
         crash = because(f"it crashed ({word}) when the gate ran it{hint}", "model-crashed", signal=word)
         return Outcome(failure=crash, lasting=word != "SIGKILL")
@@ -224,7 +225,8 @@ def _outcome(watch: _Watch, code: int, *, in_time: bool, stopped: bool, wall_s: 
     return Outcome(failure=because(f"the gate failed: {said}", "model-refused"), lasting=False)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """The name of a signal, as SIGSEGV."""
     try:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal

@@ -1,4 +1,4 @@
-"""The open models of one agent: streams that run the same package share a session and its memory."""
+"""The open models of one agent: streams that run the same package share a session or a worker process."""
 
 from __future__ import annotations
 
@@ -6,57 +6,73 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from agent.fences.fences import Fences
 from agent.fences.settings import FenceSettings
 from agent.inference.decoders import ModelError
 from agent.inference.trust import Trust
-from agent.process_memory import rss_mb
+from agent.process_children import rss_mb
 from wire.clock import Clock
 from wire.printable import printable
 from wire.reasons import NO_REASON, Reason, because
 
 if TYPE_CHECKING:
+    from agent.inference.gate import GateReport
     from agent.inference.package import Package
     from agent.inference.session import Model
+    from agent.inference.worker import Worker, Workers
 
 log = logging.getLogger("edgebed.model")
 
-_Key = tuple[Path, str, tuple[str, ...]]  # folder, hash of the ONNX file, execution providers
+Isolation = Literal["thread", "process"]
+# folder, hash of the ONNX file, execution providers, what was asked for
+_Key = tuple[Path, str, tuple[str, ...], Isolation | None]
 
 
 class ModelCache:
     """Checks and opens each package once; `memory` is the folder where the gate keeps its reports.
 
     A model for which `fences` leave no memory is refused, and one that `trust` does not allow. Several
-    threads may ask at the same time.
+    threads may ask at the same time. Packages that no trusted key signed run as `unsigned` says. `close` ends
+    what was started.
     """
 
     def __init__(
-        self, memory: Path | None = None, fences: Fences | None = None, trust: Trust | None = None
+        self,
+        memory: Path | None = None,
+        fences: Fences | None = None,
+        trust: Trust | None = None,
+        *,
+        unsigned: Isolation = "thread",
     ) -> None:
         self.trust = trust or Trust()
         self.fences = fences or Fences(FenceSettings(), Clock())
         self._memory = memory
-        self._open: dict[_Key, Model | Reason] = {}  # the model, or why it is refused
+        self._unsigned: Isolation = unsigned
+        self._workers: Workers | None = None
+        self._starting = threading.Lock()
+        self._open: dict[_Key, Model | Worker | Reason] = {}  # the model, or why it is refused
         self._locks: dict[_Key, threading.Lock] = {}
         self._stopping = threading.Event()
 
-    def model(self, package: Package, providers: Sequence[str] | None = None) -> Model:
+    def model(
+        self, package: Package, providers: Sequence[str] | None = None, isolation: Isolation | None = None
+    ) -> Model | Worker:
         """The open model of a package; the first call blocks for about a second. Runs on the CPU by default.
 
-        Several threads may run the model at the same time: each gets its own buffers.
+        Several threads may run the model at the same time. Without `isolation` it runs in this process if a
+        trusted key signed the package.
 
         Raises:
             ModelError: the package did not pass the gate, or cannot be opened.
         """
         from agent.inference.session import CPU  # only agents with models pay for these modules
 
-        key = (package.path.resolve(), package.sha256, tuple(providers or CPU))
+        key = (package.path.resolve(), package.sha256, tuple(providers or CPU), isolation)
         with self._locks.setdefault(key, threading.Lock()):  # in one step, unlike a defaultdict
             if key not in self._open:
-                self._open[key] = self._checked(package, providers or CPU)
+                self._open[key] = self._checked(package, key)
             found = self._open[key]
         if isinstance(found, Reason):
             raise ModelError(found.why).coded(found.code, **found.args)
@@ -72,20 +88,33 @@ class ModelCache:
             return error.reason
         return NO_REASON
 
-    def keep(self, in_use: Sequence[Model | None]) -> None:
-        """Forget every other model, and why packages were refused: those are checked again when asked for."""
+    def keep(self, in_use: Sequence[Model | Worker | None]) -> None:
+        """Forget every other model, and why packages were refused: those are checked again when asked for.
+
+        Worker processes that are not needed end in a thread.
+        """
         for key, found in list(self._open.items()):
             if not any(found is model for model in in_use):
                 del self._open[key]
+                if self._workers is not None and not isinstance(found, Reason):
+                    self._workers.end_later(found)
 
     def stop(self) -> None:
         """End the gates that run; what waits for them is refused."""
         self._stopping.set()
 
-    def _checked(self, package: Package, providers: Sequence[str]) -> Model | Reason:
+    def close(self) -> None:
+        """`stop`, and end every worker process; blocks for about a second at most."""
+        self.stop()
+        with self._starting:
+            if self._workers is not None:
+                self._workers.close()
+
+    def _checked(self, package: Package, key: _Key) -> Model | Worker | Reason:
         from agent.inference import gate
         from agent.inference.session import Model
 
+        _, _, providers, isolation = key
         try:
             report = gate.verify(
                 package,
@@ -96,14 +125,47 @@ class ModelCache:
             )
             if (full := self.fences.no_room(rss_mb(), report.rss_mb)).why:
                 return full
+            isolation = isolation or ("thread" if report.signed_by else self._unsigned)
             if not report.signed_by:
-                log.warning("%s: no key that is trusted here has signed this package", package.path)
-            model = Model(package, providers=providers, scanned=report.scanned)
-            model.signed_by = report.signed_by
-            return model
+                log.warning(
+                    "%s: no key that is trusted here has signed this package (isolation: %s)",
+                    package.path,
+                    isolation,
+                )
+            found: Model | Worker
+            if isolation == "thread":
+                found = Model(package, providers=providers, scanned=report.scanned)
+            else:
+                found = self._worker(package, key, report)
+            found.signed_by = report.signed_by
+            return found
         except ModelError as error:
             return error.reason
         except Exception as error:  # a decoder of another package can raise anything
             log.debug("%s: cannot be opened", package.path, exc_info=True)
             why = f"{package.path}: it cannot be opened: {type(error).__name__}: {printable(error)}"
             return because(why, "model-refused")
+
+    def _worker(self, package: Package, key: _Key, report: GateReport) -> Worker:
+        from agent.inference import gate
+
+        worker = self._all_workers().open(package, key[2], report)
+        keep_refusal = gate.refusal(package, key[2], self._memory)
+
+        def refuse(why: Reason) -> None:
+            if self._open.get(key) is worker:
+                self._open[key] = why
+            keep_refusal(why)
+
+        worker.refused = refuse
+        return worker
+
+    def _all_workers(self) -> Workers:
+        from agent.inference.worker import Workers
+
+        with self._starting:
+            if self._workers is None:
+                self._workers = Workers(self.fences.now_s)
+                if self._stopping.is_set():
+                    self._workers.close()
+            return self._workers

@@ -57,6 +57,9 @@ class Model:
     Several threads may call `run_frame` and `run_window` at the same time: each gets its own buffers.
     """
 
+    isolation = "thread"
+    pid = 0  # of a process of its own
+
     def __init__(
         self, package: Package, *, providers: Sequence[str] = CPU, scanned: Scanned | None = None
     ) -> None:
@@ -131,7 +134,7 @@ class Model:
         """Whether the model takes numbers of 64 bits, or whole ones, which 32 bits would change."""
         return self._feeds.wide
 
-    def run_frame(self, picture: Picture) -> Result:
+    def run_frame(self, picture: Picture, *, lasting: bool = False) -> Result:  # noqa: ARG002 - for workers
         """Run one picture (height, width, 3), BGR uint8; boxes come as shares of that picture.
 
         Raises:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from adapters.base import Reading
 from agent.clock_sync import Stamp
 from agent.fences.fences import Fences, Slowed
@@ -20,19 +23,23 @@ from agent.pipeline.model_threads import ModelThread
 from agent.pipeline.resampler import HALF_WIDTH
 from agent.pipeline.settings import SlotConfig
 from agent.pipeline.windows import Window, Windows, input_mismatch
+from agent.process_children import private_mb
 from wire.errors import EdgebedError
 from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
 from wire.printable import printable
-from wire.reasons import NO_REASON, Reason, because
+from wire.reasons import CODES, NO_REASON, Reason, because
 
 if TYPE_CHECKING:
     from agent.inference.decoders import Result
     from agent.inference.manifest import Manifest
     from agent.inference.session import Model
+    from agent.inference.worker import Worker
 
 log = logging.getLogger("edgebed.model")
 
 _CHECKING = because("the gate checks the model", "model-checking")
+# why a run has no result because its process ended
+_PROCESS = frozenset(code for code in CODES if code.startswith("model-worker-")) | {"model-refused-deaths"}
 STUCK_S = 20.0  # a model that takes longer for one answer is reported as failed
 _WINDOWS_WAITING = 4
 _runs = itertools.count()  # a state of a model belongs to one run of one runner
@@ -44,7 +51,7 @@ class Opened:
     """A model that passed the gate, or why it is refused."""
 
     ref: ModelRef
-    model: Model | Reason
+    model: Model | Worker | Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,8 @@ class ModelHost:
     """What all model runners of a pipeline share.
 
     `models` opens a package, or has it open for another runner. `done` takes each result, `changed` is called
-    when the state of a runner changes. `fences` allows inferences.
+    when the state of a runner changes, `refused` when one that was open takes no input any more. `fences`
+    allows inferences.
     """
 
     models: ModelCache
@@ -79,6 +87,7 @@ class ModelHost:
     done: Callable[[ModelRunner, Inference], None]
     changed: Callable[[], None]
     fences: Fences
+    refused: Callable[[], None] = lambda: None
 
 
 class ModelRunner:
@@ -100,7 +109,7 @@ class ModelRunner:
         self._stream = stream
         self.waits = waits
         self._host = host
-        self._model: Model | None = None
+        self._model: Model | Worker | None = None
         self._windows: Windows | None = None
         self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
         self._nan = NanResults()
@@ -131,7 +140,7 @@ class ModelRunner:
         return f"{self.ref.name}@{self.ref.ver}"
 
     @property
-    def model(self) -> Model | None:
+    def model(self) -> Model | Worker | None:
         """The open model; None before it is open, and if it is refused."""
         return self._model
 
@@ -139,6 +148,14 @@ class ModelRunner:
     def at_work(self) -> bool:
         """Whether the model takes input: a refused model does not, a failing one does."""
         return self._model is not None
+
+    @property
+    def shown(self) -> ModelState:
+        """`state` with the process in which the model runs now."""
+        if (model := self._model) is None:
+            return self.state
+        mb = round(private_mb(model.pid), 1) if model.pid else 0.0
+        return replace(self.state, isolation=model.isolation, pid=model.pid, mb=mb)
 
     def open(self) -> None:
         """Load, check and warm up the model; blocks. `state` shows a model that cannot be used."""
@@ -157,7 +174,8 @@ class ModelRunner:
             settings = self.settings
             if why := input_mismatch(manifest, settings.input, self._stream, settings.every):
                 raise ModelError(why).coded("model-input-mismatch")
-            return Opened(ref, self._host.models.model(package, self.settings.providers))
+            isolation = None if self.settings.isolation is UNSET else self.settings.isolation
+            return Opened(ref, self._host.models.model(package, self.settings.providers, isolation))
         except EdgebedError as error:
             return Opened(ref, error.reason)
         except Exception as error:  # one package must not end the daemon
@@ -332,7 +350,16 @@ class ModelRunner:
             self.counters["failed"] += 1
             name = "" if isinstance(error, EdgebedError) else f"{type(error).__name__}: "
             text = printable(f"{name}{error}", 500)
-            self._enter("failed", because(text, "model-run-failed"), self._model.provider)
+            why = because(text, "model-run-failed")
+            if isinstance(error, EdgebedError) and error.reason_code in _PROCESS:
+                self.counters["worker_ended"] += 1
+                why = because(text, error.reason_code, **error.reason_args)
+            self._enter("failed", why, self._model.provider)
+            if why.code == "model-refused-deaths":
+                self._model = None
+                self._jobs.clear()
+                self._release()
+                self._host.refused()
 
     def _check(self) -> None:
         """Show the problems that only time shows."""
@@ -383,11 +410,11 @@ class _Job:
         return Inference(self.reading, result, whole is not None, quality, self.stamp)
 
 
-def _infer(model: Model, stream: str, job: _Job) -> Result:
+def _infer(model: Model | Worker, stream: str, job: _Job) -> Result:
     if job.window is not None and model.stateful:
         return model.run_window(job.window.rows, stream, job.window.end)
     if job.window is not None:
         return model.run_window(job.window.rows)
     if job.reading.picture is None:
         raise TypeError("a frame stream gave a reading without a picture")
-    return model.run_frame(job.reading.picture)
+    return model.run_frame(job.reading.picture, lasting=True)

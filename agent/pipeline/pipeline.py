@@ -72,7 +72,12 @@ class Pipeline:
         # frame stream -> the model whose boxes its snapshots show: the first that finds most of what to hide
         self._box_models: dict[tuple[str, str], ModelRunner] = {}
         self._host = ModelHost(
-            self._models, Stamps(clock, clock_state).of, self._inferred, sinks.changed, cache.fences
+            self._models,
+            Stamps(clock, clock_state).of,
+            self._inferred,
+            sinks.changed,
+            cache.fences,
+            sinks.declared,
         )
         self._inputs: dict[tuple[str, str], list[ModelRunner]] = {}  # stream -> the models that see it
         self._group: asyncio.TaskGroup | None = None  # of `run`
@@ -246,6 +251,10 @@ class Pipeline:
         """Free the memory of models that no device uses any more."""
         in_use = [runner.model for runner in self.runners.values()]
         self._models.keep([*in_use, *(guard.model for guard in self._privacy.values())])
+
+    def close(self) -> None:
+        """End the worker processes of models; blocks for about a second at most. `run` has ended."""
+        self._models.close()
 
     async def until_open(self, device: str) -> None:
         """Wait for the models of a source that waits, such as a recording: they see each reading."""

@@ -24,6 +24,7 @@ from wire.reasons import NO_REASON, Reason, because
 if TYPE_CHECKING:
     from agent.inference.manifest import Manifest
     from agent.inference.session import Model
+    from agent.inference.worker import Worker
 
 log = logging.getLogger("edgebed.privacy")
 
@@ -96,7 +97,7 @@ class Privacy:
         self.kinds = frozenset(kinds)
         self._package = faces if "faces" in self.kinds else None
         self._models = models or ModelCache()
-        self._model: Model | None = None
+        self._model: Model | Worker | None = None
         self._closed: Reason | None = None  # why the face model cannot be used
         if self._package is not None:
             self._closed = _NOT_OPEN
@@ -107,7 +108,7 @@ class Privacy:
         return self._closed is None or self._closed.code != _NOT_OPEN.code
 
     @property
-    def model(self) -> Model | None:
+    def model(self) -> Model | Worker | None:
         """The open face model."""
         return self._model
 
@@ -171,7 +172,7 @@ class Privacy:
         if any(len(each.boxes) >= each.most for each in looks):
             raise _unsure("the detector gave as many boxes as it can: there may be more")
 
-    def _look_again(self, model: Model, masked: _MaskedPicture) -> int:
+    def _look_again(self, model: Model | Worker, masked: _MaskedPicture) -> int:
         """Hide faces that the face model finds only now, until it finds no more."""
         found = 0
         for _ in range(_LOOKS_AGAIN):
@@ -220,7 +221,7 @@ def _unsure(why: str) -> _Unsure:
     return _Unsure(because(why, "picture-unsure"))
 
 
-def _look(model: Model, picture: Picture) -> Seen:
+def _look(model: Model | Worker, picture: Picture) -> Seen:
     try:
         return seen_by(model.manifest, model.run_frame(picture).boxes)
     except ModelError as error:

@@ -86,6 +86,16 @@ class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         list[str],
         Meta(min_length=1, description="onnxruntime execution providers; the first must be the one in use."),
     ] = msgspec.field(default_factory=lambda: ["CPUExecutionProvider"])
+    isolation: (
+        Annotated[
+            Literal["thread", "process"],
+            Meta(
+                description="Where the model runs: in the agent, or in a process of its own that may crash or"
+                " hang; unset = thread for a package that a trusted key signed, process for any other."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
     @property
     def device(self) -> str:

@@ -24,6 +24,7 @@ COVERED_BY = {
     "agent.inference.inputs": "tests/unit/agent/inference/test_manifest.py",
     "agent.inference.remembered": "tests/unit/agent/inference/test_hostile_packages.py",
     "agent.identity": "tests/unit/agent/uplink/test_mac_check.py",
+    "agent.inference.worker_process": "tests/unit/agent/inference/test_worker.py",
     "agent.node_description": "tests/unit/agent/test_app.py",
     "agent.outbox.buffer": "tests/unit/agent/outbox/test_outbox.py",
     "agent.outbox.message": "tests/unit/agent/outbox/test_outbox.py",

@@ -200,6 +200,14 @@ export function Model({ model }) {
           ? provider &&
             html`
               <span class="tag" title=${t("provider")}>${provider}</span>
+              ${
+                model.isolation === "process" &&
+                html`
+                  <span class="tag" title=${t("isolation", { pid: model.pid, mb: count(model.mb) })}>
+                    ${t("process")}
+                  </span>
+                `
+              }
             `
           : html`
               <${State} state=${model.state} />

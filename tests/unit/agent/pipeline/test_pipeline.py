@@ -464,7 +464,7 @@ class Gate:
         model = bench.pipeline.runners[slot]._model
         assert model is not None
         run = model.run_frame
-        model.run_frame = lambda picture: (self.open.wait(30), run(picture))[1]  # type: ignore[method-assign]
+        model.run_frame = lambda picture, **_: (self.open.wait(30), run(picture))[1]  # type: ignore[method-assign]
 
 
 async def test_of_a_live_source_the_newest_frame_wins(bright_model: Path) -> None:
