@@ -56,9 +56,10 @@ def _children() -> set[int]:
     """The worker processes of this process."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if worker_process.__name__ in Path(f"/proc/{pid}/cmdline").read_text():
-                found.add(int(pid))
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread or a process that ends meanwhile
+            for pid in (task / "children").read_text().split():
+                if worker_process.__name__ in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.add(int(pid))
     return found
 
 

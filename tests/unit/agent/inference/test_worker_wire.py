@@ -1,4 +1,4 @@
-"""The answers of a worker are checked like those of a stranger."""
+"""The answers of a worker are checked like those of an unknown client."""
 
 from __future__ import annotations
 
