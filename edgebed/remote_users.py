@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 import click
 
 from edgebed.collector_api import CollectorApi
+from edgebed.secret_file import read_secret
 
 PATH = "users"
 
@@ -22,6 +23,7 @@ class RemoteUsers:
             raise click.UsageError("--url needs --token-file: an API token of an administrator")
         if url.startswith("http://") and not _is_here(url):
             raise click.UsageError(f"--url {url!r}: passwords and tokens need https://")
+        read_secret(token_file, "--token-file", "token")
         self._api = CollectorApi(url, token_file)
 
     def all(self) -> list[dict[str, Any]]:

@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgebed.commands.site import opened
+from edgebed.commands.site import opened, require_extra
 from edgebed.number_range import NumberRange
-from wire.errors import ConfigError, EdgebedError
-from wire.printable import counted
+from wire.errors import ConfigError
+from wire.printable import counted, printable
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from edgebed.site.layout import Layout
+    from edgebed.site.node_wire import AddedNode, NodeState
+    from edgebed.site.remote_nodes import RemoteNodes
+
+    Where = Path | RemoteNodes
 
 _node = click.argument("node")
-_site = click.option(
-    "--site",
-    "folder",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of `edgebed site init`.",
-)
+_existing = click.Path(exists=True, file_okay=False, path_type=Path)
+_site = click.option("--site", "folder", required=True, type=_existing, help="Folder of `edgebed site init`.")
+
+
+def _where(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name the site: its folder, or its enrolment service."""
+    for option in (
+        click.option(
+            "--token-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="With --url: file with a token of `edgebed site admin-token`.",
+        ),
+        click.option("--url", help="Enrolment service that is asked instead: https://host[:port]."),
+        click.option("--site", "folder", type=_existing, help="Folder of `edgebed site init`."),
+    ):
+        command = option(command)
+
+    @functools.wraps(command)
+    def located(folder: Path | None, url: str | None, token_file: Path | None, **options: Any) -> None:
+        if (folder is None) is (url is None) or (url is None) is not (token_file is None):
+            raise click.UsageError("name --site FOLDER, or --url URL with --token-file FILE")
+        command(where=folder or _remote(url or "", token_file), **options)
+
+    return located
+
+
+def _remote(url: str, token_file: Path | None) -> RemoteNodes:
+    require_extra()
+    from edgebed.site.certificates import utc
+    from edgebed.site.remote_nodes import RemoteNodes
+    from wire.clock import Clock
+
+    return RemoteNodes(url, token_file or Path(), utc(Clock().now_ms()))
 
 
 @click.group(name="node")
@@ -38,7 +69,7 @@ def command() -> None:
 
 @command.command()
 @_node
-@_site
+@_where
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -53,35 +84,32 @@ def command() -> None:
     help="Certificate request that the device made: its key then stays on the device.",
 )
 @click.option("--renew", is_flag=True, help="NODE has a certificate: make another; the first stays valid.")
-def add(node: str, folder: Path, out: Path | None, hours: float, request: Path | None, renew: bool) -> None:
+def add(node: str, where: Where, out: Path | None, hours: float, request: Path | None, renew: bool) -> None:
     """Print a one-time token for NODE (tenant/pilot/site/node): `edgebed agent enrol` uses it on the device.
 
     With --out, make the certificate now, and its key too without --request. A certificate is valid for a
-    year. mosquitto needs no change for a new node; nats-server is reloaded.
+    year. mosquitto needs no change for a new node; nats-server is reloaded. With --url, an administrator on
+    another machine makes the token.
     """
-    from edgebed.site.credential import write_credential
-    from edgebed.site.nodes import check_name, issued
-    from edgebed.site.token_store import give
     from wire.topics import Address
 
     address = Address.parse(node)
     if request is not None and out is None:
         raise click.UsageError("--request needs --out, for the certificate")
-    what = "token" if out is None else "certificate"
-    with _locked(folder, what, address.text) as (layout, now):
-        before = issued(layout, address)
-        if before and not renew:
-            end = before[0].not_valid_after_utc
-            raise EdgebedError(
-                f"{address} has a certificate until {end:%Y-%m-%d}: --renew makes another one, and"
-                " `edgebed node remove` takes it away"
-            )
-        check_name(layout, address)
+    if not isinstance(where, Path):
+        if out is not None:
+            raise click.UsageError("--out needs --site: with --url a node gets a token")
+        _print_token(where.add(address.text, hours, renew=renew))
+        return
+    from edgebed.site.credential import write_credential
+    from edgebed.site.node_acts import add as give
+    from edgebed.site.node_acts import check_new
+
+    with _locked(where, "token" if out is None else "certificate", address.text) as (layout, now):
         if out is None:
-            token = give(layout, address, now, hours)
-            click.echo(token.text)
-            click.echo(f"for {address}, until {token.ends:%Y-%m-%d %H:%M} UTC, once", err=True)
+            _print_token(give(layout, address, now, hours, renew=renew))
             return
+        check_new(layout, address, renew=renew)
         for line in write_credential(layout, address, out, now, request):
             click.echo(line, err=True)
     secret = "".join(f"{each.name} is secret: " for each in sorted(out.glob("*.key")))
@@ -89,51 +117,49 @@ def add(node: str, folder: Path, out: Path | None, hours: float, request: Path |
 
 
 @command.command()
-@_site
-def ls(folder: Path) -> None:
+@_where
+def ls(where: Where) -> None:
     """List the nodes: when their certificates end, which are removed, and which have an unused token."""
-    from edgebed.site.nodes import current, removed_names
-    from edgebed.site.token_store import waiting
+    from edgebed.site.certificates import utc
+    from wire.clock import Clock
 
-    layout, now = opened(folder)
-    for name, certificate in current(layout).items():
-        end = certificate.not_valid_after_utc
-        state = counted((end - now).days, "day") if end > now else "ended"
-        click.echo(f"{name:64} until {end:%Y-%m-%d}, {state}")
-    for name in removed_names(layout):
-        click.echo(f"{name:64} removed")
-    for name, ends in waiting(layout, now).items():
-        click.echo(f"{name:64} token until {ends:%Y-%m-%d %H:%M} UTC, not used yet")
+    now = utc(Clock().now_ms())
+    for one in _states(where):
+        if one.state == "removed" or one.ends is None:
+            text = "removed"
+        elif one.state == "token":
+            text = f"token until {one.ends:%Y-%m-%d %H:%M} UTC, not used yet"
+        else:
+            left = counted((one.ends - now).days, "day") if one.ends > now else "ended"
+            text = f"until {one.ends:%Y-%m-%d}, {left}"
+        click.echo(printable(f"{one.node:64} {text}", 500))
 
 
 @command.command()
 @_node
-@_site
-def remove(node: str, folder: Path) -> None:
+@_where
+def remove(node: str, where: Where) -> None:
     """Take away every certificate and token of NODE: no message passes either way, on an open connection too.
 
     Exit code 3 if the broker could not be reached: the sentence names what is left to do.
     """
-    from edgebed.site.nodes import issued, take_away
-    from edgebed.site.running import apply, end_connection
-    from edgebed.site.token_store import void
     from wire.topics import Address
 
     address = Address.parse(node)
-    with _locked(folder, "removal", address.text) as (layout, now):
-        was_voided = void(layout, address)
-        if was_voided and not issued(layout, address):
-            click.echo(f"{address}: its token is taken back; it had no certificate")
-            return
-        take_away(layout, address)
-        left = apply(layout, now)
-        # nats-server ends the connections of users that it does not know any more
-        if not left and layout.site.broker == "mosquitto" and (why := end_connection(layout, address.text)):
-            left = [f"its open connection is not ended, but has no rights: {why}"]
+    if isinstance(where, Path):
+        from edgebed.site.node_acts import remove as take
+
+        with _locked(where, "removal", address.text) as (layout, now):
+            done = take(layout, address, now)
+    else:
+        done = where.remove(address.text)
+    if not done.had_certificate:
+        click.echo(f"{address}: its token is taken back; it had no certificate")
+        return
     click.echo(f"{address}: removed")
-    for line in left:
-        click.echo(line, err=True)
-    if left:
+    for line in done.left:
+        click.echo(printable(line, 2_000), err=True)
+    if done.left:
         sys.exit(3)
 
 
@@ -162,6 +188,19 @@ def serve(folder: Path, listen: str, port: int) -> None:
         click.echo(service.server_port)
         sys.stdout.flush()
         service.serve_forever(poll_interval=0.2)
+
+
+def _print_token(made: AddedNode) -> None:
+    click.echo(printable(made.token, 500))
+    click.echo(f"for {made.node}, until {made.ends:%Y-%m-%d %H:%M} UTC, once", err=True)
+
+
+def _states(where: Where) -> list[NodeState]:
+    if not isinstance(where, Path):
+        return where.all()
+    from edgebed.site.node_acts import states
+
+    return states(*opened(where))
 
 
 @contextmanager

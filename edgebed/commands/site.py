@@ -136,6 +136,49 @@ def rotate_ca(folder: Path, is_finish: bool, force: bool) -> None:
         sys.exit(3)
 
 
+@command.command(name="admin-token")
+@_folder
+@click.argument("name", required=False)
+@click.option(
+    "--prefix", "prefixes", multiple=True, help="Nodes to manage: '*', 'tenant/*'; may be given again."
+)
+@click.option("--days", type=click.IntRange(1, 366), default=30, show_default=True, help="Life of the token.")
+@click.option("--remove", "is_gone", is_flag=True, help="Take the token of NAME back.")
+def admin_token(folder: Path, name: str | None, prefixes: tuple[str, ...], days: int, is_gone: bool) -> None:
+    """Print a token for the administrator NAME: with it `edgebed node --url` works on another machine.
+
+    It is printed once; a newer one of the same name takes it back. Without NAME: list the administrators.
+    """
+    from collector.rights.user import read_prefix
+
+    layout, now = opened(folder)
+    from edgebed.site.admins import give, listed, remove
+    from edgebed.site.files import locked
+    from edgebed.site.site_audit import noted
+    from wire.printable import printable
+
+    if name is None:
+        for one in listed(layout):
+            text = "ended" if one.ends <= now else "until"
+            click.echo(printable(f"{one.name}  {' '.join(one.prefixes)}  {text} {one.ends:%Y-%m-%d}", 500))
+        return
+    if is_gone is bool(prefixes):
+        raise click.UsageError("name --prefix, for the nodes of the administrator, or --remove")
+    found = [read_prefix(one) for one in prefixes]
+    what = "administrator token taken back" if is_gone else "administrator token"
+    with locked(layout.folder), noted(layout.folder, what, f"{name} {' '.join(found)}".strip()):
+        if is_gone:
+            if not remove(layout, name):
+                raise EdgebedError(f"{name} has no token: `edgebed site admin-token {folder}` lists them")
+            click.echo(f"{name}: its token is taken back")
+            return
+        token = give(layout, name, found, now, days)
+    click.echo(token.text)
+    click.echo(
+        f"for {name}, nodes of {' '.join(found)}, until {token.ends:%Y-%m-%d}; shown only now", err=True
+    )
+
+
 @command.command()
 @_folder
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)

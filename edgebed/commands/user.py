@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wire.errors import ConfigError, EdgebedError
+from edgebed.secret_file import read_secret
+from wire.errors import EdgebedError
 from wire.printable import counted, printable
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from edgebed.remote_users import RemoteUsers
 
     Where = Path | RemoteUsers
-
-_MAX_FILE = 4096  # bytes of a password file
 
 
 @click.group(name="user")
@@ -270,21 +267,4 @@ def _password(path: Path | None) -> str:
         return asked
     if str(path) == "-":
         return sys.stdin.readline().rstrip("\r\n")
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            raw = file.read(_MAX_FILE + 1)
-    except OSError as error:
-        raise ConfigError(f"--password-file {path}: {error.strerror}") from error
-    if stat.S_ISREG(mode) and mode & 0o077:
-        raise ConfigError(
-            f"--password-file {path} has mode {stat.S_IMODE(mode):04o}: other users could read the password; "
-            f"run chmod 600 {path}"
-        )
-    try:
-        lines = raw.decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--password-file {path} is not text in UTF-8") from error
-    if len(raw) > _MAX_FILE or not lines or not lines[0]:
-        raise ConfigError(f"--password-file {path}: its first line must be the password")
-    return lines[0]
+    return read_secret(path, "--password-file", "password")

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -46,6 +47,8 @@ from edgebed.site.token import Token, parse
 from wire.errors import ConfigError, EdgebedError, TryAgain, Unreachable
 from wire.printable import printable
 
+T = TypeVar("T")
+
 _TIMEOUT_S = 30.0
 _MAX_ANSWER = 65_536  # bytes
 
@@ -58,7 +61,7 @@ def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
         Unreachable: the service does not answer.
         TryAgain: a clock is wrong.
     """
-    token, service = parse(text), _Service(url, now)
+    token, service = parse(text), Service(url, now)
     if token.ends <= now:
         raise EdgebedError(
             f"the token ended on {token.ends:%Y-%m-%d %H:%M} UTC, and the clock of this device shows"
@@ -74,7 +77,7 @@ def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
         key = new_key()
         write(out / "node.key", key_pem(key), SECRET, user)  # before the token is used up
         asked = Enrol(token.secret.hex(), _request(token.node.text, key))
-        found = service.ask(ENROL_PATH, asked, root)
+        found = service.ask(ENROL_PATH, asked, Credential, root)
         write(out / "broker.yaml", found.broker_yaml.encode(), PUBLIC, user)
         _store(out, found, [root], key, token.node.text)
         write(out / ENROLMENT, msgspec.json.encode(Enrolment(url, mac=bool(found.mac_key))), PUBLIC, user)
@@ -109,7 +112,7 @@ def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
         )
     try:
         enrolment = msgspec.json.decode(where, type=Enrolment)
-        service = _Service(enrolment.url, now)
+        service = Service(enrolment.url, now)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{folder / ENROLMENT} cannot be read: {error}") from error
     if not is_forced and not is_due(old, now) and not service.has_other_roots(root_data):
@@ -118,7 +121,7 @@ def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
     asked = Renew(_request(name_of(old), key))
     roots = read_certificates(root_data, folder / CA)
     shown = (folder / "node.pem", folder / "node.key")
-    found = service.ask(RENEW_PATH, asked, *roots, shown=shown)
+    found = service.ask(RENEW_PATH, asked, Credential, *roots, shown=shown)
     made = _store(folder, found, roots, key, name_of(old))
     if found.mac_key and not enrolment.mac:  # enrolled before the site gave keys
         enrolment.mac = True
@@ -126,7 +129,7 @@ def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
     return f"renewed until {made.not_valid_after_utc:%Y-%m-%d}; the agent uses it from its next connection on"
 
 
-class _Service:
+class Service:
     """The enrolment service of a site, as a device reaches it."""
 
     def __init__(self, url: str, now: datetime) -> None:
@@ -163,16 +166,24 @@ class _Service:
         return status == 200 and bool(data) and data != trusted
 
     def ask(
-        self, path: str, asked: Struct, *roots: x509.Certificate, shown: tuple[Path, Path] | None = None
-    ) -> Credential:
+        self,
+        path: str,
+        asked: Struct,
+        kind: type[T],
+        *roots: x509.Certificate,
+        shown: tuple[Path, Path] | None = None,
+        secret: str = "",
+        most: int = _MAX_ANSWER,
+    ) -> T:
         """The service's answer, from a server that these roots vouch for."""
         context = _trusting(pem(*roots))
         if shown is not None:
             context.load_cert_chain(*shown)
-        status, data = self._exchange(context, "POST", path, msgspec.json.encode(asked))
+        body = msgspec.json.encode(asked)
+        status, data = self._exchange(context, "POST", path, body, secret=secret, most=most)
         try:
             if status == 200:
-                return msgspec.json.decode(data, type=Credential)
+                return msgspec.json.decode(data, type=kind)
             why = printable(msgspec.json.decode(data, type=Refusal).error, 500)
         except msgspec.MsgspecError as error:
             raise EdgebedError(
@@ -183,13 +194,23 @@ class _Service:
         raise EdgebedError(f"{self._url} refuses: {why}")
 
     def _exchange(
-        self, context: ssl.SSLContext, method: str, path: str, body: bytes | None
+        self,
+        context: ssl.SSLContext,
+        method: str,
+        path: str,
+        body: bytes | None,
+        *,
+        secret: str = "",
+        most: int = _MAX_ANSWER,
     ) -> tuple[int, bytes]:
         connection = http.client.HTTPSConnection(self._host, self._port, timeout=_TIMEOUT_S, context=context)
         with self._explained(), contextlib.closing(connection):
-            connection.request(method, path, body, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"}
+            if secret:
+                headers["Authorization"] = f"Bearer {secret}"
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            return answer.status, answer.read(_MAX_ANSWER)
+            return answer.status, answer.read(most)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Struct
 
+from edgebed.site.admins import find
 from edgebed.site.broker_config import agent
 from edgebed.site.certificates import utc
 from edgebed.site.credential import requested
@@ -35,6 +36,7 @@ from edgebed.site.enrolment_wire import (
 )
 from edgebed.site.files import locked, read
 from edgebed.site.layout import CA, Layout
+from edgebed.site.node_routes import ACTS
 from edgebed.site.nodes import issued
 from edgebed.site.running import admit
 from edgebed.site.settings import load
@@ -122,6 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
     """One request of a device."""
 
     server: EnrolmentService
+    who = "unknown"  # in the audit
     server_version, sys_version = "edgebed", ""
 
     def do_GET(self) -> None:
@@ -133,7 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """A certificate for a token, or for an earlier certificate."""
-        acts: dict[str, Callable[[bytes], Credential]] = {ENROL_PATH: self._enrol, RENEW_PATH: self._renew}
+        acts: dict[str, Callable[[bytes], Struct]] = {ENROL_PATH: self._enrol, RENEW_PATH: self._renew}
+        acts |= dict.fromkeys(ACTS, self._manage)
         length = self.headers.get("Content-Length", "")
         size = int(length) if length.isdecimal() and len(length) < 7 else 0
         body = self.rfile.read(min(size, 4 * MAX_BODY))  # a client that still sends would not read the answer
@@ -150,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(400, Refusal(f"the request cannot be read: {printable(error)}"))
             except TryAgain as error:
                 self._answer(503, Refusal(str(error)))
-            except EdgebedError as error:
+            except (EdgebedError, WireError) as error:
                 log.warning("refused %s: %s", self.client_address[0], error)
                 self._note("request", self.path, f"refused: {error}", is_refusal=True)
                 self._answer(403, Refusal(str(error)))
@@ -185,6 +189,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._note("renewal", node.text)
             return found
 
+    def _manage(self, body: bytes) -> Struct:
+        """What an administrator asks for."""
+        layout, now = self._site()
+        scheme, _, secret = self.headers.get("Authorization", "").partition(" ")
+        with _patient(layout):
+            admin = find(layout, secret if scheme == "Bearer" else "", now)
+            self.who = f"administrator {admin.name}"
+            return ACTS[self.path](layout, now, admin, body, self._note)
+
     def _admitted(
         self, layout: Layout, node: Address, key: ec.EllipticCurvePublicKey, now: datetime
     ) -> Credential:
@@ -201,7 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
         return Layout(folder, load(folder)), utc(self.server.clock.now_ms())
 
     def _note(self, what: str, subject: str, result: str = "done", *, is_refusal: bool = False) -> None:
-        who, origin = ("unknown" if is_refusal else subject), str(self.client_address[0])
+        origin = str(self.client_address[0])
+        who = self.who if is_refusal or self.path in ACTS else subject
         folder, clock = self.server.folder, self.server.clock
         note(folder, what, subject, result, who=who, origin=origin, is_refusal=is_refusal, clock=clock)
 

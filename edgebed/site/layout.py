@@ -65,6 +65,7 @@ class Layout:
             ),
             Entry(OLD, _PRIVATE, "the authorities before the rotation that runs", is_optional=True),
             Entry(NEXT, _PRIVATE, "the authorities that a rotation makes", is_optional=True),
+            Entry("admins", _PRIVATE, "hashes of the tokens of administrators", is_optional=True),
             Entry("audit", _PRIVATE, "who did what to the site", is_optional=True),
             Entry("broker", _OPEN, "what the broker reads"),
             Entry("broker/data", _PRIVATE, "sessions and retained messages", is_brokers=True),

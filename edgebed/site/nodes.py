@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -96,15 +96,17 @@ def issued(layout: Layout, node: Address) -> list[x509.Certificate]:
     return read_certificates(data, _path(layout, node)) if data else []
 
 
-def take_away(layout: Layout, node: Address) -> None:
+def take_away(layout: Layout, node: Address, is_visible: Callable[[str], bool] = lambda _: True) -> None:
     """Move the certificates of a node to those that the next revocation list has.
+
+    The error suggests visible nodes alone.
 
     Raises:
         EdgebedError: the node has none.
     """
     found = issued(layout, node)
     if not found:
-        hint = did_you_mean(node.text, current(layout))
+        hint = did_you_mean(node.text, filter(is_visible, current(layout)))
         raise EdgebedError(f"{node} has no certificate of this site{hint}")
     note_removal(layout, node)  # first: a command that is cut off here can be repeated
     old = _path(layout, node)

@@ -1,4 +1,4 @@
-"""One-time tokens of `edgebed node add`: what a device needs to know to enrol, in one word."""
+"""Tokens of a site: what a device needs to know to enrol, or an administrator to ask, in one word."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from wire.errors import EdgebedError, WireError
 from wire.topics import Address
 
-_PREFIX = "edgebed1-"
+_PREFIX, _ADMIN_PREFIX = "edgebed1-", "edgebed-admin1-"
 _SECRET, _HASH, _TIME, _CHECK = 16, 32, 4, 4  # bytes
 _MAX = 400  # characters
 
@@ -33,9 +33,22 @@ class Token:
     @property
     def text(self) -> str:
         """The token as one word, with a checksum."""
-        end = int(self.ends.timestamp()).to_bytes(_TIME)
-        data = end + self.root_sha256 + self.secret + self.node.text.encode()
-        return _PREFIX + base64.urlsafe_b64encode(data + _check(data)).decode().rstrip("=")
+        return _encoded(_PREFIX, self.ends, self.root_sha256, self.secret, self.node.text)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminToken:
+    """What lets an operator on another machine manage nodes: a name, its end, the root, what proves it."""
+
+    name: str
+    ends: datetime
+    root_sha256: bytes
+    secret: bytes
+
+    @property
+    def text(self) -> str:
+        """The token as one word, with a checksum."""
+        return _encoded(_ADMIN_PREFIX, self.ends, self.root_sha256, self.secret, self.name)
 
 
 def parse(text: str) -> Token:
@@ -44,27 +57,54 @@ def parse(text: str) -> Token:
     Raises:
         EdgebedError: it is not one, or not a whole one.
     """
+    ends, root, secret, node = _decoded(text, _PREFIX, "edgebed node add")
+    try:
+        return Token(Address.parse(node), ends, root, secret)
+    except WireError as error:
+        raise _damaged("edgebed node add") from error
+
+
+def parse_admin(text: str) -> AdminToken:
+    """Read a token of an administrator.
+
+    Raises:
+        EdgebedError: it is not one, or not a whole one.
+    """
+    ends, root, secret, name = _decoded(text, _ADMIN_PREFIX, "edgebed site admin-token")
+    return AdminToken(name, ends, root, secret)
+
+
+def _encoded(prefix: str, ends: datetime, root: bytes, secret: bytes, name: str) -> str:
+    data = int(ends.timestamp()).to_bytes(_TIME) + root + secret + name.encode()
+    return prefix + base64.urlsafe_b64encode(data + _check(data)).decode().rstrip("=")
+
+
+def _decoded(text: str, prefix: str, command: str) -> tuple[datetime, bytes, bytes, str]:
+    """The end, the root, the secret and the name in a token."""
     word = text.strip()
-    if not word.startswith(_PREFIX):
-        raise EdgebedError(f"this is not a token of `edgebed node add`: it starts with {_PREFIX}")
-    damaged = EdgebedError("the token is cut off or changed: copy the whole line of `edgebed node add`")
-    encoded = word.removeprefix(_PREFIX)
+    if not word.startswith(prefix):
+        raise EdgebedError(f"this is not a token of `{command}`: it starts with {prefix}")
+    encoded = word.removeprefix(prefix)
     if len(word) > _MAX:
-        raise damaged
+        raise _damaged(command)
     try:
         raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
-        raise damaged from error
+        raise _damaged(command) from error
     data, check = raw[:-_CHECK], raw[-_CHECK:]
     if check != _check(data) or len(data) < _TIME + _HASH + _SECRET:
-        raise damaged
+        raise _damaged(command)
     end, rest = data[:_TIME], data[_TIME:]
     try:
-        node = Address.parse(rest[_HASH + _SECRET :].decode())
-    except (UnicodeDecodeError, WireError) as error:
-        raise damaged from error
+        name = rest[_HASH + _SECRET :].decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(command) from error
     ends = datetime.fromtimestamp(int.from_bytes(end), UTC)
-    return Token(node, ends, rest[:_HASH], rest[_HASH : _HASH + _SECRET])
+    return ends, rest[:_HASH], rest[_HASH : _HASH + _SECRET], name
+
+
+def _damaged(command: str) -> EdgebedError:
+    return EdgebedError(f"the token is cut off or changed: copy the whole line of `{command}`")
 
 
 def _check(data: bytes) -> bytes:
