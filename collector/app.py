@@ -32,7 +32,9 @@ from collector.ledger.enrolled import EnrolledNodes, NodeKeys
 from collector.ledger.ledger import Ledger
 from collector.mqtt.link import AckLink, Link, LinkIdentity
 from collector.mqtt.received import Receiver
-from collector.reset import answer, requested, reset
+from collector.pruning import PRUNE, Pruner
+from collector.requests import answer, requested
+from collector.reset import RESET, reset
 from collector.rights.accounts import Accounts
 from collector.rights.directory import Directory
 from collector.rights.shown_problems import shown_problems
@@ -86,7 +88,7 @@ class Collector:
         self._judge_http()
         self.socket = _listen(config.http)
         try:
-            self.store = SqliteStore(config.store, clock, config.retention_days)
+            self.store = SqliteStore(config.store, clock, config.retention_days, config.retention)
         except BaseException:
             self.socket.close()
             raise
@@ -133,7 +135,10 @@ class Collector:
         self.readers = Readers(self.store.source)
         self.documents = DesiredDocuments(self.state)
         self._connects = 0  # connections after which the desired documents were published
-        self.upkeep = Upkeep(self.store, self.readers, self.ledger, self.problems, clock, self._forget)
+        self.pruner = Pruner(self.store, config.quotas, ingest.written_today)
+        self.upkeep = Upkeep(
+            self.store, self.readers, self.ledger, self.problems, clock, self._forget, self.pruner
+        )
         sources = Sources(
             clock,
             self.fleet,
@@ -223,6 +228,7 @@ class Collector:
 
     def _end(self) -> None:
         """Stop in data-flow order: receive no more, store what waits, acknowledge it, close."""
+        self.upkeep.stop()
         self.hub.close()
         self.link.hold()
         self.ingest.stop()
@@ -242,7 +248,8 @@ class Collector:
                 raise self.link.refused
             if not (self.ingest.is_alive and self.link.is_alive):
                 raise EdgebedError("a thread of the collector ended by itself: see the log above")
-            await asyncio.to_thread(self._reset_node)
+            await asyncio.to_thread(self._answer_commands)
+            self.ingest.refuse_tenants(self.pruner.full)
             await asyncio.to_thread(self._publish_all_desired)
             if self.clock.monotonic() >= judge_at:
                 await asyncio.to_thread(self._judge)
@@ -309,11 +316,15 @@ class Collector:
             self._publish_desired(document)
         self._connects = link.connects
 
-    def _reset_node(self) -> None:
-        """Reset the node that `edgebed collector reset-node` asks for, between two commits."""
-        node = requested(self.store.folder)
+    def _answer_commands(self) -> None:
+        """Do what `edgebed collector reset-node` (between two commits) and `prune` ask for."""
+        folder = self.store.folder
+        node = requested(folder, RESET)
         if node:
-            self.ingest.do(lambda: answer(self.store.folder, reset(self.ledger, self.fleet, node)))
+            self.ingest.do(lambda: answer(folder, RESET, reset(self.ledger, self.fleet, node)))
+        if requested(folder, PRUNE):
+            self.upkeep.prune_now()
+            answer(folder, PRUNE, [])
 
     def _judge(self) -> None:
         """Judge the fleet, what arrives of it, `state.db`, and the copy of the store's marks."""

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from collector.ingest.share_limits import Shares
+from collector.store import retention
+from collector.store.retention import Quota, RetentionRule
 from collector.web.tls import ServerTls
 from wire import config
 from wire.broker import Broker
@@ -139,6 +141,16 @@ class CollectorConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     retention_days: Annotated[
         int, Meta(ge=0, le=36_500, description="Days of receipt to keep; 0 keeps all.")
     ] = 0
+    retention: Annotated[
+        list[RetentionRule],
+        Meta(
+            max_length=1_000,
+            description="Other days for a tenant, a pilot or a class; the most exact rule applies.",
+        ),
+    ] = []
+    quotas: Annotated[
+        list[Quota], Meta(max_length=1_000, description="How much of a tenant may be stored in all.")
+    ] = []
     shares: Annotated[
         Shares,
         Meta(description="What nodes and tenants may use; more is refused and waits in their outboxes."),
@@ -174,6 +186,7 @@ def mistakes(found: CollectorConfig) -> Iterator[Mistake]:
     if not is_id(found.id):
         yield ("id",), f"{found.id!r} is not an id (a-z, 0-9 and '-', 1 to 32 characters)"
     yield from found.broker.mistakes(("broker",))
+    yield from retention.mistakes(found.retention, found.quotas)
     if (found.http.cert_file is None) != (found.http.key_file is None):
         yield ("http",), "cert_file and key_file need each other"
     for at, proxy in enumerate(found.http.proxies):

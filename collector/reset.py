@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-
-import msgspec
 
 from collector.fleet.fleet import Fleet
 from collector.ledger.ledger import Ledger
+from collector.requests import ask
 from collector.store.folder import day_files
 from collector.store.group import Group, Saved
 from collector.store.store import SqliteStore, peek
@@ -16,9 +14,7 @@ from wire.clock import Clock
 from wire.config import did_you_mean
 from wire.errors import EdgebedError, TryAgain
 
-REQUEST, ANSWER = "reset-node.request", "reset-node.answer"
-WAIT_S = 30.0
-_MAX_BYTES = 1_000
+RESET = "reset-node"
 
 
 def reset(ledger: Ledger, fleet: Fleet, node: str) -> list[str]:
@@ -41,7 +37,7 @@ def reset_node(folder: Path, node: str, clock: Clock) -> list[str]:
     try:
         store = SqliteStore(folder, clock)
     except TryAgain:
-        return _ask(folder, node)
+        return ask(folder, RESET, node)
     try:
         saved = store.load()
         ledger = Ledger(saved.marks, saved.states)
@@ -60,44 +56,3 @@ def known_nodes(saved: Saved, clock: Clock) -> set[str]:
     fleet = Fleet(clock, ledger)
     fleet.restore(saved.states)
     return ledger.names() | fleet.names()
-
-
-def _ask(folder: Path, node: str) -> list[str]:
-    answer, end = folder / ANSWER, time.monotonic() + WAIT_S
-    try:
-        answer.unlink(missing_ok=True)
-        (folder / f"{REQUEST}.new").write_text(node)
-        (folder / f"{REQUEST}.new").replace(folder / REQUEST)
-        while time.monotonic() < end:
-            if answer.exists():
-                found = msgspec.json.decode(answer.read_bytes(), type=list[str])
-                answer.unlink()
-                return found
-            time.sleep(0.1)
-        (folder / REQUEST).unlink(missing_ok=True)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise EdgebedError(f"{folder}: {error}; run this as the collector's user") from error
-    raise TryAgain(f"the collector that owns {folder} does not answer: try again, or stop it first")
-
-
-def requested(folder: Path) -> str:
-    """The node that a command asks to reset, taken once; "" when none is asked for."""
-    path = folder / REQUEST
-    try:
-        with path.open("rb") as file:
-            node = file.read(_MAX_BYTES).decode("ascii", "replace").strip()
-        path.unlink()
-    except OSError:
-        return ""
-    return node
-
-
-def answer(folder: Path, found: list[str]) -> None:
-    """Answer the command that waits.
-
-    Raises:
-        OSError: the folder is not writable.
-    """
-    work = folder / f"{ANSWER}.new"
-    work.write_bytes(msgspec.json.encode(found))
-    work.replace(folder / ANSWER)

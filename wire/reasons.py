@@ -151,6 +151,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "state-unusable": ("detail",),
     "store-copy-failed": ("detail",),
     "store-not-packed": ("detail",),
+    "store-not-pruned": ("detail",),
     "no-tls": (),
     "tls-certificate": ("detail",),
     "token-file": (),

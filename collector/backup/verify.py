@@ -14,15 +14,16 @@ from collector.ledger.comparison import compared
 from collector.ledger.ledger import Ledger
 from collector.state.migrations import STEPS
 from collector.state.state_file import STATE
-from collector.store.day_schema import StoreError
+from collector.store.day_schema import StoreError, identity
 from collector.store.folder import aside, begins_later, day_files
 from collector.store.group import Saved
-from collector.store.removed import Removed
+from collector.store.pruned import of_files
+from collector.store.removed import Pruned, Removed
 from collector.store.snapshot import schema_of
 from collector.store.soundness import SHOWN, Content, check_day, check_pages
 from collector.store.source import Source
 from collector.store.sqlite_source import SqliteSource
-from collector.store.store import peek
+from collector.store.store import DayName, peek
 from wire.errors import EdgebedError
 from wire.printable import counted
 
@@ -130,7 +131,9 @@ def _require_known(folder: Path) -> None:
 class _Notes(Removed):
     """What retention removed, for a reader: it adds nothing."""
 
-    def add(self, messages: Mapping[str, int], files: Iterable[str] = ()) -> None:
+    def add(
+        self, messages: Mapping[str, int], files: Iterable[str] = (), pruned: Iterable[Pruned] = ()
+    ) -> None:
         """Change nothing."""
 
 
@@ -144,8 +147,11 @@ class _AtRest:
     def source(self) -> Source:
         return SqliteSource(self.folder)
 
-    def files(self) -> set[str]:
-        return {path.name for path in day_files(self.folder)}
+    def files(self) -> set[DayName]:
+        return {(path.name, identity(path)) for path in day_files(self.folder)}
+
+    def pruned(self) -> list[Pruned]:
+        return list(of_files(self.folder))
 
     def has_begun_later(self) -> bool:
         return begins_later(self.folder)

@@ -55,7 +55,7 @@ class Refusal:
         if self.is_overload:
             text = "the collector is slower than what arrives, and this node sends more than its part of it"
             return because(text, self.code)
-        share = f"shares.{self.scope}.{self.key}"
+        share = "quotas" if self.key == "quota" else f"shares.{self.scope}.{self.key}"
         return because(f"it exceeds {share} of the collector", self.code, share=share)
 
 
@@ -70,6 +70,7 @@ SHARE_CODES = {
     "names": "share-names",
     "live_kb": "share-live",
     "disk_mb_per_day": "share-disk",
+    "quota": "share-disk",
 }
 
 

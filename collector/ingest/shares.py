@@ -15,6 +15,7 @@ from wire.topics import Address
 MAX_NODES = 50_000  # of all tenants
 MAX_HELD = 5_000_000  # names of streams in memory
 DAY_MS = 86_400_000
+QUOTA_MS = 60_000  # after which a node of a tenant over its quota tries again
 MESSAGE_BURST_S = 1.0
 LEAST_VALUES = 20  # a message takes the time of this many, and a pack has up to 1,000 messages
 EVENT_BYTES = 120  # about what a row of the day file takes besides its body
@@ -97,9 +98,10 @@ class _Node:
 
 
 class _Tenant:
-    __slots__ = ("bytes", "held", "names", "streams")
+    __slots__ = ("bytes", "held", "name", "names", "streams")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.streams = 0
         self.held = 0  # names in memory: those that streams share count once
         self.names: set[str] = set()
@@ -121,6 +123,7 @@ class ContentShares:
         self._tenants: dict[str, _Tenant] = {}
         self._streams = self._names = self._held = 0  # of all tenants
         self._schemas: dict[frozenset[str], frozenset[str]] = {}  # streams with the same names share a set
+        self.full: frozenset[str] = frozenset()  # tenants that are over their quota
 
     def turn(self, now_ms: int, now_s: float) -> None:
         """Set the time, also in s of a steady clock; the counts of the last day end."""
@@ -206,7 +209,13 @@ class ContentShares:
             return self._until_midnight("node", "disk_mb_per_day")
         if node.tenant.bytes >= 1_000_000 * self._tenant.disk_mb_per_day:
             return self._until_midnight("tenant", "disk_mb_per_day")
+        if node.tenant.name in self.full:
+            return Refusal("tenant", "quota", self._now_ms + QUOTA_MS)
         return None
+
+    def written(self) -> dict[str, int]:
+        """Bytes that were written for each tenant today, since the start; any thread."""
+        return {name: tenant.bytes for name, tenant in list(self._tenants.items())}
 
     def stored(self, node_name: str, size: int) -> None:
         """Note bytes that are written; below 0 where packing made them fewer."""
@@ -218,7 +227,8 @@ class ContentShares:
     def _of(self, name: str) -> tuple[_Node, _Tenant]:
         node = self._nodes.get(name)
         if node is None:
-            tenant = self._tenants.setdefault(name.partition("/")[0], _Tenant())
+            tenant_name = name.partition("/")[0]
+            tenant = self._tenants.setdefault(tenant_name, _Tenant(tenant_name))
             node = self._nodes[name] = _Node(tenant)
         return node, node.tenant
 

@@ -146,6 +146,14 @@ class Ingest:
         """Have the writer do something between two groups; any thread."""
         self._chores.put(chore)
 
+    def refuse_tenants(self, tenants: frozenset[str]) -> None:
+        """Refuse what these tenants send that needs disk, until the next call; any thread."""
+        self._content.full = tenants
+
+    def written_today(self) -> Mapping[str, int]:
+        """Bytes that were written for each tenant today, since the start; any thread."""
+        return self._content.written()
+
     @property
     def is_alive(self) -> bool:
         """Whether the writer runs."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from msgspec import Struct
 
 from collector.store.marks import Account, Entry
+from collector.store.removed import PrunedSum
 from wire.ranges import Range, Ranges
 
 SHOWN = 100  # ranges that an entry lists; its counts are of all
@@ -24,14 +25,21 @@ class Totals(Struct):
     missing_count: int = 0
     waiting: int = 0
     duplicates: int = 0
+    pruned_count: int = 0  # of the stored ones, removed by retention since
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An account; `current` is the ep that its node writes now."""
+    """An account; `current` is the ep that its node writes now; `pruned` is what retention removed."""
 
     account: Account
     current: str
+    pruned: Sequence[PrunedSum] = ()
+
+    @property
+    def pruned_count(self) -> int:
+        """How many of the stored messages retention removed since."""
+        return sum(one.messages for one in self.pruned)
 
     @property
     def in_use(self) -> bool:
@@ -87,6 +95,7 @@ def totals(entries: Iterable[Entry]) -> Totals:
         found.missing_count += entry.missing_count
         found.waiting += entry.waiting
         found.duplicates += entry.duplicates
+        found.pruned_count += entry.pruned_count
     return found
 
 
@@ -102,6 +111,7 @@ def sum_up(outboxes: Iterable[Known]) -> tuple[Totals, int | None]:
         found.missing_count += balance.missing_count
         found.waiting += balance.waiting_count
         found.duplicates += known.account.duplicates
+        found.pruned_count += known.pruned_count
         if balance.missing_count:
             since += [at_ms for _, _, at_ms, _ in known.whys(islice(balance.missing, SHOWN))]
     return found, min(since, default=None)
@@ -152,6 +162,8 @@ def entry_of(known: Known) -> Entry:
         first=account.first,
         last=account.last,
         absent=list(known.whys(missing)),
+        pruned=list(known.pruned),
+        pruned_count=known.pruned_count,
     )
 
 

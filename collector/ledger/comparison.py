@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
 from collector.ledger.ledger import Ledger
 from collector.store.marks import Key
-from collector.store.removed import Removed
+from collector.store.removed import Pruned, Removed
 from collector.store.source import Source
+from collector.store.store import DayName
 from wire.ranges import Range, Ranges
 
 log = logging.getLogger(__name__)
@@ -36,8 +39,12 @@ class Kept(Protocol):
         """A new source of what is committed."""
         ...
 
-    def files(self) -> set[str]:
-        """The names of the usable day files."""
+    def files(self) -> set[DayName]:
+        """The usable day files."""
+        ...
+
+    def pruned(self) -> list[Pruned]:
+        """What retention removed from these files."""
         ...
 
     def has_begun_later(self) -> bool:
@@ -55,7 +62,10 @@ def compared(store: Kept, ledger: Ledger) -> Gone:
     before = store.files()
     removed = store.removed.messages()  # by retention
     with closing(store.source()) as source:
-        kept = source.counts()
+        pruned = store.pruned()
+        kept = Counter(source.counts())
+        for one in pruned:
+            kept[one.node] += one.messages
         wanted: dict[str, int] = {}
         for (node, _), (numbers, _) in marks.items():
             wanted[node] = wanted.get(node, 0) + numbers.count()
@@ -67,21 +77,27 @@ def compared(store: Kept, ledger: Ledger) -> Gone:
         short = {node: n - removed.get(node, 0) for node, n in short.items() if n > removed.get(node, 0)}
         found, rows = _found(source, set(short)) if short else ({}, {})
     if before - store.files():
-        return {}  # retention removed a file meanwhile: the next comparison is a whole one
+        return {}  # retention removed or changed a file meanwhile: the next comparison is a whole one
     gone: Gone = {}
     for key, (numbers, marked_rows) in sorted(marks.items(), reverse=True):
         node, had_rows = key[0], marked_rows
         if node not in short:
             continue
-        absent = numbers.without(found.get(key, Ranges()))
+        absent = numbers.without(found.get(key, Ranges())).without(_pruned_of(key, pruned))
         if removed.get(node):  # retention took the oldest ones
             absent = _highest(absent, short[node])
             had_rows = rows.get(key, 0) + absent.count()
+        else:
+            had_rows -= sum(one.rows for one in pruned if (one.node, one.ep) == key)
         if absent:
             short[node] -= absent.count()
             gone[key] = Missed(absent, max(0, had_rows - rows.get(key, 0)))
             log.error("%s ep %s: %d messages that are marked as stored are in no file", *key, absent.count())
     return gone
+
+
+def _pruned_of(key: Key, pruned: Iterable[Pruned]) -> Ranges:
+    return Ranges(sorted(span for one in pruned if (one.node, one.ep) == key for span in one.numbers))
 
 
 def _found(source: Source, nodes: set[str]) -> tuple[dict[Key, Ranges], dict[Key, int]]:

@@ -13,6 +13,7 @@ from collector.ledger.balance import Known, entry_of
 from collector.ledger.plausible import MAX_JUMP, Rising, jump
 from collector.ledger.statements import MAX_RUNS, Day, Days, Ring, Statements, decoded
 from collector.store.marks import Account, Claim, Entry, Key
+from collector.store.pruned import Sums
 from wire.messages import Event
 from wire.ranges import Range, Ranges
 
@@ -40,6 +41,7 @@ class Ledger:
         self._current: dict[str, str] = {}  # node -> the ep it writes now
         self._claimed: set[Key] = set()  # claims that are not in the store yet
         self._changed: set[str] = set()  # nodes, since `take_changed`
+        self._pruned: Sums = {}  # what retention removed
         for account in marks:
             self._restore(account)
 
@@ -187,6 +189,14 @@ class Ledger:
                 self._claimed.add(key)
         return found
 
+    def note_pruned(self, pruned: Sums) -> None:
+        """Note what retention removed, in all."""
+        with self._lock:
+            self._changed.update(
+                node for node, ep in pruned if self._pruned.get((node, ep)) != pruned[(node, ep)]
+            )
+            self._pruned = pruned
+
     def ring(self, node: str) -> Ring:
         """The keys that signed a node's statements."""
         with self._lock:
@@ -226,13 +236,16 @@ class Ledger:
         """Everything known of the outboxes of one node; callers must not change it."""
         with self._lock:
             current = self._current.get(node)
-            return [Known(self._accounts[(node, ep)], current or ep) for ep in self._outboxes.get(node, ())]
+            return [
+                Known(self._accounts[(node, ep)], current or ep, self._pruned.get((node, ep), ()))
+                for ep in self._outboxes.get(node, ())
+            ]
 
     def known(self, wanted: Callable[[Key], bool]) -> list[Known]:
         """Everything known of the `wanted` outboxes; callers must not change it."""
         with self._lock:
             return [
-                Known(account, self._current.get(key[0], key[1]))
+                Known(account, self._current.get(key[0], key[1]), self._pruned.get(key, ()))
                 for key, account in self._accounts.items()
                 if wanted(key)
             ]

@@ -23,6 +23,7 @@ GENERAL = {
     "store-copy-failed",
     "store-file-removed",
     "store-not-packed",
+    "store-not-pruned",
     "store-unchecked",
 }
 # they name one node in their args, and count others

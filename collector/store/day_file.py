@@ -20,6 +20,7 @@ from collector.store.day_schema import (
     SCHEMA,
     SPARSE,
     SQL_ERRORS,
+    STATED,
     TABLES,
     UNREADABLE,
     Damaged,
@@ -35,6 +36,7 @@ from collector.store.day_schema import (
 from collector.store.group import HEAD_BYTES, TOPIC_CHARS, Group, Quarantined, Saved
 from collector.store.landed import AT_ONCE, BODY_BYTES, RAW, UNDECODABLE, Landed, decoded, joined
 from collector.store.marks import Account, encoded
+from collector.store.removed import Pruned
 from wire.errors import EdgebedError
 
 log = logging.getLogger(__name__)
@@ -360,6 +362,11 @@ class DayFile:
         """Note what a rescue could not read, and when that was (ms)."""
         totals = {UNREADABLE: rows, **{f"{HOLE}{first}": last for first, last in holes}}
         self._db.executemany("INSERT OR REPLACE INTO total VALUES (?,?)", totals.items())
+
+    def note_pruned(self, pruned: Iterable[Pruned]) -> None:
+        """State what retention removed from this file."""
+        states = [(f"{STATED}{one.key}", msgspec.json.encode(one)) for one in pruned]
+        self._db.executemany("INSERT OR REPLACE INTO state VALUES (?,?)", states)
 
     def saved(self) -> Saved:
         """What the next file starts with."""

@@ -16,6 +16,7 @@ SCHEMA = 2
 WITH_RAW = 2  # the first schema with the table `raw`
 APPLICATION = 0x65646264  # "edbd" in the file header: edgebed made this file
 UNREADABLE, HOLE = "unreadable", "hole/"  # keys in `total` of a rescued file
+STATED = "pruned/"  # begins the keys in `state` under which a file states what retention removed from it
 PAGE_BYTES = 8192
 SPARSE = 2  # added to `late` of a chunk without rollups
 
@@ -61,11 +62,14 @@ CREATE TABLE raw(
 CREATE INDEX raw_by_stream ON raw(stream)"""
 
 # messages of each node: data that are packed, events, data that landed
-_COUNTS = """
+_COUNT_HOUR = (
+    "SELECT node, total(messages) AS n FROM hour JOIN stream ON stream.id = hour.stream GROUP BY node"
+)
+_COUNTS = f"""
 SELECT node, total(n) FROM (
-    SELECT node, total(messages) AS n FROM hour JOIN stream ON stream.id = hour.stream GROUP BY node
+    {_COUNT_HOUR}
     UNION ALL SELECT node, count(*) FROM event GROUP BY node%s)
-GROUP BY node"""
+GROUP BY node"""  # noqa: S608 - a constant
 _COUNT_RAW = " UNION ALL SELECT node, count(*) FROM raw JOIN stream ON stream.id = raw.stream GROUP BY node"
 
 # Statements and schema are constants, and no message can break a constraint: the file caused the error.
@@ -216,7 +220,15 @@ def read_saved(db: sqlite3.Connection) -> Saved:
     """
     marks = [read_account(body) for (body,) in db.execute("SELECT body FROM mark")]
     total = db.execute("SELECT n FROM total WHERE key = 'quarantined'").fetchone()
-    return Saved(marks, dict(db.execute("SELECT key, body FROM state")), total[0] if total else 0)
+    states = db.execute("SELECT key, body FROM state WHERE key NOT GLOB ?", (f"{STATED}*",))
+    return Saved(marks, dict(states), total[0] if total else 0)
+
+
+def data_messages(db: sqlite3.Connection) -> dict[str, int]:
+    """How many data messages of each node an open file has, by its own sums."""
+    query = f"{_COUNT_HOUR}{_COUNT_RAW if version(db) >= WITH_RAW else ''}"
+    summed = f"SELECT node, total(n) FROM ({query}) GROUP BY node"  # noqa: S608 - constants
+    return {node: int(n) for node, n in db.execute(summed).fetchall()}
 
 
 def messages_in(db: sqlite3.Connection) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from datetime import date
 from pathlib import Path
 
 from wire.errors import TryAgain, unwritable
@@ -16,6 +17,11 @@ LOCK = "lock"
 def day_files(folder: Path) -> list[Path]:
     """The usable day files of a store, in the order in which they were written."""
     return sorted(path for path in folder.glob("*.db") if _NAME.fullmatch(path.name))
+
+
+def day_of(path: Path) -> date:
+    """The day of receipt of a day file."""
+    return date.fromisoformat(path.name[7:17])
 
 
 def begins_later(folder: Path) -> bool:

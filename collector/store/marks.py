@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from collector.store.removed import PrunedSum
 from wire.ranges import Range, Ranges
 
 Key = tuple[str, str]  # node as "tenant/pilot/site/node", ep
@@ -148,7 +149,8 @@ _decoder = msgspec.json.Decoder(Account, dec_hook=_ranges_of)
 class Entry(Struct):
     """One line of the ledger. Counts are messages; `first` and `last` are times of storing in ms.
 
-    `absent` is `missing` with since when (ms, 0 is unknown) and why.
+    `absent` is `missing` with since when (ms, 0 is unknown) and why. `pruned_count` of the stored ones were
+    removed by retention since, as `pruned` has it by class.
     """
 
     node: str
@@ -166,3 +168,5 @@ class Entry(Struct):
     first: int
     last: int
     absent: list[tuple[int, int, int, str]] = []
+    pruned: list[PrunedSum] = []
+    pruned_count: int = 0

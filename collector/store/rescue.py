@@ -32,6 +32,7 @@ from collector.store.day_schema import (
 )
 from collector.store.group import EventRow, Group, Quarantined, Saved
 from collector.store.landed import RAW, UNDECODABLE, decoded, joined
+from collector.store.pruned import stated_in
 from wire.errors import EdgebedError, WireError
 from wire.folder_sync import sync_folder
 
@@ -149,6 +150,8 @@ def _copied(db: sqlite3.Connection, work: Path, saved: Saved) -> Rescued:
         expected = _expected(db) + found.landed
         found.unreadable = max(found.unreadable, expected - found.rows)
         out.note_unreadable(found.unreadable, found.holes)
+        with suppress(*SQL_ERRORS, msgspec.MsgspecError, TypeError, ValueError):
+            out.note_pruned(stated_in(db))
     finally:
         out.close()
     sync_folder(work.parent)

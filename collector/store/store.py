@@ -7,9 +7,10 @@ import logging
 import os
 import shutil
 import sqlite3
+import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -37,10 +38,14 @@ from collector.store.day_schema import (
     translate,
     version,
 )
-from collector.store.folder import LOCK, aside, begins_later, day_files, lock
+from collector.store.folder import LOCK, aside, begins_later, day_files, day_of, lock
 from collector.store.group import Group, Saved
-from collector.store.removed import Removed
+from collector.store.prune import SUFFIX, Due, Leaving, place, planned, rewrite, settled
+from collector.store.pruned import held_in, of_files, stated_in
+from collector.store.removed import Pruned, Removed
 from collector.store.rescue import damage, rescue, unreadable
+from collector.store.retention import Retention, RetentionRule, today_of
+from collector.store.snapshot import Step
 from collector.store.source import Source
 from collector.store.sqlite_source import SqliteSource
 from wire.clock import Clock
@@ -49,6 +54,7 @@ from wire.errors import EdgebedError, TryAgain
 log = logging.getLogger(__name__)
 
 WORK_EVERY_S = 1.0
+DayName = tuple[str, tuple[int, int] | None]  # name, and which file that is
 MOST_ENDED = 8  # files that are packed beside the one being written: a clock may jump over many midnights
 
 
@@ -110,10 +116,14 @@ class SqliteStore:
         StoreError: a newer edgebed or another program made a file.
     """
 
-    def __init__(self, folder: Path, clock: Clock, retention_days: int = 0) -> None:
+    def __init__(
+        self, folder: Path, clock: Clock, retention_days: int = 0, rules: Sequence[RetentionRule] = ()
+    ) -> None:
         self.folder = folder.absolute()
+        self.retention = Retention(retention_days, rules)
         self._clock = clock
-        self._retention_days = retention_days
+        self._placing = threading.Lock()  # held while old day files are replaced or removed
+        self._is_closed = False
         self._lock = lock(self.folder)
         self._written: Group | None = None  # in the file, but not confirmed to be on its path
         self._number = 0  # highest number of a day file that this store used
@@ -130,6 +140,8 @@ class SqliteStore:
                 self.removed.add({})
             self._day: DayFile | None = self._open_newest()
             self._open_ended()
+            for left in self.folder.glob(f"*{SUFFIX}"):  # of a collector that was ended
+                remove(left)
             self._retire()
         except BaseException:
             os.close(self._lock)
@@ -353,28 +365,69 @@ class SqliteStore:
         self._set_aside(day.path, error)
 
     def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock.now_ns() / 1e9, UTC).date()
+        return today_of((), self._clock)
 
     def _retire(self) -> None:
-        if not self._retention_days:
+        """Remove the day files that are older than every rule."""
+        most = self.retention.longest()
+        if not most:
             return
-        dates = {path: date.fromisoformat(path.name[7:17]) for path in day_files(self.folder)}
-        before = [day for path, day in dates.items() if path.name != self._writes]
-        # At most a day after the last file: a clock that is wrong for a minute must not remove all files.
-        today = min(self._today(), before[-1] + timedelta(days=1)) if before else self._today()
-        oldest = today - timedelta(days=self._retention_days)
-        for path, day in dates.items():
-            if path.name != self._writes and day < oldest:
-                log.info("day file %s is older than %d days: removed", path.name, self._retention_days)
-                self._note_removal(path)
-                remove(path)
+        for path, day in self._dates().items():
+            if path.name != self._writes and day < self.retention_day() - timedelta(days=most):
+                log.info("day file %s is older than %d days: removed", path.name, most)
+                with self._placing:
+                    self._note_removal(path)
+                    remove(path)
+
+    def _dates(self) -> dict[Path, date]:
+        return {path: day_of(path) for path in day_files(self.folder)}
+
+    def retention_day(self) -> date:
+        """The day from which the age of day files is counted."""
+        ended = [day for path, day in self._dates().items() if path.name != self._writes]
+        return today_of(ended, self._clock)
+
+    def ended_days(self) -> dict[Path, date]:
+        """The day files that are not written any more, the oldest first; any thread."""
+        opened = {day.path for day in self._open_days()}
+        return {path: day for path, day in self._dates().items() if path not in opened}
+
+    def prune(self, path: Path, due: Due, step: Step) -> Leaving:
+        """Remove what is due from a day file that ended; what was removed, empty when nothing was.
+
+        For one thread beside the writer.
+
+        Raises:
+            Damaged: the file cannot be read.
+            StoreBusy: there is no room, or rows in the file wait to be packed.
+            Stopped: `step` was stopped; the file is as it was.
+            OSError: the disk fails.
+        """
+        was = identity(path)
+        gone = planned(path, due)
+        if not gone or not settled(path):
+            return Leaving()
+        work = rewrite(path, gone, path.name[7:17], step)
+        try:
+            with self._placing:
+                if self._is_closed or path not in self.ended_days() or identity(path) != was:
+                    return Leaving()
+                place(work, path)
+        finally:
+            remove(work)
+        return gone
 
     def _note_removal(self, path: Path) -> None:
         try:
             with contextlib.closing(connect(path)) as db:
-                self.removed.add(messages_in(db), [path.name])
-        except (sqlite3.Error, EdgebedError, ValueError) as error:
+                stated, held = stated_in(db), held_in(db, path.name[7:17])
+                messages = Counter(messages_in(db))
+        except (*SQL_ERRORS, EdgebedError, msgspec.MsgspecError, TypeError, ValueError) as error:
             log.warning("%s is damaged, and its messages are not counted as removed: %s", path.name, error)
+            return
+        for one in stated:
+            messages[one.node] += one.messages
+        self.removed.add(messages, [path.name], [*stated, *held])
 
     def _set_aside(self, path: Path, error: EdgebedError) -> None:
         log.error("%s; renamed to %s.damaged, and a new file is started", error, path.name)
@@ -428,9 +481,13 @@ class SqliteStore:
         """Damaged day files that were renamed."""
         return aside(self.folder)
 
-    def files(self) -> set[str]:
-        """The names of the usable day files."""
-        return {path.name for path in day_files(self.folder)}
+    def files(self) -> set[DayName]:
+        """The usable day files."""
+        return {(path.name, identity(path)) for path in day_files(self.folder)}
+
+    def pruned(self) -> list[Pruned]:
+        """What was removed from the day files by retention."""
+        return list(of_files(self.folder))
 
     def has_begun_later(self) -> bool:
         """Whether the first day files are gone."""
@@ -458,7 +515,9 @@ class SqliteStore:
         self._checkpoint.copy(now=True)
         for day in self._open_days():
             day.close()
-        os.close(self._lock)
+        with self._placing:
+            self._is_closed = True
+            os.close(self._lock)
 
 
 def peek(folder: Path) -> Saved:

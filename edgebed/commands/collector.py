@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from wire.errors import ConfigError, EdgebedError
+from wire.errors import ConfigError, EdgebedError, TryAgain
 from wire.printable import counted, printable
 
 if TYPE_CHECKING:
     from collector.backup.pace import Pace
     from collector.config import CollectorConfig
+    from collector.pruning import Planned
+    from collector.store.retention import Class, RetentionRule
 
 T = TypeVar("T")
 
@@ -242,6 +244,87 @@ def refetch(store: Path, url: str, token_file: Path | None, node: str, pilot: st
     messages, rows = counted(found.messages, "message"), counted(found.rows, "row")
     click.echo(f"{store}: fetched {messages} ({rows}) of {counted(found.outboxes, 'outbox', 'outboxes')}")
     _report(found.problems)
+
+
+@command.command()
+@_config
+@click.option("--store", type=_existing_folder, help="Folder of the day files.")
+@click.option("--nodes", help="A rule beside those of CONFIG: tenant/pilot, tenant/* or *.")
+@click.option("--class", "cls", type=click.Choice(["data", "event", "quarantine"]), help="Its class.")
+@click.option("--keep-days", type=click.IntRange(1, 36_500), help="Its days of receipt to keep.")
+@click.option("--dry-run", is_flag=True, help="Show what would go; change nothing.")
+@_full_speed
+def prune(
+    config: Path | None,
+    store: Path | None,
+    nodes: str | None,
+    cls: Class | None,
+    keep_days: int | None,
+    dry_run: bool,
+    full_speed: bool,
+) -> None:
+    """Remove what the rules of CONFIG, or of the options, no longer keep; show tenant, class, day and bytes.
+
+    A collector that runs on the store does it itself, by its own rules. The newest day file stays.
+    """
+    _require_extra()
+    from collector import pruning
+    from collector.backup.pace import Pace
+    from collector.requests import ask
+    from collector.store.retention import Retention, RetentionRule
+    from collector.store.store import SqliteStore
+    from wire.clock import Clock
+
+    if (nodes is None) != (keep_days is None) or (cls is not None and nodes is None):
+        raise click.UsageError("--nodes and --keep-days need each other, and --class needs both")
+    found = _settings(config, {"store": store})
+    folder, clock, pace = found.store, Clock(), Pace(pauses=not full_speed)
+    rules = list(found.retention)
+    if nodes is not None and keep_days is not None:
+        rules.append(_rule(RetentionRule(nodes=nodes, cls=cls, keep_days=keep_days), rules))
+    for rule in Retention(0, rules).unmatched(pruning.nodes_of(folder)):
+        _warn(f"no node is known to which the rule for {rule.what} applies")
+    if dry_run:
+        due = _worked(pace, lambda: pruning.due_now(folder, Retention(found.retention_days, rules), clock))
+        _show_pruned(folder, due, "would go")
+        return
+    try:
+        opened = SqliteStore(folder, clock, found.retention_days, rules)
+    except TryAgain as error:
+        if nodes is not None:
+            raise TryAgain(f"{error}; or add the rule to its config") from error
+        with _audited(folder, "prune", str(folder.absolute())):
+            ask(folder, pruning.PRUNE, "now")
+        click.echo(f"{folder}: its collector removes what is due; edgebed ledger --store {folder} shows it")
+        return
+    with closing(opened), _audited(folder, "prune", str(folder.absolute())):
+        pruner = pruning.Pruner(opened, found.quotas)
+        done = _worked(pace, lambda: list(iter(lambda: pruner.step(pace.step), None)))
+    _show_pruned(folder, done, "removed")
+    _report([pruner.problem] if pruner.problem else [])
+
+
+def _rule(rule: RetentionRule, others: Sequence[RetentionRule]) -> RetentionRule:
+    """The rule of the command line.
+
+    Raises:
+        UsageError: it cannot apply.
+    """
+    from collector.store.retention import mistakes
+
+    for _, sentence in mistakes([*others, rule], ()):
+        raise click.UsageError(f"--nodes: {sentence}")
+    return rule
+
+
+def _show_pruned(folder: Path, planned: Iterable[Planned], what: str) -> None:
+    """Print a line per day, tenant and class, and the sum."""
+    total = 0
+    for path, gone in planned:
+        for (tenant, cls), size in sorted(gone.by_tenant().items()):
+            click.echo(printable(f"{path.name[7:17]}  {tenant}  {cls}  {size:,} bytes {what}", 2_000))
+            total += size
+    click.echo(f"{folder}: {total / 1e6:.1f} MB {what}" if total else f"{folder}: nothing is due")
 
 
 def _worked(pace: Pace, work: Callable[[], T]) -> T:

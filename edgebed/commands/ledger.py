@@ -161,10 +161,12 @@ def _read(store: Path, asked: Mapping[str, str]) -> dict[str, Any]:
 
     from collector.ledger.ledger import Ledger
     from collector.ledger.report import account
+    from collector.store.pruned import sums
     from collector.store.store import peek
 
     saved = peek(store)
     ledger = Ledger(saved.marks, saved.states)
+    ledger.note_pruned(sums(store))
     found: dict[str, Any] = msgspec.to_builtins(account(ledger, _filter(asked), detailed=any(asked.values())))
     return found
 
@@ -228,6 +230,7 @@ def _lines(ledger: dict[str, Any]) -> Iterable[str]:
         yield f"{one['node']}  ep {one['ep']}"
         rows = counted(one["rows_stored"], "row")
         yield f"  {share(one['stored'], one['taken'], 'message')} stored ({rows})"
+        yield from _pruned(one)
         yield from _exceptions(one)
         for first, last, why in one["gaps"]:
             yield f"  declared lost: {_range(first, last)}: {why}"
@@ -251,6 +254,19 @@ def _lines(ledger: dict[str, Any]) -> Iterable[str]:
         yield from _exceptions(ledger["totals"])
         if ledger["totals"]["missing_count"]:
             yield f"  MISSING {ledger['totals']['missing_count']:,}"
+
+
+def _pruned(one: dict[str, Any]) -> Iterable[str]:
+    """Yield what retention removed, a sentence per class."""
+    for part in one.get("pruned", ()):
+        days = part["first_day"]
+        if part["last_day"] != days:
+            days += f" to {part['last_day']}"
+        messages, rows = counted(part["messages"], f"{part['cls']} message"), counted(part["rows"], "row")
+        yield (
+            f"  of these, retention removed {messages} ({rows}, numbers "
+            f"{_range(part['first'], part['last'])}, received {days})"
+        )
 
 
 def _by_day(ledger: dict[str, Any]) -> Iterable[str]:

@@ -45,6 +45,8 @@ COVERED_BY = {
     "agent.uplink.connecting": "tests/integration/test_uplink.py",
     "agent.uplink.presence": "tests/integration/test_uplink.py",
     "agent.uplink.uplink": "tests/integration/test_uplink.py",
+    "collector.requests": "tests/unit/collector/test_reset.py",
+    "collector.store.pruned": "tests/unit/collector/store/test_prune.py",
     "collector.backup.manifest": "tests/unit/collector/backup/test_verify.py",
     "collector.backup.pace": "tests/unit/collector/backup/test_backup.py",
     "collector.backup.work_folder": "tests/unit/collector/backup/test_backup.py",

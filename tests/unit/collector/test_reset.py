@@ -14,7 +14,7 @@ from collector.app import Collector
 from collector.config import CollectorConfig, Http
 from collector.fleet.fleet import Fleet
 from collector.ledger.ledger import Ledger
-from collector.reset import ANSWER, REQUEST, reset_node
+from collector.reset import RESET, reset_node
 from collector.state.audit import Audit
 from collector.state.state_file import StateFile
 from collector.store.group import Group
@@ -67,7 +67,7 @@ def state(folder: Path, clock: Any, node: str) -> tuple[int, int, int, bool]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.name.startswith((REQUEST, ANSWER))]
+    return [path for path in folder.iterdir() if path.name.startswith(RESET)]
 
 
 def test_a_store_at_rest(folder: Path, clock: Any, batch: Any, commit: Any) -> None:

@@ -61,7 +61,7 @@ export function LedgerView() {
             `)
       }
       <dl class="glossary">
-        ${["taken", "stored", "waiting", "declared", "missing", "duplicates"].map(
+        ${["taken", "stored", "waiting", "declared", "missing", "duplicates", "pruned"].map(
           (name) => html`
             <div key=${name}>
               <dt>${t(`totals.${name}`)}</dt>
@@ -200,11 +200,26 @@ function Entry({ entry, reasons }) {
       </td>
     </tr>
     ${
-      (entry.gaps?.length > 0 || entry.absent?.length > 0) &&
+      (entry.gaps?.length > 0 || entry.absent?.length > 0 || entry.pruned?.length > 0) &&
       html`
         <tr class="detail">
           <td colspan="9">
             <ul>
+              ${(entry.pruned ?? []).map(
+                (one) => html`
+                  <li key=${`p${one.cls}`} class="muted">
+                    ${t("ledger.pruned", {
+                      cls: one.cls,
+                      n: count(one.messages),
+                      rows: count(one.rows),
+                      first: count(one.first),
+                      last: count(one.last),
+                      from: one.first_day,
+                      to: one.last_day,
+                    })}
+                  </li>
+                `,
+              )}
               ${(entry.gaps ?? []).slice(-SHOWN).map(
                 ([first, last, why], i) => html`
                   <li key=${`g${i}`} class="warn-text">

@@ -28,6 +28,7 @@ from collector.store import snapshot
 from collector.store.day_schema import SCHEMA
 from collector.store.folder import day_files
 from collector.store.removed import Removed
+from collector.store.retention import Retention
 from collector.store.snapshot import Stopped
 from collector.store.store import peek
 from edgebed.cli import command as main
@@ -119,7 +120,7 @@ def test_retention_during_the_copy(writer: Writer, tmp_path: Path, when: int) ->
             nonlocal steps
             steps += 1
             if steps == when:
-                writer.store._retention_days = 1
+                writer.store.retention = Retention(1)
                 writer.store._retire()
 
     back_up(writer.folder, tmp_path / "b", "", writer.clock, Retiring())

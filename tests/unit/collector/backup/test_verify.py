@@ -17,6 +17,7 @@ from collector.backup.pace import Pace
 from collector.backup.verify import verify
 from collector.store.day_schema import StoreError
 from collector.store.folder import day_files
+from collector.store.retention import Retention
 from collector.store.soundness import SHOWN
 from edgebed.cli import command as main
 from tests.unit.collector.backup.conftest import Writer, tree
@@ -221,7 +222,7 @@ def test_damaged_pages_and_lost_files_of_a_store(writer: Writer) -> None:
 
 
 def test_what_retention_removed_is_not_missing(writer: Writer) -> None:
-    writer.store._retention_days = 1
+    writer.store.retention = Retention(1)
     writer.store._retire()
     assert len(day_files(writer.folder)) == 2
     assert problems(writer.folder) == ""

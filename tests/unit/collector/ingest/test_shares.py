@@ -188,3 +188,19 @@ def test_packing_gives_room_back_and_never_more_than_was_taken_today() -> None:
     shares.stored("acme/trial/hall/cobot-01", -600_000)  # what was written before midnight
     shares.stored("acme/trial/hall/cobot-01", 1_000_000)
     assert shares.check_disk("acme/trial/hall/cobot-01") is not None
+
+
+def test_a_tenant_over_its_quota_is_refused_and_others_are_not() -> None:
+    shares = content(small())
+    shares.stored("acme/t/h/n", 700)
+    shares.stored("acme/t/h/other", 300)
+    assert shares.written() == {"acme": 1_000}
+    shares.full = frozenset({"acme"})
+    refused = shares.check_disk("acme/t/h/n")
+    assert refused is not None
+    assert refused == shares.check_rows("acme/t/h/new", "arm", "s", ["x"])
+    assert (refused.code, refused.reason.args) == ("share-disk", {"share": "quotas"})
+    assert refused.until_ms - DAY * DAY_MS < DAY_MS / 2, "it tries again before midnight"
+    assert shares.check_disk("blue/t/h/n") is None
+    shares.full = frozenset()
+    assert shares.check_disk("acme/t/h/n") is None
