@@ -10,7 +10,7 @@ import pytest
 from collector.ingest import shares as module
 from collector.ingest.refusal import Refusal
 from collector.ingest.share_limits import NodeShares, Shares, TenantShares
-from collector.ingest.shares import DAY_MS, LEAST_VALUES, ContentShares, Door, NodeNames
+from collector.ingest.shares import DAY_MS, LEAST_VALUES, QUOTA_MS, ContentShares, Door, NodeNames
 from wire.codec import encode
 from wire.messages import Batch
 from wire.topics import Address
@@ -200,7 +200,7 @@ def test_a_tenant_over_its_quota_is_refused_and_others_are_not() -> None:
     assert refused is not None
     assert refused == shares.check_rows("acme/t/h/new", "arm", "s", ["x"])
     assert (refused.code, refused.reason.args) == ("share-disk", {"share": "quotas"})
-    assert refused.until_ms - DAY * DAY_MS < DAY_MS / 2, "it tries again before midnight"
+    assert refused.until_ms == NOON_MS + QUOTA_MS, "it tries again soon"
     assert shares.check_disk("blue/t/h/n") is None
     shares.full = frozenset()
     assert shares.check_disk("acme/t/h/n") is None

@@ -45,9 +45,7 @@ def test_without_a_rule_the_old_key_applies() -> None:
     retention = Retention(5, [RetentionRule(nodes="acme/*", keep_days=50)])
     assert (retention.keep_days("blue/t/s/n", "data"), retention.longest()) == (5, 50)
     assert Retention().keep_days("blue/t/s/n", "data") == 0
-    assert Retention(0, [RetentionRule(nodes="acme/*", keep_days=50)]).longest() == 0, (
-        "others are kept for ever"
-    )
+    assert Retention(0, [RetentionRule(nodes="acme/*", keep_days=50)]).longest() == 0, "all else is kept"
 
 
 def test_rules_that_apply_to_no_node_are_named() -> None:
