@@ -268,6 +268,7 @@ def status_lines(document: dict[str, Any]) -> Iterator[str]:
             f" {document.get('day_sent_bytes', 0) / 1e6:,.1f} MB sent,"
             f" {counted(document.get('day_inferences', 0), 'inference')}"
             + (f", {skipped:,} skipped" if skipped else "")
+            + ("; the kernel keeps CPU and memory too" if document.get("fence_by") == "cgroup" else "")
         )
     clock = ("unsynchronised", "ntp", "pps")[min(2, max(0, int(document.get("clk", 0))))]
     yield (

@@ -123,6 +123,13 @@ def _runs(pilots: Site, pages: Watched, picture: Callable[[Page, str], None]) ->
     assert sums[FREE]["skipped"] == 0
     assert 0 < sums[FREE]["inferences"] <= whole["inferences"]
 
+    free.start()  # the record of the next run has what the first one used
+    free.until(lambda now: total(now["usage"].values())["inferences"] > whole["inferences"], "it goes on")
+    assert free.child.stop() == 0
+    wait_until(lambda: pilots.has_all(FREE), "all of the second run is stored", 240.0)
+    again = total(pilots.ask(f"usage?pilot={FREE}")["days"])
+    assert whole["inferences"] <= again["inferences"] <= total(free.status()["usage"].values())["inferences"]
+
     page = pages.open("usage", query="?lang=ko", wait=f'[data-pilot="{FREE}"] [data-row="{days[0]["day"]}"]')
     row = page.locator(f'[data-pilot="{FENCED}"] [data-row="{FENCED}/s/n"]')
     expect(row.locator('[data-what="skipped"]')).to_have_text(f"{sums[FENCED]['skipped']:,}")

@@ -69,6 +69,8 @@ def test_a_refusal_is_in_the_heartbeat_and_in_the_status() -> None:
     assert is_well(calm)
     assert not [line for line in status_lines(calm) if "PROBLEM" in line]
     one = {"devices": {"arm": {"state": "ok", "readings": 1}}, "models": {"m": {"state": "ok", "runs": 1}}}
+    used = "\n".join(status_lines({**calm, "day": "2026-11-22", "fence_by": "cgroup"}))
+    assert "; the kernel keeps CPU and memory too" in used
     shown = "\n".join(status_lines({**calm, **one, "depth": 1}))
     assert "outbox: 1 message waits" in shown
     assert "ok, 1 reading\n" in shown

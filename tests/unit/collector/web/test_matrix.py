@@ -203,6 +203,19 @@ async def test_a_foreigner_learns_nothing(site: Site) -> None:
             assert not await leaks(site, route, who), (who, route.path)
 
 
+async def test_the_usage_of_a_foreign_pilot_is_like_that_of_none(site: Site) -> None:
+    for who in FOREIGN:
+        texts = []
+        for pilot in ("acme/trial", "acme/trail"):
+            answer = await site.get(f"/api/v1/usage?pilot={pilot}", **site.headers[who])
+            texts.append((answer.status, answer.body.replace(pilot.encode(), b"")))
+        assert texts[0] == texts[1], who
+        assert texts[0][0] == 404
+    for who in OWN:
+        answer = await site.get("/api/v1/usage?pilot=acme/trial", **site.headers[who])
+        assert [one["node"] for one in answer.json()["nodes"]] == [HERS], who
+
+
 async def test_who_may_see_it_does(site: Site) -> None:
     for who in OWN:
         for route in site.routes:
