@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import ssl
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
+from edgebed.processes import Child, edgebed_command
 from edgebed.site.authorities import roots, serving_root, signing
 from edgebed.site.certificates import is_signed_by, pem, read_certificates
 from edgebed.site.enrolment import enrol, renew
@@ -20,6 +22,7 @@ from edgebed.site.rotation import finish, left_nodes, start
 from edgebed.site.settings import load
 from edgebed.site.token_store import give
 from tests.integration.test_enrolment import serving
+from tests.integration.test_site_broker import ask
 from tests.polling import wait_until
 from tests.site_broker import Client, edgebed, new_site, node_credential, now, running
 from wire.errors import ConfigError, EdgebedError, TryAgain
@@ -157,6 +160,49 @@ def renew_of_old(url: str, shown: tuple[Path, Path], root: x509.Certificate, fol
         renew(folder, now())
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_an_agent_and_a_collector_go_through_a_rotation(site: Layout, tmp_path: Path) -> None:
+    """They run all the time; after the end the broker is restarted, so both connect with what is new."""
+    out, node, folder = tmp_path / "device", NODES[0], str(site.folder)
+    config = site.path("collectors/collector-1/collector.yaml")
+    words = edgebed_command("collector", "run", str(config), "--port", "0")
+    collector = Child("collector", words, tmp_path / "collector.log")
+    with serving(site) as url, ExitStack() as first, collector:
+        first.enter_context(running(site))
+        enrol(url, give(site, node, now(), 1).text, out, now())
+        (out / "rows.csv").write_text("x\n" + "".join(f"{at}\n" for at in range(100_000)))
+        options = "{file: rows.csv, rate_hz: 50, fields: {x: x}}"
+        (out / "agent.yaml").write_text(
+            f"{(out / 'broker.yaml').read_text()}node: {node}\nstate: state\n"
+            f"devices: {{d: {{adapter: replay, options: {options}}}}}\n"
+        )
+        sender = Child(
+            "agent", edgebed_command("agent", "run", str(out / "agent.yaml")), tmp_path / "agent.log"
+        )
+        page = collector.first_line()
+
+        def stored() -> int:
+            found = ask(page, "ledger")["entries"]
+            return max(
+                (one["stored"] for one in found if one["node"] == str(node) and not one["missing"]), default=0
+            )
+
+        with sender:
+            wait_until(lambda: stored() > 3, "messages are stored", 120)
+            assert edgebed("site", "rotate-ca", folder).code == 0
+            assert edgebed("agent", "renew", str(out)).text.startswith(f"{out}: renewed until")
+            done = edgebed("site", "rotate-ca", folder, "--finish")
+            assert done.code == 0, done.text
+            before = stored()
+            wait_until(lambda: stored() > before + 3, "no connection was lost", 120)
+            log = (site.folder / "broker.log").read_bytes()
+            first.close()
+            with running(site):
+                before = stored()
+                wait_until(lambda: stored() > before + 3, "both connect with the new authority", 120)
+    assert b"certificate" not in log.lower(), "no client was refused during the rotation"
 
 
 class Killed(BaseException):
