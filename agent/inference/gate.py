@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def inspect(
     model = Model(package, providers=providers)
     report = GateReport(provider=model.provider, scanned=model.scanned)
     for name in vectors:
-        golden.compare(package.path, name, model.raw, (signed or {}).get(name, ""))
+        golden.compare(package.path, name, partial(_plausible, model), (signed or {}).get(name, ""))
         report.golden += 1
     noise = _noise(model)
     _require_plausible(model, noise)
@@ -225,6 +226,14 @@ def _require_plausible(model: Model, noise: NDArray[Any]) -> None:
         raise ModelError(why)
     if _run(model)(noise).nan:
         raise ModelError("its results are infinite for a plain input").coded("model-output-nan")
+
+
+def _plausible(model: Model, given: NDArray[Any]) -> list[NDArray[Any]]:
+    """The outputs for a golden vector, which the decoder must be able to read."""
+    outputs = model.raw(given)
+    if why := model.doubt(outputs):
+        raise ModelError(why)
+    return outputs
 
 
 def _measure(model: Model, noise: NDArray[Any]) -> tuple[float, float]:

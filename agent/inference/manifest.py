@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from agent.inference import decoders, package_files
 from agent.inference.decoders import ModelError
-from agent.inference.decoders.regression import Quantity
+from agent.inference.decoders.base import Quantity
 from agent.inference.inputs import FrameInput, Input, Key, WindowInput, WindowPart
 from wire import config
 from wire.config import Marks, Mistake

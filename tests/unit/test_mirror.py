@@ -14,6 +14,8 @@ UNIT = "tests/unit"
 COVERED_BY = {
     "agent.fences.settings": "tests/unit/agent/fences/test_fences.py",
     "agent.inference.decoders.base": "tests/unit/agent/inference/decoders/test_classification.py",
+    "agent.inference.decoders.embedding": "tests/unit/agent/inference/decoders/test_testing.py",
+    "agent.inference.decoders.text": "tests/unit/agent/inference/decoders/test_testing.py",
     "agent.inference.decoders.heads.base": "tests/unit/agent/inference/decoders/test_detection.py",
     "agent.inference.decoders.heads.fastestdet": "tests/unit/agent/inference/decoders/test_detection.py",
     "agent.inference.decoders.heads.ulface": "tests/unit/agent/inference/decoders/test_detection.py",

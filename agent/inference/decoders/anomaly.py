@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -19,6 +19,7 @@ from agent.inference.decoders.base import (
     flat,
     number,
     shown,
+    size_of,
 )
 from wire.messages import Field, Scalar
 
@@ -27,6 +28,10 @@ class AnomalyOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     """`output` of a manifest with `decoder: anomaly`."""
 
     threshold: Annotated[float, Meta(description="A score of at least this is an alarm.")]
+    sign: Annotated[
+        Literal[1, -1],
+        Meta(description="-1 if lower is worse: score and part scores are the model's numbers times this."),
+    ] = 1
     parts: Annotated[
         list[Label], Meta(max_length=256, description="Names of the parts, in the order of the part scores.")
     ] = []
@@ -50,7 +55,7 @@ class Anomaly(Decoder):
     def __init__(
         self, options: AnomalyOptions, outputs: Sequence[Tensor], _size: tuple[int, int] | None
     ) -> None:
-        sizes = [math.prod(output.shape) if -1 not in output.shape else -1 for output in outputs]
+        sizes = [size_of(output) for output in outputs]
         self._score_at = next((at for at, length in enumerate(sizes) if length == 1), None)
         parts = len(options.parts)
         self._parts_at = next(
@@ -91,11 +96,15 @@ class Anomaly(Decoder):
             for name, value in zip(
                 options.parts, flat(outputs[self._parts_at], len(options.parts)).tolist(), strict=True
             ):
+                value *= options.sign  # noqa: PLW2901
                 if worst < value < math.inf:
                     part, worst = name, value
         elif options.parts:
             part = options.parts[0]
-        score = number(flat(outputs[self._score_at], 1).tolist()[0] if self._score_at is not None else worst)
+        if self._score_at is not None:
+            score = number(options.sign * flat(outputs[self._score_at], 1).tolist()[0])
+        else:
+            score = number(worst)
         alarm = score is not None and score >= options.threshold
         values: dict[str, Scalar] = {"score": score, "alarm": alarm}
         if options.parts:

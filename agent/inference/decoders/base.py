@@ -19,6 +19,8 @@ from wire.messages import Box, Field, Scalar
 from wire.printable import printable
 from wire.topics import FIELD
 
+_ROUNDING = 0.01  # of a score of 0 to 1, in 16 bits
+
 Outputs = Sequence[NDArray[Any]]
 Label = Annotated[str, Meta(min_length=1, max_length=128)]
 
@@ -119,9 +121,35 @@ class Labelled(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     labels_file: Annotated[str, Meta(description="A text file in the package, one class name per line.")] = ""
 
 
+class Quantity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """One number of a regression."""
+
+    unit: Annotated[str, Meta(max_length=128, description="UCUM code.")] = ""
+    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that are sent.")] = 3
+    scale: Annotated[float, Meta(description="The model's number is multiplied by this ...")] = 1.0
+    offset: Annotated[float, Meta(description="... and then this is added.")] = 0.0
+
+
+def size_of(output: Tensor) -> int:
+    """How many numbers an output has for one input; -1 if it is not declared.
+
+    A first dimension that is not declared is that of a batch, which is 1.
+    """
+    shape = output.shape[1:] if output.shape[:1] == (-1,) else output.shape
+    return -1 if -1 in shape else math.prod(shape)
+
+
+def joined(outputs: Outputs) -> list[float]:
+    """The numbers of all outputs, one after another."""
+    row: list[float] = []
+    for output in outputs:
+        row += output.reshape(-1).tolist()
+    return row
+
+
 def require_size(output: Tensor, size: int, what: str) -> None:
     """Raise ModelError if the output's declared size is not `size`."""
-    if -1 not in output.shape and math.prod(output.shape) != size:
+    if size_of(output) not in (-1, size):
         raise ModelError(f"{size} {what} do not fit the model's output {output}")
 
 
@@ -130,6 +158,21 @@ def flat(output: NDArray[Any], size: int) -> NDArray[Any]:
     if output.size != size:
         raise ModelError(f"the model gave {output.size} numbers where {size} were declared")
     return output.reshape(-1)
+
+
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of logits, each by itself; no number overflows."""
+    shares: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return shares
+
+
+def beyond_shares(output: NDArray[Any], cure: str) -> str:
+    """Why an output is not scores of 0 to 1, and what to do; "" if it may be."""
+    given = output[np.isfinite(output)].astype(np.float64)
+    least, most = float(given.min(initial=0)), float(given.max(initial=0))
+    if least >= -_ROUNDING and most <= 1 + _ROUNDING:
+        return ""
+    return f"its scores are from {least:.4g} to {most:.4g}, and a score is 0 to 1: {cure}"
 
 
 def slugs(labels: Sequence[str]) -> list[str]:

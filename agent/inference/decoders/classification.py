@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from agent.inference.decoders.base import (
     Decoder,
@@ -17,25 +18,43 @@ from agent.inference.decoders.base import (
     Placement,
     Result,
     Tensor,
+    beyond_shares,
     flat,
     number,
-    require_size,
+    sigmoid,
+    size_of,
     slugs,
     softmax,
 )
 from wire.messages import Field, Scalar
+
+_RESERVED = {"label", "score", "found", "alarm", "infer_ms", "frame"}
 
 
 class ClassificationOptions(Labelled, frozen=True):
     """`output` of a manifest with `decoder: classification`."""
 
     softmax: Annotated[bool, Meta(description="The model gives logits: turn them into shares.")] = False
+    sigmoid: Annotated[
+        bool, Meta(description="The model gives logits of labels that are independent of each other.")
+    ] = False
+    margins: Annotated[
+        bool, Meta(description="The scores have no bounds, as those of a linear SVM: the largest wins.")
+    ] = False
+    multi: Annotated[
+        bool, Meta(description="Several labels can be right at once: the row has `found`, a list of them.")
+    ] = False
+    threshold: Annotated[
+        float, Meta(ge=0, le=1, description="With multi: a label with a score of at least this is found.")
+    ] = 0.5
     scores: Annotated[bool, Meta(description="Publish the score of every class, not only the best.")] = False
-    alarm: Annotated[list[Label], Meta(description="Labels that raise an alarm when they win.")] = []  # noqa: RUF012 - msgspec copies it for each object
+    alarm: Annotated[
+        list[Label], Meta(description="Labels that raise an alarm when they win, or are found.")
+    ] = []  # noqa: RUF012 - msgspec copies it for each object
 
 
 class Classification(Decoder):
-    """One output with one number per label; the largest wins."""
+    """One number per label; the largest wins. Two labels may have one number: the score of the second."""
 
     Options = ClassificationOptions
 
@@ -47,32 +66,64 @@ class Classification(Decoder):
         for label in options.alarm:
             if label not in options.labels:
                 raise ModelError(f"output.alarm: {label!r} is not one of the labels")
-        require_size(outputs[0], len(options.labels), "labels")
+        if options.softmax + options.sigmoid + options.margins > 1:
+            raise ModelError("output: only one of softmax, sigmoid and margins can be true")
+        if options.multi and (options.softmax or options.margins):
+            raise ModelError("output.multi: the scores are shares of each label: sigmoid, or none")
+        labels, numbers = len(options.labels), size_of(outputs[0])
+        self._numbers = 1 if labels == 2 and numbers == 1 and not options.softmax else labels
+        if numbers not in (-1, self._numbers):
+            raise ModelError(f"{labels} labels do not fit the model's output {outputs[0]}")
         self._options = options
         self._names = slugs(options.labels) if options.scores else []
-        for reserved in {"label", "score", "alarm", "infer_ms", "frame"} & {*self._names}:
+        for reserved in _RESERVED & {*self._names}:
             raise ModelError(f"output.labels: {reserved!r} clashes with a field of that name: rename it")
 
     def fields(self) -> dict[str, Field]:
-        """`label`, `score`, `alarm` where labels raise one, and each class by name where `scores` is set."""
+        """`label`, `score`, and as the options ask `found`, `alarm` and each class by name."""
         every = {name: Field(t="f32", dec=3) for name in self._names}
+        found = {"found": Field(t="str", desc="labels")} if self._options.multi else {}
         alarm = {"alarm": Field(t="bool")} if self._options.alarm else {}
-        return {"label": Field(t="str"), "score": Field(t="f32", dec=3), **alarm, **every}
+        return {"label": Field(t="str"), "score": Field(t="f32", dec=3), **found, **alarm, **every}
+
+    def doubt(self, outputs: Outputs) -> str:
+        """Why the output is not a score of 0 to 1 for each label; "" if it may be."""
+        if self._options.margins or self._options.softmax or self._options.sigmoid:
+            return ""
+        return beyond_shares(
+            outputs[0],
+            "the model gives logits (output.softmax or output.sigmoid: true), or numbers without bounds "
+            "(output.margins: true)",
+        )
 
     def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
         """The best class; null where no number is finite."""
         options = self._options
-        scores = flat(outputs[0], len(options.labels)).astype(np.float64)
-        if options.softmax:
-            scores = softmax(scores)
+        scores = self._scores(outputs)
         usable = np.isfinite(scores)
         every = {name: number(scores[i]) for i, name in enumerate(self._names)}
         if not usable.any():
-            empty_alarm = {"alarm": None} if options.alarm else {}
-            return Result({"label": None, "score": None, **empty_alarm, **every})
+            return Result(dict.fromkeys(self.fields()))
         best = int(np.argmax(np.where(usable, scores, -np.inf)))
         label, score = options.labels[best], float(scores[best])
-        alarm = label in options.alarm
-        shown_alarm = {"alarm": alarm} if options.alarm else {}
-        values: dict[str, Scalar] = {"label": label, "score": score, **shown_alarm, **every}
-        return Result(values, top=label, score=score, alarm=alarm)
+        found = [label]
+        if options.multi:  # a comparison with NaN is false
+            found = [options.labels[at] for at in np.flatnonzero(scores >= options.threshold)]
+        alarm = any(each in options.alarm for each in found)
+        values: dict[str, Scalar] = {"label": label if found else None, "score": score}
+        if options.multi:
+            values["found"] = ", ".join(found)
+        if options.alarm:
+            values["alarm"] = alarm
+        return Result({**values, **every}, top=label if found else "", score=score, alarm=alarm)
+
+    def _scores(self, outputs: Outputs) -> NDArray[Any]:
+        options = self._options
+        scores = flat(outputs[0], self._numbers).astype(np.float64)
+        if options.softmax:
+            scores = softmax(scores)
+        elif options.sigmoid:
+            scores = sigmoid(scores)
+        if self._numbers == len(options.labels):
+            return scores
+        return np.concatenate([-scores if options.margins else 1 - scores, scores])

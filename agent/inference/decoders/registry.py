@@ -14,6 +14,10 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "detection": ("agent.inference.decoders.detection", "Detection"),
     "classification": ("agent.inference.decoders.classification", "Classification"),
     "regression": ("agent.inference.decoders.regression", "Regression"),
+    "reconstruction": ("agent.inference.decoders.reconstruction", "Reconstruction"),
+    "forecast": ("agent.inference.decoders.forecast", "Forecast"),
+    "embedding": ("agent.inference.decoders.embedding", "Embedding"),
+    "text": ("agent.inference.decoders.text", "Text"),
     "anomaly": ("agent.inference.decoders.anomaly", "Anomaly"),
 }
 

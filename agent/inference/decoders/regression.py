@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from agent.inference.decoders.base import Decoder, ModelError, Outputs, Placement, Result, Tensor, number
+from agent.inference.decoders.base import (
+    Decoder,
+    ModelError,
+    Outputs,
+    Placement,
+    Quantity,
+    Result,
+    Tensor,
+    joined,
+    number,
+    shown,
+    size_of,
+)
 from wire.messages import Field, Scalar
 from wire.topics import FIELD
-
-
-class Quantity(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """One number of a regression."""
-
-    unit: Annotated[str, Meta(max_length=128, description="UCUM code.")] = ""
-    dec: Annotated[int, Meta(ge=0, le=12, description="Decimals that are sent.")] = 3
-    scale: Annotated[float, Meta(description="The model's number is multiplied by this ...")] = 1.0
-    offset: Annotated[float, Meta(description="... and then this is added.")] = 0.0
 
 
 class RegressionOptions(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -42,13 +44,12 @@ class Regression(Decoder):
         for name in options.fields:
             if not FIELD.fullmatch(name):
                 raise ModelError(f"output.fields: {name!r} is not [a-z][a-z0-9_]*, 48 characters at most")
-        if all(-1 not in output.shape for output in outputs):
-            total = sum(math.prod(output.shape) for output in outputs)
-            if total != len(options.fields):
-                shown = ", ".join(map(str, outputs))
-                raise ModelError(
-                    f"output.fields names {len(options.fields)} numbers, the model gives {total} ({shown})"
-                )
+        sizes = [size_of(output) for output in outputs]
+        if -1 not in sizes and sum(sizes) != len(options.fields):
+            raise ModelError(
+                f"output.fields names {len(options.fields)} numbers, the model gives {sum(sizes)} "
+                f"({shown(outputs)})"
+            )
         self._quantities = dict(options.fields)
 
     def fields(self) -> dict[str, Field]:
@@ -57,9 +58,7 @@ class Regression(Decoder):
 
     def decode(self, outputs: Outputs, _placement: Placement | None) -> Result:
         """One value per field; null where the number is not finite."""
-        row: list[float] = []
-        for output in outputs:
-            row += output.reshape(-1).tolist()
+        row = joined(outputs)
         if len(row) != len(self._quantities):
             raise ModelError(f"the model gave {len(row)} numbers for {len(self._quantities)} fields")
         values: dict[str, Scalar] = {

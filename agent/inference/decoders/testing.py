@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from agent.inference import decoders
 from agent.inference.decoders.base import Decoder, ModelError, Outputs, Placement, Result, Tensor
+from agent.inference.inputs import Input
 from wire.messages import Field, Scalar
 from wire.topics import FIELD
 
@@ -40,7 +41,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _RESERVED = {"infer_ms", "frame"}  # fields that the agent adds to each row
 _HOSTILE = (0.0, -1.0, 1e38, -1e38, math.inf, -math.inf, math.nan)
-_UNKNOWN = 7  # what stands for a dimension that is known only at run time
+_UNKNOWN = 7  # what stands for a dimension that is known only at run time; a first one is a batch of 1
 _THREADS, _ROUNDS = 4, 50
 
 
@@ -54,6 +55,7 @@ class DecoderContract:
     outputs: ClassVar[Sequence[Tensor]]  # of a model that fits `good_options`
     bad_outputs: ClassVar[Sequence[tuple[Sequence[Tensor], str]]]  # and a part of the error's text
     size: ClassVar[tuple[int, int] | None] = None  # width and height of a frame model
+    spec: ClassVar[Input | None] = None  # the manifest's input, for a decoder that overrides `attach`
     placement: ClassVar[Placement | None] = None  # where the picture is in a frame model's input
     examples: ClassVar[Sequence[tuple[Sequence[NDArray[Any]], Mapping[str, Scalar]]]]  # outputs, and the row
 
@@ -121,12 +123,18 @@ class DecoderContract:
 
     def _made(self, raw: Mapping[str, Any] | None = None, outputs: Sequence[Tensor] | None = None) -> Decoder:
         options = msgspec.convert(dict(self.good_options if raw is None else raw), self.decoder.Options)
-        return self.decoder(options, self.outputs if outputs is None else outputs, self.size)
+        decoder = self.decoder(options, self.outputs if outputs is None else outputs, self.size)
+        if self.spec is not None:
+            decoder.attach(self.spec)
+        return decoder
 
     def _hostile(self) -> Iterator[list[NDArray[Any]]]:
         """Outputs of the declared shapes with numbers that no good model gives."""
         rng = np.random.default_rng(1)
-        shapes = [[_UNKNOWN if dim < 0 else dim for dim in output.shape] for output in self.outputs]
+        shapes = [
+            [dim if dim >= 0 else _UNKNOWN if at else 1 for at, dim in enumerate(output.shape)]
+            for output in self.outputs
+        ]
         types = [np.dtype(output.dtype) for output in self.outputs]
         with np.errstate(all="ignore"):
             for value in _HOSTILE:

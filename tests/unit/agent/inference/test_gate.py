@@ -123,3 +123,32 @@ def test_a_model_that_never_ends_is_stopped(packages, monkeypatch: pytest.Monkey
     monkeypatch.setattr(gate, "WALL_S", 3.0)
     with pytest.raises(ModelError, match="no answer within 3 s"):
         gate.verify(load_package(packages.write(packages.hanging())))
+
+
+def test_scores_beyond_0_and_1_for_a_golden_input_refuse_the_head(packages) -> None:
+    """Noise of a window around 0 gives small numbers; the golden input shows that they are logits."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Greater", ["largest", "limit"], ["large"]),
+        helper.make_node("Where", ["large", "logits", "shares"], ["y"]),
+    ]
+    constants = {
+        "limit": np.float32(50) * np.ones((), np.float32),
+        "logits": np.array([[-2, 5]], np.float32),
+        "shares": np.array([[0.5, 0.5]], np.float32),
+    }
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": (1, 2)}, constants=constants)
+    folder = packages.write(body, output={"decoder": "classification", "labels": ["a", "b"]})
+    assert gate.inspect(load_package(folder), CPU).why == ""
+    golden(folder, input=np.full((4, 2), 99, np.float32), output_0=constants["logits"])
+    with pytest.raises(ModelError, match=r"golden/one\.npz: its scores are from -2 to 5"):
+        gate.inspect(load_package(folder), CPU)
+
+
+def test_logits_for_noise_refuse_a_classifier(packages) -> None:
+    head = {"decoder": "classification", "labels": ["a", "b"]}
+    body = packages.constant(np.array([[-2, 5]], np.float32))
+    with pytest.raises(ModelError, match="its scores are from -2 to 5"):
+        gate.inspect(load_package(packages.write(body, output=head)), CPU)
+    for key in ("softmax", "sigmoid", "margins"):
+        gate.inspect(load_package(packages.write(body, output={**head, key: True})), CPU)

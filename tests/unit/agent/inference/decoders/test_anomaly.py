@@ -64,3 +64,17 @@ def test_one_part_alone_can_raise_an_alarm(
     assert decoder.decode([np.array([5.0]), np.array(parts)], None).alarm is True
     with pytest.raises(ModelError, match="no part scores"):
         make("anomaly", [(1,)], threshold=5.0, part_threshold=3.0)
+
+
+@pytest.mark.parametrize(("number", "alarm"), [(-0.5, True), (0.0, True), (0.25, False), (math.nan, False)])
+def test_lower_can_be_worse(make, number: float, alarm: bool) -> None:
+    """As a one-class SVM: below 0 is an outlier."""
+    decoder = make("anomaly", [(-1, 1)], threshold=0.0, sign=-1)
+    result = decoder.decode([np.array([[number]], np.float32)], None)
+    assert result.values == {"score": None if math.isnan(number) else -number, "alarm": alarm}
+
+
+def test_the_sign_is_that_of_the_parts_too(make) -> None:
+    decoder = make("anomaly", [(1, 2)], threshold=2.0, sign=-1, parts=["left", "right"])
+    result = decoder.decode([np.array([[1.0, -3.0]])], None)
+    assert result.values == {"score": 3.0, "alarm": True, "part": "right"}

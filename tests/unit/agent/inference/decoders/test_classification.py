@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,3 +38,38 @@ def test_classification_without_a_number_names_nothing(make) -> None:
     decoder = make("classification", [(1, 2)], labels=["a", "b"])
     result = decoder.decode([np.full((1, 2), math.nan, np.float32)], None)
     assert (result.values, result.top, result.score) == ({"label": None, "score": None}, "", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "number", "scores"),
+    [
+        ({}, 0.75, (0.25, 0.75)),
+        ({"sigmoid": True}, math.log(3), (0.25, 0.75)),
+        ({"margins": True}, -2.0, (2.0, -2.0)),
+    ],
+)
+def test_one_number_is_the_score_of_the_second_label(
+    make, options: dict[str, Any], number: float, scores: tuple[float, float]
+) -> None:
+    decoder = make("classification", [(-1, 1)], labels=["no", "yes"], scores=True, **options)
+    found = decoder.decode([np.array([[number]], np.float32)], None).values
+    assert (found["no"], found["yes"]) == pytest.approx(scores)
+    assert found["label"] == ("yes" if scores[1] > scores[0] else "no")
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers", "doubted"),
+    [
+        ({}, [0.0, 1.005], False),
+        ({}, [0.5, 1.2], True),
+        ({}, [-0.2, 0.9], True),
+        ({"softmax": True}, [-7.0, 9.0], False),
+        ({"sigmoid": True}, [-7.0, 9.0], False),
+        ({"margins": True}, [-7.0, 9.0], False),
+        ({}, [math.nan, 0.9], False),
+    ],
+)
+def test_scores_beyond_0_and_1_are_doubted(make, options: Any, numbers: list[float], doubted: bool) -> None:
+    decoder = make("classification", [(1, 2)], labels=["a", "b"], **options)
+    why = decoder.doubt([np.array([numbers], np.float32)])
+    assert ("a score is 0 to 1: the model gives logits" in why) == doubted

@@ -15,8 +15,13 @@ from agent.inference.decoders import Placement, Tensor
 from agent.inference.decoders.anomaly import Anomaly
 from agent.inference.decoders.classification import Classification
 from agent.inference.decoders.detection import Detection
+from agent.inference.decoders.embedding import Embedding
+from agent.inference.decoders.forecast import Forecast
+from agent.inference.decoders.reconstruction import Reconstruction
 from agent.inference.decoders.regression import Regression
 from agent.inference.decoders.testing import DecoderContract
+from agent.inference.decoders.text import Text
+from agent.inference.inputs import WindowInput
 
 
 class TestClassification(DecoderContract):
@@ -59,6 +64,100 @@ class TestAnomaly(DecoderContract):
             [np.array([[1.0]], np.float32), np.array([[0.5, 4.0]], np.float32)],
             {"score": 1.0, "alarm": True, "part": "right", "part_score": 4.0},
         )
+    ]
+
+
+class TestMultiLabel(DecoderContract):
+    decoder = Classification
+    good_options: ClassVar = {
+        "labels": ["a", "b"],
+        "sigmoid": True,
+        "multi": True,
+        "scores": True,
+        "alarm": ["b"],
+    }
+    bad_options: ClassVar = [
+        ({"labels": ["a"], "sigmoid": True, "softmax": True}, "only one of softmax, sigmoid and margins"),
+        ({"labels": ["a"], "multi": True, "softmax": True}, "shares of each label"),
+        ({"labels": ["a", "found"], "multi": True, "scores": True}, "'found' clashes"),
+    ]
+    outputs: ClassVar = [Tensor("y", "float16", (-1, 2))]
+    bad_outputs: ClassVar = [([Tensor("y", "float16", (-1, 3))], "2 labels do not fit")]
+    examples: ClassVar = [
+        (
+            [np.array([[0.0, np.log(3)]])],
+            {"label": "b", "score": 0.75, "found": "a, b", "alarm": True, "a": 0.5, "b": 0.75},
+        ),
+        (
+            [np.array([[-np.log(3), -np.log(4)]])],
+            {"label": None, "score": 0.25, "found": "", "alarm": False, "a": 0.25, "b": 0.2},
+        ),
+    ]
+
+
+class TestReconstruction(DecoderContract):
+    decoder = Reconstruction
+    word = "reconstruction"
+    good_options: ClassVar = {"threshold": 1.0, "over_signals": "max", "scores": True}
+    bad_options: ClassVar = [({}, "threshold")]
+    spec: ClassVar = WindowInput(kind="window", name="x", signals=["left", "right"], rate_hz=1, length=3)
+    outputs: ClassVar = [Tensor("x", "float32", (1, 3, 2)), Tensor("y", "float32", (-1, 3, 2))]
+    bad_outputs: ClassVar = [
+        ([*outputs[:1], Tensor("y", "float32", (1, 3, 1))], "as many numbers as the input x float32[1, 3, 2]")
+    ]
+    examples: ClassVar = [
+        (
+            [np.zeros((1, 3, 2), np.float32), np.array([[[1, 3], [0, 3], [-1, -3]]], np.float32)],
+            {"score": 3.0, "alarm": True, "part": "right", "left": 2 / 3, "right": 3.0},
+        )
+    ]
+
+
+class TestForecast(DecoderContract):
+    decoder = Forecast
+    word = "forecast"
+    good_options: ClassVar = {"fields": {"load": {"unit": "W", "scale": 10}}, "steps": 2, "step_s": 1800}
+    bad_options: ClassVar = [
+        ({"fields": {"load": {}}, "steps": 256, "step_s": 1e-9}, "step_s"),
+        ({"fields": {"a": {}, "b": {}}, "steps": 200, "step_s": 1}, "400 fields in a row"),
+        ({"fields": {"Load": {}}, "steps": 2, "step_s": 1}, "'Load_in_1_s' is not"),
+    ]
+    outputs: ClassVar = [Tensor("y", "float32", (1, 2))]
+    bad_outputs: ClassVar = [([Tensor("y", "float32", (1, 3))], "the model gives 3")]
+    examples: ClassVar = [
+        ([np.array([[1.5, 2.0]], np.float32)], {"load_in_30_min": 15.0, "load_in_1_h": 20.0})
+    ]
+
+
+class TestEmbedding(DecoderContract):
+    decoder = Embedding
+    word = "embedding"
+    good_options: ClassVar = {"size": 2, "normalise": True, "dec": 2}
+    bad_options: ClassVar = [({"size": 513}, "size")]
+    outputs: ClassVar = [Tensor("y", "float32", (1, 1, 1, 2))]
+    bad_outputs: ClassVar = [([Tensor("y", "float32", (1, 3))], "2 numbers of output.size")]
+    examples: ClassVar = [
+        ([np.array([[[[3, 4]]]], np.float32)], {"vector": "[0.6,0.8]"}),
+        ([np.array([[[[3e38, 0]]]], np.float32)], {"vector": "[1.0,0.0]"}),
+        ([np.zeros((1, 1, 1, 2), np.float32)], {"vector": None}),
+    ]
+
+
+TEXT = np.full((1, 6, 4), 0.1, np.float32)
+for _step, _class in enumerate((1, 1, 0, 1, 3, 2)):
+    TEXT[0, _step, _class] = 0.7
+
+
+class TestText(DecoderContract):
+    decoder = Text
+    word = "text"
+    good_options: ClassVar = {"labels": ["a", "b"], "space": True}
+    bad_options: ClassVar = [({}, "needs the characters")]
+    outputs: ClassVar = [Tensor("y", "float32", (1, 6, 4))]
+    bad_outputs: ClassVar = [([Tensor("y", "float32", (1, 6, 5))], "3 characters reads [1, ?, 4]")]
+    examples: ClassVar = [
+        ([TEXT], {"text": "aa b", "score": 0.7}),
+        ([np.eye(4, dtype=np.float32)[None, :1]], {"text": None, "score": None}),
     ]
 
 
