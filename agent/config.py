@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
@@ -30,6 +30,9 @@ from wire.errors import ConfigError, WireError
 from wire.messages import Stream, is_id
 from wire.printable import printable
 from wire.topics import Address
+
+if TYPE_CHECKING:
+    from agent.inference.package import Package
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +132,7 @@ def _plan_of(
         yield from found.broker.mistakes(("broker",))
         yield from _check_collectors(found.outbox)
         yield from ((("fence", key), why) for key, why in found.fence.mistakes())
+        keys = _keys(found) if files and allowed is None else None  # else the gate checks signatures
         for name, device in found.devices.items():
             yield from _check_id(("devices", name), "device", name)
             try:
@@ -139,16 +143,17 @@ def _plan_of(
                 if plan is not None:
                     devices[name] = plan
             if files and device.publish.faces is not None:
-                yield from _check_faces(("devices", name, "publish", "faces"), device.publish.faces, allowed)
+                where = ("devices", name, "publish", "faces")
+                yield from _check_faces(where, device.publish.faces, allowed, keys)
             if name in devices and devices[name].doubt:
-                where = ("devices", name, "stall_s")
-                doubts.append(f"{marks.at(*where)}: {'.'.join(where)}: {devices[name].doubt}")
+                at = ("devices", name, "stall_s")
+                doubts.append(f"{marks.at(*at)}: {'.'.join(at)}: {devices[name].doubt}")
         yield from _other_settings(devices)
         for name, slot in found.models.items():
             yield from _check_id(("models", name), "slot", name)
-            yield from _check_slot(name, slot, devices, found, files, allowed)
-        if files and allowed is None:
-            yield from ((("trust",), why) for why in _trust_mistakes(found))
+            yield from _check_slot(name, slot, devices, found, files, allowed, keys)
+        if keys is not None:
+            yield from ((("trust",), why) for why in keys.mistakes)
         if files and not list(found.broker.mistakes()):
             yield from _check_secrets(found.broker)
 
@@ -290,6 +295,7 @@ def _check_slot(
     found: AgentConfig,
     files: bool,
     allowed: Allowed | None,
+    keys: trust.Read | None,
 ) -> Iterator[Mistake]:
     where = ("models", name, "input")
     if slot.input.count("/") != 1:
@@ -313,14 +319,14 @@ def _check_slot(
     if allowed is not None and (why := allowed.package(slot.package)):
         yield ("models", name, "package"), why
     elif files:
-        yield from _check_package(name, slot, streams[slot.stream])
+        yield from _check_package(name, slot, streams[slot.stream], keys)
 
 
-def _trust_mistakes(found: AgentConfig) -> tuple[str, ...]:
+def _keys(found: AgentConfig) -> trust.Read | None:
     try:
-        return trust.read(found.trust, Address.parse(found.node)).mistakes
+        return trust.read(found.trust, Address.parse(found.node))
     except WireError:  # the node's name is reported already
-        return ()
+        return None
 
 
 def _check_secrets(broker: Broker) -> Iterator[Mistake]:
@@ -331,29 +337,39 @@ def _check_secrets(broker: Broker) -> Iterator[Mistake]:
             yield ("broker", key), str(error).removeprefix(f"broker.{key} ")
 
 
-def _check_faces(where: tuple[str, ...], package: Path, allowed: Allowed | None) -> Iterator[Mistake]:
+def _check_faces(
+    where: tuple[str, ...], package: Path, allowed: Allowed | None, keys: trust.Read | None
+) -> Iterator[Mistake]:
     if allowed is not None and (why := allowed.package(package)):
         yield where, why
         return
     from agent.inference.decoders import ModelError  # imported only when models are configured
-    from agent.inference.package import check_package
     from agent.pipeline.privacy import face_model_mismatch
 
     try:
-        why = face_model_mismatch(check_package(package).manifest)
+        why = face_model_mismatch(_checked(package, keys).manifest)
     except ModelError as error:
         why = str(error)
     for line in why.splitlines():
         yield where, line
 
 
-def _check_package(name: str, slot: SlotConfig, stream: Stream) -> Iterator[Mistake]:
-    from agent.inference.decoders import ModelError  # imported only when models are configured
+def _checked(folder: Path, keys: trust.Read | None) -> Package:
+    from agent.inference import signature_check  # imported only when models are configured
     from agent.inference.package import check_package
+
+    package = check_package(folder)
+    if keys is not None:
+        signature_check.check(package, keys.trust)
+    return package
+
+
+def _check_package(name: str, slot: SlotConfig, stream: Stream, keys: trust.Read | None) -> Iterator[Mistake]:
+    from agent.inference.decoders import ModelError  # imported only when models are configured
     from agent.pipeline.windows import input_mismatch
 
     try:
-        package = check_package(slot.package)
+        package = _checked(slot.package, keys)
     except ModelError as error:
         for line in str(error).splitlines():
             yield ("models", name, "package"), line

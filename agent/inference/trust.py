@@ -111,8 +111,8 @@ def read(settings: TrustSettings, address: Address) -> Read:
         for path in _files(settings, address):
             try:
                 key = public_key(_text(path))
-            except (KeyMistake, OSError) as error:
-                why = f"{path} {error if isinstance(error, KeyMistake) else _unreadable(error)}"
+            except (ValueError, OSError) as error:  # ValueError: a KeyMistake, or a path that cannot be
+                why = f"{path} {_unreadable(error) if isinstance(error, OSError) else error}"
                 mistakes.append(why)
                 if path.suffix == REVOKED:
                     broken = broken or why
@@ -166,7 +166,11 @@ def _files(settings: TrustSettings, address: Address) -> Iterator[Path]:
     count = 0
     levels = address.parts
     for path in settings.keys:
-        if not path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:
+            raise KeyMistake(f"{path} {_unreadable(error)}") from error
+        if not is_folder:
             found = [path]
         else:
             below = [path.joinpath(*levels[:depth]) for depth in range(len(levels) + 1)]

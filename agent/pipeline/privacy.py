@@ -129,7 +129,9 @@ class Privacy:
 
     def refuse(self, why: str) -> None:
         """Use the face model no more: every picture is hidden as a whole."""
-        self._model, self._closed = None, because(f"the face model is refused: {why}", "face-model-refused")
+        # first, as another thread may be hiding a picture now
+        self._closed = because(f"the face model is refused: {why}", "face-model-refused")
+        self._model = None
         log.warning("%s", self._closed.why)
 
     def hide(self, picture: Picture, seen: Seen | None) -> Hidden:

@@ -34,6 +34,7 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
 
     from agent.inference import gate
     from agent.inference.package import load_package
+    from agent.inference.signature import FILE
 
     package = load_package(folder)
     report = gate.verify(package, providers=providers)
@@ -48,6 +49,8 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
         f"  {report.golden} golden vectors agree" if report.golden else "  no golden vectors to compare with"
     )
     click.echo(f"  half of the runs within {report.p50_ms:g} ms, 99 of 100 within {report.p99_ms:g} ms")
+    if (folder / FILE).exists():
+        click.echo(f"  {FILE} fits the files; `edgebed model verify` shows whether a key made it")
     exact = ", 8 bits exact" if report.scanned.int8 else ""
     click.echo(f"  {report.rss_mb:g} MB of memory, {found.decoder}{exact}, sha256 {found.sha256[:12]}")
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.config import load, schema, state_folder
+from agent.inference import signature
 from edgebed.processes import edgebed_command
 from wire.clock import Clock
 from wire.errors import ConfigError
@@ -186,6 +187,28 @@ def test_packages_are_checked_when_asked(folder: Path, packages: Any) -> None:
     assert load(write(folder, good), Clock(), files=True).devices
     (folder / "secret").unlink()
     assert ": broker.password_file: " in mistakes(folder, good, files=True)[0]
+
+
+def test_signatures_are_checked_when_asked(folder: Path, packages: Any) -> None:
+    made = packages.write(packages.constant(np.zeros((1, 1))), name="odd")
+    text = GOOD.replace("q: q, qd: {column: qd, unit: rad/s}", "a: q, b: qd").replace("50", "10")
+    text += "trust: {keys: [maker.pem], require_signature: true}\n"
+    assert mistakes(folder, text, files=True) == [
+        (
+            f"agent.yaml:16:14: models.odd.package: {made}: it is not signed: it has no model.sig, and "
+            "`trust.require_signature` is set"
+        ),
+        f"agent.yaml:18:8: trust: {folder}/maker.pem cannot be read: No such file or directory",
+        "agent.yaml:18:8: trust: require_signature is set, and no key is trusted: every model is refused",
+    ]
+    private, public = signature.new_key()
+    signature.sign(made, private)
+    (folder / "maker.pem").write_bytes(public)
+    assert load(write(folder, text), Clock(), files=True).config.trust.require_signature
+    (made / "more.txt").touch()
+    (only,) = mistakes(folder, text, files=True)
+    assert only.endswith("odd: model.sig is refused: more.txt is in the folder and is not signed")
+    assert load(write(folder, text), Clock()).config.models, "a daemon starts without looking at packages"
 
 
 def test_the_schema_names_every_key() -> None:

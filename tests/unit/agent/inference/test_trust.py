@@ -131,6 +131,13 @@ def test_where_it_is_not_known_what_is_revoked_no_signature_counts(tmp_path: Pat
     assert read(TrustSettings(keys=(tmp_path,)), NODE).trust.broken == f"{tmp_path} has more than 64 keys"
 
 
+@pytest.mark.parametrize("path", ["no\0path.pem", f"{'long' * 80}.pem", "file/key.pem"])
+def test_a_path_that_cannot_be_is_a_mistake(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").touch()
+    (why,) = read(TrustSettings(keys=(tmp_path / path,)), NODE).mistakes
+    assert why.startswith(str(tmp_path / path))
+
+
 def test_a_required_signature_without_a_key_is_a_mistake() -> None:
     (why,) = read(TrustSettings(require_signature=True), NODE).mistakes
     assert why == "require_signature is set, and no key is trusted: every model is refused"

@@ -169,6 +169,15 @@ def test_a_face_model_looks_too(packages: Any, frame_input: Any) -> None:
     assert needs_plates.hide(PICTURE, Seen((), ("person",), 100)).how == "whole"
 
 
+def test_a_face_model_that_is_refused_later_looks_no_more(packages: Any, frame_input: Any) -> None:
+    guard = Privacy(["faces"], face_model(packages, frame_input))
+    guard.open()
+    assert guard.hide(PICTURE, None).how != "whole"
+    guard.refuse("model.sig is by the key maker, which is revoked")
+    hidden = guard.hide(PICTURE, None)
+    assert (hidden.how, hidden.reason.code, guard.model) == ("whole", "face-model-refused", None)
+
+
 def test_a_refused_face_model_hides_everything(packages: Any, frame_input: Any, tmp_path: Path) -> None:
     for package in (tmp_path / "nowhere", face_model(packages, frame_input, ["cat"])):
         guard = Privacy(["faces"], package)
