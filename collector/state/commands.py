@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from collector.state.audit import AuditEntry, write
-from collector.state.state_file import Db, StateFile
+from collector.state.state_file import Db, StateDamaged, StateFile
 from wire.errors import EdgebedError
 from wire.messages import Cmd, Res
 
@@ -87,7 +87,8 @@ class CommandRecord(Struct, frozen=True):
 def kept_answer(answer: Res) -> dict[str, Any]:
     """What is kept of a node's answer."""
     found: dict[str, Any] = {
-        "code": answer.code, "err": answer.err, "err_code": answer.err_code, "args": answer.args
+        "code": answer.code, "err": answer.err, "err_code": answer.err_code,
+        "args": answer.args if len(msgspec.json.encode(answer.args)) <= MAX_RESULT else {},
     }  # fmt: skip
     if answer.result is not UNSET:
         size = len(msgspec.json.encode(answer.result))
@@ -153,6 +154,9 @@ class CommandRecords:
             return _select(db, f"state IN ({','.join('?' * len(OPEN))}) ORDER BY n", *OPEN)
 
 
+_args = msgspec.json.Decoder(dict[str, Any])
+_changes = msgspec.json.Decoder(list[tuple[str, int]])
+_answer = msgspec.json.Decoder(dict[str, Any] | None)
 _NAMES = "node, id, device, name, args, who, ts, ttl_ms, state, changes, sent_ms, by_node, answer"
 _MARKS = ",".join("?" * 13)
 
@@ -167,16 +171,23 @@ def _columns(one: CommandRecord) -> tuple[Any, ...]:
 
 
 def _select(db: Db, where: str, *values: object) -> list[CommandRecord]:
-    rows = db.execute(f"SELECT {_NAMES}, n FROM command WHERE {where}", values)  # noqa: S608 - the text is above
-    return [
-        CommandRecord(
-            node, identity, device, name, msgspec.json.decode(args), who, ts, ttl_ms, state,
-            msgspec.json.decode(changes, type=list[tuple[str, int]]),
-            sent_ms, bool(by_node), None if answer is None else msgspec.json.decode(answer), n,
-        )
-        for node, identity, device, name, args, who, ts, ttl_ms, state, changes, sent_ms, by_node, answer, n
-        in rows.fetchall()
-    ]  # fmt: skip
+    """The commands that fit.
+
+    Raises:
+        StateDamaged: one cannot be read.
+    """
+    rows = db.execute(f"SELECT {_NAMES}, n FROM command WHERE {where}", values).fetchall()  # noqa: S608 - the text is above
+    try:
+        return [
+            CommandRecord(
+                node, identity, device, name, _args.decode(args), who, ts, ttl_ms, state,
+                _changes.decode(changes), sent_ms, bool(by_node), _answer.decode(answer or "null"), n,
+            )
+            for node, identity, device, name, args, who, ts, ttl_ms, state, changes, sent_ms, by_node,
+            answer, n in rows
+        ]  # fmt: skip
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise StateDamaged(f"state.db: the table command is damaged: {error}") from error
 
 
 def _one(db: Db, node: str, identity: str) -> CommandRecord | None:

@@ -30,6 +30,7 @@ from wire.messages import (
     Batch,
     Birth,
     Box,
+    Command,
     Device,
     DeviceState,
     Event,
@@ -294,6 +295,7 @@ class Feeder:
             agent=AgentInfo(ver="0.1.0"),
             devices=devices,
             models=refs,
+            cmds=[Command(name="ping"), Command(name="snapshot", device="*")],
         )
         states = {
             slot: ModelState(

@@ -29,14 +29,21 @@ export async function get(path, { signal: abort, params } = {}) {
 }
 
 /** Change something; a refused one leaves the page as it is. */
-export async function post(path, body) {
+export function post(path, body) {
+  return change(path, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+}
+
+/** Take something back; a refused one leaves the page as it is. */
+export const remove = (path) => change(path, { method: "DELETE" });
+
+async function change(path, request) {
   let reply;
   try {
-    reply = await fetch(`api/v1/${path}`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(body),
-    });
+    reply = await fetch(`api/v1/${path}`, request);
   } catch {
     throw new ApiError(0, "unreachable");
   }

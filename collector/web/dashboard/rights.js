@@ -20,6 +20,9 @@ export function ask() {
 export const role = () =>
   (me.value?.grants ?? []).map((grant) => grant.role).sort((a, b) => ROLES.indexOf(a) - ROLES.indexOf(b))[0];
 
+/** Whether the user may send commands and configurations to the nodes that it sees. */
+export const mayOperate = () => ROLES.indexOf(role()) >= ROLES.indexOf("operator");
+
 export async function leave() {
   await post("logout", {}).catch(() => {}); // without the collector there is no session to end
   location.reload();

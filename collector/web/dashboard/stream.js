@@ -2,7 +2,7 @@
 import { signal } from "./html.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
-const EVENTS = ["hello", "fleet", "health", "rows", "live", "event", "snap"];
+const EVENTS = ["hello", "fleet", "health", "rows", "live", "event", "snap", "command"];
 
 /** connecting | open | lost */
 export const link = signal("connecting");

@@ -1,8 +1,9 @@
 // The configuration that was requested from a node, beside what the node reports of it.
-import { ApiError, get, nodePath } from "../api.js";
+import { ApiError, get, nodePath, remove } from "../api.js";
 import { html, useEffect, useState } from "../html.js";
-import { At } from "../parts.js";
+import { At, Failed } from "../parts.js";
 import { Why } from "../reason.js";
+import { mayOperate } from "../rights.js";
 import { known, t } from "../text.js";
 
 const EVERY_MS = 5_000;
@@ -23,11 +24,23 @@ function useDesired(node) {
       abort.abort();
     };
   }, [node]);
-  return answer;
+  return [answer, setAnswer];
 }
 
 export function Configuration({ node }) {
-  const answer = useDesired(node);
+  const [answer, setAnswer] = useDesired(node);
+  const [error, setError] = useState(null);
+  const withdraw = () =>
+    remove(`${nodePath(node)}/desired`).then(
+      (found) => {
+        setAnswer(found);
+        setError(null);
+      },
+      (failed) => {
+        if (!(failed instanceof ApiError)) throw failed;
+        setError(failed);
+      },
+    );
   const { desired, reported } = answer ?? {};
   if (!desired && !reported?.ver) return null;
   return html`
@@ -54,8 +67,15 @@ export function Configuration({ node }) {
             <summary>${t("config.document")}</summary>
             <pre class="scroll" tabindex="0">${JSON.stringify(desired.doc, null, 2)}</pre>
           </details>
+          ${
+            mayOperate() &&
+            html`
+              <button type="button" class="button" onClick=${withdraw}>${t("withdraw")}</button>
+            `
+          }
         `
       }
+      <${Failed} error=${error} />
     </section>
   `;
 }

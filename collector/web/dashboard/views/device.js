@@ -6,6 +6,7 @@ import { Ago, Crumbs, fieldWord, Model, modelsOn, State, Trouble, Verdict, verdi
 import { numbers } from "../quantities.js";
 import { reasonText } from "../reason.js";
 import { t } from "../text.js";
+import { Commands } from "./commands.js";
 import { Configuration } from "./configuration.js";
 import { Counters } from "./counters.js";
 import { Events } from "./events.js";
@@ -128,6 +129,7 @@ function Page({ node, device }) {
       }
       <${Events} ...${where} />
       <${Counters} device=${device} models=${models} />
+      <${Commands} key=${`${node.node}/${device.id}`} node=${node.node} device=${device.id} />
       <${Configuration} key=${node.node} node=${node.node} />
       <${Usage} node=${node} />
     </div>

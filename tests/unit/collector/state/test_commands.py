@@ -12,7 +12,7 @@ import pytest
 from collector.state import commands
 from collector.state.audit import Audit, AuditEntry
 from collector.state.commands import CommandRecord, CommandRecords, OtherCommand, TooManyCommands, kept_answer
-from collector.state.state_file import StateFile
+from collector.state.state_file import StateDamaged, StateFile
 from wire.codec import decode, encode
 from wire.messages import Cmd, Res
 
@@ -115,3 +115,14 @@ def test_a_large_result_is_not_kept() -> None:
     found = kept_answer(Res(id="0" * 26, state="done", ts=9, result={"x": "y" * commands.MAX_RESULT}))
     assert found["result_bytes"] > commands.MAX_RESULT
     assert "result" not in found
+
+
+@pytest.mark.parametrize("column", ["args", "changes", "answer"])
+def test_a_damaged_row_is_named(state: StateFile, column: str) -> None:
+    records = CommandRecords(state)
+    made, _ = records.add(wanted(1), ENTRY)
+    with state.transaction() as db:
+        db.execute(f"UPDATE command SET {column} = '[7'")  # noqa: S608 - the words above
+    for read in (records.open, lambda: records.get(NODE, made.id), lambda: records.newest(NODE, 9)):
+        with pytest.raises(StateDamaged, match="the table command is damaged"):
+            read()
