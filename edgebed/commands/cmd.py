@@ -12,6 +12,7 @@ import click
 
 from edgebed.collector_api import CollectorApi
 from edgebed.commands.config import DEFAULT_URL
+from edgebed.number_range import NumberRange
 from wire.clock import Clock
 from wire.errors import TryAgain, Unreachable
 from wire.printable import printable
@@ -25,8 +26,14 @@ WAITS = 75
 @click.argument("name", required=False)
 @click.option("--arg", "args", metavar="KEY=VALUE", multiple=True, help="Argument; a JSON value, else text.")
 @click.option("--device", default="_", help="Device of NODE; by default NODE itself.")
-@click.option("--ttl", default=60.0, show_default=True, help="Seconds in which NODE may start it.")
-@click.option("--wait", default=0.0, help="Seconds to wait for its end.")
+@click.option(
+    "--ttl",
+    type=NumberRange(0.001, 86_400),
+    default=60.0,
+    show_default=True,
+    help="Seconds in which NODE may start it.",
+)
+@click.option("--wait", type=NumberRange(0), default=0.0, help="Seconds to wait for its end.")
 @click.option("--id", "identity", default="", help="Its id (ULID): the same id never runs twice.")
 @click.option("--withdraw", is_flag=True, help="Withdraw the command with --id, if it was not sent yet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer of the collector.")

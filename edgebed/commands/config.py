@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from edgebed.collector_api import CollectorApi
+from edgebed.number_range import NumberRange
 from wire.clock import Clock
 from wire.errors import ConfigError
 from wire.printable import printable
@@ -49,7 +50,7 @@ def command() -> None:
 @command.command()
 @_options
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--wait", default=0.0, help="Seconds to wait for what becomes of it.")
+@click.option("--wait", type=NumberRange(0), default=0.0, help="Seconds to wait for what becomes of it.")
 def push(node: str, file: Path, url: str, token_file: Path | None, wait: float) -> None:
     """Request the devices, models or publish settings of FILE (YAML) from NODE.
 
@@ -62,7 +63,7 @@ def push(node: str, file: Path, url: str, token_file: Path | None, wait: float) 
 
 @command.command()
 @_options
-@click.option("--wait", default=0.0, help="Seconds to wait for what becomes of it.")
+@click.option("--wait", type=NumberRange(0), default=0.0, help="Seconds to wait for what becomes of it.")
 def withdraw(node: str, url: str, token_file: Path | None, wait: float) -> None:
     """Let NODE use its own file alone again."""
     api = CollectorApi(url, token_file)

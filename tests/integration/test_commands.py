@@ -102,6 +102,10 @@ def test_a_wrong_command_line_is_named() -> None:
     for words, sentence in (
         (("ping", "--arg", "x"), "--arg 'x' is not KEY=VALUE"),
         (("--withdraw",), "--withdraw needs --id"),
+        (("ping", "--ttl", "nan"), "nan"),
+        (("ping", "--ttl", "0"), "is not in the range"),
+        (("ping", "--ttl", "1e9"), "is not in the range"),
+        (("ping", "--wait", "inf"), "inf is not a finite number"),
     ):
         command = edgebed_command("cmd", NODE, "--url", "http://127.0.0.1:9", *words)
         done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_S, check=False)
