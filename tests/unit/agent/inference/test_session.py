@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -218,3 +221,21 @@ HELPER_H = (
 )
 def test_the_reason_comes_without_the_place_in_the_source(message: str, reason: str) -> None:
     assert _reason(RuntimeError(message)) == reason
+
+
+def test_onnxruntime_sends_nothing_to_its_maker(packages: Any, tmp_path: Path) -> None:
+    """From 1.29 on it keeps a device id and a queue of events in the home folder, and sends them."""
+    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()})
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from agent.inference.package import load_package; from agent.inference.session import Model\n"
+        "Model(load_package(Path(sys.argv[1])))\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH")}
+    subprocess.run(
+        [sys.executable, "-c", script, str(packages.write(body))], env={**kept, "HOME": str(home)}, check=True
+    )
+    assert not list(home.rglob("*"))
