@@ -242,7 +242,12 @@ class App:
             setup.devices,
             setup.models,
             clock,
-            cache=ModelCache(config.state / "gate", self.fences, self.keys.trust, unsigned="process"),
+            cache=ModelCache(
+                config.state / "gate",
+                self.fences,
+                self.keys.trust,
+                unsigned="thread" if self._models_first else "process",
+            ),
             clock_state=self.time.state,
             sinks=Sinks(
                 send=self.outbox.append,

@@ -7,6 +7,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -72,20 +73,21 @@ class Once:
             clock_state=sync.state,
             sinks=Sinks(send=self._send, live=self._send_live, snap=self._send_snap),
         )
-        await self._pipeline.open_models()
-        self._sources = follow(self._plan.devices, self._clock, self._counting)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(source.run(), name=f"source-{name}")
-                for name, source in self._sources.items()
-            ]
-            tasks.append(group.create_task(self._pipeline.run(), name="pipeline"))
-            until_s = asyncio.get_running_loop().time() + within_s
-            while not (self._enough() or self._stopped or asyncio.get_running_loop().time() >= until_s):
-                await asyncio.wait(tasks, timeout=0.02)
-            await self._show_pictures()
-            for task in tasks:
-                task.cancel()
+        with closing(self._pipeline):
+            await self._pipeline.open_models()
+            self._sources = follow(self._plan.devices, self._clock, self._counting)
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(source.run(), name=f"source-{name}")
+                    for name, source in self._sources.items()
+                ]
+                tasks.append(group.create_task(self._pipeline.run(), name="pipeline"))
+                until_s = asyncio.get_running_loop().time() + within_s
+                while not (self._enough() or self._stopped or asyncio.get_running_loop().time() >= until_s):
+                    await asyncio.wait(tasks, timeout=0.02)
+                await self._show_pictures()
+                for task in tasks:
+                    task.cancel()
         self._pipeline.flush()
         self._judge(within_s)
 

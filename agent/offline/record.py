@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable
+from contextlib import closing
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -65,12 +66,13 @@ class RecordRun:
             Unreachable: no device gave a reading.
         """
         pipeline = self._pipeline()
-        await pipeline.open_models()
-        recorder = self.recorder = await asyncio.to_thread(self._open, pipeline)
-        try:
-            await self._flow(pipeline, recorder, within_s)
-        finally:
-            await asyncio.to_thread(recorder.close)
+        with closing(pipeline):
+            await pipeline.open_models()
+            recorder = self.recorder = await asyncio.to_thread(self._open, pipeline)
+            try:
+                await self._flow(pipeline, recorder, within_s)
+            finally:
+                await asyncio.to_thread(recorder.close)
         if not recorder.rows + recorder.pictures:
             why = "; ".join(
                 f"{name}: {source.state.why or 'no reading'}" for name, source in self.sources.items()

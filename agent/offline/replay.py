@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +93,18 @@ class ReplayRun:
             clock_state=_synced,
             sinks=Sinks(send=self._send),
         )
-        await self._pipeline.open_models()
-        working = asyncio.create_task(self._pipeline.run(), name="pipeline")
-        try:
-            await asyncio.sleep(0)  # let the runners start
-            await self._feed()
-            while self._pipeline.busy and not working.done():  # noqa: ASYNC110 - no event for it
-                await asyncio.sleep(0.001)
-            if working.done():
-                working.result()  # it ends by itself only with an error
-        finally:
-            await end([working])
+        with closing(self._pipeline):
+            await self._pipeline.open_models()
+            working = asyncio.create_task(self._pipeline.run(), name="pipeline")
+            try:
+                await asyncio.sleep(0)  # let the runners start
+                await self._feed()
+                while self._pipeline.busy and not working.done():  # noqa: ASYNC110 - no event for it
+                    await asyncio.sleep(0.001)
+                if working.done():
+                    working.result()  # it ends by itself only with an error
+            finally:
+                await end([working])
         self.events.sort(key=lambda each: (each[1].ts, each[0], each[1].slot, each[1].type))
 
     async def _feed(self) -> None:
