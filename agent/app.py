@@ -177,7 +177,7 @@ class App:
         self._steps = Steps(clock)
         self.outbox = await asyncio.to_thread(Outbox.open, config.state / "outbox", config.outbox, clock)
         try:
-            key = await asyncio.to_thread(NodeKey.open, config.state)
+            key = await asyncio.to_thread(NodeKey.open, config.state, folder_of(config.broker))
             self.meter = await asyncio.to_thread(
                 Meter, config.state, clock, self._cgroup.cpu_s if self._cgroup else cpu_s
             )

@@ -13,6 +13,7 @@ from wire.mac import read_secret
 
 ENROLMENT = "enrolment.json"  # where the certificate is renewed
 MAC_FILE = "mac.key"
+CUSTODY_FILE = "custody.key"  # signs the statements of the node
 _MAX_BYTES = 4_096
 
 

@@ -121,6 +121,7 @@ class Collector:
             clock,
             IngestSettings(config.id, config.group_commit_ms, shares),
             self.problems,
+            self.enrolled,
         )
         self.ingest.pass_answers_to(self.commands.on_answer)
         ingest, home = self.ingest, f"{socket.gethostname()}:{self.store.folder.resolve()}"

@@ -25,8 +25,13 @@ class Renewal:
     """
 
     def __init__(
-        self, certificate: Path | None, first_s: float = _FIRST_S, every_s: float = _EVERY_S
+        self,
+        certificate: Path | None,
+        first_s: float = _FIRST_S,
+        every_s: float = _EVERY_S,
+        state: Path | None = None,
     ) -> None:
+        self._state = state
         self._folder = certificate.parent if certificate is not None else None
         self._first_s, self._every_s = first_s, every_s
         self._stopping = threading.Event()
@@ -55,6 +60,8 @@ class Renewal:
 
     def _renew(self) -> None:
         words = edgebed_command("agent", "renew", str(self._folder))
+        if self._state is not None:
+            words += ["--state", str(self._state)]
         try:
             self._process = subprocess.Popen(
                 words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True

@@ -13,6 +13,7 @@ import logging
 import secrets
 from pathlib import Path
 
+from agent.identity import CUSTODY_FILE
 from agent.state_dir import keep
 
 log = logging.getLogger(__name__)
@@ -42,18 +43,31 @@ class NodeKey:
         return sign(self._seed, self._public, message).hex()
 
     @classmethod
-    def open(cls, state: Path) -> NodeKey | None:
-        """The key in a state folder, made on the first start; None if the folder cannot keep a key.
+    def read(cls, path: Path) -> NodeKey:
+        """The key in a file. Raises OSError, or ValueError for a damaged file."""
+        seed = bytes.fromhex(path.read_text("ascii"))
+        if len(seed) != 32:
+            raise ValueError(f"{len(seed)} bytes instead of 32")
+        return cls(seed)
 
+    @property
+    def content(self) -> bytes:
+        """The content of its file."""
+        return f"{self._seed.hex()}\n".encode()
+
+    @classmethod
+    def open(cls, state: Path, identity: Path | None = None) -> NodeKey | None:
+        """The key that was bound at the enrolment, in the folder `identity`, else that of the state folder.
+
+        The latter is made on the first start; None if the folder cannot keep a key.
         A damaged key file is renamed and a new key is made: the collector then asks its operators to accept
         the new key.
         """
         path = state / KEY_FILE
+        if identity is not None and (identity / CUSTODY_FILE).exists():
+            path = identity / CUSTODY_FILE
         try:
-            seed = bytes.fromhex(path.read_text("ascii"))
-            if len(seed) == 32:
-                return cls(seed)
-            raise ValueError(f"{len(seed)} bytes instead of 32")
+            return cls.read(path)
         except FileNotFoundError:
             pass
         except ValueError as error:
@@ -65,7 +79,7 @@ class NodeKey:
             return None
         seed = secrets.token_bytes(32)
         try:
-            keep(path, f"{seed.hex()}\n".encode(), mode=0o600)
+            keep(path, cls(seed).content, mode=0o600)
         except OSError as error:
             log.error("%s cannot be written (%s): nothing is signed", path, error.strerror)
             return None

@@ -73,13 +73,15 @@ class GroupBuilder:
         now_ms: int,
         *,
         accepted: Callable[[str], Iterable[str]] = lambda _node: (),
+        is_closed: Callable[[str], bool] = lambda _node: False,
         evidence: RepeatEvidence | None = None,
         shares: ContentShares | None = None,
     ) -> None:
         self._ledger = ledger
         self._draft = Draft(ledger)
         self._evidence = RepeatEvidence() if evidence is None else evidence
-        self._accepted = accepted  # ids of a node's keys, besides the first that was seen
+        self._accepted = accepted  # ids of a node's keys, besides the first that was seen ...
+        self._is_closed = is_closed  # ... which does not count for these nodes
         self._offset = offset
         self._offsets: dict[str, Offset] = {}
         self._rows: dict[tuple[Any, ...], ChunkRows] = {}
@@ -171,7 +173,9 @@ class GroupBuilder:
         if event.no is not msgspec.UNSET:
             self._draft.number(node, event.ep, event.no, f"event/{topic.device}/{topic.name}", 1)
         if topic.device == NODE_ITSELF and event.type == CUSTODY:
-            self._draft.state(node, event, message.recv_ms, self._accepted(node))
+            self._draft.state(
+                node, event, message.recv_ms, self._accepted(node), is_closed=self._is_closed(node)
+            )
         body = msgspec.to_builtins(event)
         for name in _EVENT_HEAD:
             body.pop(name, None)

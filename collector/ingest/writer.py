@@ -27,6 +27,7 @@ from collector.ingest.share_limits import Shares
 from collector.ingest.shares import ContentShares, Door, NodeNames, base_of
 from collector.ingest.unpack import NUMBERED, parse_topic, unpack
 from collector.ledger.accepted_keys import AcceptedKeys
+from collector.ledger.enrolled import EnrolledNodes
 from collector.mqtt.link import Link
 from collector.mqtt.received import Received
 from collector.store.chunk import ChunkRows
@@ -91,6 +92,7 @@ class Ingest:
         clock: Clock,
         settings: IngestSettings,
         problems: CollectorProblems | None = None,
+        enrolled: EnrolledNodes | None = None,
     ) -> None:
         shares = settings.shares
         self.counters = Counters()
@@ -103,7 +105,7 @@ class Ingest:
         self._settings = settings
         self._gather_s = settings.group_commit_ms / 1000
         self._live = LiveMessages(fleet, viewers)
-        self._accepted_keys = AcceptedKeys(store.folder)
+        self._accepted_keys = AcceptedKeys(store.folder, enrolled)
         self._problems = CollectorProblems(clock) if problems is None else problems
         self._evidence = RepeatEvidence()
         self._link: Link | None = None
@@ -406,6 +408,7 @@ class Ingest:
             self._fleet.offset,
             now_ms,
             accepted=self._accepted_keys.of,
+            is_closed=self._accepted_keys.is_closed,
             evidence=self._evidence,
             shares=self._content,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from collector.ledger.enrolled import EnrolledNodes
 from wire.errors import EdgebedError
 
 FILE = "accepted-keys"
@@ -12,9 +13,13 @@ _MAX_BYTES = 1_000_000
 
 
 class AcceptedKeys:
-    """The file has `node key-id` in each line; `#` starts a remark. Any thread."""
+    """The file has `node key-id` in each line; `#` starts a remark. Any thread.
 
-    def __init__(self, folder: Path) -> None:
+    The key that a node was enrolled with is accepted too.
+    """
+
+    def __init__(self, folder: Path, enrolled: EnrolledNodes | None = None) -> None:
+        self._enrolled = EnrolledNodes(None) if enrolled is None else enrolled
         self._path = folder / FILE
         self._read_of: tuple[int, int] | None = None  # time and size of the file that was read
         self._keys: dict[str, frozenset[str]] = {}
@@ -32,7 +37,14 @@ class AcceptedKeys:
             self._keys, self._read_of = {}, None
         except OSError:  # keep what was read last
             pass
-        return self._keys.get(node, frozenset())
+        found = self._keys.get(node, frozenset())
+        noted = self._enrolled.of(node)
+        return found if noted is None or not noted.custody else found | {noted.custody_id}
+
+    def is_closed(self, node: str) -> bool:
+        """Whether no other key counts, not even the first that was seen: the node was enrolled or removed."""
+        noted = self._enrolled.of(node)
+        return noted is not None and (noted.is_removed or bool(noted.custody))
 
 
 def accept(folder: Path, node: str, key: str, remark: str) -> None:

@@ -325,10 +325,12 @@ class Draft:
         while len(book.rows) > 2 * MAX_RUNS:
             self.statements.settle(book, key)
 
-    def state(self, node: str, event: Event, recv_ms: int, accepted: Iterable[str]) -> None:
+    def state(
+        self, node: str, event: Event, recv_ms: int, accepted: Iterable[str], *, is_closed: bool = False
+    ) -> None:
         """Take a custody event that was added; a refused statement is stored as an event all the same."""
         book = self.accounts[(node, event.ep)].book
-        self.statements.take(book, node, event, recv_ms, accepted)
+        self.statements.take(book, node, event, recv_ms, accepted, is_closed=is_closed)
 
     def lose(self, node: str, ep: str, lost: Iterable[Range], why: str) -> None:
         """Note a declared gap.

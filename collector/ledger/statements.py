@@ -156,10 +156,23 @@ class Statements:
         found.update({f"key/{node}": msgspec.json.encode(ring) for node, ring in self._rings.items()})
         return found
 
-    def take(self, book: Book, node: str, event: Event, recv_ms: int, accepted: Iterable[str]) -> None:
-        """Take a custody event of `node`; a false statement is refused and counted, and raises nothing."""
+    def take(
+        self,
+        book: Book,
+        node: str,
+        event: Event,
+        recv_ms: int,
+        accepted: Iterable[str],
+        *,
+        is_closed: bool = False,
+    ) -> None:
+        """Take a custody event of `node`; a false statement is refused and counted, and raises nothing.
+
+        `is_closed`: no other key counts than those that are `accepted`.
+        """
         try:
-            statement = self._verified(book, node, event, recv_ms, frozenset(accepted))
+            keys = frozenset(accepted)
+            statement = self._verified(book, node, event, recv_ms, keys, is_closed=is_closed)
         except WireError as error:
             why = str(error)
             log.warning("%s ep %s: a custody statement is refused: %s", node, event.ep, why)
@@ -178,7 +191,14 @@ class Statements:
         self._place(book, (node, event.ep), statement, event.ts)
 
     def _verified(
-        self, book: Book, node: str, event: Event, recv_ms: int, accepted: frozenset[str]
+        self,
+        book: Book,
+        node: str,
+        event: Event,
+        recv_ms: int,
+        accepted: frozenset[str],
+        *,
+        is_closed: bool,
     ) -> Statement:
         statement = read(event.detail)
         if event.seq <= statement.upto:
@@ -189,11 +209,11 @@ class Statements:
         form = signed_form(event.detail, node, event.ep)
         if statement.sig is msgspec.UNSET or not _is_signed(statement.key, statement.sig, form):
             raise WireError("its signature does not fit this node, outbox and text")
-        self._trust(node, statement.key, recv_ms, accepted)
+        self._trust(node, statement.key, recv_ms, accepted, is_closed=is_closed)
         self._link(book, statement, digest(form))
         return statement
 
-    def _trust(self, node: str, key: str, recv_ms: int, accepted: frozenset[str]) -> None:
+    def _trust(self, node: str, key: str, recv_ms: int, accepted: frozenset[str], *, is_closed: bool) -> None:
         ring = self._rings.get(node)
         if ring is None:
             known = self._known.rings.get(node, Ring())
@@ -202,11 +222,13 @@ class Statements:
         if seen is None:
             if len(ring.keys) >= MAX_KEYS:
                 raise WireError(f"its key is not accepted, and the node used {MAX_KEYS} others")
-            seen = KeySeen(key, recv_ms, recv_ms, how="" if ring.keys else "first seen")
+            seen = KeySeen(key, recv_ms, recv_ms, how="" if ring.keys or is_closed else "first seen")
             ring.keys.append(seen)
         seen.last, seen.statements = max(seen.last, recv_ms), seen.statements + 1
-        if not seen.how and key_id(key) in accepted:
-            seen.how = "accepted"
+        if key_id(key) in accepted:
+            seen.how = seen.how or "accepted"
+        elif is_closed:
+            seen.how = ""
         if not seen.how:
             raise WireError(_NOT_ACCEPTED.format(key_id(key)))
 

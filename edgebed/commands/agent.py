@@ -21,6 +21,11 @@ from wire.clock import Clock
 from wire.errors import EdgebedError, on_purpose
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
+STATE = click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="State folder of an agent that ran before: it goes on with its key of signed statements.",
+)
 LEVELS = ("debug", "info", "warning", "error")
 
 log = logging.getLogger("edgebed.agent")
@@ -41,7 +46,8 @@ def command() -> None:
     show_default=True,
     help="New folder for key, certificate and config part; the key never leaves it.",
 )
-def enrol(url: str, token: str, out: Path) -> None:
+@STATE
+def enrol(url: str, token: str, out: Path, state: Path | None) -> None:
     """Get the certificate of this device from the enrolment service at URL (https://host[:port]).
 
     TOKEN is a line of `edgebed node add`; "-" reads it from stdin, where other users of this machine cannot
@@ -52,14 +58,15 @@ def enrol(url: str, token: str, out: Path) -> None:
     from edgebed.site.enrolment import enrol as act
 
     word = sys.stdin.readline(1_000) if token == "-" else token  # noqa: S105 - where to read it from
-    found = act(url, word, out, utc(Clock().now_ms()))
+    found = act(url, word, out, utc(Clock().now_ms()), state)
     click.echo(f"{out}: enrolled as {found.node}; use {out / 'broker.yaml'} in the agent's config")
 
 
 @command.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--now", "is_forced", is_flag=True, help="Also before two thirds of its life have passed.")
-def renew(folder: Path, is_forced: bool) -> None:
+@STATE
+def renew(folder: Path, is_forced: bool, state: Path | None) -> None:
     """Renew the certificate in FOLDER, of `edgebed agent enrol`, when two thirds of its life have passed.
 
     An agent that runs does this by itself, twice a day. The key stays the same.
@@ -68,7 +75,7 @@ def renew(folder: Path, is_forced: bool) -> None:
     from edgebed.site.certificates import utc
     from edgebed.site.enrolment import renew as act
 
-    click.echo(f"{folder}: {act(folder, utc(Clock().now_ms()), is_forced=is_forced)}")
+    click.echo(f"{folder}: {act(folder, utc(Clock().now_ms()), is_forced=is_forced, state=state)}")
 
 
 @command.command()
@@ -93,7 +100,7 @@ def run(config: Path, level: str, clock_file: Path | None) -> None:
         app = App(load(config, stepped), stepped, __version__, stepped.state)
     for doubt in app.plan.doubts:
         log.warning("%s", doubt)
-    renewal = Renewal(app.plan.config.broker.cert_file)
+    renewal = Renewal(app.plan.config.broker.cert_file, state=app.plan.config.state)
     renewal.start()
     with errors_of_a_group():
         try:

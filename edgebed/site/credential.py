@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from agent.identity import MAC_FILE
+from agent.custody.node_key import NodeKey
+from agent.identity import CUSTODY_FILE, MAC_FILE
 from edgebed.site.broker_config import agent
 from edgebed.site.certificates import key_pem, new_key
 from edgebed.site.enrolled import mac_key, note_node
@@ -40,7 +42,7 @@ def write_credential(
     root = read(layout.path(CA))
     if root is None:
         raise ConfigError(f"{layout.folder} is not a complete site: run `edgebed site init {layout.folder}`")
-    key = None
+    key, custody = None, ""
     if request is None:
         key = new_key()
         public = key.public_key()
@@ -50,10 +52,13 @@ def write_credential(
     try:
         if key is not None:
             write(out / "node.key", key_pem(key), SECRET)
+            statements = NodeKey(secrets.token_bytes(32))
+            custody = statements.public
+            write(out / CUSTODY_FILE, statements.content, SECRET)
         write(out / CA, root, PUBLIC)
         write(out / "broker.yaml", agent(layout.site).encode(), PUBLIC)
         made, left = admit(layout, node, public, now)
-        note_node(layout, node)
+        note_node(layout, node, custody)
         if found := mac_key(layout, node):
             write(out / MAC_FILE, f"{found}\n".encode(), SECRET)
         write(out / "node.pem", made, PUBLIC)

@@ -29,17 +29,18 @@ def noted(layout: Layout) -> dict[str, Noted]:
     return {line[1]: Noted(int(line[2]), line[3]) for line in found}
 
 
-def note_node(layout: Layout, node: Address, custody: str = "") -> Noted:
-    """Note that a node has a certificate, and the key of its statements; returns what is noted now.
+def note_node(layout: Layout, node: Address, custody: str = "", *, is_renewal: bool = False) -> bool:
+    """Note that a node has a certificate, and the key of its statements; returns whether it is this key.
 
-    A key that was noted before stays until the node is removed.
+    A renewal does not replace a key: that takes a token, which only an operator can give.
     """
     all_ = noted(layout)
     old = all_.get(node.text, Noted())
-    fresh = old.custody in (NO_KEY, REMOVED)
-    made = Noted(old.generation, (custody or NO_KEY) if fresh else old.custody)
+    has_key = old.custody not in (NO_KEY, REMOVED)
+    kept = old.custody if has_key else NO_KEY
+    made = Noted(old.generation, kept if not custody or (has_key and is_renewal) else custody)
     _write(layout, all_, node, made)
-    return made
+    return made.custody == (custody or kept)
 
 
 def note_removal(layout: Layout, node: Address) -> None:

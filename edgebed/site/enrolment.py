@@ -31,6 +31,7 @@ from edgebed.site.certificates import (
     read_certificates,
     read_key,
 )
+from edgebed.site.custody import device_key, show
 from edgebed.site.enrolment_wire import (
     ENROL_PATH,
     PORT,
@@ -53,8 +54,10 @@ _TIMEOUT_S = 30.0
 _MAX_ANSWER = 65_536  # bytes
 
 
-def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
+def enrol(url: str, text: str, out: Path, now: datetime, state: Path | None = None) -> Token:
     """Get the certificate of a node with a token, into a new folder; returns the token.
+
+    The statements of the node are signed with the key in `state`, if there is one, else with a new one.
 
     Raises:
         EdgebedError: the token cannot be used, or the site is another one. Nothing is left behind.
@@ -77,6 +80,7 @@ def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
         key = new_key()
         write(out / "node.key", key_pem(key), SECRET, user)  # before the token is used up
         asked = Enrol(token.secret.hex(), _request(token.node.text, key))
+        show(asked, device_key(out, state, user, is_new=True), token.node.text)
         found = service.ask(ENROL_PATH, asked, Credential, root)
         write(out / "broker.yaml", found.broker_yaml.encode(), PUBLIC, user)
         _store(out, found, [root], key, token.node.text)
@@ -87,10 +91,10 @@ def enrol(url: str, text: str, out: Path, now: datetime) -> Token:
     return token
 
 
-def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
+def renew(folder: Path, now: datetime, *, is_forced: bool = False, state: Path | None = None) -> str:
     """Renew the certificate in a folder of `enrol` when two thirds of its life have passed.
 
-    Returns what was done.
+    A folder of an earlier release takes over the key of the statements in `state`. Returns what was done.
 
     Raises:
         EdgebedError: the site refuses it, or the folder is damaged. The certificate stays as it was.
@@ -119,6 +123,7 @@ def renew(folder: Path, now: datetime, *, is_forced: bool = False) -> str:
         return f"valid until {old.not_valid_after_utc:%Y-%m-%d}: nothing to do yet"
     key = read_key(key_data, folder / "node.key")
     asked = Renew(_request(name_of(old), key))
+    show(asked, device_key(folder, state, owner_of(folder)), name_of(old))
     roots = read_certificates(root_data, folder / CA)
     shown = (folder / "node.pem", folder / "node.key")
     found = service.ask(RENEW_PATH, asked, Credential, *roots, shown=shown)

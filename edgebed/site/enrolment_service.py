@@ -23,6 +23,7 @@ from edgebed.site.admins import find
 from edgebed.site.broker_config import agent
 from edgebed.site.certificates import utc
 from edgebed.site.credential import requested
+from edgebed.site.custody import proven
 from edgebed.site.enrolled import mac_key, note_node
 from edgebed.site.enrolment_wire import (
     ENROL_PATH,
@@ -166,8 +167,10 @@ class _Handler(BaseHTTPRequestHandler):
         with _patient(layout):
             node = node_of(layout, secret, now)
             key = requested(asked.request.encode(), "the certificate request", node)
+            custody = proven(asked, node.text)
             with used(layout, secret):
                 found = self._admitted(layout, node, key, now)
+                note_node(layout, node, custody)
             self._note("enrolment", node.text)
             return found
 
@@ -185,7 +188,13 @@ class _Handler(BaseHTTPRequestHandler):
             if int(str(shown["serialNumber"]), 16) not in [one.serial_number for one in issued(layout, node)]:
                 raise EdgebedError(f"this certificate of {node} is revoked: enrol with a new token")
             key = requested(asked.request.encode(), "the certificate request", node)
+            custody = proven(asked, node.text)
             found = self._admitted(layout, node, key, now)
+            if not note_node(layout, node, custody, is_renewal=True):
+                log.warning(
+                    "%s has another key of its statements than at its enrolment, which stays: enrol it again",
+                    node,
+                )
             self._note("renewal", node.text)
             return found
 
@@ -205,7 +214,6 @@ class _Handler(BaseHTTPRequestHandler):
         log.info("a certificate for %s was given to %s", node, self.client_address[0])
         for line in left:
             log.warning("%s", line)
-        note_node(layout, node)
         root = read(layout.path(CA)) or b""
         return Credential(certificate.decode(), root.decode(), agent(layout.site), mac_key(layout, node))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -13,17 +14,33 @@ PORT = 8885
 Pem = Annotated[str, Meta(max_length=8_192)]
 
 
+Custody = Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")]
+Proof = Annotated[str, Meta(pattern="^([0-9a-f]{128})?$")]
+
+
+def custody_form(node: str, request: str) -> bytes:
+    """What a device signs with the key of its statements, so that it is bound to its certificate."""
+    return f"edgebed custody {node} {hashlib.sha256(request.encode()).hexdigest()}".encode()
+
+
 class Enrol(Struct, forbid_unknown_fields=True):
-    """The request of a device with a token: its secret in hexadecimal digits, and a certificate request."""
+    """The request of a device with a token: its secret in hexadecimal digits, and a certificate request.
+
+    `custody` is the key of the node's signed statements, `proof` its signature of `custody_form`.
+    """
 
     secret: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
     request: Pem
+    custody: Custody = ""
+    proof: Proof = ""
 
 
 class Renew(Struct, forbid_unknown_fields=True):
     """The request of a device that shows its certificate in TLS."""
 
     request: Pem
+    custody: Custody = ""
+    proof: Proof = ""
 
 
 class Credential(Struct):

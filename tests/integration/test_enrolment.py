@@ -20,11 +20,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
 from agent.config import load as load_agent
+from agent.custody.node_key import NodeKey
+from agent.identity import mac_key as identity_key
 from edgebed.processes import Child, edgebed_command
 from edgebed.renewal import Renewal
 from edgebed.site.certificates import name_of, new_key, read_certificates, utc
+from edgebed.site.enrolled import Noted, mac_key, noted
 from edgebed.site.enrolment import enrol, renew
 from edgebed.site.enrolment_service import EnrolmentService
+from edgebed.site.enrolment_wire import custody_form
 from edgebed.site.layout import Layout
 from edgebed.site.nodes import issued, take_away
 from edgebed.site.token import parse
@@ -381,3 +385,104 @@ def _csr(name: str) -> str:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(new_key(), hashes.SHA256())
     return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def test_an_enrolment_binds_the_key_of_the_statements(site: Layout, tmp_path: Path) -> None:
+    out, state, folder = tmp_path / "device", tmp_path / "state", str(site.folder)
+    with serving(site) as url:
+        enrol(url, token(site), out, now())
+        key = NodeKey.read(out / "custody.key")
+        assert stat.S_IMODE((out / "custody.key").stat().st_mode) == 0o600
+        assert noted(site) == {str(NODE): Noted(1, key.public)}
+        first = (out / "mac.key").read_text()
+        assert first == mac_key(site, NODE) + "\n"
+        renew(out, now(), is_forced=True)
+        assert (NodeKey.read(out / "custody.key").public, (out / "mac.key").read_text()) == (
+            key.public,
+            first,
+        )
+
+        # another key with the right certificate: the first one stays, and the service reports it
+        (out / "custody.key").write_bytes(NodeKey(bytes(32)).content)
+        renew(out, now(), is_forced=True)
+        assert noted(site)[str(NODE)] == Noted(1, key.public)
+
+        # a token binds another one; an agent that ran before keeps its own
+        state.mkdir()
+        ran = NodeKey.open(state)
+        assert ran is not None
+        enrol(url, token(site), tmp_path / "again", now(), state)
+        assert NodeKey.read(tmp_path / "again/custody.key").public == ran.public
+        assert noted(site)[str(NODE)] == Noted(1, ran.public)
+
+        assert edgebed("node", "remove", str(NODE), "--site", folder).code == 3  # no broker runs
+        assert noted(site)[str(NODE)] == Noted(2, "removed")
+        assert mac_key(site, NODE) + "\n" != first
+        enrol(url, token(site), tmp_path / "third", now())
+        third = NodeKey.read(tmp_path / "third/custody.key").public
+        assert noted(site)[str(NODE)] == Noted(2, third)
+        assert (tmp_path / "third/mac.key").read_text() == mac_key(site, NODE) + "\n" != first
+    made = edgebed("node", "add", "acme/trial/hall/n9", "--site", folder, "--out", str(tmp_path / "carried"))
+    assert made.code == 0
+    carried = NodeKey.read(tmp_path / "carried/custody.key").public
+    assert noted(site)["acme/trial/hall/n9"] == Noted(1, carried)
+
+
+def test_a_node_of_an_earlier_release_gets_its_keys_with_a_renewal(site: Layout, tmp_path: Path) -> None:
+    out, state = tmp_path / "device", tmp_path / "state"
+    state.mkdir()
+    own = NodeKey.open(state)
+    assert own is not None
+    with serving(site) as url:
+        enrol(url, token(site), out, now())
+        # what that release wrote
+        for name in ("mac.key", "custody.key"):
+            (out / name).unlink()
+        (out / "enrolment.json").write_text(json.dumps({"url": url}))
+        site.path("nodes/enrolled").write_text("")
+        assert identity_key(out) is None
+        renew(out, now(), is_forced=True)  # from a timer, without the state folder
+        assert identity_key(out) is not None
+        assert not (out / "custody.key").exists()
+        assert noted(site)[str(NODE)] == Noted(1, "-")
+        renew(out, now(), is_forced=True, state=state)  # as the agent does
+        assert NodeKey.read(out / "custody.key").public == own.public
+        assert noted(site)[str(NODE)] == Noted(1, own.public)
+        (out / "mac.key").unlink()
+        with pytest.raises(ConfigError, match="cannot be read"):
+            identity_key(out)  # it had one: nothing else may take its place
+        # a site that has no secret yet
+        site.path("authority/mac.key").unlink()
+        enrol(url, token(site, Address("acme", "trial", "hall", "n2")), tmp_path / "second", now())
+        assert not (tmp_path / "second/mac.key").exists()
+        assert identity_key(tmp_path / "second") is None
+
+
+def test_a_key_that_is_not_proven_is_refused_and_costs_no_token(site: Layout, tmp_path: Path) -> None:
+    word, request = token(site), _csr(str(NODE))
+    mine, other = NodeKey(bytes(32)), NodeKey(b"1" * 32)
+    form = custody_form(str(NODE), request)
+    with serving(site) as url:
+        for custody, proof, status in (
+            (other.public, mine.sign(form), 403),
+            (mine.public, "", 403),
+            (mine.public, "00" * 64, 403),
+            (mine.public, mine.sign(custody_form("acme/trial/hall/n2", request)), 403),
+            (mine.public, mine.sign(custody_form(str(NODE), request + " ")), 403),
+            ("ff" * 32, mine.sign(form), 403),
+            ("zz" * 32, mine.sign(form), 400),
+            (mine.public[:-2], mine.sign(form), 400),
+        ):
+            asked = {
+                "secret": parse(word).secret.hex(),
+                "request": request,
+                "custody": custody,
+                "proof": proof,
+            }
+            found, answer = post(url, "/api/v1/enrol", json.dumps(asked).encode())
+            assert found == status, answer
+            assert issued(site, NODE) == []
+        # an older device sends neither
+        asked = {"secret": parse(word).secret.hex(), "request": request}
+        assert post(url, "/api/v1/enrol", json.dumps(asked).encode())[0] == 200
+    assert noted(site)[str(NODE)] == Noted(1, "-")

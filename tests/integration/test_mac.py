@@ -15,6 +15,7 @@ from agent.identity import ENROLMENT, MAC_FILE
 from collector.ledger.enrolled import EnrolledNodes, NodeKeys
 from edgebed.broker import free_port
 from edgebed.processes import Child, edgebed_command
+from edgebed.site.enrolled import noted
 from edgebed.site.enrolment import enrol
 from edgebed.site.layout import ENROLLED, MAC, Layout
 from tests.integration.conftest import CollectorProcess
@@ -122,6 +123,9 @@ def test_an_enrolled_node_ignores_them_and_obeys_its_collector(site: Layout, tmp
         with collector:
             collector.online()
             scene.agent.until(lambda now: now["acked"] > 20, "it deletes what the collector has")
+            collector.until(lambda: collector.ask("ledger")["entries"], "the ledger has the node")
+            assert collector.ask("ledger")["strangers"] == []
+        assert scene.heard("birth")[-1]["key"] == noted(site)[NODE].custody
         true = next(
             body for topic, body in scene.forger.heard if topic == f"{BASE}/ack" and b'"mac":"' in body
         )
@@ -146,9 +150,9 @@ def test_an_enrolled_node_ignores_them_and_obeys_its_collector(site: Layout, tmp
         at = Clock().now_ms()
         topic = f"{BASE}/cmd/_/ping"
         command = scene.keys.sign(topic, encode(Cmd(id=f"{ULID}J", ts=at, ttl_ms=60_000)))
-        for _ in range(2):
+        for count in (1, 2):
             scene.forger.publish(topic, command)
-        wait_until(lambda: len(scene.heard("res/_/ping")) == 2, "both are answered")
+            wait_until(lambda: len(scene.heard("res/_/ping")) == count, "it is answered")  # noqa: B023
         assert [one["state"] for one in scene.heard("res/_/ping")] == ["done", "done"]
         topic = f"{BASE}/desired/config"
         documents = {

@@ -426,6 +426,7 @@ def test_a_node_gets_a_folder_to_carry_to_its_device(site: Path, tmp_path: Path)
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {
         "node.key": 0o600,
         "mac.key": 0o600,
+        "custody.key": 0o600,
         "node.pem": 0o644,
         "ca.pem": 0o644,
         "broker.yaml": 0o644,

@@ -73,3 +73,22 @@ def test_files_of_the_key_are_not_left_readable_by_a_cut_off_write(tmp_path: Pat
     (tmp_path / "node.new").chmod(0o644)
     assert NodeKey.open(tmp_path) is not None
     assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0
+
+
+def test_the_key_of_the_enrolment_comes_before_that_of_the_state_folder(tmp_path: Path) -> None:
+    state, identity = tmp_path / "state", tmp_path / "identity"
+    state.mkdir()
+    identity.mkdir()
+    own = NodeKey.open(state, identity)
+    assert own is not None
+    bound = NodeKey(bytes(32))
+    (identity / "custody.key").write_bytes(bound.content)
+    found = NodeKey.open(state, identity)
+    assert found is not None
+    assert (found.public, found.public != own.public) == (bound.public, True)
+    assert NodeKey.read(state / "node.key").public == own.public, "it stays"
+    (identity / "custody.key").write_text("zz")
+    fresh = NodeKey.open(state, identity)
+    assert fresh is not None
+    assert fresh.public not in (bound.public, own.public), "a collector names the new key"
+    assert (identity / "custody.damaged").exists()

@@ -25,8 +25,14 @@ def ledger() -> Ledger:
 def take(ledger: Ledger) -> Take:
     """What the writer does with a group, without a disk."""
 
-    def taken(messages: Sequence[Received], accepted: Sequence[str] = ()) -> Any:
-        builder = GroupBuilder(ledger, lambda _node: Offset(), T0, accepted=lambda _node: accepted)
+    def taken(messages: Sequence[Received], accepted: Sequence[str] = (), *, closed: bool = False) -> Any:
+        builder = GroupBuilder(
+            ledger,
+            lambda _node: Offset(),
+            T0,
+            accepted=lambda _node: accepted,
+            is_closed=lambda _node: closed,
+        )
         made = builder.build(messages)
         ledger.marks(made.drafts)
         ledger.accept(made.drafts, made.group.custody)

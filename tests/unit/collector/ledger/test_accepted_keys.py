@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from collector.ledger.accepted_keys import FILE, AcceptedKeys, accept
+from collector.ledger.enrolled import EnrolledNodes
 from tests.unit.collector.ledger.stating_node import NODE
+from wire.custody import key_id
 from wire.errors import EdgebedError
 
 
@@ -26,6 +28,22 @@ def test_accepted_keys_are_read_again_when_they_change(tmp_path: Path) -> None:
     assert keys.of(NODE) == frozenset()
     with pytest.raises(EdgebedError, match="cannot be written"):
         accept(tmp_path / "nowhere", NODE, "0123456789abcdef", "")
+
+
+def test_the_key_of_an_enrolment_is_accepted_and_closes_the_list(tmp_path: Path) -> None:
+    path = tmp_path / "enrolled"
+    path.write_text(f"{NODE} 1 {'ab' * 32}\na/b/c/d 2 removed\ne/f/g/h 1 -\n")
+    keys = AcceptedKeys(tmp_path, EnrolledNodes(path))
+    assert keys.of(NODE) == {key_id("ab" * 32)}
+    accept(tmp_path, NODE, "0123456789abcdef", "by hand")
+    assert keys.of(NODE) == {key_id("ab" * 32), "0123456789abcdef"}
+    assert [keys.is_closed(one) for one in (NODE, "a/b/c/d", "e/f/g/h", "x/x/x/x")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert keys.of("a/b/c/d") == frozenset()
 
 
 def test_a_line_has_a_node_and_a_key_and_a_remark(tmp_path: Path) -> None:

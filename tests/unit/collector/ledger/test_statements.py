@@ -13,7 +13,7 @@ from collector.ledger.ledger import Ledger
 from collector.ledger.report import DayLine, ReportFilter, account, day_lines
 from collector.ledger.statements import StatedPart, stored_rows
 from tests.unit.collector.ledger.conftest import Take
-from tests.unit.collector.ledger.stating_node import EP, NEW_KEY, NODE, OTHER, T0, Node
+from tests.unit.collector.ledger.stating_node import EP, KEY, NEW_KEY, NODE, OTHER, T0, Node
 from wire.custody import key_id
 from wire.ranges import Ranges
 
@@ -223,6 +223,24 @@ def test_a_ring_tells_how_each_key_was_accepted(ledger: Ledger, take: Take) -> N
     assert ledger.doubt(NODE, 0) == "", "the key was accepted"
     assert ledger.rings().keys() == {NODE}
     assert ledger.ring(OTHER).keys == []
+
+
+def test_of_an_enrolled_node_only_the_key_of_its_enrolment_counts(ledger: Ledger, take: Take) -> None:
+    """Not the first that was seen, nor one that was seen first before the node was enrolled."""
+    ours, other = (key_id(one.public_key().public_bytes_raw().hex()) for one in (KEY, NEW_KEY))
+    forger, node = Node(ep="ffffffff00000000", key=NEW_KEY), Node()
+    take([forger.data(), forger.state()], closed=True)
+    assert refused(ledger, (NODE, forger.ep)) == {f"its key {other} is not accepted": 1}
+    take([forger.state()])
+    assert [one.how for one in ledger.ring(NODE).keys] == [""], "a key that was refused is not the first"
+    take([node.data(), node.state()], accepted=[ours], closed=True)
+    assert refused(ledger) == {}
+    assert [one.how for one in ledger.ring(NODE).keys] == ["", "accepted"]
+    # the site gives it another key, or removes it
+    take([node.state()], accepted=[other], closed=True)
+    assert refused(ledger) == {f"its key {ours} is not accepted": 1}
+    strangers = account(ledger, ReportFilter(), detailed=False)["strangers"]
+    assert {one.key for one in strangers} == {ours, other}
 
 
 def test_a_doubt_is_of_the_outbox_in_use_and_of_its_time(ledger: Ledger, take: Take) -> None:
