@@ -26,6 +26,10 @@ devices:
 YAML
 "$work/core/bin/edgebed" agent check agent.yaml
 "$work/core/bin/edgebed" agent once agent.yaml
+shipped=$work/core/share/edgebed
+for package in "$shipped"/models/*/; do
+    "$work/core/bin/edgebed" model verify "$package" --public-key "$shipped/configs/keys/edgebed.pem"
+done
 
 "$python" -m venv "$work/full"
 "$work/full/bin/pip" install --quiet "$wheel[test]"
