@@ -531,8 +531,9 @@ def test_the_requested_configuration_stands_beside_what_the_node_reports(
     assert fits(korean)
     korean.locator(".configuration").scroll_into_view_if_needed()
     picture(korean, "configuration-ko")
-    request("DELETE", None)
+    card.get_by_role("button", name="Withdraw").click()
     expect(card).to_contain_text("the node's own file alone")
+    expect(card.get_by_role("button", name="Withdraw")).to_have_count(0)
 
 
 def test_a_busy_device_does_not_fill_the_page_and_earlier_events_are_all_there(
