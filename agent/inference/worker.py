@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,7 @@ PAUSE_S = 1.0  # before the first restart; doubled before the next
 _FORGIVEN_S = 3_600.0  # deaths are forgotten this long after the last
 _LEAST_MB, _GROWTH = 256, 3  # memory of a worker: this, and a multiple of what the gate measured
 _LOOK_S = 1.0  # between two looks at the memory of a worker
-_END_S = 1.0  # for a worker to end by itself
+_END_S, _POLL_S = 1.0, 0.005  # for a worker to end by itself, and between two looks
 
 
 class WorkerLost(ModelError):
@@ -288,9 +289,9 @@ class Worker:
             return
         self._looked_s = now_s
         if (mb := process_children.private_mb(child.pid)) > self._limit_mb:
-            limit_mb = round(self._limit_mb)
-            raise WorkerLost(f"its process had {mb:.0f} MB, {limit_mb} MB are allowed: it was ended").coded(
-                "model-worker-memory", mb=round(mb), limit_mb=limit_mb
+            mb, limit_mb = math.ceil(mb), int(self._limit_mb)
+            raise WorkerLost(f"its process had {mb} MB, {limit_mb} MB are allowed: it was ended").coded(
+                "model-worker-memory", mb=mb, limit_mb=limit_mb
             )
 
     def _lost(self, child: _Child | None, error: ModelError) -> WorkerLost:
@@ -400,13 +401,11 @@ class _Child:
 
     def _wait(self, wait_s: float) -> None:
         """Wait until the process has ended, for `wait_s` at most; it stays a zombie."""
-        if wait_s <= 0:
-            return
-        descriptor = os.pidfd_open(self.pid)
-        try:
-            select.select([descriptor], [], [], wait_s)
-        finally:
-            os.close(descriptor)
+        until_s = time.monotonic() + wait_s
+        while time.monotonic() < until_s:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return
+            time.sleep(_POLL_S)
 
 
 def _how(code: int) -> str:

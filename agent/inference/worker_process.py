@@ -12,6 +12,7 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     """`python -m agent.inference.worker_process DESCRIPTOR PARENT MEMORY`, as `worker` starts it."""
     descriptor, parent, memory = map(int, arguments)
     gate_process.limit(parent, memory)
-    os.nice(_NICER)
+    _yield_to_agent()
     with socket.socket(fileno=descriptor) as channel:
         opening = worker_wire.opening.decode(channel.recv(worker_wire.MAX_PACKET))
         try:
@@ -46,6 +47,18 @@ def main(arguments: Sequence[str]) -> None:
             os._exit(0)
         _serve(channel, model)
     os._exit(0)  # skips the shutdown of the interpreter, where a hostile model could still act
+
+
+def _yield_to_agent() -> None:
+    """Become nicer where a child of this process can: a filter of system calls may end who tries."""
+    child = os.fork()
+    if child == 0:
+        with suppress(OSError):
+            os.nice(_NICER)
+            os._exit(0)
+        os._exit(1)
+    if os.waitpid(child, 0)[1] == 0:
+        os.nice(_NICER)
 
 
 def _open(opening: Opening) -> Model:
