@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -127,3 +129,21 @@ def test_a_child_that_is_stopped_is_asked_again(signed: Path, tmp_path: Path) ->
     with pytest.raises(ModelError, match="the gate was stopped"):
         signature_check.check(load_package(signed), MAKER, memory=tmp_path / "gate", stopping=stopping)
     assert signature_check.check(load_package(signed), MAKER, memory=tmp_path / "gate").by == "maker"
+
+
+def test_the_process_of_the_agent_does_not_load_cryptography(signed: Path, tmp_path: Path) -> None:
+    (tmp_path / "maker.pem").write_text(PUBLIC)
+    script = """
+import sys
+from pathlib import Path
+from agent.inference import trust
+from agent.inference.model_cache import ModelCache
+from agent.inference.package import load_package
+from wire.topics import Address
+folder, key = map(Path, sys.argv[1:])
+keys = trust.read(trust.TrustSettings(keys=(key,), require_signature=True), Address.parse("t/p/s/n"))
+print(ModelCache(trust=keys.trust).model(load_package(folder)).signed_by, "cryptography" in sys.modules)
+"""
+    command = [sys.executable, "-c", script, str(signed), str(tmp_path / "maker.pem")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == ("maker False\n", 0), done.stderr

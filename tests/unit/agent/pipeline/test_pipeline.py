@@ -18,8 +18,10 @@ import yaml
 from onnx import helper
 
 from adapters.base import Adapter, Options, Reading
+from agent.inference import gate, signature
 from agent.inference.decoders import ModelError
 from agent.inference.model_cache import ModelCache
+from agent.inference.trust import Trust
 from agent.offline.once import _why_no_result
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline
@@ -597,3 +599,29 @@ async def test_the_newest_model_is_stopped_and_the_other_goes_on(packages: Any) 
         sink(row(8, 1.0))
     assert bench.column(other, "power")
     assert not bench.column(newest, "power")
+
+
+async def test_keys_that_change_while_the_gate_runs_count(
+    mean_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = signature.new_key()
+    signature.sign(mean_model, private)
+    looked, changed, verify = threading.Event(), threading.Event(), gate.verify
+
+    def slow(*arguments: Any, **options: Any) -> gate.GateReport:
+        report = verify(*arguments, **options)
+        looked.set()
+        assert changed.wait(60)
+        return report
+
+    monkeypatch.setattr(gate, "verify", slow)
+    bench = Bench({"odd": SlotConfig(package=mean_model, input="dev/rows")})
+    await bench.pipeline.trust(Trust(trusted={public.decode(): "maker"}, required=True))
+    opening = asyncio.create_task(bench.pipeline.open_models())
+    await until(looked.is_set)
+    await bench.pipeline.trust(Trust(revoked={public.decode(): "maker"}))
+    changed.set()
+    await opening
+    state = bench.pipeline.models()["odd"]
+    assert (state.state, state.code) == ("failed", "model-key-revoked")
+    assert bench.pipeline.runners["odd"].model is None
