@@ -85,7 +85,8 @@ class FrameTensor:
             new_w, new_h = max(1, round(wide * ratio)), max(1, round(high * ratio))
         elif spec.fit == "crop":
             new_w, new_h = self._before_crop(wide, high)
-        if spec.place == "centre" or spec.fit == "crop":
+            left, top = -((new_w - width) // 2), -((new_h - height) // 2)
+        if spec.fit == "letterbox" and spec.place == "centre":
             left, top = (width - new_w) // 2, (height - new_h) // 2
         self._fitted[:] = spec.pad
         self._cut = None

@@ -22,6 +22,7 @@ MAX_PACKET = 160 << 10  # bytes; the kernel's buffer of a socket takes a little 
 MAX_INLINE = 64 << 10  # bytes of an input that a packet takes; larger ones are in shared memory
 KEPT = 4  # parts of the shared memory that a worker keeps mapped: the newest
 _MAX_BOXES, _MAX_FIELDS, _MAX_TEXT = 1_000, 2_000, 512
+_MAX_JSON = 16_384  # characters of a value that is JSON, as a vector
 
 
 class Opening(Struct, frozen=True, array_like=True):
@@ -135,7 +136,7 @@ def _fits(value: Scalar, kind: str) -> bool:
     if kind == "bool":
         return isinstance(value, bool)
     if kind in ("str", "json"):
-        return isinstance(value, str) and len(value) <= _MAX_TEXT
+        return isinstance(value, str) and len(value) <= (_MAX_JSON if kind == "json" else _MAX_TEXT)
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -28,6 +28,7 @@ from agent.inference.decoders.base import (
 )
 from wire.messages import Field, Scalar
 
+_MAX_FOUND = 500  # characters of `found`; a label has at most 128
 _RESERVED = {"label", "score", "found", "alarm", "infer_ms", "frame"}
 
 
@@ -112,7 +113,7 @@ class Classification(Decoder):
         alarm = any(each in options.alarm for each in found)
         values: dict[str, Scalar] = {"label": label if found else None, "score": score}
         if options.multi:
-            values["found"] = ", ".join(found)
+            values["found"] = _listed(found)
         if options.alarm:
             values["alarm"] = alarm
         return Result({**values, **every}, top=label if found else "", score=score, alarm=alarm)
@@ -127,3 +128,11 @@ class Classification(Decoder):
         if self._numbers == len(options.labels):
             return scores
         return np.concatenate([-scores if options.margins else 1 - scores, scores])
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """The labels as one text; those that it has no place for are left out."""
+    text = ", ".join(labels)
+    if len(text) <= _MAX_FOUND:
+        return text
+    return text[: text.rindex(", ", 0, _MAX_FOUND)]

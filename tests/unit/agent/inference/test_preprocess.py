@@ -141,7 +141,13 @@ def test_a_window_is_scaled_by_signal(layout: str) -> None:
 
 @pytest.mark.parametrize(
     ("resize", "wide", "high", "scaled"),
-    [([], 80, 40, (64, 32)), ([48], 80, 40, (96, 48)), ([40, 40], 80, 40, (40, 40)), ([], 20, 60, (32, 96))],
+    [
+        ([], 80, 40, (64, 32)),
+        ([48], 80, 40, (96, 48)),
+        ([40, 40], 80, 40, (40, 40)),
+        ([], 20, 60, (32, 96)),
+        ([], 63, 33, (61, 32)),
+    ],
 )
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("colour", ["rgb", "bgr"])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from agent.inference import worker_wire
-from agent.inference.decoders import ModelError, Result
+from agent.inference.decoders import ModelError, Result, Tensor
+from agent.inference.decoders.embedding import Embedding, EmbeddingOptions
 from agent.inference.worker_wire import Answer, Opened
 from wire.messages import Box, Field
 
@@ -88,3 +89,13 @@ def test_what_a_worker_declares_has_limits() -> None:
 def test_a_result_that_fits_no_packet_is_a_failed_run() -> None:
     with pytest.raises(ModelError, match="its result takes"):
         worker_wire.packet(Answer(1, result=Result({"label": "x" * 200_000})))
+
+
+def test_the_largest_vector_of_an_embedding_comes_through() -> None:
+    decoder = Embedding(EmbeddingOptions(size=512, dec=12), [Tensor("y", "float32", (1, 512))], None)
+    result = decoder.decode([np.full((1, 512), -1.2345678e37, np.float32)], None)
+    body = worker_wire.packet(Answer(3, result=result))
+    assert worker_wire.answer(body, 3, decoder.fields()).result == result
+    result.values["vector"] = "x" * 20_000
+    with pytest.raises(ValueError, match="has not declared"):
+        worker_wire.answer(worker_wire.packet(Answer(3, result=result)), 3, decoder.fields())

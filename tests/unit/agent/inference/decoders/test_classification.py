@@ -73,3 +73,12 @@ def test_scores_beyond_0_and_1_are_doubted(make, options: Any, numbers: list[flo
     decoder = make("classification", [(1, 2)], labels=["a", "b"], **options)
     why = decoder.doubt([np.array([numbers], np.float32)])
     assert ("a score is 0 to 1: the model gives logits" in why) == doubted
+
+
+def test_a_long_list_of_labels_is_cut_between_two(make) -> None:
+    labels = [f"label {at:03}" for at in range(300)]
+    decoder = make("classification", [(1, 300)], labels=labels, multi=True)
+    found = decoder.decode([np.ones((1, 300))], None).values["found"]
+    assert len(found) <= 500
+    assert found.split(", ") == labels[: found.count(",") + 1]
+    assert found.count(",") > 40
