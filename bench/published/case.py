@@ -30,6 +30,7 @@ class Case:
     row: Callable[[dict[str, Any]], Row]
     state: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # input -> first value
     following: Mapping[str, str] = field(default_factory=dict)  # input -> output
+    make: Callable[[], bytes] | None = None  # makes the file that no package has
     labels_from: str = ""  # the key of the file's metadata that has a label in each line; `row` gets it too
 
     def labels(self, session: Any) -> list[str]:
