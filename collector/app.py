@@ -54,6 +54,7 @@ from collector.web.desired import DesiredRoutes
 from collector.web.event_stream import Hub
 from collector.web.fleet_pages import FleetPages
 from collector.web.listener import BoundedListener
+from collector.web.node_access import NodeAccess
 from collector.web.tls import ServerTls
 from wire.clock import Clock
 from wire.codec import encode
@@ -79,8 +80,8 @@ class Collector:
         self.config = config
         self.clock = clock
         token = config.http.token()
-        secret = config.mac_secret()
         self.enrolled = EnrolledNodes(config.enrolled_file)
+        keys = None if (secret := config.mac_secret()) is None else NodeKeys(secret, self.enrolled)
         self.tls = config.http.tls()
         config.broker.password()  # report wrong files before anything starts
         config.broker.ssl_context()
@@ -131,7 +132,7 @@ class Collector:
             clock,
             Receiver(ingest.receive, ingest.is_full, ingest.admits, ingest.probes),
             acks=AckLink(config.broker, config.id, clock),
-            sign=None if secret is None else NodeKeys(secret, self.enrolled).sign,
+            sign=None if keys is None else keys.sign,
         )
         self.readers = Readers(self.store.source)
         self.documents = DesiredDocuments(self.state)
@@ -160,7 +161,7 @@ class Collector:
         )
         self.app = build(
             sources,
-            Door(self.directory, config.http.is_loopback, token),
+            Door(self.directory, config.http.is_loopback, token, NodeAccess(keys, self.enrolled, clock)),
             names=[*config.http.names, config.http.host],
             session_ms=config.http.session_hours * 3_600_000,
         )

@@ -68,6 +68,8 @@ class Directory:
         saved = self._known()
         if user == LOCAL:
             return not saved.accounts
+        if user.kind == "node":
+            return self._clock.now_ms() < user.ends_ms
         kept = {"session": saved.sessions, "token": saved.tokens}.get(user.kind)
         if kept is None:
             return True

@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from collector.rights.accounts import TOKEN
 from collector.rights.directory import Directory
 from collector.rights.user import LOCAL, TOKEN_FILE, User
+from collector.web.node_access import NodeAccess
 from wire.errors import TryAgain
+from wire.node_token import PREFIX as NODE_TOKEN
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -56,6 +58,7 @@ class Door:
     directory: Directory
     is_local: bool  # only this machine can connect
     token: str | None = None  # of `http.token_file`
+    nodes: NodeAccess | None = None
 
     @property
     def is_open(self) -> bool:
@@ -146,6 +149,8 @@ class Guard:
             return TOKEN_FILE
         if self._token and bearer is None and same(cookies.get(COOKIE, ""), self._cookie):
             return TOKEN_FILE
+        if bearer is not None and bearer.startswith(NODE_TOKEN) and self._door.nodes is not None:
+            return self._node(bearer, scope, self._door.nodes)
         if self._door.is_open:
             return LOCAL
         directory = self._door.directory
@@ -159,6 +164,15 @@ class Guard:
             why = "the session has ended: log in again"
             return directory.session(session) or Refusal(401, why, "session-ended")
         return self._needs(scope)
+
+    def _node(self, bearer: str, scope: Scope, nodes: NodeAccess) -> User | Refusal:
+        """The node that asks."""
+        if not is_private(scope):
+            return Refusal(403, NO_TLS, "no-tls")
+        path, query = scope.get("raw_path") or b"", scope["query_string"]
+        target = (path + b"?" * bool(query) + query).decode("latin-1")
+        found = nodes.who(bearer, scope["method"], target)
+        return Refusal(401, found, "token") if isinstance(found, str) else found
 
     def _needs(self, scope: Scope) -> Refusal:
         """What a request without a credential needs."""

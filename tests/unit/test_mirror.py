@@ -25,6 +25,8 @@ COVERED_BY = {
     "agent.command_memory": "tests/unit/agent/test_commands.py",
     "agent.inference.inputs": "tests/unit/agent/inference/test_manifest.py",
     "agent.inference.remembered": "tests/unit/agent/inference/test_hostile_packages.py",
+    "wire.node_token": "tests/unit/collector/web/test_node_access.py",
+    "agent.site_access": "tests/unit/collector/web/test_node_access.py",
     "agent.identity": "tests/unit/agent/uplink/test_mac_check.py",
     "agent.inference.worker_process": "tests/unit/agent/inference/test_worker.py",
     "agent.node_description": "tests/unit/agent/test_app.py",

@@ -64,12 +64,15 @@ def closed_port() -> int:
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Collector, Get]]:
+async def serving(
+    tmp_path: Path, site: dict[str, Path] | None = None, **options: Any
+) -> AsyncIterator[tuple[Collector, Get]]:
     config = CollectorConfig(
         broker=Broker(url=f"mqtt://127.0.0.1:{closed_port()}"),
         store=tmp_path / "store",
         group_commit_ms=10,
         http=Http(port=0, **options),
+        **(site or {}),
     )
     collector = Collector(config, Clock())
     ready = asyncio.Event()
