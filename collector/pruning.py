@@ -92,7 +92,7 @@ class Pruner:
             OSError: the disk fails.
         """
         self.problem = ""
-        done = self._by_rules(step) or self._by_quotas(step)
+        done = self._by_quotas(step) or self._by_rules(step)  # a long backlog of rules delays no quota
         if done is not None:
             for (node, cls), (count, size) in sorted(done.gone.sizes.items()):
                 log.info(
@@ -127,19 +127,20 @@ class Pruner:
             return None
         files = {path: self._size(path) for path in self._store.ended_days()}
         used = sum(files.values(), self._today())
-        full = set[str]()
-        for tenant, quota in self._quotas.items():
-            if used[tenant] < quota.gb * GB:
+        over = [one for one in self._quotas.values() if used[one.tenant] >= one.gb * GB]
+        refused = {one.tenant for one in over if one.when_full == "refuse"}
+        self.full = frozenset(refused | (self.full & {one.tenant for one in over}))
+        for quota in over:
+            if quota.when_full == "refuse":
                 continue
-            if quota.when_full == "prune":
-                for path in (path for path, sizes in files.items() if sizes[tenant]):
-                    gone = self._pruned(path, _all_of(tenant), step)
-                    if gone:
-                        return Planned(path, gone)
-                    if gone is None:
-                        break  # a newer day does not go before an older one
-            full.add(tenant)
-        self.full = frozenset(full)
+            for path in (path for path, sizes in files.items() if sizes[quota.tenant]):
+                gone = self._pruned(path, _all_of(quota.tenant), step)
+                if gone:
+                    return Planned(path, gone)
+                if gone is None:
+                    break  # a newer day does not go before an older one
+            refused.add(quota.tenant)
+        self.full = frozenset(refused)
         return None
 
     def used(self) -> Mapping[str, int]:

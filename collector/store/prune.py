@@ -40,13 +40,13 @@ from collector.store.landed import BODY_BYTES
 from collector.store.pruned import numbered, numbers_of, stated_in
 from collector.store.removed import joined
 from collector.store.retention import Class
-from collector.store.snapshot import Step
+from collector.store.snapshot import BLOCK, Step
 from wire.custody import CUSTODY
 from wire.errors import WireError
 from wire.folder_sync import sync_folder
 
 SUFFIX = ".prune"  # of a file that is being written
-PIECE = 500  # rows of a table, or chunks, that are written between two pauses
+PIECE = 500  # rows that one statement copies at most; between two pauses it is `BLOCK` bytes
 ROOM_BYTES = 64 * 1024 * 1024  # that stay free on the disk
 ROW_BYTES = 120  # about what a row takes besides its body
 
@@ -264,7 +264,7 @@ class _Copying:
 
     def _numbers(self) -> Iterator[tuple[str, str, str, list[int], int]]:
         """The numbers of what goes."""
-        for low, high in self._pieces("chunk"):
+        for low, high, _ in self._pieces("chunk"):
             for node, ep, rows, body in self._db.execute(
                 "SELECT s.node, c.ep, c.rows, c.body FROM old.chunk c JOIN old.stream s ON s.id = c.stream"
                 " WHERE c.id BETWEEN ? AND ? AND c.stream IN (SELECT id FROM gone_stream)",
@@ -301,28 +301,30 @@ class _Copying:
             f"INSERT INTO main.{table} SELECT {columns} FROM old.{table}"  # noqa: S608 - constants
             f" WHERE id BETWEEN ? AND ? AND {where}"
         )
-        for piece in self._pieces(table):
-            self._run(query, piece)
+        for low, high, size in self._pieces(table):
+            self._run(query, (low, high), size)
 
-    def _pieces(self, table: str) -> Iterator[tuple[int, int]]:
+    def _pieces(self, table: str) -> Iterator[tuple[int, int, int]]:
+        """First and last id, and bytes, of parts of a table."""
+        size = "length(body)" if table in ("chunk", "event") else "0"
+        query = f"SELECT id, {size} FROM old.{table} WHERE id > ? ORDER BY id LIMIT {PIECE}"  # noqa: S608
         low = 0
-        while True:
-            query = f"SELECT max(id) FROM (SELECT id FROM old.{table} WHERE id > ? ORDER BY id LIMIT {PIECE})"  # noqa: S608
-            (high,) = self._db.execute(query, (low,)).fetchone()
-            if high is None:
-                return
-            yield low + 1, high
+        while rows := self._db.execute(query, (low,)).fetchall():
+            high = total = 0
+            for at, each in rows:
+                high, total = at, total + each + ROW_BYTES
+                if total >= BLOCK:
+                    break
+            yield low + 1, high, total
             low = high
 
-    def _run(self, query: str, parameters: Iterable[object]) -> None:
+    def _run(self, query: str, parameters: Iterable[object], size: int = 0) -> None:
         changes = self._db.execute(query, tuple(parameters)).rowcount
-        self._written += max(0, changes)
-        if (
-            self._written >= PIECE
-        ):  # little by little: a flush of all would delay the commits of the collector
-            self._written = 0
+        self._written += size or ROW_BYTES * max(0, changes)
+        if self._written >= BLOCK:  # a flush of all at once would delay the commits of the collector
             _sync(self._work)
-            self._step(PIECE * ROW_BYTES)
+            self._step(self._written)
+            self._written = 0
 
     def _check(self, before: Mapping[str, int], removed: int) -> None:
         """Compare the sums: what the old file had is in the new one, or is stated as removed now."""

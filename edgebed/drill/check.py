@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Kept:
 
     rows: dict[int, list[int]] = field(default_factory=dict)
     events: set[int] = field(default_factory=set)
+    pruned: set[int] = field(default_factory=set)  # removed by retention, as their day file states it
     lost: set[int] = field(default_factory=set)
     reasons: set[str] = field(default_factory=set)
     doubled: list[int] = field(default_factory=list)
@@ -35,8 +36,8 @@ class Kept:
 
     @property
     def stored(self) -> set[int]:
-        """All message numbers in the store."""
-        return self.rows.keys() | self.events
+        """All message numbers in the store, with those that retention removed from it."""
+        return self.rows.keys() | self.events | self.pruned
 
     def violations(self, head: int, jumps: int) -> list[str]:
         """Return a sentence for each kind of error: duplicates, wrong order, messages lost without a report.
@@ -85,6 +86,8 @@ def kept(store: Path) -> dict[Key, Kept]:
                     of.add(seq, numbers)
             for node, ep, stream, seq, body in _landed(database):
                 found[node, ep].add(seq, _numbers(body) if stream == STREAM else [])
+            for node, ep, gone in _pruned(database):
+                found[node, ep].pruned.update(gone)
             for node, ep, kind, seq, body in database.execute("SELECT node, ep, type, seq, body FROM event"):
                 of = found[node, ep]
                 if seq in of.rows or seq in of.events:
@@ -93,6 +96,16 @@ def kept(store: Path) -> dict[Key, Kept]:
                 if kind == "gap":
                     _declared(of, body)
     return dict(found)
+
+
+def _pruned(database: sqlite3.Connection) -> Iterator[tuple[str, str, Iterator[int]]]:
+    """Yield node, outbox and message numbers of each statement of what retention removed from a file."""
+    import msgspec
+
+    for (body,) in database.execute("SELECT body FROM state WHERE key LIKE 'pruned/%'"):
+        one: Mapping[str, Any] = msgspec.json.decode(body)
+        spans = (range(first, last + 1) for first, last in one["numbers"])
+        yield one["node"], one["ep"], chain.from_iterable(spans)
 
 
 def _declared(of: Kept, body: bytes) -> None:
