@@ -301,7 +301,7 @@ class Feeder:
             slot: ModelState(
                 state="failed" if why else "ok", name=name, ver="1.0.0", device=device, why=why,
                 counters={"runs": 3_200},
-                provider="" if why else "CPUExecutionProvider",
+                provider="" if why else "CPUExecutionProvider", signed_by="" if why else "edgebed",
             )
             for slot, (name, device, why) in models.items()
         }  # fmt: skip

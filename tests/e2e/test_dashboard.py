@@ -494,6 +494,12 @@ def test_what_was_dropped_is_shown_with_its_device_and_model(watched: Any) -> No
     expect(counted.locator("dd")).to_have_text(["51,200", "12", "3,200"])
 
 
+def test_the_key_that_signed_a_model_is_shown_with_it(watched: Any) -> None:
+    model = watched.open(CAMERA).locator(".model").first
+    expect(model).to_contain_text("✓ edgebed")
+    expect(model.get_by_title("Signed by edgebed")).to_be_visible()
+
+
 def test_the_requested_configuration_stands_beside_what_the_node_reports(
     own_watched: Any, own_site: Any, picture: Callable[[Page, str], None]
 ) -> None:

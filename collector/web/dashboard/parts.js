@@ -216,7 +216,7 @@ export function Model({ model }) {
       ${
         model.signed_by &&
         html`
-          <span class="tag" title=${t("signed", { key: model.signed_by })}>✓</span>
+          <span class="tag" title=${t("signed", { key: model.signed_by })}>✓ ${model.signed_by}</span>
         `
       }
     </span>
