@@ -8,6 +8,7 @@ import { on } from "../stream.js";
 import { t } from "../text.js";
 
 const SHOWN = 20;
+const EVERY_MS = 5_000;
 // state -> [icon, tone]
 const STATES = {
   queued: ["wait", "idle"],
@@ -24,29 +25,47 @@ const STATES = {
 function useCommands(node) {
   const [commands, setCommands] = useState([]);
   const [declared, setDeclared] = useState([]);
-  const take = (one) =>
-    setCommands((known) =>
-      [one, ...known.filter((other) => other.id !== one.id)].sort((a, b) => b.ts - a.ts).slice(0, SHOWN),
-    );
+  const take = (...found) => setCommands((known) => merged(known, found));
   useEffect(() => {
     const abort = new AbortController();
     const ask = (path, params, use) =>
       get(path, { signal: abort.signal, params }).then(use, (error) => {
         if (error.name !== "AbortError" && !(error instanceof ApiError)) throw error;
       });
+    let declares = false;
+    const askDeclared = () =>
+      ask(nodePath(node), {}, (answer) => {
+        const found = answer.birth?.cmds ?? [];
+        declares = found.length > 0;
+        setDeclared(found);
+      });
     const askAll = () => {
-      ask(`${nodePath(node)}/commands`, { limit: SHOWN }, (answer) => setCommands(answer.commands));
-      ask(nodePath(node), {}, (answer) => setDeclared(answer.birth?.cmds ?? []));
+      ask(`${nodePath(node)}/commands`, { limit: SHOWN }, (answer) => take(...answer.commands));
+      askDeclared();
     };
     askAll();
+    const timer = setInterval(() => declares || askDeclared(), EVERY_MS); // its birth may come after its status
     const stops = [on("hello", askAll), on("command", (one) => one.node === node && take(one))];
     return () => {
+      clearInterval(timer);
       abort.abort();
       for (const stop of stops) stop();
     };
   }, [node]);
   return { commands, declared, take };
 }
+
+/** The newest form of each command: an answer may arrive after a later frame of the stream. */
+function merged(known, found) {
+  const newest = new Map(known.map((one) => [one.id, one]));
+  for (const one of found) {
+    const other = newest.get(one.id);
+    if (!other || age(one) >= age(other)) newest.set(one.id, one);
+  }
+  return [...newest.values()].sort((a, b) => b.ts - a.ts).slice(0, SHOWN);
+}
+
+const age = (one) => 2 * one.changes.length + one.is_sent;
 
 export function Commands({ node, device }) {
   const { commands, declared, take } = useCommands(node);
