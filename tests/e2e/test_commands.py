@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import AIR, now_ms
+from tests.e2e.conftest import AIR, now_ms, wait_for
 from tests.e2e.test_dashboard import ARM, fits
 from tests.e2e.test_login import add_user, log_in, reload_for_login
 from wire.messages import Res
@@ -24,8 +24,10 @@ def row(page: Page, text: str) -> Any:
 
 
 def answer(site: Any, command: Any, state: Any, name: str = "ping", device: str = "_", **more: Any) -> None:
-    """Answer as the node does."""
+    """Answer as the node does, which has the command."""
     identity = command.get_attribute("data-command")
+    url = f"{site.url}/api/v1/nodes/{site.feeder.arm.address}/commands/{identity}"
+    wait_for(url, lambda found: found["is_sent"])
     site.feeder.arm.send(
         Res(id=identity, state=state, ts=now_ms(), **more), "res", device, name, retain=False
     )
