@@ -203,7 +203,7 @@ class Worker:
             ModelError: it cannot be opened.
         """
         with self._lock:
-            self._child, self._opened = self._started()
+            self._start()
 
     def hang_up(self) -> None:
         """Ask the process to end, and let no other one start; returns at once."""
@@ -261,14 +261,16 @@ class Worker:
             raise WorkerLost(self._closed.why).coded(self._closed.code, **self._closed.args)
         if self._child is None:
             try:
-                self._child, self._opened = self._started()
+                return self._start()
             except ModelError as error:
                 raise self._lost(None, error) from error
         return self._child
 
-    def _started(self) -> tuple[_Child, Opened]:
-        child = _Child(self._workers)
+    def _start(self) -> _Child:
+        child = self._child = _Child(self._workers)  # from now on `close` ends it
         try:
+            if self._closed is not None:
+                raise WorkerLost(self._closed.why)
             folder = str(self.package.path.resolve())
             opening = Opening(folder, self.manifest.hash, self._providers, self.scanned)
             body = child.ask(worker_wire.packet(opening), OPEN_S)
@@ -279,8 +281,10 @@ class Worker:
                 raise ModelError("it is not the model that it was before")
         except ModelError:
             child.end()
+            self._child = None
             raise
-        return child, opened
+        self._opened = opened
+        return child
 
     def _require_small(self, child: _Child) -> None:
         """Raise WorkerLost if the process takes much more memory than the gate measured."""

@@ -324,6 +324,33 @@ def test_a_model_that_is_not_needed_any_more_ends_and_others_stay(packages: Any,
         ModelCache.model(cache, load_package(summing(packages, "three")))
 
 
+def test_a_state_goes_round_in_its_stream_and_begins_again_with_its_process(
+    packages: Any, cache: ModelCache
+) -> None:
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["now"], keepdims=0),
+        helper.make_node("Add", ["now", "before"], ["y"]),
+        helper.make_node("Identity", ["y"], ["after"]),
+    ]
+    body = packages.model(
+        nodes, inputs={"x": (1, 4, 2), "before": (1, 1)}, outputs={"y": (1, 1), "after": (1, 1)}
+    )
+    window = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 10, "length": 4, "hop": 4}
+    adding = opened(cache, packages.write(body, input={**window, "state": {"before": "after"}}))
+    assert adding.stateful
+
+    def sums(stream: str, *ends: int) -> list[Any]:
+        return [adding.run_window(ONES, stream, end).values["power"] for end in ends]
+
+    assert sums("one", 4, 8) == [8.0, 16.0]
+    assert sums("two", 4) == [8.0], "cameras that share a worker do not share a state"
+    assert sums("one", 12) == [24.0]
+    os.kill(adding.pid, signal.SIGKILL)
+    with pytest.raises(WorkerLost, match="SIGKILL"):
+        sums("one", 16)
+    assert sums("one", 20) == [8.0]
+
+
 def test_a_stop_ends_a_model_that_hangs(packages: Any, cache: ModelCache) -> None:
     hanging = opened(cache, packages.write(packages.hanging(above=1_000.0)))
     caught: list[str] = []
@@ -340,6 +367,34 @@ def test_a_stop_ends_a_model_that_hangs(packages: Any, cache: ModelCache) -> Non
     cache.close()
     thread.join(60)
     assert caught == ["it was stopped"]
+
+
+def test_a_stop_ends_a_process_that_does_not_open_its_model(
+    packages: Any, cache: ModelCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, started = worker.Workers.spawn, threading.Event()
+
+    def spawn_silent(self: worker.Workers, command: list[str], channel: Any) -> Any:
+        process = spawn(self, [command[0], "-c", "import time; time.sleep(600)"], channel)
+        started.set()
+        return process
+
+    monkeypatch.setattr(worker.Workers, "spawn", spawn_silent)
+    caught: list[str] = []
+
+    def open_it() -> None:
+        try:
+            opened(cache, summing(packages))
+        except ModelError as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=open_it)
+    thread.start()
+    assert started.wait(60)
+    cache.close()
+    thread.join(60)
+    assert not thread.is_alive(), "it does not wait for the 90 s that a model may take to open"
+    assert len(caught) == 1
 
 
 def test_a_package_that_changed_meanwhile_is_not_opened_again(packages: Any, cache: ModelCache) -> None:
