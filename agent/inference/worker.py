@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from adapters.base import Picture
@@ -266,14 +267,19 @@ class Worker:
                 raise self._lost(None, error) from error
         return self._child
 
+    def _opening(self) -> bytes:
+        opening = Opening(str(self.package.path.resolve()), self.manifest.hash, self._providers, self.scanned)
+        try:
+            return worker_wire.packet(opening)
+        except ModelError:  # too much to send: the worker scans the file itself
+            return worker_wire.packet(replace(opening, scanned=None))
+
     def _start(self) -> _Child:
         child = self._child = _Child(self._workers)  # from now on `close` ends it
         try:
             if self._closed is not None:
                 raise WorkerLost(self._closed.why)
-            folder = str(self.package.path.resolve())
-            opening = Opening(folder, self.manifest.hash, self._providers, self.scanned)
-            body = child.ask(worker_wire.packet(opening), OPEN_S)
+            body = child.ask(self._opening(), OPEN_S)
             opened = child.understood(lambda: worker_wire.opened(body, self._providers[0]))
             if opened.why:
                 raise ModelError(printable(opened.why, 2_000))

@@ -84,7 +84,10 @@ def _serve(channel: socket.socket, model: Model) -> None:
         except Exception as error:  # noqa: BLE001 - one bad run must not end the worker
             name = "" if isinstance(error, ModelError) else f"{type(error).__name__}: "
             answer = worker_wire.packet(Answer(job.number, why=printable(f"{name}{error}", 1_000)))
-        channel.send(answer)
+        try:
+            channel.send(answer)
+        except OSError as error:  # the kernel's buffer is smaller than usual
+            channel.send(worker_wire.packet(Answer(job.number, why=f"its result: {error.strerror}")))
 
 
 def _input(job: Job, descriptors: list[int], parts: OrderedDict[int, mmap.mmap]) -> NDArray[Any]:

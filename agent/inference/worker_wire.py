@@ -31,7 +31,7 @@ class Opening(Struct, frozen=True, array_like=True):
     folder: str
     hash: str  # of the manifest
     providers: list[str]
-    scanned: Scanned
+    scanned: Scanned | None  # None: the worker scans the file itself
 
 
 class Job(Struct, frozen=True, array_like=True):

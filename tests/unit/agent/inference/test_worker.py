@@ -22,6 +22,7 @@ from agent.inference import worker, worker_process
 from agent.inference.decoders import ModelError
 from agent.inference.model_cache import ModelCache
 from agent.inference.package import load_package
+from agent.inference.session import Scanned
 from agent.inference.worker import Worker, WorkerLost
 from tests.polling import wait_until
 
@@ -337,6 +338,8 @@ def test_a_state_goes_round_in_its_stream_and_begins_again_with_its_process(
     )
     window = {"kind": "window", "name": "x", "signals": ["a", "b"], "rate_hz": 10, "length": 4, "hop": 4}
     adding = opened(cache, packages.write(body, input={**window, "state": {"before": "after"}}))
+    # what the scan found can be more than fits a packet: the worker scans the file again
+    adding.scanned = Scanned([(0, 0, b"x" * 200_000)])
     assert adding.stateful
 
     def sums(stream: str, *ends: int) -> list[Any]:
