@@ -72,6 +72,14 @@ CODES: dict[str, tuple[str, ...]] = {
     "model-worker-answer": (),
     "model-refused-deaths": ("deaths",),
     "provider-missing": ("provider",),
+    # another version of a model in a slot
+    "slot-offer-repeated": ("attempt",),
+    "slot-busy": (),
+    "slot-download-wrong": (),
+    "slot-damaged": (),
+    "slot-store-full": (),
+    "slot-crashed": ("times",),
+    "slot-restarted": (),
     # the fence of an agent: a limit that is reached
     "fence-inferences": ("done", "of"),
     "fence-cpu": ("done", "of"),

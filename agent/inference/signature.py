@@ -111,16 +111,16 @@ def sign(folder: Path, private_pem: bytes) -> str:
     """
     key = _private_key(private_pem)
     pem = _pem_of(key.public_key())
-    digests = _digests(folder, (FILE, *IGNORED))
-    if odd := [name for name in (folder.resolve().name, *digests) if not _is_utf8(name)]:
+    listed = digests(folder)
+    if odd := [name for name in (folder.resolve().name, *listed) if not _is_utf8(name)]:
         raise ModelError(f"{printable(odd[0])} cannot be signed: its name is not UTF-8")
     statement = _Statement(
         type=_STATEMENT,
-        subject=[_Subject(name=folder.resolve().name, digest={"sha256": _root(list(digests.values()))})],
+        subject=[_Subject(name=folder.resolve().name, digest={"sha256": root(listed.values())})],
         predicate_type=_PREDICATE,
         predicate=_Predicate(
             serialization=_Serialization("files", "sha256", ignore_paths=[FILE, *IGNORED]),
-            resources=[_Resource(name, digest, "sha256") for name, digest in digests.items()],
+            resources=[_Resource(name, digest, "sha256") for name, digest in listed.items()],
         ),
     )
     payload = msgspec.json.encode(statement)
@@ -219,7 +219,7 @@ def _listed(statement: _Statement) -> dict[str, str]:
         if each.algorithm != "sha256" or not _SHA256.fullmatch(each.digest):
             raise bad(f"the digest of {shown} is not a sha256 in hexadecimal")
         found[each.name] = each.digest
-    if len(statement.subject) != 1 or statement.subject[0].digest.get("sha256") != _root(found.values()):
+    if len(statement.subject) != 1 or statement.subject[0].digest.get("sha256") != root(found.values()):
         raise bad("its root digest does not fit its list of files")
     return found
 
@@ -233,12 +233,22 @@ def _digests(folder: Path, skipped: Collection[str]) -> dict[str, str]:
     return found
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """Name and sha256 of every file of a package that a signature covers, in the order of the names.
+
+    Raises:
+        ModelError: it has a link or another thing than files, or cannot be read.
+    """
+    return _digests(folder, (FILE, *IGNORED))
+
+
+def root(each: Iterable[str]) -> str:
+    """The root digest of OpenSSF Model Signing over the digests of files in the order of their names."""
+    return hashlib.sha256(bytes.fromhex("".join(each))).hexdigest()
+
+
 def _is_utf8(name: str) -> bool:
     return not any("\ud800" <= one <= "\udfff" for one in name)
-
-
-def _root(digests: Iterable[str]) -> str:
-    return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
 
 
 def _pae(payload: bytes) -> bytes:

@@ -44,6 +44,7 @@ COVERED_BY = {
     "agent.remote.settings": "tests/unit/agent/test_configuration.py",
     "agent.remote.trial": "tests/unit/agent/test_configuration.py",
     "agent.pipeline.model_threads": "tests/unit/agent/pipeline/test_model_runner.py",
+    "agent.slots.settings": "tests/unit/agent/slots/test_model_store.py",
     "agent.uplink.command_runner": "tests/integration/test_uplink.py",
     "agent.uplink.latest": "tests/integration/test_uplink.py",
     "agent.uplink.connecting": "tests/integration/test_uplink.py",

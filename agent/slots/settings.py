@@ -1,0 +1,23 @@
+"""Settings of the store of model versions: the `versions:` section of an agent's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+MAX_MB = 1_000.0
+
+
+class VersionSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The `versions:` section of an agent's configuration."""
+
+    max_mb: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Megabytes of model packages that may be kept in `state`/models. The oldest that no"
+            " slot uses are removed.",
+        ),
+    ] = MAX_MB

@@ -1,0 +1,265 @@
+"""What becomes of a slot: one pure function from its state and an event to its next state and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from wire.reasons import NO_REASON, Args, Reason, because
+
+MAX_STARTS = 3  # starts of the daemon while it opened or shadowed a package; the next refuses the package
+_MOST_JUDGED = 100  # digests whose newest attempt is kept
+
+State = Literal[
+    "idle",
+    "downloading",
+    "verifying",
+    "gated",
+    "shadow",
+    "waiting",
+    "unconfirmed",
+    "confirmed",
+    "rolled-back",
+    "refused",
+]
+ON_THE_WAY = ("downloading", "verifying", "gated", "shadow", "waiting")  # the candidate does not run yet
+Action = Literal["fetch", "check", "open", "shadow", "wait", "run", "undo", "close", "free"]
+"""What the owner does after the new state is on disk.
+
+`fetch` the candidate, `check` its digest, `open` it through the gate, `shadow` it, `wait` for the update
+lock, `run` it instead of what runs, `undo` that, `close` a candidate that will not run, `free` what is not
+needed.
+"""
+_REPEATED: dict[State, Action] = {
+    "downloading": "fetch", "verifying": "check", "gated": "check", "shadow": "check", "waiting": "check"
+}  # fmt: skip
+
+
+class Confirm(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """When an offered version counts as good."""
+
+    results: Annotated[int, Meta(ge=1, le=1_000_000, description="Good results on real input.")] = 100
+    nan: Annotated[float, Meta(ge=0, le=1, description="Largest share of results that are NaN.")] = 0.001
+    errors: Annotated[float, Meta(ge=0, le=1, description="Largest share of runs that fail.")] = 0.01
+    p99_ms: Annotated[float, Meta(ge=0, description="99 of 100 results take at most this, 0 = any.")] = 0.0
+    soak_s: Annotated[
+        float, Meta(gt=0, le=2_592_000, description="Time in which the good results must come.")
+    ] = 600.0
+    shadow: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="Good results before it runs, which act on nothing.")
+    ] = 0
+
+
+class Slot(Struct, kw_only=True, frozen=True):
+    """What is kept on disk of one slot.
+
+    `current` is the digest of the package that runs, empty for the package of the config. `previous` runs
+    again if `current` is undone; None if there is nothing to go back to. `base` is the sha256 of the manifest
+    that the config named: for another one all this does not count.
+    """
+
+    v: int = 1
+    state: State = "idle"
+    base: str = ""
+    current: str = ""
+    previous: str | None = None
+    candidate: str = ""  # the digest that was offered last
+    attempt: int = 0  # of the candidate
+    confirm: Confirm = Confirm()
+    since: int = 0  # when the state began, ms
+    starts: int = 0
+    judged: dict[str, int] = {}  # digest to its newest attempt, which is never offered again
+    why: str = ""
+    code: str = ""
+    args: Args = {}
+
+    @property
+    def reason(self) -> Reason:
+        """Why the candidate does not run."""
+        return Reason(self.why, self.code, self.args)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The packages that the slot needs."""
+        named = {self.current, self.previous or ""}
+        if self.state in ON_THE_WAY:
+            named.add(self.candidate)
+        return frozenset(named - {""})
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A version is offered."""
+
+    digest: str
+    attempt: int
+    confirm: Confirm
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The candidate is in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """The files of the candidate are those of its digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The candidate passed the gate and is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """The candidate gave enough good results beside what runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Nothing holds the candidate back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enough:
+    """The candidate gave enough good results on real input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The candidate cannot be used, or what runs is sick, or an operator takes it back."""
+
+    why: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The daemon has started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """Packages in the store are not what their digests say."""
+
+    digests: frozenset[str]
+
+
+Event = Offer | Arrived | Sound | Passed | Shadowed | Free | Enough | Failed | Started | Damaged
+Step = tuple[Slot, tuple[Action, ...]]
+# the state in which an event counts, the next one, and what to do there
+_ONWARD: dict[type[Event], tuple[State, State, Action]] = {
+    Arrived: ("downloading", "verifying", "check"),
+    Sound: ("verifying", "gated", "open"),
+    Passed: ("gated", "waiting", "wait"),
+    Shadowed: ("shadow", "waiting", "wait"),
+    Enough: ("unconfirmed", "confirmed", "free"),
+}
+
+
+def step(slot: Slot, event: Event, now_ms: int) -> Step:
+    """The next state of a slot and what to do; an event that does not fit the state changes nothing."""
+    after, actions = _step(slot, event)
+    return (after if after.state == slot.state else replace(after, since=now_ms)), actions
+
+
+def objection(slot: Slot, offer: Offer) -> Reason:
+    """Why the slot does not take an offer; `NO_REASON` where it does."""
+    if offer.attempt <= slot.judged.get(offer.digest, 0):
+        text = f"attempt {offer.attempt} of {offer.digest[:12]} was offered before: use a higher number"
+        return because(text, "slot-offer-repeated", attempt=offer.attempt)
+    if slot.state == "unconfirmed":
+        text = f"{slot.current[:12]} is not confirmed yet: offer another version after that"
+        return because(text, "slot-busy")
+    return NO_REASON
+
+
+def _step(slot: Slot, event: Event) -> Step:
+    match event:
+        case Offer():
+            return _offered(slot, event)
+        case Free() if slot.state == "waiting":
+            runs = replace(slot, state="unconfirmed", current=slot.candidate, previous=slot.current, starts=0)
+            return runs, ("run",)
+        case Failed():
+            return _failed(slot, event.why)
+        case Started():
+            return _started(slot)
+        case Damaged():
+            return _damaged(slot, event.digests)
+    return _onward(slot, event)
+
+
+def _onward(slot: Slot, event: Event) -> Step:
+    found = _ONWARD.get(type(event))
+    if found is None or slot.state != found[0]:
+        return slot, ()
+    _, after, action = found
+    if isinstance(event, Passed) and slot.confirm.shadow:
+        after, action = "shadow", "shadow"
+    return replace(slot, state=after), (action,)
+
+
+def _offered(slot: Slot, offer: Offer) -> Step:
+    if objection(slot, offer).why:
+        return slot, ()
+    judged = {key: attempt for key, attempt in slot.judged.items() if key != offer.digest}
+    judged = dict([*judged.items(), (offer.digest, offer.attempt)][-_MOST_JUDGED:])
+    closes: tuple[Action, ...] = ("close",) if slot.state in ON_THE_WAY else ()
+    taken = replace(
+        slot,
+        candidate=offer.digest,
+        attempt=offer.attempt,
+        confirm=offer.confirm,
+        judged=judged,
+        starts=0,
+        why="",
+        code="",
+        args={},
+    )
+    if offer.digest == slot.current:  # it was confirmed before
+        return replace(taken, state="confirmed"), closes
+    return replace(taken, state="downloading"), (*closes, "fetch")
+
+
+def _failed(slot: Slot, why: Reason) -> Step:
+    if slot.state in ON_THE_WAY:
+        return replace(slot, state="refused", **why.fields()), ("close",)
+    if slot.state in ("unconfirmed", "confirmed") and slot.previous is not None:
+        return _back(slot, why), ("undo",)
+    return slot, ()
+
+
+def _back(slot: Slot, why: Reason) -> Slot:
+    return replace(
+        slot, state="rolled-back", current=slot.previous or "", previous=None, starts=0, **why.fields()
+    )
+
+
+def _started(slot: Slot) -> Step:
+    if slot.state == "unconfirmed":
+        text = "the agent started again before the version was confirmed"
+        return _back(slot, because(text, "slot-restarted")), ()
+    if (again := _REPEATED.get(slot.state)) is None:
+        return slot, ()
+    if slot.state in ("gated", "shadow"):
+        if slot.starts + 1 >= MAX_STARTS:
+            text = f"the agent ended {slot.starts + 1} times while it opened this package"
+            return _failed(slot, because(text, "slot-crashed", times=slot.starts + 1))
+        slot = replace(slot, starts=slot.starts + 1)
+    return replace(slot, state="downloading" if again == "fetch" else "verifying"), (again,)
+
+
+def _damaged(slot: Slot, digests: frozenset[str]) -> Step:
+    previous = None if slot.previous in digests else slot.previous
+    if slot.current not in digests:
+        return replace(slot, previous=previous), ()
+    text = f"the files of {slot.current[:12]} in the store have changed: it is not used"
+    why = because(text, "slot-damaged")
+    sound = replace(slot, previous=previous)
+    if slot.state in ON_THE_WAY:  # the candidate goes on
+        return replace(sound, current=previous or "", previous=None), ("undo",)
+    return _back(sound, why), ("undo",)
