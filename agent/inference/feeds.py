@@ -15,7 +15,8 @@ from agent.inference.preprocess import FrameTensor, WindowTensor
 from agent.inference.tensors import NUMBERS, fits, tensor
 from wire.printable import printable
 
-_MAX_STATE = 16_000_000  # numbers of a constant or a state
+_MAX_CONSTANT = 16_000_000  # numbers
+_MAX_STATE = 1_000_000  # numbers of all states; many streams keep theirs
 _MANY = 8  # tensors that a sentence lists
 
 Arrays = dict[str, NDArray[Any]]
@@ -49,6 +50,8 @@ class Feeds:
             for name, value in spec.constants.items()
         }
         self.initial = {name: self._zeros(self._known(name, "input.state")) for name in state}
+        if sum(array.size for array in self.initial.values()) > _MAX_STATE:
+            raise ModelError(f"input.state has more than {_MAX_STATE} numbers")
         named = [*(found.name for found in self.filled), *spec.constants, *state]
         for name in named:
             if named.count(name) > 1:
@@ -58,6 +61,7 @@ class Feeds:
                 f"input names no value for {', '.join(map(str, missing[:_MANY]))}: name it in input.inputs, "
                 "input.constants or input.state"
             )
+        self.whole = any("int" in found.dtype for found in self.filled)
         self.wide = any(found.dtype in ("float64", "int64", "int32") for found in self.filled)
 
     def buffers(self) -> Buffers:
@@ -147,8 +151,8 @@ class Feeds:
     def _dims(self, declared: Tensor) -> tuple[int, ...]:
         """The shape of a constant or a state; a dimension that is not declared is 1, as a batch is."""
         dims = tuple(abs(dim) for dim in declared.shape)
-        if np.prod(dims, dtype=float) > _MAX_STATE:
-            raise ModelError(f"input {declared} has more than {_MAX_STATE} numbers")
+        if np.prod(dims, dtype=float) > _MAX_CONSTANT:
+            raise ModelError(f"input {declared} has more than {_MAX_CONSTANT} numbers")
         return dims
 
 

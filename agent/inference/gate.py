@@ -210,6 +210,8 @@ def _noise(model: Model) -> NDArray[Any]:
     if isinstance(spec, FrameInput):
         return rng.integers(0, 256, (spec.size[1], spec.size[0], 3), dtype=np.uint8)
     window = rng.normal(spec.mean or 0.0, spec.std or 1.0, (spec.length, len(spec.signals)))
+    if model.whole and not spec.mean:  # as a code, a count or a place in a table
+        window = np.abs(window)
     return window.astype(np.float32)
 
 

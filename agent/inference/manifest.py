@@ -191,6 +191,8 @@ def _check_parts(found: WindowInput) -> Iterator[Mistake]:
                 yield ("input", "inputs", at, "signals"), f"{name!r} is not one of input.signals"
         if part.rows > found.length:
             yield ("input", "inputs", at, "rows"), f"{part.rows} rows of a window of {found.length}"
+    if sum(math.prod(part.dims) for part in found.parts) > MAX_WINDOW:
+        yield ("input", "inputs"), f"the inputs have more than {MAX_WINDOW} numbers"
     for at, part in enumerate(found.parts):
         numbers = part.rows * len(part.signals)
         where = ("input", "inputs", at) if found.inputs else ("input",)

@@ -31,6 +31,9 @@ log = logging.getLogger("edgebed.model")
 
 CPU = ("CPUExecutionProvider",)
 _WARM_UP_RUNS = 2  # the first run allocates memory
+_EXACT = "session.x64quantprecision"
+# with the option above onnxruntime looks for a product of signed by unsigned numbers, which it does not have
+_NO_KERNEL = re.compile(r"find (?:a )?kernel for QLinear")
 _MOST_STREAMS = 64  # whose state is kept
 
 # "[ONNXRuntimeError] : 1 : FAIL : "
@@ -128,6 +131,11 @@ class Model:
     def stateful(self) -> bool:
         """Whether a run goes on from the state of the last one."""
         return bool(self._state_names)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model takes whole numbers."""
+        return self._feeds.whole
 
     @property
     def wide(self) -> bool:
@@ -265,6 +273,42 @@ def _open(body: bytes, providers: Sequence[str]) -> Any:
                 f"execution provider {provider} is not in this onnxruntime (available: {there})"
             ).coded("provider-missing", provider=provider)
     _limit_memory(onnxruntime)
+    options = _options(onnxruntime)
+    try:
+        session = onnxruntime.InferenceSession(body, options, providers=list(providers))
+    except Exception as error:  # the exceptions of onnxruntime have no common base class
+        if not _NO_KERNEL.search(str(error)):
+            raise ModelError(f"onnxruntime refuses it: {_reason(error)}") from error
+        return _open_as_written(body, providers)
+    _require_provider(session, providers)
+    return session
+
+
+def _open_as_written(body: bytes, providers: Sequence[str]) -> Any:
+    """Open a model whose products of signed numbers onnxruntime has in no other form.
+
+    On CPUs without VNNI they can saturate, which golden vectors show.
+    """
+    import onnxruntime
+
+    options = _options(onnxruntime)
+    options.add_session_config_entry(_EXACT, "0")
+    try:
+        session = onnxruntime.InferenceSession(body, options, providers=list(providers))
+    except Exception as error:  # as in `_open`
+        raise ModelError(f"onnxruntime refuses it: {_reason(error)}") from error
+    _require_provider(session, providers)
+    return session
+
+
+def _require_provider(session: Any, providers: Sequence[str]) -> None:
+    if session.get_providers()[0] != providers[0]:
+        raise ModelError(
+            f"{providers[0]} was requested, onnxruntime fell back to {session.get_providers()[0]}"
+        )
+
+
+def _options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = 1
@@ -272,19 +316,11 @@ def _open(body: bytes, providers: Sequence[str]) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # products of 8 bits are exact on CPUs without VNNI too, where they would saturate at 16 bits
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.add_session_config_entry(_EXACT, "1")
     # the scan has read an ONNX file: onnxruntime must not take it for another format
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 4  # the exception has the reason of a failure
-    try:
-        session = onnxruntime.InferenceSession(body, options, providers=list(providers))
-    except Exception as error:  # the exceptions of onnxruntime have no common base class
-        raise ModelError(f"onnxruntime refuses it: {_reason(error)}") from error
-    if session.get_providers()[0] != providers[0]:
-        raise ModelError(
-            f"{providers[0]} was requested, onnxruntime fell back to {session.get_providers()[0]}"
-        )
-    return session
+    return options
 
 
 def _has_nan(output: NDArray[Any]) -> bool:

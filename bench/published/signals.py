@@ -53,7 +53,7 @@ def _silero(
         f"data/{file}",
         {
             "input": flat,
-            "output": {"decoder": "classification", "tensors": [output], "labels": _VOICE},
+            "output": {"decoder": "classification", "tensors": [output], "labels": _VOICE, "binary": True},
         },
         _sound,
         feed,
@@ -114,7 +114,7 @@ def _word(file: str, length: int) -> Case:
         f"models/{file}",
         {
             "input": _window("onnx::Flatten_0", 96, length),
-            "output": {"decoder": "classification", "labels": labels},
+            "output": {"decoder": "classification", "labels": labels, "binary": True},
         },
         lambda: windows(length, 96),
         lambda data: {"onnx::Flatten_0": data[None].astype(np.float32)},
@@ -142,7 +142,7 @@ _TRAFFIC = [
         "weights/decode_v3.onnx",
         {
             "input": _window("X", 25, 1, layout="flat"),
-            "output": {"decoder": "classification", "labels": ["no", "yes"], "sigmoid": True},
+            "output": {"decoder": "classification", "labels": ["no", "yes"], "binary": True, "sigmoid": True},
         },
         lambda: windows(1, 25, scale=3.0),
         lambda data: {"X": data},

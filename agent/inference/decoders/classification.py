@@ -21,8 +21,8 @@ from agent.inference.decoders.base import (
     beyond_shares,
     flat,
     number,
+    require_size,
     sigmoid,
-    size_of,
     slugs,
     softmax,
 )
@@ -42,6 +42,9 @@ class ClassificationOptions(Labelled, frozen=True):
     margins: Annotated[
         bool, Meta(description="The scores have no bounds, as those of a linear SVM: the largest wins.")
     ] = False
+    binary: Annotated[
+        bool, Meta(description="The model gives one number, the score of the second of two labels.")
+    ] = False
     multi: Annotated[
         bool, Meta(description="Several labels can be right at once: the row has `found`, a list of them.")
     ] = False
@@ -55,7 +58,7 @@ class ClassificationOptions(Labelled, frozen=True):
 
 
 class Classification(Decoder):
-    """One number per label; the largest wins. Two labels may have one number: the score of the second."""
+    """One number per label; the largest wins."""
 
     Options = ClassificationOptions
 
@@ -71,10 +74,11 @@ class Classification(Decoder):
             raise ModelError("output: only one of softmax, sigmoid and margins can be true")
         if options.multi and (options.softmax or options.margins):
             raise ModelError("output.multi: the scores are shares of each label: sigmoid, or none")
-        labels, numbers = len(options.labels), size_of(outputs[0])
-        self._numbers = 1 if labels == 2 and numbers == 1 and not options.softmax else labels
-        if numbers not in (-1, self._numbers):
-            raise ModelError(f"{labels} labels do not fit the model's output {outputs[0]}")
+        if options.binary and (len(options.labels) != 2 or options.softmax):
+            raise ModelError("output.binary: two labels and no softmax are needed")
+        self._numbers = 1 if options.binary else len(options.labels)
+        what = "number (binary)" if options.binary else "labels"
+        require_size(outputs[0], self._numbers, what)
         self._options = options
         self._names = slugs(options.labels) if options.scores else []
         for reserved in _RESERVED & {*self._names}:
@@ -125,7 +129,7 @@ class Classification(Decoder):
             scores = softmax(scores)
         elif options.sigmoid:
             scores = sigmoid(scores)
-        if self._numbers == len(options.labels):
+        if not options.binary:
             return scores
         return np.concatenate([-scores if options.margins else 1 - scores, scores])
 

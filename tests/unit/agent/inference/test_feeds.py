@@ -85,6 +85,18 @@ def test_large_whole_numbers_are_exact(packages) -> None:
     assert model.run_window(np.array([[2.0**53 - 1]])).values == {"power": (2**53 - 1) % 10}
 
 
+def test_the_noise_of_the_gate_has_codes_that_are_not_negative(packages) -> None:
+    """A model that looks codes up in a table has no row for -1."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Sqrt", ["f"], ["root"]),
+        helper.make_node("ReduceSum", ["root"], ["y"], keepdims=0),
+    ]
+    kinds = {"x": TensorProto.INT32}
+    body = packages.model(nodes, inputs={"x": (1, 4, 2)}, outputs={"y": ()}, types=kinds)
+    gate.inspect(load_package(packages.write(body, input=WINDOW)), CPU)
+
+
 def test_text_is_not_an_input(packages) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
     body = packages.model(
@@ -218,7 +230,9 @@ def test_a_picture_model_gets_constants(packages, frame_input) -> None:
 STATE = {**WINDOW, "hop": 4, "state": {"before": "after"}, "constants": {"gain": 2}}
 
 
-def summing(packages, *, after: tuple[int | str, ...] = ("m", 1), state: str = "sum") -> bytes:
+def summing(
+    packages, *, after: tuple[int | str, ...] = ("m", 1), state: str = "sum", before: Any = ("n", 1)
+) -> bytes:
     """Gives gain * (the sum of the window + the state), which is its next state."""
     nodes = [
         helper.make_node("ReduceSum", ["x"], ["now"], keepdims=0),
@@ -228,7 +242,7 @@ def summing(packages, *, after: tuple[int | str, ...] = ("m", 1), state: str = "
     ]
     return packages.model(
         nodes,
-        inputs={"x": (1, 4, 2), "before": ("n", 1), "gain": ()},
+        inputs={"x": (1, 4, 2), "before": before, "gain": ()},
         outputs={"y": (1, 1), "after": after},
     )
 
@@ -291,6 +305,7 @@ def test_the_state_of_a_stream_that_is_long_gone_is_forgotten(packages) -> None:
         ({}, {"state": {}}, "input names no value for before float32[?, 1]"),
         ({}, {"state": {"before": "none"}}, "input.state names 'none', the model's outputs are y, after"),
         ({}, {"state": {"none": "after"}}, "input.state is 'none', the model's inputs are x"),
+        ({"before": (2000, 1000)}, {}, "input.state has more than 1000000 numbers"),
         (
             {"state": "x", "after": ("m", 4, 2)},
             {},

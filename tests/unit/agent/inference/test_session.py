@@ -194,6 +194,27 @@ def test_products_of_8_bits_are_exact(packages) -> None:
     assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_product_of_whole_numbers_runs_whatever_its_signs(packages, signed: bool) -> None:
+    """The static quantiser of onnxruntime gives signed activations by default (QOperator)."""
+    kind = np.int8 if signed else np.uint8
+    one = np.ones((), np.float32)
+    constants = {
+        "one": one,
+        "zero": np.array(0, kind),
+        "w": np.full((8, 1), 3, np.int8),
+        "wz": np.array(0, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["q"]),
+        helper.make_node("QLinearMatMul", ["q", "one", "zero", "w", "one", "wz", "one", "zero"], ["r"]),
+        helper.make_node("DequantizeLinear", ["r", "one", "zero"], ["y"]),
+    ]
+    body = packages.model(nodes, inputs={"x": (1, 8)}, outputs={"y": (1, 1)}, constants=constants)
+    model = Model(load_package(packages.write(body, input={**WINDOW, "layout": "flat"})))
+    assert model.run_window(np.full((4, 2), 2, np.float32)).values == {"power": 48.0}
+
+
 MODEL_CC = (
     "[ONNXRuntimeError] : 1 : FAIL : Load model from x failed:/src/core/graph/model.cc:150 "
     "onnxruntime::Model::Model(onnx::ModelProto&&, const std::function<void (int)>&, bool) "

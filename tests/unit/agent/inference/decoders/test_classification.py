@@ -51,7 +51,7 @@ def test_classification_without_a_number_names_nothing(make) -> None:
 def test_one_number_is_the_score_of_the_second_label(
     make, options: dict[str, Any], number: float, scores: tuple[float, float]
 ) -> None:
-    decoder = make("classification", [(-1, 1)], labels=["no", "yes"], scores=True, **options)
+    decoder = make("classification", [(-1, 1)], labels=["no", "yes"], binary=True, scores=True, **options)
     found = decoder.decode([np.array([[number]], np.float32)], None).values
     assert (found["no"], found["yes"]) == pytest.approx(scores)
     assert found["label"] == ("yes" if scores[1] > scores[0] else "no")
@@ -82,3 +82,12 @@ def test_a_long_list_of_labels_is_cut_between_two(make) -> None:
     assert len(found) <= 500
     assert found.split(", ") == labels[: found.count(",") + 1]
     assert found.count(",") > 40
+
+
+def test_one_number_needs_two_labels_and_the_word_for_it(make) -> None:
+    with pytest.raises(ModelError, match="2 labels do not fit"):
+        make("classification", [(1, 1)], labels=["no", "yes"])
+    with pytest.raises(ModelError, match="two labels and no softmax"):
+        make("classification", [(1, 1)], labels=["no"], binary=True)
+    with pytest.raises(ModelError, match=r"1 number \(binary\) do not fit"):
+        make("classification", [(1, 2)], labels=["no", "yes"], binary=True)

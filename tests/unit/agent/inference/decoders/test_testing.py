@@ -69,6 +69,7 @@ class TestAnomaly(DecoderContract):
 
 class TestMultiLabel(DecoderContract):
     decoder = Classification
+    word = "classification"
     good_options: ClassVar = {
         "labels": ["a", "b"],
         "sigmoid": True,
