@@ -16,7 +16,7 @@ from agent.inference.tensors import NUMBERS, fits, tensor
 from wire.printable import printable
 
 _MAX_CONSTANT = 16_000_000  # numbers
-_MAX_STATE = 1_000_000  # numbers of all states; many streams keep theirs
+_MAX_STATE = 1_000_000  # numbers of all states; each stream keeps a copy
 _MANY = 8  # tensors that a sentence lists
 
 Arrays = dict[str, NDArray[Any]]

@@ -51,7 +51,8 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"  half of the runs within {report.p50_ms:g} ms, 99 of 100 within {report.p99_ms:g} ms")
     if (folder / FILE).exists():
         click.echo(f"  {FILE} fits the files; `edgebed model verify` shows whether a key made it")
-    exact = ", 8 bits exact" if report.scanned.int8 else ""
+    scanned = report.scanned
+    exact = "" if not scanned.int8 else ", 8 bits exact" if scanned.exact else ", 8 bits as on this CPU"
     click.echo(f"  {report.rss_mb:g} MB of memory, {found.decoder}{exact}, sha256 {found.sha256[:12]}")
 
 

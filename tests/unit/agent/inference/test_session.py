@@ -213,6 +213,7 @@ def test_a_product_of_whole_numbers_runs_whatever_its_signs(packages, signed: bo
     body = packages.model(nodes, inputs={"x": (1, 8)}, outputs={"y": (1, 1)}, constants=constants)
     model = Model(load_package(packages.write(body, input={**WINDOW, "layout": "flat"})))
     assert model.run_window(np.full((4, 2), 2, np.float32)).values == {"power": 48.0}
+    assert (model.scanned.int8, model.scanned.exact) == (True, not signed)
 
 
 MODEL_CC = (
