@@ -199,20 +199,20 @@ def test_a_product_of_whole_numbers_runs_whatever_its_signs(packages, signed: bo
     """The static quantiser of onnxruntime gives signed activations by default (QOperator)."""
     kind = np.int8 if signed else np.uint8
     one = np.ones((), np.float32)
-    constants = {
-        "one": one,
-        "zero": np.array(0, kind),
-        "w": np.full((8, 1), 3, np.int8),
-        "wz": np.array(0, np.int8),
-    }
+    zeros = {name: np.array(0, kind) for name in ("xz", "yz")}
+    scales = {"xs": one, "ws": one, "ys": one * 100}
+    weights = {"w": np.full((64, 16), 100, np.int8), "wz": np.array(0, np.int8)}
     nodes = [
-        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["q"]),
-        helper.make_node("QLinearMatMul", ["q", "one", "zero", "w", "one", "wz", "one", "zero"], ["r"]),
-        helper.make_node("DequantizeLinear", ["r", "one", "zero"], ["y"]),
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
+        helper.make_node("QLinearMatMul", ["q", "xs", "xz", "w", "ws", "wz", "ys", "yz"], ["r"]),
+        helper.make_node("DequantizeLinear", ["r", "ys", "yz"], ["all"]),
+        helper.make_node("ReduceMean", ["all"], ["y"], keepdims=0),
     ]
-    body = packages.model(nodes, inputs={"x": (1, 8)}, outputs={"y": (1, 1)}, constants=constants)
-    model = Model(load_package(packages.write(body, input={**WINDOW, "layout": "flat"})))
-    assert model.run_window(np.full((4, 2), 2, np.float32)).values == {"power": 48.0}
+    constants = {**zeros, **scales, **weights}
+    body = packages.model(nodes, inputs={"x": (1, 64)}, outputs={"y": ()}, constants=constants)
+    window = {**WINDOW, "signals": ["a"], "length": 64, "layout": "flat"}
+    model = Model(load_package(packages.write(body, input=window)))
+    assert model.run_window(np.ones((64, 1), np.float32)).values == {"power": 6400.0}
     assert (model.scanned.int8, model.scanned.exact) == (True, not signed)
 
 
