@@ -289,13 +289,20 @@ class Batch(_Message, kw_only=True):
 
 
 class Box(_Message, kw_only=True):
-    """One detection; `box` is `[x, y, w, h]` normalised to the frame, origin at the top left."""
+    """One detection; `box` is `[x, y, w, h]` normalised to the frame, origin at the top left.
+
+    `points` are keypoints as `[x, y, score]`, in the model's order. `polygon` is the outline of its mask as
+    `[x, y]`, and `area` the mask's share of the frame. `track` is its number while it is followed.
+    """
 
     label: Short
     cls: int
     score: float
     box: tuple[float, float, float, float]
     track: int | UnsetType = UNSET
+    points: Annotated[list[tuple[float, float, float]], Meta(max_length=64)] = []
+    polygon: Annotated[list[tuple[float, float]], Meta(max_length=64)] = []
+    area: float | UnsetType = UNSET
 
 
 class Image(_Message, kw_only=True):

@@ -15,7 +15,7 @@ from msgspec import Struct
 from agent.inference import gate_process
 from agent.inference.decoders import ModelError, Tensor
 from agent.inference.decoders.heads.base import cells
-from agent.inference.decoders.heads.yolov8 import end_to_end, is_end_to_end
+from agent.inference.decoders.heads.table import is_end_to_end
 from agent.inference.package import MAX_MODEL
 from agent.inference.package_files import read_file
 from agent.inference.session import signature
@@ -164,8 +164,8 @@ def _boxes(tensor: Tensor, outputs: list[Tensor]) -> list[str]:
     shape = outputs[0].shape
     found = None
     if is_end_to_end(outputs[0], (_known(tensor.shape[-1], 640), _known(tensor.shape[-2], 480))):
-        raise ModelError(end_to_end(outputs[0]))
-    if len(shape) == 4 and shape[1] > 5:
+        found = ("end-to-end", 1)
+    elif len(shape) == 4 and shape[1] > 5:
         found = ("fastestdet", shape[1] - 5)
     elif len(outputs) == 2 and outputs[1].shape[-1:] == (4,) and len(shape) == 3:
         found = ("ulface", shape[2] - 1)

@@ -7,11 +7,12 @@ rest of a message. The agent treats a worker as hostile: a model may have taken 
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from agent.inference.decoders import ModelError, Result
 from agent.inference.session import Scanned
@@ -123,7 +124,9 @@ def _require_declared(result: Result, fields: dict[str, Field]) -> None:
     if len(result.boxes) > _MAX_BOXES:
         raise ValueError(f"it gives more than {_MAX_BOXES} boxes")
     for box in result.boxes:
-        if not all(map(math.isfinite, (box.score, *box.box))) or abs(box.cls) > 2**31:
+        outline = chain.from_iterable((*box.points, *box.polygon))
+        area = 0.0 if box.area is UNSET else box.area
+        if not all(map(math.isfinite, (box.score, *box.box, area, *outline))) or abs(box.cls) > 2**31:
             raise ValueError("it gives a box that is not finite")
     numbers = (result.infer_ms, 0.0 if result.score is None else result.score)
     if len(result.top) > _MAX_TEXT or not all(map(math.isfinite, numbers)):

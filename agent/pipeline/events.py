@@ -80,7 +80,7 @@ class EventReporter:
             model=self._model,
             slot=self._slot,
             infer_ms=round(result.infer_ms, 3),
-            n=len(result.boxes) if self._decoder == "detection" else UNSET,
+            n=len(result.boxes) if self._decoder in ("detection", "regions") else UNSET,
             top=result.top,
             score=UNSET if result.score is None else round(result.score, 4),
             frame=UNSET if inference.window else inference.reading.index,

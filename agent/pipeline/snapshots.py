@@ -121,6 +121,9 @@ def encode(
     picture = hidden.picture
     height, width = picture.shape[:2]
     empty = _snapshot(reading, b"", width, height, boxes, model, hidden)
+    if len(msgspec.json.encode(empty)) > MAX_BODY // 2:  # outlines leave too little room for the picture
+        boxes = [msgspec.structs.replace(box, points=[], polygon=[]) for box in boxes]
+        empty = _snapshot(reading, b"", width, height, boxes, model, hidden)
     room = (MAX_BODY - len(msgspec.json.encode(empty)) - 16) * 3 // 4  # base64 makes 4 bytes of 3
     if room < 1000:
         raise SnapshotError(f"{len(boxes)} boxes leave no room for a picture")

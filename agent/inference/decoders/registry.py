@@ -12,6 +12,7 @@ GROUP = "edgebed.decoders"
 # word in a manifest -> (module, class); imported on first use
 BUILT_IN: dict[str, tuple[str, str]] = {
     "detection": ("agent.inference.decoders.detection", "Detection"),
+    "regions": ("agent.inference.decoders.regions", "Regions"),
     "classification": ("agent.inference.decoders.classification", "Classification"),
     "regression": ("agent.inference.decoders.regression", "Regression"),
     "reconstruction": ("agent.inference.decoders.reconstruction", "Reconstruction"),

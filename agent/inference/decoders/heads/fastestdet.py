@@ -15,6 +15,8 @@ from agent.inference.decoders.heads.base import Found, Head, corners, expect, no
 class FastestDet(Head):
     """One map [1, 5 + classes, rows, columns]: objectness, tanh x and y, sigmoid w and h, class shares."""
 
+    word = "fastestdet"
+
     def check(self, outputs: Sequence[Tensor]) -> None:
         expect(outputs[0], "fastestdet", (1, 5 + self.classes, -1, -1), self.classes)
 
@@ -39,7 +41,8 @@ class FastestDet(Head):
         x = (np.tanh(picked[1]) + at % columns) * (width / columns)
         y = (np.tanh(picked[2]) + at // columns) * (height / rows)
         sides = sigmoid(picked[3:5])
-        return corners(x, y, sides[0] * width, sides[1] * height), scores[strong], picked[5:].argmax(axis=0)
+        boxes = corners(x, y, sides[0] * width, sides[1] * height)
+        return Found(boxes, scores[strong], picked[5:].argmax(axis=0))
 
 
 _P6, _P4 = np.float32(0.6), np.float32(0.4)

@@ -15,6 +15,7 @@ from agent.inference.decoders.heads.base import Found, Head, expect, shaped
 class UlFace(Head):
     """Two outputs: scores [1, n, 1 + classes], background first; corners [1, n, 4] as shares of the input."""
 
+    word = "ulface"
     outputs = 2
 
     def check(self, outputs: Sequence[Tensor]) -> None:
@@ -32,4 +33,4 @@ class UlFace(Head):
         at = np.flatnonzero(best >= least)
         width, height = self.size
         boxes = corners[at] * np.array((width, height, width, height), np.float32)
-        return boxes, best[at], scores[at].argmax(axis=1)
+        return Found(boxes, best[at], scores[at].argmax(axis=1))

@@ -28,6 +28,8 @@ def test_a_result_comes_as_the_decoder_gave_it() -> None:
     found = read(boxes=[BOX], top="car", score=0.5, alarm=True, infer_ms=1.5).result
     values = {"n": 1, "ratio": None, "alarm": True, "label": "car"}
     assert found == Result(values, [BOX], "car", 0.5, alarm=True, infer_ms=1.5)
+    outlined = msgspec.structs.replace(BOX, area=0.1, points=[(0.1, 0.2, 0.9)], polygon=[(0.1, 0.2)] * 64)
+    assert read(boxes=[outlined]).result == Result(values, [outlined])
     assert read(values={"n": np.int64(3), "ratio": np.float32(0.5)}).result == Result({"n": 3, "ratio": 0.5})
 
 
@@ -45,6 +47,10 @@ def test_a_result_comes_as_the_decoder_gave_it() -> None:
         {"boxes": [msgspec.structs.replace(BOX, box=(0.0, 0.0, float("inf"), 1.0))]},
         {"boxes": [msgspec.structs.replace(BOX, label="x" * 200)]},
         {"boxes": [msgspec.structs.replace(BOX, cls=2**40)]},
+        {"boxes": [msgspec.structs.replace(BOX, area=float("nan"))]},
+        {"boxes": [msgspec.structs.replace(BOX, points=[(0.1, float("inf"), 1.0)])]},
+        {"boxes": [msgspec.structs.replace(BOX, polygon=[(0.1, float("nan"))])]},
+        {"boxes": [msgspec.structs.replace(BOX, polygon=[(0.1, 0.1)] * 65)]},
         {"top": "x" * 600},
         {"score": float("nan")},
         {"infer_ms": float("inf")},

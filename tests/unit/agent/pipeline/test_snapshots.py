@@ -117,6 +117,14 @@ def test_a_snapshot_fits_a_message_whatever_the_picture(size: tuple[int, int]) -
     assert made.frame == 7
 
 
+def test_outlines_make_room_for_the_picture() -> None:
+    box = Box(label="x", cls=1, score=0.9, box=(0.1, 0.1, 0.2, 0.2), polygon=[(0.1234, 0.4321)] * 64)
+    assert encode(frame(0), [box]).boxes == [box]
+    crowded = encode(frame(0), [box] * 100)
+    assert len(to_bytes(crowded)) <= MAX_BODY
+    assert (len(crowded.boxes), crowded.boxes[0].polygon) == (100, [])
+
+
 def test_boxes_that_leave_no_room_are_an_error() -> None:
     boxes = [Box(label="x" * 100, cls=1, score=0.9, box=(0.1, 0.1, 0.2, 0.2))] * 1000
     with pytest.raises(SnapshotError, match="1000 boxes leave no room"):
