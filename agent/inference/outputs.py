@@ -82,16 +82,18 @@ class Outputs:
             name = self.declared[at].name
             self.declared[at] = Tensor(name, "float32", (1, len(keys)))
 
-    def arrays(self, given: Sequence[Any]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    def arrays(self, given: list[Any]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """The arrays that the decoder reads, and those of the state.
 
         Raises:
             ModelError: a map has other classes than before.
         """
-        read = list(given[: self._state])
+        if not self._readers and self._state == len(given):
+            return given, []
+        read = given[: self._state]
         for at, reader in self._readers.items():
             read[at] = reader(read[at])
-        return read, list(given[self._state :])
+        return read, given[self._state :]
 
 
 def _keys(given: Any, kind: type, labels: Sequence[str]) -> list[Any]:

@@ -150,7 +150,13 @@ class WindowTensor:
         mean = np.array(spec.mean or [0.0] * self._signals, np.float64)[columns]
         exact = np.dtype(dtype).kind != "f" or dtype == "float64"
         kind = np.float64 if exact else np.float32
-        self._gain, self._offset = (1 / std).astype(kind), (-mean / std).astype(kind)
+        # one number for all signals is faster than one for each
+        self._gain: Any
+        self._offset: Any
+        self._gain, self._offset = (
+            kind(each[0]) if (each == each[0]).all() else each.astype(kind) for each in (1 / std, -mean / std)
+        )
+        self._shifts = bool(mean.any())
         self._scaled = np.zeros((rows, signals)) if np.dtype(dtype).kind in "iu" else None
 
     def fill(self, window: NDArray[Any]) -> None:
@@ -171,12 +177,13 @@ class WindowTensor:
             np.not_equal(window * self._gain + self._offset, 0, out=self._rows)
         else:
             np.multiply(window, self._gain, out=self._rows, casting="unsafe")
-            np.add(self._rows, self._offset, out=self._rows, casting="unsafe")
+            if self._shifts:
+                np.add(self._rows, self._offset, out=self._rows, casting="unsafe")
 
     def _fill_whole(self, window: NDArray[Any], scaled: NDArray[np.float64]) -> None:
         """Round to whole numbers, and to the smallest or largest that the type has."""
         limits = np.iinfo(self.tensor.dtype)
-        if window.dtype.kind in "iu" and (self._gain == 1).all() and not self._offset.any():
+        if window.dtype.kind in "iu" and np.all(self._gain == 1) and not self._shifts:
             np.clip(window, limits.min, limits.max, out=self._rows, casting="unsafe")
             return
         np.multiply(window, self._gain, out=scaled)
