@@ -32,6 +32,8 @@ Seq = Annotated[int, Meta(ge=1, le=2**62)]
 Text = Annotated[str, Meta(max_length=2_000)]
 Short = Annotated[str, Meta(max_length=128)]
 Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,32}$")]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Scalar = bool | Int64 | float | str | None
 SeqRange = tuple[Seq, Seq]
@@ -107,11 +109,60 @@ class DeviceState(_Message, kw_only=True):
     counters: Counters = {}
 
 
+class Arm(_Message, kw_only=True):
+    """One of two models that see the same input: its package, and what became of its input.
+
+    `n` runs gave a result and `failed` ones none; `nan` and `alarms` are among the results. `p50_ms` and
+    `p99_ms` are of the newest 1,000 results, `cpu_s` of all: the time in the thread that ran the model.
+    """
+
+    name: Short = ""
+    ver: Short = ""
+    sha256: Short = ""
+    n: Count = 0
+    failed: Count = 0
+    nan: Count = 0
+    alarms: Count = 0
+    p50_ms: Amount = 0.0
+    p99_ms: Amount = 0.0
+    cpu_s: Amount = 0.0
+
+
+class Evidence(_Message, kw_only=True):
+    """What two models gave: `a`, which runs in the slot, and `b`, which is tried beside it.
+
+    In the mode `shadow` both see the same input and the results of `b` act on nothing: of `n` inputs they
+    agreed on `agreed`, a sum of shares, and `diff` is the mean difference of their main numbers. `low` to
+    `high` is the 95 % interval of `agreed / n`. Results close in time are not independent: the interval is
+    that of `blocks` cases, one for each 10 s. In the mode `ab` each input is for one of them, as the schedule
+    of `seed` says, and both act. `dropped` inputs were not given to `b`. `samples` are kept on the node.
+    """
+
+    mode: Literal["shadow", "ab"] = field(default_factory=lambda: "shadow")
+    state: Literal["opening", "ok", "failed"]
+    why: Text = ""
+    code: Code = ""
+    args: Args = {}
+    since: Millis = 0
+    seed: Count = 0
+    a: Arm = field(default_factory=Arm)
+    b: Arm = field(default_factory=Arm)
+    n: Count = 0
+    agreed: Amount = 0.0
+    blocks: Count = 0
+    low: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    high: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    diff: Amount = 0.0
+    dropped: Count = 0
+    samples: Count = 0
+
+
 class ModelState(_Message, kw_only=True):
     """The model in one slot and the execution provider that it really uses.
 
     `signed_by` is the name of the key that signed its package, if the node trusts it. `isolation` is `thread`
     or `process`; for a process `pid` is its number, 0 while it has ended, and `mb` its private memory.
+    `evidence` is about another model that is tried beside it.
     `counters` like those of a device: `runs`, `failed`, `dropped` inputs, ...
     """
 
@@ -128,6 +179,7 @@ class ModelState(_Message, kw_only=True):
     isolation: Short = ""
     pid: Annotated[int, Meta(ge=0, le=2**31)] = 0
     mb: Annotated[float, Meta(ge=0)] = 0.0
+    evidence: Evidence | UnsetType = UNSET
 
 
 class Status(_Message, kw_only=True):

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from agent.inference.package import load_package
-from edgebed.intervals import bootstrap, wilson
+from edgebed.intervals import bootstrap
 
 pytest.importorskip("onnx", reason="onnx is needed to rebuild a model")
 MODELS = Path(__file__).resolve().parents[3] / "models"
@@ -34,12 +34,6 @@ def test_a_card_has_its_data_measurement_and_limits(name: str) -> None:
     assert "95 %" in card, "the interval of the figures"
     assert "synthetic" in card or "real recordings" in card
     assert "## Rebuild" in card
-
-
-def test_the_wilson_interval_is_wide_for_few_cases() -> None:
-    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Newcombe 1998 has the formula
 
 
 def test_the_bootstrap_interval_is_wide_if_groups_differ() -> None:
