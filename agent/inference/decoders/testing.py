@@ -60,9 +60,8 @@ class DecoderContract:
     examples: ClassVar[Sequence[tuple[Sequence[NDArray[Any]], Mapping[str, Scalar]]]]  # outputs, and the row
 
     def test_its_entry_point_names_it(self) -> None:
-        if not self.word:
-            pytest.skip("no `word`: the decoder is not registered")
-        assert decoders.load(self.word) is self.decoder
+        if self.word:
+            assert decoders.load(self.word) is self.decoder
 
     def test_wrong_options_are_refused(self) -> None:
         unknown = {**self.good_options, "no_such_option": 1}

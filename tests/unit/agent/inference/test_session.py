@@ -216,6 +216,25 @@ def test_a_product_of_whole_numbers_runs_whatever_its_signs(packages, signed: bo
     assert (model.scanned.int8, model.scanned.exact) == (True, not signed)
 
 
+@pytest.mark.parametrize("given", [{}, {"fit": "stretch"}])
+def test_a_detector_without_a_fit_is_letterboxed_with_a_warning(
+    packages,
+    frame_input: Callable[..., dict[str, Any]],
+    given: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = np.zeros((1, 5, 21), np.float32)
+    out[0, :, 3] = (16, 16, 8, 8, 0.9)
+    output = {"decoder": "detection", "head": "yolov8", "labels": ["person"]}
+    body = packages.constant(out, shape=(1, 3, 32, 32))
+    model = Model(load_package(packages.write(body, input=frame_input(**given), output=output)))
+    # the middle quarter of the input; a letterboxed 640 x 480 fills 24 of its 32 rows
+    height = 8 / 32 if given else 8 / 24
+    box = model.run_frame(np.zeros((480, 640, 3), np.uint8)).boxes[0].box
+    assert box == pytest.approx((0.375, 0.5 - height / 2, 0.25, height), abs=1e-3)
+    assert ("input.fit is missing, so pictures are letterboxed" in caplog.text) == (not given)
+
+
 MODEL_CC = (
     "[ONNXRuntimeError] : 1 : FAIL : Load model from x failed:/src/core/graph/model.cc:150 "
     "onnxruntime::Model::Model(onnx::ModelProto&&, const std::function<void (int)>&, bool) "
