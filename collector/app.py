@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -136,7 +137,7 @@ class Collector:
         )
         self.readers = Readers(self.store.source)
         self.documents = DesiredDocuments(self.state)
-        self._connects = 0  # connections after which the desired documents were published
+        self._published = _Published()
         self.pruner = Pruner(self.store, config.quotas, ingest.written_today)
         self.upkeep = Upkeep(
             self.store, self.readers, self.ledger, self.problems, clock, self._forget, self.pruner
@@ -306,17 +307,24 @@ class Collector:
         self._publish(f"{ROOT}/{document.node}/desired/config", document.message())
 
     def _publish_all_desired(self) -> None:
-        """Publish every document again after each connect: the broker may have lost what it retained."""
-        link = self.link.state
-        if link.state != "online" or link.connects == self._connects:
+        """Publish every document again after each connect: the broker may have lost what it retained.
+
+        A node that is removed or comes back has another key: its document is signed again.
+        """
+        link, last = self.link.state, self._published
+        now = link.connects, self.enrolled.version
+        if link.state != "online" or now == last.after:
             return
         try:
             documents = self.documents.all()
         except EdgebedError:  # reported by `_judge_state`
             return
         for document in documents:
-            self._publish_desired(document)
-        self._connects = link.connects
+            generation = self.enrolled.generation(document.node)
+            if link.connects != last.after[0] or generation != last.generations.get(document.node):
+                self._publish_desired(document)
+                last.generations[document.node] = generation
+        last.after = now
 
     def _answer_commands(self) -> None:
         """Do what `edgebed collector reset-node` (between two commits) and `prune` ask for."""
@@ -475,6 +483,14 @@ def run(config: CollectorConfig, clock: Clock, announce: Callable[[str], None]) 
     gc.set_threshold(10_000, 10, 50)
     asyncio.run(serve())
     return stopped_by
+
+
+@dataclass(slots=True)
+class _Published:
+    """After which connection and enrolments the desired documents were published, signed with which keys."""
+
+    after: tuple[int, object] = (0, None)
+    generations: dict[str, int] = field(default_factory=dict)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:

@@ -50,10 +50,24 @@ class EnrolledNodes:
 
     def of(self, node: str) -> EnrolledNode | None:
         """What the site notes about a node; None where it notes nothing."""
+        self._follow()
+        return self._nodes.get(node)
+
+    def generation(self, node: str) -> int:
+        """The generation of a node's key; the first one where the site notes nothing about it."""
+        found = self.of(node)
+        return 1 if found is None else found.generation
+
+    @property
+    def version(self) -> object:
+        """A value that changes with the file."""
+        self._follow()
+        return self._read_of
+
+    def _follow(self) -> None:
         if self._path is not None and self._now() - self._looked_s >= _LOOK_S:
             self._looked_s = self._now()
             self._look(self._path)
-        return self._nodes.get(node)
 
     def _look(self, path: Path) -> None:
         """Read the file if it changed; if it cannot be read, what was read last stays."""
@@ -84,9 +98,8 @@ class NodeKeys:
         self._keys: dict[tuple[str, int], bytes] = {}
 
     def of(self, node: str) -> bytes:
-        """The key of a node; of its first generation where the site notes nothing about it."""
-        found = self._enrolled.of(node)
-        which = node, 1 if found is None else found.generation
+        """The key of a node."""
+        which = node, self._enrolled.generation(node)
         key = self._keys.get(which)
         if key is None:
             if len(self._keys) >= _MAX_KEPT:

@@ -14,8 +14,9 @@ import yaml
 from agent.identity import ENROLMENT, MAC_FILE
 from collector.ledger.enrolled import EnrolledNodes, NodeKeys
 from edgebed.broker import free_port
+from edgebed.collector_api import CollectorApi
 from edgebed.processes import Child, edgebed_command
-from edgebed.site.enrolled import noted
+from edgebed.site.enrolled import note_removal, noted
 from edgebed.site.enrolment import enrol
 from edgebed.site.layout import ENROLLED, MAC, Layout
 from tests.integration.conftest import CollectorProcess
@@ -25,7 +26,8 @@ from tests.running_agent import BASE, NODE, RunningAgent
 from tests.site_broker import Client, edgebed, new_site, node_credential, now, running
 from wire.clock import Clock
 from wire.codec import decode, encode
-from wire.mac import read_secret
+from wire.errors import WireError
+from wire.mac import checked, node_key, read_secret
 from wire.messages import Ack, Cmd, Desired
 from wire.topics import Address
 
@@ -109,18 +111,7 @@ def test_an_enrolled_node_ignores_them_and_obeys_its_collector(site: Layout, tmp
             "its status names it",
         )
 
-        # the collector of the site, with the config that `site init` wrote
-        folder = tmp_path / "collector"
-        shutil.copytree(site.path("collectors/collector-1"), folder)
-        config = folder / "collector.yaml"
-        port = free_port()
-        config.write_text(config.read_text() + f"http: {{port: {port}}}\n")
-        collector = CollectorProcess.__new__(CollectorProcess)
-        collector.port = port
-        Child.__init__(
-            collector, "collector", edgebed_command("collector", "run", str(config)), folder / "collector.log"
-        )
-        with collector:
+        with site_collector(site, tmp_path / "collector") as collector:
             collector.online()
             scene.agent.until(lambda now: now["acked"] > 20, "it deletes what the collector has")
             collector.until(lambda: collector.ask("ledger")["entries"], "the ledger has the node")
@@ -173,6 +164,55 @@ def test_an_enrolled_node_ignores_them_and_obeys_its_collector(site: Layout, tmp
         scene.forger.publish(topic, documents[2], retain=True)  # one of before
         wait_until(lambda: "document 2 is older than 3" in scene.agent.child.log.read_text(), "it is ignored")
         assert scene.agent.status()["desired"]["ver"] == 3
+
+
+def test_a_node_that_comes_back_gets_its_document_with_its_new_key(site: Layout, tmp_path: Path) -> None:
+    topic, node = f"{BASE}/desired/config", Address.parse(NODE)
+    secret = read_secret(site.path(MAC), "the secret")
+
+    def generations(heard: list[tuple[str, bytes]]) -> set[int]:
+        """With which keys the documents were signed."""
+        return {
+            generation
+            for generation in (1, 2)
+            for name, body in list(heard)
+            if name == topic and fits(node_key(secret, NODE, generation), topic, body)
+        }
+
+    with Scene(site, tmp_path) as scene, site_collector(site, tmp_path / "collector") as collector:
+        collector.online()
+        collector.until(lambda: collector.ask("ledger")["entries"], "the node is known")
+        api = CollectorApi(f"http://127.0.0.1:{collector.port}")
+        api.change("PUT", f"nodes/{NODE}/desired", {"publish": {"arm": {"live_hz": 2}}})
+        wait_until(lambda: generations(scene.forger.heard) == {1}, "it has a document")
+        note_removal(site, node)  # `node remove`; the next enrolment gives the key of this generation
+        wait_until(lambda: generations(scene.forger.heard) == {1, 2}, "it is signed again")
+        later = Client(site, node_credential(site, OTHER), OTHER.client_id)
+        later.subscribe(topic)
+        wait_until(lambda: generations(later.heard), "the broker retained it")
+        assert generations(later.heard) == {2}
+        later.close()
+
+
+def fits(key: bytes, topic: str, body: bytes) -> bool:
+    try:
+        checked(key, topic, body)
+    except WireError:
+        return False
+    return True
+
+
+def site_collector(site: Layout, folder: Path) -> CollectorProcess:
+    """The collector of the site, with the config that `site init` wrote; its page is on loopback."""
+    shutil.copytree(site.path("collectors/collector-1"), folder)
+    config, port = folder / "collector.yaml", free_port()
+    config.write_text(config.read_text() + f"http: {{port: {port}}}\n")
+    made = CollectorProcess.__new__(CollectorProcess)
+    made.port = port
+    Child.__init__(
+        made, "collector", edgebed_command("collector", "run", str(config)), folder / "collector.log"
+    )
+    return made
 
 
 def test_a_collector_without_the_secret_is_named(site: Layout, tmp_path: Path) -> None:
