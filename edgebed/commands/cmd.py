@@ -88,14 +88,18 @@ def command(
 
 
 def _args(texts: tuple[str, ...]) -> dict[str, Any]:
+    import msgspec
+
     found: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise click.UsageError(f"--arg {text!r} is not KEY=VALUE")
         try:
-            found[key] = json.loads(value)
-        except (ValueError, RecursionError):
+            found[key] = msgspec.json.decode(text.encode()[len(key.encode()) + 1 :])
+        except UnicodeEncodeError as error:
+            raise click.UsageError(f"--arg {text!r} is not text in UTF-8") from error
+        except (ValueError, RecursionError):  # NaN and 1e999 are not JSON either
             found[key] = value
     return found
 

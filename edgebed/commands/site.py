@@ -56,6 +56,7 @@ def init(folder: Path, admin: str | None, **given: Any) -> None:
     by hand is kept, with its new text beside it.
     """
     require_extra()
+    from collector.rights.accounts import check_name
     from edgebed.site.certificates import utc
     from edgebed.site.files import locked, make_folder
     from edgebed.site.layout import Layout
@@ -64,6 +65,8 @@ def init(folder: Path, admin: str | None, **given: Any) -> None:
     from wire.clock import Clock
 
     folder = _absolute(folder)
+    if admin:
+        check_name(admin)
     asked = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items() if value}
     first = _first(asked)
     make_folder(folder, 0o755)

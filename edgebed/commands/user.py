@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -156,6 +158,8 @@ def token(
     It may do what the user may do at the time, and no more than --role and --prefix say.
     """
     if gone is not None:
+        if not gone:
+            raise click.UsageError("--remove needs the ID of a token: `edgebed user ls` shows it")
         if isinstance(where, Path):
             with _acting(where, "token remove", f"{name} {gone}", _grant_of(where, name)) as accounts:
                 accounts.remove_token(name, gone)
@@ -263,7 +267,13 @@ def _acting(store: Path, what: str, subject: str, grant: Grant) -> Iterator[Acco
 
 def _password(path: Path | None) -> str:
     if path is None:
-        asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            try:
+                asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+            except getpass.GetPassWarning as error:
+                why = "there is no terminal to ask for the password: name --password-file"
+                raise click.UsageError(why) from error
         return asked
     if str(path) == "-":
         return sys.stdin.readline().rstrip("\r\n")

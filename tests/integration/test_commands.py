@@ -81,7 +81,8 @@ def test_a_command_waits_for_its_node_and_its_answer_comes_back(
     agent.child.stop()
     wait_until(lambda: not is_online(collector), "the node is away", GUARD_S)
     waits = json.loads(cmd(collector, "count", "--arg", "what=two", "--arg", "s=0", "--json").stdout)
-    gone = json.loads(cmd(collector, "ping", "--json").stdout)
+    gone = json.loads(cmd(collector, "ping", "--arg", "a=NaN", "--json").stdout)
+    assert gone["args"] == {"a": "NaN"}, "what is not JSON is text"
     late = cmd(collector, "ping", "--ttl", "0.1", "--wait", "200")
     assert (late.returncode, "expired: the node did not take" in late.stdout) == (69, True), late
     assert "ping by local: withdrawn" in cmd(collector, "--withdraw", "--id", gone["id"]).stdout
@@ -101,6 +102,7 @@ def test_a_command_waits_for_its_node_and_its_answer_comes_back(
 def test_a_wrong_command_line_is_named() -> None:
     for words, sentence in (
         (("ping", "--arg", "x"), "--arg 'x' is not KEY=VALUE"),
+        (("ping", "--arg", "x=\udcff"), "is not text in UTF-8"),
         (("--withdraw",), "--withdraw needs --id"),
         (("ping", "--ttl", "nan"), "nan"),
         (("ping", "--ttl", "0"), "is not in the range"),

@@ -577,9 +577,11 @@ def test_the_first_administrator_gets_a_password_that_is_shown_once(tmp_path: Pa
 
 
 def test_a_wrong_name_of_an_administrator_is_refused(site: Path) -> None:
-    done = run("init", str(site), "--admin", "Hana Kim")
-    assert done.exit_code == 1
-    assert "Hana Kim" in done.output
+    for folder in (site, site.with_name("new")):
+        done = run("init", str(folder), "--admin", "Hana Kim")
+        assert done.exit_code == 1
+        assert "Hana Kim" in done.output
+    assert not folder.exists(), "nothing is made before"
 
 
 def test_names_and_addresses_of_the_broker_may_have_any_form(tmp_path: Path) -> None:

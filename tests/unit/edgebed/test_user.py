@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from collector.rights.user import Grant
 from collector.state.audit import Audit
 from collector.state.state_file import STATE, StateFile
 from edgebed.cli import command as main
+from edgebed.processes import edgebed_command
 from wire.clock import Clock
 from wire.errors import ConfigError, EdgebedError
 
@@ -135,3 +137,23 @@ def test_a_state_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     assert "has mode 0644: other users could read or change who may log in; run chmod 600" in str(
         done.exception
     )
+
+
+def test_without_a_terminal_the_password_is_not_asked_for(tmp_path: Path) -> None:
+    command = edgebed_command(
+        "user", "add", "kim", "--store", str(tmp_path), "--role", "admin", "--prefix", "*"
+    )
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        start_new_session=True,
+    )
+    assert done.returncode == 2
+    assert "no terminal to ask for the password: name --password-file" in done.stderr
+    assert "Warning" not in done.stderr
+    empty = CliRunner().invoke(main, ["user", "token", "kim", "--store", str(tmp_path), "--remove", ""])
+    assert (empty.exit_code, "needs the ID of a token" in empty.output) == (2, True)
