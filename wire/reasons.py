@@ -72,6 +72,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "model-worker-answer": (),
     "model-refused-deaths": ("deaths",),
     "provider-missing": ("provider",),
+    "provider-unused": ("provider",),
     # another version of a model in a slot
     "slot-offer-repeated": ("attempt",),
     "slot-busy": (),

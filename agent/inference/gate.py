@@ -21,12 +21,21 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from agent.inference import gate_process, golden, manifest, package_files, remembered, signature_check
+from agent.inference import (
+    execution_providers,
+    gate_process,
+    golden,
+    manifest,
+    package_files,
+    remembered,
+    signature_check,
+)
 from agent.inference.decoders import ModelError, Result
+from agent.inference.execution_providers import CPU
 from agent.inference.inputs import FrameInput
 from agent.inference.package import Package, load_package
 from agent.inference.preprocess import FrameTensor
-from agent.inference.session import CPU, Model, Scanned
+from agent.inference.session import Model, Scanned
 from agent.inference.trust import Trust
 from agent.process_children import private_mb
 from wire.plugins import version
@@ -37,7 +46,8 @@ WALL_S = 90.0  # for the whole child
 _RUNS, _MEASURE_S = 60, 0.6
 _LONGEST_WHY, _LONGEST_LINE = 20, 400  # lines of a reason, characters of a line
 NOBODY = Trust()
-_MACHINE = frozenset({"provider-missing"})  # reasons that can end without a change of the package
+# reasons that can end without a change of the package
+_MACHINE = frozenset({"provider-missing", "provider-unused"})
 
 
 class GateReport(Struct, kw_only=True):
@@ -47,6 +57,7 @@ class GateReport(Struct, kw_only=True):
     code: str = ""
     args: dict[str, Any] = {}
     provider: str = ""
+    share: float = 1.0  # of the nodes of the model, which run on the provider
     golden: int = 0  # vectors whose outputs are as expected
     p50_ms: float = 0.0  # of a whole run, picture or window to result; on a CPU the thread's own time
     p99_ms: float = 0.0
@@ -112,7 +123,7 @@ def inspect(
     before_mb = private_mb(os.getpid())
     vectors = golden.names(package.path)
     model = Model(package, providers=providers)
-    report = GateReport(provider=model.provider, scanned=model.scanned)
+    report = GateReport(provider=model.provider, share=model.share, scanned=model.scanned)
     for name in vectors:
         golden.compare(package.path, name, partial(_plausible, model), (signed or {}).get(name, ""))
         report.golden += 1
@@ -263,7 +274,7 @@ def _key(package: Package, providers: Sequence[str]) -> str:
     It reads no file of the package: a changed file has another size or time.
     """
     found = package.manifest
-    versions = [f"{name} {version(name)}" for name in ("onnxruntime", "onnxruntime-gpu", "numpy", "edgebed")]
+    versions = [f"{name} {version(name)}" for name in (*execution_providers.PACKAGES, "numpy", "edgebed")]
     labels = getattr(found.output, "labels_file", "")
     try:
         vectors: Sequence[str] = golden.names(package.path)

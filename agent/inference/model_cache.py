@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from agent.fences.fences import Fences
 from agent.fences.settings import FenceSettings
 from agent.inference.decoders import ModelError
+from agent.inference.execution_providers import CPU, names
 from agent.inference.trust import Trust
 from agent.process_children import rss_mb
 from wire.clock import Clock
@@ -67,9 +68,7 @@ class ModelCache:
         Raises:
             ModelError: the package did not pass the gate, or cannot be opened.
         """
-        from agent.inference.session import CPU  # only agents with models pay for these modules
-
-        key = (package.path.resolve(), package.sha256, tuple(providers or CPU), isolation)
+        key = (package.path.resolve(), package.sha256, names(providers or CPU), isolation)
         with self._locks.setdefault(key, threading.Lock()):  # in one step, unlike a defaultdict
             if key not in self._open:
                 self._open[key] = self._checked(package, key)
@@ -131,6 +130,13 @@ class ModelCache:
                     "%s: no key that is trusted here has signed this package (isolation: %s)",
                     package.path,
                     isolation,
+                )
+            if report.share < 1:
+                log.warning(
+                    "%s: %s runs %.0f %% of its nodes, the CPU the others; they cost copies between the two",
+                    package.path,
+                    report.provider,
+                    100 * report.share,
                 )
             found: Model | Worker
             if isolation == "thread":

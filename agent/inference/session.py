@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from adapters.base import Picture
-from agent.inference import decoders, gate_process
+from agent.inference import decoders, execution_providers, gate_process
 from agent.inference.decoders import ModelError, Result, Tensor
+from agent.inference.execution_providers import CPU
 from agent.inference.feeds import Buffers, Feeds, require_usable
 from agent.inference.inputs import FrameInput, WindowInput
 from agent.inference.onnx_scan import Edit, edited, scan
@@ -30,7 +31,6 @@ from wire.printable import printable
 
 log = logging.getLogger("edgebed.model")
 
-CPU = ("CPUExecutionProvider",)
 _WARM_UP_RUNS = 2  # the first run allocates memory
 _EXACT = "session.x64quantprecision"
 # with the option above onnxruntime looks for a product of signed by unsigned numbers, which it does not have
@@ -91,7 +91,8 @@ class Model:
                 scanned = Scanned(found.edits, found.int8)
             self._session, exact = _open(edited(body, scanned.edits), providers)
             self.scanned = replace(scanned, exact=exact)
-            self.provider: str = self._session.get_providers()[0]
+            self.provider = providers[0]
+            self.share = execution_providers.share(self._session, self.provider)
             self._open_ends()
             for _ in range(_WARM_UP_RUNS):
                 self._run(self._feeds.blank())
@@ -269,21 +270,15 @@ def _open(body: bytes, providers: Sequence[str]) -> tuple[Any, bool]:
     """The session, and whether its products of 8 bits are exact."""
     import onnxruntime  # takes 0.2 s and 30 MB: only agents with models pay for it
 
-    for provider in providers:
-        if provider not in onnxruntime.get_available_providers():
-            there = ", ".join(onnxruntime.get_available_providers())
-            raise ModelError(
-                f"execution provider {provider} is not in this onnxruntime (available: {there})"
-            ).coded("provider-missing", provider=provider)
     _limit_memory(onnxruntime)
     options = _options(onnxruntime)
+    listed = execution_providers.add(options, providers)
     try:
-        session = onnxruntime.InferenceSession(body, options, providers=list(providers))
+        session = onnxruntime.InferenceSession(body, options, providers=listed)
     except Exception as error:  # the exceptions of onnxruntime have no common base class
         if not _NO_KERNEL.search(str(error)):
             raise ModelError(f"onnxruntime refuses it: {_reason(error)}") from error
         return _open_as_written(body, providers), False
-    _require_provider(session, providers)
     return session, True
 
 
@@ -296,19 +291,11 @@ def _open_as_written(body: bytes, providers: Sequence[str]) -> Any:
 
     options = _options(onnxruntime)
     options.add_session_config_entry(_EXACT, "0")
+    listed = execution_providers.add(options, providers)
     try:
-        session = onnxruntime.InferenceSession(body, options, providers=list(providers))
+        return onnxruntime.InferenceSession(body, options, providers=listed)
     except Exception as error:  # as in `_open`
         raise ModelError(f"onnxruntime refuses it: {_reason(error)}") from error
-    _require_provider(session, providers)
-    return session
-
-
-def _require_provider(session: Any, providers: Sequence[str]) -> None:
-    if session.get_providers()[0] != providers[0]:
-        raise ModelError(
-            f"{providers[0]} was requested, onnxruntime fell back to {session.get_providers()[0]}"
-        )
 
 
 def _options(onnxruntime: Any) -> Any:

@@ -175,7 +175,7 @@ class ModelRunner:
             if why := input_mismatch(manifest, settings.input, self._stream, settings.every):
                 raise ModelError(why).coded("model-input-mismatch")
             isolation = None if self.settings.isolation is UNSET else self.settings.isolation
-            return Opened(ref, self._host.models.model(package, self.settings.providers, isolation))
+            return Opened(ref, self._host.models.model(package, self.settings.asked, isolation))
         except EdgebedError as error:
             return Opened(ref, error.reason)
         except Exception as error:  # one package must not end the daemon

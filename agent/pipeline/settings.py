@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adapters.base import Adapter, Options, SharedLine
@@ -82,10 +81,17 @@ class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     events: Annotated[
         Literal["change", "each", "never"], Meta(description="When an event is sent beside the result.")
     ] = "change"
+    provider: Annotated[
+        Literal["cpu", "openvino", "cuda"],
+        Meta(description="What runs the model: it passes the gate only if its nodes run there."),
+    ] = "cpu"
     providers: Annotated[
         list[str],
-        Meta(min_length=1, description="onnxruntime execution providers; the first must be the one in use."),
-    ] = msgspec.field(default_factory=lambda: ["CPUExecutionProvider"])
+        Meta(
+            description="The same by the names of onnxruntime, best first; the first must be the one in use."
+            " Replaces `provider`."
+        ),
+    ] = []
     isolation: (
         Annotated[
             Literal["thread", "process"],
@@ -96,6 +102,11 @@ class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+
+    @property
+    def asked(self) -> list[str]:
+        """The execution providers, by word or by the name of onnxruntime."""
+        return self.providers or [self.provider]
 
     @property
     def device(self) -> str:

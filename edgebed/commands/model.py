@@ -20,9 +20,9 @@ def command() -> None:
     "--provider",
     "providers",
     multiple=True,
-    default=("CPUExecutionProvider",),
+    default=("cpu",),
     show_default=True,
-    help="onnxruntime execution provider; may be repeated, best first.",
+    help="cpu, openvino, cuda, or a name of onnxruntime; may be repeated, best first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
 def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
@@ -32,19 +32,20 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
     """
     import msgspec
 
-    from agent.inference import gate
+    from agent.inference import execution_providers, gate
     from agent.inference.package import load_package
     from agent.inference.signature import FILE
 
     package = load_package(folder)
-    report = gate.verify(package, providers=providers)
+    report = gate.verify(package, providers=execution_providers.names(providers))
     if as_json:
         document = msgspec.to_builtins(report)
         del document["scanned"]  # for the agent
         click.echo(msgspec.json.encode(document))
         return
     found = package.manifest
-    click.echo(f"{found.ref}: ok on {report.provider}")
+    part = "" if report.share == 1 else f", which runs {report.share:.0%} of its nodes"
+    click.echo(f"{found.ref}: ok on {report.provider}{part}")
     click.echo(
         f"  {report.golden} golden vectors agree" if report.golden else "  no golden vectors to compare with"
     )

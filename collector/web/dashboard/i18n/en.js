@@ -550,6 +550,7 @@ export default {
   "reason.model-worker-memory": "The process of the model took {mb} MB, {limit_mb} MB are allowed; another one is started",
   "reason.model-worker-answer": "The process of the model gave an answer that is not one; another one is started",
   "reason.model-refused-deaths": "The process of the model ended {deaths} times: it is refused until its package changes",
+  "reason.provider-unused": "The execution provider {provider} is installed but does not run this model",
   "reason.provider-missing": "The execution provider {provider} is not installed",
   "reason.slot-offer-repeated": "This attempt ({attempt}) was offered before: offer it with a higher number",
   "reason.slot-busy": "A version is not confirmed yet: offer another one after that",

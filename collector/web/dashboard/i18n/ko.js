@@ -550,6 +550,7 @@ export default {
   "reason.model-worker-answer": "모델의 프로세스가 잘못된 응답을 보내 종료하고 다시 시작합니다.",
   "reason.model-refused-deaths": "모델의 프로세스가 {deaths}번 종료되었습니다. 패키지가 바뀔 때까지 실행하지 않습니다.",
   "reason.model-run-failed": "추론에 실패했습니다: {why}",
+  "reason.provider-unused": "실행 환경 {provider}이(가) 설치되어 있지만 이 모델을 실행하지 않습니다.",
   "reason.provider-missing": "실행 환경 {provider}이(가) 설치되어 있지 않습니다.",
   "reason.slot-offer-repeated": "이 시도({attempt})는 이미 제안된 것입니다. 더 큰 번호로 다시 제안하세요.",
   "reason.slot-busy": "아직 확정되지 않은 버전이 있습니다. 그 뒤에 다른 버전을 제안하세요.",

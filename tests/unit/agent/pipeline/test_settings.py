@@ -17,7 +17,7 @@ from wire.clock import Clock
 def test_a_slot_names_device_and_stream() -> None:
     slot = SlotConfig(package=Path("p"), input="camera/frames")
     assert (slot.device, slot.stream) == ("camera", "frames")
-    assert slot.providers == ["CPUExecutionProvider"]
+    assert slot.asked == ["cpu"]
 
 
 def test_pictures_are_hidden_unless_the_config_allows_them() -> None:
