@@ -366,6 +366,7 @@ def _checked(folder: Path, keys: trust.Read | None) -> Package:
 
 def _check_package(name: str, slot: SlotConfig, stream: Stream, keys: trust.Read | None) -> Iterator[Mistake]:
     from agent.inference.decoders import ModelError  # imported only when models are configured
+    from agent.pipeline.scene import scene_mismatch
     from agent.pipeline.windows import input_mismatch
 
     try:
@@ -376,3 +377,5 @@ def _check_package(name: str, slot: SlotConfig, stream: Stream, keys: trust.Read
         return
     if why := input_mismatch(package.manifest, slot.input, stream, slot.every):
         yield ("models", name, "input"), why
+    if why := scene_mismatch(package.manifest, slot):
+        yield ("models", name), why

@@ -48,6 +48,25 @@ class EventReporter:
         severity = _ALARM if self._alarmed else _ALARM_ENDED if ended else 0
         return self._compose(inference, self._type(inference, changed), severity, clk)
 
+    def happenings(self, inference: Inference, clk: ClockState | None) -> list[Event]:
+        """An event for each zone that something entered or left, and each line that it crossed."""
+        if self._mode == "never":
+            return []
+        return [
+            msgspec.structs.replace(
+                self._compose(inference, each.kind, 0, clk),
+                n=len(each.boxes),
+                top=each.boxes[0].label,
+                score=each.boxes[0].score,
+                boxes=_fitting(each.boxes)[0],
+                detail={
+                    each.kind.partition("-")[0]: each.name,
+                    **{name: value for name, value in inference.result.values.items() if name in each.counts},
+                },
+            )
+            for each in inference.happened
+        ]
+
     def _compared(self, inference: Inference) -> object:
         """The part of the result that is compared to detect a change."""
         result = inference.result

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,11 +21,12 @@ from agent.inference.model_cache import ModelCache
 from agent.pipeline.model_problems import NanResults, NoResult
 from agent.pipeline.model_threads import ModelThread
 from agent.pipeline.resampler import HALF_WIDTH
+from agent.pipeline.scene import Happening, Scene, scene_mismatch
 from agent.pipeline.settings import SlotConfig
 from agent.pipeline.windows import Window, Windows, input_mismatch
 from agent.process_children import private_mb
 from wire.errors import EdgebedError
-from wire.messages import Field, ModelRef, ModelState, Quality, Scalar, Stream
+from wire.messages import Box, Field, ModelRef, ModelState, Quality, Scalar, Stream
 from wire.printable import printable
 from wire.reasons import CODES, NO_REASON, Reason, because
 
@@ -66,6 +67,8 @@ class Inference:
     window: bool
     quality: Quality
     stamp: Stamp  # the clock's state when the reading came: the clock may have been set since
+    happened: Sequence[Happening] = ()  # in zones and at lines
+    every_box: Sequence[Box] = ()  # with those that are left out
 
     def row(self) -> dict[str, Scalar]:
         """The row of the result stream."""
@@ -111,6 +114,7 @@ class ModelRunner:
         self._host = host
         self._model: Model | Worker | None = None
         self._windows: Windows | None = None
+        self._scene: Scene | None = None
         self._no_result: NoResult | None = None  # of a model with windows: each picture gives a result
         self._nan = NanResults()
         self._slowed = Slowed(host.fences.now_s())
@@ -172,7 +176,8 @@ class ModelRunner:
             manifest = package.manifest
             ref = ModelRef(name=manifest.name, ver=manifest.version, sha256=package.sha256)
             settings = self.settings
-            if why := input_mismatch(manifest, settings.input, self._stream, settings.every):
+            why = input_mismatch(manifest, settings.input, self._stream, settings.every)
+            if why := why or scene_mismatch(manifest, settings):
                 raise ModelError(why).coded("model-input-mismatch")
             isolation = None if self.settings.isolation is UNSET else self.settings.isolation
             return Opened(ref, self._host.models.model(package, self.settings.asked, isolation))
@@ -196,6 +201,8 @@ class ModelRunner:
             self._windows = Windows(spec, self._stream, self.counters, wide=found.wide)
             span_s = (spec.length + spec.hop * self.settings.every + 2 * HALF_WIDTH) / spec.rate_hz
             self._no_result = NoResult(spec.rate_hz, span_s)
+        if Scene.wanted(self.settings):
+            self._scene = Scene(self.settings, found.manifest)
         self.manifest, self._model = found.manifest, found
         self.opened_s = self._host.fences.now_s()
         self._enter("ok", NO_REASON, found.provider)
@@ -207,6 +214,8 @@ class ModelRunner:
         fields = dict(self._model.fields())
         if self._windows is None:
             fields["frame"] = Field(t="i64", desc="index of the picture")
+        if self._scene is not None:
+            fields |= self._scene.fields()
         return Stream(kind="signal", fields=fields)
 
     def offer(self, reading: Reading) -> Awaitable[None] | None:
@@ -341,7 +350,7 @@ class ModelRunner:
             if failure is not None:
                 raise failure
             if result is not None:
-                self._host.done(self, job.answer(result))
+                self._host.done(self, job.answer(result, self._scene))
             self.counters["runs"] += 1
             nan = self._nan.add(result is not None and result.nan)
             self._enter("ok" if nan is None else "failed", nan or self._slowed.reason, self._model.provider)
@@ -404,10 +413,12 @@ class _Job:
     window: Window | None
     stamp: Stamp
 
-    def answer(self, result: Result) -> Inference:
+    def answer(self, result: Result, scene: Scene | None) -> Inference:
         whole = self.window
         quality = self.reading.quality if whole is None else whole.quality
-        return Inference(self.reading, result, whole is not None, quality, self.stamp)
+        boxes = result.boxes
+        happened = scene.apply(result, self.reading.at_ns) if scene is not None else ()
+        return Inference(self.reading, result, whole is not None, quality, self.stamp, happened, boxes)
 
 
 def _infer(model: Model | Worker, stream: str, job: _Job) -> Result:

@@ -377,8 +377,10 @@ class Pipeline:
         event = self._reporters[runner.name].event(inference, clk)
         if event is not None:
             self._sinks.send(Message("event", device, event.type, event, offset_ns))
+        for each in self._reporters[runner.name].happenings(inference, clk):
+            self._sinks.send(Message("event", device, each.type, each, offset_ns))
         if self._box_models.get((device, runner.settings.stream)) is runner and runner.manifest is not None:
-            seen = privacy.seen_by(runner.manifest, inference.result.boxes)
+            seen = privacy.seen_by(runner.manifest, inference.every_box)
             self._pictures[device, runner.settings.stream].show(reading, seen, runner.label)
 
 

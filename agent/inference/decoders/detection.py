@@ -88,6 +88,11 @@ class DetectionOptions(Labelled, frozen=True):
         list[str], Meta(max_length=64, description="Labels that raise an alarm when they are found.")
     ] = []  # noqa: RUF012 - as above
 
+    @property
+    def counted(self) -> list[str]:
+        """The labels whose number is published."""
+        return self.count or (self.labels if len(self.labels) <= _COUNTED else [])
+
 
 class Detection(Decoder):
     """Boxes of one head, mapped back to the frame, and the number of boxes of each label."""
@@ -111,8 +116,7 @@ class Detection(Decoder):
             len(labels), options.sigmoid, options.box, options.unit, len(options.keypoints), options.masks
         )
         self._head = HEADS[options.head](outputs, layout, size)
-        counted = options.count or (labels if len(labels) <= _COUNTED else [])
-        self._counted = dict(zip(counted, slugs(counted), strict=True))
+        self._counted = dict(zip(options.counted, slugs(options.counted), strict=True))
         self._alarms = frozenset(options.alarm)
         self._points = slugs(options.keypoints)
         self._nms = options.nms or ("none" if self._head.finished else "class")

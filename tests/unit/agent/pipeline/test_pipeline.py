@@ -25,7 +25,15 @@ from agent.inference.trust import Trust
 from agent.offline.once import _why_no_result
 from agent.outbox import Message
 from agent.pipeline.pipeline import Pipeline
-from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, SlotConfig
+from agent.pipeline.settings import (
+    DeviceConfig,
+    DevicePlan,
+    LineConfig,
+    PublishConfig,
+    SlotConfig,
+    TrackConfig,
+    ZoneConfig,
+)
 from agent.pipeline.sinks import Sinks
 from tests.polling import until
 from wire.clock import Clock
@@ -359,6 +367,70 @@ async def test_heads_and_plates_leave_as_mosaics(
         "faces_hidden": 1,
         "plates_hidden": 1,
     }
+
+
+@pytest.fixture
+def walker(packages: Any, frame_input: Any) -> Path:
+    """A detector of one person whose place is the brightness of the picture: 0 left, 255 right."""
+    base, moves = np.zeros((1, 5, 2), np.float32), np.zeros((1, 5, 2), np.float32)
+    base[0, :, 0] = [0, 16, 8, 16, 0.9]
+    moves[0, 0, 0] = 32  # px of the input, from dark to bright
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0),
+        helper.make_node("Mul", ["m", "moves"], ["moved"]),
+        helper.make_node("Add", ["moved", "base"], ["y"]),
+    ]
+    constants = {"moves": moves, "base": base}
+    body = packages.model(nodes, inputs={"x": (1, 3, 32, 32)}, outputs={"y": (1, 5, 2)}, constants=constants)
+    output = {"decoder": "detection", "head": "yolov8", "labels": ["person"], "score": 0.5}
+    made: Path = packages.write(body, name="walker", input=frame_input(), output=output)
+    return made
+
+
+async def test_zones_and_lines_count_and_report_what_is_followed(walker: Path) -> None:
+    right = ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0))
+    watched = SlotConfig(
+        package=walker,
+        input="dev/frames",
+        track=TrackConfig(hits=2),
+        zones={"right": ZoneConfig(polygon=right)},
+        lines={"middle": LineConfig(start=(0.5, 0.0), end=(0.5, 1.0))},
+    )
+    bench = Bench({"street": watched}, waits=True, blur=[])
+    fields = {"n", "person", "right", "middle_in", "middle_out", "frame"}
+    async with bench.running() as sink:
+        for index, grey in enumerate((90, 105, 120, 135, 150)):
+            picture = np.full((24, 32, 3), grey, np.uint8)
+            wait = sink(Reading("frames", T0 + index * STEP, picture=picture, index=index))
+            if wait is not None:
+                await wait
+        await bench.settled()
+        assert bench.pipeline.streams("dev")["street"].fields.keys() >= fields
+        shot = await bench.pipeline.snapshot("dev")
+    assert bench.column("street", "right") == [0, 0, 0, 1, 1]
+    assert bench.column("street", "middle_in") == [0, 0, 0, 1, 1]
+    assert bench.column("street", "middle_out") == [0, 0, 0, 0, 0]
+    found = [(each.type, each.frame, each.detail) for each in bench.events() if each.type != "detection"]
+    assert found == [
+        ("zone-enter", 3, {"zone": "right", "right": 1}),
+        ("line-in", 3, {"line": "middle", "middle_in": 1, "middle_out": 0}),
+    ]
+    assert [box.track for each in bench.events() for box in each.boxes][-1] == 1
+    assert shot is not None
+    assert [box.track for box in shot.boxes] == [1]
+
+
+async def test_what_is_ignored_is_hidden_in_pictures_all_the_same(walker: Path) -> None:
+    every = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+    config = SlotConfig(package=walker, input="dev/frames", ignore=(every,))
+    bench = Bench({"street": config}, blur=["faces"])
+    async with bench.running() as sink:
+        sink(Reading("frames", T0, picture=np.full((240, 320, 3), 128, np.uint8), index=0))
+        await bench.settled()
+        shot = await bench.pipeline.snapshot("dev")
+    assert bench.column("street", "n") == [0]
+    assert shot is not None
+    assert (shot.blur, shot.faces) == ("parts", 1)
 
 
 @pytest.mark.parametrize(
