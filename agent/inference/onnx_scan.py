@@ -168,15 +168,15 @@ class _Walk:
 
     def _record(self, start: int) -> int:
         """Read one record, or enter its message; returns where to continue."""
-        key, at = _read_varint(self._body, start, self._end)
+        key, at = read_varint(self._body, start, self._end)
         if key >= 1 << 32:  # other readers drop the upper bits, and would see another field
             raise ModelError("is not an ONNX file: it is not a protobuf message")
         number, wire = key >> 3, key & 7
         value = size = 0
         if wire == 0:
-            value, at = _read_varint(self._body, at, self._end)
+            value, at = read_varint(self._body, at, self._end)
         elif wire == 2:
-            size, at = _read_varint(self._body, at, self._end)
+            size, at = read_varint(self._body, at, self._end)
         elif wire in (1, 5):
             size = 8 if wire == 1 else 4
         else:
@@ -251,7 +251,12 @@ def _edits(walk: _Walk) -> list[Edit]:
     return sorted(edits)
 
 
-def _read_varint(body: bytes, at: int, end: int) -> tuple[int, int]:
+def read_varint(body: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
+    """A whole number of variable length at `at`, and where the next record begins.
+
+    Raises:
+        ModelError: there is none before `end`.
+    """
     value = shift = 0
     while at < end and shift < 64:
         byte = body[at]

@@ -38,11 +38,11 @@ class Outputs:
         chosen = [known[name] for name in names]
         if not names:
             chosen = [node for name, node in known.items() if name not in state]
-            if decoder in _LABEL_FIRST and len(chosen) > 1 and _is_label(chosen[0]):
+            if decoder in _LABEL_FIRST and len(chosen) > 1 and is_label(chosen[0]):
                 chosen = chosen[1:]  # scikit-learn and LightGBM give the label before the scores
         if not chosen:
             raise ModelError("every output is a state (input.state), so none is left for the decoder")
-        if decoder in _LABEL_FIRST and len(chosen) == 1 and _is_label(chosen[0]):
+        if decoder in _LABEL_FIRST and len(chosen) == 1 and is_label(chosen[0]):
             raise ModelError(
                 f"its output {tensor(chosen[0])} is a label, and the decoder {decoder} reads scores: "
                 "name the output with the scores in output.tensors, or export the model with them"
@@ -141,22 +141,6 @@ def _require_numbers(node: Any) -> None:
         )
 
 
-def _is_label(node: Any) -> bool:
+def is_label(node: Any) -> bool:
     """Whether an output can only be the name or number of a class: one for the input, and not a fraction."""
     return node.type in LABELS and math.prod(abs(dim) for dim in tensor(node).shape) == 1
-
-
-def readable(nodes: Sequence[Any]) -> list[Tensor]:
-    """The outputs of a model that has no manifest yet.
-
-    Raises:
-        ModelError: one does not give numbers, or the first is a label.
-    """
-    for node in nodes:
-        _require_numbers(node)
-    if len(nodes) > 1 and _is_label(nodes[0]):
-        raise ModelError(
-            f"its first output {tensor(nodes[0])} is a label (as scikit-learn and LightGBM export it): write "
-            "the manifest by hand, with output.tensors"
-        )
-    return Outputs(nodes, [], "", []).tensors

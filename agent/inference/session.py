@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 
 from adapters.base import Picture
 from agent.inference import decoders, execution_providers, gate_process
-from agent.inference.decoders import ModelError, Result, Tensor
+from agent.inference.decoders import ModelError, Result
 from agent.inference.execution_providers import CPU
-from agent.inference.feeds import Buffers, Feeds, require_usable
+from agent.inference.feeds import Buffers, Feeds
 from agent.inference.inputs import FrameInput, WindowInput
 from agent.inference.onnx_scan import Edit, edited, scan
-from agent.inference.outputs import Outputs, readable
+from agent.inference.outputs import Outputs
 from agent.inference.package import Package, read_model
-from agent.inference.tensors import tensor
 from wire.messages import Field
 from wire.printable import printable
 
@@ -226,11 +225,7 @@ class Model:
             return self._feeds.buffers()
 
     def _session_run(self, feed: dict[str, NDArray[Any]]) -> list[Any]:
-        try:
-            found: list[Any] = self._session.run(self._outputs.names, feed)
-        except Exception as error:  # the exceptions of onnxruntime have no common base class
-            raise ModelError(f"the run failed: {_reason(error)}") from error
-        return found
+        return run(self._session, self._outputs.names, feed)
 
 
 @dataclass(slots=True)
@@ -241,17 +236,26 @@ class _Kept:
     state: dict[str, NDArray[Any]] | None
 
 
-def signature(body: bytes) -> tuple[list[Tensor], list[Tensor]]:
-    """Inputs and outputs of an ONNX file that has no manifest yet.
+def open_file(body: bytes) -> Any:
+    """A session of an ONNX file that has no manifest yet.
 
     Raises:
-        ModelError: the file cannot be loaded, or has an input or output that no package can have.
+        ModelError: the file cannot be loaded.
     """
-    session, _ = _open(edited(body, scan(body).edits), CPU)
-    inputs = [tensor(each) for each in session.get_inputs()]
-    for each in inputs:
-        require_usable(each)
-    return inputs, readable(session.get_outputs())
+    return _open(edited(body, scan(body).edits), CPU)[0]
+
+
+def run(session: Any, names: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[Any]:
+    """What a run of the session gives for the outputs `names`.
+
+    Raises:
+        ModelError: the run failed.
+    """
+    try:
+        found: list[Any] = session.run(names, feed)
+    except Exception as error:  # the exceptions of onnxruntime have no common base class
+        raise ModelError(f"the run failed: {_reason(error)}") from error
+    return found
 
 
 def _limit_memory(onnxruntime: Any) -> None:

@@ -58,15 +58,21 @@ def check(folder: Path, providers: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def draft(file: Path) -> None:
-    """Print a draft manifest for the ONNX FILE; TODO marks what its tensors do not define.
+@click.argument("path", metavar="FILE|FOLDER", type=click.Path(exists=True, path_type=Path))
+@click.option("--force", is_flag=True, help="Replace files of FOLDER that are there already.")
+def draft(path: Path, force: bool) -> None:
+    """Draft a manifest for an ONNX file; TODO marks what only its maker knows.
 
-    Loads the file in a child process with limits.
+    Prints it for a FILE. For a FOLDER with one ONNX file it writes manifest.yaml, and golden vectors from
+    ONNX's test data (test_data_set_0, ...). Loads the file in a child process with limits.
     """
-    from agent.inference.scaffold import draft_in_child
+    from edgebed.model_tools.draft import draft_folder, draft_in_child
 
-    click.echo(draft_in_child(file), nl=False)
+    if path.is_dir():
+        for name in draft_folder(path, force=force):
+            click.echo(path / name)
+        return
+    click.echo(draft_in_child(path).text, nl=False)
 
 
 @command.command()

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from agent.inference.decoders import ModelError
 from agent.inference.package import load_package
-from agent.inference.session import CPU, Model, _reason, signature
+from agent.inference.session import CPU, Model, _reason
 
 ONE = np.ones((1, 1), np.float32)
 
@@ -147,13 +147,6 @@ def test_a_run_that_fails_is_reported(packages) -> None:
         constants={"to": np.array([-1, 7], np.int64)},
     )
     assert "the run failed" in refused(packages.write(body))
-
-
-def test_the_signature_of_a_file_shows_its_tensors(packages) -> None:
-    folder = packages.write(packages.constant(ONE, shape=("n", 4, 2)))
-    inputs, outputs = signature((folder / "model.onnx").read_bytes())
-    assert [str(each) for each in inputs] == ["x float32[?, 4, 2]"]
-    assert [str(each) for each in outputs] == ["y0 float32[1, 1]"]
 
 
 def test_a_model_runs_on_the_cpu_unless_another_provider_is_named(packages) -> None:

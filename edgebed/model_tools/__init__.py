@@ -1,0 +1,1 @@
+"""What a developer does with a model package: draft, repair, measure, describe."""
