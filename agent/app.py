@@ -34,6 +34,8 @@ from agent.pipeline.running import Running
 from agent.pipeline.sinks import Sinks
 from agent.pipeline.source import Source
 from agent.remote.trial import Trials
+from agent.slots.model_store import ModelStore
+from agent.slots.slots import Slots
 from agent.systemd import Notifier
 from agent.uplink.uplink import NodeHooks, NodeIdentity, Uplink, UplinkSettings
 from wire.clock import Clock, gathered_s
@@ -182,6 +184,9 @@ class App:
                 Meter, config.state, clock, self._cgroup.cpu_s if self._cgroup else cpu_s
             )
             self.keys = await asyncio.to_thread(TrustedKeys, config.trust, self.plan.address)
+            store = ModelStore(config.state, config.versions.max_mb)
+            self.slots = Slots(store, clock, lambda: self._changed())  # noqa: PLW0108 - needs the uplink
+            await asyncio.to_thread(self.slots.start)
             setup = await asyncio.to_thread(Setup.of, start.plan.devices, start.plan.config.models)
             self._wire(key, start, setup)
             self._report_new_outbox()
@@ -240,7 +245,7 @@ class App:
         )
         self.pipeline = Pipeline(
             setup.devices,
-            setup.models,
+            self.slots.versions(setup).models,
             clock,
             cache=ModelCache(
                 config.state / "gate",
@@ -257,7 +262,8 @@ class App:
                 declared=self._declared,
             ),
         )
-        self.running = Running(setup, clock, self.pipeline, self._changed)
+        self.running = Running(setup, clock, self.pipeline, self._changed, self.slots.versions)
+        self.slots.attach(self.pipeline, self.running)
         self.sources = self.running.sources
         trials = Trials(self.running, self.pipeline, clock, config.remote.soak_s, self._open_models)
         self.configuration = Configuration(self.plan, self.desired, start, trials, clock, self._reconfigured)
@@ -275,6 +281,7 @@ class App:
             sources=self.sources,
             fences=self.fences,
             meter=self.meter,
+            slots=self.slots,
         )
         self._wired = True
 
@@ -301,6 +308,7 @@ class App:
                 group.create_task(self.uplink.run(), name="uplink"),
                 group.create_task(self._heart(), name="heart"),
                 group.create_task(self._watch_keys(), name="trusted keys"),
+                group.create_task(self.slots.run(), name="slots"),
             ]
             if not self._models_first:
                 self._open_models("models")

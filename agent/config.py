@@ -22,6 +22,7 @@ from agent.pipeline.settings import LEAST_STALL_S, DeviceConfig, DevicePlan, Slo
 from agent.process_memory import MemorySettings
 from agent.remote.allowed import Allowed
 from agent.remote.settings import RemoteSettings
+from agent.slots.settings import VersionSettings
 from wire import config
 from wire.broker import Broker
 from wire.clock import Clock
@@ -54,6 +55,7 @@ class AgentConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     memory: Annotated[MemorySettings, Meta(description="Memory of the daemon.")] = MemorySettings()
     fence: Annotated[FenceSettings, Meta(description="The most that this agent may use.")] = FenceSettings()
     trust: Annotated[TrustSettings, Meta(description="Whose model packages run.")] = TrustSettings()
+    versions: Annotated[VersionSettings, Meta(description="Offered versions of models.")] = VersionSettings()
     remote: Annotated[RemoteSettings, Meta(description="Changes while the agent runs.")] = RemoteSettings()
     devices: Annotated[dict[str, DeviceConfig], Meta(min_length=1, description="Device id to device.")]
     models: Annotated[dict[str, SlotConfig], Meta(description="Slot id to model.")] = {}
@@ -316,10 +318,24 @@ def _check_slot(
             ("models", name),
             f"device {slot.device!r} sends a stream {name!r} itself: name the slot differently",
         )
+    if slot.hold and (why := _unknown_field(slot.hold, devices)):
+        yield ("models", name, "hold"), why
     if allowed is not None and (why := allowed.package(slot.package)):
         yield ("models", name, "package"), why
     elif files:
         yield from _check_package(name, slot, streams[slot.stream], keys)
+
+
+def _unknown_field(field: str, devices: Mapping[str, DevicePlan]) -> str:
+    """Why `device/stream/field` is not a field of a device; "" where it is one."""
+    parts = field.split("/")
+    if len(parts) != 3:
+        return f"{field!r} is not device/stream/field"
+    plan = devices.get(parts[0])
+    stream = None if plan is None else plan.streams.get(parts[1])
+    if stream is None or parts[2] not in stream.fields:
+        return f"there is no field {field!r}"
+    return ""
 
 
 def _keys(found: AgentConfig) -> trust.Read | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,10 @@ from agent.health import Health, nonzero_counters
 from agent.outbox import Outbox
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.source import Source
+from agent.slots.slots import Slots
 from agent.uplink.uplink import NodeIdentity, Uplink
 from wire.clock import Clock
-from wire.messages import AgentInfo, Birth, ClockState, Device, Live, Status
+from wire.messages import AgentInfo, Birth, ClockState, Device, Live, ModelState, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class NodeDescription:
     sources: Mapping[str, Source]
     fences: Fences
     meter: Meter
+    slots: Slots
 
     def birth(self) -> Birth:
         """The birth: devices with their streams, commands and models."""
@@ -94,10 +96,14 @@ class NodeDescription:
                 for name, source in self.sources.items()
             },
             models={
-                name: replace(slot.shown, counters=nonzero_counters(slot.counters))
-                for name, slot in self.pipeline.runners.items()
+                name: replace(state, counters=nonzero_counters(self.pipeline.runners[name].counters))
+                for name, state in self._models()
             },
         )
+
+    def _models(self) -> Iterator[tuple[str, ModelState]]:
+        for name, runner in self.pipeline.runners.items():
+            yield name, replace(runner.shown, slot=self.slots.report(name, runner))
 
     def counters(self) -> list[Mapping[str, int]]:
         """The counters of every device and every model."""
@@ -132,8 +138,8 @@ class NodeDescription:
                 for name, source in self.sources.items()
             },
             "models": {
-                name: {**msgspec.to_builtins(slot.shown), **slot.counters}
-                for name, slot in self.pipeline.runners.items()
+                name: {**msgspec.to_builtins(state), **self.pipeline.runners[name].counters}
+                for name, state in self._models()
             },
             "uplink": self.uplink.counters,
             "pictures": self.pipeline.counters,

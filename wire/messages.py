@@ -157,12 +157,43 @@ class Evidence(_Message, kw_only=True):
     samples: Count = 0
 
 
+class ModelSlot(_Message, kw_only=True):
+    """What became of the version that was offered last to a slot.
+
+    `digest` is the package that runs, empty for that of the config; `offered` the one that was offered, in
+    its `attempt`. `results` of the `of` good results on real input that it needs came so far. `why` is the
+    reason for `refused` and `rolled-back`, and what holds back a version that is `waiting`.
+    """
+
+    state: Literal[
+        "idle",
+        "downloading",
+        "verifying",
+        "gated",
+        "shadow",
+        "waiting",
+        "unconfirmed",
+        "confirmed",
+        "rolled-back",
+        "refused",
+    ]
+    digest: Short = ""
+    offered: Short = ""
+    attempt: Count = 0
+    since: Millis = 0
+    results: Count = 0
+    of: Count = 0
+    why: Text = ""
+    code: Code = ""
+    args: Args = {}
+
+
 class ModelState(_Message, kw_only=True):
     """The model in one slot and the execution provider that it really uses.
 
     `signed_by` is the name of the key that signed its package, if the node trusts it. `isolation` is `thread`
     or `process`; for a process `pid` is its number, 0 while it has ended, and `mb` its private memory.
-    `evidence` is about another model that is tried beside it.
+    `evidence` is about another model that is tried beside it, `slot` about the version offered last.
     `counters` like those of a device: `runs`, `failed`, `dropped` inputs, ...
     """
 
@@ -180,6 +211,7 @@ class ModelState(_Message, kw_only=True):
     pid: Annotated[int, Meta(ge=0, le=2**31)] = 0
     mb: Annotated[float, Meta(ge=0)] = 0.0
     evidence: Evidence | UnsetType = UNSET
+    slot: ModelSlot | UnsetType = UNSET
 
 
 class Status(_Message, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,8 @@ from msgspec.structs import replace
 
 from agent.pipeline.settings import DeviceConfig, DevicePlan, PublishConfig, SlotConfig
 
+MANIFEST = "manifest.yaml"
+_MAX_MANIFEST = 1_000_000  # bytes
 _MAX_ENTRIES = 1_000  # of a folder: a model package has a handful
 
 Version = tuple[tuple[str, int, int, int], ...]
@@ -27,6 +30,8 @@ class Setup:
     devices: Mapping[str, DevicePlan]
     models: Mapping[str, SlotConfig] = field(default_factory=dict)
     files: Mapping[Path, Version] = field(default_factory=dict)
+    # slot -> sha256 of the manifest in its package; empty if that cannot be read
+    manifests: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, devices: Mapping[str, DevicePlan], models: Mapping[str, SlotConfig]) -> Setup:
@@ -34,7 +39,8 @@ class Setup:
         plans, slots = devices.values(), models.values()
         named = {path for plan in plans for path in (*files_of(plan.options), *files_of(plan.config.publish))}
         named |= {slot.package for slot in slots}
-        return cls(devices, models, {path: version(path) for path in named})
+        manifests = {name: _sha256(slot.package / MANIFEST) for name, slot in models.items()}
+        return cls(devices, models, {path: version(path) for path in named}, manifests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,16 @@ def version(path: Path) -> Version:
     if not stat.S_ISREG(found.st_mode):  # a serial port, for example, changes with each byte
         return ()
     return (("", found.st_ino, found.st_size, found.st_mtime_ns),)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        if not path.is_file():  # opening a FIFO would block
+            return ""
+        with path.open("rb") as file:
+            return hashlib.sha256(file.read(_MAX_MANIFEST)).hexdigest()
+    except OSError:
+        return ""
 
 
 def _each(folder: Path) -> Iterable[tuple[str, int, int, int]]:

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -43,6 +43,8 @@ _CHECKING = because("the gate checks the model", "model-checking")
 _PROCESS = frozenset(code for code in CODES if code.startswith("model-worker-")) | {"model-refused-deaths"}
 STUCK_S = 20.0  # a model that takes longer for one answer is reported as failed
 _WINDOWS_WAITING = 4
+_HELD_WAITING = 8  # more, while the model before answers what it has
+Mode = Literal["live", "shadow", "warm"]
 _runs = itertools.count()  # a state of a model belongs to one run of one runner
 CHECK_S = 5.0  # how often the problems of a model are looked for
 
@@ -77,6 +79,21 @@ class Inference:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of a model, for who judges it; `inference` is None for a run that failed.
+
+    `live` is False for a result that acts on nothing.
+    """
+
+    inference: Inference | None
+    live: bool
+
+
+def _unwatched(_answer: Answer) -> None:
+    """Judge nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelHost:
     """What all model runners of a pipeline share.
 
@@ -98,6 +115,9 @@ class ModelRunner:
 
     A source that can wait is held back while the model is busy. For other sources the oldest input is dropped
     and counted (`dropped`). Until `open`, or `install` of what `prepare` gave, there is no result.
+
+    In the mode `shadow` results go to `watch` alone; in the mode `warm` windows are made and nothing runs.
+    While it is `held`, input waits.
     """
 
     def __init__(
@@ -109,6 +129,11 @@ class ModelRunner:
         self.state = ModelState(state="stopped", device=settings.device, **_CHECKING.fields())
         self.manifest: Manifest | None = None
         self.ref = ModelRef(name="", ver="", sha256="")
+        self.mode: Mode = "live"
+        self.held = False
+        self.warmed = False  # the next row or picture gives a result
+        self.watch: Callable[[Answer], None] = _unwatched
+        self._idle = asyncio.Event()  # no input waits or runs
         self._stream = stream
         self.waits = waits
         self._host = host
@@ -134,9 +159,10 @@ class ModelRunner:
     @property
     def _limit(self) -> int:
         """The number of jobs that may wait here."""
+        more = _HELD_WAITING if self.held else 0
         if self._windows is not None:
-            return _WINDOWS_WAITING
-        return 0 if self.waits else 1
+            return _WINDOWS_WAITING + more
+        return more + (0 if self.waits else 1)
 
     @property
     def label(self) -> str:
@@ -147,6 +173,11 @@ class ModelRunner:
     def model(self) -> Model | Worker | None:
         """The open model; None before it is open, and if it is refused."""
         return self._model
+
+    @property
+    def makes_windows(self) -> bool:
+        """Whether the open model sees windows."""
+        return self._windows is not None
 
     @property
     def at_work(self) -> bool:
@@ -243,9 +274,10 @@ class ModelRunner:
             nth = self._seen - 1
         else:
             nth = reading.index
-        if nth % self.settings.every or self._is_fenced():
+        self.warmed = True
+        if self.mode == "warm" or nth % self.settings.every or self._is_fenced():
             return None
-        self._jobs.append(_Job(reading, window, self._host.stamp(reading.at_ns)))
+        self._jobs.append(_Job(reading, window, self._host.stamp(reading.at_ns), self.mode == "live"))
         self._hand_on()
         if len(self._jobs) <= self._limit:
             return None
@@ -293,7 +325,7 @@ class ModelRunner:
         """Release everything that waits for this runner: another takes its place."""
         self.opened.set()
         self._host.fences.leave(self.name)
-        self._release()
+        self.release()
 
     def close(self, why: Reason) -> None:
         """Take no input any more and release the model, whose task has ended."""
@@ -302,6 +334,45 @@ class ModelRunner:
         self._in_thread = 0
         self.retire()
         self._enter("failed", why)
+
+    def take_over(self, old: ModelRunner) -> None:
+        """Begin to take input in place of `old`; it waits until `held` is False.
+
+        Windows that `old` has begun go on, if both models see the same.
+        """
+        one, other = self._model, old.model
+        if (
+            one is not None
+            and other is not None
+            and (one.manifest.input, one.wide)
+            == (
+                other.manifest.input,
+                other.wide,
+            )
+        ):
+            self._windows, self._seen = old._windows, old._seen
+        self.mode, self.held = "live", True
+        self.counters = Counter()  # without what it counted beside the other
+
+    def follow(self, old: ModelRunner) -> None:
+        """Count on from the numbers of `old`, which has ended, and work on what waits."""
+        old.counters.update(self.counters)
+        self.counters = old.counters
+        if self._windows is not None:
+            self._windows.count_into(self.counters)
+        self.held = False
+        self._hand_on()
+
+    async def drained(self, within_s: float) -> None:
+        """Wait until everything that was offered is answered; at most `within_s`."""
+        until_s = asyncio.get_running_loop().time() + within_s
+        while self.busy and (left_s := until_s - asyncio.get_running_loop().time()) > 0:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout(min(left_s, CHECK_S)):
+                    await self._idle.wait()
+            except TimeoutError:
+                continue
 
     @property
     def busy(self) -> bool:
@@ -316,12 +387,12 @@ class ModelRunner:
     def _give_up(self) -> None:
         """Show that the model does not answer; until it does, it holds no source back."""
         self._stuck = True
-        self._release()
+        self.release()
         self._enter("failed", because(f"no answer for {STUCK_S:g} s", "model-no-answer", seconds=STUCK_S))
 
     def _hand_on(self) -> None:
         """Give the thread as many jobs as it may have, and release a source that was held back."""
-        if self._thread is None:
+        if self._thread is None or self.held:
             return
         while self._jobs and self._in_thread < self._ahead:
             if not self._in_thread:
@@ -330,9 +401,9 @@ class ModelRunner:
             self._host.fences.runs += 1
             self._thread.put(self._jobs.popleft())
         if len(self._jobs) <= self._limit:
-            self._release()
+            self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Let a source that is held back go on."""
         room, self._room = self._room, None
         if room is not None and not room.done():
@@ -350,13 +421,17 @@ class ModelRunner:
             if failure is not None:
                 raise failure
             if result is not None:
-                self._host.done(self, job.answer(result, self._scene))
+                answer = job.answer(result, self._scene)
+                if job.live:
+                    self._host.done(self, answer)
+                self.watch(Answer(answer, job.live))
             self.counters["runs"] += 1
             nan = self._nan.add(result is not None and result.nan)
             self._enter("ok" if nan is None else "failed", nan or self._slowed.reason, self._model.provider)
         except Exception as error:  # one bad run must not end the daemon
             log.debug("%s: run failed", self.name, exc_info=True)
             self.counters["failed"] += 1
+            self.watch(Answer(None, job.live))
             name = "" if isinstance(error, EdgebedError) else f"{type(error).__name__}: "
             text = printable(f"{name}{error}", 500)
             why = because(text, "model-run-failed")
@@ -367,8 +442,10 @@ class ModelRunner:
             if why.code == "model-refused-deaths":
                 self._model = None
                 self._jobs.clear()
-                self._release()
+                self.release()
                 self._host.refused()
+        if not self.busy:
+            self._idle.set()
 
     def _check(self) -> None:
         """Show the problems that only time shows."""
@@ -412,6 +489,7 @@ class _Job:
     reading: Reading
     window: Window | None
     stamp: Stamp
+    live: bool
 
     def answer(self, result: Result, scene: Scene | None) -> Inference:
         whole = self.window

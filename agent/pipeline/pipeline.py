@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ from agent.pipeline import privacy
 from agent.pipeline.batcher import JOIN_AGE_S, MAX_AGE_S, Batcher
 from agent.pipeline.changes import Changes, Setup
 from agent.pipeline.events import EventReporter
-from agent.pipeline.model_runner import Inference, ModelHost, ModelRunner
+from agent.pipeline.model_runner import STUCK_S, Inference, Mode, ModelHost, ModelRunner
 from agent.pipeline.model_threads import in_thread
 from agent.pipeline.settings import DevicePlan, PublishConfig, SlotConfig
 from agent.pipeline.sinks import Sinks
@@ -80,6 +81,10 @@ class Pipeline:
             sinks.declared,
         )
         self._inputs: dict[tuple[str, str], list[ModelRunner]] = {}  # stream -> the models that see it
+        self.candidates: dict[str, ModelRunner] = {}  # by slot: runners whose results act on nothing
+        self.spare: dict[str, ModelRunner] = {}  # by slot: runners whose model stays open, to go back to
+        # (device, stream) -> what else sees each of its readings
+        self.taps: dict[tuple[str, str], Callable[[Reading], None]] = {}
         self._group: asyncio.TaskGroup | None = None  # of `run`
         self._readers: dict[str, object] = {}  # device -> the source that may give readings
         self._tasks: dict[str, asyncio.Task[None]] = {}  # of runners and of pictures, by name
@@ -95,7 +100,8 @@ class Pipeline:
         }
         for seen in self._inputs.values():
             seen.clear()  # in place: the sinks of sources that go on hold these lists
-        for runner in self.runners.values():
+        opened = [made for made in self.candidates.values() if made.opened.is_set()]
+        for runner in (*self.runners.values(), *opened):
             self._seen_by(*_input(runner)).append(runner)
         for device in published:
             for name, stream in devices[device].streams.items():
@@ -116,13 +122,15 @@ class Pipeline:
 
         New models are not open yet: call `open_models`. Every row taken so far is sent.
         """
+        for name in changes.models & self.candidates.keys():
+            await self.drop_candidate(name)
         gone = {name for name in changes.models if name in self.runners}
         published = changes.devices | changes.published
         for name in gone:  # first, so that no source is held back by a model that ends
             self._seen_by(*_input(self.runners[name])).remove(self.runners[name])
             self.runners[name].retire()
         pictures = [at for at in self._pictures if at[0] in published]
-        ending = [f"slot-{name}" for name in gone] + [_look(*at) for at in pictures]
+        ending = [_slot(name) for name in gone] + [_look(*at) for at in pictures]
         await end([self._tasks.pop(name) for name in ending if name in self._tasks])
         # no await from here to the end: a reading sees the old setup or the new one
         counters = {name: self.runners[name].counters for name in gone}
@@ -184,6 +192,65 @@ class Pipeline:
         if self._models.trust is not trust:  # other keys count since the gate looked
             await self.trust(self._models.trust)
 
+    async def candidate(self, name: str, package: Path, mode: Mode) -> ModelRunner:
+        """Open another package for a slot beside what runs; its `state` shows why it cannot be used.
+
+        It sees the input of the slot, and its results act on nothing, until `swap` or `drop_candidate`.
+        """
+        await self.drop_candidate(name)
+        plain = self.runners[name]
+        settings = msgspec.structs.replace(plain.settings, package=package)
+        stream = self.devices[settings.device].streams[settings.stream]
+        made = ModelRunner(name, settings, stream, self._host, waits=plain.waits)
+        made.mode = mode
+        self.candidates[name] = made
+        opened = await in_thread(f"opening-{name}", made.prepare)
+        if self.candidates.get(name) is made:
+            made.install(opened)
+            made.warmed = made.result_stream() is not None and not made.makes_windows
+            self._seen_by(*_input(made)).append(made)
+            self._start_tasks()
+        return made
+
+    async def drop_candidate(self, name: str) -> None:
+        """End the runner that `candidate` made for a slot, if there is one."""
+        made = self.candidates.pop(name, None)
+        if made is None:
+            return
+        seen = self._seen_by(*_input(made))
+        if made in seen:
+            seen.remove(made)
+        made.opened.set()
+        made.release()
+        await end([self._tasks.pop(task) for task in [_candidate(name)] if task in self._tasks])
+
+    async def swap(self, name: str) -> None:
+        """Let the candidate of a slot run instead of the runner before, which becomes its `spare`.
+
+        What was offered is answered in order, once, by one of them. If the candidate is refused, the slot has
+        no model.
+        """
+        new, old = self.candidates.pop(name), self.runners[name]
+        seen = self._seen_by(*_input(old))
+        new.take_over(old)  # no await from here to the next line: a reading is for one of them
+        seen[:] = [new if runner is old else runner for runner in seen if runner is not new]
+        await old.drained(STUCK_S)
+        task = self._tasks.pop(_slot(name), None)
+        old.retire()
+        self._remove_batcher(old.settings.device, name)
+        self._reporters.pop(name, None)
+        self._box_models = {at: runner for at, runner in self._box_models.items() if runner is not old}
+        self.runners[name], self.spare[name] = new, old
+        if (running := self._tasks.pop(_candidate(name), None)) is not None:
+            self._tasks[_slot(name)] = running
+        if new.at_work:
+            self._add_results(new)
+        self._start_tasks()
+        new.follow(old)
+        self._sinks.declared()
+        if task is not None:
+            await end([task])
+
     async def stop_newest(self, why: Reason) -> str:
         """Stop the model that was opened last and free its memory; returns its slot, "" if none is open."""
         runner = max(
@@ -206,6 +273,11 @@ class Pipeline:
             if why.why and runner.model is model:
                 log.error("model %s is stopped: %s", runner.name, why.why)
                 await self._stop(runner, why)
+        for name, made in [*self.candidates.items(), *self.spare.items()]:
+            if (model := made.model) is not None:
+                why = await in_thread(name, partial(self._models.refusal, model.package))
+                if why.why:
+                    made.close(why)
         for guard in self._privacy.values():
             if (model := guard.model) is not None:
                 why = await in_thread("faces", partial(self._models.refusal, model.package))
@@ -215,7 +287,7 @@ class Pipeline:
 
     async def _stop(self, runner: ModelRunner, why: Reason) -> None:
         """Stop one model and free its memory."""
-        task = self._tasks.pop(f"slot-{runner.name}", None)
+        task = self._tasks.pop(_slot(runner.name), None)
         if task is not None:
             await end([task])
         runner.close(why)
@@ -249,7 +321,8 @@ class Pipeline:
 
     def forget_models(self) -> None:
         """Free the memory of models that no device uses any more."""
-        in_use = [runner.model for runner in self.runners.values()]
+        runners = (*self.runners.values(), *self.candidates.values(), *self.spare.values())
+        in_use = [runner.model for runner in runners]
         self._models.keep([*in_use, *(guard.model for guard in self._privacy.values())])
 
     def close(self) -> None:
@@ -271,9 +344,11 @@ class Pipeline:
             if self._readers.get(device) is not mine:
                 return None  # of an adapter that did not end when its device was replaced
             here = runners[reading.stream]
+            if (tap := self.taps.get((device, reading.stream))) is not None:
+                tap(reading)
             if reading.picture is None:
                 self._batchers[device, reading.stream].add(reading.at_ns, reading.values, reading.quality)
-            elif not any(runner.state.state == "ok" for runner in here):
+            elif not any(runner.state.state == "ok" and runner.mode == "live" for runner in here):
                 self._pictures[device, reading.stream].show(reading)
             waits = [wait for runner in here if (wait := runner.offer(reading)) is not None]
             if not waits:
@@ -324,8 +399,10 @@ class Pipeline:
         """Start the tasks of models and pictures that have none, if `run` is running."""
         if self._group is None:
             return
-        for name, runner in self.runners.items():
-            if (task := f"slot-{name}") not in self._tasks:
+        tasks = {_slot(name): runner for name, runner in self.runners.items()}
+        tasks |= {_candidate(name): runner for name, runner in self.candidates.items()}
+        for task, runner in tasks.items():
+            if task not in self._tasks:
                 self._tasks[task] = self._group.create_task(runner.run(), name=task)
         for (device, stream), newest in self._pictures.items():
             every_s = self.devices[device].config.publish.snapshot_every_s
@@ -409,6 +486,16 @@ class _Places:
 def _look(device: str, stream: str) -> str:
     """The name of the task that publishes pictures of a stream."""
     return f"look-{device}-{stream}"
+
+
+def _slot(name: str) -> str:
+    """The name of the task of the runner of a slot."""
+    return f"slot-{name}"
+
+
+def _candidate(name: str) -> str:
+    """The name of the task of the candidate of a slot."""
+    return f"candidate-{name}"
 
 
 def _input(runner: ModelRunner) -> tuple[str, str]:

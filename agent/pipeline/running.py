@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from agent.pipeline.changes import Changes, Setup, compare
+from agent.pipeline.model_runner import ModelRunner
 from agent.pipeline.pipeline import Pipeline
 from agent.pipeline.source import Source, follow
 from wire.clock import Clock
@@ -18,10 +19,23 @@ CLOSE_S = 4.0  # for the devices to close
 
 
 class Running:
-    """Reads the devices of `setup` into `pipeline`, from `start` on; `change` makes it another setup."""
+    """Reads the devices of `setup` into `pipeline`, from `start` on; `change` makes it another setup.
 
-    def __init__(self, setup: Setup, clock: Clock, pipeline: Pipeline, changed: Callable[[], None]) -> None:
+    `versions` puts other packages into a setup, where the slots have a version that was offered; `pipeline`
+    was made of that.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        clock: Clock,
+        pipeline: Pipeline,
+        changed: Callable[[], None],
+        versions: Callable[[Setup], Setup] = lambda setup: setup,
+    ) -> None:
         self.setup = setup
+        self._versions = versions
+        self._runs = versions(setup)
         self.sources: dict[str, Source] = {}  # by device, in the order of the config
         self._clock = clock
         self._pipeline = pipeline
@@ -30,7 +44,9 @@ class Running:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
         self._stopped = False
-        self._changing: asyncio.Task[None] | None = None  # the event loop alone does not keep a task alive
+        # the event loop alone does not keep a task alive
+        self._changing: asyncio.Task[Changes] | None = None
+        self._swapping: asyncio.Task[None] | None = None
         self._make_sources()
 
     def start(self, group: asyncio.TaskGroup) -> None:
@@ -44,21 +60,38 @@ class Running:
         Models are opened afterwards, by `Pipeline.open_models`. A change that has begun is not broken off
         when its caller is cancelled: `stop` waits for it.
         """
-        changes = compare(self.setup, new)
-        self._changing = asyncio.create_task(self._change(new, changes), name="change")
-        await asyncio.shield(self._changing)
-        return changes
+        self._changing = changing = asyncio.create_task(self._change(new), name="change")
+        return await asyncio.shield(changing)
 
-    async def _change(self, new: Setup, changes: Changes) -> None:
+    async def swap(self, slot: str, candidate: ModelRunner) -> None:
+        """Let the candidate of a slot run, after what `versions` puts there was changed; no input is lost.
+
+        Nothing happens if the candidate was dropped meanwhile: a change of the setup runs the version then.
+        """
+        self._swapping = swapping = asyncio.create_task(self._swap(slot, candidate), name="swap")
+        await asyncio.shield(swapping)
+
+    async def _swap(self, slot: str, candidate: ModelRunner) -> None:
+        async with self._lock:
+            if self._stopped or self._pipeline.candidates.get(slot) is not candidate:
+                return
+            await self._pipeline.swap(slot)
+            self._runs = self._versions(self.setup)
+        self._changed()
+
+    async def _change(self, new: Setup) -> Changes:
         async with self._lock:
             if self._stopped:
-                return
+                return Changes()
+            runs = self._versions(new)
+            changes = compare(self._runs, runs)
             await self._end({name: task for name, task in self._tasks.items() if name in changes.devices})
-            await self._pipeline.change(new, changes)
-            self.setup = new
+            await self._pipeline.change(runs, changes)
+            self.setup, self._runs = new, runs
             self._make_sources(changes)
             self._start_tasks()
         self._changed()
+        return changes
 
     async def stop(self) -> None:
         """End the reading of every device, after a change that has begun."""

@@ -138,6 +138,13 @@ class SlotConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    hold: Annotated[
+        str,
+        Meta(
+            description="device/stream/field: while its newest value is true or not 0, or is missing, no"
+            " other version of the model begins to run."
+        ),
+    ] = ""
 
     track: Annotated[
         TrackConfig | None, Meta(description="Number what a detector finds, from picture to picture.")

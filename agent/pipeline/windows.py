@@ -106,6 +106,10 @@ class Windows:
         self._last_ns, self._last = at_ns, row
         return window if due is None else due
 
+    def count_into(self, counters: Counter[str]) -> None:
+        """Count there from now on."""
+        self._counters = counters
+
     def _missing(self, at_ns: int, step_ns: int) -> int | None:
         """How many rows are missing before a row; None where the rows begin again."""
         if self._last_ns is None or step_ns < 0:

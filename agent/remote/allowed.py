@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from adapters.base import Options
 from agent.pipeline.changes import named_files
 from agent.pipeline.settings import DeviceConfig, SlotConfig
+from agent.slots import model_store
 from wire import shipped
 
 SECRETS = ("key", "key_file", "password_file", "passphrase_file", "secret_file", "token_file")
-MODEL_STORE = "models"  # folder of the state folder
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Allowed:
         """What a file with these settings allows."""
         packages = {slot.package for slot in models.values()}
         packages |= {device.publish.faces for device in devices.values() if device.publish.faces is not None}
-        roots = [*folders, state / MODEL_STORE, *shipped.names().values()]
+        roots = [*folders, state / model_store.FOLDER, *shipped.names().values()]
         return cls(tuple(root.resolve() for root in roots), devices, frozenset(packages))
 
     def refusals(self, device: DeviceConfig, options: Options) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,497 @@
+"""Puts offered versions of models into slots: checks, opens, swaps and judges them, and undoes them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from agent.inference.decoders import ModelError
+from agent.pipeline.changes import Setup
+from agent.pipeline.model_runner import Answer, ModelRunner
+from agent.pipeline.pipeline import Pipeline
+from agent.pipeline.running import Running
+from agent.slots.health_window import Drift, Gates, no_drift
+from agent.slots.model_store import ModelStore
+from agent.slots.slot_state import (
+    ON_THE_WAY,
+    Action,
+    Arrived,
+    Confirm,
+    Damaged,
+    Enough,
+    Event,
+    Failed,
+    Free,
+    Offer,
+    Passed,
+    Shadowed,
+    Slot,
+    Sound,
+    Started,
+    objection,
+    step,
+)
+from agent.slots.update_lock import UpdateLock
+from wire.clock import Clock
+from wire.errors import EdgebedError
+from wire.messages import ModelSlot
+from wire.reasons import NO_REASON, Reason, because
+from wire.task_cancellation import end
+
+log = logging.getLogger("edgebed.model")
+
+LOOK_S = 0.25
+_CONFIG = because("the config names another package for the slot now", "slot-config-changed")
+_WARM_S = 15.0  # longer than a window takes: with so little input nothing is lost by a swap
+
+
+class Fetch(Protocol):
+    """Puts the package with a digest into the store, going on with what `ModelStore.incoming` has."""
+
+    async def __call__(self, slot: str, digest: str) -> None:
+        """Return when `ModelStore.take` took it. Raises EdgebedError: it cannot be had, with the reason."""
+
+
+@dataclass(slots=True)
+class _Live:
+    """What is known of a slot in this process only."""
+
+    kept: Slot
+    unsaved: bool = False  # the disk did not take `kept`
+    gates: Gates | None = None  # of what runs, from its swap on
+    shadow: Gates | None = None
+    judged: ModelRunner | None = None  # whose answers `gates` gets
+    until_s: float = 0.0  # the soak ends
+    held: tuple[str, float] = ("", 0.0)
+    task: asyncio.Task[None] | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Slots:
+    """The only writer of slot states. `start`, then `versions` and `attach`, then `run`.
+
+    `fetch` gets a package that the store does not have; without it such an offer is refused. `drift` looks at
+    each result of a version that can still be undone. `changed` is called when a report changes.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore,
+        clock: Clock,
+        changed: Callable[[], None],
+        fetch: Fetch | None = None,
+        drift: Drift = no_drift,
+    ) -> None:
+        self.store = store
+        self.lock = UpdateLock(store.folder, clock)
+        self.fetch = fetch
+        self.drift = drift
+        self._clock = clock
+        self._changed = changed
+        self._live: dict[str, _Live] = {}
+        self._bases: Mapping[str, str] = {}
+        self._pipeline: Pipeline
+        self._running: Running
+        self._group: asyncio.TaskGroup | None = None
+
+    def start(self) -> None:
+        """Read every slot, undo what is not confirmed and what is damaged; blocks for the disk."""
+        try:
+            self.store.sweep()
+        except OSError as error:
+            log.error("%s: %s", self.store.folder, error.strerror or error)
+        for name in self.store.slot_names():
+            live = self._live[name] = _Live(self.store.slot(name))
+            bad = frozenset(digest for digest in live.kept.digests if self._damage(digest))
+            bad -= {live.kept.candidate} if live.kept.state in ON_THE_WAY else set()
+            for event in (Started(), Damaged(bad)):
+                live.kept, _ = step(live.kept, event, self._clock.now_ms())
+            if live.kept.why and live.kept.state == "rolled-back":
+                log.error("model %s: %s", name, live.kept.why)
+            self._save(name, live)
+
+    def versions(self, setup: Setup) -> Setup:
+        """The setup with the package of each slot that has a version which was offered."""
+        self._bases = setup.manifests
+        models = {}
+        for name, slot in setup.models.items():
+            kept = self._counting(name)
+            models[name] = slot if not kept.current else replace(slot, package=self.store.path(kept.current))
+        return Setup(setup.devices, models, setup.files, setup.manifests)
+
+    def attach(self, pipeline: Pipeline, running: Running) -> None:
+        """Use the pipeline that was made of `versions`."""
+        self._pipeline, self._running = pipeline, running
+
+    async def run(self) -> None:
+        """Go on with what was offered and judge what runs, until cancelled."""
+        async with asyncio.TaskGroup() as self._group:
+            for name, live in self._live.items():
+                if live.kept.state in ON_THE_WAY:
+                    self._begin(name, "fetch" if live.kept.state == "downloading" else "check")
+            try:
+                while True:
+                    await self._look()
+                    await self._clock.sleep(LOOK_S)
+            finally:
+                tasks = [live.task for live in self._live.values() if live.task is not None]
+                await end(tasks)
+
+    async def offer(self, slot: str, digest: str, attempt: int, confirm: Confirm) -> Reason:
+        """Offer the package with a digest to a slot; returns why it is not taken, `NO_REASON` where it is.
+
+        What is taken is on disk when this returns, and goes its way by itself, also after a restart; `report`
+        shows how far it is. The same `attempt` of a digest is taken once. If the store does not have the
+        package, `fetch` is awaited for it: it puts files into `store.incoming(digest)` and ends with
+        `store.take(digest)`. `store.add(folder)` puts a package there from a local folder.
+        """
+        if slot not in self._running.setup.models:
+            return because(f"there is no slot {slot!r}", "slot-unknown", slot=slot)
+        offer = Offer(digest, attempt, confirm)
+        live = self._live.setdefault(slot, _Live(Slot()))
+        async with live.lock:
+            kept = replace(self._counting(slot), base=self._bases.get(slot, ""))
+            if (why := objection(kept, offer)).why:
+                return why
+            after, actions = step(kept, offer, self._clock.now_ms())
+            try:
+                await asyncio.to_thread(self.store.keep_slot, slot, after)
+            except OSError as error:
+                return _disk(error)
+            live.kept, live.unsaved = after, False
+        log.info("model %s: version %s is offered (attempt %d)", slot, digest[:12], attempt)
+        self._act(slot, actions)
+        return NO_REASON
+
+    async def undo(self, slot: str, by: str) -> Reason:
+        """Take back what was offered to a slot; returns why that cannot be, `NO_REASON` where it is done."""
+        live = self._live.get(slot)
+        if live is None or not await self._apply(
+            slot, Failed(because(f"{by} took the version back", "slot-undone", by=by))
+        ):
+            return because(f"slot {slot!r} has no version that can be taken back", "slot-unknown", slot=slot)
+        return NO_REASON
+
+    def report(self, slot: str, runner: ModelRunner) -> ModelSlot | UnsetType:
+        """What the node reports of a slot; UNSET where nothing was ever offered."""
+        live = self._live.get(slot)
+        if live is None:
+            return UNSET
+        kept = self._counting(slot)
+        what, held_s = live.held
+        gates = live.gates if kept.state in ("unconfirmed", "confirmed") else live.shadow
+        reason = (
+            because(f"held back: {what}", "slot-held", what=what, seconds=round(held_s)) if what else None
+        )
+        reason = reason or kept.reason
+        package = runner.settings.package
+        return ModelSlot(
+            state=kept.state,
+            digest=package.name if package.parent == self.store.folder else "",
+            offered=kept.candidate,
+            attempt=kept.attempt,
+            since=kept.since,
+            results=0 if gates is None else gates.good,
+            of=kept.confirm.results,
+            why=reason.why[:2_000],
+            code=reason.code,
+            args=reason.fields()["args"],
+        )
+
+    # -- the state -----------------------------------------------------------------------------------------
+
+    def _counting(self, name: str) -> Slot:
+        """What is kept of a slot, if it is about the package that the config names now; else a new state."""
+        live = self._live.get(name)
+        if live is None:
+            return Slot()
+        base, kept = self._bases.get(name, ""), live.kept
+        return kept if base in ("", kept.base) or not kept.base else Slot(base=base, judged=kept.judged)
+
+    async def _done(self, name: str, event: Event) -> None:
+        """Take the event that the task of the slot leads to, unless another task has its place."""
+        await self._apply(name, event, asyncio.current_task())
+
+    async def _apply(self, name: str, event: Event, task: asyncio.Task[None] | None = None) -> bool:
+        """Take an event: the state it leads to is on disk before anything is done. Whether it fits."""
+        live = self._live[name]
+        async with live.lock:
+            if task is not None and task is not live.task:
+                return False
+            before, now = live.kept, self._clock.now_ms()
+            after, actions = step(before, event, now)
+            if after == before:
+                return False
+            live.kept = after
+            if not await asyncio.to_thread(self._save, name, live) and after.state != "rolled-back":
+                if after.state == "confirmed":  # the next result tries again
+                    live.kept, live.unsaved = before, False
+                    return False
+                live.kept, actions = step(
+                    before, Failed(because("its state cannot be kept on disk", "disk-failed")), now
+                )
+        if live.kept.why and live.kept.state in ("rolled-back", "refused"):
+            log.error(
+                "model %s: version %s is %s: %s",
+                name,
+                live.kept.candidate[:12],
+                live.kept.state,
+                live.kept.why,
+            )
+        else:
+            log.info("model %s: version %s is %s", name, live.kept.candidate[:12], live.kept.state)
+        self._act(name, actions)
+        return True
+
+    def _save(self, name: str, live: _Live) -> bool:
+        try:
+            self.store.keep_slot(name, live.kept)
+        except OSError as error:
+            log.error("the state of slot %s cannot be kept: %s", name, error.strerror or error)
+            live.unsaved = True
+            return False
+        live.unsaved = False
+        return True
+
+    def _damage(self, digest: str) -> str:
+        try:
+            return self.store.damage(digest)
+        except (ModelError, OSError) as error:
+            return str(error)
+
+    # -- what is done --------------------------------------------------------------------------------------
+
+    def _act(self, name: str, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            self._begin(name, action)
+        self._changed()
+
+    def _begin(self, name: str, action: Action) -> None:
+        """Do what an action says in the task of the slot, instead of what it did before."""
+        if self._group is None:
+            return
+        live = self._live[name]
+        before, work = live.task, self._works()[action]
+        live.task = self._group.create_task(self._after(before, name, work), name=f"{action}-{name}")
+
+    def _works(self) -> dict[Action, Callable[[str], Awaitable[object]]]:
+        return {
+            "fetch": self._fetch, "check": self._check, "open": self._open, "shadow": self._shadow,
+            "wait": self._wait, "run": self._swap, "undo": self._undo, "close": self._close,
+            "free": self._free,
+        }  # fmt: skip
+
+    async def _after(
+        self, before: asyncio.Task[None] | None, name: str, work: Callable[[str], Awaitable[object]]
+    ) -> None:
+        if before is not None and not before.done():
+            await end([before])
+        try:
+            await work(name)
+        except EdgebedError as error:
+            await self._done(name, Failed(error.reason))
+        except OSError as error:
+            await self._done(name, Failed(_disk(error)))
+
+    async def _fetch(self, name: str) -> None:
+        digest = self._live[name].kept.candidate
+        if not await asyncio.to_thread(self.store.has, digest):
+            if self.fetch is None:
+                raise EdgebedError(f"{digest[:12]} is not in the store").coded("slot-not-stored")
+            await self.fetch(name, digest)
+        await self._done(name, Arrived())
+
+    async def _check(self, name: str) -> None:
+        why = await asyncio.to_thread(self._damage, self._live[name].kept.candidate)
+        await self._done(name, Failed(because(why, "slot-damaged")) if why else Sound())
+
+    async def _open(self, name: str) -> None:
+        kept = self._live[name].kept
+        await self._candidate(name, kept.candidate, shadow=kept.confirm.shadow > 0)
+        await self._done(name, Passed())
+
+    async def _candidate(self, name: str, digest: str, *, shadow: bool = False) -> ModelRunner:
+        """The candidate of a slot that is open; it is opened if it is not. Raises EdgebedError."""
+        package = self._package(name, digest)
+        found = self._pipeline.candidates.get(name)
+        if found is None or found.settings.package != package or not found.opened.is_set():
+            found = await self._pipeline.candidate(name, package, "shadow" if shadow else "warm")
+        if not found.at_work:
+            raise EdgebedError(found.state.why).coded(found.state.code, **found.state.args)
+        return found
+
+    def _package(self, name: str, digest: str) -> Path:
+        """The folder of a package, that of the config for no digest. Raises EdgebedError: no such slot."""
+        slot = self._running.setup.models.get(name)
+        if slot is None or name not in self._pipeline.runners:
+            raise EdgebedError(_CONFIG.why).coded(_CONFIG.code)
+        return self.store.path(digest) if digest else slot.package
+
+    async def _shadow(self, name: str) -> None:
+        live = self._live[name]
+        confirm = replace(live.kept.confirm, results=live.kept.confirm.shadow)
+        made = await self._candidate(name, live.kept.candidate, shadow=True)
+        gates = live.shadow = Gates(confirm, _limit_ms(confirm, made))
+        sick: list[Reason] = []
+
+        def watch(answer: Answer) -> None:
+            if (why := gates.add(answer)).why:
+                sick.append(why)
+
+        made.watch = watch
+        while not gates.enough:
+            if sick:
+                raise EdgebedError(sick[0].why).coded(sick[0].code, **sick[0].args)
+            made = await self._candidate(name, live.kept.candidate, shadow=True)
+            made.watch = watch
+            await self._clock.sleep(LOOK_S)
+        await self._done(name, Shadowed())
+
+    async def _wait(self, name: str) -> None:
+        live, began_s = self._live[name], self._clock.monotonic()
+        while True:
+            made = await self._candidate(name, live.kept.candidate)
+            made.mode = "warm"  # a shadow has done its work
+            is_late = self._clock.monotonic() - began_s > _WARM_S + _window_s(made)
+            live.held = (await self._held()).get(name, ("", 0.0))
+            if not live.held[0] and (made.warmed or is_late):
+                break
+            await self._clock.sleep(LOOK_S)
+        await self._done(name, Free())
+
+    async def _held(self) -> dict[str, tuple[str, float]]:
+        slots = self._running.setup.models
+        self._pipeline.taps.clear()
+        for slot in slots.values():
+            if slot.hold:
+                device, stream, _ = slot.hold.split("/")
+                self._pipeline.taps[device, stream] = partial(self.lock.take, device)
+        return await asyncio.to_thread(self.lock.held, slots)
+
+    async def _swap(self, name: str) -> None:
+        live = self._live[name]
+        live.held = ("", 0.0)
+        if (made := self._pipeline.candidates.get(name)) is not None:
+            await self._running.swap(name, made)
+        live.until_s = self._clock.monotonic() + live.kept.confirm.soak_s
+        self._judge(name, live)
+
+    async def _undo(self, name: str) -> None:
+        """Run what the state says again; a package that cannot be opened leaves the slot without a model."""
+        live = self._live[name]
+        live.gates = live.judged = None
+        digest = self._counting(name).current
+        if digest and (why := await asyncio.to_thread(self._damage, digest)):
+            log.error("model %s: %s", name, why)
+            await self._done(name, Damaged(frozenset({digest})))
+            return
+        package, runner = self._package(name, digest), self._pipeline.runners[name]
+        if runner.settings.package != package or not runner.at_work:
+            made = await self._pipeline.candidate(name, package, "warm")
+            await self._running.swap(name, made)
+        await self._free(name)
+
+    async def _close(self, name: str) -> None:
+        live = self._live[name]
+        live.held = ("", 0.0)
+        await self._pipeline.drop_candidate(name)
+        self._pipeline.forget_models()
+
+    async def _free(self, name: str) -> None:
+        self._pipeline.spare.pop(name, None)
+        self._pipeline.forget_models()
+
+    # -- the health of what runs ---------------------------------------------------------------------------
+
+    def _judge(self, name: str, live: _Live) -> None:
+        """Have the gates see the answers of the runner that the slot has now."""
+        runner = self._pipeline.runners.get(name)
+        if runner is None or runner is live.judged:
+            return
+        live.judged = runner
+        if live.gates is None:
+            confirm = live.kept.confirm
+            live.gates = Gates(confirm, _limit_ms(confirm, runner), self.drift)
+            if live.kept.state == "confirmed":
+                live.gates.confirm()
+        runner.watch = partial(self._answered, name, live.gates)
+
+    def _answered(self, name: str, gates: Gates, answer: Answer) -> None:
+        live = self._live[name]
+        if not answer.live or gates is not live.gates:
+            return
+        why = gates.add(answer)
+        if why.why:
+            live.gates = None  # one verdict
+            self._then(name, Failed(why))
+        elif live.kept.state == "unconfirmed" and gates.enough:
+            gates.confirm()
+            self._then(name, Enough())
+
+    def _then(self, name: str, event: Event) -> None:
+        if self._group is not None:
+            self._group.create_task(self._apply(name, event), name=f"judge-{name}")
+
+    async def _look(self) -> None:
+        """Find what no answer shows: a soak that is over, a model that was stopped, another config."""
+        for name, live in list(self._live.items()):
+            if live.unsaved:
+                await asyncio.to_thread(self._save, name, live)
+            kept = live.kept
+            if self._counting(name) is not kept or name not in self._running.setup.models:
+                live.gates = live.judged = None
+                if kept.state in (*ON_THE_WAY, "unconfirmed"):
+                    await self._apply(name, Failed(_CONFIG))
+                continue
+            if kept.state not in ("unconfirmed", "confirmed") or kept.previous is None:
+                continue
+            if (why := self._sick(name, live)).why:
+                await self._apply(name, Failed(why))
+            else:
+                self._judge(name, live)
+                if kept.state == "unconfirmed" and live.gates is not None and live.gates.enough:
+                    await self._apply(name, Enough())
+
+    def _sick(self, name: str, live: _Live) -> Reason:
+        """Why what runs cannot stay; `NO_REASON` where nothing shows."""
+        runner = self._pipeline.runners.get(name)
+        if runner is None or not runner.opened.is_set():
+            return NO_REASON
+        package = self.store.path(live.kept.current) if live.kept.current else None
+        if runner.settings.package != package:
+            return NO_REASON  # the swap has not ended
+        if not runner.at_work or runner.state.code == "model-no-answer":
+            state = runner.state
+            return because(state.why or "it was stopped", state.code, **state.args)
+        if live.kept.state == "unconfirmed" and 0 < live.until_s < self._clock.monotonic():
+            good = 0 if live.gates is None else live.gates.good
+            confirm = live.kept.confirm
+            text = f"{good} of {confirm.results} good results in {confirm.soak_s:g} s"
+            return because(text, "slot-soak-over", results=good, of=confirm.results, seconds=confirm.soak_s)
+        return NO_REASON
+
+
+def _limit_ms(confirm: Confirm, runner: ModelRunner) -> float:
+    """The limit of the time of a run: that of the offer, else the budget of the manifest; 0 for none."""
+    if confirm.p99_ms or runner.manifest is None:
+        return confirm.p99_ms
+    return runner.manifest.budgets.p99_ms
+
+
+def _window_s(runner: ModelRunner) -> float:
+    spec = None if runner.manifest is None else runner.manifest.input
+    return spec.length / spec.rate_hz if spec is not None and spec.kind == "window" else 0.0
+
+
+def _disk(error: OSError) -> Reason:
+    code = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "disk-failed"
+    return because(f"{error.filename or 'the disk'} cannot be written: {error.strerror or error}", code)

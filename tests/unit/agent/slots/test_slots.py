@@ -1,0 +1,359 @@
+"""A running agent gets other versions of a model: swapped without loss, judged, undone by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from msgspec import UNSET
+from onnx import helper
+
+from agent.app import App
+from agent.config import load
+from agent.outbox import Message
+from agent.slots.model_store import ModelStore
+from agent.slots.slot_state import Confirm, Slot
+from tests.polling import until
+from tests.running_agent import replay, write_rows
+from wire.clock import Clock
+from wire.messages import Batch, ModelSlot
+
+QUICK = Confirm(results=5, soak_s=60)
+ENDS = ("confirmed", "rolled-back", "refused")
+
+
+class Site:
+    """A config with one slot, and packages for it."""
+
+    def __init__(self, folder: Path, packages: Any) -> None:
+        self.path, self.state = folder / "agent.yaml", folder / "state"
+        self.store = ModelStore(self.state)
+        self.packages = packages
+        write_rows(folder / "rows.csv", 50_000)
+        self.base = self.constant(0.0, "base")
+        self.document: dict[str, Any] = {
+            "node": "t/p/s/n",
+            "broker": {"url": "mqtt://127.0.0.1:9"},
+            "state": "state",
+            "remote": {"soak_s": 3},
+            "devices": {"arm": replay(loop=True)},
+            "models": {"m": {"package": str(self.base), "input": "arm/rows", "isolation": "thread"}},
+        }
+
+    def constant(self, value: float, name: str, **manifest: Any) -> Path:
+        """A package that always gives `value`."""
+        made: Path = self.packages.write(self.packages.constant(np.array([value])), name=name, **manifest)
+        return made
+
+    def above(self, limit: float, name: str) -> Path:
+        """A package whose result is the logarithm of `limit` minus the largest input: NaN above the limit."""
+        nodes = [
+            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+            helper.make_node("Sub", ["limit", "most"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["y"]),
+        ]
+        model = self.packages.model(
+            nodes,
+            inputs={"x": (1, 4, 2)},
+            outputs={"y": ()},
+            constants={"limit": np.array(limit, np.float32)},
+        )
+        made: Path = self.packages.write(model, name=name)
+        return made
+
+    def write(self) -> Path:
+        self.path.write_text(yaml.safe_dump(self.document))
+        return self.path
+
+
+@pytest.fixture
+def site(tmp_path: Path, packages: Any) -> Site:
+    return Site(tmp_path, packages)
+
+
+class Running:
+    """The agent of a site; keeps the rows that its model sent."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.rows: list[float] = []
+        self.times: list[int] = []
+
+    def report(self) -> ModelSlot:
+        found = self.app.slots.report("m", self.app.pipeline.runners["m"])
+        assert found is not UNSET
+        return found
+
+    async def offer(self, digest: str, attempt: int = 1, confirm: Confirm = QUICK) -> ModelSlot:
+        """Offer a version and wait until it is decided."""
+        why = await self.app.slots.offer("m", digest, attempt, confirm)
+        assert why.why == ""
+        await until(lambda: self.report().state in ENDS, "it is decided")
+        return self.report()
+
+    def runs(self) -> str:
+        """The name of the model that gives results."""
+        return self.app.pipeline.runners["m"].ref.name
+
+    async def works(self, name: str) -> None:
+        """Wait until the model of this name gives results."""
+        await until(lambda: self.runs() == name, f"{name} runs")
+        many = self.app.pipeline.runners["m"].counters["runs"]
+        await until(lambda: self.app.pipeline.runners["m"].counters["runs"] > many + 3, f"{name} works")
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path) -> AsyncIterator[Running]:
+    clock = Clock()
+    app = App(load(path, clock), clock, "9.9")
+    task = asyncio.create_task(app.run())
+    try:
+        await until(lambda: app.ready.is_set() or task.done(), "the agent is ready")
+        if task.done():
+            await task
+        await until(lambda: app.pipeline.opened, "the models are open")
+        yield Running(app)
+    finally:
+        app.stop()
+        await asyncio.wait_for(task, 90)
+
+
+async def test_a_version_with_enough_good_results_is_confirmed_and_stays(site: Site) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    async with running(site.write()) as agent:
+        await agent.works("base")
+        dropped = agent.app.pipeline.runners["m"].counters["dropped"]
+        found = await agent.offer(digest)
+        assert (found.state, found.digest, found.offered, found.attempt) == ("confirmed", digest, digest, 1)
+        assert found.results >= found.of == 5
+        await agent.works("one")
+        assert agent.app.pipeline.runners["m"].counters["dropped"] == dropped
+        birth = agent.app.description.birth()
+        assert birth.models["m"].name == "one"
+        assert (await agent.app.slots.offer("m", digest, 1, QUICK)).code == "slot-offer-repeated"
+        assert (await agent.app.slots.offer("nope", digest, 1, QUICK)).code == "slot-unknown"
+    kept = site.store.slot("m")
+    assert (kept.state, kept.current, kept.previous) == ("confirmed", digest, "")
+    async with running(site.path) as agent:
+        await agent.works("one")
+        assert agent.report().digest == digest
+
+
+BAD: dict[str, tuple[Callable[[Site], Path], str, str]] = {
+    "nan": (lambda site: site.constant(np.nan, "bad"), "refused", "model-output-nan"),
+    "later nan": (lambda site: site.above(300.0, "bad"), "rolled-back", "slot-nan"),
+    "another input": (
+        lambda site: site.constant(1.0, "bad", input={
+            "kind": "window", "name": "x", "signals": ["a", "zz"], "rate_hz": 50, "length": 4,
+        }), "refused", "model-input-mismatch",
+    ),
+    "budget": (lambda site: site.constant(1.0, "bad", budgets={"p99_ms": 1e-6}), "refused", "model-too-slow"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_bad_version_leaves_the_one_before(site: Site, bad: str) -> None:
+    make, state, code = BAD[bad]
+    digest = site.store.add(make(site))
+    async with running(site.write()) as agent:
+        await agent.works("base")
+        found = await agent.offer(digest, confirm=Confirm(results=5_000, soak_s=60))
+        assert (found.state, found.code) == (state, code)
+        await agent.works("base")
+        assert agent.report().digest == ""
+        assert agent.app.pipeline.candidates == agent.app.pipeline.spare == {}
+        again = await agent.offer(digest, 2, Confirm(results=5_000, soak_s=60))
+        assert (again.state, again.code, again.attempt) == (state, code, 2)
+
+
+async def test_a_package_that_is_not_there_or_was_torn_is_refused(site: Site) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    os.truncate(site.store.path(digest) / "model.onnx", 40)
+    async with running(site.write()) as agent:
+        assert (await agent.offer("a" * 64)).code == "slot-not-stored"
+        assert (await agent.offer(digest)).code == "slot-damaged"
+        await agent.works("base")
+
+
+async def test_the_soak_ends_without_enough_results(site: Site) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    async with running(site.write()) as agent:
+        found = await agent.offer(digest, confirm=Confirm(results=1_000_000, soak_s=1))
+        assert (found.state, found.code) == ("rolled-back", "slot-soak-over")
+        assert found.args["of"] == 1_000_000
+        await agent.works("base")
+
+
+async def test_a_restart_before_the_confirmation_undoes_the_version(site: Site) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    async with running(site.write()) as agent:
+        why = await agent.app.slots.offer("m", digest, 1, Confirm(results=1_000_000))
+        assert not why.why
+        await agent.works("one")
+        assert agent.report().state == "unconfirmed"
+        assert (await agent.app.slots.offer("m", "a" * 64, 1, QUICK)).code == "slot-busy"
+    async with running(site.path) as agent:
+        await agent.works("base")
+        assert (agent.report().state, agent.report().code) == ("rolled-back", "slot-restarted")
+        assert (await agent.app.slots.offer("m", digest, 1, QUICK)).code == "slot-offer-repeated"
+        assert (await agent.offer(digest, 2)).state == "confirmed"
+
+
+async def test_a_version_that_was_confirmed_is_demoted_when_it_goes_wrong(site: Site) -> None:
+    digest = site.store.add(site.above(400.0, "fades"))
+    async with running(site.write()) as agent:
+        assert (await agent.offer(digest)).state == "confirmed"
+        await until(lambda: agent.report().state == "rolled-back", "it is demoted")
+        assert agent.report().code == "slot-nan"
+        await agent.works("base")
+        assert (agent.report().state, agent.report().digest) == ("rolled-back", "")
+
+
+async def test_a_damaged_version_is_not_used_after_a_restart(site: Site) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    async with running(site.write()) as agent:
+        assert (await agent.offer(digest)).state == "confirmed"
+    (site.store.path(digest) / "manifest.yaml").write_text("name: other\n")
+    async with running(site.path) as agent:
+        await agent.works("base")
+        assert (agent.report().state, agent.report().code) == ("rolled-back", "slot-damaged")
+
+
+async def test_the_update_lock_holds_a_version_back(site: Site) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    async with running(site.write()) as agent:
+        agent.app.slots.lock.hold("the patient is monitored")
+        assert not (await agent.app.slots.offer("m", digest, 1, QUICK)).why
+        await until(lambda: agent.report().code == "slot-held", "it is held")
+        found = agent.report()
+        assert (found.state, found.args["what"]) == ("waiting", "the patient is monitored")
+        await agent.works("base")
+        agent.app.slots.lock.release()
+        await until(lambda: agent.report().state == "confirmed", "it runs")
+        assert agent.report().why == ""
+
+
+async def test_a_field_of_a_device_holds_a_version_back(site: Site) -> None:
+    site.document["models"]["m"]["hold"] = "arm/rows/a"  # counts from 1
+    digest = site.store.add(site.constant(1.0, "one"))
+    async with running(site.write()) as agent:
+        assert not (await agent.app.slots.offer("m", digest, 1, QUICK)).why
+        await until(lambda: "arm/rows/a is " in agent.report().why, "it is held")
+        assert not (await agent.app.slots.undo("m", "somebody")).why
+        await until(lambda: agent.report().state == "refused", "it is given up")
+        await agent.works("base")
+
+
+async def test_a_shadow_gives_results_that_act_on_nothing(site: Site) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    async with running(site.write()) as agent:
+        agent.app.slots.lock.hold("not yet")
+        assert not (await agent.app.slots.offer("m", digest, 1, Confirm(results=5, shadow=10))).why
+        await until(lambda: agent.report().state == "waiting", "the shadow has ended")
+        assert agent.report().results >= 10
+        assert agent.runs() == "base"
+        agent.app.slots.lock.release()
+        await until(lambda: agent.report().state == "confirmed", "it runs")
+
+
+async def test_another_config_counts_more_than_what_was_offered(site: Site) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    async with running(site.write()) as agent:
+        assert (await agent.offer(digest)).state == "confirmed"
+        site.document["models"]["m"]["package"] = str(site.constant(2.0, "two"))
+        site.write()
+        agent.app.reload()
+        await agent.works("two")
+        assert agent.report().state == "idle"
+        site.document["models"]["m"]["package"] = str(site.base)
+        site.write()
+        agent.app.reload()
+        await agent.works("one")
+        assert agent.report().digest == digest
+
+
+async def test_a_config_that_changes_while_a_version_is_on_its_way(site: Site) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    async with running(site.write()) as agent:
+        agent.app.slots.lock.hold("not yet")
+        assert not (await agent.app.slots.offer("m", digest, 1, QUICK)).why
+        await until(lambda: agent.report().state == "waiting", "it waits")
+        site.document["models"]["m"]["every"] = 2
+        site.write()
+        agent.app.reload()
+        await until(lambda: agent.app.pipeline.runners["m"].settings.every == 2, "the config is used")
+        agent.app.slots.lock.release()
+        await until(lambda: agent.report().state == "confirmed", "it runs")
+        assert agent.app.pipeline.runners["m"].settings.every == 2
+        del site.document["models"]
+        site.write()
+        agent.app.reload()
+        await until(lambda: not agent.app.pipeline.runners, "the slot is gone")
+
+
+async def test_a_full_disk_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = site.store.add(site.constant(1.0, "one"))
+    refuse = [0]
+    keep = ModelStore.keep_slot
+
+    def full(store: ModelStore, name: str, slot: Slot) -> None:
+        refuse[0] -= 1
+        if refuse[0] == 0:
+            raise OSError(28, "No space left on device")
+        keep(store, name, slot)
+
+    async with running(site.write()) as agent:
+        monkeypatch.setattr(ModelStore, "keep_slot", full)
+        refuse[0] = 1
+        assert (await agent.app.slots.offer("m", digest, 1, QUICK)).code == "disk-full"
+        seen = []
+        for at in range(2, 9):
+            refuse[0] = at
+            found = await agent.offer(digest, at)
+            seen.append((found.state, found.code))
+            await agent.works("one" if found.state == "confirmed" else "base")
+            if found.state == "confirmed":
+                break
+        assert seen[:-1] == [("refused", "disk-failed")] * (len(seen) - 1)
+        assert seen[-1] == ("confirmed", "")
+        assert len(seen) >= 4
+
+
+def times(batch: Batch) -> list[int]:
+    """The times of the rows of a batch, in its own unit."""
+    if batch.dt is not UNSET:
+        return [batch.t0 * (1_000 if batch.tu == "us" else 1) + each for each in batch.dt]
+    assert batch.per is not UNSET
+    assert batch.n is not UNSET
+    return [batch.t0 * (1_000 if batch.tu == "us" else 1) + at * batch.per for at in range(batch.n)]
+
+
+async def test_no_row_is_lost_or_doubled_by_swaps_under_load(site: Site) -> None:
+    digests = [site.store.add(site.constant(float(at), f"v{at}")) for at in (1, 2, 3)]
+    async with running(site.write()) as agent:
+        await agent.works("base")
+        ends: list[int] = []
+        send = agent.app.pipeline._sinks.send
+
+        def sent(message: Message) -> object:
+            if message.name == "m" and isinstance(message.body, Batch):
+                ends.extend(times(message.body))
+            return send(message)
+
+        object.__setattr__(agent.app.pipeline._sinks, "send", sent)
+        for digest in digests:
+            assert (await agent.offer(digest)).state == "confirmed"
+        await agent.works("v3")
+        agent.app.pipeline.flush()
+        assert ends == sorted(ends)
+        assert len(set(ends)) == len(ends) > 20
+        assert agent.app.pipeline.runners["m"].counters["dropped"] == 0
+        assert json.loads((site.store.folder / "slots" / "m.json").read_bytes())["current"] == digests[-1]
