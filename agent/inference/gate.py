@@ -119,7 +119,7 @@ def inspect(
     Raises:
         ModelError: with the reason.
     """
-    _import_shared(package)
+    import_shared(package)
     before_mb = private_mb(os.getpid())
     vectors = golden.names(package.path)
     model = Model(package, providers=providers)
@@ -127,7 +127,7 @@ def inspect(
     for name in vectors:
         golden.compare(package.path, name, partial(_plausible, model), (signed or {}).get(name, ""))
         report.golden += 1
-    noise = _noise(model)
+    noise = noise_of(model)
     _require_plausible(model, noise)
     budgets = package.manifest.budgets
     for _ in range(3):  # other work on the machine can spoil a measurement
@@ -207,7 +207,7 @@ def _refused(reason: Reason) -> GateReport:
     return GateReport(why=reason.why or "it is refused", code=reason.code, args=dict(reason.args))
 
 
-def _import_shared(package: Package) -> None:
+def import_shared(package: Package) -> None:
     """Import what every model needs, so that `rss_mb` does not count it."""
     import onnxruntime  # noqa: F401
 
@@ -215,7 +215,7 @@ def _import_shared(package: Package) -> None:
         FrameTensor(spec)
 
 
-def _noise(model: Model) -> NDArray[Any]:
+def noise_of(model: Model) -> NDArray[Any]:
     """A picture or a window of noise, as the manifest describes it."""
     spec, rng = model.manifest.input, np.random.default_rng(1)
     if isinstance(spec, FrameInput):
@@ -226,7 +226,7 @@ def _noise(model: Model) -> NDArray[Any]:
     return window.astype(np.float32)
 
 
-def _run(model: Model) -> Callable[[NDArray[Any]], Result]:
+def runner(model: Model) -> Callable[[NDArray[Any]], Result]:
     return model.run_frame if isinstance(model.manifest.input, FrameInput) else model.run_window
 
 
@@ -237,7 +237,7 @@ def _require_plausible(model: Model, noise: NDArray[Any]) -> None:
         raise ModelError("its outputs are not numbers (NaN) for a plain input").coded("model-output-nan")
     if why := model.doubt(outputs):
         raise ModelError(why)
-    if _run(model)(noise).nan:
+    if runner(model)(noise).nan:
         raise ModelError("its results are infinite for a plain input").coded("model-output-nan")
 
 
@@ -257,7 +257,7 @@ def _measure(model: Model, noise: NDArray[Any]) -> tuple[float, float]:
     spent_s = time.thread_time if model.provider in CPU else time.perf_counter
     spent: list[float] = []
     until = time.perf_counter() + _MEASURE_S
-    run = _run(model)
+    run = runner(model)
     while len(spent) < _RUNS and (len(spent) < 5 or time.perf_counter() < until):
         begin = spent_s()
         run(noise)

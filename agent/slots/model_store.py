@@ -157,6 +157,19 @@ class ModelStore:
                 raise ModelError(f"{digest[:12]} is needed by slot {', '.join(users)}: it stays")
             self._discard(folder)
 
+    def named(self, begin: str) -> str:
+        """The digest of the one package whose digest begins so.
+
+        Raises:
+            ModelError: there is none, or there are several.
+        """
+        wanted = begin.removeprefix("sha256:")
+        found = [folder.name for folder in self._by_age() if wanted and folder.name.startswith(wanted)]
+        if len(found) != 1:
+            many = "several packages begin" if found else "no package begins"
+            raise ModelError(f"{many} with {printable(wanted, 80)!r} in {self.folder}")
+        return found[0]
+
     def ls(self) -> list[Stored]:
         """Every package, the newest first."""
         users = self._users()

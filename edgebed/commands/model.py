@@ -1,17 +1,21 @@
-"""`edgebed model`: check, sign and verify model packages, and draft a manifest for an ONNX file."""
+"""`edgebed model`: draft, check, measure, sign and verify model packages; the store of a device."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
 
 from wire.errors import ConfigError
 
+OVER_BUDGET = 3  # exit code
+
 
 @click.group(name="model")
 def command() -> None:
-    """Check, sign or verify a model package, a folder with an ONNX file and its manifest; draft one."""
+    """Draft, check, measure, sign and verify model packages, folders with an ONNX file and its manifest."""
 
 
 @command.command()
@@ -127,3 +131,105 @@ def verify(folder: Path, key_file: Path) -> None:
     except ModelError as error:
         raise ModelError(f"{folder}: {error}").coded(error.reason_code, **error.reason_args) from error
     click.echo(f"{folder}: signed by {found.by}, {len(found.files)} files")
+
+
+@command.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="cores",
+    help="Most threads that run the model at the same time; measured at 1, 2, 4, ... of them.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.05, 20),
+    default=1.0,
+    show_default=True,
+    help="Time of each measurement; less if all together would take too long.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The measurement as a JSON object.")
+def bench(folder: Path, threads: int, seconds: float, as_json: bool) -> None:
+    """Measure the package FOLDER on this machine: times, CPU and memory, against its budgets.
+
+    Ends with 3 if a budget is exceeded. As in the gate, p99_ms counts the CPU time of one run in one thread.
+    """
+    import msgspec
+
+    from agent.inference.package import load_package
+    from edgebed.model_tools.bench import bench as measure
+
+    found = measure(load_package(folder), threads, seconds)
+    if as_json:
+        document = msgspec.to_builtins(found)
+        del document["why"]
+        click.echo(msgspec.json.encode(document))
+    else:
+        click.echo(f"{found.model} on {found.provider}: opened in {found.open_ms:g} ms, {found.rss_mb:g} MB")
+        click.echo("  threads   p50 ms   p99 ms  CPU p50  CPU p99  cores   runs/s")
+        for each in found.levels:
+            click.echo(
+                f"  {each.threads:7} {each.p50_ms:8.2f} {each.p99_ms:8.2f} {each.cpu_p50_ms:8.2f} "
+                f"{each.cpu_p99_ms:8.2f} {each.cores:6.2f} {each.per_s:8.1f}"
+            )
+        for sentence in found.over:
+            click.echo(f"  over budget: {sentence}")
+    if found.over:
+        sys.exit(OVER_BUDGET)
+
+
+_state = click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="State folder of the agent, as `state_dir` in its config.",
+)
+
+
+@command.command()
+@click.argument("folders", type=click.Path(path_type=Path), nargs=-1, required=True)
+@_state
+def add(folders: tuple[Path, ...], state: Path) -> None:
+    """Copy packages into the store of a device, and print their digests.
+
+    Checks the manifest and the ONNX file; the agent's gate runs a package before a slot uses it.
+    """
+    from agent.inference.package import check_package
+    from agent.slots.model_store import ModelStore
+
+    for folder in folders:
+        package = check_package(folder)
+        click.echo(f"sha256:{ModelStore(state).add(folder)}  {package.manifest.ref}")
+
+
+@command.command()
+@_state
+@click.option("--json", "as_json", is_flag=True, help="The packages as a JSON list.")
+def ls(state: Path, as_json: bool) -> None:
+    """List the packages in the store of a device, the newest first, and the slots that need them."""
+    import msgspec
+
+    from agent.slots.model_store import ModelStore
+
+    found = ModelStore(state).ls()
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    for each in found:
+        ref = f"{each.name}@{each.ver}" if each.name else "its manifest cannot be read"
+        slots = f"  slot {', '.join(each.slots)}" if each.slots else ""
+        click.echo(f"{each.digest[:12]}  {each.size / 1e6:8.1f} MB  {ref}{slots}")
+
+
+@command.command()
+@click.argument("digests", nargs=-1, required=True)
+@_state
+def rm(digests: tuple[str, ...], state: Path) -> None:
+    """Remove packages from the store of a device, by digest or how it begins; one that a slot needs stays."""
+    from agent.slots.model_store import ModelStore
+
+    store = ModelStore(state)
+    for digest in digests:
+        store.rm(store.named(digest))
+        click.echo(f"{digest} removed")

@@ -86,3 +86,57 @@ def test_packages_are_signed_and_verified(tmp_path: Path) -> None:
         edgebed("model", "verify", tmp_path / "b", "--public-key", tmp_path / "maker.pem")
     with pytest.raises(ConfigError, match=r"maker\.key is a private key: put only the public key here"):
         edgebed("model", "verify", tmp_path / "b", "--public-key", tmp_path / "maker.key")
+
+
+def test_bench_shows_times_and_memory_of_each_number_of_threads() -> None:
+    words = ["model", "bench", str(PACKAGE.parent / "news2"), "--threads", "3", "--seconds", "0.05"]
+    done = CliRunner().invoke(command, [*words, "--json"], catch_exceptions=False)
+    report = json.loads(done.output)
+    assert [each["threads"] for each in report["levels"]] == [1, 2, 3]
+    for each in report["levels"]:
+        assert 0 < each["p50_ms"] <= each["p99_ms"]
+        assert 0 < each["cpu_p50_ms"] <= each["cpu_p99_ms"]
+        assert each["runs"] >= 20 * each["threads"]
+    assert report["budgets"] == {"p99_ms": 2.0, "rss_mb": 32.0}
+    assert report["model"] == "news2@1.0.0"
+
+
+def test_bench_ends_with_3_when_a_budget_is_exceeded(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE.parent / "news2", tmp_path / "m", ignore=shutil.ignore_patterns("model.sig"))
+    manifest = tmp_path / "m/manifest.yaml"
+    words = ["model", "bench", str(tmp_path / "m"), "--threads", "1", "--seconds", "0.05"]
+    text = manifest.read_text()
+    manifest.write_text(text.replace("p99_ms: 2, rss_mb: 32", "p99_ms: 60000, rss_mb: 4000"))
+    assert CliRunner().invoke(command, words, catch_exceptions=False).exit_code == 0
+    manifest.write_text(text.replace("p99_ms: 2, rss_mb: 32", "p99_ms: 0.0001"))
+    done = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert done.exit_code == 3
+    assert "over budget: p99_ms is " in done.output
+    assert ", budgets.p99_ms allows 0.0001" in done.output
+    (tmp_path / "m/model.onnx").write_bytes(b"hello")
+    with pytest.raises(ModelError, match="has sha256"):
+        CliRunner().invoke(command, words, catch_exceptions=False)
+
+
+def test_packages_go_into_the_store_of_a_device_and_out_of_it(tmp_path: Path) -> None:
+    def edgebed(*words: object) -> str:
+        done = CliRunner().invoke(command, [*map(str, words)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    state, package = tmp_path / "state", PACKAGE.parent / "news2"
+    assert edgebed("model", "ls", "--state", state) == ""
+    shown = edgebed("model", "add", package, "--state", state)
+    digest = shown.split()[0].removeprefix("sha256:")
+    assert shown == edgebed("model", "add", package, "--state", state), "it is kept once"
+    assert shown.split()[1] == "news2@1.0.0"
+    (listed,) = json.loads(edgebed("model", "ls", "--state", state, "--json"))
+    assert (listed["digest"], listed["name"]) == (digest, "news2")
+    assert digest[:12] in edgebed("model", "ls", "--state", state)
+    with pytest.raises(ModelError, match="no package begins with 'zz'"):
+        edgebed("model", "rm", "zz", "--state", state)
+    edgebed("model", "rm", digest[:8], "--state", state)
+    assert edgebed("model", "ls", "--state", state) == ""
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ModelError, match=r"manifest\.yaml"):
+        edgebed("model", "add", tmp_path / "none", "--state", state)
