@@ -40,6 +40,7 @@ from collector.rights.accounts import Accounts
 from collector.rights.directory import Directory
 from collector.rights.shown_problems import shown_problems
 from collector.rights.user import User
+from collector.rollout.packages import Packages
 from collector.state.audit import Audit
 from collector.state.commands import CommandRecord, CommandRecords
 from collector.state.desired import DesiredDocument, DesiredDocuments
@@ -55,6 +56,7 @@ from collector.web.desired import DesiredRoutes
 from collector.web.event_stream import Hub
 from collector.web.fleet_pages import FleetPages
 from collector.web.listener import BoundedListener
+from collector.web.models import ModelRoutes
 from collector.web.node_access import NodeAccess
 from collector.web.tls import ServerTls
 from wire.clock import Clock
@@ -158,6 +160,13 @@ class Collector:
             ),
             commands=CommandRoutes(
                 CommandRecords(self.state), self.commands, self.fleet, Audit(self.state), clock
+            ),
+            models=ModelRoutes(
+                Packages(self.store.folder, config.models_mb * 1_000_000),
+                Audit(self.state),
+                clock,
+                offered=lambda _node, _digest: False,
+                in_use=lambda _tenant, _digest: "",
             ),
         )
         self.app = build(

@@ -151,6 +151,10 @@ class CollectorConfig(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     quotas: Annotated[
         list[Quota], Meta(max_length=1_000, description="How much of a tenant may be stored in all.")
     ] = []
+    models_mb: Annotated[
+        int,
+        Meta(ge=0, le=10**6, description="Megabytes of model packages that each tenant may push; 0: none."),
+    ] = 2_000
     shares: Annotated[
         Shares,
         Meta(description="What nodes and tenants may use; more is refused and waits in their outboxes."),

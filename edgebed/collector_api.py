@@ -7,7 +7,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,7 @@ from wire.printable import printable
 MAX_ANSWER = 64 * 1024 * 1024  # bytes
 MAX_SENTENCE = 2_000  # bytes of a refusal
 _TIMEOUT_S = 10.0
+_LONG_S = 120.0  # for an answer after a large body
 
 
 class CollectorApi:
@@ -69,6 +70,20 @@ class CollectorApi:
         except OSError as error:
             raise self._unreachable(error) from error
 
+    def send(self, path: str, parts: Iterable[bytes], size: int) -> Any:
+        """Send `size` bytes with PUT as they come; the JSON answer. Raises as `change`."""
+        request = self._request(path, None, "PUT")
+        request.data = parts
+        request.add_header("Content-Type", "application/octet-stream")
+        request.add_header("Content-Length", str(size))
+        try:
+            with self._send(request, _LONG_S) as answer:
+                return json.loads(answer.read(MAX_ANSWER))
+        except (ValueError, RecursionError, http.client.HTTPException) as error:
+            raise self._foreign(error) from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+
     def open(self, path: str, asked: Mapping[str, str] | None = None) -> IO[bytes]:
         """The body of an answer, to be read as it comes. Raises as `ask`."""
         return self._send(self._request(path, asked))
@@ -92,9 +107,9 @@ class CollectorApi:
             request.add_header("Origin", self.url)
         return request
 
-    def _send(self, request: urllib.request.Request) -> IO[bytes]:
+    def _send(self, request: urllib.request.Request, timeout_s: float = _TIMEOUT_S) -> IO[bytes]:
         try:
-            answer: IO[bytes] = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310 - checked above
+            answer: IO[bytes] = urllib.request.urlopen(request, timeout=timeout_s)  # noqa: S310 - checked above
         except urllib.error.HTTPError as error:
             why = _sentence(error)
             error.close()

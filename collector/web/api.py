@@ -43,6 +43,7 @@ from collector.web.commands import CommandRoutes
 from collector.web.desired import DesiredRoutes
 from collector.web.event_stream import Hub, TooManyViewers, Viewer, encode
 from collector.web.fleet_pages import FleetPages
+from collector.web.models import ModelRoutes
 from collector.web.parameters import number, read_ask, read_time, unknown
 from collector.web.rules import (
     FILTERED,
@@ -102,6 +103,7 @@ class Sources:
     pages: FleetPages
     desired: DesiredRoutes
     commands: CommandRoutes
+    models: ModelRoutes
 
 
 class Api:
@@ -437,7 +439,7 @@ def all_routes(sources: Sources, sign_in: SignIn) -> list[BaseRoute]:
     """Every route of the collector; docs/api.md describes each."""
     users = UserRoutes(sources.directory, sources.audit, sources.clock, sign_in.hashed)
     usage = UsageRoutes(sources.fleet, sources.readers, sources.clock)
-    own = (sources.desired, sources.commands, sign_in, users, usage)
+    own = (sources.desired, sources.commands, sources.models, sign_in, users, usage)
     return [*Api(sources).routes(), *(route for each in own for route in each.routes())]
 
 

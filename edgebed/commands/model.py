@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -233,3 +234,74 @@ def rm(digests: tuple[str, ...], state: Path) -> None:
     for digest in digests:
         store.rm(store.named(digest))
         click.echo(f"{digest} removed")
+
+
+def _of_collector(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option(
+            "--url",
+            default="http://127.0.0.1:8080",
+            show_default=True,
+            help="Running collector that keeps the packages.",
+        ),
+        click.option(
+            "--token-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="File with an API token of an operator of the tenant.",
+        ),
+        click.option("--tenant", required=True, help="The company whose nodes may use the packages."),
+    ):
+        command = option(command)
+    return command
+
+
+@command.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_of_collector
+def push(folder: Path, url: str, token_file: Path | None, tenant: str) -> None:
+    """Push the package FOLDER, with its signature, to a collector, from which nodes download it.
+
+    Prints the digest. The package must pass `edgebed model check` on a device; this does not run it.
+    """
+    import msgspec
+
+    from agent.inference import package_files, signature
+    from agent.inference.package import load_package
+    from edgebed.collector_api import CollectorApi
+    from wire.model_package import Listing, PackedFile
+
+    found = load_package(folder).manifest
+    names = [*signature.digests(folder), *([signature.FILE] if (folder / signature.FILE).exists() else [])]
+    sums = {name: package_files.sha256(folder, name, 4_000_000_000) for name in sorted(names)}
+    listing = Listing({name: PackedFile(*each) for name, each in sums.items()})
+    line = msgspec.json.encode(listing) + b"\n"
+
+    def parts() -> Iterator[bytes]:
+        yield line
+        for name, file in listing.files.items():
+            with package_files.opened(folder, name, file.size) as descriptor:
+                while part := os.read(descriptor, 1 << 20):
+                    yield part
+
+    CollectorApi(url, token_file).send(f"models/{tenant}/{listing.digest}", parts(), len(line) + listing.size)
+    click.echo(f"{found.ref}: pushed to {tenant}, sha256:{listing.digest}")
+
+
+@command.command()
+@_of_collector
+@click.option("--remove", "gone", help="Remove the package with this sha256 instead.")
+def pushed(url: str, token_file: Path | None, tenant: str, gone: str | None) -> None:
+    """List the packages that a collector keeps for a tenant, or remove one."""
+    from edgebed.collector_api import CollectorApi
+    from wire.printable import printable
+
+    api = CollectorApi(url, token_file)
+    if gone is not None:
+        api.change("DELETE", f"models/{tenant}/{gone.removeprefix('sha256:')}")
+        click.echo(f"{printable(gone, 80)}: removed from {tenant}")
+        return
+    for one in api.ask("models")["models"]:
+        if one["tenant"] == tenant:
+            signed = "" if one["signed"] else ", not signed"
+            ref = printable(f"{one['name']}@{one['ver']}", 80)
+            click.echo(f"{ref}  sha256:{one['digest']}  {one['size'] / 1e6:.1f} MB{signed}")

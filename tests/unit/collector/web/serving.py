@@ -65,7 +65,7 @@ def closed_port() -> int:
 
 @asynccontextmanager
 async def serving(
-    tmp_path: Path, site: dict[str, Path] | None = None, **options: Any
+    tmp_path: Path, site: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[Collector, Get]]:
     config = CollectorConfig(
         broker=Broker(url=f"mqtt://127.0.0.1:{closed_port()}"),

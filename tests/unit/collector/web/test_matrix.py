@@ -6,25 +6,31 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.routing import Route
 
 from collector.app import Collector
 from collector.rights.passwords import hashed
 from collector.rights.user import ROLES, Grant, User
+from collector.rollout.packages import Packages
 from collector.state.audit import Audit, AuditEntry
 from collector.state.commands import CommandRecord
 from collector.web import access
 from collector.web.rules import FILTERED, NODE, PUBLIC, WHOLE, Ruled
 from tests.unit.collector.web.serving import EP, Answer, Get, fill, serving, until_stored
+from wire.model_package import Listing, PackedFile
 
 HERS, OTHER, NONE = "acme/trial/hall/cobot-01", "hanbit/trial/hall/cobot-01", "acme/trial/hall/cobot-02"
 PASSWORD = "-".join(["a", "password", "of", "kim"])
 HAN = "han"  # a user of acme that each credential tries to change
 COMMAND = "0" * 26
+MANIFEST = b"name: m\nversion: '1' # of acme\n"
+PACKED = Listing({"manifest.yaml": PackedFile(sha256(MANIFEST).hexdigest(), len(MANIFEST))})
 # what a route is asked for, with {node}; a new route needs a line here
 SAMPLES: dict[str, dict[str, Any]] = {
     "/": {},
@@ -42,6 +48,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "/api/v1/nodes/{t}/{p}/{s}/{n}/desired": {"body": {"publish": {"arm": {"raw": False}}}},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands": {"body": {"name": "ping"}},
     "/api/v1/nodes/{t}/{p}/{s}/{n}/commands/{id}": {"body": {}},
+    "/api/v1/models": {},
+    "/api/v1/models/{tenant}/{digest}": {"body": msgspec.json.encode(PACKED) + b"\n" + MANIFEST},
+    "/api/v1/models/{tenant}/{digest}/files/{file:path}": {},
     "/api/v1/newest": {},
     "/api/v1/usage": {},
     "/api/v1/ledger": {},
@@ -73,6 +82,13 @@ MORE = (
 )  # fmt: skip
 
 
+def keep_package(store: Path, tenant: str) -> None:
+    push = Packages(store, 10_000).push(tenant, PACKED.digest, PACKED)
+    push.write(MANIFEST)
+    push.finish()
+    push.close()
+
+
 @dataclass
 class Site:
     """A collector with two tenants, and one credential of each kind."""
@@ -96,7 +112,18 @@ class Site:
             one.id for one in self.collector.directory.accounts.read().tokens.values() if one.user == HAN
         ]
         token = tokens[0] if tokens else "none"
-        values = {"d": "arm", "stream": "frames", "ep": EP, "name": HAN, "token": token, "id": COMMAND}
+        path = path.replace("{tenant}", HERS.split("/", maxsplit=1)[0]).replace(
+            "{file:path}", "manifest.yaml"
+        )
+        values = {
+            "digest": PACKED.digest,
+            "d": "arm",
+            "stream": "frames",
+            "ep": EP,
+            "name": HAN,
+            "token": token,
+            "id": COMMAND,
+        }
         for name, value in values.items():
             path = path.replace(f"{{{name}}}", value)
         path += sample.get("query", "")
@@ -150,6 +177,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         fill(collector, HERS)
         fill(collector, OTHER)
         for node in (HERS, OTHER):
+            keep_package(tmp_path / "store", node.split("/")[0])
             Audit(collector.state).add(AuditEntry(1, f"who of {node}", "w", node, "o", "done", node))
             collector.commands.request(
                 CommandRecord(node, COMMAND, "_", "ping", {}, "who", 1, 86_400_000), "o"

@@ -1,0 +1,1 @@
+"""Model packages for nodes, and how a version goes to them stage by stage."""
