@@ -77,6 +77,7 @@ CODES: dict[str, tuple[str, ...]] = {
     "slot-offer-repeated": ("attempt",),
     "slot-busy": (),
     "slot-download-wrong": (),
+    "slot-download-refused": ("detail",),
     "slot-damaged": (),
     "slot-store-full": (),
     "slot-crashed": ("times",),

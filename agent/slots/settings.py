@@ -12,6 +12,17 @@ MAX_MB = 1_000.0
 class VersionSettings(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The `versions:` section of an agent's configuration."""
 
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^/?#@ ]+)?/?\Z",
+            description="http:// or https:// address of the collector from which offered packages are"
+            " downloaded, as its page has it. None without it.",
+        ),
+    ] = ""
+    kb_per_s: Annotated[
+        float, Meta(ge=0, le=10_000_000, description="Kilobytes a second of a download at most; 0: any.")
+    ] = 0.0
     max_mb: Annotated[
         float,
         Meta(

@@ -560,6 +560,7 @@ export default {
   "reason.slot-offer-repeated": "This attempt ({attempt}) was offered before: offer it with a higher number",
   "reason.slot-busy": "A version is not confirmed yet: offer another one after that",
   "reason.slot-download-wrong": "What was downloaded is not the offered package",
+  "reason.slot-download-refused": "The collector does not give the package: {detail}",
   "reason.slot-damaged": "The files of the package in the store have changed: it is not used",
   "reason.slot-store-full": "The store of models is full: `versions.max_mb`",
   "reason.slot-crashed": "The agent ended {times} times while it opened this version",

@@ -560,6 +560,7 @@ export default {
   "reason.slot-offer-repeated": "이 시도({attempt})는 이미 제안된 것입니다. 더 큰 번호로 다시 제안하세요.",
   "reason.slot-busy": "아직 확정되지 않은 버전이 있습니다. 그 뒤에 다른 버전을 제안하세요.",
   "reason.slot-download-wrong": "내려받은 것이 제안된 패키지가 아닙니다.",
+  "reason.slot-download-refused": "수집기가 패키지를 주지 않습니다: {detail}",
   "reason.slot-damaged": "저장소에 있는 패키지의 파일이 바뀌어 사용하지 않습니다.",
   "reason.slot-store-full": "모델 저장소가 가득 찼습니다: `versions.max_mb`",
   "reason.slot-crashed": "이 버전을 여는 동안 에이전트가 {times}번 종료되었습니다.",
