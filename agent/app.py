@@ -34,6 +34,7 @@ from agent.pipeline.running import Running
 from agent.pipeline.sinks import Sinks
 from agent.pipeline.source import Source
 from agent.remote.trial import Trials
+from agent.slots.download import Download
 from agent.slots.model_store import ModelStore
 from agent.slots.slots import Slots
 from agent.systemd import Notifier
@@ -186,6 +187,7 @@ class App:
             self.keys = await asyncio.to_thread(TrustedKeys, config.trust, self.plan.address)
             store = ModelStore(config.state, config.versions.max_mb)
             self.slots = Slots(store, clock, lambda: self._changed())  # noqa: PLW0108 - needs the uplink
+            self.slots.fetch = Download.of(config.versions, self.plan.address, config.broker, store, clock)
             await asyncio.to_thread(self.slots.start)
             setup = await asyncio.to_thread(Setup.of, start.plan.devices, start.plan.config.models)
             self._wire(key, start, setup)

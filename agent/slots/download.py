@@ -10,16 +10,18 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
+from agent.identity import folder_of
 from agent.inference.decoders import ModelError
 from agent.site_access import opened, read
 from agent.slots.model_store import ModelStore
 from agent.slots.settings import VersionSettings
+from wire.broker import Broker
 from wire.clock import Clock
 from wire.errors import EdgebedError, TryAgain, Unreachable, unwritable
 from wire.model_package import MAX_LISTING, PackedFile, read_listing
@@ -59,6 +61,13 @@ class Download:
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()  # one download at a time: a device has one link
+
+    @classmethod
+    def of(
+        cls, settings: VersionSettings, node: Address, broker: Broker, store: ModelStore, clock: Clock
+    ) -> Self | None:
+        """What the config asks for; None without a collector."""
+        return cls(settings, node, folder_of(broker), store, clock) if settings.url else None
 
     async def __call__(self, slot: str, digest: str) -> None:
         """Put a package into the store.
